@@ -1,0 +1,28 @@
+//! strowger: a SIP proxy, registrar and redirect server.
+//!
+//! One `mio` poll loop for each pinned core. Each loop owns its sockets, its transactions and its timers; nothing in a
+//! loop ever blocks.
+//!
+//! ```text
+//!  ┌──────────────────────────────── worker (pinned) ────────────────────────────────┐
+//!  │   net/  the wires            stack/  the rules                 sip/  the words  │
+//!  │   sockets · batches          transactions · proxy · registrar  parse · edit     │
+//!  │                                                                                 │
+//!  │   recvmmsg ─┐            ┌─▶ transactions ─▶ proxy │ registrar ─┐               │
+//!  │   mailbox ──┴─▶ bytes+flow       ▲  │                           │               │
+//!  │   sendmmsg ◀── mail to peers ◀───┴──┴──────── Outbox ◀──────────┘               │
+//!  └─────────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Imports run one way: `base ← sip ← stack ← worker ← main`; `net` takes only `base` and the two readers of raw bytes in
+//! `sip`. `stack` and `net` never see each other. `base`, `sip`, `stack` and `sim` are pure: no clock, no socket, no thread.
+//! The modules below stand in the order of dependency.
+
+pub mod base;
+pub mod sip;
+pub mod stack;
+pub mod sim;
+pub mod net;
+pub mod config;
+pub mod control;
+pub mod worker;

@@ -1,0 +1,2 @@
+//! Arguments and sub-commands.
+fn main() {}
