@@ -252,7 +252,7 @@ impl<'d> Document<'d> {
             if section.sound(["transport", "address", "advertise"]) {
                 if listen.address.ip().is_unspecified() && listen.advertise.is_none() {
                     let message = format!(
-                        "no peer can answer to {}: add advertise = \"HOST:{}\", the host by which peers reach this server",
+                        "address {} is none that a peer can answer to: add advertise = \"HOST:{}\", by which peers reach this server",
                         listen.address.ip(),
                         listen.address.port()
                     );
