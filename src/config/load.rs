@@ -18,8 +18,9 @@ use super::units;
 /// Where a conf is looked for when none is named.
 pub const SEARCH: [&str; 2] = ["conf/strowger.toml", "/etc/strowger/strowger.toml"];
 
-/// The longest path that fits a Unix socket's address.
-const SOCKET_PATH_LONGEST: usize = 107;
+/// The longest path of the control socket: an address takes 107 bytes, and the socket is made beside its path first,
+/// with the process's number at the end.
+const SOCKET_PATH_LONGEST: usize = 99;
 
 /// The file named, or the first of [`SEARCH`] that exists; `None` stands for the built-in defaults.
 pub fn find(named: Option<&Path>) -> Option<PathBuf> {
@@ -403,7 +404,7 @@ impl<'d> Document<'d> {
         let socket = section.read("socket", |value| {
             let path = path(value)?;
             if path.as_os_str().len() > SOCKET_PATH_LONGEST {
-                let phrase = format!("must be a path of at most {SOCKET_PATH_LONGEST} bytes, which is what a Unix socket takes");
+                let phrase = format!("must be a path of at most {SOCKET_PATH_LONGEST} bytes");
                 return Err(wrong(value, phrase));
             }
             Ok(path)

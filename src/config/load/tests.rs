@@ -464,8 +464,8 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
         assert!(fault.starts_with(&place), "{setting}: {fault}");
         assert!(fault.contains(says), "{setting}: {fault}");
     }
-    let long = format!("[control]\nsocket = \"{}\"\n", "x".repeat(108));
-    assert!(fault(&long).contains("at most 107 bytes"));
+    let long = format!("[control]\nsocket = \"{}\"\n", "x".repeat(100));
+    assert!(fault(&long).contains("at most 99 bytes"));
 }
 
 #[test]
