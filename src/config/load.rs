@@ -216,7 +216,17 @@ impl<'d> Document<'d> {
         let machine = self.machine;
         let mut section = self.section("server");
         let what = "a list of CPU cores such as [0] or [0, 1]";
-        let cores = section.read("cores", filled(list(what, |entry| core(entry, machine))));
+        let cores = section.read("cores", |value| {
+            let cores = filled(list(what, |entry| core(entry, machine)))(value)?;
+            if cores.len() > CORES_MOST {
+                let phrase = format!(
+                    "names {} cores, but a server has {CORES_MOST} at most",
+                    cores.len()
+                );
+                return Err(wrong(value, phrase));
+            }
+            Ok(cores)
+        });
         let domains = section.read(
             "domains",
             list("a list of hosts such as [\"example.com\"]", host),
@@ -721,11 +731,6 @@ impl<'d> Section<'_, 'd> {
                     self.wrong(self.place(key), message);
                 }
             }
-            if kind == Kind::Redirect && !self.given("target") {
-                let message =
-                    "action \"redirect\" needs a target such as target = [\"sip:bob@192.0.2.10\"]";
-                self.wrong(self.place("action"), message);
-            }
         }
         match kind {
             Some(Kind::Relay) => Action::Relay(hops.unwrap_or_default()),
@@ -937,6 +942,9 @@ fn filled<'d, T>(
         Ok(entries)
     }
 }
+
+/// A worker's number has eight bits in a Via branch.
+const CORES_MOST: usize = 255;
 
 fn core(value: &Value<'_>, machine: &Machine) -> Parsed<usize> {
     let core = number(0, usize::MAX)(value)

@@ -25,7 +25,7 @@ pub struct Conf {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Server {
-    /// One worker is pinned to each of these CPU cores. Never empty, no core twice.
+    /// One worker is pinned to each of these CPU cores. 1 to 255 of them, no core twice.
     pub cores: Vec<usize>,
     /// The hosts this server is responsible for; its own listen addresses are so without being named.
     pub domains: Vec<Host>,
@@ -201,11 +201,11 @@ pub struct Route {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Relay to these, or, where there are none, to the host of the Request-URI.
+    /// Relay to the first of these, to the next where it fails; where there are none, to the host of the Request-URI.
     Relay(Vec<Target>),
     /// Look the Request-URI up in the location service.
     Location,
-    /// Answer 302 with these SIP URIs. Never empty.
+    /// Answer 302 with these SIP URIs, or, where there are none, with the registered contacts.
     Redirect(Vec<String>),
     /// Answer this status, 400 to 699.
     Reject(u16),

@@ -148,8 +148,7 @@ impl Script {
     }
 
     fn ask(&mut self, line: &str) -> Value {
-        self.say(line);
-        self.say("\n");
+        self.say(&format!("{line}\n"));
         self.hear().unwrap()
     }
 }

@@ -142,6 +142,9 @@ fn a_conf_with_everything() {
         to_host = "a.example.com"
         action = "reject"
         [[route]]
+        to_host = "b.example.com"
+        action = "redirect"
+        [[route]]
         action = "location"
         [timers]
         t1 = "250ms"
@@ -194,7 +197,7 @@ fn a_conf_with_everything() {
             max_contacts: 1,
         }
     );
-    let [first, second, third, fourth, fifth] = conf.routes.as_slice() else {
+    let [first, second, third, fourth, fifth, sixth] = conf.routes.as_slice() else {
         panic!("{:?}", conf.routes);
     };
     assert_eq!(first.methods, ["INVITE", "X-own"]);
@@ -225,7 +228,8 @@ fn a_conf_with_everything() {
     );
     assert_eq!(third.action, Action::Reject(501));
     assert_eq!(fourth.action, Action::Reject(403));
-    assert_eq!(fifth.action, Action::Location);
+    assert_eq!(fifth.action, Action::Redirect(vec![]));
+    assert_eq!(sixth.action, Action::Location);
     assert_eq!(
         conf.timers,
         Timers {
@@ -563,7 +567,6 @@ fn each_route_that_is_wrong_is_refused() {
             "action = \"location\"\ntarget = [\"sip:192.0.2.1\"]",
             "only the actions \"relay\" and \"redirect\" take it",
         ),
-        ("action = \"redirect\"", "needs a target"),
         (
             "action = \"redirect\"\ntarget = [\"tel:+1\"]",
             "SIP URIs such as",
@@ -604,6 +607,21 @@ fn what_contradicts_itself_is_refused() {
         fault_of(&format!("{location}{location}"))
             .starts_with("t:3:1: this [[route]] is never reached"),
     );
+    let many = Machine {
+        cores: (0..300).collect(),
+        memory: 0,
+    };
+    let cores = |count: usize| {
+        let cores: Vec<usize> = (0..count).collect();
+        parse("t", &format!("[server]\ncores = {cores:?}\n"), &many)
+    };
+    assert!(
+        cores(256)
+            .unwrap_err()
+            .to_string()
+            .contains("has 255 at most")
+    );
+    assert_eq!(cores(255).unwrap().server.cores.len(), 255);
     // A time that is refused already is not compared as well.
     assert!(fault_of("[registrar]\nmin_expires = \"2h\"\n").contains("from \"1s\" to \"1h\""));
 }
