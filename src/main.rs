@@ -16,8 +16,21 @@ use strowger::control::{AorEntry, Client, Number};
 #[derive(Parser)]
 #[command(version, propagate_version = false, max_term_width = 120)]
 struct Arguments {
+    #[command(flatten)]
+    places: Places,
     #[command(subcommand)]
     command: Command,
+}
+
+/// Where things are. Every command takes these, before or after its name.
+#[derive(Args)]
+struct Places {
+    /// The conf. If not given: conf/strowger.toml, then /etc/strowger/strowger.toml, then built-in defaults.
+    #[arg(short = 'c', long = "conf", value_name = "FILE", global = true)]
+    conf: Option<PathBuf>,
+    /// The control socket, instead of [control] socket of the conf.
+    #[arg(long, value_name = "PATH", global = true)]
+    control: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -25,9 +38,9 @@ enum Command {
     /// Start the server in the foreground. It prints one line for each listener when it is ready to serve.
     ///
     /// SIGTERM and SIGINT stop it. The environment's RUST_LOG goes before [log] level of the conf.
-    Run(ConfFile),
+    Run,
     /// Check a conf: a summary where it is good, else FILE:LINE:COLUMN and what is wrong for each fault, and exit 1.
-    Check(ConfFile),
+    Check,
     /// Show or change the location table of the running server.
     Ul {
         #[command(subcommand)]
@@ -40,8 +53,6 @@ enum Command {
         /// Print one JSON object: names and values.
         #[arg(long)]
         json: bool,
-        #[command(flatten)]
-        desk: DeskAt,
     },
 }
 
@@ -51,8 +62,6 @@ enum Ul {
     Show {
         /// 1003, 1003@example.com or sip:1003@example.com; a bare name takes the first domain of the conf.
         aor: Option<String>,
-        #[command(flatten)]
-        desk: DeskAt,
     },
     /// Bind a contact to an address-of-record.
     ///
@@ -65,8 +74,6 @@ enum Ul {
         /// For how many seconds; [registrar] default_expires of the conf if not given.
         #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..))]
         expires: Option<u32>,
-        #[command(flatten)]
-        desk: DeskAt,
     },
     /// Remove one contact of an address-of-record, or all of them.
     Rm {
@@ -74,59 +81,43 @@ enum Ul {
         aor: String,
         /// The contact's SIP URI as "ul show" prints it.
         contact: Option<String>,
-        #[command(flatten)]
-        desk: DeskAt,
     },
 }
 
-#[derive(Args)]
-struct ConfFile {
-    /// The conf. If not given: conf/strowger.toml, then /etc/strowger/strowger.toml, then built-in defaults.
-    #[arg(short = 'c', long = "conf", value_name = "FILE")]
-    file: Option<PathBuf>,
-}
-
-/// Where the running server is asked.
-#[derive(Args)]
-struct DeskAt {
-    /// The control socket. If not given: [control] socket of the conf.
-    #[arg(long, value_name = "PATH")]
-    control: Option<PathBuf>,
-    #[command(flatten)]
-    conf: ConfFile,
-}
-
-impl DeskAt {
-    fn connect(&self) -> Result<Client, String> {
-        match &self.control {
-            Some(path) => Client::connect(path),
-            None => {
-                let conf = self.conf.load().map_err(|faults| faults.to_string())?;
-                Client::connect(&conf.control.socket)
-            }
+impl Places {
+    fn load(&self) -> Result<Conf, String> {
+        let mut conf = config::load(self.conf.as_deref(), &Machine::this())
+            .map_err(|faults| faults.to_string())?;
+        if let Some(path) = &self.control {
+            conf.control.socket = path.clone();
         }
-    }
-}
-
-impl ConfFile {
-    fn load(&self) -> Result<Conf, load::Faults> {
-        config::load(self.file.as_deref(), &Machine::this())
+        Ok(conf)
     }
 
-    fn name(&self) -> String {
-        match load::find(self.file.as_deref()) {
+    fn conf_name(&self) -> String {
+        match load::find(self.conf.as_deref()) {
             Some(path) => path.display().to_string(),
             None => "built-in defaults".to_owned(),
+        }
+    }
+
+    /// Connects to the running server.
+    fn desk(&self) -> Result<Client, String> {
+        match &self.control {
+            Some(path) => Client::connect(path),
+            None => Client::connect(&self.load()?.control.socket),
         }
     }
 }
 
 fn main() -> ExitCode {
-    let outcome = match Arguments::parse().command {
-        Command::Run(file) => run(&file),
-        Command::Check(file) => check(&file),
-        Command::Ul { command } => ul(&command),
-        Command::Stats { prefix, json, desk } => stats(prefix.as_deref(), json, &desk),
+    let arguments = Arguments::parse();
+    let places = &arguments.places;
+    let outcome = match &arguments.command {
+        Command::Run => run(places),
+        Command::Check => check(places),
+        Command::Ul { command } => ul(command, places),
+        Command::Stats { prefix, json } => stats(prefix.as_deref(), *json, places),
     };
     outcome.unwrap_or_else(|message| {
         eprintln!("{message}");
@@ -137,13 +128,17 @@ fn main() -> ExitCode {
 /// What a command came to: its exit code, or the line that says why it was not done.
 type Outcome = Result<ExitCode, String>;
 
-fn run(file: &ConfFile) -> Outcome {
-    let conf = file.load().map_err(|faults| faults.to_string())?;
+fn run(places: &Places) -> Outcome {
+    let conf = places.load()?;
     env_logger::Builder::new()
         .filter_level(conf.log.level)
         .parse_default_env()
         .init();
-    log::info!("strowger {}: {}", env!("CARGO_PKG_VERSION"), file.name());
+    log::info!(
+        "strowger {}: {}",
+        env!("CARGO_PKG_VERSION"),
+        places.conf_name()
+    );
     serve(conf)
 }
 
@@ -152,10 +147,10 @@ fn serve(_conf: Conf) -> Outcome {
     Err("this build has no workers".to_owned())
 }
 
-fn check(file: &ConfFile) -> Outcome {
-    let conf = file.load().map_err(|faults| faults.to_string())?;
+fn check(places: &Places) -> Outcome {
+    let conf = places.load()?;
     print(|out| {
-        writeln!(out, "{}: good", file.name())?;
+        writeln!(out, "{}: good", places.conf_name())?;
         summary(out, &conf)
     })
 }
@@ -209,31 +204,31 @@ fn words(things: &[impl Display]) -> String {
     words.join(", ")
 }
 
-fn ul(command: &Ul) -> Outcome {
+fn ul(command: &Ul, places: &Places) -> Outcome {
+    let mut desk = places.desk()?;
     match command {
-        Ul::Show { aor, desk } => {
-            let entries = desk.connect()?.ul_show(aor.as_deref())?;
+        Ul::Show { aor } => {
+            let entries = desk.ul_show(aor.as_deref())?;
             print(|out| table(out, &rows(&entries)))
         }
         Ul::Add {
             aor,
             contact,
             expires,
-            desk,
         } => {
-            desk.connect()?.ul_add(aor, contact, *expires)?;
+            desk.ul_add(aor, contact, *expires)?;
             Ok(ExitCode::SUCCESS)
         }
-        Ul::Rm { aor, contact, desk } => {
-            let removed = desk.connect()?.ul_rm(aor, contact.as_deref())?;
+        Ul::Rm { aor, contact } => {
+            let removed = desk.ul_rm(aor, contact.as_deref())?;
             print(|out| writeln!(out, "{removed} removed"))
         }
     }
 }
 
-fn stats(prefix: Option<&str>, json: bool, desk: &DeskAt) -> Outcome {
+fn stats(prefix: Option<&str>, json: bool, places: &Places) -> Outcome {
     let prefix = prefix.unwrap_or_default();
-    let samples = desk.connect()?.stats(prefix)?;
+    let samples = places.desk()?.stats(prefix)?;
     if samples.is_empty() {
         return Err(format!("no statistics begin with {prefix:?}"));
     }
@@ -350,6 +345,8 @@ mod tests {
             ("strowger check -c x.toml", true),
             ("strowger ul show", true),
             ("strowger ul show 1003 --control x.sock", true),
+            ("strowger --control x.sock ul show 1003", true),
+            ("strowger -c x.toml stats", true),
             ("strowger ul add 1003 sip:1003@192.0.2.100:5061", true),
             (
                 "strowger ul add 1003 sip:1003@192.0.2.100:5061 --expires 60",
