@@ -2,6 +2,7 @@
 
 pub mod backlog;
 pub mod counters;
+pub mod interfaces;
 pub mod sys;
 pub mod udp;
 pub mod wires;

@@ -37,7 +37,11 @@ impl Wires {
     /// Registers the sockets, in the order of the listeners, with the poll that `registry` belongs to, under the tokens from 0.
     pub fn new(sockets: Vec<Udp>, batch: usize, registry: Registry) -> io::Result<Wires> {
         for (listener, udp) in sockets.iter().enumerate() {
-            registry.register(&mut SourceFd(&udp.fd()), Token(listener), Interest::READABLE)?;
+            registry.register(
+                &mut SourceFd(&udp.fd()),
+                Token(listener),
+                Interest::READABLE,
+            )?;
         }
         let wires = sockets.into_iter().map(|udp| Wire {
             udp,
