@@ -1,38 +1,16 @@
 //! What the wires count, for each listener of one core: plain numbers, added up over the cores when somebody asks.
 
-/// What a message is, by its first bytes (`strowger_messages_total{kind}`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    Request,
-    Response,
-    /// Neither can begin like this: a keep-alive, or noise.
-    Other,
-}
+use crate::sip::sniff::{self, Kind};
 
-impl Kind {
-    pub const ALL: [Kind; 3] = [Kind::Request, Kind::Response, Kind::Other];
+/// The kinds of messages as `strowger_messages_total{kind}` names them, in the order of [`Traffic::messages`].
+pub const KINDS: [&str; 4] = ["request", "response", "keep_alive", "garbage"];
 
-    /// RFC 3261 §7.1, §7.2: a status line begins with the version, a request line with a method, which is a token.
-    pub fn of(bytes: &[u8]) -> Kind {
-        match bytes.first() {
-            Some(b'S' | b's')
-                if bytes
-                    .get(..8)
-                    .is_some_and(|start| start.eq_ignore_ascii_case(b"SIP/2.0 ")) =>
-            {
-                Kind::Response
-            }
-            Some(first) if first.is_ascii_graphic() => Kind::Request,
-            _ => Kind::Other,
-        }
-    }
-
-    pub const fn label(self) -> &'static str {
-        match self {
-            Kind::Request => "request",
-            Kind::Response => "response",
-            Kind::Other => "other",
-        }
+fn number_of(kind: Kind) -> usize {
+    match kind {
+        Kind::Request => 0,
+        Kind::Response => 1,
+        Kind::KeepAlive => 2,
+        Kind::Garbage => 3,
     }
 }
 
@@ -74,8 +52,8 @@ impl Undeliverable {
 /// One direction of one listener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Messages by [`Kind`].
-    pub messages: [u64; 3],
+    /// By [`KINDS`].
+    pub messages: [u64; KINDS.len()],
     pub bytes: u64,
     /// System calls that moved at least one message.
     pub batches: u64,
@@ -83,7 +61,7 @@ pub struct Traffic {
 
 impl Traffic {
     pub fn count(&mut self, bytes: &[u8]) {
-        self.messages[Kind::of(bytes) as usize] += 1;
+        self.messages[number_of(sniff::kind(bytes))] += 1;
         self.bytes += bytes.len() as u64;
     }
 
@@ -139,14 +117,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_by_first_bytes() {
-        assert_eq!(Kind::of(b"SIP/2.0 200 OK\r\n"), Kind::Response);
-        assert_eq!(Kind::of(b"sip/2.0 200 OK\r\n"), Kind::Response);
-        assert_eq!(Kind::of(b"SUBSCRIBE sip:a SIP/2.0\r\n"), Kind::Request);
-        assert_eq!(Kind::of(b"SIP/2.0"), Kind::Request);
-        assert_eq!(Kind::of(b"INVITE sip:a SIP/2.0"), Kind::Request);
-        assert_eq!(Kind::of(b"\r\n\r\n"), Kind::Other);
-        assert_eq!(Kind::of(b"\0\0\0\0"), Kind::Other);
-        assert_eq!(Kind::of(b""), Kind::Other);
+    fn traffic_is_counted_by_kind() {
+        let mut traffic = Traffic::default();
+        let messages: [&[u8]; 5] = [
+            b"OPTIONS sip:a SIP/2.0\r\n\r\n",
+            b"SIP/2.0 200 OK\r\n\r\n",
+            b"\r\n\r\n",
+            b"\x16\x03\x01",
+            b"",
+        ];
+        for bytes in messages {
+            traffic.count(bytes);
+        }
+        assert_eq!(traffic.messages, [1, 1, 2, 1]);
+        assert_eq!(traffic.bytes, messages.concat().len() as u64);
     }
 }

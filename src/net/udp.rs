@@ -303,3 +303,141 @@ impl Lost {
         self.peers.drain(..)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loopback() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 0))
+    }
+
+    fn one(buffers: &Buffers) -> Udp {
+        Udp::bind(loopback(), 1, buffers).unwrap().remove(0)
+    }
+
+    #[test]
+    fn what_the_kernel_throws_away_is_counted_for_the_socket_that_lost_it() {
+        let small = Buffers {
+            receive: 4096,
+            ..Buffers::default()
+        };
+        let (mut full, mut other) = (one(&small), one(&Buffers::default()));
+        assert!(full.counters().receive_buffer < other.counters().receive_buffer);
+        let sender = UdpSocket::bind(loopback()).unwrap();
+        for _ in 0..500 {
+            sender.send_to(&[b'x'; 600], full.address()).unwrap();
+            sender.send_to(b"x", other.address()).unwrap();
+        }
+        let mut inbound = Inbound::new(64);
+        let mut received = 0;
+        while let Ok(count) = full.receive(&mut inbound) {
+            received += count as u64;
+        }
+        let counters = full.counters();
+        assert!(counters.kernel_drops > 0);
+        assert_eq!(received + counters.kernel_drops, 500);
+        assert_eq!(full.counters(), counters, "asking twice counts once");
+        assert_eq!(other.counters().kernel_drops, 0);
+    }
+
+    #[test]
+    fn a_short_batch_means_an_empty_socket() {
+        let mut udp = one(&Buffers::default());
+        let sender = UdpSocket::bind(loopback()).unwrap();
+        for _ in 0..20 {
+            sender.send_to(b"x", udp.address()).unwrap();
+        }
+        let mut inbound = Inbound::new(8);
+        let mut batches = || udp.receive(&mut inbound).map_err(|error| error.kind());
+        assert_eq!(batches(), Ok(8));
+        assert_eq!(batches(), Ok(8));
+        assert_eq!(batches(), Ok(4));
+        assert_eq!(batches(), Err(io::ErrorKind::WouldBlock));
+        assert!(
+            inbound.get(0).is_none(),
+            "nothing is left of the batch before"
+        );
+    }
+
+    /// A kernel that answers each call by the test's script: a number of datagrams taken, or an error.
+    fn push(script: &[Result<usize, i32>], count: usize) -> (usize, ListenerCounters, usize) {
+        let (mut counters, mut lost) = (ListenerCounters::default(), Lost::default());
+        let mut answers = script.iter();
+        let get = |number: usize| (SocketAddr::from(([192, 0, 2, 1], number as u16)), &b"x"[..]);
+        let send = |at: usize| match answers.next().expect("no more calls than expected") {
+            Ok(taken) => Ok((*taken).min(count - at)),
+            Err(code) => Err(io::Error::from_raw_os_error(*code)),
+        };
+        let done = push_out(count, get, send, &mut counters, &mut lost);
+        assert!(answers.next().is_none(), "as many calls as expected");
+        (done, counters, lost.drain().count())
+    }
+
+    #[test]
+    fn no_error_of_one_datagram_stops_the_others() {
+        use libc::{EAGAIN, ECONNREFUSED, EHOSTUNREACH, EINTR, EMSGSIZE, ENOBUFS};
+        let told = |counters: &ListenerCounters, reason: Undeliverable| {
+            counters.undelivered[reason as usize]
+        };
+        // A left-over error: offered again, nothing is lost.
+        let (done, counters, lost) = push(&[Ok(2), Err(ECONNREFUSED), Err(EINTR), Ok(8)], 10);
+        assert_eq!((done, counters.sent.bytes, lost), (10, 10, 0));
+        assert_eq!(counters.undelivered, [0; 5]);
+        assert_eq!(counters.sent.batches, 2);
+        // An error of its own: this one is dropped, its peer lost.
+        let refused = Err(EHOSTUNREACH);
+        let (done, counters, lost) = push(&[Ok(3), refused, refused, refused, Ok(6)], 10);
+        assert_eq!((done, counters.sent.bytes, lost), (10, 9, 1));
+        assert_eq!(told(&counters, Undeliverable::Unreachable), 1);
+        // Too large, or thrown away by the kernel: counted, and the peer lives.
+        let (done, counters, lost) = push(&[Err(EMSGSIZE), Err(ENOBUFS), Ok(8)], 10);
+        assert_eq!((done, counters.sent.bytes, lost), (10, 8, 0));
+        assert_eq!(told(&counters, Undeliverable::TooLarge), 1);
+        assert_eq!(told(&counters, Undeliverable::NoBuffers), 1);
+        // The kernel takes nothing more now: the rest is the caller's to keep.
+        let (done, counters, _) = push(&[Ok(4), Err(EAGAIN)], 10);
+        assert_eq!((done, counters.sent.bytes), (4, 4));
+        assert_eq!(counters.undelivered, [0; 5]);
+    }
+
+    #[test]
+    fn what_waits_leaves_first_and_the_queue_has_a_limit() {
+        let buffers = Buffers {
+            send_queue: 100,
+            ..Buffers::default()
+        };
+        let mut udp = one(&buffers);
+        let receiver = UdpSocket::bind(loopback()).unwrap();
+        let patience = std::time::Duration::from_secs(5);
+        receiver.set_read_timeout(Some(patience)).unwrap();
+        let peer = receiver.local_addr().unwrap();
+        let (mut outbound, mut lost) = (Outbound::new(4), Lost::default());
+        // The kernel was full a moment ago: ten bytes wait.
+        assert!(udp.backlog.push(peer, b"0123456789"));
+        assert!(udp.is_waiting());
+        let messages: Vec<Vec<u8>> = (0..12u8).map(|n| vec![n; 10]).collect();
+        let get = |number: usize| (peer, messages[number].as_slice());
+        udp.send(&mut outbound, messages.len(), get, &mut lost);
+        let counters = udp.counters();
+        assert_eq!(counters.waiting_bytes, 100);
+        assert_eq!(
+            counters.undelivered[Undeliverable::SendQueueFull as usize],
+            3,
+            "nine of twelve fitted behind the first"
+        );
+        assert_eq!(counters.sent.bytes, 0, "nobody overtakes");
+        udp.send_waiting(&mut outbound, &mut lost);
+        assert!(!udp.is_waiting());
+        let mut buffer = [0; 64];
+        let len = receiver.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..len], b"0123456789");
+        for number in 0..9u8 {
+            let len = receiver.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..len], [number; 10]);
+        }
+        let counters = udp.counters();
+        assert_eq!((counters.sent.bytes, counters.waiting_bytes), (100, 0));
+        assert_eq!(counters.sent.batches, 3);
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::crew::Stats;
 use super::delay::BOUNDS_NS;
-use crate::net::counters::{Kind, Traffic};
+use crate::net::counters::{KINDS, Traffic};
 use crate::net::sys;
 use crate::net::{ListenerCounters, Undeliverable};
 use crate::stack::counters::{Counters, Drop, Limit, MethodLabel, Registration, Side};
@@ -94,13 +94,10 @@ fn messages(list: &mut List, stats: &Stats) {
             let each = stats.listeners.iter().map(|(_, l)| pick(traffic(l)));
             each.sum::<u64>() as f64
         };
-        for kind in Kind::ALL {
-            let name = format!(
-                "strowger_messages_total{labels},kind=\"{}\"}}",
-                kind.label()
-            );
+        for (number, kind) in KINDS.iter().enumerate() {
+            let name = format!("strowger_messages_total{labels},kind=\"{}\"}}", kind);
             list.all
-                .push((name, sum(&|traffic| traffic.messages[kind as usize])));
+                .push((name, sum(&|traffic| traffic.messages[number])));
         }
         let name = format!("strowger_message_bytes_total{labels}}}");
         list.all.push((name, sum(&|traffic| traffic.bytes)));
