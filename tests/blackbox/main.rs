@@ -9,6 +9,9 @@ mod sipp;
 mod tap;
 
 mod calls;
+mod failures;
+mod forking;
+mod registrations;
 
 pub const UAC: &str = include_str!("scenarios/uac.xml");
 pub const UAS: &str = include_str!("scenarios/uas.xml");
