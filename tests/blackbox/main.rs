@@ -11,6 +11,9 @@ mod tap;
 mod calls;
 mod failures;
 mod forking;
+mod limits;
+mod losses;
+mod modes;
 mod registrations;
 
 pub const UAC: &str = include_str!("scenarios/uac.xml");
