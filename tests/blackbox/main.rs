@@ -8,13 +8,17 @@ mod server;
 mod sipp;
 mod tap;
 
+mod baresip;
 mod calls;
+mod commands;
 mod failures;
 mod forking;
 mod limits;
 mod losses;
 mod modes;
 mod registrations;
+mod sipsak;
+mod wires;
 
 pub const UAC: &str = include_str!("scenarios/uac.xml");
 pub const UAS: &str = include_str!("scenarios/uas.xml");

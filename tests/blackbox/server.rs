@@ -99,7 +99,6 @@ pub struct Server {
     pub address: SocketAddr,
     process: Process,
     control: PathBuf,
-    directory: PathBuf,
 }
 
 impl Server {
@@ -136,7 +135,6 @@ impl Server {
             address: conf.listeners[0].0,
             process,
             control: conf.control.clone(),
-            directory: place.directory().to_owned(),
         }
     }
 
@@ -239,7 +237,7 @@ impl Server {
         self.process.finish(within)
     }
 
-    pub fn directory(&self) -> &Path {
-        &self.directory
+    pub fn into_process(self) -> Process {
+        self.process
     }
 }
