@@ -83,6 +83,9 @@ struct RelayArguments {
     /// Send nothing back for an INVITE: the floor of a stateless proxy
     #[arg(long)]
     no_trying: bool,
+    /// Datagrams taken and sent in one system call at most
+    #[arg(long, default_value_t = 32)]
+    batch: usize,
     /// CPU core to run on
     #[arg(long)]
     core: Option<usize>,
@@ -183,8 +186,13 @@ fn relay(arguments: &RelayArguments) -> Result<(), String> {
         answerer_port: arguments.ports.answerer_port,
         count: arguments.ports.sockets,
     };
-    relay::run(arguments.listen, &sides, !arguments.no_trying)
-        .map_err(|error| format!("relay: {error}"))
+    relay::run(
+        arguments.listen,
+        &sides,
+        !arguments.no_trying,
+        arguments.batch.max(1),
+    )
+    .map_err(|error| format!("relay: {error}"))
 }
 
 fn load(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode, String> {

@@ -14,7 +14,6 @@ use crate::sys::{self, RelayBatch};
 
 /// About the size of a 100 (Trying).
 const TRYING: usize = 320;
-const BATCH: usize = 32;
 
 pub struct Sides {
     pub caller_port: u16,
@@ -36,13 +35,13 @@ impl Sides {
 }
 
 /// Relays until the process is ended.
-pub fn run(listen: SocketAddrV4, sides: &Sides, trying: bool) -> io::Result<()> {
+pub fn run(listen: SocketAddrV4, sides: &Sides, trying: bool, batch: usize) -> io::Result<()> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
     sys::enlarge_receive_buffer(socket.as_raw_fd(), 4 << 20);
     socket.bind(&SocketAddr::V4(listen).into())?;
     let fd = socket.as_raw_fd();
     println!("relay ready on udp:{listen}");
-    let mut batch = RelayBatch::new(BATCH);
+    let mut batch = RelayBatch::new(batch);
     loop {
         let count = match batch.receive(fd) {
             Ok(count) => count,

@@ -10,7 +10,7 @@ use crate::flow::Flow;
 use crate::pace::{Load, Pace};
 use crate::stats::{Count, Counts, Span, Stats};
 use crate::sys::{self, Outbox};
-use crate::watch::{self, Watched};
+use crate::watch::{self, CpuTime, Watched};
 use crate::wire::Wire;
 
 /// A part of a run under one load.
@@ -64,13 +64,15 @@ pub struct Outcome {
     pub sent_bytes: u64,
     pub send_errors: u64,
     /// CPU time of the server, if it was named.
-    pub server_cpu_ns: Option<u64>,
+    pub server: Option<CpuTime>,
     pub server_resident: (u64, u64),
     pub server_drops: u64,
     pub own_drops: u64,
     /// Share of the time in which the loop had something to do.
     pub own_busy: f64,
     pub own_cpu_ns: (u64, u64),
+    /// Time that the generator was kept off its core by something else.
+    pub own_wait_ns: u64,
     pub outstanding: u32,
 }
 
@@ -84,7 +86,21 @@ impl Outcome {
     }
 
     pub fn server_busy(&self) -> Option<f64> {
-        Some(self.server_cpu_ns? as f64 / 1e9 / self.seconds)
+        Some(self.server?.run_ns as f64 / 1e9 / self.seconds)
+    }
+
+    /// Share of the time in which the server could have run, and something else had its core.
+    pub fn server_waited(&self) -> Option<f64> {
+        Some(self.server?.wait_ns as f64 / 1e9 / self.seconds)
+    }
+
+    pub fn own_waited(&self) -> f64 {
+        self.own_wait_ns as f64 / 1e9 / self.seconds
+    }
+
+    /// Other work on the machine took so much of either core that the rate says little (CPU for each call still says something).
+    pub fn is_disturbed(&self) -> bool {
+        self.own_waited() > 0.05 || self.server_waited().is_some_and(|share| share > 0.05)
     }
 
     /// Nothing was lost, repeated, refused, wrong or left unsent.
@@ -106,7 +122,10 @@ impl Outcome {
 
     /// The generator and not the server set the pace: it had no time left while the server had.
     pub fn is_generator_bound(&self) -> bool {
-        self.own_busy > 0.95 && self.server_busy().is_some_and(|busy| busy < 0.95)
+        self.own_busy > 0.95
+            && self
+                .server
+                .is_some_and(|time| ((time.run_ns + time.wait_ns) as f64) < 0.95e9 * self.seconds)
     }
 
     pub fn json(&self) -> Value {
@@ -134,8 +153,9 @@ impl Outcome {
             "rate_or_window": rate,
             "seconds": self.seconds,
             "completed_per_second": self.rate(),
-            "server_cpu_us_each": self.server_cpu_ns.map(|ns| ns as f64 / 1e3 / completed),
+            "server_cpu_us_each": self.server.map(|time| time.run_ns as f64 / 1e3 / completed),
             "server_busy": self.server_busy(),
+            "server_waited": self.server_waited(),
             "server_resident_bytes": [self.server_resident.0, self.server_resident.1],
             "server_drops": self.server_drops,
             "generator_drops": self.own_drops,
@@ -143,6 +163,8 @@ impl Outcome {
             "generator_busy_us_each": own_ns / 1e3,
             "generator_cpu_user_s": self.own_cpu_ns.0 as f64 / 1e9,
             "generator_cpu_system_s": self.own_cpu_ns.1 as f64 / 1e9,
+            "generator_waited": self.own_waited(),
+            "disturbed": self.is_disturbed(),
             "generator_bound": self.is_generator_bound(),
             "clean": self.is_clean(),
             "outstanding_at_end": self.outstanding,
@@ -174,7 +196,8 @@ struct Snapshot {
     sent: u64,
     sent_bytes: u64,
     send_errors: u64,
-    server_cpu_ns: u64,
+    server: CpuTime,
+    own: CpuTime,
     server_resident: u64,
     server_drops: u64,
     own_drops: u64,
@@ -208,7 +231,8 @@ impl Bench {
             own_drops,
             own_cpu_ns: sys::thread_cpu(),
             // Last, next to the clock.
-            server_cpu_ns: self.server.cpu_ns(),
+            own: CpuTime::of_this_thread(),
+            server: self.server.time(),
             at_ns: self.now_ns(),
         }
     }
@@ -231,8 +255,7 @@ impl Bench {
             sent: after.sent - before.sent,
             sent_bytes: after.sent_bytes - before.sent_bytes,
             send_errors: after.send_errors - before.send_errors,
-            server_cpu_ns: (!self.server.is_empty())
-                .then(|| after.server_cpu_ns.saturating_sub(before.server_cpu_ns)),
+            server: (!self.server.is_empty()).then(|| after.server.since(&before.server)),
             server_resident: (before.server_resident, after.server_resident),
             server_drops: after.server_drops.saturating_sub(before.server_drops),
             own_drops: after.own_drops.saturating_sub(before.own_drops),
@@ -241,6 +264,7 @@ impl Bench {
                 after.own_cpu_ns.0 - before.own_cpu_ns.0,
                 after.own_cpu_ns.1 - before.own_cpu_ns.1,
             ),
+            own_wait_ns: after.own.since(&before.own).wait_ns,
             outstanding: flow.outstanding(),
         };
         if !self.quiet && outcome.seconds > 0.2 {
@@ -375,16 +399,16 @@ impl Bench {
     }
 
     fn print_line(&self, outcome: &Outcome) {
-        let server = match (outcome.server_cpu_ns, outcome.server_busy()) {
-            (Some(ns), Some(busy)) => format!(
+        let server = match (outcome.server, outcome.server_busy()) {
+            (Some(time), Some(busy)) => format!(
                 "server {:.1} µs each, {:.0} % of a core",
-                ns as f64 / 1e3 / outcome.completed().max(1) as f64,
+                time.run_ns as f64 / 1e3 / outcome.completed().max(1) as f64,
                 busy * 100.0
             ),
             _ => "server not watched".to_string(),
         };
         eprintln!(
-            "{:>10} {:>8.0}/s over {:.1} s: {server}; generator busy {:.0} %, {:.1} µs each{}{}",
+            "{:>10} {:>8.0}/s over {:.1} s: {server}; generator busy {:.0} %, {:.1} µs each{}{}{}",
             outcome.phase.name,
             outcome.rate(),
             outcome.seconds,
@@ -392,6 +416,11 @@ impl Bench {
             outcome.own_busy * outcome.seconds * 1e6 / outcome.completed().max(1) as f64,
             if outcome.is_generator_bound() {
                 "; GENERATOR BOUND"
+            } else {
+                ""
+            },
+            if outcome.is_disturbed() {
+                "; disturbed"
             } else {
                 ""
             },

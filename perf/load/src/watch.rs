@@ -31,16 +31,16 @@ impl Watched {
         self.pids.is_empty()
     }
 
-    /// Nanoseconds on a CPU, of all threads that live. The kernel brings a running thread's figure up to date at least at each tick (4 ms).
-    pub fn cpu_ns(&self) -> u64 {
+    /// Time of all threads that live. The kernel brings a running thread's figure up to date at least at each tick (4 ms).
+    pub fn time(&self) -> CpuTime {
         self.pids
             .iter()
             .flat_map(|pid| tasks(*pid).into_iter().map(move |task| (*pid, task)))
-            .filter_map(|(pid, task)| {
-                let text = fs::read_to_string(format!("/proc/{pid}/task/{task}/schedstat")).ok()?;
-                text.split_whitespace().next()?.parse::<u64>().ok()
+            .filter_map(|(pid, task)| CpuTime::read(&format!("/proc/{pid}/task/{task}/schedstat")))
+            .fold(CpuTime::default(), |sum, time| CpuTime {
+                run_ns: sum.run_ns + time.run_ns,
+                wait_ns: sum.wait_ns + time.wait_ns,
             })
-            .sum()
     }
 
     /// Resident memory, bytes. Shared memory of several processes is counted for each.
@@ -60,6 +60,37 @@ impl Watched {
         self.pids
             .iter()
             .any(|pid| !crate::sys::process_exists(*pid))
+    }
+}
+
+/// The scheduler's account of a thread.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct CpuTime {
+    /// On a CPU.
+    pub run_ns: u64,
+    /// Ready to run, and waiting while something else did: another process on its core.
+    pub wait_ns: u64,
+}
+
+impl CpuTime {
+    fn read(path: &str) -> Option<CpuTime> {
+        let text = fs::read_to_string(path).ok()?;
+        let mut numbers = text.split_whitespace().map(str::parse);
+        Some(CpuTime {
+            run_ns: numbers.next()?.ok()?,
+            wait_ns: numbers.next()?.ok()?,
+        })
+    }
+
+    pub fn of_this_thread() -> CpuTime {
+        CpuTime::read("/proc/thread-self/schedstat").unwrap_or_default()
+    }
+
+    pub fn since(&self, earlier: &CpuTime) -> CpuTime {
+        CpuTime {
+            run_ns: self.run_ns.saturating_sub(earlier.run_ns),
+            wait_ns: self.wait_ns.saturating_sub(earlier.wait_ns),
+        }
     }
 }
 
@@ -113,12 +144,12 @@ mod tests {
     #[test]
     fn our_own_cpu_time_moves() {
         let own = Watched::new(&[std::process::id()]);
-        let before = own.cpu_ns();
+        let before = own.time().run_ns;
         let start = std::time::Instant::now();
         while start.elapsed().as_millis() < 50 {
             std::hint::spin_loop();
         }
-        assert!(own.cpu_ns() > before + 10_000_000);
+        assert!(own.time().run_ns > before + 10_000_000);
         assert!(own.resident_bytes() > 100_000);
         assert!(!own.lost());
     }
