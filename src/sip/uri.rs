@@ -35,90 +35,129 @@ impl<'a> Host<'a> {
 
     /// Reads the host at the start of `text`: the host and the offset behind it.
     #[inline]
-    pub(super) fn parse_prefix(text: &'a [u8]) -> Result<(Host<'a>, usize), Fault> {
-        if text.first() == Some(&b'[') {
-            let close = memchr::memchr(b']', text).ok_or(Fault::Host)?;
-            let ip = parse_v6(&text[1..close]).ok_or(Fault::Host)?;
-            return Ok((Host::V6(ip), close + 1));
-        }
-        let mut end = 0;
-        let mut letters = 0;
-        while end < text.len() && cursor::is(text[end], HOST) {
-            letters |= text[end] & 0x40; // letters and the underscore have this bit, digits, dots and hyphens do not
-            end += 1;
-        }
-        let name = &text[..end];
-        match name.first() {
-            None | Some(b'.' | b'-') => Err(Fault::Host),
-            // A top label begins with a letter, so what holds no letter is an IPv4 address or nothing.
-            Some(_) if letters == 0 => {
-                let ip = parse_v4(name).ok_or(Fault::Host)?;
-                Ok((Host::V4(ip), end))
+    fn parse_prefix(text: &'a [u8]) -> Result<(Host<'a>, usize), Fault> {
+        match text.first() {
+            Some(b'[') => {
+                let close = memchr::memchr(b']', text).ok_or(Fault::Host)?;
+                let ip = parse_v6(&text[1..close]).ok_or(Fault::Host)?;
+                return Ok((Host::V6(ip), close + 1));
             }
+            Some(b'0'..=b'9') => {
+                if let Some((ip, end)) = v4_prefix(text) {
+                    return Ok((Host::V4(ip), end));
+                }
+            }
+            _ => {}
+        }
+        let end = cursor::skip(text, 0, HOST);
+        let name = &text[..end];
+        // A top label begins with a letter: what has no letter at all is no name, and was no IPv4 address.
+        match name.first() {
+            Some(b'0'..=b'9') if !name.iter().any(u8::is_ascii_alphabetic) => Err(Fault::Host),
+            Some(b'.' | b'-') | None => Err(Fault::Host),
             Some(_) => Ok((Host::Name(name), end)),
         }
     }
+}
 
-    /// Reads `host [":" port]`: host, its text, the port, and the offset behind them. `slack` says which bytes may stand around the colon.
+/// `host [ COLON port ]`: the hostport of a URI, the sent-by of a Via.
+pub(super) struct HostPort<'a> {
+    pub(super) host: Host<'a>,
+    /// The host as written.
+    pub(super) text: &'a [u8],
+    pub(super) port: Option<u16>,
+}
+
+impl<'a> HostPort<'a> {
+    /// Reads it at the start of `text`, and the offset behind it. `slack` is the class of bytes that may stand around the colon.
     #[inline]
-    pub(super) fn parse_with_port(
-        text: &'a [u8],
-        slack: u8,
-    ) -> Result<(Host<'a>, &'a [u8], Option<u16>, usize), Fault> {
+    pub(super) fn parse_prefix(text: &'a [u8], slack: u8) -> Result<(HostPort<'a>, usize), Fault> {
         let (host, end) = Host::parse_prefix(text)?;
-        let colon = cursor::skip(text, end, slack);
-        if text.get(colon) != Some(&b':') {
-            return Ok((host, &text[..end], None, end));
+        let name = &text[..end];
+        let mut at = end;
+        if slack != 0 {
+            at = cursor::skip(text, at, slack);
         }
-        let start = cursor::skip(text, colon + 1, slack);
-        let mut at = start;
+        if text.get(at) != Some(&b':') {
+            let port = None;
+            return Ok((
+                HostPort {
+                    host,
+                    text: name,
+                    port,
+                },
+                end,
+            ));
+        }
+        at += 1;
+        if slack != 0 {
+            at = cursor::skip(text, at, slack);
+        }
         let mut port: u32 = 0;
-        while let Some(digit) = text.get(at).map(|b| b.wrapping_sub(b'0')) {
+        for &b in &text[at..] {
+            let digit = b.wrapping_sub(b'0');
             if digit > 9 {
                 break;
             }
             port = port.saturating_mul(10).saturating_add(u32::from(digit));
             at += 1;
         }
+        // Port 0 is no port that one could send to; it is also what no digits at all come to.
         match u16::try_from(port) {
-            Ok(port) if port > 0 && at > start => Ok((host, &text[..end], Some(port), at)),
+            Ok(port) if port > 0 => {
+                let port = Some(port);
+                Ok((
+                    HostPort {
+                        host,
+                        text: name,
+                        port,
+                    },
+                    at,
+                ))
+            }
             _ => Err(Fault::Port),
         }
     }
 }
 
-/// Four decimal numbers up to 255 with dots between; leading zeros are taken as decimal, as `1*3DIGIT` allows them.
-fn parse_v4(text: &[u8]) -> Option<Ipv4Addr> {
-    let mut octets = [0u8; 4];
-    let mut count = 0;
+/// Four decimal numbers up to 255 with dots between, where no further byte of a host name follows, and the offset behind them. Leading
+/// zeros are taken as decimal: `1*3DIGIT` allows them.
+#[inline]
+fn v4_prefix(text: &[u8]) -> Option<(Ipv4Addr, usize)> {
+    let mut address: u32 = 0;
+    let mut dots = 0;
     let mut value: u32 = 0;
     let mut digits = 0;
-    for &b in text {
-        if b == b'.' {
-            if digits == 0 || count == 3 {
+    let mut end = text.len();
+    for (at, &b) in text.iter().enumerate() {
+        let digit = b.wrapping_sub(b'0');
+        if digit <= 9 {
+            value = value * 10 + u32::from(digit);
+            digits += 1;
+            if digits > 3 || value > 255 {
                 return None;
             }
-            octets[count] = value as u8;
-            count += 1;
+        } else if b == b'.' {
+            if digits == 0 || dots == 3 {
+                return None;
+            }
+            address = address << 8 | value;
+            dots += 1;
             value = 0;
             digits = 0;
-            continue;
-        }
-        let digit = b.wrapping_sub(b'0');
-        if digit > 9 {
+        } else if cursor::is(b, HOST) {
             return None;
-        }
-        value = value * 10 + u32::from(digit);
-        digits += 1;
-        if digits > 3 || value > 255 {
-            return None;
+        } else {
+            end = at;
+            break;
         }
     }
-    if count != 3 || digits == 0 {
-        return None;
-    }
-    octets[3] = value as u8;
-    Some(Ipv4Addr::from(octets))
+    (dots == 3 && digits > 0).then(|| (Ipv4Addr::from_bits(address << 8 | value), end))
+}
+
+fn parse_v4(text: &[u8]) -> Option<Ipv4Addr> {
+    let (ip, end) = v4_prefix(text)?;
+    (end == text.len()).then_some(ip)
 }
 
 /// An IPv6 address without brackets. `:::` before a dotted quad, which RFC 3261's grammar lets through by mistake, is read as `::`
@@ -182,52 +221,47 @@ impl<'a> Uri<'a> {
             }
             _ => return Uri::parse_other(text),
         };
-        // One run to the end, or to the `@` that ends the user part. Unescaped, an `@` stands nowhere else.
-        let mut at = cursor::skip_uri(rest, 0, URI).ok_or(Fault::Uri)?;
-        let (user, password, host_start) = if rest.get(at) == Some(&b'@') {
-            let userinfo = &rest[..at];
-            let (user, password) = match memchr::memchr(b':', userinfo) {
-                Some(colon) => (&userinfo[..colon], Some(&userinfo[colon + 1..])),
-                None => (userinfo, None),
-            };
-            if user.is_empty() {
-                return Err(Fault::Uri);
+        // Unescaped, an `@` stands nowhere but behind the user part: what follows is not checked for a second one here, since it is not
+        // a URI byte.
+        let (user, password, tail) = match memchr::memchr(b'@', rest) {
+            Some(at) => {
+                let userinfo = &rest[..at];
+                if cursor::skip_uri(userinfo, 0, URI) != Some(at) {
+                    return Err(Fault::Uri);
+                }
+                let (user, password) = match memchr::memchr(b':', userinfo) {
+                    Some(colon) => (&userinfo[..colon], Some(&userinfo[colon + 1..])),
+                    None => (userinfo, None),
+                };
+                if user.is_empty() {
+                    return Err(Fault::Uri);
+                }
+                (Some(user), password, &rest[at + 1..])
             }
-            let host_start = at + 1;
-            at = cursor::skip_uri(rest, host_start, URI).ok_or(Fault::Uri)?;
-            (Some(user), password, host_start)
-        } else {
-            (None, None, 0)
+            None => (None, None, rest),
         };
-        if at != rest.len() {
-            return Err(Fault::Uri);
-        }
-        let tail = &rest[host_start..];
-        let (host, host_text, port, end) = Host::parse_with_port(tail, 0)?;
+        let (sent_by, end) = HostPort::parse_prefix(tail, 0)?;
         let mut params = Params::default();
         let mut headers = None;
-        match tail.get(end) {
-            None => {}
-            Some(b';') => {
-                let text = &tail[end..];
-                match memchr::memchr(b'?', text) {
-                    Some(mark) => {
-                        params = uri_params(&text[..mark])?;
-                        headers = Some(&text[mark + 1..]);
-                    }
-                    None => params = uri_params(text)?,
-                }
+        let mut rest = &tail[end..];
+        if let Some(b';') = rest.first() {
+            let length = uri_params(rest)?;
+            params = Params::new(&rest[..length]);
+            rest = &rest[length..];
+        }
+        if let Some((mark, fields)) = rest.split_first() {
+            if *mark != b'?' || cursor::skip_uri(fields, 0, URI) != Some(fields.len()) {
+                return Err(Fault::Uri);
             }
-            Some(b'?') => headers = Some(&tail[end + 1..]),
-            Some(_) => return Err(Fault::Host),
+            headers = Some(fields);
         }
         Ok(Uri {
             scheme,
             user,
             password,
-            host,
-            host_text,
-            port,
+            host: sent_by.host,
+            host_text: sent_by.text,
+            port: sent_by.port,
             params,
             headers,
             text,
@@ -256,10 +290,14 @@ impl<'a> Uri<'a> {
         {
             return Err(Fault::Uri);
         }
+        let params = &rest[end..];
+        if uri_params(params)? != params.len() {
+            return Err(Fault::Uri);
+        }
         Ok(Uri {
             scheme: Scheme::Tel,
             user: Some(number),
-            params: uri_params(&rest[end..])?,
+            params: Params::new(params),
             ..Uri::opaque(text)
         })
     }
@@ -431,27 +469,22 @@ fn stands_in_user(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/".contains(&byte)
 }
 
-/// `uri-parameters`: each a name, and a value behind a `=`. The bytes are URI bytes already.
-fn uri_params(text: &[u8]) -> Result<Params<'_>, Fault> {
+/// The length of the `uri-parameters` that open `text`: each a name, and a value behind a `=`.
+#[inline]
+fn uri_params(text: &[u8]) -> Result<usize, Fault> {
     let mut at = 0;
-    while at < text.len() {
-        if text[at] != b';' {
-            return Err(Fault::Parameter);
-        }
+    while text.get(at) == Some(&b';') {
         let name = at + 1;
         at = cursor::skip_uri(text, name, URI_PARAM).ok_or(Fault::Uri)?;
         if at == name {
             return Err(Fault::Parameter);
         }
-        if text.get(at) == Some(&b'=') {
-            // Base64 and the like end in further equals signs.
+        // More than one equals sign is not in the grammar, but Base64 ends in them.
+        while text.get(at) == Some(&b'=') {
             at = cursor::skip_uri(text, at + 1, URI_PARAM).ok_or(Fault::Uri)?;
-            while text.get(at) == Some(&b'=') {
-                at = cursor::skip_uri(text, at + 1, URI_PARAM).ok_or(Fault::Uri)?;
-            }
         }
     }
-    Ok(Params::new(text))
+    Ok(at)
 }
 
 /// The bytes of a URI component as they compare: an escape of a character outside of the reserved set is that character, one inside

@@ -9,7 +9,7 @@ use super::header::Span;
 use super::message::Value;
 use super::params::Params;
 use super::rewrite::Rewrite;
-use super::uri::{Host, parse_ip};
+use super::uri::{Host, HostPort, parse_ip};
 
 /// One Via value.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +85,7 @@ impl<'a> Via<'a> {
         if transport_end == transport_start || host_start == transport_end {
             return Err(Fault::Via);
         }
-        let (host, host_text, port, length) = Host::parse_with_port(&text[host_start..], SPACE)?;
+        let (sent_by, length) = HostPort::parse_prefix(&text[host_start..], SPACE)?;
         let params_start = host_start + length;
         let mut known = Known::default();
         let end = if params_start == text.len() {
@@ -118,9 +118,9 @@ impl<'a> Via<'a> {
         let trimmed = cursor::trim_end(&text[..end]);
         let via = Via {
             transport: &text[transport_start..transport_end],
-            host,
-            host_text,
-            port,
+            host: sent_by.host,
+            host_text: sent_by.text,
+            port: sent_by.port,
             params: Params::new(cursor::trim_start(
                 &trimmed[params_start.min(trimmed.len())..],
             )),
