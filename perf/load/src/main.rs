@@ -86,6 +86,9 @@ struct RelayArguments {
     /// Datagrams taken and sent in one system call at most
     #[arg(long, default_value_t = 32)]
     batch: usize,
+    /// Lose every datagram of this number: the generator must then retransmit, and end every call all the same
+    #[arg(long, default_value_t = 0)]
+    lose: u64,
     /// CPU core to run on
     #[arg(long)]
     core: Option<usize>,
@@ -186,13 +189,12 @@ fn relay(arguments: &RelayArguments) -> Result<(), String> {
         answerer_port: arguments.ports.answerer_port,
         count: arguments.ports.sockets,
     };
-    relay::run(
-        arguments.listen,
-        &sides,
-        !arguments.no_trying,
-        arguments.batch.max(1),
-    )
-    .map_err(|error| format!("relay: {error}"))
+    let manner = relay::Manner {
+        trying: !arguments.no_trying,
+        batch: arguments.batch.max(1),
+        lose: arguments.lose,
+    };
+    relay::run(arguments.listen, &sides, &manner).map_err(|error| format!("relay: {error}"))
 }
 
 fn load(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode, String> {
@@ -331,11 +333,16 @@ fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) 
     results
 }
 
-const WARM_WINDOW: u32 = 64;
+const WARM_WINDOW: u32 = 48;
+/// Timer B and F are over by then: every call has ended one way or the other, and the next load begins with none.
+const DRAIN_SECONDS: f64 = 35.0;
 
 /// Lets the last answers come in before the latencies are read.
 fn finish<F: Flow>(bench: &mut Bench, flow: &mut F, outcome: &Outcome) -> Value {
-    let drained = bench.run(flow, &Phase::new("drain", Load::Rest, 3.0).until_quiet());
+    let drained = bench.run(
+        flow,
+        &Phase::new("drain", Load::Rest, DRAIN_SECONDS).until_quiet(),
+    );
     let mut result = outcome.json();
     result["latency_us"] = bench.stats.spans_json();
     result["unanswered_after_drain"] = json!(flow.outstanding());
