@@ -143,6 +143,9 @@ struct LoadArguments {
     /// Measured number, instead of a time
     #[arg(long)]
     count: Option<u64>,
+    /// Seconds to wait for the last answers; Timers B and F end every call within 32
+    #[arg(long, default_value_t = 35.0)]
+    drain: f64,
     /// More than this many outstanding are not begun, but counted as skipped
     #[arg(long, default_value_t = 200_000)]
     max_outstanding: usize,
@@ -328,21 +331,16 @@ fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) 
             phase.duration_ns = u64::MAX / 2;
         }
         let outcome = bench.run(flow, &phase);
-        results.push(finish(bench, flow, &outcome));
+        results.push(finish(bench, flow, &outcome, arguments.drain));
     }
     results
 }
 
 const WARM_WINDOW: u32 = 48;
-/// Timer B and F are over by then: every call has ended one way or the other, and the next load begins with none.
-const DRAIN_SECONDS: f64 = 35.0;
 
 /// Lets the last answers come in before the latencies are read.
-fn finish<F: Flow>(bench: &mut Bench, flow: &mut F, outcome: &Outcome) -> Value {
-    let drained = bench.run(
-        flow,
-        &Phase::new("drain", Load::Rest, DRAIN_SECONDS).until_quiet(),
-    );
+fn finish<F: Flow>(bench: &mut Bench, flow: &mut F, outcome: &Outcome, drain: f64) -> Value {
+    let drained = bench.run(flow, &Phase::new("drain", Load::Rest, drain).until_quiet());
     let mut result = outcome.json();
     result["latency_us"] = bench.stats.spans_json();
     result["unanswered_after_drain"] = json!(flow.outstanding());

@@ -127,7 +127,7 @@ fn sockets_on_each_side_are_all_used() {
 #[test]
 fn a_silent_server_is_told_as_such() {
     // Everything is lost: nothing may be counted as done.
-    let load = ["call", "--window", "4", "--duration", "1.2"];
+    let load = ["call", "--window", "4", "--duration", "1.2", "--drain", "0"];
     let (result, code) = run("127.1.0.7", &["--lose", "1"], &load);
     assert_eq!(code, Some(1));
     assert_eq!(count(&result, "completed"), 0);
