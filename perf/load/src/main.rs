@@ -86,6 +86,9 @@ struct RelayArguments {
     /// Datagrams taken and sent in one system call at most
     #[arg(long, default_value_t = 32)]
     batch: usize,
+    /// Lose every datagram of this number: the generator must then retransmit, and end every call all the same
+    #[arg(long, default_value_t = 0)]
+    lose: u64,
     /// CPU core to run on
     #[arg(long)]
     core: Option<usize>,
@@ -140,6 +143,9 @@ struct LoadArguments {
     /// Measured number, instead of a time
     #[arg(long)]
     count: Option<u64>,
+    /// Seconds to wait for the last answers; Timers B and F end every call within 32
+    #[arg(long, default_value_t = 35.0)]
+    drain: f64,
     /// More than this many outstanding are not begun, but counted as skipped
     #[arg(long, default_value_t = 200_000)]
     max_outstanding: usize,
@@ -186,13 +192,12 @@ fn relay(arguments: &RelayArguments) -> Result<(), String> {
         answerer_port: arguments.ports.answerer_port,
         count: arguments.ports.sockets,
     };
-    relay::run(
-        arguments.listen,
-        &sides,
-        !arguments.no_trying,
-        arguments.batch.max(1),
-    )
-    .map_err(|error| format!("relay: {error}"))
+    let manner = relay::Manner {
+        trying: !arguments.no_trying,
+        batch: arguments.batch.max(1),
+        lose: arguments.lose,
+    };
+    relay::run(arguments.listen, &sides, &manner).map_err(|error| format!("relay: {error}"))
 }
 
 fn load(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode, String> {
@@ -326,16 +331,16 @@ fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) 
             phase.duration_ns = u64::MAX / 2;
         }
         let outcome = bench.run(flow, &phase);
-        results.push(finish(bench, flow, &outcome));
+        results.push(finish(bench, flow, &outcome, arguments.drain));
     }
     results
 }
 
-const WARM_WINDOW: u32 = 64;
+const WARM_WINDOW: u32 = 48;
 
 /// Lets the last answers come in before the latencies are read.
-fn finish<F: Flow>(bench: &mut Bench, flow: &mut F, outcome: &Outcome) -> Value {
-    let drained = bench.run(flow, &Phase::new("drain", Load::Rest, 3.0).until_quiet());
+fn finish<F: Flow>(bench: &mut Bench, flow: &mut F, outcome: &Outcome, drain: f64) -> Value {
+    let drained = bench.run(flow, &Phase::new("drain", Load::Rest, drain).until_quiet());
     let mut result = outcome.json();
     result["latency_us"] = bench.stats.spans_json();
     result["unanswered_after_drain"] = json!(flow.outstanding());

@@ -34,14 +34,25 @@ impl Sides {
     }
 }
 
+/// What the relay does beside relaying.
+pub struct Manner {
+    /// Send the beginning of an INVITE back.
+    pub trying: bool,
+    /// Datagrams in one system call at most.
+    pub batch: usize,
+    /// Lose each datagram of this number; 0 for none.
+    pub lose: u64,
+}
+
 /// Relays until the process is ended.
-pub fn run(listen: SocketAddrV4, sides: &Sides, trying: bool, batch: usize) -> io::Result<()> {
+pub fn run(listen: SocketAddrV4, sides: &Sides, manner: &Manner) -> io::Result<()> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
     sys::enlarge_receive_buffer(socket.as_raw_fd(), 4 << 20);
     socket.bind(&SocketAddr::V4(listen).into())?;
     let fd = socket.as_raw_fd();
     println!("relay ready on udp:{listen}");
-    let mut batch = RelayBatch::new(batch);
+    let mut batch = RelayBatch::new(manner.batch);
+    let mut number = 0;
     loop {
         let count = match batch.receive(fd) {
             Ok(count) => count,
@@ -51,11 +62,17 @@ pub fn run(listen: SocketAddrV4, sides: &Sides, trying: bool, batch: usize) -> i
             Err(error) => return Err(error),
         };
         for index in 0..count {
+            if manner.lose != 0 {
+                number += 1;
+                if number % manner.lose == 0 {
+                    continue;
+                }
+            }
             let port = batch.source_port(index);
             match batch.datagram(index).first() {
                 Some(b'R' | b'O') => batch.send_to(index, usize::MAX, port),
                 Some(b'I') => {
-                    if trying {
+                    if manner.trying {
                         batch.send_to(index, TRYING, port);
                     }
                     batch.send_to(index, usize::MAX, sides.across(port));

@@ -175,6 +175,7 @@ impl Outbox {
     }
 
     fn send_run(&mut self, socket: usize, mut start: usize, end: usize) {
+        let mut tried = false;
         while start < end {
             // SAFETY: headers and iovecs point into boxes of `self` that are never reallocated; `iov_len` is within each buffer.
             let count = unsafe {
@@ -192,9 +193,8 @@ impl Outbox {
             }
             // A pending ICMP error is reported once and is not about this datagram: try again, then give the datagram up.
             self.send_errors += 1;
-            if self.send_errors.is_multiple_of(2) {
-                start += 1;
-            }
+            start += usize::from(tried);
+            tried = !tried;
         }
     }
 }
