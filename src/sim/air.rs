@@ -46,11 +46,11 @@ pub enum What {
     Sweep {
         server: usize,
     },
-    /// Nobody lives where a server's datagram went (ICMP port unreachable).
+    /// Nobody lives where a server's datagram went (ICMP port unreachable): what comes back with the report.
     Unreachable {
         server: usize,
         core: u8,
-        flow: Flow,
+        message: Rc<Reading>,
     },
     Phone {
         phone: usize,

@@ -51,61 +51,76 @@ impl Bindings {
         self.by_aor.get(aor).map_or(&[], Vec::as_slice)
     }
 
-    /// What the 200 to `register` did; an error when it should not have been a 200, or lists other bindings.
+    /// What the 200 to `register` did; an error when it should not have been a 200, or lists other bindings. `Ok(false)`: the
+    /// model cannot know, because a server may have forgotten what it knew of an old binding.
     pub fn apply(
         &mut self,
         now: Instant,
         conf: &Registrar,
         register: &Reading,
         answer: &Reading,
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         let aor = address_of_record(register).ok_or("a 200 without an address-of-record")?;
-        let call_id = register.call_id();
-        let cseq = register.cseq().map_or(0, |(n, _)| n);
         let contacts = register.values(Field::Contact);
         let header = register.number(Field::Expires);
         let list = self.by_aor.entry(aor).or_default();
-        let stale = |bound: &Bound| bound.call_id == call_id && cseq <= bound.cseq;
+        let this = Register {
+            now,
+            call_id: register.call_id(),
+            cseq: register.cseq().map_or(0, |(n, _)| n),
+        };
         if contacts.contains(&&b"*"[..]) {
             if contacts.len() > 1 || header != Some(0) {
                 return Err("200 for a `*` that is not alone or without Expires: 0".into());
             }
-            for bound in list.iter_mut().filter(|b| b.is_live(now)) {
-                if stale(bound) {
-                    return Err("200 for a `*` with an old CSeq".into());
+            for bound in list.iter().filter(|b| b.is_live(now)) {
+                if this.order(bound)? == Order::Unknown {
+                    return Ok(false);
                 }
-                bound.ended = Some(now);
             }
-        } else {
-            for contact in contacts {
-                let uri = address_spec(contact);
-                let wanted = param(contact, b"expires")
-                    .map(|text| super::reading::number(text).unwrap_or(3600))
-                    .or(header)
-                    .unwrap_or(u64::from(conf.default_expires_s));
-                if wanted > 0 && wanted < u64::from(conf.min_expires_s) {
-                    return Err(format!("200 for an interval of {wanted} s, too brief"));
+            for bound in list.iter_mut().filter(|b| b.is_live(now)) {
+                this.remove(bound);
+            }
+            return Self::compare_answer(now, list, answer).map(|()| true);
+        }
+        let mut again = false;
+        for contact in &contacts {
+            if wanted(contact, header, conf).is_some_and(|s| s > 0 && s < conf.min_expires_s.into()) {
+                return Err("200 for an interval that is too brief".into());
+            }
+            let uri = address_spec(contact);
+            if let Some(bound) = list.iter().rev().find(|b| same_uri(&b.uri, uri)) {
+                match this.order(bound)? {
+                    Order::Newer => {}
+                    Order::Again => again = true,
+                    Order::Unknown => return Ok(false),
                 }
-                let granted = wanted.min(u64::from(conf.max_expires_s));
-                let known = list
-                    .iter_mut()
-                    .find(|b| b.is_live(now) && same_uri(&b.uri, uri));
-                if let Some(bound) = known {
-                    if stale(bound) {
-                        return Err(format!("200 for CSeq {cseq} after {}", bound.cseq));
-                    }
-                    bound.ended = Some(now);
-                }
-                if granted > 0 {
-                    list.push(Bound {
-                        uri: uri.to_vec(),
-                        q: param(contact, b"q").map_or(1000, thousandths),
-                        call_id: call_id.to_vec(),
-                        cseq,
-                        expires: now.after_ms(granted * 1000),
-                        ended: None,
-                    });
-                }
+            }
+        }
+        // The same REGISTER once more changes nothing.
+        for contact in contacts.iter().filter(|_| !again) {
+            let uri = address_spec(contact);
+            let Some(asked) = wanted(contact, header, conf) else {
+                return Ok(false);
+            };
+            let granted = asked.min(u64::from(conf.max_expires_s));
+            let known = list
+                .iter_mut()
+                .find(|b| b.is_live(now) && same_uri(&b.uri, uri));
+            match known {
+                Some(bound) if granted == 0 => this.remove(bound),
+                Some(bound) => bound.ended = Some(now),
+                None => {}
+            }
+            if granted > 0 {
+                list.push(Bound {
+                    uri: uri.to_vec(),
+                    q: param(contact, b"q").map_or(1000, thousandths),
+                    call_id: this.call_id.to_vec(),
+                    cseq: this.cseq,
+                    expires: now.after_ms(granted * 1000),
+                    ended: None,
+                });
             }
         }
         // What ended long ago can be expected by nobody.
@@ -113,10 +128,10 @@ impl Bindings {
             list.retain(|b| b.since(Instant::from_ms(now.as_ms().saturating_sub(600_000))));
         }
         let live = list.iter().filter(|b| b.is_live(now)).count();
-        if live > conf.max_contacts {
+        if live > conf.max_contacts && !again {
             return Err(format!("{live} contacts, more than the conf allows"));
         }
-        Self::compare_answer(now, list, answer)
+        Self::compare_answer(now, list, answer).map(|()| true)
     }
 
     /// §10.3 step 8: the 200 lists all current bindings with their remaining seconds.
@@ -215,6 +230,54 @@ impl Bindings {
                 ended: None,
             });
         });
+    }
+}
+
+/// The seconds that a contact asks for; `None` when only the server knows how it reads them.
+fn wanted(contact: &[u8], header: Option<u64>, conf: &Registrar) -> Option<u64> {
+    match param(contact, b"expires") {
+        Some(text) => super::reading::number(text),
+        None => Some(header.unwrap_or(u64::from(conf.default_expires_s))),
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Order {
+    Newer,
+    Again,
+    Unknown,
+}
+
+/// A removed binding keeps its order for so long: 64·T1 with the RFC's T1.
+const REMEMBERED_MS: u64 = 32_000;
+
+struct Register<'a> {
+    now: Instant,
+    call_id: &'a [u8],
+    cseq: u64,
+}
+
+impl Register<'_> {
+    /// §10.3 step 7: with the same Call-ID, CSeq must rise.
+    fn order(&self, bound: &Bound) -> Result<Order, String> {
+        if bound.call_id != self.call_id || self.cseq > bound.cseq {
+            return Ok(Order::Newer);
+        }
+        let fresh = match bound.ended {
+            None => bound.is_live(self.now),
+            Some(ended) => self.now.ms_since(ended) < REMEMBERED_MS,
+        };
+        match (fresh, self.cseq == bound.cseq) {
+            (false, _) => Ok(Order::Unknown),
+            (true, true) => Ok(Order::Again),
+            (true, false) => Err(format!("200 for CSeq {} after {}", self.cseq, bound.cseq)),
+        }
+    }
+
+    fn remove(&self, bound: &mut Bound) {
+        bound.ended = Some(self.now);
+        bound.call_id = self.call_id.to_vec();
+        bound.cseq = self.cseq;
     }
 }
 

@@ -463,11 +463,6 @@ impl Phones {
         }
         line(out, "Contact", &[&value]);
     }
-
-    /// Where the requests of a phone go that are outside of any dialog.
-    pub fn server_of(&self, phone: usize) -> SocketAddr {
-        self.list[phone].plan.server_at
-    }
 }
 
 /// RFC 3261 §17.1.1.3.

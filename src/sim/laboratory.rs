@@ -304,9 +304,11 @@ impl Laboratory {
                     air.later(10_000, What::Sweep { server });
                 }
             }
-            What::Unreachable { server, core, flow } => {
-                self.servers[server].lose_flow(air, auditor, core, flow);
-            }
+            What::Unreachable {
+                server,
+                core,
+                message,
+            } => self.servers[server].hear_undelivered(air, auditor, core, &message),
             What::Phone { phone, todo } => self.phones.handle_todo(air, phone, todo),
         }
         self.phones.say_farewell(&mut self.air, &self.scenario);

@@ -6,7 +6,7 @@ use super::reading::{Field, Reading, address_spec};
 use super::rule::Rule;
 use super::scenario::stranger;
 use super::writing::{line, put, replaced, request, response};
-use crate::base::Flow;
+use crate::base::{Flow, Instant};
 use crate::stack::Location;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -156,6 +156,7 @@ impl Saboteur {
     /// Instead of one message that leaves: those in `out`, in order. True when it does not leave itself.
     pub fn outgoing(
         &mut self,
+        now: Instant,
         flow: Flow,
         message: &Rc<Reading>,
         location: &Location,
@@ -208,7 +209,7 @@ impl Saboteur {
                     message.values(Field::Contact).first(),
                     super::bindings::address_of_record(message),
                 ) {
-                    location.remove(&aor, Some(address_spec(contact)));
+                    location.remove(now, &aor, Some(address_spec(contact)));
                     self.deeds += 1;
                 }
                 return false;

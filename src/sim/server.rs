@@ -120,11 +120,17 @@ impl Server {
         self.flush(air, auditor, core);
     }
 
-    pub fn lose_flow(&mut self, air: &mut Air, auditor: &mut Auditor, core: u8, flow: Flow) {
+    pub fn hear_undelivered(
+        &mut self,
+        air: &mut Air,
+        auditor: &mut Auditor,
+        core: u8,
+        message: &Reading,
+    ) {
         air.statistics.unreachable += 1;
-        auditor.unreachable(air.now, self.number, flow.peer);
+        auditor.undelivered(self.number, message);
         let core = core as usize;
-        self.endpoints[core].handle_flow_lost(air.now, flow, &mut self.outbox);
+        self.endpoints[core].handle_undelivered(air.now, &message.bytes, &mut self.outbox);
         self.flush(air, auditor, core);
     }
 
@@ -141,7 +147,7 @@ impl Server {
         let mut outbox = std::mem::take(&mut self.outbox);
         for transmit in &outbox.transmits {
             let bytes = outbox.get(transmit.span).to_vec();
-            self.transmit_from(air, auditor, core, transmit.flow, bytes);
+            self.transmit_from(air, auditor, transmit.flow, bytes);
         }
         for parcel in &outbox.parcels {
             let delay = air.rng.below(self.mail_ms + 1);
@@ -198,25 +204,14 @@ impl Server {
         &mut self,
         air: &mut Air,
         auditor: &mut Auditor,
-        core: usize,
         flow: Flow,
         bytes: Vec<u8>,
     ) {
-        if self.icmp && flow.peer == dead(flow.peer.is_ipv6()) {
-            air.later(
-                3,
-                What::Unreachable {
-                    server: self.number,
-                    core: core as u8,
-                    flow,
-                },
-            );
-        }
         let message = Rc::new(Reading::new(bytes));
         let mut instead = Vec::new();
         let swallowed = self
             .saboteur
-            .outgoing(flow, &message, &self.location, &mut instead);
+            .outgoing(air.now, flow, &message, &self.location, &mut instead);
         if !swallowed {
             self.put_on_wire(air, auditor, flow, message);
         }
@@ -252,6 +247,16 @@ impl Server {
             return;
         };
         air.note("out", from, flow.peer, &message);
+        if self.icmp && flow.peer == dead(flow.peer.is_ipv6()) {
+            // The kernel finds the socket by the two addresses, as it does for a datagram.
+            let core = self.core_for(flow.peer, from) as u8;
+            let what = What::Unreachable {
+                server: self.number,
+                core,
+                message: Rc::clone(&message),
+            };
+            air.later(3, what);
+        }
         let intent = auditor.egress(air, self.number, flow.peer, &message, &self.location);
         air.send_again(from, flow.peer, message, intent);
     }

@@ -63,34 +63,7 @@ pub fn response(request: &Reading, status: u16, reason: &str, tag: &[u8]) -> Vec
     out
 }
 
-/// A copy of `message` without its top Via: how a proxy would pass it back.
-pub fn without_top_via(message: &Reading) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut skipped = false;
-    let start = message.lines.first().map_or(0, |l| l.whole.start);
-    put(&mut out, &[&message.bytes[..start]]);
-    for header in &message.lines {
-        if header.field == Field::Via && !skipped {
-            skipped = true;
-            let rest: Vec<&[u8]> = message
-                .vias
-                .iter()
-                .skip(1)
-                .filter(|via| header.value.contains(&via.start))
-                .map(|via| message.get(via))
-                .collect();
-            if !rest.is_empty() {
-                line(&mut out, "Via", &[&rest.join(&b", "[..])]);
-            }
-            continue;
-        }
-        put(&mut out, &[message.get(&header.whole)]);
-    }
-    put(&mut out, &[b"\r\n", message.body()]);
-    out
-}
-
-/// A copy of `message` with `change` applied to its text from `start` on, up to `end`.
+/// A copy of `message` in which other bytes stand for a part.
 pub fn replaced(message: &Reading, part: std::ops::Range<usize>, with: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(message.bytes.len() + with.len());
     put(

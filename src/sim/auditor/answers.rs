@@ -87,7 +87,14 @@ impl Auditor {
         let mut result = Ok(());
         if message.status() == 200 {
             let conf = hop.settings.registrar.clone();
-            result = hop.bindings.apply(now, &conf, &request, message);
+            result = match hop.bindings.apply(now, &conf, &request, message) {
+                Ok(true) => Ok(()),
+                Ok(false) => {
+                    hop.bindings.adopt(now, location);
+                    Ok(())
+                }
+                Err(detail) => Err(detail),
+            };
         }
         if let (Ok(()), Some(aor)) = (&result, address_of_record(&request)) {
             air.statistics.bindings_checked += 1;

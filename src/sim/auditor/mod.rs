@@ -336,7 +336,8 @@ impl Auditor {
                 // A server may see by other fields that it is not a retransmission.
                 tx.reopen = true;
             }
-            tx.reopen |= gone;
+            // The server's own answers leave no memory (§8.2.7): a copy is answered anew.
+            tx.reopen |= gone || (tx.final_at.is_some() && tx.branches.is_empty());
             air.statistics.absorbed += u64::from(!tx.reopen);
             return;
         }
@@ -487,15 +488,13 @@ impl Auditor {
         }
     }
 
-    /// A server was told that nobody lives at `peer`.
-    pub fn unreachable(&mut self, now: Instant, server: usize, peer: SocketAddr) {
+    /// A server was told that `message` of its own found nobody.
+    pub fn undelivered(&mut self, server: usize, message: &Reading) {
         let hop = &mut self.hops[server];
-        for branch in hop.branches.iter_mut().rev().take(300) {
-            if branch.to == peer && branch.outcome.is_none() {
-                branch.lost = true;
-            }
+        let class = Class::of(message.method());
+        if let Some(branch) = hop.by_branch.get(&class.with(message.branch)) {
+            hop.branches[*branch].lost = true;
         }
-        let _ = now;
     }
 
     /// A datagram is about to leave a server. Returns what the next hop may expect of it.
@@ -593,7 +592,6 @@ impl Hop {
         tx.sources = sources;
         tx.cancel_asked = cancel;
         tx.variants = variants;
-        tx.reopen = true;
         new
     }
 
