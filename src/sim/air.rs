@@ -327,11 +327,16 @@ impl Air {
         let own = |note: &&Note| note.message.call_id() == call_id;
         let wanted: Vec<&Note> = self.notes.iter().rev().filter(own).take(count).collect();
         for note in wanted.iter().rev() {
-            let text = String::from_utf8_lossy(&note.message.bytes);
+            let body = note.message.body.clone();
+            let text = String::from_utf8_lossy(&note.message.bytes[..body.start]);
             let _ = writeln!(
                 out,
-                "---- {} {} {} > {}\n{text}",
-                note.at, note.mark, note.from, note.to
+                "---- {} {} {} > {}, a body of {} bytes\n{text}",
+                note.at,
+                note.mark,
+                note.from,
+                note.to,
+                body.len()
             );
         }
         out

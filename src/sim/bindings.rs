@@ -12,6 +12,7 @@ pub struct Bound {
     pub q: u16,
     pub call_id: Vec<u8>,
     pub cseq: u64,
+    pub begun: Instant,
     pub expires: Instant,
     /// When it was removed or replaced; a request that came before may still use it.
     pub ended: Option<Instant>,
@@ -21,6 +22,16 @@ impl Bound {
     /// True when it was a binding at some moment since `since`.
     pub fn since(&self, since: Instant) -> bool {
         self.expires > since && self.ended.is_none_or(|ended| ended >= since)
+    }
+
+    pub fn in_words(&self) -> String {
+        let uri = String::from_utf8_lossy(&self.uri);
+        format!("{uri} q={} until {}", self.q, self.expires.as_ms())
+    }
+
+    /// True when it was there before `at` and not yet gone.
+    pub fn was_live(&self, at: Instant) -> bool {
+        self.begun < at && self.expires > at && self.ended.is_none_or(|ended| ended > at)
     }
 
     pub fn is_live(&self, now: Instant) -> bool {
@@ -118,6 +129,7 @@ impl Bindings {
                     q: param(contact, b"q").map_or(1000, thousandths),
                     call_id: this.call_id.to_vec(),
                     cseq: this.cseq,
+                    begun: now,
                     expires: now.after_ms(granted * 1000),
                     ended: None,
                 });
@@ -226,6 +238,7 @@ impl Bindings {
                 q: view.q,
                 call_id: view.call_id,
                 cseq: u64::from(view.cseq),
+                begun: now,
                 expires: view.expires,
                 ended: None,
             });

@@ -120,8 +120,8 @@ impl Laboratory {
         let mut history = self.air.history(40, None);
         if !violation.call_id.is_empty() {
             history += "the call itself:\n";
-            history += &self.air.history(60, Some(&violation.call_id));
-            history += &self.air.full(5, &violation.call_id);
+            history += &self.air.history(200, Some(&violation.call_id));
+            history += &self.air.full(12, &violation.call_id);
         }
         Box::new(Failure {
             seed: self.scenario.seed,
