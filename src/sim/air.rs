@@ -251,10 +251,13 @@ impl Air {
                 .map(|(_, weather)| *weather)
         };
         let weather = find(from).or_else(|| find(to)).unwrap_or(self.usual);
-        if self.overheard.len() == EARS {
-            self.overheard.pop_front();
+        // What is mangled already is of no use to anybody.
+        if intent != Intent::Mangled {
+            if self.overheard.len() == EARS {
+                self.overheard.pop_front();
+            }
+            self.overheard.push_back((from, to, Rc::clone(&message)));
         }
-        self.overheard.push_back((from, to, Rc::clone(&message)));
         if from.is_ipv4() != to.is_ipv4() || self.rng.chance(weather.loss_per_mille) {
             self.statistics.lost += 1;
             self.note("lost", from, to, &message);

@@ -5,6 +5,7 @@ use crate::base::Instant;
 use crate::stack::Location;
 use crate::stack::settings::Registrar;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bound {
@@ -13,6 +14,8 @@ pub struct Bound {
     pub call_id: Vec<u8>,
     pub cseq: u64,
     pub begun: Instant,
+    /// Where the REGISTER came from, when it asked for answers there (RFC 3581).
+    pub source: Option<SocketAddr>,
     pub expires: Instant,
     /// When it was removed or replaced; a request that came before may still use it.
     pub ended: Option<Instant>,
@@ -69,6 +72,7 @@ impl Bindings {
         now: Instant,
         conf: &Registrar,
         register: &Reading,
+        source: Option<SocketAddr>,
         answer: &Reading,
     ) -> Result<bool, String> {
         let aor = address_of_record(register).ok_or("a 200 without an address-of-record")?;
@@ -130,6 +134,7 @@ impl Bindings {
                     call_id: this.call_id.to_vec(),
                     cseq: this.cseq,
                     begun: now,
+                    source: source.filter(|_| param(register.via(0), b"rport").is_some()),
                     expires: now.after_ms(granted * 1000),
                     ended: None,
                 });
@@ -239,6 +244,7 @@ impl Bindings {
                 call_id: view.call_id,
                 cseq: u64::from(view.cseq),
                 begun: now,
+                source: view.source.map(|flow| flow.peer),
                 expires: view.expires,
                 ended: None,
             });

@@ -267,7 +267,9 @@ impl Laboratory {
         }
         self.air.now = self.air.now.max(until);
         self.auditor.settle(&mut self.air, false);
-        if let Some(detail) = self.phones.lost_route.take() {
+        let recorded = |s: &super::scenario::ServerPlan| s.settings.proxy.record_route;
+        let all = self.scenario.servers.iter().all(recorded);
+        if let (true, Some(detail)) = (all, self.phones.lost_route.take()) {
             self.auditor
                 .complain(Rule::RecordRoute, 0, detail, None);
         }

@@ -78,6 +78,7 @@ impl Auditor {
         let hop = &mut self.hops[server];
         let tx = &hop.transactions[tx];
         let request = Rc::clone(&tx.request);
+        let source = tx.sources.last().copied();
         // Relayed to another registrar, or readable in two ways: no word about these bindings.
         if !tx.branches.is_empty() {
             return;
@@ -90,7 +91,7 @@ impl Auditor {
         // A repetition changes nothing.
         if message.status() == 200 && first {
             let conf = hop.settings.registrar.clone();
-            result = match hop.bindings.apply(now, &conf, &request, message) {
+            result = match hop.bindings.apply(now, &conf, &request, source, message) {
                 Ok(true) => Ok(()),
                 Ok(false) => {
                     hop.bindings.adopt(now, location);
@@ -303,7 +304,8 @@ impl Hop {
                 early += interval;
                 interval *= 2;
             }
-            if status == 100 && now.ms_since(tx.arrived) + 10 < early {
+            let late = |tx: usize| now.ms_since(self.transactions[tx].arrived) + 10 >= early;
+            if status == 100 && !self.generations(Some(newest)).any(late) {
                 return Err((Rule::NonInvite, "100 before Timer E reached T2".into()));
             }
         }

@@ -87,6 +87,8 @@ struct Branch {
     to: SocketAddr,
     sent: Instant,
     provisional: Option<Instant>,
+    /// The last 101–199 that an honest agent sent; the sending, before there is one.
+    certain: Instant,
     /// The first final that reached the server.
     outcome: Option<(u16, Instant)>,
     responses: Vec<Rc<Reading>>,
@@ -117,6 +119,8 @@ pub(super) struct Hop {
     bindings: Bindings,
     /// Record-Route values that this server gave out.
     issued: BTreeSet<u64>,
+    /// Branches of requests that nobody can read for certain.
+    mangled: BTreeSet<u64>,
     /// Responses that came lately and that no honest agent sent.
     foreign_responses: VecDeque<Rc<Reading>>,
     /// Mail between cores, and late timers, take so long.
@@ -227,8 +231,8 @@ impl Hop {
                     && tx.class == Class::Invite
                     && within(at, self.settings.timers.linger_ms)
             }
-            (None, Some(at)) if tx.class == Class::Invite => {
-                within(at, self.settings.timers.c_ms)
+            (None, Some(_)) if tx.class == Class::Invite => {
+                within(branch.certain, self.settings.timers.c_ms)
             }
             _ => within(branch.sent, self.patience_ms()),
         }
@@ -264,6 +268,7 @@ impl Auditor {
                 askers: BTreeMap::new(),
                 bindings: Bindings::default(),
                 issued: BTreeSet::new(),
+                mangled: BTreeSet::new(),
                 foreign_responses: VecDeque::new(),
                 // A CANCEL may have to ask every core.
                 soon_ms: plan.mail_ms * u64::from(plan.settings.cores) + plan.tick_ms + 2,
@@ -427,6 +432,10 @@ impl Auditor {
         if status < 200 {
             if class == Class::Invite && branch.outcome.is_none() {
                 branch.provisional = Some(now);
+                // §16.7 step 2: 100 does not reset timer C.
+                if intent == Intent::Honest && status > 100 {
+                    branch.certain = now;
+                }
                 tx.activity = now;
                 let over = tx.cancel_asked.is_some() || tx.final_at.is_some();
                 if answers && status > 100 && !over {
@@ -552,7 +561,12 @@ impl Auditor {
         }
         if message.is_broken() {
             // What a server writes from what nobody can read is not readable either, as long as it goes back.
-            if !self.hops[server].is_suspect(to, message, air.now) {
+            let hop = &self.hops[server];
+            let passed = |came: &Rc<Reading>| came.trunk == message.trunk;
+            let known = hop.suspects.contains_key(&to.ip())
+                || hop.suspect.is_some()
+                || hop.foreign_responses.iter().any(passed);
+            if !known {
                 self.complain(
                     Rule::BitForBit,
                     server,
