@@ -1,5 +1,7 @@
 //! Arguments and sub-commands.
 
+mod serve;
+
 use std::fmt::Display;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::PathBuf;
@@ -139,12 +141,7 @@ fn run(places: &Places) -> Outcome {
         env!("CARGO_PKG_VERSION"),
         places.conf_name()
     );
-    serve(conf)
-}
-
-/// Serves until it is told to stop.
-fn serve(_conf: Conf) -> Outcome {
-    Err("this build has no workers".to_owned())
+    serve::serve(&conf)
 }
 
 fn check(places: &Places) -> Outcome {

@@ -43,7 +43,10 @@ fn write(count: u64, units: &[(&str, u64)], zero: &str) -> String {
     if count == 0 {
         return zero.to_owned();
     }
-    let whole = units.iter().rev().find(|(_, factor)| count % factor == 0);
+    let whole = units
+        .iter()
+        .rev()
+        .find(|(_, factor)| count.is_multiple_of(*factor));
     whole.map_or_else(
         || count.to_string(),
         |(name, factor)| format!("{}{name}", count / factor),

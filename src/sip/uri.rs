@@ -582,3 +582,302 @@ fn same_headers(a: Option<&[u8]>, b: Option<&[u8]>) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn uri(text: &str) -> Uri<'_> {
+        Uri::parse(text.as_bytes()).unwrap_or_else(|fault| panic!("{text}: {fault:?}"))
+    }
+
+    #[test]
+    fn parts_of_a_uri() {
+        let u = uri("sips:alice:secret@[2001:db8::1]:5061;transport=tls;lr?Subject=a&To=b");
+        assert_eq!(u.scheme, Scheme::Sips);
+        assert_eq!(u.user, Some(&b"alice"[..]));
+        assert_eq!(u.password, Some(&b"secret"[..]));
+        assert_eq!(u.host, Host::V6("2001:db8::1".parse().unwrap()));
+        assert_eq!(u.host_text, b"[2001:db8::1]");
+        assert_eq!(u.port, Some(5061));
+        assert_eq!(u.transport(), Some(&b"tls"[..]));
+        assert!(u.is_loose());
+        assert_eq!(u.headers, Some(&b"Subject=a&To=b"[..]));
+        let u = uri("SIP:biloxi.com");
+        assert_eq!((u.scheme, u.user, u.port), (Scheme::Sip, None, None));
+        assert_eq!(u.host.ip(), None);
+        let u = uri("sip:+1(2)3;phone-context=x@192.0.2.4;maddr=239.255.255.1;user=phone");
+        assert_eq!(u.user, Some(&b"+1(2)3;phone-context=x"[..]));
+        assert_eq!(u.host, Host::V4([192, 0, 2, 4].into()));
+        assert_eq!(u.maddr(), Some(&b"239.255.255.1"[..]));
+        assert_eq!(u.param(b"USER"), Some(Some(&b"phone"[..])));
+        assert_eq!(uri("sip:a@b?c=d").headers, Some(&b"c=d"[..]));
+        assert_eq!(uri("sip:*72#@b.example").user, Some(&b"*72#"[..]));
+        assert_eq!(uri("sip:a@b;x=YQ==;y").param(b"y"), Some(None));
+        assert_eq!(uri("sip:a:@b").password, Some(&b""[..]));
+    }
+
+    #[test]
+    fn tel_and_unknown_schemes() {
+        let u = uri("tel:+1-201-555-0123;ext=5");
+        assert_eq!(u.scheme, Scheme::Tel);
+        assert_eq!(u.user, Some(&b"+1-201-555-0123"[..]));
+        assert_eq!(u.param(b"ext"), Some(Some(&b"5"[..])));
+        assert_eq!(
+            uri("TEL:7042;phone-context=example.com").scheme,
+            Scheme::Tel
+        );
+        assert_eq!(uri("tel:*69#;phone-context=x").user, Some(&b"*69#"[..]));
+        for other in [
+            "urn:service:sos",
+            "http://www.example.com",
+            "soap.beep://192.0.2.103:3002",
+            "mailto:a@b",
+        ] {
+            assert_eq!(uri(other).scheme, Scheme::Other);
+            assert_eq!(uri(other).text, other.as_bytes());
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_uri() {
+        for bad in [
+            "",
+            "sip",
+            "sip:",
+            "sips:",
+            "sip:@b",
+            "sip:a@",
+            "sip: a@b",
+            "sip:a@b c",
+            "sip:a@b@c",
+            "<sip:a@b>",
+            "alan@jasomi.com",
+            "sip:a@b:",
+            "sip:a@b:0",
+            "sip:a@b:65536",
+            "sip:a@b:99999999999",
+            "sip:a@b:50x",
+            "sip:a%4@b",
+            "sip:a%zz@b",
+            "sip:a@b;",
+            "sip:a@b;;lr",
+            "sip:a@b;=x",
+            "sip:a@b;x=%",
+            "sip:a@[::1",
+            "sip:a@[::g]",
+            "sip:a@::1",
+            "sip:2001:db8::10",
+            "sip:a@1.2.3",
+            "sip:a@1.2.3.4.5",
+            "sip:a@1.2.3.256",
+            "sip:a@12345",
+            "sip:a@.b",
+            "sip:a@-b",
+            "sip:a@[2001:db8:::1]",
+            "sip:a@b?x y",
+            "sip:a\"@b",
+            "sip:\u{fc}@b",
+            "sip:a@b\r\n",
+            "sip:a@b?%",
+            "tel:",
+            "tel:+",
+            "tel:--",
+            "tel:+1x",
+            "tel:12 3",
+            "1ab:x",
+            "a b:c",
+            "x:",
+            ":x",
+            "sip:a@b?x<y",
+            "sip:a@exa%6Dple.com",
+        ] {
+            assert!(Uri::parse(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn equal_by_19_1_4() {
+        for (a, b) in [
+            // The RFC's own.
+            (
+                "sip:%61lice@atlanta.com;transport=TCP",
+                "sip:alice@AtLanTa.CoM;Transport=tcp",
+            ),
+            ("sip:carol@chicago.com", "sip:carol@chicago.com;newparam=5"),
+            ("sip:carol@chicago.com", "sip:carol@chicago.com;security=on"),
+            (
+                "sip:carol@chicago.com;newparam=5",
+                "sip:carol@chicago.com;security=on",
+            ),
+            (
+                "sip:biloxi.com;transport=tcp;method=REGISTER?to=sip:bob%40biloxi.com",
+                "sip:biloxi.com;method=REGISTER;transport=tcp?to=sip:bob%40biloxi.com",
+            ),
+            (
+                "sip:alice@atlanta.com?subject=project%20x&priority=urgent",
+                "sip:alice@atlanta.com?priority=urgent&subject=project%20x",
+            ),
+            (
+                "sip:carol@chicago.com",
+                "sip:carol@chicago.com;security=off",
+            ),
+            // Others.
+            ("sip:a@[2001:db8::1]", "SIP:a@[2001:DB8:0::1]"),
+            ("sip:a@192.0.2.4", "sip:a@192.0.2.004"),
+            ("sip:a@b;l%72", "sip:a@b;lr"),
+            ("sip:a@b;x=%41", "sip:a@b;x=a"),
+            ("sip:a@b?Subject=x", "sip:a@b?subject=%78"),
+            ("sip:a@b;x=1;x=2", "sip:a@b;x=1;x=2"),
+            ("tel:+1-201-555-0123", "tel:+1(201)5550123"),
+            (
+                "tel:7042;phone-context=Example.com;a=b",
+                "tel:7042;A=b;phone-context=example.com",
+            ),
+            ("HTTP://x.example/a", "http://x.example/a"),
+        ] {
+            assert!(uri(a).equals(&uri(b)), "{a} = {b}");
+            assert!(uri(b).equals(&uri(a)), "{b} = {a}");
+        }
+    }
+
+    #[test]
+    fn not_equal_by_19_1_4() {
+        for (a, b) in [
+            // The RFC's own.
+            (
+                "SIP:ALICE@AtLanTa.CoM;Transport=udp",
+                "sip:alice@AtLanTa.CoM;Transport=UDP",
+            ),
+            ("sip:bob@biloxi.com", "sip:bob@biloxi.com:5060"),
+            ("sip:bob@biloxi.com", "sip:bob@biloxi.com;transport=udp"),
+            (
+                "sip:bob@biloxi.com",
+                "sip:bob@biloxi.com:6000;transport=tcp",
+            ),
+            (
+                "sip:carol@chicago.com",
+                "sip:carol@chicago.com?Subject=next%20meeting",
+            ),
+            ("sip:bob@phone21.boxesbybob.com", "sip:bob@192.0.2.4"),
+            (
+                "sip:carol@chicago.com;security=on",
+                "sip:carol@chicago.com;security=off",
+            ),
+            // Others.
+            ("sip:a@b", "sips:a@b"),
+            ("sip:a@b", "sip:b"),
+            ("sip:a@b", "sip:a:pw@b"),
+            ("sip:a:pw@b", "sip:a:PW@b"),
+            ("sip:a@b;user=phone", "sip:a@b"),
+            ("sip:a@b;ttl=1", "sip:a@b"),
+            ("sip:a@b;method=INVITE", "sip:a@b"),
+            ("sip:a@b;maddr=192.0.2.1", "sip:a@b"),
+            ("sip:a@b;m%61ddr=192.0.2.1", "sip:a@b"),
+            ("sip:a%3Bb@c", "sip:a;b@c"),
+            ("sip:a%2541@b", "sip:a%41@b"),
+            ("sip:a@b?x=1&x=1&x=2", "sip:a@b?x=1&x=2&x=2"),
+            ("sip:a@b;lr", "sip:a@b;lr=on"),
+            ("sip:%00@b", "sip:%00%00@b"),
+            ("tel:+12015550123", "tel:12015550123"),
+            ("tel:7042;phone-context=a", "tel:7042"),
+            ("http://x.example/a", "http://x.example/A"),
+            ("tel:+1", "sip:+1@x"),
+        ] {
+            assert!(!uri(a).equals(&uri(b)), "{a} != {b}");
+            assert!(!uri(b).equals(&uri(a)), "{b} != {a}");
+        }
+    }
+
+    #[test]
+    fn many_parameters_compare_as_text_only() {
+        let many: String = (0..MAX_COMPARED + 1).map(|i| format!(";p{i}")).collect();
+        let (a, b) = (format!("sip:a@b{many}"), format!("sip:a@B{many}"));
+        assert!(uri(&a).equals(&uri(&a)));
+        assert!(!uri(&a).equals(&uri(&b)));
+    }
+
+    #[test]
+    fn address_of_record_is_canonical() {
+        for (text, expected) in [
+            ("sip:alice@Atlanta.COM", "alice@atlanta.com"),
+            (
+                "sips:%61lice:pw@atlanta.com:5061;transport=tls;user=phone?a=b",
+                "alice@atlanta.com",
+            ),
+            ("sip:Alice@atlanta.com", "Alice@atlanta.com"),
+            ("sip:a%40b@c", "a%40b@c"),
+            ("sip:a%3bb%2f@c", "a;b/@c"),
+            ("sip:null-%00-null@example.com", "null-%00-null@example.com"),
+            ("sip:%c3%bc@c", "%C3%BC@c"),
+            ("sip:example.com", "example.com"),
+            ("sip:a@192.0.2.01", "a@192.0.2.1"),
+            ("sip:a@[2001:DB8:0:0::1]:5060", "a@[2001:db8::1]"),
+            ("sip:a@[::ffff:192.0.2.1]", "a@[::ffff:192.0.2.1]"),
+            ("tel:+1-(201).555", "+1201555"),
+        ] {
+            let mut key = Vec::new();
+            uri(text).write_address_of_record(&mut key);
+            assert_eq!(String::from_utf8(key).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn ip_addresses_in_parameters() {
+        for (text, expected) in [
+            ("192.0.2.1", Some("192.0.2.1")),
+            ("[2001:db8::1]", Some("2001:db8::1")),
+            ("2001:db8::1", Some("2001:db8::1")),
+            ("[192.0.2.1]", None),
+            ("", None),
+            ("[", None),
+            ("[]", None),
+            ("example.com", None),
+            ("192.0.2", None),
+        ] {
+            assert_eq!(
+                parse_ip(text.as_bytes()),
+                expected.map(|ip| ip.parse().unwrap()),
+                "{text}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn v4_agrees_with_the_standard_library(text in "[0-9]{1,3}(\\.[0-9]{1,3}){2,4}") {
+            // Where it takes leading zeros, which the standard library refuses, they do not count.
+            let plain: Vec<String> = text.split('.').map(|n| n.parse::<u32>().unwrap().to_string()).collect();
+            prop_assert_eq!(parse_v4(text.as_bytes()), plain.join(".").parse().ok());
+        }
+
+        #[test]
+        fn equality_is_reflexive_and_symmetric(
+            a in "sip:([aA%]|%41|%3B|;x){0,3}@[bB](:1)?(;(lr|LR|x|y)(=(1|%31|2))?){0,3}(\\?[xy]=[12](&[xy]=[12])?)?",
+            b in "sip:([aA%]|%41|%3B|;x){0,3}@[bB](:1)?(;(lr|LR|x|y)(=(1|%31|2))?){0,3}(\\?[xy]=[12](&[xy]=[12])?)?",
+        ) {
+            if let (Ok(a), Ok(b)) = (Uri::parse(a.as_bytes()), Uri::parse(b.as_bytes())) {
+                prop_assert!(a.equals(&a));
+                prop_assert_eq!(a.equals(&b), b.equals(&a));
+                if a.equals(&b) {
+                    let (mut one, mut two) = (Vec::new(), Vec::new());
+                    a.write_address_of_record(&mut one);
+                    b.write_address_of_record(&mut two);
+                    prop_assert_eq!(one, two);
+                }
+            }
+        }
+
+        #[test]
+        fn parsing_never_panics_and_parts_lie_inside(text in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let text = [b"sip:", text.as_slice()].concat();
+            if let Ok(uri) = Uri::parse(&text) {
+                let whole = text.as_ptr_range();
+                for part in [uri.user, uri.password, Some(uri.host_text), uri.headers].into_iter().flatten() {
+                    prop_assert!(part.is_empty() || whole.contains(&part.as_ptr()));
+                }
+            }
+        }
+    }
+}

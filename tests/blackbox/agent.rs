@@ -171,6 +171,11 @@ impl Agent {
         all
     }
 
+    /// Forgets what was received: for agents that live long.
+    pub fn forget(&self) {
+        self.log.borrow_mut().clear();
+    }
+
     /// Everything received until now.
     pub fn log(&self) -> Vec<Message> {
         self.log.borrow().clone()

@@ -13,6 +13,7 @@ mod calls;
 mod commands;
 mod failures;
 mod forking;
+mod hostile;
 mod limits;
 mod losses;
 mod modes;

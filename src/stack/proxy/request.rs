@@ -221,6 +221,9 @@ impl Endpoint {
     ) -> Result<Decision, Refusal> {
         match action {
             Action::Relay(hops) => {
+                if hops.is_empty() {
+                    targets.push(incoming.uri, b"", 1000);
+                }
                 for (number, hop) in hops.iter().enumerate() {
                     let target = targets.push(incoming.uri, b"", 1000);
                     target.hop = Some(hop.address);
