@@ -19,10 +19,10 @@
 //! The modules below stand in the order of dependency.
 
 pub mod base;
-pub mod sip;
-pub mod stack;
-pub mod sim;
-pub mod net;
 pub mod config;
 pub mod control;
+pub mod net;
+pub mod sim;
+pub mod sip;
+pub mod stack;
 pub mod worker;

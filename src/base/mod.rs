@@ -1,1 +1,21 @@
-//! (in progress)
+//! The cupboard: what every other room may use and what knows nothing of SIP. Pure: no clock, no socket, no thread, no
+//! random source; time and randomness come in as numbers.
+
+pub mod arena;
+pub mod chunks;
+pub mod flow;
+pub mod hash;
+pub mod outbox;
+pub mod pool;
+pub mod rng;
+pub mod time;
+pub mod wheel;
+
+pub use arena::{Arena, Id};
+pub use flow::{Flow, Transport};
+pub use hash::Key;
+pub use outbox::{Errand, Outbox, Parcel, Span, Transmit};
+pub use pool::{Blob, Pool};
+pub use rng::Rng;
+pub use time::Instant;
+pub use wheel::{TimerId, Wheel};

@@ -1,1 +1,12 @@
-//! (in progress)
+//! The wires (RFC 3261 §18): sockets in, bytes and flows out, and the other way round. Knows nothing of the rules.
+
+pub mod backlog;
+pub mod counters;
+pub mod interfaces;
+pub mod sys;
+pub mod udp;
+pub mod wires;
+
+pub use counters::{ListenerCounters, Undeliverable};
+pub use udp::{BindError, Buffers, Lost, Udp};
+pub use wires::Wires;

@@ -1,1 +1,33 @@
-//! (in progress)
+//! The words of SIP: RFC 3261 §7, §18.3, §19, §20 and §25, read where they lie and changed by difference.
+//!
+//! Nothing here owns a message. One pass builds an index of the header lines ([`Message::parse`]); everything else is read on
+//! demand from the received bytes, and a message leaves as those bytes with a few edits ([`Rewrite`]). All types are
+//! slices and offsets into what the caller holds; in steady state nothing allocates.
+
+mod cursor;
+mod error;
+mod frame;
+mod header;
+mod message;
+mod method;
+mod name_addr;
+mod params;
+pub mod reply;
+mod rewrite;
+pub mod sniff;
+pub mod status;
+#[cfg(test)]
+mod torture;
+mod uri;
+mod via;
+
+pub use error::Fault;
+pub use frame::{Frame, Framer};
+pub use header::{Header, Name, Span};
+pub use message::{CSeq, Index, MAX_HEADER_LINES, Message, Value, Values};
+pub use method::Method;
+pub use name_addr::NameAddr;
+pub use params::Params;
+pub use rewrite::Rewrite;
+pub use uri::{Host, Scheme, Uri};
+pub use via::{Via, fill_received};

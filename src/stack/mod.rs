@@ -1,1 +1,17 @@
-//! (in progress)
+//! The rules. Time, randomness and bytes come in; transmits and timers go out. Pure: no clock, no socket, no thread.
+
+pub mod branch;
+pub mod counters;
+pub mod endpoint;
+pub mod identity;
+pub mod location;
+pub mod proxy;
+pub mod registrar;
+pub mod route;
+pub mod settings;
+pub mod transaction;
+
+pub use counters::{Counters, Occupancy};
+pub use endpoint::Endpoint;
+pub use location::Location;
+pub use settings::Settings;

@@ -1,1 +1,295 @@
-//! (in progress)
+//! The loop: one worker on each core, and everything that happens on that core happens in its [`Worker::tick`].
+
+pub mod clock;
+pub mod crew;
+pub mod delay;
+pub mod mailbox;
+pub mod metrics;
+#[cfg(test)]
+mod tests;
+
+pub use clock::{Clock, Reading};
+pub use crew::{Bound, Crew, Options, Stats, bind};
+
+use crate::base::{Errand, Flow, Instant, Outbox};
+use crate::net::{ListenerCounters, Wires, sys};
+use crate::stack::{Counters, Endpoint, Occupancy, Settings};
+use delay::Histogram;
+use mailbox::{Command, Letters, MailCounters, Mailbox, Matter};
+use mio::{Events, Poll, Token};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The waker's token; the listeners have those from 0.
+const WAKER: Token = Token(usize::MAX);
+
+/// Events taken from one poll; what is beyond comes with the next.
+const EVENTS: usize = 256;
+
+/// The wires are flushed within a turn when so much waits in the outbox.
+const FLUSH_BYTES: usize = 1 << 20;
+
+/// What a worker turns: the SIP element behind the wires. [`Endpoint`] is the one; a test may have another.
+pub trait Element: Send + 'static {
+    fn handle(&mut self, now: Instant, flow: Flow, bytes: &[u8], outbox: &mut Outbox);
+    fn handle_mail(
+        &mut self,
+        now: Instant,
+        errand: Errand,
+        flow: Flow,
+        bytes: &[u8],
+        outbox: &mut Outbox,
+    );
+    fn handle_flow_lost(&mut self, now: Instant, flow: Flow, outbox: &mut Outbox);
+    fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox);
+    fn next_timeout(&self) -> Option<Instant>;
+    fn handle_config(&mut self, settings: Arc<Settings>);
+    fn counters(&self) -> Counters;
+    fn occupancy(&self) -> Occupancy;
+}
+
+/// One core's loop. Owns its sockets, its element and its timers; shares the location service and the post office.
+pub struct Worker<E: Element = Endpoint> {
+    /// Number among the workers, from 0.
+    core: usize,
+    poll: Poll,
+    events: Events,
+    clock: Clock,
+    /// When the last turn ended.
+    last: Reading,
+    /// Timers are looked at on this grid when nothing else wakes us, milliseconds.
+    timer_grid_ms: u64,
+    wires: Wires,
+    mailbox: Mailbox,
+    /// Mail in hand; empty between two turns, kept for its memory.
+    letters: Letters,
+    element: E,
+    outbox: Outbox,
+    lost: Vec<Flow>,
+    delay: Histogram,
+    turns: u64,
+    is_stopped: bool,
+}
+
+/// Numbers of one worker, as it sends them to whoever asked.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Number among the workers, from 0.
+    pub core: usize,
+    pub counters: Counters,
+    pub occupancy: Occupancy,
+    /// By listener.
+    pub listeners: Vec<ListenerCounters>,
+    pub delay: Histogram,
+    pub mail: MailCounters,
+    pub cpu_ns: u64,
+    pub turns: u64,
+}
+
+impl<E: Element> Worker<E> {
+    /// A worker that has not turned yet. `wires` must be registered with `poll`, and so must this core's waker.
+    pub fn new(
+        poll: Poll,
+        wires: Wires,
+        mailbox: Mailbox,
+        element: E,
+        clock: Clock,
+        timer_grid_ms: u64,
+    ) -> Worker<E> {
+        Worker {
+            core: mailbox.core(),
+            poll,
+            events: Events::with_capacity(EVENTS),
+            clock,
+            last: clock.read(),
+            timer_grid_ms: timer_grid_ms.max(1),
+            wires,
+            mailbox,
+            letters: Letters::default(),
+            element,
+            outbox: Outbox::default(),
+            lost: Vec::new(),
+            delay: Histogram::default(),
+            turns: 0,
+            is_stopped: false,
+        }
+    }
+
+    /// Turns until it is told to stop; an error is the poll's own.
+    pub fn run(&mut self) -> io::Result<()> {
+        while !self.is_stopped {
+            self.tick()?;
+        }
+        Ok(())
+    }
+
+    /// One turn of the loop. Everything that happens on this core happens here, in this order.
+    pub fn tick(&mut self) -> io::Result<()> {
+        self.wait()?; // the only place where we sleep
+        let start = self.clock.read(); // time is read once for the rules
+        let now = start.instant();
+        self.receive(now); // a bounded bite from each ready socket
+        self.collect_mail(now); // from the other cores
+        self.element.handle_timers(now, &mut self.outbox);
+        self.flush(); // one batch for each listener, one delivery for each core
+        self.take_commands(); // settings, statistics, the end
+        self.last = self.clock.read();
+        self.delay.record(self.last.ns - start.ns);
+        self.turns += 1;
+        Ok(())
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        let patience = self.patience();
+        let polled = self.poll.poll(&mut self.events, patience);
+        self.mailbox.woke_up();
+        match polled {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
+            Err(error) => return Err(error),
+        }
+        for event in &self.events {
+            if event.token() != WAKER {
+                self.wires.note(event);
+            }
+        }
+        Ok(())
+    }
+
+    /// How long the poll may sleep: not at all while work is left over, else until the next timer, else for ever.
+    ///
+    /// A wake-up costs more than most messages, and most timers only forget a finished transaction; so what falls due is
+    /// gathered on a grid, unless a message wakes us first.
+    fn patience(&self) -> Option<Duration> {
+        if self.wires.has_more() || !self.mailbox.may_sleep() {
+            return Some(Duration::ZERO);
+        }
+        let due = self.element.next_timeout()?.as_ms();
+        let on_grid = due.checked_next_multiple_of(self.timer_grid_ms)?;
+        let due_ns = on_grid.checked_mul(1_000_000)?;
+        Some(Duration::from_nanos(due_ns.saturating_sub(self.last.ns)))
+    }
+
+    fn receive(&mut self, now: Instant) {
+        for position in 0..self.wires.ready() {
+            let (listener, count) = self.wires.receive(position);
+            for number in 0..count {
+                if let Some((peer, bytes)) = self.wires.datagram(number) {
+                    let flow = Flow::datagram(listener, peer);
+                    self.element.handle(now, flow, bytes, &mut self.outbox);
+                }
+                self.flush_if_heavy();
+            }
+        }
+        self.wires.settle();
+        self.wires.take_lost(&mut self.lost);
+        for flow in self.lost.drain(..) {
+            self.element.handle_flow_lost(now, flow, &mut self.outbox);
+            self.mailbox.write_flow_lost(flow);
+        }
+    }
+
+    fn collect_mail(&mut self, now: Instant) {
+        let mut letters = std::mem::take(&mut self.letters);
+        for from in 0..self.mailbox.cores() {
+            if !self.mailbox.collect(from, &mut letters) {
+                continue;
+            }
+            for letter in &letters.list {
+                let (flow, outbox) = (letter.flow, &mut self.outbox);
+                match letter.matter {
+                    Matter::Message(errand) => {
+                        let bytes = letters.get(letter.span);
+                        self.element.handle_mail(now, errand, flow, bytes, outbox);
+                    }
+                    Matter::FlowLost => self.element.handle_flow_lost(now, flow, outbox),
+                }
+                self.flush_if_heavy();
+            }
+        }
+        self.letters = letters;
+    }
+
+    fn flush_if_heavy(&mut self) {
+        if self.outbox.bytes.len() > FLUSH_BYTES {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.outbox.is_empty() {
+            self.wires.send(&self.outbox);
+            self.mailbox.write(&self.outbox);
+            self.outbox.clear();
+        }
+        self.mailbox.deliver();
+    }
+
+    fn take_commands(&mut self) {
+        for command in self.mailbox.take_commands() {
+            match command {
+                Command::Configure(settings) => self.element.handle_config(settings),
+                Command::Report(reply) => {
+                    // Who asked may have given up waiting; then nobody misses the answer.
+                    let _ = reply.send(self.report());
+                }
+                Command::Stop => self.is_stopped = true,
+            }
+        }
+    }
+
+    fn report(&mut self) -> Report {
+        Report {
+            core: self.core,
+            counters: self.element.counters(),
+            occupancy: self.element.occupancy(),
+            listeners: self.wires.counters(),
+            delay: self.delay,
+            mail: self.mailbox.counters(),
+            cpu_ns: sys::thread_cpu_ns(),
+            turns: self.turns,
+        }
+    }
+}
+
+impl Element for Endpoint {
+    fn handle(&mut self, now: Instant, flow: Flow, bytes: &[u8], outbox: &mut Outbox) {
+        Endpoint::handle(self, now, flow, bytes, outbox);
+    }
+
+    fn handle_mail(
+        &mut self,
+        now: Instant,
+        errand: Errand,
+        flow: Flow,
+        bytes: &[u8],
+        outbox: &mut Outbox,
+    ) {
+        Endpoint::handle_mail(self, now, errand, flow, bytes, outbox);
+    }
+
+    fn handle_flow_lost(&mut self, now: Instant, flow: Flow, outbox: &mut Outbox) {
+        let _ = (now, flow, outbox);
+    }
+
+    fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox) {
+        Endpoint::handle_timers(self, now, outbox);
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        Endpoint::next_timeout(self)
+    }
+
+    fn handle_config(&mut self, settings: Arc<Settings>) {
+        Endpoint::handle_config(self, settings);
+    }
+
+    fn counters(&self) -> Counters {
+        Endpoint::counters(self)
+    }
+
+    fn occupancy(&self) -> Occupancy {
+        Endpoint::occupancy(self)
+    }
+}

@@ -1,0 +1,182 @@
+//! A generational arena: entries have names that go stale when the entry is gone, so that an old name finds nothing.
+
+use super::chunks::Chunks;
+
+/// The name of an entry: where it is and which tenant of that place it is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Id {
+    pub slot: u32,
+    pub generation: u32,
+}
+
+enum Slot<T> {
+    Free { generation: u32, next: u32 },
+    Full { generation: u32, value: T },
+}
+
+const END: u32 = u32::MAX;
+
+/// Entries in reused slots; the slot that was freed last is taken first, because it is warm.
+pub struct Arena<T> {
+    slots: Chunks<Slot<T>>,
+    free: u32,
+    len: usize,
+}
+
+impl<T> Default for Arena<T> {
+    fn default() -> Self {
+        Arena {
+            slots: Chunks::default(),
+            free: END,
+            len: 0,
+        }
+    }
+}
+
+impl<T> Arena<T> {
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Slots that exist, full or free: the high-water mark.
+    pub fn capacity(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The name that the next [`Arena::insert`] will give.
+    pub fn next_id(&self) -> Id {
+        match self.slots.get(self.free as usize) {
+            Some(Slot::Free { generation, .. }) => Id {
+                slot: self.free,
+                generation: *generation,
+            },
+            _ => Id {
+                slot: self.slots.len() as u32,
+                generation: 1,
+            },
+        }
+    }
+
+    pub fn insert(&mut self, value: T) -> Id {
+        let id = self.next_id();
+        let full = Slot::Full {
+            generation: id.generation,
+            value,
+        };
+        match self.slots.get_mut(id.slot as usize) {
+            Some(slot) => {
+                if let Slot::Free { next, .. } = slot {
+                    self.free = *next;
+                }
+                *slot = full;
+            }
+            None => {
+                self.slots.push(full);
+            }
+        }
+        self.len += 1;
+        id
+    }
+
+    /// Removes the entry; `None` when the name is stale.
+    pub fn remove(&mut self, id: Id) -> Option<T> {
+        let slot = self.slots.get_mut(id.slot as usize)?;
+        match slot {
+            Slot::Full { generation, .. } if *generation == id.generation => {}
+            _ => return None,
+        }
+        let free = Slot::Free {
+            generation: id.generation.wrapping_add(1).max(1),
+            next: self.free,
+        };
+        match std::mem::replace(slot, free) {
+            Slot::Full { value, .. } => {
+                self.free = id.slot;
+                self.len -= 1;
+                Some(value)
+            }
+            Slot::Free { .. } => None,
+        }
+    }
+
+    pub fn get(&self, id: Id) -> Option<&T> {
+        match self.slots.get(id.slot as usize)? {
+            Slot::Full { generation, value } if *generation == id.generation => Some(value),
+            _ => None,
+        }
+    }
+
+    pub fn get_mut(&mut self, id: Id) -> Option<&mut T> {
+        match self.slots.get_mut(id.slot as usize)? {
+            Slot::Full { generation, value } if *generation == id.generation => Some(value),
+            _ => None,
+        }
+    }
+
+    /// The tenant of a slot now, whoever it is: for owners that are told when a tenant leaves.
+    pub fn tenant(&self, slot: u32) -> Option<(Id, &T)> {
+        match self.slots.get(slot as usize)? {
+            Slot::Full { generation, value } => Some((
+                Id {
+                    slot,
+                    generation: *generation,
+                },
+                value,
+            )),
+            Slot::Free { .. } => None,
+        }
+    }
+
+    /// All entries in slot order.
+    pub fn iter(&self) -> impl Iterator<Item = (Id, &T)> {
+        (0..self.slots.len() as u32).filter_map(|slot| self.tenant(slot))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_name_finds_nothing() {
+        let mut arena = Arena::default();
+        let a = arena.insert("a");
+        assert_eq!(arena.remove(a), Some("a"));
+        let promised = arena.next_id();
+        let b = arena.insert("b");
+        assert_eq!(promised, b);
+        assert_eq!(b.slot, a.slot, "the warm slot is taken first");
+        assert_eq!(arena.get(a), None);
+        assert_eq!(arena.remove(a), None);
+        assert_eq!(arena.get(b), Some(&"b"));
+        assert_eq!(arena.len(), 1);
+        assert_eq!(arena.tenant(b.slot).map(|(id, _)| id), Some(b));
+    }
+
+    #[test]
+    fn against_a_naive_model() {
+        let mut rng = crate::base::Rng::new(3);
+        let mut arena = Arena::default();
+        let mut model: Vec<(Id, u64)> = Vec::new();
+        for step in 0..20_000u64 {
+            if rng.chance(550) || model.is_empty() {
+                model.push((arena.insert(step), step));
+            } else {
+                let (id, value) = model.swap_remove(rng.below(model.len() as u64) as usize);
+                assert_eq!(arena.remove(id), Some(value));
+                assert_eq!(arena.get(id), None);
+            }
+            assert_eq!(arena.len(), model.len());
+        }
+        assert!(
+            model
+                .iter()
+                .all(|(id, value)| arena.get(*id) == Some(value))
+        );
+        assert_eq!(arena.iter().count(), model.len());
+    }
+}

@@ -1,0 +1,142 @@
+//! Keyed hashing (SipHash-1-3): table keys that a stranger cannot make collide, and short checks that he cannot forge.
+
+use siphasher::sip128::{Hasher128, SipHasher13 as SipHasher128};
+use std::hash::Hasher;
+
+/// A secret of 128 bits. Everything that leaves the server and must be recognised later is checked with it.
+#[derive(Clone, Copy)]
+pub struct Key(u64, u64);
+
+impl Key {
+    pub const fn new(a: u64, b: u64) -> Key {
+        Key(a, b)
+    }
+
+    /// A key of its own for one purpose, so that what is valid in one place is not valid in another.
+    pub fn derive(&self, purpose: &str) -> Key {
+        let wide = self.wide(&[purpose.as_bytes()]);
+        Key(wide as u64, (wide >> 64) as u64)
+    }
+
+    /// 64 keyed bits over the parts in order. Parts are separated: `["ab", "c"]` and `["a", "bc"]` differ.
+    pub fn hash(&self, parts: &[&[u8]]) -> u64 {
+        self.wide(parts) as u64
+    }
+
+    /// 128 keyed bits over the parts in order: wide enough to stand for the parts themselves.
+    pub fn wide(&self, parts: &[&[u8]]) -> u128 {
+        let mut hasher = SipHasher128::new_with_keys(self.0, self.1);
+        for part in parts {
+            hasher.write(part);
+            hasher.write_u32(part.len() as u32);
+        }
+        hasher.finish128().as_u128()
+    }
+
+    /// A plain 64-bit hasher under this key, for the standard library's tables.
+    pub fn hasher(&self) -> siphasher::sip::SipHasher13 {
+        siphasher::sip::SipHasher13::new_with_keys(self.0, self.1)
+    }
+
+    /// 64 keyed bits over three numbers.
+    pub fn hash_numbers(&self, a: u64, b: u64, c: u64) -> u64 {
+        let mut hasher = SipHasher128::new_with_keys(self.0, self.1);
+        hasher.write_u64(a);
+        hasher.write_u64(b);
+        hasher.write_u64(c);
+        hasher.finish128().h1
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key(…)")
+    }
+}
+
+/// Writes `value` as 16 lower-case hexadecimal digits.
+pub fn write_hex(value: u64, out: &mut Vec<u8>) {
+    write_hex_digits(value, 16, out);
+}
+
+/// Writes the low `digits` hexadecimal digits of `value`, lower-case.
+pub fn write_hex_digits(value: u64, digits: usize, out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for place in (0..digits).rev() {
+        out.push(DIGITS[(value >> (place * 4)) as usize & 15]);
+    }
+}
+
+/// Reads hexadecimal digits as [`write_hex_digits`] wrote them: lower-case only, 1 to 16 of them.
+pub fn read_hex(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || text.len() > 16 {
+        return None;
+    }
+    let mut value = 0u64;
+    for &byte in text {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            _ => return None,
+        };
+        value = value << 4 | u64::from(digit);
+    }
+    Some(value)
+}
+
+/// Writes a decimal number.
+pub fn write_decimal(value: u64, out: &mut Vec<u8>) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    let mut rest = value;
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_separated_and_keys_differ() {
+        let key = Key::new(1, 2);
+        assert_ne!(key.wide(&[b"ab", b"c"]), key.wide(&[b"a", b"bc"]));
+        assert_ne!(key.wide(&[b"ab"]), key.wide(&[b"ab", b""]));
+        assert_ne!(key.wide(&[b"ab"]), Key::new(1, 3).wide(&[b"ab"]));
+        assert_ne!(
+            key.derive("branch").hash(&[b"x"]),
+            key.derive("cookie").hash(&[b"x"])
+        );
+    }
+
+    #[test]
+    fn hexadecimal_round_trip() {
+        let mut out = Vec::new();
+        for value in [0, 1, 0xdead_beef, u64::MAX] {
+            out.clear();
+            write_hex(value, &mut out);
+            assert_eq!(out.len(), 16);
+            assert_eq!(read_hex(&out), Some(value));
+        }
+        for bad in [&b""[..], b"xyz", b"ABCD", b"00000000000000000"] {
+            assert_eq!(read_hex(bad), None);
+        }
+    }
+
+    #[test]
+    fn decimal() {
+        let mut out = Vec::new();
+        for value in [0, 7, 10, 65535, u64::MAX] {
+            out.clear();
+            write_decimal(value, &mut out);
+            assert_eq!(out, value.to_string().as_bytes());
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What leaves at the end of a turn: one run of bytes, and who gets which part of it. The rules append, the wires send.
+
+use super::flow::Flow;
+use std::ops::Range;
+
+/// A part of a run of bytes, as offsets of 32 bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Span {
+    pub start: u32,
+    pub end: u32,
+}
+
+impl Span {
+    pub const fn new(start: usize, end: usize) -> Span {
+        Span {
+            start: start as u32,
+            end: end as u32,
+        }
+    }
+
+    pub const fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+
+    pub const fn len(self) -> usize {
+        self.end.saturating_sub(self.start) as usize
+    }
+
+    pub const fn is_empty(self) -> bool {
+        self.end <= self.start
+    }
+}
+
+/// One message to one peer.
+#[derive(Clone, Copy, Debug)]
+pub struct Transmit {
+    pub flow: Flow,
+    pub span: Span,
+}
+
+/// Why a message goes to another core.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Errand {
+    /// A response whose Via branch names the other core.
+    Response,
+    /// A CANCEL or an ACK that matched nothing here; `tried` cores have looked already.
+    Orphan { tried: u8 },
+}
+
+/// One message to another core, with the flow on which it came.
+#[derive(Clone, Copy, Debug)]
+pub struct Parcel {
+    pub core: u8,
+    pub errand: Errand,
+    pub flow: Flow,
+    pub span: Span,
+}
+
+/// Collects a turn's output. Keeps its memory when cleared.
+#[derive(Default)]
+pub struct Outbox {
+    pub bytes: Vec<u8>,
+    pub transmits: Vec<Transmit>,
+    pub parcels: Vec<Parcel>,
+}
+
+impl Outbox {
+    /// Appends one message for `flow`; `write` puts its bytes behind those that are there. Returns its span.
+    pub fn send(&mut self, flow: Flow, write: impl FnOnce(&mut Vec<u8>)) -> Span {
+        let span = self.append(write);
+        self.transmits.push(Transmit { flow, span });
+        span
+    }
+
+    /// Takes the message that was sent last back.
+    pub fn unsend(&mut self) {
+        if let Some(last) = self.transmits.pop() {
+            self.bytes.truncate(last.span.start as usize);
+        }
+    }
+
+    /// Appends one message for another core.
+    pub fn mail(&mut self, core: u8, errand: Errand, flow: Flow, bytes: &[u8]) {
+        let span = self.append(|out| out.extend_from_slice(bytes));
+        self.parcels.push(Parcel {
+            core,
+            errand,
+            flow,
+            span,
+        });
+    }
+
+    pub fn get(&self, span: Span) -> &[u8] {
+        self.bytes.get(span.range()).unwrap_or(&[])
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.transmits.is_empty() && self.parcels.is_empty()
+    }
+
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.transmits.clear();
+        self.parcels.clear();
+    }
+
+    fn append(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Span {
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        Span::new(start, self.bytes.len())
+    }
+}

@@ -1,0 +1,493 @@
+//! The only unsafe code of the project: system calls that neither the standard library nor socket2 offers.
+
+use std::io;
+use std::mem::{self, MaybeUninit};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+
+/// The longest datagram that the IP versions carry, and then some.
+pub const DATAGRAM: usize = 65_535;
+
+/// From one datagram's place to the next. Not a power of two: the beginnings of all datagrams of a batch would otherwise
+/// fall into the same few sets of the processor's caches.
+const STRIDE: usize = 65_536 + 1_024;
+
+/// The most datagrams that the kernel moves in one call (UIO_MAXIOV).
+pub const MAX_BATCH: usize = 1_024;
+
+/// A socket address as the kernel writes it, only as large as the two families that we speak.
+#[repr(C)]
+#[derive(Clone, Copy)]
+union Name {
+    family: libc::sa_family_t,
+    v4: libc::sockaddr_in,
+    v6: libc::sockaddr_in6,
+}
+
+impl Name {
+    const EMPTY: Name = Name {
+        v6: libc::sockaddr_in6 {
+            sin6_family: 0,
+            sin6_port: 0,
+            sin6_flowinfo: 0,
+            sin6_addr: libc::in6_addr { s6_addr: [0; 16] },
+            sin6_scope_id: 0,
+        },
+    };
+    const LEN: libc::socklen_t = mem::size_of::<Name>() as libc::socklen_t;
+
+    fn read(&self) -> Option<SocketAddr> {
+        // SAFETY: `EMPTY` initialised all bytes, both members are plain numbers, and `family` is the first field of both,
+        // so every member may be read whatever the kernel wrote; the family says which of them means something.
+        unsafe {
+            match i32::from(self.family) {
+                libc::AF_INET => {
+                    let ip = Ipv4Addr::from(u32::from_be(self.v4.sin_addr.s_addr));
+                    let port = u16::from_be(self.v4.sin_port);
+                    Some(SocketAddr::V4(SocketAddrV4::new(ip, port)))
+                }
+                libc::AF_INET6 => {
+                    let ip = Ipv6Addr::from(self.v6.sin6_addr.s6_addr);
+                    let port = u16::from_be(self.v6.sin6_port);
+                    let scope = self.v6.sin6_scope_id;
+                    Some(SocketAddr::V6(SocketAddrV6::new(ip, port, 0, scope)))
+                }
+                _ => None,
+            }
+        }
+    }
+
+    /// Writes the address and returns its length.
+    fn write(&mut self, address: SocketAddr) -> libc::socklen_t {
+        match address {
+            SocketAddr::V4(v4) => {
+                self.v4 = libc::sockaddr_in {
+                    sin_family: libc::AF_INET as libc::sa_family_t,
+                    sin_port: v4.port().to_be(),
+                    sin_addr: libc::in_addr {
+                        s_addr: u32::from(*v4.ip()).to_be(),
+                    },
+                    sin_zero: [0; 8],
+                };
+                mem::size_of::<libc::sockaddr_in>() as libc::socklen_t
+            }
+            SocketAddr::V6(v6) => {
+                self.v6 = libc::sockaddr_in6 {
+                    sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                    sin6_port: v6.port().to_be(),
+                    sin6_flowinfo: 0,
+                    sin6_addr: libc::in6_addr {
+                        s6_addr: v6.ip().octets(),
+                    },
+                    sin6_scope_id: v6.scope_id(),
+                };
+                mem::size_of::<libc::sockaddr_in6>() as libc::socklen_t
+            }
+        }
+    }
+}
+
+/// Room for the datagrams of one `recvmmsg`. The memory is reserved once; pages are touched only as far as datagrams reach.
+pub struct Inbound {
+    // Vectors, never grown after `new`: the headers point into their heap blocks, which stay where they are when `self` moves.
+    bytes: Vec<u8>,
+    names: Vec<Name>,
+    iovecs: Vec<libc::iovec>,
+    headers: Vec<libc::mmsghdr>,
+    /// Headers that the last call filled and that must be made good again before the next one.
+    used: usize,
+}
+
+// SAFETY: the raw pointers inside point only into blocks that the same value owns; nothing is tied to a thread.
+unsafe impl Send for Inbound {}
+
+impl Inbound {
+    /// Room for `batch` datagrams (1 to [`MAX_BATCH`]).
+    pub fn new(batch: usize) -> Inbound {
+        let batch = batch.clamp(1, MAX_BATCH);
+        let mut bytes = vec![0u8; batch * STRIDE];
+        let mut names = vec![Name::EMPTY; batch];
+        let base = bytes.as_mut_ptr();
+        let mut iovecs: Vec<libc::iovec> = (0..batch)
+            .map(|n| libc::iovec {
+                iov_base: base.wrapping_add(n * STRIDE).cast(),
+                iov_len: DATAGRAM,
+            })
+            .collect();
+        let first_name = names.as_mut_ptr();
+        let first_iovec = iovecs.as_mut_ptr();
+        let headers = (0..batch)
+            .map(|n| {
+                let mut header = empty_header();
+                header.msg_hdr.msg_name = first_name.wrapping_add(n).cast();
+                header.msg_hdr.msg_namelen = Name::LEN;
+                header.msg_hdr.msg_iov = first_iovec.wrapping_add(n);
+                header.msg_hdr.msg_iovlen = 1;
+                header
+            })
+            .collect();
+        Inbound {
+            bytes,
+            names,
+            iovecs,
+            headers,
+            used: 0,
+        }
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.headers.len()
+    }
+
+    /// Takes what the socket holds, at most [`Inbound::capacity`] datagrams, and returns how many came. Never blocks.
+    pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        for header in self.headers.iter_mut().take(self.used) {
+            header.msg_hdr.msg_namelen = Name::LEN;
+        }
+        self.used = 0;
+        debug_assert_eq!(self.iovecs.len(), self.headers.len());
+        // SAFETY: `headers` are as many as we say; each points to one name and one iovec of ours, and each iovec to
+        // DATAGRAM writable bytes of `bytes` that no other one covers. We hold `&mut self`, so nobody looks meanwhile.
+        let count = unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                self.headers.as_mut_ptr(),
+                self.headers.len() as libc::c_uint,
+                libc::MSG_DONTWAIT as _,
+                ptr::null_mut(),
+            )
+        };
+        if count < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        self.used = (count as usize).min(self.headers.len());
+        Ok(self.used)
+    }
+
+    /// One datagram of the last [`Inbound::receive`] and who sent it.
+    pub fn get(&self, number: usize) -> Option<(SocketAddr, &[u8])> {
+        if number >= self.used {
+            return None;
+        }
+        let len = (self.headers.get(number)?.msg_len as usize).min(DATAGRAM);
+        let start = number * STRIDE;
+        Some((
+            self.names.get(number)?.read()?,
+            self.bytes.get(start..start + len)?,
+        ))
+    }
+}
+
+/// Headers for the datagrams of one `sendmmsg`. The bytes stay where the caller has them.
+pub struct Outbound {
+    names: Vec<Name>,
+    iovecs: Vec<libc::iovec>,
+    headers: Vec<libc::mmsghdr>,
+}
+
+// SAFETY: the raw pointers inside are written anew by each `send` and mean nothing after it.
+unsafe impl Send for Outbound {}
+
+impl Outbound {
+    /// Headers for `batch` datagrams (1 to [`MAX_BATCH`]).
+    pub fn new(batch: usize) -> Outbound {
+        let batch = batch.clamp(1, MAX_BATCH);
+        let nowhere = libc::iovec {
+            iov_base: ptr::null_mut(),
+            iov_len: 0,
+        };
+        Outbound {
+            names: vec![Name::EMPTY; batch],
+            iovecs: vec![nowhere; batch],
+            headers: (0..batch).map(|_| empty_header()).collect(),
+        }
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.headers.len()
+    }
+
+    /// Sends the first datagrams of `datagrams`, at most [`Outbound::capacity`], in one call that never blocks. Returns how
+    /// many the kernel took, at least 1 when there was one; an error is about the first of them, or one that was pending on
+    /// the socket from an earlier datagram.
+    pub fn send<'a>(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        datagrams: impl Iterator<Item = (SocketAddr, &'a [u8])>,
+    ) -> io::Result<usize> {
+        let mut count = 0;
+        let places = self
+            .headers
+            .iter_mut()
+            .zip(&mut self.iovecs)
+            .zip(&mut self.names);
+        for (((header, iovec), name), (peer, bytes)) in places.zip(datagrams) {
+            iovec.iov_base = bytes.as_ptr().cast_mut().cast();
+            iovec.iov_len = bytes.len();
+            header.msg_hdr.msg_namelen = name.write(peer);
+            header.msg_hdr.msg_name = ptr::from_mut(name).cast();
+            header.msg_hdr.msg_iov = iovec;
+            header.msg_hdr.msg_iovlen = 1;
+            count += 1;
+        }
+        if count == 0 {
+            return Ok(0);
+        }
+        // SAFETY: the first `count` headers were filled above: each points to a name and an iovec of ours, and each iovec to
+        // bytes that the caller lends for the time of this call. The kernel only reads them; it writes `msg_len`.
+        let sent = unsafe {
+            libc::sendmmsg(
+                socket.as_raw_fd(),
+                self.headers.as_mut_ptr(),
+                count as libc::c_uint,
+                (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
+            )
+        };
+        if sent < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok((sent as usize).min(count))
+    }
+}
+
+/// An ICMP error for a datagram that we sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IcmpError {
+    /// Where that datagram went.
+    pub peer: SocketAddr,
+    /// True where the transport user has to be told (RFC 3261 §18.4): host, network, port or protocol unreachable, and
+    /// parameter problem. False for what is to be ignored: time exceeded, source quench, a smaller path MTU.
+    pub is_failure: bool,
+    /// How much of the datagram the error brought back, from its beginning.
+    pub quoted: usize,
+}
+
+/// Has the kernel keep ICMP errors for this socket's datagrams in the socket's error queue.
+pub fn queue_icmp_errors(socket: BorrowedFd<'_>, is_ipv4: bool) -> io::Result<()> {
+    if is_ipv4 {
+        set_option(socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1)
+    } else {
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)
+    }
+}
+
+/// Lets routers fragment what is too long for a link. With path MTU discovery the first long datagram to a peer would be lost,
+/// and a response to a non-INVITE request is not sent again until its request is.
+pub fn allow_fragments(socket: BorrowedFd<'_>, is_ipv4: bool) -> io::Result<()> {
+    if is_ipv4 {
+        let never = libc::IP_PMTUDISC_DONT;
+        set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, never)
+    } else {
+        let never = libc::IPV6_PMTUDISC_DONT;
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, never)
+    }
+}
+
+/// Takes the oldest entry of the socket's error queue; `None` when it is empty. What the error quotes of our datagram goes
+/// into `quote`.
+pub fn take_icmp_error(
+    socket: BorrowedFd<'_>,
+    quote: &mut [u8],
+) -> io::Result<Option<Option<IcmpError>>> {
+    // Room for the extended error, the offender's address behind it, and other messages an operator may have switched on;
+    // of 64-bit words, so that it is aligned as control messages must be.
+    let mut control = [0u64; 64];
+    let mut name = Name::EMPTY;
+    let mut iovec = libc::iovec {
+        iov_base: quote.as_mut_ptr().cast(),
+        iov_len: quote.len(),
+    };
+    let mut header = empty_header().msg_hdr;
+    header.msg_name = ptr::from_mut(&mut name).cast();
+    header.msg_namelen = Name::LEN;
+    header.msg_iov = &mut iovec;
+    header.msg_iovlen = 1;
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = mem::size_of_val(&control) as _;
+    // SAFETY: all pointers in `header` lead to local variables or to `quote`, with their true sizes.
+    let count = unsafe {
+        libc::recvmsg(
+            socket.as_raw_fd(),
+            &mut header,
+            libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT,
+        )
+    };
+    if count < 0 {
+        let error = io::Error::last_os_error();
+        return match error.kind() {
+            io::ErrorKind::WouldBlock => Ok(None),
+            _ => Err(error),
+        };
+    }
+    // SAFETY: the macros walk the control messages that the kernel has just written into `control`, inside the length that
+    // `header` now holds; the extended error is read unaligned, and only where the message is long enough for it.
+    let extended = unsafe {
+        let mut found = None;
+        let mut message = libc::CMSG_FIRSTHDR(&header);
+        while !message.is_null() {
+            let is_error = matches!(
+                ((*message).cmsg_level, (*message).cmsg_type),
+                (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
+            );
+            let needed = libc::CMSG_LEN(mem::size_of::<libc::sock_extended_err>() as u32);
+            if is_error && (*message).cmsg_len as usize >= needed as usize {
+                let data = libc::CMSG_DATA(message).cast::<libc::sock_extended_err>();
+                found = Some(ptr::read_unaligned(data));
+            }
+            message = libc::CMSG_NXTHDR(&header, message);
+        }
+        found
+    };
+    Ok(Some(extended.zip(name.read()).map(|(error, peer)| {
+        IcmpError {
+            peer,
+            is_failure: is_failure(&error),
+            quoted: (count as usize).min(quote.len()),
+        }
+    })))
+}
+
+/// RFC 3261 §18.4 in the terms of RFC 792 and RFC 4443.
+fn is_failure(error: &libc::sock_extended_err) -> bool {
+    const V4_UNREACHABLE: u8 = 3;
+    const V4_FRAGMENTATION_NEEDED: u8 = 4;
+    const V4_PARAMETER_PROBLEM: u8 = 12;
+    const V6_UNREACHABLE: u8 = 1;
+    const V6_PARAMETER_PROBLEM: u8 = 4;
+    match (error.ee_origin, error.ee_type) {
+        (libc::SO_EE_ORIGIN_ICMP, V4_UNREACHABLE) => error.ee_code != V4_FRAGMENTATION_NEEDED,
+        (libc::SO_EE_ORIGIN_ICMP, V4_PARAMETER_PROBLEM) => true,
+        (libc::SO_EE_ORIGIN_ICMP6, V6_UNREACHABLE | V6_PARAMETER_PROBLEM) => true,
+        _ => false,
+    }
+}
+
+/// Datagrams for this socket that the kernel threw away since it was opened: the receive buffer was full or the checksum
+/// wrong. Wraps at 2^32.
+pub fn kernel_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    const DROPS: usize = 8; // SK_MEMINFO_DROPS of <linux/sock_diag.h>
+    let mut values = [0u32; DROPS + 1];
+    let mut len = mem::size_of_val(&values) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes into `values`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            values.as_mut_ptr().cast(),
+            &mut len,
+        )
+    };
+    check(result)?;
+    Ok(values[DROPS])
+}
+
+/// Ties the calling thread to one CPU core.
+pub fn pin(core: usize) -> io::Result<()> {
+    if core >= libc::CPU_SETSIZE as usize {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: an all-zero `cpu_set_t` is the empty set, `core` lies inside it, and the kernel only reads it.
+    let result = unsafe {
+        let mut set: libc::cpu_set_t = mem::zeroed();
+        libc::CPU_SET(core, &mut set);
+        libc::sched_setaffinity(0, mem::size_of::<libc::cpu_set_t>(), &set)
+    };
+    check(result)
+}
+
+/// CPU cores that are switched on in this machine.
+pub fn online_cores() -> usize {
+    // SAFETY: `sysconf` takes a number and returns one.
+    let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    usize::try_from(count).unwrap_or(1).max(1)
+}
+
+/// CPU time that the calling thread has used, in nanoseconds.
+pub fn thread_cpu_ns() -> u64 {
+    let mut time = MaybeUninit::<libc::timespec>::uninit();
+    // SAFETY: the kernel fills `time` when it returns 0, and only then it is read.
+    unsafe {
+        if libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, time.as_mut_ptr()) != 0 {
+            return 0;
+        }
+        let time = time.assume_init();
+        time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    }
+}
+
+/// Bytes in a page of memory.
+pub fn page_size() -> usize {
+    // SAFETY: `sysconf` takes a number and returns one.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
+}
+
+/// The IP addresses of this machine's interfaces that are up, in the kernel's order, each once.
+pub fn local_addresses() -> io::Result<Vec<IpAddr>> {
+    let mut list: *mut libc::ifaddrs = ptr::null_mut();
+    // SAFETY: on success `list` is a list that we own until `freeifaddrs`.
+    check(unsafe { libc::getifaddrs(&mut list) })?;
+    let mut addresses = Vec::new();
+    let mut entry = list;
+    // SAFETY: each entry is valid until the list is freed; an address that is not null is as large as its family says, and
+    // for the two families that are copied that is at most `Name`. Nothing borrowed from the list is kept.
+    unsafe {
+        while !entry.is_null() {
+            let address = (*entry).ifa_addr;
+            let is_up = (*entry).ifa_flags & libc::IFF_UP as libc::c_uint != 0;
+            if is_up && !address.is_null() {
+                let mut name = Name::EMPTY;
+                let len = match i32::from((*address).sa_family) {
+                    libc::AF_INET => mem::size_of::<libc::sockaddr_in>(),
+                    libc::AF_INET6 => mem::size_of::<libc::sockaddr_in6>(),
+                    _ => 0,
+                };
+                ptr::copy_nonoverlapping(
+                    address.cast::<u8>(),
+                    ptr::from_mut(&mut name).cast::<u8>(),
+                    len,
+                );
+                match name.read().map(|found| found.ip()) {
+                    Some(ip) if !addresses.contains(&ip) => addresses.push(ip),
+                    _ => {}
+                }
+            }
+            entry = (*entry).ifa_next;
+        }
+        libc::freeifaddrs(list);
+    }
+    Ok(addresses)
+}
+
+fn set_option(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: the kernel reads one integer, whose size it is told.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            ptr::from_ref(&value).cast(),
+            mem::size_of_val(&value) as libc::socklen_t,
+        )
+    })
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn empty_header() -> libc::mmsghdr {
+    // SAFETY: a message header is pointers and numbers, for which all zero bits are valid: null and 0.
+    unsafe { mem::zeroed() }
+}

@@ -1,0 +1,443 @@
+//! A UDP socket of one listener on one core: a bounded bite in, batches out, and a short queue for what the kernel does not
+//! take at once.
+
+use super::backlog::Backlog;
+use super::counters::{ListenerCounters, Undeliverable};
+use super::sys::{self, IcmpError, Inbound, Outbound};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+
+/// Sizes of what one socket holds, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Buffers {
+    /// Asked of the kernel (SO_RCVBUF); what it granted stands in [`ListenerCounters::receive_buffer`].
+    pub receive: usize,
+    /// Asked of the kernel (SO_SNDBUF).
+    pub send: usize,
+    /// What may wait in our own queue when the kernel takes nothing.
+    pub send_queue: usize,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Buffers {
+            receive: 4 << 20,
+            send: 4 << 20,
+            send_queue: 1 << 20,
+        }
+    }
+}
+
+/// A listener that could not be opened.
+#[derive(Debug)]
+pub struct BindError {
+    pub address: SocketAddr,
+    pub error: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot listen on udp {}: ", self.address)?;
+        match self.error.kind() {
+            io::ErrorKind::AddrInUse => f.write_str("address in use by another socket"),
+            io::ErrorKind::AddrNotAvailable => f.write_str("no interface has this address"),
+            io::ErrorKind::PermissionDenied => f.write_str("permission denied"),
+            _ => write!(f, "{}", self.error),
+        }
+    }
+}
+
+impl std::error::Error for BindError {}
+
+/// One socket. Non-blocking.
+pub struct Udp {
+    socket: UdpSocket,
+    address: SocketAddr,
+    counters: ListenerCounters,
+    backlog: Backlog,
+    /// The last reading of the kernel's counter, which wraps.
+    drops_seen: u32,
+}
+
+impl Udp {
+    /// Opens `cores` sockets on one address, one for each worker; port 0 lets the kernel choose one port for all.
+    ///
+    /// With several, they share the address by SO_REUSEPORT. The first is bound without it, so that a socket of somebody else
+    /// (another instance of this server, for one) is an error here and never a silent partner; the others join it.
+    pub fn bind(
+        address: SocketAddr,
+        cores: usize,
+        buffers: &Buffers,
+    ) -> Result<Vec<Udp>, BindError> {
+        let mut sockets: Vec<Udp> = Vec::with_capacity(cores);
+        let mut bound = address;
+        for number in 0..cores.max(1) {
+            let udp = Udp::open(bound, number > 0, cores > 1, buffers)
+                .map_err(|error| BindError { address, error })?;
+            bound = udp.address;
+            sockets.push(udp);
+        }
+        Ok(sockets)
+    }
+
+    fn open(
+        address: SocketAddr,
+        joins: bool,
+        is_shared: bool,
+        buffers: &Buffers,
+    ) -> io::Result<Udp> {
+        let kind = Type::DGRAM.nonblocking().cloexec();
+        let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::UDP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        if joins {
+            socket.set_reuse_port(true)?;
+        }
+        socket.set_recv_buffer_size(buffers.receive)?;
+        socket.set_send_buffer_size(buffers.send)?;
+        sys::queue_icmp_errors(socket.as_fd(), address.is_ipv4())?;
+        sys::allow_fragments(socket.as_fd(), address.is_ipv4())?;
+        socket.bind(&address.into())?;
+        if is_shared && !joins {
+            socket.set_reuse_port(true)?;
+        }
+        let counters = ListenerCounters {
+            receive_buffer: socket.recv_buffer_size()? as u64,
+            send_buffer: socket.send_buffer_size()? as u64,
+            ..ListenerCounters::default()
+        };
+        let socket = UdpSocket::from(socket);
+        Ok(Udp {
+            address: socket.local_addr()?,
+            socket,
+            counters,
+            backlog: Backlog::new(buffers.send_queue),
+            drops_seen: 0,
+        })
+    }
+
+    /// Where the socket is bound, with the port that the kernel chose if it did.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+
+    /// Fills `inbound` with what is there and returns how many datagrams came. Fewer than it has room for: the socket is
+    /// drained.
+    pub fn receive(&mut self, inbound: &mut Inbound) -> io::Result<usize> {
+        let count = inbound.receive(self.socket.as_fd())?;
+        if count > 0 {
+            self.counters.received.batches += 1;
+            for number in 0..count {
+                if let Some((_, bytes)) = inbound.get(number) {
+                    self.counters.received.count(bytes);
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    /// Sends the datagrams that `get` names by 0 to `count`. What the kernel does not take now waits in the queue; what cannot
+    /// be sent at all is counted, and its peer goes to `lost` where the path is at fault.
+    pub fn send<'a>(
+        &mut self,
+        outbound: &mut Outbound,
+        count: usize,
+        get: impl Fn(usize) -> (SocketAddr, &'a [u8]),
+        lost: &mut Lost,
+    ) {
+        let mut done = 0;
+        if self.backlog.is_empty() {
+            let socket = self.socket.as_fd();
+            let send = |at: usize| outbound.send(socket, (at..count).map(&get));
+            done = push_out(count, &get, send, &mut self.counters, lost);
+        }
+        for number in done..count {
+            let (peer, bytes) = get(number);
+            if !self.backlog.push(peer, bytes) {
+                self.counters.drop(Undeliverable::SendQueueFull);
+            }
+        }
+    }
+
+    /// True while datagrams wait for the kernel: the only time when writability is of interest.
+    pub fn is_waiting(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// The kernel takes datagrams again: sends what waits, oldest first.
+    pub fn send_waiting(&mut self, outbound: &mut Outbound, lost: &mut Lost) {
+        let backlog = &self.backlog;
+        let socket = self.socket.as_fd();
+        let send = |at: usize| {
+            let waiting = (at..backlog.len()).map(|number| backlog.get(number));
+            outbound.send(socket, waiting)
+        };
+        let get = |number: usize| backlog.get(number);
+        let done = push_out(backlog.len(), get, send, &mut self.counters, lost);
+        self.backlog.advance(done);
+    }
+
+    /// Takes a bounded number of ICMP errors off the socket's error queue; peers that they declare dead go to `lost`. True
+    /// when the queue may hold more.
+    pub fn take_icmp_errors(&mut self, lost: &mut Lost) -> bool {
+        let mut quote = [0u8; 64];
+        for _ in 0..ICMP_BITE {
+            match sys::take_icmp_error(self.socket.as_fd(), &mut quote) {
+                Ok(Some(Some(IcmpError {
+                    peer,
+                    is_failure: true,
+                    ..
+                }))) => {
+                    self.counters.icmp_errors += 1;
+                    lost.push(peer);
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => return false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    log::warn!("udp {}: error queue: {error}", self.address);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// What this socket counted; asks the kernel for its drops.
+    pub fn counters(&mut self) -> ListenerCounters {
+        if let Ok(drops) = sys::kernel_drops(self.socket.as_fd()) {
+            self.counters.kernel_drops += u64::from(drops.wrapping_sub(self.drops_seen));
+            self.drops_seen = drops;
+        }
+        ListenerCounters {
+            waiting_bytes: self.backlog.waiting() as u64,
+            ..self.counters
+        }
+    }
+}
+
+/// ICMP errors looked at in one turn.
+const ICMP_BITE: usize = 32;
+
+/// How often one datagram is offered when the kernel answers with an error that may be left over from an earlier datagram: an
+/// ICMP error that came meanwhile fails the next call on the socket, whatever that call sends.
+const ATTEMPTS: usize = 3;
+
+/// Offers datagrams 0 to `count` to the kernel by `send`, which begins at the number it gets and returns how many were taken.
+/// Returns how many are done with; the kernel takes nothing more now when that is less than `count`.
+fn push_out<'a>(
+    count: usize,
+    get: impl Fn(usize) -> (SocketAddr, &'a [u8]),
+    mut send: impl FnMut(usize) -> io::Result<usize>,
+    counters: &mut ListenerCounters,
+    lost: &mut Lost,
+) -> usize {
+    let mut done = 0;
+    let mut attempts = 0;
+    while done < count {
+        let error = match send(done) {
+            Ok(taken) if taken > 0 => {
+                for number in done..done + taken {
+                    counters.sent.count(get(number).1);
+                }
+                counters.sent.batches += 1;
+                done += taken;
+                attempts = 0;
+                continue;
+            }
+            Ok(_) => io::Error::from(io::ErrorKind::WriteZero),
+            Err(error) => error,
+        };
+        let reason = match error.raw_os_error() {
+            Some(libc::EINTR) => continue,
+            Some(libc::EAGAIN) => break,
+            Some(libc::EMSGSIZE) => Undeliverable::TooLarge,
+            Some(libc::ENOBUFS | libc::ENOMEM) => Undeliverable::NoBuffers,
+            _ => {
+                attempts += 1;
+                if attempts < ATTEMPTS {
+                    continue;
+                }
+                lost.push(get(done).0);
+                Undeliverable::Unreachable
+            }
+        };
+        let (peer, bytes) = get(done);
+        log::debug!("{} bytes to {peer} not sent: {error}", bytes.len());
+        counters.drop(reason);
+        done += 1;
+        attempts = 0;
+    }
+    done
+}
+
+/// Peers whose path proved dead, each once: a bounded list.
+#[derive(Default)]
+pub struct Lost {
+    peers: Vec<SocketAddr>,
+}
+
+impl Lost {
+    /// More dead peers than this in one turn are told in later ones, when the next datagram to them fails.
+    const LIMIT: usize = 64;
+
+    pub fn push(&mut self, peer: SocketAddr) {
+        if self.peers.len() < Lost::LIMIT && !self.peers.contains(&peer) {
+            self.peers.push(peer);
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    pub fn drain(&mut self) -> impl Iterator<Item = SocketAddr> {
+        self.peers.drain(..)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loopback() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 0))
+    }
+
+    fn one(buffers: &Buffers) -> Udp {
+        Udp::bind(loopback(), 1, buffers).unwrap().remove(0)
+    }
+
+    #[test]
+    fn what_the_kernel_throws_away_is_counted_for_the_socket_that_lost_it() {
+        let small = Buffers {
+            receive: 4096,
+            ..Buffers::default()
+        };
+        let (mut full, mut other) = (one(&small), one(&Buffers::default()));
+        assert!(full.counters().receive_buffer < other.counters().receive_buffer);
+        let sender = UdpSocket::bind(loopback()).unwrap();
+        for _ in 0..500 {
+            sender.send_to(&[b'x'; 600], full.address()).unwrap();
+            sender.send_to(b"x", other.address()).unwrap();
+        }
+        let mut inbound = Inbound::new(64);
+        let mut received = 0;
+        while let Ok(count) = full.receive(&mut inbound) {
+            received += count as u64;
+        }
+        let counters = full.counters();
+        assert!(counters.kernel_drops > 0);
+        assert_eq!(received + counters.kernel_drops, 500);
+        assert_eq!(full.counters(), counters, "asking twice counts once");
+        assert_eq!(other.counters().kernel_drops, 0);
+    }
+
+    #[test]
+    fn a_short_batch_means_an_empty_socket() {
+        let mut udp = one(&Buffers::default());
+        let sender = UdpSocket::bind(loopback()).unwrap();
+        for _ in 0..20 {
+            sender.send_to(b"x", udp.address()).unwrap();
+        }
+        let mut inbound = Inbound::new(8);
+        let mut batches = || udp.receive(&mut inbound).map_err(|error| error.kind());
+        assert_eq!(batches(), Ok(8));
+        assert_eq!(batches(), Ok(8));
+        assert_eq!(batches(), Ok(4));
+        assert_eq!(batches(), Err(io::ErrorKind::WouldBlock));
+        assert!(
+            inbound.get(0).is_none(),
+            "nothing is left of the batch before"
+        );
+    }
+
+    /// A kernel that answers each call by the test's script: a number of datagrams taken, or an error.
+    fn push(script: &[Result<usize, i32>], count: usize) -> (usize, ListenerCounters, usize) {
+        let (mut counters, mut lost) = (ListenerCounters::default(), Lost::default());
+        let mut answers = script.iter();
+        let get = |number: usize| (SocketAddr::from(([192, 0, 2, 1], number as u16)), &b"x"[..]);
+        let send = |at: usize| match answers.next().expect("no more calls than expected") {
+            Ok(taken) => Ok((*taken).min(count - at)),
+            Err(code) => Err(io::Error::from_raw_os_error(*code)),
+        };
+        let done = push_out(count, get, send, &mut counters, &mut lost);
+        assert!(answers.next().is_none(), "as many calls as expected");
+        (done, counters, lost.drain().count())
+    }
+
+    #[test]
+    fn no_error_of_one_datagram_stops_the_others() {
+        use libc::{EAGAIN, ECONNREFUSED, EHOSTUNREACH, EINTR, EMSGSIZE, ENOBUFS};
+        let told = |counters: &ListenerCounters, reason: Undeliverable| {
+            counters.undelivered[reason as usize]
+        };
+        // A left-over error: offered again, nothing is lost.
+        let (done, counters, lost) = push(&[Ok(2), Err(ECONNREFUSED), Err(EINTR), Ok(8)], 10);
+        assert_eq!((done, counters.sent.bytes, lost), (10, 10, 0));
+        assert_eq!(counters.undelivered, [0; 5]);
+        assert_eq!(counters.sent.batches, 2);
+        // An error of its own: this one is dropped, its peer lost.
+        let refused = Err(EHOSTUNREACH);
+        let (done, counters, lost) = push(&[Ok(3), refused, refused, refused, Ok(6)], 10);
+        assert_eq!((done, counters.sent.bytes, lost), (10, 9, 1));
+        assert_eq!(told(&counters, Undeliverable::Unreachable), 1);
+        // Too large, or thrown away by the kernel: counted, and the peer lives.
+        let (done, counters, lost) = push(&[Err(EMSGSIZE), Err(ENOBUFS), Ok(8)], 10);
+        assert_eq!((done, counters.sent.bytes, lost), (10, 8, 0));
+        assert_eq!(told(&counters, Undeliverable::TooLarge), 1);
+        assert_eq!(told(&counters, Undeliverable::NoBuffers), 1);
+        // The kernel takes nothing more now: the rest is the caller's to keep.
+        let (done, counters, _) = push(&[Ok(4), Err(EAGAIN)], 10);
+        assert_eq!((done, counters.sent.bytes), (4, 4));
+        assert_eq!(counters.undelivered, [0; 5]);
+    }
+
+    #[test]
+    fn what_waits_leaves_first_and_the_queue_has_a_limit() {
+        let buffers = Buffers {
+            send_queue: 100,
+            ..Buffers::default()
+        };
+        let mut udp = one(&buffers);
+        let receiver = UdpSocket::bind(loopback()).unwrap();
+        let patience = std::time::Duration::from_secs(5);
+        receiver.set_read_timeout(Some(patience)).unwrap();
+        let peer = receiver.local_addr().unwrap();
+        let (mut outbound, mut lost) = (Outbound::new(4), Lost::default());
+        // The kernel was full a moment ago: ten bytes wait.
+        assert!(udp.backlog.push(peer, b"0123456789"));
+        assert!(udp.is_waiting());
+        let messages: Vec<Vec<u8>> = (0..12u8).map(|n| vec![n; 10]).collect();
+        let get = |number: usize| (peer, messages[number].as_slice());
+        udp.send(&mut outbound, messages.len(), get, &mut lost);
+        let counters = udp.counters();
+        assert_eq!(counters.waiting_bytes, 100);
+        assert_eq!(
+            counters.undelivered[Undeliverable::SendQueueFull as usize],
+            3,
+            "nine of twelve fitted behind the first"
+        );
+        assert_eq!(counters.sent.bytes, 0, "nobody overtakes");
+        udp.send_waiting(&mut outbound, &mut lost);
+        assert!(!udp.is_waiting());
+        let mut buffer = [0; 64];
+        let len = receiver.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..len], b"0123456789");
+        for number in 0..9u8 {
+            let len = receiver.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..len], [number; 10]);
+        }
+        let counters = udp.counters();
+        assert_eq!((counters.sent.bytes, counters.waiting_bytes), (100, 0));
+        assert_eq!(counters.sent.batches, 3);
+    }
+}

@@ -1,0 +1,204 @@
+//! Byte classes of RFC 3261 §25.1 and the cursor that walks a header field value through them.
+
+/// `token`: what names methods, headers and parameters.
+pub(super) const TOKEN: u8 = 1;
+/// What may stand in a host name.
+pub(super) const HOST: u8 = 2;
+/// What may stand in a URI behind its scheme, short of the marks that divide it; `%` is not in it, since two hex digits must follow.
+pub(super) const URI: u8 = 4;
+/// What may stand in a parameter value that is not quoted: `gen-value`, and the UTF-8 that phones put there.
+pub(super) const VALUE: u8 = 8;
+/// What may stand in a display name that is not quoted.
+pub(super) const DISPLAY: u8 = 16;
+/// Linear white space, the CR and LF of a fold with it: a fold was recognised as such before any value is read.
+pub(super) const SPACE: u8 = 32;
+/// Bytes of a parameter of a URI: [`URI`] without `;`, `?` and `=`.
+pub(super) const URI_PARAM: u8 = 64;
+
+static CLASS: [u8; 256] = classes();
+
+const fn classes() -> [u8; 256] {
+    let mut table = [0u8; 256];
+    let mut i = 0;
+    while i < 256 {
+        let b = i as u8;
+        let mut class = 0;
+        if b.is_ascii_alphanumeric()
+            || matches!(
+                b,
+                b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~'
+            )
+        {
+            class |= TOKEN;
+        }
+        if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_') {
+            class |= HOST;
+        }
+        if b.is_ascii_graphic() && !matches!(b, b'<' | b'>' | b'"' | b'@' | b'%') {
+            class |= URI;
+            if !matches!(b, b';' | b'?' | b'=') {
+                class |= URI_PARAM;
+            }
+        }
+        if (b.is_ascii_graphic() && !matches!(b, b';' | b',' | b'"' | b'<' | b'>')) || b >= 0x80 {
+            class |= VALUE;
+        }
+        if matches!(b, b' ' | b'\t' | b'\r' | b'\n') {
+            class |= SPACE | DISPLAY;
+        }
+        if (b.is_ascii_graphic() && !matches!(b, b'"' | b'<' | b'>' | b',' | b';' | b':'))
+            || b >= 0x80
+        {
+            class |= DISPLAY;
+        }
+        table[i] = class;
+        i += 1;
+    }
+    table
+}
+
+/// Whether `byte` is in one of the classes in `mask`.
+#[inline(always)]
+pub(super) fn is(byte: u8, mask: u8) -> bool {
+    CLASS[byte as usize] & mask != 0
+}
+
+/// Whether `text` is a non-empty run of one class.
+#[inline]
+pub(super) fn all(text: &[u8], mask: u8) -> bool {
+    !text.is_empty() && text.iter().all(|&b| is(b, mask))
+}
+
+/// `text` without linear white space around it.
+#[inline]
+pub(super) fn trim(text: &[u8]) -> &[u8] {
+    trim_end(trim_start(text))
+}
+
+#[inline]
+pub(super) fn trim_start(text: &[u8]) -> &[u8] {
+    &text[skip(text, 0, SPACE)..]
+}
+
+#[inline]
+pub(super) fn trim_end(mut text: &[u8]) -> &[u8] {
+    while let [rest @ .., last] = text {
+        if !is(*last, SPACE) {
+            break;
+        }
+        text = rest;
+    }
+    text
+}
+
+/// The first offset from `at` on whose byte is not in `mask`, or the length of `text`.
+#[inline(always)]
+pub(super) fn skip(text: &[u8], at: usize, mask: u8) -> usize {
+    let rest = text.get(at..).unwrap_or_default();
+    let run = rest.iter().position(|&b| !is(b, mask));
+    run.map_or(text.len(), |run| at + run)
+}
+
+/// The offset behind the quoted string that opens at `at`, or None when it never closes.
+pub(super) fn quoted_end(text: &[u8], at: usize) -> Option<usize> {
+    let mut at = at + 1;
+    loop {
+        let rest = text.get(at..)?;
+        let found = memchr::memchr2(b'"', b'\\', rest)?;
+        at += found + 1;
+        if rest[found] == b'"' {
+            return Some(at);
+        }
+        at += 1; // what the backslash quotes
+    }
+}
+
+/// Skips a run of URI bytes of class `mask` with its escapes; None at a `%` that two hex digits do not follow.
+#[inline(always)]
+pub(super) fn skip_uri(text: &[u8], mut at: usize, mask: u8) -> Option<usize> {
+    loop {
+        at = skip(text, at, mask);
+        if at >= text.len() || text[at] != b'%' {
+            return Some(at);
+        }
+        unescape(text, at)?;
+        at += 3;
+    }
+}
+
+/// The byte that the `%HH` at `at` stands for.
+pub(super) fn unescape(text: &[u8], at: usize) -> Option<u8> {
+    let high = char::from(*text.get(at + 1)?).to_digit(16)?;
+    let low = char::from(*text.get(at + 2)?).to_digit(16)?;
+    Some((high * 16 + low) as u8)
+}
+
+/// A decimal number of any length; `u32::MAX` when it is larger, None when it is not a number.
+#[inline]
+pub(super) fn number_saturating(text: &[u8]) -> Option<u32> {
+    if text.is_empty() {
+        return None;
+    }
+    let mut value: u32 = 0;
+    for &b in text {
+        let digit = b.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        value = value.saturating_mul(10).saturating_add(u32::from(digit));
+    }
+    Some(value)
+}
+
+/// A decimal number that fits in 32 bits.
+#[inline]
+pub(super) fn number(text: &[u8]) -> Option<u32> {
+    if text.len() > 9 {
+        let mut value: u64 = 0;
+        for &b in text {
+            let digit = b.wrapping_sub(b'0');
+            if digit > 9 {
+                return None;
+            }
+            value = value * 10 + u64::from(digit);
+            if value > u64::from(u32::MAX) {
+                return None;
+            }
+        }
+        return Some(value as u32);
+    }
+    number_saturating(text)
+}
+
+/// Appends a decimal number.
+pub(super) fn write_number(mut value: u32, out: &mut Vec<u8>) {
+    let mut digits = [0u8; 10];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// Appends an IP address in text; an IPv6 address without brackets, an IPv4-mapped one as the IPv4 address.
+pub(super) fn write_ip(ip: std::net::IpAddr, out: &mut Vec<u8>) {
+    use std::io::Write;
+    match ip.to_canonical() {
+        std::net::IpAddr::V4(ip) => {
+            let octets = ip.octets();
+            for (i, octet) in octets.into_iter().enumerate() {
+                if i > 0 {
+                    out.push(b'.');
+                }
+                write_number(u32::from(octet), out);
+            }
+        }
+        // Writing to a Vec cannot fail.
+        std::net::IpAddr::V6(ip) => drop(write!(out, "{ip}")),
+    }
+}

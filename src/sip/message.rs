@@ -1,0 +1,1217 @@
+//! A message where it lies: start line, index of header lines, body (RFC 3261 §7), and the checks that each one must pass (§16.3 step 1).
+
+use std::ops::Range;
+
+use super::cursor::{self, SPACE, TOKEN};
+use super::error::Fault;
+use super::header::{Header, Name, Span};
+use super::method::Method;
+use super::name_addr::NameAddr;
+use super::uri::Uri;
+use super::via::Via;
+
+/// More header lines than this in one message are a fault. Real messages have some twenty; the bound keeps an index small.
+pub const MAX_HEADER_LINES: usize = 1024;
+
+/// No header line; also the end of a chain.
+const NONE: u16 = u16::MAX;
+
+/// Where the parts of a message lie. The caller owns it and lends it to one [`Message::parse`] after the other; once warm it allocates nothing.
+#[derive(Debug)]
+pub struct Index {
+    lines: Vec<Line>,
+    /// The first line of each name.
+    first: [u16; Name::COUNT],
+    /// The last one, valid where `first` is.
+    last: [u16; Name::COUNT],
+    fault: Option<Fault>,
+    method: Method,
+    /// 0 in a request.
+    status: u16,
+    /// Method, or nothing in a response.
+    method_span: Span,
+    request_uri: Span,
+    reason: Span,
+    start: u32,
+    headers_start: u32,
+    headers_end: u32,
+    body: Span,
+}
+
+/// One header line.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    start: u32,
+    end: u32,
+    value_start: u32,
+    value_end: u32,
+    name_len: u16,
+    /// The next line of the same name.
+    next: u16,
+    name: Name,
+}
+
+impl Default for Index {
+    fn default() -> Index {
+        Index {
+            lines: Vec::new(),
+            first: [NONE; Name::COUNT],
+            last: [NONE; Name::COUNT],
+            fault: None,
+            method: Method::Other,
+            status: 0,
+            method_span: Span::default(),
+            request_uri: Span::default(),
+            reason: Span::default(),
+            start: 0,
+            headers_start: 0,
+            headers_end: 0,
+            body: Span::default(),
+        }
+    }
+}
+
+impl Index {
+    fn clear(&mut self) {
+        self.lines.clear();
+        self.first = [NONE; Name::COUNT];
+        self.fault = None;
+        self.method = Method::Other;
+        self.status = 0;
+        self.method_span = Span::default();
+        self.request_uri = Span::default();
+        self.reason = Span::default();
+    }
+
+    /// Keeps the first fault.
+    fn blame(&mut self, fault: Fault) {
+        self.fault.get_or_insert(fault);
+    }
+
+    #[inline(always)]
+    fn push(&mut self, line: Line) {
+        let place = self.lines.len() as u16;
+        let name = line.name as usize;
+        if self.first[name] == NONE {
+            self.first[name] = place;
+        } else if let Some(before) = self.lines.get_mut(usize::from(self.last[name])) {
+            before.next = place;
+        }
+        self.last[name] = place;
+        self.lines.push(line);
+    }
+}
+
+/// A received message and its index.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    bytes: &'a [u8],
+    index: &'a Index,
+}
+
+/// `CSeq: number method`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CSeq<'a> {
+    pub number: u32,
+    pub method: &'a [u8],
+}
+
+/// One value of a comma-separated header field.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Value<'a> {
+    pub text: &'a [u8],
+    pub span: Span,
+    pub header: Header<'a>,
+    /// The first of its line.
+    pub first: bool,
+    /// The last of its line.
+    pub last: bool,
+    /// Where the next value of the line starts, or where the line's field value ends.
+    pub(super) next: u32,
+}
+
+impl<'a> Message<'a> {
+    /// Indexes one datagram or one framed message in one pass. CRLFs before the start line are passed over (RFC 3261 §7.5).
+    ///
+    /// An error means that the bytes are not SIP: there is nothing to use and nothing to answer. Any lesser fault is kept in
+    /// [`Message::fault`]; the header lines that could be read stay readable, so that a response can be written.
+    pub fn parse(bytes: &'a [u8], index: &'a mut Index) -> Result<Message<'a>, Fault> {
+        index.clear();
+        if bytes.len() > u32::MAX as usize / 2 {
+            return Err(Fault::TooLarge);
+        }
+        let mut start = 0;
+        while bytes[start..].starts_with(b"\r\n") {
+            start += 2;
+        }
+        index.start = start as u32;
+        let (end, next) = line_end(bytes, start, index).ok_or(Fault::NotSip)?;
+        start_line(bytes, start, end, index)?;
+        index.headers_start = next as u32;
+        let body_start = header_lines(bytes, next, index);
+        body(bytes, body_start, index);
+        Ok(Message { bytes, index })
+    }
+
+    /// What was parsed, whole: all offsets are into it. The message is `start()..end()` of it.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Offset of the start line, behind any CRLFs that lead.
+    pub fn start(&self) -> usize {
+        self.index.start as usize
+    }
+
+    /// The first structural fault: in the start line, the header lines or the Content-Length.
+    pub fn fault(&self) -> Option<Fault> {
+        self.index.fault
+    }
+
+    /// The structural fault, or the first reason for which a proxy or registrar must refuse the message before it looks at what the message
+    /// is for (RFC 3261 §8.1.1, §16.3 step 1; RFC 4475).
+    pub fn check(&self) -> Result<(), Fault> {
+        if let Some(fault) = self.index.fault {
+            return Err(fault);
+        }
+        self.top_via()?;
+        check_address(self.from()?).map_err(|_| Fault::From)?;
+        check_address(self.to()?).map_err(|_| Fault::To)?;
+        self.call_id()?;
+        let cseq = self.cseq()?;
+        if self.is_request() {
+            self.max_forwards()?;
+            if cseq.method != self.method_name() {
+                return Err(match self.index.method {
+                    Method::Other => Fault::CSeqMethodUnknown,
+                    _ => Fault::CSeqMethod,
+                });
+            }
+            let uri = Uri::parse(self.request_uri()).map_err(|_| Fault::RequestUri)?;
+            if uri.headers.is_some() {
+                return Err(Fault::RequestUriHeaders);
+            }
+        }
+        Ok(())
+    }
+
+    pub fn is_request(&self) -> bool {
+        self.index.status == 0
+    }
+
+    /// The method of a request; of a response, the method in its CSeq.
+    pub fn method(&self) -> Method {
+        if self.is_request() {
+            return self.index.method;
+        }
+        self.cseq()
+            .map_or(Method::Other, |cseq| Method::parse(cseq.method))
+    }
+
+    /// The token that [`Message::method`] stands for; empty in a response without a readable CSeq.
+    pub fn method_name(&self) -> &'a [u8] {
+        if self.is_request() {
+            return self.slice(self.index.method_span);
+        }
+        self.cseq().map_or(b"", |cseq| cseq.method)
+    }
+
+    /// Empty in a response.
+    pub fn request_uri(&self) -> &'a [u8] {
+        self.slice(self.index.request_uri)
+    }
+
+    pub fn request_uri_range(&self) -> Range<usize> {
+        self.index.request_uri.range()
+    }
+
+    /// The status code; 0 in a request. A response whose code is not three digits from 100 to 699 has a fault and the status 999.
+    pub fn status(&self) -> u16 {
+        self.index.status
+    }
+
+    pub fn reason_phrase(&self) -> &'a [u8] {
+        self.slice(self.index.reason)
+    }
+
+    /// All header lines that could be read, in order.
+    pub fn headers(&self) -> impl Iterator<Item = Header<'a>> + use<'a> {
+        let message = *self;
+        self.index
+            .lines
+            .iter()
+            .map(move |line| message.header_of(line))
+    }
+
+    /// The first header line of a name.
+    pub fn header(&self, name: Name) -> Option<Header<'a>> {
+        Some(self.header_of(self.first(name)?))
+    }
+
+    /// All header lines of a name, in order, without a look at the others.
+    pub fn all(&self, name: Name) -> impl Iterator<Item = Header<'a>> + use<'a> {
+        let message = *self;
+        std::iter::successors(self.first(name), move |line| message.next(line))
+            .map(move |line| message.header_of(line))
+    }
+
+    /// The comma-separated values of all lines of a name, in order. A comma in quotes or in angle brackets separates nothing. Not for
+    /// names in whose values a comma has another meaning (Date, the authorization headers, Subject …).
+    pub fn values(&self, name: Name) -> Values<'a> {
+        Values {
+            message: *self,
+            line: self.first(name),
+            at: 0,
+            header: Header::default(),
+            inside: false,
+        }
+    }
+
+    /// Offset of the first header line.
+    pub fn headers_start(&self) -> usize {
+        self.index.headers_start as usize
+    }
+
+    /// Offset of the empty line: where a header line would be appended.
+    pub fn headers_end(&self) -> usize {
+        self.index.headers_end as usize
+    }
+
+    /// As much as Content-Length says; without one, all that came.
+    pub fn body(&self) -> &'a [u8] {
+        self.slice(self.index.body)
+    }
+
+    /// Offset behind the body. What a datagram brings beyond it is noise (RFC 3261 §18.3).
+    pub fn end(&self) -> usize {
+        self.index.body.end as usize
+    }
+
+    /// The topmost Via value.
+    pub fn top_via(&self) -> Result<Via<'a>, Fault> {
+        let line = self.first(Name::Via).ok_or(Fault::ViaMissing)?;
+        let header = self.header_of(line);
+        let (mut via, end) = Via::parse_prefix(header.value).map_err(|_| Fault::Via)?;
+        let start = line.value_start as usize;
+        let last = end == header.value.len();
+        let next = match last {
+            true => header.value.len(),
+            false => cursor::skip(header.value, end + 1, SPACE),
+        };
+        via.value = Value {
+            text: via.text,
+            span: Span::new(start, start + via.text.len()),
+            header,
+            first: true,
+            last,
+            next: (start + next) as u32,
+        };
+        Ok(via)
+    }
+
+    pub fn from(&self) -> Result<NameAddr<'a>, Fault> {
+        let line = self.only(Name::From, Fault::FromMissing, Fault::FromRepeated)?;
+        NameAddr::parse(self.value(line)).map_err(|_| Fault::From)
+    }
+
+    pub fn to(&self) -> Result<NameAddr<'a>, Fault> {
+        let line = self.only(Name::To, Fault::ToMissing, Fault::ToRepeated)?;
+        NameAddr::parse(self.value(line)).map_err(|_| Fault::To)
+    }
+
+    pub fn call_id(&self) -> Result<&'a [u8], Fault> {
+        let line = self.only(Name::CallId, Fault::CallIdMissing, Fault::CallIdRepeated)?;
+        let id = self.value(line);
+        // `word [ "@" word ]`: visible ASCII. Without a branch so that the loop becomes vector code.
+        let other = id.iter().fold(0, |other, &b| {
+            other | u8::from(b.wrapping_sub(0x21) > 0x7e - 0x21)
+        });
+        if id.is_empty() || other != 0 {
+            return Err(Fault::CallId);
+        }
+        Ok(id)
+    }
+
+    pub fn cseq(&self) -> Result<CSeq<'a>, Fault> {
+        let line = self.only(Name::CSeq, Fault::CSeqMissing, Fault::CSeqRepeated)?;
+        let value = self.value(line);
+        let digits = value.iter().take_while(|b| b.is_ascii_digit()).count();
+        let method_start = cursor::skip(value, digits, SPACE);
+        let method = &value[method_start..];
+        if method_start == digits || !cursor::all(method, TOKEN) {
+            return Err(Fault::CSeq);
+        }
+        let number = cursor::number(&value[..digits]).ok_or(Fault::CSeq)?;
+        Ok(CSeq { number, method })
+    }
+
+    pub fn max_forwards(&self) -> Result<Option<u8>, Fault> {
+        let Some(line) = self.first(Name::MaxForwards) else {
+            return Ok(None);
+        };
+        if line.next != NONE {
+            return Err(Fault::MaxForwardsRepeated);
+        }
+        cursor::number(self.value(line))
+            .and_then(|hops| u8::try_from(hops).ok())
+            .map(Some)
+            .ok_or(Fault::MaxForwards)
+    }
+
+    /// The first header field of a name that holds a count or delta-seconds; more than 32 bits saturates (RFC 3261 §20.19). Behind the number
+    /// of a Retry-After may stand a comment and parameters.
+    pub fn number(&self, name: Name) -> Result<Option<u32>, Fault> {
+        let Some(line) = self.first(name) else {
+            return Ok(None);
+        };
+        let mut text = self.value(line);
+        if name == Name::RetryAfter {
+            text = &text[..text.iter().take_while(|b| b.is_ascii_digit()).count()];
+        }
+        cursor::number_saturating(text)
+            .map(Some)
+            .ok_or(Fault::Number)
+    }
+
+    fn slice(&self, span: Span) -> &'a [u8] {
+        self.bytes.get(span.range()).unwrap_or_default()
+    }
+
+    fn first(&self, name: Name) -> Option<&'a Line> {
+        self.index
+            .lines
+            .get(usize::from(self.index.first[name as usize]))
+    }
+
+    fn next(&self, line: &Line) -> Option<&'a Line> {
+        self.index.lines.get(usize::from(line.next))
+    }
+
+    fn only(&self, name: Name, missing: Fault, repeated: Fault) -> Result<&'a Line, Fault> {
+        let line = self.first(name).ok_or(missing)?;
+        if line.next != NONE {
+            return Err(repeated);
+        }
+        Ok(line)
+    }
+
+    fn value(&self, line: &Line) -> &'a [u8] {
+        self.slice(Span {
+            start: line.value_start,
+            end: line.value_end,
+        })
+    }
+
+    fn header_of(&self, line: &Line) -> Header<'a> {
+        Header {
+            name: line.name,
+            raw_name: self.slice(Span {
+                start: line.start,
+                end: line.start + u32::from(line.name_len),
+            }),
+            value: self.value(line),
+            line: Span {
+                start: line.start,
+                end: line.end,
+            },
+            value_span: Span {
+                start: line.value_start,
+                end: line.value_end,
+            },
+        }
+    }
+}
+
+/// Iterator over [`Message::values`].
+#[derive(Clone, Debug)]
+pub struct Values<'a> {
+    message: Message<'a>,
+    line: Option<&'a Line>,
+    /// The line's header, once `inside` it; and the next value's offset in its field value.
+    header: Header<'a>,
+    inside: bool,
+    at: usize,
+}
+
+impl<'a> Iterator for Values<'a> {
+    type Item = Value<'a>;
+
+    fn next(&mut self) -> Option<Value<'a>> {
+        loop {
+            let line = self.line?;
+            if !self.inside {
+                self.header = self.message.header_of(line);
+                self.inside = true;
+                self.at = 0;
+                if self.header.value.is_empty() {
+                    // `Supported:` and the like: no value at all.
+                    self.line = self.message.next(line);
+                    self.inside = false;
+                    continue;
+                }
+            }
+            let list = self.header.value;
+            let start = self.at;
+            let end = value_end(list, start);
+            let text = cursor::trim_end(&list[start..end]);
+            let last = end == list.len();
+            if last {
+                self.line = self.message.next(line);
+                self.inside = false;
+            } else {
+                self.at = cursor::skip(list, end + 1, SPACE);
+            }
+            let base = line.value_start as usize;
+            return Some(Value {
+                text,
+                span: Span::new(base + start, base + start + text.len()),
+                header: self.header,
+                first: start == 0,
+                last,
+                next: (base + if last { list.len() } else { self.at }) as u32,
+            });
+        }
+    }
+}
+
+/// The comma that ends the value at `at`, or the end of the list.
+fn value_end(list: &[u8], mut at: usize) -> usize {
+    while let Some(found) = memchr::memchr3(b',', b'"', b'<', &list[at..]) {
+        at += found;
+        let end = match list[at] {
+            b',' => return at,
+            b'"' => cursor::quoted_end(list, at),
+            _ => memchr::memchr(b'>', &list[at..]).map(|close| at + close + 1),
+        };
+        match end {
+            Some(end) => at = end,
+            None => break, // never closed: the rest is one value, and no parser will take it
+        }
+    }
+    list.len()
+}
+
+/// The addresses of From and To: a URI of any scheme, and a tag that is not empty where there is one.
+fn check_address(address: NameAddr) -> Result<(), Fault> {
+    Uri::parse(address.uri)?;
+    if address.params.text().is_empty() {
+        return Ok(());
+    }
+    match address.params.get(b"tag") {
+        Some(None | Some(b"")) => Err(Fault::Parameter),
+        _ => Ok(()),
+    }
+}
+
+/// The end of the line at `start`, and the start of the next one. A CR or LF without the other is a fault; of the two only the LF ends a line.
+#[inline(always)]
+fn line_end(bytes: &[u8], start: usize, index: &mut Index) -> Option<(usize, usize)> {
+    let mut at = start;
+    loop {
+        at += memchr::memchr2(b'\r', b'\n', &bytes[at..])?;
+        if bytes[at] == b'\n' {
+            index.blame(Fault::BareLf);
+            return Some((at, at + 1));
+        }
+        if bytes.get(at + 1) == Some(&b'\n') {
+            return Some((at, at + 2));
+        }
+        index.blame(Fault::BareCr);
+        at += 1;
+    }
+}
+
+/// Reads the start line. An error means that this is not SIP at all.
+fn start_line(bytes: &[u8], start: usize, end: usize, index: &mut Index) -> Result<(), Fault> {
+    let line = &bytes[start..end];
+    if line
+        .get(..4)
+        .is_some_and(|word| word.eq_ignore_ascii_case(b"SIP/"))
+    {
+        return status_line(line, start, index);
+    }
+    let space = cursor::skip(line, 0, TOKEN);
+    let uri_start = start + space + 1;
+    if let Some(head) = line.strip_suffix(b" SIP/2.0") {
+        let uri_end = start + head.len();
+        if space > 0 && line[space] == b' ' && uri_start < uri_end {
+            index.method = Method::parse(&line[..space]);
+            index.method_span = Span::new(start, start + space);
+            index.request_uri = Span::new(uri_start, uri_end);
+            // A space inside belongs to no URI; `check` would also see it, but it is the start line's fault.
+            if bytes[uri_start] == b' ' || bytes[uri_end - 1] == b' ' {
+                index.blame(Fault::StartLine);
+            }
+            return Ok(());
+        }
+    }
+    unusual_request_line(line, start, index)
+}
+
+/// `SIP-Version SP Status-Code SP Reason-Phrase`, the second space forgiven where no reason follows.
+fn status_line(line: &[u8], start: usize, index: &mut Index) -> Result<(), Fault> {
+    index.status = 999;
+    let version_end = memchr::memchr(b' ', line).unwrap_or(line.len());
+    if !line[..version_end].eq_ignore_ascii_case(b"SIP/2.0") {
+        if version(&line[..version_end]).is_none() {
+            return Err(Fault::NotSip);
+        }
+        index.blame(Fault::Version);
+    }
+    let rest = line.get(version_end + 1..).unwrap_or_default();
+    let code_end = memchr::memchr(b' ', rest).unwrap_or(rest.len());
+    match rest[..code_end] {
+        [a @ b'1'..=b'6', b @ b'0'..=b'9', c @ b'0'..=b'9'] => {
+            index.status =
+                u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0');
+        }
+        _ => index.blame(Fault::StatusCode),
+    }
+    let reason = start + (version_end + 1 + code_end + 1).min(line.len());
+    index.reason = Span::new(reason, start + line.len());
+    Ok(())
+}
+
+/// A request line that is not in the one usual form: as much of it as a response needs, and the fault.
+fn unusual_request_line(line: &[u8], start: usize, index: &mut Index) -> Result<(), Fault> {
+    let trimmed = cursor::trim_end(line);
+    let last = trimmed
+        .iter()
+        .rposition(|&b| cursor::is(b, SPACE))
+        .ok_or(Fault::NotSip)?;
+    let version_text = &trimmed[last + 1..];
+    let major_minor = version(version_text).ok_or(Fault::NotSip)?;
+    let method_end = cursor::skip(line, 0, TOKEN);
+    let method = &line[..method_end];
+    index.method = Method::parse(method);
+    index.method_span = Span::new(start, start + method_end);
+    let uri_start = cursor::skip(line, method_end, SPACE).min(last);
+    let uri = cursor::trim(&line[uri_start..last]);
+    let uri_start = uri_start + cursor::skip(&line[uri_start..last], 0, SPACE);
+    index.request_uri = Span::new(start + uri_start, start + uri_start + uri.len());
+    if major_minor != (2, 0) {
+        index.blame(Fault::Version);
+    } else if method.is_empty() || line.get(method_end) != Some(&b' ') {
+        index.blame(Fault::Method);
+    } else if uri.is_empty() {
+        index.blame(Fault::RequestUri);
+    } else if last != method_end + 1 + uri.len()
+        || line[last] != b' '
+        || trimmed.len() != line.len()
+    {
+        index.blame(Fault::StartLine);
+    }
+    // What is left is `sip/2.0` in lower case, which the grammar takes.
+    Ok(())
+}
+
+/// `"SIP" "/" 1*DIGIT "." 1*DIGIT`, in any case.
+fn version(text: &[u8]) -> Option<(u32, u32)> {
+    let (name, number) = text.split_at_checked(4)?;
+    if !name.eq_ignore_ascii_case(b"SIP/") {
+        return None;
+    }
+    let dot = memchr::memchr(b'.', number)?;
+    Some((
+        cursor::number_saturating(&number[..dot])?,
+        cursor::number_saturating(&number[dot + 1..])?,
+    ))
+}
+
+/// Indexes the header lines from `at` on; returns where the body starts.
+fn header_lines(bytes: &[u8], mut at: usize, index: &mut Index) -> usize {
+    loop {
+        match bytes.get(at..) {
+            Some([b'\r', b'\n', ..]) => {
+                index.headers_end = at as u32;
+                return at + 2;
+            }
+            Some([b'\n', ..]) => {
+                index.blame(Fault::BareLf);
+                index.headers_end = at as u32;
+                return at + 1;
+            }
+            _ => {}
+        }
+        let Some((first_end, mut next)) = line_end(bytes, at, index) else {
+            index.blame(Fault::Truncated);
+            index.headers_end = at as u32;
+            return bytes.len();
+        };
+        let mut end = first_end;
+        while matches!(bytes.get(next), Some(b' ' | b'\t')) {
+            let Some((folded_end, folded_next)) = line_end(bytes, next, index) else {
+                index.blame(Fault::Truncated);
+                index.headers_end = at as u32;
+                return bytes.len();
+            };
+            end = folded_end;
+            next = folded_next;
+        }
+        if index.lines.len() == MAX_HEADER_LINES {
+            index.blame(Fault::TooManyHeaders);
+            index.headers_end = at as u32;
+            return bytes.len();
+        }
+        match header_line(bytes, at, first_end, end, next) {
+            Some(line) => index.push(line),
+            None => index.blame(Fault::HeaderLine),
+        }
+        at = next;
+    }
+}
+
+/// Reads one header line: `at..first_end` is its first physical line, `end` the end of its last one, `next` what follows.
+#[inline(always)]
+fn header_line(bytes: &[u8], at: usize, first_end: usize, end: usize, next: usize) -> Option<Line> {
+    let colon = at + colon(&bytes[at..first_end])?;
+    let mut name_end = colon;
+    while name_end > at && matches!(bytes[name_end - 1], b' ' | b'\t') {
+        name_end -= 1;
+    }
+    let token = &bytes[at..name_end];
+    let name = Name::parse(token);
+    if name == Name::Other && !cursor::all(token, TOKEN) {
+        return None;
+    }
+    let value_start = cursor::skip(&bytes[..end], colon + 1, SPACE);
+    let value = cursor::trim_end(&bytes[value_start..end]);
+    Some(Line {
+        start: at as u32,
+        end: next as u32,
+        value_start: value_start as u32,
+        value_end: (value_start + value.len()) as u32,
+        name_len: u16::try_from(token.len()).ok()?,
+        next: NONE,
+        name,
+    })
+}
+
+/// The first colon. Nearly all names are shorter than sixteen bytes, so two words are searched before anything with a set-up cost.
+#[inline(always)]
+fn colon(line: &[u8]) -> Option<usize> {
+    if let Some((head, rest)) = line.split_first_chunk::<8>() {
+        if let Some(at) = colon_in_word(*head) {
+            return Some(at);
+        }
+        if let Some((head, rest)) = rest.split_first_chunk::<8>() {
+            if let Some(at) = colon_in_word(*head) {
+                return Some(8 + at);
+            }
+            return memchr::memchr(b':', rest).map(|at| 16 + at);
+        }
+        return rest.iter().position(|&b| b == b':').map(|at| 8 + at);
+    }
+    line.iter().position(|&b| b == b':')
+}
+
+#[inline(always)]
+fn colon_in_word(bytes: [u8; 8]) -> Option<usize> {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    // The lowest byte that is zero after this is the first colon; bits above it may be wrong, and are not looked at.
+    let zero = u64::from_le_bytes(bytes) ^ (LOW * b':' as u64);
+    let found = zero.wrapping_sub(LOW) & !zero & HIGH;
+    (found != 0).then(|| found.trailing_zeros() as usize / 8)
+}
+
+/// Finds the end of the body by Content-Length (§18.3, §20.14).
+fn body(bytes: &[u8], start: usize, index: &mut Index) {
+    let available = bytes.len() - start;
+    let place = index.first[Name::ContentLength as usize];
+    let length = match index.lines.get(usize::from(place)).copied() {
+        None => available,
+        Some(line) if line.next != NONE => {
+            index.blame(Fault::ContentLengthRepeated);
+            0
+        }
+        Some(line) => {
+            let text = &bytes[line.value_start as usize..line.value_end as usize];
+            match cursor::number_saturating(text).map(|length| length as usize) {
+                Some(length) if length <= available => length,
+                Some(_) => {
+                    index.blame(Fault::ContentLengthTooLong);
+                    available
+                }
+                None => {
+                    index.blame(Fault::ContentLength);
+                    0
+                }
+            }
+        }
+    };
+    index.body = Span::new(start, start + length);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip::{Host, Rewrite, fill_received, reply};
+
+    const INVITE: &[u8] = b"INVITE sip:bob@biloxi.example.com SIP/2.0\r\n\
+        Via: SIP/2.0/UDP 10.1.3.3:5060;branch=z9hG4bKnashds8;rport\r\n\
+        v: SIP/2.0/TCP a.example.com;branch=z9hG4bK1 , SIP/2.0/TLS [2001:db8::1]:5061;branch=z9hG4bK2\r\n\
+        Max-Forwards: 70\r\n\
+        To: Bob <sip:bob@biloxi.example.com>\r\n\
+        f: \"Alice, \\\"A\\\"\" <sip:alice@atlanta.example.com>;tag=1928301774\r\n\
+        Call-ID: a84b4c76e66710@pc33.atlanta.example.com\r\n\
+        CSeq: 314159 INVITE\r\n\
+        Route: <sip:p1.example.com;lr>,\r\n <sip:p2.example.com;lr> , <sip:p3.example.com;x=\",\">\r\n\
+        Subject:\r\n\
+        Supported:\r\n\
+        Content-Length: 4\r\n\
+        \r\n\
+        bodyjunk";
+
+    #[test]
+    fn a_request_is_indexed() {
+        let mut index = Index::default();
+        let message = Message::parse(INVITE, &mut index).unwrap();
+        assert_eq!(message.fault(), None);
+        assert_eq!(message.check(), Ok(()));
+        assert!(message.is_request());
+        assert_eq!(message.method(), Method::Invite);
+        assert_eq!(message.method_name(), b"INVITE");
+        assert_eq!(message.request_uri(), b"sip:bob@biloxi.example.com");
+        assert_eq!(&INVITE[message.request_uri_range()], message.request_uri());
+        assert_eq!(message.status(), 0);
+        assert_eq!(message.body(), b"body");
+        assert_eq!(message.end(), INVITE.len() - 4);
+        assert_eq!(
+            &INVITE[message.headers_end()..message.headers_end() + 2],
+            b"\r\n"
+        );
+        assert!(INVITE[message.headers_start()..].starts_with(b"Via:"));
+        assert_eq!(message.headers().count(), 11);
+        let via = message.top_via().unwrap();
+        assert_eq!(via.transport, b"UDP");
+        assert_eq!(via.host, Host::V4([10, 1, 3, 3].into()));
+        assert_eq!(via.port, Some(5060));
+        assert_eq!(via.branch(), Some(&b"z9hG4bKnashds8"[..]));
+        assert_eq!(via.rport(), Some(None));
+        assert_eq!(via.received(), None);
+        assert_eq!(&INVITE[via.rport_span().unwrap().range()], b"rport");
+        assert!(via.value.first && via.value.last);
+        assert_eq!(message.from().unwrap().tag(), Some(&b"1928301774"[..]));
+        assert_eq!(message.to().unwrap().tag(), None);
+        assert_eq!(
+            message.call_id(),
+            Ok(&b"a84b4c76e66710@pc33.atlanta.example.com"[..])
+        );
+        assert_eq!(
+            message.cseq(),
+            Ok(CSeq {
+                number: 314159,
+                method: b"INVITE"
+            })
+        );
+        assert_eq!(message.max_forwards(), Ok(Some(70)));
+        assert_eq!(message.number(Name::Expires), Ok(None));
+        assert_eq!(message.header(Name::Subject).unwrap().value, b"");
+        assert_eq!(message.values(Name::Supported).count(), 0);
+        assert!(message.header(Name::Contact).is_none());
+    }
+
+    #[test]
+    fn values_run_over_lines_and_know_where_they_stand() {
+        let mut index = Index::default();
+        let message = Message::parse(INVITE, &mut index).unwrap();
+        let routes: Vec<_> = message.values(Name::Route).collect();
+        assert_eq!(routes.len(), 3);
+        assert_eq!(routes[1].text, b"<sip:p2.example.com;lr>");
+        assert_eq!(routes[2].text, b"<sip:p3.example.com;x=\",\">");
+        assert_eq!((routes[0].first, routes[0].last), (true, false));
+        assert_eq!((routes[2].first, routes[2].last), (false, true));
+        let vias: Vec<_> = message
+            .values(Name::Via)
+            .map(|v| Via::parse(v).unwrap())
+            .collect();
+        assert_eq!(vias.len(), 3);
+        assert_eq!(vias[2].host, Host::V6("2001:db8::1".parse().unwrap()));
+        assert_eq!(vias[2].port, Some(5061));
+        for value in message.values(Name::Via).chain(message.values(Name::Route)) {
+            assert_eq!(&INVITE[value.span.range()], value.text);
+        }
+        assert_eq!(message.all(Name::Via).count(), 2);
+    }
+
+    #[test]
+    fn a_forwarded_request_differs_only_in_its_edits() {
+        let mut index = Index::default();
+        let message = Message::parse(INVITE, &mut index).unwrap();
+        let mut rewrite = Rewrite::default();
+        let via = message.top_via().unwrap();
+        fill_received(&via, "192.0.2.9:4444".parse().unwrap(), &mut rewrite);
+        let routes: Vec<_> = message.values(Name::Route).collect();
+        rewrite.remove_value(&routes[0]);
+        rewrite.insert(message.headers_start(), |out| {
+            out.extend_from_slice(b"Via: SIP/2.0/UDP us\r\n")
+        });
+        rewrite.replace(message.request_uri_range(), |out| {
+            out.extend_from_slice(b"sip:x@y")
+        });
+        let mut out = Vec::new();
+        rewrite.render(&INVITE[..message.end()], &mut out);
+        let text = String::from_utf8(INVITE[..message.end()].to_vec()).unwrap();
+        let expected = text
+            .replacen("sip:bob@biloxi.example.com", "sip:x@y", 1)
+            .replacen("Via: ", "Via: SIP/2.0/UDP us\r\nVia: ", 1)
+            .replacen(";rport\r\n", ";rport=4444;received=192.0.2.9\r\n", 1)
+            .replacen("<sip:p1.example.com;lr>,\r\n ", "", 1);
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_reply_carries_what_the_rfc_says() {
+        let mut index = Index::default();
+        let message = Message::parse(INVITE, &mut index).unwrap();
+        let mut out = Vec::new();
+        let reply = reply::Reply {
+            status: 404,
+            to_tag: b"xyz",
+            received: Some("192.0.2.9:4444".parse().unwrap()),
+            ..Default::default()
+        };
+        reply::write(
+            &message,
+            &reply,
+            |out| out.extend_from_slice(b"Server: s\r\n"),
+            &mut out,
+        );
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "SIP/2.0 404 Not Found\r\n\
+            Via: SIP/2.0/UDP 10.1.3.3:5060;branch=z9hG4bKnashds8;rport=4444;received=192.0.2.9\r\n\
+            Via: SIP/2.0/TCP a.example.com;branch=z9hG4bK1 , SIP/2.0/TLS [2001:db8::1]:5061;branch=z9hG4bK2\r\n\
+            From: \"Alice, \\\"A\\\"\" <sip:alice@atlanta.example.com>;tag=1928301774\r\n\
+            To: Bob <sip:bob@biloxi.example.com>;tag=xyz\r\n\
+            Call-ID: a84b4c76e66710@pc33.atlanta.example.com\r\n\
+            CSeq: 314159 INVITE\r\n\
+            Server: s\r\n\
+            Content-Length: 0\r\n\r\n"
+        );
+    }
+
+    /// A request with these header lines behind a good start line.
+    fn with(headers: &str) -> Vec<u8> {
+        format!("OPTIONS sip:a@b SIP/2.0\r\n{headers}\r\n").into_bytes()
+    }
+
+    const GOOD: &str = "Via: SIP/2.0/UDP h;branch=z9hG4bKa\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:b@c>\r\nCall-ID: x@y\r\nCSeq: 1 OPTIONS\r\n";
+
+    fn verdict(bytes: &[u8]) -> Result<(), Fault> {
+        Message::parse(bytes, &mut Index::default())?.check()
+    }
+
+    #[test]
+    fn each_fault_is_told_from_the_others() {
+        assert_eq!(verdict(&with(GOOD)), Ok(()));
+        let changed = |from: &str, to: &str| {
+            assert!(GOOD.contains(from));
+            verdict(&with(&GOOD.replacen(from, to, 1)))
+        };
+        let added = |line: &str| verdict(&with(&format!("{GOOD}{line}\r\n")));
+        for (found, fault) in [
+            (changed("Via:", "Vja:"), Fault::ViaMissing),
+            (changed("From:", "Frm:"), Fault::FromMissing),
+            (changed("To:", "Too:"), Fault::ToMissing),
+            (changed("Call-ID:", "CallID:"), Fault::CallIdMissing),
+            (changed("CSeq:", "Sequence:"), Fault::CSeqMissing),
+            (added("f: <sip:x@y>"), Fault::FromRepeated),
+            (added("t: <sip:x@y>"), Fault::ToRepeated),
+            (added("i: z"), Fault::CallIdRepeated),
+            (added("CSEQ: 1 OPTIONS"), Fault::CSeqRepeated),
+            (
+                added("Max-Forwards: 1\r\nMax-Forwards: 1"),
+                Fault::MaxForwardsRepeated,
+            ),
+            (
+                added("l: 0\r\nContent-Length: 0"),
+                Fault::ContentLengthRepeated,
+            ),
+            (added("l: 1"), Fault::ContentLengthTooLong),
+            (
+                added("l: 99999999999999999999"),
+                Fault::ContentLengthTooLong,
+            ),
+            (added("l: "), Fault::ContentLength),
+            (added("l: +0"), Fault::ContentLength),
+            (added("l: 0 0"), Fault::ContentLength),
+            (added("Max-Forwards: 256"), Fault::MaxForwards),
+            (added("Max-Forwards: "), Fault::MaxForwards),
+            (added("Max-Forwards: -1"), Fault::MaxForwards),
+            (changed("UDP h", "UDP"), Fault::Via),
+            (changed("<sip:a@b>", "<a@b>"), Fault::From),
+            (changed(";tag=1", ";tag="), Fault::From),
+            (changed(";tag=1", ";tag"), Fault::From),
+            (changed("<sip:b@c>", "<sip:b@c"), Fault::To),
+            (changed("<sip:b@c>", ""), Fault::To),
+            (changed("x@y", "x y"), Fault::CallId),
+            (changed("x@y", ""), Fault::CallId),
+            (changed("x@y", "\u{e4}"), Fault::CallId),
+            (changed("1 OPTIONS", "4294967296 OPTIONS"), Fault::CSeq),
+            (changed("1 OPTIONS", "OPTIONS"), Fault::CSeq),
+            (changed("1 OPTIONS", "1OPTIONS"), Fault::CSeq),
+            (changed("1 OPTIONS", "1 "), Fault::CSeq),
+            (changed("1 OPTIONS", "-1 OPTIONS"), Fault::CSeq),
+            (changed("1 OPTIONS", "1 OPTIONS x"), Fault::CSeq),
+            (changed("1 OPTIONS", "1 options"), Fault::CSeqMethod),
+            (added("no colon"), Fault::HeaderLine),
+            (added(": no name"), Fault::HeaderLine),
+            (added("two words: x"), Fault::HeaderLine),
+            (added("Subject: a\rb"), Fault::BareCr),
+            (added("Subject: a\nX: b"), Fault::BareLf),
+        ] {
+            assert_eq!(found, Err(fault));
+        }
+        for line in [
+            "Max-Forwards: 255",
+            "l: 0",
+            "l:\r\n 0",
+            "Max-Forwards: 000",
+            "X:",
+            "X:\r\n y",
+            "Max-Forwards:\t7\t",
+        ] {
+            assert_eq!(added(line), Ok(()), "{line}");
+        }
+        assert_eq!(changed("1 OPTIONS", "4294967295\r\n\tOPTIONS"), Ok(()));
+    }
+
+    #[test]
+    fn start_lines() {
+        let verdict = |line: &str| verdict(format!("{line}\r\n{GOOD}\r\n").as_bytes());
+        for line in [
+            "OPTIONS sip:a@b SIP/2.0",
+            "OPTIONS sip:a@b sip/2.0",
+            "OPTIONS sip:a@b SIP/02.00",
+            "\r\n\r\nOPTIONS tel:+1 SIP/2.0",
+        ] {
+            assert_eq!(verdict(line), Ok(()), "{line}");
+        }
+        for line in [
+            "SIP/2.0 200 OK",
+            "SIP/2.0 699 ",
+            "SIP/2.0 100",
+            "sip/2.0 200 a b c",
+        ] {
+            assert_eq!(verdict(line), Ok(()), "{line}");
+        }
+        for (line, fault) in [
+            ("", Fault::NotSip), // the empty line ends nothing here: it is skipped, and `Via:` becomes the start line
+            ("OPTIONS", Fault::NotSip),
+            ("OPTIONS sip:a@b", Fault::NotSip),
+            ("GET / HTTP/1.1", Fault::NotSip),
+            ("SIP/x 200 OK", Fault::NotSip),
+            ("SIPS/2.0 200 OK", Fault::NotSip),
+            ("OPTIONS sip:a@b SIP/2", Fault::NotSip),
+            ("OPTIONS sip:a@b SIP/2.1", Fault::Version),
+            ("OPTIONS sip:a@b SIP/3.0", Fault::Version),
+            ("SIP/3.0 200 OK", Fault::Version),
+            ("OPTIONS SIP/2.0", Fault::RequestUri),
+            ("OPTIONS  SIP/2.0", Fault::RequestUri),
+            (" OPTIONS sip:a@b SIP/2.0", Fault::Method),
+            ("OPT{ONS sip:a@b SIP/2.0", Fault::Method),
+            ("OPTIONS\tsip:a@b SIP/2.0", Fault::Method),
+            ("OPTIONS sip:a@b  SIP/2.0", Fault::StartLine),
+            ("OPTIONS sip:a@b\tSIP/2.0", Fault::StartLine),
+            ("OPTIONS sip:a b SIP/2.0", Fault::RequestUri),
+            ("SIP/2.0 0200 OK", Fault::StatusCode),
+            ("SIP/2.0 099 OK", Fault::StatusCode),
+            ("SIP/2.0 700 OK", Fault::StatusCode),
+            ("SIP/2.0 20 OK", Fault::StatusCode),
+            ("SIP/2.0  200 OK", Fault::StatusCode),
+            ("SIP/2.0", Fault::StatusCode),
+        ] {
+            assert_eq!(verdict(line), Err(fault), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_version_fault_leaves_the_rest_readable() {
+        let bytes = format!("NEW sip:a@b SIP/9.1\r\n{GOOD}\r\n");
+        let mut index = Index::default();
+        let message = Message::parse(bytes.as_bytes(), &mut index).unwrap();
+        assert_eq!(message.fault(), Some(Fault::Version));
+        assert_eq!(message.method_name(), b"NEW");
+        assert_eq!(message.request_uri(), b"sip:a@b");
+        assert!(message.top_via().is_ok());
+    }
+
+    #[test]
+    fn cut_anywhere_it_is_truncated_or_not_sip() {
+        let bytes = with(GOOD);
+        for end in 0..bytes.len() {
+            let found = verdict(&bytes[..end]);
+            assert!(
+                matches!(found, Err(Fault::Truncated | Fault::NotSip | Fault::BareCr)),
+                "{end}: {found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_broken_line_is_passed_over_and_the_others_stay_readable() {
+        let bytes = with(&format!("bad line\r\n{GOOD}: y\r\nSubject: s\n"));
+        let mut index = Index::default();
+        let message = Message::parse(&bytes, &mut index).unwrap();
+        assert_eq!(message.fault(), Some(Fault::HeaderLine));
+        assert_eq!(message.headers().count(), 6);
+        assert_eq!(message.header(Name::Subject).unwrap().value, b"s");
+        assert!(message.top_via().is_ok() && message.from().is_ok() && message.cseq().is_ok());
+    }
+
+    #[test]
+    fn header_lines_are_bounded() {
+        let bytes = with(&"X: y\r\n".repeat(MAX_HEADER_LINES));
+        assert_eq!(verdict(&bytes), Err(Fault::ViaMissing));
+        let bytes = with(&"X: y\r\n".repeat(MAX_HEADER_LINES + 1));
+        assert_eq!(verdict(&bytes), Err(Fault::TooManyHeaders));
+        let name = "x".repeat(70_000);
+        assert_eq!(
+            verdict(&with(&format!("{name}: y\r\n"))),
+            Err(Fault::HeaderLine)
+        );
+    }
+
+    #[test]
+    fn folds_join_lines_wherever_white_space_may_stand() {
+        let bytes = with(
+            "v: SIP/2.0/UDP h\r\n ;branch=a\r\n\t,\r\n SIP/2.0/UDP g\r\nSubject:\r\n  one\r\n\r\r\n\ttwo \r\nX:\r\n \r\n \r\nRoute:\r\n <sip:a>\r\n",
+        );
+        // The stray CR is a fault of its own; without it:
+        assert_eq!(verdict(&bytes), Err(Fault::BareCr));
+        let bytes: Vec<u8> = String::from_utf8(bytes)
+            .unwrap()
+            .replace("\r\r", "")
+            .into_bytes();
+        let bytes: Vec<u8> = String::from_utf8(bytes)
+            .unwrap()
+            .replace("\r\n\n\ttwo", "\r\n\ttwo")
+            .into_bytes();
+        let mut index = Index::default();
+        let message = Message::parse(&bytes, &mut index).unwrap();
+        assert_eq!(message.fault(), None);
+        assert_eq!(
+            message.header(Name::Subject).unwrap().value,
+            b"one\r\n\ttwo"
+        );
+        let vias: Vec<_> = message
+            .values(Name::Via)
+            .map(|value| Via::parse(value).unwrap())
+            .collect();
+        assert_eq!(vias.len(), 2);
+        assert_eq!(vias[0].branch(), Some(&b"a"[..]));
+        assert_eq!(vias[1].host_text, b"g");
+        assert_eq!(
+            message
+                .headers()
+                .find(|h| h.raw_name == b"X")
+                .unwrap()
+                .value,
+            b""
+        );
+        assert_eq!(message.header(Name::Route).unwrap().value, b"<sip:a>");
+    }
+
+    #[test]
+    fn commas_separate_values_only_outside_of_quotes_and_angles() {
+        for (list, expected) in [
+            ("<sip:a>,<sip:b>", &["<sip:a>", "<sip:b>"][..]),
+            (
+                "\"a, \\\", b\" <sip:a,b;x=\"> , c",
+                &["\"a, \\\", b\" <sip:a,b;x=\">", "c"],
+            ),
+            ("a;x=\"1,2\",b", &["a;x=\"1,2\"", "b"]),
+            ("*", &["*"]),
+            (",", &["", ""]),
+            ("a,,b", &["a", "", "b"]),
+            ("a,", &["a", ""]),
+            ("a \r\n , \r\n b", &["a", "b"]),
+            ("\"open, b", &["\"open, b"]),
+            ("<open, b", &["<open, b"]),
+            ("a, \"x\\", &["a", "\"x\\"]),
+            ("", &[]),
+        ] {
+            let bytes = with(&format!("Contact: {list}\r\nm: last\r\n"));
+            let mut index = Index::default();
+            let message = Message::parse(&bytes, &mut index).unwrap();
+            let mut values: Vec<_> = message.values(Name::Contact).collect();
+            let last = values.pop().unwrap();
+            assert!(last.text == b"last" && last.first && last.last);
+            let texts: Vec<_> = values
+                .iter()
+                .map(|v| std::str::from_utf8(v.text).unwrap())
+                .collect();
+            assert_eq!(texts, expected, "{list}");
+            assert!(values.first().is_none_or(|v| v.first) && values.last().is_none_or(|v| v.last));
+            assert!(values.iter().all(|v| &bytes[v.span.range()] == v.text));
+        }
+    }
+
+    #[test]
+    fn numbers() {
+        for (value, expected) in [
+            ("3600", Ok(Some(3600))),
+            ("4294967295", Ok(Some(u32::MAX))),
+            ("4294967296", Ok(Some(u32::MAX))),
+            ("1e3", Err(Fault::Number)),
+            ("-1", Err(Fault::Number)),
+            ("", Err(Fault::Number)),
+        ] {
+            let bytes = with(&format!("Expires: {value}\r\n"));
+            let mut index = Index::default();
+            assert_eq!(
+                Message::parse(&bytes, &mut index)
+                    .unwrap()
+                    .number(Name::Expires),
+                expected
+            );
+        }
+        let bytes = with("Retry-After: 120 (busy);duration=60\r\n");
+        let mut index = Index::default();
+        assert_eq!(
+            Message::parse(&bytes, &mut index)
+                .unwrap()
+                .number(Name::RetryAfter),
+            Ok(Some(120))
+        );
+    }
+
+    #[test]
+    fn an_index_serves_one_message_after_the_other() {
+        let mut index = Index::default();
+        Message::parse(INVITE, &mut index).unwrap();
+        let bad = with("Contact: x\r\nCSeq: 1 X\r\nbad\r\n");
+        assert_eq!(
+            Message::parse(&bad, &mut index).unwrap().fault(),
+            Some(Fault::HeaderLine)
+        );
+        let message = Message::parse(
+            b"SIP/2.0 183 Session Progress\r\nTo: <sip:a>\r\n\r\n",
+            &mut index,
+        )
+        .unwrap();
+        assert_eq!(message.fault(), None);
+        assert_eq!(message.status(), 183);
+        assert_eq!(message.method(), Method::Other);
+        assert_eq!(
+            (message.method_name(), message.request_uri()),
+            (&b""[..], &b""[..])
+        );
+        assert_eq!(message.reason_phrase(), b"Session Progress");
+        assert_eq!(message.headers().count(), 1);
+        assert!(message.header(Name::Contact).is_none() && message.header(Name::CSeq).is_none());
+        assert!(Message::parse(b"nonsense", &mut index).is_err());
+    }
+
+    #[test]
+    fn the_method_of_a_response_is_that_of_its_cseq() {
+        let bytes = format!("SIP/2.0 200 OK\r\n{GOOD}\r\n");
+        let mut index = Index::default();
+        let message = Message::parse(bytes.as_bytes(), &mut index).unwrap();
+        assert_eq!(message.method(), Method::Options);
+        assert_eq!(message.method_name(), b"OPTIONS");
+        assert!(!message.is_request());
+    }
+}

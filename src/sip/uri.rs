@@ -1,0 +1,883 @@
+//! SIP, SIPS and tel URIs: syntax (RFC 3261 §19.1.1, RFC 3966), comparison (§19.1.4) and the address-of-record (§10.3 step 5).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::cursor::{self, HOST, URI, URI_PARAM};
+use super::error::Fault;
+use super::params::Params;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scheme {
+    Sip,
+    Sips,
+    Tel,
+    /// Any other; only the text of the URI is known.
+    Other,
+}
+
+/// A host as a Via or a URI names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Host<'a> {
+    Name(&'a [u8]),
+    V4(Ipv4Addr),
+    V6(Ipv6Addr),
+}
+
+impl<'a> Host<'a> {
+    /// The address, when the host is one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Host::Name(_) => None,
+            Host::V4(ip) => Some(IpAddr::V4(*ip)),
+            Host::V6(ip) => Some(IpAddr::V6(*ip)),
+        }
+    }
+
+    /// Reads the host at the start of `text`: the host and the offset behind it.
+    #[inline]
+    fn parse_prefix(text: &'a [u8]) -> Result<(Host<'a>, usize), Fault> {
+        match text.first() {
+            Some(b'[') => {
+                let close = memchr::memchr(b']', text).ok_or(Fault::Host)?;
+                let ip = parse_v6(&text[1..close]).ok_or(Fault::Host)?;
+                return Ok((Host::V6(ip), close + 1));
+            }
+            Some(b'0'..=b'9') => {
+                if let Some((ip, end)) = v4_prefix(text) {
+                    return Ok((Host::V4(ip), end));
+                }
+            }
+            _ => {}
+        }
+        let end = cursor::skip(text, 0, HOST);
+        let name = &text[..end];
+        // A top label begins with a letter: what has no letter at all is no name, and was no IPv4 address.
+        match name.first() {
+            Some(b'0'..=b'9') if !name.iter().any(u8::is_ascii_alphabetic) => Err(Fault::Host),
+            Some(b'.' | b'-') | None => Err(Fault::Host),
+            Some(_) => Ok((Host::Name(name), end)),
+        }
+    }
+}
+
+/// `host [ COLON port ]`: the hostport of a URI, the sent-by of a Via.
+pub(super) struct HostPort<'a> {
+    pub(super) host: Host<'a>,
+    /// The host as written.
+    pub(super) text: &'a [u8],
+    pub(super) port: Option<u16>,
+}
+
+impl<'a> HostPort<'a> {
+    /// Reads it at the start of `text`, and the offset behind it. `slack` is the class of bytes that may stand around the colon.
+    #[inline]
+    pub(super) fn parse_prefix(text: &'a [u8], slack: u8) -> Result<(HostPort<'a>, usize), Fault> {
+        let (host, end) = Host::parse_prefix(text)?;
+        let name = &text[..end];
+        let mut at = end;
+        if slack != 0 {
+            at = cursor::skip(text, at, slack);
+        }
+        if text.get(at) != Some(&b':') {
+            let port = None;
+            return Ok((
+                HostPort {
+                    host,
+                    text: name,
+                    port,
+                },
+                end,
+            ));
+        }
+        at += 1;
+        if slack != 0 {
+            at = cursor::skip(text, at, slack);
+        }
+        let mut port: u32 = 0;
+        for &b in &text[at..] {
+            let digit = b.wrapping_sub(b'0');
+            if digit > 9 {
+                break;
+            }
+            port = port.saturating_mul(10).saturating_add(u32::from(digit));
+            at += 1;
+        }
+        // Port 0 is no port that one could send to; it is also what no digits at all come to.
+        match u16::try_from(port) {
+            Ok(port) if port > 0 => {
+                let port = Some(port);
+                Ok((
+                    HostPort {
+                        host,
+                        text: name,
+                        port,
+                    },
+                    at,
+                ))
+            }
+            _ => Err(Fault::Port),
+        }
+    }
+}
+
+/// Four decimal numbers up to 255 with dots between, where no further byte of a host name follows, and the offset behind them. Leading
+/// zeros are taken as decimal: `1*3DIGIT` allows them.
+#[inline]
+fn v4_prefix(text: &[u8]) -> Option<(Ipv4Addr, usize)> {
+    let mut address: u32 = 0;
+    let mut dots = 0;
+    let mut value: u32 = 0;
+    let mut digits = 0;
+    let mut end = text.len();
+    for (at, &b) in text.iter().enumerate() {
+        let digit = b.wrapping_sub(b'0');
+        if digit <= 9 {
+            value = value * 10 + u32::from(digit);
+            digits += 1;
+            if digits > 3 || value > 255 {
+                return None;
+            }
+        } else if b == b'.' {
+            if digits == 0 || dots == 3 {
+                return None;
+            }
+            address = address << 8 | value;
+            dots += 1;
+            value = 0;
+            digits = 0;
+        } else if cursor::is(b, HOST) {
+            return None;
+        } else {
+            end = at;
+            break;
+        }
+    }
+    (dots == 3 && digits > 0).then(|| (Ipv4Addr::from_bits(address << 8 | value), end))
+}
+
+fn parse_v4(text: &[u8]) -> Option<Ipv4Addr> {
+    let (ip, end) = v4_prefix(text)?;
+    (end == text.len()).then_some(ip)
+}
+
+/// An IPv6 address without brackets. `:::` before a dotted quad, which RFC 3261's grammar lets through by mistake, is read as `::`
+/// (RFC 5118 §4.10).
+pub(super) fn parse_v6(text: &[u8]) -> Option<Ipv6Addr> {
+    let text = std::str::from_utf8(text).ok()?;
+    if let Ok(ip) = text.parse() {
+        return Some(ip);
+    }
+    let (head, quad) = text.split_once(":::")?;
+    if !quad.contains('.') || text.len() > 64 {
+        return None;
+    }
+    let mut mended = [0u8; 64];
+    let len = head.len() + 2 + quad.len();
+    mended[..head.len()].copy_from_slice(head.as_bytes());
+    mended[head.len()..head.len() + 2].copy_from_slice(b"::");
+    mended[head.len() + 2..len].copy_from_slice(quad.as_bytes());
+    std::str::from_utf8(&mended[..len]).ok()?.parse().ok()
+}
+
+/// An IP address with or without brackets, as `received` and `maddr` carry it (RFC 5118 §4.5).
+pub(super) fn parse_ip(text: &[u8]) -> Option<IpAddr> {
+    match text {
+        [b'[', inner @ .., b']'] => parse_v6(inner).map(IpAddr::V6),
+        _ => match parse_v4(text) {
+            Some(ip) => Some(IpAddr::V4(ip)),
+            None => parse_v6(text).map(IpAddr::V6),
+        },
+    }
+}
+
+/// A URI, read where it lies.
+#[derive(Clone, Copy, Debug)]
+pub struct Uri<'a> {
+    pub scheme: Scheme,
+    /// The user part as written, without the password; of a tel URI the number.
+    pub user: Option<&'a [u8]>,
+    pub password: Option<&'a [u8]>,
+    /// An empty name for a tel URI or an unknown scheme.
+    pub host: Host<'a>,
+    pub host_text: &'a [u8],
+    pub port: Option<u16>,
+    pub params: Params<'a>,
+    /// What follows the `?`.
+    pub headers: Option<&'a [u8]>,
+    pub text: &'a [u8],
+}
+
+/// More parameters or headers than this and two URIs are equal only as text: comparing all with all must not cost a peer's choice.
+const MAX_COMPARED: usize = 32;
+
+impl<'a> Uri<'a> {
+    /// Reads a URI that is the whole of `text`.
+    pub fn parse(text: &'a [u8]) -> Result<Uri<'a>, Fault> {
+        let (scheme, rest) = match text {
+            [s, i, p, b':', rest @ ..] if is_sip(*s, *i, *p) => (Scheme::Sip, rest),
+            [s, i, p, b's' | b'S', b':', rest @ ..] if is_sip(*s, *i, *p) => (Scheme::Sips, rest),
+            [b't' | b'T', b'e' | b'E', b'l' | b'L', b':', rest @ ..] => {
+                return Uri::parse_tel(text, rest);
+            }
+            _ => return Uri::parse_other(text),
+        };
+        // Unescaped, an `@` stands nowhere but behind the user part: what follows is not checked for a second one here, since it is not
+        // a URI byte.
+        let (user, password, tail) = match memchr::memchr(b'@', rest) {
+            Some(at) => {
+                let userinfo = &rest[..at];
+                if cursor::skip_uri(userinfo, 0, URI) != Some(at) {
+                    return Err(Fault::Uri);
+                }
+                let (user, password) = match memchr::memchr(b':', userinfo) {
+                    Some(colon) => (&userinfo[..colon], Some(&userinfo[colon + 1..])),
+                    None => (userinfo, None),
+                };
+                if user.is_empty() {
+                    return Err(Fault::Uri);
+                }
+                (Some(user), password, &rest[at + 1..])
+            }
+            None => (None, None, rest),
+        };
+        let (sent_by, end) = HostPort::parse_prefix(tail, 0)?;
+        let mut params = Params::default();
+        let mut headers = None;
+        let mut rest = &tail[end..];
+        if let Some(b';') = rest.first() {
+            let length = uri_params(rest)?;
+            params = Params::new(&rest[..length]);
+            rest = &rest[length..];
+        }
+        if let Some((mark, fields)) = rest.split_first() {
+            if *mark != b'?' || cursor::skip_uri(fields, 0, URI) != Some(fields.len()) {
+                return Err(Fault::Uri);
+            }
+            headers = Some(fields);
+        }
+        Ok(Uri {
+            scheme,
+            user,
+            password,
+            host: sent_by.host,
+            host_text: sent_by.text,
+            port: sent_by.port,
+            params,
+            headers,
+            text,
+        })
+    }
+
+    /// `telephone-subscriber` of RFC 3966 behind `tel:`.
+    fn parse_tel(text: &'a [u8], rest: &'a [u8]) -> Result<Uri<'a>, Fault> {
+        let end = memchr::memchr(b';', rest).unwrap_or(rest.len());
+        let number = &rest[..end];
+        let (digits, global) = match number {
+            [b'+', digits @ ..] => (digits, true),
+            digits => (digits, false),
+        };
+        let fits = |&b: &u8| match b {
+            b'0'..=b'9' | b'-' | b'.' | b'(' | b')' => true,
+            b'*' | b'#' | b'a'..=b'f' | b'A'..=b'F' => !global,
+            _ => false,
+        };
+        if digits.is_empty() || !digits.iter().all(fits) {
+            return Err(Fault::Uri);
+        }
+        if !digits
+            .iter()
+            .any(|b| !matches!(b, b'-' | b'.' | b'(' | b')'))
+        {
+            return Err(Fault::Uri);
+        }
+        let params = &rest[end..];
+        if uri_params(params)? != params.len() {
+            return Err(Fault::Uri);
+        }
+        Ok(Uri {
+            scheme: Scheme::Tel,
+            user: Some(number),
+            params: Params::new(params),
+            ..Uri::opaque(text)
+        })
+    }
+
+    /// Any other `absoluteURI`: a scheme, a colon, and no white space.
+    fn parse_other(text: &'a [u8]) -> Result<Uri<'a>, Fault> {
+        let colon = memchr::memchr(b':', text).ok_or(Fault::Uri)?;
+        let (scheme, rest) = (&text[..colon], &text[colon + 1..]);
+        let named = scheme.first().is_some_and(u8::is_ascii_alphabetic)
+            && scheme
+                .iter()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
+        let fits = |&b: &u8| b.is_ascii_graphic() && !matches!(b, b'<' | b'>' | b'"');
+        if !named || rest.is_empty() || !rest.iter().all(fits) {
+            return Err(Fault::Uri);
+        }
+        Ok(Uri::opaque(text))
+    }
+
+    fn opaque(text: &'a [u8]) -> Uri<'a> {
+        Uri {
+            scheme: Scheme::Other,
+            user: None,
+            password: None,
+            host: Host::Name(b""),
+            host_text: b"",
+            port: None,
+            params: Params::default(),
+            headers: None,
+            text,
+        }
+    }
+
+    /// The parameter `name`, in any case; Some(None) when it has no value.
+    pub fn param(&self, name: &[u8]) -> Option<Option<&'a [u8]>> {
+        self.params.get(name)
+    }
+
+    pub fn transport(&self) -> Option<&'a [u8]> {
+        self.param(b"transport").flatten()
+    }
+
+    pub fn maddr(&self) -> Option<&'a [u8]> {
+        self.param(b"maddr").flatten()
+    }
+
+    /// Whether the URI has `lr`: the element that it names is a loose router.
+    pub fn is_loose(&self) -> bool {
+        self.param(b"lr").is_some()
+    }
+
+    /// Comparison of §19.1.4: reflexive and symmetric, and, as the RFC notes, not transitive.
+    pub fn equals(&self, other: &Uri) -> bool {
+        if self.text == other.text {
+            return true;
+        }
+        if self.scheme != other.scheme {
+            return false;
+        }
+        match self.scheme {
+            Scheme::Sip | Scheme::Sips => self.equals_sip(other),
+            Scheme::Tel => self.equals_tel(other),
+            Scheme::Other => {
+                // Of an unknown scheme only the scheme's own case is known not to matter.
+                let colon = |text: &[u8]| memchr::memchr(b':', text).unwrap_or(text.len());
+                let (a, b) = (
+                    self.text.split_at(colon(self.text)),
+                    other.text.split_at(colon(other.text)),
+                );
+                a.0.eq_ignore_ascii_case(b.0) && a.1 == b.1
+            }
+        }
+    }
+
+    fn equals_sip(&self, other: &Uri) -> bool {
+        let same_host = match (self.host, other.host) {
+            (Host::Name(a), Host::Name(b)) => a.eq_ignore_ascii_case(b),
+            (a, b) => a == b,
+        };
+        same_host
+            && self.port == other.port
+            && same_optional(self.user, other.user, same_exactly)
+            && same_optional(self.password, other.password, same_exactly)
+            && self.params.into_iter().nth(MAX_COMPARED).is_none()
+            && other.params.into_iter().nth(MAX_COMPARED).is_none()
+            && params_fit(self, other)
+            && params_fit(other, self)
+            && same_headers(self.headers, other.headers)
+    }
+
+    /// RFC 3966 §4 and §5: visual separators do not count, parameters do in any order.
+    fn equals_tel(&self, other: &Uri) -> bool {
+        fn digits(user: Option<&[u8]>) -> impl Iterator<Item = u8> {
+            let bytes = user.unwrap_or_default().iter();
+            bytes
+                .filter(|b| !matches!(b, b'-' | b'.' | b'(' | b')'))
+                .map(u8::to_ascii_lowercase)
+        }
+        fn covers(a: &Uri, b: &Uri) -> bool {
+            a.params.into_iter().all(|(name, value)| {
+                lookup(b.params, name).is_some_and(|found| same_optional(value, found, same_folded))
+            })
+        }
+        digits(self.user).eq(digits(other.user))
+            && self.params.into_iter().nth(MAX_COMPARED).is_none()
+            && other.params.into_iter().nth(MAX_COMPARED).is_none()
+            && covers(self, other)
+            && covers(other, self)
+    }
+
+    /// Appends the canonical key of §10.3 step 5: `user@host` with no scheme, port, password or parameters, escapes of the user undone
+    /// where the character may stand unescaped, the host in lower case. Of a tel URI: the number without visual separators.
+    pub fn write_address_of_record(&self, out: &mut Vec<u8>) {
+        match self.scheme {
+            Scheme::Other => return out.extend_from_slice(self.text),
+            Scheme::Tel => {
+                let number = self.user.unwrap_or_default();
+                let kept = number
+                    .iter()
+                    .filter(|b| !matches!(b, b'-' | b'.' | b'(' | b')'));
+                return out.extend(kept.map(u8::to_ascii_lowercase));
+            }
+            Scheme::Sip | Scheme::Sips => {}
+        }
+        if let Some(user) = self.user {
+            let mut rest = user;
+            while let Some(percent) = memchr::memchr(b'%', rest) {
+                out.extend_from_slice(&rest[..percent]);
+                match cursor::unescape(rest, percent) {
+                    Some(byte) if stands_in_user(byte) => out.push(byte),
+                    Some(byte) => {
+                        const HEX: &[u8; 16] = b"0123456789ABCDEF";
+                        let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
+                        out.extend_from_slice(&[b'%', HEX[high], HEX[low]]);
+                    }
+                    None => out.extend_from_slice(&rest[percent..percent + 1]),
+                }
+                let skip = if cursor::unescape(rest, percent).is_some() {
+                    3
+                } else {
+                    1
+                };
+                rest = &rest[percent + skip..];
+            }
+            out.extend_from_slice(rest);
+            out.push(b'@');
+        }
+        match self.host {
+            Host::Name(name) => out.extend(name.iter().map(u8::to_ascii_lowercase)),
+            Host::V4(ip) => cursor::write_ip(IpAddr::V4(ip), out),
+            Host::V6(ip) => {
+                out.push(b'[');
+                // As an IPv6 address even where it maps an IPv4 one: the brackets say so.
+                use std::io::Write;
+                drop(write!(out, "{ip}"));
+                out.push(b']');
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn is_sip(s: u8, i: u8, p: u8) -> bool {
+    s | 0x20 == b's' && i | 0x20 == b'i' && p | 0x20 == b'p'
+}
+
+/// `unreserved` and `user-unreserved` of RFC 3261 §25.1.
+fn stands_in_user(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/".contains(&byte)
+}
+
+/// The length of the `uri-parameters` that open `text`: each a name, and a value behind a `=`.
+#[inline]
+fn uri_params(text: &[u8]) -> Result<usize, Fault> {
+    let mut at = 0;
+    while text.get(at) == Some(&b';') {
+        let name = at + 1;
+        at = cursor::skip_uri(text, name, URI_PARAM).ok_or(Fault::Uri)?;
+        if at == name {
+            return Err(Fault::Parameter);
+        }
+        // More than one equals sign is not in the grammar, but Base64 ends in them.
+        while text.get(at) == Some(&b'=') {
+            at = cursor::skip_uri(text, at + 1, URI_PARAM).ok_or(Fault::Uri)?;
+        }
+    }
+    Ok(at)
+}
+
+/// The bytes of a URI component as they compare: an escape of a character outside of the reserved set is that character, one inside
+/// of it is something else than the character.
+fn characters(text: &[u8]) -> impl Iterator<Item = u16> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let byte = *text.get(at)?;
+        let escaped = if byte == b'%' {
+            cursor::unescape(text, at)
+        } else {
+            None
+        };
+        at += if escaped.is_some() { 3 } else { 1 };
+        Some(match escaped {
+            Some(byte) if b";/?:@&=+$,".contains(&byte) => 0x100 | u16::from(byte),
+            Some(byte) => u16::from(byte),
+            None => u16::from(byte),
+        })
+    })
+}
+
+fn same_exactly(a: &[u8], b: &[u8]) -> bool {
+    characters(a).eq(characters(b))
+}
+
+fn same_folded(a: &[u8], b: &[u8]) -> bool {
+    let fold = |c: u16| {
+        if c < 0x80 {
+            u16::from((c as u8).to_ascii_lowercase())
+        } else {
+            c
+        }
+    };
+    characters(a).map(fold).eq(characters(b).map(fold))
+}
+
+fn same_optional(a: Option<&[u8]>, b: Option<&[u8]>, same: fn(&[u8], &[u8]) -> bool) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => same(a, b),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+/// The first parameter whose name compares equal.
+fn lookup<'a>(params: Params<'a>, name: &[u8]) -> Option<Option<&'a [u8]>> {
+    params
+        .into_iter()
+        .find(|(n, _)| same_folded(n, name))
+        .map(|(_, value)| value)
+}
+
+/// Whether each parameter of `a` matches that of `b`, and those that may not stand in `a` alone do not.
+fn params_fit(a: &Uri, b: &Uri) -> bool {
+    a.params
+        .into_iter()
+        .all(|(name, value)| match lookup(b.params, name) {
+            Some(found) => same_optional(value, found, same_folded),
+            None => ![&b"user"[..], b"ttl", b"method", b"maddr", b"transport"]
+                .iter()
+                .any(|special| same_folded(special, name)),
+        })
+}
+
+/// Header components are never ignored and come in any order.
+fn same_headers(a: Option<&[u8]>, b: Option<&[u8]>) -> bool {
+    fn fields(headers: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
+        headers.split(|&b| b == b'&').map(|field| {
+            let equals = memchr::memchr(b'=', field).unwrap_or(field.len());
+            (
+                &field[..equals],
+                field.get(equals + 1..).unwrap_or_default(),
+            )
+        })
+    }
+    fn count<'x>(
+        within: impl Iterator<Item = (&'x [u8], &'x [u8])>,
+        (name, value): (&[u8], &[u8]),
+    ) -> usize {
+        within
+            .filter(|(n, v)| same_folded(n, name) && same_folded(v, value))
+            .count()
+    }
+    match (a, b) {
+        (None, None) => true,
+        (Some(a), Some(b)) => {
+            let (a, b) = (fields(a), fields(b));
+            a.clone().nth(MAX_COMPARED).is_none()
+                && b.clone().nth(MAX_COMPARED).is_none()
+                && a.clone().count() == b.clone().count()
+                && a.clone()
+                    .all(|field| count(a.clone(), field) == count(b.clone(), field))
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn uri(text: &str) -> Uri<'_> {
+        Uri::parse(text.as_bytes()).unwrap_or_else(|fault| panic!("{text}: {fault:?}"))
+    }
+
+    #[test]
+    fn parts_of_a_uri() {
+        let u = uri("sips:alice:secret@[2001:db8::1]:5061;transport=tls;lr?Subject=a&To=b");
+        assert_eq!(u.scheme, Scheme::Sips);
+        assert_eq!(u.user, Some(&b"alice"[..]));
+        assert_eq!(u.password, Some(&b"secret"[..]));
+        assert_eq!(u.host, Host::V6("2001:db8::1".parse().unwrap()));
+        assert_eq!(u.host_text, b"[2001:db8::1]");
+        assert_eq!(u.port, Some(5061));
+        assert_eq!(u.transport(), Some(&b"tls"[..]));
+        assert!(u.is_loose());
+        assert_eq!(u.headers, Some(&b"Subject=a&To=b"[..]));
+        let u = uri("SIP:biloxi.com");
+        assert_eq!((u.scheme, u.user, u.port), (Scheme::Sip, None, None));
+        assert_eq!(u.host.ip(), None);
+        let u = uri("sip:+1(2)3;phone-context=x@192.0.2.4;maddr=239.255.255.1;user=phone");
+        assert_eq!(u.user, Some(&b"+1(2)3;phone-context=x"[..]));
+        assert_eq!(u.host, Host::V4([192, 0, 2, 4].into()));
+        assert_eq!(u.maddr(), Some(&b"239.255.255.1"[..]));
+        assert_eq!(u.param(b"USER"), Some(Some(&b"phone"[..])));
+        assert_eq!(uri("sip:a@b?c=d").headers, Some(&b"c=d"[..]));
+        assert_eq!(uri("sip:*72#@b.example").user, Some(&b"*72#"[..]));
+        assert_eq!(uri("sip:a@b;x=YQ==;y").param(b"y"), Some(None));
+        assert_eq!(uri("sip:a:@b").password, Some(&b""[..]));
+    }
+
+    #[test]
+    fn tel_and_unknown_schemes() {
+        let u = uri("tel:+1-201-555-0123;ext=5");
+        assert_eq!(u.scheme, Scheme::Tel);
+        assert_eq!(u.user, Some(&b"+1-201-555-0123"[..]));
+        assert_eq!(u.param(b"ext"), Some(Some(&b"5"[..])));
+        assert_eq!(
+            uri("TEL:7042;phone-context=example.com").scheme,
+            Scheme::Tel
+        );
+        assert_eq!(uri("tel:*69#;phone-context=x").user, Some(&b"*69#"[..]));
+        for other in [
+            "urn:service:sos",
+            "http://www.example.com",
+            "soap.beep://192.0.2.103:3002",
+            "mailto:a@b",
+        ] {
+            assert_eq!(uri(other).scheme, Scheme::Other);
+            assert_eq!(uri(other).text, other.as_bytes());
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_uri() {
+        for bad in [
+            "",
+            "sip",
+            "sip:",
+            "sips:",
+            "sip:@b",
+            "sip:a@",
+            "sip: a@b",
+            "sip:a@b c",
+            "sip:a@b@c",
+            "<sip:a@b>",
+            "alan@jasomi.com",
+            "sip:a@b:",
+            "sip:a@b:0",
+            "sip:a@b:65536",
+            "sip:a@b:99999999999",
+            "sip:a@b:50x",
+            "sip:a%4@b",
+            "sip:a%zz@b",
+            "sip:a@b;",
+            "sip:a@b;;lr",
+            "sip:a@b;=x",
+            "sip:a@b;x=%",
+            "sip:a@[::1",
+            "sip:a@[::g]",
+            "sip:a@::1",
+            "sip:2001:db8::10",
+            "sip:a@1.2.3",
+            "sip:a@1.2.3.4.5",
+            "sip:a@1.2.3.256",
+            "sip:a@12345",
+            "sip:a@.b",
+            "sip:a@-b",
+            "sip:a@[2001:db8:::1]",
+            "sip:a@b?x y",
+            "sip:a\"@b",
+            "sip:\u{fc}@b",
+            "sip:a@b\r\n",
+            "sip:a@b?%",
+            "tel:",
+            "tel:+",
+            "tel:--",
+            "tel:+1x",
+            "tel:12 3",
+            "1ab:x",
+            "a b:c",
+            "x:",
+            ":x",
+            "sip:a@b?x<y",
+            "sip:a@exa%6Dple.com",
+        ] {
+            assert!(Uri::parse(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn equal_by_19_1_4() {
+        for (a, b) in [
+            // The RFC's own.
+            (
+                "sip:%61lice@atlanta.com;transport=TCP",
+                "sip:alice@AtLanTa.CoM;Transport=tcp",
+            ),
+            ("sip:carol@chicago.com", "sip:carol@chicago.com;newparam=5"),
+            ("sip:carol@chicago.com", "sip:carol@chicago.com;security=on"),
+            (
+                "sip:carol@chicago.com;newparam=5",
+                "sip:carol@chicago.com;security=on",
+            ),
+            (
+                "sip:biloxi.com;transport=tcp;method=REGISTER?to=sip:bob%40biloxi.com",
+                "sip:biloxi.com;method=REGISTER;transport=tcp?to=sip:bob%40biloxi.com",
+            ),
+            (
+                "sip:alice@atlanta.com?subject=project%20x&priority=urgent",
+                "sip:alice@atlanta.com?priority=urgent&subject=project%20x",
+            ),
+            (
+                "sip:carol@chicago.com",
+                "sip:carol@chicago.com;security=off",
+            ),
+            // Others.
+            ("sip:a@[2001:db8::1]", "SIP:a@[2001:DB8:0::1]"),
+            ("sip:a@192.0.2.4", "sip:a@192.0.2.004"),
+            ("sip:a@b;l%72", "sip:a@b;lr"),
+            ("sip:a@b;x=%41", "sip:a@b;x=a"),
+            ("sip:a@b?Subject=x", "sip:a@b?subject=%78"),
+            ("sip:a@b;x=1;x=2", "sip:a@b;x=1;x=2"),
+            ("tel:+1-201-555-0123", "tel:+1(201)5550123"),
+            (
+                "tel:7042;phone-context=Example.com;a=b",
+                "tel:7042;A=b;phone-context=example.com",
+            ),
+            ("HTTP://x.example/a", "http://x.example/a"),
+        ] {
+            assert!(uri(a).equals(&uri(b)), "{a} = {b}");
+            assert!(uri(b).equals(&uri(a)), "{b} = {a}");
+        }
+    }
+
+    #[test]
+    fn not_equal_by_19_1_4() {
+        for (a, b) in [
+            // The RFC's own.
+            (
+                "SIP:ALICE@AtLanTa.CoM;Transport=udp",
+                "sip:alice@AtLanTa.CoM;Transport=UDP",
+            ),
+            ("sip:bob@biloxi.com", "sip:bob@biloxi.com:5060"),
+            ("sip:bob@biloxi.com", "sip:bob@biloxi.com;transport=udp"),
+            (
+                "sip:bob@biloxi.com",
+                "sip:bob@biloxi.com:6000;transport=tcp",
+            ),
+            (
+                "sip:carol@chicago.com",
+                "sip:carol@chicago.com?Subject=next%20meeting",
+            ),
+            ("sip:bob@phone21.boxesbybob.com", "sip:bob@192.0.2.4"),
+            (
+                "sip:carol@chicago.com;security=on",
+                "sip:carol@chicago.com;security=off",
+            ),
+            // Others.
+            ("sip:a@b", "sips:a@b"),
+            ("sip:a@b", "sip:b"),
+            ("sip:a@b", "sip:a:pw@b"),
+            ("sip:a:pw@b", "sip:a:PW@b"),
+            ("sip:a@b;user=phone", "sip:a@b"),
+            ("sip:a@b;ttl=1", "sip:a@b"),
+            ("sip:a@b;method=INVITE", "sip:a@b"),
+            ("sip:a@b;maddr=192.0.2.1", "sip:a@b"),
+            ("sip:a@b;m%61ddr=192.0.2.1", "sip:a@b"),
+            ("sip:a%3Bb@c", "sip:a;b@c"),
+            ("sip:a%2541@b", "sip:a%41@b"),
+            ("sip:a@b?x=1&x=1&x=2", "sip:a@b?x=1&x=2&x=2"),
+            ("sip:a@b;lr", "sip:a@b;lr=on"),
+            ("sip:%00@b", "sip:%00%00@b"),
+            ("tel:+12015550123", "tel:12015550123"),
+            ("tel:7042;phone-context=a", "tel:7042"),
+            ("http://x.example/a", "http://x.example/A"),
+            ("tel:+1", "sip:+1@x"),
+        ] {
+            assert!(!uri(a).equals(&uri(b)), "{a} != {b}");
+            assert!(!uri(b).equals(&uri(a)), "{b} != {a}");
+        }
+    }
+
+    #[test]
+    fn many_parameters_compare_as_text_only() {
+        let many: String = (0..MAX_COMPARED + 1).map(|i| format!(";p{i}")).collect();
+        let (a, b) = (format!("sip:a@b{many}"), format!("sip:a@B{many}"));
+        assert!(uri(&a).equals(&uri(&a)));
+        assert!(!uri(&a).equals(&uri(&b)));
+    }
+
+    #[test]
+    fn address_of_record_is_canonical() {
+        for (text, expected) in [
+            ("sip:alice@Atlanta.COM", "alice@atlanta.com"),
+            (
+                "sips:%61lice:pw@atlanta.com:5061;transport=tls;user=phone?a=b",
+                "alice@atlanta.com",
+            ),
+            ("sip:Alice@atlanta.com", "Alice@atlanta.com"),
+            ("sip:a%40b@c", "a%40b@c"),
+            ("sip:a%3bb%2f@c", "a;b/@c"),
+            ("sip:null-%00-null@example.com", "null-%00-null@example.com"),
+            ("sip:%c3%bc@c", "%C3%BC@c"),
+            ("sip:example.com", "example.com"),
+            ("sip:a@192.0.2.01", "a@192.0.2.1"),
+            ("sip:a@[2001:DB8:0:0::1]:5060", "a@[2001:db8::1]"),
+            ("sip:a@[::ffff:192.0.2.1]", "a@[::ffff:192.0.2.1]"),
+            ("tel:+1-(201).555", "+1201555"),
+        ] {
+            let mut key = Vec::new();
+            uri(text).write_address_of_record(&mut key);
+            assert_eq!(String::from_utf8(key).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn ip_addresses_in_parameters() {
+        for (text, expected) in [
+            ("192.0.2.1", Some("192.0.2.1")),
+            ("[2001:db8::1]", Some("2001:db8::1")),
+            ("2001:db8::1", Some("2001:db8::1")),
+            ("[192.0.2.1]", None),
+            ("", None),
+            ("[", None),
+            ("[]", None),
+            ("example.com", None),
+            ("192.0.2", None),
+        ] {
+            assert_eq!(
+                parse_ip(text.as_bytes()),
+                expected.map(|ip| ip.parse().unwrap()),
+                "{text}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn v4_agrees_with_the_standard_library(text in "[0-9]{1,3}(\\.[0-9]{1,3}){2,4}") {
+            // Where it takes leading zeros, which the standard library refuses, they do not count.
+            let plain: Vec<String> = text.split('.').map(|n| n.parse::<u32>().unwrap().to_string()).collect();
+            prop_assert_eq!(parse_v4(text.as_bytes()), plain.join(".").parse().ok());
+        }
+
+        #[test]
+        fn equality_is_reflexive_and_symmetric(
+            a in "sip:([aA%]|%41|%3B|;x){0,3}@[bB](:1)?(;(lr|LR|x|y)(=(1|%31|2))?){0,3}(\\?[xy]=[12](&[xy]=[12])?)?",
+            b in "sip:([aA%]|%41|%3B|;x){0,3}@[bB](:1)?(;(lr|LR|x|y)(=(1|%31|2))?){0,3}(\\?[xy]=[12](&[xy]=[12])?)?",
+        ) {
+            if let (Ok(a), Ok(b)) = (Uri::parse(a.as_bytes()), Uri::parse(b.as_bytes())) {
+                prop_assert!(a.equals(&a));
+                prop_assert_eq!(a.equals(&b), b.equals(&a));
+                if a.equals(&b) {
+                    let (mut one, mut two) = (Vec::new(), Vec::new());
+                    a.write_address_of_record(&mut one);
+                    b.write_address_of_record(&mut two);
+                    prop_assert_eq!(one, two);
+                }
+            }
+        }
+
+        #[test]
+        fn parsing_never_panics_and_parts_lie_inside(text in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let text = [b"sip:", text.as_slice()].concat();
+            if let Ok(uri) = Uri::parse(&text) {
+                let whole = text.as_ptr_range();
+                for part in [uri.user, uri.password, Some(uri.host_text), uri.headers].into_iter().flatten() {
+                    prop_assert!(part.is_empty() || whole.contains(&part.as_ptr()));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,447 @@
+//! Via values (RFC 3261 §20.42), and the `received` and `rport` that a server stamps on the topmost (§18.2.1, RFC 3581 §4).
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+
+use super::cursor::{self, SPACE, TOKEN};
+use super::error::Fault;
+use super::header::Span;
+use super::message::Value;
+use super::params::Params;
+use super::rewrite::Rewrite;
+use super::uri::{Host, HostPort, parse_ip};
+
+/// One Via value.
+#[derive(Clone, Copy, Debug)]
+pub struct Via<'a> {
+    /// `UDP`, `TCP`, `TLS` … as written.
+    pub transport: &'a [u8],
+    /// The host of `sent-by`.
+    pub host: Host<'a>,
+    pub host_text: &'a [u8],
+    pub port: Option<u16>,
+    pub params: Params<'a>,
+    /// The value, without white space around it.
+    pub text: &'a [u8],
+    /// Where the value stands in its message.
+    pub value: Value<'a>,
+    known: Known,
+}
+
+/// Where the parameters that matter to a proxy lie, as offsets into the text. `end == 0` means absent: no parameter ends there.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    branch: Found,
+    received: Found,
+    rport: Found,
+    maddr: Found,
+    ttl: Found,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Found {
+    semicolon: u32,
+    name: u32,
+    /// 0 when the parameter has no value.
+    value: u32,
+    end: u32,
+}
+
+impl Found {
+    fn is_present(self) -> bool {
+        self.end != 0
+    }
+
+    fn value(self, text: &[u8]) -> Option<&[u8]> {
+        if self.value == 0 {
+            return None;
+        }
+        text.get(self.value as usize..self.end as usize)
+    }
+}
+
+impl<'a> Via<'a> {
+    /// Reads a value that was already cut out at its commas, as [`super::Message::values`] gives it.
+    pub fn parse(value: Value<'a>) -> Result<Via<'a>, Fault> {
+        let (mut via, end) = Via::parse_prefix(value.text).map_err(|_| Fault::Via)?;
+        if end != value.text.len() {
+            return Err(Fault::Via);
+        }
+        via.value = value;
+        Ok(via)
+    }
+
+    /// Reads the value that opens `text`, up to a comma or the end: the value and that offset. `value` is left empty.
+    #[inline]
+    pub(super) fn parse_prefix(text: &'a [u8]) -> Result<(Via<'a>, usize), Fault> {
+        let transport_start = if text.starts_with(b"SIP/2.0/") {
+            8
+        } else {
+            let at = part(text, 0).ok_or(Fault::Via)?;
+            part(text, at).ok_or(Fault::Via)?
+        };
+        let transport_end = cursor::skip(text, transport_start, TOKEN);
+        let host_start = cursor::skip(text, transport_end, SPACE);
+        if transport_end == transport_start || host_start == transport_end {
+            return Err(Fault::Via);
+        }
+        let (sent_by, length) = HostPort::parse_prefix(&text[host_start..], SPACE)?;
+        let params_start = host_start + length;
+        let mut known = Known::default();
+        let end = if params_start == text.len() {
+            params_start
+        } else {
+            Params::scan(text, params_start, |param| {
+                let (start, end) = param.name;
+                let name = &text[start..end];
+                let found = match name.len() {
+                    6 if name.eq_ignore_ascii_case(b"branch") => &mut known.branch,
+                    5 if name.eq_ignore_ascii_case(b"rport") => &mut known.rport,
+                    8 if name.eq_ignore_ascii_case(b"received") => &mut known.received,
+                    5 if name.eq_ignore_ascii_case(b"maddr") => &mut known.maddr,
+                    3 if name.eq_ignore_ascii_case(b"ttl") => &mut known.ttl,
+                    _ => return Ok(()),
+                };
+                // A second one would let two readers see two different Vias.
+                if found.is_present() {
+                    return Err(Fault::Via);
+                }
+                *found = Found {
+                    semicolon: param.semicolon as u32,
+                    name: start as u32,
+                    value: param.value.map_or(0, |(start, _)| start as u32),
+                    end: param.end() as u32,
+                };
+                Ok(())
+            })?
+        };
+        let trimmed = cursor::trim_end(&text[..end]);
+        let via = Via {
+            transport: &text[transport_start..transport_end],
+            host: sent_by.host,
+            host_text: sent_by.text,
+            port: sent_by.port,
+            params: Params::new(cursor::trim_start(
+                &trimmed[params_start.min(trimmed.len())..],
+            )),
+            text: trimmed,
+            value: Value::default(),
+            known,
+        };
+        Ok((via, end))
+    }
+
+    pub fn branch(&self) -> Option<&'a [u8]> {
+        self.known.branch.value(self.text)
+    }
+
+    /// The address in `received`, with or without brackets (RFC 5118 §4.5).
+    pub fn received(&self) -> Option<IpAddr> {
+        parse_ip(self.known.received.value(self.text)?)
+    }
+
+    /// Some(None) when the sender asks for the port (RFC 3581), Some(Some(port)) when a server has filled it in. A value that is not a
+    /// port counts as none.
+    pub fn rport(&self) -> Option<Option<u16>> {
+        if !self.known.rport.is_present() {
+            return None;
+        }
+        let port = self.known.rport.value(self.text).and_then(cursor::number);
+        Some(
+            port.and_then(|port| u16::try_from(port).ok())
+                .filter(|&port| port != 0),
+        )
+    }
+
+    pub fn maddr(&self) -> Option<&'a [u8]> {
+        self.known.maddr.value(self.text)
+    }
+
+    pub fn ttl(&self) -> Option<u8> {
+        let ttl = cursor::number(self.known.ttl.value(self.text)?)?;
+        u8::try_from(ttl).ok()
+    }
+
+    /// The `rport` parameter's own text, name and value, in offsets into the message.
+    pub fn rport_span(&self) -> Option<Span> {
+        self.span(self.known.rport)
+    }
+
+    /// The `received` parameter's own text, name and value, in offsets into the message.
+    pub fn received_span(&self) -> Option<Span> {
+        self.span(self.known.received)
+    }
+
+    /// Where a parameter can be appended, in offsets into the message.
+    pub fn params_end(&self) -> usize {
+        self.value.span.start as usize + self.text.len()
+    }
+
+    fn span(&self, found: Found) -> Option<Span> {
+        let base = self.value.span.start;
+        found.is_present().then_some(Span {
+            start: base + found.name,
+            end: base + found.end,
+        })
+    }
+
+    /// The edits that stamp `source` on this Via, in order of offset into the message.
+    pub(super) fn stamps(&self, source: SocketAddr) -> [Option<(Range<usize>, Stamp)>; 3] {
+        let source_ip = source.ip().to_canonical();
+        let base = self.value.span.start as usize;
+        let differs = self
+            .host
+            .ip()
+            .is_none_or(|ip| ip.to_canonical() != source_ip);
+        let rport = self.known.rport;
+        let received = self.known.received;
+        let rport_edit = rport.is_present().then(|| {
+            let range = base + rport.name as usize..base + rport.end as usize;
+            (range, Stamp::Rport(source.port()))
+        });
+        let needed = differs || rport.is_present();
+        let received_edit = if received.is_present() {
+            let end = base + received.end as usize;
+            Some(if needed {
+                (
+                    base + received.name as usize..end,
+                    Stamp::Received(source_ip),
+                )
+            } else {
+                // The sender has no business in it (§18.2.1 lets only the server add it).
+                (base + received.semicolon as usize..end, Stamp::Nothing)
+            })
+        } else {
+            None
+        };
+        let appended = (needed && !received.is_present()).then(|| {
+            (
+                self.params_end()..self.params_end(),
+                Stamp::MoreReceived(source_ip),
+            )
+        });
+        if received.is_present() && received.name < rport.name {
+            [received_edit, rport_edit, appended]
+        } else {
+            [rport_edit, received_edit, appended]
+        }
+    }
+}
+
+/// What a stamp writes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stamp {
+    Nothing,
+    Rport(u16),
+    Received(IpAddr),
+    MoreReceived(IpAddr),
+}
+
+impl Stamp {
+    pub(super) fn write(self, out: &mut Vec<u8>) {
+        match self {
+            Stamp::Nothing => {}
+            Stamp::Rport(port) => {
+                out.extend_from_slice(b"rport=");
+                cursor::write_number(u32::from(port), out);
+            }
+            Stamp::Received(ip) => {
+                out.extend_from_slice(b"received=");
+                cursor::write_ip(ip, out);
+            }
+            Stamp::MoreReceived(ip) => {
+                out.push(b';');
+                Stamp::Received(ip).write(out);
+            }
+        }
+    }
+}
+
+/// Adds to `rewrite` what the server transport stamps on the topmost Via of a request (§18.2.1, RFC 3581 §4): `received` when the host in
+/// sent-by is not the source's address or `rport` is asked for, the port as the value of an `rport`; what the sender forged there is
+/// replaced.
+pub fn fill_received(via: &Via, source: SocketAddr, rewrite: &mut Rewrite) {
+    for (range, stamp) in via.stamps(source).into_iter().flatten() {
+        rewrite.replace(range, |out| stamp.write(out));
+    }
+}
+
+/// Skips `token SLASH`, white space anywhere.
+fn part(text: &[u8], at: usize) -> Option<usize> {
+    let start = cursor::skip(text, at, SPACE);
+    let end = cursor::skip(text, start, TOKEN);
+    let slash = cursor::skip(text, end, SPACE);
+    if end == start || text.get(slash) != Some(&b'/') {
+        return None;
+    }
+    Some(cursor::skip(text, slash + 1, SPACE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip::{Index, Message, Name};
+
+    fn message(via: &str) -> Vec<u8> {
+        format!("OPTIONS sip:a SIP/2.0\r\nTo: x\r\nVia: {via}\r\n\r\n").into_bytes()
+    }
+
+    fn stamped(via: &str, source: &str) -> String {
+        let bytes = message(via);
+        let mut index = Index::default();
+        let message = Message::parse(&bytes, &mut index).unwrap();
+        let mut rewrite = Rewrite::default();
+        let via = message.top_via().unwrap();
+        fill_received(&via, source.parse().unwrap(), &mut rewrite);
+        let mut out = Vec::new();
+        rewrite.render(&bytes, &mut out);
+        // Filling in is idempotent.
+        let mut index = Index::default();
+        let again = Message::parse(&out, &mut index).unwrap();
+        let stamped = again.header(Name::Via).unwrap().value.to_vec();
+        let via = again.top_via().unwrap();
+        rewrite.clear();
+        fill_received(&via, source.parse().unwrap(), &mut rewrite);
+        let mut twice = Vec::new();
+        rewrite.render(again.bytes(), &mut twice);
+        assert_eq!(twice, out);
+        String::from_utf8(stamped).unwrap()
+    }
+
+    #[test]
+    fn the_parts_of_a_via() {
+        let text = "SIP / 2.0 / TLS  [2001:db8::1] : 5061 ; branch = z9hG4bKa ;ttl=16; MAddr=224.2.0.1 ;received=192.0.2.1;rport=77;x";
+        let bytes = message(text);
+        let mut index = Index::default();
+        let message = Message::parse(&bytes, &mut index).unwrap();
+        let via = message.top_via().unwrap();
+        assert_eq!(via.transport, b"TLS");
+        assert_eq!(via.host, Host::V6("2001:db8::1".parse().unwrap()));
+        assert_eq!(via.host_text, b"[2001:db8::1]");
+        assert_eq!(via.port, Some(5061));
+        assert_eq!(via.branch(), Some(&b"z9hG4bKa"[..]));
+        assert_eq!(via.ttl(), Some(16));
+        assert_eq!(via.maddr(), Some(&b"224.2.0.1"[..]));
+        assert_eq!(via.received(), Some("192.0.2.1".parse().unwrap()));
+        assert_eq!(via.rport(), Some(Some(77)));
+        assert_eq!(via.params.get(b"x"), Some(None));
+        assert_eq!(&bytes[via.rport_span().unwrap().range()], b"rport=77");
+        assert_eq!(
+            &bytes[via.received_span().unwrap().range()],
+            b"received=192.0.2.1"
+        );
+        assert_eq!(via.params_end(), via.value.span.end as usize);
+        assert_eq!(&bytes[via.value.span.range()], text.as_bytes());
+        assert_eq!(via.text, text.as_bytes());
+    }
+
+    #[test]
+    fn what_is_not_a_via() {
+        for bad in [
+            "",
+            "SIP/2.0/UDP",
+            "SIP/2.0/UDP ",
+            "SIP/2.0 h",
+            "SIP/2.0/ h",
+            "/2.0/UDP h",
+            "SIP/2.0/UDP h;;branch=x",
+            "SIP/2.0/UDP h;",
+            "SIP/2.0/UDP ;branch=x",
+            "SIP/2.0/UDP h:0",
+            "SIP/2.0/UDP h:99999",
+            "SIP/2.0/UDP h x",
+            "SIP/2.0/UDP h;a=\"",
+            "SIP/2.0/UDPh",
+            "SIP/2.0/UDP h;branch=a;branch=b",
+            "SIP/2.0/UDP h;rport;rport",
+            "SIP/2.0/UDP h;received=1.2.3.4;Received=1.2.3.5",
+            "SIP/2.0/UDP [::1",
+            "SIP/2.0/UDP 1.2.3",
+            "SIP/2.0/UDP h/x",
+            ", SIP/2.0/UDP h",
+        ] {
+            let bytes = message(bad);
+            let mut index = Index::default();
+            let message = Message::parse(&bytes, &mut index).unwrap();
+            assert_eq!(message.top_via().unwrap_err(), Fault::Via, "{bad}");
+        }
+    }
+
+    #[test]
+    fn received_and_rport_are_filled_in() {
+        for (via, source, expected) in [
+            // The host in sent-by is the source: nothing to say.
+            (
+                "SIP/2.0/UDP 192.0.2.1:5060;branch=x",
+                "192.0.2.1:9",
+                "SIP/2.0/UDP 192.0.2.1:5060;branch=x",
+            ),
+            (
+                "SIP/2.0/UDP 192.0.2.1",
+                "192.0.2.2:9",
+                "SIP/2.0/UDP 192.0.2.1;received=192.0.2.2",
+            ),
+            (
+                "SIP/2.0/UDP h.example;branch=x",
+                "192.0.2.2:9",
+                "SIP/2.0/UDP h.example;branch=x;received=192.0.2.2",
+            ),
+            // RFC 3581 §4: with rport, received is always there.
+            (
+                "SIP/2.0/UDP 192.0.2.1;rport;branch=x",
+                "192.0.2.1:9",
+                "SIP/2.0/UDP 192.0.2.1;rport=9;branch=x;received=192.0.2.1",
+            ),
+            // What the sender wrote there is not believed.
+            (
+                "SIP/2.0/UDP h;received=10.0.0.1;branch=x;rport=1",
+                "192.0.2.2:65535",
+                "SIP/2.0/UDP h;received=192.0.2.2;branch=x;rport=65535",
+            ),
+            (
+                "SIP/2.0/UDP h;rport = 1 ;branch=x; received = 10.0.0.1",
+                "192.0.2.2:80",
+                "SIP/2.0/UDP h;rport=80 ;branch=x; received=192.0.2.2",
+            ),
+            (
+                "SIP/2.0/UDP 192.0.2.1 ; received=10.0.0.1;branch=x",
+                "192.0.2.1:9",
+                "SIP/2.0/UDP 192.0.2.1 ;branch=x",
+            ),
+            (
+                "SIP/2.0/UDP h;rport=;branch=x",
+                "192.0.2.2:80",
+                "SIP/2.0/UDP h;rport=80;branch=x;received=192.0.2.2",
+            ),
+            (
+                "SIP/2.0/UDP [2001:db8::1]",
+                "[2001:db8::1]:9",
+                "SIP/2.0/UDP [2001:db8::1]",
+            ),
+            (
+                "SIP/2.0/UDP [2001:db8::1]",
+                "[2001:db8::2]:9",
+                "SIP/2.0/UDP [2001:db8::1];received=2001:db8::2",
+            ),
+            // A socket for both families gives IPv4 sources as mapped.
+            (
+                "SIP/2.0/UDP 192.0.2.1",
+                "[::ffff:192.0.2.1]:9",
+                "SIP/2.0/UDP 192.0.2.1",
+            ),
+            (
+                "SIP/2.0/UDP h",
+                "[::ffff:192.0.2.1]:9",
+                "SIP/2.0/UDP h;received=192.0.2.1",
+            ),
+            // Only the first value of a line.
+            (
+                "SIP/2.0/UDP h ;branch=x , SIP/2.0/UDP g;rport",
+                "192.0.2.2:80",
+                "SIP/2.0/UDP h ;branch=x;received=192.0.2.2 , SIP/2.0/UDP g;rport",
+            ),
+        ] {
+            assert_eq!(stamped(via, source), expected);
+        }
+    }
+}

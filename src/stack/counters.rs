@@ -1,0 +1,149 @@
+//! What the rules count: plain numbers of one core, added up over the cores when somebody asks.
+
+/// Declares counter groups once: the enum, its label text and the number of entries.
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$vdoc])* $variant),+ }
+
+        impl $name {
+            pub const ALL: &'static [$name] = &[$($name::$variant),+];
+            pub const COUNT: usize = $name::ALL.len();
+
+            /// As the metric's label says it.
+            pub const fn label(self) -> &'static str {
+                match self { $($name::$variant => $text),+ }
+            }
+        }
+    };
+}
+
+labels! {
+    /// Why a message was neither processed nor answered (`strowger_dropped_total{reason}`).
+    Drop {
+        /// Not SIP, or nothing in it to answer to.
+        Unreadable = "unreadable",
+        /// A response that a rule of §18.1.2 or the grammar refuses.
+        BadResponse = "bad_response",
+        /// A response whose Via branch is not ours or whose check fails.
+        ForeignResponse = "foreign_response",
+        /// A response to a transaction that is no more (RFC 6026 §7: not forwarded).
+        StrayResponse = "stray_response",
+        /// An ACK that nobody waits for and that cannot be forwarded.
+        StrayAck = "stray_ack",
+        /// Retransmission absorbed by a transaction that has nothing to repeat.
+        Absorbed = "absorbed",
+        /// A branch of a foreign core that does not exist.
+        NoSuchCore = "no_such_core",
+        /// Longer than `[limits] message_size` or than a datagram carries.
+        TooLong = "too_long",
+        /// The listener's address family reaches no such peer.
+        NoListener = "no_listener",
+        /// A CRLF keep-alive.
+        KeepAlive = "keep_alive",
+    }
+}
+
+labels! {
+    /// Which limit was hit (`strowger_limit_hits_total{limit}`).
+    Limit {
+        Transactions = "transactions",
+        Contacts = "contacts",
+        Bindings = "bindings",
+        Targets = "targets",
+        MaxBreadth = "max_breadth",
+        MaxForwards = "max_forwards",
+    }
+}
+
+labels! {
+    /// What a REGISTER came to (`strowger_registrations_total{outcome}`).
+    Registration {
+        Added = "added",
+        Refreshed = "refreshed",
+        Removed = "removed",
+        Queried = "queried",
+        Refused = "refused",
+    }
+}
+
+labels! {
+    /// Requests by method (`strowger_requests_total{method}`).
+    MethodLabel {
+        Invite = "INVITE", Ack = "ACK", Bye = "BYE", Cancel = "CANCEL", Register = "REGISTER", Options = "OPTIONS",
+        Prack = "PRACK", Update = "UPDATE", Info = "INFO", Refer = "REFER", Subscribe = "SUBSCRIBE",
+        Notify = "NOTIFY", Message = "MESSAGE", Publish = "PUBLISH", Other = "other",
+    }
+}
+
+labels! {
+    /// Which side of a transaction saw or sent a retransmission (`strowger_retransmissions_total{side}`).
+    Side {
+        /// A request that came again.
+        Server = "server",
+        /// A request or an ACK that we sent again.
+        Client = "client",
+    }
+}
+
+/// All counters of one core.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    pub requests: [u64; MethodLabel::COUNT],
+    /// Responses by class, 1xx to 6xx.
+    pub responses: [u64; 6],
+    pub retransmissions: [u64; Side::COUNT],
+    pub registrations: [u64; Registration::COUNT],
+    pub dropped: [u64; Drop::COUNT],
+    pub limit_hits: [u64; Limit::COUNT],
+    /// Requests that we answered ourselves with a 4xx, 5xx or 6xx.
+    pub refused: u64,
+    /// Requests forwarded without a transaction.
+    pub stateless: u64,
+}
+
+impl Counters {
+    pub fn drop(&mut self, reason: Drop) {
+        self.dropped[reason as usize] += 1;
+    }
+
+    pub fn hit(&mut self, limit: Limit) {
+        self.limit_hits[limit as usize] += 1;
+    }
+
+    /// Adds another core's numbers.
+    pub fn add(&mut self, other: &Counters) {
+        let sum = |mine: &mut [u64], theirs: &[u64]| {
+            for (a, b) in mine.iter_mut().zip(theirs) {
+                *a += b;
+            }
+        };
+        sum(&mut self.requests, &other.requests);
+        sum(&mut self.responses, &other.responses);
+        sum(&mut self.retransmissions, &other.retransmissions);
+        sum(&mut self.registrations, &other.registrations);
+        sum(&mut self.dropped, &other.dropped);
+        sum(&mut self.limit_hits, &other.limit_hits);
+        self.refused += other.refused;
+        self.stateless += other.stateless;
+    }
+}
+
+/// Entries alive now on one core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Occupancy {
+    pub server_transactions: usize,
+    pub client_transactions: usize,
+    /// Requests still waiting for their final response.
+    pub pending: usize,
+    pub timers: usize,
+    pub blobs: usize,
+}
+
+impl Occupancy {
+    pub fn is_quiet(&self) -> bool {
+        *self == Occupancy::default()
+    }
+}

@@ -1,0 +1,58 @@
+//! Where a request goes: the compiled `[[route]]` table.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// One `[[route]]`. Every condition that is given must hold.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Upper-case method names; empty: any.
+    pub methods: Vec<Vec<u8>>,
+    /// Networks in CIDR form; empty: any source.
+    pub from_source: Vec<Network>,
+    /// Host of the Request-URI, lower-case.
+    pub to_host: Option<Vec<u8>>,
+    pub to_user_prefix: Option<Vec<u8>>,
+    pub action: Action,
+}
+
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Send to the first target; the others are tried in order when it fails. Without targets: to where the Request-URI says.
+    Relay(Vec<NextHop>),
+    /// Look the Request-URI up in the location service.
+    Location,
+    /// Answer 302 with these URIs, or with the registered contacts when there are none.
+    Redirect(Vec<Vec<u8>>),
+    /// Answer with this status.
+    Reject(u16),
+}
+
+/// A `target` of a relay route.
+#[derive(Clone, Debug)]
+pub struct NextHop {
+    /// The URI as the conf gives it.
+    pub uri: Vec<u8>,
+    pub address: SocketAddr,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Network {
+    pub address: IpAddr,
+    pub prefix: u8,
+}
+
+impl Network {
+    /// True when `ip` lies in the network; an IPv4-mapped IPv6 address counts as its IPv4 address.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        let bits = |ip: IpAddr| match ip.to_canonical() {
+            IpAddr::V4(v4) => (u128::from(u32::from(v4)) << 96, 32u8),
+            IpAddr::V6(v6) => (u128::from(v6), 128),
+        };
+        let ((network, width), (address, other)) = (bits(self.address), bits(ip));
+        if width != other {
+            return false;
+        }
+        let prefix = u32::from(self.prefix.min(width));
+        prefix == 0 || (network ^ address) >> (128 - prefix) == 0
+    }
+}

@@ -1,0 +1,211 @@
+//! What the rules need to know, as plain data: made from the conf, immutable, swapped whole.
+
+use crate::base::{Flow, Transport};
+use crate::stack::route::Route;
+use std::net::{IpAddr, SocketAddr};
+
+/// Everything that the conf says about SIP. One copy is shared by all cores.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Hosts this server is responsible for, lower-case. The listeners' own addresses always are.
+    pub domains: Vec<Vec<u8>>,
+    /// By position: [`Flow::listener`] names one.
+    pub listeners: Vec<Listener>,
+    /// Local IP addresses that a wildcard listener answers on.
+    pub local_addresses: Vec<IpAddr>,
+    /// Number of cores that serve, at least 1.
+    pub cores: u8,
+    pub proxy: Proxy,
+    pub registrar: Registrar,
+    pub timers: Timers,
+    pub limits: Limits,
+    /// First match wins.
+    pub routes: Vec<Route>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Listener {
+    pub transport: Transport,
+    /// What the socket is bound to; may be a wildcard.
+    pub address: SocketAddr,
+    /// `host:port` as Via and Record-Route write it; the host may be a name.
+    pub advertise: Vec<u8>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// Transaction-stateful (RFC 3261 §16.2).
+    Stateful,
+    /// RFC 3261 §16.11.
+    Stateless,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fork {
+    /// All targets at once, whatever their q.
+    Parallel,
+    /// Highest q first; equal q together.
+    Sequential,
+}
+
+#[derive(Clone, Debug)]
+pub struct Proxy {
+    pub mode: Mode,
+    pub record_route: bool,
+    pub fork: Fork,
+    /// Answer 302 with the targets instead of relaying (RFC 3261 §8.3).
+    pub redirect: bool,
+    /// Max-Breadth for requests that bring none (RFC 5393 §5.3.3).
+    pub max_breadth: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct Registrar {
+    pub enabled: bool,
+    pub min_expires_s: u32,
+    pub default_expires_s: u32,
+    pub max_expires_s: u32,
+    /// Contacts for one address-of-record.
+    pub max_contacts: usize,
+}
+
+/// RFC 3261 §17, table 4; milliseconds.
+#[derive(Clone, Debug)]
+pub struct Timers {
+    pub t1_ms: u64,
+    pub t2_ms: u64,
+    pub t4_ms: u64,
+    /// Timer C: how long an INVITE may ring without a provisional response.
+    pub c_ms: u64,
+    /// How long a finished transaction is remembered to absorb retransmissions (timers D, H, I, J, L, M: 64·T1).
+    pub linger_ms: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Longest message, bytes.
+    pub message_size: usize,
+    /// Server transactions of one core.
+    pub transactions: usize,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Timers {
+            t1_ms: 500,
+            t2_ms: 4000,
+            t4_ms: 5000,
+            c_ms: 180_000,
+            linger_ms: 32_000,
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            domains: Vec::new(),
+            listeners: Vec::new(),
+            local_addresses: Vec::new(),
+            cores: 1,
+            proxy: Proxy {
+                mode: Mode::Stateful,
+                record_route: true,
+                fork: Fork::Parallel,
+                redirect: false,
+                max_breadth: 60,
+            },
+            registrar: Registrar {
+                enabled: true,
+                min_expires_s: 60,
+                default_expires_s: 3600,
+                max_expires_s: 3600,
+                max_contacts: 10,
+            },
+            timers: Timers::default(),
+            limits: Limits {
+                message_size: 65_536,
+                transactions: 1 << 20,
+            },
+            routes: Vec::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// True when `host` and `port` name this server (RFC 3261 §16.4, §16.5): a configured domain, an advertised name, or an
+    /// address that one of the listeners answers on. Without a port it does; with one, the port must be a listener's, or the
+    /// default port where the host is a name.
+    pub fn is_own(&self, host: &[u8], ip: Option<IpAddr>, port: Option<u16>) -> bool {
+        let own_domain = || self.domains.iter().any(|d| d.eq_ignore_ascii_case(host));
+        let own_port = |port: u16| self.listeners.iter().any(|l| l.address.port() == port);
+        let answers = |listener: &Listener, ip: IpAddr| {
+            let address = listener.address.ip();
+            address == ip
+                || (address.is_unspecified()
+                    && address.is_ipv4() == ip.is_ipv4()
+                    && self.local_addresses.contains(&ip))
+        };
+        let by_address = ip.is_some_and(|ip| {
+            self.listeners
+                .iter()
+                .any(|l| answers(l, ip) && port.is_none_or(|port| port == l.address.port()))
+        });
+        by_address
+            || self.listeners.iter().any(|listener| {
+                let (name, advertised) = split_host_port(&listener.advertise);
+                name.eq_ignore_ascii_case(host)
+                    && port.is_none_or(|port| port == advertised.unwrap_or(5060))
+            })
+            || (own_domain()
+                && port.is_none_or(|port| own_port(port) || (ip.is_none() && port == 5060)))
+    }
+
+    /// Reads an IP address as SIP writes it, with or without brackets.
+    pub fn ip(text: &[u8]) -> Option<IpAddr> {
+        let text = text
+            .strip_prefix(b"[")
+            .and_then(|text| text.strip_suffix(b"]"))
+            .unwrap_or(text);
+        std::str::from_utf8(text).ok()?.parse().ok()
+    }
+
+    /// The listener through which a datagram to `peer` leaves: the one it came in by when the family fits, else the first
+    /// that does. `None` when no listener speaks the peer's family.
+    pub fn listener_towards(&self, peer: SocketAddr, came_by: u16) -> Option<u16> {
+        let fits = |listener: &Listener| {
+            listener.transport == Transport::Udp && listener.address.is_ipv4() == peer.is_ipv4()
+        };
+        // A loopback socket reaches loopback only, and the other way round.
+        let near = |listener: &Listener| {
+            fits(listener)
+                && (listener.address.ip().is_unspecified()
+                    || listener.address.ip().is_loopback() == peer.ip().is_loopback())
+        };
+        if self.listeners.get(came_by as usize).is_some_and(near) {
+            return Some(came_by);
+        }
+        let first = |test: &dyn Fn(&Listener) -> bool| {
+            self.listeners.iter().position(test).map(|n| n as u16)
+        };
+        first(&near).or_else(|| first(&fits))
+    }
+
+    pub fn flow_towards(&self, peer: SocketAddr, came_by: u16) -> Option<Flow> {
+        self.listener_towards(peer, came_by)
+            .map(|listener| Flow::datagram(listener, peer))
+    }
+}
+
+/// Splits `host`, `host:port`, `[v6]` or `[v6]:port`; the host keeps its brackets.
+pub fn split_host_port(text: &[u8]) -> (&[u8], Option<u16>) {
+    let host_end = match text.iter().position(|b| *b == b']') {
+        Some(bracket) => bracket + 1,
+        None => text.iter().position(|b| *b == b':').unwrap_or(text.len()),
+    };
+    let (host, rest) = text.split_at(host_end);
+    let port = rest
+        .strip_prefix(b":")
+        .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+    (host, port)
+}

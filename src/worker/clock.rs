@@ -1,0 +1,42 @@
+//! The clock: read once a turn for the rules, and once more at its end for what the turn took.
+
+use crate::base::Instant;
+use std::time;
+
+/// Time since the server's start, the same on all cores.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    origin: time::Instant,
+}
+
+/// One reading, in nanoseconds since the origin.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Reading {
+    pub ns: u64,
+}
+
+impl Reading {
+    /// As the rules take it: whole milliseconds, rounded down, so that no timer fires early.
+    pub const fn instant(self) -> Instant {
+        Instant::from_ms(self.ns / 1_000_000)
+    }
+}
+
+impl Clock {
+    pub fn start() -> Clock {
+        Clock {
+            // The origin lies a second back: time 0 is never now.
+            origin: time::Instant::now() - time::Duration::from_secs(1),
+        }
+    }
+
+    pub fn read(&self) -> Reading {
+        Reading {
+            ns: self.origin.elapsed().as_nanos() as u64,
+        }
+    }
+
+    pub fn now(&self) -> Instant {
+        self.read().instant()
+    }
+}

@@ -1,0 +1,260 @@
+//! The workers as one: opens all sockets, starts one pinned thread for each core, adds up their numbers, stops them.
+
+use super::clock::Clock;
+use super::delay::Histogram;
+use super::mailbox::{Command, MailCounters, Mailbox, PostOffice};
+use super::{Element, Report, WAKER, Worker};
+use crate::base::Key;
+use crate::net::{BindError, Buffers, ListenerCounters, Udp, Wires, sys};
+use crate::stack::{Counters, Endpoint, Location, Occupancy, Settings};
+use mio::{Poll, Waker};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// What the conf says about the loop and the sockets.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// One worker for each CPU core named; at least one.
+    pub cores: Vec<usize>,
+    /// Datagrams moved by one system call, 1 to 1,024.
+    pub batch: usize,
+    pub buffers: Buffers,
+    /// Bytes of mail that may wait from one core to another.
+    pub mail: usize,
+    /// Timers are looked at on this grid when nothing else wakes a worker, milliseconds.
+    pub timer_grid_ms: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            cores: vec![0],
+            batch: 64,
+            buffers: Buffers::default(),
+            mail: 1 << 20,
+            timer_grid_ms: 10,
+        }
+    }
+}
+
+/// All sockets of the server, open and not yet served.
+pub struct Bound {
+    options: Options,
+    addresses: Vec<SocketAddr>,
+    /// By worker, then by listener.
+    sockets: Vec<Vec<Udp>>,
+}
+
+/// Opens the sockets of all listeners for all workers, before anything serves: an error leaves nothing behind.
+pub fn bind(options: Options, listeners: &[SocketAddr]) -> Result<Bound, BindError> {
+    let cores = options.cores.len().max(1);
+    let mut sockets: Vec<Vec<Udp>> = (0..cores).map(|_| Vec::new()).collect();
+    let mut addresses = Vec::with_capacity(listeners.len());
+    for listener in listeners {
+        let opened = Udp::bind(*listener, cores, &options.buffers)?;
+        addresses.extend(opened.first().map(Udp::address));
+        for (own, udp) in sockets.iter_mut().zip(opened) {
+            own.push(udp);
+        }
+    }
+    Ok(Bound {
+        options,
+        addresses,
+        sockets,
+    })
+}
+
+impl Bound {
+    /// Where the listeners are bound, with the ports that the kernel chose where port 0 was asked.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Starts the workers. `settings.cores` must be the number of cores in the options, and `settings.listeners` those that
+    /// were bound, in the same order.
+    pub fn spawn(
+        self,
+        settings: Arc<Settings>,
+        location: Arc<Location>,
+        key: Key,
+    ) -> io::Result<Crew> {
+        if usize::from(settings.cores) != self.sockets.len()
+            || settings.listeners.len() != self.addresses.len()
+        {
+            return Err(io::Error::other(
+                "settings name other cores or listeners than were bound",
+            ));
+        }
+        self.spawn_elements(|core| Endpoint::new(settings.clone(), location.clone(), core, key))
+    }
+
+    /// Starts workers that turn other elements than an [`Endpoint`]: `make` gets the worker's number.
+    pub fn spawn_elements<E: Element>(self, mut make: impl FnMut(u8) -> E) -> io::Result<Crew> {
+        let clock = Clock::start();
+        let polls = (0..self.sockets.len())
+            .map(|_| Poll::new())
+            .collect::<io::Result<Vec<_>>>()?;
+        let wakers = polls
+            .iter()
+            .map(|poll| Waker::new(poll.registry(), WAKER))
+            .collect::<io::Result<Vec<_>>>()?;
+        let office = Arc::new(PostOffice::new(wakers, self.options.mail));
+        let mut crew = Crew {
+            clock,
+            addresses: self.addresses,
+            cores: self.options.cores.clone(),
+            office: office.clone(),
+            threads: Vec::new(),
+        };
+        for (number, (sockets, poll)) in self.sockets.into_iter().zip(polls).enumerate() {
+            let wires = Wires::new(sockets, self.options.batch, poll.registry().try_clone()?)?;
+            let mailbox = Mailbox::new(office.clone(), number);
+            let grid_ms = self.options.timer_grid_ms;
+            let element = make(number as u8);
+            let worker = Worker::new(poll, wires, mailbox, element, clock, grid_ms);
+            let cpu = self.options.cores.get(number).copied().unwrap_or(0);
+            let thread = thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || serve(worker, number, cpu))?;
+            crew.threads.push(thread);
+        }
+        Ok(crew)
+    }
+}
+
+/// A worker's thread.
+fn serve<E: Element>(mut worker: Worker<E>, number: usize, cpu: usize) {
+    if let Err(error) = sys::pin(cpu) {
+        log::warn!(
+            "worker {number} is not pinned to core {cpu} ({error}); this machine has {} cores",
+            sys::online_cores()
+        );
+    }
+    if let Err(error) = worker.run() {
+        log::error!("worker {number} stopped: {error}");
+    }
+}
+
+/// The running workers. Dropping it stops them.
+pub struct Crew {
+    clock: Clock,
+    addresses: Vec<SocketAddr>,
+    /// CPU cores, by worker.
+    cores: Vec<usize>,
+    office: Arc<PostOffice>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Everything that the server counts, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    /// By worker; one that did not answer in time is missing.
+    pub workers: Vec<Report>,
+    /// CPU cores, by worker.
+    pub cores: Vec<usize>,
+    /// The sums over the workers.
+    pub counters: Counters,
+    pub occupancy: Occupancy,
+    /// By listener.
+    pub listeners: Vec<(SocketAddr, ListenerCounters)>,
+    pub delay: Histogram,
+    pub mail: MailCounters,
+}
+
+/// How long [`Crew::stats`] waits for its workers. A turn takes milliseconds at most.
+const STATS_PATIENCE: Duration = Duration::from_secs(2);
+
+impl Crew {
+    /// The clock of the rules: what times in the location service mean.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Where the listeners are bound.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// False when a worker has ended without being told to: the server is then not whole any more.
+    pub fn is_whole(&self) -> bool {
+        !self.threads.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Asks all workers for their numbers and adds them up.
+    pub fn stats(&self) -> Stats {
+        let (reply, reports) = mpsc::channel();
+        let deadline = Instant::now() + STATS_PATIENCE;
+        for worker in 0..self.office.cores() {
+            self.office.command(worker, Command::Report(reply.clone()));
+        }
+        drop(reply);
+        let mut workers: Vec<Report> = Vec::new();
+        while workers.len() < self.office.cores() {
+            let patience = deadline.saturating_duration_since(Instant::now());
+            match reports.recv_timeout(patience) {
+                Ok(report) => workers.push(report),
+                Err(_) => break,
+            }
+        }
+        workers.sort_by_key(|report| report.core);
+        Stats::sum(workers, &self.cores, &self.addresses)
+    }
+
+    /// New settings for all workers, each between two of its turns. Listeners and cores stay what they are.
+    pub fn reload(&self, settings: &Arc<Settings>) {
+        for worker in 0..self.office.cores() {
+            self.office
+                .command(worker, Command::Configure(settings.clone()));
+        }
+    }
+
+    /// Ends all workers after the turn they are in, and waits for them.
+    pub fn stop(&mut self) {
+        for worker in 0..self.office.cores() {
+            self.office.command(worker, Command::Stop);
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!("a worker panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Stats {
+    fn sum(workers: Vec<Report>, cores: &[usize], addresses: &[SocketAddr]) -> Stats {
+        let mut stats = Stats {
+            cores: cores.to_vec(),
+            listeners: addresses
+                .iter()
+                .map(|address| (*address, ListenerCounters::default()))
+                .collect(),
+            ..Stats::default()
+        };
+        for report in &workers {
+            stats.counters.add(&report.counters);
+            stats.delay.add(&report.delay);
+            stats.mail.add(&report.mail);
+            for ((_, sum), own) in stats.listeners.iter_mut().zip(&report.listeners) {
+                sum.add(own);
+            }
+            let (sum, own) = (&mut stats.occupancy, &report.occupancy);
+            sum.server_transactions += own.server_transactions;
+            sum.client_transactions += own.client_transactions;
+            sum.pending += own.pending;
+            sum.timers += own.timers;
+            sum.blobs += own.blobs;
+        }
+        stats.workers = workers;
+        stats
+    }
+}

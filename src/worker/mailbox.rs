@@ -1,0 +1,310 @@
+//! Mail between the cores: for each pair a bounded run of letters, handed over with one lock and at most one wake a turn.
+
+use super::Report;
+use crate::base::{Errand, Flow, Outbox, Span};
+use crate::stack::Settings;
+use mio::Waker;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What one core writes to another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Matter {
+    /// A message that is the other core's to handle.
+    Message(Errand),
+    /// This flow is dead; whoever waits for an answer on it should know.
+    FlowLost,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Letter {
+    pub matter: Matter,
+    pub flow: Flow,
+    /// In [`Letters::bytes`].
+    pub span: Span,
+}
+
+/// Letters in one run of memory, which is kept when they are cleared.
+#[derive(Default)]
+pub struct Letters {
+    pub bytes: Vec<u8>,
+    pub list: Vec<Letter>,
+}
+
+impl Letters {
+    pub fn get(&self, span: Span) -> &[u8] {
+        self.bytes.get(span.range()).unwrap_or(&[])
+    }
+
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.list.clear();
+    }
+
+    /// Appends a letter; false when `limit` (bytes, a letter counting for its own size too) forbids it.
+    fn push(&mut self, matter: Matter, flow: Flow, bytes: &[u8], limit: usize) -> bool {
+        if self.weight() + bytes.len() + size_of::<Letter>() > limit {
+            return false;
+        }
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        let span = Span::new(start, self.bytes.len());
+        self.list.push(Letter { matter, flow, span });
+        true
+    }
+
+    fn weight(&self) -> usize {
+        self.bytes.len() + self.list.len() * size_of::<Letter>()
+    }
+}
+
+/// What the rest of the process asks of a core.
+pub enum Command {
+    /// New settings, valid for what comes next.
+    Configure(Arc<Settings>),
+    /// Numbers, to be sent back.
+    Report(Sender<Report>),
+    Stop,
+}
+
+/// All mailboxes of the server: one seat for each core.
+pub struct PostOffice {
+    seats: Vec<Seat>,
+    limit: usize,
+}
+
+/// One core's place. Each part that another core writes has cache lines of its own.
+#[repr(align(128))]
+struct Seat {
+    /// By sender.
+    holes: Vec<Pigeonhole>,
+    commands: Mutex<Vec<Command>>,
+    commanded: AtomicBool,
+    /// True from before the owner looks into its mailbox for the last time until it has woken up: who leaves mail meanwhile
+    /// must wake it.
+    asleep: AtomicBool,
+    waker: Waker,
+}
+
+#[repr(align(128))]
+#[derive(Default)]
+struct Pigeonhole {
+    filled: AtomicBool,
+    letters: Mutex<Letters>,
+}
+
+impl PostOffice {
+    /// One seat for each of the wakers; `limit`: bytes that may wait from one core to another.
+    pub fn new(wakers: Vec<Waker>, limit: usize) -> PostOffice {
+        let cores = wakers.len();
+        let seats = wakers.into_iter().map(|waker| Seat {
+            holes: (0..cores).map(|_| Pigeonhole::default()).collect(),
+            commands: Mutex::default(),
+            commanded: AtomicBool::new(false),
+            asleep: AtomicBool::new(false),
+            waker,
+        });
+        PostOffice {
+            seats: seats.collect(),
+            limit,
+        }
+    }
+
+    pub fn cores(&self) -> usize {
+        self.seats.len()
+    }
+
+    /// Gives a core a command. Returns false when there is no such core.
+    pub fn command(&self, core: usize, command: Command) -> bool {
+        let Some(seat) = self.seats.get(core) else {
+            return false;
+        };
+        lock(&seat.commands).push(command);
+        seat.commanded.store(true, Ordering::SeqCst);
+        seat.wake();
+        true
+    }
+}
+
+impl Seat {
+    fn wake(&self) {
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            if let Err(error) = self.waker.wake() {
+                log::error!("cannot wake a worker: {error}");
+            }
+        }
+    }
+}
+
+/// One core's counter at the post office: writes to the others, collects its own.
+pub struct Mailbox {
+    office: Arc<PostOffice>,
+    core: usize,
+    /// Letters of this turn, by recipient.
+    outgoing: Vec<Letters>,
+    counters: MailCounters,
+}
+
+/// What one core counts about mail.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MailCounters {
+    pub sent: u64,
+    pub received: u64,
+    /// The recipient's pigeonhole was full.
+    pub dropped_full: u64,
+    /// There is no such core.
+    pub dropped_unknown: u64,
+    /// Locks taken: at most one for each recipient and turn.
+    pub deliveries: u64,
+}
+
+impl MailCounters {
+    pub fn add(&mut self, other: &MailCounters) {
+        self.sent += other.sent;
+        self.received += other.received;
+        self.dropped_full += other.dropped_full;
+        self.dropped_unknown += other.dropped_unknown;
+        self.deliveries += other.deliveries;
+    }
+}
+
+impl Mailbox {
+    pub fn new(office: Arc<PostOffice>, core: usize) -> Mailbox {
+        Mailbox {
+            outgoing: (0..office.cores()).map(|_| Letters::default()).collect(),
+            office,
+            core,
+            counters: MailCounters::default(),
+        }
+    }
+
+    pub fn counters(&self) -> MailCounters {
+        self.counters
+    }
+
+    /// Announces that the owner is about to sleep. False when there is mail, and it must not.
+    pub fn may_sleep(&self) -> bool {
+        let Some(seat) = self.office.seats.get(self.core) else {
+            return true;
+        };
+        // First the announcement, then the look; a sender first leaves its mail and then looks for the announcement. In one
+        // total order (SeqCst) one of the two sees the other.
+        seat.asleep.store(true, Ordering::SeqCst);
+        let has_mail = seat.commanded.load(Ordering::SeqCst)
+            || seat
+                .holes
+                .iter()
+                .any(|hole| hole.filled.load(Ordering::SeqCst));
+        if has_mail {
+            self.woke_up();
+        }
+        !has_mail
+    }
+
+    /// The owner is up: nobody has to wake it.
+    pub fn woke_up(&self) {
+        if let Some(seat) = self.office.seats.get(self.core) {
+            seat.asleep.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes the commands that wait.
+    pub fn take_commands(&self) -> Vec<Command> {
+        match self.office.seats.get(self.core) {
+            Some(seat) if seat.commanded.swap(false, Ordering::AcqRel) => {
+                std::mem::take(&mut *lock(&seat.commands))
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Takes what core `from` has left since the last call into `letters`, whose own contents are thrown away. False when there
+    /// is nothing.
+    pub fn collect(&mut self, from: usize, letters: &mut Letters) -> bool {
+        let seat = self.office.seats.get(self.core);
+        let Some(hole) = seat.and_then(|seat| seat.holes.get(from)) else {
+            return false;
+        };
+        if !hole.filled.load(Ordering::Relaxed) || !hole.filled.swap(false, Ordering::AcqRel) {
+            return false;
+        }
+        letters.clear();
+        std::mem::swap(letters, &mut *lock(&hole.letters));
+        self.counters.received += letters.list.len() as u64;
+        true
+    }
+
+    /// Whose mailbox this is.
+    pub fn core(&self) -> usize {
+        self.core
+    }
+
+    pub fn cores(&self) -> usize {
+        self.office.cores()
+    }
+
+    /// Writes the outbox's parcels; they leave with [`Mailbox::deliver`].
+    pub fn write(&mut self, outbox: &Outbox) {
+        for parcel in &outbox.parcels {
+            let matter = Matter::Message(parcel.errand);
+            let bytes = outbox.get(parcel.span);
+            self.put(parcel.core as usize, matter, parcel.flow, bytes);
+        }
+    }
+
+    /// Tells all other cores that a flow is dead.
+    pub fn write_flow_lost(&mut self, flow: Flow) {
+        for core in 0..self.outgoing.len() {
+            if core != self.core {
+                self.put(core, Matter::FlowLost, flow, b"");
+            }
+        }
+    }
+
+    fn put(&mut self, core: usize, matter: Matter, flow: Flow, bytes: &[u8]) {
+        match self.outgoing.get_mut(core) {
+            None => self.counters.dropped_unknown += 1,
+            Some(letters) => match letters.push(matter, flow, bytes, self.office.limit) {
+                true => self.counters.sent += 1,
+                false => self.counters.dropped_full += 1,
+            },
+        }
+    }
+
+    /// Hands over what was written since the last call: one lock and at most one wake for each recipient.
+    pub fn deliver(&mut self) {
+        for (seat, letters) in self.office.seats.iter().zip(&mut self.outgoing) {
+            if letters.list.is_empty() {
+                continue;
+            }
+            let Some(hole) = seat.holes.get(self.core) else {
+                continue;
+            };
+            {
+                let mut waiting = lock(&hole.letters);
+                if waiting.list.is_empty() {
+                    waiting.clear();
+                    std::mem::swap(&mut *waiting, letters);
+                } else {
+                    for letter in &letters.list {
+                        let bytes = letters.get(letter.span);
+                        if !waiting.push(letter.matter, letter.flow, bytes, self.office.limit) {
+                            self.counters.dropped_full += 1;
+                            self.counters.sent -= 1;
+                        }
+                    }
+                }
+            }
+            letters.clear();
+            self.counters.deliveries += 1;
+            hole.filled.store(true, Ordering::SeqCst);
+            seat.wake();
+        }
+    }
+}
+
+/// A thread that panicked while it held the lock left letters that are whole: pushes come in one piece or not at all.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

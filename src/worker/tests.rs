@@ -1,0 +1,386 @@
+//! Workers over real loopback sockets, with small elements that echo, forward and count.
+
+use super::*;
+use crate::base::Errand;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time;
+
+/// What the elements of one crew saw, for the test to look at.
+#[derive(Default)]
+struct Notes {
+    lost: Mutex<Vec<(u8, Flow)>>,
+    fired_at_ms: Mutex<Vec<u64>>,
+    configured: AtomicU64,
+}
+
+/// Answers each datagram with its own bytes. One that begins with `mail` goes by the other core; one that begins with `to`
+/// is sent to the port behind it; `timer` asks to be woken.
+struct Echo {
+    core: u8,
+    cores: u8,
+    notes: Arc<Notes>,
+    timeout: Option<Instant>,
+    counters: Counters,
+}
+
+impl Element for Echo {
+    fn handle(&mut self, now: Instant, flow: Flow, bytes: &[u8], outbox: &mut Outbox) {
+        if bytes.starts_with(b"mail") {
+            let other = (self.core + 1) % self.cores;
+            outbox.mail(other, Errand::Orphan { tried: 1 }, flow, bytes);
+        } else if let Some(port) = bytes.strip_prefix(b"to ") {
+            let port = std::str::from_utf8(port).unwrap().parse().unwrap();
+            let peer = SocketAddr::new(flow.peer.ip(), port);
+            let flow = Flow::datagram(flow.listener, peer);
+            outbox.send(flow, |out| {
+                out.extend_from_slice(b"OPTIONS sip:x SIP/2.0\r\n\r\n")
+            });
+        } else if bytes == b"timer" {
+            self.timeout = Some(now.after_ms(30));
+        } else if bytes == b"nowhere" {
+            outbox.send(Flow::datagram(99, flow.peer), |out| out.push(b'x'));
+        } else {
+            outbox.send(flow, |out| out.extend_from_slice(bytes));
+        }
+    }
+
+    fn handle_mail(
+        &mut self,
+        _now: Instant,
+        errand: Errand,
+        flow: Flow,
+        bytes: &[u8],
+        outbox: &mut Outbox,
+    ) {
+        assert_eq!(errand, Errand::Orphan { tried: 1 });
+        outbox.send(flow, |out| {
+            out.extend_from_slice(bytes);
+            out.push(b'0' + self.core);
+        });
+    }
+
+    fn handle_flow_lost(&mut self, _now: Instant, flow: Flow, _outbox: &mut Outbox) {
+        self.notes.lost.lock().unwrap().push((self.core, flow));
+    }
+
+    fn handle_timers(&mut self, now: Instant, _outbox: &mut Outbox) {
+        if self.timeout.is_some_and(|due| due <= now) {
+            let late_ms = now.ms_since(self.timeout.take().unwrap());
+            self.notes.fired_at_ms.lock().unwrap().push(late_ms);
+        }
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        self.timeout
+    }
+
+    fn handle_config(&mut self, _settings: Arc<Settings>) {
+        self.notes.configured.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters.clone()
+    }
+
+    fn occupancy(&self) -> Occupancy {
+        Occupancy::default()
+    }
+}
+
+fn crew(cores: usize, listeners: &[&str]) -> (Crew, Arc<Notes>) {
+    let options = Options {
+        cores: vec![0; cores],
+        batch: 16,
+        ..Options::default()
+    };
+    let listeners: Vec<SocketAddr> = listeners.iter().map(|text| text.parse().unwrap()).collect();
+    let bound = bind(options, &listeners).unwrap();
+    let notes = Arc::new(Notes::default());
+    let crew = bound.spawn_elements(|core| Echo {
+        core,
+        cores: cores as u8,
+        notes: notes.clone(),
+        timeout: None,
+        counters: Counters::default(),
+    });
+    (crew.unwrap(), notes)
+}
+
+fn client(address: SocketAddr) -> UdpSocket {
+    let socket = match address {
+        SocketAddr::V4(_) => UdpSocket::bind("127.0.0.1:0"),
+        SocketAddr::V6(_) => UdpSocket::bind("[::1]:0"),
+    };
+    let socket = socket.unwrap();
+    socket.connect(address).unwrap();
+    let patience = time::Duration::from_secs(5);
+    socket.set_read_timeout(Some(patience)).unwrap();
+    socket
+}
+
+fn receive(socket: &UdpSocket) -> Vec<u8> {
+    let mut buffer = vec![0; 65_536];
+    let len = socket.recv(&mut buffer).expect("an answer");
+    buffer.truncate(len);
+    buffer
+}
+
+/// Waits until `test` holds; fails after five seconds.
+fn until(what: &str, mut test: impl FnMut() -> bool) {
+    let start = time::Instant::now();
+    while !test() {
+        assert!(
+            start.elapsed() < time::Duration::from_secs(5),
+            "never: {what}"
+        );
+        std::thread::sleep(time::Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn batches_of_all_sizes_over_both_families() {
+    let (crew, _) = crew(1, &["127.0.0.1:0", "[::1]:0"]);
+    let mut sent = 0;
+    for address in crew.addresses() {
+        let socket = client(*address);
+        for burst in [1, 15, 16, 17, 100] {
+            for number in 0..burst {
+                let message = format!("INVITE sip:{burst}@{number} SIP/2.0\r\n\r\n");
+                socket.send(message.as_bytes()).unwrap();
+            }
+            sent += burst;
+            for number in 0..burst {
+                let message = format!("INVITE sip:{burst}@{number} SIP/2.0\r\n\r\n");
+                assert_eq!(receive(&socket), message.as_bytes());
+            }
+        }
+    }
+    let stats = crew.stats();
+    let sum = |pick: fn(&ListenerCounters) -> u64| -> u64 {
+        stats
+            .listeners
+            .iter()
+            .map(|(_, counters)| pick(counters))
+            .sum()
+    };
+    assert_eq!(sum(|counters| counters.received.messages[0]), sent);
+    assert_eq!(sum(|counters| counters.sent.messages[0]), sent);
+    assert!(sum(|counters| counters.received.batches) <= sent);
+    assert!(stats.delay.count() > 0 && stats.workers[0].cpu_ns > 0);
+}
+
+#[test]
+fn the_largest_datagram() {
+    let (crew, _) = crew(1, &["127.0.0.1:0", "[::1]:0"]);
+    for (address, len) in crew.addresses().iter().zip([65_507, 65_527]) {
+        let socket = client(*address);
+        let message: Vec<u8> = (0..len).map(|n| (n % 251) as u8 | 0x80).collect();
+        for _ in 0..20 {
+            socket.send(&message).unwrap();
+            assert_eq!(receive(&socket), message);
+        }
+        socket.send(b"").unwrap();
+        assert_eq!(receive(&socket), b"", "an empty datagram is one, too");
+    }
+}
+
+#[test]
+fn mail_crosses_between_two_workers_and_the_kernel_spreads_the_peers() {
+    let (crew, _) = crew(2, &["127.0.0.1:0"]);
+    let mut seen = [0; 2];
+    for _ in 0..64 {
+        let socket = client(crew.addresses()[0]);
+        for number in 0..10 {
+            socket.send(format!("mail {number}.").as_bytes()).unwrap();
+        }
+        for number in 0..10 {
+            let answer = receive(&socket);
+            let (text, core) = answer.split_at(answer.len() - 1);
+            assert_eq!(text, format!("mail {number}.").as_bytes(), "order is kept");
+            seen[usize::from(core[0] - b'0')] += 1;
+        }
+    }
+    assert!(seen[0] > 0 && seen[1] > 0, "both cores took part: {seen:?}");
+    let stats = crew.stats();
+    assert_eq!((stats.mail.sent, stats.mail.received), (640, 640));
+    assert!(stats.mail.deliveries <= 640);
+    assert_eq!(
+        (stats.mail.dropped_full, stats.mail.dropped_unknown),
+        (0, 0)
+    );
+    assert_eq!(stats.workers.len(), 2);
+    for worker in &stats.workers {
+        assert!(worker.listeners[0].received.bytes > 0);
+    }
+}
+
+#[test]
+fn a_dead_peer_is_told_to_the_element_of_each_core() {
+    for (listener, cores) in [("127.0.0.1:0", 1), ("[::1]:0", 1), ("127.0.0.1:0", 2)] {
+        let (crew, notes) = crew(cores, &[listener]);
+        let socket = client(crew.addresses()[0]);
+        // A port where nobody listens: it was ours a moment ago.
+        let dead = client(crew.addresses()[0]).local_addr().unwrap();
+        socket
+            .send(format!("to {}", dead.port()).as_bytes())
+            .unwrap();
+        let lost = || notes.lost.lock().unwrap().clone();
+        until("the element is told", || lost().len() >= cores);
+        let mut told: Vec<u8> = lost().iter().map(|(core, _)| *core).collect();
+        told.sort_unstable();
+        assert_eq!(told, (0..cores as u8).collect::<Vec<_>>());
+        assert!(
+            lost()
+                .iter()
+                .all(|(_, flow)| *flow == Flow::datagram(0, dead))
+        );
+        // The error of one peer costs the others nothing.
+        for number in 0..100 {
+            let message = format!("x{number}");
+            socket
+                .send(format!("to {}", dead.port()).as_bytes())
+                .unwrap();
+            socket.send(message.as_bytes()).unwrap();
+            assert_eq!(receive(&socket), message.as_bytes());
+        }
+        let (_, counters) = crew.stats().listeners[0];
+        assert!(counters.icmp_errors > 1);
+        assert_eq!(counters.sent.messages[0], 101);
+    }
+}
+
+#[test]
+fn an_unroutable_peer_is_lost_and_a_missing_listener_is_counted() {
+    let (crew, notes) = crew(1, &["127.0.0.1:0"]);
+    let socket = client(crew.addresses()[0]);
+    socket.send(b"to 0").unwrap();
+    until("the element is told", || {
+        notes.lost.lock().unwrap().len() == 1
+    });
+    socket.send(b"nowhere").unwrap();
+    socket.send(b"still there").unwrap();
+    assert_eq!(receive(&socket), b"still there");
+    let list = metrics::metrics(&crew.stats(), 0);
+    assert_eq!(
+        value(&list, "strowger_dropped_total{reason=\"unreachable\"}"),
+        1.0
+    );
+    assert_eq!(
+        value(&list, "strowger_dropped_total{reason=\"no_socket\"}"),
+        1.0
+    );
+}
+
+fn value(list: &[(String, f64)], name: &str) -> f64 {
+    let mut found = list.iter().filter(|(other, _)| other == name);
+    let (_, value) = found.next().unwrap_or_else(|| panic!("no metric {name}"));
+    assert!(found.next().is_none(), "{name} stands twice");
+    *value
+}
+
+#[test]
+fn timers_fire_on_the_grid_and_never_early() {
+    let (_crew, notes) = {
+        let (crew, notes) = crew(1, &["127.0.0.1:0"]);
+        let socket = client(crew.addresses()[0]);
+        for round in 1..=10 {
+            socket.send(b"timer").unwrap();
+            until("it fires", || {
+                notes.fired_at_ms.lock().unwrap().len() == round
+            });
+        }
+        let turns = crew.stats().workers[0].turns;
+        assert!(turns < 60, "{turns} turns for ten messages and ten timers");
+        (crew, notes)
+    };
+    let mut late = notes.fired_at_ms.lock().unwrap().clone();
+    late.sort_unstable();
+    assert!(late[5] <= 12, "half of them within the grid: {late:?}");
+}
+
+#[test]
+fn a_second_server_is_refused_and_so_is_a_silent_partner() {
+    for cores in [1, 2] {
+        let (crew, _) = crew(cores, &["127.0.0.1:0", "[::1]:0"]);
+        for second in [1, 2] {
+            for address in crew.addresses() {
+                let options = Options {
+                    cores: vec![0; second],
+                    ..Options::default()
+                };
+                let free = "127.0.0.1:0".parse().unwrap();
+                let error = bind(options, &[free, *address]).err().unwrap();
+                assert_eq!(
+                    error.to_string(),
+                    format!("cannot listen on udp {address}: address in use by another socket")
+                );
+            }
+        }
+    }
+    // Somebody else's socket that would share.
+    let other = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
+    other.set_reuse_port(true).unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    other.bind(&any.into()).unwrap();
+    let taken = other.local_addr().unwrap().as_socket().unwrap();
+    for cores in [1, 2] {
+        let options = Options {
+            cores: vec![0; cores],
+            ..Options::default()
+        };
+        assert!(bind(options, &[taken]).is_err());
+    }
+}
+
+#[test]
+fn stop_joins_and_the_address_is_free_again() {
+    let (mut crew, notes) = crew(2, &["127.0.0.1:0"]);
+    let address = crew.addresses()[0];
+    assert!(crew.is_whole());
+    crew.reload(&Arc::new(Settings::default()));
+    until("both are configured", || {
+        notes.configured.load(Ordering::SeqCst) == 2
+    });
+    crew.stop();
+    assert!(UdpSocket::bind(address).is_ok());
+    assert!(crew.stats().workers.is_empty(), "nobody answers any more");
+}
+
+#[test]
+fn metrics_have_their_names_once_and_in_order() {
+    let (crew, _) = crew(1, &["127.0.0.1:0"]);
+    let address = crew.addresses()[0];
+    let socket = client(address);
+    socket.send(b"OPTIONS sip:x SIP/2.0\r\n\r\n").unwrap();
+    receive(&socket);
+    let first = metrics::metrics(&crew.stats(), 7);
+    let second = metrics::metrics(&crew.stats(), 7);
+    let names = |list: &[(String, f64)]| {
+        list.iter()
+            .map(|(name, _)| name.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names(&first), names(&second));
+    let mut sorted = names(&first);
+    sorted.sort();
+    sorted.dedup();
+    assert_eq!(sorted.len(), first.len());
+    for direction in ["in", "out"] {
+        let name = format!(
+            "strowger_messages_total{{transport=\"udp\",direction=\"{direction}\",kind=\"request\"}}"
+        );
+        assert_eq!(value(&first, &name), 1.0);
+    }
+    assert_eq!(value(&first, "strowger_bindings"), 7.0);
+    let buffer = format!("strowger_udp_receive_buffer_bytes{{listener=\"{address}\"}}");
+    assert!(value(&first, &buffer) >= 4096.0);
+    let drops = format!("strowger_udp_kernel_drops_total{{listener=\"{address}\"}}");
+    assert_eq!(value(&first, &drops), 0.0);
+    assert!(value(&first, "strowger_worker_cpu_seconds_total{core=\"0\"}") > 0.0);
+    assert!(value(&first, "process_resident_memory_bytes") > 1e6);
+    let count = value(&first, "strowger_loop_delay_seconds_count");
+    let last = value(&first, "strowger_loop_delay_seconds_bucket{le=\"+Inf\"}");
+    assert!(count >= 1.0 && count == last);
+}
