@@ -1,2 +1,406 @@
 //! Arguments and sub-commands.
-fn main() {}
+
+mod serve;
+
+use std::fmt::Display;
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use strowger::config::model::{Conf, Fork, Mode};
+use strowger::config::{self, Machine, load};
+use strowger::control::{AorEntry, Client, Number};
+
+/// A SIP proxy, registrar and redirect server.
+///
+/// Exit codes: 0 done; 1 refused or not found, with one line on standard error that says why; 2 wrong usage.
+#[derive(Parser)]
+#[command(version, propagate_version = false, max_term_width = 120)]
+struct Arguments {
+    #[command(flatten)]
+    places: Places,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where things are. Every command takes these, before or after its name.
+#[derive(Args)]
+struct Places {
+    /// The conf. If not given: conf/strowger.toml, then /etc/strowger/strowger.toml, then built-in defaults.
+    #[arg(short = 'c', long = "conf", value_name = "FILE", global = true)]
+    conf: Option<PathBuf>,
+    /// The control socket, instead of [control] socket of the conf.
+    #[arg(long, value_name = "PATH", global = true)]
+    control: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start the server in the foreground. It prints one line for each listener when it is ready to serve.
+    ///
+    /// SIGTERM and SIGINT stop it. The environment's RUST_LOG goes before [log] level of the conf.
+    Run,
+    /// Check a conf: a summary where it is good, else FILE:LINE:COLUMN and what is wrong for each fault, and exit 1.
+    Check,
+    /// Show or change the location table of the running server.
+    Ul {
+        #[command(subcommand)]
+        command: Ul,
+    },
+    /// Print the running server's counters and gauges, by their Prometheus names.
+    Stats {
+        /// Only names that begin with this.
+        prefix: Option<String>,
+        /// Print one JSON object: names and values.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum Ul {
+    /// Show what is bound to an address-of-record, or to all of them.
+    Show {
+        /// 1003, 1003@example.com or sip:1003@example.com; a bare name takes the first domain of the conf.
+        aor: Option<String>,
+    },
+    /// Bind a contact to an address-of-record.
+    ///
+    /// As in: strowger ul add 1003 sip:1003@192.0.2.100:5061
+    Add {
+        /// 1003, 1003@example.com or sip:1003@example.com; a bare name takes the first domain of the conf.
+        aor: String,
+        /// The SIP URI at which it is reached.
+        contact: String,
+        /// For how many seconds; [registrar] default_expires of the conf if not given.
+        #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..))]
+        expires: Option<u32>,
+    },
+    /// Remove one contact of an address-of-record, or all of them.
+    Rm {
+        /// 1003, 1003@example.com or sip:1003@example.com; a bare name takes the first domain of the conf.
+        aor: String,
+        /// The contact's SIP URI as "ul show" prints it.
+        contact: Option<String>,
+    },
+}
+
+impl Places {
+    fn load(&self) -> Result<Conf, String> {
+        let mut conf = config::load(self.conf.as_deref(), &Machine::this())
+            .map_err(|faults| faults.to_string())?;
+        if let Some(path) = &self.control {
+            conf.control.socket = path.clone();
+        }
+        Ok(conf)
+    }
+
+    fn conf_name(&self) -> String {
+        match load::find(self.conf.as_deref()) {
+            Some(path) => path.display().to_string(),
+            None => "built-in defaults".to_owned(),
+        }
+    }
+
+    /// Connects to the running server.
+    fn desk(&self) -> Result<Client, String> {
+        match &self.control {
+            Some(path) => Client::connect(path),
+            None => Client::connect(&self.load()?.control.socket),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let places = &arguments.places;
+    let outcome = match &arguments.command {
+        Command::Run => run(places),
+        Command::Check => check(places),
+        Command::Ul { command } => ul(command, places),
+        Command::Stats { prefix, json } => stats(prefix.as_deref(), *json, places),
+    };
+    outcome.unwrap_or_else(|message| {
+        eprintln!("{message}");
+        ExitCode::FAILURE
+    })
+}
+
+/// What a command came to: its exit code, or the line that says why it was not done.
+type Outcome = Result<ExitCode, String>;
+
+fn run(places: &Places) -> Outcome {
+    let conf = places.load()?;
+    env_logger::Builder::new()
+        .filter_level(conf.log.level)
+        .parse_default_env()
+        .init();
+    log::info!(
+        "strowger {}: {}",
+        env!("CARGO_PKG_VERSION"),
+        places.conf_name()
+    );
+    serve::serve(&conf)
+}
+
+fn check(places: &Places) -> Outcome {
+    let conf = places.load()?;
+    print(|out| {
+        writeln!(out, "{}: good", places.conf_name())?;
+        summary(out, &conf)
+    })
+}
+
+/// What the conf comes to, a line for each thing an operator would look for.
+fn summary(out: &mut dyn Write, conf: &Conf) -> io::Result<()> {
+    for listen in conf.listen.iter() {
+        write!(out, "listen     {} {}", listen.transport, listen.address)?;
+        match &listen.advertise {
+            Some(advertise) => writeln!(out, ", known as {advertise}")?,
+            None => writeln!(out)?,
+        }
+    }
+    writeln!(out, "cores      {}", words(&conf.server.cores))?;
+    if !conf.server.domains.is_empty() {
+        writeln!(out, "domains    {}", words(&conf.server.domains))?;
+    }
+    let mode = match conf.proxy.mode {
+        Mode::Stateful => "stateful",
+        Mode::Stateless => "stateless",
+    };
+    let fork = match conf.proxy.fork {
+        Fork::Parallel => "parallel",
+        Fork::Sequential => "sequential",
+    };
+    let on = |on| if on { "on" } else { "off" };
+    writeln!(
+        out,
+        "proxy      {mode}, fork {fork}, Record-Route {}, redirect {}",
+        on(conf.proxy.record_route),
+        on(conf.proxy.redirect)
+    )?;
+    let registrar = &conf.registrar;
+    if registrar.enabled {
+        writeln!(
+            out,
+            "registrar  {} s to {} s, {} contacts each",
+            registrar.min_expires.as_secs(),
+            registrar.max_expires.as_secs(),
+            registrar.max_contacts
+        )?;
+    } else {
+        writeln!(out, "registrar  off")?;
+    }
+    writeln!(out, "routes     {}", conf.routes.len())?;
+    writeln!(out, "control    {}", conf.control.socket.display())
+}
+
+fn words(things: &[impl Display]) -> String {
+    let words: Vec<String> = things.iter().map(ToString::to_string).collect();
+    words.join(", ")
+}
+
+fn ul(command: &Ul, places: &Places) -> Outcome {
+    let mut desk = places.desk()?;
+    match command {
+        Ul::Show { aor } => {
+            let entries = desk.ul_show(aor.as_deref())?;
+            print(|out| table(out, &rows(&entries)))
+        }
+        Ul::Add {
+            aor,
+            contact,
+            expires,
+        } => {
+            desk.ul_add(aor, contact, *expires)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Ul::Rm { aor, contact } => {
+            let removed = desk.ul_rm(aor, contact.as_deref())?;
+            print(|out| writeln!(out, "{removed} removed"))
+        }
+    }
+}
+
+fn stats(prefix: Option<&str>, json: bool, places: &Places) -> Outcome {
+    let prefix = prefix.unwrap_or_default();
+    let samples = places.desk()?.stats(prefix)?;
+    if samples.is_empty() {
+        return Err(format!("no statistics begin with {prefix:?}"));
+    }
+    print(|out| {
+        if json {
+            let values: serde_json::Map<String, serde_json::Value> = samples
+                .into_iter()
+                .map(|sample| match sample.value {
+                    Number::Count(count) => (sample.name, count.into()),
+                    Number::Real(real) => (sample.name, real.into()),
+                })
+                .collect();
+            serde_json::to_writer_pretty(&mut *out, &values)?;
+            return writeln!(out);
+        }
+        for sample in &samples {
+            writeln!(out, "{} {}", sample.name, sample.value)?;
+        }
+        Ok(())
+    })
+}
+
+const HEAD: [&str; 8] = [
+    "AOR", "CONTACT", "Q", "EXPIRES", "CALL-ID", "CSEQ", "PATH", "RECEIVED",
+];
+
+type Row = [String; HEAD.len()];
+
+/// One row for each contact.
+fn rows(entries: &[AorEntry]) -> Vec<Row> {
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let mut rows = vec![HEAD.map(str::to_owned)];
+    for entry in entries {
+        for contact in &entry.contacts {
+            rows.push([
+                entry.aor.clone(),
+                contact.uri.clone(),
+                or_dash(contact.q.map(|q| q.to_string())),
+                format!("{}s", contact.expires_in_s),
+                contact.call_id.clone(),
+                contact.cseq.to_string(),
+                or_dash(Some(contact.path.join(",")).filter(|path| !path.is_empty())),
+                or_dash(contact.received.clone()),
+            ]);
+        }
+    }
+    rows
+}
+
+/// Columns as wide as their widest cell, two blanks between. What phones sent is shown without its control characters.
+fn table(out: &mut dyn Write, rows: &[Row]) -> io::Result<()> {
+    let shown = |cell: &String| -> String {
+        let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+        cell.chars().map(visible).collect()
+    };
+    let rows: Vec<Row> = rows.iter().map(|row| row.each_ref().map(shown)).collect();
+    let mut widths = [0; HEAD.len()];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    for row in &rows {
+        let mut line = String::new();
+        for (width, cell) in widths.iter().zip(row) {
+            line.push_str(&format!("{cell:<width$}  ", width = *width));
+        }
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+/// Prints to standard output. A reader that goes early, as `head` does, is no failure.
+fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Outcome {
+    let mut out = BufWriter::new(io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(format!("cannot write to standard output: {error}"))
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use strowger::control::ContactEntry;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_option_has_help() {
+        fn walk(command: &clap::Command) -> usize {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name} has no help");
+            for argument in command.get_arguments() {
+                let id = argument.get_id();
+                assert!(argument.get_help().is_some(), "{name}: {id} has no help");
+            }
+            command.get_subcommands().map(walk).sum::<usize>() + 1
+        }
+        assert_eq!(walk(&Arguments::command()), 8);
+    }
+
+    #[test]
+    fn usage_is_what_operators_know() {
+        for (line, good) in [
+            ("strowger run", true),
+            ("strowger run -c x.toml", true),
+            ("strowger check -c x.toml", true),
+            ("strowger ul show", true),
+            ("strowger ul show 1003 --control x.sock", true),
+            ("strowger --control x.sock ul show 1003", true),
+            ("strowger -c x.toml stats", true),
+            ("strowger ul add 1003 sip:1003@192.0.2.100:5061", true),
+            (
+                "strowger ul add 1003 sip:1003@192.0.2.100:5061 --expires 60",
+                true,
+            ),
+            ("strowger ul rm 1003", true),
+            ("strowger ul rm 1003 sip:1003@192.0.2.100:5061", true),
+            ("strowger stats strowger_messages --json", true),
+            ("strowger", false),
+            ("strowger ul", false),
+            ("strowger ul add 1003", false),
+            ("strowger ul add 1003 sip:a@b --expires 0", false),
+            ("strowger ul add 1003 sip:a@b --expires -5", false),
+            ("strowger serve", false),
+            ("strowger run --daemon", false),
+        ] {
+            let parsed = Arguments::try_parse_from(line.split(' '));
+            match (parsed, good) {
+                (Ok(_), true) => {}
+                (Err(error), false) => assert_eq!(error.exit_code(), 2, "{line}"),
+                (Err(error), true) => panic!("{line}: {error}"),
+                (Ok(_), false) => panic!("{line} was taken"),
+            }
+        }
+    }
+
+    #[test]
+    fn contacts_stand_in_columns() {
+        let contact = |uri: &str, q, path: &[&str]| ContactEntry {
+            uri: uri.to_owned(),
+            q,
+            expires_in_s: 3599,
+            call_id: "a\u{1b}[31m".to_owned(),
+            cseq: 7,
+            path: path.iter().map(|hop| (*hop).to_owned()).collect(),
+            received: None,
+        };
+        let entries = [AorEntry {
+            aor: "sip:1003@example.com".to_owned(),
+            contacts: vec![
+                contact(
+                    "sip:1003@192.0.2.100:5061",
+                    Some(0.5),
+                    &["<sip:e;lr>", "<sip:f;lr>"],
+                ),
+                contact("sip:1003@192.0.2.7", None, &[]),
+            ],
+        }];
+        let mut out = Vec::new();
+        table(&mut out, &rows(&entries)).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "\
+AOR                   CONTACT                    Q    EXPIRES  CALL-ID  CSEQ  PATH                   RECEIVED
+sip:1003@example.com  sip:1003@192.0.2.100:5061  0.5  3599s    a\u{fffd}[31m   7     <sip:e;lr>,<sip:f;lr>  -
+sip:1003@example.com  sip:1003@192.0.2.7         -    3599s    a\u{fffd}[31m   7     -                      -
+"
+        );
+    }
+}

@@ -72,6 +72,13 @@ impl Outbox {
         span
     }
 
+    /// Takes the message that was sent last back.
+    pub fn unsend(&mut self) {
+        if let Some(last) = self.transmits.pop() {
+            self.bytes.truncate(last.span.start as usize);
+        }
+    }
+
     /// Appends one message for another core.
     pub fn mail(&mut self, core: u8, errand: Errand, flow: Flow, bytes: &[u8]) {
         let span = self.append(|out| out.extend_from_slice(bytes));

@@ -17,6 +17,11 @@ const HORIZON: u64 = (1 << (BITS * LEVELS as u32)) - 1;
 #[derive(Debug, PartialEq, Eq)]
 pub struct TimerId(u32);
 
+impl TimerId {
+    /// No timer: what stays in a record whose timer was taken back.
+    pub const GONE: TimerId = TimerId(NONE);
+}
+
 struct Node {
     next: u32,
     prev: u32,

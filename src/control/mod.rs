@@ -1,1 +1,107 @@
-//! (in progress)
+//! The desk: what an operator asks of a running server, over a Unix socket that speaks JSON-RPC 2.0, one object a line.
+//!
+//! | method | params | result |
+//! | --- | --- | --- |
+//! | `version` | | a string |
+//! | `stats` | `prefix` (optional) | a list of [`Sample`] |
+//! | `ul.show` | `aor` (optional) | a list of [`AorEntry`] |
+//! | `ul.add` | `aor`, `contact`, `expires` (seconds, optional) | null |
+//! | `ul.rm` | `aor`, `contact` (optional) | how many bindings were removed |
+//!
+//! Params go by name (an object) or by place (a list). Beside the errors of JSON-RPC there are [`rpc::NOT_FOUND`],
+//! [`rpc::REFUSED`] and [`rpc::BUSY`].
+
+pub mod client;
+pub mod rpc;
+pub mod server;
+#[cfg(test)]
+mod tests;
+
+use serde::{Deserialize, Serialize};
+
+pub use client::Client;
+pub use server::Server;
+
+/// What the server does for those who ask. It is called from threads of the control socket, never from a worker, and
+/// several may call at a time.
+pub trait Desk: Send + Sync {
+    /// The version that runs.
+    fn version(&self) -> String;
+
+    /// The samples whose names begin with `prefix`, in a stable order.
+    fn stats(&self, prefix: &str) -> Vec<Sample>;
+
+    /// The address-of-record named and its bindings, or all of them. An AOR is what the operator typed: `1003`,
+    /// `1003@example.com` or `sip:1003@example.com`; a bare name takes the first domain of the conf.
+    fn ul_show(&self, aor: Option<&str>) -> Result<Vec<AorEntry>, Refusal>;
+
+    /// Binds `contact` to the AOR for `expires` seconds, or for as long as the registrar grants by default.
+    fn ul_add(&self, aor: &str, contact: &str, expires: Option<u32>) -> Result<(), Refusal>;
+
+    /// Removes one binding of the AOR, or all of them; says how many went.
+    fn ul_rm(&self, aor: &str, contact: Option<&str>) -> Result<usize, Refusal>;
+}
+
+/// Why something was not done, in one line for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    NotFound(String),
+    Refused(String),
+}
+
+/// One value of the statistics.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// In Prometheus notation, labels and all: `strowger_requests_total{method="INVITE"}`.
+    pub name: String,
+    pub value: Number,
+    pub kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Number {
+    Count(u64),
+    /// Finite: JSON has no word for the others.
+    Real(f64),
+}
+
+impl std::fmt::Display for Number {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Number::Count(count) => write!(f, "{count}"),
+            Number::Real(real) => write!(f, "{real}"),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Only ever rises.
+    Counter,
+    Gauge,
+}
+
+/// An address-of-record and what is bound to it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AorEntry {
+    /// As a SIP URI.
+    pub aor: String,
+    pub contacts: Vec<ContactEntry>,
+}
+
+/// One binding (RFC 3261 §10).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ContactEntry {
+    pub uri: String,
+    /// 0 to 1; `None` where the contact named none.
+    pub q: Option<f32>,
+    pub expires_in_s: u64,
+    pub call_id: String,
+    pub cseq: u32,
+    /// The Path of the registration (RFC 3327), the nearest hop last.
+    pub path: Vec<String>,
+    /// Where the registration came from, where that is not what the contact says.
+    pub received: Option<String>,
+}

@@ -93,11 +93,10 @@ pub(super) fn trim_end(mut text: &[u8]) -> &[u8] {
 
 /// The first offset from `at` on whose byte is not in `mask`, or the length of `text`.
 #[inline(always)]
-pub(super) fn skip(text: &[u8], mut at: usize, mask: u8) -> usize {
-    while at < text.len() && is(text[at], mask) {
-        at += 1;
-    }
-    at
+pub(super) fn skip(text: &[u8], at: usize, mask: u8) -> usize {
+    let rest = text.get(at..).unwrap_or_default();
+    let run = rest.iter().position(|&b| !is(b, mask));
+    run.map_or(text.len(), |run| at + run)
 }
 
 /// The offset behind the quoted string that opens at `at`, or None when it never closes.

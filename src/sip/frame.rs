@@ -1,6 +1,6 @@
 //! Message boundaries in a stream (RFC 3261 §18.3), with the keep-alives of RFC 5626 §3.5.1 between messages.
 
-use super::cursor::{self, SPACE};
+use super::cursor;
 use super::error::Fault;
 use super::header::Name;
 
@@ -155,8 +155,155 @@ impl Framer {
             }
         }
         let text = cursor::trim(&buffer[start..end]);
-        debug_assert!(!text.iter().any(|&b| cursor::is(b, SPACE)) || text.len() > 2);
         let length = cursor::number_saturating(text).ok_or(Fault::ContentLength)?;
         Ok(body.saturating_add(length as usize))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip::{Index, Message};
+    use proptest::prelude::*;
+
+    /// Feeds `stream` in the given pieces, as a connection would, and notes each frame.
+    fn frames(stream: &[u8], cuts: &[usize], limit: usize) -> Vec<(Frame, Vec<u8>)> {
+        let mut framer = Framer::new(limit);
+        let mut buffer = Vec::new();
+        let mut frames = Vec::new();
+        let mut given = 0;
+        let mut cuts = cuts.to_vec();
+        cuts.push(stream.len());
+        cuts.sort_unstable();
+        for cut in cuts {
+            buffer.extend_from_slice(&stream[given.min(cut)..cut]);
+            given = given.max(cut);
+            loop {
+                let frame = framer.next(&buffer);
+                let length = match frame {
+                    Frame::More => break,
+                    Frame::Message(length) => length,
+                    Frame::KeepAlive | Frame::Ping => 2,
+                    Frame::Bad(_) => {
+                        frames.push((frame, Vec::new()));
+                        return frames;
+                    }
+                };
+                frames.push((frame, buffer.drain(..length).collect()));
+            }
+        }
+        frames
+    }
+
+    const STREAM: &[u8] = b"\r\n\r\nOPTIONS sip:a SIP/2.0\r\nSubject: c\r\nContent-Length : 10\r\n\r\n0123\r\n\r\n89\
+        SIP/2.0 200 OK\r\nl:\r\n  0\r\n\r\n\r\n\r\n\r\n\r\n\r\nBYE sip:a SIP/2.0\r\nL: 3\r\nX: y\r\n\r\nabc";
+
+    fn expected() -> Vec<Frame> {
+        vec![
+            Frame::KeepAlive,
+            Frame::Ping,
+            Frame::Message(68),
+            Frame::Message(27),
+            Frame::KeepAlive,
+            Frame::Ping,
+            Frame::KeepAlive,
+            Frame::Ping,
+            Frame::KeepAlive,
+            Frame::Message(36),
+        ]
+    }
+
+    #[test]
+    fn every_pair_of_splits_gives_the_same_frames() {
+        let whole = frames(STREAM, &[], 1000);
+        assert_eq!(
+            whole.iter().map(|(frame, _)| *frame).collect::<Vec<_>>(),
+            expected()
+        );
+        assert_eq!(
+            whole
+                .iter()
+                .flat_map(|(_, bytes)| bytes.clone())
+                .collect::<Vec<_>>(),
+            STREAM
+        );
+        for a in 0..=STREAM.len() {
+            for b in a..=STREAM.len() {
+                assert_eq!(frames(STREAM, &[a, b], 1000), whole, "{a} {b}");
+            }
+        }
+        let each_byte: Vec<usize> = (0..STREAM.len()).collect();
+        assert_eq!(frames(STREAM, &each_byte, 1000), whole);
+    }
+
+    #[test]
+    fn what_cannot_be_framed() {
+        let first = |stream: &[u8], limit| frames(stream, &[], limit).pop().map(|(frame, _)| frame);
+        for (headers, fault) in [
+            ("Subject: x\r\n", Fault::ContentLengthMissing),
+            (
+                "l: 1\r\nContent-Length: 1\r\n",
+                Fault::ContentLengthRepeated,
+            ),
+            ("l: five\r\n", Fault::ContentLength),
+            ("l: -1\r\n", Fault::ContentLength),
+            ("l:\r\n", Fault::ContentLength),
+            ("l: 1\r\n 1\r\n", Fault::ContentLength),
+            ("l: 0\n", Fault::BareLf),
+            ("l: 99999999999999999999\r\n", Fault::TooLarge),
+            ("l: 971\r\n", Fault::TooLarge),
+        ] {
+            let stream = format!("BYE sip:a SIP/2.0\r\n{headers}\r\n");
+            assert_eq!(
+                first(stream.as_bytes(), 999),
+                Some(Frame::Bad(fault)),
+                "{headers:?}"
+            );
+        }
+        assert_eq!(
+            first(b"BYE sip:a SIP/2.0\r\nl: 1\r\n\n", 999),
+            Some(Frame::Bad(Fault::BareLf))
+        );
+        assert_eq!(first(&[b'x'; 99], 99), Some(Frame::Bad(Fault::TooLarge)));
+        assert_eq!(first(&[b'x'; 98], 99), None);
+        let exact = [
+            b"BYE sip:a SIP/2.0\r\nl: 970\r\n\r\n".as_slice(),
+            &[b'x'; 970],
+        ]
+        .concat();
+        assert_eq!(
+            first(&exact, exact.len()),
+            Some(Frame::Message(exact.len()))
+        );
+        assert_eq!(
+            first(&exact, exact.len() - 1),
+            Some(Frame::Bad(Fault::TooLarge))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn random_messages_at_random_splits(
+            bodies in proptest::collection::vec("[\r\na-z:]{0,40}", 1..6),
+            cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..10),
+        ) {
+            let mut stream = Vec::new();
+            for body in &bodies {
+                stream.extend_from_slice(
+                    format!("INFO sip:a SIP/2.0\r\nCSeq: 1 INFO\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes(),
+                );
+            }
+            let cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
+            let found = frames(&stream, &cuts, 65_536);
+            prop_assert_eq!(found.len(), bodies.len());
+            for ((frame, bytes), body) in found.iter().zip(&bodies) {
+                prop_assert_eq!(*frame, Frame::Message(bytes.len()));
+                let mut index = Index::default();
+                let message = Message::parse(bytes, &mut index).unwrap();
+                prop_assert_eq!(message.fault(), None);
+                prop_assert_eq!(message.body(), body.as_bytes());
+                prop_assert_eq!(message.end(), bytes.len());
+            }
+        }
     }
 }

@@ -595,8 +595,9 @@ fn unusual_request_line(line: &[u8], start: usize, index: &mut Index) -> Result<
         index.blame(Fault::Method);
     } else if uri.is_empty() {
         index.blame(Fault::RequestUri);
-    } else if trimmed.len() != line.len()
-        || line.len() != method_end + 1 + uri.len() + 1 + version_text.len()
+    } else if last != method_end + 1 + uri.len()
+        || line[last] != b' '
+        || trimmed.len() != line.len()
     {
         index.blame(Fault::StartLine);
     }
@@ -889,5 +890,328 @@ mod tests {
             Server: s\r\n\
             Content-Length: 0\r\n\r\n"
         );
+    }
+
+    /// A request with these header lines behind a good start line.
+    fn with(headers: &str) -> Vec<u8> {
+        format!("OPTIONS sip:a@b SIP/2.0\r\n{headers}\r\n").into_bytes()
+    }
+
+    const GOOD: &str = "Via: SIP/2.0/UDP h;branch=z9hG4bKa\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:b@c>\r\nCall-ID: x@y\r\nCSeq: 1 OPTIONS\r\n";
+
+    fn verdict(bytes: &[u8]) -> Result<(), Fault> {
+        Message::parse(bytes, &mut Index::default())?.check()
+    }
+
+    #[test]
+    fn each_fault_is_told_from_the_others() {
+        assert_eq!(verdict(&with(GOOD)), Ok(()));
+        let changed = |from: &str, to: &str| {
+            assert!(GOOD.contains(from));
+            verdict(&with(&GOOD.replacen(from, to, 1)))
+        };
+        let added = |line: &str| verdict(&with(&format!("{GOOD}{line}\r\n")));
+        for (found, fault) in [
+            (changed("Via:", "Vja:"), Fault::ViaMissing),
+            (changed("From:", "Frm:"), Fault::FromMissing),
+            (changed("To:", "Too:"), Fault::ToMissing),
+            (changed("Call-ID:", "CallID:"), Fault::CallIdMissing),
+            (changed("CSeq:", "Sequence:"), Fault::CSeqMissing),
+            (added("f: <sip:x@y>"), Fault::FromRepeated),
+            (added("t: <sip:x@y>"), Fault::ToRepeated),
+            (added("i: z"), Fault::CallIdRepeated),
+            (added("CSEQ: 1 OPTIONS"), Fault::CSeqRepeated),
+            (
+                added("Max-Forwards: 1\r\nMax-Forwards: 1"),
+                Fault::MaxForwardsRepeated,
+            ),
+            (
+                added("l: 0\r\nContent-Length: 0"),
+                Fault::ContentLengthRepeated,
+            ),
+            (added("l: 1"), Fault::ContentLengthTooLong),
+            (
+                added("l: 99999999999999999999"),
+                Fault::ContentLengthTooLong,
+            ),
+            (added("l: "), Fault::ContentLength),
+            (added("l: +0"), Fault::ContentLength),
+            (added("l: 0 0"), Fault::ContentLength),
+            (added("Max-Forwards: 256"), Fault::MaxForwards),
+            (added("Max-Forwards: "), Fault::MaxForwards),
+            (added("Max-Forwards: -1"), Fault::MaxForwards),
+            (changed("UDP h", "UDP"), Fault::Via),
+            (changed("<sip:a@b>", "<a@b>"), Fault::From),
+            (changed(";tag=1", ";tag="), Fault::From),
+            (changed(";tag=1", ";tag"), Fault::From),
+            (changed("<sip:b@c>", "<sip:b@c"), Fault::To),
+            (changed("<sip:b@c>", ""), Fault::To),
+            (changed("x@y", "x y"), Fault::CallId),
+            (changed("x@y", ""), Fault::CallId),
+            (changed("x@y", "\u{e4}"), Fault::CallId),
+            (changed("1 OPTIONS", "4294967296 OPTIONS"), Fault::CSeq),
+            (changed("1 OPTIONS", "OPTIONS"), Fault::CSeq),
+            (changed("1 OPTIONS", "1OPTIONS"), Fault::CSeq),
+            (changed("1 OPTIONS", "1 "), Fault::CSeq),
+            (changed("1 OPTIONS", "-1 OPTIONS"), Fault::CSeq),
+            (changed("1 OPTIONS", "1 OPTIONS x"), Fault::CSeq),
+            (changed("1 OPTIONS", "1 options"), Fault::CSeqMethod),
+            (added("no colon"), Fault::HeaderLine),
+            (added(": no name"), Fault::HeaderLine),
+            (added("two words: x"), Fault::HeaderLine),
+            (added("Subject: a\rb"), Fault::BareCr),
+            (added("Subject: a\nX: b"), Fault::BareLf),
+        ] {
+            assert_eq!(found, Err(fault));
+        }
+        for line in [
+            "Max-Forwards: 255",
+            "l: 0",
+            "l:\r\n 0",
+            "Max-Forwards: 000",
+            "X:",
+            "X:\r\n y",
+            "Max-Forwards:\t7\t",
+        ] {
+            assert_eq!(added(line), Ok(()), "{line}");
+        }
+        assert_eq!(changed("1 OPTIONS", "4294967295\r\n\tOPTIONS"), Ok(()));
+    }
+
+    #[test]
+    fn start_lines() {
+        let verdict = |line: &str| verdict(format!("{line}\r\n{GOOD}\r\n").as_bytes());
+        for line in [
+            "OPTIONS sip:a@b SIP/2.0",
+            "OPTIONS sip:a@b sip/2.0",
+            "OPTIONS sip:a@b SIP/02.00",
+            "\r\n\r\nOPTIONS tel:+1 SIP/2.0",
+        ] {
+            assert_eq!(verdict(line), Ok(()), "{line}");
+        }
+        for line in [
+            "SIP/2.0 200 OK",
+            "SIP/2.0 699 ",
+            "SIP/2.0 100",
+            "sip/2.0 200 a b c",
+        ] {
+            assert_eq!(verdict(line), Ok(()), "{line}");
+        }
+        for (line, fault) in [
+            ("", Fault::NotSip), // the empty line ends nothing here: it is skipped, and `Via:` becomes the start line
+            ("OPTIONS", Fault::NotSip),
+            ("OPTIONS sip:a@b", Fault::NotSip),
+            ("GET / HTTP/1.1", Fault::NotSip),
+            ("SIP/x 200 OK", Fault::NotSip),
+            ("SIPS/2.0 200 OK", Fault::NotSip),
+            ("OPTIONS sip:a@b SIP/2", Fault::NotSip),
+            ("OPTIONS sip:a@b SIP/2.1", Fault::Version),
+            ("OPTIONS sip:a@b SIP/3.0", Fault::Version),
+            ("SIP/3.0 200 OK", Fault::Version),
+            ("OPTIONS SIP/2.0", Fault::RequestUri),
+            ("OPTIONS  SIP/2.0", Fault::RequestUri),
+            (" OPTIONS sip:a@b SIP/2.0", Fault::Method),
+            ("OPT{ONS sip:a@b SIP/2.0", Fault::Method),
+            ("OPTIONS\tsip:a@b SIP/2.0", Fault::Method),
+            ("OPTIONS sip:a@b  SIP/2.0", Fault::StartLine),
+            ("OPTIONS sip:a@b\tSIP/2.0", Fault::StartLine),
+            ("OPTIONS sip:a b SIP/2.0", Fault::RequestUri),
+            ("SIP/2.0 0200 OK", Fault::StatusCode),
+            ("SIP/2.0 099 OK", Fault::StatusCode),
+            ("SIP/2.0 700 OK", Fault::StatusCode),
+            ("SIP/2.0 20 OK", Fault::StatusCode),
+            ("SIP/2.0  200 OK", Fault::StatusCode),
+            ("SIP/2.0", Fault::StatusCode),
+        ] {
+            assert_eq!(verdict(line), Err(fault), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_version_fault_leaves_the_rest_readable() {
+        let bytes = format!("NEW sip:a@b SIP/9.1\r\n{GOOD}\r\n");
+        let mut index = Index::default();
+        let message = Message::parse(bytes.as_bytes(), &mut index).unwrap();
+        assert_eq!(message.fault(), Some(Fault::Version));
+        assert_eq!(message.method_name(), b"NEW");
+        assert_eq!(message.request_uri(), b"sip:a@b");
+        assert!(message.top_via().is_ok());
+    }
+
+    #[test]
+    fn cut_anywhere_it_is_truncated_or_not_sip() {
+        let bytes = with(GOOD);
+        for end in 0..bytes.len() {
+            let found = verdict(&bytes[..end]);
+            assert!(
+                matches!(found, Err(Fault::Truncated | Fault::NotSip | Fault::BareCr)),
+                "{end}: {found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_broken_line_is_passed_over_and_the_others_stay_readable() {
+        let bytes = with(&format!("bad line\r\n{GOOD}: y\r\nSubject: s\n"));
+        let mut index = Index::default();
+        let message = Message::parse(&bytes, &mut index).unwrap();
+        assert_eq!(message.fault(), Some(Fault::HeaderLine));
+        assert_eq!(message.headers().count(), 6);
+        assert_eq!(message.header(Name::Subject).unwrap().value, b"s");
+        assert!(message.top_via().is_ok() && message.from().is_ok() && message.cseq().is_ok());
+    }
+
+    #[test]
+    fn header_lines_are_bounded() {
+        let bytes = with(&"X: y\r\n".repeat(MAX_HEADER_LINES));
+        assert_eq!(verdict(&bytes), Err(Fault::ViaMissing));
+        let bytes = with(&"X: y\r\n".repeat(MAX_HEADER_LINES + 1));
+        assert_eq!(verdict(&bytes), Err(Fault::TooManyHeaders));
+        let name = "x".repeat(70_000);
+        assert_eq!(
+            verdict(&with(&format!("{name}: y\r\n"))),
+            Err(Fault::HeaderLine)
+        );
+    }
+
+    #[test]
+    fn folds_join_lines_wherever_white_space_may_stand() {
+        let bytes = with(
+            "v: SIP/2.0/UDP h\r\n ;branch=a\r\n\t,\r\n SIP/2.0/UDP g\r\nSubject:\r\n  one\r\n\r\r\n\ttwo \r\nX:\r\n \r\n \r\nRoute:\r\n <sip:a>\r\n",
+        );
+        // The stray CR is a fault of its own; without it:
+        assert_eq!(verdict(&bytes), Err(Fault::BareCr));
+        let bytes: Vec<u8> = String::from_utf8(bytes)
+            .unwrap()
+            .replace("\r\r", "")
+            .into_bytes();
+        let bytes: Vec<u8> = String::from_utf8(bytes)
+            .unwrap()
+            .replace("\r\n\n\ttwo", "\r\n\ttwo")
+            .into_bytes();
+        let mut index = Index::default();
+        let message = Message::parse(&bytes, &mut index).unwrap();
+        assert_eq!(message.fault(), None);
+        assert_eq!(
+            message.header(Name::Subject).unwrap().value,
+            b"one\r\n\ttwo"
+        );
+        let vias: Vec<_> = message
+            .values(Name::Via)
+            .map(|value| Via::parse(value).unwrap())
+            .collect();
+        assert_eq!(vias.len(), 2);
+        assert_eq!(vias[0].branch(), Some(&b"a"[..]));
+        assert_eq!(vias[1].host_text, b"g");
+        assert_eq!(
+            message
+                .headers()
+                .find(|h| h.raw_name == b"X")
+                .unwrap()
+                .value,
+            b""
+        );
+        assert_eq!(message.header(Name::Route).unwrap().value, b"<sip:a>");
+    }
+
+    #[test]
+    fn commas_separate_values_only_outside_of_quotes_and_angles() {
+        for (list, expected) in [
+            ("<sip:a>,<sip:b>", &["<sip:a>", "<sip:b>"][..]),
+            (
+                "\"a, \\\", b\" <sip:a,b;x=\"> , c",
+                &["\"a, \\\", b\" <sip:a,b;x=\">", "c"],
+            ),
+            ("a;x=\"1,2\",b", &["a;x=\"1,2\"", "b"]),
+            ("*", &["*"]),
+            (",", &["", ""]),
+            ("a,,b", &["a", "", "b"]),
+            ("a,", &["a", ""]),
+            ("a \r\n , \r\n b", &["a", "b"]),
+            ("\"open, b", &["\"open, b"]),
+            ("<open, b", &["<open, b"]),
+            ("a, \"x\\", &["a", "\"x\\"]),
+            ("", &[]),
+        ] {
+            let bytes = with(&format!("Contact: {list}\r\nm: last\r\n"));
+            let mut index = Index::default();
+            let message = Message::parse(&bytes, &mut index).unwrap();
+            let mut values: Vec<_> = message.values(Name::Contact).collect();
+            let last = values.pop().unwrap();
+            assert!(last.text == b"last" && last.first && last.last);
+            let texts: Vec<_> = values
+                .iter()
+                .map(|v| std::str::from_utf8(v.text).unwrap())
+                .collect();
+            assert_eq!(texts, expected, "{list}");
+            assert!(values.first().is_none_or(|v| v.first) && values.last().is_none_or(|v| v.last));
+            assert!(values.iter().all(|v| &bytes[v.span.range()] == v.text));
+        }
+    }
+
+    #[test]
+    fn numbers() {
+        for (value, expected) in [
+            ("3600", Ok(Some(3600))),
+            ("4294967295", Ok(Some(u32::MAX))),
+            ("4294967296", Ok(Some(u32::MAX))),
+            ("1e3", Err(Fault::Number)),
+            ("-1", Err(Fault::Number)),
+            ("", Err(Fault::Number)),
+        ] {
+            let bytes = with(&format!("Expires: {value}\r\n"));
+            let mut index = Index::default();
+            assert_eq!(
+                Message::parse(&bytes, &mut index)
+                    .unwrap()
+                    .number(Name::Expires),
+                expected
+            );
+        }
+        let bytes = with("Retry-After: 120 (busy);duration=60\r\n");
+        let mut index = Index::default();
+        assert_eq!(
+            Message::parse(&bytes, &mut index)
+                .unwrap()
+                .number(Name::RetryAfter),
+            Ok(Some(120))
+        );
+    }
+
+    #[test]
+    fn an_index_serves_one_message_after_the_other() {
+        let mut index = Index::default();
+        Message::parse(INVITE, &mut index).unwrap();
+        let bad = with("Contact: x\r\nCSeq: 1 X\r\nbad\r\n");
+        assert_eq!(
+            Message::parse(&bad, &mut index).unwrap().fault(),
+            Some(Fault::HeaderLine)
+        );
+        let message = Message::parse(
+            b"SIP/2.0 183 Session Progress\r\nTo: <sip:a>\r\n\r\n",
+            &mut index,
+        )
+        .unwrap();
+        assert_eq!(message.fault(), None);
+        assert_eq!(message.status(), 183);
+        assert_eq!(message.method(), Method::Other);
+        assert_eq!(
+            (message.method_name(), message.request_uri()),
+            (&b""[..], &b""[..])
+        );
+        assert_eq!(message.reason_phrase(), b"Session Progress");
+        assert_eq!(message.headers().count(), 1);
+        assert!(message.header(Name::Contact).is_none() && message.header(Name::CSeq).is_none());
+        assert!(Message::parse(b"nonsense", &mut index).is_err());
+    }
+
+    #[test]
+    fn the_method_of_a_response_is_that_of_its_cseq() {
+        let bytes = format!("SIP/2.0 200 OK\r\n{GOOD}\r\n");
+        let mut index = Index::default();
+        let message = Message::parse(bytes.as_bytes(), &mut index).unwrap();
+        assert_eq!(message.method(), Method::Options);
+        assert_eq!(message.method_name(), b"OPTIONS");
+        assert!(!message.is_request());
     }
 }

@@ -16,6 +16,8 @@ pub mod reply;
 mod rewrite;
 pub mod sniff;
 pub mod status;
+#[cfg(test)]
+mod torture;
 mod uri;
 mod via;
 

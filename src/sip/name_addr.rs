@@ -142,7 +142,14 @@ mod tests {
 
     #[test]
     fn the_forms_of_an_address() {
-        let cases: &[(&[u8], Option<&[u8]>, &[u8], &[u8], bool)] = &[
+        type Case = (
+            &'static [u8],
+            Option<&'static [u8]>,
+            &'static [u8],
+            &'static [u8],
+            bool,
+        );
+        let cases: &[Case] = &[
             (b"<sip:a@b>;tag=1", None, b"sip:a@b", b";tag=1", true),
             (b"sip:a@b;tag=1", None, b"sip:a@b", b";tag=1", false),
             (b"sip:a@b", None, b"sip:a@b", b"", false),

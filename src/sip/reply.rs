@@ -106,3 +106,109 @@ fn write_line_safe(text: &[u8], out: &mut Vec<u8>) {
     let safe = |&b: &u8| if matches!(b, b'\r' | b'\n') { b' ' } else { b };
     out.extend(text.iter().map(safe));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip::{Fault, Index};
+
+    fn answer(request: &str, reply: Reply) -> String {
+        let mut index = Index::default();
+        let message = Message::parse(request.as_bytes(), &mut index).unwrap();
+        let mut out = Vec::new();
+        write(
+            &message,
+            &reply,
+            |out| out.extend_from_slice(b"Server: s\r\n"),
+            &mut out,
+        );
+        let mut index = Index::default();
+        assert_eq!(Message::parse(&out, &mut index).unwrap().fault(), None);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn trying_has_the_timestamp_and_no_tag() {
+        let request = "INVITE sip:a@b SIP/2.0\r\nv: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKa\r\nVIA: SIP/2.0/UDP h\r\nTimestamp: 54.2\r\n\
+            t: sip:b@c\r\nf: <sip:a@b>;tag=1\r\ni: x\r\nCSeq: 1\r\n INVITE\r\nRoute: <sip:r>\r\n\r\n";
+        let source = "192.0.2.1:5060".parse().unwrap();
+        assert_eq!(
+            answer(
+                request,
+                Reply {
+                    status: 100,
+                    received: Some(source),
+                    ..Default::default()
+                }
+            ),
+            "SIP/2.0 100 Trying\r\nVia: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKa\r\nVia: SIP/2.0/UDP h\r\nFrom: <sip:a@b>;tag=1\r\n\
+            To: sip:b@c\r\nCall-ID: x\r\nCSeq: 1\r\n INVITE\r\nTimestamp: 54.2\r\nServer: s\r\nContent-Length: 0\r\n\r\n"
+        );
+        let tagged = answer(
+            request,
+            Reply {
+                status: 486,
+                to_tag: b"x9",
+                reason: b"Gone Fishing",
+                ..Default::default()
+            },
+        );
+        assert!(tagged.starts_with("SIP/2.0 486 Gone Fishing\r\n"));
+        assert!(tagged.contains("\r\nTo: sip:b@c;tag=x9\r\n"));
+        assert!(!tagged.contains("Timestamp"));
+    }
+
+    #[test]
+    fn a_tag_that_is_there_stays_alone() {
+        let request = "BYE sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP h\r\nTo: \"x;tag=0\" <sip:b@c;tag=1> ; Tag=7\r\n\r\n";
+        let reply = Reply {
+            status: 481,
+            to_tag: b"new",
+            ..Default::default()
+        };
+        assert!(answer(request, reply).contains("\r\nTo: \"x;tag=0\" <sip:b@c;tag=1> ; Tag=7\r\n"));
+        let request = request.replace(" ; Tag=7", "");
+        assert!(answer(&request, reply).contains("<sip:b@c;tag=1>;tag=new\r\n"));
+    }
+
+    #[test]
+    fn what_is_broken_is_answered_in_sound_lines() {
+        let request = "BYE sip:a@b SIP/2.0\nVia: SIP/2.0/UDP h;rport\n ;branch=a\nFrom: <sip:a@b\nTo: \"open <sip:b@c>\nbad\nCall-ID: x\ry\n\n";
+        let mut index = Index::default();
+        assert_eq!(
+            Message::parse(request.as_bytes(), &mut index)
+                .unwrap()
+                .fault(),
+            Some(Fault::BareLf)
+        );
+        let source = "[2001:db8::9]:70".parse().unwrap();
+        assert_eq!(
+            answer(
+                request,
+                Reply {
+                    status: 400,
+                    reason: b"LF\r\nWithout CR",
+                    to_tag: b"t",
+                    received: Some(source)
+                }
+            ),
+            "SIP/2.0 400 LF  Without CR\r\nVia: SIP/2.0/UDP h;rport=70  ;branch=a;received=2001:db8::9\r\nFrom: <sip:a@b\r\n\
+            To: \"open <sip:b@c>;tag=t\r\nCall-ID: x y\r\nServer: s\r\nContent-Length: 0\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_via_that_cannot_be_read_is_copied_as_it_is() {
+        let request = "BYE sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP h;;\r\nTo: <sip:b@c>\r\n\r\n";
+        let source = "192.0.2.1:70".parse().unwrap();
+        let answer = answer(
+            request,
+            Reply {
+                status: 400,
+                received: Some(source),
+                ..Default::default()
+            },
+        );
+        assert!(answer.contains("\r\nVia: SIP/2.0/UDP h;;\r\n"));
+    }
+}

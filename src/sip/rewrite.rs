@@ -145,7 +145,7 @@ impl Rewrite {
                 let kept = original.get(..start as usize).unwrap_or_default();
                 let kept = cursor::trim_end(kept);
                 let kept = kept.strip_suffix(b",").unwrap_or(kept);
-                let kept = cursor::trim_end(kept).len();
+                let kept = cursor::trim_end(kept).len().max(list.start as usize);
                 Span {
                     start: kept as u32,
                     end,
@@ -157,6 +157,186 @@ impl Rewrite {
                 text: Span::default(),
                 sequence: self.edits.len() as u32,
             });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip::{Index, Message, Name};
+    use proptest::prelude::*;
+
+    fn without(lists: &str, removed: &[usize]) -> String {
+        let bytes = format!("OPTIONS sip:a SIP/2.0\r\nTo: x\r\n{lists}Max-Forwards: 7\r\n\r\n")
+            .into_bytes();
+        let mut index = Index::default();
+        let message = Message::parse(&bytes, &mut index).unwrap();
+        let values: Vec<_> = message.values(Name::Route).collect();
+        let mut rewrite = Rewrite::default();
+        for &i in removed {
+            rewrite.remove_value(&values[i]);
+        }
+        let mut out = Vec::new();
+        rewrite.render(&bytes, &mut out);
+        let text = String::from_utf8(out).unwrap();
+        let text = text
+            .strip_prefix("OPTIONS sip:a SIP/2.0\r\nTo: x\r\n")
+            .unwrap();
+        text.strip_suffix("Max-Forwards: 7\r\n\r\n")
+            .unwrap()
+            .to_string()
+    }
+
+    #[test]
+    fn a_value_leaves_with_one_comma_and_the_last_with_its_line() {
+        assert_eq!(without("Route: <sip:a>\r\n", &[0]), "");
+        assert_eq!(
+            without("Route: <sip:a>, <sip:b>\r\n", &[0]),
+            "Route: <sip:b>\r\n"
+        );
+        assert_eq!(
+            without("Route: <sip:a> ,  <sip:b>\r\n", &[1]),
+            "Route: <sip:a>\r\n"
+        );
+        assert_eq!(
+            without("Route: <sip:a>,<sip:b>,<sip:c>\r\n", &[1]),
+            "Route: <sip:a>,<sip:c>\r\n"
+        );
+        assert_eq!(
+            without("Route: <sip:a>,<sip:b>,<sip:c>\r\n", &[2, 1]),
+            "Route: <sip:a>\r\n"
+        );
+        assert_eq!(
+            without("Route: <sip:a>, <sip:b>, <sip:c>\r\n", &[0, 2]),
+            "Route: <sip:b>\r\n"
+        );
+        assert_eq!(without("Route: <sip:a>,\r\n <sip:b>\r\n", &[1, 0]), "");
+        assert_eq!(
+            without("Route: <sip:a>,\r\n <sip:b>\r\n", &[0]),
+            "Route: <sip:b>\r\n"
+        );
+        assert_eq!(
+            without("Route: <sip:a>\r\n ,<sip:b>\r\n", &[1]),
+            "Route: <sip:a>\r\n"
+        );
+        assert_eq!(
+            without("Route: <sip:a>\r\nRoute: <sip:b>, <sip:c>\r\n", &[0, 1]),
+            "Route: <sip:c>\r\n"
+        );
+        assert_eq!(
+            without("Route: <sip:a>, <sip:b>\r\nRoute: <sip:c>\r\n", &[0, 1, 2]),
+            ""
+        );
+        assert_eq!(without("Route: <sip:a>, <sip:b>\r\n", &[0, 0, 1, 1]), "");
+        assert_eq!(without("Route: ,<sip:b>\r\n", &[1]), "Route: \r\n");
+    }
+
+    #[test]
+    fn the_same_edits_can_be_rendered_again_and_cleared() {
+        let mut rewrite = Rewrite::default();
+        rewrite.insert(3, |out| out.push(b'x'));
+        let mut out = b"> ".to_vec();
+        rewrite.render(b"abcdef", &mut out);
+        rewrite.render(b"abcdef", &mut out);
+        assert_eq!(out, b"> abcxdefabcxdef");
+        assert!(!rewrite.is_empty());
+        rewrite.clear();
+        assert!(rewrite.is_empty());
+        out.clear();
+        rewrite.render(b"abcdef", &mut out);
+        assert_eq!(out, b"abcdef");
+    }
+
+    #[derive(Clone, Debug)]
+    struct Step {
+        start: usize,
+        end: usize,
+        text: Vec<u8>,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        // Some offsets lie beyond the original: they mean its end.
+        (
+            0usize..50,
+            0usize..8,
+            proptest::collection::vec(any::<u8>(), 0..4),
+        )
+            .prop_map(|(start, len, text)| Step {
+                start,
+                end: start + len,
+                text,
+            })
+    }
+
+    /// Byte by byte: all texts of an offset in order of call, then the byte unless some edit covers it.
+    fn model(original: &[u8], steps: &[Step]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for at in 0..=original.len() {
+            for step in steps {
+                if step.start.min(original.len()) == at {
+                    out.extend_from_slice(&step.text);
+                }
+            }
+            if at < original.len()
+                && !steps
+                    .iter()
+                    .any(|step| (step.start..step.end).contains(&at))
+            {
+                out.push(original[at]);
+            }
+        }
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn rendering_equals_the_naive_model(
+            original in proptest::collection::vec(any::<u8>(), 0..44),
+            steps in proptest::collection::vec(step(), 0..40),
+        ) {
+            let mut rewrite = Rewrite::default();
+            for step in &steps {
+                rewrite.replace(step.start..step.end, |out| out.extend_from_slice(&step.text));
+            }
+            let mut out = Vec::new();
+            rewrite.render(&original, &mut out);
+            // Past the end, texts keep the order of their offsets, not of the calls.
+            let mut ordered = steps.clone();
+            ordered.sort_by_key(|step| step.start);
+            prop_assert_eq!(out, model(&original, &ordered));
+        }
+
+        #[test]
+        fn removing_values_leaves_the_others(
+            lines in proptest::collection::vec((1usize..5, "( |\r\n )?,( |\r\n )?"), 1..4),
+            removed in proptest::collection::vec(any::<prop::sample::Index>(), 0..8),
+        ) {
+            let mut bytes = b"OPTIONS sip:a SIP/2.0\r\n".to_vec();
+            let mut all = Vec::new();
+            for (count, comma) in &lines {
+                let values: Vec<String> = (0..*count).map(|i| format!("<sip:r{}>;x=\",\"", all.len() + i)).collect();
+                bytes.extend_from_slice(format!("Route: {}\r\n", values.join(comma)).as_bytes());
+                all.extend(values);
+            }
+            bytes.extend_from_slice(b"\r\n");
+            let removed: Vec<usize> = removed.iter().map(|i| i.index(all.len())).collect();
+            let mut index = Index::default();
+            let message = Message::parse(&bytes, &mut index).unwrap();
+            let values: Vec<_> = message.values(Name::Route).collect();
+            let mut rewrite = Rewrite::default();
+            for &i in &removed {
+                rewrite.remove_value(&values[i]);
+            }
+            let mut out = Vec::new();
+            rewrite.render(&bytes, &mut out);
+            let mut index = Index::default();
+            let message = Message::parse(&out, &mut index).unwrap();
+            prop_assert_eq!(message.fault(), None);
+            let left: Vec<_> = message.values(Name::Route).map(|value| value.text.to_vec()).collect();
+            let expected: Vec<_> = (0..all.len()).filter(|i| !removed.contains(i)).map(|i| all[i].clone().into_bytes()).collect();
+            prop_assert_eq!(left, expected);
+            prop_assert!(message.all(Name::Route).all(|header| !header.value.is_empty()));
         }
     }
 }

@@ -80,3 +80,82 @@ fn skip_crlf(mut bytes: &[u8]) -> &[u8] {
     }
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip::{Index, Message};
+
+    #[test]
+    fn kinds() {
+        for (bytes, expected) in [
+            (&b"INVITE sip:a SIP/2.0\r\n"[..], Kind::Request),
+            (b"\r\n\r\nINVITE sip:a SIP/2.0\r\n", Kind::Request),
+            (b"SIP/2.0 200 OK\r\n", Kind::Response),
+            (b"sip/2.0 200 OK\r\n", Kind::Response),
+            (b"\r\n\r\n", Kind::KeepAlive),
+            (b"\r\n", Kind::KeepAlive),
+            (b"\0\0\0\0", Kind::KeepAlive),
+            (b"\0", Kind::KeepAlive),
+            (b"", Kind::KeepAlive),
+            (b"OPT{ONS sip:a SIP/2.0\r\nx", Kind::Request),
+            (b"\x00\x01\x00\x00stun", Kind::Garbage),
+            (b"\x16\x03\x01", Kind::Garbage),
+            (b"hello", Kind::Garbage),
+            (&[0; 65], Kind::Garbage),
+        ] {
+            assert_eq!(kind(bytes), expected, "{}", bytes.escape_ascii());
+        }
+        assert_eq!(method(b"\r\nACK sip:a SIP/2.0\r\n"), Method::Ack);
+        assert_eq!(method(b"SIP/2.0 200 OK\r\n"), Method::Other);
+        assert_eq!(method(b"ACK"), Method::Other);
+    }
+
+    #[test]
+    fn the_branch_is_that_of_the_whole_parse() {
+        let mut count = 0;
+        for rfc in ["rfc4475", "rfc5118"] {
+            for entry in
+                std::fs::read_dir(format!("{}/tests/data/{rfc}", env!("CARGO_MANIFEST_DIR")))
+                    .unwrap()
+            {
+                let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+                let mut index = Index::default();
+                let Ok(message) = Message::parse(&bytes, &mut index) else {
+                    continue;
+                };
+                assert_ne!(kind(&bytes), Kind::Garbage);
+                assert_eq!(kind(&bytes) == Kind::Request, message.is_request());
+                if message.is_request() {
+                    assert_eq!(method(&bytes), message.method());
+                }
+                if message.fault().is_none() {
+                    let branch = message.top_via().ok().and_then(|via| via.branch());
+                    assert_eq!(top_via_branch(&bytes), branch);
+                    count += usize::from(branch.is_some());
+                }
+            }
+        }
+        assert!(count > 45, "{count}");
+    }
+
+    #[test]
+    fn no_branch() {
+        for bytes in [
+            &b""[..],
+            b"\r\n",
+            b"SIP/2.0 200 OK",
+            b"SIP/2.0 200 OK\r\n",
+            b"SIP/2.0 200 OK\r\n\r\nVia: SIP/2.0/UDP h;branch=a\r\n",
+            b"SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP h\r\nVia: SIP/2.0/UDP h;branch=a\r\n\r\n",
+            b"SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP h;branch=a",
+            b"SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP h\r\n ;branch=a",
+            b"SIP/2.0 200 OK\r\nVersion: SIP/2.0/UDP h;branch=a\r\n\r\n",
+            b"SIP/2.0 200 OK\r\nVia SIP/2.0/UDP h;branch=a\r\n\r\n",
+        ] {
+            assert_eq!(top_via_branch(bytes), None, "{}", bytes.escape_ascii());
+        }
+        let bytes = b"SIP/2.0 200 OK\r\nX: y\r\nvIA : SIP/2.0/UDP h\r\n ;branch=a , SIP/2.0/UDP g;branch=b\r\n\r\n";
+        assert_eq!(top_via_branch(bytes), Some(&b"a"[..]));
+    }
+}

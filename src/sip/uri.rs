@@ -35,90 +35,129 @@ impl<'a> Host<'a> {
 
     /// Reads the host at the start of `text`: the host and the offset behind it.
     #[inline]
-    pub(super) fn parse_prefix(text: &'a [u8]) -> Result<(Host<'a>, usize), Fault> {
-        if text.first() == Some(&b'[') {
-            let close = memchr::memchr(b']', text).ok_or(Fault::Host)?;
-            let ip = parse_v6(&text[1..close]).ok_or(Fault::Host)?;
-            return Ok((Host::V6(ip), close + 1));
-        }
-        let mut end = 0;
-        let mut letters = 0;
-        while end < text.len() && cursor::is(text[end], HOST) {
-            letters |= text[end] & 0x40; // letters and the underscore have this bit, digits, dots and hyphens do not
-            end += 1;
-        }
-        let name = &text[..end];
-        match name.first() {
-            None | Some(b'.' | b'-') => Err(Fault::Host),
-            // A top label begins with a letter, so what holds no letter is an IPv4 address or nothing.
-            Some(_) if letters == 0 => {
-                let ip = parse_v4(name).ok_or(Fault::Host)?;
-                Ok((Host::V4(ip), end))
+    fn parse_prefix(text: &'a [u8]) -> Result<(Host<'a>, usize), Fault> {
+        match text.first() {
+            Some(b'[') => {
+                let close = memchr::memchr(b']', text).ok_or(Fault::Host)?;
+                let ip = parse_v6(&text[1..close]).ok_or(Fault::Host)?;
+                return Ok((Host::V6(ip), close + 1));
             }
+            Some(b'0'..=b'9') => {
+                if let Some((ip, end)) = v4_prefix(text) {
+                    return Ok((Host::V4(ip), end));
+                }
+            }
+            _ => {}
+        }
+        let end = cursor::skip(text, 0, HOST);
+        let name = &text[..end];
+        // A top label begins with a letter: what has no letter at all is no name, and was no IPv4 address.
+        match name.first() {
+            Some(b'0'..=b'9') if !name.iter().any(u8::is_ascii_alphabetic) => Err(Fault::Host),
+            Some(b'.' | b'-') | None => Err(Fault::Host),
             Some(_) => Ok((Host::Name(name), end)),
         }
     }
+}
 
-    /// Reads `host [":" port]`: host, its text, the port, and the offset behind them. `slack` says which bytes may stand around the colon.
+/// `host [ COLON port ]`: the hostport of a URI, the sent-by of a Via.
+pub(super) struct HostPort<'a> {
+    pub(super) host: Host<'a>,
+    /// The host as written.
+    pub(super) text: &'a [u8],
+    pub(super) port: Option<u16>,
+}
+
+impl<'a> HostPort<'a> {
+    /// Reads it at the start of `text`, and the offset behind it. `slack` is the class of bytes that may stand around the colon.
     #[inline]
-    pub(super) fn parse_with_port(
-        text: &'a [u8],
-        slack: u8,
-    ) -> Result<(Host<'a>, &'a [u8], Option<u16>, usize), Fault> {
+    pub(super) fn parse_prefix(text: &'a [u8], slack: u8) -> Result<(HostPort<'a>, usize), Fault> {
         let (host, end) = Host::parse_prefix(text)?;
-        let colon = cursor::skip(text, end, slack);
-        if text.get(colon) != Some(&b':') {
-            return Ok((host, &text[..end], None, end));
+        let name = &text[..end];
+        let mut at = end;
+        if slack != 0 {
+            at = cursor::skip(text, at, slack);
         }
-        let start = cursor::skip(text, colon + 1, slack);
-        let mut at = start;
+        if text.get(at) != Some(&b':') {
+            let port = None;
+            return Ok((
+                HostPort {
+                    host,
+                    text: name,
+                    port,
+                },
+                end,
+            ));
+        }
+        at += 1;
+        if slack != 0 {
+            at = cursor::skip(text, at, slack);
+        }
         let mut port: u32 = 0;
-        while let Some(digit) = text.get(at).map(|b| b.wrapping_sub(b'0')) {
+        for &b in &text[at..] {
+            let digit = b.wrapping_sub(b'0');
             if digit > 9 {
                 break;
             }
             port = port.saturating_mul(10).saturating_add(u32::from(digit));
             at += 1;
         }
+        // Port 0 is no port that one could send to; it is also what no digits at all come to.
         match u16::try_from(port) {
-            Ok(port) if port > 0 && at > start => Ok((host, &text[..end], Some(port), at)),
+            Ok(port) if port > 0 => {
+                let port = Some(port);
+                Ok((
+                    HostPort {
+                        host,
+                        text: name,
+                        port,
+                    },
+                    at,
+                ))
+            }
             _ => Err(Fault::Port),
         }
     }
 }
 
-/// Four decimal numbers up to 255 with dots between; leading zeros are taken as decimal, as `1*3DIGIT` allows them.
-fn parse_v4(text: &[u8]) -> Option<Ipv4Addr> {
-    let mut octets = [0u8; 4];
-    let mut count = 0;
+/// Four decimal numbers up to 255 with dots between, where no further byte of a host name follows, and the offset behind them. Leading
+/// zeros are taken as decimal: `1*3DIGIT` allows them.
+#[inline]
+fn v4_prefix(text: &[u8]) -> Option<(Ipv4Addr, usize)> {
+    let mut address: u32 = 0;
+    let mut dots = 0;
     let mut value: u32 = 0;
     let mut digits = 0;
-    for &b in text {
-        if b == b'.' {
-            if digits == 0 || count == 3 {
+    let mut end = text.len();
+    for (at, &b) in text.iter().enumerate() {
+        let digit = b.wrapping_sub(b'0');
+        if digit <= 9 {
+            value = value * 10 + u32::from(digit);
+            digits += 1;
+            if digits > 3 || value > 255 {
                 return None;
             }
-            octets[count] = value as u8;
-            count += 1;
+        } else if b == b'.' {
+            if digits == 0 || dots == 3 {
+                return None;
+            }
+            address = address << 8 | value;
+            dots += 1;
             value = 0;
             digits = 0;
-            continue;
-        }
-        let digit = b.wrapping_sub(b'0');
-        if digit > 9 {
+        } else if cursor::is(b, HOST) {
             return None;
-        }
-        value = value * 10 + u32::from(digit);
-        digits += 1;
-        if digits > 3 || value > 255 {
-            return None;
+        } else {
+            end = at;
+            break;
         }
     }
-    if count != 3 || digits == 0 {
-        return None;
-    }
-    octets[3] = value as u8;
-    Some(Ipv4Addr::from(octets))
+    (dots == 3 && digits > 0).then(|| (Ipv4Addr::from_bits(address << 8 | value), end))
+}
+
+fn parse_v4(text: &[u8]) -> Option<Ipv4Addr> {
+    let (ip, end) = v4_prefix(text)?;
+    (end == text.len()).then_some(ip)
 }
 
 /// An IPv6 address without brackets. `:::` before a dotted quad, which RFC 3261's grammar lets through by mistake, is read as `::`
@@ -182,52 +221,47 @@ impl<'a> Uri<'a> {
             }
             _ => return Uri::parse_other(text),
         };
-        // One run to the end, or to the `@` that ends the user part. Unescaped, an `@` stands nowhere else.
-        let mut at = cursor::skip_uri(rest, 0, URI).ok_or(Fault::Uri)?;
-        let (user, password, host_start) = if rest.get(at) == Some(&b'@') {
-            let userinfo = &rest[..at];
-            let (user, password) = match memchr::memchr(b':', userinfo) {
-                Some(colon) => (&userinfo[..colon], Some(&userinfo[colon + 1..])),
-                None => (userinfo, None),
-            };
-            if user.is_empty() {
-                return Err(Fault::Uri);
+        // Unescaped, an `@` stands nowhere but behind the user part: what follows is not checked for a second one here, since it is not
+        // a URI byte.
+        let (user, password, tail) = match memchr::memchr(b'@', rest) {
+            Some(at) => {
+                let userinfo = &rest[..at];
+                if cursor::skip_uri(userinfo, 0, URI) != Some(at) {
+                    return Err(Fault::Uri);
+                }
+                let (user, password) = match memchr::memchr(b':', userinfo) {
+                    Some(colon) => (&userinfo[..colon], Some(&userinfo[colon + 1..])),
+                    None => (userinfo, None),
+                };
+                if user.is_empty() {
+                    return Err(Fault::Uri);
+                }
+                (Some(user), password, &rest[at + 1..])
             }
-            let host_start = at + 1;
-            at = cursor::skip_uri(rest, host_start, URI).ok_or(Fault::Uri)?;
-            (Some(user), password, host_start)
-        } else {
-            (None, None, 0)
+            None => (None, None, rest),
         };
-        if at != rest.len() {
-            return Err(Fault::Uri);
-        }
-        let tail = &rest[host_start..];
-        let (host, host_text, port, end) = Host::parse_with_port(tail, 0)?;
+        let (sent_by, end) = HostPort::parse_prefix(tail, 0)?;
         let mut params = Params::default();
         let mut headers = None;
-        match tail.get(end) {
-            None => {}
-            Some(b';') => {
-                let text = &tail[end..];
-                match memchr::memchr(b'?', text) {
-                    Some(mark) => {
-                        params = uri_params(&text[..mark])?;
-                        headers = Some(&text[mark + 1..]);
-                    }
-                    None => params = uri_params(text)?,
-                }
+        let mut rest = &tail[end..];
+        if let Some(b';') = rest.first() {
+            let length = uri_params(rest)?;
+            params = Params::new(&rest[..length]);
+            rest = &rest[length..];
+        }
+        if let Some((mark, fields)) = rest.split_first() {
+            if *mark != b'?' || cursor::skip_uri(fields, 0, URI) != Some(fields.len()) {
+                return Err(Fault::Uri);
             }
-            Some(b'?') => headers = Some(&tail[end + 1..]),
-            Some(_) => return Err(Fault::Host),
+            headers = Some(fields);
         }
         Ok(Uri {
             scheme,
             user,
             password,
-            host,
-            host_text,
-            port,
+            host: sent_by.host,
+            host_text: sent_by.text,
+            port: sent_by.port,
             params,
             headers,
             text,
@@ -256,10 +290,14 @@ impl<'a> Uri<'a> {
         {
             return Err(Fault::Uri);
         }
+        let params = &rest[end..];
+        if uri_params(params)? != params.len() {
+            return Err(Fault::Uri);
+        }
         Ok(Uri {
             scheme: Scheme::Tel,
             user: Some(number),
-            params: uri_params(&rest[end..])?,
+            params: Params::new(params),
             ..Uri::opaque(text)
         })
     }
@@ -431,27 +469,22 @@ fn stands_in_user(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/".contains(&byte)
 }
 
-/// `uri-parameters`: each a name, and a value behind a `=`. The bytes are URI bytes already.
-fn uri_params(text: &[u8]) -> Result<Params<'_>, Fault> {
+/// The length of the `uri-parameters` that open `text`: each a name, and a value behind a `=`.
+#[inline]
+fn uri_params(text: &[u8]) -> Result<usize, Fault> {
     let mut at = 0;
-    while at < text.len() {
-        if text[at] != b';' {
-            return Err(Fault::Parameter);
-        }
+    while text.get(at) == Some(&b';') {
         let name = at + 1;
         at = cursor::skip_uri(text, name, URI_PARAM).ok_or(Fault::Uri)?;
         if at == name {
             return Err(Fault::Parameter);
         }
-        if text.get(at) == Some(&b'=') {
-            // Base64 and the like end in further equals signs.
+        // More than one equals sign is not in the grammar, but Base64 ends in them.
+        while text.get(at) == Some(&b'=') {
             at = cursor::skip_uri(text, at + 1, URI_PARAM).ok_or(Fault::Uri)?;
-            while text.get(at) == Some(&b'=') {
-                at = cursor::skip_uri(text, at + 1, URI_PARAM).ok_or(Fault::Uri)?;
-            }
         }
     }
-    Ok(Params::new(text))
+    Ok(at)
 }
 
 /// The bytes of a URI component as they compare: an escape of a character outside of the reserved set is that character, one inside
@@ -547,5 +580,304 @@ fn same_headers(a: Option<&[u8]>, b: Option<&[u8]>) -> bool {
                     .all(|field| count(a.clone(), field) == count(b.clone(), field))
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn uri(text: &str) -> Uri<'_> {
+        Uri::parse(text.as_bytes()).unwrap_or_else(|fault| panic!("{text}: {fault:?}"))
+    }
+
+    #[test]
+    fn parts_of_a_uri() {
+        let u = uri("sips:alice:secret@[2001:db8::1]:5061;transport=tls;lr?Subject=a&To=b");
+        assert_eq!(u.scheme, Scheme::Sips);
+        assert_eq!(u.user, Some(&b"alice"[..]));
+        assert_eq!(u.password, Some(&b"secret"[..]));
+        assert_eq!(u.host, Host::V6("2001:db8::1".parse().unwrap()));
+        assert_eq!(u.host_text, b"[2001:db8::1]");
+        assert_eq!(u.port, Some(5061));
+        assert_eq!(u.transport(), Some(&b"tls"[..]));
+        assert!(u.is_loose());
+        assert_eq!(u.headers, Some(&b"Subject=a&To=b"[..]));
+        let u = uri("SIP:biloxi.com");
+        assert_eq!((u.scheme, u.user, u.port), (Scheme::Sip, None, None));
+        assert_eq!(u.host.ip(), None);
+        let u = uri("sip:+1(2)3;phone-context=x@192.0.2.4;maddr=239.255.255.1;user=phone");
+        assert_eq!(u.user, Some(&b"+1(2)3;phone-context=x"[..]));
+        assert_eq!(u.host, Host::V4([192, 0, 2, 4].into()));
+        assert_eq!(u.maddr(), Some(&b"239.255.255.1"[..]));
+        assert_eq!(u.param(b"USER"), Some(Some(&b"phone"[..])));
+        assert_eq!(uri("sip:a@b?c=d").headers, Some(&b"c=d"[..]));
+        assert_eq!(uri("sip:*72#@b.example").user, Some(&b"*72#"[..]));
+        assert_eq!(uri("sip:a@b;x=YQ==;y").param(b"y"), Some(None));
+        assert_eq!(uri("sip:a:@b").password, Some(&b""[..]));
+    }
+
+    #[test]
+    fn tel_and_unknown_schemes() {
+        let u = uri("tel:+1-201-555-0123;ext=5");
+        assert_eq!(u.scheme, Scheme::Tel);
+        assert_eq!(u.user, Some(&b"+1-201-555-0123"[..]));
+        assert_eq!(u.param(b"ext"), Some(Some(&b"5"[..])));
+        assert_eq!(
+            uri("TEL:7042;phone-context=example.com").scheme,
+            Scheme::Tel
+        );
+        assert_eq!(uri("tel:*69#;phone-context=x").user, Some(&b"*69#"[..]));
+        for other in [
+            "urn:service:sos",
+            "http://www.example.com",
+            "soap.beep://192.0.2.103:3002",
+            "mailto:a@b",
+        ] {
+            assert_eq!(uri(other).scheme, Scheme::Other);
+            assert_eq!(uri(other).text, other.as_bytes());
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_uri() {
+        for bad in [
+            "",
+            "sip",
+            "sip:",
+            "sips:",
+            "sip:@b",
+            "sip:a@",
+            "sip: a@b",
+            "sip:a@b c",
+            "sip:a@b@c",
+            "<sip:a@b>",
+            "alan@jasomi.com",
+            "sip:a@b:",
+            "sip:a@b:0",
+            "sip:a@b:65536",
+            "sip:a@b:99999999999",
+            "sip:a@b:50x",
+            "sip:a%4@b",
+            "sip:a%zz@b",
+            "sip:a@b;",
+            "sip:a@b;;lr",
+            "sip:a@b;=x",
+            "sip:a@b;x=%",
+            "sip:a@[::1",
+            "sip:a@[::g]",
+            "sip:a@::1",
+            "sip:2001:db8::10",
+            "sip:a@1.2.3",
+            "sip:a@1.2.3.4.5",
+            "sip:a@1.2.3.256",
+            "sip:a@12345",
+            "sip:a@.b",
+            "sip:a@-b",
+            "sip:a@[2001:db8:::1]",
+            "sip:a@b?x y",
+            "sip:a\"@b",
+            "sip:\u{fc}@b",
+            "sip:a@b\r\n",
+            "sip:a@b?%",
+            "tel:",
+            "tel:+",
+            "tel:--",
+            "tel:+1x",
+            "tel:12 3",
+            "1ab:x",
+            "a b:c",
+            "x:",
+            ":x",
+            "sip:a@b?x<y",
+            "sip:a@exa%6Dple.com",
+        ] {
+            assert!(Uri::parse(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn equal_by_19_1_4() {
+        for (a, b) in [
+            // The RFC's own.
+            (
+                "sip:%61lice@atlanta.com;transport=TCP",
+                "sip:alice@AtLanTa.CoM;Transport=tcp",
+            ),
+            ("sip:carol@chicago.com", "sip:carol@chicago.com;newparam=5"),
+            ("sip:carol@chicago.com", "sip:carol@chicago.com;security=on"),
+            (
+                "sip:carol@chicago.com;newparam=5",
+                "sip:carol@chicago.com;security=on",
+            ),
+            (
+                "sip:biloxi.com;transport=tcp;method=REGISTER?to=sip:bob%40biloxi.com",
+                "sip:biloxi.com;method=REGISTER;transport=tcp?to=sip:bob%40biloxi.com",
+            ),
+            (
+                "sip:alice@atlanta.com?subject=project%20x&priority=urgent",
+                "sip:alice@atlanta.com?priority=urgent&subject=project%20x",
+            ),
+            (
+                "sip:carol@chicago.com",
+                "sip:carol@chicago.com;security=off",
+            ),
+            // Others.
+            ("sip:a@[2001:db8::1]", "SIP:a@[2001:DB8:0::1]"),
+            ("sip:a@192.0.2.4", "sip:a@192.0.2.004"),
+            ("sip:a@b;l%72", "sip:a@b;lr"),
+            ("sip:a@b;x=%41", "sip:a@b;x=a"),
+            ("sip:a@b?Subject=x", "sip:a@b?subject=%78"),
+            ("sip:a@b;x=1;x=2", "sip:a@b;x=1;x=2"),
+            ("tel:+1-201-555-0123", "tel:+1(201)5550123"),
+            (
+                "tel:7042;phone-context=Example.com;a=b",
+                "tel:7042;A=b;phone-context=example.com",
+            ),
+            ("HTTP://x.example/a", "http://x.example/a"),
+        ] {
+            assert!(uri(a).equals(&uri(b)), "{a} = {b}");
+            assert!(uri(b).equals(&uri(a)), "{b} = {a}");
+        }
+    }
+
+    #[test]
+    fn not_equal_by_19_1_4() {
+        for (a, b) in [
+            // The RFC's own.
+            (
+                "SIP:ALICE@AtLanTa.CoM;Transport=udp",
+                "sip:alice@AtLanTa.CoM;Transport=UDP",
+            ),
+            ("sip:bob@biloxi.com", "sip:bob@biloxi.com:5060"),
+            ("sip:bob@biloxi.com", "sip:bob@biloxi.com;transport=udp"),
+            (
+                "sip:bob@biloxi.com",
+                "sip:bob@biloxi.com:6000;transport=tcp",
+            ),
+            (
+                "sip:carol@chicago.com",
+                "sip:carol@chicago.com?Subject=next%20meeting",
+            ),
+            ("sip:bob@phone21.boxesbybob.com", "sip:bob@192.0.2.4"),
+            (
+                "sip:carol@chicago.com;security=on",
+                "sip:carol@chicago.com;security=off",
+            ),
+            // Others.
+            ("sip:a@b", "sips:a@b"),
+            ("sip:a@b", "sip:b"),
+            ("sip:a@b", "sip:a:pw@b"),
+            ("sip:a:pw@b", "sip:a:PW@b"),
+            ("sip:a@b;user=phone", "sip:a@b"),
+            ("sip:a@b;ttl=1", "sip:a@b"),
+            ("sip:a@b;method=INVITE", "sip:a@b"),
+            ("sip:a@b;maddr=192.0.2.1", "sip:a@b"),
+            ("sip:a@b;m%61ddr=192.0.2.1", "sip:a@b"),
+            ("sip:a%3Bb@c", "sip:a;b@c"),
+            ("sip:a%2541@b", "sip:a%41@b"),
+            ("sip:a@b?x=1&x=1&x=2", "sip:a@b?x=1&x=2&x=2"),
+            ("sip:a@b;lr", "sip:a@b;lr=on"),
+            ("sip:%00@b", "sip:%00%00@b"),
+            ("tel:+12015550123", "tel:12015550123"),
+            ("tel:7042;phone-context=a", "tel:7042"),
+            ("http://x.example/a", "http://x.example/A"),
+            ("tel:+1", "sip:+1@x"),
+        ] {
+            assert!(!uri(a).equals(&uri(b)), "{a} != {b}");
+            assert!(!uri(b).equals(&uri(a)), "{b} != {a}");
+        }
+    }
+
+    #[test]
+    fn many_parameters_compare_as_text_only() {
+        let many: String = (0..MAX_COMPARED + 1).map(|i| format!(";p{i}")).collect();
+        let (a, b) = (format!("sip:a@b{many}"), format!("sip:a@B{many}"));
+        assert!(uri(&a).equals(&uri(&a)));
+        assert!(!uri(&a).equals(&uri(&b)));
+    }
+
+    #[test]
+    fn address_of_record_is_canonical() {
+        for (text, expected) in [
+            ("sip:alice@Atlanta.COM", "alice@atlanta.com"),
+            (
+                "sips:%61lice:pw@atlanta.com:5061;transport=tls;user=phone?a=b",
+                "alice@atlanta.com",
+            ),
+            ("sip:Alice@atlanta.com", "Alice@atlanta.com"),
+            ("sip:a%40b@c", "a%40b@c"),
+            ("sip:a%3bb%2f@c", "a;b/@c"),
+            ("sip:null-%00-null@example.com", "null-%00-null@example.com"),
+            ("sip:%c3%bc@c", "%C3%BC@c"),
+            ("sip:example.com", "example.com"),
+            ("sip:a@192.0.2.01", "a@192.0.2.1"),
+            ("sip:a@[2001:DB8:0:0::1]:5060", "a@[2001:db8::1]"),
+            ("sip:a@[::ffff:192.0.2.1]", "a@[::ffff:192.0.2.1]"),
+            ("tel:+1-(201).555", "+1201555"),
+        ] {
+            let mut key = Vec::new();
+            uri(text).write_address_of_record(&mut key);
+            assert_eq!(String::from_utf8(key).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn ip_addresses_in_parameters() {
+        for (text, expected) in [
+            ("192.0.2.1", Some("192.0.2.1")),
+            ("[2001:db8::1]", Some("2001:db8::1")),
+            ("2001:db8::1", Some("2001:db8::1")),
+            ("[192.0.2.1]", None),
+            ("", None),
+            ("[", None),
+            ("[]", None),
+            ("example.com", None),
+            ("192.0.2", None),
+        ] {
+            assert_eq!(
+                parse_ip(text.as_bytes()),
+                expected.map(|ip| ip.parse().unwrap()),
+                "{text}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn v4_agrees_with_the_standard_library(text in "[0-9]{1,3}(\\.[0-9]{1,3}){2,4}") {
+            // Where it takes leading zeros, which the standard library refuses, they do not count.
+            let plain: Vec<String> = text.split('.').map(|n| n.parse::<u32>().unwrap().to_string()).collect();
+            prop_assert_eq!(parse_v4(text.as_bytes()), plain.join(".").parse().ok());
+        }
+
+        #[test]
+        fn equality_is_reflexive_and_symmetric(
+            a in "sip:([aA%]|%41|%3B|;x){0,3}@[bB](:1)?(;(lr|LR|x|y)(=(1|%31|2))?){0,3}(\\?[xy]=[12](&[xy]=[12])?)?",
+            b in "sip:([aA%]|%41|%3B|;x){0,3}@[bB](:1)?(;(lr|LR|x|y)(=(1|%31|2))?){0,3}(\\?[xy]=[12](&[xy]=[12])?)?",
+        ) {
+            if let (Ok(a), Ok(b)) = (Uri::parse(a.as_bytes()), Uri::parse(b.as_bytes())) {
+                prop_assert!(a.equals(&a));
+                prop_assert_eq!(a.equals(&b), b.equals(&a));
+                if a.equals(&b) {
+                    let (mut one, mut two) = (Vec::new(), Vec::new());
+                    a.write_address_of_record(&mut one);
+                    b.write_address_of_record(&mut two);
+                    prop_assert_eq!(one, two);
+                }
+            }
+        }
+
+        #[test]
+        fn parsing_never_panics_and_parts_lie_inside(text in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let text = [b"sip:", text.as_slice()].concat();
+            if let Ok(uri) = Uri::parse(&text) {
+                let whole = text.as_ptr_range();
+                for part in [uri.user, uri.password, Some(uri.host_text), uri.headers].into_iter().flatten() {
+                    prop_assert!(part.is_empty() || whole.contains(&part.as_ptr()));
+                }
+            }
+        }
     }
 }

@@ -9,7 +9,7 @@ use super::header::Span;
 use super::message::Value;
 use super::params::Params;
 use super::rewrite::Rewrite;
-use super::uri::{Host, parse_ip};
+use super::uri::{Host, HostPort, parse_ip};
 
 /// One Via value.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +85,7 @@ impl<'a> Via<'a> {
         if transport_end == transport_start || host_start == transport_end {
             return Err(Fault::Via);
         }
-        let (host, host_text, port, length) = Host::parse_with_port(&text[host_start..], SPACE)?;
+        let (sent_by, length) = HostPort::parse_prefix(&text[host_start..], SPACE)?;
         let params_start = host_start + length;
         let mut known = Known::default();
         let end = if params_start == text.len() {
@@ -118,9 +118,9 @@ impl<'a> Via<'a> {
         let trimmed = cursor::trim_end(&text[..end]);
         let via = Via {
             transport: &text[transport_start..transport_end],
-            host,
-            host_text,
-            port,
+            host: sent_by.host,
+            host_text: sent_by.text,
+            port: sent_by.port,
             params: Params::new(cursor::trim_start(
                 &trimmed[params_start.min(trimmed.len())..],
             )),
@@ -275,4 +275,173 @@ fn part(text: &[u8], at: usize) -> Option<usize> {
         return None;
     }
     Some(cursor::skip(text, slash + 1, SPACE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip::{Index, Message, Name};
+
+    fn message(via: &str) -> Vec<u8> {
+        format!("OPTIONS sip:a SIP/2.0\r\nTo: x\r\nVia: {via}\r\n\r\n").into_bytes()
+    }
+
+    fn stamped(via: &str, source: &str) -> String {
+        let bytes = message(via);
+        let mut index = Index::default();
+        let message = Message::parse(&bytes, &mut index).unwrap();
+        let mut rewrite = Rewrite::default();
+        let via = message.top_via().unwrap();
+        fill_received(&via, source.parse().unwrap(), &mut rewrite);
+        let mut out = Vec::new();
+        rewrite.render(&bytes, &mut out);
+        // Filling in is idempotent.
+        let mut index = Index::default();
+        let again = Message::parse(&out, &mut index).unwrap();
+        let stamped = again.header(Name::Via).unwrap().value.to_vec();
+        let via = again.top_via().unwrap();
+        rewrite.clear();
+        fill_received(&via, source.parse().unwrap(), &mut rewrite);
+        let mut twice = Vec::new();
+        rewrite.render(again.bytes(), &mut twice);
+        assert_eq!(twice, out);
+        String::from_utf8(stamped).unwrap()
+    }
+
+    #[test]
+    fn the_parts_of_a_via() {
+        let text = "SIP / 2.0 / TLS  [2001:db8::1] : 5061 ; branch = z9hG4bKa ;ttl=16; MAddr=224.2.0.1 ;received=192.0.2.1;rport=77;x";
+        let bytes = message(text);
+        let mut index = Index::default();
+        let message = Message::parse(&bytes, &mut index).unwrap();
+        let via = message.top_via().unwrap();
+        assert_eq!(via.transport, b"TLS");
+        assert_eq!(via.host, Host::V6("2001:db8::1".parse().unwrap()));
+        assert_eq!(via.host_text, b"[2001:db8::1]");
+        assert_eq!(via.port, Some(5061));
+        assert_eq!(via.branch(), Some(&b"z9hG4bKa"[..]));
+        assert_eq!(via.ttl(), Some(16));
+        assert_eq!(via.maddr(), Some(&b"224.2.0.1"[..]));
+        assert_eq!(via.received(), Some("192.0.2.1".parse().unwrap()));
+        assert_eq!(via.rport(), Some(Some(77)));
+        assert_eq!(via.params.get(b"x"), Some(None));
+        assert_eq!(&bytes[via.rport_span().unwrap().range()], b"rport=77");
+        assert_eq!(
+            &bytes[via.received_span().unwrap().range()],
+            b"received=192.0.2.1"
+        );
+        assert_eq!(via.params_end(), via.value.span.end as usize);
+        assert_eq!(&bytes[via.value.span.range()], text.as_bytes());
+        assert_eq!(via.text, text.as_bytes());
+    }
+
+    #[test]
+    fn what_is_not_a_via() {
+        for bad in [
+            "",
+            "SIP/2.0/UDP",
+            "SIP/2.0/UDP ",
+            "SIP/2.0 h",
+            "SIP/2.0/ h",
+            "/2.0/UDP h",
+            "SIP/2.0/UDP h;;branch=x",
+            "SIP/2.0/UDP h;",
+            "SIP/2.0/UDP ;branch=x",
+            "SIP/2.0/UDP h:0",
+            "SIP/2.0/UDP h:99999",
+            "SIP/2.0/UDP h x",
+            "SIP/2.0/UDP h;a=\"",
+            "SIP/2.0/UDPh",
+            "SIP/2.0/UDP h;branch=a;branch=b",
+            "SIP/2.0/UDP h;rport;rport",
+            "SIP/2.0/UDP h;received=1.2.3.4;Received=1.2.3.5",
+            "SIP/2.0/UDP [::1",
+            "SIP/2.0/UDP 1.2.3",
+            "SIP/2.0/UDP h/x",
+            ", SIP/2.0/UDP h",
+        ] {
+            let bytes = message(bad);
+            let mut index = Index::default();
+            let message = Message::parse(&bytes, &mut index).unwrap();
+            assert_eq!(message.top_via().unwrap_err(), Fault::Via, "{bad}");
+        }
+    }
+
+    #[test]
+    fn received_and_rport_are_filled_in() {
+        for (via, source, expected) in [
+            // The host in sent-by is the source: nothing to say.
+            (
+                "SIP/2.0/UDP 192.0.2.1:5060;branch=x",
+                "192.0.2.1:9",
+                "SIP/2.0/UDP 192.0.2.1:5060;branch=x",
+            ),
+            (
+                "SIP/2.0/UDP 192.0.2.1",
+                "192.0.2.2:9",
+                "SIP/2.0/UDP 192.0.2.1;received=192.0.2.2",
+            ),
+            (
+                "SIP/2.0/UDP h.example;branch=x",
+                "192.0.2.2:9",
+                "SIP/2.0/UDP h.example;branch=x;received=192.0.2.2",
+            ),
+            // RFC 3581 §4: with rport, received is always there.
+            (
+                "SIP/2.0/UDP 192.0.2.1;rport;branch=x",
+                "192.0.2.1:9",
+                "SIP/2.0/UDP 192.0.2.1;rport=9;branch=x;received=192.0.2.1",
+            ),
+            // What the sender wrote there is not believed.
+            (
+                "SIP/2.0/UDP h;received=10.0.0.1;branch=x;rport=1",
+                "192.0.2.2:65535",
+                "SIP/2.0/UDP h;received=192.0.2.2;branch=x;rport=65535",
+            ),
+            (
+                "SIP/2.0/UDP h;rport = 1 ;branch=x; received = 10.0.0.1",
+                "192.0.2.2:80",
+                "SIP/2.0/UDP h;rport=80 ;branch=x; received=192.0.2.2",
+            ),
+            (
+                "SIP/2.0/UDP 192.0.2.1 ; received=10.0.0.1;branch=x",
+                "192.0.2.1:9",
+                "SIP/2.0/UDP 192.0.2.1 ;branch=x",
+            ),
+            (
+                "SIP/2.0/UDP h;rport=;branch=x",
+                "192.0.2.2:80",
+                "SIP/2.0/UDP h;rport=80;branch=x;received=192.0.2.2",
+            ),
+            (
+                "SIP/2.0/UDP [2001:db8::1]",
+                "[2001:db8::1]:9",
+                "SIP/2.0/UDP [2001:db8::1]",
+            ),
+            (
+                "SIP/2.0/UDP [2001:db8::1]",
+                "[2001:db8::2]:9",
+                "SIP/2.0/UDP [2001:db8::1];received=2001:db8::2",
+            ),
+            // A socket for both families gives IPv4 sources as mapped.
+            (
+                "SIP/2.0/UDP 192.0.2.1",
+                "[::ffff:192.0.2.1]:9",
+                "SIP/2.0/UDP 192.0.2.1",
+            ),
+            (
+                "SIP/2.0/UDP h",
+                "[::ffff:192.0.2.1]:9",
+                "SIP/2.0/UDP h;received=192.0.2.1",
+            ),
+            // Only the first value of a line.
+            (
+                "SIP/2.0/UDP h ;branch=x , SIP/2.0/UDP g;rport",
+                "192.0.2.2:80",
+                "SIP/2.0/UDP h ;branch=x;received=192.0.2.2 , SIP/2.0/UDP g;rport",
+            ),
+        ] {
+            assert_eq!(stamped(via, source), expected);
+        }
+    }
 }

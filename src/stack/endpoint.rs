@@ -1,32 +1,76 @@
-//! The facade of the rules: it parses what came, asks whose it is, and routes it. Nothing else.
+//! The facade of the rules: it reads what came, finds whose it is, and routes it there. The work is done by the transaction
+//! layer, the proxy core and the registrar.
 
-use crate::base::{Errand, Flow, Instant, Key, Outbox};
+use crate::base::{Arena, Errand, Flow, Instant, Key, Outbox};
+use crate::sip::{Index, Message, Method, Name, Rewrite, reply, sniff};
+use crate::stack::branch::{Branch, Signer};
+use crate::stack::counters::{Drop, MethodLabel, Registration, Side};
+use crate::stack::identity::{Identity, TAG_LEN};
+use crate::stack::proxy::context::Context;
+use crate::stack::proxy::request::{reply_flow, unsupported};
+use crate::stack::proxy::target::TargetSet;
+use crate::stack::proxy::{Extra, Refusal};
+use crate::stack::settings::Mode;
+use crate::stack::transaction::{ServerEvent, Transactions};
 use crate::stack::{Counters, Location, Occupancy, Settings};
 use std::sync::Arc;
 
 /// One core's SIP element: transactions, proxy core, registrar. Owned by one worker, or by the laboratory.
 pub struct Endpoint {
-    settings: Arc<Settings>,
-    location: Arc<Location>,
-    core: u8,
-    counters: Counters,
+    pub(in crate::stack) settings: Arc<Settings>,
+    pub(in crate::stack) location: Arc<Location>,
+    pub(in crate::stack) core: u8,
+    pub(in crate::stack) signer: Signer,
+    pub(in crate::stack) identity: Identity,
+    pub(in crate::stack) transactions: Transactions,
+    pub(in crate::stack) contexts: Arena<Box<Context>>,
+    pub(in crate::stack) counters: Counters,
+    // Memory that is used again for each message.
+    // A context is large, and moves between here and the arena with every request: a box moves as one word.
+    #[allow(clippy::vec_box)]
+    pub(in crate::stack) spare_contexts: Vec<Box<Context>>,
+    pub(in crate::stack) targets: TargetSet,
+    pub(in crate::stack) rewrite: Rewrite,
+    pub(in crate::stack) aor: Vec<u8>,
+    pub(in crate::stack) scratch: Vec<u8>,
+    pub(in crate::stack) lines: Vec<u8>,
+    pub(in crate::stack) request_copy: Vec<u8>,
+    index: Index,
+    pub(in crate::stack) second_index: Index,
 }
 
 impl Endpoint {
-    /// `key` is the server's secret, the same on every core; `core` is this one's number, from 0.
-    pub fn new(settings: Arc<Settings>, location: Arc<Location>, core: u8, key: Key) -> Endpoint {
-        let _ = key;
+    /// `secret` is the server's, the same on every core; `core` is this one's number, from 0.
+    pub fn new(
+        settings: Arc<Settings>,
+        location: Arc<Location>,
+        core: u8,
+        secret: Key,
+    ) -> Endpoint {
         Endpoint {
+            transactions: Transactions::new(settings.timers.clone(), settings.limits.transactions),
             settings,
             location,
             core,
+            signer: Signer::new(secret),
+            identity: Identity::new(secret),
+            contexts: Arena::default(),
             counters: Counters::default(),
+            spare_contexts: Vec::new(),
+            targets: TargetSet::default(),
+            rewrite: Rewrite::default(),
+            aor: Vec::new(),
+            scratch: Vec::new(),
+            lines: Vec::new(),
+            request_copy: Vec::new(),
+            index: Index::default(),
+            second_index: Index::default(),
         }
     }
 
     /// A message came from a peer: one datagram, or one framed message of a stream.
     pub fn handle(&mut self, now: Instant, flow: Flow, bytes: &[u8], outbox: &mut Outbox) {
-        let _ = (now, flow, bytes, outbox, &self.location, self.core);
+        self.receive(now, flow, bytes, None, outbox);
     }
 
     /// A message came from another core, with the flow on which that core got it.
@@ -38,34 +82,291 @@ impl Endpoint {
         bytes: &[u8],
         outbox: &mut Outbox,
     ) {
-        let _ = (now, errand, flow, bytes, outbox);
+        self.receive(now, flow, bytes, Some(errand), outbox);
     }
 
-    /// What was sent to this flow was not delivered (ICMP unreachable, a dead connection): its transactions are told (§16.9).
-    pub fn handle_flow_lost(&mut self, now: Instant, flow: Flow, outbox: &mut Outbox) {
-        let _ = (now, flow, outbox);
+    /// The transport says that `sent`, a datagram of ours (or as much of it as came back), was not delivered: a port
+    /// unreachable. Only a branch whose check is right names a transaction, so nobody can end one by a forged report (§16.9,
+    /// §18.4).
+    pub fn handle_undelivered(&mut self, now: Instant, sent: &[u8], outbox: &mut Outbox) {
+        let branch = sniff::top_via_branch(sent).and_then(|text| self.signer.read(text));
+        let Some(Branch::Stateful { core, id, .. }) = branch else {
+            return;
+        };
+        // Our own CANCEL and ACK carry the INVITE's branch; their loss says nothing that its timers would not.
+        if core != self.core || matches!(sniff::method(sent), Method::Ack | Method::Cancel) {
+            return;
+        }
+        if let Some(client) = self.transactions.undelivered(now, id, outbox) {
+            log::info!("{}: not reachable (port unreachable)", client.flow.peer);
+            let notice = crate::stack::transaction::Notice::ClientFailure(client);
+            self.handle_notice(now, notice, outbox);
+        }
     }
 
     /// Fires what is due.
     pub fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox) {
-        let _ = (now, outbox);
+        while let Some(notice) = self.transactions.poll(now, outbox) {
+            self.handle_notice(now, notice, outbox);
+        }
     }
 
     /// When [`Endpoint::handle_timers`] wants to be called next.
     pub fn next_timeout(&self) -> Option<Instant> {
-        None
+        self.transactions.next_timeout()
     }
 
     /// New settings, valid for what comes next; transactions under way keep their targets.
     pub fn handle_config(&mut self, settings: Arc<Settings>) {
+        self.transactions
+            .configure(settings.timers.clone(), settings.limits.transactions);
         self.settings = settings;
     }
 
-    pub fn counters(&self) -> &Counters {
-        &self.counters
+    pub fn counters(&self) -> Counters {
+        let mut counters = self.counters.clone();
+        counters.retransmissions[Side::Client as usize] += self.transactions.client_retransmissions;
+        counters.retransmissions[Side::Server as usize] += self.transactions.server_retransmissions;
+        counters
     }
 
     pub fn occupancy(&self) -> Occupancy {
-        Occupancy::default()
+        Occupancy {
+            server_transactions: self.transactions.server_count(),
+            client_transactions: self.transactions.client_count(),
+            pending: self.contexts.len(),
+            timers: self.transactions.timer_count(),
+            blobs: self.transactions.pool.held(),
+        }
+    }
+
+    // ---- routing -------------------------------------------------------------------------------------------------------
+
+    fn receive(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        bytes: &[u8],
+        errand: Option<Errand>,
+        outbox: &mut Outbox,
+    ) {
+        if bytes.len() > self.settings.limits.message_size {
+            return self.counters.drop(Drop::TooLong);
+        }
+        if errand.is_none() && sniff::kind(bytes) == sniff::Kind::Response {
+            // A response for another core goes there unread; only its branch is checked.
+            let branch = sniff::top_via_branch(bytes).and_then(|text| self.signer.read(text));
+            match branch {
+                Some(Branch::Stateful { core, .. }) if core != self.core => {
+                    if core >= self.settings.cores {
+                        return self.counters.drop(Drop::NoSuchCore);
+                    }
+                    return outbox.mail(core, Errand::Response, flow, bytes);
+                }
+                _ => {}
+            }
+        }
+        let mut index = std::mem::take(&mut self.index);
+        match Message::parse(bytes, &mut index) {
+            Ok(message) if message.is_request() => {
+                self.receive_request(now, flow, &message, errand, outbox);
+            }
+            Ok(message) => self.receive_response(now, &message, outbox),
+            Err(_) if bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0)) => {
+                self.counters.drop(Drop::KeepAlive);
+            }
+            Err(_) => self.counters.drop(Drop::Unreadable),
+        }
+        self.index = index;
+    }
+
+    fn receive_request(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        message: &Message,
+        errand: Option<Errand>,
+        outbox: &mut Outbox,
+    ) {
+        let method = message.method();
+        if errand.is_none() {
+            self.counters.requests[label_of(method) as usize] += 1;
+        }
+        if let Err(fault) = message.check() {
+            if method == Method::Ack || message.top_via().is_err() {
+                return self.counters.drop(Drop::Unreadable);
+            }
+            let refusal = Refusal::new(fault.status(), fault.reason());
+            return self.refuse(message, flow, refusal, outbox);
+        }
+        let Ok(via) = message.top_via() else {
+            return self.counters.drop(Drop::Unreadable);
+        };
+        let tried = match errand {
+            Some(Errand::Orphan { tried }) => tried,
+            _ => 0,
+        };
+        match method {
+            Method::Ack => return self.process_ack(now, flow, message, &via, tried, outbox),
+            Method::Cancel => {
+                return self.process_cancel(now, flow, message, &via, tried, outbox);
+            }
+            _ => {}
+        }
+        let key = self
+            .identity
+            .transaction(message, &via, message.method_name());
+        if self.settings.proxy.mode == Mode::Stateful {
+            if let Some(server) = self.transactions.find_server(key) {
+                self.counters.retransmissions[Side::Server as usize] += 1;
+                let event = ServerEvent::Request;
+                self.transactions.server_request(now, server, event, outbox);
+                return;
+            }
+        }
+        if let Err(refusal) = self.process_request(now, flow, message, key, outbox) {
+            self.refuse(message, flow, refusal, outbox);
+        }
+    }
+
+    fn receive_response(&mut self, now: Instant, message: &Message, outbox: &mut Outbox) {
+        let class = (message.status() / 100) as usize;
+        if let Some(count) = self.counters.responses.get_mut(class.wrapping_sub(1)) {
+            *count += 1;
+        }
+        if message.check().is_err() {
+            return self.counters.drop(Drop::BadResponse);
+        }
+        let branch = message.top_via().ok().and_then(|via| via.branch());
+        match branch.and_then(|text| self.signer.read(text)) {
+            Some(Branch::Stateful { core, id, .. }) if core == self.core => {
+                self.process_response(now, id, message, outbox);
+            }
+            Some(Branch::Stateful { .. }) => self.counters.drop(Drop::NoSuchCore),
+            Some(Branch::Stateless { .. }) => self.forward_by_via(message, outbox),
+            None => self.counters.drop(Drop::ForeignResponse),
+        }
+    }
+
+    /// Hands a message that matched nothing to the next core that has not looked yet. False: all have.
+    pub(in crate::stack) fn pass_on(
+        &mut self,
+        errand: Errand,
+        flow: Flow,
+        message: &Message,
+        outbox: &mut Outbox,
+    ) -> bool {
+        let tried = match errand {
+            Errand::Orphan { tried } => tried + 1,
+            Errand::Response => return false,
+        };
+        if tried >= self.settings.cores {
+            return false;
+        }
+        let next = (self.core + 1) % self.settings.cores;
+        outbox.mail(next, Errand::Orphan { tried }, flow, message.bytes());
+        true
+    }
+
+    // ---- answers of our own, without memory (§8.2.7) -------------------------------------------------------------------
+
+    /// Answers a request that was not forwarded. `extra` writes further header lines.
+    pub(in crate::stack) fn answer(
+        &mut self,
+        message: &Message,
+        flow: Flow,
+        status: u16,
+        reason: &str,
+        outbox: &mut Outbox,
+        extra: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let Ok(via) = message.top_via() else {
+            return self.counters.drop(Drop::Unreadable);
+        };
+        self.scratch.clear();
+        self.scratch.reserve(TAG_LEN);
+        self.identity.write_tag(message, &mut self.scratch);
+        let answer = reply::Reply {
+            status,
+            reason: reason.as_bytes(),
+            to_tag: &self.scratch,
+            received: Some(flow.peer),
+        };
+        outbox.send(reply_flow(flow, &via), |out| {
+            reply::write(message, &answer, extra, out);
+        });
+    }
+
+    pub(in crate::stack) fn refuse(
+        &mut self,
+        message: &Message,
+        flow: Flow,
+        refusal: Refusal,
+        outbox: &mut Outbox,
+    ) {
+        self.counters.refused += 1;
+        if let Some(limit) = refusal.limit {
+            self.counters.hit(limit);
+        }
+        if message.method() == Method::Register {
+            self.counters.registrations[Registration::Refused as usize] += 1;
+        }
+        log::debug!(
+            "{} {} from {} answered {} {}",
+            String::from_utf8_lossy(message.method_name()),
+            String::from_utf8_lossy(message.request_uri()),
+            flow.peer,
+            refusal.status,
+            refusal.reason,
+        );
+        let name = match unsupported(message, Name::ProxyRequire).next() {
+            Some(_) => Name::ProxyRequire,
+            None => Name::Require,
+        };
+        self.answer(
+            message,
+            flow,
+            refusal.status,
+            refusal.reason,
+            outbox,
+            |out| match refusal.extra {
+                Extra::None => {}
+                Extra::Unsupported => {
+                    for option in unsupported(message, name) {
+                        out.extend_from_slice(b"Unsupported: ");
+                        out.extend_from_slice(option.text);
+                        out.extend_from_slice(b"\r\n");
+                    }
+                }
+                Extra::MinExpires(seconds) => number_header(b"Min-Expires: ", seconds, out),
+                Extra::RetryAfter(seconds) => number_header(b"Retry-After: ", seconds, out),
+            },
+        );
+    }
+}
+
+fn number_header(name: &[u8], number: u32, out: &mut Vec<u8>) {
+    out.extend_from_slice(name);
+    crate::base::hash::write_decimal(u64::from(number), out);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn label_of(method: Method) -> MethodLabel {
+    match method {
+        Method::Invite => MethodLabel::Invite,
+        Method::Ack => MethodLabel::Ack,
+        Method::Bye => MethodLabel::Bye,
+        Method::Cancel => MethodLabel::Cancel,
+        Method::Register => MethodLabel::Register,
+        Method::Options => MethodLabel::Options,
+        Method::Prack => MethodLabel::Prack,
+        Method::Update => MethodLabel::Update,
+        Method::Info => MethodLabel::Info,
+        Method::Refer => MethodLabel::Refer,
+        Method::Subscribe => MethodLabel::Subscribe,
+        Method::Notify => MethodLabel::Notify,
+        Method::Message => MethodLabel::Message,
+        Method::Publish => MethodLabel::Publish,
+        Method::Other => MethodLabel::Other,
     }
 }

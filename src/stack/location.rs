@@ -1,11 +1,137 @@
-//! The location service: address-of-record → bindings (RFC 3261 §10). The one thing that the cores share.
+//! The location service: address-of-record → bindings (RFC 3261 §10). The one thing that the cores share: sharded, and a
+//! lock is held for one lookup or one change. What REGISTER means for it is in [`crate::stack::registrar`].
 
-use crate::base::{Flow, Instant};
+use crate::base::{Flow, Instant, Key};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Sharded; a lock is held for the time of one lookup or one change.
-pub struct Location {}
+/// Enough that two cores rarely meet, and that one shard's growth is no pause.
+const SHARDS: usize = 256;
 
-/// One contact of an address-of-record, as somebody outside sees it.
+/// All bindings of the server.
+pub struct Location {
+    key: Key,
+    shards: Box<[Mutex<Shard>]>,
+    bindings: AtomicUsize,
+    max_bindings: usize,
+    /// Where the next [`Location::sweep`] begins.
+    sweep_at: AtomicUsize,
+}
+
+type Shard = HashMap<Box<[u8]>, Record, Keyed>;
+
+/// The bindings of one address-of-record.
+#[derive(Default)]
+pub struct Record {
+    pub bindings: Vec<Binding>,
+}
+
+/// One contact of an address-of-record.
+pub struct Binding {
+    /// URI, Call-ID, Path and instance, one behind the other: one allocation for a binding.
+    text: Box<[u8]>,
+    uri_len: u16,
+    call_id_len: u16,
+    path_len: u16,
+    pub reg_id: u32,
+    /// Thousandths, 0 to 1000.
+    pub q: u16,
+    pub cseq: u32,
+    pub expires: Instant,
+    /// Removed; remembered until `expires` so that an older REGISTER that arrives late cannot bring it back.
+    pub removed: bool,
+    /// Where the REGISTER came from.
+    pub source: Option<Flow>,
+    /// The contact is unreachable but by `source`: the phone is behind a NAT.
+    pub behind_nat: bool,
+}
+
+/// What a binding holds as text, and what a REGISTER brings.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BindingText<'a> {
+    pub uri: &'a [u8],
+    pub call_id: &'a [u8],
+    /// The Path header values in order, as one comma list; empty without.
+    pub path: &'a [u8],
+    /// `+sip.instance`, quotes kept; empty without.
+    pub instance: &'a [u8],
+}
+
+impl BindingText<'_> {
+    /// False when a part is longer than a binding can hold (65,535 bytes each).
+    pub fn fits(&self) -> bool {
+        [self.uri, self.call_id, self.path]
+            .iter()
+            .all(|part| part.len() <= usize::from(u16::MAX))
+    }
+}
+
+impl Binding {
+    pub fn new(text: BindingText) -> Binding {
+        let mut binding = Binding {
+            text: Box::default(),
+            uri_len: 0,
+            call_id_len: 0,
+            path_len: 0,
+            reg_id: 0,
+            q: 1000,
+            cseq: 0,
+            expires: Instant::default(),
+            removed: false,
+            source: None,
+            behind_nat: false,
+        };
+        binding.set_text(text);
+        binding
+    }
+
+    pub fn text(&self) -> BindingText<'_> {
+        let (uri, rest) = self.text.split_at(self.uri_len.into());
+        let (call_id, rest) = rest.split_at(self.call_id_len.into());
+        let (path, instance) = rest.split_at(self.path_len.into());
+        BindingText {
+            uri,
+            call_id,
+            path,
+            instance,
+        }
+    }
+
+    pub fn uri(&self) -> &[u8] {
+        &self.text[..self.uri_len.into()]
+    }
+
+    /// Replaces the text; in place when the lengths add up to the same.
+    pub fn set_text(&mut self, text: BindingText) {
+        let parts = [text.uri, text.call_id, text.path, text.instance];
+        let len = parts.iter().map(|part| part.len()).sum();
+        if self.text.len() != len {
+            self.text = vec![0; len].into();
+        }
+        let mut rest = &mut self.text[..];
+        for part in parts {
+            let (here, behind) = rest.split_at_mut(part.len());
+            here.copy_from_slice(part);
+            rest = behind;
+        }
+        self.uri_len = text.uri.len() as u16;
+        self.call_id_len = text.call_id.len() as u16;
+        self.path_len = text.path.len() as u16;
+    }
+
+    pub fn is_live(&self, now: Instant) -> bool {
+        !self.removed && self.expires > now
+    }
+
+    /// Whole seconds left, rounded up.
+    pub fn seconds_left(&self, now: Instant) -> u64 {
+        self.expires.ms_since(now).div_ceil(1000)
+    }
+}
+
+/// A binding as somebody outside sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BindingView {
     pub uri: Vec<u8>,
@@ -14,11 +140,273 @@ pub struct BindingView {
     pub expires: Instant,
     pub call_id: Vec<u8>,
     pub cseq: u32,
-    /// The Path header values in order, as one comma list; empty without.
     pub path: Vec<u8>,
-    /// `+sip.instance`, quotes kept; empty without.
     pub instance: Vec<u8>,
     pub reg_id: u32,
-    /// Where the REGISTER came from.
-    pub flow: Option<Flow>,
+    pub source: Option<Flow>,
+}
+
+/// `[limits] bindings` is reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LocationFull;
+
+/// How long a removed binding is remembered: as long as a datagram or a retransmission may live (64·T1).
+pub const REMOVED_MS: u64 = 32_000;
+
+/// The Call-ID of bindings that an operator made.
+pub const OPERATOR_CALL_ID: &[u8] = b"operator";
+
+impl Location {
+    pub fn new(key: Key, max_bindings: usize) -> Location {
+        let key = key.derive("location");
+        Location {
+            key,
+            shards: (0..SHARDS)
+                .map(|_| Mutex::new(HashMap::with_hasher(Keyed(key))))
+                .collect(),
+            bindings: AtomicUsize::new(0),
+            max_bindings,
+            sweep_at: AtomicUsize::new(0),
+        }
+    }
+
+    /// Bindings held now, the recently removed and expired ones among them until the sweep has passed.
+    pub fn bindings(&self) -> usize {
+        self.bindings.load(Ordering::Relaxed)
+    }
+
+    /// Calls `each` for every live binding of the address. False when the address is not known at all.
+    pub fn lookup(&self, now: Instant, aor: &[u8], mut each: impl FnMut(&Binding)) -> bool {
+        let shard = self.shard(aor);
+        let Some(record) = shard.get(aor) else {
+            return false;
+        };
+        for binding in record.bindings.iter().filter(|b| b.is_live(now)) {
+            each(binding);
+        }
+        !record.bindings.is_empty()
+    }
+
+    /// Runs `change` on the record of one address under its lock; an empty record is made or removed as needed. `change`
+    /// gets how many bindings may be added.
+    pub fn change<R>(&self, aor: &[u8], change: impl FnOnce(&mut Record, usize) -> R) -> R {
+        let mut shard = self.shard(aor);
+        let room = self.max_bindings.saturating_sub(self.bindings());
+        let Some(record) = shard.get_mut(aor) else {
+            let mut record = Record::default();
+            let result = change(&mut record, room);
+            self.bindings
+                .fetch_add(record.bindings.len(), Ordering::Relaxed);
+            if !record.bindings.is_empty() {
+                shard.insert(aor.into(), record);
+            }
+            return result;
+        };
+        let before = record.bindings.len();
+        let result = change(record, room);
+        let after = record.bindings.len();
+        self.bindings.fetch_add(after, Ordering::Relaxed);
+        self.bindings.fetch_sub(before, Ordering::Relaxed);
+        if after == 0 {
+            shard.remove(aor);
+        }
+        result
+    }
+
+    /// Shows the live bindings of one address, or of all.
+    pub fn show(&self, now: Instant, aor: Option<&[u8]>, each: &mut dyn FnMut(&[u8], BindingView)) {
+        let mut show = |aor: &[u8], record: &Record| {
+            for binding in record.bindings.iter().filter(|b| b.is_live(now)) {
+                let text = binding.text();
+                each(
+                    aor,
+                    BindingView {
+                        uri: text.uri.to_vec(),
+                        q: binding.q,
+                        expires: binding.expires,
+                        call_id: text.call_id.to_vec(),
+                        cseq: binding.cseq,
+                        path: text.path.to_vec(),
+                        instance: text.instance.to_vec(),
+                        reg_id: binding.reg_id,
+                        source: binding.source,
+                    },
+                );
+            }
+        };
+        match aor {
+            Some(aor) => {
+                if let Some(record) = self.shard(aor).get(aor) {
+                    show(aor, record);
+                }
+            }
+            None => {
+                for number in 0..SHARDS {
+                    let shard = self.lock(number);
+                    let mut aors: Vec<_> = shard.iter().collect();
+                    aors.sort_unstable_by(|a, b| a.0.cmp(b.0));
+                    for (aor, record) in aors {
+                        show(aor, record);
+                    }
+                }
+            }
+        }
+    }
+
+    /// An operator's binding: replaces one with the same URI, whatever its Call-ID.
+    pub fn add(
+        &self,
+        now: Instant,
+        aor: &[u8],
+        uri: &[u8],
+        expires_s: u32,
+    ) -> Result<(), LocationFull> {
+        self.change(aor, |record, room| {
+            let text = BindingText {
+                uri,
+                call_id: OPERATOR_CALL_ID,
+                ..BindingText::default()
+            };
+            if !text.fits() {
+                return Err(LocationFull);
+            }
+            let mut binding = Binding::new(text);
+            binding.expires = now.after_ms(u64::from(expires_s) * 1000);
+            match record.bindings.iter_mut().find(|b| b.uri() == uri) {
+                Some(existing) => *existing = binding,
+                None if room == 0 => return Err(LocationFull),
+                None => record.bindings.push(binding),
+            }
+            Ok(())
+        })
+    }
+
+    /// An operator's removal, of one contact or of all. Returns how many live bindings are gone.
+    pub fn remove(&self, now: Instant, aor: &[u8], uri: Option<&[u8]>) -> usize {
+        self.change(aor, |record, _| {
+            let mut gone = 0;
+            record.bindings.retain(|binding| {
+                let chosen = uri.is_none_or(|uri| uri == binding.uri());
+                gone += usize::from(chosen && binding.is_live(now));
+                !chosen
+            });
+            gone
+        })
+    }
+
+    /// Removes what has expired from the next shards, looking at no more than about `budget` addresses.
+    pub fn sweep(&self, now: Instant, budget: usize) {
+        let mut seen = 0;
+        for _ in 0..SHARDS {
+            let number = self.sweep_at.fetch_add(1, Ordering::Relaxed) % SHARDS;
+            let mut shard = self.lock(number);
+            seen += shard.len() + 1;
+            let mut gone = 0;
+            shard.retain(|_, record| {
+                let before = record.bindings.len();
+                record.bindings.retain(|binding| binding.expires > now);
+                gone += before - record.bindings.len();
+                !record.bindings.is_empty()
+            });
+            self.bindings.fetch_sub(gone, Ordering::Relaxed);
+            if seen >= budget {
+                return;
+            }
+        }
+    }
+
+    fn shard(&self, aor: &[u8]) -> MutexGuard<'_, Shard> {
+        self.lock((self.key.hash(&[aor]) >> 32) as usize % SHARDS)
+    }
+
+    /// A shard is never left half changed, so a poisoned lock is as good as any.
+    fn lock(&self, number: usize) -> MutexGuard<'_, Shard> {
+        self.shards[number]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Hashes table keys with the server's key, so that nobody can choose addresses that collide.
+#[derive(Clone, Copy)]
+struct Keyed(Key);
+
+struct KeyedHasher(siphasher::sip::SipHasher13);
+
+impl BuildHasher for Keyed {
+    type Hasher = KeyedHasher;
+    fn build_hasher(&self) -> KeyedHasher {
+        KeyedHasher(self.0.hasher())
+    }
+}
+
+impl Hasher for KeyedHasher {
+    fn finish(&self) -> u64 {
+        self.0.finish()
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_ms(ms)
+    }
+
+    fn uris(location: &Location, now: u64, aor: &[u8]) -> Vec<String> {
+        let mut found = Vec::new();
+        location.lookup(at(now), aor, |b| {
+            found.push(String::from_utf8_lossy(b.uri()).into_owned());
+        });
+        found
+    }
+
+    #[test]
+    fn add_show_expire_remove() {
+        let location = Location::new(Key::new(1, 2), 3);
+        location.add(at(0), b"a@x", b"sip:a@1.1.1.1", 10).unwrap();
+        location.add(at(0), b"a@x", b"sip:a@1.1.1.2", 20).unwrap();
+        location.add(at(0), b"b@x", b"sip:b@1.1.1.3", 20).unwrap();
+        let full = location.add(at(0), b"c@x", b"sip:c@1.1.1.3", 20);
+        assert_eq!(full, Err(LocationFull));
+        location.add(at(0), b"b@x", b"sip:b@1.1.1.3", 30).unwrap();
+        assert_eq!(location.bindings(), 3);
+        assert_eq!(uris(&location, 0, b"a@x").len(), 2);
+        assert_eq!(uris(&location, 10_000, b"a@x"), ["sip:a@1.1.1.2"]);
+        let mut shown = 0;
+        location.show(at(15_000), None, &mut |_, _| shown += 1);
+        assert_eq!(shown, 2);
+        location.sweep(at(15_000), usize::MAX);
+        assert_eq!(location.bindings(), 2);
+        assert_eq!(location.remove(at(15_000), b"b@x", None), 1);
+        assert_eq!(location.remove(at(15_000), b"b@x", None), 0);
+        location.sweep(at(25_000), usize::MAX);
+        assert_eq!(location.bindings(), 0);
+        assert!(!location.lookup(at(25_000), b"a@x", |_| ()));
+    }
+
+    #[test]
+    fn text_is_replaced_in_place_when_it_fits() {
+        let text = |call_id: &'static [u8]| BindingText {
+            uri: b"sip:a@h",
+            call_id,
+            path: b"<sip:p;lr>",
+            instance: b"\"<urn:x>\"",
+        };
+        let mut binding = Binding::new(text(b"abc"));
+        let address = binding.text.as_ptr();
+        binding.set_text(text(b"xyz"));
+        assert_eq!(address, binding.text.as_ptr());
+        let seen = binding.text();
+        assert_eq!(seen.call_id, b"xyz");
+        assert_eq!(seen.path, b"<sip:p;lr>");
+        assert_eq!(seen.instance, b"\"<urn:x>\"");
+        binding.set_text(text(b"longer"));
+        assert_eq!(binding.text().call_id, b"longer");
+        assert_eq!(binding.uri(), b"sip:a@h");
+    }
 }

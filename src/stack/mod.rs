@@ -3,9 +3,13 @@
 pub mod branch;
 pub mod counters;
 pub mod endpoint;
+pub mod identity;
 pub mod location;
+pub mod proxy;
+pub mod registrar;
 pub mod route;
 pub mod settings;
+pub mod transaction;
 
 pub use counters::{Counters, Occupancy};
 pub use endpoint::Endpoint;

@@ -17,7 +17,7 @@ pub struct Route {
 
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// Send to the first target; the others are tried in order when it fails.
+    /// Send to the first target; the others are tried in order when it fails. Without targets: to where the Request-URI says.
     Relay(Vec<NextHop>),
     /// Look the Request-URI up in the location service.
     Location,

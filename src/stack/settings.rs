@@ -134,28 +134,40 @@ impl Default for Settings {
 
 impl Settings {
     /// True when `host` and `port` name this server (RFC 3261 §16.4, §16.5): a configured domain, an advertised name, or an
-    /// address that one of the listeners answers on. A domain counts with any of the listeners' ports or none.
+    /// address that one of the listeners answers on. Without a port it does; with one, the port must be a listener's, or the
+    /// default port where the host is a name.
     pub fn is_own(&self, host: &[u8], ip: Option<IpAddr>, port: Option<u16>) -> bool {
-        if let Some(ip) = ip {
-            let port = port.unwrap_or(5060);
-            for listener in &self.listeners {
-                let same_ip = listener.address.ip() == ip
-                    || (listener.address.ip().is_unspecified()
-                        && self.local_addresses.contains(&ip)
-                        && listener.address.is_ipv4() == ip.is_ipv4());
-                if same_ip && listener.address.port() == port {
-                    return true;
-                }
-            }
-        } else if self.domains.iter().any(|d| d.eq_ignore_ascii_case(host)) {
-            return port.is_none_or(|port| {
-                port == 5060 || self.listeners.iter().any(|l| l.address.port() == port)
-            });
-        }
-        self.listeners.iter().any(|listener| {
-            let (name, own_port) = split_host_port(&listener.advertise);
-            name.eq_ignore_ascii_case(host) && own_port.unwrap_or(5060) == port.unwrap_or(5060)
-        }) || (ip.is_some() && self.domains.iter().any(|d| d.eq_ignore_ascii_case(host)))
+        let own_domain = || self.domains.iter().any(|d| d.eq_ignore_ascii_case(host));
+        let own_port = |port: u16| self.listeners.iter().any(|l| l.address.port() == port);
+        let answers = |listener: &Listener, ip: IpAddr| {
+            let address = listener.address.ip();
+            address == ip
+                || (address.is_unspecified()
+                    && address.is_ipv4() == ip.is_ipv4()
+                    && self.local_addresses.contains(&ip))
+        };
+        let by_address = ip.is_some_and(|ip| {
+            self.listeners
+                .iter()
+                .any(|l| answers(l, ip) && port.is_none_or(|port| port == l.address.port()))
+        });
+        by_address
+            || self.listeners.iter().any(|listener| {
+                let (name, advertised) = split_host_port(&listener.advertise);
+                name.eq_ignore_ascii_case(host)
+                    && port.is_none_or(|port| port == advertised.unwrap_or(5060))
+            })
+            || (own_domain()
+                && port.is_none_or(|port| own_port(port) || (ip.is_none() && port == 5060)))
+    }
+
+    /// Reads an IP address as SIP writes it, with or without brackets.
+    pub fn ip(text: &[u8]) -> Option<IpAddr> {
+        let text = text
+            .strip_prefix(b"[")
+            .and_then(|text| text.strip_suffix(b"]"))
+            .unwrap_or(text);
+        std::str::from_utf8(text).ok()?.parse().ok()
     }
 
     /// The listener through which a datagram to `peer` leaves: the one it came in by when the family fits, else the first

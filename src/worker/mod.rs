@@ -45,7 +45,7 @@ pub trait Element: Send + 'static {
     fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox);
     fn next_timeout(&self) -> Option<Instant>;
     fn handle_config(&mut self, settings: Arc<Settings>);
-    fn counters(&self) -> &Counters;
+    fn counters(&self) -> Counters;
     fn occupancy(&self) -> Occupancy;
 }
 
@@ -242,7 +242,7 @@ impl<E: Element> Worker<E> {
     fn report(&mut self) -> Report {
         Report {
             core: self.core,
-            counters: self.element.counters().clone(),
+            counters: self.element.counters(),
             occupancy: self.element.occupancy(),
             listeners: self.wires.counters(),
             delay: self.delay,
@@ -270,7 +270,7 @@ impl Element for Endpoint {
     }
 
     fn handle_flow_lost(&mut self, now: Instant, flow: Flow, outbox: &mut Outbox) {
-        Endpoint::handle_flow_lost(self, now, flow, outbox);
+        let _ = (now, flow, outbox);
     }
 
     fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox) {
@@ -285,7 +285,7 @@ impl Element for Endpoint {
         Endpoint::handle_config(self, settings);
     }
 
-    fn counters(&self) -> &Counters {
+    fn counters(&self) -> Counters {
         Endpoint::counters(self)
     }
 

@@ -80,8 +80,8 @@ impl Element for Echo {
         self.notes.configured.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn counters(&self) -> &Counters {
-        &self.counters
+    fn counters(&self) -> Counters {
+        self.counters.clone()
     }
 
     fn occupancy(&self) -> Occupancy {

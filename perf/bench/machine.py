@@ -1,0 +1,78 @@
+"""The machine that is measured: its name, its cores, its UDP ports, and processes pinned to a core."""
+
+import os
+import platform
+import signal
+import subprocess
+import time
+
+
+def describe():
+    """One line that names the machine, since absolute figures mean nothing without it."""
+    model = "unknown CPU"
+    with open("/proc/cpuinfo") as text:
+        for line in text:
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    cores = len(os.sched_getaffinity(0))
+    return f"{model}, {cores} cores, Linux {platform.release()}"
+
+
+def load_average():
+    return os.getloadavg()[0]
+
+
+def udp_port_is_bound(port):
+    for path in ("/proc/net/udp", "/proc/net/udp6"):
+        try:
+            with open(path) as table:
+                next(table)
+                for line in table:
+                    address, bound = line.split()[1].rsplit(":", 1)
+                    # Loopback or any address: another of 127/8 does not disturb us.
+                    if int(bound, 16) == port and address in ("0100007F", "00000000", "0" * 32):
+                        return True
+        except FileNotFoundError:
+            pass
+    return False
+
+
+class Process:
+    """A server under test: started pinned, ended by its own id, with everything it started."""
+
+    def __init__(self, command, core, directory, log):
+        if core is not None:
+            command = ["taskset", "-c", str(core), *command]
+        self.log = open(log, "wb")
+        # A session of its own: what it leaves behind is in its group and in no other.
+        self.child = subprocess.Popen(
+            command, cwd=directory, stdin=subprocess.DEVNULL, stdout=self.log,
+            stderr=subprocess.STDOUT, start_new_session=True)
+        self.pid = self.child.pid
+
+    def wait_ready(self, port, seconds=15):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self.child.poll() is not None:
+                raise RuntimeError(f"it ended with {self.child.returncode}; see {self.log.name}")
+            if udp_port_is_bound(port):
+                time.sleep(0.5)
+                return
+            time.sleep(0.05)
+        self.stop()
+        raise RuntimeError(f"it did not listen on UDP port {port} within {seconds} s; see {self.log.name}")
+
+    def stop(self):
+        if self.child.poll() is None:
+            self.child.terminate()
+            try:
+                self.child.wait(10)
+            except subprocess.TimeoutExpired:
+                self.child.kill()
+                self.child.wait()
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
+        self.log.close()

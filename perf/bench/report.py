@@ -1,0 +1,86 @@
+"""Medians, ranges and marks; the table of rows; JSON and Markdown into perf/results."""
+
+import json
+import os
+import platform
+import statistics
+import time
+
+
+class Series:
+    """Repeated measurements of one quantity, with the marks that any of them earned."""
+
+    def __init__(self, results, value):
+        self.values = [value(result) for result in results]
+        self.values = [value for value in self.values if value is not None]
+        marks = set()
+        for result in results:
+            if result.get("generator_bound"):
+                marks.add("g")
+            if result.get("disturbed"):
+                marks.add("d")
+            if not result.get("clean", True):
+                marks.add("!")
+        self.marks = "".join(sorted(marks))
+
+    def __bool__(self):
+        return bool(self.values)
+
+    @property
+    def median(self):
+        return statistics.median(self.values)
+
+    def text(self, digits=1):
+        if not self.values:
+            return "—"
+        spread = ""
+        if len(self.values) > 1:
+            spread = f" ({min(self.values):.{digits}f}–{max(self.values):.{digits}f})"
+        return f"{self.median:.{digits}f}{spread}{' ' + self.marks if self.marks else ''}"
+
+
+LEGEND = ("Median (lowest–highest). g: the generator's core was full while the server's was not, so the generator set the pace. "
+          "d: something else had one of the cores for more than 5 % of the time. "
+          "!: something was lost, sent again, refused or wrong; the JSON says what.")
+
+
+class Report:
+    def __init__(self, title, machine, settings):
+        self.title, self.machine, self.settings = title, machine, settings
+        self.tables, self.rows, self.raw = [], [], []
+
+    def table(self, title, head, lines):
+        self.tables.append((title, head, lines))
+
+    def row(self, name, what, target, measured, met, note=""):
+        """`met` is True, False or None where it could not be told."""
+        self.rows.append((name, what, target, measured,
+                          {True: "yes", False: "NO", None: "—"}[met], note))
+
+    def markdown(self):
+        out = [f"# {self.title}", "", f"{self.machine}. {self.settings}", ""]
+        for title, head, lines in self.tables:
+            out += [f"## {title}", "", *_table(head, lines), ""]
+        if self.rows:
+            out += ["## Rows", "",
+                    *_table(["row", "what", "target", "measured", "met", "note"], self.rows), ""]
+        return "\n".join(out + [LEGEND, ""])
+
+    def write(self, perf, name):
+        stamp = time.strftime("%Y-%m-%d")
+        directory = os.path.join(perf, "results", f"{stamp}-{platform.node()}")
+        os.makedirs(directory, exist_ok=True)
+        path = os.path.join(directory, name)
+        with open(path + ".md", "w") as text:
+            text.write(self.markdown())
+        with open(path + ".json", "w") as text:
+            json.dump({"machine": self.machine, "settings": self.settings,
+                       "rows": self.rows, "measurements": self.raw}, text, indent=1)
+        return path
+
+
+def _table(head, lines):
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + " --- |" * len(head)
+    for line in lines:
+        yield "| " + " | ".join(str(cell) for cell in line) + " |"

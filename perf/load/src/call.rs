@@ -1,0 +1,738 @@
+//! Calls: INVITE, 100, 180, 200, ACK, BYE, 200, with the caller and the answerer in one table of calls (RFC 3261 §12, §13, §15).
+
+use std::ops::Range;
+
+use crate::flow::{Dialect, Flow};
+use crate::identity::{Identity, Run, TOKEN};
+use crate::message::{self, Line, Scan, Writer};
+use crate::stats::{Count, Span, Stats};
+use crate::sys::Outbox;
+use crate::template::{Fill, Template, Users};
+use crate::timers::{Awaited, GIVE_UP_NS, Timers};
+use crate::wire::{Local, Side};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Free,
+    /// INVITE sent, nothing heard.
+    Calling,
+    /// A provisional response came.
+    Proceeding,
+    /// ACK and BYE sent.
+    Ending,
+}
+
+struct Call {
+    generation: u32,
+    state: State,
+    measured: bool,
+    /// The answerer has sent its 2xx, and has had the ACK.
+    answered: bool,
+    acknowledged: bool,
+    caller_socket: u16,
+    caller: u32,
+    callee: u32,
+    scheduled_ns: u64,
+    started_ns: u64,
+    bye_ns: u64,
+    ack: Vec<u8>,
+    bye: Vec<u8>,
+    /// The answerer's 2xx and its socket, to be sent again until the ACK comes.
+    ok: Vec<u8>,
+    ok_socket: u16,
+}
+
+/// What a socket's messages say about it.
+struct Ends {
+    /// `127.0.0.1:5070`
+    address: String,
+    invite: Template,
+    /// From Via up to the branch's token.
+    via: String,
+}
+
+pub struct Calls {
+    run: Run,
+    dialect: Dialect,
+    users: Users,
+    ends: Vec<Ends>,
+    callers: Range<usize>,
+    answerers: Range<usize>,
+    calls: Vec<Call>,
+    free: Vec<u32>,
+    limit: usize,
+    timers: Timers,
+    next_callee: u32,
+    next_caller_socket: usize,
+    route: Vec<u8>,
+}
+
+const SDP: &str = "v=0\r\n\
+    o=user1 53655765 2353687637 IN IP4 127.0.0.1\r\n\
+    s=-\r\n\
+    c=IN IP4 127.0.0.1\r\n\
+    t=0 0\r\n\
+    m=audio 6000 RTP/AVP 0\r\n\
+    a=rtpmap:0 PCMU/8000\r\n";
+
+const RINGING: &[u8] = b"SIP/2.0 180 Ringing\r\n";
+const OK: &[u8] = b"SIP/2.0 200 OK\r\n";
+
+impl Calls {
+    pub fn new(run: Run, dialect: Dialect, users: u32, locals: &[Local], limit: usize) -> Calls {
+        let users = Users::new(users);
+        let ends = locals
+            .iter()
+            .map(|local| Ends {
+                address: local.address.to_string(),
+                invite: invite(&local.address.to_string(), &dialect, users.width()),
+                via: format!("Via: SIP/2.0/UDP {};branch=z9hG4bK", local.address),
+            })
+            .collect();
+        let callers = locals
+            .iter()
+            .filter(|local| local.side == Side::Caller)
+            .count();
+        Calls {
+            run,
+            dialect,
+            users,
+            ends,
+            callers: 0..callers,
+            answerers: callers..locals.len(),
+            calls: Vec::new(),
+            free: Vec::new(),
+            limit,
+            timers: Timers::default(),
+            next_callee: 0,
+            next_caller_socket: 0,
+            route: Vec::new(),
+        }
+    }
+
+    /// A slot for a new call. The slot used last comes first: its memory is warm.
+    fn claim(&mut self) -> Option<u32> {
+        if let Some(slot) = self.free.pop() {
+            return Some(slot);
+        }
+        if self.calls.len() >= self.limit {
+            return None;
+        }
+        self.calls.push(Call {
+            generation: 1,
+            state: State::Free,
+            measured: false,
+            answered: false,
+            acknowledged: false,
+            caller_socket: 0,
+            caller: 0,
+            callee: 0,
+            scheduled_ns: 0,
+            started_ns: 0,
+            bye_ns: 0,
+            ack: Vec::with_capacity(1024),
+            bye: Vec::with_capacity(1024),
+            ok: Vec::with_capacity(1024),
+            ok_socket: 0,
+        });
+        Some(self.calls.len() as u32 - 1)
+    }
+
+    fn release(&mut self, slot: u32) {
+        let call = &mut self.calls[slot as usize];
+        call.state = State::Free;
+        call.generation = call.generation.wrapping_add(1);
+        self.free.push(slot);
+    }
+
+    fn send_invite(&self, identity: Identity, out: &mut Outbox) {
+        let call = &self.calls[identity.slot as usize];
+        let socket = usize::from(call.caller_socket);
+        let fill = Fill {
+            token: &self.run.token(identity),
+            caller: self.users.name(call.caller),
+            callee: self.users.name(call.callee),
+            sequence: 0,
+        };
+        let length = self.ends[socket].invite.render(&fill, out.buffer());
+        out.commit(socket, length);
+    }
+
+    /// The live call that a message names.
+    fn find(&self, raw: &[u8], call_id: Line) -> Option<Identity> {
+        let identity = self.run.identity(call_id.value(raw))?;
+        let call = self.calls.get(identity.slot as usize)?;
+        (call.generation == identity.generation && call.state != State::Free).then_some(identity)
+    }
+
+    fn receive_response(
+        &mut self,
+        socket: usize,
+        raw: &[u8],
+        now_ns: u64,
+        out: &mut Outbox,
+        stats: &mut Stats,
+    ) {
+        let Some(scan) = message::scan(raw) else {
+            return stats.wrong("not a whole message", raw);
+        };
+        let Some(identity) = self.find(raw, scan.call_id) else {
+            return stats.counts.add(Count::Stray);
+        };
+        let status = message::status(raw);
+        let call = &self.calls[identity.slot as usize];
+        let cseq = scan.cseq.value(raw);
+        let (invite, branch_end) = match cseq {
+            b"1 INVITE" => (true, b'i'),
+            b"2 BYE" => (false, b'b'),
+            _ => return stats.wrong("CSeq of no request of ours", raw),
+        };
+        let token = self.run.token(identity);
+        if let Err(why) = check_response(raw, &scan, &token, branch_end, status) {
+            return stats.wrong(why, raw);
+        }
+        if socket != usize::from(call.caller_socket) {
+            return stats.wrong("response to another socket than the request's", raw);
+        }
+        match (invite, status) {
+            (true, 100..=199) => self.receive_provisional(identity, status, now_ns, stats),
+            (true, 200..=299) => self.receive_ok(identity, raw, &scan, &token, now_ns, out, stats),
+            (true, 300..=699) => self.receive_refusal(identity, raw, &scan, &token, out, stats),
+            (false, 200..=299) => {
+                let call = &self.calls[identity.slot as usize];
+                if call.state != State::Ending {
+                    return stats.wrong("200 to a BYE not sent", raw);
+                }
+                if call.measured {
+                    stats.record(Span::Bye, now_ns - call.bye_ns);
+                    stats.record(Span::Whole, now_ns - call.scheduled_ns);
+                }
+                stats.counts.add(Count::Completed);
+                self.release(identity.slot);
+            }
+            (false, 300..=699) => {
+                stats.wrong("BYE refused", raw);
+                stats.counts.add(Count::Refused);
+                self.release(identity.slot);
+            }
+            (false, 100..=199) => {}
+            _ => stats.wrong("no SIP status", raw),
+        }
+    }
+
+    fn receive_provisional(
+        &mut self,
+        identity: Identity,
+        status: u16,
+        now_ns: u64,
+        stats: &mut Stats,
+    ) {
+        let call = &mut self.calls[identity.slot as usize];
+        let span = if status == 100 {
+            stats.counts.add(Count::Trying);
+            Span::ToTrying
+        } else {
+            stats.counts.add(Count::Ringing);
+            Span::ToRinging
+        };
+        if call.measured {
+            stats.record(span, now_ns - call.scheduled_ns);
+        }
+        if call.state == State::Calling {
+            call.state = State::Proceeding;
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn receive_ok(
+        &mut self,
+        identity: Identity,
+        raw: &[u8],
+        scan: &Scan,
+        token: &[u8; TOKEN],
+        now_ns: u64,
+        out: &mut Outbox,
+        stats: &mut Stats,
+    ) {
+        let call = &mut self.calls[identity.slot as usize];
+        let socket = usize::from(call.caller_socket);
+        if call.state == State::Ending {
+            // Our ACK was lost, or the 2xx was sent twice: RFC 3261 §13.2.2.4 wants the same ACK again.
+            stats.counts.add(Count::Repeated);
+            stats.counts.add(Count::RetransmittedAck);
+            return send_copy(&call.ack, socket, out);
+        }
+        if scan.contact.is_absent() || raw.len() - scan.body != SDP.len() {
+            return stats.wrong("2xx without Contact or with another body", raw);
+        }
+        if scan.record_route.len() == 0 && !self.dialect.floor {
+            return stats.wrong("2xx without Record-Route", raw);
+        }
+        if call.measured {
+            stats.record(Span::ToOk, now_ns - call.scheduled_ns);
+        }
+        self.route.clear();
+        for line in scan.record_route.as_slice().iter().rev() {
+            // The route set is the Record-Route of the response in reverse (RFC 3261 §12.1.2).
+            for route in message::split_list(line.value(raw)).iter().rev() {
+                self.route.extend_from_slice(b"Route: ");
+                self.route.extend_from_slice(route);
+                self.route.extend_from_slice(b"\r\n");
+            }
+        }
+        let target = message::contact_uri(scan.contact.value(raw));
+        let mut request = |method: &[u8], branch_end: u8, cseq: &[u8], kept: &mut Vec<u8>| {
+            let buffer = out.buffer();
+            let mut writer = Writer::new(buffer);
+            for part in [
+                method,
+                b" ",
+                target,
+                b" SIP/2.0\r\n",
+                self.ends[socket].via.as_bytes(),
+                token,
+                &[branch_end],
+                b";rport\r\n",
+                &self.route,
+                b"Max-Forwards: 70\r\n",
+                scan.from.whole(raw),
+                scan.to.whole(raw),
+                scan.call_id.whole(raw),
+                cseq,
+                self.dialect.pad.as_bytes(),
+                b"Content-Length: 0\r\n\r\n",
+            ] {
+                writer.push(part);
+            }
+            let length = writer.len();
+            kept.clear();
+            kept.extend_from_slice(&buffer[..length]);
+            out.commit(socket, length);
+        };
+        request(b"ACK", b'a', b"CSeq: 1 ACK\r\n", &mut call.ack);
+        request(b"BYE", b'b', b"CSeq: 2 BYE\r\n", &mut call.bye);
+        call.state = State::Ending;
+        call.bye_ns = now_ns;
+        self.timers.arm(now_ns, identity, Awaited::Request);
+    }
+
+    /// A final response that is not a 2xx is acknowledged hop by hop, in the INVITE's own transaction (RFC 3261 §17.1.1.3).
+    fn receive_refusal(
+        &mut self,
+        identity: Identity,
+        raw: &[u8],
+        scan: &Scan,
+        token: &[u8; TOKEN],
+        out: &mut Outbox,
+        stats: &mut Stats,
+    ) {
+        let call = &self.calls[identity.slot as usize];
+        let socket = usize::from(call.caller_socket);
+        let mut writer = Writer::new(out.buffer());
+        for part in [
+            b"ACK sip:",
+            self.users.name(call.callee),
+            b"@",
+            self.dialect.domain.as_bytes(),
+            b" SIP/2.0\r\n",
+            self.ends[socket].via.as_bytes(),
+            token,
+            b"i;rport\r\nMax-Forwards: 70\r\n",
+            scan.from.whole(raw),
+            scan.to.whole(raw),
+            scan.call_id.whole(raw),
+            b"CSeq: 1 ACK\r\nContent-Length: 0\r\n\r\n",
+        ] {
+            writer.push(part);
+        }
+        let length = writer.len();
+        out.commit(socket, length);
+        if matches!(call.state, State::Calling | State::Proceeding) {
+            stats.counts.add(Count::Refused);
+        }
+        self.release(identity.slot);
+    }
+
+    fn receive_request(
+        &mut self,
+        socket: usize,
+        raw: &[u8],
+        now_ns: u64,
+        out: &mut Outbox,
+        stats: &mut Stats,
+    ) {
+        let Some(scan) = message::scan(raw) else {
+            return stats.wrong("not a whole message", raw);
+        };
+        let Some(identity) = self.find(raw, scan.call_id) else {
+            stats.counts.add(Count::Stray);
+            if raw.starts_with(b"BYE ") {
+                // A call given up here: the peer need not repeat its BYE for half a minute.
+                self.answer(socket, OK, raw, &scan, None, out);
+            }
+            return;
+        };
+        if let Err(why) = self.check_request(socket, raw, &scan, identity) {
+            return stats.wrong(why, raw);
+        }
+        match (raw[0], scan.cseq.value(raw)) {
+            (b'I', b"1 INVITE") => {
+                self.receive_invite(socket, raw, &scan, identity, now_ns, out, stats)
+            }
+            (b'A', b"1 ACK") => {
+                let call = &mut self.calls[identity.slot as usize];
+                if call.acknowledged {
+                    stats.counts.add(Count::Repeated);
+                }
+                call.acknowledged = true;
+            }
+            (b'B', b"2 BYE") => {
+                let call = &mut self.calls[identity.slot as usize];
+                if !call.acknowledged {
+                    // The ACK was lost or overtaken. RFC 3261 §15.1.2 answers the BYE all the same.
+                    call.acknowledged = true;
+                }
+                self.answer(socket, OK, raw, &scan, None, out);
+            }
+            _ => stats.wrong("request of no kind that was sent", raw),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn receive_invite(
+        &mut self,
+        socket: usize,
+        raw: &[u8],
+        scan: &Scan,
+        identity: Identity,
+        now_ns: u64,
+        out: &mut Outbox,
+        stats: &mut Stats,
+    ) {
+        let call = &self.calls[identity.slot as usize];
+        if call.answered {
+            stats.counts.add(Count::Repeated);
+            if !call.acknowledged {
+                stats.counts.add(Count::RetransmittedOk);
+                send_copy(&call.ok, socket, out);
+            }
+            return;
+        }
+        let token = self.run.token(identity);
+        self.answer(socket, RINGING, raw, scan, Some(&token), out);
+        let mut kept = std::mem::take(&mut self.calls[identity.slot as usize].ok);
+        {
+            let length = self.write_answer(socket, OK, raw, scan, Some(&token), out.buffer());
+            kept.clear();
+            kept.extend_from_slice(&out.buffer()[..length]);
+            out.commit(socket, length);
+        }
+        let call = &mut self.calls[identity.slot as usize];
+        call.ok = kept;
+        call.ok_socket = socket as u16;
+        call.answered = true;
+        self.timers.arm(now_ns, identity, Awaited::Ok);
+    }
+
+    fn check_request(
+        &self,
+        socket: usize,
+        raw: &[u8],
+        scan: &Scan,
+        identity: Identity,
+    ) -> Result<(), &'static str> {
+        let token = self.run.token(identity);
+        if message::parameter(scan.from.value(raw), b"tag") != Some(&token[8..]) {
+            return Err("From tag changed");
+        }
+        let (vias, forwards): (_, &[u8]) = if self.dialect.floor {
+            (1, b"70")
+        } else {
+            (2, b"69")
+        };
+        if scan.via.len() != vias {
+            return Err("not the Via of one proxy and of the caller");
+        }
+        if scan.max_forwards.value(raw) != forwards {
+            return Err("Max-Forwards did not fall by one");
+        }
+        let to_tag = message::parameter(scan.to.value(raw), b"tag");
+        if raw[0] == b'I' {
+            if to_tag.is_some() {
+                return Err("To tag in the first INVITE");
+            }
+            if raw.len() - scan.body != SDP.len() {
+                return Err("body changed");
+            }
+            if scan.record_route.len() == 0 && !self.dialect.floor {
+                return Err("INVITE without Record-Route");
+            }
+        } else {
+            if to_tag != Some(&token[8..]) {
+                return Err("To tag changed");
+            }
+            if scan.routes != 0 && !self.dialect.floor {
+                return Err("Route left in the request");
+            }
+        }
+        if self.dialect.floor && raw[0] == b'I' {
+            // The relay does not know where users are.
+            return Ok(());
+        }
+        let call = &self.calls[identity.slot as usize];
+        let name = self.users.name(call.callee);
+        let address = self.ends[socket].address.as_bytes();
+        let line = raw.strip_prefix(b"INVITE ").or_else(|| raw.get(4..));
+        let uri = line
+            .and_then(|line| line.strip_prefix(b"sip:"))
+            .and_then(|line| line.strip_prefix(name))
+            .and_then(|line| line.strip_prefix(b"@"))
+            .and_then(|line| line.strip_prefix(address));
+        match uri.and_then(|rest| rest.first()) {
+            Some(b' ' | b';') => Ok(()),
+            _ => Err("not for the registered contact"),
+        }
+    }
+
+    fn answer(
+        &self,
+        socket: usize,
+        status_line: &[u8],
+        raw: &[u8],
+        scan: &Scan,
+        tag: Option<&[u8; TOKEN]>,
+        out: &mut Outbox,
+    ) {
+        let length = self.write_answer(socket, status_line, raw, scan, tag, out.buffer());
+        out.commit(socket, length);
+    }
+
+    /// Writes a response to `raw` (RFC 3261 §8.2.6). With `tag` it makes a dialog: To tag, Record-Route, Contact; and a 200 has a body.
+    fn write_answer(
+        &self,
+        socket: usize,
+        status_line: &[u8],
+        raw: &[u8],
+        scan: &Scan,
+        tag: Option<&[u8; TOKEN]>,
+        buffer: &mut [u8],
+    ) -> usize {
+        let mut writer = Writer::new(buffer);
+        writer.push(status_line);
+        for line in scan.via.as_slice() {
+            writer.push(line.whole(raw));
+        }
+        if let Some(tag) = tag {
+            for line in scan.record_route.as_slice() {
+                writer.push(line.whole(raw));
+            }
+            writer.push(b"To: ");
+            writer.push(scan.to.value(raw));
+            writer.push(b";tag=");
+            writer.push(&tag[8..]);
+            writer.push(b"\r\n");
+        } else {
+            writer.push(scan.to.whole(raw));
+        }
+        writer.push(scan.from.whole(raw));
+        writer.push(scan.call_id.whole(raw));
+        writer.push(scan.cseq.whole(raw));
+        writer.push(self.dialect.pad.as_bytes());
+        if let Some(tag) = tag {
+            let callee = self
+                .run
+                .identity(tag)
+                .map_or(0, |identity| self.calls[identity.slot as usize].callee);
+            writer.push(b"Contact: <sip:");
+            writer.push(self.users.name(callee));
+            writer.push(b"@");
+            writer.push(self.ends[socket].address.as_bytes());
+            writer.push(b">\r\n");
+        }
+        if tag.is_some() && status_line == OK {
+            writer.push(b"Content-Type: application/sdp\r\nContent-Length: ");
+            writer.push(SDP_LENGTH.as_bytes());
+            writer.push(b"\r\n\r\n");
+            writer.push(SDP.as_bytes());
+        } else {
+            writer.push(b"Content-Length: 0\r\n\r\n");
+        }
+        writer.len()
+    }
+}
+
+const SDP_LENGTH: &str = "129";
+const _: () = assert!(SDP.len() == 129, "SDP_LENGTH must say the length of SDP");
+
+fn send_copy(bytes: &[u8], socket: usize, out: &mut Outbox) {
+    out.buffer()[..bytes.len()].copy_from_slice(bytes);
+    out.commit(socket, bytes.len());
+}
+
+fn check_response(
+    raw: &[u8],
+    scan: &Scan,
+    token: &[u8; TOKEN],
+    branch_end: u8,
+    status: u16,
+) -> Result<(), &'static str> {
+    let [via] = scan.via.as_slice() else {
+        return Err("not exactly one Via");
+    };
+    let branch = message::parameter(via.value(raw), b"branch").unwrap_or_default();
+    if branch
+        .strip_prefix(b"z9hG4bK")
+        .and_then(|rest| rest.strip_prefix(token))
+        != Some(&[branch_end])
+    {
+        return Err("top Via is not ours");
+    }
+    if message::parameter(scan.from.value(raw), b"tag") != Some(&token[8..]) {
+        return Err("From tag changed");
+    }
+    if status > 100
+        && status < 300
+        && message::parameter(scan.to.value(raw), b"tag") != Some(&token[8..])
+    {
+        return Err("To tag is not the answerer's");
+    }
+    Ok(())
+}
+
+fn invite(address: &str, dialect: &Dialect, user_width: usize) -> Template {
+    let Dialect { domain, pad, .. } = dialect;
+    // The tags are the token without the run's part.
+    Template::new(
+        &format!(
+            "INVITE sip:{{callee}}@{domain} SIP/2.0\r\n\
+             Via: SIP/2.0/UDP {address};branch=z9hG4bK{{token}}i;rport\r\n\
+             Max-Forwards: 70\r\n\
+             From: <sip:{{caller}}@{domain}>;tag={{tag}}\r\n\
+             To: <sip:{{callee}}@{domain}>\r\n\
+             Call-ID: {{token}}@load\r\n\
+             CSeq: 1 INVITE\r\n\
+             Contact: <sip:{{caller}}@{address}>\r\n\
+             {pad}\
+             User-Agent: strowger-load\r\n\
+             Content-Type: application/sdp\r\n\
+             Content-Length: {SDP_LENGTH}\r\n\r\n{SDP}"
+        ),
+        user_width,
+    )
+}
+
+impl Flow for Calls {
+    fn start(
+        &mut self,
+        scheduled_ns: u64,
+        now_ns: u64,
+        out: &mut Outbox,
+        stats: &mut Stats,
+    ) -> bool {
+        let Some(slot) = self.claim() else {
+            return false;
+        };
+        let callee = self.next_callee;
+        self.next_callee = (callee + 1) % self.users.count();
+        let call = &mut self.calls[slot as usize];
+        call.state = State::Calling;
+        call.measured = stats.measuring;
+        call.answered = false;
+        call.acknowledged = false;
+        call.callee = callee;
+        call.caller = (callee + self.users.count() / 2) % self.users.count();
+        call.caller_socket = (self.callers.start + self.next_caller_socket) as u16;
+        call.scheduled_ns = scheduled_ns;
+        call.started_ns = now_ns;
+        let identity = Identity {
+            slot,
+            generation: call.generation,
+        };
+        self.next_caller_socket = (self.next_caller_socket + 1) % self.callers.len();
+        self.send_invite(identity, out);
+        self.timers.arm(now_ns, identity, Awaited::Invite);
+        stats.counts.add(Count::Started);
+        true
+    }
+
+    fn receive(
+        &mut self,
+        socket: usize,
+        raw: &[u8],
+        now_ns: u64,
+        out: &mut Outbox,
+        stats: &mut Stats,
+    ) {
+        if self.answerers.contains(&socket) {
+            return self.receive_request(socket, raw, now_ns, out, stats);
+        }
+        if self.dialect.floor && raw.starts_with(b"INVITE ") {
+            // The relay's stand-in for the 100: the beginning of the INVITE, sent back.
+            let call_id = memchr::memmem::find(raw, b"\r\nCall-ID: ");
+            let identity = call_id.and_then(|at| self.run.identity(&raw[at + 11..]));
+            return match identity {
+                Some(identity)
+                    if self.calls[identity.slot as usize].generation == identity.generation =>
+                {
+                    self.receive_provisional(identity, 100, now_ns, stats);
+                }
+                _ => stats.counts.add(Count::Stray),
+            };
+        }
+        self.receive_response(socket, raw, now_ns, out, stats);
+    }
+
+    fn handle_timers(&mut self, now_ns: u64, out: &mut Outbox, stats: &mut Stats) {
+        while let Some(due) = self.timers.pop(now_ns) {
+            let identity = due.identity;
+            let call = &self.calls[identity.slot as usize];
+            if call.generation != identity.generation || call.state == State::Free {
+                continue;
+            }
+            let awaited = match due.awaited {
+                Awaited::Invite => matches!(call.state, State::Calling | State::Proceeding),
+                Awaited::Ok => !call.acknowledged,
+                Awaited::Request => call.state == State::Ending,
+            };
+            if !awaited {
+                continue;
+            }
+            let since_ns = match due.awaited {
+                Awaited::Request => call.bye_ns,
+                Awaited::Invite | Awaited::Ok => call.started_ns,
+            };
+            if now_ns - since_ns >= GIVE_UP_NS {
+                if due.awaited != Awaited::Ok {
+                    stats.counts.add(Count::TimedOut);
+                    self.release(identity.slot);
+                }
+                continue;
+            }
+            match due.awaited {
+                Awaited::Invite if call.state == State::Calling => {
+                    stats.counts.add(Count::RetransmittedInvite);
+                    self.send_invite(identity, out);
+                }
+                // A provisional response stops the INVITE's retransmissions; the timer stays to give the call up.
+                Awaited::Invite => {}
+                Awaited::Ok => {
+                    stats.counts.add(Count::RetransmittedOk);
+                    send_copy(&call.ok, usize::from(call.ok_socket), out);
+                }
+                Awaited::Request => {
+                    stats.counts.add(Count::RetransmittedRequest);
+                    send_copy(&call.bye, usize::from(call.caller_socket), out);
+                }
+            }
+            self.timers.rearm(now_ns, due);
+        }
+    }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        self.timers.next_ns()
+    }
+
+    fn outstanding(&self) -> u32 {
+        (self.calls.len() - self.free.len()) as u32
+    }
+}

@@ -1,0 +1,182 @@
+//! What is counted and timed.
+
+use hdrhistogram::Histogram;
+use serde_json::{Map, Value, json};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Count { $($(#[$doc])* $name,)* }
+        const NAMES: &[&str] = &[$($text,)*];
+    };
+}
+
+counters! {
+    /// Left, or should have left, on schedule.
+    Scheduled = "scheduled",
+    Started = "started",
+    Completed = "completed",
+    /// Ended by a final response that is not a 2xx.
+    Refused = "refused",
+    TimedOut = "timed_out",
+    /// Scheduled and never begun, because too many were outstanding.
+    Skipped = "skipped",
+    /// Begun more than a millisecond after their time.
+    Late = "late",
+    Trying = "trying_received",
+    Ringing = "ringing_received",
+    RetransmittedInvite = "retransmitted_invite",
+    RetransmittedOk = "retransmitted_2xx",
+    RetransmittedRequest = "retransmitted_request",
+    RetransmittedAck = "retransmitted_ack",
+    /// Requests and final responses that came more than once.
+    Repeated = "repeated_received",
+    /// Messages that failed a check: not SIP, wrong Via, tag, Call-ID, CSeq, target or status.
+    Wrong = "wrong",
+    /// Messages of calls that are over, or of another run.
+    Stray = "stray",
+    Received = "datagrams_received",
+    ReceivedBytes = "bytes_received",
+}
+
+const COUNTS: usize = NAMES.len();
+
+#[derive(Clone, Copy)]
+pub struct Counts([u64; COUNTS]);
+
+impl Default for Counts {
+    fn default() -> Counts {
+        Counts([0; COUNTS])
+    }
+}
+
+impl Counts {
+    #[inline]
+    pub fn add(&mut self, count: Count) {
+        self.0[count as usize] += 1;
+    }
+
+    pub fn add_many(&mut self, count: Count, number: u64) {
+        self.0[count as usize] += number;
+    }
+
+    pub fn get(&self, count: Count) -> u64 {
+        self.0[count as usize]
+    }
+
+    pub fn since(&self, earlier: &Counts) -> Counts {
+        let mut difference = *self;
+        for (now, then) in difference.0.iter_mut().zip(earlier.0) {
+            *now -= then;
+        }
+        difference
+    }
+
+    pub fn retransmissions(&self) -> u64 {
+        [
+            Count::RetransmittedInvite,
+            Count::RetransmittedOk,
+            Count::RetransmittedRequest,
+            Count::RetransmittedAck,
+        ]
+        .iter()
+        .map(|count| self.get(*count))
+        .sum()
+    }
+
+    pub fn json(&self) -> Map<String, Value> {
+        NAMES
+            .iter()
+            .zip(self.0)
+            .map(|(name, number)| ((*name).to_string(), json!(number)))
+            .collect()
+    }
+}
+
+/// From the scheduled time of the INVITE (or of the request) to a message, and for the BYE from its own sending.
+#[derive(Clone, Copy)]
+pub enum Span {
+    ToTrying,
+    ToRinging,
+    ToOk,
+    Bye,
+    Whole,
+    /// How far behind the schedule the first message left: the generator's own lag.
+    Lag,
+}
+
+const SPANS: [&str; 6] = [
+    "to_100",
+    "to_180",
+    "to_200",
+    "bye_to_200",
+    "whole",
+    "generator_lag",
+];
+
+pub struct Stats {
+    pub counts: Counts,
+    spans: Vec<Histogram<u64>>,
+    /// Whether what begins now belongs to the measured part of the run.
+    pub measuring: bool,
+    complaints: u32,
+}
+
+impl Stats {
+    pub fn new() -> Stats {
+        let histogram =
+            Histogram::new_with_bounds(100, 64_000_000_000, 3).expect("constant bounds");
+        Stats {
+            counts: Counts::default(),
+            spans: vec![histogram; SPANS.len()],
+            measuring: false,
+            complaints: 0,
+        }
+    }
+
+    #[inline]
+    pub fn record(&mut self, span: Span, nanoseconds: u64) {
+        self.spans[span as usize].saturating_record(nanoseconds);
+    }
+
+    pub fn clear_spans(&mut self) {
+        for span in &mut self.spans {
+            span.reset();
+        }
+    }
+
+    /// Counts a message that failed a check, and shows the first few of them.
+    pub fn wrong(&mut self, why: &str, raw: &[u8]) {
+        self.counts.add(Count::Wrong);
+        if self.complaints < 3 {
+            self.complaints += 1;
+            eprintln!(
+                "wrong: {why}\n{}\n",
+                String::from_utf8_lossy(raw).trim_end()
+            );
+        }
+    }
+
+    /// Percentiles in microseconds, for each span that has any.
+    pub fn spans_json(&self) -> Value {
+        let us = |ns: u64| json!(ns as f64 / 1_000.0);
+        let spans: Map<String, Value> = SPANS
+            .iter()
+            .zip(&self.spans)
+            .filter(|(_, span)| !span.is_empty())
+            .map(|(name, span)| {
+                let value = json!({
+                    "count": span.len(),
+                    "min": us(span.min()),
+                    "p50": us(span.value_at_quantile(0.5)),
+                    "p90": us(span.value_at_quantile(0.9)),
+                    "p99": us(span.value_at_quantile(0.99)),
+                    "p999": us(span.value_at_quantile(0.999)),
+                    "max": us(span.max()),
+                });
+                ((*name).to_string(), value)
+            })
+            .collect();
+        Value::Object(spans)
+    }
+}

@@ -1,0 +1,375 @@
+//! The only `unsafe` of this crate: batched datagrams, sleeping, pinning, the thread's CPU time.
+
+use std::io;
+use std::mem;
+use std::net::SocketAddrV4;
+use std::os::fd::RawFd;
+use std::ptr;
+
+/// Bytes kept for one datagram. SIP in this generator stays far below; a longer datagram is cut and then fails its check.
+pub const DATAGRAM: usize = 2048;
+
+/// A batch of receive buffers for `recvmmsg`.
+pub struct Inbox {
+    buffers: Box<[u8]>,
+    headers: Box<[libc::mmsghdr]>,
+    _iovs: Box<[libc::iovec]>,
+    names: Box<[libc::sockaddr_in]>,
+}
+
+impl Inbox {
+    pub fn new(capacity: usize) -> Inbox {
+        let mut buffers = vec![0u8; capacity * DATAGRAM].into_boxed_slice();
+        // SAFETY: all-zero is a valid value of these C structures.
+        let mut names: Box<[libc::sockaddr_in]> =
+            vec![unsafe { mem::zeroed() }; capacity].into_boxed_slice();
+        let mut iovs: Box<[libc::iovec]> = (0..capacity)
+            .map(|i| libc::iovec {
+                iov_base: buffers[i * DATAGRAM..].as_mut_ptr().cast(),
+                iov_len: DATAGRAM,
+            })
+            .collect();
+        let headers = (0..capacity)
+            .map(|i| {
+                // SAFETY: as above.
+                let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
+                header.msg_hdr.msg_iov = &mut iovs[i];
+                header.msg_hdr.msg_iovlen = 1;
+                header.msg_hdr.msg_name = ptr::from_mut(&mut names[i]).cast();
+                header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_in>() as u32;
+                header
+            })
+            .collect();
+        Inbox {
+            buffers,
+            headers,
+            _iovs: iovs,
+            names,
+        }
+    }
+
+    /// Fills the batch from a connected socket without waiting. Returns the number of datagrams; 0 when there is none.
+    pub fn receive(&mut self, fd: RawFd) -> io::Result<usize> {
+        for header in &mut self.headers {
+            // The peer of a connected socket is known: do not let the kernel write it down.
+            header.msg_hdr.msg_namelen = 0;
+        }
+        match self.receive_with(fd, libc::MSG_DONTWAIT) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            // An ICMP answer to an earlier send. The send's own count says what was lost.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(0),
+            other => other,
+        }
+    }
+
+    /// Waits for the first datagram, then takes what is there.
+    pub fn receive_blocking(&mut self, fd: RawFd) -> io::Result<usize> {
+        for header in &mut self.headers {
+            header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_in>() as u32;
+        }
+        self.receive_with(fd, libc::MSG_WAITFORONE)
+    }
+
+    fn receive_with(&mut self, fd: RawFd, flags: i32) -> io::Result<usize> {
+        // SAFETY: every header points into boxes that live as long as `self` and are never reallocated.
+        let count = unsafe {
+            libc::recvmmsg(
+                fd,
+                self.headers.as_mut_ptr(),
+                self.headers.len() as u32,
+                flags,
+                ptr::null_mut(),
+            )
+        };
+        if count < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(count as usize)
+    }
+
+    pub fn datagram(&self, index: usize) -> &[u8] {
+        let length = (self.headers[index].msg_len as usize).min(DATAGRAM);
+        &self.buffers[index * DATAGRAM..index * DATAGRAM + length]
+    }
+
+    /// Port of the sender; only after `receive_blocking`.
+    pub fn source_port(&self, index: usize) -> u16 {
+        u16::from_be(self.names[index].sin_port)
+    }
+}
+
+/// A batch of datagrams on their way out through connected sockets, in the order they were written.
+pub struct Outbox {
+    fds: Vec<RawFd>,
+    sockets: Box<[u16]>,
+    buffers: Box<[u8]>,
+    headers: Box<[libc::mmsghdr]>,
+    iovs: Box<[libc::iovec]>,
+    length: usize,
+    pub sent: u64,
+    pub sent_bytes: u64,
+    pub send_errors: u64,
+}
+
+impl Outbox {
+    pub fn new(fds: Vec<RawFd>, capacity: usize) -> Outbox {
+        let mut buffers = vec![0u8; capacity * DATAGRAM].into_boxed_slice();
+        let mut iovs: Box<[libc::iovec]> = (0..capacity)
+            .map(|i| libc::iovec {
+                iov_base: buffers[i * DATAGRAM..].as_mut_ptr().cast(),
+                iov_len: 0,
+            })
+            .collect();
+        let headers = (0..capacity)
+            .map(|i| {
+                // SAFETY: all-zero is a valid value of this C structure.
+                let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
+                header.msg_hdr.msg_iov = &mut iovs[i];
+                header.msg_hdr.msg_iovlen = 1;
+                header
+            })
+            .collect();
+        Outbox {
+            fds,
+            sockets: vec![0; capacity].into_boxed_slice(),
+            buffers,
+            headers,
+            iovs,
+            length: 0,
+            sent: 0,
+            sent_bytes: 0,
+            send_errors: 0,
+        }
+    }
+
+    /// The buffer of the next datagram; `commit` makes it one.
+    pub fn buffer(&mut self) -> &mut [u8] {
+        let at = self.length * DATAGRAM;
+        &mut self.buffers[at..at + DATAGRAM]
+    }
+
+    pub fn commit(&mut self, socket: usize, length: usize) {
+        debug_assert!(length <= DATAGRAM);
+        self.sockets[self.length] = socket as u16;
+        self.iovs[self.length].iov_len = length;
+        self.sent_bytes += length as u64;
+        self.length += 1;
+        if self.length == self.headers.len() {
+            self.flush();
+        }
+    }
+
+    /// Sends what waits: one system call for each run of datagrams on the same socket.
+    pub fn flush(&mut self) {
+        let mut start = 0;
+        while start < self.length {
+            let socket = self.sockets[start];
+            let mut end = start + 1;
+            while end < self.length && self.sockets[end] == socket {
+                end += 1;
+            }
+            self.send_run(usize::from(socket), start, end);
+            start = end;
+        }
+        self.length = 0;
+    }
+
+    fn send_run(&mut self, socket: usize, mut start: usize, end: usize) {
+        let mut tried = false;
+        while start < end {
+            // SAFETY: headers and iovecs point into boxes of `self` that are never reallocated; `iov_len` is within each buffer.
+            let count = unsafe {
+                libc::sendmmsg(
+                    self.fds[socket],
+                    self.headers[start..].as_mut_ptr(),
+                    (end - start) as u32,
+                    0,
+                )
+            };
+            if count > 0 {
+                self.sent += count as u64;
+                start += count as usize;
+                continue;
+            }
+            // A pending ICMP error is reported once and is not about this datagram: try again, then give the datagram up.
+            self.send_errors += 1;
+            start += usize::from(tried);
+            tried = !tried;
+        }
+    }
+}
+
+/// The relay's batch: it sends from the buffers it received into.
+pub struct RelayBatch {
+    inbox: Inbox,
+    headers: Box<[libc::mmsghdr]>,
+    iovs: Box<[libc::iovec]>,
+    names: Box<[libc::sockaddr_in]>,
+    length: usize,
+}
+
+impl RelayBatch {
+    pub fn new(capacity: usize) -> RelayBatch {
+        // At most two datagrams leave for one that came.
+        let out = capacity * 2;
+        let mut iovs: Box<[libc::iovec]> = (0..out)
+            .map(|_| libc::iovec {
+                iov_base: ptr::null_mut(),
+                iov_len: 0,
+            })
+            .collect();
+        // SAFETY: all-zero is a valid value of these C structures.
+        let mut names: Box<[libc::sockaddr_in]> =
+            vec![unsafe { mem::zeroed() }; out].into_boxed_slice();
+        let headers = (0..out)
+            .map(|i| {
+                // SAFETY: as above.
+                let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
+                header.msg_hdr.msg_iov = &mut iovs[i];
+                header.msg_hdr.msg_iovlen = 1;
+                header.msg_hdr.msg_name = ptr::from_mut(&mut names[i]).cast();
+                header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_in>() as u32;
+                header
+            })
+            .collect();
+        RelayBatch {
+            inbox: Inbox::new(capacity),
+            headers,
+            iovs,
+            names,
+            length: 0,
+        }
+    }
+
+    pub fn receive(&mut self, fd: RawFd) -> io::Result<usize> {
+        self.inbox.receive_blocking(fd)
+    }
+
+    pub fn datagram(&self, index: usize) -> &[u8] {
+        self.inbox.datagram(index)
+    }
+
+    pub fn source_port(&self, index: usize) -> u16 {
+        self.inbox.source_port(index)
+    }
+
+    /// Queues the first `length` bytes of a received datagram for a port of the same host it came from.
+    pub fn send_to(&mut self, index: usize, length: usize, port: u16) {
+        let at = self.length;
+        let received = self.inbox.datagram(index);
+        self.iovs[at].iov_base = received.as_ptr().cast_mut().cast();
+        self.iovs[at].iov_len = length.min(received.len());
+        self.names[at] = self.inbox.names[index];
+        self.names[at].sin_port = port.to_be();
+        self.length += 1;
+    }
+
+    pub fn flush(&mut self, fd: RawFd) {
+        let mut start = 0;
+        while start < self.length {
+            // SAFETY: headers, names and iovecs live in boxes of `self`; each iovec points into the inbox's buffers, whose content is
+            // not written until the next `receive`.
+            let count = unsafe {
+                libc::sendmmsg(
+                    fd,
+                    self.headers[start..].as_mut_ptr(),
+                    (self.length - start) as u32,
+                    0,
+                )
+            };
+            // A datagram that cannot leave is lost, as a datagram may be; the generator counts it.
+            start += count.max(1) as usize;
+        }
+        self.length = 0;
+    }
+}
+
+/// Waits until a socket can be read or the time is over.
+pub fn wait_readable(fds: &[RawFd], nanoseconds: u64) {
+    let mut polls = [libc::pollfd {
+        fd: -1,
+        events: libc::POLLIN,
+        revents: 0,
+    }; 256];
+    let count = fds.len().min(polls.len());
+    for (poll, fd) in polls.iter_mut().zip(fds) {
+        poll.fd = *fd;
+    }
+    let time = libc::timespec {
+        tv_sec: (nanoseconds / 1_000_000_000) as libc::time_t,
+        tv_nsec: (nanoseconds % 1_000_000_000) as libc::c_long,
+    };
+    // SAFETY: the array outlives the call and `count` is within it.
+    unsafe {
+        libc::ppoll(
+            polls.as_mut_ptr(),
+            count as libc::nfds_t,
+            &time,
+            ptr::null(),
+        );
+    }
+}
+
+/// Binds the calling thread to one CPU core.
+pub fn pin(core: usize) -> io::Result<()> {
+    // SAFETY: a zeroed set is an empty set; CPU_SET checks its bound.
+    unsafe {
+        let mut set: libc::cpu_set_t = mem::zeroed();
+        libc::CPU_SET(core, &mut set);
+        if libc::sched_setaffinity(0, mem::size_of::<libc::cpu_set_t>(), &set) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Lets short sleeps end when asked and not up to 50 µs later.
+pub fn exact_sleeps() {
+    // SAFETY: plain numbers.
+    unsafe {
+        libc::prctl(libc::PR_SET_TIMERSLACK, 1);
+    }
+}
+
+/// Enlarges a socket's receive buffer past the system's limit where we may, up to it where not.
+pub fn enlarge_receive_buffer(fd: RawFd, bytes: usize) {
+    let bytes = bytes as libc::c_int;
+    for option in [libc::SO_RCVBUFFORCE, libc::SO_RCVBUF] {
+        // SAFETY: the pointer is to a local of the size given.
+        let done = unsafe {
+            libc::setsockopt(
+                fd,
+                libc::SOL_SOCKET,
+                option,
+                ptr::from_ref(&bytes).cast(),
+                mem::size_of_val(&bytes) as u32,
+            )
+        };
+        if done == 0 {
+            return;
+        }
+    }
+}
+
+/// CPU time of this thread: (user, system), nanoseconds.
+pub fn thread_cpu() -> (u64, u64) {
+    // SAFETY: the structure is plain numbers and outlives the call.
+    let usage = unsafe {
+        let mut usage: libc::rusage = mem::zeroed();
+        libc::getrusage(libc::RUSAGE_THREAD, &mut usage);
+        usage
+    };
+    let ns = |t: libc::timeval| t.tv_sec as u64 * 1_000_000_000 + t.tv_usec as u64 * 1_000;
+    (ns(usage.ru_utime), ns(usage.ru_stime))
+}
+
+/// Sends any signal, or asks with 0 whether the process is there.
+pub fn process_exists(pid: u32) -> bool {
+    // SAFETY: plain numbers.
+    unsafe { libc::kill(pid as libc::pid_t, 0) == 0 }
+}
+
+/// The loopback address with another port.
+pub fn with_port(address: SocketAddrV4, port: u16) -> SocketAddrV4 {
+    SocketAddrV4::new(*address.ip(), port)
+}

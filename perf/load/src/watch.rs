@@ -1,0 +1,156 @@
+//! What the system says about a process and about sockets: CPU time, memory, kernel drops (proc(5)).
+
+use std::fs;
+
+/// A process and its descendants, as they were when it was named.
+#[derive(Clone, Debug, Default)]
+pub struct Watched {
+    pids: Vec<u32>,
+}
+
+impl Watched {
+    pub fn new(roots: &[u32]) -> Watched {
+        let mut pids = roots.to_vec();
+        let mut at = 0;
+        while at < pids.len() {
+            for task in tasks(pids[at]) {
+                let path = format!("/proc/{}/task/{task}/children", pids[at]);
+                let children = fs::read_to_string(path).unwrap_or_default();
+                pids.extend(
+                    children
+                        .split_whitespace()
+                        .filter_map(|pid| pid.parse::<u32>().ok()),
+                );
+            }
+            at += 1;
+        }
+        Watched { pids }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.pids.is_empty()
+    }
+
+    /// Time of all threads that live. The kernel brings a running thread's figure up to date at least at each tick (4 ms).
+    pub fn time(&self) -> CpuTime {
+        self.pids
+            .iter()
+            .flat_map(|pid| tasks(*pid).into_iter().map(move |task| (*pid, task)))
+            .filter_map(|(pid, task)| CpuTime::read(&format!("/proc/{pid}/task/{task}/schedstat")))
+            .fold(CpuTime::default(), |sum, time| CpuTime {
+                run_ns: sum.run_ns + time.run_ns,
+                wait_ns: sum.wait_ns + time.wait_ns,
+            })
+    }
+
+    /// Resident memory, bytes. Shared memory of several processes is counted for each.
+    pub fn resident_bytes(&self) -> u64 {
+        self.pids
+            .iter()
+            .filter_map(|pid| {
+                let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+                text.split_whitespace().nth(1)?.parse::<u64>().ok()
+            })
+            .sum::<u64>()
+            * 4096
+    }
+
+    /// Whether any of them has gone.
+    pub fn lost(&self) -> bool {
+        self.pids
+            .iter()
+            .any(|pid| !crate::sys::process_exists(*pid))
+    }
+}
+
+/// The scheduler's account of a thread.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct CpuTime {
+    /// On a CPU.
+    pub run_ns: u64,
+    /// Ready to run, and waiting while something else did: another process on its core.
+    pub wait_ns: u64,
+}
+
+impl CpuTime {
+    fn read(path: &str) -> Option<CpuTime> {
+        let text = fs::read_to_string(path).ok()?;
+        let mut numbers = text.split_whitespace().map(str::parse);
+        Some(CpuTime {
+            run_ns: numbers.next()?.ok()?,
+            wait_ns: numbers.next()?.ok()?,
+        })
+    }
+
+    pub fn of_this_thread() -> CpuTime {
+        CpuTime::read("/proc/thread-self/schedstat").unwrap_or_default()
+    }
+
+    pub fn since(&self, earlier: &CpuTime) -> CpuTime {
+        CpuTime {
+            run_ns: self.run_ns.saturating_sub(earlier.run_ns),
+            wait_ns: self.wait_ns.saturating_sub(earlier.wait_ns),
+        }
+    }
+}
+
+fn tasks(pid: u32) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// Datagrams that the kernel dropped at UDP sockets bound to ports of this range.
+pub fn udp_drops(ports: std::ops::Range<u16>) -> u64 {
+    ["/proc/net/udp", "/proc/net/udp6"]
+        .iter()
+        .filter_map(|path| fs::read_to_string(path).ok())
+        .map(|table| udp_drops_in(&table, &ports))
+        .sum()
+}
+
+fn udp_drops_in(table: &str, ports: &std::ops::Range<u16>) -> u64 {
+    table
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let port = line.split_whitespace().nth(1)?.rsplit(':').next()?;
+            let port = u16::from_str_radix(port, 16).ok()?;
+            if !ports.contains(&port) {
+                return None;
+            }
+            line.split_whitespace().last()?.parse::<u64>().ok()
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_are_read_by_port() {
+        let table = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n\
+             1: 0100007F:13C4 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 17 2 0000000000000000 12\n\
+             2: 0100007F:13C5 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 18 2 0000000000000000 3\n";
+        assert_eq!(udp_drops_in(table, &(5060..5061)), 12);
+        assert_eq!(udp_drops_in(table, &(5060..5062)), 15);
+        assert_eq!(udp_drops_in(table, &(80..81)), 0);
+    }
+
+    #[test]
+    fn our_own_cpu_time_moves() {
+        let own = Watched::new(&[std::process::id()]);
+        let before = own.time().run_ns;
+        let start = std::time::Instant::now();
+        while start.elapsed().as_millis() < 50 {
+            std::hint::spin_loop();
+        }
+        assert!(own.time().run_ns > before + 10_000_000);
+        assert!(own.resident_bytes() > 100_000);
+        assert!(!own.lost());
+    }
+}

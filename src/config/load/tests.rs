@@ -1,0 +1,711 @@
+//! Confs that are good, confs that are wrong in each way there is, and the reference `conf/strowger.toml` itself.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+fn machine() -> Machine {
+    Machine {
+        cores: vec![0, 1],
+        memory: 1 << 30,
+    }
+}
+
+fn good(text: &str) -> Conf {
+    parse("t", text, &machine()).unwrap_or_else(|faults| panic!("{faults}"))
+}
+
+/// The lines that refuse `text`.
+fn faults(text: &str) -> Vec<String> {
+    match parse("t", text, &machine()) {
+        Ok(conf) => panic!("{text:?} was taken as {conf:?}"),
+        Err(faults) => faults.to_string().lines().map(str::to_owned).collect(),
+    }
+}
+
+/// The one line that refuses `text`.
+fn fault(text: &str) -> String {
+    let mut lines = faults(text);
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    lines.remove(0)
+}
+
+const REFERENCE: &str = include_str!("../../../conf/strowger.toml");
+
+/// The reference with every key that is left out put in.
+fn reference_in_full() -> String {
+    let put_in = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()) => {
+            format!("{rest}\n")
+        }
+        _ => format!("{line}\n"),
+    };
+    REFERENCE.lines().map(put_in).collect()
+}
+
+#[test]
+fn nothing_is_the_defaults() {
+    assert_eq!(good(""), Conf::default());
+}
+
+#[test]
+fn the_reference_says_the_defaults() {
+    assert_eq!(good(REFERENCE), Conf::default());
+}
+
+#[test]
+fn the_reference_has_the_known_keys_and_no_others() {
+    let full = reference_in_full();
+    good(&full);
+    let table: toml::Table = full.parse().unwrap();
+    let mut written = BTreeSet::new();
+    for (section, value) in &table {
+        let tables = match value {
+            toml::Value::Table(table) => vec![table],
+            toml::Value::Array(array) => array.iter().filter_map(|t| t.as_table()).collect(),
+            other => panic!("{section} = {other}"),
+        };
+        for key in tables.into_iter().flat_map(|table| table.keys()) {
+            written.insert(format!("{section}.{key}"));
+        }
+    }
+    let mut known = BTreeSet::new();
+    for (section, keys) in known_keys() {
+        for key in keys {
+            known.insert(format!("{section}.{key}"));
+        }
+    }
+    assert_eq!(written, known);
+    assert!(known.len() > 30, "{known:?}");
+}
+
+#[test]
+fn each_default_told_in_the_reference_is_the_value_beside_it() {
+    let mut told = 0;
+    for line in REFERENCE.lines() {
+        if let Some((setting, default)) = line.split_once("# default: ") {
+            let (_, value) = setting.split_once(" = ").unwrap();
+            assert_eq!(value.trim_end(), default, "{line}");
+            told += 1;
+        }
+    }
+    let active = |line: &&str| line.starts_with(|c: char| c.is_ascii_lowercase());
+    assert_eq!(told, REFERENCE.lines().filter(active).count());
+    // What is said of the keys left out.
+    assert_eq!(Server::default().cores, [0]);
+    assert_eq!(DEFAULT_REJECTION, 403);
+    assert_eq!(Listeners::default()[0].advertise, None);
+}
+
+#[test]
+fn a_conf_with_everything() {
+    let conf = good(
+        r#"
+        [server]
+        cores = [1, 0]
+        domains = ["Example.COM.", "192.0.2.1", "[2001:db8::1]"]
+        key_file = "/var/lib/strowger/key"
+        [[listen]]
+        address = "0.0.0.0:5060"
+        advertise = "sip.example.com:5070"
+        [[listen]]
+        transport = "udp"
+        address = "[::1]:5060"
+        [proxy]
+        mode = "stateless"
+        record_route = false
+        fork = "sequential"
+        redirect = true
+        max_breadth = 5
+        [registrar]
+        enabled = false
+        min_expires = "10s"
+        default_expires = "2m"
+        max_expires = "3h"
+        max_contacts = 1
+        [[route]]
+        methods = ["INVITE", "X-own"]
+        from_source = ["192.0.2.0/24", "198.51.100.7", "2001:db8::/32"]
+        to_host = "Example.NET"
+        to_user_prefix = "+49"
+        action = "relay"
+        target = ["sip:192.0.2.10", "sip:gw@[2001:db8::5]:5080;transport=UDP;lr"]
+        [[route]]
+        to_user_prefix = "0"
+        action = "redirect"
+        target = ["sips:bob@example.org"]
+        [[route]]
+        methods = ["PUBLISH"]
+        action = "reject"
+        status = 501
+        [[route]]
+        to_host = "a.example.com"
+        action = "reject"
+        [[route]]
+        to_host = "b.example.com"
+        action = "redirect"
+        [[route]]
+        action = "location"
+        [timers]
+        t1 = "250ms"
+        t2 = "2s"
+        t4 = "2500ms"
+        c = "4m"
+        linger = "0s"
+        [limits]
+        message_size = "8KiB"
+        transactions = 1_000
+        bindings = 0x10
+        [udp]
+        receive_buffer = "1MiB"
+        send_buffer = "64KiB"
+        batch = 8
+        [control]
+        socket = "/run/strowger.sock"
+        [log]
+        level = "debug"
+        "#,
+    );
+    let secs = Duration::from_secs;
+    assert_eq!(conf.server.cores, [1, 0]);
+    let domains: Vec<String> = conf.server.domains.iter().map(Host::to_string).collect();
+    assert_eq!(domains, ["example.com", "192.0.2.1", "[2001:db8::1]"]);
+    assert_eq!(conf.server.key_file, Path::new("/var/lib/strowger/key"));
+    let sent_by: Vec<String> = conf
+        .listen
+        .iter()
+        .map(|l| l.sent_by().to_string())
+        .collect();
+    assert_eq!(sent_by, ["sip.example.com:5070", "[::1]:5060"]);
+    assert_eq!(
+        conf.proxy,
+        Proxy {
+            mode: Mode::Stateless,
+            record_route: false,
+            fork: Fork::Sequential,
+            redirect: true,
+            max_breadth: 5,
+        }
+    );
+    assert_eq!(
+        conf.registrar,
+        Registrar {
+            enabled: false,
+            min_expires: secs(10),
+            default_expires: secs(120),
+            max_expires: secs(10_800),
+            max_contacts: 1,
+        }
+    );
+    let [first, second, third, fourth, fifth, sixth] = conf.routes.as_slice() else {
+        panic!("{:?}", conf.routes);
+    };
+    assert_eq!(first.methods, ["INVITE", "X-own"]);
+    let networks: Vec<String> = first.from_source.iter().map(Network::to_string).collect();
+    assert_eq!(
+        networks,
+        ["192.0.2.0/24", "198.51.100.7/32", "2001:db8::/32"]
+    );
+    assert_eq!(first.to_host, Some(Host::Name("example.net".to_owned())));
+    assert_eq!(first.to_user_prefix.as_deref(), Some("+49"));
+    let hop = |uri: &str, address: &str| Target {
+        uri: uri.to_owned(),
+        address: address.parse().unwrap(),
+    };
+    assert_eq!(
+        first.action,
+        Action::Relay(vec![
+            hop("sip:192.0.2.10", "192.0.2.10:5060"),
+            hop(
+                "sip:gw@[2001:db8::5]:5080;transport=UDP;lr",
+                "[2001:db8::5]:5080"
+            ),
+        ])
+    );
+    assert_eq!(
+        second.action,
+        Action::Redirect(vec!["sips:bob@example.org".to_owned()])
+    );
+    assert_eq!(third.action, Action::Reject(501));
+    assert_eq!(fourth.action, Action::Reject(403));
+    assert_eq!(fifth.action, Action::Redirect(vec![]));
+    assert_eq!(sixth.action, Action::Location);
+    assert_eq!(
+        conf.timers,
+        Timers {
+            t1: Duration::from_millis(250),
+            t2: secs(2),
+            t4: Duration::from_millis(2500),
+            c: secs(240),
+            linger: Duration::ZERO,
+        }
+    );
+    assert_eq!(
+        conf.limits,
+        Limits {
+            message_size: 8192,
+            transactions: Capacity::Exactly(1000),
+            bindings: Capacity::Exactly(16),
+        }
+    );
+    assert_eq!(
+        conf.udp,
+        Udp {
+            receive_buffer: 1 << 20,
+            send_buffer: 64 << 10,
+            batch: 8,
+        }
+    );
+    assert_eq!(conf.control.socket, Path::new("/run/strowger.sock"));
+    assert_eq!(conf.log.level, log::LevelFilter::Debug);
+}
+
+#[test]
+fn a_misspelt_key_is_told_with_its_place_and_the_nearest_known_one() {
+    for (text, line) in [
+        (
+            "[proxy]\n  recrod_route = true\n",
+            "t:2:3: unknown key \"recrod_route\" in [proxy]; the nearest known one is \"record_route\"",
+        ),
+        (
+            "[proxy]\nrecord-route = true\n",
+            "t:2:1: unknown key \"record-route\" in [proxy]; the nearest known one is \"record_route\"",
+        ),
+        (
+            "[[listen]]\nadress = \"127.0.0.1:5060\"\n",
+            "t:2:1: unknown key \"adress\" in [[listen]]; the nearest known one is \"address\"",
+        ),
+        (
+            "[[route]]\naction = \"location\"\nmethod = [\"INVITE\"]\n",
+            "t:3:1: unknown key \"method\" in [[route]]; the nearest known one is \"methods\"",
+        ),
+        (
+            "[timer]\nt1 = \"500ms\"\n",
+            "t:1:2: unknown section \"timer\"; the nearest known one is [timers]",
+        ),
+        (
+            "[server]\nrecord_route = true\n",
+            "t:2:1: unknown key \"record_route\" in [server]; it belongs in [proxy]",
+        ),
+        (
+            "max_contacts = 5\n",
+            "t:1:1: \"max_contacts\" stands outside of its section: move it below [registrar]",
+        ),
+        (
+            "[control]\nzzzz = 1\n",
+            "t:2:1: unknown key \"zzzz\" in [control]; the keys there are socket",
+        ),
+        // Columns count characters, not bytes.
+        (
+            "proxy = { \"ümläut\" = 1, forck = \"parallel\", mode = \"stateful\" }\n",
+            "t:1:11: unknown key \"ümläut\" in [proxy]; the keys there are mode, record_route, fork, redirect, max_breadth",
+        ),
+    ] {
+        assert_eq!(faults(text)[0], line);
+    }
+}
+
+#[test]
+fn what_other_versions_have_is_unknown_here() {
+    for text in [
+        "[tls]\n",
+        "[auth]\n",
+        "[connections]\n",
+        "[metrics]\n",
+        "[registrar]\ndatabase = \"x\"\n",
+        "[limits]\nrequests_per_source = 1\n",
+    ] {
+        assert!(fault(text).contains("unknown"), "{text}");
+    }
+}
+
+#[test]
+fn every_fault_is_told_in_the_order_of_the_file() {
+    let text = "\
+[udp]
+batch = 0
+[server]
+cores = [0, 9, \"x\", 0]
+domain = [\"example.com\"]
+[proxy]
+mode = 1
+fork = \"serial\"
+[nonsense]
+[[listen]]
+transport = \"tcp\"
+address = \"localhost:5060\"
+";
+    assert_eq!(
+        faults(text),
+        [
+            "t:2:9: batch must be an integer from 1 to 1024, not the integer 0",
+            "t:4:13: cores names core 9, but this process may run on 0, 1 only",
+            "t:4:16: cores must be the numbers of CPU cores, from 0, not the string \"x\"",
+            "t:4:21: cores names the integer 0 twice; remove one",
+            "t:5:1: unknown key \"domain\" in [server]; the nearest known one is \"domains\"",
+            "t:7:8: mode must be one of \"stateful\", \"stateless\", not the integer 1",
+            "t:8:8: fork must be one of \"parallel\", \"sequential\", not the string \"serial\"",
+            "t:9:2: unknown section \"nonsense\"; the sections are control, limits, listen, log, proxy, registrar, route, server, timers, udp",
+            "t:11:13: transport must be \"udp\": this version speaks UDP only, tcp is not in it yet",
+            "t:12:11: address must be an address with a port such as \"127.0.0.1:5060\" or \"[::1]:5060\", not the string \"localhost:5060\"",
+        ]
+    );
+}
+
+#[test]
+fn each_value_that_is_wrong_is_refused_at_its_place() {
+    // The section's text, the key and value, and what the refusal must say.
+    for (section, setting, says) in [
+        ("server", "cores = 0", "a list of CPU cores"),
+        ("server", "cores = []", "empty list"),
+        ("server", "cores = [-1]", "from 0, not the integer -1"),
+        ("server", "cores = [0.5]", "the number 0.5"),
+        ("server", "domains = \"example.com\"", "a list of hosts"),
+        (
+            "server",
+            "domains = [\"example.com:5060\"]",
+            "without a port",
+        ),
+        ("server", "domains = [\"a..b\"]", "a host such as"),
+        ("server", "domains = [\"-a.example\"]", "a host such as"),
+        ("server", "domains = [\"192.0.2\"]", "a host such as"),
+        ("server", "key_file = \"\"", "the path of a file"),
+        ("server", "key_file = 1", "the path of a file"),
+        ("[listen]", "transport = \"tls\"", "tls is not in it yet"),
+        ("[listen]", "transport = \"sctp\"", "must be \"udp\""),
+        (
+            "[listen]",
+            "address = \"127.0.0.1\"",
+            "an address with a port",
+        ),
+        (
+            "[listen]",
+            "address = \"127.0.0.1:0\"",
+            "a port from 1 to 65535",
+        ),
+        (
+            "[listen]",
+            "address = \"127.0.0.1:65536\"",
+            "an address with a port",
+        ),
+        (
+            "[listen]",
+            "address = \"224.0.1.75:5060\"",
+            "of this machine",
+        ),
+        (
+            "[listen]",
+            "address = \"0.0.0.0:5060\"",
+            "add advertise = \"HOST:5060\"",
+        ),
+        (
+            "[listen]",
+            "advertise = \"sip.example.com\"",
+            "a host with a port",
+        ),
+        (
+            "[listen]",
+            "advertise = \"2001:db8::1:5060\"",
+            "a host with a port",
+        ),
+        (
+            "[listen]",
+            "advertise = \"sip.example.com:+5\"",
+            "a host with a port",
+        ),
+        (
+            "[listen]",
+            "advertise = \"0.0.0.0:5060\"",
+            "by which peers reach",
+        ),
+        (
+            "proxy",
+            "record_route = \"yes\"",
+            "true or false, not the string \"yes\"",
+        ),
+        ("proxy", "redirect = 1", "true or false, not the integer 1"),
+        ("proxy", "max_breadth = 0", "from 1 to 1000"),
+        ("proxy", "max_breadth = true", "the boolean true"),
+        ("registrar", "min_expires = 60", "a time such as"),
+        ("registrar", "min_expires = \"1500ms\"", "whole seconds"),
+        (
+            "registrar",
+            "min_expires = \"61m\"",
+            "from \"1s\" to \"1h\"",
+        ),
+        ("registrar", "max_contacts = 1979-05-27", "the date"),
+        ("timers", "t1 = \"0s\"", "from \"10ms\" to \"1m\""),
+        ("timers", "t1 = \"500\"", "a time such as"),
+        ("timers", "c = {}", "a table"),
+        ("timers", "linger = []", "a list"),
+        (
+            "limits",
+            "message_size = \"65537B\"",
+            "from \"1KiB\" to \"64KiB\"",
+        ),
+        ("limits", "message_size = 65536", "a size such as"),
+        (
+            "limits",
+            "transactions = -1",
+            "0 for as many as the memory holds",
+        ),
+        (
+            "limits",
+            "bindings = 99999999999",
+            "0 for as many as the memory holds",
+        ),
+        ("udp", "receive_buffer = \"4MB\"", "a size such as"),
+        ("udp", "send_buffer = \"1B\"", "from \"4KiB\" to \"1GiB\""),
+        ("log", "level = \"verbose\"", "one of \"off\", \"error\""),
+    ] {
+        let fault = fault(&format!("[{section}]\n{setting}\n"));
+        let key = setting.split_once(' ').unwrap().0;
+        // The value, or the entry of it that is wrong.
+        let value = setting.split_once(" = ").unwrap().1;
+        let entry = value.starts_with('[') && !says.contains("list");
+        let column = key.len() + 4 + usize::from(entry);
+        let place = format!("t:2:{column}: {key} ");
+        assert!(fault.starts_with(&place), "{setting}: {fault}");
+        assert!(fault.contains(says), "{setting}: {fault}");
+    }
+    let long = format!("[control]\nsocket = \"{}\"\n", "x".repeat(100));
+    assert!(fault(&long).contains("at most 99 bytes"));
+}
+
+#[test]
+fn each_route_that_is_wrong_is_refused() {
+    for (settings, says) in [
+        ("methods = []\naction = \"location\"", "empty list"),
+        (
+            "methods = [\"invite\"]\naction = \"location\"",
+            "write \"INVITE\"",
+        ),
+        (
+            "methods = [\"IN VITE\"]\naction = \"location\"",
+            "methods such as",
+        ),
+        (
+            "from_source = [\"192.0.2.1/24\"]\naction = \"location\"",
+            "the network is 192.0.2.0/24",
+        ),
+        (
+            "from_source = [\"192.0.2.0/33\"]\naction = \"location\"",
+            "networks such as",
+        ),
+        (
+            "from_source = [\"example.com\"]\naction = \"location\"",
+            "networks such as",
+        ),
+        ("to_host = \"a b\"\naction = \"location\"", "a host such as"),
+        (
+            "to_user_prefix = \"\"\naction = \"location\"",
+            "begins with",
+        ),
+        (
+            "to_user_prefix = \"a@b\"\naction = \"location\"",
+            "begins with",
+        ),
+        ("methods = [\"INVITE\"]", "has no action"),
+        (
+            "action = \"drop\"",
+            "one of \"relay\", \"location\", \"redirect\", \"reject\"",
+        ),
+        (
+            "action = \"relay\"\ntarget = \"sip:192.0.2.1\"",
+            "a list of SIP URIs",
+        ),
+        ("action = \"relay\"\ntarget = []", "empty list"),
+        (
+            "action = \"relay\"\ntarget = [\"192.0.2.1\"]",
+            "SIP URIs such as",
+        ),
+        (
+            "action = \"relay\"\ntarget = [\"sip:gw.example.net\"]",
+            "resolves no names",
+        ),
+        (
+            "action = \"relay\"\ntarget = [\"sips:192.0.2.1\"]",
+            "UDP only",
+        ),
+        (
+            "action = \"relay\"\ntarget = [\"sip:192.0.2.1;transport=tcp\"]",
+            "remove transport=tcp",
+        ),
+        (
+            "action = \"relay\"\ntarget = [\"sip:192.0.2.1;maddr=192.0.2.2\"]",
+            "no maddr",
+        ),
+        (
+            "action = \"relay\"\ntarget = [\"sip:192.0.2.1:0\"]",
+            "SIP URIs such as",
+        ),
+        (
+            "action = \"relay\"\ntarget = [\"sip:@192.0.2.1\"]",
+            "SIP URIs such as",
+        ),
+        (
+            "action = \"relay\"\ntarget = [\"sip:2001:db8::1\"]",
+            "SIP URIs such as",
+        ),
+        (
+            "action = \"relay\"\ntarget = [\"sip:192.0.2.1>\"]",
+            "SIP URIs such as",
+        ),
+        (
+            "action = \"relay\"\ntarget = [\"sip:192.0.2.1?a=b\"]",
+            "SIP URIs such as",
+        ),
+        (
+            "action = \"relay\"\ntarget = [\"sip:192.0.2.1\", \"sip:192.0.2.1\"]",
+            "twice",
+        ),
+        (
+            "action = \"relay\"\nstatus = 403",
+            "only the actions \"reject\" take it",
+        ),
+        (
+            "action = \"location\"\ntarget = [\"sip:192.0.2.1\"]",
+            "only the actions \"relay\" and \"redirect\" take it",
+        ),
+        (
+            "action = \"redirect\"\ntarget = [\"tel:+1\"]",
+            "SIP URIs such as",
+        ),
+        ("action = \"reject\"\nstatus = 302", "from 400 to 699"),
+    ] {
+        let fault = fault(&format!("[[route]]\n{settings}\n"));
+        assert!(fault.contains(says), "{settings}: {fault}");
+    }
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    let fault_of = |text: &str| fault(text);
+    assert_eq!(
+        fault_of("[registrar]\ndefault_expires = \"30s\"\n"),
+        "t:2:19: min_expires = \"1m\" (the default) is above default_expires = \"30s\": lower the one or raise the other"
+    );
+    assert_eq!(
+        fault_of("[registrar]\ndefault_expires = \"2h\"\n"),
+        "t:2:19: default_expires = \"2h\" is above max_expires = \"1h\" (the default): lower the one or raise the other"
+    );
+    assert_eq!(
+        fault_of("[timers]\nt1 = \"2s\"\nt2 = \"1s\"\n"),
+        "t:2:6: t1 = \"2s\" is above t2 = \"1s\": lower the one or raise the other"
+    );
+    assert_eq!(
+        fault_of("[server]\ndomains = [\"a.example\", \"A.Example\"]\n"),
+        "t:2:25: domains names the string \"A.Example\" twice; remove one"
+    );
+    let listen = "[[listen]]\naddress = \"127.0.0.1:5060\"\n";
+    assert_eq!(
+        fault_of(&format!("{listen}{listen}")),
+        "t:4:11: another [[listen]] has udp 127.0.0.1:5060 already; remove one or change its address"
+    );
+    let location = "[[route]]\naction = \"location\"\n";
+    assert!(
+        fault_of(&format!("{location}{location}"))
+            .starts_with("t:3:1: this [[route]] is never reached"),
+    );
+    let many = Machine {
+        cores: (0..300).collect(),
+        memory: 0,
+    };
+    let cores = |count: usize| {
+        let cores: Vec<usize> = (0..count).collect();
+        parse("t", &format!("[server]\ncores = {cores:?}\n"), &many)
+    };
+    assert!(
+        cores(256)
+            .unwrap_err()
+            .to_string()
+            .contains("has 255 at most")
+    );
+    assert_eq!(cores(255).unwrap().server.cores.len(), 255);
+    // A time that is refused already is not compared as well.
+    assert!(fault_of("[registrar]\nmin_expires = \"2h\"\n").contains("from \"1s\" to \"1h\""));
+}
+
+#[test]
+fn sections_in_the_wrong_brackets_are_told_so() {
+    assert!(fault("[[proxy]]\n").contains("single brackets, [proxy]"));
+    assert!(fault("[listen]\n").contains("double brackets, [[listen]]"));
+    assert!(fault("listen = []\n").contains("remove it"));
+    assert!(fault("listen = [1]\n").contains("write [[listen]]"));
+    assert!(fault("proxy = 5\n").contains("write [proxy]"));
+}
+
+#[test]
+fn what_is_not_toml_is_told_with_its_place_and_alone() {
+    let lines = faults("[proxy]\nmode = stateful\nzzz = 1\n");
+    assert!(
+        lines[0].starts_with("t:2:8: this is not TOML: "),
+        "{lines:#?}"
+    );
+    assert!(lines.iter().all(|line| !line.contains("zzz")), "{lines:#?}");
+
+    let lines = faults("[proxy]\nmode = \"stateful\"\nmode = \"stateless\"\n[udp\n");
+    assert!(
+        lines.iter().any(|line| line.starts_with("t:3:1: ")),
+        "{lines:#?}"
+    );
+    assert!(
+        lines.iter().any(|line| line.starts_with("t:4:")),
+        "{lines:#?}"
+    );
+}
+
+#[test]
+fn a_default_core_that_is_not_ours_gives_way_to_one_that_is() {
+    let machine = Machine {
+        cores: vec![2, 3],
+        memory: 0,
+    };
+    assert_eq!(parse("t", "", &machine).unwrap().server.cores, [2]);
+    assert!(parse("t", "[server]\ncores = [0]\n", &machine).is_err());
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("none.toml");
+    let faults = load(Some(&path), &machine()).unwrap_err().to_string();
+    assert!(faults.contains("none.toml: cannot be read: "), "{faults}");
+
+    fs::write(&path, b"[proxy]\n# \xff\n").unwrap();
+    let faults = load(Some(&path), &machine()).unwrap_err().to_string();
+    assert!(
+        faults.ends_with("none.toml:2:3: this is not UTF-8 text"),
+        "{faults}"
+    );
+
+    fs::write(&path, REFERENCE).unwrap();
+    assert_eq!(load(Some(&path), &machine()), Ok(Conf::default()));
+}
+
+#[test]
+fn distances_count_slips() {
+    for (from, to, slips) in [
+        ("", "abc", 3),
+        ("abc", "abc", 0),
+        ("acb", "abc", 1),
+        ("abcd", "abc", 1),
+        ("xbc", "abc", 1),
+        ("kitten", "sitting", 3),
+    ] {
+        assert_eq!(distance(from, to), slips, "{from} {to}");
+        assert_eq!(distance(to, from), slips, "{to} {from}");
+    }
+    assert_eq!(nearest("adres", &["address", "advertise"]), Some("address"));
+    assert_eq!(nearest("x", &["t1", "t2", "c"]), None);
+    assert_eq!(nearest(&"x".repeat(10_000), &["address"]), None);
+}
+
+proptest::proptest! {
+    /// No text makes the reader panic, and what it takes it takes again.
+    #[test]
+    fn any_text_is_taken_or_refused(text in "([a-z_]{1,12}|\\[\\[?[a-z]{1,9}\\]?\\]|[=\"'\n,{}\\[\\]#. 0-9:/-]|ü){0,60}") {
+        let first = parse("t", &text, &machine());
+        assert_eq!(first, parse("t", &text, &machine()));
+    }
+}

@@ -1,0 +1,84 @@
+//! What this machine offers that the conf refers to: the CPU cores we may be pinned to, and the memory.
+
+use std::fs;
+
+/// The machine as the conf sees it. A test makes its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// The cores this process may run on, in ascending order.
+    pub cores: Vec<usize>,
+    /// Bytes of memory this process may have.
+    pub memory: u64,
+}
+
+impl Machine {
+    /// This machine, as far as this process's affinity and control group let it be used.
+    pub fn this() -> Machine {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let mut memory = total_memory(&meminfo).unwrap_or(1 << 30);
+        for limit in [
+            "/sys/fs/cgroup/memory.max",
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        ] {
+            if let Ok(text) = fs::read_to_string(limit) {
+                // The word "max" stands for no limit.
+                memory = memory.min(text.trim().parse().unwrap_or(u64::MAX));
+            }
+        }
+        Machine {
+            cores: allowed_cores(&status).unwrap_or_else(|| vec![0]),
+            memory,
+        }
+    }
+}
+
+/// The cores of `Cpus_allowed_list` in `/proc/self/status`, such as `0-3,8`.
+fn allowed_cores(status: &str) -> Option<Vec<usize>> {
+    let list = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+    let mut cores = Vec::new();
+    for range in list.trim().split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        cores.extend(first.parse::<usize>().ok()?..=last.parse::<usize>().ok()?);
+    }
+    (!cores.is_empty()).then_some(cores)
+}
+
+/// Bytes of `MemTotal` in `/proc/meminfo`.
+fn total_memory(meminfo: &str) -> Option<u64> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn allowed_cores_are_ranges_and_numbers() {
+        let status = "Name:\tx\nCpus_allowed:\tf0f\nCpus_allowed_list:\t0-3,8,10-11\n";
+        assert_eq!(allowed_cores(status), Some(vec![0, 1, 2, 3, 8, 10, 11]));
+        assert_eq!(allowed_cores("Cpus_allowed_list:\t1\n"), Some(vec![1]));
+        assert_eq!(allowed_cores("Name:\tx\n"), None);
+        assert_eq!(allowed_cores("Cpus_allowed_list:\twhat\n"), None);
+    }
+
+    #[test]
+    fn memory_is_told_in_bytes() {
+        let meminfo = "MemTotal:        8052148 kB\nMemFree: 1 kB\n";
+        assert_eq!(total_memory(meminfo), Some(8_052_148 * 1024));
+        assert_eq!(total_memory("nothing"), None);
+    }
+
+    #[test]
+    fn this_machine_has_a_core_and_memory() {
+        let machine = Machine::this();
+        assert!(!machine.cores.is_empty());
+        assert!(machine.memory > 1 << 20, "{} bytes", machine.memory);
+    }
+}

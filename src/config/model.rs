@@ -1,0 +1,448 @@
+//! The conf as plain checked data: what [`load`](super::load) makes of a TOML file, with the defaults of every key.
+//!
+//! `conf/strowger.toml` says what each key means; the names here are the same.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A whole conf. It is immutable once loaded.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Conf {
+    pub server: Server,
+    pub listen: Listeners,
+    pub proxy: Proxy,
+    pub registrar: Registrar,
+    /// In the order of the file: the first that matches wins.
+    pub routes: Vec<Route>,
+    pub timers: Timers,
+    pub limits: Limits,
+    pub udp: Udp,
+    pub control: Control,
+    pub log: Log,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    /// One worker is pinned to each of these CPU cores. 1 to 255 of them, no core twice.
+    pub cores: Vec<usize>,
+    /// The hosts this server is responsible for; its own listen addresses are so without being named.
+    pub domains: Vec<Host>,
+    /// The file that keeps the server's secret across restarts.
+    pub key_file: PathBuf,
+}
+
+impl Default for Server {
+    fn default() -> Server {
+        Server {
+            cores: vec![0],
+            domains: Vec::new(),
+            key_file: PathBuf::from("strowger.key"),
+        }
+    }
+}
+
+/// The listeners: never empty, no address twice.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listeners(pub(super) Vec<Listen>);
+
+impl std::ops::Deref for Listeners {
+    type Target = [Listen];
+
+    fn deref(&self) -> &[Listen] {
+        &self.0
+    }
+}
+
+impl Default for Listeners {
+    fn default() -> Listeners {
+        Listeners(vec![Listen {
+            transport: Transport::Udp,
+            address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5060),
+            advertise: None,
+        }])
+    }
+}
+
+/// One `[[listen]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listen {
+    pub transport: Transport,
+    pub address: SocketAddr,
+    /// What Via and Record-Route say instead of the address. Always given where the address is a wildcard.
+    pub advertise: Option<HostPort>,
+}
+
+impl Listen {
+    /// What Via and Record-Route say (RFC 3261 §18.1.1 `sent-by`).
+    pub fn sent_by(&self) -> HostPort {
+        self.advertise.clone().unwrap_or(HostPort {
+            host: Host::Address(self.address.ip()),
+            port: self.address.port(),
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Udp,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Transport::Udp => f.write_str("udp"),
+        }
+    }
+}
+
+/// A host as SIP writes it: a name in lower case, or an address (IPv6 in brackets).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Host {
+    Name(String),
+    Address(IpAddr),
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Host::Name(name) => f.write_str(name),
+            Host::Address(IpAddr::V4(address)) => write!(f, "{address}"),
+            Host::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    pub host: Host,
+    pub port: u16,
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Proxy {
+    pub mode: Mode,
+    pub record_route: bool,
+    pub fork: Fork,
+    /// Answer 302 with the targets instead of relaying.
+    pub redirect: bool,
+    /// Branches that one request may open from here on (RFC 5393 §5).
+    pub max_breadth: u32,
+}
+
+impl Default for Proxy {
+    fn default() -> Proxy {
+        Proxy {
+            mode: Mode::Stateful,
+            record_route: true,
+            fork: Fork::Parallel,
+            redirect: false,
+            max_breadth: 60,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Stateful,
+    Stateless,
+}
+
+/// In which order the targets of one request are tried; equal q is always tried in parallel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fork {
+    Parallel,
+    Sequential,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Registrar {
+    pub enabled: bool,
+    pub min_expires: Duration,
+    /// Between the two others.
+    pub default_expires: Duration,
+    pub max_expires: Duration,
+    /// Contacts of one address-of-record.
+    pub max_contacts: usize,
+}
+
+impl Default for Registrar {
+    fn default() -> Registrar {
+        Registrar {
+            enabled: true,
+            min_expires: Duration::from_secs(60),
+            default_expires: Duration::from_secs(3600),
+            max_expires: Duration::from_secs(3600),
+            max_contacts: 10,
+        }
+    }
+}
+
+/// One `[[route]]`: a request that meets every condition named takes the action.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// Method names; empty: any.
+    pub methods: Vec<String>,
+    /// Networks of the peer that sent it; empty: any.
+    pub from_source: Vec<Network>,
+    /// The host of the Request-URI.
+    pub to_host: Option<Host>,
+    /// What the user part of the Request-URI begins with.
+    pub to_user_prefix: Option<String>,
+    pub action: Action,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Relay to the first of these, to the next where it fails; where there are none, to the host of the Request-URI.
+    Relay(Vec<Target>),
+    /// Look the Request-URI up in the location service.
+    Location,
+    /// Answer 302 with these SIP URIs, or, where there are none, with the registered contacts.
+    Redirect(Vec<String>),
+    /// Answer this status, 400 to 699.
+    Reject(u16),
+}
+
+/// A next hop: a SIP URI whose host is an address, and that address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// As the conf has it.
+    pub uri: String,
+    pub address: SocketAddr,
+}
+
+/// A network in CIDR form; the bits after the prefix are zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Network {
+    /// The network of `address` with the bits after `prefix` cleared; `None` where the prefix is too long for the family.
+    pub fn new(address: IpAddr, prefix: u8) -> Option<Network> {
+        let width = if address.is_ipv4() { 32 } else { 128 };
+        (prefix <= width).then(|| Network {
+            address: masked(address, prefix),
+            prefix,
+        })
+    }
+
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    pub fn prefix(&self) -> u8 {
+        self.prefix
+    }
+
+    /// An IPv4 peer that a dual-stack socket shows as `::ffff:a.b.c.d` is in the IPv4 network.
+    pub fn contains(&self, peer: IpAddr) -> bool {
+        let peer = match (self.address, peer) {
+            (IpAddr::V4(_), IpAddr::V6(mapped)) => match mapped.to_ipv4_mapped() {
+                Some(address) => IpAddr::V4(address),
+                None => return false,
+            },
+            (IpAddr::V6(_), IpAddr::V4(_)) => return false,
+            _ => peer,
+        };
+        masked(peer, self.prefix) == self.address
+    }
+}
+
+/// `address` with the bits after `prefix` cleared.
+fn masked(address: IpAddr, prefix: u8) -> IpAddr {
+    let prefix = u32::from(prefix);
+    match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32 - prefix).unwrap_or(0);
+            IpAddr::V4((v4.to_bits() & mask).into())
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - prefix).unwrap_or(0);
+            IpAddr::V6((v6.to_bits() & mask).into())
+        }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+/// The timers of RFC 3261 §17 and Timer C of §16.6 that are not fixed by the others.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Timers {
+    pub t1: Duration,
+    /// Not below `t1`.
+    pub t2: Duration,
+    pub t4: Duration,
+    pub c: Duration,
+    /// How long a completed transaction answers retransmissions.
+    pub linger: Duration,
+}
+
+impl Default for Timers {
+    fn default() -> Timers {
+        Timers {
+            t1: Duration::from_millis(500),
+            t2: Duration::from_secs(4),
+            t4: Duration::from_secs(5),
+            c: Duration::from_secs(180),
+            linger: Duration::from_secs(32),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Bytes of the longest message taken.
+    pub message_size: usize,
+    /// Transactions of the whole server.
+    pub transactions: Capacity,
+    /// Bindings of the whole server.
+    pub bindings: Capacity,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            message_size: 64 * 1024,
+            transactions: Capacity::FromMemory,
+            bindings: Capacity::FromMemory,
+        }
+    }
+}
+
+/// How many of something there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capacity {
+    /// `0` in the conf: as many as a share of the memory holds.
+    FromMemory,
+    Exactly(usize),
+}
+
+impl Capacity {
+    /// The number, where `share` bytes of memory may go to things of `bytes_each`. At least one.
+    pub fn resolve(self, share: u64, bytes_each: usize) -> usize {
+        match self {
+            Capacity::Exactly(count) => count,
+            Capacity::FromMemory => {
+                let count = share / bytes_each.max(1) as u64;
+                usize::try_from(count).unwrap_or(usize::MAX).max(1)
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Udp {
+    /// Bytes asked of the kernel (`SO_RCVBUF`) for each socket.
+    pub receive_buffer: usize,
+    /// Bytes asked of the kernel (`SO_SNDBUF`) for each socket.
+    pub send_buffer: usize,
+    /// Datagrams that one system call takes or gives.
+    pub batch: usize,
+}
+
+impl Default for Udp {
+    fn default() -> Udp {
+        Udp {
+            receive_buffer: 4 * 1024 * 1024,
+            send_buffer: 4 * 1024 * 1024,
+            batch: 64,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Control {
+    /// The control socket's path.
+    pub socket: PathBuf,
+}
+
+impl Default for Control {
+    fn default() -> Control {
+        Control {
+            socket: PathBuf::from("strowger.sock"),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    pub level: log::LevelFilter,
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log {
+            level: log::LevelFilter::Info,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(address: &str, prefix: u8) -> Network {
+        Network::new(address.parse().unwrap(), prefix).unwrap()
+    }
+
+    #[test]
+    fn networks_hold_their_own_and_nothing_else() {
+        let small = network("192.0.2.128", 25);
+        assert!(small.contains("192.0.2.255".parse().unwrap()));
+        assert!(!small.contains("192.0.2.127".parse().unwrap()));
+        assert!(small.contains("::ffff:192.0.2.200".parse().unwrap()));
+        assert!(!small.contains("2001:db8::1".parse().unwrap()));
+
+        let all = network("0.0.0.0", 0);
+        assert!(all.contains("255.255.255.255".parse().unwrap()));
+        assert!(!all.contains("::1".parse().unwrap()));
+
+        let one = network("2001:db8::5", 128);
+        assert!(one.contains("2001:db8::5".parse().unwrap()));
+        assert!(!one.contains("2001:db8::4".parse().unwrap()));
+        assert!(network("::", 0).contains("2001:db8::4".parse().unwrap()));
+        assert!(!network("::", 0).contains("192.0.2.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_prefix_longer_than_the_address_is_no_network() {
+        assert_eq!(Network::new("192.0.2.0".parse().unwrap(), 33), None);
+        assert_eq!(Network::new("2001:db8::".parse().unwrap(), 129), None);
+    }
+
+    #[test]
+    fn capacity_comes_from_memory_unless_named() {
+        assert_eq!(Capacity::FromMemory.resolve(1 << 20, 1024), 1024);
+        assert_eq!(Capacity::FromMemory.resolve(10, 1024), 1);
+        assert_eq!(Capacity::Exactly(7).resolve(1 << 20, 1024), 7);
+    }
+
+    #[test]
+    fn sent_by_is_the_address_unless_another_is_advertised() {
+        let mut listen = Listen {
+            transport: Transport::Udp,
+            address: "[2001:db8::1]:5070".parse().unwrap(),
+            advertise: None,
+        };
+        assert_eq!(listen.sent_by().to_string(), "[2001:db8::1]:5070");
+        listen.advertise = Some(HostPort {
+            host: Host::Name("sip.example.com".to_owned()),
+            port: 5060,
+        });
+        assert_eq!(listen.sent_by().to_string(), "sip.example.com:5060");
+    }
+}

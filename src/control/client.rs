@@ -1,0 +1,122 @@
+//! The control socket's client: what the commands `ul` and `stats` speak through.
+
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{AorEntry, Sample};
+
+/// How long the server may be silent. It sends nothing while it collects a large answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A connection to a running server.
+///
+/// Each failure is one line for the operator.
+pub struct Client {
+    path: PathBuf,
+    reader: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// Connects to the control socket at `path`.
+    pub fn connect(path: &Path) -> Result<Client, String> {
+        let stream = UnixStream::connect(path).and_then(|stream| {
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            Ok(stream)
+        });
+        let name = path.display();
+        match stream {
+            Ok(stream) => Ok(Client {
+                path: path.to_owned(),
+                reader: BufReader::with_capacity(64 * 1024, stream),
+            }),
+            Err(error) => match error.kind() {
+                ErrorKind::NotFound | ErrorKind::ConnectionRefused => Err(format!(
+                    "no server answers at {name} ({error}); start it, or name its control socket with --control"
+                )),
+                _ => Err(format!("control socket {name}: {error}")),
+            },
+        }
+    }
+
+    pub fn version(&mut self) -> Result<String, String> {
+        self.call("version", json!({})).and_then(result)
+    }
+
+    pub fn stats(&mut self, prefix: &str) -> Result<Vec<Sample>, String> {
+        let params = json!({ "prefix": prefix });
+        self.call("stats", params).and_then(result)
+    }
+
+    pub fn ul_show(&mut self, aor: Option<&str>) -> Result<Vec<AorEntry>, String> {
+        let params = json!({ "aor": aor });
+        self.call("ul.show", params).and_then(result)
+    }
+
+    pub fn ul_add(&mut self, aor: &str, contact: &str, expires: Option<u32>) -> Result<(), String> {
+        let params = json!({ "aor": aor, "contact": contact, "expires": expires });
+        self.call::<()>("ul.add", params).map(drop)
+    }
+
+    /// How many bindings were removed.
+    pub fn ul_rm(&mut self, aor: &str, contact: Option<&str>) -> Result<usize, String> {
+        let params = json!({ "aor": aor, "contact": contact });
+        self.call("ul.rm", params).and_then(result)
+    }
+
+    /// The result of `method`; `None` where it is null.
+    fn call<T: DeserializeOwned>(
+        &mut self,
+        method: &str,
+        params: Value,
+    ) -> Result<Option<T>, String> {
+        let explain = |error: &dyn std::fmt::Display| {
+            format!("control socket {}: {error}", self.path.display())
+        };
+        let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        // A server that has no place for us says so and closes without reading: what it said is read below.
+        let sent = self
+            .reader
+            .get_mut()
+            .write_all(format!("{request}\n").as_bytes());
+        let mut line = Vec::new();
+        let received = self.reader.read_until(b'\n', &mut line);
+        if line.last() != Some(&b'\n') {
+            return Err(match (sent, received) {
+                (Err(error), _) => explain(&error),
+                (_, Err(error)) if error.kind() == ErrorKind::WouldBlock => {
+                    explain(&format!("no answer within {} s", PATIENCE.as_secs()))
+                }
+                (_, Err(error)) => explain(&error),
+                _ => explain(&"the server closed it before it answered"),
+            });
+        }
+        let response: Response<T> =
+            serde_json::from_slice(&line).map_err(|error| explain(&error))?;
+        match response.error {
+            Some(error) => Err(error.message),
+            None => Ok(response.result),
+        }
+    }
+}
+
+fn result<T>(result: Option<T>) -> Result<T, String> {
+    result.ok_or_else(|| "the server's answer has no result".to_owned())
+}
+
+#[derive(Deserialize)]
+struct Response<T> {
+    result: Option<T>,
+    error: Option<Error>,
+}
+
+#[derive(Deserialize)]
+struct Error {
+    message: String,
+}

@@ -1,0 +1,260 @@
+//! JSON-RPC 2.0, one object a line: from a line to a call of the desk, and from its outcome to a line.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{AorEntry, Desk, Refusal, Sample};
+
+pub const PARSE_ERROR: i64 = -32700;
+pub const INVALID_REQUEST: i64 = -32600;
+pub const METHOD_NOT_FOUND: i64 = -32601;
+pub const INVALID_PARAMS: i64 = -32602;
+/// What the request names does not exist.
+pub const NOT_FOUND: i64 = -32001;
+/// The server will not do it; the message says why.
+pub const REFUSED: i64 = -32002;
+/// As many clients as the control socket takes are being served.
+pub const BUSY: i64 = -32003;
+
+/// Answers one line with one line. A notification (a request without `id`) is performed and not answered, not even
+/// where it fails.
+pub fn answer(line: &[u8], desk: &dyn Desk, out: &mut impl Write) -> io::Result<()> {
+    let request = match parse(line) {
+        Ok(request) => request,
+        Err((id, error)) => return write_error(out, &id, error),
+    };
+    let outcome = perform(&request.method, request.params, desk);
+    match (request.id, outcome) {
+        (None, _) => Ok(()),
+        (Some(id), Ok(result)) => write_line(
+            out,
+            &Response {
+                jsonrpc: "2.0",
+                id: &id,
+                result: Some(result),
+                error: None,
+            },
+        ),
+        (Some(id), Err(error)) => write_error(out, &id, error),
+    }
+}
+
+/// Writes a line that says what is wrong with the request `id` (null where it is not known).
+pub fn write_error(out: &mut impl Write, id: &Value, error: Error) -> io::Result<()> {
+    write_line(
+        out,
+        &Response {
+            jsonrpc: "2.0",
+            id,
+            result: None,
+            error: Some(error),
+        },
+    )
+}
+
+/// An `error` object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Error {
+    pub code: i64,
+    pub message: String,
+}
+
+impl Error {
+    pub fn new(code: i64, message: impl Into<String>) -> Error {
+        let message = message.into();
+        Error { code, message }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Error {
+        match refusal {
+            Refusal::NotFound(message) => Error::new(NOT_FOUND, message),
+            Refusal::Refused(message) => Error::new(REFUSED, message),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Response<'r> {
+    jsonrpc: &'static str,
+    id: &'r Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<Done>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Error>,
+}
+
+/// What a call brought.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Done {
+    Version(String),
+    Stats(Vec<Sample>),
+    Shown(Vec<AorEntry>),
+    Added,
+    Removed(usize),
+}
+
+fn write_line(out: &mut impl Write, response: &Response<'_>) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, response)?;
+    out.write_all(b"\n")
+}
+
+struct Request {
+    /// `None`: a notification.
+    id: Option<Value>,
+    method: String,
+    params: Value,
+}
+
+fn parse(line: &[u8]) -> Result<Request, (Value, Error)> {
+    let value: Value = serde_json::from_slice(line).map_err(|error| {
+        let message = format!("this is not JSON: {error}");
+        (Value::Null, Error::new(PARSE_ERROR, message))
+    })?;
+    let invalid = |id: &Option<Value>, message: &str| {
+        let id = id.clone().unwrap_or(Value::Null);
+        (id, Error::new(INVALID_REQUEST, message))
+    };
+    let Value::Object(mut object) = value else {
+        return Err(invalid(&None, "a request is one JSON object on a line"));
+    };
+    let id = object.remove("id");
+    if matches!(
+        id,
+        Some(Value::Array(_) | Value::Object(_) | Value::Bool(_))
+    ) {
+        return Err(invalid(&None, "id must be a string, a number or null"));
+    }
+    if object.remove("jsonrpc") != Some(Value::from("2.0")) {
+        return Err(invalid(&id, "jsonrpc must be \"2.0\""));
+    }
+    let Some(Value::String(method)) = object.remove("method") else {
+        return Err(invalid(&id, "method must be a string"));
+    };
+    let params = object.remove("params").unwrap_or(Value::Null);
+    Ok(Request { id, method, params })
+}
+
+fn perform(method: &str, params: Value, desk: &dyn Desk) -> Result<Done, Error> {
+    let done = match method {
+        "version" => {
+            params_of(params, [])?;
+            Done::Version(desk.version())
+        }
+        "stats" => {
+            let [prefix] = params_of(params, ["prefix"])?;
+            let prefix = prefix.text()?.unwrap_or_default();
+            Done::Stats(desk.stats(&prefix))
+        }
+        "ul.show" => {
+            let [aor] = params_of(params, ["aor"])?;
+            Done::Shown(desk.ul_show(aor.text()?.as_deref())?)
+        }
+        "ul.add" => {
+            let [aor, contact, expires] = params_of(params, ["aor", "contact", "expires"])?;
+            let (aor, contact) = (aor.required()?, contact.required()?);
+            desk.ul_add(&aor, &contact, expires.seconds()?)?;
+            Done::Added
+        }
+        "ul.rm" => {
+            let [aor, contact] = params_of(params, ["aor", "contact"])?;
+            let aor = aor.required()?;
+            Done::Removed(desk.ul_rm(&aor, contact.text()?.as_deref())?)
+        }
+        _ => {
+            let message =
+                format!("no method {method:?}; there are version, stats, ul.show, ul.add, ul.rm");
+            return Err(Error::new(METHOD_NOT_FOUND, message));
+        }
+    };
+    Ok(done)
+}
+
+/// A parameter and what the request gives for it; null stands for nothing.
+struct Param {
+    name: &'static str,
+    value: Value,
+}
+
+impl Param {
+    fn text(self) -> Result<Option<String>, Error> {
+        match self.value {
+            Value::Null => Ok(None),
+            Value::String(text) => Ok(Some(text)),
+            other => Err(invalid_params(format!(
+                "{} must be a string, not {other}",
+                self.name
+            ))),
+        }
+    }
+
+    fn required(self) -> Result<String, Error> {
+        let name = self.name;
+        self.text()?
+            .ok_or_else(|| invalid_params(format!("{name} is missing")))
+    }
+
+    /// A time to live: whole seconds, at least one.
+    fn seconds(self) -> Result<Option<u32>, Error> {
+        if self.value.is_null() {
+            return Ok(None);
+        }
+        let seconds = self.value.as_u64().and_then(|s| u32::try_from(s).ok());
+        match seconds {
+            Some(seconds) if seconds > 0 => Ok(Some(seconds)),
+            _ => Err(invalid_params(format!(
+                "{} must be a number of seconds from 1 to {}, not {}",
+                self.name,
+                u32::MAX,
+                self.value
+            ))),
+        }
+    }
+}
+
+/// The parameters called `names`, whether they come by name or by place, and no others.
+fn params_of<const N: usize>(params: Value, names: [&'static str; N]) -> Result<[Param; N], Error> {
+    let expected = if N == 0 {
+        "this method takes none".to_owned()
+    } else {
+        format!("this method takes {}", names.join(", "))
+    };
+    match params {
+        Value::Null => Ok(names.map(|name| Param {
+            name,
+            value: Value::Null,
+        })),
+        Value::Array(list) => {
+            if list.len() > N {
+                return Err(invalid_params(format!("too many parameters; {expected}")));
+            }
+            let mut list = list.into_iter();
+            Ok(names.map(|name| Param {
+                name,
+                value: list.next().unwrap_or(Value::Null),
+            }))
+        }
+        Value::Object(object) => {
+            let mut object: Map<String, Value> = object;
+            let params = names.map(|name| Param {
+                name,
+                value: object.remove(name).unwrap_or(Value::Null),
+            });
+            match object.keys().next() {
+                Some(name) => Err(invalid_params(format!("no parameter {name:?}; {expected}"))),
+                None => Ok(params),
+            }
+        }
+        _ => Err(invalid_params(
+            "params must be an object or a list".to_owned(),
+        )),
+    }
+}
+
+fn invalid_params(message: String) -> Error {
+    Error::new(INVALID_PARAMS, message)
+}

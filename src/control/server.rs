@@ -1,0 +1,305 @@
+//! The control socket's server: one thread that accepts, one for each of a bounded number of clients.
+
+use std::collections::HashMap;
+use std::fs::{self, Permissions};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::net::Shutdown;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{Desk, rpc};
+
+/// What the control socket takes and how long it waits.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// Clients at a time; a further one is answered [`rpc::BUSY`] and closed.
+    pub clients: usize,
+    /// Bytes of a request's line; a longer one is answered and the client closed.
+    pub line: usize,
+    /// How long a client may take to bring a whole line before it is closed.
+    pub idle: Duration,
+    /// How long a client may leave an answer unread before it is closed.
+    pub unread: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds {
+            clients: 16,
+            line: 64 * 1024,
+            idle: Duration::from_secs(60),
+            unread: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A control socket that answers. Dropping it closes its clients and removes the socket's file.
+pub struct Server {
+    office: Arc<Office>,
+    path: PathBuf,
+    /// Device and inode of our file: what stands at the path at the end may be another's.
+    file: (u64, u64),
+    accepting: Option<JoinHandle<()>>,
+}
+
+/// What the threads share.
+struct Office {
+    desk: Arc<dyn Desk>,
+    bounds: Bounds,
+    closing: AtomicBool,
+    clients: Mutex<HashMap<u64, UnixStream>>,
+}
+
+impl Server {
+    /// Makes the socket at `path`, mode 0600, and answers there. A socket that a dead server left is replaced; one that
+    /// somebody answers at is not, and nothing that is not a socket is touched.
+    pub fn start(path: &Path, desk: Arc<dyn Desk>, bounds: Bounds) -> Result<Server, String> {
+        let explain = |error: io::Error| format!("control socket {}: {error}", path.display());
+        clear(path)?;
+        let (listener, file) = bind_private(path).map_err(explain)?;
+        let office = Arc::new(Office {
+            desk,
+            bounds,
+            closing: AtomicBool::new(false),
+            clients: Mutex::new(HashMap::new()),
+        });
+        let shared = Arc::clone(&office);
+        let accepting = thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(move || shared.accept(&listener))
+            .map_err(explain)?;
+        Ok(Server {
+            office,
+            path: path.to_owned(),
+            file,
+            accepting: Some(accepting),
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.office.closing.store(true, Ordering::Release);
+        let ours = identity(&self.path).is_ok_and(|file| file == self.file);
+        // A connection of our own wakes the thread that accepts. Where the file is gone nobody can wake it: it is left
+        // to end with the process.
+        let woken = ours && UnixStream::connect(&self.path).is_ok();
+        if ours {
+            let _ = fs::remove_file(&self.path);
+        }
+        for client in self.office.clients().values() {
+            let _ = client.shutdown(Shutdown::Both);
+        }
+        if let (true, Some(accepting)) = (woken, self.accepting.take()) {
+            let _ = accepting.join();
+        }
+    }
+}
+
+/// Removes the socket that a dead server left.
+fn clear(path: &Path) -> Result<(), String> {
+    let name = path.display();
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(format!("control socket {name}: {error}")),
+        Ok(file) if !file.file_type().is_socket() => Err(format!(
+            "control socket {name}: something that is not a socket stands there; remove it or name another path"
+        )),
+        Ok(_) => match UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                fs::remove_file(path).map_err(|error| format!("control socket {name}: {error}"))
+            }
+            Err(error) => Err(format!("control socket {name}: {error}")),
+            Ok(_) => Err(format!(
+                "control socket {name}: a server answers there already; stop it or name another path"
+            )),
+        },
+    }
+}
+
+/// A socket that appears at `path` with mode 0600: at no moment may others open it.
+fn bind_private(path: &Path) -> io::Result<(UnixListener, (u64, u64))> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{}", std::process::id()));
+    let draft = PathBuf::from(draft);
+    let _ = fs::remove_file(&draft);
+    let listener = UnixListener::bind(&draft)?;
+    let placed = fs::set_permissions(&draft, Permissions::from_mode(0o600))
+        .and_then(|()| identity(&draft))
+        .and_then(|file| fs::rename(&draft, path).map(|()| file));
+    if placed.is_err() {
+        let _ = fs::remove_file(&draft);
+    }
+    placed.map(|file| (listener, file))
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
+impl Office {
+    fn accept(self: &Arc<Office>, listener: &UnixListener) {
+        for number in 0.. {
+            let stream = match listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    if self.closing() {
+                        return;
+                    }
+                    // Out of descriptors, most likely: to try again at once would only burn the core.
+                    log::warn!("control socket: cannot accept: {error}");
+                    thread::sleep(Duration::from_millis(100));
+                    continue;
+                }
+            };
+            if self.closing() {
+                return;
+            }
+            if let Err(error) = self.admit(number, stream) {
+                log::warn!("control socket: cannot serve a client: {error}");
+            }
+        }
+    }
+
+    fn closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// A thread that dies leaves the table whole: each change of it is one call.
+    fn clients(&self) -> MutexGuard<'_, HashMap<u64, UnixStream>> {
+        self.clients
+            .lock()
+            .unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    /// Starts a thread for the client, or turns it away.
+    fn admit(self: &Arc<Office>, number: u64, mut stream: UnixStream) -> io::Result<()> {
+        stream.set_write_timeout(Some(self.bounds.unread))?;
+        {
+            let mut clients = self.clients();
+            if clients.len() >= self.bounds.clients {
+                drop(clients);
+                let message = format!(
+                    "{} clients are being served already; try again",
+                    self.bounds.clients
+                );
+                let error = rpc::Error::new(rpc::BUSY, message);
+                return rpc::write_error(&mut stream, &Value::Null, error);
+            }
+            clients.insert(number, stream.try_clone()?);
+        }
+        let office = Arc::clone(self);
+        let spawned = thread::Builder::new()
+            .name("control-client".to_owned())
+            .spawn(move || {
+                // Drop runs even where the desk panics, so that a client's place is never lost.
+                let _place = Place {
+                    office: &office,
+                    number,
+                };
+                if let Err(error) = office.serve(&stream) {
+                    log::debug!("control socket: client {number}: {error}");
+                }
+            });
+        if let Err(error) = spawned {
+            self.clients().remove(&number);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Answers lines until the client goes, is idle for too long, or breaks the bounds.
+    fn serve(&self, stream: &UnixStream) -> io::Result<()> {
+        let mut reader = BufReader::new(stream);
+        let mut out = BufWriter::with_capacity(64 * 1024, stream);
+        let mut line = Vec::new();
+        while !self.closing() {
+            line.clear();
+            match self.read_line(&mut reader, &mut line)? {
+                Line::Whole if line.trim_ascii().is_empty() => {}
+                Line::Whole => {
+                    rpc::answer(&line, &*self.desk, &mut out)?;
+                    out.flush()?;
+                }
+                Line::TooLong => {
+                    let message = format!("the line is longer than {} bytes", self.bounds.line);
+                    let error = rpc::Error::new(rpc::INVALID_REQUEST, message);
+                    rpc::write_error(&mut out, &Value::Null, error)?;
+                    return out.flush();
+                }
+                Line::End => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads up to and without the end of the line. The whole line has one deadline, so that no client keeps its place
+    /// by a byte now and then.
+    fn read_line(
+        &self,
+        reader: &mut BufReader<&UnixStream>,
+        line: &mut Vec<u8>,
+    ) -> io::Result<Line> {
+        let deadline = Instant::now() + self.bounds.idle;
+        loop {
+            let patience = deadline.saturating_duration_since(Instant::now());
+            if patience.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            reader.get_ref().set_read_timeout(Some(patience))?;
+            let bytes = match reader.fill_buf() {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            if bytes.is_empty() {
+                // What has no end of line was cut off on its way: to perform half a command would be wrong.
+                return Ok(Line::End);
+            }
+            let end = bytes.iter().position(|byte| *byte == b'\n');
+            let taken = end.unwrap_or(bytes.len());
+            let too_long = line.len() + taken > self.bounds.line;
+            if !too_long {
+                line.extend_from_slice(bytes.get(..taken).unwrap_or_default());
+            }
+            let consumed = taken + usize::from(end.is_some());
+            reader.consume(consumed);
+            if too_long {
+                return Ok(Line::TooLong);
+            }
+            if end.is_some() {
+                return Ok(Line::Whole);
+            }
+        }
+    }
+}
+
+/// How a line ended.
+enum Line {
+    Whole,
+    TooLong,
+    End,
+}
+
+/// A client's place among those served.
+struct Place<'o> {
+    office: &'o Office,
+    number: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.office.clients().remove(&self.number);
+    }
+}

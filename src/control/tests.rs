@@ -1,0 +1,564 @@
+//! The control socket as a script and as our own client meet it, on real sockets in a folder of its own.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::server::Bounds;
+use super::*;
+
+/// A desk with a table of its own, so that what was asked of it can be seen.
+#[derive(Default)]
+struct Table {
+    entries: Mutex<Vec<AorEntry>>,
+}
+
+impl Desk for Table {
+    fn version(&self) -> String {
+        "1.2.3".to_owned()
+    }
+
+    fn stats(&self, prefix: &str) -> Vec<Sample> {
+        let bindings = self.entries.lock().unwrap().len() as u64;
+        let samples = [
+            ("strowger_bindings", Number::Count(bindings), Kind::Gauge),
+            (
+                "strowger_loop_delay_seconds_sum",
+                Number::Real(0.25),
+                Kind::Counter,
+            ),
+            (
+                "strowger_requests_total{method=\"INVITE\"}",
+                Number::Count(u64::MAX),
+                Kind::Counter,
+            ),
+        ];
+        let sample = |(name, value, kind): (&str, _, _)| Sample {
+            name: name.to_owned(),
+            value,
+            kind,
+        };
+        let asked = |(name, _, _): &(&str, _, _)| name.starts_with(prefix);
+        samples.into_iter().filter(asked).map(sample).collect()
+    }
+
+    fn ul_show(&self, aor: Option<&str>) -> Result<Vec<AorEntry>, Refusal> {
+        let entries = self.entries.lock().unwrap();
+        let Some(aor) = aor else {
+            return Ok(entries.clone());
+        };
+        match entries.iter().find(|entry| entry.aor == aor) {
+            Some(entry) => Ok(vec![entry.clone()]),
+            None => Err(Refusal::NotFound(format!("{aor} is not registered"))),
+        }
+    }
+
+    fn ul_add(&self, aor: &str, contact: &str, expires: Option<u32>) -> Result<(), Refusal> {
+        if !contact.starts_with("sip:") {
+            return Err(Refusal::Refused(format!("{contact:?} is not a SIP URI")));
+        }
+        let mut entries = self.entries.lock().unwrap();
+        entries.push(entry(aor, contact, u64::from(expires.unwrap_or(3600))));
+        Ok(())
+    }
+
+    fn ul_rm(&self, aor: &str, contact: Option<&str>) -> Result<usize, Refusal> {
+        let mut entries = self.entries.lock().unwrap();
+        let before = entries.len();
+        entries.retain(|entry| {
+            entry.aor != aor || contact.is_some_and(|contact| entry.contacts[0].uri != contact)
+        });
+        match before - entries.len() {
+            0 => Err(Refusal::NotFound(format!("{aor} is not registered"))),
+            removed => Ok(removed),
+        }
+    }
+}
+
+fn entry(aor: &str, contact: &str, expires_in_s: u64) -> AorEntry {
+    AorEntry {
+        aor: aor.to_owned(),
+        contacts: vec![ContactEntry {
+            uri: contact.to_owned(),
+            q: Some(0.7),
+            expires_in_s,
+            call_id: "a84b4c76e66710".to_owned(),
+            cseq: 314_159,
+            path: vec!["<sip:edge.example.com;lr>".to_owned()],
+            received: Some("192.0.2.1:5060".to_owned()),
+        }],
+    }
+}
+
+struct Place {
+    folder: tempfile::TempDir,
+    table: Arc<Table>,
+}
+
+impl Place {
+    fn new() -> Place {
+        Place {
+            folder: tempfile::tempdir().unwrap(),
+            table: Arc::default(),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("strowger.sock")
+    }
+
+    fn start(&self, bounds: Bounds) -> Result<Server, String> {
+        Server::start(&self.path(), self.table.clone(), bounds)
+    }
+}
+
+/// A script: lines out, lines in.
+struct Script(BufReader<UnixStream>);
+
+impl Script {
+    fn new(path: &Path) -> Script {
+        let stream = UnixStream::connect(path).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        Script(BufReader::new(stream))
+    }
+
+    fn say(&mut self, text: &str) {
+        self.0.get_mut().write_all(text.as_bytes()).unwrap();
+    }
+
+    /// The next line; `None` where the server has closed.
+    fn hear(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        // A server that closes with bytes of ours unread resets the connection.
+        match self.0.read_line(&mut line) {
+            Ok(0) => None,
+            Ok(_) => Some(serde_json::from_str(&line).unwrap()),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn ask(&mut self, line: &str) -> Value {
+        self.say(&format!("{line}\n"));
+        self.hear().unwrap()
+    }
+}
+
+#[test]
+fn a_client_does_what_the_desk_does() {
+    let place = Place::new();
+    let _server = place.start(Bounds::default()).unwrap();
+    let mut client = Client::connect(&place.path()).unwrap();
+    assert_eq!(client.version().as_deref(), Ok("1.2.3"));
+    assert_eq!(client.ul_show(None), Ok(vec![]));
+    assert_eq!(
+        client.ul_add("sip:1003@a", "sip:1003@192.0.2.100:5061", Some(60)),
+        Ok(())
+    );
+    assert_eq!(
+        client.ul_add("sip:1004@a", "sip:1004@192.0.2.100:5061", None),
+        Ok(())
+    );
+    let first = entry("sip:1003@a", "sip:1003@192.0.2.100:5061", 60);
+    let second = entry("sip:1004@a", "sip:1004@192.0.2.100:5061", 3600);
+    assert_eq!(client.ul_show(None), Ok(vec![first.clone(), second]));
+    assert_eq!(client.ul_show(Some("sip:1003@a")), Ok(vec![first]));
+    assert_eq!(
+        client.ul_show(Some("x")),
+        Err("x is not registered".to_owned())
+    );
+    assert_eq!(
+        client.ul_add("x", "tel:+1", None),
+        Err("\"tel:+1\" is not a SIP URI".to_owned())
+    );
+    assert!(client.ul_rm("sip:1004@a", Some("sip:other")).is_err());
+    assert_eq!(
+        client.ul_rm("sip:1004@a", Some("sip:1004@192.0.2.100:5061")),
+        Ok(1)
+    );
+    assert_eq!(client.ul_rm("sip:1003@a", None), Ok(1));
+    assert!(place.table.entries.lock().unwrap().is_empty());
+
+    let samples = client.stats("strowger_").unwrap();
+    assert_eq!(samples, place.table.stats("strowger_"));
+    assert_eq!(samples.len(), 3);
+    assert_eq!(client.stats("strowger_b").unwrap().len(), 1);
+}
+
+#[test]
+fn what_goes_over_the_socket_is_json_rpc() {
+    let place = Place::new();
+    let _server = place.start(Bounds::default()).unwrap();
+    let mut script = Script::new(&place.path());
+    for (line, answer) in [
+        (
+            r#"{"jsonrpc":"2.0","id":7,"method":"version"}"#,
+            json!({"jsonrpc": "2.0", "id": 7, "result": "1.2.3"}),
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":"a","method":"ul.add","params":["sip:b@a","sip:b@192.0.2.1",5]}"#,
+            json!({"jsonrpc": "2.0", "id": "a", "result": null}),
+        ),
+        (
+            r#" {"params":{"aor":"sip:b@a"},"method":"ul.show","id":null,"jsonrpc":"2.0"} "#,
+            json!({"jsonrpc": "2.0", "id": null, "result": [{
+                "aor": "sip:b@a",
+                "contacts": [{
+                    "uri": "sip:b@192.0.2.1", "q": 0.7, "expires_in_s": 5,
+                    "call_id": "a84b4c76e66710", "cseq": 314159,
+                    "path": ["<sip:edge.example.com;lr>"], "received": "192.0.2.1:5060",
+                }],
+            }]}),
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"stats","params":{"prefix":"strowger_bind"}}"#,
+            json!({"jsonrpc": "2.0", "id": 1, "result": [
+                {"name": "strowger_bindings", "value": 1, "kind": "gauge"},
+            ]}),
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":2,"method":"ul.rm","params":{"aor":"sip:b@a"}}"#,
+            json!({"jsonrpc": "2.0", "id": 2, "result": 1}),
+        ),
+    ] {
+        assert_eq!(script.ask(line), answer, "{line}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_answered_with_the_code_for_it() {
+    let place = Place::new();
+    let _server = place.start(Bounds::default()).unwrap();
+    let mut script = Script::new(&place.path());
+    for (line, id, code) in [
+        ("{", json!(null), -32700),
+        ("hello", json!(null), -32700),
+        ("{} {}", json!(null), -32700),
+        ("[]", json!(null), -32600),
+        ("1", json!(null), -32600),
+        ("{}", json!(null), -32600),
+        (r#"{"id":1,"method":"version"}"#, json!(1), -32600),
+        (
+            r#"{"jsonrpc":"1.0","id":1,"method":"version"}"#,
+            json!(1),
+            -32600,
+        ),
+        (r#"{"jsonrpc":"2.0","id":1}"#, json!(1), -32600),
+        (r#"{"jsonrpc":"2.0","id":1,"method":1}"#, json!(1), -32600),
+        (
+            r#"{"jsonrpc":"2.0","id":{},"method":"version"}"#,
+            json!(null),
+            -32600,
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"ul.shout"}"#,
+            json!(1),
+            -32601,
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"version","params":5}"#,
+            json!(1),
+            -32602,
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"version","params":[5]}"#,
+            json!(1),
+            -32602,
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"stats","params":{"prefix":5}}"#,
+            json!(1),
+            -32602,
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"ul.show","params":{"aro":"x"}}"#,
+            json!(1),
+            -32602,
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":{"aor":"x"}}"#,
+            json!(1),
+            -32602,
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":["x","sip:x@a",0]}"#,
+            json!(1),
+            -32602,
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":["x","sip:x@a",1.5]}"#,
+            json!(1),
+            -32602,
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":["x","sip:x@a",4294967296]}"#,
+            json!(1),
+            -32602,
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":["x","sip:x@a",1,2]}"#,
+            json!(1),
+            -32602,
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"ul.rm"}"#,
+            json!(1),
+            -32602,
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"ul.rm","params":["x"]}"#,
+            json!(1),
+            rpc::NOT_FOUND,
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":["x","y"]}"#,
+            json!(1),
+            rpc::REFUSED,
+        ),
+    ] {
+        let answer = script.ask(line);
+        assert_eq!(answer["jsonrpc"], "2.0", "{line}: {answer}");
+        assert_eq!(answer["id"], id, "{line}: {answer}");
+        assert_eq!(answer["error"]["code"], code, "{line}: {answer}");
+        assert!(answer["error"]["message"].is_string(), "{line}: {answer}");
+        assert!(answer.get("result").is_none(), "{line}: {answer}");
+    }
+    assert!(place.table.entries.lock().unwrap().is_empty());
+    // Bytes that are not even text.
+    script.0.get_mut().write_all(b"\xff\xfe\n").unwrap();
+    assert_eq!(script.hear().unwrap()["error"]["code"], -32700);
+}
+
+#[test]
+fn notifications_are_performed_and_not_answered() {
+    let place = Place::new();
+    let _server = place.start(Bounds::default()).unwrap();
+    let mut script = Script::new(&place.path());
+    script.say("{\"jsonrpc\":\"2.0\",\"method\":\"ul.add\",\"params\":[\"x\",\"sip:x@a\"]}\n");
+    script.say("{\"jsonrpc\":\"2.0\",\"method\":\"nonsense\"}\n\n  \r\n");
+    let answer = script.ask(r#"{"jsonrpc":"2.0","id":1,"method":"version"}"#);
+    assert_eq!(answer["id"], 1);
+    assert_eq!(place.table.entries.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn lines_may_come_in_pieces_and_several_at_once() {
+    let place = Place::new();
+    let _server = place.start(Bounds::default()).unwrap();
+    let mut script = Script::new(&place.path());
+    let line = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"version\"}\n";
+    for piece in line.as_bytes().chunks(5) {
+        script.0.get_mut().write_all(piece).unwrap();
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(script.hear().unwrap()["result"], "1.2.3");
+    script.say(&line.repeat(50));
+    for _ in 0..50 {
+        assert_eq!(script.hear().unwrap()["result"], "1.2.3");
+    }
+    // Half a command at the end of the stream is none.
+    script.say("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"version\"}");
+    script.0.get_mut().shutdown(Shutdown::Write).unwrap();
+    assert_eq!(script.hear(), None);
+}
+
+#[test]
+fn a_line_beyond_the_bound_is_answered_and_the_client_closed() {
+    let place = Place::new();
+    let bounds = Bounds {
+        line: 1000,
+        ..Bounds::default()
+    };
+    let _server = place.start(bounds).unwrap();
+    let padded = |length: usize| {
+        let line = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"version\"}";
+        format!("{line}{}", " ".repeat(length - line.len()))
+    };
+    let mut script = Script::new(&place.path());
+    assert_eq!(script.ask(&padded(1000))["result"], "1.2.3");
+    assert_eq!(script.ask(&padded(1001))["error"]["code"], -32600);
+    assert_eq!(script.hear(), None);
+    // Without an end of line in sight, too.
+    let mut script = Script::new(&place.path());
+    script.say(&"x".repeat(1001));
+    assert_eq!(script.hear().unwrap()["error"]["code"], -32600);
+    assert_eq!(script.hear(), None);
+}
+
+#[test]
+fn a_client_beyond_the_bound_is_told_and_finds_a_place_later() {
+    let place = Place::new();
+    let bounds = Bounds {
+        clients: 2,
+        ..Bounds::default()
+    };
+    let _server = place.start(bounds).unwrap();
+    let version = r#"{"jsonrpc":"2.0","id":1,"method":"version"}"#;
+    let mut first = Script::new(&place.path());
+    let mut second = Script::new(&place.path());
+    first.ask(version);
+    second.ask(version);
+    let mut third = Script::new(&place.path());
+    assert_eq!(third.hear().unwrap()["error"]["code"], rpc::BUSY);
+    assert_eq!(third.hear(), None);
+    let refusal = Client::connect(&place.path())
+        .unwrap()
+        .version()
+        .unwrap_err();
+    assert!(refusal.contains("2 clients are being served"), "{refusal}");
+
+    drop(first);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while Client::connect(&place.path()).unwrap().version().is_err() {
+        assert!(Instant::now() < deadline, "the place is never given back");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    second.ask(version);
+}
+
+#[test]
+fn a_client_that_says_nothing_whole_is_closed() {
+    let place = Place::new();
+    let bounds = Bounds {
+        idle: Duration::from_millis(200),
+        ..Bounds::default()
+    };
+    let _server = place.start(bounds).unwrap();
+    let mut silent = Script::new(&place.path());
+    let started = Instant::now();
+    assert_eq!(silent.hear(), None);
+    assert!(
+        started.elapsed() >= Duration::from_millis(190),
+        "{:?}",
+        started.elapsed()
+    );
+
+    // A byte now and then does not keep the place.
+    let mut slow = UnixStream::connect(place.path()).unwrap();
+    let started = Instant::now();
+    while slow.write_all(b"x").is_ok() {
+        assert!(
+            started.elapsed() < Duration::from_secs(20),
+            "still connected"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn an_answer_that_nobody_reads_does_not_hold_a_thread() {
+    let place = Place::new();
+    let bounds = Bounds {
+        clients: 1,
+        unread: Duration::from_millis(200),
+        ..Bounds::default()
+    };
+    let _server = place.start(bounds).unwrap();
+    fill(&place.table, 20_000);
+    let mut script = Script::new(&place.path());
+    script.say("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ul.show\"}\n");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while Client::connect(&place.path()).unwrap().version().is_err() {
+        assert!(Instant::now() < deadline, "the place is never given back");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let mut rest = Vec::new();
+    let _ = script.0.read_to_end(&mut rest);
+    assert_ne!(rest.last(), Some(&b'\n'), "the answer was read after all");
+}
+
+fn fill(table: &Table, count: usize) {
+    let mut entries = table.entries.lock().unwrap();
+    for user in 0..count {
+        let aor = format!("sip:{user}@example.com");
+        let contact = format!("sip:{user}@192.0.2.100:5061;transport=udp");
+        entries.push(entry(&aor, &contact, user as u64));
+    }
+}
+
+#[test]
+fn a_hundred_thousand_aors_are_shown() {
+    let place = Place::new();
+    let _server = place.start(Bounds::default()).unwrap();
+    fill(&place.table, 100_000);
+    let mut client = Client::connect(&place.path()).unwrap();
+    let shown = client.ul_show(None).unwrap();
+    assert!(shown == *place.table.entries.lock().unwrap());
+    assert_eq!(shown.len(), 100_000);
+    // The connection is good for more.
+    assert_eq!(client.version().as_deref(), Ok("1.2.3"));
+}
+
+#[test]
+fn the_socket_is_private_and_goes_with_its_server() {
+    let place = Place::new();
+    let server = place.start(Bounds::default()).unwrap();
+    let mode = fs::metadata(place.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    assert_eq!(fs::read_dir(place.folder.path()).unwrap().count(), 1);
+    let mut waiting = Script::new(&place.path());
+    waiting.ask(r#"{"jsonrpc":"2.0","id":1,"method":"version"}"#);
+    drop(server);
+    assert!(!place.path().exists());
+    assert_eq!(waiting.hear(), None);
+    let refusal = Client::connect(&place.path()).map(|_| ()).unwrap_err();
+    assert!(refusal.contains("no server answers at"), "{refusal}");
+    assert!(refusal.contains("--control"), "{refusal}");
+}
+
+#[test]
+fn a_socket_that_answers_is_not_taken_and_a_dead_one_is() {
+    let place = Place::new();
+    let server = place.start(Bounds::default()).unwrap();
+    let refusal = place.start(Bounds::default()).map(|_| ()).unwrap_err();
+    assert!(
+        refusal.contains("a server answers there already"),
+        "{refusal}"
+    );
+    assert!(Client::connect(&place.path()).unwrap().version().is_ok());
+    drop(server);
+
+    // A listener that goes leaves its file, as a server that is killed does.
+    drop(UnixListener::bind(place.path()).unwrap());
+    assert!(place.path().exists());
+    let _server = place.start(Bounds::default()).unwrap();
+    assert!(Client::connect(&place.path()).unwrap().version().is_ok());
+}
+
+#[test]
+fn what_is_not_a_socket_is_left_alone() {
+    let place = Place::new();
+    fs::write(place.path(), "precious").unwrap();
+    let refusal = place.start(Bounds::default()).map(|_| ()).unwrap_err();
+    assert!(refusal.contains("not a socket"), "{refusal}");
+    assert_eq!(fs::read_to_string(place.path()).unwrap(), "precious");
+
+    let elsewhere = place.folder.path().join("none").join("strowger.sock");
+    let started = Server::start(&elsewhere, place.table.clone(), Bounds::default());
+    assert!(
+        started
+            .map(|_| ())
+            .unwrap_err()
+            .contains("none/strowger.sock")
+    );
+}
+
+#[test]
+fn a_socket_that_another_put_in_place_stays() {
+    let place = Place::new();
+    let server = place.start(Bounds::default()).unwrap();
+    fs::remove_file(place.path()).unwrap();
+    let other = UnixListener::bind(place.path()).unwrap();
+    drop(server);
+    assert!(place.path().exists());
+    drop(other);
+}

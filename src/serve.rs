@@ -1,0 +1,374 @@
+//! `strowger run`: the conf becomes settings, sockets and workers; the desk answers operators; signals end it.
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use strowger::base::{Key, Transport};
+use strowger::config::Machine;
+use strowger::config::key::{self, Secret};
+use strowger::config::model::{self, Conf};
+use strowger::control::server::Bounds;
+use strowger::control::{AorEntry, ContactEntry, Desk, Kind, Number, Refusal, Sample, Server};
+use strowger::net::{Buffers, interfaces};
+use strowger::sip::{Scheme, Uri};
+use strowger::stack::location::{BindingView, Location};
+use strowger::stack::route::{Action, Network, NextHop, Route};
+use strowger::stack::settings::{self, Listener, Settings};
+use strowger::worker::metrics::metrics;
+use strowger::worker::{self, Crew, Options};
+
+/// Bytes of memory that one transaction may take, all told; the limit from memory is a quarter of it in these.
+const TRANSACTION_BYTES: usize = 2048;
+/// The same for one binding.
+const BINDING_BYTES: usize = 512;
+
+/// Serves until it is told to stop.
+pub fn serve(conf: &Conf) -> Result<ExitCode, String> {
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| error.to_string())?;
+    let secret = key_of(&key::read_or_make(&conf.server.key_file)?);
+    let local = interfaces::local_addresses()
+        .map_err(|error| format!("the addresses of this machine's interfaces: {error}"))?;
+    let memory = Machine::this().memory;
+
+    let addresses: Vec<_> = conf.listen.iter().map(|listen| listen.address).collect();
+    let bound = worker::bind(options(conf), &addresses).map_err(|error| error.to_string())?;
+    let settings = Arc::new(settings(conf, bound.addresses(), local, memory));
+    let max_bindings = conf.limits.bindings.resolve(memory / 4, BINDING_BYTES);
+    let location = Arc::new(Location::new(secret, max_bindings));
+    let crew = bound
+        .spawn(settings.clone(), location.clone(), secret)
+        .map_err(|error| format!("the workers did not start: {error}"))?;
+    let office = Arc::new(Office {
+        settings,
+        location,
+        crew: Mutex::new(crew),
+        stopping: AtomicBool::new(false),
+    });
+    let control = Server::start(&conf.control.socket, office.clone(), Bounds::default())?;
+    office.announce(conf)?;
+
+    let signal = office.wait(&mut signals);
+    office.stopping.store(true, Ordering::Release);
+    drop(control);
+    office.crew().stop();
+    match signal {
+        Some(signal) => {
+            log::info!("stopped by signal {signal}");
+            Ok(ExitCode::SUCCESS)
+        }
+        None => Err("a worker has ended; see the log".to_owned()),
+    }
+}
+
+/// What the control socket asks is answered from here.
+struct Office {
+    settings: Arc<Settings>,
+    location: Arc<Location>,
+    crew: Mutex<Crew>,
+    stopping: AtomicBool,
+}
+
+impl Office {
+    fn crew(&self) -> std::sync::MutexGuard<'_, Crew> {
+        self.crew.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One line for each listener, now that it serves.
+    fn announce(&self, conf: &Conf) -> Result<(), String> {
+        let crew = self.crew();
+        let mut out = std::io::stdout().lock();
+        for (listen, address) in conf.listen.iter().zip(crew.addresses()) {
+            writeln!(out, "listening {} {address}", listen.transport)
+                .and_then(|()| out.flush())
+                .map_err(|error| format!("standard output: {error}"))?;
+        }
+        Ok(())
+    }
+
+    /// Waits for a signal, sweeps expired bindings meanwhile, and notices a worker that has ended.
+    fn wait(&self, signals: &mut Signals) -> Option<i32> {
+        let clock = self.crew().clock();
+        loop {
+            if let Some(signal) = signals.pending().next() {
+                return Some(signal);
+            }
+            if !self.crew().is_whole() {
+                return None;
+            }
+            self.location.sweep(clock.now(), SWEEP_BUDGET);
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// What an operator typed, as the canonical address that bindings stand under.
+    fn address_of_record(&self, typed: &str) -> Result<Vec<u8>, Refusal> {
+        let refused = |why: &str| Refusal::Refused(format!("{typed}: {why}"));
+        let mut text = typed.to_owned();
+        if !text.contains('@') && !text.starts_with("sip:") && !text.starts_with("sips:") {
+            let domain = match self.settings.domains.first() {
+                Some(domain) => String::from_utf8_lossy(domain).into_owned(),
+                None => match self.settings.listeners.first() {
+                    Some(listener) => host_text(listener.address.ip()),
+                    None => return Err(refused("no domain to complete it with")),
+                },
+            };
+            text = format!("{text}@{domain}");
+        }
+        if !text.starts_with("sip:") && !text.starts_with("sips:") {
+            text = format!("sip:{text}");
+        }
+        let uri = Uri::parse(text.as_bytes()).map_err(|fault| refused(fault.reason()))?;
+        if uri.user.is_none_or(<[u8]>::is_empty) {
+            return Err(refused("an address-of-record needs a user part"));
+        }
+        let mut aor = Vec::new();
+        uri.write_address_of_record(&mut aor);
+        Ok(aor)
+    }
+}
+
+/// How often the signals are looked at and a part of the location table is swept.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Addresses-of-record looked at in one sweep: a million are seen through in half a minute.
+const SWEEP_BUDGET: usize = 2000;
+
+impl Desk for Office {
+    fn version(&self) -> String {
+        env!("CARGO_PKG_VERSION").to_owned()
+    }
+
+    fn stats(&self, prefix: &str) -> Vec<Sample> {
+        let stats = self.crew().stats();
+        metrics(&stats, self.location.bindings())
+            .into_iter()
+            .filter(|(name, _)| name.starts_with(prefix))
+            .map(|(name, value)| {
+                let bare = name.split('{').next().unwrap_or_default();
+                let counts = ["_total", "_bucket", "_count", "_sum"];
+                Sample {
+                    kind: match counts.iter().any(|end| bare.ends_with(end)) {
+                        true => Kind::Counter,
+                        false => Kind::Gauge,
+                    },
+                    value: match value.fract() == 0.0 && (0.0..9e15).contains(&value) {
+                        true => Number::Count(value as u64),
+                        false => Number::Real(value),
+                    },
+                    name,
+                }
+            })
+            .collect()
+    }
+
+    fn ul_show(&self, aor: Option<&str>) -> Result<Vec<AorEntry>, Refusal> {
+        let wanted = aor.map(|aor| self.address_of_record(aor)).transpose()?;
+        let now = self.crew().clock().now();
+        let mut entries: Vec<AorEntry> = Vec::new();
+        self.location
+            .show(now, wanted.as_deref(), &mut |aor, binding| {
+                let aor = format!("sip:{}", String::from_utf8_lossy(aor));
+                let contact = contact_entry(&binding, now.as_ms());
+                match entries.last_mut().filter(|entry| entry.aor == aor) {
+                    Some(entry) => entry.contacts.push(contact),
+                    None => entries.push(AorEntry {
+                        aor,
+                        contacts: vec![contact],
+                    }),
+                }
+            });
+        match (aor, entries.is_empty()) {
+            (Some(aor), true) => Err(Refusal::NotFound(format!("{aor}: no bindings"))),
+            _ => Ok(entries),
+        }
+    }
+
+    fn ul_add(&self, aor: &str, contact: &str, expires: Option<u32>) -> Result<(), Refusal> {
+        let key = self.address_of_record(aor)?;
+        let uri = Uri::parse(contact.as_bytes())
+            .map_err(|fault| Refusal::Refused(format!("{contact}: {}", fault.reason())))?;
+        if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
+            return Err(Refusal::Refused(format!("{contact}: not a SIP URI")));
+        }
+        let now = self.crew().clock().now();
+        let expires_s = expires.unwrap_or(self.settings.registrar.default_expires_s);
+        self.location
+            .add(now, &key, contact.as_bytes(), expires_s)
+            .map_err(|_| Refusal::Refused("[limits] bindings is reached".to_owned()))
+    }
+
+    fn ul_rm(&self, aor: &str, contact: Option<&str>) -> Result<usize, Refusal> {
+        let key = self.address_of_record(aor)?;
+        let now = self.crew().clock().now();
+        match self.location.remove(now, &key, contact.map(str::as_bytes)) {
+            0 => Err(Refusal::NotFound(match contact {
+                Some(contact) => format!("{aor}: no contact {contact}"),
+                None => format!("{aor}: no bindings"),
+            })),
+            gone => Ok(gone),
+        }
+    }
+}
+
+fn contact_entry(binding: &BindingView, now_ms: u64) -> ContactEntry {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    ContactEntry {
+        uri: text(&binding.uri),
+        q: (binding.q < 1000).then(|| f32::from(binding.q) / 1000.0),
+        expires_in_s: binding
+            .expires
+            .as_ms()
+            .saturating_sub(now_ms)
+            .div_ceil(1000),
+        call_id: text(&binding.call_id),
+        cseq: binding.cseq,
+        path: match binding.path.is_empty() {
+            true => Vec::new(),
+            false => vec![text(&binding.path)],
+        },
+        received: binding.source.map(|flow| flow.peer.to_string()),
+    }
+}
+
+fn key_of(secret: &Secret) -> Key {
+    let word = |from: usize| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&secret[from..from + 8]);
+        u64::from_le_bytes(bytes)
+    };
+    // All 256 bits count: the second half is hashed under the first.
+    let wide = Key::new(word(0), word(8)).wide(&[&secret[16..]]);
+    Key::new(wide as u64, (wide >> 64) as u64)
+}
+
+fn options(conf: &Conf) -> Options {
+    Options {
+        cores: conf.server.cores.clone(),
+        batch: conf.udp.batch,
+        buffers: Buffers {
+            receive: conf.udp.receive_buffer,
+            send: conf.udp.send_buffer,
+            ..Buffers::default()
+        },
+        ..Options::default()
+    }
+}
+
+fn settings(conf: &Conf, bound: &[SocketAddr], local: Vec<IpAddr>, memory: u64) -> Settings {
+    let cores = conf.server.cores.len().clamp(1, 255);
+    let listeners = conf.listen.iter().zip(bound).map(|(listen, address)| {
+        let advertise = match &listen.advertise {
+            Some(name) => name.to_string(),
+            None => interfaces::advertised(*address, &local).to_string(),
+        };
+        Listener {
+            transport: match listen.transport {
+                model::Transport::Udp => Transport::Udp,
+            },
+            address: *address,
+            advertise: advertise.into_bytes(),
+        }
+    });
+    let transactions = conf
+        .limits
+        .transactions
+        .resolve(memory / 4, TRANSACTION_BYTES);
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
+    Settings {
+        domains: conf
+            .server
+            .domains
+            .iter()
+            .map(|domain| domain.to_string().into_bytes())
+            .collect(),
+        listeners: listeners.collect(),
+        local_addresses: local,
+        cores: cores as u8,
+        proxy: settings::Proxy {
+            mode: match conf.proxy.mode {
+                model::Mode::Stateful => settings::Mode::Stateful,
+                model::Mode::Stateless => settings::Mode::Stateless,
+            },
+            record_route: conf.proxy.record_route,
+            fork: match conf.proxy.fork {
+                model::Fork::Parallel => settings::Fork::Parallel,
+                model::Fork::Sequential => settings::Fork::Sequential,
+            },
+            redirect: conf.proxy.redirect,
+            max_breadth: conf.proxy.max_breadth,
+        },
+        registrar: settings::Registrar {
+            enabled: conf.registrar.enabled,
+            min_expires_s: seconds(conf.registrar.min_expires),
+            default_expires_s: seconds(conf.registrar.default_expires),
+            max_expires_s: seconds(conf.registrar.max_expires),
+            max_contacts: conf.registrar.max_contacts,
+        },
+        timers: settings::Timers {
+            t1_ms: ms(conf.timers.t1),
+            t2_ms: ms(conf.timers.t2),
+            t4_ms: ms(conf.timers.t4),
+            c_ms: ms(conf.timers.c),
+            linger_ms: ms(conf.timers.linger),
+        },
+        limits: settings::Limits {
+            message_size: conf.limits.message_size,
+            transactions: (transactions / cores).max(1),
+        },
+        routes: conf.routes.iter().map(route).collect(),
+    }
+}
+
+fn route(route: &model::Route) -> Route {
+    Route {
+        methods: route
+            .methods
+            .iter()
+            .map(|method| method.clone().into_bytes())
+            .collect(),
+        from_source: route
+            .from_source
+            .iter()
+            .map(|network| Network {
+                address: network.address(),
+                prefix: network.prefix(),
+            })
+            .collect(),
+        to_host: route
+            .to_host
+            .as_ref()
+            .map(|host| host.to_string().into_bytes()),
+        to_user_prefix: route
+            .to_user_prefix
+            .as_ref()
+            .map(|prefix| prefix.clone().into_bytes()),
+        action: match &route.action {
+            model::Action::Relay(targets) => Action::Relay(
+                targets
+                    .iter()
+                    .map(|target| NextHop {
+                        uri: target.uri.clone().into_bytes(),
+                        address: target.address,
+                    })
+                    .collect(),
+            ),
+            model::Action::Location => Action::Location,
+            model::Action::Redirect(uris) => {
+                Action::Redirect(uris.iter().map(|uri| uri.clone().into_bytes()).collect())
+            }
+            model::Action::Reject(status) => Action::Reject(*status),
+        },
+    }
+}
+
+fn host_text(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}

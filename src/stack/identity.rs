@@ -1,0 +1,132 @@
+//! Names that the server gives and later recognises by its key, without remembering them: the key of a server transaction
+//! (RFC 3261 §17.2.3), the To tag of an answer of our own (§8.2.6.2), and the cookie of our Record-Route.
+
+use crate::base::Key;
+use crate::base::hash::{read_hex, write_hex};
+use crate::sip::{Message, Name, Uri, Via};
+use crate::stack::branch::MAGIC_COOKIE;
+
+/// The parameter of our Record-Route URI that carries the cookie.
+pub const COOKIE_PARAM: &[u8] = b"sc";
+
+/// The length of a tag that [`Identity::write_tag`] writes.
+pub const TAG_LEN: usize = 17;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    transactions: Key,
+    tags: Key,
+    cookies: Key,
+    loops: Key,
+}
+
+impl Identity {
+    pub fn new(secret: Key) -> Identity {
+        Identity {
+            transactions: secret.derive("transaction"),
+            tags: secret.derive("to tag"),
+            cookies: secret.derive("record-route"),
+            loops: secret.derive("loop"),
+        }
+    }
+
+    /// The key under which the server transaction of a request is found. `method` is INVITE for an ACK and a CANCEL that look
+    /// for their INVITE. A branch without the magic cookie (RFC 2543) is matched by what §17.2.3 lists, but for the To tag.
+    pub fn transaction(&self, message: &Message, via: &Via, method: &[u8]) -> u128 {
+        match via.branch() {
+            Some(branch) if branch.len() > MAGIC_COOKIE.len() && is_rfc3261(branch) => {
+                let port = via.port.unwrap_or(0).to_be_bytes();
+                self.transactions
+                    .wide(&[branch, via.host_text, &port, method])
+            }
+            _ => {
+                let from_tag = message.from().ok().and_then(|from| from.tag());
+                let number = message.cseq().map_or(0, |cseq| cseq.number).to_be_bytes();
+                self.transactions.wide(&[
+                    message.request_uri(),
+                    from_tag.unwrap_or_default(),
+                    message.call_id().unwrap_or_default(),
+                    &number,
+                    via.text,
+                    method,
+                ])
+            }
+        }
+    }
+
+    /// The To tag of our own answer to a request: the same for each repetition, and for the ACK that answers it.
+    pub fn write_tag(&self, message: &Message, out: &mut Vec<u8>) {
+        out.push(b's');
+        write_hex(self.tag(message), out);
+    }
+
+    /// True for an ACK to an answer of our own.
+    pub fn is_own_tag(&self, message: &Message) -> bool {
+        let Some(tag) = message.to().ok().and_then(|to| to.tag()) else {
+            return false;
+        };
+        match tag.split_first() {
+            Some((b's', digits)) if tag.len() == TAG_LEN => {
+                read_hex(digits) == Some(self.tag(message))
+            }
+            _ => false,
+        }
+    }
+
+    fn tag(&self, message: &Message) -> u64 {
+        let branch = message.top_via().ok().and_then(|via| via.branch());
+        let from_tag = message.from().ok().and_then(|from| from.tag());
+        self.tags.hash(&[
+            message.call_id().unwrap_or_default(),
+            from_tag.unwrap_or_default(),
+            branch.unwrap_or_default(),
+        ])
+    }
+
+    /// The cookie for the dialog that this request opens: bound to its Call-ID and the caller's tag.
+    pub fn write_cookie(&self, message: &Message, out: &mut Vec<u8>) {
+        let tag = message.from().ok().and_then(|from| from.tag());
+        write_hex(self.cookie(message, tag), out);
+    }
+
+    /// True when `uri`, one of our own in a Route, carries the cookie of this request's dialog: then we have recorded that
+    /// route ourselves, for a request that was allowed. Either side of the dialog may send.
+    pub fn has_cookie(&self, message: &Message, uri: &Uri) -> bool {
+        let Some(Some(text)) = uri.param(COOKIE_PARAM) else {
+            return false;
+        };
+        let Some(shown) = read_hex(text) else {
+            return false;
+        };
+        let from = message.from().ok().and_then(|from| from.tag());
+        let to = message.to().ok().and_then(|to| to.tag());
+        shown == self.cookie(message, from) || (to.is_some() && shown == self.cookie(message, to))
+    }
+
+    fn cookie(&self, message: &Message, tag: Option<&[u8]>) -> u64 {
+        self.cookies.hash(&[
+            message.call_id().unwrap_or_default(),
+            tag.unwrap_or_default(),
+        ])
+    }
+
+    /// Everything that decides where a request goes, for loop detection (RFC 5393 §4.2.1): the same again is a loop.
+    pub fn loop_hash(&self, message: &Message) -> u64 {
+        let mut hash = self.loops.hash(&[message.request_uri()]);
+        for route in message.all(Name::Route) {
+            hash = self.loops.hash(&[&hash.to_be_bytes(), route.value]);
+        }
+        hash
+    }
+
+    /// The first part of a stateless branch (§16.11): the same for a retransmission, for the CANCEL and for the ACK.
+    pub fn stateless_seed(&self, message: &Message, via: &Via, target: usize) -> u64 {
+        let key = self.transaction(message, via, b"");
+        self.loops
+            .hash(&[&key.to_be_bytes(), &(target as u64).to_be_bytes()])
+    }
+}
+
+fn is_rfc3261(branch: &[u8]) -> bool {
+    branch[..MAGIC_COOKIE.len()].eq_ignore_ascii_case(MAGIC_COOKIE)
+}

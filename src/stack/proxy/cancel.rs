@@ -1,0 +1,102 @@
+//! CANCEL (RFC 3261 §9, §16.10): what came from the caller, and what goes to the branches.
+
+use super::context::Context;
+use crate::base::{Errand, Flow, Id, Instant, Outbox};
+use crate::sip::{Message, Via};
+use crate::stack::Endpoint;
+use crate::stack::settings::Mode;
+use crate::stack::transaction::{ClientKind, ack};
+
+impl Endpoint {
+    /// A CANCEL from upstream. `tried`: how many other cores have looked for its INVITE already.
+    pub(in crate::stack) fn process_cancel(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        message: &Message,
+        via: &Via,
+        tried: u8,
+        outbox: &mut Outbox,
+    ) {
+        if self.settings.proxy.mode == Mode::Stateless {
+            return self.forward_cancel_stateless(now, flow, message, outbox);
+        }
+        let key = self.identity.transaction(message, via, b"INVITE");
+        let Some(server) = self.transactions.find_server(key) else {
+            if self.pass_on(Errand::Orphan { tried }, flow, message, outbox) {
+                return;
+            }
+            // §16.10 would have it forwarded, in case the INVITE was forwarded without state. In this mode none ever is, and
+            // forwarding would let a stranger cancel other people's calls.
+            return self.answer(message, flow, 481, "", outbox, |_| ());
+        };
+        self.answer(message, flow, 200, "", outbox, |_| ());
+        let Some(id) = self.transactions.server(server).and_then(|s| s.context) else {
+            return;
+        };
+        let Some(mut context) = self.lend_context(id) else {
+            return;
+        };
+        if !context.cancelled {
+            (context.cancelled, context.closed) = (true, true);
+            self.cancel_branches(now, &context, outbox);
+        }
+        self.return_context(id, context);
+    }
+
+    /// CANCEL for every branch that is still pending.
+    pub(in crate::stack) fn cancel_branches(
+        &mut self,
+        now: Instant,
+        context: &Context,
+        outbox: &mut Outbox,
+    ) {
+        for branch in &context.branches {
+            self.cancel_branch(now, *branch, outbox);
+        }
+    }
+
+    /// CANCEL for one branch: now, if a provisional response has come, else as soon as one comes (§9.1). A non-INVITE is
+    /// never cancelled.
+    pub(in crate::stack) fn cancel_branch(&mut self, now: Instant, id: Id, outbox: &mut Outbox) {
+        if !self.transactions.is_pending(id) {
+            return;
+        }
+        let proceeding = self.transactions.is_proceeding(id);
+        let Some(client) = self.transactions.client_mut(id) else {
+            return;
+        };
+        if client.kind != ClientKind::Invite || client.cancel.is_some() {
+            return;
+        }
+        client.cancel_wanted = !proceeding;
+        if !proceeding {
+            return;
+        }
+        let (flow, server) = (client.flow, client.server);
+        let Some(client) = self.transactions.client(id) else {
+            return;
+        };
+        let request = self.transactions.sent(client);
+        let index = &mut self.second_index;
+        let span = outbox.send(flow, |out| ack::write_cancel(request, index, out));
+        let cancel =
+            self.transactions
+                .open_client(now, ClientKind::Cancel, server, flow, span, outbox);
+        if let Some(client) = self.transactions.client_mut(id) {
+            client.cancel = Some(cancel);
+        }
+        self.transactions.limit_to_64_t1(now, id);
+    }
+
+    /// A provisional response has come for a branch that was to be cancelled.
+    pub(in crate::stack) fn cancel_if_wanted(&mut self, now: Instant, id: Id, outbox: &mut Outbox) {
+        if self
+            .transactions
+            .client(id)
+            .is_some_and(|client| client.cancel_wanted)
+        {
+            self.cancel_branch(now, id, outbox);
+        }
+    }
+}

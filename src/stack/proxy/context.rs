@@ -1,0 +1,82 @@
+//! The response context (RFC 3261 §16.7): what a stateful proxy remembers of a request until its final response has left.
+
+use super::target::TargetSet;
+use crate::base::{Blob, Flow, Id};
+
+/// One request that waits for its final response. Its memory is reused.
+#[derive(Default)]
+pub struct Context {
+    /// The request as it came, for sequential branches and for answers of our own.
+    pub request: Blob,
+    pub source: Option<Flow>,
+    /// Client transactions begun and not yet ended.
+    pub branches: Vec<Id>,
+    /// Targets not yet tried, in order.
+    pub targets: TargetSet,
+    /// Index of the next target to try.
+    pub next_target: usize,
+    /// What is left of the request's Max-Breadth (RFC 5393 §5.3.3).
+    pub breadth: u32,
+    /// The best final response so far, ready to be sent upstream.
+    pub best: Blob,
+    pub best_status: u16,
+    /// Challenges of all 401 and 407 so far, as header lines (§16.7 step 7), and how many responses brought them.
+    pub challenges: Vec<u8>,
+    pub challenged: u32,
+    /// The caller has cancelled, or a 6xx has come: no new branches.
+    pub closed: bool,
+    /// The caller has cancelled.
+    pub cancelled: bool,
+}
+
+impl Context {
+    /// Makes it as new, keeping its memory. The blobs must have been released.
+    pub fn clear(&mut self) {
+        self.source = None;
+        self.branches.clear();
+        self.targets.clear();
+        self.next_target = 0;
+        self.breadth = 0;
+        self.best_status = 0;
+        self.challenges.clear();
+        self.challenged = 0;
+        self.closed = false;
+        self.cancelled = false;
+    }
+}
+
+/// True when `new` is a better answer than `old` (§16.7 step 6); 0 is no answer at all.
+pub fn is_better(new: u16, old: u16) -> bool {
+    rank(new) < rank(old)
+}
+
+fn rank(status: u16) -> (u8, u8) {
+    match status {
+        // Any 6xx wins.
+        600.. => (0, 0),
+        0 => (u8::MAX, 0),
+        // Then the lowest class; in 4xx first those that tell the caller how to try again; a time-out last.
+        401 | 407 | 415 | 420 | 484 => (4, 0),
+        408 => (4, 2),
+        // A 503 says nothing of the request: the other 5xx say more.
+        503 => (5, 1),
+        _ => ((status / 100) as u8, if status / 100 == 4 { 1 } else { 0 }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn best_response_in_order() {
+        let order = [603, 302, 401, 486, 408, 500, 503, 0];
+        for pair in order.windows(2) {
+            assert!(is_better(pair[0], pair[1]), "{pair:?}");
+            assert!(!is_better(pair[1], pair[0]), "{pair:?}");
+        }
+        // Among equals the first one stays.
+        assert!(!is_better(486, 404));
+        assert!(!is_better(404, 486));
+    }
+}

@@ -1,0 +1,74 @@
+//! The proxy core (RFC 3261 §16): requests in [`request`], responses in [`response`], one function for each step.
+
+pub mod cancel;
+pub mod context;
+pub mod redirect;
+pub mod request;
+pub mod response;
+pub mod stateless;
+pub mod target;
+
+use crate::base::Flow;
+use crate::sip::{Uri, Value, Via};
+use crate::stack::counters::Limit;
+
+/// Why a request is answered with an error instead of being forwarded.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusal {
+    pub status: u16,
+    /// Empty for the default phrase of the status.
+    pub reason: &'static str,
+    pub extra: Extra,
+    /// The limit that was hit, where one was.
+    pub limit: Option<Limit>,
+}
+
+/// A header that goes with a refusal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Extra {
+    None,
+    /// Unsupported: the options of Require or Proxy-Require that we do not know (§8.2.2.3).
+    Unsupported,
+    MinExpires(u32),
+    RetryAfter(u32),
+}
+
+impl Refusal {
+    pub const fn new(status: u16, reason: &'static str) -> Refusal {
+        Refusal {
+            status,
+            reason,
+            extra: Extra::None,
+            limit: None,
+        }
+    }
+
+    pub const fn with(self, extra: Extra) -> Refusal {
+        Refusal { extra, ..self }
+    }
+
+    pub const fn because_of(self, limit: Limit) -> Refusal {
+        Refusal {
+            limit: Some(limit),
+            ..self
+        }
+    }
+}
+
+/// A request after Route preprocessing (§16.4).
+#[derive(Clone, Copy)]
+pub struct Incoming<'a> {
+    pub flow: Flow,
+    pub via: Via<'a>,
+    /// The Request-URI that counts: the received one, or the last Route's behind a strict router.
+    pub uri: &'a [u8],
+    pub parsed: Uri<'a>,
+    /// True when `uri` came from the last Route value, which is then removed.
+    pub from_strict_router: bool,
+    /// How many Route values in front name us and are removed.
+    pub own_routes: usize,
+    /// The first Route value that remains.
+    pub next_route: Option<Value<'a>>,
+    /// The request shows the cookie of a dialog whose first request we let pass.
+    pub trusted: bool,
+}

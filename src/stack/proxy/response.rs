@@ -1,0 +1,464 @@
+//! Response processing (RFC 3261 §16.7): one function for each step, in the order of the text; and what §16.8 and §16.9 make
+//! of a branch that brings no response at all.
+
+use super::context::{Context, is_better};
+use crate::base::{Flow, Id, Instant, Outbox};
+use crate::sip::{Message, Method, Name, Via, reply};
+use crate::stack::Endpoint;
+use crate::stack::counters::Drop;
+
+use crate::stack::transaction::{Client, ClientKind, Notice};
+
+impl Endpoint {
+    /// A response whose topmost Via names the client transaction `id` of this core, by a branch whose check is right.
+    pub(in crate::stack) fn process_response(
+        &mut self,
+        now: Instant,
+        id: Id,
+        message: &Message,
+        outbox: &mut Outbox,
+    ) {
+        // Step 1: the context.
+        let Some(client) = self.transactions.client(id) else {
+            return self.counters.drop(Drop::StrayResponse);
+        };
+        let (kind, server, cancel) = (client.kind, client.server, client.cancel);
+        match (message.method(), kind) {
+            (Method::Cancel, ClientKind::Invite) => {
+                // Our CANCEL shares the branch of the INVITE (§9.1).
+                match cancel {
+                    Some(cancel) => {
+                        self.transactions
+                            .client_response(now, cancel, message, outbox);
+                    }
+                    None => self.counters.drop(Drop::StrayResponse),
+                }
+                return;
+            }
+            (Method::Invite, ClientKind::Invite) => {}
+            (Method::Invite | Method::Ack | Method::Cancel, _) | (_, ClientKind::Invite) => {
+                return self.counters.drop(Drop::BadResponse);
+            }
+            _ => {}
+        }
+        let deliver = self.transactions.client_response(now, id, message, outbox);
+        if !deliver {
+            return self.counters.drop(Drop::Absorbed);
+        }
+        match message.status() {
+            100 => self.cancel_if_wanted(now, id, outbox),
+            ..200 => {
+                // Step 2: timer C.
+                self.transactions.reset_timer_c(now, id);
+                self.forward_at_once(now, server, message, outbox);
+                self.cancel_if_wanted(now, id, outbox);
+            }
+            200..300 => self.forward_success(now, id, server, kind, message, outbox),
+            _ => self.add_final(now, id, server, message, outbox),
+        }
+    }
+
+    /// Steps 3, 5 and 9: without our Via, to the server transaction.
+    fn forward_at_once(
+        &mut self,
+        now: Instant,
+        server: Id,
+        message: &Message,
+        outbox: &mut Outbox,
+    ) -> bool {
+        self.strip_via(message);
+        let rewrite = &mut self.rewrite;
+        self.transactions
+            .respond(now, server, message.status(), outbox, |out| {
+                rewrite.render(&message.bytes()[..message.end()], out);
+            })
+    }
+
+    /// Step 3: the edit that removes the topmost Via value.
+    pub(in crate::stack) fn strip_via(&mut self, message: &Message) {
+        self.rewrite.clear();
+        if message.start() > 0 {
+            self.rewrite.remove(0..message.start());
+        }
+        if let Some(top) = message.values(Name::Via).next() {
+            self.rewrite.remove_value(&top);
+        }
+    }
+
+    /// Step 5: every 2xx to an INVITE passes, the first 2xx to anything else; then step 10, CANCEL for the branches that are left.
+    fn forward_success(
+        &mut self,
+        now: Instant,
+        id: Id,
+        server: Id,
+        kind: ClientKind,
+        message: &Message,
+        outbox: &mut Outbox,
+    ) {
+        let alive = self.transactions.server(server).is_some();
+        if alive {
+            self.forward_at_once(now, server, message, outbox);
+        } else if kind == ClientKind::Invite {
+            // The server transaction is over and the branch was not: the Via below ours knows the way (RFC 6026 §8.4).
+            self.forward_by_via(message, outbox);
+        }
+        let Some(mut context) = self.take_context(server) else {
+            return;
+        };
+        context.branches.retain(|branch| *branch != id);
+        self.cancel_branches(now, &context, outbox);
+        self.retire_context(context);
+    }
+
+    /// Steps 4 and 6: a final response other than 2xx joins the context; when it was the last, the best one leaves.
+    fn add_final(
+        &mut self,
+        now: Instant,
+        id: Id,
+        server: Id,
+        message: &Message,
+        outbox: &mut Outbox,
+    ) {
+        let status = message.status();
+        let breadth = self.transactions.client(id).map_or(0, |c| c.breadth);
+        let invite = self
+            .transactions
+            .server(server)
+            .is_some_and(|server| server.is_invite());
+        let Some(context_id) = self.transactions.server(server).and_then(|s| s.context) else {
+            return;
+        };
+        // The usual case needs no memory: the only branch there ever was has its answer.
+        if let Some(context) = self.contexts.get(context_id) {
+            let only = context.branches == [id]
+                && context.next_target >= context.targets.targets.len()
+                && context.best_status == 0
+                && context.challenged == 0;
+            if only && status != 503 && (invite || status != 408) {
+                self.forward_at_once(now, server, message, outbox);
+                if let Some(context) = self.take_context(server) {
+                    self.retire_context(context);
+                }
+                return;
+            }
+        }
+        self.keep_if_best(context_id, message);
+        let Some(context) = self.contexts.get_mut(context_id) else {
+            return;
+        };
+        context.branches.retain(|branch| *branch != id);
+        context.breadth += breadth;
+        // 6xx: nobody else is to be asked (§16.7 step 5).
+        if status >= 600 && !context.closed {
+            context.closed = true;
+            let branches = std::mem::take(&mut context.branches);
+            for branch in &branches {
+                self.cancel_branch(now, *branch, outbox);
+            }
+            if let Some(context) = self.contexts.get_mut(context_id) {
+                context.branches = branches;
+            }
+        }
+        self.go_on(now, server, outbox);
+    }
+
+    /// Steps 6 and 7: keeps the response if it is the best so far, ready to be sent, and every challenge.
+    fn keep_if_best(&mut self, context_id: Id, message: &Message) {
+        let status = message.status();
+        let challenge = matches!(status, 401 | 407);
+        let Some(context) = self.contexts.get_mut(context_id) else {
+            return;
+        };
+        if challenge {
+            context.challenged += 1;
+            for name in [Name::WwwAuthenticate, Name::ProxyAuthenticate] {
+                for header in message.all(name) {
+                    let line = &message.bytes()[header.line.range()];
+                    context.challenges.extend_from_slice(line);
+                }
+            }
+        }
+        if !is_better(status, context.best_status) {
+            return;
+        }
+        context.best_status = status;
+        self.strip_via(message);
+        self.scratch.clear();
+        self.rewrite
+            .render(&message.bytes()[..message.end()], &mut self.scratch);
+        if let Some(context) = self.contexts.get_mut(context_id) {
+            self.transactions.pool.release(&mut context.best);
+            context.best = self
+                .transactions
+                .pool
+                .store(&self.scratch)
+                .unwrap_or_default();
+        }
+    }
+
+    /// A branch that failed without a response counts as one with `status` (§16.8: 408, §16.9: 503).
+    pub(in crate::stack) fn note_failure(&mut self, context: &mut Context, status: u16) {
+        if is_better(status, context.best_status) {
+            context.best_status = status;
+            self.transactions.pool.release(&mut context.best);
+        }
+    }
+
+    /// After a branch has ended: the next targets, or the end.
+    fn go_on(&mut self, now: Instant, server: Id, outbox: &mut Outbox) {
+        let Some(context_id) = self.transactions.server(server).and_then(|s| s.context) else {
+            return;
+        };
+        let Some(context) = self.contexts.get_mut(context_id) else {
+            return;
+        };
+        if !context.closed && context.next_target < context.targets.targets.len() {
+            self.start_more(now, server, context_id, outbox);
+        }
+        if self
+            .contexts
+            .get(context_id)
+            .is_some_and(|context| context.branches.is_empty())
+        {
+            self.finish(now, server, outbox);
+        }
+    }
+
+    /// Reads the stored request again and starts what may run now.
+    fn start_more(&mut self, now: Instant, server: Id, context_id: Id, outbox: &mut Outbox) {
+        let Some(mut context) = self.lend_context(context_id) else {
+            return;
+        };
+        let mut bytes = std::mem::take(&mut self.request_copy);
+        bytes.clear();
+        bytes.extend_from_slice(self.transactions.pool.get(&context.request));
+        let mut index = std::mem::take(&mut self.second_index);
+        if let (Ok(message), Some(source)) = (Message::parse(&bytes, &mut index), context.source) {
+            if let Ok(incoming) = self.preprocess_route(source, &message) {
+                self.start_branches(now, server, &mut context, &message, &incoming, outbox);
+            }
+        }
+        self.second_index = index;
+        self.request_copy = bytes;
+        self.return_context(context_id, context);
+    }
+
+    /// Steps 6, 7 and 9: no branch is left; the best response goes upstream, or one of our own.
+    pub(in crate::stack) fn finish(&mut self, now: Instant, server: Id, outbox: &mut Outbox) {
+        let Some(mut context) = self.take_context(server) else {
+            return;
+        };
+        let invite = self
+            .transactions
+            .server(server)
+            .is_some_and(|server| server.is_invite());
+        let best = std::mem::take(&mut context.best);
+        match context.best_status {
+            // RFC 4320 §4.2: no 408 and no late answer to a non-INVITE.
+            0 | 408 if !invite => self.transactions.abandon_server(now, server, outbox),
+            // Nothing was heard after a CANCEL: the caller is told that it worked.
+            0 | 408 if context.cancelled => {
+                self.respond_own(now, server, &context, 487, "", outbox)
+            }
+            // A 503 says something of one next hop, not of us (step 6); nor did a dead next hop say anything.
+            0 | 503 => {
+                self.respond_own(now, server, &context, 500, "No Next Hop Reached", outbox);
+            }
+            status if best.is_empty() => {
+                self.respond_own(now, server, &context, status, "", outbox);
+            }
+            status @ (401 | 407) if context.challenged > 1 => {
+                self.respond_aggregated(now, server, &context, status, &best, outbox);
+            }
+            status => {
+                let mut bytes = std::mem::take(&mut self.scratch);
+                bytes.clear();
+                bytes.extend_from_slice(self.transactions.pool.get(&best));
+                self.transactions
+                    .respond(now, server, status, outbox, |out| {
+                        out.extend_from_slice(&bytes);
+                    });
+                self.scratch = bytes;
+            }
+        }
+        context.best = best;
+        self.retire_context(context);
+    }
+
+    /// Step 7: the challenges of all branches in the best 401 or 407.
+    fn respond_aggregated(
+        &mut self,
+        now: Instant,
+        server: Id,
+        context: &Context,
+        status: u16,
+        best: &crate::base::Blob,
+        outbox: &mut Outbox,
+    ) {
+        let mut bytes = std::mem::take(&mut self.scratch);
+        bytes.clear();
+        bytes.extend_from_slice(self.transactions.pool.get(best));
+        let mut index = std::mem::take(&mut self.second_index);
+        if let Ok(message) = Message::parse(&bytes, &mut index) {
+            self.rewrite.clear();
+            for name in [Name::WwwAuthenticate, Name::ProxyAuthenticate] {
+                for header in message.all(name) {
+                    self.rewrite.remove(header.line.range());
+                }
+            }
+            self.rewrite.insert(message.headers_end(), |out| {
+                out.extend_from_slice(&context.challenges);
+            });
+            let rewrite = &mut self.rewrite;
+            self.transactions
+                .respond(now, server, status, outbox, |out| {
+                    rewrite.render(&bytes, out);
+                });
+        }
+        self.second_index = index;
+        self.scratch = bytes;
+    }
+
+    /// A final (or 100) answer of our own to a request that was forwarded.
+    fn respond_own(
+        &mut self,
+        now: Instant,
+        server: Id,
+        context: &Context,
+        status: u16,
+        reason: &str,
+        outbox: &mut Outbox,
+    ) {
+        let mut bytes = std::mem::take(&mut self.request_copy);
+        bytes.clear();
+        bytes.extend_from_slice(self.transactions.pool.get(&context.request));
+        let mut index = std::mem::take(&mut self.second_index);
+        let mut tag = std::mem::take(&mut self.scratch);
+        tag.clear();
+        if let Ok(message) = Message::parse(&bytes, &mut index) {
+            if status > 100 {
+                self.identity.write_tag(&message, &mut tag);
+            }
+            let answer = reply::Reply {
+                status,
+                reason: reason.as_bytes(),
+                to_tag: &tag,
+                received: context.source.map(|flow| flow.peer),
+            };
+            self.transactions
+                .respond(now, server, status, outbox, |out| {
+                    reply::write(&message, &answer, |_| (), out);
+                });
+        }
+        self.scratch = tag;
+        self.second_index = index;
+        self.request_copy = bytes;
+    }
+
+    /// A response without a transaction goes where the Via below ours says (§16.11).
+    pub(in crate::stack) fn forward_by_via(&mut self, message: &Message, outbox: &mut Outbox) {
+        let next = message.values(Name::Via).nth(1);
+        let Some(flow) = next.and_then(|value| self.via_flow(&Via::parse(value).ok()?)) else {
+            return self.counters.drop(Drop::BadResponse);
+        };
+        self.strip_via(message);
+        let rewrite = &mut self.rewrite;
+        outbox.send(flow, |out| {
+            rewrite.render(&message.bytes()[..message.end()], out);
+        });
+    }
+
+    /// §18.2.2: `received` and `rport`, else sent-by.
+    fn via_flow(&self, via: &Via) -> Option<Flow> {
+        let ip = via.received().or_else(|| via.host.ip())?;
+        let port = match via.rport() {
+            Some(Some(port)) => port,
+            _ => via.port.unwrap_or(5060),
+        };
+        self.settings.flow_towards((ip, port).into(), 0)
+    }
+
+    // ---- §16.8 and §16.9: what timers and the transport report ---------------------------------------------------------
+
+    pub(in crate::stack) fn handle_notice(
+        &mut self,
+        now: Instant,
+        notice: Notice,
+        outbox: &mut Outbox,
+    ) {
+        match notice {
+            Notice::ClientTimeout(client) => self.branch_ended(now, &client, 408, outbox),
+            Notice::ClientFailure(client) => self.branch_ended(now, &client, 503, outbox),
+            Notice::TimerC(id) => {
+                log::info!("timer C: no final response, branch cancelled");
+                self.cancel_branch(now, id, outbox);
+            }
+            Notice::Late(server) => {
+                let Some(id) = self.transactions.server(server).and_then(|s| s.context) else {
+                    return;
+                };
+                if let Some(context) = self.lend_context(id) {
+                    self.respond_own(now, server, &context, 100, "", outbox);
+                    self.return_context(id, context);
+                }
+            }
+        }
+    }
+
+    /// A branch has ended without a final response.
+    fn branch_ended(&mut self, now: Instant, client: &Client, status: u16, outbox: &mut Outbox) {
+        if client.kind == ClientKind::Cancel {
+            return;
+        }
+        let Some(id) = self
+            .transactions
+            .server(client.server)
+            .and_then(|server| server.context)
+        else {
+            return;
+        };
+        let Some(mut context) = self.lend_context(id) else {
+            return;
+        };
+        // The record is gone, and with it the name: what no longer lives is no branch.
+        let transactions = &self.transactions;
+        context
+            .branches
+            .retain(|branch| transactions.client(*branch).is_some());
+        context.breadth += client.breadth;
+        self.note_failure(&mut context, status);
+        self.return_context(id, context);
+        self.go_on(now, client.server, outbox);
+    }
+
+    // ---- contexts ------------------------------------------------------------------------------------------------------
+
+    /// Takes the context out for a while; a spare one keeps its place until [`Endpoint::return_context`].
+    pub(in crate::stack) fn lend_context(&mut self, id: Id) -> Option<Box<Context>> {
+        let slot = self.contexts.get_mut(id)?;
+        let spare = self.spare_contexts.pop().unwrap_or_default();
+        Some(std::mem::replace(slot, spare))
+    }
+
+    pub(in crate::stack) fn return_context(&mut self, id: Id, context: Box<Context>) {
+        let spare = match self.contexts.get_mut(id) {
+            Some(slot) => std::mem::replace(slot, context),
+            None => context,
+        };
+        self.retire_context(spare);
+    }
+
+    /// Takes the context out of its server transaction, which then waits for nothing.
+    fn take_context(&mut self, server: Id) -> Option<Box<Context>> {
+        let id = self.transactions.server_mut(server)?.context.take()?;
+        self.contexts.remove(id)
+    }
+
+    /// Gives a context's bytes back and keeps its memory for the next.
+    fn retire_context(&mut self, mut context: Box<Context>) {
+        self.transactions.pool.release(&mut context.request);
+        self.transactions.pool.release(&mut context.best);
+        context.clear();
+        self.spare_contexts.push(context);
+    }
+}

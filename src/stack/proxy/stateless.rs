@@ -1,0 +1,134 @@
+//! The stateless proxy (RFC 3261 §16.11): a retransmission, a CANCEL and an ACK take the same way with the same branch, and
+//! nothing is remembered. The ACK to a 2xx takes this way in the stateful mode too (§16.7 step 5).
+
+use super::Incoming;
+use super::request::Decision;
+use super::target::TargetSet;
+use crate::base::{Errand, Flow, Instant, Outbox};
+use crate::sip::{Message, Method, Via};
+use crate::stack::Endpoint;
+use crate::stack::counters::Drop;
+use crate::stack::settings::Mode;
+use crate::stack::transaction::ServerEvent;
+
+impl Endpoint {
+    /// Sends the request to the best target. An ACK goes to all of them: only the phone that answered takes notice.
+    pub(in crate::stack) fn forward_stateless(
+        &mut self,
+        message: &Message,
+        incoming: &Incoming,
+        targets: &TargetSet,
+        outbox: &mut Outbox,
+    ) {
+        let stateful = self.settings.proxy.mode == Mode::Stateful;
+        let all = message.method() == Method::Ack && stateful;
+        let count = if all { targets.targets.len() } else { 1 };
+        let breadth = self.incoming_breadth(message).max(1);
+        let loop_hash = self.identity.loop_hash(message);
+        for (number, target) in targets.targets.iter().take(count).enumerate() {
+            let (uri, path) = (targets.get(target.uri), targets.get(target.path));
+            let flow = match self.next_hop(incoming, target, uri, path) {
+                Ok(flow) => flow,
+                Err(refusal) if message.method() == Method::Ack => {
+                    log::debug!("ACK not forwarded: {}", refusal.reason);
+                    self.counters.drop(Drop::StrayAck);
+                    continue;
+                }
+                Err(refusal) => return self.refuse(message, incoming.flow, refusal, outbox),
+            };
+            let signer = self.signer;
+            let seed = self.identity.stateless_seed(message, &incoming.via, number);
+            self.edit(message, incoming, uri, path, flow, breadth, |out| {
+                signer.write_stateless(seed, loop_hash, out);
+            });
+            let rewrite = &mut self.rewrite;
+            outbox.send(flow, |out| {
+                rewrite.render(&message.bytes()[..message.end()], out);
+            });
+            self.counters.stateless += 1;
+        }
+    }
+
+    /// An ACK. One that belongs to a non-2xx ends here; one to a 2xx goes on like any request (§16.6), without an answer
+    /// whatever happens.
+    pub(in crate::stack) fn process_ack(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        message: &Message,
+        via: &Via,
+        tried: u8,
+        outbox: &mut Outbox,
+    ) {
+        // To an answer of our own, which left no memory.
+        if self.identity.is_own_tag(message) && !self.is_ack_of_transaction(message, via) {
+            return self.counters.drop(Drop::Absorbed);
+        }
+        if self.settings.proxy.mode == Mode::Stateful {
+            let key = self.identity.transaction(message, via, b"INVITE");
+            if let Some(server) = self.transactions.find_server(key) {
+                let event = ServerEvent::Ack;
+                if !self.transactions.server_request(now, server, event, outbox) {
+                    return;
+                }
+            } else if self.may_be_orphan(flow, message)
+                && self.pass_on(Errand::Orphan { tried }, flow, message, outbox)
+            {
+                return;
+            }
+        }
+        let Ok(incoming) = self.preprocess_route(flow, message) else {
+            return self.counters.drop(Drop::StrayAck);
+        };
+        if message.max_forwards().is_ok_and(|hops| hops == Some(0)) {
+            return self.counters.drop(Drop::StrayAck);
+        }
+        let mut targets = std::mem::take(&mut self.targets);
+        targets.clear();
+        match self.determine_targets(now, message, &incoming, &mut targets) {
+            Ok(Decision::Forward) => self.forward_stateless(message, &incoming, &targets, outbox),
+            _ => self.counters.drop(Drop::StrayAck),
+        }
+        self.targets = targets;
+    }
+
+    fn is_ack_of_transaction(&self, message: &Message, via: &Via) -> bool {
+        let key = self.identity.transaction(message, via, b"INVITE");
+        self.transactions.find_server(key).is_some()
+    }
+
+    /// An ACK that another core may wait for: one that does not come by a route which we recorded in a dialog. Those are the
+    /// ACKs to 2xx, and there is no need to ask around for each of them.
+    fn may_be_orphan(&self, flow: Flow, message: &Message) -> bool {
+        self.settings.cores > 1
+            && self
+                .preprocess_route(flow, message)
+                .is_ok_and(|incoming| !incoming.trusted)
+    }
+
+    /// A CANCEL without an INVITE of its own goes where the INVITE went (§16.10).
+    pub(in crate::stack) fn forward_cancel_stateless(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        message: &Message,
+        outbox: &mut Outbox,
+    ) {
+        let refused = match self.preprocess_route(flow, message) {
+            Ok(incoming) => {
+                let mut targets = std::mem::take(&mut self.targets);
+                targets.clear();
+                let decision = self.determine_targets(now, message, &incoming, &mut targets);
+                if let Ok(Decision::Forward) = decision {
+                    self.forward_stateless(message, &incoming, &targets, outbox);
+                }
+                self.targets = targets;
+                decision.err()
+            }
+            Err(refusal) => Some(refusal),
+        };
+        if let Some(refusal) = refused {
+            self.refuse(message, flow, refusal, outbox);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Contact values of a REGISTER (RFC 3261 §10.3 steps 6 and 7; RFC 5626 for instance and reg-id).
+
+use crate::sip::{Message, Name, NameAddr, Uri};
+use crate::stack::location::{Binding, BindingText};
+use crate::stack::proxy::{Extra, Incoming, Refusal};
+use crate::stack::settings::Registrar;
+use std::net::SocketAddr;
+
+/// What a REGISTER asks for.
+pub enum Plan {
+    /// No Contact: what is there?
+    Query,
+    /// `Contact: *` with `Expires: 0`.
+    RemoveAll,
+    Contacts,
+}
+
+/// One Contact value, checked.
+pub struct Contact<'a> {
+    uri: &'a [u8],
+    parsed: Uri<'a>,
+    instance: &'a [u8],
+    pub reg_id: u32,
+    pub q: u16,
+    /// 0 removes.
+    pub expires_s: u32,
+}
+
+/// Checks every Contact value of the request; after that [`contacts`] gives them all.
+pub fn plan(message: &Message, limits: &Registrar) -> Result<Plan, Refusal> {
+    let bad = |fault: crate::sip::Fault| Refusal::new(400, fault.reason());
+    let default_expires = message.number(Name::Expires).map_err(bad)?;
+    let (mut count, mut star) = (0usize, false);
+    for value in message.values(Name::Contact) {
+        count += 1;
+        if value.text == b"*" {
+            star = true;
+            continue;
+        }
+        let address = NameAddr::parse(value.text).map_err(bad)?;
+        let uri = Uri::parse(address.uri).map_err(bad)?;
+        if uri.headers.is_some() && !address.bracketed {
+            return Err(Refusal::new(400, "Malformed Contact"));
+        }
+        address.q().map_err(bad)?;
+        let asked = address.expires().map_err(bad)?.or(default_expires);
+        let asked = asked.unwrap_or(limits.default_expires_s);
+        // Only an interval that is shorter than the minimum, and shorter than an hour, is too brief (§10.3 step 7).
+        if asked > 0 && asked < limits.min_expires_s && asked < 3600 {
+            return Err(Refusal::new(423, "").with(Extra::MinExpires(limits.min_expires_s)));
+        }
+        let contact = Contact::new(address, uri, default_expires, limits);
+        if !contact.text(b"", b"").fits() {
+            return Err(Refusal::new(513, "Contact Too Long"));
+        }
+    }
+    match (count, star) {
+        (0, _) => Ok(Plan::Query),
+        (1, true) if default_expires == Some(0) => Ok(Plan::RemoveAll),
+        (_, true) => Err(Refusal::new(400, "Contact * Needs Expires 0 And No Other")),
+        _ => Ok(Plan::Contacts),
+    }
+}
+
+/// The Contact values of a request that [`plan`] has passed.
+pub fn contacts<'a>(
+    message: &Message<'a>,
+    limits: &'a Registrar,
+) -> impl Iterator<Item = Contact<'a>> {
+    let default_expires = message.number(Name::Expires).unwrap_or(None);
+    message.values(Name::Contact).filter_map(move |value| {
+        let address = NameAddr::parse(value.text).ok()?;
+        let uri = Uri::parse(address.uri).ok()?;
+        Some(Contact::new(address, uri, default_expires, limits))
+    })
+}
+
+impl<'a> Contact<'a> {
+    fn new(
+        address: NameAddr<'a>,
+        parsed: Uri<'a>,
+        default_expires: Option<u32>,
+        limits: &Registrar,
+    ) -> Contact<'a> {
+        let param = |name: &[u8]| address.params.get(name).flatten();
+        let reg_id = param(b"reg-id")
+            .and_then(|text| std::str::from_utf8(text).ok()?.parse().ok())
+            .unwrap_or(0);
+        let asked = address.expires().ok().flatten().or(default_expires);
+        Contact {
+            uri: address.uri,
+            parsed,
+            instance: param(b"+sip.instance").unwrap_or_default(),
+            reg_id,
+            q: address.q().ok().flatten().unwrap_or(1000),
+            expires_s: asked
+                .unwrap_or(limits.default_expires_s)
+                .min(limits.max_expires_s),
+        }
+    }
+
+    pub fn text<'b>(&self, call_id: &'b [u8], path: &'b [u8]) -> BindingText<'b>
+    where
+        'a: 'b,
+    {
+        BindingText {
+            uri: self.uri,
+            call_id,
+            path,
+            instance: self.instance,
+        }
+    }
+
+    /// True when this value speaks of that binding: the same instance and reg-id (RFC 5626 §6), or an equal URI (§19.1.4).
+    pub fn is_for(&self, binding: &Binding) -> bool {
+        let text = binding.text();
+        if self.reg_id != 0 && binding.reg_id != 0 && !self.instance.is_empty() {
+            return self.reg_id == binding.reg_id && self.instance == text.instance;
+        }
+        self.uri == text.uri || Uri::parse(text.uri).is_ok_and(|uri| self.parsed.equals(&uri))
+    }
+
+    /// True when the contact can only be reached by the way the REGISTER came: the client asks for symmetric answers
+    /// (`rport`), names in its contact the host of its Via, and the request came from elsewhere.
+    pub fn is_behind_nat(&self, incoming: &Incoming) -> bool {
+        let via = &incoming.via;
+        if via.rport().is_none() {
+            return false;
+        }
+        let port = self.parsed.port.unwrap_or(5060);
+        let Some(ip) = self.parsed.host.ip() else {
+            return true;
+        };
+        SocketAddr::new(ip, port) != incoming.flow.peer
+            && self.parsed.host_text == via.host_text
+            && port == via.port.unwrap_or(5060)
+    }
+}

@@ -1,0 +1,265 @@
+//! The registrar (RFC 3261 §10.3, with Path of RFC 3327): REGISTER to changes of the location service, whole or not at all.
+//!
+//! It keeps no transaction: a REGISTER that comes again finds its own Call-ID and CSeq in the bindings and is answered from
+//! them, and one that comes late finds a higher CSeq, even where its contact was removed meanwhile.
+
+mod contact;
+
+use crate::base::hash::write_decimal;
+use crate::base::{Flow, Instant, Outbox};
+use crate::sip::{Message, Name};
+use crate::stack::Endpoint;
+use crate::stack::counters::{Limit, Registration};
+use crate::stack::location::{Binding, BindingText, REMOVED_MS, Record};
+use crate::stack::proxy::request::unsupported;
+use crate::stack::proxy::{Extra, Incoming, Refusal, redirect};
+use crate::stack::settings;
+use contact::Contact;
+
+/// What a REGISTER says about all of its contacts.
+struct Registering<'a> {
+    now: Instant,
+    call_id: &'a [u8],
+    cseq: u32,
+    path: &'a [u8],
+    source: Flow,
+}
+
+impl Endpoint {
+    pub(in crate::stack) fn register(
+        &mut self,
+        now: Instant,
+        message: &Message,
+        incoming: &Incoming,
+        outbox: &mut Outbox,
+    ) -> Result<(), Refusal> {
+        // Step 2: extensions.
+        if unsupported(message, Name::Require).next().is_some() {
+            return Err(Refusal::new(420, "").with(Extra::Unsupported));
+        }
+        // Step 5: the address-of-record.
+        self.address_of_record(message)?;
+        // Step 6 and 7: the contacts, all checked before any is stored.
+        let plan = contact::plan(message, &self.settings.registrar)?;
+        let mut path = std::mem::take(&mut self.scratch);
+        path.clear();
+        collect_path(message, &mut path);
+        let registering = Registering {
+            now,
+            call_id: message.call_id().unwrap_or_default(),
+            cseq: message.cseq().map_or(0, |cseq| cseq.number),
+            path: &path,
+            source: incoming.flow,
+        };
+        let limits = &self.settings.registrar;
+        let lines = &mut self.lines;
+        lines.clear();
+        let outcome = self.location.change(&self.aor, |record, room| {
+            let outcome = match plan {
+                contact::Plan::Query => Ok(Registration::Queried),
+                contact::Plan::RemoveAll => remove_all(record, &registering),
+                contact::Plan::Contacts => {
+                    update(record, room, message, incoming, &registering, limits)
+                }
+            };
+            // Step 8: all bindings that are now.
+            write_bindings(record, now, lines);
+            outcome
+        });
+        self.scratch = path;
+        let outcome = outcome?;
+        self.counters.registrations[outcome as usize] += 1;
+        let lines = std::mem::take(&mut self.lines);
+        self.answer(message, incoming.flow, 200, "", outbox, |out| {
+            out.extend_from_slice(&lines);
+            for header in message.all(Name::Path) {
+                out.extend_from_slice(b"Path: ");
+                out.extend_from_slice(header.value);
+                out.extend_from_slice(b"\r\n");
+            }
+        });
+        self.lines = lines;
+        Ok(())
+    }
+
+    /// The To URI in canonical form, into `self.aor`. It must be one of ours.
+    fn address_of_record(&mut self, message: &Message) -> Result<(), Refusal> {
+        let bad = |fault: crate::sip::Fault| Refusal::new(400, fault.reason());
+        let to = message.to().map_err(bad)?;
+        let uri = crate::sip::Uri::parse(to.uri).map_err(bad)?;
+        if !self.is_own_uri(&uri) || uri.user.is_none_or(<[u8]>::is_empty) {
+            return Err(Refusal::new(404, "No Such Address-Of-Record"));
+        }
+        self.aor.clear();
+        uri.write_address_of_record(&mut self.aor);
+        Ok(())
+    }
+}
+
+/// `*`: every binding goes, unless this REGISTER is older than one of them.
+fn remove_all(record: &mut Record, this: &Registering) -> Result<Registration, Refusal> {
+    for binding in &record.bindings {
+        check_order(binding, this)?;
+    }
+    for binding in &mut record.bindings {
+        remove(binding, this);
+    }
+    Ok(Registration::Removed)
+}
+
+/// Step 7 for a list of contacts.
+fn update(
+    record: &mut Record,
+    room: usize,
+    message: &Message,
+    incoming: &Incoming,
+    this: &Registering,
+    limits: &settings::Registrar,
+) -> Result<Registration, Refusal> {
+    // First nothing is changed: order, and how many there would be.
+    let (mut added, mut repeated) = (0, false);
+    let mut freed = 0;
+    for contact in contact::contacts(message, limits) {
+        match record.bindings.iter().find(|b| contact.is_for(b)) {
+            Some(binding) => {
+                repeated |= check_order(binding, this)? == Order::Repeated;
+                match (binding.is_live(this.now), contact.expires_s) {
+                    (false, 1..) => added += 1,
+                    (true, 0) => freed += 1,
+                    _ => {}
+                }
+            }
+            None => added += usize::from(contact.expires_s > 0),
+        }
+    }
+    if repeated {
+        return Ok(Registration::Queried);
+    }
+    let live = record
+        .bindings
+        .iter()
+        .filter(|b| b.is_live(this.now))
+        .count();
+    if added > 0 && live + added - freed > limits.max_contacts {
+        return Err(Refusal::new(403, "Too Many Contacts").because_of(Limit::Contacts));
+    }
+    if added > room {
+        let full = Refusal::new(503, "Too Many Bindings").with(Extra::RetryAfter(60));
+        return Err(full.because_of(Limit::Bindings));
+    }
+    let mut outcome = Registration::Removed;
+    for contact in contact::contacts(message, limits) {
+        let found = record.bindings.iter_mut().find(|b| contact.is_for(b));
+        if contact.expires_s == 0 {
+            if let Some(binding) = found {
+                remove(binding, this);
+            }
+            continue;
+        }
+        match found {
+            Some(binding) => {
+                store(binding, &contact, incoming, this);
+                if outcome == Registration::Removed {
+                    outcome = Registration::Refreshed;
+                }
+            }
+            None => {
+                make_room(record, limits.max_contacts);
+                let mut binding = Binding::new(contact.text(this.call_id, this.path));
+                store(&mut binding, &contact, incoming, this);
+                record.bindings.push(binding);
+                outcome = Registration::Added;
+            }
+        }
+    }
+    Ok(outcome)
+}
+
+fn store(binding: &mut Binding, contact: &Contact, incoming: &Incoming, this: &Registering) {
+    binding.set_text(contact.text(this.call_id, this.path));
+    binding.reg_id = contact.reg_id;
+    binding.q = contact.q;
+    binding.cseq = this.cseq;
+    binding.expires = this.now.after_ms(u64::from(contact.expires_s) * 1000);
+    binding.removed = false;
+    binding.behind_nat = contact.is_behind_nat(incoming);
+    binding.source = Some(this.source);
+}
+
+/// The binding is gone, and remembered for as long as a REGISTER may be on its way.
+fn remove(binding: &mut Binding, this: &Registering) {
+    let text = binding.text();
+    if text.call_id != this.call_id {
+        let (uri, path, instance) = (
+            text.uri.to_vec(),
+            text.path.to_vec(),
+            text.instance.to_vec(),
+        );
+        binding.set_text(BindingText {
+            uri: &uri,
+            call_id: this.call_id,
+            path: &path,
+            instance: &instance,
+        });
+    }
+    binding.cseq = this.cseq;
+    binding.removed = true;
+    binding.expires = this.now.after_ms(REMOVED_MS);
+}
+
+/// What is only remembered makes room for what lives.
+fn make_room(record: &mut Record, max_contacts: usize) {
+    if record.bindings.len() >= max_contacts.saturating_mul(4).max(16) {
+        if let Some(place) = record.bindings.iter().position(|b| b.removed) {
+            record.bindings.remove(place);
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Newer,
+    /// The very REGISTER that made this binding what it is.
+    Repeated,
+}
+
+/// §10.3 step 7: with the same Call-ID, CSeq must rise.
+fn check_order(binding: &Binding, this: &Registering) -> Result<Order, Refusal> {
+    if binding.text().call_id != this.call_id || this.cseq > binding.cseq {
+        return Ok(Order::Newer);
+    }
+    if this.cseq == binding.cseq {
+        return Ok(Order::Repeated);
+    }
+    Err(Refusal::new(500, "CSeq Out Of Order"))
+}
+
+fn write_bindings(record: &Record, now: Instant, out: &mut Vec<u8>) {
+    for binding in record.bindings.iter().filter(|b| b.is_live(now)) {
+        let text = binding.text();
+        out.extend_from_slice(b"Contact: <");
+        out.extend_from_slice(text.uri);
+        out.extend_from_slice(b">;expires=");
+        write_decimal(binding.seconds_left(now), out);
+        redirect::write_q(binding.q, out);
+        if !text.instance.is_empty() {
+            out.extend_from_slice(b";+sip.instance=");
+            out.extend_from_slice(text.instance);
+        }
+        if binding.reg_id != 0 {
+            out.extend_from_slice(b";reg-id=");
+            write_decimal(u64::from(binding.reg_id), out);
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The Path values of the request as one comma list (RFC 3327 §5.3).
+fn collect_path(message: &Message, out: &mut Vec<u8>) {
+    for value in message.values(Name::Path) {
+        if !out.is_empty() {
+            out.extend_from_slice(b", ");
+        }
+        out.extend_from_slice(value.text);
+    }
+}

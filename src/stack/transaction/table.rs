@@ -1,0 +1,700 @@
+//! The records of all transactions of one core, and what carries out the machines' actions.
+
+use super::timer::Timer;
+use super::{
+    Action, ClientEvent, ServerEvent, ack, invite_client, invite_server, non_invite_client,
+    non_invite_server,
+};
+use crate::base::{Arena, Blob, Flow, Id, Instant, Outbox, Pool, Span, TimerId, Wheel};
+use crate::sip::{Index, Message};
+use crate::stack::settings::Timers;
+
+/// A server transaction: one request that came, its answers, and where they go.
+pub struct Server {
+    /// Names the transaction among all (§17.2.3), 128 keyed bits.
+    key: u128,
+    /// Where responses go (§18.2.2).
+    pub flow: Flow,
+    /// The response context (§16.7) while the request waits for its final response.
+    pub context: Option<Id>,
+    /// What is sent again when the request comes again.
+    response: Blob,
+    clock: Clock,
+    state: ServerState,
+    /// Next in the same hash bucket: slot + 1, 0 for none.
+    chain: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ServerState {
+    Invite(invite_server::State),
+    NonInvite(non_invite_server::State),
+}
+
+/// A client transaction: one branch of a forwarded request, or a CANCEL.
+pub struct Client {
+    pub kind: ClientKind,
+    /// Where the request went.
+    pub flow: Flow,
+    /// The server transaction that this branch serves; it may be gone.
+    pub server: Id,
+    /// Max-Breadth that this branch was given (RFC 5393).
+    pub breadth: u32,
+    /// A CANCEL is to follow as soon as a provisional response allows it (§9.1).
+    pub cancel_wanted: bool,
+    /// The CANCEL's own transaction, once it was sent.
+    pub cancel: Option<Id>,
+    /// The request while it may have to be repeated or cancelled, then the ACK to a non-2xx.
+    sent: Blob,
+    clock: Clock,
+    /// When timer C fires (INVITE only).
+    c_at: Instant,
+    state: ClientState,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClientKind {
+    Invite,
+    NonInvite,
+    /// Our own CANCEL of another branch; nobody waits for its outcome.
+    Cancel,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClientState {
+    Invite(invite_client::State),
+    NonInvite(non_invite_client::State),
+}
+
+/// One repeating and one ending timer; the wheel holds the nearer one.
+struct Clock {
+    node: TimerId,
+    repeat_at: Instant,
+    repeat_ms: u32,
+    repeat: Timer,
+    end: Timer,
+    end_at: Instant,
+}
+
+impl Clock {
+    fn new(node: TimerId) -> Clock {
+        Clock {
+            node,
+            repeat_at: Instant::NEVER,
+            repeat_ms: 0,
+            repeat: Timer::A,
+            end: Timer::B,
+            end_at: Instant::NEVER,
+        }
+    }
+
+    /// `at_t2`: the interval jumps to its ceiling instead of doubling.
+    fn start(&mut self, timer: Timer, now: Instant, timers: &Timers, flow: &Flow, at_t2: bool) {
+        let Some(duration) = timer.duration_ms(timers, flow.transport) else {
+            return;
+        };
+        if timer.repeats() {
+            let running = self.repeat == timer && self.repeat_ms != 0;
+            let interval = match (at_t2, running) {
+                (true, _) => timers.t2_ms,
+                // Timer A doubles without a ceiling (§17.1.1.2); E and G stop at T2.
+                (false, true) if timer == Timer::A => u64::from(self.repeat_ms) * 2,
+                (false, true) => (u64::from(self.repeat_ms) * 2).min(timers.t2_ms),
+                (false, false) => duration,
+            };
+            self.repeat = timer;
+            self.repeat_ms = interval.min(u64::from(u32::MAX)) as u32;
+            self.repeat_at = now.after_ms(interval);
+        } else {
+            self.end = timer;
+            self.end_at = now.after_ms(duration);
+        }
+    }
+
+    fn stop(&mut self, timer: Timer) {
+        if timer.repeats() {
+            self.repeat_at = Instant::NEVER;
+            self.repeat_ms = 0;
+        } else if self.end == timer {
+            self.end_at = Instant::NEVER;
+        }
+    }
+
+    fn arm(&self, wheel: &mut Wheel) {
+        match self.repeat_at.min(self.end_at) {
+            Instant::NEVER => wheel.cancel(&self.node),
+            deadline => wheel.arm(&self.node, deadline),
+        }
+    }
+
+    /// Which timer is due; a repeating one yields to the ending one.
+    fn due(&mut self, now: Instant) -> Option<Timer> {
+        if self.end_at <= now {
+            self.end_at = Instant::NEVER;
+            Some(self.end)
+        } else if self.repeat_at <= now {
+            self.repeat_at = Instant::NEVER;
+            Some(self.repeat)
+        } else {
+            None
+        }
+    }
+}
+
+/// What the transaction user must know of what a timer or the transport did.
+pub enum Notice {
+    /// No final response came (§16.8, timers B, F); the record is gone.
+    ClientTimeout(Client),
+    /// The request could not be delivered (§16.9); the record is gone.
+    ClientFailure(Client),
+    /// Timer C fired with a provisional response seen (§16.8): cancel the branch.
+    TimerC(Id),
+    /// A non-INVITE has waited as long as RFC 4320 allows without a 100.
+    Late(Id),
+}
+
+const CLIENT_TOKEN: u32 = 1 << 31;
+
+/// All transactions of one core.
+pub struct Transactions {
+    timers: Timers,
+    servers: Arena<Server>,
+    clients: Arena<Client>,
+    /// Heads of the chains of servers by key: slot + 1, 0 for none.
+    buckets: Box<[u32]>,
+    wheel: Wheel,
+    pub pool: Pool,
+    index: Index,
+    limit: usize,
+    /// Requests and ACKs repeated.
+    pub client_retransmissions: u64,
+    /// Responses repeated by timer G.
+    pub server_retransmissions: u64,
+}
+
+impl Transactions {
+    /// `limit`: how many server transactions there may be; the hash table is sized for it once.
+    pub fn new(timers: Timers, limit: usize) -> Transactions {
+        Transactions {
+            timers,
+            servers: Arena::default(),
+            clients: Arena::default(),
+            buckets: vec![0; limit.clamp(1024, 1 << 24).next_power_of_two()].into(),
+            wheel: Wheel::default(),
+            pool: Pool::default(),
+            index: Index::default(),
+            limit,
+            client_retransmissions: 0,
+            server_retransmissions: 0,
+        }
+    }
+
+    /// New timer values and limit, for transactions that begin from now on.
+    pub fn configure(&mut self, timers: Timers, limit: usize) {
+        self.timers = timers;
+        self.limit = limit;
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.servers.len() >= self.limit
+    }
+
+    pub fn server_count(&self) -> usize {
+        self.servers.len()
+    }
+
+    pub fn client_count(&self) -> usize {
+        self.clients.len()
+    }
+
+    pub fn timer_count(&self) -> usize {
+        self.wheel.added()
+    }
+
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.wheel.next_timeout()
+    }
+
+    // ---- server side -------------------------------------------------------------------------------------------------
+
+    pub fn find_server(&self, key: u128) -> Option<Id> {
+        let mut link = self.buckets[self.bucket(key)];
+        while let Some(slot) = link.checked_sub(1) {
+            let (id, server) = self.servers.tenant(slot)?;
+            if server.key == key {
+                return Some(id);
+            }
+            link = server.chain;
+        }
+        None
+    }
+
+    pub fn server(&self, id: Id) -> Option<&Server> {
+        self.servers.get(id)
+    }
+
+    pub fn server_mut(&mut self, id: Id) -> Option<&mut Server> {
+        self.servers.get_mut(id)
+    }
+
+    /// A new request; `flow` is where its responses go.
+    pub fn open_server(&mut self, now: Instant, invite: bool, key: u128, flow: Flow) -> Id {
+        let slot = self.servers.next_id().slot;
+        let bucket = self.bucket(key);
+        let mut clock = Clock::new(self.wheel.add(slot));
+        let state = if invite {
+            ServerState::Invite(invite_server::State::Proceeding)
+        } else {
+            clock.start(Timer::Late, now, &self.timers, &flow, false);
+            clock.arm(&mut self.wheel);
+            ServerState::NonInvite(non_invite_server::State::Trying)
+        };
+        let chain = std::mem::replace(&mut self.buckets[bucket], slot + 1);
+        self.servers.insert(Server {
+            key,
+            flow,
+            context: None,
+            response: Blob::EMPTY,
+            clock,
+            state,
+            chain,
+        })
+    }
+
+    /// The request or its ACK came again. True: the message is the transaction user's.
+    pub fn server_request(
+        &mut self,
+        now: Instant,
+        id: Id,
+        event: ServerEvent,
+        outbox: &mut Outbox,
+    ) -> bool {
+        self.step_server(now, id, event, None, outbox).0
+    }
+
+    /// Sends a response of the transaction user, where the machine allows it; `write` appends its bytes. True: it was sent.
+    pub fn respond(
+        &mut self,
+        now: Instant,
+        id: Id,
+        status: u16,
+        outbox: &mut Outbox,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> bool {
+        let event = match status {
+            ..200 => ServerEvent::Provisional,
+            200..300 => ServerEvent::Success,
+            _ => ServerEvent::Failure,
+        };
+        let Some(server) = self.servers.get(id) else {
+            return false;
+        };
+        let allowed = match server.state {
+            ServerState::Invite(state) => invite_server::step(state, event).1,
+            ServerState::NonInvite(state) => non_invite_server::step(state, event).1,
+        };
+        if !allowed.contains(&Action::Transmit) {
+            return false;
+        }
+        let span = outbox.send(server.flow, write);
+        self.step_server(now, id, event, Some(span), outbox);
+        true
+    }
+
+    /// Ends a server transaction that will not be answered.
+    pub fn abandon_server(&mut self, now: Instant, id: Id, outbox: &mut Outbox) {
+        self.step_server(now, id, ServerEvent::Abandon, None, outbox);
+    }
+
+    /// Carries out one step. Returns (deliver, late).
+    fn step_server(
+        &mut self,
+        now: Instant,
+        id: Id,
+        event: ServerEvent,
+        given: Option<Span>,
+        outbox: &mut Outbox,
+    ) -> (bool, bool) {
+        let Some(server) = self.servers.get_mut(id) else {
+            return (false, false);
+        };
+        let (actions, over) = match &mut server.state {
+            ServerState::Invite(state) => {
+                let (next, actions) = invite_server::step(*state, event);
+                *state = next;
+                (actions, next == invite_server::State::Terminated)
+            }
+            ServerState::NonInvite(state) => {
+                let (next, actions) = non_invite_server::step(*state, event);
+                *state = next;
+                (actions, next == non_invite_server::State::Terminated)
+            }
+        };
+        let (mut deliver, mut late, mut timed) = (false, false, false);
+        for action in actions {
+            match *action {
+                Action::Deliver => deliver = true,
+                // `respond` has put the bytes into the outbox before the step.
+                Action::Transmit => {}
+                Action::Remember => {
+                    if let Some(span) = given {
+                        self.pool.release(&mut server.response);
+                        server.response = self.pool.store(outbox.get(span)).unwrap_or(Blob::EMPTY);
+                    }
+                }
+                Action::Forget => self.pool.release(&mut server.response),
+                Action::Resend => {
+                    let bytes = self.pool.get(&server.response);
+                    if !bytes.is_empty() {
+                        outbox.send(server.flow, |out| out.extend_from_slice(bytes));
+                        self.server_retransmissions += 1;
+                    }
+                }
+                Action::Start(timer) => {
+                    server
+                        .clock
+                        .start(timer, now, &self.timers, &server.flow, false);
+                    timed = true;
+                }
+                Action::Stop(timer) => {
+                    server.clock.stop(timer);
+                    timed = true;
+                }
+                Action::ReportLate => late = true,
+                // A lost ACK or an unreachable caller changes nothing for the branches: they end by themselves.
+                Action::ReportTimeout | Action::ReportFailure => {}
+                Action::SendAck
+                | Action::ResendAck
+                | Action::StartAtT2(_)
+                | Action::ReportTimerC => {}
+            }
+        }
+        if over {
+            self.remove_server(id);
+        } else if timed {
+            server.clock.arm(&mut self.wheel);
+        }
+        (deliver, late)
+    }
+
+    fn remove_server(&mut self, id: Id) {
+        let Some(mut server) = self.servers.remove(id) else {
+            return;
+        };
+        self.pool.release(&mut server.response);
+        self.wheel.remove(server.clock.node);
+        // Unlink from the chain: the head, or the one before.
+        let bucket = self.bucket(server.key);
+        let mut link = self.buckets[bucket];
+        if link == id.slot + 1 {
+            self.buckets[bucket] = server.chain;
+            return;
+        }
+        while let Some(slot) = link.checked_sub(1) {
+            let Some((before, record)) = self.servers.tenant(slot) else {
+                return;
+            };
+            link = record.chain;
+            if link == id.slot + 1 {
+                if let Some(record) = self.servers.get_mut(before) {
+                    record.chain = server.chain;
+                }
+                return;
+            }
+        }
+    }
+
+    fn bucket(&self, key: u128) -> usize {
+        key as usize & (self.buckets.len() - 1)
+    }
+
+    // ---- client side -------------------------------------------------------------------------------------------------
+
+    /// The name that the next client transaction will have: its branch must say it before the request is written.
+    pub fn next_client_id(&self) -> Id {
+        self.clients.next_id()
+    }
+
+    pub fn client(&self, id: Id) -> Option<&Client> {
+        self.clients.get(id)
+    }
+
+    pub fn client_mut(&mut self, id: Id) -> Option<&mut Client> {
+        self.clients.get_mut(id)
+    }
+
+    /// A request has just been written to the outbox at `span` for `flow`.
+    pub fn open_client(
+        &mut self,
+        now: Instant,
+        kind: ClientKind,
+        server: Id,
+        flow: Flow,
+        span: Span,
+        outbox: &Outbox,
+    ) -> Id {
+        let slot = self.clients.next_id().slot;
+        let mut clock = Clock::new(self.wheel.add(slot | CLIENT_TOKEN));
+        let mut c_at = Instant::NEVER;
+        let (state, repeat, end) = if kind == ClientKind::Invite {
+            c_at = now.after_ms(self.timers.c_ms);
+            let calling = ClientState::Invite(invite_client::State::Calling);
+            (calling, Timer::A, Timer::B)
+        } else {
+            let trying = ClientState::NonInvite(non_invite_client::State::Trying);
+            (trying, Timer::E, Timer::F)
+        };
+        clock.start(repeat, now, &self.timers, &flow, false);
+        clock.start(end, now, &self.timers, &flow, false);
+        if c_at < clock.end_at {
+            (clock.end, clock.end_at) = (Timer::C, c_at);
+        }
+        clock.arm(&mut self.wheel);
+        let sent = self.pool.store(outbox.get(span)).unwrap_or(Blob::EMPTY);
+        self.clients.insert(Client {
+            kind,
+            flow,
+            server,
+            breadth: 0,
+            cancel_wanted: false,
+            cancel: None,
+            sent,
+            clock,
+            c_at,
+            state,
+        })
+    }
+
+    /// The request as it was sent, while it is kept.
+    pub fn sent(&self, client: &Client) -> &[u8] {
+        self.pool.get(&client.sent)
+    }
+
+    /// True while the branch waits for its final response.
+    pub fn is_pending(&self, id: Id) -> bool {
+        self.clients
+            .get(id)
+            .is_some_and(|client| client.state.is_pending())
+    }
+
+    /// True when a provisional response has come and no final one: a CANCEL may be sent (§9.1).
+    pub fn is_proceeding(&self, id: Id) -> bool {
+        self.clients.get(id).is_some_and(|client| {
+            client.state == ClientState::Invite(invite_client::State::Proceeding)
+        })
+    }
+
+    /// A response for this transaction. True: it is the transaction user's.
+    pub fn client_response(
+        &mut self,
+        now: Instant,
+        id: Id,
+        message: &Message,
+        outbox: &mut Outbox,
+    ) -> bool {
+        let event = match message.status() {
+            ..200 => ClientEvent::Provisional,
+            200..300 => ClientEvent::Success,
+            _ => ClientEvent::Failure,
+        };
+        self.step_client(now, id, event, Some(message), outbox).0
+    }
+
+    /// §16.7 step 2: a provisional response other than 100 sets timer C anew.
+    pub fn reset_timer_c(&mut self, now: Instant, id: Id) {
+        let c_ms = self.timers.c_ms;
+        if let Some(client) = self.clients.get_mut(id) {
+            client.c_at = now.after_ms(c_ms);
+            if client.clock.end == Timer::C && client.cancel.is_none() {
+                client.clock.end_at = client.c_at;
+                client.clock.arm(&mut self.wheel);
+            }
+        }
+    }
+
+    /// The branch was cancelled: it has 64·T1 left to end by itself (§9.1).
+    pub fn limit_to_64_t1(&mut self, now: Instant, id: Id) {
+        let limit = now.after_ms(64 * self.timers.t1_ms);
+        if let Some(client) = self.clients.get_mut(id) {
+            client.clock.end = Timer::C;
+            client.clock.end_at = limit;
+            client.clock.arm(&mut self.wheel);
+        }
+    }
+
+    /// Ends a branch that nobody waits for any longer.
+    pub fn abandon_client(&mut self, now: Instant, id: Id, outbox: &mut Outbox) -> Option<Client> {
+        match self
+            .step_client(now, id, ClientEvent::Abandon, None, outbox)
+            .1
+        {
+            Some(Notice::ClientTimeout(client)) => Some(client),
+            _ => None,
+        }
+    }
+
+    /// The transport says that this branch's request did not arrive (§16.9). Brings the record when that ends it.
+    pub fn undelivered(&mut self, now: Instant, id: Id, outbox: &mut Outbox) -> Option<Client> {
+        let event = ClientEvent::TransportError;
+        match self.step_client(now, id, event, None, outbox).1 {
+            Some(Notice::ClientFailure(client)) => Some(client),
+            _ => None,
+        }
+    }
+
+    /// Carries out one step. Returns (deliver, notice); a notice brings the record when the transaction ended.
+    fn step_client(
+        &mut self,
+        now: Instant,
+        id: Id,
+        event: ClientEvent,
+        message: Option<&Message>,
+        outbox: &mut Outbox,
+    ) -> (bool, Option<Notice>) {
+        let Some(client) = self.clients.get_mut(id) else {
+            return (false, None);
+        };
+        let (actions, over) = match &mut client.state {
+            ClientState::Invite(state) => {
+                let (next, actions) = invite_client::step(*state, event);
+                *state = next;
+                (actions, next == invite_client::State::Terminated)
+            }
+            ClientState::NonInvite(state) => {
+                let (next, actions) = non_invite_client::step(*state, event);
+                *state = next;
+                (actions, next == non_invite_client::State::Terminated)
+            }
+        };
+        let (mut deliver, mut failed, mut timer_c, mut timed) = (false, false, false, false);
+        for action in actions {
+            match *action {
+                Action::Deliver => deliver = true,
+                Action::Resend | Action::ResendAck => {
+                    let bytes = self.pool.get(&client.sent);
+                    if !bytes.is_empty() {
+                        outbox.send(client.flow, |out| out.extend_from_slice(bytes));
+                        self.client_retransmissions += 1;
+                    }
+                }
+                Action::SendAck => {
+                    if let Some(response) = message {
+                        let (pool, index) = (&self.pool, &mut self.index);
+                        let request = pool.get(&client.sent);
+                        let span = outbox.send(client.flow, |out| {
+                            ack::write_ack(request, response, index, out);
+                        });
+                        self.pool.release(&mut client.sent);
+                        client.sent = self.pool.store(outbox.get(span)).unwrap_or(Blob::EMPTY);
+                    }
+                }
+                Action::Forget => self.pool.release(&mut client.sent),
+                Action::Start(Timer::C) => {
+                    (client.clock.end, client.clock.end_at) = (Timer::C, client.c_at);
+                    timed = true;
+                }
+                Action::Start(timer) | Action::StartAtT2(timer) => {
+                    let at_t2 = matches!(action, Action::StartAtT2(_));
+                    client
+                        .clock
+                        .start(timer, now, &self.timers, &client.flow, at_t2);
+                    timed = true;
+                }
+                Action::Stop(timer) => {
+                    client.clock.stop(timer);
+                    timed = true;
+                }
+                Action::ReportTimerC => timer_c = true,
+                Action::ReportFailure => failed = true,
+                Action::ReportTimeout
+                | Action::ReportLate
+                | Action::Transmit
+                | Action::Remember => {}
+            }
+        }
+        if over {
+            let client = self.remove_client(id);
+            let notice = client.map(|client| match failed {
+                true => Notice::ClientFailure(client),
+                false => Notice::ClientTimeout(client),
+            });
+            return (deliver, notice);
+        }
+        if timed {
+            client.clock.arm(&mut self.wheel);
+        }
+        (deliver, timer_c.then_some(Notice::TimerC(id)))
+    }
+
+    fn remove_client(&mut self, id: Id) -> Option<Client> {
+        let mut client = self.clients.remove(id)?;
+        self.pool.release(&mut client.sent);
+        let node = std::mem::replace(&mut client.clock.node, TimerId::GONE);
+        self.wheel.remove(node);
+        Some(client)
+    }
+
+    // ---- time --------------------------------------------------------------------------------------------------------
+
+    /// Carries out what is due until something concerns the transaction user; to be called until `None`.
+    pub fn poll(&mut self, now: Instant, outbox: &mut Outbox) -> Option<Notice> {
+        while let Some(token) = self.wheel.poll(now) {
+            let slot = token & !CLIENT_TOKEN;
+            let notice = if token & CLIENT_TOKEN != 0 {
+                self.client_timer(now, slot, outbox)
+            } else {
+                self.server_timer(now, slot, outbox)
+            };
+            if notice.is_some() {
+                return notice;
+            }
+        }
+        None
+    }
+
+    fn client_timer(&mut self, now: Instant, slot: u32, outbox: &mut Outbox) -> Option<Notice> {
+        let id = self.clients.tenant(slot)?.0;
+        let client = self.clients.get_mut(id)?;
+        let due = client.clock.due(now);
+        client.clock.arm(&mut self.wheel);
+        let lingering = !client.state.is_pending();
+        // A second timer C, 64·T1 after the CANCEL, is the branch's end.
+        let event = match due? {
+            Timer::C if client.cancel.is_some() => ClientEvent::Abandon,
+            timer => ClientEvent::Fired(timer),
+        };
+        match self.step_client(now, id, event, None, outbox).1 {
+            // The quiet end of a finished transaction is nobody's business.
+            Some(Notice::ClientTimeout(_)) if lingering => None,
+            notice => notice,
+        }
+    }
+
+    fn server_timer(&mut self, now: Instant, slot: u32, outbox: &mut Outbox) -> Option<Notice> {
+        let id = self.servers.tenant(slot)?.0;
+        let server = self.servers.get_mut(id)?;
+        let due = server.clock.due(now);
+        server.clock.arm(&mut self.wheel);
+        let event = ServerEvent::Fired(due?);
+        let late = self.step_server(now, id, event, None, outbox).1;
+        late.then_some(Notice::Late(id))
+    }
+}
+
+impl Server {
+    pub fn is_invite(&self) -> bool {
+        matches!(self.state, ServerState::Invite(_))
+    }
+}
+
+impl ClientState {
+    fn is_pending(self) -> bool {
+        use invite_client::State as I;
+        use non_invite_client::State as N;
+        matches!(
+            self,
+            ClientState::Invite(I::Calling | I::Proceeding)
+                | ClientState::NonInvite(N::Trying | N::Proceeding)
+        )
+    }
+}

@@ -1,0 +1,323 @@
+//! A hand-driven endpoint on a UDP socket, for what SIPp cannot be made to send or to wait for.
+
+use std::cell::{Cell, RefCell};
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::message::Message;
+
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+pub struct Agent {
+    pub address: SocketAddr,
+    /// Where it sends to: the server, or a tap before it.
+    pub peer: SocketAddr,
+    socket: UdpSocket,
+    cseq: Cell<u32>,
+    log: RefCell<Vec<Message>>,
+}
+
+/// A request in the making. Every line can be changed before it is sent.
+#[derive(Clone)]
+pub struct Request {
+    pub method: String,
+    pub uri: String,
+    pub via: String,
+    pub from: String,
+    pub to: String,
+    pub call_id: String,
+    pub cseq: u32,
+    pub max_forwards: Option<u32>,
+    pub contact: Option<String>,
+    /// Further header lines, in order.
+    pub extra: Vec<String>,
+    pub body: Vec<u8>,
+}
+
+impl Agent {
+    pub fn new(address: SocketAddr, peer: SocketAddr) -> Agent {
+        let socket = UdpSocket::bind(address)
+            .unwrap_or_else(|error| panic!("no agent on {address}: {error}"));
+        let address = socket.local_addr().expect("the agent's address");
+        Agent {
+            address,
+            peer,
+            socket,
+            cseq: Cell::new(0),
+            log: RefCell::default(),
+        }
+    }
+
+    /// A request outside a dialog, complete and lawful.
+    pub fn request(&self, method: &str, uri: &str) -> Request {
+        let unique = unique();
+        let cseq = self.cseq.get() + 1;
+        self.cseq.set(cseq);
+        Request {
+            method: method.to_owned(),
+            uri: uri.to_owned(),
+            via: format!("SIP/2.0/UDP {};branch=z9hG4bKt{unique};rport", self.address),
+            from: format!("<sip:agent@{}>;tag=f{unique}", self.address.ip()),
+            to: format!("<{uri}>"),
+            call_id: format!("c{unique}@{}", self.address.ip()),
+            cseq,
+            max_forwards: Some(70),
+            contact: Some(format!("<sip:agent@{}>", self.address)),
+            extra: Vec::new(),
+            body: Vec::new(),
+        }
+    }
+
+    /// A REGISTER of `user` at the peer's address for this agent's own address.
+    pub fn register(&self, domain: &str, user: &str, contact: &str, expires: u32) -> Request {
+        let mut register = self.request("REGISTER", &format!("sip:{domain}"));
+        register.to = format!("<sip:{user}@{domain}>");
+        register.from = format!("<sip:{user}@{domain}>;tag=r{}", unique());
+        register.contact = (!contact.is_empty()).then(|| contact.to_owned());
+        register.extra.push(format!("Expires: {expires}"));
+        register
+    }
+
+    pub fn send(&self, request: &Request) {
+        self.send_bytes(&request.bytes());
+    }
+
+    pub fn send_bytes(&self, bytes: &[u8]) {
+        self.socket
+            .send_to(bytes, self.peer)
+            .unwrap_or_else(|error| panic!("{} bytes to {}: {error}", bytes.len(), self.peer));
+    }
+
+    /// The next datagram that is SIP; None when none comes in time.
+    pub fn receive(&self, within: Duration) -> Option<Message> {
+        let end = Instant::now() + within;
+        let mut buffer = [0; 65536];
+        loop {
+            let left = end
+                .saturating_duration_since(Instant::now())
+                .max(Duration::from_micros(100));
+            self.socket
+                .set_read_timeout(Some(left))
+                .expect("a time-out");
+            if let Ok((length, _)) = self.socket.recv_from(&mut buffer)
+                && let Some(message) = Message::read(&buffer[..length])
+            {
+                self.log.borrow_mut().push(message.clone());
+                return Some(message);
+            }
+            if Instant::now() >= end {
+                return None;
+            }
+        }
+    }
+
+    /// Waits for a message that `fits`, passing over others (they stay in `log`).
+    pub fn expect(&self, what: &str, fits: impl Fn(&Message) -> bool) -> Message {
+        self.expect_within(PATIENCE, what, fits)
+    }
+
+    pub fn expect_within(
+        &self,
+        within: Duration,
+        what: &str,
+        fits: impl Fn(&Message) -> bool,
+    ) -> Message {
+        let end = Instant::now() + within;
+        while let Some(message) = self.receive(end.saturating_duration_since(Instant::now())) {
+            if fits(&message) {
+                return message;
+            }
+        }
+        let seen: Vec<String> = self
+            .log()
+            .iter()
+            .map(|message| {
+                format!(
+                    "{} [{}]",
+                    message.start,
+                    message.header("cseq").unwrap_or_default()
+                )
+            })
+            .collect();
+        panic!("{} waited for {what}, and saw {seen:#?}", self.address);
+    }
+
+    /// Sends a request and gives its final response.
+    pub fn ask(&self, request: &Request) -> Message {
+        self.send(request);
+        self.final_for(request)
+    }
+
+    /// The final response to a request that was sent before.
+    pub fn final_for(&self, request: &Request) -> Message {
+        self.expect(
+            &format!("a final response to {}", request.method),
+            |message| {
+                message.is_final_for(&request.method)
+                    && message.call_id() == request.call_id
+                    && message.cseq() == request.cseq
+            },
+        )
+    }
+
+    /// Whatever arrives within the time.
+    pub fn collect(&self, within: Duration) -> Vec<Message> {
+        let end = Instant::now() + within;
+        let mut all = Vec::new();
+        while let Some(message) = self.receive(end.saturating_duration_since(Instant::now())) {
+            all.push(message);
+        }
+        all
+    }
+
+    /// Forgets what was received: for agents that live long.
+    pub fn forget(&self) {
+        self.log.borrow_mut().clear();
+    }
+
+    /// Everything received until now.
+    pub fn log(&self) -> Vec<Message> {
+        self.log.borrow().clone()
+    }
+
+    /// Answers a request towards the peer. A response other than 100 gets a To tag of this agent's.
+    pub fn respond(&self, request: &Message, status: u16, extra: &[&str]) {
+        self.send_bytes(&response(request, status, &self.tag(), extra, b""));
+    }
+
+    /// The To tag of this agent's responses.
+    pub fn tag(&self) -> String {
+        format!("t{}", self.address.port())
+            + &match self.address.ip() {
+                std::net::IpAddr::V4(ip) => ip.octets()[3].to_string(),
+                std::net::IpAddr::V6(_) => String::new(),
+            }
+    }
+
+    /// 200 to an INVITE, with a Contact at this agent's address.
+    pub fn accept(&self, invite: &Message) {
+        self.respond(
+            invite,
+            200,
+            &[&format!("Contact: <sip:agent@{}>", self.address)],
+        );
+    }
+
+    /// The ACK of a non-2xx final response: same branch, To tag of the response (RFC 3261 §17.1.1.3).
+    pub fn acknowledge(&self, invite: &Request, response: &Message) {
+        let mut ack = invite.clone();
+        ack.method = "ACK".to_owned();
+        ack.to = response.header("to").unwrap_or_default().to_owned();
+        ack.contact = None;
+        ack.extra.clear();
+        ack.body.clear();
+        self.send(&ack);
+    }
+
+    /// A request within the dialog that `response` (2xx to `invite`) made, with the route set that it carries.
+    pub fn in_dialog(&self, method: &str, invite: &Request, response: &Message) -> Request {
+        let target = response
+            .contacts()
+            .first()
+            .cloned()
+            .unwrap_or_else(|| panic!("no Contact in {response:?}"));
+        let mut request = self.request(method, &target);
+        request.from.clone_from(&invite.from);
+        request.to = response.header("to").unwrap_or_default().to_owned();
+        request.call_id.clone_from(&invite.call_id);
+        request.cseq = if method == "ACK" {
+            invite.cseq
+        } else {
+            invite.cseq + request.cseq
+        };
+        request.extra = response
+            .all("record-route")
+            .iter()
+            .rev()
+            .map(|route| format!("Route: {route}"))
+            .collect();
+        request
+    }
+}
+
+impl Request {
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut text = format!(
+            "{} {} SIP/2.0\r\nVia: {}\r\n",
+            self.method, self.uri, self.via
+        );
+        if let Some(hops) = self.max_forwards {
+            text += &format!("Max-Forwards: {hops}\r\n");
+        }
+        text += &format!(
+            "From: {}\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: {} {}\r\n",
+            self.from, self.to, self.call_id, self.cseq, self.method
+        );
+        if let Some(contact) = &self.contact {
+            text += &format!("Contact: {contact}\r\n");
+        }
+        for line in &self.extra {
+            text += &format!("{line}\r\n");
+        }
+        text += &format!("Content-Length: {}\r\n\r\n", self.body.len());
+        let mut bytes = text.into_bytes();
+        bytes.extend(&self.body);
+        bytes
+    }
+
+    pub fn with(mut self, line: &str) -> Request {
+        self.extra.push(line.to_owned());
+        self
+    }
+
+    /// The CANCEL of this request (RFC 3261 §9.1).
+    pub fn cancel(&self) -> Request {
+        let mut cancel = self.clone();
+        cancel.method = "CANCEL".to_owned();
+        cancel.contact = None;
+        cancel
+            .extra
+            .retain(|line| line.to_ascii_lowercase().starts_with("route:"));
+        cancel.body.clear();
+        cancel
+    }
+
+    pub fn branch(&self) -> String {
+        crate::message::parameter(&self.via, "branch").unwrap_or_default()
+    }
+}
+
+/// A response as a UAS writes it: the Via, Record-Route, From, Call-ID and CSeq lines of the request, in order.
+pub fn response(request: &Message, status: u16, tag: &str, extra: &[&str], body: &[u8]) -> Vec<u8> {
+    let mut text = format!("SIP/2.0 {status} Said by the test\r\n");
+    for (name, value) in &request.headers {
+        match name.as_str() {
+            "via" | "record-route" | "from" | "call-id" | "cseq" => {
+                text += &format!("{name}: {value}\r\n")
+            }
+            "to" if status > 100 && !value.contains(";tag=") => {
+                text += &format!("to: {value};tag={tag}\r\n")
+            }
+            "to" => text += &format!("to: {value}\r\n"),
+            _ => {}
+        }
+    }
+    for line in extra {
+        text += &format!("{line}\r\n");
+    }
+    text += &format!("Content-Length: {}\r\n\r\n", body.len());
+    let mut bytes = text.into_bytes();
+    bytes.extend(body);
+    bytes
+}
+
+/// A number that no other request of this run has.
+pub fn unique() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    format!(
+        "{:x}x{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    )
+}

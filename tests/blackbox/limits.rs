@@ -1,0 +1,251 @@
+//! Requests that must not go on as they are: hops used up, loops, extensions nobody has; and the questions that the server answers for itself.
+
+use std::time::Duration;
+
+use crate::agent::Agent;
+use crate::place::{CALLEE, CALLER, Place};
+use crate::server::Conf;
+
+#[test]
+fn hops_used_up() {
+    let place = Place::new("hops");
+    let server = Conf::new(&place).start(&place);
+    let phone = Agent::new(place.at(CALLEE), server.address);
+    let caller = Agent::new(place.at(CALLER), server.address);
+    server.bind(&place, "bob", phone.address);
+    for method in ["INVITE", "MESSAGE"] {
+        let mut request = caller.request(method, &server.uri("bob"));
+        request.max_forwards = Some(0);
+        let refused = caller.ask(&request);
+        assert_eq!(refused.status(), Some(483), "{refused:?}");
+        if method == "INVITE" {
+            caller.acknowledge(&request, &refused);
+        }
+    }
+    assert!(phone.receive(Duration::from_millis(200)).is_none());
+    for (given, left) in [(Some(1), 0), (Some(255), 254), (None, 70)] {
+        let mut request = caller.request("MESSAGE", &server.uri("bob"));
+        request.max_forwards = given;
+        caller.send(&request);
+        let arrived = phone.expect("MESSAGE", |message| message.is("MESSAGE"));
+        assert_eq!(
+            arrived.max_forwards(),
+            Some(left),
+            "Max-Forwards was {given:?} (16.6, step 3)"
+        );
+        phone.respond(&arrived, 200, &[]);
+        caller.final_for(&request);
+    }
+}
+
+/// A binding that points back at the server: the request comes round and is found out (482), or at the latest runs out of hops (483).
+#[test]
+fn loops_are_found() {
+    let place = Place::new("loop");
+    let mut server = Conf::new(&place).start(&place);
+    let caller = Agent::new(place.at(CALLER), server.address);
+    server.bind(&place, "ouro", server.address);
+    // Two who point at each other.
+    for (user, other) in [("tweedledum", "tweedledee"), ("tweedledee", "tweedledum")] {
+        let added = server.command(
+            &place,
+            &[
+                "ul",
+                "add",
+                &format!("{user}@{}", server.address.ip()),
+                &server.uri(other),
+            ],
+        );
+        assert_eq!(added.code, Some(0), "{added:?}");
+    }
+    for user in ["ouro", "tweedledum"] {
+        for method in ["INVITE", "MESSAGE"] {
+            let request = caller.request(method, &server.uri(user));
+            let refused = caller.ask(&request);
+            assert!(
+                [482, 483].contains(&refused.status().unwrap_or_default()),
+                "{user}: {refused:?}"
+            );
+            if method == "INVITE" {
+                caller.acknowledge(&request, &refused);
+            }
+        }
+    }
+    let requests = server.stat(&place, "strowger_requests_total");
+    assert!(
+        requests < 600.0,
+        "{requests} requests for four of the caller's: loops must die early"
+    );
+    server.assert_alive(&place, CALLEE);
+}
+
+/// RFC 5393 §3: forking makes a loop explode. Ten contacts that all come back here, and the caller still has an answer soon.
+#[test]
+fn loops_do_not_multiply() {
+    let place = Place::new("storm");
+    let mut server = Conf::new(&place).start(&place);
+    let caller = Agent::new(place.at(CALLER), server.address);
+    for from in ["a", "b"] {
+        for to in ["a", "b"] {
+            for n in 0..5 {
+                let contact = format!("sip:{to}@{};x={n}", server.address);
+                let added = server.command(
+                    &place,
+                    &[
+                        "ul",
+                        "add",
+                        &format!("{from}@{}", server.address.ip()),
+                        &contact,
+                    ],
+                );
+                assert_eq!(added.code, Some(0), "{added:?}");
+            }
+        }
+    }
+    let request = caller.request("INVITE", &server.uri("a"));
+    let refused = caller.ask(&request);
+    assert!(
+        [440, 482, 483, 500, 503].contains(&refused.status().unwrap_or_default()),
+        "{refused:?}"
+    );
+    caller.acknowledge(&request, &refused);
+    let requests = server.stat(&place, "strowger_requests_total");
+    assert!(
+        requests < 20_000.0,
+        "{requests} requests for one of the caller's"
+    );
+    server.assert_alive(&place, CALLEE);
+}
+
+/// What the server would have to understand and does not: 420, and the list of it (16.3 step 5, 8.2.2.3).
+#[test]
+fn extensions_that_nobody_has() {
+    let place = Place::new("extensions");
+    let server = Conf::new(&place).start(&place);
+    let phone = Agent::new(place.at(CALLEE), server.address);
+    let caller = Agent::new(place.at(CALLER), server.address);
+    server.bind(&place, "bob", phone.address);
+    let request = caller
+        .request("INVITE", &server.uri("bob"))
+        .with("Proxy-Require: foo, bar");
+    let refused = caller.ask(&request);
+    assert_eq!(refused.status(), Some(420), "{refused:?}");
+    assert!(
+        refused.lists("unsupported", "foo") && refused.lists("unsupported", "bar"),
+        "{refused:?}"
+    );
+    caller.acknowledge(&request, &refused);
+    assert!(phone.receive(Duration::from_millis(200)).is_none());
+
+    // Require is for the far end: a proxy lets it pass, a registrar does not.
+    let request = caller
+        .request("MESSAGE", &server.uri("bob"))
+        .with("Require: foo");
+    caller.send(&request);
+    assert_eq!(
+        phone
+            .expect("MESSAGE", |message| message.is("MESSAGE"))
+            .header("require"),
+        Some("foo")
+    );
+    let register = caller
+        .register(&server.address.to_string(), "bob", "<sip:b@192.0.2.1>", 600)
+        .with("Require: foo");
+    let refused = caller.ask(&register);
+    assert_eq!(refused.status(), Some(420), "{refused:?}");
+    assert!(refused.lists("unsupported", "foo"), "{refused:?}");
+    assert_eq!(refused.all("contact").len(), 0);
+    let options = caller
+        .request("OPTIONS", &format!("sip:{}", server.address))
+        .with("Require: foo");
+    assert_eq!(caller.ask(&options).status(), Some(420));
+}
+
+/// OPTIONS to the server itself (11.2), and schemes that it does not route.
+#[test]
+fn questions_to_the_server() {
+    let place = Place::new("options");
+    let server = Conf::new(&place).start(&place);
+    let caller = Agent::new(place.at(CALLER), server.address);
+    for uri in [
+        format!("sip:{}", server.address),
+        "sip:example.test".to_owned(),
+    ] {
+        let answer = caller.ask(&caller.request("OPTIONS", &uri));
+        assert_eq!(answer.status(), Some(200), "{answer:?}");
+        for method in ["INVITE", "ACK", "CANCEL", "OPTIONS", "REGISTER"] {
+            assert!(
+                answer.lists("allow", method),
+                "{method} is missing in Allow: {answer:?}"
+            );
+        }
+        assert!(
+            answer.header("accept").is_some() && answer.header("supported").is_some(),
+            "{answer:?}"
+        );
+        assert!(answer.to_tag().is_some());
+        assert_eq!(answer.vias().len(), 1);
+    }
+    let refused = caller.ask(&caller.request("MESSAGE", "nosuch:scheme"));
+    assert_eq!(refused.status(), Some(416), "16.3 step 2: {refused:?}");
+}
+
+/// Methods the server has never heard of are relayed like any other (16).
+#[test]
+fn unknown_methods_pass() {
+    let place = Place::new("methods");
+    let server = Conf::new(&place).start(&place);
+    let phone = Agent::new(place.at(CALLEE), server.address);
+    let caller = Agent::new(place.at(CALLER), server.address);
+    server.bind(&place, "bob", phone.address);
+    for method in ["PUBLISH", "NEWMETHOD", "invite", "A.b-c!%*_+`'~9"] {
+        let mut request = caller
+            .request(method, &server.uri("bob"))
+            .with("X-Odd : kept \t as it is")
+            .with("x-odd:twice");
+        request.body = (0..=255).rev().collect();
+        caller.send(&request);
+        let arrived = phone.expect(method, |message| message.is(method));
+        assert_eq!(arrived.body, request.body);
+        let text = String::from_utf8_lossy(&arrived.raw).into_owned();
+        assert!(
+            text.contains("\r\nX-Odd : kept \t as it is\r\nx-odd:twice\r\n"),
+            "what is not edited leaves bit for bit: {text}"
+        );
+        phone.respond(&arrived, 299, &[]);
+        assert_eq!(caller.final_for(&request).status(), Some(299));
+    }
+}
+
+/// RFC 3581 and 18.2.1: whatever a Via claims, the answer goes where the request came from.
+#[test]
+fn answers_find_the_sender() {
+    let place = Place::new("rport");
+    let server = Conf::new(&place).start(&place);
+    let caller = Agent::new(place.at_port(CALLER, 0), server.address);
+    for via in [
+        "192.0.2.55:4444",
+        "phone.invalid",
+        "[2001:db8::9]:5061",
+        "127.0.0.1",
+    ] {
+        for rport in [";rport", ""] {
+            let mut request = caller.request("OPTIONS", &format!("sip:{}", server.address));
+            let branch = request.branch();
+            request.via = format!("SIP/2.0/UDP {via};branch={branch}{rport}");
+            let answer = caller.ask(&request);
+            assert_eq!(answer.status(), Some(200));
+            assert_eq!(
+                answer.top_via().received,
+                Some(caller.address.ip().to_string()),
+                "{answer:?}"
+            );
+            assert_eq!(
+                answer.top_via().rport,
+                Some(caller.address.port().to_string()),
+                "{answer:?}"
+            );
+            assert_eq!(answer.top_via().sent_by, crate::message::with_port(via));
+        }
+    }
+}

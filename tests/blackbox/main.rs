@@ -1,0 +1,25 @@
+//! Black-box tests: the built server on loopback, driven by SIPp, sipsak, baresip and hand-made datagrams, and judged by what is seen on the wire.
+
+mod agent;
+mod message;
+mod place;
+mod process;
+mod server;
+mod sipp;
+mod tap;
+
+mod baresip;
+mod calls;
+mod commands;
+mod failures;
+mod forking;
+mod hostile;
+mod limits;
+mod losses;
+mod modes;
+mod registrations;
+mod sipsak;
+mod wires;
+
+pub const UAC: &str = include_str!("scenarios/uac.xml");
+pub const UAS: &str = include_str!("scenarios/uas.xml");

@@ -1,0 +1,243 @@
+//! The built server as a child, its conf, and its control commands.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::agent::Agent;
+use crate::place::{Place, SERVER, wait_for};
+use crate::process::{self, Outcome, Process};
+
+pub fn binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_strowger"))
+}
+
+/// A conf in the making: one listener on the place's server address, short timers, and what the test changes.
+pub struct Conf {
+    listeners: Vec<(SocketAddr, Option<String>)>,
+    tables: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
+    routes: Vec<String>,
+    control: PathBuf,
+}
+
+impl Conf {
+    pub fn new(place: &Place) -> Conf {
+        let mut conf = Conf {
+            listeners: vec![(place.at(SERVER), None)],
+            tables: BTreeMap::new(),
+            routes: Vec::new(),
+            control: place.path("control.sock"),
+        };
+        conf = conf.set("server", "domains", r#"["example.test"]"#);
+        let control = format!("{:?}", conf.control.display().to_string());
+        conf.set("control", "socket", &control)
+    }
+
+    /// `value` is TOML: strings in quotes.
+    pub fn set(mut self, table: &'static str, key: &'static str, value: &str) -> Conf {
+        self.tables
+            .entry(table)
+            .or_default()
+            .insert(key, value.to_owned());
+        self
+    }
+
+    /// A further listener.
+    pub fn listen(mut self, address: SocketAddr) -> Conf {
+        self.listeners.push((address, None));
+        self
+    }
+
+    /// This listener and no other.
+    pub fn only(mut self, address: SocketAddr) -> Conf {
+        self.listeners = vec![(address, None)];
+        self
+    }
+
+    /// The lines of one `[[route]]`.
+    pub fn route(mut self, lines: &str) -> Conf {
+        self.routes.push(lines.to_owned());
+        self
+    }
+
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for (table, keys) in &self.tables {
+            let _ = writeln!(text, "[{table}]");
+            for (key, value) in keys {
+                let _ = writeln!(text, "{key} = {value}");
+            }
+        }
+        for (address, advertise) in &self.listeners {
+            let _ = writeln!(
+                text,
+                "[[listen]]\ntransport = \"udp\"\naddress = \"{address}\""
+            );
+            if let Some(advertise) = advertise {
+                let _ = writeln!(text, "advertise = \"{advertise}\"");
+            }
+        }
+        for route in &self.routes {
+            let _ = writeln!(text, "[[route]]\n{route}");
+        }
+        text
+    }
+
+    pub fn write(&self, place: &Place) -> PathBuf {
+        place.write("strowger.toml", &self.text())
+    }
+
+    pub fn start(&self, place: &Place) -> Server {
+        Server::start(place, self)
+    }
+}
+
+pub struct Server {
+    pub address: SocketAddr,
+    process: Process,
+    control: PathBuf,
+}
+
+impl Server {
+    /// Starts the server and waits until it says of every listener that it serves.
+    pub fn start(place: &Place, conf: &Conf) -> Server {
+        let file = conf.write(place);
+        let arguments = [
+            "run".to_owned(),
+            "-c".to_owned(),
+            file.display().to_string(),
+        ];
+        let mut process = Process::start(place, "strowger", binary(), &arguments, &[]);
+        let wanted: Vec<String> = conf
+            .listeners
+            .iter()
+            .map(|(address, _)| format!("listening udp {address}"))
+            .collect();
+        let ready = wait_for(Duration::from_secs(15), || {
+            let said = process.stdout();
+            let all = wanted
+                .iter()
+                .all(|line| said.lines().any(|said| said.trim() == line));
+            (all || process.exited().is_some()).then_some(all)
+        });
+        assert_eq!(
+            ready,
+            Some(true),
+            "the server does not become ready.\nconf:\n{}\nstdout:\n{}\nstderr:\n{}",
+            conf.text(),
+            process.stdout(),
+            process.stderr()
+        );
+        Server {
+            address: conf.listeners[0].0,
+            process,
+            control: conf.control.clone(),
+        }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// `sip:USER@` the server's own address, which is always one of its domains.
+    pub fn uri(&self, user: &str) -> String {
+        format!("sip:{user}@{}", self.address)
+    }
+
+    /// Runs a control command, e.g. `ul show`.
+    pub fn command(&self, place: &Place, arguments: &[&str]) -> Outcome {
+        let control = self.control.display().to_string();
+        let mut all = vec!["--control", control.as_str()];
+        all.extend(arguments);
+        process::run(place, "command", binary(), &all, Duration::from_secs(5))
+    }
+
+    /// A binding by hand, as an operator makes it.
+    pub fn bind(&self, place: &Place, user: &str, contact: SocketAddr) {
+        let outcome = self.command(
+            place,
+            &[
+                "ul",
+                "add",
+                &format!("{user}@{}", self.address.ip()),
+                &format!("sip:{user}@{contact}"),
+            ],
+        );
+        assert_eq!(outcome.code, Some(0), "ul add: {outcome:?}");
+    }
+
+    pub fn show(&self, place: &Place, user: &str) -> Outcome {
+        self.command(
+            place,
+            &["ul", "show", &format!("{user}@{}", self.address.ip())],
+        )
+    }
+
+    /// Every counter, by its name with labels.
+    pub fn stats(&self, place: &Place) -> BTreeMap<String, f64> {
+        let outcome = self.command(place, &["stats", "--json"]);
+        assert_eq!(outcome.code, Some(0), "stats: {outcome:?}");
+        let values: BTreeMap<String, serde_json::Value> = serde_json::from_str(&outcome.stdout)
+            .unwrap_or_else(|error| panic!("stats is no JSON object: {error}\n{}", outcome.stdout));
+        values
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value.as_f64()?)))
+            .collect()
+    }
+
+    /// The sum over all labels of one metric.
+    pub fn stat(&self, place: &Place, metric: &str) -> f64 {
+        let stats = self.stats(place);
+        let values: Vec<f64> = stats
+            .iter()
+            .filter(|(name, _)| *name == metric || name.starts_with(&format!("{metric}{{")))
+            .map(|(_, value)| *value)
+            .collect();
+        assert!(
+            !values.is_empty(),
+            "no metric {metric} among {:?}",
+            stats.keys()
+        );
+        values.iter().sum()
+    }
+
+    /// The resident memory in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.id())).expect("the server's status");
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .and_then(|value| value.trim().trim_end_matches(" kB").parse().ok())
+            .expect("VmRSS")
+    }
+
+    /// Fails unless the server runs and answers an OPTIONS to itself.
+    pub fn assert_alive(&mut self, place: &Place, host: u8) {
+        if let Some(status) = self.process.exited() {
+            panic!(
+                "the server has ended ({status}):\n{}",
+                self.process.stderr()
+            );
+        }
+        let agent = Agent::new(place.at_port(host, 0), self.address);
+        let options = agent.request("OPTIONS", &format!("sip:{}", self.address));
+        agent.send(&options);
+        agent.expect("200 to OPTIONS", |message| message.answers("OPTIONS", 200));
+    }
+
+    pub fn signal(&self, signal: &str) {
+        self.process.signal(signal);
+    }
+
+    pub fn finish(self, within: Duration) -> Outcome {
+        self.process.finish(within)
+    }
+
+    pub fn into_process(self) -> Process {
+        self.process
+    }
+}
