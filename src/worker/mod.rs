@@ -242,7 +242,8 @@ impl<E: Element> Worker<E> {
         }
     }
 
-    fn report(&mut self) -> Report {
+    /// This worker's numbers now.
+    pub fn report(&mut self) -> Report {
         Report {
             core: self.core,
             counters: self.element.counters(),
