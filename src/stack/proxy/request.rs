@@ -46,7 +46,10 @@ impl Endpoint {
         let incoming = self.preprocess_route(flow, message)?;
         let mut targets = std::mem::take(&mut self.targets);
         targets.clear();
-        let decision = self.determine_targets(now, message, &incoming, &mut targets);
+        let mut decision = self.determine_targets(now, message, &incoming, &mut targets);
+        if !matches!(decision, Ok(Decision::Options | Decision::Register)) {
+            decision = self.check_max_forwards(message).and(decision);
+        }
         let result = match decision {
             Ok(Decision::Forward) if self.settings.proxy.mode == Mode::Stateless => {
                 self.forward_stateless(message, &incoming, &targets, outbox);
@@ -73,7 +76,6 @@ impl Endpoint {
 
     fn validate(&self, message: &Message) -> Result<(), Refusal> {
         self.check_uri_scheme(message)?;
-        self.check_max_forwards(message)?;
         self.check_loop(message)?;
         self.check_proxy_require(message)
     }
@@ -87,8 +89,8 @@ impl Endpoint {
         }
     }
 
-    /// Step 3.
-    fn check_max_forwards(&self, message: &Message) -> Result<(), Refusal> {
+    /// Step 3. It forbids to forward, not to answer: it is asked once it is known that the request is not for this server itself.
+    pub(in crate::stack) fn check_max_forwards(&self, message: &Message) -> Result<(), Refusal> {
         match message.max_forwards() {
             Ok(Some(0)) => Err(Refusal::new(483, "").because_of(Limit::MaxForwards)),
             _ => Ok(()),

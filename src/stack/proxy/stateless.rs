@@ -114,7 +114,8 @@ impl Endpoint {
         message: &Message,
         outbox: &mut Outbox,
     ) {
-        let refused = match self.preprocess_route(flow, message) {
+        let checked = self.check_max_forwards(message);
+        let refused = match checked.and_then(|()| self.preprocess_route(flow, message)) {
             Ok(incoming) => {
                 let mut targets = std::mem::take(&mut self.targets);
                 targets.clear();
