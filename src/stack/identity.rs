@@ -5,6 +5,7 @@ use crate::base::Key;
 use crate::base::hash::{read_hex, write_hex};
 use crate::sip::{Message, Name, Uri, Via};
 use crate::stack::branch::MAGIC_COOKIE;
+use std::net::IpAddr;
 
 /// The parameter of our Record-Route URI that carries the cookie.
 pub const COOKIE_PARAM: &[u8] = b"sc";
@@ -111,8 +112,13 @@ impl Identity {
     }
 
     /// Everything that decides where a request goes, for loop detection (RFC 5393 §4.2.1): the same again is a loop.
-    pub fn loop_hash(&self, message: &Message) -> u64 {
-        let mut hash = self.loops.hash(&[message.request_uri()]);
+    /// `source` where the way depends on it.
+    pub fn loop_hash(&self, message: &Message, source: Option<IpAddr>) -> u64 {
+        let mut hash = match source {
+            None => self.loops.hash(&[message.request_uri()]),
+            Some(IpAddr::V4(ip)) => self.loops.hash(&[message.request_uri(), &ip.octets()]),
+            Some(IpAddr::V6(ip)) => self.loops.hash(&[message.request_uri(), &ip.octets()]),
+        };
         for route in message.all(Name::Route) {
             hash = self.loops.hash(&[&hash.to_be_bytes(), route.value]);
         }

@@ -42,7 +42,7 @@ impl Endpoint {
         key: u128,
         outbox: &mut Outbox,
     ) -> Result<(), Refusal> {
-        self.validate(message)?;
+        self.validate(flow, message)?;
         let incoming = self.preprocess_route(flow, message)?;
         let mut targets = std::mem::take(&mut self.targets);
         targets.clear();
@@ -74,9 +74,9 @@ impl Endpoint {
 
     // ---- §16.3 Request validation (step 1, the syntax, is `Message::check`) --------------------------------------------
 
-    fn validate(&self, message: &Message) -> Result<(), Refusal> {
+    fn validate(&self, flow: Flow, message: &Message) -> Result<(), Refusal> {
         self.check_uri_scheme(message)?;
-        self.check_loop(message)?;
+        self.check_loop(flow, message)?;
         self.check_proxy_require(message)
     }
 
@@ -98,7 +98,7 @@ impl Endpoint {
     }
 
     /// Step 4, as RFC 5393 §4.2.2 has it: a Via of ours whose second part says that nothing has changed since.
-    fn check_loop(&self, message: &Message) -> Result<(), Refusal> {
+    fn check_loop(&self, flow: Flow, message: &Message) -> Result<(), Refusal> {
         let mut loop_hash = None;
         for value in message.values(Name::Via) {
             let Ok(via) = crate::sip::Via::parse(value) else {
@@ -107,12 +107,20 @@ impl Endpoint {
             let Some(branch) = via.branch().and_then(|text| self.signer.read(text)) else {
                 continue;
             };
-            let now = *loop_hash.get_or_insert_with(|| self.identity.loop_hash(message));
+            let now = *loop_hash.get_or_insert_with(|| self.loop_hash(flow, message));
             if branch.loop_hash() == now {
                 return Err(Refusal::new(482, ""));
             }
         }
         Ok(())
+    }
+
+    /// The hash over all that decides the way: of the source too, where a route asks for it.
+    pub(in crate::stack) fn loop_hash(&self, flow: Flow, message: &Message) -> u64 {
+        let by_source = |route: &Route| !route.from_source.is_empty();
+        let source = self.settings.routes.iter().any(by_source);
+        self.identity
+            .loop_hash(message, source.then(|| flow.peer.ip()))
     }
 
     /// Step 5: no extension that a proxy would have to understand is known to us.
@@ -444,7 +452,7 @@ impl Endpoint {
         let flow = self.next_hop(incoming, target, uri, path)?;
         let client = self.transactions.next_client_id();
         let (signer, core) = (self.signer, self.core);
-        let loop_hash = self.identity.loop_hash(message);
+        let loop_hash = self.loop_hash(incoming.flow, message);
         self.edit(message, incoming, uri, path, flow, breadth, |out| {
             signer.write_stateful(core, client, loop_hash, out);
         });

@@ -24,7 +24,7 @@ impl Endpoint {
         let all = message.method() == Method::Ack && stateful;
         let count = if all { targets.targets.len() } else { 1 };
         let breadth = self.incoming_breadth(message).max(1);
-        let loop_hash = self.identity.loop_hash(message);
+        let loop_hash = self.loop_hash(incoming.flow, message);
         for (number, target) in targets.targets.iter().take(count).enumerate() {
             let (uri, path) = (targets.get(target.uri), targets.get(target.path));
             let flow = match self.next_hop(incoming, target, uri, path) {
