@@ -498,6 +498,8 @@ impl Endpoint {
         // Step 6 looks ahead: a strict router as next hop takes the Request-URI, and the real one goes last.
         let strict = first_route(incoming, path).filter(|route| !is_loose(route));
         let head = incoming.via.value.header.line.start as usize;
+        // Record-Route and Route must stand above those that came, which may stand above the Via.
+        let top = message.headers_start();
 
         // Step 2: the Request-URI.
         let new_uri = match strict {
@@ -528,8 +530,10 @@ impl Endpoint {
         if self.settings.proxy.record_route && opens_dialog(message.method()) {
             let identity = self.identity;
             let mut record = |listener: u16| {
-                let listener = &self.settings.listeners[listener as usize];
-                rewrite.insert(head, |out| {
+                let Some(listener) = self.settings.listeners.get(listener as usize) else {
+                    return; // gone with the conf of before
+                };
+                rewrite.insert(top, |out| {
                     out.extend_from_slice(b"Record-Route: <sip:");
                     out.extend_from_slice(&listener.advertise);
                     out.extend_from_slice(b";lr;");
@@ -566,7 +570,7 @@ impl Endpoint {
             }
         }
         if !path.is_empty() {
-            rewrite.insert(head, |out| {
+            rewrite.insert(top, |out| {
                 out.extend_from_slice(b"Route: ");
                 out.extend_from_slice(path);
                 out.extend_from_slice(b"\r\n");
