@@ -183,9 +183,14 @@ impl Endpoint {
         Ok(incoming)
     }
 
+    /// True when the URI names this server or one of its domains. One with a foreign `maddr` names that other place (§16.5).
     pub(in crate::stack) fn is_own_uri(&self, uri: &Uri) -> bool {
+        let own = |host: &[u8], ip| self.settings.is_own(host, ip, uri.port);
         matches!(uri.scheme, Scheme::Sip | Scheme::Sips)
-            && self.settings.is_own(uri.host_text, uri.host.ip(), uri.port)
+            && own(uri.host_text, uri.host.ip())
+            && uri
+                .maddr()
+                .is_none_or(|maddr| own(maddr, Settings::ip(maddr)))
     }
 
     // ---- §16.5 Determining request targets -----------------------------------------------------------------------------
