@@ -278,8 +278,13 @@ impl Endpoint {
         }
         self.aor.clear();
         incoming.parsed.write_address_of_record(&mut self.aor);
+        // A SIPS request must not leave for a SIP contact (RFC 5630 §5.3).
+        let secure = incoming.parsed.scheme == Scheme::Sips;
         let known = self.location.lookup(now, &self.aor, |binding| {
             let text = binding.text();
+            if secure && !is_sips(text.uri) {
+                return;
+            }
             let target = targets.push(text.uri, text.path, binding.q);
             target.flow = binding.source.filter(|_| binding.behind_nat);
         });
@@ -682,6 +687,11 @@ pub(in crate::stack) fn unsupported<'a>(
     message
         .values(name)
         .filter(move |value| !value.text.is_empty() && !known(value.text))
+}
+
+fn is_sips(uri: &[u8]) -> bool {
+    uri.get(..5)
+        .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"sips:"))
 }
 
 /// Requests that may open a dialog or refresh its target.
