@@ -41,6 +41,10 @@ impl Endpoint {
             }
             _ => {}
         }
+        // Step 3 looks ahead: with no Via left the response would be for this element, which asked nothing.
+        if message.values(Name::Via).nth(1).is_none() {
+            return self.counters.drop(Drop::BadResponse);
+        }
         let deliver = self.transactions.client_response(now, id, message, outbox);
         if !deliver {
             return self.counters.drop(Drop::Absorbed);
