@@ -51,6 +51,8 @@ impl Endpoint {
         }
         match message.status() {
             100 => self.cancel_if_wanted(now, id, outbox),
+            // RFC 4320 §4.1: no provisional response but 100 to a non-INVITE, and that one is ours.
+            ..200 if kind == ClientKind::NonInvite => self.counters.drop(Drop::Absorbed),
             ..200 => {
                 // Step 2: timer C.
                 self.transactions.reset_timer_c(now, id);
