@@ -400,14 +400,14 @@ impl Endpoint {
                         context.breadth -= share;
                         started += 1;
                     }
-                    // §16.9: a target that cannot be reached is a 503 of its own.
+                    // §16.9: a target that cannot be reached is a 503 of its own; what is too long for it, a 513.
                     Err(refusal) => {
                         log::info!(
                             "branch to {} not started: {}",
                             String::from_utf8_lossy(context.targets.get(target.uri)),
                             refusal.reason
                         );
-                        self.note_failure(context, 503);
+                        self.note_failure(context, refusal.status);
                     }
                 }
             }
