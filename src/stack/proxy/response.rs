@@ -134,6 +134,12 @@ impl Endpoint {
         let Some(context_id) = self.transactions.server(server).and_then(|s| s.context) else {
             return;
         };
+        // A next hop that answers of the request itself has not failed: no spare is asked.
+        if status != 503 {
+            if let Some(context) = self.contexts.get_mut(context_id) {
+                context.drop_spares();
+            }
+        }
         // The usual case needs no memory: the only branch there ever was has its answer.
         if let Some(context) = self.contexts.get(context_id) {
             let only = context.branches == [id]
