@@ -4,7 +4,7 @@ use super::context::Context;
 use super::redirect;
 use super::target::{Target, TargetSet};
 use super::{Extra, Incoming, Refusal};
-use crate::base::hash::write_decimal;
+use crate::base::hash::{read_hex, write_decimal};
 use crate::base::{Flow, Id, Instant, Outbox, Transport};
 use crate::sip::{Message, Method, Name, NameAddr, Scheme, Uri, Value, fill_received, reply};
 use crate::stack::Endpoint;
@@ -709,7 +709,11 @@ fn opens_dialog(method: Method) -> bool {
 
 fn matches(route: &Route, message: &Message, incoming: &Incoming) -> bool {
     let any = |list: &[Vec<u8>], item: &[u8]| list.is_empty() || list.iter().any(|m| m == item);
-    any(&route.methods, message.method_name())
+    // An ACK and a CANCEL take the way of their INVITE (§9.1, §16.10).
+    let methods = any(&route.methods, message.method_name())
+        || (matches!(message.method(), Method::Ack | Method::Cancel)
+            && any(&route.methods, b"INVITE"));
+    methods
         && (route.from_source.is_empty()
             || route
                 .from_source
@@ -722,7 +726,29 @@ fn matches(route: &Route, message: &Message, incoming: &Incoming) -> bool {
         && route
             .to_user_prefix
             .as_ref()
-            .is_none_or(|prefix| incoming.parsed.user.unwrap_or(b"").starts_with(prefix))
+            .is_none_or(|prefix| user_starts_with(&incoming.parsed, prefix))
+}
+
+/// Compares as §19.1.4 and RFC 3966 §4 do: an escape is the byte it stands for, and a visual separator in a telephone number
+/// is nothing. Else a number could be written so that no route knows it.
+fn user_starts_with(uri: &Uri, prefix: &[u8]) -> bool {
+    let number = uri.scheme == Scheme::Tel
+        || uri
+            .param(b"user")
+            .flatten()
+            .is_some_and(|user| user.eq_ignore_ascii_case(b"phone"));
+    let mut rest = uri.user.unwrap_or_default();
+    let mut plain = std::iter::from_fn(move || {
+        let (first, behind) = rest.split_first()?;
+        let escaped = match (first, behind) {
+            (b'%', [high, low, ..]) => read_hex(&[*high, *low]),
+            _ => None,
+        };
+        rest = behind.get(if escaped.is_some() { 2.. } else { 0.. })?;
+        Some(escaped.map_or(*first, |byte| byte as u8))
+    })
+    .filter(|byte| !(number && matches!(byte, b'-' | b'.' | b'(' | b')')));
+    prefix.iter().all(|byte| plain.next() == Some(*byte))
 }
 
 /// The Route value that the forwarded request will have on top.
