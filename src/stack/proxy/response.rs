@@ -6,7 +6,7 @@ use crate::base::{Flow, Id, Instant, Outbox};
 use crate::sip::{Message, Method, Name, Via, reply};
 use crate::stack::Endpoint;
 use crate::stack::counters::Drop;
-
+use crate::stack::identity::Memory;
 use crate::stack::transaction::{Client, ClientKind, Notice};
 
 impl Endpoint {
@@ -349,7 +349,8 @@ impl Endpoint {
         tag.clear();
         if let Ok(message) = Message::parse(&bytes, &mut index) {
             if status > 100 {
-                self.identity.write_tag(&message, &mut tag);
+                self.identity
+                    .write_tag(&message, Memory::Transaction, &mut tag);
             }
             let answer = reply::Reply {
                 status,

@@ -8,6 +8,7 @@ use crate::base::{Errand, Flow, Instant, Outbox};
 use crate::sip::{Message, Method, Via};
 use crate::stack::Endpoint;
 use crate::stack::counters::Drop;
+use crate::stack::identity::Memory;
 use crate::stack::settings::Mode;
 use crate::stack::transaction::ServerEvent;
 
@@ -61,7 +62,8 @@ impl Endpoint {
         outbox: &mut Outbox,
     ) {
         // To an answer of our own, which left no memory.
-        if self.identity.is_own_tag(message) && !self.is_ack_of_transaction(message, via) {
+        let own = self.identity.own_tag(message);
+        if own == Some(Memory::Stateless) {
             return self.counters.drop(Drop::Absorbed);
         }
         if self.settings.proxy.mode == Mode::Stateful {
@@ -77,6 +79,10 @@ impl Endpoint {
                 return;
             }
         }
+        // The transaction that sent the answer is over.
+        if own.is_some() {
+            return self.counters.drop(Drop::Absorbed);
+        }
         let Ok(incoming) = self.preprocess_route(flow, message) else {
             return self.counters.drop(Drop::StrayAck);
         };
@@ -90,11 +96,6 @@ impl Endpoint {
             _ => self.counters.drop(Drop::StrayAck),
         }
         self.targets = targets;
-    }
-
-    fn is_ack_of_transaction(&self, message: &Message, via: &Via) -> bool {
-        let key = self.identity.transaction(message, via, b"INVITE");
-        self.transactions.find_server(key).is_some()
     }
 
     /// An ACK that another core may wait for: one that does not come by a route which we recorded in a dialog. Those are the
