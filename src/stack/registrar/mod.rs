@@ -225,7 +225,11 @@ enum Order {
 
 /// §10.3 step 7: with the same Call-ID, CSeq must rise.
 fn check_order(binding: &Binding, this: &Registering) -> Result<Order, Refusal> {
-    if binding.text().call_id != this.call_id || this.cseq > binding.cseq {
+    // What has expired is gone, though the sweep may not have come by.
+    if binding.expires <= this.now
+        || binding.text().call_id != this.call_id
+        || this.cseq > binding.cseq
+    {
         return Ok(Order::Newer);
     }
     if this.cseq == binding.cseq {
