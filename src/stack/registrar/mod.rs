@@ -44,6 +44,10 @@ impl Endpoint {
         let mut path = std::mem::take(&mut self.scratch);
         path.clear();
         collect_path(message, &mut path);
+        if path.len() > usize::from(u16::MAX) {
+            self.scratch = path;
+            return Err(Refusal::new(513, "Path Too Long"));
+        }
         let registering = Registering {
             now,
             call_id: message.call_id().unwrap_or_default(),
