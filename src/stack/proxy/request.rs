@@ -58,6 +58,10 @@ impl Endpoint {
             Ok(Decision::Forward) => {
                 self.forward_stateful(now, message, &incoming, key, &mut targets, outbox)
             }
+            // §8.3: never to the place that was asked for.
+            Ok(Decision::Redirect) if !targets.keep_other_than(&incoming.parsed) => {
+                Err(Refusal::new(404, "Redirected To Itself"))
+            }
             Ok(Decision::Redirect) => {
                 self.answer(message, flow, 302, "", outbox, |out| {
                     redirect::write_contacts(&targets, out);
