@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::agent::{Agent, Request};
 use crate::calls::by_call;
 use crate::message::{Message, parameter, uri_of};
-use crate::place::{CALLEE, CALLER, Place, wait_for};
+use crate::place::{CALLEE, CALLER, Place, SECOND_CALLEE, wait_for};
 use crate::server::Conf;
 use crate::sipp::{Scenario, Sipp};
 
@@ -132,7 +132,7 @@ fn expires_is_bounded() {
     );
 }
 
-/// A binding is gone when its time is over, without anybody asking.
+/// A binding is gone when its time is over, without anybody asking: for phones, for callers and for operators.
 #[test]
 fn a_binding_expires() {
     let place = Place::new("expiry");
@@ -140,13 +140,21 @@ fn a_binding_expires() {
         .set("registrar", "min_expires", r#""1s""#)
         .start(&place);
     let phone = Phone::new(&place, &server.address.to_string(), CALLEE);
-    assert_eq!(phone.ask("<sip:a@192.0.2.1>", Some(1)).contacts().len(), 1);
+    let contact = format!("sip:a@{}", place.at(SECOND_CALLEE));
+    assert_eq!(
+        phone.ask(&format!("<{contact}>"), Some(1)).contacts(),
+        [contact.as_str()]
+    );
+    assert!(server.show(&place, "phone").stdout.contains(&contact));
     std::thread::sleep(Duration::from_millis(1300));
     assert_eq!(phone.ask("", None).contacts().len(), 0);
-    let gone = wait_for(Duration::from_secs(5), || {
-        (server.stat(&place, "strowger_bindings") == 0.0).then_some(())
-    });
-    assert!(gone.is_some(), "an expired binding leaves the table");
+    assert!(!server.show(&place, "phone").stdout.contains(&contact));
+    let caller = Agent::new(place.at(CALLER), server.address);
+    let answer = caller.ask(&caller.request("MESSAGE", &server.uri("phone")));
+    assert!(
+        [404, 480].contains(&answer.status().unwrap_or_default()),
+        "{answer:?}"
+    );
 }
 
 #[test]
