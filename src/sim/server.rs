@@ -135,7 +135,7 @@ impl Server {
     }
 
     pub fn sweep(&mut self, now: Instant) {
-        self.location.sweep(now, 1000);
+        self.location.sweep(now);
     }
 
     pub fn occupancy(&self) -> impl Iterator<Item = Occupancy> + '_ {
