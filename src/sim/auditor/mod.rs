@@ -12,8 +12,8 @@ use super::reading::{Address, Digest, Field, Reading, address_spec, digest};
 use super::rule::{Rule, Violation};
 use super::scenario::Scenario;
 use crate::base::Instant;
-use crate::stack::settings::{Mode, Settings};
 use crate::stack::Location;
+use crate::stack::settings::{Mode, Settings};
 use debts::{Debt, Debts};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -223,9 +223,7 @@ impl Hop {
                     && tx.class == Class::Invite
                     && within(at, self.settings.timers.linger_ms)
             }
-            (None, Some(at)) if tx.class == Class::Invite => {
-                within(at, self.settings.timers.c_ms)
-            }
+            (None, Some(at)) if tx.class == Class::Invite => within(at, self.settings.timers.c_ms),
             _ => within(branch.sent, self.patience_ms()),
         }
     }
@@ -316,7 +314,10 @@ impl Auditor {
     ) {
         let now = air.now;
         let hop = &mut self.hops[server];
-        if message.cseq().is_none_or(|(_, method)| method != message.method()) {
+        if message
+            .cseq()
+            .is_none_or(|(_, method)| method != message.method())
+        {
             hop.suspects.insert(from.ip(), now);
         }
         let askers = hop.askers.entry(message.branch).or_default();
@@ -470,7 +471,11 @@ impl Auditor {
             let recent = branch
                 .outcome
                 .is_some_and(|(_, at)| now.ms_since(at) + linger.min(100) < linger);
-            let knows = if first { alive } else { recent && !branch.tainted && !branch.lost };
+            let knows = if first {
+                alive
+            } else {
+                recent && !branch.tainted && !branch.lost
+            };
             if knows && !stateless && branch.outcome.is_some_and(|(s, _)| s >= 300) {
                 let debt = Debt::OwnAck {
                     branch: number,

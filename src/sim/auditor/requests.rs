@@ -223,11 +223,16 @@ impl Hop {
         tx.branches.push(branch);
         tx.activity = now;
         air.statistics.stateless_forwards += u64::from(self.is_stateless());
-        let chained = self.settings.routes.iter().any(|route| match &route.action {
-            Action::Relay(targets) => route.to_host.is_some()
-                && targets.iter().any(|target| target.address == to),
-            _ => false,
-        });
+        let chained = self
+            .settings
+            .routes
+            .iter()
+            .any(|route| match &route.action {
+                Action::Relay(targets) => {
+                    route.to_host.is_some() && targets.iter().any(|target| target.address == to)
+                }
+                _ => false,
+            });
         air.statistics.chained_forwards += u64::from(chained);
         let sources = &self.transactions[number].sources;
         air.statistics.cross_family_forwards +=
@@ -272,7 +277,9 @@ impl Hop {
         let tx = &self.transactions[invite];
         let bound = self.bound_since(tx.request.uri(), tx.arrived).len();
         // When the contacts changed in between, another may be chosen now.
-        if tx.reopen && (bound > 1 || tx.variants.len() + tx.sources.len() > 1) || tx.branches.is_empty() {
+        if tx.reopen && (bound > 1 || tx.variants.len() + tx.sources.len() > 1)
+            || tx.branches.is_empty()
+        {
             return Ok(());
         }
         let same = |b: &usize| self.branches[*b].request.branch == message.branch;
@@ -327,10 +334,7 @@ impl Hop {
                 ));
             }
             if branch.q.is_some_and(|other| other < q) && branch.sent < now {
-                return Err((
-                    Rule::TargetSet,
-                    format!("q={q} began after {:?}", branch.q),
-                ));
+                return Err((Rule::TargetSet, format!("q={q} began after {:?}", branch.q)));
             }
         }
         Ok(())
@@ -387,7 +391,11 @@ impl Hop {
             .iter()
             .filter(|b| same_uri(&b.uri, message.uri()))
             .filter_map(|b| Address::of(&b.uri))
-            .any(|a| a.socket() == Some(to) || a.ip().is_none() || (self.is_own(a.host, a.port) && self.addresses.contains(&to)));
+            .any(|a| {
+                a.socket() == Some(to)
+                    || a.ip().is_none()
+                    || (self.is_own(a.host, a.port) && self.addresses.contains(&to))
+            });
         contact || self.by_conf(came, to)
     }
 
@@ -452,9 +460,10 @@ impl Hop {
         let others = || {
             tx.branches.iter().any(|b| {
                 *b != number
-                    && self.branches[*b].responses.iter().any(|r| {
-                        r.status() / 100 == 2 || r.status() >= 600
-                    })
+                    && self.branches[*b]
+                        .responses
+                        .iter()
+                        .any(|r| r.status() / 100 == 2 || r.status() >= 600)
             })
         };
         let asked = self
