@@ -26,6 +26,9 @@ pub struct Options {
     pub mail: usize,
     /// Timers are looked at on this grid when nothing else wakes a worker, milliseconds.
     pub timer_grid_ms: u64,
+    /// While messages come fast, a worker sleeps so long before it looks for more, and wakes once for several of them
+    /// ([`super::pace`]). Zero: it is woken by each.
+    pub gather: Duration,
 }
 
 impl Default for Options {
@@ -36,6 +39,7 @@ impl Default for Options {
             buffers: Buffers::default(),
             mail: 1 << 20,
             timer_grid_ms: 10,
+            gather: Duration::from_micros(300),
         }
     }
 }
@@ -132,8 +136,8 @@ impl Bound {
             let wires = Wires::new(sockets, self.options.batch, poll.registry().try_clone()?)?;
             let mailbox = Mailbox::new(office.clone(), number);
             let element = make(number as u8);
-            let grid_ms = self.options.timer_grid_ms;
-            workers.push(Worker::new(poll, wires, mailbox, element, clock, grid_ms));
+            let options = &self.options;
+            workers.push(Worker::new(poll, wires, mailbox, element, clock, options));
         }
         Ok((office, workers))
     }
