@@ -3,6 +3,7 @@
 
 use super::backlog::Backlog;
 use super::counters::{ListenerCounters, Undeliverable};
+use super::steer::{self, Mark};
 use super::sys::{self, IcmpError, Inbound, Outbound};
 use crate::base::Span;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -119,6 +120,12 @@ impl Udp {
             backlog: Backlog::new(buffers.send_queue),
             drops_seen: 0,
         })
+    }
+
+    /// Has the kernel bring responses to the socket whose number follows `mark` in them ([`steer`]). Once for all sockets that
+    /// share the address.
+    pub fn steer(&self, mark: &Mark) -> io::Result<()> {
+        steer::attach(self.socket.as_fd(), mark)
     }
 
     /// Where the socket is bound, with the port that the kernel chose if it did.
