@@ -62,31 +62,17 @@ pub enum What {
 #[derive(Clone, Copy, Debug)]
 pub enum Todo {
     /// Timer A or E of a client transaction.
-    Retransmit {
-        client: usize,
-    },
+    Retransmit { client: usize },
     /// Timer B or F.
-    GiveUp {
-        client: usize,
-    },
+    GiveUp { client: usize },
     /// The next response of an incoming INVITE's script.
-    Play {
-        incoming: usize,
-    },
+    Play { incoming: usize },
     /// Send the 2xx, or the final (timer G), again.
-    Repeat {
-        incoming: usize,
-    },
+    Repeat { incoming: usize },
     /// Timer H, or the end of 2xx retransmission.
-    Abandon {
-        incoming: usize,
-    },
-    Cancel {
-        call: usize,
-    },
-    HangUp {
-        dialog: usize,
-    },
+    Abandon { incoming: usize },
+    Cancel { call: usize },
+    HangUp { dialog: usize },
 }
 
 struct Event {
@@ -335,6 +321,22 @@ impl Air {
         self.trace.finish()
     }
 
+    /// The last `count` messages of a call, whole.
+    pub fn full(&self, count: usize, call_id: &[u8]) -> String {
+        let mut out = String::new();
+        let own = |note: &&Note| note.message.call_id() == call_id;
+        let wanted: Vec<&Note> = self.notes.iter().rev().filter(own).take(count).collect();
+        for note in wanted.iter().rev() {
+            let text = String::from_utf8_lossy(&note.message.bytes);
+            let _ = writeln!(
+                out,
+                "---- {} {} {} > {}\n{text}",
+                note.at, note.mark, note.from, note.to
+            );
+        }
+        out
+    }
+
     /// The last `count` messages in words; those of `call_id` only when it is given.
     pub fn history(&self, count: usize, call_id: Option<&[u8]>) -> String {
         let mut out = String::new();
@@ -355,12 +357,14 @@ impl Air {
                 note.from,
                 note.to,
                 note.message.title(),
-                note.message
-                    .cseq()
-                    .map_or(String::new(), |(n, m)| format!("{n} {}", text(m))),
+                note.message.cseq().map_or(String::new(), |(n, m)| format!(
+                    "{n} {}",
+                    text(m)
+                )),
                 text(note.message.call_id()),
                 note.message.vias.len(),
-                super::reading::param(note.message.via(0), b"branch").map_or(String::new(), text),
+                super::reading::param(note.message.via(0), b"branch")
+                    .map_or(String::new(), text),
             );
         }
         out

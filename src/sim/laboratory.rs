@@ -49,6 +49,7 @@ impl fmt::Display for Failure {
 
 struct Laboratory {
     scenario: Scenario,
+    description: String,
     air: Air,
     servers: Vec<Server>,
     phones: Phones,
@@ -68,6 +69,7 @@ pub fn run(seed: u64, steps: u64, sabotage: Option<Sabotage>) -> Result<Report, 
             return Err(laboratory.failure(step, violation));
         }
     }
+    let acted_ms = laboratory.air.now.ms_since(start);
     laboratory.air.open = false;
     laboratory.fall_silent();
     if let Some(violation) = laboratory.auditor.violation.take() {
@@ -79,7 +81,7 @@ pub fn run(seed: u64, steps: u64, sabotage: Option<Sabotage>) -> Result<Report, 
     Ok(Report {
         statistics,
         trace_hash: laboratory.air.trace_hash(),
-        duration_ms: laboratory.air.now.ms_since(start),
+        duration_ms: acted_ms,
     })
 }
 
@@ -94,15 +96,19 @@ impl Laboratory {
             .servers
             .iter()
             .enumerate()
-            .map(|(number, plan)| Server::new(number, plan, scenario.icmp, Saboteur::new(sabotage)))
+            .map(|(number, plan)| {
+                Server::new(number, plan, scenario.icmp, Saboteur::new(sabotage))
+            })
             .collect();
         for server in 0..servers.len() {
             air.later(10_000, What::Sweep { server });
         }
+        let description = scenario.describe();
         let plans = std::mem::take(&mut scenario.phones);
         let phones = Phones::new(plans, scenario.t1_ms, scenario.t2_ms);
         Laboratory {
             scenario,
+            description,
             air,
             servers,
             phones,
@@ -115,13 +121,14 @@ impl Laboratory {
         if !violation.call_id.is_empty() {
             history += "the call itself:\n";
             history += &self.air.history(60, Some(&violation.call_id));
+            history += &self.air.full(5, &violation.call_id);
         }
         Box::new(Failure {
             seed: self.scenario.seed,
             step,
             rule: violation.rule,
             detail: format!("server {}: {}", violation.server, violation.detail),
-            scenario: self.scenario.describe(),
+            scenario: self.description.clone(),
             history,
         })
     }
@@ -168,11 +175,7 @@ impl Laboratory {
         let text = match self.air.rng.below(20) {
             0 => format!("sip:nobody@{domain}"),
             1 => format!("sip:{gateway}{}@{domain}", self.air.rng.below(1000)),
-            2 => format!(
-                "sip:u{}@{};user=ip",
-                self.air.rng.below(7),
-                domain.to_uppercase()
-            ),
+            2 => format!("sip:u{}@{};user=ip", self.air.rng.below(7), domain.to_uppercase()),
             _ => format!("sip:u{}@{domain}", self.air.rng.below(7)),
         };
         text.into_bytes()
@@ -234,7 +237,9 @@ impl Laboratory {
             return;
         };
         match self.air.rng.below(6) {
-            0 | 1 => self.phones.reinvite(&mut self.air, &self.scenario, dialog),
+            0 | 1 => self
+                .phones
+                .reinvite(&mut self.air, &self.scenario, dialog),
             2 => self.phones.hang_up(&mut self.air, dialog),
             n => {
                 let method = [&b"INFO"[..], b"UPDATE", b"NOTIFY"][n as usize - 3];
@@ -263,7 +268,8 @@ impl Laboratory {
         self.air.now = self.air.now.max(until);
         self.auditor.settle(&mut self.air, false);
         if let Some(detail) = self.phones.lost_route.take() {
-            self.auditor.complain(Rule::RecordRoute, 0, detail, None);
+            self.auditor
+                .complain(Rule::RecordRoute, 0, detail, None);
         }
     }
 

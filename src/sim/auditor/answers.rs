@@ -2,11 +2,11 @@
 
 use super::compare;
 use super::debts::Debt;
-use super::{Auditor, Class, Hop};
+use super::{Auditor, Branch, Class, Hop};
 use crate::base::Instant;
 use crate::sim::air::{Air, Intent};
 use crate::sim::bindings::address_of_record;
-use crate::sim::reading::{Field, Reading, sent_by};
+use crate::sim::reading::{Field, Reading, digest, sent_by};
 use crate::sim::rule::Rule;
 use crate::stack::Location;
 use std::net::SocketAddr;
@@ -37,6 +37,8 @@ impl Auditor {
                 intent
             }
             Ok(None) => Intent::Mangled,
+            // What nobody can read for certain may be refused in any words.
+            Err(_) if hop.is_suspect(to, now) && message.status() >= 300 => Intent::Mangled,
             Err((rule, detail)) => {
                 self.complain(rule, server, detail, Some(message));
                 Intent::Hostile
@@ -106,7 +108,19 @@ impl Auditor {
     }
 }
 
+/// As a transaction remembers a final response.
+fn entry(message: &Reading) -> (u16, u64, u64) {
+    let tag = digest(message.tag(Field::To).unwrap_or(b""));
+    (message.status(), message.digest, tag)
+}
+
 impl Hop {
+    /// True when the branch is one that this server made, whatever the method.
+    fn knows_branch(&self, branch: u64) -> bool {
+        let known = |b: &Branch| b.request.branch == branch;
+        self.branches.iter().rev().any(known)
+    }
+
     /// The transaction that a response answers, and whether it is its first final; `None` when it answers what nobody can
     /// read.
     fn answer(
@@ -117,10 +131,15 @@ impl Hop {
     ) -> Result<Option<(usize, bool, Intent)>, Broken> {
         let class = Class::of(message.method());
         let newest = self.find(message.key, class);
-        let status = message.status();
         let Some(newest) = newest else {
-            if self.suspects.contains(&to.ip()) && status >= 300 {
-                return Ok(None);
+            // A stateless proxy sends back what it was told to, if only the branch is its own.
+            let passed = self.last_response.as_ref().filter(|(came, _)| {
+                compare::is_copy(came, message) && self.knows_branch(came.branch)
+            });
+            if let (true, Some((_, intent))) = (self.is_stateless(), passed) {
+                if *intent != Intent::Honest {
+                    return Ok(None);
+                }
             }
             return Err((
                 Rule::NothingInvented,
@@ -148,16 +167,12 @@ impl Hop {
         let askers = self.askers.get(&message.branch);
         let via = tx.request.via(0);
         let place = [b"sip:", sent_by(via).unwrap_or(b"")].concat();
-        let port =
-            crate::sim::reading::Address::of(&place).map_or(5060, |a| a.port.unwrap_or(5060));
-        let fits =
-            |source: &SocketAddr| *source == to || (source.ip() == to.ip() && to.port() == port);
-        if tx
-            .sources
-            .iter()
-            .chain(askers.into_iter().flatten())
-            .any(fits)
-        {
+        let port = crate::sim::reading::Address::of(&place)
+            .map_or(5060, |a| a.port.unwrap_or(5060));
+        let fits = |source: &SocketAddr| {
+            *source == to || (source.ip() == to.ip() && to.port() == port)
+        };
+        if tx.sources.iter().chain(askers.into_iter().flatten()).any(fits) {
             return Ok(());
         }
         Err((
@@ -175,10 +190,7 @@ impl Hop {
         let branches = &self.transactions[tx].branches;
         branches.iter().find_map(|branch| {
             let branch = &self.branches[*branch];
-            let found = branch
-                .responses
-                .iter()
-                .any(|r| compare::is_copy(r, message));
+            let found = branch.responses.iter().any(|r| compare::is_copy(r, message));
             found.then_some(if branch.tainted {
                 Intent::Hostile
             } else {
@@ -194,11 +206,7 @@ impl Hop {
         let class = self.transactions[number].class;
         let tx = &mut self.transactions[number];
         tx.answered = true;
-        if let Some(at) = tx
-            .owed
-            .iter()
-            .position(|(trunk, _)| *trunk == message.trunk)
-        {
+        if let Some(at) = tx.owed.iter().position(|(trunk, _)| *trunk == message.trunk) {
             tx.owed.remove(at);
         }
         if stateless {
@@ -294,9 +302,9 @@ impl Hop {
         tx.answered = true;
         if stateless {
             // Each copy of a request is a new one: it is answered again.
-            let first = !tx.finals.contains(&(status, message.digest)) && status >= 200;
+            let first = !tx.finals.contains(&entry(message)) && status >= 200;
             if first {
-                tx.finals.push((status, message.digest));
+                tx.finals.push(entry(message));
             }
             return Ok((newest, first));
         }
@@ -313,7 +321,7 @@ impl Hop {
         let known = |tx: &usize| {
             self.transactions[*tx]
                 .finals
-                .contains(&(status, message.digest))
+                .contains(&entry(message))
         };
         let again = self.generations(Some(newest)).find(known);
         if let Some(tx) = again {
@@ -354,10 +362,7 @@ impl Hop {
             last = last.and(compare::received(request.via(0), message.via(0), &sources));
             let vias = (1..request.vias.len()).all(|n| request.via(n) == message.via(n));
             if !compare::same_via(request.via(0), message.via(0)) || !vias {
-                last = Err((
-                    Rule::ViaStack,
-                    "the Via values that went back are others".into(),
-                ));
+                last = Err((Rule::ViaStack, "the Via values that went back are others".into()));
             }
             for field in [Field::From, Field::CallId, Field::CSeq] {
                 if request.value(field) != message.value(field) {
@@ -367,7 +372,9 @@ impl Hop {
             let (came, left) = (request.value(Field::To), message.value(Field::To));
             let tagged = request.tag(Field::To).is_some();
             let to_ok = match (came, left) {
-                (Some(came), Some(left)) => came == left || (!tagged && left.starts_with(came)),
+                (Some(came), Some(left)) => {
+                    came == left || (!tagged && left.starts_with(came))
+                }
                 _ => false,
             };
             if !to_ok {
@@ -399,12 +406,12 @@ impl Hop {
         message: &Reading,
         copy: bool,
     ) -> Result<bool, Broken> {
-        let entry = (message.status(), message.digest);
+        let entry = entry(message);
         let tx = &mut self.transactions[number];
         if tx.finals.contains(&entry) {
             return Ok(false);
         }
-        let accepted = tx.finals.iter().all(|(status, _)| status / 100 == 2);
+        let accepted = tx.finals.iter().all(|(status, ..)| status / 100 == 2);
         let more = tx.class == Class::Invite && copy && entry.0 / 100 == 2 && accepted;
         if !tx.finals.is_empty() && !more && !tx.reopen {
             return Err((
@@ -427,6 +434,7 @@ impl Hop {
         if !tx.finals.is_empty() {
             return Ok(());
         }
+        // What came a moment ago may still be on its way between the cores.
         let known: Vec<u16> = tx
             .branches
             .iter()
@@ -436,7 +444,7 @@ impl Hop {
             .collect();
         let sixth = known.iter().any(|s| *s >= 600);
         let lowest = known.iter().min().map_or(6, |s| s / 100);
-        if sixth && status < 600 || !sixth && status / 100 > lowest {
+        if sixth && status < 600 || status < 600 && status / 100 > lowest {
             return Err((
                 Rule::BestResponse,
                 format!("{status} was chosen of {known:?}"),
@@ -451,7 +459,10 @@ impl Hop {
         if tx.class != Class::Invite || tx.intent != Intent::Honest || tx.final_at.is_some() {
             return Ok(());
         }
-        let waiting = tx.branches.iter().find(|b| self.is_pending(**b, now));
+        let waiting = tx
+            .branches
+            .iter()
+            .find(|b| self.is_pending(**b, now));
         match waiting {
             Some(branch) => Err((
                 Rule::BestResponse,

@@ -51,7 +51,11 @@ impl Hop {
     ) -> Result<Intent, (Rule, String)> {
         let now = air.now;
         if let Some(known) = self.by_branch.get(&class.with(message.branch)).copied() {
-            return self.sent_again(known, to, message);
+            // A branch that is made of the one that came may be made again, for a copy with other bytes.
+            let remembered = !self.is_stateless() && class != Class::Ack;
+            if remembered || self.branches[known].request.digest == message.digest {
+                return self.sent_again(known, to, message);
+            }
         }
         let below = message.key_below();
         let newest = below.and_then(|key| self.find(key, class));
@@ -71,7 +75,7 @@ impl Hop {
             if class == Class::Cancel {
                 return Err((Rule::CancelStaysOnHop, format!("it went to {to}")));
             }
-            self.ack_may_leave(class, below, now)?;
+            self.ack_may_leave(class, below, message, now)?;
         }
         let number = self.generation_for(newest, message, to, now)?;
         self.begin_branch(air, number, class, to, message)
@@ -85,10 +89,7 @@ impl Hop {
         message: &Reading,
     ) -> Result<Intent, (Rule, String)> {
         let branch = &self.branches[known];
-        let tx = &self.transactions[branch.tx];
-        // A stateless proxy, or an ACK, may be given the same branch with other bytes.
-        let free = tx.reopen && (self.is_stateless() || tx.class == Class::Ack);
-        if branch.request.digest != message.digest && !free {
+        if branch.request.digest != message.digest {
             return Err((
                 Rule::OneBranch,
                 format!(
@@ -97,7 +98,7 @@ impl Hop {
                 ),
             ));
         }
-        if branch.to != to && !free && !self.is_stateless() {
+        if branch.to != to && !self.is_stateless() {
             return Err((
                 Rule::OneBranch,
                 format!("first to {}, then to {to}", branch.to),
@@ -107,7 +108,13 @@ impl Hop {
     }
 
     /// An ACK that belongs to an INVITE of the same branch is for a refusal: it ends here.
-    fn ack_may_leave(&self, class: Class, below: Option<u64>, now: Instant) -> Verdict {
+    fn ack_may_leave(
+        &self,
+        class: Class,
+        below: Option<u64>,
+        message: &Reading,
+        now: Instant,
+    ) -> Verdict {
         if class != Class::Ack {
             return Ok(());
         }
@@ -115,7 +122,13 @@ impl Hop {
             return Ok(());
         };
         let tx = &self.transactions[invite];
-        let refused = tx.finals.iter().any(|(status, _)| *status >= 300);
+        // A refusal of the server's own is known by its To tag alone: it leaves no memory.
+        let own = tx.branches.is_empty();
+        let tag = digest(message.tag(Field::To).unwrap_or(b""));
+        let refused = tx
+            .finals
+            .iter()
+            .any(|(status, _, to_tag)| *status >= 300 && (!own || *to_tag == tag));
         if refused && !tx.reopen && !self.may_be_gone(tx, now) {
             return Err((
                 Rule::AckStaysOnHop,
@@ -210,16 +223,11 @@ impl Hop {
         tx.branches.push(branch);
         tx.activity = now;
         air.statistics.stateless_forwards += u64::from(self.is_stateless());
-        let chained = self
-            .settings
-            .routes
-            .iter()
-            .any(|route| match &route.action {
-                Action::Relay(targets) => {
-                    route.to_host.is_some() && targets.iter().any(|target| target.address == to)
-                }
-                _ => false,
-            });
+        let chained = self.settings.routes.iter().any(|route| match &route.action {
+            Action::Relay(targets) => route.to_host.is_some()
+                && targets.iter().any(|target| target.address == to),
+            _ => false,
+        });
         air.statistics.chained_forwards += u64::from(chained);
         let sources = &self.transactions[number].sources;
         air.statistics.cross_family_forwards +=
@@ -264,9 +272,7 @@ impl Hop {
         let tx = &self.transactions[invite];
         let bound = self.bound_since(tx.request.uri(), tx.arrived).len();
         // When the contacts changed in between, another may be chosen now.
-        if tx.reopen && (bound > 1 || tx.variants.len() + tx.sources.len() > 1)
-            || tx.branches.is_empty()
-        {
+        if tx.reopen && (bound > 1 || tx.variants.len() + tx.sources.len() > 1) || tx.branches.is_empty() {
             return Ok(());
         }
         let same = |b: &usize| self.branches[*b].request.branch == message.branch;
@@ -321,7 +327,10 @@ impl Hop {
                 ));
             }
             if branch.q.is_some_and(|other| other < q) && branch.sent < now {
-                return Err((Rule::TargetSet, format!("q={q} began after {:?}", branch.q)));
+                return Err((
+                    Rule::TargetSet,
+                    format!("q={q} began after {:?}", branch.q),
+                ));
             }
         }
         Ok(())
@@ -378,10 +387,7 @@ impl Hop {
             .iter()
             .filter(|b| same_uri(&b.uri, message.uri()))
             .filter_map(|b| Address::of(&b.uri))
-            .any(|a| {
-                a.socket() == Some(to)
-                    || (self.is_own(a.host, a.port) && self.addresses.contains(&to))
-            });
+            .any(|a| a.socket() == Some(to) || a.ip().is_none() || (self.is_own(a.host, a.port) && self.addresses.contains(&to)));
         contact || self.by_conf(came, to)
     }
 
@@ -446,10 +452,9 @@ impl Hop {
         let others = || {
             tx.branches.iter().any(|b| {
                 *b != number
-                    && self.branches[*b]
-                        .responses
-                        .iter()
-                        .any(|r| r.status() / 100 == 2 || r.status() >= 600)
+                    && self.branches[*b].responses.iter().any(|r| {
+                        r.status() / 100 == 2 || r.status() >= 600
+                    })
             })
         };
         let asked = self
