@@ -9,5 +9,5 @@ pub mod udp;
 pub mod wires;
 
 pub use counters::{ListenerCounters, Undeliverable};
-pub use udp::{BindError, Buffers, Lost, Udp};
+pub use udp::{BindError, Buffers, Udp, Undelivered};
 pub use wires::Wires;

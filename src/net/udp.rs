@@ -4,6 +4,7 @@
 use super::backlog::Backlog;
 use super::counters::{ListenerCounters, Undeliverable};
 use super::sys::{self, IcmpError, Inbound, Outbound};
+use crate::base::Span;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::fmt;
 use std::io;
@@ -145,13 +146,13 @@ impl Udp {
     }
 
     /// Sends the datagrams that `get` names by 0 to `count`. What the kernel does not take now waits in the queue; what cannot
-    /// be sent at all is counted, and its peer goes to `lost` where the path is at fault.
+    /// be sent at all is counted, and goes to `lost` where the path is at fault.
     pub fn send<'a>(
         &mut self,
         outbound: &mut Outbound,
         count: usize,
         get: impl Fn(usize) -> (SocketAddr, &'a [u8]),
-        lost: &mut Lost,
+        lost: &mut Undelivered,
     ) {
         let mut done = 0;
         if self.backlog.is_empty() {
@@ -173,7 +174,7 @@ impl Udp {
     }
 
     /// The kernel takes datagrams again: sends what waits, oldest first.
-    pub fn send_waiting(&mut self, outbound: &mut Outbound, lost: &mut Lost) {
+    pub fn send_waiting(&mut self, outbound: &mut Outbound, lost: &mut Undelivered) {
         let backlog = &self.backlog;
         let socket = self.socket.as_fd();
         let send = |at: usize| {
@@ -185,19 +186,20 @@ impl Udp {
         self.backlog.advance(done);
     }
 
-    /// Takes a bounded number of ICMP errors off the socket's error queue; peers that they declare dead go to `lost`. True
-    /// when the queue may hold more.
-    pub fn take_icmp_errors(&mut self, lost: &mut Lost) -> bool {
-        let mut quote = [0u8; 64];
+    /// Takes a bounded number of ICMP errors off the socket's error queue; what they quote of our datagrams goes to `lost`.
+    /// True when the queue may hold more.
+    pub fn take_icmp_errors(&mut self, lost: &mut Undelivered) -> bool {
+        let mut quote = [0u8; Undelivered::QUOTE];
         for _ in 0..ICMP_BITE {
             match sys::take_icmp_error(self.socket.as_fd(), &mut quote) {
                 Ok(Some(Some(IcmpError {
                     peer,
                     is_failure: true,
-                    ..
+                    quoted,
                 }))) => {
+                    log::debug!("udp {}: {peer} is not reachable", self.address);
                     self.counters.icmp_errors += 1;
-                    lost.push(peer);
+                    lost.push(quote.get(..quoted).unwrap_or(&quote));
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => return false,
@@ -238,7 +240,7 @@ fn push_out<'a>(
     get: impl Fn(usize) -> (SocketAddr, &'a [u8]),
     mut send: impl FnMut(usize) -> io::Result<usize>,
     counters: &mut ListenerCounters,
-    lost: &mut Lost,
+    lost: &mut Undelivered,
 ) -> usize {
     let mut done = 0;
     let mut attempts = 0;
@@ -266,7 +268,7 @@ fn push_out<'a>(
                 if attempts < ATTEMPTS {
                     continue;
                 }
-                lost.push(get(done).0);
+                lost.push(get(done).1);
                 Undeliverable::Unreachable
             }
         };
@@ -279,28 +281,40 @@ fn push_out<'a>(
     done
 }
 
-/// Peers whose path proved dead, each once: a bounded list.
+/// What was sent and did not arrive, as far as it came back: a bounded run of bytes, kept for its memory.
 #[derive(Default)]
-pub struct Lost {
-    peers: Vec<SocketAddr>,
+pub struct Undelivered {
+    bytes: Vec<u8>,
+    spans: Vec<Span>,
 }
 
-impl Lost {
-    /// More dead peers than this in one turn are told in later ones, when the next datagram to them fails.
-    const LIMIT: usize = 64;
+impl Undelivered {
+    /// Bytes held at most. What does not fit is forgotten: the sender's timers will find out.
+    const LIMIT: usize = 64 << 10;
+    /// Bytes kept of one message: its topmost Via stands at its beginning.
+    const QUOTE: usize = 2048;
 
-    pub fn push(&mut self, peer: SocketAddr) {
-        if self.peers.len() < Lost::LIMIT && !self.peers.contains(&peer) {
-            self.peers.push(peer);
+    pub fn push(&mut self, sent: &[u8]) {
+        let quote = sent.get(..Undelivered::QUOTE).unwrap_or(sent);
+        if self.bytes.len() + quote.len() <= Undelivered::LIMIT {
+            let start = self.bytes.len();
+            self.bytes.extend_from_slice(quote);
+            self.spans.push(Span::new(start, self.bytes.len()));
         }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.peers.is_empty()
+        self.spans.is_empty()
     }
 
-    pub fn drain(&mut self) -> impl Iterator<Item = SocketAddr> {
-        self.peers.drain(..)
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let get = |span: &Span| self.bytes.get(span.range()).unwrap_or(&[]);
+        self.spans.iter().map(get)
+    }
+
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.spans.clear();
     }
 }
 
@@ -362,7 +376,7 @@ mod tests {
 
     /// A kernel that answers each call by the test's script: a number of datagrams taken, or an error.
     fn push(script: &[Result<usize, i32>], count: usize) -> (usize, ListenerCounters, usize) {
-        let (mut counters, mut lost) = (ListenerCounters::default(), Lost::default());
+        let (mut counters, mut lost) = (ListenerCounters::default(), Undelivered::default());
         let mut answers = script.iter();
         let get = |number: usize| (SocketAddr::from(([192, 0, 2, 1], number as u16)), &b"x"[..]);
         let send = |at: usize| match answers.next().expect("no more calls than expected") {
@@ -371,7 +385,7 @@ mod tests {
         };
         let done = push_out(count, get, send, &mut counters, &mut lost);
         assert!(answers.next().is_none(), "as many calls as expected");
-        (done, counters, lost.drain().count())
+        (done, counters, lost.iter().count())
     }
 
     #[test]
@@ -385,12 +399,12 @@ mod tests {
         assert_eq!((done, counters.sent.bytes, lost), (10, 10, 0));
         assert_eq!(counters.undelivered, [0; 5]);
         assert_eq!(counters.sent.batches, 2);
-        // An error of its own: this one is dropped, its peer lost.
+        // An error of its own: this one is dropped, and told.
         let refused = Err(EHOSTUNREACH);
         let (done, counters, lost) = push(&[Ok(3), refused, refused, refused, Ok(6)], 10);
         assert_eq!((done, counters.sent.bytes, lost), (10, 9, 1));
         assert_eq!(told(&counters, Undeliverable::Unreachable), 1);
-        // Too large, or thrown away by the kernel: counted, and the peer lives.
+        // Too large, or thrown away by the kernel: counted, and nobody is told.
         let (done, counters, lost) = push(&[Err(EMSGSIZE), Err(ENOBUFS), Ok(8)], 10);
         assert_eq!((done, counters.sent.bytes, lost), (10, 8, 0));
         assert_eq!(told(&counters, Undeliverable::TooLarge), 1);
@@ -412,7 +426,7 @@ mod tests {
         let patience = std::time::Duration::from_secs(5);
         receiver.set_read_timeout(Some(patience)).unwrap();
         let peer = receiver.local_addr().unwrap();
-        let (mut outbound, mut lost) = (Outbound::new(4), Lost::default());
+        let (mut outbound, mut lost) = (Outbound::new(4), Undelivered::default());
         // The kernel was full a moment ago: ten bytes wait.
         assert!(udp.backlog.push(peer, b"0123456789"));
         assert!(udp.is_waiting());

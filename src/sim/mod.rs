@@ -1,1 +1,26 @@
-//! (in progress)
+//! The laboratory: whole networks of servers, phones and strangers from one seed, on a virtual clock and a bad network, under
+//! the eyes of an auditor. Pure: what happens is a function of the seed.
+//!
+//! [`run`] takes a seed and a number of steps. A failure names the rule, the server, the step and the last messages; the same
+//! seed gives the same run. [`Sabotage`] breaks a rule on purpose, to see that the auditor notices.
+
+mod air;
+mod auditor;
+mod bindings;
+mod callee;
+mod caller;
+mod hostile;
+mod laboratory;
+mod phone;
+mod reading;
+mod rule;
+mod sabotage;
+mod scenario;
+mod server;
+mod statistics;
+mod writing;
+
+pub use laboratory::{Failure, Report, run};
+pub use rule::Rule;
+pub use sabotage::Sabotage;
+pub use statistics::Statistics;

@@ -65,7 +65,11 @@ impl<'a> Params<'a> {
                     } else {
                         cursor::skip(text, value_start, VALUE)
                     };
-                    scanned.value = Some((value_start, value_end));
+                    // An empty value lies at the equals sign: white space behind it may not be the parameter's.
+                    scanned.value = Some(match value_end == value_start {
+                        true => (equals + 1, equals + 1),
+                        false => (value_start, value_end),
+                    });
                     at = value_end;
                 }
             }

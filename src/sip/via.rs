@@ -414,6 +414,11 @@ mod tests {
                 "SIP/2.0/UDP h;rport=80;branch=x;received=192.0.2.2",
             ),
             (
+                "SIP/2.0/UDP h;rport =  , SIP/2.0/UDP g",
+                "192.0.2.2:80",
+                "SIP/2.0/UDP h;rport=80;received=192.0.2.2  , SIP/2.0/UDP g",
+            ),
+            (
                 "SIP/2.0/UDP [2001:db8::1]",
                 "[2001:db8::1]:9",
                 "SIP/2.0/UDP [2001:db8::1]",

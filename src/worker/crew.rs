@@ -92,8 +92,33 @@ impl Bound {
     }
 
     /// Starts workers that turn other elements than an [`Endpoint`]: `make` gets the worker's number.
-    pub fn spawn_elements<E: Element>(self, mut make: impl FnMut(u8) -> E) -> io::Result<Crew> {
+    pub fn spawn_elements<E: Element>(self, make: impl FnMut(u8) -> E) -> io::Result<Crew> {
         let clock = Clock::start();
+        let (addresses, cores) = (self.addresses.clone(), self.options.cores.clone());
+        let (office, workers) = self.workers(clock, make)?;
+        let mut crew = Crew {
+            clock,
+            addresses,
+            cores,
+            office,
+            threads: Vec::new(),
+        };
+        for (number, worker) in workers.into_iter().enumerate() {
+            let cpu = crew.cores.get(number).copied().unwrap_or(0);
+            let thread = thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || serve(worker, number, cpu))?;
+            crew.threads.push(thread);
+        }
+        Ok(crew)
+    }
+
+    /// The workers without threads, and the post office that reaches them: for whoever turns them himself.
+    pub fn workers<E: Element>(
+        self,
+        clock: Clock,
+        mut make: impl FnMut(u8) -> E,
+    ) -> io::Result<(Arc<PostOffice>, Vec<Worker<E>>)> {
         let polls = (0..self.sockets.len())
             .map(|_| Poll::new())
             .collect::<io::Result<Vec<_>>>()?;
@@ -102,26 +127,15 @@ impl Bound {
             .map(|poll| Waker::new(poll.registry(), WAKER))
             .collect::<io::Result<Vec<_>>>()?;
         let office = Arc::new(PostOffice::new(wakers, self.options.mail));
-        let mut crew = Crew {
-            clock,
-            addresses: self.addresses,
-            cores: self.options.cores.clone(),
-            office: office.clone(),
-            threads: Vec::new(),
-        };
+        let mut workers = Vec::with_capacity(polls.len());
         for (number, (sockets, poll)) in self.sockets.into_iter().zip(polls).enumerate() {
             let wires = Wires::new(sockets, self.options.batch, poll.registry().try_clone()?)?;
             let mailbox = Mailbox::new(office.clone(), number);
-            let grid_ms = self.options.timer_grid_ms;
             let element = make(number as u8);
-            let worker = Worker::new(poll, wires, mailbox, element, clock, grid_ms);
-            let cpu = self.options.cores.get(number).copied().unwrap_or(0);
-            let thread = thread::Builder::new()
-                .name(format!("worker-{number}"))
-                .spawn(move || serve(worker, number, cpu))?;
-            crew.threads.push(thread);
+            let grid_ms = self.options.timer_grid_ms;
+            workers.push(Worker::new(poll, wires, mailbox, element, clock, grid_ms));
         }
-        Ok(crew)
+        Ok((office, workers))
     }
 }
 

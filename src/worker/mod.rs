@@ -12,7 +12,7 @@ pub use clock::{Clock, Reading};
 pub use crew::{Bound, Crew, Options, Stats, bind};
 
 use crate::base::{Errand, Flow, Instant, Outbox};
-use crate::net::{ListenerCounters, Wires, sys};
+use crate::net::{ListenerCounters, Undelivered, Wires, sys};
 use crate::stack::{Counters, Endpoint, Occupancy, Settings};
 use delay::Histogram;
 use mailbox::{Command, Letters, MailCounters, Mailbox, Matter};
@@ -41,7 +41,8 @@ pub trait Element: Send + 'static {
         bytes: &[u8],
         outbox: &mut Outbox,
     );
-    fn handle_flow_lost(&mut self, now: Instant, flow: Flow, outbox: &mut Outbox);
+    /// `sent`, or as much of it as came back, was not delivered (RFC 3261 §18.4).
+    fn handle_undelivered(&mut self, now: Instant, sent: &[u8], outbox: &mut Outbox);
     fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox);
     fn next_timeout(&self) -> Option<Instant>;
     fn handle_config(&mut self, settings: Arc<Settings>);
@@ -66,7 +67,8 @@ pub struct Worker<E: Element = Endpoint> {
     letters: Letters,
     element: E,
     outbox: Outbox,
-    lost: Vec<Flow>,
+    /// What did not arrive, in hand; empty between two turns, kept for its memory.
+    undelivered: Undelivered,
     delay: Histogram,
     turns: u64,
     is_stopped: bool,
@@ -109,7 +111,7 @@ impl<E: Element> Worker<E> {
             letters: Letters::default(),
             element,
             outbox: Outbox::default(),
-            lost: Vec::new(),
+            undelivered: Undelivered::default(),
             delay: Histogram::default(),
             turns: 0,
             is_stopped: false,
@@ -183,10 +185,12 @@ impl<E: Element> Worker<E> {
             }
         }
         self.wires.settle();
-        self.wires.take_lost(&mut self.lost);
-        for flow in self.lost.drain(..) {
-            self.element.handle_flow_lost(now, flow, &mut self.outbox);
-            self.mailbox.write_flow_lost(flow);
+        if self.wires.has_undelivered() {
+            self.wires.take_undelivered(&mut self.undelivered);
+            for sent in self.undelivered.iter() {
+                self.element.handle_undelivered(now, sent, &mut self.outbox);
+                self.mailbox.write_undelivered(sent);
+            }
         }
     }
 
@@ -197,13 +201,12 @@ impl<E: Element> Worker<E> {
                 continue;
             }
             for letter in &letters.list {
-                let (flow, outbox) = (letter.flow, &mut self.outbox);
+                let (bytes, outbox) = (letters.get(letter.span), &mut self.outbox);
                 match letter.matter {
-                    Matter::Message(errand) => {
-                        let bytes = letters.get(letter.span);
+                    Matter::Message(errand, flow) => {
                         self.element.handle_mail(now, errand, flow, bytes, outbox);
                     }
-                    Matter::FlowLost => self.element.handle_flow_lost(now, flow, outbox),
+                    Matter::Undelivered => self.element.handle_undelivered(now, bytes, outbox),
                 }
                 self.flush_if_heavy();
             }
@@ -239,7 +242,8 @@ impl<E: Element> Worker<E> {
         }
     }
 
-    fn report(&mut self) -> Report {
+    /// This worker's numbers now.
+    pub fn report(&mut self) -> Report {
         Report {
             core: self.core,
             counters: self.element.counters(),
@@ -269,8 +273,8 @@ impl Element for Endpoint {
         Endpoint::handle_mail(self, now, errand, flow, bytes, outbox);
     }
 
-    fn handle_flow_lost(&mut self, now: Instant, flow: Flow, outbox: &mut Outbox) {
-        let _ = (now, flow, outbox);
+    fn handle_undelivered(&mut self, now: Instant, sent: &[u8], outbox: &mut Outbox) {
+        Endpoint::handle_undelivered(self, now, sent, outbox);
     }
 
     fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox) {

@@ -249,3 +249,94 @@ fn answers_find_the_sender() {
         }
     }
 }
+
+/// Every limit of the conf has an answer to "full": 503 for transactions and bindings, and the server is itself again afterwards.
+#[test]
+fn full_is_said_and_not_suffered() {
+    let place = Place::new("full");
+    let mut server = Conf::new(&place)
+        .set("limits", "transactions", "8")
+        .set("limits", "bindings", "3")
+        .set("timers", "t1", r#""20ms""#)
+        .set("timers", "linger", r#""500ms""#)
+        .start(&place);
+    let phone = Agent::new(place.at(CALLEE), server.address);
+    let caller = Agent::new(place.at(CALLER), server.address);
+    let domain = server.address.to_string();
+    let mut answers = Vec::new();
+    for user in ["bob", "carol", "dave", "eve"] {
+        let register = phone.register(
+            &domain,
+            user,
+            &format!("<sip:{user}@{}>", phone.address),
+            600,
+        );
+        answers.push(phone.ask(&register).status().unwrap_or_default());
+    }
+    assert_eq!(answers, [200, 200, 200, 503]);
+    std::thread::sleep(Duration::from_millis(700));
+
+    // The phone rings and rings: its transactions stay.
+    let invites: Vec<_> = (0..24)
+        .map(|_| caller.request("INVITE", &server.uri("bob")))
+        .collect();
+    for invite in &invites {
+        caller.send(invite);
+    }
+    let heard = caller.collect(Duration::from_millis(300));
+    let refused: Vec<_> = heard
+        .iter()
+        .filter(|message| message.is_final_for("INVITE"))
+        .collect();
+    assert!(
+        !refused.is_empty() && refused.iter().all(|message| message.status() == Some(503)),
+        "{refused:#?}"
+    );
+    assert!(
+        heard
+            .iter()
+            .filter(|message| message.answers("INVITE", 100))
+            .count()
+            <= 8
+    );
+    // 64·T1 later nobody has answered, and there is room again.
+    std::thread::sleep(Duration::from_millis(2500));
+    server.assert_alive(&place, CALLEE);
+    let invite = caller.request("INVITE", &server.uri("nobody"));
+    let answer = caller.ask(&invite);
+    assert_eq!(answer.status(), Some(404), "{answer:?}");
+}
+
+/// A message over `message_size` is answered 513 where it can be answered at all, and never relayed.
+#[test]
+fn a_message_that_is_too_long() {
+    let place = Place::new("toolong");
+    let mut server = Conf::new(&place)
+        .set("limits", "message_size", r#""2KiB""#)
+        .start(&place);
+    let phone = Agent::new(place.at(CALLEE), server.address);
+    let caller = Agent::new(place.at(CALLER), server.address);
+    server.bind(&place, "bob", phone.address);
+    let mut request = caller.request("MESSAGE", &server.uri("bob"));
+    request.body = vec![b'x'; 1500];
+    caller.send(&request);
+    let arrived = phone.expect("MESSAGE", |message| message.is("MESSAGE"));
+    phone.respond(&arrived, 200, &[]);
+    assert_eq!(caller.final_for(&request).status(), Some(200));
+    let mut request = caller.request("MESSAGE", &server.uri("bob"));
+    request.body = vec![b'x'; 3000];
+    caller.send(&request);
+    let answers = caller.collect(Duration::from_millis(300));
+    assert!(
+        answers.iter().all(|answer| answer.status() == Some(513)),
+        "{answers:#?}"
+    );
+    assert!(phone.receive(Duration::from_millis(100)).is_none());
+    if answers.is_empty() {
+        assert!(
+            server.stat(&place, "strowger_dropped_total") >= 1.0,
+            "dropped, and counted"
+        );
+    }
+    server.assert_alive(&place, CALLEE);
+}

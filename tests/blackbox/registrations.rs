@@ -292,7 +292,7 @@ fn the_location_table_by_hand() {
         ..Phone::new(&place, &server.address.to_string(), CALLER)
     };
     let seen = phone.ask("", None);
-    assert_eq!(seen.contacts(), [contact.clone()]);
+    assert_eq!(seen.contacts(), [contact.as_str()]);
     assert_left(&seen, ":5061", 70, 77);
     let all = server.command(&place, &["ul", "show"]);
     assert!(

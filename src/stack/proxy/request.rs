@@ -507,9 +507,10 @@ impl Endpoint {
             out.extend_from_slice(flow.transport.name().as_bytes());
             out.push(b' ');
             out.extend_from_slice(&listener.advertise);
-            out.extend_from_slice(b";rport;branch=");
+            // The branch first: it then stands at the same place in every response, whatever the peer makes of `rport`.
+            out.extend_from_slice(b";branch=");
             write_branch(out);
-            out.extend_from_slice(b"\r\n");
+            out.extend_from_slice(b";rport\r\n");
         });
         fill_received(&incoming.via, incoming.flow.peer, rewrite);
 

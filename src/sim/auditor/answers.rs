@@ -1,0 +1,457 @@
+//! Responses that leave a server: copies of what came, and its own (RFC 3261 §16.7, §17.2, RFC 4320).
+
+use super::compare;
+use super::debts::Debt;
+use super::{Auditor, Class, Hop};
+use crate::base::Instant;
+use crate::sim::air::{Air, Intent};
+use crate::sim::bindings::address_of_record;
+use crate::sim::reading::{Field, Reading, sent_by};
+use crate::sim::rule::Rule;
+use crate::stack::Location;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+type Broken = (Rule, String);
+
+impl Auditor {
+    pub(super) fn response_out(
+        &mut self,
+        air: &mut Air,
+        server: usize,
+        to: SocketAddr,
+        message: &Rc<Reading>,
+        location: &Location,
+    ) -> Intent {
+        let now = air.now;
+        let hop = &mut self.hops[server];
+        match hop.answer(now, to, message) {
+            Ok(Some((tx, first_final, intent))) => {
+                let class = self.hops[server].transactions[tx].class;
+                if first_final && message.method() == b"REGISTER" {
+                    self.registered(air, server, tx, message, location);
+                }
+                if first_final && class == Class::Cancel && message.status() == 200 {
+                    self.cancel_taken(now, server, message.key);
+                }
+                intent
+            }
+            Ok(None) => Intent::Mangled,
+            Err((rule, detail)) => {
+                self.complain(rule, server, detail, Some(message));
+                Intent::Hostile
+            }
+        }
+    }
+
+    /// A CANCEL was answered 200: its INVITE's pending branches are to be cancelled (§16.10).
+    fn cancel_taken(&mut self, now: Instant, server: usize, key: u64) {
+        let hop = &mut self.hops[server];
+        let Some(number) = hop.find(key, Class::Invite) else {
+            return;
+        };
+        let tx = &mut hop.transactions[number];
+        if tx.reopen || tx.final_at.is_some() {
+            return;
+        }
+        tx.cancel_taken.get_or_insert(now);
+        let soon = now.after_ms(hop.soon_ms);
+        let branches = hop.transactions[number].branches.clone();
+        for branch in branches {
+            if hop.branches[branch].provisional.is_some() && hop.is_pending(branch, now) {
+                self.debts.push(soon, server, Debt::Cancel { branch });
+            }
+        }
+    }
+
+    fn registered(
+        &mut self,
+        air: &mut Air,
+        server: usize,
+        tx: usize,
+        message: &Reading,
+        location: &Location,
+    ) {
+        let now = air.now;
+        let hop = &mut self.hops[server];
+        let tx = &hop.transactions[tx];
+        let request = Rc::clone(&tx.request);
+        // Relayed to another registrar, or readable in two ways: no word about these bindings.
+        if !tx.branches.is_empty() {
+            return;
+        }
+        if tx.intent == Intent::Mangled || !tx.variants.is_empty() {
+            hop.bindings.adopt(now, location);
+            return;
+        }
+        let mut result = Ok(());
+        if message.status() == 200 {
+            let conf = hop.settings.registrar.clone();
+            result = match hop.bindings.apply(now, &conf, &request, message) {
+                Ok(true) => Ok(()),
+                Ok(false) => {
+                    hop.bindings.adopt(now, location);
+                    Ok(())
+                }
+                Err(detail) => Err(detail),
+            };
+        }
+        if let (Ok(()), Some(aor)) = (&result, address_of_record(&request)) {
+            air.statistics.bindings_checked += 1;
+            result = hop.bindings.compare(now, location, &aor);
+        }
+        if let Err(detail) = result {
+            self.complain(Rule::Bindings, server, detail, Some(&request));
+        }
+    }
+}
+
+impl Hop {
+    /// The transaction that a response answers, and whether it is its first final; `None` when it answers what nobody can
+    /// read.
+    fn answer(
+        &mut self,
+        now: Instant,
+        to: SocketAddr,
+        message: &Rc<Reading>,
+    ) -> Result<Option<(usize, bool, Intent)>, Broken> {
+        let class = Class::of(message.method());
+        let newest = self.find(message.key, class);
+        let status = message.status();
+        let Some(newest) = newest else {
+            if self.suspects.contains(&to.ip()) && status >= 300 {
+                return Ok(None);
+            }
+            return Err((
+                Rule::NothingInvented,
+                format!("{} to {to} answers nothing", message.title()),
+            ));
+        };
+        if class == Class::Ack {
+            return Err((Rule::NoAnswerToAck, message.title()));
+        }
+        self.goes_back(newest, to, message)?;
+        let source = self
+            .generations(Some(newest))
+            .find_map(|tx| self.copied_from(tx, message).map(|intent| (tx, intent)));
+        if let Some((tx, intent)) = source {
+            let first = self.copied(now, tx, message)?;
+            return Ok(Some((tx, first, intent)));
+        }
+        let tx = self.invented(now, newest, to, message)?;
+        Ok(Some((tx.0, tx.1, Intent::Honest)))
+    }
+
+    /// §18.2.2: to the source of the request, or to its address and the port that its Via names.
+    fn goes_back(&self, tx: usize, to: SocketAddr, message: &Reading) -> Result<(), Broken> {
+        let tx = &self.transactions[tx];
+        let askers = self.askers.get(&message.branch);
+        let via = tx.request.via(0);
+        let place = [b"sip:", sent_by(via).unwrap_or(b"")].concat();
+        let port = crate::sim::reading::Address::of(&place)
+            .map_or(5060, |a| a.port.unwrap_or(5060));
+        let fits = |source: &SocketAddr| {
+            *source == to || (source.ip() == to.ip() && to.port() == port)
+        };
+        if tx.sources.iter().chain(askers.into_iter().flatten()).any(fits) {
+            return Ok(());
+        }
+        Err((
+            Rule::Misdirected,
+            format!(
+                "{} went to {to}, the request came from {:?}",
+                message.title(),
+                tx.sources
+            ),
+        ))
+    }
+
+    /// The intent of the response that left as `message`, less the top Via.
+    fn copied_from(&self, tx: usize, message: &Reading) -> Option<Intent> {
+        let branches = &self.transactions[tx].branches;
+        branches.iter().find_map(|branch| {
+            let branch = &self.branches[*branch];
+            let found = branch.responses.iter().any(|r| compare::is_copy(r, message));
+            found.then_some(if branch.tainted {
+                Intent::Hostile
+            } else {
+                branch.intent
+            })
+        })
+    }
+
+    /// A response was passed on.
+    fn copied(&mut self, now: Instant, number: usize, message: &Reading) -> Result<bool, Broken> {
+        let status = message.status();
+        let stateless = self.is_stateless();
+        let class = self.transactions[number].class;
+        let tx = &mut self.transactions[number];
+        tx.answered = true;
+        if let Some(at) = tx.owed.iter().position(|(trunk, _)| *trunk == message.trunk) {
+            tx.owed.remove(at);
+        }
+        if stateless {
+            if status >= 200 {
+                tx.final_at.get_or_insert(now);
+            }
+            return Ok(false);
+        }
+        if class != Class::Invite {
+            if (101..200).contains(&status) {
+                return Err((Rule::NonInvite, format!("{status} was passed on")));
+            }
+            if status == 408 {
+                return Err((Rule::NonInvite, "408 was passed on".into()));
+            }
+        }
+        if status < 200 {
+            return self.before_the_end(number, message).map(|()| false);
+        }
+        if status >= 300 {
+            self.best(now, number, status)?;
+        }
+        self.final_out(now, number, message, true)
+    }
+
+    /// The server's own response.
+    fn invented(
+        &mut self,
+        now: Instant,
+        newest: usize,
+        to: SocketAddr,
+        message: &Rc<Reading>,
+    ) -> Result<(usize, bool), Broken> {
+        let status = message.status();
+        let wrong = |what: String| Err((Rule::NothingInvented, what));
+        let tx = &self.transactions[newest];
+        let (class, method) = (tx.class, message.method());
+        if status / 100 == 2 && !matches!(method, b"CANCEL" | b"REGISTER" | b"OPTIONS") {
+            return Err((
+                Rule::BitForBit,
+                format!("{} is no copy of what came", message.title()),
+            ));
+        }
+        self.reflects(newest, message)?;
+        let own_tag = message.tag(Field::To);
+        if status > 100 && own_tag.is_none() {
+            return wrong(format!("{} without a To tag", message.title()));
+        }
+        // A response with the tag of one that came is that one, altered.
+        let altered = self.generations(Some(newest)).find_map(|tx| {
+            let branches = &self.transactions[tx].branches;
+            let mut all = branches.iter().flat_map(|b| &self.branches[*b].responses);
+            all.find(|r| {
+                own_tag.is_some()
+                    && self.transactions[tx].request.tag(Field::To).is_none()
+                    && r.tag(Field::To) == own_tag
+                    && r.status() == status
+            })
+        });
+        if let Some(came) = altered {
+            let what = if came.vias.len() == message.vias.len() + 1 {
+                (Rule::BitForBit, compare::difference(came, message))
+            } else {
+                (
+                    Rule::ViaStack,
+                    format!("{} Via came, {} left", came.vias.len(), message.vias.len()),
+                )
+            };
+            return Err(what);
+        }
+        let body = message.body().is_empty() || method == b"OPTIONS";
+        if !body {
+            return wrong(format!("{} has a body", message.title()));
+        }
+        let stateless = self.is_stateless();
+        let timers = &self.settings.timers;
+        if class != Class::Invite && !stateless {
+            if status == 408 {
+                return Err((Rule::NonInvite, "408 of its own".into()));
+            }
+            let mut early = 0;
+            let mut interval = timers.t1_ms;
+            while interval < timers.t2_ms {
+                early += interval;
+                interval *= 2;
+            }
+            if status == 100 && now.ms_since(tx.arrived) + 10 < early {
+                return Err((Rule::NonInvite, "100 before Timer E reached T2".into()));
+            }
+        }
+        let _ = to;
+        let tx = &mut self.transactions[newest];
+        tx.answered = true;
+        if stateless {
+            // Each copy of a request is a new one: it is answered again.
+            let first = !tx.finals.contains(&(status, message.digest)) && status >= 200;
+            if first {
+                tx.finals.push((status, message.digest));
+            }
+            return Ok((newest, first));
+        }
+        if status < 200 {
+            let result = self.before_the_end(newest, message);
+            if result.is_err() && self.transactions[newest].reopen {
+                return Ok((self.renew(newest, now), false));
+            }
+            return result.map(|()| (newest, false));
+        }
+        if status >= 300 {
+            self.no_branch_left(now, newest, status)?;
+        }
+        let known = |tx: &usize| {
+            self.transactions[*tx]
+                .finals
+                .contains(&(status, message.digest))
+        };
+        let again = self.generations(Some(newest)).find(known);
+        if let Some(tx) = again {
+            return Ok((tx, false));
+        }
+        let tx = &self.transactions[newest];
+        if tx.final_at.is_some() && (tx.reopen || self.may_be_gone(tx, now)) {
+            let new = self.renew(newest, now);
+            return self.final_out(now, new, message, false).map(|f| (new, f));
+        }
+        self.final_out(now, newest, message, false)
+            .map(|first| (newest, first))
+    }
+
+    /// §8.2.6.2: From, Call-ID, CSeq, Via and To are the request's.
+    fn reflects(&self, newest: usize, message: &Reading) -> Result<(), Broken> {
+        let mut last = Ok(());
+        let tx = &self.transactions[newest];
+        for request in std::iter::once(&tx.request).chain(&tx.variants) {
+            last = Ok(());
+            if request.vias.len() != message.vias.len() {
+                last = Err((
+                    Rule::ViaStack,
+                    format!(
+                        "{} Via came, {} went back",
+                        request.vias.len(),
+                        message.vias.len()
+                    ),
+                ));
+                continue;
+            }
+            let sources: Vec<SocketAddr> = tx
+                .sources
+                .iter()
+                .chain(self.askers.get(&message.branch).into_iter().flatten())
+                .copied()
+                .collect();
+            last = last.and(compare::received(request.via(0), message.via(0), &sources));
+            let vias = (1..request.vias.len()).all(|n| request.via(n) == message.via(n));
+            if !compare::same_via(request.via(0), message.via(0)) || !vias {
+                last = Err((Rule::ViaStack, "the Via values that went back are others".into()));
+            }
+            for field in [Field::From, Field::CallId, Field::CSeq] {
+                if request.value(field) != message.value(field) {
+                    last = Err((Rule::NothingInvented, format!("{field:?} is another")));
+                }
+            }
+            let (came, left) = (request.value(Field::To), message.value(Field::To));
+            let tagged = request.tag(Field::To).is_some();
+            let to_ok = match (came, left) {
+                (Some(came), Some(left)) => {
+                    came == left || (!tagged && left.starts_with(came))
+                }
+                _ => false,
+            };
+            if !to_ok {
+                last = Err((Rule::NothingInvented, "To is another".into()));
+            }
+            if last.is_ok() {
+                return Ok(());
+            }
+        }
+        last
+    }
+
+    /// No provisional response after the final one.
+    fn before_the_end(&self, number: usize, message: &Reading) -> Result<(), Broken> {
+        let tx = &self.transactions[number];
+        if tx.finals.is_empty() || tx.reopen {
+            return Ok(());
+        }
+        Err((
+            Rule::OneFinal,
+            format!("{} after {:?}", message.title(), tx.finals),
+        ))
+    }
+
+    fn final_out(
+        &mut self,
+        now: Instant,
+        number: usize,
+        message: &Reading,
+        copy: bool,
+    ) -> Result<bool, Broken> {
+        let entry = (message.status(), message.digest);
+        let tx = &mut self.transactions[number];
+        if tx.finals.contains(&entry) {
+            return Ok(false);
+        }
+        let accepted = tx.finals.iter().all(|(status, _)| status / 100 == 2);
+        let more = tx.class == Class::Invite && copy && entry.0 / 100 == 2 && accepted;
+        if !tx.finals.is_empty() && !more && !tx.reopen {
+            return Err((
+                Rule::OneFinal,
+                format!("{} after {:?}", message.title(), tx.finals),
+            ));
+        }
+        let first = tx.finals.is_empty();
+        tx.finals.push(entry);
+        tx.final_at.get_or_insert(now);
+        Ok(first)
+    }
+
+    /// §16.7 step 6, as far as it can be told from outside: a 6xx wins, else the lowest class.
+    fn best(&self, now: Instant, number: usize, status: u16) -> Result<(), Broken> {
+        let tx = &self.transactions[number];
+        if tx.reopen || tx.branches.iter().any(|b| self.branches[*b].tainted) {
+            return Ok(());
+        }
+        if !tx.finals.is_empty() {
+            return Ok(());
+        }
+        let known: Vec<u16> = tx
+            .branches
+            .iter()
+            .filter_map(|b| self.branches[*b].outcome)
+            .filter(|(_, at)| now.ms_since(*at) > self.soon_ms || tx.branches.len() == 1)
+            .map(|(status, _)| status)
+            .collect();
+        let sixth = known.iter().any(|s| *s >= 600);
+        let lowest = known.iter().min().map_or(6, |s| s / 100);
+        if sixth && status < 600 || !sixth && status / 100 > lowest {
+            return Err((
+                Rule::BestResponse,
+                format!("{status} was chosen of {known:?}"),
+            ));
+        }
+        self.no_branch_left(now, number, status)
+    }
+
+    /// A refusal goes back only when no branch can still answer (§16.7 step 5).
+    fn no_branch_left(&self, now: Instant, number: usize, status: u16) -> Result<(), Broken> {
+        let tx = &self.transactions[number];
+        if tx.class != Class::Invite || tx.intent != Intent::Honest || tx.final_at.is_some() {
+            return Ok(());
+        }
+        let waiting = tx
+            .branches
+            .iter()
+            .find(|b| self.is_pending(**b, now));
+        match waiting {
+            Some(branch) => Err((
+                Rule::BestResponse,
+                format!(
+                    "{status} went back while {} may still answer",
+                    self.branches[*branch].to
+                ),
+            )),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! What a proxy may change in a request and what it must (RFC 3261 §16.4, §16.6, §16.7), as comparisons of what came with
+//! what left.
+
+use super::Hop;
+use crate::sim::reading::{Address, Field, Reading, address_spec, param, sent_by};
+use crate::sim::rule::Rule;
+use std::net::SocketAddr;
+
+pub type Verdict = Result<(), (Rule, String)>;
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A request as it came, from `sources`, against the same as it left.
+pub fn forwarded(hop: &Hop, came: &Reading, sources: &[SocketAddr], left: &Reading) -> Verdict {
+    if came.method() != left.method() {
+        return Err((Rule::BitForBit, "another method".into()));
+    }
+    vias(hop, came, sources, left)?;
+    max_forwards(came, left)?;
+    max_breadth(hop, came, left)?;
+    record_route(hop, came, left)?;
+    route(hop, came, left)?;
+    if came.core != left.core {
+        return Err((Rule::BitForBit, difference(came, left)));
+    }
+    Ok(())
+}
+
+fn vias(hop: &Hop, came: &Reading, sources: &[SocketAddr], left: &Reading) -> Verdict {
+    let wrong = |what: String| Err((Rule::ViaStack, what));
+    if left.vias.len() != came.vias.len() + 1 {
+        return wrong(format!(
+            "{} Via came, {} left",
+            came.vias.len(),
+            left.vias.len()
+        ));
+    }
+    let own = sent_by(left.via(0)).unwrap_or(b"");
+    if !hop.is_own_place(own) {
+        return wrong(format!("the top Via names {}", text(own)));
+    }
+    if !param(left.via(0), b"branch").is_some_and(|b| b.starts_with(b"z9hG4bK")) {
+        return wrong("no magic cookie in our branch".into());
+    }
+    if !same_via(came.via(0), left.via(1)) {
+        return wrong(format!(
+            "came {} left {}",
+            text(came.via(0)),
+            text(left.via(1))
+        ));
+    }
+    received(came.via(0), left.via(1), sources)?;
+    for n in 1..came.vias.len() {
+        if came.via(n) != left.via(n + 1) {
+            return wrong(format!(
+                "came {} left {}",
+                text(came.via(n)),
+                text(left.via(n + 1))
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Equal but for `received` and `rport`.
+pub fn same_via(a: &[u8], b: &[u8]) -> bool {
+    let kept = |via: &[u8]| -> Vec<Vec<u8>> {
+        via.split(|b| *b == b';')
+            .map(|part| part.trim_ascii().to_vec())
+            .filter(|part| {
+                let name = part.split(|b| *b == b'=').next().unwrap_or(b"");
+                let name = name.trim_ascii();
+                !name.eq_ignore_ascii_case(b"received") && !name.eq_ignore_ascii_case(b"rport")
+            })
+            .collect()
+    };
+    kept(a) == kept(b)
+}
+
+/// RFC 3261 §18.2.1 and RFC 3581 §4: the source is written down where it is needed, and never a lie.
+pub fn received(came: &[u8], left: &[u8], sources: &[SocketAddr]) -> Verdict {
+    let wrong = |what: String| Err((Rule::ViaStack, what));
+    let said = param(left, b"received").map(text);
+    let ips: Vec<String> = sources.iter().map(|s| s.ip().to_string()).collect();
+    let bare = |text: &str| text.trim_matches(|c| c == '[' || c == ']').to_string();
+    if let Some(said) = &said {
+        if !ips.contains(&bare(said)) {
+            return wrong(format!("received={said}, it came from {ips:?}"));
+        }
+    } else {
+        let host = text(sent_by(came).unwrap_or(b""));
+        let named = sources.iter().any(|s| {
+            let ip = s.ip().to_string();
+            host == ip
+                || host == format!("[{ip}]")
+                || host == s.to_string()
+                || Address::of(format!("sip:{host}").as_bytes()).and_then(|a| a.ip())
+                    == Some(s.ip())
+        });
+        if !named {
+            return wrong(format!("{host} is not the source and there is no received"));
+        }
+    }
+    if param(came, b"rport").is_some() {
+        let port = param(left, b"rport").map(text).unwrap_or_default();
+        if !sources.iter().any(|s| s.port().to_string() == port) {
+            return wrong(format!("rport={port}, it came from {sources:?}"));
+        }
+        if said.is_none() {
+            return wrong("rport without received".into());
+        }
+    }
+    Ok(())
+}
+
+fn max_forwards(came: &Reading, left: &Reading) -> Verdict {
+    let wrong = |what: String| Err((Rule::MaxForwards, what));
+    if left.count(Field::MaxForwards) != 1 {
+        return wrong(format!("{} of them left", left.count(Field::MaxForwards)));
+    }
+    let Some(leaves) = left.number(Field::MaxForwards) else {
+        return wrong("no number left".into());
+    };
+    match came.number(Field::MaxForwards) {
+        Some(0) => wrong("0 was forwarded".into()),
+        Some(comes) if leaves + 1 != comes => wrong(format!("{comes} came, {leaves} left")),
+        None if leaves != 70 => wrong(format!("none came, {leaves} left")),
+        _ => Ok(()),
+    }
+}
+
+fn max_breadth(hop: &Hop, came: &Reading, left: &Reading) -> Verdict {
+    let wrong = |what: String| Err((Rule::MaxBreadth, what));
+    // Counted per branch; an ACK and a CANCEL fork nothing.
+    if matches!(left.method(), b"ACK" | b"CANCEL") {
+        return Ok(());
+    }
+    if left.count(Field::MaxBreadth) != 1 {
+        return wrong(format!("{} of them left", left.count(Field::MaxBreadth)));
+    }
+    let Some(leaves) = left.number(Field::MaxBreadth) else {
+        return wrong("no number left".into());
+    };
+    if leaves == 0 || leaves > hop.breadth(came) {
+        return wrong(format!("{leaves} left, {} allowed", hop.breadth(came)));
+    }
+    Ok(())
+}
+
+fn record_route(hop: &Hop, came: &Reading, left: &Reading) -> Verdict {
+    let wrong = |what: String| Err((Rule::RecordRoute, what));
+    let (came_values, left_values) = (
+        came.values(Field::RecordRoute),
+        left.values(Field::RecordRoute),
+    );
+    let added = left_values.len().checked_sub(came_values.len());
+    let Some(added) = added.filter(|n| *n <= 2 && left_values[*n..] == came_values[..]) else {
+        return wrong("the values that came did not leave as they were".into());
+    };
+    let forms_dialog = came.method() == b"INVITE" && came.tag(Field::To).is_none();
+    if !hop.settings.proxy.record_route && added > 0 {
+        return wrong("added against the conf".into());
+    }
+    if hop.settings.proxy.record_route && forms_dialog && added == 0 {
+        return wrong("none was added".into());
+    }
+    for value in &left_values[..added] {
+        let own = Address::of(address_spec(value)).filter(|a| hop.is_own(a.host, a.port));
+        if own.is_none_or(|a| a.param(b"lr").is_none()) {
+            return wrong(format!("{} is not ours, or not loose", text(value)));
+        }
+    }
+    Ok(())
+}
+
+/// The Route values that remain when the server's own are taken off the top.
+pub fn routes_beyond<'a>(hop: &Hop, came: &'a Reading) -> (usize, Vec<&'a [u8]>) {
+    let values = came.values(Field::Route);
+    let own = values
+        .iter()
+        .take_while(|value| {
+            Address::of(address_spec(value)).is_some_and(|a| hop.is_own(a.host, a.port))
+        })
+        .count();
+    (own, values[own..].to_vec())
+}
+
+fn route(hop: &Hop, came: &Reading, left: &Reading) -> Verdict {
+    let (_, beyond) = routes_beyond(hop, came);
+    if left.values(Field::Route) != beyond {
+        return Err((
+            Rule::Route,
+            format!(
+                "{} values should remain, {} left",
+                beyond.len(),
+                left.values(Field::Route).len()
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// The first header line, or the body, that is not as it was.
+pub fn difference(came: &Reading, left: &Reading) -> String {
+    let kept = |m: &Reading| -> Vec<Vec<u8>> {
+        m.lines
+            .iter()
+            .filter(|line| {
+                !matches!(
+                    line.field,
+                    Field::Via
+                        | Field::Route
+                        | Field::RecordRoute
+                        | Field::MaxForwards
+                        | Field::MaxBreadth
+                )
+            })
+            .map(|line| m.get(&line.whole).to_vec())
+            .collect()
+    };
+    let (a, b) = (kept(came), kept(left));
+    for (x, y) in a.iter().zip(&b) {
+        if x != y {
+            return format!("came {:?} left {:?}", text(x), text(y));
+        }
+    }
+    if a.len() != b.len() {
+        return format!("{} lines came, {} left", a.len(), b.len());
+    }
+    format!(
+        "a body of {} bytes came, of {} left, or they differ",
+        came.body().len(),
+        left.body().len()
+    )
+}
+
+/// True when `left` is `came` without its top Via.
+pub fn is_copy(came: &Reading, left: &Reading) -> bool {
+    let same_status = came.status() == left.status() || (came.status() == 503 && left.status() == 500);
+    came.trunk == left.trunk
+        && same_status
+        && came.vias.len() == left.vias.len() + 1
+        && (0..left.vias.len()).all(|n| came.via(n + 1) == left.via(n))
+}

@@ -1,0 +1,277 @@
+//! What a server owes after something reached it, each debt with the moment at which it must be paid.
+
+use super::{Auditor, Class};
+use crate::base::Instant;
+use crate::sim::air::{Air, Intent};
+use crate::sim::reading::{Address, Field};
+use crate::sim::rule::Rule;
+use crate::sim::scenario::GATEWAY_PREFIX;
+use crate::stack::settings::Fork;
+use std::collections::BinaryHeap;
+
+#[derive(Clone, Copy, Debug)]
+pub enum Debt {
+    /// An honest request is answered or forwarded.
+    Reply { tx: usize },
+    /// Something goes back for an INVITE.
+    Trying { tx: usize },
+    /// The right targets were tried.
+    Targets { tx: usize },
+    /// A final response goes back.
+    Final { tx: usize },
+    /// All branches are done: a final goes back, or the next branch begins.
+    Settled { tx: usize },
+    /// A response is passed on.
+    Copy {
+        tx: usize,
+        trunk: u64,
+        since: Instant,
+        final_one: bool,
+    },
+    /// An ACK inside of a dialog is passed on.
+    AckOn { tx: usize },
+    /// The server's own ACK for a refusal.
+    OwnAck { branch: usize, count: u32 },
+    Cancel { branch: usize },
+}
+
+struct Entry {
+    at: u64,
+    order: u64,
+    server: usize,
+    debt: Debt,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        self.order == other.order
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Entry) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Entry) -> std::cmp::Ordering {
+        (other.at, other.order).cmp(&(self.at, self.order))
+    }
+}
+
+#[derive(Default)]
+pub struct Debts {
+    heap: BinaryHeap<Entry>,
+    order: u64,
+}
+
+impl Debts {
+    pub fn push(&mut self, at: Instant, server: usize, debt: Debt) {
+        self.order += 1;
+        self.heap.push(Entry {
+            at: at.as_ms(),
+            order: self.order,
+            server,
+            debt,
+        });
+    }
+}
+
+impl Auditor {
+    /// Looks at the debts that were due before now; with `all`, also at those that are due now.
+    pub fn settle(&mut self, air: &mut Air, all: bool) {
+        let now = air.now.as_ms() + u64::from(all);
+        while self.debts.heap.peek().is_some_and(|entry| entry.at < now) {
+            let Some(entry) = self.debts.heap.pop() else {
+                return;
+            };
+            air.statistics.checks += 1;
+            if let Some((rule, detail, at)) = self.collect(&entry) {
+                let hop = &self.hops[entry.server];
+                let about = std::rc::Rc::clone(&hop.transactions[at].request);
+                self.complain(rule, entry.server, detail, Some(&about));
+            }
+        }
+    }
+
+    /// `None` when the debt was paid; else the rule, what is missing, and the transaction.
+    fn collect(&mut self, entry: &Entry) -> Option<(Rule, String, usize)> {
+        let at = Instant::from_ms(entry.at);
+        let hop = &self.hops[entry.server];
+        match entry.debt {
+            Debt::Reply { tx } => {
+                let t = &hop.transactions[tx];
+                if t.answered || !t.branches.is_empty() || t.reopen {
+                    return None;
+                }
+                Some((
+                    Rule::NoSilence,
+                    format!("{} was neither answered nor forwarded", t.request.title()),
+                    tx,
+                ))
+            }
+            Debt::Trying { tx } => {
+                let t = &hop.transactions[tx];
+                if t.answered || t.reopen {
+                    return None;
+                }
+                let what = format!("nothing went back for {}", t.request.title());
+                Some((Rule::TryingAtOnce, what, tx))
+            }
+            Debt::Final { tx } => {
+                let t = &hop.transactions[tx];
+                let answered = t.answered || !t.branches.is_empty();
+                if t.final_at.is_some() || t.reopen || !answered {
+                    return None;
+                }
+                let due = hop.deadline(tx);
+                if due > at {
+                    self.debts.push(due, entry.server, entry.debt);
+                    return None;
+                }
+                let what = format!("no final response for {}", t.request.title());
+                Some((Rule::FinalInTime, what, tx))
+            }
+            Debt::Settled { tx } => {
+                let t = &hop.transactions[tx];
+                let done = |b: &usize| hop.branches[*b].outcome.is_some();
+                let meddled = t.branches.iter().any(|b| hop.branches[*b].tainted);
+                let nothing = t.final_at.is_none() && t.branches.iter().all(done) && !meddled;
+                // RFC 4320 §4.2: a late response to a non-INVITE is not passed on, a 408 never.
+                let may = match t.class {
+                    Class::Invite => true,
+                    Class::Other(_) => {
+                        at.ms_since(t.arrived) + hop.slack_ms() < hop.patience_ms()
+                            && t.branches.iter().all(|b| {
+                                hop.branches[*b].outcome.is_some_and(|(s, _)| s != 408)
+                            })
+                    }
+                    _ => false,
+                };
+                if !nothing || !may || t.reopen || t.intent != Intent::Honest {
+                    return None;
+                }
+                let what = format!("all branches are done, nothing goes back for {}", t.request.title());
+                Some((Rule::FinalInTime, what, tx))
+            }
+            Debt::Copy {
+                tx,
+                trunk,
+                since,
+                final_one,
+            } => {
+                let t = &hop.transactions[tx];
+                if !t.owed.contains(&(trunk, since)) || t.reopen {
+                    return None;
+                }
+                // A ringing that crossed with the final or the CANCEL need not be passed on.
+                let over = t.final_at.is_some() || t.cancel_asked.is_some();
+                // Another branch's answer to a non-INVITE was first.
+                if over && (!final_one || t.class != Class::Invite) {
+                    return None;
+                }
+                let what = format!(
+                    "a response that came at {} was not passed on for {}",
+                    since.as_ms(),
+                    t.request.title()
+                );
+                Some((Rule::EveryAnswer, what, tx))
+            }
+            Debt::AckOn { tx } => {
+                let t = &hop.transactions[tx];
+                if !t.branches.is_empty() || t.reopen {
+                    return None;
+                }
+                let what = format!("{} was not passed on", t.request.title());
+                Some((Rule::AckForwarded, what, tx))
+            }
+            Debt::OwnAck { branch, count } => {
+                let b = &hop.branches[branch];
+                if b.acks >= count || b.tainted || b.lost || hop.transactions[b.tx].reopen {
+                    return None;
+                }
+                let what = format!("{} refusals, {} ACKs to {}", b.refusals, b.acks, b.to);
+                Some((Rule::OwnAck, what, b.tx))
+            }
+            Debt::Cancel { branch } => {
+                let b = &hop.branches[branch];
+                if b.cancel.is_some() || b.outcome.is_some() || b.tainted || b.lost {
+                    return None;
+                }
+                let t = &hop.transactions[b.tx];
+                if t.reopen {
+                    return None;
+                }
+                let what = format!("the branch to {} was not cancelled", b.to);
+                Some((Rule::CancelReach, what, b.tx))
+            }
+            Debt::Targets { tx } => self.targets(entry.server, tx),
+        }
+    }
+
+    /// RFC 3261 §16.5, §16.6: the location service's contacts, all of them or the best.
+    fn targets(&self, server: usize, tx: usize) -> Option<(Rule, String, usize)> {
+        let hop = &self.hops[server];
+        let t = &hop.transactions[tx];
+        let uri = Address::of(t.request.uri())?;
+        let conf = &hop.settings;
+        if t.reopen
+            || conf.proxy.redirect
+            || uri.user.is_empty()
+            || uri.user.starts_with(GATEWAY_PREFIX)
+            || uri.ip().is_some()
+            || !hop.is_own(uri.host, uri.port)
+            || t.request.count(Field::Route) > 0
+            || t.request.count(Field::Require) + t.request.count(Field::ProxyRequire) > 0
+            || t.request.number(Field::MaxForwards) == Some(0)
+            || t.request.method() == b"REGISTER"
+        {
+            return None;
+        }
+        let bound = hop.bound_since(t.request.uri(), t.arrived);
+        let live: Vec<_> = bound.iter().filter(|b| b.is_live(t.arrived)).collect();
+        let reachable = |uri: &[u8]| {
+            let socket = Address::of(uri).and_then(|a| a.socket());
+            socket.is_some_and(|s| {
+                !hop.addresses.contains(&s)
+                    && hop.addresses.iter().any(|a| a.is_ipv6() == s.is_ipv6())
+            })
+        };
+        let expected: Vec<_> = live.iter().filter(|b| reachable(&b.uri)).collect();
+        // Loops, and more targets than the breadth allows, have other answers.
+        if expected.len() < live.len() || expected.len() as u64 > hop.breadth(&t.request) {
+            return None;
+        }
+        let refused_as_loop = t
+            .finals
+            .iter()
+            .any(|(status, _)| matches!(status, 482 | 483 | 440));
+        if refused_as_loop {
+            return None;
+        }
+        if expected.is_empty() {
+            let found = t.finals.iter().any(|(status, _)| matches!(status, 404 | 480 | 405 | 200));
+            return (!found && bound.is_empty()).then(|| {
+                (
+                    Rule::TargetSet,
+                    format!("nobody is bound, and no 404 or 480 for {}", t.request.title()),
+                    tx,
+                )
+            });
+        }
+        let best = expected.iter().map(|b| b.q).max();
+        for contact in &expected {
+            if conf.proxy.fork == Fork::Sequential && Some(contact.q) != best {
+                continue;
+            }
+            let tried = t.branches.iter().any(|b| {
+                crate::sim::reading::same_uri(hop.branches[*b].request.uri(), &contact.uri)
+            });
+            if !tried {
+                let uri = String::from_utf8_lossy(&contact.uri).into_owned();
+                return Some((Rule::TargetSet, format!("{uri} was not tried"), tx));
+            }
+        }
+        None
+    }
+}

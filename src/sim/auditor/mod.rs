@@ -1,0 +1,619 @@
+//! The auditor: it sees the datagrams that reach a server and those that leave it, and knows what RFC 3261 makes of them.
+//! It shares no code with the rules that it checks, and never looks inside.
+
+mod answers;
+mod compare;
+mod debts;
+mod requests;
+
+use super::air::{Air, Intent};
+use super::bindings::{Bindings, canonical};
+use super::reading::{Address, Digest, Field, Reading, address_spec, digest};
+use super::rule::{Rule, Violation};
+use super::scenario::Scenario;
+use crate::base::Instant;
+use crate::stack::settings::{Mode, Settings};
+use crate::stack::Location;
+use debts::{Debt, Debts};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Which machine of §17 a request runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class {
+    Invite,
+    Ack,
+    Cancel,
+    Other(u64),
+}
+
+impl Class {
+    fn of(method: &[u8]) -> Class {
+        match method {
+            b"INVITE" => Class::Invite,
+            b"ACK" => Class::Ack,
+            b"CANCEL" => Class::Cancel,
+            other => Class::Other(digest(other)),
+        }
+    }
+
+    fn with(self, key: u64) -> u64 {
+        let mut digest = Digest::new();
+        digest.number(key);
+        digest.number(match self {
+            Class::Invite => 1,
+            Class::Ack => 2,
+            Class::Cancel => 3,
+            Class::Other(method) => method,
+        });
+        digest.finish()
+    }
+}
+
+/// A request that reached a server: its server transaction, as far as the wire shows it.
+struct Tx {
+    class: Class,
+    request: Rc<Reading>,
+    /// Other bytes under the same key.
+    variants: Vec<Rc<Reading>>,
+    intent: Intent,
+    arrived: Instant,
+    sources: Vec<SocketAddr>,
+    branches: Vec<usize>,
+    /// Distinct finals that left: status and digest.
+    finals: Vec<(u16, u64)>,
+    answered: bool,
+    final_at: Option<Instant>,
+    /// The last moment at which somebody downstream gave a sign of life, or a branch began.
+    activity: Instant,
+    cancel_asked: Option<Instant>,
+    cancel_taken: Option<Instant>,
+    accepted_in: Option<Instant>,
+    declined_in: Option<Instant>,
+    /// Responses that must be passed on: trunk and arrival.
+    owed: Vec<(u64, Instant)>,
+    /// A copy came when the server may have forgotten the first, or from elsewhere: it may begin anew.
+    reopen: bool,
+    previous: Option<usize>,
+}
+
+/// A request that left a server towards one target.
+struct Branch {
+    tx: usize,
+    intent: Intent,
+    request: Rc<Reading>,
+    to: SocketAddr,
+    sent: Instant,
+    provisional: Option<Instant>,
+    /// The first final that reached the server.
+    outcome: Option<(u16, Instant)>,
+    responses: Vec<Rc<Reading>>,
+    cancel: Option<(Rc<Reading>, Instant)>,
+    /// Refusals that came, and ACKs that left for them.
+    refusals: u32,
+    acks: u32,
+    /// Somebody else meddled with it: what was first and what was last is not certain.
+    tainted: bool,
+    lost: bool,
+    q: Option<u16>,
+}
+
+/// One server, as it is seen from outside.
+pub(super) struct Hop {
+    pub(super) settings: Arc<Settings>,
+    addresses: Vec<SocketAddr>,
+    transactions: Vec<Tx>,
+    by_key: BTreeMap<u64, usize>,
+    branches: Vec<Branch>,
+    by_branch: BTreeMap<u64, usize>,
+    /// Who sent what nobody can read for certain: a refusal may go there.
+    suspects: BTreeSet<IpAddr>,
+    /// Where requests with a branch came from.
+    askers: BTreeMap<u64, Vec<SocketAddr>>,
+    bindings: Bindings,
+    /// Record-Route values that this server gave out.
+    issued: BTreeSet<u64>,
+    /// Mail between cores, and late timers, take so long.
+    soon_ms: u64,
+}
+
+impl Hop {
+    fn is_stateless(&self) -> bool {
+        self.settings.proxy.mode == Mode::Stateless
+    }
+
+    /// True when a URI's host and port name this server.
+    pub(super) fn is_own(&self, host: &[u8], port: Option<u16>) -> bool {
+        let address = Address {
+            user: b"",
+            host,
+            port,
+            params: b"",
+        };
+        match address.socket() {
+            Some(socket) => self.addresses.contains(&socket),
+            None => self
+                .settings
+                .domains
+                .iter()
+                .any(|d| d.eq_ignore_ascii_case(host)),
+        }
+    }
+
+    /// The same for `host:port` as a Via writes it.
+    fn is_own_place(&self, place: &[u8]) -> bool {
+        let uri = [b"sip:", place].concat();
+        Address::of(&uri).is_some_and(|a| self.is_own(a.host, a.port))
+    }
+
+    /// Incoming Max-Breadth (RFC 5393 §5.3.3).
+    fn breadth(&self, came: &Reading) -> u64 {
+        let most = u64::from(self.settings.proxy.max_breadth);
+        came.number(Field::MaxBreadth).unwrap_or(most).min(most)
+    }
+
+    /// 64·T1.
+    fn patience_ms(&self) -> u64 {
+        64 * self.settings.timers.t1_ms
+    }
+
+    fn slack_ms(&self) -> u64 {
+        self.soon_ms + 100
+    }
+
+    fn find(&self, key: u64, class: Class) -> Option<usize> {
+        self.by_key.get(&class.with(key)).copied()
+    }
+
+    /// A transaction and those before it with the same key, newest first.
+    fn generations(&self, newest: Option<usize>) -> impl Iterator<Item = usize> + '_ {
+        std::iter::successors(newest, |tx| self.transactions[*tx].previous)
+    }
+
+    /// True when the server may have forgotten the transaction.
+    fn may_be_gone(&self, tx: &Tx, now: Instant) -> bool {
+        let t = &self.settings.timers;
+        let kept = t.linger_ms.min(t.t4_ms);
+        if self.is_stateless() {
+            return true;
+        }
+        match tx.final_at {
+            Some(at) => now.ms_since(at) + self.slack_ms() >= kept,
+            None => {
+                tx.class != Class::Invite
+                    && now.ms_since(tx.arrived) + self.slack_ms() >= self.patience_ms().min(kept)
+            }
+        }
+    }
+
+    /// True when the server must still know the branch.
+    fn is_alive(&self, branch: &Branch, now: Instant) -> bool {
+        let tx = &self.transactions[branch.tx];
+        let slack = self.slack_ms();
+        let within = |since: Instant, ms: u64| now.ms_since(since) + slack < ms;
+        if branch.tainted || branch.lost || tx.reopen {
+            return false;
+        }
+        if tx
+            .final_at
+            .is_some_and(|at| !within(at, self.settings.timers.linger_ms))
+        {
+            return false;
+        }
+        if branch
+            .cancel
+            .as_ref()
+            .is_some_and(|(_, at)| !within(*at, self.patience_ms()))
+        {
+            return false;
+        }
+        match (branch.outcome, branch.provisional) {
+            (Some((status, at)), _) => {
+                status / 100 == 2
+                    && tx.class == Class::Invite
+                    && within(at, self.settings.timers.linger_ms)
+            }
+            (None, Some(at)) if tx.class == Class::Invite => {
+                within(at, self.settings.timers.c_ms)
+            }
+            _ => within(branch.sent, self.patience_ms()),
+        }
+    }
+
+    fn is_pending(&self, branch: usize, now: Instant) -> bool {
+        let branch = &self.branches[branch];
+        branch.outcome.is_none() && self.is_alive(branch, now)
+    }
+}
+
+/// All servers' books, and the first rule that was broken.
+pub struct Auditor {
+    hops: Vec<Hop>,
+    debts: Debts,
+    pub violation: Option<Violation>,
+}
+
+impl Auditor {
+    pub fn new(scenario: &Scenario) -> Auditor {
+        let hops = scenario
+            .servers
+            .iter()
+            .map(|plan| Hop {
+                settings: Arc::clone(&plan.settings),
+                addresses: plan.addresses.clone(),
+                transactions: Vec::new(),
+                by_key: BTreeMap::new(),
+                branches: Vec::new(),
+                by_branch: BTreeMap::new(),
+                suspects: BTreeSet::new(),
+                askers: BTreeMap::new(),
+                bindings: Bindings::default(),
+                issued: BTreeSet::new(),
+                // A CANCEL may have to ask every core.
+                soon_ms: plan.mail_ms * u64::from(plan.settings.cores) + plan.tick_ms + 2,
+            })
+            .collect();
+        Auditor {
+            hops,
+            debts: Debts::default(),
+            violation: None,
+        }
+    }
+
+    pub fn complain(&mut self, rule: Rule, server: usize, detail: String, about: Option<&Reading>) {
+        if self.violation.is_none() {
+            self.violation = Some(Violation {
+                rule,
+                server,
+                detail,
+                call_id: about.map_or(Vec::new(), |m| m.call_id().to_vec()),
+            });
+        }
+    }
+
+    /// A datagram is about to be handed to a server.
+    pub fn ingress(
+        &mut self,
+        air: &mut Air,
+        server: usize,
+        from: SocketAddr,
+        message: &Rc<Reading>,
+        intent: Intent,
+    ) {
+        self.settle(air, false);
+        let hop = &mut self.hops[server];
+        if message.is_broken() || intent == Intent::Mangled {
+            hop.suspects.insert(from.ip());
+        }
+        if message.is_broken() {
+            return;
+        }
+        if message.is_request() {
+            self.request_in(air, server, from, message, intent);
+        } else {
+            self.response_in(air, server, message, intent);
+        }
+    }
+
+    fn request_in(
+        &mut self,
+        air: &mut Air,
+        server: usize,
+        from: SocketAddr,
+        message: &Rc<Reading>,
+        intent: Intent,
+    ) {
+        let now = air.now;
+        let hop = &mut self.hops[server];
+        if message.cseq().is_none_or(|(_, method)| method != message.method()) {
+            hop.suspects.insert(from.ip());
+        }
+        let askers = hop.askers.entry(message.branch).or_default();
+        if !askers.contains(&from) {
+            askers.push(from);
+        }
+        let class = Class::of(message.method());
+        if class == Class::Cancel {
+            let invite = hop.find(message.key, Class::Invite);
+            let all: Vec<usize> = hop.generations(invite).collect();
+            for tx in all {
+                hop.transactions[tx].cancel_asked.get_or_insert(now);
+            }
+        }
+        if let Some(known) = hop.find(message.key, class) {
+            let gone = hop.may_be_gone(&hop.transactions[known], now);
+            let tx = &mut hop.transactions[known];
+            if !tx.sources.contains(&from) {
+                tx.sources.push(from);
+                tx.reopen = true;
+            }
+            let other = tx.request.digest != message.digest
+                && tx.variants.iter().all(|v| v.digest != message.digest);
+            if other && tx.variants.len() < 4 {
+                tx.variants.push(Rc::clone(message));
+                // A server may see by other fields that it is not a retransmission.
+                tx.reopen = true;
+            }
+            // The server's own answers leave no memory (§8.2.7): a copy is answered anew.
+            tx.reopen |= gone || (tx.final_at.is_some() && tx.branches.is_empty());
+            air.statistics.absorbed += u64::from(!tx.reopen);
+            return;
+        }
+        let number = hop.add(class, message, from, intent, now, None);
+        if intent != Intent::Honest {
+            return;
+        }
+        let soon = now.after_ms(hop.soon_ms);
+        let stateful = !hop.is_stateless();
+        match class {
+            Class::Ack => {
+                if hop.is_inside(message) {
+                    self.debts.push(soon, server, Debt::AckOn { tx: number });
+                }
+            }
+            Class::Invite if stateful => {
+                self.debts.push(soon, server, Debt::Trying { tx: number });
+                let late = hop.deadline(number);
+                self.debts.push(late, server, Debt::Final { tx: number });
+                self.debts.push(soon, server, Debt::Targets { tx: number });
+            }
+            _ if stateful => {
+                self.debts.push(soon, server, Debt::Reply { tx: number });
+                self.debts.push(soon, server, Debt::Targets { tx: number });
+            }
+            Class::Cancel => {}
+            _ => self.debts.push(soon, server, Debt::Reply { tx: number }),
+        }
+    }
+
+    fn response_in(&mut self, air: &mut Air, server: usize, message: &Rc<Reading>, intent: Intent) {
+        let now = air.now;
+        let hop = &mut self.hops[server];
+        let class = Class::of(message.method());
+        let Some(number) = hop.by_branch.get(&class.with(message.branch)).copied() else {
+            return;
+        };
+        let branch = &hop.branches[number];
+        if branch.request.key != message.key || intent != Intent::Honest {
+            hop.branches[number].tainted = true;
+        }
+        let branch = &hop.branches[number];
+        let alive = hop.is_alive(branch, now);
+        let (tx_number, status) = (branch.tx, message.status());
+        let stateless = hop.is_stateless();
+        let soon = now.after_ms(hop.soon_ms);
+        let tx = &mut hop.transactions[tx_number];
+        let branch = &mut hop.branches[number];
+        if branch.responses.iter().all(|r| r.digest != message.digest) {
+            branch.responses.push(Rc::clone(message));
+        }
+        let answers = alive && tx.intent == Intent::Honest && intent == Intent::Honest;
+        if status < 200 {
+            if class == Class::Invite && branch.outcome.is_none() {
+                branch.provisional = Some(now);
+                tx.activity = now;
+                let over = tx.cancel_asked.is_some() || tx.final_at.is_some();
+                if answers && status > 100 && !over {
+                    tx.owed.push((message.trunk, now));
+                    let debt = Debt::Copy {
+                        tx: tx_number,
+                        trunk: message.trunk,
+                        since: now,
+                        final_one: false,
+                    };
+                    self.debts.push(soon, server, debt);
+                }
+                let end = tx.cancel_taken.is_some()
+                    || tx.accepted_in.is_some()
+                    || tx.declined_in.is_some();
+                if alive && end && !stateless {
+                    self.debts
+                        .push(soon, server, Debt::Cancel { branch: number });
+                }
+            }
+            return;
+        }
+        let first = branch.outcome.is_none();
+        if first {
+            branch.outcome = Some((status, now));
+            tx.activity = now;
+        }
+        if class != Class::Invite {
+            if first && answers && tx.final_at.is_none() && status / 100 == 2 {
+                tx.owed.push((message.trunk, now));
+                let debt = Debt::Copy {
+                    tx: tx_number,
+                    trunk: message.trunk,
+                    since: now,
+                    final_one: true,
+                };
+                self.debts.push(soon, server, debt);
+            }
+            return;
+        }
+        if status / 100 == 2 {
+            let accepting = branch.outcome.is_some_and(|(first, _)| first / 100 == 2);
+            if accepting && alive {
+                tx.accepted_in.get_or_insert(now);
+                if answers {
+                    tx.owed.push((message.trunk, now));
+                    let debt = Debt::Copy {
+                        tx: tx_number,
+                        trunk: message.trunk,
+                        since: now,
+                        final_one: true,
+                    };
+                    self.debts.push(soon, server, debt);
+                }
+            }
+        } else {
+            branch.refusals += 1;
+            let linger = hop.settings.timers.linger_ms;
+            let recent = branch
+                .outcome
+                .is_some_and(|(_, at)| now.ms_since(at) + linger.min(100) < linger);
+            let knows = if first { alive } else { recent && !branch.tainted && !branch.lost };
+            if knows && !stateless && branch.outcome.is_some_and(|(s, _)| s >= 300) {
+                let debt = Debt::OwnAck {
+                    branch: number,
+                    count: branch.acks + 1,
+                };
+                self.debts.push(soon, server, debt);
+            }
+            if status >= 600 && alive {
+                tx.declined_in.get_or_insert(now);
+            }
+        }
+        if stateless || !first {
+            return;
+        }
+        let ends = alive && (status / 100 == 2 || status >= 600);
+        let others = hop.transactions[tx_number].branches.clone();
+        if ends {
+            for other in &others {
+                if *other != number
+                    && hop.branches[*other].provisional.is_some()
+                    && hop.is_pending(*other, now)
+                {
+                    self.debts
+                        .push(soon, server, Debt::Cancel { branch: *other });
+                }
+            }
+        }
+        if others.iter().all(|b| hop.branches[*b].outcome.is_some()) {
+            self.debts
+                .push(soon, server, Debt::Settled { tx: tx_number });
+        }
+    }
+
+    /// A server was told that `message` of its own found nobody.
+    pub fn undelivered(&mut self, server: usize, message: &Reading) {
+        let hop = &mut self.hops[server];
+        let class = Class::of(message.method());
+        if let Some(branch) = hop.by_branch.get(&class.with(message.branch)) {
+            hop.branches[*branch].lost = true;
+        }
+    }
+
+    /// A datagram is about to leave a server. Returns what the next hop may expect of it.
+    pub fn egress(
+        &mut self,
+        air: &mut Air,
+        server: usize,
+        to: SocketAddr,
+        message: &Rc<Reading>,
+        location: &Location,
+    ) -> Intent {
+        air.statistics.checks += 1;
+        if super::scenario::is_stranger(to) {
+            self.complain(
+                Rule::NoStranger,
+                server,
+                format!("{} went to {to}", message.title()),
+                Some(message),
+            );
+            return Intent::Hostile;
+        }
+        if message.is_broken() {
+            // What a server writes from what nobody can read is not readable either, as long as it goes back.
+            if !self.hops[server].suspects.contains(&to.ip()) {
+                self.complain(
+                    Rule::BitForBit,
+                    server,
+                    format!("nobody can read {}", message.title()),
+                    None,
+                );
+            }
+            return Intent::Mangled;
+        }
+        if message.is_request() {
+            self.request_out(air, server, to, message)
+        } else {
+            self.response_out(air, server, to, message, location)
+        }
+    }
+
+    /// The bindings of all servers against their location services.
+    pub fn compare_bindings(&mut self, air: &mut Air, server: usize, location: &Location) {
+        match self.hops[server].bindings.compare_all(air.now, location) {
+            Ok(count) => air.statistics.bindings_checked += count as u64,
+            Err(detail) => self.complain(Rule::Bindings, server, detail, None),
+        }
+    }
+}
+
+impl Hop {
+    fn add(
+        &mut self,
+        class: Class,
+        message: &Rc<Reading>,
+        from: SocketAddr,
+        intent: Intent,
+        now: Instant,
+        previous: Option<usize>,
+    ) -> usize {
+        self.transactions.push(Tx {
+            class,
+            request: Rc::clone(message),
+            variants: Vec::new(),
+            intent,
+            arrived: now,
+            sources: vec![from],
+            branches: Vec::new(),
+            finals: Vec::new(),
+            answered: false,
+            final_at: None,
+            activity: now,
+            cancel_asked: None,
+            cancel_taken: None,
+            accepted_in: None,
+            declined_in: None,
+            owed: Vec::new(),
+            reopen: false,
+            previous,
+        });
+        let number = self.transactions.len() - 1;
+        self.by_key.insert(class.with(message.key), number);
+        number
+    }
+
+    /// Begins a new transaction under the key of one that the server may have forgotten.
+    fn renew(&mut self, old: usize, now: Instant) -> usize {
+        let tx = &self.transactions[old];
+        let request = tx.variants.last().unwrap_or(&tx.request);
+        let (class, request) = (tx.class, Rc::clone(request));
+        let (sources, cancel, mut variants) =
+            (tx.sources.clone(), tx.cancel_asked, tx.variants.clone());
+        variants.push(Rc::clone(&tx.request));
+        let new = self.add(class, &request, sources[0], Intent::Hostile, now, Some(old));
+        let tx = &mut self.transactions[new];
+        tx.sources = sources;
+        tx.cancel_asked = cancel;
+        tx.variants = variants;
+        new
+    }
+
+    /// When the final response to an INVITE is due at the latest.
+    fn deadline(&self, tx: usize) -> Instant {
+        let wait = self.settings.timers.c_ms + self.patience_ms() + self.slack_ms();
+        self.transactions[tx].activity.after_ms(wait)
+    }
+
+    /// True when a request belongs to a dialog that was recorded through this server: its first Route is one we gave out.
+    fn is_inside(&self, message: &Reading) -> bool {
+        message
+            .values(Field::Route)
+            .first()
+            .is_some_and(|route| self.issued.contains(&digest(address_spec(route))))
+    }
+
+    /// Contacts that a request for an own address-of-record may go to.
+    fn bound_since(&self, uri: &[u8], since: Instant) -> Vec<&super::bindings::Bound> {
+        canonical(uri).map_or(Vec::new(), |aor| {
+            let all = self.bindings.of(&aor).iter();
+            all.filter(|b| b.since(since)).collect()
+        })
+    }
+}

@@ -1,0 +1,498 @@
+//! Requests that leave a server: forwarded ones, its own CANCEL, its own ACK (RFC 3261 §16.6, §16.10, §17.1.1.3).
+
+use super::compare::{self, Verdict};
+use super::{Auditor, Branch, Class, Hop};
+use crate::base::Instant;
+use crate::sim::air::{Air, Intent};
+use crate::sim::reading::{Address, Field, Reading, address_spec, digest, same_uri};
+use crate::sim::rule::Rule;
+use crate::sim::scenario::{CIRCLE, GATEWAY_PREFIX};
+use crate::stack::route::Action;
+use crate::stack::settings::Fork;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+impl Auditor {
+    pub(super) fn request_out(
+        &mut self,
+        air: &mut Air,
+        server: usize,
+        to: SocketAddr,
+        message: &Rc<Reading>,
+    ) -> Intent {
+        let hop = &mut self.hops[server];
+        let class = Class::of(message.method());
+        let own = message.vias.len() == 1;
+        let verdict = match class {
+            Class::Cancel if own && !hop.is_stateless() => hop.own_cancel(air, to, message),
+            Class::Ack if own && !hop.is_stateless() => hop.own_ack(to, message),
+            _ => {
+                let verdict = hop.forward(air, class, to, message);
+                match verdict {
+                    Ok(intent) => return intent,
+                    Err(broken) => Err(broken),
+                }
+            }
+        };
+        if let Err((rule, detail)) = verdict {
+            self.complain(rule, server, detail, Some(message));
+        }
+        Intent::Honest
+    }
+}
+
+impl Hop {
+    fn forward(
+        &mut self,
+        air: &mut Air,
+        class: Class,
+        to: SocketAddr,
+        message: &Rc<Reading>,
+    ) -> Result<Intent, (Rule, String)> {
+        let now = air.now;
+        if let Some(known) = self.by_branch.get(&class.with(message.branch)).copied() {
+            return self.sent_again(known, to, message);
+        }
+        let below = message.key_below();
+        let newest = below.and_then(|key| self.find(key, class));
+        let Some(newest) = newest else {
+            if message.vias.len() == 1 {
+                return Err((
+                    Rule::ViaStack,
+                    format!("{} left with one Via", message.title()),
+                ));
+            }
+            return Err((
+                Rule::ViaStack,
+                format!("nobody sent what left as {}", message.title()),
+            ));
+        };
+        if !self.is_stateless() {
+            if class == Class::Cancel {
+                return Err((Rule::CancelStaysOnHop, format!("it went to {to}")));
+            }
+            self.ack_may_leave(class, below, now)?;
+        }
+        let number = self.generation_for(newest, message, to, now)?;
+        self.begin_branch(air, number, class, to, message)
+    }
+
+    /// A request on a branch that is known: a retransmission.
+    fn sent_again(
+        &mut self,
+        known: usize,
+        to: SocketAddr,
+        message: &Reading,
+    ) -> Result<Intent, (Rule, String)> {
+        let branch = &self.branches[known];
+        let tx = &self.transactions[branch.tx];
+        // A stateless proxy, or an ACK, may be given the same branch with other bytes.
+        let free = tx.reopen && (self.is_stateless() || tx.class == Class::Ack);
+        if branch.request.digest != message.digest && !free {
+            return Err((
+                Rule::OneBranch,
+                format!(
+                    "other bytes on one branch: {}",
+                    compare::difference(&branch.request, message)
+                ),
+            ));
+        }
+        if branch.to != to && !free && !self.is_stateless() {
+            return Err((
+                Rule::OneBranch,
+                format!("first to {}, then to {to}", branch.to),
+            ));
+        }
+        Ok(branch.intent)
+    }
+
+    /// An ACK that belongs to an INVITE of the same branch is for a refusal: it ends here.
+    fn ack_may_leave(&self, class: Class, below: Option<u64>, now: Instant) -> Verdict {
+        if class != Class::Ack {
+            return Ok(());
+        }
+        let Some(invite) = below.and_then(|key| self.find(key, Class::Invite)) else {
+            return Ok(());
+        };
+        let tx = &self.transactions[invite];
+        let refused = tx.finals.iter().any(|(status, _)| *status >= 300);
+        if refused && !tx.reopen && !self.may_be_gone(tx, now) {
+            return Err((
+                Rule::AckStaysOnHop,
+                format!("the ACK for {:?} left the hop", tx.finals),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Which generation, and which of its copies, left as `message`.
+    fn generation_for(
+        &mut self,
+        newest: usize,
+        message: &Reading,
+        to: SocketAddr,
+        now: Instant,
+    ) -> Result<usize, (Rule, String)> {
+        let tx = &self.transactions[newest];
+        let mut verdict = compare::forwarded(self, &tx.request, &tx.sources, message);
+        for variant in &tx.variants {
+            if verdict.is_err() && compare::forwarded(self, variant, &tx.sources, message).is_ok() {
+                verdict = Ok(());
+            }
+        }
+        verdict?;
+        let stateful = !self.is_stateless() && tx.class != Class::Ack;
+        let twice = tx.branches.iter().any(|b| {
+            let branch = &self.branches[*b];
+            branch.to == to && branch.request.uri() == message.uri()
+        });
+        let over = tx.final_at.is_some() || tx.cancel_taken.is_some();
+        if stateful && (twice || over) {
+            if tx.reopen || self.may_be_gone(&self.transactions[newest], now) {
+                return Ok(self.renew(newest, now));
+            }
+            return Err(if twice {
+                (
+                    Rule::OneBranch,
+                    format!("a second branch to {}", message.title()),
+                )
+            } else {
+                (
+                    Rule::NoForkAfterEnd,
+                    format!("{} began after the end", message.title()),
+                )
+            });
+        }
+        Ok(newest)
+    }
+
+    fn begin_branch(
+        &mut self,
+        air: &mut Air,
+        number: usize,
+        class: Class,
+        to: SocketAddr,
+        message: &Rc<Reading>,
+    ) -> Result<Intent, (Rule, String)> {
+        let now = air.now;
+        self.expected(number, to, message)?;
+        let tx = &self.transactions[number];
+        let came = Rc::clone(&tx.request);
+        let q = self
+            .bound_since(came.uri(), tx.arrived)
+            .iter()
+            .rev()
+            .find(|b| same_uri(&b.uri, message.uri()))
+            .map(|b| b.q);
+        if !self.is_stateless() {
+            self.order_of_targets(number, q, now)?;
+        }
+        let intent = tx.intent;
+        self.branches.push(Branch {
+            tx: number,
+            intent,
+            request: Rc::clone(message),
+            to,
+            sent: now,
+            provisional: None,
+            outcome: None,
+            responses: Vec::new(),
+            cancel: None,
+            refusals: 0,
+            acks: 0,
+            tainted: false,
+            lost: false,
+            q,
+        });
+        let branch = self.branches.len() - 1;
+        self.by_branch.insert(class.with(message.branch), branch);
+        let tx = &mut self.transactions[number];
+        tx.branches.push(branch);
+        tx.activity = now;
+        air.statistics.stateless_forwards += u64::from(self.is_stateless());
+        let chained = self.settings.routes.iter().any(|route| match &route.action {
+            Action::Relay(targets) => route.to_host.is_some()
+                && targets.iter().any(|target| target.address == to),
+            _ => false,
+        });
+        air.statistics.chained_forwards += u64::from(chained);
+        let sources = &self.transactions[number].sources;
+        air.statistics.cross_family_forwards +=
+            u64::from(sources.iter().any(|s| s.is_ipv6() != to.is_ipv6()));
+        let added = message.values(Field::RecordRoute);
+        let before = came.values(Field::RecordRoute).len();
+        for value in added.iter().take(added.len().saturating_sub(before)) {
+            self.issued.insert(digest(address_spec(value)));
+        }
+        self.breadth_holds(number)?;
+        self.reachable_route(&added, before, to)?;
+        self.same_branch_for_cancel(class, number, message)?;
+        Ok(intent)
+    }
+
+    /// The Record-Route value on top must be of the family that the next hop speaks.
+    fn reachable_route(&self, values: &[&[u8]], before: usize, to: SocketAddr) -> Verdict {
+        if values.len() == before {
+            return Ok(());
+        }
+        let Some(ip) = Address::of(address_spec(values[0])).and_then(|a| a.ip()) else {
+            return Ok(());
+        };
+        if ip.is_ipv6() != to.is_ipv6() {
+            return Err((
+                Rule::RecordRoute,
+                format!("{to} cannot reach {ip}, which is on top"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// §16.11: what belongs together leaves on one branch.
+    fn same_branch_for_cancel(&self, class: Class, number: usize, message: &Reading) -> Verdict {
+        if !self.is_stateless() || class != Class::Cancel {
+            return Ok(());
+        }
+        let key = self.transactions[number].request.key;
+        let Some(invite) = self.find(key, Class::Invite) else {
+            return Ok(());
+        };
+        let tx = &self.transactions[invite];
+        let bound = self.bound_since(tx.request.uri(), tx.arrived).len();
+        // When the contacts changed in between, another may be chosen now.
+        if tx.reopen && (bound > 1 || tx.variants.len() + tx.sources.len() > 1) || tx.branches.is_empty() {
+            return Ok(());
+        }
+        let same = |b: &usize| self.branches[*b].request.branch == message.branch;
+        if tx.branches.iter().any(same) {
+            return Ok(());
+        }
+        Err((
+            Rule::StatelessBranch,
+            "a CANCEL left on another branch than its INVITE".into(),
+        ))
+    }
+
+    fn breadth_holds(&self, number: usize) -> Verdict {
+        let tx = &self.transactions[number];
+        if tx.class == Class::Ack || tx.class == Class::Cancel || tx.reopen || self.is_stateless() {
+            return Ok(());
+        }
+        let pending = tx.branches.iter().map(|b| &self.branches[*b]);
+        let sum: u64 = pending
+            .filter(|b| b.outcome.is_none() && b.cancel.is_none() && !b.lost)
+            .filter(|b| b.provisional.is_some() || b.sent == tx.activity)
+            .map(|b| b.request.number(Field::MaxBreadth).unwrap_or(0))
+            .sum();
+        let allowed = self.breadth(&tx.request);
+        if sum > allowed && tx.variants.is_empty() {
+            return Err((
+                Rule::MaxBreadth,
+                format!("{sum} on pending branches, {allowed} came"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Sequential mode: highest q first; parallel mode: no order.
+    fn order_of_targets(&self, number: usize, q: Option<u16>, now: Instant) -> Verdict {
+        let tx = &self.transactions[number];
+        let (Some(q), Fork::Sequential) = (q, self.settings.proxy.fork) else {
+            return Ok(());
+        };
+        if tx.reopen || tx.intent != Intent::Honest || tx.class == Class::Ack {
+            return Ok(());
+        }
+        for other in &tx.branches {
+            let branch = &self.branches[*other];
+            let waiting = branch.q.is_some_and(|other| other > q)
+                && self.is_pending(*other, now)
+                && branch.cancel.is_none();
+            if waiting {
+                return Err((
+                    Rule::TargetSet,
+                    format!("q={q} began while {:?} is pending", branch.q),
+                ));
+            }
+            if branch.q.is_some_and(|other| other < q) && branch.sent < now {
+                return Err((
+                    Rule::TargetSet,
+                    format!("q={q} began after {:?}", branch.q),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a request may go: a contact of its address-of-record, a route of the conf, the next Route value, or the peer of
+    /// a dialog that was recorded through this server.
+    fn expected(&self, number: usize, to: SocketAddr, message: &Reading) -> Verdict {
+        let tx = &self.transactions[number];
+        let mut copies = vec![&tx.request];
+        copies.extend(&tx.variants);
+        let ok = copies
+            .iter()
+            .any(|came| self.is_expected(came, tx.arrived, to, message));
+        if ok {
+            return Ok(());
+        }
+        Err((
+            Rule::NoStranger,
+            format!(
+                "{} came, {} went to {to}, where nobody expects it",
+                tx.request.title(),
+                message.title()
+            ),
+        ))
+    }
+
+    fn is_expected(
+        &self,
+        came: &Reading,
+        arrived: Instant,
+        to: SocketAddr,
+        message: &Reading,
+    ) -> bool {
+        let (own, beyond) = compare::routes_beyond(self, came);
+        let routes = came.values(Field::Route);
+        let genuine = own > 0
+            && routes[..own]
+                .iter()
+                .all(|r| self.issued.contains(&digest(address_spec(r))));
+        let Some(uri) = Address::of(came.uri()) else {
+            return self.by_conf(came, to);
+        };
+        if let Some(next) = beyond.first() {
+            let socket = Address::of(address_spec(next)).and_then(|a| a.socket());
+            return (genuine && socket == Some(to)) || self.by_conf(came, to);
+        }
+        if !self.is_own(uri.host, uri.port) {
+            return (genuine && uri.socket() == Some(to) && message.uri() == came.uri())
+                || self.by_conf(came, to);
+        }
+        let bound = self.bound_since(came.uri(), arrived);
+        let contact = bound
+            .iter()
+            .filter(|b| same_uri(&b.uri, message.uri()))
+            .filter_map(|b| Address::of(&b.uri))
+            .any(|a| a.socket() == Some(to) || (self.is_own(a.host, a.port) && self.addresses.contains(&to)));
+        contact || self.by_conf(came, to)
+    }
+
+    /// A `[[route]]` leads there, and its conditions may hold.
+    fn by_conf(&self, came: &Reading, to: SocketAddr) -> bool {
+        let Some(uri) = Address::of(came.uri()) else {
+            return false;
+        };
+        let own = self.is_own(uri.host, uri.port);
+        self.settings.routes.iter().any(|route| {
+            let host = route
+                .to_host
+                .as_ref()
+                .is_none_or(|h| h.eq_ignore_ascii_case(uri.host) || (own && self.is_own(h, None)));
+            let prefix = route.to_user_prefix.as_ref();
+            let user = prefix.is_none_or(|p| uri.user.starts_with(p));
+            let circle = uri.host.eq_ignore_ascii_case(CIRCLE.as_bytes());
+            debug_assert!(prefix.is_none_or(|p| p == GATEWAY_PREFIX) || circle);
+            match &route.action {
+                Action::Relay(targets) => {
+                    host && user && targets.iter().any(|target| target.address == to)
+                }
+                _ => false,
+            }
+        })
+    }
+
+    fn own_cancel(&mut self, air: &mut Air, to: SocketAddr, message: &Rc<Reading>) -> Verdict {
+        let now = air.now;
+        let wrong = |what: &str| Err((Rule::CancelReach, what.to_string()));
+        let key = Class::Invite.with(message.branch);
+        let Some(number) = self.by_branch.get(&key).copied() else {
+            return wrong("a CANCEL for a branch that does not exist");
+        };
+        let (soon, slack) = (self.soon_ms, self.slack_ms());
+        let branch = &self.branches[number];
+        let tx = &self.transactions[branch.tx];
+        if let Some((first, _)) = &branch.cancel {
+            return if first.digest == message.digest {
+                Ok(())
+            } else {
+                wrong("a second CANCEL that is not the first")
+            };
+        }
+        if branch.to != to || branch.request.uri() != message.uri() {
+            return wrong("a CANCEL that does not follow its INVITE");
+        }
+        same_hop(&branch.request, message).map_err(|what| (Rule::CancelReach, what))?;
+        if branch.request.value(Field::To) != message.value(Field::To) {
+            return wrong("a CANCEL with another To than its INVITE");
+        }
+        let Some(provisional) = branch.provisional else {
+            return wrong("a CANCEL before any provisional response");
+        };
+        if branch
+            .outcome
+            .is_some_and(|(_, at)| now.ms_since(at) > soon)
+        {
+            return wrong("a CANCEL for a branch that has its final response");
+        }
+        let timer_c = now.ms_since(provisional) + slack >= self.settings.timers.c_ms;
+        let others = || {
+            tx.branches.iter().any(|b| {
+                *b != number
+                    && self.branches[*b].responses.iter().any(|r| {
+                        r.status() / 100 == 2 || r.status() >= 600
+                    })
+            })
+        };
+        let asked = self
+            .generations(self.find(tx.request.key, Class::Invite))
+            .any(|t| self.transactions[t].cancel_asked.is_some());
+        if !asked && !timer_c && !others() {
+            return wrong("a CANCEL for no reason");
+        }
+        let lost_fork = tx.accepted_in.is_some();
+        air.statistics.timer_c_cancels += u64::from(timer_c && !asked);
+        air.statistics.forks_with_losers += u64::from(lost_fork);
+        self.branches[number].cancel = Some((Rc::clone(message), now));
+        Ok(())
+    }
+
+    fn own_ack(&mut self, to: SocketAddr, message: &Reading) -> Verdict {
+        let wrong = |what: &str| Err((Rule::OwnAck, what.to_string()));
+        let key = Class::Invite.with(message.branch);
+        let Some(number) = self.by_branch.get(&key).copied() else {
+            return wrong("an ACK of its own for a branch that does not exist");
+        };
+        let branch = &mut self.branches[number];
+        branch.acks += 1;
+        if branch.to != to || branch.request.uri() != message.uri() {
+            return wrong("an ACK that does not follow its INVITE");
+        }
+        let to_value = message.value(Field::To);
+        let answered = branch
+            .responses
+            .iter()
+            .any(|r| r.status() >= 300 && r.value(Field::To) == to_value);
+        if !answered {
+            return wrong("an ACK for a refusal that did not come");
+        }
+        same_hop(&branch.request, message).map_err(|what| (Rule::OwnAck, what))
+    }
+}
+
+/// §9.1 and §17.1.1.3: the top Via, From, Call-ID, CSeq number and Route are the INVITE's.
+fn same_hop(invite: &Reading, message: &Reading) -> Result<(), String> {
+    let same = invite.via(0) == message.via(0)
+        && invite.call_id() == message.call_id()
+        && invite.value(Field::From) == message.value(Field::From)
+        && invite.cseq().map(|c| c.0) == message.cseq().map(|c| c.0)
+        && invite.values(Field::Route) == message.values(Field::Route);
+    if same {
+        Ok(())
+    } else {
+        Err(format!(
+            "Via, Call-ID, From, CSeq or Route differ from the INVITE's in {}",
+            message.title()
+        ))
+    }
+}

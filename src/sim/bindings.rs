@@ -1,0 +1,305 @@
+//! The auditor's own registrar: a naive model of RFC 3261 §10.3, fed with the REGISTERs that the server answered 200.
+
+use super::reading::{Address, Field, Reading, address_spec, param, same_uri};
+use crate::base::Instant;
+use crate::stack::Location;
+use crate::stack::settings::Registrar;
+use std::collections::BTreeMap;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    pub uri: Vec<u8>,
+    pub q: u16,
+    pub call_id: Vec<u8>,
+    pub cseq: u64,
+    pub expires: Instant,
+    /// When it was removed or replaced; a request that came before may still use it.
+    pub ended: Option<Instant>,
+}
+
+impl Bound {
+    /// True when it was a binding at some moment since `since`.
+    pub fn since(&self, since: Instant) -> bool {
+        self.expires > since && self.ended.is_none_or(|ended| ended >= since)
+    }
+
+    pub fn is_live(&self, now: Instant) -> bool {
+        self.ended.is_none() && self.expires > now
+    }
+}
+
+#[derive(Default)]
+pub struct Bindings {
+    by_aor: BTreeMap<Vec<u8>, Vec<Bound>>,
+}
+
+/// `user@host` of the To header field, the host in lower case (§10.3 step 5).
+pub fn address_of_record(register: &Reading) -> Option<Vec<u8>> {
+    canonical(address_spec(register.value(Field::To)?))
+}
+
+pub fn canonical(uri: &[u8]) -> Option<Vec<u8>> {
+    let address = Address::of(uri)?;
+    let mut out = address.user.to_vec();
+    out.push(b'@');
+    out.extend(address.host.to_ascii_lowercase());
+    Some(out)
+}
+
+impl Bindings {
+    pub fn of(&self, aor: &[u8]) -> &[Bound] {
+        self.by_aor.get(aor).map_or(&[], Vec::as_slice)
+    }
+
+    /// What the 200 to `register` did; an error when it should not have been a 200, or lists other bindings. `Ok(false)`: the
+    /// model cannot know, because a server may have forgotten what it knew of an old binding.
+    pub fn apply(
+        &mut self,
+        now: Instant,
+        conf: &Registrar,
+        register: &Reading,
+        answer: &Reading,
+    ) -> Result<bool, String> {
+        let aor = address_of_record(register).ok_or("a 200 without an address-of-record")?;
+        let contacts = register.values(Field::Contact);
+        let header = register.number(Field::Expires);
+        let list = self.by_aor.entry(aor).or_default();
+        let this = Register {
+            now,
+            call_id: register.call_id(),
+            cseq: register.cseq().map_or(0, |(n, _)| n),
+        };
+        if contacts.contains(&&b"*"[..]) {
+            if contacts.len() > 1 || header != Some(0) {
+                return Err("200 for a `*` that is not alone or without Expires: 0".into());
+            }
+            for bound in list.iter().filter(|b| b.is_live(now)) {
+                if this.order(bound)? == Order::Unknown {
+                    return Ok(false);
+                }
+            }
+            for bound in list.iter_mut().filter(|b| b.is_live(now)) {
+                this.remove(bound);
+            }
+            return Self::compare_answer(now, list, answer).map(|()| true);
+        }
+        let mut again = false;
+        for contact in &contacts {
+            if wanted(contact, header, conf).is_some_and(|s| s > 0 && s < conf.min_expires_s.into()) {
+                return Err("200 for an interval that is too brief".into());
+            }
+            let uri = address_spec(contact);
+            if let Some(bound) = list.iter().rev().find(|b| same_uri(&b.uri, uri)) {
+                match this.order(bound)? {
+                    Order::Newer => {}
+                    Order::Again => again = true,
+                    Order::Unknown => return Ok(false),
+                }
+            }
+        }
+        // The same REGISTER once more changes nothing.
+        for contact in contacts.iter().filter(|_| !again) {
+            let uri = address_spec(contact);
+            let Some(asked) = wanted(contact, header, conf) else {
+                return Ok(false);
+            };
+            let granted = asked.min(u64::from(conf.max_expires_s));
+            let known = list
+                .iter_mut()
+                .find(|b| b.is_live(now) && same_uri(&b.uri, uri));
+            match known {
+                Some(bound) if granted == 0 => this.remove(bound),
+                Some(bound) => bound.ended = Some(now),
+                None => {}
+            }
+            if granted > 0 {
+                list.push(Bound {
+                    uri: uri.to_vec(),
+                    q: param(contact, b"q").map_or(1000, thousandths),
+                    call_id: this.call_id.to_vec(),
+                    cseq: this.cseq,
+                    expires: now.after_ms(granted * 1000),
+                    ended: None,
+                });
+            }
+        }
+        // What ended long ago can be expected by nobody.
+        if list.len() > 64 {
+            list.retain(|b| b.since(Instant::from_ms(now.as_ms().saturating_sub(600_000))));
+        }
+        let live = list.iter().filter(|b| b.is_live(now)).count();
+        if live > conf.max_contacts && !again {
+            return Err(format!("{live} contacts, more than the conf allows"));
+        }
+        Self::compare_answer(now, list, answer).map(|()| true)
+    }
+
+    /// §10.3 step 8: the 200 lists all current bindings with their remaining seconds.
+    fn compare_answer(now: Instant, list: &[Bound], answer: &Reading) -> Result<(), String> {
+        let said = answer.values(Field::Contact);
+        let live: Vec<&Bound> = list.iter().filter(|b| b.is_live(now)).collect();
+        if said.len() != live.len() {
+            return Err(format!(
+                "the 200 lists {} contacts, {} are bound",
+                said.len(),
+                live.len()
+            ));
+        }
+        for bound in live {
+            let found = said.iter().any(|contact| {
+                let left = param(contact, b"expires").and_then(super::reading::number);
+                let due = bound.expires.ms_since(now);
+                same_uri(address_spec(contact), &bound.uri)
+                    && left.is_some_and(|s| s * 1000 >= due.saturating_sub(999) && s * 1000 <= due + 999)
+            });
+            if !found {
+                return Err(format!(
+                    "the 200 does not list {} as bound for {} ms",
+                    String::from_utf8_lossy(&bound.uri),
+                    bound.expires.ms_since(now)
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares one address-of-record with what the location service holds.
+    pub fn compare(&self, now: Instant, location: &Location, aor: &[u8]) -> Result<(), String> {
+        let mut held: Vec<(Vec<u8>, u16, u64)> = Vec::new();
+        location.show(now, Some(aor), &mut |_, view| {
+            if view.expires > now {
+                held.push((view.uri, view.q, view.expires.as_ms()));
+            }
+        });
+        let mut bound: Vec<(Vec<u8>, u16, u64)> = self
+            .of(aor)
+            .iter()
+            .filter(|b| b.is_live(now))
+            .map(|b| (b.uri.clone(), b.q, b.expires.as_ms()))
+            .collect();
+        held.sort();
+        bound.sort();
+        if held == bound {
+            return Ok(());
+        }
+        let words = |list: &[(Vec<u8>, u16, u64)]| {
+            let each = |(uri, q, at): &(Vec<u8>, u16, u64)| {
+                format!("{} q={q} until {at}", String::from_utf8_lossy(uri))
+            };
+            list.iter().map(each).collect::<Vec<_>>().join(", ")
+        };
+        Err(format!(
+            "{}: held [{}], should be [{}]",
+            String::from_utf8_lossy(aor),
+            words(&held),
+            words(&bound)
+        ))
+    }
+
+    /// Compares all of it.
+    pub fn compare_all(&self, now: Instant, location: &Location) -> Result<usize, String> {
+        let mut extra = None;
+        location.show(now, None, &mut |aor, view| {
+            if view.expires > now && !self.by_aor.contains_key(aor) {
+                extra = Some(aor.to_vec());
+            }
+        });
+        if let Some(aor) = extra {
+            return Err(format!("{} is held", String::from_utf8_lossy(&aor)));
+        }
+        for aor in self.by_aor.keys() {
+            self.compare(now, location, aor)?;
+        }
+        Ok(self.by_aor.len())
+    }
+
+    /// Takes the server's word for everything: after a REGISTER that two readers may read differently.
+    pub fn adopt(&mut self, now: Instant, location: &Location) {
+        for list in self.by_aor.values_mut() {
+            for bound in list.iter_mut().filter(|b| b.ended.is_none()) {
+                bound.ended = Some(now);
+            }
+        }
+        location.show(now, None, &mut |aor, view| {
+            self.by_aor.entry(aor.to_vec()).or_default().push(Bound {
+                uri: view.uri,
+                q: view.q,
+                call_id: view.call_id,
+                cseq: u64::from(view.cseq),
+                expires: view.expires,
+                ended: None,
+            });
+        });
+    }
+}
+
+/// The seconds that a contact asks for; `None` when only the server knows how it reads them.
+fn wanted(contact: &[u8], header: Option<u64>, conf: &Registrar) -> Option<u64> {
+    match param(contact, b"expires") {
+        Some(text) => super::reading::number(text),
+        None => Some(header.unwrap_or(u64::from(conf.default_expires_s))),
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Order {
+    Newer,
+    Again,
+    Unknown,
+}
+
+/// A removed binding keeps its order for so long: 64·T1 with the RFC's T1.
+const REMEMBERED_MS: u64 = 32_000;
+
+struct Register<'a> {
+    now: Instant,
+    call_id: &'a [u8],
+    cseq: u64,
+}
+
+impl Register<'_> {
+    /// §10.3 step 7: with the same Call-ID, CSeq must rise.
+    fn order(&self, bound: &Bound) -> Result<Order, String> {
+        if bound.call_id != self.call_id || self.cseq > bound.cseq {
+            return Ok(Order::Newer);
+        }
+        let fresh = match bound.ended {
+            None => bound.is_live(self.now),
+            Some(ended) => self.now.ms_since(ended) < REMEMBERED_MS,
+        };
+        match (fresh, self.cseq == bound.cseq) {
+            (false, _) => Ok(Order::Unknown),
+            (true, true) => Ok(Order::Again),
+            (true, false) => Err(format!("200 for CSeq {} after {}", self.cseq, bound.cseq)),
+        }
+    }
+
+    fn remove(&self, bound: &mut Bound) {
+        bound.ended = Some(self.now);
+        bound.call_id = self.call_id.to_vec();
+        bound.cseq = self.cseq;
+    }
+}
+
+/// `0.9` as 900.
+fn thousandths(text: &[u8]) -> u16 {
+    let mut digits = text.iter().filter(|b| b.is_ascii_digit());
+    let mut value = 0;
+    for _ in 0..4 {
+        value = value * 10 + digits.next().map_or(0, |d| u16::from(d - b'0'));
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn q_in_thousandths() {
+        assert_eq!(thousandths(b"0.9"), 900);
+        assert_eq!(thousandths(b"1"), 1000);
+        assert_eq!(thousandths(b"0.205"), 205);
+        assert_eq!(thousandths(b"1.000"), 1000);
+    }
+}

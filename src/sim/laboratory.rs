@@ -1,0 +1,358 @@
+//! One run: the grammar of actions, the clock, and the silence at the end.
+
+use super::air::{Air, What};
+use super::auditor::Auditor;
+use super::caller::{CallPlan, Registering};
+use super::hostile;
+use super::phone::Phones;
+use super::rule::{Rule, Violation};
+use super::sabotage::{Sabotage, Saboteur};
+use super::scenario::{Families, GATEWAY_PREFIX, Scenario};
+use super::server::Server;
+use super::statistics::Statistics;
+use crate::base::{Instant, Rng};
+use std::fmt;
+
+/// What a run came to when no rule was broken.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub statistics: Statistics,
+    /// One number for all that happened: equal for equal runs.
+    pub trace_hash: u64,
+    /// Virtual time that passed, in milliseconds.
+    pub duration_ms: u64,
+}
+
+/// A rule that was broken, and how to see it again.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub seed: u64,
+    pub step: u64,
+    pub rule: Rule,
+    pub detail: String,
+    pub scenario: String,
+    /// The last messages on the network, and those of the call in question.
+    pub history: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "seed {} step {}: {}: {}",
+            self.seed, self.step, self.rule, self.detail
+        )?;
+        writeln!(f, "{}", self.scenario)?;
+        write!(f, "{}", self.history)
+    }
+}
+
+struct Laboratory {
+    scenario: Scenario,
+    air: Air,
+    servers: Vec<Server>,
+    phones: Phones,
+    auditor: Auditor,
+}
+
+/// Runs one seed for `steps` actions and then until all is quiet.
+pub fn run(seed: u64, steps: u64, sabotage: Option<Sabotage>) -> Result<Report, Box<Failure>> {
+    let mut laboratory = Laboratory::new(seed, sabotage);
+    let start = laboratory.air.now;
+    for step in 0..steps {
+        laboratory.act();
+        let pause = laboratory.pause();
+        let until = laboratory.air.now.after_ms(pause);
+        laboratory.pass(until);
+        if let Some(violation) = laboratory.auditor.violation.take() {
+            return Err(laboratory.failure(step, violation));
+        }
+    }
+    laboratory.air.open = false;
+    laboratory.fall_silent();
+    if let Some(violation) = laboratory.auditor.violation.take() {
+        return Err(laboratory.failure(steps, violation));
+    }
+    let mut statistics = laboratory.air.statistics;
+    statistics.steps = steps;
+    statistics.sabotages = laboratory.servers.iter().map(|s| s.saboteur.deeds).sum();
+    Ok(Report {
+        statistics,
+        trace_hash: laboratory.air.trace_hash(),
+        duration_ms: laboratory.air.now.ms_since(start),
+    })
+}
+
+impl Laboratory {
+    fn new(seed: u64, sabotage: Option<Sabotage>) -> Laboratory {
+        let mut rng = Rng::new(seed);
+        let mut scenario = Scenario::new(seed, &mut rng);
+        let mut air = Air::new(rng, scenario.weather);
+        air.weather = std::mem::take(&mut scenario.places);
+        let auditor = Auditor::new(&scenario);
+        let servers: Vec<Server> = scenario
+            .servers
+            .iter()
+            .enumerate()
+            .map(|(number, plan)| {
+                Server::new(number, plan, scenario.icmp, Saboteur::new(sabotage))
+            })
+            .collect();
+        for server in 0..servers.len() {
+            air.later(10_000, What::Sweep { server });
+        }
+        let plans = std::mem::take(&mut scenario.phones);
+        let phones = Phones::new(plans, scenario.t1_ms, scenario.t2_ms);
+        Laboratory {
+            scenario,
+            air,
+            servers,
+            phones,
+            auditor,
+        }
+    }
+
+    fn failure(&self, step: u64, violation: Violation) -> Box<Failure> {
+        let mut history = self.air.history(40, None);
+        if !violation.call_id.is_empty() {
+            history += "the call itself:\n";
+            history += &self.air.history(60, Some(&violation.call_id));
+        }
+        Box::new(Failure {
+            seed: self.scenario.seed,
+            step,
+            rule: violation.rule,
+            detail: format!("server {}: {}", violation.server, violation.detail),
+            scenario: self.scenario.describe(),
+            history,
+        })
+    }
+
+    /// How long until the next action: bursts, pauses, and sometimes minutes.
+    fn pause(&mut self) -> u64 {
+        match self.air.rng.below(1000) {
+            0..600 => self.air.rng.below(40),
+            600..900 => self.air.rng.below(400),
+            900..980 => self.air.between(400, 3000),
+            980..995 => self.air.between(3000, 20_000),
+            _ => self.air.between(20_000, 200_000),
+        }
+    }
+
+    /// One action of the grammar.
+    fn act(&mut self) {
+        let phone = self.air.rng.below(self.phones.list.len() as u64) as usize;
+        match self.air.rng.below(100) {
+            0..18 => {}
+            18..38 => self.call(phone),
+            38..52 => self.register(phone),
+            52..62 => self.ask(phone),
+            62..70 => self.in_dialog(),
+            70..76 => self.cancel(),
+            _ if self.scenario.hostile => {
+                hostile::attack(&mut self.air, &self.scenario, &mut self.phones);
+            }
+            _ => self.call(phone),
+        }
+        self.phones.say_farewell(&mut self.air, &self.scenario);
+    }
+
+    /// Somebody to call: mostly a user of one of the servers, sometimes nobody.
+    fn callee(&mut self, phone: usize) -> Vec<u8> {
+        let home = self.phones.list[phone].plan.server;
+        let server = if self.air.rng.one_in(3) {
+            self.air.rng.below(self.servers.len() as u64) as usize
+        } else {
+            home
+        };
+        let domain = &self.scenario.servers[server].domain;
+        let gateway = std::str::from_utf8(GATEWAY_PREFIX).unwrap_or("");
+        let text = match self.air.rng.below(20) {
+            0 => format!("sip:nobody@{domain}"),
+            1 => format!("sip:{gateway}{}@{domain}", self.air.rng.below(1000)),
+            2 => format!("sip:u{}@{};user=ip", self.air.rng.below(7), domain.to_uppercase()),
+            _ => format!("sip:u{}@{domain}", self.air.rng.below(7)),
+        };
+        text.into_bytes()
+    }
+
+    fn call(&mut self, phone: usize) {
+        let uri = self.callee(phone);
+        let cancel_after_ms = match self.air.rng.below(4) {
+            0 => Some(self.air.between(0, 4000)),
+            1 => Some(self.air.between(5000, 60_000)),
+            _ => None,
+        };
+        let plan = CallPlan { cancel_after_ms };
+        self.phones
+            .place_call(&mut self.air, &self.scenario, phone, &uri, plan);
+    }
+
+    fn register(&mut self, phone: usize) {
+        use Registering::*;
+        let what = match self.air.rng.below(32) {
+            0..9 => Add,
+            9..15 => AddTwo,
+            15..19 => AddAll,
+            19 | 20 => Query,
+            21 | 22 => RemoveOne,
+            23 => RemoveAll,
+            24 => TooShort,
+            25 | 26 => Restart,
+            27 => Loop,
+            28 => Dead,
+            29 => Stale,
+            _ => Add,
+        };
+        self.phones
+            .register(&mut self.air, &self.scenario, phone, what);
+    }
+
+    fn ask(&mut self, phone: usize) {
+        let method = [
+            &b"MESSAGE"[..],
+            b"OPTIONS",
+            b"INFO",
+            b"SUBSCRIBE",
+            b"PUBLISH",
+            b"FOO",
+            b"MESSAGE",
+        ][self.air.rng.below(7) as usize];
+        let mut uri = self.callee(phone);
+        if method == b"OPTIONS" && self.air.rng.one_in(2) {
+            let home = self.phones.list[phone].plan.server;
+            uri = format!("sip:{}", self.scenario.servers[home].domain).into_bytes();
+        }
+        self.phones
+            .ask(&mut self.air, &self.scenario, phone, method, &uri);
+    }
+
+    fn in_dialog(&mut self) {
+        let Some(dialog) = self.phones.live_dialog(&mut self.air) else {
+            return;
+        };
+        match self.air.rng.below(6) {
+            0 | 1 => self
+                .phones
+                .reinvite(&mut self.air, &self.scenario, dialog),
+            2 => self.phones.hang_up(&mut self.air, dialog),
+            n => {
+                let method = [&b"INFO"[..], b"UPDATE", b"NOTIFY"][n as usize - 3];
+                self.phones
+                    .ask_in_dialog(&mut self.air, &self.scenario, dialog, method);
+            }
+        }
+    }
+
+    fn cancel(&mut self) {
+        let recent = self.phones.calls.len().min(12) as u64;
+        if recent > 0 {
+            let call = self.phones.calls.len() - 1 - self.air.rng.below(recent) as usize;
+            self.phones.cancel(&mut self.air, call);
+        }
+    }
+
+    /// Lets everything happen that happens until `until`.
+    fn pass(&mut self, until: Instant) {
+        while self.auditor.violation.is_none() {
+            let Some(what) = self.air.next(until) else {
+                break;
+            };
+            self.happen(what);
+        }
+        self.air.now = self.air.now.max(until);
+        self.auditor.settle(&mut self.air, false);
+        if let Some(detail) = self.phones.lost_route.take() {
+            self.auditor
+                .complain(Rule::RecordRoute, 0, detail, None);
+        }
+    }
+
+    fn happen(&mut self, what: What) {
+        let (air, auditor) = (&mut self.air, &mut self.auditor);
+        match what {
+            What::Datagram {
+                from,
+                to,
+                message,
+                intent,
+                order,
+            } => {
+                air.arrived(from, to, order);
+                if let Some(server) = self.servers.iter_mut().find(|s| s.addresses.contains(&to)) {
+                    air.note("in", from, to, &message);
+                    server.receive(air, auditor, from, to, &message, intent);
+                } else if let Some(phone) = self.phones.at(to) {
+                    self.phones
+                        .receive(air, &self.scenario, phone, from, &message);
+                }
+            }
+            What::Mail {
+                server,
+                core,
+                errand,
+                flow,
+                bytes,
+            } => self.servers[server].receive_mail(air, auditor, core, errand, flow, &bytes),
+            What::Timers { server, core } => self.servers[server].serve_timers(air, auditor, core),
+            What::Sweep { server } => {
+                let now = air.now;
+                self.servers[server].sweep(now);
+                let location = std::sync::Arc::clone(&self.servers[server].location);
+                auditor.compare_bindings(air, server, &location);
+                if air.open {
+                    air.later(10_000, What::Sweep { server });
+                }
+            }
+            What::Unreachable {
+                server,
+                core,
+                message,
+            } => self.servers[server].hear_undelivered(air, auditor, core, &message),
+            What::Phone { phone, todo } => self.phones.handle_todo(air, phone, todo),
+        }
+        self.phones.say_farewell(&mut self.air, &self.scenario);
+    }
+
+    /// Nobody begins anything; the clock runs on until nothing is left to happen. Then nothing may be left in any core.
+    fn fall_silent(&mut self) {
+        let limit = self.air.now.after_ms(6 * 3600 * 1000);
+        self.pass(limit);
+        self.auditor.settle(&mut self.air, true);
+        for server in &mut self.servers {
+            let all: Vec<_> = server.occupancy().collect();
+            for (core, occupancy) in all.iter().enumerate() {
+                if !occupancy.is_quiet() {
+                    self.auditor.complain(
+                        Rule::Quiet,
+                        server.number,
+                        format!("core {core} still holds {occupancy:?}"),
+                        None,
+                    );
+                }
+            }
+            // Longer than any binding lasts: the sweep must find them all.
+            for _ in 0..1000 {
+                server.sweep(self.air.now);
+            }
+            let bindings = server.location.bindings();
+            if bindings > 0 {
+                self.auditor.complain(
+                    Rule::Quiet,
+                    server.number,
+                    format!("{bindings} bindings that have expired are still held"),
+                    None,
+                );
+            }
+        }
+        if self.air.next_at().is_some() {
+            self.auditor.complain(
+                Rule::Quiet,
+                0,
+                "something still happens, hours after the last request".into(),
+                None,
+            );
+        }
+        let _ = Families::Both;
+    }
+}

@@ -1,0 +1,290 @@
+//! Rules broken on purpose, at the server's door: what comes in and what goes out is tampered with, so that the auditor can
+//! be seen to notice. The rules themselves are not touched.
+
+use super::caller::cancel_for;
+use super::reading::{Field, Reading, address_spec};
+use super::rule::Rule;
+use super::scenario::stranger;
+use super::writing::{line, put, replaced, request, response};
+use crate::base::{Flow, Instant};
+use crate::stack::Location;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// One rule to break.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sabotage {
+    /// A second, different final response follows each refusal of an INVITE.
+    SecondFinal,
+    /// One core's timers are never served again.
+    LeakTransaction,
+    /// The server's own ACK for a non-2xx is swallowed.
+    SkipAck,
+    /// The caller's ACK for a non-2xx is passed on.
+    ForwardAck,
+    /// Some 2xx never leave.
+    LoseTwoHundred,
+    /// A branch that answered is cancelled.
+    CancelAnswered,
+    /// No CANCEL leaves.
+    KeepCancel,
+    /// The caller's CANCEL is passed on as it came.
+    ForwardCancel,
+    ChangeBody,
+    KeepMaxForwards,
+    DropVia,
+    RelayToStranger,
+    ForgetBinding,
+    /// An ACK is answered.
+    AnswerAck,
+    /// No refusal of an INVITE leaves.
+    LoseRefusal,
+    /// No 100 leaves.
+    LoseTrying,
+    /// A provisional response that is not 100 never leaves.
+    LoseRinging,
+    /// A retransmission leaves with another branch.
+    ForgetRetransmission,
+}
+
+impl Sabotage {
+    pub const ALL: &'static [Sabotage] = &[
+        Sabotage::SecondFinal,
+        Sabotage::LeakTransaction,
+        Sabotage::SkipAck,
+        Sabotage::ForwardAck,
+        Sabotage::LoseTwoHundred,
+        Sabotage::CancelAnswered,
+        Sabotage::KeepCancel,
+        Sabotage::ForwardCancel,
+        Sabotage::ChangeBody,
+        Sabotage::KeepMaxForwards,
+        Sabotage::DropVia,
+        Sabotage::RelayToStranger,
+        Sabotage::ForgetBinding,
+        Sabotage::AnswerAck,
+        Sabotage::LoseRefusal,
+        Sabotage::LoseTrying,
+        Sabotage::LoseRinging,
+        Sabotage::ForgetRetransmission,
+    ];
+
+    /// The rules that the auditor may name for it.
+    pub fn broken_rules(self) -> &'static [Rule] {
+        match self {
+            Sabotage::SecondFinal => &[Rule::OneFinal],
+            Sabotage::LeakTransaction => &[Rule::Quiet, Rule::FinalInTime],
+            Sabotage::SkipAck => &[Rule::OwnAck],
+            Sabotage::ForwardAck => &[Rule::AckStaysOnHop],
+            Sabotage::LoseTwoHundred => &[Rule::EveryAnswer],
+            Sabotage::CancelAnswered => &[Rule::CancelReach],
+            Sabotage::KeepCancel => &[Rule::CancelReach],
+            Sabotage::ForwardCancel => &[Rule::CancelStaysOnHop],
+            Sabotage::ChangeBody => &[Rule::BitForBit],
+            Sabotage::KeepMaxForwards => &[Rule::MaxForwards],
+            Sabotage::DropVia => &[Rule::ViaStack],
+            Sabotage::RelayToStranger => &[Rule::NoStranger],
+            Sabotage::ForgetBinding => &[Rule::Bindings],
+            Sabotage::AnswerAck => &[Rule::NoAnswerToAck],
+            Sabotage::LoseRefusal => &[Rule::FinalInTime],
+            Sabotage::LoseTrying => &[Rule::TryingAtOnce],
+            Sabotage::LoseRinging => &[Rule::EveryAnswer],
+            Sabotage::ForgetRetransmission => &[Rule::OneBranch],
+        }
+    }
+}
+
+/// Tampers with one server.
+pub struct Saboteur {
+    what: Option<Sabotage>,
+    /// INVITEs that left, by the key of the caller's transaction and by branch.
+    invites: BTreeMap<u64, (Flow, Rc<Reading>)>,
+    served: u32,
+    pub deeds: u64,
+}
+
+impl Saboteur {
+    pub fn new(what: Option<Sabotage>) -> Saboteur {
+        Saboteur {
+            what,
+            invites: BTreeMap::new(),
+            served: 0,
+            deeds: 0,
+        }
+    }
+
+    /// True when this turn of the timers is to be left out.
+    pub fn swallows_timers(&mut self, core: u8) -> bool {
+        self.served += 1;
+        let swallow =
+            self.what == Some(Sabotage::LeakTransaction) && core == 0 && self.served > 200;
+        self.deeds += u64::from(swallow);
+        swallow
+    }
+
+    /// What leaves besides the server's own, because of what came in.
+    pub fn incoming(&mut self, flow: Flow, message: &Reading) -> Option<(Flow, Vec<u8>)> {
+        let what = self.what?;
+        if message.is_broken() {
+            return None;
+        }
+        let (method, status) = (message.method(), message.status());
+        let (to, out) = match what {
+            Sabotage::ForwardAck if status == 0 && method == b"ACK" => {
+                let (to, invite) = self.invites.get(&message.key)?;
+                (*to, one_more_via(message, invite, b"ack"))
+            }
+            Sabotage::ForwardCancel if status == 0 && method == b"CANCEL" => {
+                let (to, invite) = self.invites.get(&message.key)?;
+                (*to, one_more_via(message, invite, b"cancel"))
+            }
+            Sabotage::AnswerAck if status == 0 && method == b"ACK" => {
+                let mut out = response(message, 200, "OK", b"x");
+                put(&mut out, &[b"Content-Length: 0\r\n\r\n"]);
+                (flow, out)
+            }
+            Sabotage::CancelAnswered if status / 100 == 2 && method == b"INVITE" => {
+                let (to, invite) = self.invites.get(&message.branch)?;
+                (*to, cancel_for(invite))
+            }
+            _ => return None,
+        };
+        self.deeds += 1;
+        Some((to, out))
+    }
+
+    /// Instead of one message that leaves: those in `out`, in order. True when it does not leave itself.
+    pub fn outgoing(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        message: &Rc<Reading>,
+        location: &Location,
+        out: &mut Vec<(Flow, Vec<u8>)>,
+    ) -> bool {
+        let Some(what) = self.what else {
+            return false;
+        };
+        if message.is_broken() {
+            return false;
+        }
+        let (method, status) = (message.method(), message.status());
+        let invite = method == b"INVITE";
+        let forwarded = status == 0 && message.vias.len() > 1;
+        if invite && forwarded {
+            let entry = (flow, Rc::clone(message));
+            self.invites.insert(message.branch, entry.clone());
+            if let Some(key) = message.key_below() {
+                self.invites.insert(key, entry);
+            }
+        }
+        let swallow = match what {
+            Sabotage::SkipAck => method == b"ACK" && status == 0 && !forwarded,
+            Sabotage::KeepCancel => method == b"CANCEL" && status == 0,
+            Sabotage::LoseTwoHundred => invite && status / 100 == 2 && message.key % 3 == 0,
+            Sabotage::LoseRefusal => invite && status >= 300,
+            Sabotage::LoseTrying => invite && status == 100,
+            Sabotage::LoseRinging => invite && status > 100 && status < 200,
+            _ => false,
+        };
+        if swallow {
+            self.deeds += 1;
+            return true;
+        }
+        let changed = match what {
+            Sabotage::SecondFinal if invite && status >= 300 => {
+                out.push((flow, message.bytes.clone()));
+                self.deeds += 1;
+                out.push((flow, another_final(message)));
+                return true;
+            }
+            Sabotage::RelayToStranger if forwarded => {
+                let peer = stranger(flow.peer.is_ipv6(), 21);
+                out.push((Flow { peer, ..flow }, message.bytes.clone()));
+                self.deeds += 1;
+                return false;
+            }
+            Sabotage::ForgetBinding if status == 200 && method == b"REGISTER" => {
+                if let (Some(contact), Some(aor)) = (
+                    message.values(Field::Contact).first(),
+                    super::bindings::address_of_record(message),
+                ) {
+                    location.remove(now, &aor, Some(address_spec(contact)));
+                    self.deeds += 1;
+                }
+                return false;
+            }
+            Sabotage::ChangeBody if !message.body().is_empty() => {
+                let mut bytes = message.bytes.clone();
+                let last = message.body.end - 1;
+                bytes[last] = bytes[last].wrapping_add(1);
+                Some(bytes)
+            }
+            Sabotage::KeepMaxForwards if forwarded => {
+                let found = message.lines.iter().find(|l| l.field == Field::MaxForwards);
+                found.and_then(|line| {
+                    let number = message.number(Field::MaxForwards)? + 1;
+                    Some(replaced(
+                        message,
+                        line.value.clone(),
+                        number.to_string().as_bytes(),
+                    ))
+                })
+            }
+            Sabotage::DropVia if forwarded => Some(without_second_via(message)),
+            Sabotage::ForgetRetransmission if forwarded && invite => {
+                let via = message.vias[0].clone();
+                let branch = super::reading::param(message.get(&via), b"branch").unwrap_or(b"");
+                let at = branch.as_ptr() as usize - message.bytes.as_ptr() as usize;
+                self.served += 1;
+                let fresh = format!("z9hG4bKfresh{}", self.served);
+                Some(replaced(message, at..at + branch.len(), fresh.as_bytes()))
+            }
+            _ => None,
+        };
+        match changed {
+            Some(bytes) => {
+                self.deeds += 1;
+                out.push((flow, bytes));
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+fn another_final(message: &Reading) -> Vec<u8> {
+    let status: &[u8] = if message.status() == 480 { b"404" } else { b"480" };
+    replaced(message, 8..11, status)
+}
+
+/// `message` as a proxy would pass it on, with the Via of the INVITE's branch.
+fn one_more_via(message: &Reading, invite: &Reading, mark: &[u8]) -> Vec<u8> {
+    let mut out = request(message.method(), invite.uri());
+    line(&mut out, "Via", &[invite.via(0), mark]);
+    let start = message.lines.first().map_or(0, |l| l.whole.start);
+    put(&mut out, &[&message.bytes[start..]]);
+    out
+}
+
+fn without_second_via(message: &Reading) -> Vec<u8> {
+    let mut out = Vec::new();
+    let start = message.lines.first().map_or(0, |l| l.whole.start);
+    put(&mut out, &[&message.bytes[..start]]);
+    let mut vias = message.vias.iter().enumerate();
+    let mut written = false;
+    for header in &message.lines {
+        if header.field != Field::Via {
+            put(&mut out, &[message.get(&header.whole)]);
+        } else if !written {
+            written = true;
+            for (n, via) in vias.by_ref() {
+                if n != 1 {
+                    line(&mut out, "Via", &[message.get(via)]);
+                }
+            }
+        }
+    }
+    put(&mut out, &[b"\r\n", message.body()]);
+    out
+}

@@ -1,0 +1,381 @@
+//! From a seed to a network: servers, phones, settings and weather.
+
+use super::air::Weather;
+use crate::base::{Key, Rng, Transport};
+use crate::stack::Settings;
+use crate::stack::route::{Action, NextHop, Route};
+use crate::stack::settings::{Fork, Listener, Mode};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+/// A user part that starts with this goes to the gateway phones by a `[[route]]`.
+pub const GATEWAY_PREFIX: &[u8] = b"77";
+
+/// A name that the chain's servers send to each other in a circle.
+pub const CIRCLE: &str = "circle.example";
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Families {
+    V4,
+    V6,
+    Both,
+}
+
+/// How a phone behaves when it is called, and when it calls.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Temper {
+    /// Rings, answers, hangs up; whatever the dice say.
+    Honest,
+    /// Answers everything, after seconds.
+    Slow,
+    /// Answers nothing.
+    Silent,
+    Busy,
+    Decline,
+    /// 302 to another address-of-record.
+    Redirect,
+    /// 180 again and again, never a final.
+    RingForever,
+    /// Answers 200 to an INVITE that was cancelled a moment ago.
+    LateAnswer,
+    /// Sends two different finals to one request.
+    DoubleFinal,
+    /// Retransmits far faster than T1.
+    Impatient,
+}
+
+pub struct ServerPlan {
+    pub settings: Arc<Settings>,
+    pub key: Key,
+    pub domain: String,
+    /// By listener.
+    pub addresses: Vec<SocketAddr>,
+    /// Delay of mail between cores, at most, in milliseconds.
+    pub mail_ms: u64,
+    /// Timers are served up to this late, in milliseconds.
+    pub tick_ms: u64,
+}
+
+pub struct PhonePlan {
+    pub at: SocketAddr,
+    pub server: usize,
+    /// The server's address that it sends to.
+    pub server_at: SocketAddr,
+    pub user: String,
+    pub temper: Temper,
+    /// Asks for rport (RFC 3581) and names a host in Via that nobody can reach.
+    pub behind_nat: bool,
+    pub rport: bool,
+    /// Writes compact header names.
+    pub compact: bool,
+}
+
+pub struct Scenario {
+    pub seed: u64,
+    pub servers: Vec<ServerPlan>,
+    pub phones: Vec<PhonePlan>,
+    pub weather: Weather,
+    /// Addresses with weather of their own.
+    pub places: Vec<(SocketAddr, Weather)>,
+    pub attackers: Vec<SocketAddr>,
+    pub hostile: bool,
+    /// Reports of unreachable ports reach the servers.
+    pub icmp: bool,
+    pub t1_ms: u64,
+    pub t2_ms: u64,
+}
+
+/// Addresses at which nobody ever asked for anything: no server may send there.
+pub fn is_stranger(address: SocketAddr) -> bool {
+    match address.ip() {
+        IpAddr::V4(ip) => ip.octets()[..3] == [203, 0, 113],
+        IpAddr::V6(ip) => ip.segments()[2] == 0xdead,
+    }
+}
+
+pub fn stranger(v6: bool, n: u64) -> SocketAddr {
+    if v6 {
+        let ip = Ipv6Addr::new(0x2001, 0xdb8, 0xdead, 0, 0, 0, 0, n as u16 + 1);
+        SocketAddr::new(ip.into(), 5060)
+    } else {
+        let ip = Ipv4Addr::new(203, 0, 113, n as u8 | 1);
+        SocketAddr::new(ip.into(), 5060)
+    }
+}
+
+/// An address that registers and calls like any other, but where no port is open.
+pub fn dead(v6: bool) -> SocketAddr {
+    phone_address(v6, 240)
+}
+
+fn server_address(v6: bool, n: usize) -> SocketAddr {
+    let ip: IpAddr = if v6 {
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n as u16 + 1).into()
+    } else {
+        Ipv4Addr::new(192, 0, 2, n as u8 + 1).into()
+    };
+    SocketAddr::new(ip, 5060)
+}
+
+fn phone_address(v6: bool, n: usize) -> SocketAddr {
+    let ip: IpAddr = if v6 {
+        Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, n as u16 + 10).into()
+    } else {
+        Ipv4Addr::new(198, 51, 100, n as u8 + 10).into()
+    };
+    SocketAddr::new(ip, 5060)
+}
+
+fn pick<T: Clone>(rng: &mut Rng, choices: &[T]) -> T {
+    choices[rng.below(choices.len() as u64) as usize].clone()
+}
+
+impl Scenario {
+    pub fn new(seed: u64, rng: &mut Rng) -> Scenario {
+        let families = pick(
+            rng,
+            &[
+                Families::V4,
+                Families::V4,
+                Families::V6,
+                Families::Both,
+                Families::Both,
+            ],
+        );
+        let chain = rng.one_in(4);
+        let t1_ms = pick(rng, &[500, 500, 500, 100]);
+        let t2_ms = 8 * t1_ms;
+        let phones = Self::plan_phones(rng, families, if chain { 2 } else { 1 });
+        let mut servers = Vec::new();
+        for n in 0..if chain { 2 } else { 1 } {
+            servers.push(Self::plan_server(rng, n, families, chain, t1_ms, &phones));
+        }
+        let weather = pick(
+            rng,
+            &[
+                Weather::CLEAN,
+                Weather::USUAL,
+                Weather::USUAL,
+                Weather::BAD,
+                Weather::BRUTAL,
+            ],
+        );
+        let mut places = Vec::new();
+        for phone in &phones {
+            if rng.one_in(5) {
+                let own = pick(rng, &[Weather::CLEAN, Weather::BAD, Weather::BRUTAL]);
+                places.push((phone.at, own));
+            }
+        }
+        let v6 = families == Families::V6;
+        let attackers = (0..3).map(|n| phone_address(v6, 200 + n)).collect();
+        Scenario {
+            seed,
+            servers,
+            phones,
+            weather,
+            places,
+            attackers,
+            hostile: !rng.one_in(4),
+            icmp: rng.one_in(2),
+            t1_ms,
+            t2_ms,
+        }
+    }
+
+    fn plan_phones(rng: &mut Rng, families: Families, servers: usize) -> Vec<PhonePlan> {
+        let count = 6 + rng.below(7) as usize;
+        let users = 4 + rng.below(4);
+        let mut phones = Vec::new();
+        for n in 0..count {
+            let v6 = match families {
+                Families::V4 => false,
+                Families::V6 => true,
+                Families::Both => rng.one_in(2),
+            };
+            let server = rng.below(servers as u64) as usize;
+            let temper = pick(
+                rng,
+                &[
+                    Temper::Honest,
+                    Temper::Honest,
+                    Temper::Honest,
+                    Temper::Honest,
+                    Temper::Honest,
+                    Temper::Slow,
+                    Temper::Silent,
+                    Temper::Busy,
+                    Temper::Decline,
+                    Temper::Redirect,
+                    Temper::RingForever,
+                    Temper::LateAnswer,
+                    Temper::DoubleFinal,
+                    Temper::Impatient,
+                ],
+            );
+            let behind_nat = rng.one_in(6);
+            phones.push(PhonePlan {
+                at: phone_address(v6, n),
+                server,
+                server_at: server_address(v6, server),
+                user: format!("u{}", rng.below(users)),
+                temper,
+                behind_nat,
+                rport: behind_nat || rng.one_in(2),
+                compact: rng.one_in(4),
+            });
+        }
+        phones
+    }
+
+    fn plan_server(
+        rng: &mut Rng,
+        n: usize,
+        families: Families,
+        chain: bool,
+        t1_ms: u64,
+        phones: &[PhonePlan],
+    ) -> ServerPlan {
+        let domain = |n: usize| format!("{}.example", ["a", "b"][n % 2]);
+        let addresses: Vec<SocketAddr> = match families {
+            Families::V4 => vec![server_address(false, n)],
+            Families::V6 => vec![server_address(true, n)],
+            Families::Both => vec![server_address(false, n), server_address(true, n)],
+        };
+        let mut settings = Settings {
+            domains: vec![domain(n).into_bytes()],
+            cores: pick(rng, &[1, 1, 2, 3]),
+            ..Settings::default()
+        };
+        settings.listeners = addresses
+            .iter()
+            .map(|address| Listener {
+                transport: Transport::Udp,
+                address: *address,
+                advertise: address.to_string().into_bytes(),
+            })
+            .collect();
+        settings.local_addresses = addresses.iter().map(|a| a.ip()).collect();
+        settings.proxy.mode = if rng.one_in(6) {
+            Mode::Stateless
+        } else {
+            Mode::Stateful
+        };
+        settings.proxy.record_route = !rng.one_in(4);
+        settings.proxy.fork = pick(rng, &[Fork::Parallel, Fork::Parallel, Fork::Sequential]);
+        settings.proxy.redirect = rng.one_in(14);
+        settings.proxy.max_breadth = pick(rng, &[60, 60, 60, 3]);
+        settings.registrar.min_expires_s = pick(rng, &[60, 10]);
+        settings.registrar.default_expires_s = pick(rng, &[3600, 120]);
+        settings.registrar.max_expires_s = 3600;
+        settings.registrar.max_contacts = pick(rng, &[10, 10, 3]);
+        settings.timers.t1_ms = t1_ms;
+        settings.timers.t2_ms = 8 * t1_ms;
+        settings.timers.t4_ms = 10 * t1_ms;
+        settings.timers.c_ms = pick(rng, &[180_000, 40_000]);
+        settings.timers.linger_ms = pick(rng, &[64 * t1_ms, 64 * t1_ms, 10 * t1_ms, 2 * t1_ms]);
+        if chain {
+            let other = (n + 1) % 2;
+            let target = addresses
+                .iter()
+                .map(|a| server_address(a.is_ipv6(), other))
+                .map(next_hop)
+                .take(1)
+                .collect::<Vec<_>>();
+            for host in [domain(other), CIRCLE.to_string()] {
+                settings
+                    .routes
+                    .push(route(Some(host), None, Action::Relay(target.clone())));
+            }
+        }
+        // Calls to a gateway: the first target may be dead, the second is a phone.
+        if let Some(gateway) = phones.iter().find(|p| p.server == n) {
+            let mut targets = Vec::new();
+            if rng.one_in(2) {
+                targets.push(next_hop(dead(gateway.at.is_ipv6())));
+            }
+            targets.push(next_hop(gateway.at));
+            settings.routes.push(route(
+                Some(domain(n)),
+                Some(GATEWAY_PREFIX.to_vec()),
+                Action::Relay(targets),
+            ));
+        }
+        settings.routes.push(route(
+            Some("refused.example".into()),
+            None,
+            Action::Reject(403),
+        ));
+        ServerPlan {
+            settings: Arc::new(settings),
+            key: Key::new(rng.next_u64(), rng.next_u64()),
+            domain: domain(n),
+            addresses,
+            mail_ms: pick(rng, &[0, 1, 15]),
+            tick_ms: pick(rng, &[0, 1, 10]),
+        }
+    }
+
+    /// Where a name or number leads for somebody of the given family, as DNS would say it.
+    pub fn resolve(&self, host: &[u8], port: Option<u16>, v6: bool) -> Option<SocketAddr> {
+        let ip = super::reading::Address {
+            user: b"",
+            host,
+            port,
+            params: b"",
+        }
+        .ip();
+        if let Some(ip) = ip {
+            return Some(SocketAddr::new(ip, port.unwrap_or(5060)));
+        }
+        let server = self
+            .servers
+            .iter()
+            .find(|s| s.domain.as_bytes().eq_ignore_ascii_case(host))?;
+        server
+            .addresses
+            .iter()
+            .find(|a| a.is_ipv6() == v6)
+            .copied()
+    }
+
+    /// One line for people.
+    pub fn describe(&self) -> String {
+        let mut out = format!("{} phones, weather {:?}", self.phones.len(), self.weather);
+        for server in &self.servers {
+            let s = &server.settings;
+            out += &format!(
+                "; {} {:?} {:?} rr={} redirect={} cores={} linger={} t1={} c={} breadth={} listeners={}",
+                server.domain,
+                s.proxy.mode,
+                s.proxy.fork,
+                s.proxy.record_route,
+                s.proxy.redirect,
+                s.cores,
+                s.timers.linger_ms,
+                s.timers.t1_ms,
+                s.timers.c_ms,
+                s.proxy.max_breadth,
+                server.addresses.len()
+            );
+        }
+        out
+    }
+}
+
+fn next_hop(address: SocketAddr) -> NextHop {
+    NextHop {
+        uri: format!("sip:{address}").into_bytes(),
+        address,
+    }
+}
+
+fn route(to_host: Option<String>, prefix: Option<Vec<u8>>, action: Action) -> Route {
+    Route {
+        methods: Vec::new(),
+        from_source: Vec::new(),
+        to_host: to_host.map(String::into_bytes),
+        to_user_prefix: prefix,
+        action,
+    }
+}

@@ -1,0 +1,263 @@
+//! A server in the laboratory: its cores, the kernel's choice among them, the mail between them, and its timers.
+
+use super::air::{Air, Intent, What};
+use super::auditor::Auditor;
+use super::reading::{Reading, digest};
+use super::sabotage::Saboteur;
+use super::scenario::{ServerPlan, dead};
+use crate::base::{Errand, Flow, Instant, Outbox};
+use crate::stack::{Endpoint, Location, Occupancy};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+pub struct Server {
+    pub number: usize,
+    pub addresses: Vec<SocketAddr>,
+    pub location: Arc<Location>,
+    pub saboteur: Saboteur,
+    endpoints: Vec<Endpoint>,
+    /// For each core, the moment of its timer event in the queue.
+    armed: Vec<Option<Instant>>,
+    /// For each pair of cores, when the last parcel arrives: mail keeps its order.
+    post: Vec<Instant>,
+    /// Cores whose timers are swallowed.
+    stopped: Vec<bool>,
+    mail_ms: u64,
+    tick_ms: u64,
+    icmp: bool,
+    outbox: Outbox,
+}
+
+impl Server {
+    pub fn new(number: usize, plan: &ServerPlan, icmp: bool, saboteur: Saboteur) -> Server {
+        let cores = plan.settings.cores;
+        let location = Arc::new(Location::new(plan.key.derive("location"), 100_000));
+        let endpoints = (0..cores)
+            .map(|core| {
+                Endpoint::new(
+                    Arc::clone(&plan.settings),
+                    Arc::clone(&location),
+                    core,
+                    plan.key,
+                )
+            })
+            .collect();
+        let count = cores as usize;
+        Server {
+            number,
+            addresses: plan.addresses.clone(),
+            location,
+            saboteur,
+            endpoints,
+            armed: vec![None; count],
+            post: vec![Instant::default(); count * count],
+            stopped: vec![false; count],
+            mail_ms: plan.mail_ms,
+            tick_ms: plan.tick_ms,
+            icmp,
+            outbox: Outbox::default(),
+        }
+    }
+
+    /// As SO_REUSEPORT chooses: by the two addresses.
+    fn core_for(&self, from: SocketAddr, to: SocketAddr) -> usize {
+        let text = format!("{from} {to}");
+        (digest(text.as_bytes()) % self.endpoints.len() as u64) as usize
+    }
+
+    /// A datagram arrived at one of the listeners.
+    pub fn receive(
+        &mut self,
+        air: &mut Air,
+        auditor: &mut Auditor,
+        from: SocketAddr,
+        to: SocketAddr,
+        message: &Rc<Reading>,
+        intent: Intent,
+    ) {
+        let Some(listener) = self.addresses.iter().position(|a| *a == to) else {
+            return;
+        };
+        air.statistics.received_by_servers += 1;
+        let core = self.core_for(from, to);
+        let flow = Flow::datagram(listener as u16, from);
+        auditor.ingress(air, self.number, from, message, intent);
+        self.endpoints[core].handle(air.now, flow, &message.bytes, &mut self.outbox);
+        let extra = self.saboteur.incoming(flow, message);
+        self.flush(air, auditor, core);
+        if let Some((flow, bytes)) = extra {
+            self.transmit(air, auditor, flow, bytes);
+        }
+    }
+
+    pub fn receive_mail(
+        &mut self,
+        air: &mut Air,
+        auditor: &mut Auditor,
+        core: u8,
+        errand: Errand,
+        flow: Flow,
+        bytes: &[u8],
+    ) {
+        air.statistics.mails += 1;
+        let core = core as usize;
+        self.endpoints[core].handle_mail(air.now, errand, flow, bytes, &mut self.outbox);
+        self.flush(air, auditor, core);
+    }
+
+    pub fn serve_timers(&mut self, air: &mut Air, auditor: &mut Auditor, core: u8) {
+        let core = core as usize;
+        if self.armed[core] != Some(air.now) {
+            return;
+        }
+        self.armed[core] = None;
+        if self.stopped[core] || self.saboteur.swallows_timers(core as u8) {
+            self.stopped[core] = true;
+            return;
+        }
+        self.endpoints[core].handle_timers(air.now, &mut self.outbox);
+        self.flush(air, auditor, core);
+    }
+
+    pub fn hear_undelivered(
+        &mut self,
+        air: &mut Air,
+        auditor: &mut Auditor,
+        core: u8,
+        message: &Reading,
+    ) {
+        air.statistics.unreachable += 1;
+        auditor.undelivered(self.number, message);
+        let core = core as usize;
+        self.endpoints[core].handle_undelivered(air.now, &message.bytes, &mut self.outbox);
+        self.flush(air, auditor, core);
+    }
+
+    pub fn sweep(&mut self, now: Instant) {
+        self.location.sweep(now);
+    }
+
+    pub fn occupancy(&self) -> impl Iterator<Item = Occupancy> + '_ {
+        self.endpoints.iter().map(Endpoint::occupancy)
+    }
+
+    /// Sends what a turn left in the outbox, and sets the core's alarm anew.
+    fn flush(&mut self, air: &mut Air, auditor: &mut Auditor, core: usize) {
+        let mut outbox = std::mem::take(&mut self.outbox);
+        for transmit in &outbox.transmits {
+            let bytes = outbox.get(transmit.span).to_vec();
+            self.transmit_from(air, auditor, transmit.flow, bytes);
+        }
+        for parcel in &outbox.parcels {
+            let delay = air.rng.below(self.mail_ms + 1);
+            let count = self.endpoints.len();
+            let to = parcel.core as usize;
+            if to >= count {
+                auditor.complain(
+                    super::rule::Rule::Quiet,
+                    self.number,
+                    format!("mail for core {to}, which does not exist"),
+                    None,
+                );
+                continue;
+            }
+            let post = &mut self.post[core * count + to];
+            *post = (*post).max(air.now.after_ms(delay));
+            let at = *post;
+            air.at(
+                at,
+                What::Mail {
+                    server: self.number,
+                    core: parcel.core,
+                    errand: parcel.errand,
+                    flow: parcel.flow,
+                    bytes: outbox.get(parcel.span).to_vec(),
+                },
+            );
+        }
+        outbox.clear();
+        self.outbox = outbox;
+        self.arm(air, core);
+    }
+
+    fn arm(&mut self, air: &mut Air, core: usize) {
+        let Some(next) = self.endpoints[core].next_timeout() else {
+            return;
+        };
+        let earliest = air.now.after_ms(1).max(next);
+        if self.stopped[core] || self.armed[core].is_some_and(|at| at <= earliest) {
+            return;
+        }
+        let at = earliest.after_ms(air.rng.below(self.tick_ms + 1));
+        self.armed[core] = Some(at);
+        air.at(
+            at,
+            What::Timers {
+                server: self.number,
+                core: core as u8,
+            },
+        );
+    }
+
+    fn transmit_from(
+        &mut self,
+        air: &mut Air,
+        auditor: &mut Auditor,
+        flow: Flow,
+        bytes: Vec<u8>,
+    ) {
+        let message = Rc::new(Reading::new(bytes));
+        let mut instead = Vec::new();
+        let swallowed = self
+            .saboteur
+            .outgoing(air.now, flow, &message, &self.location, &mut instead);
+        if !swallowed {
+            self.put_on_wire(air, auditor, flow, message);
+        }
+        for (flow, bytes) in instead {
+            self.transmit(air, auditor, flow, bytes);
+        }
+    }
+
+    fn transmit(&mut self, air: &mut Air, auditor: &mut Auditor, flow: Flow, bytes: Vec<u8>) {
+        let message = Rc::new(Reading::new(bytes));
+        self.put_on_wire(air, auditor, flow, message);
+    }
+
+    fn put_on_wire(
+        &mut self,
+        air: &mut Air,
+        auditor: &mut Auditor,
+        flow: Flow,
+        message: Rc<Reading>,
+    ) {
+        air.statistics.sent_by_servers += 1;
+        let from = self.addresses.get(flow.listener as usize).copied();
+        let Some(from) = from.filter(|from| from.is_ipv4() == flow.peer.is_ipv4()) else {
+            auditor.complain(
+                super::rule::Rule::Misdirected,
+                self.number,
+                format!(
+                    "listener {} cannot reach {}",
+                    flow.listener, flow.peer
+                ),
+                Some(&message),
+            );
+            return;
+        };
+        air.note("out", from, flow.peer, &message);
+        if self.icmp && flow.peer == dead(flow.peer.is_ipv6()) {
+            // The kernel finds the socket by the two addresses, as it does for a datagram.
+            let core = self.core_for(flow.peer, from) as u8;
+            let what = What::Unreachable {
+                server: self.number,
+                core,
+                message: Rc::clone(&message),
+            };
+            air.later(3, what);
+        }
+        let intent = auditor.egress(air, self.number, flow.peer, &message, &self.location);
+        air.send_again(from, flow.peer, message, intent);
+    }
+}

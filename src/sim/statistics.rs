@@ -1,0 +1,76 @@
+//! What the laboratory did: asserted over all seeds, so that a run cannot silently test nothing.
+
+macro_rules! statistics {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// Counted events of one or several runs.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Statistics { $($(#[$doc])* pub $name: u64),+ }
+
+        impl Statistics {
+            pub fn add(&mut self, other: &Statistics) {
+                $(self.$name += other.$name;)+
+            }
+
+            /// Names and numbers, in order.
+            pub fn list(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name)),+]
+            }
+        }
+    };
+}
+
+statistics! {
+    steps,
+    /// Datagrams put on the network, by whomever.
+    datagrams,
+    lost,
+    duplicated,
+    /// Datagrams that arrived after a later one on the same way.
+    reordered,
+    /// Datagrams sent to an address where nobody lives, reported back to the sender.
+    unreachable,
+    /// Handed to a server.
+    received_by_servers,
+    sent_by_servers,
+    mails,
+    registers,
+    bindings_checked,
+    calls_placed,
+    calls_answered,
+    calls_refused,
+    calls_cancelled,
+    calls_timed_out,
+    /// Calls that rang on several branches, of which one was answered and others cancelled.
+    forks_with_losers,
+    /// 2xx beyond the first to one INVITE.
+    second_answers,
+    /// Answers that crossed with the CANCEL.
+    late_answers,
+    reinvites,
+    byes_answered,
+    other_requests,
+    other_answers,
+    redirected,
+    client_retransmissions,
+    answer_retransmissions,
+    /// Retransmissions that a server recognised and did not pass on.
+    absorbed,
+    timer_c_cancels,
+    hostile,
+    mangled,
+    forged_branches,
+    spoofed,
+    stranger_routes,
+    foreign_cancels,
+    replayed_registers,
+    loops,
+    looped_answers,
+    double_finals,
+    stateless_forwards,
+    chained_forwards,
+    cross_family_forwards,
+    sequential_moves,
+    sabotages,
+    /// Conditions that the auditor tested, of all kinds.
+    checks,
+}

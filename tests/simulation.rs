@@ -1,0 +1,125 @@
+//! The laboratory's runs: many seeds under the auditor's eyes, the same seed twice, and each rule broken on purpose.
+//!
+//! `STROWGER_SEEDS` (how many, default 256), `STROWGER_FIRST` (from which, default 0), `STROWGER_STEPS` (default 3000) widen
+//! the run; `STROWGER_SEED` replays one.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use strowger::sim::{Failure, Report, Sabotage, Statistics, run};
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is not a number: {text}"))
+    })
+}
+
+/// Runs seeds on two threads; the order of the results is that of the seeds.
+fn run_all(seeds: std::ops::Range<u64>, steps: u64) -> Vec<(u64, Result<Report, Box<Failure>>)> {
+    let next = AtomicU64::new(seeds.start);
+    let results = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    let result = run(seed, steps, None);
+                    results.lock().unwrap().push((seed, result));
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap();
+    results.sort_by_key(|(seed, _)| *seed);
+    results
+}
+
+#[test]
+fn no_rule_is_broken() {
+    let steps = setting("STROWGER_STEPS").unwrap_or(3000);
+    if let Some(seed) = setting("STROWGER_SEED") {
+        match run(seed, steps, None) {
+            Ok(report) => println!("seed {seed}: {report:#?}"),
+            Err(failure) => panic!("{failure}"),
+        }
+        return;
+    }
+    let first = setting("STROWGER_FIRST").unwrap_or(0);
+    let count = setting("STROWGER_SEEDS").unwrap_or(256);
+    let started = std::time::Instant::now();
+    let results = run_all(first..first + count, steps);
+    let mut sum = Statistics::default();
+    let mut failures = Vec::new();
+    let mut virtual_ms = 0;
+    for (_, result) in &results {
+        match result {
+            Ok(report) => {
+                sum.add(&report.statistics);
+                virtual_ms += report.duration_ms;
+            }
+            Err(failure) => failures.push(failure),
+        }
+    }
+    println!(
+        "{count} seeds of {steps} steps, {} h of virtual time in {:.1} s",
+        virtual_ms / 3_600_000,
+        started.elapsed().as_secs_f64()
+    );
+    for (name, number) in sum.list() {
+        println!("{name:>24} {number}");
+    }
+    for failure in &failures {
+        println!("FAILED seed {} step {}: {}: {}", failure.seed, failure.step, failure.rule, failure.detail);
+    }
+    if let Some(first) = failures.first() {
+        panic!("{} of {count} seeds failed; the first:\n{first}", failures.len());
+    }
+    assert_it_was_a_test(&sum, count * steps);
+}
+
+/// So that the laboratory cannot silently test nothing: what must have happened, for each million steps.
+fn assert_it_was_a_test(sum: &Statistics, steps: u64) {
+    if steps < 300_000 {
+        return;
+    }
+    let least = [
+        ("calls answered", sum.calls_answered, 1000),
+    ];
+    for (name, happened, per_million) in least {
+        let wanted = per_million * steps / 1_000_000;
+        assert!(happened >= wanted, "{name}: {happened}, expected at least {wanted}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in [1, 7, 12, 30] {
+        let hash = || match run(seed, 600, None) {
+            Ok(report) => (report.trace_hash, report.duration_ms, report.statistics.list()),
+            Err(failure) => panic!("{failure}"),
+        };
+        assert_eq!(hash(), hash(), "seed {seed}");
+    }
+    let hash = |seed| run(seed, 100, None).map(|report| report.trace_hash).ok();
+    assert_ne!(hash(1), hash(2));
+}
+
+/// Each sabotage must be reported within some seeds, by the name of the rule that it breaks.
+#[test]
+fn every_broken_rule_is_caught() {
+    let mut missed = Vec::new();
+    for sabotage in Sabotage::ALL {
+        let caught = (0..40).find_map(|seed| run(seed, 1000, Some(*sabotage)).err());
+        match caught {
+            Some(failure) if sabotage.broken_rules().contains(&failure.rule) => {
+                println!("{sabotage:?}: seed {} step {}: {}: {}", failure.seed, failure.step, failure.rule, failure.detail);
+            }
+            Some(failure) => missed.push(format!("{sabotage:?} was reported as {failure}")),
+            None => missed.push(format!("{sabotage:?} was not noticed")),
+        }
+    }
+    assert!(missed.is_empty(), "{}", missed.join("\n\n"));
+}
