@@ -1,5 +1,6 @@
 //! The only unsafe code of the project: system calls that neither the standard library nor socket2 offers.
 
+use super::steer::Instruction;
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -272,16 +273,59 @@ pub fn queue_icmp_errors(socket: BorrowedFd<'_>, is_ipv4: bool) -> io::Result<()
     }
 }
 
-/// Lets routers fragment what is too long for a link. With path MTU discovery the first long datagram to a peer would be lost,
-/// and a response to a non-INVITE request is not sent again until its request is.
-pub fn allow_fragments(socket: BorrowedFd<'_>, is_ipv4: bool) -> io::Result<()> {
-    if is_ipv4 {
-        let never = libc::IP_PMTUDISC_DONT;
-        set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, never)
-    } else {
-        let never = libc::IPV6_PMTUDISC_DONT;
-        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, never)
-    }
+/// Whether routers may fragment this socket's datagrams on their way. With path MTU discovery the first long datagram to a
+/// peer may be lost; without it the kernel has to number every datagram, which costs a few percent of sending it.
+pub fn allow_fragments(socket: BorrowedFd<'_>, is_ipv4: bool, allow: bool) -> io::Result<()> {
+    let (level, option, value) = match (is_ipv4, allow) {
+        (true, true) => (
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            libc::IP_PMTUDISC_DONT,
+        ),
+        (true, false) => (
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            libc::IP_PMTUDISC_WANT,
+        ),
+        (false, true) => (
+            libc::IPPROTO_IPV6,
+            libc::IPV6_MTU_DISCOVER,
+            libc::IPV6_PMTUDISC_DONT,
+        ),
+        (false, false) => (
+            libc::IPPROTO_IPV6,
+            libc::IPV6_MTU_DISCOVER,
+            libc::IPV6_PMTUDISC_WANT,
+        ),
+    };
+    set_option(socket, level, option, value)
+}
+
+/// Has the kernel ask this program which of the sockets that share the address gets a datagram. It counts for all of them.
+pub fn steer(socket: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
+    let mut filters: Vec<libc::sock_filter> = program
+        .iter()
+        .map(|instruction| libc::sock_filter {
+            code: instruction.code,
+            jt: instruction.jump_true,
+            jf: instruction.jump_false,
+            k: instruction.k,
+        })
+        .collect();
+    let program = libc::sock_fprog {
+        len: u16::try_from(filters.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
+        filter: filters.as_mut_ptr(),
+    };
+    // SAFETY: the kernel copies `len` filters from where `filter` points, which is `filters`, alive until here.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            ptr::from_ref(&program).cast(),
+            mem::size_of_val(&program) as libc::socklen_t,
+        )
+    })
 }
 
 /// Takes the oldest entry of the socket's error queue; `None` when it is empty. What the error quotes of our datagram goes

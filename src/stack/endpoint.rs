@@ -5,7 +5,7 @@ use crate::base::{Arena, Errand, Flow, Instant, Key, Outbox};
 use crate::sip::{Fault, Index, Message, Method, Name, Rewrite, reply, sniff};
 use crate::stack::branch::{Branch, Signer};
 use crate::stack::counters::{Drop, MethodLabel, Registration, Side};
-use crate::stack::identity::{Identity, TAG_LEN};
+use crate::stack::identity::{Identity, Memory, TAG_LEN};
 use crate::stack::proxy::context::Context;
 use crate::stack::proxy::request::{reply_flow, unsupported};
 use crate::stack::proxy::target::TargetSet;
@@ -290,7 +290,8 @@ impl Endpoint {
         };
         self.scratch.clear();
         self.scratch.reserve(TAG_LEN);
-        self.identity.write_tag(message, &mut self.scratch);
+        self.identity
+            .write_tag(message, Memory::Stateless, &mut self.scratch);
         let answer = reply::Reply {
             status,
             reason: reason.as_bytes(),

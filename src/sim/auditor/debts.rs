@@ -245,12 +245,12 @@ impl Auditor {
         let refused_as_loop = t
             .finals
             .iter()
-            .any(|(status, _)| matches!(status, 482 | 483 | 440));
+            .any(|(status, ..)| matches!(status, 482 | 483 | 440));
         if refused_as_loop {
             return None;
         }
         if expected.is_empty() {
-            let found = t.finals.iter().any(|(status, _)| matches!(status, 404 | 480 | 405 | 200));
+            let found = t.finals.iter().any(|(status, ..)| matches!(status, 404 | 480 | 405 | 200));
             return (!found && bound.is_empty()).then(|| {
                 (
                     Rule::TargetSet,

@@ -44,6 +44,10 @@ impl Endpoint {
         let mut path = std::mem::take(&mut self.scratch);
         path.clear();
         collect_path(message, &mut path);
+        if path.len() > usize::from(u16::MAX) {
+            self.scratch = path;
+            return Err(Refusal::new(513, "Path Too Long"));
+        }
         let registering = Registering {
             now,
             call_id: message.call_id().unwrap_or_default(),
@@ -225,7 +229,11 @@ enum Order {
 
 /// §10.3 step 7: with the same Call-ID, CSeq must rise.
 fn check_order(binding: &Binding, this: &Registering) -> Result<Order, Refusal> {
-    if binding.text().call_id != this.call_id || this.cseq > binding.cseq {
+    // What has expired is gone, though the sweep may not have come by.
+    if binding.expires <= this.now
+        || binding.text().call_id != this.call_id
+        || this.cseq > binding.cseq
+    {
         return Ok(Order::Newer);
     }
     if this.cseq == binding.cseq {
