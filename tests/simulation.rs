@@ -72,10 +72,16 @@ fn no_rule_is_broken() {
         println!("{name:>24} {number}");
     }
     for failure in &failures {
-        println!("FAILED seed {} step {}: {}: {}", failure.seed, failure.step, failure.rule, failure.detail);
+        println!(
+            "FAILED seed {} step {}: {}: {}",
+            failure.seed, failure.step, failure.rule, failure.detail
+        );
     }
     if let Some(first) = failures.first() {
-        panic!("{} of {count} seeds failed; the first:\n{first}", failures.len());
+        panic!(
+            "{} of {count} seeds failed; the first:\n{first}",
+            failures.len()
+        );
     }
     assert_it_was_a_test(&sum, count * steps);
 }
@@ -85,12 +91,13 @@ fn assert_it_was_a_test(sum: &Statistics, steps: u64) {
     if steps < 300_000 {
         return;
     }
-    let least = [
-        ("calls answered", sum.calls_answered, 1000),
-    ];
+    let least = [("calls answered", sum.calls_answered, 1000)];
     for (name, happened, per_million) in least {
         let wanted = per_million * steps / 1_000_000;
-        assert!(happened >= wanted, "{name}: {happened}, expected at least {wanted}");
+        assert!(
+            happened >= wanted,
+            "{name}: {happened}, expected at least {wanted}"
+        );
     }
 }
 
@@ -98,7 +105,11 @@ fn assert_it_was_a_test(sum: &Statistics, steps: u64) {
 fn the_same_seed_gives_the_same_run() {
     for seed in [1, 7, 12, 30] {
         let hash = || match run(seed, 600, None) {
-            Ok(report) => (report.trace_hash, report.duration_ms, report.statistics.list()),
+            Ok(report) => (
+                report.trace_hash,
+                report.duration_ms,
+                report.statistics.list(),
+            ),
             Err(failure) => panic!("{failure}"),
         };
         assert_eq!(hash(), hash(), "seed {seed}");
@@ -115,7 +126,10 @@ fn every_broken_rule_is_caught() {
         let caught = (0..40).find_map(|seed| run(seed, 1000, Some(*sabotage)).err());
         match caught {
             Some(failure) if sabotage.broken_rules().contains(&failure.rule) => {
-                println!("{sabotage:?}: seed {} step {}: {}: {}", failure.seed, failure.step, failure.rule, failure.detail);
+                println!(
+                    "{sabotage:?}: seed {} step {}: {}: {}",
+                    failure.seed, failure.step, failure.rule, failure.detail
+                );
             }
             Some(failure) => missed.push(format!("{sabotage:?} was reported as {failure}")),
             None => missed.push(format!("{sabotage:?} was not noticed")),

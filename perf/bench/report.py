@@ -22,6 +22,9 @@ class Series:
             if not result.get("clean", True):
                 marks.add("!")
         self.marks = "".join(sorted(marks))
+        disturbed = sum(1 for result in results if result.get("disturbed"))
+        # Whether a verdict may rest on it: all of it clean, and most of it undisturbed.
+        self.is_sound = "!" not in marks and 2 * disturbed <= len(results)
 
     def __bool__(self):
         return bool(self.values)
@@ -41,7 +44,8 @@ class Series:
 
 LEGEND = ("Median (lowest–highest). g: the generator's core was full while the server's was not, so the generator set the pace. "
           "d: something else had one of the cores for more than 5 % of the time. "
-          "!: something was lost, sent again, refused or wrong; the JSON says what.")
+          "!: something was lost, sent again, refused or wrong; the JSON says what. "
+          "A row is met or not only where everything was clean and most of it undisturbed.")
 
 
 class Report:

@@ -3,10 +3,12 @@
 pub mod backlog;
 pub mod counters;
 pub mod interfaces;
+pub mod steer;
+#[allow(unsafe_code)]
 pub mod sys;
 pub mod udp;
 pub mod wires;
 
 pub use counters::{ListenerCounters, Undeliverable};
-pub use udp::{BindError, Buffers, Lost, Udp};
+pub use udp::{BindError, Buffers, Udp, Undelivered};
 pub use wires::Wires;

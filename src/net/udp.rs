@@ -3,7 +3,9 @@
 
 use super::backlog::Backlog;
 use super::counters::{ListenerCounters, Undeliverable};
+use super::steer::{self, Mark};
 use super::sys::{self, IcmpError, Inbound, Outbound};
+use crate::base::Span;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::fmt;
 use std::io;
@@ -60,7 +62,12 @@ pub struct Udp {
     backlog: Backlog,
     /// The last reading of the kernel's counter, which wraps.
     drops_seen: u32,
+    /// Routers may fragment what is sent now.
+    is_fragmenting: bool,
 }
+
+/// The longest datagram that every path carries whole: IPv6's least MTU without its headers.
+const CARRIED_WHOLE: usize = 1280 - 40 - 8;
 
 impl Udp {
     /// Opens `cores` sockets on one address, one for each worker; port 0 lets the kernel choose one port for all.
@@ -100,7 +107,6 @@ impl Udp {
         socket.set_recv_buffer_size(buffers.receive)?;
         socket.set_send_buffer_size(buffers.send)?;
         sys::queue_icmp_errors(socket.as_fd(), address.is_ipv4())?;
-        sys::allow_fragments(socket.as_fd(), address.is_ipv4())?;
         socket.bind(&address.into())?;
         if is_shared && !joins {
             socket.set_reuse_port(true)?;
@@ -117,7 +123,26 @@ impl Udp {
             counters,
             backlog: Backlog::new(buffers.send_queue),
             drops_seen: 0,
+            is_fragmenting: false,
         })
+    }
+
+    /// Has the kernel bring responses to the socket whose number follows `mark` in them ([`steer`]). Once for all sockets that
+    /// share the address.
+    pub fn steer(&self, mark: &Mark) -> io::Result<()> {
+        steer::attach(self.socket.as_fd(), mark)
+    }
+
+    /// Long datagrams may be fragmented on their way; others need not pay for that.
+    fn fragment(&mut self, is_long: bool) {
+        if is_long != self.is_fragmenting {
+            let allowed =
+                sys::allow_fragments(self.socket.as_fd(), self.address.is_ipv4(), is_long);
+            match allowed {
+                Ok(()) => self.is_fragmenting = is_long,
+                Err(error) => log::debug!("udp {}: fragmentation: {error}", self.address),
+            }
+        }
     }
 
     /// Where the socket is bound, with the port that the kernel chose if it did.
@@ -145,16 +170,17 @@ impl Udp {
     }
 
     /// Sends the datagrams that `get` names by 0 to `count`. What the kernel does not take now waits in the queue; what cannot
-    /// be sent at all is counted, and its peer goes to `lost` where the path is at fault.
+    /// be sent at all is counted, and goes to `lost` where the path is at fault.
     pub fn send<'a>(
         &mut self,
         outbound: &mut Outbound,
         count: usize,
         get: impl Fn(usize) -> (SocketAddr, &'a [u8]),
-        lost: &mut Lost,
+        lost: &mut Undelivered,
     ) {
         let mut done = 0;
         if self.backlog.is_empty() {
+            self.fragment((0..count).any(|number| get(number).1.len() > CARRIED_WHOLE));
             let socket = self.socket.as_fd();
             let send = |at: usize| outbound.send(socket, (at..count).map(&get));
             done = push_out(count, &get, send, &mut self.counters, lost);
@@ -173,7 +199,9 @@ impl Udp {
     }
 
     /// The kernel takes datagrams again: sends what waits, oldest first.
-    pub fn send_waiting(&mut self, outbound: &mut Outbound, lost: &mut Lost) {
+    pub fn send_waiting(&mut self, outbound: &mut Outbound, lost: &mut Undelivered) {
+        let waits = |number| self.backlog.get(number).1.len();
+        self.fragment((0..self.backlog.len()).any(|number| waits(number) > CARRIED_WHOLE));
         let backlog = &self.backlog;
         let socket = self.socket.as_fd();
         let send = |at: usize| {
@@ -185,19 +213,20 @@ impl Udp {
         self.backlog.advance(done);
     }
 
-    /// Takes a bounded number of ICMP errors off the socket's error queue; peers that they declare dead go to `lost`. True
-    /// when the queue may hold more.
-    pub fn take_icmp_errors(&mut self, lost: &mut Lost) -> bool {
-        let mut quote = [0u8; 64];
+    /// Takes a bounded number of ICMP errors off the socket's error queue; what they quote of our datagrams goes to `lost`.
+    /// True when the queue may hold more.
+    pub fn take_icmp_errors(&mut self, lost: &mut Undelivered) -> bool {
+        let mut quote = [0u8; Undelivered::QUOTE];
         for _ in 0..ICMP_BITE {
             match sys::take_icmp_error(self.socket.as_fd(), &mut quote) {
                 Ok(Some(Some(IcmpError {
                     peer,
                     is_failure: true,
-                    ..
+                    quoted,
                 }))) => {
+                    log::debug!("udp {}: {peer} is not reachable", self.address);
                     self.counters.icmp_errors += 1;
-                    lost.push(peer);
+                    lost.push(quote.get(..quoted).unwrap_or(&quote));
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => return false,
@@ -238,7 +267,7 @@ fn push_out<'a>(
     get: impl Fn(usize) -> (SocketAddr, &'a [u8]),
     mut send: impl FnMut(usize) -> io::Result<usize>,
     counters: &mut ListenerCounters,
-    lost: &mut Lost,
+    lost: &mut Undelivered,
 ) -> usize {
     let mut done = 0;
     let mut attempts = 0;
@@ -266,7 +295,7 @@ fn push_out<'a>(
                 if attempts < ATTEMPTS {
                     continue;
                 }
-                lost.push(get(done).0);
+                lost.push(get(done).1);
                 Undeliverable::Unreachable
             }
         };
@@ -279,28 +308,40 @@ fn push_out<'a>(
     done
 }
 
-/// Peers whose path proved dead, each once: a bounded list.
+/// What was sent and did not arrive, as far as it came back: a bounded run of bytes, kept for its memory.
 #[derive(Default)]
-pub struct Lost {
-    peers: Vec<SocketAddr>,
+pub struct Undelivered {
+    bytes: Vec<u8>,
+    spans: Vec<Span>,
 }
 
-impl Lost {
-    /// More dead peers than this in one turn are told in later ones, when the next datagram to them fails.
-    const LIMIT: usize = 64;
+impl Undelivered {
+    /// Bytes held at most. What does not fit is forgotten: the sender's timers will find out.
+    const LIMIT: usize = 64 << 10;
+    /// Bytes kept of one message: its topmost Via stands at its beginning.
+    const QUOTE: usize = 2048;
 
-    pub fn push(&mut self, peer: SocketAddr) {
-        if self.peers.len() < Lost::LIMIT && !self.peers.contains(&peer) {
-            self.peers.push(peer);
+    pub fn push(&mut self, sent: &[u8]) {
+        let quote = sent.get(..Undelivered::QUOTE).unwrap_or(sent);
+        if self.bytes.len() + quote.len() <= Undelivered::LIMIT {
+            let start = self.bytes.len();
+            self.bytes.extend_from_slice(quote);
+            self.spans.push(Span::new(start, self.bytes.len()));
         }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.peers.is_empty()
+        self.spans.is_empty()
     }
 
-    pub fn drain(&mut self) -> impl Iterator<Item = SocketAddr> {
-        self.peers.drain(..)
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let get = |span: &Span| self.bytes.get(span.range()).unwrap_or(&[]);
+        self.spans.iter().map(get)
+    }
+
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.spans.clear();
     }
 }
 
@@ -362,7 +403,7 @@ mod tests {
 
     /// A kernel that answers each call by the test's script: a number of datagrams taken, or an error.
     fn push(script: &[Result<usize, i32>], count: usize) -> (usize, ListenerCounters, usize) {
-        let (mut counters, mut lost) = (ListenerCounters::default(), Lost::default());
+        let (mut counters, mut lost) = (ListenerCounters::default(), Undelivered::default());
         let mut answers = script.iter();
         let get = |number: usize| (SocketAddr::from(([192, 0, 2, 1], number as u16)), &b"x"[..]);
         let send = |at: usize| match answers.next().expect("no more calls than expected") {
@@ -371,7 +412,7 @@ mod tests {
         };
         let done = push_out(count, get, send, &mut counters, &mut lost);
         assert!(answers.next().is_none(), "as many calls as expected");
-        (done, counters, lost.drain().count())
+        (done, counters, lost.iter().count())
     }
 
     #[test]
@@ -385,12 +426,12 @@ mod tests {
         assert_eq!((done, counters.sent.bytes, lost), (10, 10, 0));
         assert_eq!(counters.undelivered, [0; 5]);
         assert_eq!(counters.sent.batches, 2);
-        // An error of its own: this one is dropped, its peer lost.
+        // An error of its own: this one is dropped, and told.
         let refused = Err(EHOSTUNREACH);
         let (done, counters, lost) = push(&[Ok(3), refused, refused, refused, Ok(6)], 10);
         assert_eq!((done, counters.sent.bytes, lost), (10, 9, 1));
         assert_eq!(told(&counters, Undeliverable::Unreachable), 1);
-        // Too large, or thrown away by the kernel: counted, and the peer lives.
+        // Too large, or thrown away by the kernel: counted, and nobody is told.
         let (done, counters, lost) = push(&[Err(EMSGSIZE), Err(ENOBUFS), Ok(8)], 10);
         assert_eq!((done, counters.sent.bytes, lost), (10, 8, 0));
         assert_eq!(told(&counters, Undeliverable::TooLarge), 1);
@@ -412,7 +453,7 @@ mod tests {
         let patience = std::time::Duration::from_secs(5);
         receiver.set_read_timeout(Some(patience)).unwrap();
         let peer = receiver.local_addr().unwrap();
-        let (mut outbound, mut lost) = (Outbound::new(4), Lost::default());
+        let (mut outbound, mut lost) = (Outbound::new(4), Undelivered::default());
         // The kernel was full a moment ago: ten bytes wait.
         assert!(udp.backlog.push(peer, b"0123456789"));
         assert!(udp.is_waiting());

@@ -2,8 +2,8 @@
 
 use super::counters::{ListenerCounters, Undeliverable};
 use super::sys::{Inbound, Outbound};
-use super::udp::{Lost, Udp};
-use crate::base::{Flow, Outbox};
+use super::udp::{Udp, Undelivered};
+use crate::base::Outbox;
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -18,6 +18,7 @@ pub struct Wires {
     ready: Vec<u16>,
     inbound: Inbound,
     outbound: Outbound,
+    undelivered: Undelivered,
     /// Transmits that name a listener which does not exist.
     misdirected: u64,
     registry: Registry,
@@ -28,7 +29,6 @@ struct Wire {
     is_ready: bool,
     has_icmp_errors: bool,
     awaits_room: bool,
-    lost: Lost,
     /// Which of the outbox's transmits leave here in this turn.
     outgoing: Vec<u32>,
 }
@@ -48,7 +48,6 @@ impl Wires {
             is_ready: false,
             has_icmp_errors: false,
             awaits_room: false,
-            lost: Lost::default(),
             outgoing: Vec::new(),
         });
         Ok(Wires {
@@ -56,6 +55,7 @@ impl Wires {
             ready: Vec::new(),
             inbound: Inbound::new(batch),
             outbound: Outbound::new(batch),
+            undelivered: Undelivered::default(),
             misdirected: 0,
             registry,
         })
@@ -85,14 +85,15 @@ impl Wires {
             self.ready.push(number as u16);
         }
         if event.is_writable() && wire.udp.is_waiting() {
-            wire.udp.send_waiting(&mut self.outbound, &mut wire.lost);
+            let (outbound, undelivered) = (&mut self.outbound, &mut self.undelivered);
+            wire.udp.send_waiting(outbound, undelivered);
             follow_interest(&self.registry, wire, number);
         }
     }
 
     /// True when there is something to do before the next event.
     pub fn has_more(&self) -> bool {
-        !self.ready.is_empty() || self.sockets.iter().any(|wire| !wire.lost.is_empty())
+        !self.ready.is_empty() || !self.undelivered.is_empty()
     }
 
     /// Listeners that are to be served in this turn, by position in the list of the ready.
@@ -109,7 +110,7 @@ impl Wires {
             return (listener, 0);
         };
         if wire.has_icmp_errors {
-            wire.has_icmp_errors = wire.udp.take_icmp_errors(&mut wire.lost);
+            wire.has_icmp_errors = wire.udp.take_icmp_errors(&mut self.undelivered);
         }
         match wire.udp.receive(&mut self.inbound) {
             Ok(count) => {
@@ -160,19 +161,22 @@ impl Wires {
                 let transmit = &outbox.transmits[outgoing[number] as usize];
                 (transmit.flow.peer, outbox.get(transmit.span))
             };
-            let (outbound, lost) = (&mut self.outbound, &mut wire.lost);
-            wire.udp.send(outbound, outgoing.len(), get, lost);
+            let (outbound, undelivered) = (&mut self.outbound, &mut self.undelivered);
+            wire.udp.send(outbound, outgoing.len(), get, undelivered);
             wire.outgoing.clear();
             follow_interest(&self.registry, wire, listener);
         }
     }
 
-    /// Hands over the flows that proved dead since the last call: ICMP errors and refusals of the kernel (RFC 3261 §18.4).
-    pub fn take_lost(&mut self, flows: &mut Vec<Flow>) {
-        for (listener, wire) in self.sockets.iter_mut().enumerate() {
-            let lost = wire.lost.drain();
-            flows.extend(lost.map(|peer| Flow::datagram(listener as u16, peer)));
-        }
+    pub fn has_undelivered(&self) -> bool {
+        !self.undelivered.is_empty()
+    }
+
+    /// Hands over what did not arrive since the last call, by ICMP errors and refusals of the kernel (RFC 3261 §18.4), in
+    /// exchange for memory to go on with.
+    pub fn take_undelivered(&mut self, undelivered: &mut Undelivered) {
+        undelivered.clear();
+        std::mem::swap(undelivered, &mut self.undelivered);
     }
 
     /// What each listener counted; asks the kernel for its drops.

@@ -62,17 +62,31 @@ pub enum What {
 #[derive(Clone, Copy, Debug)]
 pub enum Todo {
     /// Timer A or E of a client transaction.
-    Retransmit { client: usize },
+    Retransmit {
+        client: usize,
+    },
     /// Timer B or F.
-    GiveUp { client: usize },
+    GiveUp {
+        client: usize,
+    },
     /// The next response of an incoming INVITE's script.
-    Play { incoming: usize },
+    Play {
+        incoming: usize,
+    },
     /// Send the 2xx, or the final (timer G), again.
-    Repeat { incoming: usize },
+    Repeat {
+        incoming: usize,
+    },
     /// Timer H, or the end of 2xx retransmission.
-    Abandon { incoming: usize },
-    Cancel { call: usize },
-    HangUp { dialog: usize },
+    Abandon {
+        incoming: usize,
+    },
+    Cancel {
+        call: usize,
+    },
+    HangUp {
+        dialog: usize,
+    },
 }
 
 struct Event {
@@ -365,14 +379,12 @@ impl Air {
                 note.from,
                 note.to,
                 note.message.title(),
-                note.message.cseq().map_or(String::new(), |(n, m)| format!(
-                    "{n} {}",
-                    text(m)
-                )),
+                note.message
+                    .cseq()
+                    .map_or(String::new(), |(n, m)| format!("{n} {}", text(m))),
                 text(note.message.call_id()),
                 note.message.vias.len(),
-                super::reading::param(note.message.via(0), b"branch")
-                    .map_or(String::new(), text),
+                super::reading::param(note.message.via(0), b"branch").map_or(String::new(), text),
             );
         }
         out

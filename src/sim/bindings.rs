@@ -100,7 +100,8 @@ impl Bindings {
         }
         let mut again = false;
         for contact in &contacts {
-            if wanted(contact, header, conf).is_some_and(|s| s > 0 && s < conf.min_expires_s.into()) {
+            if wanted(contact, header, conf).is_some_and(|s| s > 0 && s < conf.min_expires_s.into())
+            {
                 return Err("200 for an interval that is too brief".into());
             }
             let uri = address_spec(contact);
@@ -167,7 +168,9 @@ impl Bindings {
                 let left = param(contact, b"expires").and_then(super::reading::number);
                 let due = bound.expires.ms_since(now);
                 same_uri(address_spec(contact), &bound.uri)
-                    && left.is_some_and(|s| s * 1000 >= due.saturating_sub(999) && s * 1000 <= due + 999)
+                    && left.is_some_and(|s| {
+                        s * 1000 >= due.saturating_sub(999) && s * 1000 <= due + 999
+                    })
             });
             if !found {
                 return Err(format!(

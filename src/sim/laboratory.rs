@@ -96,9 +96,7 @@ impl Laboratory {
             .servers
             .iter()
             .enumerate()
-            .map(|(number, plan)| {
-                Server::new(number, plan, scenario.icmp, Saboteur::new(sabotage))
-            })
+            .map(|(number, plan)| Server::new(number, plan, scenario.icmp, Saboteur::new(sabotage)))
             .collect();
         for server in 0..servers.len() {
             air.later(10_000, What::Sweep { server });
@@ -175,7 +173,11 @@ impl Laboratory {
         let text = match self.air.rng.below(20) {
             0 => format!("sip:nobody@{domain}"),
             1 => format!("sip:{gateway}{}@{domain}", self.air.rng.below(1000)),
-            2 => format!("sip:u{}@{};user=ip", self.air.rng.below(7), domain.to_uppercase()),
+            2 => format!(
+                "sip:u{}@{};user=ip",
+                self.air.rng.below(7),
+                domain.to_uppercase()
+            ),
             _ => format!("sip:u{}@{domain}", self.air.rng.below(7)),
         };
         text.into_bytes()
@@ -237,9 +239,7 @@ impl Laboratory {
             return;
         };
         match self.air.rng.below(6) {
-            0 | 1 => self
-                .phones
-                .reinvite(&mut self.air, &self.scenario, dialog),
+            0 | 1 => self.phones.reinvite(&mut self.air, &self.scenario, dialog),
             2 => self.phones.hang_up(&mut self.air, dialog),
             n => {
                 let method = [&b"INFO"[..], b"UPDATE", b"NOTIFY"][n as usize - 3];
@@ -270,8 +270,7 @@ impl Laboratory {
         let recorded = |s: &super::scenario::ServerPlan| s.settings.proxy.record_route;
         let all = self.scenario.servers.iter().all(recorded);
         if let (true, Some(detail)) = (all, self.phones.lost_route.take()) {
-            self.auditor
-                .complain(Rule::RecordRoute, 0, detail, None);
+            self.auditor.complain(Rule::RecordRoute, 0, detail, None);
         }
     }
 

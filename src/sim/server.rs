@@ -138,7 +138,7 @@ impl Server {
     }
 
     pub fn sweep(&mut self, now: Instant) {
-        self.location.sweep(now, 1000);
+        self.location.sweep(now);
     }
 
     pub fn occupancy(&self) -> impl Iterator<Item = Occupancy> + '_ {
@@ -203,18 +203,12 @@ impl Server {
         );
     }
 
-    fn transmit_from(
-        &mut self,
-        air: &mut Air,
-        auditor: &mut Auditor,
-        flow: Flow,
-        bytes: Vec<u8>,
-    ) {
+    fn transmit_from(&mut self, air: &mut Air, auditor: &mut Auditor, flow: Flow, bytes: Vec<u8>) {
         let message = Rc::new(Reading::new(bytes));
         let mut instead = Vec::new();
-        let swallowed = self
-            .saboteur
-            .outgoing(air.now, flow, &message, &self.location, &mut instead);
+        let swallowed =
+            self.saboteur
+                .outgoing(air.now, flow, &message, &self.location, &mut instead);
         if !swallowed {
             self.put_on_wire(air, auditor, flow, message);
         }
@@ -241,10 +235,7 @@ impl Server {
             auditor.complain(
                 super::rule::Rule::Misdirected,
                 self.number,
-                format!(
-                    "listener {} cannot reach {}",
-                    flow.listener, flow.peer
-                ),
+                format!("listener {} cannot reach {}", flow.listener, flow.peer),
                 Some(&message),
             );
             return;

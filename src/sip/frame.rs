@@ -118,7 +118,7 @@ impl Framer {
             if matches!(line, [] | [b'\r']) {
                 return self.length(buffer, end + 1).map(Some);
             }
-            if matches!(line[0], b'c' | b'C' | b'l' | b'L') {
+            if self.line > 0 && matches!(line[0], b'c' | b'C' | b'l' | b'L') {
                 self.note_content_length(line);
             }
             self.line = end + 1;

@@ -37,45 +37,38 @@ pub fn write(
     }
     out.extend_from_slice(b"\r\n");
 
-    // A request whose lines are in order is copied as it stands; of a broken one each line end is made good.
-    let exact = request.fault().is_none();
     let mut vias = request.all(Name::Via);
-    let top = reply
-        .received
-        .and_then(|source| Some((source, request.top_via().ok()?)));
-    if let Some((source, via)) = top {
-        if let Some(header) = vias.next() {
-            let bytes = request.bytes();
-            let mut done = header.value_span.start as usize;
-            out.extend_from_slice(b"Via: ");
+    if let Some(source) = reply.received {
+        // Where the topmost Via cannot be read, it is copied with the others.
+        if let Ok(via) = request.top_via() {
+            vias.next();
+            let mut line = Line::start(request, &via.value.header, out);
             for (range, stamp) in via.stamps(source).into_iter().flatten() {
-                write_value(&bytes[done..range.start], exact, out);
+                line.copy_to(range.start, out);
                 stamp.write(out);
-                done = range.end;
+                line.done = range.end;
             }
-            write_value(&bytes[done..header.value_span.end as usize], exact, out);
-            out.extend_from_slice(b"\r\n");
+            line.finish(out);
         }
     }
     for header in vias {
-        write_header(header, exact, out);
+        Line::start(request, &header, out).finish(out);
     }
     for name in [Name::From, Name::To, Name::CallId, Name::CSeq] {
-        let Some(header) = request.header(name) else {
-            continue;
-        };
-        write_header(header, exact, out);
-        if name == Name::To && !reply.to_tag.is_empty() && !has_tag(request) {
-            out.truncate(out.len() - 2);
-            out.extend_from_slice(b";tag=");
-            out.extend_from_slice(reply.to_tag);
-            out.extend_from_slice(b"\r\n");
+        if let Some(header) = request.header(name) {
+            let mut line = Line::start(request, &header, out);
+            if name == Name::To && !reply.to_tag.is_empty() && !has_tag(request) {
+                line.copy_to(header.value_span.range().end, out);
+                out.extend_from_slice(b";tag=");
+                out.extend_from_slice(reply.to_tag);
+            }
+            line.finish(out);
         }
     }
     if reply.status == 100 {
         // §8.2.6.1
         if let Some(header) = request.header(Name::Timestamp) {
-            write_header(header, exact, out);
+            Line::start(request, &header, out).finish(out);
         }
     }
     extra(out);
@@ -86,18 +79,53 @@ fn has_tag(request: &Message) -> bool {
     request.to().is_ok_and(|to| to.params.get(b"tag").is_some())
 }
 
-fn write_header(header: Header, exact: bool, out: &mut Vec<u8>) {
-    out.extend_from_slice(header.name.canonical().as_bytes());
-    out.extend_from_slice(b": ");
-    write_value(header.value, exact, out);
-    out.extend_from_slice(b"\r\n");
+/// A header line on its way into the response. A line of a sound request is copied as it stands; of a broken one the value is, on one line
+/// of our own.
+struct Line<'a> {
+    bytes: &'a [u8],
+    exact: bool,
+    /// What was copied, and where the line ends.
+    done: usize,
+    end: usize,
 }
 
-fn write_value(value: &[u8], exact: bool, out: &mut Vec<u8>) {
-    if exact {
-        out.extend_from_slice(value);
-    } else {
-        write_line_safe(value, out);
+impl<'a> Line<'a> {
+    fn start(request: &Message<'a>, header: &Header, out: &mut Vec<u8>) -> Line<'a> {
+        let bytes = request.bytes();
+        let exact = request.fault().is_none();
+        let (done, end) = if exact {
+            (header.line.range().start, header.line.range().end)
+        } else {
+            out.extend_from_slice(header.name.canonical().as_bytes());
+            out.extend_from_slice(b": ");
+            (
+                header.value_span.range().start,
+                header.value_span.range().end,
+            )
+        };
+        Line {
+            bytes,
+            exact,
+            done,
+            end,
+        }
+    }
+
+    fn copy_to(&mut self, end: usize, out: &mut Vec<u8>) {
+        let text = self.bytes.get(self.done..end).unwrap_or_default();
+        if self.exact {
+            out.extend_from_slice(text);
+        } else {
+            write_line_safe(text, out);
+        }
+        self.done = end;
+    }
+
+    fn finish(mut self, out: &mut Vec<u8>) {
+        self.copy_to(self.end, out);
+        if !self.exact {
+            out.extend_from_slice(b"\r\n");
+        }
     }
 }
 
@@ -141,8 +169,8 @@ mod tests {
                     ..Default::default()
                 }
             ),
-            "SIP/2.0 100 Trying\r\nVia: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKa\r\nVia: SIP/2.0/UDP h\r\nFrom: <sip:a@b>;tag=1\r\n\
-            To: sip:b@c\r\nCall-ID: x\r\nCSeq: 1\r\n INVITE\r\nTimestamp: 54.2\r\nServer: s\r\nContent-Length: 0\r\n\r\n"
+            "SIP/2.0 100 Trying\r\nv: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKa\r\nVIA: SIP/2.0/UDP h\r\nf: <sip:a@b>;tag=1\r\n\
+            t: sip:b@c\r\ni: x\r\nCSeq: 1\r\n INVITE\r\nTimestamp: 54.2\r\nServer: s\r\nContent-Length: 0\r\n\r\n"
         );
         let tagged = answer(
             request,
@@ -154,7 +182,7 @@ mod tests {
             },
         );
         assert!(tagged.starts_with("SIP/2.0 486 Gone Fishing\r\n"));
-        assert!(tagged.contains("\r\nTo: sip:b@c;tag=x9\r\n"));
+        assert!(tagged.contains("\r\nt: sip:b@c;tag=x9\r\n"));
         assert!(!tagged.contains("Timestamp"));
     }
 

@@ -2,6 +2,7 @@
 
 use super::cursor::{self, SPACE, TOKEN};
 use super::header::Name;
+use super::message::request_line_version;
 use super::method::Method;
 use super::via::Via;
 
@@ -30,14 +31,15 @@ pub fn kind(bytes: &[u8]) -> Kind {
         _ if bytes.len() <= 64 && bytes.iter().all(|&b| b == 0 || cursor::is(b, SPACE)) => {
             Kind::KeepAlive
         }
-        // A request line with a method that is not a token can still be answered.
-        _ if memchr::memchr(b'\n', bytes)
-            .is_some_and(|end| memchr::memmem::find(&bytes[..end], b" SIP/").is_some()) =>
-        {
-            Kind::Request
-        }
+        // A request line whose method is not a token can still be answered.
+        _ if is_request_line(bytes) => Kind::Request,
         _ => Kind::Garbage,
     }
+}
+
+fn is_request_line(bytes: &[u8]) -> bool {
+    memchr::memchr(b'\n', bytes)
+        .is_some_and(|end| request_line_version(cursor::trim_end(&bytes[..end])).is_some())
 }
 
 /// The method of a request; `Other` for anything else.

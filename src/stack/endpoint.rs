@@ -2,10 +2,10 @@
 //! layer, the proxy core and the registrar.
 
 use crate::base::{Arena, Errand, Flow, Instant, Key, Outbox};
-use crate::sip::{Index, Message, Method, Name, Rewrite, reply, sniff};
+use crate::sip::{Fault, Index, Message, Method, Name, Rewrite, reply, sniff};
 use crate::stack::branch::{Branch, Signer};
 use crate::stack::counters::{Drop, MethodLabel, Registration, Side};
-use crate::stack::identity::{Identity, TAG_LEN};
+use crate::stack::identity::{Identity, Memory, TAG_LEN};
 use crate::stack::proxy::context::Context;
 use crate::stack::proxy::request::{reply_flow, unsupported};
 use crate::stack::proxy::target::TargetSet;
@@ -150,9 +150,6 @@ impl Endpoint {
         errand: Option<Errand>,
         outbox: &mut Outbox,
     ) {
-        if bytes.len() > self.settings.limits.message_size {
-            return self.counters.drop(Drop::TooLong);
-        }
         if errand.is_none() && sniff::kind(bytes) == sniff::Kind::Response {
             // A response for another core goes there unread; only its branch is checked.
             let branch = sniff::top_via_branch(bytes).and_then(|text| self.signer.read(text));
@@ -192,7 +189,12 @@ impl Endpoint {
         if errand.is_none() {
             self.counters.requests[label_of(method) as usize] += 1;
         }
-        if let Err(fault) = message.check() {
+        let fits = message.bytes().len() <= self.settings.limits.message_size;
+        let checked = match fits {
+            true => message.check(),
+            false => Err(Fault::TooLarge),
+        };
+        if let Err(fault) = checked {
             if method == Method::Ack || message.top_via().is_err() {
                 return self.counters.drop(Drop::Unreadable);
             }
@@ -233,6 +235,9 @@ impl Endpoint {
         let class = (message.status() / 100) as usize;
         if let Some(count) = self.counters.responses.get_mut(class.wrapping_sub(1)) {
             *count += 1;
+        }
+        if message.bytes().len() > self.settings.limits.message_size {
+            return self.counters.drop(Drop::TooLong);
         }
         if message.check().is_err() {
             return self.counters.drop(Drop::BadResponse);
@@ -285,7 +290,8 @@ impl Endpoint {
         };
         self.scratch.clear();
         self.scratch.reserve(TAG_LEN);
-        self.identity.write_tag(message, &mut self.scratch);
+        self.identity
+            .write_tag(message, Memory::Stateless, &mut self.scratch);
         let answer = reply::Reply {
             status,
             reason: reason.as_bytes(),

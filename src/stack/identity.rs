@@ -5,12 +5,23 @@ use crate::base::Key;
 use crate::base::hash::{read_hex, write_hex};
 use crate::sip::{Message, Name, Uri, Via};
 use crate::stack::branch::MAGIC_COOKIE;
+use std::net::IpAddr;
 
 /// The parameter of our Record-Route URI that carries the cookie.
 pub const COOKIE_PARAM: &[u8] = b"sc";
 
 /// The length of a tag that [`Identity::write_tag`] writes.
 pub const TAG_LEN: usize = 17;
+
+/// What remembers an answer of our own; the first byte of its To tag.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Memory {
+    /// Nothing: its ACK is absorbed wherever it comes.
+    Stateless = b's',
+    /// A server transaction, which waits for the ACK.
+    Transaction = b'p',
+}
 
 #[derive(Clone, Copy, Debug)]
 pub struct Identity {
@@ -55,22 +66,21 @@ impl Identity {
     }
 
     /// The To tag of our own answer to a request: the same for each repetition, and for the ACK that answers it.
-    pub fn write_tag(&self, message: &Message, out: &mut Vec<u8>) {
-        out.push(b's');
+    pub fn write_tag(&self, message: &Message, memory: Memory, out: &mut Vec<u8>) {
+        out.push(memory as u8);
         write_hex(self.tag(message), out);
     }
 
-    /// True for an ACK to an answer of our own.
-    pub fn is_own_tag(&self, message: &Message) -> bool {
-        let Some(tag) = message.to().ok().and_then(|to| to.tag()) else {
-            return false;
+    /// For an ACK to an answer of our own: whether some core remembers that answer.
+    pub fn own_tag(&self, message: &Message) -> Option<Memory> {
+        let tag = message.to().ok()?.tag()?;
+        let (kind, digits) = tag.split_first()?;
+        let memory = match kind {
+            b's' => Memory::Stateless,
+            b'p' => Memory::Transaction,
+            _ => return None,
         };
-        match tag.split_first() {
-            Some((b's', digits)) if tag.len() == TAG_LEN => {
-                read_hex(digits) == Some(self.tag(message))
-            }
-            _ => false,
-        }
+        (tag.len() == TAG_LEN && read_hex(digits) == Some(self.tag(message))).then_some(memory)
     }
 
     fn tag(&self, message: &Message) -> u64 {
@@ -111,8 +121,13 @@ impl Identity {
     }
 
     /// Everything that decides where a request goes, for loop detection (RFC 5393 §4.2.1): the same again is a loop.
-    pub fn loop_hash(&self, message: &Message) -> u64 {
-        let mut hash = self.loops.hash(&[message.request_uri()]);
+    /// `source` where the way depends on it.
+    pub fn loop_hash(&self, message: &Message, source: Option<IpAddr>) -> u64 {
+        let mut hash = match source {
+            None => self.loops.hash(&[message.request_uri()]),
+            Some(IpAddr::V4(ip)) => self.loops.hash(&[message.request_uri(), &ip.octets()]),
+            Some(IpAddr::V6(ip)) => self.loops.hash(&[message.request_uri(), &ip.octets()]),
+        };
         for route in message.all(Name::Route) {
             hash = self.loops.hash(&[&hash.to_be_bytes(), route.value]);
         }

@@ -7,8 +7,8 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Enough that two cores rarely meet, and that one shard's growth is no pause.
-const SHARDS: usize = 256;
+/// Enough that two cores rarely meet, and that neither the growth nor the sweep of one shard is a pause.
+pub const SHARDS: usize = 4096;
 
 /// All bindings of the server.
 pub struct Location {
@@ -26,6 +26,36 @@ type Shard = HashMap<Box<[u8]>, Record, Keyed>;
 #[derive(Default)]
 pub struct Record {
     pub bindings: Vec<Binding>,
+    /// The changes made last, oldest first: a REGISTER that comes again must not be carried out again.
+    changes: Vec<Change>,
+}
+
+/// A REGISTER that was carried out, by the key of its transaction.
+struct Change {
+    transaction: u64,
+    until: Instant,
+}
+
+/// Changes of one address-of-record that are remembered. Phones refresh minutes apart; this is for several at once.
+const CHANGES: usize = 8;
+
+impl Record {
+    /// True when this very transaction has changed the record already.
+    pub fn is_repeated(&self, now: Instant, transaction: u64) -> bool {
+        self.changes
+            .iter()
+            .any(|change| change.transaction == transaction && change.until > now)
+    }
+
+    pub fn note_change(&mut self, now: Instant, transaction: u64) {
+        if self.changes.len() >= CHANGES || self.changes.first().is_some_and(|c| c.until <= now) {
+            self.changes.remove(0);
+        }
+        self.changes.push(Change {
+            transaction,
+            until: now.after_ms(REMOVED_MS),
+        });
+    }
 }
 
 /// One contact of an address-of-record.
@@ -213,7 +243,7 @@ impl Location {
         result
     }
 
-    /// Shows the live bindings of one address, or of all.
+    /// Shows the live bindings of one address, or of all, in no order.
     pub fn show(&self, now: Instant, aor: Option<&[u8]>, each: &mut dyn FnMut(&[u8], BindingView)) {
         let mut show = |aor: &[u8], record: &Record| {
             for binding in record.bindings.iter().filter(|b| b.is_live(now)) {
@@ -242,10 +272,7 @@ impl Location {
             }
             None => {
                 for number in 0..SHARDS {
-                    let shard = self.lock(number);
-                    let mut aors: Vec<_> = shard.iter().collect();
-                    aors.sort_unstable_by(|a, b| a.0.cmp(b.0));
-                    for (aor, record) in aors {
+                    for (aor, record) in self.lock(number).iter() {
                         show(aor, record);
                     }
                 }
@@ -294,25 +321,22 @@ impl Location {
         })
     }
 
-    /// Removes what has expired from the next shards, looking at no more than about `budget` addresses.
-    pub fn sweep(&self, now: Instant, budget: usize) {
-        let mut seen = 0;
-        for _ in 0..SHARDS {
-            let number = self.sweep_at.fetch_add(1, Ordering::Relaxed) % SHARDS;
-            let mut shard = self.lock(number);
-            seen += shard.len() + 1;
-            let mut gone = 0;
-            shard.retain(|_, record| {
-                let before = record.bindings.len();
-                record.bindings.retain(|binding| binding.expires > now);
-                gone += before - record.bindings.len();
-                !record.bindings.is_empty()
-            });
-            self.bindings.fetch_sub(gone, Ordering::Relaxed);
-            if seen >= budget {
-                return;
-            }
+    /// Removes what has expired from the next shard; after [`SHARDS`] calls all have been seen. An expired binding is never
+    /// used, so this is only about memory.
+    pub fn sweep(&self, now: Instant) {
+        let number = self.sweep_at.fetch_add(1, Ordering::Relaxed) % SHARDS;
+        let mut shard = self.lock(number);
+        let mut gone = 0;
+        shard.retain(|_, record| {
+            let before = record.bindings.len();
+            record.bindings.retain(|binding| binding.expires > now);
+            gone += before - record.bindings.len();
+            !record.bindings.is_empty()
+        });
+        if shard.is_empty() {
+            shard.shrink_to_fit();
         }
+        self.bindings.fetch_sub(gone, Ordering::Relaxed);
     }
 
     fn shard(&self, aor: &[u8]) -> MutexGuard<'_, Shard> {
@@ -380,11 +404,11 @@ mod tests {
         let mut shown = 0;
         location.show(at(15_000), None, &mut |_, _| shown += 1);
         assert_eq!(shown, 2);
-        location.sweep(at(15_000), usize::MAX);
+        (0..SHARDS).for_each(|_| location.sweep(at(15_000)));
         assert_eq!(location.bindings(), 2);
         assert_eq!(location.remove(at(15_000), b"b@x", None), 1);
         assert_eq!(location.remove(at(15_000), b"b@x", None), 0);
-        location.sweep(at(25_000), usize::MAX);
+        (0..SHARDS).for_each(|_| location.sweep(at(25_000)));
         assert_eq!(location.bindings(), 0);
         assert!(!location.lookup(at(25_000), b"a@x", |_| ()));
     }

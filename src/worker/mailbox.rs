@@ -11,16 +11,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// What one core writes to another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Matter {
-    /// A message that is the other core's to handle.
-    Message(Errand),
-    /// This flow is dead; whoever waits for an answer on it should know.
-    FlowLost,
+    /// A message that is the other core's to handle, and the flow on which it came.
+    Message(Errand, Flow),
+    /// A message that was not delivered; the core whose transaction sent it should know.
+    Undelivered,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub struct Letter {
     pub matter: Matter,
-    pub flow: Flow,
     /// In [`Letters::bytes`].
     pub span: Span,
 }
@@ -43,14 +42,14 @@ impl Letters {
     }
 
     /// Appends a letter; false when `limit` (bytes, a letter counting for its own size too) forbids it.
-    fn push(&mut self, matter: Matter, flow: Flow, bytes: &[u8], limit: usize) -> bool {
+    fn push(&mut self, matter: Matter, bytes: &[u8], limit: usize) -> bool {
         if self.weight() + bytes.len() + size_of::<Letter>() > limit {
             return false;
         }
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
         let span = Span::new(start, self.bytes.len());
-        self.list.push(Letter { matter, flow, span });
+        self.list.push(Letter { matter, span });
         true
     }
 
@@ -129,10 +128,10 @@ impl PostOffice {
 
 impl Seat {
     fn wake(&self) {
-        if self.asleep.swap(false, Ordering::SeqCst) {
-            if let Err(error) = self.waker.wake() {
-                log::error!("cannot wake a worker: {error}");
-            }
+        if self.asleep.swap(false, Ordering::SeqCst)
+            && let Err(error) = self.waker.wake()
+        {
+            log::error!("cannot wake a worker: {error}");
         }
     }
 }
@@ -247,25 +246,25 @@ impl Mailbox {
     /// Writes the outbox's parcels; they leave with [`Mailbox::deliver`].
     pub fn write(&mut self, outbox: &Outbox) {
         for parcel in &outbox.parcels {
-            let matter = Matter::Message(parcel.errand);
+            let matter = Matter::Message(parcel.errand, parcel.flow);
             let bytes = outbox.get(parcel.span);
-            self.put(parcel.core as usize, matter, parcel.flow, bytes);
+            self.put(parcel.core as usize, matter, bytes);
         }
     }
 
-    /// Tells all other cores that a flow is dead.
-    pub fn write_flow_lost(&mut self, flow: Flow) {
+    /// Tells all other cores that a message was not delivered.
+    pub fn write_undelivered(&mut self, sent: &[u8]) {
         for core in 0..self.outgoing.len() {
             if core != self.core {
-                self.put(core, Matter::FlowLost, flow, b"");
+                self.put(core, Matter::Undelivered, sent);
             }
         }
     }
 
-    fn put(&mut self, core: usize, matter: Matter, flow: Flow, bytes: &[u8]) {
+    fn put(&mut self, core: usize, matter: Matter, bytes: &[u8]) {
         match self.outgoing.get_mut(core) {
             None => self.counters.dropped_unknown += 1,
-            Some(letters) => match letters.push(matter, flow, bytes, self.office.limit) {
+            Some(letters) => match letters.push(matter, bytes, self.office.limit) {
                 true => self.counters.sent += 1,
                 false => self.counters.dropped_full += 1,
             },
@@ -289,7 +288,7 @@ impl Mailbox {
                 } else {
                     for letter in &letters.list {
                         let bytes = letters.get(letter.span);
-                        if !waiting.push(letter.matter, letter.flow, bytes, self.office.limit) {
+                        if !waiting.push(letter.matter, bytes, self.office.limit) {
                             self.counters.dropped_full += 1;
                             self.counters.sent -= 1;
                         }

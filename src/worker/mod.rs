@@ -5,6 +5,7 @@ pub mod crew;
 pub mod delay;
 pub mod mailbox;
 pub mod metrics;
+pub mod pace;
 #[cfg(test)]
 mod tests;
 
@@ -12,11 +13,12 @@ pub use clock::{Clock, Reading};
 pub use crew::{Bound, Crew, Options, Stats, bind};
 
 use crate::base::{Errand, Flow, Instant, Outbox};
-use crate::net::{ListenerCounters, Wires, sys};
+use crate::net::{ListenerCounters, Undelivered, Wires, sys};
 use crate::stack::{Counters, Endpoint, Occupancy, Settings};
 use delay::Histogram;
 use mailbox::{Command, Letters, MailCounters, Mailbox, Matter};
 use mio::{Events, Poll, Token};
+use pace::Pace;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +43,8 @@ pub trait Element: Send + 'static {
         bytes: &[u8],
         outbox: &mut Outbox,
     );
-    fn handle_flow_lost(&mut self, now: Instant, flow: Flow, outbox: &mut Outbox);
+    /// `sent`, or as much of it as came back, was not delivered (RFC 3261 §18.4).
+    fn handle_undelivered(&mut self, now: Instant, sent: &[u8], outbox: &mut Outbox);
     fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox);
     fn next_timeout(&self) -> Option<Instant>;
     fn handle_config(&mut self, settings: Arc<Settings>);
@@ -60,13 +63,15 @@ pub struct Worker<E: Element = Endpoint> {
     last: Reading,
     /// Timers are looked at on this grid when nothing else wakes us, milliseconds.
     timer_grid_ms: u64,
+    pace: Pace,
     wires: Wires,
     mailbox: Mailbox,
     /// Mail in hand; empty between two turns, kept for its memory.
     letters: Letters,
     element: E,
     outbox: Outbox,
-    lost: Vec<Flow>,
+    /// What did not arrive, in hand; empty between two turns, kept for its memory.
+    undelivered: Undelivered,
     delay: Histogram,
     turns: u64,
     is_stopped: bool,
@@ -95,7 +100,7 @@ impl<E: Element> Worker<E> {
         mailbox: Mailbox,
         element: E,
         clock: Clock,
-        timer_grid_ms: u64,
+        options: &Options,
     ) -> Worker<E> {
         Worker {
             core: mailbox.core(),
@@ -103,13 +108,14 @@ impl<E: Element> Worker<E> {
             events: Events::with_capacity(EVENTS),
             clock,
             last: clock.read(),
-            timer_grid_ms: timer_grid_ms.max(1),
+            timer_grid_ms: options.timer_grid_ms.max(1),
+            pace: Pace::new(options.gather),
             wires,
             mailbox,
             letters: Letters::default(),
             element,
             outbox: Outbox::default(),
-            lost: Vec::new(),
+            undelivered: Undelivered::default(),
             delay: Histogram::default(),
             turns: 0,
             is_stopped: false,
@@ -135,12 +141,17 @@ impl<E: Element> Worker<E> {
         self.flush(); // one batch for each listener, one delivery for each core
         self.take_commands(); // settings, statistics, the end
         self.last = self.clock.read();
+        self.pace.turn(self.last);
         self.delay.record(self.last.ns - start.ns);
         self.turns += 1;
         Ok(())
     }
 
     fn wait(&mut self) -> io::Result<()> {
+        if self.pace.is_brisk() && !self.wires.has_more() {
+            // Messages come so fast that waking for each of them would cost more than it is worth.
+            std::thread::sleep(self.pace.gather);
+        }
         let patience = self.patience();
         let polled = self.poll.poll(&mut self.events, patience);
         self.mailbox.woke_up();
@@ -174,6 +185,7 @@ impl<E: Element> Worker<E> {
     fn receive(&mut self, now: Instant) {
         for position in 0..self.wires.ready() {
             let (listener, count) = self.wires.receive(position);
+            self.pace.count(count);
             for number in 0..count {
                 if let Some((peer, bytes)) = self.wires.datagram(number) {
                     let flow = Flow::datagram(listener, peer);
@@ -183,10 +195,12 @@ impl<E: Element> Worker<E> {
             }
         }
         self.wires.settle();
-        self.wires.take_lost(&mut self.lost);
-        for flow in self.lost.drain(..) {
-            self.element.handle_flow_lost(now, flow, &mut self.outbox);
-            self.mailbox.write_flow_lost(flow);
+        if self.wires.has_undelivered() {
+            self.wires.take_undelivered(&mut self.undelivered);
+            for sent in self.undelivered.iter() {
+                self.element.handle_undelivered(now, sent, &mut self.outbox);
+                self.mailbox.write_undelivered(sent);
+            }
         }
     }
 
@@ -196,14 +210,14 @@ impl<E: Element> Worker<E> {
             if !self.mailbox.collect(from, &mut letters) {
                 continue;
             }
+            self.pace.count(letters.list.len());
             for letter in &letters.list {
-                let (flow, outbox) = (letter.flow, &mut self.outbox);
+                let (bytes, outbox) = (letters.get(letter.span), &mut self.outbox);
                 match letter.matter {
-                    Matter::Message(errand) => {
-                        let bytes = letters.get(letter.span);
+                    Matter::Message(errand, flow) => {
                         self.element.handle_mail(now, errand, flow, bytes, outbox);
                     }
-                    Matter::FlowLost => self.element.handle_flow_lost(now, flow, outbox),
+                    Matter::Undelivered => self.element.handle_undelivered(now, bytes, outbox),
                 }
                 self.flush_if_heavy();
             }
@@ -239,7 +253,8 @@ impl<E: Element> Worker<E> {
         }
     }
 
-    fn report(&mut self) -> Report {
+    /// This worker's numbers now.
+    pub fn report(&mut self) -> Report {
         Report {
             core: self.core,
             counters: self.element.counters(),
@@ -269,8 +284,8 @@ impl Element for Endpoint {
         Endpoint::handle_mail(self, now, errand, flow, bytes, outbox);
     }
 
-    fn handle_flow_lost(&mut self, now: Instant, flow: Flow, outbox: &mut Outbox) {
-        let _ = (now, flow, outbox);
+    fn handle_undelivered(&mut self, now: Instant, sent: &[u8], outbox: &mut Outbox) {
+        Endpoint::handle_undelivered(self, now, sent, outbox);
     }
 
     fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox) {

@@ -217,35 +217,127 @@ fn unknown_methods_pass() {
     }
 }
 
-/// RFC 3581 and 18.2.1: whatever a Via claims, the answer goes where the request came from.
+/// 18.2.1, 18.2.2 and RFC 3581: whatever host a Via claims, the answer goes to the address that the request came from; to its port where `rport`
+/// asks for that, else to the port that the Via names.
 #[test]
 fn answers_find_the_sender() {
     let place = Place::new("rport");
     let server = Conf::new(&place).start(&place);
-    let caller = Agent::new(place.at_port(CALLER, 0), server.address);
+    let caller = Agent::new(place.at_port(CALLER, 4444), server.address);
     for via in [
         "192.0.2.55:4444",
-        "phone.invalid",
-        "[2001:db8::9]:5061",
-        "127.0.0.1",
+        "phone.invalid:4444",
+        "[2001:db8::9]:4444",
+        "127.0.0.1:4444",
     ] {
-        for rport in [";rport", ""] {
+        for (rport, port) in [("", 4444), (";rport", 4444), (";rport", 4445)] {
+            let claimed = via.replace("4444", &port.to_string());
             let mut request = caller.request("OPTIONS", &format!("sip:{}", server.address));
             let branch = request.branch();
-            request.via = format!("SIP/2.0/UDP {via};branch={branch}{rport}");
+            request.via = format!("SIP/2.0/UDP {claimed};branch={branch}{rport}");
             let answer = caller.ask(&request);
             assert_eq!(answer.status(), Some(200));
+            let top = answer.top_via();
+            assert_eq!(top.sent_by, claimed, "{answer:?}");
             assert_eq!(
-                answer.top_via().received,
+                top.received,
                 Some(caller.address.ip().to_string()),
                 "{answer:?}"
             );
-            assert_eq!(
-                answer.top_via().rport,
-                Some(caller.address.port().to_string()),
-                "{answer:?}"
-            );
-            assert_eq!(answer.top_via().sent_by, crate::message::with_port(via));
+            if !rport.is_empty() {
+                assert_eq!(top.rport.as_deref(), Some("4444"), "{answer:?}");
+            }
         }
     }
+}
+
+/// Every limit of the conf has an answer to "full": 503 for transactions and bindings, and the server is itself again afterwards.
+#[test]
+fn full_is_said_and_not_suffered() {
+    let place = Place::new("full");
+    let mut server = Conf::new(&place)
+        .set("limits", "transactions", "8")
+        .set("limits", "bindings", "3")
+        .set("timers", "t1", r#""20ms""#)
+        .set("timers", "linger", r#""500ms""#)
+        .start(&place);
+    let phone = Agent::new(place.at(CALLEE), server.address);
+    let caller = Agent::new(place.at(CALLER), server.address);
+    let domain = server.address.to_string();
+    let mut answers = Vec::new();
+    for user in ["bob", "carol", "dave", "eve"] {
+        let register = phone.register(
+            &domain,
+            user,
+            &format!("<sip:{user}@{}>", phone.address),
+            600,
+        );
+        answers.push(phone.ask(&register).status().unwrap_or_default());
+    }
+    assert_eq!(answers, [200, 200, 200, 503]);
+    std::thread::sleep(Duration::from_millis(700));
+
+    // The phone rings and rings: its transactions stay.
+    let invites: Vec<_> = (0..24)
+        .map(|_| caller.request("INVITE", &server.uri("bob")))
+        .collect();
+    for invite in &invites {
+        caller.send(invite);
+    }
+    let heard = caller.collect(Duration::from_millis(300));
+    let refused: Vec<_> = heard
+        .iter()
+        .filter(|message| message.is_final_for("INVITE"))
+        .collect();
+    assert!(
+        !refused.is_empty() && refused.iter().all(|message| message.status() == Some(503)),
+        "{refused:#?}"
+    );
+    assert!(
+        heard
+            .iter()
+            .filter(|message| message.answers("INVITE", 100))
+            .count()
+            <= 8
+    );
+    // 64·T1 later nobody has answered, and there is room again.
+    std::thread::sleep(Duration::from_millis(2500));
+    server.assert_alive(&place, CALLEE);
+    let invite = caller.request("INVITE", &server.uri("nobody"));
+    let answer = caller.ask(&invite);
+    assert_eq!(answer.status(), Some(404), "{answer:?}");
+}
+
+/// A message over `message_size` is answered 513 where it can be answered at all, and never relayed.
+#[test]
+fn a_message_that_is_too_long() {
+    let place = Place::new("toolong");
+    let mut server = Conf::new(&place)
+        .set("limits", "message_size", r#""2KiB""#)
+        .start(&place);
+    let phone = Agent::new(place.at(CALLEE), server.address);
+    let caller = Agent::new(place.at(CALLER), server.address);
+    server.bind(&place, "bob", phone.address);
+    let mut request = caller.request("MESSAGE", &server.uri("bob"));
+    request.body = vec![b'x'; 1500];
+    caller.send(&request);
+    let arrived = phone.expect("MESSAGE", |message| message.is("MESSAGE"));
+    phone.respond(&arrived, 200, &[]);
+    assert_eq!(caller.final_for(&request).status(), Some(200));
+    let mut request = caller.request("MESSAGE", &server.uri("bob"));
+    request.body = vec![b'x'; 3000];
+    caller.send(&request);
+    let answers = caller.collect(Duration::from_millis(300));
+    assert!(
+        answers.iter().all(|answer| answer.status() == Some(513)),
+        "{answers:#?}"
+    );
+    assert!(phone.receive(Duration::from_millis(100)).is_none());
+    if answers.is_empty() {
+        assert!(
+            server.stat(&place, "strowger_dropped_total") >= 1.0,
+            "dropped, and counted"
+        );
+    }
+    server.assert_alive(&place, CALLEE);
 }

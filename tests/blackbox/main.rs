@@ -11,6 +11,7 @@ mod tap;
 mod baresip;
 mod calls;
 mod commands;
+mod dialogs;
 mod failures;
 mod forking;
 mod hostile;

@@ -130,10 +130,6 @@ impl Message {
         parameter(self.header("to")?, "tag")
     }
 
-    pub fn from_tag(&self) -> Option<String> {
-        parameter(self.header("from")?, "tag")
-    }
-
     /// The URIs of Contact, without angle brackets and header parameters.
     pub fn contacts(&self) -> Vec<String> {
         self.all("contact")

@@ -70,9 +70,10 @@ impl Process {
         self.child.try_wait().expect("the state of a child")
     }
 
+    /// Sends a signal, e.g. `TERM`. The shell's own `kill` is on every machine; a program of that name is not.
     pub fn signal(&self, signal: &str) {
-        let status = Command::new("kill")
-            .arg(format!("-{signal}"))
+        let status = Command::new("sh")
+            .args(["-c", "kill -s \"$1\" \"$2\"", "kill", signal])
             .arg(self.id().to_string())
             .status();
         assert!(

@@ -57,6 +57,12 @@ impl Conf {
         self
     }
 
+    /// What the first listener says of itself.
+    pub fn advertise(mut self, host_and_port: &str) -> Conf {
+        self.listeners[0].1 = Some(host_and_port.to_owned());
+        self
+    }
+
     /// The lines of one `[[route]]`.
     pub fn route(mut self, lines: &str) -> Conf {
         self.routes.push(lines.to_owned());

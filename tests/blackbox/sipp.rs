@@ -201,14 +201,6 @@ impl Report {
             .map(|traced| traced.message.clone())
             .collect()
     }
-
-    pub fn sent(&self) -> Vec<Message> {
-        self.messages
-            .iter()
-            .filter(|traced| traced.sent)
-            .map(|traced| traced.message.clone())
-            .collect()
-    }
 }
 
 fn report(directory: &Path, name: &str, outcome: Outcome) -> Report {

@@ -277,3 +277,36 @@ fn fill(request: &mut Request, size: usize) {
     request.body = vec![b'x'; size - head];
     assert_eq!(request.bytes().len(), size);
 }
+
+/// One socket for all addresses: an answer leaves from the address that was asked, or a phone behind a NAT would not let it in.
+#[test]
+fn a_wildcard_listener() {
+    let place = Place::new("wildcard");
+    let spare = std::net::UdpSocket::bind("0.0.0.0:0").expect("a free port");
+    let port = spare.local_addr().expect("its address").port();
+    drop(spare);
+    let wildcard = std::net::SocketAddr::from(([0, 0, 0, 0], port));
+    let advertised = place.at_port(SERVER, port);
+    let server = Conf::new(&place)
+        .only(wildcard)
+        .advertise(&advertised.to_string())
+        .start(&place);
+    let client = std::net::UdpSocket::bind(place.at(CALLER)).expect("a socket");
+    client
+        .connect(advertised)
+        .expect("a socket that hears one peer only");
+    client
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .expect("a time-out");
+    let agent = Agent::new(place.at_port(CALLER, 0), advertised);
+    let mut options = agent.request("OPTIONS", &format!("sip:{advertised}"));
+    options.via = format!("SIP/2.0/UDP {};branch=z9hG4bKwild;rport", place.at(CALLER));
+    client.send(&options.bytes()).expect("a question");
+    let mut buffer = [0; 4096];
+    let length = client
+        .recv(&mut buffer)
+        .expect("an answer from the address that was asked");
+    let answer = Message::read(&buffer[..length]).expect("SIP");
+    assert_eq!(answer.status(), Some(200));
+    drop(server);
+}

@@ -71,8 +71,8 @@ pub struct Outcome {
     /// Share of the time in which the loop had something to do.
     pub own_busy: f64,
     pub own_cpu_ns: (u64, u64),
-    /// Time that the generator was kept off its core by something else.
-    pub own_wait_ns: u64,
+    /// Time that the generator ran, and time that it was kept off its core by something else.
+    pub own: CpuTime,
     pub outstanding: u32,
 }
 
@@ -95,7 +95,14 @@ impl Outcome {
     }
 
     pub fn own_waited(&self) -> f64 {
-        self.own_wait_ns as f64 / 1e9 / self.seconds
+        self.own.wait_ns as f64 / 1e9 / self.seconds
+    }
+
+    /// CPU time of the generator's work, without its looking for work. Time in which something else had the core is taken out in proportion.
+    pub fn own_work_us_each(&self) -> f64 {
+        let ran = self.own.run_ns as f64 / (self.own.run_ns + self.own.wait_ns).max(1) as f64;
+        // Asleep it is neither running nor waiting, but then it is not busy either.
+        self.own_busy * self.seconds * 1e6 * ran / self.completed().max(1) as f64
     }
 
     /// Other work on the machine took so much of either core that the rate says little (CPU for each call still says something).
@@ -134,7 +141,6 @@ impl Outcome {
         counts.insert("datagrams_sent".into(), json!(self.sent));
         counts.insert("bytes_sent".into(), json!(self.sent_bytes));
         counts.insert("send_errors".into(), json!(self.send_errors));
-        let own_ns = (self.own_busy * self.seconds * 1e9) / completed;
         let (load, rate) = match self.phase.load {
             Load::Open {
                 rate,
@@ -160,7 +166,7 @@ impl Outcome {
             "server_drops": self.server_drops,
             "generator_drops": self.own_drops,
             "generator_busy": self.own_busy,
-            "generator_busy_us_each": own_ns / 1e3,
+            "generator_us_each": self.own_work_us_each(),
             "generator_cpu_user_s": self.own_cpu_ns.0 as f64 / 1e9,
             "generator_cpu_system_s": self.own_cpu_ns.1 as f64 / 1e9,
             "generator_waited": self.own_waited(),
@@ -264,7 +270,7 @@ impl Bench {
                 after.own_cpu_ns.0 - before.own_cpu_ns.0,
                 after.own_cpu_ns.1 - before.own_cpu_ns.1,
             ),
-            own_wait_ns: after.own.since(&before.own).wait_ns,
+            own: after.own.since(&before.own),
             outstanding: flow.outstanding(),
         };
         if !self.quiet && outcome.seconds > 0.2 {
@@ -413,7 +419,7 @@ impl Bench {
             outcome.rate(),
             outcome.seconds,
             outcome.own_busy * 100.0,
-            outcome.own_busy * outcome.seconds * 1e6 / outcome.completed().max(1) as f64,
+            outcome.own_work_us_each(),
             if outcome.is_generator_bound() {
                 "; GENERATOR BOUND"
             } else {

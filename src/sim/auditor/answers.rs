@@ -146,9 +146,10 @@ impl Hop {
         }
         let Some(newest) = newest else {
             // A response is told by its branch: the rest is passed on as somebody else wrote it.
-            let passed = self.foreign_responses.iter().find(|came| {
-                compare::is_copy(came, message) && self.may_answer(came.branch, to)
-            });
+            let passed = self
+                .foreign_responses
+                .iter()
+                .find(|came| compare::is_copy(came, message) && self.may_answer(came.branch, to));
             if passed.is_some() {
                 return Ok(None);
             }
@@ -178,12 +179,16 @@ impl Hop {
         let askers = self.askers.get(&message.branch);
         let via = tx.request.via(0);
         let place = [b"sip:", sent_by(via).unwrap_or(b"")].concat();
-        let port = crate::sim::reading::Address::of(&place)
-            .map_or(5060, |a| a.port.unwrap_or(5060));
-        let fits = |source: &SocketAddr| {
-            *source == to || (source.ip() == to.ip() && to.port() == port)
-        };
-        if tx.sources.iter().chain(askers.into_iter().flatten()).any(fits) {
+        let port =
+            crate::sim::reading::Address::of(&place).map_or(5060, |a| a.port.unwrap_or(5060));
+        let fits =
+            |source: &SocketAddr| *source == to || (source.ip() == to.ip() && to.port() == port);
+        if tx
+            .sources
+            .iter()
+            .chain(askers.into_iter().flatten())
+            .any(fits)
+        {
             return Ok(());
         }
         Err((
@@ -201,7 +206,10 @@ impl Hop {
         let branches = &self.transactions[tx].branches;
         branches.iter().find_map(|branch| {
             let branch = &self.branches[*branch];
-            let found = branch.responses.iter().any(|r| compare::is_copy(r, message));
+            let found = branch
+                .responses
+                .iter()
+                .any(|r| compare::is_copy(r, message));
             found.then_some(if branch.tainted {
                 Intent::Hostile
             } else {
@@ -217,7 +225,11 @@ impl Hop {
         let class = self.transactions[number].class;
         let tx = &mut self.transactions[number];
         tx.answered = true;
-        if let Some(at) = tx.owed.iter().position(|(trunk, _)| *trunk == message.trunk) {
+        if let Some(at) = tx
+            .owed
+            .iter()
+            .position(|(trunk, _)| *trunk == message.trunk)
+        {
             tx.owed.remove(at);
         }
         if stateless {
@@ -321,23 +333,25 @@ impl Hop {
             return Ok((newest, first));
         }
         if status < 200 {
-            let result = self.before_the_end(newest, message);
-            if result.is_err() && self.transactions[newest].reopen {
-                return Ok((self.renew(newest, now), false));
+            let open = |tx: &usize| self.before_the_end(*tx, message).is_ok();
+            if let Some(tx) = self.generations(Some(newest)).find(open) {
+                return Ok((tx, false));
             }
+            let result = self.before_the_end(newest, message);
             return result.map(|()| (newest, false));
         }
         if status >= 300 {
             self.no_branch_left(now, newest, status)?;
         }
-        let known = |tx: &usize| {
-            self.transactions[*tx]
-                .finals
-                .contains(&entry(message))
-        };
+        let known = |tx: &usize| self.transactions[*tx].finals.contains(&entry(message));
         let again = self.generations(Some(newest)).find(known);
         if let Some(tx) = again {
             return Ok((tx, false));
+        }
+        let unanswered = |tx: &usize| self.transactions[*tx].finals.is_empty();
+        if let Some(tx) = self.generations(Some(newest)).find(unanswered) {
+            let first = self.final_out(now, tx, message, false)?;
+            return Ok((tx, first));
         }
         let tx = &self.transactions[newest];
         if tx.final_at.is_some() && (tx.reopen || self.may_be_gone(tx, now)) {
@@ -374,7 +388,10 @@ impl Hop {
             last = last.and(compare::received(request.via(0), message.via(0), &sources));
             let vias = (1..request.vias.len()).all(|n| request.via(n) == message.via(n));
             if !compare::same_via(request.via(0), message.via(0)) || !vias {
-                last = Err((Rule::ViaStack, "the Via values that went back are others".into()));
+                last = Err((
+                    Rule::ViaStack,
+                    "the Via values that went back are others".into(),
+                ));
             }
             for field in [Field::From, Field::CallId, Field::CSeq] {
                 if request.value(field) != message.value(field) {
@@ -384,9 +401,7 @@ impl Hop {
             let (came, left) = (request.value(Field::To), message.value(Field::To));
             let tagged = request.tag(Field::To).is_some();
             let to_ok = match (came, left) {
-                (Some(came), Some(left)) => {
-                    came == left || (!tagged && left.starts_with(came))
-                }
+                (Some(came), Some(left)) => came == left || (!tagged && left.starts_with(came)),
                 _ => false,
             };
             if !to_ok {
@@ -471,10 +486,7 @@ impl Hop {
         if tx.class != Class::Invite || tx.intent != Intent::Honest || tx.final_at.is_some() {
             return Ok(());
         }
-        let waiting = tx
-            .branches
-            .iter()
-            .find(|b| self.is_pending(**b, now));
+        let waiting = tx.branches.iter().find(|b| self.is_pending(**b, now));
         match waiting {
             Some(branch) => Err((
                 Rule::BestResponse,

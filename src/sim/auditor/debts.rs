@@ -12,15 +12,25 @@ use std::collections::BinaryHeap;
 #[derive(Clone, Copy, Debug)]
 pub enum Debt {
     /// An honest request is answered or forwarded.
-    Reply { tx: usize },
+    Reply {
+        tx: usize,
+    },
     /// Something goes back for an INVITE.
-    Trying { tx: usize },
+    Trying {
+        tx: usize,
+    },
     /// The right targets were tried.
-    Targets { tx: usize },
+    Targets {
+        tx: usize,
+    },
     /// A final response goes back.
-    Final { tx: usize },
+    Final {
+        tx: usize,
+    },
     /// All branches are done: a final goes back, or the next branch begins.
-    Settled { tx: usize },
+    Settled {
+        tx: usize,
+    },
     /// A response is passed on.
     Copy {
         tx: usize,
@@ -29,10 +39,17 @@ pub enum Debt {
         final_one: bool,
     },
     /// An ACK inside of a dialog is passed on.
-    AckOn { tx: usize },
+    AckOn {
+        tx: usize,
+    },
     /// The server's own ACK for a refusal.
-    OwnAck { branch: usize, count: u32 },
-    Cancel { branch: usize },
+    OwnAck {
+        branch: usize,
+        count: u32,
+    },
+    Cancel {
+        branch: usize,
+    },
 }
 
 struct Entry {
@@ -142,16 +159,19 @@ impl Auditor {
                     Class::Invite => true,
                     Class::Other(_) => {
                         at.ms_since(t.arrived) + hop.slack_ms() < hop.patience_ms()
-                            && t.branches.iter().all(|b| {
-                                hop.branches[*b].outcome.is_some_and(|(s, _)| s != 408)
-                            })
+                            && t.branches
+                                .iter()
+                                .all(|b| hop.branches[*b].outcome.is_some_and(|(s, _)| s != 408))
                     }
                     _ => false,
                 };
                 if !nothing || !may || t.reopen || t.intent != Intent::Honest {
                     return None;
                 }
-                let what = format!("all branches are done, nothing goes back for {}", t.request.title());
+                let what = format!(
+                    "all branches are done, nothing goes back for {}",
+                    t.request.title()
+                );
                 Some((Rule::FinalInTime, what, tx))
             }
             Debt::Copy {
@@ -250,11 +270,17 @@ impl Auditor {
             return None;
         }
         if expected.is_empty() {
-            let found = t.finals.iter().any(|(status, ..)| matches!(status, 404 | 480 | 405 | 200));
+            let found = t
+                .finals
+                .iter()
+                .any(|(status, ..)| matches!(status, 404 | 480 | 405 | 200));
             return (!found && bound.is_empty()).then(|| {
                 (
                     Rule::TargetSet,
-                    format!("nobody is bound, and no 404 or 480 for {}", t.request.title()),
+                    format!(
+                        "nobody is bound, and no 404 or 480 for {}",
+                        t.request.title()
+                    ),
                     tx,
                 )
             });

@@ -12,8 +12,8 @@ use super::reading::{Address, Digest, Field, Reading, address_spec, digest};
 use super::rule::{Rule, Violation};
 use super::scenario::Scenario;
 use crate::base::Instant;
-use crate::stack::settings::{Mode, Settings};
 use crate::stack::Location;
+use crate::stack::settings::{Mode, Settings};
 use debts::{Debt, Debts};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -89,6 +89,8 @@ struct Branch {
     provisional: Option<Instant>,
     /// The last 101–199 that an honest agent sent; the sending, before there is one.
     certain: Instant,
+    /// The one before: mail between cores may overtake no timer.
+    certain_before: Instant,
     /// The first final that reached the server.
     outcome: Option<(u16, Instant)>,
     responses: Vec<Rc<Reading>>,
@@ -333,7 +335,10 @@ impl Auditor {
     ) {
         let now = air.now;
         let hop = &mut self.hops[server];
-        if message.cseq().is_none_or(|(_, method)| method != message.method()) {
+        if message
+            .cseq()
+            .is_none_or(|(_, method)| method != message.method())
+        {
             hop.suspect = Some(from.ip());
             hop.suspects.insert(from.ip(), now);
         }
@@ -434,6 +439,7 @@ impl Auditor {
                 branch.provisional = Some(now);
                 // §16.7 step 2: 100 does not reset timer C.
                 if intent == Intent::Honest && status > 100 {
+                    branch.certain_before = branch.certain;
                     branch.certain = now;
                 }
                 tx.activity = now;
@@ -497,7 +503,11 @@ impl Auditor {
             let recent = branch
                 .outcome
                 .is_some_and(|(_, at)| now.ms_since(at) + linger.min(100) < linger);
-            let knows = if first { alive } else { recent && !branch.tainted && !branch.lost };
+            let knows = if first {
+                alive
+            } else {
+                recent && !branch.tainted && !branch.lost
+            };
             if knows && !stateless && branch.outcome.is_some_and(|(s, _)| s >= 300) {
                 let debt = Debt::OwnAck {
                     branch: number,

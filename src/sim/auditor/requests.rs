@@ -216,6 +216,7 @@ impl Hop {
             sent: now,
             provisional: None,
             certain: now,
+            certain_before: now,
             outcome: None,
             responses: Vec::new(),
             cancel: None,
@@ -231,11 +232,16 @@ impl Hop {
         tx.branches.push(branch);
         tx.activity = now;
         air.statistics.stateless_forwards += u64::from(self.is_stateless());
-        let chained = self.settings.routes.iter().any(|route| match &route.action {
-            Action::Relay(targets) => route.to_host.is_some()
-                && targets.iter().any(|target| target.address == to),
-            _ => false,
-        });
+        let chained = self
+            .settings
+            .routes
+            .iter()
+            .any(|route| match &route.action {
+                Action::Relay(targets) => {
+                    route.to_host.is_some() && targets.iter().any(|target| target.address == to)
+                }
+                _ => false,
+            });
         air.statistics.chained_forwards += u64::from(chained);
         let sources = &self.transactions[number].sources;
         air.statistics.cross_family_forwards +=
@@ -280,7 +286,9 @@ impl Hop {
         let tx = &self.transactions[invite];
         let bound = self.bound_since(tx.request.uri(), tx.arrived).len();
         // When the contacts changed in between, another may be chosen now.
-        if tx.reopen && (bound > 1 || tx.variants.len() + tx.sources.len() > 1) || tx.branches.is_empty() {
+        if tx.reopen && (bound > 1 || tx.variants.len() + tx.sources.len() > 1)
+            || tx.branches.is_empty()
+        {
             return Ok(());
         }
         let same = |b: &usize| self.branches[*b].request.branch == message.branch;
@@ -335,10 +343,7 @@ impl Hop {
                 ));
             }
             if branch.q.is_some_and(|other| other < q) && branch.sent < now {
-                return Err((
-                    Rule::TargetSet,
-                    format!("q={q} began after {:?}", branch.q),
-                ));
+                return Err((Rule::TargetSet, format!("q={q} began after {:?}", branch.q)));
             }
         }
         Ok(())
@@ -395,7 +400,10 @@ impl Hop {
             .iter()
             .filter(|b| same_uri(&b.uri, message.uri()))
             .filter_map(|b| Address::of(&b.uri))
-            .any(|a| a.socket() == Some(to) || (self.is_own(a.host, a.port) && self.addresses.contains(&to)));
+            .any(|a| {
+                a.socket() == Some(to)
+                    || (self.is_own(a.host, a.port) && self.addresses.contains(&to))
+            });
         // A phone behind a NAT is reached by the way its REGISTER came.
         let flow = bound
             .iter()
@@ -460,13 +468,19 @@ impl Hop {
         {
             return wrong("a CANCEL for a branch that has its final response");
         }
-        let timer_c = now.ms_since(branch.certain) + slack >= self.settings.timers.c_ms;
+        // A provisional response of this moment may still be in the mail when timer C fires.
+        let since = match now.ms_since(branch.certain) {
+            ms if ms <= soon => branch.certain_before,
+            _ => branch.certain,
+        };
+        let timer_c = now.ms_since(since) + slack >= self.settings.timers.c_ms;
         let others = || {
             tx.branches.iter().any(|b| {
                 *b != number
-                    && self.branches[*b].responses.iter().any(|r| {
-                        r.status() / 100 == 2 || r.status() >= 600
-                    })
+                    && self.branches[*b]
+                        .responses
+                        .iter()
+                        .any(|r| r.status() / 100 == 2 || r.status() >= 600)
             })
         };
         let asked = self

@@ -30,6 +30,14 @@ pub struct Context {
 }
 
 impl Context {
+    /// Forgets the spare next hops: one has answered.
+    pub fn drop_spares(&mut self) {
+        let targets = &mut self.targets.targets;
+        while targets.len() > self.next_target && targets.last().is_some_and(|last| last.spare) {
+            targets.pop();
+        }
+    }
+
     /// Makes it as new, keeping its memory. The blobs must have been released.
     pub fn clear(&mut self) {
         self.source = None;

@@ -4,7 +4,7 @@ use super::context::Context;
 use super::redirect;
 use super::target::{Target, TargetSet};
 use super::{Extra, Incoming, Refusal};
-use crate::base::hash::write_decimal;
+use crate::base::hash::{read_hex, write_decimal};
 use crate::base::{Flow, Id, Instant, Outbox, Transport};
 use crate::sip::{Message, Method, Name, NameAddr, Scheme, Uri, Value, fill_received, reply};
 use crate::stack::Endpoint;
@@ -42,11 +42,14 @@ impl Endpoint {
         key: u128,
         outbox: &mut Outbox,
     ) -> Result<(), Refusal> {
-        self.validate(message)?;
+        self.validate(flow, message)?;
         let incoming = self.preprocess_route(flow, message)?;
         let mut targets = std::mem::take(&mut self.targets);
         targets.clear();
-        let decision = self.determine_targets(now, message, &incoming, &mut targets);
+        let mut decision = self.determine_targets(now, message, &incoming, &mut targets);
+        if !matches!(decision, Ok(Decision::Options | Decision::Register)) {
+            decision = self.check_max_forwards(message).and(decision);
+        }
         let result = match decision {
             Ok(Decision::Forward) if self.settings.proxy.mode == Mode::Stateless => {
                 self.forward_stateless(message, &incoming, &targets, outbox);
@@ -55,6 +58,10 @@ impl Endpoint {
             Ok(Decision::Forward) => {
                 self.forward_stateful(now, message, &incoming, key, &mut targets, outbox)
             }
+            // §8.3: never to the place that was asked for.
+            Ok(Decision::Redirect) if !targets.keep_other_than(&incoming.parsed) => {
+                Err(Refusal::new(404, "Redirected To Itself"))
+            }
             Ok(Decision::Redirect) => {
                 self.answer(message, flow, 302, "", outbox, |out| {
                     redirect::write_contacts(&targets, out);
@@ -62,7 +69,7 @@ impl Endpoint {
                 Ok(())
             }
             Ok(Decision::Options) => self.answer_options(message, flow, outbox),
-            Ok(Decision::Register) => self.register(now, message, &incoming, outbox),
+            Ok(Decision::Register) => self.register(now, message, &incoming, key, outbox),
             Err(refusal) => Err(refusal),
         };
         self.targets = targets;
@@ -71,10 +78,9 @@ impl Endpoint {
 
     // ---- §16.3 Request validation (step 1, the syntax, is `Message::check`) --------------------------------------------
 
-    fn validate(&self, message: &Message) -> Result<(), Refusal> {
+    fn validate(&self, flow: Flow, message: &Message) -> Result<(), Refusal> {
         self.check_uri_scheme(message)?;
-        self.check_max_forwards(message)?;
-        self.check_loop(message)?;
+        self.check_loop(flow, message)?;
         self.check_proxy_require(message)
     }
 
@@ -87,8 +93,8 @@ impl Endpoint {
         }
     }
 
-    /// Step 3.
-    fn check_max_forwards(&self, message: &Message) -> Result<(), Refusal> {
+    /// Step 3. It forbids to forward, not to answer: it is asked once it is known that the request is not for this server itself.
+    pub(in crate::stack) fn check_max_forwards(&self, message: &Message) -> Result<(), Refusal> {
         match message.max_forwards() {
             Ok(Some(0)) => Err(Refusal::new(483, "").because_of(Limit::MaxForwards)),
             _ => Ok(()),
@@ -96,7 +102,7 @@ impl Endpoint {
     }
 
     /// Step 4, as RFC 5393 §4.2.2 has it: a Via of ours whose second part says that nothing has changed since.
-    fn check_loop(&self, message: &Message) -> Result<(), Refusal> {
+    fn check_loop(&self, flow: Flow, message: &Message) -> Result<(), Refusal> {
         let mut loop_hash = None;
         for value in message.values(Name::Via) {
             let Ok(via) = crate::sip::Via::parse(value) else {
@@ -105,12 +111,20 @@ impl Endpoint {
             let Some(branch) = via.branch().and_then(|text| self.signer.read(text)) else {
                 continue;
             };
-            let now = *loop_hash.get_or_insert_with(|| self.identity.loop_hash(message));
+            let now = *loop_hash.get_or_insert_with(|| self.loop_hash(flow, message));
             if branch.loop_hash() == now {
                 return Err(Refusal::new(482, ""));
             }
         }
         Ok(())
+    }
+
+    /// The hash over all that decides the way: of the source too, where a route asks for it.
+    pub(in crate::stack) fn loop_hash(&self, flow: Flow, message: &Message) -> u64 {
+        let by_source = |route: &Route| !route.from_source.is_empty();
+        let source = self.settings.routes.iter().any(by_source);
+        self.identity
+            .loop_hash(message, source.then(|| flow.peer.ip()))
     }
 
     /// Step 5: no extension that a proxy would have to understand is known to us.
@@ -173,9 +187,14 @@ impl Endpoint {
         Ok(incoming)
     }
 
+    /// True when the URI names this server or one of its domains. One with a foreign `maddr` names that other place (§16.5).
     pub(in crate::stack) fn is_own_uri(&self, uri: &Uri) -> bool {
+        let own = |host: &[u8], ip| self.settings.is_own(host, ip, uri.port);
         matches!(uri.scheme, Scheme::Sip | Scheme::Sips)
-            && self.settings.is_own(uri.host_text, uri.host.ip(), uri.port)
+            && own(uri.host_text, uri.host.ip())
+            && uri
+                .maddr()
+                .is_none_or(|maddr| own(maddr, Settings::ip(maddr)))
     }
 
     // ---- §16.5 Determining request targets -----------------------------------------------------------------------------
@@ -263,8 +282,13 @@ impl Endpoint {
         }
         self.aor.clear();
         incoming.parsed.write_address_of_record(&mut self.aor);
+        // A SIPS request must not leave for a SIP contact (RFC 5630 §5.3).
+        let secure = incoming.parsed.scheme == Scheme::Sips;
         let known = self.location.lookup(now, &self.aor, |binding| {
             let text = binding.text();
+            if secure && !is_sips(text.uri) {
+                return;
+            }
             let target = targets.push(text.uri, text.path, binding.q);
             target.flow = binding.source.filter(|_| binding.behind_nat);
         });
@@ -380,14 +404,14 @@ impl Endpoint {
                         context.breadth -= share;
                         started += 1;
                     }
-                    // §16.9: a target that cannot be reached is a 503 of its own.
+                    // §16.9: a target that cannot be reached is a 503 of its own; what is too long for it, a 513.
                     Err(refusal) => {
                         log::info!(
                             "branch to {} not started: {}",
                             String::from_utf8_lossy(context.targets.get(target.uri)),
                             refusal.reason
                         );
-                        self.note_failure(context, 503);
+                        self.note_failure(context, refusal.status);
                     }
                 }
             }
@@ -442,7 +466,7 @@ impl Endpoint {
         let flow = self.next_hop(incoming, target, uri, path)?;
         let client = self.transactions.next_client_id();
         let (signer, core) = (self.signer, self.core);
-        let loop_hash = self.identity.loop_hash(message);
+        let loop_hash = self.loop_hash(incoming.flow, message);
         self.edit(message, incoming, uri, path, flow, breadth, |out| {
             signer.write_stateful(core, client, loop_hash, out);
         });
@@ -488,6 +512,8 @@ impl Endpoint {
         // Step 6 looks ahead: a strict router as next hop takes the Request-URI, and the real one goes last.
         let strict = first_route(incoming, path).filter(|route| !is_loose(route));
         let head = incoming.via.value.header.line.start as usize;
+        // Record-Route and Route must stand above those that came, which may stand above the Via.
+        let top = message.headers_start();
 
         // Step 2: the Request-URI.
         let new_uri = match strict {
@@ -507,9 +533,10 @@ impl Endpoint {
             out.extend_from_slice(flow.transport.name().as_bytes());
             out.push(b' ');
             out.extend_from_slice(&listener.advertise);
-            out.extend_from_slice(b";rport;branch=");
+            // The branch first: it then stands at the same place in every response, whatever the peer makes of `rport`.
+            out.extend_from_slice(b";branch=");
             write_branch(out);
-            out.extend_from_slice(b"\r\n");
+            out.extend_from_slice(b";rport\r\n");
         });
         fill_received(&incoming.via, incoming.flow.peer, rewrite);
 
@@ -517,8 +544,10 @@ impl Endpoint {
         if self.settings.proxy.record_route && opens_dialog(message.method()) {
             let identity = self.identity;
             let mut record = |listener: u16| {
-                let listener = &self.settings.listeners[listener as usize];
-                rewrite.insert(head, |out| {
+                let Some(listener) = self.settings.listeners.get(listener as usize) else {
+                    return; // gone with the conf of before
+                };
+                rewrite.insert(top, |out| {
                     out.extend_from_slice(b"Record-Route: <sip:");
                     out.extend_from_slice(&listener.advertise);
                     out.extend_from_slice(b";lr;");
@@ -555,7 +584,7 @@ impl Endpoint {
             }
         }
         if !path.is_empty() {
-            rewrite.insert(head, |out| {
+            rewrite.insert(top, |out| {
                 out.extend_from_slice(b"Route: ");
                 out.extend_from_slice(path);
                 out.extend_from_slice(b"\r\n");
@@ -664,6 +693,11 @@ pub(in crate::stack) fn unsupported<'a>(
         .filter(move |value| !value.text.is_empty() && !known(value.text))
 }
 
+fn is_sips(uri: &[u8]) -> bool {
+    uri.get(..5)
+        .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"sips:"))
+}
+
 /// Requests that may open a dialog or refresh its target.
 fn opens_dialog(method: Method) -> bool {
     matches!(
@@ -679,7 +713,11 @@ fn opens_dialog(method: Method) -> bool {
 
 fn matches(route: &Route, message: &Message, incoming: &Incoming) -> bool {
     let any = |list: &[Vec<u8>], item: &[u8]| list.is_empty() || list.iter().any(|m| m == item);
-    any(&route.methods, message.method_name())
+    // An ACK and a CANCEL take the way of their INVITE (§9.1, §16.10).
+    let methods = any(&route.methods, message.method_name())
+        || (matches!(message.method(), Method::Ack | Method::Cancel)
+            && any(&route.methods, b"INVITE"));
+    methods
         && (route.from_source.is_empty()
             || route
                 .from_source
@@ -692,7 +730,29 @@ fn matches(route: &Route, message: &Message, incoming: &Incoming) -> bool {
         && route
             .to_user_prefix
             .as_ref()
-            .is_none_or(|prefix| incoming.parsed.user.unwrap_or(b"").starts_with(prefix))
+            .is_none_or(|prefix| user_starts_with(&incoming.parsed, prefix))
+}
+
+/// Compares as §19.1.4 and RFC 3966 §4 do: an escape is the byte it stands for, and a visual separator in a telephone number
+/// is nothing. Else a number could be written so that no route knows it.
+fn user_starts_with(uri: &Uri, prefix: &[u8]) -> bool {
+    let number = uri.scheme == Scheme::Tel
+        || uri
+            .param(b"user")
+            .flatten()
+            .is_some_and(|user| user.eq_ignore_ascii_case(b"phone"));
+    let mut rest = uri.user.unwrap_or_default();
+    let mut plain = std::iter::from_fn(move || {
+        let (first, behind) = rest.split_first()?;
+        let escaped = match (first, behind) {
+            (b'%', [high, low, ..]) => read_hex(&[*high, *low]),
+            _ => None,
+        };
+        rest = behind.get(if escaped.is_some() { 2.. } else { 0.. })?;
+        Some(escaped.map_or(*first, |byte| byte as u8))
+    })
+    .filter(|byte| !(number && matches!(byte, b'-' | b'.' | b'(' | b')')));
+    prefix.iter().all(|byte| plain.next() == Some(*byte))
 }
 
 /// The Route value that the forwarded request will have on top.

@@ -6,7 +6,7 @@ use crate::base::{Flow, Id, Instant, Outbox};
 use crate::sip::{Message, Method, Name, Via, reply};
 use crate::stack::Endpoint;
 use crate::stack::counters::Drop;
-
+use crate::stack::identity::Memory;
 use crate::stack::transaction::{Client, ClientKind, Notice};
 
 impl Endpoint {
@@ -41,12 +41,18 @@ impl Endpoint {
             }
             _ => {}
         }
+        // Step 3 looks ahead: with no Via left the response would be for this element, which asked nothing.
+        if message.values(Name::Via).nth(1).is_none() {
+            return self.counters.drop(Drop::BadResponse);
+        }
         let deliver = self.transactions.client_response(now, id, message, outbox);
         if !deliver {
             return self.counters.drop(Drop::Absorbed);
         }
         match message.status() {
             100 => self.cancel_if_wanted(now, id, outbox),
+            // RFC 4320 §4.1: no provisional response but 100 to a non-INVITE, and that one is ours.
+            ..200 if kind == ClientKind::NonInvite => self.counters.drop(Drop::Absorbed),
             ..200 => {
                 // Step 2: timer C.
                 self.transactions.reset_timer_c(now, id);
@@ -128,6 +134,12 @@ impl Endpoint {
         let Some(context_id) = self.transactions.server(server).and_then(|s| s.context) else {
             return;
         };
+        // A next hop that answers of the request itself has not failed: no spare is asked.
+        if status != 503 {
+            if let Some(context) = self.contexts.get_mut(context_id) {
+                context.drop_spares();
+            }
+        }
         // The usual case needs no memory: the only branch there ever was has its answer.
         if let Some(context) = self.contexts.get(context_id) {
             let only = context.branches == [id]
@@ -337,7 +349,8 @@ impl Endpoint {
         tag.clear();
         if let Ok(message) = Message::parse(&bytes, &mut index) {
             if status > 100 {
-                self.identity.write_tag(&message, &mut tag);
+                self.identity
+                    .write_tag(&message, Memory::Transaction, &mut tag);
             }
             let answer = reply::Reply {
                 status,

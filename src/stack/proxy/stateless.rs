@@ -1,13 +1,14 @@
 //! The stateless proxy (RFC 3261 §16.11): a retransmission, a CANCEL and an ACK take the same way with the same branch, and
 //! nothing is remembered. The ACK to a 2xx takes this way in the stateful mode too (§16.7 step 5).
 
-use super::Incoming;
 use super::request::Decision;
 use super::target::TargetSet;
+use super::{Incoming, Refusal};
 use crate::base::{Errand, Flow, Instant, Outbox};
 use crate::sip::{Message, Method, Via};
 use crate::stack::Endpoint;
-use crate::stack::counters::Drop;
+use crate::stack::counters::{Drop, Limit};
+use crate::stack::identity::Memory;
 use crate::stack::settings::Mode;
 use crate::stack::transaction::ServerEvent;
 
@@ -23,8 +24,12 @@ impl Endpoint {
         let stateful = self.settings.proxy.mode == Mode::Stateful;
         let all = message.method() == Method::Ack && stateful;
         let count = if all { targets.targets.len() } else { 1 };
-        let breadth = self.incoming_breadth(message).max(1);
-        let loop_hash = self.identity.loop_hash(message);
+        let breadth = self.incoming_breadth(message);
+        if breadth == 0 && message.method() != Method::Ack {
+            let narrow = Refusal::new(440, "").because_of(Limit::MaxBreadth);
+            return self.refuse(message, incoming.flow, narrow, outbox);
+        }
+        let loop_hash = self.loop_hash(incoming.flow, message);
         for (number, target) in targets.targets.iter().take(count).enumerate() {
             let (uri, path) = (targets.get(target.uri), targets.get(target.path));
             let flow = match self.next_hop(incoming, target, uri, path) {
@@ -61,7 +66,8 @@ impl Endpoint {
         outbox: &mut Outbox,
     ) {
         // To an answer of our own, which left no memory.
-        if self.identity.is_own_tag(message) && !self.is_ack_of_transaction(message, via) {
+        let own = self.identity.own_tag(message);
+        if own == Some(Memory::Stateless) {
             return self.counters.drop(Drop::Absorbed);
         }
         if self.settings.proxy.mode == Mode::Stateful {
@@ -77,6 +83,10 @@ impl Endpoint {
                 return;
             }
         }
+        // The transaction that sent the answer is over.
+        if own.is_some() {
+            return self.counters.drop(Drop::Absorbed);
+        }
         let Ok(incoming) = self.preprocess_route(flow, message) else {
             return self.counters.drop(Drop::StrayAck);
         };
@@ -90,11 +100,6 @@ impl Endpoint {
             _ => self.counters.drop(Drop::StrayAck),
         }
         self.targets = targets;
-    }
-
-    fn is_ack_of_transaction(&self, message: &Message, via: &Via) -> bool {
-        let key = self.identity.transaction(message, via, b"INVITE");
-        self.transactions.find_server(key).is_some()
     }
 
     /// An ACK that another core may wait for: one that does not come by a route which we recorded in a dialog. Those are the
@@ -114,7 +119,8 @@ impl Endpoint {
         message: &Message,
         outbox: &mut Outbox,
     ) {
-        let refused = match self.preprocess_route(flow, message) {
+        let checked = self.check_max_forwards(message);
+        let refused = match checked.and_then(|()| self.preprocess_route(flow, message)) {
             Ok(incoming) => {
                 let mut targets = std::mem::take(&mut self.targets);
                 targets.clear();

@@ -1,6 +1,7 @@
 //! The target set (RFC 3261 §16.5): where one request may go, in the order of q.
 
 use crate::base::{Flow, Span};
+use crate::sip::Uri;
 use std::net::SocketAddr;
 
 /// One place to send a request to.
@@ -56,6 +57,16 @@ impl TargetSet {
     pub fn sort_by_q(&mut self) {
         self.targets
             .sort_by_key(|target| std::cmp::Reverse(target.q));
+    }
+
+    /// Drops the targets that equal `uri`. False when none is left.
+    pub fn keep_other_than(&mut self, uri: &Uri) -> bool {
+        let text = &self.text;
+        self.targets.retain(|target| {
+            let this = text.get(target.uri.range()).unwrap_or_default();
+            !Uri::parse(this).is_ok_and(|this| this.equals(uri))
+        });
+        !self.targets.is_empty()
     }
 
     fn append(&mut self, bytes: &[u8]) -> Span {

@@ -29,7 +29,7 @@ pub struct Contact<'a> {
 /// Checks every Contact value of the request; after that [`contacts`] gives them all.
 pub fn plan(message: &Message, limits: &Registrar) -> Result<Plan, Refusal> {
     let bad = |fault: crate::sip::Fault| Refusal::new(400, fault.reason());
-    let default_expires = message.number(Name::Expires).map_err(bad)?;
+    let default_expires = expires_header(message);
     let (mut count, mut star) = (0usize, false);
     for value in message.values(Name::Contact) {
         count += 1;
@@ -43,7 +43,7 @@ pub fn plan(message: &Message, limits: &Registrar) -> Result<Plan, Refusal> {
             return Err(Refusal::new(400, "Malformed Contact"));
         }
         address.q().map_err(bad)?;
-        let asked = address.expires().map_err(bad)?.or(default_expires);
+        let asked = asked_expires(&address, default_expires);
         let asked = asked.unwrap_or(limits.default_expires_s);
         // Only an interval that is shorter than the minimum, and shorter than an hour, is too brief (§10.3 step 7).
         if asked > 0 && asked < limits.min_expires_s && asked < 3600 {
@@ -67,12 +67,28 @@ pub fn contacts<'a>(
     message: &Message<'a>,
     limits: &'a Registrar,
 ) -> impl Iterator<Item = Contact<'a>> {
-    let default_expires = message.number(Name::Expires).unwrap_or(None);
+    let default_expires = expires_header(message);
     message.values(Name::Contact).filter_map(move |value| {
         let address = NameAddr::parse(value.text).ok()?;
         let uri = Uri::parse(address.uri).ok()?;
         Some(Contact::new(address, uri, default_expires, limits))
     })
+}
+
+/// What a malformed interval counts as (§10.2, §20.19).
+const MALFORMED_EXPIRES_S: u32 = 3600;
+
+fn expires_header(message: &Message) -> Option<u32> {
+    message
+        .number(Name::Expires)
+        .unwrap_or(Some(MALFORMED_EXPIRES_S))
+}
+
+fn asked_expires(address: &NameAddr, default: Option<u32>) -> Option<u32> {
+    address
+        .expires()
+        .unwrap_or(Some(MALFORMED_EXPIRES_S))
+        .or(default)
 }
 
 impl<'a> Contact<'a> {
@@ -86,7 +102,7 @@ impl<'a> Contact<'a> {
         let reg_id = param(b"reg-id")
             .and_then(|text| std::str::from_utf8(text).ok()?.parse().ok())
             .unwrap_or(0);
-        let asked = address.expires().ok().flatten().or(default_expires);
+        let asked = asked_expires(&address, default_expires);
         Contact {
             uri: address.uri,
             parsed,

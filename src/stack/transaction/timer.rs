@@ -17,7 +17,7 @@ pub enum Timer {
     E,
     /// Non-INVITE transaction time-out.
     F,
-    /// INVITE response retransmission.
+    /// INVITE response retransmission, UDP only.
     G,
     /// Wait for the ACK.
     H,
@@ -62,8 +62,7 @@ impl Timer {
     pub fn duration_ms(self, timers: &Timers, transport: Transport) -> Option<u64> {
         let reliable = transport.is_reliable();
         match self {
-            Timer::A | Timer::E => (!reliable).then_some(timers.t1_ms),
-            Timer::G => Some(timers.t1_ms),
+            Timer::A | Timer::E | Timer::G => (!reliable).then_some(timers.t1_ms),
             Timer::B | Timer::F | Timer::H => Some(64 * timers.t1_ms),
             Timer::C => Some(timers.c_ms),
             Timer::D | Timer::J => Some(if reliable { 0 } else { timers.linger_ms }),
@@ -104,7 +103,7 @@ mod tests {
         assert_eq!((udp(Timer::D), tcp(Timer::D)), (Some(32_000), Some(0)));
         assert_eq!((udp(Timer::E), tcp(Timer::E)), (Some(500), None));
         assert_eq!(udp(Timer::F), Some(32_000));
-        assert_eq!((udp(Timer::G), tcp(Timer::G)), (Some(500), Some(500)));
+        assert_eq!((udp(Timer::G), tcp(Timer::G)), (Some(500), None));
         assert_eq!(udp(Timer::H), Some(32_000));
         assert_eq!((udp(Timer::I), tcp(Timer::I)), (Some(5000), Some(0)));
         assert_eq!((udp(Timer::J), tcp(Timer::J)), (Some(32_000), Some(0)));
