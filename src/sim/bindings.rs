@@ -67,7 +67,7 @@ impl Bindings {
         self.by_aor.get(aor).map_or(&[], Vec::as_slice)
     }
 
-    /// What the 200 to `register` did; an error when it should not have been a 200, or lists other bindings. `Ok(false)`: the
+    /// What the 200 to `register` did; an error when it should not have been a 200, or lists other bindings. `Unknown`: the
     /// model cannot know, because a server may have forgotten what it knew of an old binding.
     pub fn apply(
         &mut self,
@@ -76,7 +76,7 @@ impl Bindings {
         register: &Reading,
         source: Option<SocketAddr>,
         answer: &Reading,
-    ) -> Result<bool, String> {
+    ) -> Result<Applied, String> {
         let aor = address_of_record(register).ok_or("a 200 without an address-of-record")?;
         let contacts = register.values(Field::Contact);
         let header = register.number(Field::Expires);
@@ -96,7 +96,7 @@ impl Bindings {
             for bound in list.iter_mut() {
                 this.remove(bound);
             }
-            return Self::compare_answer(now, list, answer).map(|()| true);
+            return Self::compare_answer(now, list, answer).map(|()| Applied::Changed);
         }
         let mut again = false;
         for contact in &contacts {
@@ -109,7 +109,7 @@ impl Bindings {
                 match this.order(bound)? {
                     Order::Newer => {}
                     Order::Again => again = true,
-                    Order::Unknown => return Ok(false),
+                    Order::Unknown => return Ok(Applied::Unknown),
                 }
             }
         }
@@ -117,7 +117,7 @@ impl Bindings {
         for contact in contacts.iter().filter(|_| !again) {
             let uri = address_spec(contact);
             let Some(asked) = wanted(contact, header, conf) else {
-                return Ok(false);
+                return Ok(Applied::Unknown);
             };
             let granted = asked.min(u64::from(conf.max_expires_s));
             let known = list.iter_mut().rev().find(|b| same_uri(&b.uri, uri));
@@ -148,7 +148,10 @@ impl Bindings {
         if live > conf.max_contacts && !again {
             return Err(format!("{live} contacts, more than the conf allows"));
         }
-        Self::compare_answer(now, list, answer).map(|()| true)
+        Self::compare_answer(now, list, answer).map(|()| match again || contacts.is_empty() {
+            true => Applied::Unchanged,
+            false => Applied::Changed,
+        })
     }
 
     /// A 200 to a REGISTER that was carried out before: it changes nothing.
@@ -267,6 +270,14 @@ fn wanted(contact: &[u8], header: Option<u64>, conf: &Registrar) -> Option<u64> 
         Some(text) => super::reading::number(text),
         None => Some(header.unwrap_or(u64::from(conf.default_expires_s))),
     }
+}
+
+/// What a REGISTER did to the model.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Applied {
+    Changed,
+    Unchanged,
+    Unknown,
 }
 
 #[derive(PartialEq, Eq)]

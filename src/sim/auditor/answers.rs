@@ -5,7 +5,7 @@ use super::debts::Debt;
 use super::{Auditor, Class, Hop};
 use crate::base::Instant;
 use crate::sim::air::{Air, Intent};
-use crate::sim::bindings::{REMEMBERED_MS, address_of_record};
+use crate::sim::bindings::{Applied, REMEMBERED_MS, address_of_record};
 use crate::sim::reading::{Field, Reading, digest, sent_by};
 use crate::sim::rule::Rule;
 use crate::stack::Location;
@@ -96,14 +96,17 @@ impl Auditor {
         } else {
             let conf = &hop.settings.registrar;
             result = match hop.bindings.apply(now, conf, &request, source, message) {
-                Ok(true) => Ok(()),
-                Ok(false) => {
+                Ok(Applied::Unchanged) => Ok(()),
+                Ok(Applied::Changed) => {
+                    hop.registered.insert(key, now);
+                    Ok(())
+                }
+                Ok(Applied::Unknown) => {
                     hop.bindings.adopt(now, location);
                     Ok(())
                 }
                 Err(detail) => Err(detail),
             };
-            hop.registered.insert(key, now);
         }
         if let (Ok(()), Some(aor)) = (&result, address_of_record(&request)) {
             air.statistics.bindings_checked += 1;

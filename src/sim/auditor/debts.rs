@@ -253,6 +253,13 @@ impl Auditor {
         }
         let bound = hop.bound_since(t.request.uri(), t.arrived);
         let live: Vec<_> = bound.iter().filter(|b| b.was_live(t.arrived)).collect();
+        // What changed in the very millisecond may have been before or after.
+        if bound
+            .iter()
+            .any(|b| b.begun == t.arrived || b.ended == Some(t.arrived))
+        {
+            return None;
+        }
         let reachable = |uri: &[u8]| {
             let socket = Address::of(uri).and_then(|a| a.socket());
             socket.is_some_and(|s| {

@@ -63,8 +63,14 @@ impl Hop {
         let below = message.key_below();
         let newest = below.and_then(|key| self.find(key, class));
         let Some(newest) = newest else {
-            if self.suspect.is_some() || self.mangled.contains(&message.branch) {
+            // Its later branches are known by the Via below, which is as it came.
+            let below = digest(message.via(1));
+            if self.suspect.is_some()
+                || self.mangled.contains(&message.branch)
+                || self.mangled.contains(&below)
+            {
                 self.mangled.insert(message.branch);
+                self.mangled.insert(below);
                 return Ok(Intent::Mangled);
             }
             if message.vias.len() == 1 {
