@@ -2,7 +2,7 @@
 
 use super::compare;
 use super::debts::Debt;
-use super::{Auditor, Class, Hop};
+use super::{Auditor, Class, Hop, Registered};
 use crate::base::Instant;
 use crate::sim::air::{Air, Intent};
 use crate::sim::bindings::{Applied, REMEMBERED_MS, address_of_record};
@@ -91,17 +91,20 @@ impl Auditor {
         let done = hop.registered.get(&key).copied();
         if message.status() != 200 {
             // Nothing has changed.
-        } else if done.is_some_and(|at| now.ms_since(at) < REMEMBERED_MS) {
+        } else if let Some(Registered::Unknown) = done {
+            hop.bindings.adopt(now, location);
+        } else if matches!(done, Some(Registered::At(at)) if now.ms_since(at) < REMEMBERED_MS) {
             result = hop.bindings.repeat(now, &request, message);
         } else {
             let conf = &hop.settings.registrar;
             result = match hop.bindings.apply(now, conf, &request, source, message) {
                 Ok(Applied::Unchanged) => Ok(()),
                 Ok(Applied::Changed) => {
-                    hop.registered.insert(key, now);
+                    hop.registered.insert(key, Registered::At(now));
                     Ok(())
                 }
                 Ok(Applied::Unknown) => {
+                    hop.registered.insert(key, Registered::Unknown);
                     hop.bindings.adopt(now, location);
                     Ok(())
                 }
@@ -169,6 +172,11 @@ impl Hop {
         self.goes_back(newest, to, message)?;
         if class == Class::Ack {
             return Err((Rule::NoAnswerToAck, message.title()));
+        }
+        // A stateless proxy goes by the Via below its own, whatever somebody made of that.
+        let foreign = |came: &Rc<Reading>| compare::is_copy(came, message);
+        if self.is_stateless() && self.foreign_responses.iter().any(foreign) {
+            return Ok(None);
         }
         let source = self
             .generations(Some(newest))

@@ -245,6 +245,7 @@ impl Hop {
             tainted: false,
             lost: false,
             q,
+            older: self.by_branch.get(&class.with(message.branch)).copied(),
         });
         let branch = self.branches.len() - 1;
         self.by_branch.insert(class.with(message.branch), branch);
@@ -375,9 +376,15 @@ impl Hop {
         let tx = &self.transactions[number];
         let mut copies = vec![&tx.request];
         copies.extend(&tx.variants);
+        let newest = self.find(tx.request.key, tx.class);
+        let arrived = self
+            .generations(newest)
+            .map(|tx| self.transactions[tx].arrived)
+            .min()
+            .unwrap_or(tx.arrived);
         let ok = copies
             .iter()
-            .any(|came| self.is_expected(came, tx.arrived, to, message));
+            .any(|came| self.is_expected(came, arrived, to, message));
         if ok {
             return Ok(());
         }
@@ -482,9 +489,10 @@ impl Hop {
         if branch.provisional.is_none() {
             return wrong("a CANCEL before any provisional response");
         }
-        if branch
-            .outcome
-            .is_some_and(|(_, at)| now.ms_since(at) > soon)
+        if !branch.tainted
+            && branch
+                .outcome
+                .is_some_and(|(_, at)| now.ms_since(at) > soon)
         {
             return wrong("a CANCEL for a branch that has its final response");
         }
@@ -503,9 +511,7 @@ impl Hop {
                         .any(|r| r.status() / 100 == 2 || r.status() >= 600)
             })
         };
-        let asked = self
-            .generations(self.find(tx.request.key, Class::Invite))
-            .any(|t| self.transactions[t].cancel_asked.is_some());
+        let asked = self.cancelled.contains(&tx.request.branch);
         if !asked && !timer_c && !others() {
             return wrong("a CANCEL for no reason");
         }
