@@ -18,6 +18,8 @@
 //! `sip`. `stack` and `net` never see each other. `base`, `sip`, `stack` and `sim` are pure: no clock, no socket, no thread.
 //! The modules below stand in the order of dependency.
 
+#![deny(unsafe_code)]
+
 pub mod base;
 pub mod config;
 pub mod control;

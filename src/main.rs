@@ -1,5 +1,7 @@
 //! Arguments and sub-commands.
 
+#![forbid(unsafe_code)]
+
 mod serve;
 
 use std::fmt::Display;

@@ -3,6 +3,8 @@
 pub mod backlog;
 pub mod counters;
 pub mod interfaces;
+pub mod steer;
+#[allow(unsafe_code)]
 pub mod sys;
 pub mod udp;
 pub mod wires;

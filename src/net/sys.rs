@@ -272,16 +272,32 @@ pub fn queue_icmp_errors(socket: BorrowedFd<'_>, is_ipv4: bool) -> io::Result<()
     }
 }
 
-/// Lets routers fragment what is too long for a link. With path MTU discovery the first long datagram to a peer would be lost,
-/// and a response to a non-INVITE request is not sent again until its request is.
-pub fn allow_fragments(socket: BorrowedFd<'_>, is_ipv4: bool) -> io::Result<()> {
-    if is_ipv4 {
-        let never = libc::IP_PMTUDISC_DONT;
-        set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, never)
-    } else {
-        let never = libc::IPV6_PMTUDISC_DONT;
-        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, never)
-    }
+/// Whether routers may fragment this socket's datagrams on their way. With path MTU discovery the first long datagram to a
+/// peer may be lost; without it the kernel has to number every datagram, which costs a few percent of sending it.
+pub fn allow_fragments(socket: BorrowedFd<'_>, is_ipv4: bool, allow: bool) -> io::Result<()> {
+    let (level, option, value) = match (is_ipv4, allow) {
+        (true, true) => (
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            libc::IP_PMTUDISC_DONT,
+        ),
+        (true, false) => (
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            libc::IP_PMTUDISC_WANT,
+        ),
+        (false, true) => (
+            libc::IPPROTO_IPV6,
+            libc::IPV6_MTU_DISCOVER,
+            libc::IPV6_PMTUDISC_DONT,
+        ),
+        (false, false) => (
+            libc::IPPROTO_IPV6,
+            libc::IPV6_MTU_DISCOVER,
+            libc::IPV6_PMTUDISC_WANT,
+        ),
+    };
+    set_option(socket, level, option, value)
 }
 
 /// Takes the oldest entry of the socket's error queue; `None` when it is empty. What the error quotes of our datagram goes
@@ -381,6 +397,30 @@ pub fn kernel_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
     };
     check(result)?;
     Ok(values[DROPS])
+}
+
+/// Has the kernel run `program` to choose one of the sockets that share an address; it returns the socket's number.
+pub fn attach_reuse_port_filter(
+    socket: BorrowedFd<'_>,
+    program: &[libc::sock_filter],
+) -> io::Result<()> {
+    let Ok(len) = u16::try_from(program.len()) else {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    };
+    let program = libc::sock_fprog {
+        len,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: the kernel copies `len` instructions from `filter`, checks them, and keeps neither pointer.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            ptr::from_ref(&program).cast(),
+            mem::size_of_val(&program) as libc::socklen_t,
+        )
+    })
 }
 
 /// Ties the calling thread to one CPU core.

@@ -3,6 +3,7 @@
 
 use super::backlog::Backlog;
 use super::counters::{ListenerCounters, Undeliverable};
+use super::steer::{self, Mark};
 use super::sys::{self, IcmpError, Inbound, Outbound};
 use crate::base::Span;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -61,7 +62,12 @@ pub struct Udp {
     backlog: Backlog,
     /// The last reading of the kernel's counter, which wraps.
     drops_seen: u32,
+    /// Routers may fragment what is sent now.
+    is_fragmenting: bool,
 }
+
+/// The longest datagram that every path carries whole: IPv6's least MTU without its headers.
+const CARRIED_WHOLE: usize = 1280 - 40 - 8;
 
 impl Udp {
     /// Opens `cores` sockets on one address, one for each worker; port 0 lets the kernel choose one port for all.
@@ -101,7 +107,6 @@ impl Udp {
         socket.set_recv_buffer_size(buffers.receive)?;
         socket.set_send_buffer_size(buffers.send)?;
         sys::queue_icmp_errors(socket.as_fd(), address.is_ipv4())?;
-        sys::allow_fragments(socket.as_fd(), address.is_ipv4())?;
         socket.bind(&address.into())?;
         if is_shared && !joins {
             socket.set_reuse_port(true)?;
@@ -118,7 +123,26 @@ impl Udp {
             counters,
             backlog: Backlog::new(buffers.send_queue),
             drops_seen: 0,
+            is_fragmenting: false,
         })
+    }
+
+    /// Has the kernel bring responses to the socket whose number follows `mark` in them ([`steer`]). Once for all sockets that
+    /// share the address.
+    pub fn steer(&self, mark: &Mark) -> io::Result<()> {
+        steer::attach(self.socket.as_fd(), mark)
+    }
+
+    /// Long datagrams may be fragmented on their way; others need not pay for that.
+    fn fragment(&mut self, is_long: bool) {
+        if is_long != self.is_fragmenting {
+            let allowed =
+                sys::allow_fragments(self.socket.as_fd(), self.address.is_ipv4(), is_long);
+            match allowed {
+                Ok(()) => self.is_fragmenting = is_long,
+                Err(error) => log::debug!("udp {}: fragmentation: {error}", self.address),
+            }
+        }
     }
 
     /// Where the socket is bound, with the port that the kernel chose if it did.
@@ -156,6 +180,7 @@ impl Udp {
     ) {
         let mut done = 0;
         if self.backlog.is_empty() {
+            self.fragment((0..count).any(|number| get(number).1.len() > CARRIED_WHOLE));
             let socket = self.socket.as_fd();
             let send = |at: usize| outbound.send(socket, (at..count).map(&get));
             done = push_out(count, &get, send, &mut self.counters, lost);
@@ -175,6 +200,8 @@ impl Udp {
 
     /// The kernel takes datagrams again: sends what waits, oldest first.
     pub fn send_waiting(&mut self, outbound: &mut Outbound, lost: &mut Undelivered) {
+        let waits = |number| self.backlog.get(number).1.len();
+        self.fragment((0..self.backlog.len()).any(|number| waits(number) > CARRIED_WHOLE));
         let backlog = &self.backlog;
         let socket = self.socket.as_fd();
         let send = |at: usize| {

@@ -335,6 +335,22 @@ impl Air {
         self.trace.finish()
     }
 
+    /// The last `count` messages of a call, whole.
+    pub fn full(&self, count: usize, call_id: &[u8]) -> String {
+        let mut out = String::new();
+        let own = |note: &&Note| note.message.call_id() == call_id;
+        let wanted: Vec<&Note> = self.notes.iter().rev().filter(own).take(count).collect();
+        for note in wanted.iter().rev() {
+            let text = String::from_utf8_lossy(&note.message.bytes);
+            let _ = writeln!(
+                out,
+                "---- {} {} {} > {}\n{text}",
+                note.at, note.mark, note.from, note.to
+            );
+        }
+        out
+    }
+
     /// The last `count` messages in words; those of `call_id` only when it is given.
     pub fn history(&self, count: usize, call_id: Option<&[u8]>) -> String {
         let mut out = String::new();

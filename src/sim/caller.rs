@@ -5,7 +5,6 @@ use super::phone::{Call, Phones, Progress, Purpose};
 use super::reading::{Field, Reading, address_spec};
 use super::scenario::Scenario;
 use super::writing::{finish, line, put, request};
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 /// What becomes of a call that is placed.

@@ -49,6 +49,7 @@ impl fmt::Display for Failure {
 
 struct Laboratory {
     scenario: Scenario,
+    description: String,
     air: Air,
     servers: Vec<Server>,
     phones: Phones,
@@ -68,6 +69,7 @@ pub fn run(seed: u64, steps: u64, sabotage: Option<Sabotage>) -> Result<Report, 
             return Err(laboratory.failure(step, violation));
         }
     }
+    let acted_ms = laboratory.air.now.ms_since(start);
     laboratory.air.open = false;
     laboratory.fall_silent();
     if let Some(violation) = laboratory.auditor.violation.take() {
@@ -79,7 +81,7 @@ pub fn run(seed: u64, steps: u64, sabotage: Option<Sabotage>) -> Result<Report, 
     Ok(Report {
         statistics,
         trace_hash: laboratory.air.trace_hash(),
-        duration_ms: laboratory.air.now.ms_since(start),
+        duration_ms: acted_ms,
     })
 }
 
@@ -99,10 +101,12 @@ impl Laboratory {
         for server in 0..servers.len() {
             air.later(10_000, What::Sweep { server });
         }
+        let description = scenario.describe();
         let plans = std::mem::take(&mut scenario.phones);
         let phones = Phones::new(plans, scenario.t1_ms, scenario.t2_ms);
         Laboratory {
             scenario,
+            description,
             air,
             servers,
             phones,
@@ -115,13 +119,14 @@ impl Laboratory {
         if !violation.call_id.is_empty() {
             history += "the call itself:\n";
             history += &self.air.history(60, Some(&violation.call_id));
+            history += &self.air.full(5, &violation.call_id);
         }
         Box::new(Failure {
             seed: self.scenario.seed,
             step,
             rule: violation.rule,
             detail: format!("server {}: {}", violation.server, violation.detail),
-            scenario: self.scenario.describe(),
+            scenario: self.description.clone(),
             history,
         })
     }

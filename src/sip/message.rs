@@ -296,7 +296,7 @@ impl<'a> Message<'a> {
         let last = end == header.value.len();
         let next = match last {
             true => header.value.len(),
-            false => cursor::skip(header.value, end + 1, SPACE),
+            false => cursor::skip_space(header.value, end + 1),
         };
         via.value = Value {
             text: via.text,
@@ -336,7 +336,7 @@ impl<'a> Message<'a> {
         let line = self.only(Name::CSeq, Fault::CSeqMissing, Fault::CSeqRepeated)?;
         let value = self.value(line);
         let digits = value.iter().take_while(|b| b.is_ascii_digit()).count();
-        let method_start = cursor::skip(value, digits, SPACE);
+        let method_start = cursor::skip_space(value, digits);
         let method = &value[method_start..];
         if method_start == digits || !cursor::all(method, TOKEN) {
             return Err(Fault::CSeq);
@@ -459,7 +459,7 @@ impl<'a> Iterator for Values<'a> {
                 self.line = self.message.next(line);
                 self.inside = false;
             } else {
-                self.at = cursor::skip(list, end + 1, SPACE);
+                self.at = cursor::skip_space(list, end + 1);
             }
             let base = line.value_start as usize;
             return Some(Value {
@@ -491,16 +491,19 @@ fn value_end(list: &[u8], mut at: usize) -> usize {
     list.len()
 }
 
-/// The addresses of From and To: a URI of any scheme, and a tag that is not empty where there is one.
+/// The addresses of From and To: a URI of any scheme, and at most one tag, which is not empty.
 fn check_address(address: NameAddr) -> Result<(), Fault> {
     Uri::parse(address.uri)?;
-    if address.params.text().is_empty() {
-        return Ok(());
+    let mut tagged = false;
+    for (name, value) in address.params {
+        if name.eq_ignore_ascii_case(b"tag") {
+            if tagged || value.unwrap_or_default().is_empty() {
+                return Err(Fault::Parameter);
+            }
+            tagged = true;
+        }
     }
-    match address.params.get(b"tag") {
-        Some(None | Some(b"")) => Err(Fault::Parameter),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// The end of the line at `start`, and the start of the next one. A CR or LF without the other is a fault; of the two only the LF ends a line.
@@ -580,9 +583,9 @@ fn unusual_request_line(line: &[u8], start: usize, index: &mut Index) -> Result<
     let method = &line[..method_end];
     index.method = Method::parse(method);
     index.method_span = Span::new(start, start + method_end);
-    let uri_start = cursor::skip(line, method_end, SPACE).min(last);
+    let uri_start = cursor::skip_space(line, method_end).min(last);
     let uri = cursor::trim(&line[uri_start..last]);
-    let uri_start = uri_start + cursor::skip(&line[uri_start..last], 0, SPACE);
+    let uri_start = uri_start + cursor::skip_space(&line[uri_start..last], 0);
     index.request_uri = Span::new(start + uri_start, start + uri_start + uri.len());
     if major_minor != (2, 0) {
         index.blame(Fault::Version);
@@ -675,7 +678,7 @@ fn header_line(bytes: &[u8], at: usize, first_end: usize, end: usize, next: usiz
     if name == Name::Other && !cursor::all(token, TOKEN) {
         return None;
     }
-    let value_start = cursor::skip(&bytes[..end], colon + 1, SPACE);
+    let value_start = cursor::skip_space(&bytes[..end], colon + 1);
     let value = cursor::trim_end(&bytes[value_start..end]);
     Some(Line {
         start: at as u32,
@@ -945,6 +948,7 @@ mod tests {
             (changed("<sip:a@b>", "<a@b>"), Fault::From),
             (changed(";tag=1", ";tag="), Fault::From),
             (changed(";tag=1", ";tag"), Fault::From),
+            (changed(";tag=1", ";tag=1;x;Tag=1"), Fault::From),
             (changed("<sip:b@c>", "<sip:b@c"), Fault::To),
             (changed("<sip:b@c>", ""), Fault::To),
             (changed("x@y", "x y"), Fault::CallId),

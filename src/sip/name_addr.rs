@@ -22,7 +22,7 @@ pub struct NameAddr<'a> {
 impl<'a> NameAddr<'a> {
     /// Reads one value, which must reach to the end of `text`. The URI is found, not read: see [`super::Uri::parse`].
     pub fn parse(text: &'a [u8]) -> Result<NameAddr<'a>, Fault> {
-        let start = cursor::skip(text, 0, SPACE);
+        let start = cursor::skip_space(text, 0);
         let (display, uri_start, uri_end, mut at) = match text.get(start) {
             Some(b'<') => {
                 let (uri_start, uri_end) = bracketed(text, start)?;
@@ -30,7 +30,7 @@ impl<'a> NameAddr<'a> {
             }
             Some(b'"') => {
                 let end = cursor::quoted_end(text, start).ok_or(Fault::Address)?;
-                let open = cursor::skip(text, end, SPACE);
+                let open = cursor::skip_space(text, end);
                 let (uri_start, uri_end) = bracketed(text, open)?;
                 (Some(&text[start..end]), uri_start, uri_end, uri_end + 1)
             }
@@ -62,7 +62,7 @@ impl<'a> NameAddr<'a> {
         if uri_start == uri_end {
             return Err(Fault::Address);
         }
-        at = cursor::skip(text, at, SPACE);
+        at = cursor::skip_space(text, at);
         let params_start = at;
         if at < text.len() {
             at = Params::scan(text, at, |_| Ok(()))?;

@@ -39,13 +39,13 @@ impl<'a> Params<'a> {
         mut each: impl FnMut(Scanned) -> Result<(), Fault>,
     ) -> Result<usize, Fault> {
         loop {
-            at = cursor::skip(text, at, SPACE);
+            at = cursor::skip_space(text, at);
             match text.get(at) {
                 Some(b';') => {}
                 Some(b',') | None => return Ok(at),
                 Some(_) => return Err(Fault::Parameter),
             }
-            let name_start = cursor::skip(text, at + 1, SPACE);
+            let name_start = cursor::skip_space(text, at + 1);
             let name_end = cursor::skip(text, name_start, TOKEN);
             if name_end == name_start {
                 return Err(Fault::Parameter);
@@ -57,9 +57,9 @@ impl<'a> Params<'a> {
             };
             at = name_end;
             if at < text.len() && is_space_or_equals(text[at]) {
-                let equals = cursor::skip(text, at, SPACE);
+                let equals = cursor::skip_space(text, at);
                 if text.get(equals) == Some(&b'=') {
-                    let value_start = cursor::skip(text, equals + 1, SPACE);
+                    let value_start = cursor::skip_space(text, equals + 1);
                     let value_end = if text.get(value_start) == Some(&b'"') {
                         cursor::quoted_end(text, value_start).ok_or(Fault::Parameter)?
                     } else {

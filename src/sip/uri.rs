@@ -69,14 +69,17 @@ pub(super) struct HostPort<'a> {
 }
 
 impl<'a> HostPort<'a> {
-    /// Reads it at the start of `text`, and the offset behind it. `slack` is the class of bytes that may stand around the colon.
+    /// Reads it at the start of `text`, and the offset behind it. `spaces`: white space may stand around the colon.
     #[inline]
-    pub(super) fn parse_prefix(text: &'a [u8], slack: u8) -> Result<(HostPort<'a>, usize), Fault> {
+    pub(super) fn parse_prefix(
+        text: &'a [u8],
+        spaces: bool,
+    ) -> Result<(HostPort<'a>, usize), Fault> {
         let (host, end) = Host::parse_prefix(text)?;
         let name = &text[..end];
         let mut at = end;
-        if slack != 0 {
-            at = cursor::skip(text, at, slack);
+        if spaces {
+            at = cursor::skip_space(text, at);
         }
         if text.get(at) != Some(&b':') {
             let port = None;
@@ -90,8 +93,8 @@ impl<'a> HostPort<'a> {
             ));
         }
         at += 1;
-        if slack != 0 {
-            at = cursor::skip(text, at, slack);
+        if spaces {
+            at = cursor::skip_space(text, at);
         }
         let mut port: u32 = 0;
         for &b in &text[at..] {
@@ -125,34 +128,36 @@ impl<'a> HostPort<'a> {
 #[inline]
 fn v4_prefix(text: &[u8]) -> Option<(Ipv4Addr, usize)> {
     let mut address: u32 = 0;
-    let mut dots = 0;
-    let mut value: u32 = 0;
-    let mut digits = 0;
-    let mut end = text.len();
-    for (at, &b) in text.iter().enumerate() {
-        let digit = b.wrapping_sub(b'0');
-        if digit <= 9 {
-            value = value * 10 + u32::from(digit);
-            digits += 1;
-            if digits > 3 || value > 255 {
+    let mut at = 0;
+    for octet in 0..4 {
+        if octet > 0 {
+            if text.get(at) != Some(&b'.') {
                 return None;
             }
-        } else if b == b'.' {
-            if digits == 0 || dots == 3 {
-                return None;
-            }
-            address = address << 8 | value;
-            dots += 1;
-            value = 0;
-            digits = 0;
-        } else if cursor::is(b, HOST) {
-            return None;
-        } else {
-            end = at;
-            break;
+            at += 1;
         }
+        let start = at;
+        let mut value: u32 = 0;
+        while let Some(&b) = text.get(at) {
+            let digit = b.wrapping_sub(b'0');
+            if digit > 9 {
+                break;
+            }
+            value = value * 10 + u32::from(digit);
+            at += 1;
+            if at > start + 3 {
+                return None;
+            }
+        }
+        if at == start || value > 255 {
+            return None;
+        }
+        address = address << 8 | value;
     }
-    (dots == 3 && digits > 0).then(|| (Ipv4Addr::from_bits(address << 8 | value), end))
+    match text.get(at) {
+        Some(&b) if cursor::is(b, HOST) => None,
+        _ => Some((Ipv4Addr::from_bits(address), at)),
+    }
 }
 
 fn parse_v4(text: &[u8]) -> Option<Ipv4Addr> {
@@ -207,8 +212,10 @@ pub struct Uri<'a> {
     pub text: &'a [u8],
 }
 
-/// More parameters or headers than this and two URIs are equal only as text: comparing all with all must not cost a peer's choice.
+/// With more parameters or headers than this, or a longer text, two URIs are equal only as text: what comparing all with all costs must not
+/// be a peer's choice.
 const MAX_COMPARED: usize = 32;
+const MAX_COMPARED_LEN: usize = 2048;
 
 impl<'a> Uri<'a> {
     /// Reads a URI that is the whole of `text`.
@@ -240,7 +247,7 @@ impl<'a> Uri<'a> {
             }
             None => (None, None, rest),
         };
-        let (sent_by, end) = HostPort::parse_prefix(tail, 0)?;
+        let (sent_by, end) = HostPort::parse_prefix(tail, false)?;
         let mut params = Params::default();
         let mut headers = None;
         let mut rest = &tail[end..];
@@ -354,7 +361,7 @@ impl<'a> Uri<'a> {
         if self.text == other.text {
             return true;
         }
-        if self.scheme != other.scheme {
+        if self.scheme != other.scheme || self.text.len().max(other.text.len()) > MAX_COMPARED_LEN {
             return false;
         }
         match self.scheme {
@@ -796,6 +803,8 @@ mod tests {
         let (a, b) = (format!("sip:a@b{many}"), format!("sip:a@B{many}"));
         assert!(uri(&a).equals(&uri(&a)));
         assert!(!uri(&a).equals(&uri(&b)));
+        let long = "x".repeat(MAX_COMPARED_LEN);
+        assert!(!uri(&format!("sip:a@b;{long}")).equals(&uri(&format!("sip:a@B;{long}"))));
     }
 
     #[test]

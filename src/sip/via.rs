@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
-use super::cursor::{self, SPACE, TOKEN};
+use super::cursor::{self, TOKEN};
 use super::error::Fault;
 use super::header::Span;
 use super::message::Value;
@@ -81,11 +81,11 @@ impl<'a> Via<'a> {
             part(text, at).ok_or(Fault::Via)?
         };
         let transport_end = cursor::skip(text, transport_start, TOKEN);
-        let host_start = cursor::skip(text, transport_end, SPACE);
+        let host_start = cursor::skip_space(text, transport_end);
         if transport_end == transport_start || host_start == transport_end {
             return Err(Fault::Via);
         }
-        let (sent_by, length) = HostPort::parse_prefix(&text[host_start..], SPACE)?;
+        let (sent_by, length) = HostPort::parse_prefix(&text[host_start..], true)?;
         let params_start = host_start + length;
         let mut known = Known::default();
         let end = if params_start == text.len() {
@@ -268,13 +268,13 @@ pub fn fill_received(via: &Via, source: SocketAddr, rewrite: &mut Rewrite) {
 
 /// Skips `token SLASH`, white space anywhere.
 fn part(text: &[u8], at: usize) -> Option<usize> {
-    let start = cursor::skip(text, at, SPACE);
+    let start = cursor::skip_space(text, at);
     let end = cursor::skip(text, start, TOKEN);
-    let slash = cursor::skip(text, end, SPACE);
+    let slash = cursor::skip_space(text, end);
     if end == start || text.get(slash) != Some(&b'/') {
         return None;
     }
-    Some(cursor::skip(text, slash + 1, SPACE))
+    Some(cursor::skip_space(text, slash + 1))
 }
 
 #[cfg(test)]

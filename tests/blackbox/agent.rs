@@ -58,7 +58,7 @@ impl Agent {
             method: method.to_owned(),
             uri: uri.to_owned(),
             via: format!("SIP/2.0/UDP {};branch=z9hG4bKt{unique};rport", self.address),
-            from: format!("<sip:agent@{}>;tag=f{unique}", self.address.ip()),
+            from: format!("<sip:agent@{}>;tag=f{unique}", self.address),
             to: format!("<{uri}>"),
             call_id: format!("c{unique}@{}", self.address.ip()),
             cseq,

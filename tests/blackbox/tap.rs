@@ -13,7 +13,6 @@ use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::message::Message;
-use crate::place::wait_for;
 
 /// `Forth` runs from whoever found the tap's address to the tap's target, `Back` from the target to whom it answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -128,11 +127,6 @@ impl Tap {
             .iter()
             .filter(|record| record.fate == Fate::Drop)
             .count()
-    }
-
-    /// Waits until `what` holds of the records; false when it does not come to hold in time.
-    pub fn wait(&self, within: Duration, what: impl Fn(&Tap) -> bool) -> bool {
-        wait_for(within, || what(self).then_some(())).is_some()
     }
 
     /// One line for each datagram: what a person wants to see when a test fails.

@@ -265,7 +265,7 @@ impl Auditor {
         let refused_as_loop = t
             .finals
             .iter()
-            .any(|(status, _)| matches!(status, 482 | 483 | 440));
+            .any(|(status, ..)| matches!(status, 482 | 483 | 440));
         if refused_as_loop {
             return None;
         }
@@ -273,7 +273,7 @@ impl Auditor {
             let found = t
                 .finals
                 .iter()
-                .any(|(status, _)| matches!(status, 404 | 480 | 405 | 200));
+                .any(|(status, ..)| matches!(status, 404 | 480 | 405 | 200));
             return (!found && bound.is_empty()).then(|| {
                 (
                     Rule::TargetSet,

@@ -62,8 +62,8 @@ struct Tx {
     arrived: Instant,
     sources: Vec<SocketAddr>,
     branches: Vec<usize>,
-    /// Distinct finals that left: status and digest.
-    finals: Vec<(u16, u64)>,
+    /// Distinct finals that left: status, digest, and the To tag's digest.
+    finals: Vec<(u16, u64, u64)>,
     answered: bool,
     final_at: Option<Instant>,
     /// The last moment at which somebody downstream gave a sign of life, or a branch began.
@@ -109,12 +109,14 @@ pub(super) struct Hop {
     branches: Vec<Branch>,
     by_branch: BTreeMap<u64, usize>,
     /// Who sent what nobody can read for certain: a refusal may go there.
-    suspects: BTreeSet<IpAddr>,
+    suspects: BTreeMap<IpAddr, Instant>,
     /// Where requests with a branch came from.
     askers: BTreeMap<u64, Vec<SocketAddr>>,
     bindings: Bindings,
     /// Record-Route values that this server gave out.
     issued: BTreeSet<u64>,
+    /// The response that came last, and whether it came from an honest agent.
+    last_response: Option<(Rc<Reading>, Intent)>,
     /// Mail between cores, and late timers, take so long.
     soon_ms: u64,
 }
@@ -122,6 +124,12 @@ pub(super) struct Hop {
 impl Hop {
     fn is_stateless(&self) -> bool {
         self.settings.proxy.mode == Mode::Stateless
+    }
+
+    /// True when a message has just come from there that two readers may read differently.
+    fn is_suspect(&self, address: SocketAddr, now: Instant) -> bool {
+        let last = self.suspects.get(&address.ip());
+        last.is_some_and(|at| now.ms_since(*at) <= self.soon_ms)
     }
 
     /// True when a URI's host and port name this server.
@@ -245,10 +253,11 @@ impl Auditor {
                 by_key: BTreeMap::new(),
                 branches: Vec::new(),
                 by_branch: BTreeMap::new(),
-                suspects: BTreeSet::new(),
+                suspects: BTreeMap::new(),
                 askers: BTreeMap::new(),
                 bindings: Bindings::default(),
                 issued: BTreeSet::new(),
+                last_response: None,
                 // A CANCEL may have to ask every core.
                 soon_ms: plan.mail_ms * u64::from(plan.settings.cores) + plan.tick_ms + 2,
             })
@@ -283,7 +292,7 @@ impl Auditor {
         self.settle(air, false);
         let hop = &mut self.hops[server];
         if message.is_broken() || intent == Intent::Mangled {
-            hop.suspects.insert(from.ip());
+            hop.suspects.insert(from.ip(), air.now);
         }
         if message.is_broken() {
             return;
@@ -309,7 +318,7 @@ impl Auditor {
             .cseq()
             .is_none_or(|(_, method)| method != message.method())
         {
-            hop.suspects.insert(from.ip());
+            hop.suspects.insert(from.ip(), now);
         }
         let askers = hop.askers.entry(message.branch).or_default();
         if !askers.contains(&from) {
@@ -350,8 +359,15 @@ impl Auditor {
         let stateful = !hop.is_stateless();
         match class {
             Class::Ack => {
-                if hop.is_inside(message) {
+                // With the INVITE's branch it is for a refusal.
+                let refusal = hop.find(message.key, Class::Invite).is_some();
+                if hop.is_inside(message) && !refusal {
                     self.debts.push(soon, server, Debt::AckOn { tx: number });
+                }
+            }
+            Class::Cancel => {
+                if stateful {
+                    self.debts.push(soon, server, Debt::Reply { tx: number });
                 }
             }
             Class::Invite if stateful => {
@@ -364,7 +380,6 @@ impl Auditor {
                 self.debts.push(soon, server, Debt::Reply { tx: number });
                 self.debts.push(soon, server, Debt::Targets { tx: number });
             }
-            Class::Cancel => {}
             _ => self.debts.push(soon, server, Debt::Reply { tx: number }),
         }
     }
@@ -372,6 +387,7 @@ impl Auditor {
     fn response_in(&mut self, air: &mut Air, server: usize, message: &Rc<Reading>, intent: Intent) {
         let now = air.now;
         let hop = &mut self.hops[server];
+        hop.last_response = Some((Rc::clone(message), intent));
         let class = Class::of(message.method());
         let Some(number) = hop.by_branch.get(&class.with(message.branch)).copied() else {
             return;
@@ -523,7 +539,7 @@ impl Auditor {
         }
         if message.is_broken() {
             // What a server writes from what nobody can read is not readable either, as long as it goes back.
-            if !self.hops[server].suspects.contains(&to.ip()) {
+            if !self.hops[server].is_suspect(to, air.now) {
                 self.complain(
                     Rule::BitForBit,
                     server,

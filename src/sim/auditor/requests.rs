@@ -51,7 +51,11 @@ impl Hop {
     ) -> Result<Intent, (Rule, String)> {
         let now = air.now;
         if let Some(known) = self.by_branch.get(&class.with(message.branch)).copied() {
-            return self.sent_again(known, to, message);
+            // A branch that is made of the one that came may be made again, for a copy with other bytes.
+            let remembered = !self.is_stateless() && class != Class::Ack;
+            if remembered || self.branches[known].request.digest == message.digest {
+                return self.sent_again(known, to, message);
+            }
         }
         let below = message.key_below();
         let newest = below.and_then(|key| self.find(key, class));
@@ -71,7 +75,7 @@ impl Hop {
             if class == Class::Cancel {
                 return Err((Rule::CancelStaysOnHop, format!("it went to {to}")));
             }
-            self.ack_may_leave(class, below, now)?;
+            self.ack_may_leave(class, below, message, now)?;
         }
         let number = self.generation_for(newest, message, to, now)?;
         self.begin_branch(air, number, class, to, message)
@@ -85,10 +89,7 @@ impl Hop {
         message: &Reading,
     ) -> Result<Intent, (Rule, String)> {
         let branch = &self.branches[known];
-        let tx = &self.transactions[branch.tx];
-        // A stateless proxy, or an ACK, may be given the same branch with other bytes.
-        let free = tx.reopen && (self.is_stateless() || tx.class == Class::Ack);
-        if branch.request.digest != message.digest && !free {
+        if branch.request.digest != message.digest {
             return Err((
                 Rule::OneBranch,
                 format!(
@@ -97,7 +98,7 @@ impl Hop {
                 ),
             ));
         }
-        if branch.to != to && !free && !self.is_stateless() {
+        if branch.to != to && !self.is_stateless() {
             return Err((
                 Rule::OneBranch,
                 format!("first to {}, then to {to}", branch.to),
@@ -107,7 +108,13 @@ impl Hop {
     }
 
     /// An ACK that belongs to an INVITE of the same branch is for a refusal: it ends here.
-    fn ack_may_leave(&self, class: Class, below: Option<u64>, now: Instant) -> Verdict {
+    fn ack_may_leave(
+        &self,
+        class: Class,
+        below: Option<u64>,
+        message: &Reading,
+        now: Instant,
+    ) -> Verdict {
         if class != Class::Ack {
             return Ok(());
         }
@@ -115,7 +122,13 @@ impl Hop {
             return Ok(());
         };
         let tx = &self.transactions[invite];
-        let refused = tx.finals.iter().any(|(status, _)| *status >= 300);
+        // A refusal of the server's own is known by its To tag alone: it leaves no memory.
+        let own = tx.branches.is_empty();
+        let tag = digest(message.tag(Field::To).unwrap_or(b""));
+        let refused = tx
+            .finals
+            .iter()
+            .any(|(status, _, to_tag)| *status >= 300 && (!own || *to_tag == tag));
         if refused && !tx.reopen && !self.may_be_gone(tx, now) {
             return Err((
                 Rule::AckStaysOnHop,
@@ -380,6 +393,7 @@ impl Hop {
             .filter_map(|b| Address::of(&b.uri))
             .any(|a| {
                 a.socket() == Some(to)
+                    || a.ip().is_none()
                     || (self.is_own(a.host, a.port) && self.addresses.contains(&to))
             });
         contact || self.by_conf(came, to)

@@ -69,7 +69,7 @@ impl Endpoint {
                 Ok(())
             }
             Ok(Decision::Options) => self.answer_options(message, flow, outbox),
-            Ok(Decision::Register) => self.register(now, message, &incoming, outbox),
+            Ok(Decision::Register) => self.register(now, message, &incoming, key, outbox),
             Err(refusal) => Err(refusal),
         };
         self.targets = targets;

@@ -186,7 +186,7 @@ fn stamp(message: &Message, program: &[u8], rewrite: &mut Rewrite) {
     let Ok(via) = message.top_via() else {
         return;
     };
-    let source = if program.len() % 2 == 0 {
+    let source = if program.len() & 1 == 0 {
         "192.0.2.7:5099"
     } else {
         "[2001:db8::7]:5099"

@@ -1,0 +1,166 @@
+"""Runs the fixed runs of `instructions` under callgrind, twice each, and prints what was counted in `counted_turn`."""
+
+import argparse
+import collections
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+COUNTED = "*counted_turn*"
+SIZES = {"calls": 2000, "registrations": 2000}
+
+
+def run(program, what, out):
+    """One run; returns the number of operations and of messages that came in."""
+    command = [
+        "valgrind",
+        "--tool=callgrind",
+        "--collect-atstart=no",
+        f"--toggle-collect={COUNTED}",
+        f"--callgrind-out-file={out}",
+        program,
+        what,
+        str(SIZES[what]),
+    ]
+    # An empty environment: its size moves the stack, and a copy's length of path may depend on alignment.
+    environment = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+    operations, messages = re.search(r"(\d+) messages (\d+)", done.stdout).groups()
+    return int(operations), int(messages)
+
+
+class Profile:
+    """A callgrind output file: instructions by function, alone and with what it calls, and by source file."""
+
+    def __init__(self, path):
+        self.total = 0
+        self.own = collections.Counter()
+        self.all = collections.Counter()
+        self.files = collections.Counter()
+        self.names = {}
+        self.read(path)
+
+    def name(self, kind, text):
+        """Names are written once as `(number) name` and later as `(number)`."""
+        number, rest = re.match(r"(\(\d+\))?\s*(.*)", text).groups()
+        if number is None:
+            return rest
+        if rest:
+            self.names[kind, number] = rest
+        return self.names[kind, number]
+
+    def read(self, path):
+        function = file = callee = None
+        calls_next = False
+        with open(path) as lines:
+            for line in lines:
+                line = line.rstrip("\n")
+                key, equals, text = line.partition("=")
+                if line and line[0] in "0123456789+-*":
+                    cost = int(line.split()[1])
+                    if calls_next:
+                        # What a callee cost is its own business, but for the inclusive sum; recursion is counted once.
+                        if callee != function:
+                            self.all[function] += cost
+                        calls_next = False
+                    else:
+                        self.own[function] += cost
+                        self.all[function] += cost
+                        self.files[file] += cost
+                elif not equals:
+                    continue
+                elif key == "fn":
+                    function = self.name("fn", text)
+                elif key in ("fl", "fi", "fe"):
+                    file = self.name("fl", text)
+                elif key == "cfn":
+                    callee = self.name("fn", text)
+                elif key in ("cfi", "cfl"):
+                    self.name("fl", text)
+                elif key in ("ob", "cob"):
+                    self.name("ob", text)
+                elif key == "calls":
+                    calls_next = True
+        self.total = sum(self.own.values())
+
+
+def short(name):
+    """Function names without hashes and crate paths of the standard library's generics."""
+    name = re.sub(r"::h[0-9a-f]{16}$", "", name)
+    name = re.sub(r"'\d+$", "", name)
+    return name if len(name) <= 90 else name[:87] + "…"
+
+
+def source(path):
+    for mark in ("/src/", "/library/"):
+        if mark in path:
+            head, _, tail = path.rpartition(mark)
+            return os.path.basename(head) + mark + tail
+    return path
+
+
+def measure(program, what):
+    with tempfile.TemporaryDirectory() as folder:
+        profiles = []
+        for number in range(2):
+            out = os.path.join(folder, f"out.{number}")
+            operations, messages = run(program, what, out)
+            profiles.append(Profile(out))
+    first, second = profiles
+    if first.total != second.total or first.own != second.own:
+        sys.exit(f"{what}: two runs differ: {first.total} and {second.total} instructions")
+    if first.total == 0:
+        sys.exit(f"{what}: nothing was counted; is {COUNTED} inlined?")
+    return first, operations, messages
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("program")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--top", type=int, default=25)
+    options = parser.parse_args()
+    results = {}
+    for what in SIZES:
+        profile, operations, messages = measure(options.program, what)
+        results[what] = {
+            "count": operations,
+            "instructions": profile.total,
+            "per_operation": round(profile.total / operations, 1),
+            "per_message": round(profile.total / messages, 1),
+        }
+        for key, counter in (("own", profile.own), ("inclusive", profile.all), ("files", profile.files)):
+            spell = source if key == "files" else short
+            merged = collections.Counter()
+            for name, cost in counter.items():
+                merged[spell(name)] += cost
+            results[what][key] = [
+                {"name": name, "per_operation": round(cost / operations, 1)}
+                for name, cost in merged.most_common(options.top)
+            ]
+    if options.json:
+        print(json.dumps(results, indent=2))
+        return
+    for what, result in results.items():
+        singular = what[:-1]
+        print(
+            f"{what}: {result['per_operation']} instructions for each {singular}, {result['per_message']} for each "
+            f"message in ({result['count']} {what}, {result['instructions']} instructions, twice the same)"
+        )
+        for key, title in (
+            ("own", "in the function alone"),
+            ("inclusive", "with what it calls"),
+            ("files", "by source file, inlined code counted where it was written"),
+        ):
+            print(f"\n  instructions for each {singular}, {title}")
+            for row in result[key]:
+                print(f"  {row['per_operation']:10.1f}  {row['name']}")
+        print()
+
+
+main()
