@@ -8,7 +8,7 @@ mod contact;
 
 use crate::base::hash::write_decimal;
 use crate::base::{Flow, Instant, Outbox};
-use crate::sip::{Message, Name};
+use crate::sip::{Message, Name, Scheme};
 use crate::stack::Endpoint;
 use crate::stack::counters::{Limit, Registration};
 use crate::stack::location::{Binding, BindingText, REMOVED_MS, Record};
@@ -101,6 +101,9 @@ impl Endpoint {
         let bad = |fault: crate::sip::Fault| Refusal::new(400, fault.reason());
         let to = message.to().map_err(bad)?;
         let uri = crate::sip::Uri::parse(to.uri).map_err(bad)?;
+        if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
+            return Err(Refusal::new(400, "To Is No SIP URI"));
+        }
         if !self.is_own_uri(&uri) || uri.user.is_none_or(<[u8]>::is_empty) {
             return Err(Refusal::new(404, "No Such Address-Of-Record"));
         }
