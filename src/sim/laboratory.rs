@@ -118,8 +118,8 @@ impl Laboratory {
         let mut history = self.air.history(40, None);
         if !violation.call_id.is_empty() {
             history += "the call itself:\n";
-            history += &self.air.history(60, Some(&violation.call_id));
-            history += &self.air.full(5, &violation.call_id);
+            history += &self.air.history(200, Some(&violation.call_id));
+            history += &self.air.full(12, &violation.call_id);
         }
         Box::new(Failure {
             seed: self.scenario.seed,
@@ -267,7 +267,9 @@ impl Laboratory {
         }
         self.air.now = self.air.now.max(until);
         self.auditor.settle(&mut self.air, false);
-        if let Some(detail) = self.phones.lost_route.take() {
+        let recorded = |s: &super::scenario::ServerPlan| s.settings.proxy.record_route;
+        let all = self.scenario.servers.iter().all(recorded);
+        if let (true, Some(detail)) = (all, self.phones.lost_route.take()) {
             self.auditor.complain(Rule::RecordRoute, 0, detail, None);
         }
     }
