@@ -137,8 +137,11 @@ impl Server {
         self.flush(air, auditor, core);
     }
 
-    pub fn sweep(&mut self, now: Instant) {
-        self.location.sweep(now);
+    /// A part of the sweep, or all of it.
+    pub fn sweep(&mut self, now: Instant, shards: usize) {
+        for _ in 0..shards {
+            self.location.sweep(now);
+        }
     }
 
     pub fn occupancy(&self) -> impl Iterator<Item = Occupancy> + '_ {

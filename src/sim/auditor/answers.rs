@@ -5,7 +5,7 @@ use super::debts::Debt;
 use super::{Auditor, Class, Hop};
 use crate::base::Instant;
 use crate::sim::air::{Air, Intent};
-use crate::sim::bindings::address_of_record;
+use crate::sim::bindings::{REMEMBERED_MS, address_of_record};
 use crate::sim::reading::{Field, Reading, digest, sent_by};
 use crate::sim::rule::Rule;
 use crate::stack::Location;
@@ -29,7 +29,7 @@ impl Auditor {
             Ok(Some((tx, first_final, intent))) => {
                 let class = self.hops[server].transactions[tx].class;
                 if message.method() == b"REGISTER" && message.status() >= 200 {
-                    self.registered(air, server, tx, message, first_final, location);
+                    self.registered(air, server, tx, message, location);
                 }
                 if first_final && class == Class::Cancel && message.status() == 200 {
                     self.cancel_taken(now, server, message.key);
@@ -71,7 +71,6 @@ impl Auditor {
         server: usize,
         tx: usize,
         message: &Reading,
-        first: bool,
         location: &Location,
     ) {
         let now = air.now;
@@ -88,10 +87,15 @@ impl Auditor {
             return;
         }
         let mut result = Ok(());
-        // A repetition changes nothing.
-        if message.status() == 200 && first {
-            let conf = hop.settings.registrar.clone();
-            result = match hop.bindings.apply(now, &conf, &request, source, message) {
+        let key = Class::of(b"REGISTER").with(request.key);
+        let done = hop.registered.get(&key).copied();
+        if message.status() != 200 {
+            // Nothing has changed.
+        } else if done.is_some_and(|at| now.ms_since(at) < REMEMBERED_MS) {
+            result = hop.bindings.repeat(now, &request, message);
+        } else {
+            let conf = &hop.settings.registrar;
+            result = match hop.bindings.apply(now, conf, &request, source, message) {
                 Ok(true) => Ok(()),
                 Ok(false) => {
                     hop.bindings.adopt(now, location);
@@ -99,6 +103,7 @@ impl Auditor {
                 }
                 Err(detail) => Err(detail),
             };
+            hop.registered.insert(key, now);
         }
         if let (Ok(()), Some(aor)) = (&result, address_of_record(&request)) {
             air.statistics.bindings_checked += 1;
@@ -349,7 +354,8 @@ impl Hop {
             return Ok((tx, false));
         }
         let unanswered = |tx: &usize| self.transactions[*tx].finals.is_empty();
-        if let Some(tx) = self.generations(Some(newest)).find(unanswered) {
+        let open = self.generations(Some(newest)).find(unanswered);
+        if let Some(tx) = open {
             let first = self.final_out(now, tx, message, false)?;
             return Ok((tx, first));
         }

@@ -119,6 +119,8 @@ pub(super) struct Hop {
     /// Where requests with a branch came from.
     askers: BTreeMap<u64, Vec<SocketAddr>>,
     bindings: Bindings,
+    /// REGISTERs that were carried out, and when.
+    registered: BTreeMap<u64, Instant>,
     /// Record-Route values that this server gave out.
     issued: BTreeSet<u64>,
     /// Branches of requests that nobody can read for certain.
@@ -269,6 +271,7 @@ impl Auditor {
                 suspects: BTreeMap::new(),
                 askers: BTreeMap::new(),
                 bindings: Bindings::default(),
+                registered: BTreeMap::new(),
                 issued: BTreeSet::new(),
                 mangled: BTreeSet::new(),
                 foreign_responses: VecDeque::new(),
