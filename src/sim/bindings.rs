@@ -5,6 +5,7 @@ use crate::base::Instant;
 use crate::stack::Location;
 use crate::stack::settings::Registrar;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bound {
@@ -12,6 +13,9 @@ pub struct Bound {
     pub q: u16,
     pub call_id: Vec<u8>,
     pub cseq: u64,
+    pub begun: Instant,
+    /// Where the REGISTER came from, when it asked for answers there (RFC 3581).
+    pub source: Option<SocketAddr>,
     pub expires: Instant,
     /// When it was removed or replaced; a request that came before may still use it.
     pub ended: Option<Instant>,
@@ -21,6 +25,16 @@ impl Bound {
     /// True when it was a binding at some moment since `since`.
     pub fn since(&self, since: Instant) -> bool {
         self.expires > since && self.ended.is_none_or(|ended| ended >= since)
+    }
+
+    pub fn in_words(&self) -> String {
+        let uri = String::from_utf8_lossy(&self.uri);
+        format!("{uri} q={} until {}", self.q, self.expires.as_ms())
+    }
+
+    /// True when it was there before `at` and not yet gone.
+    pub fn was_live(&self, at: Instant) -> bool {
+        self.begun < at && self.expires > at && self.ended.is_none_or(|ended| ended > at)
     }
 
     pub fn is_live(&self, now: Instant) -> bool {
@@ -58,6 +72,7 @@ impl Bindings {
         now: Instant,
         conf: &Registrar,
         register: &Reading,
+        source: Option<SocketAddr>,
         answer: &Reading,
     ) -> Result<bool, String> {
         let aor = address_of_record(register).ok_or("a 200 without an address-of-record")?;
@@ -85,7 +100,8 @@ impl Bindings {
         }
         let mut again = false;
         for contact in &contacts {
-            if wanted(contact, header, conf).is_some_and(|s| s > 0 && s < conf.min_expires_s.into()) {
+            if wanted(contact, header, conf).is_some_and(|s| s > 0 && s < conf.min_expires_s.into())
+            {
                 return Err("200 for an interval that is too brief".into());
             }
             let uri = address_spec(contact);
@@ -118,6 +134,8 @@ impl Bindings {
                     q: param(contact, b"q").map_or(1000, thousandths),
                     call_id: this.call_id.to_vec(),
                     cseq: this.cseq,
+                    begun: now,
+                    source: source.filter(|_| param(register.via(0), b"rport").is_some()),
                     expires: now.after_ms(granted * 1000),
                     ended: None,
                 });
@@ -150,7 +168,9 @@ impl Bindings {
                 let left = param(contact, b"expires").and_then(super::reading::number);
                 let due = bound.expires.ms_since(now);
                 same_uri(address_spec(contact), &bound.uri)
-                    && left.is_some_and(|s| s * 1000 >= due.saturating_sub(999) && s * 1000 <= due + 999)
+                    && left.is_some_and(|s| {
+                        s * 1000 >= due.saturating_sub(999) && s * 1000 <= due + 999
+                    })
             });
             if !found {
                 return Err(format!(
@@ -226,6 +246,8 @@ impl Bindings {
                 q: view.q,
                 call_id: view.call_id,
                 cseq: u64::from(view.cseq),
+                begun: now,
+                source: view.source.map(|flow| flow.peer),
                 expires: view.expires,
                 ended: None,
             });

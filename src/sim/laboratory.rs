@@ -96,9 +96,7 @@ impl Laboratory {
             .servers
             .iter()
             .enumerate()
-            .map(|(number, plan)| {
-                Server::new(number, plan, scenario.icmp, Saboteur::new(sabotage))
-            })
+            .map(|(number, plan)| Server::new(number, plan, scenario.icmp, Saboteur::new(sabotage)))
             .collect();
         for server in 0..servers.len() {
             air.later(10_000, What::Sweep { server });
@@ -120,8 +118,8 @@ impl Laboratory {
         let mut history = self.air.history(40, None);
         if !violation.call_id.is_empty() {
             history += "the call itself:\n";
-            history += &self.air.history(60, Some(&violation.call_id));
-            history += &self.air.full(5, &violation.call_id);
+            history += &self.air.history(200, Some(&violation.call_id));
+            history += &self.air.full(12, &violation.call_id);
         }
         Box::new(Failure {
             seed: self.scenario.seed,
@@ -175,7 +173,11 @@ impl Laboratory {
         let text = match self.air.rng.below(20) {
             0 => format!("sip:nobody@{domain}"),
             1 => format!("sip:{gateway}{}@{domain}", self.air.rng.below(1000)),
-            2 => format!("sip:u{}@{};user=ip", self.air.rng.below(7), domain.to_uppercase()),
+            2 => format!(
+                "sip:u{}@{};user=ip",
+                self.air.rng.below(7),
+                domain.to_uppercase()
+            ),
             _ => format!("sip:u{}@{domain}", self.air.rng.below(7)),
         };
         text.into_bytes()
@@ -237,9 +239,7 @@ impl Laboratory {
             return;
         };
         match self.air.rng.below(6) {
-            0 | 1 => self
-                .phones
-                .reinvite(&mut self.air, &self.scenario, dialog),
+            0 | 1 => self.phones.reinvite(&mut self.air, &self.scenario, dialog),
             2 => self.phones.hang_up(&mut self.air, dialog),
             n => {
                 let method = [&b"INFO"[..], b"UPDATE", b"NOTIFY"][n as usize - 3];
@@ -267,9 +267,10 @@ impl Laboratory {
         }
         self.air.now = self.air.now.max(until);
         self.auditor.settle(&mut self.air, false);
-        if let Some(detail) = self.phones.lost_route.take() {
-            self.auditor
-                .complain(Rule::RecordRoute, 0, detail, None);
+        let recorded = |s: &super::scenario::ServerPlan| s.settings.proxy.record_route;
+        let all = self.scenario.servers.iter().all(recorded);
+        if let (true, Some(detail)) = (all, self.phones.lost_route.take()) {
+            self.auditor.complain(Rule::RecordRoute, 0, detail, None);
         }
     }
 

@@ -69,7 +69,7 @@ impl Endpoint {
                 Ok(())
             }
             Ok(Decision::Options) => self.answer_options(message, flow, outbox),
-            Ok(Decision::Register) => self.register(now, message, &incoming, outbox),
+            Ok(Decision::Register) => self.register(now, message, &incoming, key, outbox),
             Err(refusal) => Err(refusal),
         };
         self.targets = targets;
@@ -154,6 +154,7 @@ impl Endpoint {
             from_strict_router: false,
             own_routes: 0,
             next_route: None,
+            listener: None,
             trusted: false,
         };
         if message.header(Name::Route).is_none() {
@@ -181,7 +182,12 @@ impl Endpoint {
                 incoming.next_route = Some(value);
                 break;
             }
-            incoming.trusted |= self.identity.has_cookie(message, &uri);
+            let recorded = self.identity.has_cookie(message, &uri);
+            if recorded && incoming.own_routes > 0 {
+                // RFC 5658 §3: the second of two is the side on which the request leaves.
+                incoming.listener = self.settings.listener_named(uri.host_text, uri.port);
+            }
+            incoming.trusted |= recorded;
             incoming.own_routes += 1;
         }
         Ok(incoming)
@@ -291,6 +297,7 @@ impl Endpoint {
             }
             let target = targets.push(text.uri, text.path, binding.q);
             target.flow = binding.source.filter(|_| binding.behind_nat);
+            target.listener = binding.source.map(|flow| flow.listener);
         });
         match (known, targets.targets.is_empty()) {
             (false, _) => Err(Refusal::new(404, "")),
@@ -634,8 +641,13 @@ impl Endpoint {
                 .flow_towards(peer, came_by)
                 .ok_or(Refusal::new(503, "No Listener For The Next Hop's Family"))
         };
+        // The listener where a phone registered, or which the dialog's route names, is the one that reaches it.
+        let listener = target
+            .listener
+            .or(incoming.listener)
+            .unwrap_or(incoming.flow.listener);
         if let Some(hop) = target.hop {
-            return towards(hop, incoming.flow.listener);
+            return towards(hop, listener);
         }
         if let (Some(flow), true) = (target.flow, path.is_empty()) {
             return towards(flow.peer, flow.listener);
@@ -644,7 +656,7 @@ impl Endpoint {
             Some(route) => NameAddr::parse(route).map_or(route, |address| address.uri),
             None => uri,
         };
-        towards(resolve(hop)?, incoming.flow.listener)
+        towards(resolve(hop)?, listener)
     }
 
     fn answer_options(
