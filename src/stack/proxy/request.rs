@@ -511,6 +511,7 @@ impl Endpoint {
         breadth: u32,
         write_branch: impl FnOnce(&mut Vec<u8>),
     ) {
+        let uri = without_headers(uri);
         let rewrite = &mut self.rewrite;
         rewrite.clear();
         if message.start() > 0 {
@@ -795,6 +796,17 @@ fn after_first_value(list: &[u8]) -> &[u8] {
     list.get(first_value_len(list) + 1..)
         .unwrap_or_default()
         .trim_ascii_start()
+}
+
+/// A contact may carry header fields, a Request-URI may not (§16.6 step 2, §19.1.1 table 1).
+fn without_headers(uri: &[u8]) -> &[u8] {
+    if memchr::memchr(b'?', uri).is_none() {
+        return uri;
+    }
+    match Uri::parse(uri).map(|uri| uri.headers) {
+        Ok(Some(headers)) => &uri[..uri.len() - headers.len() - 1],
+        _ => uri,
+    }
 }
 
 fn is_loose(route: &[u8]) -> bool {
