@@ -283,6 +283,8 @@ impl Endpoint {
             Method::Register if self.settings.registrar.enabled => return Ok(Decision::Register),
             Method::Register => return Err(Refusal::new(403, "No Registrar Here")),
             Method::Options if !named => return Ok(Decision::Options),
+            // For the server itself, which is no more than proxy and registrar.
+            Method::Other if !named => return Err(Refusal::new(501, "")),
             _ if !named => return Err(Refusal::new(404, "No User In Request-URI")),
             _ => {}
         }
