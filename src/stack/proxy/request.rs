@@ -283,6 +283,8 @@ impl Endpoint {
             Method::Register if self.settings.registrar.enabled => return Ok(Decision::Register),
             Method::Register => return Err(Refusal::new(403, "No Registrar Here")),
             Method::Options if !named => return Ok(Decision::Options),
+            // For the server itself, which is no more than proxy and registrar.
+            Method::Other if !named => return Err(Refusal::new(501, "")),
             _ if !named => return Err(Refusal::new(404, "No User In Request-URI")),
             _ => {}
         }
@@ -511,6 +513,7 @@ impl Endpoint {
         breadth: u32,
         write_branch: impl FnOnce(&mut Vec<u8>),
     ) {
+        let uri = without_headers(uri);
         let rewrite = &mut self.rewrite;
         rewrite.clear();
         if message.start() > 0 {
@@ -795,6 +798,17 @@ fn after_first_value(list: &[u8]) -> &[u8] {
     list.get(first_value_len(list) + 1..)
         .unwrap_or_default()
         .trim_ascii_start()
+}
+
+/// A contact may carry header fields, a Request-URI may not (§16.6 step 2, §19.1.1 table 1).
+fn without_headers(uri: &[u8]) -> &[u8] {
+    if memchr::memchr(b'?', uri).is_none() {
+        return uri;
+    }
+    match Uri::parse(uri).map(|uri| uri.headers) {
+        Ok(Some(headers)) => &uri[..uri.len() - headers.len() - 1],
+        _ => uri,
+    }
 }
 
 fn is_loose(route: &[u8]) -> bool {

@@ -136,7 +136,7 @@ fn update(
     // First nothing is changed: order, and how many there would be.
     let (mut added, mut repeated) = (0, false);
     let mut freed = 0;
-    for contact in contact::contacts(message, limits) {
+    for (place, contact) in contact::contacts(message, limits).enumerate() {
         match record.bindings.iter().find(|b| contact.is_for(b)) {
             Some(binding) => {
                 repeated |= check_order(binding, this)? == Order::Repeated;
@@ -146,6 +146,11 @@ fn update(
                     _ => {}
                 }
             }
+            // The same contact twice in one request is one binding. Beyond the limit it does not matter.
+            None if place <= limits.max_contacts
+                && contact::contacts(message, limits)
+                    .take(place)
+                    .any(|before| before.expires_s > 0 && contact.is_same(&before)) => {}
             None => added += usize::from(contact.expires_s > 0),
         }
     }
