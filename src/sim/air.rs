@@ -265,10 +265,13 @@ impl Air {
                 .map(|(_, weather)| *weather)
         };
         let weather = find(from).or_else(|| find(to)).unwrap_or(self.usual);
-        if self.overheard.len() == EARS {
-            self.overheard.pop_front();
+        // What is mangled already is of no use to anybody.
+        if intent != Intent::Mangled {
+            if self.overheard.len() == EARS {
+                self.overheard.pop_front();
+            }
+            self.overheard.push_back((from, to, Rc::clone(&message)));
         }
-        self.overheard.push_back((from, to, Rc::clone(&message)));
         if from.is_ipv4() != to.is_ipv4() || self.rng.chance(weather.loss_per_mille) {
             self.statistics.lost += 1;
             self.note("lost", from, to, &message);
@@ -341,11 +344,16 @@ impl Air {
         let own = |note: &&Note| note.message.call_id() == call_id;
         let wanted: Vec<&Note> = self.notes.iter().rev().filter(own).take(count).collect();
         for note in wanted.iter().rev() {
-            let text = String::from_utf8_lossy(&note.message.bytes);
+            let body = note.message.body.clone();
+            let text = String::from_utf8_lossy(&note.message.bytes[..body.start]);
             let _ = writeln!(
                 out,
-                "---- {} {} {} > {}\n{text}",
-                note.at, note.mark, note.from, note.to
+                "---- {} {} {} > {}, a body of {} bytes\n{text}",
+                note.at,
+                note.mark,
+                note.from,
+                note.to,
+                body.len()
             );
         }
         out

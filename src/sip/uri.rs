@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::cursor::{self, HOST, URI, URI_PARAM};
 use super::error::Fault;
+use super::header::Span;
 use super::params::Params;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -210,6 +211,60 @@ pub struct Uri<'a> {
     /// What follows the `?`.
     pub headers: Option<&'a [u8]>,
     pub text: &'a [u8],
+}
+
+/// A URI as offsets into its text, for the index of a message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UriParts {
+    scheme: Scheme,
+    user: Option<Span>,
+    password: Option<Span>,
+    /// `Name` stands for `host_text`.
+    host: Host<'static>,
+    host_text: Span,
+    port: Option<u16>,
+    params: Span,
+    headers: Option<Span>,
+}
+
+impl UriParts {
+    pub(super) fn parse(text: &[u8]) -> Result<UriParts, Fault> {
+        let uri = Uri::parse(text)?;
+        let span = |part: &[u8]| Span::of(part, text);
+        Ok(UriParts {
+            scheme: uri.scheme,
+            user: uri.user.map(span),
+            password: uri.password.map(span),
+            host: match uri.host {
+                Host::Name(_) => Host::Name(b""),
+                Host::V4(ip) => Host::V4(ip),
+                Host::V6(ip) => Host::V6(ip),
+            },
+            host_text: span(uri.host_text),
+            port: uri.port,
+            params: span(uri.params.text()),
+            headers: uri.headers.map(span),
+        })
+    }
+
+    /// The URI again; `text` is what it was parsed from.
+    pub(super) fn in_text<'a>(&self, text: &'a [u8]) -> Uri<'a> {
+        let host_text = self.host_text.in_text(text);
+        Uri {
+            scheme: self.scheme,
+            user: self.user.map(|span| span.in_text(text)),
+            password: self.password.map(|span| span.in_text(text)),
+            host: match self.host {
+                Host::Name(_) => Host::Name(host_text),
+                host => host,
+            },
+            host_text,
+            port: self.port,
+            params: Params::new(self.params.in_text(text)),
+            headers: self.headers.map(|span| span.in_text(text)),
+            text,
+        }
+    }
 }
 
 /// With more parameters or headers than this, or a longer text, two URIs are equal only as text: what comparing all with all costs must not

@@ -242,7 +242,7 @@ impl Endpoint {
         if message.check().is_err() {
             return self.counters.drop(Drop::BadResponse);
         }
-        let branch = message.top_via().ok().and_then(|via| via.branch());
+        let branch = message.top_branch();
         match branch.and_then(|text| self.signer.read(text)) {
             Some(Branch::Stateful { core, id, .. }) if core == self.core => {
                 self.process_response(now, id, message, outbox);

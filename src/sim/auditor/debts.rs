@@ -249,7 +249,7 @@ impl Auditor {
             return None;
         }
         let bound = hop.bound_since(t.request.uri(), t.arrived);
-        let live: Vec<_> = bound.iter().filter(|b| b.is_live(t.arrived)).collect();
+        let live: Vec<_> = bound.iter().filter(|b| b.was_live(t.arrived)).collect();
         let reachable = |uri: &[u8]| {
             let socket = Address::of(uri).and_then(|a| a.socket());
             socket.is_some_and(|s| {
@@ -294,8 +294,12 @@ impl Auditor {
                 crate::sim::reading::same_uri(hop.branches[*b].request.uri(), &contact.uri)
             });
             if !tried {
-                let uri = String::from_utf8_lossy(&contact.uri).into_owned();
-                return Some((Rule::TargetSet, format!("{uri} was not tried"), tx));
+                let what = format!(
+                    "of {:?} {:?} was not tried",
+                    expected.iter().map(|b| b.in_words()).collect::<Vec<_>>(),
+                    contact.in_words()
+                );
+                return Some((Rule::TargetSet, what, tx));
             }
         }
         None

@@ -86,7 +86,7 @@ impl Endpoint {
 
     /// Step 2.
     fn check_uri_scheme(&self, message: &Message) -> Result<(), Refusal> {
-        match Uri::parse(message.request_uri()).map(|uri| uri.scheme) {
+        match message.uri().map(|uri| uri.scheme) {
             Ok(Scheme::Other) => Err(Refusal::new(416, "")),
             Ok(_) => Ok(()),
             Err(fault) => Err(Refusal::new(400, fault.reason())),
@@ -145,7 +145,7 @@ impl Endpoint {
         let bad = |fault: crate::sip::Fault| Refusal::new(400, fault.reason());
         let via = message.top_via().map_err(bad)?;
         let uri = message.request_uri();
-        let parsed = Uri::parse(uri).map_err(bad)?;
+        let parsed = message.uri().map_err(bad)?;
         let mut incoming = Incoming {
             flow,
             via,
