@@ -324,6 +324,8 @@ impl Workers {
     fn start(cores: usize) -> Workers {
         let options = Options {
             cores: vec![0; cores],
+            // Responses are to cross by mail.
+            steer: false,
             ..Options::default()
         };
         let bound = bind(options, &["127.0.0.1:0".parse().unwrap()]).unwrap();

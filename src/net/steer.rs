@@ -1,230 +1,183 @@
-//! Steering among the sockets that share one address: a filter in the kernel that hands a response to the worker whose branch
-//! it carries, so that it need not cross by mail. What it does not recognise the kernel spreads by peer, as ever.
+//! A packet filter that brings a response to the core whose transaction waits for it, when several sockets share an address.
+//!
+//! The kernel spreads datagrams over the sockets by their addresses, so a response reaches the core that sent the request only
+//! by chance, and otherwise has to be mailed from core to core. But the response carries our Via branch, and the branch begins
+//! with a fixed mark and the core's number. This filter (classic BPF, which needs no privilege) looks for the mark near the
+//! beginning of a status message and names the socket; for everything else it leaves the choice to the kernel. It is a hint:
+//! who forges it gets his datagram handled by another core, no more.
 
-/// One instruction of the classic packet filter (`struct sock_filter` of <linux/filter.h>).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Instruction {
-    pub code: u16,
-    pub jump_true: u8,
-    pub jump_false: u8,
-    pub k: u32,
+use super::sys;
+use libc::{
+    BPF_A, BPF_ABS, BPF_ADD, BPF_ALU, BPF_B, BPF_IMM, BPF_IND, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JMP,
+    BPF_K, BPF_LD, BPF_LDX, BPF_LEN, BPF_LSH, BPF_MEM, BPF_RET, BPF_ST, BPF_SUB, BPF_W, BPF_X,
+    sock_filter,
+};
+use std::io;
+use std::os::fd::BorrowedFd;
+
+/// What stands before the two hexadecimal digits of the core's number. Eight bytes: two comparisons of a word.
+pub type Mark = [u8; 8];
+
+/// The nearest place of a mark: behind the shortest status line and the shortest Via.
+const FIRST: u32 = 36;
+/// Places that are looked at, a few at a time, after one look at the datagram's length.
+const STEP: u32 = 16;
+const STEPS: u32 = 14;
+
+/// Has the kernel give status messages with `mark` to the socket whose number follows it, in the order of binding. All sockets
+/// of the group must be bound; one of them is enough here.
+pub fn attach(socket: BorrowedFd<'_>, mark: &Mark) -> io::Result<()> {
+    sys::attach_reuse_port_filter(socket, &program(mark))
 }
 
-const LOAD_WORD: u16 = 0x20;
-const LOAD_HALF: u16 = 0x28;
-const LOAD_WORD_AT_X: u16 = 0x40;
-const LOAD_BYTE_AT_X: u16 = 0x50;
-const LOAD_LENGTH: u16 = 0x80;
-const LOAD_X: u16 = 0x01;
-const LOAD_X_MEMORY: u16 = 0x61;
-const STORE: u16 = 0x02;
-const SUBTRACT: u16 = 0x14;
-const SHIFT_LEFT: u16 = 0x64;
-const OR_X: u16 = 0x4c;
-const JUMP: u16 = 0x05;
-const JUMP_EQUAL: u16 = 0x15;
-const JUMP_AT_LEAST: u16 = 0x35;
-const RETURN: u16 = 0x06;
-const RETURN_A: u16 = 0x16;
+/// Answers that are no socket's number: the kernel chooses by the addresses.
+const BY_ADDRESS: u32 = u32::MAX;
 
-/// More sockets than there can be: the kernel then chooses by its own hash.
-const NO_CHOICE: u32 = u32::MAX;
-
-/// `SIP/2.0 200 ` is the shortest beginning of a status line; reason phrases up to 32 characters are looked through.
-const FIRST_CRLF: u32 = 12;
-const LAST_CRLF: u32 = 44;
-
-/// A filter for responses whose first header line begins with `mark` and two hexadecimal digits, the number of the socket.
-///
-/// `mark` is what this server's own Via line says before the digits; its length must be 4 to 200 bytes.
-pub fn by_mark(mark: &[u8]) -> Option<Vec<Instruction>> {
-    if !(4..=200).contains(&mark.len()) {
-        return None;
+fn program(mark: &Mark) -> Vec<sock_filter> {
+    let word = |at: usize| u32::from_be_bytes([mark[at], mark[at + 1], mark[at + 2], mark[at + 3]]);
+    let (first, second) = (word(0), word(4));
+    let mut code = vec![
+        instruction(BPF_LD | BPF_W | BPF_LEN, 0),
+        branch(BPF_JGE, FIRST, 1, 0),
+        instruction(BPF_RET | BPF_K, BY_ADDRESS),
+        instruction(BPF_LD | BPF_W | BPF_ABS, 0),
+        branch(BPF_JEQ, u32::from_be_bytes(*b"SIP/"), 1, 0),
+        instruction(BPF_RET | BPF_K, BY_ADDRESS),
+    ];
+    let mut found = Vec::new();
+    for step in 0..STEPS {
+        let start = FIRST + step * STEP;
+        // Mark and digits of the last place of this step must lie inside: a load beyond the end would end the program.
+        code.push(instruction(BPF_LD | BPF_W | BPF_LEN, 0));
+        code.push(branch(BPF_JGE, start + STEP + 10, 1, 0));
+        code.push(instruction(BPF_RET | BPF_K, BY_ADDRESS));
+        for place in start..start + STEP {
+            code.push(instruction(BPF_LD | BPF_W | BPF_ABS, place));
+            code.push(branch(BPF_JEQ, first, 0, 4));
+            code.push(instruction(BPF_LD | BPF_W | BPF_ABS, place + 4));
+            code.push(branch(BPF_JEQ, second, 0, 2));
+            code.push(instruction(BPF_LDX | BPF_W | BPF_IMM, place + 8));
+            found.push(code.len());
+            code.push(instruction(BPF_JMP | BPF_JA, 0));
+        }
     }
-    let mut program = Program::default();
-    let needed = LAST_CRLF + 2 + mark.len() as u32 + 2;
-    program.load(LOAD_LENGTH, 0);
-    program.unless(JUMP_AT_LEAST, needed);
-    program.load(LOAD_WORD, 0);
-    program.unless(JUMP_EQUAL, u32::from_be_bytes(*b"SIP/"));
-
-    // The end of the status line; there are no loops here. X becomes the offset of the line behind it.
-    let blocks = LAST_CRLF - FIRST_CRLF + 1;
-    for number in 0..blocks {
-        let at = FIRST_CRLF + number;
-        let left = blocks - number - 1;
-        program.load(LOAD_HALF, at);
-        program.branch(JUMP_EQUAL, u32::from(u16::from_be_bytes(*b"\r\n")), 0, 2);
-        program.load(LOAD_X, at + 2);
-        program.load(JUMP, left * 4 + 1);
+    code.push(instruction(BPF_RET | BPF_K, BY_ADDRESS));
+    // Found: X is where the digits are.
+    let end = code.len();
+    for jump in found {
+        code[jump].k = (end - jump - 1) as u32;
     }
-    program.load(RETURN, NO_CHOICE);
-
-    let mut at = 0;
-    let mut words = mark.chunks_exact(4);
-    for word in &mut words {
-        program.load(LOAD_WORD_AT_X, at);
-        program.unless(
-            JUMP_EQUAL,
-            word.iter().fold(0, |sum, b| sum << 8 | u32::from(*b)),
-        );
-        at += 4;
-    }
-    for byte in words.remainder() {
-        program.load(LOAD_BYTE_AT_X, at);
-        program.unless(JUMP_EQUAL, u32::from(*byte));
-        at += 1;
-    }
-    program.load(LOAD_BYTE_AT_X, at);
-    program.digit();
-    program.load(SHIFT_LEFT, 4);
-    program.load(STORE, 0);
-    program.load(LOAD_BYTE_AT_X, at + 1);
-    program.digit();
-    program.load(LOAD_X_MEMORY, 0);
-    program.load(OR_X, 0);
-    program.load(RETURN_A, 0);
-    Some(program.0)
+    code.push(instruction(BPF_LD | BPF_B | BPF_IND, 0));
+    push_digit(&mut code);
+    code.push(instruction(BPF_ALU | BPF_LSH | BPF_K, 4));
+    code.push(instruction(BPF_ST, 0));
+    code.push(instruction(BPF_LD | BPF_B | BPF_IND, 1));
+    push_digit(&mut code);
+    code.push(instruction(BPF_LDX | BPF_W | BPF_MEM, 0));
+    code.push(instruction(BPF_ALU | BPF_ADD | BPF_X, 0));
+    code.push(instruction(BPF_RET | BPF_A, 0));
+    code
 }
 
-#[derive(Default)]
-struct Program(Vec<Instruction>);
+/// Makes the lower-case hexadecimal digit in the accumulator a number; what is none becomes some number.
+fn push_digit(code: &mut Vec<sock_filter>) {
+    code.push(branch(BPF_JGE, u32::from(b'a'), 0, 1));
+    code.push(instruction(
+        BPF_ALU | BPF_SUB | BPF_K,
+        u32::from(b'a' - b'0') - 10,
+    ));
+    code.push(instruction(BPF_ALU | BPF_SUB | BPF_K, u32::from(b'0')));
+}
 
-impl Program {
-    fn load(&mut self, code: u16, k: u32) {
-        self.branch(code, k, 0, 0);
+fn instruction(code: u32, k: u32) -> sock_filter {
+    sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: 0,
+        k,
     }
+}
 
-    fn branch(&mut self, code: u16, k: u32, jump_true: u8, jump_false: u8) {
-        self.0.push(Instruction {
-            code,
-            jump_true,
-            jump_false,
-            k,
-        });
-    }
-
-    /// Goes on when the test holds, else leaves the choice to the kernel.
-    fn unless(&mut self, test: u16, k: u32) {
-        self.branch(test, k, 1, 0);
-        self.load(RETURN, NO_CHOICE);
-    }
-
-    /// A hexadecimal digit, lower-case, to its value. What is none becomes any number: the worker checks the branch anyway.
-    fn digit(&mut self) {
-        self.branch(JUMP_AT_LEAST, u32::from(b'a'), 0, 2);
-        self.load(SUBTRACT, u32::from(b'a') - 10);
-        self.load(JUMP, 1);
-        self.load(SUBTRACT, u32::from(b'0'));
+/// A comparison of the accumulator with `k`, and how many instructions to skip when it holds and when not.
+fn branch(comparison: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
+    sock_filter {
+        code: (BPF_JMP | comparison | BPF_K) as u16,
+        jt,
+        jf,
+        k,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::sys::Inbound;
+    use crate::net::{Buffers, Udp};
+    use std::net::{SocketAddr, UdpSocket};
 
-    /// The kernel's interpreter, as far as these programs need it. A load beyond the packet returns 0.
-    fn run(program: &[Instruction], packet: &[u8]) -> u32 {
-        let (mut a, mut x, mut memory, mut at) = (0u32, 0u32, 0u32, 0usize);
-        loop {
-            let Instruction {
-                code,
-                jump_true,
-                jump_false,
-                k,
-            } = program[at];
-            at += 1;
-            let load = |from: u32, len: usize| {
-                let bytes = packet.get(from as usize..from as usize + len)?;
-                Some(bytes.iter().fold(0, |sum, b| sum << 8 | u32::from(*b)))
-            };
-            let mut jump = |holds: bool| {
-                at += usize::from(if holds { jump_true } else { jump_false });
-            };
-            let loaded = match code {
-                LOAD_WORD => load(k, 4),
-                LOAD_HALF => load(k, 2),
-                LOAD_WORD_AT_X => load(x + k, 4),
-                LOAD_BYTE_AT_X => load(x + k, 1),
-                LOAD_LENGTH => Some(packet.len() as u32),
-                SUBTRACT => Some(a.wrapping_sub(k)),
-                SHIFT_LEFT => Some(a << k),
-                OR_X => Some(a | x),
-                _ => Some(a),
-            };
-            let Some(loaded) = loaded else { return 0 };
-            a = loaded;
-            match code {
-                LOAD_X => x = k,
-                LOAD_X_MEMORY => x = memory,
-                STORE => memory = a,
-                JUMP => at += k as usize,
-                JUMP_EQUAL => jump(a == k),
-                JUMP_AT_LEAST => jump(a >= k),
-                RETURN => return k,
-                RETURN_A => return a,
-                _ => {}
-            }
-        }
+    const MARK: &Mark = b"z9hG4bKs";
+
+    /// Which of `sockets` got the datagram that `client` sends.
+    fn goes_to(sockets: &mut [Udp], client: &UdpSocket, message: &[u8]) -> usize {
+        client.send_to(message, sockets[0].address()).unwrap();
+        let mut inbound = Inbound::new(4);
+        let got: Vec<usize> = (0..sockets.len())
+            .filter(|number| matches!(sockets[*number].receive(&mut inbound), Ok(1)))
+            .collect();
+        assert_eq!(got.len(), 1, "exactly one socket gets it");
+        got[0]
     }
 
     #[test]
-    fn responses_go_where_their_branch_says_and_nothing_else_does() {
-        let mark = b"Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bKs";
-        let program = by_mark(mark).unwrap();
-        assert!(program.len() < 4096, "the kernel's limit");
-        let response = |status: &str, via: &str| {
-            format!("SIP/2.0 {status}\r\n{via}00000001\r\nFrom: <sip:a@b>\r\n\r\n").into_bytes()
-        };
-        let via = |digits: &str| format!("Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bKs{digits}");
-        for (digits, core) in [("00", 0), ("01", 1), ("0a", 10), ("1f", 31), ("ff", 255)] {
-            for status in [
-                "200 OK",
-                "200 ",
-                "180 Ringing",
-                "486 Busy Here",
-                "100 Trying",
+    fn responses_reach_the_core_that_their_branch_names() {
+        for any in ["127.0.0.1:0", "[::1]:0"] {
+            let any: SocketAddr = any.parse().unwrap();
+            let mut sockets = Udp::bind(any, 19, &Buffers::default()).unwrap();
+            sockets[3].steer(MARK).unwrap();
+            let client = UdpSocket::bind(any).unwrap();
+            let by_address = goes_to(&mut sockets, &client, b"OPTIONS sip:a SIP/2.0\r\n\r\n");
+            for core in 0..19 {
+                for via in [
+                    "v:SIP/2.0/UDP a;branch=",
+                    "Via: SIP/2.0/UDP 127.0.0.1:5060;branch=",
+                    "Via: SIP/2.0/UDP [2001:db8:1234:5678:9abc:def0:1234:5678]:5060;rport;received=2001:db8::1;branch=",
+                    "Server: z9hG4bK z9hG4bKx of a kind that puts its name first, before any Via\r\nVia: SIP/2.0/UDP a;branch=",
+                ] {
+                    for status in ["200 ", "487 Request Terminated"] {
+                        let message = format!(
+                            "SIP/2.0 {status}\r\n{via}z9hG4bKs{core:02x}00000001deadbeef\r\n\
+                             Via: SIP/2.0/UDP b;branch=z9hG4bKs00\r\n\r\n"
+                        );
+                        let got = goes_to(&mut sockets, &client, message.as_bytes());
+                        assert_eq!(got, core, "{message}");
+                    }
+                }
+            }
+            // All else is the kernel's choice, and always the same for one peer.
+            let long = format!(
+                "SIP/2.0 200 {}\r\nVia: SIP/2.0/UDP a;branch=z9hG4bKs00",
+                "x".repeat(400)
+            );
+            for other in [
+                "",
+                "\r\n\r\n",
+                "SIP/",
+                "SIP/2.0 200 \r\nv:SIP/2.0/UDP a;branch=z9hG4bKs",
+                "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK0123456789abcdefghijklmnopqrstuvw\r\n\r\n",
+                "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP a;branch=z9hG4bKs13 and no such core is there at all\r\n\r\n",
+                "INVITE sip:a SIP/2.0\r\nVia: SIP/2.0/UDP a;branch=z9hG4bKs0000000001deadbeef\r\n\r\n",
+                &long,
             ] {
-                assert_eq!(
-                    run(&program, &response(status, &via(digits))),
-                    core,
-                    "{status}"
-                );
+                let got = goes_to(&mut sockets, &client, other.as_bytes());
+                assert_eq!(got, by_address, "{other}");
             }
         }
-        let no_choice = |packet: &[u8]| assert!(run(&program, packet) > 255, "{packet:?}");
-        no_choice(&response("200 OK", &via("").replace("Ks", "Kt")));
-        no_choice(&response(
-            "200 OK",
-            &via("00").replace("192.0.2.1", "192.0.2.9"),
-        ));
-        no_choice(&response(
-            "200 A Reason Phrase That Is Longer Than Any",
-            &via("01"),
-        ));
-        no_choice(b"INVITE sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bKs0000000000\r\n\r\n");
-        no_choice(b"SIP/2.0 200 OK\r\n");
-        no_choice(b"\r\n\r\n");
-        no_choice(b"");
     }
 
     #[test]
-    fn a_mark_of_any_length_is_compared_whole() {
-        for len in 4..=60 {
-            let mark: Vec<u8> = (0..len).map(|n| b'a' + (n % 26) as u8).collect();
-            let program = by_mark(&mark).unwrap();
-            let mut packet = b"SIP/2.0 200 OK\r\n".to_vec();
-            packet.extend_from_slice(&mark);
-            packet.extend_from_slice(b"03");
-            packet.resize(300, b'.');
-            assert_eq!(run(&program, &packet), 3, "{len}");
-            for at in 0..mark.len() {
-                let mut other = packet.clone();
-                other[16 + at] ^= 1;
-                assert_eq!(run(&program, &other), NO_CHOICE, "{len} {at}");
-            }
-        }
-        assert_eq!(by_mark(b"abc"), None);
-        assert_eq!(by_mark(&[b'a'; 201]), None);
+    fn a_socket_that_shares_nothing_cannot_steer() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let alone = Udp::bind(any, 1, &Buffers::default()).unwrap();
+        assert!(alone[0].steer(MARK).is_err());
     }
 }

@@ -1,6 +1,5 @@
 //! The only unsafe code of the project: system calls that neither the standard library nor socket2 offers.
 
-use super::steer::Instruction;
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -301,33 +300,6 @@ pub fn allow_fragments(socket: BorrowedFd<'_>, is_ipv4: bool, allow: bool) -> io
     set_option(socket, level, option, value)
 }
 
-/// Has the kernel ask this program which of the sockets that share the address gets a datagram. It counts for all of them.
-pub fn steer(socket: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
-    let mut filters: Vec<libc::sock_filter> = program
-        .iter()
-        .map(|instruction| libc::sock_filter {
-            code: instruction.code,
-            jt: instruction.jump_true,
-            jf: instruction.jump_false,
-            k: instruction.k,
-        })
-        .collect();
-    let program = libc::sock_fprog {
-        len: u16::try_from(filters.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
-        filter: filters.as_mut_ptr(),
-    };
-    // SAFETY: the kernel copies `len` filters from where `filter` points, which is `filters`, alive until here.
-    check(unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_REUSEPORT_CBPF,
-            ptr::from_ref(&program).cast(),
-            mem::size_of_val(&program) as libc::socklen_t,
-        )
-    })
-}
-
 /// Takes the oldest entry of the socket's error queue; `None` when it is empty. What the error quotes of our datagram goes
 /// into `quote`.
 pub fn take_icmp_error(
@@ -425,6 +397,30 @@ pub fn kernel_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
     };
     check(result)?;
     Ok(values[DROPS])
+}
+
+/// Has the kernel run `program` to choose one of the sockets that share an address; it returns the socket's number.
+pub fn attach_reuse_port_filter(
+    socket: BorrowedFd<'_>,
+    program: &[libc::sock_filter],
+) -> io::Result<()> {
+    let Ok(len) = u16::try_from(program.len()) else {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    };
+    let program = libc::sock_fprog {
+        len,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: the kernel copies `len` instructions from `filter`, checks them, and keeps neither pointer.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            ptr::from_ref(&program).cast(),
+            mem::size_of_val(&program) as libc::socklen_t,
+        )
+    })
 }
 
 /// Ties the calling thread to one CPU core.

@@ -3,7 +3,7 @@
 
 use super::backlog::Backlog;
 use super::counters::{ListenerCounters, Undeliverable};
-use super::steer;
+use super::steer::{self, Mark};
 use super::sys::{self, IcmpError, Inbound, Outbound};
 use crate::base::Span;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -127,15 +127,10 @@ impl Udp {
         })
     }
 
-    /// Has the kernel hand responses to the socket that they name behind `mark`, among all that share this address. Where
-    /// it will not, they cross by mail.
-    pub fn steer(&self, mark: &[u8]) {
-        let Some(program) = steer::by_mark(mark) else {
-            return;
-        };
-        if let Err(error) = sys::steer(self.socket.as_fd(), &program) {
-            log::info!("udp {}: responses are not steered: {error}", self.address);
-        }
+    /// Has the kernel bring responses to the socket whose number follows `mark` in them ([`steer`]). Once for all sockets that
+    /// share the address.
+    pub fn steer(&self, mark: &Mark) -> io::Result<()> {
+        steer::attach(self.socket.as_fd(), mark)
     }
 
     /// Long datagrams may be fragmented on their way; others need not pay for that.

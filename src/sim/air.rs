@@ -62,17 +62,31 @@ pub enum What {
 #[derive(Clone, Copy, Debug)]
 pub enum Todo {
     /// Timer A or E of a client transaction.
-    Retransmit { client: usize },
+    Retransmit {
+        client: usize,
+    },
     /// Timer B or F.
-    GiveUp { client: usize },
+    GiveUp {
+        client: usize,
+    },
     /// The next response of an incoming INVITE's script.
-    Play { incoming: usize },
+    Play {
+        incoming: usize,
+    },
     /// Send the 2xx, or the final (timer G), again.
-    Repeat { incoming: usize },
+    Repeat {
+        incoming: usize,
+    },
     /// Timer H, or the end of 2xx retransmission.
-    Abandon { incoming: usize },
-    Cancel { call: usize },
-    HangUp { dialog: usize },
+    Abandon {
+        incoming: usize,
+    },
+    Cancel {
+        call: usize,
+    },
+    HangUp {
+        dialog: usize,
+    },
 }
 
 struct Event {
@@ -251,10 +265,13 @@ impl Air {
                 .map(|(_, weather)| *weather)
         };
         let weather = find(from).or_else(|| find(to)).unwrap_or(self.usual);
-        if self.overheard.len() == EARS {
-            self.overheard.pop_front();
+        // What is mangled already is of no use to anybody.
+        if intent != Intent::Mangled {
+            if self.overheard.len() == EARS {
+                self.overheard.pop_front();
+            }
+            self.overheard.push_back((from, to, Rc::clone(&message)));
         }
-        self.overheard.push_back((from, to, Rc::clone(&message)));
         if from.is_ipv4() != to.is_ipv4() || self.rng.chance(weather.loss_per_mille) {
             self.statistics.lost += 1;
             self.note("lost", from, to, &message);
@@ -327,11 +344,16 @@ impl Air {
         let own = |note: &&Note| note.message.call_id() == call_id;
         let wanted: Vec<&Note> = self.notes.iter().rev().filter(own).take(count).collect();
         for note in wanted.iter().rev() {
-            let text = String::from_utf8_lossy(&note.message.bytes);
+            let body = note.message.body.clone();
+            let text = String::from_utf8_lossy(&note.message.bytes[..body.start]);
             let _ = writeln!(
                 out,
-                "---- {} {} {} > {}\n{text}",
-                note.at, note.mark, note.from, note.to
+                "---- {} {} {} > {}, a body of {} bytes\n{text}",
+                note.at,
+                note.mark,
+                note.from,
+                note.to,
+                body.len()
             );
         }
         out
@@ -357,14 +379,12 @@ impl Air {
                 note.from,
                 note.to,
                 note.message.title(),
-                note.message.cseq().map_or(String::new(), |(n, m)| format!(
-                    "{n} {}",
-                    text(m)
-                )),
+                note.message
+                    .cseq()
+                    .map_or(String::new(), |(n, m)| format!("{n} {}", text(m))),
                 text(note.message.call_id()),
                 note.message.vias.len(),
-                super::reading::param(note.message.via(0), b"branch")
-                    .map_or(String::new(), text),
+                super::reading::param(note.message.via(0), b"branch").map_or(String::new(), text),
             );
         }
         out

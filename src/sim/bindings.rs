@@ -5,6 +5,7 @@ use crate::base::Instant;
 use crate::stack::Location;
 use crate::stack::settings::Registrar;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bound {
@@ -12,6 +13,9 @@ pub struct Bound {
     pub q: u16,
     pub call_id: Vec<u8>,
     pub cseq: u64,
+    pub begun: Instant,
+    /// Where the REGISTER came from, when it asked for answers there (RFC 3581).
+    pub source: Option<SocketAddr>,
     pub expires: Instant,
     /// When it was removed or replaced; a request that came before may still use it.
     pub ended: Option<Instant>,
@@ -21,6 +25,16 @@ impl Bound {
     /// True when it was a binding at some moment since `since`.
     pub fn since(&self, since: Instant) -> bool {
         self.expires > since && self.ended.is_none_or(|ended| ended >= since)
+    }
+
+    pub fn in_words(&self) -> String {
+        let uri = String::from_utf8_lossy(&self.uri);
+        format!("{uri} q={} until {}", self.q, self.expires.as_ms())
+    }
+
+    /// True when it was there before `at` and not yet gone.
+    pub fn was_live(&self, at: Instant) -> bool {
+        self.begun < at && self.expires > at && self.ended.is_none_or(|ended| ended > at)
     }
 
     pub fn is_live(&self, now: Instant) -> bool {
@@ -58,6 +72,7 @@ impl Bindings {
         now: Instant,
         conf: &Registrar,
         register: &Reading,
+        source: Option<SocketAddr>,
         answer: &Reading,
     ) -> Result<bool, String> {
         let aor = address_of_record(register).ok_or("a 200 without an address-of-record")?;
@@ -74,9 +89,7 @@ impl Bindings {
                 return Err("200 for a `*` that is not alone or without Expires: 0".into());
             }
             for bound in list.iter().filter(|b| b.is_live(now)) {
-                if this.order(bound)? == Order::Unknown {
-                    return Ok(false);
-                }
+                this.order(bound)?;
             }
             for bound in list.iter_mut().filter(|b| b.is_live(now)) {
                 this.remove(bound);
@@ -85,7 +98,8 @@ impl Bindings {
         }
         let mut again = false;
         for contact in &contacts {
-            if wanted(contact, header, conf).is_some_and(|s| s > 0 && s < conf.min_expires_s.into()) {
+            if wanted(contact, header, conf).is_some_and(|s| s > 0 && s < conf.min_expires_s.into())
+            {
                 return Err("200 for an interval that is too brief".into());
             }
             let uri = address_spec(contact);
@@ -93,7 +107,6 @@ impl Bindings {
                 match this.order(bound)? {
                     Order::Newer => {}
                     Order::Again => again = true,
-                    Order::Unknown => return Ok(false),
                 }
             }
         }
@@ -118,6 +131,8 @@ impl Bindings {
                     q: param(contact, b"q").map_or(1000, thousandths),
                     call_id: this.call_id.to_vec(),
                     cseq: this.cseq,
+                    begun: now,
+                    source: source.filter(|_| param(register.via(0), b"rport").is_some()),
                     expires: now.after_ms(granted * 1000),
                     ended: None,
                 });
@@ -134,15 +149,21 @@ impl Bindings {
         Self::compare_answer(now, list, answer).map(|()| true)
     }
 
+    /// A 200 to a REGISTER that was carried out before: it changes nothing.
+    pub fn repeat(&self, now: Instant, register: &Reading, answer: &Reading) -> Result<(), String> {
+        let aor = address_of_record(register).ok_or("a 200 without an address-of-record")?;
+        Self::compare_answer(now, self.of(&aor), answer)
+    }
+
     /// §10.3 step 8: the 200 lists all current bindings with their remaining seconds.
     fn compare_answer(now: Instant, list: &[Bound], answer: &Reading) -> Result<(), String> {
         let said = answer.values(Field::Contact);
         let live: Vec<&Bound> = list.iter().filter(|b| b.is_live(now)).collect();
         if said.len() != live.len() {
             return Err(format!(
-                "the 200 lists {} contacts, {} are bound",
+                "the 200 lists {} contacts, bound are {:?}",
                 said.len(),
-                live.len()
+                live.iter().map(|b| b.in_words()).collect::<Vec<_>>()
             ));
         }
         for bound in live {
@@ -150,7 +171,9 @@ impl Bindings {
                 let left = param(contact, b"expires").and_then(super::reading::number);
                 let due = bound.expires.ms_since(now);
                 same_uri(address_spec(contact), &bound.uri)
-                    && left.is_some_and(|s| s * 1000 >= due.saturating_sub(999) && s * 1000 <= due + 999)
+                    && left.is_some_and(|s| {
+                        s * 1000 >= due.saturating_sub(999) && s * 1000 <= due + 999
+                    })
             });
             if !found {
                 return Err(format!(
@@ -216,7 +239,7 @@ impl Bindings {
     /// Takes the server's word for everything: after a REGISTER that two readers may read differently.
     pub fn adopt(&mut self, now: Instant, location: &Location) {
         for list in self.by_aor.values_mut() {
-            for bound in list.iter_mut().filter(|b| b.ended.is_none()) {
+            for bound in list.iter_mut().filter(|b| b.is_live(now)) {
                 bound.ended = Some(now);
             }
         }
@@ -226,6 +249,8 @@ impl Bindings {
                 q: view.q,
                 call_id: view.call_id,
                 cseq: u64::from(view.cseq),
+                begun: now,
+                source: view.source.map(|flow| flow.peer),
                 expires: view.expires,
                 ended: None,
             });
@@ -245,11 +270,10 @@ fn wanted(contact: &[u8], header: Option<u64>, conf: &Registrar) -> Option<u64> 
 enum Order {
     Newer,
     Again,
-    Unknown,
 }
 
-/// A removed binding keeps its order for so long: 64·T1 with the RFC's T1.
-const REMEMBERED_MS: u64 = 32_000;
+/// A removed binding keeps its order, and a REGISTER its transaction, for so long: 64·T1 with the RFC's T1.
+pub const REMEMBERED_MS: u64 = 32_000;
 
 struct Register<'a> {
     now: Instant,
@@ -260,17 +284,16 @@ struct Register<'a> {
 impl Register<'_> {
     /// §10.3 step 7: with the same Call-ID, CSeq must rise.
     fn order(&self, bound: &Bound) -> Result<Order, String> {
-        if bound.call_id != self.call_id || self.cseq > bound.cseq {
+        // What has expired orders nothing; what was removed does for a while.
+        let until = bound
+            .ended
+            .map_or(bound.expires, |ended| ended.after_ms(REMEMBERED_MS));
+        if until <= self.now || bound.call_id != self.call_id || self.cseq > bound.cseq {
             return Ok(Order::Newer);
         }
-        let fresh = match bound.ended {
-            None => bound.is_live(self.now),
-            Some(ended) => self.now.ms_since(ended) < REMEMBERED_MS,
-        };
-        match (fresh, self.cseq == bound.cseq) {
-            (false, _) => Ok(Order::Unknown),
-            (true, true) => Ok(Order::Again),
-            (true, false) => Err(format!("200 for CSeq {} after {}", self.cseq, bound.cseq)),
+        match self.cseq == bound.cseq {
+            true => Ok(Order::Again),
+            false => Err(format!("200 for CSeq {} after {}", self.cseq, bound.cseq)),
         }
     }
 

@@ -82,7 +82,9 @@ impl Phones {
             line(&mut out, "Max-Breadth", &[breadth]);
         }
         let cseq = 1 + air.rng.below(100_000);
-        let domain = scenario.servers[self.list[phone].plan.server].domain.clone();
+        let domain = scenario.servers[self.list[phone].plan.server]
+            .domain
+            .clone();
         self.write_outside(air, &mut out, phone, uri, &domain, cseq, method);
         out
     }
@@ -328,7 +330,12 @@ impl Phones {
                 to,
                 interval_ms: 0,
             });
-            air.send_again(self.list[phone].plan.at, to, Rc::clone(&ack), Intent::Honest);
+            air.send_again(
+                self.list[phone].plan.at,
+                to,
+                Rc::clone(&ack),
+                Intent::Honest,
+            );
             self.calls[call].winners.push((tag, ack, to));
         }
         if self.calls[call].dialog.is_some() {
@@ -356,7 +363,9 @@ impl Phones {
         phone: usize,
         what: Registering,
     ) {
-        let domain = scenario.servers[self.list[phone].plan.server].domain.clone();
+        let domain = scenario.servers[self.list[phone].plan.server]
+            .domain
+            .clone();
         if what == Registering::Restart {
             self.list[phone].registration_id = format!("{}@new", self.fresh(air)).into_bytes();
         }
@@ -371,7 +380,11 @@ impl Phones {
         self.write_via(&mut out, phone, &branch);
         line(&mut out, "Max-Forwards", &[b"70"]);
         let own = format!("<sip:{user}@{domain}>");
-        line(&mut out, "From", &[own.as_bytes(), b";tag=", tag.as_bytes()]);
+        line(
+            &mut out,
+            "From",
+            &[own.as_bytes(), b";tag=", tag.as_bytes()],
+        );
         // The address-of-record ignores parameters and the host's case.
         if air.rng.one_in(6) {
             let odd = format!("\"{user}\" <sip:{user}@{};x=y>", domain.to_uppercase());
@@ -467,7 +480,12 @@ impl Phones {
 /// RFC 3261 §17.1.1.3.
 pub fn ack_for_refusal(invite: &Reading, refusal: &Reading) -> Vec<u8> {
     let mut out = request(b"ACK", invite.uri());
-    write_hop(&mut out, invite, refusal.value(Field::To).unwrap_or(b""), b"ACK");
+    write_hop(
+        &mut out,
+        invite,
+        refusal.value(Field::To).unwrap_or(b""),
+        b"ACK",
+    );
     finish(&mut out, b"");
     out
 }
@@ -475,7 +493,12 @@ pub fn ack_for_refusal(invite: &Reading, refusal: &Reading) -> Vec<u8> {
 /// RFC 3261 §9.1.
 pub fn cancel_for(invite: &Reading) -> Vec<u8> {
     let mut out = request(b"CANCEL", invite.uri());
-    write_hop(&mut out, invite, invite.value(Field::To).unwrap_or(b""), b"CANCEL");
+    write_hop(
+        &mut out,
+        invite,
+        invite.value(Field::To).unwrap_or(b""),
+        b"CANCEL",
+    );
     finish(&mut out, b"");
     out
 }

@@ -11,6 +11,7 @@ use super::scenario::{Families, GATEWAY_PREFIX, Scenario};
 use super::server::Server;
 use super::statistics::Statistics;
 use crate::base::{Instant, Rng};
+use crate::stack::location::SHARDS;
 use std::fmt;
 
 /// What a run came to when no rule was broken.
@@ -96,12 +97,10 @@ impl Laboratory {
             .servers
             .iter()
             .enumerate()
-            .map(|(number, plan)| {
-                Server::new(number, plan, scenario.icmp, Saboteur::new(sabotage))
-            })
+            .map(|(number, plan)| Server::new(number, plan, scenario.icmp, Saboteur::new(sabotage)))
             .collect();
         for server in 0..servers.len() {
-            air.later(10_000, What::Sweep { server });
+            air.later(60_000, What::Sweep { server });
         }
         let description = scenario.describe();
         let plans = std::mem::take(&mut scenario.phones);
@@ -120,8 +119,8 @@ impl Laboratory {
         let mut history = self.air.history(40, None);
         if !violation.call_id.is_empty() {
             history += "the call itself:\n";
-            history += &self.air.history(60, Some(&violation.call_id));
-            history += &self.air.full(5, &violation.call_id);
+            history += &self.air.history(200, Some(&violation.call_id));
+            history += &self.air.full(12, &violation.call_id);
         }
         Box::new(Failure {
             seed: self.scenario.seed,
@@ -175,7 +174,11 @@ impl Laboratory {
         let text = match self.air.rng.below(20) {
             0 => format!("sip:nobody@{domain}"),
             1 => format!("sip:{gateway}{}@{domain}", self.air.rng.below(1000)),
-            2 => format!("sip:u{}@{};user=ip", self.air.rng.below(7), domain.to_uppercase()),
+            2 => format!(
+                "sip:u{}@{};user=ip",
+                self.air.rng.below(7),
+                domain.to_uppercase()
+            ),
             _ => format!("sip:u{}@{domain}", self.air.rng.below(7)),
         };
         text.into_bytes()
@@ -237,9 +240,7 @@ impl Laboratory {
             return;
         };
         match self.air.rng.below(6) {
-            0 | 1 => self
-                .phones
-                .reinvite(&mut self.air, &self.scenario, dialog),
+            0 | 1 => self.phones.reinvite(&mut self.air, &self.scenario, dialog),
             2 => self.phones.hang_up(&mut self.air, dialog),
             n => {
                 let method = [&b"INFO"[..], b"UPDATE", b"NOTIFY"][n as usize - 3];
@@ -267,9 +268,10 @@ impl Laboratory {
         }
         self.air.now = self.air.now.max(until);
         self.auditor.settle(&mut self.air, false);
-        if let Some(detail) = self.phones.lost_route.take() {
-            self.auditor
-                .complain(Rule::RecordRoute, 0, detail, None);
+        let recorded = |s: &super::scenario::ServerPlan| s.settings.proxy.record_route;
+        let all = self.scenario.servers.iter().all(recorded);
+        if let (true, Some(detail)) = (all, self.phones.lost_route.take()) {
+            self.auditor.complain(Rule::RecordRoute, 0, detail, None);
         }
     }
 
@@ -302,11 +304,11 @@ impl Laboratory {
             What::Timers { server, core } => self.servers[server].serve_timers(air, auditor, core),
             What::Sweep { server } => {
                 let now = air.now;
-                self.servers[server].sweep(now);
+                self.servers[server].sweep(now, SHARDS / 8);
                 let location = std::sync::Arc::clone(&self.servers[server].location);
                 auditor.compare_bindings(air, server, &location);
                 if air.open {
-                    air.later(10_000, What::Sweep { server });
+                    air.later(60_000, What::Sweep { server });
                 }
             }
             What::Unreachable {
@@ -337,9 +339,7 @@ impl Laboratory {
                 }
             }
             // Longer than any binding lasts: the sweep must find them all.
-            for _ in 0..1000 {
-                server.sweep(self.air.now);
-            }
+            server.sweep(self.air.now, SHARDS);
             let bindings = server.location.bindings();
             if bindings > 0 {
                 self.auditor.complain(

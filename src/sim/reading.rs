@@ -29,7 +29,10 @@ pub enum Field {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Start {
-    Request { method: Part, uri: Part },
+    Request {
+        method: Part,
+        uri: Part,
+    },
     Response(u16),
     /// Not a message that anybody could be held to.
     Broken,
@@ -258,7 +261,9 @@ fn read_start(bytes: &[u8], at: usize, end: usize) -> Option<Start> {
     if line.starts_with(b"SIP/2.0 ") {
         let code = line.get(8..11)?;
         let status = number(code)? as u16;
-        return (100..700).contains(&status).then_some(Start::Response(status));
+        return (100..700)
+            .contains(&status)
+            .then_some(Start::Response(status));
     }
     let second = first + 1 + line[first + 1..].iter().position(|b| *b == b' ')?;
     if &line[second + 1..] != b"SIP/2.0" || first == 0 || second == first + 1 {
@@ -402,10 +407,7 @@ impl<'a> Address<'a> {
         let (place, params) = rest.split_at(end);
         let colon = match place.iter().position(|b| *b == b']') {
             Some(bracket) => bracket + 1,
-            None => place
-                .iter()
-                .position(|b| *b == b':')
-                .unwrap_or(place.len()),
+            None => place.iter().position(|b| *b == b':').unwrap_or(place.len()),
         };
         let (host, port) = place.split_at(colon);
         let port = match port.strip_prefix(b":") {

@@ -254,7 +254,11 @@ impl Saboteur {
 }
 
 fn another_final(message: &Reading) -> Vec<u8> {
-    let status: &[u8] = if message.status() == 480 { b"404" } else { b"480" };
+    let status: &[u8] = if message.status() == 480 {
+        b"404"
+    } else {
+        b"480"
+    };
     replaced(message, 8..11, status)
 }
 

@@ -332,11 +332,7 @@ impl Scenario {
             .servers
             .iter()
             .find(|s| s.domain.as_bytes().eq_ignore_ascii_case(host))?;
-        server
-            .addresses
-            .iter()
-            .find(|a| a.is_ipv6() == v6)
-            .copied()
+        server.addresses.iter().find(|a| a.is_ipv6() == v6).copied()
     }
 
     /// One line for people.

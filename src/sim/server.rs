@@ -101,6 +101,7 @@ impl Server {
         bytes: &[u8],
     ) {
         air.statistics.mails += 1;
+        auditor.turn(self.number);
         let core = core as usize;
         self.endpoints[core].handle_mail(air.now, errand, flow, bytes, &mut self.outbox);
         self.flush(air, auditor, core);
@@ -116,6 +117,7 @@ impl Server {
             self.stopped[core] = true;
             return;
         }
+        auditor.turn(self.number);
         self.endpoints[core].handle_timers(air.now, &mut self.outbox);
         self.flush(air, auditor, core);
     }
@@ -128,14 +130,18 @@ impl Server {
         message: &Reading,
     ) {
         air.statistics.unreachable += 1;
+        auditor.turn(self.number);
         auditor.undelivered(self.number, message);
         let core = core as usize;
         self.endpoints[core].handle_undelivered(air.now, &message.bytes, &mut self.outbox);
         self.flush(air, auditor, core);
     }
 
-    pub fn sweep(&mut self, now: Instant) {
-        self.location.sweep(now);
+    /// A part of the sweep, or all of it.
+    pub fn sweep(&mut self, now: Instant, shards: usize) {
+        for _ in 0..shards {
+            self.location.sweep(now);
+        }
     }
 
     pub fn occupancy(&self) -> impl Iterator<Item = Occupancy> + '_ {
@@ -200,18 +206,12 @@ impl Server {
         );
     }
 
-    fn transmit_from(
-        &mut self,
-        air: &mut Air,
-        auditor: &mut Auditor,
-        flow: Flow,
-        bytes: Vec<u8>,
-    ) {
+    fn transmit_from(&mut self, air: &mut Air, auditor: &mut Auditor, flow: Flow, bytes: Vec<u8>) {
         let message = Rc::new(Reading::new(bytes));
         let mut instead = Vec::new();
-        let swallowed = self
-            .saboteur
-            .outgoing(air.now, flow, &message, &self.location, &mut instead);
+        let swallowed =
+            self.saboteur
+                .outgoing(air.now, flow, &message, &self.location, &mut instead);
         if !swallowed {
             self.put_on_wire(air, auditor, flow, message);
         }
@@ -238,10 +238,7 @@ impl Server {
             auditor.complain(
                 super::rule::Rule::Misdirected,
                 self.number,
-                format!(
-                    "listener {} cannot reach {}",
-                    flow.listener, flow.peer
-                ),
+                format!("listener {} cannot reach {}", flow.listener, flow.peer),
                 Some(&message),
             );
             return;

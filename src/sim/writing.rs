@@ -24,11 +24,7 @@ pub fn line(out: &mut Vec<u8>, name: &str, value: &[&[u8]]) {
 
 /// Content-Length, the empty line and the body.
 pub fn finish(out: &mut Vec<u8>, body: &[u8]) {
-    line(
-        out,
-        "Content-Length",
-        &[body.len().to_string().as_bytes()],
-    );
+    line(out, "Content-Length", &[body.len().to_string().as_bytes()]);
     put(out, &[b"\r\n", body]);
 }
 

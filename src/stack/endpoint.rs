@@ -197,7 +197,7 @@ impl Endpoint {
             false => Err(Fault::TooLarge),
         };
         if let Err(fault) = checked {
-            if method == Method::Ack || message.top_via().is_err() {
+            if method == Method::Ack || message.header(Name::Via).is_none() {
                 return self.counters.drop(Drop::Unreadable);
             }
             let refusal = Refusal::new(fault.status(), fault.reason());
@@ -287,8 +287,10 @@ impl Endpoint {
         outbox: &mut Outbox,
         extra: impl FnOnce(&mut Vec<u8>),
     ) {
-        let Ok(via) = message.top_via() else {
-            return self.counters.drop(Drop::Unreadable);
+        // A Via that cannot be read names no port: the answer goes to where the request came from.
+        let upstream = match message.top_via() {
+            Ok(via) => reply_flow(flow, &via),
+            Err(_) => flow,
         };
         self.scratch.clear();
         self.scratch.reserve(TAG_LEN);
@@ -300,7 +302,7 @@ impl Endpoint {
             to_tag: &self.scratch,
             received: Some(flow.peer),
         };
-        outbox.send(reply_flow(flow, &via), |out| {
+        outbox.send(upstream, |out| {
             reply::write(message, &answer, extra, out);
         });
     }

@@ -26,6 +26,36 @@ type Shard = HashMap<Box<[u8]>, Record, Keyed>;
 #[derive(Default)]
 pub struct Record {
     pub bindings: Vec<Binding>,
+    /// The changes made last, oldest first: a REGISTER that comes again must not be carried out again.
+    changes: Vec<Change>,
+}
+
+/// A REGISTER that was carried out, by the key of its transaction.
+struct Change {
+    transaction: u64,
+    until: Instant,
+}
+
+/// Changes of one address-of-record that are remembered. Phones refresh minutes apart; this is for several at once.
+const CHANGES: usize = 8;
+
+impl Record {
+    /// True when this very transaction has changed the record already.
+    pub fn is_repeated(&self, now: Instant, transaction: u64) -> bool {
+        self.changes
+            .iter()
+            .any(|change| change.transaction == transaction && change.until > now)
+    }
+
+    pub fn note_change(&mut self, now: Instant, transaction: u64) {
+        if self.changes.len() >= CHANGES || self.changes.first().is_some_and(|c| c.until <= now) {
+            self.changes.remove(0);
+        }
+        self.changes.push(Change {
+            transaction,
+            until: now.after_ms(REMOVED_MS),
+        });
+    }
 }
 
 /// One contact of an address-of-record.

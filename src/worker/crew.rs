@@ -5,6 +5,7 @@ use super::delay::Histogram;
 use super::mailbox::{Command, MailCounters, Mailbox, PostOffice};
 use super::{Element, Report, WAKER, Worker};
 use crate::base::Key;
+use crate::net::steer::Mark;
 use crate::net::{BindError, Buffers, ListenerCounters, Udp, Wires, sys};
 use crate::stack::{Counters, Endpoint, Location, Occupancy, Settings};
 use mio::{Poll, Waker};
@@ -26,6 +27,12 @@ pub struct Options {
     pub mail: usize,
     /// Timers are looked at on this grid when nothing else wakes a worker, milliseconds.
     pub timer_grid_ms: u64,
+    /// While messages come fast, a worker sleeps so long before it looks for more, and wakes once for several of them
+    /// ([`super::pace`]). Zero: it is woken by each.
+    pub gather: Duration,
+    /// With several cores, have the kernel bring responses to the core that their branch names. Without it, or where the
+    /// kernel does not, the cores mail each other what is not theirs.
+    pub steer: bool,
 }
 
 impl Default for Options {
@@ -36,6 +43,8 @@ impl Default for Options {
             buffers: Buffers::default(),
             mail: 1 << 20,
             timer_grid_ms: 10,
+            gather: Duration::from_micros(300),
+            steer: true,
         }
     }
 }
@@ -55,6 +64,7 @@ pub fn bind(options: Options, listeners: &[SocketAddr]) -> Result<Bound, BindErr
     let mut addresses = Vec::with_capacity(listeners.len());
     for listener in listeners {
         let opened = Udp::bind(*listener, cores, &options.buffers)?;
+        steer(&options, &opened);
         addresses.extend(opened.first().map(Udp::address));
         for (own, udp) in sockets.iter_mut().zip(opened) {
             own.push(udp);
@@ -65,6 +75,19 @@ pub fn bind(options: Options, listeners: &[SocketAddr]) -> Result<Bound, BindErr
         addresses,
         sockets,
     })
+}
+
+/// What stands before the core's number in our stateful branches ([`crate::stack::branch`]).
+const CORE_MARK: &Mark = b"z9hG4bKs";
+
+fn steer(options: &Options, sockets: &[Udp]) {
+    if let [socket, _, ..] = sockets
+        && options.steer
+        && let Err(error) = socket.steer(CORE_MARK)
+    {
+        let address = socket.address();
+        log::warn!("udp {address}: responses are not steered, but mailed ({error})");
+    }
 }
 
 impl Bound {
@@ -132,8 +155,8 @@ impl Bound {
             let wires = Wires::new(sockets, self.options.batch, poll.registry().try_clone()?)?;
             let mailbox = Mailbox::new(office.clone(), number);
             let element = make(number as u8);
-            let grid_ms = self.options.timer_grid_ms;
-            workers.push(Worker::new(poll, wires, mailbox, element, clock, grid_ms));
+            let options = &self.options;
+            workers.push(Worker::new(poll, wires, mailbox, element, clock, options));
         }
         Ok((office, workers))
     }
@@ -270,5 +293,26 @@ impl Stats {
         }
         stats.workers = workers;
         stats
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Id;
+    use crate::stack::branch::Signer;
+
+    #[test]
+    fn the_mark_stands_before_the_core_in_our_branches() {
+        for core in [0, 1, 19, 255] {
+            let mut branch = Vec::new();
+            let id = Id {
+                slot: 7,
+                generation: 1,
+            };
+            Signer::new(Key::new(1, 2)).write_stateful(core, id, 99, &mut branch);
+            let digits = branch.strip_prefix(CORE_MARK).unwrap();
+            assert_eq!(&digits[..2], format!("{core:02x}").as_bytes());
+        }
     }
 }

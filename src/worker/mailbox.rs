@@ -128,10 +128,10 @@ impl PostOffice {
 
 impl Seat {
     fn wake(&self) {
-        if self.asleep.swap(false, Ordering::SeqCst) {
-            if let Err(error) = self.waker.wake() {
-                log::error!("cannot wake a worker: {error}");
-            }
+        if self.asleep.swap(false, Ordering::SeqCst)
+            && let Err(error) = self.waker.wake()
+        {
+            log::error!("cannot wake a worker: {error}");
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod crew;
 pub mod delay;
 pub mod mailbox;
 pub mod metrics;
+pub mod pace;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use crate::stack::{Counters, Endpoint, Occupancy, Settings};
 use delay::Histogram;
 use mailbox::{Command, Letters, MailCounters, Mailbox, Matter};
 use mio::{Events, Poll, Token};
+use pace::Pace;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +63,7 @@ pub struct Worker<E: Element = Endpoint> {
     last: Reading,
     /// Timers are looked at on this grid when nothing else wakes us, milliseconds.
     timer_grid_ms: u64,
+    pace: Pace,
     wires: Wires,
     mailbox: Mailbox,
     /// Mail in hand; empty between two turns, kept for its memory.
@@ -97,7 +100,7 @@ impl<E: Element> Worker<E> {
         mailbox: Mailbox,
         element: E,
         clock: Clock,
-        timer_grid_ms: u64,
+        options: &Options,
     ) -> Worker<E> {
         Worker {
             core: mailbox.core(),
@@ -105,7 +108,8 @@ impl<E: Element> Worker<E> {
             events: Events::with_capacity(EVENTS),
             clock,
             last: clock.read(),
-            timer_grid_ms: timer_grid_ms.max(1),
+            timer_grid_ms: options.timer_grid_ms.max(1),
+            pace: Pace::new(options.gather),
             wires,
             mailbox,
             letters: Letters::default(),
@@ -137,12 +141,17 @@ impl<E: Element> Worker<E> {
         self.flush(); // one batch for each listener, one delivery for each core
         self.take_commands(); // settings, statistics, the end
         self.last = self.clock.read();
+        self.pace.turn(self.last);
         self.delay.record(self.last.ns - start.ns);
         self.turns += 1;
         Ok(())
     }
 
     fn wait(&mut self) -> io::Result<()> {
+        if self.pace.is_brisk() && !self.wires.has_more() {
+            // Messages come so fast that waking for each of them would cost more than it is worth.
+            std::thread::sleep(self.pace.gather);
+        }
         let patience = self.patience();
         let polled = self.poll.poll(&mut self.events, patience);
         self.mailbox.woke_up();
@@ -176,6 +185,7 @@ impl<E: Element> Worker<E> {
     fn receive(&mut self, now: Instant) {
         for position in 0..self.wires.ready() {
             let (listener, count) = self.wires.receive(position);
+            self.pace.count(count);
             for number in 0..count {
                 if let Some((peer, bytes)) = self.wires.datagram(number) {
                     let flow = Flow::datagram(listener, peer);
@@ -200,6 +210,7 @@ impl<E: Element> Worker<E> {
             if !self.mailbox.collect(from, &mut letters) {
                 continue;
             }
+            self.pace.count(letters.list.len());
             for letter in &letters.list {
                 let (bytes, outbox) = (letters.get(letter.span), &mut self.outbox);
                 match letter.matter {

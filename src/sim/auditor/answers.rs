@@ -2,10 +2,10 @@
 
 use super::compare;
 use super::debts::Debt;
-use super::{Auditor, Branch, Class, Hop};
+use super::{Auditor, Class, Hop};
 use crate::base::Instant;
 use crate::sim::air::{Air, Intent};
-use crate::sim::bindings::address_of_record;
+use crate::sim::bindings::{REMEMBERED_MS, address_of_record};
 use crate::sim::reading::{Field, Reading, digest, sent_by};
 use crate::sim::rule::Rule;
 use crate::stack::Location;
@@ -28,7 +28,7 @@ impl Auditor {
         match hop.answer(now, to, message) {
             Ok(Some((tx, first_final, intent))) => {
                 let class = self.hops[server].transactions[tx].class;
-                if first_final && message.method() == b"REGISTER" {
+                if message.method() == b"REGISTER" && message.status() >= 200 {
                     self.registered(air, server, tx, message, location);
                 }
                 if first_final && class == Class::Cancel && message.status() == 200 {
@@ -37,8 +37,6 @@ impl Auditor {
                 intent
             }
             Ok(None) => Intent::Mangled,
-            // What nobody can read for certain may be refused in any words.
-            Err(_) if hop.is_suspect(to, now) && message.status() >= 300 => Intent::Mangled,
             Err((rule, detail)) => {
                 self.complain(rule, server, detail, Some(message));
                 Intent::Hostile
@@ -53,7 +51,8 @@ impl Auditor {
             return;
         };
         let tx = &mut hop.transactions[number];
-        if tx.reopen || tx.final_at.is_some() {
+        // With several of them, as on two cores, nobody can tell which one was cancelled.
+        if tx.reopen || tx.final_at.is_some() || tx.previous.is_some() {
             return;
         }
         tx.cancel_taken.get_or_insert(now);
@@ -78,6 +77,7 @@ impl Auditor {
         let hop = &mut self.hops[server];
         let tx = &hop.transactions[tx];
         let request = Rc::clone(&tx.request);
+        let source = tx.sources.last().copied();
         // Relayed to another registrar, or readable in two ways: no word about these bindings.
         if !tx.branches.is_empty() {
             return;
@@ -87,9 +87,15 @@ impl Auditor {
             return;
         }
         let mut result = Ok(());
-        if message.status() == 200 {
-            let conf = hop.settings.registrar.clone();
-            result = match hop.bindings.apply(now, &conf, &request, message) {
+        let key = Class::of(b"REGISTER").with(request.key);
+        let done = hop.registered.get(&key).copied();
+        if message.status() != 200 {
+            // Nothing has changed.
+        } else if done.is_some_and(|at| now.ms_since(at) < REMEMBERED_MS) {
+            result = hop.bindings.repeat(now, &request, message);
+        } else {
+            let conf = &hop.settings.registrar;
+            result = match hop.bindings.apply(now, conf, &request, source, message) {
                 Ok(true) => Ok(()),
                 Ok(false) => {
                     hop.bindings.adopt(now, location);
@@ -97,6 +103,7 @@ impl Auditor {
                 }
                 Err(detail) => Err(detail),
             };
+            hop.registered.insert(key, now);
         }
         if let (Ok(()), Some(aor)) = (&result, address_of_record(&request)) {
             air.statistics.bindings_checked += 1;
@@ -115,10 +122,13 @@ fn entry(message: &Reading) -> (u16, u64, u64) {
 }
 
 impl Hop {
-    /// True when the branch is one that this server made, whatever the method.
-    fn knows_branch(&self, branch: u64) -> bool {
-        let known = |b: &Branch| b.request.branch == branch;
-        self.branches.iter().rev().any(known)
+    /// True when the branch is one that this server made, for a request that came from `to`.
+    fn may_answer(&self, branch: u64, to: SocketAddr) -> bool {
+        let stateless = self.is_stateless();
+        self.branches.iter().rev().any(|b| {
+            b.request.branch == branch
+                && (stateless || self.transactions[b.tx].sources.contains(&to))
+        })
     }
 
     /// The transaction that a response answers, and whether it is its first final; `None` when it answers what nobody can
@@ -131,25 +141,32 @@ impl Hop {
     ) -> Result<Option<(usize, bool, Intent)>, Broken> {
         let class = Class::of(message.method());
         let newest = self.find(message.key, class);
+        // What nobody can read for certain may be refused in any words, and no rule counts that.
+        if self.is_suspect(to, message, now) && message.status() >= 300 {
+            let all: Vec<usize> = self.generations(newest).collect();
+            let own = |tx: &usize| self.copied_from(*tx, message).is_none();
+            if all.iter().all(own) {
+                return Ok(None);
+            }
+        }
         let Some(newest) = newest else {
-            // A stateless proxy sends back what it was told to, if only the branch is its own.
-            let passed = self.last_response.as_ref().filter(|(came, _)| {
-                compare::is_copy(came, message) && self.knows_branch(came.branch)
-            });
-            if let (true, Some((_, intent))) = (self.is_stateless(), passed) {
-                if *intent != Intent::Honest {
-                    return Ok(None);
-                }
+            // A response is told by its branch: the rest is passed on as somebody else wrote it.
+            let passed = self
+                .foreign_responses
+                .iter()
+                .find(|came| compare::is_copy(came, message) && self.may_answer(came.branch, to));
+            if passed.is_some() {
+                return Ok(None);
             }
             return Err((
                 Rule::NothingInvented,
                 format!("{} to {to} answers nothing", message.title()),
             ));
         };
+        self.goes_back(newest, to, message)?;
         if class == Class::Ack {
             return Err((Rule::NoAnswerToAck, message.title()));
         }
-        self.goes_back(newest, to, message)?;
         let source = self
             .generations(Some(newest))
             .find_map(|tx| self.copied_from(tx, message).map(|intent| (tx, intent)));
@@ -167,12 +184,16 @@ impl Hop {
         let askers = self.askers.get(&message.branch);
         let via = tx.request.via(0);
         let place = [b"sip:", sent_by(via).unwrap_or(b"")].concat();
-        let port = crate::sim::reading::Address::of(&place)
-            .map_or(5060, |a| a.port.unwrap_or(5060));
-        let fits = |source: &SocketAddr| {
-            *source == to || (source.ip() == to.ip() && to.port() == port)
-        };
-        if tx.sources.iter().chain(askers.into_iter().flatten()).any(fits) {
+        let port =
+            crate::sim::reading::Address::of(&place).map_or(5060, |a| a.port.unwrap_or(5060));
+        let fits =
+            |source: &SocketAddr| *source == to || (source.ip() == to.ip() && to.port() == port);
+        if tx
+            .sources
+            .iter()
+            .chain(askers.into_iter().flatten())
+            .any(fits)
+        {
             return Ok(());
         }
         Err((
@@ -190,7 +211,10 @@ impl Hop {
         let branches = &self.transactions[tx].branches;
         branches.iter().find_map(|branch| {
             let branch = &self.branches[*branch];
-            let found = branch.responses.iter().any(|r| compare::is_copy(r, message));
+            let found = branch
+                .responses
+                .iter()
+                .any(|r| compare::is_copy(r, message));
             found.then_some(if branch.tainted {
                 Intent::Hostile
             } else {
@@ -206,7 +230,11 @@ impl Hop {
         let class = self.transactions[number].class;
         let tx = &mut self.transactions[number];
         tx.answered = true;
-        if let Some(at) = tx.owed.iter().position(|(trunk, _)| *trunk == message.trunk) {
+        if let Some(at) = tx
+            .owed
+            .iter()
+            .position(|(trunk, _)| *trunk == message.trunk)
+        {
             tx.owed.remove(at);
         }
         if stateless {
@@ -293,7 +321,8 @@ impl Hop {
                 early += interval;
                 interval *= 2;
             }
-            if status == 100 && now.ms_since(tx.arrived) + 10 < early {
+            let late = |tx: usize| now.ms_since(self.transactions[tx].arrived) + 10 >= early;
+            if status == 100 && !self.generations(Some(newest)).any(late) {
                 return Err((Rule::NonInvite, "100 before Timer E reached T2".into()));
             }
         }
@@ -309,23 +338,26 @@ impl Hop {
             return Ok((newest, first));
         }
         if status < 200 {
-            let result = self.before_the_end(newest, message);
-            if result.is_err() && self.transactions[newest].reopen {
-                return Ok((self.renew(newest, now), false));
+            let open = |tx: &usize| self.before_the_end(*tx, message).is_ok();
+            if let Some(tx) = self.generations(Some(newest)).find(open) {
+                return Ok((tx, false));
             }
+            let result = self.before_the_end(newest, message);
             return result.map(|()| (newest, false));
         }
         if status >= 300 {
             self.no_branch_left(now, newest, status)?;
         }
-        let known = |tx: &usize| {
-            self.transactions[*tx]
-                .finals
-                .contains(&entry(message))
-        };
+        let known = |tx: &usize| self.transactions[*tx].finals.contains(&entry(message));
         let again = self.generations(Some(newest)).find(known);
         if let Some(tx) = again {
             return Ok((tx, false));
+        }
+        let unanswered = |tx: &usize| self.transactions[*tx].finals.is_empty();
+        let open = self.generations(Some(newest)).find(unanswered);
+        if let Some(tx) = open {
+            let first = self.final_out(now, tx, message, false)?;
+            return Ok((tx, first));
         }
         let tx = &self.transactions[newest];
         if tx.final_at.is_some() && (tx.reopen || self.may_be_gone(tx, now)) {
@@ -362,7 +394,10 @@ impl Hop {
             last = last.and(compare::received(request.via(0), message.via(0), &sources));
             let vias = (1..request.vias.len()).all(|n| request.via(n) == message.via(n));
             if !compare::same_via(request.via(0), message.via(0)) || !vias {
-                last = Err((Rule::ViaStack, "the Via values that went back are others".into()));
+                last = Err((
+                    Rule::ViaStack,
+                    "the Via values that went back are others".into(),
+                ));
             }
             for field in [Field::From, Field::CallId, Field::CSeq] {
                 if request.value(field) != message.value(field) {
@@ -372,9 +407,7 @@ impl Hop {
             let (came, left) = (request.value(Field::To), message.value(Field::To));
             let tagged = request.tag(Field::To).is_some();
             let to_ok = match (came, left) {
-                (Some(came), Some(left)) => {
-                    came == left || (!tagged && left.starts_with(came))
-                }
+                (Some(came), Some(left)) => came == left || (!tagged && left.starts_with(came)),
                 _ => false,
             };
             if !to_ok {
@@ -459,10 +492,7 @@ impl Hop {
         if tx.class != Class::Invite || tx.intent != Intent::Honest || tx.final_at.is_some() {
             return Ok(());
         }
-        let waiting = tx
-            .branches
-            .iter()
-            .find(|b| self.is_pending(**b, now));
+        let waiting = tx.branches.iter().find(|b| self.is_pending(**b, now));
         match waiting {
             Some(branch) => Err((
                 Rule::BestResponse,

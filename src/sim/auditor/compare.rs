@@ -238,7 +238,8 @@ pub fn difference(came: &Reading, left: &Reading) -> String {
 
 /// True when `left` is `came` without its top Via.
 pub fn is_copy(came: &Reading, left: &Reading) -> bool {
-    let same_status = came.status() == left.status() || (came.status() == 503 && left.status() == 500);
+    let same_status =
+        came.status() == left.status() || (came.status() == 503 && left.status() == 500);
     came.trunk == left.trunk
         && same_status
         && came.vias.len() == left.vias.len() + 1

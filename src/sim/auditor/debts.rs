@@ -12,15 +12,25 @@ use std::collections::BinaryHeap;
 #[derive(Clone, Copy, Debug)]
 pub enum Debt {
     /// An honest request is answered or forwarded.
-    Reply { tx: usize },
+    Reply {
+        tx: usize,
+    },
     /// Something goes back for an INVITE.
-    Trying { tx: usize },
+    Trying {
+        tx: usize,
+    },
     /// The right targets were tried.
-    Targets { tx: usize },
+    Targets {
+        tx: usize,
+    },
     /// A final response goes back.
-    Final { tx: usize },
+    Final {
+        tx: usize,
+    },
     /// All branches are done: a final goes back, or the next branch begins.
-    Settled { tx: usize },
+    Settled {
+        tx: usize,
+    },
     /// A response is passed on.
     Copy {
         tx: usize,
@@ -29,10 +39,17 @@ pub enum Debt {
         final_one: bool,
     },
     /// An ACK inside of a dialog is passed on.
-    AckOn { tx: usize },
+    AckOn {
+        tx: usize,
+    },
     /// The server's own ACK for a refusal.
-    OwnAck { branch: usize, count: u32 },
-    Cancel { branch: usize },
+    OwnAck {
+        branch: usize,
+        count: u32,
+    },
+    Cancel {
+        branch: usize,
+    },
 }
 
 struct Entry {
@@ -142,16 +159,19 @@ impl Auditor {
                     Class::Invite => true,
                     Class::Other(_) => {
                         at.ms_since(t.arrived) + hop.slack_ms() < hop.patience_ms()
-                            && t.branches.iter().all(|b| {
-                                hop.branches[*b].outcome.is_some_and(|(s, _)| s != 408)
-                            })
+                            && t.branches
+                                .iter()
+                                .all(|b| hop.branches[*b].outcome.is_some_and(|(s, _)| s != 408))
                     }
                     _ => false,
                 };
                 if !nothing || !may || t.reopen || t.intent != Intent::Honest {
                     return None;
                 }
-                let what = format!("all branches are done, nothing goes back for {}", t.request.title());
+                let what = format!(
+                    "all branches are done, nothing goes back for {}",
+                    t.request.title()
+                );
                 Some((Rule::FinalInTime, what, tx))
             }
             Debt::Copy {
@@ -229,7 +249,7 @@ impl Auditor {
             return None;
         }
         let bound = hop.bound_since(t.request.uri(), t.arrived);
-        let live: Vec<_> = bound.iter().filter(|b| b.is_live(t.arrived)).collect();
+        let live: Vec<_> = bound.iter().filter(|b| b.was_live(t.arrived)).collect();
         let reachable = |uri: &[u8]| {
             let socket = Address::of(uri).and_then(|a| a.socket());
             socket.is_some_and(|s| {
@@ -250,11 +270,17 @@ impl Auditor {
             return None;
         }
         if expected.is_empty() {
-            let found = t.finals.iter().any(|(status, ..)| matches!(status, 404 | 480 | 405 | 200));
+            let found = t
+                .finals
+                .iter()
+                .any(|(status, ..)| matches!(status, 404 | 480 | 405 | 200));
             return (!found && bound.is_empty()).then(|| {
                 (
                     Rule::TargetSet,
-                    format!("nobody is bound, and no 404 or 480 for {}", t.request.title()),
+                    format!(
+                        "nobody is bound, and no 404 or 480 for {}",
+                        t.request.title()
+                    ),
                     tx,
                 )
             });
@@ -268,8 +294,12 @@ impl Auditor {
                 crate::sim::reading::same_uri(hop.branches[*b].request.uri(), &contact.uri)
             });
             if !tried {
-                let uri = String::from_utf8_lossy(&contact.uri).into_owned();
-                return Some((Rule::TargetSet, format!("{uri} was not tried"), tx));
+                let what = format!(
+                    "of {:?} {:?} was not tried",
+                    expected.iter().map(|b| b.in_words()).collect::<Vec<_>>(),
+                    contact.in_words()
+                );
+                return Some((Rule::TargetSet, what, tx));
             }
         }
         None

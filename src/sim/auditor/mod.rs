@@ -12,10 +12,10 @@ use super::reading::{Address, Digest, Field, Reading, address_spec, digest};
 use super::rule::{Rule, Violation};
 use super::scenario::Scenario;
 use crate::base::Instant;
-use crate::stack::settings::{Mode, Settings};
 use crate::stack::Location;
+use crate::stack::settings::{Mode, Settings};
 use debts::{Debt, Debts};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -87,6 +87,10 @@ struct Branch {
     to: SocketAddr,
     sent: Instant,
     provisional: Option<Instant>,
+    /// The last 101–199 that an honest agent sent; the sending, before there is one.
+    certain: Instant,
+    /// The one before: mail between cores may overtake no timer.
+    certain_before: Instant,
     /// The first final that reached the server.
     outcome: Option<(u16, Instant)>,
     responses: Vec<Rc<Reading>>,
@@ -108,15 +112,21 @@ pub(super) struct Hop {
     by_key: BTreeMap<u64, usize>,
     branches: Vec<Branch>,
     by_branch: BTreeMap<u64, usize>,
-    /// Who sent what nobody can read for certain: a refusal may go there.
+    /// Who sent the datagram of this turn, when nobody can read it for certain: a refusal may go there.
+    suspect: Option<IpAddr>,
+    /// The same for a CANCEL, which may have to ask other cores.
     suspects: BTreeMap<IpAddr, Instant>,
     /// Where requests with a branch came from.
     askers: BTreeMap<u64, Vec<SocketAddr>>,
     bindings: Bindings,
+    /// REGISTERs that were carried out, and when.
+    registered: BTreeMap<u64, Instant>,
     /// Record-Route values that this server gave out.
     issued: BTreeSet<u64>,
-    /// The response that came last, and whether it came from an honest agent.
-    last_response: Option<(Rc<Reading>, Intent)>,
+    /// Branches of requests that nobody can read for certain.
+    mangled: BTreeSet<u64>,
+    /// Responses that came lately and that no honest agent sent.
+    foreign_responses: VecDeque<Rc<Reading>>,
     /// Mail between cores, and late timers, take so long.
     soon_ms: u64,
 }
@@ -127,9 +137,11 @@ impl Hop {
     }
 
     /// True when a message has just come from there that two readers may read differently.
-    fn is_suspect(&self, address: SocketAddr, now: Instant) -> bool {
-        let last = self.suspects.get(&address.ip());
-        last.is_some_and(|at| now.ms_since(*at) <= self.soon_ms)
+    fn is_suspect(&self, address: SocketAddr, message: &Reading, now: Instant) -> bool {
+        let cancel = message.is_broken() || message.method() == b"CANCEL";
+        let last = self.suspects.get(&address.ip()).filter(|_| cancel);
+        self.suspect == Some(address.ip())
+            || last.is_some_and(|at| now.ms_since(*at) <= self.soon_ms)
     }
 
     /// True when a URI's host and port name this server.
@@ -223,8 +235,8 @@ impl Hop {
                     && tx.class == Class::Invite
                     && within(at, self.settings.timers.linger_ms)
             }
-            (None, Some(at)) if tx.class == Class::Invite => {
-                within(at, self.settings.timers.c_ms)
+            (None, Some(_)) if tx.class == Class::Invite => {
+                within(branch.certain, self.settings.timers.c_ms)
             }
             _ => within(branch.sent, self.patience_ms()),
         }
@@ -255,11 +267,14 @@ impl Auditor {
                 by_key: BTreeMap::new(),
                 branches: Vec::new(),
                 by_branch: BTreeMap::new(),
+                suspect: None,
                 suspects: BTreeMap::new(),
                 askers: BTreeMap::new(),
                 bindings: Bindings::default(),
+                registered: BTreeMap::new(),
                 issued: BTreeSet::new(),
-                last_response: None,
+                mangled: BTreeSet::new(),
+                foreign_responses: VecDeque::new(),
                 // A CANCEL may have to ask every core.
                 soon_ms: plan.mail_ms * u64::from(plan.settings.cores) + plan.tick_ms + 2,
             })
@@ -282,6 +297,11 @@ impl Auditor {
         }
     }
 
+    /// A server's turn begins that no datagram has caused.
+    pub fn turn(&mut self, server: usize) {
+        self.hops[server].suspect = None;
+    }
+
     /// A datagram is about to be handed to a server.
     pub fn ingress(
         &mut self,
@@ -293,7 +313,9 @@ impl Auditor {
     ) {
         self.settle(air, false);
         let hop = &mut self.hops[server];
+        hop.suspect = None;
         if message.is_broken() || intent == Intent::Mangled {
+            hop.suspect = Some(from.ip());
             hop.suspects.insert(from.ip(), air.now);
         }
         if message.is_broken() {
@@ -316,7 +338,11 @@ impl Auditor {
     ) {
         let now = air.now;
         let hop = &mut self.hops[server];
-        if message.cseq().is_none_or(|(_, method)| method != message.method()) {
+        if message
+            .cseq()
+            .is_none_or(|(_, method)| method != message.method())
+        {
+            hop.suspect = Some(from.ip());
             hop.suspects.insert(from.ip(), now);
         }
         let askers = hop.askers.entry(message.branch).or_default();
@@ -386,7 +412,10 @@ impl Auditor {
     fn response_in(&mut self, air: &mut Air, server: usize, message: &Rc<Reading>, intent: Intent) {
         let now = air.now;
         let hop = &mut self.hops[server];
-        hop.last_response = Some((Rc::clone(message), intent));
+        if intent != Intent::Honest {
+            hop.foreign_responses.truncate(7);
+            hop.foreign_responses.push_front(Rc::clone(message));
+        }
         let class = Class::of(message.method());
         let Some(number) = hop.by_branch.get(&class.with(message.branch)).copied() else {
             return;
@@ -406,9 +435,16 @@ impl Auditor {
             branch.responses.push(Rc::clone(message));
         }
         let answers = alive && tx.intent == Intent::Honest && intent == Intent::Honest;
+        // Too late: the server has forgotten the branch, or may have.
+        branch.lost |= branch.outcome.is_none() && !alive;
         if status < 200 {
             if class == Class::Invite && branch.outcome.is_none() {
                 branch.provisional = Some(now);
+                // §16.7 step 2: 100 does not reset timer C.
+                if intent == Intent::Honest && status > 100 {
+                    branch.certain_before = branch.certain;
+                    branch.certain = now;
+                }
                 tx.activity = now;
                 let over = tx.cancel_asked.is_some() || tx.final_at.is_some();
                 if answers && status > 100 && !over {
@@ -470,7 +506,11 @@ impl Auditor {
             let recent = branch
                 .outcome
                 .is_some_and(|(_, at)| now.ms_since(at) + linger.min(100) < linger);
-            let knows = if first { alive } else { recent && !branch.tainted && !branch.lost };
+            let knows = if first {
+                alive
+            } else {
+                recent && !branch.tainted && !branch.lost
+            };
             if knows && !stateless && branch.outcome.is_some_and(|(s, _)| s >= 300) {
                 let debt = Debt::OwnAck {
                     branch: number,
@@ -534,7 +574,12 @@ impl Auditor {
         }
         if message.is_broken() {
             // What a server writes from what nobody can read is not readable either, as long as it goes back.
-            if !self.hops[server].is_suspect(to, air.now) {
+            let hop = &self.hops[server];
+            let passed = |came: &Rc<Reading>| came.trunk == message.trunk;
+            let known = hop.suspects.contains_key(&to.ip())
+                || hop.suspect.is_some()
+                || hop.foreign_responses.iter().any(passed);
+            if !known {
                 self.complain(
                     Rule::BitForBit,
                     server,

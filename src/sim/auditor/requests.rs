@@ -23,6 +23,9 @@ impl Auditor {
         let hop = &mut self.hops[server];
         let class = Class::of(message.method());
         let own = message.vias.len() == 1;
+        if own && hop.mangled.contains(&message.branch) {
+            return Intent::Mangled;
+        }
         let verdict = match class {
             Class::Cancel if own && !hop.is_stateless() => hop.own_cancel(air, to, message),
             Class::Ack if own && !hop.is_stateless() => hop.own_ack(to, message),
@@ -60,6 +63,10 @@ impl Hop {
         let below = message.key_below();
         let newest = below.and_then(|key| self.find(key, class));
         let Some(newest) = newest else {
+            if self.suspect.is_some() || self.mangled.contains(&message.branch) {
+                self.mangled.insert(message.branch);
+                return Ok(Intent::Mangled);
+            }
             if message.vias.len() == 1 {
                 return Err((
                     Rule::ViaStack,
@@ -208,6 +215,8 @@ impl Hop {
             to,
             sent: now,
             provisional: None,
+            certain: now,
+            certain_before: now,
             outcome: None,
             responses: Vec::new(),
             cancel: None,
@@ -223,11 +232,16 @@ impl Hop {
         tx.branches.push(branch);
         tx.activity = now;
         air.statistics.stateless_forwards += u64::from(self.is_stateless());
-        let chained = self.settings.routes.iter().any(|route| match &route.action {
-            Action::Relay(targets) => route.to_host.is_some()
-                && targets.iter().any(|target| target.address == to),
-            _ => false,
-        });
+        let chained = self
+            .settings
+            .routes
+            .iter()
+            .any(|route| match &route.action {
+                Action::Relay(targets) => {
+                    route.to_host.is_some() && targets.iter().any(|target| target.address == to)
+                }
+                _ => false,
+            });
         air.statistics.chained_forwards += u64::from(chained);
         let sources = &self.transactions[number].sources;
         air.statistics.cross_family_forwards +=
@@ -272,7 +286,9 @@ impl Hop {
         let tx = &self.transactions[invite];
         let bound = self.bound_since(tx.request.uri(), tx.arrived).len();
         // When the contacts changed in between, another may be chosen now.
-        if tx.reopen && (bound > 1 || tx.variants.len() + tx.sources.len() > 1) || tx.branches.is_empty() {
+        if tx.reopen && (bound > 1 || tx.variants.len() + tx.sources.len() > 1)
+            || tx.branches.is_empty()
+        {
             return Ok(());
         }
         let same = |b: &usize| self.branches[*b].request.branch == message.branch;
@@ -327,10 +343,7 @@ impl Hop {
                 ));
             }
             if branch.q.is_some_and(|other| other < q) && branch.sent < now {
-                return Err((
-                    Rule::TargetSet,
-                    format!("q={q} began after {:?}", branch.q),
-                ));
+                return Err((Rule::TargetSet, format!("q={q} began after {:?}", branch.q)));
             }
         }
         Ok(())
@@ -387,8 +400,15 @@ impl Hop {
             .iter()
             .filter(|b| same_uri(&b.uri, message.uri()))
             .filter_map(|b| Address::of(&b.uri))
-            .any(|a| a.socket() == Some(to) || a.ip().is_none() || (self.is_own(a.host, a.port) && self.addresses.contains(&to)));
-        contact || self.by_conf(came, to)
+            .any(|a| {
+                a.socket() == Some(to)
+                    || (self.is_own(a.host, a.port) && self.addresses.contains(&to))
+            });
+        // A phone behind a NAT is reached by the way its REGISTER came.
+        let flow = bound
+            .iter()
+            .any(|b| b.source == Some(to) && same_uri(&b.uri, message.uri()));
+        contact || flow || self.by_conf(came, to)
     }
 
     /// A `[[route]]` leads there, and its conditions may hold.
@@ -439,22 +459,28 @@ impl Hop {
         if branch.request.value(Field::To) != message.value(Field::To) {
             return wrong("a CANCEL with another To than its INVITE");
         }
-        let Some(provisional) = branch.provisional else {
+        if branch.provisional.is_none() {
             return wrong("a CANCEL before any provisional response");
-        };
+        }
         if branch
             .outcome
             .is_some_and(|(_, at)| now.ms_since(at) > soon)
         {
             return wrong("a CANCEL for a branch that has its final response");
         }
-        let timer_c = now.ms_since(provisional) + slack >= self.settings.timers.c_ms;
+        // A provisional response of this moment may still be in the mail when timer C fires.
+        let since = match now.ms_since(branch.certain) {
+            ms if ms <= soon => branch.certain_before,
+            _ => branch.certain,
+        };
+        let timer_c = now.ms_since(since) + slack >= self.settings.timers.c_ms;
         let others = || {
             tx.branches.iter().any(|b| {
                 *b != number
-                    && self.branches[*b].responses.iter().any(|r| {
-                        r.status() / 100 == 2 || r.status() >= 600
-                    })
+                    && self.branches[*b]
+                        .responses
+                        .iter()
+                        .any(|r| r.status() / 100 == 2 || r.status() >= 600)
             })
         };
         let asked = self

@@ -70,7 +70,7 @@ impl Endpoint {
                 Ok(())
             }
             Ok(Decision::Options) => self.answer_options(message, flow, outbox),
-            Ok(Decision::Register) => self.register(now, message, &incoming, outbox),
+            Ok(Decision::Register) => self.register(now, message, &incoming, key, outbox),
             Err(refusal) => Err(refusal),
         };
         self.targets = targets;
@@ -159,6 +159,7 @@ impl Endpoint {
             from_strict_router: false,
             own_routes: 0,
             next_route: None,
+            listener: None,
             trusted: false,
         };
         if message.header(Name::Route).is_none() {
@@ -186,7 +187,12 @@ impl Endpoint {
                 incoming.next_route = Some(value);
                 break;
             }
-            incoming.trusted |= self.identity.has_cookie(message, &uri);
+            let recorded = self.identity.has_cookie(message, &uri);
+            if recorded && incoming.own_routes > 0 {
+                // RFC 5658 §3: the second of two is the side on which the request leaves.
+                incoming.listener = self.settings.listener_named(uri.host_text, uri.port);
+            }
+            incoming.trusted |= recorded;
             incoming.own_routes += 1;
         }
         Ok(incoming)
@@ -282,6 +288,8 @@ impl Endpoint {
             Method::Register if self.settings.registrar.enabled => return Ok(Decision::Register),
             Method::Register => return Err(Refusal::new(403, "No Registrar Here")),
             Method::Options if !named => return Ok(Decision::Options),
+            // For the server itself, which is no more than proxy and registrar.
+            Method::Other if !named => return Err(Refusal::new(501, "")),
             _ if !named => return Err(Refusal::new(404, "No User In Request-URI")),
             _ => {}
         }
@@ -296,6 +304,7 @@ impl Endpoint {
             }
             let target = targets.push(text.uri, text.path, binding.q);
             target.flow = binding.source.filter(|_| binding.behind_nat);
+            target.listener = binding.source.map(|flow| flow.listener);
         });
         match (known, targets.targets.is_empty()) {
             (false, _) => Err(Refusal::new(404, "")),
@@ -509,6 +518,7 @@ impl Endpoint {
         breadth: u32,
         write_branch: impl FnOnce(&mut Vec<u8>),
     ) {
+        let uri = without_headers(uri);
         let rewrite = &mut self.rewrite;
         rewrite.clear();
         if message.start() > 0 {
@@ -639,8 +649,13 @@ impl Endpoint {
                 .flow_towards(peer, came_by)
                 .ok_or(Refusal::new(503, "No Listener For The Next Hop's Family"))
         };
+        // The listener where a phone registered, or which the dialog's route names, is the one that reaches it.
+        let listener = target
+            .listener
+            .or(incoming.listener)
+            .unwrap_or(incoming.flow.listener);
         if let Some(hop) = target.hop {
-            return towards(hop, incoming.flow.listener);
+            return towards(hop, listener);
         }
         if let (Some(flow), true) = (target.flow, path.is_empty()) {
             return towards(flow.peer, flow.listener);
@@ -649,7 +664,7 @@ impl Endpoint {
             Some(route) => NameAddr::parse(route).map_or(route, |address| address.uri),
             None => uri,
         };
-        towards(resolve(hop)?, incoming.flow.listener)
+        towards(resolve(hop)?, listener)
     }
 
     fn answer_options(
@@ -788,6 +803,17 @@ fn after_first_value(list: &[u8]) -> &[u8] {
     list.get(first_value_len(list) + 1..)
         .unwrap_or_default()
         .trim_ascii_start()
+}
+
+/// A contact may carry header fields, a Request-URI may not (§16.6 step 2, §19.1.1 table 1).
+fn without_headers(uri: &[u8]) -> &[u8] {
+    if memchr::memchr(b'?', uri).is_none() {
+        return uri;
+    }
+    match Uri::parse(uri).map(|uri| uri.headers) {
+        Ok(Some(headers)) => &uri[..uri.len() - headers.len() - 1],
+        _ => uri,
+    }
 }
 
 fn is_loose(route: &[u8]) -> bool {

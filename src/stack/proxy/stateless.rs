@@ -1,13 +1,13 @@
 //! The stateless proxy (RFC 3261 §16.11): a retransmission, a CANCEL and an ACK take the same way with the same branch, and
 //! nothing is remembered. The ACK to a 2xx takes this way in the stateful mode too (§16.7 step 5).
 
-use super::Incoming;
 use super::request::Decision;
 use super::target::TargetSet;
+use super::{Incoming, Refusal};
 use crate::base::{Errand, Flow, Instant, Outbox};
 use crate::sip::{Message, Method, Via};
 use crate::stack::Endpoint;
-use crate::stack::counters::Drop;
+use crate::stack::counters::{Drop, Limit};
 use crate::stack::identity::Memory;
 use crate::stack::settings::Mode;
 use crate::stack::transaction::ServerEvent;
@@ -24,7 +24,11 @@ impl Endpoint {
         let stateful = self.settings.proxy.mode == Mode::Stateful;
         let all = message.method() == Method::Ack && stateful;
         let count = if all { targets.targets.len() } else { 1 };
-        let breadth = self.incoming_breadth(message).max(1);
+        let breadth = self.incoming_breadth(message);
+        if breadth == 0 && message.method() != Method::Ack {
+            let narrow = Refusal::new(440, "").because_of(Limit::MaxBreadth);
+            return self.refuse(message, incoming.flow, narrow, outbox);
+        }
         let loop_hash = self.loop_hash(incoming.flow, message);
         for (number, target) in targets.targets.iter().take(count).enumerate() {
             let (uri, path) = (targets.get(target.uri), targets.get(target.path));

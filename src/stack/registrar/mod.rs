@@ -1,13 +1,14 @@
 //! The registrar (RFC 3261 §10.3, with Path of RFC 3327): REGISTER to changes of the location service, whole or not at all.
 //!
-//! It keeps no transaction: a REGISTER that comes again finds its own Call-ID and CSeq in the bindings and is answered from
-//! them, and one that comes late finds a higher CSeq, even where its contact was removed meanwhile.
+//! It keeps no transaction with its response: an address-of-record remembers which REGISTERs changed it last, and one that comes
+//! again is answered with the bindings as they are. One that comes late finds a higher CSeq, even where its contact was removed
+//! meanwhile.
 
 mod contact;
 
 use crate::base::hash::write_decimal;
 use crate::base::{Flow, Instant, Outbox};
-use crate::sip::{Message, Name};
+use crate::sip::{Message, Name, Scheme};
 use crate::stack::Endpoint;
 use crate::stack::counters::{Limit, Registration};
 use crate::stack::location::{Binding, BindingText, REMOVED_MS, Record};
@@ -23,6 +24,8 @@ struct Registering<'a> {
     cseq: u32,
     path: &'a [u8],
     source: Flow,
+    /// The key of its transaction (§17.2.3).
+    transaction: u64,
 }
 
 impl Endpoint {
@@ -31,6 +34,7 @@ impl Endpoint {
         now: Instant,
         message: &Message,
         incoming: &Incoming,
+        key: u128,
         outbox: &mut Outbox,
     ) -> Result<(), Refusal> {
         // Step 2: extensions.
@@ -54,18 +58,24 @@ impl Endpoint {
             cseq: message.cseq().map_or(0, |cseq| cseq.number),
             path: &path,
             source: incoming.flow,
+            transaction: key as u64,
         };
         let limits = &self.settings.registrar;
         let lines = &mut self.lines;
         lines.clear();
         let outcome = self.location.change(&self.aor, |record, room| {
+            let repeated = record.is_repeated(now, registering.transaction);
             let outcome = match plan {
                 contact::Plan::Query => Ok(Registration::Queried),
+                _ if repeated => Ok(Registration::Queried),
                 contact::Plan::RemoveAll => remove_all(record, &registering),
                 contact::Plan::Contacts => {
                     update(record, room, message, incoming, &registering, limits)
                 }
             };
+            if !matches!(outcome, Ok(Registration::Queried) | Err(_)) {
+                record.note_change(now, registering.transaction);
+            }
             // Step 8: all bindings that are now.
             write_bindings(record, now, lines);
             outcome
@@ -91,6 +101,9 @@ impl Endpoint {
         let bad = |fault: crate::sip::Fault| Refusal::new(400, fault.reason());
         let to = message.to().map_err(bad)?;
         let uri = crate::sip::Uri::parse(to.uri).map_err(bad)?;
+        if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
+            return Err(Refusal::new(400, "To Is No SIP URI"));
+        }
         if !self.is_own_uri(&uri) || uri.user.is_none_or(<[u8]>::is_empty) {
             return Err(Refusal::new(404, "No Such Address-Of-Record"));
         }
@@ -123,7 +136,7 @@ fn update(
     // First nothing is changed: order, and how many there would be.
     let (mut added, mut repeated) = (0, false);
     let mut freed = 0;
-    for contact in contact::contacts(message, limits) {
+    for (place, contact) in contact::contacts(message, limits).enumerate() {
         match record.bindings.iter().find(|b| contact.is_for(b)) {
             Some(binding) => {
                 repeated |= check_order(binding, this)? == Order::Repeated;
@@ -133,6 +146,11 @@ fn update(
                     _ => {}
                 }
             }
+            // The same contact twice in one request is one binding. Beyond the limit it does not matter.
+            None if place <= limits.max_contacts
+                && contact::contacts(message, limits)
+                    .take(place)
+                    .any(|before| before.expires_s > 0 && contact.is_same(&before)) => {}
             None => added += usize::from(contact.expires_s > 0),
         }
     }

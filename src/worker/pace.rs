@@ -1,0 +1,106 @@
+//! How fast messages come, and whether it pays to let a few gather before the next turn.
+//!
+//! A worker that is woken for each datagram pays more for the waking than for the message. While messages come fast, it
+//! therefore sleeps for a short fixed time between two turns and then takes all that has come: one wake-up for several
+//! messages. While they come slowly it is woken by each at once, so that a single call meets no delay at all.
+
+use super::clock::Reading;
+use std::time::Duration;
+
+/// The rate is measured over periods of at least this length.
+const PERIOD_NS: u64 = 4_000_000;
+
+/// Gathering begins when three messages are expected in twice the time. With fewer, the sleep would often end before the first
+/// of them has come, and cost a wake-up of its own.
+const WORTH: (u64, u64) = (3, 2);
+
+/// Measures one worker's rate.
+#[derive(Debug)]
+pub struct Pace {
+    /// How long to sleep while messages come fast.
+    pub gather: Duration,
+    since: Reading,
+    count: u64,
+    is_brisk: bool,
+}
+
+impl Pace {
+    pub fn new(gather: Duration) -> Pace {
+        Pace {
+            gather,
+            since: Reading::default(),
+            count: 0,
+            is_brisk: false,
+        }
+    }
+
+    /// Messages came.
+    pub fn count(&mut self, messages: usize) {
+        self.count += messages as u64;
+    }
+
+    /// A turn has ended.
+    pub fn turn(&mut self, now: Reading) {
+        let elapsed_ns = now.ns.saturating_sub(self.since.ns);
+        if elapsed_ns >= PERIOD_NS {
+            let gather_ns = self.gather.as_nanos() as u64;
+            let (messages, times) = WORTH;
+            self.is_brisk =
+                gather_ns > 0 && self.count * gather_ns * times >= messages * elapsed_ns;
+            self.since = now;
+            self.count = 0;
+        }
+    }
+
+    /// True while messages come so fast that it pays to let some gather.
+    pub fn is_brisk(&self) -> bool {
+        self.is_brisk
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GATHER: Duration = Duration::from_micros(300);
+
+    /// Turns with `messages` each, `gap_us` apart, for `ms`; returns whether it is brisk at the end.
+    fn run(pace: &mut Pace, now: &mut Reading, messages: usize, gap_us: u64, ms: u64) -> bool {
+        for _ in 0..ms * 1000 / gap_us {
+            now.ns += gap_us * 1000;
+            pace.count(messages);
+            pace.turn(*now);
+        }
+        pace.is_brisk()
+    }
+
+    #[test]
+    fn brisk_while_messages_come_fast_and_only_then() {
+        let (mut pace, mut now) = (Pace::new(GATHER), Reading::default());
+        assert!(!pace.is_brisk());
+        assert!(!run(&mut pace, &mut now, 1, 220, 50), "4,500 a second");
+        assert!(run(&mut pace, &mut now, 1, 160, 50), "6,250 a second");
+        assert!(run(&mut pace, &mut now, 4, 600, 50), "the same, gathered");
+        assert!(
+            !run(&mut pace, &mut now, 0, 500, 10),
+            "nobody comes any more"
+        );
+        assert!(
+            !run(&mut pace, &mut now, 6, 9_000, 50),
+            "a call now and then"
+        );
+    }
+
+    #[test]
+    fn a_pause_ends_it_with_the_first_turn() {
+        let (mut pace, mut now) = (Pace::new(GATHER), Reading::default());
+        assert!(run(&mut pace, &mut now, 10, 300, 50));
+        assert!(!run(&mut pace, &mut now, 1, 1_000_000, 1_000));
+    }
+
+    #[test]
+    fn without_a_time_nothing_is_gathered() {
+        let (mut pace, mut now) = (Pace::new(Duration::ZERO), Reading::default());
+        assert!(!run(&mut pace, &mut now, 64, 10, 50));
+    }
+}
