@@ -257,6 +257,7 @@ fn options(conf: &Conf) -> Options {
             send: conf.udp.send_buffer,
             ..Buffers::default()
         },
+        gather: conf.udp.gather,
         ..Options::default()
     }
 }

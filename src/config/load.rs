@@ -405,6 +405,9 @@ impl<'d> Document<'d> {
             batch: section
                 .read("batch", number(1, 1024))
                 .unwrap_or(default.batch),
+            gather: section
+                .read("gather", time(Duration::ZERO, Duration::from_millis(10)))
+                .unwrap_or(default.gather),
         }
     }
 

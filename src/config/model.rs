@@ -352,6 +352,8 @@ pub struct Udp {
     pub send_buffer: usize,
     /// Datagrams that one system call takes or gives.
     pub batch: usize,
+    /// How long a worker that is kept busy lets messages gather before it looks again; zero: not at all.
+    pub gather: Duration,
 }
 
 impl Default for Udp {
@@ -360,6 +362,7 @@ impl Default for Udp {
             receive_buffer: 4 * 1024 * 1024,
             send_buffer: 4 * 1024 * 1024,
             batch: 64,
+            gather: Duration::from_micros(300),
         }
     }
 }

@@ -1,8 +1,14 @@
-//! Times (`500ms`, `5s`, `2m`, `1h`) and sizes (`64KiB`) as the conf writes them.
+//! Times (`300us`, `500ms`, `5s`, `2m`, `1h`) and sizes (`64KiB`) as the conf writes them.
 
 use std::time::Duration;
 
-const TIMES: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+const TIMES: [(&str, u64); 5] = [
+    ("us", 1),
+    ("ms", 1000),
+    ("s", 1_000_000),
+    ("m", 60_000_000),
+    ("h", 3_600_000_000),
+];
 const SIZES: [(&str, u64); 4] = [
     ("B", 1),
     ("KiB", 1 << 10),
@@ -10,9 +16,9 @@ const SIZES: [(&str, u64); 4] = [
     ("GiB", 1 << 30),
 ];
 
-/// A time of whole milliseconds.
+/// A time of whole microseconds.
 pub fn parse_time(text: &str) -> Option<Duration> {
-    parse(text, &TIMES).map(Duration::from_millis)
+    parse(text, &TIMES).map(Duration::from_micros)
 }
 
 /// A size in bytes.
@@ -22,8 +28,8 @@ pub fn parse_size(text: &str) -> Option<usize> {
 
 /// The time as the conf writes it, in the largest unit that loses nothing.
 pub fn time(duration: Duration) -> String {
-    let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    write(ms, &TIMES, "0s")
+    let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    write(us, &TIMES, "0s")
 }
 
 /// The size as the conf writes it, in the largest unit that loses nothing.

@@ -5,10 +5,11 @@ use std::ops::Range;
 use super::cursor::{self, SPACE, TOKEN};
 use super::error::Fault;
 use super::header::{Header, Name, Span};
+use super::memo::Memo;
 use super::method::Method;
-use super::name_addr::NameAddr;
-use super::uri::Uri;
-use super::via::Via;
+use super::name_addr::{AddressParts, NameAddr};
+use super::uri::{Uri, UriParts};
+use super::via::{Via, ViaParts};
 
 /// More header lines than this in one message are a fault. Real messages have some twenty; the bound keeps an index small.
 pub const MAX_HEADER_LINES: usize = 1024;
@@ -36,6 +37,10 @@ pub struct Index {
     headers_start: u32,
     headers_end: u32,
     body: Span,
+    top_via: Memo<ViaParts>,
+    from: Memo<AddressParts>,
+    to: Memo<AddressParts>,
+    uri: Memo<UriParts>,
 }
 
 /// One header line.
@@ -67,6 +72,10 @@ impl Default for Index {
             headers_start: 0,
             headers_end: 0,
             body: Span::default(),
+            top_via: Memo::default(),
+            from: Memo::default(),
+            to: Memo::default(),
+            uri: Memo::default(),
         }
     }
 }
@@ -81,6 +90,10 @@ impl Index {
         self.method_span = Span::default();
         self.request_uri = Span::default();
         self.reason = Span::default();
+        self.top_via.clear();
+        self.from.clear();
+        self.to.clear();
+        self.uri.clear();
     }
 
     /// Keeps the first fault.
@@ -174,9 +187,11 @@ impl<'a> Message<'a> {
         if let Some(fault) = self.index.fault {
             return Err(fault);
         }
-        self.top_via()?;
-        check_address(self.from()?).map_err(|_| Fault::From)?;
-        check_address(self.to()?).map_err(|_| Fault::To)?;
+        self.top_via_parts()?;
+        let (text, from) = self.from_parts()?;
+        check_address(text, from).map_err(|_| Fault::From)?;
+        let (text, to) = self.to_parts()?;
+        check_address(text, to).map_err(|_| Fault::To)?;
         self.call_id()?;
         let cseq = self.cseq()?;
         if self.is_request() {
@@ -187,7 +202,7 @@ impl<'a> Message<'a> {
                     _ => Fault::CSeqMethod,
                 });
             }
-            let uri = Uri::parse(self.request_uri()).map_err(|_| Fault::RequestUri)?;
+            let uri = self.uri().map_err(|_| Fault::RequestUri)?;
             if uri.headers.is_some() {
                 return Err(Fault::RequestUriHeaders);
             }
@@ -219,6 +234,13 @@ impl<'a> Message<'a> {
     /// Empty in a response.
     pub fn request_uri(&self) -> &'a [u8] {
         self.slice(self.index.request_uri)
+    }
+
+    /// The Request-URI, read.
+    pub fn uri(&self) -> Result<Uri<'a>, Fault> {
+        let text = self.request_uri();
+        let parts = self.index.uri.get(|| UriParts::parse(text))?;
+        Ok(parts.in_text(text))
     }
 
     pub fn request_uri_range(&self) -> Range<usize> {
@@ -289,34 +311,72 @@ impl<'a> Message<'a> {
 
     /// The topmost Via value.
     pub fn top_via(&self) -> Result<Via<'a>, Fault> {
-        let line = self.first(Name::Via).ok_or(Fault::ViaMissing)?;
+        let (line, parts) = self.top_via_parts()?;
         let header = self.header_of(line);
-        let (mut via, end) = Via::parse_prefix(header.value).map_err(|_| Fault::Via)?;
-        let start = line.value_start as usize;
+        let (start, end) = (line.value_start as usize, parts.end as usize);
+        let text = parts.text(header.value);
         let last = end == header.value.len();
         let next = match last {
             true => header.value.len(),
             false => cursor::skip_space(header.value, end + 1),
         };
-        via.value = Value {
-            text: via.text,
-            span: Span::new(start, start + via.text.len()),
+        let value = Value {
+            text,
+            span: Span::new(start, start + text.len()),
             header,
             first: true,
             last,
             next: (start + next) as u32,
         };
-        Ok(via)
+        Ok(parts.in_list(header.value, value))
+    }
+
+    /// The branch of the topmost Via; `None` also when that cannot be read.
+    pub fn top_branch(&self) -> Option<&'a [u8]> {
+        let (line, parts) = self.top_via_parts().ok()?;
+        parts.branch(self.value(line))
+    }
+
+    fn top_via_parts(&self) -> Result<(&'a Line, &'a ViaParts), Fault> {
+        let line = self.first(Name::Via).ok_or(Fault::ViaMissing)?;
+        let read = || ViaParts::parse(self.value(line)).map_err(|_| Fault::Via);
+        Ok((line, self.index.top_via.get(read)?))
     }
 
     pub fn from(&self) -> Result<NameAddr<'a>, Fault> {
-        let line = self.only(Name::From, Fault::FromMissing, Fault::FromRepeated)?;
-        NameAddr::parse(self.value(line)).map_err(|_| Fault::From)
+        let (text, parts) = self.from_parts()?;
+        Ok(parts.in_text(text))
     }
 
     pub fn to(&self) -> Result<NameAddr<'a>, Fault> {
+        let (text, parts) = self.to_parts()?;
+        Ok(parts.in_text(text))
+    }
+
+    /// The tag of From; `None` also when From cannot be read.
+    pub fn from_tag(&self) -> Option<&'a [u8]> {
+        let (text, parts) = self.from_parts().ok()?;
+        parts.tag(text)
+    }
+
+    /// The tag of To; `None` also when To cannot be read.
+    pub fn to_tag(&self) -> Option<&'a [u8]> {
+        let (text, parts) = self.to_parts().ok()?;
+        parts.tag(text)
+    }
+
+    fn from_parts(&self) -> Result<(&'a [u8], &'a AddressParts), Fault> {
+        let line = self.only(Name::From, Fault::FromMissing, Fault::FromRepeated)?;
+        let text = self.value(line);
+        let read = || AddressParts::parse(text).map_err(|_| Fault::From);
+        Ok((text, self.index.from.get(read)?))
+    }
+
+    fn to_parts(&self) -> Result<(&'a [u8], &'a AddressParts), Fault> {
         let line = self.only(Name::To, Fault::ToMissing, Fault::ToRepeated)?;
-        NameAddr::parse(self.value(line)).map_err(|_| Fault::To)
+        let text = self.value(line);
+        let read = || AddressParts::parse(text).map_err(|_| Fault::To);
+        Ok((text, self.index.to.get(read)?))
     }
 
     pub fn call_id(&self) -> Result<&'a [u8], Fault> {
@@ -492,18 +552,12 @@ fn value_end(list: &[u8], mut at: usize) -> usize {
 }
 
 /// The addresses of From and To: a URI of any scheme, and at most one tag, which is not empty.
-fn check_address(address: NameAddr) -> Result<(), Fault> {
-    Uri::parse(address.uri)?;
-    let mut tagged = false;
-    for (name, value) in address.params {
-        if name.eq_ignore_ascii_case(b"tag") {
-            if tagged || value.unwrap_or_default().is_empty() {
-                return Err(Fault::Parameter);
-            }
-            tagged = true;
-        }
+fn check_address(text: &[u8], address: &AddressParts) -> Result<(), Fault> {
+    Uri::parse(address.uri(text))?;
+    match address.has_sound_tag() {
+        true => Ok(()),
+        false => Err(Fault::Parameter),
     }
-    Ok(())
 }
 
 /// The end of the line at `start`, and the start of the next one. A CR or LF without the other is a fault; of the two only the LF ends a line.
@@ -511,7 +565,7 @@ fn check_address(address: NameAddr) -> Result<(), Fault> {
 fn line_end(bytes: &[u8], start: usize, index: &mut Index) -> Option<(usize, usize)> {
     let mut at = start;
     loop {
-        at += memchr::memchr2(b'\r', b'\n', &bytes[at..])?;
+        at = cr_or_lf(bytes, at)?;
         if bytes[at] == b'\n' {
             index.blame(Fault::BareLf);
             return Some((at, at + 1));
@@ -522,6 +576,34 @@ fn line_end(bytes: &[u8], start: usize, index: &mut Index) -> Option<(usize, usi
         index.blame(Fault::BareCr);
         at += 1;
     }
+}
+
+/// The first CR or LF from `at` on. Lines are short: a search without any set-up is done before a wider one has begun.
+#[inline(always)]
+fn cr_or_lf(bytes: &[u8], mut at: usize) -> Option<usize> {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let mut rest = bytes.get(at..)?;
+    while let Some((eight, behind)) = rest.split_first_chunk::<8>() {
+        // The lowest byte below 14 is found; bits above it may be wrong. Such bytes are CR and LF, and a tab now and then.
+        let word = u64::from_le_bytes(*eight);
+        let found = word.wrapping_sub(LOW * 14) & !word & HIGH;
+        if found == 0 {
+            rest = behind;
+            at += 8;
+            continue;
+        }
+        let first = found.trailing_zeros() as usize / 8;
+        at += first;
+        rest = &rest[first..];
+        if matches!(rest[0], b'\r' | b'\n') {
+            return Some(at);
+        }
+        at += 1;
+        rest = &rest[1..];
+    }
+    let found = rest.iter().position(|b| matches!(b, b'\r' | b'\n'))?;
+    Some(at + found)
 }
 
 /// Reads the start line. An error means that this is not SIP at all.

@@ -8,6 +8,7 @@ mod cursor;
 mod error;
 mod frame;
 mod header;
+mod memo;
 mod message;
 mod method;
 mod name_addr;

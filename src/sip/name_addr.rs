@@ -3,7 +3,7 @@
 use super::cursor::{self, DISPLAY, SPACE};
 use super::error::Fault;
 use super::header::Span;
-use super::params::Params;
+use super::params::{Params, Scanned};
 
 /// One address of a header field.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +17,119 @@ pub struct NameAddr<'a> {
     pub params: Params<'a>,
     /// Whether the URI stands in angle brackets.
     pub bracketed: bool,
+    known: Known,
+    /// All that was parsed.
+    text: &'a [u8],
+}
+
+/// The parameters that rules ask for, in the text that was parsed. Of several with one name the first counts.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    tag: Found,
+    q: Found,
+    expires: Found,
+    /// More than one tag.
+    is_tagged_twice: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Found {
+    #[default]
+    Absent,
+    /// Without a value.
+    Bare,
+    Value(Span),
+}
+
+impl Found {
+    #[inline]
+    fn in_text(self, text: &[u8]) -> Option<Option<&[u8]>> {
+        match self {
+            Found::Absent => None,
+            Found::Bare => Some(None),
+            Found::Value(span) => Some(Some(span.in_text(text))),
+        }
+    }
+}
+
+impl Known {
+    #[inline]
+    fn note(&mut self, text: &[u8], param: &Scanned) {
+        let (start, end) = param.name;
+        let name = &text[start..end];
+        let found = match name.len() {
+            3 if cursor::is_word(name, b"tag") => {
+                self.is_tagged_twice = !matches!(self.tag, Found::Absent);
+                &mut self.tag
+            }
+            1 if cursor::is_word(name, b"q") => &mut self.q,
+            7 if cursor::is_word(name, b"expires") => &mut self.expires,
+            _ => return,
+        };
+        if let Found::Absent = found {
+            *found = match param.value {
+                Some((start, end)) => Found::Value(Span::new(start, end)),
+                None => Found::Bare,
+            };
+        }
+    }
+}
+
+/// An address as offsets into its text, for the index of a message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AddressParts {
+    display: Option<Span>,
+    uri: Span,
+    params: Span,
+    bracketed: bool,
+    known: Known,
+}
+
+impl AddressParts {
+    pub(super) fn parse(text: &[u8]) -> Result<AddressParts, Fault> {
+        let address = NameAddr::parse(text)?;
+        Ok(AddressParts {
+            display: address.display.map(|display| Span::of(display, text)),
+            uri: address.uri_span,
+            params: Span::of(address.params.text(), text),
+            bracketed: address.bracketed,
+            known: address.known,
+        })
+    }
+
+    /// The address again; `text` is what it was parsed from.
+    #[inline]
+    pub(super) fn in_text<'a>(&self, text: &'a [u8]) -> NameAddr<'a> {
+        NameAddr {
+            display: self.display.map(|span| span.in_text(text)),
+            uri: self.uri(text),
+            uri_span: self.uri,
+            params: Params::new(self.params.in_text(text)),
+            bracketed: self.bracketed,
+            known: self.known,
+            text,
+        }
+    }
+
+    #[inline]
+    pub(super) fn uri<'a>(&self, text: &'a [u8]) -> &'a [u8] {
+        self.uri.in_text(text)
+    }
+
+    #[inline]
+    pub(super) fn tag<'a>(&self, text: &'a [u8]) -> Option<&'a [u8]> {
+        self.known.tag.in_text(text).flatten()
+    }
+
+    /// True when there is no tag, or one that says something.
+    #[inline]
+    pub(super) fn has_sound_tag(&self) -> bool {
+        match self.known.tag {
+            Found::Absent => true,
+            Found::Bare => false,
+            Found::Value(span) => !span.is_empty() && !self.known.is_tagged_twice,
+        }
+    }
 }
 
 impl<'a> NameAddr<'a> {
@@ -64,8 +177,12 @@ impl<'a> NameAddr<'a> {
         }
         at = cursor::skip_space(text, at);
         let params_start = at;
+        let mut known = Known::default();
         if at < text.len() {
-            at = Params::scan(text, at, |_| Ok(()))?;
+            at = Params::scan(text, at, |param| {
+                known.note(text, &param);
+                Ok(())
+            })?;
             if at != text.len() {
                 return Err(Fault::Address);
             }
@@ -76,16 +193,18 @@ impl<'a> NameAddr<'a> {
             uri_span: Span::new(uri_start, uri_end),
             params: Params::new(&text[params_start..]),
             bracketed: text.get(uri_end) == Some(&b'>'),
+            known,
+            text,
         })
     }
 
     pub fn tag(&self) -> Option<&'a [u8]> {
-        self.params.get(b"tag").flatten()
+        self.known.tag.in_text(self.text).flatten()
     }
 
     /// The `q` of a Contact, in thousandths: 0..=1000.
     pub fn q(&self) -> Result<Option<u16>, Fault> {
-        match self.params.get(b"q") {
+        match self.known.q.in_text(self.text) {
             None => Ok(None),
             Some(value) => qvalue(value.unwrap_or_default()).map(Some).ok_or(Fault::Q),
         }
@@ -93,7 +212,7 @@ impl<'a> NameAddr<'a> {
 
     /// The `expires` of a Contact, in seconds; more than 32 bits saturates (RFC 3261 §20.19).
     pub fn expires(&self) -> Result<Option<u32>, Fault> {
-        match self.params.get(b"expires") {
+        match self.known.expires.in_text(self.text) {
             None => Ok(None),
             Some(value) => cursor::number_saturating(value.unwrap_or_default())
                 .map(Some)

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::cursor::{self, HOST, URI, URI_PARAM};
 use super::error::Fault;
+use super::header::Span;
 use super::params::Params;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -212,6 +213,60 @@ pub struct Uri<'a> {
     pub text: &'a [u8],
 }
 
+/// A URI as offsets into its text, for the index of a message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UriParts {
+    scheme: Scheme,
+    user: Option<Span>,
+    password: Option<Span>,
+    /// `Name` stands for `host_text`.
+    host: Host<'static>,
+    host_text: Span,
+    port: Option<u16>,
+    params: Span,
+    headers: Option<Span>,
+}
+
+impl UriParts {
+    pub(super) fn parse(text: &[u8]) -> Result<UriParts, Fault> {
+        let uri = Uri::parse(text)?;
+        let span = |part: &[u8]| Span::of(part, text);
+        Ok(UriParts {
+            scheme: uri.scheme,
+            user: uri.user.map(span),
+            password: uri.password.map(span),
+            host: match uri.host {
+                Host::Name(_) => Host::Name(b""),
+                Host::V4(ip) => Host::V4(ip),
+                Host::V6(ip) => Host::V6(ip),
+            },
+            host_text: span(uri.host_text),
+            port: uri.port,
+            params: span(uri.params.text()),
+            headers: uri.headers.map(span),
+        })
+    }
+
+    /// The URI again; `text` is what it was parsed from.
+    pub(super) fn in_text<'a>(&self, text: &'a [u8]) -> Uri<'a> {
+        let host_text = self.host_text.in_text(text);
+        Uri {
+            scheme: self.scheme,
+            user: self.user.map(|span| span.in_text(text)),
+            password: self.password.map(|span| span.in_text(text)),
+            host: match self.host {
+                Host::Name(_) => Host::Name(host_text),
+                host => host,
+            },
+            host_text,
+            port: self.port,
+            params: Params::new(self.params.in_text(text)),
+            headers: self.headers.map(|span| span.in_text(text)),
+            text,
+        }
+    }
+}
+
 /// With more parameters or headers than this, or a longer text, two URIs are equal only as text: what comparing all with all costs must not
 /// be a peer's choice.
 const MAX_COMPARED: usize = 32;
@@ -228,15 +283,11 @@ impl<'a> Uri<'a> {
             }
             _ => return Uri::parse_other(text),
         };
-        // Unescaped, an `@` stands nowhere but behind the user part: what follows is not checked for a second one here, since it is not
-        // a URI byte.
-        let (user, password, tail) = match memchr::memchr(b'@', rest) {
-            Some(at) => {
+        // Unescaped, an `@` stands nowhere but behind the user part; it is not a URI byte, and so ends the run of those.
+        let (user, password, tail) = match cursor::skip_uri(rest, 0, URI) {
+            Some(at) if rest.get(at) == Some(&b'@') => {
                 let userinfo = &rest[..at];
-                if cursor::skip_uri(userinfo, 0, URI) != Some(at) {
-                    return Err(Fault::Uri);
-                }
-                let (user, password) = match memchr::memchr(b':', userinfo) {
+                let (user, password) = match userinfo.iter().position(|&b| b == b':') {
                     Some(colon) => (&userinfo[..colon], Some(&userinfo[colon + 1..])),
                     None => (userinfo, None),
                 };
@@ -245,7 +296,8 @@ impl<'a> Uri<'a> {
                 }
                 (Some(user), password, &rest[at + 1..])
             }
-            None => (None, None, rest),
+            Some(at) if at == rest.len() => (None, None, rest),
+            _ => return Err(Fault::Uri),
         };
         let (sent_by, end) = HostPort::parse_prefix(tail, false)?;
         let mut params = Params::default();

@@ -60,6 +60,67 @@ impl Found {
     }
 }
 
+/// The value that opens a header field, as offsets into the field value, for the index of a message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ViaParts {
+    transport: Span,
+    /// The address, when `host_text` is one.
+    ip: Option<IpAddr>,
+    host_text: Span,
+    port: Option<u16>,
+    params: Span,
+    text_len: u32,
+    /// Where the value ends: a comma, or the end of the field value.
+    pub(super) end: u32,
+    known: Known,
+}
+
+impl ViaParts {
+    pub(super) fn parse(list: &[u8]) -> Result<ViaParts, Fault> {
+        let (via, end) = Via::parse_prefix(list)?;
+        Ok(ViaParts {
+            transport: Span::of(via.transport, list),
+            ip: via.host.ip(),
+            host_text: Span::of(via.host_text, list),
+            port: via.port,
+            params: Span::of(via.params.text(), list),
+            text_len: via.text.len() as u32,
+            end: end as u32,
+            known: via.known,
+        })
+    }
+
+    /// The Via again; `list` is the field value that it was parsed from.
+    #[inline]
+    pub(super) fn in_list<'a>(&self, list: &'a [u8], value: Value<'a>) -> Via<'a> {
+        let host_text = self.host_text.in_text(list);
+        Via {
+            transport: self.transport.in_text(list),
+            host: match self.ip {
+                Some(IpAddr::V4(ip)) => Host::V4(ip),
+                Some(IpAddr::V6(ip)) => Host::V6(ip),
+                None => Host::Name(host_text),
+            },
+            host_text,
+            port: self.port,
+            params: Params::new(self.params.in_text(list)),
+            text: self.text(list),
+            value,
+            known: self.known,
+        }
+    }
+
+    #[inline]
+    pub(super) fn text<'a>(&self, list: &'a [u8]) -> &'a [u8] {
+        list.get(..self.text_len as usize).unwrap_or_default()
+    }
+
+    #[inline]
+    pub(super) fn branch<'a>(&self, list: &'a [u8]) -> Option<&'a [u8]> {
+        self.known.branch.value(self.text(list))
+    }
+}
+
 impl<'a> Via<'a> {
     /// Reads a value that was already cut out at its commas, as [`super::Message::values`] gives it.
     pub fn parse(value: Value<'a>) -> Result<Via<'a>, Fault> {
@@ -80,7 +141,7 @@ impl<'a> Via<'a> {
             let at = part(text, 0).ok_or(Fault::Via)?;
             part(text, at).ok_or(Fault::Via)?
         };
-        let transport_end = cursor::skip(text, transport_start, TOKEN);
+        let transport_end = cursor::skip_few(text, transport_start, TOKEN);
         let host_start = cursor::skip_space(text, transport_end);
         if transport_end == transport_start || host_start == transport_end {
             return Err(Fault::Via);
@@ -95,11 +156,11 @@ impl<'a> Via<'a> {
                 let (start, end) = param.name;
                 let name = &text[start..end];
                 let found = match name.len() {
-                    6 if name.eq_ignore_ascii_case(b"branch") => &mut known.branch,
-                    5 if name.eq_ignore_ascii_case(b"rport") => &mut known.rport,
-                    8 if name.eq_ignore_ascii_case(b"received") => &mut known.received,
-                    5 if name.eq_ignore_ascii_case(b"maddr") => &mut known.maddr,
-                    3 if name.eq_ignore_ascii_case(b"ttl") => &mut known.ttl,
+                    6 if cursor::is_word(name, b"branch") => &mut known.branch,
+                    5 if cursor::is_word(name, b"rport") => &mut known.rport,
+                    8 if cursor::is_word(name, b"received") => &mut known.received,
+                    5 if cursor::is_word(name, b"maddr") => &mut known.maddr,
+                    3 if cursor::is_word(name, b"ttl") => &mut known.ttl,
                     _ => return Ok(()),
                 };
                 // A second one would let two readers see two different Vias.

@@ -35,7 +35,8 @@ pub struct Endpoint {
     pub(in crate::stack) scratch: Vec<u8>,
     pub(in crate::stack) lines: Vec<u8>,
     pub(in crate::stack) request_copy: Vec<u8>,
-    index: Index,
+    /// Lent to the message at hand. A box moves as one word.
+    index: Option<Box<Index>>,
     pub(in crate::stack) second_index: Index,
 }
 
@@ -63,7 +64,7 @@ impl Endpoint {
             scratch: Vec::new(),
             lines: Vec::new(),
             request_copy: Vec::new(),
-            index: Index::default(),
+            index: None,
             second_index: Index::default(),
         }
     }
@@ -150,7 +151,8 @@ impl Endpoint {
         errand: Option<Errand>,
         outbox: &mut Outbox,
     ) {
-        if errand.is_none() && sniff::kind(bytes) == sniff::Kind::Response {
+        let has_neighbours = self.settings.cores > 1;
+        if has_neighbours && errand.is_none() && sniff::kind(bytes) == sniff::Kind::Response {
             // A response for another core goes there unread; only its branch is checked.
             let branch = sniff::top_via_branch(bytes).and_then(|text| self.signer.read(text));
             match branch {
@@ -163,7 +165,7 @@ impl Endpoint {
                 _ => {}
             }
         }
-        let mut index = std::mem::take(&mut self.index);
+        let mut index = self.index.take().unwrap_or_default();
         match Message::parse(bytes, &mut index) {
             Ok(message) if message.is_request() => {
                 self.receive_request(now, flow, &message, errand, outbox);
@@ -174,7 +176,7 @@ impl Endpoint {
             }
             Err(_) => self.counters.drop(Drop::Unreadable),
         }
-        self.index = index;
+        self.index = Some(index);
     }
 
     fn receive_request(
@@ -195,7 +197,7 @@ impl Endpoint {
             false => Err(Fault::TooLarge),
         };
         if let Err(fault) = checked {
-            if method == Method::Ack || message.top_via().is_err() {
+            if method == Method::Ack || message.header(Name::Via).is_none() {
                 return self.counters.drop(Drop::Unreadable);
             }
             let refusal = Refusal::new(fault.status(), fault.reason());
@@ -242,7 +244,7 @@ impl Endpoint {
         if message.check().is_err() {
             return self.counters.drop(Drop::BadResponse);
         }
-        let branch = message.top_via().ok().and_then(|via| via.branch());
+        let branch = message.top_branch();
         match branch.and_then(|text| self.signer.read(text)) {
             Some(Branch::Stateful { core, id, .. }) if core == self.core => {
                 self.process_response(now, id, message, outbox);
@@ -285,8 +287,10 @@ impl Endpoint {
         outbox: &mut Outbox,
         extra: impl FnOnce(&mut Vec<u8>),
     ) {
-        let Ok(via) = message.top_via() else {
-            return self.counters.drop(Drop::Unreadable);
+        // A Via that cannot be read names no port: the answer goes to where the request came from.
+        let upstream = match message.top_via() {
+            Ok(via) => reply_flow(flow, &via),
+            Err(_) => flow,
         };
         self.scratch.clear();
         self.scratch.reserve(TAG_LEN);
@@ -298,7 +302,7 @@ impl Endpoint {
             to_tag: &self.scratch,
             received: Some(flow.peer),
         };
-        outbox.send(reply_flow(flow, &via), |out| {
+        outbox.send(upstream, |out| {
             reply::write(message, &answer, extra, out);
         });
     }

@@ -51,7 +51,7 @@ impl Identity {
                     .wide(&[branch, via.host_text, &port, method])
             }
             _ => {
-                let from_tag = message.from().ok().and_then(|from| from.tag());
+                let from_tag = message.from_tag();
                 let number = message.cseq().map_or(0, |cseq| cseq.number).to_be_bytes();
                 self.transactions.wide(&[
                     message.request_uri(),
@@ -73,7 +73,7 @@ impl Identity {
 
     /// For an ACK to an answer of our own: whether some core remembers that answer.
     pub fn own_tag(&self, message: &Message) -> Option<Memory> {
-        let tag = message.to().ok()?.tag()?;
+        let tag = message.to_tag()?;
         let (kind, digits) = tag.split_first()?;
         let memory = match kind {
             b's' => Memory::Stateless,
@@ -84,8 +84,8 @@ impl Identity {
     }
 
     fn tag(&self, message: &Message) -> u64 {
-        let branch = message.top_via().ok().and_then(|via| via.branch());
-        let from_tag = message.from().ok().and_then(|from| from.tag());
+        let branch = message.top_branch();
+        let from_tag = message.from_tag();
         self.tags.hash(&[
             message.call_id().unwrap_or_default(),
             from_tag.unwrap_or_default(),
@@ -95,7 +95,7 @@ impl Identity {
 
     /// The cookie for the dialog that this request opens: bound to its Call-ID and the caller's tag.
     pub fn write_cookie(&self, message: &Message, out: &mut Vec<u8>) {
-        let tag = message.from().ok().and_then(|from| from.tag());
+        let tag = message.from_tag();
         write_hex(self.cookie(message, tag), out);
     }
 
@@ -108,8 +108,8 @@ impl Identity {
         let Some(shown) = read_hex(text) else {
             return false;
         };
-        let from = message.from().ok().and_then(|from| from.tag());
-        let to = message.to().ok().and_then(|to| to.tag());
+        let from = message.from_tag();
+        let to = message.to_tag();
         shown == self.cookie(message, from) || (to.is_some() && shown == self.cookie(message, to))
     }
 

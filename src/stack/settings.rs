@@ -191,6 +191,15 @@ impl Settings {
         first(&near).or_else(|| first(&fits))
     }
 
+    /// The listener that advertises `host` and `port`.
+    pub fn listener_named(&self, host: &[u8], port: Option<u16>) -> Option<u16> {
+        let named = |listener: &Listener| {
+            let (name, advertised) = split_host_port(&listener.advertise);
+            name.eq_ignore_ascii_case(host) && port.unwrap_or(5060) == advertised.unwrap_or(5060)
+        };
+        self.listeners.iter().position(named).map(|n| n as u16)
+    }
+
     pub fn flow_towards(&self, peer: SocketAddr, came_by: u16) -> Option<Flow> {
         self.listener_towards(peer, came_by)
             .map(|listener| Flow::datagram(listener, peer))

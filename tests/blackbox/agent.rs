@@ -1,13 +1,15 @@
 //! A hand-driven endpoint on a UDP socket, for what SIPp cannot be made to send or to wait for.
 
 use std::cell::{Cell, RefCell};
+use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::message::Message;
 
-pub const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an agent waits for what must come: long, for machines that are busy with other things.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Agent {
     pub address: SocketAddr,
@@ -37,8 +39,7 @@ pub struct Request {
 
 impl Agent {
     pub fn new(address: SocketAddr, peer: SocketAddr) -> Agent {
-        let socket = UdpSocket::bind(address)
-            .unwrap_or_else(|error| panic!("no agent on {address}: {error}"));
+        let socket = bind(address);
         let address = socket.local_addr().expect("the agent's address");
         Agent {
             address,
@@ -310,6 +311,21 @@ pub fn response(request: &Message, status: u16, tag: &str, extra: &[&str], body:
     let mut bytes = text.into_bytes();
     bytes.extend(body);
     bytes
+}
+
+/// A socket on `address`. One that was closed a moment ago may still be held by a child that another test is just starting: between fork and exec it
+/// has all our sockets.
+pub fn bind(address: SocketAddr) -> UdpSocket {
+    let end = Instant::now() + Duration::from_secs(3);
+    loop {
+        match UdpSocket::bind(address) {
+            Ok(socket) => return socket,
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => panic!("{address}: {error}"),
+        }
+    }
 }
 
 /// A number that no other request of this run has.

@@ -79,14 +79,12 @@ fn a_strict_router_behind_us() {
     call.caller.send(&bye);
     let arrived = router.expect("BYE", |message| message.is("BYE"));
     assert_eq!(arrived.request_uri(), strict);
-    assert_eq!(
-        arrived
-            .all("route")
-            .iter()
-            .map(|route| uri_of(route))
-            .collect::<Vec<_>>(),
-        [bye.uri.clone()]
-    );
+    let routes: Vec<String> = arrived
+        .all("route")
+        .iter()
+        .map(|route| uri_of(route))
+        .collect();
+    assert_eq!(routes, [bye.uri.as_str()]);
 }
 
 /// What is in a Route of ours that we did not write is not believed.

@@ -160,6 +160,7 @@ fn a_conf_with_everything() {
         receive_buffer = "1MiB"
         send_buffer = "64KiB"
         batch = 8
+        gather = "50us"
         [control]
         socket = "/run/strowger.sock"
         [log]
@@ -254,6 +255,7 @@ fn a_conf_with_everything() {
             receive_buffer: 1 << 20,
             send_buffer: 64 << 10,
             batch: 8,
+            gather: Duration::from_micros(50),
         }
     );
     assert_eq!(conf.control.socket, Path::new("/run/strowger.sock"));

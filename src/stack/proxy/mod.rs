@@ -69,6 +69,8 @@ pub struct Incoming<'a> {
     pub own_routes: usize,
     /// The first Route value that remains.
     pub next_route: Option<Value<'a>>,
+    /// The listener by which it leaves, where a double Record-Route of ours says so (RFC 5658).
+    pub listener: Option<u16>,
     /// The request shows the cookie of a dialog whose first request we let pass.
     pub trusted: bool,
 }

@@ -6,8 +6,9 @@ use super::target::{Target, TargetSet};
 use super::{Extra, Incoming, Refusal};
 use crate::base::hash::{read_hex, write_decimal};
 use crate::base::{Flow, Id, Instant, Outbox, Transport};
-use crate::sip::{Message, Method, Name, NameAddr, Scheme, Uri, Value, fill_received, reply};
+use crate::sip::{Message, Method, Name, NameAddr, Scheme, Uri, Value, Via, fill_received, reply};
 use crate::stack::Endpoint;
+use crate::stack::branch;
 use crate::stack::counters::{Drop, Limit};
 use crate::stack::identity::COOKIE_PARAM;
 use crate::stack::route::{Action, Route};
@@ -86,7 +87,7 @@ impl Endpoint {
 
     /// Step 2.
     fn check_uri_scheme(&self, message: &Message) -> Result<(), Refusal> {
-        match Uri::parse(message.request_uri()).map(|uri| uri.scheme) {
+        match message.uri().map(|uri| uri.scheme) {
             Ok(Scheme::Other) => Err(Refusal::new(416, "")),
             Ok(_) => Ok(()),
             Err(fault) => Err(Refusal::new(400, fault.reason())),
@@ -104,11 +105,15 @@ impl Endpoint {
     /// Step 4, as RFC 5393 §4.2.2 has it: a Via of ours whose second part says that nothing has changed since.
     fn check_loop(&self, flow: Flow, message: &Message) -> Result<(), Refusal> {
         let mut loop_hash = None;
-        for value in message.values(Name::Via) {
-            let Ok(via) = crate::sip::Via::parse(value) else {
+        for (number, value) in message.values(Name::Via).enumerate() {
+            if value.text.len() < branch::SHORTEST {
                 continue;
+            }
+            let text = match number {
+                0 => message.top_branch(),
+                _ => Via::parse(value).ok().and_then(|via| via.branch()),
             };
-            let Some(branch) = via.branch().and_then(|text| self.signer.read(text)) else {
+            let Some(branch) = text.and_then(|text| self.signer.read(text)) else {
                 continue;
             };
             let now = *loop_hash.get_or_insert_with(|| self.loop_hash(flow, message));
@@ -145,7 +150,7 @@ impl Endpoint {
         let bad = |fault: crate::sip::Fault| Refusal::new(400, fault.reason());
         let via = message.top_via().map_err(bad)?;
         let uri = message.request_uri();
-        let parsed = Uri::parse(uri).map_err(bad)?;
+        let parsed = message.uri().map_err(bad)?;
         let mut incoming = Incoming {
             flow,
             via,
@@ -154,6 +159,7 @@ impl Endpoint {
             from_strict_router: false,
             own_routes: 0,
             next_route: None,
+            listener: None,
             trusted: false,
         };
         if message.header(Name::Route).is_none() {
@@ -181,7 +187,12 @@ impl Endpoint {
                 incoming.next_route = Some(value);
                 break;
             }
-            incoming.trusted |= self.identity.has_cookie(message, &uri);
+            let recorded = self.identity.has_cookie(message, &uri);
+            if recorded && incoming.own_routes > 0 {
+                // RFC 5658 §3: the second of two is the side on which the request leaves.
+                incoming.listener = self.settings.listener_named(uri.host_text, uri.port);
+            }
+            incoming.trusted |= recorded;
             incoming.own_routes += 1;
         }
         Ok(incoming)
@@ -277,6 +288,8 @@ impl Endpoint {
             Method::Register if self.settings.registrar.enabled => return Ok(Decision::Register),
             Method::Register => return Err(Refusal::new(403, "No Registrar Here")),
             Method::Options if !named => return Ok(Decision::Options),
+            // For the server itself, which is no more than proxy and registrar.
+            Method::Other if !named => return Err(Refusal::new(501, "")),
             _ if !named => return Err(Refusal::new(404, "No User In Request-URI")),
             _ => {}
         }
@@ -291,6 +304,7 @@ impl Endpoint {
             }
             let target = targets.push(text.uri, text.path, binding.q);
             target.flow = binding.source.filter(|_| binding.behind_nat);
+            target.listener = binding.source.map(|flow| flow.listener);
         });
         match (known, targets.targets.is_empty()) {
             (false, _) => Err(Refusal::new(404, "")),
@@ -504,6 +518,7 @@ impl Endpoint {
         breadth: u32,
         write_branch: impl FnOnce(&mut Vec<u8>),
     ) {
+        let uri = without_headers(uri);
         let rewrite = &mut self.rewrite;
         rewrite.clear();
         if message.start() > 0 {
@@ -634,8 +649,13 @@ impl Endpoint {
                 .flow_towards(peer, came_by)
                 .ok_or(Refusal::new(503, "No Listener For The Next Hop's Family"))
         };
+        // The listener where a phone registered, or which the dialog's route names, is the one that reaches it.
+        let listener = target
+            .listener
+            .or(incoming.listener)
+            .unwrap_or(incoming.flow.listener);
         if let Some(hop) = target.hop {
-            return towards(hop, incoming.flow.listener);
+            return towards(hop, listener);
         }
         if let (Some(flow), true) = (target.flow, path.is_empty()) {
             return towards(flow.peer, flow.listener);
@@ -644,7 +664,7 @@ impl Endpoint {
             Some(route) => NameAddr::parse(route).map_or(route, |address| address.uri),
             None => uri,
         };
-        towards(resolve(hop)?, incoming.flow.listener)
+        towards(resolve(hop)?, listener)
     }
 
     fn answer_options(
@@ -783,6 +803,17 @@ fn after_first_value(list: &[u8]) -> &[u8] {
     list.get(first_value_len(list) + 1..)
         .unwrap_or_default()
         .trim_ascii_start()
+}
+
+/// A contact may carry header fields, a Request-URI may not (§16.6 step 2, §19.1.1 table 1).
+fn without_headers(uri: &[u8]) -> &[u8] {
+    if memchr::memchr(b'?', uri).is_none() {
+        return uri;
+    }
+    match Uri::parse(uri).map(|uri| uri.headers) {
+        Ok(Some(headers)) => &uri[..uri.len() - headers.len() - 1],
+        _ => uri,
+    }
 }
 
 fn is_loose(route: &[u8]) -> bool {

@@ -15,6 +15,8 @@ pub struct Target {
     pub q: u16,
     /// Where to send, if not where the URI or the topmost Route says: a next hop of the conf.
     pub hop: Option<SocketAddr>,
+    /// The listener at which the binding was registered.
+    pub listener: Option<u16>,
     /// The binding's flow, for a phone behind a NAT.
     pub flow: Option<Flow>,
     /// Tried only when the one before it failed: a next hop of the conf behind another.
@@ -42,6 +44,7 @@ impl TargetSet {
             path,
             q,
             hop: None,
+            listener: None,
             flow: None,
             spare: false,
         });

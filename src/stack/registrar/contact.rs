@@ -136,6 +136,14 @@ impl<'a> Contact<'a> {
         self.uri == text.uri || Uri::parse(text.uri).is_ok_and(|uri| self.parsed.equals(&uri))
     }
 
+    /// True when two values speak of the same binding.
+    pub fn is_same(&self, other: &Contact) -> bool {
+        if self.reg_id != 0 && other.reg_id != 0 && !self.instance.is_empty() {
+            return self.reg_id == other.reg_id && self.instance == other.instance;
+        }
+        self.parsed.equals(&other.parsed)
+    }
+
     /// True when the contact can only be reached by the way the REGISTER came: the client asks for symmetric answers
     /// (`rport`), names in its contact the host of its Via, and the request came from elsewhere.
     pub fn is_behind_nat(&self, incoming: &Incoming) -> bool {

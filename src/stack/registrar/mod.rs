@@ -8,7 +8,7 @@ mod contact;
 
 use crate::base::hash::write_decimal;
 use crate::base::{Flow, Instant, Outbox};
-use crate::sip::{Message, Name};
+use crate::sip::{Message, Name, Scheme};
 use crate::stack::Endpoint;
 use crate::stack::counters::{Limit, Registration};
 use crate::stack::location::{Binding, BindingText, REMOVED_MS, Record};
@@ -101,6 +101,9 @@ impl Endpoint {
         let bad = |fault: crate::sip::Fault| Refusal::new(400, fault.reason());
         let to = message.to().map_err(bad)?;
         let uri = crate::sip::Uri::parse(to.uri).map_err(bad)?;
+        if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
+            return Err(Refusal::new(400, "To Is No SIP URI"));
+        }
         if !self.is_own_uri(&uri) || uri.user.is_none_or(<[u8]>::is_empty) {
             return Err(Refusal::new(404, "No Such Address-Of-Record"));
         }
@@ -133,7 +136,7 @@ fn update(
     // First nothing is changed: order, and how many there would be.
     let (mut added, mut repeated) = (0, false);
     let mut freed = 0;
-    for contact in contact::contacts(message, limits) {
+    for (place, contact) in contact::contacts(message, limits).enumerate() {
         match record.bindings.iter().find(|b| contact.is_for(b)) {
             Some(binding) => {
                 repeated |= check_order(binding, this)? == Order::Repeated;
@@ -143,6 +146,11 @@ fn update(
                     _ => {}
                 }
             }
+            // The same contact twice in one request is one binding. Beyond the limit it does not matter.
+            None if place <= limits.max_contacts
+                && contact::contacts(message, limits)
+                    .take(place)
+                    .any(|before| before.expires_s > 0 && contact.is_same(&before)) => {}
             None => added += usize::from(contact.expires_s > 0),
         }
     }

@@ -1,0 +1,258 @@
+//! The bench that a test works on: one endpoint for each core, their mail, one location service, and a clock that stands still
+//! unless it is moved.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use strowger::base::{Flow, Instant, Key, Outbox, Transport};
+use strowger::stack::counters::{Drop, Limit};
+use strowger::stack::settings::Listener;
+use strowger::stack::{Endpoint, Location, Settings};
+
+use crate::message::{Request, Text, Wire};
+
+pub const ALICE: &str = "10.0.1.1:5060";
+pub const BOB: &str = "10.0.1.2:5060";
+pub const CAROL: &str = "10.0.1.3:5060";
+pub const DAVE: &str = "10.0.1.4:5060";
+pub const PROXY: &str = "10.0.0.1:5060";
+
+/// One message that left.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// Milliseconds since the bench was made.
+    pub at: u64,
+    pub to: String,
+    pub listener: u16,
+    pub text: Text,
+}
+
+impl std::ops::Deref for Sent {
+    type Target = Text;
+    fn deref(&self) -> &Text {
+        &self.text
+    }
+}
+
+impl std::fmt::Display for Sent {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        self.text.fmt(f)
+    }
+}
+
+pub struct Bench {
+    pub cores: Vec<Endpoint>,
+    pub location: Arc<Location>,
+    pub now: u64,
+    outbox: Outbox,
+}
+
+impl Bench {
+    /// The proxy of example.com on one core.
+    pub fn new() -> Bench {
+        Bench::with(|_| ())
+    }
+
+    pub fn with(change: impl FnOnce(&mut Settings)) -> Bench {
+        let mut settings = Settings {
+            domains: vec![b"example.com".to_vec()],
+            listeners: vec![listener(PROXY)],
+            ..Settings::default()
+        };
+        settings.limits.transactions = 1000;
+        change(&mut settings);
+        let secret = Key::new(0x5eed, 0xcafe);
+        let location = Arc::new(Location::new(secret, 1000));
+        let settings = Arc::new(settings);
+        let core = |core| Endpoint::new(settings.clone(), location.clone(), core, secret);
+        Bench {
+            cores: (0..settings.cores).map(core).collect(),
+            location,
+            now: 0,
+            outbox: Outbox::default(),
+        }
+    }
+
+    /// A datagram from `from`; what leaves because of it.
+    pub fn send(&mut self, from: &str, message: impl Wire) -> Vec<Sent> {
+        self.send_by(0, 0, from, message)
+    }
+
+    /// The same, received by a certain core and listener.
+    pub fn send_by(
+        &mut self,
+        core: usize,
+        listener: u16,
+        from: &str,
+        message: impl Wire,
+    ) -> Vec<Sent> {
+        let flow = Flow::datagram(listener, address(from));
+        let now = Instant::from_ms(self.now);
+        let (endpoint, outbox) = (&mut self.cores[core], &mut self.outbox);
+        endpoint.handle(now, flow, &message.wire(), outbox);
+        self.collect()
+    }
+
+    /// The same, where exactly one message must leave.
+    #[track_caller]
+    pub fn send_for_one(&mut self, from: &str, message: impl Wire) -> Sent {
+        only(self.send(from, message))
+    }
+
+    /// The network says that `sent` did not arrive.
+    pub fn undelivered(&mut self, sent: &[u8]) -> Vec<Sent> {
+        let now = Instant::from_ms(self.now);
+        for endpoint in &mut self.cores {
+            endpoint.handle_undelivered(now, sent, &mut self.outbox);
+        }
+        self.collect()
+    }
+
+    /// Lets `ms` milliseconds pass, stopping wherever a timer is due; what leaves meanwhile.
+    pub fn tick(&mut self, ms: u64) -> Vec<Sent> {
+        let end = self.now + ms;
+        let mut sent = Vec::new();
+        loop {
+            let next = self.cores.iter().filter_map(Endpoint::next_timeout).min();
+            let next = next.map_or(end, |next| next.as_ms().clamp(self.now, end));
+            self.now = next;
+            let now = Instant::from_ms(next);
+            for endpoint in &mut self.cores {
+                endpoint.handle_timers(now, &mut self.outbox);
+            }
+            sent.extend(self.collect());
+            let due = self.cores.iter().filter_map(Endpoint::next_timeout).min();
+            if self.now == end && due.is_none_or(|due| due.as_ms() > end) {
+                return sent;
+            }
+        }
+    }
+
+    /// Registers a contact of `sip:USER@example.com` by a REGISTER of its own.
+    #[track_caller]
+    pub fn register(&mut self, user: &str, contact: &str) {
+        let uri = contact.split_once('<').map_or(contact, |(_, rest)| rest);
+        let peer = uri.split_once('@').map_or(uri, |(_, rest)| rest);
+        let peer: String = peer
+            .chars()
+            .take_while(|c| !matches!(c, '>' | ';'))
+            .collect();
+        let peer = peer
+            .parse::<SocketAddr>()
+            .map_or(BOB.into(), |p| p.to_string());
+        let request = Request::new("REGISTER", "sip:example.com")
+            .via(&peer, &format!("z9hG4bKreg{}", crate::message::unique()))
+            .from(&format!("<sip:{user}@example.com>;tag=r"))
+            .to(&format!("<sip:{user}@example.com>"))
+            .call_id(&format!("reg-{user}-{contact}").replace([' ', '"'], "_"))
+            .add(&format!("Contact: {contact}"));
+        let answer = self.send_for_one(&peer, request);
+        assert_eq!(answer.status(), 200, "{answer}");
+    }
+
+    pub fn dropped(&self, reason: Drop) -> u64 {
+        let count = |endpoint: &Endpoint| endpoint.counters().dropped[reason as usize];
+        self.cores.iter().map(count).sum()
+    }
+
+    pub fn limit_hits(&self, limit: Limit) -> u64 {
+        let count = |endpoint: &Endpoint| endpoint.counters().limit_hits[limit as usize];
+        self.cores.iter().map(count).sum()
+    }
+
+    pub fn server_transactions(&self) -> usize {
+        let count = |endpoint: &Endpoint| endpoint.occupancy().server_transactions;
+        self.cores.iter().map(count).sum()
+    }
+
+    pub fn client_transactions(&self) -> usize {
+        let count = |endpoint: &Endpoint| endpoint.occupancy().client_transactions;
+        self.cores.iter().map(count).sum()
+    }
+
+    /// Lets everything run out, and demands that nothing is left: no transaction, context, timer or stored byte.
+    #[track_caller]
+    pub fn assert_quiet(&mut self) {
+        self.tick(600_000);
+        for endpoint in &self.cores {
+            let left = endpoint.occupancy();
+            assert!(left.is_quiet(), "{left:?}");
+            assert_eq!(endpoint.next_timeout(), None);
+        }
+    }
+
+    /// What the last call put out, after the mail between the cores has been carried.
+    fn collect(&mut self) -> Vec<Sent> {
+        let mut sent = Vec::new();
+        let mut rounds = 0;
+        loop {
+            let outbox = std::mem::take(&mut self.outbox);
+            for transmit in &outbox.transmits {
+                assert!(transmit.flow.peer.port() != 0);
+                sent.push(Sent {
+                    at: self.now,
+                    to: transmit.flow.peer.to_string(),
+                    listener: transmit.flow.listener,
+                    text: Text::new(outbox.get(transmit.span)),
+                });
+            }
+            if outbox.parcels.is_empty() {
+                return sent;
+            }
+            rounds += 1;
+            assert!(rounds < 16, "mail that never ends");
+            for parcel in &outbox.parcels {
+                let endpoint = &mut self.cores[parcel.core as usize];
+                endpoint.handle_mail(
+                    Instant::from_ms(self.now),
+                    parcel.errand,
+                    parcel.flow,
+                    outbox.get(parcel.span),
+                    &mut self.outbox,
+                );
+            }
+        }
+    }
+}
+
+pub fn listener(at: &str) -> Listener {
+    Listener {
+        transport: Transport::Udp,
+        address: address(at),
+        advertise: at.as_bytes().to_vec(),
+    }
+}
+
+pub fn address(text: &str) -> SocketAddr {
+    text.parse().expect("an address with a port")
+}
+
+/// The one message of a list.
+#[track_caller]
+pub fn only(mut sent: Vec<Sent>) -> Sent {
+    assert_eq!(sent.len(), 1, "{}", show(&sent));
+    sent.remove(0)
+}
+
+/// Those that went to one peer.
+pub fn to<'a>(sent: &'a [Sent], peer: &str) -> Vec<&'a Sent> {
+    sent.iter().filter(|s| s.to == peer).collect()
+}
+
+/// The only one that went to a peer.
+#[track_caller]
+pub fn the<'a>(sent: &'a [Sent], peer: &str) -> &'a Sent {
+    let found = to(sent, peer);
+    assert_eq!(found.len(), 1, "to {peer}: {}", show(sent));
+    found[0]
+}
+
+pub fn show(sent: &[Sent]) -> String {
+    sent.iter()
+        .map(|s| format!("--- {} ms, to {}\n{s}", s.at, s.to))
+        .collect()
+}
+
+/// `(ms, first line up to the status or the method)`, for tests of time.
+pub fn when(sent: &[Sent]) -> Vec<(u64, String)> {
+    sent.iter().map(|s| (s.at, s.gist())).collect()
+}
