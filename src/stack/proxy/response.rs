@@ -269,7 +269,7 @@ impl Endpoint {
             // RFC 4320 §4.2: no 408 and no late answer to a non-INVITE.
             0 | 408 if !invite => self.transactions.abandon_server(now, server, outbox),
             // Nothing was heard after a CANCEL: the caller is told that it worked.
-            0 | 408 if context.cancelled => {
+            0 | 408 | 503 if context.cancelled => {
                 self.respond_own(now, server, &context, 487, "", outbox)
             }
             // A 503 says something of one next hop, not of us (step 6); nor did a dead next hop say anything.
