@@ -59,12 +59,16 @@ pub fn write_hex(value: u64, out: &mut Vec<u8>) {
     write_hex_digits(value, 16, out);
 }
 
-/// Writes the low `digits` hexadecimal digits of `value`, lower-case.
+/// Writes the low `digits` hexadecimal digits of `value`, lower-case; at most 16.
 pub fn write_hex_digits(value: u64, digits: usize, out: &mut Vec<u8>) {
+    let text = hex(value);
+    out.extend_from_slice(&text[text.len() - digits.min(text.len())..]);
+}
+
+/// All 16 digits, first to last.
+fn hex(value: u64) -> [u8; 16] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for place in (0..digits).rev() {
-        out.push(DIGITS[(value >> (place * 4)) as usize & 15]);
-    }
+    std::array::from_fn(|place| DIGITS[(value >> (60 - place * 4)) as usize & 15])
 }
 
 /// Reads hexadecimal digits as [`write_hex_digits`] wrote them: lower-case only, 1 to 16 of them.
@@ -72,17 +76,25 @@ pub fn read_hex(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > 16 {
         return None;
     }
-    let mut value = 0u64;
+    let (mut value, mut wrong) = (0u64, 0u8);
     for &byte in text {
-        let digit = match byte {
-            b'0'..=b'9' => byte - b'0',
-            b'a'..=b'f' => byte - b'a' + 10,
-            _ => return None,
-        };
-        value = value << 4 | u64::from(digit);
+        let digit = DIGIT[byte as usize];
+        wrong |= digit;
+        value = value << 4 | u64::from(digit & 15);
     }
-    Some(value)
+    (wrong < 16).then_some(value)
 }
+
+/// What a byte stands for as a hexadecimal digit; 16 for nothing.
+static DIGIT: [u8; 256] = {
+    let mut table = [16; 256];
+    let mut value = 0;
+    while value < 16 {
+        table[b"0123456789abcdef"[value] as usize] = value as u8;
+        value += 1;
+    }
+    table
+};
 
 /// Writes a decimal number.
 pub fn write_decimal(value: u64, out: &mut Vec<u8>) {

@@ -19,6 +19,8 @@ pub struct Bound {
     pub expires: Instant,
     /// When it was removed or replaced; a request that came before may still use it.
     pub ended: Option<Instant>,
+    /// Until when a REGISTER that removed it may still be remembered.
+    pub removed_until: Instant,
 }
 
 impl Bound {
@@ -91,7 +93,7 @@ impl Bindings {
             for bound in list.iter().filter(|b| b.is_live(now)) {
                 this.order(bound)?;
             }
-            for bound in list.iter_mut().filter(|b| b.is_live(now)) {
+            for bound in list.iter_mut() {
                 this.remove(bound);
             }
             return Self::compare_answer(now, list, answer).map(|()| true);
@@ -107,6 +109,7 @@ impl Bindings {
                 match this.order(bound)? {
                     Order::Newer => {}
                     Order::Again => again = true,
+                    Order::Unknown => return Ok(false),
                 }
             }
         }
@@ -117,13 +120,11 @@ impl Bindings {
                 return Ok(false);
             };
             let granted = asked.min(u64::from(conf.max_expires_s));
-            let known = list
-                .iter_mut()
-                .find(|b| b.is_live(now) && same_uri(&b.uri, uri));
+            let known = list.iter_mut().rev().find(|b| same_uri(&b.uri, uri));
             match known {
                 Some(bound) if granted == 0 => this.remove(bound),
-                Some(bound) => bound.ended = Some(now),
-                None => {}
+                Some(bound) if bound.is_live(now) => bound.ended = Some(now),
+                _ => {}
             }
             if granted > 0 {
                 list.push(Bound {
@@ -135,6 +136,7 @@ impl Bindings {
                     source: source.filter(|_| param(register.via(0), b"rport").is_some()),
                     expires: now.after_ms(granted * 1000),
                     ended: None,
+                    removed_until: now,
                 });
             }
         }
@@ -253,6 +255,7 @@ impl Bindings {
                 source: view.source.map(|flow| flow.peer),
                 expires: view.expires,
                 ended: None,
+                removed_until: now,
             });
         });
     }
@@ -270,6 +273,7 @@ fn wanted(contact: &[u8], header: Option<u64>, conf: &Registrar) -> Option<u64> 
 enum Order {
     Newer,
     Again,
+    Unknown,
 }
 
 /// A removed binding keeps its order, and a REGISTER its transaction, for so long: 64·T1 with the RFC's T1.
@@ -284,12 +288,15 @@ struct Register<'a> {
 impl Register<'_> {
     /// §10.3 step 7: with the same Call-ID, CSeq must rise.
     fn order(&self, bound: &Bound) -> Result<Order, String> {
-        // What has expired orders nothing; what was removed does for a while.
-        let until = bound
-            .ended
-            .map_or(bound.expires, |ended| ended.after_ms(REMEMBERED_MS));
-        if until <= self.now || bound.call_id != self.call_id || self.cseq > bound.cseq {
+        if bound.call_id != self.call_id || self.cseq > bound.cseq {
             return Ok(Order::Newer);
+        }
+        if !bound.is_live(self.now) {
+            // §10.3 says nothing of what is gone; a registrar may remember it for a while.
+            return Ok(match bound.removed_until > self.now {
+                true => Order::Unknown,
+                false => Order::Newer,
+            });
         }
         match self.cseq == bound.cseq {
             true => Ok(Order::Again),
@@ -298,7 +305,8 @@ impl Register<'_> {
     }
 
     fn remove(&self, bound: &mut Bound) {
-        bound.ended = Some(self.now);
+        bound.ended.get_or_insert(self.now);
+        bound.removed_until = self.now.after_ms(REMEMBERED_MS);
         bound.call_id = self.call_id.to_vec();
         bound.cseq = self.cseq;
     }

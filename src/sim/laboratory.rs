@@ -127,7 +127,12 @@ impl Laboratory {
             step,
             rule: violation.rule,
             detail: format!("server {}: {}", violation.server, violation.detail),
-            scenario: self.description.clone(),
+            scenario: format!(
+                "{}\nat {}, dropped: {}",
+                self.description,
+                self.air.now.as_ms(),
+                self.servers.iter().map(Server::dropped).collect::<String>()
+            ),
             history,
         })
     }

@@ -115,6 +115,21 @@ pub(super) fn skip(text: &[u8], mut at: usize, class: u8) -> usize {
     at
 }
 
+/// The same as [`skip`] for runs that are mostly shorter than eight bytes: names of parameters, methods and transports.
+#[inline(always)]
+pub(super) fn skip_few(text: &[u8], mut at: usize, class: u8) -> usize {
+    while at < text.len() && is(text[at], class) {
+        at += 1;
+    }
+    at
+}
+
+/// Whether `text` is `word` in any case; `word` is in lower case, as nearly all senders write it.
+#[inline(always)]
+pub(super) fn is_word(text: &[u8], word: &[u8]) -> bool {
+    text == word || text.eq_ignore_ascii_case(word)
+}
+
 /// The first offset from `at` on that is not linear white space, of which there is seldom more than one byte.
 #[inline(always)]
 pub(super) fn skip_space(text: &[u8], mut at: usize) -> usize {

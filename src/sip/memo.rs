@@ -1,49 +1,31 @@
 //! What was already read of a message, kept as offsets in its index: rules ask for the same few values again and again.
 
-use std::cell::Cell;
+use std::cell::OnceCell;
 
 use super::error::Fault;
 use super::header::Span;
 
 /// A value that is read at most once for each message.
 #[derive(Debug)]
-pub(super) struct Memo<T: Copy>(Cell<Known<T>>);
+pub(super) struct Memo<T>(OnceCell<Result<T, Fault>>);
 
-#[derive(Clone, Copy, Debug)]
-enum Known<T> {
-    Unread,
-    Read(T),
-    Bad(Fault),
-}
-
-impl<T: Copy> Default for Memo<T> {
+impl<T> Default for Memo<T> {
     fn default() -> Memo<T> {
-        Memo(Cell::new(Known::Unread))
+        Memo(OnceCell::new())
     }
 }
 
-impl<T: Copy> Memo<T> {
+impl<T> Memo<T> {
     /// Another message: nothing is known.
     #[inline]
     pub(super) fn clear(&mut self) {
-        *self.0.get_mut() = Known::Unread;
+        self.0 = OnceCell::new();
     }
 
     /// What is known, or what `read` finds now.
     #[inline]
-    pub(super) fn get(&self, read: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-        match self.0.get() {
-            Known::Read(value) => Ok(value),
-            Known::Bad(fault) => Err(fault),
-            Known::Unread => {
-                let value = read();
-                self.0.set(match value {
-                    Ok(value) => Known::Read(value),
-                    Err(fault) => Known::Bad(fault),
-                });
-                value
-            }
-        }
+    pub(super) fn get(&self, read: impl FnOnce() -> Result<T, Fault>) -> Result<&T, Fault> {
+        self.0.get_or_init(read).as_ref().map_err(|fault| *fault)
     }
 }
 

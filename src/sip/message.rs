@@ -189,9 +189,9 @@ impl<'a> Message<'a> {
         }
         self.top_via_parts()?;
         let (text, from) = self.from_parts()?;
-        check_address(text, &from).map_err(|_| Fault::From)?;
+        check_address(text, from).map_err(|_| Fault::From)?;
         let (text, to) = self.to_parts()?;
-        check_address(text, &to).map_err(|_| Fault::To)?;
+        check_address(text, to).map_err(|_| Fault::To)?;
         self.call_id()?;
         let cseq = self.cseq()?;
         if self.is_request() {
@@ -337,7 +337,7 @@ impl<'a> Message<'a> {
         parts.branch(self.value(line))
     }
 
-    fn top_via_parts(&self) -> Result<(&'a Line, ViaParts), Fault> {
+    fn top_via_parts(&self) -> Result<(&'a Line, &'a ViaParts), Fault> {
         let line = self.first(Name::Via).ok_or(Fault::ViaMissing)?;
         let read = || ViaParts::parse(self.value(line)).map_err(|_| Fault::Via);
         Ok((line, self.index.top_via.get(read)?))
@@ -365,14 +365,14 @@ impl<'a> Message<'a> {
         parts.tag(text)
     }
 
-    fn from_parts(&self) -> Result<(&'a [u8], AddressParts), Fault> {
+    fn from_parts(&self) -> Result<(&'a [u8], &'a AddressParts), Fault> {
         let line = self.only(Name::From, Fault::FromMissing, Fault::FromRepeated)?;
         let text = self.value(line);
         let read = || AddressParts::parse(text).map_err(|_| Fault::From);
         Ok((text, self.index.from.get(read)?))
     }
 
-    fn to_parts(&self) -> Result<(&'a [u8], AddressParts), Fault> {
+    fn to_parts(&self) -> Result<(&'a [u8], &'a AddressParts), Fault> {
         let line = self.only(Name::To, Fault::ToMissing, Fault::ToRepeated)?;
         let text = self.value(line);
         let read = || AddressParts::parse(text).map_err(|_| Fault::To);
@@ -565,7 +565,7 @@ fn check_address(text: &[u8], address: &AddressParts) -> Result<(), Fault> {
 fn line_end(bytes: &[u8], start: usize, index: &mut Index) -> Option<(usize, usize)> {
     let mut at = start;
     loop {
-        at += memchr::memchr2(b'\r', b'\n', &bytes[at..])?;
+        at = cr_or_lf(bytes, at)?;
         if bytes[at] == b'\n' {
             index.blame(Fault::BareLf);
             return Some((at, at + 1));
@@ -576,6 +576,34 @@ fn line_end(bytes: &[u8], start: usize, index: &mut Index) -> Option<(usize, usi
         index.blame(Fault::BareCr);
         at += 1;
     }
+}
+
+/// The first CR or LF from `at` on. Lines are short: a search without any set-up is done before a wider one has begun.
+#[inline(always)]
+fn cr_or_lf(bytes: &[u8], mut at: usize) -> Option<usize> {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let mut rest = bytes.get(at..)?;
+    while let Some((eight, behind)) = rest.split_first_chunk::<8>() {
+        // The lowest byte below 14 is found; bits above it may be wrong. Such bytes are CR and LF, and a tab now and then.
+        let word = u64::from_le_bytes(*eight);
+        let found = word.wrapping_sub(LOW * 14) & !word & HIGH;
+        if found == 0 {
+            rest = behind;
+            at += 8;
+            continue;
+        }
+        let first = found.trailing_zeros() as usize / 8;
+        at += first;
+        rest = &rest[first..];
+        if matches!(rest[0], b'\r' | b'\n') {
+            return Some(at);
+        }
+        at += 1;
+        rest = &rest[1..];
+    }
+    let found = rest.iter().position(|b| matches!(b, b'\r' | b'\n'))?;
+    Some(at + found)
 }
 
 /// Reads the start line. An error means that this is not SIP at all.

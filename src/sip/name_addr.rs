@@ -58,12 +58,12 @@ impl Known {
         let (start, end) = param.name;
         let name = &text[start..end];
         let found = match name.len() {
-            3 if name.eq_ignore_ascii_case(b"tag") => {
+            3 if cursor::is_word(name, b"tag") => {
                 self.is_tagged_twice = !matches!(self.tag, Found::Absent);
                 &mut self.tag
             }
-            1 if name.eq_ignore_ascii_case(b"q") => &mut self.q,
-            7 if name.eq_ignore_ascii_case(b"expires") => &mut self.expires,
+            1 if cursor::is_word(name, b"q") => &mut self.q,
+            7 if cursor::is_word(name, b"expires") => &mut self.expires,
             _ => return,
         };
         if let Found::Absent = found {

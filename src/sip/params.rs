@@ -46,7 +46,7 @@ impl<'a> Params<'a> {
                 Some(_) => return Err(Fault::Parameter),
             }
             let name_start = cursor::skip_space(text, at + 1);
-            let name_end = cursor::skip(text, name_start, TOKEN);
+            let name_end = cursor::skip_few(text, name_start, TOKEN);
             if name_end == name_start {
                 return Err(Fault::Parameter);
             }

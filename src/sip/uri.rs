@@ -283,15 +283,11 @@ impl<'a> Uri<'a> {
             }
             _ => return Uri::parse_other(text),
         };
-        // Unescaped, an `@` stands nowhere but behind the user part: what follows is not checked for a second one here, since it is not
-        // a URI byte.
-        let (user, password, tail) = match memchr::memchr(b'@', rest) {
-            Some(at) => {
+        // Unescaped, an `@` stands nowhere but behind the user part; it is not a URI byte, and so ends the run of those.
+        let (user, password, tail) = match cursor::skip_uri(rest, 0, URI) {
+            Some(at) if rest.get(at) == Some(&b'@') => {
                 let userinfo = &rest[..at];
-                if cursor::skip_uri(userinfo, 0, URI) != Some(at) {
-                    return Err(Fault::Uri);
-                }
-                let (user, password) = match memchr::memchr(b':', userinfo) {
+                let (user, password) = match userinfo.iter().position(|&b| b == b':') {
                     Some(colon) => (&userinfo[..colon], Some(&userinfo[colon + 1..])),
                     None => (userinfo, None),
                 };
@@ -300,7 +296,8 @@ impl<'a> Uri<'a> {
                 }
                 (Some(user), password, &rest[at + 1..])
             }
-            None => (None, None, rest),
+            Some(at) if at == rest.len() => (None, None, rest),
+            _ => return Err(Fault::Uri),
         };
         let (sent_by, end) = HostPort::parse_prefix(tail, false)?;
         let mut params = Params::default();

@@ -141,7 +141,7 @@ impl<'a> Via<'a> {
             let at = part(text, 0).ok_or(Fault::Via)?;
             part(text, at).ok_or(Fault::Via)?
         };
-        let transport_end = cursor::skip(text, transport_start, TOKEN);
+        let transport_end = cursor::skip_few(text, transport_start, TOKEN);
         let host_start = cursor::skip_space(text, transport_end);
         if transport_end == transport_start || host_start == transport_end {
             return Err(Fault::Via);
@@ -156,11 +156,11 @@ impl<'a> Via<'a> {
                 let (start, end) = param.name;
                 let name = &text[start..end];
                 let found = match name.len() {
-                    6 if name.eq_ignore_ascii_case(b"branch") => &mut known.branch,
-                    5 if name.eq_ignore_ascii_case(b"rport") => &mut known.rport,
-                    8 if name.eq_ignore_ascii_case(b"received") => &mut known.received,
-                    5 if name.eq_ignore_ascii_case(b"maddr") => &mut known.maddr,
-                    3 if name.eq_ignore_ascii_case(b"ttl") => &mut known.ttl,
+                    6 if cursor::is_word(name, b"branch") => &mut known.branch,
+                    5 if cursor::is_word(name, b"rport") => &mut known.rport,
+                    8 if cursor::is_word(name, b"received") => &mut known.received,
+                    5 if cursor::is_word(name, b"maddr") => &mut known.maddr,
+                    3 if cursor::is_word(name, b"ttl") => &mut known.ttl,
                     _ => return Ok(()),
                 };
                 // A second one would let two readers see two different Vias.

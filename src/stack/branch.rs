@@ -14,6 +14,9 @@ const STATEFUL_LEN: usize = 8 + 2 + 8 + 8 + 16 + 16;
 /// Cookie and kind, seed, loop hash, check.
 const STATELESS_LEN: usize = 8 + 16 + 16 + 16;
 
+/// No branch of ours is shorter.
+pub const SHORTEST: usize = STATELESS_LEN;
+
 /// A branch that this server (any of its cores) made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Branch {

@@ -35,7 +35,8 @@ pub struct Endpoint {
     pub(in crate::stack) scratch: Vec<u8>,
     pub(in crate::stack) lines: Vec<u8>,
     pub(in crate::stack) request_copy: Vec<u8>,
-    index: Index,
+    /// Lent to the message at hand. A box moves as one word.
+    index: Option<Box<Index>>,
     pub(in crate::stack) second_index: Index,
 }
 
@@ -63,7 +64,7 @@ impl Endpoint {
             scratch: Vec::new(),
             lines: Vec::new(),
             request_copy: Vec::new(),
-            index: Index::default(),
+            index: None,
             second_index: Index::default(),
         }
     }
@@ -150,7 +151,8 @@ impl Endpoint {
         errand: Option<Errand>,
         outbox: &mut Outbox,
     ) {
-        if errand.is_none() && sniff::kind(bytes) == sniff::Kind::Response {
+        let has_neighbours = self.settings.cores > 1;
+        if has_neighbours && errand.is_none() && sniff::kind(bytes) == sniff::Kind::Response {
             // A response for another core goes there unread; only its branch is checked.
             let branch = sniff::top_via_branch(bytes).and_then(|text| self.signer.read(text));
             match branch {
@@ -163,7 +165,7 @@ impl Endpoint {
                 _ => {}
             }
         }
-        let mut index = std::mem::take(&mut self.index);
+        let mut index = self.index.take().unwrap_or_default();
         match Message::parse(bytes, &mut index) {
             Ok(message) if message.is_request() => {
                 self.receive_request(now, flow, &message, errand, outbox);
@@ -174,7 +176,7 @@ impl Endpoint {
             }
             Err(_) => self.counters.drop(Drop::Unreadable),
         }
-        self.index = index;
+        self.index = Some(index);
     }
 
     fn receive_request(

@@ -471,6 +471,7 @@ impl Hop {
         let known: Vec<u16> = tx
             .branches
             .iter()
+            .filter(|b| !self.branches[**b].lost)
             .filter_map(|b| self.branches[*b].outcome)
             .filter(|(_, at)| now.ms_since(*at) > self.soon_ms || tx.branches.len() == 1)
             .map(|(status, _)| status)

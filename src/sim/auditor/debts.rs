@@ -151,7 +151,10 @@ impl Auditor {
             }
             Debt::Settled { tx } => {
                 let t = &hop.transactions[tx];
-                let done = |b: &usize| hop.branches[*b].outcome.is_some();
+                // A branch that ended since has a debt of its own.
+                let ended = |b: &usize| hop.branches[*b].outcome.map(|(_, at)| at);
+                let done =
+                    |b: &usize| ended(b).is_some_and(|ended| ended.after_ms(hop.soon_ms) <= at);
                 let meddled = t.branches.iter().any(|b| hop.branches[*b].tainted);
                 let nothing = t.final_at.is_none() && t.branches.iter().all(done) && !meddled;
                 // RFC 4320 §4.2: a late response to a non-INVITE is not passed on, a 408 never.

@@ -153,6 +153,20 @@ impl Hop {
         to: SocketAddr,
         now: Instant,
     ) -> Result<usize, (Rule, String)> {
+        // Two cores may each have one of the copies.
+        let fits = self.generations(Some(newest)).find(|number| {
+            let tx = &self.transactions[*number];
+            let twice = tx.branches.iter().any(|b| {
+                let branch = &self.branches[*b];
+                branch.to == to && branch.request.uri() == message.uri()
+            });
+            let over = tx.final_at.is_some() || tx.cancel_taken.is_some();
+            !(twice || over) && compare::forwarded(self, &tx.request, &tx.sources, message).is_ok()
+        });
+        let stateful = !self.is_stateless();
+        if let (true, Some(number)) = (stateful, fits) {
+            return Ok(number);
+        }
         let tx = &self.transactions[newest];
         let mut verdict = compare::forwarded(self, &tx.request, &tx.sources, message);
         for variant in &tx.variants {

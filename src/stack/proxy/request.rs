@@ -6,8 +6,9 @@ use super::target::{Target, TargetSet};
 use super::{Extra, Incoming, Refusal};
 use crate::base::hash::{read_hex, write_decimal};
 use crate::base::{Flow, Id, Instant, Outbox, Transport};
-use crate::sip::{Message, Method, Name, NameAddr, Scheme, Uri, Value, fill_received, reply};
+use crate::sip::{Message, Method, Name, NameAddr, Scheme, Uri, Value, Via, fill_received, reply};
 use crate::stack::Endpoint;
+use crate::stack::branch;
 use crate::stack::counters::{Drop, Limit};
 use crate::stack::identity::COOKIE_PARAM;
 use crate::stack::route::{Action, Route};
@@ -104,11 +105,15 @@ impl Endpoint {
     /// Step 4, as RFC 5393 §4.2.2 has it: a Via of ours whose second part says that nothing has changed since.
     fn check_loop(&self, flow: Flow, message: &Message) -> Result<(), Refusal> {
         let mut loop_hash = None;
-        for value in message.values(Name::Via) {
-            let Ok(via) = crate::sip::Via::parse(value) else {
+        for (number, value) in message.values(Name::Via).enumerate() {
+            if value.text.len() < branch::SHORTEST {
                 continue;
+            }
+            let text = match number {
+                0 => message.top_branch(),
+                _ => Via::parse(value).ok().and_then(|via| via.branch()),
             };
-            let Some(branch) = via.branch().and_then(|text| self.signer.read(text)) else {
+            let Some(branch) = text.and_then(|text| self.signer.read(text)) else {
                 continue;
             };
             let now = *loop_hash.get_or_insert_with(|| self.loop_hash(flow, message));
