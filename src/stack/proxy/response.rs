@@ -135,10 +135,10 @@ impl Endpoint {
             return;
         };
         // A next hop that answers of the request itself has not failed: no spare is asked.
-        if status != 503 {
-            if let Some(context) = self.contexts.get_mut(context_id) {
-                context.drop_spares();
-            }
+        if status != 503
+            && let Some(context) = self.contexts.get_mut(context_id)
+        {
+            context.drop_spares();
         }
         // The usual case needs no memory: the only branch there ever was has its answer.
         if let Some(context) = self.contexts.get(context_id) {
@@ -245,10 +245,10 @@ impl Endpoint {
         bytes.clear();
         bytes.extend_from_slice(self.transactions.pool.get(&context.request));
         let mut index = std::mem::take(&mut self.second_index);
-        if let (Ok(message), Some(source)) = (Message::parse(&bytes, &mut index), context.source) {
-            if let Ok(incoming) = self.preprocess_route(source, &message) {
-                self.start_branches(now, server, &mut context, &message, &incoming, outbox);
-            }
+        if let (Ok(message), Some(source)) = (Message::parse(&bytes, &mut index), context.source)
+            && let Ok(incoming) = self.preprocess_route(source, &message)
+        {
+            self.start_branches(now, server, &mut context, &message, &incoming, outbox);
         }
         self.second_index = index;
         self.request_copy = bytes;
