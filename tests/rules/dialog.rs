@@ -239,6 +239,10 @@ fn a_cookie_is_good_for_its_own_dialog_only() {
     let mut stolen = d.from_alice("MESSAGE").from("<sip:x@y>;tag=mallory");
     stolen.uri = "sip:victim@10.9.9.9".into();
     assert_eq!(b.send_for_one(ALICE, stolen).status(), 404);
+    // Without a To tag it is no request of a dialog (§12.2.1.1): who has made one call could call whom he likes.
+    let mut fraud = d.from_alice("INVITE").to("<sip:victim@10.9.9.9>");
+    fraud.uri = "sip:victim@10.9.9.9".into();
+    assert_eq!(b.send_for_one(ALICE, fraud).status(), 404);
     // One digit changed.
     let cookie = param(d.routes[0].trim_matches(['<', '>']), "sc")
         .unwrap()

@@ -8,6 +8,7 @@ mod cores;
 mod dialog;
 mod failover;
 mod forking;
+mod hostile;
 mod message;
 mod proxy;
 mod redirect;
