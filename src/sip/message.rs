@@ -553,7 +553,9 @@ fn value_end(list: &[u8], mut at: usize) -> usize {
 
 /// The addresses of From and To: a URI of any scheme, and at most one tag, which is not empty.
 fn check_address(text: &[u8], address: &AddressParts) -> Result<(), Fault> {
-    Uri::parse(address.uri(text))?;
+    if !address.has_plain_uri() {
+        Uri::parse(address.uri(text))?;
+    }
     match address.has_sound_tag() {
         true => Ok(()),
         false => Err(Fault::Parameter),
