@@ -553,7 +553,9 @@ fn value_end(list: &[u8], mut at: usize) -> usize {
 
 /// The addresses of From and To: a URI of any scheme, and at most one tag, which is not empty.
 fn check_address(text: &[u8], address: &AddressParts) -> Result<(), Fault> {
-    Uri::parse(address.uri(text))?;
+    if !address.has_plain_uri() {
+        Uri::parse(address.uri(text))?;
+    }
     match address.has_sound_tag() {
         true => Ok(()),
         false => Err(Fault::Parameter),
@@ -581,29 +583,50 @@ fn line_end(bytes: &[u8], start: usize, index: &mut Index) -> Option<(usize, usi
 /// The first CR or LF from `at` on. Lines are short: a search without any set-up is done before a wider one has begun.
 #[inline(always)]
 fn cr_or_lf(bytes: &[u8], mut at: usize) -> Option<usize> {
-    const LOW: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
     let mut rest = bytes.get(at..)?;
-    while let Some((eight, behind)) = rest.split_first_chunk::<8>() {
-        // The lowest byte below 14 is found; bits above it may be wrong. Such bytes are CR and LF, and a tab now and then.
-        let word = u64::from_le_bytes(*eight);
-        let found = word.wrapping_sub(LOW * 14) & !word & HIGH;
-        if found == 0 {
+    loop {
+        // Sixteen at once: this becomes one comparison of a vector. Below 14 are CR and LF, and a tab now and then.
+        while let Some((sixteen, behind)) = rest.split_first_chunk::<16>() {
+            if sixteen
+                .iter()
+                .fold(false, |found, &b| found | (b < FIRST_ABOVE))
+            {
+                break;
+            }
             rest = behind;
-            at += 8;
-            continue;
+            at += 16;
         }
-        let first = found.trailing_zeros() as usize / 8;
+        let first = match rest.first_chunk::<8>() {
+            Some(eight) => first_below(*eight).or_else(|| {
+                let eight = rest.get(8..16)?.first_chunk::<8>()?;
+                Some(8 + first_below(*eight)?)
+            }),
+            None => None,
+        };
+        let first = match first {
+            Some(first) => first,
+            None => rest.iter().position(|&b| b < FIRST_ABOVE)?,
+        };
         at += first;
-        rest = &rest[first..];
-        if matches!(rest[0], b'\r' | b'\n') {
+        if matches!(rest[first], b'\r' | b'\n') {
             return Some(at);
         }
+        rest = &rest[first + 1..];
         at += 1;
-        rest = &rest[1..];
     }
-    let found = rest.iter().position(|b| matches!(b, b'\r' | b'\n'))?;
-    Some(at + found)
+}
+
+const FIRST_ABOVE: u8 = b'\r' + 1;
+
+/// The first byte below [`FIRST_ABOVE`].
+#[inline(always)]
+fn first_below(bytes: [u8; 8]) -> Option<usize> {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    // The lowest bit that is set is right; bits above it may be wrong, and are not looked at.
+    let word = u64::from_le_bytes(bytes);
+    let found = word.wrapping_sub(LOW * FIRST_ABOVE as u64) & !word & HIGH;
+    (found != 0).then(|| found.trailing_zeros() as usize / 8)
 }
 
 /// Reads the start line. An error means that this is not SIP at all.
@@ -751,16 +774,23 @@ fn header_lines(bytes: &[u8], mut at: usize, index: &mut Index) -> usize {
 #[inline(always)]
 fn header_line(bytes: &[u8], at: usize, first_end: usize, end: usize, next: usize) -> Option<Line> {
     let colon = at + colon(&bytes[at..first_end])?;
-    let mut name_end = colon;
-    while name_end > at && matches!(bytes[name_end - 1], b' ' | b'\t') {
-        name_end -= 1;
+    let mut token = &bytes[at..colon];
+    let mut name = Name::parse(token);
+    if name == Name::Other {
+        // White space before the colon is rare, and no part of the name.
+        while let [rest @ .., b' ' | b'\t'] = token {
+            token = rest;
+        }
+        name = Name::parse(token);
+        if name == Name::Other && !cursor::all(token, TOKEN) {
+            return None;
+        }
     }
-    let token = &bytes[at..name_end];
-    let name = Name::parse(token);
-    if name == Name::Other && !cursor::all(token, TOKEN) {
-        return None;
+    let mut value_start = colon + 1;
+    if bytes[value_start..end].first() == Some(&b' ') {
+        value_start += 1;
     }
-    let value_start = cursor::skip_space(&bytes[..end], colon + 1);
+    let value_start = cursor::skip_space(&bytes[..end], value_start);
     let value = cursor::trim_end(&bytes[value_start..end]);
     Some(Line {
         start: at as u32,

@@ -13,6 +13,7 @@ mod message;
 mod method;
 mod name_addr;
 mod params;
+mod plain;
 pub mod reply;
 mod rewrite;
 pub mod sniff;

@@ -4,6 +4,7 @@ use super::cursor::{self, DISPLAY, SPACE};
 use super::error::Fault;
 use super::header::Span;
 use super::params::{Params, Scanned};
+use super::plain;
 
 /// One address of a header field.
 #[derive(Clone, Copy, Debug)]
@@ -83,10 +84,37 @@ pub(super) struct AddressParts {
     params: Span,
     bracketed: bool,
     known: Known,
+    /// The URI is known to be sound, and need not be read for that.
+    has_plain_uri: bool,
 }
 
 impl AddressParts {
     pub(super) fn parse(text: &[u8]) -> Result<AddressParts, Fault> {
+        match plain::address(text) {
+            Some(address) => Ok(AddressParts::plain(&address, text)),
+            None => AddressParts::parse_fully(text),
+        }
+    }
+
+    #[inline]
+    pub(super) fn plain(address: &plain::Address, text: &[u8]) -> AddressParts {
+        let mut known = Known::default();
+        let mut params = Span::default();
+        if let Some((start, end)) = address.tag {
+            known.tag = Found::Value(Span::new(start, end));
+            params = Span::new(address.uri_end + 1, text.len());
+        }
+        AddressParts {
+            display: None,
+            uri: Span::new(1, address.uri_end),
+            params,
+            bracketed: true,
+            known,
+            has_plain_uri: true,
+        }
+    }
+
+    pub(super) fn parse_fully(text: &[u8]) -> Result<AddressParts, Fault> {
         let address = NameAddr::parse(text)?;
         Ok(AddressParts {
             display: address.display.map(|display| Span::of(display, text)),
@@ -94,6 +122,7 @@ impl AddressParts {
             params: Span::of(address.params.text(), text),
             bracketed: address.bracketed,
             known: address.known,
+            has_plain_uri: false,
         })
     }
 
@@ -119,6 +148,11 @@ impl AddressParts {
     #[inline]
     pub(super) fn tag<'a>(&self, text: &'a [u8]) -> Option<&'a [u8]> {
         self.known.tag.in_text(text).flatten()
+    }
+
+    #[inline]
+    pub(super) fn has_plain_uri(&self) -> bool {
+        self.has_plain_uri
     }
 
     /// True when there is no tag, or one that says something.

@@ -6,6 +6,7 @@ use super::cursor::{self, HOST, URI, URI_PARAM};
 use super::error::Fault;
 use super::header::Span;
 use super::params::Params;
+use super::plain;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scheme {
@@ -275,6 +276,32 @@ const MAX_COMPARED_LEN: usize = 2048;
 impl<'a> Uri<'a> {
     /// Reads a URI that is the whole of `text`.
     pub fn parse(text: &'a [u8]) -> Result<Uri<'a>, Fault> {
+        if let Some(plain) = plain::user_at(text, 0) {
+            let rest = &text[plain.host.end..];
+            if rest.is_empty() || uri_params(rest) == Ok(rest.len()) {
+                return Ok(Uri::plain(&plain, text));
+            }
+        }
+        Uri::parse_fully(text)
+    }
+
+    fn plain(plain: &plain::UserAt, text: &'a [u8]) -> Uri<'a> {
+        let (user_start, user_end) = plain.user;
+        let host_text = &text[user_end + 1..plain.host.host_end];
+        Uri {
+            scheme: Scheme::Sip,
+            user: Some(&text[user_start..user_end]),
+            password: None,
+            host: plain.host.ip.map_or(Host::Name(host_text), Host::V4),
+            host_text,
+            port: plain.host.port,
+            params: Params::new(&text[plain.host.end..]),
+            headers: None,
+            text,
+        }
+    }
+
+    pub(super) fn parse_fully(text: &'a [u8]) -> Result<Uri<'a>, Fault> {
         let (scheme, rest) = match text {
             [s, i, p, b':', rest @ ..] if is_sip(*s, *i, *p) => (Scheme::Sip, rest),
             [s, i, p, b's' | b'S', b':', rest @ ..] if is_sip(*s, *i, *p) => (Scheme::Sips, rest),

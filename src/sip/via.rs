@@ -8,6 +8,7 @@ use super::error::Fault;
 use super::header::Span;
 use super::message::Value;
 use super::params::Params;
+use super::plain;
 use super::rewrite::Rewrite;
 use super::uri::{Host, HostPort, parse_ip};
 
@@ -77,6 +78,40 @@ pub(super) struct ViaParts {
 
 impl ViaParts {
     pub(super) fn parse(list: &[u8]) -> Result<ViaParts, Fault> {
+        match plain::via(list) {
+            Some(via) => Ok(ViaParts::plain(&via, list)),
+            None => ViaParts::parse_fully(list),
+        }
+    }
+
+    #[inline]
+    pub(super) fn plain(via: &plain::Via, list: &[u8]) -> ViaParts {
+        let found = |param: Option<plain::Param>| {
+            param.map_or(Found::default(), |param| Found {
+                semicolon: param.name as u32 - 1,
+                name: param.name as u32,
+                value: param.value as u32,
+                end: param.end as u32,
+            })
+        };
+        ViaParts {
+            transport: Span::new(via.transport.0, via.transport.1),
+            ip: via.host.ip.map(IpAddr::V4),
+            host_text: Span::new(via.transport.1 + 1, via.host.host_end),
+            port: via.host.port,
+            params: Span::new(via.host.end, list.len()),
+            text_len: list.len() as u32,
+            end: list.len() as u32,
+            known: Known {
+                branch: found(via.branch),
+                received: found(via.received),
+                rport: found(via.rport),
+                ..Known::default()
+            },
+        }
+    }
+
+    pub(super) fn parse_fully(list: &[u8]) -> Result<ViaParts, Fault> {
         let (via, end) = Via::parse_prefix(list)?;
         Ok(ViaParts {
             transport: Span::of(via.transport, list),
