@@ -1,6 +1,6 @@
 //! One run: the grammar of actions, the clock, and the silence at the end.
 
-use super::air::{Air, What};
+use super::air::{Air, Intent, What};
 use super::auditor::Auditor;
 use super::caller::{CallPlan, Registering};
 use super::hostile;
@@ -308,7 +308,8 @@ impl Laboratory {
                 if let Some(server) = self.servers.iter_mut().find(|s| s.addresses.contains(&to)) {
                     air.note("in", from, to, &message);
                     server.receive(air, auditor, from, to, &message, intent);
-                } else if let Some(phone) = self.phones.at(to) {
+                } else if let (Some(phone), true) = (self.phones.at(to), intent != Intent::Mangled)
+                {
                     self.phones
                         .receive(air, &self.scenario, phone, from, &message);
                 }
