@@ -140,7 +140,12 @@ impl Laboratory {
             seed: self.scenario.seed,
             step,
             rule: violation.rule,
-            detail: format!("server {}: {}", violation.server, violation.detail),
+            detail: format!(
+                "server {}: {} (call {})",
+                violation.server,
+                violation.detail,
+                String::from_utf8_lossy(&violation.call_id)
+            ),
             scenario: format!(
                 "{}\nat {}, dropped: {}",
                 self.description,
