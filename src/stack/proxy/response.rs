@@ -267,7 +267,7 @@ impl Endpoint {
         let best = std::mem::take(&mut context.best);
         match context.best_status {
             // RFC 4320 §4.2: no 408 and no late answer to a non-INVITE.
-            0 | 408 if !invite => self.transactions.abandon_server(now, server, outbox),
+            0 | 408 if !invite => {}
             // Nothing was heard after a CANCEL: the caller is told that it worked.
             0 | 408 | 503 if context.cancelled => {
                 self.respond_own(now, server, &context, 487, "", outbox)
@@ -405,6 +405,15 @@ impl Endpoint {
             Notice::TimerC(id) => {
                 log::info!("timer C: no final response, branch cancelled");
                 self.cancel_branch(now, id, outbox);
+            }
+            Notice::Expired(id) => {
+                let Some(context) = self.contexts.remove(id) else {
+                    return;
+                };
+                for branch in &context.branches {
+                    self.transactions.abandon_client(now, *branch, outbox);
+                }
+                self.retire_context(context);
             }
             Notice::Late(server) => {
                 let Some(id) = self.transactions.server(server).and_then(|s| s.context) else {
