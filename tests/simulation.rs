@@ -1,11 +1,11 @@
 //! The laboratory's runs: many seeds under the auditor's eyes, the same seed twice, and each rule broken on purpose.
 //!
 //! `STROWGER_SEEDS` (how many, default 256), `STROWGER_FIRST` (from which, default 0), `STROWGER_STEPS` (default 3000) widen
-//! the run; `STROWGER_SEED` replays one.
+//! the run; `STROWGER_SEED` replays one, and with `STROWGER_TRACE` set prints every message of it.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use strowger::sim::{Failure, Report, Sabotage, Statistics, run};
+use strowger::sim::{Failure, Report, Sabotage, Statistics, run, run_traced};
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| {
@@ -41,7 +41,11 @@ fn run_all(seeds: std::ops::Range<u64>, steps: u64) -> Vec<(u64, Result<Report, 
 fn no_rule_is_broken() {
     let steps = setting("STROWGER_STEPS").unwrap_or(3000);
     if let Some(seed) = setting("STROWGER_SEED") {
-        match run(seed, steps, None) {
+        let result = match std::env::var_os("STROWGER_TRACE") {
+            Some(_) => run_traced(seed, steps, |line| println!("{line}")),
+            None => run(seed, steps, None),
+        };
+        match result {
             Ok(report) => println!("seed {seed}: {report:#?}"),
             Err(failure) => panic!("{failure}"),
         }

@@ -169,6 +169,27 @@ struct Note {
     message: Rc<Reading>,
 }
 
+impl Note {
+    fn in_words(&self) -> String {
+        let text = |part: &[u8]| String::from_utf8_lossy(part).into_owned();
+        let message = &self.message;
+        let cseq = message.cseq();
+        let branch = super::reading::param(message.via(0), b"branch");
+        format!(
+            "{:>9} {:4} {} > {}  {}  cseq {}  call {}  vias {}  top {}",
+            self.at,
+            self.mark,
+            self.from,
+            self.to,
+            message.title(),
+            cseq.map_or(String::new(), |(n, m)| format!("{n} {}", text(m))),
+            text(message.call_id()),
+            message.vias.len(),
+            branch.map_or(String::new(), text),
+        )
+    }
+}
+
 const REMEMBERED: usize = 400;
 const EARS: usize = 96;
 
@@ -190,7 +211,12 @@ pub struct Air {
     trace: Digest,
     /// The latest sending that has arrived on each way.
     ways: BTreeMap<(SocketAddr, SocketAddr), u64>,
+    /// Is told every line of the trace.
+    pub listener: Option<Listener>,
 }
+
+/// Who wants to read along.
+pub type Listener = Box<dyn FnMut(&str)>;
 
 impl Air {
     pub fn new(rng: Rng, usual: Weather) -> Air {
@@ -208,6 +234,7 @@ impl Air {
             notes: VecDeque::new(),
             trace: Digest::new(),
             ways: BTreeMap::new(),
+            listener: None,
         }
     }
 
@@ -324,13 +351,17 @@ impl Air {
         if self.notes.len() == REMEMBERED {
             self.notes.pop_front();
         }
-        self.notes.push_back(Note {
+        let note = Note {
             at: self.now.as_ms(),
             mark,
             from,
             to,
             message: Rc::clone(message),
-        });
+        };
+        if let Some(listener) = &mut self.listener {
+            listener(&note.in_words());
+        }
+        self.notes.push_back(note);
     }
 
     /// One number for all that was sent, lost and received, and when.
@@ -370,22 +401,7 @@ impl Air {
             .take(count)
             .collect();
         for note in wanted.iter().rev() {
-            let text = |part: &[u8]| String::from_utf8_lossy(part).into_owned();
-            let _ = writeln!(
-                out,
-                "{:>9} {:4} {} > {}  {}  cseq {}  call {}  vias {}  top {}",
-                note.at,
-                note.mark,
-                note.from,
-                note.to,
-                note.message.title(),
-                note.message
-                    .cseq()
-                    .map_or(String::new(), |(n, m)| format!("{n} {}", text(m))),
-                text(note.message.call_id()),
-                note.message.vias.len(),
-                super::reading::param(note.message.via(0), b"branch").map_or(String::new(), text),
-            );
+            let _ = writeln!(out, "{}", note.in_words());
         }
         out
     }

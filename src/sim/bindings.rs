@@ -19,6 +19,8 @@ pub struct Bound {
     pub expires: Instant,
     /// When it was removed or replaced; a request that came before may still use it.
     pub ended: Option<Instant>,
+    /// Until when a REGISTER that removed it may still be remembered.
+    pub removed_until: Instant,
 }
 
 impl Bound {
@@ -65,7 +67,7 @@ impl Bindings {
         self.by_aor.get(aor).map_or(&[], Vec::as_slice)
     }
 
-    /// What the 200 to `register` did; an error when it should not have been a 200, or lists other bindings. `Ok(false)`: the
+    /// What the 200 to `register` did; an error when it should not have been a 200, or lists other bindings. `Unknown`: the
     /// model cannot know, because a server may have forgotten what it knew of an old binding.
     pub fn apply(
         &mut self,
@@ -74,7 +76,7 @@ impl Bindings {
         register: &Reading,
         source: Option<SocketAddr>,
         answer: &Reading,
-    ) -> Result<bool, String> {
+    ) -> Result<Applied, String> {
         let aor = address_of_record(register).ok_or("a 200 without an address-of-record")?;
         let contacts = register.values(Field::Contact);
         let header = register.number(Field::Expires);
@@ -91,10 +93,10 @@ impl Bindings {
             for bound in list.iter().filter(|b| b.is_live(now)) {
                 this.order(bound)?;
             }
-            for bound in list.iter_mut().filter(|b| b.is_live(now)) {
+            for bound in list.iter_mut() {
                 this.remove(bound);
             }
-            return Self::compare_answer(now, list, answer).map(|()| true);
+            return Self::compare_answer(now, list, answer).map(|()| Applied::Changed);
         }
         let mut again = false;
         for contact in &contacts {
@@ -107,6 +109,7 @@ impl Bindings {
                 match this.order(bound)? {
                     Order::Newer => {}
                     Order::Again => again = true,
+                    Order::Unknown => return Ok(Applied::Unknown),
                 }
             }
         }
@@ -114,16 +117,14 @@ impl Bindings {
         for contact in contacts.iter().filter(|_| !again) {
             let uri = address_spec(contact);
             let Some(asked) = wanted(contact, header, conf) else {
-                return Ok(false);
+                return Ok(Applied::Unknown);
             };
             let granted = asked.min(u64::from(conf.max_expires_s));
-            let known = list
-                .iter_mut()
-                .find(|b| b.is_live(now) && same_uri(&b.uri, uri));
+            let known = list.iter_mut().rev().find(|b| same_uri(&b.uri, uri));
             match known {
                 Some(bound) if granted == 0 => this.remove(bound),
-                Some(bound) => bound.ended = Some(now),
-                None => {}
+                Some(bound) if bound.is_live(now) => bound.ended = Some(now),
+                _ => {}
             }
             if granted > 0 {
                 list.push(Bound {
@@ -135,6 +136,7 @@ impl Bindings {
                     source: source.filter(|_| param(register.via(0), b"rport").is_some()),
                     expires: now.after_ms(granted * 1000),
                     ended: None,
+                    removed_until: now,
                 });
             }
         }
@@ -146,7 +148,10 @@ impl Bindings {
         if live > conf.max_contacts && !again {
             return Err(format!("{live} contacts, more than the conf allows"));
         }
-        Self::compare_answer(now, list, answer).map(|()| true)
+        Self::compare_answer(now, list, answer).map(|()| match again || contacts.is_empty() {
+            true => Applied::Unchanged,
+            false => Applied::Changed,
+        })
     }
 
     /// A 200 to a REGISTER that was carried out before: it changes nothing.
@@ -253,6 +258,7 @@ impl Bindings {
                 source: view.source.map(|flow| flow.peer),
                 expires: view.expires,
                 ended: None,
+                removed_until: now,
             });
         });
     }
@@ -266,10 +272,19 @@ fn wanted(contact: &[u8], header: Option<u64>, conf: &Registrar) -> Option<u64> 
     }
 }
 
+/// What a REGISTER did to the model.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Applied {
+    Changed,
+    Unchanged,
+    Unknown,
+}
+
 #[derive(PartialEq, Eq)]
 enum Order {
     Newer,
     Again,
+    Unknown,
 }
 
 /// A removed binding keeps its order, and a REGISTER its transaction, for so long: 64·T1 with the RFC's T1.
@@ -284,12 +299,15 @@ struct Register<'a> {
 impl Register<'_> {
     /// §10.3 step 7: with the same Call-ID, CSeq must rise.
     fn order(&self, bound: &Bound) -> Result<Order, String> {
-        // What has expired orders nothing; what was removed does for a while.
-        let until = bound
-            .ended
-            .map_or(bound.expires, |ended| ended.after_ms(REMEMBERED_MS));
-        if until <= self.now || bound.call_id != self.call_id || self.cseq > bound.cseq {
+        if bound.call_id != self.call_id || self.cseq > bound.cseq {
             return Ok(Order::Newer);
+        }
+        if !bound.is_live(self.now) {
+            // §10.3 says nothing of what is gone; a registrar may remember it for a while.
+            return Ok(match bound.removed_until > self.now {
+                true => Order::Unknown,
+                false => Order::Newer,
+            });
         }
         match self.cseq == bound.cseq {
             true => Ok(Order::Again),
@@ -298,7 +316,8 @@ impl Register<'_> {
     }
 
     fn remove(&self, bound: &mut Bound) {
-        bound.ended = Some(self.now);
+        bound.ended.get_or_insert(self.now);
+        bound.removed_until = self.now.after_ms(REMEMBERED_MS);
         bound.call_id = self.call_id.to_vec();
         bound.cseq = self.cseq;
     }

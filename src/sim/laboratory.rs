@@ -59,7 +59,21 @@ struct Laboratory {
 
 /// Runs one seed for `steps` actions and then until all is quiet.
 pub fn run(seed: u64, steps: u64, sabotage: Option<Sabotage>) -> Result<Report, Box<Failure>> {
-    let mut laboratory = Laboratory::new(seed, sabotage);
+    run_with(Laboratory::new(seed, sabotage), steps)
+}
+
+/// As [`run`]; `listener` is told each message that is handed over or lost, in one line.
+pub fn run_traced(
+    seed: u64,
+    steps: u64,
+    listener: impl FnMut(&str) + 'static,
+) -> Result<Report, Box<Failure>> {
+    let mut laboratory = Laboratory::new(seed, None);
+    laboratory.air.listener = Some(Box::new(listener));
+    run_with(laboratory, steps)
+}
+
+fn run_with(mut laboratory: Laboratory, steps: u64) -> Result<Report, Box<Failure>> {
     let start = laboratory.air.now;
     for step in 0..steps {
         laboratory.act();
@@ -127,7 +141,12 @@ impl Laboratory {
             step,
             rule: violation.rule,
             detail: format!("server {}: {}", violation.server, violation.detail),
-            scenario: self.description.clone(),
+            scenario: format!(
+                "{}\nat {}, dropped: {}",
+                self.description,
+                self.air.now.as_ms(),
+                self.servers.iter().map(Server::dropped).collect::<String>()
+            ),
             history,
         })
     }

@@ -20,7 +20,7 @@ mod server;
 mod statistics;
 mod writing;
 
-pub use laboratory::{Failure, Report, run};
+pub use laboratory::{Failure, Report, run, run_traced};
 pub use rule::Rule;
 pub use sabotage::Sabotage;
 pub use statistics::Statistics;

@@ -6,6 +6,7 @@ use super::reading::{Reading, digest};
 use super::sabotage::Saboteur;
 use super::scenario::{ServerPlan, dead};
 use crate::base::{Errand, Flow, Instant, Outbox};
+use crate::stack::counters::Drop;
 use crate::stack::{Endpoint, Location, Occupancy};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -101,6 +102,8 @@ impl Server {
         bytes: &[u8],
     ) {
         air.statistics.mails += 1;
+        let message = Rc::new(Reading::new(bytes.to_vec()));
+        air.note("mail", flow.peer, self.addresses[0], &message);
         auditor.turn(self.number);
         let core = core as usize;
         self.endpoints[core].handle_mail(air.now, errand, flow, bytes, &mut self.outbox);
@@ -135,6 +138,21 @@ impl Server {
         let core = core as usize;
         self.endpoints[core].handle_undelivered(air.now, &message.bytes, &mut self.outbox);
         self.flush(air, auditor, core);
+    }
+
+    /// What each core has dropped, for people.
+    pub fn dropped(&self) -> String {
+        let mut out = String::new();
+        for (core, endpoint) in self.endpoints.iter().enumerate() {
+            let counters = endpoint.counters();
+            for reason in Drop::ALL {
+                let count = counters.dropped[*reason as usize];
+                if count > 0 {
+                    out += &format!("{}.{core} {}={count} ", self.number, reason.label());
+                }
+            }
+        }
+        out
     }
 
     /// A part of the sweep, or all of it.

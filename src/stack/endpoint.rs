@@ -220,13 +220,13 @@ impl Endpoint {
         let key = self
             .identity
             .transaction(message, &via, message.method_name());
-        if self.settings.proxy.mode == Mode::Stateful {
-            if let Some(server) = self.transactions.find_server(key) {
-                self.counters.retransmissions[Side::Server as usize] += 1;
-                let event = ServerEvent::Request;
-                self.transactions.server_request(now, server, event, outbox);
-                return;
-            }
+        if self.settings.proxy.mode == Mode::Stateful
+            && let Some(server) = self.transactions.find_server(key)
+        {
+            self.counters.retransmissions[Side::Server as usize] += 1;
+            let event = ServerEvent::Request;
+            self.transactions.server_request(now, server, event, outbox);
+            return;
         }
         if let Err(refusal) = self.process_request(now, flow, message, key, outbox) {
             self.refuse(message, flow, refusal, outbox);

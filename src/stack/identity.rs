@@ -100,7 +100,8 @@ impl Identity {
     }
 
     /// True when `uri`, one of our own in a Route, carries the cookie of this request's dialog: then we have recorded that
-    /// route ourselves, for a request that was allowed. Either side of the dialog may send.
+    /// route ourselves, for a request that was allowed. Either side of the dialog may send. A request without a To tag is of no
+    /// dialog (§12.2.1.1): the cookie of one call must not open others past the routes.
     pub fn has_cookie(&self, message: &Message, uri: &Uri) -> bool {
         let Some(Some(text)) = uri.param(COOKIE_PARAM) else {
             return false;
@@ -108,9 +109,8 @@ impl Identity {
         let Some(shown) = read_hex(text) else {
             return false;
         };
-        let from = message.from_tag();
-        let to = message.to_tag();
-        shown == self.cookie(message, from) || (to.is_some() && shown == self.cookie(message, to))
+        let (from, to) = (message.from_tag(), message.to_tag());
+        to.is_some() && (shown == self.cookie(message, from) || shown == self.cookie(message, to))
     }
 
     fn cookie(&self, message: &Message, tag: Option<&[u8]>) -> u64 {

@@ -26,8 +26,10 @@ type Shard = HashMap<Box<[u8]>, Record, Keyed>;
 #[derive(Default)]
 pub struct Record {
     pub bindings: Vec<Binding>,
-    /// The changes made last, oldest first: a REGISTER that comes again must not be carried out again.
+    /// The changes made last, as a ring: a REGISTER that comes again must not be carried out again.
     changes: Vec<Change>,
+    /// The oldest of them.
+    oldest: u8,
 }
 
 /// A REGISTER that was carried out, by the key of its transaction.
@@ -36,8 +38,9 @@ struct Change {
     until: Instant,
 }
 
-/// Changes of one address-of-record that are remembered. Phones refresh minutes apart; this is for several at once.
-const CHANGES: usize = 8;
+/// Changes of one address-of-record that are remembered at most. Phones refresh minutes apart; this is for the moment after a
+/// power cut.
+const CHANGES: usize = 32;
 
 impl Record {
     /// True when this very transaction has changed the record already.
@@ -48,13 +51,34 @@ impl Record {
     }
 
     pub fn note_change(&mut self, now: Instant, transaction: u64) {
-        if self.changes.len() >= CHANGES || self.changes.first().is_some_and(|c| c.until <= now) {
-            self.changes.remove(0);
-        }
-        self.changes.push(Change {
+        let change = Change {
             transaction,
             until: now.after_ms(REMOVED_MS),
-        });
+        };
+        let full = self.changes.len() >= CHANGES;
+        match self.changes.get_mut(usize::from(self.oldest)) {
+            Some(oldest) if full || oldest.until <= now => {
+                *oldest = change;
+                self.oldest = (self.oldest + 1) % self.changes.len() as u8;
+            }
+            _ => self.changes.push(change),
+        }
+    }
+
+    /// What it counts for under `[limits] bindings`; 0 when there is nothing left to remember.
+    fn weight(&self) -> usize {
+        self.bindings
+            .len()
+            .max(usize::from(!self.changes.is_empty()))
+    }
+
+    /// Forgets what has expired.
+    fn sweep(&mut self, now: Instant) {
+        self.bindings.retain(|binding| binding.expires > now);
+        if self.changes.iter().all(|change| change.until <= now) {
+            self.changes = Vec::new();
+            self.oldest = 0;
+        }
     }
 }
 
@@ -225,18 +249,20 @@ impl Location {
         let Some(record) = shard.get_mut(aor) else {
             let mut record = Record::default();
             let result = change(&mut record, room);
-            self.bindings
-                .fetch_add(record.bindings.len(), Ordering::Relaxed);
-            if !record.bindings.is_empty() {
+            let weight = record.weight();
+            if weight > 0 && room > 0 {
+                self.bindings.fetch_add(weight, Ordering::Relaxed);
                 shard.insert(aor.into(), record);
             }
             return result;
         };
-        let before = record.bindings.len();
+        let before = record.weight();
         let result = change(record, room);
-        let after = record.bindings.len();
-        self.bindings.fetch_add(after, Ordering::Relaxed);
-        self.bindings.fetch_sub(before, Ordering::Relaxed);
+        let after = record.weight();
+        if after != before {
+            self.bindings.fetch_add(after, Ordering::Relaxed);
+            self.bindings.fetch_sub(before, Ordering::Relaxed);
+        }
         if after == 0 {
             shard.remove(aor);
         }
@@ -328,10 +354,10 @@ impl Location {
         let mut shard = self.lock(number);
         let mut gone = 0;
         shard.retain(|_, record| {
-            let before = record.bindings.len();
-            record.bindings.retain(|binding| binding.expires > now);
-            gone += before - record.bindings.len();
-            !record.bindings.is_empty()
+            let before = record.weight();
+            record.sweep(now);
+            gone += before - record.weight();
+            record.weight() > 0
         });
         if shard.is_empty() {
             shard.shrink_to_fit();

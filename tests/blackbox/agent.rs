@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::message::Message;
+use crate::message::{Message, parameter};
 
 /// How long an agent waits for what must come: long, for machines that are busy with other things.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -285,7 +285,7 @@ impl Request {
     }
 
     pub fn branch(&self) -> String {
-        crate::message::parameter(&self.via, "branch").unwrap_or_default()
+        parameter(&self.via, "branch").unwrap_or_default()
     }
 }
 
@@ -297,7 +297,7 @@ pub fn response(request: &Message, status: u16, tag: &str, extra: &[&str], body:
             "via" | "record-route" | "from" | "call-id" | "cseq" => {
                 text += &format!("{name}: {value}\r\n")
             }
-            "to" if status > 100 && !value.contains(";tag=") => {
+            "to" if status > 100 && parameter(value, "tag").is_none() => {
                 text += &format!("to: {value};tag={tag}\r\n")
             }
             "to" => text += &format!("to: {value}\r\n"),

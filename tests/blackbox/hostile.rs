@@ -216,7 +216,7 @@ fn judge(place: &Place, message: &[u8], verdict: &Verdict) {
 
 /// The first final response that any of the caller's ports hears.
 fn next_final(callers: &[Agent]) -> Option<Message> {
-    wait_for(Duration::from_secs(2), || {
+    wait_for(Duration::from_secs(3), || {
         callers.iter().find_map(|caller| {
             caller
                 .receive(Duration::ZERO)

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
 
+use crate::agent::bind;
 use crate::message::Message;
 
 /// `Forth` runs from whoever found the tap's address to the tap's target, `Back` from the target to whom it answers.
@@ -61,8 +62,11 @@ impl Tap {
         target: SocketAddr,
         rule: impl FnMut(Way, &Message) -> Fate + Send + 'static,
     ) -> Tap {
-        let front =
-            UdpSocket::bind(address).unwrap_or_else(|error| panic!("no tap on {address}: {error}"));
+        let front = bind(address);
+        front
+            .set_nonblocking(true)
+            .expect("a socket that does not wait");
+        let front = UdpSocket::from_std(front);
         let address = front.local_addr().expect("the tap's address");
         let records = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));

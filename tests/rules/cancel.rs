@@ -118,7 +118,10 @@ fn crossing_a_200_it_changes_nothing() {
     let ack = Request::new("ACK", "sip:bob@10.0.1.2:5060")
         .to("<sip:bob@example.com>;tag=callee")
         .call_id(at_bob.header("Call-ID").unwrap())
-        .top(&format!("Route: {}", at_bob.header("Record-Route").unwrap()));
+        .top(&format!(
+            "Route: {}",
+            at_bob.header("Record-Route").unwrap()
+        ));
     assert_eq!(b.send_for_one(ALICE, ack).to, BOB);
     b.assert_quiet();
 }
@@ -134,7 +137,11 @@ fn of_nothing_that_is_known_it_is_answered_481_and_not_forwarded() {
     b.send(BOB, at_bob.answer(180));
     let stranger = request.cancel().via("10.0.1.1:5060", "z9hG4bKother");
     assert_eq!(b.send_for_one(CAROL, stranger).gist(), "481 CANCEL");
-    let branch = request.lines[0].split("branch=").nth(1).unwrap().to_string();
+    let branch = request.lines[0]
+        .split("branch=")
+        .nth(1)
+        .unwrap()
+        .to_string();
     let stranger = request.cancel().via("10.0.1.3:5060", &branch);
     assert_eq!(b.send_for_one(CAROL, stranger).gist(), "481 CANCEL");
     b.assert_quiet();
@@ -162,7 +169,10 @@ fn our_cancel_is_repeated_until_it_is_answered() {
     let sent = b.send(ALICE, request.cancel());
     let cancel = the(&sent, BOB).clone();
     let sent = b.tick(1600);
-    assert_eq!(when(&sent), [(500, "CANCEL".into()), (1500, "CANCEL".into())]);
+    assert_eq!(
+        when(&sent),
+        [(500, "CANCEL".into()), (1500, "CANCEL".into())]
+    );
     assert!(sent.iter().all(|s| s.bytes == cancel.bytes));
     b.send(BOB, cancel.answer(200));
     assert!(b.tick(10_000).is_empty());
@@ -225,7 +235,10 @@ fn a_non_invite_is_not_cancelled() {
     let request = Request::new("MESSAGE", "sip:bob@example.com");
     let at_bob = only(b.send(ALICE, &request));
     let sent = b.send(ALICE, request.cancel());
-    assert!(matches!(only(sent).gist().as_str(), "200 CANCEL" | "481 CANCEL"));
+    assert!(matches!(
+        only(sent).gist().as_str(),
+        "200 CANCEL" | "481 CANCEL"
+    ));
     assert_eq!(b.send_for_one(BOB, at_bob.answer(200)).to, ALICE);
     b.assert_quiet();
 }

@@ -29,7 +29,11 @@ fn dialog(b: &mut Bench) -> Dialog {
     assert_eq!(ok.all("Record-Route"), at_bob.all("Record-Route"));
     Dialog {
         call_id: at_bob.header("Call-ID").unwrap().into(),
-        routes: at_bob.all("Record-Route").iter().map(|r| r.to_string()).collect(),
+        routes: at_bob
+            .all("Record-Route")
+            .iter()
+            .map(|r| r.to_string())
+            .collect(),
     }
 }
 
@@ -47,7 +51,10 @@ impl Dialog {
 
     fn from_bob(&self, method: &str) -> Request {
         let mut request = Request::new(method, "sip:alice@10.0.1.1:5060")
-            .via("10.0.1.2:5060", &format!("z9hG4bKbob{}", crate::message::unique()))
+            .via(
+                "10.0.1.2:5060",
+                &format!("z9hG4bKbob{}", crate::message::unique()),
+            )
             .from("<sip:bob@example.com>;tag=callee")
             .to("\"Alice\" <sip:alice@example.com>;tag=alice")
             .call_id(&self.call_id)
@@ -76,12 +83,22 @@ fn the_ack_to_a_2xx_follows_its_route_and_loses_it() {
 fn requests_of_both_sides_follow_their_route() {
     let mut b = bench();
     let d = dialog(&mut b);
-    for method in ["BYE", "INFO", "UPDATE", "PRACK", "REFER", "NOTIFY", "MESSAGE"] {
+    for method in [
+        "BYE", "INFO", "UPDATE", "PRACK", "REFER", "NOTIFY", "MESSAGE",
+    ] {
         let at_bob = only(b.send(ALICE, d.from_alice(method)));
-        assert_eq!((at_bob.to.as_str(), at_bob.all("Route").len()), (BOB, 0), "{method}");
+        assert_eq!(
+            (at_bob.to.as_str(), at_bob.all("Route").len()),
+            (BOB, 0),
+            "{method}"
+        );
         assert_eq!(b.send_for_one(BOB, at_bob.answer(200)).to, ALICE);
         let at_alice = only(b.send(BOB, d.from_bob(method)));
-        assert_eq!((at_alice.to.as_str(), at_alice.all("Route").len()), (ALICE, 0), "{method}");
+        assert_eq!(
+            (at_alice.to.as_str(), at_alice.all("Route").len()),
+            (ALICE, 0),
+            "{method}"
+        );
         assert_eq!(b.send_for_one(ALICE, at_alice.answer(200)).to, BOB);
     }
     b.assert_quiet();
@@ -98,7 +115,11 @@ fn a_re_invite_of_the_callee_goes_through_and_is_recorded_so_that_its_route_work
     assert_eq!(ok.to, BOB);
     let again = Dialog {
         call_id: d.call_id.clone(),
-        routes: at_alice.all("Record-Route").iter().map(|r| r.to_string()).collect(),
+        routes: at_alice
+            .all("Record-Route")
+            .iter()
+            .map(|r| r.to_string())
+            .collect(),
     };
     assert_eq!(b.send_for_one(BOB, again.from_bob("ACK")).to, ALICE);
     assert_eq!(only(b.send(ALICE, again.from_alice("BYE"))).to, BOB);
@@ -115,7 +136,10 @@ fn a_route_of_several_hops_goes_on_to_the_next() {
     );
     let sent = only(b.send(ALICE, request));
     assert_eq!(sent.to, "10.0.6.6:5066");
-    assert_eq!(sent.all("Route"), ["<sip:10.0.6.6:5066;lr>, <sip:10.0.6.7;lr>"]);
+    assert_eq!(
+        sent.all("Route"),
+        ["<sip:10.0.6.6:5066;lr>, <sip:10.0.6.7;lr>"]
+    );
     assert_eq!(sent.uri(), "sip:bob@10.0.1.2:5060");
 }
 
@@ -128,7 +152,10 @@ fn a_strict_router_before_us_is_understood() {
     let mut request = d.from_alice("BYE").set("Route", "<sip:bob@10.0.1.2:5060>");
     request.uri = ours.to_string();
     let sent = only(b.send(ALICE, request));
-    assert_eq!((sent.to.as_str(), sent.uri()), (BOB, "sip:bob@10.0.1.2:5060"));
+    assert_eq!(
+        (sent.to.as_str(), sent.uri()),
+        (BOB, "sip:bob@10.0.1.2:5060")
+    );
     assert_eq!(sent.all("Route").len(), 0);
     // With a further hop between.
     let mut request = d
@@ -137,7 +164,10 @@ fn a_strict_router_before_us_is_understood() {
         .set("Route", "<sip:10.0.6.6;lr>,<sip:bob@10.0.1.2:5060>");
     request.uri = ours.to_string();
     let sent = only(b.send(ALICE, request));
-    assert_eq!((sent.to.as_str(), sent.uri()), ("10.0.6.6:5060", "sip:bob@10.0.1.2:5060"));
+    assert_eq!(
+        (sent.to.as_str(), sent.uri()),
+        ("10.0.6.6:5060", "sip:bob@10.0.1.2:5060")
+    );
     assert_eq!(sent.all("Route"), ["<sip:10.0.6.6;lr>"]);
 }
 
@@ -153,7 +183,10 @@ fn a_strict_router_behind_us_gets_what_it_expects() {
     let sent = only(b.send(ALICE, request));
     assert_eq!(sent.to, "10.0.6.6:5066");
     assert_eq!(sent.uri(), "sip:10.0.6.6:5066;x=y");
-    assert_eq!(sent.all("Route"), ["<sip:10.0.6.7;lr>", "<sip:bob@10.0.1.2:5060>"]);
+    assert_eq!(
+        sent.all("Route"),
+        ["<sip:10.0.6.7;lr>", "<sip:bob@10.0.1.2:5060>"]
+    );
     // Where it is the only one.
     let request = d
         .from_alice("BYE")
@@ -206,8 +239,14 @@ fn a_cookie_is_good_for_its_own_dialog_only() {
     let mut stolen = d.from_alice("MESSAGE").from("<sip:x@y>;tag=mallory");
     stolen.uri = "sip:victim@10.9.9.9".into();
     assert_eq!(b.send_for_one(ALICE, stolen).status(), 404);
+    // Without a To tag it is no request of a dialog (§12.2.1.1): who has made one call could call whom he likes.
+    let mut fraud = d.from_alice("INVITE").to("<sip:victim@10.9.9.9>");
+    fraud.uri = "sip:victim@10.9.9.9".into();
+    assert_eq!(b.send_for_one(ALICE, fraud).status(), 404);
     // One digit changed.
-    let cookie = param(d.routes[0].trim_matches(['<', '>']), "sc").unwrap().to_string();
+    let cookie = param(d.routes[0].trim_matches(['<', '>']), "sc")
+        .unwrap()
+        .to_string();
     let digit = if cookie.starts_with('0') { "1" } else { "0" };
     let forged = d.routes[0].replace(&cookie, &format!("{digit}{}", &cookie[1..]));
     let mut request = d.from_alice("MESSAGE").set("Route", &forged);
@@ -225,14 +264,20 @@ fn the_ack_to_a_2xx_without_record_route_needs_no_cookie_when_it_is_for_our_doma
     let mut b = bench();
     let ack = Request::new("ACK", "sip:bob@example.com").to("<sip:bob@example.com>;tag=callee");
     let sent = b.send_for_one(ALICE, ack);
-    assert_eq!((sent.to.as_str(), sent.uri()), (BOB, "sip:bob@10.0.1.2:5060"));
+    assert_eq!(
+        (sent.to.as_str(), sent.uri()),
+        (BOB, "sip:bob@10.0.1.2:5060")
+    );
 }
 
 #[test]
 fn an_ack_with_max_forwards_of_zero_goes_no_further() {
     let mut b = bench();
     let d = dialog(&mut b);
-    assert!(b.send(ALICE, d.from_alice("ACK").set("Max-Forwards", "0")).is_empty());
+    assert!(
+        b.send(ALICE, d.from_alice("ACK").set("Max-Forwards", "0"))
+            .is_empty()
+    );
     assert_eq!(b.dropped(Drop::StrayAck), 1);
 }
 
@@ -244,7 +289,9 @@ fn an_ack_with_the_invites_branch_to_a_2xx_goes_through() {
     let sent = b.send(ALICE, &request);
     let at_bob = the(&sent, BOB).clone();
     let ok = b.send_for_one(BOB, at_bob.answer(200));
-    let mut ack = request.ack(&ok).top(&format!("Route: {}", ok.header("Record-Route").unwrap()));
+    let mut ack = request
+        .ack(&ok)
+        .top(&format!("Route: {}", ok.header("Record-Route").unwrap()));
     ack.uri = "sip:bob@10.0.1.2:5060".into();
     assert_eq!(b.send_for_one(ALICE, ack).to, BOB);
     b.assert_quiet();
@@ -257,7 +304,12 @@ fn two_sides() -> Bench {
         settings.listeners = vec![listener("127.0.0.1:5060"), listener(INNER)];
     });
     b.location
-        .add(Default::default(), b"bob@example.com", b"sip:bob@192.168.7.9:5060", 3600)
+        .add(
+            Default::default(),
+            b"bob@example.com",
+            b"sip:bob@192.168.7.9:5060",
+            3600,
+        )
         .unwrap();
     let _ = &mut b;
     b
@@ -273,9 +325,17 @@ fn between_two_listeners_both_are_recorded_and_both_sides_find_through() {
     assert_eq!(at_bob.listener, 1);
     let records = at_bob.all("Record-Route");
     assert_eq!(records.len(), 2);
-    assert!(records[0].starts_with(&format!("<sip:{INNER};lr")), "the callee's side on top");
+    assert!(
+        records[0].starts_with(&format!("<sip:{INNER};lr")),
+        "the callee's side on top"
+    );
     assert!(records[1].starts_with("<sip:127.0.0.1:5060;lr"));
-    assert!(at_bob.header("Via").unwrap().starts_with(&format!("SIP/2.0/UDP {INNER};")));
+    assert!(
+        at_bob
+            .header("Via")
+            .unwrap()
+            .starts_with(&format!("SIP/2.0/UDP {INNER};"))
+    );
     let sent = b.send_by(0, 1, callee, at_bob.answer(200));
     let ok = the(&sent, caller);
     assert_eq!(ok.listener, 0);
@@ -302,11 +362,21 @@ fn between_ipv4_and_ipv6_each_side_sees_its_own_family() {
     let phone = "[2001:db8::9]:5062";
     let mut b = Bench::with(|settings| settings.listeners.push(listener(six)));
     b.location
-        .add(Default::default(), b"bob@example.com", format!("sip:bob@{phone}").as_bytes(), 3600)
+        .add(
+            Default::default(),
+            b"bob@example.com",
+            format!("sip:bob@{phone}").as_bytes(),
+            3600,
+        )
         .unwrap();
     let sent = b.send(ALICE, Request::invite());
     let at_bob = the(&sent, phone).clone();
-    assert!(at_bob.header("Via").unwrap().starts_with(&format!("SIP/2.0/UDP {six};")));
+    assert!(
+        at_bob
+            .header("Via")
+            .unwrap()
+            .starts_with(&format!("SIP/2.0/UDP {six};"))
+    );
     let records = at_bob.all("Record-Route");
     assert!(records[0].starts_with(&format!("<sip:{six};lr")));
     assert!(records[1].starts_with("<sip:10.0.0.1:5060;lr"));
@@ -332,7 +402,11 @@ fn a_phone_is_called_by_the_listener_at_which_it_registered() {
     // And a request within the dialog leaves by the listener that its Route names.
     let d = Dialog {
         call_id: at_bob.header("Call-ID").unwrap().into(),
-        routes: at_bob.all("Record-Route").iter().map(|r| r.to_string()).collect(),
+        routes: at_bob
+            .all("Record-Route")
+            .iter()
+            .map(|r| r.to_string())
+            .collect(),
     };
     let mut bye = d.from_alice("BYE");
     bye.uri = format!("sip:bob@{phone}");

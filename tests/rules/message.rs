@@ -279,6 +279,7 @@ impl Text {
             status,
             reason: "Whatever".into(),
             lines,
+            tag: String::new(),
             body: String::new(),
         }
         .tag(if status == 100 { "" } else { "callee" })
@@ -311,25 +312,27 @@ pub struct Answer {
     status: u16,
     reason: String,
     pub lines: Vec<String>,
+    /// The tag that was put on To.
+    tag: String,
     body: String,
 }
 
 impl Answer {
     /// The To tag, where the request had none.
     pub fn tag(mut self, tag: &str) -> Answer {
-        if tag.is_empty() {
-            return self;
+        if !self.tag.is_empty() {
+            let old = format!(";tag={}", self.tag);
+            self.lines
+                .iter_mut()
+                .filter(|line| line.starts_with("To:"))
+                .for_each(|line| *line = line.replace(&old, ""));
         }
-        for line in &mut self.lines {
-            if line.starts_with("To:") {
-                match line.find(";tag=") {
-                    Some(at) if line.ends_with(";tag=callee") => {
-                        line.truncate(at);
-                        line.push_str(&format!(";tag={tag}"));
-                    }
-                    Some(_) => {}
-                    None => line.push_str(&format!(";tag={tag}")),
-                }
+        let to = self.lines.iter_mut().find(|line| line.starts_with("To:"));
+        if let Some(to) = to {
+            let bare: String = to.split_whitespace().collect();
+            if !tag.is_empty() && !bare.contains(";tag=") {
+                to.push_str(&format!(";tag={tag}"));
+                self.tag = tag.into();
             }
         }
         self

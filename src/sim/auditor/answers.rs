@@ -2,10 +2,10 @@
 
 use super::compare;
 use super::debts::Debt;
-use super::{Auditor, Class, Hop};
+use super::{Auditor, Class, Hop, Registered};
 use crate::base::Instant;
 use crate::sim::air::{Air, Intent};
-use crate::sim::bindings::{REMEMBERED_MS, address_of_record};
+use crate::sim::bindings::{Applied, REMEMBERED_MS, address_of_record};
 use crate::sim::reading::{Field, Reading, digest, sent_by};
 use crate::sim::rule::Rule;
 use crate::stack::Location;
@@ -91,19 +91,25 @@ impl Auditor {
         let done = hop.registered.get(&key).copied();
         if message.status() != 200 {
             // Nothing has changed.
-        } else if done.is_some_and(|at| now.ms_since(at) < REMEMBERED_MS) {
+        } else if let Some(Registered::Unknown) = done {
+            hop.bindings.adopt(now, location);
+        } else if matches!(done, Some(Registered::At(at)) if now.ms_since(at) < REMEMBERED_MS) {
             result = hop.bindings.repeat(now, &request, message);
         } else {
             let conf = &hop.settings.registrar;
             result = match hop.bindings.apply(now, conf, &request, source, message) {
-                Ok(true) => Ok(()),
-                Ok(false) => {
+                Ok(Applied::Unchanged) => Ok(()),
+                Ok(Applied::Changed) => {
+                    hop.registered.insert(key, Registered::At(now));
+                    Ok(())
+                }
+                Ok(Applied::Unknown) => {
+                    hop.registered.insert(key, Registered::Unknown);
                     hop.bindings.adopt(now, location);
                     Ok(())
                 }
                 Err(detail) => Err(detail),
             };
-            hop.registered.insert(key, now);
         }
         if let (Ok(()), Some(aor)) = (&result, address_of_record(&request)) {
             air.statistics.bindings_checked += 1;
@@ -166,6 +172,11 @@ impl Hop {
         self.goes_back(newest, to, message)?;
         if class == Class::Ack {
             return Err((Rule::NoAnswerToAck, message.title()));
+        }
+        // A stateless proxy goes by the Via below its own, whatever somebody made of that.
+        let foreign = |came: &Rc<Reading>| compare::is_copy(came, message);
+        if self.is_stateless() && self.foreign_responses.iter().any(foreign) {
+            return Ok(None);
         }
         let source = self
             .generations(Some(newest))
@@ -471,6 +482,7 @@ impl Hop {
         let known: Vec<u16> = tx
             .branches
             .iter()
+            .filter(|b| !self.branches[**b].lost)
             .filter_map(|b| self.branches[*b].outcome)
             .filter(|(_, at)| now.ms_since(*at) > self.soon_ms || tx.branches.len() == 1)
             .map(|(status, _)| status)

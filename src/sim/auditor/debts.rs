@@ -151,7 +151,10 @@ impl Auditor {
             }
             Debt::Settled { tx } => {
                 let t = &hop.transactions[tx];
-                let done = |b: &usize| hop.branches[*b].outcome.is_some();
+                // A branch that ended since has a debt of its own.
+                let ended = |b: &usize| hop.branches[*b].outcome.map(|(_, at)| at);
+                let done =
+                    |b: &usize| ended(b).is_some_and(|ended| ended.after_ms(hop.soon_ms) <= at);
                 let meddled = t.branches.iter().any(|b| hop.branches[*b].tainted);
                 let nothing = t.final_at.is_none() && t.branches.iter().all(done) && !meddled;
                 // RFC 4320 §4.2: a late response to a non-INVITE is not passed on, a 408 never.
@@ -250,6 +253,13 @@ impl Auditor {
         }
         let bound = hop.bound_since(t.request.uri(), t.arrived);
         let live: Vec<_> = bound.iter().filter(|b| b.was_live(t.arrived)).collect();
+        // What changed in the very millisecond may have been before or after.
+        if bound
+            .iter()
+            .any(|b| b.begun == t.arrived || b.ended == Some(t.arrived))
+        {
+            return None;
+        }
         let reachable = |uri: &[u8]| {
             let socket = Address::of(uri).and_then(|a| a.socket());
             socket.is_some_and(|s| {

@@ -102,6 +102,16 @@ struct Branch {
     tainted: bool,
     lost: bool,
     q: Option<u16>,
+    /// Another request that left with the same branch.
+    older: Option<usize>,
+}
+
+/// What became of a REGISTER.
+#[derive(Clone, Copy)]
+enum Registered {
+    At(Instant),
+    /// Only the server knows.
+    Unknown,
 }
 
 /// One server, as it is seen from outside.
@@ -120,11 +130,13 @@ pub(super) struct Hop {
     askers: BTreeMap<u64, Vec<SocketAddr>>,
     bindings: Bindings,
     /// REGISTERs that were carried out, and when.
-    registered: BTreeMap<u64, Instant>,
+    registered: BTreeMap<u64, Registered>,
     /// Record-Route values that this server gave out.
     issued: BTreeSet<u64>,
     /// Branches of requests that nobody can read for certain.
     mangled: BTreeSet<u64>,
+    /// Branches that came in a CANCEL, readable or not.
+    cancelled: BTreeSet<u64>,
     /// Responses that came lately and that no honest agent sent.
     foreign_responses: VecDeque<Rc<Reading>>,
     /// Mail between cores, and late timers, take so long.
@@ -274,6 +286,7 @@ impl Auditor {
                 registered: BTreeMap::new(),
                 issued: BTreeSet::new(),
                 mangled: BTreeSet::new(),
+                cancelled: BTreeSet::new(),
                 foreign_responses: VecDeque::new(),
                 // A CANCEL may have to ask every core.
                 soon_ms: plan.mail_ms * u64::from(plan.settings.cores) + plan.tick_ms + 2,
@@ -318,6 +331,9 @@ impl Auditor {
             hop.suspect = Some(from.ip());
             hop.suspects.insert(from.ip(), air.now);
         }
+        if message.bytes.starts_with(b"CANCEL") {
+            hop.cancelled.insert(message.branch);
+        }
         if message.is_broken() {
             return;
         }
@@ -358,7 +374,9 @@ impl Auditor {
             }
         }
         if let Some(known) = hop.find(message.key, class) {
-            let gone = hop.may_be_gone(&hop.transactions[known], now);
+            let gone = hop
+                .generations(Some(known))
+                .any(|tx| hop.may_be_gone(&hop.transactions[tx], now));
             let tx = &mut hop.transactions[known];
             if !tx.sources.contains(&from) {
                 tx.sources.push(from);
@@ -417,9 +435,13 @@ impl Auditor {
             hop.foreign_responses.push_front(Rc::clone(message));
         }
         let class = Class::of(message.method());
-        let Some(number) = hop.by_branch.get(&class.with(message.branch)).copied() else {
+        let Some(newest) = hop.by_branch.get(&class.with(message.branch)).copied() else {
             return;
         };
+        // A stateless proxy may have made the same branch for several requests.
+        let number = std::iter::successors(Some(newest), |b| hop.branches[*b].older)
+            .find(|b| hop.branches[*b].request.key == message.key)
+            .unwrap_or(newest);
         let branch = &hop.branches[number];
         if branch.request.key != message.key || intent != Intent::Honest {
             hop.branches[number].tainted = true;
@@ -586,6 +608,10 @@ impl Auditor {
                     format!("nobody can read {}", message.title()),
                     None,
                 );
+            }
+            let hop = &mut self.hops[server];
+            if super::reading::find(&message.bytes, 0, b"REGISTER").is_some() {
+                hop.bindings.adopt(air.now, location);
             }
             return Intent::Mangled;
         }

@@ -63,8 +63,14 @@ impl Hop {
         let below = message.key_below();
         let newest = below.and_then(|key| self.find(key, class));
         let Some(newest) = newest else {
-            if self.suspect.is_some() || self.mangled.contains(&message.branch) {
+            // Its later branches are known by the Via below, which is as it came.
+            let below = digest(message.via(1));
+            if self.suspect.is_some()
+                || self.mangled.contains(&message.branch)
+                || self.mangled.contains(&below)
+            {
                 self.mangled.insert(message.branch);
+                self.mangled.insert(below);
                 return Ok(Intent::Mangled);
             }
             if message.vias.len() == 1 {
@@ -153,6 +159,20 @@ impl Hop {
         to: SocketAddr,
         now: Instant,
     ) -> Result<usize, (Rule, String)> {
+        // Two cores may each have one of the copies.
+        let fits = self.generations(Some(newest)).find(|number| {
+            let tx = &self.transactions[*number];
+            let twice = tx.branches.iter().any(|b| {
+                let branch = &self.branches[*b];
+                branch.to == to && branch.request.uri() == message.uri()
+            });
+            let over = tx.final_at.is_some() || tx.cancel_taken.is_some();
+            !(twice || over) && compare::forwarded(self, &tx.request, &tx.sources, message).is_ok()
+        });
+        let stateful = !self.is_stateless();
+        if let (true, Some(number)) = (stateful, fits) {
+            return Ok(number);
+        }
         let tx = &self.transactions[newest];
         let mut verdict = compare::forwarded(self, &tx.request, &tx.sources, message);
         for variant in &tx.variants {
@@ -225,6 +245,7 @@ impl Hop {
             tainted: false,
             lost: false,
             q,
+            older: self.by_branch.get(&class.with(message.branch)).copied(),
         });
         let branch = self.branches.len() - 1;
         self.by_branch.insert(class.with(message.branch), branch);
@@ -355,9 +376,15 @@ impl Hop {
         let tx = &self.transactions[number];
         let mut copies = vec![&tx.request];
         copies.extend(&tx.variants);
+        let newest = self.find(tx.request.key, tx.class);
+        let arrived = self
+            .generations(newest)
+            .map(|tx| self.transactions[tx].arrived)
+            .min()
+            .unwrap_or(tx.arrived);
         let ok = copies
             .iter()
-            .any(|came| self.is_expected(came, tx.arrived, to, message));
+            .any(|came| self.is_expected(came, arrived, to, message));
         if ok {
             return Ok(());
         }
@@ -462,9 +489,10 @@ impl Hop {
         if branch.provisional.is_none() {
             return wrong("a CANCEL before any provisional response");
         }
-        if branch
-            .outcome
-            .is_some_and(|(_, at)| now.ms_since(at) > soon)
+        if !branch.tainted
+            && branch
+                .outcome
+                .is_some_and(|(_, at)| now.ms_since(at) > soon)
         {
             return wrong("a CANCEL for a branch that has its final response");
         }
@@ -483,9 +511,7 @@ impl Hop {
                         .any(|r| r.status() / 100 == 2 || r.status() >= 600)
             })
         };
-        let asked = self
-            .generations(self.find(tx.request.key, Class::Invite))
-            .any(|t| self.transactions[t].cancel_asked.is_some());
+        let asked = self.cancelled.contains(&tx.request.branch);
         if !asked && !timer_c && !others() {
             return wrong("a CANCEL for no reason");
         }

@@ -582,10 +582,10 @@ impl Endpoint {
         for value in message.values(Name::Route).take(incoming.own_routes) {
             rewrite.remove_value(&value);
         }
-        if incoming.from_strict_router {
-            if let Some(value) = message.values(Name::Route).last() {
-                rewrite.remove_value(&value);
-            }
+        if incoming.from_strict_router
+            && let Some(value) = message.values(Name::Route).last()
+        {
+            rewrite.remove_value(&value);
         }
         let mut path = path;
         if strict.is_some() {

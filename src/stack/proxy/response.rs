@@ -135,10 +135,10 @@ impl Endpoint {
             return;
         };
         // A next hop that answers of the request itself has not failed: no spare is asked.
-        if status != 503 {
-            if let Some(context) = self.contexts.get_mut(context_id) {
-                context.drop_spares();
-            }
+        if status != 503
+            && let Some(context) = self.contexts.get_mut(context_id)
+        {
+            context.drop_spares();
         }
         // The usual case needs no memory: the only branch there ever was has its answer.
         if let Some(context) = self.contexts.get(context_id) {
@@ -245,10 +245,10 @@ impl Endpoint {
         bytes.clear();
         bytes.extend_from_slice(self.transactions.pool.get(&context.request));
         let mut index = std::mem::take(&mut self.second_index);
-        if let (Ok(message), Some(source)) = (Message::parse(&bytes, &mut index), context.source) {
-            if let Ok(incoming) = self.preprocess_route(source, &message) {
-                self.start_branches(now, server, &mut context, &message, &incoming, outbox);
-            }
+        if let (Ok(message), Some(source)) = (Message::parse(&bytes, &mut index), context.source)
+            && let Ok(incoming) = self.preprocess_route(source, &message)
+        {
+            self.start_branches(now, server, &mut context, &message, &incoming, outbox);
         }
         self.second_index = index;
         self.request_copy = bytes;
@@ -267,9 +267,9 @@ impl Endpoint {
         let best = std::mem::take(&mut context.best);
         match context.best_status {
             // RFC 4320 §4.2: no 408 and no late answer to a non-INVITE.
-            0 | 408 if !invite => self.transactions.abandon_server(now, server, outbox),
+            0 | 408 if !invite => {}
             // Nothing was heard after a CANCEL: the caller is told that it worked.
-            0 | 408 if context.cancelled => {
+            0 | 408 | 503 if context.cancelled => {
                 self.respond_own(now, server, &context, 487, "", outbox)
             }
             // A 503 says something of one next hop, not of us (step 6); nor did a dead next hop say anything.
@@ -405,6 +405,15 @@ impl Endpoint {
             Notice::TimerC(id) => {
                 log::info!("timer C: no final response, branch cancelled");
                 self.cancel_branch(now, id, outbox);
+            }
+            Notice::Expired(id) => {
+                let Some(context) = self.contexts.remove(id) else {
+                    return;
+                };
+                for branch in &context.branches {
+                    self.transactions.abandon_client(now, *branch, outbox);
+                }
+                self.retire_context(context);
             }
             Notice::Late(server) => {
                 let Some(id) = self.transactions.server(server).and_then(|s| s.context) else {

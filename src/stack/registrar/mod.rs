@@ -231,10 +231,10 @@ fn remove(binding: &mut Binding, this: &Registering) {
 
 /// What is only remembered makes room for what lives.
 fn make_room(record: &mut Record, max_contacts: usize) {
-    if record.bindings.len() >= max_contacts.saturating_mul(4).max(16) {
-        if let Some(place) = record.bindings.iter().position(|b| b.removed) {
-            record.bindings.remove(place);
-        }
+    if record.bindings.len() >= max_contacts.saturating_mul(4).max(16)
+        && let Some(place) = record.bindings.iter().position(|b| b.removed)
+    {
+        record.bindings.remove(place);
     }
 }
 

@@ -39,7 +39,6 @@ pub fn step(state: State, event: Event) -> (State, &'static [Action]) {
         (Accepted, Fired(L)) => (Terminated, &[]),
         (Accepted, TransportError) => (Accepted, &[ReportFailure]),
 
-        (Proceeding, Abandon) => (Terminated, &[]),
         (state, _) => (state, &[]),
     }
 }
@@ -62,7 +61,6 @@ mod tests {
             Proceeding Success        -> Accepted Forget Transmit Start(L)
             Proceeding Failure        -> Completed Transmit Remember Start(G) Start(H)
             Proceeding TransportError -> Proceeding ReportFailure
-            Proceeding Abandon        -> Terminated
             Completed  Request        -> Completed Resend
             Completed  Ack            -> Confirmed Stop(G) Stop(H) Forget Start(I)
             Completed  Fired(G)       -> Completed Resend Start(G)

@@ -40,8 +40,6 @@ pub enum ServerEvent {
     Failure,
     Fired(Timer),
     TransportError,
-    /// The transaction user gives it up.
-    Abandon,
 }
 
 /// What a step asks for.
@@ -125,17 +123,9 @@ impl ServerEvent {
     fn all() -> Vec<ServerEvent> {
         use ServerEvent::*;
         let fired = Timer::ALL.iter().map(|timer| Fired(*timer));
-        [
-            Request,
-            Ack,
-            Provisional,
-            Success,
-            Failure,
-            TransportError,
-            Abandon,
-        ]
-        .into_iter()
-        .chain(fired)
-        .collect()
+        [Request, Ack, Provisional, Success, Failure, TransportError]
+            .into_iter()
+            .chain(fired)
+            .collect()
     }
 }

@@ -1,6 +1,6 @@
 //! The non-INVITE server transaction (RFC 3261 §17.2.2, figure 8, with RFC 4320 §4.1: 100 only when it is late).
 
-use super::timer::Timer::{J, Late};
+use super::timer::Timer::{F, J, Late};
 use super::{Action, Action::*, ServerEvent as Event, ServerEvent::*};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,8 +30,8 @@ pub fn step(state: State, event: Event) -> (State, &'static [Action]) {
         (Completed, Fired(J)) => (Terminated, &[]),
         (Completed, TransportError) => (Completed, &[ReportFailure]),
 
-        // RFC 4320 §4.2: it is too late for any answer.
-        (Trying | Proceeding, Abandon) => (Terminated, &[]),
+        // RFC 4320 §4.2: the client's timer F has fired, it is too late for any answer. Until then repetitions are absorbed.
+        (Trying | Proceeding, Fired(F)) => (Terminated, &[]),
         (state, _) => (state, &[]),
     }
 }
@@ -53,13 +53,13 @@ mod tests {
             Trying     Success        -> Completed Stop(Late) Transmit Remember Start(J)
             Trying     Failure        -> Completed Stop(Late) Transmit Remember Start(J)
             Trying     Fired(Late)    -> Trying ReportLate
-            Trying     Abandon        -> Terminated
+            Trying     Fired(F)       -> Terminated
             Proceeding Request        -> Proceeding Resend
             Proceeding Provisional    -> Proceeding Transmit Remember
             Proceeding Success        -> Completed Transmit Remember Start(J)
             Proceeding Failure        -> Completed Transmit Remember Start(J)
             Proceeding TransportError -> Proceeding ReportFailure
-            Proceeding Abandon        -> Terminated
+            Proceeding Fired(F)       -> Terminated
             Completed  Request        -> Completed Resend
             Completed  Fired(J)       -> Terminated
             Completed  TransportError -> Completed ReportFailure

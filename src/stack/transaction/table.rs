@@ -151,6 +151,8 @@ pub enum Notice {
     TimerC(Id),
     /// A non-INVITE has waited as long as RFC 4320 allows without a 100.
     Late(Id),
+    /// A non-INVITE was never answered, and its client has given up; this is its response context.
+    Expired(Id),
 }
 
 const CLIENT_TOKEN: u32 = 1 << 31;
@@ -246,6 +248,7 @@ impl Transactions {
             ServerState::Invite(invite_server::State::Proceeding)
         } else {
             clock.start(Timer::Late, now, &self.timers, &flow, false);
+            clock.start(Timer::F, now, &self.timers, &flow, false);
             clock.arm(&mut self.wheel);
             ServerState::NonInvite(non_invite_server::State::Trying)
         };
@@ -299,11 +302,6 @@ impl Transactions {
         let span = outbox.send(server.flow, write);
         self.step_server(now, id, event, Some(span), outbox);
         true
-    }
-
-    /// Ends a server transaction that will not be answered.
-    pub fn abandon_server(&mut self, now: Instant, id: Id, outbox: &mut Outbox) {
-        self.step_server(now, id, ServerEvent::Abandon, None, outbox);
     }
 
     /// Carries out one step. Returns (deliver, late).
@@ -676,8 +674,13 @@ impl Transactions {
         let due = server.clock.due(now);
         server.clock.arm(&mut self.wheel);
         let event = ServerEvent::Fired(due?);
+        let context = server.context;
         let late = self.step_server(now, id, event, None, outbox).1;
-        late.then_some(Notice::Late(id))
+        match (late, self.servers.get(id)) {
+            (true, _) => Some(Notice::Late(id)),
+            (false, None) => context.map(Notice::Expired),
+            (false, Some(_)) => None,
+        }
     }
 }
 

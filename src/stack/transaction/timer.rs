@@ -15,7 +15,7 @@ pub enum Timer {
     D,
     /// Non-INVITE request retransmission, UDP only.
     E,
-    /// Non-INVITE transaction time-out.
+    /// Non-INVITE transaction time-out; on the server's side the moment from which no answer is of use (RFC 4320 §4.2).
     F,
     /// INVITE response retransmission, UDP only.
     G,
