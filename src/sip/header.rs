@@ -142,7 +142,10 @@ impl Name {
             1 => COMPACT[usize::from(token[0])],
             2..=MAX_LEN => {
                 let slot = &TABLE[hash(token)];
-                if slot.len as usize == token.len() && slot.words == words(token) {
+                // Word by word: a comparison of the whole would wait until the words are in memory.
+                let [a, b, c] = words(token);
+                let differs = (a ^ slot.words[0]) | (b ^ slot.words[1]) | (c ^ slot.words[2]);
+                if slot.len as usize == token.len() && differs == 0 {
                     slot.name
                 } else {
                     Name::Other
