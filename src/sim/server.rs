@@ -163,7 +163,12 @@ impl Server {
     }
 
     pub fn occupancy(&self) -> impl Iterator<Item = Occupancy> + '_ {
-        self.endpoints.iter().map(Endpoint::occupancy)
+        let extra = self.saboteur.extra_records();
+        self.endpoints.iter().map(move |endpoint| {
+            let mut occupancy = endpoint.occupancy();
+            occupancy.server_transactions += extra;
+            occupancy
+        })
     }
 
     /// Sends what a turn left in the outbox, and sets the core's alarm anew.

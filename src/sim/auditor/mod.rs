@@ -597,6 +597,10 @@ impl Auditor {
         location: &Location,
     ) -> Intent {
         air.statistics.checks += 1;
+        let status = message.status();
+        air.statistics.looped_answers += u64::from(matches!(status, 482 | 483));
+        let full = super::reading::find(&message.bytes, 0, b"503 Too Many Transactions");
+        air.statistics.full += u64::from(full == Some(8));
         if super::scenario::is_stranger(to) {
             self.complain(
                 Rule::NoStranger,
@@ -706,6 +710,11 @@ impl Hop {
             .values(Field::Route)
             .first()
             .is_some_and(|route| self.issued.contains(&digest(address_spec(route))))
+    }
+
+    /// True when some binding of this contact has that Path.
+    pub(super) fn has_path(&self, contact: &[u8], path: &[&[u8]]) -> bool {
+        self.bindings.has_path(contact, path)
     }
 
     /// Contacts that a request for an own address-of-record may go to.
