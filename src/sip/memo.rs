@@ -41,7 +41,7 @@ impl Span {
     }
 
     #[inline]
-    pub(super) fn in_text<'a>(self, whole: &'a [u8]) -> &'a [u8] {
+    pub(super) fn in_text(self, whole: &[u8]) -> &[u8] {
         whole.get(self.range()).unwrap_or_default()
     }
 }

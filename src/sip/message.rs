@@ -188,9 +188,9 @@ impl<'a> Message<'a> {
             return Err(fault);
         }
         self.top_via_parts()?;
-        let (text, from) = self.from_parts()?;
+        let (text, from) = self.parts_of_from()?;
         check_address(text, from).map_err(|_| Fault::From)?;
-        let (text, to) = self.to_parts()?;
+        let (text, to) = self.parts_of_to()?;
         check_address(text, to).map_err(|_| Fault::To)?;
         self.call_id()?;
         let cseq = self.cseq()?;
@@ -344,35 +344,35 @@ impl<'a> Message<'a> {
     }
 
     pub fn from(&self) -> Result<NameAddr<'a>, Fault> {
-        let (text, parts) = self.from_parts()?;
+        let (text, parts) = self.parts_of_from()?;
         Ok(parts.in_text(text))
     }
 
     pub fn to(&self) -> Result<NameAddr<'a>, Fault> {
-        let (text, parts) = self.to_parts()?;
+        let (text, parts) = self.parts_of_to()?;
         Ok(parts.in_text(text))
     }
 
     /// The tag of From; `None` also when From cannot be read.
     pub fn from_tag(&self) -> Option<&'a [u8]> {
-        let (text, parts) = self.from_parts().ok()?;
+        let (text, parts) = self.parts_of_from().ok()?;
         parts.tag(text)
     }
 
     /// The tag of To; `None` also when To cannot be read.
     pub fn to_tag(&self) -> Option<&'a [u8]> {
-        let (text, parts) = self.to_parts().ok()?;
+        let (text, parts) = self.parts_of_to().ok()?;
         parts.tag(text)
     }
 
-    fn from_parts(&self) -> Result<(&'a [u8], &'a AddressParts), Fault> {
+    fn parts_of_from(&self) -> Result<(&'a [u8], &'a AddressParts), Fault> {
         let line = self.only(Name::From, Fault::FromMissing, Fault::FromRepeated)?;
         let text = self.value(line);
         let read = || AddressParts::parse(text).map_err(|_| Fault::From);
         Ok((text, self.index.from.get(read)?))
     }
 
-    fn to_parts(&self) -> Result<(&'a [u8], &'a AddressParts), Fault> {
+    fn parts_of_to(&self) -> Result<(&'a [u8], &'a AddressParts), Fault> {
         let line = self.only(Name::To, Fault::ToMissing, Fault::ToRepeated)?;
         let text = self.value(line);
         let read = || AddressParts::parse(text).map_err(|_| Fault::To);

@@ -5,6 +5,7 @@
 //! [`Notice`] or as a `bool` ("deliver").
 
 pub mod ack;
+pub mod directory;
 pub mod invite_client;
 pub mod invite_server;
 pub mod non_invite_client;

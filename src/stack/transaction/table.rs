@@ -1,5 +1,6 @@
 //! The records of all transactions of one core, and what carries out the machines' actions.
 
+use super::directory::{Directory, Link, Look};
 use super::timer::Timer;
 use super::{
     Action, ClientEvent, ServerEvent, ack, invite_client, invite_server, non_invite_client,
@@ -21,8 +22,8 @@ pub struct Server {
     response: Blob,
     clock: Clock,
     state: ServerState,
-    /// Next in the same hash bucket: slot + 1, 0 for none.
-    chain: u32,
+    /// The next in the same chain of the directory.
+    next: Link,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -162,8 +163,7 @@ pub struct Transactions {
     timers: Timers,
     servers: Arena<Server>,
     clients: Arena<Client>,
-    /// Heads of the chains of servers by key: slot + 1, 0 for none.
-    buckets: Box<[u32]>,
+    directory: Directory,
     wheel: Wheel,
     pub pool: Pool,
     index: Index,
@@ -175,17 +175,18 @@ pub struct Transactions {
 }
 
 impl Transactions {
-    /// `limit`: how many server transactions there may be; the hash table is sized for it once.
+    /// `limit`: how many server transactions there may be; the directory is sized for it once.
     pub fn new(timers: Timers, limit: usize) -> Transactions {
+        let directory = Directory::new(limit);
         Transactions {
+            limit: limit.min(directory.capacity()),
+            directory,
             timers,
             servers: Arena::default(),
             clients: Arena::default(),
-            buckets: vec![0; limit.clamp(1024, 1 << 24).next_power_of_two()].into(),
             wheel: Wheel::default(),
             pool: Pool::default(),
             index: Index::default(),
-            limit,
             client_retransmissions: 0,
             server_retransmissions: 0,
         }
@@ -194,7 +195,7 @@ impl Transactions {
     /// New timer values and limit, for transactions that begin from now on.
     pub fn configure(&mut self, timers: Timers, limit: usize) {
         self.timers = timers;
-        self.limit = limit;
+        self.limit = limit.min(self.directory.capacity());
     }
 
     pub fn is_full(&self) -> bool {
@@ -220,13 +221,13 @@ impl Transactions {
     // ---- server side -------------------------------------------------------------------------------------------------
 
     pub fn find_server(&self, key: u128) -> Option<Id> {
-        let mut link = self.buckets[self.bucket(key)];
-        while let Some(slot) = link.checked_sub(1) {
+        let mut link = self.directory.head(key);
+        while let Look::Record(slot) = self.directory.look(link, key) {
             let (id, server) = self.servers.tenant(slot)?;
             if server.key == key {
                 return Some(id);
             }
-            link = server.chain;
+            link = server.next;
         }
         None
     }
@@ -242,7 +243,6 @@ impl Transactions {
     /// A new request; `flow` is where its responses go.
     pub fn open_server(&mut self, now: Instant, invite: bool, key: u128, flow: Flow) -> Id {
         let slot = self.servers.next_id().slot;
-        let bucket = self.bucket(key);
         let mut clock = Clock::new(self.wheel.add(slot));
         let state = if invite {
             ServerState::Invite(invite_server::State::Proceeding)
@@ -252,7 +252,7 @@ impl Transactions {
             clock.arm(&mut self.wheel);
             ServerState::NonInvite(non_invite_server::State::Trying)
         };
-        let chain = std::mem::replace(&mut self.buckets[bucket], slot + 1);
+        let next = self.directory.insert(key, slot);
         self.servers.insert(Server {
             key,
             flow,
@@ -260,7 +260,7 @@ impl Transactions {
             response: Blob::EMPTY,
             clock,
             state,
-            chain,
+            next,
         })
     }
 
@@ -381,29 +381,25 @@ impl Transactions {
         };
         self.pool.release(&mut server.response);
         self.wheel.remove(server.clock.node);
-        // Unlink from the chain: the head, or the one before.
-        let bucket = self.bucket(server.key);
-        let mut link = self.buckets[bucket];
-        if link == id.slot + 1 {
-            self.buckets[bucket] = server.chain;
+        if self
+            .directory
+            .remove_first(server.key, id.slot, server.next)
+        {
             return;
         }
-        while let Some(slot) = link.checked_sub(1) {
+        let mut link = self.directory.head(server.key);
+        while let Some(slot) = self.directory.slot(link) {
             let Some((before, record)) = self.servers.tenant(slot) else {
                 return;
             };
-            link = record.chain;
-            if link == id.slot + 1 {
+            link = record.next;
+            if self.directory.leads_to(link, id.slot) {
                 if let Some(record) = self.servers.get_mut(before) {
-                    record.chain = server.chain;
+                    record.next = server.next;
                 }
                 return;
             }
         }
-    }
-
-    fn bucket(&self, key: u128) -> usize {
-        key as usize & (self.buckets.len() - 1)
     }
 
     // ---- client side -------------------------------------------------------------------------------------------------
