@@ -135,8 +135,19 @@ impl Hop {
             return Ok(());
         };
         let tx = &self.transactions[invite];
+        // From elsewhere it may reach another core, which does not know the INVITE.
+        let ack = below.and_then(|key| self.find(key, Class::Ack));
+        let elsewhere = |source: &SocketAddr| !tx.sources.contains(source);
+        if ack.is_some_and(|ack| self.transactions[ack].sources.iter().any(elsewhere)) {
+            return Ok(());
+        }
         // A refusal of the server's own is known by its To tag alone: it leaves no memory.
         let own = tx.branches.is_empty();
+        // Refused by a full server inside of a dialog: nothing in the ACK tells that.
+        let full = tx.finals.iter().all(|(status, ..)| *status == 503);
+        if own && full && tx.request.tag(Field::To).is_some() {
+            return Ok(());
+        }
         let tag = digest(message.tag(Field::To).unwrap_or(b""));
         let refused = tx
             .finals
@@ -249,6 +260,7 @@ impl Hop {
         });
         let branch = self.branches.len() - 1;
         self.by_branch.insert(class.with(message.branch), branch);
+        self.by_branch_alone.insert(message.branch, branch);
         let sequential = self.settings.proxy.fork == Fork::Sequential;
         let tx = &mut self.transactions[number];
         let tx_moves = sequential && !tx.branches.is_empty() && tx.activity < now;
@@ -381,6 +393,9 @@ impl Hop {
     /// a dialog that was recorded through this server.
     fn expected(&self, number: usize, to: SocketAddr, message: &Reading) -> Verdict {
         let tx = &self.transactions[number];
+        if tx.mangled {
+            return Ok(());
+        }
         let mut copies = vec![&tx.request];
         copies.extend(&tx.variants);
         let newest = self.find(tx.request.key, tx.class);
@@ -519,7 +534,7 @@ impl Hop {
                     && self.branches[*b]
                         .responses
                         .iter()
-                        .any(|r| r.status() / 100 == 2 || r.status() >= 600)
+                        .any(|(r, _)| r.status() / 100 == 2 || r.status() >= 600)
             })
         };
         let asked = self.cancelled.contains(&tx.request.branch);
@@ -548,7 +563,7 @@ impl Hop {
         let answered = branch
             .responses
             .iter()
-            .any(|r| r.status() >= 300 && r.value(Field::To) == to_value);
+            .any(|(r, _)| r.status() >= 300 && r.value(Field::To) == to_value);
         if !answered {
             return wrong("an ACK for a refusal that did not come");
         }
