@@ -485,7 +485,7 @@ impl Auditor {
         // Too late: the server has forgotten the branch, or may have.
         branch.lost |= branch.outcome.is_none() && !alive;
         if status < 200 {
-            if class == Class::Invite && branch.outcome.is_none() {
+            if class == Class::Invite && (branch.outcome.is_none() || branch.tainted) {
                 branch.provisional = Some(now);
                 // §16.7 step 2: 100 does not reset timer C.
                 if intent == Intent::Honest && status > 100 {
@@ -710,6 +710,8 @@ impl Hop {
         tx.cancel_asked = cancel;
         tx.variants = variants;
         tx.mangled = mangled;
+        // Two cores may each have one of them, side by side.
+        tx.reopen = tx.sources.len() > 1;
         new
     }
 

@@ -1,7 +1,7 @@
 //! Requests that leave a server: forwarded ones, its own CANCEL, its own ACK (RFC 3261 §16.6, §16.10, §17.1.1.3).
 
 use super::compare::{self, Verdict};
-use super::{Auditor, Branch, Class, Hop};
+use super::{Auditor, Branch, Class, Hop, Tx};
 use crate::base::Instant;
 use crate::sim::air::{Air, Intent};
 use crate::sim::reading::{Address, Field, Reading, address_spec, digest, same_uri};
@@ -162,7 +162,18 @@ impl Hop {
         Ok(())
     }
 
-    /// Which generation, and which of its copies, left as `message`.
+    /// True when one of the copies that came left as `message`.
+    fn left_as(&self, tx: &Tx, message: &Reading) -> Verdict {
+        let verdict = compare::forwarded(self, &tx.request, &tx.sources, message);
+        let fits =
+            |came: &Rc<Reading>| compare::forwarded(self, came, &tx.sources, message).is_ok();
+        if verdict.is_err() && tx.variants.iter().any(fits) {
+            return Ok(());
+        }
+        verdict
+    }
+
+    /// Which generation left as `message`.
     fn generation_for(
         &mut self,
         newest: usize,
@@ -178,20 +189,14 @@ impl Hop {
                 branch.to == to && branch.request.uri() == message.uri()
             });
             let over = tx.final_at.is_some() || tx.cancel_taken.is_some();
-            !(twice || over) && compare::forwarded(self, &tx.request, &tx.sources, message).is_ok()
+            !(twice || over) && self.left_as(tx, message).is_ok()
         });
         let stateful = !self.is_stateless();
         if let (true, Some(number)) = (stateful, fits) {
             return Ok(number);
         }
         let tx = &self.transactions[newest];
-        let mut verdict = compare::forwarded(self, &tx.request, &tx.sources, message);
-        for variant in &tx.variants {
-            if verdict.is_err() && compare::forwarded(self, variant, &tx.sources, message).is_ok() {
-                verdict = Ok(());
-            }
-        }
-        verdict?;
+        self.left_as(tx, message)?;
         let stateful = !self.is_stateless() && tx.class != Class::Ack;
         let twice = tx.branches.iter().any(|b| {
             let branch = &self.branches[*b];
@@ -238,7 +243,12 @@ impl Hop {
         if !self.is_stateless() {
             self.order_of_targets(number, q, now)?;
         }
-        let intent = tx.intent;
+        // What the next hop gets may be any of the copies.
+        let intent = match (tx.mangled, tx.variants.is_empty()) {
+            (true, _) => Intent::Mangled,
+            (false, false) => tx.intent.max(Intent::Hostile),
+            (false, true) => tx.intent,
+        };
         self.branches.push(Branch {
             tx: number,
             intent,
