@@ -155,8 +155,8 @@ impl Bindings {
             }
         }
         // What ended long ago can be expected by nobody.
-        if list.len() > 64 {
-            list.retain(|b| b.since(Instant::from_ms(now.as_ms().saturating_sub(600_000))));
+        if list.len() > 128 {
+            list.retain(|b| b.since(Instant::from_ms(now.as_ms().saturating_sub(3_600_000))));
         }
         let live = list.iter().filter(|b| b.is_live(now)).count();
         if live > conf.max_contacts && !again {

@@ -231,15 +231,13 @@ impl Hop {
         let branches = &self.transactions[tx].branches;
         branches.iter().find_map(|branch| {
             let branch = &self.branches[*branch];
-            let found = branch
-                .responses
-                .iter()
-                .any(|r| compare::is_copy(r, message));
-            found.then_some(if branch.tainted {
-                Intent::Hostile
-            } else {
-                branch.intent
-            })
+            let copied = |(r, _): &&(Rc<Reading>, Intent)| compare::is_copy(r, message);
+            let (_, intent) = branch.responses.iter().find(copied)?;
+            let meddled = match branch.tainted {
+                true => Intent::Hostile,
+                false => Intent::Honest,
+            };
+            Some(branch.intent.max(*intent).max(meddled))
         })
     }
 
@@ -306,8 +304,8 @@ impl Hop {
         // A response with the tag of one that came is that one, altered.
         let altered = self.generations(Some(newest)).find_map(|tx| {
             let branches = &self.transactions[tx].branches;
-            let mut all = branches.iter().flat_map(|b| &self.branches[*b].responses);
-            all.find(|r| {
+            let all = branches.iter().flat_map(|b| &self.branches[*b].responses);
+            all.map(|(r, _)| r).find(|r| {
                 own_tag.is_some()
                     && self.transactions[tx].request.tag(Field::To).is_none()
                     && r.tag(Field::To) == own_tag

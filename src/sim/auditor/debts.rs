@@ -3,7 +3,8 @@
 use super::{Auditor, Class};
 use crate::base::Instant;
 use crate::sim::air::{Air, Intent};
-use crate::sim::reading::{Address, Field};
+use crate::sim::bindings::Bound;
+use crate::sim::reading::{Address, Field, address_spec};
 use crate::sim::rule::Rule;
 use crate::sim::scenario::GATEWAY_PREFIX;
 use crate::stack::settings::Fork;
@@ -262,14 +263,16 @@ impl Auditor {
         {
             return None;
         }
-        let reachable = |uri: &[u8]| {
-            let socket = Address::of(uri).and_then(|a| a.socket());
+        let reachable = |b: &Bound| {
+            // By its Path, when it has one.
+            let path = b.path.first().map(|first| address_spec(first));
+            let socket = Address::of(path.unwrap_or(&b.uri)).and_then(|a| a.socket());
             socket.is_some_and(|s| {
                 !hop.addresses.contains(&s)
                     && hop.addresses.iter().any(|a| a.is_ipv6() == s.is_ipv6())
             })
         };
-        let expected: Vec<_> = live.iter().filter(|b| reachable(&b.uri)).collect();
+        let expected: Vec<_> = live.iter().filter(|b| reachable(b)).collect();
         // Loops, and more targets than the breadth allows, have other answers.
         if expected.len() < live.len() || expected.len() as u64 > hop.breadth(&t.request) {
             return None;

@@ -76,6 +76,8 @@ struct Tx {
     owed: Vec<(u64, Instant)>,
     /// A copy came when the server may have forgotten the first, or from elsewhere: it may begin anew.
     reopen: bool,
+    /// One of the copies can be read in two ways.
+    mangled: bool,
     previous: Option<usize>,
 }
 
@@ -93,7 +95,7 @@ struct Branch {
     certain_before: Instant,
     /// The first final that reached the server.
     outcome: Option<(u16, Instant)>,
-    responses: Vec<Rc<Reading>>,
+    responses: Vec<(Rc<Reading>, Intent)>,
     cancel: Option<(Rc<Reading>, Instant)>,
     /// Refusals that came, and ACKs that left for them.
     refusals: u32,
@@ -122,6 +124,8 @@ pub(super) struct Hop {
     by_key: BTreeMap<u64, usize>,
     branches: Vec<Branch>,
     by_branch: BTreeMap<u64, usize>,
+    /// The same without the method.
+    by_branch_alone: BTreeMap<u64, usize>,
     /// Who sent the datagram of this turn, when nobody can read it for certain: a refusal may go there.
     suspect: Option<IpAddr>,
     /// The same for a CANCEL, which may have to ask other cores.
@@ -281,6 +285,7 @@ impl Auditor {
                 by_key: BTreeMap::new(),
                 branches: Vec::new(),
                 by_branch: BTreeMap::new(),
+                by_branch_alone: BTreeMap::new(),
                 suspect: None,
                 suspects: BTreeMap::new(),
                 askers: BTreeMap::new(),
@@ -386,6 +391,7 @@ impl Auditor {
                 .generations(Some(known))
                 .any(|tx| hop.may_be_gone(&hop.transactions[tx], now));
             let tx = &mut hop.transactions[known];
+            tx.mangled |= intent == Intent::Mangled;
             if !tx.sources.contains(&from) {
                 tx.sources.push(from);
                 tx.reopen = true;
@@ -445,6 +451,9 @@ impl Auditor {
         if intent != Intent::Honest {
             hop.foreign_responses.truncate(7);
             hop.foreign_responses.push_front(Rc::clone(message));
+            if let Some(branch) = hop.by_branch_alone.get(&message.branch) {
+                hop.branches[*branch].tainted = true;
+            }
         }
         let class = Class::of(message.method());
         let Some(newest) = hop.by_branch.get(&class.with(message.branch)).copied() else {
@@ -465,14 +474,18 @@ impl Auditor {
         let soon = now.after_ms(hop.soon_ms);
         let tx = &mut hop.transactions[tx_number];
         let branch = &mut hop.branches[number];
-        if branch.responses.iter().all(|r| r.digest != message.digest) {
-            branch.responses.push(Rc::clone(message));
+        if branch
+            .responses
+            .iter()
+            .all(|(r, _)| r.digest != message.digest)
+        {
+            branch.responses.push((Rc::clone(message), intent));
         }
         let answers = alive && tx.intent == Intent::Honest && intent == Intent::Honest;
         // Too late: the server has forgotten the branch, or may have.
         branch.lost |= branch.outcome.is_none() && !alive;
         if status < 200 {
-            if class == Class::Invite && branch.outcome.is_none() {
+            if class == Class::Invite && (branch.outcome.is_none() || branch.tainted) {
                 branch.provisional = Some(now);
                 // §16.7 step 2: 100 does not reset timer C.
                 if intent == Intent::Honest && status > 100 {
@@ -675,6 +688,7 @@ impl Hop {
             declined_in: None,
             owed: Vec::new(),
             reopen: false,
+            mangled: intent == Intent::Mangled,
             previous,
         });
         let number = self.transactions.len() - 1;
@@ -686,7 +700,7 @@ impl Hop {
     fn renew(&mut self, old: usize, now: Instant) -> usize {
         let tx = &self.transactions[old];
         let request = tx.variants.last().unwrap_or(&tx.request);
-        let (class, request) = (tx.class, Rc::clone(request));
+        let (class, request, mangled) = (tx.class, Rc::clone(request), tx.mangled);
         let (sources, cancel, mut variants) =
             (tx.sources.clone(), tx.cancel_asked, tx.variants.clone());
         variants.push(Rc::clone(&tx.request));
@@ -695,6 +709,9 @@ impl Hop {
         tx.sources = sources;
         tx.cancel_asked = cancel;
         tx.variants = variants;
+        tx.mangled = mangled;
+        // Two cores may each have one of them, side by side.
+        tx.reopen = tx.sources.len() > 1;
         new
     }
 

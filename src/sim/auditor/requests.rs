@@ -1,7 +1,7 @@
 //! Requests that leave a server: forwarded ones, its own CANCEL, its own ACK (RFC 3261 §16.6, §16.10, §17.1.1.3).
 
 use super::compare::{self, Verdict};
-use super::{Auditor, Branch, Class, Hop};
+use super::{Auditor, Branch, Class, Hop, Tx};
 use crate::base::Instant;
 use crate::sim::air::{Air, Intent};
 use crate::sim::reading::{Address, Field, Reading, address_spec, digest, same_uri};
@@ -135,8 +135,19 @@ impl Hop {
             return Ok(());
         };
         let tx = &self.transactions[invite];
+        // From elsewhere it may reach another core, which does not know the INVITE.
+        let ack = below.and_then(|key| self.find(key, Class::Ack));
+        let elsewhere = |source: &SocketAddr| !tx.sources.contains(source);
+        if ack.is_some_and(|ack| self.transactions[ack].sources.iter().any(elsewhere)) {
+            return Ok(());
+        }
         // A refusal of the server's own is known by its To tag alone: it leaves no memory.
         let own = tx.branches.is_empty();
+        // Refused by a full server inside of a dialog: nothing in the ACK tells that.
+        let full = tx.finals.iter().all(|(status, ..)| *status == 503);
+        if own && full && tx.request.tag(Field::To).is_some() {
+            return Ok(());
+        }
         let tag = digest(message.tag(Field::To).unwrap_or(b""));
         let refused = tx
             .finals
@@ -151,7 +162,18 @@ impl Hop {
         Ok(())
     }
 
-    /// Which generation, and which of its copies, left as `message`.
+    /// True when one of the copies that came left as `message`.
+    fn left_as(&self, tx: &Tx, message: &Reading) -> Verdict {
+        let verdict = compare::forwarded(self, &tx.request, &tx.sources, message);
+        let fits =
+            |came: &Rc<Reading>| compare::forwarded(self, came, &tx.sources, message).is_ok();
+        if verdict.is_err() && tx.variants.iter().any(fits) {
+            return Ok(());
+        }
+        verdict
+    }
+
+    /// Which generation left as `message`.
     fn generation_for(
         &mut self,
         newest: usize,
@@ -167,20 +189,14 @@ impl Hop {
                 branch.to == to && branch.request.uri() == message.uri()
             });
             let over = tx.final_at.is_some() || tx.cancel_taken.is_some();
-            !(twice || over) && compare::forwarded(self, &tx.request, &tx.sources, message).is_ok()
+            !(twice || over) && self.left_as(tx, message).is_ok()
         });
         let stateful = !self.is_stateless();
         if let (true, Some(number)) = (stateful, fits) {
             return Ok(number);
         }
         let tx = &self.transactions[newest];
-        let mut verdict = compare::forwarded(self, &tx.request, &tx.sources, message);
-        for variant in &tx.variants {
-            if verdict.is_err() && compare::forwarded(self, variant, &tx.sources, message).is_ok() {
-                verdict = Ok(());
-            }
-        }
-        verdict?;
+        self.left_as(tx, message)?;
         let stateful = !self.is_stateless() && tx.class != Class::Ack;
         let twice = tx.branches.iter().any(|b| {
             let branch = &self.branches[*b];
@@ -227,7 +243,12 @@ impl Hop {
         if !self.is_stateless() {
             self.order_of_targets(number, q, now)?;
         }
-        let intent = tx.intent;
+        // What the next hop gets may be any of the copies.
+        let intent = match (tx.mangled, tx.variants.is_empty()) {
+            (true, _) => Intent::Mangled,
+            (false, false) => tx.intent.max(Intent::Hostile),
+            (false, true) => tx.intent,
+        };
         self.branches.push(Branch {
             tx: number,
             intent,
@@ -249,6 +270,7 @@ impl Hop {
         });
         let branch = self.branches.len() - 1;
         self.by_branch.insert(class.with(message.branch), branch);
+        self.by_branch_alone.insert(message.branch, branch);
         let sequential = self.settings.proxy.fork == Fork::Sequential;
         let tx = &mut self.transactions[number];
         let tx_moves = sequential && !tx.branches.is_empty() && tx.activity < now;
@@ -381,6 +403,9 @@ impl Hop {
     /// a dialog that was recorded through this server.
     fn expected(&self, number: usize, to: SocketAddr, message: &Reading) -> Verdict {
         let tx = &self.transactions[number];
+        if tx.mangled {
+            return Ok(());
+        }
         let mut copies = vec![&tx.request];
         copies.extend(&tx.variants);
         let newest = self.find(tx.request.key, tx.class);
@@ -519,7 +544,7 @@ impl Hop {
                     && self.branches[*b]
                         .responses
                         .iter()
-                        .any(|r| r.status() / 100 == 2 || r.status() >= 600)
+                        .any(|(r, _)| r.status() / 100 == 2 || r.status() >= 600)
             })
         };
         let asked = self.cancelled.contains(&tx.request.branch);
@@ -548,7 +573,7 @@ impl Hop {
         let answered = branch
             .responses
             .iter()
-            .any(|r| r.status() >= 300 && r.value(Field::To) == to_value);
+            .any(|(r, _)| r.status() >= 300 && r.value(Field::To) == to_value);
         if !answered {
             return wrong("an ACK for a refusal that did not come");
         }
