@@ -14,6 +14,8 @@ pub struct Bound {
     pub call_id: Vec<u8>,
     pub cseq: u64,
     pub begun: Instant,
+    /// The Path that it came by (RFC 3327).
+    pub path: Vec<Vec<u8>>,
     /// Where the REGISTER came from, when it asked for answers there (RFC 3581).
     pub source: Option<SocketAddr>,
     pub expires: Instant,
@@ -65,6 +67,13 @@ pub fn canonical(uri: &[u8]) -> Option<Vec<u8>> {
 impl Bindings {
     pub fn of(&self, aor: &[u8]) -> &[Bound] {
         self.by_aor.get(aor).map_or(&[], Vec::as_slice)
+    }
+
+    /// True when a binding of this contact, of whatever address-of-record, has or had that Path.
+    pub fn has_path(&self, contact: &[u8], path: &[&[u8]]) -> bool {
+        let same = |b: &Bound| b.path.join(&b", "[..]) == path.join(&b", "[..]);
+        let mut all = self.by_aor.values().flatten();
+        all.any(|b| !b.path.is_empty() && same(b) && same_uri(&b.uri, contact))
     }
 
     /// What the 200 to `register` did; an error when it should not have been a 200, or lists other bindings. `Unknown`: the
@@ -133,6 +142,11 @@ impl Bindings {
                     call_id: this.call_id.to_vec(),
                     cseq: this.cseq,
                     begun: now,
+                    path: register
+                        .values(Field::Path)
+                        .iter()
+                        .map(|p| p.to_vec())
+                        .collect(),
                     source: source.filter(|_| param(register.via(0), b"rport").is_some()),
                     expires: now.after_ms(granted * 1000),
                     ended: None,
@@ -255,6 +269,10 @@ impl Bindings {
                 call_id: view.call_id,
                 cseq: u64::from(view.cseq),
                 begun: now,
+                path: match view.path.is_empty() {
+                    true => Vec::new(),
+                    false => vec![view.path],
+                },
                 source: view.source.map(|flow| flow.peer),
                 expires: view.expires,
                 ended: None,

@@ -273,7 +273,6 @@ impl Phones {
         self.end_call(call);
         air.statistics.calls_refused += 1;
         let status = message.status();
-        air.statistics.looped_answers += u64::from(matches!(status, 482 | 483));
         if status / 100 == 3 && air.open && self.calls[call].dialog.is_none() {
             air.statistics.redirected += 1;
             let contacts = message.values(Field::Contact);
@@ -398,6 +397,11 @@ impl Phones {
             "CSeq",
             &[p.registration_cseq.to_string().as_bytes(), b" REGISTER"],
         );
+        if p.plan.path {
+            let path = format!("<sip:edge@{};lr>", p.plan.at);
+            line(&mut out, "Path", &[path.as_bytes()]);
+            line(&mut out, "Supported", &[b"path"]);
+        }
         let expires = [10, 60, 90, 300, 3600, 100_000][air.rng.below(6) as usize];
         self.write_bindings(air, &mut out, phone, what, expires, &domain);
         if !matches!(what, Registering::RemoveAll | Registering::RemoveOne) && air.rng.one_in(2) {

@@ -1,6 +1,6 @@
 //! One run: the grammar of actions, the clock, and the silence at the end.
 
-use super::air::{Air, What};
+use super::air::{Air, Intent, What};
 use super::auditor::Auditor;
 use super::caller::{CallPlan, Registering};
 use super::hostile;
@@ -140,7 +140,12 @@ impl Laboratory {
             seed: self.scenario.seed,
             step,
             rule: violation.rule,
-            detail: format!("server {}: {}", violation.server, violation.detail),
+            detail: format!(
+                "server {}: {} (call {})",
+                violation.server,
+                violation.detail,
+                String::from_utf8_lossy(&violation.call_id)
+            ),
             scenario: format!(
                 "{}\nat {}, dropped: {}",
                 self.description,
@@ -308,7 +313,8 @@ impl Laboratory {
                 if let Some(server) = self.servers.iter_mut().find(|s| s.addresses.contains(&to)) {
                     air.note("in", from, to, &message);
                     server.receive(air, auditor, from, to, &message, intent);
-                } else if let Some(phone) = self.phones.at(to) {
+                } else if let (Some(phone), true) = (self.phones.at(to), intent != Intent::Mangled)
+                {
                     self.phones
                         .receive(air, &self.scenario, phone, from, &message);
                 }

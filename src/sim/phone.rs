@@ -7,6 +7,9 @@ use super::writing::{line, put, request};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+/// What a phone behind a NAT thinks that it is.
+const PRIVATE: &str = "10.0.0.7:5062";
+
 /// A client transaction's purpose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
@@ -129,8 +132,13 @@ impl Phones {
                         format!("{}-{k}", plan.user)
                     };
                     let params = if k == 2 { ";x-line=3" } else { "" };
+                    let at = if plan.private_contact {
+                        PRIVATE.to_string()
+                    } else {
+                        plan.at.to_string()
+                    };
                     contacts.push(OwnContact {
-                        uri: format!("sip:{user}@{}{params}", plan.at).into_bytes(),
+                        uri: format!("sip:{user}@{at}{params}").into_bytes(),
                         q,
                     });
                 }
@@ -173,7 +181,7 @@ impl Phones {
     pub fn write_via(&self, out: &mut Vec<u8>, phone: usize, branch: &[u8]) {
         let plan = &self.list[phone].plan;
         let sent_by = if plan.behind_nat {
-            "10.0.0.7:5062".to_string()
+            PRIVATE.to_string()
         } else {
             plan.at.to_string()
         };
@@ -197,7 +205,9 @@ impl Phones {
     pub fn write_contact(&self, out: &mut Vec<u8>, phone: usize) {
         let phone = &self.list[phone];
         let name = if phone.plan.compact { "m" } else { "Contact" };
-        line(out, name, &[b"<", &phone.contacts[0].uri, b">"]);
+        // In a dialog it says where it is seen, as it has learnt from the answers to its REGISTERs.
+        let uri = format!("sip:{}@{}", phone.plan.user, phone.plan.at);
+        line(out, name, &[b"<", uri.as_bytes(), b">"]);
     }
 
     /// The branch of the client transaction that will be added next.
@@ -389,7 +399,6 @@ impl Phones {
                     Purpose::Bye => air.statistics.byes_answered += 1,
                     Purpose::Other => {
                         air.statistics.other_answers += 1;
-                        air.statistics.looped_answers += u64::from(matches!(status, 482 | 483));
                     }
                     _ => {}
                 }

@@ -45,6 +45,8 @@ pub enum Sabotage {
     LoseRinging,
     /// A retransmission leaves with another branch.
     ForgetRetransmission,
+    /// A record stays when all is over.
+    KeepRecord,
 }
 
 impl Sabotage {
@@ -67,6 +69,7 @@ impl Sabotage {
         Sabotage::LoseTrying,
         Sabotage::LoseRinging,
         Sabotage::ForgetRetransmission,
+        Sabotage::KeepRecord,
     ];
 
     /// The rules that the auditor may name for it.
@@ -90,6 +93,7 @@ impl Sabotage {
             Sabotage::LoseTrying => &[Rule::TryingAtOnce],
             Sabotage::LoseRinging => &[Rule::EveryAnswer],
             Sabotage::ForgetRetransmission => &[Rule::OneBranch],
+            Sabotage::KeepRecord => &[Rule::Quiet],
         }
     }
 }
@@ -120,6 +124,11 @@ impl Saboteur {
             self.what == Some(Sabotage::LeakTransaction) && core == 0 && self.served > 200;
         self.deeds += u64::from(swallow);
         swallow
+    }
+
+    /// Records that are there in truth or in pretence.
+    pub fn extra_records(&self) -> usize {
+        usize::from(self.what == Some(Sabotage::KeepRecord))
     }
 
     /// What leaves besides the server's own, because of what came in.
@@ -182,7 +191,10 @@ impl Saboteur {
             Sabotage::SkipAck => method == b"ACK" && status == 0 && !forwarded,
             Sabotage::KeepCancel => method == b"CANCEL" && status == 0,
             Sabotage::LoseTwoHundred => invite && status / 100 == 2 && message.key % 3 == 0,
-            Sabotage::LoseRefusal => invite && status >= 300,
+            // One that was passed on: the server's own are all that goes back for their requests.
+            Sabotage::LoseRefusal => {
+                invite && status >= 300 && self.invites.contains_key(&message.key)
+            }
             Sabotage::LoseTrying => invite && status == 100,
             Sabotage::LoseRinging => invite && status > 100 && status < 200,
             _ => false,

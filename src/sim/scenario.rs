@@ -66,6 +66,10 @@ pub struct PhonePlan {
     /// Asks for rport (RFC 3581) and names a host in Via that nobody can reach.
     pub behind_nat: bool,
     pub rport: bool,
+    /// Registers an address that only its NAT knows.
+    pub private_contact: bool,
+    /// Registers with a Path that leads to itself.
+    pub path: bool,
     /// Writes compact header names.
     pub compact: bool,
 }
@@ -222,6 +226,8 @@ impl Scenario {
                 temper,
                 behind_nat,
                 rport: behind_nat || rng.one_in(2),
+                private_contact: behind_nat && rng.one_in(2),
+                path: rng.one_in(6),
                 compact: rng.one_in(4),
             });
         }
@@ -274,6 +280,9 @@ impl Scenario {
         settings.timers.t4_ms = 10 * t1_ms;
         settings.timers.c_ms = pick(rng, &[180_000, 40_000]);
         settings.timers.linger_ms = pick(rng, &[64 * t1_ms, 64 * t1_ms, 10 * t1_ms, 2 * t1_ms]);
+        if rng.one_in(10) {
+            settings.limits.transactions = 12;
+        }
         if chain {
             let other = (n + 1) % 2;
             let target = addresses

@@ -104,7 +104,7 @@ impl Server {
         air.statistics.mails += 1;
         let message = Rc::new(Reading::new(bytes.to_vec()));
         air.note("mail", flow.peer, self.addresses[0], &message);
-        auditor.turn(self.number);
+        auditor.turn(self.number, Some((flow.peer, &message)));
         let core = core as usize;
         self.endpoints[core].handle_mail(air.now, errand, flow, bytes, &mut self.outbox);
         self.flush(air, auditor, core);
@@ -120,7 +120,7 @@ impl Server {
             self.stopped[core] = true;
             return;
         }
-        auditor.turn(self.number);
+        auditor.turn(self.number, None);
         self.endpoints[core].handle_timers(air.now, &mut self.outbox);
         self.flush(air, auditor, core);
     }
@@ -133,7 +133,7 @@ impl Server {
         message: &Reading,
     ) {
         air.statistics.unreachable += 1;
-        auditor.turn(self.number);
+        auditor.turn(self.number, None);
         auditor.undelivered(self.number, message);
         let core = core as usize;
         self.endpoints[core].handle_undelivered(air.now, &message.bytes, &mut self.outbox);
@@ -163,7 +163,12 @@ impl Server {
     }
 
     pub fn occupancy(&self) -> impl Iterator<Item = Occupancy> + '_ {
-        self.endpoints.iter().map(Endpoint::occupancy)
+        let extra = self.saboteur.extra_records();
+        self.endpoints.iter().map(move |endpoint| {
+            let mut occupancy = endpoint.occupancy();
+            occupancy.server_transactions += extra;
+            occupancy
+        })
     }
 
     /// Sends what a turn left in the outbox, and sets the core's alarm anew.

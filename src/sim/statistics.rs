@@ -64,12 +64,20 @@ statistics! {
     foreign_cancels,
     replayed_registers,
     loops,
+    /// 482 and 483 that a server gave.
     looped_answers,
     double_finals,
     stateless_forwards,
     chained_forwards,
     cross_family_forwards,
+    /// Branches that began after others had ended.
     sequential_moves,
+    /// Requests to phones behind a NAT, by the way of their REGISTER.
+    to_nat,
+    /// Requests with the Path of a binding.
+    by_path,
+    /// Requests refused because a server was full.
+    full,
     sabotages,
     /// Conditions that the auditor tested, of all kinds.
     checks,

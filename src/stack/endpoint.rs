@@ -2,7 +2,7 @@
 //! layer, the proxy core and the registrar.
 
 use crate::base::{Arena, Errand, Flow, Instant, Key, Outbox};
-use crate::sip::{Fault, Index, Message, Method, Name, Rewrite, reply, sniff};
+use crate::sip::{Fault, Index, Message, Method, Name, Rewrite, Via, reply, sniff};
 use crate::stack::branch::{Branch, Signer};
 use crate::stack::counters::{Drop, MethodLabel, Registration, Side};
 use crate::stack::identity::{Identity, Memory, TAG_LEN};
@@ -200,6 +200,13 @@ impl Endpoint {
             if method == Method::Ack || message.header(Name::Via).is_none() {
                 return self.counters.drop(Drop::Unreadable);
             }
+            // A broken copy of a request under way is a repetition of it (§17.2.3 comes first), not a request of its own.
+            if let Ok(via) = message.top_via()
+                && method != Method::Cancel
+                && self.absorb_repetition(now, message, &via, outbox).is_none()
+            {
+                return;
+            }
             let refusal = Refusal::new(fault.status(), fault.reason());
             return self.refuse(message, flow, refusal, outbox);
         }
@@ -217,20 +224,33 @@ impl Endpoint {
             }
             _ => {}
         }
-        let key = self
-            .identity
-            .transaction(message, &via, message.method_name());
+        let Some(key) = self.absorb_repetition(now, message, &via, outbox) else {
+            return;
+        };
+        if let Err(refusal) = self.process_request(now, flow, message, key, outbox) {
+            self.refuse(message, flow, refusal, outbox);
+        }
+    }
+
+    /// Hands a repeated request to its server transaction. Where there is none: the key that a new one will have.
+    fn absorb_repetition(
+        &mut self,
+        now: Instant,
+        message: &Message,
+        via: &Via,
+        outbox: &mut Outbox,
+    ) -> Option<u128> {
+        let method = message.method_name();
+        let key = self.identity.transaction(message, via, method);
         if self.settings.proxy.mode == Mode::Stateful
             && let Some(server) = self.transactions.find_server(key)
         {
             self.counters.retransmissions[Side::Server as usize] += 1;
             let event = ServerEvent::Request;
             self.transactions.server_request(now, server, event, outbox);
-            return;
+            return None;
         }
-        if let Err(refusal) = self.process_request(now, flow, message, key, outbox) {
-            self.refuse(message, flow, refusal, outbox);
-        }
+        Some(key)
     }
 
     fn receive_response(&mut self, now: Instant, message: &Message, outbox: &mut Outbox) {

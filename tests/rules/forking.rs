@@ -492,3 +492,47 @@ fn a_cancel_while_targets_wait_for_breadth_ends_it() {
     b.send(ALICE, request.ack(the(&sent, ALICE)));
     b.assert_quiet();
 }
+
+#[test]
+fn users_that_name_each_other_do_not_multiply_a_request() {
+    // RFC 5393 §1: two users, each with contacts that lead back to both.
+    for fork in [Fork::Parallel, Fork::Sequential] {
+        storm(fork);
+    }
+}
+
+fn storm(fork: Fork) {
+    let mut b = Bench::with(|settings| {
+        settings.proxy.fork = fork;
+        settings.limits.transactions = 100_000;
+    });
+    for from in ["a", "b"] {
+        let contacts: Vec<_> = (0..10)
+            .map(|n| {
+                let to = if n < 5 { "a" } else { "b" };
+                format!("<sip:{to}@{PROXY};x={n}>;q=0.{n}")
+            })
+            .collect();
+        let register = Request::new("REGISTER", &format!("sip:{PROXY}"))
+            .to(&format!("<sip:{from}@{PROXY}>"))
+            .add(&format!("Contact: {}", contacts.join(", ")));
+        assert_eq!(b.send_for_one(ALICE, register).status(), 200);
+    }
+    let request = Request::new("INVITE", &format!("sip:a@{PROXY}"));
+    let mut mail = b.send(ALICE, &request);
+    let (mut requests, mut finals) = (0, Vec::new());
+    while let Some(sent) = mail.pop() {
+        match sent.to.as_str() {
+            PROXY => {
+                requests += usize::from(sent.method() == "INVITE");
+                assert!(requests < 50_000);
+                mail.extend(b.send(PROXY, &sent.bytes));
+            }
+            ALICE if sent.status() >= 200 => finals.push(sent.status()),
+            _ => {}
+        }
+    }
+    assert_eq!(finals.len(), 1, "{finals:?} after {requests} requests");
+    assert!([440, 482, 483, 500].contains(&finals[0]), "{finals:?}");
+    assert!(requests < 5000, "{requests}");
+}

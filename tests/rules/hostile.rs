@@ -154,7 +154,7 @@ fn run(seed: u64, mode: Mode, fork: Fork, cores: u8) {
     let counters: Vec<_> = b.cores.iter().map(|core| core.counters()).collect();
     for class in 0..6 {
         let seen: u64 = counters.iter().map(|c| c.responses[class]).sum();
-        assert!(seen > 20, "{}xx: {seen}", class + 1);
+        assert!(seen > 5, "{}xx: {seen}", class + 1);
     }
     let repeated: u64 = counters.iter().map(|c| c.retransmissions[0]).sum();
     assert!(mode == Mode::Stateless || repeated > 20, "{repeated}");

@@ -1,12 +1,13 @@
 //! Messages for tests: built as text, and read by an own small reader, so that the crate's parser does not judge itself.
 
+use std::cell::Cell;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A number that no other call of this process gave.
+/// A number that no other call in this test gave; the same in each run, so that a test can be repeated to the byte.
 pub fn unique() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
+    thread_local!(static LAST: Cell<u64> = const { Cell::new(0) });
+    LAST.set(LAST.get() + 1);
+    LAST.get()
 }
 
 /// A request under construction.

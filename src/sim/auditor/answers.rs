@@ -128,6 +128,14 @@ fn entry(message: &Reading) -> (u16, u64, u64) {
 }
 
 impl Hop {
+    /// True when somebody hostile wrote it: a response is told by its branch, the rest is passed on as it is, and a
+    /// stateless proxy goes by the Via below its own, whatever was made of that.
+    fn is_foreign(&self, to: SocketAddr, message: &Reading) -> bool {
+        self.foreign_responses
+            .iter()
+            .any(|came| compare::is_copy(came, message) && self.may_answer(came.branch, to))
+    }
+
     /// True when the branch is one that this server made, for a request that came from `to`.
     fn may_answer(&self, branch: u64, to: SocketAddr) -> bool {
         let stateless = self.is_stateless();
@@ -169,14 +177,12 @@ impl Hop {
                 format!("{} to {to} answers nothing", message.title()),
             ));
         };
-        self.goes_back(newest, to, message)?;
+        match self.goes_back(newest, to, message) {
+            Err(_) if self.is_stateless() && self.is_foreign(to, message) => return Ok(None),
+            other => other?,
+        }
         if class == Class::Ack {
             return Err((Rule::NoAnswerToAck, message.title()));
-        }
-        // A stateless proxy goes by the Via below its own, whatever somebody made of that.
-        let foreign = |came: &Rc<Reading>| compare::is_copy(came, message);
-        if self.is_stateless() && self.foreign_responses.iter().any(foreign) {
-            return Ok(None);
         }
         let source = self
             .generations(Some(newest))
@@ -184,6 +190,9 @@ impl Hop {
         if let Some((tx, intent)) = source {
             let first = self.copied(now, tx, message)?;
             return Ok(Some((tx, first, intent)));
+        }
+        if self.is_stateless() && self.is_foreign(to, message) {
+            return Ok(None);
         }
         let tx = self.invented(now, newest, to, message)?;
         Ok(Some((tx.0, tx.1, Intent::Honest)))

@@ -189,7 +189,11 @@ pub fn routes_beyond<'a>(hop: &Hop, came: &'a Reading) -> (usize, Vec<&'a [u8]>)
 
 fn route(hop: &Hop, came: &Reading, left: &Reading) -> Verdict {
     let (_, beyond) = routes_beyond(hop, came);
-    if left.values(Field::Route) != beyond {
+    let routes = left.values(Field::Route);
+    let added = routes.len().saturating_sub(beyond.len());
+    // The Path of the binding that was chosen goes on top (RFC 3327 §5.2).
+    let path = routes.ends_with(&beyond) && hop.has_path(left.uri(), &routes[..added]);
+    if routes != beyond && !path {
         return Err((
             Rule::Route,
             format!(

@@ -138,7 +138,9 @@ impl Auditor {
             Debt::Final { tx } => {
                 let t = &hop.transactions[tx];
                 let answered = t.answered || !t.branches.is_empty();
-                if t.final_at.is_some() || t.reopen || !answered {
+                // A branch that somebody meddled with may have ended in a way that nobody can read.
+                let meddled = t.branches.iter().any(|b| hop.branches[*b].tainted);
+                if t.final_at.is_some() || t.reopen || !answered || meddled {
                     return None;
                 }
                 let due = hop.deadline(tx);
@@ -272,10 +274,11 @@ impl Auditor {
         if expected.len() < live.len() || expected.len() as u64 > hop.breadth(&t.request) {
             return None;
         }
+        // Or the server is full.
         let refused_as_loop = t
             .finals
             .iter()
-            .any(|(status, ..)| matches!(status, 482 | 483 | 440));
+            .any(|(status, ..)| matches!(status, 482 | 483 | 440 | 503));
         if refused_as_loop {
             return None;
         }

@@ -135,6 +135,8 @@ pub(super) struct Hop {
     issued: BTreeSet<u64>,
     /// Branches of requests that nobody can read for certain.
     mangled: BTreeSet<u64>,
+    /// Branches of requests that no honest agent sent: the honest one that comes later may be taken for a copy.
+    meddled: BTreeSet<u64>,
     /// Branches that came in a CANCEL, readable or not.
     cancelled: BTreeSet<u64>,
     /// Responses that came lately and that no honest agent sent.
@@ -286,6 +288,7 @@ impl Auditor {
                 registered: BTreeMap::new(),
                 issued: BTreeSet::new(),
                 mangled: BTreeSet::new(),
+                meddled: BTreeSet::new(),
                 cancelled: BTreeSet::new(),
                 foreign_responses: VecDeque::new(),
                 // A CANCEL may have to ask every core.
@@ -310,9 +313,10 @@ impl Auditor {
         }
     }
 
-    /// A server's turn begins that no datagram has caused.
-    pub fn turn(&mut self, server: usize) {
-        self.hops[server].suspect = None;
+    /// A server's turn begins that no datagram has caused, but perhaps a message from another core.
+    pub fn turn(&mut self, server: usize, mail: Option<(SocketAddr, &Reading)>) {
+        let suspect = mail.filter(|(_, message)| message.is_broken());
+        self.hops[server].suspect = suspect.map(|(from, _)| from.ip());
     }
 
     /// A datagram is about to be handed to a server.
@@ -330,6 +334,10 @@ impl Auditor {
         if message.is_broken() || intent == Intent::Mangled {
             hop.suspect = Some(from.ip());
             hop.suspects.insert(from.ip(), air.now);
+        }
+        if intent != Intent::Honest {
+            let class = Class::of(message.bytes.split(|b| *b == b' ').next().unwrap_or(b""));
+            hop.meddled.insert(class.with(message.branch));
         }
         if message.bytes.starts_with(b"CANCEL") {
             hop.cancelled.insert(message.branch);
@@ -394,6 +402,10 @@ impl Auditor {
             air.statistics.absorbed += u64::from(!tx.reopen);
             return;
         }
+        let intent = match hop.meddled.contains(&class.with(message.branch)) {
+            true => intent.max(Intent::Hostile),
+            false => intent,
+        };
         let number = hop.add(class, message, from, intent, now, None);
         if intent != Intent::Honest {
             return;
@@ -585,6 +597,10 @@ impl Auditor {
         location: &Location,
     ) -> Intent {
         air.statistics.checks += 1;
+        let status = message.status();
+        air.statistics.looped_answers += u64::from(matches!(status, 482 | 483));
+        let full = super::reading::find(&message.bytes, 0, b"503 Too Many Transactions");
+        air.statistics.full += u64::from(full == Some(8));
         if super::scenario::is_stranger(to) {
             self.complain(
                 Rule::NoStranger,
@@ -694,6 +710,11 @@ impl Hop {
             .values(Field::Route)
             .first()
             .is_some_and(|route| self.issued.contains(&digest(address_spec(route))))
+    }
+
+    /// True when some binding of this contact has that Path.
+    pub(super) fn has_path(&self, contact: &[u8], path: &[&[u8]]) -> bool {
+        self.bindings.has_path(contact, path)
     }
 
     /// Contacts that a request for an own address-of-record may go to.

@@ -249,9 +249,16 @@ impl Hop {
         });
         let branch = self.branches.len() - 1;
         self.by_branch.insert(class.with(message.branch), branch);
+        let sequential = self.settings.proxy.fork == Fork::Sequential;
         let tx = &mut self.transactions[number];
+        let tx_moves = sequential && !tx.branches.is_empty() && tx.activity < now;
         tx.branches.push(branch);
         tx.activity = now;
+        let uri = Address::of(message.uri()).and_then(|a| a.socket());
+        let added = message.count(Field::Route) > came.count(Field::Route);
+        air.statistics.by_path += u64::from(added);
+        air.statistics.to_nat += u64::from(!added && q.is_some() && uri.is_some_and(|u| u != to));
+        air.statistics.sequential_moves += u64::from(tx_moves);
         air.statistics.stateless_forwards += u64::from(self.is_stateless());
         let chained = self
             .settings
@@ -435,7 +442,11 @@ impl Hop {
         let flow = bound
             .iter()
             .any(|b| b.source == Some(to) && same_uri(&b.uri, message.uri()));
-        contact || flow || self.by_conf(came, to)
+        let first = message.values(Field::Route).first().copied();
+        let path = first
+            .filter(|first| self.has_path(message.uri(), &[first]))
+            .and_then(|first| Address::of(address_spec(first))?.socket());
+        contact || flow || path == Some(to) || self.by_conf(came, to)
     }
 
     /// A `[[route]]` leads there, and its conditions may hold.

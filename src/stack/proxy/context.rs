@@ -17,6 +17,8 @@ pub struct Context {
     pub next_target: usize,
     /// What is left of the request's Max-Breadth (RFC 5393 §5.3.3).
     pub breadth: u32,
+    /// The request has been here before: what a branch was given does not come back.
+    pub spiral: bool,
     /// The best final response so far, ready to be sent upstream.
     pub best: Blob,
     pub best_status: u16,
@@ -30,6 +32,13 @@ pub struct Context {
 }
 
 impl Context {
+    /// A branch has ended; what it was given is free again.
+    pub fn reclaim(&mut self, breadth: u32) {
+        if !self.spiral {
+            self.breadth += breadth;
+        }
+    }
+
     /// Forgets the spare next hops: one has answered.
     pub fn drop_spares(&mut self) {
         let targets = &mut self.targets.targets;
@@ -45,6 +54,7 @@ impl Context {
         self.targets.clear();
         self.next_target = 0;
         self.breadth = 0;
+        self.spiral = false;
         self.best_status = 0;
         self.challenges.clear();
         self.challenged = 0;

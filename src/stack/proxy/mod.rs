@@ -71,6 +71,8 @@ pub struct Incoming<'a> {
     pub next_route: Option<Value<'a>>,
     /// The listener by which it leaves, where a double Record-Route of ours says so (RFC 5658).
     pub listener: Option<u16>,
+    /// The request has been here before, with another Request-URI or Route (RFC 5393 §4.2).
+    pub spiral: bool,
     /// The request shows the cookie of a dialog whose first request we let pass.
     pub trusted: bool,
 }

@@ -43,8 +43,9 @@ impl Endpoint {
         key: u128,
         outbox: &mut Outbox,
     ) -> Result<(), Refusal> {
-        self.validate(flow, message)?;
-        let incoming = self.preprocess_route(flow, message)?;
+        let spiral = self.validate(flow, message)?;
+        let mut incoming = self.preprocess_route(flow, message)?;
+        incoming.spiral = spiral;
         let mut targets = std::mem::take(&mut self.targets);
         targets.clear();
         let mut decision = self.determine_targets(now, message, &incoming, &mut targets);
@@ -79,10 +80,12 @@ impl Endpoint {
 
     // ---- §16.3 Request validation (step 1, the syntax, is `Message::check`) --------------------------------------------
 
-    fn validate(&self, flow: Flow, message: &Message) -> Result<(), Refusal> {
+    /// True when the request is a spiral.
+    fn validate(&self, flow: Flow, message: &Message) -> Result<bool, Refusal> {
         self.check_uri_scheme(message)?;
-        self.check_loop(flow, message)?;
-        self.check_proxy_require(message)
+        let spiral = self.check_loop(flow, message)?;
+        self.check_proxy_require(message)?;
+        Ok(spiral)
     }
 
     /// Step 2.
@@ -102,8 +105,9 @@ impl Endpoint {
         }
     }
 
-    /// Step 4, as RFC 5393 §4.2.2 has it: a Via of ours whose second part says that nothing has changed since.
-    fn check_loop(&self, flow: Flow, message: &Message) -> Result<(), Refusal> {
+    /// Step 4, as RFC 5393 §4.2.2 has it: a Via of ours whose second part says that nothing has changed since. True when the
+    /// request has been here and has changed: a spiral.
+    fn check_loop(&self, flow: Flow, message: &Message) -> Result<bool, Refusal> {
         let mut loop_hash = None;
         for (number, value) in message.values(Name::Via).enumerate() {
             if value.text.len() < branch::SHORTEST {
@@ -121,7 +125,7 @@ impl Endpoint {
                 return Err(Refusal::new(482, ""));
             }
         }
-        Ok(())
+        Ok(loop_hash.is_some())
     }
 
     /// The hash over all that decides the way: of the source too, where a route asks for it.
@@ -160,6 +164,7 @@ impl Endpoint {
             own_routes: 0,
             next_route: None,
             listener: None,
+            spiral: false,
             trusted: false,
         };
         if message.header(Name::Route).is_none() {
@@ -334,6 +339,11 @@ impl Endpoint {
         if breadth == 0 {
             return Err(Refusal::new(440, "").because_of(Limit::MaxBreadth));
         }
+        // Serial search by breadth that comes back bounds how many branches there are at a time, not how many there will be: two
+        // users that name each other would keep one request busy for ever. What has been here before gets each share once.
+        if incoming.spiral && targets.targets.len() > breadth as usize {
+            return Err(Refusal::new(440, "").because_of(Limit::MaxBreadth));
+        }
         if self.transactions.is_full() {
             let busy = Refusal::new(503, "Too Many Transactions").with(Extra::RetryAfter(5));
             return Err(busy.because_of(Limit::Transactions));
@@ -345,6 +355,7 @@ impl Endpoint {
         context.request = request;
         context.source = Some(incoming.flow);
         context.breadth = breadth;
+        context.spiral = incoming.spiral;
         std::mem::swap(&mut context.targets, targets);
 
         let invite = message.method() == Method::Invite;
@@ -408,7 +419,11 @@ impl Endpoint {
             for place in 0..allowed {
                 let target = context.targets.targets[context.next_target];
                 context.next_target += 1;
-                let share = context.breadth / (allowed - place) as u32;
+                let sharers = match context.spiral {
+                    true => context.targets.targets.len() + 1 - context.next_target,
+                    false => allowed - place,
+                };
+                let share = context.breadth / sharers as u32;
                 let branch = self.forward(
                     now, server, context, message, incoming, &target, share, outbox,
                 );

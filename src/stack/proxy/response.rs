@@ -159,7 +159,7 @@ impl Endpoint {
             return;
         };
         context.branches.retain(|branch| *branch != id);
-        context.breadth += breadth;
+        context.reclaim(breadth);
         // 6xx: nobody else is to be asked (§16.7 step 5).
         if status >= 600 && !context.closed {
             context.closed = true;
@@ -447,7 +447,7 @@ impl Endpoint {
         context
             .branches
             .retain(|branch| transactions.client(*branch).is_some());
-        context.breadth += client.breadth;
+        context.reclaim(client.breadth);
         self.note_failure(&mut context, status);
         self.return_context(id, context);
         self.go_on(now, client.server, outbox);
