@@ -129,6 +129,13 @@ impl Wheel {
         }
     }
 
+    /// The tokens that the next calls of [`Wheel::poll`] will bring, as far as they are known without a search.
+    pub fn due(&self) -> impl Iterator<Item = u32> {
+        let nodes = &self.nodes;
+        let first = nodes.get(self.due as usize);
+        std::iter::successors(first, |node| nodes.get(node.next as usize)).map(|node| node.token)
+    }
+
     /// When to poll next: never later than the earliest deadline, sometimes earlier (a far deadline moves closer in steps).
     pub fn next_timeout(&self) -> Option<Instant> {
         if self.due != NONE {

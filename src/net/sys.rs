@@ -272,8 +272,9 @@ pub fn queue_icmp_errors(socket: BorrowedFd<'_>, is_ipv4: bool) -> io::Result<()
     }
 }
 
-/// Whether routers may fragment this socket's datagrams on their way. With path MTU discovery the first long datagram to a
-/// peer may be lost; without it the kernel has to number every datagram, which costs a few percent of sending it.
+/// Whether routers may fragment this socket's datagrams on their way. Without leave the kernel need not number each datagram,
+/// which saves a few percent of sending it; what a path does not carry is then lost, so this is for short ones. It is not path
+/// MTU discovery, which loses the first long datagram to a peer.
 pub fn allow_fragments(socket: BorrowedFd<'_>, is_ipv4: bool, allow: bool) -> io::Result<()> {
     let (level, option, value) = match (is_ipv4, allow) {
         (true, true) => (
@@ -284,7 +285,7 @@ pub fn allow_fragments(socket: BorrowedFd<'_>, is_ipv4: bool, allow: bool) -> io
         (true, false) => (
             libc::IPPROTO_IP,
             libc::IP_MTU_DISCOVER,
-            libc::IP_PMTUDISC_WANT,
+            libc::IP_PMTUDISC_PROBE,
         ),
         (false, true) => (
             libc::IPPROTO_IPV6,
@@ -294,7 +295,7 @@ pub fn allow_fragments(socket: BorrowedFd<'_>, is_ipv4: bool, allow: bool) -> io
         (false, false) => (
             libc::IPPROTO_IPV6,
             libc::IPV6_MTU_DISCOVER,
-            libc::IPV6_PMTUDISC_WANT,
+            libc::IPV6_PMTUDISC_PROBE,
         ),
     };
     set_option(socket, level, option, value)

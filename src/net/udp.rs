@@ -107,6 +107,7 @@ impl Udp {
         socket.set_recv_buffer_size(buffers.receive)?;
         socket.set_send_buffer_size(buffers.send)?;
         sys::queue_icmp_errors(socket.as_fd(), address.is_ipv4())?;
+        sys::allow_fragments(socket.as_fd(), address.is_ipv4(), false)?;
         socket.bind(&address.into())?;
         if is_shared && !joins {
             socket.set_reuse_port(true)?;

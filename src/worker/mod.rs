@@ -141,7 +141,7 @@ impl<E: Element> Worker<E> {
         self.flush(); // one batch for each listener, one delivery for each core
         self.take_commands(); // settings, statistics, the end
         self.last = self.clock.read();
-        self.pace.turn(self.last);
+        self.pace.turn(start, self.last);
         self.delay.record(self.last.ns - start.ns);
         self.turns += 1;
         Ok(())

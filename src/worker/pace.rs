@@ -2,7 +2,8 @@
 //!
 //! A worker that is woken for each datagram pays more for the waking than for the message. While messages come fast, it
 //! therefore sleeps for a short fixed time between two turns and then takes all that has come: one wake-up for several
-//! messages. While they come slowly it is woken by each at once, so that a single call meets no delay at all.
+//! messages. While they come slowly it is woken by each at once, so that a single call meets no delay at all; and when it is
+//! busy anyway it does not sleep, for then there is always something to take.
 
 use super::clock::Reading;
 use std::time::Duration;
@@ -14,6 +15,10 @@ const PERIOD_NS: u64 = 4_000_000;
 /// of them has come, and cost a wake-up of its own.
 const WORTH: (u64, u64) = (3, 2);
 
+/// Percent of the time spent in turns from which gathering ends, and below which it may begin.
+const BUSY: u64 = 45;
+const IDLE: u64 = 35;
+
 /// Measures one worker's rate.
 #[derive(Debug)]
 pub struct Pace {
@@ -21,6 +26,7 @@ pub struct Pace {
     pub gather: Duration,
     since: Reading,
     count: u64,
+    busy_ns: u64,
     is_brisk: bool,
 }
 
@@ -30,6 +36,7 @@ impl Pace {
             gather,
             since: Reading::default(),
             count: 0,
+            busy_ns: 0,
             is_brisk: false,
         }
     }
@@ -39,16 +46,20 @@ impl Pace {
         self.count += messages as u64;
     }
 
-    /// A turn has ended.
-    pub fn turn(&mut self, now: Reading) {
+    /// A turn has ended that began at `start`.
+    pub fn turn(&mut self, start: Reading, now: Reading) {
+        self.busy_ns += now.ns.saturating_sub(start.ns);
         let elapsed_ns = now.ns.saturating_sub(self.since.ns);
         if elapsed_ns >= PERIOD_NS {
             let gather_ns = self.gather.as_nanos() as u64;
             let (messages, times) = WORTH;
-            self.is_brisk =
-                gather_ns > 0 && self.count * gather_ns * times >= messages * elapsed_ns;
+            let comes_fast = self.count * gather_ns * times >= messages * elapsed_ns;
+            let limit = if self.is_brisk { BUSY } else { IDLE };
+            let is_idle = self.busy_ns * 100 < limit * elapsed_ns;
+            self.is_brisk = gather_ns > 0 && comes_fast && is_idle;
             self.since = now;
             self.count = 0;
+            self.busy_ns = 0;
         }
     }
 
@@ -69,7 +80,7 @@ mod tests {
         for _ in 0..ms * 1000 / gap_us {
             now.ns += gap_us * 1000;
             pace.count(messages);
-            pace.turn(*now);
+            pace.turn(*now, *now);
         }
         pace.is_brisk()
     }
@@ -96,6 +107,28 @@ mod tests {
         let (mut pace, mut now) = (Pace::new(GATHER), Reading::default());
         assert!(run(&mut pace, &mut now, 10, 300, 50));
         assert!(!run(&mut pace, &mut now, 1, 1_000_000, 1_000));
+    }
+
+    #[test]
+    fn who_is_busy_does_not_sleep() {
+        let (mut pace, mut now) = (Pace::new(GATHER), Reading::default());
+        let mut busy = |percent: u64| {
+            for _ in 0..100 {
+                let start = now;
+                now.ns += 100_000;
+                pace.count(10);
+                let end = Reading {
+                    ns: start.ns + 1000 * percent,
+                };
+                pace.turn(start, end);
+            }
+            pace.is_brisk()
+        };
+        assert!(busy(20));
+        assert!(busy(40), "still");
+        assert!(!busy(60));
+        assert!(!busy(40), "not again yet");
+        assert!(busy(30));
     }
 
     #[test]

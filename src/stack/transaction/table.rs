@@ -9,6 +9,7 @@ use super::{
 use crate::base::{Arena, Blob, Flow, Id, Instant, Outbox, Pool, Span, TimerId, Wheel};
 use crate::sip::{Index, Message};
 use crate::stack::settings::Timers;
+use std::hint::black_box;
 
 /// A server transaction: one request that came, its answers, and where they go.
 pub struct Server {
@@ -633,6 +634,7 @@ impl Transactions {
     /// Carries out what is due until something concerns the transaction user; to be called until `None`.
     pub fn poll(&mut self, now: Instant, outbox: &mut Outbox) -> Option<Notice> {
         while let Some(token) = self.wheel.poll(now) {
+            self.foresee_due();
             let slot = token & !CLIENT_TOKEN;
             let notice = if token & CLIENT_TOKEN != 0 {
                 self.client_timer(now, slot, outbox)
@@ -644,6 +646,35 @@ impl Transactions {
             }
         }
         None
+    }
+
+    /// Asks the memory for what the next timers will need. A finished transaction has not been looked at for its whole linger
+    /// time; a value that nobody waits for is loaded while the one at hand is dealt with.
+    fn foresee_due(&self) {
+        let mut due = self.wheel.due();
+        // Its record was asked for one timer ago: now its place in the directory.
+        if let Some(token) = due.next()
+            && token & CLIENT_TOKEN == 0
+            && let Some((_, server)) = self.servers.tenant(token)
+        {
+            black_box(self.directory.head(server.key));
+        }
+        match due.next() {
+            Some(token) if token & CLIENT_TOKEN != 0 => {
+                let client = self.clients.tenant(token & !CLIENT_TOKEN);
+                black_box(client.map(|(_, client)| (client.clock.end_at, client.state)));
+            }
+            Some(token) => {
+                let server = self.servers.tenant(token);
+                black_box(server.map(|(_, server)| (server.key, server.state)));
+            }
+            None => {}
+        }
+    }
+
+    /// The request with this key is being read, and will be looked for: asks the memory for its place.
+    pub fn foresee_server(&self, key: u128) {
+        black_box(self.directory.head(key));
     }
 
     fn client_timer(&mut self, now: Instant, slot: u32, outbox: &mut Outbox) -> Option<Notice> {
