@@ -95,7 +95,67 @@ fn assert_it_was_a_test(sum: &Statistics, steps: u64) {
     if steps < 300_000 {
         return;
     }
-    let least = [("calls answered", sum.calls_answered, 1000)];
+    let least = [
+        ("datagrams lost", sum.lost, 300_000),
+        ("datagrams duplicated", sum.duplicated, 150_000),
+        ("datagrams overtaken", sum.reordered, 300_000),
+        ("reports of unreachable ports", sum.unreachable, 5_000),
+        ("mails between cores", sum.mails, 80_000),
+        ("registrations", sum.registers, 50_000),
+        ("bindings compared", sum.bindings_checked, 80_000),
+        ("calls answered", sum.calls_answered, 20_000),
+        ("calls refused", sum.calls_refused, 60_000),
+        ("calls cancelled", sum.calls_cancelled, 10_000),
+        ("calls timed out", sum.calls_timed_out, 800),
+        ("losers of a fork cancelled", sum.forks_with_losers, 12_000),
+        ("second answers to one call", sum.second_answers, 4_000),
+        ("answers that crossed the CANCEL", sum.late_answers, 2_500),
+        ("re-INVITEs", sum.reinvites, 3_000),
+        ("BYEs answered", sum.byes_answered, 15_000),
+        ("other requests answered", sum.other_answers, 30_000),
+        ("redirections", sum.redirected, 4_000),
+        (
+            "retransmissions of requests",
+            sum.client_retransmissions,
+            150_000,
+        ),
+        (
+            "retransmissions of answers",
+            sum.answer_retransmissions,
+            80_000,
+        ),
+        ("retransmissions absorbed", sum.absorbed, 60_000),
+        ("timer C fired", sum.timer_c_cancels, 1_500),
+        ("branches after others", sum.sequential_moves, 1_500),
+        ("requests to phones behind a NAT", sum.to_nat, 5_000),
+        ("requests by a Path", sum.by_path, 15_000),
+        ("requests refused by a full server", sum.full, 50),
+        (
+            "requests forwarded without state",
+            sum.stateless_forwards,
+            15_000,
+        ),
+        ("requests between servers", sum.chained_forwards, 30_000),
+        (
+            "requests across address families",
+            sum.cross_family_forwards,
+            30_000,
+        ),
+        ("hostile messages", sum.hostile, 50_000),
+        ("mangled messages", sum.mangled, 8_000),
+        ("forged branches", sum.forged_branches, 6_000),
+        ("strangers in routes", sum.stranger_routes, 6_000),
+        (
+            "CANCELs for other people's calls",
+            sum.foreign_cancels,
+            1_500,
+        ),
+        ("REGISTERs replayed", sum.replayed_registers, 2_000),
+        ("spoofed sources", sum.spoofed, 2_000),
+        ("altered responses", sum.double_finals, 6_000),
+        ("loops begun", sum.loops, 500),
+        ("loops refused", sum.looped_answers, 2_000),
+    ];
     for (name, happened, per_million) in least {
         let wanted = per_million * steps / 1_000_000;
         assert!(

@@ -82,7 +82,9 @@ impl Auditor {
         if !tx.branches.is_empty() {
             return;
         }
-        if tx.intent == Intent::Mangled || !tx.variants.is_empty() {
+        let meddled = Class::of(b"REGISTER").with(request.branch);
+        let meddled = hop.meddled.contains(&meddled) && tx.intent != Intent::Honest;
+        if tx.intent == Intent::Mangled || meddled || !tx.variants.is_empty() {
             hop.bindings.adopt(now, location);
             let key = Class::of(b"REGISTER").with(request.key);
             hop.registered.insert(key, Registered::Unknown);
@@ -189,6 +191,7 @@ impl Hop {
         let Some(newest) = newest else {
             if self.is_foreign(to, message) {
                 self.end_by_foreign(now, message);
+                self.refusals.insert(message.digest);
                 return Ok(None);
             }
             return Err((
