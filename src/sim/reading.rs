@@ -426,7 +426,20 @@ impl<'a> Address<'a> {
     pub fn ip(&self) -> Option<IpAddr> {
         let text = std::str::from_utf8(self.host).ok()?;
         let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
-        bare.unwrap_or(text).parse().ok()
+        match bare {
+            Some(v6) => v6.parse().map(IpAddr::V6).ok(),
+            // §25.1: one to three digits each, so that 01 is 1.
+            None => {
+                let mut octets = [0; 4];
+                let mut parts = text.split('.');
+                for octet in &mut octets {
+                    let part = parts.next().filter(|p| p.len() <= 3)?;
+                    *octet = u8::try_from(number(part.as_bytes())?).ok()?;
+                }
+                let over = parts.next().is_none();
+                over.then(|| IpAddr::from(octets))
+            }
+        }
     }
 
     /// Where a datagram for it would go, when it names a number and no name.

@@ -84,6 +84,8 @@ impl Auditor {
         }
         if tx.intent == Intent::Mangled || !tx.variants.is_empty() {
             hop.bindings.adopt(now, location);
+            let key = Class::of(b"REGISTER").with(request.key);
+            hop.registered.insert(key, Registered::Unknown);
             return;
         }
         let mut result = Ok(());
@@ -136,6 +138,23 @@ impl Hop {
             .any(|came| compare::is_copy(came, message) && self.may_answer(came.branch, to))
     }
 
+    /// A final that somebody hostile wrote, so that it cannot be told by its key, has ended its branch's transaction.
+    fn end_by_foreign(&mut self, now: Instant, message: &Reading) {
+        let came = self
+            .foreign_responses
+            .iter()
+            .find(|came| compare::is_copy(came, message))
+            .map_or(0, |came| came.branch);
+        if let Some(branch) = self.by_branch_alone.get(&came) {
+            let tx = &mut self.transactions[self.branches[*branch].tx];
+            tx.reopen = true;
+            tx.answered = true;
+            if message.status() >= 200 {
+                tx.final_at.get_or_insert(now);
+            }
+        }
+    }
+
     /// True when the branch is one that this server made, for a request that came from `to`.
     fn may_answer(&self, branch: u64, to: SocketAddr) -> bool {
         let stateless = self.is_stateless();
@@ -160,16 +179,16 @@ impl Hop {
             let all: Vec<usize> = self.generations(newest).collect();
             let own = |tx: &usize| self.copied_from(*tx, message).is_none();
             if all.iter().all(own) {
+                self.refusals.insert(message.digest);
                 return Ok(None);
             }
         }
+        if self.refusals.contains(&message.digest) {
+            return Ok(None);
+        }
         let Some(newest) = newest else {
-            // A response is told by its branch: the rest is passed on as somebody else wrote it.
-            let passed = self
-                .foreign_responses
-                .iter()
-                .find(|came| compare::is_copy(came, message) && self.may_answer(came.branch, to));
-            if passed.is_some() {
+            if self.is_foreign(to, message) {
+                self.end_by_foreign(now, message);
                 return Ok(None);
             }
             return Err((
@@ -181,7 +200,7 @@ impl Hop {
             Err(_) if self.is_stateless() && self.is_foreign(to, message) => return Ok(None),
             other => other?,
         }
-        if class == Class::Ack {
+        if class == Class::Ack && !self.is_foreign(to, message) {
             return Err((Rule::NoAnswerToAck, message.title()));
         }
         let source = self

@@ -137,6 +137,8 @@ pub(super) struct Hop {
     registered: BTreeMap<u64, Registered>,
     /// Record-Route values that this server gave out.
     issued: BTreeSet<u64>,
+    /// Refusals of what nobody can read for certain: they may be repeated.
+    refusals: BTreeSet<u64>,
     /// Branches of requests that nobody can read for certain.
     mangled: BTreeSet<u64>,
     /// Branches of requests that no honest agent sent: the honest one that comes later may be taken for a copy.
@@ -292,6 +294,7 @@ impl Auditor {
                 bindings: Bindings::default(),
                 registered: BTreeMap::new(),
                 issued: BTreeSet::new(),
+                refusals: BTreeSet::new(),
                 mangled: BTreeSet::new(),
                 meddled: BTreeSet::new(),
                 cancelled: BTreeSet::new(),
