@@ -33,11 +33,6 @@ impl Key {
         hasher.finish128().as_u128()
     }
 
-    /// A plain 64-bit hasher under this key, for the standard library's tables.
-    pub fn hasher(&self) -> siphasher::sip::SipHasher13 {
-        siphasher::sip::SipHasher13::new_with_keys(self.0, self.1)
-    }
-
     /// 64 keyed bits over three numbers.
     pub fn hash_numbers(&self, a: u64, b: u64, c: u64) -> u64 {
         let mut hasher = SipHasher128::new_with_keys(self.0, self.1);

@@ -2,8 +2,7 @@
 //! lock is held for one lookup or one change. What REGISTER means for it is in [`crate::stack::registrar`].
 
 use crate::base::{Flow, Instant, Key};
-use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher};
+use hashbrown::HashTable;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -20,7 +19,14 @@ pub struct Location {
     sweep_at: AtomicUsize,
 }
 
-type Shard = HashMap<Box<[u8]>, Record, Keyed>;
+type Shard = HashTable<Entry>;
+
+/// An address-of-record and its keyed hash, which is taken once for shard and place.
+struct Entry {
+    hash: u64,
+    aor: Box<[u8]>,
+    record: Record,
+}
 
 /// The bindings of one address-of-record.
 #[derive(Default)]
@@ -40,7 +46,7 @@ struct Change {
 
 /// Changes of one address-of-record that are remembered at most. Phones refresh minutes apart; this is for the moment after a
 /// power cut.
-const CHANGES: usize = 32;
+const CHANGES: usize = 16;
 
 impl Record {
     /// True when this very transaction has changed the record already.
@@ -215,9 +221,7 @@ impl Location {
         let key = key.derive("location");
         Location {
             key,
-            shards: (0..SHARDS)
-                .map(|_| Mutex::new(HashMap::with_hasher(Keyed(key))))
-                .collect(),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             bindings: AtomicUsize::new(0),
             max_bindings,
             sweep_at: AtomicUsize::new(0),
@@ -231,8 +235,9 @@ impl Location {
 
     /// Calls `each` for every live binding of the address. False when the address is not known at all.
     pub fn lookup(&self, now: Instant, aor: &[u8], mut each: impl FnMut(&Binding)) -> bool {
-        let shard = self.shard(aor);
-        let Some(record) = shard.get(aor) else {
+        let hash = self.hash(aor);
+        let shard = self.shard(hash);
+        let Some(Entry { record, .. }) = shard.find(hash, |entry| entry.is(hash, aor)) else {
             return false;
         };
         for binding in record.bindings.iter().filter(|b| b.is_live(now)) {
@@ -244,18 +249,22 @@ impl Location {
     /// Runs `change` on the record of one address under its lock; an empty record is made or removed as needed. `change`
     /// gets how many bindings may be added.
     pub fn change<R>(&self, aor: &[u8], change: impl FnOnce(&mut Record, usize) -> R) -> R {
-        let mut shard = self.shard(aor);
+        let hash = self.hash(aor);
+        let mut shard = self.shard(hash);
         let room = self.max_bindings.saturating_sub(self.bindings());
-        let Some(record) = shard.get_mut(aor) else {
+        let Ok(mut entry) = shard.find_entry(hash, |entry| entry.is(hash, aor)) else {
             let mut record = Record::default();
             let result = change(&mut record, room);
             let weight = record.weight();
             if weight > 0 && room > 0 {
                 self.bindings.fetch_add(weight, Ordering::Relaxed);
-                shard.insert(aor.into(), record);
+                let aor = aor.into();
+                let entry = Entry { hash, aor, record };
+                shard.insert_unique(hash, entry, |entry| entry.hash);
             }
             return result;
         };
+        let record = &mut entry.get_mut().record;
         let before = record.weight();
         let result = change(record, room);
         let after = record.weight();
@@ -264,7 +273,7 @@ impl Location {
             self.bindings.fetch_sub(before, Ordering::Relaxed);
         }
         if after == 0 {
-            shard.remove(aor);
+            entry.remove();
         }
         result
     }
@@ -292,14 +301,15 @@ impl Location {
         };
         match aor {
             Some(aor) => {
-                if let Some(record) = self.shard(aor).get(aor) {
-                    show(aor, record);
+                let hash = self.hash(aor);
+                if let Some(entry) = self.shard(hash).find(hash, |entry| entry.is(hash, aor)) {
+                    show(aor, &entry.record);
                 }
             }
             None => {
                 for number in 0..SHARDS {
-                    for (aor, record) in self.lock(number).iter() {
-                        show(aor, record);
+                    for entry in self.lock(number).iter() {
+                        show(&entry.aor, &entry.record);
                     }
                 }
             }
@@ -353,20 +363,25 @@ impl Location {
         let number = self.sweep_at.fetch_add(1, Ordering::Relaxed) % SHARDS;
         let mut shard = self.lock(number);
         let mut gone = 0;
-        shard.retain(|_, record| {
+        shard.retain(|Entry { record, .. }| {
             let before = record.weight();
             record.sweep(now);
             gone += before - record.weight();
             record.weight() > 0
         });
         if shard.is_empty() {
-            shard.shrink_to_fit();
+            shard.shrink_to_fit(|entry| entry.hash);
         }
         self.bindings.fetch_sub(gone, Ordering::Relaxed);
     }
 
-    fn shard(&self, aor: &[u8]) -> MutexGuard<'_, Shard> {
-        self.lock((self.key.hash(&[aor]) >> 32) as usize % SHARDS)
+    fn hash(&self, aor: &[u8]) -> u64 {
+        self.key.hash(&[aor])
+    }
+
+    /// The table takes its place from the low and the high bits; the shard is chosen by those between.
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+        self.lock((hash >> 40) as usize % SHARDS)
     }
 
     /// A shard is never left half changed, so a poisoned lock is as good as any.
@@ -377,25 +392,9 @@ impl Location {
     }
 }
 
-/// Hashes table keys with the server's key, so that nobody can choose addresses that collide.
-#[derive(Clone, Copy)]
-struct Keyed(Key);
-
-struct KeyedHasher(siphasher::sip::SipHasher13);
-
-impl BuildHasher for Keyed {
-    type Hasher = KeyedHasher;
-    fn build_hasher(&self) -> KeyedHasher {
-        KeyedHasher(self.0.hasher())
-    }
-}
-
-impl Hasher for KeyedHasher {
-    fn finish(&self) -> u64 {
-        self.0.finish()
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.write(bytes);
+impl Entry {
+    fn is(&self, hash: u64, aor: &[u8]) -> bool {
+        self.hash == hash && *self.aor == *aor
     }
 }
 

@@ -39,7 +39,20 @@ impl Endpoint {
             (Method::Invite | Method::Ack | Method::Cancel, _) | (_, ClientKind::Invite) => {
                 return self.counters.drop(Drop::BadResponse);
             }
-            _ => {}
+            // §17.1.3: the method in CSeq is that of the request. Once a final response has come, nothing is left to compare.
+            _ => {
+                let sent = self
+                    .transactions
+                    .client(id)
+                    .map(|client| self.transactions.sent(client));
+                let method = message.cseq().map_or(&b""[..], |cseq| cseq.method);
+                let rest = sent.unwrap_or_default().strip_prefix(method);
+                if !sent.unwrap_or_default().is_empty()
+                    && rest.and_then(<[u8]>::first) != Some(&b' ')
+                {
+                    return self.counters.drop(Drop::BadResponse);
+                }
+            }
         }
         // Step 3 looks ahead: with no Via left the response would be for this element, which asked nothing.
         if message.values(Name::Via).nth(1).is_none() {

@@ -29,13 +29,19 @@ pub enum Look {
 /// The largest number of records that a directory can tell apart.
 const MOST: usize = 1 << 24;
 
+/// When the directory is full.
+const RECORDS_PER_HEAD: usize = 8;
+
 impl Directory {
     /// For up to `limit` records, and for [`Directory::capacity`] at the most.
+    ///
+    /// There are fewer heads than records: the table then stays in the cache, and the links' tags keep longer chains from being
+    /// walked in vain.
     pub fn new(limit: usize) -> Directory {
-        let size = limit.clamp(1024, MOST).next_power_of_two();
+        let most = limit.clamp(1024, MOST).next_power_of_two();
         Directory {
-            heads: vec![Link::END; size].into(),
-            slot_bits: size.trailing_zeros() + 1,
+            heads: vec![Link::END; (most / RECORDS_PER_HEAD).max(1024)].into(),
+            slot_bits: most.trailing_zeros() + 1,
         }
     }
 
