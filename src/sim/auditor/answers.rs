@@ -82,8 +82,7 @@ impl Auditor {
         if !tx.branches.is_empty() {
             return;
         }
-        let meddled = Class::of(b"REGISTER").with(request.branch);
-        let meddled = hop.meddled.contains(&meddled) && tx.intent != Intent::Honest;
+        let meddled = hop.is_meddled(Class::of(b"REGISTER"), &request);
         if tx.intent == Intent::Mangled || meddled || !tx.variants.is_empty() {
             hop.bindings.adopt(now, location);
             let key = Class::of(b"REGISTER").with(request.key);

@@ -142,7 +142,8 @@ pub(super) struct Hop {
     /// Branches of requests that nobody can read for certain.
     mangled: BTreeSet<u64>,
     /// Branches of requests that no honest agent sent: the honest one that comes later may be taken for a copy.
-    meddled: BTreeSet<u64>,
+    /// With the key of the first of them.
+    meddled: BTreeMap<u64, u64>,
     /// Branches that came in a CANCEL, readable or not.
     cancelled: BTreeSet<u64>,
     /// Responses that came lately and that no honest agent sent.
@@ -162,6 +163,12 @@ impl Hop {
         let last = self.suspects.get(&address.ip()).filter(|_| cancel);
         self.suspect == Some(address.ip())
             || last.is_some_and(|at| now.ms_since(*at) <= self.soon_ms)
+    }
+
+    /// True when somebody hostile has used the branch before, for another request.
+    fn is_meddled(&self, class: Class, message: &Reading) -> bool {
+        let first = self.meddled.get(&class.with(message.branch));
+        first.is_some_and(|key| *key != message.key)
     }
 
     /// True when a URI's host and port name this server.
@@ -296,7 +303,7 @@ impl Auditor {
                 issued: BTreeSet::new(),
                 refusals: BTreeSet::new(),
                 mangled: BTreeSet::new(),
-                meddled: BTreeSet::new(),
+                meddled: BTreeMap::new(),
                 cancelled: BTreeSet::new(),
                 foreign_responses: VecDeque::new(),
                 // A CANCEL may have to ask every core.
@@ -345,7 +352,8 @@ impl Auditor {
         }
         if intent != Intent::Honest {
             let class = Class::of(message.bytes.split(|b| *b == b' ').next().unwrap_or(b""));
-            hop.meddled.insert(class.with(message.branch));
+            let place = hop.meddled.entry(class.with(message.branch));
+            place.or_insert(message.key);
         }
         if message.bytes.starts_with(b"CANCEL") {
             hop.cancelled.insert(message.branch);
@@ -411,7 +419,7 @@ impl Auditor {
             air.statistics.absorbed += u64::from(!tx.reopen);
             return;
         }
-        let intent = match hop.meddled.contains(&class.with(message.branch)) {
+        let intent = match hop.is_meddled(class, message) {
             true => intent.max(Intent::Hostile),
             false => intent,
         };
