@@ -1,7 +1,7 @@
 //! The called side of a phone (RFC 3261 §8.2, §9.2, §13.3, §15.1.2): what it says to a request, and when.
 
 use super::air::{Air, Intent, Todo};
-use super::phone::{Incoming, Phones, Ringing};
+use super::phone::{Incoming, Phones, UasState};
 use super::reading::{Field, Reading, digest};
 use super::scenario::{Scenario, Temper};
 use super::writing::{finish, line, put, response};
@@ -76,7 +76,7 @@ impl Phones {
         let known = self.incoming_of(phone, message);
         if let Some(incoming) = known {
             let i = &self.incomings[incoming];
-            if let (Some(last), true) = (&i.last, i.state != Ringing::Over) {
+            if let (Some(last), true) = (&i.last, i.state != UasState::Over) {
                 let last = Rc::clone(last);
                 air.send_again(self.list[phone].plan.at, from, last, Intent::Honest);
             }
@@ -99,7 +99,7 @@ impl Phones {
             tag,
             script,
             last: None,
-            state: Ringing::Ringing,
+            state: UasState::Ringing,
             interval_ms: self.t1_ms,
             dialog,
         });
@@ -128,7 +128,7 @@ impl Phones {
 
     pub fn play(&mut self, air: &mut Air, incoming: usize) {
         let double = self.list[self.incomings[incoming].phone].plan.temper == Temper::DoubleFinal;
-        if self.incomings[incoming].state != Ringing::Ringing && !double {
+        if self.incomings[incoming].state != UasState::Ringing && !double {
             return;
         }
         if let Some((_, status)) = self.incomings[incoming].script.pop() {
@@ -141,7 +141,7 @@ impl Phones {
         let i = &self.incomings[incoming];
         let (phone, from, request) = (i.phone, i.from, Rc::clone(&i.request));
         let mut tag = i.tag.clone();
-        let again = i.state != Ringing::Ringing;
+        let again = i.state != UasState::Ringing;
         if status >= 200 && again {
             // A second final: from nowhere, with a tag of its own, and nothing is remembered of it.
             air.statistics.double_finals += 1;
@@ -161,9 +161,9 @@ impl Phones {
             let i = &mut self.incomings[incoming];
             i.dialog = made;
             i.state = if accepted {
-                Ringing::Answered
+                UasState::Answered
             } else {
-                Ringing::Refused
+                UasState::Refused
             };
             let interval = i.interval_ms;
             self.remind(air, phone, interval, Todo::Repeat { incoming });
@@ -175,7 +175,7 @@ impl Phones {
     /// Timer G, and the 2xx of RFC 3261 §13.3.1.4.
     pub fn repeat(&mut self, air: &mut Air, incoming: usize) {
         let i = &mut self.incomings[incoming];
-        if !matches!(i.state, Ringing::Answered | Ringing::Refused) {
+        if !matches!(i.state, UasState::Answered | UasState::Refused) {
             return;
         }
         i.interval_ms = (i.interval_ms * 2).min(self.t2_ms);
@@ -189,8 +189,8 @@ impl Phones {
 
     pub fn abandon(&mut self, air: &mut Air, _phone: usize, incoming: usize) {
         let i = &mut self.incomings[incoming];
-        let answered = i.state == Ringing::Answered;
-        i.state = Ringing::Over;
+        let answered = i.state == UasState::Answered;
+        i.state = UasState::Over;
         if let (true, Some(dialog)) = (answered, i.dialog) {
             self.hang_up(air, dialog);
         }
@@ -211,17 +211,18 @@ impl Phones {
             return;
         };
         let i = &mut self.incomings[incoming];
-        let answered = i.state == Ringing::Answered;
-        if i.state == Ringing::Ringing {
+        let answered = i.state == UasState::Answered;
+        if i.state == UasState::Ringing {
             return;
         }
-        i.state = Ringing::Over;
+        i.state = UasState::Over;
         let first = i.request.tag(Field::To).is_none();
-        if let (true, true, Some(dialog)) = (answered, first, i.dialog) {
-            if air.rng.one_in(2) {
-                let ms = air.between(20, 20_000);
-                self.remind(air, phone, ms, Todo::HangUp { dialog });
-            }
+        let Some(dialog) = i.dialog.filter(|_| answered && first) else {
+            return;
+        };
+        if air.rng.one_in(2) {
+            let ms = air.between(20, 20_000);
+            self.remind(air, phone, ms, Todo::HangUp { dialog });
         }
     }
 
@@ -232,7 +233,7 @@ impl Phones {
         };
         let tag = self.incomings[incoming].tag.clone();
         self.respond(air, phone, from, message, 200, &tag);
-        if self.incomings[incoming].state != Ringing::Ringing {
+        if self.incomings[incoming].state != UasState::Ringing {
             return;
         }
         let status = match self.list[phone].plan.temper {

@@ -35,31 +35,7 @@ pub enum Registering {
 }
 
 impl Phones {
-    /// From, To, Call-ID and CSeq of a request outside of a dialog.
-    fn write_outside(
-        &mut self,
-        air: &mut Air,
-        out: &mut Vec<u8>,
-        phone: usize,
-        to_uri: &[u8],
-        domain: &str,
-        cseq: u64,
-        method: &[u8],
-    ) {
-        let (tag, call_id) = (self.fresh(air), self.fresh(air));
-        let plan = &self.list[phone].plan;
-        let from = format!("<sip:{}@{domain}>;tag={tag}", plan.user);
-        let names = if plan.compact {
-            ["f", "t", "i"]
-        } else {
-            ["From", "To", "Call-ID"]
-        };
-        line(out, names[0], &[from.as_bytes()]);
-        line(out, names[1], &[b"\"The, other\" <", to_uri, b">"]);
-        line(out, names[2], &[call_id.as_bytes(), b"@sim"]);
-        line(out, "CSeq", &[cseq.to_string().as_bytes(), b" ", method]);
-    }
-
+    /// A request outside of a dialog to the phone's own server: start line to CSeq.
     fn start_request(
         &mut self,
         air: &mut Air,
@@ -81,11 +57,19 @@ impl Phones {
             let breadth = [b"1", b"2", b"8"][air.rng.below(3) as usize];
             line(&mut out, "Max-Breadth", &[breadth]);
         }
-        let cseq = 1 + air.rng.below(100_000);
-        let domain = scenario.servers[self.list[phone].plan.server]
-            .domain
-            .clone();
-        self.write_outside(air, &mut out, phone, uri, &domain, cseq, method);
+        let cseq = (1 + air.rng.below(100_000)).to_string();
+        let (tag, call_id) = (self.fresh(air), self.fresh(air));
+        let plan = &self.list[phone].plan;
+        let domain = &scenario.servers[plan.server].domain;
+        let from = format!("<sip:{}@{domain}>;tag={tag}", plan.user);
+        let names = match plan.compact {
+            true => ["f", "t", "i"],
+            false => ["From", "To", "Call-ID"],
+        };
+        line(&mut out, names[0], &[from.as_bytes()]);
+        line(&mut out, names[1], &[b"\"The, other\" <", uri, b">"]);
+        line(&mut out, names[2], &[call_id.as_bytes(), b"@sim"]);
+        line(&mut out, "CSeq", &[cseq.as_bytes(), b" ", method]);
         out
     }
 

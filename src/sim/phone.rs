@@ -63,8 +63,9 @@ pub struct Dialog {
     pub inviting: bool,
 }
 
+/// Where an incoming INVITE stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ringing {
+pub enum UasState {
     Ringing,
     Answered,
     Refused,
@@ -80,7 +81,7 @@ pub struct Incoming {
     /// What it will say, next last: milliseconds after the one before, status.
     pub script: Vec<(u64, u16)>,
     pub last: Option<Rc<Reading>>,
-    pub state: Ringing,
+    pub state: UasState,
     pub interval_ms: u64,
     pub dialog: Option<usize>,
 }
@@ -384,10 +385,8 @@ impl Phones {
             return self.cancel_answered(client, message);
         }
         let status = message.status();
-        if status < 200 {
-            if c.progress == Progress::Calling {
-                c.progress = Progress::Proceeding;
-            }
+        if status < 200 && c.progress == Progress::Calling {
+            c.progress = Progress::Proceeding;
         }
         match c.purpose {
             Purpose::Invite { call } => {
