@@ -217,11 +217,11 @@ impl Phones {
         }
         i.state = Ringing::Over;
         let first = i.request.tag(Field::To).is_none();
-        if let (true, true, Some(dialog)) = (answered, first, i.dialog) {
-            if air.rng.one_in(2) {
-                let ms = air.between(20, 20_000);
-                self.remind(air, phone, ms, Todo::HangUp { dialog });
-            }
+        if let (true, true, Some(dialog)) = (answered, first, i.dialog)
+            && air.rng.one_in(2)
+        {
+            let ms = air.between(20, 20_000);
+            self.remind(air, phone, ms, Todo::HangUp { dialog });
         }
     }
 

@@ -36,6 +36,7 @@ pub enum Registering {
 
 impl Phones {
     /// From, To, Call-ID and CSeq of a request outside of a dialog.
+    #[allow(clippy::too_many_arguments)]
     fn write_outside(
         &mut self,
         air: &mut Air,

@@ -64,6 +64,7 @@ pub struct Dialog {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(clippy::enum_variant_names)]
 pub enum Ringing {
     Ringing,
     Answered,
@@ -384,10 +385,8 @@ impl Phones {
             return self.cancel_answered(client, message);
         }
         let status = message.status();
-        if status < 200 {
-            if c.progress == Progress::Calling {
-                c.progress = Progress::Proceeding;
-            }
+        if status < 200 && c.progress == Progress::Calling {
+            c.progress = Progress::Proceeding;
         }
         match c.purpose {
             Purpose::Invite { call } => {

@@ -190,7 +190,9 @@ impl Saboteur {
         let swallow = match what {
             Sabotage::SkipAck => method == b"ACK" && status == 0 && !forwarded,
             Sabotage::KeepCancel => method == b"CANCEL" && status == 0,
-            Sabotage::LoseTwoHundred => invite && status / 100 == 2 && message.key % 3 == 0,
+            Sabotage::LoseTwoHundred => {
+                invite && status / 100 == 2 && message.key.is_multiple_of(3)
+            }
             // One that was passed on: the server's own are all that goes back for their requests.
             Sabotage::LoseRefusal => {
                 invite && status >= 300 && self.invites.contains_key(&message.key)

@@ -518,7 +518,7 @@ impl Hop {
             .collect();
         let sixth = known.iter().any(|s| *s >= 600);
         let lowest = known.iter().min().map_or(6, |s| s / 100);
-        if sixth && status < 600 || status < 600 && status / 100 > lowest {
+        if status < 600 && (sixth || status / 100 > lowest) {
             return Err((
                 Rule::BestResponse,
                 format!("{status} was chosen of {known:?}"),
