@@ -49,6 +49,7 @@ impl Bound {
 #[derive(Default)]
 pub struct Bindings {
     by_aor: BTreeMap<Vec<u8>, Vec<Bound>>,
+    removals: Vec<Removal>,
 }
 
 /// `user@host` of the To header field, the host in lower case (§10.3 step 5).
@@ -87,85 +88,44 @@ impl Bindings {
         answer: &Reading,
     ) -> Result<Applied, String> {
         let aor = address_of_record(register).ok_or("a 200 without an address-of-record")?;
-        let contacts = register.values(Field::Contact);
-        let header = register.number(Field::Expires);
-        let list = self.by_aor.entry(aor).or_default();
         let this = Register {
             now,
             call_id: register.call_id(),
             cseq: register.cseq().map_or(0, |(n, _)| n),
+            contacts: register.values(Field::Contact),
+            expires: register.number(Field::Expires),
+            path: register.values(Field::Path),
+            source: source.filter(|_| param(register.via(0), b"rport").is_some()),
         };
-        if contacts.contains(&&b"*"[..]) {
-            if contacts.len() > 1 || header != Some(0) {
-                return Err("200 for a `*` that is not alone or without Expires: 0".into());
-            }
-            for bound in list.iter().filter(|b| b.is_live(now)) {
-                this.order(bound)?;
-            }
-            for bound in list.iter_mut() {
-                this.remove(bound);
-            }
-            return Self::compare_answer(now, list, answer).map(|()| Applied::Changed);
+        self.removals.retain(|removal| removal.until > now);
+        let remembered = self.removals.iter().any(|removal| {
+            removal.aor == aor && removal.call_id == this.call_id && removal.cseq >= this.cseq
+        });
+        if this.removes(conf) {
+            self.removals.push(Removal {
+                aor: aor.clone(),
+                call_id: this.call_id.to_vec(),
+                cseq: this.cseq,
+                until: now.after_ms(REMEMBERED_MS),
+            });
         }
-        let mut again = false;
-        for contact in &contacts {
-            if wanted(contact, header, conf).is_some_and(|s| s > 0 && s < conf.min_expires_s.into())
-            {
-                return Err("200 for an interval that is too brief".into());
+        let list = self.by_aor.entry(aor).or_default();
+        let applied = if this.contacts.contains(&&b"*"[..]) {
+            this.remove_all(list)?
+        } else {
+            match this.check(conf, list)? {
+                // It may have removed what the model does not know of.
+                Order::Newer if remembered => return Ok(Applied::Unknown),
+                Order::Unknown => return Ok(Applied::Unknown),
+                Order::Newer if !this.contacts.is_empty() => this.carry_out(conf, list)?,
+                _ => Applied::Unchanged,
             }
-            let uri = address_spec(contact);
-            if let Some(bound) = list.iter().rev().find(|b| same_uri(&b.uri, uri)) {
-                match this.order(bound)? {
-                    Order::Newer => {}
-                    Order::Again => again = true,
-                    Order::Unknown => return Ok(Applied::Unknown),
-                }
-            }
-        }
-        // The same REGISTER once more changes nothing.
-        for contact in contacts.iter().filter(|_| !again) {
-            let uri = address_spec(contact);
-            let Some(asked) = wanted(contact, header, conf) else {
-                return Ok(Applied::Unknown);
-            };
-            let granted = asked.min(u64::from(conf.max_expires_s));
-            let known = list.iter_mut().rev().find(|b| same_uri(&b.uri, uri));
-            match known {
-                Some(bound) if granted == 0 => this.remove(bound),
-                Some(bound) if bound.is_live(now) => bound.ended = Some(now),
-                _ => {}
-            }
-            if granted > 0 {
-                list.push(Bound {
-                    uri: uri.to_vec(),
-                    q: param(contact, b"q").map_or(1000, thousandths),
-                    call_id: this.call_id.to_vec(),
-                    cseq: this.cseq,
-                    begun: now,
-                    path: register
-                        .values(Field::Path)
-                        .iter()
-                        .map(|p| p.to_vec())
-                        .collect(),
-                    source: source.filter(|_| param(register.via(0), b"rport").is_some()),
-                    expires: now.after_ms(granted * 1000),
-                    ended: None,
-                    removed_until: now,
-                });
-            }
-        }
+        };
         // What ended long ago can be expected by nobody.
         if list.len() > 128 {
             list.retain(|b| b.since(Instant::from_ms(now.as_ms().saturating_sub(3_600_000))));
         }
-        let live = list.iter().filter(|b| b.is_live(now)).count();
-        if live > conf.max_contacts && !again {
-            return Err(format!("{live} contacts, more than the conf allows"));
-        }
-        Self::compare_answer(now, list, answer).map(|()| match again || contacts.is_empty() {
-            true => Applied::Unchanged,
-            false => Applied::Changed,
-        })
+        Self::compare_answer(now, list, answer).map(|()| applied)
     }
 
     /// A 200 to a REGISTER that was carried out before: it changes nothing.
@@ -282,14 +242,6 @@ impl Bindings {
     }
 }
 
-/// The seconds that a contact asks for; `None` when only the server knows how it reads them.
-fn wanted(contact: &[u8], header: Option<u64>, conf: &Registrar) -> Option<u64> {
-    match param(contact, b"expires") {
-        Some(text) => super::reading::number(text),
-        None => Some(header.unwrap_or(u64::from(conf.default_expires_s))),
-    }
-}
-
 /// What a REGISTER did to the model.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Applied {
@@ -308,13 +260,109 @@ enum Order {
 /// A removed binding keeps its order, and a REGISTER its transaction, for so long: 64·T1 with the RFC's T1.
 pub const REMEMBERED_MS: u64 = 32_000;
 
+/// A REGISTER that removed something, and until when a server may remember that.
+struct Removal {
+    aor: Vec<u8>,
+    call_id: Vec<u8>,
+    cseq: u64,
+    until: Instant,
+}
+
+/// A REGISTER, as the model reads it.
 struct Register<'a> {
     now: Instant,
     call_id: &'a [u8],
     cseq: u64,
+    contacts: Vec<&'a [u8]>,
+    /// The Expires header field.
+    expires: Option<u64>,
+    path: Vec<&'a [u8]>,
+    source: Option<SocketAddr>,
 }
 
 impl Register<'_> {
+    /// The seconds that a contact asks for; `None` when only the server knows how it reads them.
+    fn wanted(&self, contact: &[u8], conf: &Registrar) -> Option<u64> {
+        match param(contact, b"expires") {
+            Some(text) => super::reading::number(text),
+            None => Some(self.expires.unwrap_or(u64::from(conf.default_expires_s))),
+        }
+    }
+
+    fn removes(&self, conf: &Registrar) -> bool {
+        let mut contacts = self.contacts.iter();
+        contacts.any(|c| *c == b"*" || self.wanted(c, conf) == Some(0))
+    }
+
+    /// §10.3 step 6.
+    fn remove_all(&self, list: &mut [Bound]) -> Result<Applied, String> {
+        if self.contacts.len() > 1 || self.expires != Some(0) {
+            return Err("200 for a `*` that is not alone or without Expires: 0".into());
+        }
+        for bound in list.iter().filter(|b| b.is_live(self.now)) {
+            self.order(bound)?;
+        }
+        for bound in list.iter_mut() {
+            self.remove(bound);
+        }
+        Ok(Applied::Changed)
+    }
+
+    /// §10.3 step 7, before anything is changed.
+    fn check(&self, conf: &Registrar, list: &[Bound]) -> Result<Order, String> {
+        let mut order = Order::Newer;
+        for contact in &self.contacts {
+            let Some(wanted) = self.wanted(contact, conf) else {
+                return Ok(Order::Unknown);
+            };
+            if wanted > 0 && wanted < u64::from(conf.min_expires_s) {
+                return Err("200 for an interval that is too brief".into());
+            }
+            let uri = address_spec(contact);
+            if let Some(bound) = list.iter().rev().find(|b| same_uri(&b.uri, uri)) {
+                match self.order(bound)? {
+                    Order::Newer => {}
+                    other => order = other,
+                }
+            }
+        }
+        Ok(order)
+    }
+
+    fn carry_out(&self, conf: &Registrar, list: &mut Vec<Bound>) -> Result<Applied, String> {
+        for contact in &self.contacts {
+            let uri = address_spec(contact);
+            let wanted = self.wanted(contact, conf).unwrap_or(0);
+            let granted = wanted.min(u64::from(conf.max_expires_s));
+            let known = list.iter_mut().rev().find(|b| same_uri(&b.uri, uri));
+            match known {
+                Some(bound) if granted == 0 => self.remove(bound),
+                Some(bound) if bound.is_live(self.now) => bound.ended = Some(self.now),
+                _ => {}
+            }
+            if granted == 0 {
+                continue;
+            }
+            list.push(Bound {
+                uri: uri.to_vec(),
+                q: param(contact, b"q").map_or(1000, thousandths),
+                call_id: self.call_id.to_vec(),
+                cseq: self.cseq,
+                begun: self.now,
+                path: self.path.iter().map(|p| p.to_vec()).collect(),
+                source: self.source,
+                expires: self.now.after_ms(granted * 1000),
+                ended: None,
+                removed_until: self.now,
+            });
+        }
+        let live = list.iter().filter(|b| b.is_live(self.now)).count();
+        if live > conf.max_contacts {
+            return Err(format!("{live} contacts, more than the conf allows"));
+        }
+        Ok(Applied::Changed)
+    }
+
     /// §10.3 step 7: with the same Call-ID, CSeq must rise.
     fn order(&self, bound: &Bound) -> Result<Order, String> {
         if bound.call_id != self.call_id || self.cseq > bound.cseq {
