@@ -3,7 +3,7 @@
 
 use crate::base::{Flow, Instant, Key};
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -20,11 +20,13 @@ pub struct Location {
     sweep_at: AtomicUsize,
 }
 
-type Shard = HashMap<Box<[u8]>, Record, Keyed>;
+/// Records by the name that [`Location::name`] gives their address.
+type Shard = HashMap<u128, Record, BuildHasherDefault<NameHasher>>;
 
 /// The bindings of one address-of-record.
 #[derive(Default)]
 pub struct Record {
+    address: Box<[u8]>,
     pub bindings: Vec<Binding>,
     /// The changes made last, as a ring: a REGISTER that comes again must not be carried out again.
     changes: Vec<Change>,
@@ -215,9 +217,7 @@ impl Location {
         let key = key.derive("location");
         Location {
             key,
-            shards: (0..SHARDS)
-                .map(|_| Mutex::new(HashMap::with_hasher(Keyed(key))))
-                .collect(),
+            shards: (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect(),
             bindings: AtomicUsize::new(0),
             max_bindings,
             sweep_at: AtomicUsize::new(0),
@@ -231,8 +231,9 @@ impl Location {
 
     /// Calls `each` for every live binding of the address. False when the address is not known at all.
     pub fn lookup(&self, now: Instant, aor: &[u8], mut each: impl FnMut(&Binding)) -> bool {
-        let shard = self.shard(aor);
-        let Some(record) = shard.get(aor) else {
+        let name = self.name(aor);
+        let shard = self.shard(name);
+        let Some(record) = shard.get(&name) else {
             return false;
         };
         for binding in record.bindings.iter().filter(|b| b.is_live(now)) {
@@ -244,15 +245,17 @@ impl Location {
     /// Runs `change` on the record of one address under its lock; an empty record is made or removed as needed. `change`
     /// gets how many bindings may be added.
     pub fn change<R>(&self, aor: &[u8], change: impl FnOnce(&mut Record, usize) -> R) -> R {
-        let mut shard = self.shard(aor);
+        let name = self.name(aor);
+        let mut shard = self.shard(name);
         let room = self.max_bindings.saturating_sub(self.bindings());
-        let Some(record) = shard.get_mut(aor) else {
+        let Some(record) = shard.get_mut(&name) else {
             let mut record = Record::default();
             let result = change(&mut record, room);
             let weight = record.weight();
             if weight > 0 && room > 0 {
                 self.bindings.fetch_add(weight, Ordering::Relaxed);
-                shard.insert(aor.into(), record);
+                record.address = aor.into();
+                shard.insert(name, record);
             }
             return result;
         };
@@ -264,18 +267,18 @@ impl Location {
             self.bindings.fetch_sub(before, Ordering::Relaxed);
         }
         if after == 0 {
-            shard.remove(aor);
+            shard.remove(&name);
         }
         result
     }
 
     /// Shows the live bindings of one address, or of all, in no order.
     pub fn show(&self, now: Instant, aor: Option<&[u8]>, each: &mut dyn FnMut(&[u8], BindingView)) {
-        let mut show = |aor: &[u8], record: &Record| {
+        let mut show = |record: &Record| {
             for binding in record.bindings.iter().filter(|b| b.is_live(now)) {
                 let text = binding.text();
                 each(
-                    aor,
+                    &record.address,
                     BindingView {
                         uri: text.uri.to_vec(),
                         q: binding.q,
@@ -292,14 +295,15 @@ impl Location {
         };
         match aor {
             Some(aor) => {
-                if let Some(record) = self.shard(aor).get(aor) {
-                    show(aor, record);
+                let name = self.name(aor);
+                if let Some(record) = self.shard(name).get(&name) {
+                    show(record);
                 }
             }
             None => {
                 for number in 0..SHARDS {
-                    for (aor, record) in self.lock(number).iter() {
-                        show(aor, record);
+                    for record in self.lock(number).values() {
+                        show(record);
                     }
                 }
             }
@@ -365,8 +369,13 @@ impl Location {
         self.bindings.fetch_sub(gone, Ordering::Relaxed);
     }
 
-    fn shard(&self, aor: &[u8]) -> MutexGuard<'_, Shard> {
-        self.lock((self.key.hash(&[aor]) >> 32) as usize % SHARDS)
+    /// What an address is found by: so many bits under the server's key that nobody makes two addresses share them.
+    fn name(&self, aor: &[u8]) -> u128 {
+        self.key.wide(&[aor])
+    }
+
+    fn shard(&self, name: u128) -> MutexGuard<'_, Shard> {
+        self.lock((name >> 64) as usize % SHARDS)
     }
 
     /// A shard is never left half changed, so a poisoned lock is as good as any.
@@ -377,25 +386,23 @@ impl Location {
     }
 }
 
-/// Hashes table keys with the server's key, so that nobody can choose addresses that collide.
-#[derive(Clone, Copy)]
-struct Keyed(Key);
+/// A name is a hash already: its lower half is as good as any.
+#[derive(Default)]
+struct NameHasher(u64);
 
-struct KeyedHasher(siphasher::sip::SipHasher13);
-
-impl BuildHasher for Keyed {
-    type Hasher = KeyedHasher;
-    fn build_hasher(&self) -> KeyedHasher {
-        KeyedHasher(self.0.hasher())
-    }
-}
-
-impl Hasher for KeyedHasher {
+impl Hasher for NameHasher {
     fn finish(&self) -> u64 {
-        self.0.finish()
+        self.0
     }
+
     fn write(&mut self, bytes: &[u8]) {
-        self.0.write(bytes);
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u128(&mut self, name: u128) {
+        self.0 = name as u64;
     }
 }
 
