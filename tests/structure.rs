@@ -501,9 +501,8 @@ impl File {
                         if text(at) == "as" {
                             at += 2;
                         }
-                        if text(at) == "," {
-                            at += 1;
-                        } else if at < close && first_of_tree(text(at)).is_none() {
+                        // A comma, or something that is no tree: passed over, so that this ends.
+                        if text(at) == "," || (at < close && first_of_tree(text(at)).is_none()) {
                             at += 1;
                         }
                     }

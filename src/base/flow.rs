@@ -1,6 +1,6 @@
 //! The name of a way to a peer: what `net` opens and `stack` remembers. The two rooms share this noun and the outbox.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Transport {
@@ -38,6 +38,10 @@ pub struct Flow {
     /// The connection's place in its owner's table and its generation; 0 and 0 for datagrams.
     pub slot: u32,
     pub generation: u32,
+    /// Which of our addresses the peer sent its datagram to, where the listener is on all of them (0.0.0.0 or ::): an answer
+    /// from another one would not pass a NAT or a connected socket. `None`: the listener has one address, or the peer asked
+    /// nothing, and the kernel chooses. It decides what we write as source and nothing else.
+    pub local: Option<IpAddr>,
 }
 
 impl Flow {
@@ -50,6 +54,7 @@ impl Flow {
             core: 0,
             slot: 0,
             generation: 0,
+            local: None,
         }
     }
 }

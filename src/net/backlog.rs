@@ -1,6 +1,7 @@
 //! Datagrams that the kernel did not take yet: a queue with a limit in bytes, in the order in which they were to leave.
 
-use std::net::SocketAddr;
+use super::sys::Datagram;
+use std::net::{IpAddr, SocketAddr};
 
 /// Keeps its memory when it has run empty.
 pub struct Backlog {
@@ -13,6 +14,7 @@ pub struct Backlog {
 
 struct Entry {
     peer: SocketAddr,
+    local: Option<IpAddr>,
     start: usize,
     end: usize,
 }
@@ -41,7 +43,8 @@ impl Backlog {
     }
 
     /// Appends one datagram. False when the limit forbids it: the caller drops and counts it.
-    pub fn push(&mut self, peer: SocketAddr, bytes: &[u8]) -> bool {
+    pub fn push(&mut self, datagram: Datagram<'_>) -> bool {
+        let Datagram { peer, local, bytes } = datagram;
         if self.waiting() + bytes.len() > self.limit {
             return false;
         }
@@ -53,6 +56,7 @@ impl Backlog {
         self.bytes.extend_from_slice(bytes);
         self.entries.push(Entry {
             peer,
+            local,
             start,
             end: self.bytes.len(),
         });
@@ -65,9 +69,13 @@ impl Backlog {
     }
 
     /// One that waits; 0 is the oldest. `number` must be below [`Backlog::len`].
-    pub fn get(&self, number: usize) -> (SocketAddr, &[u8]) {
+    pub fn get(&self, number: usize) -> Datagram<'_> {
         let entry = &self.entries[self.next + number];
-        (entry.peer, &self.bytes[entry.start..entry.end])
+        Datagram {
+            peer: entry.peer,
+            local: entry.local,
+            bytes: &self.bytes[entry.start..entry.end],
+        }
     }
 
     /// The oldest `count` datagrams have left.
@@ -103,17 +111,28 @@ mod tests {
     fn behaves_like_a_bounded_queue() {
         let mut rng = Rng::new(11);
         let mut backlog = Backlog::new(1000);
-        let mut model: VecDeque<(SocketAddr, Vec<u8>)> = VecDeque::new();
+        let mut model: VecDeque<(SocketAddr, Option<IpAddr>, Vec<u8>)> = VecDeque::new();
         let (mut refused, mut emptied) = (0, 0);
         for step in 0..20_000u32 {
             if rng.chance(550) {
                 let peer = SocketAddr::from(([127, 0, 0, 1], rng.below(65_536) as u16));
+                let local = rng
+                    .chance(500)
+                    .then(|| IpAddr::from([127, 0, 0, step as u8]));
                 let bytes = vec![step as u8; rng.below(200) as usize];
-                let waiting: usize = model.iter().map(|(_, bytes)| bytes.len()).sum();
+                let waiting: usize = model.iter().map(|(_, _, bytes)| bytes.len()).sum();
                 let fits = waiting + bytes.len() <= 1000;
-                assert_eq!(backlog.push(peer, &bytes), fits);
+                let bytes_of = bytes.as_slice();
+                assert_eq!(
+                    backlog.push(Datagram {
+                        peer,
+                        local,
+                        bytes: bytes_of
+                    }),
+                    fits
+                );
                 if fits {
-                    model.push_back((peer, bytes));
+                    model.push_back((peer, local, bytes));
                 } else {
                     refused += 1;
                 }
@@ -126,10 +145,14 @@ mod tests {
             assert_eq!(backlog.is_empty(), model.is_empty());
             assert_eq!(
                 backlog.waiting(),
-                model.iter().map(|(_, bytes)| bytes.len()).sum::<usize>()
+                model.iter().map(|(_, _, bytes)| bytes.len()).sum::<usize>()
             );
             let held = (0..backlog.len()).map(|number| backlog.get(number));
-            assert!(held.eq(model.iter().map(|(peer, bytes)| (*peer, bytes.as_slice()))));
+            assert!(held.eq(model.iter().map(|(peer, local, bytes)| Datagram {
+                peer: *peer,
+                local: *local,
+                bytes,
+            })));
         }
         assert!(refused > 100 && emptied > 100, "both ends were reached");
         assert!(backlog.bytes.capacity() < 4096 && backlog.entries.capacity() < 1024);

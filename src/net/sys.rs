@@ -88,6 +88,133 @@ impl Name {
     }
 }
 
+/// A datagram, on its way in or out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Datagram<'a> {
+    /// Who sent it, or who is to get it.
+    pub peer: SocketAddr,
+    /// Where it came to, or is to come from, when the socket is bound to a wildcard. `None` on the way out: the kernel chooses.
+    pub local: Option<IpAddr>,
+    pub bytes: &'a [u8],
+}
+
+impl Datagram<'_> {
+    /// The source that the kernel is to be told. An address of link scope needs an interface; where the peer's address does
+    /// not name one, the kernel would refuse it.
+    fn source(&self) -> Option<IpAddr> {
+        match (self.local, self.peer) {
+            (Some(IpAddr::V6(v6)), SocketAddr::V6(peer))
+                if v6.is_unicast_link_local() && peer.scope_id() == 0 =>
+            {
+                None
+            }
+            (local, _) => local,
+        }
+    }
+}
+
+/// Room for one control message that names a local address (IP_PKTINFO or IPV6_PKTINFO); of 64-bit words, so that it is
+/// aligned as control messages must be.
+#[derive(Clone, Copy)]
+struct Control([u64; Control::LEN / 8]);
+
+impl Control {
+    const LEN: usize = space_for::<libc::in6_pktinfo>();
+    const EMPTY: Control = Control([0; Control::LEN / 8]);
+
+    /// Writes the message that makes `source` the source of a datagram, and returns its length.
+    fn write(&mut self, source: IpAddr) -> usize {
+        match source {
+            IpAddr::V4(v4) => {
+                let info = libc::in_pktinfo {
+                    ipi_ifindex: 0,
+                    ipi_spec_dst: libc::in_addr {
+                        s_addr: u32::from(v4).to_be(),
+                    },
+                    ipi_addr: libc::in_addr { s_addr: 0 },
+                };
+                self.fill(libc::IPPROTO_IP, libc::IP_PKTINFO, info)
+            }
+            IpAddr::V6(v6) => {
+                let info = libc::in6_pktinfo {
+                    ipi6_addr: libc::in6_addr {
+                        s6_addr: v6.octets(),
+                    },
+                    ipi6_ifindex: 0,
+                };
+                self.fill(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info)
+            }
+        }
+    }
+
+    fn fill<T: Copy>(&mut self, level: libc::c_int, kind: libc::c_int, info: T) -> usize {
+        const { assert!(space_for::<T>() <= Control::LEN) };
+        let message = self.0.as_mut_ptr().cast::<libc::cmsghdr>();
+        // SAFETY: the words hold a control message with a `T` behind its header, as was just asserted, and are aligned for
+        // the header; `T` is written unaligned.
+        unsafe {
+            (*message).cmsg_len = libc::CMSG_LEN(mem::size_of::<T>() as u32) as _;
+            (*message).cmsg_level = level;
+            (*message).cmsg_type = kind;
+            ptr::write_unaligned(libc::CMSG_DATA(message).cast::<T>(), info);
+        }
+        space_for::<T>()
+    }
+}
+
+/// Bytes of a control message that carries a `T`.
+const fn space_for<T>() -> usize {
+    // SAFETY: arithmetic only.
+    unsafe { libc::CMSG_SPACE(mem::size_of::<T>() as u32) as usize }
+}
+
+/// What the control messages of a received datagram say about the address it came to.
+///
+/// # Safety
+/// `header` must point to control messages as the kernel wrote them, of the length that it left there.
+unsafe fn local_address(header: &libc::msghdr) -> Option<IpAddr> {
+    // SAFETY: the macros walk the control messages inside the length that the caller vouches for; what they carry is read
+    // unaligned, and only where the message is long enough for it.
+    unsafe {
+        let mut message = libc::CMSG_FIRSTHDR(header);
+        while !message.is_null() {
+            let holds =
+                |size: usize| (*message).cmsg_len as usize >= libc::CMSG_LEN(size as u32) as usize;
+            let data = libc::CMSG_DATA(message);
+            let ip = match ((*message).cmsg_level, (*message).cmsg_type) {
+                (libc::IPPROTO_IP, libc::IP_PKTINFO)
+                    if holds(mem::size_of::<libc::in_pktinfo>()) =>
+                {
+                    // Not the header's destination, which may be a broadcast address, but ours on that network.
+                    let info = ptr::read_unaligned(data.cast::<libc::in_pktinfo>());
+                    IpAddr::from(Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr)))
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO)
+                    if holds(mem::size_of::<libc::in6_pktinfo>()) =>
+                {
+                    let info = ptr::read_unaligned(data.cast::<libc::in6_pktinfo>());
+                    IpAddr::from(info.ipi6_addr.s6_addr)
+                }
+                _ => {
+                    message = libc::CMSG_NXTHDR(header, message);
+                    continue;
+                }
+            };
+            return Some(ip).filter(|ip| !ip.is_multicast() && !ip.is_unspecified());
+        }
+        None
+    }
+}
+
+/// Has the kernel say with each datagram which of our addresses it came to; for a socket bound to a wildcard.
+pub fn tell_local_address(socket: BorrowedFd<'_>, is_ipv4: bool) -> io::Result<()> {
+    if is_ipv4 {
+        set_option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
+    } else {
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
+    }
+}
+
 /// Room for the datagrams of one `recvmmsg`. The memory is reserved once; pages are touched only as far as datagrams reach.
 pub struct Inbound {
     // Vectors, never grown after `new`: the headers point into their heap blocks, which stay where they are when `self` moves.
@@ -95,6 +222,9 @@ pub struct Inbound {
     names: Vec<Name>,
     iovecs: Vec<libc::iovec>,
     headers: Vec<libc::mmsghdr>,
+    controls: Vec<Control>,
+    /// The headers lead to `controls`.
+    tells_local: bool,
     /// Headers that the last call filled and that must be made good again before the next one.
     used: usize,
 }
@@ -132,6 +262,8 @@ impl Inbound {
             names,
             iovecs,
             headers,
+            controls: vec![Control::EMPTY; batch],
+            tells_local: false,
             used: 0,
         }
     }
@@ -141,14 +273,34 @@ impl Inbound {
     }
 
     /// Takes what the socket holds, at most [`Inbound::capacity`] datagrams, and returns how many came. Never blocks.
-    pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+    /// `tells_local`: the socket is one that was told to [`tell_local_address`].
+    pub fn receive(&mut self, socket: BorrowedFd<'_>, tells_local: bool) -> io::Result<usize> {
         for header in self.headers.iter_mut().take(self.used) {
             header.msg_hdr.msg_namelen = Name::LEN;
         }
+        if tells_local {
+            // Those that were not used are as they should be, unless a socket of the other kind was served before.
+            let used = match self.tells_local {
+                true => self.used,
+                false => self.headers.len(),
+            };
+            let headers = self.headers.iter_mut().take(used);
+            for (header, control) in headers.zip(&mut self.controls) {
+                header.msg_hdr.msg_control = ptr::from_mut(control).cast();
+                header.msg_hdr.msg_controllen = Control::LEN as _;
+            }
+        } else if self.tells_local {
+            for header in &mut self.headers {
+                header.msg_hdr.msg_control = ptr::null_mut();
+                header.msg_hdr.msg_controllen = 0;
+            }
+        }
+        self.tells_local = tells_local;
         self.used = 0;
         debug_assert_eq!(self.iovecs.len(), self.headers.len());
-        // SAFETY: `headers` are as many as we say; each points to one name and one iovec of ours, and each iovec to
-        // DATAGRAM writable bytes of `bytes` that no other one covers. We hold `&mut self`, so nobody looks meanwhile.
+        debug_assert_eq!(self.controls.len(), self.headers.len());
+        // SAFETY: `headers` are as many as we say; each points to one name, one iovec and one control of ours or none, and
+        // each iovec to DATAGRAM writable bytes of `bytes` that no other one covers. We hold `&mut self`, so nobody looks meanwhile.
         let count = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
@@ -165,17 +317,23 @@ impl Inbound {
         Ok(self.used)
     }
 
-    /// One datagram of the last [`Inbound::receive`] and who sent it.
-    pub fn get(&self, number: usize) -> Option<(SocketAddr, &[u8])> {
+    /// One datagram of the last [`Inbound::receive`].
+    pub fn get(&self, number: usize) -> Option<Datagram<'_>> {
         if number >= self.used {
             return None;
         }
-        let len = (self.headers.get(number)?.msg_len as usize).min(DATAGRAM);
+        let header = self.headers.get(number)?;
+        let len = (header.msg_len as usize).min(DATAGRAM);
         let start = number * STRIDE;
-        Some((
-            self.names.get(number)?.read()?,
-            self.bytes.get(start..start + len)?,
-        ))
+        Some(Datagram {
+            peer: self.names.get(number)?.read()?,
+            local: match self.tells_local {
+                // SAFETY: the header is one that the last `receive` led to a control of ours and the kernel filled.
+                true => unsafe { local_address(&header.msg_hdr) },
+                false => None,
+            },
+            bytes: self.bytes.get(start..start + len)?,
+        })
     }
 }
 
@@ -184,6 +342,7 @@ pub struct Outbound {
     names: Vec<Name>,
     iovecs: Vec<libc::iovec>,
     headers: Vec<libc::mmsghdr>,
+    controls: Vec<Control>,
 }
 
 // SAFETY: the raw pointers inside are written anew by each `send` and mean nothing after it.
@@ -201,6 +360,7 @@ impl Outbound {
             names: vec![Name::EMPTY; batch],
             iovecs: vec![nowhere; batch],
             headers: (0..batch).map(|_| empty_header()).collect(),
+            controls: vec![Control::EMPTY; batch],
         }
     }
 
@@ -214,18 +374,29 @@ impl Outbound {
     pub fn send<'a>(
         &mut self,
         socket: BorrowedFd<'_>,
-        datagrams: impl Iterator<Item = (SocketAddr, &'a [u8])>,
+        datagrams: impl Iterator<Item = Datagram<'a>>,
     ) -> io::Result<usize> {
         let mut count = 0;
         let places = self
             .headers
             .iter_mut()
             .zip(&mut self.iovecs)
-            .zip(&mut self.names);
-        for (((header, iovec), name), (peer, bytes)) in places.zip(datagrams) {
-            iovec.iov_base = bytes.as_ptr().cast_mut().cast();
-            iovec.iov_len = bytes.len();
-            header.msg_hdr.msg_namelen = name.write(peer);
+            .zip(&mut self.names)
+            .zip(&mut self.controls);
+        for ((((header, iovec), name), control), datagram) in places.zip(datagrams) {
+            iovec.iov_base = datagram.bytes.as_ptr().cast_mut().cast();
+            iovec.iov_len = datagram.bytes.len();
+            header.msg_hdr.msg_namelen = name.write(datagram.peer);
+            match datagram.source() {
+                Some(source) => {
+                    header.msg_hdr.msg_controllen = control.write(source) as _;
+                    header.msg_hdr.msg_control = ptr::from_mut(control).cast();
+                }
+                None => {
+                    header.msg_hdr.msg_controllen = 0;
+                    header.msg_hdr.msg_control = ptr::null_mut();
+                }
+            }
             header.msg_hdr.msg_name = ptr::from_mut(name).cast();
             header.msg_hdr.msg_iov = iovec;
             header.msg_hdr.msg_iovlen = 1;
@@ -234,8 +405,8 @@ impl Outbound {
         if count == 0 {
             return Ok(0);
         }
-        // SAFETY: the first `count` headers were filled above: each points to a name and an iovec of ours, and each iovec to
-        // bytes that the caller lends for the time of this call. The kernel only reads them; it writes `msg_len`.
+        // SAFETY: the first `count` headers were filled above: each points to a name, an iovec and a control of ours or none,
+        // and each iovec to bytes that the caller lends for the time of this call. The kernel only reads them; it writes `msg_len`.
         let sent = unsafe {
             libc::sendmmsg(
                 socket.as_raw_fd(),

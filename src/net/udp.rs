@@ -4,7 +4,7 @@
 use super::backlog::Backlog;
 use super::counters::{ListenerCounters, Undeliverable};
 use super::steer::{self, Mark};
-use super::sys::{self, IcmpError, Inbound, Outbound};
+use super::sys::{self, Datagram, IcmpError, Inbound, Outbound};
 use crate::base::Span;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::fmt;
@@ -58,6 +58,8 @@ impl std::error::Error for BindError {}
 pub struct Udp {
     socket: UdpSocket,
     address: SocketAddr,
+    /// Bound to a wildcard: the kernel says with each datagram which of our addresses it came to.
+    tells_local: bool,
     counters: ListenerCounters,
     backlog: Backlog,
     /// The last reading of the kernel's counter, which wraps.
@@ -108,6 +110,10 @@ impl Udp {
         socket.set_send_buffer_size(buffers.send)?;
         sys::queue_icmp_errors(socket.as_fd(), address.is_ipv4())?;
         sys::allow_fragments(socket.as_fd(), address.is_ipv4(), false)?;
+        let tells_local = address.ip().is_unspecified();
+        if tells_local {
+            sys::tell_local_address(socket.as_fd(), address.is_ipv4())?;
+        }
         socket.bind(&address.into())?;
         if is_shared && !joins {
             socket.set_reuse_port(true)?;
@@ -121,6 +127,7 @@ impl Udp {
         Ok(Udp {
             address: socket.local_addr()?,
             socket,
+            tells_local,
             counters,
             backlog: Backlog::new(buffers.send_queue),
             drops_seen: 0,
@@ -158,12 +165,12 @@ impl Udp {
     /// Fills `inbound` with what is there and returns how many datagrams came. Fewer than it has room for: the socket is
     /// drained.
     pub fn receive(&mut self, inbound: &mut Inbound) -> io::Result<usize> {
-        let count = inbound.receive(self.socket.as_fd())?;
+        let count = inbound.receive(self.socket.as_fd(), self.tells_local)?;
         if count > 0 {
             self.counters.received.batches += 1;
             for number in 0..count {
-                if let Some((_, bytes)) = inbound.get(number) {
-                    self.counters.received.count(bytes);
+                if let Some(datagram) = inbound.get(number) {
+                    self.counters.received.count(datagram.bytes);
                 }
             }
         }
@@ -176,19 +183,18 @@ impl Udp {
         &mut self,
         outbound: &mut Outbound,
         count: usize,
-        get: impl Fn(usize) -> (SocketAddr, &'a [u8]),
+        get: impl Fn(usize) -> Datagram<'a>,
         lost: &mut Undelivered,
     ) {
         let mut done = 0;
         if self.backlog.is_empty() {
-            self.fragment((0..count).any(|number| get(number).1.len() > CARRIED_WHOLE));
+            self.fragment((0..count).any(|number| get(number).bytes.len() > CARRIED_WHOLE));
             let socket = self.socket.as_fd();
             let send = |at: usize| outbound.send(socket, (at..count).map(&get));
             done = push_out(count, &get, send, &mut self.counters, lost);
         }
         for number in done..count {
-            let (peer, bytes) = get(number);
-            if !self.backlog.push(peer, bytes) {
+            if !self.backlog.push(get(number)) {
                 self.counters.drop(Undeliverable::SendQueueFull);
             }
         }
@@ -201,7 +207,7 @@ impl Udp {
 
     /// The kernel takes datagrams again: sends what waits, oldest first.
     pub fn send_waiting(&mut self, outbound: &mut Outbound, lost: &mut Undelivered) {
-        let waits = |number| self.backlog.get(number).1.len();
+        let waits = |number| self.backlog.get(number).bytes.len();
         self.fragment((0..self.backlog.len()).any(|number| waits(number) > CARRIED_WHOLE));
         let backlog = &self.backlog;
         let socket = self.socket.as_fd();
@@ -265,7 +271,7 @@ const ATTEMPTS: usize = 3;
 /// Returns how many are done with; the kernel takes nothing more now when that is less than `count`.
 fn push_out<'a>(
     count: usize,
-    get: impl Fn(usize) -> (SocketAddr, &'a [u8]),
+    get: impl Fn(usize) -> Datagram<'a>,
     mut send: impl FnMut(usize) -> io::Result<usize>,
     counters: &mut ListenerCounters,
     lost: &mut Undelivered,
@@ -276,7 +282,7 @@ fn push_out<'a>(
         let error = match send(done) {
             Ok(taken) if taken > 0 => {
                 for number in done..done + taken {
-                    counters.sent.count(get(number).1);
+                    counters.sent.count(get(number).bytes);
                 }
                 counters.sent.batches += 1;
                 done += taken;
@@ -296,11 +302,11 @@ fn push_out<'a>(
                 if attempts < ATTEMPTS {
                     continue;
                 }
-                lost.push(get(done).1);
+                lost.push(get(done).bytes);
                 Undeliverable::Unreachable
             }
         };
-        let (peer, bytes) = get(done);
+        let Datagram { peer, bytes, .. } = get(done);
         log::debug!("{} bytes to {peer} not sent: {error}", bytes.len());
         counters.drop(reason);
         done += 1;
@@ -406,7 +412,11 @@ mod tests {
     fn push(script: &[Result<usize, i32>], count: usize) -> (usize, ListenerCounters, usize) {
         let (mut counters, mut lost) = (ListenerCounters::default(), Undelivered::default());
         let mut answers = script.iter();
-        let get = |number: usize| (SocketAddr::from(([192, 0, 2, 1], number as u16)), &b"x"[..]);
+        let get = |number: usize| Datagram {
+            peer: SocketAddr::from(([192, 0, 2, 1], number as u16)),
+            local: None,
+            bytes: b"x",
+        };
         let send = |at: usize| match answers.next().expect("no more calls than expected") {
             Ok(taken) => Ok((*taken).min(count - at)),
             Err(code) => Err(io::Error::from_raw_os_error(*code)),
@@ -443,6 +453,99 @@ mod tests {
         assert_eq!(counters.undelivered, [0; 5]);
     }
 
+    /// Three clients that hear nobody but the address that they ask, each another one of ours; and a socket on all addresses.
+    fn on_all(any: &str, ours: [&str; 3]) -> (Udp, Vec<UdpSocket>) {
+        let udp = Udp::bind(any.parse().unwrap(), 1, &Buffers::default()).unwrap();
+        let port = udp[0].address().port();
+        let clients = ours.map(|ip| {
+            let ip: std::net::IpAddr = ip.parse().unwrap();
+            let client = UdpSocket::bind((ip, 0)).unwrap();
+            client.connect((ip, port)).unwrap();
+            let patience = std::time::Duration::from_secs(5);
+            client.set_read_timeout(Some(patience)).unwrap();
+            client
+        });
+        (udp.into_iter().next().unwrap(), clients.into())
+    }
+
+    #[test]
+    fn a_wildcard_answers_from_the_address_that_was_asked() {
+        let four = ["127.0.0.2", "127.0.0.3", "127.0.0.2"];
+        for (any, ours) in [("0.0.0.0:0", four), ("[::]:0", ["::1"; 3])] {
+            let (mut udp, clients) = on_all(any, ours);
+            let (mut outbound, mut lost) = (Outbound::new(8), Undelivered::default());
+            let mut inbound = Inbound::new(8);
+            // A batch with control messages, one of a concrete socket, and one with them again, in the same memory.
+            let mut concrete = one(&Buffers::default());
+            for round in 0..3u8 {
+                for (number, client) in clients.iter().enumerate() {
+                    client.send(&[round, number as u8]).unwrap();
+                }
+                assert_eq!(udp.receive(&mut inbound).unwrap(), 3);
+                let batch: Vec<Datagram> = (0..3).filter_map(|n| inbound.get(n)).collect();
+                for (number, datagram) in batch.iter().enumerate() {
+                    assert_eq!(datagram.local, Some(ours[number].parse().unwrap()));
+                    assert_eq!(datagram.peer, clients[number].local_addr().unwrap());
+                    assert_eq!(datagram.bytes, [round, number as u8]);
+                }
+                // Now at once, then by way of the queue.
+                match round {
+                    0 => udp.send(&mut outbound, 3, |number| batch[number], &mut lost),
+                    _ => {
+                        assert!(batch.iter().all(|datagram| udp.backlog.push(*datagram)));
+                        udp.send_waiting(&mut outbound, &mut lost);
+                    }
+                }
+                assert!(lost.is_empty() && !udp.is_waiting());
+                for (number, client) in clients.iter().enumerate() {
+                    let mut answer = [0; 8];
+                    assert_eq!(client.recv(&mut answer).unwrap(), 2);
+                    assert_eq!(answer[..2], [round, number as u8]);
+                }
+                let sender = UdpSocket::bind(loopback()).unwrap();
+                sender.send_to(b"x", concrete.address()).unwrap();
+                assert_eq!(concrete.receive(&mut inbound).unwrap(), 1);
+                let datagram = inbound.get(0).unwrap();
+                assert_eq!((datagram.local, datagram.bytes), (None, &b"x"[..]));
+                concrete.send(&mut outbound, 1, |_| datagram, &mut lost);
+                assert_eq!(sender.recv(&mut [0; 8]).unwrap(), 1);
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_local_address_the_kernel_chooses() {
+        let (mut udp, clients) = on_all("0.0.0.0:0", ["127.0.0.2", "127.0.0.3", "127.0.0.4"]);
+        let (mut outbound, mut lost) = (Outbound::new(8), Undelivered::default());
+        let stranger = UdpSocket::bind(loopback()).unwrap();
+        // The first datagram's source must not stay in the place that the second one takes.
+        let to = |socket: &UdpSocket, local, bytes| Datagram {
+            peer: socket.local_addr().unwrap(),
+            local,
+            bytes,
+        };
+        let asked = Some([127, 0, 0, 3].into());
+        let named = to(&clients[1], asked, b"named");
+        let unnamed = to(&stranger, None, b"unnamed");
+        udp.send(&mut outbound, 1, |_| named, &mut lost);
+        udp.send(&mut outbound, 1, |_| unnamed, &mut lost);
+        let mut buffer = [0; 16];
+        assert_eq!(clients[1].recv(&mut buffer).unwrap(), 5);
+        let (len, from) = stranger.recv_from(&mut buffer).unwrap();
+        assert_eq!(
+            (&buffer[..len], from.ip()),
+            (&b"unnamed"[..], [127, 0, 0, 1].into())
+        );
+        // An address that is not ours (any more) fails this datagram and no other.
+        let foreign = to(&stranger, Some([192, 0, 2, 1].into()), b"foreign");
+        let batch = [foreign, unnamed];
+        udp.send(&mut outbound, 2, |number| batch[number], &mut lost);
+        assert!(lost.iter().eq([b"foreign"]));
+        assert_eq!(stranger.recv(&mut buffer).unwrap(), 7);
+        let counters = udp.counters();
+        assert_eq!(counters.undelivered[Undeliverable::Unreachable as usize], 1);
+    }
+
     #[test]
     fn what_waits_leaves_first_and_the_queue_has_a_limit() {
         let buffers = Buffers {
@@ -456,10 +559,15 @@ mod tests {
         let peer = receiver.local_addr().unwrap();
         let (mut outbound, mut lost) = (Outbound::new(4), Undelivered::default());
         // The kernel was full a moment ago: ten bytes wait.
-        assert!(udp.backlog.push(peer, b"0123456789"));
+        let to_peer = |bytes| Datagram {
+            peer,
+            local: None,
+            bytes,
+        };
+        assert!(udp.backlog.push(to_peer(b"0123456789")));
         assert!(udp.is_waiting());
         let messages: Vec<Vec<u8>> = (0..12u8).map(|n| vec![n; 10]).collect();
-        let get = |number: usize| (peer, messages[number].as_slice());
+        let get = |number: usize| to_peer(messages[number].as_slice());
         udp.send(&mut outbound, messages.len(), get, &mut lost);
         let counters = udp.counters();
         assert_eq!(counters.waiting_bytes, 100);

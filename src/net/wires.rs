@@ -1,7 +1,7 @@
 //! All sockets of one core: which of them hold something, a bounded bite from each, and one batch to each at a turn's end.
 
 use super::counters::{ListenerCounters, Undeliverable};
-use super::sys::{Inbound, Outbound};
+use super::sys::{Datagram, Inbound, Outbound};
 use super::udp::{Udp, Undelivered};
 use crate::base::Outbox;
 use mio::event::Event;
@@ -130,7 +130,7 @@ impl Wires {
     }
 
     /// One datagram of the last [`Wires::receive`].
-    pub fn datagram(&self, number: usize) -> Option<(SocketAddr, &[u8])> {
+    pub fn datagram(&self, number: usize) -> Option<Datagram<'_>> {
         self.inbound.get(number)
     }
 
@@ -159,7 +159,11 @@ impl Wires {
             let outgoing = &wire.outgoing;
             let get = |number: usize| {
                 let transmit = &outbox.transmits[outgoing[number] as usize];
-                (transmit.flow.peer, outbox.get(transmit.span))
+                Datagram {
+                    peer: transmit.flow.peer,
+                    local: transmit.flow.local,
+                    bytes: outbox.get(transmit.span),
+                }
             };
             let (outbound, undelivered) = (&mut self.outbound, &mut self.undelivered);
             wire.udp.send(outbound, outgoing.len(), get, undelivered);

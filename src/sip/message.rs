@@ -41,6 +41,8 @@ pub struct Index {
     from: Memo<AddressParts>,
     to: Memo<AddressParts>,
     uri: Memo<UriParts>,
+    /// Number, and where in the field value the method begins.
+    cseq: Memo<(u32, u32)>,
 }
 
 /// One header line.
@@ -76,6 +78,7 @@ impl Default for Index {
             from: Memo::default(),
             to: Memo::default(),
             uri: Memo::default(),
+            cseq: Memo::default(),
         }
     }
 }
@@ -94,6 +97,7 @@ impl Index {
         self.from.clear();
         self.to.clear();
         self.uri.clear();
+        self.cseq.clear();
     }
 
     /// Keeps the first fault.
@@ -395,13 +399,8 @@ impl<'a> Message<'a> {
     pub fn cseq(&self) -> Result<CSeq<'a>, Fault> {
         let line = self.only(Name::CSeq, Fault::CSeqMissing, Fault::CSeqRepeated)?;
         let value = self.value(line);
-        let digits = value.iter().take_while(|b| b.is_ascii_digit()).count();
-        let method_start = cursor::skip_space(value, digits);
-        let method = &value[method_start..];
-        if method_start == digits || !cursor::all(method, TOKEN) {
-            return Err(Fault::CSeq);
-        }
-        let number = cursor::number(&value[..digits]).ok_or(Fault::CSeq)?;
+        let (number, method_start) = *self.index.cseq.get(|| read_cseq(value))?;
+        let method = value.get(method_start as usize..).unwrap_or_default();
         Ok(CSeq { number, method })
     }
 
@@ -549,6 +548,16 @@ fn value_end(list: &[u8], mut at: usize) -> usize {
         }
     }
     list.len()
+}
+
+fn read_cseq(value: &[u8]) -> Result<(u32, u32), Fault> {
+    let digits = value.iter().take_while(|b| b.is_ascii_digit()).count();
+    let method_start = cursor::skip_space(value, digits);
+    if method_start == digits || !cursor::all(&value[method_start..], TOKEN) {
+        return Err(Fault::CSeq);
+    }
+    let number = cursor::number(&value[..digits]).ok_or(Fault::CSeq)?;
+    Ok((number, method_start as u32))
 }
 
 /// The addresses of From and To: a URI of any scheme, and at most one tag, which is not empty.

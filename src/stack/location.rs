@@ -2,7 +2,8 @@
 //! lock is held for one lookup or one change. What REGISTER means for it is in [`crate::stack::registrar`].
 
 use crate::base::{Flow, Instant, Key};
-use hashbrown::HashTable;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -19,18 +20,13 @@ pub struct Location {
     sweep_at: AtomicUsize,
 }
 
-type Shard = HashTable<Entry>;
-
-/// An address-of-record and its keyed hash, which is taken once for shard and place.
-struct Entry {
-    hash: u64,
-    aor: Box<[u8]>,
-    record: Record,
-}
+/// Records by the name that [`Location::name`] gives their address.
+type Shard = HashMap<u128, Record, BuildHasherDefault<NameHasher>>;
 
 /// The bindings of one address-of-record.
 #[derive(Default)]
 pub struct Record {
+    address: Box<[u8]>,
     pub bindings: Vec<Binding>,
     /// The changes made last, as a ring: a REGISTER that comes again must not be carried out again.
     changes: Vec<Change>,
@@ -221,7 +217,7 @@ impl Location {
         let key = key.derive("location");
         Location {
             key,
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect(),
             bindings: AtomicUsize::new(0),
             max_bindings,
             sweep_at: AtomicUsize::new(0),
@@ -235,9 +231,9 @@ impl Location {
 
     /// Calls `each` for every live binding of the address. False when the address is not known at all.
     pub fn lookup(&self, now: Instant, aor: &[u8], mut each: impl FnMut(&Binding)) -> bool {
-        let hash = self.hash(aor);
-        let shard = self.shard(hash);
-        let Some(Entry { record, .. }) = shard.find(hash, |entry| entry.is(hash, aor)) else {
+        let name = self.name(aor);
+        let shard = self.shard(name);
+        let Some(record) = shard.get(&name) else {
             return false;
         };
         for binding in record.bindings.iter().filter(|b| b.is_live(now)) {
@@ -249,22 +245,20 @@ impl Location {
     /// Runs `change` on the record of one address under its lock; an empty record is made or removed as needed. `change`
     /// gets how many bindings may be added.
     pub fn change<R>(&self, aor: &[u8], change: impl FnOnce(&mut Record, usize) -> R) -> R {
-        let hash = self.hash(aor);
-        let mut shard = self.shard(hash);
+        let name = self.name(aor);
+        let mut shard = self.shard(name);
         let room = self.max_bindings.saturating_sub(self.bindings());
-        let Ok(mut entry) = shard.find_entry(hash, |entry| entry.is(hash, aor)) else {
+        let Some(record) = shard.get_mut(&name) else {
             let mut record = Record::default();
             let result = change(&mut record, room);
             let weight = record.weight();
             if weight > 0 && room > 0 {
                 self.bindings.fetch_add(weight, Ordering::Relaxed);
-                let aor = aor.into();
-                let entry = Entry { hash, aor, record };
-                shard.insert_unique(hash, entry, |entry| entry.hash);
+                record.address = aor.into();
+                shard.insert(name, record);
             }
             return result;
         };
-        let record = &mut entry.get_mut().record;
         let before = record.weight();
         let result = change(record, room);
         let after = record.weight();
@@ -273,18 +267,18 @@ impl Location {
             self.bindings.fetch_sub(before, Ordering::Relaxed);
         }
         if after == 0 {
-            entry.remove();
+            shard.remove(&name);
         }
         result
     }
 
     /// Shows the live bindings of one address, or of all, in no order.
     pub fn show(&self, now: Instant, aor: Option<&[u8]>, each: &mut dyn FnMut(&[u8], BindingView)) {
-        let mut show = |aor: &[u8], record: &Record| {
+        let mut show = |record: &Record| {
             for binding in record.bindings.iter().filter(|b| b.is_live(now)) {
                 let text = binding.text();
                 each(
-                    aor,
+                    &record.address,
                     BindingView {
                         uri: text.uri.to_vec(),
                         q: binding.q,
@@ -301,15 +295,15 @@ impl Location {
         };
         match aor {
             Some(aor) => {
-                let hash = self.hash(aor);
-                if let Some(entry) = self.shard(hash).find(hash, |entry| entry.is(hash, aor)) {
-                    show(aor, &entry.record);
+                let name = self.name(aor);
+                if let Some(record) = self.shard(name).get(&name) {
+                    show(record);
                 }
             }
             None => {
                 for number in 0..SHARDS {
-                    for entry in self.lock(number).iter() {
-                        show(&entry.aor, &entry.record);
+                    for record in self.lock(number).values() {
+                        show(record);
                     }
                 }
             }
@@ -363,25 +357,25 @@ impl Location {
         let number = self.sweep_at.fetch_add(1, Ordering::Relaxed) % SHARDS;
         let mut shard = self.lock(number);
         let mut gone = 0;
-        shard.retain(|Entry { record, .. }| {
+        shard.retain(|_, record| {
             let before = record.weight();
             record.sweep(now);
             gone += before - record.weight();
             record.weight() > 0
         });
         if shard.is_empty() {
-            shard.shrink_to_fit(|entry| entry.hash);
+            shard.shrink_to_fit();
         }
         self.bindings.fetch_sub(gone, Ordering::Relaxed);
     }
 
-    fn hash(&self, aor: &[u8]) -> u64 {
-        self.key.hash(&[aor])
+    /// What an address is found by: so many bits under the server's key that nobody makes two addresses share them.
+    fn name(&self, aor: &[u8]) -> u128 {
+        self.key.wide(&[aor])
     }
 
-    /// The table takes its place from the low and the high bits; the shard is chosen by those between.
-    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
-        self.lock((hash >> 40) as usize % SHARDS)
+    fn shard(&self, name: u128) -> MutexGuard<'_, Shard> {
+        self.lock((name >> 64) as usize % SHARDS)
     }
 
     /// A shard is never left half changed, so a poisoned lock is as good as any.
@@ -392,9 +386,23 @@ impl Location {
     }
 }
 
-impl Entry {
-    fn is(&self, hash: u64, aor: &[u8]) -> bool {
-        self.hash == hash && *self.aor == *aor
+/// A name is a hash already: its lower half is as good as any.
+#[derive(Default)]
+struct NameHasher(u64);
+
+impl Hasher for NameHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u128(&mut self, name: u128) {
+        self.0 = name as u64;
     }
 }
 

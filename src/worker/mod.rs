@@ -187,9 +187,13 @@ impl<E: Element> Worker<E> {
             let (listener, count) = self.wires.receive(position);
             self.pace.count(count);
             for number in 0..count {
-                if let Some((peer, bytes)) = self.wires.datagram(number) {
-                    let flow = Flow::datagram(listener, peer);
-                    self.element.handle(now, flow, bytes, &mut self.outbox);
+                if let Some(datagram) = self.wires.datagram(number) {
+                    let flow = Flow {
+                        local: datagram.local,
+                        ..Flow::datagram(listener, datagram.peer)
+                    };
+                    let (bytes, outbox) = (datagram.bytes, &mut self.outbox);
+                    self.element.handle(now, flow, bytes, outbox);
                 }
                 self.flush_if_heavy();
             }

@@ -38,6 +38,7 @@ fn dialog(b: &mut Bench) -> Dialog {
 }
 
 impl Dialog {
+    #[allow(clippy::wrong_self_convention)]
     fn from_alice(&self, method: &str) -> Request {
         let mut request = Request::new(method, "sip:bob@10.0.1.2:5060")
             .to("<sip:bob@example.com>;tag=callee")
@@ -49,6 +50,7 @@ impl Dialog {
         request
     }
 
+    #[allow(clippy::wrong_self_convention)]
     fn from_bob(&self, method: &str) -> Request {
         let mut request = Request::new(method, "sip:alice@10.0.1.1:5060")
             .via(

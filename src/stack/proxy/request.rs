@@ -673,7 +673,11 @@ impl Endpoint {
             return towards(hop, listener);
         }
         if let (Some(flow), true) = (target.flow, path.is_empty()) {
-            return towards(flow.peer, flow.listener);
+            let mut hop = towards(flow.peer, flow.listener)?;
+            if hop.listener == flow.listener {
+                hop.local = flow.local; // the phone's NAT lets only that address in
+            }
+            return Ok(hop);
         }
         let hop = match first_route(incoming, path) {
             Some(route) => NameAddr::parse(route).map_or(route, |address| address.uri),

@@ -6,16 +6,43 @@ use crate::stack::proxy::{Extra, Incoming, Refusal};
 use crate::stack::settings::Registrar;
 use std::net::SocketAddr;
 
-/// What a REGISTER asks for.
-pub enum Plan {
+/// What a REGISTER asks for. It lives for one request; a box would be an allocation.
+#[allow(clippy::large_enum_variant)]
+pub enum Plan<'a> {
     /// No Contact: what is there?
     Query,
     /// `Contact: *` with `Expires: 0`.
     RemoveAll,
-    Contacts,
+    Contacts(Contacts<'a>),
+}
+
+/// The Contact values of a request that [`plan`] has passed.
+pub struct Contacts<'a> {
+    message: Message<'a>,
+    limits: &'a Registrar,
+    default_expires: Option<u32>,
+    /// Nearly always there is one, and it has been read.
+    only: Option<Contact<'a>>,
+}
+
+impl<'a> Contacts<'a> {
+    pub fn iter(&self) -> impl Iterator<Item = Contact<'a>> {
+        let read_again = match self.only {
+            Some(_) => None,
+            None => Some(self.message.values(Name::Contact)),
+        };
+        let (default_expires, limits) = (self.default_expires, self.limits);
+        let others = read_again.into_iter().flatten().filter_map(move |value| {
+            let address = NameAddr::parse(value.text).ok()?;
+            let uri = Uri::parse(address.uri).ok()?;
+            Some(Contact::new(address, uri, default_expires, limits))
+        });
+        self.only.into_iter().chain(others)
+    }
 }
 
 /// One Contact value, checked.
+#[derive(Clone, Copy)]
 pub struct Contact<'a> {
     uri: &'a [u8],
     parsed: Uri<'a>,
@@ -26,11 +53,11 @@ pub struct Contact<'a> {
     pub expires_s: u32,
 }
 
-/// Checks every Contact value of the request; after that [`contacts`] gives them all.
-pub fn plan(message: &Message, limits: &Registrar) -> Result<Plan, Refusal> {
+/// Checks every Contact value of the request.
+pub fn plan<'a>(message: &Message<'a>, limits: &'a Registrar) -> Result<Plan<'a>, Refusal> {
     let bad = |fault: crate::sip::Fault| Refusal::new(400, fault.reason());
     let default_expires = expires_header(message);
-    let (mut count, mut star) = (0usize, false);
+    let (mut count, mut star, mut only) = (0usize, false, None);
     for value in message.values(Name::Contact) {
         count += 1;
         if value.text == b"*" {
@@ -53,26 +80,19 @@ pub fn plan(message: &Message, limits: &Registrar) -> Result<Plan, Refusal> {
         if !contact.text(b"", b"").fits() {
             return Err(Refusal::new(513, "Contact Too Long"));
         }
+        only = Some(contact);
     }
     match (count, star) {
         (0, _) => Ok(Plan::Query),
         (1, true) if default_expires == Some(0) => Ok(Plan::RemoveAll),
         (_, true) => Err(Refusal::new(400, "Contact * Needs Expires 0 And No Other")),
-        _ => Ok(Plan::Contacts),
+        _ => Ok(Plan::Contacts(Contacts {
+            message: *message,
+            limits,
+            default_expires,
+            only: only.filter(|_| count == 1),
+        })),
     }
-}
-
-/// The Contact values of a request that [`plan`] has passed.
-pub fn contacts<'a>(
-    message: &Message<'a>,
-    limits: &'a Registrar,
-) -> impl Iterator<Item = Contact<'a>> {
-    let default_expires = expires_header(message);
-    message.values(Name::Contact).filter_map(move |value| {
-        let address = NameAddr::parse(value.text).ok()?;
-        let uri = Uri::parse(address.uri).ok()?;
-        Some(Contact::new(address, uri, default_expires, limits))
-    })
 }
 
 /// What a malformed interval counts as (§10.2, §20.19).

@@ -15,7 +15,7 @@ use crate::stack::location::{Binding, BindingText, REMOVED_MS, Record};
 use crate::stack::proxy::request::unsupported;
 use crate::stack::proxy::{Extra, Incoming, Refusal, redirect};
 use crate::stack::settings;
-use contact::Contact;
+use contact::{Contact, Contacts};
 
 /// What a REGISTER says about all of its contacts.
 struct Registering<'a> {
@@ -69,8 +69,8 @@ impl Endpoint {
                 contact::Plan::Query => Ok(Registration::Queried),
                 _ if repeated => Ok(Registration::Queried),
                 contact::Plan::RemoveAll => remove_all(record, &registering),
-                contact::Plan::Contacts => {
-                    update(record, room, message, incoming, &registering, limits)
+                contact::Plan::Contacts(ref contacts) => {
+                    update(record, room, contacts, incoming, &registering, limits)
                 }
             };
             if !matches!(outcome, Ok(Registration::Queried) | Err(_)) {
@@ -128,7 +128,7 @@ fn remove_all(record: &mut Record, this: &Registering) -> Result<Registration, R
 fn update(
     record: &mut Record,
     room: usize,
-    message: &Message,
+    contacts: &Contacts,
     incoming: &Incoming,
     this: &Registering,
     limits: &settings::Registrar,
@@ -136,7 +136,7 @@ fn update(
     // First nothing is changed: order, and how many there would be.
     let (mut added, mut repeated) = (0, false);
     let mut freed = 0;
-    for (place, contact) in contact::contacts(message, limits).enumerate() {
+    for (place, contact) in contacts.iter().enumerate() {
         match record.bindings.iter().find(|b| contact.is_for(b)) {
             Some(binding) => {
                 repeated |= check_order(binding, this)? == Order::Repeated;
@@ -148,7 +148,8 @@ fn update(
             }
             // The same contact twice in one request is one binding. Beyond the limit it does not matter.
             None if place <= limits.max_contacts
-                && contact::contacts(message, limits)
+                && contacts
+                    .iter()
                     .take(place)
                     .any(|before| before.expires_s > 0 && contact.is_same(&before)) => {}
             None => added += usize::from(contact.expires_s > 0),
@@ -170,7 +171,7 @@ fn update(
         return Err(full.because_of(Limit::Bindings));
     }
     let mut outcome = Registration::Removed;
-    for contact in contact::contacts(message, limits) {
+    for contact in contacts.iter() {
         let found = record.bindings.iter_mut().find(|b| contact.is_for(b));
         if contact.expires_s == 0 {
             if let Some(binding) = found {
