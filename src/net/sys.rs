@@ -703,3 +703,24 @@ fn empty_header() -> libc::mmsghdr {
     // SAFETY: a message header is pointers and numbers, for which all zero bits are valid: null and 0.
     unsafe { mem::zeroed() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_link_scope_is_named_only_where_the_interface_is() {
+        let source = |local: &str, peer: &str| {
+            let datagram = Datagram {
+                peer: peer.parse().unwrap(),
+                local: Some(local.parse().unwrap()),
+                bytes: b"",
+            };
+            datagram.source() == datagram.local
+        };
+        assert!(source("fe80::1", "[fe80::2%3]:5060"));
+        assert!(!source("fe80::1", "[2001:db8::2]:5060"));
+        assert!(source("2001:db8::1", "[2001:db8::2]:5060"));
+        assert!(source("169.254.0.1", "192.0.2.1:5060"));
+    }
+}

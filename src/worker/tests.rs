@@ -142,6 +142,25 @@ fn until(what: &str, mut test: impl FnMut() -> bool) {
 }
 
 #[test]
+fn a_wildcard_answers_from_the_address_that_was_asked_by_way_of_another_core_too() {
+    let (crew, _) = crew(2, &["127.0.0.1:0", "0.0.0.0:0"]);
+    for address in crew.addresses() {
+        let asked: &[&str] = match address.ip().is_unspecified() {
+            true => &["127.0.0.2", "127.0.0.3"],
+            false => &["127.0.0.1"],
+        };
+        for ip in asked {
+            // Connected: it hears nobody else.
+            let socket = client(SocketAddr::new(ip.parse().unwrap(), address.port()));
+            socket.send(b"here").unwrap();
+            assert_eq!(receive(&socket), b"here");
+            socket.send(b"mail").unwrap();
+            assert!(receive(&socket).starts_with(b"mail"));
+        }
+    }
+}
+
+#[test]
 fn batches_of_all_sizes_over_both_families() {
     let (crew, _) = crew(1, &["127.0.0.1:0", "[::1]:0"]);
     let mut sent = 0;

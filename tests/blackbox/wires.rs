@@ -310,5 +310,20 @@ fn a_wildcard_listener() {
         .expect("an answer from the address that was asked");
     let answer = Message::read(&buffer[..length]).expect("SIP");
     assert_eq!(answer.status(), Some(200));
+    // The same socket as a NAT: the phone behind it is called from the address where it registered.
+    let behind = "<sip:bob@192.0.2.7:5060>";
+    let mut register = agent.register(&advertised.to_string(), "bob", behind, 600);
+    register.via = "SIP/2.0/UDP 192.0.2.7;branch=z9hG4bKnat;rport".to_owned();
+    client.send(&register.bytes()).expect("a registration");
+    let length = client.recv(&mut buffer).expect("its answer");
+    let answer = Message::read(&buffer[..length]).expect("SIP");
+    assert_eq!(answer.status(), Some(200), "{answer:?}");
+    let uri = format!("sip:bob@{advertised}");
+    agent.send(&agent.request("MESSAGE", &uri));
+    let length = client
+        .recv(&mut buffer)
+        .expect("a request from the address where the phone registered");
+    let request = Message::read(&buffer[..length]).expect("SIP");
+    assert!(request.is("MESSAGE"), "{request:?}");
     drop(server);
 }
