@@ -145,8 +145,11 @@ impl Desk for Office {
     }
 
     fn stats(&self, prefix: &str) -> Vec<Sample> {
-        let stats = self.crew().stats();
-        metrics(&stats, self.location.bindings())
+        let (stats, now) = {
+            let crew = self.crew();
+            (crew.stats(), crew.clock().now())
+        };
+        metrics(&stats, self.location.live_bindings(now))
             .into_iter()
             .filter(|(name, _)| name.starts_with(prefix))
             .map(|(name, value)| {

@@ -229,6 +229,14 @@ impl Location {
         self.bindings.load(Ordering::Relaxed)
     }
 
+    /// Bindings that are valid now. Looks at every one: for those who ask now and then.
+    pub fn live_bindings(&self, now: Instant) -> usize {
+        let live = |record: &Record| record.bindings.iter().filter(|b| b.is_live(now)).count();
+        (0..SHARDS)
+            .map(|number| self.lock(number).values().map(live).sum::<usize>())
+            .sum()
+    }
+
     /// Calls `each` for every live binding of the address. False when the address is not known at all.
     pub fn lookup(&self, now: Instant, aor: &[u8], mut each: impl FnMut(&Binding)) -> bool {
         let name = self.name(aor);
