@@ -9,11 +9,13 @@ use super::clock::Reading;
 use std::time::Duration;
 
 /// The rate is measured over periods of at least this length.
-const PERIOD_NS: u64 = 4_000_000;
+const PERIOD_NS: u64 = 20_000_000;
 
 /// Gathering begins when three messages are expected in twice the time. With fewer, the sleep would often end before the first
 /// of them has come, and cost a wake-up of its own.
 const WORTH: (u64, u64) = (3, 2);
+/// It ends when less than this is expected: one period with fewer messages than the last is no reason.
+const STILL_WORTH: (u64, u64) = (2, 2);
 
 /// Percent of the time spent in turns from which gathering ends, and below which it may begin.
 const BUSY: u64 = 45;
@@ -52,7 +54,7 @@ impl Pace {
         let elapsed_ns = now.ns.saturating_sub(self.since.ns);
         if elapsed_ns >= PERIOD_NS {
             let gather_ns = self.gather.as_nanos() as u64;
-            let (messages, times) = WORTH;
+            let (messages, times) = if self.is_brisk { STILL_WORTH } else { WORTH };
             let comes_fast = self.count * gather_ns * times >= messages * elapsed_ns;
             let limit = if self.is_brisk { BUSY } else { IDLE };
             let is_idle = self.busy_ns * 100 < limit * elapsed_ns;
@@ -93,7 +95,7 @@ mod tests {
         assert!(run(&mut pace, &mut now, 1, 160, 50), "6,250 a second");
         assert!(run(&mut pace, &mut now, 4, 600, 50), "the same, gathered");
         assert!(
-            !run(&mut pace, &mut now, 0, 500, 10),
+            !run(&mut pace, &mut now, 0, 500, 50),
             "nobody comes any more"
         );
         assert!(
@@ -113,7 +115,7 @@ mod tests {
     fn who_is_busy_does_not_sleep() {
         let (mut pace, mut now) = (Pace::new(GATHER), Reading::default());
         let mut busy = |percent: u64| {
-            for _ in 0..100 {
+            for _ in 0..600 {
                 let start = now;
                 now.ns += 100_000;
                 pace.count(10);
