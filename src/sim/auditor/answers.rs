@@ -179,7 +179,11 @@ impl Hop {
         if self.is_suspect(to, message, now) && message.status() >= 300 {
             let all: Vec<usize> = self.generations(newest).collect();
             let own = |tx: &usize| self.copied_from(*tx, message).is_none();
-            if all.iter().all(own) {
+            let newest = newest.map(|tx| &self.transactions[tx]);
+            let due = newest.is_some_and(|tx| {
+                self.suspect.is_none() && tx.intent == Intent::Honest && !tx.answered
+            });
+            if !due && all.iter().all(own) {
                 self.refusals.insert(message.digest);
                 return Ok(None);
             }
@@ -215,8 +219,13 @@ impl Hop {
         if self.is_stateless() && self.is_foreign(to, message) {
             return Ok(None);
         }
-        let tx = self.invented(now, newest, to, message)?;
-        Ok(Some((tx.0, tx.1, Intent::Honest)))
+        let (number, first) = self.invented(now, newest, to, message)?;
+        let tx = &self.transactions[number];
+        let intent = match tx.mangled {
+            true => Intent::Mangled,
+            false => tx.intent,
+        };
+        Ok(Some((number, first, intent)))
     }
 
     /// §18.2.2: to the source of the request, or to its address and the port that its Via names.

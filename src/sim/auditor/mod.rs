@@ -243,6 +243,10 @@ impl Hop {
         if branch.tainted || branch.lost || tx.reopen {
             return false;
         }
+        let brief = matches!(tx.class, Class::Other(_));
+        if brief && !within(tx.arrived, self.patience_ms()) {
+            return false;
+        }
         if tx
             .final_at
             .is_some_and(|at| !within(at, self.settings.timers.linger_ms))
