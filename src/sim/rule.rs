@@ -53,6 +53,11 @@ pub enum Rule {
     Misdirected,
     /// 100 not too early, no other 1xx and no 408 for a non-INVITE (RFC 4320 §4).
     NonInvite,
+    /// What was not heard is said again: requests without a response, refusals without an ACK, answers to a request that comes
+    /// again (§17.1, §17.2).
+    Repetition,
+    /// What has been here before with nothing changed is not forwarded again (RFC 5393 §4.2).
+    Loop,
     /// A retransmission meets a stateless proxy's same branch (§16.11).
     StatelessBranch,
     /// Bindings equal a naive model of §10.3.
