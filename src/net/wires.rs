@@ -161,7 +161,7 @@ impl Wires {
                 let transmit = &outbox.transmits[outgoing[number] as usize];
                 Datagram {
                     peer: transmit.flow.peer,
-                    local: transmit.flow.local,
+                    local: transmit.flow.local(),
                     bytes: outbox.get(transmit.span),
                 }
             };
