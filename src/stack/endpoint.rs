@@ -1,7 +1,7 @@
 //! The facade of the rules: it reads what came, finds whose it is, and routes it there. The work is done by the transaction
 //! layer, the proxy core and the registrar.
 
-use crate::base::{Arena, Errand, Flow, Instant, Key, Outbox};
+use crate::base::{Arena, Errand, Flow, Instant, Key, Outbox, Roll};
 use crate::sip::{Fault, Index, Message, Method, Name, Rewrite, Via, reply, sniff};
 use crate::stack::branch::{Branch, Signer};
 use crate::stack::counters::{Drop, MethodLabel, Registration, Side};
@@ -19,6 +19,8 @@ use std::sync::Arc;
 pub struct Endpoint {
     pub(in crate::stack) settings: Arc<Settings>,
     pub(in crate::stack) location: Arc<Location>,
+    /// Which connections are alive, of every core.
+    pub(in crate::stack) roll: Arc<Roll>,
     pub(in crate::stack) core: u8,
     pub(in crate::stack) signer: Signer,
     pub(in crate::stack) identity: Identity,
@@ -45,6 +47,7 @@ impl Endpoint {
     pub fn new(
         settings: Arc<Settings>,
         location: Arc<Location>,
+        roll: Arc<Roll>,
         core: u8,
         secret: Key,
     ) -> Endpoint {
@@ -52,6 +55,7 @@ impl Endpoint {
             transactions: Transactions::new(settings.timers.clone(), settings.limits.transactions),
             settings,
             location,
+            roll,
             core,
             signer: Signer::new(secret),
             identity: Identity::new(secret),
@@ -103,6 +107,37 @@ impl Endpoint {
             let notice = crate::stack::transaction::Notice::ClientFailure(client);
             self.handle_notice(now, notice, outbox);
         }
+    }
+
+    /// What came on a stream cannot be framed any more (§18.3); `bytes` begin at the last boundary, and the connection will be
+    /// closed. The request is answered when its head can be read.
+    pub fn handle_unframed(
+        &mut self,
+        _now: Instant,
+        flow: Flow,
+        bytes: &[u8],
+        fault: Fault,
+        outbox: &mut Outbox,
+    ) {
+        let mut index = self.index.take().unwrap_or_default();
+        match Message::parse(bytes, &mut index) {
+            Ok(message)
+                if message.is_request()
+                    && message.method() != Method::Ack
+                    && message.header(Name::Via).is_some() =>
+            {
+                let refusal = Refusal::new(fault.status(), fault.reason());
+                self.refuse(&message, flow, refusal, outbox);
+            }
+            _ => self.counters.drop(Drop::Unreadable),
+        }
+        self.index = Some(index);
+    }
+
+    /// A connection is gone, or could not be opened: `flow` as it was named when it was wanted
+    /// ([`crate::base::Channel::Peer`]), or as it is named since it is open.
+    pub fn handle_flow_lost(&mut self, _now: Instant, flow: Flow, _outbox: &mut Outbox) {
+        log::debug!("{}: connection lost", flow.peer);
     }
 
     /// Fires what is due.

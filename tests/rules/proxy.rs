@@ -20,6 +20,7 @@ pub fn route(action: Action) -> Route {
         to_host: None,
         to_user_prefix: None,
         action,
+        outgoing: None,
     }
 }
 
