@@ -23,6 +23,10 @@ impl Endpoint {
         }
         let key = self.identity.transaction(message, via, b"INVITE");
         let Some(server) = self.transactions.find_server(key) else {
+            // To a request other than INVITE it makes no difference (§9.2).
+            if self.is_under_way(message, via) {
+                return self.answer(message, flow, 200, "", outbox, |_| ());
+            }
             if self.pass_on(Errand::Orphan { tried }, flow, message, outbox) {
                 return;
             }
@@ -42,6 +46,26 @@ impl Endpoint {
             self.cancel_branches(now, &context, outbox);
         }
         self.return_context(id, context);
+    }
+
+    /// True when the CANCEL is for a request other than INVITE that has a transaction here.
+    fn is_under_way(&self, message: &Message, via: &Via) -> bool {
+        const METHODS: [&[u8]; 10] = [
+            b"BYE",
+            b"OPTIONS",
+            b"MESSAGE",
+            b"SUBSCRIBE",
+            b"NOTIFY",
+            b"INFO",
+            b"UPDATE",
+            b"PRACK",
+            b"REFER",
+            b"PUBLISH",
+        ];
+        METHODS.iter().any(|method| {
+            let key = self.identity.transaction(message, via, method);
+            self.transactions.find_server(key).is_some()
+        })
     }
 
     /// CANCEL for every branch that is still pending.
