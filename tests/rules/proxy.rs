@@ -460,14 +460,6 @@ fn an_maddr_does_not_make_us_relay_for_a_stranger() {
 }
 
 #[test]
-fn a_sips_request_goes_to_no_sip_contact() {
-    // RFC 5630 §5.3: a SIPS Request-URI is never rewritten to a SIP one.
-    let mut b = bench();
-    let answer = b.send_for_one(ALICE, Request::new("MESSAGE", "sips:bob@example.com"));
-    assert_eq!(answer.status(), 480);
-}
-
-#[test]
 fn options_to_the_server_is_answered_200_and_to_a_user_forwarded() {
     let mut b = bench();
     for uri in ["sip:example.com", "sip:10.0.0.1:5060", "sip:EXAMPLE.COM;x"] {

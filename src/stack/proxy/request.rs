@@ -582,12 +582,12 @@ impl Endpoint {
             .open_client(now, kind, server, flow, span, outbox);
         if let Some(client) = self.transactions.client_mut(id) {
             client.breadth = breadth;
-            if flow.transport.is_reliable() {
+            if flow.transport.is_reliable() || incoming.flow.transport.is_reliable() {
                 client.ends = ends(message);
-                if by_size {
-                    let place = context.targets.place(target);
-                    client.by_size = place.map_or(0, |place| place + 1);
-                }
+            }
+            if by_size {
+                let place = context.targets.place(target);
+                client.by_size = place.map_or(0, |place| place + 1);
             }
         }
         Ok(id)
