@@ -54,7 +54,7 @@ impl Endpoint {
         }
         let result = match decision {
             Ok(Decision::Forward) if self.settings.proxy.mode == Mode::Stateless => {
-                self.forward_stateless(message, &incoming, &targets, outbox);
+                self.forward_stateless(message, &incoming, &targets, key, outbox);
                 Ok(())
             }
             Ok(Decision::Forward) => {

@@ -55,7 +55,7 @@ impl Endpoint {
             }
         }
         // Step 3 looks ahead: with no Via left the response would be for this element, which asked nothing.
-        if message.values(Name::Via).nth(1).is_none() {
+        if !message.has_second_via() {
             return self.counters.drop(Drop::BadResponse);
         }
         let deliver = self.transactions.client_response(now, id, message, outbox);
@@ -99,7 +99,7 @@ impl Endpoint {
         if message.start() > 0 {
             self.rewrite.remove(0..message.start());
         }
-        if let Some(top) = message.values(Name::Via).next() {
+        if let Ok(top) = message.top_via_value() {
             self.rewrite.remove_value(&top);
         }
     }
