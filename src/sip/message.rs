@@ -251,6 +251,16 @@ impl<'a> Message<'a> {
         self.index.request_uri.range()
     }
 
+    /// Where the SIP-Version stands, when it is not written `SIP/2.0`: that is how it must be sent, whatever came (RFC 3261 §7.1).
+    pub fn unusual_version(&self) -> Option<Range<usize>> {
+        let range = match self.is_request() {
+            true => self.request_uri_range().end + 1..self.headers_start().saturating_sub(2),
+            false => self.start()..self.start() + b"SIP/2.0".len(),
+        };
+        let text = self.bytes.get(range.clone())?;
+        (text != b"SIP/2.0").then_some(range)
+    }
+
     /// The status code; 0 in a request. A response whose code is not three digits from 100 to 699 has a fault and the status 999.
     pub fn status(&self) -> u16 {
         self.index.status

@@ -555,6 +555,9 @@ impl Endpoint {
                 out.extend_from_slice(new_uri);
             });
         }
+        if let Some(version) = message.unusual_version() {
+            rewrite.replace(version, |out| out.extend_from_slice(b"SIP/2.0"));
+        }
 
         // Step 8: our Via on top, and what RFC 3581 §4 wants to be known of the one below.
         let listener = &self.settings.listeners[flow.listener as usize];

@@ -93,11 +93,15 @@ impl Endpoint {
             })
     }
 
-    /// Step 3: the edit that removes the topmost Via value.
+    /// Step 3: the edit that removes the topmost Via value (and writes the SIP-Version as §7.1 wants it sent).
     pub(in crate::stack) fn strip_via(&mut self, message: &Message) {
         self.rewrite.clear();
         if message.start() > 0 {
             self.rewrite.remove(0..message.start());
+        }
+        if let Some(version) = message.unusual_version() {
+            self.rewrite
+                .replace(version, |out| out.extend_from_slice(b"SIP/2.0"));
         }
         if let Ok(top) = message.top_via_value() {
             self.rewrite.remove_value(&top);
