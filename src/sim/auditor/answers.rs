@@ -84,6 +84,12 @@ impl Auditor {
         }
         let meddled = hop.is_meddled(Class::of(b"REGISTER"), &request);
         if tx.intent == Intent::Mangled || meddled || !tx.variants.is_empty() {
+            if message.status() == 200 {
+                for copy in std::iter::once(&tx.request).chain(&tx.variants) {
+                    let conf = &hop.settings.registrar;
+                    hop.bindings.note_removal(now, conf, copy);
+                }
+            }
             hop.bindings.adopt(now, location);
             let key = Class::of(b"REGISTER").with(request.key);
             hop.registered.insert(key, Registered::Unknown);

@@ -748,7 +748,10 @@ impl Hop {
         let (class, request, mangled) = (tx.class, Rc::clone(request), tx.mangled);
         let (sources, cancel, mut variants) =
             (tx.sources.clone(), tx.cancel_asked, tx.variants.clone());
-        variants.push(Rc::clone(&tx.request));
+        if tx.request.digest != request.digest {
+            variants.retain(|variant| variant.digest != request.digest);
+            variants.push(Rc::clone(&tx.request));
+        }
         let new = self.add(class, &request, sources[0], Intent::Hostile, now, Some(old));
         let tx = &mut self.transactions[new];
         tx.sources = sources;
