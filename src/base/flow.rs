@@ -23,6 +23,14 @@ impl Transport {
     pub const fn is_reliable(self) -> bool {
         !matches!(self, Transport::Udp)
     }
+
+    /// The port of a URI that names none (RFC 3261 §19.1.2).
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Transport::Udp | Transport::Tcp => 5060,
+            Transport::Tls => 5061,
+        }
+    }
 }
 
 /// Where a message came from, and where its answer goes.
@@ -30,18 +38,38 @@ impl Transport {
 pub struct Flow {
     /// The other end.
     pub peer: SocketAddr,
-    /// Which listener of the conf, by position. A datagram leaves through the socket that this names.
+    /// Which listener of the conf, by position. A datagram leaves through the socket that this names; for a connection it is
+    /// the one that accepted it, or the one that our Via names.
     pub listener: u16,
     pub transport: Transport,
     /// The core that owns the connection; for a datagram any core may send.
     pub core: u8,
-    /// The connection's place in its owner's table and its generation; 0 and 0 for datagrams.
-    pub slot: u32,
-    pub generation: u32,
-    /// Which of our addresses the peer sent its datagram to, where the listener is on all of them (0.0.0.0 or ::): an answer
-    /// from another one would not pass a NAT or a connected socket. `None`: the listener has one address, or the peer asked
-    /// nothing, and the kernel chooses. It decides what we write as source and nothing else.
-    pub local: Option<IpAddr>,
+    pub channel: Channel,
+}
+
+/// What carries a flow.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Channel {
+    /// A listener's own socket.
+    Datagram {
+        /// Which of our addresses the peer sent its datagram to, where the listener is on all of them (0.0.0.0 or ::): an
+        /// answer from another one would not pass a NAT or a connected socket. `None`: the listener has one address, or the
+        /// peer asked nothing, and the kernel chooses. It decides what we write as source and nothing else.
+        local: Option<IpAddr>,
+    },
+    /// This connection and no other: its place in its owner's table, and its generation there.
+    Connection { slot: u32, generation: u32 },
+    /// A connection that this core has opened to the peer under the same two names, or opens now.
+    Peer {
+        /// Stands for the name that the peer's certificate must prove (RFC 5922); the outbox brings the text along
+        /// ([`super::Outbox::introduce`]). 0: none is asked.
+        name: u64,
+        /// Stands for the call that has the connection to itself; 0: it is shared.
+        call: u64,
+    },
+    /// The connection that the peer has opened to us from the flow's address and port, whatever its place (RFC 3261 §18.2.2):
+    /// for the response of who remembers nothing.
+    Back,
 }
 
 impl Flow {
@@ -52,9 +80,41 @@ impl Flow {
             listener,
             transport: Transport::Udp,
             core: 0,
-            slot: 0,
-            generation: 0,
-            local: None,
+            channel: Channel::Datagram { local: None },
         }
+    }
+
+    /// The way to a peer by a connection of the transport of `listener`: `core` is our own.
+    pub const fn towards(
+        transport: Transport,
+        listener: u16,
+        core: u8,
+        peer: SocketAddr,
+        name: u64,
+        call: u64,
+    ) -> Flow {
+        Flow {
+            peer,
+            listener,
+            transport,
+            core,
+            channel: Channel::Peer { name, call },
+        }
+    }
+
+    /// The address of ours that a datagram has to show as its source, where that is known.
+    pub const fn local(&self) -> Option<IpAddr> {
+        match self.channel {
+            Channel::Datagram { local } => local,
+            _ => None,
+        }
+    }
+
+    /// The same datagram flow, from another of our addresses.
+    pub const fn from_local(mut self, address: Option<IpAddr>) -> Flow {
+        if let Channel::Datagram { local } = &mut self.channel {
+            *local = address;
+        }
+        self
     }
 }

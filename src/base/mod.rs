@@ -8,14 +8,16 @@ pub mod hash;
 pub mod outbox;
 pub mod pool;
 pub mod rng;
+pub mod roll;
 pub mod time;
 pub mod wheel;
 
 pub use arena::{Arena, Id};
-pub use flow::{Flow, Transport};
+pub use flow::{Channel, Flow, Transport};
 pub use hash::Key;
-pub use outbox::{Errand, Outbox, Parcel, Span, Transmit};
+pub use outbox::{Errand, Introduction, Outbox, Parcel, Span, Transmit};
 pub use pool::{Blob, Pool};
 pub use rng::Rng;
+pub use roll::Roll;
 pub use time::Instant;
 pub use wheel::{TimerId, Wheel};

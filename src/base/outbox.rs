@@ -56,12 +56,23 @@ pub struct Parcel {
     pub span: Span,
 }
 
+/// What a number in [`super::flow::Channel::Peer`] stands for.
+#[derive(Clone, Copy, Debug)]
+pub struct Introduction {
+    pub name: u64,
+    /// The host that the peer's certificate must prove, as the URI wrote it.
+    pub host: Span,
+}
+
 /// Collects a turn's output. Keeps its memory when cleared.
 #[derive(Default)]
 pub struct Outbox {
     pub bytes: Vec<u8>,
     pub transmits: Vec<Transmit>,
     pub parcels: Vec<Parcel>,
+    pub introductions: Vec<Introduction>,
+    /// A call is over on these flows: a connection that served nothing else closes when all is sent.
+    pub releases: Vec<Flow>,
 }
 
 impl Outbox {
@@ -90,18 +101,38 @@ impl Outbox {
         });
     }
 
+    /// Tells which host `name` stands for, before something is sent to a peer of that name.
+    pub fn introduce(&mut self, name: u64, host: &[u8]) {
+        let host = self.append(|out| out.extend_from_slice(host));
+        self.introductions.push(Introduction { name, host });
+    }
+
+    /// The host that `name` stands for, where it was introduced in this turn.
+    pub fn introduced(&self, name: u64) -> Option<&[u8]> {
+        let by_name = |introduction: &&Introduction| introduction.name == name;
+        let found = self.introductions.iter().find(by_name)?;
+        Some(self.get(found.host))
+    }
+
+    /// The call that used this flow is over.
+    pub fn release(&mut self, flow: Flow) {
+        self.releases.push(flow);
+    }
+
     pub fn get(&self, span: Span) -> &[u8] {
         self.bytes.get(span.range()).unwrap_or(&[])
     }
 
     pub fn is_empty(&self) -> bool {
-        self.transmits.is_empty() && self.parcels.is_empty()
+        self.transmits.is_empty() && self.parcels.is_empty() && self.releases.is_empty()
     }
 
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.transmits.clear();
         self.parcels.clear();
+        self.introductions.clear();
+        self.releases.clear();
     }
 
     fn append(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Span {

@@ -6,7 +6,7 @@ use super::counters::{ListenerCounters, Undeliverable};
 use super::steer::{self, Mark};
 use super::sys::{self, Datagram, IcmpError, Inbound, Outbound};
 use crate::base::Span;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -54,9 +54,17 @@ impl fmt::Display for BindError {
 
 impl std::error::Error for BindError {}
 
+/// A socket to send by, and what keeps the place where it is connected to empty.
+struct Sender {
+    socket: UdpSocket,
+    _nobody: UdpSocket,
+}
+
 /// One socket. Non-blocking.
 pub struct Udp {
     socket: UdpSocket,
+    /// What datagrams leave by ([`Udp::open_sender`]); without it, the socket itself.
+    sender: Option<Sender>,
     address: SocketAddr,
     /// Bound to a wildcard: the kernel says with each datagram which of our addresses it came to.
     tells_local: bool,
@@ -66,6 +74,13 @@ pub struct Udp {
     drops_seen: u32,
     /// Routers may fragment what is sent now.
     is_fragmenting: bool,
+}
+
+fn outgoing<'a>(sender: &'a Option<Sender>, receiver: &'a UdpSocket) -> &'a UdpSocket {
+    match sender {
+        Some(sender) => &sender.socket,
+        None => receiver,
+    }
 }
 
 /// The longest datagram that every path carries whole: IPv6's least MTU without its headers.
@@ -89,7 +104,45 @@ impl Udp {
             bound = udp.address;
             sockets.push(udp);
         }
+        // All receivers stand before the first sender joins them: the filter that steers responses counts them in this order.
+        for udp in &mut sockets {
+            match udp.open_sender(cores > 1, buffers) {
+                Ok(sender) => udp.sender = sender,
+                Err(error) => log::debug!("udp {bound}: no socket of its own to send by: {error}"),
+            }
+        }
         Ok(sockets)
+    }
+
+    /// A second socket on the same address, to send by. The kernel wakes whoever waits on a socket for each datagram that has
+    /// left it, to say that there is room again; the poll waits on the receiving socket all the time, on this one only while
+    /// there is no room, which saves a tenth of what sending costs. It is connected to a place where nobody is, so that no
+    /// datagram is ever brought to it. `None` for a wildcard: connecting would choose one of its addresses as the source of all.
+    fn open_sender(&self, is_shared: bool, buffers: &Buffers) -> io::Result<Option<Sender>> {
+        let address = self.address;
+        if address.ip().is_unspecified() {
+            return Ok(None);
+        }
+        let kind = Type::DGRAM.nonblocking().cloexec();
+        let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::UDP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        // Nobody else can send from a port while we hold it.
+        let nobody = UdpSocket::bind(SocketAddr::new(address.ip(), 0))?;
+        socket.set_reuse_port(true)?;
+        socket.set_send_buffer_size(buffers.send)?;
+        sys::allow_fragments(socket.as_fd(), address.is_ipv4(), false)?;
+        let receiver = SockRef::from(&self.socket);
+        receiver.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        socket.connect(&nobody.local_addr()?.into())?;
+        // The receiver alone is not one of a group any more: who joins now is refused, and the kernel need not choose.
+        receiver.set_reuse_port(is_shared)?;
+        Ok(Some(Sender {
+            socket: UdpSocket::from(socket),
+            _nobody: nobody,
+        }))
     }
 
     fn open(
@@ -127,6 +180,7 @@ impl Udp {
         Ok(Udp {
             address: socket.local_addr()?,
             socket,
+            sender: None,
             tells_local,
             counters,
             backlog: Backlog::new(buffers.send_queue),
@@ -144,8 +198,11 @@ impl Udp {
     /// Long datagrams may be fragmented on their way; others need not pay for that.
     fn fragment(&mut self, is_long: bool) {
         if is_long != self.is_fragmenting {
-            let allowed =
-                sys::allow_fragments(self.socket.as_fd(), self.address.is_ipv4(), is_long);
+            let allowed = sys::allow_fragments(
+                outgoing(&self.sender, &self.socket).as_fd(),
+                self.address.is_ipv4(),
+                is_long,
+            );
             match allowed {
                 Ok(()) => self.is_fragmenting = is_long,
                 Err(error) => log::debug!("udp {}: fragmentation: {error}", self.address),
@@ -160,6 +217,11 @@ impl Udp {
 
     pub fn fd(&self) -> RawFd {
         self.socket.as_raw_fd()
+    }
+
+    /// The socket by which datagrams leave, where it is another one.
+    pub fn sender_fd(&self) -> Option<RawFd> {
+        self.sender.as_ref().map(|sender| sender.socket.as_raw_fd())
     }
 
     /// Fills `inbound` with what is there and returns how many datagrams came. Fewer than it has room for: the socket is
@@ -189,7 +251,7 @@ impl Udp {
         let mut done = 0;
         if self.backlog.is_empty() {
             self.fragment((0..count).any(|number| get(number).bytes.len() > CARRIED_WHOLE));
-            let socket = self.socket.as_fd();
+            let socket = outgoing(&self.sender, &self.socket).as_fd();
             let send = |at: usize| outbound.send(socket, (at..count).map(&get));
             done = push_out(count, &get, send, &mut self.counters, lost);
         }
@@ -210,7 +272,7 @@ impl Udp {
         let waits = |number| self.backlog.get(number).bytes.len();
         self.fragment((0..self.backlog.len()).any(|number| waits(number) > CARRIED_WHOLE));
         let backlog = &self.backlog;
-        let socket = self.socket.as_fd();
+        let socket = outgoing(&self.sender, &self.socket).as_fd();
         let send = |at: usize| {
             let waiting = (at..backlog.len()).map(|number| backlog.get(number));
             outbound.send(socket, waiting)

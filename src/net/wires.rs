@@ -161,7 +161,7 @@ impl Wires {
                 let transmit = &outbox.transmits[outgoing[number] as usize];
                 Datagram {
                     peer: transmit.flow.peer,
-                    local: transmit.flow.local,
+                    local: transmit.flow.local(),
                     bytes: outbox.get(transmit.span),
                 }
             };
@@ -203,11 +203,19 @@ fn follow_interest(registry: &Registry, wire: &mut Wire, listener: usize) {
     if awaits == wire.awaits_room {
         return;
     }
-    let interest = match awaits {
-        true => Interest::READABLE | Interest::WRITABLE,
-        false => Interest::READABLE,
+    let token = Token(listener);
+    let changed = match (wire.udp.sender_fd(), awaits) {
+        (Some(fd), true) => registry.register(&mut SourceFd(&fd), token, Interest::WRITABLE),
+        (Some(fd), false) => registry.deregister(&mut SourceFd(&fd)),
+        (None, true) => {
+            let both = Interest::READABLE | Interest::WRITABLE;
+            registry.reregister(&mut SourceFd(&wire.udp.fd()), token, both)
+        }
+        (None, false) => {
+            registry.reregister(&mut SourceFd(&wire.udp.fd()), token, Interest::READABLE)
+        }
     };
-    match registry.reregister(&mut SourceFd(&wire.udp.fd()), Token(listener), interest) {
+    match changed {
         Ok(()) => wire.awaits_room = awaits,
         Err(error) => log::warn!("udp {}: interest not changed: {error}", wire.udp.address()),
     }

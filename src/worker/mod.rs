@@ -188,10 +188,7 @@ impl<E: Element> Worker<E> {
             self.pace.count(count);
             for number in 0..count {
                 if let Some(datagram) = self.wires.datagram(number) {
-                    let flow = Flow {
-                        local: datagram.local,
-                        ..Flow::datagram(listener, datagram.peer)
-                    };
+                    let flow = Flow::datagram(listener, datagram.peer).from_local(datagram.local);
                     let (bytes, outbox) = (datagram.bytes, &mut self.outbox);
                     self.element.handle(now, flow, bytes, outbox);
                 }

@@ -17,6 +17,11 @@ const WORTH: (u64, u64) = (3, 2);
 /// It ends when less than this is expected: one period with fewer messages than the last is no reason.
 const STILL_WORTH: (u64, u64) = (2, 2);
 
+/// It ends when so many come in each sleep, and may begin only below the other number. Then there is always something to take;
+/// and where each peer waits for its answer before it sends more, the sleep would only be waiting for itself.
+const FLOOD: u64 = 32;
+const NO_FLOOD: u64 = 24;
+
 /// Percent of the time spent in turns from which gathering ends, and below which it may begin.
 const BUSY: u64 = 45;
 const IDLE: u64 = 35;
@@ -56,9 +61,13 @@ impl Pace {
             let gather_ns = self.gather.as_nanos() as u64;
             let (messages, times) = if self.is_brisk { STILL_WORTH } else { WORTH };
             let comes_fast = self.count * gather_ns * times >= messages * elapsed_ns;
-            let limit = if self.is_brisk { BUSY } else { IDLE };
-            let is_idle = self.busy_ns * 100 < limit * elapsed_ns;
-            self.is_brisk = gather_ns > 0 && comes_fast && is_idle;
+            let (busy, flood) = match self.is_brisk {
+                true => (BUSY, FLOOD),
+                false => (IDLE, NO_FLOOD),
+            };
+            let is_idle = self.busy_ns * 100 < busy * elapsed_ns;
+            let is_flood = self.count * gather_ns >= flood * elapsed_ns;
+            self.is_brisk = gather_ns > 0 && comes_fast && is_idle && !is_flood;
             self.since = now;
             self.count = 0;
             self.busy_ns = 0;
@@ -112,13 +121,22 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_is_not_waited_for() {
+        let (mut pace, mut now) = (Pace::new(GATHER), Reading::default());
+        assert!(!run(&mut pace, &mut now, 30, 300, 50), "100,000 a second");
+        assert!(run(&mut pace, &mut now, 20, 300, 50), "66,667 a second");
+        assert!(run(&mut pace, &mut now, 30, 300, 50), "still");
+        assert!(!run(&mut pace, &mut now, 40, 350, 50), "114,286 a second");
+    }
+
+    #[test]
     fn who_is_busy_does_not_sleep() {
         let (mut pace, mut now) = (Pace::new(GATHER), Reading::default());
         let mut busy = |percent: u64| {
             for _ in 0..600 {
                 let start = now;
                 now.ns += 100_000;
-                pace.count(10);
+                pace.count(5);
                 let end = Reading {
                     ns: start.ns + 1000 * percent,
                 };

@@ -678,7 +678,7 @@ impl Endpoint {
         if let (Some(flow), true) = (target.flow, path.is_empty()) {
             let mut hop = towards(flow.peer, flow.listener)?;
             if hop.listener == flow.listener {
-                hop.local = flow.local; // the phone's NAT lets only that address in
+                hop = hop.from_local(flow.local()); // the phone's NAT lets only that address in
             }
             return Ok(hop);
         }
