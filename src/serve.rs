@@ -35,8 +35,12 @@ pub fn serve(conf: &Conf) -> Result<ExitCode, String> {
         .map_err(|error| format!("the addresses of this machine's interfaces: {error}"))?;
     let memory = Machine::this().memory;
 
-    let addresses: Vec<_> = conf.listen.iter().map(|listen| listen.address).collect();
-    let bound = worker::bind(options(conf), &addresses).map_err(|error| error.to_string())?;
+    let listeners: Vec<_> = conf
+        .listen
+        .iter()
+        .map(|listen| (transport(listen.transport), listen.address))
+        .collect();
+    let bound = worker::bind(options(conf), &listeners).map_err(|error| error.to_string())?;
     let settings = Arc::new(settings(conf, bound.addresses(), local, memory));
     let max_bindings = conf.limits.bindings.resolve(memory / 4, BINDING_BYTES);
     let location = Arc::new(Location::new(secret, max_bindings));
@@ -265,6 +269,12 @@ fn options(conf: &Conf) -> Options {
     }
 }
 
+fn transport(transport: model::Transport) -> Transport {
+    match transport {
+        model::Transport::Udp => Transport::Udp,
+    }
+}
+
 fn settings(conf: &Conf, bound: &[SocketAddr], local: Vec<IpAddr>, memory: u64) -> Settings {
     let cores = conf.server.cores.len().clamp(1, 255);
     let listeners = conf.listen.iter().zip(bound).map(|(listen, address)| {
@@ -273,9 +283,7 @@ fn settings(conf: &Conf, bound: &[SocketAddr], local: Vec<IpAddr>, memory: u64) 
             None => interfaces::advertised(*address, &local).to_string(),
         };
         Listener {
-            transport: match listen.transport {
-                model::Transport::Udp => Transport::Udp,
-            },
+            transport: transport(listen.transport),
             address: *address,
             advertise: advertise.into_bytes(),
         }

@@ -328,7 +328,7 @@ impl Workers {
             steer: false,
             ..Options::default()
         };
-        let bound = bind(options, &["127.0.0.1:0".parse().unwrap()]).unwrap();
+        let bound = bind(options, &[(Transport::Udp, "127.0.0.1:0".parse().unwrap())]).unwrap();
         let address = bound.addresses()[0];
         let settings = Arc::new(settings(address, cores, LONG_MS));
         let location = location();

@@ -20,6 +20,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "sip::frame",
             "sip::Frame",
             "sip::Framer",
+            "sip::Fault",
             "sip::sniff",
         ],
     ),

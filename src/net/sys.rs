@@ -434,6 +434,13 @@ pub struct IcmpError {
     pub quoted: usize,
 }
 
+/// Has a bind to port 0 choose the address only, and leave the port to the connect: a port then serves one connection to each
+/// peer, not one in all.
+pub fn choose_port_when_connecting(socket: BorrowedFd<'_>) -> io::Result<()> {
+    const IP_BIND_ADDRESS_NO_PORT: libc::c_int = 24;
+    set_option(socket, libc::IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+}
+
 /// Has the kernel keep ICMP errors for this socket's datagrams in the socket's error queue.
 pub fn queue_icmp_errors(socket: BorrowedFd<'_>, is_ipv4: bool) -> io::Result<()> {
     if is_ipv4 {
