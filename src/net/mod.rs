@@ -6,6 +6,7 @@ pub mod interfaces;
 pub mod steer;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod tls;
 pub mod udp;
 pub mod wires;
 
