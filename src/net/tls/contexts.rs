@@ -258,6 +258,13 @@ impl Contexts {
         self.client.shows_certificate
     }
 
+    #[cfg(test)]
+    pub(super) fn rename_sessions(&self, from: &str, to: &str) {
+        if let Some(sessions) = &self.client.sessions {
+            sessions.rename(from, to);
+        }
+    }
+
     /// How many sessions with servers are kept.
     pub fn client_sessions(&self) -> usize {
         self.client

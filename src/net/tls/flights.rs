@@ -15,6 +15,9 @@ const MAX_RECORD: usize = (1 << 14) + 2048;
 /// More than that is handed over whether or not the flight is whole.
 const MAX_HELD: usize = 64 * 1024;
 
+/// The library refuses longer messages (100 kB for a chain of certificates), and is to do so at once.
+const MAX_MESSAGE: usize = 128 * 1024;
+
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
@@ -165,6 +168,10 @@ impl Flights {
                 if self.started == Flights::MESSAGE_HEADER {
                     let [_, a, b, c, ..] = self.start;
                     self.rest = u32::from_be_bytes([0, a, b, c]) as usize;
+                    if self.rest > MAX_MESSAGE {
+                        self.is_whole = true;
+                        return;
+                    }
                 } else if self.started > Flights::MESSAGE_HEADER {
                     self.rest -= len;
                 }

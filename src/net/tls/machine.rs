@@ -331,6 +331,16 @@ impl Tls {
         names.unwrap_or_default()
     }
 
+    #[cfg(test)]
+    pub(super) fn peer_certificate(&self) -> Option<openssl::x509::X509> {
+        self.ssl().peer_certificate()
+    }
+
+    #[cfg(test)]
+    pub(super) fn held_capacity(&self) -> usize {
+        self.stream.get_ref().capacity()
+    }
+
     fn ssl(&self) -> &SslRef {
         self.stream.ssl()
     }

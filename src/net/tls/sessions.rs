@@ -85,6 +85,20 @@ impl ClientSessions {
         generations.old.remove(peer);
     }
 
+    /// Makes what is kept of one name that of another.
+    #[cfg(test)]
+    pub fn rename(&self, from: &str, to: &str) {
+        let mut generations = self.lock();
+        let all = std::mem::take(&mut generations.young);
+        for (peer, sessions) in all {
+            let mut peer = PeerName::clone(&peer);
+            if peer.name == from {
+                peer.name = to.into();
+            }
+            generations.young.insert(Arc::new(peer), sessions);
+        }
+    }
+
     /// How many sessions are kept.
     pub fn len(&self) -> usize {
         let generations = self.lock();

@@ -45,6 +45,11 @@ impl Wire {
         self.taken = 0;
     }
 
+    #[cfg(test)]
+    pub fn capacity(&self) -> usize {
+        self.input.capacity()
+    }
+
     /// Forgets what came.
     pub fn clear_input(&mut self) {
         self.input = Vec::new();

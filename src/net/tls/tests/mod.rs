@@ -153,11 +153,6 @@ impl End {
             }
         }
     }
-
-    #[track_caller]
-    fn reason(&self) -> String {
-        self.failure.as_ref().expect("no failure").to_string()
-    }
 }
 
 /// A server and a client.
