@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::document::{distance, nearest};
 use super::*;
 
 fn machine() -> Machine {
