@@ -273,9 +273,7 @@ fn settings(conf: &Conf, bound: &[SocketAddr], local: Vec<IpAddr>, memory: u64) 
             None => interfaces::advertised(*address, &local).to_string(),
         };
         Listener {
-            transport: match listen.transport {
-                model::Transport::Udp => Transport::Udp,
-            },
+            transport: transport(listen.transport),
             address: *address,
             advertise: advertise.into_bytes(),
         }
@@ -328,6 +326,14 @@ fn settings(conf: &Conf, bound: &[SocketAddr], local: Vec<IpAddr>, memory: u64) 
             transactions: (transactions / cores).max(1),
         },
         routes: conf.routes.iter().map(route).collect(),
+    }
+}
+
+fn transport(transport: model::Transport) -> Transport {
+    match transport {
+        model::Transport::Udp => Transport::Udp,
+        model::Transport::Tcp => Transport::Tcp,
+        model::Transport::Tls => Transport::Tls,
     }
 }
 

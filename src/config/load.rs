@@ -1,7 +1,9 @@
 //! From TOML to a [`Conf`]: every fault of the file is found and told with its place, and what would be right.
 
 mod document;
+mod pem;
 mod routes;
+mod tls;
 mod uri;
 mod values;
 
@@ -22,6 +24,10 @@ use values::*;
 
 /// Where a conf is looked for when none is named.
 pub const SEARCH: [&str; 2] = ["conf/strowger.toml", "/etc/strowger/strowger.toml"];
+
+/// The words for [`Outgoing`].
+const OUTGOING: [(&str, Outgoing); 2] =
+    [("reuse", Outgoing::Reuse), ("per-call", Outgoing::PerCall)];
 
 /// The longest path of the control socket: an address takes 107 bytes, and the socket is made beside its path first,
 /// with the process's number at the end.
@@ -60,12 +66,7 @@ pub fn load(named: Option<&Path>, machine: &Machine) -> Result<Conf, Faults> {
 /// Reads `text` as a conf; `file` is the name that the faults begin with.
 pub fn parse(file: &str, text: &str, machine: &Machine) -> Result<Conf, Faults> {
     let (root, errors) = DeTable::parse_recoverable(text);
-    let mut document = Document {
-        root: root.get_ref(),
-        machine,
-        known: BTreeMap::new(),
-        wrongs: Vec::new(),
-    };
+    let mut document = Document::new(root.get_ref(), machine);
     let conf = document.conf();
     document.refuse_unknown();
 
@@ -91,15 +92,11 @@ pub fn known_keys() -> BTreeMap<&'static str, Vec<&'static str>> {
     let machine = Machine {
         cores: vec![0],
         memory: 0,
+        files: 0,
     };
     // One of each, because the keys of a table that may be repeated are only asked for where one stands.
-    let root = DeTable::parse_recoverable("[[listen]]\n[[route]]\n").0;
-    let mut document = Document {
-        root: root.get_ref(),
-        machine: &machine,
-        known: BTreeMap::new(),
-        wrongs: Vec::new(),
-    };
+    let root = DeTable::parse_recoverable("[[listen]]\n[[route]]\n[[tls.identity]]\n").0;
+    let mut document = Document::new(root.get_ref(), &machine);
     document.conf();
     document.known
 }
@@ -165,9 +162,13 @@ impl fmt::Display for Faults {
 
 impl Document<'_> {
     fn conf(&mut self) -> Conf {
-        Conf {
+        let listen = self.listeners();
+        let tls = self.tls(&listen);
+        let conf = Conf {
             server: self.server(),
-            listen: self.listeners(),
+            listen,
+            tls,
+            connections: self.connections(),
             proxy: self.proxy(),
             registrar: self.registrar(),
             routes: self.routes(),
@@ -176,6 +177,29 @@ impl Document<'_> {
             udp: self.udp(),
             control: self.control(),
             log: self.log(),
+        };
+        self.refuse_unreachable(&conf);
+        conf
+    }
+
+    /// Refuses next hops that no listener speaks to.
+    fn refuse_unreachable(&mut self, conf: &Conf) {
+        let targets = conf.routes.iter().flat_map(|route| match &route.action {
+            Action::Relay(targets) => targets.as_slice(),
+            _ => &[],
+        });
+        for (target, at) in targets.zip(&self.target_places) {
+            let (transport, ipv4) = (target.transport, target.address.is_ipv4());
+            let reaches = |l: &Listen| l.transport == transport && l.address.is_ipv4() == ipv4;
+            if !self.listeners_are_wrong && !conf.listen.iter().any(reaches) {
+                let family = if ipv4 { "IPv4" } else { "IPv6" };
+                let message = format!(
+                    "target has {:?}, but no [[listen]] speaks {transport} over {family}: add one, \
+                     to which its responses can come back",
+                    target.uri
+                );
+                self.wrongs.push(Wrong::new(*at, message));
+            }
         }
     }
 
@@ -212,20 +236,27 @@ impl Document<'_> {
     }
 
     fn listeners(&mut self) -> Listeners {
-        let default = Listeners::default();
+        let wrong_before = self.wrongs.len();
         let Some(tables) = self.tables("listen") else {
-            return default;
+            self.listeners_are_wrong = self.wrongs.len() > wrong_before;
+            return Listeners::default();
         };
+        let transports = [
+            ("udp", Transport::Udp),
+            ("tcp", Transport::Tcp),
+            ("tls", Transport::Tls),
+        ];
         let mut listeners: Vec<Listen> = Vec::new();
         for (table, at) in tables {
             let mut section = self.open("listen", Some(table), at);
-            let transport = section.read("transport", transport);
+            let transport = section.read("transport", one_of(&transports));
+            let transport = transport.unwrap_or(Transport::Udp);
             let address = section.read("address", listen_address);
             let advertise = section.read("advertise", host_port);
             let place = section.place("address");
             let listen = Listen {
-                transport: transport.unwrap_or(default[0].transport),
-                address: address.unwrap_or(default[0].address),
+                transport,
+                address: address.unwrap_or(transport.default_address()),
                 advertise,
             };
             if section.sound(["transport", "address", "advertise"]) {
@@ -237,19 +268,53 @@ impl Document<'_> {
                     );
                     section.wrong(place, message);
                 }
-                let same =
-                    |l: &&Listen| (l.transport, l.address) == (listen.transport, listen.address);
-                if listeners.iter().find(same).is_some() {
+                let collides = |l: &&Listen| {
+                    l.transport.is_stream() == transport.is_stream() && l.address == listen.address
+                };
+                if let Some(other) = listeners.iter().find(collides) {
+                    let why = match other.transport == transport {
+                        true => String::new(),
+                        false => format!(", and {transport} takes the same port of TCP"),
+                    };
                     let message = format!(
-                        "another [[listen]] has {} {} already; remove one or change its address",
-                        listen.transport, listen.address
+                        "another [[listen]] has {} {} already{why}; remove one or change its address",
+                        other.transport, other.address
                     );
                     section.wrong(place, message);
                 }
             }
+            let place = section.place("transport");
+            self.listen_places.push(place);
             listeners.push(listen);
         }
+        self.listeners_are_wrong = self.wrongs.len() > wrong_before;
         Listeners(listeners)
+    }
+
+    fn connections(&mut self) -> Connections {
+        let default = Connections::default();
+        let files = self.machine.files;
+        let mut section = self.section("connections");
+        Connections {
+            outgoing: section
+                .read("outgoing", one_of(&OUTGOING))
+                .unwrap_or(default.outgoing),
+            idle_timeout: section
+                .read("idle_timeout", time(SECOND, 24 * HOUR))
+                .unwrap_or(default.idle_timeout),
+            connect_timeout: section
+                .read("connect_timeout", time(100 * MS, 2 * MINUTE))
+                .unwrap_or(default.connect_timeout),
+            handshake_timeout: section
+                .read("handshake_timeout", time(100 * MS, 2 * MINUTE))
+                .unwrap_or(default.handshake_timeout),
+            max: section
+                .read("max", |value| connections(value, files))
+                .unwrap_or(default.max),
+            send_queue: section
+                .read("send_queue", size(4 << 10, 64 << 20))
+                .unwrap_or(default.send_queue),
+        }
     }
 
     fn proxy(&mut self) -> Proxy {

@@ -33,6 +33,12 @@ pub(super) struct Document<'d> {
     /// Section → keys, filled by asking: a key is known because something reads it.
     pub(super) known: BTreeMap<&'static str, Vec<&'static str>>,
     pub(super) wrongs: Vec<Wrong>,
+    /// Where the transport of each `[[listen]]` stands, or else its section.
+    pub(super) listen_places: Vec<usize>,
+    /// Something is wrong with a `[[listen]]`: what depends on them is not told as well.
+    pub(super) listeners_are_wrong: bool,
+    /// Where each target of each relaying `[[route]]` stands.
+    pub(super) target_places: Vec<usize>,
 }
 
 pub(super) type Value<'d> = Spanned<DeValue<'d>>;
@@ -48,6 +54,26 @@ pub(super) struct Section<'s, 'd> {
 }
 
 impl<'d> Document<'d> {
+    pub(super) fn new(root: &'d DeTable<'d>, machine: &'d Machine) -> Document<'d> {
+        Document {
+            root,
+            machine,
+            known: BTreeMap::new(),
+            wrongs: Vec::new(),
+            listen_places: Vec::new(),
+            listeners_are_wrong: false,
+            target_places: Vec::new(),
+        }
+    }
+
+    /// What the file has under `name`; the name of a table within a table has a dot.
+    fn find(&self, name: &str) -> Option<&'d Value<'d>> {
+        match name.split_once('.') {
+            Some((outer, inner)) => as_table(self.root.get(outer)?)?.get(inner),
+            None => self.root.get(name),
+        }
+    }
+
     /// The table `[name]`, which may be absent.
     pub(super) fn section(&mut self, name: &'static str) -> Section<'_, 'd> {
         let mut at = 0;
@@ -74,10 +100,13 @@ impl<'d> Document<'d> {
         self.open(name, table, at)
     }
 
-    /// The tables `[[name]]` and where they begin; `None` where the file has none.
+    /// The tables `[[name]]` and where they begin; `None` where the file has none. `name` may be `outer.inner`.
     pub(super) fn tables(&mut self, name: &'static str) -> Option<Vec<(&'d DeTable<'d>, usize)>> {
         self.known.entry(name).or_default();
-        let value = self.root.get(name)?;
+        if let Some((outer, inner)) = name.split_once('.') {
+            self.known.entry(outer).or_default().push(inner);
+        }
+        let value = self.find(name)?;
         let at = value.span().start;
         let DeValue::Array(array) = value.get_ref() else {
             let message = format!(
@@ -123,22 +152,22 @@ impl<'d> Document<'d> {
 
     /// Refuses what nobody asked for. To be called last: only then is everything known that is known.
     pub(super) fn refuse_unknown(&mut self) {
-        let root = self.root;
-        for (name, value) in root {
+        for (name, value) in self.root {
             let word: &str = name.get_ref();
-            let Some(keys) = self.known.get(word) else {
+            if word.contains('.') || !self.known.contains_key(word) {
                 let message = self.unknown_section(word, value.get_ref());
                 self.wrongs.push(Wrong::new(name.span().start, message));
-                continue;
-            };
-            let tables: Vec<&DeTable<'_>> = match value.get_ref() {
-                DeValue::Table(table) => vec![table],
-                DeValue::Array(array) => array.iter().filter_map(as_table).collect(),
+            }
+        }
+        for (section, keys) in &self.known {
+            let tables: Vec<&DeTable<'_>> = match self.find(section).map(Spanned::get_ref) {
+                Some(DeValue::Table(table)) => vec![table],
+                Some(DeValue::Array(array)) => array.iter().filter_map(as_table).collect(),
                 _ => Vec::new(),
             };
             for key in tables.into_iter().flat_map(|table| table.keys()) {
                 if !keys.contains(&key.get_ref().as_ref()) {
-                    let message = self.unknown_key(word, key.get_ref(), keys);
+                    let message = self.unknown_key(section, key.get_ref(), keys);
                     self.wrongs.push(Wrong::new(key.span().start, message));
                 }
             }
@@ -196,7 +225,7 @@ impl<'d> Document<'d> {
 /// The section's name as the file has it.
 pub(super) fn brackets(section: &str) -> String {
     match section {
-        "listen" | "route" => format!("[[{section}]]"),
+        "listen" | "route" | "tls.identity" => format!("[[{section}]]"),
         _ => format!("[{section}]"),
     }
 }
@@ -232,6 +261,18 @@ impl<'d> Section<'_, 'd> {
     pub(super) fn place(&self, key: &str) -> usize {
         let value = self.table.and_then(|table| table.get(key));
         value.map_or(self.at, |value| value.span().start)
+    }
+
+    /// Where each entry of the list under `key` stands.
+    pub(super) fn entry_places(&self, key: &str) -> Vec<usize> {
+        match self
+            .table
+            .and_then(|table| table.get(key))
+            .map(Spanned::get_ref)
+        {
+            Some(DeValue::Array(array)) => array.iter().map(|entry| entry.span().start).collect(),
+            _ => Vec::new(),
+        }
     }
 
     pub(super) fn wrong(&mut self, at: usize, message: impl Into<String>) {

@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
+use super::OUTGOING;
 use super::document::{Document, Section, Value};
-use super::uri::{parse_uri, uri, user_prefix};
+use super::uri::{parse_host, parse_uri, uri, user_prefix};
 use super::values::*;
 use crate::config::model::*;
 
@@ -47,6 +48,7 @@ impl Section<'_, '_> {
             from_source: from_source.unwrap_or_default(),
             to_host: self.read("to_host", host),
             to_user_prefix: self.read("to_user_prefix", user_prefix),
+            outgoing: self.read("outgoing", one_of(&OUTGOING)),
             action: self.action(),
         }
     }
@@ -77,7 +79,13 @@ impl Section<'_, '_> {
         match kind {
             // A name in a redirection is the caller's to resolve; a next hop is ours.
             Some(Kind::Redirect) => uris = self.read("target", filled(list(TARGETS, uri))),
-            _ => hops = self.read("target", filled(list(TARGETS, target))),
+            _ => {
+                hops = self.read("target", filled(list(TARGETS, target)));
+                if let (Some(Kind::Relay), Some(_)) = (kind, &hops) {
+                    let places = self.entry_places("target");
+                    self.document.target_places.extend(places);
+                }
+            }
         }
         let status = self.read("status", number(400, 699));
 
@@ -87,6 +95,11 @@ impl Section<'_, '_> {
                     "target",
                     [Kind::Relay, Kind::Redirect].as_slice(),
                     "\"relay\" and \"redirect\"",
+                ),
+                (
+                    "outgoing",
+                    [Kind::Relay, Kind::Location].as_slice(),
+                    "\"relay\" and \"location\"",
                 ),
                 ("status", [Kind::Reject].as_slice(), "\"reject\""),
             ] {
@@ -110,39 +123,69 @@ impl Section<'_, '_> {
     }
 }
 
-/// A SIP URI that this version can send to: an address, and UDP.
+/// A SIP URI that this version can send to: with an address as its host, or beside it.
 pub(super) fn target(value: &Value<'_>) -> Parsed<Target> {
     let what = "SIP URIs such as \"sip:192.0.2.10:5060\"";
     let text = string(value, what)?;
     let uri = parse_uri(text).ok_or_else(|| must_be(value, what))?;
-    if uri.secure {
-        let phrase = format!("has {text:?}, but this version speaks UDP only: write a sip: URI");
+    if let Some(name) = uri.repeated_param() {
+        let phrase = format!("has {text:?}, but {name} stands there twice: remove one");
         return Err(wrong(value, phrase));
     }
-    for param in uri.params.split(';').filter(|param| !param.is_empty()) {
-        let (name, of) = param.split_once('=').unwrap_or((param, ""));
-        if name.eq_ignore_ascii_case("transport") && !of.eq_ignore_ascii_case("udp") {
-            let phrase =
-                format!("has {text:?}, but this version speaks UDP only: remove transport={of}");
-            return Err(wrong(value, phrase));
-        }
-        if name.eq_ignore_ascii_case("maddr") {
+    let transport = match uri.param("transport").map(str::to_ascii_lowercase) {
+        None if uri.secure => Transport::Tls,
+        None => Transport::Udp,
+        Some(name) => match (name.as_str(), uri.secure) {
+            // What a sips URI names is what carries TLS (RFC 3261 §26.2.2); transport=tls is of old.
+            ("tcp" | "tls", true) | ("tls", false) => Transport::Tls,
+            ("tcp", false) => Transport::Tcp,
+            ("udp", false) => Transport::Udp,
+            ("udp", true) => {
+                let phrase = format!(
+                    "has {text:?}, but sips goes by TLS, which UDP does not carry: remove transport=udp"
+                );
+                return Err(wrong(value, phrase));
+            }
+            _ => {
+                let phrase = format!(
+                    "has {text:?}, but transport must be one of udp, tcp, tls, not {name:?}"
+                );
+                return Err(wrong(value, phrase));
+            }
+        },
+    };
+    let address = match (&uri.host, uri.param("maddr")) {
+        (Host::Address(address), None) => *address,
+        (Host::Address(_), Some(_)) => {
             let phrase = format!(
-                "has {text:?}, but a next hop takes no maddr: write its address as the host"
+                "has {text:?}, but maddr stands beside a host name only: write the address as the host"
             );
             return Err(wrong(value, phrase));
         }
-    }
-    match uri.host {
-        Host::Address(address) => Ok(Target {
-            uri: text.to_owned(),
-            address: SocketAddr::new(address, uri.port.unwrap_or(5060)),
-        }),
-        Host::Name(name) => {
+        (Host::Name(_), Some(maddr)) => match parse_host(maddr) {
+            Some(Host::Address(address)) => address,
+            _ => {
+                let phrase = format!("has {text:?}, but maddr must be an IP address here");
+                return Err(wrong(value, phrase));
+            }
+        },
+        (Host::Name(name), None) => {
             let phrase = format!(
-                "has the host name {name:?}, but this version resolves no names: write its IP address"
+                "has the host name {name:?}, but this version resolves no names: write its IP address, \
+                 or add it as in {name};maddr=192.0.2.10"
             );
-            Err(wrong(value, phrase))
+            return Err(wrong(value, phrase));
         }
+    };
+    if address.is_unspecified() || address.is_multicast() {
+        let phrase = format!("has {text:?}, but {address} is the address of no server");
+        return Err(wrong(value, phrase));
     }
+    let port = uri.port.unwrap_or(transport.default_port());
+    Ok(Target {
+        uri: text.to_owned(),
+        address: SocketAddr::new(address, port),
+        transport,
+        host: uri.host,
+    })
 }

@@ -57,7 +57,34 @@ pub(super) struct Uri<'u> {
     pub(super) secure: bool,
     pub(super) host: Host,
     pub(super) port: Option<u16>,
-    pub(super) params: &'u str,
+    params: &'u str,
+}
+
+impl<'u> Uri<'u> {
+    /// The value of a parameter, empty where it has none.
+    pub(super) fn param(&self, name: &str) -> Option<&'u str> {
+        self.params()
+            .find(|(named, _)| named.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    }
+
+    /// A parameter that stands twice (RFC 3261 §19.1.1 lets each stand once).
+    pub(super) fn repeated_param(&self) -> Option<&'u str> {
+        let names: Vec<&str> = self.params().map(|(name, _)| name).collect();
+        let again = |at: usize| {
+            names[..at]
+                .iter()
+                .any(|n| n.eq_ignore_ascii_case(names[at]))
+        };
+        (1..names.len()).find(|at| again(*at)).map(|at| names[at])
+    }
+
+    fn params(&self) -> impl Iterator<Item = (&'u str, &'u str)> {
+        self.params
+            .split(';')
+            .filter(|param| !param.is_empty())
+            .map(|param| param.split_once('=').unwrap_or((param, "")))
+    }
 }
 
 pub(super) fn parse_uri(text: &str) -> Option<Uri<'_>> {

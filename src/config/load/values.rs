@@ -82,6 +82,27 @@ pub(super) fn capacity(value: &Value<'_>) -> Parsed<Capacity> {
     }
 }
 
+/// A limit that takes a file for each connection; `None` for 0.
+pub(super) fn connections(value: &Value<'_>, files: usize) -> Parsed<Option<usize>> {
+    let max = u32::MAX as usize;
+    match number(0, max)(value) {
+        Ok(0) => Ok(None),
+        Ok(count) if count < files => Ok(Some(count)),
+        Ok(count) => Err(wrong(
+            value,
+            format!(
+                "is {count}, but this process may open {files} files in all: raise that limit (ulimit -n) or lower this one"
+            ),
+        )),
+        Err(_) => {
+            let what = format!(
+                "an integer from 1 to {max}, or 0 for as many as the process may open files"
+            );
+            Err(must_be(value, &what))
+        }
+    }
+}
+
 pub(super) fn time(min: Duration, max: Duration) -> impl Fn(&Value<'_>) -> Parsed<Duration> {
     move |value| {
         let what = "a time such as \"500ms\", \"5s\", \"2m\" or \"1h\"";
@@ -214,17 +235,6 @@ pub(super) fn core(value: &Value<'_>, machine: &Machine) -> Parsed<usize> {
     ))
 }
 
-pub(super) fn transport(value: &Value<'_>) -> Parsed<Transport> {
-    match value.get_ref() {
-        DeValue::String(text) if text == "udp" => Ok(Transport::Udp),
-        DeValue::String(text) if text == "tcp" || text == "tls" => Err(wrong(
-            value,
-            format!("must be \"udp\": this version speaks UDP only, {text} is not in it yet"),
-        )),
-        _ => Err(must_be(value, "\"udp\"")),
-    }
-}
-
 pub(super) fn listen_address(value: &Value<'_>) -> Parsed<SocketAddr> {
     let what = "an address with a port such as \"127.0.0.1:5060\" or \"[::1]:5060\"";
     let text = string(value, what)?;
@@ -322,4 +332,30 @@ pub(super) fn method(value: &Value<'_>) -> Parsed<String> {
 /// `token` of RFC 3261 §25.1.
 pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte)
+}
+
+/// A value that stands for nothing where it is the empty string.
+pub(super) fn optional<T>(
+    parse: impl Fn(&Value<'_>) -> Parsed<T>,
+) -> impl Fn(&Value<'_>) -> Parsed<Option<T>> {
+    move |value| match value.get_ref() {
+        DeValue::String(text) if text.is_empty() => Ok(None),
+        _ => parse(value).map(Some),
+    }
+}
+
+/// One entry, or a list of `most` at most; the empty string and the empty list stand for none.
+pub(super) fn one_or_more<'d, T: PartialEq>(
+    most: usize,
+    parse: impl Fn(&Value<'d>) -> Parsed<T>,
+) -> impl Fn(&Value<'d>) -> Parsed<Vec<T>> {
+    move |value| match value.get_ref() {
+        DeValue::String(text) if text.is_empty() => Ok(Vec::new()),
+        DeValue::Array(array) if array.len() > most => {
+            let phrase = format!("names {} entries, but takes {most} at most", array.len());
+            Err(wrong(value, phrase))
+        }
+        DeValue::Array(_) => list("", &parse)(value),
+        _ => parse(value).map(|one| vec![one]),
+    }
 }
