@@ -325,6 +325,7 @@ fn settings(conf: &Conf, bound: &[SocketAddr], local: Vec<IpAddr>, memory: u64) 
             message_size: conf.limits.message_size,
             transactions: (transactions / cores).max(1),
         },
+        outgoing: settings::Outgoing::default(),
         routes: conf.routes.iter().map(route).collect(),
     }
 }
@@ -367,6 +368,8 @@ fn route(route: &model::Route) -> Route {
                     .map(|target| NextHop {
                         uri: target.uri.clone().into_bytes(),
                         address: target.address,
+                        transport: Transport::Udp,
+                        host: target.address.ip().to_string().into_bytes(),
                     })
                     .collect(),
             ),
@@ -376,6 +379,7 @@ fn route(route: &model::Route) -> Route {
             }
             model::Action::Reject(status) => Action::Reject(*status),
         },
+        outgoing: None,
     }
 }
 

@@ -302,7 +302,7 @@ impl Server for Rules {
 fn the_rules_allocate_nothing_for_a_message() {
     let settings = settings(RULES.parse().unwrap(), 1, LONG_MS);
     let mut rules = Rules {
-        endpoint: Endpoint::new(Arc::new(settings), location(), 0, SECRET),
+        endpoint: Endpoint::new(Arc::new(settings), location(), Arc::default(), 0, SECRET),
         outbox: Outbox::default(),
         now: Instant::from_ms(1_000),
         allocated: 0,
@@ -332,7 +332,10 @@ impl Workers {
         let address = bound.addresses()[0];
         let settings = Arc::new(settings(address, cores, LONG_MS));
         let location = location();
-        let make = |core| Endpoint::new(settings.clone(), location.clone(), core, SECRET);
+        let make = |core| {
+            let (settings, location) = (settings.clone(), location.clone());
+            Endpoint::new(settings, location, Arc::default(), core, SECRET)
+        };
         let (office, workers) = bound.workers(Clock::start(), make).unwrap();
         let mut server = Workers {
             office,

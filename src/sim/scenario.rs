@@ -372,6 +372,8 @@ fn next_hop(address: SocketAddr) -> NextHop {
     NextHop {
         uri: format!("sip:{address}").into_bytes(),
         address,
+        transport: Transport::Udp,
+        host: address.ip().to_string().into_bytes(),
     }
 }
 
@@ -382,5 +384,6 @@ fn route(to_host: Option<String>, prefix: Option<Vec<u8>>, action: Action) -> Ro
         to_host: to_host.map(String::into_bytes),
         to_user_prefix: prefix,
         action,
+        outgoing: None,
     }
 }

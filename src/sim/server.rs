@@ -39,6 +39,7 @@ impl Server {
                 Endpoint::new(
                     Arc::clone(&plan.settings),
                     Arc::clone(&location),
+                    Arc::default(),
                     core,
                     plan.key,
                 )

@@ -1,8 +1,8 @@
 //! The facade of the rules: it reads what came, finds whose it is, and routes it there. The work is done by the transaction
 //! layer, the proxy core and the registrar.
 
-use crate::base::{Arena, Errand, Flow, Instant, Key, Outbox};
-use crate::sip::{Fault, Index, Message, Method, Name, Rewrite, Via, reply, sniff};
+use crate::base::{Arena, Errand, Flow, Instant, Key, Outbox, Roll};
+use crate::sip::{Fault, Index, Message, Method, Name, Rewrite, reply, sniff};
 use crate::stack::branch::{Branch, Signer};
 use crate::stack::counters::{Drop, MethodLabel, Registration, Side};
 use crate::stack::identity::{Identity, Memory, TAG_LEN};
@@ -19,6 +19,8 @@ use std::sync::Arc;
 pub struct Endpoint {
     pub(in crate::stack) settings: Arc<Settings>,
     pub(in crate::stack) location: Arc<Location>,
+    /// Which connections are alive, of every core.
+    pub(in crate::stack) roll: Arc<Roll>,
     pub(in crate::stack) core: u8,
     pub(in crate::stack) signer: Signer,
     pub(in crate::stack) identity: Identity,
@@ -45,6 +47,7 @@ impl Endpoint {
     pub fn new(
         settings: Arc<Settings>,
         location: Arc<Location>,
+        roll: Arc<Roll>,
         core: u8,
         secret: Key,
     ) -> Endpoint {
@@ -52,6 +55,7 @@ impl Endpoint {
             transactions: Transactions::new(settings.timers.clone(), settings.limits.transactions),
             settings,
             location,
+            roll,
             core,
             signer: Signer::new(secret),
             identity: Identity::new(secret),
@@ -103,6 +107,37 @@ impl Endpoint {
             let notice = crate::stack::transaction::Notice::ClientFailure(client);
             self.handle_notice(now, notice, outbox);
         }
+    }
+
+    /// What came on a stream cannot be framed any more (§18.3); `bytes` begin at the last boundary, and the connection will be
+    /// closed. The request is answered when its head can be read.
+    pub fn handle_unframed(
+        &mut self,
+        _now: Instant,
+        flow: Flow,
+        bytes: &[u8],
+        fault: Fault,
+        outbox: &mut Outbox,
+    ) {
+        let mut index = self.index.take().unwrap_or_default();
+        match Message::parse(bytes, &mut index) {
+            Ok(message)
+                if message.is_request()
+                    && message.method() != Method::Ack
+                    && message.header(Name::Via).is_some() =>
+            {
+                let refusal = Refusal::new(fault.status(), fault.reason());
+                self.refuse(&message, flow, refusal, outbox);
+            }
+            _ => self.counters.drop(Drop::Unreadable),
+        }
+        self.index = Some(index);
+    }
+
+    /// A connection is gone, or could not be opened: `flow` as it was named when it was wanted
+    /// ([`crate::base::Channel::Peer`]), or as it is named since it is open.
+    pub fn handle_flow_lost(&mut self, _now: Instant, flow: Flow, _outbox: &mut Outbox) {
+        log::debug!("{}: connection lost", flow.peer);
     }
 
     /// Fires what is due.
@@ -191,6 +226,17 @@ impl Endpoint {
         if errand.is_none() {
             self.counters.requests[label_of(method) as usize] += 1;
         }
+        // An ACK and a CANCEL look for their INVITE. What finds a transaction lies in cold memory: it is asked for at once.
+        let via = message.top_via();
+        let key = via.as_ref().ok().map(|via| {
+            let name: &[u8] = match method {
+                Method::Ack | Method::Cancel => b"INVITE",
+                _ => message.method_name(),
+            };
+            let key = self.identity.transaction(message, via, name);
+            self.transactions.foresee_server(key);
+            key
+        });
         let fits = message.bytes().len() <= self.settings.limits.message_size;
         let checked = match fits {
             true => message.check(),
@@ -201,16 +247,16 @@ impl Endpoint {
                 return self.counters.drop(Drop::Unreadable);
             }
             // A broken copy of a request under way is a repetition of it (§17.2.3 comes first), not a request of its own.
-            if let Ok(via) = message.top_via()
+            if let Some(key) = key
                 && method != Method::Cancel
-                && self.absorb_repetition(now, message, &via, outbox).is_none()
+                && self.absorb_repetition(now, key, outbox)
             {
                 return;
             }
             let refusal = Refusal::new(fault.status(), fault.reason());
             return self.refuse(message, flow, refusal, outbox);
         }
-        let Ok(via) = message.top_via() else {
+        let Some(key) = key else {
             return self.counters.drop(Drop::Unreadable);
         };
         let tried = match errand {
@@ -218,39 +264,31 @@ impl Endpoint {
             _ => 0,
         };
         match method {
-            Method::Ack => return self.process_ack(now, flow, message, &via, tried, outbox),
+            Method::Ack => return self.process_ack(now, flow, message, key, tried, outbox),
             Method::Cancel => {
-                return self.process_cancel(now, flow, message, &via, tried, outbox);
+                return self.process_cancel(now, flow, message, key, tried, outbox);
             }
             _ => {}
         }
-        let Some(key) = self.absorb_repetition(now, message, &via, outbox) else {
+        if self.absorb_repetition(now, key, outbox) {
             return;
-        };
+        }
         if let Err(refusal) = self.process_request(now, flow, message, key, outbox) {
             self.refuse(message, flow, refusal, outbox);
         }
     }
 
-    /// Hands a repeated request to its server transaction. Where there is none: the key that a new one will have.
-    fn absorb_repetition(
-        &mut self,
-        now: Instant,
-        message: &Message,
-        via: &Via,
-        outbox: &mut Outbox,
-    ) -> Option<u128> {
-        let method = message.method_name();
-        let key = self.identity.transaction(message, via, method);
+    /// Hands a repeated request to its server transaction. False: there is none, the request is new.
+    fn absorb_repetition(&mut self, now: Instant, key: u128, outbox: &mut Outbox) -> bool {
         if self.settings.proxy.mode == Mode::Stateful
             && let Some(server) = self.transactions.find_server(key)
         {
             self.counters.retransmissions[Side::Server as usize] += 1;
             let event = ServerEvent::Request;
             self.transactions.server_request(now, server, event, outbox);
-            return None;
+            return true;
         }
-        Some(key)
+        false
     }
 
     fn receive_response(&mut self, now: Instant, message: &Message, outbox: &mut Outbox) {

@@ -1,5 +1,7 @@
 //! Where a request goes: the compiled `[[route]]` table.
 
+use crate::base::Transport;
+use crate::stack::settings::Outgoing;
 use std::net::{IpAddr, SocketAddr};
 
 /// One `[[route]]`. Every condition that is given must hold.
@@ -13,6 +15,8 @@ pub struct Route {
     pub to_host: Option<Vec<u8>>,
     pub to_user_prefix: Option<Vec<u8>>,
     pub action: Action,
+    /// How connections are made for what takes this route; `None`: as the server does in general.
+    pub outgoing: Option<Outgoing>,
 }
 
 #[derive(Clone, Debug)]
@@ -33,6 +37,9 @@ pub struct NextHop {
     /// The URI as the conf gives it.
     pub uri: Vec<u8>,
     pub address: SocketAddr,
+    pub transport: Transport,
+    /// What the peer's certificate must prove over TLS (RFC 5922): the host of `uri`, lower-case, an address without brackets.
+    pub host: Vec<u8>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

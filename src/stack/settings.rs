@@ -19,6 +19,8 @@ pub struct Settings {
     pub registrar: Registrar,
     pub timers: Timers,
     pub limits: Limits,
+    /// How connections to next hops are made, where a route says nothing else.
+    pub outgoing: Outgoing,
     /// First match wins.
     pub routes: Vec<Route>,
 }
@@ -38,6 +40,16 @@ pub enum Mode {
     Stateful,
     /// RFC 3261 §16.11.
     Stateless,
+}
+
+/// Which connection a request to a next hop over TCP or TLS takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Outgoing {
+    /// One for each peer, shared by all calls.
+    #[default]
+    Reuse,
+    /// One for each call, even to the same address; closed when the call is over.
+    PerCall,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -127,6 +139,7 @@ impl Default for Settings {
                 message_size: 65_536,
                 transactions: 1 << 20,
             },
+            outgoing: Outgoing::default(),
             routes: Vec::new(),
         }
     }

@@ -111,7 +111,10 @@ impl Bound {
                 "settings name other cores or listeners than were bound",
             ));
         }
-        self.spawn_elements(|core| Endpoint::new(settings.clone(), location.clone(), core, key))
+        let roll = Arc::new(crate::base::Roll::default());
+        self.spawn_elements(|core| {
+            Endpoint::new(settings.clone(), location.clone(), roll.clone(), core, key)
+        })
     }
 
     /// Starts workers that turn other elements than an [`Endpoint`]: `make` gets the worker's number.

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use strowger::base::{Flow, Instant, Key, Outbox, Transport};
+use strowger::base::{Flow, Instant, Key, Outbox, Roll, Transport};
 use strowger::stack::counters::{Drop, Limit};
 use strowger::stack::settings::Listener;
 use strowger::stack::{Endpoint, Location, Settings};
@@ -63,7 +63,16 @@ impl Bench {
         let secret = Key::new(0x5eed, 0xcafe);
         let location = Arc::new(Location::new(secret, 1000));
         let settings = Arc::new(settings);
-        let core = |core| Endpoint::new(settings.clone(), location.clone(), core, secret);
+        let roll = Arc::new(Roll::new(settings.cores.into(), 64));
+        let core = |core| {
+            Endpoint::new(
+                settings.clone(),
+                location.clone(),
+                roll.clone(),
+                core,
+                secret,
+            )
+        };
         Bench {
             cores: (0..settings.cores).map(core).collect(),
             location,

@@ -1,5 +1,6 @@
 //! Relay routes with several next hops: the others are spares, tried in order when the one before has failed.
 
+use strowger::base::Transport;
 use strowger::stack::route::{Action, Network, NextHop, Route};
 
 use crate::bench::*;
@@ -14,6 +15,8 @@ pub fn hop(at: &str) -> NextHop {
     NextHop {
         uri: format!("sip:{at}").into_bytes(),
         address: address(at),
+        transport: Transport::Udp,
+        host: address(at).ip().to_string().into_bytes(),
     }
 }
 

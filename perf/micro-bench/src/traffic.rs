@@ -161,7 +161,7 @@ impl Server {
         let key = Key::new(0x5772_6f77_6765_7221, 0x416c_6d6f_6e20_4221);
         let location = Arc::new(Location::new(key, usize::MAX));
         Server {
-            endpoint: Endpoint::new(Arc::new(settings), location, 0, key),
+            endpoint: Endpoint::new(Arc::new(settings), location, Arc::default(), 0, key),
             outbox: Outbox::default(),
             now: Instant::from_ms(1),
         }

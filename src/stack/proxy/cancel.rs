@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use crate::base::{Errand, Flow, Id, Instant, Outbox};
-use crate::sip::{Message, Via};
+use crate::sip::Message;
 use crate::stack::Endpoint;
 use crate::stack::settings::Mode;
 use crate::stack::transaction::{ClientKind, ack};
@@ -14,14 +14,13 @@ impl Endpoint {
         now: Instant,
         flow: Flow,
         message: &Message,
-        via: &Via,
+        key: u128,
         tried: u8,
         outbox: &mut Outbox,
     ) {
         if self.settings.proxy.mode == Mode::Stateless {
-            return self.forward_cancel_stateless(now, flow, message, outbox);
+            return self.forward_cancel_stateless(now, flow, message, key, outbox);
         }
-        let key = self.identity.transaction(message, via, b"INVITE");
         let Some(server) = self.transactions.find_server(key) else {
             if self.pass_on(Errand::Orphan { tried }, flow, message, outbox) {
                 return;

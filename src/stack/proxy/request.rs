@@ -54,7 +54,7 @@ impl Endpoint {
         }
         let result = match decision {
             Ok(Decision::Forward) if self.settings.proxy.mode == Mode::Stateless => {
-                self.forward_stateless(message, &incoming, &targets, outbox);
+                self.forward_stateless(message, &incoming, &targets, key, outbox);
                 Ok(())
             }
             Ok(Decision::Forward) => {
@@ -554,6 +554,9 @@ impl Endpoint {
             rewrite.replace(message.request_uri_range(), |out| {
                 out.extend_from_slice(new_uri);
             });
+        }
+        if let Some(version) = message.unusual_version() {
+            rewrite.replace(version, |out| out.extend_from_slice(b"SIP/2.0"));
         }
 
         // Step 8: our Via on top, and what RFC 3581 §4 wants to be known of the one below.
