@@ -335,8 +335,23 @@ fn settings(conf: &Conf, bound: &[SocketAddr], local: Vec<IpAddr>, memory: u64) 
             message_size: conf.limits.message_size,
             transactions: (transactions / cores).max(1),
         },
-        outgoing: settings::Outgoing::default(),
+        outgoing: outgoing(conf.connections.outgoing),
         routes: conf.routes.iter().map(route).collect(),
+    }
+}
+
+fn transport(transport: model::Transport) -> Transport {
+    match transport {
+        model::Transport::Udp => Transport::Udp,
+        model::Transport::Tcp => Transport::Tcp,
+        model::Transport::Tls => Transport::Tls,
+    }
+}
+
+fn outgoing(outgoing: model::Outgoing) -> settings::Outgoing {
+    match outgoing {
+        model::Outgoing::Reuse => settings::Outgoing::Reuse,
+        model::Outgoing::PerCall => settings::Outgoing::PerCall,
     }
 }
 
@@ -370,8 +385,11 @@ fn route(route: &model::Route) -> Route {
                     .map(|target| NextHop {
                         uri: target.uri.clone().into_bytes(),
                         address: target.address,
-                        transport: Transport::Udp,
-                        host: target.address.ip().to_string().into_bytes(),
+                        transport: transport(target.transport),
+                        host: match &target.host {
+                            model::Host::Name(name) => name.clone().into_bytes(),
+                            model::Host::Address(ip) => ip.to_string().into_bytes(),
+                        },
                     })
                     .collect(),
             ),
@@ -381,7 +399,7 @@ fn route(route: &model::Route) -> Route {
             }
             model::Action::Reject(status) => Action::Reject(*status),
         },
-        outgoing: None,
+        outgoing: route.outgoing.map(outgoing),
     }
 }
 
