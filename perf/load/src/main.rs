@@ -3,6 +3,7 @@
 mod call;
 mod flow;
 mod frame;
+mod handshake;
 mod identity;
 mod idle;
 mod message;
@@ -59,6 +60,8 @@ enum What {
     Relay(RelayArguments),
     /// Opens connections and leaves them idle: what each costs the server in memory
     Idle(idle::IdleArguments),
+    /// TLS handshakes in memory: what the library costs on each side
+    Handshake(handshake::HandshakeArguments),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -188,6 +191,7 @@ fn main() -> ExitCode {
         What::Register(arguments) => load(&arguments, Some(Method::Register)),
         What::Options(arguments) => load(&arguments, Some(Method::Options)),
         What::Idle(arguments) => idle::run(&arguments),
+        What::Handshake(arguments) => handshake::run(&arguments).map(|()| ExitCode::SUCCESS),
         What::Relay(arguments) => relay(&arguments).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|why| {

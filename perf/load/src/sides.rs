@@ -121,7 +121,7 @@ impl TlsArguments {
         }
     }
 
-    fn callee(&self) -> Settings {
+    pub fn callee(&self) -> Settings {
         let own = self.callee_cert.is_some();
         let (certificate, private_key) = match own {
             true => (self.callee_cert.clone(), self.callee_key.clone()),

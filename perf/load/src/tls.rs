@@ -286,7 +286,7 @@ impl Tls {
             Ok(()) => {
                 self.handshaking = false;
                 Ok(Step::Done {
-                    resumed: self.stream.ssl().session_reused(),
+                    resumed: self.resumed(),
                 })
             }
             Err(error) if error.code() == ErrorCode::WANT_READ => Ok(Step::Waiting),
@@ -330,6 +330,10 @@ impl Tls {
         if !self.handshaking {
             let _ = self.stream.shutdown();
         }
+    }
+
+    pub fn resumed(&self) -> bool {
+        self.stream.ssl().session_reused()
     }
 
     pub fn version(&self) -> &'static str {
