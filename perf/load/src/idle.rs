@@ -162,7 +162,7 @@ pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
         answers: Answers::default(),
         start: Instant::now(),
     };
-    let before = server.resident_bytes();
+    let before = server.own_bytes();
     let before_ns = server.time().run_ns;
     let mut links = Vec::new();
     let mut opening: Vec<Link> = Vec::new();
@@ -217,7 +217,7 @@ pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
     let seconds = opened.start.elapsed().as_secs_f64();
     let used_ns = server.time().run_ns - before_ns;
     opened.rest(arguments.settle);
-    let after = server.resident_bytes();
+    let after = server.own_bytes();
     let streams = opened.out.streams.as_ref().ok_or("no streams")?;
     let number = f64::from(arguments.connections);
     let growth = after as f64 - before as f64;
@@ -230,7 +230,7 @@ pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
         "tls": streams.agreed,
         "tls_client_full": counts.get(Count::ClientFull),
         "tls_client_resumed": counts.get(Count::ClientResumed),
-        "server_resident_bytes": [before, after],
+        "server_bytes": [before, after],
         "server_cpu_us_each": (!server.is_empty()).then_some(used_ns as f64 / 1e3 / number),
         "bytes_each": (!server.is_empty()).then_some(growth / number),
         "clean": opened.answers.lost == 0

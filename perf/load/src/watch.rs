@@ -55,6 +55,19 @@ impl Watched {
             * 4096
     }
 
+    /// Memory in bytes that is theirs: pages of one process whole, those that several of them share once.
+    pub fn own_bytes(&self) -> u64 {
+        self.pids
+            .iter()
+            .filter_map(|pid| {
+                let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+                let line = text.lines().find(|line| line.starts_with("Pss:"))?;
+                line.split_whitespace().nth(1)?.parse::<u64>().ok()
+            })
+            .sum::<u64>()
+            * 1024
+    }
+
     /// Whether any of them has gone.
     pub fn lost(&self) -> bool {
         self.pids
@@ -151,6 +164,7 @@ mod tests {
         }
         assert!(own.time().run_ns > before + 10_000_000);
         assert!(own.resident_bytes() > 100_000);
+        assert!((100_000..=own.resident_bytes()).contains(&own.own_bytes()));
         assert!(!own.lost());
     }
 }
