@@ -20,5 +20,5 @@ needs() {
     DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
 }
 # The generator is built with AWS-LC, and the peers' TLS needs certificates.
-common=(python3=python3 taskset=util-linux kamailio=kamailio cmake=cmake clang=clang '/usr/lib/llvm-*/lib/libclang.so*=libclang-dev')
+common=(python3=python3 taskset=util-linux kamailio=kamailio cmake=cmake clang=clang)
 streams=('/usr/lib/*/kamailio/modules/tls.so=kamailio-tls-modules' openssl=openssl)

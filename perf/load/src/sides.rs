@@ -99,6 +99,9 @@ pub struct TlsArguments {
     callee_cert: Option<PathBuf>,
     #[arg(long)]
     callee_key: Option<PathBuf>,
+    /// Whom the answerers trust [default: --ca]
+    #[arg(long)]
+    callee_ca: Option<PathBuf>,
     /// The listener requires a certificate of the server
     #[arg(long)]
     callee_verify: bool,
@@ -130,6 +133,7 @@ impl TlsArguments {
         Settings {
             certificate,
             private_key,
+            ca: self.callee_ca.clone().or_else(|| self.ca.clone()),
             require_certificate: self.callee_verify,
             resume: self.callee_resume,
             ..self.caller()
