@@ -111,6 +111,8 @@ class Case:
             meant = "resumed" if reuse else "full"
             if counts[f"tls_{side}_{meant}"] < 0.95 * calls - near:
                 return f"only {counts[f'tls_{side}_{meant}']} {meant} handshakes of the generator as {side} in {calls} calls"
+        if result["server_cpu_us_each"] < 1:
+            return "the server was not seen at work"
         return None
 
 

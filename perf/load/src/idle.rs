@@ -153,7 +153,7 @@ pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
         spread: 0,
         sources: arguments.sources,
     };
-    let server = Watched::new(&arguments.server_pid);
+    let mut server = Watched::new(&arguments.server_pid);
     let out = Outbox::open(&[opening]).map_err(|error| error.to_string())?;
     let mut opened = Opened {
         wire: Wire::new(&out),
@@ -162,6 +162,7 @@ pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
         answers: Answers::default(),
         start: Instant::now(),
     };
+    server.refresh();
     let before = server.own_bytes();
     let before_ns = server.time().run_ns;
     let mut links = Vec::new();

@@ -252,6 +252,7 @@ impl Bench {
 
     /// Runs one phase to its end.
     pub fn run<F: Flow>(&mut self, flow: &mut F, phase: &Phase) -> Outcome {
+        self.server.refresh();
         let before = self.snapshot();
         if phase.measured {
             self.stats.clear_spans();

@@ -2,15 +2,26 @@
 
 use std::fs;
 
-/// A process and its descendants, as they were when it was named.
+/// Processes and their descendants, as they were at the last refresh.
 #[derive(Clone, Debug, Default)]
 pub struct Watched {
+    roots: Vec<u32>,
     pids: Vec<u32>,
 }
 
 impl Watched {
     pub fn new(roots: &[u32]) -> Watched {
-        let mut pids = roots.to_vec();
+        let mut watched = Watched {
+            roots: roots.to_vec(),
+            pids: Vec::new(),
+        };
+        watched.refresh();
+        watched
+    }
+
+    /// Finds the descendants that there are now: a server may listen before it has forked all that will serve.
+    pub fn refresh(&mut self) {
+        let mut pids = self.roots.clone();
         let mut at = 0;
         while at < pids.len() {
             for task in tasks(pids[at]) {
@@ -24,7 +35,7 @@ impl Watched {
             }
             at += 1;
         }
-        Watched { pids }
+        self.pids = pids;
     }
 
     pub fn is_empty(&self) -> bool {
