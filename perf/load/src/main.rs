@@ -222,6 +222,7 @@ fn load(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode, S
         sys::pin(core).map_err(|error| format!("core {core}: {error}"))?;
     }
     sys::exact_sleeps();
+    sys::raise_descriptor_limit();
     if arguments.users < 2 || arguments.ports.sockets == 0 {
         return Err("at least two users and one socket are needed".into());
     }
@@ -311,6 +312,7 @@ fn load(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode, S
             measure(arguments, &mut bench, &mut flow)
         }
     };
+    bench.out.close_all();
     if bench.server.lost() {
         return Err("the server has gone".into());
     }

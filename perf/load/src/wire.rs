@@ -330,6 +330,16 @@ impl Outbox {
         self.datagrams.send_errors + self.unsendable
     }
 
+    /// Takes leave of the server on all persistent connections.
+    pub fn close_all(&mut self) {
+        if let Some(streams) = &mut self.streams {
+            for dial in &self.dials {
+                streams.close(dial.link);
+            }
+            streams.flush();
+        }
+    }
+
     /// The ports at which the kernel may drop datagrams of ours.
     pub fn udp_ports(&self) -> Vec<Range<u16>> {
         let ends = self.socket_end.iter();
