@@ -21,4 +21,4 @@ needs() {
 }
 # The generator is built with AWS-LC, and the peers' TLS needs certificates.
 common=(python3=python3 taskset=util-linux kamailio=kamailio cmake=cmake clang=clang)
-streams=('/usr/lib/*/kamailio/modules/tls.so=kamailio-tls-modules' openssl=openssl)
+streams=('/usr/lib/*/kamailio/modules/tls.so=kamailio-tls-modules' openssl=openssl pkg-config=pkg-config /usr/include/openssl/ssl.h=libssl-dev)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 
 import certificates
 import contestants
@@ -15,11 +16,15 @@ from generator import CORE, Generator
 from report import Report, Series
 from udp import build, cpu, ratio_text, words
 
-ROWS = ["T1", "T2", "T3", "S1", "S2", "S3", "S4", "S5", "S6"]
+ROWS = ["T1", "T2", "T3", "S1", "S2", "S3", "S4", "S5", "S6", "S7", "I1"]
+QUICK_ROWS = [row for row in ROWS if row not in ("S7", "I1")]
 # Calls outstanding: keeps a server busy; with a connection for each call, as many are open at a time.
 WINDOW = 48
 ANSWERER_PORT = 15570
 CIPHERS = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256"
+# Row I1: calls a second, and idle connections beside them. A process has 20,000 descriptors on many machines.
+IDLE_RATE = 200
+IDLE = [0, 2_000, 19_000]
 # The contacts of as many users are at addresses of their own: Kamailio, which keeps one connection for each address, then opens one for each call.
 SPREAD = 10_000
 
@@ -145,6 +150,8 @@ NEEDS = {
     "S3": ["TCP per call left", "TLS 1.2 resumed left", "TLS 1.3 resumed left"],
     "S4": ["TLS 1.2 full both", "TLS 1.2 resumed both"],
     "S5": ["UDP, registered", "TLS 1.2 mutual both, P-256", "TLS 1.2 mutual both", "TLS 1.2 mutual resumed both, P-256"],
+    "S7": ["TLS 1.2 mutual both, P-256"],
+    "I1": [],
     "S6": ["TLS 1.2 full both", "TLS 1.3 full both", "TLS 1.2 resumed both", "TLS 1.3 resumed both"],
 }
 
@@ -159,6 +166,7 @@ class Bench:
         self.rounds = arguments.rounds or (1 if quick else 3)
         self.duration = arguments.duration or (3 if quick else 10)
         self.settle = 3 if quick else 8
+        arguments.rows = arguments.rows or (QUICK_ROWS if quick else ROWS)
         wanted = {label for row in arguments.rows for label in NEEDS[row]}
         if arguments.cases:
             wanted = {case.label for case in CASES if any(part in case.label for part in arguments.cases)}
@@ -167,10 +175,20 @@ class Bench:
                     f"load average at the start {machine.load_average():.2f}")
         self.report = Report("strowger over TCP and TLS", machine.describe(), settings)
         self.results, self.handshakes, self.flights = [], {}, {}
+        self.system = None
+        if "S7" in arguments.rows and "strowger" in arguments.only and not arguments.cases:
+            self.system = arguments.system_openssl or build_with_system_openssl()
+
+    def contestant(self, case, name):
+        if name == "kamailio":
+            return case.kamailio(self.directory)
+        contestant = case.strowger(self.system if name == SYSTEM else self.strowger, self.directory)
+        contestant.name = name
+        return contestant
 
     def measure(self, case, name):
         print(f"  {name}: {case.label}", file=sys.stderr, flush=True)
-        contestant = case.strowger(self.strowger, self.directory) if name == "strowger" else case.kamailio(self.directory)
+        contestant = self.contestant(case, name)
         process = contestant.start(self.directory)
         try:
             options = [*case.options(name), "--window", WINDOW, "--settle", self.settle, "--duration", self.duration]
@@ -186,6 +204,43 @@ class Bench:
                 self.flights[case.label] = self.handshake_calls()
         finally:
             process.stop()
+
+    def measure_idle(self, name):
+        """Row I1: the same calls beside more and more idle connections, in one server."""
+        case = Case("idle", "tcp", "tcp", routed=True)
+        print(f"  {name}: {IDLE_RATE} calls/s beside {', '.join(f'{number:,}' for number in IDLE)} idle connections", file=sys.stderr, flush=True)
+        contestant = self.contestant(case, name)
+        process = contestant.start(self.directory)
+        opened, idle = 0, []
+        try:
+            for number in IDLE:
+                if number > opened:
+                    idle.append(self.open_idle(process, number - opened, len(idle)))
+                    opened = number
+                options = [*case.options(name), "--rate", IDLE_RATE, "--settle", self.settle, "--duration", 2 * self.duration]
+                for result in self.generator.run("call", contestant, process, *options):
+                    result["label"] = f"idle {number}"
+                    self.results.append(result)
+                    self.report.raw.append(result)
+        finally:
+            for child in idle:
+                child.kill()
+                child.wait()
+            process.stop()
+
+    def open_idle(self, process, number, index):
+        """Opens connections from addresses of their own and leaves them open until the child is ended."""
+        done = os.path.join(self.directory, f"idle-{index}.json")
+        if os.path.exists(done):
+            os.unlink(done)
+        command = ["taskset", "-c", str(CORE), self.load, "idle", "--transport", "tcp", "--connections", str(number), "--settle", "1",
+                   "--local", f"127.0.{index + 1}.1", "--hold", "3600", "--server-pid", str(process.pid), "--json", done]
+        child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        while not os.path.exists(done):
+            if child.poll() is not None:
+                raise RuntimeError(f"{number} idle connections could not be opened")
+            time.sleep(0.1)
+        return child
 
     def handshake_calls(self):
         """Calls of SSL_do_handshake for each handshake of the server, by side, from its own counters."""
@@ -224,9 +279,13 @@ class Bench:
             if "S2" in self.arguments.rows and not self.arguments.cases:
                 self.measure_handshakes()
             for case in self.cases:
-                for name in ["strowger", "kamailio"]:
-                    if name in self.arguments.only:
-                        self.measure(case, name)
+                for name in self.arguments.only:
+                    self.measure(case, name)
+                if self.system and case.label in NEEDS["S7"]:
+                    self.measure(case, SYSTEM)
+            if "I1" in self.arguments.rows and not self.arguments.cases:
+                for name in self.arguments.only:
+                    self.measure_idle(name)
         self.tell()
         print(self.report.markdown())
         print("written:", self.report.write(PERF, "streams") + ".{md,json}", file=sys.stderr)
@@ -243,7 +302,7 @@ class Bench:
                           ["case", "strowger", "Kamailio", "÷ Kamailio", "strowger, calls/s", "Kamailio, calls/s"], lines)
         lines = []
         for case in self.cases:
-            for name in self.arguments.only:
+            for name in [*self.arguments.only, SYSTEM]:
                 found = [result for result in self.results if result["label"] == case.label and result["contestant"] == name]
                 if found:
                     lines.append(self.generator_line(case, name, found))
@@ -320,15 +379,45 @@ class Bench:
                                 None if calls is None else calls <= target + 0.01)
 
 
+    def tell_s7(self):
+        label = NEEDS["S7"][0]
+        ours, theirs = self.series(label), self.series(label, SYSTEM)
+        self.verdict("S7", "local mutual, P-256: default build ÷ built with the system's OpenSSL", 0.45, ours, theirs,
+                     lambda: ours.median / theirs.median, lambda: f"({ours.median:.1f} ÷ {theirs.median:.1f} µs)")
+
+    def tell_i1(self):
+        lines = [[f"{number:,}", *(self.series(f"idle {number}", name).text() for name in ["strowger", "kamailio"])] for number in IDLE]
+        self.report.table(f"Server CPU, µs for each call at {IDLE_RATE} calls/s, beside idle TCP connections",
+                          ["idle connections", "strowger", "Kamailio"], lines)
+        alone = self.series(f"idle {IDLE[0]}")
+        for number in IDLE[1:]:
+            beside = self.series(f"idle {number}")
+            self.verdict("I1", f"call at {IDLE_RATE}/s beside {number:,} idle connections ÷ beside none", 1.03, beside, alone,
+                         lambda: beside.median / alone.median, lambda: f"({beside.median:.1f} ÷ {alone.median:.1f} µs)")
+
+
+SYSTEM = "strowger-system-openssl"
+
+
+def build_with_system_openssl():
+    """A second release build, in a folder of its own so that the two do not chase each other out."""
+    top = os.path.dirname(PERF)
+    target = os.path.join(PERF, "results", "system-openssl")
+    subprocess.run(["cargo", "build", "--release", "--quiet", "--no-default-features", "--features", "system-openssl", "--bin", "strowger",
+                    "--target-dir", target], cwd=top, check=True)
+    return os.path.join(target, "release", "strowger")
+
+
 def main():
     parser = argparse.ArgumentParser(prog="perf/streams", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round of short measurements")
     parser.add_argument("--rounds", type=int, help="how often each case is measured")
     parser.add_argument("--duration", type=float, help="seconds of each measurement")
-    parser.add_argument("--rows", type=words(ROWS), default=ROWS, help=f"some of {','.join(ROWS)}")
+    parser.add_argument("--rows", type=words(ROWS), help=f"some of {','.join(ROWS)}; with --quick all but S7 and I1")
     parser.add_argument("--cases", type=lambda text: text.split("|"), help="only cases whose name has one of these parts in it, divided by |; no rows")
     parser.add_argument("--only", type=words(["strowger", "kamailio"]), default=["strowger", "kamailio"], help="leave a contestant out")
     parser.add_argument("--strowger", help="this binary instead of the release build")
+    parser.add_argument("--system-openssl", type=os.path.abspath, help="this binary as the one built with the system's OpenSSL (row S7)")
     parser.add_argument("--no-build", action="store_true")
     parser.add_argument("--verbose", action="store_true", help="show the generator's live lines")
     run("perf/streams", parser, Bench)
