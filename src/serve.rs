@@ -35,8 +35,12 @@ pub fn serve(conf: &Conf) -> Result<ExitCode, String> {
         .map_err(|error| format!("the addresses of this machine's interfaces: {error}"))?;
     let memory = Machine::this().memory;
 
-    let addresses: Vec<_> = conf.listen.iter().map(|listen| listen.address).collect();
-    let bound = worker::bind(options(conf), &addresses).map_err(|error| error.to_string())?;
+    let listeners: Vec<_> = conf
+        .listen
+        .iter()
+        .map(|listen| (transport(listen.transport), listen.address))
+        .collect();
+    let bound = worker::bind(options(conf), &listeners).map_err(|error| error.to_string())?;
     let settings = Arc::new(settings(conf, bound.addresses(), local, memory));
     let max_bindings = conf.limits.bindings.resolve(memory / 4, BINDING_BYTES);
     let location = Arc::new(Location::new(secret, max_bindings));
@@ -262,6 +266,12 @@ fn options(conf: &Conf) -> Options {
         },
         gather: conf.udp.gather,
         ..Options::default()
+    }
+}
+
+fn transport(transport: model::Transport) -> Transport {
+    match transport {
+        model::Transport::Udp => Transport::Udp,
     }
 }
 

@@ -1,4 +1,7 @@
-//! The only unsafe code of the project: system calls that neither the standard library nor socket2 offers.
+//! The only unsafe code of the project: system calls that neither the standard library nor socket2 offers; and in `ssl` what
+//! the `openssl` crate does not wrap.
+
+pub mod ssl;
 
 use std::io;
 use std::mem::{self, MaybeUninit};
@@ -432,6 +435,13 @@ pub struct IcmpError {
     pub is_failure: bool,
     /// How much of the datagram the error brought back, from its beginning.
     pub quoted: usize,
+}
+
+/// Has a bind to port 0 choose the address only, and leave the port to the connect: a port then serves one connection to each
+/// peer, not one in all.
+pub fn choose_port_when_connecting(socket: BorrowedFd<'_>) -> io::Result<()> {
+    const IP_BIND_ADDRESS_NO_PORT: libc::c_int = 24;
+    set_option(socket, libc::IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
 }
 
 /// Has the kernel keep ICMP errors for this socket's datagrams in the socket's error queue.

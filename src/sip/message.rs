@@ -257,8 +257,7 @@ impl<'a> Message<'a> {
             true => self.request_uri_range().end + 1..self.headers_start().saturating_sub(2),
             false => self.start()..self.start() + b"SIP/2.0".len(),
         };
-        let text = self.bytes.get(range.clone())?;
-        (text != b"SIP/2.0").then_some(range)
+        (self.bytes.get(range.clone())? != b"SIP/2.0").then_some(range)
     }
 
     /// The status code; 0 in a request. A response whose code is not three digits from 100 to 699 has a fault and the status 999.
@@ -341,12 +340,8 @@ impl<'a> Message<'a> {
         let Ok((line, parts)) = self.parts_of_top_via() else {
             return false;
         };
-        let (start, end) = (line.value_start as usize, line.value_end as usize);
-        start + (parts.end as usize) < end
-            || self
-                .all(Name::Via)
-                .skip(1)
-                .any(|header| !header.value.is_empty())
+        let mut others = self.all(Name::Via).skip(1);
+        line.value_start + parts.end < line.value_end || others.any(|via| !via.value.is_empty())
     }
 
     #[inline]

@@ -166,14 +166,16 @@ impl Hop {
 
     /// True when one of the copies that came left as `message`.
     fn left_as(&self, tx: &Tx, message: &Reading) -> Verdict {
-        let verdict = compare::forwarded(self, &tx.request, &tx.sources, message);
-        // What nobody can read for certain is edited as its reader reads it.
-        if let (true, Err((Rule::MaxBreadth | Rule::MaxForwards, _))) = (tx.mangled, &verdict) {
-            return Ok(());
-        }
-        let fits =
-            |came: &Rc<Reading>| compare::forwarded(self, came, &tx.sources, message).is_ok();
-        if verdict.is_err() && tx.variants.iter().any(fits) {
+        let compare = |came: &Reading| {
+            let verdict = compare::forwarded(self, came, &tx.sources, message);
+            match verdict {
+                // What nobody can read for certain is edited as its reader reads it.
+                Err((Rule::MaxBreadth | Rule::MaxForwards, _)) if tx.mangled => Ok(()),
+                verdict => verdict,
+            }
+        };
+        let verdict = compare(&tx.request);
+        if verdict.is_err() && tx.variants.iter().any(|came| compare(came).is_ok()) {
             return Ok(());
         }
         verdict

@@ -871,7 +871,7 @@ fn resolve(uri: &[u8]) -> Result<SocketAddr, Refusal> {
     }
 }
 
-/// Replaces the number of a header line, or adds the line.
+/// Replaces the number of a header line, or adds the line. There may be one (§7.3.1): what else has the name goes.
 fn number_line(
     rewrite: &mut crate::sip::Rewrite,
     message: &Message,
@@ -879,10 +879,14 @@ fn number_line(
     head: usize,
     number: u32,
 ) {
-    match message.header(name) {
-        Some(header) => rewrite.replace(header.value_span.range(), |out| {
-            write_decimal(u64::from(number), out);
-        }),
+    let mut lines = message.all(name);
+    match lines.next() {
+        Some(header) => {
+            rewrite.replace(header.value_span.range(), |out| {
+                write_decimal(u64::from(number), out);
+            });
+            lines.for_each(|more| rewrite.remove(more.line.range()));
+        }
         None => rewrite.insert(head, |out| {
             out.extend_from_slice(name.canonical().as_bytes());
             out.extend_from_slice(b": ");
