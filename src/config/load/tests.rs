@@ -270,6 +270,7 @@ fn a_conf_with_everything() {
         connect_timeout = "500ms"
         handshake_timeout = "2s"
         max = 5000
+        handshakes = 100
         send_queue = "1MiB"
         [proxy]
         mode = "stateless"
@@ -389,6 +390,7 @@ fn a_conf_with_everything() {
             connect_timeout: Duration::from_millis(500),
             handshake_timeout: secs(2),
             max: Some(5000),
+            handshakes: 100,
             send_queue: 1 << 20,
         }
     );
@@ -1132,6 +1134,7 @@ fn each_setting_of_connections_that_is_wrong_is_refused() {
             "max = 1048576",
             "may open 1048576 files in all: raise that limit",
         ),
+        ("handshakes = 0", "from 1 to 1000000"),
         ("send_queue = \"1KiB\"", "from \"4KiB\" to \"64MiB\""),
         (
             "idle_time = \"1s\"",
