@@ -148,6 +148,8 @@ fn run(places: &Places) -> Outcome {
 
 fn check(places: &Places) -> Outcome {
     let conf = places.load()?;
+    // Certificates and keys fit each other only if the library says so.
+    serve::contexts(&conf, None).map_err(|error| format!("{}: {error}", places.conf_name()))?;
     print(|out| {
         writeln!(out, "{}: good", places.conf_name())?;
         summary(out, &conf)

@@ -437,6 +437,27 @@ pub struct IcmpError {
     pub quoted: usize,
 }
 
+/// How many files this process may open; asks for as many as it is allowed to.
+pub fn open_files_limit() -> io::Result<usize> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel fills the structure, which is ours.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    if limit.rlim_cur < limit.rlim_max {
+        let raised = libc::rlimit {
+            rlim_cur: limit.rlim_max,
+            ..limit
+        };
+        // SAFETY: the kernel only reads the structure.
+        if check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raised) }).is_ok() {
+            limit = raised;
+        }
+    }
+    Ok(usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
+}
+
 /// Has a bind to port 0 choose the address only, and leave the port to the connect: a port then serves one connection to each
 /// peer, not one in all.
 pub fn choose_port_when_connecting(socket: BorrowedFd<'_>) -> io::Result<()> {

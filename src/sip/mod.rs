@@ -32,4 +32,4 @@ pub use name_addr::NameAddr;
 pub use params::Params;
 pub use rewrite::Rewrite;
 pub use uri::{Host, Scheme, Uri};
-pub use via::{Via, fill_received};
+pub use via::{Via, fill_port, fill_received};

@@ -54,6 +54,12 @@ pub fn method(bytes: &[u8]) -> Method {
 
 /// The branch of the topmost Via: the one that a whole parse would find, whenever that parse finds no fault.
 pub fn top_via_branch(bytes: &[u8]) -> Option<&[u8]> {
+    top_via(bytes)?.branch()
+}
+
+/// The topmost Via, under the same condition; its place in the message is not told.
+#[inline]
+pub fn top_via(bytes: &[u8]) -> Option<Via<'_>> {
     let bytes = skip_crlf(bytes);
     let mut at = memchr::memchr(b'\n', bytes)? + 1;
     loop {
@@ -69,7 +75,7 @@ pub fn top_via_branch(bytes: &[u8]) -> Option<&[u8]> {
                     end += 1 + memchr::memchr(b'\n', &bytes[end + 1..])?;
                 }
                 let value = cursor::trim(&bytes[at + colon + 1..end]);
-                return Via::parse_prefix(value).ok()?.0.branch();
+                return Some(Via::parse_prefix(value).ok()?.0);
             }
         }
         at = end + 1;

@@ -102,6 +102,8 @@ pub struct Counters {
     pub refused: u64,
     /// Requests forwarded without a transaction.
     pub stateless: u64,
+    /// Bindings left out of a target set because the connection that leads to their phone is gone.
+    pub dead_flows: u64,
 }
 
 impl Counters {
@@ -128,6 +130,7 @@ impl Counters {
         sum(&mut self.limit_hits, &other.limit_hits);
         self.refused += other.refused;
         self.stateless += other.stateless;
+        self.dead_flows += other.dead_flows;
     }
 }
 

@@ -1,7 +1,7 @@
 //! The facade of the rules: it reads what came, finds whose it is, and routes it there. The work is done by the transaction
 //! layer, the proxy core and the registrar.
 
-use crate::base::{Arena, Errand, Flow, Instant, Key, Outbox, Roll};
+use crate::base::{Arena, Errand, Flow, Id, Instant, Key, Outbox, Roll};
 use crate::sip::{Fault, Index, Message, Method, Name, Rewrite, reply, sniff};
 use crate::stack::branch::{Branch, Signer};
 use crate::stack::counters::{Drop, MethodLabel, Registration, Side};
@@ -11,7 +11,8 @@ use crate::stack::proxy::request::{reply_flow, unsupported};
 use crate::stack::proxy::target::TargetSet;
 use crate::stack::proxy::{Extra, Refusal};
 use crate::stack::settings::Mode;
-use crate::stack::transaction::{ServerEvent, Transactions};
+use crate::stack::transaction::{Notice, Refused, ServerEvent, Transactions};
+use crate::stack::ways::Ways;
 use crate::stack::{Counters, Location, Occupancy, Settings};
 use std::sync::Arc;
 
@@ -19,8 +20,7 @@ use std::sync::Arc;
 pub struct Endpoint {
     pub(in crate::stack) settings: Arc<Settings>,
     pub(in crate::stack) location: Arc<Location>,
-    /// Which connections are alive, of every core.
-    pub(in crate::stack) roll: Arc<Roll>,
+    pub(in crate::stack) ways: Ways,
     pub(in crate::stack) core: u8,
     pub(in crate::stack) signer: Signer,
     pub(in crate::stack) identity: Identity,
@@ -37,6 +37,14 @@ pub struct Endpoint {
     pub(in crate::stack) scratch: Vec<u8>,
     pub(in crate::stack) lines: Vec<u8>,
     pub(in crate::stack) request_copy: Vec<u8>,
+    /// What the certificate of the next hop must prove; empty where nothing is asked.
+    pub(in crate::stack) peer_host: Vec<u8>,
+    /// The flow token of the Record-Route at hand.
+    pub(in crate::stack) token: Vec<u8>,
+    /// Client transactions in hand.
+    ids: Vec<Id>,
+    /// In-dialog INVITEs that were refused without memory, by the key of their transaction: their ACKs end here.
+    pub(in crate::stack) refused: Refused,
     /// Lent to the message at hand. A box moves as one word.
     index: Option<Box<Index>>,
     pub(in crate::stack) second_index: Index,
@@ -51,11 +59,16 @@ impl Endpoint {
         core: u8,
         secret: Key,
     ) -> Endpoint {
+        let ways = Ways::new(roll, core, secret);
         Endpoint {
-            transactions: Transactions::new(settings.timers.clone(), settings.limits.transactions),
+            transactions: Transactions::new(
+                settings.timers.clone(),
+                settings.limits.transactions,
+                ways.clone(),
+            ),
             settings,
             location,
-            roll,
+            ways,
             core,
             signer: Signer::new(secret),
             identity: Identity::new(secret),
@@ -68,6 +81,10 @@ impl Endpoint {
             scratch: Vec::new(),
             lines: Vec::new(),
             request_copy: Vec::new(),
+            peer_host: Vec::new(),
+            token: Vec::new(),
+            ids: Vec::new(),
+            refused: Refused::default(),
             index: None,
             second_index: Index::default(),
         }
@@ -94,6 +111,10 @@ impl Endpoint {
     /// unreachable. Only a branch whose check is right names a transaction, so nobody can end one by a forged report (§16.9,
     /// §18.4).
     pub fn handle_undelivered(&mut self, now: Instant, sent: &[u8], outbox: &mut Outbox) {
+        // A response of ours carries a branch of ours too, where a request has been here twice.
+        if sniff::kind(sent) != sniff::Kind::Request {
+            return;
+        }
         let branch = sniff::top_via_branch(sent).and_then(|text| self.signer.read(text));
         let Some(Branch::Stateful { core, id, .. }) = branch else {
             return;
@@ -103,9 +124,16 @@ impl Endpoint {
             return;
         }
         if let Some(client) = self.transactions.undelivered(now, id, outbox) {
-            log::info!("{}: not reachable (port unreachable)", client.flow.peer);
-            let notice = crate::stack::transaction::Notice::ClientFailure(client);
-            self.handle_notice(now, notice, outbox);
+            let reason = match client.flow.transport.is_reliable() {
+                true => "no connection takes it",
+                false => "port unreachable",
+            };
+            log::info!(
+                "branch to {} over {} failed: {reason}",
+                client.flow.peer,
+                client.flow.transport.name()
+            );
+            self.handle_notice(now, Notice::ClientFailure(client), outbox);
         }
     }
 
@@ -136,8 +164,23 @@ impl Endpoint {
 
     /// A connection is gone, or could not be opened: `flow` as it was named when it was wanted
     /// ([`crate::base::Channel::Peer`]), or as it is named since it is open.
-    pub fn handle_flow_lost(&mut self, _now: Instant, flow: Flow, _outbox: &mut Outbox) {
-        log::debug!("{}: connection lost", flow.peer);
+    pub fn handle_flow_lost(&mut self, now: Instant, flow: Flow, outbox: &mut Outbox) {
+        // What has been answered by a 1xx may be answered over another connection (§18.2.2): its timers decide. A binding's flow
+        // is dead by the roll.
+        let mut ids = std::mem::take(&mut self.ids);
+        ids.clear();
+        self.transactions.take_unanswered(&flow, &mut ids);
+        for id in &ids {
+            if let Some(client) = self.transactions.undelivered(now, *id, outbox) {
+                log::info!(
+                    "branch to {} over {} failed: connection lost",
+                    flow.peer,
+                    flow.transport.name()
+                );
+                self.handle_notice(now, Notice::ClientFailure(client), outbox);
+            }
+        }
+        self.ids = ids;
     }
 
     /// Fires what is due.
@@ -205,7 +248,7 @@ impl Endpoint {
             Ok(message) if message.is_request() => {
                 self.receive_request(now, flow, &message, errand, outbox);
             }
-            Ok(message) => self.receive_response(now, &message, outbox),
+            Ok(message) => self.receive_response(now, flow, &message, outbox),
             Err(_) if bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0)) => {
                 self.counters.drop(Drop::KeepAlive);
             }
@@ -291,7 +334,13 @@ impl Endpoint {
         false
     }
 
-    fn receive_response(&mut self, now: Instant, message: &Message, outbox: &mut Outbox) {
+    fn receive_response(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        message: &Message,
+        outbox: &mut Outbox,
+    ) {
         let class = (message.status() / 100) as usize;
         if let Some(count) = self.counters.responses.get_mut(class.wrapping_sub(1)) {
             *count += 1;
@@ -308,7 +357,10 @@ impl Endpoint {
                 self.process_response(now, id, message, outbox);
             }
             Some(Branch::Stateful { .. }) => self.counters.drop(Drop::NoSuchCore),
-            Some(Branch::Stateless { .. }) => self.forward_by_via(message, outbox),
+            Some(Branch::Stateless { .. }) => {
+                self.forward_by_via(message, outbox);
+                self.release_by_response(flow, message, outbox);
+            }
             None => self.counters.drop(Drop::ForeignResponse),
         }
     }
@@ -379,6 +431,14 @@ impl Endpoint {
         if message.method() == Method::Register {
             self.counters.registrations[Registration::Refused as usize] += 1;
         }
+        // The ACK to this answer must not pass for one to a 2xx.
+        if message.method() == Method::Invite
+            && message.to_tag().is_some()
+            && let Ok(via) = message.top_via()
+        {
+            let key = self.identity.transaction(message, &via, b"INVITE");
+            self.refused.note(key);
+        }
         log::debug!(
             "{} {} from {} answered {} {}",
             String::from_utf8_lossy(message.method_name()),
@@ -387,6 +447,9 @@ impl Endpoint {
             refusal.status,
             refusal.reason,
         );
+        let settings = self.settings.clone();
+        let listener = settings.listeners.get(usize::from(flow.listener));
+        let agent = listener.map_or(&b"-"[..], |listener| &listener.advertise);
         let name = match unsupported(message, Name::ProxyRequire).next() {
             Some(_) => Name::ProxyRequire,
             None => Name::Require,
@@ -405,6 +468,11 @@ impl Endpoint {
                         out.extend_from_slice(option.text);
                         out.extend_from_slice(b"\r\n");
                     }
+                }
+                Extra::SipsNotAllowed => {
+                    out.extend_from_slice(b"Warning: 380 ");
+                    out.extend_from_slice(agent);
+                    out.extend_from_slice(b" \"SIPS Not Allowed\"\r\n");
                 }
                 Extra::MinExpires(seconds) => number_header(b"Min-Expires: ", seconds, out),
                 Extra::RetryAfter(seconds) => number_header(b"Retry-After: ", seconds, out),

@@ -5,6 +5,7 @@ use crate::base::Key;
 use crate::base::hash::{read_hex, write_hex};
 use crate::sip::{Message, Name, Uri, Via};
 use crate::stack::branch::MAGIC_COOKIE;
+use crate::stack::token::Side;
 use std::net::IpAddr;
 
 /// The parameter of our Record-Route URI that carries the cookie.
@@ -12,6 +13,18 @@ pub const COOKIE_PARAM: &[u8] = b"sc";
 
 /// The length of a tag that [`Identity::write_tag`] writes.
 pub const TAG_LEN: usize = 17;
+
+/// Hexadecimal digits of the cookie itself; what follows is the flow token.
+const COOKIE_LEN: usize = 16;
+
+/// A Record-Route of ours that has come back as a Route.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Recorded<'a> {
+    /// Whom the request is for: the other side of the dialog than its sender.
+    pub towards: Side,
+    /// See [`crate::stack::token`].
+    pub token: &'a [u8],
+}
 
 /// What remembers an answer of our own; the first byte of its To tag.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,30 +106,37 @@ impl Identity {
         ])
     }
 
-    /// The cookie for the dialog that this request opens: bound to its Call-ID and the caller's tag.
-    pub fn write_cookie(&self, message: &Message, out: &mut Vec<u8>) {
+    /// The cookie for the dialog that this request opens: bound to its Call-ID, the caller's tag and the token that goes
+    /// with it.
+    pub fn write_cookie(&self, message: &Message, token: &[u8], out: &mut Vec<u8>) {
         let tag = message.from_tag();
-        write_hex(self.cookie(message, tag), out);
+        write_hex(self.cookie(message, tag, token), out);
+        out.extend_from_slice(token);
     }
 
-    /// True when `uri`, one of our own in a Route, carries the cookie of this request's dialog: then we have recorded that
-    /// route ourselves, for a request that was allowed. Either side of the dialog may send. A request without a To tag is of no
-    /// dialog (§12.2.1.1): the cookie of one call must not open others past the routes.
-    pub fn has_cookie(&self, message: &Message, uri: &Uri) -> bool {
-        let Some(Some(text)) = uri.param(COOKIE_PARAM) else {
-            return false;
-        };
-        let Some(shown) = read_hex(text) else {
-            return false;
-        };
+    /// What we recorded, when `uri`, one of our own in a Route, carries the cookie of this request's dialog: then we have
+    /// recorded that route ourselves, for a request that was allowed. Either side of the dialog may send. A request without a
+    /// To tag is of no dialog (§12.2.1.1): the cookie of one call must not open others past the routes.
+    pub fn recorded<'a>(&self, message: &Message, uri: &Uri<'a>) -> Option<Recorded<'a>> {
+        let (shown, token) = uri.param(COOKIE_PARAM)??.split_at_checked(COOKIE_LEN)?;
+        let shown = read_hex(shown)?;
         let (from, to) = (message.from_tag(), message.to_tag());
-        to.is_some() && (shown == self.cookie(message, from) || shown == self.cookie(message, to))
+        to?;
+        let towards = if shown == self.cookie(message, from, token) {
+            Side::Callee
+        } else if shown == self.cookie(message, to, token) {
+            Side::Caller
+        } else {
+            return None;
+        };
+        Some(Recorded { towards, token })
     }
 
-    fn cookie(&self, message: &Message, tag: Option<&[u8]>) -> u64 {
+    fn cookie(&self, message: &Message, tag: Option<&[u8]>, token: &[u8]) -> u64 {
         self.cookies.hash(&[
             message.call_id().unwrap_or_default(),
             tag.unwrap_or_default(),
+            token,
         ])
     }
 

@@ -111,8 +111,19 @@ pub struct Binding {
     pub removed: bool,
     /// Where the REGISTER came from.
     pub source: Option<Flow>,
-    /// The contact is unreachable but by `source`: the phone is behind a NAT.
-    pub behind_nat: bool,
+    /// Which way leads to the phone.
+    pub reached: Reached,
+}
+
+/// How a request comes to the phone behind a binding.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reached {
+    /// The contact says where it is.
+    ByContact,
+    /// By the connection on which it registered; when that is gone, another can be opened to the contact.
+    ByFlowFirst,
+    /// By the way on which it registered and no other: it is behind a NAT.
+    ByFlow,
 }
 
 /// What a binding holds as text, and what a REGISTER brings.
@@ -148,7 +159,7 @@ impl Binding {
             expires: Instant::default(),
             removed: false,
             source: None,
-            behind_nat: false,
+            reached: Reached::ByContact,
         };
         binding.set_text(text);
         binding
@@ -407,7 +418,7 @@ impl Location {
 
 /// A name is a hash already: its lower half is as good as any.
 #[derive(Default)]
-struct NameHasher(u64);
+pub(in crate::stack) struct NameHasher(u64);
 
 impl Hasher for NameHasher {
     fn finish(&self) -> u64 {

@@ -9,7 +9,9 @@ pub mod proxy;
 pub mod registrar;
 pub mod route;
 pub mod settings;
+pub mod token;
 pub mod transaction;
+pub mod ways;
 
 pub use counters::{Counters, Occupancy};
 pub use endpoint::Endpoint;

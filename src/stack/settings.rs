@@ -1,6 +1,6 @@
 //! What the rules need to know, as plain data: made from the conf, immutable, swapped whole.
 
-use crate::base::{Flow, Transport};
+use crate::base::Transport;
 use crate::stack::route::Route;
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 pub struct Settings {
     /// Hosts this server is responsible for, lower-case. The listeners' own addresses always are.
     pub domains: Vec<Vec<u8>>,
-    /// By position: [`Flow::listener`] names one.
+    /// By position: [`crate::base::Flow::listener`] names one.
     pub listeners: Vec<Listener>,
     /// Local IP addresses that a wildcard listener answers on.
     pub local_addresses: Vec<IpAddr>,
@@ -150,6 +150,7 @@ impl Settings {
     /// address that one of the listeners answers on. Without a port it does; with one, the port must be a listener's, or the
     /// default port where the host is a name.
     pub fn is_own(&self, host: &[u8], ip: Option<IpAddr>, port: Option<u16>) -> bool {
+        let default = |port: u16| matches!(port, 5060 | 5061);
         let own_domain = || self.domains.iter().any(|d| d.eq_ignore_ascii_case(host));
         let own_port = |port: u16| self.listeners.iter().any(|l| l.address.port() == port);
         let answers = |listener: &Listener, ip: IpAddr| {
@@ -168,10 +169,12 @@ impl Settings {
             || self.listeners.iter().any(|listener| {
                 let (name, advertised) = split_host_port(&listener.advertise);
                 name.eq_ignore_ascii_case(host)
-                    && port.is_none_or(|port| port == advertised.unwrap_or(5060))
+                    && port.is_none_or(|port| {
+                        port == advertised.unwrap_or(listener.transport.default_port())
+                    })
             })
             || (own_domain()
-                && port.is_none_or(|port| own_port(port) || (ip.is_none() && port == 5060)))
+                && port.is_none_or(|port| own_port(port) || (ip.is_none() && default(port))))
     }
 
     /// Reads an IP address as SIP writes it, with or without brackets.
@@ -183,11 +186,16 @@ impl Settings {
         std::str::from_utf8(text).ok()?.parse().ok()
     }
 
-    /// The listener through which a datagram to `peer` leaves: the one it came in by when the family fits, else the first
-    /// that does. `None` when no listener speaks the peer's family.
-    pub fn listener_towards(&self, peer: SocketAddr, came_by: u16) -> Option<u16> {
+    /// The listener that speaks for us on the way to `peer`, whose Via and Record-Route name it: the one that the request came
+    /// in by when transport and family fit, else the first that does. `None` when no listener does.
+    pub fn listener_towards(
+        &self,
+        transport: Transport,
+        peer: SocketAddr,
+        came_by: u16,
+    ) -> Option<u16> {
         let fits = |listener: &Listener| {
-            listener.transport == Transport::Udp && listener.address.is_ipv4() == peer.is_ipv4()
+            listener.transport == transport && listener.address.is_ipv4() == peer.is_ipv4()
         };
         // A loopback socket reaches loopback only, and the other way round.
         let near = |listener: &Listener| {
@@ -195,27 +203,44 @@ impl Settings {
                 && (listener.address.ip().is_unspecified()
                     || listener.address.ip().is_loopback() == peer.ip().is_loopback())
         };
-        if self.listeners.get(came_by as usize).is_some_and(near) {
-            return Some(came_by);
+        let came_by = self.listeners.get(usize::from(came_by)).zip(Some(came_by));
+        if let Some((listener, number)) = came_by
+            && near(listener)
+        {
+            return Some(number);
         }
         let first = |test: &dyn Fn(&Listener) -> bool| {
             self.listeners.iter().position(test).map(|n| n as u16)
         };
-        first(&near).or_else(|| first(&fits))
+        // Several addresses of ours: where one transport came in, the other goes out.
+        let beside = |listener: &Listener| {
+            near(listener)
+                && came_by.is_some_and(|(other, _)| other.address.ip() == listener.address.ip())
+        };
+        first(&beside)
+            .or_else(|| first(&near))
+            .or_else(|| first(&fits))
     }
 
-    /// The listener that advertises `host` and `port`.
-    pub fn listener_named(&self, host: &[u8], port: Option<u16>) -> Option<u16> {
+    /// The listener that advertises `host` and `port`; of several the one of this transport.
+    pub fn listener_named(
+        &self,
+        transport: Transport,
+        host: &[u8],
+        port: Option<u16>,
+    ) -> Option<u16> {
         let named = |listener: &Listener| {
             let (name, advertised) = split_host_port(&listener.advertise);
-            name.eq_ignore_ascii_case(host) && port.unwrap_or(5060) == advertised.unwrap_or(5060)
+            let default = listener.transport.default_port();
+            name.eq_ignore_ascii_case(host)
+                && port.unwrap_or(default) == advertised.unwrap_or(default)
         };
-        self.listeners.iter().position(named).map(|n| n as u16)
-    }
-
-    pub fn flow_towards(&self, peer: SocketAddr, came_by: u16) -> Option<Flow> {
-        self.listener_towards(peer, came_by)
-            .map(|listener| Flow::datagram(listener, peer))
+        let exactly = |listener: &Listener| listener.transport == transport && named(listener);
+        let mut all = self.listeners.iter();
+        let place = all
+            .position(exactly)
+            .or_else(|| self.listeners.iter().position(named))?;
+        Some(place as u16)
     }
 }
 

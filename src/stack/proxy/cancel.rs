@@ -22,6 +22,10 @@ impl Endpoint {
             return self.forward_cancel_stateless(now, flow, message, key, outbox);
         }
         let Some(server) = self.transactions.find_server(key) else {
+            // To a request other than INVITE it makes no difference (§9.2).
+            if self.is_under_way(message) {
+                return self.answer(message, flow, 200, "", outbox, |_| ());
+            }
             if self.pass_on(Errand::Orphan { tried }, flow, message, outbox) {
                 return;
             }
@@ -41,6 +45,29 @@ impl Endpoint {
             self.cancel_branches(now, &context, outbox);
         }
         self.return_context(id, context);
+    }
+
+    /// True when the CANCEL is for a request other than INVITE that has a transaction here.
+    fn is_under_way(&self, message: &Message) -> bool {
+        const METHODS: [&[u8]; 10] = [
+            b"BYE",
+            b"OPTIONS",
+            b"MESSAGE",
+            b"SUBSCRIBE",
+            b"NOTIFY",
+            b"INFO",
+            b"UPDATE",
+            b"PRACK",
+            b"REFER",
+            b"PUBLISH",
+        ];
+        let Ok(via) = message.top_via() else {
+            return false;
+        };
+        METHODS.iter().any(|method| {
+            let key = self.identity.transaction(message, &via, method);
+            self.transactions.find_server(key).is_some()
+        })
     }
 
     /// CANCEL for every branch that is still pending.

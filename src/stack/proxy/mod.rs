@@ -2,6 +2,7 @@
 
 pub mod cancel;
 pub mod context;
+pub mod next_hop;
 pub mod redirect;
 pub mod request;
 pub mod response;
@@ -29,6 +30,8 @@ pub enum Extra {
     None,
     /// Unsupported: the options of Require or Proxy-Require that we do not know (§8.2.2.3).
     Unsupported,
+    /// Warning 380 (RFC 5630 §5.3).
+    SipsNotAllowed,
     MinExpires(u32),
     RetryAfter(u32),
 }
@@ -55,6 +58,15 @@ impl Refusal {
     }
 }
 
+/// What our Record-Route has kept of a dialog (RFC 5626 §5.3).
+#[derive(Clone, Copy, Default)]
+pub struct Dialog {
+    /// The way that the receiver of this request has opened; it may be gone.
+    pub flow: Option<Flow>,
+    /// The call has its connections to itself; `None` where nothing is known of that.
+    pub per_call: Option<bool>,
+}
+
 /// A request after Route preprocessing (§16.4).
 #[derive(Clone, Copy)]
 pub struct Incoming<'a> {
@@ -71,6 +83,8 @@ pub struct Incoming<'a> {
     pub next_route: Option<Value<'a>>,
     /// The listener by which it leaves, where a double Record-Route of ours says so (RFC 5658).
     pub listener: Option<u16>,
+    /// What the dialog's Route says of the way to its other side.
+    pub dialog: Dialog,
     /// The request has been here before, with another Request-URI or Route (RFC 5393 §4.2).
     pub spiral: bool,
     /// The request shows the cookie of a dialog whose first request we let pass.

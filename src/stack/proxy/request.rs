@@ -1,19 +1,26 @@
 //! Request processing (RFC 3261 §16.3 to §16.6): one function for each step, in the order of the text.
 
 use super::context::Context;
+use super::next_hop::{
+    Hop, LARGEST_BY_UDP, first_route, first_value_len, is_per_call, is_sips, transport_of,
+};
 use super::redirect;
-use super::target::{Target, TargetSet};
-use super::{Extra, Incoming, Refusal};
+use super::target::{ConfHop, Target, TargetSet};
+use super::{Dialog, Extra, Incoming, Refusal};
 use crate::base::hash::{read_hex, write_decimal};
-use crate::base::{Flow, Id, Instant, Outbox, Transport};
-use crate::sip::{Message, Method, Name, NameAddr, Scheme, Uri, Value, Via, fill_received, reply};
+use crate::base::{Flow, Id, Instant, Outbox, Span, Transport};
+use crate::sip::{
+    Message, Method, Name, NameAddr, Scheme, Uri, Value, Via, fill_port, fill_received, reply,
+};
 use crate::stack::Endpoint;
 use crate::stack::branch;
 use crate::stack::counters::{Drop, Limit};
-use crate::stack::identity::COOKIE_PARAM;
+use crate::stack::identity::{COOKIE_PARAM, Recorded};
+use crate::stack::location::Reached;
 use crate::stack::route::{Action, Route};
-use crate::stack::settings::{Fork, Mode, Settings};
-use crate::stack::transaction::ClientKind;
+use crate::stack::settings::{Fork, Mode, Outgoing, Settings};
+use crate::stack::token::{self, Side};
+use crate::stack::transaction::{ClientKind, Ends};
 use std::net::SocketAddr;
 
 /// What §16.5 comes to.
@@ -82,16 +89,19 @@ impl Endpoint {
 
     /// True when the request is a spiral.
     fn validate(&self, flow: Flow, message: &Message) -> Result<bool, Refusal> {
-        self.check_uri_scheme(message)?;
+        self.check_uri_scheme(flow, message)?;
         let spiral = self.check_loop(flow, message)?;
         self.check_proxy_require(message)?;
         Ok(spiral)
     }
 
-    /// Step 2.
-    fn check_uri_scheme(&self, message: &Message) -> Result<(), Refusal> {
+    /// Step 2. A SIPS request has come over TLS on every hop, or it is none (RFC 5630 §3.1.3, §5.3).
+    fn check_uri_scheme(&self, flow: Flow, message: &Message) -> Result<(), Refusal> {
         match message.uri().map(|uri| uri.scheme) {
             Ok(Scheme::Other) => Err(Refusal::new(416, "")),
+            Ok(Scheme::Sips) if flow.transport != Transport::Tls => {
+                Err(Refusal::new(400, "SIPS Request Not Over TLS"))
+            }
             Ok(_) => Ok(()),
             Err(fault) => Err(Refusal::new(400, fault.reason())),
         }
@@ -164,6 +174,7 @@ impl Endpoint {
             own_routes: 0,
             next_route: None,
             listener: None,
+            dialog: Dialog::default(),
             spiral: false,
             trusted: false,
         };
@@ -176,7 +187,10 @@ impl Endpoint {
             last = message.values(Name::Route).last();
             if let Some(value) = last {
                 let address = NameAddr::parse(value.text).map_err(bad)?;
-                incoming.trusted = self.identity.has_cookie(message, &parsed);
+                if let Some(recorded) = self.identity.recorded(message, &parsed) {
+                    incoming.trusted = true;
+                    self.read_token(&recorded, &mut incoming.dialog);
+                }
                 incoming.uri = address.uri;
                 incoming.parsed = Uri::parse(address.uri).map_err(bad)?;
                 incoming.from_strict_router = true;
@@ -192,15 +206,33 @@ impl Endpoint {
                 incoming.next_route = Some(value);
                 break;
             }
-            let recorded = self.identity.has_cookie(message, &uri);
-            if recorded && incoming.own_routes > 0 {
-                // RFC 5658 §3: the second of two is the side on which the request leaves.
-                incoming.listener = self.settings.listener_named(uri.host_text, uri.port);
+            if let Some(recorded) = self.identity.recorded(message, &uri) {
+                if incoming.own_routes > 0 {
+                    // RFC 5658 §3: the second of two is the side on which the request leaves.
+                    let transport = transport_of(&uri).ok().flatten();
+                    incoming.listener = self.settings.listener_named(
+                        transport.unwrap_or(Transport::Udp),
+                        uri.host_text,
+                        uri.port,
+                    );
+                }
+                incoming.trusted = true;
+                self.read_token(&recorded, &mut incoming.dialog);
             }
-            incoming.trusted |= recorded;
             incoming.own_routes += 1;
         }
         Ok(incoming)
+    }
+
+    /// What one of our Record-Routes says of the way to the receiver. Each of two says it of its own side (RFC 5658 §3).
+    fn read_token(&self, recorded: &Recorded, dialog: &mut Dialog) {
+        if recorded.towards == Side::Callee {
+            let per_call = dialog.per_call.unwrap_or_default();
+            dialog.per_call = Some(per_call || token::is_per_call(recorded.token));
+        }
+        if !recorded.token.is_empty() && dialog.flow.is_none() {
+            dialog.flow = token::read(recorded.towards, recorded.token);
+        }
     }
 
     /// True when the URI names this server or one of its domains. One with a foreign `maddr` names that other place (§16.5).
@@ -225,7 +257,14 @@ impl Endpoint {
         let own = self.is_own_uri(&incoming.parsed);
         // Inside a dialog that we let pass: the remote target, by the route that is left.
         if incoming.trusted && (incoming.next_route.is_some() || !own) {
-            targets.push(incoming.uri, b"", 1000);
+            let per_call = incoming.dialog.per_call;
+            let target = self.push_request_uri(incoming, targets);
+            target.per_call = per_call.unwrap_or(self.settings.outgoing == Outgoing::PerCall);
+            // Who opened the way is asked by it, unless another proxy stands between (RFC 5626 §5.3).
+            if incoming.next_route.is_none() {
+                let flow = incoming.dialog.flow;
+                target.flow = flow.filter(|flow| self.ways.is_alive(flow));
+            }
             return Ok(Decision::Forward);
         }
         let settings = self.settings.clone();
@@ -234,7 +273,10 @@ impl Endpoint {
             .iter()
             .find(|route| matches(route, message, incoming));
         if let Some(route) = route {
-            return self.follow_route(&route.action, now, message, incoming, targets);
+            let decision = self.follow_route(&route.action, now, message, incoming, targets);
+            let outgoing = route.outgoing.unwrap_or(settings.outgoing);
+            targets.set_per_call(outgoing == Outgoing::PerCall);
+            return decision;
         }
         // A Route set that is not ours would make us relay for a stranger.
         if incoming.next_route.is_some() {
@@ -243,7 +285,10 @@ impl Endpoint {
         if !own {
             return Err(Refusal::new(404, "Not Our Domain"));
         }
-        self.locate(now, message, incoming, targets)
+        let redirect = settings.proxy.redirect;
+        let decision = self.locate(now, message, incoming, redirect, targets);
+        targets.set_per_call(settings.outgoing == Outgoing::PerCall);
+        decision
     }
 
     fn follow_route(
@@ -257,22 +302,25 @@ impl Endpoint {
         match action {
             Action::Relay(hops) => {
                 if hops.is_empty() {
-                    targets.push(incoming.uri, b"", 1000);
+                    self.push_request_uri(incoming, targets);
                 }
                 for (number, hop) in hops.iter().enumerate() {
-                    let target = targets.push(incoming.uri, b"", 1000);
-                    target.hop = Some(hop.address);
+                    let target = self.push_request_uri(incoming, targets);
+                    target.hop = Some(ConfHop::new(hop));
                     target.spare = number > 0;
                 }
                 Ok(Decision::Forward)
             }
-            Action::Location => self.locate(now, message, incoming, targets),
+            Action::Location => {
+                let redirect = self.settings.proxy.redirect;
+                self.locate(now, message, incoming, redirect, targets)
+            }
             Action::Redirect(uris) => {
                 for uri in uris {
                     targets.push(uri, b"", 1000);
                 }
                 if targets.targets.is_empty() {
-                    self.locate(now, message, incoming, targets)?;
+                    self.locate(now, message, incoming, true, targets)?;
                 }
                 Ok(Decision::Redirect)
             }
@@ -286,6 +334,7 @@ impl Endpoint {
         now: Instant,
         message: &Message,
         incoming: &Incoming,
+        redirect: bool,
         targets: &mut TargetSet,
     ) -> Result<Decision, Refusal> {
         let named = incoming.parsed.user.is_some_and(|user| !user.is_empty());
@@ -302,21 +351,42 @@ impl Endpoint {
         incoming.parsed.write_address_of_record(&mut self.aor);
         // A SIPS request must not leave for a SIP contact (RFC 5630 §5.3).
         let secure = incoming.parsed.scheme == Scheme::Sips;
+        let (mut insecure, mut dead) = (0, 0);
         let known = self.location.lookup(now, &self.aor, |binding| {
             let text = binding.text();
-            if secure && !is_sips(text.uri) {
+            let sips = is_sips(text.uri);
+            if secure && !sips {
+                insecure += 1;
                 return;
             }
-            let target = targets.push(text.uri, text.path, binding.q);
-            target.flow = binding.source.filter(|_| binding.behind_nat);
+            let alive = binding.source.filter(|flow| self.ways.is_alive(flow));
+            let flow = match binding.reached {
+                Reached::ByContact => None,
+                Reached::ByFlowFirst => alive,
+                // The phone can be called again when it has registered by another connection.
+                Reached::ByFlow if alive.is_none() && !redirect => {
+                    dead += 1;
+                    return;
+                }
+                Reached::ByFlow => alive,
+            };
+            // A SIP request stays one, but what has registered as secure is called by TLS (RFC 5630 §5.3).
+            let target = match sips && !secure && !redirect {
+                true => targets.push_sip(text.uri, text.path, binding.q),
+                false => targets.push(text.uri, text.path, binding.q),
+            };
+            target.secure = sips;
+            target.flow = flow;
             target.listener = binding.source.map(|flow| flow.listener);
         });
+        self.counters.dead_flows += dead;
         match (known, targets.targets.is_empty()) {
             (false, _) => Err(Refusal::new(404, "")),
+            (true, true) if insecure > 0 => Err(Refusal::new(480, "").with(Extra::SipsNotAllowed)),
             (true, true) => Err(Refusal::new(480, "")),
             (true, false) => {
                 targets.sort_by_q();
-                Ok(match self.settings.proxy.redirect {
+                Ok(match redirect {
                     true => Decision::Redirect,
                     false => Decision::Forward,
                 })
@@ -479,7 +549,7 @@ impl Endpoint {
 
     /// Steps 1 to 10 for one target: the copy is the received bytes with edits, rendered into the outbox.
     #[allow(clippy::too_many_arguments)]
-    fn forward(
+    pub(in crate::stack) fn forward(
         &mut self,
         now: Instant,
         server: Id,
@@ -492,18 +562,27 @@ impl Endpoint {
     ) -> Result<Id, Refusal> {
         let uri = context.targets.get(target.uri);
         let path = context.targets.get(target.path);
-        let flow = self.next_hop(incoming, target, uri, path)?;
         let client = self.transactions.next_client_id();
         let (signer, core) = (self.signer, self.core);
         let loop_hash = self.loop_hash(incoming.flow, message);
-        self.edit(message, incoming, uri, path, flow, breadth, |out| {
+        let write_branch = |out: &mut Vec<u8>| {
             signer.write_stateful(core, client, loop_hash, out);
-        });
-        let rewrite = &mut self.rewrite;
-        let span = outbox.send(flow, |out| {
-            rewrite.render(&message.bytes()[..message.end()], out);
-        });
-        if span.len() > MAX_DATAGRAM {
+        };
+        let mut hop = self.next_hop(message, incoming, target, uri, path)?;
+        self.edit(message, incoming, uri, path, &hop, breadth, write_branch);
+        let mut span = self.send_copy(message, &hop, outbox);
+        let mut by_size = false;
+        if span.len() > LARGEST_BY_UDP
+            && hop.flow.transport == Transport::Udp
+            && let Some(tcp) = self.by_size(message, incoming, target, uri, path, &hop)
+        {
+            outbox.unsend();
+            (hop, by_size) = (tcp, true);
+            self.edit(message, incoming, uri, path, &hop, breadth, write_branch);
+            span = self.send_copy(message, &hop, outbox);
+        }
+        let flow = hop.flow;
+        if span.len() > MAX_DATAGRAM && flow.transport == Transport::Udp {
             outbox.unsend();
             self.counters.drop(Drop::TooLong);
             return Err(Refusal::new(513, "Too Long For A Datagram"));
@@ -517,8 +596,50 @@ impl Endpoint {
             .open_client(now, kind, server, flow, span, outbox);
         if let Some(client) = self.transactions.client_mut(id) {
             client.breadth = breadth;
+            if flow.transport.is_reliable() {
+                client.ends = ends(message);
+                if by_size {
+                    let place = context.targets.place(target);
+                    client.by_size = place.map_or(0, |place| place + 1);
+                }
+            }
         }
         Ok(id)
+    }
+
+    /// The request as [`Endpoint::edit`] has changed it, to its next hop.
+    pub(in crate::stack) fn send_copy(
+        &mut self,
+        message: &Message,
+        hop: &Hop,
+        outbox: &mut Outbox,
+    ) -> Span {
+        self.introduce(hop, outbox);
+        let rewrite = &mut self.rewrite;
+        outbox.send(hop.flow, |out| {
+            rewrite.render(&message.bytes()[..message.end()], out);
+        })
+    }
+
+    /// §18.1.1: what is too large for UDP goes by TCP, where nothing but our own choice speaks for UDP.
+    fn by_size(
+        &mut self,
+        message: &Message,
+        incoming: &Incoming,
+        target: &Target,
+        uri: &[u8],
+        path: &[u8],
+        hop: &Hop,
+    ) -> Option<Hop> {
+        if hop.fixed || target.transport.is_some() {
+            return None;
+        }
+        let by_tcp = Target {
+            transport: Some(Transport::Tcp),
+            ..*target
+        };
+        let hop = self.next_hop(message, incoming, &by_tcp, uri, path).ok()?;
+        (hop.flow.transport == Transport::Tcp).then_some(hop)
     }
 
     /// Steps 2 to 8: the edits that make the forwarded request, into the rewriter.
@@ -529,11 +650,17 @@ impl Endpoint {
         incoming: &Incoming,
         uri: &[u8],
         path: &[u8],
-        flow: Flow,
+        hop: &Hop,
         breadth: u32,
         write_branch: impl FnOnce(&mut Vec<u8>),
     ) {
+        let flow = hop.flow;
         let uri = without_headers(uri);
+        let record_route = self.settings.proxy.record_route && opens_dialog(message.method());
+        let split = match record_route {
+            true => self.write_token(message, incoming, hop),
+            false => 0,
+        };
         let rewrite = &mut self.rewrite;
         rewrite.clear();
         if message.start() > 0 {
@@ -560,39 +687,57 @@ impl Endpoint {
         }
 
         // Step 8: our Via on top, and what RFC 3581 §4 wants to be known of the one below.
-        let listener = &self.settings.listeners[flow.listener as usize];
+        let listener = self.settings.listeners.get(usize::from(flow.listener));
         rewrite.insert(head, |out| {
             out.extend_from_slice(b"Via: SIP/2.0/");
             out.extend_from_slice(flow.transport.name().as_bytes());
             out.push(b' ');
-            out.extend_from_slice(&listener.advertise);
+            out.extend_from_slice(listener.map_or(&[][..], |listener| &listener.advertise));
             // The branch first: it then stands at the same place in every response, whatever the peer makes of `rport`.
             out.extend_from_slice(b";branch=");
             write_branch(out);
             out.extend_from_slice(b";rport\r\n");
         });
         fill_received(&incoming.via, incoming.flow.peer, rewrite);
+        if incoming.flow.transport.is_reliable() {
+            fill_port(&incoming.via, incoming.flow.peer, rewrite);
+        }
 
         // Step 4: Record-Route; two of them where the sides differ (RFC 5658 §3).
-        if self.settings.proxy.record_route && opens_dialog(message.method()) {
+        if record_route {
             let identity = self.identity;
-            let mut record = |listener: u16| {
+            let sips = is_sips(uri)
+                || first_route(incoming, path)
+                    .and_then(|route| NameAddr::parse(route).ok())
+                    .is_some_and(|route| is_sips(route.uri));
+            let mut record = |listener: u16, token: &[u8]| {
                 let Some(listener) = self.settings.listeners.get(listener as usize) else {
                     return; // gone with the conf of before
                 };
                 rewrite.insert(top, |out| {
-                    out.extend_from_slice(b"Record-Route: <sip:");
+                    out.extend_from_slice(match (listener.transport, sips) {
+                        (Transport::Tls, true) => b"Record-Route: <sips:",
+                        _ => b"Record-Route: <sip:",
+                    });
                     out.extend_from_slice(&listener.advertise);
+                    out.extend_from_slice(match (listener.transport, sips) {
+                        (Transport::Udp, _) | (Transport::Tls, true) => b"",
+                        (Transport::Tcp, _) => b";transport=tcp",
+                        (Transport::Tls, false) => b";transport=tls",
+                    });
                     out.extend_from_slice(b";lr;");
                     out.extend_from_slice(COOKIE_PARAM);
                     out.push(b'=');
-                    identity.write_cookie(message, out);
+                    identity.write_cookie(message, token, out);
                     out.extend_from_slice(b">\r\n");
                 });
             };
-            record(flow.listener);
-            if flow.listener != incoming.flow.listener {
-                record(incoming.flow.listener);
+            if flow.listener == incoming.flow.listener {
+                record(flow.listener, &self.token);
+            } else {
+                let (caller, callee) = self.token.split_at(split);
+                record(flow.listener, callee);
+                record(incoming.flow.listener, caller);
             }
         }
 
@@ -645,6 +790,54 @@ impl Endpoint {
         number_line(rewrite, message, Name::MaxBreadth, head, breadth);
     }
 
+    /// The flow token of this request's Record-Route, into `self.token`: how to reach the caller, who may have come from behind a
+    /// NAT or by a connection, and the phone that has opened the way on which it is called. Where the second part begins.
+    fn write_token(&mut self, message: &Message, incoming: &Incoming, hop: &Hop) -> usize {
+        let token = &mut self.token;
+        token.clear();
+        if is_first_hop(message, incoming) && needs_flow(message, incoming) {
+            token::write(Side::Caller, &incoming.flow, token);
+        }
+        let split = token.len();
+        if hop.fixed {
+            token::write(Side::Callee, &hop.flow, token);
+        }
+        if is_per_call(&hop.flow) {
+            token::write_per_call(token);
+        }
+        split
+    }
+
+    /// The Request-URI as a target. Where `maddr` names us, and the request came by the port and transport that the URI names,
+    /// those three are no more than our own address, and go (§16.4).
+    fn push_request_uri<'t>(
+        &self,
+        incoming: &Incoming,
+        targets: &'t mut TargetSet,
+    ) -> &'t mut Target {
+        let uri = &incoming.parsed;
+        let strip = uri
+            .maddr()
+            .is_some_and(|maddr| self.is_own_maddr(maddr, incoming));
+        match strip {
+            true => targets.push_without_maddr(uri),
+            false => targets.push(incoming.uri, b"", 1000),
+        }
+    }
+
+    fn is_own_maddr(&self, maddr: &[u8], incoming: &Incoming) -> bool {
+        let uri = &incoming.parsed;
+        let by = incoming.flow.transport;
+        let listener = self
+            .settings
+            .listeners
+            .get(usize::from(incoming.flow.listener));
+        let port = uri.port.unwrap_or(by.default_port());
+        transport_of(uri).is_ok_and(|named| named.unwrap_or(Transport::Udp) == by)
+            && listener.is_some_and(|listener| listener.address.port() == port)
+            && self.settings.is_own(maddr, Settings::ip(maddr), None)
+    }
+
     /// Max-Breadth of the request: what it says, at most our own maximum, which is also the default.
     pub(in crate::stack) fn incoming_breadth(&self, message: &Message) -> u32 {
         let maximum = self.settings.proxy.max_breadth;
@@ -652,41 +845,6 @@ impl Endpoint {
             Ok(Some(breadth)) => breadth.min(maximum),
             _ => maximum,
         }
-    }
-
-    /// Step 7: where the next hop is. The conf's hop, the binding's flow, the topmost Route, or the Request-URI.
-    pub(in crate::stack) fn next_hop(
-        &self,
-        incoming: &Incoming,
-        target: &Target,
-        uri: &[u8],
-        path: &[u8],
-    ) -> Result<Flow, Refusal> {
-        let towards = |peer: SocketAddr, came_by: u16| {
-            self.settings
-                .flow_towards(peer, came_by)
-                .ok_or(Refusal::new(503, "No Listener For The Next Hop's Family"))
-        };
-        // The listener where a phone registered, or which the dialog's route names, is the one that reaches it.
-        let listener = target
-            .listener
-            .or(incoming.listener)
-            .unwrap_or(incoming.flow.listener);
-        if let Some(hop) = target.hop {
-            return towards(hop, listener);
-        }
-        if let (Some(flow), true) = (target.flow, path.is_empty()) {
-            let mut hop = towards(flow.peer, flow.listener)?;
-            if hop.listener == flow.listener {
-                hop = hop.from_local(flow.local()); // the phone's NAT lets only that address in
-            }
-            return Ok(hop);
-        }
-        let hop = match first_route(incoming, path) {
-            Some(route) => NameAddr::parse(route).map_or(route, |address| address.uri),
-            None => uri,
-        };
-        towards(resolve(hop)?, listener)
     }
 
     fn answer_options(
@@ -735,9 +893,48 @@ pub(in crate::stack) fn unsupported<'a>(
         .filter(move |value| !value.text.is_empty() && !known(value.text))
 }
 
-fn is_sips(uri: &[u8]) -> bool {
-    uri.get(..5)
-        .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"sips:"))
+/// What the final response to a request ends.
+fn ends(message: &Message) -> Ends {
+    match message.method() {
+        Method::Bye => Ends::Call,
+        _ if message.to_tag().is_some() => Ends::Nothing,
+        Method::Invite | Method::Subscribe | Method::Refer => Ends::Attempt,
+        _ => Ends::Request,
+    }
+}
+
+/// True when the request comes from where it was made: no proxy has touched it.
+fn is_first_hop(message: &Message, incoming: &Incoming) -> bool {
+    // A proxy that is one more hop away leaves its Via; looking for it costs more than the other question.
+    (incoming.flow.transport.is_reliable() || !names_source(incoming))
+        && message.values(Name::Via).nth(1).is_none()
+}
+
+/// True when the sender cannot be reached by what it says of itself: it came by a connection, or from behind a NAT.
+fn needs_flow(message: &Message, incoming: &Incoming) -> bool {
+    if incoming.flow.transport.is_reliable() {
+        return true;
+    }
+    // Who does not ask for answers by the way of the request need not listen there (RFC 3581 §3).
+    if incoming.via.rport().is_none() {
+        return false;
+    }
+    let contact = message.values(Name::Contact).next();
+    let contact = contact.and_then(|value| NameAddr::parse(value.text).ok());
+    let Some(uri) = contact.and_then(|contact| Uri::parse(contact.uri).ok()) else {
+        return false;
+    };
+    // Who knows the address that the NAT gives, and says so, is reached there.
+    let port = uri.port.unwrap_or(Transport::Udp.default_port());
+    uri.host
+        .ip()
+        .is_some_and(|ip| SocketAddr::new(ip, port) != incoming.flow.peer)
+}
+
+/// True when the topmost Via names the address from which the request came.
+fn names_source(incoming: &Incoming) -> bool {
+    let (via, peer) = (&incoming.via, incoming.flow.peer);
+    via.host.ip() == Some(peer.ip()) && via.port.unwrap_or(5060) == peer.port()
 }
 
 /// Requests that may open a dialog or refresh its target.
@@ -797,30 +994,6 @@ fn user_starts_with(uri: &Uri, prefix: &[u8]) -> bool {
     prefix.iter().all(|byte| plain.next() == Some(*byte))
 }
 
-/// The Route value that the forwarded request will have on top.
-fn first_route<'a>(incoming: &Incoming<'a>, path: &'a [u8]) -> Option<&'a [u8]> {
-    if path.is_empty() {
-        return incoming.next_route.map(|value| value.text);
-    }
-    Some(&path[..first_value_len(path)])
-}
-
-fn first_value_len(list: &[u8]) -> usize {
-    let (mut quoted, mut angle, mut escaped) = (false, false, false);
-    for (at, byte) in list.iter().enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b'<' if !quoted => angle = true,
-            b'>' if !quoted => angle = false,
-            b',' if !quoted && !angle => return at,
-            _ => {}
-        }
-    }
-    list.len()
-}
-
 fn after_first_value(list: &[u8]) -> &[u8] {
     list.get(first_value_len(list) + 1..)
         .unwrap_or_default()
@@ -842,33 +1015,6 @@ fn is_loose(route: &[u8]) -> bool {
     NameAddr::parse(route)
         .and_then(|address| Uri::parse(address.uri))
         .is_ok_and(|uri| uri.is_loose())
-}
-
-/// RFC 3263 without names: host must be an address, and the transport UDP.
-fn resolve(uri: &[u8]) -> Result<SocketAddr, Refusal> {
-    let uri = Uri::parse(uri).map_err(|_| Refusal::new(503, "Next Hop Is Not A URI"))?;
-    match uri.scheme {
-        Scheme::Sip => {}
-        Scheme::Sips => return Err(Refusal::new(503, "No TLS To The Next Hop")),
-        Scheme::Tel | Scheme::Other => return Err(Refusal::new(503, "Next Hop Has No Host")),
-    }
-    let udp = uri
-        .transport()
-        .is_none_or(|transport| transport.eq_ignore_ascii_case(Transport::Udp.name().as_bytes()));
-    if !udp {
-        return Err(Refusal::new(503, "No Such Transport To The Next Hop"));
-    }
-    let ip = match uri.maddr() {
-        Some(maddr) => Settings::ip(maddr),
-        None => uri.host.ip(),
-    };
-    match (ip, uri.port.unwrap_or(5060)) {
-        (Some(ip), port) if port != 0 && !ip.is_unspecified() && !ip.is_multicast() => {
-            Ok(SocketAddr::new(ip, port))
-        }
-        (Some(_), _) => Err(Refusal::new(503, "Next Hop Is No Unicast Address")),
-        (None, _) => Err(Refusal::new(503, "Next Hop Name Cannot Be Resolved")),
-    }
 }
 
 /// Replaces the number of a header line, or adds the line. There may be one (§7.3.1): what else has the name goes.

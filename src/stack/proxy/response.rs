@@ -1,13 +1,16 @@
 //! Response processing (RFC 3261 §16.7): one function for each step, in the order of the text; and what §16.8 and §16.9 make
 //! of a branch that brings no response at all.
 
+use super::Incoming;
 use super::context::{Context, is_better};
-use crate::base::{Flow, Id, Instant, Outbox};
+use super::target::Target;
+use crate::base::{Channel, Flow, Id, Instant, Outbox, Transport};
 use crate::sip::{Message, Method, Name, Via, reply};
 use crate::stack::Endpoint;
 use crate::stack::counters::Drop;
 use crate::stack::identity::Memory;
-use crate::stack::transaction::{Client, ClientKind, Notice};
+use crate::stack::transaction::{Client, ClientKind, Ends, Notice};
+use std::net::SocketAddr;
 
 impl Endpoint {
     /// A response whose topmost Via names the client transaction `id` of this core, by a branch whose check is right.
@@ -125,11 +128,22 @@ impl Endpoint {
             // The server transaction is over and the branch was not: the Via below ours knows the way (RFC 6026 §8.4).
             self.forward_by_via(message, outbox);
         }
+        let used = self.transactions.client(id).map(|client| client.flow);
+        let ends = self.transactions.client(id).map(|client| client.ends);
         let Some(mut context) = self.take_context(server) else {
             return;
         };
         context.branches.retain(|branch| *branch != id);
         self.cancel_branches(now, &context, outbox);
+        if let (Some(flow), Some(ends)) = (used, ends)
+            && flow.transport.is_reliable()
+        {
+            match ends {
+                // The call goes on by this connection: a branch that shared it no longer ends it.
+                Ends::Attempt | Ends::Nothing => self.keep(&flow, &context),
+                Ends::Request | Ends::Call => self.release(server, flow, ends, outbox),
+            }
+        }
         self.retire_context(context);
     }
 
@@ -168,6 +182,7 @@ impl Endpoint {
                 if let Some(context) = self.take_context(server) {
                     self.retire_context(context);
                 }
+                self.release_branch(server, id, outbox);
                 return;
             }
         }
@@ -189,7 +204,76 @@ impl Endpoint {
             }
         }
         self.go_on(now, server, outbox);
+        self.release_branch(server, id, outbox);
     }
+
+    // ---- connections of one call -----------------------------------------------------------------------------------------
+
+    /// A branch has ended otherwise than by a 2xx, and with it what it had a connection for.
+    fn release_branch(&mut self, server: Id, id: Id, outbox: &mut Outbox) {
+        if let Some(client) = self.transactions.client(id) {
+            let (flow, ends) = (client.flow, client.ends);
+            self.release(server, flow, ends, outbox);
+        }
+    }
+
+    /// Gives back the connection of a branch that has ended, unless another one of the same request uses it; after a BYE also
+    /// the one that the BYE came by. Of those that serve more than one call the wires know better.
+    fn release(&mut self, server: Id, flow: Flow, ends: Ends, outbox: &mut Outbox) {
+        if ends == Ends::Nothing || !flow.transport.is_reliable() {
+            return;
+        }
+        let server = self.transactions.server(server);
+        let context = server
+            .and_then(|server| server.context)
+            .and_then(|id| self.contexts.get(id));
+        let branches = context.map_or(&[][..], |context| &context.branches);
+        let uses = |branch: &Id| {
+            self.transactions
+                .client(*branch)
+                .is_some_and(|client| client.flow == flow)
+        };
+        if !branches.iter().any(uses) {
+            outbox.release(flow);
+        }
+        if let Some(server) = server
+            && ends == Ends::Call
+            && context.is_none()
+            && server.flow.transport.is_reliable()
+        {
+            outbox.release(server.flow);
+        }
+    }
+
+    /// The call is held by `flow`: none of the branches that are cancelled now may give it back.
+    fn keep(&mut self, flow: &Flow, context: &Context) {
+        for branch in &context.branches {
+            if let Some(client) = self.transactions.client_mut(*branch)
+                && client.flow == *flow
+            {
+                client.ends = Ends::Nothing;
+            }
+        }
+    }
+
+    /// Without memory: a response that ends what its connection may have been opened for has passed.
+    pub(in crate::stack) fn release_by_response(
+        &mut self,
+        flow: Flow,
+        message: &Message,
+        outbox: &mut Outbox,
+    ) {
+        // INVITE is not among them: whether its ACK has passed is not known. Nor is what may have been sent within a dialog.
+        let ends = matches!(
+            message.method(),
+            Method::Bye | Method::Register | Method::Publish | Method::Message
+        );
+        if ends && message.status() >= 200 && flow.transport.is_reliable() {
+            outbox.release(flow);
+        }
+    }
+
+    // ---- the end of a request --------------------------------------------------------------------------------------------
 
     /// Steps 6 and 7: keeps the response if it is the best so far, ready to be sent, and every challenge.
     fn keep_if_best(&mut self, context_id: Id, message: &Message) {
@@ -242,7 +326,7 @@ impl Endpoint {
             return;
         };
         if !context.closed && context.next_target < context.targets.targets.len() {
-            self.start_more(now, server, context_id, outbox);
+            self.start_more(now, server, context_id, None, outbox);
         }
         if self
             .contexts
@@ -253,8 +337,16 @@ impl Endpoint {
         }
     }
 
-    /// Reads the stored request again and starts what may run now.
-    fn start_more(&mut self, now: Instant, server: Id, context_id: Id, outbox: &mut Outbox) {
+    /// Reads the stored request again and starts what may run now; `again` is a branch that no connection took, and which is
+    /// tried by UDP (§18.1.1).
+    fn start_more(
+        &mut self,
+        now: Instant,
+        server: Id,
+        context_id: Id,
+        again: Option<&Client>,
+        outbox: &mut Outbox,
+    ) {
         let Some(mut context) = self.lend_context(context_id) else {
             return;
         };
@@ -265,11 +357,52 @@ impl Endpoint {
         if let (Ok(message), Some(source)) = (Message::parse(&bytes, &mut index), context.source)
             && let Ok(incoming) = self.preprocess_route(source, &message)
         {
-            self.start_branches(now, server, &mut context, &message, &incoming, outbox);
+            match again {
+                Some(client) => {
+                    self.try_by_udp(now, client, &mut context, &message, &incoming, outbox);
+                }
+                None => self.start_branches(now, server, &mut context, &message, &incoming, outbox),
+            }
         }
         self.second_index = index;
         self.request_copy = bytes;
         self.return_context(context_id, context);
+    }
+
+    fn try_by_udp(
+        &mut self,
+        now: Instant,
+        client: &Client,
+        context: &mut Context,
+        message: &Message,
+        incoming: &Incoming,
+        outbox: &mut Outbox,
+    ) {
+        let place = usize::from(client.by_size).checked_sub(1);
+        let Some(target) = place.and_then(|place| context.targets.targets.get(place)) else {
+            return;
+        };
+        let target = Target {
+            transport: Some(Transport::Udp),
+            ..*target
+        };
+        let share = client.breadth.min(context.breadth);
+        match self.forward(
+            now,
+            client.server,
+            context,
+            message,
+            incoming,
+            &target,
+            share,
+            outbox,
+        ) {
+            Ok(id) => {
+                context.branches.push(id);
+                context.breadth -= share;
+            }
+            Err(refusal) => self.note_failure(context, refusal.status),
+        }
     }
 
     /// Steps 6, 7 and 9: no branch is left; the best response goes upstream, or one of our own.
@@ -398,14 +531,28 @@ impl Endpoint {
         });
     }
 
-    /// §18.2.2: `received` and `rport`, else sent-by.
+    /// §18.2.2: `received` and `rport`, else sent-by; over a stream the connection that was opened from there.
     fn via_flow(&self, via: &Via) -> Option<Flow> {
+        let transport = [Transport::Udp, Transport::Tcp, Transport::Tls]
+            .into_iter()
+            .find(|transport| {
+                via.transport
+                    .eq_ignore_ascii_case(transport.name().as_bytes())
+            })?;
         let ip = via.received().or_else(|| via.host.ip())?;
         let port = match via.rport() {
             Some(Some(port)) => port,
-            _ => via.port.unwrap_or(5060),
+            _ => via.port.unwrap_or(transport.default_port()),
         };
-        self.settings.flow_towards((ip, port).into(), 0)
+        let peer = SocketAddr::new(ip, port);
+        let listener = self.settings.listener_towards(transport, peer, 0)?;
+        Some(match transport {
+            Transport::Udp => Flow::datagram(listener, peer),
+            Transport::Tcp | Transport::Tls => Flow {
+                channel: Channel::Back,
+                ..Flow::towards(transport, listener, self.core, peer, 0, 0)
+            },
+        })
     }
 
     // ---- §16.8 and §16.9: what timers and the transport report ---------------------------------------------------------
@@ -428,7 +575,12 @@ impl Endpoint {
                     return;
                 };
                 for branch in &context.branches {
-                    self.transactions.abandon_client(now, *branch, outbox);
+                    if let Some(client) = self.transactions.abandon_client(now, *branch, outbox)
+                        && client.flow.transport.is_reliable()
+                        && client.ends != Ends::Nothing
+                    {
+                        outbox.release(client.flow);
+                    }
                 }
                 self.retire_context(context);
             }
@@ -465,9 +617,18 @@ impl Endpoint {
             .branches
             .retain(|branch| transactions.client(*branch).is_some());
         context.reclaim(client.breadth);
-        self.note_failure(&mut context, status);
+        let again = status == 503 && client.by_size > 0 && !context.closed;
+        if !again {
+            self.note_failure(&mut context, status);
+        }
         self.return_context(id, context);
+        if again {
+            self.start_more(now, client.server, id, Some(client), outbox);
+        }
         self.go_on(now, client.server, outbox);
+        if status != 503 {
+            self.release(client.server, client.flow, client.ends, outbox);
+        }
     }
 
     // ---- contexts ------------------------------------------------------------------------------------------------------

@@ -33,8 +33,8 @@ impl Endpoint {
         let loop_hash = self.loop_hash(incoming.flow, message);
         for (number, target) in targets.targets.iter().take(count).enumerate() {
             let (uri, path) = (targets.get(target.uri), targets.get(target.path));
-            let flow = match self.next_hop(incoming, target, uri, path) {
-                Ok(flow) => flow,
+            let hop = match self.next_hop(message, incoming, target, uri, path) {
+                Ok(hop) => hop,
                 Err(refusal) if message.method() == Method::Ack => {
                     log::debug!("ACK not forwarded: {}", refusal.reason);
                     self.counters.drop(Drop::StrayAck);
@@ -44,13 +44,10 @@ impl Endpoint {
             };
             let signer = self.signer;
             let seed = self.identity.stateless_seed(key, number);
-            self.edit(message, incoming, uri, path, flow, breadth, |out| {
+            self.edit(message, incoming, uri, path, &hop, breadth, |out| {
                 signer.write_stateless(seed, loop_hash, out);
             });
-            let rewrite = &mut self.rewrite;
-            outbox.send(flow, |out| {
-                rewrite.render(&message.bytes()[..message.end()], out);
-            });
+            self.send_copy(message, &hop, outbox);
             self.counters.stateless += 1;
         }
     }
@@ -77,6 +74,8 @@ impl Endpoint {
                 if !self.transactions.server_request(now, server, event, outbox) {
                     return;
                 }
+            } else if self.refused.knows(key) {
+                return self.counters.drop(Drop::Absorbed);
             } else if self.may_be_orphan(flow, message)
                 && self.pass_on(Errand::Orphan { tried }, flow, message, outbox)
             {
@@ -90,6 +89,14 @@ impl Endpoint {
         let Ok(incoming) = self.preprocess_route(flow, message) else {
             return self.counters.drop(Drop::StrayAck);
         };
+        // The ACK to a 2xx comes by the route that we recorded in its INVITE. This one does not: it answers a non-2xx whose
+        // transaction is over, and must not leave this hop.
+        if self.settings.proxy.mode == Mode::Stateful
+            && self.settings.proxy.record_route
+            && !incoming.trusted
+        {
+            return self.counters.drop(Drop::StrayAck);
+        }
         if message.max_forwards().is_ok_and(|hops| hops == Some(0)) {
             return self.counters.drop(Drop::StrayAck);
         }

@@ -1,7 +1,8 @@
 //! The target set (RFC 3261 §16.5): where one request may go, in the order of q.
 
-use crate::base::{Flow, Span};
-use crate::sip::Uri;
+use crate::base::{Flow, Span, Transport};
+use crate::sip::{Scheme, Uri};
+use crate::stack::route::NextHop;
 use std::net::SocketAddr;
 
 /// One place to send a request to.
@@ -14,13 +15,39 @@ pub struct Target {
     /// Thousandths, 0 to 1000.
     pub q: u16,
     /// Where to send, if not where the URI or the topmost Route says: a next hop of the conf.
-    pub hop: Option<SocketAddr>,
+    pub hop: Option<ConfHop>,
+    /// The transport where nothing else names one; else it is chosen.
+    pub transport: Option<Transport>,
+    /// Only TLS may lead there.
+    pub secure: bool,
+    /// The call has its connections to itself.
+    pub per_call: bool,
     /// The listener at which the binding was registered.
     pub listener: Option<u16>,
-    /// The binding's flow, for a phone behind a NAT.
+    /// The way that the phone has opened, where it must be taken: a connection, or a hole in a NAT.
     pub flow: Option<Flow>,
     /// Tried only when the one before it failed: a next hop of the conf behind another.
     pub spare: bool,
+}
+
+/// A next hop of the conf, as far as it must be remembered when the conf changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ConfHop {
+    pub address: SocketAddr,
+    pub transport: Transport,
+}
+
+impl ConfHop {
+    pub fn new(conf: &NextHop) -> ConfHop {
+        ConfHop {
+            address: conf.address,
+            transport: conf.transport,
+        }
+    }
+
+    pub fn is(&self, conf: &NextHop) -> bool {
+        *self == ConfHop::new(conf)
+    }
 }
 
 /// Targets and their text; reused from request to request.
@@ -39,17 +66,83 @@ impl TargetSet {
     pub fn push(&mut self, uri: &[u8], path: &[u8], q: u16) -> &mut Target {
         let uri = self.append(uri);
         let path = self.append(path);
+        self.add(uri, path, q)
+    }
+
+    fn add(&mut self, uri: Span, path: Span, q: u16) -> &mut Target {
         self.targets.push(Target {
             uri,
             path,
             q,
             hop: None,
+            transport: None,
+            secure: false,
+            per_call: false,
             listener: None,
             flow: None,
             spare: false,
         });
         let last = self.targets.len() - 1;
         &mut self.targets[last]
+    }
+
+    /// A SIPS URI as the SIP URI of the same resource.
+    pub fn push_sip(&mut self, uri: &[u8], path: &[u8], q: u16) -> &mut Target {
+        self.text.extend_from_slice(b"sip:");
+        let rest = self.append(uri.get(5..).unwrap_or_default());
+        let path = self.append(path);
+        self.add(
+            Span::new(rest.start as usize - 4, rest.end as usize),
+            path,
+            q,
+        )
+    }
+
+    /// A URI without its port, `maddr` and `transport`.
+    pub fn push_without_maddr(&mut self, uri: &Uri) -> &mut Target {
+        let start = self.text.len();
+        self.text.extend_from_slice(match uri.scheme {
+            Scheme::Sips => b"sips:",
+            _ => b"sip:",
+        });
+        if let Some(user) = uri.user {
+            self.text.extend_from_slice(user);
+            if let Some(password) = uri.password {
+                self.text.push(b':');
+                self.text.extend_from_slice(password);
+            }
+            self.text.push(b'@');
+        }
+        self.text.extend_from_slice(uri.host_text);
+        for (name, value) in uri.params {
+            let own = |own: &[u8]| name.eq_ignore_ascii_case(own);
+            if own(b"maddr") || own(b"transport") {
+                continue;
+            }
+            self.text.push(b';');
+            self.text.extend_from_slice(name);
+            if let Some(value) = value {
+                self.text.push(b'=');
+                self.text.extend_from_slice(value);
+            }
+        }
+        let uri = Span::new(start, self.text.len());
+        let path = self.append(b"");
+        self.add(uri, path, 1000)
+    }
+
+    pub fn set_per_call(&mut self, per_call: bool) {
+        if per_call {
+            self.targets
+                .iter_mut()
+                .for_each(|target| target.per_call = true);
+        }
+    }
+
+    /// Where a target stands, by its text.
+    pub fn place(&self, target: &Target) -> Option<u16> {
+        let place = self.targets.iter().position(|t| t.uri == target.uri)?;
+        u16::try_from(place).ok()
     }
 
     pub fn get(&self, span: Span) -> &[u8] {

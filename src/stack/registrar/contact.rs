@@ -1,7 +1,8 @@
 //! Contact values of a REGISTER (RFC 3261 §10.3 steps 6 and 7; RFC 5626 for instance and reg-id).
 
-use crate::sip::{Message, Name, NameAddr, Uri};
-use crate::stack::location::{Binding, BindingText};
+use crate::base::Transport;
+use crate::sip::{Message, Name, NameAddr, Scheme, Uri};
+use crate::stack::location::{Binding, BindingText, Reached};
 use crate::stack::proxy::{Extra, Incoming, Refusal};
 use crate::stack::settings::Registrar;
 use std::net::SocketAddr;
@@ -95,6 +96,20 @@ pub fn plan<'a>(message: &Message<'a>, limits: &'a Registrar) -> Result<Plan<'a>
     }
 }
 
+/// §19.1.4, but that the SIP and the SIPS version of a contact are one: the second replaces the first (RFC 5630 §5.1.1.1).
+fn is_same_place(a: &Uri, b: &Uri) -> bool {
+    match (a.scheme, b.scheme) {
+        (Scheme::Sip, Scheme::Sips) | (Scheme::Sips, Scheme::Sip) => {
+            let b = Uri {
+                scheme: a.scheme,
+                ..*b
+            };
+            a.equals(&b)
+        }
+        _ => a.equals(b),
+    }
+}
+
 /// What a malformed interval counts as (§10.2, §20.19).
 const MALFORMED_EXPIRES_S: u32 = 3600;
 
@@ -153,7 +168,8 @@ impl<'a> Contact<'a> {
         if self.reg_id != 0 && binding.reg_id != 0 && !self.instance.is_empty() {
             return self.reg_id == binding.reg_id && self.instance == text.instance;
         }
-        self.uri == text.uri || Uri::parse(text.uri).is_ok_and(|uri| self.parsed.equals(&uri))
+        self.uri == text.uri
+            || Uri::parse(text.uri).is_ok_and(|uri| is_same_place(&self.parsed, &uri))
     }
 
     /// True when two values speak of the same binding.
@@ -161,12 +177,42 @@ impl<'a> Contact<'a> {
         if self.reg_id != 0 && other.reg_id != 0 && !self.instance.is_empty() {
             return self.reg_id == other.reg_id && self.instance == other.instance;
         }
-        self.parsed.equals(&other.parsed)
+        is_same_place(&self.parsed, &other.parsed)
+    }
+
+    pub fn is_sips(&self) -> bool {
+        self.parsed.scheme == Scheme::Sips
+    }
+
+    /// Which way leads to this contact. `direct`: the REGISTER has come from the phone itself, through no proxy.
+    pub fn reached(&self, incoming: &Incoming, direct: bool) -> Reached {
+        match incoming.flow.transport {
+            Transport::Udp if self.is_behind_nat(incoming) => Reached::ByFlow,
+            Transport::Udp => Reached::ByContact,
+            // Who registers another machine's contact does not speak for it.
+            Transport::Tcp | Transport::Tls if !direct || self.is_elsewhere(incoming) => {
+                Reached::ByContact
+            }
+            Transport::Tcp | Transport::Tls => {
+                match self.parsed.host.ip() == Some(incoming.flow.peer.ip()) {
+                    true => Reached::ByFlowFirst,
+                    false => Reached::ByFlow,
+                }
+            }
+        }
+    }
+
+    /// True when the contact is an address that is neither the sender's nor what the sender takes for its own.
+    fn is_elsewhere(&self, incoming: &Incoming) -> bool {
+        self.parsed
+            .host
+            .ip()
+            .is_some_and(|ip| ip != incoming.flow.peer.ip() && Some(ip) != incoming.via.host.ip())
     }
 
     /// True when the contact can only be reached by the way the REGISTER came: the client asks for symmetric answers
     /// (`rport`), names in its contact the host of its Via, and the request came from elsewhere.
-    pub fn is_behind_nat(&self, incoming: &Incoming) -> bool {
+    fn is_behind_nat(&self, incoming: &Incoming) -> bool {
         let via = &incoming.via;
         if via.rport().is_none() {
             return false;

@@ -8,10 +8,11 @@ mod contact;
 
 use crate::base::hash::write_decimal;
 use crate::base::{Flow, Instant, Outbox};
-use crate::sip::{Message, Name, Scheme};
+use crate::sip::{Message, Name, NameAddr, Scheme, Value};
 use crate::stack::Endpoint;
 use crate::stack::counters::{Limit, Registration};
 use crate::stack::location::{Binding, BindingText, REMOVED_MS, Record};
+use crate::stack::proxy::next_hop::is_sips;
 use crate::stack::proxy::request::unsupported;
 use crate::stack::proxy::{Extra, Incoming, Refusal, redirect};
 use crate::stack::settings;
@@ -24,6 +25,8 @@ struct Registering<'a> {
     cseq: u32,
     path: &'a [u8],
     source: Flow,
+    /// It has come from the phone itself, through no proxy.
+    direct: bool,
     /// The key of its transaction (§17.2.3).
     transaction: u64,
 }
@@ -45,6 +48,9 @@ impl Endpoint {
         self.address_of_record(message)?;
         // Step 6 and 7: the contacts, all checked before any is stored.
         let plan = contact::plan(message, &self.settings.registrar)?;
+        if let contact::Plan::Contacts(contacts) = &plan {
+            check_sips(message, incoming, contacts)?;
+        }
         let mut path = std::mem::take(&mut self.scratch);
         path.clear();
         collect_path(message, &mut path);
@@ -58,6 +64,7 @@ impl Endpoint {
             cseq: message.cseq().map_or(0, |cseq| cseq.number),
             path: &path,
             source: incoming.flow,
+            direct: message.values(Name::Via).nth(1).is_none(),
             transaction: key as u64,
         };
         let limits = &self.settings.registrar;
@@ -110,6 +117,22 @@ impl Endpoint {
         self.aor.clear();
         uri.write_address_of_record(&mut self.aor);
         Ok(())
+    }
+}
+
+/// RFC 5630 §5.2: a SIPS contact is bound only where everything on the way to it is SIPS.
+fn check_sips(message: &Message, incoming: &Incoming, contacts: &Contacts) -> Result<(), Refusal> {
+    let bound = || contacts.iter().filter(|contact| contact.expires_s > 0);
+    if !bound().any(|contact| contact.is_sips()) {
+        return Ok(());
+    }
+    let sips_path = |value: Value| NameAddr::parse(value.text).is_ok_and(|path| is_sips(path.uri));
+    let sound = incoming.parsed.scheme == Scheme::Sips
+        && bound().all(|contact| contact.is_sips())
+        && message.values(Name::Path).all(sips_path);
+    match sound {
+        true => Ok(()),
+        false => Err(Refusal::new(400, "SIPS Contact Without SIPS On The Way")),
     }
 }
 
@@ -205,7 +228,7 @@ fn store(binding: &mut Binding, contact: &Contact, incoming: &Incoming, this: &R
     binding.cseq = this.cseq;
     binding.expires = this.now.after_ms(u64::from(contact.expires_s) * 1000);
     binding.removed = false;
-    binding.behind_nat = contact.is_behind_nat(incoming);
+    binding.reached = contact.reached(incoming, this.direct);
     binding.source = Some(this.source);
 }
 

@@ -6,9 +6,13 @@ use super::{
     Action, ClientEvent, ServerEvent, ack, invite_client, invite_server, non_invite_client,
     non_invite_server,
 };
-use crate::base::{Arena, Blob, Flow, Id, Instant, Outbox, Pool, Span, TimerId, Wheel};
-use crate::sip::{Index, Message};
+use crate::base::{Arena, Blob, Channel, Flow, Id, Instant, Outbox, Pool, Span, TimerId, Wheel};
+use crate::sip::{Index, Message, sniff};
+use crate::stack::location::NameHasher;
 use crate::stack::settings::Timers;
+use crate::stack::ways::Ways;
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::hint::black_box;
 
 /// A server transaction: one request that came, its answers, and where they go.
@@ -44,6 +48,15 @@ pub struct Client {
     pub breadth: u32,
     /// A CANCEL is to follow as soon as a provisional response allows it (§9.1).
     pub cancel_wanted: bool,
+    /// The target that is to be tried again by UDP where no connection comes about: its place, plus one (§18.1.1).
+    pub by_size: u16,
+    /// What is over with this branch.
+    pub ends: Ends,
+    /// True while it stands in the list of those that wait on a connection and have heard nothing.
+    listed: bool,
+    /// Its neighbours in that list, by slot.
+    before: u32,
+    after: u32,
     /// The CANCEL's own transaction, once it was sent.
     pub cancel: Option<Id>,
     /// The request while it may have to be repeated or cancelled, then the ACK to a non-2xx.
@@ -53,6 +66,22 @@ pub struct Client {
     c_at: Instant,
     state: ClientState,
 }
+
+/// What a final response to a branch ends, for who has a connection for each call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ends {
+    /// Nothing: the dialog in which the request was sent goes on.
+    Nothing,
+    /// The call, unless the response is a 2xx: the request would open a dialog.
+    Attempt,
+    /// The request was all there was.
+    Request,
+    /// The call: the request is a BYE.
+    Call,
+}
+
+/// The end of a list.
+const NONE: u32 = u32::MAX;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ClientKind {
@@ -165,6 +194,11 @@ pub struct Transactions {
     servers: Arena<Server>,
     clients: Arena<Client>,
     directory: Directory,
+    /// The client transactions that wait on a connection and have heard nothing, as a list for each: its first, by slot.
+    unanswered: HashMap<u128, u32, BuildHasherDefault<NameHasher>>,
+    ways: Ways,
+    /// Used again for each name of a peer.
+    host: Vec<u8>,
     wheel: Wheel,
     pub pool: Pool,
     index: Index,
@@ -177,11 +211,14 @@ pub struct Transactions {
 
 impl Transactions {
     /// `limit`: how many server transactions there may be; the directory is sized for it once.
-    pub fn new(timers: Timers, limit: usize) -> Transactions {
+    pub fn new(timers: Timers, limit: usize, ways: Ways) -> Transactions {
         let directory = Directory::new(limit);
         Transactions {
             limit: limit.min(directory.capacity()),
             directory,
+            unanswered: HashMap::default(),
+            ways,
+            host: Vec::new(),
             timers,
             servers: Arena::default(),
             clients: Arena::default(),
@@ -300,7 +337,9 @@ impl Transactions {
         if !allowed.contains(&Action::Transmit) {
             return false;
         }
-        let span = outbox.send(server.flow, write);
+        let flow = server.flow;
+        let span = outbox.send(flow, write);
+        self.send_back(&flow, span, outbox);
         self.step_server(now, id, event, Some(span), outbox);
         true
     }
@@ -329,7 +368,7 @@ impl Transactions {
                 (actions, next == non_invite_server::State::Terminated)
             }
         };
-        let (mut deliver, mut late, mut timed) = (false, false, false);
+        let (mut deliver, mut late, mut timed, mut resent) = (false, false, false, None);
         for action in actions {
             match *action {
                 Action::Deliver => deliver = true,
@@ -345,8 +384,9 @@ impl Transactions {
                 Action::Resend => {
                     let bytes = self.pool.get(&server.response);
                     if !bytes.is_empty() {
-                        outbox.send(server.flow, |out| out.extend_from_slice(bytes));
+                        let span = outbox.send(server.flow, |out| out.extend_from_slice(bytes));
                         self.server_retransmissions += 1;
+                        resent = Some((server.flow, span));
                     }
                 }
                 Action::Start(timer) => {
@@ -373,7 +413,26 @@ impl Transactions {
         } else if timed {
             server.clock.arm(&mut self.wheel);
         }
+        if let Some((flow, span)) = resent {
+            self.send_back(&flow, span, outbox);
+        }
         (deliver, late)
+    }
+
+    /// §18.2.2: the response that was put into the outbox last goes by the request's own connection; where that is gone, by a
+    /// new one to the source's address and the port of sent-by.
+    fn send_back(&mut self, flow: &Flow, span: Span, outbox: &mut Outbox) {
+        if !flow.transport.is_reliable() || self.ways.is_alive(flow) {
+            return;
+        }
+        let Some(via) = sniff::top_via(outbox.get(span)) else {
+            return;
+        };
+        let back = self.ways.back(flow, &via, &mut self.host);
+        if let Some(last) = outbox.transmits.last_mut() {
+            last.flow = back;
+        }
+        introduce(&back, &self.host, outbox);
     }
 
     fn remove_server(&mut self, id: Id) {
@@ -446,8 +505,13 @@ impl Transactions {
         }
         clock.arm(&mut self.wheel);
         let sent = self.pool.store(outbox.get(span)).unwrap_or(Blob::EMPTY);
-        self.clients.insert(Client {
+        let id = self.clients.insert(Client {
             kind,
+            by_size: 0,
+            ends: Ends::Nothing,
+            listed: false,
+            before: NONE,
+            after: NONE,
             flow,
             server,
             breadth: 0,
@@ -457,7 +521,63 @@ impl Transactions {
             clock,
             c_at,
             state,
-        })
+        });
+        if flow.transport.is_reliable() {
+            self.list(id, &flow);
+        }
+        id
+    }
+
+    /// Puts a client transaction in front of those that wait on the same connection.
+    fn list(&mut self, id: Id, flow: &Flow) {
+        let Some(key) = self.ways.key(flow) else {
+            return;
+        };
+        let after = self.unanswered.insert(key, id.slot).unwrap_or(NONE);
+        if let Some(client) = self.clients.get_mut(id) {
+            (client.listed, client.before, client.after) = (true, NONE, after);
+        }
+        self.relink(after, |next| next.before = id.slot);
+    }
+
+    fn unlist(&mut self, id: Id) {
+        let Some(client) = self.clients.get_mut(id) else {
+            return;
+        };
+        if !std::mem::take(&mut client.listed) {
+            return;
+        }
+        let (before, after, flow) = (client.before, client.after, client.flow);
+        self.relink(after, |next| next.before = before);
+        if before != NONE {
+            return self.relink(before, |previous| previous.after = after);
+        }
+        if let Some(key) = self.ways.key(&flow) {
+            match after {
+                NONE => self.unanswered.remove(&key),
+                first => self.unanswered.insert(key, first),
+            };
+        }
+    }
+
+    fn relink(&mut self, slot: u32, change: impl FnOnce(&mut Client)) {
+        let id = self.clients.tenant(slot).map(|(id, _)| id);
+        if let Some(client) = id.and_then(|id| self.clients.get_mut(id)) {
+            change(client);
+        }
+    }
+
+    /// Those that wait on a connection and have heard nothing, into `ids`, the youngest first; they stand in no list then.
+    pub fn take_unanswered(&mut self, flow: &Flow, ids: &mut Vec<Id>) {
+        let first = self.ways.key(flow);
+        let mut slot = first.and_then(|key| self.unanswered.remove(&key));
+        while let Some(id) = slot.and_then(|slot| Some(self.clients.tenant(slot)?.0)) {
+            ids.push(id);
+            slot = self.clients.get_mut(id).map(|client| {
+                client.listed = false;
+                client.after
+            });
+        }
     }
 
     /// The request as it was sent, while it is kept.
@@ -607,6 +727,7 @@ impl Transactions {
                 | Action::Remember => {}
             }
         }
+        let heard = client.listed && !client.state.is_unanswered();
         if over {
             let client = self.remove_client(id);
             let notice = client.map(|client| match failed {
@@ -618,10 +739,14 @@ impl Transactions {
         if timed {
             client.clock.arm(&mut self.wheel);
         }
+        if heard {
+            self.unlist(id);
+        }
         (deliver, timer_c.then_some(Notice::TimerC(id)))
     }
 
     fn remove_client(&mut self, id: Id) -> Option<Client> {
+        self.unlist(id);
         let mut client = self.clients.remove(id)?;
         self.pool.release(&mut client.sent);
         let node = std::mem::replace(&mut client.clock.node, TimerId::GONE);
@@ -717,7 +842,29 @@ impl Server {
     }
 }
 
+/// Tells the wires the name of a peer to which a connection may have to be opened.
+pub fn introduce(flow: &Flow, host: &[u8], outbox: &mut Outbox) {
+    if let Channel::Peer { name, .. } = flow.channel
+        && name != 0
+        && outbox
+            .introductions
+            .last()
+            .is_none_or(|last| last.name != name)
+    {
+        outbox.introduce(name, host);
+    }
+}
+
 impl ClientState {
+    /// True until the first response.
+    fn is_unanswered(self) -> bool {
+        matches!(
+            self,
+            ClientState::Invite(invite_client::State::Calling)
+                | ClientState::NonInvite(non_invite_client::State::Trying)
+        )
+    }
+
     fn is_pending(self) -> bool {
         use invite_client::State as I;
         use non_invite_client::State as N;

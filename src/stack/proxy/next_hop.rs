@@ -1,0 +1,280 @@
+//! Where the next hop is and which way leads there (RFC 3261 §16.6 step 7; RFC 3263 without names): transport, address, the
+//! listener that speaks for us, and the connection.
+
+use super::target::{ConfHop, Target};
+use super::{Incoming, Refusal};
+use crate::base::{Channel, Flow, Transport};
+use crate::sip::{Message, NameAddr, Scheme, Uri};
+use crate::stack::Endpoint;
+use crate::stack::route::{Action, NextHop};
+use crate::stack::settings::Settings;
+use crate::stack::transaction::table::introduce;
+use crate::stack::ways::set_host;
+use std::net::{IpAddr, SocketAddr};
+
+/// The way of one copy.
+#[derive(Clone, Copy, Debug)]
+pub struct Hop {
+    pub flow: Flow,
+    /// The phone itself has opened this way, and no other may lead to it: the requests of the dialog must take it too.
+    pub fixed: bool,
+}
+
+/// The largest request that may go by UDP where the path's MTU is not known (§18.1.1).
+pub const LARGEST_BY_UDP: usize = 1300;
+
+/// A request for a SIPS URI must not leave by anything but TLS (RFC 5630 §5.3).
+const DOWNGRADE: Refusal = Refusal::new(480, "SIPS Not Allowed");
+
+impl Endpoint {
+    /// The binding's or the dialog's flow, the conf's hop, the topmost Route, or the Request-URI. Where that is a connection
+    /// under a name, the name's text is left for [`Endpoint::introduce`].
+    pub(in crate::stack) fn next_hop(
+        &mut self,
+        message: &Message,
+        incoming: &Incoming,
+        target: &Target,
+        uri: &[u8],
+        path: &[u8],
+    ) -> Result<Hop, Refusal> {
+        self.peer_host.clear();
+        // A SIPS Request-URI makes a SIPS URI of whatever names the next hop (§16.6 step 7).
+        let secure = target.secure || is_sips(uri);
+        if let (Some(flow), true) = (target.flow, path.is_empty()) {
+            let flow = self.fixed_flow(flow)?;
+            return match secure && flow.transport != Transport::Tls {
+                true => Err(DOWNGRADE),
+                false => Ok(Hop { flow, fixed: true }),
+            };
+        }
+        // The listener where a phone registered, or which the dialog's route names, is the one that reaches it.
+        let came_by = target
+            .listener
+            .or(incoming.listener)
+            .unwrap_or(incoming.flow.listener);
+        let flow = match target.hop {
+            Some(hop) => self.way_to_conf_hop(message, target, &hop, secure, came_by)?,
+            None => {
+                let hop = match first_route(incoming, path) {
+                    Some(route) => NameAddr::parse(route).map_or(route, |address| address.uri),
+                    None => uri,
+                };
+                self.way_to_uri(message, target, hop, secure, came_by)?
+            }
+        };
+        Ok(Hop { flow, fixed: false })
+    }
+
+    /// Tells the wires who the peer is that [`Endpoint::next_hop`] has found, before something is sent there.
+    pub(in crate::stack) fn introduce(&self, hop: &Hop, outbox: &mut crate::base::Outbox) {
+        introduce(&hop.flow, &self.peer_host, outbox);
+    }
+
+    /// The way that a phone has opened. A NAT lets in only what comes from the address that the phone has sent to.
+    fn fixed_flow(&self, flow: Flow) -> Result<Flow, Refusal> {
+        let settings = &self.settings;
+        let listener = settings
+            .listener_towards(flow.transport, flow.peer, flow.listener)
+            .ok_or(no_listener(flow.transport))?;
+        if listener == flow.listener {
+            return Ok(flow);
+        }
+        Ok(Flow { listener, ..flow }.from_local(None))
+    }
+
+    fn way_to_conf_hop(
+        &mut self,
+        message: &Message,
+        target: &Target,
+        hop: &ConfHop,
+        secure: bool,
+        came_by: u16,
+    ) -> Result<Flow, Refusal> {
+        if secure && hop.transport != Transport::Tls {
+            return Err(DOWNGRADE);
+        }
+        let transport = match target.transport {
+            Some(transport) if self.is_open(hop) => transport,
+            _ => hop.transport,
+        };
+        if transport == Transport::Tls {
+            let settings = self.settings.clone();
+            let conf = conf_hops(&settings).find(|conf| hop.is(conf));
+            set_host(conf.map_or(&[][..], |conf| &conf.host), &mut self.peer_host);
+            if self.peer_host.is_empty() {
+                // The conf of before: the address is what is left.
+                write_ip(hop.address.ip(), &mut self.peer_host);
+            }
+        }
+        let listener = self
+            .settings
+            .listener_towards(transport, hop.address, came_by)
+            .ok_or(no_listener(transport))?;
+        Ok(self.way(message, target, transport, listener, hop.address))
+    }
+
+    /// True when the conf's URI for this hop leaves the transport open (RFC 3263 §4.1): UDP is then a choice, and TCP another.
+    fn is_open(&self, hop: &ConfHop) -> bool {
+        let conf = conf_hops(&self.settings).find(|conf| hop.is(conf));
+        hop.transport == Transport::Udp
+            && conf
+                .and_then(|conf| Uri::parse(&conf.uri).ok())
+                .is_some_and(|uri| uri.transport().is_none())
+    }
+
+    fn way_to_uri(
+        &mut self,
+        message: &Message,
+        target: &Target,
+        uri: &[u8],
+        secure: bool,
+        came_by: u16,
+    ) -> Result<Flow, Refusal> {
+        let uri = Uri::parse(uri).map_err(|_| Refusal::new(503, "Next Hop Is Not A URI"))?;
+        let secure = secure || uri.scheme == Scheme::Sips;
+        let named = transport_of(&uri)?;
+        let transport = match (secure, named) {
+            (true, Some(Transport::Udp)) => return Err(DOWNGRADE),
+            (true, _) => Some(Transport::Tls),
+            (false, None) => target.transport,
+            (false, named) => named,
+        };
+        let peer = resolve(&uri)?;
+        let settings = &self.settings;
+        let way = |transport: Transport| {
+            let peer = SocketAddr::new(peer, uri.port.unwrap_or(transport.default_port()));
+            let listener = settings.listener_towards(transport, peer, came_by)?;
+            Some((transport, listener, peer))
+        };
+        let (transport, listener, peer) = match transport {
+            Some(transport) => way(transport).ok_or(no_listener(transport))?,
+            // Who speaks no UDP has another choice.
+            None => way(Transport::Udp)
+                .or_else(|| way(Transport::Tcp))
+                .or_else(|| way(Transport::Tls))
+                .ok_or(no_listener(Transport::Udp))?,
+        };
+        if transport == Transport::Tls {
+            let settings = self.settings.clone();
+            // An address of a next hop whose name the conf knows: what that hop recorded as its Route, for one.
+            let conf = conf_hops(&settings).find(|conf| {
+                conf.transport == Transport::Tls && conf.address == peer && uri.host.ip().is_some()
+            });
+            let host = conf.map_or(uri.host_text, |conf| &conf.host);
+            set_host(host, &mut self.peer_host);
+        }
+        Ok(self.way(message, target, transport, listener, peer))
+    }
+
+    fn way(
+        &mut self,
+        message: &Message,
+        target: &Target,
+        transport: Transport,
+        listener: u16,
+        peer: SocketAddr,
+    ) -> Flow {
+        if transport == Transport::Udp {
+            return Flow::datagram(listener, peer);
+        }
+        let call = match target.per_call {
+            true => self.ways.call(message.call_id().unwrap_or_default()),
+            false => 0,
+        };
+        let host = &mut self.peer_host;
+        self.ways.towards(transport, listener, peer, host, call)
+    }
+}
+
+/// Whether the flow is a connection that the call has to itself.
+pub fn is_per_call(flow: &Flow) -> bool {
+    matches!(flow.channel, Channel::Peer { call, .. } if call != 0)
+}
+
+pub fn is_sips(uri: &[u8]) -> bool {
+    uri.get(..5)
+        .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"sips:"))
+}
+
+/// The Route value that the forwarded request will have on top.
+pub fn first_route<'a>(incoming: &Incoming<'a>, path: &'a [u8]) -> Option<&'a [u8]> {
+    if path.is_empty() {
+        return incoming.next_route.map(|value| value.text);
+    }
+    Some(&path[..first_value_len(path)])
+}
+
+/// Where the first value of a comma list ends.
+pub fn first_value_len(list: &[u8]) -> usize {
+    let (mut quoted, mut angle, mut escaped) = (false, false, false);
+    for (at, byte) in list.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'<' if !quoted => angle = true,
+            b'>' if !quoted => angle = false,
+            b',' if !quoted && !angle => return at,
+            _ => {}
+        }
+    }
+    list.len()
+}
+
+/// The transport that a URI names, if it does; `sips` says TLS over whatever it names (RFC 3261 §26.2.2).
+pub fn transport_of(uri: &Uri) -> Result<Option<Transport>, Refusal> {
+    let Some(text) = uri.transport() else {
+        return Ok((uri.scheme == Scheme::Sips).then_some(Transport::Tls));
+    };
+    let named = [Transport::Udp, Transport::Tcp, Transport::Tls]
+        .into_iter()
+        .find(|transport| text.eq_ignore_ascii_case(transport.name().as_bytes()));
+    match (named, uri.scheme) {
+        (Some(Transport::Tcp), Scheme::Sips) => Ok(Some(Transport::Tls)),
+        (Some(transport), _) => Ok(Some(transport)),
+        (None, _) => Err(Refusal::new(503, "No Such Transport To The Next Hop")),
+    }
+}
+
+/// The address of a next hop: of its `maddr` or its host.
+fn resolve(uri: &Uri) -> Result<IpAddr, Refusal> {
+    if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
+        return Err(Refusal::new(503, "Next Hop Has No Host"));
+    }
+    let ip = match uri.maddr() {
+        Some(maddr) => Settings::ip(maddr),
+        None => uri.host.ip(),
+    };
+    match ip {
+        Some(ip) if !ip.is_unspecified() && !ip.is_multicast() && uri.port != Some(0) => Ok(ip),
+        Some(_) => Err(Refusal::new(503, "Next Hop Is No Unicast Address")),
+        None => Err(Refusal::new(503, "Next Hop Name Cannot Be Resolved")),
+    }
+}
+
+fn no_listener(transport: Transport) -> Refusal {
+    Refusal::new(
+        503,
+        match transport {
+            Transport::Udp => "No UDP Listener For The Next Hop's Family",
+            Transport::Tcp => "No TCP Listener For The Next Hop's Family",
+            Transport::Tls => "No TLS Listener For The Next Hop's Family",
+        },
+    )
+}
+
+/// Every next hop of the conf.
+fn conf_hops(settings: &Settings) -> impl Iterator<Item = &NextHop> {
+    settings
+        .routes
+        .iter()
+        .flat_map(|route| match &route.action {
+            Action::Relay(hops) => &hops[..],
+            Action::Location | Action::Redirect(_) | Action::Reject(_) => &[],
+        })
+}
+
+fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {
+    use std::io::Write;
+    drop(write!(out, "{ip}"));
+}

@@ -1,0 +1,205 @@
+//! The flow token of our Record-Route (RFC 5626 §5.2, §5.3): which way leads to the side of a dialog that no address of its own
+//! leads to. It is read only where the cookie's check covers it ([`crate::stack::identity`]).
+
+use crate::base::hash::{read_hex, write_hex_digits};
+use crate::base::{Channel, Flow, Transport};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// Whom a part of a token leads to; a letter that is no hexadecimal digit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Side {
+    /// Who sent the request that we recorded.
+    Caller = b'o',
+    /// Who got it.
+    Callee = b't',
+}
+
+/// Says that the call has its connections to itself.
+const PER_CALL: u8 = b'p';
+
+const V6: u64 = 1;
+const LOCAL: u64 = 2;
+const TCP: u64 = 4;
+const TLS: u64 = 8;
+
+/// Appends the way to one side. Nothing for a way that has no name of its own: it is found again by address.
+pub fn write(side: Side, flow: &Flow, out: &mut Vec<u8>) {
+    let transport = match flow.transport {
+        Transport::Udp => 0,
+        Transport::Tcp => TCP,
+        Transport::Tls => TLS,
+    };
+    let family = if flow.peer.is_ipv6() { V6 } else { 0 };
+    let (place, local) = match flow.channel {
+        Channel::Connection { slot, generation } => (Some((slot, generation)), None),
+        Channel::Datagram { local } => {
+            (None, local.filter(|ip| ip.is_ipv6() == flow.peer.is_ipv6()))
+        }
+        Channel::Peer { .. } | Channel::Back => return,
+    };
+    if place.is_some() != flow.transport.is_reliable() {
+        return;
+    }
+    let kind = transport | family | if local.is_some() { LOCAL } else { 0 };
+    out.push(side as u8);
+    write_hex_digits(kind, 1, out);
+    write_hex_digits(u64::from(flow.listener), 4, out);
+    write_ip(flow.peer.ip(), out);
+    write_hex_digits(u64::from(flow.peer.port()), 4, out);
+    if let Some(local) = local {
+        write_ip(local, out);
+    }
+    if let Some((slot, generation)) = place {
+        write_hex_digits(u64::from(flow.core), 2, out);
+        write_hex_digits(u64::from(slot), 8, out);
+        write_hex_digits(u64::from(generation), 8, out);
+    }
+}
+
+pub fn write_per_call(out: &mut Vec<u8>) {
+    out.push(PER_CALL);
+}
+
+pub fn is_per_call(token: &[u8]) -> bool {
+    token.contains(&PER_CALL)
+}
+
+/// The way to one side; `None` where the token has none.
+pub fn read(side: Side, token: &[u8]) -> Option<Flow> {
+    let start = token.iter().position(|byte| *byte == side as u8)? + 1;
+    let mut rest = Digits(token.get(start..)?);
+    let kind = rest.number(1)?;
+    let transport = match kind & (TCP | TLS) {
+        0 => Transport::Udp,
+        TCP => Transport::Tcp,
+        TLS => Transport::Tls,
+        _ => return None,
+    };
+    let six = kind & V6 != 0;
+    let listener = rest.number(4)? as u16;
+    let ip = rest.ip(six)?;
+    let port = rest.number(4)? as u16;
+    let local = match kind & LOCAL {
+        0 => None,
+        _ => Some(rest.ip(six)?),
+    };
+    let (core, channel) = match transport {
+        Transport::Udp => (0, Channel::Datagram { local }),
+        _ => {
+            let core = rest.number(2)? as u8;
+            let slot = rest.number(8)? as u32;
+            let generation = rest.number(8)? as u32;
+            (core, Channel::Connection { slot, generation })
+        }
+    };
+    (port != 0).then_some(Flow {
+        peer: SocketAddr::new(ip, port),
+        listener,
+        transport,
+        core,
+        channel,
+    })
+}
+
+fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {
+    match ip {
+        IpAddr::V4(ip) => write_hex_digits(u64::from(u32::from(ip)), 8, out),
+        IpAddr::V6(ip) => {
+            let bits = u128::from(ip);
+            write_hex_digits((bits >> 64) as u64, 16, out);
+            write_hex_digits(bits as u64, 16, out);
+        }
+    }
+}
+
+struct Digits<'a>(&'a [u8]);
+
+impl Digits<'_> {
+    fn number(&mut self, digits: usize) -> Option<u64> {
+        let (number, rest) = self.0.split_at_checked(digits)?;
+        self.0 = rest;
+        read_hex(number)
+    }
+
+    fn ip(&mut self, six: bool) -> Option<IpAddr> {
+        if !six {
+            return Some(Ipv4Addr::from(self.number(8)? as u32).into());
+        }
+        let (high, low) = (self.number(16)?, self.number(16)?);
+        Some(Ipv6Addr::from(u128::from(high) << 64 | u128::from(low)).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read_again_and_each_side_finds_its_own() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let datagram = Flow::datagram(3, address("198.51.100.7:40123"));
+        let connection = Flow {
+            transport: Transport::Tls,
+            core: 7,
+            channel: Channel::Connection {
+                slot: 0xdead_beef,
+                generation: u32::MAX,
+            },
+            ..Flow::datagram(1, address("[2001:db8::a]:65535"))
+        };
+        let flows = [
+            datagram,
+            datagram.from_local(Some("10.0.0.1".parse().unwrap())),
+            Flow::datagram(0, address("[2001:db8::1]:1"))
+                .from_local(Some("2001:db8::2".parse().unwrap())),
+            connection,
+            Flow {
+                transport: Transport::Tcp,
+                ..connection
+            },
+        ];
+        for caller in &flows {
+            for callee in &flows {
+                let mut token = Vec::new();
+                write(Side::Caller, caller, &mut token);
+                assert_eq!(read(Side::Callee, &token), None);
+                write(Side::Callee, callee, &mut token);
+                assert!(!is_per_call(&token));
+                write_per_call(&mut token);
+                assert_eq!(read(Side::Caller, &token), Some(*caller));
+                assert_eq!(read(Side::Callee, &token), Some(*callee));
+                assert!(is_per_call(&token));
+                assert!(token.iter().all(u8::is_ascii_alphanumeric));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_cut_is_no_flow() {
+        let mut token = Vec::new();
+        let flow = Flow {
+            transport: Transport::Tcp,
+            channel: Channel::Connection {
+                slot: 1,
+                generation: 2,
+            },
+            ..Flow::datagram(0, "10.0.0.1:5060".parse().unwrap())
+        };
+        write(Side::Caller, &flow, &mut token);
+        for cut in 0..token.len() {
+            assert_eq!(read(Side::Caller, &token[..cut]), None);
+        }
+        assert_eq!(read(Side::Caller, b"oz"), None);
+        assert_eq!(read(Side::Caller, b"oc0000"), None);
+    }
+
+    #[test]
+    fn a_way_that_is_only_an_address_writes_nothing() {
+        let mut token = Vec::new();
+        let peer = "10.0.0.1:5060".parse().unwrap();
+        let flow = Flow::towards(Transport::Tcp, 0, 0, peer, 0, 0);
+        write(Side::Callee, &flow, &mut token);
+        assert!(token.is_empty());
+    }
+}

@@ -1,0 +1,47 @@
+//! INVITEs within a dialog that were refused without a transaction: the ACK to such an answer comes by the dialog's route and with
+//! the callee's tag, and nothing but its branch tells it from the ACK to a 2xx (RFC 3261 §17.1.1.3).
+
+/// How many are remembered, at most; a newer one takes an older one's place.
+const PLACES: usize = 1024;
+
+/// A short memory of transaction keys.
+pub struct Refused {
+    /// By some bits of the key: other bits of it; 0 where nothing stands.
+    keys: Box<[u64]>,
+}
+
+impl Default for Refused {
+    fn default() -> Refused {
+        Refused {
+            keys: vec![0; PLACES].into(),
+        }
+    }
+}
+
+impl Refused {
+    pub fn note(&mut self, key: u128) {
+        self.keys[key as usize % PLACES] = (key >> 64) as u64;
+    }
+
+    pub fn knows(&self, key: u128) -> bool {
+        self.keys[key as usize % PLACES] == (key >> 64) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_refusals_are_known_and_nothing_else() {
+        let mut refused = Refused::default();
+        let key = |n: u128| (n + 1) << 64 | n;
+        for n in 0..PLACES as u128 {
+            refused.note(key(n));
+        }
+        assert!((0..PLACES as u128).all(|n| refused.knows(key(n))));
+        assert!(!refused.knows(key(PLACES as u128)));
+        refused.note(key(PLACES as u128));
+        assert!(refused.knows(key(PLACES as u128)) && !refused.knows(key(0)));
+    }
+}

@@ -1,0 +1,167 @@
+//! Ways over connections, where the rules choose one: by what names the wires know a peer and a call, which connections are
+//! alive, and where a response goes whose connection is gone (RFC 3261 §18.2.2).
+
+use crate::base::{Channel, Flow, Key, Roll, Transport};
+use crate::sip::Via;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// One core's view of the connections.
+#[derive(Clone, Debug)]
+pub struct Ways {
+    roll: Arc<Roll>,
+    core: u8,
+    names: Key,
+    calls: Key,
+    flows: Key,
+}
+
+impl Ways {
+    /// `core` is the one that opens connections under these names.
+    pub fn new(roll: Arc<Roll>, core: u8, secret: Key) -> Ways {
+        Ways {
+            roll,
+            core,
+            names: secret.derive("peer name"),
+            calls: secret.derive("call"),
+            flows: secret.derive("flow"),
+        }
+    }
+
+    pub fn is_alive(&self, flow: &Flow) -> bool {
+        self.roll.is_alive(flow)
+    }
+
+    /// A connection to `peer`: the one that there is under these names, or a new one. `host` is what its certificate must prove
+    /// over TLS; it is replaced by what the wires must be told of it ([`crate::base::Outbox::introduce`]), nothing over TCP.
+    pub fn towards(
+        &self,
+        transport: Transport,
+        listener: u16,
+        peer: SocketAddr,
+        host: &mut Vec<u8>,
+        call: u64,
+    ) -> Flow {
+        let name = match transport {
+            Transport::Tls => self.name(host),
+            Transport::Udp | Transport::Tcp => {
+                host.clear();
+                0
+            }
+        };
+        Flow::towards(transport, listener, self.core, peer, name, call)
+    }
+
+    /// What stands for a host, never 0. Names are compared without case (RFC 5922 §7.2).
+    fn name(&self, host: &mut [u8]) -> u64 {
+        host.make_ascii_lowercase();
+        self.names.hash(&[host]).max(1)
+    }
+
+    /// What stands for a call that has its connections to itself, never 0.
+    pub fn call(&self, call_id: &[u8]) -> u64 {
+        self.calls.hash(&[call_id]).max(1)
+    }
+
+    /// The way of a response whose connection is gone: a new one to the source's address, at the port of sent-by.
+    pub fn back(&self, flow: &Flow, via: &Via, host: &mut Vec<u8>) -> Flow {
+        let port = via.port.unwrap_or(flow.transport.default_port());
+        let peer = SocketAddr::new(flow.peer.ip(), port);
+        set_host(via.host_text, host);
+        self.towards(flow.transport, flow.listener, peer, host, 0)
+    }
+
+    /// What requests that are under way on a connection are found by; `None` for what is no connection.
+    pub fn key(&self, flow: &Flow) -> Option<u128> {
+        let (kind, a, b) = match flow.channel {
+            Channel::Datagram { .. } | Channel::Back => return None,
+            Channel::Connection { slot, generation } => {
+                (flow.core, u64::from(slot), u64::from(generation))
+            }
+            Channel::Peer { name, call } => (0, name, call),
+        };
+        let (a, b) = (a.to_be_bytes(), b.to_be_bytes());
+        if let Channel::Connection { .. } = flow.channel {
+            return Some(self.flows.wide(&[b"connection", &[kind], &a, &b]));
+        }
+        let port = flow.peer.port().to_be_bytes();
+        let transport = [flow.transport as u8];
+        Some(match flow.peer.ip() {
+            IpAddr::V4(ip) => self.flows.wide(&[&transport, &ip.octets(), &port, &a, &b]),
+            IpAddr::V6(ip) => self.flows.wide(&[&transport, &ip.octets(), &port, &a, &b]),
+        })
+    }
+}
+
+/// Makes `out` the host as a certificate names it: an address without brackets.
+pub fn set_host(host: &[u8], out: &mut Vec<u8>) {
+    let bare = host
+        .strip_prefix(b"[")
+        .and_then(|host| host.strip_suffix(b"]"))
+        .unwrap_or(host);
+    out.clear();
+    out.extend_from_slice(bare);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ways() -> Ways {
+        Ways::new(Arc::default(), 1, Key::new(1, 2))
+    }
+
+    fn towards(transport: Transport, peer: &str, host: &str, call: u64) -> Flow {
+        let mut host = host.as_bytes().to_vec();
+        ways().towards(transport, 0, peer.parse().unwrap(), &mut host, call)
+    }
+
+    #[test]
+    fn a_peer_has_one_name_however_it_is_written_and_no_other() {
+        let at = "10.0.0.1:5061";
+        let flow = towards(Transport::Tls, at, "Example.COM", 0);
+        assert_eq!(flow, towards(Transport::Tls, at, "example.com", 0));
+        assert_ne!(flow, towards(Transport::Tls, at, "example.net", 0));
+        assert!(matches!(flow.channel, Channel::Peer { name, call: 0 } if name != 0));
+        let flow = towards(Transport::Tcp, at, "example.com", 7);
+        assert_eq!(flow.channel, Channel::Peer { name: 0, call: 7 });
+        assert_eq!(flow.core, 1);
+    }
+
+    #[test]
+    fn every_connection_has_a_key_of_its_own() {
+        let connection = |core, slot, generation| Flow {
+            core,
+            channel: Channel::Connection { slot, generation },
+            ..towards(Transport::Tcp, "10.0.0.1:5060", "", 0)
+        };
+        let flows = [
+            connection(0, 1, 2),
+            connection(1, 1, 2),
+            connection(0, 2, 2),
+            connection(0, 1, 3),
+            towards(Transport::Tcp, "10.0.0.1:5060", "", 0),
+            towards(Transport::Tls, "10.0.0.1:5060", "a", 0),
+            towards(Transport::Tls, "10.0.0.1:5060", "b", 0),
+            towards(Transport::Tcp, "10.0.0.1:5061", "", 0),
+            towards(Transport::Tcp, "10.0.0.2:5060", "", 0),
+            towards(Transport::Tcp, "[2001:db8::1]:5060", "", 0),
+            towards(Transport::Tcp, "10.0.0.1:5060", "", 1),
+        ];
+        let keys: std::collections::BTreeSet<_> =
+            flows.iter().map(|flow| ways().key(flow)).collect();
+        assert_eq!(keys.len(), flows.len());
+        assert!(!keys.contains(&None));
+        let datagram = Flow::datagram(0, "10.0.0.1:5060".parse().unwrap());
+        assert_eq!(ways().key(&datagram), None);
+    }
+
+    #[test]
+    fn the_host_of_an_ipv6_reference_is_the_address() {
+        let mut out = b"old".to_vec();
+        set_host(b"[2001:db8::1]", &mut out);
+        assert_eq!(out, b"2001:db8::1");
+        set_host(b"example.com", &mut out);
+        assert_eq!(out, b"example.com");
+    }
+}
