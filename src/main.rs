@@ -216,7 +216,7 @@ fn summary(out: &mut dyn Write, conf: &Conf) -> io::Result<()> {
     writeln!(out, "control    {}", conf.control.socket.display())
 }
 
-/// What the conf says of TCP and TLS: nothing where no listener speaks them.
+/// What the conf says of TCP and TLS: nothing where no listener speaks them, and no next hop then either.
 fn streams(out: &mut dyn Write, conf: &Conf) -> io::Result<()> {
     if !conf
         .listen
@@ -246,7 +246,11 @@ fn streams(out: &mut dyn Write, conf: &Conf) -> io::Result<()> {
             writeln!(out, "identity   {certificate} for {}", identity.name)?;
         }
     }
-    if !tls.identity.is_empty() {
+    if conf
+        .listen
+        .iter()
+        .any(|listen| listen.transport == Transport::Tls)
+    {
         let servers = if tls.verify_server {
             "verified"
         } else {

@@ -350,9 +350,9 @@ fn options(conf: &Conf, files: usize, contexts: Option<Arc<Contexts>>) -> Option
             connect_ms: ms(conf.connections.connect_timeout),
             handshake_ms: ms(conf.connections.handshake_timeout),
             connections: (conf.connections.most(files) / cores).max(1),
+            handshakes: conf.connections.handshakes,
             send_queue: conf.connections.send_queue,
             message_size: conf.limits.message_size,
-            ..Limits::default()
         },
         tls: contexts,
         cores: conf.server.cores.clone(),

@@ -311,6 +311,9 @@ impl Document<'_> {
             max: section
                 .read("max", |value| connections(value, files))
                 .unwrap_or(default.max),
+            handshakes: section
+                .read("handshakes", number(1, 1_000_000))
+                .unwrap_or(default.handshakes),
             send_queue: section
                 .read("send_queue", size(4 << 10, 64 << 20))
                 .unwrap_or(default.send_queue),

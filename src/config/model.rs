@@ -264,6 +264,8 @@ pub struct Connections {
     pub handshake_timeout: Duration,
     /// Connections of the whole server; `None`: as many as the process may open files.
     pub max: Option<usize>,
+    /// TLS handshakes at a time, of one core.
+    pub handshakes: usize,
     /// Bytes that may wait to be sent on one connection.
     pub send_queue: usize,
 }
@@ -276,6 +278,7 @@ impl Default for Connections {
             connect_timeout: Duration::from_secs(5),
             handshake_timeout: Duration::from_secs(5),
             max: None,
+            handshakes: 512,
             send_queue: 256 * 1024,
         }
     }

@@ -75,18 +75,79 @@ impl Certs {
     }
 }
 
-/// The reference with every key that is left out put in, and the folder of the files that it names.
-fn reference_in_full() -> (Certs, String) {
-    let put_in = |line: &str| match line.strip_prefix('#') {
+/// What `#` and no blank leaves out, put in.
+fn put_in(conf: &str) -> String {
+    let line = |line: &str| match line.strip_prefix('#') {
         Some(rest) if rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()) => {
             format!("{rest}\n")
         }
         _ => format!("{line}\n"),
     };
-    let full: String = REFERENCE.lines().map(put_in).collect();
+    conf.lines().map(line).collect()
+}
+
+/// The reference with every key that is left out put in, and the folder of the files that it names.
+fn reference_in_full() -> (Certs, String) {
     let certs = Certs::new(&["ecdsa", "rsa", "example.org-ecdsa", "example.org-rsa"]);
-    let full = certs.settle(&full);
+    let full = certs.settle(&put_in(REFERENCE));
     (certs, full)
+}
+
+/// The proxy modes of `conf/`: as they stand, and over TLS as each of them says how.
+#[test]
+fn the_confs_of_the_proxy_modes_are_what_they_say() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let mut modes = BTreeSet::new();
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        if name == "strowger" {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(
+            text.contains(&format!("strowger run -c conf/{name}.toml")),
+            "{name}"
+        );
+        let plain = load(Some(&path), &machine()).unwrap_or_else(|faults| panic!("{faults}"));
+        let transports =
+            |conf: &Conf| -> Vec<Transport> { conf.listen.iter().map(|l| l.transport).collect() };
+        use Transport::{Tcp, Tls};
+        assert_eq!(transports(&plain), [Transport::Udp, Tcp], "{name}");
+        assert!(plain.tls.identity.is_empty(), "{name}");
+
+        let certs = Certs::new(&["ecdsa", "rsa", "ca"]);
+        let secure = put_in(&text).replace("transport=tcp", "transport=tls");
+        let secure = good(&certs.settle(&secure));
+        assert_eq!(transports(&secure), [Transport::Udp, Tcp, Tls], "{name}");
+        let pairs = [certs.pair("ecdsa"), certs.pair("rsa")];
+        assert_eq!(secure.tls.identity, pairs, "{name}");
+
+        let route = |route: &Route, transport: Transport| match &route.action {
+            Action::Relay(targets) => assert_eq!(targets[0].transport, transport, "{name}"),
+            other => panic!("{name}: {other:?}"),
+        };
+        for (conf, transport) in [(&plain, Tcp), (&secure, Tls)] {
+            let right = match conf.routes.as_slice() {
+                [only] => {
+                    route(only, transport);
+                    only.outgoing.unwrap_or(conf.connections.outgoing)
+                }
+                [] => conf.connections.outgoing,
+                more => panic!("{name}: {more:?}"),
+            };
+            let lasting = name == "chain" || name == "outbound";
+            let expected = match lasting {
+                true => Outgoing::Reuse,
+                false => Outgoing::PerCall,
+            };
+            assert_eq!(right, expected, "{name}");
+            assert_eq!(conf.routes.is_empty(), !lasting, "{name}");
+        }
+        modes.insert(name);
+    }
+    let known = ["chain", "inbound", "local", "outbound"].map(str::to_owned);
+    assert_eq!(modes, BTreeSet::from(known));
 }
 
 #[test]
@@ -209,6 +270,7 @@ fn a_conf_with_everything() {
         connect_timeout = "500ms"
         handshake_timeout = "2s"
         max = 5000
+        handshakes = 100
         send_queue = "1MiB"
         [proxy]
         mode = "stateless"
@@ -328,6 +390,7 @@ fn a_conf_with_everything() {
             connect_timeout: Duration::from_millis(500),
             handshake_timeout: secs(2),
             max: Some(5000),
+            handshakes: 100,
             send_queue: 1 << 20,
         }
     );
@@ -1071,6 +1134,7 @@ fn each_setting_of_connections_that_is_wrong_is_refused() {
             "max = 1048576",
             "may open 1048576 files in all: raise that limit",
         ),
+        ("handshakes = 0", "from 1 to 1000000"),
         ("send_queue = \"1KiB\"", "from \"4KiB\" to \"64MiB\""),
         (
             "idle_time = \"1s\"",

@@ -3,7 +3,9 @@
 use std::sync::{Arc, OnceLock};
 use std::{ptr, slice};
 
-use foreign_types::{ForeignType, ForeignTypeRef};
+#[cfg(feature = "aws-lc")]
+use foreign_types::ForeignType;
+use foreign_types::ForeignTypeRef;
 use libc::{c_int, c_uchar, c_void};
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;

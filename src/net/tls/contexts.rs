@@ -603,6 +603,8 @@ impl Maker<'_> {
         builder.set_mode(
             SslMode::RELEASE_BUFFERS | SslMode::ACCEPT_MOVING_WRITE_BUFFER | SslMode::AUTO_RETRY,
         );
+        // The chain is what its file holds: OpenSSL would add the authority's certificate if it is trusted.
+        builder.set_mode(SslMode::NO_AUTO_CHAIN);
         builder.set_options(SslOptions::NO_RENEGOTIATION);
         #[cfg(not(feature = "aws-lc"))]
         builder.set_options(SslOptions::NO_COMPRESSION);
