@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use strowger::config::model::{Conf, Fork, Mode};
+use strowger::config::model::{Action, Conf, Fork, Mode, Transport};
 use strowger::config::{self, Machine, load};
 use strowger::control::{AorEntry, Client, Number};
 
@@ -148,6 +148,8 @@ fn run(places: &Places) -> Outcome {
 
 fn check(places: &Places) -> Outcome {
     let conf = places.load()?;
+    // Certificates and keys fit each other only if the library says so.
+    serve::contexts(&conf, None).map_err(|error| format!("{}: {error}", places.conf_name()))?;
     print(|out| {
         writeln!(out, "{}: good", places.conf_name())?;
         summary(out, &conf)
@@ -163,6 +165,7 @@ fn summary(out: &mut dyn Write, conf: &Conf) -> io::Result<()> {
             None => writeln!(out)?,
         }
     }
+    streams(out, conf)?;
     writeln!(out, "cores      {}", words(&conf.server.cores))?;
     if !conf.server.domains.is_empty() {
         writeln!(out, "domains    {}", words(&conf.server.domains))?;
@@ -195,7 +198,71 @@ fn summary(out: &mut dyn Write, conf: &Conf) -> io::Result<()> {
         writeln!(out, "registrar  off")?;
     }
     writeln!(out, "routes     {}", conf.routes.len())?;
+    for route in &conf.routes {
+        let Action::Relay(targets) = &route.action else {
+            continue;
+        };
+        for target in targets {
+            write!(out, "next hop   {} {}", target.transport, target.address)?;
+            if target.transport == Transport::Tls && conf.tls.verify_server {
+                write!(out, ", must prove to be {}", target.host)?;
+            }
+            match route.outgoing.filter(|_| target.transport.is_stream()) {
+                Some(outgoing) => writeln!(out, ", outgoing {outgoing}")?,
+                None => writeln!(out)?,
+            }
+        }
+    }
     writeln!(out, "control    {}", conf.control.socket.display())
+}
+
+/// What the conf says of TCP and TLS: nothing where no listener speaks them, and no next hop then either.
+fn streams(out: &mut dyn Write, conf: &Conf) -> io::Result<()> {
+    if !conf
+        .listen
+        .iter()
+        .any(|listen| listen.transport.is_stream())
+    {
+        return Ok(());
+    }
+    let connections = &conf.connections;
+    let most = match connections.max {
+        Some(max) => format!("{max} at most"),
+        None => "as many as open files allow".to_owned(),
+    };
+    writeln!(
+        out,
+        "streams    outgoing {}, {most}, closed after {} s idle",
+        connections.outgoing,
+        connections.idle_timeout.as_secs()
+    )?;
+    let tls = &conf.tls;
+    for pair in &tls.identity {
+        writeln!(out, "identity   {}", pair.certificate.display())?;
+    }
+    for identity in &tls.identities {
+        for pair in &identity.pairs {
+            let certificate = pair.certificate.display();
+            writeln!(out, "identity   {certificate} for {}", identity.name)?;
+        }
+    }
+    if conf
+        .listen
+        .iter()
+        .any(|listen| listen.transport == Transport::Tls)
+    {
+        let servers = if tls.verify_server {
+            "verified"
+        } else {
+            "not verified"
+        };
+        writeln!(
+            out,
+            "tls        {} to {}, client certificates {}, servers {servers}",
+            tls.min_version, tls.max_version, tls.verify_client
+        )?;
+    }
+    Ok(())
 }
 
 fn words(things: &[impl Display]) -> String {

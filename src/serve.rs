@@ -1,6 +1,6 @@
 //! `strowger run`: the conf becomes settings, sockets and workers; the desk answers operators; signals end it.
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +14,8 @@ use strowger::config::key::{self, Secret};
 use strowger::config::model::{self, Conf};
 use strowger::control::server::Bounds;
 use strowger::control::{AorEntry, ContactEntry, Desk, Kind, Number, Refusal, Sample, Server};
-use strowger::net::{Buffers, interfaces};
+use strowger::net::tls::{self, Contexts};
+use strowger::net::{Buffers, Limits, interfaces, sys};
 use strowger::sip::{Scheme, Uri};
 use strowger::stack::location::{BindingView, Location};
 use strowger::stack::route::{Action, Network, NextHop, Route};
@@ -29,14 +30,22 @@ const BINDING_BYTES: usize = 512;
 
 /// Serves until it is told to stop.
 pub fn serve(conf: &Conf) -> Result<ExitCode, String> {
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| error.to_string())?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| error.to_string())?;
     let secret = key_of(&key::read_or_make(&conf.server.key_file)?);
     let local = interfaces::local_addresses()
         .map_err(|error| format!("the addresses of this machine's interfaces: {error}"))?;
     let memory = Machine::this().memory;
 
-    let addresses: Vec<_> = conf.listen.iter().map(|listen| listen.address).collect();
-    let bound = worker::bind(options(conf), &addresses).map_err(|error| error.to_string())?;
+    let listeners: Vec<_> = conf
+        .listen
+        .iter()
+        .map(|listen| (transport(listen.transport), listen.address))
+        .collect();
+    let contexts = contexts(conf, None)?;
+    let files =
+        sys::open_files_limit().map_err(|error| format!("the limit of open files: {error}"))?;
+    let options = options(conf, files, contexts.clone());
+    let bound = worker::bind(options, &listeners).map_err(|error| error.to_string())?;
     let settings = Arc::new(settings(conf, bound.addresses(), local, memory));
     let max_bindings = conf.limits.bindings.resolve(memory / 4, BINDING_BYTES);
     let location = Arc::new(Location::new(secret, max_bindings));
@@ -47,6 +56,8 @@ pub fn serve(conf: &Conf) -> Result<ExitCode, String> {
         settings,
         location,
         crew: Mutex::new(crew),
+        contexts: Mutex::new(contexts),
+        conf: conf.clone(),
         stopping: AtomicBool::new(false),
     });
     let control = Server::start(&conf.control.socket, office.clone(), Bounds::default())?;
@@ -70,6 +81,9 @@ struct Office {
     settings: Arc<Settings>,
     location: Arc<Location>,
     crew: Mutex<Crew>,
+    /// Certificates and keys in use.
+    contexts: Mutex<Option<Arc<Contexts>>>,
+    conf: Conf,
     stopping: AtomicBool,
 }
 
@@ -94,8 +108,12 @@ impl Office {
     fn wait(&self, signals: &mut Signals) -> Option<i32> {
         let clock = self.crew().clock();
         loop {
-            if let Some(signal) = signals.pending().next() {
-                return Some(signal);
+            for signal in signals.pending() {
+                if signal != SIGHUP {
+                    return Some(signal);
+                }
+                // The reason of a failure is in the log.
+                let _ = self.reload_certificates();
             }
             if !self.crew().is_whole() {
                 return None;
@@ -104,6 +122,25 @@ impl Office {
                 self.location.sweep(clock.now());
             }
             std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Reads certificates and keys again: all of them, or, where one is not good, none. Handshakes that begin from now on use
+    /// them; connections that are open stay.
+    fn reload_certificates(&self) -> Result<(), String> {
+        let mut current = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        match contexts(&self.conf, current.as_deref()) {
+            Ok(Some(new)) => {
+                self.crew().certify(&new);
+                *current = Some(new);
+                log::info!("certificates and keys read again");
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(error) => {
+                log::error!("certificates and keys stay what they were: {error}");
+                Err(error)
+            }
         }
     }
 
@@ -251,8 +288,73 @@ fn key_of(secret: &Secret) -> Key {
     Key::new(wide as u64, (wide >> 64) as u64)
 }
 
-fn options(conf: &Conf) -> Options {
+/// What handshakes are made from: certificates, keys, sessions. `None` where nothing of the conf needs TLS.
+pub fn contexts(conf: &Conf, previous: Option<&Contexts>) -> Result<Option<Arc<Contexts>>, String> {
+    let needed = |transport: model::Transport| transport == model::Transport::Tls;
+    if !conf.listen.iter().any(|listen| needed(listen.transport)) {
+        return Ok(None);
+    }
+    let contexts = Contexts::load(&tls_settings(&conf.tls), previous);
+    contexts
+        .map(|contexts| Some(Arc::new(contexts)))
+        .map_err(|error| error.to_string())
+}
+
+fn tls_settings(tls: &model::Tls) -> tls::Settings {
+    let pairs = |pairs: &[model::Pair]| -> Vec<tls::Pair> {
+        let pair = |pair: &model::Pair| tls::Pair {
+            certificate: pair.certificate.clone(),
+            private_key: pair.private_key.clone(),
+        };
+        pairs.iter().map(pair).collect()
+    };
+    let version = |version: model::TlsVersion| match version {
+        model::TlsVersion::V1_2 => tls::Version::Tls12,
+        model::TlsVersion::V1_3 => tls::Version::Tls13,
+    };
+    tls::Settings {
+        default_identity: pairs(&tls.identity),
+        identities: tls
+            .identities
+            .iter()
+            .map(|identity| tls::Identity {
+                name: identity.name.clone(),
+                pairs: pairs(&identity.pairs),
+            })
+            .collect(),
+        client_identity: pairs(&tls.client_identity),
+        trusted_ca: tls.trusted_ca.clone(),
+        verify_client: match tls.verify_client {
+            model::VerifyClient::No => tls::VerifyClient::No,
+            model::VerifyClient::Optional => tls::VerifyClient::Optional,
+            model::VerifyClient::Required => tls::VerifyClient::Required,
+        },
+        verify_server: tls.verify_server,
+        min_version: version(tls.min_version),
+        max_version: version(tls.max_version),
+        ciphers: tls.ciphers.clone(),
+        ciphersuites: tls.ciphersuites.clone(),
+        server_session_reuse: tls.server_session_reuse,
+        client_session_reuse: tls.client_session_reuse,
+        session_lifetime: tls.session_lifetime,
+    }
+}
+
+/// `files`: how many the process may open.
+fn options(conf: &Conf, files: usize, contexts: Option<Arc<Contexts>>) -> Options {
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let cores = conf.server.cores.len().max(1);
     Options {
+        connections: Limits {
+            idle_ms: ms(conf.connections.idle_timeout),
+            connect_ms: ms(conf.connections.connect_timeout),
+            handshake_ms: ms(conf.connections.handshake_timeout),
+            connections: (conf.connections.most(files) / cores).max(1),
+            handshakes: conf.connections.handshakes,
+            send_queue: conf.connections.send_queue,
+            message_size: conf.limits.message_size,
+        },
+        tls: contexts,
         cores: conf.server.cores.clone(),
         batch: conf.udp.batch,
         buffers: Buffers {
@@ -265,6 +367,14 @@ fn options(conf: &Conf) -> Options {
     }
 }
 
+fn transport(transport: model::Transport) -> Transport {
+    match transport {
+        model::Transport::Udp => Transport::Udp,
+        model::Transport::Tcp => Transport::Tcp,
+        model::Transport::Tls => Transport::Tls,
+    }
+}
+
 fn settings(conf: &Conf, bound: &[SocketAddr], local: Vec<IpAddr>, memory: u64) -> Settings {
     let cores = conf.server.cores.len().clamp(1, 255);
     let listeners = conf.listen.iter().zip(bound).map(|(listen, address)| {
@@ -273,9 +383,7 @@ fn settings(conf: &Conf, bound: &[SocketAddr], local: Vec<IpAddr>, memory: u64) 
             None => interfaces::advertised(*address, &local).to_string(),
         };
         Listener {
-            transport: match listen.transport {
-                model::Transport::Udp => Transport::Udp,
-            },
+            transport: transport(listen.transport),
             address: *address,
             advertise: advertise.into_bytes(),
         }
@@ -327,8 +435,15 @@ fn settings(conf: &Conf, bound: &[SocketAddr], local: Vec<IpAddr>, memory: u64) 
             message_size: conf.limits.message_size,
             transactions: (transactions / cores).max(1),
         },
-        outgoing: settings::Outgoing::default(),
+        outgoing: outgoing(conf.connections.outgoing),
         routes: conf.routes.iter().map(route).collect(),
+    }
+}
+
+fn outgoing(outgoing: model::Outgoing) -> settings::Outgoing {
+    match outgoing {
+        model::Outgoing::Reuse => settings::Outgoing::Reuse,
+        model::Outgoing::PerCall => settings::Outgoing::PerCall,
     }
 }
 
@@ -362,8 +477,11 @@ fn route(route: &model::Route) -> Route {
                     .map(|target| NextHop {
                         uri: target.uri.clone().into_bytes(),
                         address: target.address,
-                        transport: Transport::Udp,
-                        host: target.address.ip().to_string().into_bytes(),
+                        transport: transport(target.transport),
+                        host: match &target.host {
+                            model::Host::Name(name) => name.clone().into_bytes(),
+                            model::Host::Address(ip) => ip.to_string().into_bytes(),
+                        },
                     })
                     .collect(),
             ),
@@ -373,7 +491,7 @@ fn route(route: &model::Route) -> Route {
             }
             model::Action::Reject(status) => Action::Reject(*status),
         },
-        outgoing: None,
+        outgoing: route.outgoing.map(outgoing),
     }
 }
 

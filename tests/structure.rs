@@ -20,6 +20,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "sip::frame",
             "sip::Frame",
             "sip::Framer",
+            "sip::Fault",
             "sip::sniff",
         ],
     ),
@@ -57,15 +58,15 @@ const PURE_STD: &[(&str, &[&str])] = &[
     ("env", &["in tests"]),
 ];
 
-/// The one file in which `unsafe` may stand, and the one that lets it.
-const UNSAFE: &str = "net/sys.rs";
+/// The files in which `unsafe` may stand, and the one that lets them.
+const UNSAFE: &[&str] = &["net/sys.rs", "net/sys/ssl.rs"];
 const UNSAFE_ALLOWED_BY: &str = "net/mod.rs";
 
 /// Lines of a file without its tests.
 const LONGEST_FILE: usize = 900;
 
 /// Files that are longer, and how long they may be: to be split, not to be added to.
-const LONGER: &[(&str, usize)] = &[("config/load.rs", 1260)];
+const LONGER: &[(&str, usize)] = &[];
 
 #[test]
 fn the_sources_keep_the_rules() {
@@ -219,7 +220,7 @@ fn check_unsafe(file: &File, faults: &mut Vec<String>) {
     };
     for token in &file.tokens {
         let fits = match token.text.as_str() {
-            "unsafe" => file.name == UNSAFE,
+            "unsafe" => UNSAFE.contains(&file.name.as_str()),
             "unsafe_code" => ["lib.rs", "main.rs", UNSAFE_ALLOWED_BY].contains(&file.name.as_str()),
             _ => true,
         };

@@ -1,4 +1,4 @@
-"""The machine that is measured: its name, its cores, its UDP ports, and processes pinned to a core."""
+"""The machine that is measured: its name, its cores, its ports, and processes pinned to a core."""
 
 import os
 import platform
@@ -38,6 +38,20 @@ def udp_port_is_bound(port):
     return False
 
 
+def tcp_port_listens(port):
+    for path in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            with open(path) as table:
+                next(table)
+                for line in table:
+                    fields = line.split()
+                    if fields[3] == "0A" and int(fields[1].rsplit(":", 1)[1], 16) == port:
+                        return True
+        except FileNotFoundError:
+            pass
+    return False
+
+
 class Process:
     """A server under test: started pinned, ended by its own id, with everything it started."""
 
@@ -51,17 +65,18 @@ class Process:
             stderr=subprocess.STDOUT, start_new_session=True)
         self.pid = self.child.pid
 
-    def wait_ready(self, port, seconds=15):
+    def wait_ready(self, port, tcp_ports=(), seconds=15):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if self.child.poll() is not None:
                 raise RuntimeError(f"it ended with {self.child.returncode}; see {self.log.name}")
-            if udp_port_is_bound(port):
+            if udp_port_is_bound(port) and all(map(tcp_port_listens, tcp_ports)):
                 time.sleep(0.5)
                 return
             time.sleep(0.05)
         self.stop()
-        raise RuntimeError(f"it did not listen on UDP port {port} within {seconds} s; see {self.log.name}")
+        named = "".join(f" and TCP port {port}" for port in tcp_ports)
+        raise RuntimeError(f"it did not listen on UDP port {port}{named} within {seconds} s; see {self.log.name}")
 
     def stop(self):
         if self.child.poll() is None:

@@ -64,6 +64,8 @@ class Report:
     def markdown(self):
         out = [f"# {self.title}", "", f"{self.machine}. {self.settings}", ""]
         for title, head, lines in self.tables:
+            if not lines:
+                continue
             out += [f"## {title}", "", *_table(head, lines), ""]
         if self.rows:
             out += ["## Rows", "",

@@ -131,6 +131,20 @@ impl<T> Arena<T> {
         }
     }
 
+    /// The same, to be changed.
+    pub fn tenant_mut(&mut self, slot: u32) -> Option<(Id, &mut T)> {
+        match self.slots.get_mut(slot as usize)? {
+            Slot::Full { generation, value } => Some((
+                Id {
+                    slot,
+                    generation: *generation,
+                },
+                value,
+            )),
+            Slot::Free { .. } => None,
+        }
+    }
+
     /// All entries in slot order.
     pub fn iter(&self) -> impl Iterator<Item = (Id, &T)> {
         (0..self.slots.len() as u32).filter_map(|slot| self.tenant(slot))

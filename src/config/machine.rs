@@ -1,4 +1,4 @@
-//! What this machine offers that the conf refers to: the CPU cores we may be pinned to, and the memory.
+//! What this machine offers that the conf refers to: the CPU cores we may be pinned to, the memory, the open files.
 
 use std::fs;
 
@@ -9,6 +9,8 @@ pub struct Machine {
     pub cores: Vec<usize>,
     /// Bytes of memory this process may have.
     pub memory: u64,
+    /// Files this process may have open at a time: the hard limit, up to which it may raise the soft one itself.
+    pub files: usize,
 }
 
 impl Machine {
@@ -16,6 +18,7 @@ impl Machine {
     pub fn this() -> Machine {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
         let mut memory = total_memory(&meminfo).unwrap_or(1 << 30);
         for limit in [
             "/sys/fs/cgroup/memory.max",
@@ -29,6 +32,7 @@ impl Machine {
         Machine {
             cores: allowed_cores(&status).unwrap_or_else(|| vec![0]),
             memory,
+            files: open_files(&limits).unwrap_or(1024),
         }
     }
 }
@@ -55,6 +59,17 @@ fn total_memory(meminfo: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
+/// The hard limit of `Max open files` in `/proc/self/limits`.
+fn open_files(limits: &str) -> Option<usize> {
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    match line.split_whitespace().nth(1)? {
+        "unlimited" => Some(usize::MAX),
+        number => number.parse().ok(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,9 +91,24 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_has_a_core_and_memory() {
+    fn open_files_are_the_hard_limit() {
+        let limits = "\
+Limit                     Soft Limit           Hard Limit           Units     
+Max processes             31338                31339                processes 
+Max open files            1024                 524288               files     
+";
+        assert_eq!(open_files(limits), Some(524_288));
+        let unlimited =
+            "Max open files            1024                 unlimited            files\n";
+        assert_eq!(open_files(unlimited), Some(usize::MAX));
+        assert_eq!(open_files("Max open files            1024\n"), None);
+    }
+
+    #[test]
+    fn this_machine_has_a_core_memory_and_files() {
         let machine = Machine::this();
         assert!(!machine.cores.is_empty());
         assert!(machine.memory > 1 << 20, "{} bytes", machine.memory);
+        assert!(machine.files > 16, "{} files", machine.files);
     }
 }

@@ -12,6 +12,8 @@ use std::time::Duration;
 pub struct Conf {
     pub server: Server,
     pub listen: Listeners,
+    pub tls: Tls,
+    pub connections: Connections,
     pub proxy: Proxy,
     pub registrar: Registrar,
     /// In the order of the file: the first that matches wins.
@@ -43,7 +45,8 @@ impl Default for Server {
     }
 }
 
-/// The listeners: never empty, no address twice.
+/// The listeners: never empty, no address twice for one transport, nor for TCP and TLS. Where one speaks TLS,
+/// [`Tls::identity`] is not empty.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listeners(pub(super) Vec<Listen>);
 
@@ -57,11 +60,12 @@ impl std::ops::Deref for Listeners {
 
 impl Default for Listeners {
     fn default() -> Listeners {
-        Listeners(vec![Listen {
-            transport: Transport::Udp,
-            address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5060),
+        let listen = |transport: Transport| Listen {
+            transport,
+            address: transport.default_address(),
             advertise: None,
-        }])
+        };
+        Listeners(vec![listen(Transport::Udp), listen(Transport::Tcp)])
     }
 }
 
@@ -87,13 +91,37 @@ impl Listen {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     Udp,
+    Tcp,
+    Tls,
+}
+
+impl Transport {
+    /// The port of a URI that names none (RFC 3261 §19.1.2).
+    pub fn default_port(self) -> u16 {
+        match self {
+            Transport::Udp | Transport::Tcp => 5060,
+            Transport::Tls => 5061,
+        }
+    }
+
+    /// Where a `[[listen]]` listens that names no address.
+    pub fn default_address(self) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.default_port())
+    }
+
+    /// TCP carries it.
+    pub fn is_stream(self) -> bool {
+        self != Transport::Udp
+    }
 }
 
 impl fmt::Display for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Transport::Udp => f.write_str("udp"),
-        }
+        f.write_str(match self {
+            Transport::Udp => "udp",
+            Transport::Tcp => "tcp",
+            Transport::Tls => "tls",
+        })
     }
 }
 
@@ -123,6 +151,163 @@ pub struct HostPort {
 impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// How connections are made secure. The files were there, and were PEM of their kind, when the conf was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tls {
+    /// What we show as server to clients that ask for no other name: at most two pairs. Empty: no listener speaks TLS.
+    pub identity: Vec<Pair>,
+    /// Further identities by the name that the client asks for (SNI); no name twice.
+    pub identities: Vec<Identity>,
+    /// What we show as client to servers that ask; empty: `identity`.
+    pub client_identity: Vec<Pair>,
+    /// The authorities that peers' certificates must come from; `None`: the system's, which vouch for servers only.
+    pub trusted_ca: Option<PathBuf>,
+    /// `No` where there is no `trusted_ca`.
+    pub verify_client: VerifyClient,
+    /// The chain and the name (RFC 5922) of each server we connect to.
+    pub verify_server: bool,
+    pub min_version: TlsVersion,
+    /// Not below `min_version`.
+    pub max_version: TlsVersion,
+    /// OpenSSL's list for TLS 1.2; empty: a modern default.
+    pub ciphers: String,
+    /// OpenSSL's list for TLS 1.3; empty: the library's default.
+    pub ciphersuites: String,
+    pub server_session_reuse: bool,
+    pub client_session_reuse: bool,
+    /// How long a session can be resumed; whole seconds.
+    pub session_lifetime: Duration,
+}
+
+impl Default for Tls {
+    fn default() -> Tls {
+        Tls {
+            identity: Vec::new(),
+            identities: Vec::new(),
+            client_identity: Vec::new(),
+            trusted_ca: None,
+            verify_client: VerifyClient::No,
+            verify_server: true,
+            min_version: TlsVersion::V1_2,
+            max_version: TlsVersion::V1_3,
+            ciphers: String::new(),
+            ciphersuites: String::new(),
+            server_session_reuse: true,
+            client_session_reuse: true,
+            session_lifetime: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// The PEM files of a certificate with its chain, and of the private key that belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    pub certificate: PathBuf,
+    pub private_key: PathBuf,
+}
+
+/// One `[[tls.identity]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// A DNS name in lower case.
+    pub name: String,
+    /// One or two.
+    pub pairs: Vec<Pair>,
+}
+
+/// Whether clients are asked for a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VerifyClient {
+    No,
+    /// Asked, and it must be good where one comes.
+    Optional,
+    Required,
+}
+
+impl fmt::Display for VerifyClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            VerifyClient::No => "no",
+            VerifyClient::Optional => "optional",
+            VerifyClient::Required => "required",
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    V1_2,
+    V1_3,
+}
+
+impl fmt::Display for TlsVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TlsVersion::V1_2 => "1.2",
+            TlsVersion::V1_3 => "1.3",
+        })
+    }
+}
+
+/// How connections over TCP and TLS are made, kept and ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Connections {
+    pub outgoing: Outgoing,
+    /// After so long without a byte either way a connection is closed.
+    pub idle_timeout: Duration,
+    /// For the TCP handshake of a connection that we open.
+    pub connect_timeout: Duration,
+    /// For the TLS handshake, whoever began it.
+    pub handshake_timeout: Duration,
+    /// Connections of the whole server; `None`: as many as the process may open files.
+    pub max: Option<usize>,
+    /// TLS handshakes at a time, of one core.
+    pub handshakes: usize,
+    /// Bytes that may wait to be sent on one connection.
+    pub send_queue: usize,
+}
+
+impl Default for Connections {
+    fn default() -> Connections {
+        Connections {
+            outgoing: Outgoing::Reuse,
+            idle_timeout: Duration::from_secs(120),
+            connect_timeout: Duration::from_secs(5),
+            handshake_timeout: Duration::from_secs(5),
+            max: None,
+            handshakes: 512,
+            send_queue: 256 * 1024,
+        }
+    }
+}
+
+impl Connections {
+    /// Connections of the whole server, where the process may open `files` files: some are left for listeners, polls and
+    /// operators.
+    pub fn most(&self, files: usize) -> usize {
+        self.max
+            .unwrap_or_else(|| files.saturating_sub(64 + files / 16).max(1))
+    }
+}
+
+/// Which connection a request takes to a next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outgoing {
+    /// The one that is open to the same peer under the same name.
+    Reuse,
+    /// A new one for each call, closed when the call is over.
+    PerCall,
+}
+
+impl fmt::Display for Outgoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Outgoing::Reuse => "reuse",
+            Outgoing::PerCall => "per-call",
+        })
     }
 }
 
@@ -196,6 +381,8 @@ pub struct Route {
     pub to_host: Option<Host>,
     /// What the user part of the Request-URI begins with.
     pub to_user_prefix: Option<String>,
+    /// Instead of [`Connections::outgoing`], for what this route sends.
+    pub outgoing: Option<Outgoing>,
     pub action: Action,
 }
 
@@ -211,12 +398,17 @@ pub enum Action {
     Reject(u16),
 }
 
-/// A next hop: a SIP URI whose host is an address, and that address.
+/// A next hop: a SIP URI and what follows from it. A `[[listen]]` speaks its transport and address family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// As the conf has it.
     pub uri: String,
+    /// The host of the URI where that is an address, else its `maddr`; with its port, or the transport's.
     pub address: SocketAddr,
+    /// TLS for each `sips:` URI.
+    pub transport: Transport,
+    /// The host of the URI: what the certificate of a TLS server must prove (RFC 5922).
+    pub host: Host,
 }
 
 /// A network in CIDR form; the bits after the prefix are zero.

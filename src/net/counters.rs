@@ -1,5 +1,8 @@
 //! What the wires count, for each listener of one core: plain numbers, added up over the cores when somebody asks.
 
+use super::connection::State;
+use super::tls::Tls;
+use crate::base::Transport;
 use crate::sip::sniff::{self, Kind};
 
 /// The kinds of messages as `strowger_messages_total{kind}` names them, in the order of [`Traffic::messages`].
@@ -27,15 +30,18 @@ pub enum Undeliverable {
     NoBuffers,
     /// The rules named a listener that does not exist.
     NoSocket,
+    /// The connection is gone, or none could be opened.
+    NoConnection,
 }
 
 impl Undeliverable {
-    pub const ALL: [Undeliverable; 5] = [
+    pub const ALL: [Undeliverable; 6] = [
         Undeliverable::SendQueueFull,
         Undeliverable::TooLarge,
         Undeliverable::Unreachable,
         Undeliverable::NoBuffers,
         Undeliverable::NoSocket,
+        Undeliverable::NoConnection,
     ];
 
     pub const fn label(self) -> &'static str {
@@ -45,6 +51,7 @@ impl Undeliverable {
             Undeliverable::Unreachable => "unreachable",
             Undeliverable::NoBuffers => "no_buffers",
             Undeliverable::NoSocket => "no_socket",
+            Undeliverable::NoConnection => "no_connection",
         }
     }
 }
@@ -109,6 +116,106 @@ impl ListenerCounters {
         self.receive_buffer += other.receive_buffer;
         self.send_buffer += other.send_buffer;
         self.waiting_bytes += other.waiting_bytes;
+    }
+}
+
+/// The sides of a TLS handshake, as `strowger_tls_handshakes_total{side}` names them.
+pub const SIDES: [&str; 2] = ["server", "client"];
+
+/// The TLS handshakes of one side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handshakes {
+    pub full: u64,
+    pub resumed: u64,
+    /// Of both kinds, those in which both sides showed certificates, now or in the session that was resumed.
+    pub mutual: u64,
+    pub failed: u64,
+    /// Calls of `SSL_do_handshake`.
+    pub calls: u64,
+}
+
+/// The connections of one core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamCounters {
+    /// TCP and TLS, by [`State`].
+    open: [[u64; State::ALL.len()]; 2],
+    pub accepted: u64,
+    /// Connections that we began to open.
+    pub connecting: u64,
+    /// Those that were not answered.
+    pub failed: u64,
+    /// The limit of open connections was reached.
+    pub refused: u64,
+    pub accept_errors: u64,
+    /// Turns in which a listener had to wait because so many shook hands already.
+    pub handshakes_held: u64,
+    pub idle_closed: u64,
+    /// Streams in which no message could be found.
+    pub garbage: u64,
+    /// Entries of the idle list that were looked at.
+    pub sweep_visited: u64,
+    /// By [`SIDES`].
+    pub handshakes: [Handshakes; SIDES.len()],
+}
+
+impl StreamCounters {
+    fn kind(transport: Transport) -> usize {
+        usize::from(transport == Transport::Tls)
+    }
+
+    /// Connections in a state now.
+    pub fn open(&self, transport: Transport, state: State) -> u64 {
+        self.open[StreamCounters::kind(transport)][state as usize]
+    }
+
+    pub fn enter(&mut self, transport: Transport, state: State) {
+        self.open[StreamCounters::kind(transport)][state as usize] += 1;
+    }
+
+    pub fn leave(&mut self, transport: Transport, state: State) {
+        self.open[StreamCounters::kind(transport)][state as usize] -= 1;
+    }
+
+    /// A handshake has ended well; `side` is its place in [`SIDES`].
+    pub fn shaken(&mut self, side: usize, tls: &Tls) {
+        let counters = &mut self.handshakes[side];
+        match tls.is_resumed() {
+            true => counters.resumed += 1,
+            false => counters.full += 1,
+        }
+        counters.mutual += u64::from(tls.is_mutual());
+        counters.calls += u64::from(tls.handshake_calls());
+    }
+
+    pub fn failed_handshake(&mut self, side: usize, tls: Option<&Tls>) {
+        let counters = &mut self.handshakes[side];
+        counters.failed += 1;
+        counters.calls += tls.map_or(0, |tls| u64::from(tls.handshake_calls()));
+    }
+
+    /// Adds another core's numbers.
+    pub fn add(&mut self, other: &StreamCounters) {
+        for (mine, theirs) in self.open.iter_mut().zip(other.open) {
+            for (mine, theirs) in mine.iter_mut().zip(theirs) {
+                *mine += theirs;
+            }
+        }
+        for (mine, theirs) in self.handshakes.iter_mut().zip(other.handshakes) {
+            mine.full += theirs.full;
+            mine.resumed += theirs.resumed;
+            mine.mutual += theirs.mutual;
+            mine.failed += theirs.failed;
+            mine.calls += theirs.calls;
+        }
+        self.accepted += other.accepted;
+        self.connecting += other.connecting;
+        self.failed += other.failed;
+        self.refused += other.refused;
+        self.accept_errors += other.accept_errors;
+        self.handshakes_held += other.handshakes_held;
+        self.idle_closed += other.idle_closed;
+        self.garbage += other.garbage;
+        self.sweep_visited += other.sweep_visited;
     }
 }
 

@@ -1,14 +1,23 @@
 //! The wires (RFC 3261 §18): sockets in, bytes and flows out, and the other way round. Knows nothing of the rules.
 
+pub mod ages;
 pub mod backlog;
+pub mod connection;
 pub mod counters;
 pub mod interfaces;
+pub mod listen;
+pub mod pool;
 pub mod steer;
+pub mod streams;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod tls;
 pub mod udp;
 pub mod wires;
 
-pub use counters::{ListenerCounters, Undeliverable};
+pub use connection::{Arrival, State};
+pub use counters::{ListenerCounters, StreamCounters, Undeliverable};
+pub use listen::Listener;
+pub use streams::{Limits, Streams};
 pub use udp::{BindError, Buffers, Udp, Undelivered};
-pub use wires::Wires;
+pub use wires::{Socket, Wires};

@@ -1,4 +1,7 @@
-//! The only unsafe code of the project: system calls that neither the standard library nor socket2 offers.
+//! The only unsafe code of the project: system calls that neither the standard library nor socket2 offers; and in `ssl` what
+//! the `openssl` crate does not wrap.
+
+pub mod ssl;
 
 use std::io;
 use std::mem::{self, MaybeUninit};
@@ -432,6 +435,34 @@ pub struct IcmpError {
     pub is_failure: bool,
     /// How much of the datagram the error brought back, from its beginning.
     pub quoted: usize,
+}
+
+/// How many files this process may open; asks for as many as it is allowed to.
+pub fn open_files_limit() -> io::Result<usize> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel fills the structure, which is ours.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    if limit.rlim_cur < limit.rlim_max {
+        let raised = libc::rlimit {
+            rlim_cur: limit.rlim_max,
+            ..limit
+        };
+        // SAFETY: the kernel only reads the structure.
+        if check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raised) }).is_ok() {
+            limit = raised;
+        }
+    }
+    Ok(usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
+}
+
+/// Has a bind to port 0 choose the address only, and leave the port to the connect: a port then serves one connection to each
+/// peer, not one in all.
+pub fn choose_port_when_connecting(socket: BorrowedFd<'_>) -> io::Result<()> {
+    const IP_BIND_ADDRESS_NO_PORT: libc::c_int = 24;
+    set_option(socket, libc::IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
 }
 
 /// Has the kernel keep ICMP errors for this socket's datagrams in the socket's error queue.

@@ -5,7 +5,7 @@ use super::backlog::Backlog;
 use super::counters::{ListenerCounters, Undeliverable};
 use super::steer::{self, Mark};
 use super::sys::{self, Datagram, IcmpError, Inbound, Outbound};
-use crate::base::Span;
+use crate::base::{Span, Transport};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::fmt;
 use std::io;
@@ -36,13 +36,15 @@ impl Default for Buffers {
 /// A listener that could not be opened.
 #[derive(Debug)]
 pub struct BindError {
+    pub transport: Transport,
     pub address: SocketAddr,
     pub error: io::Error,
 }
 
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot listen on udp {}: ", self.address)?;
+        let transport = self.transport.name().to_ascii_lowercase();
+        write!(f, "cannot listen on {transport} {}: ", self.address)?;
         match self.error.kind() {
             io::ErrorKind::AddrInUse => f.write_str("address in use by another socket"),
             io::ErrorKind::AddrNotAvailable => f.write_str("no interface has this address"),
@@ -99,8 +101,12 @@ impl Udp {
         let mut sockets: Vec<Udp> = Vec::with_capacity(cores);
         let mut bound = address;
         for number in 0..cores.max(1) {
-            let udp = Udp::open(bound, number > 0, cores > 1, buffers)
-                .map_err(|error| BindError { address, error })?;
+            let udp =
+                Udp::open(bound, number > 0, cores > 1, buffers).map_err(|error| BindError {
+                    transport: Transport::Udp,
+                    address,
+                    error,
+                })?;
             bound = udp.address;
             sockets.push(udp);
         }
@@ -497,7 +503,7 @@ mod tests {
         // A left-over error: offered again, nothing is lost.
         let (done, counters, lost) = push(&[Ok(2), Err(ECONNREFUSED), Err(EINTR), Ok(8)], 10);
         assert_eq!((done, counters.sent.bytes, lost), (10, 10, 0));
-        assert_eq!(counters.undelivered, [0; 5]);
+        assert_eq!(counters.undelivered, [0; 6]);
         assert_eq!(counters.sent.batches, 2);
         // An error of its own: this one is dropped, and told.
         let refused = Err(EHOSTUNREACH);
@@ -512,7 +518,7 @@ mod tests {
         // The kernel takes nothing more now: the rest is the caller's to keep.
         let (done, counters, _) = push(&[Ok(4), Err(EAGAIN)], 10);
         assert_eq!((done, counters.sent.bytes), (4, 4));
-        assert_eq!(counters.undelivered, [0; 5]);
+        assert_eq!(counters.undelivered, [0; 6]);
     }
 
     /// Three clients that hear nobody but the address that they ask, each another one of ours; and a socket on all addresses.

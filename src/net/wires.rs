@@ -1,32 +1,66 @@
 //! All sockets of one core: which of them hold something, a bounded bite from each, and one batch to each at a turn's end.
 
-use super::counters::{ListenerCounters, Undeliverable};
+use super::connection::Arrival;
+use super::counters::{ListenerCounters, StreamCounters, Undeliverable};
+use super::listen::Listener;
+use super::streams::{Accepted, Description, Streams};
 use super::sys::{Datagram, Inbound, Outbound};
+use super::tls::Contexts;
 use super::udp::{Udp, Undelivered};
-use crate::base::Outbox;
+use crate::base::{Channel, Flow, Id, Instant, Outbox};
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-/// The sockets of one core, by the listener's position in the conf.
+/// One listener's socket on one core.
+pub enum Socket {
+    Udp(Udp),
+    Stream(Listener),
+}
+
+impl Socket {
+    /// Where it is bound.
+    pub fn address(&self) -> SocketAddr {
+        match self {
+            Socket::Udp(udp) => udp.address(),
+            Socket::Stream(listener) => listener.address(),
+        }
+    }
+}
+
+/// The sockets of one core, by the listener's position in the conf, and the connections.
 pub struct Wires {
-    sockets: Vec<Wire>,
-    /// Listeners that may hold datagrams, in the order in which they are served. mio tells it once (edge-triggered): who is on
-    /// this list stays there until his socket is seen empty.
+    ports: Vec<Port>,
+    streams: Streams,
+    /// Listeners that may hold datagrams or new connections, in the order in which they are served. mio tells it once
+    /// (edge-triggered): who is on this list stays there until his socket is seen empty.
     ready: Vec<u16>,
     inbound: Inbound,
     outbound: Outbound,
     undelivered: Undelivered,
-    /// Transmits that name a listener which does not exist.
-    misdirected: u64,
+    /// Transmits of this turn for connections of other cores.
+    foreign: Vec<u32>,
     registry: Registry,
+}
+
+struct Port {
+    kind: PortKind,
+    is_ready: bool,
+    /// Connections wait to be accepted, and cannot be now.
+    is_held: bool,
+    counters: ListenerCounters,
+}
+
+enum PortKind {
+    Datagrams(Wire),
+    Connections(Listener),
 }
 
 struct Wire {
     udp: Udp,
-    is_ready: bool,
     has_icmp_errors: bool,
     awaits_room: bool,
     /// Which of the outbox's transmits leave here in this turn.
@@ -35,54 +69,82 @@ struct Wire {
 
 impl Wires {
     /// Registers the sockets, in the order of the listeners, with the poll that `registry` belongs to, under the tokens from 0.
-    pub fn new(sockets: Vec<Udp>, batch: usize, registry: Registry) -> io::Result<Wires> {
-        for (listener, udp) in sockets.iter().enumerate() {
-            registry.register(
-                &mut SourceFd(&udp.fd()),
-                Token(listener),
-                Interest::READABLE,
-            )?;
+    pub fn new(
+        sockets: Vec<Socket>,
+        batch: usize,
+        streams: Streams,
+        registry: Registry,
+    ) -> io::Result<Wires> {
+        let mut ports = Vec::with_capacity(sockets.len());
+        for (number, socket) in sockets.into_iter().enumerate() {
+            let token = Token(number);
+            let kind = match socket {
+                Socket::Udp(udp) => {
+                    registry.register(&mut SourceFd(&udp.fd()), token, Interest::READABLE)?;
+                    PortKind::Datagrams(Wire {
+                        udp,
+                        has_icmp_errors: false,
+                        awaits_room: false,
+                        outgoing: Vec::new(),
+                    })
+                }
+                Socket::Stream(mut listener) => {
+                    registry.register(listener.source(), token, Interest::READABLE)?;
+                    PortKind::Connections(listener)
+                }
+            };
+            ports.push(Port {
+                kind,
+                is_ready: false,
+                is_held: false,
+                counters: ListenerCounters::default(),
+            });
         }
-        let wires = sockets.into_iter().map(|udp| Wire {
-            udp,
-            is_ready: false,
-            has_icmp_errors: false,
-            awaits_room: false,
-            outgoing: Vec::new(),
-        });
         Ok(Wires {
-            sockets: wires.collect(),
+            ports,
+            streams,
             ready: Vec::new(),
             inbound: Inbound::new(batch),
             outbound: Outbound::new(batch),
             undelivered: Undelivered::default(),
-            misdirected: 0,
+            foreign: Vec::new(),
             registry,
         })
     }
 
     pub fn listeners(&self) -> usize {
-        self.sockets.len()
+        self.ports.len()
     }
 
     /// Where a listener is bound.
     pub fn address(&self, listener: usize) -> Option<SocketAddr> {
-        Some(self.sockets.get(listener)?.udp.address())
+        Some(self.ports.get(listener)?.address())
+    }
+
+    /// Certificates and keys for handshakes that begin from now on.
+    pub fn set_tls(&mut self, contexts: Option<Arc<Contexts>>) {
+        self.streams.set_tls(contexts);
     }
 
     /// Takes in what the poll says about one socket.
-    pub fn note(&mut self, event: &Event) {
+    pub fn note(&mut self, event: &Event, now: Instant) {
+        if Streams::owns(event.token()) {
+            return self.streams.note(event, now);
+        }
         let Token(number) = event.token();
-        let Some(wire) = self.sockets.get_mut(number) else {
+        let Some(port) = self.ports.get_mut(number) else {
+            return;
+        };
+        // An error may have cut a batch short, so the socket is looked at again.
+        if (event.is_readable() || event.is_error()) && !port.is_ready {
+            port.is_ready = true;
+            self.ready.push(number as u16);
+        }
+        let PortKind::Datagrams(wire) = &mut port.kind else {
             return;
         };
         if event.is_error() {
             wire.has_icmp_errors = true;
-        }
-        // An error may have cut a batch short, so the socket is looked at again.
-        if (event.is_readable() || event.is_error()) && !wire.is_ready {
-            wire.is_ready = true;
-            self.ready.push(number as u16);
         }
         if event.is_writable() && wire.udp.is_waiting() {
             let (outbound, undelivered) = (&mut self.outbound, &mut self.undelivered);
@@ -93,7 +155,7 @@ impl Wires {
 
     /// True when there is something to do before the next event.
     pub fn has_more(&self) -> bool {
-        !self.ready.is_empty() || !self.undelivered.is_empty()
+        !self.ready.is_empty() || !self.undelivered.is_empty() || self.streams.has_more()
     }
 
     /// Listeners that are to be served in this turn, by position in the list of the ready.
@@ -101,25 +163,34 @@ impl Wires {
         self.ready.len()
     }
 
-    /// Takes one batch from a ready listener; returns it and how many datagrams came.
-    pub fn receive(&mut self, position: usize) -> (u16, usize) {
+    /// Takes one batch from a ready listener of datagrams, and returns it and how many came; one of connections accepts some.
+    pub fn receive(&mut self, position: usize, now: Instant) -> (u16, usize) {
         let Some(&listener) = self.ready.get(position) else {
             return (0, 0);
         };
-        let Some(wire) = self.sockets.get_mut(listener as usize) else {
+        let Some(port) = self.ports.get_mut(listener as usize) else {
             return (listener, 0);
+        };
+        let wire = match &mut port.kind {
+            PortKind::Datagrams(wire) => wire,
+            PortKind::Connections(socket) => {
+                let accepted = self.streams.accept(socket, listener, now);
+                port.is_ready = accepted == Accepted::Some;
+                port.is_held = accepted == Accepted::Held;
+                return (listener, 0);
+            }
         };
         if wire.has_icmp_errors {
             wire.has_icmp_errors = wire.udp.take_icmp_errors(&mut self.undelivered);
         }
         match wire.udp.receive(&mut self.inbound) {
             Ok(count) => {
-                wire.is_ready = count == self.inbound.capacity() || wire.has_icmp_errors;
+                port.is_ready = count == self.inbound.capacity() || wire.has_icmp_errors;
                 (listener, count)
             }
             Err(error) => {
                 match error.raw_os_error() {
-                    Some(libc::EAGAIN) => wire.is_ready = wire.has_icmp_errors,
+                    Some(libc::EAGAIN) => port.is_ready = wire.has_icmp_errors,
                     Some(libc::EINTR) => {}
                     // What the kernel reports here is an ICMP error of some datagram that we sent: the next call goes on.
                     _ => wire.has_icmp_errors = true,
@@ -136,23 +207,48 @@ impl Wires {
 
     /// Takes those off the list whose socket was seen empty.
     pub fn settle(&mut self) {
-        let sockets = &self.sockets;
+        let ports = &self.ports;
         self.ready.retain(|listener| {
-            sockets
+            ports
                 .get(*listener as usize)
-                .is_some_and(|wire| wire.is_ready)
+                .is_some_and(|port| port.is_ready)
         });
     }
 
-    /// Sends all transmits of the outbox: one batch, or a few, for each listener.
-    pub fn send(&mut self, outbox: &Outbox) {
+    /// The connections that may hold something, taken off their list: established ones first, then some that shake hands.
+    pub fn take_ready_streams(&mut self, list: &mut Vec<Id>) {
+        self.streams.take_ready(list);
+    }
+
+    /// Reads a bite from one connection; `on` gets the messages in it.
+    pub fn receive_stream(&mut self, id: Id, now: Instant, on: impl FnMut(Flow, Arrival<'_>)) {
+        let listener = self.streams.listener_of(id);
+        let port = listener.and_then(|listener| self.ports.get_mut(listener as usize));
+        if let Some(port) = port {
+            self.streams.serve(id, now, &mut port.counters.received, on);
+        }
+    }
+
+    /// Takes all transmits of the outbox: datagrams leave now, in one batch or a few for each listener, and what goes by streams
+    /// with the next [`Wires::flush`].
+    pub fn send(&mut self, outbox: &Outbox, now: Instant) {
         for (number, transmit) in outbox.transmits.iter().enumerate() {
-            match self.sockets.get_mut(transmit.flow.listener as usize) {
-                Some(wire) => wire.outgoing.push(number as u32),
-                None => self.misdirected += 1,
+            let Channel::Datagram { .. } = transmit.flow.channel else {
+                self.send_by_stream(outbox, number, now);
+                continue;
+            };
+            match self.ports.get_mut(transmit.flow.listener as usize) {
+                Some(Port {
+                    kind: PortKind::Datagrams(wire),
+                    ..
+                }) => wire.outgoing.push(number as u32),
+                _ => self.misdirected(),
             }
         }
-        for (listener, wire) in self.sockets.iter_mut().enumerate() {
+        for (listener, port) in self.ports.iter_mut().enumerate() {
+            let PortKind::Datagrams(wire) = &mut port.kind else {
+                continue;
+            };
             if wire.outgoing.is_empty() {
                 continue;
             }
@@ -170,6 +266,91 @@ impl Wires {
             wire.outgoing.clear();
             follow_interest(&self.registry, wire, listener);
         }
+        for flow in &outbox.releases {
+            if self.is_own(flow) {
+                self.streams.release(flow);
+            }
+        }
+    }
+
+    fn misdirected(&mut self) {
+        if let Some(first) = self.ports.first_mut() {
+            first.counters.drop(Undeliverable::NoSocket);
+        }
+    }
+
+    /// False for a connection of another core.
+    fn is_own(&self, flow: &Flow) -> bool {
+        !matches!(flow.channel, Channel::Connection { .. }) || flow.core == self.streams.core()
+    }
+
+    fn send_by_stream(&mut self, outbox: &Outbox, number: usize, now: Instant) {
+        let transmit = &outbox.transmits[number];
+        if !self.is_own(&transmit.flow) {
+            self.foreign.push(number as u32);
+            return;
+        }
+        let host = match transmit.flow.channel {
+            Channel::Peer { name, .. } if name != 0 => outbox.introduced(name),
+            _ => None,
+        };
+        self.send_one(now, &transmit.flow, outbox.get(transmit.span), host);
+    }
+
+    /// Takes one message for a stream of this core.
+    pub fn send_one(&mut self, now: Instant, flow: &Flow, bytes: &[u8], host: Option<&[u8]>) {
+        let Some(port) = self.ports.get_mut(flow.listener as usize) else {
+            return self.misdirected();
+        };
+        let address = port.address();
+        let from = (!address.ip().is_unspecified()).then_some(address);
+        match self.streams.send(now, flow, from, bytes, host) {
+            Ok(()) => port.counters.sent.count(bytes),
+            Err(reason) => {
+                log::info!(
+                    "{} {}: not sent: {}",
+                    flow.transport.name(),
+                    flow.peer,
+                    reason.label()
+                );
+                port.counters.drop(reason);
+                self.undelivered.push(bytes);
+            }
+        }
+    }
+
+    /// Transmits of the last [`Wires::send`] whose connections other cores own, by number.
+    pub fn foreign(&mut self) -> std::vec::Drain<'_, u32> {
+        self.foreign.drain(..)
+    }
+
+    /// One write for each connection that has something to say.
+    pub fn flush(&mut self, now: Instant) {
+        let ports = &mut self.ports;
+        self.streams.flush(now, |listener| {
+            if let Some(port) = ports.get_mut(listener as usize) {
+                port.counters.sent.batches += 1;
+            }
+        });
+    }
+
+    /// Closes the connections that are overdue, and lets those in who had to wait.
+    pub fn sweep(&mut self, now: Instant) {
+        self.streams.sweep(now);
+        if self.streams.is_busy_shaking() {
+            return;
+        }
+        for (number, port) in self.ports.iter_mut().enumerate() {
+            if std::mem::take(&mut port.is_held) {
+                port.is_ready = true;
+                self.ready.push(number as u16);
+            }
+        }
+    }
+
+    /// When [`Wires::sweep`] next has something to do.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.streams.next_timeout()
     }
 
     pub fn has_undelivered(&self) -> bool {
@@ -183,17 +364,45 @@ impl Wires {
         std::mem::swap(undelivered, &mut self.undelivered);
     }
 
+    pub fn has_lost(&self) -> bool {
+        self.streams.has_lost()
+    }
+
+    /// Hands over the flows that have ended since the last call.
+    pub fn take_lost(&mut self, list: &mut Vec<Flow>) {
+        self.streams.take_lost(list);
+    }
+
     /// What each listener counted; asks the kernel for its drops.
     pub fn counters(&mut self) -> Vec<ListenerCounters> {
-        let mut all: Vec<ListenerCounters> = self
-            .sockets
+        self.ports
             .iter_mut()
-            .map(|wire| wire.udp.counters())
-            .collect();
-        if let Some(first) = all.first_mut() {
-            first.undelivered[Undeliverable::NoSocket as usize] += self.misdirected;
+            .map(|port| {
+                let mut counters = port.counters;
+                if let PortKind::Datagrams(wire) = &mut port.kind {
+                    counters.add(&wire.udp.counters());
+                }
+                counters
+            })
+            .collect()
+    }
+
+    pub fn stream_counters(&self) -> StreamCounters {
+        self.streams.counters()
+    }
+
+    /// Every connection, for the operator's eyes.
+    pub fn describe(&self, now: Instant) -> Vec<Description> {
+        self.streams.describe(now)
+    }
+}
+
+impl Port {
+    fn address(&self) -> SocketAddr {
+        match &self.kind {
+            PortKind::Datagrams(wire) => wire.udp.address(),
+            PortKind::Connections(listener) => listener.address(),
         }
-        all
     }
 }
 

@@ -88,27 +88,12 @@ impl Bindings {
         answer: &Reading,
     ) -> Result<Applied, String> {
         let aor = address_of_record(register).ok_or("a 200 without an address-of-record")?;
-        let this = Register {
-            now,
-            call_id: register.call_id(),
-            cseq: register.cseq().map_or(0, |(n, _)| n),
-            contacts: register.values(Field::Contact),
-            expires: register.number(Field::Expires),
-            path: register.values(Field::Path),
-            source: source.filter(|_| param(register.via(0), b"rport").is_some()),
-        };
+        let this = Register::new(now, register, source);
         self.removals.retain(|removal| removal.until > now);
         let remembered = self.removals.iter().any(|removal| {
             removal.aor == aor && removal.call_id == this.call_id && removal.cseq >= this.cseq
         });
-        if this.removes(conf) {
-            self.removals.push(Removal {
-                aor: aor.clone(),
-                call_id: this.call_id.to_vec(),
-                cseq: this.cseq,
-                until: now.after_ms(REMEMBERED_MS),
-            });
-        }
+        self.note_removal(now, conf, register);
         let list = self.by_aor.entry(aor).or_default();
         let applied = if this.contacts.contains(&&b"*"[..]) {
             this.remove_all(list)?
@@ -126,6 +111,19 @@ impl Bindings {
             list.retain(|b| b.since(Instant::from_ms(now.as_ms().saturating_sub(3_600_000))));
         }
         Self::compare_answer(now, list, answer).map(|()| applied)
+    }
+
+    /// A REGISTER was answered 200 that may have removed something: the server may remember that.
+    pub fn note_removal(&mut self, now: Instant, conf: &Registrar, register: &Reading) {
+        let this = Register::new(now, register, None);
+        if let (true, Some(aor)) = (this.removes(conf), address_of_record(register)) {
+            self.removals.push(Removal {
+                aor,
+                call_id: this.call_id.to_vec(),
+                cseq: this.cseq,
+                until: now.after_ms(REMEMBERED_MS),
+            });
+        }
     }
 
     /// A 200 to a REGISTER that was carried out before: it changes nothing.
@@ -280,7 +278,19 @@ struct Register<'a> {
     source: Option<SocketAddr>,
 }
 
-impl Register<'_> {
+impl<'a> Register<'a> {
+    fn new(now: Instant, register: &'a Reading, source: Option<SocketAddr>) -> Register<'a> {
+        Register {
+            now,
+            call_id: register.call_id(),
+            cseq: register.cseq().map_or(0, |(n, _)| n),
+            contacts: register.values(Field::Contact),
+            expires: register.number(Field::Expires),
+            path: register.values(Field::Path),
+            source: source.filter(|_| param(register.via(0), b"rport").is_some()),
+        }
+    }
+
     /// The seconds that a contact asks for; `None` when only the server knows how it reads them.
     fn wanted(&self, contact: &[u8], conf: &Registrar) -> Option<u64> {
         match param(contact, b"expires") {

@@ -248,6 +248,13 @@ impl Reading {
         Some(key.finish())
     }
 
+    /// True when the SIP-Version is written as it must be sent (§7.1).
+    pub fn is_version_as_sent(&self) -> bool {
+        let end = find(&self.bytes, 0, b"\r\n").unwrap_or(self.bytes.len());
+        let line = &self.bytes[..end];
+        line.starts_with(b"SIP/2.0 ") || line.ends_with(b" SIP/2.0")
+    }
+
     /// The start line, for people.
     pub fn title(&self) -> String {
         let end = find(&self.bytes, 0, b"\r\n").unwrap_or(self.bytes.len());
@@ -258,7 +265,10 @@ impl Reading {
 fn read_start(bytes: &[u8], at: usize, end: usize) -> Option<Start> {
     let line = &bytes[at..end];
     let first = line.iter().position(|b| *b == b' ')?;
-    if line.starts_with(b"SIP/2.0 ") {
+    if line
+        .get(..8)
+        .is_some_and(|version| version.eq_ignore_ascii_case(b"SIP/2.0 "))
+    {
         let code = line.get(8..11)?;
         let status = number(code)? as u16;
         return (100..700)
@@ -266,7 +276,7 @@ fn read_start(bytes: &[u8], at: usize, end: usize) -> Option<Start> {
             .then_some(Start::Response(status));
     }
     let second = first + 1 + line[first + 1..].iter().position(|b| *b == b' ')?;
-    if &line[second + 1..] != b"SIP/2.0" || first == 0 || second == first + 1 {
+    if !line[second + 1..].eq_ignore_ascii_case(b"SIP/2.0") || first == 0 || second == first + 1 {
         return None;
     }
     Some(Start::Request {

@@ -29,6 +29,8 @@ pub enum Rule {
     MaxBreadth,
     /// What is not to be edited leaves bit for bit.
     BitForBit,
+    /// The SIP-Version leaves in upper case, however it came (§7.1).
+    Version,
     /// Record-Route is added when the conf says so, above those that are there, and can be reached.
     RecordRoute,
     /// Route loses the server's own values and nothing else (§16.4, §16.12).

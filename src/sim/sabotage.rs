@@ -41,6 +41,8 @@ pub enum Sabotage {
     LoseRefusal,
     /// No 100 leaves.
     LoseTrying,
+    /// What leaves says `sip/2.0`.
+    SmallVersion,
     /// A provisional response that is not 100 never leaves.
     LoseRinging,
     /// A retransmission leaves with another branch.
@@ -67,6 +69,7 @@ impl Sabotage {
         Sabotage::AnswerAck,
         Sabotage::LoseRefusal,
         Sabotage::LoseTrying,
+        Sabotage::SmallVersion,
         Sabotage::LoseRinging,
         Sabotage::ForgetRetransmission,
         Sabotage::KeepRecord,
@@ -91,6 +94,7 @@ impl Sabotage {
             Sabotage::AnswerAck => &[Rule::NoAnswerToAck],
             Sabotage::LoseRefusal => &[Rule::FinalInTime],
             Sabotage::LoseTrying => &[Rule::TryingAtOnce],
+            Sabotage::SmallVersion => &[Rule::Version],
             Sabotage::LoseRinging => &[Rule::EveryAnswer],
             Sabotage::ForgetRetransmission => &[Rule::OneBranch],
             Sabotage::KeepRecord => &[Rule::Quiet],
@@ -244,6 +248,10 @@ impl Saboteur {
                         number.to_string().as_bytes(),
                     ))
                 })
+            }
+            Sabotage::SmallVersion => {
+                let at = super::reading::find(&message.bytes, 0, b"SIP/2.0");
+                at.map(|at| replaced(message, at..at + 3, b"sip"))
             }
             Sabotage::DropVia if forwarded => Some(without_second_via(message)),
             Sabotage::ForgetRetransmission if forwarded && invite => {

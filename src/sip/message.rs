@@ -191,7 +191,7 @@ impl<'a> Message<'a> {
         if let Some(fault) = self.index.fault {
             return Err(fault);
         }
-        self.top_via_parts()?;
+        self.parts_of_top_via()?;
         let (text, from) = self.parts_of_from()?;
         check_address(text, from).map_err(|_| Fault::From)?;
         let (text, to) = self.parts_of_to()?;
@@ -249,6 +249,15 @@ impl<'a> Message<'a> {
 
     pub fn request_uri_range(&self) -> Range<usize> {
         self.index.request_uri.range()
+    }
+
+    /// Where the SIP-Version stands, when it is not written `SIP/2.0`: that is how it must be sent, whatever came (RFC 3261 §7.1).
+    pub fn unusual_version(&self) -> Option<Range<usize>> {
+        let range = match self.is_request() {
+            true => self.request_uri_range().end + 1..self.headers_start().saturating_sub(2),
+            false => self.start()..self.start() + b"SIP/2.0".len(),
+        };
+        (self.bytes.get(range.clone())? != b"SIP/2.0").then_some(range)
     }
 
     /// The status code; 0 in a request. A response whose code is not three digits from 100 to 699 has a fault and the status 999.
@@ -315,7 +324,28 @@ impl<'a> Message<'a> {
 
     /// The topmost Via value.
     pub fn top_via(&self) -> Result<Via<'a>, Fault> {
-        let (line, parts) = self.top_via_parts()?;
+        let (line, parts) = self.parts_of_top_via()?;
+        let value = self.top_value(line, parts);
+        Ok(parts.in_list(value.header.value, value))
+    }
+
+    /// Where the topmost Via value stands, and nothing of what it says.
+    pub fn top_via_value(&self) -> Result<Value<'a>, Fault> {
+        let (line, parts) = self.parts_of_top_via()?;
+        Ok(self.top_value(line, parts))
+    }
+
+    /// True when a Via value follows the topmost.
+    pub fn has_second_via(&self) -> bool {
+        let Ok((line, parts)) = self.parts_of_top_via() else {
+            return false;
+        };
+        let mut others = self.all(Name::Via).skip(1);
+        line.value_start + parts.end < line.value_end || others.any(|via| !via.value.is_empty())
+    }
+
+    #[inline]
+    fn top_value(&self, line: &Line, parts: &ViaParts) -> Value<'a> {
         let header = self.header_of(line);
         let (start, end) = (line.value_start as usize, parts.end as usize);
         let text = parts.text(header.value);
@@ -324,24 +354,23 @@ impl<'a> Message<'a> {
             true => header.value.len(),
             false => cursor::skip_space(header.value, end + 1),
         };
-        let value = Value {
+        Value {
             text,
             span: Span::new(start, start + text.len()),
             header,
             first: true,
             last,
             next: (start + next) as u32,
-        };
-        Ok(parts.in_list(header.value, value))
+        }
     }
 
     /// The branch of the topmost Via; `None` also when that cannot be read.
     pub fn top_branch(&self) -> Option<&'a [u8]> {
-        let (line, parts) = self.top_via_parts().ok()?;
+        let (line, parts) = self.parts_of_top_via().ok()?;
         parts.branch(self.value(line))
     }
 
-    fn top_via_parts(&self) -> Result<(&'a Line, &'a ViaParts), Fault> {
+    fn parts_of_top_via(&self) -> Result<(&'a Line, &'a ViaParts), Fault> {
         let line = self.first(Name::Via).ok_or(Fault::ViaMissing)?;
         let read = || ViaParts::parse(self.value(line)).map_err(|_| Fault::Via);
         Ok((line, self.index.top_via.get(read)?))

@@ -2,7 +2,7 @@
 //! layer, the proxy core and the registrar.
 
 use crate::base::{Arena, Errand, Flow, Id, Instant, Key, Outbox, Roll};
-use crate::sip::{Fault, Index, Message, Method, Name, Rewrite, Via, reply, sniff};
+use crate::sip::{Fault, Index, Message, Method, Name, Rewrite, reply, sniff};
 use crate::stack::branch::{Branch, Signer};
 use crate::stack::counters::{Drop, MethodLabel, Registration, Side};
 use crate::stack::identity::{Identity, Memory, TAG_LEN};
@@ -266,6 +266,17 @@ impl Endpoint {
         if errand.is_none() {
             self.counters.requests[label_of(method) as usize] += 1;
         }
+        // An ACK and a CANCEL look for their INVITE. What finds a transaction lies in cold memory: it is asked for at once.
+        let via = message.top_via();
+        let key = via.as_ref().ok().map(|via| {
+            let name: &[u8] = match method {
+                Method::Ack | Method::Cancel => b"INVITE",
+                _ => message.method_name(),
+            };
+            let key = self.identity.transaction(message, via, name);
+            self.transactions.foresee_server(key);
+            key
+        });
         let fits = message.bytes().len() <= self.settings.limits.message_size;
         let checked = match fits {
             true => message.check(),
@@ -276,16 +287,16 @@ impl Endpoint {
                 return self.counters.drop(Drop::Unreadable);
             }
             // A broken copy of a request under way is a repetition of it (§17.2.3 comes first), not a request of its own.
-            if let Ok(via) = message.top_via()
+            if let Some(key) = key
                 && method != Method::Cancel
-                && self.absorb_repetition(now, message, &via, outbox).is_none()
+                && self.absorb_repetition(now, key, outbox)
             {
                 return;
             }
             let refusal = Refusal::new(fault.status(), fault.reason());
             return self.refuse(message, flow, refusal, outbox);
         }
-        let Ok(via) = message.top_via() else {
+        let Some(key) = key else {
             return self.counters.drop(Drop::Unreadable);
         };
         let tried = match errand {
@@ -293,39 +304,31 @@ impl Endpoint {
             _ => 0,
         };
         match method {
-            Method::Ack => return self.process_ack(now, flow, message, &via, tried, outbox),
+            Method::Ack => return self.process_ack(now, flow, message, key, tried, outbox),
             Method::Cancel => {
-                return self.process_cancel(now, flow, message, &via, tried, outbox);
+                return self.process_cancel(now, flow, message, key, tried, outbox);
             }
             _ => {}
         }
-        let Some(key) = self.absorb_repetition(now, message, &via, outbox) else {
+        if self.absorb_repetition(now, key, outbox) {
             return;
-        };
+        }
         if let Err(refusal) = self.process_request(now, flow, message, key, outbox) {
             self.refuse(message, flow, refusal, outbox);
         }
     }
 
-    /// Hands a repeated request to its server transaction. Where there is none: the key that a new one will have.
-    fn absorb_repetition(
-        &mut self,
-        now: Instant,
-        message: &Message,
-        via: &Via,
-        outbox: &mut Outbox,
-    ) -> Option<u128> {
-        let method = message.method_name();
-        let key = self.identity.transaction(message, via, method);
+    /// Hands a repeated request to its server transaction. False: there is none, the request is new.
+    fn absorb_repetition(&mut self, now: Instant, key: u128, outbox: &mut Outbox) -> bool {
         if self.settings.proxy.mode == Mode::Stateful
             && let Some(server) = self.transactions.find_server(key)
         {
             self.counters.retransmissions[Side::Server as usize] += 1;
             let event = ServerEvent::Request;
             self.transactions.server_request(now, server, event, outbox);
-            return None;
+            return true;
         }
-        Some(key)
+        false
     }
 
     fn receive_response(

@@ -155,10 +155,10 @@ impl Identity {
     }
 
     /// The first part of a stateless branch (§16.11): the same for a retransmission, for the CANCEL and for the ACK.
-    pub fn stateless_seed(&self, message: &Message, via: &Via, target: usize) -> u64 {
-        let key = self.transaction(message, via, b"");
+    /// `key` is the transaction's, which those three share.
+    pub fn stateless_seed(&self, key: u128, target: usize) -> u64 {
         self.loops
-            .hash(&[&key.to_be_bytes(), &(target as u64).to_be_bytes()])
+            .hash_numbers(key as u64, (key >> 64) as u64, target as u64)
     }
 }
 

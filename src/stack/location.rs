@@ -28,13 +28,16 @@ type Shard = HashMap<u128, Record, BuildHasherDefault<NameHasher>>;
 pub struct Record {
     address: Box<[u8]>,
     pub bindings: Vec<Binding>,
-    /// The changes made last, as a ring: a REGISTER that comes again must not be carried out again.
+    /// The change made last: a REGISTER that comes again must not be carried out again.
+    latest: Change,
+    /// Those before it that may still come again, as a ring. Nearly always there is none.
     changes: Vec<Change>,
     /// The oldest of them.
     oldest: u8,
 }
 
 /// A REGISTER that was carried out, by the key of its transaction.
+#[derive(Clone, Copy, Default)]
 struct Change {
     transaction: u64,
     until: Instant,
@@ -47,16 +50,22 @@ const CHANGES: usize = 16;
 impl Record {
     /// True when this very transaction has changed the record already.
     pub fn is_repeated(&self, now: Instant, transaction: u64) -> bool {
-        self.changes
-            .iter()
+        std::iter::once(&self.latest)
+            .chain(&self.changes)
             .any(|change| change.transaction == transaction && change.until > now)
     }
 
     pub fn note_change(&mut self, now: Instant, transaction: u64) {
-        let change = Change {
-            transaction,
-            until: now.after_ms(REMOVED_MS),
-        };
+        let change = std::mem::replace(
+            &mut self.latest,
+            Change {
+                transaction,
+                until: now.after_ms(REMOVED_MS),
+            },
+        );
+        if change.until <= now {
+            return;
+        }
         let full = self.changes.len() >= CHANGES;
         match self.changes.get_mut(usize::from(self.oldest)) {
             Some(oldest) if full || oldest.until <= now => {
@@ -71,13 +80,15 @@ impl Record {
     fn weight(&self) -> usize {
         self.bindings
             .len()
-            .max(usize::from(!self.changes.is_empty()))
+            .max(usize::from(self.latest.until > Instant::default()))
     }
 
     /// Forgets what has expired.
     fn sweep(&mut self, now: Instant) {
         self.bindings.retain(|binding| binding.expires > now);
-        if self.changes.iter().all(|change| change.until <= now) {
+        // Nothing was changed after the latest.
+        if self.latest.until <= now {
+            self.latest = Change::default();
             self.changes = Vec::new();
             self.oldest = 0;
         }

@@ -4,9 +4,14 @@ use super::clock::Clock;
 use super::delay::Histogram;
 use super::mailbox::{Command, MailCounters, Mailbox, PostOffice};
 use super::{Element, Report, WAKER, Worker};
-use crate::base::Key;
+use crate::base::{Key, Roll, Transport};
 use crate::net::steer::Mark;
-use crate::net::{BindError, Buffers, ListenerCounters, Udp, Wires, sys};
+use crate::net::streams::Description;
+use crate::net::tls::Contexts;
+use crate::net::{
+    BindError, Buffers, Limits, Listener, ListenerCounters, Socket, StreamCounters, Streams, Udp,
+    Wires, sys,
+};
 use crate::stack::{Counters, Endpoint, Location, Occupancy, Settings};
 use mio::{Poll, Waker};
 use std::io;
@@ -16,13 +21,17 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// What the conf says about the loop and the sockets.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// One worker for each CPU core named; at least one.
     pub cores: Vec<usize>,
     /// Datagrams moved by one system call, 1 to 1,024.
     pub batch: usize,
     pub buffers: Buffers,
+    /// Of the connections of one core.
+    pub connections: Limits,
+    /// For TLS listeners, and for connections to TLS servers.
+    pub tls: Option<Arc<Contexts>>,
     /// Bytes of mail that may wait from one core to another.
     pub mail: usize,
     /// Timers are looked at on this grid when nothing else wakes a worker, milliseconds.
@@ -41,6 +50,8 @@ impl Default for Options {
             cores: vec![0],
             batch: 64,
             buffers: Buffers::default(),
+            connections: Limits::default(),
+            tls: None,
             mail: 1 << 20,
             timer_grid_ms: 10,
             gather: Duration::from_micros(300),
@@ -53,27 +64,42 @@ impl Default for Options {
 pub struct Bound {
     options: Options,
     addresses: Vec<SocketAddr>,
+    transports: Vec<Transport>,
     /// By worker, then by listener.
-    sockets: Vec<Vec<Udp>>,
+    sockets: Vec<Vec<Socket>>,
+    /// Which connections live, of all workers.
+    roll: Arc<Roll>,
 }
 
 /// Opens the sockets of all listeners for all workers, before anything serves: an error leaves nothing behind.
-pub fn bind(options: Options, listeners: &[SocketAddr]) -> Result<Bound, BindError> {
+pub fn bind(options: Options, listeners: &[(Transport, SocketAddr)]) -> Result<Bound, BindError> {
     let cores = options.cores.len().max(1);
-    let mut sockets: Vec<Vec<Udp>> = (0..cores).map(|_| Vec::new()).collect();
-    let mut addresses = Vec::with_capacity(listeners.len());
-    for listener in listeners {
-        let opened = Udp::bind(*listener, cores, &options.buffers)?;
-        steer(&options, &opened);
-        addresses.extend(opened.first().map(Udp::address));
-        for (own, udp) in sockets.iter_mut().zip(opened) {
-            own.push(udp);
+    let mut sockets: Vec<Vec<Socket>> = (0..cores).map(|_| Vec::new()).collect();
+    let mut addresses: Vec<SocketAddr> = Vec::with_capacity(listeners.len());
+    for &(transport, address) in listeners {
+        let opened: Vec<Socket> = match transport {
+            Transport::Udp => {
+                let opened = Udp::bind(address, cores, &options.buffers)?;
+                steer(&options, &opened);
+                opened.into_iter().map(Socket::Udp).collect()
+            }
+            Transport::Tcp | Transport::Tls => {
+                let opened = Listener::bind(transport, address, cores)?;
+                opened.into_iter().map(Socket::Stream).collect()
+            }
+        };
+        addresses.extend(opened.first().map(Socket::address));
+        for (own, socket) in sockets.iter_mut().zip(opened) {
+            own.push(socket);
         }
     }
+    let roll = Arc::new(Roll::new(cores, options.connections.connections));
     Ok(Bound {
         options,
         addresses,
+        transports: listeners.iter().map(|(transport, _)| *transport).collect(),
         sockets,
+        roll,
     })
 }
 
@@ -111,7 +137,7 @@ impl Bound {
                 "settings name other cores or listeners than were bound",
             ));
         }
-        let roll = Arc::new(crate::base::Roll::default());
+        let roll = self.roll.clone();
         self.spawn_elements(|core| {
             Endpoint::new(settings.clone(), location.clone(), roll.clone(), core, key)
         })
@@ -121,10 +147,12 @@ impl Bound {
     pub fn spawn_elements<E: Element>(self, make: impl FnMut(u8) -> E) -> io::Result<Crew> {
         let clock = Clock::start();
         let (addresses, cores) = (self.addresses.clone(), self.options.cores.clone());
+        let transports = self.transports.clone();
         let (office, workers) = self.workers(clock, make)?;
         let mut crew = Crew {
             clock,
             addresses,
+            transports,
             cores,
             office,
             threads: Vec::new(),
@@ -155,7 +183,15 @@ impl Bound {
         let office = Arc::new(PostOffice::new(wakers, self.options.mail));
         let mut workers = Vec::with_capacity(polls.len());
         for (number, (sockets, poll)) in self.sockets.into_iter().zip(polls).enumerate() {
-            let wires = Wires::new(sockets, self.options.batch, poll.registry().try_clone()?)?;
+            let streams = Streams::new(
+                number as u8,
+                self.options.connections.clone(),
+                self.roll.clone(),
+                self.options.tls.clone(),
+                poll.registry().try_clone()?,
+            );
+            let registry = poll.registry().try_clone()?;
+            let wires = Wires::new(sockets, self.options.batch, streams, registry)?;
             let mailbox = Mailbox::new(office.clone(), number);
             let element = make(number as u8);
             let options = &self.options;
@@ -182,6 +218,7 @@ fn serve<E: Element>(mut worker: Worker<E>, number: usize, cpu: usize) {
 pub struct Crew {
     clock: Clock,
     addresses: Vec<SocketAddr>,
+    transports: Vec<Transport>,
     /// CPU cores, by worker.
     cores: Vec<usize>,
     office: Arc<PostOffice>,
@@ -199,7 +236,8 @@ pub struct Stats {
     pub counters: Counters,
     pub occupancy: Occupancy,
     /// By listener.
-    pub listeners: Vec<(SocketAddr, ListenerCounters)>,
+    pub listeners: Vec<(Transport, SocketAddr, ListenerCounters)>,
+    pub streams: StreamCounters,
     pub delay: Histogram,
     pub mail: MailCounters,
 }
@@ -240,7 +278,12 @@ impl Crew {
             }
         }
         workers.sort_by_key(|report| report.core);
-        Stats::sum(workers, &self.cores, &self.addresses)
+        let listeners = self
+            .transports
+            .iter()
+            .copied()
+            .zip(self.addresses.iter().copied());
+        Stats::sum(workers, &self.cores, listeners)
     }
 
     /// New settings for all workers, each between two of its turns. Listeners and cores stay what they are.
@@ -249,6 +292,34 @@ impl Crew {
             self.office
                 .command(worker, Command::Configure(settings.clone()));
         }
+    }
+
+    /// Certificates and keys for handshakes that begin from now on.
+    pub fn certify(&self, contexts: &Arc<Contexts>) {
+        for worker in 0..self.office.cores() {
+            self.office
+                .command(worker, Command::Certify(contexts.clone()));
+        }
+    }
+
+    /// Every connection, by worker; one that did not answer in time is missing.
+    pub fn connections(&self) -> Vec<Description> {
+        let (reply, lists) = mpsc::channel();
+        for worker in 0..self.office.cores() {
+            self.office
+                .command(worker, Command::Connections(reply.clone()));
+        }
+        drop(reply);
+        let deadline = Instant::now() + STATS_PATIENCE;
+        let mut all = Vec::new();
+        for _ in 0..self.office.cores() {
+            let patience = deadline.saturating_duration_since(Instant::now());
+            match lists.recv_timeout(patience) {
+                Ok(list) => all.extend(list),
+                Err(_) => break,
+            }
+        }
+        all
     }
 
     /// Ends all workers after the turn they are in, and waits for them.
@@ -271,12 +342,15 @@ impl Drop for Crew {
 }
 
 impl Stats {
-    fn sum(workers: Vec<Report>, cores: &[usize], addresses: &[SocketAddr]) -> Stats {
+    fn sum(
+        workers: Vec<Report>,
+        cores: &[usize],
+        listeners: impl Iterator<Item = (Transport, SocketAddr)>,
+    ) -> Stats {
         let mut stats = Stats {
             cores: cores.to_vec(),
-            listeners: addresses
-                .iter()
-                .map(|address| (*address, ListenerCounters::default()))
+            listeners: listeners
+                .map(|(transport, address)| (transport, address, ListenerCounters::default()))
                 .collect(),
             ..Stats::default()
         };
@@ -284,7 +358,8 @@ impl Stats {
             stats.counters.add(&report.counters);
             stats.delay.add(&report.delay);
             stats.mail.add(&report.mail);
-            for ((_, sum), own) in stats.listeners.iter_mut().zip(&report.listeners) {
+            stats.streams.add(&report.streams);
+            for ((_, _, sum), own) in stats.listeners.iter_mut().zip(&report.listeners) {
                 sum.add(own);
             }
             let (sum, own) = (&mut stats.occupancy, &report.occupancy);

@@ -2,6 +2,8 @@
 
 use super::Report;
 use crate::base::{Errand, Flow, Outbox, Span};
+use crate::net::streams::Description;
+use crate::net::tls::Contexts;
 use crate::stack::Settings;
 use mio::Waker;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +17,10 @@ pub enum Matter {
     Message(Errand, Flow),
     /// A message that was not delivered; the core whose transaction sent it should know.
     Undelivered,
+    /// A message for a connection of the other core.
+    Transmit(Flow),
+    /// A connection has ended, by which the other core may have sent something.
+    Lost(Flow),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +68,10 @@ impl Letters {
 pub enum Command {
     /// New settings, valid for what comes next.
     Configure(Arc<Settings>),
+    /// Certificates and keys, for handshakes that begin from now on.
+    Certify(Arc<Contexts>),
+    /// All connections, to be sent back.
+    Connections(Sender<Vec<Description>>),
     /// Numbers, to be sent back.
     Report(Sender<Report>),
     Stop,
@@ -254,9 +264,23 @@ impl Mailbox {
 
     /// Tells all other cores that a message was not delivered.
     pub fn write_undelivered(&mut self, sent: &[u8]) {
+        self.put_all(Matter::Undelivered, sent);
+    }
+
+    /// Tells all other cores that a connection has ended.
+    pub fn write_lost(&mut self, flow: Flow) {
+        self.put_all(Matter::Lost(flow), b"");
+    }
+
+    /// Has the core that owns the flow's connection send a message on it.
+    pub fn write_transmit(&mut self, flow: Flow, message: &[u8]) {
+        self.put(usize::from(flow.core), Matter::Transmit(flow), message);
+    }
+
+    fn put_all(&mut self, matter: Matter, bytes: &[u8]) {
         for core in 0..self.outgoing.len() {
             if core != self.core {
-                self.put(core, Matter::Undelivered, sent);
+                self.put(core, matter, bytes);
             }
         }
     }

@@ -2,9 +2,10 @@
 
 use super::crew::Stats;
 use super::delay::BOUNDS_NS;
-use crate::net::counters::{KINDS, Traffic};
+use crate::base::Transport;
+use crate::net::counters::{Handshakes, KINDS, SIDES, Traffic};
 use crate::net::sys;
-use crate::net::{ListenerCounters, Undeliverable};
+use crate::net::{ListenerCounters, State, StreamCounters, Undeliverable};
 use crate::stack::counters::{Counters, Drop, Limit, MethodLabel, Registration, Side};
 use std::fmt::Display;
 
@@ -30,6 +31,7 @@ pub fn metrics(stats: &Stats, bindings: usize) -> Vec<(String, f64)> {
     list.plain("bindings", bindings);
     dropped(&mut list, stats);
     listeners(&mut list, stats);
+    streams(&mut list, &stats.streams);
     list.plain("mail_sent_total", stats.mail.sent as usize);
     list.plain("mail_received_total", stats.mail.received as usize);
     list.plain("mail_deliveries_total", stats.mail.deliveries as usize);
@@ -53,6 +55,8 @@ pub fn metrics(stats: &Stats, bindings: usize) -> Vec<(String, f64)> {
     }
     list.all
 }
+
+const TRANSPORTS: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::Tls];
 
 /// A column of the listeners' table.
 type Column = (&'static str, fn(&ListenerCounters) -> u64);
@@ -88,21 +92,72 @@ fn messages(list: &mut List, stats: &Stats) {
         ("in", |listener| &listener.received),
         ("out", |listener| &listener.sent),
     ];
-    for (direction, traffic) in directions {
-        let labels = format!("{{transport=\"udp\",direction=\"{direction}\"");
-        let sum = |pick: &dyn Fn(&Traffic) -> u64| -> f64 {
-            let each = stats.listeners.iter().map(|(_, l)| pick(traffic(l)));
-            each.sum::<u64>() as f64
-        };
-        for (number, kind) in KINDS.iter().enumerate() {
-            let name = format!("strowger_messages_total{labels},kind=\"{}\"}}", kind);
-            list.all
-                .push((name, sum(&|traffic| traffic.messages[number])));
+    for transport in TRANSPORTS {
+        for (direction, traffic) in directions {
+            let label = transport.name().to_ascii_lowercase();
+            let labels = format!("{{transport=\"{label}\",direction=\"{direction}\"");
+            let sum = |pick: &dyn Fn(&Traffic) -> u64| -> f64 {
+                let own = stats.listeners.iter().filter(|(t, _, _)| *t == transport);
+                own.map(|(_, _, l)| pick(traffic(l))).sum::<u64>() as f64
+            };
+            for (number, kind) in KINDS.iter().enumerate() {
+                let name = format!("strowger_messages_total{labels},kind=\"{kind}\"}}");
+                list.all
+                    .push((name, sum(&|traffic| traffic.messages[number])));
+            }
+            let name = format!("strowger_message_bytes_total{labels}}}");
+            list.all.push((name, sum(&|traffic| traffic.bytes)));
+            let name = format!("strowger_message_batches_total{labels}}}");
+            list.all.push((name, sum(&|traffic| traffic.batches)));
         }
-        let name = format!("strowger_message_bytes_total{labels}}}");
-        list.all.push((name, sum(&|traffic| traffic.bytes)));
-        let name = format!("strowger_message_batches_total{labels}}}");
-        list.all.push((name, sum(&|traffic| traffic.batches)));
+    }
+}
+
+/// A column of the handshakes' table.
+type HandshakeColumn = (&'static str, fn(&Handshakes) -> u64);
+
+fn streams(list: &mut List, streams: &StreamCounters) {
+    for transport in [Transport::Tcp, Transport::Tls] {
+        let label = transport.name().to_ascii_lowercase();
+        for state in State::ALL {
+            let name = format!(
+                "strowger_connections{{transport=\"{label}\",state=\"{}\"}}",
+                state.label()
+            );
+            list.all.push((name, streams.open(transport, state) as f64));
+        }
+    }
+    let plain = [
+        ("connections_accepted_total", streams.accepted),
+        ("connections_opened_total", streams.connecting),
+        ("connections_failed_total", streams.failed),
+        ("connections_idle_closed_total", streams.idle_closed),
+        ("connections_unframed_total", streams.garbage),
+        ("connections_accept_errors_total", streams.accept_errors),
+        ("idle_sweep_visited_total", streams.sweep_visited),
+    ];
+    for (name, count) in plain {
+        list.plain(name, count as usize);
+    }
+    list.count("limit_hits_total", "limit", "connections", streams.refused);
+    list.count(
+        "limit_hits_total",
+        "limit",
+        "tls_handshakes",
+        streams.handshakes_held,
+    );
+    let kinds: [HandshakeColumn; 4] = [
+        ("full", |handshakes| handshakes.full),
+        ("resumed", |handshakes| handshakes.resumed),
+        ("mutual", |handshakes| handshakes.mutual),
+        ("failed", |handshakes| handshakes.failed),
+    ];
+    for (side, handshakes) in SIDES.iter().zip(&streams.handshakes) {
+        for (kind, pick) in kinds {
+            let name = format!("strowger_tls_handshakes_total{{side=\"{side}\",kind=\"{kind}\"}}");
+            list.all.push((name, pick(handshakes) as f64));
+        }
+        list.count("tls_handshake_calls_total", "side", side, handshakes.calls);
     }
 }
 
@@ -132,7 +187,7 @@ fn dropped(list: &mut List, stats: &Stats) {
     }
     for reason in Undeliverable::ALL {
         let each = stats.listeners.iter();
-        let count = each.map(|(_, listener)| listener.undelivered[reason as usize]);
+        let count = each.map(|(_, _, listener)| listener.undelivered[reason as usize]);
         list.count("dropped_total", "reason", reason.label(), count.sum());
     }
     list.count(
@@ -160,7 +215,11 @@ fn listeners(list: &mut List, stats: &Stats) {
         ("udp_icmp_errors_total", |listener| listener.icmp_errors),
     ];
     for (name, pick) in columns {
-        for (address, listener) in &stats.listeners {
+        let udp = stats
+            .listeners
+            .iter()
+            .filter(|(t, _, _)| *t == Transport::Udp);
+        for (_, address, listener) in udp {
             list.count(name, "listener", address, pick(listener));
         }
     }

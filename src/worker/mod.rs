@@ -12,8 +12,9 @@ mod tests;
 pub use clock::{Clock, Reading};
 pub use crew::{Bound, Crew, Options, Stats, bind};
 
-use crate::base::{Errand, Flow, Instant, Outbox};
-use crate::net::{ListenerCounters, Undelivered, Wires, sys};
+use crate::base::{Channel, Errand, Flow, Id, Instant, Outbox};
+use crate::net::{Arrival, ListenerCounters, StreamCounters, Undelivered, Wires, sys};
+use crate::sip::Fault;
 use crate::stack::{Counters, Endpoint, Occupancy, Settings};
 use delay::Histogram;
 use mailbox::{Command, Letters, MailCounters, Mailbox, Matter};
@@ -43,8 +44,19 @@ pub trait Element: Send + 'static {
         bytes: &[u8],
         outbox: &mut Outbox,
     );
+    /// A stream brought `bytes`, in which no boundary can be found; it is closed.
+    fn handle_unframed(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        bytes: &[u8],
+        fault: Fault,
+        outbox: &mut Outbox,
+    );
     /// `sent`, or as much of it as came back, was not delivered (RFC 3261 §18.4).
     fn handle_undelivered(&mut self, now: Instant, sent: &[u8], outbox: &mut Outbox);
+    /// Nothing can be sent on this flow any more, and nothing will come.
+    fn handle_flow_lost(&mut self, now: Instant, flow: Flow, outbox: &mut Outbox);
     fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox);
     fn next_timeout(&self) -> Option<Instant>;
     fn handle_config(&mut self, settings: Arc<Settings>);
@@ -72,6 +84,9 @@ pub struct Worker<E: Element = Endpoint> {
     outbox: Outbox,
     /// What did not arrive, in hand; empty between two turns, kept for its memory.
     undelivered: Undelivered,
+    /// Connections in hand, and flows that have ended; empty between two turns, kept for their memory.
+    streams: Vec<Id>,
+    lost: Vec<Flow>,
     delay: Histogram,
     turns: u64,
     is_stopped: bool,
@@ -86,6 +101,7 @@ pub struct Report {
     pub occupancy: Occupancy,
     /// By listener.
     pub listeners: Vec<ListenerCounters>,
+    pub streams: StreamCounters,
     pub delay: Histogram,
     pub mail: MailCounters,
     pub cpu_ns: u64,
@@ -116,6 +132,8 @@ impl<E: Element> Worker<E> {
             element,
             outbox: Outbox::default(),
             undelivered: Undelivered::default(),
+            streams: Vec::new(),
+            lost: Vec::new(),
             delay: Histogram::default(),
             turns: 0,
             is_stopped: false,
@@ -135,10 +153,14 @@ impl<E: Element> Worker<E> {
         self.wait()?; // the only place where we sleep
         let start = self.clock.read(); // time is read once for the rules
         let now = start.instant();
+        self.note_events(now);
         self.receive(now); // a bounded bite from each ready socket
+        self.receive_streams(now); // and from each ready connection
         self.collect_mail(now); // from the other cores
+        self.report_losses(now); // what did not arrive, and who is gone
         self.element.handle_timers(now, &mut self.outbox);
-        self.flush(); // one batch for each listener, one delivery for each core
+        self.wires.sweep(now); // connections that are overdue: O(expired)
+        self.flush(now); // one batch for each listener, one write for each connection, one delivery for each core
         self.take_commands(); // settings, statistics, the end
         self.last = self.clock.read();
         self.pace.turn(start, self.last);
@@ -160,12 +182,15 @@ impl<E: Element> Worker<E> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             Err(error) => return Err(error),
         }
+        Ok(())
+    }
+
+    fn note_events(&mut self, now: Instant) {
         for event in &self.events {
             if event.token() != WAKER {
-                self.wires.note(event);
+                self.wires.note(event, now);
             }
         }
-        Ok(())
     }
 
     /// How long the poll may sleep: not at all while work is left over, else until the next timer, else for ever.
@@ -176,15 +201,18 @@ impl<E: Element> Worker<E> {
         if self.wires.has_more() || !self.mailbox.may_sleep() {
             return Some(Duration::ZERO);
         }
-        let due = self.element.next_timeout()?.as_ms();
-        let on_grid = due.checked_next_multiple_of(self.timer_grid_ms)?;
+        let due = match (self.element.next_timeout(), self.wires.next_timeout()) {
+            (Some(rules), Some(wires)) => rules.min(wires),
+            (rules, wires) => rules.or(wires)?,
+        };
+        let on_grid = due.as_ms().checked_next_multiple_of(self.timer_grid_ms)?;
         let due_ns = on_grid.checked_mul(1_000_000)?;
         Some(Duration::from_nanos(due_ns.saturating_sub(self.last.ns)))
     }
 
     fn receive(&mut self, now: Instant) {
         for position in 0..self.wires.ready() {
-            let (listener, count) = self.wires.receive(position);
+            let (listener, count) = self.wires.receive(position, now);
             self.pace.count(count);
             for number in 0..count {
                 if let Some(datagram) = self.wires.datagram(number) {
@@ -192,16 +220,50 @@ impl<E: Element> Worker<E> {
                     let (bytes, outbox) = (datagram.bytes, &mut self.outbox);
                     self.element.handle(now, flow, bytes, outbox);
                 }
-                self.flush_if_heavy();
+                self.flush_if_heavy(now);
             }
         }
         self.wires.settle();
+    }
+
+    fn receive_streams(&mut self, now: Instant) {
+        let mut streams = std::mem::take(&mut self.streams);
+        self.wires.take_ready_streams(&mut streams);
+        for id in streams.drain(..) {
+            let (element, outbox, pace) = (&mut self.element, &mut self.outbox, &mut self.pace);
+            self.wires
+                .receive_stream(id, now, |flow, arrival| match arrival {
+                    Arrival::Message(bytes) => {
+                        pace.count(1);
+                        element.handle(now, flow, bytes, outbox);
+                    }
+                    Arrival::Unframed(bytes, fault) => {
+                        element.handle_unframed(now, flow, bytes, fault, outbox);
+                    }
+                });
+            self.flush_if_heavy(now);
+        }
+        self.streams = streams;
+    }
+
+    fn report_losses(&mut self, now: Instant) {
         if self.wires.has_undelivered() {
             self.wires.take_undelivered(&mut self.undelivered);
             for sent in self.undelivered.iter() {
                 self.element.handle_undelivered(now, sent, &mut self.outbox);
                 self.mailbox.write_undelivered(sent);
             }
+        }
+        if self.wires.has_lost() {
+            let mut lost = std::mem::take(&mut self.lost);
+            self.wires.take_lost(&mut lost);
+            for flow in lost.drain(..) {
+                self.element.handle_flow_lost(now, flow, &mut self.outbox);
+                if let Channel::Connection { .. } = flow.channel {
+                    self.mailbox.write_lost(flow);
+                }
+            }
+            self.lost = lost;
         }
     }
 
@@ -219,25 +281,33 @@ impl<E: Element> Worker<E> {
                         self.element.handle_mail(now, errand, flow, bytes, outbox);
                     }
                     Matter::Undelivered => self.element.handle_undelivered(now, bytes, outbox),
+                    Matter::Transmit(flow) => self.wires.send_one(now, &flow, bytes, None),
+                    Matter::Lost(flow) => self.element.handle_flow_lost(now, flow, outbox),
                 }
-                self.flush_if_heavy();
+                self.flush_if_heavy(now);
             }
         }
         self.letters = letters;
     }
 
-    fn flush_if_heavy(&mut self) {
+    fn flush_if_heavy(&mut self, now: Instant) {
         if self.outbox.bytes.len() > FLUSH_BYTES {
-            self.flush();
+            self.flush(now);
         }
     }
 
-    fn flush(&mut self) {
+    fn flush(&mut self, now: Instant) {
         if !self.outbox.is_empty() {
-            self.wires.send(&self.outbox);
+            self.wires.send(&self.outbox, now);
             self.mailbox.write(&self.outbox);
+            for number in self.wires.foreign() {
+                let transmit = &self.outbox.transmits[number as usize];
+                let message = self.outbox.get(transmit.span);
+                self.mailbox.write_transmit(transmit.flow, message);
+            }
             self.outbox.clear();
         }
+        self.wires.flush(now);
         self.mailbox.deliver();
     }
 
@@ -245,6 +315,10 @@ impl<E: Element> Worker<E> {
         for command in self.mailbox.take_commands() {
             match command {
                 Command::Configure(settings) => self.element.handle_config(settings),
+                Command::Certify(contexts) => self.wires.set_tls(Some(contexts)),
+                Command::Connections(reply) => {
+                    let _ = reply.send(self.wires.describe(self.clock.now()));
+                }
                 Command::Report(reply) => {
                     // Who asked may have given up waiting; then nobody misses the answer.
                     let _ = reply.send(self.report());
@@ -261,6 +335,7 @@ impl<E: Element> Worker<E> {
             counters: self.element.counters(),
             occupancy: self.element.occupancy(),
             listeners: self.wires.counters(),
+            streams: self.wires.stream_counters(),
             delay: self.delay,
             mail: self.mailbox.counters(),
             cpu_ns: sys::thread_cpu_ns(),
@@ -285,8 +360,23 @@ impl Element for Endpoint {
         Endpoint::handle_mail(self, now, errand, flow, bytes, outbox);
     }
 
+    fn handle_unframed(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        bytes: &[u8],
+        fault: Fault,
+        outbox: &mut Outbox,
+    ) {
+        Endpoint::handle_unframed(self, now, flow, bytes, fault, outbox);
+    }
+
     fn handle_undelivered(&mut self, now: Instant, sent: &[u8], outbox: &mut Outbox) {
         Endpoint::handle_undelivered(self, now, sent, outbox);
+    }
+
+    fn handle_flow_lost(&mut self, now: Instant, flow: Flow, outbox: &mut Outbox) {
+        Endpoint::handle_flow_lost(self, now, flow, outbox);
     }
 
     fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox) {

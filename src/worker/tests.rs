@@ -1,7 +1,9 @@
 //! Workers over real loopback sockets, with small elements that echo, forward and count.
 
+mod streams;
+
 use super::*;
-use crate::base::Errand;
+use crate::base::{Errand, Transport};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,10 +12,14 @@ use std::time;
 /// What an element sends where `to` says.
 const TO_DEAD: &[u8] = b"OPTIONS sip:x SIP/2.0\r\n\r\n";
 
+/// How an answer over TCP begins.
+const FINAL: &[u8] = b"SIP/2.0 200 ";
+
 /// What the elements of one crew saw, for the test to look at.
 #[derive(Default)]
 struct Notes {
     lost: Mutex<Vec<(u8, Vec<u8>)>>,
+    ended: Mutex<Vec<(u8, Flow)>>,
     fired_at_ms: Mutex<Vec<u64>>,
     configured: AtomicU64,
 }
@@ -28,6 +34,14 @@ struct Echo {
     counters: Counters,
 }
 
+/// Where `port call …` leads by TCP.
+fn dialled(flow: Flow, text: &[u8]) -> Flow {
+    let mut words = std::str::from_utf8(text).unwrap().split(' ');
+    let mut number = || words.next().unwrap().parse::<u64>().unwrap();
+    let peer = SocketAddr::new(flow.peer.ip(), number() as u16);
+    Flow::towards(Transport::Tcp, flow.listener, flow.core, peer, 0, number())
+}
+
 impl Element for Echo {
     fn handle(&mut self, now: Instant, flow: Flow, bytes: &[u8], outbox: &mut Outbox) {
         if bytes.starts_with(b"mail") {
@@ -38,6 +52,11 @@ impl Element for Echo {
             let peer = SocketAddr::new(flow.peer.ip(), port);
             let flow = Flow::datagram(flow.listener, peer);
             outbox.send(flow, |out| out.extend_from_slice(TO_DEAD));
+        } else if let Some(rest) = bytes.strip_prefix(b"DIAL ") {
+            // DIAL port call …: this very message goes there by TCP. HANGUP does not, but ends the call.
+            outbox.send(dialled(flow, rest), |out| out.extend_from_slice(bytes));
+        } else if let Some(rest) = bytes.strip_prefix(b"HANGUP ") {
+            outbox.release(dialled(flow, rest));
         } else if bytes == b"timer" {
             self.timeout = Some(now.after_ms(30));
         } else if bytes == b"nowhere" {
@@ -57,9 +76,30 @@ impl Element for Echo {
     ) {
         assert_eq!(errand, Errand::Orphan { tried: 1 });
         outbox.send(flow, |out| {
+            if flow.transport == Transport::Tcp {
+                out.extend_from_slice(FINAL); // so that it is not waited for any more
+            }
             out.extend_from_slice(bytes);
             out.push(b'0' + self.core);
         });
+    }
+
+    fn handle_unframed(
+        &mut self,
+        _now: Instant,
+        flow: Flow,
+        bytes: &[u8],
+        _fault: Fault,
+        outbox: &mut Outbox,
+    ) {
+        outbox.send(flow, |out| {
+            out.extend_from_slice(b"unframed ");
+            out.extend_from_slice(bytes);
+        });
+    }
+
+    fn handle_flow_lost(&mut self, _now: Instant, flow: Flow, _outbox: &mut Outbox) {
+        self.notes.ended.lock().unwrap().push((self.core, flow));
     }
 
     fn handle_undelivered(&mut self, _now: Instant, sent: &[u8], _outbox: &mut Outbox) {
@@ -97,8 +137,16 @@ fn crew(cores: usize, listeners: &[&str]) -> (Crew, Arc<Notes>) {
         batch: 16,
         ..Options::default()
     };
-    let listeners: Vec<SocketAddr> = listeners.iter().map(|text| text.parse().unwrap()).collect();
-    let bound = bind(options, &listeners).unwrap();
+    let datagrams = |text: &&str| (Transport::Udp, text.parse().unwrap());
+    crew_of(
+        options,
+        &listeners.iter().map(datagrams).collect::<Vec<_>>(),
+    )
+}
+
+fn crew_of(options: Options, listeners: &[(Transport, SocketAddr)]) -> (Crew, Arc<Notes>) {
+    let cores = options.cores.len();
+    let bound = bind(options, listeners).unwrap();
     let notes = Arc::new(Notes::default());
     let crew = bound.spawn_elements(|core| Echo {
         core,
@@ -183,7 +231,7 @@ fn batches_of_all_sizes_over_both_families() {
         stats
             .listeners
             .iter()
-            .map(|(_, counters)| pick(counters))
+            .map(|(_, _, counters)| pick(counters))
             .sum()
     };
     assert_eq!(sum(|counters| counters.received.messages[0]), sent);
@@ -262,7 +310,7 @@ fn what_did_not_arrive_is_told_to_the_element_of_each_core() {
             socket.send(message.as_bytes()).unwrap();
             assert_eq!(receive(&socket), message.as_bytes());
         }
-        let (_, counters) = crew.stats().listeners[0];
+        let (_, _, counters) = crew.stats().listeners[0];
         assert!(counters.icmp_errors > 1);
         assert_eq!(counters.sent.messages[0], 101);
     }
@@ -327,8 +375,9 @@ fn a_second_server_is_refused_and_so_is_a_silent_partner() {
                     cores: vec![0; second],
                     ..Options::default()
                 };
-                let free = "127.0.0.1:0".parse().unwrap();
-                let error = bind(options, &[free, *address]).err().unwrap();
+                let free = (Transport::Udp, "127.0.0.1:0".parse().unwrap());
+                let taken = (Transport::Udp, *address);
+                let error = bind(options, &[free, taken]).err().unwrap();
                 assert_eq!(
                     error.to_string(),
                     format!("cannot listen on udp {address}: address in use by another socket")
@@ -347,7 +396,7 @@ fn a_second_server_is_refused_and_so_is_a_silent_partner() {
             cores: vec![0; cores],
             ..Options::default()
         };
-        assert!(bind(options, &[taken]).is_err());
+        assert!(bind(options, &[(Transport::Udp, taken)]).is_err());
     }
 }
 

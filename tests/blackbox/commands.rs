@@ -119,11 +119,14 @@ fn check_finds_what_is_wrong() {
 }
 
 #[test]
-fn the_reference_conf_is_right() {
-    let place = Place::new("reference");
-    let file = format!("{}/conf/strowger.toml", env!("CARGO_MANIFEST_DIR"));
-    let outcome = strowger(&place, &["check", "-c", &file]);
-    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+fn the_confs_that_come_along_are_right() {
+    let place = Place::new("confs");
+    for name in ["strowger", "chain", "outbound", "inbound", "local"] {
+        let file = format!("{}/conf/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+        let outcome = strowger(&place, &["check", "-c", &file]);
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        assert!(outcome.stdout.contains("tcp 127.0.0.1:5060"), "{outcome:?}");
+    }
 }
 
 /// A second server on the same port, or on the same control socket, says so and leaves the first one alone.

@@ -407,6 +407,10 @@ fn max_breadth_of_the_request_is_kept_but_never_more_than_our_own() {
     shares.sort_unstable();
     assert_eq!(shares, [2, 3]);
     assert_eq!(to(&sent, &phone(0))[0].all("Max-Breadth").len(), 1);
+    // What came twice leaves once.
+    let twice = Request::invite().add("Max-Breadth: 5");
+    let sent = b.send(ALICE, twice.add("Max-Breadth: 50"));
+    assert_eq!(to(&sent, &phone(0))[0].all("Max-Breadth").len(), 1);
     let sent = b.send(ALICE, Request::invite().add("Max-Breadth: 1000000"));
     assert_eq!(breadths(&sent).iter().sum::<u32>(), 60);
 }

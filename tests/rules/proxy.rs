@@ -2,6 +2,7 @@
 
 use strowger::stack::counters::{Drop, Limit};
 use strowger::stack::route::{Action, Route};
+use strowger::stack::settings::Mode;
 
 use crate::bench::*;
 use crate::message::{Request, Text, param};
@@ -29,6 +30,35 @@ fn lines_without(text: &Text, names: &[&str]) -> Vec<(String, String)> {
     let mut lines = text.headers.clone();
     lines.retain(|(name, _)| !names.contains(&name.as_str()));
     lines
+}
+
+// ---- §7.1 ----------------------------------------------------------------------------------------------------------------
+
+#[test]
+fn the_version_leaves_in_upper_case_however_it_came() {
+    for mode in [Mode::Stateful, Mode::Stateless] {
+        for spelling in ["SIP/2.0", "sip/2.0", "sIP/2.0", "SIP/02.00"] {
+            let mut b = Bench::with(|settings| settings.proxy.mode = mode);
+            b.register("bob", "<sip:bob@10.0.1.2:5060>");
+            let invite = String::from_utf8(Request::invite().bytes()).unwrap();
+            let invite = invite.replacen(" SIP/2.0", &format!(" {spelling}"), 1);
+            let sent = b.send(ALICE, format!("\r\n{invite}").as_bytes());
+            let at_bob = the(&sent, BOB);
+            assert_eq!(
+                at_bob.start_line, "INVITE sip:bob@10.0.1.2:5060 SIP/2.0",
+                "{spelling}"
+            );
+            // A Status-Line is read with no other spelling of the number.
+            if spelling.len() > 7 {
+                continue;
+            }
+            let busy = String::from_utf8(at_bob.answer(486).bytes()).unwrap();
+            let busy = busy.replacen("SIP/2.0 ", &format!("{spelling} "), 1);
+            let sent = b.send(BOB, busy.as_bytes());
+            let at_alice = the(&sent, ALICE);
+            assert_eq!(at_alice.status(), 486, "{spelling}");
+        }
+    }
 }
 
 // ---- §16.2, §17.2.1 ------------------------------------------------------------------------------------------------------

@@ -6,10 +6,9 @@ use crate::flow::{Dialect, Flow};
 use crate::identity::{Identity, Run, TOKEN};
 use crate::message::{self, Line, Scan, Writer};
 use crate::stats::{Count, Span, Stats};
-use crate::sys::Outbox;
 use crate::template::{Fill, Template, Users};
 use crate::timers::{Awaited, GIVE_UP_NS, Timers};
-use crate::wire::{Local, Side};
+use crate::wire::{Link, Local, Outbox, Side, spread_host};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -29,7 +28,7 @@ struct Call {
     /// The answerer has sent its 2xx, and has had the ACK.
     answered: bool,
     acknowledged: bool,
-    caller_socket: u16,
+    link: Link,
     caller: u32,
     callee: u32,
     scheduled_ns: u64,
@@ -37,15 +36,20 @@ struct Call {
     bye_ns: u64,
     ack: Vec<u8>,
     bye: Vec<u8>,
-    /// The answerer's 2xx and its socket, to be sent again until the ACK comes.
+    /// The answerer's 2xx and its link, to be sent again until the ACK comes.
     ok: Vec<u8>,
-    ok_socket: u16,
+    ok_link: Link,
 }
 
-/// What a socket's messages say about it.
-struct Ends {
+/// What an end's messages say about it.
+struct End {
     /// `127.0.0.1:5070`
     address: String,
+    port: u16,
+    /// As in `Local`.
+    spread: u32,
+    /// What follows the address in a Contact: the transport, and the line's end.
+    contact_end: String,
     invite: Template,
     /// From Via up to the branch's token.
     via: String,
@@ -55,7 +59,7 @@ pub struct Calls {
     run: Run,
     dialect: Dialect,
     users: Users,
-    ends: Vec<Ends>,
+    ends: Vec<End>,
     callers: Range<usize>,
     answerers: Range<usize>,
     calls: Vec<Call>,
@@ -63,7 +67,7 @@ pub struct Calls {
     limit: usize,
     timers: Timers,
     next_callee: u32,
-    next_caller_socket: usize,
+    next_caller: usize,
     route: Vec<u8>,
 }
 
@@ -83,29 +87,34 @@ impl Calls {
         let users = Users::new(users);
         let ends = locals
             .iter()
-            .map(|local| Ends {
+            .map(|local| End {
                 address: local.address.to_string(),
-                invite: invite(&local.address.to_string(), &dialect, users.width()),
-                via: format!("Via: SIP/2.0/UDP {};branch=z9hG4bK", local.address),
+                port: local.address.port(),
+                spread: local.spread,
+                contact_end: format!("{}>\r\n", local.transport.in_uri()),
+                invite: invite(local, &dialect, users.width()),
+                via: format!(
+                    "Via: SIP/2.0/{} {};branch=z9hG4bK",
+                    local.transport.in_via(),
+                    local.address
+                ),
             })
             .collect();
-        let callers = locals
-            .iter()
-            .filter(|local| local.side == Side::Caller)
-            .count();
+        let count = |side| locals.iter().filter(|local| local.side == side).count();
+        let (callers, answerers) = (count(Side::Caller), count(Side::Answerer));
         Calls {
             run,
             dialect,
             users,
             ends,
             callers: 0..callers,
-            answerers: callers..locals.len(),
+            answerers: callers..callers + answerers,
             calls: Vec::new(),
             free: Vec::new(),
             limit,
             timers: Timers::default(),
             next_callee: 0,
-            next_caller_socket: 0,
+            next_caller: 0,
             route: Vec::new(),
         }
     }
@@ -124,7 +133,7 @@ impl Calls {
             measured: false,
             answered: false,
             acknowledged: false,
-            caller_socket: 0,
+            link: Link::default(),
             caller: 0,
             callee: 0,
             scheduled_ns: 0,
@@ -133,7 +142,7 @@ impl Calls {
             ack: Vec::with_capacity(1024),
             bye: Vec::with_capacity(1024),
             ok: Vec::with_capacity(1024),
-            ok_socket: 0,
+            ok_link: Link::default(),
         });
         Some(self.calls.len() as u32 - 1)
     }
@@ -147,15 +156,18 @@ impl Calls {
 
     fn send_invite(&self, identity: Identity, out: &mut Outbox) {
         let call = &self.calls[identity.slot as usize];
-        let socket = usize::from(call.caller_socket);
+        let link = call.link;
         let fill = Fill {
             token: &self.run.token(identity),
             caller: self.users.name(call.caller),
             callee: self.users.name(call.callee),
             sequence: 0,
+            host: &[],
         };
-        let length = self.ends[socket].invite.render(&fill, out.buffer());
-        out.commit(socket, length);
+        let length = self.ends[link.end as usize]
+            .invite
+            .render(&fill, out.buffer());
+        out.commit(link, length);
     }
 
     /// The live call that a message names.
@@ -167,7 +179,7 @@ impl Calls {
 
     fn receive_response(
         &mut self,
-        socket: usize,
+        link: Link,
         raw: &[u8],
         now_ns: u64,
         out: &mut Outbox,
@@ -191,8 +203,8 @@ impl Calls {
         if let Err(why) = check_response(raw, &scan, &token, branch_end, status) {
             return stats.wrong(why, raw);
         }
-        if socket != usize::from(call.caller_socket) {
-            return stats.wrong("response to another socket than the request's", raw);
+        if link != call.link {
+            return stats.wrong("response by another way than the request's", raw);
         }
         match (invite, status) {
             (true, 100..=199) => self.receive_provisional(identity, status, now_ns, stats),
@@ -208,11 +220,13 @@ impl Calls {
                     stats.record(Span::Whole, now_ns - call.scheduled_ns);
                 }
                 stats.counts.add(Count::Completed);
+                out.done(link);
                 self.release(identity.slot);
             }
             (false, 300..=699) => {
                 stats.wrong("BYE refused", raw);
                 stats.counts.add(Count::Refused);
+                out.done(link);
                 self.release(identity.slot);
             }
             (false, 100..=199) => {}
@@ -255,12 +269,12 @@ impl Calls {
         stats: &mut Stats,
     ) {
         let call = &mut self.calls[identity.slot as usize];
-        let socket = usize::from(call.caller_socket);
+        let link = call.link;
         if call.state == State::Ending {
             // Our ACK was lost, or the 2xx was sent twice: RFC 3261 §13.2.2.4 wants the same ACK again.
             stats.counts.add(Count::Repeated);
             stats.counts.add(Count::RetransmittedAck);
-            return send_copy(&call.ack, socket, out);
+            return send_copy(&call.ack, link, out);
         }
         if scan.contact.is_absent() || raw.len() - scan.body != SDP.len() {
             return stats.wrong("2xx without Contact or with another body", raw);
@@ -289,7 +303,7 @@ impl Calls {
                 b" ",
                 target,
                 b" SIP/2.0\r\n",
-                self.ends[socket].via.as_bytes(),
+                self.ends[link.end as usize].via.as_bytes(),
                 token,
                 &[branch_end],
                 b";rport\r\n",
@@ -307,7 +321,7 @@ impl Calls {
             let length = writer.len();
             kept.clear();
             kept.extend_from_slice(&buffer[..length]);
-            out.commit(socket, length);
+            out.commit(link, length);
         };
         request(b"ACK", b'a', b"CSeq: 1 ACK\r\n", &mut call.ack);
         request(b"BYE", b'b', b"CSeq: 2 BYE\r\n", &mut call.bye);
@@ -327,7 +341,7 @@ impl Calls {
         stats: &mut Stats,
     ) {
         let call = &self.calls[identity.slot as usize];
-        let socket = usize::from(call.caller_socket);
+        let link = call.link;
         let mut writer = Writer::new(out.buffer());
         for part in [
             b"ACK sip:",
@@ -335,7 +349,7 @@ impl Calls {
             b"@",
             self.dialect.domain.as_bytes(),
             b" SIP/2.0\r\n",
-            self.ends[socket].via.as_bytes(),
+            self.ends[link.end as usize].via.as_bytes(),
             token,
             b"i;rport\r\nMax-Forwards: 70\r\n",
             scan.from.whole(raw),
@@ -346,16 +360,17 @@ impl Calls {
             writer.push(part);
         }
         let length = writer.len();
-        out.commit(socket, length);
+        out.commit(link, length);
         if matches!(call.state, State::Calling | State::Proceeding) {
             stats.counts.add(Count::Refused);
         }
+        out.done(link);
         self.release(identity.slot);
     }
 
     fn receive_request(
         &mut self,
-        socket: usize,
+        link: Link,
         raw: &[u8],
         now_ns: u64,
         out: &mut Outbox,
@@ -368,16 +383,16 @@ impl Calls {
             stats.counts.add(Count::Stray);
             if raw.starts_with(b"BYE ") {
                 // A call given up here: the peer need not repeat its BYE for half a minute.
-                self.answer(socket, OK, raw, &scan, None, out);
+                self.answer(link, OK, raw, &scan, None, out);
             }
             return;
         };
-        if let Err(why) = self.check_request(socket, raw, &scan, identity) {
+        if let Err(why) = self.check_request(link, raw, &scan, identity) {
             return stats.wrong(why, raw);
         }
         match (raw[0], scan.cseq.value(raw)) {
             (b'I', b"1 INVITE") => {
-                self.receive_invite(socket, raw, &scan, identity, now_ns, out, stats)
+                self.receive_invite(link, raw, &scan, identity, now_ns, out, stats)
             }
             (b'A', b"1 ACK") => {
                 let call = &mut self.calls[identity.slot as usize];
@@ -392,7 +407,8 @@ impl Calls {
                     // The ACK was lost or overtaken. RFC 3261 §15.1.2 answers the BYE all the same.
                     call.acknowledged = true;
                 }
-                self.answer(socket, OK, raw, &scan, None, out);
+                self.answer(link, OK, raw, &scan, None, out);
+                out.done(link);
             }
             _ => stats.wrong("request of no kind that was sent", raw),
         }
@@ -401,7 +417,7 @@ impl Calls {
     #[allow(clippy::too_many_arguments)]
     fn receive_invite(
         &mut self,
-        socket: usize,
+        link: Link,
         raw: &[u8],
         scan: &Scan,
         identity: Identity,
@@ -414,29 +430,29 @@ impl Calls {
             stats.counts.add(Count::Repeated);
             if !call.acknowledged {
                 stats.counts.add(Count::RetransmittedOk);
-                send_copy(&call.ok, socket, out);
+                send_copy(&call.ok, link, out);
             }
             return;
         }
         let token = self.run.token(identity);
-        self.answer(socket, RINGING, raw, scan, Some(&token), out);
+        self.answer(link, RINGING, raw, scan, Some(&token), out);
         let mut kept = std::mem::take(&mut self.calls[identity.slot as usize].ok);
         {
-            let length = self.write_answer(socket, OK, raw, scan, Some(&token), out.buffer());
+            let length = self.write_answer(link, OK, raw, scan, Some(&token), out.buffer());
             kept.clear();
             kept.extend_from_slice(&out.buffer()[..length]);
-            out.commit(socket, length);
+            out.commit(link, length);
         }
         let call = &mut self.calls[identity.slot as usize];
         call.ok = kept;
-        call.ok_socket = socket as u16;
+        call.ok_link = link;
         call.answered = true;
         self.timers.arm(now_ns, identity, Awaited::Ok);
     }
 
     fn check_request(
         &self,
-        socket: usize,
+        link: Link,
         raw: &[u8],
         scan: &Scan,
         identity: Identity,
@@ -481,7 +497,18 @@ impl Calls {
         }
         let call = &self.calls[identity.slot as usize];
         let name = self.users.name(call.callee);
-        let address = self.ends[socket].address.as_bytes();
+        let routed = self.dialect.routed && raw[0] == b'I';
+        let spread;
+        let address = match &self.ends[link.end as usize] {
+            _ if routed => self.dialect.domain.as_bytes(),
+            End {
+                spread: 0, address, ..
+            } => address.as_bytes(),
+            end => {
+                spread = end.spread_address(call.callee);
+                spread.as_bytes()
+            }
+        };
         let line = raw.strip_prefix(b"INVITE ").or_else(|| raw.get(4..));
         let uri = line
             .and_then(|line| line.strip_prefix(b"sip:"))
@@ -496,21 +523,21 @@ impl Calls {
 
     fn answer(
         &self,
-        socket: usize,
+        link: Link,
         status_line: &[u8],
         raw: &[u8],
         scan: &Scan,
         tag: Option<&[u8; TOKEN]>,
         out: &mut Outbox,
     ) {
-        let length = self.write_answer(socket, status_line, raw, scan, tag, out.buffer());
-        out.commit(socket, length);
+        let length = self.write_answer(link, status_line, raw, scan, tag, out.buffer());
+        out.commit(link, length);
     }
 
     /// Writes a response to `raw` (RFC 3261 §8.2.6). With `tag` it makes a dialog: To tag, Record-Route, Contact; and a 200 has a body.
     fn write_answer(
         &self,
-        socket: usize,
+        link: Link,
         status_line: &[u8],
         raw: &[u8],
         scan: &Scan,
@@ -546,8 +573,12 @@ impl Calls {
             writer.push(b"Contact: <sip:");
             writer.push(self.users.name(callee));
             writer.push(b"@");
-            writer.push(self.ends[socket].address.as_bytes());
-            writer.push(b">\r\n");
+            let end = &self.ends[link.end as usize];
+            match end.spread {
+                0 => writer.push(end.address.as_bytes()),
+                _ => writer.push(end.spread_address(callee).as_bytes()),
+            }
+            writer.push(end.contact_end.as_bytes());
         }
         if tag.is_some() && status_line == OK {
             writer.push(b"Content-Type: application/sdp\r\nContent-Length: ");
@@ -564,9 +595,9 @@ impl Calls {
 const SDP_LENGTH: &str = "129";
 const _: () = assert!(SDP.len() == 129, "SDP_LENGTH must say the length of SDP");
 
-fn send_copy(bytes: &[u8], socket: usize, out: &mut Outbox) {
+fn send_copy(bytes: &[u8], link: Link, out: &mut Outbox) {
     out.buffer()[..bytes.len()].copy_from_slice(bytes);
-    out.commit(socket, bytes.len());
+    out.commit(link, bytes.len());
 }
 
 fn check_response(
@@ -599,19 +630,27 @@ fn check_response(
     Ok(())
 }
 
-fn invite(address: &str, dialect: &Dialect, user_width: usize) -> Template {
+impl End {
+    fn spread_address(&self, user: u32) -> String {
+        format!("{}:{}", spread_host(user, self.spread), self.port)
+    }
+}
+
+fn invite(local: &Local, dialect: &Dialect, user_width: usize) -> Template {
+    let address = local.address;
+    let (in_via, in_uri) = (local.transport.in_via(), local.transport.in_uri());
     let Dialect { domain, pad, .. } = dialect;
     // The tags are the token without the run's part.
     Template::new(
         &format!(
             "INVITE sip:{{callee}}@{domain} SIP/2.0\r\n\
-             Via: SIP/2.0/UDP {address};branch=z9hG4bK{{token}}i;rport\r\n\
+             Via: SIP/2.0/{in_via} {address};branch=z9hG4bK{{token}}i;rport\r\n\
              Max-Forwards: 70\r\n\
              From: <sip:{{caller}}@{domain}>;tag={{tag}}\r\n\
              To: <sip:{{callee}}@{domain}>\r\n\
              Call-ID: {{token}}@load\r\n\
              CSeq: 1 INVITE\r\n\
-             Contact: <sip:{{caller}}@{address}>\r\n\
+             Contact: <sip:{{caller}}@{address}{in_uri}>\r\n\
              {pad}\
              User-Agent: strowger-load\r\n\
              Content-Type: application/sdp\r\n\
@@ -629,9 +668,15 @@ impl Flow for Calls {
         out: &mut Outbox,
         stats: &mut Stats,
     ) -> bool {
+        let end = (self.callers.start + self.next_caller) as u32;
         let Some(slot) = self.claim() else {
             return false;
         };
+        let Some(link) = out.begin(end) else {
+            self.free.push(slot);
+            return false;
+        };
+        self.next_caller = (self.next_caller + 1) % self.callers.len();
         let callee = self.next_callee;
         self.next_callee = (callee + 1) % self.users.count();
         let call = &mut self.calls[slot as usize];
@@ -641,14 +686,13 @@ impl Flow for Calls {
         call.acknowledged = false;
         call.callee = callee;
         call.caller = (callee + self.users.count() / 2) % self.users.count();
-        call.caller_socket = (self.callers.start + self.next_caller_socket) as u16;
+        call.link = link;
         call.scheduled_ns = scheduled_ns;
         call.started_ns = now_ns;
         let identity = Identity {
             slot,
             generation: call.generation,
         };
-        self.next_caller_socket = (self.next_caller_socket + 1) % self.callers.len();
         self.send_invite(identity, out);
         self.timers.arm(now_ns, identity, Awaited::Invite);
         stats.counts.add(Count::Started);
@@ -657,14 +701,14 @@ impl Flow for Calls {
 
     fn receive(
         &mut self,
-        socket: usize,
+        link: Link,
         raw: &[u8],
         now_ns: u64,
         out: &mut Outbox,
         stats: &mut Stats,
     ) {
-        if self.answerers.contains(&socket) {
-            return self.receive_request(socket, raw, now_ns, out, stats);
+        if self.answerers.contains(&(link.end as usize)) {
+            return self.receive_request(link, raw, now_ns, out, stats);
         }
         if self.dialect.floor && raw.starts_with(b"INVITE ") {
             // The relay's stand-in for the 100: the beginning of the INVITE, sent back.
@@ -679,7 +723,22 @@ impl Flow for Calls {
                 _ => stats.counts.add(Count::Stray),
             };
         }
-        self.receive_response(socket, raw, now_ns, out, stats);
+        self.receive_response(link, raw, now_ns, out, stats);
+    }
+
+    fn lost(&mut self, link: Link, _out: &mut Outbox, stats: &mut Stats) {
+        if !self.callers.contains(&(link.end as usize)) {
+            // What the answerer had on it comes by another way, or the call's timers end it.
+            return;
+        }
+        // Found by looking at each, since losing a connection is rare.
+        for slot in 0..self.calls.len() as u32 {
+            let call = &self.calls[slot as usize];
+            if call.state != State::Free && call.link == link {
+                stats.counts.add(Count::Cut);
+                self.release(slot);
+            }
+        }
     }
 
     fn handle_timers(&mut self, now_ns: u64, out: &mut Outbox, stats: &mut Stats) {
@@ -704,11 +763,14 @@ impl Flow for Calls {
             if now_ns - since_ns >= GIVE_UP_NS {
                 if due.awaited != Awaited::Ok {
                     stats.counts.add(Count::TimedOut);
+                    out.done(call.link);
                     self.release(identity.slot);
                 }
                 continue;
             }
             match due.awaited {
+                // Over a reliable transport the timer only gives the call up.
+                Awaited::Invite | Awaited::Request if out.is_reliable(call.link) => {}
                 Awaited::Invite if call.state == State::Calling => {
                     stats.counts.add(Count::RetransmittedInvite);
                     self.send_invite(identity, out);
@@ -717,11 +779,11 @@ impl Flow for Calls {
                 Awaited::Invite => {}
                 Awaited::Ok => {
                     stats.counts.add(Count::RetransmittedOk);
-                    send_copy(&call.ok, usize::from(call.ok_socket), out);
+                    send_copy(&call.ok, call.ok_link, out);
                 }
                 Awaited::Request => {
                     stats.counts.add(Count::RetransmittedRequest);
-                    send_copy(&call.bye, usize::from(call.caller_socket), out);
+                    send_copy(&call.bye, call.link, out);
                 }
             }
             self.timers.rearm(now_ns, due);

@@ -1,7 +1,7 @@
 //! What the loop asks of a kind of traffic.
 
 use crate::stats::Stats;
-use crate::sys::Outbox;
+use crate::wire::{Link, Outbox};
 
 pub trait Flow {
     /// Begins one call or request that was due at `scheduled_ns`. False when it cannot: too many are outstanding.
@@ -12,15 +12,10 @@ pub trait Flow {
         out: &mut Outbox,
         stats: &mut Stats,
     ) -> bool;
-    /// Takes a datagram that came on the socket of this number.
-    fn receive(
-        &mut self,
-        socket: usize,
-        raw: &[u8],
-        now_ns: u64,
-        out: &mut Outbox,
-        stats: &mut Stats,
-    );
+    /// Takes a message that came by this link.
+    fn receive(&mut self, link: Link, raw: &[u8], now_ns: u64, out: &mut Outbox, stats: &mut Stats);
+    /// A connection is gone, and we did not close it.
+    fn lost(&mut self, link: Link, out: &mut Outbox, stats: &mut Stats);
     /// Fires the timers whose time has come.
     fn handle_timers(&mut self, now_ns: u64, out: &mut Outbox, stats: &mut Stats);
     fn next_timer_ns(&self) -> Option<u64>;
@@ -34,12 +29,14 @@ pub struct Dialect {
     pub domain: String,
     /// Between the two ends stands only the relay, which changes nothing.
     pub floor: bool,
+    /// The answerer is a next hop: the Request-URI of an INVITE reaches it as it left the caller, and nobody is registered.
+    pub routed: bool,
     /// A header line that brings the relay's datagrams to the size of the proxy's; empty otherwise.
     pub pad: String,
 }
 
 impl Dialect {
-    pub fn new(domain: &str, floor: bool, pad: usize) -> Dialect {
+    pub fn new(domain: &str, floor: bool, routed: bool, pad: usize) -> Dialect {
         // "X-Pad: " and CRLF are part of the size.
         let pad = match pad {
             0 => String::new(),
@@ -48,6 +45,7 @@ impl Dialect {
         Dialect {
             domain: domain.to_string(),
             floor,
+            routed,
             pad,
         }
     }

@@ -1,18 +1,24 @@
-//! strowger-load: open-loop SIP load with callers and answerers in one thread, and the bare relay that is the floor.
+//! strowger-load: open-loop SIP load over UDP, TCP and TLS with callers and answerers in one thread, and the bare relay that is the floor.
 
 mod call;
 mod flow;
+mod frame;
+mod handshake;
 mod identity;
+mod idle;
 mod message;
 mod pace;
 mod relay;
 mod run;
 mod search;
+mod sides;
 mod single;
 mod stats;
+mod stream;
 mod sys;
 mod template;
 mod timers;
+mod tls;
 mod watch;
 mod wire;
 
@@ -29,10 +35,11 @@ use flow::{Dialect, Flow};
 use identity::Run;
 use pace::Load;
 use run::{Bench, Outcome, Phase};
+use sides::{SideArguments, TlsArguments};
 use single::{Method, Singles};
 use stats::Stats;
 use watch::Watched;
-use wire::Wire;
+use wire::{Outbox, Side, Wire};
 
 #[derive(Parser)]
 #[command(version, about)]
@@ -51,6 +58,10 @@ enum What {
     Options(LoadArguments),
     /// The floor: relays datagrams between the generator's two sides and reads nothing but their first byte
     Relay(RelayArguments),
+    /// Opens connections and leaves them idle: what each costs the server in memory
+    Idle(idle::IdleArguments),
+    /// TLS handshakes in memory: what the library costs on each side
+    Handshake(handshake::HandshakeArguments),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -96,14 +107,18 @@ struct RelayArguments {
 
 #[derive(Args)]
 struct LoadArguments {
-    /// The server
-    #[arg(long, default_value = "127.0.0.1:5060")]
-    server: SocketAddrV4,
+    /// The server, for the callers [default: port 5060, or 5061 with TLS, of 127.0.0.1]
+    #[arg(long)]
+    server: Option<SocketAddrV4>,
     /// Our address; its port is not used
     #[arg(long, default_value = "127.0.0.1:0")]
     local: SocketAddrV4,
     #[command(flatten)]
     ports: Ports,
+    #[command(flatten)]
+    sides: SideArguments,
+    #[command(flatten)]
+    tls: TlsArguments,
     /// Host part of the users' addresses
     #[arg(long, default_value = "127.0.0.1")]
     domain: String,
@@ -152,7 +167,7 @@ struct LoadArguments {
     /// Process whose CPU time and memory are read, with its children; can be given several times
     #[arg(long)]
     server_pid: Vec<u32>,
-    /// The other end is the relay
+    /// The other end is the relay; over TCP and TLS, the generator's own answerer, which --server then names
     #[arg(long)]
     floor: bool,
     /// A header of this many bytes in every message
@@ -175,6 +190,8 @@ fn main() -> ExitCode {
         What::Call(arguments) => load(&arguments, None),
         What::Register(arguments) => load(&arguments, Some(Method::Register)),
         What::Options(arguments) => load(&arguments, Some(Method::Options)),
+        What::Idle(arguments) => idle::run(&arguments),
+        What::Handshake(arguments) => handshake::run(&arguments).map(|()| ExitCode::SUCCESS),
         What::Relay(arguments) => relay(&arguments).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|why| {
@@ -205,56 +222,67 @@ fn load(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode, S
         sys::pin(core).map_err(|error| format!("core {core}: {error}"))?;
     }
     sys::exact_sleeps();
+    sys::raise_descriptor_limit();
     if arguments.users < 2 || arguments.ports.sockets == 0 {
         return Err("at least two users and one socket are needed".into());
     }
     if arguments.rate.iter().any(|rate| *rate <= 0.0) {
         return Err("a rate is more than 0".into());
     }
-    let Ports {
-        caller_port,
-        answerer_port,
-        sockets,
-    } = arguments.ports;
-    let (wire, out) = Wire::udp(
-        arguments.server,
+    let server = arguments
+        .server
+        .unwrap_or_else(|| sides::default_server(arguments.sides.transport, None));
+    let openings = arguments.sides.openings(
+        server,
         arguments.local,
-        caller_port,
-        answerer_port,
-        sockets,
-    )
-    .map_err(|error| error.to_string())?;
+        (arguments.ports.caller_port, arguments.ports.answerer_port),
+        arguments.ports.sockets,
+        &arguments.tls,
+    )?;
+    let out = Outbox::open(&openings).map_err(|error| error.to_string())?;
+    let wire = Wire::new(&out);
     let since_1970 = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_err(|error| error.to_string())?;
     // Branches of two runs must differ, or the server answers from the transactions of the first.
     let number = since_1970.as_millis() as u32 ^ std::process::id().rotate_left(16);
-    let server_port = arguments.server.port();
+    let server_port = server.port();
     let mut bench = Bench {
         wire,
-        out,
         stats: Stats::new(),
         server: Watched::new(&arguments.server_pid),
         server_ports: server_port..server_port + 1,
-        own_ports: vec![
-            caller_port..caller_port + sockets,
-            answerer_port..answerer_port + sockets,
-        ],
+        own_ports: out.udp_ports(),
+        out,
         sleep: arguments.wait == Wait::Sleep,
         quiet: arguments.quiet,
         epoch: Instant::now(),
         seed: u64::from(number),
     };
-    let dialect = Dialect::new(&arguments.domain, arguments.floor, arguments.pad);
+    let dialect = Dialect::new(
+        &arguments.domain,
+        arguments.floor,
+        arguments.sides.routed,
+        arguments.pad,
+    );
+    let only_registers = method == Some(Method::Register);
     let singles = |method, number, bench: &Bench| {
         Singles::new(
             Run::new(number),
             method,
             dialect.clone(),
             arguments.users,
-            &bench.wire.locals,
+            &bench.out.locals,
+            match method {
+                Method::Options => Side::Caller,
+                Method::Register => arguments.sides.registrar(only_registers),
+            },
         )
     };
+    bench.connect(
+        &mut singles(Method::Options, number, &bench),
+        CONNECT_SECONDS,
+    )?;
     if arguments.register_first {
         let mut flow = singles(Method::Register, number.wrapping_add(1), &bench);
         let all =
@@ -274,7 +302,7 @@ fn load(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode, S
                 Run::new(number),
                 dialect.clone(),
                 arguments.users,
-                &bench.wire.locals,
+                &bench.out.locals,
                 arguments.max_outstanding,
             );
             measure(arguments, &mut bench, &mut flow)
@@ -284,6 +312,7 @@ fn load(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode, S
             measure(arguments, &mut bench, &mut flow)
         }
     };
+    bench.out.close_all();
     if bench.server.lost() {
         return Err("the server has gone".into());
     }
@@ -337,6 +366,8 @@ fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) 
 }
 
 const WARM_WINDOW: u32 = 48;
+/// For the persistent connections to open, all together.
+const CONNECT_SECONDS: u64 = 30;
 
 /// Lets the last answers come in before the latencies are read.
 fn finish<F: Flow>(bench: &mut Bench, flow: &mut F, outcome: &Outcome, drain: f64) -> Value {
@@ -344,6 +375,10 @@ fn finish<F: Flow>(bench: &mut Bench, flow: &mut F, outcome: &Outcome, drain: f6
     let mut result = outcome.json();
     result["latency_us"] = bench.stats.spans_json();
     result["unanswered_after_drain"] = json!(flow.outstanding());
+    if let Some(streams) = &bench.out.streams {
+        result["connections_open"] = json!(streams.open);
+        result["tls"] = json!(streams.agreed);
+    }
     result["clean"] = json!(outcome.is_clean() && drained.is_clean() && flow.outstanding() == 0);
     result
 }

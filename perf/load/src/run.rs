@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use crate::flow::Flow;
 use crate::pace::{Load, Pace};
 use crate::stats::{Count, Counts, Span, Stats};
-use crate::sys::{self, Outbox};
+use crate::sys;
 use crate::watch::{self, CpuTime, Watched};
-use crate::wire::Wire;
+use crate::wire::{Outbox, Wire};
 
 /// A part of a run under one load.
 #[derive(Clone, Debug)]
@@ -122,6 +122,10 @@ impl Outcome {
                 Count::Repeated,
                 Count::Wrong,
                 Count::Stray,
+                Count::Broken,
+                Count::Cut,
+                Count::ClientFailed,
+                Count::ServerFailed,
             ]
             .iter()
             .all(|count| self.counts.get(*count) == 0)
@@ -138,7 +142,7 @@ impl Outcome {
     pub fn json(&self) -> Value {
         let completed = self.completed().max(1) as f64;
         let mut counts = self.counts.json();
-        counts.insert("datagrams_sent".into(), json!(self.sent));
+        counts.insert("messages_sent".into(), json!(self.sent));
         counts.insert("bytes_sent".into(), json!(self.sent_bytes));
         counts.insert("send_errors".into(), json!(self.send_errors));
         let (load, rate) = match self.phase.load {
@@ -228,10 +232,13 @@ impl Bench {
             .sum();
         let server_resident = self.server.resident_bytes();
         Snapshot {
-            counts: self.stats.counts,
-            sent: self.out.sent,
-            sent_bytes: self.out.sent_bytes,
-            send_errors: self.out.send_errors,
+            counts: match &self.out.streams {
+                Some(streams) => self.stats.counts.plus(&streams.counts),
+                None => self.stats.counts,
+            },
+            sent: self.out.sent(),
+            sent_bytes: self.out.sent_bytes(),
+            send_errors: self.out.send_errors(),
             server_resident,
             server_drops,
             own_drops,
@@ -245,6 +252,7 @@ impl Bench {
 
     /// Runs one phase to its end.
     pub fn run<F: Flow>(&mut self, flow: &mut F, phase: &Phase) -> Outcome {
+        self.server.refresh();
         let before = self.snapshot();
         if phase.measured {
             self.stats.clear_spans();
@@ -330,7 +338,7 @@ impl Bench {
                     .fold(end_ns, u64::min);
                 let now_ns = self.now_ns();
                 if until_ns > now_ns {
-                    self.wire.wait(until_ns - now_ns);
+                    self.wire.wait(&self.out, until_ns - now_ns);
                 }
             } else {
                 for _ in 0..20 {
@@ -340,6 +348,24 @@ impl Bench {
             idle_ns += self.now_ns() - now_ns;
         }
         idle_ns
+    }
+
+    /// Lets the persistent connections open.
+    pub fn connect<F: Flow>(&mut self, flow: &mut F, seconds: u64) -> Result<(), String> {
+        let end_ns = self.now_ns() + seconds * 1_000_000_000;
+        while self.out.unopened() > 0 {
+            self.out.flush();
+            if !self.receive(flow) {
+                self.wire.wait(&self.out, 10_000_000);
+            }
+            if self.now_ns() > end_ns {
+                return Err(format!(
+                    "{} connections did not open within {seconds} s",
+                    self.out.unopened()
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn start<F: Flow>(&mut self, flow: &mut F, scheduled_ns: u64) {
@@ -357,33 +383,11 @@ impl Bench {
         }
     }
 
-    /// A batch from each socket, and what it makes us send.
     fn receive<F: Flow>(&mut self, flow: &mut F) -> bool {
-        let mut worked = false;
-        for socket in 0..self.wire.len() {
-            let count = match self.wire.receive(socket) {
-                Ok(count) => count,
-                Err(error) => {
-                    self.stats.wrong(&format!("receive: {error}"), b"");
-                    0
-                }
-            };
-            if count == 0 {
-                continue;
-            }
-            worked = true;
-            let now_ns = self.now_ns();
-            let mut bytes = 0;
-            for index in 0..count {
-                let raw = self.wire.inbox.datagram(index);
-                bytes += raw.len() as u64;
-                flow.receive(socket, raw, now_ns, &mut self.out, &mut self.stats);
-            }
-            self.stats.counts.add_many(Count::Received, count as u64);
-            self.stats.counts.add_many(Count::ReceivedBytes, bytes);
-            self.out.flush();
-        }
-        worked
+        let epoch = self.epoch;
+        let now_ns = || epoch.elapsed().as_nanos() as u64;
+        self.wire
+            .receive(flow, &now_ns, &mut self.out, &mut self.stats)
     }
 
     fn print_live<F: Flow>(&self, flow: &F, phase: &Phase, now_ns: u64, from: &mut (u64, u64)) {

@@ -4,10 +4,9 @@ use crate::flow::{Dialect, Flow};
 use crate::identity::{Identity, Run};
 use crate::message;
 use crate::stats::{Count, Span, Stats};
-use crate::sys::Outbox;
 use crate::template::{Fill, Template, Users};
 use crate::timers::{Awaited, GIVE_UP_NS, Timers};
-use crate::wire::{Local, Side};
+use crate::wire::{Link, Local, Outbox, Side, spread_host};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Method {
@@ -25,6 +24,15 @@ struct User {
     measured: bool,
     scheduled_ns: u64,
     started_ns: u64,
+    link: Link,
+}
+
+/// The end that a request leaves from, and the text of it.
+struct Origin {
+    end: u32,
+    /// As in `Local`, of the end that the contact names.
+    spread: u32,
+    template: Template,
 }
 
 /// One request at a time for each user; the branch names the user and the CSeq.
@@ -34,8 +42,8 @@ pub struct Singles {
     dialect: Dialect,
     users: Users,
     state: Vec<User>,
-    /// One for each pair of a caller's and an answerer's socket.
-    templates: Vec<Template>,
+    /// One for each pair of an end that registers and an end that is called; the users take them in turn.
+    origins: Vec<Origin>,
     timers: Timers,
     next: u32,
     outstanding: u32,
@@ -48,20 +56,30 @@ impl Singles {
         dialect: Dialect,
         users: u32,
         locals: &[Local],
+        registrar: Side,
     ) -> Singles {
         let users = Users::new(users);
-        let side = |side| locals.iter().filter(move |local| local.side == side);
-        let templates = side(Side::Caller)
-            .zip(side(Side::Answerer))
-            .map(|(caller, answerer)| {
-                request(
-                    run,
-                    method,
-                    &caller.address.to_string(),
-                    &answerer.address.to_string(),
-                    &dialect,
-                    users.width(),
-                )
+        let ends = |side| {
+            locals
+                .iter()
+                .enumerate()
+                .filter(move |(_, local)| local.side == side)
+                .collect::<Vec<_>>()
+        };
+        let (registrars, answerers) = (ends(registrar), ends(Side::Answerer));
+        let pairs = match method {
+            Method::Register => registrars.len().max(answerers.len()),
+            Method::Options => registrars.len(),
+        };
+        let origins = (0..pairs)
+            .map(|number| {
+                let (end, local) = registrars[number % registrars.len()];
+                let (_, contact) = answerers[number % answerers.len()];
+                Origin {
+                    end: end as u32,
+                    spread: contact.spread,
+                    template: request(run, method, local, contact, &dialect, users.width()),
+                }
             })
             .collect();
         let idle = User {
@@ -70,6 +88,7 @@ impl Singles {
             measured: false,
             scheduled_ns: 0,
             started_ns: 0,
+            link: Link::default(),
         };
         Singles {
             run,
@@ -77,7 +96,7 @@ impl Singles {
             dialect,
             state: vec![idle; users.count() as usize],
             users,
-            templates,
+            origins,
             timers: Timers::default(),
             next: 0,
             outstanding: 0,
@@ -90,23 +109,33 @@ impl Singles {
             slot: number,
             generation: user.sequence,
         };
-        let socket = number as usize % self.templates.len();
+        let origin = self.origin(number);
+        let mut host = None;
         let fill = Fill {
             token: &self.run.token(identity),
             caller: self.users.name(number),
             callee: self.users.name(number),
             sequence: user.sequence,
+            host: match origin.spread {
+                0 => &[],
+                spread => host.insert(spread_host(number, spread)).as_bytes(),
+            },
         };
-        let length = self.templates[socket].render(&fill, out.buffer());
-        out.commit(socket, length);
+        let length = origin.template.render(&fill, out.buffer());
+        out.commit(user.link, length);
     }
 
-    fn finish(&mut self, number: u32) {
+    fn origin(&self, number: u32) -> &Origin {
+        &self.origins[number as usize % self.origins.len()]
+    }
+
+    fn finish(&mut self, number: u32, out: &mut Outbox) {
         self.state[number as usize].waiting = false;
+        out.done(self.state[number as usize].link);
         self.outstanding -= 1;
     }
 
-    fn check(&self, raw: &[u8], socket: usize) -> Result<(Identity, u16), &'static str> {
+    fn check(&self, raw: &[u8], link: Link) -> Result<(Identity, u16), &'static str> {
         let scan = message::scan(raw).ok_or("not a whole message")?;
         let [via] = scan.via.as_slice() else {
             return Err("not exactly one Via");
@@ -115,10 +144,8 @@ impl Singles {
             .and_then(|branch| branch.strip_prefix(b"z9hG4bK"))
             .and_then(|token| self.run.identity(token))
             .ok_or("top Via is not ours")?;
-        if identity.slot >= self.users.count()
-            || socket != identity.slot as usize % self.templates.len()
-        {
-            return Err("response to another socket than the request's");
+        if identity.slot >= self.users.count() || link != self.state[identity.slot as usize].link {
+            return Err("response by another way than the request's");
         }
         let token = self.run.token(identity);
         let cseq = scan.cseq.value(raw);
@@ -162,17 +189,26 @@ impl Singles {
 fn request(
     run: Run,
     method: Method,
-    address: &str,
-    contact: &str,
+    local: &Local,
+    contact: &Local,
     dialect: &Dialect,
     user_width: usize,
 ) -> Template {
     let Dialect { domain, pad, .. } = dialect;
+    let host = match contact.spread {
+        0 => contact.address.ip().to_string(),
+        _ => "{host}".to_string(),
+    };
+    let (in_via, address) = (local.transport.in_via(), local.address);
     let (name, to, last) = match method {
         Method::Register => (
             "REGISTER",
             format!("<sip:{{caller}}@{domain}>"),
-            format!("Contact: <sip:{{caller}}@{contact}>\r\nExpires: 3600\r\n"),
+            format!(
+                "Contact: <sip:{{caller}}@{host}:{}{}>\r\nExpires: 3600\r\n",
+                contact.address.port(),
+                contact.transport.in_uri()
+            ),
         ),
         Method::Options => (
             "OPTIONS",
@@ -185,7 +221,7 @@ fn request(
     Template::new(
         &format!(
             "{name} sip:{domain} SIP/2.0\r\n\
-             Via: SIP/2.0/UDP {address};branch=z9hG4bK{{token}};rport\r\n\
+             Via: SIP/2.0/{in_via} {address};branch=z9hG4bK{{token}};rport\r\n\
              Max-Forwards: 70\r\n\
              From: <sip:{{caller}}@{domain}>;tag={{tag}}\r\n\
              To: {to}\r\n\
@@ -208,10 +244,14 @@ impl Flow for Singles {
         stats: &mut Stats,
     ) -> bool {
         let number = self.next;
-        let user = &mut self.state[number as usize];
-        if user.waiting {
+        if self.state[number as usize].waiting {
             return false;
         }
+        let Some(link) = out.begin(self.origin(number).end) else {
+            return false;
+        };
+        let user = &mut self.state[number as usize];
+        user.link = link;
         self.next = (number + 1) % self.users.count();
         user.sequence += 1;
         user.waiting = true;
@@ -231,13 +271,13 @@ impl Flow for Singles {
 
     fn receive(
         &mut self,
-        socket: usize,
+        link: Link,
         raw: &[u8],
         now_ns: u64,
-        _out: &mut Outbox,
+        out: &mut Outbox,
         stats: &mut Stats,
     ) {
-        let (identity, status) = match self.check(raw, socket) {
+        let (identity, status) = match self.check(raw, link) {
             Ok(found) => found,
             Err(why) => return stats.wrong(why, raw),
         };
@@ -252,12 +292,22 @@ impl Flow for Singles {
                     stats.record(Span::ToOk, now_ns - user.scheduled_ns);
                 }
                 stats.counts.add(Count::Completed);
-                self.finish(identity.slot);
+                self.finish(identity.slot, out);
             }
             _ => {
                 stats.wrong("refused", raw);
                 stats.counts.add(Count::Refused);
-                self.finish(identity.slot);
+                self.finish(identity.slot, out);
+            }
+        }
+    }
+
+    fn lost(&mut self, link: Link, out: &mut Outbox, stats: &mut Stats) {
+        for number in 0..self.users.count() {
+            let user = &self.state[number as usize];
+            if user.waiting && user.link == link {
+                stats.counts.add(Count::Cut);
+                self.finish(number, out);
             }
         }
     }
@@ -271,11 +321,13 @@ impl Flow for Singles {
             }
             if now_ns - user.started_ns >= GIVE_UP_NS {
                 stats.counts.add(Count::TimedOut);
-                self.finish(identity.slot);
+                self.finish(identity.slot, out);
                 continue;
             }
-            stats.counts.add(Count::RetransmittedRequest);
-            self.send(identity.slot, out);
+            if !out.is_reliable(user.link) {
+                stats.counts.add(Count::RetransmittedRequest);
+                self.send(identity.slot, out);
+            }
             self.timers.rearm(now_ns, due);
         }
     }

@@ -35,8 +35,26 @@ counters! {
     Wrong = "wrong",
     /// Messages of calls that are over, or of another run.
     Stray = "stray",
-    Received = "datagrams_received",
+    Received = "messages_received",
     ReceivedBytes = "bytes_received",
+    /// Connections begun by us.
+    Opened = "connections_opened",
+    Accepted = "connections_accepted",
+    /// Closed by the peer and not by us: right for a connection that the server opened, a loss for our own.
+    ClosedByPeer = "connections_closed_by_peer",
+    /// Refused, reset, or spoken on in no SIP or no TLS.
+    Broken = "connections_broken",
+    /// Calls and requests that ended because their connection did.
+    Cut = "cut_off",
+    ClientFull = "tls_client_full",
+    ClientResumed = "tls_client_resumed",
+    ClientFailed = "tls_client_failed",
+    /// Calls of SSL_do_handshake.
+    ClientHandshakeCalls = "tls_client_handshake_calls",
+    ServerFull = "tls_server_full",
+    ServerResumed = "tls_server_resumed",
+    ServerFailed = "tls_server_failed",
+    ServerHandshakeCalls = "tls_server_handshake_calls",
 }
 
 const COUNTS: usize = NAMES.len();
@@ -62,6 +80,14 @@ impl Counts {
 
     pub fn get(&self, count: Count) -> u64 {
         self.0[count as usize]
+    }
+
+    pub fn plus(&self, other: &Counts) -> Counts {
+        let mut sum = *self;
+        for (number, more) in sum.0.iter_mut().zip(other.0) {
+            *number += more;
+        }
+        sum
     }
 
     pub fn since(&self, earlier: &Counts) -> Counts {

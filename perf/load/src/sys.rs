@@ -1,10 +1,12 @@
-//! The only `unsafe` of this crate: batched datagrams, sleeping, pinning, the thread's CPU time.
+//! The only `unsafe` of this crate: batched datagrams, sleeping, pinning, the thread's CPU time, and naming a TLS session.
 
 use std::io;
 use std::mem;
-use std::net::SocketAddrV4;
 use std::os::fd::RawFd;
 use std::ptr;
+
+use openssl::error::ErrorStack;
+use openssl::ssl::{SslRef, SslSessionRef};
 
 /// Bytes kept for one datagram. SIP in this generator stays far below; a longer datagram is cut and then fails its check.
 pub const DATAGRAM: usize = 2048;
@@ -99,7 +101,7 @@ impl Inbox {
 }
 
 /// A batch of datagrams on their way out through connected sockets, in the order they were written.
-pub struct Outbox {
+pub struct Datagrams {
     fds: Vec<RawFd>,
     sockets: Box<[u16]>,
     buffers: Box<[u8]>,
@@ -111,8 +113,8 @@ pub struct Outbox {
     pub send_errors: u64,
 }
 
-impl Outbox {
-    pub fn new(fds: Vec<RawFd>, capacity: usize) -> Outbox {
+impl Datagrams {
+    pub fn new(fds: Vec<RawFd>, capacity: usize) -> Datagrams {
         let mut buffers = vec![0u8; capacity * DATAGRAM].into_boxed_slice();
         let mut iovs: Box<[libc::iovec]> = (0..capacity)
             .map(|i| libc::iovec {
@@ -129,7 +131,7 @@ impl Outbox {
                 header
             })
             .collect();
-        Outbox {
+        Datagrams {
             fds,
             sockets: vec![0; capacity].into_boxed_slice(),
             buffers,
@@ -284,6 +286,12 @@ impl RelayBatch {
     }
 }
 
+/// Offers a session in the handshake to come.
+pub fn set_session(ssl: &mut SslRef, session: &SslSessionRef) -> Result<(), ErrorStack> {
+    // SAFETY: the library asks that the session come from the same context; each endpoint keeps its own cache.
+    unsafe { ssl.set_session(session) }
+}
+
 /// Waits until a socket can be read or the time is over.
 pub fn wait_readable(fds: &[RawFd], nanoseconds: u64) {
     let mut polls = [libc::pollfd {
@@ -351,6 +359,37 @@ pub fn enlarge_receive_buffer(fd: RawFd, bytes: usize) {
     }
 }
 
+/// Lets `bind` name the address only: the port is chosen when the peer is known, so that the range of ports serves each peer anew.
+pub fn bind_address_without_port(fd: RawFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the pointer is to a local of the size given.
+    let done = unsafe {
+        libc::setsockopt(
+            fd,
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            ptr::from_ref(&on).cast(),
+            mem::size_of_val(&on) as u32,
+        )
+    };
+    match done {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Lets this process have as many descriptors as the system allows it.
+pub fn raise_descriptor_limit() {
+    // SAFETY: the structure is plain numbers and outlives the calls.
+    unsafe {
+        let mut limit: libc::rlimit = mem::zeroed();
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+    }
+}
+
 /// CPU time of this thread: (user, system), nanoseconds.
 pub fn thread_cpu() -> (u64, u64) {
     // SAFETY: the structure is plain numbers and outlives the call.
@@ -367,9 +406,4 @@ pub fn thread_cpu() -> (u64, u64) {
 pub fn process_exists(pid: u32) -> bool {
     // SAFETY: plain numbers.
     unsafe { libc::kill(pid as libc::pid_t, 0) == 0 }
-}
-
-/// The loopback address with another port.
-pub fn with_port(address: SocketAddrV4, port: u16) -> SocketAddrV4 {
-    SocketAddrV4::new(*address.ip(), port)
 }

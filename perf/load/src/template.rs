@@ -11,7 +11,12 @@ pub enum Hole {
     Caller,
     Callee,
     Sequence,
+    /// The host of a contact, where each user has another.
+    Host,
 }
+
+/// Bytes of a hole for `Hole::Host`.
+pub const HOST: usize = "127.100.100.100".len();
 
 /// Digits of a hole for `Hole::Sequence`. The first is never 0, as CSeq is written without leading zeros.
 pub const SEQUENCE: usize = 9;
@@ -28,10 +33,12 @@ pub struct Fill<'a> {
     pub caller: &'a [u8],
     pub callee: &'a [u8],
     pub sequence: u32,
+    /// Of `HOST` bytes; looked at only where the text has a hole for it.
+    pub host: &'a [u8],
 }
 
 impl Template {
-    /// Text in which `{token}`, `{caller}`, `{callee}` and `{sequence}` are holes. User names are `user_width` bytes wide.
+    /// Text in which `{token}`, `{caller}`, `{callee}`, `{sequence}` and `{host}` are holes. User names are `user_width` bytes wide.
     pub fn new(text: &str, user_width: usize) -> Template {
         let marks = [
             ("{token}", Hole::Token, TOKEN),
@@ -39,6 +46,7 @@ impl Template {
             ("{caller}", Hole::Caller, user_width),
             ("{callee}", Hole::Callee, user_width),
             ("{sequence}", Hole::Sequence, SEQUENCE),
+            ("{host}", Hole::Host, HOST),
         ];
         let (mut bytes, mut holes, mut rest) = (Vec::new(), Vec::new(), text);
         'text: while !rest.is_empty() {
@@ -66,6 +74,7 @@ impl Template {
                 Hole::Tag => out[*at..at + TOKEN - 8].copy_from_slice(&fill.token[8..]),
                 Hole::Caller => out[*at..at + fill.caller.len()].copy_from_slice(fill.caller),
                 Hole::Callee => out[*at..at + fill.callee.len()].copy_from_slice(fill.callee),
+                Hole::Host => out[*at..at + HOST].copy_from_slice(fill.host),
                 Hole::Sequence => {
                     let mut number = fill.sequence;
                     for digit in out[*at..at + SEQUENCE].iter_mut().rev() {
@@ -122,7 +131,10 @@ mod tests {
     fn holes_are_filled_where_they_stand() {
         let users = Users::new(10_000);
         assert_eq!(users.name(9_999), b"u09999");
-        let template = Template::new("{callee}<{caller}>{token};{sequence} X", users.width());
+        let template = Template::new(
+            "{callee}<{caller}>{token};{sequence} X@{host}",
+            users.width(),
+        );
         let mut out = [0; 128];
         let length = template.render(
             &Fill {
@@ -130,12 +142,13 @@ mod tests {
                 caller: users.name(1),
                 callee: users.name(23),
                 sequence: 100_000_007,
+                host: b"127.100.101.102",
             },
             &mut out,
         );
         assert_eq!(
             &out[..length],
-            b"u00023<u00001>0123456789abcdef01234567;100000007 X"
+            b"u00023<u00001>0123456789abcdef01234567;100000007 X@127.100.101.102"
         );
     }
 }

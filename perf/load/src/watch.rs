@@ -2,15 +2,26 @@
 
 use std::fs;
 
-/// A process and its descendants, as they were when it was named.
+/// Processes and their descendants, as they were at the last refresh.
 #[derive(Clone, Debug, Default)]
 pub struct Watched {
+    roots: Vec<u32>,
     pids: Vec<u32>,
 }
 
 impl Watched {
     pub fn new(roots: &[u32]) -> Watched {
-        let mut pids = roots.to_vec();
+        let mut watched = Watched {
+            roots: roots.to_vec(),
+            pids: Vec::new(),
+        };
+        watched.refresh();
+        watched
+    }
+
+    /// Finds the descendants that there are now: a server may listen before it has forked all that will serve.
+    pub fn refresh(&mut self) {
+        let mut pids = self.roots.clone();
         let mut at = 0;
         while at < pids.len() {
             for task in tasks(pids[at]) {
@@ -24,7 +35,7 @@ impl Watched {
             }
             at += 1;
         }
-        Watched { pids }
+        self.pids = pids;
     }
 
     pub fn is_empty(&self) -> bool {
@@ -53,6 +64,19 @@ impl Watched {
             })
             .sum::<u64>()
             * 4096
+    }
+
+    /// Memory in bytes that is theirs: pages of one process whole, those that several of them share once.
+    pub fn own_bytes(&self) -> u64 {
+        self.pids
+            .iter()
+            .filter_map(|pid| {
+                let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+                let line = text.lines().find(|line| line.starts_with("Pss:"))?;
+                line.split_whitespace().nth(1)?.parse::<u64>().ok()
+            })
+            .sum::<u64>()
+            * 1024
     }
 
     /// Whether any of them has gone.
@@ -151,6 +175,7 @@ mod tests {
         }
         assert!(own.time().run_ns > before + 10_000_000);
         assert!(own.resident_bytes() > 100_000);
+        assert!((100_000..=own.resident_bytes()).contains(&own.own_bytes()));
         assert!(!own.lost());
     }
 }

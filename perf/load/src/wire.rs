@@ -1,87 +1,542 @@
-//! The wire under a flow: sockets of one side or both, each connected to the server. Today UDP; a stream would give the same two faces,
-//! received messages with the number of their socket, and an outbox.
+//! The wire under a flow: where messages leave from and arrive at, over UDP, TCP and TLS. A flow sees ends and links: an end is what Via and
+//! Contact say, a link is the socket or the connection of the moment.
 
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::sys::{self, Inbox, Outbox};
+use crate::flow::Flow;
+use crate::frame::{self, Frame};
+use crate::stats::{Count, Stats};
+use crate::stream::{READ_BUFFER, Streams};
+use crate::sys::{self, DATAGRAM, Datagrams, Inbox};
+use crate::tls::Endpoint;
 
 /// A datagram at 600 bytes is charged about 1,280 bytes: this holds some 6,000.
 const RECEIVE_BUFFER: usize = 4 << 20;
 const BATCH: usize = 32;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Transport {
+    Udp,
+    Tcp,
+    Tls,
+}
+
+impl Transport {
+    pub fn in_via(self) -> &'static str {
+        match self {
+            Transport::Udp => "UDP",
+            Transport::Tcp => "TCP",
+            Transport::Tls => "TLS",
+        }
+    }
+
+    /// The URI parameter that leads a request here.
+    pub fn in_uri(self) -> &'static str {
+        match self {
+            Transport::Udp => "",
+            Transport::Tcp => ";transport=tcp",
+            Transport::Tls => ";transport=tls",
+        }
+    }
+
+    /// Nothing is sent again but the 2xx (RFC 3261 §17.1, §13.3.1.4).
+    pub fn is_reliable(self) -> bool {
+        self != Transport::Udp
+    }
+}
 
 /// Which of the two ends a socket belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Side {
     Caller,
     Answerer,
+    /// Registers users whose contacts are elsewhere.
+    Registrar,
+}
+
+/// How an end comes by its link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Manner {
+    /// A UDP socket.
+    Socket,
+    /// One connection for all.
+    Persistent,
+    /// A connection for each call, closed when the call is done.
+    PerCall,
+    /// Connections that the server opens, and closes.
+    Listening,
+    /// The same, but closed here when the call is done.
+    ListeningPerCall,
 }
 
 /// One end's address on the wire.
 #[derive(Clone, Copy, Debug)]
 pub struct Local {
     pub side: Side,
+    pub transport: Transport,
+    pub manner: Manner,
+    /// What Via and Contact say.
     pub address: SocketAddrV4,
+    /// The contacts of the users name this many addresses of 127.0.0.0/8 in turn, so that a server which keeps one connection for each address
+    /// opens one for each user. 0: they all name `address`.
+    pub spread: u32,
 }
 
-pub struct Wire {
-    sockets: Vec<Socket>,
+/// Names a socket, or a connection while it lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Link {
+    /// Index of its end.
+    pub end: u32,
+    pub slot: u32,
+    pub generation: u32,
+}
+
+/// What a stream end needs to connect.
+struct Dial {
+    from: Vec<IpAddr>,
+    next_from: usize,
+    to: SocketAddrV4,
+    tls: Option<Rc<Endpoint>>,
+    /// The connection of a persistent end.
+    link: Link,
+}
+
+/// Ends of one kind, to be opened.
+pub struct Opening {
+    pub side: Side,
+    pub transport: Transport,
+    pub manner: Manner,
+    /// Sockets, or persistent connections.
+    pub count: u32,
+    /// Our address; the port is the first of the sockets, the listener's, or what a per-call end says of itself.
+    pub local: SocketAddrV4,
+    pub server: SocketAddrV4,
+    pub tls: Option<Rc<Endpoint>>,
+    pub spread: u32,
+    /// Connections leave from this many addresses in turn, from `local` upwards.
+    pub sources: u32,
+}
+
+/// All that sends. `Wire` receives.
+pub struct Outbox {
+    datagrams: Datagrams,
+    pub streams: Option<Streams>,
     pub locals: Vec<Local>,
+    /// Index of an end's UDP socket or of its dial; by end.
+    place: Vec<usize>,
+    dials: Vec<Dial>,
+    sockets: Vec<Socket>,
+    socket_end: Vec<u32>,
+    pub stream_sent: u64,
+    pub stream_sent_bytes: u64,
+    pub unsendable: u64,
+}
+
+impl Outbox {
+    pub fn open(openings: &[Opening]) -> io::Result<Outbox> {
+        let mut outbox = Outbox {
+            datagrams: Datagrams::new(Vec::new(), 4 * BATCH),
+            streams: None,
+            locals: Vec::new(),
+            place: Vec::new(),
+            dials: Vec::new(),
+            sockets: Vec::new(),
+            socket_end: Vec::new(),
+            stream_sent: 0,
+            stream_sent_bytes: 0,
+            unsendable: 0,
+        };
+        for opening in openings {
+            for number in 0..opening.count {
+                outbox.open_one(opening, number)?;
+            }
+        }
+        // Now that whoever listens here does: without a server between, it is ourselves that we connect to.
+        for end in 0..outbox.locals.len() {
+            if outbox.locals[end].manner == Manner::Persistent {
+                outbox.locals[end].address = outbox.dial(end as u32)?;
+            }
+        }
+        let fds = outbox.sockets.iter().map(|socket| socket.as_raw_fd());
+        outbox.datagrams = Datagrams::new(fds.collect(), 4 * BATCH);
+        Ok(outbox)
+    }
+
+    fn open_one(&mut self, opening: &Opening, number: u32) -> io::Result<()> {
+        let end = self.locals.len() as u32;
+        let mut address = opening.local;
+        if opening.manner == Manner::Socket {
+            if address.port() != 0 {
+                address.set_port(address.port() + number as u16);
+            }
+            self.place.push(self.sockets.len());
+            let socket = udp_socket(address, opening.server)?;
+            if let Some(own) = socket.local_addr()?.as_socket_ipv4() {
+                address = own;
+            }
+            self.sockets.push(socket);
+            self.socket_end.push(end);
+        } else {
+            if self.streams.is_none() {
+                self.streams = Some(Streams::new()?);
+            }
+            let first = u32::from(*opening.local.ip());
+            let from = (0..opening.sources.max(1))
+                .map(|offset| IpAddr::V4(Ipv4Addr::from(first + offset)))
+                .collect();
+            self.place.push(self.dials.len());
+            self.dials.push(Dial {
+                from,
+                next_from: number as usize,
+                to: opening.server,
+                tls: opening.tls.clone(),
+                link: Link::default(),
+            });
+        }
+        self.locals.push(Local {
+            side: opening.side,
+            transport: opening.transport,
+            manner: opening.manner,
+            address,
+            spread: opening.spread,
+        });
+        if matches!(opening.manner, Manner::Listening | Manner::ListeningPerCall)
+            && let Some(streams) = &mut self.streams
+        {
+            let any = match opening.spread {
+                0 => address,
+                _ => SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, address.port()),
+            };
+            streams.listen(end, any, opening.tls.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Opens a connection for a stream end and makes it the end's link. Returns its own address.
+    fn dial(&mut self, end: u32) -> io::Result<SocketAddrV4> {
+        let dial = &mut self.dials[self.place[end as usize]];
+        let from = dial.from[dial.next_from % dial.from.len()];
+        dial.next_from += 1;
+        let Some(streams) = &mut self.streams else {
+            return Err(io::Error::other("no streams"));
+        };
+        let (link, own) = streams.connect(end, from, dial.to, dial.tls.as_deref())?;
+        dial.link = link;
+        Ok(own)
+    }
+
+    /// The link for a new call or request from this end; `None` where no connection can be opened.
+    pub fn begin(&mut self, end: u32) -> Option<Link> {
+        let place = self.place[end as usize];
+        match self.locals[end as usize].manner {
+            Manner::Socket => Some(Link {
+                end,
+                slot: place as u32,
+                generation: 0,
+            }),
+            Manner::Persistent => {
+                let link = self.dials[place].link;
+                if !self.is_live(link) {
+                    self.redial(end)?;
+                }
+                Some(self.dials[place].link)
+            }
+            Manner::PerCall => {
+                self.redial(end)?;
+                Some(self.dials[place].link)
+            }
+            Manner::Listening | Manner::ListeningPerCall => None,
+        }
+    }
+
+    fn redial(&mut self, end: u32) -> Option<()> {
+        match self.dial(end) {
+            Ok(_) => Some(()),
+            Err(error) => {
+                self.unsendable += 1;
+                if self.unsendable <= 3 {
+                    eprintln!("strowger-load: cannot connect: {error}");
+                }
+                None
+            }
+        }
+    }
+
+    fn is_live(&self, link: Link) -> bool {
+        self.streams
+            .as_ref()
+            .is_some_and(|streams| streams.is_live(link))
+    }
+
+    /// The call on this link is over.
+    pub fn done(&mut self, link: Link) {
+        if matches!(
+            self.locals[link.end as usize].manner,
+            Manner::PerCall | Manner::ListeningPerCall
+        ) && let Some(streams) = &mut self.streams
+        {
+            streams.close(link);
+        }
+    }
+
+    pub fn is_reliable(&self, link: Link) -> bool {
+        self.locals[link.end as usize].transport.is_reliable()
+    }
+
+    /// The buffer of the next message; `commit` makes it one.
+    pub fn buffer(&mut self) -> &mut [u8] {
+        self.datagrams.buffer()
+    }
+
+    pub fn commit(&mut self, link: Link, length: usize) {
+        if !self.is_reliable(link) {
+            return self.datagrams.commit(link.slot as usize, length);
+        }
+        let Some(streams) = &mut self.streams else {
+            return;
+        };
+        debug_assert!(length <= DATAGRAM);
+        if streams.send(link, &self.datagrams.buffer()[..length]) {
+            self.stream_sent += 1;
+            self.stream_sent_bytes += length as u64;
+        } else {
+            self.unsendable += 1;
+        }
+    }
+
+    /// Sends what waits: datagrams in batches, and one write for each connection.
+    pub fn flush(&mut self) {
+        self.datagrams.flush();
+        if let Some(streams) = &mut self.streams {
+            streams.flush();
+        }
+    }
+
+    pub fn sent(&self) -> u64 {
+        self.datagrams.sent + self.stream_sent
+    }
+
+    pub fn sent_bytes(&self) -> u64 {
+        self.datagrams.sent_bytes + self.stream_sent_bytes
+    }
+
+    pub fn send_errors(&self) -> u64 {
+        self.datagrams.send_errors + self.unsendable
+    }
+
+    /// Takes leave of the server on all persistent connections.
+    pub fn close_all(&mut self) {
+        if let Some(streams) = &mut self.streams {
+            for dial in &self.dials {
+                streams.close(dial.link);
+            }
+            streams.flush();
+        }
+    }
+
+    /// The ports at which the kernel may drop datagrams of ours.
+    pub fn udp_ports(&self) -> Vec<Range<u16>> {
+        let ends = self.socket_end.iter();
+        ends.map(|end| self.locals[*end as usize].address.port())
+            .map(|port| port..port + 1)
+            .collect()
+    }
+
+    /// Persistent connections that are not open yet.
+    pub fn unopened(&self) -> usize {
+        let Some(streams) = &self.streams else {
+            return 0;
+        };
+        self.locals
+            .iter()
+            .zip(&self.place)
+            .filter(|(local, place)| {
+                local.manner == Manner::Persistent && !streams.is_open(self.dials[**place].link)
+            })
+            .count()
+    }
+}
+
+fn udp_socket(address: SocketAddrV4, server: SocketAddrV4) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    sys::enlarge_receive_buffer(socket.as_raw_fd(), RECEIVE_BUFFER);
+    socket
+        .bind(&SocketAddr::V4(address).into())
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot bind {address}: {error}")))?;
+    socket.connect(&SocketAddr::V4(server).into())?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// The host that the contact of this user names, where contacts are spread.
+pub fn spread_host(user: u32, spread: u32) -> String {
+    let number = user % spread;
+    format!(
+        "127.{}.{}.{}",
+        100 + number / 10_000 % 100,
+        100 + number / 100 % 100,
+        100 + number % 100
+    )
+}
+
+/// The receiving half: a batch of datagrams, or the bytes of one connection.
+pub struct Wire {
     fds: Vec<RawFd>,
-    pub inbox: Inbox,
+    ends: Vec<u32>,
+    inbox: Inbox,
+    bytes: Box<[u8]>,
 }
 
 impl Wire {
-    /// Opens `count` sockets for callers from `caller_port` on and as many for answerers from `answerer_port` on. The callers come first.
-    pub fn udp(
-        server: SocketAddrV4,
-        local: SocketAddrV4,
-        caller_port: u16,
-        answerer_port: u16,
-        count: u16,
-    ) -> io::Result<(Wire, Outbox)> {
-        let mut sockets = Vec::new();
-        let mut locals = Vec::new();
-        for (side, base) in [(Side::Caller, caller_port), (Side::Answerer, answerer_port)] {
-            for offset in 0..count {
-                let address = sys::with_port(local, base + offset);
-                let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-                sys::enlarge_receive_buffer(socket.as_raw_fd(), RECEIVE_BUFFER);
-                socket
-                    .bind(&SocketAddr::V4(address).into())
-                    .map_err(|error| {
-                        io::Error::new(error.kind(), format!("cannot bind {address}: {error}"))
-                    })?;
-                socket.connect(&SocketAddr::V4(server).into())?;
-                socket.set_nonblocking(true)?;
-                sockets.push(socket);
-                locals.push(Local { side, address });
+    pub fn new(out: &Outbox) -> Wire {
+        Wire {
+            fds: out
+                .sockets
+                .iter()
+                .map(|socket| socket.as_raw_fd())
+                .collect(),
+            ends: out.socket_end.clone(),
+            inbox: Inbox::new(BATCH),
+            bytes: match out.streams {
+                Some(_) => vec![0; READ_BUFFER].into_boxed_slice(),
+                None => Box::default(),
+            },
+        }
+    }
+
+    /// Gives the flow what has come: a batch from each socket, and all whole messages of each connection that has something. What the flow says
+    /// leaves once for each. Returns whether there was anything.
+    pub fn receive<F: Flow>(
+        &mut self,
+        flow: &mut F,
+        now_ns: &dyn Fn() -> u64,
+        out: &mut Outbox,
+        stats: &mut Stats,
+    ) -> bool {
+        let mut worked = false;
+        for socket in 0..self.fds.len() {
+            let count = match self.inbox.receive(self.fds[socket]) {
+                Ok(count) => count,
+                Err(error) => {
+                    stats.wrong(&format!("receive: {error}"), b"");
+                    0
+                }
+            };
+            if count == 0 {
+                continue;
+            }
+            worked = true;
+            let now_ns = now_ns();
+            let mut bytes = 0;
+            let link = Link {
+                end: self.ends[socket],
+                slot: socket as u32,
+                generation: 0,
+            };
+            for index in 0..count {
+                let raw = self.inbox.datagram(index);
+                bytes += raw.len() as u64;
+                flow.receive(link, raw, now_ns, out, stats);
+            }
+            stats.counts.add_many(Count::Received, count as u64);
+            stats.counts.add_many(Count::ReceivedBytes, bytes);
+            out.flush();
+        }
+        let found = out.streams.as_mut().is_some_and(Streams::look);
+        while let Some(link) = out.streams.as_mut().and_then(Streams::next_ready) {
+            self.receive_stream(link, flow, now_ns(), out, stats);
+            out.flush();
+        }
+        while let Some(link) = out.streams.as_mut().and_then(Streams::next_lost) {
+            flow.lost(link, out, stats);
+        }
+        worked || found
+    }
+
+    fn receive_stream<F: Flow>(
+        &mut self,
+        link: Link,
+        flow: &mut F,
+        now_ns: u64,
+        out: &mut Outbox,
+        stats: &mut Stats,
+    ) {
+        loop {
+            let Some(streams) = &mut out.streams else {
+                return;
+            };
+            let reading = streams.read(link, &mut self.bytes);
+            let mut rest = &self.bytes[..reading.length];
+            loop {
+                match frame::next(rest) {
+                    Frame::Message { skip, length } => {
+                        let raw = &rest[skip..skip + length];
+                        rest = &rest[skip + length..];
+                        stats.counts.add(Count::Received);
+                        stats.counts.add_many(Count::ReceivedBytes, length as u64);
+                        flow.receive(link, raw, now_ns, out, stats);
+                    }
+                    Frame::Partial { skip } => {
+                        rest = &rest[skip..];
+                        break;
+                    }
+                    Frame::Broken(why) => {
+                        stats.wrong(why, rest);
+                        if let Some(streams) = &mut out.streams {
+                            streams.fail(link.slot, why);
+                        }
+                        return;
+                    }
+                }
+            }
+            let Some(streams) = &mut out.streams else {
+                return;
+            };
+            if reading.over {
+                return streams.ended(link);
+            }
+            if !rest.is_empty() {
+                streams.keep(link, rest);
+            }
+            if !reading.more {
+                return;
             }
         }
-        let fds: Vec<RawFd> = sockets.iter().map(|socket| socket.as_raw_fd()).collect();
-        let outbox = Outbox::new(fds.clone(), 4 * BATCH);
-        let wire = Wire {
-            sockets,
-            locals,
-            fds,
-            inbox: Inbox::new(BATCH),
-        };
-        Ok((wire, outbox))
     }
 
-    pub fn len(&self) -> usize {
-        self.sockets.len()
+    /// Sleeps until something has come or the time is over.
+    pub fn wait(&self, out: &Outbox, nanoseconds: u64) {
+        match &out.streams {
+            None => sys::wait_readable(&self.fds, nanoseconds),
+            Some(streams) => {
+                let mut fds = self.fds.clone();
+                fds.insert(0, streams.fd());
+                sys::wait_readable(&fds, nanoseconds);
+            }
+        }
     }
+}
 
-    /// Takes a batch from one socket into the inbox.
-    pub fn receive(&mut self, socket: usize) -> io::Result<usize> {
-        self.inbox.receive(self.fds[socket])
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    pub fn wait(&self, nanoseconds: u64) {
-        sys::wait_readable(&self.fds, nanoseconds);
+    #[test]
+    fn spread_hosts_are_of_one_width_and_differ() {
+        let hosts: std::collections::HashSet<String> =
+            (0..10_000).map(|user| spread_host(user, 10_000)).collect();
+        assert_eq!(hosts.len(), 10_000);
+        assert!(
+            hosts
+                .iter()
+                .all(|host| host.len() == "127.100.100.100".len())
+        );
+        assert_eq!(spread_host(10_001, 10_000), "127.100.100.101");
     }
 }

@@ -63,8 +63,8 @@ fn a_call_is_six_datagrams_out_and_seven_in() {
     ] {
         assert_eq!(count(&result, name), 500, "{name}");
     }
-    assert_eq!(count(&result, "datagrams_sent"), 3_000);
-    assert_eq!(count(&result, "datagrams_received"), 3_500);
+    assert_eq!(count(&result, "messages_sent"), 3_000);
+    assert_eq!(count(&result, "messages_received"), 3_500);
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn without_the_100_it_is_six_and_six() {
     let (result, _) = run("127.1.0.2", &["--no-trying"], &load);
     assert_eq!(result["clean"], true, "{result:#}");
     assert_eq!(count(&result, "trying_received"), 0);
-    assert_eq!(count(&result, "datagrams_received"), 3_000);
+    assert_eq!(count(&result, "messages_received"), 3_000);
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn registrations_are_one_and_one() {
     let (result, _) = run("127.1.0.5", &[], &load);
     assert_eq!(result["clean"], true, "{result:#}");
     assert_eq!(count(&result, "completed"), 500);
-    assert_eq!(count(&result, "datagrams_sent"), 500);
+    assert_eq!(count(&result, "messages_sent"), 500);
 }
 
 #[test]

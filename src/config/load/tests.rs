@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use super::document::{distance, nearest};
 use super::*;
 
 fn machine() -> Machine {
     Machine {
         cores: vec![0, 1],
         memory: 1 << 30,
+        files: 1 << 20,
     }
 }
 
@@ -32,15 +34,120 @@ fn fault(text: &str) -> String {
 
 const REFERENCE: &str = include_str!("../../../conf/strowger.toml");
 
-/// The reference with every key that is left out put in.
-fn reference_in_full() -> String {
-    let put_in = |line: &str| match line.strip_prefix('#') {
+/// Base64 of a SEQUENCE of one INTEGER: as much of a certificate or key as the reader understands.
+const SEQUENCE: &str = "MAMCAQU=";
+
+fn pem(label: &str) -> String {
+    format!("-----BEGIN {label}-----\n{SEQUENCE}\n-----END {label}-----\n")
+}
+
+/// A folder with these certificates, and keys in files of their own.
+struct Certs(tempfile::TempDir);
+
+impl Certs {
+    fn new(names: &[&str]) -> Certs {
+        let certs = Certs(tempfile::tempdir().unwrap());
+        for name in names {
+            certs.write(&format!("{name}.pem"), pem("CERTIFICATE"));
+            certs.write(&format!("{name}.key"), pem("PRIVATE KEY"));
+        }
+        certs
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::write(self.0.path().join(name), content).unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn pair(&self, name: &str) -> Pair {
+        Pair {
+            certificate: self.path(&format!("{name}.pem")),
+            private_key: self.path(&format!("{name}.key")),
+        }
+    }
+
+    /// `text` with its files below `certs/` in this folder.
+    fn settle(&self, text: &str) -> String {
+        text.replace("\"certs/", &format!("\"{}/", self.0.path().display()))
+    }
+}
+
+/// What `#` and no blank leaves out, put in.
+fn put_in(conf: &str) -> String {
+    let line = |line: &str| match line.strip_prefix('#') {
         Some(rest) if rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()) => {
             format!("{rest}\n")
         }
         _ => format!("{line}\n"),
     };
-    REFERENCE.lines().map(put_in).collect()
+    conf.lines().map(line).collect()
+}
+
+/// The reference with every key that is left out put in, and the folder of the files that it names.
+fn reference_in_full() -> (Certs, String) {
+    let certs = Certs::new(&["ecdsa", "rsa", "example.org-ecdsa", "example.org-rsa"]);
+    let full = certs.settle(&put_in(REFERENCE));
+    (certs, full)
+}
+
+/// The proxy modes of `conf/`: as they stand, and over TLS as each of them says how.
+#[test]
+fn the_confs_of_the_proxy_modes_are_what_they_say() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let mut modes = BTreeSet::new();
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        if name == "strowger" {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(
+            text.contains(&format!("strowger run -c conf/{name}.toml")),
+            "{name}"
+        );
+        let plain = load(Some(&path), &machine()).unwrap_or_else(|faults| panic!("{faults}"));
+        let transports =
+            |conf: &Conf| -> Vec<Transport> { conf.listen.iter().map(|l| l.transport).collect() };
+        use Transport::{Tcp, Tls};
+        assert_eq!(transports(&plain), [Transport::Udp, Tcp], "{name}");
+        assert!(plain.tls.identity.is_empty(), "{name}");
+
+        let certs = Certs::new(&["ecdsa", "rsa", "ca"]);
+        let secure = put_in(&text).replace("transport=tcp", "transport=tls");
+        let secure = good(&certs.settle(&secure));
+        assert_eq!(transports(&secure), [Transport::Udp, Tcp, Tls], "{name}");
+        let pairs = [certs.pair("ecdsa"), certs.pair("rsa")];
+        assert_eq!(secure.tls.identity, pairs, "{name}");
+
+        let route = |route: &Route, transport: Transport| match &route.action {
+            Action::Relay(targets) => assert_eq!(targets[0].transport, transport, "{name}"),
+            other => panic!("{name}: {other:?}"),
+        };
+        for (conf, transport) in [(&plain, Tcp), (&secure, Tls)] {
+            let right = match conf.routes.as_slice() {
+                [only] => {
+                    route(only, transport);
+                    only.outgoing.unwrap_or(conf.connections.outgoing)
+                }
+                [] => conf.connections.outgoing,
+                more => panic!("{name}: {more:?}"),
+            };
+            let lasting = name == "chain" || name == "outbound";
+            let expected = match lasting {
+                true => Outgoing::Reuse,
+                false => Outgoing::PerCall,
+            };
+            assert_eq!(right, expected, "{name}");
+            assert_eq!(conf.routes.is_empty(), !lasting, "{name}");
+        }
+        modes.insert(name);
+    }
+    let known = ["chain", "inbound", "local", "outbound"].map(str::to_owned);
+    assert_eq!(modes, BTreeSet::from(known));
 }
 
 #[test]
@@ -55,20 +162,27 @@ fn the_reference_says_the_defaults() {
 
 #[test]
 fn the_reference_has_the_known_keys_and_no_others() {
-    let full = reference_in_full();
-    good(&full);
-    let table: toml::Table = full.parse().unwrap();
-    let mut written = BTreeSet::new();
-    for (section, value) in &table {
-        let tables = match value {
-            toml::Value::Table(table) => vec![table],
-            toml::Value::Array(array) => array.iter().filter_map(|t| t.as_table()).collect(),
-            other => panic!("{section} = {other}"),
-        };
-        for key in tables.into_iter().flat_map(|table| table.keys()) {
-            written.insert(format!("{section}.{key}"));
+    /// The keys of `table`, those of the tables within with the name of theirs before.
+    fn write_keys(prefix: &str, table: &toml::Table, written: &mut BTreeSet<String>) {
+        for (key, value) in table {
+            let tables = match value {
+                toml::Value::Table(table) => vec![table],
+                toml::Value::Array(array) => array.iter().filter_map(|t| t.as_table()).collect(),
+                _ => Vec::new(),
+            };
+            if !prefix.is_empty() {
+                written.insert(format!("{prefix}{key}"));
+            }
+            for table in tables {
+                write_keys(&format!("{prefix}{key}."), table, written);
+            }
         }
     }
+
+    let (_certs, full) = reference_in_full();
+    good(&full);
+    let mut written = BTreeSet::new();
+    write_keys("", &full.parse().unwrap(), &mut written);
     let mut known = BTreeSet::new();
     for (section, keys) in known_keys() {
         for key in keys {
@@ -76,7 +190,7 @@ fn the_reference_has_the_known_keys_and_no_others() {
         }
     }
     assert_eq!(written, known);
-    assert!(known.len() > 30, "{known:?}");
+    assert!(known.len() > 50, "{known:?}");
 }
 
 #[test]
@@ -90,16 +204,28 @@ fn each_default_told_in_the_reference_is_the_value_beside_it() {
         }
     }
     let active = |line: &&str| line.starts_with(|c: char| c.is_ascii_lowercase());
-    assert_eq!(told, REFERENCE.lines().filter(active).count());
+    let untold = |line: &&str| active(line) && !line.contains("# default: ");
+    let second_listener = ["transport = \"tcp\"", "address = \"127.0.0.1:5060\""];
+    assert_eq!(
+        REFERENCE.lines().filter(untold).collect::<Vec<_>>(),
+        second_listener
+    );
+    assert!(told > 40, "{told}");
     // What is said of the keys left out.
     assert_eq!(Server::default().cores, [0]);
     assert_eq!(DEFAULT_REJECTION, 403);
     assert_eq!(Listeners::default()[0].advertise, None);
+    assert_eq!(Tls::default().identity, []);
+    let tls = Transport::Tls.default_address();
+    assert_eq!(tls.to_string(), "127.0.0.1:5061");
 }
 
 #[test]
 fn a_conf_with_everything() {
-    let conf = good(
+    let certs = Certs::new(&["a", "b", "c", "d"]);
+    let both = pem("CERTIFICATE") + &pem("EC PRIVATE KEY");
+    certs.write("client.pem", both);
+    let conf = good(&certs.settle(
         r#"
         [server]
         cores = [1, 0]
@@ -111,6 +237,41 @@ fn a_conf_with_everything() {
         [[listen]]
         transport = "udp"
         address = "[::1]:5060"
+        [[listen]]
+        transport = "tcp"
+        address = "192.0.2.1:5060"
+        [[listen]]
+        transport = "tls"
+        [tls]
+        certificate = ["certs/a.pem", "certs/b.pem"]
+        private_key = ["certs/a.key", "certs/b.key"]
+        trusted_ca = "certs/a.pem"
+        verify_client = "required"
+        verify_server = false
+        min_version = "1.2"
+        max_version = "1.3"
+        ciphers = "ECDHE-RSA-AES128-GCM-SHA256:AES128-SHA"
+        ciphersuites = "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256"
+        server_session_reuse = false
+        client_session_reuse = false
+        session_lifetime = "10m"
+        client_certificate = "certs/client.pem"
+        [[tls.identity]]
+        name = "Example.ORG"
+        certificate = "certs/c.pem"
+        private_key = "certs/c.key"
+        [[tls.identity]]
+        name = "example.net."
+        certificate = ["certs/d.pem"]
+        private_key = "certs/d.key"
+        [connections]
+        outgoing = "per-call"
+        idle_timeout = "5m"
+        connect_timeout = "500ms"
+        handshake_timeout = "2s"
+        max = 5000
+        handshakes = 100
+        send_queue = "1MiB"
         [proxy]
         mode = "stateless"
         record_route = false
@@ -131,6 +292,12 @@ fn a_conf_with_everything() {
         action = "relay"
         target = ["sip:192.0.2.10", "sip:gw@[2001:db8::5]:5080;transport=UDP;lr"]
         [[route]]
+        to_user_prefix = "1"
+        action = "relay"
+        outgoing = "reuse"
+        target = ["sip:192.0.2.10;transport=tcp", "sips:GW.example.org;maddr=192.0.2.11", "sip:192.0.2.12;transport=TLS",
+                  "sips:192.0.2.13:5081;transport=tcp", "sip:a.example;maddr=192.0.2.14"]
+        [[route]]
         to_user_prefix = "0"
         action = "redirect"
         target = ["sips:bob@example.org"]
@@ -146,6 +313,7 @@ fn a_conf_with_everything() {
         action = "redirect"
         [[route]]
         action = "location"
+        outgoing = "per-call"
         [timers]
         t1 = "250ms"
         t2 = "2s"
@@ -166,7 +334,7 @@ fn a_conf_with_everything() {
         [log]
         level = "debug"
         "#,
-    );
+    ));
     let secs = Duration::from_secs;
     assert_eq!(conf.server.cores, [1, 0]);
     let domains: Vec<String> = conf.server.domains.iter().map(Host::to_string).collect();
@@ -177,7 +345,55 @@ fn a_conf_with_everything() {
         .iter()
         .map(|l| l.sent_by().to_string())
         .collect();
-    assert_eq!(sent_by, ["sip.example.com:5070", "[::1]:5060"]);
+    assert_eq!(
+        sent_by,
+        [
+            "sip.example.com:5070",
+            "[::1]:5060",
+            "192.0.2.1:5060",
+            "127.0.0.1:5061"
+        ]
+    );
+    let transports: Vec<Transport> = conf.listen.iter().map(|l| l.transport).collect();
+    let (udp, tcp) = (Transport::Udp, Transport::Tcp);
+    assert_eq!(transports, [udp, udp, tcp, Transport::Tls]);
+    let identity = |name: &str, pair: &str| Identity {
+        name: name.to_owned(),
+        pairs: vec![certs.pair(pair)],
+    };
+    assert_eq!(
+        conf.tls,
+        Tls {
+            identity: vec![certs.pair("a"), certs.pair("b")],
+            identities: vec![identity("example.org", "c"), identity("example.net", "d")],
+            client_identity: vec![Pair {
+                certificate: certs.path("client.pem"),
+                private_key: certs.path("client.pem"),
+            }],
+            trusted_ca: Some(certs.path("a.pem")),
+            verify_client: VerifyClient::Required,
+            verify_server: false,
+            min_version: TlsVersion::V1_2,
+            max_version: TlsVersion::V1_3,
+            ciphers: "ECDHE-RSA-AES128-GCM-SHA256:AES128-SHA".to_owned(),
+            ciphersuites: "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256".to_owned(),
+            server_session_reuse: false,
+            client_session_reuse: false,
+            session_lifetime: secs(600),
+        }
+    );
+    assert_eq!(
+        conf.connections,
+        Connections {
+            outgoing: Outgoing::PerCall,
+            idle_timeout: secs(300),
+            connect_timeout: Duration::from_millis(500),
+            handshake_timeout: secs(2),
+            max: Some(5000),
+            handshakes: 100,
+            send_queue: 1 << 20,
+        }
+    );
     assert_eq!(
         conf.proxy,
         Proxy {
@@ -198,7 +414,7 @@ fn a_conf_with_everything() {
             max_contacts: 1,
         }
     );
-    let [first, second, third, fourth, fifth, sixth] = conf.routes.as_slice() else {
+    let [first, streams, second, third, fourth, fifth, sixth] = conf.routes.as_slice() else {
         panic!("{:?}", conf.routes);
     };
     assert_eq!(first.methods, ["INVITE", "X-own"]);
@@ -209,20 +425,63 @@ fn a_conf_with_everything() {
     );
     assert_eq!(first.to_host, Some(Host::Name("example.net".to_owned())));
     assert_eq!(first.to_user_prefix.as_deref(), Some("+49"));
-    let hop = |uri: &str, address: &str| Target {
+    let hop = |uri: &str, address: &str, transport: Transport, host: &str| Target {
         uri: uri.to_owned(),
         address: address.parse().unwrap(),
+        transport,
+        host: uri::parse_host(host).unwrap(),
     };
     assert_eq!(
         first.action,
         Action::Relay(vec![
-            hop("sip:192.0.2.10", "192.0.2.10:5060"),
+            hop("sip:192.0.2.10", "192.0.2.10:5060", udp, "192.0.2.10"),
             hop(
                 "sip:gw@[2001:db8::5]:5080;transport=UDP;lr",
-                "[2001:db8::5]:5080"
+                "[2001:db8::5]:5080",
+                udp,
+                "[2001:db8::5]"
             ),
         ])
     );
+    let tls = Transport::Tls;
+    assert_eq!(
+        streams.action,
+        Action::Relay(vec![
+            hop(
+                "sip:192.0.2.10;transport=tcp",
+                "192.0.2.10:5060",
+                tcp,
+                "192.0.2.10"
+            ),
+            hop(
+                "sips:GW.example.org;maddr=192.0.2.11",
+                "192.0.2.11:5061",
+                tls,
+                "gw.example.org"
+            ),
+            hop(
+                "sip:192.0.2.12;transport=TLS",
+                "192.0.2.12:5061",
+                tls,
+                "192.0.2.12"
+            ),
+            hop(
+                "sips:192.0.2.13:5081;transport=tcp",
+                "192.0.2.13:5081",
+                tls,
+                "192.0.2.13"
+            ),
+            hop(
+                "sip:a.example;maddr=192.0.2.14",
+                "192.0.2.14:5060",
+                udp,
+                "a.example"
+            ),
+        ])
+    );
+    assert_eq!(first.outgoing, None);
+    assert_eq!(streams.outgoing, Some(Outgoing::Reuse));
+    assert_eq!(sixth.outgoing, Some(Outgoing::PerCall));
     assert_eq!(
         second.action,
         Action::Redirect(vec!["sips:bob@example.org".to_owned()])
@@ -310,9 +569,7 @@ fn a_misspelt_key_is_told_with_its_place_and_the_nearest_known_one() {
 #[test]
 fn what_other_versions_have_is_unknown_here() {
     for text in [
-        "[tls]\n",
         "[auth]\n",
-        "[connections]\n",
         "[metrics]\n",
         "[registrar]\ndatabase = \"x\"\n",
         "[limits]\nrequests_per_source = 1\n",
@@ -334,7 +591,7 @@ mode = 1
 fork = \"serial\"
 [nonsense]
 [[listen]]
-transport = \"tcp\"
+transport = \"sctp\"
 address = \"localhost:5060\"
 ";
     assert_eq!(
@@ -347,8 +604,8 @@ address = \"localhost:5060\"
             "t:5:1: unknown key \"domain\" in [server]; the nearest known one is \"domains\"",
             "t:7:8: mode must be one of \"stateful\", \"stateless\", not the integer 1",
             "t:8:8: fork must be one of \"parallel\", \"sequential\", not the string \"serial\"",
-            "t:9:2: unknown section \"nonsense\"; the sections are control, limits, listen, log, proxy, registrar, route, server, timers, udp",
-            "t:11:13: transport must be \"udp\": this version speaks UDP only, tcp is not in it yet",
+            "t:9:2: unknown section \"nonsense\"; the sections are connections, control, limits, listen, log, proxy, registrar, route, server, timers, tls, tls.identity, udp",
+            "t:11:13: transport must be one of \"udp\", \"tcp\", \"tls\", not the string \"sctp\"",
             "t:12:11: address must be an address with a port such as \"127.0.0.1:5060\" or \"[::1]:5060\", not the string \"localhost:5060\"",
         ]
     );
@@ -373,8 +630,8 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
         ("server", "domains = [\"192.0.2\"]", "a host such as"),
         ("server", "key_file = \"\"", "the path of a file"),
         ("server", "key_file = 1", "the path of a file"),
-        ("[listen]", "transport = \"tls\"", "tls is not in it yet"),
-        ("[listen]", "transport = \"sctp\"", "must be \"udp\""),
+        ("[listen]", "transport = \"tls\"", "add certificate ="),
+        ("[listen]", "transport = \"sctp\"", "must be one of"),
         (
             "[listen]",
             "address = \"127.0.0.1\"",
@@ -527,15 +784,47 @@ fn each_route_that_is_wrong_is_refused() {
         ),
         (
             "action = \"relay\"\ntarget = [\"sips:192.0.2.1\"]",
-            "UDP only",
+            "no [[listen]] speaks tls over IPv4",
         ),
         (
-            "action = \"relay\"\ntarget = [\"sip:192.0.2.1;transport=tcp\"]",
-            "remove transport=tcp",
+            "action = \"relay\"\ntarget = [\"sip:[2001:db8::1];transport=tcp\"]",
+            "no [[listen]] speaks tcp over IPv6",
+        ),
+        (
+            "action = \"relay\"\ntarget = [\"sip:192.0.2.1;transport=sctp\"]",
+            "one of udp, tcp, tls, not \"sctp\"",
+        ),
+        (
+            "action = \"relay\"\ntarget = [\"sips:192.0.2.1;transport=udp\"]",
+            "remove transport=udp",
+        ),
+        (
+            "action = \"relay\"\ntarget = [\"sip:192.0.2.1;transport=tcp;Transport=udp\"]",
+            "Transport stands there twice",
         ),
         (
             "action = \"relay\"\ntarget = [\"sip:192.0.2.1;maddr=192.0.2.2\"]",
-            "no maddr",
+            "beside a host name only",
+        ),
+        (
+            "action = \"relay\"\ntarget = [\"sip:a.example;maddr=b.example\"]",
+            "maddr must be an IP address",
+        ),
+        (
+            "action = \"relay\"\ntarget = [\"sip:a.example;maddr=239.1.2.3\"]",
+            "239.1.2.3 is the address of no server",
+        ),
+        (
+            "action = \"relay\"\ntarget = [\"sip:0.0.0.0\"]",
+            "the address of no server",
+        ),
+        (
+            "action = \"relay\"\noutgoing = \"once\"",
+            "one of \"reuse\", \"per-call\"",
+        ),
+        (
+            "action = \"reject\"\noutgoing = \"reuse\"",
+            "only the actions \"relay\" and \"location\" take it",
         ),
         (
             "action = \"relay\"\ntarget = [\"sip:192.0.2.1:0\"]",
@@ -604,6 +893,21 @@ fn what_contradicts_itself_is_refused() {
         fault_of(&format!("{listen}{listen}")),
         "t:4:11: another [[listen]] has udp 127.0.0.1:5060 already; remove one or change its address"
     );
+    let stream = |transport: &str| {
+        format!("[[listen]]\ntransport = \"{transport}\"\naddress = \"127.0.0.1:5060\"\n")
+    };
+    good(&format!("{listen}{}", stream("tcp")));
+    assert_eq!(
+        fault_of(&format!("{0}{0}", stream("tcp"))),
+        "t:6:11: another [[listen]] has tcp 127.0.0.1:5060 already; remove one or change its address"
+    );
+    let certs = Certs::new(&["a"]);
+    let tls = certs.settle("[tls]\ncertificate = \"certs/a.pem\"\nprivate_key = \"certs/a.key\"\n");
+    assert_eq!(
+        fault_of(&format!("{}{}{tls}", stream("tls"), stream("tcp"))),
+        "t:6:11: another [[listen]] has tls 127.0.0.1:5060 already, and tcp takes the same port of TCP; \
+         remove one or change its address"
+    );
     let location = "[[route]]\naction = \"location\"\n";
     assert!(
         fault_of(&format!("{location}{location}"))
@@ -612,6 +916,7 @@ fn what_contradicts_itself_is_refused() {
     let many = Machine {
         cores: (0..300).collect(),
         memory: 0,
+        files: 0,
     };
     let cores = |count: usize| {
         let cores: Vec<usize> = (0..count).collect();
@@ -626,6 +931,251 @@ fn what_contradicts_itself_is_refused() {
     assert_eq!(cores(255).unwrap().server.cores.len(), 255);
     // A time that is refused already is not compared as well.
     assert!(fault_of("[registrar]\nmin_expires = \"2h\"\n").contains("from \"1s\" to \"1h\""));
+}
+
+#[test]
+fn a_tls_listener_has_a_certificate() {
+    let listen = "[[listen]]\ntransport = \"tls\"\n";
+    assert_eq!(
+        fault(listen),
+        "t:2:13: transport = \"tls\" needs a certificate: add certificate = \"FILE\" and private_key = \"FILE\" in [tls]"
+    );
+    let certs = Certs::new(&["a"]);
+    let named = "[tls]\ncertificate = \"certs/a.pem\"\nprivate_key = \"certs/a.key\"\n";
+    let conf = good(&certs.settle(&format!("{listen}{named}")));
+    assert_eq!(conf.tls.identity, [certs.pair("a")]);
+    assert_eq!(conf.listen[0].address.port(), 5061);
+    // A certificate that is wrong is told, and not that there is none.
+    let missing = certs.settle(&format!("{listen}{named}").replace("a.key", "b.key"));
+    assert!(fault(&missing).contains("b.key"));
+    let empty = "[tls]\ncertificate = \"\"\nprivate_key = []\n";
+    assert!(fault(&format!("{listen}{empty}")).contains("needs a certificate"));
+}
+
+#[test]
+fn each_setting_of_tls_that_is_wrong_is_refused() {
+    let certs = Certs::new(&["a", "b"]);
+    let pair = "certificate = \"certs/a.pem\"\nprivate_key = \"certs/a.key\"";
+    let identity = format!("{pair}\n[[tls.identity]]\nname = \"a.example\"\n{pair}");
+    for (settings, line, says) in [
+        (
+            "certificate = \"certs/none.pem\"",
+            2,
+            "none.pem\", which cannot be read: No such file",
+        ),
+        (
+            "certificate = \"certs/a.key\"",
+            2,
+            "holds a private key, but no certificate",
+        ),
+        (
+            "certificate = \"certs/a.pem\"\nprivate_key = \"certs/a.pem\"",
+            3,
+            "holds a certificate, but no private key",
+        ),
+        (
+            "certificate = 5",
+            2,
+            "must be the path of a file, not the integer 5",
+        ),
+        ("certificate = [\"\"]", 2, "must be the path of a file"),
+        (
+            "certificate = [\"certs/a.pem\", \"certs/a.pem\"]",
+            2,
+            "twice",
+        ),
+        (
+            "certificate = [\"certs/a.pem\", \"certs/b.pem\", \"certs/a.pem\"]",
+            2,
+            "3 entries, but takes 2 at most",
+        ),
+        (
+            "certificate = \"certs/a.pem\"",
+            2,
+            "certificate names 1, private_key 0; add to private_key",
+        ),
+        ("private_key = \"certs/a.key\"", 2, "add to certificate"),
+        (
+            "certificate = [\"certs/a.pem\", \"certs/b.pem\"]\nprivate_key = \"certs/a.key\"",
+            2,
+            "certificate names 2, private_key 1",
+        ),
+        (
+            "client_certificate = \"certs/a.pem\"",
+            2,
+            "name the key's file in client_private_key",
+        ),
+        (
+            "client_private_key = \"certs/a.key\"",
+            2,
+            "add to client_certificate",
+        ),
+        ("trusted_ca = \"certs/a.key\"", 2, "but no certificate"),
+        ("trusted_ca = true", 2, "the path of a file"),
+        (
+            "verify_client = \"required\"",
+            2,
+            "verify_client = \"required\" needs trusted_ca",
+        ),
+        (
+            "verify_client = \"optional\"\ntrusted_ca = \"\"",
+            2,
+            "needs trusted_ca",
+        ),
+        (
+            "verify_client = true",
+            2,
+            "one of \"no\", \"optional\", \"required\"",
+        ),
+        (
+            "verify_client = \"required\"\ntrusted_ca = 5",
+            3,
+            "the path of a file",
+        ),
+        ("verify_server = \"no\"", 2, "true or false"),
+        ("min_version = \"1.1\"", 2, "one of \"1.2\", \"1.3\""),
+        ("max_version = 1.3", 2, "not the number 1.3"),
+        (
+            "min_version = \"1.3\"\nmax_version = \"1.2\"",
+            2,
+            "min_version = \"1.3\" is above max_version = \"1.2\"",
+        ),
+        ("ciphers = \"AES128-SHA;RC4\"", 2, "an OpenSSL cipher list"),
+        (
+            "ciphers = \"TLS_AES_128_GCM_SHA256\"",
+            2,
+            "name it in ciphersuites",
+        ),
+        (
+            "min_version = \"1.3\"\nciphers = \"AES128-SHA\"",
+            3,
+            "min_version = \"1.3\" leaves it out",
+        ),
+        (
+            "ciphersuites = \"AES128-SHA\"",
+            2,
+            "the suites of TLS 1.3 are TLS_AES_128_GCM_SHA256",
+        ),
+        (
+            "max_version = \"1.2\"\nciphersuites = \"TLS_AES_128_GCM_SHA256\"",
+            3,
+            "max_version = \"1.2\" leaves it out",
+        ),
+        ("session_lifetime = \"0s\"", 2, "from \"1s\" to \"168h\""),
+        ("session_lifetime = \"1500ms\"", 2, "whole seconds"),
+        (
+            "trusted_cas = \"\"",
+            2,
+            "the nearest known one is \"trusted_ca\"",
+        ),
+        ("identity = {}", 2, "double brackets, [[tls.identity]]"),
+        (
+            "[[tls.identity]]\nname = \"a.example\"\ncertificate = \"certs/a.pem\"\nprivate_key = \"certs/a.key\"",
+            2,
+            "a further identity needs a first",
+        ),
+        (
+            &identity.replace("a.example", "192.0.2.1"),
+            5,
+            "a client asks for no address",
+        ),
+        (
+            &identity.replace("a.example", "*.example"),
+            5,
+            "a host such as",
+        ),
+        (
+            &identity.replace("name =", "nam ="),
+            4,
+            "has no name: add name = \"HOST\"",
+        ),
+        (
+            &format!("{pair}\n[[tls.identity]]\nname = \"a.example\""),
+            4,
+            "has no certificate",
+        ),
+        (
+            &format!("{identity}\n[[tls.identity]]\nname = \"A.example\"\n{pair}"),
+            9,
+            "another [[tls.identity]] has the name \"a.example\" already",
+        ),
+        (
+            &format!("{identity}\nciphers = \"\""),
+            8,
+            "unknown key \"ciphers\" in [[tls.identity]]; it belongs in [tls]",
+        ),
+    ] {
+        let faults = faults(&certs.settle(&format!("[tls]\n{settings}\n")));
+        let first = &faults[0];
+        assert!(
+            first.starts_with(&format!("t:{line}:")),
+            "{settings}: {faults:#?}"
+        );
+        assert!(first.contains(says), "{settings}: {faults:#?}");
+        // The misspelt name is told as well.
+        assert!(
+            faults.len() == 1 || settings.contains("nam ="),
+            "{settings}: {faults:#?}"
+        );
+    }
+    assert!(fault("[\"tls.identity\"]\n").contains("unknown section"));
+}
+
+#[test]
+fn each_setting_of_connections_that_is_wrong_is_refused() {
+    for (setting, says) in [
+        ("outgoing = \"percall\"", "one of \"reuse\", \"per-call\""),
+        ("idle_timeout = \"0s\"", "from \"1s\" to \"24h\""),
+        ("idle_timeout = 120", "a time such as"),
+        ("connect_timeout = \"3m\"", "from \"100ms\" to \"2m\""),
+        ("handshake_timeout = \"10ms\"", "from \"100ms\" to \"2m\""),
+        ("max = -1", "or 0 for as many as the process may open files"),
+        (
+            "max = 1048576",
+            "may open 1048576 files in all: raise that limit",
+        ),
+        ("handshakes = 0", "from 1 to 1000000"),
+        ("send_queue = \"1KiB\"", "from \"4KiB\" to \"64MiB\""),
+        (
+            "idle_time = \"1s\"",
+            "the nearest known one is \"idle_timeout\"",
+        ),
+    ] {
+        let fault = fault(&format!("[connections]\n{setting}\n"));
+        assert!(fault.contains(says), "{setting}: {fault}");
+    }
+    let most = |max, files| {
+        Connections {
+            max,
+            ..Connections::default()
+        }
+        .most(files)
+    };
+    assert_eq!(most(Some(7), 1024), 7);
+    assert_eq!(most(None, 1024), 1024 - 64 - 64);
+    assert_eq!(most(None, 10), 1);
+}
+
+#[test]
+fn next_hops_need_a_listener_of_their_transport() {
+    let relay = |target: &str| {
+        format!("[[route]]\naction = \"relay\"\ntarget = [\"sip:192.0.2.1\", \"{target}\"]\n")
+    };
+    // Without any [[listen]] there is UDP and TCP.
+    good(&relay("sip:192.0.2.1;transport=tcp"));
+    assert_eq!(
+        fault(&relay("sip:192.0.2.1;transport=tls")),
+        "t:3:28: target has \"sip:192.0.2.1;transport=tls\", but no [[listen]] speaks tls over IPv4: add one, \
+         to which its responses can come back"
+    );
+    let udp = "[[listen]]\ntransport = \"udp\"\n";
+    assert!(fault(&(relay("sip:192.0.2.1;transport=tcp") + udp)).contains("speaks tcp over IPv4"));
+    // A listener that is wrong might be the one.
+    let wrong =
+        fault(&(relay("sip:192.0.2.1;transport=tcp") + "[[listen]]\ntransport = \"tpc\"\n"));
+    assert!(wrong.contains("not the string \"tpc\""), "{wrong}");
+    // A redirection goes anywhere.
+    good("[[route]]\naction = \"redirect\"\ntarget = [\"sips:[2001:db8::1]\"]\n");
 }
 
 #[test]
@@ -662,6 +1212,7 @@ fn a_default_core_that_is_not_ours_gives_way_to_one_that_is() {
     let machine = Machine {
         cores: vec![2, 3],
         memory: 0,
+        files: 0,
     };
     assert_eq!(parse("t", "", &machine).unwrap().server.cores, [2]);
     assert!(parse("t", "[server]\ncores = [0]\n", &machine).is_err());

@@ -84,6 +84,12 @@ impl Auditor {
         }
         let meddled = hop.is_meddled(Class::of(b"REGISTER"), &request);
         if tx.intent == Intent::Mangled || meddled || !tx.variants.is_empty() {
+            if message.status() == 200 {
+                for copy in std::iter::once(&tx.request).chain(&tx.variants) {
+                    let conf = &hop.settings.registrar;
+                    hop.bindings.note_removal(now, conf, copy);
+                }
+            }
             hop.bindings.adopt(now, location);
             let key = Class::of(b"REGISTER").with(request.key);
             hop.registered.insert(key, Registered::Unknown);
@@ -133,7 +139,7 @@ fn entry(message: &Reading) -> (u16, u64, u64) {
 impl Hop {
     /// True when somebody hostile wrote it: a response is told by its branch, the rest is passed on as it is, and a
     /// stateless proxy goes by the Via below its own, whatever was made of that.
-    fn is_foreign(&self, to: SocketAddr, message: &Reading) -> bool {
+    pub(super) fn is_foreign(&self, to: SocketAddr, message: &Reading) -> bool {
         self.foreign_responses
             .iter()
             .any(|came| compare::is_copy(came, message) && self.may_answer(came.branch, to))
@@ -281,7 +287,7 @@ impl Hop {
         if let Some(at) = tx
             .owed
             .iter()
-            .position(|(trunk, _)| *trunk == message.trunk)
+            .position(|(came, trunk, _)| (*came, *trunk) == (status, message.trunk))
         {
             tx.owed.remove(at);
         }

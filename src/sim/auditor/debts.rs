@@ -35,7 +35,8 @@ pub enum Debt {
     /// A response is passed on.
     Copy {
         tx: usize,
-        trunk: u64,
+        /// Status and trunk.
+        response: (u16, u64),
         since: Instant,
         final_one: bool,
     },
@@ -182,12 +183,12 @@ impl Auditor {
             }
             Debt::Copy {
                 tx,
-                trunk,
+                response: (status, trunk),
                 since,
                 final_one,
             } => {
                 let t = &hop.transactions[tx];
-                if !t.owed.contains(&(trunk, since)) || t.reopen {
+                if !t.owed.contains(&(status, trunk, since)) || t.reopen {
                     return None;
                 }
                 // A ringing that crossed with the final or the CANCEL need not be passed on.

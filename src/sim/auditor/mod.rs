@@ -72,8 +72,8 @@ struct Tx {
     cancel_taken: Option<Instant>,
     accepted_in: Option<Instant>,
     declined_in: Option<Instant>,
-    /// Responses that must be passed on: trunk and arrival.
-    owed: Vec<(u64, Instant)>,
+    /// Responses that must be passed on: status, trunk and arrival. A 180 and a 200 may be alike in all but the status.
+    owed: Vec<(u16, u64, Instant)>,
     /// A copy came when the server may have forgotten the first, or from elsewhere: it may begin anew.
     reopen: bool,
     /// One of the copies can be read in two ways.
@@ -89,10 +89,9 @@ struct Branch {
     to: SocketAddr,
     sent: Instant,
     provisional: Option<Instant>,
-    /// The last 101–199 that an honest agent sent; the sending, before there is one.
-    certain: Instant,
-    /// The one before: mail between cores may overtake no timer.
-    certain_before: Instant,
+    /// When the 101–199 of honest agents came, in order; before them, when it was sent. Only what the next rules ask for is kept:
+    /// those of a moment ago, which may still be in the mail between the cores, and the last one before them.
+    signs: Vec<Instant>,
     /// The first final that reached the server.
     outcome: Option<(u16, Instant)>,
     responses: Vec<(Rc<Reading>, Intent)>,
@@ -106,6 +105,30 @@ struct Branch {
     q: Option<u16>,
     /// Another request that left with the same branch.
     older: Option<usize>,
+}
+
+impl Branch {
+    /// A 101–199 of an honest agent came.
+    fn sign_of_life(&mut self, now: Instant, soon_ms: u64) {
+        let first = self.settled_sign(now, soon_ms);
+        self.signs.drain(..first);
+        self.signs.push(now);
+    }
+
+    fn last_sign(&self) -> Instant {
+        self.signs.last().copied().unwrap_or(self.sent)
+    }
+
+    /// The last one that the branch's core must have heard of, whatever is still in the mail: from here timer C runs at the least.
+    fn heard_sign(&self, now: Instant, soon_ms: u64) -> Instant {
+        let place = self.settled_sign(now, soon_ms);
+        self.signs.get(place).copied().unwrap_or(self.sent)
+    }
+
+    fn settled_sign(&self, now: Instant, soon_ms: u64) -> usize {
+        let settled = |sign: &Instant| now.ms_since(*sign) > soon_ms;
+        self.signs.iter().rposition(settled).unwrap_or(0)
+    }
 }
 
 /// What became of a REGISTER.
@@ -267,7 +290,7 @@ impl Hop {
                     && within(at, self.settings.timers.linger_ms)
             }
             (None, Some(_)) if tx.class == Class::Invite => {
-                within(branch.certain, self.settings.timers.c_ms)
+                within(branch.last_sign(), self.settings.timers.c_ms)
             }
             _ => within(branch.sent, self.patience_ms()),
         }
@@ -504,16 +527,15 @@ impl Auditor {
                 branch.provisional = Some(now);
                 // §16.7 step 2: 100 does not reset timer C.
                 if intent == Intent::Honest && status > 100 {
-                    branch.certain_before = branch.certain;
-                    branch.certain = now;
+                    branch.sign_of_life(now, hop.soon_ms);
                 }
                 tx.activity = now;
                 let over = tx.cancel_asked.is_some() || tx.final_at.is_some();
                 if answers && status > 100 && !over {
-                    tx.owed.push((message.trunk, now));
+                    tx.owed.push((status, message.trunk, now));
                     let debt = Debt::Copy {
                         tx: tx_number,
-                        trunk: message.trunk,
+                        response: (status, message.trunk),
                         since: now,
                         final_one: false,
                     };
@@ -536,10 +558,10 @@ impl Auditor {
         }
         if class != Class::Invite {
             if first && answers && tx.final_at.is_none() && status / 100 == 2 {
-                tx.owed.push((message.trunk, now));
+                tx.owed.push((status, message.trunk, now));
                 let debt = Debt::Copy {
                     tx: tx_number,
-                    trunk: message.trunk,
+                    response: (status, message.trunk),
                     since: now,
                     final_one: true,
                 };
@@ -552,10 +574,10 @@ impl Auditor {
             if accepting && alive {
                 tx.accepted_in.get_or_insert(now);
                 if answers {
-                    tx.owed.push((message.trunk, now));
+                    tx.owed.push((status, message.trunk, now));
                     let debt = Debt::Copy {
                         tx: tx_number,
-                        trunk: message.trunk,
+                        response: (status, message.trunk),
                         since: now,
                         final_one: true,
                     };
@@ -629,7 +651,11 @@ impl Auditor {
         air.statistics.looped_answers += u64::from(matches!(status, 482 | 483));
         let full = super::reading::find(&message.bytes, 0, b"503 Too Many Transactions");
         air.statistics.full += u64::from(full == Some(8));
-        if super::scenario::is_stranger(to) {
+        // A stateless proxy sends a response to where the Via below its own says (§16.11): who has been told a branch of it can
+        // write there what he likes.
+        let hop = &self.hops[server];
+        let told = hop.is_stateless() && status > 0 && hop.is_foreign(to, message);
+        if super::scenario::is_stranger(to) && !told {
             self.complain(
                 Rule::NoStranger,
                 server,
@@ -658,6 +684,10 @@ impl Auditor {
                 hop.bindings.adopt(air.now, location);
             }
             return Intent::Mangled;
+        }
+        if !message.is_version_as_sent() {
+            let what = format!("{} was sent", message.title());
+            self.complain(Rule::Version, server, what, Some(message));
         }
         if message.is_request() {
             self.request_out(air, server, to, message)
@@ -718,7 +748,10 @@ impl Hop {
         let (class, request, mangled) = (tx.class, Rc::clone(request), tx.mangled);
         let (sources, cancel, mut variants) =
             (tx.sources.clone(), tx.cancel_asked, tx.variants.clone());
-        variants.push(Rc::clone(&tx.request));
+        if tx.request.digest != request.digest {
+            variants.retain(|variant| variant.digest != request.digest);
+            variants.push(Rc::clone(&tx.request));
+        }
         let new = self.add(class, &request, sources[0], Intent::Hostile, now, Some(old));
         let tx = &mut self.transactions[new];
         tx.sources = sources;

@@ -54,9 +54,11 @@ impl Hop {
     ) -> Result<Intent, (Rule, String)> {
         let now = air.now;
         if let Some(known) = self.by_branch.get(&class.with(message.branch)).copied() {
-            // A branch that is made of the one that came may be made again, for a copy with other bytes.
+            // A branch that is made of the one that came may be made again: for a copy with other bytes, and to another place
+            // once the contact was bound anew in between.
             let remembered = !self.is_stateless() && class != Class::Ack;
-            if remembered || self.branches[known].request.digest == message.digest {
+            let branch = &self.branches[known];
+            if remembered || (branch.request.digest == message.digest && branch.to == to) {
                 return self.sent_again(known, to, message);
             }
         }
@@ -111,7 +113,7 @@ impl Hop {
                 ),
             ));
         }
-        if branch.to != to && !self.is_stateless() {
+        if branch.to != to {
             return Err((
                 Rule::OneBranch,
                 format!("first to {}, then to {to}", branch.to),
@@ -164,14 +166,16 @@ impl Hop {
 
     /// True when one of the copies that came left as `message`.
     fn left_as(&self, tx: &Tx, message: &Reading) -> Verdict {
-        let verdict = compare::forwarded(self, &tx.request, &tx.sources, message);
-        // What nobody can read for certain is edited as its reader reads it.
-        if let (true, Err((Rule::MaxBreadth | Rule::MaxForwards, _))) = (tx.mangled, &verdict) {
-            return Ok(());
-        }
-        let fits =
-            |came: &Rc<Reading>| compare::forwarded(self, came, &tx.sources, message).is_ok();
-        if verdict.is_err() && tx.variants.iter().any(fits) {
+        let compare = |came: &Reading| {
+            let verdict = compare::forwarded(self, came, &tx.sources, message);
+            match verdict {
+                // What nobody can read for certain is edited as its reader reads it.
+                Err((Rule::MaxBreadth | Rule::MaxForwards, _)) if tx.mangled => Ok(()),
+                verdict => verdict,
+            }
+        };
+        let verdict = compare(&tx.request);
+        if verdict.is_err() && tx.variants.iter().any(|came| compare(came).is_ok()) {
             return Ok(());
         }
         verdict
@@ -260,8 +264,7 @@ impl Hop {
             to,
             sent: now,
             provisional: None,
-            certain: now,
-            certain_before: now,
+            signs: vec![now],
             outcome: None,
             responses: Vec::new(),
             cancel: None,
@@ -537,13 +540,17 @@ impl Hop {
             return wrong("a CANCEL for a branch that has its final response");
         }
         // A provisional response of this moment may still be in the mail when timer C fires.
-        let since = match now.ms_since(branch.certain) {
-            ms if ms <= soon => branch.certain_before,
-            _ => branch.certain,
-        };
+        let since = branch.heard_sign(now, soon);
         let timer_c = now.ms_since(since) + slack >= self.settings.timers.c_ms;
+        // Two cores may each have one of the copies: which of them began which branch cannot be told.
+        let newest = self.find(tx.request.key, tx.class);
+        let aside: Vec<usize> = match tx.reopen {
+            true => self.generations(newest).collect(),
+            false => vec![branch.tx],
+        };
         let others = || {
-            tx.branches.iter().any(|b| {
+            let mut branches = aside.iter().flat_map(|tx| &self.transactions[*tx].branches);
+            branches.any(|b| {
                 *b != number
                     && self.branches[*b]
                         .responses

@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use crate::base::{Errand, Flow, Id, Instant, Outbox};
-use crate::sip::{Message, Via};
+use crate::sip::Message;
 use crate::stack::Endpoint;
 use crate::stack::settings::Mode;
 use crate::stack::transaction::{ClientKind, ack};
@@ -14,17 +14,16 @@ impl Endpoint {
         now: Instant,
         flow: Flow,
         message: &Message,
-        via: &Via,
+        key: u128,
         tried: u8,
         outbox: &mut Outbox,
     ) {
         if self.settings.proxy.mode == Mode::Stateless {
-            return self.forward_cancel_stateless(now, flow, message, outbox);
+            return self.forward_cancel_stateless(now, flow, message, key, outbox);
         }
-        let key = self.identity.transaction(message, via, b"INVITE");
         let Some(server) = self.transactions.find_server(key) else {
             // To a request other than INVITE it makes no difference (§9.2).
-            if self.is_under_way(message, via) {
+            if self.is_under_way(message) {
                 return self.answer(message, flow, 200, "", outbox, |_| ());
             }
             if self.pass_on(Errand::Orphan { tried }, flow, message, outbox) {
@@ -49,7 +48,7 @@ impl Endpoint {
     }
 
     /// True when the CANCEL is for a request other than INVITE that has a transaction here.
-    fn is_under_way(&self, message: &Message, via: &Via) -> bool {
+    fn is_under_way(&self, message: &Message) -> bool {
         const METHODS: [&[u8]; 10] = [
             b"BYE",
             b"OPTIONS",
@@ -62,8 +61,11 @@ impl Endpoint {
             b"REFER",
             b"PUBLISH",
         ];
+        let Ok(via) = message.top_via() else {
+            return false;
+        };
         METHODS.iter().any(|method| {
-            let key = self.identity.transaction(message, via, method);
+            let key = self.identity.transaction(message, &via, method);
             self.transactions.find_server(key).is_some()
         })
     }

@@ -58,7 +58,7 @@ impl Endpoint {
         }
         let result = match decision {
             Ok(Decision::Forward) if self.settings.proxy.mode == Mode::Stateless => {
-                self.forward_stateless(message, &incoming, &targets, outbox);
+                self.forward_stateless(message, &incoming, &targets, key, outbox);
                 Ok(())
             }
             Ok(Decision::Forward) => {
@@ -642,6 +642,9 @@ impl Endpoint {
                 out.extend_from_slice(new_uri);
             });
         }
+        if let Some(version) = message.unusual_version() {
+            rewrite.replace(version, |out| out.extend_from_slice(b"SIP/2.0"));
+        }
 
         // Step 8: our Via on top, and what RFC 3581 §4 wants to be known of the one below.
         let listener = self.settings.listeners.get(usize::from(flow.listener));
@@ -846,7 +849,7 @@ fn is_loose(route: &[u8]) -> bool {
         .is_ok_and(|uri| uri.is_loose())
 }
 
-/// Replaces the number of a header line, or adds the line.
+/// Replaces the number of a header line, or adds the line. There may be one (§7.3.1): what else has the name goes.
 fn number_line(
     rewrite: &mut crate::sip::Rewrite,
     message: &Message,
@@ -854,10 +857,14 @@ fn number_line(
     head: usize,
     number: u32,
 ) {
-    match message.header(name) {
-        Some(header) => rewrite.replace(header.value_span.range(), |out| {
-            write_decimal(u64::from(number), out);
-        }),
+    let mut lines = message.all(name);
+    match lines.next() {
+        Some(header) => {
+            rewrite.replace(header.value_span.range(), |out| {
+                write_decimal(u64::from(number), out);
+            });
+            lines.for_each(|more| rewrite.remove(more.line.range()));
+        }
         None => rewrite.insert(head, |out| {
             out.extend_from_slice(name.canonical().as_bytes());
             out.extend_from_slice(b": ");

@@ -58,7 +58,7 @@ impl Endpoint {
             }
         }
         // Step 3 looks ahead: with no Via left the response would be for this element, which asked nothing.
-        if message.values(Name::Via).nth(1).is_none() {
+        if !message.has_second_via() {
             return self.counters.drop(Drop::BadResponse);
         }
         let deliver = self.transactions.client_response(now, id, message, outbox);
@@ -96,13 +96,17 @@ impl Endpoint {
             })
     }
 
-    /// Step 3: the edit that removes the topmost Via value.
+    /// Step 3: the edit that removes the topmost Via value (and writes the SIP-Version as §7.1 wants it sent).
     pub(in crate::stack) fn strip_via(&mut self, message: &Message) {
         self.rewrite.clear();
         if message.start() > 0 {
             self.rewrite.remove(0..message.start());
         }
-        if let Some(top) = message.values(Name::Via).next() {
+        if let Some(version) = message.unusual_version() {
+            self.rewrite
+                .replace(version, |out| out.extend_from_slice(b"SIP/2.0"));
+        }
+        if let Ok(top) = message.top_via_value() {
             self.rewrite.remove_value(&top);
         }
     }

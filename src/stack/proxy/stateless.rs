@@ -5,7 +5,7 @@ use super::request::Decision;
 use super::target::TargetSet;
 use super::{Incoming, Refusal};
 use crate::base::{Errand, Flow, Instant, Outbox};
-use crate::sip::{Message, Method, Via};
+use crate::sip::{Message, Method};
 use crate::stack::Endpoint;
 use crate::stack::counters::{Drop, Limit};
 use crate::stack::identity::Memory;
@@ -19,6 +19,7 @@ impl Endpoint {
         message: &Message,
         incoming: &Incoming,
         targets: &TargetSet,
+        key: u128,
         outbox: &mut Outbox,
     ) {
         let stateful = self.settings.proxy.mode == Mode::Stateful;
@@ -42,7 +43,7 @@ impl Endpoint {
                 Err(refusal) => return self.refuse(message, incoming.flow, refusal, outbox),
             };
             let signer = self.signer;
-            let seed = self.identity.stateless_seed(message, &incoming.via, number);
+            let seed = self.identity.stateless_seed(key, number);
             self.edit(message, incoming, uri, path, &hop, breadth, |out| {
                 signer.write_stateless(seed, loop_hash, out);
             });
@@ -58,7 +59,7 @@ impl Endpoint {
         now: Instant,
         flow: Flow,
         message: &Message,
-        via: &Via,
+        key: u128,
         tried: u8,
         outbox: &mut Outbox,
     ) {
@@ -68,7 +69,6 @@ impl Endpoint {
             return self.counters.drop(Drop::Absorbed);
         }
         if self.settings.proxy.mode == Mode::Stateful {
-            let key = self.identity.transaction(message, via, b"INVITE");
             if let Some(server) = self.transactions.find_server(key) {
                 let event = ServerEvent::Ack;
                 if !self.transactions.server_request(now, server, event, outbox) {
@@ -95,7 +95,9 @@ impl Endpoint {
         let mut targets = std::mem::take(&mut self.targets);
         targets.clear();
         match self.determine_targets(now, message, &incoming, &mut targets) {
-            Ok(Decision::Forward) => self.forward_stateless(message, &incoming, &targets, outbox),
+            Ok(Decision::Forward) => {
+                self.forward_stateless(message, &incoming, &targets, key, outbox)
+            }
             _ => self.counters.drop(Drop::StrayAck),
         }
         self.targets = targets;
@@ -116,6 +118,7 @@ impl Endpoint {
         now: Instant,
         flow: Flow,
         message: &Message,
+        key: u128,
         outbox: &mut Outbox,
     ) {
         let checked = self.check_max_forwards(message);
@@ -125,7 +128,7 @@ impl Endpoint {
                 targets.clear();
                 let decision = self.determine_targets(now, message, &incoming, &mut targets);
                 if let Ok(Decision::Forward) = decision {
-                    self.forward_stateless(message, &incoming, &targets, outbox);
+                    self.forward_stateless(message, &incoming, &targets, key, outbox);
                 }
                 self.targets = targets;
                 decision.err()

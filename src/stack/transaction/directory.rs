@@ -29,18 +29,15 @@ pub enum Look {
 /// The largest number of records that a directory can tell apart.
 const MOST: usize = 1 << 24;
 
-/// When the directory is full.
-const RECORDS_PER_HEAD: usize = 8;
-
 impl Directory {
     /// For up to `limit` records, and for [`Directory::capacity`] at the most.
     ///
-    /// There are fewer heads than records: the table then stays in the cache, and the links' tags keep longer chains from being
-    /// walked in vain.
+    /// As many heads as records. Fewer would make a smaller table but longer chains, and a chain is walked through the records:
+    /// with eight records for a head, and 280,000 remembered of a million, a call took 10.7 µs instead of 7.6.
     pub fn new(limit: usize) -> Directory {
         let most = limit.clamp(1024, MOST).next_power_of_two();
         Directory {
-            heads: vec![Link::END; (most / RECORDS_PER_HEAD).max(1024)].into(),
+            heads: vec![Link::END; most].into(),
             slot_bits: most.trailing_zeros() + 1,
         }
     }

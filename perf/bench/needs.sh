@@ -1,0 +1,24 @@
+# Sourced by the commands of this folder: installs the Debian packages that are missing.
+#     needs FILE-OR-COMMAND=PACKAGE …
+needs() {
+    local missing=() pair file
+    for pair in "$@"; do
+        file=${pair%%=*}
+        # A pattern of a path, or a command; some commands stand where only root looks.
+        if [[ $file == /* ]]; then
+            compgen -G "$file" >/dev/null && continue
+        else
+            command -v "$file" >/dev/null && continue
+            [ -x "/usr/sbin/$file" ] && continue
+        fi
+        missing+=("${pair#*=}")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    local as_root=()
+    [ "$(id -u)" = 0 ] || as_root=(sudo)
+    "${as_root[@]}" apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
+}
+# The generator is built with AWS-LC, and the peers' TLS needs certificates.
+common=(python3=python3 taskset=util-linux kamailio=kamailio cmake=cmake clang=clang)
+streams=('/usr/lib/*/kamailio/modules/tls.so=kamailio-tls-modules' openssl=openssl pkg-config=pkg-config /usr/include/openssl/ssl.h=libssl-dev)

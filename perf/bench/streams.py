@@ -1,0 +1,444 @@
+"""perf/streams: strowger over TCP and TLS beside Kamailio, row by row."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+import certificates
+import contestants
+import machine
+from contestants import PERF
+from generator import CORE, Generator
+from report import Report, Series
+from udp import build, cpu, ratio_text, words
+
+ROWS = ["T1", "T2", "T3", "S1", "S2", "S3", "S4", "S5", "S6", "S7", "I1"]
+QUICK_ROWS = [row for row in ROWS if row not in ("S7", "I1")]
+# Calls outstanding: keeps a server busy; with a connection for each call, as many are open at a time.
+WINDOW = 48
+ANSWERER_PORT = 15570
+CIPHERS = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256"
+# Row I1: calls a second, and idle connections beside them. A process has 20,000 descriptors on many machines.
+IDLE_RATE = 200
+IDLE = [0, 2_000, 19_000]
+# The contacts of as many users are at addresses of their own: Kamailio, which keeps one connection for each address, then opens one for each call.
+SPREAD = 10_000
+
+
+class Case:
+    """One way of connecting. `left` is the callers' side and `right` the answerers': udp, tcp or tls, with /call for a connection for each
+    call. `routed`: calls go to a next hop, as in a chain of proxies; otherwise to the contacts of registered users."""
+
+    def __init__(self, label, left, right, routed=False, version="1.2", key="rsa", mutual=False, reuse=False):
+        self.label, self.routed, self.version, self.key = label, routed, version, key
+        self.mutual, self.reuse = mutual, reuse
+        self.left, _, left_call = left.partition("/")
+        self.right, _, right_call = right.partition("/")
+        self.left_per_call, self.right_per_call = bool(left_call), bool(right_call)
+
+    @property
+    def is_tls(self):
+        return "tls" in (self.left, self.right)
+
+    def next_hop(self):
+        parameter = "" if self.right == "udp" else f";transport={self.right}"
+        return f"sip:127.0.0.1:{ANSWERER_PORT}{parameter}"
+
+    def values(self, directory):
+        """What stands in the holes of both servers' confs."""
+        route = ""
+        if self.routed:
+            route = f'\n[[route]]\nmethods = ["INVITE"]\naction = "relay"\ntarget = ["{self.next_hop()}"]\n'
+        return {
+            "CERTIFICATE": certificates.path(f"{self.key}.pem"),
+            "PRIVATE_KEY": certificates.path(f"{self.key}.key"),
+            "CA": certificates.path("ca.pem"),
+            "VERSION": self.version,
+            "CIPHERS": CIPHERS,
+            "REUSE": "true" if self.reuse else "false",
+            "OUTGOING": "per-call" if self.right_per_call else "reuse",
+            "ROUTE": route,
+            "SOCKET": os.path.join(directory, "strowger.sock"),
+        }
+
+    def strowger(self, binary, directory):
+        values = self.values(directory)
+        values["VERIFY_CLIENT"] = "required" if self.mutual else "no"
+        if self.version == "1.3":
+            # Its suites are not chosen with this key, and the conf may not say what does nothing.
+            values["CIPHERS"] = ""
+        return contestants.strowger_streams(binary, directory, values)
+
+    def kamailio(self, directory):
+        values = self.values(directory)
+        values["VERIFY_CLIENT"] = "yes" if self.mutual else "no"
+        return contestants.kamailio_streams(directory, values, self.next_hop() if self.routed else None)
+
+    def tls_options(self):
+        ours = ["--cert", certificates.path(f"{self.key}.pem"), "--key", certificates.path(f"{self.key}.key")]
+        # The callers do not check the server's chain: that would be work of the generator's, and none of the server's.
+        options = ["--tls-version", self.version, "--callee-ca", certificates.path("ca.pem"), "--ciphers", CIPHERS, *ours]
+        if self.mutual:
+            options.append("--callee-verify")
+        if self.reuse:
+            options += ["--resume", "--callee-resume"]
+        return options
+
+    def options(self, contestant):
+        options = ["--transport", self.left, "--callee-transport", self.right]
+        if self.left_per_call:
+            options += ["--connections", "per-call"]
+        if self.right_per_call and contestant == "kamailio":
+            options += ["--spread", SPREAD, "--callee-connections", "per-call"]
+        options.append("--routed" if self.routed else "--register-first")
+        if self.is_tls:
+            options += self.tls_options()
+        return options
+
+    def complaint(self, result, contestant):
+        """Whether what was meant is what happened: so many connections and handshakes for each call, and of the kind meant."""
+        counts, calls = result["counts"], max(result["counts"]["completed"], 1)
+        # Those in flight at either end of the measured time belong half to it.
+        near = WINDOW + 0.02 * calls
+        for is_per_call, name in [(self.left_per_call, "connections_opened"), (self.right_per_call, "connections_accepted")]:
+            expected = calls if is_per_call else 0
+            if abs(counts[name] - expected) > near:
+                return f"{counts[name]} {name} in {calls} calls"
+        for side, transport, is_per_call in [("client", self.left, self.left_per_call), ("server", self.right, self.right_per_call)]:
+            if transport != "tls" or not is_per_call:
+                continue
+            # Kamailio resumes nothing as a client.
+            reuse = self.reuse and not (side == "server" and contestant == "kamailio")
+            meant = "resumed" if reuse else "full"
+            if counts[f"tls_{side}_{meant}"] < 0.95 * calls - near:
+                return f"only {counts[f'tls_{side}_{meant}']} {meant} handshakes of the generator as {side} in {calls} calls"
+        if result["server_cpu_us_each"] < 1:
+            return "the server was not seen at work"
+        return None
+
+
+CASES = [
+    Case("UDP, next hop", "udp", "udp", routed=True),
+    Case("UDP, registered", "udp", "udp"),
+    Case("TCP persistent both", "tcp", "tcp", routed=True),
+    Case("TCP per call left", "tcp/call", "udp"),
+    Case("TCP per call both", "tcp/call", "tcp/call"),
+    Case("TLS 1.3 persistent both", "tls", "tls", routed=True, version="1.3"),
+    Case("TLS 1.2 full left", "tls/call", "udp"),
+    Case("TLS 1.3 full left", "tls/call", "udp", version="1.3"),
+    Case("TLS 1.2 resumed left", "tls/call", "udp", reuse=True),
+    Case("TLS 1.3 resumed left", "tls/call", "udp", version="1.3", reuse=True),
+    Case("TLS 1.2 full both", "tls/call", "tls/call"),
+    Case("TLS 1.2 resumed both", "tls/call", "tls/call", reuse=True),
+    Case("TLS 1.3 full both", "tls/call", "tls/call", version="1.3"),
+    Case("TLS 1.3 resumed both", "tls/call", "tls/call", version="1.3", reuse=True),
+    Case("TLS 1.2 mutual both, P-256", "tls/call", "tls/call", key="ec", mutual=True),
+    Case("TLS 1.2 mutual both", "tls/call", "tls/call", mutual=True),
+    Case("TLS 1.2 mutual resumed both, P-256", "tls/call", "tls/call", key="ec", mutual=True, reuse=True),
+]
+# The cases that each row needs.
+NEEDS = {
+    "T1": ["UDP, next hop", "TCP persistent both"],
+    "T2": ["UDP, registered", "TCP per call left"],
+    "T3": ["UDP, registered", "TCP per call both"],
+    "S1": ["TCP persistent both", "TLS 1.3 persistent both"],
+    "S2": ["TCP per call left", "TLS 1.2 full left", "TLS 1.3 full left"],
+    "S3": ["TCP per call left", "TLS 1.2 resumed left", "TLS 1.3 resumed left"],
+    "S4": ["TLS 1.2 full both", "TLS 1.2 resumed both"],
+    "S5": ["UDP, registered", "TLS 1.2 mutual both, P-256", "TLS 1.2 mutual both", "TLS 1.2 mutual resumed both, P-256"],
+    "S7": ["TLS 1.2 mutual both, P-256"],
+    "I1": [],
+    "S6": ["TLS 1.2 full both", "TLS 1.3 full both", "TLS 1.2 resumed both", "TLS 1.3 resumed both"],
+}
+
+
+class Bench:
+    def __init__(self, arguments, directory):
+        self.arguments, self.directory = arguments, directory
+        certificates.make()
+        self.strowger, self.load = build(arguments)
+        self.generator = Generator(self.load, directory, arguments.verbose)
+        quick = arguments.quick
+        self.rounds = arguments.rounds or (1 if quick else 3)
+        self.duration = arguments.duration or (3 if quick else 10)
+        self.settle = 3 if quick else 8
+        arguments.rows = arguments.rows or (QUICK_ROWS if quick else ROWS)
+        wanted = {label for row in arguments.rows for label in NEEDS[row]}
+        if arguments.cases:
+            wanted = {case.label for case in CASES if any(part in case.label for part in arguments.cases)}
+        self.cases = [case for case in CASES if case.label in wanted]
+        settings = (f"{self.rounds} round(s), {self.duration} s each after {self.settle} s of the same load, {WINDOW} calls outstanding, "
+                    f"load average at the start {machine.load_average():.2f}")
+        self.report = Report("strowger over TCP and TLS", machine.describe(), settings)
+        self.results, self.handshakes, self.flights = [], {}, {}
+        self.system = None
+        if "S7" in arguments.rows and "strowger" in arguments.only and not arguments.cases:
+            self.system = arguments.system_openssl or build_with_system_openssl()
+
+    def contestant(self, case, name):
+        if name == "kamailio":
+            return case.kamailio(self.directory)
+        contestant = case.strowger(self.system if name == SYSTEM else self.strowger, self.directory)
+        contestant.name = name
+        return contestant
+
+    def measure(self, case, name):
+        print(f"  {name}: {case.label}", file=sys.stderr, flush=True)
+        contestant = self.contestant(case, name)
+        process = contestant.start(self.directory)
+        try:
+            options = [*case.options(name), "--window", WINDOW, "--settle", self.settle, "--duration", self.duration]
+            for result in self.generator.run("call", contestant, process, *options):
+                result["label"] = case.label
+                result["complaint"] = case.complaint(result, name)
+                if result["complaint"]:
+                    result["clean"] = False
+                    print(f"    {result['complaint']}", file=sys.stderr)
+                self.results.append(result)
+                self.report.raw.append(result)
+            if name == "strowger" and case.is_tls:
+                self.flights[case.label] = self.handshake_calls()
+        finally:
+            process.stop()
+
+    def measure_idle(self, name):
+        """Row I1: the same calls beside more and more idle connections, in one server."""
+        case = Case("idle", "tcp", "tcp", routed=True)
+        print(f"  {name}: {IDLE_RATE} calls/s beside {', '.join(f'{number:,}' for number in IDLE)} idle connections", file=sys.stderr, flush=True)
+        contestant = self.contestant(case, name)
+        process = contestant.start(self.directory)
+        opened, idle = 0, []
+        try:
+            for number in IDLE:
+                if number > opened:
+                    idle.append(self.open_idle(process, number - opened, len(idle)))
+                    opened = number
+                options = [*case.options(name), "--rate", IDLE_RATE, "--settle", self.settle, "--duration", 2 * self.duration]
+                for result in self.generator.run("call", contestant, process, *options):
+                    result["label"] = f"idle {number}"
+                    self.results.append(result)
+                    self.report.raw.append(result)
+        finally:
+            for child in idle:
+                child.kill()
+                child.wait()
+            process.stop()
+
+    def open_idle(self, process, number, index):
+        """Opens connections from addresses of their own and leaves them open until the child is ended."""
+        done = os.path.join(self.directory, f"idle-{index}.json")
+        if os.path.exists(done):
+            os.unlink(done)
+        command = ["taskset", "-c", str(CORE), self.load, "idle", "--transport", "tcp", "--connections", str(number), "--settle", "1",
+                   "--local", f"127.0.{index + 1}.1", "--hold", "3600", "--server-pid", str(process.pid), "--json", done]
+        child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        while not os.path.exists(done):
+            if child.poll() is not None:
+                raise RuntimeError(f"{number} idle connections could not be opened")
+            time.sleep(0.1)
+        return child
+
+    def handshake_calls(self):
+        """Calls of SSL_do_handshake for each handshake of the server, by side, from its own counters."""
+        command = [self.strowger, "stats", "strowger_tls", "--json", "--control", os.path.join(self.directory, "strowger.sock")]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            return {}
+        found = {}
+        samples = json.loads(done.stdout)
+        for side in ["server", "client"]:
+            calls = sum(value for name, value in samples.items()
+                        if name.startswith("strowger_tls_handshake_calls_total") and f'side="{side}"' in name)
+            # A mutual one is a full or a resumed one too.
+            number = sum(value for name, value in samples.items()
+                         if name.startswith("strowger_tls_handshakes_total") and f'side="{side}"' in name
+                         and ('kind="full"' in name or 'kind="resumed"' in name))
+            if number:
+                found[side] = calls / number
+        return found
+
+    def measure_handshakes(self):
+        """What the handshakes of row S2 cost in memory, in the library that the generator is built with."""
+        for version in ["1.2", "1.3"]:
+            case = Case("", "tls/call", "udp", version=version)
+            done = subprocess.run(["taskset", "-c", str(CORE), self.load, "handshake", *case.tls_options()],
+                                  capture_output=True, text=True, check=True)
+            self.handshakes.setdefault(version, []).append(json.loads(done.stdout))
+
+    def series(self, label, contestant="strowger", value=cpu):
+        found = [result for result in self.results if result["label"] == label and result["contestant"] == contestant]
+        return Series(found, value)
+
+    def run(self):
+        for number in range(self.rounds):
+            print(f"round {number + 1} of {self.rounds}", file=sys.stderr, flush=True)
+            if "S2" in self.arguments.rows and not self.arguments.cases:
+                self.measure_handshakes()
+            for case in self.cases:
+                for name in self.arguments.only:
+                    self.measure(case, name)
+                if self.system and case.label in NEEDS["S7"]:
+                    self.measure(case, SYSTEM)
+            if "I1" in self.arguments.rows and not self.arguments.cases:
+                for name in self.arguments.only:
+                    self.measure_idle(name)
+        self.tell()
+        print(self.report.markdown())
+        print("written:", self.report.write(PERF, "streams") + ".{md,json}", file=sys.stderr)
+
+    # What it says.
+
+    def tell(self):
+        lines = []
+        for case in self.cases:
+            ours, peer = self.series(case.label), self.series(case.label, "kamailio")
+            rates = [self.series(case.label, name, lambda result: result["completed_per_second"]) for name in ["strowger", "kamailio"]]
+            lines.append([case.label, ours.text(), peer.text(), ratio_text(ours, peer), *(rate.text(0) for rate in rates)])
+        self.report.table("Server CPU, µs for each call, at saturation; and calls/s",
+                          ["case", "strowger", "Kamailio", "÷ Kamailio", "strowger, calls/s", "Kamailio, calls/s"], lines)
+        lines = []
+        for case in self.cases:
+            for name in [*self.arguments.only, SYSTEM]:
+                found = [result for result in self.results if result["label"] == case.label and result["contestant"] == name]
+                if found:
+                    lines.append(self.generator_line(case, name, found))
+        self.report.table("The generator, and what happened for each call",
+                          ["case", "against", "its µs a call", "its core, % busy", "server's core, % busy", "connections opened · accepted",
+                           "handshakes as client: full · resumed", "as server: full · resumed", "TLS agreed by the callers"], lines)
+        for row in self.arguments.rows:
+            if not self.arguments.cases:
+                getattr(self, f"tell_{row.lower()}")()
+
+    def generator_line(self, case, name, found):
+        def each(*names):
+            return " · ".join(f"{Series(found, lambda r, key=key: r['counts'][key] / max(r['counts']['completed'], 1)).median:.2f}" for key in names)
+        return [case.label, name,
+                Series(found, lambda result: result["generator_us_each"]).text(0),
+                *(Series(found, lambda result, key=key: 100 * result[key]).text(0) for key in ["generator_busy", "server_busy"]),
+                each("connections_opened", "connections_accepted"), each("tls_client_full", "tls_client_resumed"),
+                each("tls_server_full", "tls_server_resumed"), found[-1].get("tls") or "—"]
+
+    def ratio(self, row, what, target, over, under, contestant="strowger"):
+        ours, theirs = self.series(over), self.series(under, contestant)
+        self.verdict(row, what, target, ours, theirs, lambda: ours.median / theirs.median,
+                     lambda: f"({ours.median:.1f} ÷ {theirs.median:.1f} µs)")
+
+    def verdict(self, row, what, target, ours, theirs, value, how):
+        if not ours or not theirs:
+            return self.report.row(row, what, f"≤ {target}", "—", None)
+        found = value()
+        met = found <= target if ours.is_sound and theirs.is_sound else None
+        return self.report.row(row, what, f"≤ {target}", f"{found:.3f} {how()}", met, "".join(sorted(set(ours.marks + theirs.marks))))
+
+    def tell_t1(self):
+        self.ratio("T1", "TCP, one connection each side ÷ UDP", 1.0, "TCP persistent both", "UDP, next hop")
+
+    def tell_t2(self):
+        self.ratio("T2", "TCP per call, callers' side ÷ UDP", 2.2, "TCP per call left", "UDP, registered")
+        self.ratio("T2", "the same ÷ Kamailio", 0.30, "TCP per call left", "TCP per call left", "kamailio")
+
+    def tell_t3(self):
+        self.ratio("T3", "TCP per call, both sides ÷ UDP", 3, "TCP per call both", "UDP, registered")
+
+    def tell_s1(self):
+        self.ratio("S1", "TLS 1.3 persistent, both sides ÷ TCP", 1.5, "TLS 1.3 persistent both", "TCP persistent both")
+
+    def tell_s2(self):
+        plain = self.series("TCP per call left")
+        for version in ["1.2", "1.3"]:
+            full, memory = self.series(f"TLS {version} full left"), self.handshakes.get(version, [])
+            floor = Series(memory, lambda found: found["server_us"])
+            library = memory[0]["library"] if memory else "?"
+            self.verdict("S2", f"(TLS {version} full, callers' side − TCP) ÷ handshake in memory, {library}", 1.25, full,
+                         floor if plain else plain, lambda: (full.median - plain.median) / floor.median,
+                         lambda: f"(({full.median:.1f} − {plain.median:.1f}) ÷ {floor.median:.1f} µs)")
+
+    def tell_s3(self):
+        for version, target in [("1.2", 1.5), ("1.3", 2.5)]:
+            self.ratio("S3", f"TLS {version} resumed, callers' side ÷ TCP", target, f"TLS {version} resumed left", "TCP per call left")
+
+    def tell_s4(self):
+        self.ratio("S4", "local, TLS 1.2: reuse on both sides ÷ full on both", 0.35, "TLS 1.2 resumed both", "TLS 1.2 full both")
+
+    def tell_s5(self):
+        for what, target, label in [("P-256", 9, "TLS 1.2 mutual both, P-256"), ("RSA-2048", 20, "TLS 1.2 mutual both"),
+                                    ("P-256, reuse on both sides", 4, "TLS 1.2 mutual resumed both, P-256")]:
+            self.ratio("S5", f"local mutual, {what} ÷ UDP", target, label, "UDP, registered")
+
+    def tell_s6(self):
+        for label in NEEDS["S6"]:
+            target = 3 if "1.2" in label else 2
+            for side in ["server", "client"]:
+                calls = self.flights.get(label, {}).get(side)
+                text = "—" if calls is None else f"{calls:.2f}"
+                self.report.row("S6", f"calls of SSL_do_handshake for each handshake, {label}, as {side}", f"≤ {target}", text,
+                                None if calls is None else calls <= target + 0.01)
+
+
+    def tell_s7(self):
+        label = NEEDS["S7"][0]
+        ours, theirs = self.series(label), self.series(label, SYSTEM)
+        self.verdict("S7", "local mutual, P-256: default build ÷ built with the system's OpenSSL", 0.45, ours, theirs,
+                     lambda: ours.median / theirs.median, lambda: f"({ours.median:.1f} ÷ {theirs.median:.1f} µs)")
+
+    def tell_i1(self):
+        lines = [[f"{number:,}", *(self.series(f"idle {number}", name).text() for name in ["strowger", "kamailio"])] for number in IDLE]
+        self.report.table(f"Server CPU, µs for each call at {IDLE_RATE} calls/s, beside idle TCP connections",
+                          ["idle connections", "strowger", "Kamailio"], lines)
+        alone = self.series(f"idle {IDLE[0]}")
+        for number in IDLE[1:]:
+            beside = self.series(f"idle {number}")
+            self.verdict("I1", f"call at {IDLE_RATE}/s beside {number:,} idle connections ÷ beside none", 1.03, beside, alone,
+                         lambda: beside.median / alone.median, lambda: f"({beside.median:.1f} ÷ {alone.median:.1f} µs)")
+
+
+SYSTEM = "strowger-system-openssl"
+
+
+def build_with_system_openssl():
+    """A second release build, in a folder of its own so that the two do not chase each other out."""
+    top = os.path.dirname(PERF)
+    target = os.path.join(PERF, "results", "system-openssl")
+    subprocess.run(["cargo", "build", "--release", "--quiet", "--no-default-features", "--features", "system-openssl", "--bin", "strowger",
+                    "--target-dir", target], cwd=top, check=True)
+    return os.path.join(target, "release", "strowger")
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="perf/streams", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one round of short measurements")
+    parser.add_argument("--rounds", type=int, help="how often each case is measured")
+    parser.add_argument("--duration", type=float, help="seconds of each measurement")
+    parser.add_argument("--rows", type=words(ROWS), help=f"some of {','.join(ROWS)}; with --quick all but S7 and I1")
+    parser.add_argument("--cases", type=lambda text: text.split("|"), help="only cases whose name has one of these parts in it, divided by |; no rows")
+    parser.add_argument("--only", type=words(["strowger", "kamailio"]), default=["strowger", "kamailio"], help="leave a contestant out")
+    parser.add_argument("--strowger", help="this binary instead of the release build")
+    parser.add_argument("--system-openssl", type=os.path.abspath, help="this binary as the one built with the system's OpenSSL (row S7)")
+    parser.add_argument("--no-build", action="store_true")
+    parser.add_argument("--verbose", action="store_true", help="show the generator's live lines")
+    run("perf/streams", parser, Bench)
+
+
+def run(name, parser, bench):
+    arguments = parser.parse_args()
+    if len(os.sched_getaffinity(0)) < 2:
+        sys.exit(f"{name}: two cores are needed, one for the server and one for the generator")
+    if arguments.strowger:
+        arguments.strowger = os.path.abspath(arguments.strowger)
+    with tempfile.TemporaryDirectory(prefix="strowger-perf-") as directory:
+        try:
+            bench(arguments, directory).run()
+        except (RuntimeError, subprocess.CalledProcessError) as why:
+            logs = [log for log in os.listdir(directory) if log.endswith(".log")]
+            for log in logs:
+                with open(os.path.join(directory, log), errors="replace") as text:
+                    print(f"--- {log}\n{text.read()[-2000:]}", file=sys.stderr)
+            sys.exit(f"{name}: {why}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,280 @@
+//! Connections that are opened and left alone, or closed again: what each costs the server in memory of its own and in time.
+
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::json;
+
+use crate::flow::Flow;
+use crate::sides::{TlsArguments, default_server};
+use crate::stats::{Count, Stats};
+use crate::sys;
+use crate::tls::Endpoint;
+use crate::watch::Watched;
+use crate::wire::{Link, Manner, Opening, Outbox, Side, Transport, Wire};
+
+#[derive(Args)]
+pub struct IdleArguments {
+    /// The server [default: port 5060, or 5061 with TLS, of 127.0.0.1]
+    #[arg(long)]
+    server: Option<SocketAddrV4>,
+    #[arg(long, value_enum, default_value_t = Transport::Tcp)]
+    transport: Transport,
+    /// Connections to open
+    #[arg(long, default_value_t = 10_000)]
+    connections: u32,
+    /// Connections that are being opened at the same time
+    #[arg(long, default_value_t = 32)]
+    at_once: usize,
+    /// Our first address
+    #[arg(long, default_value = "127.0.0.2")]
+    local: Ipv4Addr,
+    /// Addresses in turn, from the first upwards
+    #[arg(long, default_value_t = 8)]
+    sources: u32,
+    /// Send one OPTIONS on each and wait for its answer, so that the server has used whatever buffers it uses
+    #[arg(long)]
+    exchange: bool,
+    /// Close each so many seconds after it has opened, before the next takes its place: what opening costs, without calls. Tickets of TLS 1.3
+    /// come a moment after the handshake
+    #[arg(long)]
+    close: Option<f64>,
+    /// Seconds of quiet before the memory is read
+    #[arg(long, default_value_t = 3.0)]
+    settle: f64,
+    /// Seconds to keep them open after that
+    #[arg(long, default_value_t = 0.0)]
+    hold: f64,
+    #[command(flatten)]
+    tls: TlsArguments,
+    /// Process whose memory is read, with its children
+    #[arg(long)]
+    server_pid: Vec<u32>,
+    /// CPU core to run on
+    #[arg(long)]
+    core: Option<usize>,
+    /// Write the result here; - is standard output
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// Counts the answers to the one OPTIONS.
+#[derive(Default)]
+struct Answers {
+    count: u32,
+    lost: u32,
+}
+
+impl Flow for Answers {
+    fn start(&mut self, _: u64, _: u64, _: &mut Outbox, _: &mut Stats) -> bool {
+        false
+    }
+
+    fn receive(&mut self, _: Link, raw: &[u8], _: u64, _: &mut Outbox, stats: &mut Stats) {
+        match raw.starts_with(b"SIP/2.0 200 ") {
+            true => self.count += 1,
+            false => stats.wrong("no answer to OPTIONS", raw),
+        }
+    }
+
+    fn lost(&mut self, _: Link, _: &mut Outbox, _: &mut Stats) {
+        self.lost += 1;
+    }
+
+    fn handle_timers(&mut self, _: u64, _: &mut Outbox, _: &mut Stats) {}
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        None
+    }
+
+    fn outstanding(&self) -> u32 {
+        0
+    }
+}
+
+struct Opened {
+    wire: Wire,
+    out: Outbox,
+    stats: Stats,
+    answers: Answers,
+    start: Instant,
+}
+
+impl Opened {
+    /// Takes what has come, or waits for it up to 10 ms.
+    fn turn(&mut self) {
+        self.out.flush();
+        let start = self.start;
+        let now_ns = || start.elapsed().as_nanos() as u64;
+        let worked = self
+            .wire
+            .receive(&mut self.answers, &now_ns, &mut self.out, &mut self.stats);
+        if !worked {
+            self.wire.wait(&self.out, 10_000_000);
+        }
+    }
+
+    fn rest(&mut self, seconds: f64) {
+        let end = Instant::now() + Duration::from_secs_f64(seconds);
+        while Instant::now() < end {
+            self.turn();
+        }
+    }
+}
+
+const OPEN_SECONDS: u64 = 120;
+
+pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
+    if let Some(core) = arguments.core {
+        sys::pin(core).map_err(|error| format!("core {core}: {error}"))?;
+    }
+    if arguments.transport == Transport::Udp {
+        return Err("UDP has no connections".into());
+    }
+    sys::raise_descriptor_limit();
+    let tls = match arguments.transport {
+        Transport::Tls => Some(std::rc::Rc::new(Endpoint::client(&arguments.tls.caller())?)),
+        _ => None,
+    };
+    let opening = Opening {
+        side: Side::Caller,
+        transport: arguments.transport,
+        manner: Manner::PerCall,
+        count: 1,
+        local: SocketAddrV4::new(arguments.local, 0),
+        server: arguments
+            .server
+            .unwrap_or_else(|| default_server(arguments.transport, None)),
+        tls,
+        spread: 0,
+        sources: arguments.sources,
+    };
+    let mut server = Watched::new(&arguments.server_pid);
+    let out = Outbox::open(&[opening]).map_err(|error| error.to_string())?;
+    let mut opened = Opened {
+        wire: Wire::new(&out),
+        out,
+        stats: Stats::new(),
+        answers: Answers::default(),
+        start: Instant::now(),
+    };
+    server.refresh();
+    let before = server.own_bytes();
+    let before_ns = server.time().run_ns;
+    let mut links = Vec::new();
+    let mut opening: Vec<Link> = Vec::new();
+    let mut closing: VecDeque<(Instant, Link)> = VecDeque::new();
+    let mut asked = 0;
+    let end = Instant::now() + Duration::from_secs(OPEN_SECONDS);
+    while links.len() < arguments.connections as usize {
+        while opening.len() + closing.len() < arguments.at_once
+            && links.len() + opening.len() < arguments.connections as usize
+        {
+            let link = opened
+                .out
+                .begin(0)
+                .ok_or("a connection could not be begun")?;
+            if arguments.exchange {
+                ask(&mut opened.out, link, asked, arguments.transport);
+                asked += 1;
+            }
+            opening.push(link);
+        }
+        opened.turn();
+        let streams = opened.out.streams.as_mut().ok_or("no streams")?;
+        opening.retain(|link| {
+            let open = streams.is_open(*link);
+            if open {
+                links.push(*link);
+                if let Some(seconds) = arguments.close {
+                    closing.push_back((Instant::now() + Duration::from_secs_f64(seconds), *link));
+                }
+            }
+            !open
+        });
+        while let Some((at, link)) = closing.front().copied()
+            && at <= Instant::now()
+        {
+            closing.pop_front();
+            streams.close(link);
+        }
+        if opened.answers.lost > 0 {
+            return Err(format!(
+                "the server ended a connection after {} were open",
+                links.len()
+            ));
+        }
+        if Instant::now() > end {
+            return Err(format!(
+                "only {} connections were open after {OPEN_SECONDS} s",
+                links.len()
+            ));
+        }
+    }
+    let seconds = opened.start.elapsed().as_secs_f64();
+    let used_ns = server.time().run_ns - before_ns;
+    opened.rest(arguments.settle);
+    let after = server.own_bytes();
+    let streams = opened.out.streams.as_ref().ok_or("no streams")?;
+    let number = f64::from(arguments.connections);
+    let growth = after as f64 - before as f64;
+    let counts = streams.counts;
+    let result = json!({
+        "transport": format!("{:?}", arguments.transport).to_lowercase(),
+        "connections": arguments.connections,
+        "opened_in_seconds": seconds,
+        "exchanged": opened.answers.count,
+        "tls": streams.agreed,
+        "tls_client_full": counts.get(Count::ClientFull),
+        "tls_client_resumed": counts.get(Count::ClientResumed),
+        "server_bytes": [before, after],
+        "server_cpu_us_each": (!server.is_empty()).then_some(used_ns as f64 / 1e3 / number),
+        "bytes_each": (!server.is_empty()).then_some(growth / number),
+        "clean": opened.answers.lost == 0
+            && (!arguments.exchange || opened.answers.count == arguments.connections)
+            && opened.stats.counts.get(Count::Wrong) == 0,
+    });
+    if !server.is_empty() {
+        eprintln!(
+            "{} {:?} connections, opened in {seconds:.1} s: {:.0} bytes of the server's memory and {:.0} µs of its time each",
+            arguments.connections,
+            arguments.transport,
+            growth / number,
+            used_ns as f64 / 1e3 / number
+        );
+    }
+    if let Some(path) = &arguments.json {
+        let text = format!("{result:#}\n");
+        if path.as_os_str() == "-" {
+            print!("{text}");
+        } else {
+            std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+    }
+    opened.rest(arguments.hold);
+    Ok(match result["clean"] == json!(true) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(1),
+    })
+}
+
+fn ask(out: &mut Outbox, link: Link, number: u32, transport: Transport) {
+    let via = transport.in_via();
+    let host = out.locals[0].address.ip();
+    let text = format!(
+        "OPTIONS sip:127.0.0.1 SIP/2.0\r\n\
+         Via: SIP/2.0/{via} {host}:5060;branch=z9hG4bKidle{number};rport\r\n\
+         Max-Forwards: 70\r\n\
+         From: <sip:idle@{host}>;tag=i{number}\r\n\
+         To: <sip:127.0.0.1>\r\n\
+         Call-ID: idle{number}@{host}\r\n\
+         CSeq: 1 OPTIONS\r\n\
+         Content-Length: 0\r\n\r\n"
+    );
+    out.buffer()[..text.len()].copy_from_slice(text.as_bytes());
+    out.commit(link, text.len());
+}

@@ -1,0 +1,341 @@
+//! The options that say how each side reaches the server, and what ends they make.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use clap::{Args, ValueEnum};
+
+use crate::tls::{Endpoint, Settings, Version};
+use crate::wire::{Manner, Opening, Side, Transport};
+
+/// `8` connections for all calls, or `per-call`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Connections {
+    Persistent(u32),
+    PerCall,
+}
+
+impl std::str::FromStr for Connections {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Connections, String> {
+        match text.parse() {
+            Ok(0) => Err("at least one connection is needed".into()),
+            Ok(number) => Ok(Connections::Persistent(number)),
+            Err(_) if text == "per-call" => Ok(Connections::PerCall),
+            Err(_) => Err("neither a number nor per-call".into()),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Callee {
+    /// The server connects to us
+    Listen,
+    /// We connect to the server and register there; calls come by the same connection
+    Flow,
+}
+
+#[derive(Args)]
+pub struct SideArguments {
+    /// The callers' transport
+    #[arg(long, value_enum, default_value_t = Transport::Udp)]
+    pub transport: Transport,
+    /// The callers' connections: a number for all calls, or per-call for one each, closed when its BYE is answered
+    #[arg(long, default_value = "1")]
+    pub connections: Connections,
+    /// The answerers' transport [default: the callers']
+    #[arg(long, value_enum)]
+    callee_transport: Option<Transport>,
+    /// Who opens the answerers' connections
+    #[arg(long, value_enum, default_value_t = Callee::Listen)]
+    callee: Callee,
+    /// With --callee flow, how many. With listen, per-call: we close each when we have answered its BYE; otherwise they are the server's to close
+    #[arg(long, default_value = "1")]
+    callee_connections: Connections,
+    /// The server, for the answerers [default: --server, or the usual port of the answerers' transport at the same address]
+    #[arg(long)]
+    callee_server: Option<SocketAddrV4>,
+    /// Where users are registered over UDP whose contacts name our listener [default: port 5060 at the server's address]
+    #[arg(long)]
+    register_server: Option<SocketAddrV4>,
+    /// The contacts of the users name this many addresses of 127.0.0.0/8 in turn: a server that keeps a connection for each address then opens one
+    /// for each user
+    #[arg(long, default_value_t = 0)]
+    spread: u32,
+    /// The callers' connections leave from this many addresses in turn, from --local upwards
+    #[arg(long, default_value_t = 1)]
+    sources: u32,
+    /// The answerer is a next hop of the server's conf: its calls keep their Request-URI, and nobody is registered
+    #[arg(long)]
+    pub routed: bool,
+}
+
+#[derive(Args)]
+pub struct TlsArguments {
+    /// Only this version of TLS
+    #[arg(long, value_enum)]
+    tls_version: Option<Version>,
+    /// OpenSSL list of ciphers for TLS 1.2
+    #[arg(long, default_value = "")]
+    ciphers: String,
+    /// Suites of TLS 1.3 (not with AWS-LC)
+    #[arg(long, default_value = "")]
+    ciphersuites: String,
+    /// Whom we trust. With it the chain of the server is checked, and that its certificate names its address
+    #[arg(long)]
+    ca: Option<PathBuf>,
+    /// The callers' certificate, shown when the server asks
+    #[arg(long)]
+    cert: Option<PathBuf>,
+    #[arg(long)]
+    key: Option<PathBuf>,
+    /// The callers resume their sessions
+    #[arg(long)]
+    resume: bool,
+    /// The answerers' certificate: the listener's identity, or shown when asked [default: the callers']
+    #[arg(long)]
+    callee_cert: Option<PathBuf>,
+    #[arg(long)]
+    callee_key: Option<PathBuf>,
+    /// Whom the answerers trust [default: --ca]
+    #[arg(long)]
+    callee_ca: Option<PathBuf>,
+    /// The listener requires a certificate of the server
+    #[arg(long)]
+    callee_verify: bool,
+    /// The listener gives tickets; with --callee flow, the answerers resume
+    #[arg(long)]
+    callee_resume: bool,
+}
+
+impl TlsArguments {
+    pub fn caller(&self) -> Settings {
+        Settings {
+            version: self.tls_version,
+            ciphers: self.ciphers.clone(),
+            ciphersuites: self.ciphersuites.clone(),
+            certificate: self.cert.clone(),
+            private_key: self.key.clone(),
+            ca: self.ca.clone(),
+            require_certificate: false,
+            resume: self.resume,
+        }
+    }
+
+    pub fn callee(&self) -> Settings {
+        let own = self.callee_cert.is_some();
+        let (certificate, private_key) = match own {
+            true => (self.callee_cert.clone(), self.callee_key.clone()),
+            false => (self.cert.clone(), self.key.clone()),
+        };
+        Settings {
+            certificate,
+            private_key,
+            ca: self.callee_ca.clone().or_else(|| self.ca.clone()),
+            require_certificate: self.callee_verify,
+            resume: self.callee_resume,
+            ..self.caller()
+        }
+    }
+}
+
+/// The usual port of a transport, at this address or at 127.0.0.1.
+pub fn default_server(transport: Transport, host: Option<Ipv4Addr>) -> SocketAddrV4 {
+    let port = match transport {
+        Transport::Tls => 5061,
+        Transport::Udp | Transport::Tcp => 5060,
+    };
+    SocketAddrV4::new(host.unwrap_or(Ipv4Addr::LOCALHOST), port)
+}
+
+impl SideArguments {
+    fn callee_transport(&self) -> Transport {
+        self.callee_transport.unwrap_or(self.transport)
+    }
+
+    fn callee_listens(&self) -> bool {
+        self.callee_transport().is_reliable() && self.callee == Callee::Listen
+    }
+
+    /// Who sends the users' REGISTERs: those whose way the calls will take where there is one.
+    pub fn registrar(&self, only_registers: bool) -> Side {
+        let (caller, callee) = (self.transport, self.callee_transport());
+        match self.callee {
+            Callee::Flow if callee.is_reliable() => Side::Answerer,
+            _ if only_registers => Side::Caller,
+            _ if self.callee_listens() => Side::Registrar,
+            _ if caller == Transport::Udp => Side::Caller,
+            _ => Side::Answerer,
+        }
+    }
+
+    /// The ends to open: the callers' first, then the answerers'.
+    pub fn openings(
+        &self,
+        server: SocketAddrV4,
+        local: SocketAddrV4,
+        (caller_port, answerer_port): (u16, u16),
+        sockets: u16,
+        tls: &TlsArguments,
+    ) -> Result<Vec<Opening>, String> {
+        let callee = self.callee_transport();
+        let callee_server = self
+            .callee_server
+            .unwrap_or(match callee == self.transport {
+                true => server,
+                false => default_server(callee, Some(*server.ip())),
+            });
+        let at = |port| SocketAddrV4::new(*local.ip(), port);
+        let client = |transport, settings: Settings| match transport {
+            Transport::Tls => Endpoint::client(&settings).map(|end| Some(Rc::new(end))),
+            Transport::Udp | Transport::Tcp => Ok(None),
+        };
+        let (manner, count) = match (self.transport, self.connections) {
+            (Transport::Udp, _) => (Manner::Socket, u32::from(sockets)),
+            (_, Connections::Persistent(number)) => (Manner::Persistent, number),
+            (_, Connections::PerCall) => (Manner::PerCall, 1),
+        };
+        let mut openings = vec![Opening {
+            side: Side::Caller,
+            transport: self.transport,
+            manner,
+            count,
+            local: at(caller_port),
+            server,
+            tls: client(self.transport, tls.caller())?,
+            spread: 0,
+            sources: self.sources,
+        }];
+        let (manner, count) = match (callee, self.callee, self.callee_connections) {
+            (Transport::Udp, _, _) => (Manner::Socket, u32::from(sockets)),
+            (_, Callee::Flow, Connections::Persistent(number)) => (Manner::Persistent, number),
+            (_, Callee::Flow, Connections::PerCall) => {
+                return Err(
+                    "calls come by the answerers' connections: they cannot be per call".into(),
+                );
+            }
+            (_, Callee::Listen, Connections::PerCall) => (Manner::ListeningPerCall, 1),
+            (_, Callee::Listen, Connections::Persistent(_)) => (Manner::Listening, 1),
+        };
+        let endpoint = match (callee, self.callee) {
+            (Transport::Tls, Callee::Listen) => Some(Rc::new(Endpoint::server(&tls.callee())?)),
+            _ => client(callee, tls.callee())?,
+        };
+        let listens = self.callee_listens();
+        if self.spread > 0 && !listens {
+            return Err("only a listener's contacts can be spread".into());
+        }
+        // The listener opens first, so that callers without a server between can connect to it.
+        openings.push(Opening {
+            side: Side::Answerer,
+            transport: callee,
+            manner,
+            count,
+            local: at(answerer_port),
+            server: callee_server,
+            tls: endpoint,
+            spread: self.spread,
+            sources: 1,
+        });
+        if listens {
+            openings.push(Opening {
+                side: Side::Registrar,
+                transport: Transport::Udp,
+                manner: Manner::Socket,
+                count: 1,
+                local: at(0),
+                server: self
+                    .register_server
+                    .unwrap_or(default_server(Transport::Udp, Some(*server.ip()))),
+                tls: None,
+                spread: 0,
+                sources: 1,
+            });
+        }
+        Ok(openings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Both {
+        #[command(flatten)]
+        sides: SideArguments,
+        #[command(flatten)]
+        tls: TlsArguments,
+    }
+
+    fn openings(line: &str) -> Result<(SideArguments, Vec<Opening>), String> {
+        let both = Both::parse_from(["x"].into_iter().chain(line.split_whitespace()));
+        let server = default_server(both.sides.transport, None);
+        let local = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+        let openings = both
+            .sides
+            .openings(server, local, (15070, 15570), 2, &both.tls)?;
+        Ok((both.sides, openings))
+    }
+
+    #[test]
+    fn udp_alone_is_two_rows_of_sockets() {
+        let (sides, openings) = openings("").expect("options");
+        let kinds: Vec<_> = openings
+            .iter()
+            .map(|o| (o.side, o.manner, o.count))
+            .collect();
+        assert_eq!(
+            kinds,
+            [
+                (Side::Caller, Manner::Socket, 2),
+                (Side::Answerer, Manner::Socket, 2)
+            ]
+        );
+        assert_eq!(sides.registrar(false), Side::Caller);
+    }
+
+    #[test]
+    fn each_side_has_its_transport_and_its_server() {
+        let (sides, openings) =
+            openings("--transport tls --connections per-call --callee-transport tcp")
+                .expect("options");
+        assert_eq!(openings[0].manner, Manner::PerCall);
+        assert_eq!(openings[0].server.port(), 5061);
+        assert!(openings[0].tls.is_some());
+        assert_eq!(openings[1].manner, Manner::Listening);
+        assert!(openings[1].tls.is_none());
+        // Contacts that name a listener are registered from elsewhere.
+        assert_eq!(openings[2].side, Side::Registrar);
+        assert_eq!(openings[2].server.port(), 5060);
+        assert_eq!(sides.registrar(false), Side::Registrar);
+        assert_eq!(sides.registrar(true), Side::Caller);
+    }
+
+    #[test]
+    fn flows_register_themselves() {
+        let (sides, openings) =
+            openings("--transport tcp --callee flow --callee-connections 8").expect("options");
+        assert_eq!(openings[1].manner, Manner::Persistent);
+        assert_eq!(openings[1].count, 8);
+        assert_eq!(openings[1].server.port(), 5060);
+        assert_eq!(openings.len(), 2);
+        assert_eq!(sides.registrar(false), Side::Answerer);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in [
+            "--transport tls",
+            "--transport tcp --callee flow --callee-connections per-call",
+            "--callee-transport udp --spread 10",
+        ] {
+            assert!(openings(line).is_err(), "{line}");
+        }
+        assert!("0".parse::<Connections>().is_err());
+        assert!("per-cal".parse::<Connections>().is_err());
+    }
+}

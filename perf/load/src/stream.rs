@@ -1,0 +1,703 @@
+//! TCP and TLS connections of both sides: opened or accepted, written once a turn, read in whole messages, closed, and counted.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::mem;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::frame::LONGEST;
+use crate::stats::{Count, Counts};
+use crate::sys;
+use crate::tls::{Endpoint, Step, Tls};
+use crate::wire::Link;
+
+/// Room for what one read brings after what the last one left.
+pub const READ_BUFFER: usize = LONGEST + 128 * 1024;
+const LISTENERS: usize = usize::MAX / 2;
+const EVENTS: usize = 1_024;
+const ACCEPTED_AT_ONCE: usize = 64;
+/// How long a closed TLS connection waits for the peer to close it too.
+const LINGER: Duration = Duration::from_secs(1);
+const COMPLAINTS: u32 = 5;
+
+struct Stream {
+    socket: Socket,
+    end: u32,
+    tls: Option<Tls>,
+    /// Plaintext that waits for the handshake or for the end of the turn.
+    queue: Vec<u8>,
+    /// Bytes for the socket that it did not take.
+    unsent: Vec<u8>,
+    /// The beginning of a message whose rest has not come.
+    partial: Vec<u8>,
+    accepted: bool,
+    dirty: bool,
+    /// We are done with it: it closes when all is sent.
+    closing: bool,
+    /// Our side is closed, and so will theirs be.
+    closed: bool,
+    /// The last event said that the peer has closed its side: nothing will wake us again.
+    hung_up: bool,
+}
+
+struct Slot {
+    generation: u32,
+    stream: Option<Stream>,
+}
+
+struct Listener {
+    socket: Socket,
+    end: u32,
+    tls: Option<Rc<Endpoint>>,
+    /// It may have more to accept than the last turn took.
+    ready: bool,
+}
+
+/// What a read came to.
+pub struct Reading {
+    /// Bytes in the buffer, from its beginning.
+    pub length: usize,
+    /// There may be more.
+    pub more: bool,
+    /// The peer has closed, or the connection is broken.
+    pub over: bool,
+}
+
+pub struct Streams {
+    poll: Poll,
+    events: Events,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    dirty: Vec<u32>,
+    listeners: Vec<Listener>,
+    /// Slots that can be read or written, from the last look.
+    ready: Vec<u32>,
+    /// Connections that are gone and of which nobody has been told yet.
+    lost: Vec<Link>,
+    lingering: std::collections::VecDeque<(Instant, u32, u32)>,
+    scratch: Box<[u8]>,
+    pub counts: Counts,
+    pub open: u32,
+    complaints: u32,
+    /// What the first finished handshake agreed on.
+    pub agreed: Option<String>,
+}
+
+impl Streams {
+    pub fn new() -> io::Result<Streams> {
+        Ok(Streams {
+            poll: Poll::new()?,
+            events: Events::with_capacity(EVENTS),
+            slots: Vec::new(),
+            free: Vec::new(),
+            dirty: Vec::new(),
+            listeners: Vec::new(),
+            ready: Vec::new(),
+            lost: Vec::new(),
+            lingering: std::collections::VecDeque::new(),
+            scratch: vec![0; READ_BUFFER].into_boxed_slice(),
+            counts: Counts::default(),
+            open: 0,
+            complaints: 0,
+            agreed: None,
+        })
+    }
+
+    pub fn fd(&self) -> RawFd {
+        self.poll.as_raw_fd()
+    }
+
+    /// A listener for this end, on all addresses where `address` is 0.0.0.0.
+    pub fn listen(
+        &mut self,
+        end: u32,
+        address: SocketAddrV4,
+        tls: Option<Rc<Endpoint>>,
+    ) -> io::Result<()> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket
+            .bind(&SocketAddr::V4(address).into())
+            .map_err(|error| {
+                io::Error::new(error.kind(), format!("cannot bind {address}: {error}"))
+            })?;
+        socket.listen(4_096)?;
+        socket.set_nonblocking(true)?;
+        self.poll.registry().register(
+            &mut SourceFd(&socket.as_raw_fd()),
+            Token(LISTENERS + self.listeners.len()),
+            Interest::READABLE,
+        )?;
+        self.listeners.push(Listener {
+            socket,
+            end,
+            tls,
+            ready: true,
+        });
+        Ok(())
+    }
+
+    /// Begins a connection. What is sent on it waits until it is open. Returns it with its own address.
+    pub fn connect(
+        &mut self,
+        end: u32,
+        from: IpAddr,
+        to: SocketAddrV4,
+        tls: Option<&Endpoint>,
+    ) -> io::Result<(Link, SocketAddrV4)> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        sys::bind_address_without_port(socket.as_raw_fd())?;
+        socket.bind(&SocketAddr::new(from, 0).into())?;
+        match socket.connect(&SocketAddr::V4(to).into()) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+            Err(error) => return Err(error),
+        }
+        let own = match socket.local_addr()?.as_socket_ipv4() {
+            Some(own) => own,
+            None => return Err(io::Error::other("not an IPv4 connection")),
+        };
+        let tls = match tls {
+            Some(endpoint) => Some(endpoint.open(IpAddr::V4(*to.ip()))?),
+            None => None,
+        };
+        let link = self.adopt(socket, end, tls, false)?;
+        self.counts.add(Count::Opened);
+        self.begin_handshake(link.slot);
+        Ok((link, own))
+    }
+
+    fn adopt(
+        &mut self,
+        socket: Socket,
+        end: u32,
+        tls: Option<Tls>,
+        accepted: bool,
+    ) -> io::Result<Link> {
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => {
+                self.slots.push(Slot {
+                    generation: 1,
+                    stream: None,
+                });
+                self.slots.len() as u32 - 1
+            }
+        };
+        // Edge-triggered: both interests at once, and never changed.
+        let registered = self.poll.registry().register(
+            &mut SourceFd(&socket.as_raw_fd()),
+            Token(slot as usize),
+            Interest::READABLE | Interest::WRITABLE,
+        );
+        if let Err(error) = registered {
+            self.free.push(slot);
+            return Err(error);
+        }
+        let place = &mut self.slots[slot as usize];
+        place.stream = Some(Stream {
+            socket,
+            end,
+            tls,
+            queue: Vec::new(),
+            unsent: Vec::new(),
+            partial: Vec::new(),
+            accepted,
+            dirty: false,
+            closing: false,
+            closed: false,
+            hung_up: false,
+        });
+        self.open += 1;
+        Ok(Link {
+            end,
+            slot,
+            generation: place.generation,
+        })
+    }
+
+    pub fn is_live(&self, link: Link) -> bool {
+        self.slots
+            .get(link.slot as usize)
+            .is_some_and(|slot| slot.generation == link.generation && slot.stream.is_some())
+    }
+
+    fn stream(&mut self, link: Link) -> Option<&mut Stream> {
+        let slot = self.slots.get_mut(link.slot as usize)?;
+        if slot.generation != link.generation {
+            return None;
+        }
+        slot.stream.as_mut()
+    }
+
+    /// Whether the connection can carry messages: connected, and its handshake done.
+    pub fn is_open(&self, link: Link) -> bool {
+        self.slots.get(link.slot as usize).is_some_and(|slot| {
+            slot.generation == link.generation
+                && slot.stream.as_ref().is_some_and(|stream| {
+                    stream.tls.as_ref().is_none_or(|tls| !tls.handshaking)
+                        && stream.unsent.is_empty()
+                })
+        })
+    }
+
+    /// Queues a message. False where the connection is gone.
+    pub fn send(&mut self, link: Link, message: &[u8]) -> bool {
+        let Some(stream) = self.stream(link) else {
+            return false;
+        };
+        if stream.closing || stream.closed {
+            return false;
+        }
+        stream.queue.extend_from_slice(message);
+        if !stream.dirty {
+            stream.dirty = true;
+            self.dirty.push(link.slot);
+        }
+        true
+    }
+
+    /// Closes the connection when what is queued has left. Nobody is told that it is gone.
+    pub fn close(&mut self, link: Link) {
+        let Some(stream) = self.stream(link) else {
+            return;
+        };
+        stream.closing = true;
+        if !stream.dirty {
+            stream.dirty = true;
+            self.dirty.push(link.slot);
+        }
+    }
+
+    /// One write for each connection that has something to say.
+    pub fn flush(&mut self) {
+        while let Some(slot) = self.dirty.pop() {
+            if let Some(stream) = self.slots[slot as usize].stream.as_mut() {
+                stream.dirty = false;
+                self.write_out(slot);
+            }
+        }
+    }
+
+    fn write_out(&mut self, slot: u32) {
+        let Some(stream) = self.slots[slot as usize].stream.as_mut() else {
+            return;
+        };
+        let mut outcome = Ok(());
+        match &mut stream.tls {
+            None => {
+                if stream.unsent.is_empty() {
+                    mem::swap(&mut stream.unsent, &mut stream.queue);
+                } else {
+                    stream.unsent.append(&mut stream.queue);
+                }
+            }
+            Some(tls) => {
+                if !tls.handshaking && !stream.queue.is_empty() {
+                    outcome = tls.write(&stream.queue);
+                    stream.queue.clear();
+                }
+                if stream.closing && !stream.closed && stream.queue.is_empty() {
+                    tls.close();
+                }
+                let made = &mut tls.pipe().outgoing;
+                if stream.unsent.is_empty() {
+                    mem::swap(&mut stream.unsent, made);
+                } else {
+                    stream.unsent.append(made);
+                }
+            }
+        }
+        if let Err(why) = outcome {
+            return self.fail(slot, &why);
+        }
+        match write_all(&stream.socket, &mut stream.unsent) {
+            Ok(()) => {}
+            Err(error) => return self.fail(slot, &format!("write: {error}")),
+        }
+        if stream.closing && !stream.closed && stream.unsent.is_empty() && stream.queue.is_empty() {
+            if stream.tls.is_none() {
+                self.remove(slot);
+            } else {
+                // A close_notify that the peer sends to a socket already closed would be answered by a reset.
+                stream.closed = true;
+                let _ = stream.socket.shutdown(std::net::Shutdown::Write);
+                let generation = self.slots[slot as usize].generation;
+                self.lingering
+                    .push_back((Instant::now() + LINGER, slot, generation));
+            }
+        }
+    }
+
+    /// Looks what can be read, written or accepted, without waiting. Returns whether there is anything.
+    pub fn look(&mut self) -> bool {
+        self.ready.clear();
+        match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => self.complain(&format!("poll: {error}")),
+        }
+        for event in &self.events {
+            match event.token().0 {
+                token if token >= LISTENERS => self.listeners[token - LISTENERS].ready = true,
+                token => {
+                    self.ready.push(token as u32 | written(event));
+                    if let Some(stream) = self.slots[token].stream.as_mut() {
+                        stream.hung_up |= event.is_read_closed() || event.is_error();
+                    }
+                }
+            }
+        }
+        for at in 0..self.listeners.len() {
+            if self.listeners[at].ready {
+                self.accept(at);
+            }
+        }
+        if let Some((until, slot, generation)) = self.lingering.front().copied()
+            && Instant::now() >= until
+        {
+            self.lingering.pop_front();
+            if self.slots[slot as usize].generation == generation {
+                self.remove(slot);
+            }
+        }
+        !self.ready.is_empty()
+    }
+
+    fn accept(&mut self, at: usize) {
+        for _ in 0..ACCEPTED_AT_ONCE {
+            let (socket, peer) = match self.listeners[at].socket.accept() {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    self.listeners[at].ready = false;
+                    if error.kind() != ErrorKind::WouldBlock {
+                        self.complain(&format!("accept: {error}"));
+                    }
+                    return;
+                }
+            };
+            let Some(peer) = peer.as_socket() else {
+                continue;
+            };
+            let Listener { end, ref tls, .. } = self.listeners[at];
+            let opened = tls.as_ref().map(|endpoint| endpoint.open(peer.ip()));
+            let adopted = opened.transpose().map_err(io::Error::from).and_then(|tls| {
+                socket.set_nonblocking(true)?;
+                socket.set_tcp_nodelay(true)?;
+                self.adopt(socket, end, tls, true)
+            });
+            match adopted {
+                Ok(_) => self.counts.add(Count::Accepted),
+                Err(error) => self.complain(&format!("accept: {error}")),
+            }
+        }
+    }
+
+    pub fn next_ready(&mut self) -> Option<Link> {
+        while let Some(entry) = self.ready.pop() {
+            let slot = entry & !WRITTEN;
+            let place = &mut self.slots[slot as usize];
+            let Some(stream) = place.stream.as_ref() else {
+                continue;
+            };
+            let link = Link {
+                end: stream.end,
+                slot,
+                generation: place.generation,
+            };
+            if entry & WRITTEN != 0 && !stream.unsent.is_empty() {
+                self.write_out(slot);
+            }
+            if self.is_live(link) {
+                return Some(link);
+            }
+        }
+        None
+    }
+
+    /// A connection that ended without our having closed it.
+    pub fn next_lost(&mut self) -> Option<Link> {
+        self.lost.pop()
+    }
+
+    /// Reads what has come into `buffer`, after what was kept from the last time.
+    pub fn read(&mut self, link: Link, buffer: &mut [u8]) -> Reading {
+        let nothing = Reading {
+            length: 0,
+            more: false,
+            over: false,
+        };
+        let scratch = mem::take(&mut self.scratch);
+        let Some(stream) = self.stream(link) else {
+            self.scratch = scratch;
+            return nothing;
+        };
+        let start = stream.partial.len();
+        buffer[..start].copy_from_slice(&stream.partial);
+        stream.partial = Vec::new();
+        let hung_up = stream.hung_up;
+        let mut scratch = scratch;
+        let outcome = match stream.tls {
+            None => read_plain(&stream.socket, buffer, start),
+            Some(_) => self.read_tls(link, buffer, start, &mut scratch),
+        };
+        self.scratch = scratch;
+        match outcome {
+            Ok(mut reading) => {
+                reading.more |= hung_up && !reading.over && self.is_live(link);
+                reading
+            }
+            Err(why) => {
+                self.fail(link.slot, &why);
+                nothing
+            }
+        }
+    }
+
+    fn read_tls(
+        &mut self,
+        link: Link,
+        buffer: &mut [u8],
+        start: usize,
+        scratch: &mut [u8],
+    ) -> Result<Reading, String> {
+        let Some(stream) = self.stream(link) else {
+            return Err("gone".into());
+        };
+        // Ciphertext becomes no longer by decryption: what is read here fits behind `start`.
+        let room = scratch.len().min(buffer.len() - start).min(64 * 1024);
+        let raw = read_plain(&stream.socket, &mut scratch[..room], 0)?;
+        let Some(tls) = stream.tls.as_mut() else {
+            return Err("gone".into());
+        };
+        tls.pipe().put(&scratch[..raw.length]);
+        let mut reading = Reading {
+            length: start,
+            ..raw
+        };
+        if tls.handshaking {
+            if raw.length > 0 {
+                self.handshake(link.slot);
+            }
+            let Some(stream) = self.stream(link) else {
+                return Ok(Reading {
+                    length: 0,
+                    more: false,
+                    over: false,
+                });
+            };
+            if stream.tls.as_ref().is_none_or(|tls| tls.handshaking) {
+                if reading.over {
+                    return Err("closed during the handshake".into());
+                }
+                return Ok(reading);
+            }
+        }
+        let Some(tls) = self.stream(link).and_then(|stream| stream.tls.as_mut()) else {
+            return Err("gone".into());
+        };
+        loop {
+            match tls.read(&mut buffer[reading.length..])? {
+                None => break,
+                Some(0) => {
+                    reading.over = true;
+                    break;
+                }
+                Some(count) => reading.length += count,
+            }
+            if reading.length == buffer.len() {
+                break;
+            }
+        }
+        // Reading may have made an answer: a key update, an alert.
+        if !tls.pipe().outgoing.is_empty() {
+            self.write_out(link.slot);
+        }
+        Ok(reading)
+    }
+
+    fn begin_handshake(&mut self, slot: u32) {
+        let tls = self.slots[slot as usize]
+            .stream
+            .as_ref()
+            .and_then(|stream| stream.tls.as_ref());
+        if tls.is_some() {
+            self.handshake(slot);
+        }
+    }
+
+    fn handshake(&mut self, slot: u32) {
+        let Some(stream) = self.slots[slot as usize].stream.as_mut() else {
+            return;
+        };
+        let accepted = stream.accepted;
+        let Some(tls) = stream.tls.as_mut() else {
+            return;
+        };
+        let step = tls.handshake();
+        self.counts.add(match accepted {
+            true => Count::ServerHandshakeCalls,
+            false => Count::ClientHandshakeCalls,
+        });
+        match step {
+            Ok(Step::Waiting) => self.write_out(slot),
+            Ok(Step::Done { resumed }) => {
+                if self.agreed.is_none() {
+                    self.agreed = Some(format!("{} {}", tls.version(), tls.cipher()));
+                }
+                self.counts.add(match (accepted, resumed) {
+                    (true, false) => Count::ServerFull,
+                    (true, true) => Count::ServerResumed,
+                    (false, false) => Count::ClientFull,
+                    (false, true) => Count::ClientResumed,
+                });
+                self.write_out(slot);
+            }
+            Err(why) => {
+                // The alert that tells the peer.
+                self.write_out(slot);
+                self.fail(slot, &why);
+            }
+        }
+    }
+
+    /// Keeps the beginning of a message for the next read.
+    pub fn keep(&mut self, link: Link, bytes: &[u8]) {
+        if let Some(stream) = self.stream(link) {
+            stream.partial = bytes.to_vec();
+        }
+    }
+
+    /// The peer closed it.
+    pub fn ended(&mut self, link: Link) {
+        let Some(stream) = self.stream(link) else {
+            return;
+        };
+        let ours = stream.closing || stream.closed;
+        if let Some(tls) = stream.tls.as_mut()
+            && !stream.closed
+        {
+            tls.close();
+            self.write_out(link.slot);
+        }
+        if !self.is_live(link) {
+            return;
+        }
+        if !ours {
+            self.counts.add(Count::ClosedByPeer);
+            self.lost.push(link);
+        }
+        self.remove(link.slot);
+    }
+
+    /// Something is wrong with the connection itself.
+    pub fn fail(&mut self, slot: u32, why: &str) {
+        let place = &self.slots[slot as usize];
+        let Some(stream) = place.stream.as_ref() else {
+            return;
+        };
+        if !stream.closing && !stream.closed {
+            let link = Link {
+                end: stream.end,
+                slot,
+                generation: place.generation,
+            };
+            let handshaking = stream.tls.as_ref().is_some_and(|tls| tls.handshaking);
+            self.counts.add(match (handshaking, stream.accepted) {
+                (true, true) => Count::ServerFailed,
+                (true, false) => Count::ClientFailed,
+                (false, _) => Count::Broken,
+            });
+            let side = match stream.accepted {
+                true => "accepted",
+                false => "our own",
+            };
+            self.complain(&format!("{side} connection: {why}"));
+            self.lost.push(link);
+        }
+        self.remove(slot);
+    }
+
+    fn remove(&mut self, slot: u32) {
+        let place = &mut self.slots[slot as usize];
+        if place.stream.take().is_some() {
+            place.generation = place.generation.wrapping_add(1);
+            self.free.push(slot);
+            self.open -= 1;
+        }
+    }
+
+    fn complain(&mut self, why: &str) {
+        if self.complaints < COMPLAINTS {
+            self.complaints += 1;
+            eprintln!("strowger-load: {why}");
+        }
+    }
+}
+
+/// Marks a ready slot that can also be written.
+const WRITTEN: u32 = 1 << 31;
+
+fn written(event: &Event) -> u32 {
+    match event.is_writable() {
+        true => WRITTEN,
+        false => 0,
+    }
+}
+
+/// Sends what the socket takes; the rest stays.
+fn write_all(mut socket: &Socket, bytes: &mut Vec<u8>) -> io::Result<()> {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match socket.write(&bytes[sent..]) {
+            Ok(count) => sent += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // Not yet connected, or the peer reads slowly.
+            Err(error)
+                if error.kind() == ErrorKind::WouldBlock
+                    || error.kind() == ErrorKind::NotConnected =>
+            {
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if sent == bytes.len() && bytes.capacity() > KEPT_CAPACITY {
+        *bytes = Vec::new();
+    } else {
+        bytes.drain(..sent);
+    }
+    Ok(())
+}
+
+/// A longer queue gives its memory back when it is empty.
+const KEPT_CAPACITY: usize = 8 * 1024;
+
+fn read_plain(mut socket: &Socket, buffer: &mut [u8], start: usize) -> Result<Reading, String> {
+    let room = buffer.len() - start;
+    loop {
+        return match socket.read(&mut buffer[start..]) {
+            Ok(count) => Ok(Reading {
+                length: start + count,
+                more: count == room,
+                over: count == 0,
+            }),
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Reading {
+                length: start,
+                more: false,
+                over: false,
+            }),
+            Err(error) => Err(format!("read: {error}")),
+        };
+    }
+}

@@ -1,0 +1,388 @@
+//! TLS for the generator's own ends: contexts made from the options, an SSL object over two byte queues, and the sessions a client keeps.
+
+use std::io::{self, Read, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use openssl::error::ErrorStack;
+use openssl::ssl::{
+    ErrorCode, ShutdownState, Ssl, SslContext, SslContextBuilder, SslFiletype, SslMethod,
+    SslOptions, SslSession, SslSessionCacheMode, SslStream, SslVerifyMode, SslVersion,
+};
+
+use crate::sys;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Version {
+    #[value(name = "1.2")]
+    Tls12,
+    #[value(name = "1.3")]
+    Tls13,
+}
+
+/// How one side of the generator does TLS, as client or as server.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Only this version; both where none is named.
+    pub version: Option<Version>,
+    /// OpenSSL list for TLS 1.2; empty for the library's default.
+    pub ciphers: String,
+    /// Suites of TLS 1.3; empty for the library's default.
+    pub ciphersuites: String,
+    /// Certificate chain and key: what a listener is, and what a client shows when asked.
+    pub certificate: Option<PathBuf>,
+    pub private_key: Option<PathBuf>,
+    /// The peer's chain must lead here. A client that has one also checks the peer's address in its certificate.
+    pub ca: Option<PathBuf>,
+    /// A listener requires a client certificate.
+    pub require_certificate: bool,
+    /// A client offers its sessions; a listener gives tickets.
+    pub resume: bool,
+}
+
+/// Sessions that a client may resume. TLS 1.3 tickets are used once (RFC 8446 §C.4), the newest first; of TLS 1.2 the newest is used
+/// again and again.
+pub struct Sessions<S> {
+    single: Vec<S>,
+    repeated: Option<S>,
+}
+
+/// More than any window of calls needs.
+const KEPT: usize = 8_192;
+
+impl<S> Default for Sessions<S> {
+    fn default() -> Sessions<S> {
+        Sessions {
+            single: Vec::new(),
+            repeated: None,
+        }
+    }
+}
+
+impl<S: Clone> Sessions<S> {
+    pub fn put(&mut self, session: S, single_use: bool) {
+        if !single_use {
+            self.repeated = Some(session);
+        } else if self.single.len() < KEPT {
+            self.single.push(session);
+        }
+    }
+
+    pub fn take(&mut self) -> Option<S> {
+        self.single.pop().or_else(|| self.repeated.clone())
+    }
+}
+
+type Cache = Arc<Mutex<Sessions<SslSession>>>;
+
+/// Makes new SSL objects for one kind of end.
+pub struct Endpoint {
+    context: SslContext,
+    /// A client's sessions; nothing where it is a server or resumes none.
+    sessions: Option<Cache>,
+    is_client: bool,
+    checks_name: bool,
+}
+
+impl Endpoint {
+    pub fn client(settings: &Settings) -> Result<Endpoint, String> {
+        let mut builder = common(SslMethod::tls_client(), settings)?;
+        let mut sessions = None;
+        if settings.resume {
+            let cache = Cache::default();
+            sessions = Some(cache.clone());
+            builder.set_session_cache_mode(
+                SslSessionCacheMode::CLIENT | SslSessionCacheMode::NO_INTERNAL,
+            );
+            builder.set_new_session_callback(move |ssl, session| {
+                if let Ok(mut cache) = cache.lock() {
+                    cache.put(session, ssl.version_str() == "TLSv1.3");
+                }
+            });
+        } else {
+            builder.set_session_cache_mode(SslSessionCacheMode::OFF);
+            builder.set_options(SslOptions::NO_TICKET);
+        }
+        builder.set_verify(match settings.ca {
+            Some(_) => SslVerifyMode::PEER,
+            None => SslVerifyMode::NONE,
+        });
+        Ok(Endpoint {
+            context: builder.build(),
+            sessions,
+            is_client: true,
+            checks_name: settings.ca.is_some(),
+        })
+    }
+
+    pub fn server(settings: &Settings) -> Result<Endpoint, String> {
+        if settings.certificate.is_none() {
+            return Err("a TLS listener needs a certificate and its key".into());
+        }
+        let mut builder = common(SslMethod::tls_server(), settings)?;
+        if settings.resume {
+            builder.set_session_cache_mode(SslSessionCacheMode::SERVER);
+            builder
+                .set_session_id_context(b"strowger-load")
+                .map_err(|error| format!("session context: {error}"))?;
+        } else {
+            builder.set_session_cache_mode(SslSessionCacheMode::OFF);
+            builder.set_options(SslOptions::NO_TICKET);
+        }
+        if settings.require_certificate {
+            if settings.ca.is_none() {
+                return Err("to require client certificates, a CA is needed".into());
+            }
+            builder.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
+        }
+        Ok(Endpoint {
+            context: builder.build(),
+            sessions: None,
+            is_client: false,
+            checks_name: false,
+        })
+    }
+
+    /// An SSL object for a new connection to or from `peer`, with a session to resume where there is one.
+    pub fn open(&self, peer: IpAddr) -> Result<Tls, ErrorStack> {
+        let mut ssl = Ssl::new(&self.context)?;
+        if self.is_client {
+            if self.checks_name {
+                ssl.param_mut().set_ip(peer)?;
+            }
+            let session = self
+                .sessions
+                .as_ref()
+                .and_then(|cache| cache.lock().ok()?.take());
+            if let Some(session) = session {
+                sys::set_session(&mut ssl, &session)?;
+            }
+            ssl.set_connect_state();
+        } else {
+            ssl.set_accept_state();
+        }
+        Ok(Tls {
+            stream: SslStream::new(ssl, Pipe::default())?,
+            handshaking: true,
+        })
+    }
+}
+
+fn common(method: SslMethod, settings: &Settings) -> Result<SslContextBuilder, String> {
+    let mut builder = SslContextBuilder::new(method).map_err(|error| error.to_string())?;
+    let say =
+        |what: &str, path: &Path, error: ErrorStack| format!("{what} {}: {error}", path.display());
+    let (low, high) = match settings.version {
+        Some(Version::Tls12) => (SslVersion::TLS1_2, SslVersion::TLS1_2),
+        Some(Version::Tls13) => (SslVersion::TLS1_3, SslVersion::TLS1_3),
+        None => (SslVersion::TLS1_2, SslVersion::TLS1_3),
+    };
+    builder
+        .set_min_proto_version(Some(low))
+        .and_then(|()| builder.set_max_proto_version(Some(high)))
+        .map_err(|error| format!("TLS version: {error}"))?;
+    if !settings.ciphers.is_empty() {
+        builder
+            .set_cipher_list(&settings.ciphers)
+            .map_err(|error| format!("ciphers {}: {error}", settings.ciphers))?;
+    }
+    if !settings.ciphersuites.is_empty() {
+        set_ciphersuites(&mut builder, &settings.ciphersuites)?;
+    }
+    if let Some(path) = &settings.certificate {
+        let key = settings.private_key.as_ref().unwrap_or(path);
+        builder
+            .set_certificate_chain_file(path)
+            .map_err(|error| say("certificate", path, error))?;
+        builder
+            .set_private_key_file(key, SslFiletype::PEM)
+            .map_err(|error| say("private key", key, error))?;
+    }
+    if let Some(path) = &settings.ca {
+        builder
+            .set_ca_file(path)
+            .map_err(|error| say("CA", path, error))?;
+    }
+    Ok(builder)
+}
+
+#[cfg(not(feature = "aws-lc"))]
+fn set_ciphersuites(builder: &mut SslContextBuilder, list: &str) -> Result<(), String> {
+    builder
+        .set_ciphersuites(list)
+        .map_err(|error| format!("ciphersuites {list}: {error}"))
+}
+
+#[cfg(feature = "aws-lc")]
+fn set_ciphersuites(_: &mut SslContextBuilder, _: &str) -> Result<(), String> {
+    Err("with AWS-LC the suites of TLS 1.3 cannot be chosen; build with --no-default-features --features system-openssl".into())
+}
+
+/// The wire under an SSL object: what came and was not read, what is to leave.
+#[derive(Default)]
+pub struct Pipe {
+    incoming: Vec<u8>,
+    taken: usize,
+    pub outgoing: Vec<u8>,
+}
+
+impl Pipe {
+    pub fn put(&mut self, bytes: &[u8]) {
+        self.incoming.extend_from_slice(bytes);
+    }
+}
+
+impl Read for Pipe {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let waiting = &self.incoming[self.taken..];
+        if waiting.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let count = waiting.len().min(out.len());
+        out[..count].copy_from_slice(&waiting[..count]);
+        self.taken += count;
+        if self.taken == self.incoming.len() {
+            // An idle connection keeps no buffer: there may be ten thousand of them.
+            self.incoming = Vec::new();
+            self.taken = 0;
+        }
+        Ok(count)
+    }
+}
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.outgoing.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// TLS of one connection.
+pub struct Tls {
+    stream: SslStream<Pipe>,
+    pub handshaking: bool,
+}
+
+/// What a step of a handshake came to.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Step {
+    Waiting,
+    Done { resumed: bool },
+}
+
+impl Tls {
+    pub fn pipe(&mut self) -> &mut Pipe {
+        self.stream.get_mut()
+    }
+
+    /// One call of `SSL_do_handshake`.
+    pub fn handshake(&mut self) -> Result<Step, String> {
+        match self.stream.do_handshake() {
+            Ok(()) => {
+                self.handshaking = false;
+                Ok(Step::Done {
+                    resumed: self.resumed(),
+                })
+            }
+            Err(error) if error.code() == ErrorCode::WANT_READ => Ok(Step::Waiting),
+            Err(error) => Err(self.explain(&error)),
+        }
+    }
+
+    fn explain(&self, error: &openssl::ssl::Error) -> String {
+        let verdict = self.stream.ssl().verify_result();
+        if verdict == openssl::x509::X509VerifyResult::OK {
+            error.to_string()
+        } else {
+            format!("{error} ({})", verdict.error_string())
+        }
+    }
+
+    /// Plaintext into `out`: how much, `None` where nothing more is there, 0 after close_notify.
+    pub fn read(&mut self, out: &mut [u8]) -> Result<Option<usize>, String> {
+        match self.stream.ssl_read(out) {
+            Ok(count) => Ok(Some(count)),
+            Err(error) if error.code() == ErrorCode::WANT_READ => Ok(None),
+            Err(error) if error.code() == ErrorCode::ZERO_RETURN => Ok(Some(0)),
+            Err(error) => Err(self.explain(&error)),
+        }
+    }
+
+    /// All of `bytes` into records.
+    pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), String> {
+        while !bytes.is_empty() {
+            let count = self
+                .stream
+                .ssl_write(bytes)
+                .map_err(|error| self.explain(&error))?;
+            bytes = &bytes[count..];
+        }
+        Ok(())
+    }
+
+    /// Queues our close_notify.
+    pub fn close(&mut self) {
+        if !self.handshaking {
+            let _ = self.stream.shutdown();
+        }
+    }
+
+    pub fn resumed(&self) -> bool {
+        self.stream.ssl().session_reused()
+    }
+
+    pub fn version(&self) -> &'static str {
+        self.stream.ssl().version_str()
+    }
+
+    pub fn cipher(&self) -> &'static str {
+        self.stream
+            .ssl()
+            .current_cipher()
+            .map_or("none", |cipher| cipher.name())
+    }
+}
+
+impl Drop for Tls {
+    fn drop(&mut self) {
+        // Without it the library holds the session for broken off, and will not resume it.
+        if !self.handshaking {
+            self.stream
+                .set_shutdown(ShutdownState::SENT | ShutdownState::RECEIVED);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_of_tls_1_3_is_used_once_and_a_session_of_1_2_again() {
+        let mut sessions = Sessions::default();
+        assert_eq!(sessions.take(), None);
+        sessions.put(1, true);
+        sessions.put(2, true);
+        assert_eq!(sessions.take(), Some(2));
+        assert_eq!(sessions.take(), Some(1));
+        assert_eq!(sessions.take(), None);
+        sessions.put(7, false);
+        sessions.put(8, false);
+        assert_eq!(sessions.take(), Some(8));
+        assert_eq!(sessions.take(), Some(8));
+    }
+
+    #[test]
+    fn sessions_are_bounded() {
+        let mut sessions = Sessions::default();
+        for number in 0..KEPT + 5 {
+            sessions.put(number, true);
+        }
+        assert_eq!(sessions.take(), Some(KEPT - 1));
+    }
+}

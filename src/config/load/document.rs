@@ -1,0 +1,361 @@
+//! The text of a conf as TOML read it: its sections, what was asked of them, and what was wrong with them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::values::{Parsed, found};
+use crate::config::machine::Machine;
+use crate::config::units;
+
+/// A fault at a byte of the text.
+#[derive(Debug)]
+pub(super) struct Wrong {
+    pub(super) at: usize,
+    pub(super) message: String,
+}
+
+impl Wrong {
+    pub(super) fn new(at: usize, message: impl Into<String>) -> Wrong {
+        Wrong {
+            at,
+            message: message.into(),
+        }
+    }
+}
+
+/// The text as TOML read it, what was asked of it, and what was wrong with it.
+pub(super) struct Document<'d> {
+    pub(super) root: &'d DeTable<'d>,
+    pub(super) machine: &'d Machine,
+    /// Section → keys, filled by asking: a key is known because something reads it.
+    pub(super) known: BTreeMap<&'static str, Vec<&'static str>>,
+    pub(super) wrongs: Vec<Wrong>,
+    /// Where the transport of each `[[listen]]` stands, or else its section.
+    pub(super) listen_places: Vec<usize>,
+    /// Something is wrong with a `[[listen]]`: what depends on them is not told as well.
+    pub(super) listeners_are_wrong: bool,
+    /// Where each target of each relaying `[[route]]` stands.
+    pub(super) target_places: Vec<usize>,
+}
+
+pub(super) type Value<'d> = Spanned<DeValue<'d>>;
+
+/// One table of the document.
+pub(super) struct Section<'s, 'd> {
+    pub(super) document: &'s mut Document<'d>,
+    pub(super) name: &'static str,
+    /// `None`: the file has no such table.
+    pub(super) table: Option<&'d DeTable<'d>>,
+    /// Where the table begins.
+    pub(super) at: usize,
+}
+
+impl<'d> Document<'d> {
+    pub(super) fn new(root: &'d DeTable<'d>, machine: &'d Machine) -> Document<'d> {
+        Document {
+            root,
+            machine,
+            known: BTreeMap::new(),
+            wrongs: Vec::new(),
+            listen_places: Vec::new(),
+            listeners_are_wrong: false,
+            target_places: Vec::new(),
+        }
+    }
+
+    /// What the file has under `name`; the name of a table within a table has a dot.
+    fn find(&self, name: &str) -> Option<&'d Value<'d>> {
+        match name.split_once('.') {
+            Some((outer, inner)) => as_table(self.root.get(outer)?)?.get(inner),
+            None => self.root.get(name),
+        }
+    }
+
+    /// The table `[name]`, which may be absent.
+    pub(super) fn section(&mut self, name: &'static str) -> Section<'_, 'd> {
+        let mut at = 0;
+        let mut table = None;
+        if let Some(value) = self.root.get(name) {
+            at = value.span().start;
+            match value.get_ref() {
+                DeValue::Table(found) => table = Some(found),
+                DeValue::Array(_) => {
+                    let message = format!(
+                        "[{name}] stands once only: write it with single brackets, [{name}]"
+                    );
+                    self.wrongs.push(Wrong::new(at, message));
+                }
+                other => {
+                    let message = format!(
+                        "{name} is a section: write [{name}] on a line of its own, not {}",
+                        found(other)
+                    );
+                    self.wrongs.push(Wrong::new(at, message));
+                }
+            }
+        }
+        self.open(name, table, at)
+    }
+
+    /// The tables `[[name]]` and where they begin; `None` where the file has none. `name` may be `outer.inner`.
+    pub(super) fn tables(&mut self, name: &'static str) -> Option<Vec<(&'d DeTable<'d>, usize)>> {
+        self.known.entry(name).or_default();
+        if let Some((outer, inner)) = name.split_once('.') {
+            self.known.entry(outer).or_default().push(inner);
+        }
+        let value = self.find(name)?;
+        let at = value.span().start;
+        let DeValue::Array(array) = value.get_ref() else {
+            let message = format!(
+                "{name} may stand several times: write it with double brackets, [[{name}]]"
+            );
+            self.wrongs.push(Wrong::new(at, message));
+            return None;
+        };
+        let mut tables = Vec::new();
+        for entry in array {
+            match entry.get_ref() {
+                DeValue::Table(table) => tables.push((table, entry.span().start)),
+                other => {
+                    let message = format!(
+                        "{name} is a section: write [[{name}]] on a line of its own, not {}",
+                        found(other)
+                    );
+                    self.wrongs.push(Wrong::new(entry.span().start, message));
+                }
+            }
+        }
+        if array.is_empty() {
+            let message = format!("{name} is empty: remove it, or write a section [[{name}]]");
+            self.wrongs.push(Wrong::new(at, message));
+        }
+        (!tables.is_empty()).then_some(tables)
+    }
+
+    pub(super) fn open(
+        &mut self,
+        name: &'static str,
+        table: Option<&'d DeTable<'d>>,
+        at: usize,
+    ) -> Section<'_, 'd> {
+        self.known.entry(name).or_default();
+        Section {
+            document: self,
+            name,
+            table,
+            at,
+        }
+    }
+
+    /// Refuses what nobody asked for. To be called last: only then is everything known that is known.
+    pub(super) fn refuse_unknown(&mut self) {
+        for (name, value) in self.root {
+            let word: &str = name.get_ref();
+            if word.contains('.') || !self.known.contains_key(word) {
+                let message = self.unknown_section(word, value.get_ref());
+                self.wrongs.push(Wrong::new(name.span().start, message));
+            }
+        }
+        for (section, keys) in &self.known {
+            let tables: Vec<&DeTable<'_>> = match self.find(section).map(Spanned::get_ref) {
+                Some(DeValue::Table(table)) => vec![table],
+                Some(DeValue::Array(array)) => array.iter().filter_map(as_table).collect(),
+                _ => Vec::new(),
+            };
+            for key in tables.into_iter().flat_map(|table| table.keys()) {
+                if !keys.contains(&key.get_ref().as_ref()) {
+                    let message = self.unknown_key(section, key.get_ref(), keys);
+                    self.wrongs.push(Wrong::new(key.span().start, message));
+                }
+            }
+        }
+    }
+
+    pub(super) fn unknown_section(&self, word: &str, value: &DeValue<'_>) -> String {
+        let home = match value {
+            DeValue::Table(_) | DeValue::Array(_) => None,
+            _ => self.home(word),
+        };
+        if let Some(home) = home {
+            return format!(
+                "{word:?} stands outside of its section: move it below {}",
+                brackets(home)
+            );
+        }
+        let names: Vec<&str> = self.known.keys().copied().collect();
+        match nearest(word, &names) {
+            Some(near) => format!(
+                "unknown section {word:?}; the nearest known one is {}",
+                brackets(near)
+            ),
+            None => format!(
+                "unknown section {word:?}; the sections are {}",
+                names.join(", ")
+            ),
+        }
+    }
+
+    pub(super) fn unknown_key(&self, section: &str, word: &str, keys: &[&str]) -> String {
+        let place = brackets(section);
+        if let Some(near) = nearest(word, keys) {
+            return format!("unknown key {word:?} in {place}; the nearest known one is {near:?}");
+        }
+        match self.home(word) {
+            Some(home) => format!(
+                "unknown key {word:?} in {place}; it belongs in {}",
+                brackets(home)
+            ),
+            None => format!(
+                "unknown key {word:?} in {place}; the keys there are {}",
+                keys.join(", ")
+            ),
+        }
+    }
+
+    /// The section that has the key `word`.
+    pub(super) fn home(&self, word: &str) -> Option<&'static str> {
+        let has = |(_, keys): &(&&'static str, &Vec<&'static str>)| keys.contains(&word);
+        self.known.iter().find(has).map(|(name, _)| *name)
+    }
+}
+
+/// The section's name as the file has it.
+pub(super) fn brackets(section: &str) -> String {
+    match section {
+        "listen" | "route" | "tls.identity" => format!("[[{section}]]"),
+        _ => format!("[{section}]"),
+    }
+}
+
+impl<'d> Section<'_, 'd> {
+    /// The value of `key` as `parse` understands it; `None` where it is absent, or wrong and told so.
+    pub(super) fn read<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&Value<'d>) -> Parsed<T>,
+    ) -> Option<T> {
+        let known = self.document.known.entry(self.name).or_default();
+        if !known.contains(&key) {
+            known.push(key);
+        }
+        match parse(self.table?.get(key)?) {
+            Ok(value) => Some(value),
+            Err(wrongs) => {
+                for wrong in wrongs {
+                    let message = format!("{key} {}", wrong.message);
+                    self.document.wrongs.push(Wrong::new(wrong.at, message));
+                }
+                None
+            }
+        }
+    }
+
+    pub(super) fn given(&self, key: &str) -> bool {
+        self.table.is_some_and(|table| table.get(key).is_some())
+    }
+
+    /// Where the value of `key` stands, or the section where it is absent.
+    pub(super) fn place(&self, key: &str) -> usize {
+        let value = self.table.and_then(|table| table.get(key));
+        value.map_or(self.at, |value| value.span().start)
+    }
+
+    /// Where each entry of the list under `key` stands.
+    pub(super) fn entry_places(&self, key: &str) -> Vec<usize> {
+        match self
+            .table
+            .and_then(|table| table.get(key))
+            .map(Spanned::get_ref)
+        {
+            Some(DeValue::Array(array)) => array.iter().map(|entry| entry.span().start).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    pub(super) fn wrong(&mut self, at: usize, message: impl Into<String>) {
+        self.document.wrongs.push(Wrong::new(at, message));
+    }
+
+    /// Nothing has been found wrong with these keys yet.
+    pub(super) fn sound<const N: usize>(&self, keys: [&str; N]) -> bool {
+        let spans = keys.map(|key| {
+            self.table
+                .and_then(|table| table.get(key))
+                .map(Spanned::span)
+        });
+        let inside = |at: usize| spans.iter().flatten().any(|span| span.contains(&at));
+        !self.document.wrongs.iter().any(|wrong| inside(wrong.at))
+    }
+
+    /// Refuses times that are not in ascending order, at the first key given of each pair that is not.
+    pub(super) fn ascending(&mut self, times: &[(&'static str, Duration)]) {
+        for pair in times.windows(2) {
+            let [(low, low_time), (high, high_time)] = pair else {
+                continue;
+            };
+            if low_time > high_time && self.sound([low, high]) {
+                let at = if self.given(low) { low } else { high };
+                let default = |key: &str| {
+                    if self.given(key) {
+                        ""
+                    } else {
+                        " (the default)"
+                    }
+                };
+                let message = format!(
+                    "{low} = \"{}\"{} is above {high} = \"{}\"{}: lower the one or raise the other",
+                    units::time(*low_time),
+                    default(low),
+                    units::time(*high_time),
+                    default(high)
+                );
+                self.wrong(self.place(at), message);
+            }
+        }
+    }
+}
+
+pub(super) fn as_table<'t, 'd>(value: &'t Value<'d>) -> Option<&'t DeTable<'d>> {
+    match value.get_ref() {
+        DeValue::Table(table) => Some(table),
+        _ => None,
+    }
+}
+
+// ---- the nearest known word --------------------------------------------------------------------------------------
+
+/// The known word that `word` is most likely a slip of.
+pub(super) fn nearest<'w>(word: &str, known: &[&'w str]) -> Option<&'w str> {
+    if word.len() > 64 {
+        return None;
+    }
+    let word = word.to_lowercase().replace('-', "_");
+    let distances = known.iter().map(|near| (distance(&word, near), *near));
+    let (distance, near) = distances.min()?;
+    // Beyond a third of the longer word the two have little in common.
+    (distance * 3 <= word.chars().count().max(near.len())).then_some(near)
+}
+
+/// Insertions, deletions, substitutions and swaps of neighbours that make `from` into `to`.
+pub(super) fn distance(from: &str, to: &str) -> usize {
+    let from: Vec<char> = from.chars().collect();
+    let to: Vec<char> = to.chars().collect();
+    let width = to.len() + 1;
+    // The row before last, the last row and the current row of the table of prefixes.
+    let (mut older, mut old): (Vec<usize>, Vec<usize>) = (vec![0; width], (0..width).collect());
+    for (i, a) in from.iter().enumerate() {
+        let mut row = vec![i + 1; width];
+        for (j, b) in to.iter().enumerate() {
+            let replaced = old[j] + usize::from(a != b);
+            row[j + 1] = replaced.min(old[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && *a == to[j - 1] && from[i - 1] == *b {
+                row[j + 1] = row[j + 1].min(older[j - 1] + 1);
+            }
+        }
+        older = std::mem::replace(&mut old, row);
+    }
+    old[to.len()]
+}

@@ -1,0 +1,191 @@
+//! `[[route]]`: conditions, and an action with what it takes.
+
+use std::net::SocketAddr;
+
+use super::OUTGOING;
+use super::document::{Document, Section, Value};
+use super::uri::{parse_host, parse_uri, uri, user_prefix};
+use super::values::*;
+use crate::config::model::*;
+
+/// What a `[[route]]` rejects with where it names no status: 403 Forbidden.
+pub const DEFAULT_REJECTION: u16 = 403;
+
+pub(super) const TARGETS: &str = "a list of SIP URIs such as [\"sip:192.0.2.10:5060\"]";
+
+impl Document<'_> {
+    pub(super) fn routes(&mut self) -> Vec<Route> {
+        let mut routes = Vec::new();
+        let mut all_taken_at = None;
+        for (table, at) in self.tables("route").unwrap_or_default() {
+            let mut section = self.open("route", Some(table), at);
+            if let Some(before) = all_taken_at {
+                let message = format!(
+                    "this [[route]] is never reached, because number {before} names no condition and takes every request; \
+                     move that one to the end"
+                );
+                section.wrong(at, message);
+            }
+            let route = section.route();
+            let conditions = ["methods", "from_source", "to_host", "to_user_prefix"];
+            if !conditions.iter().any(|key| section.given(key)) {
+                all_taken_at = all_taken_at.or(Some(routes.len() + 1));
+            }
+            routes.push(route);
+        }
+        routes
+    }
+}
+
+impl Section<'_, '_> {
+    pub(super) fn route(&mut self) -> Route {
+        let methods = list("a list of methods such as [\"INVITE\"]", method);
+        let networks = list("a list of networks such as [\"192.0.2.0/24\"]", network);
+        let methods = self.read("methods", filled(methods));
+        let from_source = self.read("from_source", filled(networks));
+        Route {
+            methods: methods.unwrap_or_default(),
+            from_source: from_source.unwrap_or_default(),
+            to_host: self.read("to_host", host),
+            to_user_prefix: self.read("to_user_prefix", user_prefix),
+            outgoing: self.read("outgoing", one_of(&OUTGOING)),
+            action: self.action(),
+        }
+    }
+
+    /// `action` with what it takes, and nothing that it does not take.
+    pub(super) fn action(&mut self) -> Action {
+        #[derive(Clone, Copy, PartialEq)]
+        enum Kind {
+            Relay,
+            Location,
+            Redirect,
+            Reject,
+        }
+        let kinds = [
+            ("relay", Kind::Relay),
+            ("location", Kind::Location),
+            ("redirect", Kind::Redirect),
+            ("reject", Kind::Reject),
+        ];
+        let wrong_before = self.document.wrongs.len();
+        let kind = self.read("action", one_of(&kinds));
+        let kind_is_wrong = self.document.wrongs.len() > wrong_before;
+        if kind.is_none() && !kind_is_wrong && self.table.is_some_and(|table| !table.is_empty()) {
+            let message = "this [[route]] has no action: add action = \"relay\", \"location\", \"redirect\" or \"reject\"";
+            self.wrong(self.at, message);
+        }
+        let (mut hops, mut uris) = (None, None);
+        match kind {
+            // A name in a redirection is the caller's to resolve; a next hop is ours.
+            Some(Kind::Redirect) => uris = self.read("target", filled(list(TARGETS, uri))),
+            _ => {
+                hops = self.read("target", filled(list(TARGETS, target)));
+                if let (Some(Kind::Relay), Some(_)) = (kind, &hops) {
+                    let places = self.entry_places("target");
+                    self.document.target_places.extend(places);
+                }
+            }
+        }
+        let status = self.read("status", number(400, 699));
+
+        if let Some(kind) = kind {
+            for (key, takers, meaning) in [
+                (
+                    "target",
+                    [Kind::Relay, Kind::Redirect].as_slice(),
+                    "\"relay\" and \"redirect\"",
+                ),
+                (
+                    "outgoing",
+                    [Kind::Relay, Kind::Location].as_slice(),
+                    "\"relay\" and \"location\"",
+                ),
+                ("status", [Kind::Reject].as_slice(), "\"reject\""),
+            ] {
+                if self.given(key) && !takers.contains(&kind) {
+                    let message = format!(
+                        "{key} says nothing here: only the actions {meaning} take it; remove it or change the action"
+                    );
+                    self.wrong(self.place(key), message);
+                }
+            }
+        }
+        match kind {
+            Some(Kind::Relay) => Action::Relay(hops.unwrap_or_default()),
+            Some(Kind::Redirect) => Action::Redirect(uris.unwrap_or_default()),
+            Some(Kind::Reject) => {
+                let status = status.and_then(|status| u16::try_from(status).ok());
+                Action::Reject(status.unwrap_or(DEFAULT_REJECTION))
+            }
+            Some(Kind::Location) | None => Action::Location,
+        }
+    }
+}
+
+/// A SIP URI that this version can send to: with an address as its host, or beside it.
+pub(super) fn target(value: &Value<'_>) -> Parsed<Target> {
+    let what = "SIP URIs such as \"sip:192.0.2.10:5060\"";
+    let text = string(value, what)?;
+    let uri = parse_uri(text).ok_or_else(|| must_be(value, what))?;
+    if let Some(name) = uri.repeated_param() {
+        let phrase = format!("has {text:?}, but {name} stands there twice: remove one");
+        return Err(wrong(value, phrase));
+    }
+    let transport = match uri.param("transport").map(str::to_ascii_lowercase) {
+        None if uri.secure => Transport::Tls,
+        None => Transport::Udp,
+        Some(name) => match (name.as_str(), uri.secure) {
+            // What a sips URI names is what carries TLS (RFC 3261 §26.2.2); transport=tls is of old.
+            ("tcp" | "tls", true) | ("tls", false) => Transport::Tls,
+            ("tcp", false) => Transport::Tcp,
+            ("udp", false) => Transport::Udp,
+            ("udp", true) => {
+                let phrase = format!(
+                    "has {text:?}, but sips goes by TLS, which UDP does not carry: remove transport=udp"
+                );
+                return Err(wrong(value, phrase));
+            }
+            _ => {
+                let phrase = format!(
+                    "has {text:?}, but transport must be one of udp, tcp, tls, not {name:?}"
+                );
+                return Err(wrong(value, phrase));
+            }
+        },
+    };
+    let address = match (&uri.host, uri.param("maddr")) {
+        (Host::Address(address), None) => *address,
+        (Host::Address(_), Some(_)) => {
+            let phrase = format!(
+                "has {text:?}, but maddr stands beside a host name only: write the address as the host"
+            );
+            return Err(wrong(value, phrase));
+        }
+        (Host::Name(_), Some(maddr)) => match parse_host(maddr) {
+            Some(Host::Address(address)) => address,
+            _ => {
+                let phrase = format!("has {text:?}, but maddr must be an IP address here");
+                return Err(wrong(value, phrase));
+            }
+        },
+        (Host::Name(name), None) => {
+            let phrase = format!(
+                "has the host name {name:?}, but this version resolves no names: write its IP address, \
+                 or add it as in {name};maddr=192.0.2.10"
+            );
+            return Err(wrong(value, phrase));
+        }
+    };
+    if address.is_unspecified() || address.is_multicast() {
+        let phrase = format!("has {text:?}, but {address} is the address of no server");
+        return Err(wrong(value, phrase));
+    }
+    let port = uri.port.unwrap_or(transport.default_port());
+    Ok(Target {
+        uri: text.to_owned(),
+        address: SocketAddr::new(address, port),
+        transport,
+        host: uri.host,
+    })
+}

@@ -1,0 +1,292 @@
+//! `[tls]` and `[[tls.identity]]`: certificates with their keys, whom to trust, versions, suites and sessions.
+
+use std::path::PathBuf;
+
+use super::document::{Document, Section, Value, Wrong};
+use super::pem::{self, Kind};
+use super::values::*;
+use super::{HOUR, SECOND};
+use crate::config::model::*;
+
+/// An endpoint shows one certificate for each kind of key: RSA and ECDSA.
+const PAIRS_MOST: usize = 2;
+
+/// The suites of TLS 1.3 (RFC 8446 §B.4).
+const CIPHERSUITES: [&str; 5] = [
+    "TLS_AES_128_GCM_SHA256",
+    "TLS_AES_256_GCM_SHA384",
+    "TLS_CHACHA20_POLY1305_SHA256",
+    "TLS_AES_128_CCM_SHA256",
+    "TLS_AES_128_CCM_8_SHA256",
+];
+
+impl Document<'_> {
+    pub(super) fn tls(&mut self, listen: &Listeners) -> Tls {
+        let default = Tls::default();
+        let listen_places = self.listen_places.clone();
+        let mut section = self.section("tls");
+        let identity = section.pairs("certificate", "private_key", Alone::Refused);
+        if identity.is_empty() && section.sound(["certificate", "private_key"]) {
+            for (listen, at) in listen.iter().zip(listen_places) {
+                if listen.transport == Transport::Tls {
+                    let message = "transport = \"tls\" needs a certificate: add certificate = \"FILE\" and private_key = \"FILE\" in [tls]";
+                    section.wrong(at, message);
+                }
+            }
+        }
+        let trusted_ca = section
+            .read("trusted_ca", optional(pem_file(Kind::Certificate)))
+            .flatten();
+        let tls = Tls {
+            identity,
+            identities: Vec::new(),
+            client_identity: section.pairs(
+                "client_certificate",
+                "client_private_key",
+                Alone::HoldsItsKey,
+            ),
+            verify_client: section.verify_client(trusted_ca.is_some()),
+            trusted_ca,
+            verify_server: section
+                .read("verify_server", boolean)
+                .unwrap_or(default.verify_server),
+            min_version: section
+                .read("min_version", one_of(&VERSIONS))
+                .unwrap_or(default.min_version),
+            max_version: section
+                .read("max_version", one_of(&VERSIONS))
+                .unwrap_or(default.max_version),
+            ciphers: section.read("ciphers", ciphers).unwrap_or_default(),
+            ciphersuites: section
+                .read("ciphersuites", ciphersuites)
+                .unwrap_or_default(),
+            server_session_reuse: section
+                .read("server_session_reuse", boolean)
+                .unwrap_or(default.server_session_reuse),
+            client_session_reuse: section
+                .read("client_session_reuse", boolean)
+                .unwrap_or(default.client_session_reuse),
+            session_lifetime: section
+                // RFC 8446 §4.6.1 lets no ticket live longer than seven days.
+                .read("session_lifetime", whole_seconds(SECOND, 168 * HOUR))
+                .unwrap_or(default.session_lifetime),
+        };
+        section.refuse_versions(&tls);
+        Tls {
+            identities: self.identities(&tls),
+            ..tls
+        }
+    }
+
+    fn identities(&mut self, tls: &Tls) -> Vec<Identity> {
+        let mut identities: Vec<Identity> = Vec::new();
+        for (table, at) in self.tables("tls.identity").unwrap_or_default() {
+            if identities.is_empty() && tls.identity.is_empty() {
+                let main = self.section("tls");
+                if main.sound(["certificate", "private_key"]) {
+                    let message = "a further identity needs a first: add certificate and private_key in [tls], for clients that ask for no name or for another";
+                    self.wrongs.push(Wrong::new(at, message));
+                }
+            }
+            let mut section = self.open("tls.identity", Some(table), at);
+            let name = section.read("name", dns_name);
+            let pairs = section.pairs("certificate", "private_key", Alone::Refused);
+            for (key, what) in [("name", "\"HOST\""), ("certificate", "\"FILE\"")] {
+                if !section.given(key) {
+                    let message = format!("this [[tls.identity]] has no {key}: add {key} = {what}");
+                    section.wrong(at, message);
+                }
+            }
+            let name = name.unwrap_or_default();
+            if !name.is_empty() && identities.iter().any(|identity| identity.name == name) {
+                let message =
+                    format!("another [[tls.identity]] has the name {name:?} already; remove one");
+                let place = section.place("name");
+                section.wrong(place, message);
+            }
+            identities.push(Identity { name, pairs });
+        }
+        identities
+    }
+}
+
+const VERSIONS: [(&str, TlsVersion); 2] = [("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)];
+
+/// What a certificate means whose private key is not named.
+#[derive(Clone, Copy, PartialEq)]
+enum Alone {
+    Refused,
+    HoldsItsKey,
+}
+
+impl Section<'_, '_> {
+    /// Certificates and their keys, each key one path or a list of as many. Empty where something is wrong.
+    fn pairs(
+        &mut self,
+        certificate: &'static str,
+        private_key: &'static str,
+        alone: Alone,
+    ) -> Vec<Pair> {
+        let files = |kind| one_or_more(PAIRS_MOST, pem_file(kind));
+        let certificates = self.read(certificate, files(Kind::Certificate));
+        let keys = self.read(private_key, files(Kind::PrivateKey));
+        if !self.sound([certificate, private_key]) {
+            return Vec::new();
+        }
+        let certificates = certificates.unwrap_or_default();
+        let keys = keys.unwrap_or_default();
+        if keys.is_empty() && alone == Alone::HoldsItsKey {
+            let both = |value: &Value<'_>| {
+                let paths = one_or_more(PAIRS_MOST, pem_file(Kind::Certificate))(value)?;
+                let holds = |path: &PathBuf| pem::check(path, Kind::PrivateKey).is_ok();
+                match paths.iter().find(|path| !holds(path)) {
+                    None => Ok(paths),
+                    Some(path) => {
+                        let phrase = format!(
+                            "names {path:?}, which holds no private key: name the key's file in {private_key}"
+                        );
+                        Err(wrong(value, phrase))
+                    }
+                }
+            };
+            let both = self.read(certificate, both).unwrap_or_default();
+            let pair = |path: PathBuf| Pair {
+                certificate: path.clone(),
+                private_key: path,
+            };
+            return both.into_iter().map(pair).collect();
+        }
+        if certificates.len() != keys.len() {
+            let (has, lacks) = match certificates.len() > keys.len() {
+                true => (certificate, private_key),
+                false => (private_key, certificate),
+            };
+            let message = format!(
+                "{certificate} and {private_key} belong together: {certificate} names {}, {private_key} {}; add to {lacks}",
+                certificates.len(),
+                keys.len()
+            );
+            let place = self.place(has);
+            self.wrong(place, message);
+            return Vec::new();
+        }
+        let pair = |(certificate, private_key)| Pair {
+            certificate,
+            private_key,
+        };
+        certificates.into_iter().zip(keys).map(pair).collect()
+    }
+
+    fn verify_client(&mut self, authorities: bool) -> VerifyClient {
+        let choices = [
+            ("no", VerifyClient::No),
+            ("optional", VerifyClient::Optional),
+            ("required", VerifyClient::Required),
+        ];
+        let verify = self.read("verify_client", one_of(&choices));
+        let verify = verify.unwrap_or(VerifyClient::No);
+        if verify != VerifyClient::No && !authorities && self.sound(["trusted_ca"]) {
+            let message = format!(
+                "verify_client = \"{verify}\" needs trusted_ca: add the file of the authorities that vouch for clients, \
+                 because those of the system vouch for everybody"
+            );
+            let place = self.place("verify_client");
+            self.wrong(place, message);
+        }
+        verify
+    }
+
+    /// Refuses versions that are upside down, and suites for a version that is not spoken.
+    fn refuse_versions(&mut self, tls: &Tls) {
+        if !self.sound(["min_version", "max_version"]) {
+            return;
+        }
+        let (min, max) = (tls.min_version, tls.max_version);
+        if min > max {
+            let message = format!(
+                "min_version = \"{min}\" is above max_version = \"{max}\": lower the one or raise the other"
+            );
+            let given = match self.given("min_version") {
+                true => "min_version",
+                false => "max_version",
+            };
+            let place = self.place(given);
+            self.wrong(place, message);
+            return;
+        }
+        for (key, suites, unspoken, hint) in [
+            (
+                "ciphers",
+                &tls.ciphers,
+                min > TlsVersion::V1_2,
+                "only TLS 1.2 takes them, and min_version = \"1.3\" leaves it out",
+            ),
+            (
+                "ciphersuites",
+                &tls.ciphersuites,
+                max < TlsVersion::V1_3,
+                "only TLS 1.3 takes them, and max_version = \"1.2\" leaves it out",
+            ),
+        ] {
+            if unspoken && !suites.is_empty() {
+                let message = format!("{key} says nothing here: {hint}; remove it");
+                let place = self.place(key);
+                self.wrong(place, message);
+            }
+        }
+    }
+}
+
+/// The path of a PEM file that holds the kind, as far as can be told without a TLS library.
+fn pem_file(kind: Kind) -> impl Fn(&Value<'_>) -> Parsed<PathBuf> {
+    move |value| {
+        let path = path(value)?;
+        match pem::check(&path, kind) {
+            Ok(()) => Ok(path),
+            Err(what) => Err(wrong(value, format!("names {path:?}, which {what}"))),
+        }
+    }
+}
+
+fn dns_name(value: &Value<'_>) -> Parsed<String> {
+    match host(value)? {
+        Host::Name(name) => Ok(name),
+        Host::Address(_) => Err(must_be(
+            value,
+            "a host name, because a client asks for no address",
+        )),
+    }
+}
+
+/// A list of suites in OpenSSL's words; what the words mean is the library's to say.
+fn ciphers(value: &Value<'_>) -> Parsed<String> {
+    let what = "an OpenSSL cipher list such as \"ECDHE-ECDSA-AES128-GCM-SHA256:AES128-SHA\"";
+    let text = string(value, what)?;
+    let good = |b: u8| b.is_ascii_alphanumeric() || b":_+-!@=., ".contains(&b);
+    if !text.bytes().all(good) {
+        return Err(must_be(value, what));
+    }
+    if let Some(suite) = text.split(':').find(|word| CIPHERSUITES.contains(word)) {
+        let phrase = format!("has {suite}, which is a suite of TLS 1.3: name it in ciphersuites");
+        return Err(wrong(value, phrase));
+    }
+    Ok(text.to_owned())
+}
+
+fn ciphersuites(value: &Value<'_>) -> Parsed<String> {
+    let what = "suites of TLS 1.3 such as \"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384\"";
+    let text = string(value, what)?;
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    match text.split(':').find(|word| !CIPHERSUITES.contains(word)) {
+        None => Ok(text.to_owned()),
+        Some(word) => {
+            let phrase = format!(
+                "has {word:?}; the suites of TLS 1.3 are {}",
+                CIPHERSUITES.join(", ")
+            );
+            Err(wrong(value, phrase))
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! The values of keys: each of these functions understands one kind, and says what it would have understood.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::document::{Value, Wrong};
+use super::uri::{parse_host, parse_port};
+use crate::config::machine::Machine;
+use crate::config::model::*;
+use crate::config::units;
+
+/// A value, or the faults found in it: phrases that follow the key's name.
+pub(super) type Parsed<T> = Result<T, Vec<Wrong>>;
+
+pub(super) fn wrong(value: &Value<'_>, phrase: impl Into<String>) -> Vec<Wrong> {
+    vec![Wrong::new(value.span().start, phrase)]
+}
+
+pub(super) fn must_be(value: &Value<'_>, what: &str) -> Vec<Wrong> {
+    wrong(
+        value,
+        format!("must be {what}, not {}", found(value.get_ref())),
+    )
+}
+
+/// What stands there, as an error names it.
+pub(super) fn found(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => format!("the string {text:?}"),
+        DeValue::Integer(integer) => format!("the integer {integer}"),
+        DeValue::Float(float) => format!("the number {float}"),
+        DeValue::Boolean(boolean) => format!("the boolean {boolean}"),
+        DeValue::Datetime(datetime) => format!("the date {datetime}"),
+        DeValue::Array(_) => "a list".to_owned(),
+        DeValue::Table(_) => "a table".to_owned(),
+    }
+}
+
+pub(super) fn string<'v>(value: &'v Value<'_>, what: &str) -> Parsed<&'v str> {
+    match value.get_ref() {
+        DeValue::String(text) => Ok(text),
+        _ => Err(must_be(value, what)),
+    }
+}
+
+pub(super) fn boolean(value: &Value<'_>) -> Parsed<bool> {
+    match value.get_ref() {
+        DeValue::Boolean(boolean) => Ok(*boolean),
+        _ => Err(must_be(value, "true or false")),
+    }
+}
+
+pub(super) fn integer(value: &Value<'_>) -> Option<u64> {
+    match value.get_ref() {
+        DeValue::Integer(integer) => u64::from_str_radix(integer.as_str(), integer.radix()).ok(),
+        _ => None,
+    }
+}
+
+pub(super) fn number(min: usize, max: usize) -> impl Fn(&Value<'_>) -> Parsed<usize> {
+    move |value| {
+        let number = integer(value).and_then(|number| usize::try_from(number).ok());
+        number
+            .filter(|number| (min..=max).contains(number))
+            .ok_or_else(|| must_be(value, &format!("an integer from {min} to {max}")))
+    }
+}
+
+pub(super) fn capacity(value: &Value<'_>) -> Parsed<Capacity> {
+    // The arenas' indices have 32 bits, and the last of them is taken.
+    let max = u32::MAX as usize - 1;
+    match number(0, max)(value) {
+        Ok(0) => Ok(Capacity::FromMemory),
+        Ok(count) => Ok(Capacity::Exactly(count)),
+        Err(_) => {
+            let what = format!("an integer from 1 to {max}, or 0 for as many as the memory holds");
+            Err(must_be(value, &what))
+        }
+    }
+}
+
+/// A limit that takes a file for each connection; `None` for 0.
+pub(super) fn connections(value: &Value<'_>, files: usize) -> Parsed<Option<usize>> {
+    let max = u32::MAX as usize;
+    match number(0, max)(value) {
+        Ok(0) => Ok(None),
+        Ok(count) if count < files => Ok(Some(count)),
+        Ok(count) => Err(wrong(
+            value,
+            format!(
+                "is {count}, but this process may open {files} files in all: raise that limit (ulimit -n) or lower this one"
+            ),
+        )),
+        Err(_) => {
+            let what = format!(
+                "an integer from 1 to {max}, or 0 for as many as the process may open files"
+            );
+            Err(must_be(value, &what))
+        }
+    }
+}
+
+pub(super) fn time(min: Duration, max: Duration) -> impl Fn(&Value<'_>) -> Parsed<Duration> {
+    move |value| {
+        let what = "a time such as \"500ms\", \"5s\", \"2m\" or \"1h\"";
+        let text = string(value, what)?;
+        let time = units::parse_time(text).ok_or_else(|| must_be(value, what))?;
+        if (min..=max).contains(&time) {
+            return Ok(time);
+        }
+        let what = format!(
+            "a time from \"{}\" to \"{}\"",
+            units::time(min),
+            units::time(max)
+        );
+        Err(must_be(value, &what))
+    }
+}
+
+/// A time that a SIP header can say: `Expires` and `expires` count in seconds.
+pub(super) fn whole_seconds(
+    min: Duration,
+    max: Duration,
+) -> impl Fn(&Value<'_>) -> Parsed<Duration> {
+    move |value| match time(min, max)(value)? {
+        time if time.subsec_millis() == 0 => Ok(time),
+        _ => Err(must_be(value, "a time of whole seconds such as \"60s\"")),
+    }
+}
+
+pub(super) fn size(min: usize, max: usize) -> impl Fn(&Value<'_>) -> Parsed<usize> {
+    move |value| {
+        let what = "a size such as \"512B\", \"64KiB\" or \"4MiB\"";
+        let text = string(value, what)?;
+        let size = units::parse_size(text).ok_or_else(|| must_be(value, what))?;
+        if (min..=max).contains(&size) {
+            return Ok(size);
+        }
+        let what = format!(
+            "a size from \"{}\" to \"{}\"",
+            units::size(min),
+            units::size(max)
+        );
+        Err(must_be(value, &what))
+    }
+}
+
+pub(super) fn one_of<T: Copy>(choices: &[(&str, T)]) -> impl Fn(&Value<'_>) -> Parsed<T> {
+    move |value| {
+        let words: Vec<String> = choices
+            .iter()
+            .map(|(word, _)| format!("{word:?}"))
+            .collect();
+        let what = format!("one of {}", words.join(", "));
+        let text = string(value, &what)?;
+        let choice = choices.iter().find(|(word, _)| *word == text);
+        choice
+            .map(|(_, choice)| *choice)
+            .ok_or_else(|| must_be(value, &what))
+    }
+}
+
+pub(super) fn path(value: &Value<'_>) -> Parsed<PathBuf> {
+    let what = "the path of a file";
+    match string(value, what)? {
+        "" => Err(must_be(value, what)),
+        text => Ok(PathBuf::from(text)),
+    }
+}
+
+/// A list whose entries differ. The faults of all its entries are told together.
+pub(super) fn list<'d, T: PartialEq>(
+    what: &str,
+    parse: impl Fn(&Value<'d>) -> Parsed<T>,
+) -> impl Fn(&Value<'d>) -> Parsed<Vec<T>> {
+    move |value| {
+        let DeValue::Array(array) = value.get_ref() else {
+            return Err(must_be(value, what));
+        };
+        let mut entries = Vec::new();
+        let mut wrongs = Vec::new();
+        for entry in array {
+            match parse(entry) {
+                Ok(parsed) if entries.contains(&parsed) => {
+                    let phrase = format!("names {} twice; remove one", found(entry.get_ref()));
+                    wrongs.extend(wrong(entry, phrase));
+                }
+                Ok(parsed) => entries.push(parsed),
+                Err(more) => wrongs.extend(more),
+            }
+        }
+        if wrongs.is_empty() {
+            Ok(entries)
+        } else {
+            Err(wrongs)
+        }
+    }
+}
+
+/// A list that says nothing where it is empty.
+pub(super) fn filled<'d, T>(
+    parse: impl Fn(&Value<'d>) -> Parsed<Vec<T>>,
+) -> impl Fn(&Value<'d>) -> Parsed<Vec<T>> {
+    move |value| {
+        let entries = parse(value)?;
+        if entries.is_empty() {
+            return Err(wrong(
+                value,
+                "is an empty list: name at least one, or leave the key out",
+            ));
+        }
+        Ok(entries)
+    }
+}
+
+/// A worker's number has eight bits in a Via branch.
+pub(super) const CORES_MOST: usize = 255;
+
+pub(super) fn core(value: &Value<'_>, machine: &Machine) -> Parsed<usize> {
+    let core = number(0, usize::MAX)(value)
+        .map_err(|_| must_be(value, "the numbers of CPU cores, from 0"))?;
+    if machine.cores.contains(&core) {
+        return Ok(core);
+    }
+    let cores: Vec<String> = machine.cores.iter().map(usize::to_string).collect();
+    Err(wrong(
+        value,
+        format!(
+            "names core {core}, but this process may run on {} only",
+            cores.join(", ")
+        ),
+    ))
+}
+
+pub(super) fn listen_address(value: &Value<'_>) -> Parsed<SocketAddr> {
+    let what = "an address with a port such as \"127.0.0.1:5060\" or \"[::1]:5060\"";
+    let text = string(value, what)?;
+    let address: SocketAddr = text.parse().map_err(|_| must_be(value, what))?;
+    if address.port() == 0 {
+        return Err(must_be(value, "an address with a port from 1 to 65535"));
+    }
+    if address.ip().is_multicast() {
+        return Err(must_be(value, "an address of this machine"));
+    }
+    Ok(address)
+}
+
+pub(super) fn host(value: &Value<'_>) -> Parsed<Host> {
+    let what = "a host such as \"example.com\" or \"192.0.2.1\", without a port";
+    let text = string(value, what)?;
+    parse_host(text).ok_or_else(|| must_be(value, what))
+}
+
+pub(super) fn host_port(value: &Value<'_>) -> Parsed<HostPort> {
+    let what = "a host with a port such as \"sip.example.com:5060\"";
+    let text = string(value, what)?;
+    let (host, port) = text.rsplit_once(':').ok_or_else(|| must_be(value, what))?;
+    let bare_ipv6 = host.contains(':') && !host.starts_with('[');
+    let host = parse_host(host).filter(|_| !bare_ipv6);
+    match (host, parse_port(port)) {
+        (Some(Host::Address(address)), _) if address.is_unspecified() => {
+            Err(must_be(value, "a host by which peers reach this server"))
+        }
+        (Some(host), Some(port)) => Ok(HostPort { host, port }),
+        _ => Err(must_be(value, what)),
+    }
+}
+
+pub(super) fn network(value: &Value<'_>) -> Parsed<Network> {
+    let what = "networks such as \"192.0.2.0/24\", \"2001:db8::/32\" or \"192.0.2.1\"";
+    let text = string(value, what)?;
+    let parse = || {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().ok()?;
+        let whole = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = prefix.map_or(Some(whole), |prefix| prefix.parse().ok())?;
+        Some((address, Network::new(address, prefix)?))
+    };
+    let (address, network) = parse().ok_or_else(|| must_be(value, what))?;
+    if network.address() != address {
+        // Either the address or the prefix is not what was meant, and a rule of access is no place to guess.
+        return Err(wrong(
+            value,
+            format!(
+                "has {text}, which sets bits after the prefix; the network is {network}, the one host {address}"
+            ),
+        ));
+    }
+    Ok(network)
+}
+
+/// The methods of RFC 3261 and its extensions, to tell a slip of the case from a method of somebody's own.
+pub(super) const METHODS: [&str; 14] = [
+    "INVITE",
+    "ACK",
+    "BYE",
+    "CANCEL",
+    "REGISTER",
+    "OPTIONS",
+    "PRACK",
+    "SUBSCRIBE",
+    "NOTIFY",
+    "PUBLISH",
+    "INFO",
+    "REFER",
+    "MESSAGE",
+    "UPDATE",
+];
+
+pub(super) fn method(value: &Value<'_>) -> Parsed<String> {
+    let what = "methods such as \"INVITE\"";
+    let text = string(value, what)?;
+    let upper = text.to_ascii_uppercase();
+    if text != upper && METHODS.contains(&upper.as_str()) {
+        return Err(wrong(
+            value,
+            format!("has {text:?}, but methods are in upper case: write {upper:?}"),
+        ));
+    }
+    if text.is_empty() || !text.bytes().all(is_token) {
+        return Err(must_be(value, what));
+    }
+    Ok(text.to_owned())
+}
+
+/// `token` of RFC 3261 §25.1.
+pub(super) fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte)
+}
+
+/// A value that stands for nothing where it is the empty string.
+pub(super) fn optional<T>(
+    parse: impl Fn(&Value<'_>) -> Parsed<T>,
+) -> impl Fn(&Value<'_>) -> Parsed<Option<T>> {
+    move |value| match value.get_ref() {
+        DeValue::String(text) if text.is_empty() => Ok(None),
+        _ => parse(value).map(Some),
+    }
+}
+
+/// One entry, or a list of `most` at most; the empty string and the empty list stand for none.
+pub(super) fn one_or_more<'d, T: PartialEq>(
+    most: usize,
+    parse: impl Fn(&Value<'d>) -> Parsed<T>,
+) -> impl Fn(&Value<'d>) -> Parsed<Vec<T>> {
+    move |value| match value.get_ref() {
+        DeValue::String(text) if text.is_empty() => Ok(Vec::new()),
+        DeValue::Array(array) if array.len() > most => {
+            let phrase = format!("names {} entries, but takes {most} at most", array.len());
+            Err(wrong(value, phrase))
+        }
+        DeValue::Array(_) => list("", &parse)(value),
+        _ => parse(value).map(|one| vec![one]),
+    }
+}

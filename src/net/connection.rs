@@ -1,0 +1,463 @@
+//! One stream to one peer (RFC 3261 §18, RFC 5626 §4.4): its state, what has come of a message, and what waits to leave.
+
+use super::ages::{Age, Aging};
+use super::pool::Buffers;
+use super::tls::Tls;
+use crate::base::{Channel, Flow, Id, Instant, Transport};
+use crate::sip::{Fault, Frame, Framer};
+use mio::net::TcpStream;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+
+/// Each state but Open has a deadline of its own; a closed connection is no entry of the table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Waits for the peer to accept.
+    Connecting,
+    /// Waits for the peer's part of the TLS handshake.
+    Handshaking,
+    /// Carries messages. Its deadline is the idle time-out.
+    Open,
+    /// Nothing more comes; it closes as soon as what is owed and what waits has left.
+    Draining,
+}
+
+impl State {
+    pub const ALL: [State; 4] = [
+        State::Connecting,
+        State::Handshaking,
+        State::Open,
+        State::Draining,
+    ];
+
+    pub const fn label(self) -> &'static str {
+        match self {
+            State::Connecting => "connecting",
+            State::Handshaking => "handshaking",
+            State::Open => "open",
+            State::Draining => "draining",
+        }
+    }
+}
+
+/// What a stream brought.
+pub enum Arrival<'a> {
+    /// One whole message.
+    Message(&'a [u8]),
+    /// Bytes in which no boundary can be found, and why: to be answered where that is possible. The stream ends here.
+    Unframed(&'a [u8], Fault),
+}
+
+pub struct Connection {
+    pub stream: TcpStream,
+    pub peer: SocketAddr,
+    pub listener: u16,
+    pub transport: Transport,
+    pub state: State,
+    /// For one that we opened: the names under which the rules know it ([`Channel::Peer`]).
+    pub names: Option<(u64, u64)>,
+    pub age: Age,
+    pub tls: Option<Box<Tls>>,
+    framer: Framer,
+    /// The beginning of a message whose rest has not come.
+    partial: Vec<u8>,
+    /// Messages of this turn; in a connection that is not open yet, all that came before.
+    pub plain: Vec<u8>,
+    /// Bytes that the kernel has not taken, from `written` on.
+    queue: Vec<u8>,
+    written: usize,
+    /// Requests that came and have not had their final response from us.
+    owed: u32,
+    /// Requests of ours that have not had their final response.
+    awaited: u32,
+    pub flags: Flags,
+}
+
+/// What is known about a connection besides its state.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Flags {
+    /// It stands on a list of those that may hold bytes.
+    pub is_ready: bool,
+    /// Bytes wait to be sent at the end of this turn.
+    pub is_dirty: bool,
+    /// The poll tells us when the kernel takes bytes again.
+    pub awaits_room: bool,
+    /// The peer sends no more.
+    pub is_half_closed: bool,
+    /// The call that it served alone is over.
+    pub is_released: bool,
+    /// Not read from: the peer does not take what it is sent.
+    pub is_held: bool,
+}
+
+/// What a message has to do with answers.
+enum Expected {
+    /// It wants one.
+    Answer,
+    /// It is a final one.
+    Answers,
+    Nothing,
+}
+
+impl Expected {
+    fn of(message: &[u8]) -> Expected {
+        match message {
+            [b'S', b'I', b'P', b'/', _, _, _, b' ', b'2'..=b'6', ..] => Expected::Answers,
+            [b'S', b'I', b'P', b'/', ..] | [b'A', b'C', b'K', b' ', ..] | [b'\r', ..] => {
+                Expected::Nothing
+            }
+            _ => Expected::Answer,
+        }
+    }
+}
+
+/// What came of reading.
+pub enum Taken {
+    /// There may be more to read.
+    More,
+    /// The kernel holds nothing more now.
+    Drained,
+    /// The peer sends no more.
+    End,
+    Failed(Why),
+}
+
+/// Why a connection ended.
+#[derive(Debug)]
+pub enum Why {
+    /// Nothing more was to be said, by either side.
+    Done,
+    Error(io::Error),
+    Tls(super::tls::Failure),
+    /// The stream could not be framed.
+    Garbage(Fault),
+    /// The deadline of the state it was in.
+    Overdue(State),
+    /// The peer left messages half sent.
+    Truncated,
+}
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Why::Done => f.write_str("done"),
+            Why::Error(error) => write!(f, "{error}"),
+            Why::Tls(failure) => write!(f, "{failure}"),
+            Why::Garbage(fault) => write!(f, "not SIP: {}", fault.reason()),
+            Why::Overdue(State::Connecting) => f.write_str("no answer in connect_timeout"),
+            Why::Overdue(State::Handshaking) => {
+                f.write_str("no TLS handshake in handshake_timeout")
+            }
+            Why::Overdue(State::Open) => f.write_str("idle for idle_timeout"),
+            Why::Overdue(State::Draining) => f.write_str("the peer does not take what it is sent"),
+            Why::Truncated => f.write_str("ended in the middle of a message"),
+        }
+    }
+}
+
+impl Aging for Connection {
+    fn age(&self) -> &Age {
+        &self.age
+    }
+    fn age_mut(&mut self) -> &mut Age {
+        &mut self.age
+    }
+}
+
+impl Connection {
+    pub fn new(
+        stream: TcpStream,
+        flow: &Flow,
+        state: State,
+        tls: Option<Box<Tls>>,
+        message_size: usize,
+        now: Instant,
+    ) -> Connection {
+        Connection {
+            stream,
+            peer: flow.peer,
+            listener: flow.listener,
+            transport: flow.transport,
+            state,
+            names: match flow.channel {
+                Channel::Peer { name, call } => Some((name, call)),
+                _ => None,
+            },
+            age: Age::new(now),
+            tls,
+            framer: Framer::new(message_size),
+            partial: Vec::new(),
+            plain: Vec::new(),
+            queue: Vec::new(),
+            written: 0,
+            owed: 0,
+            awaited: 0,
+            flags: Flags::default(),
+        }
+    }
+
+    /// How messages that come on it are named.
+    pub fn flow(&self, core: u8, id: Id) -> Flow {
+        Flow {
+            channel: Channel::Connection {
+                slot: id.slot,
+                generation: id.generation,
+            },
+            ..self.flow_of(core)
+        }
+    }
+
+    /// For one that we opened: the name under which the rules asked for it.
+    pub fn asked_as(&self, core: u8) -> Option<Flow> {
+        let (name, call) = self.names?;
+        Some(Flow {
+            channel: Channel::Peer { name, call },
+            ..self.flow_of(core)
+        })
+    }
+
+    fn flow_of(&self, core: u8) -> Flow {
+        Flow {
+            peer: self.peer,
+            listener: self.listener,
+            transport: self.transport,
+            core,
+            channel: Channel::Back,
+        }
+    }
+
+    /// True for one that a single call has to itself.
+    pub fn is_private(&self) -> bool {
+        self.names.is_some_and(|(_, call)| call != 0)
+    }
+
+    /// Bytes that wait to leave.
+    pub fn waiting(&self) -> usize {
+        self.plain.len() + self.queue.len() - self.written
+    }
+
+    pub fn owes_nothing(&self) -> bool {
+        self.owed == 0
+    }
+
+    /// True when one side still has to answer the other. It is asked once: who never answers is not waited for twice.
+    pub fn forget_expected(&mut self) -> bool {
+        std::mem::take(&mut self.owed) > 0 || std::mem::take(&mut self.awaited) > 0
+    }
+
+    /// Reads what comes after the end of all messages, and throws it away.
+    pub fn discard(&mut self, scratch: &mut [u8]) -> io::Result<()> {
+        match (&self.stream).read(scratch) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes one message of the rules.
+    pub fn take(&mut self, message: &[u8], buffers: &mut Buffers) {
+        match Expected::of(message) {
+            Expected::Answer => self.awaited = self.awaited.saturating_add(1),
+            Expected::Answers => self.owed = self.owed.saturating_sub(1),
+            Expected::Nothing => {}
+        }
+        if self.plain.capacity() == 0 {
+            self.plain = buffers.take();
+        }
+        self.plain.extend_from_slice(message);
+    }
+
+    /// Reads once, and hands over the messages that are whole. `scratch` holds what comes, `plaintext` what it means.
+    pub fn read(
+        &mut self,
+        scratch: &mut [u8],
+        plaintext: &mut Vec<u8>,
+        buffers: &mut Buffers,
+        mut on: impl FnMut(Arrival<'_>),
+    ) -> Taken {
+        let count = match (&self.stream).read(scratch) {
+            Ok(0) => return Taken::End,
+            Ok(count) => count,
+            Err(error) => {
+                return match error.kind() {
+                    io::ErrorKind::WouldBlock => Taken::Drained,
+                    io::ErrorKind::Interrupted => Taken::More,
+                    _ => Taken::Failed(Why::Error(error)),
+                };
+            }
+        };
+        // A short read has emptied the socket; only the end may stand behind it.
+        let drained = count < scratch.len() && !self.flags.is_half_closed;
+        let came = scratch.get(..count).unwrap_or_default();
+        let (bytes, ends) = match &mut self.tls {
+            None => (came, false),
+            Some(tls) => {
+                plaintext.clear();
+                match tls.receive(came, plaintext) {
+                    Ok(progress) => (plaintext.as_slice(), progress.closed),
+                    Err(failure) => return Taken::Failed(Why::Tls(failure)),
+                }
+            }
+        };
+        if let Err(fault) = self.take_in(bytes, buffers, &mut on) {
+            return Taken::Failed(Why::Garbage(fault));
+        }
+        match (ends, drained) {
+            (true, _) => Taken::End,
+            (false, true) => Taken::Drained,
+            (false, false) => Taken::More,
+        }
+    }
+
+    /// Frames `bytes`, which follow what came before.
+    fn take_in(
+        &mut self,
+        bytes: &[u8],
+        buffers: &mut Buffers,
+        on: &mut impl FnMut(Arrival<'_>),
+    ) -> Result<(), Fault> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let mut partial = std::mem::take(&mut self.partial);
+        let result = if partial.is_empty() {
+            self.hand_over(bytes, buffers, on).map(|done| {
+                let rest = bytes.get(done..).unwrap_or_default();
+                if !rest.is_empty() {
+                    if partial.capacity() == 0 {
+                        partial = buffers.take();
+                    }
+                    partial.extend_from_slice(rest);
+                }
+            })
+        } else {
+            partial.extend_from_slice(bytes);
+            self.hand_over(&partial, buffers, on).map(|done| {
+                partial.drain(..done);
+            })
+        };
+        match partial.is_empty() {
+            true => buffers.give(partial),
+            false => self.partial = partial,
+        }
+        result
+    }
+
+    /// Hands over the whole messages at the front of `bytes`; returns where the rest begins.
+    fn hand_over(
+        &mut self,
+        bytes: &[u8],
+        buffers: &mut Buffers,
+        on: &mut impl FnMut(Arrival<'_>),
+    ) -> Result<usize, Fault> {
+        let mut done = 0;
+        loop {
+            let rest = bytes.get(done..).unwrap_or_default();
+            done += match self.framer.next(rest) {
+                Frame::More => return Ok(done),
+                Frame::Message(length) => {
+                    let message = rest.get(..length).unwrap_or_default();
+                    match Expected::of(message) {
+                        Expected::Answer => self.owed = self.owed.saturating_add(1),
+                        Expected::Answers => self.awaited = self.awaited.saturating_sub(1),
+                        Expected::Nothing => {}
+                    }
+                    on(Arrival::Message(message));
+                    length
+                }
+                Frame::KeepAlive => 2,
+                Frame::Ping => {
+                    self.take(b"\r\n", buffers);
+                    2
+                }
+                Frame::Bad(fault) => {
+                    on(Arrival::Unframed(rest, fault));
+                    return Err(fault);
+                }
+            };
+        }
+    }
+
+    /// True when a message has begun and not ended.
+    pub fn is_inside_message(&self) -> bool {
+        !self.partial.is_empty()
+    }
+
+    /// Makes the turn's messages ready for the kernel: one TLS record, or as few as they fit in.
+    fn seal(&mut self, buffers: &mut Buffers) -> Result<(), Why> {
+        let may_speak = matches!(self.state, State::Open | State::Draining);
+        if may_speak && !self.plain.is_empty() {
+            let plain = std::mem::take(&mut self.plain);
+            match &mut self.tls {
+                Some(tls) => {
+                    let sent = tls.send(&plain);
+                    buffers.give(plain);
+                    sent.map_err(Why::Tls)?;
+                }
+                None => self.append(plain, buffers),
+            }
+        }
+        if let Some(tls) = &mut self.tls
+            && !tls.output().is_empty()
+        {
+            let sealed = std::mem::take(tls.output());
+            self.append(sealed, buffers);
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, bytes: Vec<u8>, buffers: &mut Buffers) {
+        if self.queue.is_empty() {
+            buffers.give(std::mem::replace(&mut self.queue, bytes));
+        } else {
+            self.queue.extend_from_slice(&bytes);
+            buffers.give(bytes);
+        }
+    }
+
+    /// Writes what waits, in one call where the kernel takes it all.
+    pub fn write(&mut self, buffers: &mut Buffers) -> Result<(), Why> {
+        if self.state == State::Connecting {
+            return Ok(());
+        }
+        self.seal(buffers)?;
+        while self.written < self.queue.len() {
+            match (&self.stream).write(&self.queue[self.written..]) {
+                Ok(0) => return Err(Why::Error(io::ErrorKind::WriteZero.into())),
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Why::Error(error)),
+            }
+        }
+        if self.written == self.queue.len() {
+            self.written = 0;
+            let mut queue = std::mem::take(&mut self.queue);
+            queue.clear();
+            buffers.give(queue);
+        } else if self.written > self.queue.len() / 2 {
+            self.queue.drain(..self.written);
+            self.written = 0;
+        }
+        Ok(())
+    }
+
+    /// True while the kernel has not taken everything: the only time when writability is of interest.
+    pub fn awaits_room(&self) -> bool {
+        self.state == State::Connecting || self.written < self.queue.len()
+    }
+
+    /// True when nothing waits to leave.
+    pub fn is_silent(&self) -> bool {
+        self.plain.is_empty() && self.queue.is_empty()
+    }
+
+    /// Says goodbye as the transport has it; what it takes is written as far as the kernel takes it.
+    pub fn say_goodbye(&mut self, buffers: &mut Buffers) {
+        if let Some(tls) = &mut self.tls {
+            tls.close();
+        }
+        if self.state != State::Connecting {
+            let _ = self.write(buffers);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! A listening stream socket of one listener on one core: accepts in a bounded bite.
+
+use super::sys;
+use super::udp::BindError;
+use crate::base::Transport;
+use mio::net::{TcpListener, TcpStream};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+
+/// Connections that the kernel keeps for us until we accept them.
+const BACKLOG: i32 = 4096;
+
+/// One socket. Non-blocking.
+pub struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+    transport: Transport,
+}
+
+impl Listener {
+    /// Opens `cores` sockets on one address, one for each worker; port 0 lets the kernel choose one port for all.
+    ///
+    /// As with datagrams, the first is bound alone, so that somebody else's socket is an error, and the others join it
+    /// (SO_REUSEPORT): the kernel then spreads new connections over the cores.
+    pub fn bind(
+        transport: Transport,
+        address: SocketAddr,
+        cores: usize,
+    ) -> Result<Vec<Listener>, BindError> {
+        let mut listeners: Vec<Listener> = Vec::with_capacity(cores);
+        let mut bound = address;
+        for number in 0..cores.max(1) {
+            let socket = open(bound, number > 0, cores > 1).map_err(|error| BindError {
+                transport,
+                address,
+                error,
+            })?;
+            bound = socket.local_addr().map_err(|error| BindError {
+                transport,
+                address,
+                error,
+            })?;
+            listeners.push(Listener {
+                socket,
+                address: bound,
+                transport,
+            });
+        }
+        Ok(listeners)
+    }
+
+    /// Where the socket is bound, with the port that the kernel chose if it did.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    pub fn source(&mut self) -> &mut TcpListener {
+        &mut self.socket
+    }
+
+    pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        self.socket.accept()
+    }
+}
+
+fn open(address: SocketAddr, joins: bool, is_shared: bool) -> io::Result<TcpListener> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Connections of an earlier run that linger in TIME_WAIT are no reason to wait.
+    socket.set_reuse_address(true)?;
+    if joins {
+        socket.set_reuse_port(true)?;
+    }
+    // Accepted sockets inherit it.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    if is_shared && !joins {
+        socket.set_reuse_port(true)?;
+    }
+    socket.listen(BACKLOG)?;
+    Ok(TcpListener::from_std(socket.into()))
+}
+
+/// Begins to connect to `peer`. `from`: the address of ours that it must see, where the listener has one.
+pub fn connect(peer: SocketAddr, from: Option<SocketAddr>) -> io::Result<TcpStream> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(peer), kind, Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(mut from) = from.filter(|from| from.is_ipv4() == peer.is_ipv4()) {
+        from.set_port(0);
+        sys::choose_port_when_connecting(socket.as_fd())?;
+        socket.bind(&from.into())?;
+    }
+    match socket.connect(&peer.into()) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(TcpStream::from_std(socket.into()))
+}

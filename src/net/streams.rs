@@ -1,0 +1,866 @@
+//! All connections of one core: accepts, opens, reads, writes, and closes what is overdue.
+
+use super::ages::Ages;
+use super::connection::{Arrival, Connection, Flags, State, Taken, Why};
+use super::counters::{StreamCounters, Traffic, Undeliverable};
+use super::listen::{self, Listener};
+use super::pool::Buffers;
+use super::tls::Contexts;
+use crate::base::{Arena, Channel, Flow, Id, Instant, Roll, Transport};
+use mio::event::Event;
+use mio::{Interest, Registry, Token};
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// What the conf says about connections, for one core.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub idle_ms: u64,
+    pub connect_ms: u64,
+    pub handshake_ms: u64,
+    /// Connections at a time.
+    pub connections: usize,
+    /// TLS handshakes at a time.
+    pub handshakes: usize,
+    /// Bytes that may wait on one connection.
+    pub send_queue: usize,
+    /// The longest message.
+    pub message_size: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            idle_ms: 120_000,
+            connect_ms: 5000,
+            handshake_ms: 5000,
+            connections: 4096,
+            handshakes: 512,
+            send_queue: 256 << 10,
+            message_size: 64 << 10,
+        }
+    }
+}
+
+/// How long a connection that nothing comes from any more waits for what is owed to it: 64·T1, as long as a transaction lasts.
+const DRAIN_MS: u64 = 32_000;
+
+/// Overdue connections are looked for on this grid.
+const GRID_MS: u64 = 100;
+
+/// A connection's place in the order of the idle is renewed after so long, not with each message.
+const FRESH_MS: u64 = 1000;
+
+/// Connections accepted from one listener in one turn.
+const ACCEPTS: usize = 64;
+
+/// Handshakes that are carried on in one turn; what is established goes first.
+const HANDSHAKES: usize = 8;
+
+/// Bytes read from one connection in one turn.
+const BITE: usize = 64 << 10;
+
+/// Connections have tokens from here on: their generation above, their place below.
+const FIRST_TOKEN: usize = 1 << 32;
+
+/// What came of accepting.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Accepted {
+    /// Nobody waits any more.
+    All,
+    /// There may be more.
+    Some,
+    /// Those who wait have to go on waiting, until a handshake or a connection has ended.
+    Held,
+}
+
+pub struct Streams {
+    core: u8,
+    limits: Limits,
+    roll: Arc<Roll>,
+    tls: Option<Arc<Contexts>>,
+    connections: Arena<Connection>,
+    /// Those that we opened, by what the rules asked for.
+    asked: HashMap<(Transport, SocketAddr, u64, u64), Id>,
+    /// Those that peers opened, by where from.
+    accepted: HashMap<(Transport, SocketAddr), Id>,
+    /// By [`State`].
+    ages: [Ages; State::ALL.len()],
+    /// May hold bytes, in the order in which they are served.
+    ready: Vec<Id>,
+    /// The same, of those that shake hands.
+    shaking: Vec<Id>,
+    dirty: Vec<Id>,
+    scratch: Vec<u8>,
+    plaintext: Vec<u8>,
+    buffers: Buffers,
+    /// What the rules have to be told.
+    lost: Vec<Flow>,
+    next_sweep: Instant,
+    counters: StreamCounters,
+    registry: Registry,
+}
+
+impl Streams {
+    /// `roll` limits how many connections there can be.
+    pub fn new(
+        core: u8,
+        limits: Limits,
+        roll: Arc<Roll>,
+        tls: Option<Arc<Contexts>>,
+        registry: Registry,
+    ) -> Streams {
+        let places = roll.places();
+        Streams {
+            core,
+            limits: Limits {
+                connections: limits.connections.min(places),
+                ..limits
+            },
+            roll,
+            tls,
+            connections: Arena::default(),
+            asked: HashMap::new(),
+            accepted: HashMap::new(),
+            ages: [Ages::default(); State::ALL.len()],
+            ready: Vec::new(),
+            shaking: Vec::new(),
+            dirty: Vec::new(),
+            scratch: vec![0; BITE],
+            plaintext: Vec::new(),
+            buffers: Buffers::default(),
+            lost: Vec::new(),
+            next_sweep: Instant::default(),
+            counters: StreamCounters::default(),
+            registry,
+        }
+    }
+
+    /// Certificates and keys for handshakes that begin from now on.
+    pub fn set_tls(&mut self, contexts: Option<Arc<Contexts>>) {
+        self.tls = contexts;
+    }
+
+    pub fn core(&self) -> u8 {
+        self.core
+    }
+
+    /// The listener that a connection belongs to.
+    pub fn listener_of(&self, id: Id) -> Option<u16> {
+        Some(self.connections.get(id)?.listener)
+    }
+
+    // ---- events --------------------------------------------------------------------------------------------------------
+
+    /// True for a token that names a connection.
+    pub fn owns(token: Token) -> bool {
+        token.0 >= FIRST_TOKEN
+    }
+
+    fn token(id: Id) -> Token {
+        Token((id.generation as usize) << 32 | id.slot as usize)
+    }
+
+    /// Takes in what the poll says about one connection.
+    pub fn note(&mut self, event: &Event, now: Instant) {
+        let Token(number) = event.token();
+        let id = Id {
+            slot: number as u32,
+            generation: (number >> 32) as u32,
+        };
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        if connection.state == State::Connecting {
+            if event.is_writable() || event.is_error() || event.is_read_closed() {
+                self.connected(id, now);
+            }
+            if event.is_readable() {
+                self.mark_ready(id);
+            }
+            return;
+        }
+        if event.is_read_closed() || event.is_error() {
+            connection.flags.is_half_closed = true;
+        }
+        if event.is_writable() && connection.awaits_room() {
+            self.mark_dirty(id);
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            self.mark_ready(id);
+        }
+    }
+
+    fn mark_ready(&mut self, id: Id) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        if connection.flags.is_ready {
+            return;
+        }
+        connection.flags.is_ready = true;
+        match connection.state {
+            State::Handshaking => self.shaking.push(id),
+            _ => self.ready.push(id),
+        }
+    }
+
+    fn mark_dirty(&mut self, id: Id) {
+        if let Some(connection) = self.connections.get_mut(id)
+            && !connection.flags.is_dirty
+        {
+            connection.flags.is_dirty = true;
+            self.dirty.push(id);
+        }
+    }
+
+    /// True when there is something to do before the next event.
+    pub fn has_more(&self) -> bool {
+        !self.ready.is_empty()
+            || !self.shaking.is_empty()
+            || !self.lost.is_empty()
+            || !self.dirty.is_empty()
+    }
+
+    // ---- coming in -----------------------------------------------------------------------------------------------------
+
+    /// True when no more handshakes may begin: the listener's backlog waits.
+    pub fn is_busy_shaking(&self) -> bool {
+        let shaking = self.counters.open(Transport::Tls, State::Handshaking);
+        shaking >= self.limits.handshakes as u64
+    }
+
+    /// Accepts a bounded number of connections.
+    pub fn accept(&mut self, listener: &Listener, number: u16, now: Instant) -> Accepted {
+        for _ in 0..ACCEPTS {
+            if listener.transport() == Transport::Tls && self.is_busy_shaking() {
+                self.counters.handshakes_held += 1;
+                return Accepted::Held;
+            }
+            let (stream, peer) = match listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => return Accepted::All,
+                    Some(libc::EINTR | libc::ECONNABORTED) => continue,
+                    _ => {
+                        // No descriptors, or no memory: those that wait stay with the kernel until some are free again.
+                        self.counters.accept_errors += 1;
+                        log::error!(
+                            "{} {}: accept: {error}",
+                            listener.transport().name(),
+                            listener.address()
+                        );
+                        return Accepted::Held;
+                    }
+                },
+            };
+            if self.connections.len() >= self.limits.connections {
+                self.counters.refused += 1;
+                log::warn!(
+                    "{peer}: connection refused: {} are open, which is the limit",
+                    self.limits.connections
+                );
+                continue;
+            }
+            let transport = listener.transport();
+            let tls = match (transport, &self.tls) {
+                (Transport::Tls, Some(contexts)) => match contexts.accept(peer) {
+                    Ok(tls) => Some(Box::new(tls)),
+                    Err(error) => {
+                        self.counters.accept_errors += 1;
+                        log::error!("{peer}: connection not accepted: {error}");
+                        continue;
+                    }
+                },
+                (Transport::Tls, None) => continue,
+                _ => None,
+            };
+            let flow = Flow {
+                peer,
+                listener: number,
+                transport,
+                core: self.core,
+                channel: Channel::Back,
+            };
+            let state = match tls {
+                Some(_) => State::Handshaking,
+                None => State::Open,
+            };
+            let size = self.limits.message_size;
+            let connection = Connection::new(stream, &flow, state, tls, size, now);
+            match self.admit(connection, Interest::READABLE, now) {
+                Ok(id) => {
+                    self.counters.accepted += 1;
+                    self.accepted.insert((transport, peer), id);
+                    // The first message is often there already.
+                    self.mark_ready(id);
+                }
+                Err(error) => log::error!("{peer}: connection not accepted: {error}"),
+            }
+        }
+        Accepted::Some
+    }
+
+    /// Gives a connection its place in the table, in the poll and among the waiting.
+    fn admit(
+        &mut self,
+        connection: Connection,
+        interest: Interest,
+        now: Instant,
+    ) -> io::Result<Id> {
+        let (transport, state) = (connection.transport, connection.state);
+        let id = self.connections.insert(connection);
+        let Some(connection) = self.connections.get_mut(id) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        connection.flags.awaits_room = interest.is_writable();
+        let registered =
+            self.registry
+                .register(&mut connection.stream, Streams::token(id), interest);
+        if let Err(error) = registered {
+            self.connections.remove(id);
+            return Err(error);
+        }
+        self.counters.enter(transport, state);
+        self.ages[state as usize].push(&mut self.connections, id, now);
+        if state == State::Open {
+            self.roll.enter(self.core, id.slot, id.generation);
+        }
+        Ok(id)
+    }
+
+    fn change(&mut self, id: Id, to: State, now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        let from = std::mem::replace(&mut connection.state, to);
+        let transport = connection.transport;
+        self.counters.leave(transport, from);
+        self.counters.enter(transport, to);
+        self.ages[from as usize].remove(&mut self.connections, id);
+        self.ages[to as usize].push(&mut self.connections, id, now);
+        let alive = if to == State::Open { id.generation } else { 0 };
+        self.roll.enter(self.core, id.slot, alive);
+    }
+
+    /// Those that hold something, taken off the list: they are to be [served](Streams::serve) in this turn.
+    pub fn take_ready(&mut self, list: &mut Vec<Id>) {
+        list.clear();
+        std::mem::swap(&mut self.ready, list);
+        let some = self.shaking.len().min(HANDSHAKES);
+        list.extend(self.shaking.drain(..some));
+    }
+
+    /// Reads a bite from one connection, and hands over what is whole in it.
+    pub fn serve(
+        &mut self,
+        id: Id,
+        now: Instant,
+        traffic: &mut Traffic,
+        mut on: impl FnMut(Flow, Arrival<'_>),
+    ) {
+        let core = self.core;
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        connection.flags.is_ready = false;
+        if connection.state == State::Draining {
+            if let Err(error) = connection.discard(&mut self.scratch) {
+                self.close(id, Why::Error(error));
+            }
+            return;
+        }
+        // Who does not take what he is sent is not heard either, until he does.
+        if connection.waiting() > self.limits.send_queue / 2 {
+            connection.flags.is_held = true;
+            return;
+        }
+        let flow = connection.flow(core, id);
+        let was_shaking = connection.state == State::Handshaking;
+        let taken = connection.read(
+            &mut self.scratch,
+            &mut self.plaintext,
+            &mut self.buffers,
+            |arrival| {
+                if let Arrival::Message(bytes) = &arrival {
+                    traffic.count(bytes);
+                }
+                on(flow, arrival);
+            },
+        );
+        let speaks = !connection.plain.is_empty()
+            || connection
+                .tls
+                .as_mut()
+                .is_some_and(|tls| !tls.output().is_empty());
+        let established = was_shaking
+            && connection
+                .tls
+                .as_ref()
+                .is_some_and(|tls| tls.is_established());
+        let since = connection.age.since;
+        if established {
+            self.established(id, now);
+        } else if !was_shaking && now.ms_since(since) >= FRESH_MS {
+            self.renew(id, now);
+        }
+        if speaks || established {
+            self.mark_dirty(id);
+        }
+        match taken {
+            Taken::Drained => {}
+            Taken::More => self.mark_ready(id),
+            Taken::End => self.ended(id, now),
+            Taken::Failed(Why::Garbage(fault)) => self.drain(id, Why::Garbage(fault), now),
+            Taken::Failed(why) => self.close(id, why),
+        }
+    }
+
+    /// It was used: it goes to the young end of the idle.
+    fn renew(&mut self, id: Id, now: Instant) {
+        if let Some(connection) = self.connections.get(id)
+            && connection.state == State::Open
+        {
+            let open = &mut self.ages[State::Open as usize];
+            open.remove(&mut self.connections, id);
+            open.push(&mut self.connections, id, now);
+        }
+    }
+
+    fn established(&mut self, id: Id, now: Instant) {
+        let Some(connection) = self.connections.get(id) else {
+            return;
+        };
+        if let Some(tls) = &connection.tls {
+            let side = usize::from(connection.names.is_some());
+            self.counters.shaken(side, tls);
+            log::debug!(
+                "{}: {} {}, {}",
+                connection.peer,
+                tls.version(),
+                tls.cipher(),
+                if tls.is_resumed() {
+                    "resumed"
+                } else {
+                    "full handshake"
+                }
+            );
+        }
+        self.change(id, State::Open, now);
+    }
+
+    /// The peer sends no more. It may still listen.
+    fn ended(&mut self, id: Id, now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        connection.flags.is_half_closed = true;
+        match connection.state {
+            State::Connecting | State::Handshaking => {
+                let early = io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "closed by the peer before the TLS handshake was done",
+                );
+                self.close(id, Why::Error(early));
+            }
+            _ if connection.is_inside_message() => self.drain(id, Why::Truncated, now),
+            _ => self.drain(id, Why::Done, now),
+        }
+    }
+
+    /// Nothing is read from it any more; it closes when all has left that is owed.
+    fn drain(&mut self, id: Id, why: Why, now: Instant) {
+        let Some(connection) = self.connections.get(id) else {
+            return;
+        };
+        if !matches!(why, Why::Done) {
+            log::info!("{} {}: {why}", connection.transport.name(), connection.peer);
+        }
+        if let Why::Garbage(_) = why {
+            self.counters.garbage += 1;
+        }
+        if connection.state != State::Draining {
+            self.tell(id);
+            self.change(id, State::Draining, now);
+        }
+        self.mark_dirty(id);
+    }
+
+    // ---- going out -----------------------------------------------------------------------------------------------------
+
+    /// Takes one message for `flow`; it leaves with [`Streams::flush`]. Where a connection is opened for it, `from` is our side's
+    /// address and `host` the name that the peer must prove.
+    pub fn send(
+        &mut self,
+        now: Instant,
+        flow: &Flow,
+        from: Option<SocketAddr>,
+        message: &[u8],
+        host: Option<&[u8]>,
+    ) -> Result<(), Undeliverable> {
+        let id = match flow.channel {
+            Channel::Connection { slot, generation } => Id { slot, generation },
+            Channel::Back => self.find_accepted(flow)?,
+            Channel::Peer { name, call } => match self.find_asked(flow, name, call) {
+                Some(id) => id,
+                None => self.open(now, flow, from, host)?,
+            },
+            Channel::Datagram { .. } => return Err(Undeliverable::NoSocket),
+        };
+        let Some(connection) = self.connections.get_mut(id) else {
+            return Err(Undeliverable::NoConnection);
+        };
+        if connection.waiting() + message.len() > self.limits.send_queue {
+            return Err(Undeliverable::SendQueueFull);
+        }
+        connection.take(message, &mut self.buffers);
+        self.mark_dirty(id);
+        Ok(())
+    }
+
+    fn find_accepted(&self, flow: &Flow) -> Result<Id, Undeliverable> {
+        let key = (flow.transport, flow.peer);
+        self.accepted
+            .get(&key)
+            .copied()
+            .ok_or(Undeliverable::NoConnection)
+    }
+
+    fn find_asked(&self, flow: &Flow, name: u64, call: u64) -> Option<Id> {
+        let key = (flow.transport, flow.peer, name, call);
+        let found = self.asked.get(&key).copied();
+        // A phone whose contact is the very address from which it has connected is reached by that connection. Not over TLS:
+        // the connection does not prove that it may be called by the name that is asked.
+        found.or_else(|| {
+            let id = *self.accepted.get(&(Transport::Tcp, flow.peer))?;
+            let is_open = self.connections.get(id)?.state == State::Open;
+            (is_open && flow.transport == Transport::Tcp && name == 0 && call == 0).then_some(id)
+        })
+    }
+
+    /// Begins to connect. `host`: the name that the peer's certificate must prove.
+    fn open(
+        &mut self,
+        now: Instant,
+        flow: &Flow,
+        from: Option<SocketAddr>,
+        host: Option<&[u8]>,
+    ) -> Result<Id, Undeliverable> {
+        if self.connections.len() >= self.limits.connections {
+            self.counters.refused += 1;
+            log::warn!(
+                "{}: not connected: {} are open, which is the limit",
+                flow.peer,
+                self.limits.connections
+            );
+            return Err(Undeliverable::NoConnection);
+        }
+        let tls = match (flow.transport, &self.tls, host) {
+            (Transport::Tls, Some(contexts), Some(host)) => {
+                let host = std::str::from_utf8(host).map_err(|_| Undeliverable::Unreachable)?;
+                match contexts.connect(flow.peer, host) {
+                    Ok(tls) => Some(Box::new(tls)),
+                    Err(error) => {
+                        log::error!("TLS {}: not connected: {error}", flow.peer);
+                        return Err(Undeliverable::NoConnection);
+                    }
+                }
+            }
+            (Transport::Tls, _, _) => return Err(Undeliverable::NoConnection),
+            _ => None,
+        };
+        let opened = listen::connect(flow.peer, from).and_then(|stream| {
+            let size = self.limits.message_size;
+            let connection = Connection::new(stream, flow, State::Connecting, tls, size, now);
+            self.admit(connection, Interest::READABLE | Interest::WRITABLE, now)
+        });
+        match opened {
+            Ok(id) => {
+                if let Channel::Peer { name, call } = flow.channel {
+                    self.asked
+                        .insert((flow.transport, flow.peer, name, call), id);
+                }
+                self.counters.connecting += 1;
+                Ok(id)
+            }
+            Err(error) => {
+                log::info!(
+                    "{} {}: not connected: {error}",
+                    flow.transport.name(),
+                    flow.peer
+                );
+                self.counters.failed += 1;
+                Err(Undeliverable::Unreachable)
+            }
+        }
+    }
+
+    /// The poll says how connecting went.
+    fn connected(&mut self, id: Id, now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        if let Err(error) | Ok(Some(error)) = connection.stream.take_error() {
+            return self.close(id, Why::Error(error));
+        }
+        match connection.stream.peer_addr() {
+            Ok(_) => {}
+            // Neither failed nor done: the event was another's.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
+            Err(error) => return self.close(id, Why::Error(error)),
+        }
+        let next = match &mut connection.tls {
+            Some(tls) => {
+                if let Err(failure) = tls.start() {
+                    return self.close(id, Why::Tls(failure));
+                }
+                State::Handshaking
+            }
+            None => State::Open,
+        };
+        self.change(id, next, now);
+        self.mark_dirty(id);
+    }
+
+    /// The call that used the flow is over: a connection of its own closes with the next [`Streams::flush`].
+    pub fn release(&mut self, flow: &Flow) {
+        let id = match flow.channel {
+            Channel::Connection { slot, generation } => Some(Id { slot, generation }),
+            Channel::Peer { name, call } => {
+                let key = (flow.transport, flow.peer, name, call);
+                self.asked.get(&key).copied()
+            }
+            _ => None,
+        };
+        let Some(id) = id else {
+            return;
+        };
+        if let Some(connection) = self.connections.get_mut(id)
+            && connection.is_private()
+        {
+            connection.flags.is_released = true;
+            self.mark_dirty(id);
+        }
+    }
+
+    /// One write for each connection that has something to say.
+    pub fn flush(&mut self, now: Instant, traffic: impl FnMut(u16)) {
+        let mut wrote = traffic;
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for id in dirty.drain(..) {
+            let Some(connection) = self.connections.get_mut(id) else {
+                continue;
+            };
+            connection.flags.is_dirty = false;
+            if !connection.is_silent() || connection.tls.is_some() {
+                wrote(connection.listener);
+            }
+            if let Err(why) = connection.write(&mut self.buffers) {
+                self.close(id, why);
+                continue;
+            }
+            let awaits = connection.awaits_room();
+            if awaits != connection.flags.awaits_room {
+                let interest = match awaits {
+                    true => Interest::READABLE | Interest::WRITABLE,
+                    false => Interest::READABLE,
+                };
+                let token = Streams::token(id);
+                let changed = self
+                    .registry
+                    .reregister(&mut connection.stream, token, interest);
+                match changed {
+                    Ok(()) => connection.flags.awaits_room = awaits,
+                    Err(error) => {
+                        self.close(id, Why::Error(error));
+                        continue;
+                    }
+                }
+            }
+            let Flags {
+                is_held,
+                is_released,
+                ..
+            } = connection.flags;
+            let silent = connection.is_silent();
+            let over = connection.state == State::Draining && connection.owes_nothing();
+            if silent && (over || (is_released && connection.state == State::Open)) {
+                self.close(id, Why::Done);
+                continue;
+            }
+            if is_held && connection.waiting() <= self.limits.send_queue / 2 {
+                connection.flags.is_held = false;
+                self.mark_ready(id);
+            }
+            if self
+                .connections
+                .get(id)
+                .is_some_and(|connection| now.ms_since(connection.age.since) >= FRESH_MS)
+            {
+                self.renew(id, now);
+            }
+        }
+        // What was marked meanwhile stays marked.
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
+    }
+
+    // ---- ends ----------------------------------------------------------------------------------------------------------
+
+    /// The rules are told that nothing more comes by this connection, and that nothing new may be sent on it.
+    fn tell(&mut self, id: Id) {
+        let Some(connection) = self.connections.get(id) else {
+            return;
+        };
+        if let Some((name, call)) = connection.names {
+            let key = (connection.transport, connection.peer, name, call);
+            if self.asked.get(&key) == Some(&id) {
+                self.asked.remove(&key);
+            }
+        }
+        self.lost.extend(connection.asked_as(self.core));
+        self.lost.push(connection.flow(self.core, id));
+    }
+
+    fn close(&mut self, id: Id, why: Why) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        connection.say_goodbye(&mut self.buffers);
+        let Some(connection) = self.connections.get(id) else {
+            return;
+        };
+        let (transport, state, peer) = (connection.transport, connection.state, connection.peer);
+        let name = transport.name();
+        let way = if connection.names.is_some() {
+            "to"
+        } else {
+            "from"
+        };
+        match (&why, state) {
+            (Why::Done, _) => log::debug!("{name} {way} {peer}: closed"),
+            (Why::Overdue(State::Open), _) => log::debug!("{name} {way} {peer}: closed: {why}"),
+            (_, State::Connecting) => log::info!("{name} {way} {peer}: not connected: {why}"),
+            (Why::Tls(failure), _) => log::info!("{name} {way} {peer}: {failure}"),
+            (_, State::Handshaking) => {
+                log::info!("{name} {way} {peer}: TLS handshake failed: {why}")
+            }
+            _ => log::info!("{name} {way} {peer}: closed: {why}"),
+        }
+        match (&why, state) {
+            (_, State::Connecting) => self.counters.failed += 1,
+            (_, State::Handshaking) => {
+                let side = usize::from(connection.names.is_some());
+                self.counters
+                    .failed_handshake(side, connection.tls.as_deref());
+            }
+            (Why::Overdue(State::Open), _) => self.counters.idle_closed += 1,
+            _ => {}
+        }
+        if state != State::Draining {
+            self.tell(id);
+        }
+        let key = (transport, peer);
+        if self.accepted.get(&key) == Some(&id) {
+            self.accepted.remove(&key);
+        }
+        self.ages[state as usize].remove(&mut self.connections, id);
+        self.counters.leave(transport, state);
+        self.roll.enter(self.core, id.slot, 0);
+        if let Some(mut connection) = self.connections.remove(id)
+            && let Err(error) = self.registry.deregister(&mut connection.stream)
+        {
+            log::warn!("{peer}: not taken out of the poll: {error}");
+        }
+    }
+
+    /// Flows that have ended since the last call.
+    pub fn take_lost(&mut self, list: &mut Vec<Flow>) {
+        list.clear();
+        std::mem::swap(&mut self.lost, list);
+    }
+
+    pub fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    fn deadline_ms(&self, state: State) -> u64 {
+        match state {
+            State::Connecting => self.limits.connect_ms,
+            State::Handshaking => self.limits.handshake_ms,
+            State::Open => self.limits.idle_ms,
+            State::Draining => DRAIN_MS,
+        }
+    }
+
+    /// Closes what is overdue: once for each tick of the grid, and only as far as there is something overdue.
+    pub fn sweep(&mut self, now: Instant) {
+        if now < self.next_sweep {
+            return;
+        }
+        self.next_sweep = Instant::from_ms((now.as_ms() / GRID_MS + 1) * GRID_MS);
+        for state in State::ALL {
+            let patience = self.deadline_ms(state);
+            while let Some((id, since)) = self.ages[state as usize].oldest(&self.connections) {
+                self.counters.sweep_visited += 1;
+                if now.ms_since(since) < patience {
+                    break;
+                }
+                // Somebody's phone is ringing: quiet, but not idle.
+                let expects = self
+                    .connections
+                    .get_mut(id)
+                    .is_some_and(Connection::forget_expected);
+                match state == State::Open && expects {
+                    true => self.renew(id, now),
+                    false => self.close(id, Why::Overdue(state)),
+                }
+            }
+        }
+    }
+
+    /// When [`Streams::sweep`] next has something to close.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let due = |state: State| {
+            let (_, since) = self.ages[state as usize].oldest(&self.connections)?;
+            let due = since.after_ms(self.deadline_ms(state));
+            Some(due.max(self.next_sweep))
+        };
+        State::ALL.into_iter().filter_map(due).min()
+    }
+
+    pub fn counters(&self) -> StreamCounters {
+        self.counters
+    }
+
+    /// Every connection, for the operator's eyes.
+    pub fn describe(&self, now: Instant) -> Vec<Description> {
+        let describe = |(_, connection): (Id, &Connection)| Description {
+            transport: connection.transport,
+            peer: connection.peer,
+            listener: connection.listener,
+            is_ours: connection.names.is_some(),
+            state: connection.state,
+            quiet_ms: now.ms_since(connection.age.since),
+            waiting: connection.waiting(),
+        };
+        self.connections.iter().map(describe).collect()
+    }
+}
+
+/// One connection as `strowger connections` shows it.
+#[derive(Clone, Debug)]
+pub struct Description {
+    pub transport: Transport,
+    pub peer: SocketAddr,
+    pub listener: u16,
+    /// We opened it.
+    pub is_ours: bool,
+    pub state: State,
+    /// Since when it is in its state, or was last used (within a second).
+    pub quiet_ms: u64,
+    /// Bytes that wait to leave.
+    pub waiting: usize,
+}

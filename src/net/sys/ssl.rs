@@ -1,0 +1,288 @@
+//! What the `openssl` crate does not wrap of the TLS library: keys of tickets, sessions to resume, chains for each certificate.
+
+use std::sync::{Arc, OnceLock};
+use std::{ptr, slice};
+
+#[cfg(feature = "aws-lc")]
+use foreign_types::ForeignType;
+use foreign_types::ForeignTypeRef;
+use libc::{c_int, c_uchar, c_void};
+use openssl::error::ErrorStack;
+use openssl::ex_data::Index;
+use openssl::ssl::{Ssl, SslContext, SslContextBuilder, SslContextRef, SslRef, SslSessionRef};
+use openssl::x509::{X509Ref, X509VerifyResult};
+use openssl_sys as ffi;
+
+/// The length of the name by which a ticket tells its key.
+pub const TICKET_NAME: usize = 16;
+
+/// What one generation of tickets is sealed with: AES-256-CBC, then HMAC-SHA256 (RFC 5077 §4).
+#[derive(Clone)]
+pub struct TicketKey {
+    pub name: [u8; TICKET_NAME],
+    pub cipher: [u8; 32],
+    pub mac: [u8; 32],
+}
+
+/// Who keeps the keys of tickets.
+pub trait TicketKeys: Send + Sync + 'static {
+    /// The key for a new ticket; `None`: no ticket can be issued.
+    fn to_seal(&self) -> Option<TicketKey>;
+    /// The key of that name if tickets under it still count, and whether the client should get a new ticket in its place.
+    fn to_open(&self, name: &[u8]) -> Option<(TicketKey, bool)>;
+}
+
+type Keys = Arc<dyn TicketKeys>;
+
+fn keys_index() -> Result<Index<SslContext, Keys>, ErrorStack> {
+    static INDEX: OnceLock<Index<SslContext, Keys>> = OnceLock::new();
+    if let Some(index) = INDEX.get() {
+        return Ok(*index);
+    }
+    let index = SslContext::new_ex_index()?;
+    Ok(*INDEX.get_or_init(|| index))
+}
+
+/// Lets the context seal and open tickets with `keys`.
+pub fn set_ticket_keys(builder: &mut SslContextBuilder, keys: Keys) -> Result<(), ErrorStack> {
+    let index = keys_index()?;
+    builder.set_ex_data(index, keys);
+    // SAFETY: the builder's pointer is a live SSL_CTX, and the callback is of the type that the library documents.
+    let done = unsafe { set_ticket_callback(builder.as_ptr()) };
+    if done { Ok(()) } else { Err(ErrorStack::get()) }
+}
+
+#[cfg(feature = "aws-lc")]
+unsafe fn set_ticket_callback(context: *mut ffi::SSL_CTX) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe { ffi::SSL_CTX_set_tlsext_ticket_key_cb(context, Some(ticket_key)) == 1 }
+}
+
+#[cfg(not(feature = "aws-lc"))]
+unsafe fn set_ticket_callback(context: *mut ffi::SSL_CTX) -> bool {
+    /// SSL_CTRL_SET_TLSEXT_TICKET_KEY_CB of openssl/ssl.h.
+    const SET_TICKET_KEY_CALLBACK: c_int = 72;
+    type Callback = unsafe extern "C" fn(
+        *mut ffi::SSL,
+        *mut c_uchar,
+        *mut c_uchar,
+        *mut ffi::EVP_CIPHER_CTX,
+        *mut ffi::HMAC_CTX,
+        c_int,
+    ) -> c_int;
+    // SAFETY: SSL_CTX_callback_ctrl takes every callback as `void (*)(void)` and casts this one back, by its number.
+    unsafe {
+        let callback = std::mem::transmute::<Callback, unsafe extern "C" fn()>(ticket_key);
+        ffi::SSL_CTX_callback_ctrl__fixed_rust(context, SET_TICKET_KEY_CALLBACK, Some(callback))
+            == 1
+    }
+}
+
+/// The library asks for a key (SSL_CTX_set_tlsext_ticket_key_cb): 1 here it is, 2 the same and renew the ticket, 0 there is
+/// none (a full handshake then), -1 the handshake fails.
+unsafe extern "C" fn ticket_key(
+    ssl: *mut ffi::SSL,
+    name: *mut c_uchar,
+    iv: *mut c_uchar,
+    cipher: *mut ffi::EVP_CIPHER_CTX,
+    mac: *mut ffi::HMAC_CTX,
+    sealing: c_int,
+) -> c_int {
+    const IV: usize = 16;
+    // SAFETY: the library calls with a live SSL, which outlives the call.
+    let ssl = unsafe { SslRef::from_ptr(ssl) };
+    let keys = keys_index()
+        .ok()
+        .and_then(|index| ssl.ssl_context().ex_data(index));
+    let Some(keys) = keys else { return 0 };
+    // SAFETY: `name` has 16 bytes and `iv` EVP_MAX_IV_LENGTH (16), to be filled when sealing and to be read when opening; the
+    // two contexts are live and initialised, and the keys are as long as the algorithms want them.
+    unsafe {
+        if sealing == 1 {
+            let Some(key) = keys.to_seal() else { return 0 };
+            let iv_bytes = slice::from_raw_parts_mut(iv, IV);
+            if openssl::rand::rand_bytes(iv_bytes).is_err() {
+                return -1;
+            }
+            slice::from_raw_parts_mut(name, TICKET_NAME).copy_from_slice(&key.name);
+            let engine = ptr::null_mut();
+            let aes = ffi::EVP_aes_256_cbc();
+            if ffi::EVP_EncryptInit_ex(cipher, aes, engine, key.cipher.as_ptr(), iv) != 1
+                || !init_mac(mac, &key.mac)
+            {
+                return -1;
+            }
+            1
+        } else {
+            let Some((key, renew)) = keys.to_open(slice::from_raw_parts(name, TICKET_NAME)) else {
+                return 0;
+            };
+            let engine = ptr::null_mut();
+            let aes = ffi::EVP_aes_256_cbc();
+            if ffi::EVP_DecryptInit_ex(cipher, aes, engine, key.cipher.as_ptr(), iv) != 1
+                || !init_mac(mac, &key.mac)
+            {
+                return -1;
+            }
+            // A ticket of TLS 1.3 is for one use (RFC 8446 §C.4): its owner needs the next one.
+            let is_13 = ssl.version2() == Some(openssl::ssl::SslVersion::TLS1_3);
+            if renew || is_13 { 2 } else { 1 }
+        }
+    }
+}
+
+unsafe fn init_mac(mac: *mut ffi::HMAC_CTX, key: &[u8; 32]) -> bool {
+    // SAFETY: `mac` is live as the caller promises, and the key has the length that is told (size_t or int, by the library).
+    unsafe {
+        ffi::HMAC_Init_ex(
+            mac,
+            key.as_ptr().cast::<c_void>(),
+            key.len() as _,
+            ffi::EVP_sha256(),
+            ptr::null_mut(),
+        ) == 1
+    }
+}
+
+/// Adds to the chain of the certificate that was set last. (`add_extra_chain_cert` has one chain for all certificates.)
+pub fn add_chain_certificate(
+    builder: &mut SslContextBuilder,
+    certificate: &X509Ref,
+) -> Result<(), ErrorStack> {
+    // SAFETY: both pointers are live; the library takes a reference of its own ("add1").
+    let done = unsafe {
+        #[cfg(feature = "aws-lc")]
+        {
+            ffi::SSL_CTX_add1_chain_cert(builder.as_ptr(), certificate.as_ptr()) == 1
+        }
+        #[cfg(not(feature = "aws-lc"))]
+        {
+            let certificate = certificate.as_ptr().cast::<c_void>();
+            ffi::SSL_CTX_ctrl(builder.as_ptr(), ffi::SSL_CTRL_CHAIN_CERT, 1, certificate) == 1
+        }
+    };
+    if done { Ok(()) } else { Err(ErrorStack::get()) }
+}
+
+/// For how many seconds a session counts.
+pub fn set_session_timeout(builder: &mut SslContextBuilder, seconds: u32) {
+    // SAFETY: the pointer is live, and the calls only set numbers.
+    unsafe {
+        #[cfg(feature = "aws-lc")]
+        {
+            ffi::SSL_CTX_set_timeout(builder.as_ptr(), seconds);
+            ffi::SSL_CTX_set_session_psk_dhe_timeout(builder.as_ptr(), seconds);
+        }
+        #[cfg(not(feature = "aws-lc"))]
+        {
+            unsafe extern "C" {
+                fn SSL_CTX_set_timeout(
+                    context: *mut ffi::SSL_CTX,
+                    seconds: libc::c_long,
+                ) -> libc::c_long;
+            }
+            SSL_CTX_set_timeout(builder.as_ptr(), libc::c_long::from(seconds));
+        }
+    }
+}
+
+/// How many tickets a server sends after a full TLS 1.3 handshake.
+pub fn set_ticket_count(builder: &mut SslContextBuilder, count: usize) -> Result<(), ErrorStack> {
+    // SAFETY: the pointer is live, and the call only sets a number.
+    let done = unsafe { ffi::SSL_CTX_set_num_tickets(builder.as_ptr(), count) };
+    if done == 1 {
+        Ok(())
+    } else {
+        Err(ErrorStack::get())
+    }
+}
+
+/// The suites of TLS 1.3, by their names and divided by colons. (The crate offers it for OpenSSL only.)
+pub fn set_ciphersuites(builder: &mut SslContextBuilder, list: &str) -> Result<(), ErrorStack> {
+    let Ok(list) = std::ffi::CString::new(list) else {
+        return Err(ErrorStack::get());
+    };
+    // SAFETY: both pointers are live, and the library copies what it needs of the string.
+    let done = unsafe { ffi::SSL_CTX_set_ciphersuites(builder.as_ptr(), list.as_ptr()) };
+    if done == 1 {
+        Ok(())
+    } else {
+        Err(ErrorStack::get())
+    }
+}
+
+/// Has `callback` called on a client when the server asks for a certificate. (A server has it called in each handshake.)
+pub fn set_certificate_callback(builder: &mut SslContextBuilder, callback: fn(&mut SslRef)) {
+    unsafe extern "C" fn asked(ssl: *mut ffi::SSL, callback: *mut c_void) -> c_int {
+        // SAFETY: the argument is the function pointer that was given below, and the SSL is live and not used elsewhere
+        // while the library is in this call.
+        unsafe {
+            let callback = std::mem::transmute::<*mut c_void, fn(&mut SslRef)>(callback);
+            callback(SslRef::from_ptr_mut(ssl));
+        }
+        1
+    }
+    #[cfg(not(feature = "aws-lc"))]
+    use declared::SSL_CTX_set_cert_cb;
+    #[cfg(feature = "aws-lc")]
+    use ffi::SSL_CTX_set_cert_cb;
+    #[cfg(not(feature = "aws-lc"))]
+    mod declared {
+        unsafe extern "C" {
+            pub fn SSL_CTX_set_cert_cb(
+                context: *mut openssl_sys::SSL_CTX,
+                callback: Option<
+                    unsafe extern "C" fn(*mut openssl_sys::SSL, *mut libc::c_void) -> libc::c_int,
+                >,
+                argument: *mut libc::c_void,
+            );
+        }
+    }
+    // SAFETY: the pointer is live; the argument comes back to `asked` as it is given, and a function lives for ever.
+    unsafe { SSL_CTX_set_cert_cb(builder.as_ptr(), Some(asked), callback as *mut c_void) }
+}
+
+/// Frees after the handshake what only handshakes need: with it a connection cannot renegotiate. OpenSSL has no such thing.
+pub fn shed_handshake(ssl: &mut Ssl) {
+    #[cfg(feature = "aws-lc")]
+    // SAFETY: the pointer is live, and the call only sets a flag.
+    unsafe {
+        ffi::SSL_set_shed_handshake_config(ssl.as_ptr(), 1);
+    }
+    #[cfg(not(feature = "aws-lc"))]
+    let _ = ssl;
+}
+
+/// Offers `session` to the server, which was established with a connection of the context `made_by`.
+///
+/// Returns whether it is offered: not where the connection is of another context, as the library requires the same.
+pub fn offer_session(ssl: &mut Ssl, session: &SslSessionRef, made_by: &SslContextRef) -> bool {
+    if ssl.ssl_context().as_ptr() != made_by.as_ptr() {
+        return false;
+    }
+    // SAFETY: the session was made by a connection of this very context.
+    unsafe { ssl.set_session(session).is_ok() }
+}
+
+/// Whether a session is of TLS 1.3, whose tickets should be used but once (RFC 8446 §C.4).
+pub fn is_single_use(session: &SslSessionRef) -> bool {
+    // SAFETY: the pointer is live, and the call only reads.
+    unsafe {
+        #[cfg(feature = "aws-lc")]
+        {
+            ffi::SSL_SESSION_should_be_single_use(session.as_ptr()) == 1
+        }
+        #[cfg(not(feature = "aws-lc"))]
+        {
+            ffi::SSL_SESSION_get_protocol_version(session.as_ptr()) >= ffi::TLS1_3_VERSION
+        }
+    }
+}
+
+/// The verdict that the certificate does not prove the name that was asked for.
+pub fn name_mismatch() -> X509VerifyResult {
+    /// X509_V_ERR_HOSTNAME_MISMATCH, of the same value in both libraries.
+    const HOSTNAME_MISMATCH: c_int = 62;
+    // SAFETY: the value is one of the library's own codes.
+    unsafe { X509VerifyResult::from_raw(HOSTNAME_MISMATCH) }
+}

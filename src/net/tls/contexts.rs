@@ -1,0 +1,763 @@
+//! The two sides' contexts of the library, made from settings as a whole or not at all, and shared by all workers.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
+
+use openssl::error::ErrorStack;
+use openssl::ex_data::Index;
+use openssl::pkey::{Id, PKey, Private};
+use openssl::sha::Sha256;
+use openssl::ssl::{
+    NameType, SniError, Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslRef,
+    SslSessionCacheMode, SslVerifyMode, SslVersion,
+};
+use openssl::stack::Stack;
+use openssl::x509::store::{X509Store, X509StoreBuilder};
+use openssl::x509::{X509, X509StoreContext, X509StoreContextRef};
+
+use super::failure::words_of;
+use super::machine::Tls;
+use super::names;
+use super::sessions::{ClientSessions, PeerName};
+use super::settings::{Pair, Settings, Side, VerifyClient, Version};
+use super::tickets::RotatingKeys;
+use crate::net::sys::ssl;
+
+/// Forward secrecy and authenticated encryption only; AES-128 first, which costs least where the processor knows it.
+const CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
+    ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:\
+    ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
+const CIPHERSUITES: &str =
+    "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
+const GROUPS: &str = "X25519:P-256:P-384";
+
+/// Standard names of suites, which SIP's own documents use, and the library's.
+const STANDARD_NAMES: &[(&str, &str)] = &[
+    ("TLS_RSA_WITH_AES_128_CBC_SHA", "AES128-SHA"),
+    ("TLS_RSA_WITH_AES_256_CBC_SHA", "AES256-SHA"),
+    ("TLS_RSA_WITH_AES_128_GCM_SHA256", "AES128-GCM-SHA256"),
+    ("TLS_RSA_WITH_AES_256_GCM_SHA384", "AES256-GCM-SHA384"),
+    ("TLS_RSA_WITH_3DES_EDE_CBC_SHA", "DES-CBC3-SHA"),
+    ("TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA", "ECDHE-RSA-AES128-SHA"),
+    (
+        "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+        "ECDHE-RSA-AES128-GCM-SHA256",
+    ),
+    (
+        "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+        "ECDHE-RSA-AES256-GCM-SHA384",
+    ),
+    (
+        "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+    ),
+    (
+        "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+    ),
+];
+
+/// What suites of old are spelled with. A list that names one is refused, except 3DES in a build for measuring it.
+const OLD: &[&str] = &[
+    "3DES", "DES-CBC3", "NULL", "RC4", "EXP", "ADH", "AECDH", "MD5", "ALL",
+];
+
+/// Sessions of clients that have no tickets, in the memory of the server.
+const SERVER_SESSIONS: i32 = 20_480;
+
+/// What a server sends after a full TLS 1.3 handshake.
+const TICKETS: usize = 2;
+
+/// Why settings could not be taken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LoadError {
+    pub file: Option<PathBuf>,
+    pub reason: String,
+}
+
+impl LoadError {
+    fn file(file: &Path, reason: impl Into<String>) -> LoadError {
+        LoadError {
+            file: Some(file.to_path_buf()),
+            reason: reason.into(),
+        }
+    }
+
+    fn new(reason: impl Into<String>) -> LoadError {
+        LoadError {
+            file: None,
+            reason: reason.into(),
+        }
+    }
+}
+
+impl From<ErrorStack> for LoadError {
+    fn from(errors: ErrorStack) -> LoadError {
+        LoadError::new(words_of(&errors))
+    }
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.file {
+            Some(file) => write!(formatter, "{}: {}", file.display(), self.reason),
+            None => formatter.write_str(&self.reason),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// Everything that new connections need. Connections keep what they were made from: a reload touches new ones only.
+pub struct Contexts {
+    server: Option<SslContext>,
+    verifies_client: bool,
+    client: ClientContext,
+    keys: Arc<RotatingKeys>,
+    /// Of all that the contexts were made from.
+    fingerprint: Fingerprint,
+    /// Of identities and verification alone: while it stays, tickets stay good.
+    trust: Fingerprint,
+}
+
+#[derive(Clone)]
+struct ClientContext {
+    context: SslContext,
+    verifies: bool,
+    /// `None`: sessions are not reused.
+    sessions: Option<Arc<ClientSessions>>,
+    shows_certificate: bool,
+}
+
+type Fingerprint = [u8; 32];
+
+/// What a client's connection remembers for the callbacks.
+pub(super) struct ClientNotes {
+    pub peer: Arc<PeerName>,
+    /// We have a certificate to show.
+    pub has_certificate: bool,
+    /// The server asked for one.
+    pub was_asked: bool,
+    /// Why the name check failed.
+    pub refusal: OnceLock<String>,
+}
+
+pub(super) fn notes_index() -> Result<Index<Ssl, ClientNotes>, ErrorStack> {
+    static INDEX: OnceLock<Index<Ssl, ClientNotes>> = OnceLock::new();
+    if let Some(index) = INDEX.get() {
+        return Ok(*index);
+    }
+    let index = Ssl::new_ex_index()?;
+    Ok(*INDEX.get_or_init(|| index))
+}
+
+impl Contexts {
+    /// Reads every file and makes the contexts; nothing takes effect unless all is good.
+    ///
+    /// `previous` are the contexts that these replace. Where identities and verification are the same as in them, by what is
+    /// in the files, sessions of before can be resumed; otherwise none can.
+    pub fn load(settings: &Settings, previous: Option<&Contexts>) -> Result<Contexts, LoadError> {
+        let material = Material::read(settings)?;
+        let trust = material.trust(settings);
+        let fingerprint = material.fingerprint(settings, &trust);
+        if let Some(previous) = previous
+            && previous.fingerprint == fingerprint
+        {
+            return Ok(Contexts {
+                server: previous.server.clone(),
+                verifies_client: previous.verifies_client,
+                client: previous.client.clone(),
+                keys: previous.keys.clone(),
+                fingerprint,
+                trust,
+            });
+        }
+        let keys = match previous {
+            Some(previous) if previous.trust == trust => previous.keys.clone(),
+            _ => Arc::new(RotatingKeys::new(settings.session_lifetime, Instant::now())),
+        };
+        let key_log = KeyLog::from_environment()?;
+        let maker = Maker {
+            settings,
+            material: &material,
+            trust: &trust,
+            keys: &keys,
+            key_log: key_log.as_ref(),
+        };
+        Ok(Contexts {
+            server: maker.server()?,
+            verifies_client: settings.verify_client != VerifyClient::No,
+            client: maker.client()?,
+            keys,
+            fingerprint,
+            trust,
+        })
+    }
+
+    /// The machine for a connection that `peer` made to us. Fails where there is no identity to show, or no memory.
+    pub fn accept(&self, peer: SocketAddr) -> Result<Tls, LoadError> {
+        let Some(context) = &self.server else {
+            return Err(LoadError::new("no certificate to show to clients"));
+        };
+        let mut ssl = Ssl::new(context)?;
+        ssl.set_accept_state();
+        ssl::shed_handshake(&mut ssl);
+        Ok(Tls::new(
+            ssl,
+            peer,
+            Side::Server,
+            self.verifies_client,
+            None,
+        )?)
+    }
+
+    /// The machine for a connection that we made to `peer`, which must prove to be `name`: the domain that was asked for in
+    /// the first place (RFC 5922 §7.3), or an address in figures. Its `start` has the first flight ready.
+    pub fn connect(&self, peer: SocketAddr, name: &str) -> Result<Tls, LoadError> {
+        let client = &self.client;
+        let mut ssl = Ssl::new(&client.context)?;
+        ssl.set_connect_state();
+        ssl::shed_handshake(&mut ssl);
+        let name = names::normal(name);
+        if names::is_dns_name(&name) {
+            ssl.set_hostname(&name)?;
+        } else if names::address(&name).is_none() {
+            return Err(LoadError::new(format!("not a name: {name:?}")));
+        }
+        let peer_name = Arc::new(PeerName {
+            name,
+            address: peer,
+        });
+        let mut offered = None;
+        if let Some(sessions) = &client.sessions
+            && let Some(session) = sessions.take(&peer_name)
+            && ssl::offer_session(&mut ssl, &session, &client.context)
+        {
+            offered = Some(sessions.clone());
+        }
+        ssl.set_ex_data(
+            notes_index()?,
+            ClientNotes {
+                peer: peer_name,
+                has_certificate: client.shows_certificate,
+                was_asked: false,
+                refusal: OnceLock::new(),
+            },
+        );
+        Ok(Tls::new(ssl, peer, Side::Client, client.verifies, offered)?)
+    }
+
+    /// Whether we have something to show to servers that ask.
+    pub fn shows_client_certificate(&self) -> bool {
+        self.client.shows_certificate
+    }
+
+    #[cfg(test)]
+    pub(super) fn rename_sessions(&self, from: &str, to: &str) {
+        if let Some(sessions) = &self.client.sessions {
+            sessions.rename(from, to);
+        }
+    }
+
+    /// How many sessions with servers are kept.
+    pub fn client_sessions(&self) -> usize {
+        self.client
+            .sessions
+            .as_ref()
+            .map_or(0, |sessions| sessions.len())
+    }
+}
+
+// ---- the files ---------------------------------------------------------------------------------------------------------
+
+/// What the files hold.
+struct Material {
+    default_identity: Vec<LoadedPair>,
+    identities: Vec<(String, Vec<LoadedPair>)>,
+    client_identity: Vec<LoadedPair>,
+    authorities: Vec<X509>,
+}
+
+struct LoadedPair {
+    /// The certificate itself, then its chain.
+    chain: Vec<X509>,
+    key: PKey<Private>,
+    digest: Fingerprint,
+}
+
+/// Where Debian, Alpine and others keep all authorities in one file; where Red Hat does.
+const SYSTEM_AUTHORITIES: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+];
+
+impl Material {
+    fn read(settings: &Settings) -> Result<Material, LoadError> {
+        let client_pairs = if settings.client_identity.is_empty() {
+            &settings.default_identity
+        } else {
+            &settings.client_identity
+        };
+        let identities = settings
+            .identities
+            .iter()
+            .map(|identity| {
+                let name = names::normal(&identity.name);
+                if !names::is_dns_name(&name) {
+                    return Err(LoadError::new(format!("not a DNS name: {name:?}")));
+                }
+                Ok((name, LoadedPair::read_all(&identity.pairs)?))
+            })
+            .collect::<Result<Vec<_>, LoadError>>()?;
+        let authorities = match &settings.trusted_ca {
+            Some(file) => read_certificates(file)?,
+            None if settings.verify_client != VerifyClient::No => {
+                return Err(LoadError::new(
+                    "clients cannot be verified without trusted_ca",
+                ));
+            }
+            None => SYSTEM_AUTHORITIES
+                .iter()
+                .map(Path::new)
+                .find(|file| settings.verify_server && file.exists())
+                .map_or(Ok(Vec::new()), read_certificates)?,
+        };
+        Ok(Material {
+            default_identity: LoadedPair::read_all(&settings.default_identity)?,
+            identities,
+            client_identity: LoadedPair::read_all(client_pairs)?,
+            authorities,
+        })
+    }
+
+    /// Who we are, whom we trust, and for how long.
+    fn trust(&self, settings: &Settings) -> Fingerprint {
+        let mut hash = Sha256::new();
+        let mut pairs = |pairs: &[LoadedPair]| {
+            hash.update(&(pairs.len() as u64).to_be_bytes());
+            for pair in pairs {
+                hash.update(&pair.digest);
+            }
+        };
+        pairs(&self.default_identity);
+        pairs(&self.client_identity);
+        for (_, identity) in &self.identities {
+            pairs(identity);
+        }
+        for (name, _) in &self.identities {
+            hash.update(name.as_bytes());
+            hash.update(b"\0");
+        }
+        for authority in &self.authorities {
+            hash.update(&authority.to_der().unwrap_or_default());
+        }
+        hash.update(&[settings.verify_client as u8, settings.verify_server.into()]);
+        hash.update(&settings.session_lifetime.as_nanos().to_be_bytes());
+        hash.finish()
+    }
+
+    fn fingerprint(&self, settings: &Settings, trust: &Fingerprint) -> Fingerprint {
+        let mut hash = Sha256::new();
+        hash.update(trust);
+        hash.update(&[
+            settings.min_version as u8,
+            settings.max_version as u8,
+            settings.server_session_reuse.into(),
+            settings.client_session_reuse.into(),
+        ]);
+        hash.update(settings.ciphers.as_bytes());
+        hash.update(b"\0");
+        hash.update(settings.ciphersuites.as_bytes());
+        hash.finish()
+    }
+}
+
+impl LoadedPair {
+    fn read_all(pairs: &[Pair]) -> Result<Vec<LoadedPair>, LoadError> {
+        let mut loaded: Vec<LoadedPair> = Vec::with_capacity(pairs.len());
+        for pair in pairs {
+            let next = LoadedPair::read(pair)?;
+            if loaded.iter().any(|other| other.key.id() == next.key.id()) {
+                let kind = match next.key.id() {
+                    Id::RSA => "an RSA key",
+                    Id::EC => "an ECDSA key",
+                    _ => "a key of this kind",
+                };
+                let reason = format!("{kind} is given twice for one identity");
+                return Err(LoadError::file(&pair.private_key, reason));
+            }
+            loaded.push(next);
+        }
+        Ok(loaded)
+    }
+
+    fn read(pair: &Pair) -> Result<LoadedPair, LoadError> {
+        let chain = read_certificates(&pair.certificate)?;
+        let text = read(&pair.private_key)?;
+        let mut is_encrypted = false;
+        let key = PKey::private_key_from_pem_callback(&text, |_| {
+            is_encrypted = true;
+            Ok(0)
+        });
+        let key = match key {
+            Ok(key) => key,
+            Err(_) if is_encrypted => {
+                let reason = "the private key is encrypted: store it without a passphrase";
+                return Err(LoadError::file(&pair.private_key, reason));
+            }
+            Err(errors) => {
+                let reason = format!("not a private key in PEM: {}", words_of(&errors));
+                return Err(LoadError::file(&pair.private_key, reason));
+            }
+        };
+        let Some(leaf) = chain.first() else {
+            return Err(LoadError::file(&pair.certificate, "no certificate in it"));
+        };
+        let public = leaf
+            .public_key()
+            .map_err(|errors| LoadError::file(&pair.certificate, words_of(&errors)))?;
+        if !public.public_eq(&key) {
+            let file = pair.certificate.display();
+            let reason = format!("not the private key of the (first) certificate in {file}");
+            return Err(LoadError::file(&pair.private_key, reason));
+        }
+        let mut hash = Sha256::new();
+        for certificate in &chain {
+            hash.update(&certificate.to_der()?);
+        }
+        hash.update(&text);
+        let file = pair.certificate.display();
+        let now = openssl::asn1::Asn1Time::days_from_now(0)?;
+        if leaf.not_after() < now {
+            log::warn!("{file}: expired on {}", leaf.not_after());
+        } else if leaf.not_before() > now {
+            log::warn!("{file}: not valid before {}", leaf.not_before());
+        }
+        Ok(LoadedPair {
+            chain,
+            key,
+            digest: hash.finish(),
+        })
+    }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, LoadError> {
+    std::fs::read(file).map_err(|error| LoadError::file(file, error.to_string()))
+}
+
+fn read_certificates(file: &Path) -> Result<Vec<X509>, LoadError> {
+    let certificates = X509::stack_from_pem(&read(file)?).map_err(|errors| {
+        let reason = format!("not certificates in PEM: {}", words_of(&errors));
+        LoadError::file(file, reason)
+    })?;
+    if certificates.is_empty() {
+        return Err(LoadError::file(file, "no certificate in it"));
+    }
+    Ok(certificates)
+}
+
+// ---- the contexts ------------------------------------------------------------------------------------------------------
+
+struct Maker<'a> {
+    settings: &'a Settings,
+    material: &'a Material,
+    trust: &'a Fingerprint,
+    keys: &'a Arc<RotatingKeys>,
+    key_log: Option<&'a KeyLog>,
+}
+
+impl Maker<'_> {
+    fn server(&self) -> Result<Option<SslContext>, LoadError> {
+        if self.material.default_identity.is_empty() {
+            if self.material.identities.is_empty() {
+                return Ok(None);
+            }
+            return Err(LoadError::new(
+                "identities by name need a default certificate beside them",
+            ));
+        }
+        let mut by_name = HashMap::new();
+        for (name, pairs) in &self.material.identities {
+            let context = self.server_for(pairs)?.build();
+            if by_name.insert(name.clone(), context).is_some() {
+                let reason = format!("two identities of the name {name}");
+                return Err(LoadError::new(reason));
+            }
+        }
+        let mut builder = self.server_for(&self.material.default_identity)?;
+        if !by_name.is_empty() {
+            builder.set_servername_callback(move |ssl, _| {
+                let Some(name) = ssl.servername(NameType::HOST_NAME) else {
+                    return Err(SniError::NOACK);
+                };
+                match by_name.get(&names::normal(name)) {
+                    Some(context) => ssl
+                        .set_ssl_context(context)
+                        .map_err(|_| SniError::ALERT_FATAL),
+                    None => Err(SniError::NOACK),
+                }
+            });
+        }
+        Ok(Some(builder.build()))
+    }
+
+    /// A server that shows these certificates.
+    fn server_for(&self, pairs: &[LoadedPair]) -> Result<SslContextBuilder, LoadError> {
+        let mut builder = SslContextBuilder::new(SslMethod::tls_server())?;
+        self.set_common(&mut builder)?;
+        builder.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
+        set_identity(&mut builder, pairs)?;
+        match self.settings.verify_client {
+            VerifyClient::No => builder.set_verify(SslVerifyMode::NONE),
+            VerifyClient::Optional => builder.set_verify(SslVerifyMode::PEER),
+            VerifyClient::Required => {
+                builder.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT)
+            }
+        }
+        if self.settings.verify_client != VerifyClient::No {
+            let mut names = Stack::new()?;
+            for authority in &self.material.authorities {
+                names.push(authority.subject_name().to_owned()?)?;
+            }
+            builder.set_client_ca_list(names);
+        }
+        // A session of another identity or of other settings is not resumed even where its ticket can be read.
+        let mut hash = Sha256::new();
+        hash.update(self.trust);
+        for pair in pairs {
+            hash.update(&pair.digest);
+        }
+        builder.set_session_id_context(&hash.finish())?;
+        if self.settings.server_session_reuse {
+            builder.set_session_cache_mode(SslSessionCacheMode::SERVER);
+            builder.set_session_cache_size(SERVER_SESSIONS);
+            ssl::set_ticket_keys(&mut builder, self.keys.clone())?;
+            ssl::set_ticket_count(&mut builder, TICKETS)?;
+        } else {
+            builder.set_session_cache_mode(SslSessionCacheMode::OFF);
+            builder.set_options(SslOptions::NO_TICKET);
+            ssl::set_ticket_count(&mut builder, 0)?;
+        }
+        Ok(builder)
+    }
+
+    fn client(&self) -> Result<ClientContext, LoadError> {
+        let mut builder = SslContextBuilder::new(SslMethod::tls_client())?;
+        self.set_common(&mut builder)?;
+        let pairs = &self.material.client_identity;
+        set_identity(&mut builder, pairs)?;
+        ssl::set_certificate_callback(&mut builder, |ssl| {
+            if let Ok(index) = notes_index()
+                && let Some(notes) = ssl.ex_data_mut(index)
+            {
+                notes.was_asked = true;
+            }
+        });
+        if self.settings.verify_server {
+            builder.set_verify_callback(SslVerifyMode::PEER, check_name);
+        } else {
+            builder.set_verify(SslVerifyMode::NONE);
+        }
+        let sessions = if self.settings.client_session_reuse {
+            let sessions = Arc::new(ClientSessions::default());
+            let cache = sessions.clone();
+            builder.set_session_cache_mode(
+                SslSessionCacheMode::CLIENT | SslSessionCacheMode::NO_INTERNAL,
+            );
+            // The library has a session ready only after the handshake, so what comes here has passed the checks that are set.
+            builder.set_new_session_callback(move |ssl, session| {
+                if let Ok(index) = notes_index()
+                    && let Some(notes) = ssl.ex_data(index)
+                {
+                    cache.put(&notes.peer, session);
+                }
+            });
+            Some(sessions)
+        } else {
+            builder.set_session_cache_mode(SslSessionCacheMode::OFF);
+            builder.set_options(SslOptions::NO_TICKET);
+            None
+        };
+        Ok(ClientContext {
+            context: builder.build(),
+            verifies: self.settings.verify_server,
+            sessions,
+            shows_certificate: !pairs.is_empty(),
+        })
+    }
+
+    fn set_common(&self, builder: &mut SslContextBuilder) -> Result<(), LoadError> {
+        let settings = self.settings;
+        if settings.min_version > settings.max_version {
+            return Err(LoadError::new("min_version is above max_version"));
+        }
+        builder.set_min_proto_version(Some(number(settings.min_version)))?;
+        builder.set_max_proto_version(Some(number(settings.max_version)))?;
+        builder.set_mode(
+            SslMode::RELEASE_BUFFERS | SslMode::ACCEPT_MOVING_WRITE_BUFFER | SslMode::AUTO_RETRY,
+        );
+        // The chain is what its file holds: OpenSSL would add the authority's certificate if it is trusted.
+        builder.set_mode(SslMode::NO_AUTO_CHAIN);
+        builder.set_options(SslOptions::NO_RENEGOTIATION);
+        #[cfg(not(feature = "aws-lc"))]
+        builder.set_options(SslOptions::NO_COMPRESSION);
+        builder.set_groups_list(GROUPS)?;
+        set_ciphers(builder, &settings.ciphers)?;
+        let suites = match settings.ciphersuites.as_str() {
+            "" => CIPHERSUITES,
+            chosen => chosen,
+        };
+        ssl::set_ciphersuites(builder, suites)
+            .map_err(|_| LoadError::new(format!("ciphersuites: none known in {suites:?}")))?;
+        let lifetime = settings.session_lifetime.as_secs();
+        ssl::set_session_timeout(builder, u32::try_from(lifetime).unwrap_or(u32::MAX));
+        builder.set_cert_store(store(&self.material.authorities)?);
+        if let Some(log) = self.key_log {
+            let log = log.clone();
+            builder.set_keylog_callback(move |_, line| log.write(line));
+        }
+        Ok(())
+    }
+}
+
+fn number(version: Version) -> SslVersion {
+    match version {
+        Version::Tls12 => SslVersion::TLS1_2,
+        Version::Tls13 => SslVersion::TLS1_3,
+    }
+}
+
+fn store(authorities: &[X509]) -> Result<X509Store, ErrorStack> {
+    let mut builder = X509StoreBuilder::new()?;
+    for authority in authorities {
+        builder.add_cert(authority.clone())?;
+    }
+    Ok(builder.build())
+}
+
+fn set_identity(builder: &mut SslContextBuilder, pairs: &[LoadedPair]) -> Result<(), ErrorStack> {
+    for pair in pairs {
+        if let Some((leaf, chain)) = pair.chain.split_first() {
+            builder.set_certificate(leaf)?;
+            for certificate in chain {
+                ssl::add_chain_certificate(builder, certificate)?;
+            }
+            builder.set_private_key(&pair.key)?;
+        }
+    }
+    Ok(())
+}
+
+fn set_ciphers(builder: &mut SslContextBuilder, list: &str) -> Result<(), LoadError> {
+    if list.is_empty() {
+        return Ok(builder.set_cipher_list(CIPHERS)?);
+    }
+    let mut chosen = Vec::new();
+    for element in list.split([':', ',', ' ']).filter(|part| !part.is_empty()) {
+        let element = STANDARD_NAMES
+            .iter()
+            .find(|(standard, _)| *standard == element)
+            .map_or(element, |(_, name)| name);
+        let is_removal = element.starts_with(['!', '-']);
+        if !is_removal && let Some(old) = OLD.iter().find(|old| element.contains(**old)) {
+            let is_3des = old.contains("DES");
+            if !(is_3des && cfg!(feature = "old-suites")) {
+                let reason = if is_3des {
+                    "unsafe, and only in a build with the feature old-suites"
+                } else {
+                    "unsafe"
+                };
+                return Err(LoadError::new(format!("ciphers: {element}: {reason}")));
+            }
+            log::warn!("TLS suite {element} is unsafe: for measuring only");
+        }
+        // The library passes over what it does not know as long as it knows another.
+        let is_one = element
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_+.".contains(&byte));
+        if is_one && builder.set_cipher_list(element).is_err() {
+            return Err(LoadError::new(format!("ciphers: {element}: no such suite")));
+        }
+        chosen.push(element);
+    }
+    #[cfg(all(feature = "old-suites", not(feature = "aws-lc")))]
+    builder.set_security_level(0);
+    builder
+        .set_cipher_list(&chosen.join(":"))
+        .map_err(|errors| LoadError::new(format!("ciphers: {list}: {}", words_of(&errors))))
+}
+
+/// Called for each certificate of a server's chain, the authority's first: the last must prove the name as well.
+fn check_name(is_good: bool, store: &mut X509StoreContextRef) -> bool {
+    if !is_good || store.error_depth() != 0 {
+        return is_good;
+    }
+    let refusal = {
+        let connection: Option<&SslRef> = X509StoreContext::ssl_idx()
+            .ok()
+            .and_then(|index| store.ex_data(index));
+        let notes = connection.and_then(|ssl| ssl.ex_data(notes_index().ok()?));
+        match (notes, store.current_cert()) {
+            (Some(notes), Some(certificate)) => {
+                let name = &notes.peer.name;
+                if names::proves(certificate, name) {
+                    return true;
+                }
+                let proved = names::identities(certificate);
+                let reason = if proved.is_empty() {
+                    format!("the certificate names nobody, not {name}")
+                } else {
+                    format!("the certificate is for {}, not {name}", proved.join(", "))
+                };
+                Some((notes, reason))
+            }
+            _ => None,
+        }
+    };
+    if let Some((notes, reason)) = refusal {
+        // The first reason stays; there is one check for each handshake.
+        let _ = notes.refusal.set(reason);
+    }
+    store.set_error(ssl::name_mismatch());
+    false
+}
+
+/// Secrets of sessions for reading captures, as NSS writes them, where the environment's SSLKEYLOGFILE asks for them.
+#[derive(Clone)]
+struct KeyLog {
+    file: Arc<Mutex<std::fs::File>>,
+}
+
+impl KeyLog {
+    fn from_environment() -> Result<Option<KeyLog>, LoadError> {
+        let Some(path) = std::env::var_os("SSLKEYLOGFILE").filter(|path| !path.is_empty()) else {
+            return Ok(None);
+        };
+        let path = PathBuf::from(path);
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&path)
+            .map_err(|error| LoadError::file(&path, format!("SSLKEYLOGFILE: {error}")))?;
+        log::warn!(
+            "SSLKEYLOGFILE is set: the secrets of all TLS connections are written to {}",
+            path.display()
+        );
+        Ok(Some(KeyLog {
+            file: Arc::new(Mutex::new(file)),
+        }))
+    }
+
+    fn write(&self, line: &str) {
+        let mut file = self.file.lock().unwrap_or_else(|fault| fault.into_inner());
+        // A full disk must not stop calls.
+        let _ = file.write_all(format!("{line}\n").as_bytes());
+    }
+}

@@ -1,0 +1,216 @@
+//! Where records end (RFC 8446 §5.1) and, in a handshake, where the peer's flight does (RFC 5246 §7.3, RFC 8446 §2).
+//!
+//! The library is to be called once for each flight, however the bytes were cut on the way. What is in the clear tells where a
+//! flight ends: a ServerHelloDone ends one and a Certificate does not. What is encrypted does not tell; there the end of a
+//! record is taken for the end of the flight unless more bytes have come, which then are the beginning of something that the
+//! peer was still sending.
+
+use super::settings::Side;
+
+const HEADER: usize = 5;
+
+/// The most that a record may carry: RFC 5246 §6.2.3 allows 2^14 + 2048.
+const MAX_RECORD: usize = (1 << 14) + 2048;
+
+/// More than that is handed over whether or not the flight is whole.
+const MAX_HELD: usize = 64 * 1024;
+
+/// The library refuses longer messages (100 kB for a chain of certificates), and is to do so at once.
+const MAX_MESSAGE: usize = 128 * 1024;
+
+const CHANGE_CIPHER_SPEC: u8 = 20;
+const HANDSHAKE: u8 = 22;
+const APPLICATION_DATA: u8 = 23;
+
+const CLIENT_HELLO: u8 = 1;
+const SERVER_HELLO: u8 = 2;
+const NEW_SESSION_TICKET: u8 = 4;
+const CERTIFICATE: u8 = 11;
+const SERVER_KEY_EXCHANGE: u8 = 12;
+const CERTIFICATE_REQUEST: u8 = 13;
+const CERTIFICATE_VERIFY: u8 = 15;
+const CLIENT_KEY_EXCHANGE: u8 = 16;
+const CERTIFICATE_STATUS: u8 = 22;
+
+/// The random of a ServerHello that is a HelloRetryRequest (RFC 8446 §4.1.3).
+const RETRY: [u8; 32] = [
+    0xCF, 0x21, 0xAD, 0x74, 0xE5, 0x9A, 0x61, 0x11, 0xBE, 0x1D, 0x8C, 0x02, 0x1E, 0x65, 0xB8, 0x91,
+    0xC2, 0xA2, 0x11, 0x16, 0x7A, 0xBB, 0x8C, 0x5E, 0x07, 0x9E, 0x09, 0xE2, 0xC8, 0xA8, 0x33, 0x9C,
+];
+
+/// The length of the whole records at the start of `bytes`. What cannot be a record counts as whole, to be refused at once.
+pub fn whole_records(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    loop {
+        match record(&bytes[at..]) {
+            Record::Whole { len, .. } => at += len,
+            Record::Partial => return at,
+            Record::Garbage => return bytes.len(),
+        }
+    }
+}
+
+enum Record<'a> {
+    /// `len` with its header.
+    Whole {
+        kind: u8,
+        body: &'a [u8],
+        len: usize,
+    },
+    Partial,
+    Garbage,
+}
+
+fn record(bytes: &[u8]) -> Record<'_> {
+    // Refused by its first byte if it can be: a plain-text request may be short of a header.
+    match bytes.first() {
+        None => return Record::Partial,
+        Some(CHANGE_CIPHER_SPEC..=APPLICATION_DATA) => {}
+        Some(_) => return Record::Garbage,
+    }
+    let Some((header, rest)) = bytes.split_at_checked(HEADER) else {
+        return Record::Partial;
+    };
+    let len = usize::from(u16::from_be_bytes([header[3], header[4]]));
+    if header[1] != 3 || len > MAX_RECORD {
+        return Record::Garbage;
+    }
+    match rest.get(..len) {
+        Some(body) => Record::Whole {
+            kind: header[0],
+            body,
+            len: HEADER + len,
+        },
+        None => Record::Partial,
+    }
+}
+
+/// Watches a handshake from outside and says when the library has something to do.
+pub struct Flights {
+    side: Side,
+    /// Whether the last whole record ended a flight.
+    is_whole: bool,
+    /// After the peer's ChangeCipherSpec its handshake messages cannot be read.
+    is_encrypted: bool,
+    /// The beginning of a handshake message: type, length, and of a ServerHello what tells a HelloRetryRequest.
+    start: [u8; Flights::START],
+    started: usize,
+    /// What is still to come of the message, after `start`.
+    rest: usize,
+    /// How much of what is held has been looked at: whole records, each but once.
+    seen: usize,
+}
+
+impl Flights {
+    /// Type (1), length (3), version (2), random (32).
+    const START: usize = 38;
+    const MESSAGE_HEADER: usize = 4;
+
+    pub fn new(side: Side) -> Flights {
+        Flights {
+            side,
+            is_whole: false,
+            is_encrypted: false,
+            start: [0; Flights::START],
+            started: 0,
+            rest: 0,
+            seen: 0,
+        }
+    }
+
+    /// Looks at what has come since the last release; returns how much of it the library is to get now, zero for nothing.
+    ///
+    /// What is returned is taken as gone. The rest must be shown again, with what came after it.
+    pub fn take(&mut self, held: &[u8]) -> usize {
+        loop {
+            match record(held.get(self.seen..).unwrap_or(&[])) {
+                Record::Whole { kind, body, len } => {
+                    self.see(kind, body);
+                    self.seen += len;
+                }
+                Record::Partial => break,
+                Record::Garbage => {
+                    self.seen = 0;
+                    return held.len();
+                }
+            }
+        }
+        let is_at_end = self.seen == held.len() && self.is_whole;
+        if is_at_end || held.len() > MAX_HELD {
+            self.is_whole = false;
+            std::mem::take(&mut self.seen)
+        } else {
+            0
+        }
+    }
+
+    fn see(&mut self, kind: u8, body: &[u8]) {
+        match kind {
+            CHANGE_CIPHER_SPEC => {
+                self.is_encrypted = true;
+                self.is_whole = false;
+            }
+            HANDSHAKE if !self.is_encrypted && !body.is_empty() => self.see_messages(body),
+            // What is encrypted or an alert; and what is empty, which the library refuses.
+            _ => self.is_whole = true,
+        }
+    }
+
+    fn see_messages(&mut self, mut body: &[u8]) {
+        while !body.is_empty() {
+            let wanted = self.wanted();
+            if self.started < wanted {
+                let len = (wanted - self.started).min(body.len());
+                let (now, later) = body.split_at(len);
+                self.start[self.started..self.started + len].copy_from_slice(now);
+                self.started += len;
+                body = later;
+                if self.started == Flights::MESSAGE_HEADER {
+                    let [_, a, b, c, ..] = self.start;
+                    self.rest = u32::from_be_bytes([0, a, b, c]) as usize;
+                    if self.rest > MAX_MESSAGE {
+                        self.is_whole = true;
+                        return;
+                    }
+                } else if self.started > Flights::MESSAGE_HEADER {
+                    self.rest -= len;
+                }
+            } else {
+                let len = self.rest.min(body.len());
+                self.rest -= len;
+                body = &body[len..];
+            }
+            if self.started >= Flights::MESSAGE_HEADER && self.rest == 0 {
+                self.is_whole = self.ends_flight();
+                self.started = 0;
+            } else {
+                self.is_whole = false;
+            }
+        }
+    }
+
+    /// How much of the message's beginning is to be kept.
+    fn wanted(&self) -> usize {
+        if self.started >= Flights::MESSAGE_HEADER && self.start[0] == SERVER_HELLO {
+            let body = self.rest + (self.started - Flights::MESSAGE_HEADER);
+            (Flights::MESSAGE_HEADER + body).min(Flights::START)
+        } else {
+            Flights::MESSAGE_HEADER
+        }
+    }
+
+    /// Whether nothing can follow the message that has just ended before we answer.
+    fn ends_flight(&self) -> bool {
+        match (self.side, self.start[0]) {
+            (Side::Client, SERVER_HELLO) => self.start[6..Flights::START] == RETRY,
+            (
+                Side::Client,
+                NEW_SESSION_TICKET | CERTIFICATE | SERVER_KEY_EXCHANGE | CERTIFICATE_REQUEST
+                | CERTIFICATE_STATUS,
+            ) => false,
+            (Side::Server, CERTIFICATE | CERTIFICATE_VERIFY | CLIENT_KEY_EXCHANGE) => false,
+            // ServerHelloDone and ClientHello do; what does not belong here is the library's to refuse.
+            (Side::Server, CLIENT_HELLO) | (_, _) => true,
+        }
+    }
+}

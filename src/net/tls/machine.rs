@@ -1,0 +1,357 @@
+//! One TLS connection: bytes in, bytes out.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use openssl::error::ErrorStack;
+use openssl::ssl::{self, ErrorCode, ShutdownState, Ssl, SslRef, SslStream};
+use openssl::x509::X509VerifyResult;
+
+use super::contexts::notes_index;
+use super::failure::{self, By, Failure};
+use super::flights::{Flights, whole_records};
+use super::names;
+use super::sessions::ClientSessions;
+use super::settings::Side;
+use super::wire::Wire;
+
+/// The most that one record carries of plaintext.
+const RECORD: usize = 1 << 14;
+
+/// The library over two byte queues. Feed it what came with `receive`, write what `output` holds.
+pub struct Tls {
+    stream: SslStream<Wire>,
+    peer: SocketAddr,
+    side: Side,
+    /// Whether the peer's certificate, if there is one, had to be good.
+    verifies: bool,
+    state: State,
+    /// Only while shaking hands.
+    handshake: Option<Box<Handshake>>,
+    handshake_calls: u32,
+}
+
+struct Handshake {
+    flights: Flights,
+    /// What the caller sent before it could be sent.
+    waiting: Vec<u8>,
+    /// Where the session came from that was offered.
+    offered: Option<Arc<ClientSessions>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Handshaking,
+    Open,
+    /// A close_notify came: nothing more will. Ours may still be to send.
+    PeerClosed,
+    /// Our close_notify is in the output.
+    Closed,
+    Failed,
+}
+
+/// What came of the bytes that were received.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Progress {
+    /// The handshake was completed by these bytes.
+    pub established_now: bool,
+    /// The peer has said that it will send nothing more (close_notify).
+    pub closed: bool,
+}
+
+impl Tls {
+    pub(super) fn new(
+        ssl: Ssl,
+        peer: SocketAddr,
+        side: Side,
+        verifies: bool,
+        offered: Option<Arc<ClientSessions>>,
+    ) -> Result<Tls, ErrorStack> {
+        Ok(Tls {
+            stream: SslStream::new(ssl, Wire::default())?,
+            peer,
+            side,
+            verifies,
+            state: State::Handshaking,
+            handshake: Some(Box::new(Handshake {
+                flights: Flights::new(side),
+                waiting: Vec::new(),
+                offered,
+            })),
+            handshake_calls: 0,
+        })
+    }
+
+    /// Puts a client's first flight into the output. Of no effect on a server, which has to wait.
+    pub fn start(&mut self) -> Result<(), Failure> {
+        if self.side == Side::Client && self.handshake_calls == 0 {
+            self.shake_hands()?;
+        }
+        Ok(())
+    }
+
+    /// Takes ciphertext as it came and appends to `plaintext` what it says.
+    ///
+    /// Look at `output` afterwards, also on failure: there is an alert in it for the peer. After a failure nothing is received.
+    pub fn receive(
+        &mut self,
+        ciphertext: &[u8],
+        plaintext: &mut Vec<u8>,
+    ) -> Result<Progress, Failure> {
+        let mut progress = Progress::default();
+        match self.state {
+            State::Handshaking | State::Open => {}
+            State::PeerClosed | State::Closed | State::Failed => {
+                progress.closed = true;
+                return Ok(progress);
+            }
+        }
+        let result = self.digest(ciphertext, plaintext, &mut progress);
+        let wire = self.stream.get_mut();
+        if result.is_err() || progress.closed {
+            wire.clear_input();
+        } else {
+            wire.tidy();
+        }
+        result.map(|()| progress)
+    }
+
+    fn digest(
+        &mut self,
+        ciphertext: &[u8],
+        plaintext: &mut Vec<u8>,
+        progress: &mut Progress,
+    ) -> Result<(), Failure> {
+        self.stream.get_mut().push(ciphertext);
+        if self.state == State::Handshaking {
+            let Some(handshake) = &mut self.handshake else {
+                return Ok(());
+            };
+            let len = handshake.flights.take(self.stream.get_ref().held());
+            if len == 0 {
+                return Ok(());
+            }
+            self.stream.get_mut().release(len);
+            progress.established_now = self.shake_hands()?;
+            if !progress.established_now {
+                return Ok(());
+            }
+        }
+        let wire = self.stream.get_mut();
+        let len = whole_records(wire.held());
+        wire.release(len);
+        self.read(plaintext, progress)
+    }
+
+    /// Calls the library once; returns whether the handshake is complete.
+    fn shake_hands(&mut self) -> Result<bool, Failure> {
+        self.handshake_calls += 1;
+        drop(ErrorStack::get());
+        match self.stream.do_handshake() {
+            Ok(()) => {
+                self.state = State::Open;
+                let waiting = self.handshake.take().map(|handshake| handshake.waiting);
+                if let Some(waiting) = waiting.filter(|waiting| !waiting.is_empty()) {
+                    self.send(&waiting)?;
+                }
+                Ok(true)
+            }
+            Err(error) if error.code() == ErrorCode::WANT_READ => Ok(false),
+            Err(error) => Err(self.fail(&error)),
+        }
+    }
+
+    fn read(&mut self, plaintext: &mut Vec<u8>, progress: &mut Progress) -> Result<(), Failure> {
+        loop {
+            let unread = self.stream.get_ref().unread();
+            let pending = self.stream.ssl().pending();
+            if unread == 0 && pending == 0 {
+                return Ok(());
+            }
+            // No record says more than it has bytes.
+            let room = if pending > 0 {
+                pending
+            } else {
+                unread.min(RECORD)
+            };
+            let len = plaintext.len();
+            plaintext.resize(len + room, 0);
+            // What another connection left in the library's queue of errors would be taken for this one's.
+            drop(ErrorStack::get());
+            let result = self.stream.ssl_read(&mut plaintext[len..]);
+            plaintext.truncate(len + result.as_ref().map_or(0, |read| *read));
+            match result {
+                Ok(_) => {}
+                Err(error) if error.code() == ErrorCode::WANT_READ => {
+                    // A message that is no data, such as a ticket, was in it. There may be more behind.
+                    if self.stream.get_ref().unread() == unread {
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.code() == ErrorCode::ZERO_RETURN => {
+                    self.state = State::PeerClosed;
+                    progress.closed = true;
+                    return Ok(());
+                }
+                Err(error) => return Err(self.fail(&error)),
+            }
+        }
+    }
+
+    /// Encrypts into the output. What is sent before the handshake is complete waits for that; what is sent after `close` or
+    /// after a failure is dropped.
+    pub fn send(&mut self, plaintext: &[u8]) -> Result<(), Failure> {
+        match self.state {
+            State::Handshaking => {
+                if let Some(handshake) = &mut self.handshake {
+                    handshake.waiting.extend_from_slice(plaintext);
+                }
+                return Ok(());
+            }
+            State::Open | State::PeerClosed => {}
+            State::Closed | State::Failed => return Ok(()),
+        }
+        let mut rest = plaintext;
+        while !rest.is_empty() {
+            drop(ErrorStack::get());
+            match self.stream.ssl_write(rest) {
+                Ok(len) => rest = rest.get(len..).unwrap_or(&[]),
+                Err(error) => return Err(self.fail(&error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// What is to be written to the peer. The caller takes it out.
+    pub fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.stream.get_mut().output
+    }
+
+    /// Puts a close_notify into the output, if the handshake was completed and nothing has failed.
+    pub fn close(&mut self) {
+        if matches!(self.state, State::Open | State::PeerClosed) {
+            drop(ErrorStack::get());
+            // It goes into the queue, which takes everything; there is nothing to do about anything else.
+            let _ = self.stream.shutdown();
+            drop(ErrorStack::get());
+        }
+        if self.state != State::Failed {
+            self.state = State::Closed;
+        }
+    }
+
+    fn fail(&mut self, error: &ssl::Error) -> Failure {
+        let in_handshake = self.state == State::Handshaking;
+        self.state = State::Failed;
+        let ssl = self.stream.ssl();
+        let notes = notes_index().ok().and_then(|index| ssl.ex_data(index));
+        let detail = notes.and_then(|notes| notes.refusal.get());
+        let (by, reason) = match error.ssl_error() {
+            Some(errors) => failure::read(Some(errors), ssl, detail.map(String::as_str)),
+            None => (By::Us, error.to_string()),
+        };
+        if let Some(handshake) = self.handshake.take()
+            && let Some(sessions) = handshake.offered
+            && let Some(notes) = notes
+        {
+            // What was offered may be the cause.
+            sessions.forget(&notes.peer);
+        }
+        drop(ErrorStack::get());
+        Failure {
+            peer: self.peer,
+            by,
+            reason,
+            in_handshake,
+        }
+    }
+
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Whether data can be exchanged.
+    pub fn is_established(&self) -> bool {
+        matches!(self.state, State::Open | State::PeerClosed)
+    }
+
+    /// Whether the handshake resumed an earlier session.
+    pub fn is_resumed(&self) -> bool {
+        self.ssl().session_reused()
+    }
+
+    /// Whether the client showed a certificate, in this handshake or in the one whose session it resumed.
+    ///
+    /// A client that resumes is not asked again and says no.
+    pub fn is_mutual(&self) -> bool {
+        match self.side {
+            Side::Server => self.ssl().peer_certificate().is_some(),
+            Side::Client => {
+                let notes = notes_index()
+                    .ok()
+                    .and_then(|index| self.ssl().ex_data(index));
+                notes.is_some_and(|notes| notes.was_asked && notes.has_certificate)
+            }
+        }
+    }
+
+    /// As in "TLSv1.3".
+    pub fn version(&self) -> &'static str {
+        self.ssl().version_str()
+    }
+
+    /// As in "ECDHE-RSA-AES128-GCM-SHA256"; empty before one is agreed on.
+    pub fn cipher(&self) -> &'static str {
+        self.ssl().current_cipher().map_or("", |suite| suite.name())
+    }
+
+    /// How often the library was called for the handshake: once for each flight that came, and once for a client's first.
+    pub fn handshake_calls(&self) -> u32 {
+        self.handshake_calls
+    }
+
+    /// The SIP domains that the peer's certificate proves it to be (RFC 5922 §7.1), in lower case; empty unless the
+    /// certificate was verified. A connection may be reused for these (RFC 5923 §5).
+    pub fn peer_names(&self) -> Vec<String> {
+        if !self.verifies
+            || !self.is_established()
+            || self.ssl().verify_result() != X509VerifyResult::OK
+        {
+            return Vec::new();
+        }
+        let names = self
+            .ssl()
+            .peer_certificate()
+            .map(|certificate| names::identities(&certificate));
+        drop(ErrorStack::get());
+        names.unwrap_or_default()
+    }
+
+    #[cfg(test)]
+    pub(super) fn peer_certificate(&self) -> Option<openssl::x509::X509> {
+        self.ssl().peer_certificate()
+    }
+
+    #[cfg(test)]
+    pub(super) fn held_capacity(&self) -> usize {
+        self.stream.get_ref().capacity()
+    }
+
+    fn ssl(&self) -> &SslRef {
+        self.stream.ssl()
+    }
+}
+
+impl Drop for Tls {
+    fn drop(&mut self) {
+        // A connection that goes without having been shut down takes its session with it: the library would not resume it.
+        if matches!(self.state, State::Open | State::PeerClosed | State::Closed) {
+            self.stream
+                .set_shutdown(ShutdownState::SENT | ShutdownState::RECEIVED);
+        }
+    }
+}
