@@ -490,6 +490,40 @@ fn an_maddr_does_not_make_us_relay_for_a_stranger() {
 }
 
 #[test]
+fn an_own_maddr_is_stripped_with_its_port_and_transport() {
+    // §16.4: where the request came by the port and transport that the URI names.
+    let mut b = Bench::with(|settings| {
+        settings.listeners[0] = listener("10.0.0.1:5070");
+        settings.routes = vec![Route {
+            to_host: Some(b"10.0.7.7".to_vec()),
+            ..route(Action::Relay(vec![]))
+        }];
+    });
+    for (uri, left) in [
+        ("sip:x@10.0.7.7:5070;maddr=10.0.0.1", "sip:x@10.0.7.7"),
+        (
+            "sip:x:y@10.0.7.7:5070;a=b;Maddr=10.0.0.1;transport=UDP;c",
+            "sip:x:y@10.0.7.7;a=b;c",
+        ),
+    ] {
+        let sent = only(b.send(ALICE, Request::new("MESSAGE", uri)));
+        assert_eq!(
+            (sent.uri(), sent.to.as_str()),
+            (left, "10.0.7.7:5060"),
+            "{uri}"
+        );
+    }
+    // Another port, transport or place: it stays, and says where to send.
+    for (uri, to) in [
+        ("sip:x@10.0.7.7;maddr=10.0.0.1", "10.0.0.1:5060"),
+        ("sip:x@10.0.7.7:5070;maddr=10.0.7.8", "10.0.7.8:5070"),
+    ] {
+        let sent = only(b.send(ALICE, Request::new("MESSAGE", uri)));
+        assert_eq!((sent.uri(), sent.to.as_str()), (uri, to));
+    }
+}
+
+#[test]
 fn options_to_the_server_is_answered_200_and_to_a_user_forwarded() {
     let mut b = bench();
     for uri in ["sip:example.com", "sip:10.0.0.1:5060", "sip:EXAMPLE.COM;x"] {
