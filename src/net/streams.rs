@@ -769,11 +769,8 @@ impl Streams {
         self.ages[state as usize].remove(&mut self.connections, id);
         self.counters.leave(transport, state);
         self.roll.enter(self.core, id.slot, 0);
-        if let Some(mut connection) = self.connections.remove(id)
-            && let Err(error) = self.registry.deregister(&mut connection.stream)
-        {
-            log::warn!("{peer}: not taken out of the poll: {error}");
-        }
+        // Closing the socket takes it out of the poll too.
+        self.connections.remove(id);
     }
 
     /// Flows that have ended since the last call.
