@@ -82,6 +82,27 @@ impl Endpoint {
         Ok(Flow { listener, ..flow }.from_local(None))
     }
 
+    /// §18.1.1: what is too large for UDP goes by TCP, where nothing but our own choice speaks for UDP.
+    pub(in crate::stack) fn by_size(
+        &mut self,
+        message: &Message,
+        incoming: &Incoming,
+        target: &Target,
+        uri: &[u8],
+        path: &[u8],
+        hop: &Hop,
+    ) -> Option<Hop> {
+        if hop.fixed || target.transport.is_some() {
+            return None;
+        }
+        let by_tcp = Target {
+            transport: Some(Transport::Tcp),
+            ..*target
+        };
+        let hop = self.next_hop(message, incoming, &by_tcp, uri, path).ok()?;
+        (hop.flow.transport == Transport::Tcp).then_some(hop)
+    }
+
     fn way_to_conf_hop(
         &mut self,
         message: &Message,
