@@ -8,6 +8,7 @@ use std::fmt::Display;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::{Args, Parser, Subcommand};
 use strowger::config::model::{Action, Conf, Fork, Mode, Transport};
@@ -39,8 +40,9 @@ struct Places {
 }
 
 /// With the TLS library that is linked in.
-fn version() -> String {
-    format!("{} ({})", env!("CARGO_PKG_VERSION"), library_version())
+fn version() -> &'static str {
+    static VERSION: OnceLock<String> = OnceLock::new();
+    VERSION.get_or_init(|| format!("{} ({})", env!("CARGO_PKG_VERSION"), library_version()))
 }
 
 #[derive(Subcommand)]
