@@ -537,7 +537,8 @@ impl Endpoint {
             .find(|transport| {
                 via.transport
                     .eq_ignore_ascii_case(transport.name().as_bytes())
-            })?;
+            })
+            .unwrap_or(Transport::Udp);
         let ip = via.received().or_else(|| via.host.ip())?;
         let port = match via.rport() {
             Some(Some(port)) => port,
