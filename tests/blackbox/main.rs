@@ -6,6 +6,7 @@ mod place;
 mod process;
 mod server;
 mod sipp;
+mod stream_tap;
 mod tap;
 
 mod baresip;
@@ -20,6 +21,7 @@ mod losses;
 mod modes;
 mod registrations;
 mod sipsak;
+mod study;
 mod wires;
 
 pub const UAC: &str = include_str!("scenarios/uac.xml");

@@ -17,16 +17,35 @@ pub fn binary() -> &'static Path {
 
 /// A conf in the making: one listener on the place's server address, short timers, and what the test changes.
 pub struct Conf {
-    listeners: Vec<(SocketAddr, Option<String>)>,
+    listeners: Vec<Listener>,
+    /// Stands for everything else.
+    file: Option<String>,
     tables: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
     routes: Vec<String>,
     control: PathBuf,
 }
 
+struct Listener {
+    transport: &'static str,
+    address: SocketAddr,
+    advertise: Option<String>,
+}
+
+impl Listener {
+    fn new(transport: &'static str, address: SocketAddr) -> Listener {
+        Listener {
+            transport,
+            address,
+            advertise: None,
+        }
+    }
+}
+
 impl Conf {
     pub fn new(place: &Place) -> Conf {
         let mut conf = Conf {
-            listeners: vec![(place.at(SERVER), None)],
+            listeners: vec![Listener::new("udp", place.at(SERVER))],
+            file: None,
             tables: BTreeMap::new(),
             routes: Vec::new(),
             control: place.path("control.sock"),
@@ -34,6 +53,28 @@ impl Conf {
         conf = conf.set("server", "domains", r#"["example.test"]"#);
         let control = format!("{:?}", conf.control.display().to_string());
         conf.set("control", "socket", &control)
+    }
+
+    /// A conf file that is shipped, with the place's addresses instead of 127.0.0.1: 5060 is the server's port and 5061 its
+    /// port for TLS, 5070 becomes `next_hop`.
+    pub fn shipped(place: &Place, text: &str, tls: bool, next_hop: SocketAddr) -> Conf {
+        let (server, secure) = (place.at(SERVER), place.at_port(SERVER, 5061));
+        let text = text
+            .replace("127.0.0.1:5060", &server.to_string())
+            .replace("127.0.0.1:5061", &secure.to_string())
+            .replace("127.0.0.1:5070", &next_hop.to_string())
+            .replace("[\"127.0.0.1\"]", &format!("[\"{}/24\"]", place.ip(0)));
+        let mut conf = Conf {
+            listeners: vec![Listener::new("udp", server), Listener::new("tcp", server)],
+            tables: BTreeMap::new(),
+            routes: Vec::new(),
+            control: place.path("strowger.sock"),
+            file: Some(text),
+        };
+        if tls {
+            conf.listeners.push(Listener::new("tls", secure));
+        }
+        conf
     }
 
     /// `value` is TOML: strings in quotes.
@@ -47,19 +88,25 @@ impl Conf {
 
     /// A further listener.
     pub fn listen(mut self, address: SocketAddr) -> Conf {
-        self.listeners.push((address, None));
+        self.listeners.push(Listener::new("udp", address));
+        self
+    }
+
+    /// A further listener, for "tcp" or "tls".
+    pub fn stream(mut self, transport: &'static str, address: SocketAddr) -> Conf {
+        self.listeners.push(Listener::new(transport, address));
         self
     }
 
     /// This listener and no other.
     pub fn only(mut self, address: SocketAddr) -> Conf {
-        self.listeners = vec![(address, None)];
+        self.listeners = vec![Listener::new("udp", address)];
         self
     }
 
     /// What the first listener says of itself.
     pub fn advertise(mut self, host_and_port: &str) -> Conf {
-        self.listeners[0].1 = Some(host_and_port.to_owned());
+        self.listeners[0].advertise = Some(host_and_port.to_owned());
         self
     }
 
@@ -70,6 +117,9 @@ impl Conf {
     }
 
     pub fn text(&self) -> String {
+        if let Some(file) = &self.file {
+            return file.clone();
+        }
         let mut text = String::new();
         for (table, keys) in &self.tables {
             let _ = writeln!(text, "[{table}]");
@@ -77,12 +127,13 @@ impl Conf {
                 let _ = writeln!(text, "{key} = {value}");
             }
         }
-        for (address, advertise) in &self.listeners {
+        for listener in &self.listeners {
             let _ = writeln!(
                 text,
-                "[[listen]]\ntransport = \"udp\"\naddress = \"{address}\""
+                "[[listen]]\ntransport = \"{}\"\naddress = \"{}\"",
+                listener.transport, listener.address
             );
-            if let Some(advertise) = advertise {
+            if let Some(advertise) = &listener.advertise {
                 let _ = writeln!(text, "advertise = \"{advertise}\"");
             }
         }
@@ -120,7 +171,7 @@ impl Server {
         let wanted: Vec<String> = conf
             .listeners
             .iter()
-            .map(|(address, _)| format!("listening udp {address}"))
+            .map(|listener| format!("listening {} {}", listener.transport, listener.address))
             .collect();
         let ready = wait_for(Duration::from_secs(15), || {
             let said = process.stdout();
@@ -138,7 +189,7 @@ impl Server {
             process.stderr()
         );
         Server {
-            address: conf.listeners[0].0,
+            address: conf.listeners[0].address,
             process,
             control: conf.control.clone(),
         }
@@ -163,15 +214,13 @@ impl Server {
 
     /// A binding by hand, as an operator makes it.
     pub fn bind(&self, place: &Place, user: &str, contact: SocketAddr) {
-        let outcome = self.command(
-            place,
-            &[
-                "ul",
-                "add",
-                &format!("{user}@{}", self.address.ip()),
-                &format!("sip:{user}@{contact}"),
-            ],
-        );
+        self.bind_to(place, user, &format!("sip:{user}@{contact}"));
+    }
+
+    /// The same with a whole URI.
+    pub fn bind_to(&self, place: &Place, user: &str, contact: &str) {
+        let aor = format!("{user}@{}", self.address.ip());
+        let outcome = self.command(place, &["ul", "add", &aor, contact]);
         assert_eq!(outcome.code, Some(0), "ul add: {outcome:?}");
     }
 
