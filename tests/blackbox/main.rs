@@ -2,6 +2,8 @@
 
 mod agent;
 mod message;
+mod openssl_tool;
+mod pki;
 mod place;
 mod process;
 mod server;
@@ -22,6 +24,8 @@ mod modes;
 mod registrations;
 mod sipsak;
 mod study;
+mod tls_client;
+mod tls_server;
 mod wires;
 
 pub const UAC: &str = include_str!("scenarios/uac.xml");

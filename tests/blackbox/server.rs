@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::agent::Agent;
+use crate::pki::{Authority, Certificate};
 use crate::place::{Place, SERVER, wait_for};
 use crate::process::{self, Outcome, Process};
 
@@ -21,7 +22,8 @@ pub struct Conf {
     /// Stands for everything else.
     file: Option<String>,
     tables: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
-    routes: Vec<String>,
+    /// The text of further sections.
+    sections: Vec<String>,
     control: PathBuf,
 }
 
@@ -47,7 +49,7 @@ impl Conf {
             listeners: vec![Listener::new("udp", place.at(SERVER))],
             file: None,
             tables: BTreeMap::new(),
-            routes: Vec::new(),
+            sections: Vec::new(),
             control: place.path("control.sock"),
         };
         conf = conf.set("server", "domains", r#"["example.test"]"#);
@@ -67,7 +69,7 @@ impl Conf {
         let mut conf = Conf {
             listeners: vec![Listener::new("udp", server), Listener::new("tcp", server)],
             tables: BTreeMap::new(),
-            routes: Vec::new(),
+            sections: Vec::new(),
             control: place.path("strowger.sock"),
             file: Some(text),
         };
@@ -111,9 +113,31 @@ impl Conf {
     }
 
     /// The lines of one `[[route]]`.
-    pub fn route(mut self, lines: &str) -> Conf {
-        self.routes.push(lines.to_owned());
+    pub fn route(self, lines: &str) -> Conf {
+        self.section("[[route]]", lines)
+    }
+
+    /// A section of a kind that there may be several of, e.g. `[[tls.identity]]`.
+    pub fn section(mut self, heading: &str, lines: &str) -> Conf {
+        self.sections.push(format!("{heading}\n{lines}"));
         self
+    }
+
+    /// A listener for TLS at port 5061 of the server's address, which shows these certificates.
+    pub fn tls(self, place: &Place, certificates: &[&Certificate]) -> Conf {
+        let list = |pick: fn(&Certificate) -> &Path| {
+            let files = certificates.iter().map(|certificate| pick(certificate));
+            format!("{:?}", files.collect::<Vec<_>>())
+        };
+        self.stream("tls", place.at_port(SERVER, 5061))
+            .set("tls", "certificate", &list(|certificate| &certificate.file))
+            .set("tls", "private_key", &list(|certificate| &certificate.key))
+    }
+
+    /// Whom to trust, and as server whom to ask for a certificate.
+    pub fn trust(self, authority: &Authority, verify_client: &str) -> Conf {
+        self.set("tls", "trusted_ca", &format!("{:?}", authority.file))
+            .set("tls", "verify_client", &format!("{verify_client:?}"))
     }
 
     pub fn text(&self) -> String {
@@ -137,8 +161,8 @@ impl Conf {
                 let _ = writeln!(text, "advertise = \"{advertise}\"");
             }
         }
-        for route in &self.routes {
-            let _ = writeln!(text, "[[route]]\n{route}");
+        for section in &self.sections {
+            let _ = writeln!(text, "{section}");
         }
         text
     }
@@ -282,6 +306,32 @@ impl Server {
         let options = agent.request("OPTIONS", &format!("sip:{}", self.address));
         agent.send(&options);
         agent.expect("200 to OPTIONS", |message| message.answers("OPTIONS", 200));
+    }
+
+    /// Its listener for TLS, as [`Conf::tls`] makes it.
+    pub fn secure(&self) -> SocketAddr {
+        SocketAddr::new(self.address.ip(), 5061)
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.process.stderr()
+    }
+
+    /// Waits for a line of its log that has all these words in it.
+    pub fn expect_log(&self, words: &[&str]) -> String {
+        self.expect_log_after(0, words)
+    }
+
+    /// The same for a line beyond the first `bytes` of its log.
+    pub fn expect_log_after(&self, bytes: usize, words: &[&str]) -> String {
+        let fits = |line: &&str| words.iter().all(|word| line.contains(word));
+        let found = wait_for(Duration::from_secs(5), || {
+            let log = self.log();
+            let rest = log.get(bytes..).unwrap_or_default();
+            rest.lines().find(fits).map(str::to_owned)
+        });
+        found.unwrap_or_else(|| panic!("no line with {words:?} in the log:\n{}", self.log()))
     }
 
     pub fn signal(&self, signal: &str) {
