@@ -365,7 +365,7 @@ fn a_thousand_reloads_leave_memory_where_it_was() {
         }
         let next = Contexts::load(&changed, Some(&contexts)).unwrap();
         contexts = next;
-        if round % 10 == 0 {
+        if round.is_multiple_of(10) {
             let mut line = Line::new(&contexts, &client, "1.example.com", Cut::Whole);
             line.run();
         }
