@@ -2,10 +2,13 @@
 
 mod agent;
 mod message;
+mod openssl_tool;
+mod pki;
 mod place;
 mod process;
 mod server;
 mod sipp;
+mod stream_tap;
 mod tap;
 
 mod baresip;
@@ -20,6 +23,9 @@ mod losses;
 mod modes;
 mod registrations;
 mod sipsak;
+mod study;
+mod tls_client;
+mod tls_server;
 mod wires;
 
 pub const UAC: &str = include_str!("scenarios/uac.xml");

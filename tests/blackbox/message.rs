@@ -146,6 +146,35 @@ impl Message {
     }
 }
 
+/// Cuts the bytes of a stream into messages (RFC 3261 §18.3). What is not SIP stays where it is and is never a message.
+#[derive(Default)]
+pub struct Framer {
+    bytes: Vec<u8>,
+}
+
+impl Framer {
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend(bytes);
+    }
+
+    pub fn take(&mut self) -> Option<Message> {
+        let blank = self.bytes.iter().take_while(|byte| b"\r\n".contains(byte));
+        let blank = blank.count();
+        self.bytes.drain(..blank);
+        let head = find(&self.bytes, b"\r\n\r\n")? + 4;
+        let message = Message::read(&self.bytes[..head])?;
+        let body: usize = message.header("content-length")?.parse().ok()?;
+        let whole = self.bytes.get(..head + body).and_then(Message::read)?;
+        self.bytes.drain(..head + body);
+        Some(whole)
+    }
+
+    /// What has come and is no whole message yet.
+    pub fn rest(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", String::from_utf8_lossy(&self.raw))
@@ -154,6 +183,8 @@ impl fmt::Debug for Message {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Via {
+    /// As written: `UDP`, `TCP`, `TLS`.
+    pub transport: String,
     pub sent_by: String,
     pub branch: String,
     pub received: Option<String>,
@@ -167,7 +198,13 @@ impl Via {
             .split_whitespace()
             .last()
             .unwrap_or_default();
+        let transport = protocol_and_host
+            .split('/')
+            .nth(2)
+            .and_then(|rest| rest.split_whitespace().next())
+            .unwrap_or_default();
         Via {
+            transport: transport.to_owned(),
             sent_by: with_port(host),
             branch: parameter(value, "branch").unwrap_or_default(),
             received: parameter(value, "received"),
@@ -282,6 +319,7 @@ fn reads_what_sip_allows() {
     let vias = message.vias();
     assert_eq!(vias.len(), 2);
     assert_eq!(vias[0].sent_by, "192.0.2.1:5061");
+    assert_eq!(vias[0].transport, "UDP");
     assert_eq!(vias[0].received.as_deref(), Some("192.0.2.7"));
     assert_eq!(vias[1].branch, "b");
     assert_eq!(vias[1].sent_by, "h:5060");

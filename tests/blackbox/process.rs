@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use crate::place::{Place, wait_for};
@@ -33,6 +33,31 @@ impl Process {
         arguments: &[String],
         environment: &[(&str, &str)],
     ) -> Process {
+        let stdin = Stdio::null();
+        Process::spawn(place, name, program, arguments, environment, stdin)
+    }
+
+    /// The same for a program that is told on its standard input what to do.
+    pub fn converse(
+        place: &Place,
+        name: &str,
+        program: &Path,
+        arguments: &[String],
+    ) -> (Process, ChildStdin) {
+        let stdin = Stdio::piped();
+        let mut process = Process::spawn(place, name, program, arguments, &[], stdin);
+        let input = process.child.stdin.take().expect("a standard input");
+        (process, input)
+    }
+
+    fn spawn(
+        place: &Place,
+        name: &str,
+        program: &Path,
+        arguments: &[String],
+        environment: &[(&str, &str)],
+        stdin: Stdio,
+    ) -> Process {
         let stdout = place.path(&format!("{name}.out"));
         let stderr = place.path(&format!("{name}.err"));
         let child = Command::new("setpriv")
@@ -41,7 +66,7 @@ impl Process {
             .args(arguments)
             .envs(environment.iter().copied())
             .current_dir(place.directory())
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(File::create(&stdout).expect("a file for the output"))
             .stderr(File::create(&stderr).expect("a file for the errors"))
             .spawn()

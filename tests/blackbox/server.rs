@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::agent::Agent;
+use crate::pki::{Authority, Certificate};
 use crate::place::{Place, SERVER, wait_for};
 use crate::process::{self, Outcome, Process};
 
@@ -17,23 +18,65 @@ pub fn binary() -> &'static Path {
 
 /// A conf in the making: one listener on the place's server address, short timers, and what the test changes.
 pub struct Conf {
-    listeners: Vec<(SocketAddr, Option<String>)>,
+    listeners: Vec<Listener>,
+    /// Stands for everything else.
+    file: Option<String>,
     tables: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
-    routes: Vec<String>,
+    /// The text of further sections.
+    sections: Vec<String>,
     control: PathBuf,
+}
+
+struct Listener {
+    transport: &'static str,
+    address: SocketAddr,
+    advertise: Option<String>,
+}
+
+impl Listener {
+    fn new(transport: &'static str, address: SocketAddr) -> Listener {
+        Listener {
+            transport,
+            address,
+            advertise: None,
+        }
+    }
 }
 
 impl Conf {
     pub fn new(place: &Place) -> Conf {
         let mut conf = Conf {
-            listeners: vec![(place.at(SERVER), None)],
+            listeners: vec![Listener::new("udp", place.at(SERVER))],
+            file: None,
             tables: BTreeMap::new(),
-            routes: Vec::new(),
+            sections: Vec::new(),
             control: place.path("control.sock"),
         };
         conf = conf.set("server", "domains", r#"["example.test"]"#);
         let control = format!("{:?}", conf.control.display().to_string());
         conf.set("control", "socket", &control)
+    }
+
+    /// A conf file that is shipped, with the place's addresses instead of 127.0.0.1: 5060 is the server's port and 5061 its
+    /// port for TLS, 5070 becomes `next_hop`.
+    pub fn shipped(place: &Place, text: &str, tls: bool, next_hop: SocketAddr) -> Conf {
+        let (server, secure) = (place.at(SERVER), place.at_port(SERVER, 5061));
+        let text = text
+            .replace("127.0.0.1:5060", &server.to_string())
+            .replace("127.0.0.1:5061", &secure.to_string())
+            .replace("127.0.0.1:5070", &next_hop.to_string())
+            .replace("[\"127.0.0.1\"]", &format!("[\"{}/24\"]", place.ip(0)));
+        let mut conf = Conf {
+            listeners: vec![Listener::new("udp", server), Listener::new("tcp", server)],
+            tables: BTreeMap::new(),
+            sections: Vec::new(),
+            control: place.path("strowger.sock"),
+            file: Some(text),
+        };
+        if tls {
+            conf.listeners.push(Listener::new("tls", secure));
+        }
+        conf
     }
 
     /// `value` is TOML: strings in quotes.
@@ -47,29 +90,60 @@ impl Conf {
 
     /// A further listener.
     pub fn listen(mut self, address: SocketAddr) -> Conf {
-        self.listeners.push((address, None));
+        self.listeners.push(Listener::new("udp", address));
+        self
+    }
+
+    /// A further listener, for "tcp" or "tls".
+    pub fn stream(mut self, transport: &'static str, address: SocketAddr) -> Conf {
+        self.listeners.push(Listener::new(transport, address));
         self
     }
 
     /// This listener and no other.
     pub fn only(mut self, address: SocketAddr) -> Conf {
-        self.listeners = vec![(address, None)];
+        self.listeners = vec![Listener::new("udp", address)];
         self
     }
 
     /// What the first listener says of itself.
     pub fn advertise(mut self, host_and_port: &str) -> Conf {
-        self.listeners[0].1 = Some(host_and_port.to_owned());
+        self.listeners[0].advertise = Some(host_and_port.to_owned());
         self
     }
 
     /// The lines of one `[[route]]`.
-    pub fn route(mut self, lines: &str) -> Conf {
-        self.routes.push(lines.to_owned());
+    pub fn route(self, lines: &str) -> Conf {
+        self.section("[[route]]", lines)
+    }
+
+    /// A section of a kind that there may be several of, e.g. `[[tls.identity]]`.
+    pub fn section(mut self, heading: &str, lines: &str) -> Conf {
+        self.sections.push(format!("{heading}\n{lines}"));
         self
     }
 
+    /// A listener for TLS at port 5061 of the server's address, which shows these certificates.
+    pub fn tls(self, place: &Place, certificates: &[&Certificate]) -> Conf {
+        let list = |pick: fn(&Certificate) -> &Path| {
+            let files = certificates.iter().map(|certificate| pick(certificate));
+            format!("{:?}", files.collect::<Vec<_>>())
+        };
+        self.stream("tls", place.at_port(SERVER, 5061))
+            .set("tls", "certificate", &list(|certificate| &certificate.file))
+            .set("tls", "private_key", &list(|certificate| &certificate.key))
+    }
+
+    /// Whom to trust, and as server whom to ask for a certificate.
+    pub fn trust(self, authority: &Authority, verify_client: &str) -> Conf {
+        self.set("tls", "trusted_ca", &format!("{:?}", authority.file))
+            .set("tls", "verify_client", &format!("{verify_client:?}"))
+    }
+
     pub fn text(&self) -> String {
+        if let Some(file) = &self.file {
+            return file.clone();
+        }
         let mut text = String::new();
         for (table, keys) in &self.tables {
             let _ = writeln!(text, "[{table}]");
@@ -77,17 +151,18 @@ impl Conf {
                 let _ = writeln!(text, "{key} = {value}");
             }
         }
-        for (address, advertise) in &self.listeners {
+        for listener in &self.listeners {
             let _ = writeln!(
                 text,
-                "[[listen]]\ntransport = \"udp\"\naddress = \"{address}\""
+                "[[listen]]\ntransport = \"{}\"\naddress = \"{}\"",
+                listener.transport, listener.address
             );
-            if let Some(advertise) = advertise {
+            if let Some(advertise) = &listener.advertise {
                 let _ = writeln!(text, "advertise = \"{advertise}\"");
             }
         }
-        for route in &self.routes {
-            let _ = writeln!(text, "[[route]]\n{route}");
+        for section in &self.sections {
+            let _ = writeln!(text, "{section}");
         }
         text
     }
@@ -120,7 +195,7 @@ impl Server {
         let wanted: Vec<String> = conf
             .listeners
             .iter()
-            .map(|(address, _)| format!("listening udp {address}"))
+            .map(|listener| format!("listening {} {}", listener.transport, listener.address))
             .collect();
         let ready = wait_for(Duration::from_secs(15), || {
             let said = process.stdout();
@@ -138,7 +213,7 @@ impl Server {
             process.stderr()
         );
         Server {
-            address: conf.listeners[0].0,
+            address: conf.listeners[0].address,
             process,
             control: conf.control.clone(),
         }
@@ -163,15 +238,13 @@ impl Server {
 
     /// A binding by hand, as an operator makes it.
     pub fn bind(&self, place: &Place, user: &str, contact: SocketAddr) {
-        let outcome = self.command(
-            place,
-            &[
-                "ul",
-                "add",
-                &format!("{user}@{}", self.address.ip()),
-                &format!("sip:{user}@{contact}"),
-            ],
-        );
+        self.bind_to(place, user, &format!("sip:{user}@{contact}"));
+    }
+
+    /// The same with a whole URI.
+    pub fn bind_to(&self, place: &Place, user: &str, contact: &str) {
+        let aor = format!("{user}@{}", self.address.ip());
+        let outcome = self.command(place, &["ul", "add", &aor, contact]);
         assert_eq!(outcome.code, Some(0), "ul add: {outcome:?}");
     }
 
@@ -233,6 +306,32 @@ impl Server {
         let options = agent.request("OPTIONS", &format!("sip:{}", self.address));
         agent.send(&options);
         agent.expect("200 to OPTIONS", |message| message.answers("OPTIONS", 200));
+    }
+
+    /// Its listener for TLS, as [`Conf::tls`] makes it.
+    pub fn secure(&self) -> SocketAddr {
+        SocketAddr::new(self.address.ip(), 5061)
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.process.stderr()
+    }
+
+    /// Waits for a line of its log that has all these words in it.
+    pub fn expect_log(&self, words: &[&str]) -> String {
+        self.expect_log_after(0, words)
+    }
+
+    /// The same for a line beyond the first `bytes` of its log.
+    pub fn expect_log_after(&self, bytes: usize, words: &[&str]) -> String {
+        let fits = |line: &&str| words.iter().all(|word| line.contains(word));
+        let found = wait_for(Duration::from_secs(5), || {
+            let log = self.log();
+            let rest = log.get(bytes..).unwrap_or_default();
+            rest.lines().find(fits).map(str::to_owned)
+        });
+        found.unwrap_or_else(|| panic!("no line with {words:?} in the log:\n{}", self.log()))
     }
 
     pub fn signal(&self, signal: &str) {

@@ -22,6 +22,7 @@ pub struct Sipp<'a> {
     address: SocketAddr,
     calls: u32,
     arguments: Vec<String>,
+    transport: &'static str,
 }
 
 pub struct Running {
@@ -99,7 +100,22 @@ impl<'a> Sipp<'a> {
             address,
             calls: 1,
             arguments,
+            transport: "u1",
         }
+    }
+
+    /// SIPp's name of a transport: "t1" is TCP with one connection for all calls, "tn" with one for each.
+    pub fn over(mut self, transport: &'static str) -> Sipp<'a> {
+        self.transport = transport;
+        // A connection that its peer closes when the call is over is no failure of the call.
+        self.with(&[
+            "-t",
+            transport,
+            "-max_socket",
+            "2000",
+            "-reconnect_close",
+            "false",
+        ])
     }
 
     pub fn calls(mut self, calls: u32) -> Sipp<'a> {
@@ -115,7 +131,11 @@ impl<'a> Sipp<'a> {
 
     /// Waits for calls. Returns when the socket is open.
     pub fn answer(self) -> Running {
-        let address = self.address;
+        let (address, transport) = (self.address, self.transport);
+        let bound = |address| match transport.starts_with('t') {
+            true => listening(address),
+            false => bound(address),
+        };
         let mut running = self.start();
         let open = wait_for(Duration::from_secs(10), || {
             (bound(address) || running.process.exited().is_some()).then(|| bound(address))
@@ -250,7 +270,10 @@ fn traced(file: &Path) -> Vec<Traced> {
             .nth(1)
             .and_then(|part| part.split([' ', ']']).next())
             .and_then(|digits| digits.parse::<usize>().ok());
-        let (Some(length), true) = (length, title.starts_with("UDP message")) else {
+        let is_message = ["UDP", "TCP"]
+            .iter()
+            .any(|transport| title.starts_with(&format!("{transport} message")));
+        let (Some(length), true) = (length, is_message) else {
             continue;
         };
         if let Some(message) = rest.get(..length).and_then(Message::read) {
@@ -265,9 +288,19 @@ fn traced(file: &Path) -> Vec<Traced> {
 
 /// Is this UDP address open on this machine? Read from the kernel's table, so that looking does not disturb.
 fn bound(address: SocketAddr) -> bool {
+    in_table("udp", address, None)
+}
+
+/// Does anybody accept connections at this address?
+pub fn listening(address: SocketAddr) -> bool {
+    const LISTEN: &str = "0A";
+    in_table("tcp", address, Some(LISTEN))
+}
+
+fn in_table(table: &str, address: SocketAddr, state: Option<&str>) -> bool {
     let (table, ip) = match address.ip() {
         IpAddr::V4(ip) => (
-            "/proc/net/udp",
+            format!("/proc/net/{table}"),
             format!("{:08X}", u32::from_ne_bytes(ip.octets())),
         ),
         IpAddr::V6(ip) => {
@@ -281,12 +314,16 @@ fn bound(address: SocketAddr) -> bool {
                     )
                 })
                 .collect();
-            ("/proc/net/udp6", words)
+            (format!("/proc/net/{table}6"), words)
         }
     };
     let wanted = format!("{ip}:{:04X}", address.port());
     fs::read_to_string(table)
         .unwrap_or_default()
         .lines()
-        .any(|line| line.split_whitespace().nth(1) == Some(&wanted))
+        .any(|line| {
+            let columns: Vec<&str> = line.split_whitespace().collect();
+            columns.get(1) == Some(&wanted.as_str())
+                && state.is_none_or(|state| columns.get(3) == Some(&state))
+        })
 }

@@ -437,7 +437,7 @@ impl Transactions {
     /// §18.2.2: the response that was put into the outbox last goes by the request's own connection; where that is gone, by a
     /// new one to the source's address and the port of sent-by.
     fn send_back(&mut self, flow: &Flow, span: Span, outbox: &mut Outbox) {
-        if !flow.transport.is_reliable() || self.ways.is_alive(flow) {
+        if !flow.transport.is_reliable() || self.ways.takes_answers(flow) {
             return;
         }
         let Some(via) = sniff::top_via(outbox.get(span)) else {
