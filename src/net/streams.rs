@@ -11,6 +11,8 @@ use crate::base::{Arena, Channel, Flow, Id, Instant, Roll, Transport};
 use mio::event::Event;
 use mio::{Interest, Registry, Token};
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -123,7 +125,8 @@ impl Streams {
             },
             roll,
             tls,
-            connections: Arena::default(),
+            // The name of a connection outlives us, in the Route of a dialog: nobody who connects after a restart may inherit it.
+            connections: Arena::counting_from(RandomState::new().hash_one(core) as u32),
             asked: HashMap::new(),
             accepted: HashMap::new(),
             ages: [Ages::default(); State::ALL.len()],
