@@ -325,6 +325,30 @@ fn a_response_whose_connection_is_gone_goes_to_the_source_at_the_port_of_sent_by
 }
 
 #[test]
+fn who_has_closed_his_side_still_gets_his_answer_and_no_requests() {
+    let mut b = follow();
+    let alice = b.open(Tcp, 0, 1, "10.0.1.1:33333");
+    let sent = b.send_on(
+        0,
+        alice,
+        Request::new("INVITE", "sip:bob@10.0.1.2:5060").by(Tcp),
+    );
+    let at_bob = the(&sent, BOB).clone();
+    b.roll.half_close(0, 1, 7);
+    let ok = b.send_for_one(BOB, at_bob.answer(200));
+    assert_eq!((ok.status(), ok.flow), (200, alice));
+    let bye = Request::new("BYE", "sip:alice@10.0.1.9:5060")
+        .from("<sip:bob@example.com>;tag=callee")
+        .to("<sip:alice@example.com>;tag=alice")
+        .call_id(at_bob.header("Call-ID").unwrap());
+    let routes = at_bob.all("Record-Route");
+    let bye = routes
+        .iter()
+        .fold(bye, |bye, route| bye.add(&format!("Route: {route}")));
+    assert_eq!(b.send_for_one(BOB, bye).to, "10.0.1.9:5060");
+}
+
+#[test]
 fn so_does_an_answer_of_our_own() {
     let mut b = relay(&[hop(Tcp, GATE, "")]);
     let alice = b.open(Tcp, 0, 1, "10.0.1.1:33333");
