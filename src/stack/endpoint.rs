@@ -445,8 +445,6 @@ impl Endpoint {
             refusal.reason,
         );
         let settings = self.settings.clone();
-        let listener = settings.listeners.get(usize::from(flow.listener));
-        let agent = listener.map_or(&b"-"[..], |listener| &listener.advertise);
         let name = match unsupported(message, Name::ProxyRequire).next() {
             Some(_) => Name::ProxyRequire,
             None => Name::Require,
@@ -466,11 +464,7 @@ impl Endpoint {
                         out.extend_from_slice(b"\r\n");
                     }
                 }
-                Extra::SipsNotAllowed => {
-                    out.extend_from_slice(b"Warning: 380 ");
-                    out.extend_from_slice(agent);
-                    out.extend_from_slice(b" \"SIPS Not Allowed\"\r\n");
-                }
+                Extra::SipsNotAllowed => settings.write_sips_not_allowed(flow.listener, out),
                 Extra::MinExpires(seconds) => number_header(b"Min-Expires: ", seconds, out),
                 Extra::RetryAfter(seconds) => number_header(b"Retry-After: ", seconds, out),
             },

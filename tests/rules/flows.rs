@@ -205,6 +205,25 @@ fn who_registers_another_machine_does_not_get_its_calls() {
 }
 
 #[test]
+fn a_path_leads_to_the_phone_whatever_became_of_the_connection() {
+    let mut b = bench();
+    let bob = b.open(Tcp, 0, 3, NAT);
+    let request = Request::new("REGISTER", "sip:example.com")
+        .via("192.168.0.5:5060", "z9hG4bKpath")
+        .by(Tcp)
+        .to("<sip:bob@example.com>")
+        .add("Path: <sip:10.0.6.6:5066;lr>")
+        .add("Contact: <sip:bob@192.168.0.5:5060;transport=tcp>");
+    assert_eq!(only(b.send_on(0, bob, request)).status(), 200);
+    b.lose(bob);
+    let sent = b.send(ALICE, Request::invite());
+    assert_eq!(
+        the(&sent, "10.0.6.6:5066").all("Route"),
+        ["<sip:10.0.6.6:5066;lr>"]
+    );
+}
+
+#[test]
 fn the_loss_of_a_phones_connection_fails_its_branch_alone() {
     let mut b = bench();
     let bob = b.open(Tcp, 0, 3, NAT);

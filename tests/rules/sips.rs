@@ -123,7 +123,10 @@ fn a_next_hop_without_tls_is_no_next_hop_for_a_sips_request() {
                 settings.routes = vec![route(Action::Relay(hops.clone()))];
             });
             let request = Request::new("MESSAGE", "sips:bob@far.example").by(Tls);
-            assert_eq!(only(b.send_on(0, alice, request)).status(), 480);
+            let answer = only(b.send_on(0, alice, request));
+            assert_eq!(answer.status(), 480);
+            let warning = answer.header("Warning");
+            assert_eq!(warning, Some("380 10.0.0.1:5061 \"SIPS Not Allowed\""));
         }
     }
     let (mut b, alice) = relay(Action::Relay(vec![hop(Tls, GATE, "gate.example")]));

@@ -386,6 +386,9 @@ impl Endpoint {
             ..*target
         };
         let share = client.breadth.min(context.breadth);
+        if share == 0 {
+            return self.note_failure(context, 503);
+        }
         match self.forward(
             now,
             client.server,
@@ -501,6 +504,13 @@ impl Endpoint {
                 self.identity
                     .write_tag(&message, Memory::Transaction, &mut tag);
             }
+            let settings = &self.settings;
+            let extra = |out: &mut Vec<u8>| {
+                // No branch was as secure as the request demands.
+                if let (480, Some(source)) = (status, context.source) {
+                    settings.write_sips_not_allowed(source.listener, out);
+                }
+            };
             let answer = reply::Reply {
                 status,
                 reason: reason.as_bytes(),
@@ -509,7 +519,7 @@ impl Endpoint {
             };
             self.transactions
                 .respond(now, server, status, outbox, |out| {
-                    reply::write(&message, &answer, |_| (), out);
+                    reply::write(&message, &answer, extra, out);
                 });
         }
         self.scratch = tag;
