@@ -1,6 +1,7 @@
 //! Black-box tests: the built server on loopback, driven by SIPp, sipsak, baresip and hand-made datagrams, and judged by what is seen on the wire.
 
 mod agent;
+mod line;
 mod message;
 mod openssl_tool;
 mod pki;
