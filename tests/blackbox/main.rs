@@ -26,6 +26,7 @@ mod registrations;
 mod sipsak;
 mod study;
 mod tls_client;
+mod tls_reload;
 mod tls_server;
 mod wires;
 
