@@ -127,7 +127,8 @@ pub const SIDES: [&str; 2] = ["server", "client"];
 pub struct Handshakes {
     pub full: u64,
     pub resumed: u64,
-    /// Of both kinds, those in which both sides showed certificates, now or in the session that was resumed.
+    /// Of both kinds, those in which both sides showed certificates: as server, now or in the session that was resumed; as
+    /// client, now.
     pub mutual: u64,
     pub failed: u64,
     /// Calls of `SSL_do_handshake`.

@@ -1,12 +1,14 @@
-//! A hand-driven endpoint on a UDP socket, for what SIPp cannot be made to send or to wait for.
+//! A hand-driven endpoint on a UDP socket or a connection, for what SIPp cannot be made to send or to wait for.
 
 use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::line::{End, Line};
 use crate::message::{Message, parameter};
+use crate::pki::{Authority, Certificate};
 
 /// How long an agent waits for what must come: long, for machines that are busy with other things.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -15,9 +17,14 @@ pub struct Agent {
     pub address: SocketAddr,
     /// Where it sends to: the server, or a tap before it.
     pub peer: SocketAddr,
-    socket: UdpSocket,
+    wire: Wire,
     cseq: Cell<u32>,
     log: RefCell<Vec<Message>>,
+}
+
+enum Wire {
+    Datagrams(UdpSocket),
+    Line(Box<RefCell<Line>>),
 }
 
 /// A request in the making. Every line can be changed before it is sent.
@@ -41,12 +48,88 @@ impl Agent {
     pub fn new(address: SocketAddr, peer: SocketAddr) -> Agent {
         let socket = bind(address);
         let address = socket.local_addr().expect("the agent's address");
+        Agent::on(address, peer, Wire::Datagrams(socket))
+    }
+
+    fn on(address: SocketAddr, peer: SocketAddr, wire: Wire) -> Agent {
         Agent {
             address,
             peer,
-            socket,
+            wire,
             cseq: Cell::new(0),
             log: RefCell::default(),
+        }
+    }
+
+    fn on_line(line: Line) -> Agent {
+        let (address, peer) = line.ends();
+        Agent::on(address, peer, Wire::Line(Box::new(RefCell::new(line))))
+    }
+
+    /// Connects from an ephemeral port of `from`.
+    pub fn tcp(from: IpAddr, peer: SocketAddr) -> Agent {
+        Agent::on_line(Line::connect(from, peer))
+    }
+
+    /// Connects, and shakes hands with who proves to be `name`; `own` is shown where it is asked for.
+    pub fn tls(
+        from: IpAddr,
+        peer: SocketAddr,
+        authority: &Authority,
+        name: &str,
+        own: Option<&Certificate>,
+    ) -> Agent {
+        Agent::on_line(Line::connect(from, peer).secure(authority, name, own))
+    }
+
+    /// Waits for somebody to connect.
+    pub fn accept_from(listener: &TcpListener) -> Agent {
+        Agent::on_line(Line::accept(listener))
+    }
+
+    /// The same with a TLS handshake, showing `certificate`.
+    pub fn accept_tls_from(listener: &TcpListener, certificate: &Certificate) -> Agent {
+        Agent::on_line(Line::accept(listener).secure_as_server(certificate))
+    }
+
+    /// What the Via says.
+    fn transport(&self) -> &'static str {
+        match &self.wire {
+            Wire::Datagrams(_) => "UDP",
+            Wire::Line(line) => line.borrow().transport(),
+        }
+    }
+
+    /// A URI at which this agent can be reached, if by no other way then by its connection.
+    pub fn uri(&self) -> String {
+        match self.transport() {
+            "UDP" => format!("sip:agent@{}", self.address),
+            other => format!(
+                "sip:agent@{};transport={}",
+                self.address,
+                other.to_ascii_lowercase()
+            ),
+        }
+    }
+
+    /// The socket below, to do to it what no agent does.
+    pub fn stream(&self) -> TcpStream {
+        match &self.wire {
+            Wire::Datagrams(_) => panic!("{} is no connection", self.address),
+            Wire::Line(line) => line.borrow().stream(),
+        }
+    }
+
+    /// Waits until the peer has ended the connection; None when it does not in time.
+    pub fn end(&self, within: Duration) -> Option<End> {
+        let end = Instant::now() + within;
+        while self
+            .receive(end.saturating_duration_since(Instant::now()))
+            .is_some()
+        {}
+        match &self.wire {
+            Wire::Datagrams(_) => None,
+            Wire::Line(line) => line.borrow().end(),
         }
     }
 
@@ -58,13 +141,17 @@ impl Agent {
         Request {
             method: method.to_owned(),
             uri: uri.to_owned(),
-            via: format!("SIP/2.0/UDP {};branch=z9hG4bKt{unique};rport", self.address),
+            via: format!(
+                "SIP/2.0/{} {};branch=z9hG4bKt{unique};rport",
+                self.transport(),
+                self.address
+            ),
             from: format!("<sip:agent@{}>;tag=f{unique}", self.address),
             to: format!("<{uri}>"),
             call_id: format!("c{unique}@{}", self.address.ip()),
             cseq,
             max_forwards: Some(70),
-            contact: Some(format!("<sip:agent@{}>", self.address)),
+            contact: Some(format!("<{}>", self.uri())),
             extra: Vec::new(),
             body: Vec::new(),
         }
@@ -85,32 +172,21 @@ impl Agent {
     }
 
     pub fn send_bytes(&self, bytes: &[u8]) {
-        self.socket
-            .send_to(bytes, self.peer)
-            .unwrap_or_else(|error| panic!("{} bytes to {}: {error}", bytes.len(), self.peer));
+        let sent = match &self.wire {
+            Wire::Datagrams(socket) => socket.send_to(bytes, self.peer).map(drop),
+            Wire::Line(line) => line.borrow_mut().send(bytes),
+        };
+        sent.unwrap_or_else(|error| panic!("{} bytes to {}: {error}", bytes.len(), self.peer));
     }
 
-    /// The next datagram that is SIP; None when none comes in time.
+    /// The next message; None when none comes in time.
     pub fn receive(&self, within: Duration) -> Option<Message> {
-        let end = Instant::now() + within;
-        let mut buffer = [0; 65536];
-        loop {
-            let left = end
-                .saturating_duration_since(Instant::now())
-                .max(Duration::from_micros(100));
-            self.socket
-                .set_read_timeout(Some(left))
-                .expect("a time-out");
-            if let Ok((length, _)) = self.socket.recv_from(&mut buffer)
-                && let Some(message) = Message::read(&buffer[..length])
-            {
-                self.log.borrow_mut().push(message.clone());
-                return Some(message);
-            }
-            if Instant::now() >= end {
-                return None;
-            }
-        }
+        let message = match &self.wire {
+            Wire::Datagrams(socket) => receive_datagram(socket, within),
+            Wire::Line(line) => line.borrow_mut().receive(within),
+        };
+        self.log.borrow_mut().extend(message.clone());
+        message
     }
 
     /// Waits for a message that `fits`, passing over others (they stay in `log`).
@@ -198,11 +274,7 @@ impl Agent {
 
     /// 200 to an INVITE, with a Contact at this agent's address.
     pub fn accept(&self, invite: &Message) {
-        self.respond(
-            invite,
-            200,
-            &[&format!("Contact: <sip:agent@{}>", self.address)],
-        );
+        self.respond(invite, 200, &[&format!("Contact: <{}>", self.uri())]);
     }
 
     /// The ACK of a non-2xx final response: same branch, To tag of the response (RFC 3261 §17.1.1.3).
@@ -311,6 +383,26 @@ pub fn response(request: &Message, status: u16, tag: &str, extra: &[&str], body:
     let mut bytes = text.into_bytes();
     bytes.extend(body);
     bytes
+}
+
+/// The next datagram that is SIP.
+fn receive_datagram(socket: &UdpSocket, within: Duration) -> Option<Message> {
+    let end = Instant::now() + within;
+    let mut buffer = [0; 65536];
+    loop {
+        let left = end
+            .saturating_duration_since(Instant::now())
+            .max(Duration::from_micros(100));
+        socket.set_read_timeout(Some(left)).expect("a time-out");
+        if let Ok((length, _)) = socket.recv_from(&mut buffer)
+            && let Some(message) = Message::read(&buffer[..length])
+        {
+            return Some(message);
+        }
+        if Instant::now() >= end {
+            return None;
+        }
+    }
 }
 
 /// A socket on `address`. One that was closed a moment ago may still be held by a child that another test is just starting: between fork and exec it

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
 use crate::message::Message;
-use crate::place::{Place, wait_for};
+use crate::pki::{Authority, Kind};
+use crate::place::{Place, SERVER, wait_for};
 use crate::process::Process;
 use crate::server::{Conf, Server};
 
@@ -15,11 +16,41 @@ struct Baresip {
     process: Process,
     control: TcpStream,
     user: &'static str,
+    aor: String,
+    server: IpAddr,
+}
+
+/// How the phones speak.
+enum Way {
+    Udp,
+    Tcp,
+    /// With the authority that the server's certificate must come from.
+    Tls(Authority),
+}
+
+impl Way {
+    /// The AOR, which says where and how to reach the server.
+    fn aor(&self, server: &Server, user: &str) -> String {
+        match self {
+            Way::Udp => server.uri(user),
+            Way::Tcp => format!("{};transport=tcp", server.uri(user)),
+            Way::Tls(_) => format!("sip:{user}@{};transport=tls", server.secure()),
+        }
+    }
+
+    /// As a Via says it.
+    fn name(&self) -> &'static str {
+        match self {
+            Way::Udp => "UDP",
+            Way::Tcp => "TCP",
+            Way::Tls(_) => "TLS",
+        }
+    }
 }
 
 impl Baresip {
     /// A phone on the address of `host` with a wave file for a microphone, which registers at once.
-    fn start(place: &Place, server: &Server, user: &'static str, host: u8) -> Baresip {
+    fn start(place: &Place, server: &Server, way: &Way, user: &'static str, host: u8) -> Baresip {
         let folder = place.path(user);
         fs::create_dir(&folder).expect("the phone's folder");
         let modules = [
@@ -35,19 +66,20 @@ impl Baresip {
         fs::write(&microphone, silence()).expect("the phone's microphone");
         let (ip, microphone) = (place.ip(host), microphone.display());
         let ear = folder.join("ear.wav");
-        let config = format!(
+        let mut config = format!(
             "poll_method epoll\nsip_listen {ip}:5060\nnet_interface {ip}\nctrl_tcp_listen {ip}:4444\nmodule_path {modules}\n\
              audio_source aufile,{microphone}\naudio_player aufile,{}\naudio_alert aufile,{}\n\
              module g711.so\nmodule aufile.so\nmodule_tmp uuid.so\nmodule_tmp account.so\nmodule_app ctrl_tcp.so\nmodule_app menu.so\n",
             ear.display(),
             ear.display(),
         );
+        if let Way::Tls(authority) = way {
+            config += &format!("sip_cafile {}\n", authority.file.display());
+        }
         fs::write(folder.join("config"), config).expect("config");
-        fs::write(
-            folder.join("accounts"),
-            format!("<{}>;regint=600\n", server.uri(user)),
-        )
-        .expect("accounts");
+        let aor = way.aor(server, user);
+        let account = format!("<{aor}>;regint=600\n");
+        fs::write(folder.join("accounts"), account).expect("accounts");
         fs::write(folder.join("contacts"), "").expect("contacts");
         let arguments = [
             "-4".to_owned(),
@@ -76,6 +108,8 @@ impl Baresip {
             process,
             control,
             user,
+            aor,
+            server: server.address.ip(),
         }
     }
 
@@ -108,28 +142,24 @@ impl Baresip {
     }
 
     /// Every message the phone has sent or received: (sent, message).
-    fn trace(&self, ip: &str) -> Vec<(bool, Message)> {
+    fn trace(&self) -> Vec<(bool, Message)> {
         let text = self.process.stdout();
         let mut messages = Vec::new();
         for piece in text.split("\u{1b}[36;1m#\n").skip(1) {
             let Some((ways, rest)) = piece.split_once('\n') else {
                 continue;
             };
-            let sent = ways.starts_with(&format!("UDP {ip}:"));
+            let from = ways.split_whitespace().nth(1).unwrap_or_default();
+            let sent = !from.starts_with(&format!("{}:", self.server));
             let message = rest.split("\u{1b}[;m").next().unwrap_or_default();
             messages.extend(Message::read(message.as_bytes()).map(|message| (sent, message)));
         }
         messages
     }
 
-    fn wait_for_message(
-        &self,
-        ip: &str,
-        what: &str,
-        fits: impl Fn(bool, &Message) -> bool,
-    ) -> Message {
+    fn wait_for_message(&self, what: &str, fits: impl Fn(bool, &Message) -> bool) -> Message {
         let found = wait_for(Duration::from_secs(10), || {
-            self.trace(ip)
+            self.trace()
                 .into_iter()
                 .find(|(sent, message)| fits(*sent, message))
         });
@@ -167,19 +197,57 @@ fn silence() -> Vec<u8> {
 fn two_phones_call_each_other() {
     let place = Place::new("baresip");
     let server = Conf::new(&place).start(&place);
+    call_each_other(&place, &server, &Way::Udp);
+}
+
+#[test]
+fn two_phones_call_each_other_over_tcp() {
+    let place = Place::new("baresip-tcp");
+    let conf = Conf::new(&place);
+    let server = conf.stream("tcp", place.at(SERVER)).start(&place);
+    call_each_other(&place, &server, &Way::Tcp);
+    assert_messages(&place, &server, "tcp");
+}
+
+#[test]
+fn two_phones_call_each_other_over_tls() {
+    let place = Place::new("baresip-tls");
+    let authority = Authority::new(&place, "ca");
+    let ip = place.ip(SERVER).to_string();
+    let certificate = authority.issue(&place, "server", Kind::Ecdsa, &[&ip]);
+    let conf = Conf::new(&place).tls(&place, &[&certificate]);
+    let server = conf.start(&place);
+    call_each_other(&place, &server, &Way::Tls(authority));
+    assert_messages(&place, &server, "tls");
+    let stats = server.stats(&place);
+    let client = "strowger_tls_handshakes_total{side=\"client\",kind=\"full\"}";
+    assert_eq!(stats[client], 0.0, "the phones' own connections were used");
+}
+
+/// All that passed took one transport.
+fn assert_messages(place: &Place, server: &Server, transport: &str) {
+    for (name, value) in server.stats(place) {
+        if name.starts_with("strowger_messages_total") && name.contains("request") {
+            let own = name.contains(&format!("transport=\"{transport}\""));
+            assert_eq!(value > 0.0, own, "{name}: {value}");
+        }
+    }
+}
+
+fn call_each_other(place: &Place, server: &Server, way: &Way) {
     let (at_alice, at_bob) = (place.ip(21).to_string(), place.ip(22).to_string());
-    let mut alice = Baresip::start(&place, &server, "alice", 21);
-    let mut bob = Baresip::start(&place, &server, "bob", 22);
+    let mut alice = Baresip::start(place, server, way, "alice", 21);
+    let mut bob = Baresip::start(place, server, way, "bob", 22);
     for (phone, ip) in [(&alice, &at_alice), (&bob, &at_bob)] {
-        let registered = phone.wait_for_message(ip, "200 to REGISTER", |sent, message| {
+        let registered = phone.wait_for_message("200 to REGISTER", |sent, message| {
             !sent && message.answers("REGISTER", 200)
         });
         assert_eq!(registered.contacts().len(), 1, "{registered:?}");
-        let shown = server.show(&place, phone.user);
+        let shown = server.show(place, phone.user);
         assert!(shown.stdout.contains(ip.as_str()), "{shown:?}");
     }
 
-    alice.command("dial", &server.uri("bob"));
+    alice.command("dial", &bob.aor);
     bob.event("CALL_INCOMING");
     alice.event("CALL_RINGING");
     bob.command("accept", "");
@@ -187,33 +255,35 @@ fn two_phones_call_each_other() {
     bob.event("CALL_ESTABLISHED");
     alice.command("hangup", "");
     bob.event("CALL_CLOSED");
-    alice.wait_for_message(&at_alice, "200 to BYE", |sent, message| {
+    alice.wait_for_message("200 to BYE", |sent, message| {
         !sent && message.answers("BYE", 200)
     });
 
-    let server_address = server.address.to_string();
-    let invite = bob.wait_for_message(&at_bob, "INVITE", |sent, message| {
-        !sent && message.is("INVITE")
-    });
+    let server_address = match way {
+        Way::Tls(_) => server.secure().to_string(),
+        _ => server.address.to_string(),
+    };
+    let invite = bob.wait_for_message("INVITE", |sent, message| !sent && message.is("INVITE"));
     assert_eq!(invite.vias().len(), 2);
     assert_eq!(invite.top_via().sent_by, server_address);
+    assert_eq!(invite.top_via().transport, way.name());
     assert_eq!(invite.all("record-route").len(), 1);
     assert_eq!(invite.max_forwards(), Some(69));
     for method in ["ACK", "BYE"] {
-        let arrived = bob.wait_for_message(&at_bob, method, |sent, message| {
+        let arrived = bob.wait_for_message(method, |sent, message| {
             !sent && message.is(method) && message.call_id() == invite.call_id()
         });
         assert_eq!(arrived.vias().len(), 2, "{arrived:?}");
         assert!(arrived.all("route").is_empty(), "{arrived:?}");
         assert_eq!(
             vec![arrived.request_uri().to_owned()],
-            bob.wait_for_message(&at_bob, "200", |sent, message| sent
+            bob.wait_for_message("200", |sent, message| sent
                 && message.answers("INVITE", 200))
                 .contacts()
         );
     }
     let heard: Vec<Message> = alice
-        .trace(&at_alice)
+        .trace()
         .into_iter()
         .filter(|(sent, message)| !sent && message.call_id() == invite.call_id())
         .map(|(_, message)| message)
@@ -235,24 +305,22 @@ fn two_phones_call_each_other() {
     );
 
     // The other way round, and given up while it rings.
-    bob.command("dial", &server.uri("alice"));
+    bob.command("dial", &alice.aor);
     alice.event("CALL_INCOMING");
     bob.event("CALL_RINGING");
     bob.command("hangup", "");
     alice.event("CALL_CLOSED");
-    bob.wait_for_message(&at_bob, "487", |sent, message| {
+    bob.wait_for_message("487", |sent, message| {
         !sent && message.answers("INVITE", 487)
     });
-    let cancel = alice.wait_for_message(&at_alice, "CANCEL", |sent, message| {
-        !sent && message.is("CANCEL")
-    });
+    let cancel = alice.wait_for_message("CANCEL", |sent, message| !sent && message.is("CANCEL"));
     assert_eq!(cancel.vias().len(), 1);
 
     // Phones that are switched off take their bindings with them.
     for (phone, ip) in [(&mut alice, &at_alice), (&mut bob, &at_bob)] {
         phone.command("quit", "");
         let gone = wait_for(Duration::from_secs(5), || {
-            (!server.show(&place, phone.user).stdout.contains(ip.as_str())).then_some(())
+            (!server.show(place, phone.user).stdout.contains(ip.as_str())).then_some(())
         });
         assert!(gone.is_some(), "{} is still registered", phone.user);
     }

@@ -1,6 +1,7 @@
 //! Black-box tests: the built server on loopback, driven by SIPp, sipsak, baresip and hand-made datagrams, and judged by what is seen on the wire.
 
 mod agent;
+mod line;
 mod message;
 mod openssl_tool;
 mod pki;
@@ -25,6 +26,7 @@ mod registrations;
 mod sipsak;
 mod study;
 mod tls_client;
+mod tls_reload;
 mod tls_server;
 mod wires;
 

@@ -76,10 +76,10 @@ fn a_ticket_of_tls_13_is_used_once_and_a_session_of_tls_12_again() {
     assert_eq!(count, 2);
     assert!(client.client_sessions() >= 3);
     // A long row of them, each with a ticket of the one before.
-    for _ in 0..20 {
+    for _ in 0..100 {
         assert!(resumed(&server, &client, NAME));
     }
-    assert!(client.client_sessions() <= 16);
+    assert!(client.client_sessions() < 80, "not without end");
 
     let client = bench.client(|_| {});
     let server = bench.server(&[Kind::Ecdsa], only(Version::Tls12));
