@@ -8,17 +8,19 @@ use std::fmt::Display;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::{Args, Parser, Subcommand};
 use strowger::config::model::{Action, Conf, Fork, Mode, Transport};
 use strowger::config::{self, Machine, load};
 use strowger::control::{AorEntry, Client, Number};
+use strowger::net::tls::library_version;
 
 /// A SIP proxy, registrar and redirect server.
 ///
 /// Exit codes: 0 done; 1 refused or not found, with one line on standard error that says why; 2 wrong usage.
 #[derive(Parser)]
-#[command(version, propagate_version = false, max_term_width = 120)]
+#[command(version = version(), propagate_version = false, max_term_width = 120)]
 struct Arguments {
     #[command(flatten)]
     places: Places,
@@ -37,6 +39,12 @@ struct Places {
     control: Option<PathBuf>,
 }
 
+/// With the TLS library that is linked in.
+fn version() -> &'static str {
+    static VERSION: OnceLock<String> = OnceLock::new();
+    VERSION.get_or_init(|| format!("{} ({})", env!("CARGO_PKG_VERSION"), library_version()))
+}
+
 #[derive(Subcommand)]
 enum Command {
     /// Start the server in the foreground. It prints one line for each listener when it is ready to serve.
@@ -50,6 +58,11 @@ enum Command {
         #[command(subcommand)]
         command: Ul,
     },
+    /// Show the TCP and TLS connections of the running server.
+    Connections,
+    /// Have the running server read certificates and keys again, whole or not at all; open connections stay. SIGHUP does the
+    /// same. Other keys of the conf take effect with the next start.
+    Reload,
     /// Print the running server's counters and gauges, by their Prometheus names.
     Stats {
         /// Only names that begin with this.
@@ -121,6 +134,8 @@ fn main() -> ExitCode {
         Command::Run => run(places),
         Command::Check => check(places),
         Command::Ul { command } => ul(command, places),
+        Command::Connections => connections(places),
+        Command::Reload => reload(places),
         Command::Stats { prefix, json } => stats(prefix.as_deref(), *json, places),
     };
     outcome.unwrap_or_else(|message| {
@@ -292,6 +307,38 @@ fn ul(command: &Ul, places: &Places) -> Outcome {
     }
 }
 
+fn reload(places: &Places) -> Outcome {
+    places.desk()?.reload()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn connections(places: &Places) -> Outcome {
+    let entries = places.desk()?.connections()?;
+    let head = [
+        "transport",
+        "peer",
+        "listener",
+        "opened by",
+        "state",
+        "quiet",
+        "waiting",
+    ];
+    let mut rows = vec![head.map(str::to_owned)];
+    for entry in entries {
+        let opened_by = if entry.outgoing { "us" } else { "peer" };
+        rows.push([
+            entry.transport,
+            entry.peer,
+            entry.listener,
+            opened_by.to_owned(),
+            entry.state,
+            format!("{:.1}s", entry.quiet_ms as f64 / 1000.0),
+            entry.waiting_bytes.to_string(),
+        ]);
+    }
+    print(|out| table(out, &rows))
+}
+
 fn stats(prefix: Option<&str>, json: bool, places: &Places) -> Outcome {
     let prefix = prefix.unwrap_or_default();
     let samples = places.desk()?.stats(prefix)?;
@@ -345,13 +392,13 @@ fn rows(entries: &[AorEntry]) -> Vec<Row> {
 }
 
 /// Columns as wide as their widest cell, two blanks between. What phones sent is shown without its control characters.
-fn table(out: &mut dyn Write, rows: &[Row]) -> io::Result<()> {
+fn table<const COLUMNS: usize>(out: &mut dyn Write, rows: &[[String; COLUMNS]]) -> io::Result<()> {
     let shown = |cell: &String| -> String {
         let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
         cell.chars().map(visible).collect()
     };
-    let rows: Vec<Row> = rows.iter().map(|row| row.each_ref().map(shown)).collect();
-    let mut widths = [0; HEAD.len()];
+    let rows: Vec<_> = rows.iter().map(|row| row.each_ref().map(shown)).collect();
+    let mut widths = [0; COLUMNS];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = cell.chars().count().max(*width);

@@ -13,7 +13,10 @@ use strowger::config::Machine;
 use strowger::config::key::{self, Secret};
 use strowger::config::model::{self, Conf};
 use strowger::control::server::Bounds;
-use strowger::control::{AorEntry, ContactEntry, Desk, Kind, Number, Refusal, Sample, Server};
+use strowger::control::{
+    AorEntry, ConnectionEntry, ContactEntry, Desk, Kind, Number, Refusal, Sample, Server,
+};
+use strowger::net::streams::Description;
 use strowger::net::tls::{self, Contexts};
 use strowger::net::{Buffers, Limits, interfaces, sys};
 use strowger::sip::{Scheme, Uri};
@@ -179,6 +182,30 @@ const SWEPT_SHARDS: usize = 4;
 impl Desk for Office {
     fn version(&self) -> String {
         env!("CARGO_PKG_VERSION").to_owned()
+    }
+
+    fn connections(&self) -> Vec<ConnectionEntry> {
+        let (connections, addresses) = {
+            let crew = self.crew();
+            (crew.connections(), crew.addresses().to_vec())
+        };
+        let entry = |connection: Description| ConnectionEntry {
+            transport: connection.transport.name().to_ascii_lowercase(),
+            peer: connection.peer.to_string(),
+            listener: addresses
+                .get(usize::from(connection.listener))
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            outgoing: connection.is_ours,
+            state: connection.state.label().to_owned(),
+            quiet_ms: connection.quiet_ms,
+            waiting_bytes: connection.waiting,
+        };
+        connections.into_iter().map(entry).collect()
+    }
+
+    fn reload(&self) -> Result<(), Refusal> {
+        self.reload_certificates().map_err(Refusal::Refused)
     }
 
     fn stats(&self, prefix: &str) -> Vec<Sample> {

@@ -21,19 +21,27 @@ pub struct Arena<T> {
     slots: Chunks<Slot<T>>,
     free: u32,
     len: usize,
+    /// The generation of the first tenant of each slot.
+    first: u32,
 }
 
 impl<T> Default for Arena<T> {
     fn default() -> Self {
-        Arena {
-            slots: Chunks::default(),
-            free: END,
-            len: 0,
-        }
+        Arena::counting_from(1)
     }
 }
 
 impl<T> Arena<T> {
+    /// One whose generations begin at `first`: where names outlive the process, another process must not give them again.
+    pub fn counting_from(first: u32) -> Arena<T> {
+        Arena {
+            slots: Chunks::default(),
+            free: END,
+            len: 0,
+            first: first.max(1),
+        }
+    }
+
     pub fn len(&self) -> usize {
         self.len
     }
@@ -56,7 +64,7 @@ impl<T> Arena<T> {
             },
             _ => Id {
                 slot: self.slots.len() as u32,
-                generation: 1,
+                generation: self.first,
             },
         }
     }
@@ -169,6 +177,18 @@ mod tests {
         assert_eq!(arena.get(b), Some(&"b"));
         assert_eq!(arena.len(), 1);
         assert_eq!(arena.tenant(b.slot).map(|(id, _)| id), Some(b));
+    }
+
+    #[test]
+    fn names_of_another_count_are_stale() {
+        let mut before = Arena::counting_from(1);
+        let mut after = Arena::counting_from(0x8000_0000);
+        let old = before.insert("old");
+        after.insert("new");
+        assert_eq!(after.get(old), None);
+        let mut arena = Arena::counting_from(0);
+        let id = arena.insert(());
+        assert_ne!(id.generation, 0, "0 is no generation");
     }
 
     #[test]

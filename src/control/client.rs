@@ -1,4 +1,4 @@
-//! The control socket's client: what the commands `ul` and `stats` speak through.
+//! The control socket's client: what the commands that ask a running server speak through.
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{AorEntry, Sample};
+use super::{AorEntry, ConnectionEntry, Sample};
 
 /// How long the server may be silent. It sends nothing while it collects a large answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -52,6 +52,14 @@ impl Client {
     pub fn stats(&mut self, prefix: &str) -> Result<Vec<Sample>, String> {
         let params = json!({ "prefix": prefix });
         self.call("stats", params).and_then(result)
+    }
+
+    pub fn connections(&mut self) -> Result<Vec<ConnectionEntry>, String> {
+        self.call("connections", json!({})).and_then(result)
+    }
+
+    pub fn reload(&mut self) -> Result<(), String> {
+        self.call::<()>("reload", json!({})).map(drop)
     }
 
     pub fn ul_show(&mut self, aor: Option<&str>) -> Result<Vec<AorEntry>, String> {

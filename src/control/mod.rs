@@ -4,6 +4,8 @@
 //! | --- | --- | --- |
 //! | `version` | | a string |
 //! | `stats` | `prefix` (optional) | a list of [`Sample`] |
+//! | `connections` | | a list of [`ConnectionEntry`] |
+//! | `reload` | | null |
 //! | `ul.show` | `aor` (optional) | a list of [`AorEntry`] |
 //! | `ul.add` | `aor`, `contact`, `expires` (seconds, optional) | null |
 //! | `ul.rm` | `aor`, `contact` (optional) | how many bindings were removed |
@@ -30,6 +32,12 @@ pub trait Desk: Send + Sync {
 
     /// The samples whose names begin with `prefix`, in a stable order.
     fn stats(&self, prefix: &str) -> Vec<Sample>;
+
+    /// The TCP and TLS connections that are open now.
+    fn connections(&self) -> Vec<ConnectionEntry>;
+
+    /// Reads certificates and keys again, whole or not at all; connections that are open stay.
+    fn reload(&self) -> Result<(), Refusal>;
 
     /// The address-of-record named and its bindings, or all of them. An AOR is what the operator typed: `1003`,
     /// `1003@example.com` or `sip:1003@example.com`; a bare name takes the first domain of the conf.
@@ -81,6 +89,24 @@ pub enum Kind {
     /// Only ever rises.
     Counter,
     Gauge,
+}
+
+/// One TCP or TLS connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConnectionEntry {
+    /// `tcp` or `tls`.
+    pub transport: String,
+    pub peer: String,
+    /// The listener that accepted it, or that our Via names on it.
+    pub listener: String,
+    /// True where we opened it.
+    pub outgoing: bool,
+    /// `connecting`, `handshaking`, `open` or `draining`.
+    pub state: String,
+    /// Since it was used last (within a second), or since its state began.
+    pub quiet_ms: u64,
+    /// Bytes that wait to be sent.
+    pub waiting_bytes: usize,
 }
 
 /// An address-of-record and what is bound to it.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{AorEntry, Desk, Refusal, Sample};
+use super::{AorEntry, ConnectionEntry, Desk, Refusal, Sample};
 
 pub const PARSE_ERROR: i64 = -32700;
 pub const INVALID_REQUEST: i64 = -32600;
@@ -93,6 +93,8 @@ struct Response<'r> {
 enum Done {
     Version(String),
     Stats(Vec<Sample>),
+    Connections(Vec<ConnectionEntry>),
+    Reloaded,
     Shown(Vec<AorEntry>),
     Added,
     Removed(usize),
@@ -150,6 +152,15 @@ fn perform(method: &str, params: Value, desk: &dyn Desk) -> Result<Done, Error> 
             let prefix = prefix.text()?.unwrap_or_default();
             Done::Stats(desk.stats(&prefix))
         }
+        "connections" => {
+            params_of(params, [])?;
+            Done::Connections(desk.connections())
+        }
+        "reload" => {
+            params_of(params, [])?;
+            desk.reload()?;
+            Done::Reloaded
+        }
         "ul.show" => {
             let [aor] = params_of(params, ["aor"])?;
             Done::Shown(desk.ul_show(aor.text()?.as_deref())?)
@@ -166,8 +177,9 @@ fn perform(method: &str, params: Value, desk: &dyn Desk) -> Result<Done, Error> 
             Done::Removed(desk.ul_rm(&aor, contact.text()?.as_deref())?)
         }
         _ => {
-            let message =
-                format!("no method {method:?}; there are version, stats, ul.show, ul.add, ul.rm");
+            let message = format!(
+                "no method {method:?}; there are version, stats, connections, reload, ul.show, ul.add, ul.rm"
+            );
             return Err(Error::new(METHOD_NOT_FOUND, message));
         }
     };

@@ -49,6 +49,25 @@ impl Desk for Table {
         samples.into_iter().filter(asked).map(sample).collect()
     }
 
+    fn connections(&self) -> Vec<ConnectionEntry> {
+        vec![ConnectionEntry {
+            transport: "tls".to_owned(),
+            peer: "192.0.2.7:5061".to_owned(),
+            listener: "192.0.2.1:5061".to_owned(),
+            outgoing: true,
+            state: "open".to_owned(),
+            quiet_ms: 1500,
+            waiting_bytes: 7,
+        }]
+    }
+
+    fn reload(&self) -> Result<(), Refusal> {
+        match self.entries.lock().unwrap().is_empty() {
+            true => Ok(()),
+            false => Err(Refusal::Refused("a key that does not fit".to_owned())),
+        }
+    }
+
     fn ul_show(&self, aor: Option<&str>) -> Result<Vec<AorEntry>, Refusal> {
         let entries = self.entries.lock().unwrap();
         let Some(aor) = aor else {
@@ -160,6 +179,9 @@ fn a_client_does_what_the_desk_does() {
     let mut client = Client::connect(&place.path()).unwrap();
     assert_eq!(client.version().as_deref(), Ok("1.2.3"));
     assert_eq!(client.ul_show(None), Ok(vec![]));
+    assert_eq!(client.reload(), Ok(()));
+    let connections = client.connections().unwrap();
+    assert_eq!((connections.len(), connections[0].waiting_bytes), (1, 7));
     assert_eq!(
         client.ul_add("sip:1003@a", "sip:1003@192.0.2.100:5061", Some(60)),
         Ok(())
@@ -168,6 +190,7 @@ fn a_client_does_what_the_desk_does() {
         client.ul_add("sip:1004@a", "sip:1004@192.0.2.100:5061", None),
         Ok(())
     );
+    assert_eq!(client.reload(), Err("a key that does not fit".to_owned()));
     let first = entry("sip:1003@a", "sip:1003@192.0.2.100:5061", 60);
     let second = entry("sip:1004@a", "sip:1004@192.0.2.100:5061", 3600);
     assert_eq!(client.ul_show(None), Ok(vec![first.clone(), second]));

@@ -11,6 +11,7 @@ pub mod steer;
 pub mod streams;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod thrift;
 pub mod tls;
 pub mod udp;
 pub mod wires;

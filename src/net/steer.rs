@@ -176,8 +176,7 @@ mod tests {
 
     #[test]
     fn a_socket_that_shares_nothing_cannot_steer() {
-        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let alone = Udp::bind(any, 1, &Buffers::default()).unwrap();
-        assert!(alone[0].steer(MARK).is_err());
+        let alone = UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(attach(std::os::fd::AsFd::as_fd(&alone), MARK).is_err());
     }
 }

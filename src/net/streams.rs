@@ -5,11 +5,14 @@ use super::connection::{Arrival, Connection, Flags, State, Taken, Why};
 use super::counters::{StreamCounters, Traffic, Undeliverable};
 use super::listen::{self, Listener};
 use super::pool::Buffers;
+use super::thrift::LogBudget;
 use super::tls::Contexts;
 use crate::base::{Arena, Channel, Flow, Id, Instant, Roll, Transport};
 use mio::event::Event;
 use mio::{Interest, Registry, Token};
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -100,6 +103,7 @@ pub struct Streams {
     /// What the rules have to be told.
     lost: Vec<Flow>,
     next_sweep: Instant,
+    log: LogBudget,
     counters: StreamCounters,
     registry: Registry,
 }
@@ -122,7 +126,8 @@ impl Streams {
             },
             roll,
             tls,
-            connections: Arena::default(),
+            // The name of a connection outlives us, in the Route of a dialog: nobody who connects after a restart may inherit it.
+            connections: Arena::counting_from(RandomState::new().hash_one(core) as u32),
             asked: HashMap::new(),
             accepted: HashMap::new(),
             ages: [Ages::default(); State::ALL.len()],
@@ -134,6 +139,7 @@ impl Streams {
             buffers: Buffers::default(),
             lost: Vec::new(),
             next_sweep: Instant::default(),
+            log: LogBudget::default(),
             counters: StreamCounters::default(),
             registry,
         }
@@ -259,6 +265,9 @@ impl Streams {
             };
             if self.connections.len() >= self.limits.connections {
                 self.counters.refused += 1;
+                if !self.log.may_say() {
+                    continue;
+                }
                 log::warn!(
                     "{peer}: connection refused: {} are open, which is the limit",
                     self.limits.connections
@@ -326,9 +335,8 @@ impl Streams {
         }
         self.counters.enter(transport, state);
         self.ages[state as usize].push(&mut self.connections, id, now);
-        if state == State::Open {
-            self.roll.enter(self.core, id.slot, id.generation);
-        }
+        // From the beginning: the first request may come in the flight that ends the handshake.
+        self.roll.enter(self.core, id.slot, id.generation);
         Ok(id)
     }
 
@@ -342,8 +350,9 @@ impl Streams {
         self.counters.enter(transport, to);
         self.ages[from as usize].remove(&mut self.connections, id);
         self.ages[to as usize].push(&mut self.connections, id, now);
-        let alive = if to == State::Open { id.generation } else { 0 };
-        self.roll.enter(self.core, id.slot, alive);
+        if to == State::Draining {
+            self.roll.half_close(self.core, id.slot, id.generation);
+        }
     }
 
     /// Those that hold something, taken off the list: they are to be [served](Streams::serve) in this turn.
@@ -485,7 +494,7 @@ impl Streams {
         let Some(connection) = self.connections.get(id) else {
             return;
         };
-        if !matches!(why, Why::Done) {
+        if !matches!(why, Why::Done) && self.log.may_say() {
             log::info!("{} {}: {why}", connection.transport.name(), connection.peer);
         }
         if let Why::Garbage(_) = why {
@@ -750,15 +759,18 @@ impl Streams {
         } else {
             "from"
         };
-        match (&why, state) {
-            (Why::Done, _) => log::debug!("{name} {way} {peer}: closed"),
-            (Why::Overdue(State::Open), _) => log::debug!("{name} {way} {peer}: closed: {why}"),
-            (_, State::Connecting) => log::info!("{name} {way} {peer}: not connected: {why}"),
-            (Why::Tls(failure), _) => log::info!("{name} {way} {peer}: {failure}"),
-            (_, State::Handshaking) => {
-                log::info!("{name} {way} {peer}: TLS handshake failed: {why}")
+        let is_news = !matches!(why, Why::Done | Why::Overdue(State::Open));
+        if !is_news {
+            log::debug!("{name} {way} {peer}: closed: {why}");
+        } else if self.log.may_say() {
+            match (&why, state) {
+                (_, State::Connecting) => log::info!("{name} {way} {peer}: not connected: {why}"),
+                (Why::Tls(failure), _) => log::info!("{name} {way} {peer}: {failure}"),
+                (_, State::Handshaking) => {
+                    log::info!("{name} {way} {peer}: TLS handshake failed: {why}");
+                }
+                _ => log::info!("{name} {way} {peer}: closed: {why}"),
             }
-            _ => log::info!("{name} {way} {peer}: closed: {why}"),
         }
         match (&why, state) {
             (_, State::Connecting) => self.counters.failed += 1,
@@ -780,11 +792,8 @@ impl Streams {
         self.ages[state as usize].remove(&mut self.connections, id);
         self.counters.leave(transport, state);
         self.roll.enter(self.core, id.slot, 0);
-        if let Some(mut connection) = self.connections.remove(id)
-            && let Err(error) = self.registry.deregister(&mut connection.stream)
-        {
-            log::warn!("{peer}: not taken out of the poll: {error}");
-        }
+        // Closing the socket takes it out of the poll too.
+        self.connections.remove(id);
     }
 
     /// Flows that have ended since the last call.
@@ -812,6 +821,7 @@ impl Streams {
             return;
         }
         self.next_sweep = Instant::from_ms((now.as_ms() / GRID_MS + 1) * GRID_MS);
+        self.log.renew(now);
         for state in State::ALL {
             let patience = self.deadline_ms(state);
             while let Some((id, since)) = self.ages[state as usize].oldest(&self.connections) {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// One listener's socket on one core.
 pub enum Socket {
-    Udp(Udp),
+    Udp(Box<Udp>),
     Stream(Listener),
 }
 
@@ -55,12 +55,12 @@ struct Port {
 }
 
 enum PortKind {
-    Datagrams(Wire),
+    Datagrams(Box<Wire>),
     Connections(Listener),
 }
 
 struct Wire {
-    udp: Udp,
+    udp: Box<Udp>,
     has_icmp_errors: bool,
     awaits_room: bool,
     /// Which of the outbox's transmits leave here in this turn.
@@ -81,12 +81,12 @@ impl Wires {
             let kind = match socket {
                 Socket::Udp(udp) => {
                     registry.register(&mut SourceFd(&udp.fd()), token, Interest::READABLE)?;
-                    PortKind::Datagrams(Wire {
+                    PortKind::Datagrams(Box::new(Wire {
                         udp,
                         has_icmp_errors: false,
                         awaits_room: false,
                         outgoing: Vec::new(),
-                    })
+                    }))
                 }
                 Socket::Stream(mut listener) => {
                     registry.register(listener.source(), token, Interest::READABLE)?;

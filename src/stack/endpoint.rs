@@ -11,7 +11,7 @@ use crate::stack::proxy::request::{reply_flow, unsupported};
 use crate::stack::proxy::target::TargetSet;
 use crate::stack::proxy::{Extra, Refusal};
 use crate::stack::settings::Mode;
-use crate::stack::transaction::{Notice, Refused, ServerEvent, Transactions};
+use crate::stack::transaction::{Notice, ServerEvent, Transactions};
 use crate::stack::ways::Ways;
 use crate::stack::{Counters, Location, Occupancy, Settings};
 use std::sync::Arc;
@@ -43,8 +43,6 @@ pub struct Endpoint {
     pub(in crate::stack) token: Vec<u8>,
     /// Client transactions in hand.
     ids: Vec<Id>,
-    /// In-dialog INVITEs that were refused without memory, by the key of their transaction: their ACKs end here.
-    pub(in crate::stack) refused: Refused,
     /// Lent to the message at hand. A box moves as one word.
     index: Option<Box<Index>>,
     pub(in crate::stack) second_index: Index,
@@ -84,7 +82,6 @@ impl Endpoint {
             peer_host: Vec::new(),
             token: Vec::new(),
             ids: Vec::new(),
-            refused: Refused::default(),
             index: None,
             second_index: Index::default(),
         }
@@ -437,7 +434,7 @@ impl Endpoint {
             && let Ok(via) = message.top_via()
         {
             let key = self.identity.transaction(message, &via, b"INVITE");
-            self.refused.note(key);
+            self.transactions.note_refused(key);
         }
         log::debug!(
             "{} {} from {} answered {} {}",
@@ -448,8 +445,6 @@ impl Endpoint {
             refusal.reason,
         );
         let settings = self.settings.clone();
-        let listener = settings.listeners.get(usize::from(flow.listener));
-        let agent = listener.map_or(&b"-"[..], |listener| &listener.advertise);
         let name = match unsupported(message, Name::ProxyRequire).next() {
             Some(_) => Name::ProxyRequire,
             None => Name::Require,
@@ -469,11 +464,7 @@ impl Endpoint {
                         out.extend_from_slice(b"\r\n");
                     }
                 }
-                Extra::SipsNotAllowed => {
-                    out.extend_from_slice(b"Warning: 380 ");
-                    out.extend_from_slice(agent);
-                    out.extend_from_slice(b" \"SIPS Not Allowed\"\r\n");
-                }
+                Extra::SipsNotAllowed => settings.write_sips_not_allowed(flow.listener, out),
                 Extra::MinExpires(seconds) => number_header(b"Min-Expires: ", seconds, out),
                 Extra::RetryAfter(seconds) => number_header(b"Retry-After: ", seconds, out),
             },

@@ -222,6 +222,14 @@ impl Settings {
             .or_else(|| first(&fits))
     }
 
+    /// Appends the Warning of RFC 5630 §5.3, in the name of a listener.
+    pub fn write_sips_not_allowed(&self, listener: u16, out: &mut Vec<u8>) {
+        let listener = self.listeners.get(usize::from(listener));
+        out.extend_from_slice(b"Warning: 380 ");
+        out.extend_from_slice(listener.map_or(&b"-"[..], |listener| &listener.advertise));
+        out.extend_from_slice(b" \"SIPS Not Allowed\"\r\n");
+    }
+
     /// The listener that advertises `host` and `port`; of several the one of this transport.
     pub fn listener_named(
         &self,

@@ -32,6 +32,11 @@ impl Ways {
         self.roll.is_alive(flow)
     }
 
+    /// True also for a connection whose peer sends no more and may still listen.
+    pub fn takes_answers(&self, flow: &Flow) -> bool {
+        self.roll.takes_answers(flow)
+    }
+
     /// A connection to `peer`: the one that there is under these names, or a new one. `host` is what its certificate must prove
     /// over TLS; it is replaced by what the wires must be told of it ([`crate::base::Outbox::introduce`]), nothing over TCP.
     pub fn towards(

@@ -81,7 +81,7 @@ pub fn bind(options: Options, listeners: &[(Transport, SocketAddr)]) -> Result<B
             Transport::Udp => {
                 let opened = Udp::bind(address, cores, &options.buffers)?;
                 steer(&options, &opened);
-                opened.into_iter().map(Socket::Udp).collect()
+                opened.into_iter().map(Box::new).map(Socket::Udp).collect()
             }
             Transport::Tcp | Transport::Tls => {
                 let opened = Listener::bind(transport, address, cores)?;

@@ -3,7 +3,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use strowger::base::{Flow, Instant, Key, Outbox, Roll, Transport};
+use strowger::base::{Channel, Flow, Instant, Key, Outbox, Roll, Transport};
+use strowger::sip::Fault;
 use strowger::stack::counters::{Drop, Limit};
 use strowger::stack::settings::Listener;
 use strowger::stack::{Endpoint, Location, Settings};
@@ -23,6 +24,9 @@ pub struct Sent {
     pub at: u64,
     pub to: String,
     pub listener: u16,
+    pub flow: Flow,
+    /// What the peer's certificate must prove, where that was told.
+    pub host: Option<String>,
     pub text: Text,
 }
 
@@ -43,6 +47,9 @@ pub struct Bench {
     pub cores: Vec<Endpoint>,
     pub location: Arc<Location>,
     pub now: u64,
+    pub roll: Arc<Roll>,
+    /// Flows whose call is over, in order.
+    pub released: Vec<Flow>,
     outbox: Outbox,
 }
 
@@ -77,6 +84,8 @@ impl Bench {
             cores: (0..settings.cores).map(core).collect(),
             location,
             now: 0,
+            roll,
+            released: Vec::new(),
             outbox: Outbox::default(),
         }
     }
@@ -95,6 +104,11 @@ impl Bench {
         message: impl Wire,
     ) -> Vec<Sent> {
         let flow = Flow::datagram(listener, address(from));
+        self.send_on(core, flow, message)
+    }
+
+    /// The same, received by a certain core on any flow.
+    pub fn send_on(&mut self, core: usize, flow: Flow, message: impl Wire) -> Vec<Sent> {
         let now = Instant::from_ms(self.now);
         let (endpoint, outbox) = (&mut self.cores[core], &mut self.outbox);
         endpoint.handle(now, flow, &message.wire(), outbox);
@@ -113,6 +127,36 @@ impl Bench {
         for endpoint in &mut self.cores {
             endpoint.handle_undelivered(now, sent, &mut self.outbox);
         }
+        self.collect()
+    }
+
+    /// A connection that is open from now on: `slot` names it.
+    pub fn open(&mut self, transport: Transport, core: u8, slot: u32, peer: &str) -> Flow {
+        let generation = 7;
+        self.roll.enter(core, slot, generation);
+        Flow {
+            transport,
+            core,
+            channel: Channel::Connection { slot, generation },
+            ..Flow::datagram(transport as u16, address(peer))
+        }
+    }
+
+    /// The connection is gone; what leaves because of it.
+    pub fn lose(&mut self, flow: Flow) -> Vec<Sent> {
+        if let Channel::Connection { slot, .. } = flow.channel {
+            self.roll.enter(flow.core, slot, 0);
+        }
+        let now = Instant::from_ms(self.now);
+        let endpoint = &mut self.cores[usize::from(flow.core)];
+        endpoint.handle_flow_lost(now, flow, &mut self.outbox);
+        self.collect()
+    }
+
+    /// What came on a stream has no boundaries any more.
+    pub fn unframed(&mut self, flow: Flow, bytes: &[u8], fault: Fault) -> Vec<Sent> {
+        let now = Instant::from_ms(self.now);
+        self.cores[0].handle_unframed(now, flow, bytes, fault, &mut self.outbox);
         self.collect()
     }
 
@@ -195,12 +239,25 @@ impl Bench {
         let mut rounds = 0;
         loop {
             let outbox = std::mem::take(&mut self.outbox);
+            self.released.extend(&outbox.releases);
             for transmit in &outbox.transmits {
-                assert!(transmit.flow.peer.port() != 0);
+                let flow = transmit.flow;
+                assert!(flow.peer.port() != 0);
+                let takes = match outbox.get(transmit.span).starts_with(b"SIP/2.0 ") {
+                    true => self.roll.takes_answers(&flow),
+                    false => self.roll.is_alive(&flow),
+                };
+                assert!(takes, "sent on a dead connection");
+                let host = match flow.channel {
+                    Channel::Peer { name, .. } => outbox.introduced(name),
+                    _ => None,
+                };
                 sent.push(Sent {
                     at: self.now,
-                    to: transmit.flow.peer.to_string(),
-                    listener: transmit.flow.listener,
+                    to: flow.peer.to_string(),
+                    listener: flow.listener,
+                    flow,
+                    host: host.map(|host| String::from_utf8_lossy(host).into_owned()),
                     text: Text::new(outbox.get(transmit.span)),
                 });
             }
@@ -229,6 +286,17 @@ pub fn listener(at: &str) -> Listener {
         address: address(at),
         advertise: at.as_bytes().to_vec(),
     }
+}
+
+/// The proxy on UDP, TCP and TLS: the listeners stand in the order of the transports.
+pub fn listeners() -> Vec<Listener> {
+    let at = |transport: Transport| Listener {
+        transport,
+        ..listener(&format!("10.0.0.1:{}", transport.default_port()))
+    };
+    [Transport::Udp, Transport::Tcp, Transport::Tls]
+        .map(at)
+        .into()
 }
 
 pub fn address(text: &str) -> SocketAddr {

@@ -269,3 +269,21 @@ fn the_cancel_of_a_caller_without_the_magic_cookie_finds_its_invite() {
     assert!(b.send(ALICE, request.ack(the(&sent, ALICE))).is_empty());
     b.assert_quiet();
 }
+
+#[test]
+fn for_a_request_other_than_invite_it_is_answered_200_and_changes_nothing() {
+    // §9.2: it has no effect, but it has found its request.
+    for method in ["BYE", "OPTIONS", "MESSAGE", "INFO", "PUBLISH"] {
+        let mut b = bench();
+        let request = Request::new(method, "sip:bob@example.com");
+        let at_bob = only(b.send(ALICE, &request));
+        let answer = only(b.send(ALICE, request.cancel()));
+        assert_eq!(
+            (answer.gist(), answer.to.as_str()),
+            ("200 CANCEL".into(), ALICE)
+        );
+        assert_eq!(b.send_for_one(BOB, at_bob.answer(200)).status(), 200);
+        b.assert_quiet();
+        assert_eq!(only(b.send(ALICE, request.cancel())).gist(), "481 CANCEL");
+    }
+}

@@ -419,3 +419,32 @@ fn a_phone_is_called_by_the_listener_at_which_it_registered() {
     let at_alice = only(b.send_by(0, 1, phone, bye));
     assert_eq!((at_alice.to.as_str(), at_alice.listener), (ALICE, 0));
 }
+
+#[test]
+fn the_ack_to_a_re_invite_that_a_full_server_refused_stays_here() {
+    let mut b = Bench::with(|settings| settings.limits.transactions = 1);
+    b.register("bob", "<sip:bob@10.0.1.2:5060>");
+    let d = dialog(&mut b);
+    // The first INVITE's transaction is remembered still: nothing else fits.
+    let request = d.from_alice("INVITE").cseq(2);
+    let answer = b.send_for_one(ALICE, &request);
+    assert_eq!((answer.status(), answer.all("To").len()), (503, 1));
+    assert!(answer.header("To").unwrap().ends_with(";tag=callee"));
+    assert!(b.send(ALICE, request.ack(&answer)).is_empty());
+    // Alice's ACK to the 2xx is another one.
+    assert_eq!(b.send_for_one(ALICE, d.from_alice("ACK")).to, BOB);
+}
+
+#[test]
+fn an_ack_that_comes_after_timer_h_does_not_leave_this_hop() {
+    let mut b = bench();
+    let request = Request::invite();
+    let sent = b.send(ALICE, &request);
+    let at_bob = the(&sent, BOB).clone();
+    let sent = b.send(BOB, at_bob.answer(486));
+    let busy = the(&sent, ALICE).clone();
+    b.tick(40_000);
+    assert_eq!(b.server_transactions(), 0);
+    assert!(b.send(ALICE, request.ack(&busy)).is_empty());
+    assert_eq!(b.dropped(Drop::Absorbed), 1);
+}

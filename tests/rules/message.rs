@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use strowger::base::Transport;
 
 /// A number that no other call in this test gave; the same in each run, so that a test can be repeated to the byte.
 pub fn unique() -> u64 {
@@ -85,6 +86,14 @@ impl Request {
 
     pub fn via(self, sent_by: &str, branch: &str) -> Request {
         self.set("Via", &format!("SIP/2.0/UDP {sent_by};branch={branch}"))
+    }
+
+    /// The same, by another transport than UDP.
+    pub fn by(mut self, transport: Transport) -> Request {
+        let via = self.lines.iter_mut().find(|line| line.starts_with("Via:"));
+        let via = via.expect("a Via");
+        *via = via.replacen("SIP/2.0/UDP", &format!("SIP/2.0/{}", transport.name()), 1);
+        self
     }
 
     pub fn from(self, value: &str) -> Request {

@@ -406,7 +406,6 @@ fn what_our_own_lines_make_too_long_for_a_datagram_is_answered_513() {
 fn a_contact_that_cannot_be_reached_over_udp_is_a_failed_branch() {
     for contact in [
         "<sip:bob@10.0.1.2:5060;transport=tcp>",
-        "<sips:bob@10.0.1.2>",
         "<sip:bob@0.0.0.0>",
         "<sip:bob@224.0.1.75>",
         "<sip:bob@[2001:db8::1]>",
@@ -491,11 +490,37 @@ fn an_maddr_does_not_make_us_relay_for_a_stranger() {
 }
 
 #[test]
-fn a_sips_request_goes_to_no_sip_contact() {
-    // RFC 5630 §5.3: a SIPS Request-URI is never rewritten to a SIP one.
-    let mut b = bench();
-    let answer = b.send_for_one(ALICE, Request::new("MESSAGE", "sips:bob@example.com"));
-    assert_eq!(answer.status(), 480);
+fn an_own_maddr_is_stripped_with_its_port_and_transport() {
+    // §16.4: where the request came by the port and transport that the URI names.
+    let mut b = Bench::with(|settings| {
+        settings.listeners[0] = listener("10.0.0.1:5070");
+        settings.routes = vec![Route {
+            to_host: Some(b"10.0.7.7".to_vec()),
+            ..route(Action::Relay(vec![]))
+        }];
+    });
+    for (uri, left) in [
+        ("sip:x@10.0.7.7:5070;maddr=10.0.0.1", "sip:x@10.0.7.7"),
+        (
+            "sip:x:y@10.0.7.7:5070;a=b;Maddr=10.0.0.1;transport=UDP;c",
+            "sip:x:y@10.0.7.7;a=b;c",
+        ),
+    ] {
+        let sent = only(b.send(ALICE, Request::new("MESSAGE", uri)));
+        assert_eq!(
+            (sent.uri(), sent.to.as_str()),
+            (left, "10.0.7.7:5060"),
+            "{uri}"
+        );
+    }
+    // Another port, transport or place: it stays, and says where to send.
+    for (uri, to) in [
+        ("sip:x@10.0.7.7;maddr=10.0.0.1", "10.0.0.1:5060"),
+        ("sip:x@10.0.7.7:5070;maddr=10.0.7.8", "10.0.7.8:5070"),
+    ] {
+        let sent = only(b.send(ALICE, Request::new("MESSAGE", uri)));
+        assert_eq!((sent.uri(), sent.to.as_str()), (uri, to));
+    }
 }
 
 #[test]

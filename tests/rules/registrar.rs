@@ -326,7 +326,6 @@ fn contacts_are_compared_as_uris() {
         "<sip:BOB@phone.example.com;transport=udp;x=1>",
         "<sip:bob@phone.example.com:5060;transport=udp;x=1>",
         "<sip:bob@phone.example.com;x=1>",
-        "<sips:bob@phone.example.com;transport=udp;x=1>",
         "<sip:bob@phone.example.com;transport=udp;x=1;user=phone>",
     ]
     .iter()

@@ -93,6 +93,30 @@ fn reference_in_full() -> (Certs, String) {
     (certs, full)
 }
 
+/// `scripts/run` serves the reference with TLS: what its `with_tls` makes of the file is a conf, and has the listener.
+#[test]
+fn the_reference_as_scripts_run_serves_it_speaks_tls() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let script = "source <(sed -n '/^with_tls()/,/^}/p' scripts/run); with_tls";
+    let made = std::process::Command::new("bash")
+        .args(["-euc", script])
+        .current_dir(root)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let certs = Certs::new(&["ecdsa", "rsa", "ca"]);
+    let conf = good(&certs.settle(&String::from_utf8(made.stdout).unwrap()));
+    let mut expected = Conf::default();
+    expected.listen.0.push(Listen {
+        transport: Transport::Tls,
+        address: "127.0.0.1:5061".parse().unwrap(),
+        advertise: None,
+    });
+    expected.tls.identity = vec![certs.pair("ecdsa"), certs.pair("rsa")];
+    expected.tls.trusted_ca = Some(certs.path("ca.pem"));
+    assert_eq!(conf, expected);
+}
+
 /// The proxy modes of `conf/`: as they stand, and over TLS as each of them says how.
 #[test]
 fn the_confs_of_the_proxy_modes_are_what_they_say() {

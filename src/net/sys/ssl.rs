@@ -10,7 +10,8 @@ use libc::{c_int, c_uchar, c_void};
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
 use openssl::ssl::{Ssl, SslContext, SslContextBuilder, SslContextRef, SslRef, SslSessionRef};
-use openssl::x509::{X509Ref, X509VerifyResult};
+use openssl::stack::StackRef;
+use openssl::x509::{X509, X509Ref, X509StoreContextRef, X509VerifyResult};
 use openssl_sys as ffi;
 
 /// The length of the name by which a ticket tells its key.
@@ -162,6 +163,94 @@ pub fn add_chain_certificate(
         }
     };
     if done { Ok(()) } else { Err(ErrorStack::get()) }
+}
+
+/// Who judges the certificates that peers show.
+pub trait Verify: Send + Sync + 'static {
+    /// Whether the chain in `store` is good; if not, the reason is left in it as its error.
+    fn verify(&self, store: &mut X509StoreContextRef) -> bool;
+}
+
+/// Has `verifier` called for each chain, in place of the library's own check.
+pub fn set_verifier(
+    builder: &mut SslContextBuilder,
+    verifier: Box<dyn Verify>,
+) -> Result<(), ErrorStack> {
+    /// The address of this is the argument of the callback; the context owns it, and outlives every call.
+    struct Owned(Box<dyn Verify>);
+
+    unsafe extern "C" fn verify(store: *mut ffi::X509_STORE_CTX, owned: *mut c_void) -> c_int {
+        // SAFETY: the library calls with a live store context, which nothing else uses during the call, and with the argument
+        // that was given below: an `Owned` that the context of the connection owns.
+        unsafe {
+            let owned = &*owned.cast::<Owned>();
+            let store = X509StoreContextRef::from_ptr_mut(store);
+            c_int::from(owned.0.verify(store))
+        }
+    }
+
+    #[cfg(not(feature = "aws-lc"))]
+    use declared::SSL_CTX_set_cert_verify_callback;
+    #[cfg(feature = "aws-lc")]
+    use ffi::SSL_CTX_set_cert_verify_callback;
+    #[cfg(not(feature = "aws-lc"))]
+    mod declared {
+        unsafe extern "C" {
+            pub fn SSL_CTX_set_cert_verify_callback(
+                context: *mut openssl_sys::SSL_CTX,
+                callback: Option<
+                    unsafe extern "C" fn(
+                        *mut openssl_sys::X509_STORE_CTX,
+                        *mut libc::c_void,
+                    ) -> libc::c_int,
+                >,
+                argument: *mut libc::c_void,
+            );
+        }
+    }
+
+    static INDEX: OnceLock<Index<SslContext, Arc<Owned>>> = OnceLock::new();
+    let index = match INDEX.get() {
+        Some(index) => *index,
+        None => {
+            let index = SslContext::new_ex_index()?;
+            *INDEX.get_or_init(|| index)
+        }
+    };
+    let owned = Arc::new(Owned(verifier));
+    let argument = Arc::as_ptr(&owned).cast_mut().cast::<c_void>();
+    builder.set_ex_data(index, owned);
+    // SAFETY: the pointer is live, and so is the argument for as long as the context is: the context keeps the `Arc`.
+    unsafe { SSL_CTX_set_cert_verify_callback(builder.as_ptr(), Some(verify), argument) }
+    Ok(())
+}
+
+/// The certificate that is to be verified, and the whole chain as the peer sent it.
+pub fn presented(store: &X509StoreContextRef) -> (Option<&X509Ref>, Option<&StackRef<X509>>) {
+    #[cfg(not(feature = "aws-lc"))]
+    use declared::{X509_STORE_CTX_get0_cert, X509_STORE_CTX_get0_untrusted};
+    #[cfg(feature = "aws-lc")]
+    use ffi::{X509_STORE_CTX_get0_cert, X509_STORE_CTX_get0_untrusted};
+    #[cfg(not(feature = "aws-lc"))]
+    mod declared {
+        unsafe extern "C" {
+            pub fn X509_STORE_CTX_get0_cert(
+                store: *const openssl_sys::X509_STORE_CTX,
+            ) -> *mut openssl_sys::X509;
+            pub fn X509_STORE_CTX_get0_untrusted(
+                store: *const openssl_sys::X509_STORE_CTX,
+            ) -> *mut openssl_sys::stack_st_X509;
+        }
+    }
+    // SAFETY: the pointer is live; what is returned belongs to the store context, and so lives as long as the borrow.
+    unsafe {
+        let certificate = X509_STORE_CTX_get0_cert(store.as_ptr());
+        let chain = X509_STORE_CTX_get0_untrusted(store.as_ptr());
+        (
+            (!certificate.is_null()).then(|| X509Ref::from_ptr(certificate)),
+            (!chain.is_null()).then(|| StackRef::from_ptr(chain)),
+        )
+    }
 }
 
 /// For how many seconds a session counts.

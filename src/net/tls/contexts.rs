@@ -14,12 +14,12 @@ use openssl::ex_data::Index;
 use openssl::pkey::{Id, PKey, Private};
 use openssl::sha::Sha256;
 use openssl::ssl::{
-    NameType, SniError, Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslRef,
+    NameType, SniError, Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions,
     SslSessionCacheMode, SslVerifyMode, SslVersion,
 };
 use openssl::stack::Stack;
+use openssl::x509::X509;
 use openssl::x509::store::{X509Store, X509StoreBuilder};
-use openssl::x509::{X509, X509StoreContext, X509StoreContextRef};
 
 use super::failure::words_of;
 use super::machine::Tls;
@@ -27,6 +27,7 @@ use super::names;
 use super::sessions::{ClientSessions, PeerName};
 use super::settings::{Pair, Settings, Side, VerifyClient, Version};
 use super::tickets::RotatingKeys;
+use super::verify::{Checks, Verifier};
 use crate::net::sys::ssl;
 
 /// Forward secrecy and authenticated encryption only; AES-128 first, which costs least where the processor knows it.
@@ -521,6 +522,7 @@ impl Maker<'_> {
                 builder.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT)
             }
         }
+        self.set_verifier(&mut builder, Checks::Chain)?;
         if self.settings.verify_client != VerifyClient::No {
             let mut names = Stack::new()?;
             for authority in &self.material.authorities {
@@ -560,11 +562,14 @@ impl Maker<'_> {
                 notes.was_asked = true;
             }
         });
-        if self.settings.verify_server {
-            builder.set_verify_callback(SslVerifyMode::PEER, check_name);
+        let checks = if self.settings.verify_server {
+            builder.set_verify(SslVerifyMode::PEER);
+            Checks::ChainAndName
         } else {
             builder.set_verify(SslVerifyMode::NONE);
-        }
+            Checks::Nothing
+        };
+        self.set_verifier(&mut builder, checks)?;
         let sessions = if self.settings.client_session_reuse {
             let sessions = Arc::new(ClientSessions::default());
             let cache = sessions.clone();
@@ -591,6 +596,15 @@ impl Maker<'_> {
             sessions,
             shows_certificate: !pairs.is_empty(),
         })
+    }
+
+    fn set_verifier(
+        &self,
+        builder: &mut SslContextBuilder,
+        checks: Checks,
+    ) -> Result<(), ErrorStack> {
+        let verifier = Verifier::new(checks, self.settings.session_lifetime);
+        ssl::set_verifier(builder, Box::new(verifier))
     }
 
     fn set_common(&self, builder: &mut SslContextBuilder) -> Result<(), LoadError> {
@@ -692,41 +706,6 @@ fn set_ciphers(builder: &mut SslContextBuilder, list: &str) -> Result<(), LoadEr
     builder
         .set_cipher_list(&chosen.join(":"))
         .map_err(|errors| LoadError::new(format!("ciphers: {list}: {}", words_of(&errors))))
-}
-
-/// Called for each certificate of a server's chain, the authority's first: the last must prove the name as well.
-fn check_name(is_good: bool, store: &mut X509StoreContextRef) -> bool {
-    if !is_good || store.error_depth() != 0 {
-        return is_good;
-    }
-    let refusal = {
-        let connection: Option<&SslRef> = X509StoreContext::ssl_idx()
-            .ok()
-            .and_then(|index| store.ex_data(index));
-        let notes = connection.and_then(|ssl| ssl.ex_data(notes_index().ok()?));
-        match (notes, store.current_cert()) {
-            (Some(notes), Some(certificate)) => {
-                let name = &notes.peer.name;
-                if names::proves(certificate, name) {
-                    return true;
-                }
-                let proved = names::identities(certificate);
-                let reason = if proved.is_empty() {
-                    format!("the certificate names nobody, not {name}")
-                } else {
-                    format!("the certificate is for {}, not {name}", proved.join(", "))
-                };
-                Some((notes, reason))
-            }
-            _ => None,
-        }
-    };
-    if let Some((notes, reason)) = refusal {
-        // The first reason stays; there is one check for each handshake.
-        let _ = notes.refusal.set(reason);
-    }
-    store.set_error(ssl::name_mismatch());
-    false
 }
 
 /// Secrets of sessions for reading captures, as NSS writes them, where the environment's SSLKEYLOGFILE asks for them.

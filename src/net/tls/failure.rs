@@ -93,7 +93,7 @@ fn words(reason: &str) -> String {
 }
 
 /// RFC 8446 §6, RFC 5246 §7.2.
-fn alert_name(alert: i32) -> Option<&'static str> {
+pub fn alert_name(alert: i32) -> Option<&'static str> {
     Some(match alert {
         0 => "close notify",
         10 => "unexpected message",

@@ -19,6 +19,7 @@ const MAX_HELD: usize = 64 * 1024;
 const MAX_MESSAGE: usize = 128 * 1024;
 
 const CHANGE_CIPHER_SPEC: u8 = 20;
+const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
 
@@ -97,6 +98,8 @@ pub struct Flights {
     started: usize,
     /// What is still to come of the message, after `start`.
     rest: usize,
+    /// The alert that the last record was, if it could be read.
+    alert: Option<u8>,
     /// How much of what is held has been looked at: whole records, each but once.
     seen: usize,
 }
@@ -114,6 +117,7 @@ impl Flights {
             start: [0; Flights::START],
             started: 0,
             rest: 0,
+            alert: None,
             seen: 0,
         }
     }
@@ -144,7 +148,16 @@ impl Flights {
         }
     }
 
+    /// The number of the alert that the last record was, if it was one in the clear: what is encrypted is longer.
+    pub fn alert(&self) -> Option<i32> {
+        self.alert.map(i32::from)
+    }
+
     fn see(&mut self, kind: u8, body: &[u8]) {
+        self.alert = match (kind, body) {
+            (ALERT, [_, number]) => Some(*number),
+            _ => None,
+        };
         match kind {
             CHANGE_CIPHER_SPEC => {
                 self.is_encrypted = true;

@@ -246,9 +246,17 @@ impl Tls {
         let ssl = self.stream.ssl();
         let notes = notes_index().ok().and_then(|index| ssl.ex_data(index));
         let detail = notes.and_then(|notes| notes.refusal.get());
-        let (by, reason) = match error.ssl_error() {
-            Some(errors) => failure::read(Some(errors), ssl, detail.map(String::as_str)),
-            None => (By::Us, error.to_string()),
+        let alert = self
+            .handshake
+            .as_ref()
+            .and_then(|handshake| handshake.flights.alert())
+            .and_then(failure::alert_name);
+        let (by, reason) = match (alert, error.ssl_error()) {
+            // A client that refuses our certificate says so in the clear even where TLS 1.3 wants it encrypted (OpenSSL does
+            // that), and the library then complains of the record.
+            (Some(alert), _) => (By::Peer, alert.to_string()),
+            (None, Some(errors)) => failure::read(Some(errors), ssl, detail.map(String::as_str)),
+            (None, None) => (By::Us, error.to_string()),
         };
         if let Some(handshake) = self.handshake.take()
             && let Some(sessions) = handshake.offered
@@ -317,9 +325,8 @@ impl Tls {
     /// The SIP domains that the peer's certificate proves it to be (RFC 5922 §7.1), in lower case; empty unless the
     /// certificate was verified. A connection may be reused for these (RFC 5923 §5).
     pub fn peer_names(&self) -> Vec<String> {
-        if !self.verifies
-            || !self.is_established()
-            || self.ssl().verify_result() != X509VerifyResult::OK
+        let was_established = !matches!(self.state, State::Handshaking | State::Failed);
+        if !self.verifies || !was_established || self.ssl().verify_result() != X509VerifyResult::OK
         {
             return Vec::new();
         }

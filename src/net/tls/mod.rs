@@ -17,9 +17,11 @@ mod failure;
 mod flights;
 mod machine;
 mod names;
+mod recent;
 mod sessions;
 mod settings;
 mod tickets;
+mod verify;
 mod wire;
 
 #[cfg(test)]

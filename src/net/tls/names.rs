@@ -45,9 +45,7 @@ pub fn proves(certificate: &X509Ref, name: &str) -> bool {
         }),
         None => {
             let name = normal(name);
-            identities(certificate)
-                .iter()
-                .any(|identity| *identity == name)
+            identities(certificate).contains(&name)
         }
     }
 }

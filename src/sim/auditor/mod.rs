@@ -81,6 +81,9 @@ struct Tx {
     previous: Option<usize>,
 }
 
+/// Other bytes of one request that are kept: ACKs to the finals of several phones, and what hostile agents make of them.
+const VARIANTS: usize = 16;
+
 /// A request that left a server towards one target.
 struct Branch {
     tx: usize,
@@ -436,7 +439,11 @@ impl Auditor {
             }
             let other = tx.request.digest != message.digest
                 && tx.variants.iter().all(|v| v.digest != message.digest);
-            if other && tx.variants.len() < 4 {
+            if other {
+                // Those that came last are those that leave next.
+                if tx.variants.len() == VARIANTS {
+                    tx.variants.remove(0);
+                }
                 tx.variants.push(Rc::clone(message));
                 // A server may see by other fields that it is not a retransmission.
                 tx.reopen = true;

@@ -1,8 +1,10 @@
 //! The proxy core (RFC 3261 §16): requests in [`request`], responses in [`response`], one function for each step.
 
 pub mod cancel;
+pub mod condition;
 pub mod context;
 pub mod next_hop;
+pub mod record_route;
 pub mod redirect;
 pub mod request;
 pub mod response;

@@ -2,7 +2,7 @@
 //! listener that speaks for us, and the connection.
 
 use super::target::{ConfHop, Target};
-use super::{Incoming, Refusal};
+use super::{Extra, Incoming, Refusal};
 use crate::base::{Channel, Flow, Transport};
 use crate::sip::{Message, NameAddr, Scheme, Uri};
 use crate::stack::Endpoint;
@@ -24,7 +24,7 @@ pub struct Hop {
 pub const LARGEST_BY_UDP: usize = 1300;
 
 /// A request for a SIPS URI must not leave by anything but TLS (RFC 5630 §5.3).
-const DOWNGRADE: Refusal = Refusal::new(480, "SIPS Not Allowed");
+const DOWNGRADE: Refusal = Refusal::new(480, "SIPS Not Allowed").with(Extra::SipsNotAllowed);
 
 impl Endpoint {
     /// The binding's or the dialog's flow, the conf's hop, the topmost Route, or the Request-URI. Where that is a connection
@@ -80,6 +80,27 @@ impl Endpoint {
             return Ok(flow);
         }
         Ok(Flow { listener, ..flow }.from_local(None))
+    }
+
+    /// §18.1.1: what is too large for UDP goes by TCP, where nothing but our own choice speaks for UDP.
+    pub(in crate::stack) fn by_size(
+        &mut self,
+        message: &Message,
+        incoming: &Incoming,
+        target: &Target,
+        uri: &[u8],
+        path: &[u8],
+        hop: &Hop,
+    ) -> Option<Hop> {
+        if hop.fixed || target.transport.is_some() {
+            return None;
+        }
+        let by_tcp = Target {
+            transport: Some(Transport::Tcp),
+            ..*target
+        };
+        let hop = self.next_hop(message, incoming, &by_tcp, uri, path).ok()?;
+        (hop.flow.transport == Transport::Tcp).then_some(hop)
     }
 
     fn way_to_conf_hop(

@@ -1,13 +1,12 @@
 //! Request processing (RFC 3261 §16.3 to §16.6): one function for each step, in the order of the text.
 
+use super::condition::matches;
 use super::context::Context;
-use super::next_hop::{
-    Hop, LARGEST_BY_UDP, first_route, first_value_len, is_per_call, is_sips, transport_of,
-};
+use super::next_hop::{Hop, LARGEST_BY_UDP, first_route, first_value_len, is_sips, transport_of};
 use super::redirect;
 use super::target::{ConfHop, Target, TargetSet};
 use super::{Dialog, Extra, Incoming, Refusal};
-use crate::base::hash::{read_hex, write_decimal};
+use crate::base::hash::write_decimal;
 use crate::base::{Flow, Id, Instant, Outbox, Span, Transport};
 use crate::sip::{
     Message, Method, Name, NameAddr, Scheme, Uri, Value, Via, fill_port, fill_received, reply,
@@ -15,13 +14,11 @@ use crate::sip::{
 use crate::stack::Endpoint;
 use crate::stack::branch;
 use crate::stack::counters::{Drop, Limit};
-use crate::stack::identity::{COOKIE_PARAM, Recorded};
+use crate::stack::identity::COOKIE_PARAM;
 use crate::stack::location::Reached;
 use crate::stack::route::{Action, Route};
 use crate::stack::settings::{Fork, Mode, Outgoing, Settings};
-use crate::stack::token::{self, Side};
 use crate::stack::transaction::{ClientKind, Ends};
-use std::net::SocketAddr;
 
 /// What §16.5 comes to.
 pub(in crate::stack) enum Decision {
@@ -222,17 +219,6 @@ impl Endpoint {
             incoming.own_routes += 1;
         }
         Ok(incoming)
-    }
-
-    /// What one of our Record-Routes says of the way to the receiver. Each of two says it of its own side (RFC 5658 §3).
-    fn read_token(&self, recorded: &Recorded, dialog: &mut Dialog) {
-        if recorded.towards == Side::Callee {
-            let per_call = dialog.per_call.unwrap_or_default();
-            dialog.per_call = Some(per_call || token::is_per_call(recorded.token));
-        }
-        if !recorded.token.is_empty() && dialog.flow.is_none() {
-            dialog.flow = token::read(recorded.towards, recorded.token);
-        }
     }
 
     /// True when the URI names this server or one of its domains. One with a foreign `maddr` names that other place (§16.5).
@@ -596,12 +582,12 @@ impl Endpoint {
             .open_client(now, kind, server, flow, span, outbox);
         if let Some(client) = self.transactions.client_mut(id) {
             client.breadth = breadth;
-            if flow.transport.is_reliable() {
+            if flow.transport.is_reliable() || incoming.flow.transport.is_reliable() {
                 client.ends = ends(message);
-                if by_size {
-                    let place = context.targets.place(target);
-                    client.by_size = place.map_or(0, |place| place + 1);
-                }
+            }
+            if by_size {
+                let place = context.targets.place(target);
+                client.by_size = place.map_or(0, |place| place + 1);
             }
         }
         Ok(id)
@@ -621,27 +607,6 @@ impl Endpoint {
         })
     }
 
-    /// §18.1.1: what is too large for UDP goes by TCP, where nothing but our own choice speaks for UDP.
-    fn by_size(
-        &mut self,
-        message: &Message,
-        incoming: &Incoming,
-        target: &Target,
-        uri: &[u8],
-        path: &[u8],
-        hop: &Hop,
-    ) -> Option<Hop> {
-        if hop.fixed || target.transport.is_some() {
-            return None;
-        }
-        let by_tcp = Target {
-            transport: Some(Transport::Tcp),
-            ..*target
-        };
-        let hop = self.next_hop(message, incoming, &by_tcp, uri, path).ok()?;
-        (hop.flow.transport == Transport::Tcp).then_some(hop)
-    }
-
     /// Steps 2 to 8: the edits that make the forwarded request, into the rewriter.
     #[allow(clippy::too_many_arguments)]
     pub(in crate::stack) fn edit(
@@ -656,11 +621,6 @@ impl Endpoint {
     ) {
         let flow = hop.flow;
         let uri = without_headers(uri);
-        let record_route = self.settings.proxy.record_route && opens_dialog(message.method());
-        let split = match record_route {
-            true => self.write_token(message, incoming, hop),
-            false => 0,
-        };
         let rewrite = &mut self.rewrite;
         rewrite.clear();
         if message.start() > 0 {
@@ -703,43 +663,11 @@ impl Endpoint {
             fill_port(&incoming.via, incoming.flow.peer, rewrite);
         }
 
-        // Step 4: Record-Route; two of them where the sides differ (RFC 5658 §3).
-        if record_route {
-            let identity = self.identity;
-            let sips = is_sips(uri)
-                || first_route(incoming, path)
-                    .and_then(|route| NameAddr::parse(route).ok())
-                    .is_some_and(|route| is_sips(route.uri));
-            let mut record = |listener: u16, token: &[u8]| {
-                let Some(listener) = self.settings.listeners.get(listener as usize) else {
-                    return; // gone with the conf of before
-                };
-                rewrite.insert(top, |out| {
-                    out.extend_from_slice(match (listener.transport, sips) {
-                        (Transport::Tls, true) => b"Record-Route: <sips:",
-                        _ => b"Record-Route: <sip:",
-                    });
-                    out.extend_from_slice(&listener.advertise);
-                    out.extend_from_slice(match (listener.transport, sips) {
-                        (Transport::Udp, _) | (Transport::Tls, true) => b"",
-                        (Transport::Tcp, _) => b";transport=tcp",
-                        (Transport::Tls, false) => b";transport=tls",
-                    });
-                    out.extend_from_slice(b";lr;");
-                    out.extend_from_slice(COOKIE_PARAM);
-                    out.push(b'=');
-                    identity.write_cookie(message, token, out);
-                    out.extend_from_slice(b">\r\n");
-                });
-            };
-            if flow.listener == incoming.flow.listener {
-                record(flow.listener, &self.token);
-            } else {
-                let (caller, callee) = self.token.split_at(split);
-                record(flow.listener, callee);
-                record(incoming.flow.listener, caller);
-            }
+        // Step 4.
+        if self.settings.proxy.record_route && opens_dialog(message.method()) {
+            self.record_route(message, incoming, uri, path, hop);
         }
+        let rewrite = &mut self.rewrite;
 
         // §16.4 and step 6: Route values that named us go; those of the binding's Path come.
         for value in message.values(Name::Route).take(incoming.own_routes) {
@@ -788,24 +716,6 @@ impl Endpoint {
             },
         );
         number_line(rewrite, message, Name::MaxBreadth, head, breadth);
-    }
-
-    /// The flow token of this request's Record-Route, into `self.token`: how to reach the caller, who may have come from behind a
-    /// NAT or by a connection, and the phone that has opened the way on which it is called. Where the second part begins.
-    fn write_token(&mut self, message: &Message, incoming: &Incoming, hop: &Hop) -> usize {
-        let token = &mut self.token;
-        token.clear();
-        if is_first_hop(message, incoming) && needs_flow(message, incoming) {
-            token::write(Side::Caller, &incoming.flow, token);
-        }
-        let split = token.len();
-        if hop.fixed {
-            token::write(Side::Callee, &hop.flow, token);
-        }
-        if is_per_call(&hop.flow) {
-            token::write_per_call(token);
-        }
-        split
     }
 
     /// The Request-URI as a target. Where `maddr` names us, and the request came by the port and transport that the URI names,
@@ -903,40 +813,6 @@ fn ends(message: &Message) -> Ends {
     }
 }
 
-/// True when the request comes from where it was made: no proxy has touched it.
-fn is_first_hop(message: &Message, incoming: &Incoming) -> bool {
-    // A proxy that is one more hop away leaves its Via; looking for it costs more than the other question.
-    (incoming.flow.transport.is_reliable() || !names_source(incoming))
-        && message.values(Name::Via).nth(1).is_none()
-}
-
-/// True when the sender cannot be reached by what it says of itself: it came by a connection, or from behind a NAT.
-fn needs_flow(message: &Message, incoming: &Incoming) -> bool {
-    if incoming.flow.transport.is_reliable() {
-        return true;
-    }
-    // Who does not ask for answers by the way of the request need not listen there (RFC 3581 §3).
-    if incoming.via.rport().is_none() {
-        return false;
-    }
-    let contact = message.values(Name::Contact).next();
-    let contact = contact.and_then(|value| NameAddr::parse(value.text).ok());
-    let Some(uri) = contact.and_then(|contact| Uri::parse(contact.uri).ok()) else {
-        return false;
-    };
-    // Who knows the address that the NAT gives, and says so, is reached there.
-    let port = uri.port.unwrap_or(Transport::Udp.default_port());
-    uri.host
-        .ip()
-        .is_some_and(|ip| SocketAddr::new(ip, port) != incoming.flow.peer)
-}
-
-/// True when the topmost Via names the address from which the request came.
-fn names_source(incoming: &Incoming) -> bool {
-    let (via, peer) = (&incoming.via, incoming.flow.peer);
-    via.host.ip() == Some(peer.ip()) && via.port.unwrap_or(5060) == peer.port()
-}
-
 /// Requests that may open a dialog or refresh its target.
 fn opens_dialog(method: Method) -> bool {
     matches!(
@@ -948,50 +824,6 @@ fn opens_dialog(method: Method) -> bool {
             | Method::Update
             | Method::Other
     )
-}
-
-fn matches(route: &Route, message: &Message, incoming: &Incoming) -> bool {
-    let any = |list: &[Vec<u8>], item: &[u8]| list.is_empty() || list.iter().any(|m| m == item);
-    // An ACK and a CANCEL take the way of their INVITE (§9.1, §16.10).
-    let methods = any(&route.methods, message.method_name())
-        || (matches!(message.method(), Method::Ack | Method::Cancel)
-            && any(&route.methods, b"INVITE"));
-    methods
-        && (route.from_source.is_empty()
-            || route
-                .from_source
-                .iter()
-                .any(|network| network.contains(incoming.flow.peer.ip())))
-        && route
-            .to_host
-            .as_ref()
-            .is_none_or(|host| host.eq_ignore_ascii_case(incoming.parsed.host_text))
-        && route
-            .to_user_prefix
-            .as_ref()
-            .is_none_or(|prefix| user_starts_with(&incoming.parsed, prefix))
-}
-
-/// Compares as §19.1.4 and RFC 3966 §4 do: an escape is the byte it stands for, and a visual separator in a telephone number
-/// is nothing. Else a number could be written so that no route knows it.
-fn user_starts_with(uri: &Uri, prefix: &[u8]) -> bool {
-    let number = uri.scheme == Scheme::Tel
-        || uri
-            .param(b"user")
-            .flatten()
-            .is_some_and(|user| user.eq_ignore_ascii_case(b"phone"));
-    let mut rest = uri.user.unwrap_or_default();
-    let mut plain = std::iter::from_fn(move || {
-        let (first, behind) = rest.split_first()?;
-        let escaped = match (first, behind) {
-            (b'%', [high, low, ..]) => read_hex(&[*high, *low]),
-            _ => None,
-        };
-        rest = behind.get(if escaped.is_some() { 2.. } else { 0.. })?;
-        Some(escaped.map_or(*first, |byte| byte as u8))
-    })
-    .filter(|byte| !(number && matches!(byte, b'-' | b'.' | b'(' | b')')));
-    prefix.iter().all(|byte| plain.next() == Some(*byte))
 }
 
 fn after_first_value(list: &[u8]) -> &[u8] {

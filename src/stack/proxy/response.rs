@@ -135,14 +135,13 @@ impl Endpoint {
         };
         context.branches.retain(|branch| *branch != id);
         self.cancel_branches(now, &context, outbox);
-        if let (Some(flow), Some(ends)) = (used, ends)
-            && flow.transport.is_reliable()
-        {
-            match ends {
-                // The call goes on by this connection: a branch that shared it no longer ends it.
-                Ends::Attempt | Ends::Nothing => self.keep(&flow, &context),
-                Ends::Request | Ends::Call => self.release(server, flow, ends, outbox),
+        match (used, ends) {
+            (Some(flow), Some(ends @ (Ends::Request | Ends::Call))) => {
+                self.release(server, flow, ends, outbox);
             }
+            // The call goes on by this connection: a branch that shared it no longer ends it.
+            (Some(flow), Some(Ends::Attempt)) => self.keep(&flow, &context),
+            _ => {}
         }
         self.retire_context(context);
     }
@@ -217,10 +216,10 @@ impl Endpoint {
         }
     }
 
-    /// Gives back the connection of a branch that has ended, unless another one of the same request uses it; after a BYE also
+    /// Gives back the connection of a branch that has ended, if it had one, unless another one of the same request uses it; after a BYE also
     /// the one that the BYE came by. Of those that serve more than one call the wires know better.
     fn release(&mut self, server: Id, flow: Flow, ends: Ends, outbox: &mut Outbox) {
-        if ends == Ends::Nothing || !flow.transport.is_reliable() {
+        if ends == Ends::Nothing {
             return;
         }
         let server = self.transactions.server(server);
@@ -233,7 +232,7 @@ impl Endpoint {
                 .client(*branch)
                 .is_some_and(|client| client.flow == flow)
         };
-        if !branches.iter().any(uses) {
+        if flow.transport.is_reliable() && !branches.iter().any(uses) {
             outbox.release(flow);
         }
         if let Some(server) = server
@@ -387,6 +386,9 @@ impl Endpoint {
             ..*target
         };
         let share = client.breadth.min(context.breadth);
+        if share == 0 {
+            return self.note_failure(context, 503);
+        }
         match self.forward(
             now,
             client.server,
@@ -502,6 +504,13 @@ impl Endpoint {
                 self.identity
                     .write_tag(&message, Memory::Transaction, &mut tag);
             }
+            let settings = &self.settings;
+            let extra = |out: &mut Vec<u8>| {
+                // No branch was as secure as the request demands.
+                if let (480, Some(source)) = (status, context.source) {
+                    settings.write_sips_not_allowed(source.listener, out);
+                }
+            };
             let answer = reply::Reply {
                 status,
                 reason: reason.as_bytes(),
@@ -510,7 +519,7 @@ impl Endpoint {
             };
             self.transactions
                 .respond(now, server, status, outbox, |out| {
-                    reply::write(&message, &answer, |_| (), out);
+                    reply::write(&message, &answer, extra, out);
                 });
         }
         self.scratch = tag;
@@ -538,7 +547,8 @@ impl Endpoint {
             .find(|transport| {
                 via.transport
                     .eq_ignore_ascii_case(transport.name().as_bytes())
-            })?;
+            })
+            .unwrap_or(Transport::Udp);
         let ip = via.received().or_else(|| via.host.ip())?;
         let port = match via.rport() {
             Some(Some(port)) => port,

@@ -74,7 +74,7 @@ impl Endpoint {
                 if !self.transactions.server_request(now, server, event, outbox) {
                     return;
                 }
-            } else if self.refused.knows(key) {
+            } else if self.transactions.was_refused(key) {
                 return self.counters.drop(Drop::Absorbed);
             } else if self.may_be_orphan(flow, message)
                 && self.pass_on(Errand::Orphan { tried }, flow, message, outbox)
@@ -89,14 +89,6 @@ impl Endpoint {
         let Ok(incoming) = self.preprocess_route(flow, message) else {
             return self.counters.drop(Drop::StrayAck);
         };
-        // The ACK to a 2xx comes by the route that we recorded in its INVITE. This one does not: it answers a non-2xx whose
-        // transaction is over, and must not leave this hop.
-        if self.settings.proxy.mode == Mode::Stateful
-            && self.settings.proxy.record_route
-            && !incoming.trusted
-        {
-            return self.counters.drop(Drop::StrayAck);
-        }
         if message.max_forwards().is_ok_and(|hops| hops == Some(0)) {
             return self.counters.drop(Drop::StrayAck);
         }

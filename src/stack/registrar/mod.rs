@@ -11,7 +11,7 @@ use crate::base::{Flow, Instant, Outbox};
 use crate::sip::{Message, Name, NameAddr, Scheme, Value};
 use crate::stack::Endpoint;
 use crate::stack::counters::{Limit, Registration};
-use crate::stack::location::{Binding, BindingText, REMOVED_MS, Record};
+use crate::stack::location::{Binding, BindingText, REMOVED_MS, Reached, Record};
 use crate::stack::proxy::next_hop::is_sips;
 use crate::stack::proxy::request::unsupported;
 use crate::stack::proxy::{Extra, Incoming, Refusal, redirect};
@@ -228,7 +228,11 @@ fn store(binding: &mut Binding, contact: &Contact, incoming: &Incoming, this: &R
     binding.cseq = this.cseq;
     binding.expires = this.now.after_ms(u64::from(contact.expires_s) * 1000);
     binding.removed = false;
-    binding.reached = contact.reached(incoming, this.direct);
+    // A Path leads there by itself (RFC 3327 §5.3).
+    binding.reached = match this.path.is_empty() {
+        true => contact.reached(incoming, this.direct),
+        false => Reached::ByContact,
+    };
     binding.source = Some(this.source);
 }
 

@@ -10,11 +10,10 @@ pub mod invite_client;
 pub mod invite_server;
 pub mod non_invite_client;
 pub mod non_invite_server;
-pub mod refused;
+mod refused;
 pub mod table;
 pub mod timer;
 
-pub use refused::Refused;
 pub use table::{Client, ClientKind, Ends, Notice, Server, Transactions};
 pub use timer::Timer;
 

@@ -1,5 +1,5 @@
-//! INVITEs within a dialog that were refused without a transaction: the ACK to such an answer comes by the dialog's route and with
-//! the callee's tag, and nothing but its branch tells it from the ACK to a 2xx (RFC 3261 §17.1.1.3).
+//! INVITEs that were answered with a non-2xx and left no transaction: refused within a dialog by who remembers nothing, or never
+//! acknowledged until timer H. Nothing but its branch tells a late ACK to such an answer from the ACK to a 2xx (RFC 3261 §17.1.1.3).
 
 /// How many are remembered, at most; a newer one takes an older one's place.
 const PLACES: usize = 1024;

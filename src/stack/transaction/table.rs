@@ -1,6 +1,7 @@
 //! The records of all transactions of one core, and what carries out the machines' actions.
 
 use super::directory::{Directory, Link, Look};
+use super::refused::Refused;
 use super::timer::Timer;
 use super::{
     Action, ClientEvent, ServerEvent, ack, invite_client, invite_server, non_invite_client,
@@ -194,6 +195,8 @@ pub struct Transactions {
     servers: Arena<Server>,
     clients: Arena<Client>,
     directory: Directory,
+    /// INVITEs that are over here with a non-2xx, and whose ACK may still come.
+    refused: Refused,
     /// The client transactions that wait on a connection and have heard nothing, as a list for each: its first, by slot.
     unanswered: HashMap<u128, u32, BuildHasherDefault<NameHasher>>,
     ways: Ways,
@@ -216,6 +219,7 @@ impl Transactions {
         Transactions {
             limit: limit.min(directory.capacity()),
             directory,
+            refused: Refused::default(),
             unanswered: HashMap::default(),
             ways,
             host: Vec::new(),
@@ -268,6 +272,16 @@ impl Transactions {
             link = server.next;
         }
         None
+    }
+
+    /// An INVITE was answered with a non-2xx and left no transaction.
+    pub fn note_refused(&mut self, key: u128) {
+        self.refused.note(key);
+    }
+
+    /// True when the ACK with this key is for such an answer, and must not leave this hop.
+    pub fn was_refused(&self, key: u128) -> bool {
+        self.refused.knows(key)
     }
 
     pub fn server(&self, id: Id) -> Option<&Server> {
@@ -401,7 +415,8 @@ impl Transactions {
                 }
                 Action::ReportLate => late = true,
                 // A lost ACK or an unreachable caller changes nothing for the branches: they end by themselves.
-                Action::ReportTimeout | Action::ReportFailure => {}
+                Action::ReportFailure => {}
+                Action::ReportTimeout => self.refused.note(server.key),
                 Action::SendAck
                 | Action::ResendAck
                 | Action::StartAtT2(_)
@@ -422,7 +437,7 @@ impl Transactions {
     /// §18.2.2: the response that was put into the outbox last goes by the request's own connection; where that is gone, by a
     /// new one to the source's address and the port of sent-by.
     fn send_back(&mut self, flow: &Flow, span: Span, outbox: &mut Outbox) {
-        if !flow.transport.is_reliable() || self.ways.is_alive(flow) {
+        if !flow.transport.is_reliable() || self.ways.takes_answers(flow) {
             return;
         }
         let Some(via) = sniff::top_via(outbox.get(span)) else {

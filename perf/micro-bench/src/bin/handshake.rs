@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -13,6 +14,11 @@ use strowger::net::tls::{Contexts, Pair, Settings, Tls, VerifyClient, Version, l
 const BATCH: u32 = 200;
 
 const NAME: &str = "localhost";
+
+const KEYS: [(&str, &str); 2] = [("RSA-2048", "rsa"), ("P-256", "ecdsa")];
+
+/// Connections before those whose memory is counted.
+const WARM_UP: usize = 200;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
@@ -39,6 +45,7 @@ fn main() {
     let mut rounds = 9;
     let mut as_json = false;
     let mut connections = 0;
+    let mut cell = None;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let number = |text: Option<String>| text.and_then(|text| text.parse::<u32>().ok());
@@ -47,16 +54,21 @@ fn main() {
             "--json" => as_json = true,
             "--rounds" => rounds = number(arguments.next()).unwrap_or_else(|| usage()),
             "--memory" => connections = number(arguments.next()).unwrap_or_else(|| usage()),
+            "--cell" => cell = arguments.next(),
             _ => usage(),
         }
     }
     let folder = folder.unwrap_or_else(|| usage());
+    if let Some(cell) = cell {
+        memory_of(&folder, connections.max(1), &cell);
+        return;
+    }
     if connections > 0 {
         memory(&folder, connections);
         return;
     }
     let mut cases = Vec::new();
-    for (key, file) in [("RSA-2048", "rsa"), ("P-256", "ecdsa")] {
+    for (key, file) in KEYS {
         for kind in [Kind::Full, Kind::Mutual, Kind::Resumed, Kind::ResumedMutual] {
             for version in [Version::Tls12, Version::Tls13] {
                 cases.push(Case::new(&folder, key, file, kind, version));
@@ -259,36 +271,61 @@ fn memory(folder: &Path, connections: u32) {
         "{}: {connections} idle connections each, bytes for one",
         library_version()
     );
-    println!("| key, version | server | server, mutual | client |");
-    println!("| --- | --- | --- | --- |");
-    for (key, file) in [("RSA-2048", "rsa"), ("P-256", "ecdsa")] {
+    println!("| key, version | server | server, mutual | client | client, mutual |");
+    println!("| --- | --- | --- | --- | --- |");
+    for (key, file) in KEYS {
         for version in [Version::Tls12, Version::Tls13] {
-            let cost = |kind: Kind, keeps_server: bool| {
-                let case = Case::new(folder, key, file, kind, version);
-                let one = || {
-                    let mut line = Line::new(&case.server, &case.client);
-                    line.run();
-                    if keeps_server {
-                        line.server
-                    } else {
-                        line.client
-                    }
-                };
-                let mut kept: Vec<Tls> = Vec::with_capacity(connections as usize);
-                kept.extend((0..200).map(|_| one()));
-                let before = resident();
-                kept.extend((200..connections).map(|_| one()));
-                (resident() - before) / u64::from(connections - 200)
+            // Each in a process of its own: memory that was freed would be taken again, unseen.
+            let cost = |cell: &str| {
+                let output = Command::new(std::env::current_exe().expect("a path"))
+                    .arg("--certs")
+                    .arg(folder)
+                    .args(["--memory", &connections.to_string()])
+                    .args(["--cell", &format!("{file},{},{cell}", version.as_str())])
+                    .output()
+                    .expect("a process");
+                assert!(output.status.success());
+                String::from_utf8_lossy(&output.stdout).trim().to_string()
             };
             println!(
-                "| {key}, {} | {} | {} | {} |",
+                "| {key}, {} | {} | {} | {} | {} |",
                 version.as_str(),
-                cost(Kind::Full, true),
-                cost(Kind::Mutual, true),
-                cost(Kind::Full, false)
+                cost("server,full"),
+                cost("server,mutual"),
+                cost("client,full"),
+                cost("client,mutual"),
             );
         }
     }
+}
+
+/// Prints the bytes for one connection of the kind `cell`: "rsa,1.2,server,full".
+fn memory_of(folder: &Path, connections: u32, cell: &str) {
+    let parts: Vec<&str> = cell.split(',').collect();
+    let [file, version, side, kind] = parts[..] else {
+        usage()
+    };
+    let version = Version::parse(version).unwrap_or_else(|| usage());
+    let kind = if kind == "mutual" {
+        Kind::Mutual
+    } else {
+        Kind::Full
+    };
+    let case = Case::new(folder, "", file, kind, version);
+    let one = || {
+        let mut line = Line::new(&case.server, &case.client);
+        line.run();
+        if side == "server" {
+            line.server
+        } else {
+            line.client
+        }
+    };
+    let mut kept: Vec<Tls> = Vec::with_capacity(connections as usize + WARM_UP);
+    kept.extend((0..WARM_UP).map(|_| one()));
+    let before = resident();
+    kept.extend((0..connections).map(|_| one()));
+    println!("{}", (resident() - before) / u64::from(connections));
 }
 
 /// Of this process, bytes.

@@ -1,0 +1,144 @@
+//! What is asked of a peer's certificate: its chain (RFC 5280 §6), and of a server its name (RFC 5922 §7.3).
+//!
+//! A chain that was good is good again when the same bytes come again within a session's lifetime, and its signatures are not
+//! computed anew: a session that is resumed is not verified anew either. That the peer has the key is proved each time.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use openssl::asn1::Asn1Time;
+use openssl::error::ErrorStack;
+use openssl::hash::MessageDigest;
+use openssl::sha::Sha256;
+use openssl::ssl::SslRef;
+use openssl::x509::{X509Ref, X509StoreContext, X509StoreContextRef, X509VerifyResult};
+
+use super::contexts::notes_index;
+use super::names;
+use super::recent::Recent;
+use crate::net::sys::ssl::{self, Verify};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Checks {
+    Nothing,
+    Chain,
+    ChainAndName,
+}
+
+/// How many chains are remembered. Twice as many for a while: see `Recent`.
+const CHAINS: usize = 4096;
+
+/// The judge of one context: with another authority or another purpose there is another, which remembers nothing.
+pub struct Verifier {
+    checks: Checks,
+    lifetime: Duration,
+    /// The digests of chains that were good, and until when they are.
+    good: Mutex<Recent<[u8; 32], Instant, CHAINS>>,
+}
+
+impl Verifier {
+    pub fn new(checks: Checks, lifetime: Duration) -> Verifier {
+        Verifier {
+            checks,
+            lifetime,
+            good: Mutex::default(),
+        }
+    }
+
+    fn check_chain(&self, store: &mut X509StoreContextRef) -> bool {
+        let digest = digest(store);
+        if let Some(digest) = &digest {
+            let mut good = self.good.lock().unwrap_or_else(|fault| fault.into_inner());
+            if good
+                .get(digest)
+                .is_some_and(|until| Instant::now() < *until)
+            {
+                store.set_error(X509VerifyResult::OK);
+                return true;
+            }
+        }
+        if !store.verify_cert().unwrap_or(false) {
+            if store.error() == X509VerifyResult::OK {
+                store.set_error(X509VerifyResult::APPLICATION_VERIFICATION);
+            }
+            return false;
+        }
+        if let Some(digest) = digest
+            && let Some(rest) = validity(store)
+            && let Some(until) = Instant::now().checked_add(rest.min(self.lifetime))
+        {
+            let mut good = self.good.lock().unwrap_or_else(|fault| fault.into_inner());
+            good.insert(digest, until);
+        }
+        true
+    }
+}
+
+impl Verify for Verifier {
+    fn verify(&self, store: &mut X509StoreContextRef) -> bool {
+        let is_good = match self.checks {
+            Checks::Nothing => {
+                store.set_error(X509VerifyResult::OK);
+                true
+            }
+            Checks::Chain => self.check_chain(store),
+            Checks::ChainAndName => self.check_chain(store) && check_name(store),
+        };
+        if is_good {
+            // Looking for what is not there leaves errors behind, which the next call on this thread would take for its own.
+            drop(ErrorStack::get());
+        }
+        is_good
+    }
+}
+
+/// Of the certificate and of all that came with it.
+fn digest(store: &X509StoreContextRef) -> Option<[u8; 32]> {
+    let (certificate, chain) = ssl::presented(store);
+    let mut hash = Sha256::new();
+    let mut add = |certificate: &X509Ref| {
+        let digest = certificate.digest(MessageDigest::sha256()).ok()?;
+        hash.update(&digest);
+        Some(())
+    };
+    add(certificate?)?;
+    for certificate in chain? {
+        add(certificate)?;
+    }
+    Some(hash.finish())
+}
+
+/// For how long all certificates of the verified chain are valid still.
+fn validity(store: &X509StoreContextRef) -> Option<Duration> {
+    let now = Asn1Time::days_from_now(0).ok()?;
+    let mut shortest = Duration::MAX;
+    for certificate in store.chain()? {
+        let rest = now.diff(certificate.not_after()).ok()?;
+        let seconds = i64::from(rest.days) * 86_400 + i64::from(rest.secs);
+        shortest = shortest.min(Duration::from_secs(u64::try_from(seconds).ok()?));
+    }
+    Some(shortest)
+}
+
+/// Whether the certificate proves the name that the connection was made for.
+fn check_name(store: &mut X509StoreContextRef) -> bool {
+    let connection: Option<&SslRef> = X509StoreContext::ssl_idx()
+        .ok()
+        .and_then(|index| store.ex_data(index));
+    let notes = connection.and_then(|ssl| ssl.ex_data(notes_index().ok()?));
+    if let (Some(notes), (Some(certificate), _)) = (notes, ssl::presented(store)) {
+        let name = &notes.peer.name;
+        if names::proves(certificate, name) {
+            return true;
+        }
+        let proved = names::identities(certificate);
+        // There is one check for each handshake.
+        let _ = notes.refusal.set(if proved.is_empty() {
+            format!("the certificate names nobody, not {name}")
+        } else {
+            format!("the certificate is for {}, not {name}", proved.join(", "))
+        });
+    }
+    store.set_error(ssl::name_mismatch());
+    false
+}

@@ -1,0 +1,492 @@
+//! The way that a phone has opened itself: bindings that remember their connection (RFC 5626 §6), and the flow token of our
+//! Record-Route (§5.3), by which the requests of a dialog find back.
+
+use strowger::base::{Flow, Transport, Transport::*};
+use strowger::stack::Settings;
+use strowger::stack::settings::Mode;
+
+use crate::bench::*;
+use crate::message::{Request, param};
+
+const NAT: &str = "198.51.100.7:40123";
+const OTHER_NAT: &str = "198.51.100.8:40999";
+
+fn bench() -> Bench {
+    with(|_| ())
+}
+
+fn with(change: impl FnOnce(&mut Settings)) -> Bench {
+    Bench::with(|settings| {
+        settings.listeners = listeners();
+        change(settings);
+    })
+}
+
+/// Bob registers over `flow`.
+fn register(b: &mut Bench, flow: Flow, sent_by: &str, contact: &str, n: u32) {
+    let request = Request::new("REGISTER", "sip:example.com")
+        .via(sent_by, &format!("z9hG4bKreg{}", crate::message::unique()))
+        .by(flow.transport)
+        .to("<sip:bob@example.com>")
+        .call_id(&format!("reg{n}"))
+        .add(&format!("Contact: {contact}"));
+    let answer = only(b.send_on(flow.core.into(), flow, request));
+    assert_eq!((answer.status(), answer.flow), (200, flow));
+}
+
+fn dead_flows(b: &Bench) -> u64 {
+    b.cores.iter().map(|core| core.counters().dead_flows).sum()
+}
+
+// ---- bindings --------------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_phone_is_called_by_the_connection_on_which_it_registered() {
+    for (contact, sent_by) in [
+        ("<sip:bob@10.0.1.2:5060;transport=tcp>", "10.0.1.2:5060"),
+        (
+            "<sip:bob@192.168.0.5:5060;transport=tcp>",
+            "192.168.0.5:5060",
+        ),
+        ("<sip:bob@h5gq.invalid;transport=ws>", "h5gq.invalid"),
+        // The contact says UDP; the connection is there.
+        ("<sip:bob@10.0.1.2:5060>", "10.0.1.2:5060"),
+    ] {
+        let mut b = bench();
+        let bob = b.open(Tcp, 0, 3, "10.0.1.2:40000");
+        register(&mut b, bob, sent_by, contact, 1);
+        let sent = b.send(ALICE, Request::invite());
+        let at_bob = sent.iter().find(|s| s.status() == 0).unwrap();
+        assert_eq!(at_bob.flow, bob, "{contact}");
+        assert_eq!(format!("<{}>", at_bob.uri()), contact);
+        assert!(
+            at_bob
+                .header("Via")
+                .unwrap()
+                .starts_with("SIP/2.0/TCP 10.0.0.1:5060;")
+        );
+        let ok = only(b.send_on(0, bob, at_bob.answer(200)));
+        assert_eq!((ok.status(), ok.to.as_str()), (200, ALICE));
+        b.assert_quiet();
+    }
+}
+
+#[test]
+fn a_phone_that_registered_with_another_core_is_called_by_its_connection() {
+    let mut b = with(|settings| settings.cores = 2);
+    let bob = b.open(Tcp, 1, 3, "10.0.1.2:40000");
+    register(
+        &mut b,
+        bob,
+        "10.0.1.2:5060",
+        "<sip:bob@10.0.1.2:5060;transport=tcp>",
+        1,
+    );
+    let sent = b.send_by(0, 0, ALICE, Request::invite());
+    let at_bob = sent.iter().find(|s| s.status() == 0).unwrap();
+    assert_eq!(at_bob.flow, bob);
+    // The answer comes where the connection lives, and goes home by mail.
+    let ok = only(b.send_on(1, bob, at_bob.answer(200)));
+    assert_eq!((ok.status(), ok.to.as_str()), (200, ALICE));
+    b.assert_quiet();
+}
+
+#[test]
+fn a_dead_flow_is_skipped_in_a_fork_and_counted() {
+    let mut b = bench();
+    let bob = b.open(Tcp, 0, 3, NAT);
+    register(
+        &mut b,
+        bob,
+        "192.168.0.5:5060",
+        "<sip:bob@192.168.0.5:5060;transport=tcp>",
+        1,
+    );
+    let desk = b.open(Tcp, 0, 4, OTHER_NAT);
+    register(
+        &mut b,
+        desk,
+        "192.168.0.9:5060",
+        "<sip:bob@192.168.0.9:5060;transport=tcp>",
+        2,
+    );
+    b.lose(bob);
+    let sent = b.send(ALICE, Request::invite());
+    let branches: Vec<_> = sent.iter().filter(|s| s.status() == 0).collect();
+    assert_eq!(branches.len(), 1, "{}", show(&sent));
+    assert_eq!(branches[0].flow, desk);
+    assert_eq!(dead_flows(&b), 1);
+    let ok = only(b.send_on(0, desk, branches[0].answer(200)));
+    assert_eq!(ok.status(), 200);
+    b.assert_quiet();
+}
+
+#[test]
+fn when_every_flow_is_dead_the_user_is_480() {
+    let mut b = bench();
+    let bob = b.open(Tcp, 0, 3, NAT);
+    register(
+        &mut b,
+        bob,
+        "192.168.0.5:5060",
+        "<sip:bob@192.168.0.5:5060;transport=tcp>",
+        1,
+    );
+    b.lose(bob);
+    let answer = b.send_for_one(ALICE, Request::invite());
+    assert_eq!(answer.status(), 480);
+    // It registers again, and is there again.
+    let bob = b.open(Tcp, 0, 3, OTHER_NAT);
+    register(
+        &mut b,
+        bob,
+        "192.168.0.5:5060",
+        "<sip:bob@192.168.0.5:5060;transport=tcp>",
+        2,
+    );
+    let sent = b.send(ALICE, Request::invite());
+    assert_eq!(the(&sent, OTHER_NAT).flow, bob);
+}
+
+#[test]
+fn a_phone_that_can_be_called_is_called_when_its_connection_is_gone() {
+    let mut b = bench();
+    let bob = b.open(Tcp, 0, 3, "10.0.1.2:40000");
+    register(
+        &mut b,
+        bob,
+        "10.0.1.2:5060",
+        "<sip:bob@10.0.1.2:5060;transport=tcp>",
+        1,
+    );
+    b.lose(bob);
+    let sent = b.send(ALICE, Request::invite());
+    let at_bob = the(&sent, BOB);
+    assert_eq!((at_bob.flow.transport, dead_flows(&b)), (Tcp, 0));
+    assert_ne!(at_bob.flow, bob);
+}
+
+#[test]
+fn a_connection_of_the_same_place_is_not_the_one_that_registered() {
+    let mut b = bench();
+    let bob = b.open(Tcp, 0, 3, NAT);
+    register(
+        &mut b,
+        bob,
+        "192.168.0.5:5060",
+        "<sip:bob@192.168.0.5:5060;transport=tcp>",
+        1,
+    );
+    b.lose(bob);
+    // Somebody else gets the place.
+    b.roll.enter(0, 3, 8);
+    assert_eq!(b.send_for_one(ALICE, Request::invite()).status(), 480);
+}
+
+#[test]
+fn who_registers_another_machine_does_not_get_its_calls() {
+    let mut b = bench();
+    let carol = b.open(Tcp, 0, 3, "10.0.1.3:40000");
+    register(&mut b, carol, "10.0.1.3:5060", "<sip:bob@10.0.1.2:5060>", 1);
+    let sent = b.send(ALICE, Request::invite());
+    assert_eq!(the(&sent, BOB).flow.transport, Udp);
+    // Nor does a proxy that hands the REGISTER on without a Path.
+    let mut b = bench();
+    let proxy = b.open(Tcp, 0, 3, "10.0.1.3:40000");
+    let request = Request::new("REGISTER", "sip:example.com")
+        .via("10.0.1.3:5060", "z9hG4bKhandedon")
+        .by(Tcp)
+        .to("<sip:bob@example.com>")
+        .add("Via: SIP/2.0/UDP 10.0.1.2:5060;branch=z9hG4bKphone")
+        .add("Contact: <sip:bob@10.0.1.2:5060>");
+    assert_eq!(only(b.send_on(0, proxy, request)).status(), 200);
+    let sent = b.send(ALICE, Request::invite());
+    assert_eq!(the(&sent, BOB).flow.transport, Udp);
+}
+
+#[test]
+fn a_path_leads_to_the_phone_whatever_became_of_the_connection() {
+    let mut b = bench();
+    let bob = b.open(Tcp, 0, 3, NAT);
+    let request = Request::new("REGISTER", "sip:example.com")
+        .via("192.168.0.5:5060", "z9hG4bKpath")
+        .by(Tcp)
+        .to("<sip:bob@example.com>")
+        .add("Path: <sip:10.0.6.6:5066;lr>")
+        .add("Contact: <sip:bob@192.168.0.5:5060;transport=tcp>");
+    assert_eq!(only(b.send_on(0, bob, request)).status(), 200);
+    b.lose(bob);
+    let sent = b.send(ALICE, Request::invite());
+    assert_eq!(
+        the(&sent, "10.0.6.6:5066").all("Route"),
+        ["<sip:10.0.6.6:5066;lr>"]
+    );
+}
+
+#[test]
+fn the_loss_of_a_phones_connection_fails_its_branch_alone() {
+    let mut b = bench();
+    let bob = b.open(Tcp, 0, 3, NAT);
+    register(
+        &mut b,
+        bob,
+        "192.168.0.5:5060",
+        "<sip:bob@192.168.0.5:5060;transport=tcp>",
+        1,
+    );
+    let desk = b.open(Tcp, 0, 4, OTHER_NAT);
+    register(
+        &mut b,
+        desk,
+        "192.168.0.9:5060",
+        "<sip:bob@192.168.0.9:5060;transport=tcp>",
+        2,
+    );
+    let request = Request::invite();
+    let sent = b.send(ALICE, &request);
+    let at_desk = the(&sent, OTHER_NAT).clone();
+    assert!(b.lose(bob).is_empty());
+    let sent = b.send_on(0, desk, at_desk.answer(486));
+    assert_eq!(the(&sent, ALICE).status(), 486);
+    b.send(ALICE, request.ack(the(&sent, ALICE)));
+    b.assert_quiet();
+}
+
+// ---- dialogs ---------------------------------------------------------------------------------------------------------------
+
+/// A call between two phones that nothing but the ways they have opened leads to.
+struct Call {
+    caller: Flow,
+    callee: Flow,
+    call_id: String,
+    /// As the callee got them.
+    routes: Vec<String>,
+}
+
+fn way(b: &mut Bench, transport: Transport, slot: u32, peer: &str) -> Flow {
+    match transport {
+        Udp => Flow::datagram(0, address(peer)),
+        stream => b.open(stream, 0, slot, peer),
+    }
+}
+
+fn call(b: &mut Bench, by: Transport, to: Transport) -> Call {
+    let callee = way(b, to, 3, NAT);
+    register(
+        b,
+        callee,
+        "192.168.0.5:5060;rport",
+        "<sip:bob@192.168.0.5:5060>",
+        1,
+    );
+    let caller = way(b, by, 4, OTHER_NAT);
+    let invite = Request::invite()
+        .via("192.168.0.7:5060;rport", "z9hG4bKcall")
+        .by(by)
+        .set("Contact", "<sip:alice@192.168.0.7:5060>");
+    let sent = b.send_on(0, caller, &invite);
+    let at_bob = the(&sent, NAT).clone();
+    assert_eq!(at_bob.flow, callee);
+    let ok = only(b.send_on(0, callee, at_bob.answer(200)));
+    assert_eq!((ok.status(), ok.flow), (200, caller));
+    Call {
+        caller,
+        callee,
+        call_id: at_bob.header("Call-ID").unwrap().into(),
+        routes: at_bob
+            .all("Record-Route")
+            .iter()
+            .map(|r| r.to_string())
+            .collect(),
+    }
+}
+
+impl Call {
+    fn by_caller(&self, method: &str) -> Request {
+        let mut request = Request::new(method, "sip:bob@192.168.0.5:5060")
+            .via(
+                "192.168.0.7:5060;rport",
+                &format!("z9hG4bKo{}", crate::message::unique()),
+            )
+            .by(self.caller.transport)
+            .call_id(&self.call_id)
+            .to("<sip:bob@example.com>;tag=callee");
+        for route in self.routes.iter().rev() {
+            request = request.add(&format!("Route: {route}"));
+        }
+        request
+    }
+
+    fn by_callee(&self, method: &str) -> Request {
+        let mut request = Request::new(method, "sip:alice@192.168.0.7:5060")
+            .via(
+                "192.168.0.5:5060;rport",
+                &format!("z9hG4bKt{}", crate::message::unique()),
+            )
+            .by(self.callee.transport)
+            .call_id(&self.call_id)
+            .from("<sip:bob@example.com>;tag=callee")
+            .to("<sip:alice@example.com>;tag=alice");
+        for route in &self.routes {
+            request = request.add(&format!("Route: {route}"));
+        }
+        request
+    }
+}
+
+#[test]
+fn both_ends_of_a_call_are_found_by_the_ways_they_opened() {
+    for by in [Udp, Tcp, Tls] {
+        for to in [Udp, Tcp, Tls] {
+            let mut b = bench();
+            let call = call(&mut b, by, to);
+            for method in ["ACK", "INFO", "INVITE", "BYE"] {
+                let sent = b.send_on(0, call.caller, call.by_caller(method));
+                let at_bob = the(&sent, NAT).clone();
+                assert_eq!(at_bob.flow, call.callee, "{method} {by:?} to {to:?}");
+                assert_eq!(at_bob.all("Route").len(), 0);
+                if method != "ACK" {
+                    let sent = b.send_on(0, call.callee, at_bob.answer(200));
+                    assert_eq!(the(&sent, OTHER_NAT).flow, call.caller);
+                }
+            }
+            for method in ["INFO", "INVITE", "BYE"] {
+                let sent = b.send_on(0, call.callee, call.by_callee(method));
+                let at_alice = the(&sent, OTHER_NAT).clone();
+                assert_eq!(at_alice.flow, call.caller, "{method} {to:?} to {by:?}");
+                let sent = b.send_on(0, call.caller, at_alice.answer(200));
+                assert_eq!(the(&sent, NAT).flow, call.callee);
+            }
+            b.assert_quiet();
+        }
+    }
+}
+
+#[test]
+fn without_memory_too() {
+    let mut b = with(|settings| settings.proxy.mode = Mode::Stateless);
+    let bob = b.open(Tcp, 0, 3, NAT);
+    register(
+        &mut b,
+        bob,
+        "192.168.0.5:5060",
+        "<sip:bob@192.168.0.5:5060>",
+        1,
+    );
+    let alice = b.open(Tcp, 0, 4, OTHER_NAT);
+    let at_bob = only(b.send_on(0, alice, Request::invite().by(Tcp)));
+    assert_eq!(at_bob.flow, bob);
+    let call = Call {
+        caller: alice,
+        callee: bob,
+        call_id: at_bob.header("Call-ID").unwrap().into(),
+        routes: vec![at_bob.header("Record-Route").unwrap().into()],
+    };
+    assert_eq!(only(b.send_on(0, alice, call.by_caller("ACK"))).flow, bob);
+    assert_eq!(only(b.send_on(0, bob, call.by_callee("BYE"))).flow, alice);
+}
+
+#[test]
+fn a_dead_flow_of_a_dialog_gives_way_to_the_request_uri() {
+    let mut b = bench();
+    let call = call(&mut b, Tcp, Tcp);
+    b.lose(call.callee);
+    b.lose(call.caller);
+    // What came after a restart, or a new connection in the old one's place, is as dead.
+    b.roll.enter(0, 3, 1);
+    b.roll.enter(0, 4, 1);
+    let sent = b.send_on(0, call.caller, call.by_caller("ACK"));
+    assert_eq!(only(sent).to, "192.168.0.5:5060");
+    let sent = b.send_on(0, call.callee, call.by_callee("BYE"));
+    assert_eq!(only(sent).to, "192.168.0.7:5060");
+}
+
+#[test]
+fn the_flow_is_found_by_a_server_that_has_started_again() {
+    // Datagrams outlive the server, and so does its secret.
+    let mut b = bench();
+    let call = call(&mut b, Udp, Udp);
+    let mut b = bench();
+    assert_eq!(
+        only(b.send_on(0, call.caller, call.by_caller("ACK"))).flow,
+        call.callee
+    );
+    assert_eq!(
+        only(b.send_on(0, call.callee, call.by_callee("BYE"))).flow,
+        call.caller
+    );
+}
+
+#[test]
+fn nobody_can_change_the_flow_in_a_route() {
+    let mut b = bench();
+    let call = call(&mut b, Udp, Udp);
+    let route = call.routes[0].clone();
+    let cookie = param(route.trim_end_matches('>'), "sc")
+        .unwrap()
+        .to_string();
+    assert!(cookie.len() > 16, "{cookie}");
+    for at in 0..cookie.len() {
+        let mut forged = cookie.clone().into_bytes();
+        forged[at] = if forged[at] == b'1' { b'2' } else { b'1' };
+        let forged = String::from_utf8(forged).unwrap();
+        let request = call
+            .by_caller("INFO")
+            .set("Route", &route.replace(&cookie, &forged));
+        let answer = only(b.send_on(0, call.caller, request));
+        // A stranger's request to a foreign place.
+        assert_eq!(answer.status(), 404, "{forged}");
+    }
+    for cut in 0..cookie.len() {
+        let request = call
+            .by_caller("INFO")
+            .set("Route", &route.replace(&cookie, &cookie[..cut]));
+        assert_eq!(only(b.send_on(0, call.caller, request)).status(), 404);
+    }
+    b.assert_quiet();
+}
+
+#[test]
+fn who_is_where_it_says_has_no_flow_in_its_route() {
+    let mut b = bench();
+    b.register("bob", "<sip:bob@10.0.1.2:5060>");
+    let cookie_len = |b: &mut Bench, request: Request, from: &str| {
+        let sent = b.send(from, request);
+        let at_bob = the(&sent, BOB);
+        let route = at_bob.header("Record-Route").unwrap();
+        param(route.trim_end_matches('>'), "sc").unwrap().len()
+    };
+    assert_eq!(cookie_len(&mut b, Request::invite(), ALICE), 16);
+    // A host with several public addresses; a phone that knows what its NAT makes of it; one that does not ask for `rport`.
+    for (via, contact) in [
+        ("198.51.100.99:5060;rport", "<sip:alice@198.51.100.99:5060>"),
+        ("192.168.0.7:5060;rport", "<sip:alice@198.51.100.7:40123>"),
+        ("192.168.0.7:5060", "<sip:alice@192.168.0.7:5060>"),
+    ] {
+        let request = Request::invite()
+            .via(via, &format!("z9hG4bKpub{}", crate::message::unique()))
+            .set("Contact", contact);
+        assert_eq!(cookie_len(&mut b, request, NAT), 16, "{via} {contact}");
+    }
+    let nat = Request::invite()
+        .via("192.168.0.7:5060;rport", "z9hG4bKnat")
+        .set("Contact", "<sip:alice@192.168.0.7:5060>");
+    assert!(cookie_len(&mut b, nat.clone(), NAT) > 16);
+    // Behind a proxy the proxy's address is not the phone's.
+    let proxied = nat
+        .via("192.168.0.7:5060;rport", "z9hG4bKnat2")
+        .add("Via: SIP/2.0/UDP 192.168.0.9:5060;branch=z9hG4bKbelow");
+    assert_eq!(cookie_len(&mut b, proxied, NAT), 16);
+}
+
+#[test]
+fn a_proxy_that_has_recorded_itself_is_asked_before_the_phone_behind_it() {
+    let mut b = bench();
+    let call = call(&mut b, Udp, Udp);
+    let request = call.by_caller("INFO").add("Route: <sip:10.0.6.6:5066;lr>");
+    let sent = only(b.send_on(0, call.caller, request));
+    assert_eq!(
+        (sent.to.as_str(), sent.all("Route").len()),
+        ("10.0.6.6:5066", 1)
+    );
+}
