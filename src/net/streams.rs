@@ -53,7 +53,8 @@ const DRAIN_MS: u64 = 32_000;
 /// Overdue connections are looked for on this grid.
 const GRID_MS: u64 = 100;
 
-/// A connection's place in the order of the idle is renewed after so long, not with each message.
+/// A connection's place in the order of the idle is renewed after so long, not with each message; where the idle time-out is
+/// short, after a tenth of it.
 const FRESH_MS: u64 = 1000;
 
 /// Connections accepted from one listener in one turn.
@@ -388,6 +389,7 @@ impl Streams {
         }
         let flow = connection.flow(core, id);
         let was_shaking = connection.state == State::Handshaking;
+        let roll = &self.roll;
         let taken = connection.read(
             &mut self.scratch,
             &mut self.plaintext,
@@ -395,6 +397,10 @@ impl Streams {
             |arrival| {
                 if let Arrival::Message(bytes) = &arrival {
                     traffic.count(bytes);
+                }
+                if was_shaking {
+                    // It came with the end of the handshake, and its answer is to find the connection alive.
+                    roll.enter(core, id.slot, id.generation);
                 }
                 on(flow, arrival);
             },
@@ -412,7 +418,7 @@ impl Streams {
         let since = connection.age.since;
         if established {
             self.established(id, now);
-        } else if !was_shaking && now.ms_since(since) >= FRESH_MS {
+        } else if !was_shaking && now.ms_since(since) >= self.fresh_ms() {
             self.renew(id, now);
         }
         if speaks || established {
@@ -425,6 +431,10 @@ impl Streams {
             Taken::Failed(Why::Garbage(fault)) => self.drain(id, Why::Garbage(fault), now),
             Taken::Failed(why) => self.close(id, why),
         }
+    }
+
+    fn fresh_ms(&self) -> u64 {
+        FRESH_MS.min(self.deadline_ms(State::Open) / 10)
     }
 
     /// It was used: it goes to the young end of the idle.
@@ -657,6 +667,7 @@ impl Streams {
     /// One write for each connection that has something to say.
     pub fn flush(&mut self, now: Instant, traffic: impl FnMut(u16)) {
         let mut wrote = traffic;
+        let fresh_ms = self.fresh_ms();
         let mut dirty = std::mem::take(&mut self.dirty);
         for id in dirty.drain(..) {
             let Some(connection) = self.connections.get_mut(id) else {
@@ -706,7 +717,7 @@ impl Streams {
             if self
                 .connections
                 .get(id)
-                .is_some_and(|connection| now.ms_since(connection.age.since) >= FRESH_MS)
+                .is_some_and(|connection| now.ms_since(connection.age.since) >= fresh_ms)
             {
                 self.renew(id, now);
             }

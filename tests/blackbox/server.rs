@@ -172,7 +172,12 @@ impl Conf {
     }
 
     pub fn start(&self, place: &Place) -> Server {
-        Server::start(place, self)
+        self.start_with(place, &[])
+    }
+
+    /// The same with variables in the server's environment.
+    pub fn start_with(&self, place: &Place, environment: &[(&str, &str)]) -> Server {
+        Server::start(place, self, environment)
     }
 }
 
@@ -184,14 +189,14 @@ pub struct Server {
 
 impl Server {
     /// Starts the server and waits until it says of every listener that it serves.
-    pub fn start(place: &Place, conf: &Conf) -> Server {
+    pub fn start(place: &Place, conf: &Conf, environment: &[(&str, &str)]) -> Server {
         let file = conf.write(place);
         let arguments = [
             "run".to_owned(),
             "-c".to_owned(),
             file.display().to_string(),
         ];
-        let mut process = Process::start(place, "strowger", binary(), &arguments, &[]);
+        let mut process = Process::start(place, "strowger", binary(), &arguments, environment);
         let wanted: Vec<String> = conf
             .listeners
             .iter()
