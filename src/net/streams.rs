@@ -389,7 +389,6 @@ impl Streams {
         }
         let flow = connection.flow(core, id);
         let was_shaking = connection.state == State::Handshaking;
-        let roll = &self.roll;
         let taken = connection.read(
             &mut self.scratch,
             &mut self.plaintext,
@@ -397,10 +396,6 @@ impl Streams {
             |arrival| {
                 if let Arrival::Message(bytes) = &arrival {
                     traffic.count(bytes);
-                }
-                if was_shaking {
-                    // It came with the end of the handshake, and its answer is to find the connection alive.
-                    roll.enter(core, id.slot, id.generation);
                 }
                 on(flow, arrival);
             },

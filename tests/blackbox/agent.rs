@@ -87,11 +87,6 @@ impl Agent {
         Agent::on_line(Line::accept(listener))
     }
 
-    /// The same with a TLS handshake, showing `certificate`.
-    pub fn accept_tls_from(listener: &TcpListener, certificate: &Certificate) -> Agent {
-        Agent::on_line(Line::accept(listener).secure_as_server(certificate))
-    }
-
     /// What the Via says.
     fn transport(&self) -> &'static str {
         match &self.wire {

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use openssl::ssl::{SslAcceptor, SslConnector, SslFiletype, SslMethod, SslStream, SslVerifyMode};
+use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslStream, SslVerifyMode};
 
 use crate::agent::PATIENCE;
 use crate::message::{Framer, Message};
@@ -20,7 +20,51 @@ pub struct Line {
 
 enum Stream {
     Tcp(TcpStream),
-    Tls(SslStream<TcpStream>),
+    Tls(SslStream<Gathering>),
+}
+
+/// Holds back the end of a handshake until the first request goes with it, as with clients that do not wait between them.
+#[derive(Debug)]
+struct Gathering {
+    stream: TcpStream,
+    written: Vec<u8>,
+}
+
+impl Gathering {
+    fn new(stream: TcpStream) -> Gathering {
+        Gathering {
+            stream,
+            written: Vec::new(),
+        }
+    }
+
+    fn leave(&mut self) -> io::Result<()> {
+        self.stream.write_all(&std::mem::take(&mut self.written))
+    }
+}
+
+impl Read for Gathering {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.leave()?;
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Gathering {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.written.extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Gathering {
+    fn drop(&mut self) {
+        let _ = self.leave();
+    }
 }
 
 /// How the peer ended a connection.
@@ -78,25 +122,8 @@ impl Line {
         }
         let connector = builder.build();
         let stream = connector
-            .connect(name, self.bare())
+            .connect(name, Gathering::new(self.bare()))
             .unwrap_or_else(|error| panic!("no TLS with {name}: {error}"));
-        Line::over(Stream::Tls(stream))
-    }
-
-    /// A handshake as server.
-    pub fn secure_as_server(self, certificate: &Certificate) -> Line {
-        let mut builder =
-            SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server()).expect("a context");
-        builder
-            .set_certificate_chain_file(&certificate.file)
-            .expect("a certificate");
-        builder
-            .set_private_key_file(&certificate.key, SslFiletype::PEM)
-            .expect("a key");
-        let stream = builder
-            .build()
-            .accept(self.bare())
-            .unwrap_or_else(|error| panic!("no TLS with a client: {error}"));
         Line::over(Stream::Tls(stream))
     }
 
@@ -110,7 +137,7 @@ impl Line {
     fn socket(&self) -> &TcpStream {
         match &self.stream {
             Stream::Tcp(stream) => stream,
-            Stream::Tls(stream) => stream.get_ref(),
+            Stream::Tls(stream) => &stream.get_ref().stream,
         }
     }
 
@@ -139,7 +166,10 @@ impl Line {
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes),
-            Stream::Tls(stream) => stream.write_all(bytes),
+            Stream::Tls(stream) => {
+                stream.write_all(bytes)?;
+                stream.get_mut().leave()
+            }
         }
     }
 

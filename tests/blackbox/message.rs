@@ -168,11 +168,6 @@ impl Framer {
         self.bytes.drain(..head + body);
         Some(whole)
     }
-
-    /// What has come and is no whole message yet.
-    pub fn rest(&self) -> &[u8] {
-        &self.bytes
-    }
 }
 
 impl fmt::Debug for Message {

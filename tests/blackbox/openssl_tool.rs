@@ -113,7 +113,6 @@ pub struct SServer {
     input: ChildStdin,
     /// What it has printed up to here was dealt with.
     answered: usize,
-    pub address: SocketAddr,
 }
 
 impl SServer {
@@ -139,7 +138,6 @@ impl SServer {
             process,
             input,
             answered: 0,
-            address,
         };
         let open = wait_for(PATIENCE, || {
             (listening(address) || server.process.exited().is_some()).then(|| listening(address))

@@ -90,14 +90,6 @@ impl StreamTap {
         self.shared.conversations.lock().expect("the taps").clone()
     }
 
-    /// Every message that went one way, connection after connection.
-    pub fn seen(&self, way: Way) -> Vec<Message> {
-        self.conversations()
-            .iter()
-            .flat_map(|conversation| conversation.going(way).into_iter().cloned())
-            .collect()
-    }
-
     /// One line for each message, under its connection.
     pub fn ladder(&self) -> String {
         let mut text = String::new();

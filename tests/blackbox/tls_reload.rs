@@ -155,6 +155,8 @@ fn many_reloads() {
         "sip.example.test",
         None,
     );
+    let options = agent.request("OPTIONS", &format!("sip:{}", server.address));
+    assert_eq!(agent.ask(&options).status(), Some(200));
     let reload = |times| {
         for _ in 0..times {
             hang_up(&server, DONE);
