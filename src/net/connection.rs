@@ -203,26 +203,10 @@ impl Connection {
                 slot: id.slot,
                 generation: id.generation,
             },
-            ..self.flow_of(core)
-        }
-    }
-
-    /// For one that we opened: the name under which the rules asked for it.
-    pub fn asked_as(&self, core: u8) -> Option<Flow> {
-        let (name, call) = self.names?;
-        Some(Flow {
-            channel: Channel::Peer { name, call },
-            ..self.flow_of(core)
-        })
-    }
-
-    fn flow_of(&self, core: u8) -> Flow {
-        Flow {
             peer: self.peer,
             listener: self.listener,
             transport: self.transport,
             core,
-            channel: Channel::Back,
         }
     }
 

@@ -735,8 +735,17 @@ impl Streams {
                 self.asked.remove(&key);
             }
         }
-        self.lost.extend(connection.asked_as(self.core));
-        self.lost.push(connection.flow(self.core, id));
+        let asked = match connection.names {
+            // Requests may have found it by its address ([`Streams::find_asked`]).
+            None if connection.transport == Transport::Tcp => Some((0, 0)),
+            names => names,
+        };
+        let flow = connection.flow(self.core, id);
+        self.lost.extend(asked.map(|(name, call)| Flow {
+            channel: Channel::Peer { name, call },
+            ..flow
+        }));
+        self.lost.push(flow);
     }
 
     fn close(&mut self, id: Id, why: Why) {

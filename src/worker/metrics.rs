@@ -178,6 +178,7 @@ fn rules(list: &mut List, counters: &Counters) {
         list.count("limit_hits_total", "limit", limit.label(), count);
     }
     list.plain("requests_refused_total", counters.refused as usize);
+    list.plain("flows_dead_total", counters.dead_flows as usize);
     list.plain("requests_stateless_total", counters.stateless as usize);
 }
 

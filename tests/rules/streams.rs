@@ -1,7 +1,7 @@
 //! TCP and TLS: which transport, listener and connection a message takes (RFC 3261 §16.6 step 7, §18), what the peer's certificate
 //! must prove (RFC 5922), and what a lost connection does (§16.9, §18.4).
 
-use strowger::base::{Channel, Flow, Transport, Transport::*};
+use strowger::base::{Channel, Flow, Rng, Transport, Transport::*};
 use strowger::sip::Fault;
 use strowger::stack::counters::Drop;
 use strowger::stack::route::{Action, NextHop};
@@ -29,6 +29,15 @@ fn relay(hops: &[NextHop]) -> Bench {
     Bench::with(|settings| {
         settings.listeners = listeners();
         settings.routes = routes;
+    })
+}
+
+/// The same, for many requests at a time.
+fn with_room() -> Bench {
+    Bench::with(|settings| {
+        settings.listeners = listeners();
+        settings.routes = vec![route(Action::Relay(vec![]))];
+        settings.limits.transactions = 10_000;
     })
 }
 
@@ -518,6 +527,56 @@ fn a_lost_connection_harms_nobody_elses_requests() {
     for other in &others {
         assert_eq!(b.send_for_one(BOB, other.answer(200)).status(), 200);
     }
+    b.assert_quiet();
+}
+
+#[test]
+fn those_that_wait_on_a_connection_are_known_whatever_came_before() {
+    let mut b = with_room();
+    let mut rng = Rng::new(11);
+    // What is unanswered on each way, oldest first.
+    let mut waiting: [Vec<Sent>; 3] = Default::default();
+    let (mut failed, mut answered) = (0, 0);
+    for step in 0..4000 {
+        let way = rng.below(3) as usize;
+        match rng.below(10) {
+            0..6 => {
+                let uri = format!("sip:{step}@10.0.7.{};transport=tcp", way + 1);
+                let method = if rng.chance(500) { "MESSAGE" } else { "INVITE" };
+                let sent = b.send(ALICE, Request::new(method, &uri));
+                let request = sent.into_iter().find(|s| s.status() == 0);
+                waiting[way].push(request.expect("a request"));
+            }
+            6..9 => {
+                if waiting[way].is_empty() {
+                    continue;
+                }
+                let place = rng.below(waiting[way].len() as u64) as usize;
+                let request = waiting[way].remove(place);
+                // A provisional answer is one too.
+                let status = [180, 200, 486][rng.below(3) as usize];
+                b.send(BOB, request.answer(status));
+                answered += 1;
+            }
+            _ => {
+                let Some(first) = waiting[way].first() else {
+                    continue;
+                };
+                let sent = b.lose(first.flow);
+                let mut told: Vec<_> = sent.iter().map(|s| s.header("Call-ID").unwrap()).collect();
+                told.reverse();
+                let lost: Vec<_> = waiting[way]
+                    .iter()
+                    .map(|s| s.header("Call-ID").unwrap())
+                    .collect();
+                assert_eq!(told, lost, "step {step}");
+                assert!(sent.iter().all(|s| s.status() == 500));
+                failed += lost.len();
+                waiting[way].clear();
+            }
+        }
+    }
+    assert!(failed > 500 && answered > 500, "{failed} {answered}");
     b.assert_quiet();
 }
 

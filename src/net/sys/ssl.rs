@@ -353,6 +353,29 @@ pub fn offer_session(ssl: &mut Ssl, session: &SslSessionRef, made_by: &SslContex
     unsafe { ssl.set_session(session).is_ok() }
 }
 
+/// The name that a client asks for (RFC 6066 §3), while its ClientHello is looked at (SSL_CTX_set_client_hello_cb).
+#[cfg(not(feature = "aws-lc"))]
+pub fn asked_name(ssl: &SslRef) -> Option<String> {
+    const SERVER_NAME: libc::c_uint = 0;
+    const HOST_NAME: u8 = 0;
+    let mut data = ptr::null();
+    let mut len = 0;
+    // SAFETY: the pointers are live; what is returned lies in the ClientHello, which lives until the callback returns, and is
+    // copied before.
+    let extension = unsafe {
+        if ffi::SSL_client_hello_get0_ext(ssl.as_ptr(), SERVER_NAME, &mut data, &mut len) != 1 {
+            return None;
+        }
+        slice::from_raw_parts(data, len)
+    };
+    // A list, its length before it; of each entry the kind and the length. There is one entry.
+    let [_, _, HOST_NAME, high, low, name @ ..] = extension else {
+        return None;
+    };
+    let name = name.get(..usize::from(u16::from_be_bytes([*high, *low])))?;
+    String::from_utf8(name.to_vec()).ok()
+}
+
 /// Whether a session is of TLS 1.3, whose tickets should be used but once (RFC 8446 §C.4).
 pub fn is_single_use(session: &SslSessionRef) -> bool {
     // SAFETY: the pointer is live, and the call only reads.

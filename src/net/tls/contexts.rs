@@ -494,17 +494,7 @@ impl Maker<'_> {
         }
         let mut builder = self.server_for(&self.material.default_identity)?;
         if !by_name.is_empty() {
-            builder.set_servername_callback(move |ssl, _| {
-                let Some(name) = ssl.servername(NameType::HOST_NAME) else {
-                    return Err(SniError::NOACK);
-                };
-                match by_name.get(&names::normal(name)) {
-                    Some(context) => ssl
-                        .set_ssl_context(context)
-                        .map_err(|_| SniError::ALERT_FATAL),
-                    None => Err(SniError::NOACK),
-                }
-            });
+            choose_by_name(&mut builder, by_name);
         }
         Ok(Some(builder.build()))
     }
@@ -639,6 +629,40 @@ impl Maker<'_> {
         }
         Ok(())
     }
+}
+
+/// Has the name that a client asks for choose its context.
+#[cfg(feature = "aws-lc")]
+fn choose_by_name(builder: &mut SslContextBuilder, by_name: HashMap<String, SslContext>) {
+    builder.set_servername_callback(move |ssl, _| {
+        let Some(name) = ssl.servername(NameType::HOST_NAME) else {
+            return Err(SniError::NOACK);
+        };
+        match by_name.get(&names::normal(name)) {
+            Some(context) => ssl
+                .set_ssl_context(context)
+                .map_err(|_| SniError::ALERT_FATAL),
+            None => Err(SniError::NOACK),
+        }
+    });
+}
+
+/// The same before anything else: OpenSSL decides on a session before it tells of the name, and would resume the one of
+/// another identity.
+#[cfg(not(feature = "aws-lc"))]
+fn choose_by_name(builder: &mut SslContextBuilder, by_name: HashMap<String, SslContext>) {
+    builder.set_client_hello_callback(move |ssl, _| {
+        let context = ssl::asked_name(ssl).and_then(|name| by_name.get(&names::normal(&name)));
+        if let Some(context) = context {
+            ssl.set_ssl_context(context)?;
+        }
+        Ok(openssl::ssl::ClientHelloResponse::SUCCESS)
+    });
+    // Without it the client is not told that its name was understood.
+    builder.set_servername_callback(|ssl, _| match ssl.servername(NameType::HOST_NAME) {
+        Some(_) => Ok(()),
+        None => Err(SniError::NOACK),
+    });
 }
 
 fn number(version: Version) -> SslVersion {

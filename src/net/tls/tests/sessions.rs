@@ -288,10 +288,7 @@ fn a_session_of_one_name_is_not_resumed_under_another() {
         client.rename_sessions("a.example.com", "b.example.com");
         let mut line = Line::new(&server, &client, "b.example.com", Cut::Whole);
         line.assert_open();
-        // OpenSSL goes by the name in a session of TLS 1.2 and does not look at the one in the ClientHello (RFC 6066 §3
-        // would have it refuse): then it is the identity of the session that is used, on both sides.
-        let goes_by_session = cfg!(not(feature = "aws-lc")) && version == Version::Tls12;
-        assert_eq!(line.client.tls.is_resumed(), goes_by_session, "{version:?}");
+        assert!(!line.client.tls.is_resumed(), "{version:?}");
         line.talk();
     }
 }
@@ -377,9 +374,10 @@ fn a_thousand_reloads_leave_memory_where_it_was() {
     for round in 0..1000 {
         reload(round);
     }
+    // Other tests run beside this one and take their own; a thousand contexts that stayed would be far more.
     let after = resident();
     assert!(
-        after < before + 4 * 1024,
+        after < before + 24 * 1024,
         "{before} KiB before, {after} KiB after"
     );
 }
