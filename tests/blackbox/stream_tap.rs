@@ -8,9 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use openssl::ssl::{SslAcceptor, SslConnector, SslFiletype, SslMethod, SslStream};
 use socket2::{Domain, Socket, Type};
 
 use crate::message::{Framer, Message};
+use crate::pki::{Authority, Certificate};
 use crate::tap::Way;
 
 /// What happened on one connection, in order.
@@ -56,9 +58,107 @@ struct Shared {
     began: Instant,
 }
 
+/// On which side of a tap there is TLS: it ends here, so that what passes can be read.
+pub enum Secure {
+    Neither,
+    /// Who connects finds a server with this certificate.
+    Clients(SslAcceptor),
+    /// The target is shaken hands with, by this name.
+    Target(SslConnector, String),
+}
+
+impl Secure {
+    pub fn clients(certificate: &Certificate) -> Secure {
+        let mut builder =
+            SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server()).expect("a context");
+        builder
+            .set_certificate_chain_file(&certificate.file)
+            .expect("a certificate");
+        builder
+            .set_private_key_file(&certificate.key, SslFiletype::PEM)
+            .expect("a key");
+        builder
+            .set_session_id_context(b"tap")
+            .expect("a name for the sessions");
+        Secure::Clients(builder.build())
+    }
+
+    pub fn target(authority: &Authority, name: &str) -> Secure {
+        let mut builder = SslConnector::builder(SslMethod::tls_client()).expect("a context");
+        builder.set_ca_file(&authority.file).expect("an authority");
+        Secure::Target(builder.build(), name.to_owned())
+    }
+
+    /// The two ends as they are to be read from and written to; None where a handshake fails.
+    fn shake(&self, client: TcpStream, server: TcpStream) -> Option<[End; 2]> {
+        Some(match self {
+            Secure::Neither => [End::Plain(client), End::Plain(server)],
+            Secure::Clients(acceptor) => [
+                End::Secure(acceptor.accept(client).ok()?),
+                End::Plain(server),
+            ],
+            Secure::Target(connector, name) => [
+                End::Plain(client),
+                End::Secure(connector.connect(name, server).ok()?),
+            ],
+        })
+    }
+}
+
+enum End {
+    Plain(TcpStream),
+    Secure(SslStream<TcpStream>),
+}
+
+impl End {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            End::Plain(stream) => stream,
+            End::Secure(stream) => stream.get_ref(),
+        }
+    }
+
+    /// None when nothing is there now, 0 at the end.
+    fn read(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        let read = match self {
+            End::Plain(stream) => stream.read(buffer),
+            End::Secure(stream) => stream.read(buffer),
+        };
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            other => Some(other.unwrap_or(0)),
+        }
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let written = match self {
+                End::Plain(stream) => stream.write(bytes),
+                End::Secure(stream) => stream.write(bytes),
+            };
+            match written {
+                Ok(length) => bytes = &bytes[length..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    std::thread::sleep(PAUSE);
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn say_goodbye(&mut self) {
+        if let End::Secure(stream) = self {
+            let _ = stream.shutdown();
+        }
+        let _ = self.socket().shutdown(Shutdown::Write);
+    }
+}
+
+const PAUSE: Duration = Duration::from_micros(300);
+
 impl StreamTap {
     /// Whoever connects to `address` is connected to `target`, from an ephemeral port of the tap's own address.
-    pub fn new(address: SocketAddr, target: SocketAddr) -> StreamTap {
+    pub fn new(address: SocketAddr, target: SocketAddr, secure: Secure) -> StreamTap {
         let listener = listen(address);
         let address = listener.local_addr().expect("the tap's address");
         let shared = Arc::new(Shared {
@@ -67,6 +167,7 @@ impl StreamTap {
             began: Instant::now(),
         });
         let own = Arc::clone(&shared);
+        let secure = Arc::new(secure);
         let thread = std::thread::spawn(move || {
             for client in listener.incoming() {
                 if own.stop.load(Ordering::Relaxed) {
@@ -74,7 +175,8 @@ impl StreamTap {
                 }
                 let Ok(client) = client else { continue };
                 if let Ok(server) = connect(address.ip(), target) {
-                    relay(&own, client, server);
+                    let (own, secure) = (Arc::clone(&own), Arc::clone(&secure));
+                    std::thread::spawn(move || relay(&own, &secure, client, server));
                 }
             }
         });
@@ -129,7 +231,8 @@ impl Drop for StreamTap {
     }
 }
 
-fn relay(shared: &Arc<Shared>, client: TcpStream, server: TcpStream) {
+/// One connection, until both directions have ended.
+fn relay(shared: &Shared, secure: &Secure, client: TcpStream, server: TcpStream) {
     let number = {
         let mut all = shared.conversations.lock().expect("the taps");
         all.push(Conversation::default());
@@ -137,43 +240,50 @@ fn relay(shared: &Arc<Shared>, client: TcpStream, server: TcpStream) {
     };
     for stream in [&client, &server] {
         let _ = stream.set_nodelay(true);
+        let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
     }
-    let ways = [
-        (Way::Forth, client.try_clone(), server.try_clone()),
-        (Way::Back, Ok(server), Ok(client)),
-    ];
-    for (way, from, to) in ways {
-        let (Ok(from), Ok(to)) = (from, to) else {
-            return;
-        };
-        let shared = Arc::clone(shared);
-        std::thread::spawn(move || carry(&shared, number, way, from, to));
+    let Some(mut ends) = secure.shake(client, server) else {
+        return;
+    };
+    for end in &ends {
+        let _ = end.socket().set_nonblocking(true);
+    }
+    let mut framers = [Framer::default(), Framer::default()];
+    let mut over = [false; 2];
+    let mut buffer = [0; 16384];
+    while over != [true; 2] && !shared.stop.load(Ordering::Relaxed) {
+        let mut passed = false;
+        for (from, way) in [Way::Forth, Way::Back].into_iter().enumerate() {
+            let (false, Some(length)) = (over[from], ends[from].read(&mut buffer)) else {
+                continue;
+            };
+            passed = true;
+            over[from] = length == 0;
+            shared.note(number, way, &mut framers[from], &buffer[..length]);
+            match length {
+                0 => ends[1 - from].say_goodbye(),
+                _ => ends[1 - from].write(&buffer[..length]),
+            }
+        }
+        if !passed {
+            std::thread::sleep(PAUSE);
+        }
     }
 }
 
-/// One direction of one connection, until its end.
-fn carry(shared: &Shared, number: usize, way: Way, mut from: TcpStream, mut to: TcpStream) {
-    let mut framer = Framer::default();
-    let mut buffer = [0; 16384];
-    loop {
-        let length = from.read(&mut buffer).unwrap_or(0);
-        let at = shared.began.elapsed();
-        {
-            let mut all = shared.conversations.lock().expect("the taps");
-            let conversation = &mut all[number];
-            if length == 0 {
-                conversation.closed_by.get_or_insert((at, way));
-            }
-            conversation.bytes[way as usize] += length;
-            framer.push(&buffer[..length]);
-            while let Some(message) = framer.take() {
-                conversation.messages.push((at, way, message));
-            }
+impl Shared {
+    /// Writes down what has come one way; nothing is the end of it.
+    fn note(&self, number: usize, way: Way, framer: &mut Framer, bytes: &[u8]) {
+        let at = self.began.elapsed();
+        let mut all = self.conversations.lock().expect("the taps");
+        let conversation = &mut all[number];
+        if bytes.is_empty() {
+            conversation.closed_by.get_or_insert((at, way));
         }
-        if length == 0 || to.write_all(&buffer[..length]).is_err() {
-            let _ = to.shutdown(Shutdown::Write);
-            let _ = from.shutdown(Shutdown::Read);
-            return;
+        conversation.bytes[way as usize] += bytes.len();
+        framer.push(bytes);
+        while let Some(message) = framer.take() {
+            conversation.messages.push((at, way, message));
         }
     }
 }

@@ -1,12 +1,14 @@
-//! The four modes of the published study over TCP: chain, outbound, inbound and local, by the conf files that are shipped, with SIPp on both ends and every connection seen.
+//! The four modes of the published study over TCP and TLS: chain, outbound, inbound and local, by the conf files that are shipped, with SIPp on both ends and every connection seen.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::message::{Message, uri_of};
-use crate::place::{CALLEE, CALLEE_TAP, CALLER, CALLER_TAP, Place, wait_for};
+use crate::pki::{Authority, Kind};
+use crate::place::{CALLEE, CALLEE_TAP, CALLER, CALLER_TAP, Place, SERVER, wait_for};
 use crate::server::{Conf, Server};
 use crate::sipp::{Scenario, Sipp};
-use crate::stream_tap::{Conversation, StreamTap};
+use crate::stream_tap::{Conversation, Secure, StreamTap};
 use crate::tap::Way;
 use crate::{UAC, UAS};
 
@@ -30,22 +32,48 @@ impl Side {
 
 #[test]
 fn chain_over_tcp() {
-    run("chain", CHAIN, Side::Lasting, Side::Lasting);
+    run("chain", CHAIN, "tcp", Side::Lasting, Side::Lasting);
+}
+
+#[test]
+fn chain_over_tls() {
+    run("chain-tls", CHAIN, "tls", Side::Lasting, Side::Lasting);
 }
 
 #[test]
 fn outbound_over_tcp() {
-    run("outbound", OUTBOUND, Side::PerCall, Side::Lasting);
+    run("outbound", OUTBOUND, "tcp", Side::PerCall, Side::Lasting);
+}
+
+#[test]
+fn outbound_over_tls() {
+    run(
+        "outbound-tls",
+        OUTBOUND,
+        "tls",
+        Side::PerCall,
+        Side::Lasting,
+    );
 }
 
 #[test]
 fn inbound_over_tcp() {
-    run("inbound", INBOUND, Side::Lasting, Side::PerCall);
+    run("inbound", INBOUND, "tcp", Side::Lasting, Side::PerCall);
+}
+
+#[test]
+fn inbound_over_tls() {
+    run("inbound-tls", INBOUND, "tls", Side::Lasting, Side::PerCall);
 }
 
 #[test]
 fn local_over_tcp() {
-    run("local", LOCAL, Side::PerCall, Side::PerCall);
+    run("local", LOCAL, "tcp", Side::PerCall, Side::PerCall);
+}
+
+#[test]
+fn local_over_tls() {
+    run("local-tls", LOCAL, "tls", Side::PerCall, Side::PerCall);
 }
 
 pub const CHAIN: &str = include_str!("../../conf/chain.toml");
@@ -53,12 +81,43 @@ pub const OUTBOUND: &str = include_str!("../../conf/outbound.toml");
 pub const INBOUND: &str = include_str!("../../conf/inbound.toml");
 pub const LOCAL: &str = include_str!("../../conf/local.toml");
 
-fn run(mode: &str, conf: &str, left: Side, right: Side) {
+/// The conf for TLS, as its comments say to make it.
+fn secured(conf: &str) -> String {
+    let taken = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '[') => {
+            rest.to_owned()
+        }
+        _ => line.replace("transport=tcp", "transport=tls"),
+    };
+    conf.lines().map(|line| taken(line) + "\n").collect()
+}
+
+/// SIPp speaks no TLS: the relays on both sides do that for it.
+fn run(mode: &str, conf: &str, transport: &str, left: Side, right: Side) {
     let place = Place::new(mode);
-    let behind = StreamTap::new(place.at(CALLEE_TAP), place.at(CALLEE));
-    let server = Conf::shipped(&place, conf, false, behind.address).start(&place);
-    let before = StreamTap::new(place.at(CALLER_TAP), server.address);
-    let contact = format!("{};transport=tcp", behind.address);
+    let is_tls = transport == "tls";
+    let (conf, [to_server, to_callee]) = match is_tls {
+        false => (conf.to_owned(), [Secure::Neither, Secure::Neither]),
+        true => {
+            std::fs::create_dir(place.path("certs")).expect("a folder for the certificates");
+            let authority = Authority::new(&place, "certs/ca");
+            let own = place.ip(SERVER).to_string();
+            authority.issue(&place, "certs/ecdsa", Kind::Ecdsa, &[&own]);
+            authority.issue(&place, "certs/rsa", Kind::Rsa, &[&own]);
+            let phone = place.ip(CALLEE_TAP).to_string();
+            let phone = authority.issue(&place, "phone", Kind::Ecdsa, &[&phone]);
+            let ends = [Secure::target(&authority, &own), Secure::clients(&phone)];
+            (secured(conf), ends)
+        }
+    };
+    let behind = StreamTap::new(place.at(CALLEE_TAP), place.at(CALLEE), to_callee);
+    let server = Conf::shipped(&place, &conf, is_tls, behind.address).start(&place);
+    let by = match is_tls {
+        true => server.secure(),
+        false => server.address,
+    };
+    let before = StreamTap::new(place.at(CALLER_TAP), by, to_server);
+    let contact = format!("{};transport={transport}", behind.address);
     if conf.contains("enabled = true") {
         server.bind_to(&place, "bob", &format!("sip:bob@{contact}"));
     }
@@ -67,12 +126,12 @@ fn run(mode: &str, conf: &str, left: Side, right: Side) {
         .with(&["-key", "contact_user", "bob", "-key", "contact", &contact])
         .calls(CALLS)
         .answer();
-    let transport = match left {
+    let connections = match left {
         Side::Lasting => "t1",
         Side::PerCall => "tn",
     };
     let caller = Sipp::new(&place, "uac", place.at(CALLER), Scenario::Text(UAC))
-        .over(transport)
+        .over(connections)
         .with(&["-r", "100", "-d", "100"])
         .calls(CALLS)
         .call("bob", server.address, before.address)
@@ -86,7 +145,7 @@ fn run(mode: &str, conf: &str, left: Side, right: Side) {
         right.connections(),
         "connections to the callee"
     );
-    assert_calls(&came, &left_by, &server);
+    assert_calls(&came, &left_by, transport, by);
     for conversation in &came {
         assert_answers_come_back(conversation);
     }
@@ -107,10 +166,30 @@ fn run(mode: &str, conf: &str, left: Side, right: Side) {
         .count();
     assert_eq!(finals, 2 * CALLS as usize, "nothing twice");
     assert_counted(&place, &server, left.connections(), right);
+    if is_tls {
+        assert_shaken(&place, &server, left, right);
+    }
+}
+
+/// A handshake for each connection, and of those that we begin all but the first few resume a session.
+fn assert_shaken(place: &Place, server: &Server, left: Side, right: Side) {
+    let stats = server.stats(place);
+    let shaken = |side, kind| {
+        stats[&format!("strowger_tls_handshakes_total{{side=\"{side}\",kind=\"{kind}\"}}")] as usize
+    };
+    for (side, connections) in [("server", left), ("client", right)] {
+        let all = shaken(side, "full") + shaken(side, "resumed");
+        assert_eq!(all, connections.connections(), "{side}");
+        assert_eq!(shaken(side, "failed"), 0, "{side}");
+    }
+    if right == Side::PerCall {
+        let resumed = shaken("client", "resumed");
+        assert!(resumed > CALLS as usize / 2, "{resumed} of {CALLS} resumed");
+    }
 }
 
 /// Every call passed whole, by the transport that it says it went by, with Record-Route on its way and none of our Routes left.
-fn assert_calls(came: &[Conversation], left: &[Conversation], server: &Server) {
+fn assert_calls(came: &[Conversation], left: &[Conversation], transport: &str, server: SocketAddr) {
     let all = |side: &[Conversation]| -> Vec<Message> {
         side.iter()
             .flat_map(|conversation| conversation.going(Way::Forth).into_iter().cloned())
@@ -128,8 +207,11 @@ fn assert_calls(came: &[Conversation], left: &[Conversation], server: &Server) {
             assert_eq!(leaving.method(), coming.method());
             let vias = leaving.vias();
             assert_eq!(vias.len(), 2, "{leaving:?}");
-            assert_eq!(vias[0].transport, "TCP", "{leaving:?}");
-            assert_eq!(vias[0].sent_by, server.address.to_string());
+            assert!(
+                vias[0].transport.eq_ignore_ascii_case(transport),
+                "{leaving:?}"
+            );
+            assert_eq!(vias[0].sent_by, server.to_string());
             assert_eq!(vias[1].branch, coming.top_via().branch);
             assert_eq!(leaving.body, coming.body);
             assert!(leaving.all("route").is_empty(), "{leaving:?}");
@@ -137,8 +219,8 @@ fn assert_calls(came: &[Conversation], left: &[Conversation], server: &Server) {
         let routes = left[0].all("record-route");
         assert_eq!(routes.len(), 1, "{:?}", left[0]);
         assert!(
-            uri_of(&routes[0]).contains("transport=tcp"),
-            "who answers must come back by TCP: {routes:?}"
+            uri_of(&routes[0]).contains(&format!("transport={transport}")),
+            "who answers must come back by {transport}: {routes:?}"
         );
         assert!(
             came[call][1].lists("route", &routes[0]),
