@@ -147,7 +147,7 @@ impl Reading {
         self.branch = digest(branch);
         let mut key = Digest::new();
         key.add(branch);
-        key.add(sent_by(&bytes[via])?);
+        key.add(&sent_by(&bytes[via])?);
         key.add(self.value(Field::CallId)?);
         key.add(self.cseq()?.0.to_string().as_bytes());
         key.add(self.tag(Field::From).unwrap_or(b""));
@@ -241,7 +241,7 @@ impl Reading {
         let via = self.via(1);
         let mut key = Digest::new();
         key.add(param(via, b"branch")?);
-        key.add(sent_by(via)?);
+        key.add(&sent_by(via)?);
         key.add(self.value(Field::CallId)?);
         key.add(self.cseq()?.0.to_string().as_bytes());
         key.add(self.tag(Field::From).unwrap_or(b""));
@@ -382,12 +382,16 @@ pub fn address_spec(value: &[u8]) -> &[u8] {
     }
 }
 
-/// A Via's sent-by as it stands.
-pub fn sent_by(via: &[u8]) -> Option<&[u8]> {
+/// A Via's sent-by, without the white space that may stand around its colon (§25.1).
+pub fn sent_by(via: &[u8]) -> Option<Vec<u8>> {
     let end = via.iter().position(|b| *b == b';').unwrap_or(via.len());
     let head = trim(&via[..end]);
-    let space = head.iter().rposition(|b| b.is_ascii_whitespace())?;
-    Some(&head[space + 1..])
+    // Behind the transport, before which the last slash stands, with or without white space.
+    let slash = head.iter().rposition(|b| *b == b'/').map_or(0, |n| n + 1);
+    let rest = head[slash..].trim_ascii_start();
+    let space = rest.iter().position(|b| b.is_ascii_whitespace())?;
+    let place = rest[space..].iter().copied();
+    Some(place.filter(|b| !b.is_ascii_whitespace()).collect())
 }
 
 /// A sip: URI taken apart, naively.
@@ -561,7 +565,9 @@ mod tests {
         assert_eq!(m.uri(), b"sip:bob@b.example;x=1");
         assert_eq!(m.vias.len(), 2);
         assert_eq!(m.via(1), b"SIP/2.0/UDP a;branch=z9hG4bK0");
-        assert_eq!(sent_by(m.via(0)), Some(&b"192.0.2.1:5060"[..]));
+        assert_eq!(sent_by(m.via(0)), Some(b"192.0.2.1:5060".to_vec()));
+        let spaced = sent_by(b"SIP / 2.0 / UDP  192.0.2.1 : 5060 ;branch=z9hG4bKa");
+        assert_eq!(spaced, Some(b"192.0.2.1:5060".to_vec()));
         assert_eq!(m.tag(Field::From), Some(&b"t1"[..]));
         assert_eq!(m.tag(Field::To), None);
         assert_eq!(m.cseq(), Some((7, &b"INVITE"[..])));

@@ -29,7 +29,7 @@ impl Auditor {
             Ok(Some((tx, first_final, intent))) => {
                 let class = self.hops[server].transactions[tx].class;
                 if message.method() == b"REGISTER" && message.status() >= 200 {
-                    self.registered(air, server, tx, message, location);
+                    self.registered(air, server, tx, to, message, location);
                 }
                 if first_final && class == Class::Cancel && message.status() == 200 {
                     self.cancel_taken(now, server, message.key);
@@ -70,6 +70,7 @@ impl Auditor {
         air: &mut Air,
         server: usize,
         tx: usize,
+        to: SocketAddr,
         message: &Reading,
         location: &Location,
     ) {
@@ -77,7 +78,8 @@ impl Auditor {
         let hop = &mut self.hops[server];
         let tx = &hop.transactions[tx];
         let request = Rc::clone(&tx.request);
-        let source = tx.sources.last().copied();
+        // Of several copies from several places it is the one answered now; where the source matters, it is asked to answer there.
+        let source = Some(to);
         // Relayed to another registrar, or readable in two ways: no word about these bindings.
         if !tx.branches.is_empty() {
             return;
@@ -239,7 +241,7 @@ impl Hop {
         let tx = &self.transactions[tx];
         let askers = self.askers.get(&message.branch);
         let via = tx.request.via(0);
-        let place = [b"sip:", sent_by(via).unwrap_or(b"")].concat();
+        let place = [b"sip:", &sent_by(via).unwrap_or_default()[..]].concat();
         let port =
             crate::sim::reading::Address::of(&place).map_or(5060, |a| a.port.unwrap_or(5060));
         let fits =

@@ -37,9 +37,9 @@ fn vias(hop: &Hop, came: &Reading, sources: &[SocketAddr], left: &Reading) -> Ve
             left.vias.len()
         ));
     }
-    let own = sent_by(left.via(0)).unwrap_or(b"");
-    if !hop.is_own_place(own) {
-        return wrong(format!("the top Via names {}", text(own)));
+    let own = sent_by(left.via(0)).unwrap_or_default();
+    if !hop.is_own_place(&own) {
+        return wrong(format!("the top Via names {}", text(&own)));
     }
     if !param(left.via(0), b"branch").is_some_and(|b| b.starts_with(b"z9hG4bK")) {
         return wrong("no magic cookie in our branch".into());
@@ -90,7 +90,7 @@ pub fn received(came: &[u8], left: &[u8], sources: &[SocketAddr]) -> Verdict {
             return wrong(format!("received={said}, it came from {ips:?}"));
         }
     } else {
-        let host = text(sent_by(came).unwrap_or(b""));
+        let host = text(&sent_by(came).unwrap_or_default());
         let named = sources.iter().any(|s| {
             let ip = s.ip().to_string();
             host == ip
