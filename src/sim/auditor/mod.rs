@@ -644,6 +644,19 @@ impl Auditor {
         }
     }
 
+    pub fn is_stateless(&self, server: usize) -> bool {
+        self.hops[server].is_stateless()
+    }
+
+    /// A connection to this peer is gone: what was on it, either way, may never arrive.
+    pub fn flow_lost(&mut self, server: usize, peer: SocketAddr) {
+        for branch in &mut self.hops[server].branches {
+            if branch.to == peer && branch.outcome.is_none() {
+                branch.lost = true;
+            }
+        }
+    }
+
     /// A datagram is about to leave a server. Returns what the next hop may expect of it.
     pub fn egress(
         &mut self,
