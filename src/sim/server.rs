@@ -327,10 +327,16 @@ impl Server {
         let link = match flow.channel {
             Channel::Peer { name, call } => air.towards(self.number, &flow, (name, call)),
             Channel::Back => air.links.iter().rposition(|link| {
-                (link.server, link.phone) == (self.number, flow.peer) && link.state == State::Open
+                link.names.is_none()
+                    && (link.server, link.phone) == (self.number, flow.peer)
+                    && link.state == State::Open
             }),
             _ => {
-                if !self.roll.takes_answers(&flow) {
+                // CANCEL and ACK follow their INVITE (§9.1, §17.1.1.3), whatever became of it; in sequential mode the flow was
+                // chosen when the INVITE came.
+                let follows = matches!(message.method(), b"CANCEL" | b"ACK");
+                let chosen = auditor.is_sequential(self.number) && message.is_request();
+                if !self.roll.takes_answers(&flow) && !follows && !chosen {
                     let what = format!("{} to {}", message.title(), flow.peer);
                     auditor.complain(Rule::DeadFlow, self.number, what, Some(&message));
                 }
@@ -423,17 +429,17 @@ impl Server {
             self.roll.enter(flow.core, slot, 0);
         }
         auditor.turn(self.number, None);
-        auditor.flow_lost(self.number, flow.peer);
+        let core = usize::from(flow.core);
+        let named = Some(flow).filter(|_| was == State::Open);
+        for flow in wanted.into_iter().chain(named) {
+            auditor.flow_lost(self.number, flow.peer);
+            self.endpoints[core].handle_flow_lost(air.now, flow, &mut self.outbox);
+            self.flush(air, auditor, core);
+        }
         if was == State::Opening {
             for message in unsent {
                 self.hear_undelivered(air, auditor, flow.core, &message);
             }
-        }
-        let core = usize::from(flow.core);
-        let named = Some(flow).filter(|_| was == State::Open);
-        for flow in wanted.into_iter().chain(named) {
-            self.endpoints[core].handle_flow_lost(air.now, flow, &mut self.outbox);
-            self.flush(air, auditor, core);
         }
     }
 }

@@ -644,6 +644,10 @@ impl Auditor {
         }
     }
 
+    pub fn is_sequential(&self, server: usize) -> bool {
+        self.hops[server].settings.proxy.fork == crate::stack::settings::Fork::Sequential
+    }
+
     pub fn is_stateless(&self, server: usize) -> bool {
         self.hops[server].is_stateless()
     }
