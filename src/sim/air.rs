@@ -3,6 +3,7 @@
 
 use super::reading::{Digest, Reading};
 use super::statistics::Statistics;
+use super::streams::{Link, Port, is_stream};
 use crate::base::{Errand, Flow, Instant, Rng};
 use std::collections::BTreeMap;
 use std::collections::BinaryHeap;
@@ -55,6 +56,20 @@ pub enum What {
     Phone {
         phone: usize,
         todo: Todo,
+    },
+    /// A connection is open, for both sides.
+    Opened {
+        link: usize,
+    },
+    /// Bytes arrive on it; `up` is from the phone to the server.
+    Chunk {
+        link: usize,
+        up: bool,
+        bytes: Vec<u8>,
+    },
+    /// It is refused, was given up, or is reset.
+    LinkLost {
+        link: usize,
     },
 }
 
@@ -213,6 +228,11 @@ pub struct Air {
     ways: BTreeMap<(SocketAddr, SocketAddr), u64>,
     /// Is told every line of the trace.
     pub listener: Option<Listener>,
+    /// All connections that there were.
+    pub links: Vec<Link>,
+    /// Where servers listen for connections, and where phones do.
+    pub ports: Vec<Port>,
+    pub homes: Vec<SocketAddr>,
 }
 
 /// Who wants to read along.
@@ -235,6 +255,9 @@ impl Air {
             trace: Digest::new(),
             ways: BTreeMap::new(),
             listener: None,
+            links: Vec::new(),
+            ports: Vec::new(),
+            homes: Vec::new(),
         }
     }
 
@@ -284,6 +307,9 @@ impl Air {
         message: Rc<Reading>,
         intent: Intent,
     ) {
+        if intent == Intent::Honest && is_stream(&message) && self.by_stream(from, to, &message) {
+            return;
+        }
         self.statistics.datagrams += 1;
         let find = |address: SocketAddr| {
             self.weather

@@ -287,7 +287,10 @@ impl<'a> Register<'a> {
             contacts: register.values(Field::Contact),
             expires: register.number(Field::Expires),
             path: register.values(Field::Path),
-            source: source.filter(|_| param(register.via(0), b"rport").is_some()),
+            // A connection leads back whether rport was asked for or not.
+            source: source.filter(|_| {
+                super::streams::is_stream(register) || param(register.via(0), b"rport").is_some()
+            }),
         }
     }
 

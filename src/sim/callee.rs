@@ -178,6 +178,10 @@ impl Phones {
         if !matches!(i.state, UasState::Answered | UasState::Refused) {
             return;
         }
+        // Timer G does not run over a reliable transport; a 2xx is repeated end to end (§13.3.1.4).
+        if i.state == UasState::Refused && super::streams::is_stream(&i.request) {
+            return;
+        }
         i.interval_ms = (i.interval_ms * 2).min(self.t2_ms);
         let (phone, from, interval) = (i.phone, i.from, i.interval_ms);
         if let Some(last) = i.last.clone() {

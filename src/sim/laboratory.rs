@@ -10,6 +10,7 @@ use super::sabotage::{Sabotage, Saboteur};
 use super::scenario::{Families, GATEWAY_PREFIX, Scenario};
 use super::server::Server;
 use super::statistics::Statistics;
+use super::streams::Port;
 use crate::base::{Instant, Rng};
 use crate::stack::location::SHARDS;
 use std::fmt;
@@ -113,6 +114,19 @@ impl Laboratory {
             .enumerate()
             .map(|(number, plan)| Server::new(number, plan, scenario.icmp, Saboteur::new(sabotage)))
             .collect();
+        if scenario.streams {
+            air.homes = scenario.phones.iter().map(|phone| phone.at).collect();
+            for (server, plan) in scenario.servers.iter().enumerate() {
+                for (n, at) in plan.addresses.iter().enumerate() {
+                    air.ports.push(Port {
+                        at: *at,
+                        server,
+                        listener: (plan.addresses.len() + n) as u16,
+                        cores: plan.settings.cores,
+                    });
+                }
+            }
+        }
         for server in 0..servers.len() {
             air.later(60_000, What::Sweep { server });
         }
@@ -170,6 +184,9 @@ impl Laboratory {
     /// One action of the grammar.
     fn act(&mut self) {
         let phone = self.air.rng.below(self.phones.list.len() as u64) as usize;
+        if self.scenario.streams && self.air.rng.one_in(40) {
+            self.reset();
+        }
         match self.air.rng.below(100) {
             0..18 => {}
             18..38 => self.call(phone),
@@ -341,9 +358,55 @@ impl Laboratory {
                 core,
                 message,
             } => self.servers[server].hear_undelivered(air, auditor, core, &message),
+            What::Opened { link } => {
+                let server = air.links[link].server;
+                self.servers[server].opened(air, link);
+            }
+            What::LinkLost { link } => {
+                let server = air.links[link].server;
+                self.servers[server].lose(air, auditor, link);
+            }
+            What::Chunk { link, up, bytes } => self.arrive(link, up, &bytes),
             What::Phone { phone, todo } => self.phones.handle_todo(air, phone, todo),
         }
         self.phones.say_farewell(&mut self.air, &self.scenario);
+    }
+
+    /// Bytes came by a connection.
+    fn arrive(&mut self, link: usize, up: bool, bytes: &[u8]) {
+        let (air, auditor) = (&mut self.air, &mut self.auditor);
+        let (server, phone) = (air.links[link].server, air.links[link].phone);
+        let from = air.links[link].server_at;
+        let messages = match air.arrive(link, up, bytes) {
+            Ok(messages) => messages,
+            Err(Intent::Honest) => {
+                let what =
+                    format!("the stream from {from} to {phone} (up: {up}) has other messages");
+                return auditor.complain(Rule::Framing, server, what, None);
+            }
+            // What no honest agent wrote may break a stream.
+            Err(_) => return air.later(0, What::LinkLost { link }),
+        };
+        for (message, intent) in messages {
+            if up {
+                self.servers[server].receive_stream(air, auditor, link, &message, intent);
+            } else if let (Some(phone), true) = (self.phones.at(phone), intent != Intent::Mangled) {
+                self.phones
+                    .receive(air, &self.scenario, phone, from, &message);
+            }
+        }
+    }
+
+    /// One of the connections that are open dies.
+    fn reset(&mut self) {
+        let open = |link: &super::streams::Link| link.state == super::streams::State::Open;
+        let all: Vec<usize> = (0..self.air.links.len())
+            .filter(|n| open(&self.air.links[*n]))
+            .collect();
+        if !all.is_empty() {
+            let link = all[self.air.rng.below(all.len() as u64) as usize];
+            self.air.later(0, What::LinkLost { link });
+        }
     }
 
     /// Nobody begins anything; the clock runs on until nothing is left to happen. Then nothing may be left in any core.

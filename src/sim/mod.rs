@@ -18,6 +18,7 @@ mod sabotage;
 mod scenario;
 mod server;
 mod statistics;
+mod streams;
 mod writing;
 
 pub use laboratory::{Failure, Report, run, run_traced};

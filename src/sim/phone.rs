@@ -132,7 +132,8 @@ impl Phones {
                     } else {
                         format!("{}-{k}", plan.user)
                     };
-                    let params = if k == 2 { ";x-line=3" } else { "" };
+                    let line = if k == 2 { ";x-line=3" } else { "" };
+                    let params = format!("{}{line}", plan.uri_param());
                     let at = if plan.private_contact {
                         PRIVATE.to_string()
                     } else {
@@ -191,7 +192,9 @@ impl Phones {
             out,
             &[
                 name,
-                b": SIP/2.0/UDP ",
+                b": SIP/2.0/",
+                plan.transport.name().as_bytes(),
+                b" ",
                 sent_by.as_bytes(),
                 b";branch=",
                 branch,
@@ -207,7 +210,8 @@ impl Phones {
         let phone = &self.list[phone];
         let name = if phone.plan.compact { "m" } else { "Contact" };
         // In a dialog it says where it is seen, as it has learnt from the answers to its REGISTERs.
-        let uri = format!("sip:{}@{}", phone.plan.user, phone.plan.at);
+        let plan = &phone.plan;
+        let uri = format!("sip:{}@{}{}", plan.user, plan.at, plan.uri_param());
         line(out, name, &[b"<", uri.as_bytes(), b">"]);
     }
 
@@ -307,6 +311,9 @@ impl Phones {
         let c = &mut self.clients[client];
         let invite = matches!(c.purpose, Purpose::Invite { .. });
         if c.progress == Progress::Done || (invite && c.progress == Progress::Proceeding) {
+            return;
+        }
+        if super::streams::is_stream(&c.message) {
             return;
         }
         c.interval_ms *= 2;

@@ -64,6 +64,16 @@ pub enum Rule {
     StatelessBranch,
     /// Bindings equal a naive model of §10.3.
     Bindings,
+    /// What is written on a stream is what the framer finds there (§18.3).
+    Framing,
+    /// Nothing is written on a connection that is gone.
+    DeadFlow,
+    /// No request is repeated over a reliable transport (§17.1.1.2, §17.1.2.2).
+    ReliableRepetition,
+    /// The top Via names the transport that carries the request (§18.1.1).
+    ViaTransport,
+    /// A connection of one call carries that call alone.
+    PrivateConnection,
     /// When all is quiet, nothing is left.
     Quiet,
 }

@@ -6,7 +6,7 @@ use super::reading::{Field, Reading, address_spec};
 use super::rule::Rule;
 use super::scenario::stranger;
 use super::writing::{line, put, replaced, request, response};
-use crate::base::{Flow, Instant};
+use crate::base::{Channel, Flow, Instant};
 use crate::stack::Location;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -47,6 +47,10 @@ pub enum Sabotage {
     LoseRinging,
     /// A retransmission leaves with another branch.
     ForgetRetransmission,
+    /// A request leaves twice by a connection.
+    RepeatByStream,
+    /// What leaves by a connection leaves by one that is gone.
+    DeadFlow,
     /// A record stays when all is over.
     KeepRecord,
 }
@@ -72,6 +76,8 @@ impl Sabotage {
         Sabotage::SmallVersion,
         Sabotage::LoseRinging,
         Sabotage::ForgetRetransmission,
+        Sabotage::RepeatByStream,
+        Sabotage::DeadFlow,
         Sabotage::KeepRecord,
     ];
 
@@ -97,6 +103,8 @@ impl Sabotage {
             Sabotage::SmallVersion => &[Rule::Version],
             Sabotage::LoseRinging => &[Rule::EveryAnswer],
             Sabotage::ForgetRetransmission => &[Rule::OneBranch],
+            Sabotage::RepeatByStream => &[Rule::ReliableRepetition],
+            Sabotage::DeadFlow => &[Rule::DeadFlow],
             Sabotage::KeepRecord => &[Rule::Quiet],
         }
     }
@@ -214,6 +222,20 @@ impl Saboteur {
                 out.push((flow, message.bytes.clone()));
                 self.deeds += 1;
                 out.push((flow, another_final(message)));
+                return true;
+            }
+            Sabotage::RepeatByStream if invite && forwarded && flow.transport.is_reliable() => {
+                out.push((flow, message.bytes.clone()));
+                self.deeds += 1;
+                return false;
+            }
+            Sabotage::DeadFlow if status >= 200 && flow.transport.is_reliable() => {
+                let channel = Channel::Connection {
+                    slot: 8000,
+                    generation: 1,
+                };
+                out.push((Flow { channel, ..flow }, message.bytes.clone()));
+                self.deeds += 1;
                 return true;
             }
             Sabotage::RelayToStranger if forwarded => {

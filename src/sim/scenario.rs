@@ -4,7 +4,7 @@ use super::air::Weather;
 use crate::base::{Key, Rng, Transport};
 use crate::stack::Settings;
 use crate::stack::route::{Action, NextHop, Route};
-use crate::stack::settings::{Fork, Listener, Mode};
+use crate::stack::settings::{Fork, Listener, Mode, Outgoing};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -72,6 +72,17 @@ pub struct PhonePlan {
     pub path: bool,
     /// Writes compact header names.
     pub compact: bool,
+    /// What its own requests take, and its contacts ask for.
+    pub transport: Transport,
+}
+
+impl PhonePlan {
+    pub fn uri_param(&self) -> &'static str {
+        match self.transport {
+            Transport::Tcp => ";transport=tcp",
+            _ => "",
+        }
+    }
 }
 
 pub struct Scenario {
@@ -87,6 +98,8 @@ pub struct Scenario {
     pub icmp: bool,
     pub t1_ms: u64,
     pub t2_ms: u64,
+    /// Servers and phones speak TCP too.
+    pub streams: bool,
 }
 
 /// Addresses at which nobody ever asked for anything: no server may send there.
@@ -149,7 +162,7 @@ impl Scenario {
         let chain = rng.one_in(4);
         let t1_ms = pick(rng, &[500, 500, 500, 100]);
         let t2_ms = 8 * t1_ms;
-        let phones = Self::plan_phones(rng, families, if chain { 2 } else { 1 });
+        let mut phones = Self::plan_phones(rng, families, if chain { 2 } else { 1 });
         let mut servers = Vec::new();
         for n in 0..if chain { 2 } else { 1 } {
             servers.push(Self::plan_server(rng, n, families, chain, t1_ms, &phones));
@@ -173,8 +186,14 @@ impl Scenario {
         }
         let v6 = families == Families::V6;
         let attackers = (0..3).map(|n| phone_address(v6, 200 + n)).collect();
+        let streams = seed % 4 == 3;
+        if streams {
+            let rng = &mut Rng::new(seed ^ 0x7c9);
+            Self::add_streams(rng, &mut servers, &mut phones);
+        }
         Scenario {
             seed,
+            streams,
             servers,
             phones,
             weather,
@@ -184,6 +203,42 @@ impl Scenario {
             icmp: rng.one_in(2),
             t1_ms,
             t2_ms,
+        }
+    }
+
+    /// Dice of its own: the seeds without streams stay what they were.
+    fn add_streams(rng: &mut Rng, servers: &mut [ServerPlan], phones: &mut [PhonePlan]) {
+        for phone in phones.iter_mut() {
+            if !phone.behind_nat && !rng.one_in(3) {
+                phone.transport = Transport::Tcp;
+                phone.path = false;
+            }
+        }
+        let per_call = rng.one_in(2);
+        for server in servers {
+            let settings = Arc::make_mut(&mut server.settings);
+            if per_call {
+                settings.outgoing = Outgoing::PerCall;
+            }
+            let same = settings.listeners.clone();
+            settings
+                .listeners
+                .extend(same.into_iter().map(|udp| Listener {
+                    transport: Transport::Tcp,
+                    ..udp
+                }));
+            for route in &mut settings.routes {
+                let Action::Relay(targets) = &mut route.action else {
+                    continue;
+                };
+                for target in targets {
+                    let by_tcp = |p: &&PhonePlan| p.transport == Transport::Tcp;
+                    if phones.iter().filter(by_tcp).any(|p| p.at == target.address) {
+                        target.transport = Transport::Tcp;
+                        target.uri.extend_from_slice(b";transport=tcp");
+                    }
+                }
+            }
         }
     }
 
@@ -229,6 +284,7 @@ impl Scenario {
                 private_contact: behind_nat && rng.one_in(2),
                 path: rng.one_in(6),
                 compact: rng.one_in(4),
+                transport: Transport::Udp,
             });
         }
         phones

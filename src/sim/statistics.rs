@@ -78,6 +78,15 @@ statistics! {
     by_path,
     /// Requests refused because a server was full.
     full,
+    /// Connections that somebody wanted to open, and what became of them.
+    connections,
+    stream_messages,
+    /// Pieces into which the messages on streams were cut.
+    chunks,
+    resets,
+    /// Connections of a call that were closed at its end.
+    releases,
+    calls_by_stream,
     sabotages,
     /// Conditions that the auditor tested, of all kinds.
     checks,

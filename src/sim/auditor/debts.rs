@@ -214,6 +214,10 @@ impl Auditor {
             }
             Debt::OwnAck { branch, count } => {
                 let b = &hop.branches[branch];
+                // Timer D is zero over a reliable transport: a second refusal meets nobody.
+                if count > 1 && crate::sim::streams::is_stream(&b.request) {
+                    return None;
+                }
                 if b.acks >= count || b.tainted || b.lost || hop.transactions[b.tx].reopen {
                     return None;
                 }

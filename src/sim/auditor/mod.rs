@@ -644,6 +644,28 @@ impl Auditor {
         }
     }
 
+    /// True for a request that left on one of several branches.
+    pub fn has_waited(&self, server: usize, message: &Reading) -> bool {
+        let hop = &self.hops[server];
+        let class = Class::of(message.method());
+        let branch = hop.by_branch.get(&class.with(message.branch));
+        message.is_request()
+            && branch.is_some_and(|b| hop.transactions[hop.branches[*b].tx].branches.len() > 1)
+    }
+
+    pub fn is_stateless(&self, server: usize) -> bool {
+        self.hops[server].is_stateless()
+    }
+
+    /// A connection to this peer is gone: what was on it, either way, may never arrive.
+    pub fn flow_lost(&mut self, server: usize, peer: SocketAddr) {
+        for branch in &mut self.hops[server].branches {
+            if branch.to == peer && branch.outcome.is_none() {
+                branch.lost = true;
+            }
+        }
+    }
+
     /// A datagram is about to leave a server. Returns what the next hop may expect of it.
     pub fn egress(
         &mut self,

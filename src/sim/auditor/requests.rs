@@ -203,7 +203,12 @@ impl Hop {
             let branch = &self.branches[*b];
             branch.to == to && branch.request.uri() == message.uri()
         });
+        // One that no connection took may go by another transport (§18.1.1).
+        let lost = |b: &usize| self.branches[*b].lost;
         let over = tx.final_at.is_some() || tx.cancel_taken.is_some();
+        if !over && tx.branches.iter().any(lost) {
+            return Ok(newest);
+        }
         if stateful && (twice || over) {
             if tx.reopen || self.may_be_gone(&self.transactions[newest], now) {
                 return Ok(self.renew(newest, now));
