@@ -447,7 +447,7 @@ mod tests {
             }
             command.get_subcommands().map(walk).sum::<usize>() + 1
         }
-        assert_eq!(walk(&Arguments::command()), 8);
+        assert_eq!(walk(&Arguments::command()), 10);
     }
 
     #[test]
