@@ -350,11 +350,7 @@ fn a_client_that_trusts_others_tells_us_so() {
             (By::Peer, "unknown ca")
         );
         let line = failure.to_string();
-        assert!(line.starts_with("TLS handshake with 127.0.0.1:"), "{line}");
-        assert!(
-            line.ends_with(" failed: peer sent alert: unknown ca"),
-            "{line}"
-        );
+        assert_eq!(line, "handshake failed: peer sent alert: unknown ca");
     }
 }
 

@@ -34,7 +34,7 @@ impl Transport {
 }
 
 /// Where a message came from, and where its answer goes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Flow {
     /// The other end.
     pub peer: SocketAddr,
@@ -48,7 +48,7 @@ pub struct Flow {
 }
 
 /// What carries a flow.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Channel {
     /// A listener's own socket.
     Datagram {

@@ -771,7 +771,7 @@ impl Streams {
                 (_, State::Connecting) => log::info!("{name} {way} {peer}: not connected: {why}"),
                 (Why::Tls(failure), _) => log::info!("{name} {way} {peer}: {failure}"),
                 (_, State::Handshaking) => {
-                    log::info!("{name} {way} {peer}: TLS handshake failed: {why}");
+                    log::info!("{name} {way} {peer}: handshake failed: {why}");
                 }
                 _ => log::info!("{name} {way} {peer}: closed: {why}"),
             }

@@ -10,7 +10,7 @@ use super::streams::{PLACES, State, number};
 use crate::base::{Channel, Errand, Flow, Instant, Outbox, Roll};
 use crate::stack::counters::Drop;
 use crate::stack::{Endpoint, Location, Occupancy};
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub struct Server {
     endpoints: Vec<Endpoint>,
     roll: Arc<Roll>,
     /// What was written on which connection.
-    written: HashSet<(u64, Flow)>,
+    written: BTreeSet<(u64, Flow)>,
     /// For each core, the moment of its timer event in the queue.
     armed: Vec<Option<Instant>>,
     /// For each pair of cores, when the last parcel arrives: mail keeps its order.
@@ -60,7 +60,7 @@ impl Server {
             saboteur,
             endpoints,
             roll,
-            written: HashSet::new(),
+            written: BTreeSet::new(),
             armed: vec![None; count],
             post: vec![Instant::default(); count * count],
             stopped: vec![false; count],
@@ -332,13 +332,9 @@ impl Server {
                     && link.state == State::Open
             }),
             _ => {
-                // CANCEL and ACK follow their INVITE (§9.1, §17.1.1.3), whatever became of it; a target that had to wait has the
-                // flow that was chosen when the request came; a 101-199 is not held to this yet
-                // (seed 71 shows one).
-                let follows = matches!(message.method(), b"CANCEL" | b"ACK")
-                    || (101..200).contains(&message.status());
-                let chosen = auditor.has_waited(self.number, &message);
-                if !self.roll.takes_answers(&flow) && !follows && !chosen {
+                // CANCEL and ACK follow their INVITE (§9.1, §17.1.1.3), whatever became of it.
+                let follows = matches!(message.method(), b"CANCEL" | b"ACK");
+                if !self.roll.takes_answers(&flow) && !follows {
                     let what = format!("{} to {}", message.title(), flow.peer);
                     auditor.complain(Rule::DeadFlow, self.number, what, Some(&message));
                 }

@@ -15,6 +15,15 @@ pub enum Side {
     Callee = b't',
 }
 
+impl Side {
+    pub fn other(self) -> Side {
+        match self {
+            Side::Caller => Side::Callee,
+            Side::Callee => Side::Caller,
+        }
+    }
+}
+
 /// Says that the call has its connections to itself.
 const PER_CALL: u8 = b'p';
 

@@ -240,8 +240,8 @@ fn a_previous_hop_that_proves_nothing() {
     let caller = crate::agent::Agent::new(place.at(CALLER), place.at(NEIGHBOUR));
     caller.send(&caller.request("MESSAGE", &server.uri("bob")));
     server.expect_log(&[
-        "TLS handshake with",
-        "we refused: certificate verify failed",
+        "TLS to",
+        ": handshake failed: we refused: certificate verify failed",
     ]);
     assert!(phone.receive(Duration::from_millis(300)).is_none());
     assert_eq!(scene.shaken(&server, "server", "full"), 0.0);

@@ -1,6 +1,7 @@
 //! Certificates and keys read again at SIGHUP: whole or not at all, for new handshakes only.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::agent::Agent;
 use crate::openssl_tool::SClient;
@@ -136,10 +137,20 @@ fn another_authority_without_a_restart() {
     assert!(said.contains("SSL alert number 48"), "unknown ca: {said}");
 }
 
-/// Reading again costs no memory that stays.
+/// Sets the flag when it is dropped.
+struct AtEnd<'a>(&'a AtomicBool);
+
+impl Drop for AtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A thousand times under load: reading again costs no memory that stays, and nobody who comes meanwhile is turned away.
 #[test]
 fn many_reloads() {
-    const ROUND: usize = 50;
+    const WARM: usize = 50;
+    const MEASURED: usize = 1_000;
     let place = Place::new("reloads");
     let authority = Authority::new(&place, "ca");
     let ecdsa = authority.issue(&place, "ecdsa", Kind::Ecdsa, &["sip.example.test"]);
@@ -148,30 +159,51 @@ fn many_reloads() {
         .tls(&place, &[&ecdsa, &rsa])
         .trust(&authority, "optional")
         .start(&place);
-    let agent = Agent::tls(
-        place.ip(CALLER),
-        server.secure(),
-        &authority,
-        "sip.example.test",
-        None,
-    );
-    let options = agent.request("OPTIONS", &format!("sip:{}", server.address));
-    assert_eq!(agent.ask(&options).status(), Some(200));
-    let reload = |times| {
-        for _ in 0..times {
-            hang_up(&server, DONE);
-        }
-        server.resident_kib()
+    let connect = || {
+        Agent::tls(
+            place.ip(CALLER),
+            server.secure(),
+            &authority,
+            "sip.example.test",
+            None,
+        )
     };
-    let before = reload(ROUND);
-    let after = reload(ROUND);
-    assert!(
-        after < before + 512,
-        "{ROUND} reloads cost {} KiB",
-        after - before
-    );
-    let options = agent.request("OPTIONS", &format!("sip:{}", server.address));
-    assert_eq!(agent.ask(&options).status(), Some(200));
+    let asks = |agent: &Agent| {
+        let options = agent.request("OPTIONS", &format!("sip:{}", server.address));
+        assert_eq!(agent.ask(&options).status(), Some(200));
+    };
+    let agent = connect();
+    asks(&agent);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let visitors = scope.spawn(|| {
+            let mut handshakes = 0;
+            while !over.load(Ordering::Relaxed) {
+                asks(&connect());
+                handshakes += 1;
+            }
+            handshakes
+        });
+        // Ends the visits when a check below fails, too.
+        let _over = AtEnd(&over);
+        let reload = |times| {
+            for _ in 0..times {
+                hang_up(&server, DONE);
+                asks(&agent);
+            }
+            server.resident_kib()
+        };
+        let before = reload(WARM);
+        let after = reload(MEASURED);
+        over.store(true, Ordering::Relaxed);
+        let handshakes = visitors.join().expect("all were served");
+        assert!(handshakes > 100, "{handshakes} handshakes in all that time");
+        assert!(
+            after < before + 512,
+            "{MEASURED} reloads cost {} KiB",
+            after - before
+        );
+    });
     drop(agent);
     let gone = wait_for(std::time::Duration::from_secs(2), || {
         (server.stat(&place, "strowger_connections") == 0.0).then_some(())

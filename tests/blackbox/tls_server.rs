@@ -62,9 +62,8 @@ fn versions() {
         assert!(said.contains("alert protocol version"), "{said}");
     }
     server.expect_log(&[
-        "TLS handshake with",
-        &place.ip(CALLER).to_string(),
-        "we refused: unsupported protocol",
+        &format!("TLS from {}:", place.ip(CALLER)),
+        ": handshake failed: we refused: unsupported protocol",
     ]);
     assert_eq!(shaken(&server, &place, "full"), 2);
     assert_eq!(shaken(&server, &place, "failed"), 2);

@@ -1,7 +1,7 @@
-//! Why a connection failed, in words for one line of a log: who the peer is, which side refused, and the library's reason.
+//! Why a connection failed, in words for one line of a log: which side refused, and the library's reason. Who the peer is stands
+//! before it.
 
 use std::fmt;
-use std::net::SocketAddr;
 
 use openssl::error::ErrorStack;
 use openssl::ssl::SslRef;
@@ -9,7 +9,6 @@ use openssl::x509::X509VerifyResult;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Failure {
-    pub peer: SocketAddr,
     pub by: By,
     /// As in "certificate verify failed: unable to get local issuer certificate" or "unknown ca".
     pub reason: String,
@@ -28,11 +27,11 @@ pub enum By {
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = if self.in_handshake {
-            "TLS handshake"
+            "handshake failed"
         } else {
-            "TLS connection"
+            "closed"
         };
-        write!(formatter, "{what} with {} failed: ", self.peer)?;
+        write!(formatter, "{what}: ")?;
         match self.by {
             By::Us => write!(formatter, "we refused: {}", self.reason),
             By::Peer => write!(formatter, "peer sent alert: {}", self.reason),

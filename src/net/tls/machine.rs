@@ -267,7 +267,6 @@ impl Tls {
         }
         drop(ErrorStack::get());
         Failure {
-            peer: self.peer,
             by,
             reason,
             in_handshake,

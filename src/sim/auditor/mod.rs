@@ -644,15 +644,6 @@ impl Auditor {
         }
     }
 
-    /// True for a request that left on one of several branches.
-    pub fn has_waited(&self, server: usize, message: &Reading) -> bool {
-        let hop = &self.hops[server];
-        let class = Class::of(message.method());
-        let branch = hop.by_branch.get(&class.with(message.branch));
-        message.is_request()
-            && branch.is_some_and(|b| hop.transactions[hop.branches[*b].tx].branches.len() > 1)
-    }
-
     pub fn is_stateless(&self, server: usize) -> bool {
         self.hops[server].is_stateless()
     }

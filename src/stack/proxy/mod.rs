@@ -65,6 +65,8 @@ impl Refusal {
 pub struct Dialog {
     /// The way that the receiver of this request has opened; it may be gone.
     pub flow: Option<Flow>,
+    /// The way that the sender had opened when the dialog began.
+    pub sender: Option<Flow>,
     /// The call has its connections to itself; `None` where nothing is known of that.
     pub per_call: Option<bool>,
 }

@@ -40,7 +40,12 @@ impl Endpoint {
         self.peer_host.clear();
         // A SIPS Request-URI makes a SIPS URI of whatever names the next hop (§16.6 step 7).
         let secure = target.secure || is_sips(uri);
-        if let (Some(flow), true) = (target.flow, path.is_empty()) {
+        // A target that had to wait may have lost its connection since it was found.
+        let opened = target.flow.filter(|flow| self.ways.is_alive(flow));
+        if target.flow_only && opened.is_none() {
+            return Err(Refusal::new(480, ""));
+        }
+        if let (Some(flow), true) = (opened, path.is_empty()) {
             let flow = self.fixed_flow(flow)?;
             return match secure && flow.transport != Transport::Tls {
                 true => Err(DOWNGRADE),

@@ -84,8 +84,14 @@ impl Endpoint {
             let per_call = dialog.per_call.unwrap_or_default();
             dialog.per_call = Some(per_call || token::is_per_call(recorded.token));
         }
-        if !recorded.token.is_empty() && dialog.flow.is_none() {
+        if recorded.token.is_empty() {
+            return;
+        }
+        if dialog.flow.is_none() {
             dialog.flow = token::read(recorded.towards, recorded.token);
+        }
+        if dialog.sender.is_none() {
+            dialog.sender = token::read(recorded.towards.other(), recorded.token);
         }
     }
 }

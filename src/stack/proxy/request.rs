@@ -363,6 +363,7 @@ impl Endpoint {
             };
             target.secure = sips;
             target.flow = flow;
+            target.flow_only = binding.reached == Reached::ByFlow && !redirect;
             target.listener = binding.source.map(|flow| flow.listener);
         });
         self.counters.dead_flows += dead;

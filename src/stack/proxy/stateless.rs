@@ -104,12 +104,17 @@ impl Endpoint {
     }
 
     /// An ACK that another core may wait for: one that does not come by a route which we recorded in a dialog. Those are the
-    /// ACKs to 2xx, and there is no need to ask around for each of them.
+    /// ACKs to 2xx, and there is no need to ask around for each of them. But who has lost the connection of before may have
+    /// come to another core than its INVITE.
     fn may_be_orphan(&self, flow: Flow, message: &Message) -> bool {
         self.settings.cores > 1
-            && self
-                .preprocess_route(flow, message)
-                .is_ok_and(|incoming| !incoming.trusted)
+            && self.preprocess_route(flow, message).is_ok_and(|incoming| {
+                let sender = incoming.dialog.sender;
+                !incoming.trusted
+                    || sender.is_some_and(|way| {
+                        (way.peer, way.core, way.channel) != (flow.peer, flow.core, flow.channel)
+                    })
+            })
     }
 
     /// A CANCEL without an INVITE of its own goes where the INVITE went (§16.10).

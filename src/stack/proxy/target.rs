@@ -26,6 +26,8 @@ pub struct Target {
     pub listener: Option<u16>,
     /// The way that the phone has opened, where it must be taken: a connection, or a hole in a NAT.
     pub flow: Option<Flow>,
+    /// No other way leads there: when `flow` is dead, so is the target.
+    pub flow_only: bool,
     /// Tried only when the one before it failed: a next hop of the conf behind another.
     pub spare: bool,
 }
@@ -80,6 +82,7 @@ impl TargetSet {
             per_call: false,
             listener: None,
             flow: None,
+            flow_only: false,
             spare: false,
         });
         let last = self.targets.len() - 1;
