@@ -8,6 +8,7 @@ use super::sabotage::Saboteur;
 use super::scenario::{ServerPlan, dead};
 use super::streams::{PLACES, State, number};
 use crate::base::{Channel, Errand, Flow, Instant, Outbox, Roll};
+use crate::sip::sniff;
 use crate::stack::counters::Drop;
 use crate::stack::{Endpoint, Location, Occupancy};
 use std::collections::BTreeSet;
@@ -334,7 +335,9 @@ impl Server {
             _ => {
                 // CANCEL and ACK follow their INVITE (§9.1, §17.1.1.3), whatever became of it.
                 let follows = matches!(message.method(), b"CANCEL" | b"ACK");
-                if !self.roll.takes_answers(&flow) && !follows {
+                // Nor can a response be led anywhere by a Via that nobody can read.
+                let readable = message.is_request() || sniff::top_via(&message.bytes).is_some();
+                if !self.roll.takes_answers(&flow) && !follows && readable {
                     let what = format!("{} to {}", message.title(), flow.peer);
                     auditor.complain(Rule::DeadFlow, self.number, what, Some(&message));
                 }

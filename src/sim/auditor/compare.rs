@@ -193,7 +193,7 @@ fn route(hop: &Hop, came: &Reading, left: &Reading) -> Verdict {
     let added = routes.len().saturating_sub(beyond.len());
     // The Path of the binding that was chosen goes on top (RFC 3327 §5.2).
     let path = routes.ends_with(&beyond) && hop.has_path(left.uri(), &routes[..added]);
-    if routes != beyond && !path {
+    if routes != beyond && !path && !strictly(&beyond, came, left, &routes) {
         return Err((
             Rule::Route,
             format!(
@@ -204,6 +204,19 @@ fn route(hop: &Hop, came: &Reading, left: &Reading) -> Verdict {
         ));
     }
     Ok(())
+}
+
+/// True when the first of the routes beyond is a strict router, and has become the Request-URI (§16.6 step 6).
+fn strictly(beyond: &[&[u8]], came: &Reading, left: &Reading, routes: &[&[u8]]) -> bool {
+    let (Some((first, rest)), Some((last, before))) = (beyond.split_first(), routes.split_last())
+    else {
+        return false;
+    };
+    let loose = Address::of(address_spec(first)).is_some_and(|a| a.param(b"lr").is_some());
+    !loose
+        && left.uri() == address_spec(first)
+        && *before == *rest
+        && address_spec(last) == came.uri()
 }
 
 /// The first header line, or the body, that is not as it was.

@@ -5,14 +5,14 @@ use std::path::Path;
 use super::*;
 use crate::net::tls::{By, Identity};
 
-/// What the two sides say when a handshake fails, without "handshake failed: ".
+/// What the two sides say when a handshake fails, without "handshake failed: " or "closed: ".
 fn reasons(line: &Line) -> (String, String) {
     let words = |end: &End| {
         let Some(failure) = &end.failure else {
             return String::new();
         };
         let text = failure.to_string();
-        text.split_once(" failed: ").unwrap().1.to_string()
+        text.split_once(": ").unwrap().1.to_string()
     };
     (words(&line.server), words(&line.client))
 }
