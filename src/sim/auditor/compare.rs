@@ -193,7 +193,9 @@ fn route(hop: &Hop, came: &Reading, left: &Reading) -> Verdict {
     let added = routes.len().saturating_sub(beyond.len());
     // The Path of the binding that was chosen goes on top (RFC 3327 §5.2).
     let path = routes.ends_with(&beyond) && hop.has_path(left.uri(), &routes[..added]);
-    if routes != beyond && !path && !strictly(&beyond, came, left, &routes) {
+    let strict = strictly(&beyond, came, left, &routes)
+        || from_strict_router(hop, &beyond, came, left, &routes);
+    if routes != beyond && !path && !strict {
         return Err((
             Rule::Route,
             format!(
@@ -217,6 +219,20 @@ fn strictly(beyond: &[&[u8]], came: &Reading, left: &Reading, routes: &[&[u8]]) 
         && left.uri() == address_spec(first)
         && *before == *rest
         && address_spec(last) == came.uri()
+}
+
+/// True when a strict router has made us the Request-URI, and the last Route value has become it again (§16.4).
+fn from_strict_router(
+    hop: &Hop,
+    beyond: &[&[u8]],
+    came: &Reading,
+    left: &Reading,
+    routes: &[&[u8]],
+) -> bool {
+    let own = Address::of(came.uri()).is_some_and(|a| hop.is_own(a.host, a.port));
+    beyond
+        .split_last()
+        .is_some_and(|(last, before)| own && *routes == *before && left.uri() == address_spec(last))
 }
 
 /// The first header line, or the body, that is not as it was.
