@@ -554,7 +554,7 @@ impl Default for Udp {
             receive_buffer: 4 * 1024 * 1024,
             send_buffer: 4 * 1024 * 1024,
             batch: 64,
-            gather: Duration::from_micros(300),
+            gather: Duration::from_micros(500),
         }
     }
 }

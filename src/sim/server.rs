@@ -434,7 +434,7 @@ impl Server {
         let core = usize::from(flow.core);
         let named = Some(flow).filter(|_| was == State::Open);
         for flow in wanted.into_iter().chain(named) {
-            auditor.flow_lost(self.number, flow.peer);
+            auditor.flow_lost(self.number, flow.peer, air.now);
             self.endpoints[core].handle_flow_lost(air.now, flow, &mut self.outbox);
             self.flush(air, auditor, core);
         }

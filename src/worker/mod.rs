@@ -170,9 +170,11 @@ impl<E: Element> Worker<E> {
     }
 
     fn wait(&mut self) -> io::Result<()> {
-        if self.pace.is_brisk() && !self.wires.has_more() {
+        if let Some(time) = self.pace.sleep()
+            && !self.wires.has_more()
+        {
             // Messages come so fast that waking for each of them would cost more than it is worth.
-            std::thread::sleep(self.pace.gather);
+            std::thread::sleep(time);
         }
         let patience = self.patience();
         let polled = self.poll.poll(&mut self.events, patience);

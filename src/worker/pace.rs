@@ -1,8 +1,8 @@
 //! How fast messages come, and whether it pays to let a few gather before the next turn.
 //!
 //! A worker that is woken for each datagram pays more for the waking than for the message. While messages come fast, it
-//! therefore sleeps for a short fixed time between two turns and then takes all that has come: one wake-up for several
-//! messages. While they come slowly it is woken by each at once, so that a single call meets no delay at all; and when it is
+//! therefore sleeps for a short time between two turns and then takes all that has come: one wake-up for several messages, and
+//! the faster they come the shorter the sleep. While they come slowly it is woken by each at once, so that a single call meets no delay at all; and when it is
 //! busy anyway it does not sleep, for then there is always something to take.
 
 use super::clock::Reading;
@@ -17,10 +17,13 @@ const WORTH: (u64, u64) = (3, 2);
 /// It ends when less than this is expected: one period with fewer messages than the last is no reason.
 const STILL_WORTH: (u64, u64) = (2, 2);
 
-/// It ends when so many come in each sleep, and may begin only below the other number. Then there is always something to take;
-/// and where each peer waits for its answer before it sends more, the sleep would only be waiting for itself.
-const FLOOD: u64 = 32;
-const NO_FLOOD: u64 = 24;
+/// No sleep is longer than until so many are expected: more of them together save little.
+const ENOUGH: u64 = 16;
+
+/// It ends when so many come in a millisecond, and may begin only below the other number. Then there is always something to
+/// take; and where each peer waits for its answer before it sends more, the sleep would only be waiting for itself.
+const FLOOD: u64 = 105;
+const NO_FLOOD: u64 = 80;
 
 /// Percent of the time spent in turns from which gathering ends, and below which it may begin.
 const BUSY: u64 = 45;
@@ -29,8 +32,9 @@ const IDLE: u64 = 35;
 /// Measures one worker's rate.
 #[derive(Debug)]
 pub struct Pace {
-    /// How long to sleep while messages come fast.
-    pub gather: Duration,
+    /// The longest sleep.
+    gather: Duration,
+    sleep: Duration,
     since: Reading,
     count: u64,
     busy_ns: u64,
@@ -41,6 +45,7 @@ impl Pace {
     pub fn new(gather: Duration) -> Pace {
         Pace {
             gather,
+            sleep: gather,
             since: Reading::default(),
             count: 0,
             busy_ns: 0,
@@ -66,17 +71,19 @@ impl Pace {
                 false => (IDLE, NO_FLOOD),
             };
             let is_idle = self.busy_ns * 100 < busy * elapsed_ns;
-            let is_flood = self.count * gather_ns >= flood * elapsed_ns;
+            let is_flood = self.count * 1_000_000 >= flood * elapsed_ns;
             self.is_brisk = gather_ns > 0 && comes_fast && is_idle && !is_flood;
+            let enough_ns = ENOUGH * elapsed_ns / self.count.max(1);
+            self.sleep = Duration::from_nanos(gather_ns.min(enough_ns));
             self.since = now;
             self.count = 0;
             self.busy_ns = 0;
         }
     }
 
-    /// True while messages come so fast that it pays to let some gather.
-    pub fn is_brisk(&self) -> bool {
-        self.is_brisk
+    /// How long to let messages gather before the next turn; `None` while it would not pay.
+    pub fn sleep(&self) -> Option<Duration> {
+        self.is_brisk.then_some(self.sleep)
     }
 }
 
@@ -93,13 +100,13 @@ mod tests {
             pace.count(messages);
             pace.turn(*now, *now);
         }
-        pace.is_brisk()
+        pace.sleep().is_some()
     }
 
     #[test]
     fn brisk_while_messages_come_fast_and_only_then() {
         let (mut pace, mut now) = (Pace::new(GATHER), Reading::default());
-        assert!(!pace.is_brisk());
+        assert_eq!(pace.sleep(), None);
         assert!(!run(&mut pace, &mut now, 1, 220, 50), "4,500 a second");
         assert!(run(&mut pace, &mut now, 1, 160, 50), "6,250 a second");
         assert!(run(&mut pace, &mut now, 4, 600, 50), "the same, gathered");
@@ -111,6 +118,16 @@ mod tests {
             !run(&mut pace, &mut now, 6, 9_000, 50),
             "a call now and then"
         );
+    }
+
+    #[test]
+    fn the_faster_they_come_the_shorter_the_sleep() {
+        let (mut pace, mut now) = (Pace::new(GATHER), Reading::default());
+        assert!(run(&mut pace, &mut now, 2, 250, 50), "8,000 a second");
+        assert_eq!(pace.sleep(), Some(GATHER));
+        assert!(run(&mut pace, &mut now, 16, 200, 50), "80,000 a second");
+        let sleep = pace.sleep().unwrap().as_micros();
+        assert!((190..=210).contains(&sleep), "{sleep}");
     }
 
     #[test]
@@ -142,7 +159,7 @@ mod tests {
                 };
                 pace.turn(start, end);
             }
-            pace.is_brisk()
+            pace.sleep().is_some()
         };
         assert!(busy(20));
         assert!(busy(40), "still");

@@ -649,10 +649,18 @@ impl Auditor {
     }
 
     /// A connection to this peer is gone: what was on it, either way, may never arrive.
-    pub fn flow_lost(&mut self, server: usize, peer: SocketAddr) {
-        for branch in &mut self.hops[server].branches {
-            if branch.to == peer && branch.outcome.is_none() {
+    pub fn flow_lost(&mut self, server: usize, peer: SocketAddr, now: Instant) {
+        let hop = &mut self.hops[server];
+        let soon = match hop.settings.cores {
+            1 => 0,
+            _ => hop.soon_ms, // what one core has received may still be in the mail when another hears of the loss
+        };
+        for branch in hop.branches.iter_mut().filter(|b| b.to == peer) {
+            let in_the_mail = |at: Instant| now.ms_since(at) < soon;
+            if branch.outcome.is_none_or(|(_, at)| in_the_mail(at)) {
                 branch.lost = true;
+                let owed = &mut hop.transactions[branch.tx].owed;
+                owed.retain(|(_, _, since)| !in_the_mail(*since));
             }
         }
     }
