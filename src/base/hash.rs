@@ -62,8 +62,21 @@ pub fn write_hex_digits(value: u64, digits: usize, out: &mut Vec<u8>) {
 
 /// All 16 digits, first to last.
 fn hex(value: u64) -> [u8; 16] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    std::array::from_fn(|place| DIGITS[(value >> (60 - place * 4)) as usize & 15])
+    let (high, low) = (eight_digits(value >> 32), eight_digits(value & 0xffff_ffff));
+    let mut text = [0; 16];
+    text[..8].copy_from_slice(&high.to_be_bytes());
+    text[8..].copy_from_slice(&low.to_be_bytes());
+    text
+}
+
+/// The eight digits of 32 bits, all at once: each half byte goes to a byte of its own, and those above 9 move on to the letters.
+fn eight_digits(value: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let halves = (value | value << 16) & 0x0000_ffff_0000_ffff;
+    let bytes = (halves | halves << 8) & 0x00ff_00ff_00ff_00ff;
+    let nibbles = (bytes | bytes << 4) & (ONES * 15);
+    let letters = (nibbles + ONES * 6) >> 4 & ONES;
+    nibbles + ONES * u64::from(b'0') + letters * u64::from(b'a' - b'9' - 1)
 }
 
 /// Reads hexadecimal digits as [`write_hex_digits`] wrote them: lower-case only, 1 to 16 of them.
@@ -121,6 +134,15 @@ mod tests {
             key.derive("branch").hash(&[b"x"]),
             key.derive("cookie").hash(&[b"x"])
         );
+    }
+
+    #[test]
+    fn hexadecimal_digits_are_those_of_the_standard_library() {
+        let mut value = 0x0123_4567_89ab_cdef_u64;
+        for _ in 0..1000 {
+            value = value.rotate_left(7).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            assert_eq!(hex(value), *format!("{value:016x}").as_bytes());
+        }
     }
 
     #[test]
