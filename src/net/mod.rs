@@ -11,7 +11,6 @@ pub mod steer;
 pub mod streams;
 #[allow(unsafe_code)]
 pub mod sys;
-pub mod thrift;
 pub mod tls;
 pub mod udp;
 pub mod wires;

@@ -5,9 +5,8 @@ use super::connection::{Arrival, Connection, Flags, State, Taken, Why};
 use super::counters::{StreamCounters, Traffic, Undeliverable};
 use super::listen::{self, Listener};
 use super::pool::Buffers;
-use super::thrift::LogBudget;
 use super::tls::Contexts;
-use crate::base::{Arena, Channel, Flow, Id, Instant, Roll, Transport};
+use crate::base::{Arena, Channel, Flow, Id, Instant, LogBudget, Roll, Transport};
 use mio::event::Event;
 use mio::{Interest, Registry, Token};
 use std::collections::HashMap;
@@ -139,7 +138,7 @@ impl Streams {
             buffers: Buffers::default(),
             lost: Vec::new(),
             next_sweep: Instant::default(),
-            log: LogBudget::default(),
+            log: LogBudget::new("single connections"),
             counters: StreamCounters::default(),
             registry,
         }

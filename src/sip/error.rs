@@ -68,6 +68,8 @@ pub enum Fault {
     Parameter,
     Q,
     Expires,
+    /// Digest credentials outside of the grammar, or without what they must have (RFC 7616 §3.4).
+    Credentials,
 }
 
 impl Fault {
@@ -117,6 +119,7 @@ impl Fault {
             Fault::Parameter => "Malformed Parameter",
             Fault::Q => "Malformed q Parameter",
             Fault::Expires => "Malformed Expires Parameter",
+            Fault::Credentials => "Malformed Credentials",
         }
     }
 

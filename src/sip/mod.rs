@@ -4,6 +4,7 @@
 //! demand from the received bytes, and a message leaves as those bytes with a few edits ([`Rewrite`]). All types are
 //! slices and offsets into what the caller holds; in steady state nothing allocates.
 
+mod auth;
 mod cursor;
 mod error;
 mod frame;
@@ -23,6 +24,7 @@ mod torture;
 mod uri;
 mod via;
 
+pub use auth::Credentials;
 pub use error::Fault;
 pub use frame::{Frame, Framer};
 pub use header::{Header, Name, Span};

@@ -70,6 +70,25 @@ labels! {
 }
 
 labels! {
+    /// What credentials, or the lack of them, came to (`strowger_auth_total{outcome}`).
+    AuthOutcome {
+        /// None, or an answer to somebody else's challenge.
+        Challenged = "challenged",
+        Accepted = "accepted",
+        /// The right password, with a nonce that had expired.
+        Stale = "stale",
+        WrongResponse = "wrong_response",
+        UnknownUser = "unknown_user",
+        /// A count that had come before.
+        Replayed = "replayed",
+        /// Outside of the grammar, or of what was offered.
+        Malformed = "malformed",
+        /// The right password, for another user's address.
+        Forbidden = "forbidden",
+    }
+}
+
+labels! {
     /// Requests by method (`strowger_requests_total{method}`).
     MethodLabel {
         Invite = "INVITE", Ack = "ACK", Bye = "BYE", Cancel = "CANCEL", Register = "REGISTER", Options = "OPTIONS",
@@ -96,6 +115,7 @@ pub struct Counters {
     pub responses: [u64; 6],
     pub retransmissions: [u64; Side::COUNT],
     pub registrations: [u64; Registration::COUNT],
+    pub auth: [u64; AuthOutcome::COUNT],
     pub dropped: [u64; Drop::COUNT],
     pub limit_hits: [u64; Limit::COUNT],
     /// Requests that we answered ourselves with a 4xx, 5xx or 6xx.
@@ -126,6 +146,7 @@ impl Counters {
         sum(&mut self.responses, &other.responses);
         sum(&mut self.retransmissions, &other.retransmissions);
         sum(&mut self.registrations, &other.registrations);
+        sum(&mut self.auth, &other.auth);
         sum(&mut self.dropped, &other.dropped);
         sum(&mut self.limit_hits, &other.limit_hits);
         self.refused += other.refused;

@@ -1,8 +1,10 @@
 //! The facade of the rules: it reads what came, finds whose it is, and routes it there. The work is done by the transaction
 //! layer, the proxy core and the registrar.
 
-use crate::base::{Arena, Errand, Flow, Id, Instant, Key, Outbox, Roll};
-use crate::sip::{Fault, Index, Message, Method, Name, Rewrite, reply, sniff};
+use crate::base::{Arena, Errand, Flow, Id, Instant, Key, LogBudget, Outbox, Roll};
+use crate::sip::{Fault, Index, Message, Method, Name, Rewrite, reply, sniff, status};
+use crate::stack::auth::nonce::Nonces;
+use crate::stack::auth::users::Users;
 use crate::stack::branch::{Branch, Signer};
 use crate::stack::counters::{Drop, MethodLabel, Registration, Side};
 use crate::stack::identity::{Identity, Memory, TAG_LEN};
@@ -15,6 +17,9 @@ use crate::stack::transaction::{Notice, ServerEvent, Transactions};
 use crate::stack::ways::Ways;
 use crate::stack::{Counters, Location, Occupancy, Settings};
 use std::sync::Arc;
+
+/// Nonces in use whose counts are remembered, at least: some 64 bytes each.
+const NONCE_WINDOWS: usize = 1 << 19;
 
 /// One core's SIP element: transactions, proxy core, registrar. Owned by one worker, or by the laboratory.
 pub struct Endpoint {
@@ -43,6 +48,13 @@ pub struct Endpoint {
     pub(in crate::stack) token: Vec<u8>,
     /// Client transactions in hand.
     ids: Vec<Id>,
+    pub(in crate::stack) users: Arc<Users>,
+    pub(in crate::stack) nonces: Arc<Nonces>,
+    /// Makes the core's nonces of one millisecond differ.
+    pub(in crate::stack) nonce_count: u32,
+    /// When the message at hand came.
+    pub(in crate::stack) now: Instant,
+    pub(in crate::stack) log: LogBudget,
     /// Lent to the message at hand. A box moves as one word.
     index: Option<Box<Index>>,
     pub(in crate::stack) second_index: Index,
@@ -81,10 +93,25 @@ impl Endpoint {
             request_copy: Vec::new(),
             peer_host: Vec::new(),
             token: Vec::new(),
+            users: Arc::default(),
+            nonces: Arc::new(Nonces::new(secret, NONCE_WINDOWS)),
+            nonce_count: 0,
+            now: Instant::default(),
+            log: LogBudget::new("refused requests"),
             ids: Vec::new(),
             index: None,
             second_index: Index::default(),
         }
+    }
+
+    /// Takes part in the nonces of the other cores. Without it a nonce's counts are known to this core alone.
+    pub fn share_nonces(&mut self, nonces: Arc<Nonces>) {
+        self.nonces = nonces;
+    }
+
+    /// Other users, valid for what comes next. Returns those of before: to drop millions of them takes a while.
+    pub fn handle_users(&mut self, users: Arc<Users>) -> Arc<Users> {
+        std::mem::replace(&mut self.users, users)
     }
 
     /// A message came from a peer: one datagram, or one framed message of a stream.
@@ -226,6 +253,7 @@ impl Endpoint {
         errand: Option<Errand>,
         outbox: &mut Outbox,
     ) {
+        self.now = now;
         let has_neighbours = self.settings.cores > 1;
         if has_neighbours && errand.is_none() && sniff::kind(bytes) == sniff::Kind::Response {
             // A response for another core goes there unread; only its branch is checked.
@@ -436,14 +464,26 @@ impl Endpoint {
             let key = self.identity.transaction(message, &via, b"INVITE");
             self.transactions.note_refused(key);
         }
-        log::debug!(
-            "{} {} from {} answered {} {}",
-            String::from_utf8_lossy(message.method_name()),
-            String::from_utf8_lossy(message.request_uri()),
-            flow.peer,
-            refusal.status,
-            refusal.reason,
-        );
+        self.log.renew(self.now);
+        if !refusal.is_told && self.log.may_say() {
+            log::info!(
+                "{} {} from {} over {}: answered {} {}",
+                String::from_utf8_lossy(message.method_name()),
+                String::from_utf8_lossy(message.request_uri()),
+                flow.peer,
+                flow.transport.name(),
+                refusal.status,
+                match refusal.reason {
+                    "" => status::reason(refusal.status),
+                    reason => reason,
+                },
+            );
+        }
+        let mut challenges = std::mem::take(&mut self.lines);
+        challenges.clear();
+        if let Extra::Challenge { who, stale } = refusal.extra {
+            self.write_challenges(message, who, stale, &mut challenges);
+        }
         let settings = self.settings.clone();
         let name = match unsupported(message, Name::ProxyRequire).next() {
             Some(_) => Name::ProxyRequire,
@@ -467,8 +507,10 @@ impl Endpoint {
                 Extra::SipsNotAllowed => settings.write_sips_not_allowed(flow.listener, out),
                 Extra::MinExpires(seconds) => number_header(b"Min-Expires: ", seconds, out),
                 Extra::RetryAfter(seconds) => number_header(b"Retry-After: ", seconds, out),
+                Extra::Challenge { .. } => out.extend_from_slice(&challenges),
             },
         );
+        self.lines = challenges;
     }
 }
 

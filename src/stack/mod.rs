@@ -1,5 +1,6 @@
 //! The rules. Time, randomness and bytes come in; transmits and timers go out. Pure: no clock, no socket, no thread.
 
+pub mod auth;
 pub mod branch;
 pub mod counters;
 pub mod endpoint;

@@ -17,6 +17,8 @@ pub struct Route {
     pub action: Action,
     /// How connections are made for what takes this route; `None`: as the server does in general.
     pub outgoing: Option<Outgoing>,
+    /// Whether our own users must prove who they are to take this route; `None`: as `[auth]` says in general.
+    pub challenge: Option<bool>,
 }
 
 #[derive(Clone, Debug)]

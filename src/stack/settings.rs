@@ -1,6 +1,7 @@
 //! What the rules need to know, as plain data: made from the conf, immutable, swapped whole.
 
 use crate::base::Transport;
+use crate::stack::auth;
 use crate::stack::route::Route;
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,6 +18,9 @@ pub struct Settings {
     pub cores: u8,
     pub proxy: Proxy,
     pub registrar: Registrar,
+    pub auth: auth::Settings,
+    /// The time since 1970 at [`crate::base::Instant`] zero, milliseconds: nonces outlive a run.
+    pub wall_ms: u64,
     pub timers: Timers,
     pub limits: Limits,
     /// How connections to next hops are made, where a route says nothing else.
@@ -134,6 +138,8 @@ impl Default for Settings {
                 max_expires_s: 3600,
                 max_contacts: 10,
             },
+            auth: auth::Settings::default(),
+            wall_ms: 0,
             timers: Timers::default(),
             limits: Limits {
                 message_size: 65_536,

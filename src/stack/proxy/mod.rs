@@ -12,7 +12,8 @@ pub mod stateless;
 pub mod target;
 
 use crate::base::Flow;
-use crate::sip::{Uri, Value, Via};
+use crate::sip::{Header, Uri, Value, Via};
+use crate::stack::auth::Challenger;
 use crate::stack::counters::Limit;
 
 /// Why a request is answered with an error instead of being forwarded.
@@ -24,6 +25,8 @@ pub struct Refusal {
     pub extra: Extra,
     /// The limit that was hit, where one was.
     pub limit: Option<Limit>,
+    /// The log has it already, or need not have it.
+    pub is_told: bool,
 }
 
 /// A header that goes with a refusal.
@@ -35,6 +38,11 @@ pub enum Extra {
     /// Warning 380 (RFC 5630 §5.3).
     SipsNotAllowed,
     MinExpires(u32),
+    /// WWW-Authenticate or Proxy-Authenticate (§22).
+    Challenge {
+        who: Challenger,
+        stale: bool,
+    },
     RetryAfter(u32),
 }
 
@@ -45,11 +53,20 @@ impl Refusal {
             reason,
             extra: Extra::None,
             limit: None,
+            is_told: false,
         }
     }
 
     pub const fn with(self, extra: Extra) -> Refusal {
         Refusal { extra, ..self }
+    }
+
+    /// No line of the log is wanted for it any more.
+    pub const fn told(self) -> Refusal {
+        Refusal {
+            is_told: true,
+            ..self
+        }
     }
 
     pub const fn because_of(self, limit: Limit) -> Refusal {
@@ -91,6 +108,8 @@ pub struct Incoming<'a> {
     pub dialog: Dialog,
     /// The request has been here before, with another Request-URI or Route (RFC 5393 §4.2).
     pub spiral: bool,
+    /// Credentials that were for us, and have done their work.
+    pub credentials: Option<Header<'a>>,
     /// The request shows the cookie of a dialog whose first request we let pass.
     pub trusted: bool,
 }

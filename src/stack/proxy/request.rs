@@ -53,6 +53,13 @@ impl Endpoint {
         let mut targets = std::mem::take(&mut self.targets);
         targets.clear();
         let mut decision = self.determine_targets(now, message, &incoming, &mut targets);
+        // Who is not known learns nothing of who is there.
+        if !matches!(decision, Ok(Decision::Register)) {
+            let asked = self.challenge_by_route(message, &incoming);
+            decision = self
+                .authenticate_calling(now, message, &mut incoming, asked, key)
+                .and(decision);
+        }
         if !matches!(decision, Ok(Decision::Options | Decision::Register)) {
             decision = self.check_max_forwards(message).and(decision);
         }
@@ -75,7 +82,9 @@ impl Endpoint {
                 Ok(())
             }
             Ok(Decision::Options) => self.answer_options(message, flow, outbox),
-            Ok(Decision::Register) => self.register(now, message, &incoming, key, outbox),
+            Ok(Decision::Register) => self
+                .authenticate_registering(now, message, &incoming, key)
+                .and_then(|()| self.register(now, message, &incoming, key, outbox)),
             Err(refusal) => Err(refusal),
         };
         self.targets = targets;
@@ -173,6 +182,7 @@ impl Endpoint {
             listener: None,
             dialog: Dialog::default(),
             spiral: false,
+            credentials: None,
             trusted: false,
         };
         if message.header(Name::Route).is_none() {
@@ -229,6 +239,17 @@ impl Endpoint {
             && uri
                 .maddr()
                 .is_none_or(|maddr| own(maddr, Settings::ip(maddr)))
+    }
+
+    /// What the route that this request takes says of challenges.
+    fn challenge_by_route(&self, message: &Message, incoming: &Incoming) -> Option<bool> {
+        let routes = self.settings.routes.iter();
+        routes
+            .clone()
+            .any(|route| route.challenge.is_some())
+            .then(|| routes.clone().find(|route| matches(route, message, incoming)))
+            .flatten()
+            .and_then(|route| route.challenge)
     }
 
     // ---- §16.5 Determining request targets -----------------------------------------------------------------------------
@@ -645,6 +666,10 @@ impl Endpoint {
         }
         if let Some(version) = message.unusual_version() {
             rewrite.replace(version, |out| out.extend_from_slice(b"SIP/2.0"));
+        }
+        // Credentials for us are nobody else's business (§22.3 lets us consume them).
+        if let Some(credentials) = &incoming.credentials {
+            rewrite.remove(credentials.line.range());
         }
 
         // Step 8: our Via on top, and what RFC 3581 §4 wants to be known of the one below.

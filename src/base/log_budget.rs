@@ -1,20 +1,31 @@
-//! A bound on what single connections make us log.
+//! A bound on what strangers make us log.
 
-use crate::base::Instant;
+use super::Instant;
 
-/// Lines about single connections that one core may log in a second: who opens and breaks connections all the time must not
-/// fill the disk. What is left out is counted, and said.
+/// Lines about single peers that one core may log in a second: who makes mistakes all the time must not fill the disk. What is
+/// left out is counted, and said.
 const LINES: u32 = 50;
 
 /// What may be said in this second.
-#[derive(Default)]
+#[derive(Debug)]
 pub struct LogBudget {
+    /// What the lines are about, for the line that counts those left out.
+    about: &'static str,
     since: Instant,
     said: u32,
     left_out: u32,
 }
 
 impl LogBudget {
+    pub const fn new(about: &'static str) -> LogBudget {
+        LogBudget {
+            about,
+            since: Instant::from_ms(0),
+            said: 0,
+            left_out: 0,
+        }
+    }
+
     /// Asked for each line, before it is written.
     pub fn may_say(&mut self) -> bool {
         let may = self.said < LINES;
@@ -32,13 +43,14 @@ impl LogBudget {
         }
         if self.left_out > 0 {
             log::warn!(
-                "{} more lines about single connections were left out",
-                self.left_out
+                "{} more lines about {} were left out",
+                self.left_out,
+                self.about
             );
         }
         *self = LogBudget {
             since: now,
-            ..LogBudget::default()
+            ..LogBudget::new(self.about)
         };
     }
 }
@@ -49,7 +61,7 @@ mod tests {
 
     #[test]
     fn so_many_lines_a_second_and_the_rest_counted() {
-        let mut log = LogBudget::default();
+        let mut log = LogBudget::new("tests");
         let now = Instant::from_ms(5000);
         log.renew(now);
         assert_eq!((0..200).filter(|_| log.may_say()).count(), LINES as usize);

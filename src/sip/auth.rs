@@ -1,0 +1,187 @@
+//! Credentials of Digest authentication (RFC 3261 §22.4, §25.1; RFC 7616 §3.4): what an Authorization or Proxy-Authorization
+//! header field says.
+
+use super::cursor::{self, TOKEN, VALUE};
+use super::error::Fault;
+
+/// `Digest` credentials. Quoted values come without their quotes and otherwise as they were written, as both sides hash them.
+/// What is not there is `None`; unknown parameters are passed over.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Credentials<'a> {
+    pub username: &'a [u8],
+    pub realm: &'a [u8],
+    pub nonce: &'a [u8],
+    pub uri: &'a [u8],
+    pub response: &'a [u8],
+    pub algorithm: Option<&'a [u8]>,
+    pub cnonce: Option<&'a [u8]>,
+    pub qop: Option<&'a [u8]>,
+    /// The eight digits as they stand.
+    pub nc: Option<&'a [u8]>,
+}
+
+impl<'a> Credentials<'a> {
+    /// Reads a header field value. `Ok(None)` for another scheme than Digest.
+    pub fn parse(value: &'a [u8]) -> Result<Option<Credentials<'a>>, Fault> {
+        let value = cursor::trim(value);
+        let scheme_end = cursor::skip_few(value, 0, TOKEN);
+        if !value[..scheme_end].eq_ignore_ascii_case(b"Digest") {
+            return match scheme_end {
+                0 => Err(Fault::Credentials),
+                _ => Ok(None),
+            };
+        }
+        let mut found = Found::default();
+        let mut at = scheme_end;
+        if at == value.len() || !cursor::is(value[at], cursor::SPACE) {
+            return Err(Fault::Credentials);
+        }
+        loop {
+            // Empty elements of the list are passed over (RFC 9110 §5.6.1).
+            at = cursor::skip_space(value, at);
+            while value.get(at) == Some(&b',') {
+                at = cursor::skip_space(value, at + 1);
+            }
+            if at == value.len() {
+                return found.complete().map(Some);
+            }
+            at = found.read_one(value, at)?;
+            at = cursor::skip_space(value, at);
+            if !matches!(value.get(at), None | Some(b',')) {
+                return Err(Fault::Credentials);
+            }
+        }
+    }
+}
+
+/// The parameters, in the order of [`NAMES`].
+#[derive(Default)]
+struct Found<'a>([Option<&'a [u8]>; NAMES.len()]);
+
+const NAMES: [&[u8]; 9] = [
+    b"username",
+    b"realm",
+    b"nonce",
+    b"uri",
+    b"response",
+    b"algorithm",
+    b"cnonce",
+    b"qop",
+    b"nc",
+];
+
+impl<'a> Found<'a> {
+    /// Reads `name=value` at `at`; returns what follows it.
+    fn read_one(&mut self, text: &'a [u8], at: usize) -> Result<usize, Fault> {
+        let name_end = cursor::skip_few(text, at, TOKEN);
+        let equals = cursor::skip_space(text, name_end);
+        if name_end == at || text.get(equals) != Some(&b'=') {
+            return Err(Fault::Credentials);
+        }
+        let start = cursor::skip_space(text, equals + 1);
+        let (value, end) = match text.get(start) {
+            Some(b'"') => {
+                let end = cursor::quoted_end(text, start).ok_or(Fault::Credentials)?;
+                (&text[start + 1..end - 1], end)
+            }
+            _ => {
+                let end = cursor::skip(text, start, VALUE);
+                (&text[start..end], end)
+            }
+        };
+        let name = &text[at..name_end];
+        if let Some(place) = NAMES.iter().position(|n| name.eq_ignore_ascii_case(n)) {
+            // The same twice could be read in two ways: by us in one, by another in the other.
+            if self.0[place].replace(value).is_some() {
+                return Err(Fault::Credentials);
+            }
+        }
+        Ok(end)
+    }
+
+    fn complete(self) -> Result<Credentials<'a>, Fault> {
+        let [username, realm, nonce, uri, response, algorithm, cnonce, qop, nc] = self.0;
+        let (Some(username), Some(realm), Some(nonce), Some(uri), Some(response)) =
+            (username, realm, nonce, uri, response)
+        else {
+            return Err(Fault::Credentials);
+        };
+        Ok(Credentials {
+            username,
+            realm,
+            nonce,
+            uri,
+            response,
+            algorithm,
+            cnonce,
+            qop,
+            nc,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_of_rfc_3261() {
+        let text = b"Digest username=\"bob\",\r\n realm=\"biloxi.com\",\r\n \
+            nonce=\"dcd98b7102dd2f0e8b11d0f600bfb0c093\",\r\n uri=\"sip:bob@biloxi.com\",\r\n qop=auth,\r\n nc=00000001,\r\n \
+            cnonce=\"0a4f113b\",\r\n response=\"6629fae49393a05397450978507c4ef1\",\r\n \
+            opaque=\"5ccc069c403ebaf9f0171e9517f40e41\"";
+        let credentials = Credentials::parse(text).unwrap().unwrap();
+        assert_eq!(
+            credentials,
+            Credentials {
+                username: b"bob",
+                realm: b"biloxi.com",
+                nonce: b"dcd98b7102dd2f0e8b11d0f600bfb0c093",
+                uri: b"sip:bob@biloxi.com",
+                response: b"6629fae49393a05397450978507c4ef1",
+                algorithm: None,
+                cnonce: Some(b"0a4f113b"),
+                qop: Some(b"auth"),
+                nc: Some(b"00000001"),
+            }
+        );
+    }
+
+    #[test]
+    fn what_phones_write_is_read() {
+        let text = b"digest  Username = \"a\\\"b,c\" ,, realm=\"\",nonce=x,URI=\"sip:b\" , response=0, algorithm=\"MD5\", x=\"y, z\",";
+        let credentials = Credentials::parse(text).unwrap().unwrap();
+        assert_eq!(credentials.username, b"a\\\"b,c");
+        assert_eq!(credentials.realm, b"");
+        assert_eq!(credentials.nonce, b"x");
+        assert_eq!(credentials.algorithm, Some(&b"MD5"[..]));
+        assert_eq!(credentials.qop, None);
+    }
+
+    #[test]
+    fn other_schemes_are_nobodys_fault() {
+        assert_eq!(Credentials::parse(b"Basic dXNlcjpwYXNz"), Ok(None));
+        assert_eq!(Credentials::parse(b"NoOneKnows opaque-data=here"), Ok(None));
+    }
+
+    #[test]
+    fn what_is_no_credentials_is_refused() {
+        let good = "username=\"a\",realm=\"r\",nonce=\"n\",uri=\"u\",response=\"0\"";
+        assert!(Credentials::parse(format!("Digest {good}").as_bytes()).is_ok());
+        for bad in [
+            "",
+            "Digest",
+            "Digest ",
+            "Digest username",
+            "Digest username=\"a",
+            "Digest =\"a\"",
+            "Digest username=\"a\"",
+            &format!("Digest {good} x=y"),
+            &format!("Digest {good},username=\"b\""),
+            &format!("Digest {good};x=y"),
+        ] {
+            let read = Credentials::parse(bad.as_bytes());
+            assert_eq!(read, Err(Fault::Credentials), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! Nonces without memory (RFC 7616 §5.4): the time and a keyed check, so that they cannot run out, are valid on every core and survive a
+//! restart. Memory begins with the first request that uses one: a window of the counts that have come (RFC 7616 §3.4, `nc`), so that
+//! no request is taken twice.
+
+use crate::base::Key;
+use crate::base::hash::{read_hex, write_hex};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::{Mutex, MutexGuard};
+
+/// Hexadecimal digits of the time with what makes it unique, then of the check.
+const HALF: usize = 16;
+
+/// Bits of a nonce's number below the milliseconds: 6 of the core, 14 of a count.
+const SERIAL_BITS: u32 = 20;
+const COUNT_BITS: u32 = 14;
+
+/// Another machine's or an earlier run's clock may be a little ahead.
+const AHEAD_MS: u64 = 5_000;
+
+/// Counts behind the highest that may still come: a client's requests can overtake each other.
+const WINDOW: u32 = 64;
+
+/// Requests that are recognised when they come again, for each nonce.
+const REMEMBERED: usize = 4;
+
+const SHARDS: usize = 64;
+
+/// What a nonce is worth.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    Good(Nonce),
+    /// Ours, and too old.
+    Stale,
+    /// Not ours.
+    Foreign,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Nonce {
+    /// Names it among all that were ever made.
+    number: u64,
+}
+
+impl Nonce {
+    fn made_ms(self) -> u64 {
+        self.number >> SERIAL_BITS
+    }
+}
+
+/// What the use of a nonce comes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Use {
+    /// This count has not come before.
+    First,
+    /// The same request again: a retransmission.
+    Again,
+    /// The count has come with another request, or is too far behind.
+    Replayed,
+    /// Too much has happened since: nobody knows whether the count has come before.
+    Forgotten,
+}
+
+/// All nonces of a server, shared by its cores.
+pub struct Nonces {
+    key: Key,
+    shards: Box<[Mutex<Shard>]>,
+}
+
+impl Nonces {
+    /// `windows` nonces in use are remembered at least, twice as many at most.
+    pub fn new(secret: Key, windows: usize) -> Nonces {
+        let room = windows.div_ceil(SHARDS).max(1);
+        Nonces {
+            key: secret.derive("nonce"),
+            shards: (0..SHARDS)
+                .map(|_| Mutex::new(Shard::new(room)))
+                .collect(),
+        }
+    }
+
+    /// Writes a new nonce. `wall_ms` is the time since 1970; `count` differs from the core's last ones.
+    pub fn write(&self, wall_ms: u64, core: u8, count: u32, realm: &[u8], out: &mut Vec<u8>) {
+        let serial = u64::from(core & 63) << COUNT_BITS | u64::from(count) & ((1 << COUNT_BITS) - 1);
+        let number = wall_ms << SERIAL_BITS | serial;
+        write_hex(number, out);
+        write_hex(self.check(number, realm), out);
+    }
+
+    /// Whether a nonce is ours, for this realm, and not older than `lifetime_ms`.
+    pub fn read(&self, wall_ms: u64, lifetime_ms: u64, realm: &[u8], text: &[u8]) -> Verdict {
+        let Some((number, check)) = text
+            .split_at_checked(HALF)
+            .and_then(|(number, check)| Some((read_hex(number)?, read_whole(check)?)))
+        else {
+            return Verdict::Foreign;
+        };
+        // One comparison of two words takes the same time wherever they differ.
+        if check ^ self.check(number, realm) != 0 {
+            return Verdict::Foreign;
+        }
+        let nonce = Nonce { number };
+        let made_ms = nonce.made_ms();
+        match made_ms + lifetime_ms < wall_ms || wall_ms + AHEAD_MS < made_ms {
+            true => Verdict::Stale,
+            false => Verdict::Good(nonce),
+        }
+    }
+
+    fn check(&self, number: u64, realm: &[u8]) -> u64 {
+        self.key.hash(&[&number.to_be_bytes(), realm])
+    }
+
+    /// Notes that a request with this count has come whose digest was right. `count` is 0 where there is none: then the nonce is
+    /// good for one request. `request` names the request's transaction.
+    pub fn note(
+        &self,
+        wall_ms: u64,
+        lifetime_ms: u64,
+        nonce: Nonce,
+        count: u32,
+        request: u64,
+    ) -> Use {
+        let place = self.key.hash_numbers(nonce.number, 0, 0);
+        let shard = &self.shards[place as usize % SHARDS];
+        lock(shard).note(wall_ms, lifetime_ms, nonce, count, request as u32)
+    }
+}
+
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn read_whole(text: &[u8]) -> Option<u64> {
+    match text.len() {
+        HALF => read_hex(text),
+        _ => None,
+    }
+}
+
+/// A part of the windows, in two generations: what is not used for the life of one is gone with the next.
+struct Shard {
+    /// Windows in one generation.
+    room: usize,
+    young: Windows,
+    old: Windows,
+    /// When `young` and `old` began.
+    young_since_ms: u64,
+    old_since_ms: u64,
+    /// Of nonces that were made before this, some windows were forgotten while they were good.
+    forgotten_ms: u64,
+}
+
+type Windows = HashMap<u64, Window, BuildHasherDefault<Number>>;
+
+impl Shard {
+    fn new(room: usize) -> Shard {
+        Shard {
+            room,
+            young: Windows::default(),
+            old: Windows::default(),
+            young_since_ms: 0,
+            old_since_ms: 0,
+            forgotten_ms: 0,
+        }
+    }
+
+    fn note(
+        &mut self,
+        now_ms: u64,
+        lifetime_ms: u64,
+        nonce: Nonce,
+        count: u32,
+        request: u32,
+    ) -> Use {
+        if self.young.len() >= self.room || now_ms > self.young_since_ms + lifetime_ms {
+            self.age(now_ms, lifetime_ms);
+        }
+        if let Some(window) = self.young.get_mut(&nonce.number) {
+            return window.note(count, request);
+        }
+        if let Some(mut window) = self.old.remove(&nonce.number) {
+            let verdict = window.note(count, request);
+            self.young.insert(nonce.number, window);
+            return verdict;
+        }
+        if nonce.made_ms() <= self.forgotten_ms {
+            return Use::Forgotten;
+        }
+        self.young
+            .insert(nonce.number, Window::new(count, request));
+        Use::First
+    }
+
+    /// The old generation is forgotten, and the young one is old now. All nonces in the old one were made before the young one began.
+    fn age(&mut self, now_ms: u64, lifetime_ms: u64) {
+        if !self.old.is_empty() && self.young_since_ms + lifetime_ms >= now_ms {
+            self.forgotten_ms = self.young_since_ms;
+        }
+        std::mem::swap(&mut self.young, &mut self.old);
+        self.young.clear();
+        self.old_since_ms = self.young_since_ms;
+        self.young_since_ms = now_ms;
+    }
+}
+
+/// The counts of one nonce that have come.
+struct Window {
+    highest: u32,
+    /// Bit n: `highest - n` has come.
+    came: u64,
+    /// Count and request of the last ones, in a ring.
+    last: [(u32, u32); REMEMBERED],
+    next: u8,
+}
+
+impl Window {
+    fn new(count: u32, request: u32) -> Window {
+        let mut window = Window {
+            highest: count,
+            came: 1,
+            last: [(u32::MAX, 0); REMEMBERED],
+            next: 0,
+        };
+        window.remember(count, request);
+        window
+    }
+
+    fn note(&mut self, count: u32, request: u32) -> Use {
+        // One that is good for one request, and one that counts, are never the same.
+        let counts = self.highest > 0;
+        if (count > 0) != counts {
+            return Use::Replayed;
+        }
+        if self.last.contains(&(count, request)) {
+            return Use::Again;
+        }
+        if count > self.highest {
+            let steps = count - self.highest;
+            self.came = self.came.checked_shl(steps).unwrap_or(0) | 1;
+            self.highest = count;
+        } else {
+            let behind = self.highest - count;
+            if behind >= WINDOW || self.came >> behind & 1 == 1 {
+                return Use::Replayed;
+            }
+            self.came |= 1 << behind;
+        }
+        self.remember(count, request);
+        Use::First
+    }
+
+    fn remember(&mut self, count: u32, request: u32) {
+        self.last[usize::from(self.next)] = (count, request);
+        self.next = (self.next + 1) % REMEMBERED as u8;
+    }
+}
+
+/// A nonce's number is checked by a key that nobody else has: it needs no hashing against collisions, only spreading.
+#[derive(Default)]
+struct Number(u64);
+
+impl Hasher for Number {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000_000;
+    const LIFE: u64 = 300_000;
+    const REALM: &[u8] = b"example.com";
+
+    fn nonces(windows: usize) -> Nonces {
+        Nonces::new(Key::new(1, 2), windows)
+    }
+
+    fn text(nonces: &Nonces, made_ms: u64, count: u32) -> Vec<u8> {
+        let mut out = Vec::new();
+        nonces.write(made_ms, 3, count, REALM, &mut out);
+        out
+    }
+
+    fn good(nonces: &Nonces, made_ms: u64, count: u32) -> Nonce {
+        match nonces.read(made_ms, LIFE, REALM, &text(nonces, made_ms, count)) {
+            Verdict::Good(nonce) => nonce,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_we_made_is_good_everywhere_for_its_life_and_nothing_else_is() {
+        let here = nonces(1);
+        let nonce = text(&here, NOW, 5);
+        assert_eq!(nonce.len(), 2 * HALF);
+        // Another run with the same key.
+        let there = nonces(1);
+        let read = |at, realm| there.read(at, LIFE, realm, &nonce);
+        assert!(matches!(read(NOW, REALM), Verdict::Good(_)));
+        assert!(matches!(read(NOW + LIFE, REALM), Verdict::Good(_)));
+        assert!(matches!(read(NOW - AHEAD_MS, REALM), Verdict::Good(_)));
+        assert_eq!(read(NOW + LIFE + 1, REALM), Verdict::Stale);
+        assert_eq!(read(NOW - AHEAD_MS - 1, REALM), Verdict::Stale);
+        assert_eq!(read(NOW, b"example.net"), Verdict::Foreign);
+        let other = Nonces::new(Key::new(1, 3), 1);
+        assert_eq!(other.read(NOW, LIFE, REALM, &nonce), Verdict::Foreign);
+        for place in 0..nonce.len() {
+            let mut forged = nonce.clone();
+            forged[place] = if forged[place] == b'0' { b'1' } else { b'0' };
+            assert_eq!(here.read(NOW, LIFE, REALM, &forged), Verdict::Foreign);
+        }
+        for bad in [&b""[..], b"0", &nonce[..31], &[&nonce[..], b"0"].concat()] {
+            assert_eq!(here.read(NOW, LIFE, REALM, bad), Verdict::Foreign);
+        }
+    }
+
+    #[test]
+    fn ten_million_are_all_different_and_all_good() {
+        let nonces = nonces(1);
+        let mut last = Vec::new();
+        for n in 0..10_000_000u64 {
+            // 10,000 in each millisecond.
+            let mut out = Vec::new();
+            nonces.write(NOW + n / 10_000, 0, n as u32, REALM, &mut out);
+            if n % 1_000 == 0 {
+                let verdict = nonces.read(NOW + n / 10_000, LIFE, REALM, &out);
+                assert!(matches!(verdict, Verdict::Good(_)), "{n}");
+            }
+            assert_ne!(out, last);
+            last = out;
+        }
+    }
+
+    #[test]
+    fn a_count_comes_once_in_any_order_within_the_window() {
+        let nonces = nonces(100);
+        let nonce = good(&nonces, NOW, 1);
+        let mut request = 0;
+        let mut note = |count| {
+            request += 1;
+            nonces.note(NOW, LIFE, nonce, count, request)
+        };
+        for count in [1, 2, 5, 3, 4, 100, 40, 37] {
+            assert_eq!(note(count), Use::First, "{count}");
+        }
+        for count in [1, 2, 5, 100, 40, 37, 36, 0] {
+            assert_eq!(note(count), Use::Replayed, "{count}");
+        }
+        assert_eq!(note(u32::MAX), Use::First);
+        assert_eq!(note(100), Use::Replayed);
+        assert_eq!(note(u32::MAX - 63), Use::First);
+    }
+
+    #[test]
+    fn a_retransmission_is_known() {
+        let nonces = nonces(100);
+        let nonce = good(&nonces, NOW, 1);
+        assert_eq!(nonces.note(NOW, LIFE, nonce, 1, 71), Use::First);
+        assert_eq!(nonces.note(NOW, LIFE, nonce, 1, 71), Use::Again);
+        assert_eq!(nonces.note(NOW, LIFE, nonce, 1, 72), Use::Replayed);
+        for count in 2..=4 {
+            let request = 70 + u64::from(count);
+            assert_eq!(nonces.note(NOW, LIFE, nonce, count, request), Use::First);
+        }
+        assert_eq!(nonces.note(NOW, LIFE, nonce, 1, 71), Use::Again);
+        assert_eq!(nonces.note(NOW, LIFE, nonce, 5, 75), Use::First);
+        assert_eq!(nonces.note(NOW, LIFE, nonce, 1, 71), Use::Replayed);
+    }
+
+    #[test]
+    fn without_a_count_a_nonce_is_good_for_one_request() {
+        let nonces = nonces(100);
+        let nonce = good(&nonces, NOW, 1);
+        assert_eq!(nonces.note(NOW, LIFE, nonce, 0, 1), Use::First);
+        assert_eq!(nonces.note(NOW, LIFE, nonce, 0, 1), Use::Again);
+        assert_eq!(nonces.note(NOW, LIFE, nonce, 0, 2), Use::Replayed);
+        assert_eq!(nonces.note(NOW, LIFE, nonce, 1, 3), Use::Replayed);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_nothing_is_taken_twice() {
+        let nonces = nonces(10 * SHARDS);
+        let first = good(&nonces, NOW, 0);
+        assert_eq!(nonces.note(NOW, LIFE, first, 1, 1), Use::First);
+        for n in 1..100_000u32 {
+            let at = NOW + u64::from(n);
+            let nonce = good(&nonces, at, n);
+            assert_eq!(nonces.note(at, LIFE, nonce, 1, 1), Use::First, "{n}");
+        }
+        let held: usize = nonces
+            .shards
+            .iter()
+            .map(|shard| lock(shard).young.len() + lock(shard).old.len())
+            .sum();
+        assert!(held <= 20 * SHARDS, "{held}");
+        let late = NOW + 100_000;
+        assert_eq!(nonces.note(late, LIFE, first, 1, 2), Use::Forgotten);
+        let last = good(&nonces, NOW + 99_999, 99_999);
+        assert_eq!(nonces.note(late, LIFE, last, 1, 2), Use::Replayed);
+    }
+
+    #[test]
+    fn windows_live_as_long_as_their_nonces() {
+        let nonces = nonces(1_000_000);
+        let nonce = good(&nonces, NOW, 1);
+        assert_eq!(nonces.note(NOW, LIFE, nonce, 1, 1), Use::First);
+        for (count, at) in [(2, NOW + LIFE / 2), (3, NOW + LIFE - 1), (4, NOW + LIFE)] {
+            assert_eq!(nonces.note(at, LIFE, nonce, count, count.into()), Use::First);
+            assert_eq!(nonces.note(at, LIFE, nonce, 1, 99), Use::Replayed);
+        }
+        // Another one, made late in that time, is not forgotten with it.
+        let other = good(&nonces, NOW + LIFE, 2);
+        let at = NOW + LIFE + LIFE;
+        assert_eq!(nonces.note(at, LIFE, other, 1, 1), Use::First);
+    }
+}
