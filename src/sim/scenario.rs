@@ -441,5 +441,6 @@ fn route(to_host: Option<String>, prefix: Option<Vec<u8>>, action: Action) -> Ro
         to_user_prefix: prefix,
         action,
         outgoing: None,
+        challenge: None,
     }
 }

@@ -22,6 +22,7 @@ pub fn route(action: Action) -> Route {
         to_user_prefix: None,
         action,
         outgoing: None,
+        challenge: None,
     }
 }
 

@@ -169,7 +169,8 @@ pub fn response(
     let ha1 = match session {
         false => ha1.hex(),
         true => {
-            let parts = [ha1.hex().bytes(), credentials.nonce, credentials.cnonce?];
+            let secret = ha1.hex();
+            let parts = [secret.bytes(), credentials.nonce, credentials.cnonce?];
             hash(algorithm, &parts).hex()
         }
     };
@@ -185,13 +186,14 @@ pub fn response(
     } else {
         return None;
     };
+    let ha2 = ha2.hex();
     let parts = [
         ha1.bytes(),
         credentials.nonce,
         credentials.nc?,
         credentials.cnonce?,
         qop,
-        ha2.hex().bytes(),
+        ha2.bytes(),
     ];
     Some(hash(algorithm, &parts))
 }

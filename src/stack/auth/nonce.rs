@@ -403,7 +403,8 @@ mod tests {
         let held: usize = nonces
             .shards
             .iter()
-            .map(|shard| lock(shard).young.len() + lock(shard).old.len())
+            .map(lock)
+            .map(|shard| shard.young.len() + shard.old.len())
             .sum();
         assert!(held <= 20 * SHARDS, "{held}");
         let late = NOW + 100_000;
