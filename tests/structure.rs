@@ -25,6 +25,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("worker", &["base", "sip", "stack", "net"]),
+    ("store", &["base", "stack::auth"]),
     ("config", &[]),
     ("control", &[]),
 ];
@@ -794,8 +795,10 @@ fn the_table_of_imports() {
         "sip::Uri",
         "sip::sniff",
         "stack",
+        "stack::auth",
         "net",
         "worker",
+        "store",
         "config",
         "control",
         "sim",
@@ -803,10 +806,14 @@ fn the_table_of_imports() {
     for (from, expected) in [
         ("base", ""),
         ("sip", "base sip::Uri sip::sniff"),
-        ("stack", "base sip::Uri sip::sniff stack"),
-        ("sim", "base sip::Uri sip::sniff stack sim"),
+        ("stack", "base sip::Uri sip::sniff stack stack::auth"),
+        ("sim", "base sip::Uri sip::sniff stack stack::auth sim"),
         ("net", "base sip::sniff net"),
-        ("worker", "base sip::Uri sip::sniff stack net worker"),
+        (
+            "worker",
+            "base sip::Uri sip::sniff stack stack::auth net worker",
+        ),
+        ("store", "base stack::auth store"),
         ("config", "config"),
         ("control", "control"),
     ] {

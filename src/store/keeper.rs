@@ -146,7 +146,8 @@ impl Desk {
     }
 
     fn read(&mut self) -> Result<(), String> {
-        match self.source.read(&mut rest(&self.state)) {
+        let read = self.source.read(&mut rest(&self.state));
+        match read {
             Ok(loaded) => {
                 self.hand_on(loaded);
                 Ok(())
@@ -159,7 +160,8 @@ impl Desk {
     }
 
     fn look(&mut self) {
-        match self.source.read_changed(&mut rest(&self.state)) {
+        let read = self.source.read_changed(&mut rest(&self.state));
+        match read {
             Ok(None) => {
                 self.busy_looks = 0;
                 if self.state.is_unreadable.swap(false, Ordering::Relaxed) {
@@ -222,5 +224,107 @@ fn rest(state: &State) -> impl FnMut() -> bool {
         thread::sleep(since.elapsed().min(REST_MOST));
         since = Instant::now();
         !state.is_stopping.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Key;
+    use std::fs;
+    use std::path::Path;
+
+    const MD5: &str = "0123456789abcdef0123456789abcdef";
+
+    fn write(path: &Path, names: &[&str]) {
+        let lines: String = names.iter().map(|name| format!("{name}:a:{MD5}\n")).collect();
+        fs::write(path, lines).unwrap();
+    }
+
+    /// Waits until `test` holds; fails after ten seconds.
+    fn until(what: &str, mut test: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !test() {
+            assert!(start.elapsed() < Duration::from_secs(10), "never: {what}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// A worker as the keeper sees it: it holds on to the users in force.
+    #[derive(Clone, Default)]
+    struct Worker(Arc<Mutex<Vec<Arc<Users>>>>);
+
+    impl Worker {
+        fn publish(&self) -> Publish {
+            let all = self.0.clone();
+            Box::new(move |users| all.lock().unwrap().push(users.clone()))
+        }
+
+        fn sets(&self) -> usize {
+            self.0.lock().unwrap().len()
+        }
+    }
+
+    fn started(path: &Path, worker: &Worker) -> Keeper {
+        let mut source = Source::new(path, Key::new(1, 2));
+        let loaded = source.read(&mut || true).unwrap();
+        let users = Arc::new(loaded.users);
+        Keeper::start(source, users, worker.publish()).unwrap()
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn changes_are_seen_and_handed_on_and_what_is_bad_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, worker) = (folder.path().join("users"), Worker::default());
+        write(&path, &["alice"]);
+        let keeper = started(&path, &worker);
+        assert_eq!(keeper.users(), 1);
+        write(&path, &["alice", "bob"]);
+        until("two users", || worker.sets() == 1);
+        assert_eq!((keeper.users(), keeper.is_unreadable()), (2, false));
+
+        fs::write(&path, "nonsense").unwrap();
+        until("unreadable", || keeper.is_unreadable());
+        let said = keeper.read_now(PATIENCE).unwrap_err();
+        assert!(said.contains("users:1: a line must be"), "{said}");
+        assert_eq!((keeper.users(), worker.sets()), (2, 1));
+        write(&path, &["alice", "bob", "carol"]);
+        until("three users", || worker.sets() == 2);
+        assert_eq!((keeper.users(), keeper.is_unreadable()), (3, false));
+        let last = worker.0.lock().unwrap().last().cloned().unwrap();
+        assert!(last.find(b"carol", b"a").is_some());
+    }
+
+    #[test]
+    fn who_asks_need_not_wait_for_the_next_look() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, worker) = (folder.path().join("users"), Worker::default());
+        write(&path, &["alice"]);
+        let keeper = started(&path, &worker);
+        for round in 1..=20 {
+            assert_eq!(keeper.read_now(PATIENCE), Ok(()));
+            assert!(worker.sets() >= round, "read although nothing has changed");
+        }
+        keeper.read_soon();
+        until("one more", || worker.sets() >= 21);
+    }
+
+    #[test]
+    fn the_last_hold_on_the_users_of_before_is_the_keepers() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, worker) = (folder.path().join("users"), Worker::default());
+        write(&path, &["alice"]);
+        let keeper = started(&path, &worker);
+        keeper.read_now(PATIENCE).unwrap();
+        let held = Arc::downgrade(&worker.0.lock().unwrap()[0]);
+        keeper.read_now(PATIENCE).unwrap();
+        // As long as a worker has them, they are there; when it lets go, it is not the one to free them.
+        let own = worker.0.lock().unwrap().remove(0);
+        assert!(Arc::strong_count(&own) >= 2, "the keeper holds on");
+        drop(own);
+        until("freed", || held.strong_count() == 0);
+        drop(keeper);
     }
 }

@@ -540,3 +540,299 @@ pub fn twice(line: &Line) -> String {
         line.algorithm.name()
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::text;
+    use std::os::unix::fs::MetadataExt;
+    use std::path::PathBuf;
+
+    /// A database in a folder of its own.
+    struct Place(tempfile::TempDir);
+
+    impl Place {
+        fn new() -> Place {
+            Place(tempfile::tempdir().unwrap())
+        }
+
+        fn path(&self) -> PathBuf {
+            self.0.path().join("users.db")
+        }
+
+        /// A database that somebody else has made.
+        fn made_by(&self, statements: &str) -> Table {
+            let connection = Connection::open(self.path()).unwrap();
+            connection.execute_batch(statements).unwrap();
+            Table::open(&self.path(), false).unwrap()
+        }
+
+        fn load(&self) -> Loaded {
+            let connection = open_to_read(&self.path(), Duration::ZERO).unwrap();
+            read(&connection, Key::new(1, 2), &mut || true).unwrap()
+        }
+    }
+
+    /// What `kamdbctl create` makes with DBENGINE=SQLITE, of this table.
+    const KAMAILIO: &str = "
+        CREATE TABLE version (table_name VARCHAR(32) NOT NULL, table_version INTEGER DEFAULT 0 NOT NULL,
+            CONSTRAINT version_table_name_idx UNIQUE (table_name));
+        CREATE TABLE subscriber (
+            id INTEGER PRIMARY KEY NOT NULL,
+            username VARCHAR(64) DEFAULT '' NOT NULL,
+            domain VARCHAR(64) DEFAULT '' NOT NULL,
+            password VARCHAR(64) DEFAULT '' NOT NULL,
+            ha1 VARCHAR(128) DEFAULT '' NOT NULL,
+            ha1b VARCHAR(128) DEFAULT '' NOT NULL,
+            CONSTRAINT subscriber_account_idx UNIQUE (username, domain));
+        CREATE INDEX subscriber_username_idx ON subscriber (username);
+        INSERT INTO version (table_name, table_version) values ('subscriber','7');";
+
+    fn hashes(name: &str, password: &str) -> Hashes {
+        Hashes::of_password(name, "example.com", password.as_bytes())
+    }
+
+    fn proves(users: &Users, name: &str, algorithm: Algorithm, password: &str) -> bool {
+        let expected = digest::ha1(algorithm, name.as_bytes(), b"example.com", password.as_bytes());
+        let user = users.find(name.as_bytes(), b"example.com");
+        user.and_then(|user| user.ha1(algorithm))
+            .is_some_and(|ha1| ha1.equals(&expected))
+    }
+
+    fn trouble(path: &Path) -> String {
+        match Table::open(path, false) {
+            Ok(_) => panic!("{} was taken", path.display()),
+            Err(what) => what,
+        }
+    }
+
+    #[test]
+    fn who_is_added_is_known_by_every_hash() {
+        let place = Place::new();
+        let mut table = Table::open(&place.path(), true).unwrap();
+        table.add("alice", "example.com", &hashes("alice", "a")).unwrap();
+        table.add("bob", "example.com", &hashes("bob", "b")).unwrap();
+        let mode = std::fs::metadata(place.path()).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600, "hashes are as good as passwords");
+
+        let loaded = place.load();
+        assert_eq!((loaded.users.len(), loaded.unusable.count), (2, 0));
+        for algorithm in Algorithm::ALL {
+            assert!(proves(&loaded.users, "alice", algorithm, "a"));
+            assert!(proves(&loaded.users, "bob", algorithm, "b"));
+            assert!(!proves(&loaded.users, "bob", algorithm, "a"));
+            assert!(loaded.users.all_have(algorithm));
+        }
+        assert!(proves(&loaded.users, "alice@example.com", Algorithm::Md5, "a"));
+        let disk = std::fs::read(place.path()).unwrap();
+        let secret = hashes("bob", "b").md5.unwrap();
+        let found = |text: &[u8]| disk.windows(text.len()).any(|window| window == text);
+        assert!(found(secret.hex().bytes()) && found(b"ha1_sha512t256"));
+    }
+
+    #[test]
+    fn changes_are_refused_where_the_user_is_or_is_not() {
+        let place = Place::new();
+        let mut table = Table::open(&place.path(), true).unwrap();
+        let hashes = |password| move |domain: &str| Hashes::of_password("alice", domain, password);
+        let absent = Err(Refused::NotFound);
+        assert_eq!(table.change("alice", "example.com", hashes(b"x")), absent);
+        assert_eq!(table.remove("alice", "example.com"), absent);
+        let first = hashes(b"first")("example.com");
+        table.add("alice", "example.com", &first).unwrap();
+        for domain in ["example.com", "Example.COM"] {
+            let again = table.add("alice", domain, &first);
+            assert_eq!(again, Err(Refused::Exists));
+        }
+        assert_eq!(table.change("Alice", "example.com", hashes(b"x")), absent);
+        // By the domain as the table has it, whatever was typed.
+        table.change("alice", "EXAMPLE.com", hashes(b"second")).unwrap();
+        let users = place.load().users;
+        for algorithm in Algorithm::ALL {
+            assert!(proves(&users, "alice", algorithm, "second"));
+        }
+        table.add("alice", "example.net", &first).unwrap();
+        table.remove("alice", "Example.com").unwrap();
+        assert_eq!(table.remove("alice", "example.com"), absent);
+        assert_eq!(place.load().users.len(), 1);
+    }
+
+    #[test]
+    fn a_database_of_kamailio_is_taken_as_it_is() {
+        let place = Place::new();
+        let ha1 = |password| {
+            let hash = digest::ha1(Algorithm::Md5, b"carol", b"example.com", password);
+            String::from_utf8(hash.hex().bytes().to_vec()).unwrap()
+        };
+        let mut table = place.made_by(&format!(
+            "{KAMAILIO} INSERT INTO subscriber (username, domain, password, ha1) VALUES
+                ('carol', 'example.com', 'plain', '{}'), ('dave', 'example.com', 'plain', ''),
+                ('erin', 'example.com', '', 'no hash'), ('', 'example.com', '', '{0}')",
+            ha1(b"c")
+        ));
+        let loaded = place.load();
+        assert!(proves(&loaded.users, "carol", Algorithm::Md5, "c"));
+        assert!(!loaded.users.all_have(Algorithm::Sha256));
+        assert_eq!((loaded.users.len(), loaded.unusable.count), (3, 3));
+        assert_eq!(
+            loaded.unusable.first,
+            "\"dave\" of \"example.com\" has no hash"
+        );
+
+        // What it has no column for is left out; what is none of ours stays.
+        table.add("alice", "example.com", &hashes("alice", "a")).unwrap();
+        table
+            .change("carol", "example.com", |_| hashes("carol", "new"))
+            .unwrap();
+        let users = place.load().users;
+        assert!(proves(&users, "alice", Algorithm::Md5, "a"));
+        assert!(proves(&users, "alice@example.com", Algorithm::Md5, "a"));
+        assert!(proves(&users, "carol", Algorithm::Md5, "new"));
+        let connection = Connection::open(place.path()).unwrap();
+        let password = |name: &str| -> String {
+            let select = "SELECT password FROM subscriber WHERE username = ?1";
+            let read = connection.query_row(select, [name], |row| row.get(0));
+            read.unwrap()
+        };
+        assert_eq!((password("alice"), password("carol")), (String::new(), "plain".into()));
+    }
+
+    #[test]
+    fn other_servers_columns() {
+        let place = Place::new();
+        let sha = digest::ha1(Algorithm::Sha256, b"a", b"example.com", b"p");
+        let truncated = digest::ha1(Algorithm::Sha512_256, b"b", b"example.com", b"p");
+        let hex = |hash: &Hash| String::from_utf8(hash.hex().bytes().to_vec()).unwrap();
+        // OpenSIPS of today has no ha1b; Kamailio with SHA-256 puts it into ha1.
+        place.made_by(&format!(
+            "CREATE TABLE subscriber (id INTEGER PRIMARY KEY, USERNAME, domain, email_address, ha1, ha1_SHA256, ha1_sha512t256, rpid);
+             INSERT INTO subscriber (username, domain, ha1, ha1_sha256, ha1_sha512t256)
+                VALUES ('a', 'example.com', '{}', NULL, NULL), ('b', 'example.com', NULL, NULL, '{}'), (1003, 'example.com', '{0}', '', '')",
+            hex(&sha).to_uppercase(),
+            hex(&truncated)
+        ));
+        let loaded = place.load();
+        assert_eq!(loaded.unusable, Unusable::default());
+        assert!(proves(&loaded.users, "a", Algorithm::Sha256, "p"));
+        assert!(!proves(&loaded.users, "a", Algorithm::Md5, "p"));
+        assert!(proves(&loaded.users, "b", Algorithm::Sha512_256, "p"));
+        assert!(loaded.users.find(b"1003", b"example.com").is_some());
+    }
+
+    #[test]
+    fn what_is_no_database_of_users_says_what_to_do() {
+        let place = Place::new();
+        assert!(trouble(&place.path()).contains("unable to open"), "{}", trouble(&place.path()));
+        assert!(!place.path().exists(), "and was not made");
+        std::fs::write(place.path(), "SQLite format 3\0 and then something else").unwrap();
+        assert!(trouble(&place.path()).contains("not a database"));
+        std::fs::remove_file(place.path()).unwrap();
+        Connection::open(place.path())
+            .unwrap()
+            .execute_batch("CREATE TABLE location (username, domain)")
+            .unwrap();
+        assert!(trouble(&place.path()).contains("strowger user add"));
+        let connection = open_to_read(&place.path(), Duration::ZERO).unwrap();
+        let read = read(&connection, Key::new(1, 2), &mut || true);
+        assert!(matches!(read, Err(Trouble::Bad(what)) if what.contains("no table subscriber")));
+        // A table of another make is not touched.
+        Connection::open(place.path())
+            .unwrap()
+            .execute_batch("CREATE TABLE subscriber (who, what)")
+            .unwrap();
+        let made = Table::open(&place.path(), true);
+        assert!(made.is_err_and(|what| what.contains("username, domain and ha1")));
+    }
+
+    #[test]
+    fn an_import_is_whole_or_not_at_all() {
+        let place = Place::new();
+        let mut table = Table::open(&place.path(), true).unwrap();
+        table.add("alice", "example.com", &hashes("alice", "old")).unwrap();
+        let digits = |name: &str, algorithm| {
+            let hash = digest::ha1(algorithm, name.as_bytes(), b"example.com", b"new");
+            String::from_utf8(hash.hex().bytes().to_vec()).unwrap()
+        };
+        let lines = format!(
+            "alice:example.com:{}\nbob:example.com:{}\nbob:example.com:{}:SHA-512-256\n",
+            digits("alice", Algorithm::Md5),
+            digits("bob", Algorithm::Sha256),
+            digits("bob", Algorithm::Sha512_256),
+        );
+        let mut imports = Imports::default();
+        text::read(lines.as_bytes(), |line| imports.take(line)).unwrap();
+        assert_eq!(imports.len(), 2);
+        let twice = text::read(lines.as_bytes(), |line| imports.take(line));
+        assert!(twice.is_err_and(|what| what.starts_with("1: the user \"alice\"")));
+        let imported = table.import(&imports).unwrap();
+        assert_eq!(imported, Imported { added: 1, changed: 1 });
+        let users = place.load().users;
+        assert!(proves(&users, "alice", Algorithm::Md5, "new"));
+        assert!(proves(&users, "bob", Algorithm::Sha256, "new"));
+        assert!(proves(&users, "bob", Algorithm::Sha512_256, "new"));
+        // Nothing is left that would let the old password in.
+        let alice = users.find(b"alice", b"example.com").unwrap();
+        assert!(alice.ha1(Algorithm::Sha256).is_none());
+        let listed = table.list().unwrap();
+        let show = |user: &Listed| (user.name.clone(), user.domain.clone(), user.algorithms.clone());
+        assert_eq!(
+            listed.iter().map(show).collect::<Vec<_>>(),
+            [
+                ("alice".to_owned(), "example.com".to_owned(), vec![Algorithm::Md5]),
+                (
+                    "bob".to_owned(),
+                    "example.com".to_owned(),
+                    vec![Algorithm::Sha256, Algorithm::Sha512_256]
+                ),
+            ]
+        );
+
+        // Into a table that lacks a column nothing is imported, not even those before.
+        let other = Place::new();
+        let mut table = other.made_by(KAMAILIO);
+        let refused = table.import(&imports);
+        assert!(
+            matches!(&refused, Err(Refused::Trouble(what)) if what.contains("ALTER TABLE subscriber ADD COLUMN ha1_sha256")),
+            "{refused:?}"
+        );
+        assert_eq!(other.load().users.len(), 0);
+    }
+
+    #[test]
+    fn a_locked_database_is_told_from_a_bad_one() {
+        let place = Place::new();
+        let mut table = Table::open(&place.path(), true).unwrap();
+        table.add("alice", "example.com", &hashes("alice", "a")).unwrap();
+        let reader = open_to_read(&place.path(), Duration::from_millis(10)).unwrap();
+        let before = version(&reader).unwrap();
+        let locking = Connection::open(place.path()).unwrap();
+        locking.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        assert!(matches!(version(&reader), Err(Trouble::Busy(_))));
+        locking.execute_batch("ROLLBACK").unwrap();
+        assert_eq!(version(&reader), Ok(before));
+        table.remove("alice", "example.com").unwrap();
+        assert_ne!(version(&reader), Ok(before));
+    }
+
+    #[test]
+    fn reading_can_be_interrupted() {
+        let place = Place::new();
+        let table = Table::open(&place.path(), true).unwrap();
+        table
+            .connection
+            .execute_batch(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
+                 INSERT INTO subscriber (username, domain) SELECT i, 'example.com' FROM n",
+            )
+            .unwrap();
+        let connection = open_to_read(&place.path(), Duration::ZERO).unwrap();
+        let mut breaths = 0;
+        let read = read(&connection, Key::new(1, 2), &mut || {
+            breaths += 1;
+            breaths < 3
+        });
+        assert!(matches!(read, Err(Trouble::Busy(_))));
+        assert_eq!(breaths, 3);
+        assert_eq!(place.load().users.len(), 5000);
+    }
+}

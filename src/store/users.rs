@@ -271,3 +271,163 @@ fn take(users: &mut Users, line: &Line) -> bool {
     users.insert(&entry);
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stack::auth::digest::ha1;
+    use crate::store::subscriber::{Hashes, Table};
+    use std::fs;
+
+    struct Place(tempfile::TempDir);
+
+    impl Place {
+        fn new() -> Place {
+            Place(tempfile::tempdir().unwrap())
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        fn source(&self, name: &str) -> Source {
+            Source::new(&self.path(name), Key::new(1, 2))
+        }
+    }
+
+    fn line(name: &str, password: &str) -> String {
+        let hash = ha1(Algorithm::Md5, name.as_bytes(), b"a", password.as_bytes());
+        format!("{name}:a:{}\n", String::from_utf8_lossy(hash.hex().bytes()))
+    }
+
+    fn add(path: &Path, name: &str) {
+        let mut table = Table::open(path, true).unwrap();
+        let hashes = Hashes::of_password(name, "a", b"p");
+        table.add(name, "a", &hashes).unwrap();
+    }
+
+    /// How many users a look finds; `None` where nothing has changed.
+    fn look(source: &mut Source) -> Option<usize> {
+        let found = source.read_changed(&mut || true).unwrap();
+        found.map(|loaded| loaded.users.len())
+    }
+
+    fn bad(source: &mut Source) -> String {
+        match source.read_changed(&mut || true) {
+            Err(Trouble::Bad(what)) => what,
+            Err(Trouble::Busy(what)) => panic!("busy: {what}"),
+            Ok(_) => panic!("it was read"),
+        }
+    }
+
+    #[test]
+    fn a_file_is_what_it_begins_with() {
+        let place = Place::new();
+        for (name, content, kind) in [
+            ("none.db", None, Kind::Database),
+            ("none.sqlite", None, Kind::Database),
+            ("none.txt", None, Kind::Text),
+            ("none", None, Kind::Text),
+            ("empty.db", Some(""), Kind::Database),
+            ("empty", Some(""), Kind::Text),
+            ("text.db", Some("# alice"), Kind::Text),
+            ("database", Some("SQLite format 3\0..."), Kind::Database),
+        ] {
+            if let Some(content) = content {
+                fs::write(place.path(name), content).unwrap();
+            }
+            assert_eq!(Kind::of(&place.path(name)).unwrap(), kind, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_text_file_is_read_when_it_has_changed() {
+        let place = Place::new();
+        let mut source = place.source("users");
+        assert!(bad(&mut source).contains("users: cannot be read: No such file"));
+        fs::write(place.path("users"), line("alice", "x") + &line("bob", "y")).unwrap();
+        assert_eq!(look(&mut source), Some(2));
+        assert!(!source.is_database());
+        assert_eq!(look(&mut source), None);
+        // Of the same length, under the same name: another file.
+        fs::write(place.path("draft"), line("carol", "x") + &line("dan", "y")).unwrap();
+        fs::rename(place.path("draft"), place.path("users")).unwrap();
+        assert_eq!(look(&mut source), Some(2));
+
+        fs::write(place.path("users"), line("alice", "x") + "bob").unwrap();
+        let said = bad(&mut source);
+        assert!(said.contains("users:2: a line must be"), "{said}");
+        assert_eq!(bad(&mut source), said, "and is not read again until it has changed");
+        fs::write(place.path("users"), line("alice", "x")).unwrap();
+        assert_eq!(look(&mut source), Some(1));
+        assert_eq!(source.read(&mut || true).map(|l| l.users.len()).ok(), Some(1));
+        fs::remove_file(place.path("users")).unwrap();
+        assert!(bad(&mut source).contains("No such file"));
+        fs::write(place.path("users"), line("alice", "x")).unwrap();
+        assert_eq!(look(&mut source), Some(1));
+    }
+
+    #[test]
+    fn a_database_is_read_when_others_have_changed_it() {
+        let place = Place::new();
+        let mut source = place.source("users.db");
+        let said = bad(&mut source);
+        assert!(said.contains("users.db: there is no such database") && said.contains("user add"));
+        add(&place.path("users.db"), "alice");
+        assert_eq!(look(&mut source), Some(1));
+        assert!(source.is_database());
+        assert_eq!(look(&mut source), None);
+        add(&place.path("users.db"), "bob");
+        assert_eq!(look(&mut source), Some(2));
+        assert_eq!(look(&mut source), None);
+        // Another file under the same name.
+        add(&place.path("other.db"), "carol");
+        fs::rename(place.path("other.db"), place.path("users.db")).unwrap();
+        assert_eq!(look(&mut source), Some(1));
+        // The table goes, and comes back.
+        let other = Connection::open(place.path("users.db")).unwrap();
+        other.execute_batch("ALTER TABLE subscriber RENAME TO gone").unwrap();
+        assert!(bad(&mut source).contains("no table subscriber"));
+        other.execute_batch("ALTER TABLE gone RENAME TO subscriber").unwrap();
+        assert_eq!(look(&mut source), Some(1));
+        // A text file takes its place.
+        fs::write(place.path("users"), line("alice", "x")).unwrap();
+        fs::rename(place.path("users"), place.path("users.db")).unwrap();
+        assert_eq!(look(&mut source), Some(1));
+        assert!(!source.is_database());
+    }
+
+    #[test]
+    fn the_lines_of_one_user_come_together() {
+        let place = Place::new();
+        let all = [
+            (Algorithm::Md5, &b"alice"[..], ""),
+            (Algorithm::Md5, b"alice@a", ""),
+            (Algorithm::Sha256, b"alice", ""),
+            (Algorithm::Sha512_256, b"alice", ":SHA-512-256"),
+        ];
+        let mut text = String::new();
+        for (algorithm, name, named) in all {
+            let hash = ha1(algorithm, name, b"a", b"p");
+            let (name, digits) = (String::from_utf8_lossy(name), hash.hex());
+            let digits = String::from_utf8_lossy(digits.bytes());
+            text.push_str(&format!("{name}:a:{digits}{named}\n"));
+        }
+        // In whatever order.
+        for turn in 0..4 {
+            let mut lines: Vec<&str> = text.lines().collect();
+            lines.rotate_left(turn);
+            fs::write(place.path("users"), lines.join("\n")).unwrap();
+            let loaded = place.source("users").read(&mut || true).unwrap();
+            assert_eq!(loaded.users.len(), 1);
+            for (algorithm, name, _) in all {
+                let found = loaded.users.find(name, b"a").and_then(|u| u.ha1(algorithm));
+                assert!(found.is_some_and(|hash| hash.equals(&ha1(algorithm, name, b"a", b"p"))));
+            }
+            let twice = format!("{text}{}\n", lines[0]);
+            fs::write(place.path("users"), twice).unwrap();
+            let said = bad(&mut place.source("users"));
+            assert!(said.contains("users:5: the user \"alice\" of \"a\" has a hash"), "{said}");
+        }
+    }
+}
