@@ -516,9 +516,10 @@ impl Imports {
         if place == self.list.len() {
             self.list.push((name, realm, Hashes::default()));
         }
-        match self.list.get_mut(place) {
-            Some((_, _, hashes)) if hashes.take(line) => Ok(()),
-            _ => Err(twice(line)),
+        let hashes = self.list.get_mut(place).map(|(_, _, hashes)| hashes);
+        match hashes.is_some_and(|hashes| hashes.take(line)) {
+            true => Ok(()),
+            false => Err(twice(line)),
         }
     }
 
