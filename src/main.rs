@@ -186,11 +186,7 @@ fn check(places: &Places) -> Outcome {
 }
 
 /// What the conf comes to, a line for each thing an operator would look for.
-fn summary(
-    out: &mut dyn Write,
-    conf: &Conf,
-    users: Option<&(Source, Loaded)>,
-) -> io::Result<()> {
+fn summary(out: &mut dyn Write, conf: &Conf, users: Option<&(Source, Loaded)>) -> io::Result<()> {
     for listen in conf.listen.iter() {
         write!(out, "listen     {} {}", listen.transport, listen.address)?;
         match &listen.advertise {
@@ -260,7 +256,10 @@ fn challenges(
     loaded: &Loaded,
 ) -> io::Result<()> {
     let auth = &conf.auth;
-    let of_routes = conf.routes.iter().any(|route| route.challenge == Some(true));
+    let of_routes = conf
+        .routes
+        .iter()
+        .any(|route| route.challenge == Some(true));
     let challenged: Vec<&str> = [
         (auth.challenge_register, "REGISTER"),
         (auth.challenge_proxy, "calls"),
@@ -530,8 +529,14 @@ mod tests {
             ("strowger ul rm 1003 sip:1003@192.0.2.100:5061", true),
             ("strowger stats strowger_messages --json", true),
             ("strowger user add alice --password-stdin", true),
-            ("strowger user add alice@example.com --password secret", true),
-            ("strowger -c x.toml user passwd alice --password-stdin", true),
+            (
+                "strowger user add alice@example.com --password secret",
+                true,
+            ),
+            (
+                "strowger -c x.toml user passwd alice --password-stdin",
+                true,
+            ),
             ("strowger user rm alice", true),
             ("strowger user list -c x.toml", true),
             ("strowger user import users.txt", true),

@@ -3,7 +3,7 @@
 use super::{Outcome, Places, print, table};
 use clap::{Args, Subcommand};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use strowger::config::Conf;
@@ -186,7 +186,9 @@ impl Named {
         let bad = |c: char| c.is_control() || ['"', '\\'].contains(&c);
         // A colon ends the name in what is hashed.
         if name.contains(bad) || name.contains(':') || domain.contains(bad) {
-            return refused("a name takes no colon, and neither takes quotes, backslashes or control characters");
+            return refused(
+                "a name takes no colon, and neither takes quotes, backslashes or control characters",
+            );
         }
         if domain.len() > 255 {
             return refused("the domain is longer than 255 bytes");
@@ -251,7 +253,9 @@ impl<'c> Database<'c> {
                 Refused::Exists => {
                     format!("{who} is there already; \"strowger user passwd\" changes the password")
                 }
-                Refused::NotFound => format!("there is no {who}; \"strowger user list\" shows who is there"),
+                Refused::NotFound => {
+                    format!("there is no {who}; \"strowger user list\" shows who is there")
+                }
                 Refused::Trouble(what) => what,
             })
         })
@@ -296,7 +300,16 @@ mod tests {
 
     #[test]
     fn what_no_challenge_can_hold_is_no_name() {
-        for typed in ["@example.com", "alice@", "", "a:b@c", "a\"b@c", "a\\b@c", "a\nb@c", "a@b\"c"] {
+        for typed in [
+            "@example.com",
+            "alice@",
+            "",
+            "a:b@c",
+            "a\"b@c",
+            "a\\b@c",
+            "a\nb@c",
+            "a@b\"c",
+        ] {
             let said = named(typed, "[server]\ndomains = [\"d.example\"]\n");
             assert!(said.starts_with("refused: "), "{typed:?}: {said}");
         }

@@ -78,11 +78,7 @@ pub fn version(connection: &Connection) -> Result<i64, Trouble> {
 }
 
 /// Reads all users. `breathe` is called between two bites of rows.
-pub fn read(
-    connection: &Connection,
-    key: Key,
-    breathe: Breathe,
-) -> Result<Loaded, Trouble> {
+pub fn read(connection: &Connection, key: Key, breathe: Breathe) -> Result<Loaded, Trouble> {
     let columns = Columns::find(connection)?.ok_or_else(no_table)?;
     let hash = |number: usize| match columns.has[number] {
         true => COLUMNS[number],
@@ -177,7 +173,8 @@ struct Columns {
 impl Columns {
     /// `None` where there is no such table, or it lacks what it must have.
     fn find(connection: &Connection) -> Result<Option<Columns>, Trouble> {
-        let mut statement = connection.prepare("SELECT lower(name) FROM pragma_table_info('subscriber')")?;
+        let mut statement =
+            connection.prepare("SELECT lower(name) FROM pragma_table_info('subscriber')")?;
         let names = statement.query_map([], |row| row.get::<_, String>(0))?;
         let names = names.collect::<Result<Vec<String>, _>>()?;
         let has = |column: &str| names.iter().any(|name| name == column);
@@ -594,7 +591,12 @@ mod tests {
     }
 
     fn proves(users: &Users, name: &str, algorithm: Algorithm, password: &str) -> bool {
-        let expected = digest::ha1(algorithm, name.as_bytes(), b"example.com", password.as_bytes());
+        let expected = digest::ha1(
+            algorithm,
+            name.as_bytes(),
+            b"example.com",
+            password.as_bytes(),
+        );
         let user = users.find(name.as_bytes(), b"example.com");
         user.and_then(|user| user.ha1(algorithm))
             .is_some_and(|ha1| ha1.equals(&expected))
@@ -611,8 +613,12 @@ mod tests {
     fn who_is_added_is_known_by_every_hash() {
         let place = Place::new();
         let mut table = Table::open(&place.path(), true).unwrap();
-        table.add("alice", "example.com", &hashes("alice", "a")).unwrap();
-        table.add("bob", "example.com", &hashes("bob", "b")).unwrap();
+        table
+            .add("alice", "example.com", &hashes("alice", "a"))
+            .unwrap();
+        table
+            .add("bob", "example.com", &hashes("bob", "b"))
+            .unwrap();
         let mode = std::fs::metadata(place.path()).unwrap().mode();
         assert_eq!(mode & 0o777, 0o600, "hashes are as good as passwords");
 
@@ -624,7 +630,12 @@ mod tests {
             assert!(!proves(&loaded.users, "bob", algorithm, "a"));
             assert!(loaded.users.all_have(algorithm));
         }
-        assert!(proves(&loaded.users, "alice@example.com", Algorithm::Md5, "a"));
+        assert!(proves(
+            &loaded.users,
+            "alice@example.com",
+            Algorithm::Md5,
+            "a"
+        ));
         let disk = std::fs::read(place.path()).unwrap();
         let secret = hashes("bob", "b").md5.unwrap();
         let found = |text: &[u8]| disk.windows(text.len()).any(|window| window == text);
@@ -647,7 +658,9 @@ mod tests {
         }
         assert_eq!(table.change("Alice", "example.com", hashes(b"x")), absent);
         // By the domain as the table has it, whatever was typed.
-        table.change("alice", "EXAMPLE.com", hashes(b"second")).unwrap();
+        table
+            .change("alice", "EXAMPLE.com", hashes(b"second"))
+            .unwrap();
         let users = place.load().users;
         for algorithm in Algorithm::ALL {
             assert!(proves(&users, "alice", algorithm, "second"));
@@ -681,7 +694,9 @@ mod tests {
         );
 
         // What it has no column for is left out; what is none of ours stays.
-        table.add("alice", "example.com", &hashes("alice", "a")).unwrap();
+        table
+            .add("alice", "example.com", &hashes("alice", "a"))
+            .unwrap();
         table
             .change("carol", "example.com", |_| hashes("carol", "new"))
             .unwrap();
@@ -695,7 +710,10 @@ mod tests {
             let read = connection.query_row(select, [name], |row| row.get(0));
             read.unwrap()
         };
-        assert_eq!((password("alice"), password("carol")), (String::new(), "plain".into()));
+        assert_eq!(
+            (password("alice"), password("carol")),
+            (String::new(), "plain".into())
+        );
     }
 
     #[test]
@@ -723,7 +741,11 @@ mod tests {
     #[test]
     fn what_is_no_database_of_users_says_what_to_do() {
         let place = Place::new();
-        assert!(trouble(&place.path()).contains("unable to open"), "{}", trouble(&place.path()));
+        assert!(
+            trouble(&place.path()).contains("unable to open"),
+            "{}",
+            trouble(&place.path())
+        );
         assert!(!place.path().exists(), "and was not made");
         std::fs::write(place.path(), "SQLite format 3\0 and then something else").unwrap();
         assert!(trouble(&place.path()).contains("not a database"));
@@ -749,7 +771,9 @@ mod tests {
     fn an_import_is_whole_or_not_at_all() {
         let place = Place::new();
         let mut table = Table::open(&place.path(), true).unwrap();
-        table.add("alice", "example.com", &hashes("alice", "old")).unwrap();
+        table
+            .add("alice", "example.com", &hashes("alice", "old"))
+            .unwrap();
         let digits = |name: &str, algorithm| {
             let hash = digest::ha1(algorithm, name.as_bytes(), b"example.com", b"new");
             String::from_utf8(hash.hex().bytes().to_vec()).unwrap()
@@ -766,7 +790,13 @@ mod tests {
         let twice = text::read(lines.as_bytes(), |line| imports.take(line));
         assert!(twice.is_err_and(|what| what.starts_with("1: the user \"alice\"")));
         let imported = table.import(&imports).unwrap();
-        assert_eq!(imported, Imported { added: 1, changed: 1 });
+        assert_eq!(
+            imported,
+            Imported {
+                added: 1,
+                changed: 1
+            }
+        );
         let users = place.load().users;
         assert!(proves(&users, "alice", Algorithm::Md5, "new"));
         assert!(proves(&users, "bob", Algorithm::Sha256, "new"));
@@ -775,11 +805,21 @@ mod tests {
         let alice = users.find(b"alice", b"example.com").unwrap();
         assert!(alice.ha1(Algorithm::Sha256).is_none());
         let listed = table.list().unwrap();
-        let show = |user: &Listed| (user.name.clone(), user.domain.clone(), user.algorithms.clone());
+        let show = |user: &Listed| {
+            (
+                user.name.clone(),
+                user.domain.clone(),
+                user.algorithms.clone(),
+            )
+        };
         assert_eq!(
             listed.iter().map(show).collect::<Vec<_>>(),
             [
-                ("alice".to_owned(), "example.com".to_owned(), vec![Algorithm::Md5]),
+                (
+                    "alice".to_owned(),
+                    "example.com".to_owned(),
+                    vec![Algorithm::Md5]
+                ),
                 (
                     "bob".to_owned(),
                     "example.com".to_owned(),
@@ -803,7 +843,9 @@ mod tests {
     fn a_locked_database_is_told_from_a_bad_one() {
         let place = Place::new();
         let mut table = Table::open(&place.path(), true).unwrap();
-        table.add("alice", "example.com", &hashes("alice", "a")).unwrap();
+        table
+            .add("alice", "example.com", &hashes("alice", "a"))
+            .unwrap();
         let reader = open_to_read(&place.path(), Duration::from_millis(10)).unwrap();
         let before = version(&reader).unwrap();
         let locking = Connection::open(place.path()).unwrap();

@@ -66,7 +66,9 @@ pub fn parse(line: &[u8]) -> Result<Option<Line<'_>>, &'static str> {
         _ => Algorithm::Sha256,
     });
     if ha1.bytes().len() != algorithm.len() {
-        return Err("HA1 has not as many digits as its algorithm makes: 32 for MD5, 64 for the others");
+        return Err(
+            "HA1 has not as many digits as its algorithm makes: 32 for MD5, 64 for the others",
+        );
     }
     if user.is_empty() || realm.is_empty() {
         return Err("neither the user nor the realm may be empty");
@@ -144,7 +146,10 @@ mod tests {
         assert_eq!((whole.name, whole.whole), (&b"alice"[..], true));
         let text = format!("alice@example.net:example.com:{SHA}");
         let other = line(&text);
-        assert_eq!((other.name, other.whole), (&b"alice@example.net"[..], false));
+        assert_eq!(
+            (other.name, other.whole),
+            (&b"alice@example.net"[..], false)
+        );
     }
 
     #[test]
@@ -184,7 +189,10 @@ mod tests {
             }
         };
         read(text.as_bytes(), &mut take).unwrap();
-        let said = read(format!("{text}\ncarol:a:{MD5}\nnonsense").as_bytes(), &mut take);
+        let said = read(
+            format!("{text}\ncarol:a:{MD5}\nnonsense").as_bytes(),
+            &mut take,
+        );
         assert_eq!(said, Err("5: not her".to_owned()));
         let said = read(format!("{text}\nnonsense\n").as_bytes(), &mut take);
         assert!(said.unwrap_err().starts_with("5: a line must be"));

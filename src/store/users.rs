@@ -104,9 +104,16 @@ type Place = (u64, u64);
 /// Two that are equal are of the same content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stamp {
-    Database { place: Place, version: i64 },
+    Database {
+        place: Place,
+        version: i64,
+    },
     /// The time is that of the last change of the file's content, owner or mode.
-    Text { place: Place, size: u64, changed: (i64, i64) },
+    Text {
+        place: Place,
+        size: u64,
+        changed: (i64, i64),
+    },
 }
 
 impl Source {
@@ -185,7 +192,11 @@ impl Source {
     fn stamp(&mut self) -> Result<Stamp, Trouble> {
         let file = std::fs::metadata(&self.path).map_err(|error| self.no_file(&error))?;
         let place = (file.dev(), file.ino());
-        if self.database.as_ref().is_none_or(|(_, open)| *open != place) {
+        if self
+            .database
+            .as_ref()
+            .is_none_or(|(_, open)| *open != place)
+        {
             self.database = None;
             if Kind::of(&self.path).map_err(|error| self.no_file(&error))? == Kind::Text {
                 return Ok(text_stamp(&file));
@@ -357,10 +368,17 @@ mod tests {
         fs::write(place.path("users"), line("alice", "x") + "bob").unwrap();
         let said = bad(&mut source);
         assert!(said.contains("users:2: a line must be"), "{said}");
-        assert_eq!(bad(&mut source), said, "and is not read again until it has changed");
+        assert_eq!(
+            bad(&mut source),
+            said,
+            "and is not read again until it has changed"
+        );
         fs::write(place.path("users"), line("alice", "x")).unwrap();
         assert_eq!(look(&mut source), Some(1));
-        assert_eq!(source.read(&mut || true).map(|l| l.users.len()).ok(), Some(1));
+        assert_eq!(
+            source.read(&mut || true).map(|l| l.users.len()).ok(),
+            Some(1)
+        );
         fs::remove_file(place.path("users")).unwrap();
         assert!(bad(&mut source).contains("No such file"));
         fs::write(place.path("users"), line("alice", "x")).unwrap();
@@ -386,9 +404,13 @@ mod tests {
         assert_eq!(look(&mut source), Some(1));
         // The table goes, and comes back.
         let other = Connection::open(place.path("users.db")).unwrap();
-        other.execute_batch("ALTER TABLE subscriber RENAME TO gone").unwrap();
+        other
+            .execute_batch("ALTER TABLE subscriber RENAME TO gone")
+            .unwrap();
         assert!(bad(&mut source).contains("no table subscriber"));
-        other.execute_batch("ALTER TABLE gone RENAME TO subscriber").unwrap();
+        other
+            .execute_batch("ALTER TABLE gone RENAME TO subscriber")
+            .unwrap();
         assert_eq!(look(&mut source), Some(1));
         // A text file takes its place.
         fs::write(place.path("users"), line("alice", "x")).unwrap();
@@ -427,7 +449,10 @@ mod tests {
             let twice = format!("{text}{}\n", lines[0]);
             fs::write(place.path("users"), twice).unwrap();
             let said = bad(&mut place.source("users"));
-            assert!(said.contains("users:5: the user \"alice\" of \"a\" has a hash"), "{said}");
+            assert!(
+                said.contains("users:5: the user \"alice\" of \"a\" has a hash"),
+                "{said}"
+            );
         }
     }
 }

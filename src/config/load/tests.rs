@@ -762,11 +762,7 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
             "one of \"SHA-256\", \"SHA-512-256\", \"MD5\", not the string \"SHA-1\"",
         ),
         ("auth", "algorithms = [\"md5\"]", "must be one of"),
-        (
-            "auth",
-            "nonce_lifetime = \"5s\"",
-            "from \"10s\" to \"24h\"",
-        ),
+        ("auth", "nonce_lifetime = \"5s\"", "from \"10s\" to \"24h\""),
         ("auth", "nonce_lifetime = 300", "a time such as"),
         ("auth", "users = \"\"", "the path of a file"),
         ("timers", "t1 = \"0s\"", "from \"10ms\" to \"1m\""),
