@@ -43,8 +43,8 @@ struct Desk<'p> {
     place: &'p Place,
 }
 
-impl Desk<'_> {
-    fn new(place: &Place, conf: &Conf) -> Desk<'_> {
+impl<'p> Desk<'p> {
+    fn new(place: &'p Place, conf: &Conf) -> Desk<'p> {
         conf.write(place);
         Desk { place }
     }
@@ -114,7 +114,7 @@ fn conf(place: &Place, users: &str) -> Conf {
 /// A REGISTER of `user` with the answer to the challenge for MD5, as any phone would make it; the final response.
 fn register(place: &Place, server: &Server, user: &str, password: &str) -> Message {
     let agent = Agent::new(place.at_port(CALLER, 0), server.address);
-    let contact = format!("<{}>", agent.uri());
+    let contact = format!("<sip:{user}@{}>", place.at(CALLER));
     let first = agent.register("example.test", user, &contact, 60);
     let challenged = agent.ask(&first);
     assert_eq!(challenged.status(), Some(401), "{:?}", challenged.start);
@@ -156,7 +156,10 @@ fn may_register(place: &Place, server: &Server, user: &str, password: &str) -> b
 
 /// A running server notices a change within a second or two.
 fn until(what: &str, mut test: impl FnMut() -> bool) {
-    let seen = wait_for(Duration::from_secs(10), || test().then_some(()));
+    let seen = wait_for(Duration::from_secs(10), || {
+        std::thread::sleep(Duration::from_millis(100));
+        test().then_some(())
+    });
     assert!(seen.is_some(), "never: {what}");
 }
 
@@ -166,7 +169,10 @@ fn the_life_of_a_user() {
     let desk = Desk::new(&place, &Conf::new(&place));
     for command in [vec!["list"], vec!["rm", "alice"]] {
         let arguments = [vec!["user"], command].concat();
-        desk.refused(&arguments, &["strowger.db: there is no such database", "user add"]);
+        desk.refused(
+            &arguments,
+            &["strowger.db: there is no such database", "user add"],
+        );
     }
     assert!(!place.path("strowger.db").exists());
 
@@ -175,18 +181,31 @@ fn the_life_of_a_user() {
     let row = format!("alice|example.test|{MD5}|{MD5_WHOLE}|{SHA256}|{SHA512_256}\n");
     assert_eq!(sqlite3(&place, "strowger.db", all), row);
     let disk = fs::read(place.path("strowger.db")).expect("the database");
-    let says = |text: &str| disk.windows(text.len()).any(|bytes| bytes == text.as_bytes());
+    let says = |text: &str| {
+        disk.windows(text.len())
+            .any(|bytes| bytes == text.as_bytes())
+    };
     assert!(says(MD5) && !says("sesame"), "hashes, and never a password");
 
     desk.refused(
         &["user", "add", "alice@EXAMPLE.test", "--password", "x"],
         &["alice@example.test is there already", "passwd"],
     );
-    desk.refused(&["user", "passwd", "bob", "--password", "x"], &["no bob@example.test"]);
-    desk.refused(&["user", "rm", "bob@example.test"], &["no bob@example.test"]);
+    desk.refused(
+        &["user", "passwd", "bob", "--password", "x"],
+        &["no bob@example.test"],
+    );
+    desk.refused(
+        &["user", "rm", "bob@example.test"],
+        &["no bob@example.test"],
+    );
     desk.refused(&["user", "add", "b:b", "--password", "x"], &["colon"]);
     desk.refused(&["user", "add", "bob", "--password", ""], &["empty"]);
-    assert_eq!(sqlite3(&place, "strowger.db", all), row, "nothing has changed");
+    assert_eq!(
+        sqlite3(&place, "strowger.db", all),
+        row,
+        "nothing has changed"
+    );
 
     let changed = desk.run(&["user", "passwd", "alice", "--password", "other"]);
     assert_eq!(changed.code, Some(0), "{changed:?}");
@@ -218,9 +237,15 @@ fn a_bare_name_needs_a_domain_to_complete_it() {
     let place = Place::new("userdomain");
     let desk = Desk { place: &place };
     place.write("strowger.toml", "[auth]\nusers = \"u.db\"\n");
-    desk.refused(&["user", "add", "alice", "--password", "x"], &["alice", "NAME@DOMAIN"]);
+    desk.refused(
+        &["user", "add", "alice", "--password", "x"],
+        &["alice", "NAME@DOMAIN"],
+    );
     assert!(!place.path("u.db").exists());
-    place.write("strowger.toml", "[auth]\nusers = \"u.db\"\nrealm = \"My Phones\"\n");
+    place.write(
+        "strowger.toml",
+        "[auth]\nusers = \"u.db\"\nrealm = \"My Phones\"\n",
+    );
     desk.add("alice", "x");
     let said = desk.tell(&["user", "add", "bob@example.net", "--password-stdin"], "x");
     assert!(
@@ -245,12 +270,20 @@ fn an_import_is_whole_or_nothing() {
     );
     let imported = desk.run(&["user", "import", "users.txt"]);
     assert_eq!(imported.stdout, "2 added, 0 changed\n", "{imported:?}");
-    assert!(desk.list().contains("alice  example.test  SHA-512-256,MD5\n"));
+    assert!(
+        desk.list()
+            .contains("alice  example.test  SHA-512-256,MD5\n")
+    );
     place.write(
         "more.txt",
-        &format!("carol:example.test:{MD5}\nalice:example.test:{SHA256}\ndan:example.test:secret\n"),
+        &format!(
+            "carol:example.test:{MD5}\nalice:example.test:{SHA256}\ndan:example.test:secret\n"
+        ),
     );
-    desk.refused(&["user", "import", "more.txt"], &["more.txt:3: HA1 must be"]);
+    desk.refused(
+        &["user", "import", "more.txt"],
+        &["more.txt:3: HA1 must be"],
+    );
     assert!(!desk.list().contains("carol"));
     let more = fs::read_to_string(place.path("more.txt")).expect("what was written");
     let more = more.replace("dan:example.test:secret\n", "");
@@ -268,7 +301,9 @@ fn without_users_nobody_is_challenged() {
         let outcome = desk.run(&[command]);
         assert!(
             outcome.code == Some(1)
-                && outcome.stderr.contains("[auth] users: users.db: there is no such database")
+                && outcome
+                    .stderr
+                    .contains("[auth] users: users.db: there is no such database")
                 && outcome.stderr.contains("strowger user add"),
             "{command}: {outcome:?}"
         );
@@ -282,7 +317,9 @@ fn without_users_nobody_is_challenged() {
     let good = text.run(&["check"]);
     assert!(
         good.code == Some(0)
-            && good.stdout.contains("challenged REGISTER by SHA-256, MD5, realm the domain of the request")
+            && good
+                .stdout
+                .contains("challenged REGISTER by SHA-256, MD5, realm the domain of the request")
             && good.stdout.contains("users      1 in users.txt"),
         "{good:?}"
     );
@@ -315,17 +352,35 @@ fn a_running_server_sees_every_change_of_its_database() {
     desk.add("bob", "b");
     until("bob is known", || may_register(&place, &server, "bob", "b"));
     assert_eq!(server.stat(&place, "strowger_users"), 2.0);
-    assert_eq!(desk.run(&["user", "passwd", "bob", "--password", "c"]).code, Some(0));
-    until("bob's new password", || may_register(&place, &server, "bob", "c"));
+    assert_eq!(
+        desk.run(&["user", "passwd", "bob", "--password", "c"]).code,
+        Some(0)
+    );
+    until("bob's new password", || {
+        may_register(&place, &server, "bob", "c")
+    });
     assert!(!may_register(&place, &server, "bob", "b"));
     // By another program.
-    sqlite3(&place, "strowger.db", "DELETE FROM subscriber WHERE username = 'bob'");
+    sqlite3(
+        &place,
+        "strowger.db",
+        "DELETE FROM subscriber WHERE username = 'bob'",
+    );
     until("bob is gone", || !may_register(&place, &server, "bob", "c"));
     assert!(may_register(&place, &server, "alice", "open sesame"));
 
     // The table goes: those of before stay.
-    sqlite3(&place, "strowger.db", "ALTER TABLE subscriber RENAME TO gone");
-    server.expect_log(&["ERROR", "users stay what they were", "strowger.db", "subscriber"]);
+    sqlite3(
+        &place,
+        "strowger.db",
+        "ALTER TABLE subscriber RENAME TO gone",
+    );
+    server.expect_log(&[
+        "ERROR",
+        "users stay what they were",
+        "strowger.db",
+        "subscriber",
+    ]);
     assert!(may_register(&place, &server, "alice", "open sesame"));
     assert_eq!(server.stat(&place, "strowger_users_unreadable"), 1.0);
     let said = server.log().len();
@@ -337,7 +392,11 @@ fn a_running_server_sees_every_change_of_its_database() {
         refused.code == Some(1) && refused.stderr.contains("users stay what they were"),
         "{refused:?}"
     );
-    sqlite3(&place, "strowger.db", "ALTER TABLE gone RENAME TO subscriber");
+    sqlite3(
+        &place,
+        "strowger.db",
+        "ALTER TABLE gone RENAME TO subscriber",
+    );
     server.expect_log_after(said, &["users read from strowger.db: 1"]);
     assert_eq!(server.stat(&place, "strowger_users_unreadable"), 0.0);
     // At once.
@@ -410,6 +469,10 @@ fn a_database_that_kamailio_has_made() {
     assert!(may_register(&place, &server, "carol", "c"));
     assert!(!may_register(&place, &server, "carol", "never looked at"));
     assert!(may_register(&place, &server, "alice", "open sesame"));
-    assert_eq!(sqlite3(&place, "kamailio.sqlite", ".schema"), schema, "as it was");
+    assert_eq!(
+        sqlite3(&place, "kamailio.sqlite", ".schema"),
+        schema,
+        "as it was"
+    );
     server.assert_alive(&place, CALLER);
 }
