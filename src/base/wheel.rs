@@ -1,17 +1,25 @@
 //! A hierarchical timing wheel: O(1) to arm and to cancel, no allocation once warm, and what was cancelled never fires.
+//!
+//! The lowest level has a slot for each of the next 65,536 milliseconds, and its slots are not counted by rounds: whatever is
+//! due within that time goes where it will fire from. Nearly all timers do, those that forget finished transactions above
+//! all. With 64 slots they stood two levels up, and hundreds of thousands of them came down in one turn.
 
 use super::chunks::Chunks;
 use super::time::Instant;
 
+/// Slots of the lowest level, one for each millisecond.
+const NEAR: usize = 1 << NEAR_BITS;
+const NEAR_BITS: u32 = 16;
+/// Each level above has 64 slots, the first ones of as much time as the whole level below.
 const BITS: u32 = 6;
 const SLOTS: usize = 1 << BITS;
-const LEVELS: usize = 7;
+const LEVELS: usize = 4;
 const NONE: u32 = u32::MAX;
-/// Bucket numbers beyond the wheel's own.
-const IDLE: u16 = u16::MAX;
-const DUE: u16 = u16::MAX - 1;
-/// The farthest deadline that the levels span, in milliseconds from now (2^42: 139 years).
-const HORIZON: u64 = (1 << (BITS * LEVELS as u32)) - 1;
+/// Bucket numbers: those of the lowest level, then those of the levels above, then these.
+const IDLE: u32 = u32::MAX;
+const DUE: u32 = u32::MAX - 1;
+/// The farthest deadline that the levels span, in milliseconds from now (2^40: 34 years).
+const HORIZON: u64 = (1 << (NEAR_BITS + BITS * LEVELS as u32)) - 1;
 
 /// A timer that its owner made with [`Wheel::add`]. Not `Copy`: one owner, one [`Wheel::remove`].
 #[derive(Debug, PartialEq, Eq)]
@@ -27,12 +35,65 @@ struct Node {
     prev: u32,
     deadline: u64,
     token: u32,
-    bucket: u16,
+    bucket: u32,
+}
+
+/// The lowest level. Two levels of bits say which slots are occupied.
+struct Near {
+    heads: Box<[u32]>,
+    words: Box<[u64]>,
+    summary: [u64; NEAR / 64 / 64],
+}
+
+impl Near {
+    fn set(&mut self, slot: usize) {
+        let word = slot / 64;
+        self.words[word] |= 1 << (slot % 64);
+        self.summary[word / 64] |= 1 << (word % 64);
+    }
+
+    fn clear(&mut self, slot: usize) {
+        let word = slot / 64;
+        self.words[word] &= !(1 << (slot % 64));
+        if self.words[word] == 0 {
+            self.summary[word / 64] &= !(1 << (word % 64));
+        }
+    }
+
+    /// How many slots ahead of `here` the next occupied one is, once around.
+    fn next(&self, here: usize) -> Option<usize> {
+        let ahead = |slot: usize| slot.wrapping_sub(here) % NEAR;
+        let word = here / 64;
+        let rest = self.words[word] & (u64::MAX << (here % 64));
+        if rest != 0 {
+            return Some(ahead(word * 64 + rest.trailing_zeros() as usize));
+        }
+        // The words behind this one, the words before it, and this one again: what is in it now lies before `here`.
+        let part = word / 64;
+        let behind = match word % 64 {
+            63 => 0,
+            bit => self.summary[part] & (u64::MAX << (bit + 1)),
+        };
+        let parts = self.summary.len();
+        let found = std::iter::once((part, behind))
+            .chain((1..=parts).map(|n| ((part + n) % parts, self.summary[(part + n) % parts])))
+            .find(|(_, bits)| *bits != 0);
+        let (part, bits) = found?;
+        let word = part * 64 + bits.trailing_zeros() as usize;
+        Some(ahead(
+            word * 64 + self.words[word].trailing_zeros() as usize,
+        ))
+    }
 }
 
 struct Level {
     occupied: u64,
     heads: [u32; SLOTS],
+}
+
+/// Where the slots of a level above begin to differ.
+fn shift(level: usize) -> u32 {
+    NEAR_BITS + BITS * level as u32
 }
 
 /// The timers of one worker. Resolution: one millisecond.
@@ -43,6 +104,7 @@ pub struct Wheel {
     armed: usize,
     elapsed: u64,
     due: u32,
+    near: Near,
     levels: [Level; LEVELS],
 }
 
@@ -55,6 +117,11 @@ impl Default for Wheel {
             armed: 0,
             elapsed: 0,
             due: NONE,
+            near: Near {
+                heads: vec![NONE; NEAR].into(),
+                words: vec![0; NEAR / 64].into(),
+                summary: [0; NEAR / 64 / 64],
+            },
             levels: std::array::from_fn(|_| Level {
                 occupied: 0,
                 heads: [NONE; SLOTS],
@@ -120,7 +187,7 @@ impl Wheel {
                 return Some(self.nodes[index as usize].token);
             }
             match self.next_bucket() {
-                Some((level, slot, start)) if start <= now => self.open(level, slot, start),
+                Some((bucket, start)) if start <= now => self.open(bucket, start),
                 _ => {
                     self.elapsed = self.elapsed.max(now);
                     return None;
@@ -141,8 +208,7 @@ impl Wheel {
         if self.due != NONE {
             return Some(Instant::from_ms(self.elapsed));
         }
-        self.next_bucket()
-            .map(|(_, _, start)| Instant::from_ms(start))
+        self.next_bucket().map(|(_, start)| Instant::from_ms(start))
     }
 
     /// Timers that exist: 0 when all is quiet.
@@ -155,13 +221,26 @@ impl Wheel {
         self.armed
     }
 
-    /// The earliest occupied bucket: level, slot, and the moment at which it begins.
-    fn next_bucket(&self) -> Option<(usize, usize, u64)> {
+    /// The occupied bucket that begins first, and when. One of a level above goes first: what is in it may be due as early.
+    fn next_bucket(&self) -> Option<(u32, u64)> {
+        let far = self.next_far();
+        let here = self.elapsed as usize % NEAR;
+        let Some(ahead) = self.near.next(here) else {
+            return far;
+        };
+        let start = self.elapsed + ahead as u64;
+        match far {
+            Some((_, begins)) if begins <= start => far,
+            _ => Some((((here + ahead) % NEAR) as u32, start)),
+        }
+    }
+
+    fn next_far(&self) -> Option<(u32, u64)> {
         for (number, level) in self.levels.iter().enumerate() {
             if level.occupied == 0 {
                 continue;
             }
-            let shift = BITS * number as u32;
+            let shift = shift(number);
             let here = (self.elapsed >> shift) as u32 % SLOTS as u32;
             let ahead = level.occupied.rotate_right(here).trailing_zeros();
             let slot = (here + ahead) as usize % SLOTS;
@@ -171,16 +250,17 @@ impl Wheel {
             if start + span <= self.elapsed {
                 start += span << BITS;
             }
-            return Some((number, slot, start.max(self.elapsed)));
+            let bucket = NEAR + number * SLOTS + slot;
+            return Some((bucket as u32, start.max(self.elapsed)));
         }
         None
     }
 
     /// Moves a bucket's timers to the due list or to lower levels.
-    fn open(&mut self, level: usize, slot: usize, start: u64) {
+    fn open(&mut self, bucket: u32, start: u64) {
         self.elapsed = self.elapsed.max(start);
-        let mut index = std::mem::replace(&mut self.levels[level].heads[slot], NONE);
-        self.levels[level].occupied &= !(1 << slot);
+        let mut index = std::mem::replace(self.head(bucket), NONE);
+        self.vacate(bucket);
         while index != NONE {
             let next = self.nodes[index as usize].next;
             self.place(index);
@@ -188,19 +268,40 @@ impl Wheel {
         }
     }
 
+    fn head(&mut self, bucket: u32) -> &mut u32 {
+        let bucket = bucket as usize;
+        match bucket.checked_sub(NEAR) {
+            None => &mut self.near.heads[bucket],
+            Some(far) => &mut self.levels[far / SLOTS].heads[far % SLOTS],
+        }
+    }
+
+    /// Nothing is in this bucket any more.
+    fn vacate(&mut self, bucket: u32) {
+        let bucket = bucket as usize;
+        match bucket.checked_sub(NEAR) {
+            None => self.near.clear(bucket),
+            Some(far) => self.levels[far / SLOTS].occupied &= !(1 << (far % SLOTS)),
+        }
+    }
+
     fn place(&mut self, index: u32) {
         let deadline = self.nodes[index as usize].deadline;
         let (bucket, head) = if deadline <= self.elapsed {
             (DUE, &mut self.due)
+        } else if deadline - self.elapsed < NEAR as u64 {
+            let slot = deadline as usize % NEAR;
+            self.near.set(slot);
+            (slot as u32, &mut self.near.heads[slot])
         } else {
-            let distance = (self.elapsed ^ deadline) | (SLOTS as u64 - 1);
-            let level = (((63 - distance.leading_zeros()) / BITS) as usize).min(LEVELS - 1);
-            let slot = (deadline >> (BITS * level as u32)) as usize % SLOTS;
-            self.levels[level].occupied |= 1 << slot;
-            (
-                (level * SLOTS + slot) as u16,
-                &mut self.levels[level].heads[slot],
-            )
+            // So far ahead, the two differ above the lowest level's bits.
+            let differs = 63 - (self.elapsed ^ deadline).leading_zeros();
+            let number = ((differs.saturating_sub(NEAR_BITS) / BITS) as usize).min(LEVELS - 1);
+            let slot = (deadline >> shift(number)) as usize % SLOTS;
+            let level = &mut self.levels[number];
+            level.occupied |= 1 << slot;
+            let bucket = NEAR + number * SLOTS + slot;
+            (bucket as u32, &mut level.heads[slot])
         };
         let second = std::mem::replace(head, index);
         if second != NONE {
@@ -224,10 +325,9 @@ impl Wheel {
         } else if bucket == DUE {
             self.due = next;
         } else {
-            let (level, slot) = (bucket as usize / SLOTS, bucket as usize % SLOTS);
-            self.levels[level].heads[slot] = next;
+            *self.head(bucket) = next;
             if next == NONE {
-                self.levels[level].occupied &= !(1 << slot);
+                self.vacate(bucket);
             }
         }
     }
@@ -244,7 +344,20 @@ mod tests {
 
     #[test]
     fn fires_at_its_time_and_not_before() {
-        for deadline in [1, 63, 64, 65, 4095, 4096, 32_000, 180_000, 300_000_000] {
+        for deadline in [
+            1,
+            63,
+            64,
+            65,
+            4095,
+            4096,
+            32_000,
+            65_535,
+            65_536,
+            180_000,
+            4_194_304,
+            300_000_000,
+        ] {
             let mut wheel = Wheel::default();
             assert_eq!(wheel.poll(at(0)), None);
             let timer = wheel.add(9);
@@ -285,7 +398,8 @@ mod tests {
                     }
                     2..=4 if !timers.is_empty() => {
                         let index = rng.below(timers.len() as u64) as usize;
-                        let reach = [3, 100, 5000, 400_000][rng.below(4) as usize];
+                        let reach =
+                            [3, 100, 5000, 66_000, 400_000, 20_000_000][rng.below(6) as usize];
                         let deadline = (now + rng.below(reach)).saturating_sub(rng.below(3));
                         wheel.arm(&timers[index].0, at(deadline));
                         timers[index].1 = Some(deadline);
@@ -296,7 +410,7 @@ mod tests {
                         timers[index].1 = None;
                     }
                     _ => {
-                        now += [0, 1, 7, 900, 70_000][rng.below(5) as usize];
+                        now += [0, 1, 7, 900, 65_536, 70_000][rng.below(6) as usize];
                         let mut fired = Vec::new();
                         while let Some(token) = wheel.poll(at(now)) {
                             fired.push(token);

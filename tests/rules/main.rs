@@ -2,6 +2,7 @@
 //! Each test is named by what must be true.
 
 mod addresses;
+mod auth;
 mod bench;
 mod cancel;
 mod cores;
