@@ -419,6 +419,35 @@ mod tests {
         assert!(!source.is_database());
     }
 
+    /// Another program may keep its database that way, and does not ask.
+    #[test]
+    fn a_database_with_a_write_ahead_log_is_read_and_watched_too() {
+        let place = Place::new();
+        add(&place.path("users.db"), "alice");
+        let other = Connection::open(place.path("users.db")).unwrap();
+        let mode: String = other
+            .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(mode, "wal");
+        let mut source = place.source("users.db");
+        assert_eq!(look(&mut source), Some(1));
+        assert_eq!(look(&mut source), None);
+        let insert = "INSERT INTO subscriber (username, domain, ha1) SELECT 'bob', domain, ha1 FROM subscriber";
+        other.execute_batch(insert).unwrap();
+        assert_eq!(look(&mut source), Some(2));
+        // One that is being changed is read as it was before.
+        let begun = "BEGIN; DELETE FROM subscriber WHERE username = 'bob'";
+        other.execute_batch(begun).unwrap();
+        assert_eq!(
+            source.read(&mut || true).map(|l| l.users.len()).ok(),
+            Some(2)
+        );
+        other.execute_batch("COMMIT").unwrap();
+        assert_eq!(look(&mut source), Some(1));
+        drop(other);
+        assert_eq!(look(&mut source), None);
+    }
+
     #[test]
     fn the_lines_of_one_user_come_together() {
         let place = Place::new();
