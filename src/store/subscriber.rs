@@ -573,7 +573,7 @@ mod tests {
 
     /// What `kamdbctl create` makes with DBENGINE=SQLITE, of this table.
     const KAMAILIO: &str = "
-        CREATE TABLE version (table_name VARCHAR(32) NOT NULL, table_version INTEGER DEFAULT 0 NOT NULL,
+        CREATE TABLE version (id INTEGER PRIMARY KEY NOT NULL, table_name VARCHAR(32) NOT NULL, table_version INTEGER DEFAULT 0 NOT NULL,
             CONSTRAINT version_table_name_idx UNIQUE (table_name));
         CREATE TABLE subscriber (
             id INTEGER PRIMARY KEY NOT NULL,

@@ -22,7 +22,8 @@ const SHA512_256: &str = "0ab06c07ddee011e6431e218619268f69ea87000a653004bc15b61
 
 /// What `kamdbctl create` makes of this table.
 const KAMAILIO: &str = "
-CREATE TABLE version (table_name VARCHAR(32) NOT NULL, table_version INTEGER DEFAULT 0 NOT NULL,
+CREATE TABLE version (id INTEGER PRIMARY KEY NOT NULL, table_name VARCHAR(32) NOT NULL,
+    table_version INTEGER DEFAULT 0 NOT NULL,
     CONSTRAINT version_table_name_idx UNIQUE (table_name));
 INSERT INTO version (table_name, table_version) values ('version','1');
 CREATE TABLE subscriber (
