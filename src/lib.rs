@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Imports run one way: `base ← sip ← stack ← worker ← main`; `net` takes only `base` and the two readers of raw bytes in
-//! `sip`. `stack` and `net` never see each other. `base`, `sip`, `stack` and `sim` are pure: no clock, no socket, no thread.
+//! `sip`. `stack` and `net` never see each other. `store` takes `base` and what `stack` says of users; no worker waits for it. `base`, `sip`, `stack` and `sim` are pure: no clock, no socket, no thread.
 //! The modules below stand in the order of dependency.
 
 #![deny(unsafe_code)]
@@ -27,4 +27,5 @@ pub mod net;
 pub mod sim;
 pub mod sip;
 pub mod stack;
+pub mod store;
 pub mod worker;

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod serve;
+mod users;
 
 use std::fmt::Display;
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -11,10 +12,14 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 
 use clap::{Args, Parser, Subcommand};
+use strowger::base::Key;
 use strowger::config::model::{Action, Conf, Fork, Mode, Transport};
 use strowger::config::{self, Machine, load};
 use strowger::control::{AorEntry, Client, Number};
 use strowger::net::tls::library_version;
+use strowger::store::Source;
+use strowger::store::users::Loaded;
+use users::User;
 
 /// A SIP proxy, registrar and redirect server.
 ///
@@ -58,10 +63,16 @@ enum Command {
         #[command(subcommand)]
         command: Ul,
     },
+    /// Change who may register and call, in the database that [auth] users of the conf names. No server needs to run; one that
+    /// does sees it within a second.
+    User {
+        #[command(subcommand)]
+        command: User,
+    },
     /// Show the TCP and TLS connections of the running server.
     Connections,
-    /// Have the running server read certificates and keys again, whole or not at all; open connections stay. SIGHUP does the
-    /// same. Other keys of the conf take effect with the next start.
+    /// Have the running server read certificates and keys again, whole or not at all; open connections stay. The users are read
+    /// again too. SIGHUP does the same. Other keys of the conf take effect with the next start.
     Reload,
     /// Print the running server's counters and gauges, by their Prometheus names.
     Stats {
@@ -134,6 +145,7 @@ fn main() -> ExitCode {
         Command::Run => run(places),
         Command::Check => check(places),
         Command::Ul { command } => ul(command, places),
+        Command::User { command } => users::user(command, places),
         Command::Connections => connections(places),
         Command::Reload => reload(places),
         Command::Stats { prefix, json } => stats(prefix.as_deref(), *json, places),
@@ -164,15 +176,17 @@ fn run(places: &Places) -> Outcome {
 fn check(places: &Places) -> Outcome {
     let conf = places.load()?;
     // Certificates and keys fit each other only if the library says so.
-    serve::contexts(&conf, None).map_err(|error| format!("{}: {error}", places.conf_name()))?;
+    let explain = |error: String| format!("{}: {error}", places.conf_name());
+    serve::contexts(&conf, None).map_err(explain)?;
+    let users = serve::users(&conf, Key::new(0, 0)).map_err(explain)?;
     print(|out| {
         writeln!(out, "{}: good", places.conf_name())?;
-        summary(out, &conf)
+        summary(out, &conf, users.as_ref())
     })
 }
 
 /// What the conf comes to, a line for each thing an operator would look for.
-fn summary(out: &mut dyn Write, conf: &Conf) -> io::Result<()> {
+fn summary(out: &mut dyn Write, conf: &Conf, users: Option<&(Source, Loaded)>) -> io::Result<()> {
     for listen in conf.listen.iter() {
         write!(out, "listen     {} {}", listen.transport, listen.address)?;
         match &listen.advertise {
@@ -212,6 +226,9 @@ fn summary(out: &mut dyn Write, conf: &Conf) -> io::Result<()> {
     } else {
         writeln!(out, "registrar  off")?;
     }
+    if let Some((source, loaded)) = users {
+        challenges(out, conf, source, loaded)?;
+    }
     writeln!(out, "routes     {}", conf.routes.len())?;
     for route in &conf.routes {
         let Action::Relay(targets) = &route.action else {
@@ -229,6 +246,49 @@ fn summary(out: &mut dyn Write, conf: &Conf) -> io::Result<()> {
         }
     }
     writeln!(out, "control    {}", conf.control.socket.display())
+}
+
+/// Who is challenged, and who there is.
+fn challenges(
+    out: &mut dyn Write,
+    conf: &Conf,
+    source: &Source,
+    loaded: &Loaded,
+) -> io::Result<()> {
+    let auth = &conf.auth;
+    let of_routes = conf
+        .routes
+        .iter()
+        .any(|route| route.challenge == Some(true));
+    let challenged: Vec<&str> = [
+        (auth.challenge_register, "REGISTER"),
+        (auth.challenge_proxy, "calls"),
+        (!auth.challenge_proxy && of_routes, "calls of some routes"),
+        (auth.challenge_bye, "BYE"),
+    ]
+    .into_iter()
+    .filter_map(|(is_so, what)| is_so.then_some(what))
+    .collect();
+    let realm = match auth.realm.as_str() {
+        "" => "the domain of the request".to_owned(),
+        realm => format!("{realm:?}"),
+    };
+    writeln!(
+        out,
+        "challenged {} by {}, realm {realm}",
+        challenged.join(", "),
+        words(&auth.algorithms)
+    )?;
+    let (path, count) = (source.path().display(), loaded.users.len());
+    write!(out, "users      {count} in {path}")?;
+    match loaded.unusable.count {
+        0 => writeln!(out),
+        bad => writeln!(
+            out,
+            ", {bad} of them cannot be used as they are, the first: {}",
+            loaded.unusable.first
+        ),
+    }
 }
 
 /// What the conf says of TCP and TLS: nothing where no listener speaks them, and no next hop then either.
@@ -447,7 +507,7 @@ mod tests {
             }
             command.get_subcommands().map(walk).sum::<usize>() + 1
         }
-        assert_eq!(walk(&Arguments::command()), 10);
+        assert_eq!(walk(&Arguments::command()), 16);
     }
 
     #[test]
@@ -468,7 +528,28 @@ mod tests {
             ("strowger ul rm 1003", true),
             ("strowger ul rm 1003 sip:1003@192.0.2.100:5061", true),
             ("strowger stats strowger_messages --json", true),
+            ("strowger user add alice --password-stdin", true),
+            (
+                "strowger user add alice@example.com --password secret",
+                true,
+            ),
+            (
+                "strowger -c x.toml user passwd alice --password-stdin",
+                true,
+            ),
+            ("strowger user rm alice", true),
+            ("strowger user list -c x.toml", true),
+            ("strowger user import users.txt", true),
             ("strowger", false),
+            ("strowger user", false),
+            ("strowger user add alice", false),
+            ("strowger user add alice secret", false),
+            ("strowger user add --password-stdin", false),
+            (
+                "strowger user passwd alice --password-stdin --password x",
+                false,
+            ),
+            ("strowger user import", false),
             ("strowger ul", false),
             ("strowger ul add 1003", false),
             ("strowger ul add 1003 sip:a@b --expires 0", false),

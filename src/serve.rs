@@ -20,11 +20,16 @@ use strowger::net::streams::Description;
 use strowger::net::tls::{self, Contexts};
 use strowger::net::{Buffers, Limits, interfaces, sys};
 use strowger::sip::{Scheme, Uri};
+use strowger::stack::auth;
+use strowger::stack::auth::digest::Algorithm;
+use strowger::stack::auth::users::Users;
 use strowger::stack::location::{BindingView, Location};
 use strowger::stack::route::{Action, Network, NextHop, Route};
 use strowger::stack::settings::{self, Listener, Settings};
-use strowger::worker::metrics::metrics;
-use strowger::worker::{self, Crew, Options};
+use strowger::store::users::Loaded;
+use strowger::store::{Keeper, Source, keeper};
+use strowger::worker::metrics::{Beside, metrics};
+use strowger::worker::{self, Clock, Crew, Options};
 
 /// Bytes of memory that one transaction may take, all told; the limit from memory is a quarter of it in these.
 const TRANSACTION_BYTES: usize = 2048;
@@ -45,24 +50,40 @@ pub fn serve(conf: &Conf) -> Result<ExitCode, String> {
         .map(|listen| (transport(listen.transport), listen.address))
         .collect();
     let contexts = contexts(conf, None)?;
+    let users = users(conf, secret)?;
     let files =
         sys::open_files_limit().map_err(|error| format!("the limit of open files: {error}"))?;
     let options = options(conf, files, contexts.clone());
     let bound = worker::bind(options, &listeners).map_err(|error| error.to_string())?;
-    let settings = Arc::new(settings(conf, bound.addresses(), local, memory));
+    let clock = Clock::start();
+    let settings = Arc::new(settings(conf, bound.addresses(), local, memory, clock));
     let max_bindings = conf.limits.bindings.resolve(memory / 4, BINDING_BYTES);
     let location = Arc::new(Location::new(secret, max_bindings));
+    let (source, users) = match users {
+        Some((source, loaded)) => {
+            log::info!("{}", keeper::told(&source, &loaded));
+            if loaded.users.is_empty() {
+                log::warn!("nobody can answer a challenge: \"strowger user add\" adds users");
+            }
+            (Some(source), Arc::new(loaded.users))
+        }
+        None => (None, Arc::default()),
+    };
     let crew = bound
-        .spawn(settings.clone(), location.clone(), secret)
+        .spawn(clock, settings.clone(), location.clone(), &users, secret)
         .map_err(|error| format!("the workers did not start: {error}"))?;
     let office = Arc::new(Office {
         settings,
         location,
         crew: Mutex::new(crew),
         contexts: Mutex::new(contexts),
+        keeper: Mutex::new(None),
         conf: conf.clone(),
         stopping: AtomicBool::new(false),
     });
+    if let Some(source) = source {
+        office.keep_users(source, users)?;
+    }
     let control = Server::start(&conf.control.socket, office.clone(), Bounds::default())?;
     office.announce(conf)?;
 
@@ -70,6 +91,7 @@ pub fn serve(conf: &Conf) -> Result<ExitCode, String> {
     office.stopping.store(true, Ordering::Release);
     drop(control);
     office.crew().stop();
+    office.set_keeper(None);
     match signal {
         Some(signal) => {
             log::info!("stopped by signal {signal}");
@@ -86,6 +108,8 @@ struct Office {
     crew: Mutex<Crew>,
     /// Certificates and keys in use.
     contexts: Mutex<Option<Arc<Contexts>>>,
+    /// Where somebody is challenged.
+    keeper: Mutex<Option<Arc<Keeper>>>,
     conf: Conf,
     stopping: AtomicBool,
 }
@@ -93,6 +117,29 @@ struct Office {
 impl Office {
     fn crew(&self) -> std::sync::MutexGuard<'_, Crew> {
         self.crew.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keeper(&self) -> Option<Arc<Keeper>> {
+        let keeper = self.keeper.lock();
+        keeper.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_keeper(&self, keeper: Option<Arc<Keeper>>) {
+        *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = keeper;
+    }
+
+    /// Has the users looked after from now on. `users` are those that the workers began with.
+    fn keep_users(self: &Arc<Office>, source: Source, users: Arc<Users>) -> Result<(), String> {
+        let office = Arc::downgrade(self);
+        let publish = move |users: &Arc<Users>| {
+            if let Some(office) = office.upgrade() {
+                office.crew().users(users);
+            }
+        };
+        let keeper = Keeper::start(source, users, Box::new(publish))
+            .map_err(|error| format!("the store's thread: {error}"))?;
+        self.set_keeper(Some(Arc::new(keeper)));
+        Ok(())
     }
 
     /// One line for each listener, now that it serves.
@@ -117,6 +164,9 @@ impl Office {
                 }
                 // The reason of a failure is in the log.
                 let _ = self.reload_certificates();
+                if let Some(keeper) = self.keeper() {
+                    keeper.read_soon();
+                }
             }
             if !self.crew().is_whole() {
                 return None;
@@ -176,6 +226,8 @@ impl Office {
 
 /// How often the signals are looked at and a part of the location table is swept.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long an operator waits for the users to be read: less than the control socket's client does.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(50);
 /// Shards swept each time: the whole table is seen through in 51 s.
 const SWEPT_SHARDS: usize = 4;
 
@@ -205,7 +257,19 @@ impl Desk for Office {
     }
 
     fn reload(&self) -> Result<(), Refusal> {
-        self.reload_certificates().map_err(Refusal::Refused)
+        let certificates = self.reload_certificates();
+        let users = match self.keeper() {
+            Some(keeper) => keeper.read_now(RELOAD_PATIENCE),
+            None => Ok(()),
+        };
+        let faults: Vec<String> = [certificates, users]
+            .into_iter()
+            .filter_map(Result::err)
+            .collect();
+        match faults.is_empty() {
+            true => Ok(()),
+            false => Err(Refusal::Refused(faults.join("; "))),
+        }
     }
 
     fn stats(&self, prefix: &str) -> Vec<Sample> {
@@ -213,7 +277,15 @@ impl Desk for Office {
             let crew = self.crew();
             (crew.stats(), crew.clock().now())
         };
-        metrics(&stats, self.location.live_bindings(now))
+        let beside = {
+            let keeper = self.keeper();
+            Beside {
+                bindings: self.location.live_bindings(now),
+                users: keeper.as_ref().map_or(0, |keeper| keeper.users()),
+                users_unreadable: keeper.is_some_and(|keeper| keeper.is_unreadable()),
+            }
+        };
+        metrics(&stats, &beside)
             .into_iter()
             .filter(|(name, _)| name.starts_with(prefix))
             .map(|(name, value)| {
@@ -402,7 +474,25 @@ fn transport(transport: model::Transport) -> Transport {
     }
 }
 
-fn settings(conf: &Conf, bound: &[SocketAddr], local: Vec<IpAddr>, memory: u64) -> Settings {
+/// The users as they stand now, where the conf has anybody challenged. The error is one line.
+pub fn users(conf: &Conf, secret: Key) -> Result<Option<(Source, Loaded)>, String> {
+    if !conf.challenges() {
+        return Ok(None);
+    }
+    let mut source = Source::new(&conf.auth.users, secret.derive("users"));
+    let loaded = source
+        .read(&mut || true)
+        .map_err(|trouble| format!("[auth] users: {}", trouble.message()))?;
+    Ok(Some((source, loaded)))
+}
+
+fn settings(
+    conf: &Conf,
+    bound: &[SocketAddr],
+    local: Vec<IpAddr>,
+    memory: u64,
+    clock: Clock,
+) -> Settings {
     let cores = conf.server.cores.len().clamp(1, 255);
     let listeners = conf.listen.iter().zip(bound).map(|(listen, address)| {
         let advertise = match &listen.advertise {
@@ -451,6 +541,8 @@ fn settings(conf: &Conf, bound: &[SocketAddr], local: Vec<IpAddr>, memory: u64) 
             max_expires_s: seconds(conf.registrar.max_expires),
             max_contacts: conf.registrar.max_contacts,
         },
+        auth: auth(&conf.auth),
+        wall_ms: clock.wall_ms(),
         timers: settings::Timers {
             t1_ms: ms(conf.timers.t1),
             t2_ms: ms(conf.timers.t2),
@@ -464,6 +556,23 @@ fn settings(conf: &Conf, bound: &[SocketAddr], local: Vec<IpAddr>, memory: u64) 
         },
         outgoing: outgoing(conf.connections.outgoing),
         routes: conf.routes.iter().map(route).collect(),
+    }
+}
+
+fn auth(auth: &model::Auth) -> auth::Settings {
+    let algorithm = |algorithm: &model::Algorithm| match algorithm {
+        model::Algorithm::Sha256 => Algorithm::Sha256,
+        model::Algorithm::Sha512_256 => Algorithm::Sha512_256,
+        model::Algorithm::Md5 => Algorithm::Md5,
+    };
+    auth::Settings {
+        realm: auth.realm.clone().into_bytes(),
+        challenge_register: auth.challenge_register,
+        challenge_proxy: auth.challenge_proxy,
+        challenge_bye: auth.challenge_bye,
+        algorithms: auth.algorithms.iter().map(algorithm).collect(),
+        qop: auth.qop,
+        nonce_lifetime_ms: u64::try_from(auth.nonce_lifetime.as_millis()).unwrap_or(u64::MAX),
     }
 }
 
@@ -519,6 +628,7 @@ fn route(route: &model::Route) -> Route {
             model::Action::Reject(status) => Action::Reject(*status),
         },
         outgoing: route.outgoing.map(outgoing),
+        challenge: route.challenge,
     }
 }
 

@@ -1,5 +1,6 @@
 //! From TOML to a [`Conf`]: every fault of the file is found and told with its place, and what would be right.
 
+mod auth;
 mod document;
 mod pem;
 mod routes;
@@ -171,6 +172,7 @@ impl Document<'_> {
             connections: self.connections(),
             proxy: self.proxy(),
             registrar: self.registrar(),
+            auth: self.auth(),
             routes: self.routes(),
             timers: self.timers(),
             limits: self.limits(),
@@ -179,6 +181,7 @@ impl Document<'_> {
             log: self.log(),
         };
         self.refuse_unreachable(&conf);
+        self.refuse_idle_challenge(&conf);
         conf
     }
 

@@ -16,6 +16,7 @@ pub struct Conf {
     pub connections: Connections,
     pub proxy: Proxy,
     pub registrar: Registrar,
+    pub auth: Auth,
     /// In the order of the file: the first that matches wins.
     pub routes: Vec<Route>,
     pub timers: Timers,
@@ -23,6 +24,19 @@ pub struct Conf {
     pub udp: Udp,
     pub control: Control,
     pub log: Log,
+}
+
+impl Conf {
+    /// Whether anybody is ever asked who they are: only then are there users to be read.
+    pub fn challenges(&self) -> bool {
+        self.auth.challenge_register || self.challenges_calls()
+    }
+
+    /// Whether a request that is to be relayed is ever challenged.
+    pub fn challenges_calls(&self) -> bool {
+        let of_route = |route: &Route| route.challenge == Some(true);
+        self.auth.challenge_proxy || self.routes.iter().any(of_route)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -370,6 +384,67 @@ impl Default for Registrar {
     }
 }
 
+/// Who must prove to be whom, by Digest (RFC 3261 §22).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Auth {
+    /// Fit to stand in a quoted string as it is; empty: the domain of the request.
+    pub realm: String,
+    /// 401 to a REGISTER.
+    pub challenge_register: bool,
+    /// 407 to a request from one of our users.
+    pub challenge_proxy: bool,
+    /// The same for a BYE within a dialog. Not without [`Conf::challenges_calls`].
+    pub challenge_bye: bool,
+    /// Offered in this order; never empty, none twice.
+    pub algorithms: Vec<Algorithm>,
+    pub qop: bool,
+    pub nonce_lifetime: Duration,
+    /// A SQLite database, or a text file.
+    pub users: PathBuf,
+}
+
+impl Default for Auth {
+    fn default() -> Auth {
+        Auth {
+            realm: String::new(),
+            challenge_register: false,
+            challenge_proxy: false,
+            challenge_bye: false,
+            algorithms: vec![Algorithm::Sha256, Algorithm::Md5],
+            qop: true,
+            nonce_lifetime: Duration::from_secs(300),
+            users: PathBuf::from("strowger.db"),
+        }
+    }
+}
+
+/// A hash function that a challenge names (RFC 8760). Each may be used with its variant for a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    Sha256,
+    Sha512_256,
+    Md5,
+}
+
+impl Algorithm {
+    pub const ALL: [Algorithm; 3] = [Algorithm::Sha256, Algorithm::Sha512_256, Algorithm::Md5];
+
+    /// As a challenge writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Algorithm::Sha256 => "SHA-256",
+            Algorithm::Sha512_256 => "SHA-512-256",
+            Algorithm::Md5 => "MD5",
+        }
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// One `[[route]]`: a request that meets every condition named takes the action.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
@@ -383,6 +458,8 @@ pub struct Route {
     pub to_user_prefix: Option<String>,
     /// Instead of [`Connections::outgoing`], for what this route sends.
     pub outgoing: Option<Outgoing>,
+    /// Instead of [`Auth::challenge_proxy`], for what takes this route.
+    pub challenge: Option<bool>,
     pub action: Action,
 }
 

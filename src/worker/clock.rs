@@ -36,6 +36,13 @@ impl Clock {
         }
     }
 
+    /// The time since 1970 at time 0, milliseconds.
+    pub fn wall_ms(&self) -> u64 {
+        let since_1970 = time::SystemTime::now().duration_since(time::UNIX_EPOCH);
+        let now_ms = since_1970.map_or(0, |time| time.as_millis() as u64);
+        now_ms.saturating_sub(self.now().as_ms())
+    }
+
     pub fn now(&self) -> Instant {
         self.read().instant()
     }

@@ -12,6 +12,8 @@ use crate::net::{
     BindError, Buffers, Limits, Listener, ListenerCounters, Socket, StreamCounters, Streams, Udp,
     Wires, sys,
 };
+use crate::stack::auth::nonce::Nonces;
+use crate::stack::auth::users::Users;
 use crate::stack::{Counters, Endpoint, Location, Occupancy, Settings};
 use mio::{Poll, Waker};
 use std::io;
@@ -103,6 +105,9 @@ pub fn bind(options: Options, listeners: &[(Transport, SocketAddr)]) -> Result<B
     })
 }
 
+/// Nonces in use whose counts are remembered, at least, of the whole server: some 64 bytes each.
+const NONCE_WINDOWS: usize = 1 << 19;
+
 /// What stands before the core's number in our stateful branches ([`crate::stack::branch`]).
 const CORE_MARK: &Mark = b"z9hG4bKs";
 
@@ -123,11 +128,14 @@ impl Bound {
     }
 
     /// Starts the workers. `settings.cores` must be the number of cores in the options, and `settings.listeners` those that
-    /// were bound, in the same order.
+    /// were bound, in the same order; `clock` tells the time that `settings.wall_ms` counts from. Whoever gives `users` keeps a
+    /// hold on them ([`Command::Users`]).
     pub fn spawn(
         self,
+        clock: Clock,
         settings: Arc<Settings>,
         location: Arc<Location>,
+        users: &Arc<Users>,
         key: Key,
     ) -> io::Result<Crew> {
         if usize::from(settings.cores) != self.sockets.len()
@@ -138,14 +146,22 @@ impl Bound {
             ));
         }
         let roll = self.roll.clone();
-        self.spawn_elements(|core| {
-            Endpoint::new(settings.clone(), location.clone(), roll.clone(), core, key)
+        let nonces = Arc::new(Nonces::new(key, NONCE_WINDOWS));
+        self.start(clock, |core| {
+            let (settings, location, roll) = (settings.clone(), location.clone(), roll.clone());
+            let mut endpoint = Endpoint::new(settings, location, roll, core, key);
+            endpoint.share_nonces(nonces.clone());
+            endpoint.handle_users(users.clone());
+            endpoint
         })
     }
 
     /// Starts workers that turn other elements than an [`Endpoint`]: `make` gets the worker's number.
     pub fn spawn_elements<E: Element>(self, make: impl FnMut(u8) -> E) -> io::Result<Crew> {
-        let clock = Clock::start();
+        self.start(Clock::start(), make)
+    }
+
+    fn start<E: Element>(self, clock: Clock, make: impl FnMut(u8) -> E) -> io::Result<Crew> {
         let (addresses, cores) = (self.addresses.clone(), self.options.cores.clone());
         let transports = self.transports.clone();
         let (office, workers) = self.workers(clock, make)?;
@@ -299,6 +315,13 @@ impl Crew {
         for worker in 0..self.office.cores() {
             self.office
                 .command(worker, Command::Certify(contexts.clone()));
+        }
+    }
+
+    /// Other users, for what comes next.
+    pub fn users(&self, users: &Arc<Users>) {
+        for worker in 0..self.office.cores() {
+            self.office.command(worker, Command::Users(users.clone()));
         }
     }
 

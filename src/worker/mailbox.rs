@@ -5,6 +5,7 @@ use crate::base::{Errand, Flow, Outbox, Span};
 use crate::net::streams::Description;
 use crate::net::tls::Contexts;
 use crate::stack::Settings;
+use crate::stack::auth::users::Users;
 use mio::Waker;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -68,6 +69,9 @@ impl Letters {
 pub enum Command {
     /// New settings, valid for what comes next.
     Configure(Arc<Settings>),
+    /// Who there is. To free those of before takes a while where there are millions: the sender keeps a hold on them until every
+    /// core has let go.
+    Users(Arc<Users>),
     /// Certificates and keys, for handshakes that begin from now on.
     Certify(Arc<Contexts>),
     /// All connections, to be sent back.

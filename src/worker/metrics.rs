@@ -6,11 +6,22 @@ use crate::base::Transport;
 use crate::net::counters::{Handshakes, KINDS, SIDES, Traffic};
 use crate::net::sys;
 use crate::net::{ListenerCounters, State, StreamCounters, Undeliverable};
-use crate::stack::counters::{Counters, Drop, Limit, MethodLabel, Registration, Side};
+use crate::stack::counters::{AuthOutcome, Counters, Drop, Limit, MethodLabel, Registration, Side};
 use std::fmt::Display;
 
-/// All metrics of the workers. `bindings`: contacts in the location service now.
-pub fn metrics(stats: &Stats, bindings: usize) -> Vec<(String, f64)> {
+/// What is counted elsewhere than at the workers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Beside {
+    /// Contacts in the location service now.
+    pub bindings: usize,
+    /// Users in force.
+    pub users: usize,
+    /// They are those of before, because the file or database of users cannot be read now.
+    pub users_unreadable: bool,
+}
+
+/// All metrics of the server.
+pub fn metrics(stats: &Stats, beside: &Beside) -> Vec<(String, f64)> {
     let mut list = List::default();
     messages(&mut list, stats);
     rules(&mut list, &stats.counters);
@@ -28,7 +39,9 @@ pub fn metrics(stats: &Stats, bindings: usize) -> Vec<(String, f64)> {
     );
     list.plain("requests_pending", stats.occupancy.pending);
     list.plain("timers", stats.occupancy.timers);
-    list.plain("bindings", bindings);
+    list.plain("bindings", beside.bindings);
+    list.plain("users", beside.users);
+    list.plain("users_unreadable", usize::from(beside.users_unreadable));
     dropped(&mut list, stats);
     listeners(&mut list, stats);
     streams(&mut list, &stats.streams);
@@ -173,6 +186,9 @@ fn rules(list: &mut List, counters: &Counters) {
     }
     for (outcome, count) in Registration::ALL.iter().zip(counters.registrations) {
         list.count("registrations_total", "outcome", outcome.label(), count);
+    }
+    for (outcome, count) in AuthOutcome::ALL.iter().zip(counters.auth) {
+        list.count("auth_total", "outcome", outcome.label(), count);
     }
     for (limit, count) in Limit::ALL.iter().zip(counters.limit_hits) {
         list.count("limit_hits_total", "limit", limit.label(), count);

@@ -15,6 +15,7 @@ pub use crew::{Bound, Crew, Options, Stats, bind};
 use crate::base::{Channel, Errand, Flow, Id, Instant, Outbox};
 use crate::net::{Arrival, ListenerCounters, StreamCounters, Undelivered, Wires, sys};
 use crate::sip::Fault;
+use crate::stack::auth::users::Users;
 use crate::stack::{Counters, Endpoint, Occupancy, Settings};
 use delay::Histogram;
 use mailbox::{Command, Letters, MailCounters, Mailbox, Matter};
@@ -60,6 +61,8 @@ pub trait Element: Send + 'static {
     fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox);
     fn next_timeout(&self) -> Option<Instant>;
     fn handle_config(&mut self, settings: Arc<Settings>);
+    /// Other users, valid for what comes next. Returns those of before.
+    fn handle_users(&mut self, users: Arc<Users>) -> Arc<Users>;
     fn counters(&self) -> Counters;
     fn occupancy(&self) -> Occupancy;
 }
@@ -317,6 +320,8 @@ impl<E: Element> Worker<E> {
         for command in self.mailbox.take_commands() {
             match command {
                 Command::Configure(settings) => self.element.handle_config(settings),
+                // Whoever sent them holds on to those of before until all have switched: they are not freed here.
+                Command::Users(users) => drop(self.element.handle_users(users)),
                 Command::Certify(contexts) => self.wires.set_tls(Some(contexts)),
                 Command::Connections(reply) => {
                     let _ = reply.send(self.wires.describe(self.clock.now()));
@@ -391,6 +396,10 @@ impl Element for Endpoint {
 
     fn handle_config(&mut self, settings: Arc<Settings>) {
         Endpoint::handle_config(self, settings);
+    }
+
+    fn handle_users(&mut self, users: Arc<Users>) -> Arc<Users> {
+        Endpoint::handle_users(self, users)
     }
 
     fn counters(&self) -> Counters {

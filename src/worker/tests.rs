@@ -2,6 +2,7 @@
 
 mod streams;
 
+use super::metrics::Beside;
 use super::*;
 use crate::base::{Errand, Transport};
 use std::net::{SocketAddr, UdpSocket};
@@ -32,6 +33,7 @@ struct Echo {
     notes: Arc<Notes>,
     timeout: Option<Instant>,
     counters: Counters,
+    users: Arc<Users>,
 }
 
 /// Where `port call …` leads by TCP.
@@ -122,6 +124,10 @@ impl Element for Echo {
         self.notes.configured.fetch_add(1, Ordering::SeqCst);
     }
 
+    fn handle_users(&mut self, users: Arc<Users>) -> Arc<Users> {
+        std::mem::replace(&mut self.users, users)
+    }
+
     fn counters(&self) -> Counters {
         self.counters.clone()
     }
@@ -154,6 +160,7 @@ fn crew_of(options: Options, listeners: &[(Transport, SocketAddr)]) -> (Crew, Ar
         notes: notes.clone(),
         timeout: None,
         counters: Counters::default(),
+        users: Arc::default(),
     });
     (crew.unwrap(), notes)
 }
@@ -327,7 +334,7 @@ fn an_unroutable_peer_is_lost_and_a_missing_listener_is_counted() {
     socket.send(b"nowhere").unwrap();
     socket.send(b"still there").unwrap();
     assert_eq!(receive(&socket), b"still there");
-    let list = metrics::metrics(&crew.stats(), 0);
+    let list = metrics::metrics(&crew.stats(), &Beside::default());
     assert_eq!(
         value(&list, "strowger_dropped_total{reason=\"unreachable\"}"),
         1.0
@@ -415,14 +422,32 @@ fn stop_joins_and_the_address_is_free_again() {
 }
 
 #[test]
+fn users_reach_every_worker_and_those_of_before_are_let_go() {
+    let (crew, _) = crew(2, &["127.0.0.1:0"]);
+    let first = Arc::new(Users::default());
+    crew.users(&first);
+    until("both have them", || Arc::strong_count(&first) == 3);
+    let second = Arc::new(Users::default());
+    crew.users(&second);
+    until("both have the others", || {
+        Arc::strong_count(&second) == 3 && Arc::strong_count(&first) == 1
+    });
+}
+
+#[test]
 fn metrics_have_their_names_once_and_in_order() {
     let (crew, _) = crew(1, &["127.0.0.1:0"]);
     let address = crew.addresses()[0];
     let socket = client(address);
     socket.send(b"OPTIONS sip:x SIP/2.0\r\n\r\n").unwrap();
     receive(&socket);
-    let first = metrics::metrics(&crew.stats(), 7);
-    let second = metrics::metrics(&crew.stats(), 7);
+    let beside = Beside {
+        bindings: 7,
+        users: 5,
+        users_unreadable: true,
+    };
+    let first = metrics::metrics(&crew.stats(), &beside);
+    let second = metrics::metrics(&crew.stats(), &beside);
     let names = |list: &[(String, f64)]| {
         list.iter()
             .map(|(name, _)| name.clone())
@@ -440,6 +465,9 @@ fn metrics_have_their_names_once_and_in_order() {
         assert_eq!(value(&first, &name), 1.0);
     }
     assert_eq!(value(&first, "strowger_bindings"), 7.0);
+    assert_eq!(value(&first, "strowger_users"), 5.0);
+    assert_eq!(value(&first, "strowger_users_unreadable"), 1.0);
+    assert_eq!(value(&first, "strowger_auth_total{outcome=\"stale\"}"), 0.0);
     let buffer = format!("strowger_udp_receive_buffer_bytes{{listener=\"{address}\"}}");
     assert!(value(&first, &buffer) >= 4096.0);
     let drops = format!("strowger_udp_kernel_drops_total{{listener=\"{address}\"}}");

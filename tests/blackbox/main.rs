@@ -30,6 +30,7 @@ mod study;
 mod tls_client;
 mod tls_reload;
 mod tls_server;
+mod users;
 mod wires;
 
 pub const UAC: &str = include_str!("scenarios/uac.xml");

@@ -39,6 +39,8 @@ pub(super) struct Document<'d> {
     pub(super) listeners_are_wrong: bool,
     /// Where each target of each relaying `[[route]]` stands.
     pub(super) target_places: Vec<usize>,
+    /// Where `challenge_bye` of `[auth]` stands, or else its section.
+    pub(super) challenge_bye_at: usize,
 }
 
 pub(super) type Value<'d> = Spanned<DeValue<'d>>;
@@ -63,6 +65,7 @@ impl<'d> Document<'d> {
             listen_places: Vec::new(),
             listeners_are_wrong: false,
             target_places: Vec::new(),
+            challenge_bye_at: 0,
         }
     }
 

@@ -49,6 +49,7 @@ impl Section<'_, '_> {
             to_host: self.read("to_host", host),
             to_user_prefix: self.read("to_user_prefix", user_prefix),
             outgoing: self.read("outgoing", one_of(&OUTGOING)),
+            challenge: self.read("challenge", boolean),
             action: self.action(),
         }
     }
@@ -100,6 +101,11 @@ impl Section<'_, '_> {
                     "outgoing",
                     [Kind::Relay, Kind::Location].as_slice(),
                     "\"relay\" and \"location\"",
+                ),
+                (
+                    "challenge",
+                    [Kind::Relay, Kind::Location, Kind::Redirect].as_slice(),
+                    "\"relay\", \"location\" and \"redirect\"",
                 ),
                 ("status", [Kind::Reject].as_slice(), "\"reject\""),
             ] {

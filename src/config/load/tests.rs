@@ -308,6 +308,15 @@ fn a_conf_with_everything() {
         default_expires = "2m"
         max_expires = "3h"
         max_contacts = 1
+        [auth]
+        realm = "Example Telephones (öffentlich)"
+        challenge_register = true
+        challenge_proxy = true
+        challenge_bye = true
+        algorithms = ["MD5", "SHA-512-256", "SHA-256"]
+        qop = false
+        nonce_lifetime = "90s"
+        users = "/etc/strowger/users"
         [[route]]
         methods = ["INVITE", "X-own"]
         from_source = ["192.0.2.0/24", "198.51.100.7", "2001:db8::/32"]
@@ -319,11 +328,13 @@ fn a_conf_with_everything() {
         to_user_prefix = "1"
         action = "relay"
         outgoing = "reuse"
+        challenge = false
         target = ["sip:192.0.2.10;transport=tcp", "sips:GW.example.org;maddr=192.0.2.11", "sip:192.0.2.12;transport=TLS",
                   "sips:192.0.2.13:5081;transport=tcp", "sip:a.example;maddr=192.0.2.14"]
         [[route]]
         to_user_prefix = "0"
         action = "redirect"
+        challenge = true
         target = ["sips:bob@example.org"]
         [[route]]
         methods = ["PUBLISH"]
@@ -438,6 +449,20 @@ fn a_conf_with_everything() {
             max_contacts: 1,
         }
     );
+    assert_eq!(
+        conf.auth,
+        Auth {
+            realm: "Example Telephones (öffentlich)".to_owned(),
+            challenge_register: true,
+            challenge_proxy: true,
+            challenge_bye: true,
+            algorithms: vec![Algorithm::Md5, Algorithm::Sha512_256, Algorithm::Sha256],
+            qop: false,
+            nonce_lifetime: secs(90),
+            users: PathBuf::from("/etc/strowger/users"),
+        }
+    );
+    assert!(conf.challenges() && conf.challenges_calls());
     let [first, streams, second, third, fourth, fifth, sixth] = conf.routes.as_slice() else {
         panic!("{:?}", conf.routes);
     };
@@ -506,6 +531,10 @@ fn a_conf_with_everything() {
     assert_eq!(first.outgoing, None);
     assert_eq!(streams.outgoing, Some(Outgoing::Reuse));
     assert_eq!(sixth.outgoing, Some(Outgoing::PerCall));
+    assert_eq!(
+        [first, streams, second].map(|route| route.challenge),
+        [None, Some(false), Some(true)]
+    );
     assert_eq!(
         second.action,
         Action::Redirect(vec!["sips:bob@example.org".to_owned()])
@@ -593,7 +622,6 @@ fn a_misspelt_key_is_told_with_its_place_and_the_nearest_known_one() {
 #[test]
 fn what_other_versions_have_is_unknown_here() {
     for text in [
-        "[auth]\n",
         "[metrics]\n",
         "[registrar]\ndatabase = \"x\"\n",
         "[limits]\nrequests_per_source = 1\n",
@@ -628,7 +656,7 @@ address = \"localhost:5060\"
             "t:5:1: unknown key \"domain\" in [server]; the nearest known one is \"domains\"",
             "t:7:8: mode must be one of \"stateful\", \"stateless\", not the integer 1",
             "t:8:8: fork must be one of \"parallel\", \"sequential\", not the string \"serial\"",
-            "t:9:2: unknown section \"nonsense\"; the sections are connections, control, limits, listen, log, proxy, registrar, route, server, timers, tls, tls.identity, udp",
+            "t:9:2: unknown section \"nonsense\"; the sections are auth, connections, control, limits, listen, log, proxy, registrar, route, server, timers, tls, tls.identity, udp",
             "t:11:13: transport must be one of \"udp\", \"tcp\", \"tls\", not the string \"sctp\"",
             "t:12:11: address must be an address with a port such as \"127.0.0.1:5060\" or \"[::1]:5060\", not the string \"localhost:5060\"",
         ]
@@ -717,6 +745,26 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
             "from \"1s\" to \"1h\"",
         ),
         ("registrar", "max_contacts = 1979-05-27", "the date"),
+        ("auth", "realm = 1", "the realm of a challenge"),
+        ("auth", "realm = 'a\"b'", "no place in a realm"),
+        ("auth", "realm = 'a\\b'", "no place in a realm"),
+        ("auth", "realm = \"a\\u0007b\"", "no place in a realm"),
+        ("auth", "realm = \"a \"", "a blank at its beginning or end"),
+        ("auth", "challenge_register = 1", "true or false"),
+        ("auth", "challenge_proxy = \"yes\"", "true or false"),
+        ("auth", "challenge_bye = 0", "true or false"),
+        ("auth", "qop = \"auth\"", "true or false"),
+        ("auth", "algorithms = \"MD5\"", "a list of \"SHA-256\""),
+        ("auth", "algorithms = []", "an empty list"),
+        (
+            "auth",
+            "algorithms = [\"SHA-1\"]",
+            "one of \"SHA-256\", \"SHA-512-256\", \"MD5\", not the string \"SHA-1\"",
+        ),
+        ("auth", "algorithms = [\"md5\"]", "must be one of"),
+        ("auth", "nonce_lifetime = \"5s\"", "from \"10s\" to \"24h\""),
+        ("auth", "nonce_lifetime = 300", "a time such as"),
+        ("auth", "users = \"\"", "the path of a file"),
         ("timers", "t1 = \"0s\"", "from \"10ms\" to \"1m\""),
         ("timers", "t1 = \"500\"", "a time such as"),
         ("timers", "c = {}", "a table"),
@@ -887,6 +935,11 @@ fn each_route_that_is_wrong_is_refused() {
             "SIP URIs such as",
         ),
         ("action = \"reject\"\nstatus = 302", "from 400 to 699"),
+        (
+            "action = \"reject\"\nchallenge = true",
+            "only the actions \"relay\", \"location\" and \"redirect\" take it",
+        ),
+        ("action = \"relay\"\nchallenge = \"yes\"", "true or false"),
     ] {
         let fault = fault(&format!("[[route]]\n{settings}\n"));
         assert!(fault.contains(says), "{settings}: {fault}");
@@ -912,6 +965,22 @@ fn what_contradicts_itself_is_refused() {
         fault_of("[server]\ndomains = [\"a.example\", \"A.Example\"]\n"),
         "t:2:25: domains names the string \"A.Example\" twice; remove one"
     );
+    assert_eq!(
+        fault_of("[auth]\nalgorithms = [\"MD5\", \"MD5\"]\n"),
+        "t:2:22: algorithms names the string \"MD5\" twice; remove one"
+    );
+    let bye = "[auth]\nchallenge_bye = true\n";
+    assert_eq!(
+        fault_of(bye),
+        "t:2:17: challenge_bye says nothing here, because no calls are challenged: \
+         add challenge_proxy = true, or challenge = true to a [[route]]"
+    );
+    good(&format!("{bye}challenge_proxy = true\n"));
+    good(&format!(
+        "{bye}[[route]]\naction = \"location\"\nchallenge = true\n"
+    ));
+    let long = format!("[auth]\nrealm = \"{}\"\n", "x".repeat(256));
+    assert!(fault_of(&long).contains("at most 255 bytes"));
     let listen = "[[listen]]\naddress = \"127.0.0.1:5060\"\n";
     assert_eq!(
         fault_of(&format!("{listen}{listen}")),

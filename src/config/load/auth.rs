@@ -1,0 +1,74 @@
+//! `[auth]`: who is challenged, how, and where the users are.
+
+use super::document::{Document, Value, Wrong};
+use super::values::*;
+use super::{HOUR, SECOND};
+use crate::config::model::*;
+
+/// The longest realm, bytes.
+const REALM_LONGEST: usize = 255;
+
+impl Document<'_> {
+    pub(super) fn auth(&mut self) -> Auth {
+        let default = Auth::default();
+        let mut section = self.section("auth");
+        let what = "a list of \"SHA-256\", \"SHA-512-256\" and \"MD5\", the one offered first at the beginning";
+        let auth = Auth {
+            realm: section.read("realm", realm).unwrap_or(default.realm),
+            challenge_register: section
+                .read("challenge_register", boolean)
+                .unwrap_or(default.challenge_register),
+            challenge_proxy: section
+                .read("challenge_proxy", boolean)
+                .unwrap_or(default.challenge_proxy),
+            challenge_bye: section
+                .read("challenge_bye", boolean)
+                .unwrap_or(default.challenge_bye),
+            algorithms: section
+                .read(
+                    "algorithms",
+                    filled(list(what, one_of(&Algorithm::ALL.map(|a| (a.name(), a))))),
+                )
+                .unwrap_or(default.algorithms),
+            qop: section.read("qop", boolean).unwrap_or(default.qop),
+            nonce_lifetime: section
+                .read("nonce_lifetime", time(10 * SECOND, 24 * HOUR))
+                .unwrap_or(default.nonce_lifetime),
+            users: section.read("users", path).unwrap_or(default.users),
+        };
+        let at = section.place("challenge_bye");
+        self.challenge_bye_at = at;
+        auth
+    }
+
+    /// A BYE is only challenged where other requests are.
+    pub(super) fn refuse_idle_challenge(&mut self, conf: &Conf) {
+        if conf.auth.challenge_bye && !conf.challenges_calls() {
+            let message = "challenge_bye says nothing here, because no calls are challenged: \
+                           add challenge_proxy = true, or challenge = true to a [[route]]";
+            self.wrongs.push(Wrong::new(self.challenge_bye_at, message));
+        }
+    }
+}
+
+/// `realm-value` (RFC 3261 §25.1) without its quotes, and without what would have to be escaped: not every phone can.
+fn realm(value: &Value<'_>) -> Parsed<String> {
+    let what = "the realm of a challenge such as \"example.com\"";
+    let text = string(value, what)?;
+    if text.len() > REALM_LONGEST {
+        let phrase = format!("must be of at most {REALM_LONGEST} bytes");
+        return Err(wrong(value, phrase));
+    }
+    if let Some(bad) = text
+        .chars()
+        .find(|c| c.is_control() || ['"', '\\'].contains(c))
+    {
+        let phrase = format!("has {text:?}, but {bad:?} has no place in a realm: remove it");
+        return Err(wrong(value, phrase));
+    }
+    if text.trim() != text {
+        let phrase = format!("has {text:?}, with a blank at its beginning or end: remove it");
+        return Err(wrong(value, phrase));
+    }
+    Ok(text.to_owned())
+}

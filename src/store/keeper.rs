@@ -1,0 +1,333 @@
+//! The store's thread: looks once a second whether the users have changed, reads them anew and hands them on. What is replaced is dropped
+//! here too, for that takes a while where there are millions.
+
+use super::subscriber::Trouble;
+use super::users::{Loaded, Source};
+use crate::stack::auth::users::Users;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use std::{io, mem};
+
+/// How often the source is looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// So many looks in a row a database may be locked before it is worth a line.
+const BUSY_LOOKS: u32 = 10;
+
+/// The longest rest between two bites of reading.
+const REST_MOST: Duration = Duration::from_millis(20);
+
+/// Who is told of new users. It must not wait for long.
+pub type Publish = Box<dyn Fn(&Arc<Users>) + Send>;
+
+/// The thread that keeps the users. Dropping it ends the thread.
+pub struct Keeper {
+    orders: Mutex<Sender<Order>>,
+    state: Arc<State>,
+    thread: Option<JoinHandle<()>>,
+}
+
+enum Order {
+    /// Read now, changed or not; say what came of it to whoever waits.
+    Read(Option<Sender<Result<(), String>>>),
+    Stop,
+}
+
+/// What others may see.
+struct State {
+    users: AtomicUsize,
+    is_unreadable: AtomicBool,
+    /// Told to stop: reading is not to go on.
+    is_stopping: AtomicBool,
+}
+
+impl Keeper {
+    /// Starts the thread. `users` are those in force, as `source` gave them; every later set goes to `publish`.
+    pub fn start(source: Source, users: Arc<Users>, publish: Publish) -> io::Result<Keeper> {
+        let (orders, inbox) = mpsc::channel();
+        let state = Arc::new(State {
+            users: AtomicUsize::new(users.len()),
+            is_unreadable: AtomicBool::new(false),
+            is_stopping: AtomicBool::new(false),
+        });
+        let desk = Desk {
+            source,
+            publish,
+            state: state.clone(),
+            users,
+            replaced: Vec::new(),
+            busy_looks: 0,
+        };
+        let thread = thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || desk.run(&inbox))?;
+        Ok(Keeper {
+            orders: Mutex::new(orders),
+            state,
+            thread: Some(thread),
+        })
+    }
+
+    /// Users in force.
+    pub fn users(&self) -> usize {
+        self.state.users.load(Ordering::Relaxed)
+    }
+
+    /// The source cannot be read now; the users of before are in force.
+    pub fn is_unreadable(&self) -> bool {
+        self.state.is_unreadable.load(Ordering::Relaxed)
+    }
+
+    /// Has the users read at once.
+    pub fn read_soon(&self) {
+        self.order(Order::Read(None));
+    }
+
+    /// The same, and waits for what comes of it: the error is one line.
+    pub fn read_now(&self, patience: Duration) -> Result<(), String> {
+        let (reply, answer) = mpsc::channel();
+        self.order(Order::Read(Some(reply)));
+        match answer.recv_timeout(patience) {
+            Ok(outcome) => outcome,
+            Err(_) => Err("the users are still being read; see the log".to_owned()),
+        }
+    }
+
+    fn order(&self, order: Order) {
+        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        // The thread ends only after we have told it to.
+        let _ = orders.send(order);
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.state.is_stopping.store(true, Ordering::Relaxed);
+        self.order(Order::Stop);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the store's thread panicked");
+        }
+    }
+}
+
+/// What the thread works at.
+struct Desk {
+    source: Source,
+    publish: Publish,
+    state: Arc<State>,
+    /// Those in force.
+    users: Arc<Users>,
+    /// Those of before, until no worker has them in hand any more: whoever drops the last hold on them frees their memory.
+    replaced: Vec<Arc<Users>>,
+    busy_looks: u32,
+}
+
+impl Desk {
+    fn run(mut self, inbox: &Receiver<Order>) {
+        loop {
+            match inbox.recv_timeout(INTERVAL) {
+                Ok(Order::Read(reply)) => {
+                    let outcome = self.read();
+                    if let Some(reply) = reply {
+                        // Who asked may have given up waiting.
+                        let _ = reply.send(outcome);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => self.look(),
+                Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.replaced.retain(|users| Arc::strong_count(users) > 1);
+        }
+    }
+
+    fn read(&mut self) -> Result<(), String> {
+        let read = self.source.read(&mut rest(&self.state));
+        match read {
+            Ok(loaded) => {
+                self.hand_on(loaded);
+                Ok(())
+            }
+            Err(Trouble::Busy(what) | Trouble::Bad(what)) => {
+                self.complain(&what);
+                Err(format!("users stay what they were: {what}"))
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let read = self.source.read_changed(&mut rest(&self.state));
+        match read {
+            Ok(None) => {
+                self.busy_looks = 0;
+                if self.state.is_unreadable.swap(false, Ordering::Relaxed) {
+                    log::info!("users can be read again, and have not changed");
+                }
+            }
+            Ok(Some(loaded)) => self.hand_on(loaded),
+            Err(Trouble::Busy(what)) => {
+                self.busy_looks += 1;
+                if self.busy_looks == BUSY_LOOKS {
+                    self.complain(&what);
+                }
+            }
+            Err(Trouble::Bad(what)) => {
+                // Once, until it is good again.
+                if !self.state.is_unreadable.load(Ordering::Relaxed) {
+                    self.complain(&what);
+                }
+            }
+        }
+    }
+
+    fn complain(&self, what: &str) {
+        if self.state.is_stopping.load(Ordering::Relaxed) {
+            return;
+        }
+        self.state.is_unreadable.store(true, Ordering::Relaxed);
+        log::error!("users stay what they were: {what}");
+    }
+
+    fn hand_on(&mut self, loaded: Loaded) {
+        self.busy_looks = 0;
+        self.state.is_unreadable.store(false, Ordering::Relaxed);
+        log::info!("{}", told(&self.source, &loaded));
+        let users = Arc::new(loaded.users);
+        self.state.users.store(users.len(), Ordering::Relaxed);
+        let replaced = mem::replace(&mut self.users, users);
+        self.replaced.push(replaced);
+        (self.publish)(&self.users);
+    }
+}
+
+/// A line that says how many users were read, and what is wrong with some.
+pub fn told(source: &Source, loaded: &Loaded) -> String {
+    let (path, users, unusable) = (source.path(), loaded.users.len(), &loaded.unusable);
+    let mut line = format!("users read from {}: {users}", path.display());
+    if unusable.count > 0 {
+        let (count, first) = (unusable.count, &unusable.first);
+        line.push_str(&format!(
+            "; {count} of its rows cannot be used as they are, the first: {first}"
+        ));
+    }
+    line
+}
+
+/// Rests for as long as the work since the last rest took. A worker may be on the same core, and must not wait for all of it.
+fn rest(state: &State) -> impl FnMut() -> bool {
+    let mut since = Instant::now();
+    move || {
+        thread::sleep(since.elapsed().min(REST_MOST));
+        since = Instant::now();
+        !state.is_stopping.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Key;
+    use std::fs;
+    use std::path::Path;
+
+    const MD5: &str = "0123456789abcdef0123456789abcdef";
+
+    fn write(path: &Path, names: &[&str]) {
+        let lines: String = names
+            .iter()
+            .map(|name| format!("{name}:a:{MD5}\n"))
+            .collect();
+        fs::write(path, lines).unwrap();
+    }
+
+    /// Waits until `test` holds; fails after ten seconds.
+    fn until(what: &str, mut test: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !test() {
+            assert!(start.elapsed() < Duration::from_secs(10), "never: {what}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// A worker as the keeper sees it: it holds on to the users in force.
+    #[derive(Clone, Default)]
+    struct Worker(Arc<Mutex<Vec<Arc<Users>>>>);
+
+    impl Worker {
+        fn publish(&self) -> Publish {
+            let all = self.0.clone();
+            Box::new(move |users| all.lock().unwrap().push(users.clone()))
+        }
+
+        fn sets(&self) -> usize {
+            self.0.lock().unwrap().len()
+        }
+    }
+
+    fn started(path: &Path, worker: &Worker) -> Keeper {
+        let mut source = Source::new(path, Key::new(1, 2));
+        let loaded = source.read(&mut || true).unwrap();
+        let users = Arc::new(loaded.users);
+        Keeper::start(source, users, worker.publish()).unwrap()
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn changes_are_seen_and_handed_on_and_what_is_bad_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, worker) = (folder.path().join("users"), Worker::default());
+        write(&path, &["alice"]);
+        let keeper = started(&path, &worker);
+        assert_eq!(keeper.users(), 1);
+        write(&path, &["alice", "bob"]);
+        until("two users", || worker.sets() == 1);
+        assert_eq!((keeper.users(), keeper.is_unreadable()), (2, false));
+
+        fs::write(&path, "nonsense").unwrap();
+        until("unreadable", || keeper.is_unreadable());
+        let said = keeper.read_now(PATIENCE).unwrap_err();
+        assert!(said.contains("users:1: a line must be"), "{said}");
+        assert_eq!((keeper.users(), worker.sets()), (2, 1));
+        write(&path, &["alice", "bob", "carol"]);
+        until("three users", || worker.sets() == 2);
+        assert_eq!((keeper.users(), keeper.is_unreadable()), (3, false));
+        let last = worker.0.lock().unwrap().last().cloned().unwrap();
+        assert!(last.find(b"carol", b"a").is_some());
+    }
+
+    #[test]
+    fn who_asks_need_not_wait_for_the_next_look() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, worker) = (folder.path().join("users"), Worker::default());
+        write(&path, &["alice"]);
+        let keeper = started(&path, &worker);
+        for round in 1..=20 {
+            assert_eq!(keeper.read_now(PATIENCE), Ok(()));
+            assert!(worker.sets() >= round, "read although nothing has changed");
+        }
+        keeper.read_soon();
+        until("one more", || worker.sets() >= 21);
+    }
+
+    #[test]
+    fn the_last_hold_on_the_users_of_before_is_the_keepers() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, worker) = (folder.path().join("users"), Worker::default());
+        write(&path, &["alice"]);
+        let keeper = started(&path, &worker);
+        keeper.read_now(PATIENCE).unwrap();
+        let held = Arc::downgrade(&worker.0.lock().unwrap()[0]);
+        keeper.read_now(PATIENCE).unwrap();
+        // As long as a worker has them, they are there; when it lets go, it is not the one to free them.
+        let own = worker.0.lock().unwrap().remove(0);
+        assert!(Arc::strong_count(&own) >= 2, "the keeper holds on");
+        drop(own);
+        until("freed", || held.strong_count() == 0);
+        drop(keeper);
+    }
+}
