@@ -100,7 +100,17 @@ impl<'a> Found<'a> {
     }
 
     fn complete(self) -> Result<Credentials<'a>, Fault> {
-        let [username, realm, nonce, uri, response, algorithm, cnonce, qop, nc] = self.0;
+        let [
+            username,
+            realm,
+            nonce,
+            uri,
+            response,
+            algorithm,
+            cnonce,
+            qop,
+            nc,
+        ] = self.0;
         let (Some(username), Some(realm), Some(nonce), Some(uri), Some(response)) =
             (username, realm, nonce, uri, response)
         else {

@@ -189,7 +189,11 @@ fn a_register_is_asked_and_then_bound() {
     let asked = ask(&mut b);
     let all = challenges(&asked);
     let algorithms: Vec<_> = all.iter().map(|line| said(line, "algorithm")).collect();
-    assert_eq!(algorithms, [Some("SHA-256"), Some("MD5")], "in the order of the conf");
+    assert_eq!(
+        algorithms,
+        [Some("SHA-256"), Some("MD5")],
+        "in the order of the conf"
+    );
     for line in &all {
         assert_eq!(said(line, "realm"), Some(REALM));
         assert_eq!(said(line, "qop"), Some("auth,auth-int"));
@@ -200,7 +204,10 @@ fn a_register_is_asked_and_then_bound() {
     for algorithm in ["SHA-256", "MD5"] {
         let answer = register_with(&mut b, &BOBS, &challenge(&asked, algorithm));
         assert_eq!(answer.status(), 200, "{algorithm}: {answer}");
-        assert_eq!(answer.header("Contact"), Some("<sip:bob@10.0.1.2:5060>;expires=3600"));
+        assert_eq!(
+            answer.header("Contact"),
+            Some("<sip:bob@10.0.1.2:5060>;expires=3600")
+        );
     }
     assert_eq!(b.outcomes(AuthOutcome::Challenged), 1);
     assert_eq!(b.outcomes(AuthOutcome::Accepted), 2);
@@ -232,15 +239,26 @@ fn every_way_to_compute_the_response_is_accepted() {
         for qop in [None, Some("auth"), Some("auth-int")] {
             for session in [false, true] {
                 let asked = challenge(&ask(&mut b), algorithm);
-                let client = Client { qop, session, ..BOBS };
+                let client = Client {
+                    qop,
+                    session,
+                    ..BOBS
+                };
                 let answer = register_with(&mut b, &client, &asked);
-                assert_eq!(answer.status(), 200, "{algorithm} {qop:?} {session}: {answer}");
+                assert_eq!(
+                    answer.status(),
+                    200,
+                    "{algorithm} {qop:?} {session}: {answer}"
+                );
             }
         }
     }
     // A phone that writes its whole address as its name.
     let asked = challenge(&ask(&mut b), "MD5");
-    let whole = Client { user: "bob@example.com", ..BOBS };
+    let whole = Client {
+        user: "bob@example.com",
+        ..BOBS
+    };
     assert_eq!(register_with(&mut b, &whole, &asked).status(), 200);
 }
 
@@ -256,7 +274,11 @@ fn a_nonce_is_kept_and_counted_up_but_no_count_comes_twice() {
     assert_eq!(replay.status(), 401);
     assert_eq!(said(&challenge(&replay, "SHA-256"), "stale"), None);
     assert_eq!(b.outcomes(AuthOutcome::Replayed), 1);
-    assert_eq!(b.outcomes(AuthOutcome::Challenged), 1, "and no challenge but the first");
+    assert_eq!(
+        b.outcomes(AuthOutcome::Challenged),
+        1,
+        "and no challenge but the first"
+    );
 }
 
 #[test]
@@ -293,7 +315,10 @@ fn an_old_nonce_is_stale_for_who_knows_the_password_and_only_then() {
     b.tick(300_001);
     let stale = register_with(&mut b, &BOBS, &asked);
     assert_eq!(said(&challenge(&stale, "SHA-256"), "stale"), Some("true"));
-    let wrong = Client { password: "x", ..BOBS };
+    let wrong = Client {
+        password: "x",
+        ..BOBS
+    };
     let refused = register_with(&mut b, &wrong, &asked);
     assert_eq!(said(&challenge(&refused, "SHA-256"), "stale"), None);
     let asked = challenge(&stale, "SHA-256");
@@ -306,10 +331,34 @@ fn what_is_wrong_is_asked_again_and_counted() {
     let mut b = registrar();
     let asked = challenge(&ask(&mut b), "SHA-256");
     let cases = [
-        (Client { password: "x", ..BOBS }, AuthOutcome::WrongResponse),
-        (Client { user: "carol", ..BOBS }, AuthOutcome::UnknownUser),
-        (Client { user: "Bob", ..BOBS }, AuthOutcome::UnknownUser),
-        (Client { user: "bob@example.net", ..BOBS }, AuthOutcome::UnknownUser),
+        (
+            Client {
+                password: "x",
+                ..BOBS
+            },
+            AuthOutcome::WrongResponse,
+        ),
+        (
+            Client {
+                user: "carol",
+                ..BOBS
+            },
+            AuthOutcome::UnknownUser,
+        ),
+        (
+            Client {
+                user: "Bob",
+                ..BOBS
+            },
+            AuthOutcome::UnknownUser,
+        ),
+        (
+            Client {
+                user: "bob@example.net",
+                ..BOBS
+            },
+            AuthOutcome::UnknownUser,
+        ),
         (Client { nc: 0, ..BOBS }, AuthOutcome::Malformed),
     ];
     for (client, outcome) in cases {
@@ -323,14 +372,26 @@ fn what_is_wrong_is_asked_again_and_counted() {
     let good = BOBS.answer(&asked, "REGISTER", "");
     let cases = [
         (good.replace("uri=", "x="), AuthOutcome::Malformed),
-        (good.replace("SHA-256", "SHA-512-256"), AuthOutcome::Malformed),
+        (
+            good.replace("SHA-256", "SHA-512-256"),
+            AuthOutcome::Malformed,
+        ),
         (good.replace("SHA-256", "SHA-1"), AuthOutcome::Malformed),
         (good.replace("SHA-256", "MD5"), AuthOutcome::WrongResponse),
         (good.replace("nc=00000001, ", ""), AuthOutcome::Malformed),
-        (good.replace("qop=auth,", "qop=none,"), AuthOutcome::Malformed),
-        (good.replace(&REALM.to_string(), "example.net"), AuthOutcome::Challenged),
         (
-            good.replace(said(&asked, "nonce").unwrap(), "0123456789abcdef0123456789abcdef"),
+            good.replace("qop=auth,", "qop=none,"),
+            AuthOutcome::Malformed,
+        ),
+        (
+            good.replace(&REALM.to_string(), "example.net"),
+            AuthOutcome::Challenged,
+        ),
+        (
+            good.replace(
+                said(&asked, "nonce").unwrap(),
+                "0123456789abcdef0123456789abcdef",
+            ),
             AuthOutcome::Challenged,
         ),
     ];
@@ -348,7 +409,10 @@ fn what_is_wrong_is_asked_again_and_counted() {
 fn nobody_registers_for_another() {
     let mut b = registrar();
     let asked = challenge(&ask(&mut b), "MD5");
-    let alice = Client { uri: "sip:example.com", ..ALICES };
+    let alice = Client {
+        uri: "sip:example.com",
+        ..ALICES
+    };
     let answer = register_with(&mut b, &alice, &asked);
     assert_eq!(answer.status(), 403);
     assert_eq!(answer.header("WWW-Authenticate"), None);
@@ -434,7 +498,11 @@ fn a_caller_of_ours_is_asked_without_a_trace() {
     let mut b = proxy();
     let before = b.server_transactions();
     let asked = call(&mut b);
-    assert_eq!(b.server_transactions(), before, "a challenge costs no state");
+    assert_eq!(
+        b.server_transactions(),
+        before,
+        "a challenge costs no state"
+    );
     let sent = b.send(ALICE, invite_with(&ALICES, &asked));
     let at_bob = the(&sent, BOB);
     assert_eq!(at_bob.method(), "INVITE");
@@ -447,20 +515,30 @@ fn credentials_for_others_go_on() {
     let mut b = proxy();
     let asked = call(&mut b);
     let line = ALICES.answer(&asked, "INVITE", "");
-    let other = format!("Proxy-Authorization: {}", line.replace(REALM, "example.org"));
+    let other = format!(
+        "Proxy-Authorization: {}",
+        line.replace(REALM, "example.org")
+    );
     let sent = b.send(ALICE, invite_with(&ALICES, &asked).add(&other));
     let kept = the(&sent, BOB).all("Proxy-Authorization").join("\n");
-    assert!(kept.contains("realm=\"example.org\"") && !kept.contains(REALM), "{kept}");
+    assert!(
+        kept.contains("realm=\"example.org\"") && !kept.contains(REALM),
+        "{kept}"
+    );
 }
 
 #[test]
 fn nobody_calls_as_another_and_nobody_learns_who_is_there() {
     let mut b = proxy();
     let asked = call(&mut b);
-    let bob = Client { uri: ALICES.uri, ..BOBS };
+    let bob = Client {
+        uri: ALICES.uri,
+        ..BOBS
+    };
     let answer = b.send_for_one(ALICE, invite_with(&bob, &asked));
     assert_eq!(answer.status(), 403);
-    let nobody = Request::new("INVITE", "sip:nobody@example.com").from("<sip:alice@example.com>;tag=a");
+    let nobody =
+        Request::new("INVITE", "sip:nobody@example.com").from("<sip:alice@example.com>;tag=a");
     assert_eq!(b.send_for_one(ALICE, nobody).status(), 407);
 }
 
@@ -508,7 +586,10 @@ fn a_bye_is_asked_where_the_conf_wants_it() {
     let bye = || in_dialog("BYE", &routes, &call_id).cseq(3);
     let answer = b.send_for_one(ALICE, bye());
     let asked = challenge(&answer, "SHA-256");
-    let client = Client { uri: "sip:bob@10.0.1.2:5060", ..ALICES };
+    let client = Client {
+        uri: "sip:bob@10.0.1.2:5060",
+        ..ALICES
+    };
     let line = client.answer(&asked, "BYE", "");
     let sent = b.send(ALICE, bye().add(&format!("Proxy-Authorization: {line}")));
     assert_eq!(the(&sent, BOB).method(), "BYE");
@@ -523,7 +604,11 @@ fn dialog(b: &mut Bench) -> (Vec<String>, String) {
     let at_bob = the(&sent, BOB).clone();
     let answer = at_bob.answer(200).tag("callee");
     let ok = b.send_for_one(BOB, answer.add("Contact: <sip:bob@10.0.1.2:5060>"));
-    let routes = ok.all("Record-Route").iter().map(|r| r.to_string()).collect();
+    let routes = ok
+        .all("Record-Route")
+        .iter()
+        .map(|r| r.to_string())
+        .collect();
     (routes, ok.header("Call-ID").unwrap().to_string())
 }
 
@@ -553,7 +638,10 @@ fn an_invite_that_comes_again_is_asked_once() {
 fn a_body_is_protected_by_auth_int() {
     let mut b = proxy();
     let asked = call(&mut b);
-    let client = Client { qop: Some("auth-int"), ..ALICES };
+    let client = Client {
+        qop: Some("auth-int"),
+        ..ALICES
+    };
     let line = client.answer(&asked, "INVITE", "v=0\r\n");
     let line = format!("Proxy-Authorization: {line}");
     let changed = b.send_for_one(ALICE, invite().add(&line).body("v=1\r\n"));

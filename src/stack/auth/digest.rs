@@ -38,14 +38,6 @@ impl Algorithm {
             .find(|algorithm| name.eq_ignore_ascii_case(algorithm.name().as_bytes()))?;
         Some((found, session))
     }
-
-    /// The length of a hash, bytes.
-    pub const fn len(self) -> usize {
-        match self {
-            Algorithm::Md5 => 16,
-            Algorithm::Sha256 | Algorithm::Sha512_256 => 32,
-        }
-    }
 }
 
 /// A hash of any of the algorithms.
@@ -92,7 +84,10 @@ impl Hash {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut text = [0; 64];
         for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(self.bytes()) {
-            *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+            *pair = [
+                DIGITS[usize::from(byte >> 4)],
+                DIGITS[usize::from(byte & 15)],
+            ];
         }
         Hex {
             text,
@@ -176,7 +171,10 @@ pub fn response(
     };
     let Some(qop) = credentials.qop else {
         let ha2 = hash(algorithm, &[method, credentials.uri]).hex();
-        return Some(hash(algorithm, &[ha1.bytes(), credentials.nonce, ha2.bytes()]));
+        return Some(hash(
+            algorithm,
+            &[ha1.bytes(), credentials.nonce, ha2.bytes()],
+        ));
     };
     let ha2 = if qop.eq_ignore_ascii_case(b"auth") {
         hash(algorithm, &[method, credentials.uri])
@@ -294,11 +292,7 @@ mod tests {
             let lower = |text: String| hex(&hash(algorithm, &[text.as_bytes()]));
             let a1 = format!("{}:n:c", lower("bob:biloxi.com:zanzibar".into()));
             let a2 = format!("INVITE:sip:bob@biloxi.com:{}", lower("v=0".into()));
-            let expected = lower(format!(
-                "{}:n:00000002:c:auth-int:{}",
-                lower(a1),
-                lower(a2)
-            ));
+            let expected = lower(format!("{}:n:00000002:c:auth-int:{}", lower(a1), lower(a2)));
             let said = answer(name, &credentials, b"zanzibar", b"INVITE", b"v=0");
             assert_eq!(said, expected, "{name}");
         }
@@ -318,7 +312,13 @@ mod tests {
         };
         assert!(is_some(&full, false));
         assert!(!is_some(&Credentials { nc: None, ..full }, false));
-        assert!(!is_some(&Credentials { cnonce: None, ..full }, false));
+        assert!(!is_some(
+            &Credentials {
+                cnonce: None,
+                ..full
+            },
+            false
+        ));
         let other = Credentials {
             qop: Some(b"auth-conf"),
             ..full
@@ -334,7 +334,10 @@ mod tests {
             let name = algorithm.name().to_ascii_lowercase();
             assert_eq!(Algorithm::parse(name.as_bytes()), Some((algorithm, false)));
             let session = format!("{name}-SESS");
-            assert_eq!(Algorithm::parse(session.as_bytes()), Some((algorithm, true)));
+            assert_eq!(
+                Algorithm::parse(session.as_bytes()),
+                Some((algorithm, true))
+            );
         }
         for other in [&b""[..], b"-sess", b"MD4", b"SHA-512"] {
             assert_eq!(Algorithm::parse(other), None);

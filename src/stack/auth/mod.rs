@@ -10,6 +10,7 @@ use crate::base::{Flow, Instant};
 use crate::sip::{Credentials, Header, Message, Method, Name, NameAddr, Scheme, Uri};
 use crate::stack::Endpoint;
 use crate::stack::counters::AuthOutcome;
+use crate::stack::proxy::condition::matches;
 use crate::stack::proxy::{Extra, Incoming, Refusal};
 use digest::{Algorithm, Hash};
 use nonce::{Use, Verdict};
@@ -179,6 +180,25 @@ impl Endpoint {
         Ok(())
     }
 
+    /// What the route that this request takes says of challenges.
+    pub(in crate::stack) fn challenge_by_route(
+        &self,
+        message: &Message,
+        incoming: &Incoming,
+    ) -> Option<bool> {
+        let routes = self.settings.routes.iter();
+        routes
+            .clone()
+            .any(|route| route.challenge.is_some())
+            .then(|| {
+                routes
+                    .clone()
+                    .find(|route| matches(route, message, incoming))
+            })
+            .flatten()
+            .and_then(|route| route.challenge)
+    }
+
     fn authenticate<'a>(
         &mut self,
         now: Instant,
@@ -203,7 +223,8 @@ impl Endpoint {
                     self.tell(message, flow, name, words);
                 }
                 let stale = matches!(failure, Failure::Stale);
-                let challenge = Refusal::new(who.status(), "").with(Extra::Challenge { who, stale });
+                let challenge =
+                    Refusal::new(who.status(), "").with(Extra::Challenge { who, stale });
                 Err(challenge.told())
             }
         }
@@ -246,7 +267,10 @@ impl Endpoint {
         };
         let wall_ms = settings.wall_ms + now.as_ms();
         let lifetime_ms = auth.nonce_lifetime_ms;
-        let (nonce, stale) = match self.nonces.read(wall_ms, lifetime_ms, realm, credentials.nonce) {
+        let (nonce, stale) = match self
+            .nonces
+            .read(wall_ms, lifetime_ms, realm, credentials.nonce)
+        {
             Verdict::Good(nonce) => (Some(nonce), false),
             Verdict::Stale => (None, true),
             Verdict::Foreign => return fail(Failure::ForeignNonce),
@@ -282,7 +306,10 @@ impl Endpoint {
             return fail(Failure::Stale);
         };
         let request = transaction as u64;
-        match self.nonces.note(wall_ms, lifetime_ms, nonce, count, request) {
+        match self
+            .nonces
+            .note(wall_ms, lifetime_ms, nonce, count, request)
+        {
             Use::First | Use::Again => Ok(Proved { name, header }),
             // A client without a count may not know that a nonce serves once: it has expired.
             Use::Replayed if count == 0 => fail(Failure::Stale),
@@ -379,7 +406,14 @@ mod tests {
     fn counts_are_eight_digits() {
         assert_eq!(count(b"00000001"), Some(1));
         assert_eq!(count(b"fFfFfFfF"), Some(u32::MAX));
-        for bad in [&b"00000000"[..], b"1", b"000000001", b"0000000g", b"+0000001", b""] {
+        for bad in [
+            &b"00000000"[..],
+            b"1",
+            b"000000001",
+            b"0000000g",
+            b"+0000001",
+            b"",
+        ] {
             assert_eq!(count(bad), None);
         }
     }

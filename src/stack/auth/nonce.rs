@@ -73,15 +73,14 @@ impl Nonces {
         let room = windows.div_ceil(SHARDS).max(1);
         Nonces {
             key: secret.derive("nonce"),
-            shards: (0..SHARDS)
-                .map(|_| Mutex::new(Shard::new(room)))
-                .collect(),
+            shards: (0..SHARDS).map(|_| Mutex::new(Shard::new(room))).collect(),
         }
     }
 
     /// Writes a new nonce. `wall_ms` is the time since 1970; `count` differs from the core's last ones.
     pub fn write(&self, wall_ms: u64, core: u8, count: u32, realm: &[u8], out: &mut Vec<u8>) {
-        let serial = u64::from(core & 63) << COUNT_BITS | u64::from(count) & ((1 << COUNT_BITS) - 1);
+        let serial =
+            u64::from(core & 63) << COUNT_BITS | u64::from(count) & ((1 << COUNT_BITS) - 1);
         let number = wall_ms << SERIAL_BITS | serial;
         write_hex(number, out);
         write_hex(self.check(number, realm), out);
@@ -128,7 +127,9 @@ impl Nonces {
 }
 
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    shard
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 fn read_whole(text: &[u8]) -> Option<u64> {
@@ -187,8 +188,7 @@ impl Shard {
         if nonce.made_ms() <= self.forgotten_ms {
             return Use::Forgotten;
         }
-        self.young
-            .insert(nonce.number, Window::new(count, request));
+        self.young.insert(nonce.number, Window::new(count, request));
         Use::First
     }
 
@@ -419,7 +419,10 @@ mod tests {
         let nonce = good(&nonces, NOW, 1);
         assert_eq!(nonces.note(NOW, LIFE, nonce, 1, 1), Use::First);
         for (count, at) in [(2, NOW + LIFE / 2), (3, NOW + LIFE - 1), (4, NOW + LIFE)] {
-            assert_eq!(nonces.note(at, LIFE, nonce, count, count.into()), Use::First);
+            assert_eq!(
+                nonces.note(at, LIFE, nonce, count, count.into()),
+                Use::First
+            );
             assert_eq!(nonces.note(at, LIFE, nonce, 1, 99), Use::Replayed);
         }
         // Another one, made late in that time, is not forgotten with it.

@@ -230,7 +230,10 @@ mod tests {
         users.insert(&bare);
         assert!(!users.all_have(Algorithm::Md5));
         users.insert(&entry(b"full", b"d", b"p"));
-        users.insert(&Entry { name: b"last", ..bare });
+        users.insert(&Entry {
+            name: b"last",
+            ..bare
+        });
         users.insert(&entry(b"bare", b"d", b"p"));
         users.insert(&bare);
         assert_eq!(users.len(), 3);

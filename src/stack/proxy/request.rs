@@ -241,17 +241,6 @@ impl Endpoint {
                 .is_none_or(|maddr| own(maddr, Settings::ip(maddr)))
     }
 
-    /// What the route that this request takes says of challenges.
-    fn challenge_by_route(&self, message: &Message, incoming: &Incoming) -> Option<bool> {
-        let routes = self.settings.routes.iter();
-        routes
-            .clone()
-            .any(|route| route.challenge.is_some())
-            .then(|| routes.clone().find(|route| matches(route, message, incoming)))
-            .flatten()
-            .and_then(|route| route.challenge)
-    }
-
     // ---- §16.5 Determining request targets -----------------------------------------------------------------------------
 
     pub(in crate::stack) fn determine_targets(
