@@ -147,7 +147,7 @@ fn bytes(value: ValueRef<'_>) -> &[u8] {
 /// Kamailio writes SHA-256 into the same columns where it is told to use that: the length tells.
 fn entry<'e>(name: &'e [u8], domain: &'e [u8], hashes: [Option<Hash>; 4]) -> Entry<'e> {
     let of = |hash: Option<Hash>, len: usize| hash.filter(|hash| hash.bytes().len() == len);
-    let (short, long) = (Algorithm::Md5.len(), Algorithm::Sha256.len());
+    let (short, long) = (Algorithm::Md5.hash_len(), Algorithm::Sha256.hash_len());
     let [ha1, ha1b, sha256, sha512_256] = hashes;
     Entry {
         name,

@@ -65,7 +65,7 @@ pub fn parse(line: &[u8]) -> Result<Option<Line<'_>>, &'static str> {
         16 => Algorithm::Md5,
         _ => Algorithm::Sha256,
     });
-    if ha1.bytes().len() != algorithm.len() {
+    if ha1.bytes().len() != algorithm.hash_len() {
         return Err(
             "HA1 has not as many digits as its algorithm makes: 32 for MD5, 64 for the others",
         );

@@ -25,6 +25,14 @@ impl Algorithm {
         }
     }
 
+    /// The length of a hash, bytes.
+    pub const fn hash_len(self) -> usize {
+        match self {
+            Algorithm::Md5 => 16,
+            Algorithm::Sha256 | Algorithm::Sha512_256 => 32,
+        }
+    }
+
     /// The algorithm of a challenge or of credentials, and whether it is the variant for a session.
     pub fn parse(text: &[u8]) -> Option<(Algorithm, bool)> {
         const SESSION: &[u8] = b"-sess";
