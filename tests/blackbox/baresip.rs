@@ -78,7 +78,7 @@ impl Baresip {
         }
         fs::write(folder.join("config"), config).expect("config");
         let aor = way.aor(server, user);
-        let account = format!("<{aor}>;regint=600\n");
+        let account = format!("<{aor}>;regint=600;auth_pass=open-{user}\n");
         fs::write(folder.join("accounts"), account).expect("accounts");
         fs::write(folder.join("contacts"), "").expect("contacts");
         let arguments = [
@@ -224,6 +224,22 @@ fn two_phones_call_each_other_over_tls() {
     assert_eq!(stats[client], 0.0, "the phones' own connections were used");
 }
 
+#[test]
+fn two_phones_with_passwords_call_each_other() {
+    let place = Place::new("baresip-auth");
+    let server = crate::auth::guarded(&place, &["alice", "bob"]).start(&place);
+    call_each_other(&place, &server, &Way::Udp);
+    let stats = server.stats(&place);
+    let auth =
+        |outcome: &str| stats[format!("strowger_auth_total{{outcome={outcome:?}}}").as_str()];
+    // Each registers, unregisters and calls.
+    assert!(auth("accepted") >= 6.0, "{stats:?}");
+    assert_eq!(
+        auth("wrong_response") + auth("forbidden") + auth("replayed"),
+        0.0
+    );
+}
+
 /// All that passed took one transport.
 fn assert_messages(place: &Place, server: &Server, transport: &str) {
     for (name, value) in server.stats(place) {
@@ -292,7 +308,7 @@ fn call_each_other(place: &Place, server: &Server, way: &Way) {
     assert_eq!(
         heard
             .iter()
-            .filter(|message| message.is_final_for("INVITE"))
+            .filter(|message| message.is_final_for("INVITE") && !message.answers("INVITE", 407))
             .count(),
         1
     );

@@ -12,6 +12,7 @@ mod sipp;
 mod stream_tap;
 mod tap;
 
+mod auth;
 mod baresip;
 mod calls;
 mod commands;
