@@ -240,7 +240,7 @@ fn a_previous_hop_that_proves_nothing() {
     let caller = crate::agent::Agent::new(place.at(CALLER), place.at(NEIGHBOUR));
     caller.send(&caller.request("MESSAGE", &server.uri("bob")));
     server.expect_log(&[
-        "TLS to",
+        "TLS from",
         ": handshake failed: we refused: certificate verify failed",
     ]);
     assert!(phone.receive(Duration::from_millis(300)).is_none());

@@ -439,6 +439,21 @@ fn a_realm_of_its_own_serves_all_domains() {
 }
 
 #[test]
+fn a_domain_is_the_same_in_any_case() {
+    let mut b = registrar();
+    let request = || register().to("<sip:bob@EXAMPLE.com>");
+    let asked = challenge(&b.send_for_one(BOB, request()), "SHA-256");
+    assert_eq!(
+        said(&asked, "realm"),
+        Some(REALM),
+        "as the hashes were made"
+    );
+    let line = BOBS.answer(&asked, "REGISTER", "");
+    let answer = b.send_for_one(BOB, request().add(&format!("Authorization: {line}")));
+    assert_eq!(answer.status(), 200);
+}
+
+#[test]
 fn the_right_one_of_several_credentials_is_found() {
     let mut b = registrar();
     let asked = challenge(&ask(&mut b), "SHA-256");

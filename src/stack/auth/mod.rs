@@ -240,7 +240,8 @@ impl Endpoint {
     ) -> Result<Proved<'a>, (Failure, &'a [u8])> {
         let settings = self.settings.clone();
         let auth = &settings.auth;
-        let realm = realm(auth, message, who);
+        let mut room = [0; 256];
+        let realm = realm(auth, message, who, &mut room);
         let mut found = None;
         // Others on the way may have asked too, each in its own realm.
         for header in message.all(who.answer_in()) {
@@ -343,7 +344,8 @@ impl Endpoint {
     ) {
         let settings = self.settings.clone();
         let auth = &settings.auth;
-        let realm = realm(auth, message, who);
+        let mut room = [0; 256];
+        let realm = realm(auth, message, who, &mut room);
         let wall_ms = settings.wall_ms + self.now.as_ms();
         let users = self.users.clone();
         let usable = |algorithm: &&Algorithm| users.is_empty() || users.all_have(**algorithm);
@@ -382,13 +384,28 @@ impl Endpoint {
     }
 }
 
-/// The realm of a challenge: the conf's, or the domain of the address-of-record.
-fn realm<'a>(auth: &'a Settings, message: &Message<'a>, who: Challenger) -> &'a [u8] {
-    match auth.realm.is_empty() {
-        false => &auth.realm,
-        true => who.address(message).map_or(&[][..], |uri| uri.host_text),
+/// The realm of a challenge: the conf's, or the domain of the address-of-record. That in lower case, as users' hashes are made with it,
+/// however the phone writes it; `room` holds it.
+fn realm<'a>(
+    auth: &'a Settings,
+    message: &Message,
+    who: Challenger,
+    room: &'a mut Room,
+) -> &'a [u8] {
+    if !auth.realm.is_empty() {
+        return &auth.realm;
     }
+    let domain = who.address(message).map_or(&[][..], |uri| uri.host_text);
+    // A longer one is nobody's domain.
+    let room = room.get_mut(..domain.len()).unwrap_or_default();
+    if !room.is_empty() {
+        room.copy_from_slice(domain);
+        room.make_ascii_lowercase();
+    }
+    room
 }
+
+type Room = [u8; 256];
 
 /// `nc-value`: eight hexadecimal digits, and not zero.
 fn count(digits: &[u8]) -> Option<u32> {
