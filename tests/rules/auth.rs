@@ -309,6 +309,20 @@ fn a_retransmission_is_no_replay() {
 }
 
 #[test]
+fn a_call_that_is_played_again_when_it_is_over_rings_nobody() {
+    let mut b = proxy();
+    let asked = call(&mut b);
+    let invite = invite_with(&ALICES, &asked);
+    let sent = b.send(ALICE, invite.clone());
+    let refused = b.send(BOB, the(&sent, BOB).answer(486));
+    b.send(ALICE, invite.ack(the(&refused, ALICE)));
+    b.tick(60_000);
+    let replayed = b.send_for_one(ALICE, invite);
+    assert_eq!(replayed.status(), 407);
+    assert_eq!(b.outcomes(AuthOutcome::Replayed), 1);
+}
+
+#[test]
 fn an_old_nonce_is_stale_for_who_knows_the_password_and_only_then() {
     let mut b = registrar();
     let asked = challenge(&ask(&mut b), "SHA-256");

@@ -307,10 +307,9 @@ impl Endpoint {
             return fail(Failure::Stale);
         };
         let request = transaction as u64;
-        match self
-            .nonces
-            .note(wall_ms, lifetime_ms, nonce, count, request)
-        {
+        let repeats_ms = settings.timers.linger_ms;
+        let nonces = &self.nonces;
+        match nonces.note(wall_ms, lifetime_ms, nonce, count, request, repeats_ms) {
             Use::First | Use::Again => Ok(Proved { name, header }),
             // A client without a count may not know that a nonce serves once: it has expired.
             Use::Replayed if count == 0 => fail(Failure::Stale),

@@ -111,7 +111,8 @@ impl Nonces {
     }
 
     /// Notes that a request with this count has come whose digest was right. `count` is 0 where there is none: then the nonce is
-    /// good for one request. `request` names the request's transaction.
+    /// good for one request. `request` names the request's transaction, which repeats itself for `repeats_ms` at most: the same
+    /// bytes later are no retransmission.
     pub fn note(
         &self,
         wall_ms: u64,
@@ -119,10 +120,16 @@ impl Nonces {
         nonce: Nonce,
         count: u32,
         request: u64,
+        repeats_ms: u64,
     ) -> Use {
         let place = self.key.hash_numbers(nonce.number, 0, 0);
         let shard = &self.shards[place as usize % SHARDS];
-        lock(shard).note(wall_ms, lifetime_ms, nonce, count, request as u32)
+        let this = Request {
+            count,
+            name: request as u32,
+            came_ms: wall_ms as u32,
+        };
+        lock(shard).note(wall_ms, lifetime_ms, nonce, this, repeats_ms)
     }
 }
 
@@ -171,24 +178,24 @@ impl Shard {
         now_ms: u64,
         lifetime_ms: u64,
         nonce: Nonce,
-        count: u32,
-        request: u32,
+        this: Request,
+        repeats_ms: u64,
     ) -> Use {
         if self.young.len() >= self.room || now_ms > self.young_since_ms + lifetime_ms {
             self.age(now_ms, lifetime_ms);
         }
         if let Some(window) = self.young.get_mut(&nonce.number) {
-            return window.note(count, request);
+            return window.note(this, repeats_ms);
         }
         if let Some(mut window) = self.old.remove(&nonce.number) {
-            let verdict = window.note(count, request);
+            let verdict = window.note(this, repeats_ms);
             self.young.insert(nonce.number, window);
             return verdict;
         }
         if nonce.made_ms() <= self.forgotten_ms {
             return Use::Forgotten;
         }
-        self.young.insert(nonce.number, Window::new(count, request));
+        self.young.insert(nonce.number, Window::new(this));
         Use::First
     }
 
@@ -204,35 +211,46 @@ impl Shard {
     }
 }
 
+#[derive(Clone, Copy)]
+struct Request {
+    count: u32,
+    name: u32,
+    /// Of the time since 1970, what fits.
+    came_ms: u32,
+}
+
 /// The counts of one nonce that have come.
 struct Window {
     highest: u32,
     /// Bit n: `highest - n` has come.
     came: u64,
-    /// Count and request of the last ones, in a ring.
-    last: [(u32, u32); REMEMBERED],
+    /// A ring; a window that is young has the first one in every place.
+    last: [Request; REMEMBERED],
     next: u8,
 }
 
 impl Window {
-    fn new(count: u32, request: u32) -> Window {
-        let mut window = Window {
-            highest: count,
+    fn new(first: Request) -> Window {
+        Window {
+            highest: first.count,
             came: 1,
-            last: [(u32::MAX, 0); REMEMBERED],
+            last: [first; REMEMBERED],
             next: 0,
-        };
-        window.remember(count, request);
-        window
+        }
     }
 
-    fn note(&mut self, count: u32, request: u32) -> Use {
+    fn note(&mut self, this: Request, repeats_ms: u64) -> Use {
+        let count = this.count;
         // One that is good for one request, and one that counts, are never the same.
         let counts = self.highest > 0;
         if (count > 0) != counts {
             return Use::Replayed;
         }
-        if self.last.contains(&(count, request)) {
+        let is_same = |before: &Request| {
+            let since_ms = this.came_ms.wrapping_sub(before.came_ms);
+            (before.count, before.name) == (count, this.name) && u64::from(since_ms) <= repeats_ms
+        };
+        if self.last.iter().any(is_same) {
             return Use::Again;
         }
         if count > self.highest {
@@ -246,13 +264,9 @@ impl Window {
             }
             self.came |= 1 << behind;
         }
-        self.remember(count, request);
-        Use::First
-    }
-
-    fn remember(&mut self, count: u32, request: u32) {
-        self.last[usize::from(self.next)] = (count, request);
+        self.last[usize::from(self.next)] = this;
         self.next = (self.next + 1) % REMEMBERED as u8;
+        Use::First
     }
 }
 
@@ -283,6 +297,7 @@ mod tests {
     const NOW: u64 = 1_800_000_000_000;
     const LIFE: u64 = 300_000;
     const REALM: &[u8] = b"example.com";
+    const REPEATS: u64 = 32_000;
 
     fn nonces(windows: usize) -> Nonces {
         Nonces::new(Key::new(1, 2), windows)
@@ -351,7 +366,7 @@ mod tests {
         let mut request = 0;
         let mut note = |count| {
             request += 1;
-            nonces.note(NOW, LIFE, nonce, count, request)
+            nonces.note(NOW, LIFE, nonce, count, request, REPEATS)
         };
         for count in [1, 2, 5, 3, 4, 100, 40, 37] {
             assert_eq!(note(count), Use::First, "{count}");
@@ -368,37 +383,47 @@ mod tests {
     fn a_retransmission_is_known() {
         let nonces = nonces(100);
         let nonce = good(&nonces, NOW, 1);
-        assert_eq!(nonces.note(NOW, LIFE, nonce, 1, 71), Use::First);
-        assert_eq!(nonces.note(NOW, LIFE, nonce, 1, 71), Use::Again);
-        assert_eq!(nonces.note(NOW, LIFE, nonce, 1, 72), Use::Replayed);
+        assert_eq!(nonces.note(NOW, LIFE, nonce, 1, 71, REPEATS), Use::First);
+        assert_eq!(nonces.note(NOW, LIFE, nonce, 1, 71, REPEATS), Use::Again);
+        assert_eq!(nonces.note(NOW, LIFE, nonce, 1, 72, REPEATS), Use::Replayed);
+        let late = |ms| nonces.note(NOW + ms, LIFE, nonce, 1, 71, REPEATS);
+        assert_eq!(late(REPEATS), Use::Again);
+        assert_eq!(late(REPEATS + 1), Use::Replayed, "nobody repeats that late");
         for count in 2..=4 {
             let request = 70 + u64::from(count);
-            assert_eq!(nonces.note(NOW, LIFE, nonce, count, request), Use::First);
+            assert_eq!(
+                nonces.note(NOW, LIFE, nonce, count, request, REPEATS),
+                Use::First
+            );
         }
-        assert_eq!(nonces.note(NOW, LIFE, nonce, 1, 71), Use::Again);
-        assert_eq!(nonces.note(NOW, LIFE, nonce, 5, 75), Use::First);
-        assert_eq!(nonces.note(NOW, LIFE, nonce, 1, 71), Use::Replayed);
+        assert_eq!(nonces.note(NOW, LIFE, nonce, 1, 71, REPEATS), Use::Again);
+        assert_eq!(nonces.note(NOW, LIFE, nonce, 5, 75, REPEATS), Use::First);
+        assert_eq!(nonces.note(NOW, LIFE, nonce, 1, 71, REPEATS), Use::Replayed);
     }
 
     #[test]
     fn without_a_count_a_nonce_is_good_for_one_request() {
         let nonces = nonces(100);
         let nonce = good(&nonces, NOW, 1);
-        assert_eq!(nonces.note(NOW, LIFE, nonce, 0, 1), Use::First);
-        assert_eq!(nonces.note(NOW, LIFE, nonce, 0, 1), Use::Again);
-        assert_eq!(nonces.note(NOW, LIFE, nonce, 0, 2), Use::Replayed);
-        assert_eq!(nonces.note(NOW, LIFE, nonce, 1, 3), Use::Replayed);
+        assert_eq!(nonces.note(NOW, LIFE, nonce, 0, 1, REPEATS), Use::First);
+        assert_eq!(nonces.note(NOW, LIFE, nonce, 0, 1, REPEATS), Use::Again);
+        assert_eq!(nonces.note(NOW, LIFE, nonce, 0, 2, REPEATS), Use::Replayed);
+        assert_eq!(nonces.note(NOW, LIFE, nonce, 1, 3, REPEATS), Use::Replayed);
     }
 
     #[test]
     fn memory_is_bounded_and_nothing_is_taken_twice() {
         let nonces = nonces(10 * SHARDS);
         let first = good(&nonces, NOW, 0);
-        assert_eq!(nonces.note(NOW, LIFE, first, 1, 1), Use::First);
+        assert_eq!(nonces.note(NOW, LIFE, first, 1, 1, REPEATS), Use::First);
         for n in 1..100_000u32 {
             let at = NOW + u64::from(n);
             let nonce = good(&nonces, at, n);
-            assert_eq!(nonces.note(at, LIFE, nonce, 1, 1), Use::First, "{n}");
+            assert_eq!(
+                nonces.note(at, LIFE, nonce, 1, 1, REPEATS),
+                Use::First,
+                "{n}"
+            );
         }
         let held: usize = nonces
             .shards
@@ -408,26 +433,29 @@ mod tests {
             .sum();
         assert!(held <= 20 * SHARDS, "{held}");
         let late = NOW + 100_000;
-        assert_eq!(nonces.note(late, LIFE, first, 1, 2), Use::Forgotten);
+        assert_eq!(
+            nonces.note(late, LIFE, first, 1, 2, REPEATS),
+            Use::Forgotten
+        );
         let last = good(&nonces, NOW + 99_999, 99_999);
-        assert_eq!(nonces.note(late, LIFE, last, 1, 2), Use::Replayed);
+        assert_eq!(nonces.note(late, LIFE, last, 1, 2, REPEATS), Use::Replayed);
     }
 
     #[test]
     fn windows_live_as_long_as_their_nonces() {
         let nonces = nonces(1_000_000);
         let nonce = good(&nonces, NOW, 1);
-        assert_eq!(nonces.note(NOW, LIFE, nonce, 1, 1), Use::First);
+        assert_eq!(nonces.note(NOW, LIFE, nonce, 1, 1, REPEATS), Use::First);
         for (count, at) in [(2, NOW + LIFE / 2), (3, NOW + LIFE - 1), (4, NOW + LIFE)] {
             assert_eq!(
-                nonces.note(at, LIFE, nonce, count, count.into()),
+                nonces.note(at, LIFE, nonce, count, count.into(), REPEATS),
                 Use::First
             );
-            assert_eq!(nonces.note(at, LIFE, nonce, 1, 99), Use::Replayed);
+            assert_eq!(nonces.note(at, LIFE, nonce, 1, 99, REPEATS), Use::Replayed);
         }
         // Another one, made late in that time, is not forgotten with it.
         let other = good(&nonces, NOW + LIFE, 2);
         let at = NOW + LIFE + LIFE;
-        assert_eq!(nonces.note(at, LIFE, other, 1, 1), Use::First);
+        assert_eq!(nonces.note(at, LIFE, other, 1, 1, REPEATS), Use::First);
     }
 }
