@@ -479,3 +479,38 @@ fn a_capture_can_be_read() {
     dumpcap.signal("INT");
     wait_for(Duration::from_secs(5), || dumpcap.exited());
 }
+
+/// The sweep looks at the oldest connection once in each tick of its clock, however many are open.
+#[test]
+fn ten_thousand_idle_connections_cost_one_look_a_tick() {
+    const IDLE: usize = 10_000;
+    const TICK: Duration = Duration::from_millis(100);
+    let place = Place::new("idle");
+    let (conf, _) = conf(&place);
+    let server = conf.start(&place);
+    let connect = |_| TcpStream::connect(server.address).expect("a connection");
+    let idle: Vec<TcpStream> = (0..IDLE).map(connect).collect();
+    let all = wait_for(Duration::from_secs(10), || {
+        (server.stat(&place, "strowger_connections") == IDLE as f64).then_some(())
+    });
+    assert!(all.is_some(), "all are open");
+    let started = Instant::now();
+    let before = server.stat(&place, "strowger_idle_sweep_visited_total");
+    // Somebody keeps the loop turning.
+    let busy = Agent::new(place.at(CALLER), server.address);
+    while started.elapsed() < 20 * TICK {
+        assert_ok(&busy, &server);
+        std::thread::sleep(TICK / 20);
+    }
+    let after = server.stat(&place, "strowger_idle_sweep_visited_total");
+    let ticks = started.elapsed().as_millis() / TICK.as_millis() + 1;
+    let visited = (after - before) as u128;
+    assert!(
+        (10..=ticks).contains(&visited),
+        "{visited} visited in {ticks} ticks"
+    );
+    assert_eq!(
+        server.stat(&place, "strowger_connections"),
+        idle.len() as f64
+    );
+}

@@ -160,7 +160,7 @@ fn a_reset_harms_nobody_else() {
 #[test]
 fn the_idle_are_closed_and_looked_for_at_the_old_end_only() {
     let limits = Limits {
-        idle_ms: 1500,
+        idle_ms: 4000,
         ..Limits::default()
     };
     let (crew, _) = streams(1, limits);
@@ -178,13 +178,14 @@ fn the_idle_are_closed_and_looked_for_at_the_old_end_only() {
     }
     let stats = crew.stats();
     let visited = stats.streams.sweep_visited - before;
+    let ticks = started.elapsed().as_millis() as u64 / 100;
     assert!(
-        (1..=9).contains(&visited),
-        "{visited} visited in 700 ms, 100 ms a tick"
+        (1..=ticks + 2).contains(&visited),
+        "{visited} visited in {ticks} ticks"
     );
     assert_eq!(stats.streams.open(Transport::Tcp, State::Open), IDLE + 1);
     let used = time::Instant::now();
-    while used.elapsed() < Duration::from_millis(2500) {
+    while used.elapsed() < Duration::from_millis(5000) {
         busy.write_all(&one).unwrap();
         expect(&mut busy, &one);
         std::thread::sleep(Duration::from_millis(50));
