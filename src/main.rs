@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bindings;
 mod serve;
 mod users;
 

@@ -1,5 +1,6 @@
 //! `strowger run`: the conf becomes settings, sockets and workers; the desk answers operators; signals end it.
 
+use crate::bindings::{self, Disk, Opened};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::Write;
@@ -28,7 +29,7 @@ use strowger::stack::route::{Action, Network, NextHop, Route};
 use strowger::stack::settings::{self, Listener, Settings};
 use strowger::store::users::Loaded;
 use strowger::store::{Keeper, Source, keeper};
-use strowger::worker::metrics::{Beside, metrics};
+use strowger::worker::metrics::{self, Beside};
 use strowger::worker::{self, Clock, Crew, Options};
 
 /// Bytes of memory that one transaction may take, all told; the limit from memory is a quarter of it in these.
@@ -54,11 +55,16 @@ pub fn serve(conf: &Conf) -> Result<ExitCode, String> {
     let files =
         sys::open_files_limit().map_err(|error| format!("the limit of open files: {error}"))?;
     let options = options(conf, files, contexts.clone());
-    let bound = worker::bind(options, &listeners).map_err(|error| error.to_string())?;
+    let mut bound = worker::bind(options, &listeners).map_err(|error| error.to_string())?;
     let clock = Clock::start();
     let settings = Arc::new(settings(conf, bound.addresses(), local, memory, clock));
     let max_bindings = conf.limits.bindings.resolve(memory / 4, BINDING_BYTES);
-    let location = Arc::new(Location::new(secret, max_bindings));
+    let location = Location::new(secret, max_bindings).with_journal(bindings::durability(conf));
+    let location = Arc::new(location);
+    let addresses = listeners.iter().zip(bound.addresses());
+    let listeners = addresses.map(|((transport, _), address)| (*transport, *address));
+    let disk = Opened::open(conf, &location, listeners.collect(), clock);
+    bound.ring(disk.ring());
     let (source, users) = match users {
         Some((source, loaded)) => {
             log::info!("{}", keeper::told(&source, &loaded));
@@ -72,7 +78,9 @@ pub fn serve(conf: &Conf) -> Result<ExitCode, String> {
     let crew = bound
         .spawn(clock, settings.clone(), location.clone(), &users, secret)
         .map_err(|error| format!("the workers did not start: {error}"))?;
+    let disk = disk.start(crew.post_office())?;
     let office = Arc::new(Office {
+        disk,
         settings,
         location,
         crew: Mutex::new(crew),
@@ -82,6 +90,7 @@ pub fn serve(conf: &Conf) -> Result<ExitCode, String> {
         stopping: AtomicBool::new(false),
     });
     if let Some(source) = source {
+        let source = source.beside(office.disk.door());
         office.keep_users(source, users)?;
     }
     let control = Server::start(&conf.control.socket, office.clone(), Bounds::default())?;
@@ -90,7 +99,9 @@ pub fn serve(conf: &Conf) -> Result<ExitCode, String> {
     let signal = office.wait(&mut signals);
     office.stopping.store(true, Ordering::Release);
     drop(control);
+    office.disk.settle();
     office.crew().stop();
+    office.disk.close();
     office.set_keeper(None);
     match signal {
         Some(signal) => {
@@ -103,6 +114,7 @@ pub fn serve(conf: &Conf) -> Result<ExitCode, String> {
 
 /// What the control socket asks is answered from here.
 struct Office {
+    disk: Disk,
     settings: Arc<Settings>,
     location: Arc<Location>,
     crew: Mutex<Crew>,
@@ -283,9 +295,10 @@ impl Desk for Office {
                 bindings: self.location.live_bindings(now),
                 users: keeper.as_ref().map_or(0, |keeper| keeper.users()),
                 users_unreadable: keeper.is_some_and(|keeper| keeper.is_unreadable()),
+                store: store(&self.disk),
             }
         };
-        metrics(&stats, &beside)
+        metrics::metrics(&stats, &beside)
             .into_iter()
             .filter(|(name, _)| name.starts_with(prefix))
             .map(|(name, value)| {
@@ -353,6 +366,16 @@ impl Desk for Office {
             })),
             gone => Ok(gone),
         }
+    }
+}
+
+fn store(disk: &Disk) -> metrics::Store {
+    let numbers = disk.numbers();
+    metrics::Store {
+        unstored: numbers.unstored,
+        failures: numbers.failures,
+        batches: numbers.batches,
+        batch_seconds: numbers.batch_seconds,
     }
 }
 

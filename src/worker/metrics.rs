@@ -18,6 +18,19 @@ pub struct Beside {
     pub users: usize,
     /// They are those of before, because the file or database of users cannot be read now.
     pub users_unreadable: bool,
+    pub store: Store,
+}
+
+/// What the journal of the bindings counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Store {
+    /// Addresses-of-record that have changed and are not on disk yet.
+    pub unstored: usize,
+    /// Attempts to open, read or write the database that failed.
+    pub failures: u64,
+    /// Changes of the database, and the seconds that they took together.
+    pub batches: u64,
+    pub batch_seconds: f64,
 }
 
 /// All metrics of the server.
@@ -42,6 +55,7 @@ pub fn metrics(stats: &Stats, beside: &Beside) -> Vec<(String, f64)> {
     list.plain("bindings", beside.bindings);
     list.plain("users", beside.users);
     list.plain("users_unreadable", usize::from(beside.users_unreadable));
+    store(&mut list, stats, &beside.store);
     dropped(&mut list, stats);
     listeners(&mut list, stats);
     streams(&mut list, &stats.streams);
@@ -219,6 +233,22 @@ fn dropped(list: &mut List, stats: &Stats) {
         "mail_unknown_core",
         stats.mail.dropped_unknown,
     );
+}
+
+fn store(list: &mut List, stats: &Stats, store: &Store) {
+    list.plain("bindings_unstored", store.unstored);
+    list.plain("store_failures_total", store.failures as usize);
+    list.plain("store_batches_total", store.batches as usize);
+    let seconds = "strowger_store_batch_seconds";
+    list.all
+        .push((format!("{seconds}_sum"), store.batch_seconds));
+    list.all
+        .push((format!("{seconds}_count"), store.batches as f64));
+    let held = &stats.held;
+    list.plain("registrations_held", held.waiting as usize);
+    list.plain("registrations_held_total", held.kept as usize);
+    list.plain("registrations_unstored_total", held.refused as usize);
+    list.count("limit_hits_total", "limit", "held_answers", held.full);
 }
 
 fn listeners(list: &mut List, stats: &Stats) {

@@ -308,6 +308,8 @@ fn a_conf_with_everything() {
         default_expires = "2m"
         max_expires = "3h"
         max_contacts = 1
+        database = "/var/lib/strowger/bindings.db"
+        durability = "acknowledged"
         [auth]
         realm = "Example Telephones (öffentlich)"
         challenge_register = true
@@ -447,6 +449,8 @@ fn a_conf_with_everything() {
             default_expires: secs(120),
             max_expires: secs(10_800),
             max_contacts: 1,
+            database: Some("/var/lib/strowger/bindings.db".into()),
+            durability: Durability::Acknowledged,
         }
     );
     assert_eq!(
@@ -745,6 +749,17 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
             "from \"1s\" to \"1h\"",
         ),
         ("registrar", "max_contacts = 1979-05-27", "the date"),
+        ("registrar", "database = 1", "the path of a file"),
+        (
+            "registrar",
+            "durability = \"never\"",
+            "one of \"batched\", \"acknowledged\"",
+        ),
+        (
+            "registrar",
+            "database = \"\"\ndurability = \"acknowledged\"",
+            "in memory only",
+        ),
         ("auth", "realm = 1", "the realm of a challenge"),
         ("auth", "realm = 'a\"b'", "no place in a realm"),
         ("auth", "realm = 'a\\b'", "no place in a realm"),
