@@ -138,7 +138,8 @@ impl Journal {
     /// Has all that has changed until now written, and waits for it. False where it is not on disk in time.
     pub fn flush(&self, patience: Duration) -> bool {
         let end = time::Instant::now() + patience;
-        while self.numbers().unstored > 0 {
+        let round = self.location.last_round();
+        while self.location.progress().durable < round {
             if time::Instant::now() >= end || self.location.progress().is_failing {
                 return false;
             }
@@ -291,7 +292,7 @@ impl Desk {
             self.attempt(&progress);
         }
         self.attempt(&progress);
-        let left = self.location.untaken() + self.taken.len();
+        let left = self.location.untaken() + self.state.in_hand.load(Ordering::Relaxed);
         if left > 0 {
             let path = self.settings.path.display();
             log::error!("{path}: the bindings of {left} addresses-of-record are not stored");
@@ -359,7 +360,6 @@ impl Desk {
     /// Writes all that memory holds into a table that is emptied first, in one change of the database.
     fn write_all(&mut self) -> Result<u64, Trouble> {
         let start = time::Instant::now();
-        self.round = None;
         let mut round = self.location.begin_round(true);
         let (location, taken) = (&self.location, &mut self.taken);
         let terms = terms(&self.settings, &self.clocks);
@@ -378,12 +378,16 @@ impl Desk {
         taken.clear();
         outcome?;
         self.is_replaced = false;
+        self.note_in_hand();
         self.count_batch(start);
         Ok(round.number)
     }
 
     fn note_in_hand(&self) {
-        let count = self.taken.len();
+        let count = match self.is_replaced {
+            true => self.location.records(),
+            false => self.taken.len(),
+        };
         self.state.in_hand.store(count, Ordering::Relaxed);
     }
 
@@ -486,6 +490,9 @@ impl Desk {
             }
         }
         self.is_replaced = self.is_restored;
+        self.round = None;
+        self.taken.clear();
+        self.note_in_hand();
     }
 
     fn close(&mut self) {

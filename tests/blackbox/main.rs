@@ -17,6 +17,7 @@ mod baresip;
 mod calls;
 mod commands;
 mod dialogs;
+mod durability;
 mod failures;
 mod forking;
 mod hostile;

@@ -625,11 +625,7 @@ fn a_misspelt_key_is_told_with_its_place_and_the_nearest_known_one() {
 
 #[test]
 fn what_other_versions_have_is_unknown_here() {
-    for text in [
-        "[metrics]\n",
-        "[registrar]\ndatabase = \"x\"\n",
-        "[limits]\nrequests_per_source = 1\n",
-    ] {
+    for text in ["[metrics]\n", "[limits]\nrequests_per_source = 1\n"] {
         assert!(fault(text).contains("unknown"), "{text}");
     }
 }
@@ -755,11 +751,6 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
             "durability = \"never\"",
             "one of \"batched\", \"acknowledged\"",
         ),
-        (
-            "registrar",
-            "database = \"\"\ndurability = \"acknowledged\"",
-            "in memory only",
-        ),
         ("auth", "realm = 1", "the realm of a challenge"),
         ("auth", "realm = 'a\"b'", "no place in a realm"),
         ("auth", "realm = 'a\\b'", "no place in a realm"),
@@ -816,6 +807,17 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
     }
     let long = format!("[control]\nsocket = \"{}\"\n", "x".repeat(100));
     assert!(fault(&long).contains("at most 99 bytes"));
+}
+
+#[test]
+fn nothing_is_acknowledged_that_is_in_memory_only() {
+    let conf = |durability: &str| format!("[registrar]\ndatabase = \"\"\n{durability}");
+    let said = fault(&conf("durability = \"acknowledged\"\n"));
+    assert!(said.starts_with("t:3:14: durability is "), "{said}");
+    assert!(said.contains("in memory only"), "{said}");
+    for durability in ["", "durability = \"batched\"\n"] {
+        assert_eq!(good(&conf(durability)).registrar.database, None);
+    }
 }
 
 #[test]

@@ -134,6 +134,17 @@ impl Location {
         self.rounds.marks.0.iter().any(marked)
     }
 
+    /// The round after which all that has changed until now is on disk.
+    pub fn last_round(&self) -> u64 {
+        let started = || self.rounds.started.load(Ordering::SeqCst);
+        // What is marked now is taken by the next round to begin, though that may be before we look again.
+        let before = started();
+        match self.has_changes() {
+            true => before + 1,
+            false => started(),
+        }
+    }
+
     /// Begins a round of the shards in which something has changed; of all of them where `all` is.
     pub fn begin_round(&self, all: bool) -> Round {
         let number = self.rounds.started.fetch_add(1, Ordering::SeqCst) + 1;
