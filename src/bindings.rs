@@ -32,7 +32,7 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Reads back what the database has. `listeners` are those that were bound.
+    /// Reads back what the database has. `listeners` are those of the conf, by position.
     pub fn open(
         conf: &Conf,
         location: &Arc<Location>,
@@ -60,6 +60,11 @@ impl Opened {
         }
     }
 
+    /// Where others must knock who read the same file.
+    pub fn door(&self) -> Arc<Door> {
+        self.door.clone()
+    }
+
     /// What the workers ring with when an answer waits.
     pub fn ring(&self) -> Option<Ring> {
         let bell = self.book.as_ref()?.bell();
@@ -68,12 +73,8 @@ impl Opened {
 
     /// Writes from now on; wakes the workers when the disk has got further.
     pub fn start(self, office: Arc<PostOffice>) -> Result<Disk, String> {
-        let door = self.door;
         let Some(book) = self.book else {
-            return Ok(Disk {
-                door,
-                journal: Mutex::default(),
-            });
+            return Ok(Disk::default());
         };
         let prepare = || {
             // A worker that shares its core goes first.
@@ -88,24 +89,18 @@ impl Opened {
         let journal = book.start(hooks);
         let journal = journal.map_err(|error| format!("the journal's thread: {error}"))?;
         Ok(Disk {
-            door,
             journal: Mutex::new(Some(journal)),
         })
     }
 }
 
 /// The disk, as the rest of the running server sees it.
+#[derive(Default)]
 pub struct Disk {
-    door: Arc<Door>,
     journal: Mutex<Option<Journal>>,
 }
 
 impl Disk {
-    /// Where others must knock who read the same file.
-    pub fn door(&self) -> Arc<Door> {
-        self.door.clone()
-    }
-
     /// While the workers still run: what waits is written, so that its answers leave.
     pub fn settle(&self) {
         if let Some(journal) = &*self.journal() {

@@ -10,7 +10,7 @@ use std::fmt::Display;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use clap::{Args, Parser, Subcommand};
 use strowger::base::Key;
@@ -179,7 +179,7 @@ fn check(places: &Places) -> Outcome {
     // Certificates and keys fit each other only if the library says so.
     let explain = |error: String| format!("{}: {error}", places.conf_name());
     serve::contexts(&conf, None).map_err(explain)?;
-    let users = serve::users(&conf, Key::new(0, 0)).map_err(explain)?;
+    let users = serve::users(&conf, Key::new(0, 0), Arc::default()).map_err(explain)?;
     print(|out| {
         writeln!(out, "{}: good", places.conf_name())?;
         summary(out, &conf, users.as_ref())

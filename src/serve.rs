@@ -28,7 +28,7 @@ use strowger::stack::location::{BindingView, Location};
 use strowger::stack::route::{Action, Network, NextHop, Route};
 use strowger::stack::settings::{self, Listener, Settings};
 use strowger::store::users::Loaded;
-use strowger::store::{Keeper, Source, keeper};
+use strowger::store::{Door, Keeper, Source, keeper};
 use strowger::worker::metrics::{self, Beside};
 use strowger::worker::{self, Clock, Crew, Options};
 
@@ -51,20 +51,19 @@ pub fn serve(conf: &Conf) -> Result<ExitCode, String> {
         .map(|listen| (transport(listen.transport), listen.address))
         .collect();
     let contexts = contexts(conf, None)?;
-    let users = users(conf, secret)?;
+    let clock = Clock::start();
+    let max_bindings = conf.limits.bindings.resolve(memory / 4, BINDING_BYTES);
+    let location = Location::new(secret, max_bindings).with_journal(bindings::durability(conf));
+    let location = Arc::new(location);
+    // What takes a while is read before anybody can knock.
+    let disk = Opened::open(conf, &location, listeners.clone(), clock);
+    let users = users(conf, secret, disk.door())?;
     let files =
         sys::open_files_limit().map_err(|error| format!("the limit of open files: {error}"))?;
     let options = options(conf, files, contexts.clone());
     let mut bound = worker::bind(options, &listeners).map_err(|error| error.to_string())?;
-    let clock = Clock::start();
-    let settings = Arc::new(settings(conf, bound.addresses(), local, memory, clock));
-    let max_bindings = conf.limits.bindings.resolve(memory / 4, BINDING_BYTES);
-    let location = Location::new(secret, max_bindings).with_journal(bindings::durability(conf));
-    let location = Arc::new(location);
-    let addresses = listeners.iter().zip(bound.addresses());
-    let listeners = addresses.map(|((transport, _), address)| (*transport, *address));
-    let disk = Opened::open(conf, &location, listeners.collect(), clock);
     bound.ring(disk.ring());
+    let settings = Arc::new(settings(conf, bound.addresses(), local, memory, clock));
     let (source, users) = match users {
         Some((source, loaded)) => {
             log::info!("{}", keeper::told(&source, &loaded));
@@ -90,7 +89,6 @@ pub fn serve(conf: &Conf) -> Result<ExitCode, String> {
         stopping: AtomicBool::new(false),
     });
     if let Some(source) = source {
-        let source = source.beside(office.disk.door());
         office.keep_users(source, users)?;
     }
     let control = Server::start(&conf.control.socket, office.clone(), Bounds::default())?;
@@ -497,12 +495,16 @@ fn transport(transport: model::Transport) -> Transport {
     }
 }
 
-/// The users as they stand now, where the conf has anybody challenged. The error is one line.
-pub fn users(conf: &Conf, secret: Key) -> Result<Option<(Source, Loaded)>, String> {
+/// The users as they stand now, behind the journal's door, where the conf has anybody challenged. The error is one line.
+pub fn users(
+    conf: &Conf,
+    secret: Key,
+    door: Arc<Door>,
+) -> Result<Option<(Source, Loaded)>, String> {
     if !conf.challenges() {
         return Ok(None);
     }
-    let mut source = Source::new(&conf.auth.users, secret.derive("users"));
+    let mut source = Source::new(&conf.auth.users, secret.derive("users")).beside(door);
     let loaded = source
         .read(&mut || true)
         .map_err(|trouble| format!("[auth] users: {}", trouble.message()))?;

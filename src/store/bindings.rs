@@ -447,7 +447,10 @@ impl<'a> Gathering<'a> {
         let place: i64 = row.get(1).unwrap_or(-1);
         match u32::try_from(place) {
             Ok(place) => self.on_disk = self.on_disk.max(place.saturating_add(1)),
-            Err(_) => return Ok(self.unusable("its place is no number")),
+            Err(_) => {
+                self.unusable("its place is no number");
+                return Ok(());
+            }
         }
         if let Err(what) = self.keep(row) {
             self.unusable(what);

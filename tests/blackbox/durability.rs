@@ -93,7 +93,9 @@ fn a_restart_keeps_what_was_bound() {
 
     // One that has a connection, and one that has left.
     let wired = Agent::tcp(place.ip(CALLER), server.address);
-    let register = wired.register(&domain, "wired", "<sip:wired@10.9.9.8;transport=tcp>", 600);
+    let contact = "<sip:wired@10.9.9.8;transport=tcp>";
+    let mut register = wired.register(&domain, "wired", contact, 600);
+    register.via = format!("SIP/2.0/TCP 10.9.9.8:5060;branch=z9hG4bKw{}", unique());
     assert_eq!(wired.ask(&register).status(), Some(200));
     let gone = Agent::new(place.at_port(CALLER, 5070), server.address);
     let came = gone.register(&domain, "gone", "<sip:gone@192.0.2.9>", 600);
