@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod crew;
 pub mod delay;
+mod gate;
 pub mod held;
 pub mod mailbox;
 pub mod metrics;
@@ -21,6 +22,7 @@ use crate::stack::location::Progress;
 use crate::stack::registrar::unstored;
 use crate::stack::{Counters, Endpoint, Occupancy, Settings};
 use delay::Histogram;
+use gate::Gate;
 use held::{Fate, Held, HeldCounters};
 use mailbox::{Command, Letters, MailCounters, Mailbox, Matter};
 use mio::{Events, Poll, Token};
@@ -92,6 +94,7 @@ pub struct Worker<E: Element = Endpoint> {
     timer_grid_ms: u64,
     pace: Pace,
     wires: Wires,
+    gate: Gate,
     mailbox: Mailbox,
     /// Mail in hand; empty between two turns, kept for its memory.
     letters: Letters,
@@ -128,6 +131,8 @@ pub struct Report {
     pub delay: Histogram,
     pub mail: MailCounters,
     pub held: HeldCounters,
+    /// Requests that were not read, because their source sends too many.
+    pub shut_out: u64,
     pub cpu_ns: u64,
     pub turns: u64,
 }
@@ -151,6 +156,7 @@ impl<E: Element> Worker<E> {
             timer_grid_ms: options.timer_grid_ms.max(1),
             pace: Pace::new(options.gather),
             wires,
+            gate: Gate::new(options.sources.clone()),
             mailbox,
             letters: Letters::default(),
             element,
@@ -248,6 +254,9 @@ impl<E: Element> Worker<E> {
             self.pace.count(count);
             for number in 0..count {
                 if let Some(datagram) = self.wires.datagram(number) {
+                    if !self.gate.admits(now, datagram.peer, datagram.bytes) {
+                        continue;
+                    }
                     let flow = Flow::datagram(listener, datagram.peer).from_local(datagram.local);
                     let (bytes, outbox) = (datagram.bytes, &mut self.outbox);
                     self.element.handle(now, flow, bytes, outbox);
@@ -263,11 +272,14 @@ impl<E: Element> Worker<E> {
         self.wires.take_ready_streams(&mut streams);
         for id in streams.drain(..) {
             let (element, outbox, pace) = (&mut self.element, &mut self.outbox, &mut self.pace);
+            let gate = &mut self.gate;
             self.wires
                 .receive_stream(id, now, |flow, arrival| match arrival {
                     Arrival::Message(bytes) => {
                         pace.count(1);
-                        element.handle(now, flow, bytes, outbox);
+                        if gate.admits(now, flow.peer, bytes) {
+                            element.handle(now, flow, bytes, outbox);
+                        }
                     }
                     Arrival::Unframed(bytes, fault) => {
                         element.handle_unframed(now, flow, bytes, fault, outbox);
@@ -420,6 +432,7 @@ impl<E: Element> Worker<E> {
             delay: self.delay,
             mail: self.mailbox.counters(),
             held: self.held.counters(),
+            shut_out: self.gate.refused(),
             cpu_ns: sys::thread_cpu_ns(),
             turns: self.turns,
         }
