@@ -6,6 +6,7 @@
 use crate::base::{Channel, Flow, Instant, Transport};
 use crate::stack::location::journal::{Taken, TakenView};
 use crate::stack::location::{BindingText, Location, Reached, Row};
+use crate::store::log::Replay;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{
     CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, ToSql, Transaction,
@@ -13,7 +14,7 @@ use rusqlite::{
 };
 use std::fs::OpenOptions;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -41,6 +42,7 @@ CREATE TABLE strowger_binding (
     removed INTEGER NOT NULL,
     PRIMARY KEY (aor, place)
 ) WITHOUT ROWID;
+CREATE TABLE strowger_binding_log (id INTEGER PRIMARY KEY NOT NULL, changes BLOB NOT NULL);
 CREATE TABLE strowger_version (table_name TEXT PRIMARY KEY NOT NULL, version INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO strowger_version VALUES ('strowger_binding', 1);
 ";
@@ -52,6 +54,8 @@ const SELECT: &str = "SELECT aor, place, contact, q, expires, call_id, cseq, pat
                       transport, peer, local, listener, removed FROM strowger_binding ORDER BY aor, place";
 
 const REPLACE: &str = "INSERT OR REPLACE INTO strowger_binding VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+
+const LOG: &str = "INSERT INTO strowger_binding_log (changes) VALUES (?)";
 
 const DELETE: &str = "DELETE FROM strowger_binding WHERE aor = ? AND place >= ?";
 
@@ -103,7 +107,7 @@ impl From<rusqlite::Error> for Trouble {
     }
 }
 
-fn torn(what: &str) -> Trouble {
+pub(in crate::store) fn torn(what: &str) -> Trouble {
     Trouble::Foreign(format!(
         "it is torn ({what}): move it away; \"sqlite3 FILE .recover\" shows what is left in it"
     ))
@@ -125,6 +129,8 @@ pub struct Restored {
     pub first: String,
     /// Bindings for which `[limits] bindings` leaves no room.
     pub no_room: usize,
+    /// The log was not empty.
+    pub has_log: bool,
 }
 
 /// How the times and listeners of memory are told on disk.
@@ -171,39 +177,61 @@ impl Table {
         terms: Terms,
     ) -> Result<Restored, Trouble> {
         let snapshot = self.connection.unchecked_transaction()?;
-        let check = "PRAGMA quick_check('strowger_binding')";
-        let verdict: String = snapshot.query_row(check, [], |row| row.get(0))?;
-        if verdict != "ok" {
-            return Err(torn(verdict.lines().next().unwrap_or_default()));
+        for table in ["strowger_binding", "strowger_binding_log"] {
+            let check = format!("PRAGMA quick_check('{table}')");
+            let verdict: String = snapshot.query_row(&check, [], |row| row.get(0))?;
+            if verdict != "ok" {
+                return Err(torn(verdict.lines().next().unwrap_or_default()));
+            }
         }
+        let replay = Replay::read(&snapshot)?;
+        let has_log = !replay.is_empty();
         let mut statement = snapshot.prepare(SELECT)?;
         let mut rows = statement.query([])?;
-        let mut gathering = Gathering::new(location, now, longest_ms, terms);
+        let mut gathering = Gathering::new(location, now, longest_ms, terms, replay);
         while let Some(row) = rows.next()? {
             gathering.take(row)?;
         }
-        gathering.finish();
-        Ok(gathering.restored)
+        Ok(Restored {
+            has_log,
+            ..gathering.finish_all()
+        })
     }
 
     /// Writes what was taken, all of it or nothing.
     pub fn write(&mut self, taken: &Taken, terms: Terms) -> Result<(), Trouble> {
-        self.rewrite(false, |writing| writing.write(taken, terms))
+        self.rewrite(false, |writing| writing.write(taken.iter(), terms))
+    }
+
+    /// Appends a piece to the log, and does `more` in the same change of the database. Returns the piece's number.
+    pub fn append<T>(
+        &mut self,
+        piece: &[u8],
+        more: impl FnOnce(&Writing) -> Result<T, Trouble>,
+    ) -> Result<(i64, T), Trouble> {
+        self.rewrite(false, |writing| {
+            let mut append = writing.change.prepare_cached(LOG)?;
+            append.execute([piece])?;
+            let id = writing.change.last_insert_rowid();
+            Ok((id, more(writing)?))
+        })
     }
 
     /// One change of the database: `work` writes, as often as it likes, and all of it stands there, or nothing. `clear`: the table is
     /// emptied first.
-    pub fn rewrite(
+    pub fn rewrite<T>(
         &mut self,
         clear: bool,
-        work: impl FnOnce(&Writing) -> Result<(), Trouble>,
-    ) -> Result<(), Trouble> {
+        work: impl FnOnce(&Writing) -> Result<T, Trouble>,
+    ) -> Result<T, Trouble> {
         let change = Transaction::new(&mut self.connection, TransactionBehavior::Immediate)?;
         if clear {
-            change.execute("DELETE FROM strowger_binding", [])?;
+            change
+                .execute_batch("DELETE FROM strowger_binding; DELETE FROM strowger_binding_log")?;
         }
-        work(&Writing { change: &change })?;
-        Ok(change.commit()?)
+        let result = work(&Writing { change: &change })?;
+        change.commit()?;
+        Ok(result)
     }
 }
 
@@ -241,6 +269,7 @@ fn prepare(connection: &mut Connection) -> Result<(), Trouble> {
                 change
                     .prepare(SELECT)
                     .and_then(|_| change.prepare(REPLACE))
+                    .and_then(|_| change.prepare(LOG))
                     .map_err(|error| not_ours(&error.to_string()))?;
                 Ok(())
             }
@@ -276,11 +305,24 @@ pub struct Writing<'a> {
 }
 
 impl Writing<'_> {
-    pub fn write(&self, taken: &Taken, terms: Terms) -> Result<(), Trouble> {
+    /// Empties the log up to this piece.
+    pub fn cut_log(&self, last: i64) -> Result<(), Trouble> {
+        let mut cut = self
+            .change
+            .prepare_cached("DELETE FROM strowger_binding_log WHERE id <= ?")?;
+        cut.execute([last])?;
+        Ok(())
+    }
+
+    pub fn write<'t>(
+        &self,
+        views: impl Iterator<Item = TakenView<'t>>,
+        terms: Terms,
+    ) -> Result<(), Trouble> {
         let mut replace = self.change.prepare_cached(REPLACE)?;
         let mut delete = self.change.prepare_cached(DELETE)?;
         let mut words = Words::default();
-        for view in taken.iter() {
+        for view in views {
             let rows = view.rows();
             let count = rows.len() as u32;
             for (place, row) in rows.enumerate() {
@@ -399,22 +441,30 @@ const fn transport(transport: Transport) -> &'static str {
 /// Rows of one address-of-record after the other, on their way into the location service.
 struct Gathering<'a> {
     location: &'a Location,
-    now: Instant,
-    longest_ms: u64,
-    terms: Terms<'a>,
     restored: Restored,
     aor: Vec<u8>,
-    /// The text of the rows in hand, and the rows.
-    text: Vec<u8>,
-    rows: Vec<Kept>,
+    pile: Pile<'a>,
     /// One more than the highest place that the address has on disk.
     on_disk: u32,
+    replay: Replay,
 }
 
-struct Kept {
-    /// Where URI, Call-ID, Path and instance end in the text.
-    ends: [usize; 4],
-    row: Row<'static>,
+/// A binding as the disk has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored<'a> {
+    pub text: BindingText<'a>,
+    /// Since 1970.
+    pub expires_ms: u64,
+    pub cseq: u32,
+    pub reg_id: u32,
+    /// Thousandths, 0 to 1000.
+    pub q: u16,
+    pub removed: bool,
+    pub reached: Reached,
+    /// Where the REGISTER came from.
+    pub source: Option<(Transport, SocketAddr)>,
+    pub local: Option<IpAddr>,
+    pub listener: Option<SocketAddr>,
 }
 
 impl<'a> Gathering<'a> {
@@ -423,17 +473,21 @@ impl<'a> Gathering<'a> {
         now: Instant,
         longest_ms: u64,
         terms: Terms<'a>,
+        replay: Replay,
     ) -> Gathering<'a> {
         Gathering {
             location,
-            now,
-            longest_ms,
-            terms,
             restored: Restored::default(),
             aor: Vec::new(),
-            text: Vec::new(),
-            rows: Vec::new(),
+            pile: Pile {
+                now,
+                longest_ms,
+                terms,
+                text: Vec::new(),
+                rows: Vec::new(),
+            },
             on_disk: 0,
+            replay,
         }
     }
 
@@ -460,6 +514,9 @@ impl<'a> Gathering<'a> {
 
     fn keep(&mut self, row: &rusqlite::Row) -> Result<(), &'static str> {
         let part = |column| bytes(row, column).map_err(|_| "a text is none");
+        let address = |column| -> Result<Option<String>, &'static str> {
+            row.get(column).map_err(|_| "its source is no text")
+        };
         let text = BindingText {
             uri: part(2)?,
             call_id: part(5)?,
@@ -470,80 +527,37 @@ impl<'a> Gathering<'a> {
             return Err("an address is empty or too long");
         }
         let expires: i64 = row.get(4).map_err(|_| "expires is no time")?;
-        let removed: bool = row.get(15).map_err(|_| "removed is neither 0 nor 1")?;
         let q: f64 = row.get(3).map_err(|_| "q is no number")?;
-        let expires_ms = u64::try_from(expires)
-            .unwrap_or(0)
-            .saturating_sub(self.terms.wall_ms);
-        let longest = self.now.after_ms(self.longest_ms);
-        let expires = Instant::from_ms(expires_ms).min(longest);
-        if expires <= self.now {
-            self.restored.expired += 1;
-            return Ok(());
-        }
         let reached = match part(10)? {
             b"contact" => Reached::ByContact,
             b"flow first" => Reached::ByFlowFirst,
             b"flow" => Reached::ByFlow,
             _ => return Err("reached is neither contact, flow first nor flow"),
         };
-        let kept = Row {
-            text: BindingText::default(),
-            source: self.source(row)?,
-            expires,
-            reg_id: row.get(9).map_err(|_| "reg_id is no number")?,
+        let source = match (address(11)?, address(12)?) {
+            (Some(name), Some(peer)) => {
+                let all = [Transport::Udp, Transport::Tcp, Transport::Tls];
+                let transport = all.into_iter().find(|t| transport(*t) == name);
+                let peer = peer.parse().map_err(|_| "its peer is no address")?;
+                Some((transport.ok_or("its transport is none")?, peer))
+            }
+            _ => None,
+        };
+        let local = address(13)?.map(|text| text.parse());
+        let stored = Stored {
+            text,
+            expires_ms: u64::try_from(expires).unwrap_or(0),
             cseq: row.get(6).map_err(|_| "cseq is no number")?,
+            reg_id: row.get(9).map_err(|_| "reg_id is no number")?,
             q: (q.clamp(0.0, 1.0) * 1000.0).round() as u16,
-            removed,
+            removed: row.get(15).map_err(|_| "removed is neither 0 nor 1")?,
             reached,
+            source,
+            local: local.transpose().map_err(|_| "its local is no address")?,
+            listener: address(14)?.and_then(|text| text.parse().ok()),
         };
-        let mut ends = [0; 4];
-        for (end, part) in ends
-            .iter_mut()
-            .zip([text.uri, text.call_id, text.path, text.instance])
-        {
-            self.text.extend_from_slice(part);
-            *end = self.text.len();
-        }
-        self.rows.push(Kept { ends, row: kept });
+        self.restored.expired += usize::from(!self.pile.keep(&stored));
         Ok(())
-    }
-
-    /// The way on which the REGISTER came. A connection of then is none of today's; a listener that the conf has no more
-    /// leads nowhere.
-    fn source(&self, row: &rusqlite::Row) -> Result<Option<Flow>, &'static str> {
-        let part = |column| -> Result<Option<String>, &'static str> {
-            row.get(column).map_err(|_| "its source is no text")
-        };
-        let (Some(name), Some(peer)) = (part(11)?, part(12)?) else {
-            return Ok(None);
-        };
-        let all = [Transport::Udp, Transport::Tcp, Transport::Tls];
-        let transport = all.into_iter().find(|t| transport(*t) == name);
-        let transport = transport.ok_or("its transport is none")?;
-        let peer: SocketAddr = peer.parse().map_err(|_| "its peer is no address")?;
-        let address: Option<SocketAddr> = part(14)?.and_then(|text| text.parse().ok());
-        let same =
-            |(own, bound): &(Transport, SocketAddr)| *own == transport && Some(*bound) == address;
-        let Some(listener) = self.terms.listeners.iter().position(same) else {
-            return Ok(None);
-        };
-        let local = match part(13)? {
-            Some(text) => Some(text.parse().map_err(|_| "its local is no address")?),
-            None => None,
-        };
-        Ok(Some(Flow {
-            transport,
-            channel: match transport {
-                Transport::Udp => Channel::Datagram { local },
-                // Generation 0 is never alive.
-                Transport::Tcp | Transport::Tls => Channel::Connection {
-                    slot: 0,
-                    generation: 0,
-                },
-            },
-            ..Flow::datagram(listener as u16, peer)
-        }))
     }
 
     fn unusable(&mut self, what: &str) {
@@ -554,38 +568,142 @@ impl<'a> Gathering<'a> {
         self.restored.unusable += 1;
     }
 
-    /// Hands the address in hand over.
+    /// Hands the address in hand over, or what the log has of it instead.
     fn finish(&mut self) {
         if self.on_disk > 0 {
-            let mut start = 0;
-            let rows: Vec<Row> = self
-                .rows
-                .iter()
-                .map(|kept| {
-                    let [uri, call_id, path, instance] = kept.ends.map(|end| {
-                        let part = self.text.get(start..end).unwrap_or(&[]);
-                        start = end;
-                        part
-                    });
-                    Row {
-                        text: BindingText {
-                            uri,
-                            call_id,
-                            path,
-                            instance,
-                        },
-                        ..kept.row
-                    }
-                })
-                .collect();
-            match self.location.restore(&self.aor, &rows, self.on_disk) {
-                true => self.restored.bindings += rows.len(),
-                false => self.restored.no_room += rows.len(),
+            let newer = self.replay.remove(&self.aor);
+            let is_same = newer.is_none();
+            if let Some(newer) = newer {
+                self.pile.clear();
+                for stored in &newer {
+                    self.pile.keep(stored);
+                }
             }
+            self.hand_over(is_same);
         }
+        self.pile.clear();
+        self.on_disk = 0;
+    }
+
+    /// The last address of the table, and those that only the log has.
+    fn finish_all(mut self) -> Restored {
+        self.finish();
+        while let Some(address) = self.replay.next_address() {
+            self.aor = address;
+            for stored in &self.replay.remove(&self.aor).unwrap_or_default() {
+                self.pile.keep(stored);
+            }
+            self.hand_over(false);
+            self.pile.clear();
+        }
+        self.restored
+    }
+
+    fn hand_over(&mut self, is_same: bool) {
+        let rows = self.pile.rows();
+        let (location, on_disk) = (self.location, self.on_disk);
+        match location.restore(&self.aor, &rows, on_disk, is_same) {
+            true => self.restored.bindings += rows.len(),
+            false => self.restored.no_room += rows.len(),
+        }
+    }
+}
+
+/// The rows of one address, on their way into memory.
+struct Pile<'a> {
+    now: Instant,
+    longest_ms: u64,
+    terms: Terms<'a>,
+    text: Vec<u8>,
+    rows: Vec<Kept>,
+}
+
+struct Kept {
+    /// Where URI, Call-ID, Path and instance end in the text.
+    ends: [usize; 4],
+    row: Row<'static>,
+}
+
+impl Pile<'_> {
+    /// False for what has expired.
+    fn keep(&mut self, stored: &Stored) -> bool {
+        let expires_ms = stored.expires_ms.saturating_sub(self.terms.wall_ms);
+        let longest = self.now.after_ms(self.longest_ms);
+        let expires = Instant::from_ms(expires_ms).min(longest);
+        if expires <= self.now {
+            return false;
+        }
+        let row = Row {
+            text: BindingText::default(),
+            source: self.source(stored),
+            expires,
+            reg_id: stored.reg_id,
+            cseq: stored.cseq,
+            q: stored.q.min(1000),
+            removed: stored.removed,
+            reached: stored.reached,
+        };
+        let text = stored.text;
+        let mut ends = [0; 4];
+        for (end, part) in ends
+            .iter_mut()
+            .zip([text.uri, text.call_id, text.path, text.instance])
+        {
+            self.text.extend_from_slice(part);
+            *end = self.text.len();
+        }
+        self.rows.push(Kept { ends, row });
+        true
+    }
+
+    /// The way on which the REGISTER came. A connection of then is none of today's; a listener that the conf has no more
+    /// leads nowhere.
+    fn source(&self, stored: &Stored) -> Option<Flow> {
+        let (transport, peer) = stored.source?;
+        let same = |(own, bound): &(Transport, SocketAddr)| {
+            *own == transport && Some(*bound) == stored.listener
+        };
+        let listener = self.terms.listeners.iter().position(same)?;
+        Some(Flow {
+            transport,
+            channel: match transport {
+                Transport::Udp => Channel::Datagram {
+                    local: stored.local,
+                },
+                // Generation 0 is never alive.
+                Transport::Tcp | Transport::Tls => Channel::Connection {
+                    slot: 0,
+                    generation: 0,
+                },
+            },
+            ..Flow::datagram(listener as u16, peer)
+        })
+    }
+
+    fn rows(&self) -> Vec<Row<'_>> {
+        let mut start = 0;
+        let row = |kept: &Kept| {
+            let [uri, call_id, path, instance] = kept.ends.map(|end| {
+                let part = self.text.get(start..end).unwrap_or(&[]);
+                start = end;
+                part
+            });
+            Row {
+                text: BindingText {
+                    uri,
+                    call_id,
+                    path,
+                    instance,
+                },
+                ..kept.row
+            }
+        };
+        self.rows.iter().map(row).collect()
+    }
+
+    fn clear(&mut self) {
         self.text.clear();
         self.rows.clear();
-        self.on_disk = 0;
     }
 }
 
@@ -677,7 +795,7 @@ mod tests {
                 removed: false,
                 reached: Reached::ByFlow,
             };
-            location.restore(aor.as_bytes(), &[row], 0);
+            location.restore(aor.as_bytes(), &[row], 0, false);
         }
         location
     }
@@ -859,7 +977,7 @@ mod tests {
             removed: true,
             reached: Reached::ByContact,
         };
-        before.restore(b"a@x", &[row], 0);
+        before.restore(b"a@x", &[row], 0, false);
         write(&mut table, &before, terms);
         let after = location();
         table.restore(&after, at(1000), HOUR_MS, terms).unwrap();

@@ -7,6 +7,7 @@
 
 use super::bindings::{Restored, Table, Terms, Trouble};
 use super::door::{Door, Place};
+use super::log::{self as binding_log, Folding, Pending};
 use crate::base::{Instant, Transport};
 use crate::stack::location::journal::{Round, Taken};
 use crate::stack::location::{Durability, Location};
@@ -38,6 +39,12 @@ const BUSY_TIMES: u32 = 3;
 
 /// Bytes of memory for what a round copies at a time.
 const BITE: usize = 4 << 20;
+
+/// Addresses that go from the log into the table with one round.
+const FOLDED: usize = 1000;
+
+/// From so many bytes of memory on, what is in the log alone goes into the table at once.
+const PENDING_MOST: usize = 64 << 20;
 
 /// What the journal is to keep where.
 pub struct Settings {
@@ -185,9 +192,15 @@ impl Book {
             log: None,
             refused: None,
             is_restored: false,
+            is_home: true,
             is_replaced: false,
+            has_old_log: false,
             round: None,
             taken: Taken::default(),
+            piece: Vec::new(),
+            pending: Pending::default(),
+            folding: None,
+            folded: time::Instant::now(),
             noted: time::Instant::now(),
             retry_at: None,
             troubles: 0,
@@ -235,11 +248,21 @@ struct Desk {
     refused: Option<(Stamp, Trouble)>,
     /// Memory has taken in what the disk had.
     is_restored: bool,
-    /// Another file stands in the place of the one that memory was written to.
+    /// The file that was open last is the one to go on with, as far as one knows.
+    is_home: bool,
+    /// All that memory holds is to be written.
     is_replaced: bool,
+    /// The log has pieces of an earlier run.
+    has_old_log: bool,
     /// A round that is not on disk yet, and what it has in hand.
     round: Option<Round>,
     taken: Taken,
+    /// A round as a piece of the log; kept for its memory.
+    piece: Vec<u8>,
+    /// What is in the log and not in the table yet, and what is on its way there.
+    pending: Pending,
+    folding: Option<Folding>,
+    folded: time::Instant,
     /// When others were last told of changes by others.
     noted: time::Instant,
     retry_at: Option<time::Instant>,
@@ -272,7 +295,7 @@ impl Desk {
         let Hooks { prepare, progress } = hooks;
         prepare();
         let _ = self.bell.thread.set(thread::current());
-        let acknowledged = self.settings.durability == Durability::Acknowledged;
+        let acknowledged = self.is_acknowledged();
         let is_stopping = |desk: &Desk| desk.state.is_stopping.load(Ordering::SeqCst);
         while !is_stopping(&self) {
             let now = time::Instant::now();
@@ -292,6 +315,7 @@ impl Desk {
             self.attempt(&progress);
         }
         self.attempt(&progress);
+        self.empty_log();
         let left = self.location.untaken() + self.state.in_hand.load(Ordering::Relaxed);
         if left > 0 {
             let path = self.settings.path.display();
@@ -308,13 +332,19 @@ impl Desk {
         progress();
     }
 
+    fn is_acknowledged(&self) -> bool {
+        self.settings.durability == Durability::Acknowledged
+    }
+
     fn work(&mut self) -> Result<(), Trouble> {
         self.look()?;
+        self.begin_folding(INTERVAL);
         let number = match self.is_replaced {
             true => self.write_all()?,
             false => match self.write_changes()? {
                 Some(number) => number,
-                None => return Ok(()),
+                // Nobody waits.
+                None => return self.tidy(),
             },
         };
         self.location.finish_round(number);
@@ -348,14 +378,93 @@ impl Desk {
                 return Ok(());
             }
             let start = time::Instant::now();
-            let terms = terms(&self.settings, &self.clocks);
-            let table = self.table.as_mut().map(|(table, _)| table);
-            table.ok_or_else(not_open)?.write(&self.taken, terms)?;
+            match self.is_acknowledged() {
+                true => self.append()?,
+                false => {
+                    let terms = terms(&self.settings, &self.clocks);
+                    open(&mut self.table)?.write(&self.taken, terms)?;
+                    self.taken.clear();
+                }
+            }
             self.count_batch(start);
-            self.taken.clear();
             self.note_in_hand();
         }
     }
+
+    // ---- the log -------------------------------------------------------------------------------------------------------
+
+    /// Appends what was taken to the log, and a bite of what is there already goes into the table.
+    fn append(&mut self) -> Result<(), Trouble> {
+        let terms = terms(&self.settings, &self.clocks);
+        binding_log::write(&self.taken, terms, &mut self.piece);
+        let most = match self.pending.size() < PENDING_MOST {
+            true => FOLDED,
+            false => usize::MAX,
+        };
+        let folding = &self.folding;
+        let (id, next) = open(&mut self.table)?.append(&self.piece, |writing| match folding {
+            Some(folding) => folding.write(writing, terms, most),
+            None => Ok(0),
+        })?;
+        self.pending.push(id, std::mem::take(&mut self.taken));
+        self.advance_folding(next);
+        Ok(())
+    }
+
+    /// What the log has goes into the table, so many addresses of it.
+    fn fold(&mut self, most: usize) -> Result<(), Trouble> {
+        let Some(folding) = &self.folding else {
+            return Ok(());
+        };
+        let terms = terms(&self.settings, &self.clocks);
+        let table = open(&mut self.table)?;
+        let next = table.rewrite(false, |writing| folding.write(writing, terms, most))?;
+        self.advance_folding(next);
+        Ok(())
+    }
+
+    /// All that has changed is on disk, and there is time for what else is to be done there.
+    fn tidy(&mut self) -> Result<(), Trouble> {
+        self.fold(usize::MAX)?;
+        if self.has_old_log && self.pending.is_empty() {
+            open(&mut self.table)?.rewrite(false, |writing| writing.cut_log(i64::MAX))?;
+            self.has_old_log = false;
+        }
+        Ok(())
+    }
+
+    fn begin_folding(&mut self, interval: Duration) {
+        let is_due = || self.folded.elapsed() >= interval || self.pending.size() >= PENDING_MOST;
+        if self.folding.is_none() && !self.pending.is_empty() && is_due() {
+            self.folding = Some(Folding::begin(std::mem::take(&mut self.pending)));
+            self.folded = time::Instant::now();
+        }
+    }
+
+    fn advance_folding(&mut self, next: usize) {
+        if let Some(folding) = &mut self.folding {
+            folding.advance(next);
+            if folding.is_done() {
+                self.folding = None;
+            }
+        }
+    }
+
+    /// At the end all of it is in the table, where others can read it.
+    fn empty_log(&mut self) {
+        for _ in 0..2 {
+            let outcome = self.fold(usize::MAX);
+            if let Err(trouble) = outcome {
+                // It stands in the log, and is read from there.
+                let path = self.settings.path.display();
+                log::warn!("{path}: {}", trouble.message());
+                return;
+            }
+            self.begin_folding(Duration::ZERO);
+        }
+    }
+
+    // ---- all of it -----------------------------------------------------------------------------------------------------
 
     /// Writes all that memory holds into a table that is emptied first, in one change of the database.
     fn write_all(&mut self) -> Result<u64, Trouble> {
@@ -364,16 +473,15 @@ impl Desk {
         let (location, taken) = (&self.location, &mut self.taken);
         let terms = terms(&self.settings, &self.clocks);
         taken.clear();
-        let table = self.table.as_mut().map(|(table, _)| table);
-        let outcome = table.ok_or_else(not_open)?.rewrite(true, |writing| {
+        let outcome = open(&mut self.table)?.rewrite(true, |writing| {
             while let Some(shard) = round.next_shard() {
                 location.take_changed(shard, true, taken);
                 if taken.size() >= BITE {
-                    writing.write(taken, terms)?;
+                    writing.write(taken.iter(), terms)?;
                     taken.clear();
                 }
             }
-            writing.write(taken, terms)
+            writing.write(taken.iter(), terms)
         });
         taken.clear();
         outcome?;
@@ -412,7 +520,7 @@ impl Desk {
                 Err(_) => "removed",
             };
             let path = self.settings.path.display();
-            log::warn!("{path}: the database was {what}; all bindings are written again");
+            log::warn!("{path}: the database was {what}");
             self.leave_file();
         }
         if let (Some((stamp, trouble)), Ok(found)) = (&self.refused, &found)
@@ -441,7 +549,16 @@ impl Desk {
             let version = table.version()?;
             Ok(((table, place), place, version))
         });
-        self.table = Some(opened?);
+        let (table, place) = opened?;
+        self.table = Some((table, place));
+        if self.is_restored && !self.is_home {
+            log::warn!("{}: all bindings are written again", path.display());
+            self.is_replaced = true;
+            self.round = None;
+            self.taken.clear();
+            (self.pending, self.folding) = (Pending::default(), None);
+        }
+        self.is_home = true;
         self.log = stat(&beside(path, "-wal")).ok();
         self.refused = None;
         Ok(())
@@ -455,10 +572,10 @@ impl Desk {
         let start = time::Instant::now();
         let (now, terms) = ((self.clocks.now)(), terms(&self.settings, &self.clocks));
         let longest_ms = self.settings.longest_ms;
-        let table = self.table.as_ref().map(|(table, _)| table);
-        let table = table.ok_or_else(not_open)?;
+        let table = open(&mut self.table)?;
         let restored = table.restore(&self.location, now, longest_ms, terms)?;
         self.is_restored = true;
+        self.has_old_log = restored.has_log;
         tell(&self.settings.path, &restored, start.elapsed());
         Ok(())
     }
@@ -477,6 +594,7 @@ impl Desk {
     /// The file that was open stands there no more.
     fn leave_file(&mut self) {
         self.close();
+        self.is_home = false;
         // SQLite leaves the log of a file that was moved where it is, and would take it for the new file's.
         let log = beside(&self.settings.path, "-wal");
         let is_ours = |file: &Metadata| Some(Place::of(file)) == self.log;
@@ -489,10 +607,6 @@ impl Desk {
                 }
             }
         }
-        self.is_replaced = self.is_restored;
-        self.round = None;
-        self.taken.clear();
-        self.note_in_hand();
     }
 
     fn close(&mut self) {
@@ -512,6 +626,7 @@ impl Desk {
         // What was found wrong with an open file is looked at again from the beginning.
         if let Trouble::Foreign(_) = trouble {
             self.close();
+            self.is_home = false;
             let file = fs::metadata(&self.settings.path);
             self.refused = file.ok().map(|file| (Stamp::of(&file), trouble.clone()));
         }
@@ -543,9 +658,10 @@ impl Desk {
     }
 }
 
-/// Nobody gets here: a file is opened before it is written.
-fn not_open() -> Trouble {
-    Trouble::Sick("it is not open".to_owned())
+/// The table; it is opened before anybody asks.
+fn open(table: &mut Option<(Table, Place)>) -> Result<&mut Table, Trouble> {
+    let open = table.as_mut().map(|(table, _)| table);
+    open.ok_or_else(|| Trouble::Sick("it is not open".to_owned()))
 }
 
 fn terms<'a>(settings: &'a Settings, clocks: &Clocks) -> Terms<'a> {
@@ -569,6 +685,7 @@ fn tell(path: &Path, restored: &Restored, took: Duration) {
         unusable,
         first,
         no_room,
+        ..
     } = restored;
     log::info!(
         "{path}: {bindings} bindings read in {:.1} s, and {expired} that have expired",

@@ -9,6 +9,7 @@ pub mod bindings;
 pub mod door;
 pub mod journal;
 pub mod keeper;
+pub mod log;
 pub mod subscriber;
 pub mod text;
 pub mod users;

@@ -199,9 +199,9 @@ impl Location {
             .sum()
     }
 
-    /// Takes in what the disk has of an address: `rows` are good, `on_disk` stand there. What memory has of the address already
-    /// is newer, and stays. False where `[limits] bindings` leaves no room.
-    pub fn restore(&self, aor: &[u8], rows: &[Row], on_disk: u32) -> bool {
+    /// Takes in what the disk has of an address: `rows` are good, `on_disk` stand there, and they are the same where `is_same`. What
+    /// memory has of the address already is newer, and stays. False where `[limits] bindings` leaves no room.
+    pub fn restore(&self, aor: &[u8], rows: &[Row], on_disk: u32, is_same: bool) -> bool {
         let (number, name) = self.name(aor);
         let mut guard = self.lock(number);
         let shard = &mut *guard;
@@ -219,7 +219,7 @@ impl Location {
         record.rows = on_disk;
         record.restore(rows);
         // What has expired there is to go.
-        record.is_changed = rows.len() != on_disk as usize;
+        record.is_changed = !is_same || rows.len() != on_disk as usize;
         self.rounds
             .note(number, name, &mut record, &mut shard.changed);
         if record.is_remembered() || record.is_listed {
@@ -366,17 +366,19 @@ impl Taken {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = TakenView<'_>> {
-        let mut start = 0;
-        self.records.iter().map(move |record| {
-            let end = record.rows_end as usize;
-            let rows = self.rows.get(start..end).unwrap_or(&[]);
-            start = end;
-            TakenView {
-                address: self.get(record.address),
-                rows_before: record.rows_before,
-                taken: self,
-                rows,
-            }
+        (0..self.records.len()).filter_map(|number| self.view(number))
+    }
+
+    /// One of them, by its place in the order of [`Taken::iter`].
+    pub fn view(&self, number: usize) -> Option<TakenView<'_>> {
+        let record = self.records.get(number)?;
+        let before = number.checked_sub(1).and_then(|n| self.records.get(n));
+        let start = before.map_or(0, |before| before.rows_end as usize);
+        Some(TakenView {
+            address: self.get(record.address),
+            rows_before: record.rows_before,
+            taken: self,
+            rows: self.rows.get(start..record.rows_end as usize)?,
         })
     }
 }
@@ -568,7 +570,7 @@ mod tests {
             expires: at(REMOVED_MS),
             ..row
         };
-        assert!(location.restore(b"a@x", &[row, tombstone], 2));
+        assert!(location.restore(b"a@x", &[row, tombstone], 2, true));
         assert!(!location.has_changes(), "it is as the disk has it");
         assert_eq!(location.bindings(), 2);
         let mut seen = 0;
@@ -584,16 +586,19 @@ mod tests {
         });
         assert_eq!(seen, 1);
         // All of it had expired: the rows are to go.
-        assert!(location.restore(b"b@x", &[], 3));
+        assert!(location.restore(b"b@x", &[], 3, true));
         assert_eq!(round(&location), ["b@x:  (3)"]);
+        // The log has newer ones than the table: they are to be written.
+        assert!(location.restore(b"d@x", &[row], 1, false));
+        assert_eq!(round(&location), ["d@x: sip:a@10.0.0.1 (1)"]);
         // Registered here before the disk could be read.
         location.add(at(0), b"c@x", &uri(5), 60).unwrap();
         round(&location);
-        assert!(location.restore(b"c@x", &[row, row], 2));
+        assert!(location.restore(b"c@x", &[row, row], 2, true));
         assert_eq!(round(&location), ["c@x: sip:u@192.0.2.5 (2)"]);
 
         let full = Location::new(Key::new(1, 2), 1);
-        assert!(!full.restore(b"a@x", &[row, row], 2));
-        assert!(full.restore(b"a@x", &[row], 1));
+        assert!(!full.restore(b"a@x", &[row, row], 2, true));
+        assert!(full.restore(b"a@x", &[row], 1, true));
     }
 }

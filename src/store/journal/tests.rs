@@ -28,6 +28,25 @@ impl Place {
         rows.collect::<Result<_, _>>().unwrap()
     }
 
+    /// What a server would find that starts now: addresses and contacts.
+    fn found(&self) -> Vec<String> {
+        let found = location(Durability::Memory);
+        let table = Table::open(&self.path()).unwrap();
+        let terms = Terms {
+            wall_ms: 1_000_000,
+            listeners: &[],
+        };
+        let now = Instant::default();
+        table.restore(&found, now, 3_600_000, terms).unwrap();
+        let mut all = Vec::new();
+        found.show(now, None, &mut |aor, view| {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            all.push(format!("{} {}", text(aor), text(&view.uri)));
+        });
+        all.sort();
+        all
+    }
+
     fn book(&self, location: &Arc<Location>) -> Book {
         let settings = Settings {
             path: self.path(),
@@ -123,13 +142,15 @@ fn rounds_are_finished_when_they_are_on_disk_and_their_number_never_lies() {
                     uri: b"sip:1",
                     ..Default::default()
                 };
-                record.add(crate::stack::location::Binding::new(text, None));
+                let mut binding = crate::stack::location::Binding::new(text, None);
+                binding.expires = Instant::from_ms(60_000);
+                record.add(binding);
             });
             assert!(round > 0);
             bell.ring();
             if n % 10 == 0 {
                 until("durable", || location.progress().durable >= round);
-                assert!(place.rows().contains(&format!("{aor} sip:1")), "{aor}");
+                assert!(place.found().contains(&format!("{aor} sip:1")), "{aor}");
             }
         }
     };
@@ -139,8 +160,9 @@ fn rounds_are_finished_when_they_are_on_disk_and_their_number_never_lies() {
         }
     });
     assert!(journal.flush(PATIENCE));
-    assert_eq!(place.rows().len(), 400);
+    assert_eq!(place.found().len(), 400);
     drop(journal);
+    assert_eq!(place.rows().len(), 400, "at the end it stands in the table");
     let seen = seen.lock().unwrap();
     assert!(seen.is_sorted(), "{seen:?}");
 }
@@ -162,6 +184,8 @@ fn a_database_that_is_locked_is_waited_for_and_loses_nothing() {
     assert!(!location.refuses_changes());
     assert!(journal.numbers().failures > 0);
     drop(locking);
+    assert_eq!(place.found(), ["a@x sip:1", "b@x sip:2"]);
+    drop(journal);
     assert_eq!(place.rows(), ["a@x sip:1", "b@x sip:2"]);
 }
 
@@ -248,6 +272,101 @@ fn what_could_not_be_read_at_the_start_comes_when_it_can() {
     until("stored", || journal.numbers().unstored == 0);
     drop(journal);
     assert_eq!(place.rows(), ["a@x sip:old", "b@x sip:new"]);
+}
+
+/// The log is read over the table, in whatever mode the next server runs, and does not stay.
+#[test]
+fn what_is_in_the_log_alone_is_found_and_goes_into_the_table() {
+    for next in [Durability::Batched, Durability::Acknowledged] {
+        let place = Place::new();
+        let before = location(Durability::Acknowledged);
+        add(&before, "a@x", "sip:old");
+        add(&before, "gone@x", "sip:1");
+        drop(place.journal(&before));
+        assert_eq!(place.rows(), ["a@x sip:old", "gone@x sip:1"]);
+        let mut table = Table::open(&place.path()).unwrap();
+        let mut log = |location: &Location| {
+            let (mut round, mut taken) = (location.begin_round(false), Taken::default());
+            while let Some(shard) = round.next_shard() {
+                location.take_changed(shard, false, &mut taken);
+            }
+            let terms = Terms {
+                wall_ms: 1_000_000,
+                listeners: &[],
+            };
+            let mut piece = Vec::new();
+            binding_log::write(&taken, terms, &mut piece);
+            table.append(&piece, |_| Ok(())).unwrap();
+        };
+        add(&before, "a@x", "sip:new");
+        log(&before);
+        before.remove(Instant::default(), b"a@x", Some(b"sip:old"));
+        before.remove(Instant::default(), b"gone@x", None);
+        add(&before, "b@x", "sip:2");
+        log(&before);
+        drop(table);
+        assert_eq!(place.rows(), ["a@x sip:old", "gone@x sip:1"]);
+        assert_eq!(place.found(), ["a@x sip:new", "b@x sip:2"]);
+        let after = location(next);
+        let journal = place.journal(&after);
+        assert_eq!(after.bindings(), 2);
+        until("in the table", || {
+            place.rows() == ["a@x sip:new", "b@x sip:2"]
+        });
+        let connection = Connection::open(place.path()).unwrap();
+        until("cut", || {
+            let count = "SELECT count(*) FROM strowger_binding_log";
+            connection.query_row(count, [], |row| row.get::<_, i64>(0)) == Ok(0)
+        });
+        drop(journal);
+        assert_eq!(place.found(), ["a@x sip:new", "b@x sip:2"]);
+    }
+}
+
+#[test]
+fn a_piece_of_the_log_that_is_not_whole_is_never_served() {
+    let place = Place::new();
+    let before = location(Durability::Acknowledged);
+    let journal = place.journal(&before);
+    add(&before, "a@x", "sip:1");
+    assert!(journal.flush(PATIENCE));
+    let connection = Connection::open(place.path()).unwrap();
+    let spoil = "INSERT INTO strowger_binding_log (changes) VALUES (x'0102030405060708090a')";
+    connection.execute_batch(spoil).unwrap();
+    let after = location(Durability::Batched);
+    let book = place.book(&after);
+    assert!(after.progress().is_failing);
+    assert_eq!(after.records(), 0);
+    drop((book, journal));
+}
+
+/// While it is written to, the file becomes one that is none.
+#[test]
+fn a_file_that_breaks_under_way_is_left_and_all_is_written_elsewhere() {
+    let place = Place::new();
+    let location = location(Durability::Batched);
+    let journal = place.journal(&location);
+    for n in 0..300 {
+        add(&location, &format!("u{n}@x"), "sip:1");
+    }
+    assert!(journal.flush(PATIENCE));
+    drop(journal);
+    let journal = place.journal(&location);
+    let size = fs::metadata(place.path()).unwrap().len() as usize;
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(place.path())
+        .unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &vec![0x5a; size], 0).unwrap();
+    // To close it takes the locks of this process away, but nobody else is there.
+    drop(file);
+    add(&location, "new@x", "sip:2");
+    until("failing", || location.progress().is_failing);
+    fs::remove_file(place.path()).unwrap();
+    until("well", || !location.progress().is_failing);
+    assert!(journal.flush(PATIENCE));
+    drop(journal);
+    assert_eq!(place.rows().len(), 301);
 }
 
 /// Far more than one bite, and all of it one round.
