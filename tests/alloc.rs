@@ -7,6 +7,8 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 use strowger::base::{Flow, Instant, Key, Outbox, Transport};
+use strowger::stack::location::Durability;
+use strowger::stack::location::journal::Taken;
 use strowger::stack::settings::{Listener, Settings};
 use strowger::stack::{Endpoint, Location};
 use strowger::worker::mailbox::{Command, PostOffice};
@@ -317,6 +319,8 @@ fn the_rules_allocate_nothing_for_a_message() {
 struct Workers {
     office: Arc<PostOffice>,
     workers: Vec<Worker>,
+    location: Arc<Location>,
+    taken: Taken,
     settings: Arc<Settings>,
     phones: [UdpSocket; 2],
     allocated: u64,
@@ -324,6 +328,10 @@ struct Workers {
 
 impl Workers {
     fn start(cores: usize) -> Workers {
+        Workers::with(cores, location())
+    }
+
+    fn with(cores: usize, location: Arc<Location>) -> Workers {
         let options = Options {
             cores: vec![0; cores],
             // Responses are to cross by mail.
@@ -333,7 +341,6 @@ impl Workers {
         let bound = bind(options, &[(Transport::Udp, "127.0.0.1:0".parse().unwrap())]).unwrap();
         let address = bound.addresses()[0];
         let settings = Arc::new(settings(address, cores, LONG_MS));
-        let location = location();
         let make = |core| {
             let (settings, location) = (settings.clone(), location.clone());
             Endpoint::new(settings, location, Arc::default(), core, SECRET)
@@ -342,6 +349,8 @@ impl Workers {
         let mut server = Workers {
             office,
             workers,
+            location: location.clone(),
+            taken: Taken::default(),
             settings,
             phones: [phone(address), phone(address)],
             allocated: 0,
@@ -365,6 +374,20 @@ impl Workers {
             assert!(self.office.command(core, command));
             self.allocated += allocations(|| worker.tick().unwrap());
         }
+        self.store();
+    }
+
+    /// What a journal does between two turns.
+    fn store(&mut self) {
+        if !self.location.has_changes() {
+            return;
+        }
+        let mut round = self.location.begin_round(false);
+        while let Some(shard) = round.next_shard() {
+            self.location.take_changed(shard, false, &mut self.taken);
+        }
+        self.taken.clear();
+        self.location.finish_round(round.number);
     }
 
     fn core_of(&mut self, phone: usize) -> usize {
@@ -450,6 +473,15 @@ fn a_worker_allocates_nothing_for_a_message() {
     let report = server.workers[0].report();
     assert_eq!(report.mail.sent, 0);
     assert_eq!(report.listeners[0].kernel_drops, 0);
+}
+
+#[test]
+fn answers_that_wait_for_the_disk_allocate_nothing() {
+    let location = Location::new(SECRET, 10_000).with_journal(Durability::Acknowledged);
+    let mut server = Workers::with(1, Arc::new(location));
+    demand_nothing(&mut server);
+    let held = server.workers[0].report().held;
+    assert_eq!((held.kept, held.refused, held.full), (1_000, 0, 0));
 }
 
 #[test]

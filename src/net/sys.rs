@@ -642,8 +642,12 @@ pub fn pin(core: usize) -> io::Result<()> {
 
 /// Lets the calling thread give way to others on its core, though not to the point where it gets nothing.
 pub fn lower_priority() -> io::Result<()> {
-    // SAFETY: `setpriority` takes numbers. Linux takes process 0 for the calling thread alone.
-    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 5) };
+    // SAFETY: both take numbers and return one. Linux takes process 0 for the calling thread alone. (What -1 means, an error or that
+    // value, does not matter: from there it goes upwards.)
+    let result = unsafe {
+        let now = libc::getpriority(libc::PRIO_PROCESS, 0);
+        libc::setpriority(libc::PRIO_PROCESS, 0, now + 5)
+    };
     check(result)
 }
 

@@ -26,9 +26,10 @@ use std::time::{self, Duration};
 /// hardly make fewer rows of more changes.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where answers wait for the disk, how long a round lets others join: the disk's own time is shared by all of them. Far below
-/// the half second after which a phone asks again (T1).
-const GATHER: Duration = Duration::from_millis(5);
+/// Where answers wait for the disk, the least time from the beginning of one round to that of the next. A phone that registers alone waits
+/// for nothing but the disk; where many do, they gather while the round before them is written, and for so long at the least,
+/// far below the half second after which a phone asks again (T1).
+const SPACING: Duration = Duration::from_millis(5);
 
 /// How long to wait after a failure, doubled with each one that follows.
 const RETRY_LEAST: Duration = Duration::from_secs(1);
@@ -296,6 +297,7 @@ impl Desk {
         prepare();
         let _ = self.bell.thread.set(thread::current());
         let acknowledged = self.is_acknowledged();
+        let mut began = time::Instant::now();
         let is_stopping = |desk: &Desk| desk.state.is_stopping.load(Ordering::SeqCst);
         while !is_stopping(&self) {
             let now = time::Instant::now();
@@ -309,9 +311,10 @@ impl Desk {
                 thread::sleep(Duration::from_millis(2));
                 continue;
             }
-            if acknowledged && self.location.has_changes() {
-                thread::sleep(GATHER);
+            if acknowledged {
+                thread::sleep(SPACING.saturating_sub(began.elapsed()));
             }
+            began = time::Instant::now();
             self.attempt(&progress);
         }
         self.attempt(&progress);

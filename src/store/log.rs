@@ -253,22 +253,35 @@ impl Pending {
 pub struct Folding {
     rounds: Vec<Taken>,
     last: i64,
-    /// Round, number there, rows that may stand in the table.
-    list: Vec<(usize, usize, u32)>,
+    list: Vec<Latest>,
     next: usize,
+}
+
+/// Where the latest of an address is.
+#[derive(Clone, Copy, Default)]
+struct Latest {
+    round: usize,
+    number: usize,
+    /// Rows that may stand in the table.
+    rows_before: u32,
 }
 
 impl Folding {
     pub fn begin(pending: Pending) -> Folding {
-        let mut latest: HashMap<&[u8], (usize, usize, u32)> = HashMap::new();
+        let mut latest: HashMap<&[u8], Latest> = HashMap::new();
         for (round, taken) in pending.rounds.iter().enumerate() {
             for (number, view) in taken.iter().enumerate() {
-                let entry = latest.entry(view.address).or_insert((0, 0, 0));
-                *entry = (round, number, entry.2.max(view.rows_before));
+                let entry = latest.entry(view.address).or_default();
+                let rows_before = entry.rows_before.max(view.rows_before);
+                *entry = Latest {
+                    round,
+                    number,
+                    rows_before,
+                };
             }
         }
-        let mut sorted: Vec<(&[u8], (usize, usize, u32))> = latest.into_iter().collect();
-        sorted.sort_unstable();
+        let mut sorted: Vec<(&[u8], Latest)> = latest.into_iter().collect();
+        sorted.sort_unstable_by_key(|(address, _)| *address);
         let list = sorted.into_iter().map(|(_, entry)| entry).collect();
         Folding {
             list,
@@ -283,9 +296,9 @@ impl Folding {
     pub fn write(&self, writing: &Writing, terms: Terms, most: usize) -> Result<usize, Trouble> {
         let end = self.next.saturating_add(most).min(self.list.len());
         let entries = self.list.get(self.next..end).unwrap_or(&[]);
-        let view = |(round, number, rows_before): &(usize, usize, u32)| {
-            let mut view: TakenView = self.rounds.get(*round)?.view(*number)?;
-            view.rows_before = *rows_before;
+        let view = |latest: &Latest| {
+            let mut view: TakenView = self.rounds.get(latest.round)?.view(latest.number)?;
+            view.rows_before = latest.rows_before;
             Some(view)
         };
         writing.write(entries.iter().filter_map(view), terms)?;
