@@ -1,5 +1,6 @@
 //! `strowger run`: the conf becomes settings, sockets and workers; the desk answers operators; signals end it.
 
+use crate::notify::Manager;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::Write;
@@ -17,6 +18,7 @@ use strowger::control::{
     AorEntry, ConnectionEntry, ContactEntry, Desk, Kind, Number, Refusal, Sample, Server,
 };
 use strowger::net::streams::Description;
+use strowger::net::sys::identity::Identity;
 use strowger::net::tls::{self, Contexts};
 use strowger::net::{Buffers, Limits, interfaces, sys};
 use strowger::sip::{Scheme, Uri};
@@ -39,6 +41,8 @@ const BINDING_BYTES: usize = 512;
 /// Serves until it is told to stop.
 pub fn serve(conf: &Conf) -> Result<ExitCode, String> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| error.to_string())?;
+    let manager = Manager::from_environment();
+    let identity = identity(conf)?;
     let secret = key_of(&key::read_or_make(&conf.server.key_file)?);
     let local = interfaces::local_addresses()
         .map_err(|error| format!("the addresses of this machine's interfaces: {error}"))?;
@@ -50,11 +54,17 @@ pub fn serve(conf: &Conf) -> Result<ExitCode, String> {
         .map(|listen| (transport(listen.transport), listen.address))
         .collect();
     let contexts = contexts(conf, None)?;
-    let users = users(conf, secret)?;
     let files =
         sys::open_files_limit().map_err(|error| format!("the limit of open files: {error}"))?;
     let options = options(conf, files, secret, contexts.clone());
     let bound = worker::bind(options, &listeners).map_err(|error| error.to_string())?;
+    // What is opened from here on must belong to that user: the databases, the control socket.
+    if let Some(identity) = identity {
+        identity
+            .assume()
+            .map_err(|error| format!("[server] user: {error}"))?;
+    }
+    let users = users(conf, secret)?;
     let clock = Clock::start();
     let settings = Arc::new(settings(conf, bound.addresses(), local, memory, clock));
     let max_bindings = conf.limits.bindings.resolve(memory / 4, BINDING_BYTES);
@@ -80,15 +90,18 @@ pub fn serve(conf: &Conf) -> Result<ExitCode, String> {
         keeper: Mutex::new(None),
         conf: conf.clone(),
         stopping: AtomicBool::new(false),
+        manager,
     });
     if let Some(source) = source {
         office.keep_users(source, users)?;
     }
     let control = Server::start(&conf.control.socket, office.clone(), Bounds::default())?;
     office.announce(conf)?;
+    office.manager.ready("serving");
 
     let signal = office.wait(&mut signals);
     office.stopping.store(true, Ordering::Release);
+    office.manager.stopping("stopping");
     drop(control);
     office.crew().stop();
     office.set_keeper(None);
@@ -112,6 +125,7 @@ struct Office {
     keeper: Mutex<Option<Arc<Keeper>>>,
     conf: Conf,
     stopping: AtomicBool,
+    manager: Manager,
 }
 
 impl Office {
@@ -171,6 +185,7 @@ impl Office {
             if !self.crew().is_whole() {
                 return None;
             }
+            self.manager.alive(|| self.crew().pulse());
             for _ in 0..SWEPT_SHARDS {
                 self.location.sweep(clock.now());
             }
@@ -182,7 +197,10 @@ impl Office {
     /// them; connections that are open stay.
     fn reload_certificates(&self) -> Result<(), String> {
         let mut current = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
-        match contexts(&self.conf, current.as_deref()) {
+        self.manager.reloading();
+        let read = contexts(&self.conf, current.as_deref());
+        self.manager.ready("serving");
+        match read {
             Ok(Some(new)) => {
                 self.crew().certify(&new);
                 *current = Some(new);
@@ -465,6 +483,16 @@ fn options(conf: &Conf, files: usize, secret: Key, contexts: Option<Arc<Contexts
         gather: conf.udp.gather,
         ..Options::default()
     }
+}
+
+/// Who the server becomes once its sockets are open. The error is one line.
+pub fn identity(conf: &Conf) -> Result<Option<Identity>, String> {
+    let Some(user) = &conf.server.user else {
+        return Ok(None);
+    };
+    Identity::find(user, conf.server.group.as_deref())
+        .map(Some)
+        .map_err(|error| format!("[server] user: {error}"))
 }
 
 fn transport(transport: model::Transport) -> Transport {

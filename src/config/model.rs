@@ -47,6 +47,10 @@ pub struct Server {
     pub domains: Vec<Host>,
     /// The file that keeps the server's secret across restarts.
     pub key_file: PathBuf,
+    /// The user that the server becomes once its sockets are open; `None`: it stays who it is.
+    pub user: Option<String>,
+    /// The group, instead of that user's. Only where there is a user.
+    pub group: Option<String>,
 }
 
 impl Default for Server {
@@ -55,6 +59,8 @@ impl Default for Server {
             cores: vec![0],
             domains: Vec::new(),
             key_file: PathBuf::from("strowger.key"),
+            user: None,
+            group: None,
         }
     }
 }

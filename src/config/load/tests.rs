@@ -255,6 +255,8 @@ fn a_conf_with_everything() {
         cores = [1, 0]
         domains = ["Example.COM.", "192.0.2.1", "[2001:db8::1]"]
         key_file = "/var/lib/strowger/key"
+        user = "strowger"
+        group = "ssl-cert"
         [[listen]]
         address = "0.0.0.0:5060"
         advertise = "sip.example.com:5070"
@@ -376,6 +378,8 @@ fn a_conf_with_everything() {
     let domains: Vec<String> = conf.server.domains.iter().map(Host::to_string).collect();
     assert_eq!(domains, ["example.com", "192.0.2.1", "[2001:db8::1]"]);
     assert_eq!(conf.server.key_file, Path::new("/var/lib/strowger/key"));
+    assert_eq!(conf.server.user.as_deref(), Some("strowger"));
+    assert_eq!(conf.server.group.as_deref(), Some("ssl-cert"));
     let sent_by: Vec<String> = conf
         .listen
         .iter()
@@ -680,6 +684,11 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
         ("server", "domains = [\"192.0.2\"]", "a host such as"),
         ("server", "key_file = \"\"", "the path of a file"),
         ("server", "key_file = 1", "the path of a file"),
+        ("server", "user = 1", "the name of a user"),
+        ("server", "user = \"a b\"", "the name of a user"),
+        ("server", "user = \"-a\"", "the name of a user"),
+        ("server", "group = \"a:b\"", "the name of a user or group"),
+        ("server", "group = \"nogroup\"", "there is no user"),
         ("[listen]", "transport = \"tls\"", "add certificate ="),
         ("[listen]", "transport = \"sctp\"", "must be one of"),
         (
