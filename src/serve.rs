@@ -54,17 +54,19 @@ pub fn serve(conf: &Conf) -> Result<ExitCode, String> {
         .map(|listen| (transport(listen.transport), listen.address))
         .collect();
     let contexts = contexts(conf, None)?;
+    // What is opened from here on must belong to that user: the databases, the control socket.
+    let of_user = |error| format!("[server] user: {error}");
+    if let Some(identity) = &identity {
+        identity.assume().map_err(of_user)?;
+    }
+    let users = users(conf, secret)?;
     let files =
         sys::open_files_limit().map_err(|error| format!("the limit of open files: {error}"))?;
     let options = options(conf, files, secret, contexts.clone());
     let bound = worker::bind(options, &listeners).map_err(|error| error.to_string())?;
-    // What is opened from here on must belong to that user: the databases, the control socket.
-    if let Some(identity) = identity {
-        identity
-            .assume()
-            .map_err(|error| format!("[server] user: {error}"))?;
+    if let Some(identity) = &identity {
+        identity.seal().map_err(of_user)?;
     }
-    let users = users(conf, secret)?;
     let clock = Clock::start();
     let settings = Arc::new(settings(conf, bound.addresses(), local, memory, clock));
     let max_bindings = conf.limits.bindings.resolve(memory / 4, BINDING_BYTES);
@@ -485,7 +487,7 @@ fn options(conf: &Conf, files: usize, secret: Key, contexts: Option<Arc<Contexts
     }
 }
 
-/// Who the server becomes once its sockets are open. The error is one line.
+/// Who the server becomes once its keys are read. The error is one line.
 pub fn identity(conf: &Conf) -> Result<Option<Identity>, String> {
     let Some(user) = &conf.server.user else {
         return Ok(None);

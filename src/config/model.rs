@@ -47,7 +47,7 @@ pub struct Server {
     pub domains: Vec<Host>,
     /// The file that keeps the server's secret across restarts.
     pub key_file: PathBuf,
-    /// The user that the server becomes once its sockets are open; `None`: it stays who it is.
+    /// The user that the server becomes once its keys are read; `None`: it stays who it is.
     pub user: Option<String>,
     /// The group, instead of that user's. Only where there is a user.
     pub group: Option<String>,

@@ -192,6 +192,7 @@ fn root_binds_and_nobody_serves() {
         assert_eq!(numbers(&status, "Uid"), [nobody; 4], "{status}");
         assert_eq!(numbers(&status, "Gid"), [daemon; 4], "{status}");
         assert_eq!(numbers(&status, "Groups"), [daemon], "{status}");
+        assert_eq!(numbers(&status, "NoNewPrivs"), [1], "{status}");
         for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
             let none = format!("{set}:\t0000000000000000");
             assert!(status.lines().any(|line| line == none), "{status}");

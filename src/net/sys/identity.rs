@@ -1,4 +1,4 @@
-//! Who this process is: it becomes another user once its sockets are open, for good.
+//! Who this process is: root makes it another user, who may bind low ports for a moment more, and then nothing that others may not.
 
 use super::check;
 use std::ffi::{CStr, CString};
@@ -45,9 +45,9 @@ impl Identity {
         })
     }
 
-    /// Makes this process, with all its threads, that user: its group, the further groups that the system gives it, and no way
-    /// back. It does nothing where the process is that user already. Afterwards a failure leaves it somewhere in between: the
-    /// process must end.
+    /// Makes this process that user: its group, the further groups that the system gives it. Of root's rights it keeps that to bind
+    /// ports below 1024, until [`Identity::seal`]. It does nothing where the process is that user already. To be called while the
+    /// process has one thread. A failure leaves it somewhere in between: the process must end.
     pub fn assume(&self) -> Result<(), String> {
         if self.is_ours() {
             return Ok(());
@@ -57,7 +57,11 @@ impl Identity {
             return Err("only root can become another user".to_owned());
         }
         let told = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
-        // Groups first: without root's rights they cannot be changed any more. Each of these calls is for all threads.
+        // What is kept is narrowed below, at once.
+        // SAFETY: numbers alone.
+        check(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) })
+            .map_err(told("keepcaps"))?;
+        // Groups first: without root's rights they cannot be changed any more.
         // SAFETY: the name is a C string that lives longer than the call.
         check(unsafe { libc::initgroups(self.user.as_ptr(), self.gid) })
             .map_err(told("initgroups"))?;
@@ -67,11 +71,20 @@ impl Identity {
         // SAFETY: three numbers.
         check(unsafe { libc::setresuid(self.uid, self.uid, self.uid) })
             .map_err(told("setresuid"))?;
-        self.verify()
+        keep_capabilities(NET_BIND_SERVICE).map_err(told("capset"))?;
+        // SAFETY: numbers alone.
+        check(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 0, 0, 0, 0) }).map_err(told("keepcaps"))
     }
 
-    /// Fails unless the process is this user whole, and root's rights are out of reach.
-    fn verify(&self) -> Result<(), String> {
+    /// Gives up the last of root's rights, when the sockets are bound. Fails unless the process is this user whole and cannot get
+    /// back.
+    pub fn seal(&self) -> Result<(), String> {
+        let told = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+        keep_capabilities(0).map_err(told("capset"))?;
+        // No program that it might start could give it any.
+        // SAFETY: numbers alone.
+        check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
+            .map_err(told("no_new_privs"))?;
         if !self.is_ours() {
             return Err("not all of root's identity was given up".to_owned());
         }
@@ -95,6 +108,37 @@ impl Identity {
         };
         read && users == [self.uid; 3] && groups == [self.gid; 3]
     }
+}
+
+/// Bit of CAP_NET_BIND_SERVICE.
+const NET_BIND_SERVICE: u32 = 1 << 10;
+
+/// Leaves the calling thread these of the first 32 capabilities, and none of the others (capset(2)).
+fn keep_capabilities(kept: u32) -> io::Result<()> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: libc::c_int,
+    }
+    #[repr(C)]
+    struct Set {
+        effective: u32,
+        permitted: u32,
+        inheritable: u32,
+    }
+    let header = Header {
+        version: 0x2008_0522, // _LINUX_CAPABILITY_VERSION_3, of two sets
+        pid: 0,
+    };
+    let set = |kept| Set {
+        effective: kept,
+        permitted: kept,
+        inheritable: 0,
+    };
+    let sets = [set(kept), set(0)];
+    // SAFETY: the two structures are as the kernel declares them, and it only reads them.
+    let done = unsafe { libc::syscall(libc::SYS_capset, ptr::from_ref(&header), sets.as_ptr()) };
+    check(if done == 0 { 0 } else { -1 })
 }
 
 /// The number of a user and of its group; `None` where there is no such user.
