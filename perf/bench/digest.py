@@ -18,7 +18,7 @@ USERS = 10_000
 FEW, MANY = 100, 1_000_000
 # Row A3: so many registrations outstanding that one commit serves thousands. They fit the receive buffer that strowger asks for, if the
 # kernel grants it (net.core.rmem_max).
-GROUP = 2_048
+GROUP = 4_096
 # Cache lines that a lookup touches.
 MISSES = 3
 # Seconds in which each of the users has called or registered once, and has a nonce to keep.
@@ -125,7 +125,7 @@ class Digest:
         """Beside the results, since a temporary directory may be in memory. The worker is on core 0; what writes to disk may share core 1 with
         the generator, which then sleeps when it is idle."""
         bench = self.bench
-        load = ["--window", GROUP, "--wait", "sleep", "--duration", bench.duration]
+        load = ["--users", 2 * USERS, "--window", GROUP, "--wait", "sleep", "--duration", bench.duration]
         os.makedirs(os.path.join(PERF, "results"), exist_ok=True)
         directory = tempfile.mkdtemp(prefix="durable-", dir=os.path.join(PERF, "results"))
         own = bench.directory
