@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use strowger::base::{Key, Transport};
+use strowger::base::{Key, Transport, metric};
 use strowger::config::Machine;
 use strowger::config::key::{self, Secret};
 use strowger::config::model::{self, Conf};
@@ -283,25 +283,24 @@ impl Desk for Office {
                 bindings: self.location.live_bindings(now),
                 users: keeper.as_ref().map_or(0, |keeper| keeper.users()),
                 users_unreadable: keeper.is_some_and(|keeper| keeper.is_unreadable()),
+                started_ms: self.settings.wall_ms,
             }
         };
-        metrics(&stats, &beside)
-            .into_iter()
-            .filter(|(name, _)| name.starts_with(prefix))
-            .map(|(name, value)| {
-                let bare = name.split('{').next().unwrap_or_default();
-                let counts = ["_total", "_bucket", "_count", "_sum"];
-                Sample {
-                    kind: match counts.iter().any(|end| bare.ends_with(end)) {
-                        true => Kind::Counter,
-                        false => Kind::Gauge,
-                    },
-                    value: match value.fract() == 0.0 && (0.0..9e15).contains(&value) {
-                        true => Number::Count(value as u64),
-                        false => Number::Real(value),
-                    },
-                    name,
-                }
+        let families = metrics(&stats, &beside);
+        families
+            .iter()
+            .flat_map(|family| family.samples.iter().map(|sample| (family.kind, sample)))
+            .filter(|(_, sample)| sample.name.starts_with(prefix))
+            .map(|(kind, sample)| Sample {
+                name: sample.name.clone(),
+                kind: match kind {
+                    metric::Kind::Gauge => Kind::Gauge,
+                    metric::Kind::Counter | metric::Kind::Histogram => Kind::Counter,
+                },
+                value: match sample.value.fract() == 0.0 && (0.0..9e15).contains(&sample.value) {
+                    true => Number::Count(sample.value as u64),
+                    false => Number::Real(sample.value),
+                },
             })
             .collect()
     }

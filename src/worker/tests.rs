@@ -4,6 +4,7 @@ mod streams;
 
 use super::metrics::Beside;
 use super::*;
+use crate::base::metric::Families;
 use crate::base::{Errand, Transport};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Mutex;
@@ -345,11 +346,14 @@ fn an_unroutable_peer_is_lost_and_a_missing_listener_is_counted() {
     );
 }
 
-fn value(list: &[(String, f64)], name: &str) -> f64 {
-    let mut found = list.iter().filter(|(other, _)| other == name);
-    let (_, value) = found.next().unwrap_or_else(|| panic!("no metric {name}"));
-    assert!(found.next().is_none(), "{name} stands twice");
-    *value
+fn value(list: &Families, name: &str) -> f64 {
+    let value = list.value(name);
+    value.unwrap_or_else(|| panic!("no metric {name}"))
+}
+
+fn names(list: &Families) -> Vec<String> {
+    let samples = list.iter().flat_map(|family| &family.samples);
+    samples.map(|sample| sample.name.clone()).collect()
 }
 
 #[test]
@@ -445,19 +449,19 @@ fn metrics_have_their_names_once_and_in_order() {
         bindings: 7,
         users: 5,
         users_unreadable: true,
+        started_ms: 1_500,
     };
     let first = metrics::metrics(&crew.stats(), &beside);
     let second = metrics::metrics(&crew.stats(), &beside);
-    let names = |list: &[(String, f64)]| {
-        list.iter()
-            .map(|(name, _)| name.clone())
-            .collect::<Vec<_>>()
-    };
     assert_eq!(names(&first), names(&second));
     let mut sorted = names(&first);
     sorted.sort();
     sorted.dedup();
-    assert_eq!(sorted.len(), first.len());
+    assert_eq!(sorted.len(), names(&first).len());
+    for family in first.iter() {
+        assert!(family.help.ends_with('.'), "{}", family.name);
+        assert!(!family.samples.is_empty(), "{}", family.name);
+    }
     for direction in ["in", "out"] {
         let name = format!(
             "strowger_messages_total{{transport=\"udp\",direction=\"{direction}\",kind=\"request\"}}"
@@ -467,6 +471,7 @@ fn metrics_have_their_names_once_and_in_order() {
     assert_eq!(value(&first, "strowger_bindings"), 7.0);
     assert_eq!(value(&first, "strowger_users"), 5.0);
     assert_eq!(value(&first, "strowger_users_unreadable"), 1.0);
+    assert_eq!(value(&first, "process_start_time_seconds"), 1.5);
     assert_eq!(value(&first, "strowger_auth_total{outcome=\"stale\"}"), 0.0);
     let buffer = format!("strowger_udp_receive_buffer_bytes{{listener=\"{address}\"}}");
     assert!(value(&first, &buffer) >= 4096.0);
