@@ -23,6 +23,7 @@ pub struct Conf {
     pub limits: Limits,
     pub udp: Udp,
     pub control: Control,
+    pub metrics: Metrics,
     pub log: Log,
 }
 
@@ -47,6 +48,8 @@ pub struct Server {
     pub domains: Vec<Host>,
     /// The file that keeps the server's secret across restarts.
     pub key_file: PathBuf,
+    /// How long a server that was told to stop waits for the requests that it has begun.
+    pub drain_deadline: Duration,
 }
 
 impl Default for Server {
@@ -55,6 +58,7 @@ impl Default for Server {
             cores: vec![0],
             domains: Vec::new(),
             key_file: PathBuf::from("strowger.key"),
+            drain_deadline: Duration::from_secs(30),
         }
     }
 }
@@ -648,6 +652,12 @@ impl Default for Control {
             socket: PathBuf::from("strowger.sock"),
         }
     }
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metrics {
+    /// Where Prometheus finds the metrics; `None`: nowhere.
+    pub address: Option<SocketAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -144,6 +144,14 @@ impl Streams {
         }
     }
 
+    /// Other limits, valid for what comes next. There cannot be more connections than there were places at the start.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = Limits {
+            connections: limits.connections.min(self.roll.places()),
+            ..limits
+        };
+    }
+
     /// Certificates and keys for handshakes that begin from now on.
     pub fn set_tls(&mut self, contexts: Option<Arc<Contexts>>) {
         self.tls = contexts;

@@ -3,7 +3,7 @@
 use super::connection::Arrival;
 use super::counters::{ListenerCounters, StreamCounters, Undeliverable};
 use super::listen::Listener;
-use super::streams::{Accepted, Description, Streams};
+use super::streams::{Accepted, Description, Limits, Streams};
 use super::sys::{Datagram, Inbound, Outbound};
 use super::tls::Contexts;
 use super::udp::{Udp, Undelivered};
@@ -119,6 +119,11 @@ impl Wires {
     /// Where a listener is bound.
     pub fn address(&self, listener: usize) -> Option<SocketAddr> {
         Some(self.ports.get(listener)?.address())
+    }
+
+    /// Other limits for the connections.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.streams.set_limits(limits);
     }
 
     /// Certificates and keys for handshakes that begin from now on.

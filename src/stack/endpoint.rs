@@ -55,6 +55,8 @@ pub struct Endpoint {
     /// When the message at hand came.
     pub(in crate::stack) now: Instant,
     pub(in crate::stack) log: LogBudget,
+    /// No dialog begins here any more.
+    pub(in crate::stack) is_draining: bool,
     /// Lent to the message at hand. A box moves as one word.
     index: Option<Box<Index>>,
     pub(in crate::stack) second_index: Index,
@@ -99,6 +101,7 @@ impl Endpoint {
             now: Instant::default(),
             log: LogBudget::new("refused requests"),
             ids: Vec::new(),
+            is_draining: false,
             index: None,
             second_index: Index::default(),
         }

@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod branch;
 pub mod counters;
+pub mod drain;
 pub mod endpoint;
 pub mod identity;
 pub mod location;

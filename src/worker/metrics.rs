@@ -20,6 +20,8 @@ pub struct Beside {
     pub users_unreadable: bool,
     /// When the server started, since 1970.
     pub started_ms: u64,
+    /// It was told to stop, and begins nothing new.
+    pub is_draining: bool,
 }
 
 /// All metrics of the server.
@@ -50,6 +52,11 @@ pub fn metrics(stats: &Stats, beside: &Beside) -> Families {
         "1 while the users cannot be read and those of before are in force.",
     )
     .is(beside.users_unreadable);
+    list.gauge(
+        "strowger_draining",
+        "1 while no new dialogs are begun because the server is about to stop.",
+    )
+    .is(beside.is_draining);
     dropped(&mut list, stats);
     listeners(&mut list, stats);
     streams(&mut list, &stats.streams);
@@ -350,7 +357,10 @@ fn workers(list: &mut Families, stats: &Stats) {
     for worker in &stats.workers {
         cpu.of(&[("core", &core(worker.core))], seconds(worker.cpu_ns));
     }
-    let turns = list.counter("strowger_worker_turns_total", "Turns of each worker's loop.");
+    let turns = list.counter(
+        "strowger_worker_turns_total",
+        "Turns of each worker's loop.",
+    );
     for worker in &stats.workers {
         turns.of(&[("core", &core(worker.core))], worker.turns);
     }

@@ -24,6 +24,7 @@ struct Notes {
     ended: Mutex<Vec<(u8, Flow)>>,
     fired_at_ms: Mutex<Vec<u64>>,
     configured: AtomicU64,
+    drained: AtomicU64,
 }
 
 /// Answers each datagram with its own bytes. One that begins with `mail` goes by the other core; one that begins with `to`
@@ -123,6 +124,10 @@ impl Element for Echo {
 
     fn handle_config(&mut self, _settings: Arc<Settings>) {
         self.notes.configured.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn handle_drain(&mut self) {
+        self.notes.drained.fetch_add(1, Ordering::SeqCst);
     }
 
     fn handle_users(&mut self, users: Arc<Users>) -> Arc<Users> {
@@ -416,9 +421,17 @@ fn stop_joins_and_the_address_is_free_again() {
     let (mut crew, notes) = crew(2, &["127.0.0.1:0"]);
     let address = crew.addresses()[0];
     assert!(crew.is_whole());
-    crew.reload(&Arc::new(Settings::default()));
+    crew.reload(&Change {
+        settings: Arc::default(),
+        connections: crate::net::Limits::default(),
+        tls: None,
+    });
+    crew.drain();
     until("both are configured", || {
         notes.configured.load(Ordering::SeqCst) == 2
+    });
+    until("both know of the end", || {
+        notes.drained.load(Ordering::SeqCst) == 2
     });
     crew.stop();
     assert!(UdpSocket::bind(address).is_ok());
@@ -450,6 +463,7 @@ fn metrics_have_their_names_once_and_in_order() {
         users: 5,
         users_unreadable: true,
         started_ms: 1_500,
+        is_draining: true,
     };
     let first = metrics::metrics(&crew.stats(), &beside);
     let second = metrics::metrics(&crew.stats(), &beside);
@@ -472,6 +486,7 @@ fn metrics_have_their_names_once_and_in_order() {
     assert_eq!(value(&first, "strowger_users"), 5.0);
     assert_eq!(value(&first, "strowger_users_unreadable"), 1.0);
     assert_eq!(value(&first, "process_start_time_seconds"), 1.5);
+    assert_eq!(value(&first, "strowger_draining"), 1.0);
     assert_eq!(value(&first, "strowger_auth_total{outcome=\"stale\"}"), 0.0);
     let buffer = format!("strowger_udp_receive_buffer_bytes{{listener=\"{address}\"}}");
     assert!(value(&first, &buffer) >= 4096.0);

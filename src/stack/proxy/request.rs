@@ -97,6 +97,7 @@ impl Endpoint {
     fn validate(&self, flow: Flow, message: &Message) -> Result<bool, Refusal> {
         self.check_uri_scheme(flow, message)?;
         let spiral = self.check_loop(flow, message)?;
+        self.check_drain(message, spiral)?;
         self.check_proxy_require(message)?;
         Ok(spiral)
     }
