@@ -5,7 +5,9 @@
 mod drain;
 mod logger;
 mod reload;
+mod screen;
 mod serve;
+mod top;
 mod users;
 
 use std::fmt::Display;
@@ -98,6 +100,17 @@ enum Command {
         /// off, error, warn, info, debug or trace.
         level: Option<String>,
     },
+    /// Watch the running server: a live screen of rates, latency, connections, CPU and the limits being hit. q leaves it.
+    ///
+    /// Where the output is no terminal, it prints one screen and ends.
+    Top {
+        /// Seconds from one look at the server to the next, 0.1 to 3600.
+        #[arg(long, value_name = "S", default_value = "1", value_parser = interval)]
+        interval: Duration,
+        /// Print one screen after one interval.
+        #[arg(long)]
+        once: bool,
+    },
     /// Print the running server's counters and gauges, by their Prometheus names.
     Stats {
         /// Only names that begin with this.
@@ -164,9 +177,13 @@ impl Places {
 
     /// Connects to the running server.
     fn desk(&self) -> Result<Client, String> {
+        Client::connect(&self.control_socket()?)
+    }
+
+    fn control_socket(&self) -> Result<PathBuf, String> {
         match &self.control {
-            Some(path) => Client::connect(path),
-            None => Client::connect(&self.load()?.control.socket),
+            Some(path) => Ok(path.clone()),
+            None => Ok(self.load()?.control.socket),
         }
     }
 }
@@ -182,6 +199,7 @@ fn main() -> ExitCode {
         Command::Connections => connections(places),
         Command::Reload => reload(places),
         Command::Drain { deadline, wait } => drain(*deadline, *wait, places),
+        Command::Top { interval, once } => top(*interval, *once, places),
         Command::Log { level } => log_level(level.as_deref(), places),
         Command::Stats { prefix, json } => stats(prefix.as_deref(), *json, places),
     };
@@ -425,6 +443,25 @@ fn drain(deadline: Option<u32>, wait: bool, places: &Places) -> Outcome {
 /// How often "drain --wait" looks whether the server is still there.
 const DRAIN_LOOK: Duration = Duration::from_millis(200);
 
+fn top(interval: Duration, once: bool, places: &Places) -> Outcome {
+    let socket = places.control_socket()?;
+    if once || !top::has_terminal() {
+        let lines = top::once(&socket, interval)?;
+        return print(|out| lines.iter().try_for_each(|line| writeln!(out, "{line}")));
+    }
+    top::live(&socket, interval)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Seconds, as `top --interval` takes them.
+fn interval(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    match (0.1..=3600.0).contains(&seconds) {
+        true => Ok(Duration::from_secs_f64(seconds)),
+        false => Err("not between 0.1 and 3600".to_owned()),
+    }
+}
+
 fn log_level(level: Option<&str>, places: &Places) -> Outcome {
     // What is no level is wrong usage of this command, whether a server runs or not.
     if let Some(name) = level
@@ -572,7 +609,7 @@ mod tests {
             }
             command.get_subcommands().map(walk).sum::<usize>() + 1
         }
-        assert_eq!(walk(&Arguments::command()), 16);
+        assert_eq!(walk(&Arguments::command()), 19);
     }
 
     #[test]
@@ -593,6 +630,14 @@ mod tests {
             ("strowger ul rm 1003", true),
             ("strowger ul rm 1003 sip:1003@192.0.2.100:5061", true),
             ("strowger stats strowger_messages --json", true),
+            ("strowger drain", true),
+            ("strowger drain --deadline 0 --wait", true),
+            ("strowger drain --deadline soon", false),
+            ("strowger log", true),
+            ("strowger log debug", true),
+            ("strowger top", true),
+            ("strowger top --once --interval 0.5", true),
+            ("strowger top --interval 0", false),
             ("strowger user add alice --password-stdin", true),
             (
                 "strowger user add alice@example.com --password secret",

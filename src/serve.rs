@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use strowger::base::metric::Families;
 use strowger::base::{Key, Transport};
 use strowger::config::Machine;
@@ -66,7 +66,9 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
         files,
         connections,
         transactions: settings.limits.transactions,
-        wall_ms: settings.wall_ms,
+        since_1970: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default(),
     };
     let max_bindings = conf.limits.bindings.resolve(memory / 4, BINDING_BYTES);
     let location = Arc::new(Location::new(secret, max_bindings));
@@ -165,8 +167,8 @@ pub(crate) struct Start {
     pub(crate) connections: usize,
     /// The same of transactions.
     pub(crate) transactions: usize,
-    /// Since 1970.
-    pub(crate) wall_ms: u64,
+    /// When that was.
+    pub(crate) since_1970: Duration,
 }
 
 /// What a reload replaces, all at once.
@@ -369,7 +371,7 @@ impl Desk for Office {
             bindings: self.location.live_bindings(now),
             users: keeper.as_ref().map_or(0, |keeper| keeper.users()),
             users_unreadable: keeper.is_some_and(|keeper| keeper.is_unreadable()),
-            started_ms: self.start.wall_ms,
+            started: self.start.since_1970,
             is_draining: lock(&self.drain).is_some(),
         };
         metrics(&stats, &beside)

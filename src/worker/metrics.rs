@@ -8,6 +8,7 @@ use crate::net::counters::{Handshakes, KINDS, SIDES, Traffic};
 use crate::net::sys;
 use crate::net::{ListenerCounters, State, StreamCounters, Undeliverable};
 use crate::stack::counters::{AuthOutcome, Counters, Drop, Limit, MethodLabel, Registration, Side};
+use std::time::Duration;
 
 /// What is counted elsewhere than at the workers.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,7 +20,7 @@ pub struct Beside {
     /// They are those of before, because the file or database of users cannot be read now.
     pub users_unreadable: bool,
     /// When the server started, since 1970.
-    pub started_ms: u64,
+    pub started: Duration,
     /// It was told to stop, and begins nothing new.
     pub is_draining: bool,
 }
@@ -372,7 +373,7 @@ fn process(list: &mut Families, beside: &Beside) {
         "process_start_time_seconds",
         "When the server started, in seconds since 1970.",
     )
-    .is(beside.started_ms as f64 / 1000.0);
+    .is(beside.started.as_secs_f64());
     let memory = list.gauge(
         "process_resident_memory_bytes",
         "Memory of the process that is in RAM.",

@@ -462,7 +462,7 @@ fn metrics_have_their_names_once_and_in_order() {
         bindings: 7,
         users: 5,
         users_unreadable: true,
-        started_ms: 1_500,
+        started: Duration::from_millis(1_500),
         is_draining: true,
     };
     let first = metrics::metrics(&crew.stats(), &beside);
