@@ -84,6 +84,9 @@ impl Office {
             tls: contexts.clone(),
         };
         self.crew().reload(&change);
+        self.start
+            .sources
+            .set_limit(conf.limits.requests_per_source);
         if let Some(scrape) = new_scrape {
             self.set_scrape(scrape);
         }

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use strowger::base::metric::Families;
-use strowger::base::{Key, Transport};
+use strowger::base::{Key, Sources, Transport};
 use strowger::config::Machine;
 use strowger::config::key::{self, Secret};
 use strowger::config::model::{self, Conf};
@@ -56,7 +56,8 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
     let users = users(conf, secret)?;
     let files =
         sys::open_files_limit().map_err(|error| format!("the limit of open files: {error}"))?;
-    let options = options(conf, files, contexts.clone());
+    let sources = Arc::new(Sources::new(secret, conf.limits.requests_per_source));
+    let options = options(conf, files, sources.clone(), contexts.clone());
     let connections = options.connections.connections;
     let bound = worker::bind(options, &listeners).map_err(|error| error.to_string())?;
     let clock = Clock::start();
@@ -64,6 +65,7 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
     let start = Start {
         secret,
         files,
+        sources,
         connections,
         transactions: settings.limits.transactions,
         since_1970: SystemTime::now()
@@ -163,6 +165,8 @@ pub(crate) struct Start {
     pub(crate) secret: Key,
     /// How many files it may open.
     pub(crate) files: usize,
+    /// What all workers count requests with.
+    pub(crate) sources: Arc<Sources>,
     /// Connections of one core that there are places for.
     pub(crate) connections: usize,
     /// The same of transactions.
@@ -511,9 +515,15 @@ fn tls_settings(tls: &model::Tls) -> tls::Settings {
 }
 
 /// `files`: how many the process may open.
-fn options(conf: &Conf, files: usize, contexts: Option<Arc<Contexts>>) -> Options {
+fn options(
+    conf: &Conf,
+    files: usize,
+    sources: Arc<Sources>,
+    contexts: Option<Arc<Contexts>>,
+) -> Options {
     Options {
         connections: connection_limits(conf, files),
+        sources,
         tls: contexts,
         cores: conf.server.cores.clone(),
         batch: conf.udp.batch,

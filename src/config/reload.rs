@@ -77,7 +77,7 @@ impl Plan {
             live: [t1, t2, t4, c, linger],
             fixed: []);
         sort!(plan, "limits", Limits, old.limits, limits,
-            live: [message_size, transactions],
+            live: [message_size, transactions, requests_per_source],
             fixed: [bindings]);
         sort!(plan, "udp", Udp, old.udp, udp,
             live: [],
@@ -193,6 +193,7 @@ linger = \"1s\"
 message_size = \"1KiB\"
 transactions = 7
 bindings = 7
+requests_per_source = 7
 [udp]
 receive_buffer = \"8KiB\"
 send_buffer = \"8KiB\"

@@ -30,6 +30,8 @@ pub fn metrics(stats: &Stats, beside: &Beside) -> Families {
     let mut list = Families::default();
     messages(&mut list, stats);
     rules(&mut list, &stats.counters);
+    list.counter(LIMIT_HITS.0, LIMIT_HITS.1)
+        .of(&[("limit", &"requests_per_source")], stats.shut_out);
     let transactions = list.gauge(
         "strowger_transactions",
         "Transactions in memory, those that only answer retransmissions included.",

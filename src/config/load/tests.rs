@@ -360,6 +360,7 @@ fn a_conf_with_everything() {
         message_size = "8KiB"
         transactions = 1_000
         bindings = 0x10
+        requests_per_source = 500
         [udp]
         receive_buffer = "1MiB"
         send_buffer = "64KiB"
@@ -563,6 +564,7 @@ fn a_conf_with_everything() {
             message_size: 8192,
             transactions: Capacity::Exactly(1000),
             bindings: Capacity::Exactly(16),
+            requests_per_source: 500,
         }
     );
     assert_eq!(
@@ -626,10 +628,7 @@ fn a_misspelt_key_is_told_with_its_place_and_the_nearest_known_one() {
 
 #[test]
 fn what_other_versions_have_is_unknown_here() {
-    for text in [
-        "[registrar]\ndatabase = \"x\"\n",
-        "[limits]\nrequests_per_source = 1\n",
-    ] {
+    for text in ["[registrar]\ndatabase = \"x\"\n"] {
         assert!(fault(text).contains("unknown"), "{text}");
     }
 }
@@ -794,6 +793,7 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
             "bindings = 99999999999",
             "0 for as many as the memory holds",
         ),
+        ("limits", "requests_per_source = 100001", "from 0 to 100000"),
         ("udp", "receive_buffer = \"4MB\"", "a size such as"),
         ("udp", "send_buffer = \"1B\"", "from \"4KiB\" to \"1GiB\""),
         ("log", "level = \"verbose\"", "one of \"off\", \"error\""),
