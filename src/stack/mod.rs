@@ -12,6 +12,7 @@ pub mod registrar;
 pub mod route;
 pub mod settings;
 pub mod token;
+mod told;
 pub mod transaction;
 pub mod ways;
 

@@ -1,7 +1,7 @@
 //! Mail between the cores: for each pair a bounded run of letters, handed over with one lock and at most one wake a turn.
 
 use super::Report;
-use crate::base::{Errand, Flow, Outbox, Span};
+use crate::base::{Errand, Flow, Instant, LogBudget, Outbox, Span};
 use crate::net::Limits;
 use crate::net::streams::Description;
 use crate::net::tls::Contexts;
@@ -168,6 +168,9 @@ pub struct Mailbox {
     /// Letters of this turn, by recipient.
     outgoing: Vec<Letters>,
     counters: MailCounters,
+    log: LogBudget,
+    /// Letters dropped that a line has told of.
+    told: u64,
 }
 
 /// What one core counts about mail.
@@ -200,6 +203,25 @@ impl Mailbox {
             office,
             core,
             counters: MailCounters::default(),
+            log: LogBudget::of_limit("full mailboxes"),
+            told: 0,
+        }
+    }
+
+    /// A line, now and then, when letters were dropped because a recipient does not keep up.
+    pub fn tell_losses(&mut self, now: Instant) {
+        let dropped = self.counters.dropped_full;
+        if dropped == self.told {
+            return;
+        }
+        self.log.renew(now);
+        if self.log.may_say() {
+            log::warn!(
+                "{} letters from worker {} to others were dropped: more wait already than may",
+                dropped - self.told,
+                self.core
+            );
+            self.told = dropped;
         }
     }
 

@@ -329,6 +329,7 @@ impl<E: Element> Worker<E> {
         }
         self.wires.flush(now);
         self.mailbox.deliver();
+        self.mailbox.tell_losses(now);
     }
 
     fn take_commands(&mut self) {
