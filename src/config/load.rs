@@ -178,6 +178,7 @@ impl Document<'_> {
             limits: self.limits(),
             udp: self.udp(),
             control: self.control(),
+            metrics: self.metrics(),
             log: self.log(),
         };
         self.refuse_unreachable(&conf);
@@ -227,6 +228,7 @@ impl Document<'_> {
             list("a list of hosts such as [\"example.com\"]", host),
         );
         let key_file = section.read("key_file", path);
+        let drain_deadline = section.read("drain_deadline", time(Duration::ZERO, 24 * HOUR));
         let user = section.read("user", optional(account)).flatten();
         let group = section.read("group", optional(account)).flatten();
         let group_at = section.place("group");
@@ -244,6 +246,7 @@ impl Document<'_> {
             key_file: key_file.unwrap_or(default.key_file),
             user,
             group,
+            drain_deadline: drain_deadline.unwrap_or(default.drain_deadline),
         }
     }
 
@@ -454,6 +457,15 @@ impl Document<'_> {
         });
         Control {
             socket: socket.unwrap_or(default.socket),
+        }
+    }
+
+    fn metrics(&mut self) -> Metrics {
+        let mut section = self.section("metrics");
+        Metrics {
+            address: section
+                .read("address", optional(listen_address))
+                .unwrap_or_default(),
         }
     }
 

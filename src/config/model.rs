@@ -23,6 +23,7 @@ pub struct Conf {
     pub limits: Limits,
     pub udp: Udp,
     pub control: Control,
+    pub metrics: Metrics,
     pub log: Log,
 }
 
@@ -51,6 +52,8 @@ pub struct Server {
     pub user: Option<String>,
     /// The group, instead of that user's. Only where there is a user.
     pub group: Option<String>,
+    /// How long a server that was told to stop waits for the requests that it has begun.
+    pub drain_deadline: Duration,
 }
 
 impl Default for Server {
@@ -61,6 +64,7 @@ impl Default for Server {
             key_file: PathBuf::from("strowger.key"),
             user: None,
             group: None,
+            drain_deadline: Duration::from_secs(30),
         }
     }
 }
@@ -657,6 +661,12 @@ impl Default for Control {
             socket: PathBuf::from("strowger.sock"),
         }
     }
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metrics {
+    /// Where Prometheus finds the metrics; `None`: nowhere.
+    pub address: Option<SocketAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -2,7 +2,7 @@
 
 use super::clock::Clock;
 use super::delay::Histogram;
-use super::mailbox::{Command, MailCounters, Mailbox, PostOffice};
+use super::mailbox::{Change, Command, MailCounters, Mailbox, PostOffice};
 use super::{Element, Pulse, Report, WAKER, Worker};
 use crate::base::{Key, Roll, Sources, Transport};
 use crate::net::steer::Mark;
@@ -312,19 +312,18 @@ impl Crew {
         Pulse::ask(&self.office)
     }
 
-    /// New settings for all workers, each between two of its turns. Listeners and cores stay what they are.
-    pub fn reload(&self, settings: &Arc<Settings>) {
+    /// Another conf for all workers, each between two of its turns. Listeners and cores stay what they are.
+    pub fn reload(&self, change: &Change) {
         for worker in 0..self.office.cores() {
             self.office
-                .command(worker, Command::Configure(settings.clone()));
+                .command(worker, Command::Configure(change.clone()));
         }
     }
 
-    /// Certificates and keys for handshakes that begin from now on.
-    pub fn certify(&self, contexts: &Arc<Contexts>) {
+    /// Has no dialogs begun any more.
+    pub fn drain(&self) {
         for worker in 0..self.office.cores() {
-            self.office
-                .command(worker, Command::Certify(contexts.clone()));
+            self.office.command(worker, Command::Drain);
         }
     }
 

@@ -16,6 +16,7 @@ mod auth;
 mod baresip;
 mod calls;
 mod commands;
+mod desk;
 mod dialogs;
 mod failures;
 mod forking;

@@ -87,8 +87,15 @@ fn the_service_manager_hears_all_of_a_servers_life() {
     manager.expect("RELOADING=1");
     manager.expect("READY=1");
 
+    // It drains for up to 30 s, and asks for that time.
     server.signal("TERM");
-    manager.expect("STOPPING=1");
+    let word = manager.expect("STOPPING=1");
+    assert!(
+        word.contains("\nEXTEND_TIMEOUT_USEC=45000000\nSTATUS=draining"),
+        "{word}"
+    );
+    let word = manager.expect("STOPPING=1");
+    assert!(word.ends_with("\nSTATUS=stopping"), "{word}");
     let end = server.finish(Duration::from_secs(10));
     assert_eq!(end.code, Some(0), "{end:?}");
 }
