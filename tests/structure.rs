@@ -25,7 +25,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("worker", &["base", "sip", "stack", "net"]),
-    ("store", &["base", "stack::auth"]),
+    // Whose data it keeps: users, and bindings.
+    ("store", &["base", "stack::auth", "stack::location"]),
     ("config", &[]),
     // What is counted, and the bound on what strangers make us log.
     ("control", &["base"]),
@@ -816,7 +817,7 @@ fn the_table_of_imports() {
         ),
         ("store", "base stack::auth store"),
         ("config", "config"),
-        ("control", "control"),
+        ("control", "base control"),
     ] {
         let allowed: Vec<_> = rooms.into_iter().filter(|room| may(from, room)).collect();
         let expected: Vec<_> = match from {

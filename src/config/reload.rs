@@ -64,7 +64,7 @@ impl Plan {
             fixed: [mode]);
         sort!(plan, "registrar", Registrar, old.registrar, registrar,
             live: [enabled, min_expires, default_expires, max_expires, max_contacts],
-            fixed: []);
+            fixed: [database, durability]);
         sort!(plan, "auth", Auth, old.auth, auth,
             live: [
                 realm, challenge_register, challenge_proxy, challenge_bye, algorithms, qop, nonce_lifetime, users

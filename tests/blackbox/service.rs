@@ -181,6 +181,7 @@ fn root_binds_and_nobody_serves() {
         .set("server", "cores", "[0]")
         .set("server", "user", "\"nobody\"")
         .set("server", "group", "\"daemon\"")
+        .set("registrar", "database", "\"bindings.db\"")
         .set("auth", "challenge_register", "true")
         .set("auth", "users", "\"users.db\"");
     let file = conf.write(&place).display().to_string();
@@ -210,6 +211,8 @@ fn root_binds_and_nobody_serves() {
     assert_eq!(server.stat(&place, "strowger_users"), 1.0);
     let socket = fs::metadata(place.path("control.sock")).expect("the control socket");
     assert_eq!(socket.uid(), nobody);
+    let bindings = fs::metadata(place.path("bindings.db")).expect("the bindings");
+    assert_eq!(bindings.uid(), nobody);
     for beside in ["users.db-wal", "users.db-shm"] {
         if let Ok(file) = fs::metadata(place.path(beside)) {
             assert_eq!(file.uid(), nobody, "{beside}");
