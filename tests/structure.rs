@@ -816,7 +816,7 @@ fn the_table_of_imports() {
         ),
         ("store", "base stack::auth store"),
         ("config", "config"),
-        ("control", "control"),
+        ("control", "base control"),
     ] {
         let allowed: Vec<_> = rooms.into_iter().filter(|room| may(from, room)).collect();
         let expected: Vec<_> = match from {
