@@ -4,6 +4,7 @@
 
 mod drain;
 mod logger;
+mod notify;
 mod reload;
 mod screen;
 mod serve;
@@ -227,6 +228,7 @@ fn check(places: &Places) -> Outcome {
     let conf = places.load()?;
     // Certificates and keys fit each other only if the library says so.
     let explain = |error: String| format!("{}: {error}", places.conf_name());
+    serve::identity(&conf).map_err(explain)?;
     serve::contexts(&conf, None).map_err(explain)?;
     let users = serve::users(&conf, Key::new(0, 0)).map_err(explain)?;
     print(|out| {

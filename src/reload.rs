@@ -51,7 +51,9 @@ impl Office {
     pub(crate) fn reload_now(self: &Arc<Office>) -> Result<(), String> {
         let _turn = lock(&self.reloading);
         self.reload_wanted.store(false, Ordering::Release);
+        self.manager.reloading();
         let outcome = self.reload();
+        self.manager.ready("serving");
         if let Err(faults) = &outcome {
             for fault in faults.lines() {
                 log::error!("reload refused, everything stays as it was: {fault}");

@@ -2,6 +2,7 @@
 
 use crate::drain::Drain;
 use crate::logger;
+use crate::notify::Manager;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::Write;
@@ -20,6 +21,7 @@ use strowger::control::{
     AorEntry, ConnectionEntry, ContactEntry, Desk, Draining, Refusal, Scrape, Server, scrape,
 };
 use strowger::net::streams::Description;
+use strowger::net::sys::identity::Identity;
 use strowger::net::tls::{self, Contexts};
 use strowger::net::{Buffers, Limits, interfaces, sys};
 use strowger::sip::{Scheme, Uri};
@@ -42,6 +44,8 @@ const BINDING_BYTES: usize = 512;
 /// Serves until it is told to stop. `reread` is asked for the conf at each reload.
 pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| error.to_string())?;
+    let manager = Manager::from_environment();
+    let identity = identity(conf)?;
     let secret = key_of(&key::read_or_make(&conf.server.key_file)?);
     let local = interfaces::local_addresses()
         .map_err(|error| format!("the addresses of this machine's interfaces: {error}"))?;
@@ -53,6 +57,11 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
         .map(|listen| (transport(listen.transport), listen.address))
         .collect();
     let contexts = contexts(conf, None)?;
+    // What is opened from here on must belong to that user: the databases, the control socket.
+    let of_user = |error| format!("[server] user: {error}");
+    if let Some(identity) = &identity {
+        identity.assume().map_err(of_user)?;
+    }
     let users = users(conf, secret)?;
     let files =
         sys::open_files_limit().map_err(|error| format!("the limit of open files: {error}"))?;
@@ -60,6 +69,9 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
     let options = options(conf, files, sources.clone(), contexts.clone());
     let connections = options.connections.connections;
     let bound = worker::bind(options, &listeners).map_err(|error| error.to_string())?;
+    if let Some(identity) = &identity {
+        identity.seal().map_err(of_user)?;
+    }
     let clock = Clock::start();
     let settings = Arc::new(settings(conf, bound.addresses(), local, memory, clock));
     let start = Start {
@@ -104,6 +116,7 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
         reloading: Mutex::new(()),
         reload_wanted: AtomicBool::new(false),
         drain: Mutex::new(None),
+        manager,
     });
     if let Some(source) = source {
         office.keep_users(source, users)?;
@@ -112,8 +125,10 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
     office.set_scrape(scrape);
     let control = Server::start(&conf.control.socket, office.clone(), Bounds::default())?;
     office.announce(conf)?;
+    office.manager.ready("serving");
 
     let end = office.wait(&mut signals);
+    office.manager.stopping("stopping");
     drop(control);
     office.set_scrape(None);
     office.crew().stop();
@@ -158,6 +173,7 @@ pub(crate) struct Office {
     /// A reload is to come that has not looked at anything yet.
     pub(crate) reload_wanted: AtomicBool,
     pub(crate) drain: Mutex<Option<Drain>>,
+    pub(crate) manager: Manager,
 }
 
 /// What the server began with, for as long as it runs.
@@ -280,6 +296,7 @@ impl Office {
             if !self.crew().is_whole() {
                 return End::Broken;
             }
+            self.manager.alive(|| self.crew().pulse());
             for _ in 0..SWEPT_SHARDS {
                 self.location.sweep(clock.now());
             }
@@ -550,6 +567,16 @@ pub(crate) fn connection_limits(conf: &Conf, files: usize) -> Limits {
         send_queue: conf.connections.send_queue,
         message_size: conf.limits.message_size,
     }
+}
+
+/// Who the server becomes once its keys are read. The error is one line.
+pub fn identity(conf: &Conf) -> Result<Option<Identity>, String> {
+    let Some(user) = &conf.server.user else {
+        return Ok(None);
+    };
+    Identity::find(user, conf.server.group.as_deref())
+        .map(Some)
+        .map_err(|error| format!("[server] user: {error}"))
 }
 
 fn transport(transport: model::Transport) -> Transport {

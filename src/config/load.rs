@@ -229,6 +229,13 @@ impl Document<'_> {
         );
         let key_file = section.read("key_file", path);
         let drain_deadline = section.read("drain_deadline", time(Duration::ZERO, 24 * HOUR));
+        let user = section.read("user", optional(account)).flatten();
+        let group = section.read("group", optional(account)).flatten();
+        let group_at = section.place("group");
+        if group.is_some() && user.is_none() {
+            let message = "group says nothing here, because there is no user: add user = \"…\"";
+            self.wrongs.push(Wrong::new(group_at, message));
+        }
         Server {
             // Where this process may not run on core 0, the first that it may run on stands in for it.
             cores: cores.unwrap_or_else(|| match machine.cores.first() {
@@ -238,6 +245,8 @@ impl Document<'_> {
             domains: domains.unwrap_or(default.domains),
             key_file: key_file.unwrap_or(default.key_file),
             drain_deadline: drain_deadline.unwrap_or(default.drain_deadline),
+            user,
+            group,
         }
     }
 

@@ -50,6 +50,10 @@ pub struct Server {
     pub key_file: PathBuf,
     /// How long a server that was told to stop waits for the requests that it has begun.
     pub drain_deadline: Duration,
+    /// The user that the server becomes once its keys are read; `None`: it stays who it is.
+    pub user: Option<String>,
+    /// The group, instead of that user's. Only where there is a user.
+    pub group: Option<String>,
 }
 
 impl Default for Server {
@@ -59,6 +63,8 @@ impl Default for Server {
             domains: Vec::new(),
             key_file: PathBuf::from("strowger.key"),
             drain_deadline: Duration::from_secs(30),
+            user: None,
+            group: None,
         }
     }
 }

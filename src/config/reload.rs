@@ -47,7 +47,7 @@ impl Plan {
         } = new;
         sort!(plan, "server", Server, old.server, server,
             live: [domains, drain_deadline],
-            fixed: [cores, key_file]);
+            fixed: [cores, key_file, user, group]);
         if old.listen != *listen {
             plan.fixed.push("[[listen]]");
         }

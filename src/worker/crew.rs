@@ -3,7 +3,7 @@
 use super::clock::Clock;
 use super::delay::Histogram;
 use super::mailbox::{Change, Command, MailCounters, Mailbox, PostOffice};
-use super::{Element, Report, WAKER, Worker};
+use super::{Element, Pulse, Report, WAKER, Worker};
 use crate::base::{Key, Roll, Sources, Transport};
 use crate::net::steer::Mark;
 use crate::net::streams::Description;
@@ -305,6 +305,11 @@ impl Crew {
             .copied()
             .zip(self.addresses.iter().copied());
         Stats::sum(workers, &self.cores, listeners)
+    }
+
+    /// Asks all workers for a sign of life, and does not wait for it.
+    pub fn pulse(&self) -> Pulse {
+        Pulse::ask(&self.office)
     }
 
     /// Another conf for all workers, each between two of its turns. Listeners and cores stay what they are.

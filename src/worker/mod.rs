@@ -7,12 +7,14 @@ mod gate;
 pub mod mailbox;
 pub mod metrics;
 pub mod pace;
+pub mod pulse;
 #[cfg(test)]
 mod tests;
 
 pub use clock::{Clock, Reading};
 pub use crew::{Bound, Crew, Options, Stats, bind};
 pub use mailbox::Change;
+pub use pulse::Pulse;
 
 use crate::base::{Channel, Errand, Flow, Id, Instant, Outbox};
 use crate::net::{Arrival, ListenerCounters, StreamCounters, Undelivered, Wires, sys};

@@ -1,5 +1,6 @@
 //! Workers over real loopback sockets, with small elements that echo, forward and count.
 
+mod pulse;
 mod streams;
 
 use super::metrics::Beside;

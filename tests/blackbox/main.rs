@@ -26,6 +26,7 @@ mod limits;
 mod losses;
 mod modes;
 mod registrations;
+mod service;
 mod sipsak;
 mod streams;
 mod study;

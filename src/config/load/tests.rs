@@ -256,6 +256,8 @@ fn a_conf_with_everything() {
         domains = ["Example.COM.", "192.0.2.1", "[2001:db8::1]"]
         key_file = "/var/lib/strowger/key"
         drain_deadline = "90s"
+        user = "strowger"
+        group = "ssl-cert"
         [[listen]]
         address = "0.0.0.0:5060"
         advertise = "sip.example.com:5070"
@@ -380,6 +382,8 @@ fn a_conf_with_everything() {
     assert_eq!(domains, ["example.com", "192.0.2.1", "[2001:db8::1]"]);
     assert_eq!(conf.server.key_file, Path::new("/var/lib/strowger/key"));
     assert_eq!(conf.server.drain_deadline, secs(90));
+    assert_eq!(conf.server.user.as_deref(), Some("strowger"));
+    assert_eq!(conf.server.group.as_deref(), Some("ssl-cert"));
     let sent_by: Vec<String> = conf
         .listen
         .iter()
@@ -690,6 +694,11 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
         ("metrics", "address = \"9090\"", "an address with a port"),
         ("metrics", "address = \"127.0.0.1:0\"", "from 1 to 65535"),
         ("metrics", "address = 9090", "an address with a port"),
+        ("server", "user = 1", "the name of a user"),
+        ("server", "user = \"a b\"", "the name of a user"),
+        ("server", "user = \"-a\"", "the name of a user"),
+        ("server", "group = \"a:b\"", "the name of a user or group"),
+        ("server", "group = \"nogroup\"", "there is no user"),
         ("[listen]", "transport = \"tls\"", "add certificate ="),
         ("[listen]", "transport = \"sctp\"", "must be one of"),
         (
