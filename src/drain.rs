@@ -43,6 +43,7 @@ impl Office {
             });
             deadline.saturating_duration_since(Instant::now())
         };
+        self.manager.stopping("draining");
         let (pending, _) = self.pending();
         log::info!(
             "draining, {why}: no new dialogs; {pending} requests wait for their answer, for {:.1} s at most",
