@@ -20,7 +20,6 @@ impl Office {
     pub(crate) fn drain_by_signal(&self) {
         let patience = self.current().conf.server.drain_deadline;
         let until = Instant::now() + patience;
-        self.manager.stopping("draining", patience);
         self.drain_until("SIGTERM", |before| before.map_or(until, |b| b.min(until)));
     }
 
@@ -45,7 +44,7 @@ impl Office {
             });
             deadline.saturating_duration_since(Instant::now())
         };
-        self.manager.stopping("draining");
+        self.manager.stopping("draining", left);
         let (pending, _) = self.pending();
         log::info!(
             "draining, {why}: no new dialogs; {pending} requests wait for their answer, for {:.1} s at most",
