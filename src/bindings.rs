@@ -74,7 +74,10 @@ impl Opened {
     /// Writes from now on; wakes the workers when the disk has got further.
     pub fn start(self, office: Arc<PostOffice>) -> Result<Disk, String> {
         let Some(book) = self.book else {
-            return Ok(Disk::default());
+            return Ok(Disk {
+                door: self.door,
+                ..Disk::default()
+            });
         };
         let prepare = || {
             // A worker that shares its core goes first.
@@ -89,6 +92,7 @@ impl Opened {
         let journal = book.start(hooks);
         let journal = journal.map_err(|error| format!("the journal's thread: {error}"))?;
         Ok(Disk {
+            door: self.door,
             journal: Mutex::new(Some(journal)),
         })
     }
@@ -97,10 +101,16 @@ impl Opened {
 /// The disk, as the rest of the running server sees it.
 #[derive(Default)]
 pub struct Disk {
+    door: Arc<Door>,
     journal: Mutex<Option<Journal>>,
 }
 
 impl Disk {
+    /// Where others must knock who read the same file.
+    pub fn door(&self) -> Arc<Door> {
+        self.door.clone()
+    }
+
     /// While the workers still run: what waits is written, so that its answers leave.
     pub fn settle(&self) {
         if let Some(journal) = &*self.journal() {

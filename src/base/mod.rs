@@ -6,6 +6,7 @@ pub mod chunks;
 pub mod flow;
 pub mod hash;
 pub mod log_budget;
+pub mod metric;
 pub mod outbox;
 pub mod pool;
 pub mod rng;

@@ -178,6 +178,7 @@ impl Document<'_> {
             limits: self.limits(),
             udp: self.udp(),
             control: self.control(),
+            metrics: self.metrics(),
             log: self.log(),
         };
         self.refuse_unreachable(&conf);
@@ -227,6 +228,14 @@ impl Document<'_> {
             list("a list of hosts such as [\"example.com\"]", host),
         );
         let key_file = section.read("key_file", path);
+        let drain_deadline = section.read("drain_deadline", time(Duration::ZERO, 24 * HOUR));
+        let user = section.read("user", optional(account)).flatten();
+        let group = section.read("group", optional(account)).flatten();
+        let group_at = section.place("group");
+        if group.is_some() && user.is_none() {
+            let message = "group says nothing here, because there is no user: add user = \"…\"";
+            self.wrongs.push(Wrong::new(group_at, message));
+        }
         Server {
             // Where this process may not run on core 0, the first that it may run on stands in for it.
             cores: cores.unwrap_or_else(|| match machine.cores.first() {
@@ -235,6 +244,9 @@ impl Document<'_> {
             }),
             domains: domains.unwrap_or(default.domains),
             key_file: key_file.unwrap_or(default.key_file),
+            drain_deadline: drain_deadline.unwrap_or(default.drain_deadline),
+            user,
+            group,
         }
     }
 
@@ -461,6 +473,15 @@ impl Document<'_> {
         });
         Control {
             socket: socket.unwrap_or(default.socket),
+        }
+    }
+
+    fn metrics(&mut self) -> Metrics {
+        let mut section = self.section("metrics");
+        Metrics {
+            address: section
+                .read("address", optional(listen_address))
+                .unwrap_or_default(),
         }
     }
 

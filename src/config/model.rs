@@ -23,6 +23,7 @@ pub struct Conf {
     pub limits: Limits,
     pub udp: Udp,
     pub control: Control,
+    pub metrics: Metrics,
     pub log: Log,
 }
 
@@ -47,6 +48,12 @@ pub struct Server {
     pub domains: Vec<Host>,
     /// The file that keeps the server's secret across restarts.
     pub key_file: PathBuf,
+    /// How long a server that was told to stop waits for the requests that it has begun.
+    pub drain_deadline: Duration,
+    /// The user that the server becomes once its keys are read; `None`: it stays who it is.
+    pub user: Option<String>,
+    /// The group, instead of that user's. Only where there is a user.
+    pub group: Option<String>,
 }
 
 impl Default for Server {
@@ -55,6 +62,9 @@ impl Default for Server {
             cores: vec![0],
             domains: Vec::new(),
             key_file: PathBuf::from("strowger.key"),
+            drain_deadline: Duration::from_secs(30),
+            user: None,
+            group: None,
         }
     }
 }
@@ -666,6 +676,12 @@ impl Default for Control {
             socket: PathBuf::from("strowger.sock"),
         }
     }
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metrics {
+    /// Where Prometheus finds the metrics; `None`: nowhere.
+    pub address: Option<SocketAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

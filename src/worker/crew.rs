@@ -3,8 +3,8 @@
 use super::clock::Clock;
 use super::delay::Histogram;
 use super::held::HeldCounters;
-use super::mailbox::{Command, MailCounters, Mailbox, PostOffice};
-use super::{Element, Report, Ring, WAKER, Worker};
+use super::mailbox::{Change, Command, MailCounters, Mailbox, PostOffice};
+use super::{Element, Pulse, Report, Ring, WAKER, Worker};
 use crate::base::{Key, Roll, Sources, Transport};
 use crate::net::steer::Mark;
 use crate::net::streams::Description;
@@ -325,19 +325,23 @@ impl Crew {
         Stats::sum(workers, &self.cores, listeners)
     }
 
-    /// New settings for all workers, each between two of its turns. Listeners and cores stay what they are.
-    pub fn reload(&self, settings: &Arc<Settings>) {
+    /// Asks all workers for a sign of life, and does not wait for it.
+    pub fn pulse(&self) -> Pulse {
+        Pulse::ask(&self.office)
+    }
+
+    /// Another conf for all workers, each between two of its turns. Listeners and cores stay what they are.
+    pub fn reload(&self, change: &Change) {
         for worker in 0..self.office.cores() {
             self.office
-                .command(worker, Command::Configure(settings.clone()));
+                .command(worker, Command::Configure(change.clone()));
         }
     }
 
-    /// Certificates and keys for handshakes that begin from now on.
-    pub fn certify(&self, contexts: &Arc<Contexts>) {
+    /// Has no dialogs begun any more.
+    pub fn drain(&self) {
         for worker in 0..self.office.cores() {
-            self.office
-                .command(worker, Command::Certify(contexts.clone()));
+            self.office.command(worker, Command::Drain);
         }
     }
 

@@ -8,11 +8,14 @@ pub mod held;
 pub mod mailbox;
 pub mod metrics;
 pub mod pace;
+pub mod pulse;
 #[cfg(test)]
 mod tests;
 
 pub use clock::{Clock, Reading};
 pub use crew::{Bound, Crew, Options, Stats, bind};
+pub use mailbox::Change;
+pub use pulse::Pulse;
 
 use crate::base::{Channel, Errand, Flow, Id, Instant, Outbox};
 use crate::net::{Arrival, ListenerCounters, StreamCounters, Undelivered, Wires, sys};
@@ -71,6 +74,8 @@ pub trait Element: Send + 'static {
     fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox);
     fn next_timeout(&self) -> Option<Instant>;
     fn handle_config(&mut self, settings: Arc<Settings>);
+    /// The server is about to stop.
+    fn handle_drain(&mut self);
     /// Other users, valid for what comes next. Returns those of before.
     fn handle_users(&mut self, users: Arc<Users>) -> Arc<Users>;
     /// How far the disk is that [`Outbox::held`] waits for.
@@ -400,15 +405,20 @@ impl<E: Element> Worker<E> {
         }
         self.wires.flush(now);
         self.mailbox.deliver();
+        self.mailbox.tell_losses(now);
     }
 
     fn take_commands(&mut self) {
         for command in self.mailbox.take_commands() {
             match command {
-                Command::Configure(settings) => self.element.handle_config(settings),
+                Command::Configure(change) => {
+                    self.element.handle_config(change.settings);
+                    self.wires.set_limits(change.connections);
+                    self.wires.set_tls(change.tls);
+                }
+                Command::Drain => self.element.handle_drain(),
                 // Whoever sent them holds on to those of before until all have switched: they are not freed here.
                 Command::Users(users) => drop(self.element.handle_users(users)),
-                Command::Certify(contexts) => self.wires.set_tls(Some(contexts)),
                 Command::Connections(reply) => {
                     let _ = reply.send(self.wires.describe(self.clock.now()));
                 }
@@ -484,6 +494,10 @@ impl Element for Endpoint {
 
     fn handle_config(&mut self, settings: Arc<Settings>) {
         Endpoint::handle_config(self, settings);
+    }
+
+    fn handle_drain(&mut self) {
+        Endpoint::handle_drain(self);
     }
 
     fn handle_users(&mut self, users: Arc<Users>) -> Arc<Users> {

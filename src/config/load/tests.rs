@@ -255,6 +255,9 @@ fn a_conf_with_everything() {
         cores = [1, 0]
         domains = ["Example.COM.", "192.0.2.1", "[2001:db8::1]"]
         key_file = "/var/lib/strowger/key"
+        drain_deadline = "90s"
+        user = "strowger"
+        group = "ssl-cert"
         [[listen]]
         address = "0.0.0.0:5060"
         advertise = "sip.example.com:5070"
@@ -369,6 +372,8 @@ fn a_conf_with_everything() {
         gather = "50us"
         [control]
         socket = "/run/strowger.sock"
+        [metrics]
+        address = "[::1]:9090"
         [log]
         level = "debug"
         "#,
@@ -378,6 +383,9 @@ fn a_conf_with_everything() {
     let domains: Vec<String> = conf.server.domains.iter().map(Host::to_string).collect();
     assert_eq!(domains, ["example.com", "192.0.2.1", "[2001:db8::1]"]);
     assert_eq!(conf.server.key_file, Path::new("/var/lib/strowger/key"));
+    assert_eq!(conf.server.drain_deadline, secs(90));
+    assert_eq!(conf.server.user.as_deref(), Some("strowger"));
+    assert_eq!(conf.server.group.as_deref(), Some("ssl-cert"));
     let sent_by: Vec<String> = conf
         .listen
         .iter()
@@ -577,6 +585,7 @@ fn a_conf_with_everything() {
         }
     );
     assert_eq!(conf.control.socket, Path::new("/run/strowger.sock"));
+    assert_eq!(conf.metrics.address, "[::1]:9090".parse().ok());
     assert_eq!(conf.log.level, log::LevelFilter::Debug);
 }
 
@@ -626,11 +635,6 @@ fn a_misspelt_key_is_told_with_its_place_and_the_nearest_known_one() {
 }
 
 #[test]
-fn what_other_versions_have_is_unknown_here() {
-    assert!(fault("[metrics]\n").contains("unknown"));
-}
-
-#[test]
 fn every_fault_is_told_in_the_order_of_the_file() {
     let text = "\
 [udp]
@@ -656,7 +660,7 @@ address = \"localhost:5060\"
             "t:5:1: unknown key \"domain\" in [server]; the nearest known one is \"domains\"",
             "t:7:8: mode must be one of \"stateful\", \"stateless\", not the integer 1",
             "t:8:8: fork must be one of \"parallel\", \"sequential\", not the string \"serial\"",
-            "t:9:2: unknown section \"nonsense\"; the sections are auth, connections, control, limits, listen, log, proxy, registrar, route, server, timers, tls, tls.identity, udp",
+            "t:9:2: unknown section \"nonsense\"; the sections are auth, connections, control, limits, listen, log, metrics, proxy, registrar, route, server, timers, tls, tls.identity, udp",
             "t:11:13: transport must be one of \"udp\", \"tcp\", \"tls\", not the string \"sctp\"",
             "t:12:11: address must be an address with a port such as \"127.0.0.1:5060\" or \"[::1]:5060\", not the string \"localhost:5060\"",
         ]
@@ -682,6 +686,16 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
         ("server", "domains = [\"192.0.2\"]", "a host such as"),
         ("server", "key_file = \"\"", "the path of a file"),
         ("server", "key_file = 1", "the path of a file"),
+        ("server", "drain_deadline = \"25h\"", "from \"0s\" to"),
+        ("server", "drain_deadline = 30", "a time such as"),
+        ("metrics", "address = \"9090\"", "an address with a port"),
+        ("metrics", "address = \"127.0.0.1:0\"", "from 1 to 65535"),
+        ("metrics", "address = 9090", "an address with a port"),
+        ("server", "user = 1", "the name of a user"),
+        ("server", "user = \"a b\"", "the name of a user"),
+        ("server", "user = \"-a\"", "the name of a user"),
+        ("server", "group = \"a:b\"", "the name of a user or group"),
+        ("server", "group = \"nogroup\"", "there is no user"),
         ("[listen]", "transport = \"tls\"", "add certificate ="),
         ("[listen]", "transport = \"sctp\"", "must be one of"),
         (

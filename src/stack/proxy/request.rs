@@ -18,6 +18,7 @@ use crate::stack::identity::COOKIE_PARAM;
 use crate::stack::location::Reached;
 use crate::stack::route::{Action, Route};
 use crate::stack::settings::{Fork, Mode, Outgoing, Settings};
+use crate::stack::told::Shown;
 use crate::stack::transaction::{ClientKind, Ends};
 
 /// What §16.5 comes to.
@@ -97,6 +98,7 @@ impl Endpoint {
     fn validate(&self, flow: Flow, message: &Message) -> Result<bool, Refusal> {
         self.check_uri_scheme(flow, message)?;
         let spiral = self.check_loop(flow, message)?;
+        self.check_drain(message, spiral)?;
         self.check_proxy_require(message)?;
         Ok(spiral)
     }
@@ -482,6 +484,8 @@ impl Endpoint {
             }
             if allowed < group {
                 self.counters.hit(Limit::MaxBreadth);
+                let what = format_args!("{allowed} of {group} targets at a time: Max-Breadth");
+                self.tell(message, incoming.flow, what);
             }
             let mut started = 0;
             for place in 0..allowed {
@@ -503,11 +507,9 @@ impl Endpoint {
                     }
                     // §16.9: a target that cannot be reached is a 503 of its own; what is too long for it, a 513.
                     Err(refusal) => {
-                        log::info!(
-                            "branch to {} not started: {}",
-                            String::from_utf8_lossy(context.targets.get(target.uri)),
-                            refusal.reason
-                        );
+                        let (uri, why) = (context.targets.get(target.uri), refusal.reason);
+                        let what = format_args!("branch to {} not started: {why}", Shown(uri));
+                        self.tell(message, incoming.flow, what);
                         self.note_failure(context, refusal.status);
                     }
                 }
