@@ -140,8 +140,9 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
     office.set_scrape(None);
     office.disk.settle();
     office.crew().stop();
-    office.disk.close();
+    // The journal closes the database last: what stands beside it then goes into it.
     office.set_keeper(None);
+    office.disk.close();
     match end {
         End::Drained => Ok(ExitCode::SUCCESS),
         End::Signal(signal) => {
