@@ -44,6 +44,9 @@ const BITE: usize = 4 << 20;
 /// Addresses that go from the log into the table with one round.
 const FOLDED: usize = 1000;
 
+/// The same while nobody waits: whoever comes meanwhile waits for some tens of milliseconds.
+const FOLDED_AT_REST: usize = 10_000;
+
 /// From so many bytes of memory on, what is in the log alone goes into the table at once.
 const PENDING_MOST: usize = 64 << 20;
 
@@ -302,7 +305,11 @@ impl Desk {
         while !is_stopping(&self) {
             let now = time::Instant::now();
             let until_retry = |at: time::Instant| at.saturating_duration_since(now);
-            self.bell.wait(self.retry_at.map_or(INTERVAL, until_retry));
+            let patience = match self.folding {
+                Some(_) => Duration::ZERO,
+                None => INTERVAL,
+            };
+            self.bell.wait(self.retry_at.map_or(patience, until_retry));
             if is_stopping(&self) {
                 break;
             }
@@ -411,6 +418,9 @@ impl Desk {
         })?;
         self.pending.push(id, std::mem::take(&mut self.taken));
         self.advance_folding(next);
+        if !self.has_old_log {
+            self.begin_folding(INTERVAL);
+        }
         Ok(())
     }
 
@@ -428,15 +438,19 @@ impl Desk {
 
     /// All that has changed is on disk, and there is time for what else is to be done there.
     fn tidy(&mut self) -> Result<(), Trouble> {
-        self.fold(usize::MAX)?;
-        if self.has_old_log && self.pending.is_empty() {
+        self.fold(FOLDED_AT_REST)?;
+        if self.has_old_log && self.folding.is_none() && self.pending.is_empty() {
             open(&mut self.table)?.rewrite(false, |writing| writing.cut_log(i64::MAX))?;
             self.has_old_log = false;
         }
         Ok(())
     }
 
+    /// What an earlier run left in the log may be cut only when all of it was written again: after a whole round.
     fn begin_folding(&mut self, interval: Duration) {
+        if self.has_old_log && self.round.is_some() {
+            return;
+        }
         let is_due = || self.folded.elapsed() >= interval || self.pending.size() >= PENDING_MOST;
         if self.folding.is_none() && !self.pending.is_empty() && is_due() {
             self.folding = Some(Folding::begin(std::mem::take(&mut self.pending)));
@@ -449,6 +463,7 @@ impl Desk {
             folding.advance(next);
             if folding.is_done() {
                 self.folding = None;
+                self.has_old_log = false;
             }
         }
     }
