@@ -233,7 +233,7 @@ impl Scenario {
                 };
                 for target in targets {
                     let by_tcp = |p: &&PhonePlan| p.transport == Transport::Tcp;
-                    if phones.iter().filter(by_tcp).any(|p| p.at == target.address) {
+                    if phones.iter().filter(by_tcp).any(|p| Some(p.at) == target.address) {
                         target.transport = Transport::Tcp;
                         target.uri.extend_from_slice(b";transport=tcp");
                     }
@@ -427,7 +427,7 @@ impl Scenario {
 fn next_hop(address: SocketAddr) -> NextHop {
     NextHop {
         uri: format!("sip:{address}").into_bytes(),
-        address,
+        address: Some(address),
         transport: Transport::Udp,
         host: address.ip().to_string().into_bytes(),
     }

@@ -6,6 +6,7 @@ pub mod counters;
 pub mod endpoint;
 pub mod identity;
 pub mod location;
+pub mod names;
 pub mod proxy;
 pub mod registrar;
 pub mod route;

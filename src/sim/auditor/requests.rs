@@ -293,7 +293,7 @@ impl Hop {
             .iter()
             .any(|route| match &route.action {
                 Action::Relay(targets) => {
-                    route.to_host.is_some() && targets.iter().any(|target| target.address == to)
+                    route.to_host.is_some() && targets.iter().any(|target| target.address == Some(to))
                 }
                 _ => false,
             });
@@ -496,7 +496,7 @@ impl Hop {
             debug_assert!(prefix.is_none_or(|p| p == GATEWAY_PREFIX) || circle);
             match &route.action {
                 Action::Relay(targets) => {
-                    host && user && targets.iter().any(|target| target.address == to)
+                    host && user && targets.iter().any(|target| target.address == Some(to))
                 }
                 _ => false,
             }
