@@ -24,7 +24,12 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "sip::sniff",
         ],
     ),
-    ("worker", &["base", "sip", "stack", "net"]),
+    ("resolver", &["base"]),
+    // Of the resolver only how to ask it.
+    (
+        "worker",
+        &["base", "sip", "stack", "net", "resolver::Asker"],
+    ),
     ("store", &["base", "stack::auth"]),
     ("config", &[]),
     ("control", &[]),

@@ -4,6 +4,7 @@ use super::clock::Clock;
 use super::delay::Histogram;
 use super::mailbox::{Command, MailCounters, Mailbox, PostOffice};
 use super::{Element, Report, WAKER, Worker};
+use crate::base::dns::Answer;
 use crate::base::{Key, Roll, Transport};
 use crate::net::steer::Mark;
 use crate::net::streams::Description;
@@ -12,6 +13,7 @@ use crate::net::{
     BindError, Buffers, Limits, Listener, ListenerCounters, Socket, StreamCounters, Streams, Udp,
     Wires, sys,
 };
+use crate::resolver::Asker;
 use crate::stack::auth::nonce::Nonces;
 use crate::stack::auth::users::Users;
 use crate::stack::{Counters, Endpoint, Location, Occupancy, Settings};
@@ -44,6 +46,8 @@ pub struct Options {
     /// With several cores, have the kernel bring responses to the core that their branch names. Without it, or where the
     /// kernel does not, the cores mail each other what is not theirs.
     pub steer: bool,
+    /// Takes questions about names. Without it every name is one that cannot be resolved.
+    pub asker: Option<Asker>,
 }
 
 impl Default for Options {
@@ -58,6 +62,7 @@ impl Default for Options {
             timer_grid_ms: 10,
             gather: Duration::from_micros(300),
             steer: true,
+            asker: None,
         }
     }
 }
@@ -325,6 +330,14 @@ impl Crew {
         }
     }
 
+    /// How the resolver's answers come to the worker that asked.
+    pub fn answers(&self) -> impl Fn(u8, Answer) + Send + Sync + 'static {
+        let office = self.office.clone();
+        move |core, answer| {
+            office.command(usize::from(core), Command::Answer(answer));
+        }
+    }
+
     /// Every connection, by worker; one that did not answer in time is missing.
     pub fn connections(&self) -> Vec<Description> {
         let (reply, lists) = mpsc::channel();
@@ -391,6 +404,8 @@ impl Stats {
             sum.pending += own.pending;
             sum.timers += own.timers;
             sum.blobs += own.blobs;
+            sum.parked += own.parked;
+            sum.names += own.names;
         }
         stats.workers = workers;
         stats

@@ -6,7 +6,9 @@ use crate::base::Transport;
 use crate::net::counters::{Handshakes, KINDS, SIDES, Traffic};
 use crate::net::sys;
 use crate::net::{ListenerCounters, State, StreamCounters, Undeliverable};
-use crate::stack::counters::{AuthOutcome, Counters, Drop, Limit, MethodLabel, Registration, Side};
+use crate::stack::counters::{
+    AuthOutcome, Counters, Drop, Limit, Lookup, MethodLabel, Registration, Side,
+};
 use std::fmt::Display;
 
 /// What is counted elsewhere than at the workers.
@@ -39,6 +41,8 @@ pub fn metrics(stats: &Stats, beside: &Beside) -> Vec<(String, f64)> {
     );
     list.plain("requests_pending", stats.occupancy.pending);
     list.plain("timers", stats.occupancy.timers);
+    list.plain("requests_parked", stats.occupancy.parked);
+    list.plain("dns_names", stats.occupancy.names);
     list.plain("bindings", beside.bindings);
     list.plain("users", beside.users);
     list.plain("users_unreadable", usize::from(beside.users_unreadable));
@@ -192,6 +196,9 @@ fn rules(list: &mut List, counters: &Counters) {
     }
     for (limit, count) in Limit::ALL.iter().zip(counters.limit_hits) {
         list.count("limit_hits_total", "limit", limit.label(), count);
+    }
+    for (outcome, count) in Lookup::ALL.iter().zip(counters.lookups) {
+        list.count("dns_queries_total", "outcome", outcome.label(), count);
     }
     list.plain("requests_refused_total", counters.refused as usize);
     list.plain("flows_dead_total", counters.dead_flows as usize);
