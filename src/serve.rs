@@ -19,6 +19,7 @@ use strowger::control::{
 use strowger::net::streams::Description;
 use strowger::net::tls::{self, Contexts};
 use strowger::net::{Buffers, Limits, interfaces, sys};
+use strowger::resolver::{self, Resolver};
 use strowger::sip::{Scheme, Uri};
 use strowger::stack::auth;
 use strowger::stack::auth::digest::Algorithm;
@@ -53,7 +54,11 @@ pub fn serve(conf: &Conf) -> Result<ExitCode, String> {
     let users = users(conf, secret)?;
     let files =
         sys::open_files_limit().map_err(|error| format!("the limit of open files: {error}"))?;
-    let options = options(conf, files, contexts.clone());
+    let (asker, inbox) = resolver::open(conf.dns.questions);
+    let options = Options {
+        asker: Some(asker.clone()),
+        ..options(conf, files, contexts.clone())
+    };
     let bound = worker::bind(options, &listeners).map_err(|error| error.to_string())?;
     let clock = Clock::start();
     let settings = Arc::new(settings(conf, bound.addresses(), local, memory, clock));
@@ -72,7 +77,11 @@ pub fn serve(conf: &Conf) -> Result<ExitCode, String> {
     let crew = bound
         .spawn(clock, settings.clone(), location.clone(), &users, secret)
         .map_err(|error| format!("the workers did not start: {error}"))?;
+    let answers = Arc::new(crew.answers());
+    let resolver = Resolver::start(resolving(&conf.dns), asker, inbox, answers)
+        .map_err(|error| format!("the resolver's thread: {error}"))?;
     let office = Arc::new(Office {
+        resolver,
         settings,
         location,
         crew: Mutex::new(crew),
@@ -105,6 +114,7 @@ pub fn serve(conf: &Conf) -> Result<ExitCode, String> {
 struct Office {
     settings: Arc<Settings>,
     location: Arc<Location>,
+    resolver: Resolver,
     crew: Mutex<Crew>,
     /// Certificates and keys in use.
     contexts: Mutex<Option<Arc<Contexts>>>,
@@ -164,6 +174,7 @@ impl Office {
                 }
                 // The reason of a failure is in the log.
                 let _ = self.reload_certificates();
+                self.resolver.configure(resolving(&self.conf.dns));
                 if let Some(keeper) = self.keeper() {
                     keeper.read_soon();
                 }
@@ -258,6 +269,7 @@ impl Desk for Office {
 
     fn reload(&self) -> Result<(), Refusal> {
         let certificates = self.reload_certificates();
+        self.resolver.configure(resolving(&self.conf.dns));
         let users = match self.keeper() {
             Some(keeper) => keeper.read_now(RELOAD_PATIENCE),
             None => Ok(()),
@@ -466,6 +478,14 @@ fn options(conf: &Conf, files: usize, contexts: Option<Arc<Contexts>>) -> Option
     }
 }
 
+fn resolving(dns: &model::Dns) -> resolver::Settings {
+    resolver::Settings {
+        servers: dns.servers.clone(),
+        timeout: dns.timeout,
+        questions: dns.questions,
+    }
+}
+
 fn transport(transport: model::Transport) -> Transport {
     match transport {
         model::Transport::Udp => Transport::Udp,
@@ -556,6 +576,11 @@ fn settings(
         },
         outgoing: outgoing(conf.connections.outgoing),
         routes: conf.routes.iter().map(route).collect(),
+        names: settings::Names {
+            timeout_ms: ms(conf.dns.timeout),
+            cache: conf.dns.cache,
+            held_bytes: conf.dns.held,
+        },
     }
 }
 

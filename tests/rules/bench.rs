@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use strowger::base::dns::{Answer, Question};
 use strowger::base::{Channel, Flow, Instant, Key, Outbox, Roll, Transport};
 use strowger::sip::Fault;
 use strowger::stack::counters::{Drop, Limit};
@@ -50,6 +51,8 @@ pub struct Bench {
     pub roll: Arc<Roll>,
     /// Flows whose call is over, in order.
     pub released: Vec<Flow>,
+    /// Questions for the resolver that nobody has answered, in order.
+    pub asked: Vec<Question>,
     outbox: Outbox,
 }
 
@@ -86,6 +89,7 @@ impl Bench {
             now: 0,
             roll,
             released: Vec::new(),
+            asked: Vec::new(),
             outbox: Outbox::default(),
         }
     }
@@ -126,6 +130,16 @@ impl Bench {
         let now = Instant::from_ms(self.now);
         for endpoint in &mut self.cores {
             endpoint.handle_undelivered(now, sent, &mut self.outbox);
+        }
+        self.collect()
+    }
+
+    /// The resolver's answer to all cores; who has not asked does not listen.
+    pub fn answer(&mut self, answer: Answer) -> Vec<Sent> {
+        self.asked.retain(|asked| *asked != answer.question);
+        let now = Instant::from_ms(self.now);
+        for endpoint in &mut self.cores {
+            endpoint.handle_answer(now, answer.clone(), &mut self.outbox);
         }
         self.collect()
     }
@@ -240,6 +254,7 @@ impl Bench {
         loop {
             let outbox = std::mem::take(&mut self.outbox);
             self.released.extend(&outbox.releases);
+            self.asked.extend(&outbox.questions);
             for transmit in &outbox.transmits {
                 let flow = transmit.flow;
                 assert!(flow.peer.port() != 0);

@@ -12,6 +12,7 @@ mod flows;
 mod forking;
 mod hostile;
 mod message;
+mod names;
 mod per_call;
 mod proxy;
 mod redirect;
