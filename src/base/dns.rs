@@ -43,7 +43,10 @@ impl DomainName {
             bytes: [0; LONGEST],
             len: u8::try_from(len).ok()?,
         };
-        let (first, rest) = name.bytes.get_mut(..len)?.split_at_mut_checked(prefix.len())?;
+        let (first, rest) = name
+            .bytes
+            .get_mut(..len)?
+            .split_at_mut_checked(prefix.len())?;
         first.copy_from_slice(prefix);
         rest.copy_from_slice(text);
         name.bytes.make_ascii_lowercase();
@@ -97,7 +100,10 @@ pub struct Answer {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
     /// At least one record, good for so long.
-    Found { records: Records, ttl_ms: u64 },
+    Found {
+        records: Records,
+        ttl_ms: u64,
+    },
     /// There is no such record, and for so long there will be none (RFC 2308).
     Nothing {
         /// The name exists, with records of other kinds.
@@ -183,7 +189,17 @@ mod tests {
 
     #[test]
     fn what_nobody_could_be_asked_for_is_no_name() {
-        for text in ["", ".", "a..b", ".a", "a b", "a\0", "exa%6dple", "[::1]", "ä.example"] {
+        for text in [
+            "",
+            ".",
+            "a..b",
+            ".a",
+            "a b",
+            "a\0",
+            "exa%6dple",
+            "[::1]",
+            "ä.example",
+        ] {
             assert_eq!(name("", text), None, "{text:?}");
         }
         let label = "l".repeat(63);

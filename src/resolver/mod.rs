@@ -140,8 +140,10 @@ async fn serve(settings: Settings, mut orders: mpsc::Receiver<Order>, deliver: D
 
 impl Desk {
     async fn look_up(&self, question: &Question) -> Outcome {
-        let (Some(library), Ok(name)) = (&self.library, Name::from_ascii(format!("{}.", question.name)))
-        else {
+        let (Some(library), Ok(name)) = (
+            &self.library,
+            Name::from_ascii(format!("{}.", question.name)),
+        ) else {
             return Outcome::Failed(Failure::Server);
         };
         let kind = match question.kind {

@@ -233,7 +233,11 @@ impl Scenario {
                 };
                 for target in targets {
                     let by_tcp = |p: &&PhonePlan| p.transport == Transport::Tcp;
-                    if phones.iter().filter(by_tcp).any(|p| Some(p.at) == target.address) {
+                    if phones
+                        .iter()
+                        .filter(by_tcp)
+                        .any(|p| Some(p.at) == target.address)
+                    {
                         target.transport = Transport::Tcp;
                         target.uri.extend_from_slice(b";transport=tcp");
                     }

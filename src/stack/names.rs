@@ -353,7 +353,10 @@ mod tests {
         assert_eq!(known(&names, 60_000, "b.example"), "unknown");
         // No absence is believed for more than an hour.
         learn(&mut names, 0, nothing(true, u64::MAX));
-        assert_eq!(known(&names, 3_599_999, "b.example"), "nothing, exists true");
+        assert_eq!(
+            known(&names, 3_599_999, "b.example"),
+            "nothing, exists true"
+        );
         assert_eq!(known(&names, 3_600_000, "b.example"), "unknown");
 
         names.ask(at(0), &question("c.example"));

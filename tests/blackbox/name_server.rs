@@ -1,7 +1,6 @@
 //! A name server of a test's own, on loopback: it knows a few records, can be slow, and can fall silent. The wire format is written
 //! here by hand (RFC 1035 §4), so that the server's library does not judge itself.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -806,7 +806,11 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
             "bindings = 99999999999",
             "0 for as many as the memory holds",
         ),
-        ("dns", "servers = [\"ns.example.net\"]", "IP addresses such as"),
+        (
+            "dns",
+            "servers = [\"ns.example.net\"]",
+            "IP addresses such as",
+        ),
         ("dns", "servers = [\"0.0.0.0\"]", "IP addresses such as"),
         ("dns", "servers = [\"192.0.2.1:0\"]", "IP addresses such as"),
         ("dns", "servers = \"192.0.2.1\"", "a list of addresses"),

@@ -293,7 +293,8 @@ impl Hop {
             .iter()
             .any(|route| match &route.action {
                 Action::Relay(targets) => {
-                    route.to_host.is_some() && targets.iter().any(|target| target.address == Some(to))
+                    route.to_host.is_some()
+                        && targets.iter().any(|target| target.address == Some(to))
                 }
                 _ => false,
             });

@@ -287,12 +287,7 @@ impl<'n> Walk<'n, '_> {
     }
 
     /// §4.2: no SRV records, so the name is a host's own.
-    fn without_services(
-        &mut self,
-        found: bool,
-        host: &DomainName,
-        transport: Transport,
-    ) -> Walked {
+    fn without_services(&mut self, found: bool, host: &DomainName, transport: Transport) -> Walked {
         match found {
             true => Continue(()),
             false => self.addresses(host, transport.default_port(), transport),
@@ -444,7 +439,10 @@ fn by_weight(list: &[Srv], rng: &mut Rng) -> ([u8; MOST_RECORDS], usize) {
     for (place, slot) in (0..).zip(order.iter_mut()) {
         *slot = place;
     }
-    let weight = |place: u8| list.get(usize::from(place)).map_or(0, |one| u64::from(one.weight));
+    let weight = |place: u8| {
+        list.get(usize::from(place))
+            .map_or(0, |one| u64::from(one.weight))
+    };
     let priority = |place: u8| list.get(usize::from(place)).map(|one| one.priority);
     for next in 0..count {
         let rest = &mut order[next..count];

@@ -212,8 +212,8 @@ impl Endpoint {
         if transport == Transport::Tls {
             let settings = self.settings.clone();
             // An address of a next hop whose name the conf knows: what that hop recorded as its Route, for one.
-            let conf = conf_hops(&settings)
-                .find(|conf| uri.host.ip().is_some() && self.is_at(conf, peer));
+            let conf =
+                conf_hops(&settings).find(|conf| uri.host.ip().is_some() && self.is_at(conf, peer));
             let host = conf.map_or(uri.host_text, |conf| &conf.host);
             set_host(host, &mut self.peer_host);
         }

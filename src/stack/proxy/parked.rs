@@ -27,7 +27,10 @@ pub struct Parking {
 
 enum Parked {
     /// A branch of the request of this server transaction.
-    Branch { server: Id, attempt: Attempt },
+    Branch {
+        server: Id,
+        attempt: Attempt,
+    },
     Message(Box<Held>),
 }
 
@@ -153,12 +156,7 @@ impl Endpoint {
 
     // ---- branches ------------------------------------------------------------------------------------------------------
 
-    pub(super) fn park_branch(
-        &mut self,
-        server: Id,
-        attempt: Attempt,
-        question: u128,
-    ) -> Id {
+    pub(super) fn park_branch(&mut self, server: Id, attempt: Attempt, question: u128) -> Id {
         let deadline = attempt.since.after_ms(self.settings.names.timeout_ms);
         let id = self
             .parking
