@@ -310,8 +310,11 @@ impl<E: Element> Worker<E> {
 
     /// Hands the turn's questions to the resolver. Where it takes no more, that is the answer.
     fn ask(&mut self, now: Instant) {
-        while let Some(question) = self.outbox.questions.pop() {
-            let core = self.core as u8;
+        let core = self.core as u8;
+        let mut next = 0;
+        // An answer may bring up further questions.
+        while let Some(question) = self.outbox.questions.get(next).copied() {
+            next += 1;
             let asked = |asker: &Asker| asker.ask(core, question);
             if !self.asker.as_ref().is_some_and(asked) {
                 let outcome = Outcome::Failed(Failure::Busy);
@@ -319,6 +322,7 @@ impl<E: Element> Worker<E> {
                 self.element.handle_answer(now, answer, &mut self.outbox);
             }
         }
+        self.outbox.questions.clear();
     }
 
     fn flush(&mut self, now: Instant) {
