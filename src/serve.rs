@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use strowger::base::{Key, Transport};
+use strowger::base::{Key, Sources, Transport};
 use strowger::config::Machine;
 use strowger::config::key::{self, Secret};
 use strowger::config::model::{self, Conf};
@@ -57,7 +57,7 @@ pub fn serve(conf: &Conf) -> Result<ExitCode, String> {
     let (asker, inbox) = resolver::open(conf.dns.questions);
     let options = Options {
         asker: Some(asker.clone()),
-        ..options(conf, files, contexts.clone())
+        ..options(conf, files, secret, contexts.clone())
     };
     let bound = worker::bind(options, &listeners).map_err(|error| error.to_string())?;
     let clock = Clock::start();
@@ -452,7 +452,7 @@ fn tls_settings(tls: &model::Tls) -> tls::Settings {
 }
 
 /// `files`: how many the process may open.
-fn options(conf: &Conf, files: usize, contexts: Option<Arc<Contexts>>) -> Options {
+fn options(conf: &Conf, files: usize, secret: Key, contexts: Option<Arc<Contexts>>) -> Options {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let cores = conf.server.cores.len().max(1);
     Options {
@@ -465,6 +465,7 @@ fn options(conf: &Conf, files: usize, contexts: Option<Arc<Contexts>>) -> Option
             send_queue: conf.connections.send_queue,
             message_size: conf.limits.message_size,
         },
+        sources: Arc::new(Sources::new(secret, conf.limits.requests_per_source)),
         tls: contexts,
         cores: conf.server.cores.clone(),
         batch: conf.udp.batch,

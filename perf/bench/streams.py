@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,10 @@ CIPHERS = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256"
 # Row I1: calls a second, and idle connections beside them. A process has 20,000 descriptors on many machines.
 IDLE_RATE = 200
 IDLE = [0, 2_000, 19_000]
+# What the server may then have open: its default leaves more descriptors for other things than there are to spare.
+IDLE_MOST = 19_500
+# So many measurements that fail one after the other end the run.
+HOPELESS = 3
 # The contacts of as many users are at addresses of their own: Kamailio, which keeps one connection for each address, then opens one for each call.
 SPREAD = 10_000
 
@@ -36,6 +41,8 @@ class Case:
     def __init__(self, label, left, right, routed=False, version="1.2", key="rsa", mutual=False, reuse=False):
         self.label, self.routed, self.version, self.key = label, routed, version, key
         self.mutual, self.reuse = mutual, reuse
+        # Connections that the server may have; 0: its default.
+        self.connections = 0
         self.left, _, left_call = left.partition("/")
         self.right, _, right_call = right.partition("/")
         self.left_per_call, self.right_per_call = bool(left_call), bool(right_call)
@@ -62,6 +69,7 @@ class Case:
             "REUSE": "true" if self.reuse else "false",
             "OUTGOING": "per-call" if self.right_per_call else "reuse",
             "ROUTE": route,
+            "CONNECTIONS": str(self.connections),
             "SOCKET": os.path.join(directory, "strowger.sock"),
         }
 
@@ -175,6 +183,7 @@ class Bench:
                     f"load average at the start {machine.load_average():.2f}")
         self.report = Report("strowger over TCP and TLS", machine.describe(), settings)
         self.results, self.handshakes, self.flights = [], {}, {}
+        self.failures, self.failed_in_a_row = [], 0
         self.system = None
         if "S7" in arguments.rows and "strowger" in arguments.only and not arguments.cases:
             self.system = arguments.system_openssl or build_with_system_openssl()
@@ -208,6 +217,7 @@ class Bench:
     def measure_idle(self, name):
         """Row I1: the same calls beside more and more idle connections, in one server."""
         case = Case("idle", "tcp", "tcp", routed=True)
+        case.connections = IDLE_MOST
         print(f"  {name}: {IDLE_RATE} calls/s beside {', '.join(f'{number:,}' for number in IDLE)} idle connections", file=sys.stderr, flush=True)
         contestant = self.contestant(case, name)
         process = contestant.start(self.directory)
@@ -280,15 +290,30 @@ class Bench:
                 self.measure_handshakes()
             for case in self.cases:
                 for name in self.arguments.only:
-                    self.measure(case, name)
+                    self.attempt(self.measure, case, name)
                 if self.system and case.label in NEEDS["S7"]:
-                    self.measure(case, SYSTEM)
+                    self.attempt(self.measure, case, SYSTEM)
             if "I1" in self.arguments.rows and not self.arguments.cases:
                 for name in self.arguments.only:
-                    self.measure_idle(name)
+                    self.attempt(self.measure_idle, name)
         self.tell()
         print(self.report.markdown())
         print("written:", self.report.write(PERF, "streams") + ".{md,json}", file=sys.stderr)
+
+        if self.failures:
+            raise RuntimeError(f"{len(self.failures)} measurement(s) failed, and are missing above; the first: {self.failures[0]}")
+
+    def attempt(self, measure, *what):
+        """An hour's measurements are not thrown away because one of them fails."""
+        try:
+            measure(*what)
+            self.failed_in_a_row = 0
+        except RuntimeError as why:
+            print(f"    FAILED: {why}", file=sys.stderr, flush=True)
+            self.failures.append(str(why))
+            self.failed_in_a_row += 1
+            if self.failed_in_a_row == HOPELESS:
+                raise
 
     # What it says.
 
@@ -429,6 +454,8 @@ def run(name, parser, bench):
         sys.exit(f"{name}: two cores are needed, one for the server and one for the generator")
     if arguments.strowger:
         arguments.strowger = os.path.abspath(arguments.strowger)
+    # Who is told to end ends the servers that it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"{name}: ended by SIGTERM"))
     with tempfile.TemporaryDirectory(prefix="strowger-perf-") as directory:
         try:
             bench(arguments, directory).run()

@@ -11,6 +11,7 @@ pub mod outbox;
 pub mod pool;
 pub mod rng;
 pub mod roll;
+pub mod sources;
 pub mod time;
 pub mod wheel;
 
@@ -22,5 +23,6 @@ pub use outbox::{Errand, Introduction, Outbox, Parcel, Span, Transmit};
 pub use pool::{Blob, Pool};
 pub use rng::Rng;
 pub use roll::Roll;
+pub use sources::Sources;
 pub use time::Instant;
 pub use wheel::{TimerId, Wheel};

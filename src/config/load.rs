@@ -414,6 +414,10 @@ impl Document<'_> {
             bindings: section
                 .read("bindings", capacity)
                 .unwrap_or(default.bindings),
+            requests_per_source: section
+                .read("requests_per_source", number(0, 100_000))
+                .and_then(|requests| u32::try_from(requests).ok())
+                .unwrap_or(default.requests_per_source),
         }
     }
 

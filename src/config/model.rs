@@ -584,6 +584,8 @@ pub struct Limits {
     pub transactions: Capacity,
     /// Bindings of the whole server.
     pub bindings: Capacity,
+    /// Requests a second from one source; 0: any number.
+    pub requests_per_source: u32,
 }
 
 impl Default for Limits {
@@ -592,6 +594,7 @@ impl Default for Limits {
             message_size: 64 * 1024,
             transactions: Capacity::FromMemory,
             bindings: Capacity::FromMemory,
+            requests_per_source: 0,
         }
     }
 }

@@ -5,7 +5,7 @@ use super::delay::Histogram;
 use super::mailbox::{Command, MailCounters, Mailbox, PostOffice};
 use super::{Element, Report, WAKER, Worker};
 use crate::base::dns::Answer;
-use crate::base::{Key, Roll, Transport};
+use crate::base::{Key, Roll, Sources, Transport};
 use crate::net::steer::Mark;
 use crate::net::streams::Description;
 use crate::net::tls::Contexts;
@@ -34,6 +34,8 @@ pub struct Options {
     pub buffers: Buffers,
     /// Of the connections of one core.
     pub connections: Limits,
+    /// How many requests a source may send to the whole server.
+    pub sources: Arc<Sources>,
     /// For TLS listeners, and for connections to TLS servers.
     pub tls: Option<Arc<Contexts>>,
     /// Bytes of mail that may wait from one core to another.
@@ -57,6 +59,7 @@ impl Default for Options {
             batch: 64,
             buffers: Buffers::default(),
             connections: Limits::default(),
+            sources: Arc::new(Sources::new(Key::new(0, 0), 0)),
             tls: None,
             mail: 1 << 20,
             timer_grid_ms: 10,
@@ -261,6 +264,8 @@ pub struct Stats {
     pub streams: StreamCounters,
     pub delay: Histogram,
     pub mail: MailCounters,
+    /// Requests that were not read, because their source sends too many.
+    pub shut_out: u64,
 }
 
 /// How long [`Crew::stats`] waits for its workers. A turn takes milliseconds at most.
@@ -394,6 +399,7 @@ impl Stats {
             stats.counters.add(&report.counters);
             stats.delay.add(&report.delay);
             stats.mail.add(&report.mail);
+            stats.shut_out += report.shut_out;
             stats.streams.add(&report.streams);
             for ((_, _, sum), own) in stats.listeners.iter_mut().zip(&report.listeners) {
                 sum.add(own);

@@ -27,6 +27,12 @@ pub fn metrics(stats: &Stats, beside: &Beside) -> Vec<(String, f64)> {
     let mut list = List::default();
     messages(&mut list, stats);
     rules(&mut list, &stats.counters);
+    list.count(
+        "limit_hits_total",
+        "limit",
+        "requests_per_source",
+        stats.shut_out,
+    );
     list.gauge(
         "transactions",
         "kind",

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod crew;
 pub mod delay;
+mod gate;
 pub mod mailbox;
 pub mod metrics;
 pub mod pace;
@@ -20,6 +21,7 @@ use crate::sip::Fault;
 use crate::stack::auth::users::Users;
 use crate::stack::{Counters, Endpoint, Occupancy, Settings};
 use delay::Histogram;
+use gate::Gate;
 use mailbox::{Command, Letters, MailCounters, Mailbox, Matter};
 use mio::{Events, Poll, Token};
 use pace::Pace;
@@ -84,6 +86,7 @@ pub struct Worker<E: Element = Endpoint> {
     timer_grid_ms: u64,
     pace: Pace,
     wires: Wires,
+    gate: Gate,
     mailbox: Mailbox,
     /// Takes questions about names.
     asker: Option<Asker>,
@@ -113,6 +116,8 @@ pub struct Report {
     pub streams: StreamCounters,
     pub delay: Histogram,
     pub mail: MailCounters,
+    /// Requests that were not read, because their source sends too many.
+    pub shut_out: u64,
     pub cpu_ns: u64,
     pub turns: u64,
 }
@@ -136,6 +141,7 @@ impl<E: Element> Worker<E> {
             timer_grid_ms: options.timer_grid_ms.max(1),
             pace: Pace::new(options.gather),
             wires,
+            gate: Gate::new(options.sources.clone()),
             mailbox,
             asker: options.asker.clone(),
             letters: Letters::default(),
@@ -228,6 +234,9 @@ impl<E: Element> Worker<E> {
             self.pace.count(count);
             for number in 0..count {
                 if let Some(datagram) = self.wires.datagram(number) {
+                    if !self.gate.admits(now, datagram.peer, datagram.bytes) {
+                        continue;
+                    }
                     let flow = Flow::datagram(listener, datagram.peer).from_local(datagram.local);
                     let (bytes, outbox) = (datagram.bytes, &mut self.outbox);
                     self.element.handle(now, flow, bytes, outbox);
@@ -243,11 +252,14 @@ impl<E: Element> Worker<E> {
         self.wires.take_ready_streams(&mut streams);
         for id in streams.drain(..) {
             let (element, outbox, pace) = (&mut self.element, &mut self.outbox, &mut self.pace);
+            let gate = &mut self.gate;
             self.wires
                 .receive_stream(id, now, |flow, arrival| match arrival {
                     Arrival::Message(bytes) => {
                         pace.count(1);
-                        element.handle(now, flow, bytes, outbox);
+                        if gate.admits(now, flow.peer, bytes) {
+                            element.handle(now, flow, bytes, outbox);
+                        }
                     }
                     Arrival::Unframed(bytes, fault) => {
                         element.handle_unframed(now, flow, bytes, fault, outbox);
@@ -376,6 +388,7 @@ impl<E: Element> Worker<E> {
             streams: self.wires.stream_counters(),
             delay: self.delay,
             mail: self.mailbox.counters(),
+            shut_out: self.gate.refused(),
             cpu_ns: sys::thread_cpu_ns(),
             turns: self.turns,
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::agent::Agent;
-use crate::place::{CALLEE, CALLER, Place};
+use crate::place::{CALLEE, CALLER, Place, SECOND_CALLEE, SERVER};
 use crate::server::Conf;
 
 #[test]
@@ -339,5 +339,54 @@ fn a_message_that_is_too_long() {
             "dropped, and counted"
         );
     }
+    server.assert_alive(&place, CALLEE);
+}
+
+/// `[limits] requests_per_source`: who sends too many is not read, by UDP and by TCP alike, whatever port he takes; others do not notice.
+#[test]
+fn a_source_may_send_so_many_requests() {
+    let place = Place::new("per-source");
+    let mut server = Conf::new(&place)
+        .stream("tcp", place.at(SERVER))
+        .set("limits", "requests_per_source", "40")
+        .start(&place);
+    let phone = Agent::new(place.at(CALLEE), server.address);
+    let flooder = Agent::new(place.at(CALLER), server.address);
+    server.bind(&place, "bob", phone.address);
+    let target = format!("sip:{}", server.address);
+    for _ in 0..400 {
+        flooder.send(&flooder.request("OPTIONS", &target));
+    }
+    let answered = flooder.collect(Duration::from_millis(700)).len();
+    assert!(
+        (40..=80).contains(&answered),
+        "{answered} of 400 requests were answered within a second"
+    );
+    let refused = server.stat(
+        &place,
+        "strowger_limit_hits_total{limit=\"requests_per_source\"}",
+    );
+    assert!(
+        (320.0..=360.0).contains(&refused),
+        "{refused} of 400 were counted as dropped"
+    );
+    server.expect_log(&[
+        &flooder.address.ip().to_string(),
+        "more than 40 a second",
+        "requests_per_source",
+    ]);
+    // Another transport is no way round it, and nobody else has to suffer.
+    let stream = Agent::tcp(flooder.address.ip(), server.address);
+    for _ in 0..400 {
+        stream.send(&stream.request("OPTIONS", &target));
+    }
+    let answered = stream.collect(Duration::from_millis(700)).len();
+    assert!(answered <= 80, "{answered} of 400 over TCP");
+    let call = Agent::new(place.at(SECOND_CALLEE), server.address);
+    let request = call.request("MESSAGE", &server.uri("bob"));
+    call.send(&request);
+    let arrived = phone.expect("MESSAGE", |message| message.is("MESSAGE"));
+    phone.respond(&arrived, 200, &[]);
+    assert_eq!(call.final_for(&request).status(), Some(200));
     server.assert_alive(&place, CALLEE);
 }

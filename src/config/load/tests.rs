@@ -360,6 +360,7 @@ fn a_conf_with_everything() {
         message_size = "8KiB"
         transactions = 1_000
         bindings = 0x10
+        requests_per_source = 500
         [dns]
         servers = ["192.0.2.53", "[2001:db8::53]:5353"]
         timeout = "900ms"
@@ -569,6 +570,7 @@ fn a_conf_with_everything() {
             message_size: 8192,
             transactions: Capacity::Exactly(1000),
             bindings: Capacity::Exactly(16),
+            requests_per_source: 500,
         }
     );
     assert_eq!(
@@ -642,11 +644,7 @@ fn a_misspelt_key_is_told_with_its_place_and_the_nearest_known_one() {
 
 #[test]
 fn what_other_versions_have_is_unknown_here() {
-    for text in [
-        "[metrics]\n",
-        "[registrar]\ndatabase = \"x\"\n",
-        "[limits]\nrequests_per_source = 1\n",
-    ] {
+    for text in ["[metrics]\n", "[registrar]\ndatabase = \"x\"\n"] {
         assert!(fault(text).contains("unknown"), "{text}");
     }
 }
@@ -806,6 +804,7 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
             "bindings = 99999999999",
             "0 for as many as the memory holds",
         ),
+        ("limits", "requests_per_source = 100001", "from 0 to 100000"),
         (
             "dns",
             "servers = [\"ns.example.net\"]",
