@@ -1,6 +1,7 @@
 //! From a seed to a network: servers, phones, settings and weather.
 
 use super::air::Weather;
+use super::names::Zone;
 use crate::base::{Key, Rng, Transport};
 use crate::stack::Settings;
 use crate::stack::route::{Action, NextHop, Route};
@@ -74,12 +75,17 @@ pub struct PhonePlan {
     pub compact: bool,
     /// What its own requests take, and its contacts ask for.
     pub transport: Transport,
+    /// By this name it registers, instead of its address; with a port, or without.
+    pub host: Option<String>,
+    /// Its contacts say by which transport, even UDP.
+    pub names_transport: bool,
 }
 
 impl PhonePlan {
     pub fn uri_param(&self) -> &'static str {
         match self.transport {
             Transport::Tcp => ";transport=tcp",
+            _ if self.names_transport => ";transport=udp",
             _ => "",
         }
     }
@@ -100,6 +106,8 @@ pub struct Scenario {
     pub t2_ms: u64,
     /// Servers and phones speak TCP too.
     pub streams: bool,
+    /// Where names lead; in some runs there are any.
+    pub zone: Arc<Zone>,
 }
 
 /// Addresses at which nobody ever asked for anything: no server may send there.
@@ -191,9 +199,15 @@ impl Scenario {
             let rng = &mut Rng::new(seed ^ 0x7c9);
             Self::add_streams(rng, &mut servers, &mut phones);
         }
+        let mut zone = Zone::default();
+        if seed % 4 == 1 {
+            zone = Zone::new(seed, &mut phones);
+            Self::name_gateways(&mut servers, &phones, t1_ms);
+        }
         Scenario {
             seed,
             streams,
+            zone: Arc::new(zone),
             servers,
             phones,
             weather,
@@ -246,6 +260,29 @@ impl Scenario {
         }
     }
 
+    /// Gateways are called by their names, and nobody waits too long for one.
+    fn name_gateways(servers: &mut [ServerPlan], phones: &[PhonePlan], t1_ms: u64) {
+        for server in servers {
+            let settings = Arc::make_mut(&mut server.settings);
+            settings.names.timeout_ms = 8 * t1_ms;
+            for route in &mut settings.routes {
+                let Action::Relay(targets) = &mut route.action else {
+                    continue;
+                };
+                for target in targets {
+                    let this = |p: &&PhonePlan| Some(p.at) == target.address;
+                    let Some(host) = phones.iter().find(this).and_then(|p| p.host.as_ref()) else {
+                        continue;
+                    };
+                    target.address = None;
+                    target.uri = format!("sip:{host}").into_bytes();
+                    let name = host.split(':').next().unwrap_or_default();
+                    target.host = name.as_bytes().to_vec();
+                }
+            }
+        }
+    }
+
     fn plan_phones(rng: &mut Rng, families: Families, servers: usize) -> Vec<PhonePlan> {
         let count = 6 + rng.below(7) as usize;
         let users = 4 + rng.below(4);
@@ -289,6 +326,8 @@ impl Scenario {
                 path: rng.one_in(6),
                 compact: rng.one_in(4),
                 transport: Transport::Udp,
+                host: None,
+                names_transport: false,
             });
         }
         phones
