@@ -42,7 +42,7 @@ pub struct Inbox(Receiver<Order>);
 
 enum Order {
     /// Of this core.
-    Ask(u8, Question),
+    Ask(u8, Box<Question>),
     Configure(Settings),
     Stop,
 }
@@ -59,7 +59,8 @@ pub fn open(questions: usize) -> (Asker, Inbox) {
 impl Asker {
     /// False: too much waits already, or nobody answers any more.
     pub fn ask(&self, core: u8, question: Question) -> bool {
-        self.0.try_send(Order::Ask(core, question)).is_ok()
+        let order = Order::Ask(core, Box::new(question));
+        self.0.try_send(order).is_ok()
     }
 }
 
@@ -128,6 +129,7 @@ async fn serve(settings: Settings, mut orders: mpsc::Receiver<Order>, deliver: D
                 let desk = desk.clone();
                 tokio::spawn(async move {
                     let outcome = desk.look_up(&question).await;
+                    let question = *question;
                     (desk.deliver)(core, Answer { question, outcome });
                     drop(place);
                 });

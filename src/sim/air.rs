@@ -52,7 +52,7 @@ pub enum What {
     Answer {
         server: usize,
         core: u8,
-        answer: Answer,
+        answer: Box<Answer>,
     },
     /// Nobody lives where a server's datagram went (ICMP port unreachable): what comes back with the report.
     Unreachable {

@@ -2,7 +2,7 @@
 //! fail, or never come; some of the servers that they name are dead.
 
 use super::reading::{Address, digest};
-use super::scenario::{PhonePlan, dead};
+use super::scenario::{PhonePlan, nobody};
 use crate::base::dns::{Answer, Failure, Naptr, Outcome, Question, RecordType, Records, Srv};
 use crate::base::{Instant, Rng, Transport};
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ const DOMAIN: &str = "phones.example";
 
 /// What a name server does with a question.
 pub enum Reply {
-    Late { ms: u64, answer: Answer },
+    Late { ms: u64, answer: Box<Answer> },
     Never,
 }
 
@@ -88,8 +88,8 @@ impl Zone {
         let entry = std::str::from_utf8(host).ok();
         let entry = entry.and_then(|host| self.phones.get(host.to_ascii_lowercase().as_str()));
         entry.is_some_and(|entry| {
-            let nobody = dead(entry.at.is_ipv6()) == to && entry.shape != Shape::Host;
-            to == entry.at || nobody && entry.shape != Shape::Service
+            let is_nobody = nobody(entry.at.is_ipv6()) == to && entry.shape != Shape::Host;
+            to == entry.at || is_nobody && entry.shape != Shape::Service
         })
     }
 
@@ -115,10 +115,10 @@ impl Zone {
         };
         let Some(entry) = owner.and_then(|owner| self.phones.get(&owner)) else {
             // Nobody's name: told at once.
-            let answer = Answer {
+            let answer = Box::new(Answer {
                 question: *question,
                 outcome: nothing(false),
-            };
+            });
             return Reply::Late { ms: 0, answer };
         };
         if rng.chance(entry.failing / 10) {
@@ -135,10 +135,10 @@ impl Zone {
                 None => nothing(true),
             },
         };
-        let answer = Answer {
+        let answer = Box::new(Answer {
             question: *question,
             outcome,
-        };
+        });
         let ms = rng.below(entry.late_ms + 1);
         Reply::Late { ms, answer }
     }
@@ -146,7 +146,7 @@ impl Zone {
 
 impl Entry {
     fn records(&self, name: &str, kind: RecordType) -> Option<Records> {
-        let nobody = dead(self.at.is_ipv6()).ip();
+        let nobody = nobody(self.at.is_ipv6()).ip();
         let own = name.split('.').next().unwrap_or_default().to_owned();
         let under = |prefix: &str| name.starts_with(prefix);
         let family = |ip: &IpAddr| ip.is_ipv6() == (kind == RecordType::Aaaa);

@@ -133,6 +133,11 @@ pub fn dead(v6: bool) -> SocketAddr {
     phone_address(v6, 240)
 }
 
+/// Another such, to which names lead.
+pub fn nobody(v6: bool) -> SocketAddr {
+    phone_address(v6, 241)
+}
+
 fn server_address(v6: bool, n: usize) -> SocketAddr {
     let ip: IpAddr = if v6 {
         Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n as u16 + 1).into()

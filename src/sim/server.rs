@@ -6,7 +6,7 @@ use super::names::{Reply, Zone};
 use super::reading::{Reading, digest};
 use super::rule::Rule;
 use super::sabotage::Saboteur;
-use super::scenario::{ServerPlan, dead};
+use super::scenario::{ServerPlan, dead, nobody};
 use super::streams::{PLACES, State, number};
 use crate::base::dns::Answer;
 use crate::base::{Channel, Errand, Flow, Instant, Outbox, Roll};
@@ -146,10 +146,16 @@ impl Server {
         self.flush(air, auditor, core);
     }
 
-    pub fn hear_answer(&mut self, air: &mut Air, auditor: &mut Auditor, core: u8, answer: Answer) {
+    pub fn hear_answer(
+        &mut self,
+        air: &mut Air,
+        auditor: &mut Auditor,
+        core: u8,
+        answer: Box<Answer>,
+    ) {
         auditor.turn(self.number, None);
         let core = core as usize;
-        self.endpoints[core].handle_answer(air.now, answer, &mut self.outbox);
+        self.endpoints[core].handle_answer(air.now, *answer, &mut self.outbox);
         self.flush(air, auditor, core);
     }
 
@@ -161,7 +167,7 @@ impl Server {
             air.statistics.questions += 1;
             match self.zone.reply(air.now, &question) {
                 Reply::Late { ms: 0, answer } => {
-                    self.endpoints[core].handle_answer(air.now, answer, &mut self.outbox);
+                    self.endpoints[core].handle_answer(air.now, *answer, &mut self.outbox);
                 }
                 Reply::Late { ms, answer } => {
                     let (server, core) = (self.number, core as u8);
@@ -344,7 +350,8 @@ impl Server {
             let intent = auditor.egress(air, self.number, flow.peer, &message, &self.location);
             return self.write(air, auditor, flow, message, intent);
         }
-        if self.icmp && flow.peer == dead(flow.peer.is_ipv6()) {
+        let v6 = flow.peer.is_ipv6();
+        if self.icmp && [dead(v6), nobody(v6)].contains(&flow.peer) {
             // The kernel finds the socket by the two addresses, as it does for a datagram.
             let core = self.core_for(flow.peer, from) as u8;
             let what = What::Unreachable {

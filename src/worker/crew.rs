@@ -339,7 +339,8 @@ impl Crew {
     pub fn answers(&self) -> impl Fn(u8, Answer) + Send + Sync + 'static {
         let office = self.office.clone();
         move |core, answer| {
-            office.command(usize::from(core), Command::Answer(answer));
+            let answer = Command::Answer(Box::new(answer));
+            office.command(usize::from(core), answer);
         }
     }
 

@@ -80,7 +80,7 @@ pub enum Command {
     /// Numbers, to be sent back.
     Report(Sender<Report>),
     /// What came of a question about a name.
-    Answer(Answer),
+    Answer(Box<Answer>),
     Stop,
 }
 

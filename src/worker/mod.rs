@@ -368,7 +368,7 @@ impl<E: Element> Worker<E> {
                     let _ = reply.send(self.report());
                 }
                 Command::Answer(answer) => {
-                    self.element.handle_answer(now, answer, &mut self.outbox);
+                    self.element.handle_answer(now, *answer, &mut self.outbox);
                 }
                 Command::Stop => self.is_stopped = true,
             }

@@ -233,7 +233,7 @@ impl<'n> Walk<'n, '_> {
                 None => Continue(()),
             },
             (None, Some(transport)) if aim.transport.is_some() => {
-                let found = self.services(&service(transport), &host, transport)?;
+                let found = self.services(service(transport), &host, transport)?;
                 self.without_services(found, &host, transport)
             }
             (None, _) => self.by_naptr(&host, aim.secure),
@@ -271,12 +271,12 @@ impl<'n> Walk<'n, '_> {
             fits.then_some(transport)
         });
         for transport in ours.into_iter().flatten() {
-            if let Some(name) = DomainName::new(&service(transport), host.as_bytes()) {
+            if let Some(name) = DomainName::new(service(transport), host.as_bytes()) {
                 self.foresee(&name, RecordType::Srv);
             }
         }
         for transport in ours.into_iter().flatten() {
-            if self.services(&service(transport), host, transport)? {
+            if self.services(service(transport), host, transport)? {
                 return Continue(());
             }
         }
