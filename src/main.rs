@@ -2,14 +2,22 @@
 
 #![forbid(unsafe_code)]
 
+mod bindings;
+mod drain;
+mod logger;
+mod notify;
+mod reload;
+mod screen;
 mod serve;
+mod top;
 mod users;
 
 use std::fmt::Display;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use strowger::base::Key;
@@ -54,7 +62,8 @@ fn version() -> &'static str {
 enum Command {
     /// Start the server in the foreground. It prints one line for each listener when it is ready to serve.
     ///
-    /// SIGTERM and SIGINT stop it. The environment's RUST_LOG goes before [log] level of the conf.
+    /// SIGHUP reloads as "strowger reload" does. SIGTERM drains as "strowger drain" does, and a second one stops at once; so does
+    /// SIGINT. The environment's RUST_LOG goes before [log] level of the conf.
     Run,
     /// Check a conf: a summary where it is good, else FILE:LINE:COLUMN and what is wrong for each fault, and exit 1.
     Check,
@@ -71,9 +80,39 @@ enum Command {
     },
     /// Show the TCP and TLS connections of the running server.
     Connections,
-    /// Have the running server read certificates and keys again, whole or not at all; open connections stay. The users are read
-    /// again too. SIGHUP does the same. Other keys of the conf take effect with the next start.
+    /// Have the running server read its conf again, and the certificates, keys and users that it names: whole, or, where
+    /// anything is wrong, not at all. Calls and connections go on. SIGHUP does the same.
+    ///
+    /// Where a key has changed that cannot take effect while the server runs (listeners, cores, [udp] and some more), the
+    /// reload is refused and names it. A server that runs without a conf reads its users again.
     Reload,
+    /// Have the running server begin no new dialogs (503 with Retry-After), and stop when no request waits for its answer any
+    /// more. Registrations, requests in a dialog and new connections go on until then. SIGTERM does the same.
+    Drain {
+        /// Stop after so many seconds in any case; [server] drain_deadline of the conf if not given. Asked again, it sets
+        /// another time.
+        #[arg(long, value_name = "S")]
+        deadline: Option<u32>,
+        /// Return when the server has stopped, not when it has begun to drain.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Show how much the running server logs, or change it until it stops or the conf says otherwise.
+    Log {
+        /// off, error, warn, info, debug or trace.
+        level: Option<String>,
+    },
+    /// Watch the running server: a live screen of rates, latency, connections, CPU and the limits being hit. q leaves it.
+    ///
+    /// Where the output is no terminal, it prints one screen and ends.
+    Top {
+        /// Seconds from one look at the server to the next, 0.1 to 3600.
+        #[arg(long, value_name = "S", default_value = "1", value_parser = interval)]
+        interval: Duration,
+        /// Print one screen after one interval.
+        #[arg(long)]
+        once: bool,
+    },
     /// Print the running server's counters and gauges, by their Prometheus names.
     Stats {
         /// Only names that begin with this.
@@ -122,6 +161,15 @@ impl Places {
         Ok(conf)
     }
 
+    /// The same file again, wherever another one may have appeared meanwhile.
+    fn reread(&self) -> serve::Reread {
+        let places = load::find(self.conf.as_deref()).map(|path| Places {
+            conf: Some(path),
+            control: self.control.clone(),
+        });
+        Box::new(move || places.as_ref().map(Places::load).transpose())
+    }
+
     fn conf_name(&self) -> String {
         match load::find(self.conf.as_deref()) {
             Some(path) => path.display().to_string(),
@@ -131,9 +179,13 @@ impl Places {
 
     /// Connects to the running server.
     fn desk(&self) -> Result<Client, String> {
+        Client::connect(&self.control_socket()?)
+    }
+
+    fn control_socket(&self) -> Result<PathBuf, String> {
         match &self.control {
-            Some(path) => Client::connect(path),
-            None => Client::connect(&self.load()?.control.socket),
+            Some(path) => Ok(path.clone()),
+            None => Ok(self.load()?.control.socket),
         }
     }
 }
@@ -148,6 +200,9 @@ fn main() -> ExitCode {
         Command::User { command } => users::user(command, places),
         Command::Connections => connections(places),
         Command::Reload => reload(places),
+        Command::Drain { deadline, wait } => drain(*deadline, *wait, places),
+        Command::Top { interval, once } => top(*interval, *once, places),
+        Command::Log { level } => log_level(level.as_deref(), places),
         Command::Stats { prefix, json } => stats(prefix.as_deref(), *json, places),
     };
     outcome.unwrap_or_else(|message| {
@@ -161,24 +216,22 @@ type Outcome = Result<ExitCode, String>;
 
 fn run(places: &Places) -> Outcome {
     let conf = places.load()?;
-    env_logger::Builder::new()
-        .filter_level(conf.log.level)
-        .parse_default_env()
-        .init();
+    logger::start(conf.log.level);
     log::info!(
         "strowger {}: {}",
         env!("CARGO_PKG_VERSION"),
         places.conf_name()
     );
-    serve::serve(&conf)
+    serve::serve(&conf, places.reread())
 }
 
 fn check(places: &Places) -> Outcome {
     let conf = places.load()?;
     // Certificates and keys fit each other only if the library says so.
     let explain = |error: String| format!("{}: {error}", places.conf_name());
+    serve::identity(&conf).map_err(explain)?;
     serve::contexts(&conf, None).map_err(explain)?;
-    let users = serve::users(&conf, Key::new(0, 0)).map_err(explain)?;
+    let users = serve::users(&conf, Key::new(0, 0), Arc::default()).map_err(explain)?;
     print(|out| {
         writeln!(out, "{}: good", places.conf_name())?;
         summary(out, &conf, users.as_ref())
@@ -375,6 +428,58 @@ fn reload(places: &Places) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
+fn drain(deadline: Option<u32>, wait: bool, places: &Places) -> Outcome {
+    let mut desk = places.desk()?;
+    let draining = desk.drain(deadline)?;
+    print(|out| {
+        writeln!(
+            out,
+            "draining: {} requests wait for their answer; the server stops in {:.1} s at the latest",
+            draining.pending,
+            draining.deadline_ms as f64 / 1000.0
+        )
+    })?;
+    // The socket closes when the server stops.
+    while wait && desk.version().is_ok() {
+        std::thread::sleep(DRAIN_LOOK);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How often "drain --wait" looks whether the server is still there.
+const DRAIN_LOOK: Duration = Duration::from_millis(200);
+
+fn top(interval: Duration, once: bool, places: &Places) -> Outcome {
+    let socket = places.control_socket()?;
+    if once || !top::has_terminal() {
+        let lines = top::once(&socket, interval)?;
+        return print(|out| lines.iter().try_for_each(|line| writeln!(out, "{line}")));
+    }
+    top::live(&socket, interval)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Seconds, as `top --interval` takes them.
+fn interval(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    match (0.1..=3600.0).contains(&seconds) {
+        true => Ok(Duration::from_secs_f64(seconds)),
+        false => Err("not between 0.1 and 3600".to_owned()),
+    }
+}
+
+fn log_level(level: Option<&str>, places: &Places) -> Outcome {
+    // What is no level is wrong usage of this command, whether a server runs or not.
+    if let Some(name) = level
+        && let Err(why) = logger::level_named(name)
+    {
+        eprintln!("{why}");
+        return Ok(ExitCode::from(2));
+    }
+    let now = places.desk()?.log(level)?;
+    print(|out| writeln!(out, "{now}"))
+}
+
 fn connections(places: &Places) -> Outcome {
     let entries = places.desk()?.connections()?;
     let head = [
@@ -510,7 +615,7 @@ mod tests {
             }
             command.get_subcommands().map(walk).sum::<usize>() + 1
         }
-        assert_eq!(walk(&Arguments::command()), 16);
+        assert_eq!(walk(&Arguments::command()), 19);
     }
 
     #[test]
@@ -531,6 +636,14 @@ mod tests {
             ("strowger ul rm 1003", true),
             ("strowger ul rm 1003 sip:1003@192.0.2.100:5061", true),
             ("strowger stats strowger_messages --json", true),
+            ("strowger drain", true),
+            ("strowger drain --deadline 0 --wait", true),
+            ("strowger drain --deadline soon", false),
+            ("strowger log", true),
+            ("strowger log debug", true),
+            ("strowger top", true),
+            ("strowger top --once --interval 0.5", true),
+            ("strowger top --interval 0", false),
             ("strowger user add alice --password-stdin", true),
             (
                 "strowger user add alice@example.com --password secret",

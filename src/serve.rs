@@ -1,22 +1,28 @@
 //! `strowger run`: the conf becomes settings, sockets and workers; the desk answers operators; signals end it.
 
+use crate::bindings::{self, Disk, Opened};
+use crate::drain::Drain;
+use crate::logger;
+use crate::notify::Manager;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use strowger::base::metric::Families;
 use strowger::base::{Key, Sources, Transport};
 use strowger::config::Machine;
 use strowger::config::key::{self, Secret};
 use strowger::config::model::{self, Conf};
 use strowger::control::server::Bounds;
 use strowger::control::{
-    AorEntry, ConnectionEntry, ContactEntry, Desk, Kind, Number, Refusal, Sample, Server,
+    AorEntry, ConnectionEntry, ContactEntry, Desk, Draining, Refusal, Scrape, Server, scrape,
 };
 use strowger::net::streams::Description;
+use strowger::net::sys::identity::Identity;
 use strowger::net::tls::{self, Contexts};
 use strowger::net::{Buffers, Limits, interfaces, sys};
 use strowger::resolver::{self, Resolver};
@@ -28,8 +34,8 @@ use strowger::stack::location::{BindingView, Location};
 use strowger::stack::route::{Action, Network, NextHop, Route};
 use strowger::stack::settings::{self, Listener, Settings};
 use strowger::store::users::Loaded;
-use strowger::store::{Keeper, Source, keeper};
-use strowger::worker::metrics::{Beside, metrics};
+use strowger::store::{Door, Keeper, Source, keeper};
+use strowger::worker::metrics::{self, Beside};
 use strowger::worker::{self, Clock, Crew, Options};
 
 /// Bytes of memory that one transaction may take, all told; the limit from memory is a quarter of it in these.
@@ -37,9 +43,11 @@ const TRANSACTION_BYTES: usize = 2048;
 /// The same for one binding.
 const BINDING_BYTES: usize = 512;
 
-/// Serves until it is told to stop.
-pub fn serve(conf: &Conf) -> Result<ExitCode, String> {
+/// Serves until it is told to stop. `reread` is asked for the conf at each reload.
+pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| error.to_string())?;
+    let manager = Manager::from_environment();
+    let identity = identity(conf)?;
     let secret = key_of(&key::read_or_make(&conf.server.key_file)?);
     let local = interfaces::local_addresses()
         .map_err(|error| format!("the addresses of this machine's interfaces: {error}"))?;
@@ -51,19 +59,43 @@ pub fn serve(conf: &Conf) -> Result<ExitCode, String> {
         .map(|listen| (transport(listen.transport), listen.address))
         .collect();
     let contexts = contexts(conf, None)?;
-    let users = users(conf, secret)?;
+    // What is opened from here on must belong to that user: the databases, the control socket.
+    let of_user = |error| format!("[server] user: {error}");
+    if let Some(identity) = &identity {
+        identity.assume().map_err(of_user)?;
+    }
+    let clock = Clock::start();
+    let max_bindings = conf.limits.bindings.resolve(memory / 4, BINDING_BYTES);
+    let location = Location::new(secret, max_bindings).with_journal(bindings::durability(conf));
+    let location = Arc::new(location);
+    // What takes a while is read before anybody can knock.
+    let disk = Opened::open(conf, &location, listeners.clone(), clock);
+    let users = users(conf, secret, disk.door())?;
     let files =
         sys::open_files_limit().map_err(|error| format!("the limit of open files: {error}"))?;
     let (asker, inbox) = resolver::open(conf.dns.questions);
+    let sources = Arc::new(Sources::new(secret, conf.limits.requests_per_source));
     let options = Options {
         asker: Some(asker.clone()),
-        ..options(conf, files, secret, contexts.clone())
+        ..options(conf, files, sources.clone(), contexts.clone())
     };
-    let bound = worker::bind(options, &listeners).map_err(|error| error.to_string())?;
-    let clock = Clock::start();
+    let connections = options.connections.connections;
+    let mut bound = worker::bind(options, &listeners).map_err(|error| error.to_string())?;
+    bound.ring(disk.ring());
+    if let Some(identity) = &identity {
+        identity.seal().map_err(of_user)?;
+    }
     let settings = Arc::new(settings(conf, bound.addresses(), local, memory, clock));
-    let max_bindings = conf.limits.bindings.resolve(memory / 4, BINDING_BYTES);
-    let location = Arc::new(Location::new(secret, max_bindings));
+    let start = Start {
+        secret,
+        files,
+        sources,
+        connections,
+        transactions: settings.limits.transactions,
+        since_1970: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default(),
+    };
     let (source, users) = match users {
         Some((source, loaded)) => {
             log::info!("{}", keeper::told(&source, &loaded));
@@ -80,66 +112,165 @@ pub fn serve(conf: &Conf) -> Result<ExitCode, String> {
     let answers = Arc::new(crew.answers());
     let resolver = Resolver::start(resolving(&conf.dns), asker, inbox, answers)
         .map_err(|error| format!("the resolver's thread: {error}"))?;
-    let office = Arc::new(Office {
-        resolver,
-        settings,
-        location,
-        crew: Mutex::new(crew),
-        contexts: Mutex::new(contexts),
-        keeper: Mutex::new(None),
+    let disk = disk.start(crew.post_office())?;
+    let current = Current {
         conf: conf.clone(),
-        stopping: AtomicBool::new(false),
+        settings,
+        contexts,
+    };
+    let office = Arc::new_cyclic(|itself| Office {
+        itself: itself.clone(),
+        disk,
+        start,
+        current: Mutex::new(Arc::new(current)),
+        location,
+        resolver,
+        crew: Mutex::new(crew),
+        keeper: Mutex::new(None),
+        scrape: Mutex::new(None),
+        reread,
+        reloading: Mutex::new(()),
+        reload_wanted: AtomicBool::new(false),
+        drain: Mutex::new(None),
+        manager,
     });
     if let Some(source) = source {
         office.keep_users(source, users)?;
     }
+    let scrape = office.scrape_at(conf.metrics.address)?;
+    office.set_scrape(scrape);
     let control = Server::start(&conf.control.socket, office.clone(), Bounds::default())?;
     office.announce(conf)?;
+    office.manager.ready("serving");
 
-    let signal = office.wait(&mut signals);
-    office.stopping.store(true, Ordering::Release);
+    let end = office.wait(&mut signals);
+    office.manager.stopping("stopping");
     drop(control);
+    office.set_scrape(None);
+    office.disk.settle();
     office.crew().stop();
+    office.disk.close();
     office.set_keeper(None);
-    match signal {
-        Some(signal) => {
+    match end {
+        End::Drained => Ok(ExitCode::SUCCESS),
+        End::Signal(signal) => {
             log::info!("stopped by signal {signal}");
             Ok(ExitCode::SUCCESS)
         }
-        None => Err("a worker has ended; see the log".to_owned()),
+        End::Broken => Err("a worker has ended; see the log".to_owned()),
     }
 }
 
+/// Why the server ends.
+enum End {
+    /// It was told to stop, and nothing waits for an answer any more, or no longer.
+    Drained,
+    /// Told to stop at once.
+    Signal(i32),
+    /// A worker has ended by itself.
+    Broken,
+}
+
+/// Gives the conf as its file stands now; `None` where the server runs without a file. The errors are lines.
+pub type Reread = Box<dyn Fn() -> Result<Option<Conf>, String> + Send + Sync>;
+
 /// What the control socket asks is answered from here.
-struct Office {
-    settings: Arc<Settings>,
+pub(crate) struct Office {
+    itself: Weak<Office>,
+    pub(crate) disk: Disk,
+    pub(crate) start: Start,
+    current: Mutex<Arc<Current>>,
     location: Arc<Location>,
-    resolver: Resolver,
+    pub(crate) resolver: Resolver,
     crew: Mutex<Crew>,
-    /// Certificates and keys in use.
-    contexts: Mutex<Option<Arc<Contexts>>>,
     /// Where somebody is challenged.
     keeper: Mutex<Option<Arc<Keeper>>>,
-    conf: Conf,
-    stopping: AtomicBool,
+    /// The metrics endpoint.
+    scrape: Mutex<Option<Scrape>>,
+    pub(crate) reread: Reread,
+    /// Held by whoever reloads.
+    pub(crate) reloading: Mutex<()>,
+    /// A reload is to come that has not looked at anything yet.
+    pub(crate) reload_wanted: AtomicBool,
+    pub(crate) drain: Mutex<Option<Drain>>,
+    pub(crate) manager: Manager,
+}
+
+/// What the server began with, for as long as it runs.
+pub(crate) struct Start {
+    pub(crate) secret: Key,
+    /// How many files it may open.
+    pub(crate) files: usize,
+    /// What all workers count requests with.
+    pub(crate) sources: Arc<Sources>,
+    /// Connections of one core that there are places for.
+    pub(crate) connections: usize,
+    /// The same of transactions.
+    pub(crate) transactions: usize,
+    /// When that was.
+    pub(crate) since_1970: Duration,
+}
+
+/// What a reload replaces, all at once.
+pub(crate) struct Current {
+    pub(crate) conf: Conf,
+    pub(crate) settings: Arc<Settings>,
+    /// Certificates and keys in use.
+    pub(crate) contexts: Option<Arc<Contexts>>,
+}
+
+/// A thread that panicked while it held one of these locks left what it guards whole: each change is one assignment.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Office {
-    fn crew(&self) -> std::sync::MutexGuard<'_, Crew> {
-        self.crew.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn crew(&self) -> MutexGuard<'_, Crew> {
+        lock(&self.crew)
     }
 
-    fn keeper(&self) -> Option<Arc<Keeper>> {
-        let keeper = self.keeper.lock();
-        keeper.unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn current(&self) -> Arc<Current> {
+        lock(&self.current).clone()
+    }
+
+    pub(crate) fn set_current(&self, current: Current) {
+        *lock(&self.current) = Arc::new(current);
+    }
+
+    /// The endpoint is dropped outside of the lock: it waits for its thread.
+    pub(crate) fn set_scrape(&self, scrape: Option<Scrape>) {
+        let before = std::mem::replace(&mut *lock(&self.scrape), scrape);
+        drop(before);
+    }
+
+    /// A metrics endpoint that answers, where the conf wants one.
+    pub(crate) fn scrape_at(
+        self: &Arc<Office>,
+        address: Option<SocketAddr>,
+    ) -> Result<Option<Scrape>, String> {
+        let Some(address) = address else {
+            return Ok(None);
+        };
+        let desk: Arc<dyn Desk> = self.clone();
+        let scrape = Scrape::start(address, desk, scrape::Bounds::default())?;
+        log::info!("metrics at http://{}/metrics", scrape.address());
+        Ok(Some(scrape))
+    }
+
+    pub(crate) fn keeper(&self) -> Option<Arc<Keeper>> {
+        lock(&self.keeper).clone()
     }
 
     fn set_keeper(&self, keeper: Option<Arc<Keeper>>) {
-        *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = keeper;
+        *lock(&self.keeper) = keeper;
     }
 
     /// Has the users looked after from now on. `users` are those that the workers began with.
-    fn keep_users(self: &Arc<Office>, source: Source, users: Arc<Users>) -> Result<(), String> {
+    pub(crate) fn keep_users(
+        self: &Arc<Office>,
+        source: Source,
+        users: Arc<Users>,
+    ) -> Result<(), String> {
         let office = Arc::downgrade(self);
         let publish = move |users: &Arc<Users>| {
             if let Some(office) = office.upgrade() {
@@ -164,47 +295,32 @@ impl Office {
         Ok(())
     }
 
-    /// Waits for a signal, sweeps expired bindings meanwhile, and notices a worker that has ended.
-    fn wait(&self, signals: &mut Signals) -> Option<i32> {
+    /// Waits for a signal and for what follows from it, sweeps expired bindings meanwhile, and notices a worker that has ended.
+    fn wait(self: &Arc<Office>, signals: &mut Signals) -> End {
         let clock = self.crew().clock();
+        let mut told_to_stop = false;
         loop {
             for signal in signals.pending() {
-                if signal != SIGHUP {
-                    return Some(signal);
+                match signal {
+                    SIGHUP => self.reload_soon(),
+                    SIGTERM if !told_to_stop => {
+                        told_to_stop = true;
+                        self.drain_by_signal();
+                    }
+                    signal => return End::Signal(signal),
                 }
-                // The reason of a failure is in the log.
-                let _ = self.reload_certificates();
-                self.resolver.configure(resolving(&self.conf.dns));
-                if let Some(keeper) = self.keeper() {
-                    keeper.read_soon();
-                }
+            }
+            if self.is_drained() {
+                return End::Drained;
             }
             if !self.crew().is_whole() {
-                return None;
+                return End::Broken;
             }
+            self.manager.alive(|| self.crew().pulse());
             for _ in 0..SWEPT_SHARDS {
                 self.location.sweep(clock.now());
             }
             std::thread::sleep(PAUSE);
-        }
-    }
-
-    /// Reads certificates and keys again: all of them, or, where one is not good, none. Handshakes that begin from now on use
-    /// them; connections that are open stay.
-    fn reload_certificates(&self) -> Result<(), String> {
-        let mut current = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
-        match contexts(&self.conf, current.as_deref()) {
-            Ok(Some(new)) => {
-                self.crew().certify(&new);
-                *current = Some(new);
-                log::info!("certificates and keys read again");
-                Ok(())
-            }
-            Ok(None) => Ok(()),
-            Err(error) => {
-                log::error!("certificates and keys stay what they were: {error}");
-                Err(error)
-            }
         }
     }
 
@@ -213,9 +329,10 @@ impl Office {
         let refused = |why: &str| Refusal::Refused(format!("{typed}: {why}"));
         let mut text = typed.to_owned();
         if !text.contains('@') && !text.starts_with("sip:") && !text.starts_with("sips:") {
-            let domain = match self.settings.domains.first() {
+            let settings = self.current().settings.clone();
+            let domain = match settings.domains.first() {
                 Some(domain) => String::from_utf8_lossy(domain).into_owned(),
-                None => match self.settings.listeners.first() {
+                None => match settings.listeners.first() {
                     Some(listener) => host_text(listener.address.ip()),
                     None => return Err(refused("no domain to complete it with")),
                 },
@@ -237,8 +354,6 @@ impl Office {
 
 /// How often the signals are looked at and a part of the location table is swept.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long an operator waits for the users to be read: less than the control socket's client does.
-const RELOAD_PATIENCE: Duration = Duration::from_secs(50);
 /// Shards swept each time: the whole table is seen through in 51 s.
 const SWEPT_SHARDS: usize = 4;
 
@@ -268,54 +383,40 @@ impl Desk for Office {
     }
 
     fn reload(&self) -> Result<(), Refusal> {
-        let certificates = self.reload_certificates();
-        self.resolver.configure(resolving(&self.conf.dns));
-        let users = match self.keeper() {
-            Some(keeper) => keeper.read_now(RELOAD_PATIENCE),
-            None => Ok(()),
-        };
-        let faults: Vec<String> = [certificates, users]
-            .into_iter()
-            .filter_map(Result::err)
-            .collect();
-        match faults.is_empty() {
-            true => Ok(()),
-            false => Err(Refusal::Refused(faults.join("; "))),
+        match self.itself.upgrade() {
+            Some(office) => office.reload_now().map_err(Refusal::Refused),
+            None => Err(Refusal::Refused("the server is ending".to_owned())),
         }
     }
 
-    fn stats(&self, prefix: &str) -> Vec<Sample> {
+    fn drain(&self, deadline: Option<Duration>) -> Result<Draining, Refusal> {
+        Ok(self.drain_by_command(deadline))
+    }
+
+    fn log(&self, level: Option<&str>) -> Result<String, Refusal> {
+        if let Some(name) = level {
+            let level = logger::level_named(name).map_err(Refusal::Refused)?;
+            logger::set_level(level);
+            log::info!("log level {name}, by command");
+        }
+        Ok(logger::level())
+    }
+
+    fn metrics(&self) -> Families {
         let (stats, now) = {
             let crew = self.crew();
             (crew.stats(), crew.clock().now())
         };
-        let beside = {
-            let keeper = self.keeper();
-            Beside {
-                bindings: self.location.live_bindings(now),
-                users: keeper.as_ref().map_or(0, |keeper| keeper.users()),
-                users_unreadable: keeper.is_some_and(|keeper| keeper.is_unreadable()),
-            }
+        let keeper = self.keeper();
+        let beside = Beside {
+            bindings: self.location.live_bindings(now),
+            users: keeper.as_ref().map_or(0, |keeper| keeper.users()),
+            users_unreadable: keeper.is_some_and(|keeper| keeper.is_unreadable()),
+            started: self.start.since_1970,
+            is_draining: lock(&self.drain).is_some(),
+            store: store(&self.disk),
         };
-        metrics(&stats, &beside)
-            .into_iter()
-            .filter(|(name, _)| name.starts_with(prefix))
-            .map(|(name, value)| {
-                let bare = name.split('{').next().unwrap_or_default();
-                let counts = ["_total", "_bucket", "_count", "_sum"];
-                Sample {
-                    kind: match counts.iter().any(|end| bare.ends_with(end)) {
-                        true => Kind::Counter,
-                        false => Kind::Gauge,
-                    },
-                    value: match value.fract() == 0.0 && (0.0..9e15).contains(&value) {
-                        true => Number::Count(value as u64),
-                        false => Number::Real(value),
-                    },
-                    name,
-                }
-            })
-            .collect()
+        metrics::metrics(&stats, &beside)
     }
 
     fn ul_show(&self, aor: Option<&str>) -> Result<Vec<AorEntry>, Refusal> {
@@ -349,7 +450,7 @@ impl Desk for Office {
             return Err(Refusal::Refused(format!("{contact}: not a SIP URI")));
         }
         let now = self.crew().clock().now();
-        let expires_s = expires.unwrap_or(self.settings.registrar.default_expires_s);
+        let expires_s = expires.unwrap_or(self.current().settings.registrar.default_expires_s);
         self.location
             .add(now, &key, contact.as_bytes(), expires_s)
             .map_err(|_| Refusal::Refused("[limits] bindings is reached".to_owned()))
@@ -365,6 +466,16 @@ impl Desk for Office {
             })),
             gone => Ok(gone),
         }
+    }
+}
+
+fn store(disk: &Disk) -> metrics::Store {
+    let numbers = disk.numbers();
+    metrics::Store {
+        unstored: numbers.unstored,
+        failures: numbers.failures,
+        batches: numbers.batches,
+        batch_seconds: numbers.batch_seconds,
     }
 }
 
@@ -452,20 +563,15 @@ fn tls_settings(tls: &model::Tls) -> tls::Settings {
 }
 
 /// `files`: how many the process may open.
-fn options(conf: &Conf, files: usize, secret: Key, contexts: Option<Arc<Contexts>>) -> Options {
-    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let cores = conf.server.cores.len().max(1);
+fn options(
+    conf: &Conf,
+    files: usize,
+    sources: Arc<Sources>,
+    contexts: Option<Arc<Contexts>>,
+) -> Options {
     Options {
-        connections: Limits {
-            idle_ms: ms(conf.connections.idle_timeout),
-            connect_ms: ms(conf.connections.connect_timeout),
-            handshake_ms: ms(conf.connections.handshake_timeout),
-            connections: (conf.connections.most(files) / cores).max(1),
-            handshakes: conf.connections.handshakes,
-            send_queue: conf.connections.send_queue,
-            message_size: conf.limits.message_size,
-        },
-        sources: Arc::new(Sources::new(secret, conf.limits.requests_per_source)),
+        connections: connection_limits(conf, files),
+        sources,
         tls: contexts,
         cores: conf.server.cores.clone(),
         batch: conf.udp.batch,
@@ -479,12 +585,37 @@ fn options(conf: &Conf, files: usize, secret: Key, contexts: Option<Arc<Contexts
     }
 }
 
-fn resolving(dns: &model::Dns) -> resolver::Settings {
+pub(crate) fn resolving(dns: &model::Dns) -> resolver::Settings {
     resolver::Settings {
         servers: dns.servers.clone(),
         timeout: dns.timeout,
         questions: dns.questions,
     }
+}
+
+/// Of one core.
+pub(crate) fn connection_limits(conf: &Conf, files: usize) -> Limits {
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let cores = conf.server.cores.len().max(1);
+    Limits {
+        idle_ms: ms(conf.connections.idle_timeout),
+        connect_ms: ms(conf.connections.connect_timeout),
+        handshake_ms: ms(conf.connections.handshake_timeout),
+        connections: (conf.connections.most(files) / cores).max(1),
+        handshakes: conf.connections.handshakes,
+        send_queue: conf.connections.send_queue,
+        message_size: conf.limits.message_size,
+    }
+}
+
+/// Who the server becomes once its keys are read. The error is one line.
+pub fn identity(conf: &Conf) -> Result<Option<Identity>, String> {
+    let Some(user) = &conf.server.user else {
+        return Ok(None);
+    };
+    Identity::find(user, conf.server.group.as_deref())
+        .map(Some)
+        .map_err(|error| format!("[server] user: {error}"))
 }
 
 fn transport(transport: model::Transport) -> Transport {
@@ -495,19 +626,23 @@ fn transport(transport: model::Transport) -> Transport {
     }
 }
 
-/// The users as they stand now, where the conf has anybody challenged. The error is one line.
-pub fn users(conf: &Conf, secret: Key) -> Result<Option<(Source, Loaded)>, String> {
+/// The users as they stand now, behind the journal's door, where the conf has anybody challenged. The error is one line.
+pub fn users(
+    conf: &Conf,
+    secret: Key,
+    door: Arc<Door>,
+) -> Result<Option<(Source, Loaded)>, String> {
     if !conf.challenges() {
         return Ok(None);
     }
-    let mut source = Source::new(&conf.auth.users, secret.derive("users"));
+    let mut source = Source::new(&conf.auth.users, secret.derive("users")).beside(door);
     let loaded = source
         .read(&mut || true)
         .map_err(|trouble| format!("[auth] users: {}", trouble.message()))?;
     Ok(Some((source, loaded)))
 }
 
-fn settings(
+pub(crate) fn settings(
     conf: &Conf,
     bound: &[SocketAddr],
     local: Vec<IpAddr>,
@@ -526,10 +661,6 @@ fn settings(
             advertise: advertise.into_bytes(),
         }
     });
-    let transactions = conf
-        .limits
-        .transactions
-        .resolve(memory / 4, TRANSACTION_BYTES);
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
     Settings {
@@ -573,7 +704,7 @@ fn settings(
         },
         limits: settings::Limits {
             message_size: conf.limits.message_size,
-            transactions: (transactions / cores).max(1),
+            transactions: transactions_of_core(conf, memory),
         },
         outgoing: outgoing(conf.connections.outgoing),
         routes: conf.routes.iter().map(route).collect(),
@@ -583,6 +714,16 @@ fn settings(
             held_bytes: conf.dns.held,
         },
     }
+}
+
+/// How many transactions one core may have, where `memory` bytes are there for the server.
+pub(crate) fn transactions_of_core(conf: &Conf, memory: u64) -> usize {
+    let cores = conf.server.cores.len().clamp(1, 255);
+    let all = conf
+        .limits
+        .transactions
+        .resolve(memory / 4, TRANSACTION_BYTES);
+    (all / cores).max(1)
 }
 
 fn auth(auth: &model::Auth) -> auth::Settings {

@@ -7,9 +7,10 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 use strowger::base::{Flow, Instant, Key, Outbox, Transport};
+use strowger::net::Limits;
 use strowger::stack::settings::{Listener, Settings};
 use strowger::stack::{Endpoint, Location};
-use strowger::worker::mailbox::{Command, PostOffice};
+use strowger::worker::mailbox::{Change, Command, PostOffice};
 use strowger::worker::{Clock, Options, Worker, bind};
 
 struct Counting;
@@ -361,7 +362,11 @@ impl Workers {
     fn turn(&mut self) {
         for (core, worker) in self.workers.iter_mut().enumerate() {
             // A command keeps the worker from sleeping.
-            let command = Command::Configure(self.settings.clone());
+            let command = Command::Configure(Change {
+                settings: self.settings.clone(),
+                connections: Limits::default(),
+                tls: None,
+            });
             assert!(self.office.command(core, command));
             self.allocated += allocations(|| worker.tick().unwrap());
         }

@@ -7,12 +7,13 @@ import sys
 import tempfile
 
 import contestants
+import digest
 import machine
 from contestants import PERF
 from generator import Generator
 from report import Report, Series
 
-ROWS = ["U1", "U1b", "U2", "R1", "K1", "L1", "M4"]
+ROWS = ["U1", "U1b", "U2", "R1", "K1", "L1", "M4", *digest.ROWS]
 RATES = [1000, 2000]
 REGISTER_RATE = 4000
 # Keeps a server busy, and fits the 212,992 bytes of a receive buffer that nobody enlarged.
@@ -29,6 +30,8 @@ def cpu(result):
 
 
 class Bench:
+    window = WINDOW
+
     def __init__(self, arguments, directory):
         self.arguments, self.directory = arguments, directory
         self.strowger, generator = build(arguments)
@@ -260,6 +263,7 @@ class Bench:
             if self.wants("M4"):
                 self.run_linger()
                 self.tell_linger()
+        digest.Digest(self).run()
         print(self.report.markdown())
         print("written:", self.report.write(PERF, "udp") + ".{md,json}", file=sys.stderr)
 

@@ -6,11 +6,15 @@ use super::Instant;
 /// left out is counted, and said.
 const LINES: u32 = 50;
 
+/// The same about a limit that is hit: each line would say what the last one said.
+const LINES_ABOUT_A_LIMIT: u32 = 1;
+
 /// What may be said in this second.
 #[derive(Debug)]
 pub struct LogBudget {
     /// What the lines are about, for the line that counts those left out.
     about: &'static str,
+    lines: u32,
     since: Instant,
     said: u32,
     left_out: u32,
@@ -18,8 +22,18 @@ pub struct LogBudget {
 
 impl LogBudget {
     pub const fn new(about: &'static str) -> LogBudget {
+        LogBudget::with(about, LINES)
+    }
+
+    /// For lines that say that a limit was hit.
+    pub const fn of_limit(about: &'static str) -> LogBudget {
+        LogBudget::with(about, LINES_ABOUT_A_LIMIT)
+    }
+
+    const fn with(about: &'static str, lines: u32) -> LogBudget {
         LogBudget {
             about,
+            lines,
             since: Instant::from_ms(0),
             said: 0,
             left_out: 0,
@@ -28,7 +42,7 @@ impl LogBudget {
 
     /// Asked for each line, before it is written.
     pub fn may_say(&mut self) -> bool {
-        let may = self.said < LINES;
+        let may = self.said < self.lines;
         match may {
             true => self.said += 1,
             false => self.left_out += 1,
@@ -50,7 +64,7 @@ impl LogBudget {
         }
         *self = LogBudget {
             since: now,
-            ..LogBudget::new(self.about)
+            ..LogBudget::with(self.about, self.lines)
         };
     }
 }
@@ -71,5 +85,8 @@ mod tests {
         log.renew(now.after_ms(1000));
         assert!(log.may_say());
         assert_eq!(log.left_out, 0);
+        let mut limit = LogBudget::of_limit("a limit");
+        limit.renew(now);
+        assert_eq!((0..200).filter(|_| limit.may_say()).count(), 1);
     }
 }

@@ -179,6 +179,7 @@ impl Document<'_> {
             udp: self.udp(),
             dns: self.dns(),
             control: self.control(),
+            metrics: self.metrics(),
             log: self.log(),
         };
         self.refuse_unreachable(&conf);
@@ -236,6 +237,14 @@ impl Document<'_> {
             list("a list of hosts such as [\"example.com\"]", host),
         );
         let key_file = section.read("key_file", path);
+        let drain_deadline = section.read("drain_deadline", time(Duration::ZERO, 24 * HOUR));
+        let user = section.read("user", optional(account)).flatten();
+        let group = section.read("group", optional(account)).flatten();
+        let group_at = section.place("group");
+        if group.is_some() && user.is_none() {
+            let message = "group says nothing here, because there is no user: add user = \"…\"";
+            self.wrongs.push(Wrong::new(group_at, message));
+        }
         Server {
             // Where this process may not run on core 0, the first that it may run on stands in for it.
             cores: cores.unwrap_or_else(|| match machine.cores.first() {
@@ -244,6 +253,9 @@ impl Document<'_> {
             }),
             domains: domains.unwrap_or(default.domains),
             key_file: key_file.unwrap_or(default.key_file),
+            drain_deadline: drain_deadline.unwrap_or(default.drain_deadline),
+            user,
+            group,
         }
     }
 
@@ -361,6 +373,10 @@ impl Document<'_> {
         let mut section = self.section("registrar");
         // RFC 3261 §10.3 lets no registrar call an interval too brief that is an hour or more.
         let (min, max) = (SECOND, 24 * 365 * HOUR);
+        let durabilities = [
+            ("batched", Durability::Batched),
+            ("acknowledged", Durability::Acknowledged),
+        ];
         let registrar = Registrar {
             enabled: section.read("enabled", boolean).unwrap_or(default.enabled),
             min_expires: section
@@ -375,7 +391,19 @@ impl Document<'_> {
             max_contacts: section
                 .read("max_contacts", number(1, 1000))
                 .unwrap_or(default.max_contacts),
+            database: section
+                .read("database", optional(path))
+                .unwrap_or(default.database),
+            durability: section
+                .read("durability", one_of(&durabilities))
+                .unwrap_or(default.durability),
         };
+        if registrar.database.is_none() && registrar.durability == Durability::Acknowledged {
+            let at = section.place("durability");
+            let message = "durability is \"acknowledged\", but bindings are kept in memory only: \
+                           name a file in database, or remove this";
+            section.wrong(at, message);
+        }
         let times = [
             ("min_expires", registrar.min_expires),
             ("default_expires", registrar.default_expires),
@@ -475,6 +503,15 @@ impl Document<'_> {
         });
         Control {
             socket: socket.unwrap_or(default.socket),
+        }
+    }
+
+    fn metrics(&mut self) -> Metrics {
+        let mut section = self.section("metrics");
+        Metrics {
+            address: section
+                .read("address", optional(listen_address))
+                .unwrap_or_default(),
         }
     }
 

@@ -1,4 +1,5 @@
-//! The conf: plain checked data (`model`), the reader that makes it from TOML (`load`), and what it asks of the machine.
+//! The conf: plain checked data (`model`), the reader that makes it from TOML (`load`), what a new one changes in a running server
+//! (`reload`), and what it asks of the machine.
 //!
 //! Nobody checks again after [`load`]: a [`Conf`] that exists is one that can be served.
 
@@ -6,8 +7,10 @@ pub mod key;
 pub mod load;
 pub mod machine;
 pub mod model;
+pub mod reload;
 mod units;
 
 pub use load::{Faults, load};
 pub use machine::Machine;
 pub use model::Conf;
+pub use reload::Plan;

@@ -24,6 +24,7 @@ pub struct Conf {
     pub udp: Udp,
     pub dns: Dns,
     pub control: Control,
+    pub metrics: Metrics,
     pub log: Log,
 }
 
@@ -48,6 +49,12 @@ pub struct Server {
     pub domains: Vec<Host>,
     /// The file that keeps the server's secret across restarts.
     pub key_file: PathBuf,
+    /// How long a server that was told to stop waits for the requests that it has begun.
+    pub drain_deadline: Duration,
+    /// The user that the server becomes once its keys are read; `None`: it stays who it is.
+    pub user: Option<String>,
+    /// The group, instead of that user's. Only where there is a user.
+    pub group: Option<String>,
 }
 
 impl Default for Server {
@@ -56,6 +63,9 @@ impl Default for Server {
             cores: vec![0],
             domains: Vec::new(),
             key_file: PathBuf::from("strowger.key"),
+            drain_deadline: Duration::from_secs(30),
+            user: None,
+            group: None,
         }
     }
 }
@@ -371,6 +381,10 @@ pub struct Registrar {
     pub max_expires: Duration,
     /// Contacts of one address-of-record.
     pub max_contacts: usize,
+    /// The SQLite database that bindings are kept in; `None`: in memory only.
+    pub database: Option<PathBuf>,
+    /// `Batched` where there is no `database`.
+    pub durability: Durability,
 }
 
 impl Default for Registrar {
@@ -381,8 +395,19 @@ impl Default for Registrar {
             default_expires: Duration::from_secs(3600),
             max_expires: Duration::from_secs(3600),
             max_contacts: 10,
+            database: Some(PathBuf::from("strowger.db")),
+            durability: Durability::Batched,
         }
     }
+}
+
+/// When a registration is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// At once; the disk follows.
+    Batched,
+    /// When it is on disk.
+    Acknowledged,
 }
 
 /// Who must prove to be whom, by Digest (RFC 3261 §22).
@@ -682,6 +707,12 @@ impl Default for Control {
             socket: PathBuf::from("strowger.sock"),
         }
     }
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metrics {
+    /// Where Prometheus finds the metrics; `None`: nowhere.
+    pub address: Option<SocketAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{AorEntry, ConnectionEntry, Sample};
+use super::{AorEntry, ConnectionEntry, Draining, Sample};
 
 /// How long the server may be silent. It sends nothing while it collects a large answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -60,6 +60,18 @@ impl Client {
 
     pub fn reload(&mut self) -> Result<(), String> {
         self.call::<()>("reload", json!({})).map(drop)
+    }
+
+    /// `deadline`: seconds.
+    pub fn drain(&mut self, deadline: Option<u32>) -> Result<Draining, String> {
+        let params = json!({ "deadline": deadline });
+        self.call("drain", params).and_then(result)
+    }
+
+    /// The level that is in force then.
+    pub fn log(&mut self, level: Option<&str>) -> Result<String, String> {
+        let params = json!({ "level": level });
+        self.call("log", params).and_then(result)
     }
 
     pub fn ul_show(&mut self, aor: Option<&str>) -> Result<Vec<AorEntry>, String> {

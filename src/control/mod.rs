@@ -6,6 +6,8 @@
 //! | `stats` | `prefix` (optional) | a list of [`Sample`] |
 //! | `connections` | | a list of [`ConnectionEntry`] |
 //! | `reload` | | null |
+//! | `drain` | `deadline` (seconds, optional) | a [`Draining`] |
+//! | `log` | `level` (optional) | the level in force |
 //! | `ul.show` | `aor` (optional) | a list of [`AorEntry`] |
 //! | `ul.add` | `aor`, `contact`, `expires` (seconds, optional) | null |
 //! | `ul.rm` | `aor`, `contact` (optional) | how many bindings were removed |
@@ -15,13 +17,19 @@
 
 pub mod client;
 pub mod rpc;
+pub mod scrape;
 pub mod server;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
+use crate::base::metric::{self, Families};
+
 pub use client::Client;
+pub use scrape::Scrape;
 pub use server::Server;
 
 /// What the server does for those who ask. It is called from threads of the control socket, never from a worker, and
@@ -30,14 +38,21 @@ pub trait Desk: Send + Sync {
     /// The version that runs.
     fn version(&self) -> String;
 
-    /// The samples whose names begin with `prefix`, in a stable order.
-    fn stats(&self, prefix: &str) -> Vec<Sample>;
+    /// Everything that is counted.
+    fn metrics(&self) -> Families;
 
     /// The TCP and TLS connections that are open now.
     fn connections(&self) -> Vec<ConnectionEntry>;
 
-    /// Reads certificates and keys again, whole or not at all; connections that are open stay.
+    /// Reads the conf and the files that it names again, whole or not at all; calls and connections stay.
     fn reload(&self) -> Result<(), Refusal>;
+
+    /// Begins no new dialogs any more, and ends when no request waits for its answer, or when the time is over (`None`: that of
+    /// the conf). Asked again, it gives another time.
+    fn drain(&self, deadline: Option<Duration>) -> Result<Draining, Refusal>;
+
+    /// Sets how much is logged, where a level is named; says what is in force.
+    fn log(&self, level: Option<&str>) -> Result<String, Refusal>;
 
     /// The address-of-record named and its bindings, or all of them. An AOR is what the operator typed: `1003`,
     /// `1003@example.com` or `sip:1003@example.com`; a bare name takes the first domain of the conf.
@@ -50,7 +65,16 @@ pub trait Desk: Send + Sync {
     fn ul_rm(&self, aor: &str, contact: Option<&str>) -> Result<usize, Refusal>;
 }
 
-/// Why something was not done, in one line for the operator.
+/// What a server that drains still has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draining {
+    /// Requests that wait for their final response.
+    pub pending: usize,
+    /// After so long the server stops in any case.
+    pub deadline_ms: u64,
+}
+
+/// Why something was not done, in one line for the operator; a conf may have several faults, and a line for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     NotFound(String),
@@ -89,6 +113,27 @@ pub enum Kind {
     /// Only ever rises.
     Counter,
     Gauge,
+}
+
+/// The samples whose names begin with `prefix`, in the order of the metrics.
+pub fn samples(families: &Families, prefix: &str) -> Vec<Sample> {
+    let sample = |kind: metric::Kind, sample: &metric::Sample| Sample {
+        name: sample.name.clone(),
+        kind: match kind {
+            metric::Kind::Gauge => Kind::Gauge,
+            metric::Kind::Counter | metric::Kind::Histogram => Kind::Counter,
+        },
+        value: match sample.value.fract() == 0.0 && (0.0..9e15).contains(&sample.value) {
+            true => Number::Count(sample.value as u64),
+            false => Number::Real(sample.value),
+        },
+    };
+    families
+        .iter()
+        .flat_map(|family| family.samples.iter().map(|one| (family.kind, one)))
+        .filter(|(_, one)| one.name.starts_with(prefix))
+        .map(|(kind, one)| sample(kind, one))
+        .collect()
 }
 
 /// One TCP or TLS connection.

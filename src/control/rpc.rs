@@ -1,11 +1,12 @@
 //! JSON-RPC 2.0, one object a line: from a line to a call of the desk, and from its outcome to a line.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{AorEntry, ConnectionEntry, Desk, Refusal, Sample};
+use super::{AorEntry, ConnectionEntry, Desk, Draining, Refusal, Sample, samples};
 
 pub const PARSE_ERROR: i64 = -32700;
 pub const INVALID_REQUEST: i64 = -32600;
@@ -23,9 +24,15 @@ pub const BUSY: i64 = -32003;
 pub fn answer(line: &[u8], desk: &dyn Desk, out: &mut impl Write) -> io::Result<()> {
     let request = match parse(line) {
         Ok(request) => request,
-        Err((id, error)) => return write_error(out, &id, error),
+        Err((id, error)) => {
+            tell(&error);
+            return write_error(out, &id, error);
+        }
     };
     let outcome = perform(&request.method, request.params, desk);
+    if let Err(error) = &outcome {
+        tell(error);
+    }
     match (request.id, outcome) {
         (None, _) => Ok(()),
         (Some(id), Ok(result)) => write_line(
@@ -38,6 +45,13 @@ pub fn answer(line: &[u8], desk: &dyn Desk, out: &mut impl Write) -> io::Result<
             },
         ),
         (Some(id), Err(error)) => write_error(out, &id, error),
+    }
+}
+
+/// One line of the log for what was asked in vain. Only the socket's owner can ask, so they need no bound.
+fn tell(error: &Error) {
+    for line in error.message.lines() {
+        log::info!("control socket: refused: {line}");
     }
 }
 
@@ -95,6 +109,8 @@ enum Done {
     Stats(Vec<Sample>),
     Connections(Vec<ConnectionEntry>),
     Reloaded,
+    Draining(Draining),
+    Level(String),
     Shown(Vec<AorEntry>),
     Added,
     Removed(usize),
@@ -150,7 +166,7 @@ fn perform(method: &str, params: Value, desk: &dyn Desk) -> Result<Done, Error> 
         "stats" => {
             let [prefix] = params_of(params, ["prefix"])?;
             let prefix = prefix.text()?.unwrap_or_default();
-            Done::Stats(desk.stats(&prefix))
+            Done::Stats(samples(&desk.metrics(), &prefix))
         }
         "connections" => {
             params_of(params, [])?;
@@ -160,6 +176,16 @@ fn perform(method: &str, params: Value, desk: &dyn Desk) -> Result<Done, Error> 
             params_of(params, [])?;
             desk.reload()?;
             Done::Reloaded
+        }
+        "drain" => {
+            let [deadline] = params_of(params, ["deadline"])?;
+            let deadline = deadline.seconds_from(0)?;
+            let deadline = deadline.map(|seconds| Duration::from_secs(u64::from(seconds)));
+            Done::Draining(desk.drain(deadline)?)
+        }
+        "log" => {
+            let [level] = params_of(params, ["level"])?;
+            Done::Level(desk.log(level.text()?.as_deref())?)
         }
         "ul.show" => {
             let [aor] = params_of(params, ["aor"])?;
@@ -178,7 +204,7 @@ fn perform(method: &str, params: Value, desk: &dyn Desk) -> Result<Done, Error> 
         }
         _ => {
             let message = format!(
-                "no method {method:?}; there are version, stats, connections, reload, ul.show, ul.add, ul.rm"
+                "no method {method:?}; there are version, stats, connections, reload, drain, log, ul.show, ul.add, ul.rm"
             );
             return Err(Error::new(METHOD_NOT_FOUND, message));
         }
@@ -212,14 +238,18 @@ impl Param {
 
     /// A time to live: whole seconds, at least one.
     fn seconds(self) -> Result<Option<u32>, Error> {
+        self.seconds_from(1)
+    }
+
+    fn seconds_from(self, least: u32) -> Result<Option<u32>, Error> {
         if self.value.is_null() {
             return Ok(None);
         }
         let seconds = self.value.as_u64().and_then(|s| u32::try_from(s).ok());
         match seconds {
-            Some(seconds) if seconds > 0 => Ok(Some(seconds)),
+            Some(seconds) if seconds >= least => Ok(Some(seconds)),
             _ => Err(invalid_params(format!(
-                "{} must be a number of seconds from 1 to {}, not {}",
+                "{} must be a number of seconds from {least} to {}, not {}",
                 self.name,
                 u32::MAX,
                 self.value

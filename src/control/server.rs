@@ -190,6 +190,10 @@ impl Office {
             let mut clients = self.clients();
             if clients.len() >= self.bounds.clients {
                 drop(clients);
+                log::warn!(
+                    "control socket: a client refused: {} are being served, which is the limit",
+                    self.bounds.clients
+                );
                 let message = format!(
                     "{} clients are being served already; try again",
                     self.bounds.clients
@@ -234,6 +238,7 @@ impl Office {
                 }
                 Line::TooLong => {
                     let message = format!("the line is longer than {} bytes", self.bounds.line);
+                    log::info!("control socket: refused: {message}");
                     let error = rpc::Error::new(rpc::INVALID_REQUEST, message);
                     rpc::write_error(&mut out, &Value::Null, error)?;
                     return out.flush();

@@ -25,28 +25,37 @@ impl Desk for Table {
         "1.2.3".to_owned()
     }
 
-    fn stats(&self, prefix: &str) -> Vec<Sample> {
-        let bindings = self.entries.lock().unwrap().len() as u64;
-        let samples = [
-            ("strowger_bindings", Number::Count(bindings), Kind::Gauge),
-            (
-                "strowger_loop_delay_seconds_sum",
-                Number::Real(0.25),
-                Kind::Counter,
-            ),
-            (
-                "strowger_requests_total{method=\"INVITE\"}",
-                Number::Count(u64::MAX),
-                Kind::Counter,
-            ),
-        ];
-        let sample = |(name, value, kind): (&str, _, _)| Sample {
-            name: name.to_owned(),
-            value,
-            kind,
-        };
-        let asked = |(name, _, _): &(&str, _, _)| name.starts_with(prefix);
-        samples.into_iter().filter(asked).map(sample).collect()
+    fn metrics(&self) -> Families {
+        let mut families = Families::default();
+        families
+            .gauge("strowger_bindings", "Contacts.")
+            .is(self.entries.lock().unwrap().len());
+        families.histogram(
+            "strowger_loop_delay_seconds",
+            "Turns.",
+            &[0.5],
+            &[1, 0],
+            0.25,
+        );
+        families
+            .counter("strowger_requests_total", "Requests.")
+            .of(&[("method", &"INVITE")], 1u64 << 40);
+        families
+    }
+
+    fn drain(&self, deadline: Option<Duration>) -> Result<Draining, Refusal> {
+        let deadline = deadline.unwrap_or(Duration::from_secs(30));
+        Ok(Draining {
+            pending: self.entries.lock().unwrap().len(),
+            deadline_ms: deadline.as_millis() as u64,
+        })
+    }
+
+    fn log(&self, level: Option<&str>) -> Result<String, Refusal> {
+        match level {
+            Some("loud") => Err(Refusal::Refused("loud: no level".to_owned())),
+            level => Ok(level.unwrap_or("info").to_owned()),
+        }
     }
 
     fn connections(&self) -> Vec<ConnectionEntry> {
@@ -211,10 +220,44 @@ fn a_client_does_what_the_desk_does() {
     assert_eq!(client.ul_rm("sip:1003@a", None), Ok(1));
     assert!(place.table.entries.lock().unwrap().is_empty());
 
-    let samples = client.stats("strowger_").unwrap();
-    assert_eq!(samples, place.table.stats("strowger_"));
-    assert_eq!(samples.len(), 3);
+    let seen = client.stats("strowger_").unwrap();
+    assert_eq!(seen, samples(&place.table.metrics(), "strowger_"));
+    let seen: Vec<(&str, Number, Kind)> = seen
+        .iter()
+        .map(|sample| (sample.name.as_str(), sample.value, sample.kind))
+        .collect();
+    let delay = |end: &'static str, value| (end, value, Kind::Counter);
+    assert_eq!(
+        seen,
+        [
+            ("strowger_bindings", Number::Count(0), Kind::Gauge),
+            delay(
+                "strowger_loop_delay_seconds_bucket{le=\"0.5\"}",
+                Number::Count(1)
+            ),
+            delay(
+                "strowger_loop_delay_seconds_bucket{le=\"+Inf\"}",
+                Number::Count(1)
+            ),
+            delay("strowger_loop_delay_seconds_sum", Number::Real(0.25)),
+            delay("strowger_loop_delay_seconds_count", Number::Count(1)),
+            delay(
+                "strowger_requests_total{method=\"INVITE\"}",
+                Number::Count(1 << 40)
+            ),
+        ]
+    );
     assert_eq!(client.stats("strowger_b").unwrap().len(), 1);
+
+    let draining = |deadline_ms| Draining {
+        pending: 0,
+        deadline_ms,
+    };
+    assert_eq!(client.drain(None), Ok(draining(30_000)));
+    assert_eq!(client.drain(Some(0)), Ok(draining(0)));
+    assert_eq!(client.log(None).as_deref(), Ok("info"));
+    assert_eq!(client.log(Some("debug")).as_deref(), Ok("debug"));
+    assert_eq!(client.log(Some("loud")), Err("loud: no level".to_owned()));
 }
 
 #[test]
@@ -341,6 +384,16 @@ fn what_is_wrong_is_answered_with_the_code_for_it() {
             r#"{"jsonrpc":"2.0","id":1,"method":"ul.rm","params":["x"]}"#,
             json!(1),
             rpc::NOT_FOUND,
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"drain","params":[-1]}"#,
+            json!(1),
+            -32602,
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"log","params":["loud"]}"#,
+            json!(1),
+            rpc::REFUSED,
         ),
         (
             r#"{"jsonrpc":"2.0","id":1,"method":"ul.add","params":["x","y"]}"#,

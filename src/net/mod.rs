@@ -5,6 +5,7 @@ pub mod backlog;
 pub mod connection;
 pub mod counters;
 pub mod interfaces;
+pub mod limits;
 pub mod listen;
 pub mod pool;
 pub mod steer;
@@ -17,7 +18,8 @@ pub mod wires;
 
 pub use connection::{Arrival, State};
 pub use counters::{ListenerCounters, StreamCounters, Undeliverable};
+pub use limits::Limits;
 pub use listen::Listener;
-pub use streams::{Limits, Streams};
+pub use streams::Streams;
 pub use udp::{BindError, Buffers, Udp, Undelivered};
 pub use wires::{Socket, Wires};

@@ -3,6 +3,7 @@
 use super::ages::Ages;
 use super::connection::{Arrival, Connection, Flags, State, Taken, Why};
 use super::counters::{StreamCounters, Traffic, Undeliverable};
+use super::limits::Limits;
 use super::listen::{self, Listener};
 use super::pool::Buffers;
 use super::tls::Contexts;
@@ -15,36 +16,6 @@ use std::hash::BuildHasher;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-
-/// What the conf says about connections, for one core.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    pub idle_ms: u64,
-    pub connect_ms: u64,
-    pub handshake_ms: u64,
-    /// Connections at a time.
-    pub connections: usize,
-    /// TLS handshakes at a time.
-    pub handshakes: usize,
-    /// Bytes that may wait on one connection.
-    pub send_queue: usize,
-    /// The longest message.
-    pub message_size: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            idle_ms: 120_000,
-            connect_ms: 5000,
-            handshake_ms: 5000,
-            connections: 4096,
-            handshakes: 512,
-            send_queue: 256 << 10,
-            message_size: 64 << 10,
-        }
-    }
-}
 
 /// How long a connection that nothing comes from any more waits for what is owed to it: 64·T1, as long as a transaction lasts.
 const DRAIN_MS: u64 = 32_000;
@@ -103,6 +74,7 @@ pub struct Streams {
     lost: Vec<Flow>,
     next_sweep: Instant,
     log: LogBudget,
+    shaking_log: LogBudget,
     counters: StreamCounters,
     registry: Registry,
 }
@@ -139,9 +111,18 @@ impl Streams {
             lost: Vec::new(),
             next_sweep: Instant::default(),
             log: LogBudget::new("single connections"),
+            shaking_log: LogBudget::of_limit("TLS clients that wait"),
             counters: StreamCounters::default(),
             registry,
         }
+    }
+
+    /// Other limits, valid for what comes next. There cannot be more connections than there were places at the start.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = Limits {
+            connections: limits.connections.min(self.roll.places()),
+            ..limits
+        };
     }
 
     /// Certificates and keys for handshakes that begin from now on.
@@ -243,6 +224,10 @@ impl Streams {
         for _ in 0..ACCEPTS {
             if listener.transport() == Transport::Tls && self.is_busy_shaking() {
                 self.counters.handshakes_held += 1;
+                if self.shaking_log.may_say() {
+                    let most = self.limits.handshakes;
+                    log::warn!("TLS clients wait: {most} shake hands, which is the limit");
+                }
                 return Accepted::Held;
             }
             let (stream, peer) = match listener.accept() {
@@ -253,11 +238,10 @@ impl Streams {
                     _ => {
                         // No descriptors, or no memory: those that wait stay with the kernel until some are free again.
                         self.counters.accept_errors += 1;
-                        log::error!(
-                            "{} {}: accept: {error}",
-                            listener.transport().name(),
-                            listener.address()
-                        );
+                        if self.log.may_say() {
+                            let name = listener.transport().name();
+                            log::error!("{name} {}: accept: {error}", listener.address());
+                        }
                         return Accepted::Held;
                     }
                 },
@@ -563,11 +547,13 @@ impl Streams {
     ) -> Result<Id, Undeliverable> {
         if self.connections.len() >= self.limits.connections {
             self.counters.refused += 1;
-            log::warn!(
-                "{}: not connected: {} are open, which is the limit",
-                flow.peer,
-                self.limits.connections
-            );
+            if self.log.may_say() {
+                log::warn!(
+                    "{}: not connected: {} are open, which is the limit",
+                    flow.peer,
+                    self.limits.connections
+                );
+            }
             return Err(Undeliverable::NoConnection);
         }
         let tls = match (flow.transport, &self.tls, host) {
@@ -599,11 +585,10 @@ impl Streams {
                 Ok(id)
             }
             Err(error) => {
-                log::info!(
-                    "{} {}: not connected: {error}",
-                    flow.transport.name(),
-                    flow.peer
-                );
+                if self.log.may_say() {
+                    let (name, peer) = (flow.transport.name(), flow.peer);
+                    log::info!("{name} {peer}: not connected: {error}");
+                }
                 self.counters.failed += 1;
                 Err(Undeliverable::Unreachable)
             }
@@ -825,6 +810,7 @@ impl Streams {
         }
         self.next_sweep = Instant::from_ms((now.as_ms() / GRID_MS + 1) * GRID_MS);
         self.log.renew(now);
+        self.shaking_log.renew(now);
         for state in State::ALL {
             let patience = self.deadline_ms(state);
             while let Some((id, since)) = self.ages[state as usize].oldest(&self.connections) {

@@ -1,6 +1,7 @@
 //! The only unsafe code of the project: system calls that neither the standard library nor socket2 offers; and in `ssl` what
 //! the `openssl` crate does not wrap.
 
+pub mod identity;
 pub mod ssl;
 
 use std::io;
@@ -637,6 +638,13 @@ pub fn pin(core: usize) -> io::Result<()> {
         libc::CPU_SET(core, &mut set);
         libc::sched_setaffinity(0, mem::size_of::<libc::cpu_set_t>(), &set)
     };
+    check(result)
+}
+
+/// Lets the calling thread give way to others on its core, though not to the point where it gets nothing.
+pub fn lower_priority() -> io::Result<()> {
+    // SAFETY: `setpriority` takes numbers. Linux takes process 0 for the calling thread alone.
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 5) };
     check(result)
 }
 

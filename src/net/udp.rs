@@ -315,6 +315,11 @@ impl Udp {
         true
     }
 
+    /// Datagrams that were not sent, by [`Undeliverable`].
+    pub fn undelivered(&self) -> &[u64; Undeliverable::ALL.len()] {
+        &self.counters.undelivered
+    }
+
     /// What this socket counted; asks the kernel for its drops.
     pub fn counters(&mut self) -> ListenerCounters {
         if let Ok(drops) = sys::kernel_drops(self.socket.as_fd()) {

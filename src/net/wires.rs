@@ -2,12 +2,13 @@
 
 use super::connection::Arrival;
 use super::counters::{ListenerCounters, StreamCounters, Undeliverable};
+use super::limits::Limits;
 use super::listen::Listener;
 use super::streams::{Accepted, Description, Streams};
 use super::sys::{Datagram, Inbound, Outbound};
 use super::tls::Contexts;
 use super::udp::{Udp, Undelivered};
-use crate::base::{Channel, Flow, Id, Instant, Outbox};
+use crate::base::{Channel, Flow, Id, Instant, LogBudget, Outbox};
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -43,6 +44,7 @@ pub struct Wires {
     undelivered: Undelivered,
     /// Transmits of this turn for connections of other cores.
     foreign: Vec<u32>,
+    log: LogBudget,
     registry: Registry,
 }
 
@@ -65,6 +67,8 @@ struct Wire {
     awaits_room: bool,
     /// Which of the outbox's transmits leave here in this turn.
     outgoing: Vec<u32>,
+    /// Datagrams not sent that a line has told of, by [`Undeliverable`].
+    told: [u64; Undeliverable::ALL.len()],
 }
 
 impl Wires {
@@ -86,6 +90,7 @@ impl Wires {
                         has_icmp_errors: false,
                         awaits_room: false,
                         outgoing: Vec::new(),
+                        told: [0; Undeliverable::ALL.len()],
                     }))
                 }
                 Socket::Stream(mut listener) => {
@@ -108,6 +113,7 @@ impl Wires {
             outbound: Outbound::new(batch),
             undelivered: Undelivered::default(),
             foreign: Vec::new(),
+            log: LogBudget::new("messages not sent"),
             registry,
         })
     }
@@ -119,6 +125,11 @@ impl Wires {
     /// Where a listener is bound.
     pub fn address(&self, listener: usize) -> Option<SocketAddr> {
         Some(self.ports.get(listener)?.address())
+    }
+
+    /// Other limits for the connections.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.streams.set_limits(limits);
     }
 
     /// Certificates and keys for handshakes that begin from now on.
@@ -307,12 +318,10 @@ impl Wires {
         match self.streams.send(now, flow, from, bytes, host) {
             Ok(()) => port.counters.sent.count(bytes),
             Err(reason) => {
-                log::info!(
-                    "{} {}: not sent: {}",
-                    flow.transport.name(),
-                    flow.peer,
-                    reason.label()
-                );
+                if self.log.may_say() {
+                    let (name, peer) = (flow.transport.name(), flow.peer);
+                    log::info!("{name} {peer}: not sent: {}", reason.label());
+                }
                 port.counters.drop(reason);
                 self.undelivered.push(bytes);
             }
@@ -337,6 +346,8 @@ impl Wires {
     /// Closes the connections that are overdue, and lets those in who had to wait.
     pub fn sweep(&mut self, now: Instant) {
         self.streams.sweep(now);
+        self.log.renew(now);
+        self.tell_undelivered();
         if self.streams.is_busy_shaking() {
             return;
         }
@@ -344,6 +355,28 @@ impl Wires {
             if std::mem::take(&mut port.is_held) {
                 port.is_ready = true;
                 self.ready.push(number as u16);
+            }
+        }
+    }
+
+    /// A line for each reason for which datagrams were not sent since the last one. Who they were for is told by whoever waits for
+    /// an answer.
+    fn tell_undelivered(&mut self) {
+        for port in &mut self.ports {
+            let PortKind::Datagrams(wire) = &mut port.kind else {
+                continue;
+            };
+            let now = wire.udp.undelivered();
+            if *now == wire.told {
+                continue;
+            }
+            for reason in Undeliverable::ALL {
+                let (told, now) = (&mut wire.told[reason as usize], now[reason as usize]);
+                if now > *told && self.log.may_say() {
+                    let (address, label) = (wire.udp.address(), reason.label());
+                    log::info!("UDP {address}: {} datagrams not sent: {label}", now - *told);
+                    *told = now;
+                }
             }
         }
     }

@@ -8,6 +8,7 @@ use crate::stack::auth::users::Users;
 use crate::stack::branch::{Branch, Signer};
 use crate::stack::counters::{Drop, MethodLabel, Registration, Side};
 use crate::stack::identity::{Identity, Memory, TAG_LEN};
+use crate::stack::location::Progress;
 use crate::stack::names::Names;
 use crate::stack::proxy::context::Context;
 use crate::stack::proxy::parked::Parking;
@@ -61,6 +62,8 @@ pub struct Endpoint {
     /// When the message at hand came.
     pub(in crate::stack) now: Instant,
     pub(in crate::stack) log: LogBudget,
+    /// No dialog begins here any more.
+    pub(in crate::stack) is_draining: bool,
     /// Lent to the message at hand. A box moves as one word.
     index: Option<Box<Index>>,
     pub(in crate::stack) second_index: Index,
@@ -106,8 +109,9 @@ impl Endpoint {
             nonces: Arc::new(Nonces::new(secret, NONCE_WINDOWS)),
             nonce_count: 0,
             now: Instant::default(),
-            log: LogBudget::new("refused requests"),
+            log: LogBudget::new("refused messages and failed branches"),
             ids: Vec::new(),
+            is_draining: false,
             index: None,
             second_index: Index::default(),
         }
@@ -121,6 +125,11 @@ impl Endpoint {
     /// Other users, valid for what comes next. Returns those of before: to drop millions of them takes a while.
     pub fn handle_users(&mut self, users: Arc<Users>) -> Arc<Users> {
         std::mem::replace(&mut self.users, users)
+    }
+
+    /// How far the disk is that answers may wait for ([`Outbox::hold`]).
+    pub fn progress(&self) -> Progress {
+        self.location.progress()
     }
 
     /// A message came from a peer: one datagram, or one framed message of a stream.
@@ -162,11 +171,7 @@ impl Endpoint {
                 true => "no connection takes it",
                 false => "port unreachable",
             };
-            log::info!(
-                "branch to {} over {} failed: {reason}",
-                client.flow.peer,
-                client.flow.transport.name()
-            );
+            self.tell_branch(client.server, client.flow, reason);
             self.handle_notice(now, Notice::ClientFailure(client), outbox);
         }
     }
@@ -175,12 +180,13 @@ impl Endpoint {
     /// closed. The request is answered when its head can be read.
     pub fn handle_unframed(
         &mut self,
-        _now: Instant,
+        now: Instant,
         flow: Flow,
         bytes: &[u8],
         fault: Fault,
         outbox: &mut Outbox,
     ) {
+        self.now = now;
         let mut index = self.index.take().unwrap_or_default();
         match Message::parse(bytes, &mut index) {
             Ok(message)
@@ -207,11 +213,7 @@ impl Endpoint {
         self.transactions.take_unanswered(&flow, &mut ids);
         for id in &ids {
             if let Some(client) = self.transactions.undelivered(now, *id, outbox) {
-                log::info!(
-                    "branch to {} over {} failed: connection lost",
-                    flow.peer,
-                    flow.transport.name()
-                );
+                self.tell_branch(client.server, flow, "connection lost");
                 self.handle_notice(now, Notice::ClientFailure(client), outbox);
             }
         }
@@ -221,6 +223,7 @@ impl Endpoint {
     /// Fires what is due.
     pub fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox) {
         self.now = now;
+        self.log.renew(now);
         self.end_overdue_waits(now, outbox);
         while let Some(notice) = self.transactions.poll(now, outbox) {
             self.handle_notice(now, notice, outbox);
@@ -281,7 +284,7 @@ impl Endpoint {
             match branch {
                 Some(Branch::Stateful { core, .. }) if core != self.core => {
                     if core >= self.settings.cores {
-                        return self.counters.drop(Drop::NoSuchCore);
+                        return self.discard(flow, Drop::NoSuchCore, NO_SUCH_CORE);
                     }
                     return outbox.mail(core, Errand::Response, flow, bytes);
                 }
@@ -297,7 +300,7 @@ impl Endpoint {
             Err(_) if bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0)) => {
                 self.counters.drop(Drop::KeepAlive);
             }
-            Err(_) => self.counters.drop(Drop::Unreadable),
+            Err(fault) => self.discard(flow, Drop::Unreadable, fault.reason()),
         }
         self.index = Some(index);
     }
@@ -332,7 +335,7 @@ impl Endpoint {
         };
         if let Err(fault) = checked {
             if method == Method::Ack || message.header(Name::Via).is_none() {
-                return self.counters.drop(Drop::Unreadable);
+                return self.discard(flow, Drop::Unreadable, fault.reason());
             }
             // A broken copy of a request under way is a repetition of it (§17.2.3 comes first), not a request of its own.
             if let Some(key) = key
@@ -345,7 +348,7 @@ impl Endpoint {
             return self.refuse(message, flow, refusal, outbox);
         }
         let Some(key) = key else {
-            return self.counters.drop(Drop::Unreadable);
+            return self.discard(flow, Drop::Unreadable, "no Via that can be read");
         };
         let tried = match errand {
             Some(Errand::Orphan { tried }) => tried,
@@ -391,22 +394,24 @@ impl Endpoint {
             *count += 1;
         }
         if message.bytes().len() > self.settings.limits.message_size {
-            return self.counters.drop(Drop::TooLong);
+            return self.discard(flow, Drop::TooLong, "[limits] message_size");
         }
-        if message.check().is_err() {
-            return self.counters.drop(Drop::BadResponse);
+        if let Err(fault) = message.check() {
+            return self.discard(flow, Drop::BadResponse, fault.reason());
         }
         let branch = message.top_branch();
         match branch.and_then(|text| self.signer.read(text)) {
             Some(Branch::Stateful { core, id, .. }) if core == self.core => {
                 self.process_response(now, id, message, outbox);
             }
-            Some(Branch::Stateful { .. }) => self.counters.drop(Drop::NoSuchCore),
+            Some(Branch::Stateful { .. }) => {
+                self.discard(flow, Drop::NoSuchCore, NO_SUCH_CORE);
+            }
             Some(Branch::Stateless { .. }) => {
                 self.forward_by_via(message, outbox);
                 self.release_by_response(flow, message, outbox);
             }
-            None => self.counters.drop(Drop::ForeignResponse),
+            None => self.discard(flow, Drop::ForeignResponse, "the Via is not ours"),
         }
     }
 
@@ -484,20 +489,13 @@ impl Endpoint {
             let key = self.identity.transaction(message, &via, b"INVITE");
             self.transactions.note_refused(key);
         }
-        self.log.renew(self.now);
-        if !refusal.is_told && self.log.may_say() {
-            log::info!(
-                "{} {} from {} over {}: answered {} {}",
-                String::from_utf8_lossy(message.method_name()),
-                String::from_utf8_lossy(message.request_uri()),
-                flow.peer,
-                flow.transport.name(),
-                refusal.status,
-                match refusal.reason {
-                    "" => status::reason(refusal.status),
-                    reason => reason,
-                },
-            );
+        if !refusal.is_told {
+            let reason = match refusal.reason {
+                "" => status::reason(refusal.status),
+                reason => reason,
+            };
+            let status = refusal.status;
+            self.tell(message, flow, format_args!("answered {status} {reason}"));
         }
         let mut challenges = std::mem::take(&mut self.lines);
         challenges.clear();
@@ -533,6 +531,9 @@ impl Endpoint {
         self.lines = challenges;
     }
 }
+
+/// Why a response is dropped that names a core.
+const NO_SUCH_CORE: &str = "its branch names a core that there is not";
 
 fn number_header(name: &[u8], number: u32, out: &mut Vec<u8>) {
     out.extend_from_slice(name);

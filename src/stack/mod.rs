@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod branch;
 pub mod counters;
+pub mod drain;
 pub mod endpoint;
 pub mod identity;
 pub mod location;
@@ -12,6 +13,7 @@ pub mod registrar;
 pub mod route;
 pub mod settings;
 pub mod token;
+mod told;
 pub mod transaction;
 pub mod ways;
 

@@ -33,6 +33,8 @@ pub struct Keeper {
 enum Order {
     /// Read now, changed or not; say what came of it to whoever waits.
     Read(Option<Sender<Result<(), String>>>),
+    /// Look after others from now on, which were read already; after nobody, where there is none.
+    Switch(Option<Box<(Source, Loaded)>>, Sender<()>),
     Stop,
 }
 
@@ -54,7 +56,7 @@ impl Keeper {
             is_stopping: AtomicBool::new(false),
         });
         let desk = Desk {
-            source,
+            source: Some(source),
             publish,
             state: state.clone(),
             users,
@@ -96,6 +98,14 @@ impl Keeper {
         }
     }
 
+    /// Has others looked after from now on, as `source` gave them; `None`: nobody. Returns when they were handed on, or when
+    /// the thread has been busy with those of before for too long: then that is still to come.
+    pub fn switch(&self, users: Option<(Source, Loaded)>, patience: Duration) {
+        let (reply, answer) = mpsc::channel();
+        self.order(Order::Switch(users.map(Box::new), reply));
+        let _ = answer.recv_timeout(patience);
+    }
+
     fn order(&self, order: Order) {
         let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
         // The thread ends only after we have told it to.
@@ -117,7 +127,8 @@ impl Drop for Keeper {
 
 /// What the thread works at.
 struct Desk {
-    source: Source,
+    /// `None`: nobody is challenged any more.
+    source: Option<Source>,
     publish: Publish,
     state: Arc<State>,
     /// Those in force.
@@ -138,6 +149,10 @@ impl Desk {
                         let _ = reply.send(outcome);
                     }
                 }
+                Ok(Order::Switch(users, reply)) => {
+                    self.switch(users);
+                    let _ = reply.send(());
+                }
                 Err(RecvTimeoutError::Timeout) => self.look(),
                 Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -146,10 +161,14 @@ impl Desk {
     }
 
     fn read(&mut self) -> Result<(), String> {
-        let read = self.source.read(&mut rest(&self.state));
+        let Some(source) = &mut self.source else {
+            return Ok(());
+        };
+        let read = source.read(&mut rest(&self.state));
         match read {
             Ok(loaded) => {
-                self.hand_on(loaded);
+                log::info!("{}", told(source, &loaded));
+                self.hand_on(loaded.users);
                 Ok(())
             }
             Err(Trouble::Busy(what) | Trouble::Bad(what)) => {
@@ -160,7 +179,10 @@ impl Desk {
     }
 
     fn look(&mut self) {
-        let read = self.source.read_changed(&mut rest(&self.state));
+        let Some(source) = &mut self.source else {
+            return;
+        };
+        let read = source.read_changed(&mut rest(&self.state));
         match read {
             Ok(None) => {
                 self.busy_looks = 0;
@@ -168,7 +190,10 @@ impl Desk {
                     log::info!("users can be read again, and have not changed");
                 }
             }
-            Ok(Some(loaded)) => self.hand_on(loaded),
+            Ok(Some(loaded)) => {
+                log::info!("{}", told(source, &loaded));
+                self.hand_on(loaded.users);
+            }
             Err(Trouble::Busy(what)) => {
                 self.busy_looks += 1;
                 if self.busy_looks == BUSY_LOOKS {
@@ -192,11 +217,23 @@ impl Desk {
         log::error!("users stay what they were: {what}");
     }
 
-    fn hand_on(&mut self, loaded: Loaded) {
+    fn switch(&mut self, users: Option<Box<(Source, Loaded)>>) {
+        let (source, users) = match users {
+            Some(both) => {
+                let (source, loaded) = *both;
+                log::info!("{}", told(&source, &loaded));
+                (Some(source), loaded.users)
+            }
+            None => (None, Users::default()),
+        };
+        self.source = source;
+        self.hand_on(users);
+    }
+
+    fn hand_on(&mut self, users: Users) {
         self.busy_looks = 0;
         self.state.is_unreadable.store(false, Ordering::Relaxed);
-        log::info!("{}", told(&self.source, &loaded));
-        let users = Arc::new(loaded.users);
+        let users = Arc::new(users);
         self.state.users.store(users.len(), Ordering::Relaxed);
         let replaced = mem::replace(&mut self.users, users);
         self.replaced.push(replaced);

@@ -2,7 +2,8 @@
 
 use super::Report;
 use crate::base::dns::Answer;
-use crate::base::{Errand, Flow, Outbox, Span};
+use crate::base::{Errand, Flow, Instant, LogBudget, Outbox, Span};
+use crate::net::Limits;
 use crate::net::streams::Description;
 use crate::net::tls::Contexts;
 use crate::stack::Settings;
@@ -68,13 +69,13 @@ impl Letters {
 
 /// What the rest of the process asks of a core.
 pub enum Command {
-    /// New settings, valid for what comes next.
-    Configure(Arc<Settings>),
+    /// Another conf, valid for what comes next.
+    Configure(Change),
     /// Who there is. To free those of before takes a while where there are millions: the sender keeps a hold on them until every
     /// core has let go.
     Users(Arc<Users>),
-    /// Certificates and keys, for handshakes that begin from now on.
-    Certify(Arc<Contexts>),
+    /// No dialogs are begun any more.
+    Drain,
     /// All connections, to be sent back.
     Connections(Sender<Vec<Description>>),
     /// Numbers, to be sent back.
@@ -82,6 +83,16 @@ pub enum Command {
     /// What came of a question about a name.
     Answer(Box<Answer>),
     Stop,
+}
+
+/// What a new conf changes at a core, between two of its turns and all at once.
+#[derive(Clone)]
+pub struct Change {
+    pub settings: Arc<Settings>,
+    /// Of the connections of one core.
+    pub connections: Limits,
+    /// Certificates and keys, for handshakes that begin from now on.
+    pub tls: Option<Arc<Contexts>>,
 }
 
 /// All mailboxes of the server: one seat for each core.
@@ -141,6 +152,11 @@ impl PostOffice {
         seat.wake();
         true
     }
+
+    /// Wakes the cores that sleep: there is something outside of the mail that they look at before they sleep again.
+    pub fn wake_all(&self) {
+        self.seats.iter().for_each(Seat::wake);
+    }
 }
 
 impl Seat {
@@ -160,6 +176,9 @@ pub struct Mailbox {
     /// Letters of this turn, by recipient.
     outgoing: Vec<Letters>,
     counters: MailCounters,
+    log: LogBudget,
+    /// Letters dropped that a line has told of.
+    told: u64,
 }
 
 /// What one core counts about mail.
@@ -192,6 +211,25 @@ impl Mailbox {
             office,
             core,
             counters: MailCounters::default(),
+            log: LogBudget::of_limit("full mailboxes"),
+            told: 0,
+        }
+    }
+
+    /// A line, now and then, when letters were dropped because a recipient does not keep up.
+    pub fn tell_losses(&mut self, now: Instant) {
+        let dropped = self.counters.dropped_full;
+        if dropped == self.told {
+            return;
+        }
+        self.log.renew(now);
+        if self.log.may_say() {
+            log::warn!(
+                "{} letters from worker {} to others were dropped: more wait already than may",
+                dropped - self.told,
+                self.core
+            );
+            self.told = dropped;
         }
     }
 

@@ -3,13 +3,14 @@
 use super::crew::Stats;
 use super::delay::BOUNDS_NS;
 use crate::base::Transport;
+use crate::base::metric::Families;
 use crate::net::counters::{Handshakes, KINDS, SIDES, Traffic};
 use crate::net::sys;
 use crate::net::{ListenerCounters, State, StreamCounters, Undeliverable};
 use crate::stack::counters::{
     AuthOutcome, Counters, Drop, Limit, Lookup, MethodLabel, Registration, Side,
 };
-use std::fmt::Display;
+use std::time::Duration;
 
 /// What is counted elsewhere than at the workers.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,260 +21,442 @@ pub struct Beside {
     pub users: usize,
     /// They are those of before, because the file or database of users cannot be read now.
     pub users_unreadable: bool,
+    /// When the server started, since 1970.
+    pub started: Duration,
+    /// It was told to stop, and begins nothing new.
+    pub is_draining: bool,
+    pub store: Store,
+}
+
+/// What the journal of the bindings counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Store {
+    /// Addresses-of-record that have changed and are not on disk yet.
+    pub unstored: usize,
+    /// Attempts to open, read or write the database that failed.
+    pub failures: u64,
+    /// Changes of the database, and the seconds that they took together.
+    pub batches: u64,
+    pub batch_seconds: f64,
 }
 
 /// All metrics of the server.
-pub fn metrics(stats: &Stats, beside: &Beside) -> Vec<(String, f64)> {
-    let mut list = List::default();
+pub fn metrics(stats: &Stats, beside: &Beside) -> Families {
+    let mut list = Families::default();
     messages(&mut list, stats);
     rules(&mut list, &stats.counters);
-    list.count(
-        "limit_hits_total",
-        "limit",
-        "requests_per_source",
-        stats.shut_out,
+    list.counter(LIMIT_HITS.0, LIMIT_HITS.1)
+        .of(&[("limit", &"requests_per_source")], stats.shut_out);
+    let transactions = list.gauge(
+        "strowger_transactions",
+        "Transactions in memory, those that only answer retransmissions included.",
     );
+    let occupancy = &stats.occupancy;
+    transactions.of(&[("kind", &"server")], occupancy.server_transactions);
+    transactions.of(&[("kind", &"client")], occupancy.client_transactions);
     list.gauge(
-        "transactions",
-        "kind",
-        "server",
-        stats.occupancy.server_transactions,
-    );
+        "strowger_requests_pending",
+        "Requests that wait for their final response.",
+    )
+    .is(occupancy.pending);
     list.gauge(
-        "transactions",
-        "kind",
-        "client",
-        stats.occupancy.client_transactions,
-    );
-    list.plain("requests_pending", stats.occupancy.pending);
-    list.plain("timers", stats.occupancy.timers);
-    list.plain("requests_parked", stats.occupancy.parked);
-    list.plain("dns_names", stats.occupancy.names);
-    list.plain("bindings", beside.bindings);
-    list.plain("users", beside.users);
-    list.plain("users_unreadable", usize::from(beside.users_unreadable));
+        "strowger_requests_parked",
+        "Branches, and messages without a transaction, that wait for the name of their next hop.",
+    )
+    .is(occupancy.parked);
+    list.gauge(
+        "strowger_dns_names",
+        "Answers of the domain name system that are remembered or awaited.",
+    )
+    .is(occupancy.names);
+    list.gauge("strowger_timers", "Timers that are set.")
+        .is(occupancy.timers);
+    list.gauge("strowger_bindings", "Contacts in the location service.")
+        .is(beside.bindings);
+    list.gauge("strowger_users", "Users who can answer a challenge.")
+        .is(beside.users);
+    list.gauge(
+        "strowger_users_unreadable",
+        "1 while the users cannot be read and those of before are in force.",
+    )
+    .is(beside.users_unreadable);
+    list.gauge(
+        "strowger_draining",
+        "1 while no new dialogs are begun because the server is about to stop.",
+    )
+    .is(beside.is_draining);
+    store(&mut list, stats, &beside.store);
     dropped(&mut list, stats);
     listeners(&mut list, stats);
     streams(&mut list, &stats.streams);
-    list.plain("mail_sent_total", stats.mail.sent as usize);
-    list.plain("mail_received_total", stats.mail.received as usize);
-    list.plain("mail_deliveries_total", stats.mail.deliveries as usize);
-    loop_delay(&mut list, stats);
-    for worker in &stats.workers {
-        let core = stats.cores.get(worker.core).copied().unwrap_or(0);
-        list.label(
-            "worker_cpu_seconds_total",
-            "core",
-            core,
-            seconds(worker.cpu_ns),
-        );
-    }
-    for worker in &stats.workers {
-        let core = stats.cores.get(worker.core).copied().unwrap_or(0);
-        list.gauge("worker_turns_total", "core", core, worker.turns as usize);
-    }
-    if let Some(bytes) = resident_bytes() {
-        let name = "process_resident_memory_bytes".to_owned();
-        list.all.push((name, bytes as f64));
-    }
-    list.all
+    mail(&mut list, stats);
+    workers(&mut list, stats);
+    process(&mut list, beside);
+    list
 }
 
 const TRANSPORTS: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::Tls];
 
-/// A column of the listeners' table.
-type Column = (&'static str, fn(&ListenerCounters) -> u64);
 /// One of the two directions.
 type Direction = (&'static str, fn(&ListenerCounters) -> &Traffic);
 
-#[derive(Default)]
-struct List {
-    all: Vec<(String, f64)>,
-}
-
-impl List {
-    fn plain(&mut self, name: &str, value: usize) {
-        self.all.push((format!("strowger_{name}"), value as f64));
-    }
-
-    fn gauge(&mut self, name: &str, key: &str, label: impl Display, value: usize) {
-        self.label(name, key, label, value as f64);
-    }
-
-    fn count(&mut self, name: &str, key: &str, label: impl Display, value: u64) {
-        self.label(name, key, label, value as f64);
-    }
-
-    fn label(&mut self, name: &str, key: &str, label: impl Display, value: f64) {
-        self.all
-            .push((format!("strowger_{name}{{{key}=\"{label}\"}}"), value));
-    }
-}
-
-fn messages(list: &mut List, stats: &Stats) {
+fn messages(list: &mut Families, stats: &Stats) {
     let directions: [Direction; 2] = [
         ("in", |listener| &listener.received),
         ("out", |listener| &listener.sent),
     ];
     for transport in TRANSPORTS {
         for (direction, traffic) in directions {
-            let label = transport.name().to_ascii_lowercase();
-            let labels = format!("{{transport=\"{label}\",direction=\"{direction}\"");
-            let sum = |pick: &dyn Fn(&Traffic) -> u64| -> f64 {
+            let name = transport.name().to_ascii_lowercase();
+            let sum = |pick: &dyn Fn(&Traffic) -> u64| -> u64 {
                 let own = stats.listeners.iter().filter(|(t, _, _)| *t == transport);
-                own.map(|(_, _, l)| pick(traffic(l))).sum::<u64>() as f64
+                own.map(|(_, _, l)| pick(traffic(l))).sum()
             };
+            let messages = list.counter(
+                "strowger_messages_total",
+                "Messages received and sent, by what they are.",
+            );
             for (number, kind) in KINDS.iter().enumerate() {
-                let name = format!("strowger_messages_total{labels},kind=\"{kind}\"}}");
-                list.all
-                    .push((name, sum(&|traffic| traffic.messages[number])));
+                messages.of(
+                    &[
+                        ("transport", &name),
+                        ("direction", &direction),
+                        ("kind", kind),
+                    ],
+                    sum(&|traffic| traffic.messages[number]),
+                );
             }
-            let name = format!("strowger_message_bytes_total{labels}}}");
-            list.all.push((name, sum(&|traffic| traffic.bytes)));
-            let name = format!("strowger_message_batches_total{labels}}}");
-            list.all.push((name, sum(&|traffic| traffic.batches)));
+            let labels: [(&str, &dyn std::fmt::Display); 2] =
+                [("transport", &name), ("direction", &direction)];
+            list.counter(
+                "strowger_message_bytes_total",
+                "Bytes of the messages received and sent.",
+            )
+            .of(&labels, sum(&|traffic| traffic.bytes));
+            list.counter(
+                "strowger_message_batches_total",
+                "System calls that received or sent at least one message.",
+            )
+            .of(&labels, sum(&|traffic| traffic.batches));
         }
+    }
+}
+
+/// Reached limits are counted by the rules and by the wires, under this name.
+const LIMIT_HITS: (&str, &str) = (
+    "strowger_limit_hits_total",
+    "Times that something was refused or put off because a limit was reached.",
+);
+
+fn rules(list: &mut Families, counters: &Counters) {
+    let requests = list.counter(
+        "strowger_requests_total",
+        "Requests received, by method, retransmissions included.",
+    );
+    for (method, count) in MethodLabel::ALL.iter().zip(counters.requests) {
+        requests.of(&[("method", &method.label())], count);
+    }
+    let responses = list.counter(
+        "strowger_responses_total",
+        "Responses received from next hops, by class.",
+    );
+    for (class, count) in (1..).zip(counters.responses) {
+        responses.of(&[("class", &format_args!("{class}xx"))], count);
+    }
+    let retransmissions = list.counter(
+        "strowger_retransmissions_total",
+        "Requests that came again (server), and requests and ACKs that were sent again (client).",
+    );
+    for (side, count) in Side::ALL.iter().zip(counters.retransmissions) {
+        retransmissions.of(&[("side", &side.label())], count);
+    }
+    let registrations = list.counter(
+        "strowger_registrations_total",
+        "REGISTER requests, by what they came to.",
+    );
+    for (outcome, count) in Registration::ALL.iter().zip(counters.registrations) {
+        registrations.of(&[("outcome", &outcome.label())], count);
+    }
+    let auth = list.counter(
+        "strowger_auth_total",
+        "Requests that had to prove who sent them, by what their credentials came to.",
+    );
+    for (outcome, count) in AuthOutcome::ALL.iter().zip(counters.auth) {
+        auth.of(&[("outcome", &outcome.label())], count);
+    }
+    let hits = list.counter(LIMIT_HITS.0, LIMIT_HITS.1);
+    for (limit, count) in Limit::ALL.iter().zip(counters.limit_hits) {
+        hits.of(&[("limit", &limit.label())], count);
+    }
+    let lookups = list.counter(
+        "strowger_dns_queries_total",
+        "Questions to the domain name system, by what they came to.",
+    );
+    for (outcome, count) in Lookup::ALL.iter().zip(counters.lookups) {
+        lookups.of(&[("outcome", &outcome.label())], count);
+    }
+    list.counter(
+        "strowger_requests_refused_total",
+        "Requests that this server itself answered with a 4xx, 5xx or 6xx, challenges included.",
+    )
+    .is(counters.refused);
+    list.counter(
+        "strowger_flows_dead_total",
+        "Bindings passed over because the connection to their phone was gone.",
+    )
+    .is(counters.dead_flows);
+    list.counter(
+        "strowger_requests_stateless_total",
+        "Requests forwarded without a transaction.",
+    )
+    .is(counters.stateless);
+}
+
+fn dropped(list: &mut Families, stats: &Stats) {
+    let dropped = list.counter(
+        "strowger_dropped_total",
+        "Messages that were neither processed nor answered, or could not be sent.",
+    );
+    for (reason, count) in Drop::ALL.iter().zip(stats.counters.dropped) {
+        dropped.of(&[("reason", &reason.label())], count);
+    }
+    for reason in Undeliverable::ALL {
+        let each = stats.listeners.iter();
+        let count = each.map(|(_, _, listener)| listener.undelivered[reason as usize]);
+        dropped.of(&[("reason", &reason.label())], count.sum::<u64>());
+    }
+    dropped.of(&[("reason", &"mail_full")], stats.mail.dropped_full);
+    let unknown = stats.mail.dropped_unknown;
+    dropped.of(&[("reason", &"mail_unknown_core")], unknown);
+}
+
+fn store(list: &mut Families, stats: &Stats, store: &Store) {
+    list.gauge(
+        "strowger_bindings_unstored",
+        "Addresses-of-record that have changed and are not on disk yet.",
+    )
+    .is(store.unstored);
+    list.counter(
+        "strowger_store_failures_total",
+        "Attempts to open, read or write the database of bindings that failed.",
+    )
+    .is(store.failures);
+    list.counter(
+        "strowger_store_batches_total",
+        "Batches of bindings that were written to disk.",
+    )
+    .is(store.batches);
+    list.counter(
+        "strowger_store_batch_seconds_total",
+        "Time that writing these batches took.",
+    )
+    .is(store.batch_seconds);
+    let held = &stats.held;
+    list.gauge(
+        "strowger_registrations_held",
+        "Answers to registrations that wait for the disk.",
+    )
+    .is(held.waiting);
+    list.counter(
+        "strowger_registrations_held_total",
+        "Answers to registrations that have waited for the disk.",
+    )
+    .is(held.kept);
+    list.counter(
+        "strowger_registrations_unstored_total",
+        "Registrations that were answered 503 because the disk did not take them.",
+    )
+    .is(held.refused);
+    list.counter(LIMIT_HITS.0, LIMIT_HITS.1)
+        .of(&[("limit", &"held_answers")], held.full);
+}
+
+fn listeners(list: &mut Families, stats: &Stats) {
+    let udp = || {
+        let all = stats.listeners.iter();
+        all.filter(|(transport, _, _)| *transport == Transport::Udp)
+    };
+    let family = list.counter(
+        "strowger_udp_kernel_drops_total",
+        "Datagrams that the kernel threw away because the receive buffer was full.",
+    );
+    for (_, address, listener) in udp() {
+        family.of(&[("listener", address)], listener.kernel_drops);
+    }
+    let family = list.gauge(
+        "strowger_udp_receive_buffer_bytes",
+        "Receive buffers that the kernel granted.",
+    );
+    for (_, address, listener) in udp() {
+        family.of(&[("listener", address)], listener.receive_buffer);
+    }
+    let family = list.gauge(
+        "strowger_udp_send_buffer_bytes",
+        "Send buffers that the kernel granted.",
+    );
+    for (_, address, listener) in udp() {
+        family.of(&[("listener", address)], listener.send_buffer);
+    }
+    let family = list.gauge(
+        "strowger_udp_send_queue_bytes",
+        "Bytes that wait for the kernel to take them.",
+    );
+    for (_, address, listener) in udp() {
+        family.of(&[("listener", address)], listener.waiting_bytes);
+    }
+    let family = list.counter(
+        "strowger_udp_icmp_errors_total",
+        "Datagrams of ours that came back as undeliverable.",
+    );
+    for (_, address, listener) in udp() {
+        family.of(&[("listener", address)], listener.icmp_errors);
     }
 }
 
 /// A column of the handshakes' table.
 type HandshakeColumn = (&'static str, fn(&Handshakes) -> u64);
 
-fn streams(list: &mut List, streams: &StreamCounters) {
+fn streams(list: &mut Families, streams: &StreamCounters) {
+    let connections = list.gauge(
+        "strowger_connections",
+        "TCP and TLS connections, by the state they are in.",
+    );
     for transport in [Transport::Tcp, Transport::Tls] {
-        let label = transport.name().to_ascii_lowercase();
+        let name = transport.name().to_ascii_lowercase();
         for state in State::ALL {
-            let name = format!(
-                "strowger_connections{{transport=\"{label}\",state=\"{}\"}}",
-                state.label()
+            connections.of(
+                &[("transport", &name), ("state", &state.label())],
+                streams.open(transport, state),
             );
-            list.all.push((name, streams.open(transport, state) as f64));
         }
     }
-    let plain = [
-        ("connections_accepted_total", streams.accepted),
-        ("connections_opened_total", streams.connecting),
-        ("connections_failed_total", streams.failed),
-        ("connections_idle_closed_total", streams.idle_closed),
-        ("connections_unframed_total", streams.garbage),
-        ("connections_accept_errors_total", streams.accept_errors),
-        ("idle_sweep_visited_total", streams.sweep_visited),
-    ];
-    for (name, count) in plain {
-        list.plain(name, count as usize);
+    for (name, help, count) in [
+        (
+            "strowger_connections_accepted_total",
+            "Connections that peers opened.",
+            streams.accepted,
+        ),
+        (
+            "strowger_connections_opened_total",
+            "Connections that this server began to open.",
+            streams.connecting,
+        ),
+        (
+            "strowger_connections_failed_total",
+            "Connections of ours that were not answered.",
+            streams.failed,
+        ),
+        (
+            "strowger_connections_idle_closed_total",
+            "Connections closed because nothing had come or gone for too long.",
+            streams.idle_closed,
+        ),
+        (
+            "strowger_connections_unframed_total",
+            "Connections closed because no message could be found in what they brought.",
+            streams.garbage,
+        ),
+        (
+            "strowger_connections_accept_errors_total",
+            "Connections that the kernel could not hand over.",
+            streams.accept_errors,
+        ),
+        (
+            "strowger_idle_sweep_visited_total",
+            "Entries of the list of idle connections that were looked at.",
+            streams.sweep_visited,
+        ),
+    ] {
+        list.counter(name, help).is(count);
     }
-    list.count("limit_hits_total", "limit", "connections", streams.refused);
-    list.count(
-        "limit_hits_total",
-        "limit",
-        "tls_handshakes",
-        streams.handshakes_held,
-    );
+    let hits = list.counter(LIMIT_HITS.0, LIMIT_HITS.1);
+    hits.of(&[("limit", &"connections")], streams.refused);
+    hits.of(&[("limit", &"tls_handshakes")], streams.handshakes_held);
     let kinds: [HandshakeColumn; 4] = [
         ("full", |handshakes| handshakes.full),
         ("resumed", |handshakes| handshakes.resumed),
         ("mutual", |handshakes| handshakes.mutual),
         ("failed", |handshakes| handshakes.failed),
     ];
-    for (side, handshakes) in SIDES.iter().zip(&streams.handshakes) {
+    let handshakes = list.counter(
+        "strowger_tls_handshakes_total",
+        "TLS handshakes that ended: full or resumed or failed, and of the first two the mutual ones once more.",
+    );
+    for (side, counters) in SIDES.iter().zip(&streams.handshakes) {
         for (kind, pick) in kinds {
-            let name = format!("strowger_tls_handshakes_total{{side=\"{side}\",kind=\"{kind}\"}}");
-            list.all.push((name, pick(handshakes) as f64));
-        }
-        list.count("tls_handshake_calls_total", "side", side, handshakes.calls);
-    }
-}
-
-fn rules(list: &mut List, counters: &Counters) {
-    for (method, count) in MethodLabel::ALL.iter().zip(counters.requests) {
-        list.count("requests_total", "method", method.label(), count);
-    }
-    for (class, count) in (1..).zip(counters.responses) {
-        list.count("responses_total", "class", format_args!("{class}xx"), count);
-    }
-    for (side, count) in Side::ALL.iter().zip(counters.retransmissions) {
-        list.count("retransmissions_total", "side", side.label(), count);
-    }
-    for (outcome, count) in Registration::ALL.iter().zip(counters.registrations) {
-        list.count("registrations_total", "outcome", outcome.label(), count);
-    }
-    for (outcome, count) in AuthOutcome::ALL.iter().zip(counters.auth) {
-        list.count("auth_total", "outcome", outcome.label(), count);
-    }
-    for (limit, count) in Limit::ALL.iter().zip(counters.limit_hits) {
-        list.count("limit_hits_total", "limit", limit.label(), count);
-    }
-    for (outcome, count) in Lookup::ALL.iter().zip(counters.lookups) {
-        list.count("dns_queries_total", "outcome", outcome.label(), count);
-    }
-    list.plain("requests_refused_total", counters.refused as usize);
-    list.plain("flows_dead_total", counters.dead_flows as usize);
-    list.plain("requests_stateless_total", counters.stateless as usize);
-}
-
-fn dropped(list: &mut List, stats: &Stats) {
-    for (reason, count) in Drop::ALL.iter().zip(stats.counters.dropped) {
-        list.count("dropped_total", "reason", reason.label(), count);
-    }
-    for reason in Undeliverable::ALL {
-        let each = stats.listeners.iter();
-        let count = each.map(|(_, _, listener)| listener.undelivered[reason as usize]);
-        list.count("dropped_total", "reason", reason.label(), count.sum());
-    }
-    list.count(
-        "dropped_total",
-        "reason",
-        "mail_full",
-        stats.mail.dropped_full,
-    );
-    list.count(
-        "dropped_total",
-        "reason",
-        "mail_unknown_core",
-        stats.mail.dropped_unknown,
-    );
-}
-
-fn listeners(list: &mut List, stats: &Stats) {
-    let columns: [Column; 5] = [
-        ("udp_kernel_drops_total", |listener| listener.kernel_drops),
-        ("udp_receive_buffer_bytes", |listener| {
-            listener.receive_buffer
-        }),
-        ("udp_send_buffer_bytes", |listener| listener.send_buffer),
-        ("udp_send_queue_bytes", |listener| listener.waiting_bytes),
-        ("udp_icmp_errors_total", |listener| listener.icmp_errors),
-    ];
-    for (name, pick) in columns {
-        let udp = stats
-            .listeners
-            .iter()
-            .filter(|(t, _, _)| *t == Transport::Udp);
-        for (_, address, listener) in udp {
-            list.count(name, "listener", address, pick(listener));
+            handshakes.of(&[("side", side), ("kind", &kind)], pick(counters));
         }
     }
+    let calls = list.counter(
+        "strowger_tls_handshake_calls_total",
+        "Calls of SSL_do_handshake: one for each flight of a handshake.",
+    );
+    for (side, counters) in SIDES.iter().zip(&streams.handshakes) {
+        calls.of(&[("side", side)], counters.calls);
+    }
 }
 
-fn loop_delay(list: &mut List, stats: &Stats) {
-    let mut cumulative = 0;
-    for (bound, count) in BOUNDS_NS.iter().zip(stats.delay.buckets) {
-        cumulative += count;
-        list.count(
-            "loop_delay_seconds_bucket",
-            "le",
-            seconds(*bound),
-            cumulative,
-        );
+fn mail(list: &mut Families, stats: &Stats) {
+    for (name, help, count) in [
+        (
+            "strowger_mail_sent_total",
+            "Letters from one core to another.",
+            stats.mail.sent,
+        ),
+        (
+            "strowger_mail_received_total",
+            "Letters that arrived.",
+            stats.mail.received,
+        ),
+        (
+            "strowger_mail_deliveries_total",
+            "Times that one core handed letters to another, several at a time.",
+            stats.mail.deliveries,
+        ),
+    ] {
+        list.counter(name, help).is(count);
     }
-    let all = stats.delay.count();
-    list.count("loop_delay_seconds_bucket", "le", "+Inf", all);
-    let sum = (
-        "strowger_loop_delay_seconds_sum".to_owned(),
+}
+
+fn workers(list: &mut Families, stats: &Stats) {
+    list.histogram(
+        "strowger_loop_delay_seconds",
+        "What the turns of the loops took: for so long whatever came next had to wait.",
+        &BOUNDS_NS.map(seconds),
+        &stats.delay.buckets,
         seconds(stats.delay.sum_ns),
     );
-    list.all.push(sum);
-    list.plain("loop_delay_seconds_count", all as usize);
+    let core = |number: usize| stats.cores.get(number).copied().unwrap_or(0);
+    let cpu = list.counter(
+        "strowger_worker_cpu_seconds_total",
+        "CPU time of each worker.",
+    );
+    for worker in &stats.workers {
+        cpu.of(&[("core", &core(worker.core))], seconds(worker.cpu_ns));
+    }
+    let turns = list.counter(
+        "strowger_worker_turns_total",
+        "Turns of each worker's loop.",
+    );
+    for worker in &stats.workers {
+        turns.of(&[("core", &core(worker.core))], worker.turns);
+    }
+}
+
+/// Under the names that Prometheus's own libraries use.
+fn process(list: &mut Families, beside: &Beside) {
+    list.gauge(
+        "process_start_time_seconds",
+        "When the server started, in seconds since 1970.",
+    )
+    .is(beside.started.as_secs_f64());
+    let memory = list.gauge(
+        "process_resident_memory_bytes",
+        "Memory of the process that is in RAM.",
+    );
+    if let Some(bytes) = resident_bytes() {
+        memory.is(bytes);
+    }
 }
 
 fn seconds(ns: u64) -> f64 {

@@ -1,9 +1,11 @@
 //! Workers over real loopback sockets, with small elements that echo, forward and count.
 
+mod pulse;
 mod streams;
 
 use super::metrics::Beside;
 use super::*;
+use crate::base::metric::Families;
 use crate::base::{Errand, Transport};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Mutex;
@@ -23,6 +25,7 @@ struct Notes {
     ended: Mutex<Vec<(u8, Flow)>>,
     fired_at_ms: Mutex<Vec<u64>>,
     configured: AtomicU64,
+    drained: AtomicU64,
 }
 
 /// Answers each datagram with its own bytes. One that begins with `mail` goes by the other core; one that begins with `to`
@@ -122,6 +125,10 @@ impl Element for Echo {
 
     fn handle_config(&mut self, _settings: Arc<Settings>) {
         self.notes.configured.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn handle_drain(&mut self) {
+        self.notes.drained.fetch_add(1, Ordering::SeqCst);
     }
 
     fn handle_users(&mut self, users: Arc<Users>) -> Arc<Users> {
@@ -345,11 +352,14 @@ fn an_unroutable_peer_is_lost_and_a_missing_listener_is_counted() {
     );
 }
 
-fn value(list: &[(String, f64)], name: &str) -> f64 {
-    let mut found = list.iter().filter(|(other, _)| other == name);
-    let (_, value) = found.next().unwrap_or_else(|| panic!("no metric {name}"));
-    assert!(found.next().is_none(), "{name} stands twice");
-    *value
+fn value(list: &Families, name: &str) -> f64 {
+    let value = list.value(name);
+    value.unwrap_or_else(|| panic!("no metric {name}"))
+}
+
+fn names(list: &Families) -> Vec<String> {
+    let samples = list.iter().flat_map(|family| &family.samples);
+    samples.map(|sample| sample.name.clone()).collect()
 }
 
 #[test]
@@ -412,9 +422,17 @@ fn stop_joins_and_the_address_is_free_again() {
     let (mut crew, notes) = crew(2, &["127.0.0.1:0"]);
     let address = crew.addresses()[0];
     assert!(crew.is_whole());
-    crew.reload(&Arc::new(Settings::default()));
+    crew.reload(&Change {
+        settings: Arc::default(),
+        connections: crate::net::Limits::default(),
+        tls: None,
+    });
+    crew.drain();
     until("both are configured", || {
         notes.configured.load(Ordering::SeqCst) == 2
+    });
+    until("both know of the end", || {
+        notes.drained.load(Ordering::SeqCst) == 2
     });
     crew.stop();
     assert!(UdpSocket::bind(address).is_ok());
@@ -442,22 +460,24 @@ fn metrics_have_their_names_once_and_in_order() {
     socket.send(b"OPTIONS sip:x SIP/2.0\r\n\r\n").unwrap();
     receive(&socket);
     let beside = Beside {
+        store: crate::worker::metrics::Store::default(),
         bindings: 7,
         users: 5,
         users_unreadable: true,
+        started: Duration::from_millis(1_500),
+        is_draining: true,
     };
     let first = metrics::metrics(&crew.stats(), &beside);
     let second = metrics::metrics(&crew.stats(), &beside);
-    let names = |list: &[(String, f64)]| {
-        list.iter()
-            .map(|(name, _)| name.clone())
-            .collect::<Vec<_>>()
-    };
     assert_eq!(names(&first), names(&second));
     let mut sorted = names(&first);
     sorted.sort();
     sorted.dedup();
-    assert_eq!(sorted.len(), first.len());
+    assert_eq!(sorted.len(), names(&first).len());
+    for family in first.iter() {
+        assert!(family.help.ends_with('.'), "{}", family.name);
+        assert!(!family.samples.is_empty(), "{}", family.name);
+    }
     for direction in ["in", "out"] {
         let name = format!(
             "strowger_messages_total{{transport=\"udp\",direction=\"{direction}\",kind=\"request\"}}"
@@ -467,6 +487,8 @@ fn metrics_have_their_names_once_and_in_order() {
     assert_eq!(value(&first, "strowger_bindings"), 7.0);
     assert_eq!(value(&first, "strowger_users"), 5.0);
     assert_eq!(value(&first, "strowger_users_unreadable"), 1.0);
+    assert_eq!(value(&first, "process_start_time_seconds"), 1.5);
+    assert_eq!(value(&first, "strowger_draining"), 1.0);
     assert_eq!(value(&first, "strowger_auth_total{outcome=\"stale\"}"), 0.0);
     let buffer = format!("strowger_udp_receive_buffer_bytes{{listener=\"{address}\"}}");
     assert!(value(&first, &buffer) >= 4096.0);

@@ -8,7 +8,7 @@ use crate::UAC;
 use crate::calls::{by_call, callee};
 use crate::message::Message;
 use crate::place::{CALLEE, CALLER, Place};
-use crate::server::Conf;
+use crate::server::{Conf, Server};
 use crate::sipp::{Scenario, Sipp};
 
 /// The realm of all users here.
@@ -152,6 +152,33 @@ fn a_wrong_password_registers_nobody_and_is_told_once() {
         1,
         "{log}"
     );
+}
+
+/// Registers with the right password and with a wrong one. Returns what nobody else may see: passwords, and what was made of them.
+pub fn register_and_fail(place: &Place, server: &Server) -> Vec<String> {
+    let mut secrets = Vec::new();
+    for (name, password, status) in [("right", "open-phone", "200"), ("wrong", "guess", "401")] {
+        let scenario = REGISTER
+            .replace("PASSWORD", password)
+            .replace("STATUS", status);
+        let scenario = Scenario::Text(scenario.leak());
+        let report = Sipp::new(place, name, place.at(CALLER), scenario)
+            .calls(1)
+            .call("phone", server.address, server.address)
+            .succeed(1);
+        let sent = report.messages.iter().filter(|traced| traced.sent);
+        for message in sent.map(|traced| &traced.message) {
+            // The reader divides a list at its commas, which stand between the parameters too.
+            for part in message.all("authorization") {
+                let (key, value) = part.split_once('=').unwrap_or_default();
+                if ["response", "cnonce", "nonce"].contains(&key.trim()) {
+                    secrets.push(value.trim_matches('"').to_owned());
+                }
+            }
+        }
+        secrets.push(password.to_owned());
+    }
+    secrets
 }
 
 /// SIPp's caller with a 407 on its way, made of the scenario that has none.

@@ -10,7 +10,7 @@ use crate::place::{CALLER, Place, wait_for};
 use crate::server::{Conf, Server};
 
 const DONE: &str = "certificates and keys read again";
-const KEPT: &str = "certificates and keys stay what they were";
+const KEPT: &str = "reload refused, everything stays as it was";
 
 /// Sends SIGHUP and waits for the line that tells what came of it.
 fn hang_up(server: &Server, wanted: &str) -> String {

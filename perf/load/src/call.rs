@@ -1,12 +1,16 @@
-//! Calls: INVITE, 100, 180, 200, ACK, BYE, 200, with the caller and the answerer in one table of calls (RFC 3261 §12, §13, §15).
+//! Calls: INVITE, 100, 180, 200, ACK, BYE, 200, with the caller and the answerer in one table of calls (RFC 3261 §12, §13, §15). Where the
+//! proxy challenges, INVITE, 407 and ACK come before it (§22.3).
 
 use std::ops::Range;
+use std::rc::Rc;
 
+use crate::accounts::{Carried, Credentials, Request};
+use crate::digest::Asker;
 use crate::flow::{Dialect, Flow};
 use crate::identity::{Identity, Run, TOKEN};
 use crate::message::{self, Line, Scan, Writer};
 use crate::stats::{Count, Span, Stats};
-use crate::template::{Fill, Template, Users};
+use crate::template::{Fill, TAG, Template, Users, branch_letter};
 use crate::timers::{Awaited, GIVE_UP_NS, Timers};
 use crate::wire::{Link, Local, Outbox, Side, spread_host};
 
@@ -28,6 +32,11 @@ struct Call {
     /// The answerer has sent its 2xx, and has had the ACK.
     answered: bool,
     acknowledged: bool,
+    /// 0, or 1 for the INVITE that answers a challenge: its CSeq and its branch are others.
+    attempt: u8,
+    carried: Carried,
+    /// The line that answers the challenge; empty without.
+    credentials: Vec<u8>,
     link: Link,
     caller: u32,
     callee: u32,
@@ -58,7 +67,9 @@ struct End {
 pub struct Calls {
     run: Run,
     dialect: Dialect,
-    users: Users,
+    users: Rc<Users>,
+    /// The users as challenged ones; without it a challenge is a refusal.
+    credentials: Option<Credentials>,
     ends: Vec<End>,
     callers: Range<usize>,
     answerers: Range<usize>,
@@ -69,6 +80,7 @@ pub struct Calls {
     next_callee: u32,
     next_caller: usize,
     route: Vec<u8>,
+    uri: Vec<u8>,
 }
 
 const SDP: &str = "v=0\r\n\
@@ -83,8 +95,14 @@ const RINGING: &[u8] = b"SIP/2.0 180 Ringing\r\n";
 const OK: &[u8] = b"SIP/2.0 200 OK\r\n";
 
 impl Calls {
-    pub fn new(run: Run, dialect: Dialect, users: u32, locals: &[Local], limit: usize) -> Calls {
-        let users = Users::new(users);
+    pub fn new(
+        run: Run,
+        dialect: Dialect,
+        users: Rc<Users>,
+        credentials: Option<Credentials>,
+        locals: &[Local],
+        limit: usize,
+    ) -> Calls {
         let ends = locals
             .iter()
             .map(|local| End {
@@ -106,6 +124,7 @@ impl Calls {
             run,
             dialect,
             users,
+            credentials,
             ends,
             callers: 0..callers,
             answerers: callers..callers + answerers,
@@ -116,6 +135,7 @@ impl Calls {
             next_callee: 0,
             next_caller: 0,
             route: Vec::new(),
+            uri: Vec::new(),
         }
     }
 
@@ -133,6 +153,9 @@ impl Calls {
             measured: false,
             answered: false,
             acknowledged: false,
+            attempt: 0,
+            carried: Carried::Nothing,
+            credentials: Vec::new(),
             link: Link::default(),
             caller: 0,
             callee: 0,
@@ -157,8 +180,12 @@ impl Calls {
     fn send_invite(&self, identity: Identity, out: &mut Outbox) {
         let call = &self.calls[identity.slot as usize];
         let link = call.link;
+        let token = self.run.token(identity);
         let fill = Fill {
-            token: &self.run.token(identity),
+            token: &token,
+            tag: tag(&token),
+            attempt: call.attempt,
+            lines: &call.credentials,
             caller: self.users.name(call.caller),
             callee: self.users.name(call.callee),
             sequence: 0,
@@ -168,6 +195,31 @@ impl Calls {
             .invite
             .render(&fill, out.buffer());
         out.commit(link, length);
+    }
+
+    /// Has the call's INVITE carry what answers the caller's challenge.
+    fn write_credentials(&mut self, slot: u32) {
+        let call = &mut self.calls[slot as usize];
+        call.credentials.clear();
+        let Some(credentials) = &mut self.credentials else {
+            return;
+        };
+        self.uri.clear();
+        for part in [
+            b"sip:",
+            self.users.name(call.callee),
+            b"@",
+            self.dialect.domain.as_bytes(),
+        ] {
+            self.uri.extend_from_slice(part);
+        }
+        let request = Request {
+            asker: Asker::Proxy,
+            method: "INVITE",
+            target: call.callee,
+            uri: &self.uri,
+        };
+        credentials.write(call.caller, &request, &mut call.credentials);
     }
 
     /// The live call that a message names.
@@ -193,12 +245,14 @@ impl Calls {
         };
         let status = message::status(raw);
         let call = &self.calls[identity.slot as usize];
-        let cseq = scan.cseq.value(raw);
-        let (invite, branch_end) = match cseq {
-            b"1 INVITE" => (true, b'i'),
-            b"2 BYE" => (false, b'b'),
+        let (invite, attempt, branch_end) = match read_cseq(scan.cseq.value(raw)) {
+            Some((attempt, b"INVITE")) if attempt <= call.attempt => {
+                (true, attempt, branch_letter(attempt))
+            }
+            Some((number, b"BYE")) if number == call.attempt + 1 => (false, call.attempt, b'b'),
             _ => return stats.wrong("CSeq of no request of ours", raw),
         };
+        let is_late = attempt < call.attempt;
         let token = self.run.token(identity);
         if let Err(why) = check_response(raw, &scan, &token, branch_end, status) {
             return stats.wrong(why, raw);
@@ -207,9 +261,25 @@ impl Calls {
             return stats.wrong("response by another way than the request's", raw);
         }
         match (invite, status) {
+            // The INVITE that was challenged has had its answer; the proxy may not have had the ACK.
+            (true, 300..=699) if is_late => {
+                stats.counts.add(Count::Repeated);
+                stats.counts.add(Count::RetransmittedAck);
+                self.acknowledge(identity, attempt, raw, &scan, &token, out);
+            }
+            (true, 100..=199) if is_late => {}
+            (true, _) if is_late => stats.wrong("a challenged INVITE was answered", raw),
             (true, 100..=199) => self.receive_provisional(identity, status, now_ns, stats),
             (true, 200..=299) => self.receive_ok(identity, raw, &scan, &token, now_ns, out, stats),
-            (true, 300..=699) => self.receive_refusal(identity, raw, &scan, &token, out, stats),
+            (true, 407) if self.credentials.is_some() => {
+                self.receive_challenge(identity, raw, &scan, &token, now_ns, out, stats);
+            }
+            (true, 300..=699) => {
+                if matches!(status, 401 | 407) {
+                    stats.wrong("challenged, and there is no answer to it", raw);
+                }
+                self.receive_refusal(identity, raw, &scan, &token, out, stats);
+            }
             (false, 200..=299) => {
                 let call = &self.calls[identity.slot as usize];
                 if call.state != State::Ending {
@@ -295,42 +365,84 @@ impl Calls {
             }
         }
         let target = message::contact_uri(scan.contact.value(raw));
-        let mut request = |method: &[u8], branch_end: u8, cseq: &[u8], kept: &mut Vec<u8>| {
-            let buffer = out.buffer();
-            let mut writer = Writer::new(buffer);
-            for part in [
-                method,
-                b" ",
-                target,
-                b" SIP/2.0\r\n",
-                self.ends[link.end as usize].via.as_bytes(),
-                token,
-                &[branch_end],
-                b";rport\r\n",
-                &self.route,
-                b"Max-Forwards: 70\r\n",
-                scan.from.whole(raw),
-                scan.to.whole(raw),
-                scan.call_id.whole(raw),
-                cseq,
-                self.dialect.pad.as_bytes(),
-                b"Content-Length: 0\r\n\r\n",
-            ] {
-                writer.push(part);
-            }
-            let length = writer.len();
-            kept.clear();
-            kept.extend_from_slice(&buffer[..length]);
-            out.commit(link, length);
-        };
-        request(b"ACK", b'a', b"CSeq: 1 ACK\r\n", &mut call.ack);
-        request(b"BYE", b'b', b"CSeq: 2 BYE\r\n", &mut call.bye);
+        let attempt = call.attempt;
+        let mut request =
+            |method: &[u8], branch_end: u8, number: u8, credentials: &[u8], kept: &mut Vec<u8>| {
+                let buffer = out.buffer();
+                let mut writer = Writer::new(buffer);
+                for part in [
+                    method,
+                    b" ",
+                    target,
+                    b" SIP/2.0\r\n",
+                    self.ends[link.end as usize].via.as_bytes(),
+                    token,
+                    &[branch_end],
+                    b";rport\r\n",
+                    &self.route,
+                    b"Max-Forwards: 70\r\n",
+                    scan.from.whole(raw),
+                    scan.to.whole(raw),
+                    scan.call_id.whole(raw),
+                    b"CSeq: ",
+                    &[b'1' + number],
+                    b" ",
+                    method,
+                    b"\r\n",
+                    credentials,
+                    self.dialect.pad.as_bytes(),
+                    b"Content-Length: 0\r\n\r\n",
+                ] {
+                    writer.push(part);
+                }
+                let length = writer.len();
+                kept.clear();
+                kept.extend_from_slice(&buffer[..length]);
+                out.commit(link, length);
+            };
+        // The ACK has the credentials of its INVITE, since nobody can challenge it (RFC 3261 §22.1).
+        request(b"ACK", b'a', attempt, &call.credentials, &mut call.ack);
+        request(b"BYE", b'b', attempt + 1, b"", &mut call.bye);
         call.state = State::Ending;
         call.bye_ns = now_ns;
         self.timers.arm(now_ns, identity, Awaited::Request);
     }
 
-    /// A final response that is not a 2xx is acknowledged hop by hop, in the INVITE's own transaction (RFC 3261 §17.1.1.3).
+    /// A challenged INVITE goes again with credentials, in a transaction of its own: another branch, CSeq one higher, the rest the same.
+    #[allow(clippy::too_many_arguments)]
+    fn receive_challenge(
+        &mut self,
+        identity: Identity,
+        raw: &[u8],
+        scan: &Scan,
+        token: &[u8; TOKEN],
+        now_ns: u64,
+        out: &mut Outbox,
+        stats: &mut Stats,
+    ) {
+        let call = &mut self.calls[identity.slot as usize];
+        if call.state == State::Ending {
+            return stats.wrong("challenged after it was accepted", raw);
+        }
+        let (caller, carried) = (call.caller, call.carried);
+        let answers = self.credentials.as_mut().is_some_and(|credentials| {
+            credentials.challenged(caller, Asker::Proxy, carried, raw, scan, stats)
+        });
+        if !answers {
+            return self.receive_refusal(identity, raw, scan, token, out, stats);
+        }
+        let challenged = call.attempt;
+        call.attempt += 1;
+        call.carried = Carried::Fresh;
+        call.state = State::Calling;
+        call.started_ns = now_ns;
+        self.acknowledge(identity, challenged, raw, scan, token, out);
+        self.write_credentials(identity.slot);
+        self.send_invite(identity, out);
+        let awaited = Awaited::Invite(challenged + 1);
+        self.timers.arm(now_ns, identity, awaited);
+    }
+
     fn receive_refusal(
         &mut self,
         identity: Identity,
@@ -339,6 +451,26 @@ impl Calls {
         token: &[u8; TOKEN],
         out: &mut Outbox,
         stats: &mut Stats,
+    ) {
+        let call = &self.calls[identity.slot as usize];
+        let link = call.link;
+        if matches!(call.state, State::Calling | State::Proceeding) {
+            stats.counts.add(Count::Refused);
+        }
+        self.acknowledge(identity, call.attempt, raw, scan, token, out);
+        out.done(link);
+        self.release(identity.slot);
+    }
+
+    /// A final response that is not a 2xx is acknowledged hop by hop, in the INVITE's own transaction (RFC 3261 §17.1.1.3).
+    fn acknowledge(
+        &self,
+        identity: Identity,
+        attempt: u8,
+        raw: &[u8],
+        scan: &Scan,
+        token: &[u8; TOKEN],
+        out: &mut Outbox,
     ) {
         let call = &self.calls[identity.slot as usize];
         let link = call.link;
@@ -351,21 +483,19 @@ impl Calls {
             b" SIP/2.0\r\n",
             self.ends[link.end as usize].via.as_bytes(),
             token,
-            b"i;rport\r\nMax-Forwards: 70\r\n",
+            &[branch_letter(attempt)],
+            b";rport\r\nMax-Forwards: 70\r\n",
             scan.from.whole(raw),
             scan.to.whole(raw),
             scan.call_id.whole(raw),
-            b"CSeq: 1 ACK\r\nContent-Length: 0\r\n\r\n",
+            b"CSeq: ",
+            &[b'1' + attempt],
+            b" ACK\r\nContent-Length: 0\r\n\r\n",
         ] {
             writer.push(part);
         }
         let length = writer.len();
         out.commit(link, length);
-        if matches!(call.state, State::Calling | State::Proceeding) {
-            stats.counts.add(Count::Refused);
-        }
-        out.done(link);
-        self.release(identity.slot);
     }
 
     fn receive_request(
@@ -390,18 +520,19 @@ impl Calls {
         if let Err(why) = self.check_request(link, raw, &scan, identity) {
             return stats.wrong(why, raw);
         }
-        match (raw[0], scan.cseq.value(raw)) {
-            (b'I', b"1 INVITE") => {
+        let attempt = self.calls[identity.slot as usize].attempt;
+        match (raw[0], read_cseq(scan.cseq.value(raw))) {
+            (b'I', Some((number, b"INVITE"))) if number == attempt => {
                 self.receive_invite(link, raw, &scan, identity, now_ns, out, stats)
             }
-            (b'A', b"1 ACK") => {
+            (b'A', Some((number, b"ACK"))) if number == attempt => {
                 let call = &mut self.calls[identity.slot as usize];
                 if call.acknowledged {
                     stats.counts.add(Count::Repeated);
                 }
                 call.acknowledged = true;
             }
-            (b'B', b"2 BYE") => {
+            (b'B', Some((number, b"BYE"))) if number == attempt + 1 => {
                 let call = &mut self.calls[identity.slot as usize];
                 if !call.acknowledged {
                     // The ACK was lost or overtaken. RFC 3261 §15.1.2 answers the BYE all the same.
@@ -595,6 +726,19 @@ impl Calls {
 const SDP_LENGTH: &str = "129";
 const _: () = assert!(SDP.len() == 129, "SDP_LENGTH must say the length of SDP");
 
+/// The tags are the token without the run's part.
+fn tag(token: &[u8; TOKEN]) -> &[u8; TAG] {
+    token.last_chunk().expect("a tag is shorter than a token")
+}
+
+/// The number in a CSeq, less one, and the method. All of ours have one digit.
+fn read_cseq(value: &[u8]) -> Option<(u8, &[u8])> {
+    match value {
+        [digit @ b'1'..=b'9', b' ', method @ ..] => Some((digit - b'1', method)),
+        _ => None,
+    }
+}
+
 fn send_copy(bytes: &[u8], link: Link, out: &mut Outbox) {
     out.buffer()[..bytes.len()].copy_from_slice(bytes);
     out.commit(link, bytes.len());
@@ -640,19 +784,19 @@ fn invite(local: &Local, dialect: &Dialect, user_width: usize) -> Template {
     let address = local.address;
     let (in_via, in_uri) = (local.transport.in_via(), local.transport.in_uri());
     let Dialect { domain, pad, .. } = dialect;
-    // The tags are the token without the run's part.
     Template::new(
         &format!(
             "INVITE sip:{{callee}}@{domain} SIP/2.0\r\n\
-             Via: SIP/2.0/{in_via} {address};branch=z9hG4bK{{token}}i;rport\r\n\
+             Via: SIP/2.0/{in_via} {address};branch=z9hG4bK{{token}}{{branch}};rport\r\n\
              Max-Forwards: 70\r\n\
              From: <sip:{{caller}}@{domain}>;tag={{tag}}\r\n\
              To: <sip:{{callee}}@{domain}>\r\n\
              Call-ID: {{token}}@load\r\n\
-             CSeq: 1 INVITE\r\n\
+             CSeq: {{attempt}} INVITE\r\n\
              Contact: <sip:{{caller}}@{address}{in_uri}>\r\n\
              {pad}\
              User-Agent: strowger-load\r\n\
+             {{lines}}\
              Content-Type: application/sdp\r\n\
              Content-Length: {SDP_LENGTH}\r\n\r\n{SDP}"
         ),
@@ -689,12 +833,21 @@ impl Flow for Calls {
         call.link = link;
         call.scheduled_ns = scheduled_ns;
         call.started_ns = now_ns;
+        call.attempt = 0;
+        call.carried = Carried::Nothing;
+        call.credentials.clear();
         let identity = Identity {
             slot,
             generation: call.generation,
         };
+        if let Some(credentials) = &mut self.credentials {
+            call.carried = credentials.begin(call.caller);
+            if call.carried != Carried::Nothing {
+                self.write_credentials(slot);
+            }
+        }
         self.send_invite(identity, out);
-        self.timers.arm(now_ns, identity, Awaited::Invite);
+        self.timers.arm(now_ns, identity, Awaited::Invite(0));
         stats.counts.add(Count::Started);
         true
     }
@@ -749,7 +902,10 @@ impl Flow for Calls {
                 continue;
             }
             let awaited = match due.awaited {
-                Awaited::Invite => matches!(call.state, State::Calling | State::Proceeding),
+                Awaited::Invite(attempt) => {
+                    attempt == call.attempt
+                        && matches!(call.state, State::Calling | State::Proceeding)
+                }
                 Awaited::Ok => !call.acknowledged,
                 Awaited::Request => call.state == State::Ending,
             };
@@ -758,7 +914,7 @@ impl Flow for Calls {
             }
             let since_ns = match due.awaited {
                 Awaited::Request => call.bye_ns,
-                Awaited::Invite | Awaited::Ok => call.started_ns,
+                Awaited::Invite(_) | Awaited::Ok => call.started_ns,
             };
             if now_ns - since_ns >= GIVE_UP_NS {
                 if due.awaited != Awaited::Ok {
@@ -770,13 +926,13 @@ impl Flow for Calls {
             }
             match due.awaited {
                 // Over a reliable transport the timer only gives the call up.
-                Awaited::Invite | Awaited::Request if out.is_reliable(call.link) => {}
-                Awaited::Invite if call.state == State::Calling => {
+                Awaited::Invite(_) | Awaited::Request if out.is_reliable(call.link) => {}
+                Awaited::Invite(_) if call.state == State::Calling => {
                     stats.counts.add(Count::RetransmittedInvite);
                     self.send_invite(identity, out);
                 }
                 // A provisional response stops the INVITE's retransmissions; the timer stays to give the call up.
-                Awaited::Invite => {}
+                Awaited::Invite(_) => {}
                 Awaited::Ok => {
                     stats.counts.add(Count::RetransmittedOk);
                     send_copy(&call.ok, call.ok_link, out);

@@ -1,6 +1,8 @@
 //! strowger-load: open-loop SIP load over UDP, TCP and TLS with callers and answerers in one thread, and the bare relay that is the floor.
 
+mod accounts;
 mod call;
+mod digest;
 mod flow;
 mod frame;
 mod handshake;
@@ -30,6 +32,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
+use accounts::{AuthArguments, ListArguments};
 use call::Calls;
 use flow::{Dialect, Flow};
 use identity::Run;
@@ -60,6 +63,8 @@ enum What {
     Relay(RelayArguments),
     /// Opens connections and leaves them idle: what each costs the server in memory
     Idle(idle::IdleArguments),
+    /// Writes what a server must know of the users: lines of name:realm:HA1
+    Users(ListArguments),
     /// TLS handshakes in memory: what the library costs on each side
     Handshake(handshake::HandshakeArguments),
 }
@@ -122,9 +127,8 @@ struct LoadArguments {
     /// Host part of the users' addresses
     #[arg(long, default_value = "127.0.0.1")]
     domain: String,
-    /// Users u00000, u00001, … taken in turn
-    #[arg(long, default_value_t = 10_000)]
-    users: u32,
+    #[command(flatten)]
+    auth: AuthArguments,
     /// Register all users once before anything else
     #[arg(long)]
     register_first: bool,
@@ -191,6 +195,7 @@ fn main() -> ExitCode {
         What::Register(arguments) => load(&arguments, Some(Method::Register)),
         What::Options(arguments) => load(&arguments, Some(Method::Options)),
         What::Idle(arguments) => idle::run(&arguments),
+        What::Users(arguments) => accounts::list(&arguments).map(|()| ExitCode::SUCCESS),
         What::Handshake(arguments) => handshake::run(&arguments).map(|()| ExitCode::SUCCESS),
         What::Relay(arguments) => relay(&arguments).map(|()| ExitCode::SUCCESS),
     };
@@ -223,7 +228,9 @@ fn load(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode, S
     }
     sys::exact_sleeps();
     sys::raise_descriptor_limit();
-    if arguments.users < 2 || arguments.ports.sockets == 0 {
+    let accounts = arguments.auth.accounts()?;
+    let users = accounts.names.count();
+    if users < 2 || arguments.ports.sockets == 0 {
         return Err("at least two users and one socket are needed".into());
     }
     if arguments.rate.iter().any(|rate| *rate <= 0.0) {
@@ -271,7 +278,10 @@ fn load(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode, S
             Run::new(number),
             method,
             dialect.clone(),
-            arguments.users,
+            accounts.names.clone(),
+            arguments
+                .auth
+                .credentials(&accounts, &Run::new(number).text(), 1),
             &bench.out.locals,
             match method {
                 Method::Options => Side::Caller,
@@ -286,13 +296,13 @@ fn load(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode, S
     if arguments.register_first {
         let mut flow = singles(Method::Register, number.wrapping_add(1), &bench);
         let all =
-            Phase::new("register", Load::Window(32), 60.0).counted(u64::from(arguments.users));
+            Phase::new("register", Load::Window(32), REGISTER_SECONDS).counted(u64::from(users));
         let outcome = bench.run(&mut flow, &all);
-        if outcome.completed() < u64::from(arguments.users) {
+        if outcome.completed() < u64::from(users) {
             return Err(format!(
                 "only {} of {} users could be registered",
                 outcome.completed(),
-                arguments.users
+                users
             ));
         }
     }
@@ -301,7 +311,10 @@ fn load(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode, S
             let mut flow = Calls::new(
                 Run::new(number),
                 dialect.clone(),
-                arguments.users,
+                accounts.names.clone(),
+                arguments
+                    .auth
+                    .credentials(&accounts, &Run::new(number).text(), users),
                 &bench.out.locals,
                 arguments.max_outstanding,
             );
@@ -365,6 +378,8 @@ fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) 
     results
 }
 
+/// For all users to be registered; a million of them, each challenged, take half a minute.
+const REGISTER_SECONDS: f64 = 300.0;
 const WARM_WINDOW: u32 = 48;
 /// For the persistent connections to open, all together.
 const CONNECT_SECONDS: u64 = 30;

@@ -63,6 +63,8 @@ pub struct Scan {
     pub cseq: Line,
     pub contact: Line,
     pub max_forwards: Line,
+    /// WWW-Authenticate and Proxy-Authenticate.
+    pub challenges: Lines,
     /// Offset of the body; 0 when the header never ended.
     pub body: usize,
 }
@@ -114,6 +116,8 @@ pub fn scan(raw: &[u8]) -> Option<Scan> {
             }
             (4, b'c') if is("CSeq") => found.cseq = header,
             (12, b'm') if is("Max-Forwards") => found.max_forwards = header,
+            (16, b'w') if is("WWW-Authenticate") => found.challenges.push(header),
+            (18, b'p') if is("Proxy-Authenticate") => found.challenges.push(header),
             _ => {}
         }
         start = newline + 1;
@@ -226,6 +230,8 @@ mod tests {
         i:id1\r\n\
         CSeq: 1 INVITE\r\n\
         m: <sip:u2@127.0.0.1:5080>;expires=3\r\n\
+        www-authenticate: Digest a\r\n\
+        Proxy-Authenticate : Digest b\r\n\
         Content-Length: 2\r\n\r\nhi";
 
     #[test]
@@ -249,6 +255,9 @@ mod tests {
             found.record_route.as_slice()[0].whole(OK),
             b"Record-Route: <sip:127.0.0.1;lr>\r\n"
         );
+        let challenges: Vec<_> = found.challenges.as_slice().iter().collect();
+        assert_eq!(challenges[0].value(OK), b"Digest a");
+        assert_eq!(challenges[1].value(OK), b"Digest b");
         assert_eq!(&OK[found.body..], b"hi");
         assert!(found.max_forwards.is_absent());
     }

@@ -117,6 +117,7 @@ impl Outcome {
             && self.own_drops == 0
             && [
                 Count::Refused,
+                Count::CredentialsRefused,
                 Count::TimedOut,
                 Count::Skipped,
                 Count::Repeated,

@@ -1,10 +1,15 @@
-//! Requests that are one transaction each: REGISTER refreshes of users in turn (RFC 3261 §10), and OPTIONS to the server (§11).
+//! Requests of one transaction each, or of two where they are challenged: REGISTER refreshes of users in turn (RFC 3261 §10), and OPTIONS to
+//! the server (§11).
 
+use std::rc::Rc;
+
+use crate::accounts::{Carried, Credentials, Request};
+use crate::digest::Asker;
 use crate::flow::{Dialect, Flow};
 use crate::identity::{Identity, Run};
-use crate::message;
+use crate::message::{self, Scan};
 use crate::stats::{Count, Span, Stats};
-use crate::template::{Fill, Template, Users};
+use crate::template::{Fill, TAG, Template, Users};
 use crate::timers::{Awaited, GIVE_UP_NS, Timers};
 use crate::wire::{Link, Local, Outbox, Side, spread_host};
 
@@ -20,8 +25,11 @@ const FIRST_SEQUENCE: u32 = 100_000_000;
 #[derive(Clone, Copy)]
 struct User {
     sequence: u32,
+    /// The CSeq of the first attempt: its request keeps the From tag when it answers a challenge (RFC 3261 §8.1.3.5).
+    first_sequence: u32,
     waiting: bool,
     measured: bool,
+    carried: Carried,
     scheduled_ns: u64,
     started_ns: u64,
     link: Link,
@@ -40,7 +48,13 @@ pub struct Singles {
     run: Run,
     method: Method,
     dialect: Dialect,
-    users: Users,
+    users: Rc<Users>,
+    /// The users as challenged ones; without it a challenge is a refusal.
+    credentials: Option<Credentials>,
+    /// `sip:` and the domain: the Request-URI of them all.
+    uri: String,
+    /// The credentials of the request in hand.
+    lines: Vec<u8>,
     state: Vec<User>,
     /// One for each pair of an end that registers and an end that is called; the users take them in turn.
     origins: Vec<Origin>,
@@ -54,11 +68,11 @@ impl Singles {
         run: Run,
         method: Method,
         dialect: Dialect,
-        users: u32,
+        users: Rc<Users>,
+        credentials: Option<Credentials>,
         locals: &[Local],
         registrar: Side,
     ) -> Singles {
-        let users = Users::new(users);
         let ends = |side| {
             locals
                 .iter()
@@ -84,8 +98,10 @@ impl Singles {
             .collect();
         let idle = User {
             sequence: FIRST_SEQUENCE,
+            first_sequence: FIRST_SEQUENCE,
             waiting: false,
             measured: false,
+            carried: Carried::Nothing,
             scheduled_ns: 0,
             started_ns: 0,
             link: Link::default(),
@@ -93,7 +109,10 @@ impl Singles {
         Singles {
             run,
             method,
+            uri: format!("sip:{}", dialect.domain),
             dialect,
+            credentials,
+            lines: Vec::new(),
             state: vec![idle; users.count() as usize],
             users,
             origins,
@@ -103,8 +122,21 @@ impl Singles {
         }
     }
 
-    fn send(&self, number: u32, out: &mut Outbox) {
-        let user = &self.state[number as usize];
+    /// Sends the user's request, or sends it again: the same to the byte.
+    fn send(&mut self, number: u32, out: &mut Outbox) {
+        let user = self.state[number as usize];
+        self.lines.clear();
+        if user.carried != Carried::Nothing
+            && let Some(credentials) = &mut self.credentials
+        {
+            let request = Request {
+                asker: Asker::Registrar,
+                method: "REGISTER",
+                target: 0,
+                uri: self.uri.as_bytes(),
+            };
+            credentials.write(number, &request, &mut self.lines);
+        }
         let identity = Identity {
             slot: number,
             generation: user.sequence,
@@ -113,6 +145,9 @@ impl Singles {
         let mut host = None;
         let fill = Fill {
             token: &self.run.token(identity),
+            tag: &self.tag(number),
+            attempt: 0,
+            lines: &self.lines,
             caller: self.users.name(number),
             callee: self.users.name(number),
             sequence: user.sequence,
@@ -125,6 +160,15 @@ impl Singles {
         out.commit(user.link, length);
     }
 
+    /// The From tag of the user's request.
+    fn tag(&self, number: u32) -> [u8; TAG] {
+        let token = self.run.token(Identity {
+            slot: number,
+            generation: self.state[number as usize].first_sequence,
+        });
+        std::array::from_fn(|at| token[at + 8])
+    }
+
     fn origin(&self, number: u32) -> &Origin {
         &self.origins[number as usize % self.origins.len()]
     }
@@ -135,7 +179,37 @@ impl Singles {
         self.outstanding -= 1;
     }
 
-    fn check(&self, raw: &[u8], link: Link) -> Result<(Identity, u16), &'static str> {
+    /// The request goes again, with credentials, in a transaction of its own (RFC 3261 §22.2).
+    fn answer(
+        &mut self,
+        number: u32,
+        raw: &[u8],
+        scan: &Scan,
+        now_ns: u64,
+        out: &mut Outbox,
+        stats: &mut Stats,
+    ) {
+        let user = &mut self.state[number as usize];
+        let (asker, carried) = (Asker::Registrar, user.carried);
+        let answers = self.credentials.as_mut().is_some_and(|credentials| {
+            credentials.challenged(number, asker, carried, raw, scan, stats)
+        });
+        if !answers {
+            stats.counts.add(Count::Refused);
+            return self.finish(number, out);
+        }
+        user.carried = Carried::Fresh;
+        user.sequence += 1;
+        user.started_ns = now_ns;
+        let identity = Identity {
+            slot: number,
+            generation: user.sequence,
+        };
+        self.send(number, out);
+        self.timers.arm(now_ns, identity, Awaited::Request);
+    }
+
+    fn check(&self, raw: &[u8], link: Link) -> Result<(Identity, u16, Scan), &'static str> {
         let scan = message::scan(raw).ok_or("not a whole message")?;
         let [via] = scan.via.as_slice() else {
             return Err("not exactly one Via");
@@ -147,7 +221,6 @@ impl Singles {
         if identity.slot >= self.users.count() || link != self.state[identity.slot as usize].link {
             return Err("response by another way than the request's");
         }
-        let token = self.run.token(identity);
         let cseq = scan.cseq.value(raw);
         let method: &[u8] = match self.method {
             Method::Register => b" REGISTER",
@@ -159,7 +232,10 @@ impl Singles {
         if number != Some(identity.generation) {
             return Err("CSeq is not the request's");
         }
-        if message::parameter(scan.from.value(raw), b"tag") != Some(&token[8..]) {
+        let user = &self.state[identity.slot as usize];
+        let is_late = identity.generation < user.first_sequence;
+        let tag = message::parameter(scan.from.value(raw), b"tag");
+        if !is_late && tag != Some(&self.tag(identity.slot)) {
             return Err("From tag changed");
         }
         let name = self.users.name(identity.slot);
@@ -167,7 +243,7 @@ impl Singles {
             return Err("Call-ID is not the request's");
         }
         if self.dialect.floor {
-            return Ok((identity, 200));
+            return Ok((identity, 200, scan));
         }
         let status = message::status(raw);
         if message::parameter(scan.to.value(raw), b"tag").is_none() && status != 100 {
@@ -182,7 +258,7 @@ impl Singles {
                 return Err("the binding is not in the answer");
             }
         }
-        Ok((identity, status))
+        Ok((identity, status, scan))
     }
 }
 
@@ -229,6 +305,7 @@ fn request(
              CSeq: {{sequence}} {name}\r\n\
              {last}{pad}\
              User-Agent: strowger-load\r\n\
+             {{lines}}\
              Content-Length: 0\r\n\r\n"
         ),
         user_width,
@@ -254,6 +331,12 @@ impl Flow for Singles {
         user.link = link;
         self.next = (number + 1) % self.users.count();
         user.sequence += 1;
+        user.first_sequence = user.sequence;
+        user.carried = self
+            .credentials
+            .as_mut()
+            .filter(|_| self.method == Method::Register)
+            .map_or(Carried::Nothing, |credentials| credentials.begin(number));
         user.waiting = true;
         user.measured = stats.measuring;
         user.scheduled_ns = scheduled_ns;
@@ -277,7 +360,7 @@ impl Flow for Singles {
         out: &mut Outbox,
         stats: &mut Stats,
     ) {
-        let (identity, status) = match self.check(raw, link) {
+        let (identity, status, scan) = match self.check(raw, link) {
             Ok(found) => found,
             Err(why) => return stats.wrong(why, raw),
         };
@@ -293,6 +376,9 @@ impl Flow for Singles {
                 }
                 stats.counts.add(Count::Completed);
                 self.finish(identity.slot, out);
+            }
+            401 if self.method == Method::Register && self.credentials.is_some() => {
+                self.answer(identity.slot, raw, &scan, now_ns, out, stats);
             }
             _ => {
                 stats.wrong("refused", raw);

@@ -19,6 +19,12 @@ counters! {
     /// Ended by a final response that is not a 2xx.
     Refused = "refused",
     TimedOut = "timed_out",
+    /// Responses 401 and 407 that were answered, or should have been.
+    Challenged = "challenges_received",
+    /// Those of them that said the nonce was too old, and the credentials right.
+    Stale = "challenges_stale",
+    /// Those of them that came though the credentials were fresh: the server takes them for wrong.
+    CredentialsRefused = "credentials_refused",
     /// Scheduled and never begun, because too many were outstanding.
     Skipped = "skipped",
     /// Begun more than a millisecond after their time.

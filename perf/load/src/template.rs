@@ -6,8 +6,11 @@ use crate::identity::TOKEN;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Hole {
     Token,
-    /// The token without the run's part.
     Tag,
+    /// What tells an attempt's branch from the other messages' of its call: a letter.
+    Branch,
+    /// CSeq of an attempt: a digit.
+    Attempt,
     Caller,
     Callee,
     Sequence,
@@ -21,37 +24,62 @@ pub const HOST: usize = "127.100.100.100".len();
 /// Digits of a hole for `Hole::Sequence`. The first is never 0, as CSeq is written without leading zeros.
 pub const SEQUENCE: usize = 9;
 
+/// Bytes of a hole for `Hole::Tag`: a token without the run's part.
+pub const TAG: usize = TOKEN - 8;
+
 /// A message with holes.
 pub struct Template {
     bytes: Vec<u8>,
     holes: Vec<(Hole, usize)>,
+    /// Where header lines that not every message has are put in. No hole stands behind it.
+    lines_at: Option<usize>,
 }
 
 /// The text of each hole for one message.
 pub struct Fill<'a> {
     pub token: &'a [u8; TOKEN],
+    pub tag: &'a [u8; TAG],
+    /// 0 for the first, and one more for each that answers a challenge.
+    pub attempt: u8,
     pub caller: &'a [u8],
     pub callee: &'a [u8],
     pub sequence: u32,
     /// Of `HOST` bytes; looked at only where the text has a hole for it.
     pub host: &'a [u8],
+    /// Whole header lines.
+    pub lines: &'a [u8],
+}
+
+/// The branch's letter of an attempt's INVITE.
+pub fn branch_letter(attempt: u8) -> u8 {
+    b'i' + attempt
 }
 
 impl Template {
-    /// Text in which `{token}`, `{caller}`, `{callee}`, `{sequence}` and `{host}` are holes. User names are `user_width` bytes wide.
+    /// Text in which `{token}`, `{tag}`, `{branch}`, `{attempt}`, `{caller}`, `{callee}`, `{sequence}` and `{host}` are holes, and `{lines}`, behind
+    /// all of them, stands for lines to be put in. User names are `user_width` bytes wide.
     pub fn new(text: &str, user_width: usize) -> Template {
         let marks = [
             ("{token}", Hole::Token, TOKEN),
-            ("{tag}", Hole::Tag, TOKEN - 8),
+            ("{tag}", Hole::Tag, TAG),
+            ("{branch}", Hole::Branch, 1),
+            ("{attempt}", Hole::Attempt, 1),
             ("{caller}", Hole::Caller, user_width),
             ("{callee}", Hole::Callee, user_width),
             ("{sequence}", Hole::Sequence, SEQUENCE),
             ("{host}", Hole::Host, HOST),
         ];
         let (mut bytes, mut holes, mut rest) = (Vec::new(), Vec::new(), text);
+        let mut lines_at = None;
         'text: while !rest.is_empty() {
+            if let Some(after) = rest.strip_prefix("{lines}") {
+                lines_at = Some(bytes.len());
+                rest = after;
+                continue;
+            }
             for (mark, hole, width) in marks {
                 if let Some(after) = rest.strip_prefix(mark) {
+                    assert!(lines_at.is_none(), "a hole behind the lines");
                     holes.push((hole, bytes.len()));
                     bytes.resize(bytes.len() + width, b'0');
                     rest = after;
@@ -61,17 +89,32 @@ impl Template {
             bytes.push(rest.as_bytes()[0]);
             rest = &rest[1..];
         }
-        Template { bytes, holes }
+        Template {
+            bytes,
+            holes,
+            lines_at,
+        }
     }
 
     /// Writes the message to the start of `out` and returns its length.
     pub fn render(&self, fill: &Fill, out: &mut [u8]) -> usize {
-        let out = &mut out[..self.bytes.len()];
-        out.copy_from_slice(&self.bytes);
+        let lines = match self.lines_at {
+            Some(_) => fill.lines,
+            None => &[],
+        };
+        let (front, back) = self
+            .bytes
+            .split_at(self.lines_at.unwrap_or(self.bytes.len()));
+        let out = &mut out[..self.bytes.len() + lines.len()];
+        out[..front.len()].copy_from_slice(front);
+        out[front.len()..front.len() + lines.len()].copy_from_slice(lines);
+        out[front.len() + lines.len()..].copy_from_slice(back);
         for (hole, at) in &self.holes {
             match hole {
                 Hole::Token => out[*at..at + TOKEN].copy_from_slice(fill.token),
-                Hole::Tag => out[*at..at + TOKEN - 8].copy_from_slice(&fill.token[8..]),
+                Hole::Tag => out[*at..at + TAG].copy_from_slice(fill.tag),
+                Hole::Branch => out[*at] = branch_letter(fill.attempt),
+                Hole::Attempt => out[*at] = b'1' + fill.attempt,
                 Hole::Caller => out[*at..at + fill.caller.len()].copy_from_slice(fill.caller),
                 Hole::Callee => out[*at..at + fill.callee.len()].copy_from_slice(fill.callee),
                 Hole::Host => out[*at..at + HOST].copy_from_slice(fill.host),
@@ -88,7 +131,7 @@ impl Template {
     }
 }
 
-/// The user names u00000, u00001, … of one width, rendered once.
+/// The user names u00000, u00001, … of one width, rendered once; or other names of one width.
 pub struct Users {
     text: Vec<u8>,
     width: usize,
@@ -107,6 +150,19 @@ impl Users {
             width: digits + 1,
             count,
         }
+    }
+
+    /// These names, which must be of one length.
+    pub fn listed(names: &[&str]) -> Result<Users, &'static str> {
+        let width = names.first().ok_or("no users")?.len();
+        if width == 0 || names.iter().any(|name| name.len() != width) {
+            return Err("all names must be of one length, and not empty");
+        }
+        Ok(Users {
+            text: names.concat().into_bytes(),
+            width,
+            count: names.len() as u32,
+        })
     }
 
     pub fn name(&self, number: u32) -> &[u8] {
@@ -132,23 +188,38 @@ mod tests {
         let users = Users::new(10_000);
         assert_eq!(users.name(9_999), b"u09999");
         let template = Template::new(
-            "{callee}<{caller}>{token};{sequence} X@{host}",
+            "{callee}<{caller}>{token}{branch};{tag};{attempt};{sequence} X@{host}\n{lines}end",
             users.width(),
         );
-        let mut out = [0; 128];
-        let length = template.render(
-            &Fill {
-                token: b"0123456789abcdef01234567",
-                caller: users.name(1),
-                callee: users.name(23),
-                sequence: 100_000_007,
-                host: b"127.100.101.102",
-            },
-            &mut out,
-        );
-        assert_eq!(
-            &out[..length],
-            b"u00023<u00001>0123456789abcdef01234567;100000007 X@127.100.101.102"
-        );
+        let mut out = [0; 160];
+        for (lines, shown) in [(&b""[..], ""), (b"X: y\n", "X: y\n")] {
+            let length = template.render(
+                &Fill {
+                    token: b"0123456789abcdef01234567",
+                    tag: b"89abcdef01234567",
+                    attempt: 1,
+                    caller: users.name(1),
+                    callee: users.name(23),
+                    sequence: 100_000_007,
+                    host: b"127.100.101.102",
+                    lines,
+                },
+                &mut out,
+            );
+            let expected = format!(
+                "u00023<u00001>0123456789abcdef01234567j;89abcdef01234567;2;100000007 X@127.100.101.102\n{shown}end"
+            );
+            assert_eq!(String::from_utf8_lossy(&out[..length]), expected);
+        }
+    }
+
+    #[test]
+    fn listed_names_are_of_one_width() {
+        let users = Users::listed(&["alice", "bobby"]).expect("names");
+        assert_eq!((users.name(1), users.width()), (&b"bobby"[..], 5));
+        assert_eq!(users.count(), 2);
+        for bad in [&[][..], &[""], &["a", "bc"]] {
+            assert!(Users::listed(bad).is_err());
+        }
     }
 }

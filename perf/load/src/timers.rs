@@ -16,8 +16,8 @@ const QUEUES: usize = 6;
 /// A message that may have to be sent again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Awaited {
-    /// The caller's INVITE waits for any response.
-    Invite,
+    /// The caller's INVITE waits for any response: the first, or the one of this number that answers a challenge.
+    Invite(u8),
     /// The answerer's 2xx waits for its ACK.
     Ok,
     /// The caller's BYE, or a REGISTER or OPTIONS, waits for its final response.
@@ -46,7 +46,7 @@ impl Timers {
     /// Arms the timer again after it fired, with its interval doubled, up to T2 where the RFC says so.
     pub fn rearm(&mut self, now_ns: u64, due: Due) {
         let cap = match due.awaited {
-            Awaited::Invite => QUEUES as u8 - 1,
+            Awaited::Invite(_) => QUEUES as u8 - 1,
             Awaited::Ok | Awaited::Request => T2_DOUBLINGS,
         };
         self.push(
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn intervals_double_as_the_rfc_says() {
         assert_eq!(
-            intervals(Awaited::Invite),
+            intervals(Awaited::Invite(0)),
             [500, 1_000, 2_000, 4_000, 8_000, 16_000]
         );
         assert_eq!(

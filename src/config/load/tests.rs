@@ -255,6 +255,9 @@ fn a_conf_with_everything() {
         cores = [1, 0]
         domains = ["Example.COM.", "192.0.2.1", "[2001:db8::1]"]
         key_file = "/var/lib/strowger/key"
+        drain_deadline = "90s"
+        user = "strowger"
+        group = "ssl-cert"
         [[listen]]
         address = "0.0.0.0:5060"
         advertise = "sip.example.com:5070"
@@ -308,6 +311,8 @@ fn a_conf_with_everything() {
         default_expires = "2m"
         max_expires = "3h"
         max_contacts = 1
+        database = "/var/lib/strowger/bindings.db"
+        durability = "acknowledged"
         [auth]
         realm = "Example Telephones (öffentlich)"
         challenge_register = true
@@ -374,6 +379,8 @@ fn a_conf_with_everything() {
         gather = "50us"
         [control]
         socket = "/run/strowger.sock"
+        [metrics]
+        address = "[::1]:9090"
         [log]
         level = "debug"
         "#,
@@ -383,6 +390,9 @@ fn a_conf_with_everything() {
     let domains: Vec<String> = conf.server.domains.iter().map(Host::to_string).collect();
     assert_eq!(domains, ["example.com", "192.0.2.1", "[2001:db8::1]"]);
     assert_eq!(conf.server.key_file, Path::new("/var/lib/strowger/key"));
+    assert_eq!(conf.server.drain_deadline, secs(90));
+    assert_eq!(conf.server.user.as_deref(), Some("strowger"));
+    assert_eq!(conf.server.group.as_deref(), Some("ssl-cert"));
     let sent_by: Vec<String> = conf
         .listen
         .iter()
@@ -455,6 +465,8 @@ fn a_conf_with_everything() {
             default_expires: secs(120),
             max_expires: secs(10_800),
             max_contacts: 1,
+            database: Some("/var/lib/strowger/bindings.db".into()),
+            durability: Durability::Acknowledged,
         }
     );
     assert_eq!(
@@ -594,6 +606,7 @@ fn a_conf_with_everything() {
         }
     );
     assert_eq!(conf.control.socket, Path::new("/run/strowger.sock"));
+    assert_eq!(conf.metrics.address, "[::1]:9090".parse().ok());
     assert_eq!(conf.log.level, log::LevelFilter::Debug);
 }
 
@@ -643,13 +656,6 @@ fn a_misspelt_key_is_told_with_its_place_and_the_nearest_known_one() {
 }
 
 #[test]
-fn what_other_versions_have_is_unknown_here() {
-    for text in ["[metrics]\n", "[registrar]\ndatabase = \"x\"\n"] {
-        assert!(fault(text).contains("unknown"), "{text}");
-    }
-}
-
-#[test]
 fn every_fault_is_told_in_the_order_of_the_file() {
     let text = "\
 [udp]
@@ -675,7 +681,7 @@ address = \"localhost:5060\"
             "t:5:1: unknown key \"domain\" in [server]; the nearest known one is \"domains\"",
             "t:7:8: mode must be one of \"stateful\", \"stateless\", not the integer 1",
             "t:8:8: fork must be one of \"parallel\", \"sequential\", not the string \"serial\"",
-            "t:9:2: unknown section \"nonsense\"; the sections are auth, connections, control, dns, limits, listen, log, proxy, registrar, route, server, timers, tls, tls.identity, udp",
+            "t:9:2: unknown section \"nonsense\"; the sections are auth, connections, control, dns, limits, listen, log, metrics, proxy, registrar, route, server, timers, tls, tls.identity, udp",
             "t:11:13: transport must be one of \"udp\", \"tcp\", \"tls\", not the string \"sctp\"",
             "t:12:11: address must be an address with a port such as \"127.0.0.1:5060\" or \"[::1]:5060\", not the string \"localhost:5060\"",
         ]
@@ -701,6 +707,16 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
         ("server", "domains = [\"192.0.2\"]", "a host such as"),
         ("server", "key_file = \"\"", "the path of a file"),
         ("server", "key_file = 1", "the path of a file"),
+        ("server", "drain_deadline = \"25h\"", "from \"0s\" to"),
+        ("server", "drain_deadline = 30", "a time such as"),
+        ("metrics", "address = \"9090\"", "an address with a port"),
+        ("metrics", "address = \"127.0.0.1:0\"", "from 1 to 65535"),
+        ("metrics", "address = 9090", "an address with a port"),
+        ("server", "user = 1", "the name of a user"),
+        ("server", "user = \"a b\"", "the name of a user"),
+        ("server", "user = \"-a\"", "the name of a user"),
+        ("server", "group = \"a:b\"", "the name of a user or group"),
+        ("server", "group = \"nogroup\"", "there is no user"),
         ("[listen]", "transport = \"tls\"", "add certificate ="),
         ("[listen]", "transport = \"sctp\"", "must be one of"),
         (
@@ -764,6 +780,12 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
             "from \"1s\" to \"1h\"",
         ),
         ("registrar", "max_contacts = 1979-05-27", "the date"),
+        ("registrar", "database = 1", "the path of a file"),
+        (
+            "registrar",
+            "durability = \"never\"",
+            "one of \"batched\", \"acknowledged\"",
+        ),
         ("auth", "realm = 1", "the realm of a challenge"),
         ("auth", "realm = 'a\"b'", "no place in a realm"),
         ("auth", "realm = 'a\\b'", "no place in a realm"),
@@ -833,6 +855,17 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
     }
     let long = format!("[control]\nsocket = \"{}\"\n", "x".repeat(100));
     assert!(fault(&long).contains("at most 99 bytes"));
+}
+
+#[test]
+fn nothing_is_acknowledged_that_is_in_memory_only() {
+    let conf = |durability: &str| format!("[registrar]\ndatabase = \"\"\n{durability}");
+    let said = fault(&conf("durability = \"acknowledged\"\n"));
+    assert!(said.starts_with("t:3:14: durability is "), "{said}");
+    assert!(said.contains("in memory only"), "{said}");
+    for durability in ["", "durability = \"batched\"\n"] {
+        assert_eq!(good(&conf(durability)).registrar.database, None);
+    }
 }
 
 #[test]

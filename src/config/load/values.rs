@@ -346,6 +346,17 @@ pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte)
 }
 
+/// The name of a user or a group of the system.
+pub(super) fn account(value: &Value<'_>) -> Parsed<String> {
+    let what = "the name of a user or group of this system such as \"strowger\"";
+    let text = string(value, what)?;
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-$".contains(c);
+    match text.is_empty() || text.starts_with('-') || !text.chars().all(fits) {
+        true => Err(must_be(value, what)),
+        false => Ok(text.to_owned()),
+    }
+}
+
 /// A value that stands for nothing where it is the empty string.
 pub(super) fn optional<T>(
     parse: impl Fn(&Value<'_>) -> Parsed<T>,

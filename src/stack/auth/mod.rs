@@ -214,13 +214,13 @@ impl Endpoint {
             }
             Ok(proved) => {
                 self.counters.auth[AuthOutcome::Forbidden as usize] += 1;
-                self.tell(message, flow, proved.name, "acts for another user");
+                self.tell_user(message, flow, proved.name, "acts for another user");
                 Err(Refusal::new(403, "Not Your Address-Of-Record").told())
             }
             Err((failure, name)) => {
                 self.counters.auth[failure.outcome() as usize] += 1;
                 if let Some(words) = failure.words() {
-                    self.tell(message, flow, name, words);
+                    self.tell_user(message, flow, name, words);
                 }
                 let stale = matches!(failure, Failure::Stale);
                 let challenge =
@@ -369,17 +369,10 @@ impl Endpoint {
         }
     }
 
-    fn tell(&mut self, message: &Message, flow: Flow, name: &[u8], what: &str) {
-        if self.log.may_say() {
-            log::info!(
-                "{} {} from {} over {}: user {:?}: {what}",
-                String::from_utf8_lossy(message.method_name()),
-                String::from_utf8_lossy(message.request_uri()),
-                flow.peer,
-                flow.transport.name(),
-                String::from_utf8_lossy(name),
-            );
-        }
+    fn tell_user(&mut self, message: &Message, flow: Flow, name: &[u8], what: &str) {
+        let name = name.get(..NAME_SHOWN).unwrap_or(name);
+        let name = String::from_utf8_lossy(name);
+        self.tell(message, flow, format_args!("user {name:?}: {what}"));
     }
 }
 
@@ -405,6 +398,9 @@ fn realm<'a>(
 }
 
 type Room = [u8; 256];
+
+/// Bytes of a name that a line of the log shows at most.
+const NAME_SHOWN: usize = 100;
 
 /// `nc-value`: eight hexadecimal digits, and not zero.
 fn count(digits: &[u8]) -> Option<u32> {

@@ -3,7 +3,7 @@
 
 use super::context::Context;
 use super::locate::{Place, Search};
-use super::next_hop::LARGEST_BY_UDP;
+use super::next_hop::{LARGEST_BY_UDP, uri_of};
 use super::target::Target;
 use super::{Incoming, Obstacle, Refusal};
 use crate::base::{Id, Instant, Outbox, Transport};
@@ -11,6 +11,7 @@ use crate::sip::{Message, Method};
 use crate::stack::Endpoint;
 use crate::stack::counters::{Drop, Limit};
 use crate::stack::settings::Fork;
+use crate::stack::told::Shown;
 use crate::stack::transaction::{Client, ClientKind, Ends};
 
 /// The largest payload of a UDP datagram over IPv4.
@@ -53,6 +54,8 @@ impl Endpoint {
             }
             if allowed < group {
                 self.counters.hit(Limit::MaxBreadth);
+                let what = format_args!("{allowed} of {group} targets at a time: Max-Breadth");
+                self.tell(message, incoming.flow, what);
             }
             let mut started = 0;
             for place in 0..allowed {
@@ -271,7 +274,7 @@ impl Endpoint {
         Ok((id, hop.place))
     }
 
-    /// A copy could not be sent: one line says who wanted what, and why it cannot be.
+    /// A copy could not be sent: one line says who wanted what, where it was to go, and why it cannot.
     pub(in crate::stack) fn fail_branch(
         &mut self,
         context: &mut Context,
@@ -281,11 +284,10 @@ impl Endpoint {
         refusal: &Refusal,
     ) {
         self.note_failure(context, refusal.status);
-        self.log.renew(self.now);
         let Some(target) = context.targets.targets.get(target) else {
             return;
         };
-        if refusal.is_told || !self.log.may_say() {
+        if refusal.is_told {
             return;
         }
         let (uri, path) = (
@@ -293,15 +295,20 @@ impl Endpoint {
             context.targets.get(target.path),
         );
         let hop_uri = target.hop_uri.map(|uri| context.targets.get(uri));
-        log::info!(
-            "branch to {} not started: {}: {} of {} over {}, next hop {}",
-            String::from_utf8_lossy(uri),
-            refusal.reason,
-            String::from_utf8_lossy(message.method_name()),
-            incoming.flow.peer,
-            incoming.flow.transport.name(),
-            String::from_utf8_lossy(super::next_hop::uri_of(incoming, uri, path, hop_uri)),
-        );
+        let hop = uri_of(incoming, uri, path, hop_uri);
+        let (why, uri) = (refusal.reason, Shown(uri));
+        match hop == uri.0 {
+            true => self.tell(
+                message,
+                incoming.flow,
+                format_args!("branch to {uri} not started: {why}"),
+            ),
+            false => self.tell(
+                message,
+                incoming.flow,
+                format_args!("branch to {uri} by {} not started: {why}", Shown(hop)),
+            ),
+        }
     }
 }
 

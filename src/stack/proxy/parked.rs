@@ -258,16 +258,11 @@ impl Endpoint {
         if let Some(limit) = refusal.limit {
             self.counters.hit(limit);
         }
-        self.log.renew(self.now);
-        if self.log.may_say() {
-            log::info!(
-                "ACK {} from {} over {}: not forwarded: {}",
-                String::from_utf8_lossy(message.request_uri()),
-                flow.peer,
-                flow.transport.name(),
-                refusal.reason
-            );
-        }
+        self.tell(
+            message,
+            flow,
+            format_args!("not forwarded: {}", refusal.reason),
+        );
     }
 }
 

@@ -617,10 +617,18 @@ impl Endpoint {
         outbox: &mut Outbox,
     ) {
         match notice {
-            Notice::ClientTimeout(client) => self.branch_ended(now, &client, 408, outbox),
+            Notice::ClientTimeout(client) => {
+                if client.kind != ClientKind::Cancel {
+                    self.tell_branch(client.server, client.flow, "no final response");
+                }
+                self.branch_ended(now, &client, 408, outbox);
+            }
             Notice::ClientFailure(client) => self.branch_ended(now, &client, 503, outbox),
             Notice::TimerC(id) => {
-                log::info!("timer C: no final response, branch cancelled");
+                if let Some(client) = self.transactions.client(id) {
+                    let (server, flow) = (client.server, client.flow);
+                    self.tell_branch(server, flow, "rings for too long (timer C), cancelled");
+                }
                 self.cancel_branch(now, id, outbox);
             }
             Notice::Expired(id) => {

@@ -1,0 +1,228 @@
+//! What a new conf would change in a running server: what takes effect at once, and what only a restart can bring.
+
+use super::model::*;
+
+/// The keys in which a conf differs from the one in force, as the file has them: `[server] domains`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// These take effect between two turns of the loop.
+    pub live: Vec<&'static str>,
+    /// These cannot: sockets, threads and tables are made from them once.
+    pub fixed: Vec<&'static str>,
+}
+
+/// Sorts the fields of one section into those that are live and those that are fixed. A field in neither list does not compile:
+/// who adds a key says here what a reload makes of it.
+macro_rules! sort {
+    ($plan:ident, $section:literal, $type:ident, $old:expr, $new:expr,
+     live: [$($live:ident),*], fixed: [$($fixed:ident),*]) => {
+        let $type { $($live: _,)* $($fixed: _,)* } = $new;
+        $(if $old.$live != $new.$live {
+            $plan.live.push(concat!("[", $section, "] ", stringify!($live)));
+        })*
+        $(if $old.$fixed != $new.$fixed {
+            $plan.fixed.push(concat!("[", $section, "] ", stringify!($fixed)));
+        })*
+    };
+}
+
+impl Plan {
+    pub fn new(old: &Conf, new: &Conf) -> Plan {
+        let mut plan = Plan::default();
+        let Conf {
+            server,
+            listen,
+            tls,
+            connections,
+            proxy,
+            registrar,
+            auth,
+            routes,
+            timers,
+            limits,
+            udp,
+            control,
+            dns,
+            metrics,
+            log,
+        } = new;
+        sort!(plan, "server", Server, old.server, server,
+            live: [domains, drain_deadline],
+            fixed: [cores, key_file, user, group]);
+        if old.listen != *listen {
+            plan.fixed.push("[[listen]]");
+        }
+        // The files have other names than the fields, and are read again in any case.
+        if old.tls != *tls {
+            plan.live.push("[tls]");
+        }
+        sort!(plan, "connections", Connections, old.connections, connections,
+            live: [outgoing, idle_timeout, connect_timeout, handshake_timeout, max, handshakes, send_queue],
+            fixed: []);
+        // A call that one mode has begun the other cannot end: it does not know of it, or has forgotten it.
+        sort!(plan, "proxy", Proxy, old.proxy, proxy,
+            live: [record_route, fork, redirect, max_breadth],
+            fixed: [mode]);
+        sort!(plan, "registrar", Registrar, old.registrar, registrar,
+            live: [enabled, min_expires, default_expires, max_expires, max_contacts],
+            fixed: [database, durability]);
+        sort!(plan, "auth", Auth, old.auth, auth,
+            live: [
+                realm, challenge_register, challenge_proxy, challenge_bye, algorithms, qop, nonce_lifetime, users
+            ],
+            fixed: []);
+        if old.routes != *routes {
+            plan.live.push("[[route]]");
+        }
+        sort!(plan, "timers", Timers, old.timers, timers,
+            live: [t1, t2, t4, c, linger],
+            fixed: []);
+        sort!(plan, "limits", Limits, old.limits, limits,
+            live: [message_size, transactions, requests_per_source],
+            fixed: [bindings]);
+        sort!(plan, "udp", Udp, old.udp, udp,
+            live: [],
+            fixed: [receive_buffer, send_buffer, batch, gather]);
+        sort!(plan, "dns", Dns, old.dns, dns,
+            live: [servers, timeout, cache, held],
+            fixed: [questions]);
+        sort!(plan, "control", Control, old.control, control,
+            live: [],
+            fixed: [socket]);
+        sort!(plan, "metrics", Metrics, old.metrics, metrics,
+            live: [address],
+            fixed: []);
+        sort!(plan, "log", Log, old.log, log,
+            live: [level],
+            fixed: []);
+        plan
+    }
+
+    /// True for a key that differs and takes effect at once.
+    pub fn changes(&self, key: &str) -> bool {
+        self.live.contains(&key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load::{self, known_keys};
+    use crate::config::machine::Machine;
+
+    fn conf(text: &str) -> Conf {
+        let machine = Machine {
+            cores: vec![0, 1],
+            memory: 1 << 30,
+            files: 1 << 20,
+        };
+        load::parse("t", text, &machine).unwrap_or_else(|faults| panic!("{faults}"))
+    }
+
+    fn plan(old: &str, new: &str) -> Plan {
+        Plan::new(&conf(old), &conf(new))
+    }
+
+    #[test]
+    fn the_same_conf_changes_nothing() {
+        let text = include_str!("../../conf/strowger.toml");
+        assert_eq!(plan(text, text), Plan::default());
+        assert_eq!(plan("", text), Plan::default(), "it says the defaults");
+    }
+
+    #[test]
+    fn what_is_live_and_what_is_fixed() {
+        let plan = plan(
+            "[server]\ndomains = [\"a.example\"]\n[timers]\nt1 = \"500ms\"\n[[route]]\naction = \"reject\"\n",
+            "[server]\ncores = [1]\ndomains = [\"b.example\"]\n[timers]\nt1 = \"100ms\"\n\
+             [udp]\nbatch = 8\n[[listen]]\naddress = \"127.0.0.1:5080\"\n",
+        );
+        assert_eq!(plan.live, ["[server] domains", "[[route]]", "[timers] t1"]);
+        assert_eq!(plan.fixed, ["[server] cores", "[[listen]]", "[udp] batch"]);
+        assert!(plan.changes("[timers] t1") && !plan.changes("[timers] t2"));
+    }
+
+    /// An operator looks for what the server names in the conf: there must be such a key.
+    #[test]
+    fn every_key_is_named_as_the_conf_names_it() {
+        // One conf in which every key differs from the defaults that a file can give without other files beside it.
+        let new = "
+[server]
+cores = [1]
+domains = [\"a.example\"]
+key_file = \"other.key\"
+drain_deadline = \"1s\"
+[[listen]]
+address = \"127.0.0.1:5080\"
+[tls]
+verify_server = false
+[connections]
+outgoing = \"per-call\"
+idle_timeout = \"1s\"
+connect_timeout = \"1s\"
+handshake_timeout = \"1s\"
+max = 7
+handshakes = 7
+send_queue = \"8KiB\"
+[proxy]
+mode = \"stateless\"
+record_route = false
+fork = \"sequential\"
+redirect = true
+max_breadth = 7
+[registrar]
+enabled = false
+min_expires = \"7s\"
+default_expires = \"8s\"
+max_expires = \"9s\"
+max_contacts = 7
+[auth]
+realm = \"x\"
+challenge_register = true
+challenge_proxy = true
+challenge_bye = true
+algorithms = [\"MD5\"]
+qop = false
+nonce_lifetime = \"10s\"
+users = \"x\"
+[[route]]
+action = \"reject\"
+[timers]
+t1 = \"10ms\"
+t2 = \"20ms\"
+t4 = \"30ms\"
+c = \"1s\"
+linger = \"1s\"
+[limits]
+message_size = \"1KiB\"
+transactions = 7
+bindings = 7
+requests_per_source = 7
+[udp]
+receive_buffer = \"8KiB\"
+send_buffer = \"8KiB\"
+batch = 7
+gather = \"1ms\"
+[control]
+socket = \"x\"
+[metrics]
+address = \"127.0.0.1:9\"
+[log]
+level = \"off\"
+";
+        let plan = plan("", new);
+        let told: Vec<&str> = plan.live.iter().chain(&plan.fixed).copied().collect();
+        for (section, keys) in known_keys() {
+            if ["listen", "route", "tls", "tls.identity"].contains(&section) {
+                continue;
+            }
+            for key in keys {
+                let name = format!("[{section}] {key}");
+                assert!(told.contains(&name.as_str()), "{name} among {told:?}");
+            }
+        }
+        for whole in ["[[listen]]", "[[route]]", "[tls]"] {
+            assert!(told.contains(&whole), "{whole}");
+        }
+    }
+}

@@ -1,0 +1,548 @@
+//! The metrics endpoint: Prometheus's text format 0.0.4 at `/metrics`, by HTTP/1.1 (RFC 9112), one request for each connection.
+//!
+//! Strangers may reach it, so everything has a bound: how many are served at a time, how long a request may be, how long it may
+//! take to come, and how long the answer may take to be fetched.
+
+use std::fmt::Write as _;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+use super::Desk;
+use crate::base::metric::{Families, Kind};
+use crate::base::{Instant as Moment, LogBudget};
+
+/// Of this version are what we write and the names of the media type.
+const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The most header lines that a request may have.
+const HEADERS_MOST: usize = 64;
+
+/// How long we listen to what a client still sends after its answer. Closed at once, its answer might be lost.
+const FAREWELL: Duration = Duration::from_millis(250);
+
+/// What the endpoint takes and how long it waits.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// Clients at a time; a further one is answered 503 and closed.
+    pub clients: usize,
+    /// Bytes of a request up to its empty line.
+    pub head: usize,
+    /// How long these may take to come.
+    pub patience: Duration,
+    /// How long the answer may take to be fetched.
+    pub unread: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds {
+            clients: 8,
+            head: 8 * 1024,
+            patience: Duration::from_secs(5),
+            unread: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A metrics endpoint that answers. Dropping it stops accepting; answers under way are finished.
+pub struct Scrape {
+    office: Arc<Office>,
+    address: SocketAddr,
+    accepting: Option<JoinHandle<()>>,
+}
+
+/// What the threads share.
+struct Office {
+    desk: Arc<dyn Desk>,
+    bounds: Bounds,
+    listener: TcpListener,
+    closing: AtomicBool,
+    clients: AtomicUsize,
+}
+
+impl Scrape {
+    pub fn start(
+        address: SocketAddr,
+        desk: Arc<dyn Desk>,
+        bounds: Bounds,
+    ) -> Result<Scrape, String> {
+        let explain = |error: io::Error| format!("[metrics] address {address}: {error}");
+        let listener = TcpListener::bind(address).map_err(explain)?;
+        let address = listener.local_addr().map_err(explain)?;
+        let office = Arc::new(Office {
+            desk,
+            bounds,
+            listener,
+            closing: AtomicBool::new(false),
+            clients: AtomicUsize::new(0),
+        });
+        let shared = Arc::clone(&office);
+        let accepting = thread::Builder::new()
+            .name("metrics".to_owned())
+            .spawn(move || shared.accept())
+            .map_err(explain)?;
+        Ok(Scrape {
+            office,
+            address,
+            accepting: Some(accepting),
+        })
+    }
+
+    /// Where it listens, with the port that the kernel chose where 0 was asked.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Scrape {
+    fn drop(&mut self) {
+        self.office.closing.store(true, Ordering::Release);
+        // This wakes the thread that accepts.
+        let woken = SockRef::from(&self.office.listener).shutdown(Shutdown::Both);
+        if let (Ok(()), Some(accepting)) = (woken, self.accepting.take()) {
+            let _ = accepting.join();
+        }
+    }
+}
+
+impl Office {
+    fn accept(self: &Arc<Office>) {
+        let (began, mut log) = (Instant::now(), LogBudget::new("clients of the metrics"));
+        loop {
+            let accepted = self.listener.accept();
+            if self.closing.load(Ordering::Acquire) {
+                return;
+            }
+            log.renew(Moment::from_ms(began.elapsed().as_millis() as u64));
+            match accepted {
+                Ok((stream, peer)) => {
+                    if let Err(error) = self.admit(stream)
+                        && log.may_say()
+                    {
+                        log::warn!("metrics: {peer} is not served: {error}");
+                    }
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely: to try again at once would only burn the core.
+                    if log.may_say() {
+                        log::warn!("metrics: cannot accept: {error}");
+                    }
+                    thread::sleep(Duration::from_millis(100));
+                }
+            }
+        }
+    }
+
+    /// Starts a thread for the client, or turns it away.
+    fn admit(self: &Arc<Office>, stream: TcpStream) -> io::Result<()> {
+        let place = Place::take(self);
+        if self.clients.load(Ordering::Acquire) > self.bounds.clients {
+            // What is so short fits into the socket's buffer: nobody can make us wait.
+            stream.set_nonblocking(true)?;
+            let busy = Answer::error("503 Service Unavailable", "try again\n");
+            let _ = (&stream).write_all(&busy.bytes(true));
+            return Err(io::Error::other(format!(
+                "{} clients are being served, which is the limit",
+                self.bounds.clients
+            )));
+        }
+        thread::Builder::new()
+            .name("metrics-client".to_owned())
+            .spawn(move || {
+                if let Err(error) = place.office.serve(&stream) {
+                    log::debug!("metrics: {error}");
+                }
+            })
+            .map(drop)
+    }
+
+    /// Reads one request, answers it, and closes.
+    fn serve(&self, stream: &TcpStream) -> io::Result<()> {
+        let Some((answer, with_body)) = self.read(stream)? else {
+            return Ok(());
+        };
+        let bytes = answer.bytes(with_body);
+        let deadline = Instant::now() + self.bounds.unread;
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            stream.set_write_timeout(Some(left(deadline)?))?;
+            let mut writer = stream;
+            match writer.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        stream.shutdown(Shutdown::Write)?;
+        let deadline = Instant::now() + FAREWELL;
+        let mut scratch = [0; 1024];
+        for _ in 0..HEADERS_MOST {
+            stream.set_read_timeout(Some(left(deadline)?))?;
+            let mut reader = stream;
+            if reader.read(&mut scratch)? == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the request is answered with, and whether its body is wanted; `None` where it never came. The whole head has one
+    /// deadline, so that nobody keeps a place by a byte now and then.
+    fn read(&self, stream: &TcpStream) -> io::Result<Option<(Answer, bool)>> {
+        let deadline = Instant::now() + self.bounds.patience;
+        let mut head = Vec::new();
+        let mut bite = [0; 2048];
+        loop {
+            stream.set_read_timeout(Some(left(deadline)?))?;
+            let mut reader = stream;
+            let count = match reader.read(&mut bite) {
+                Ok(0) => return Ok(None),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            head.extend_from_slice(bite.get(..count).unwrap_or_default());
+            if let Some(answer) = self.answer(&head) {
+                return Ok(Some(answer));
+            }
+            if head.len() > self.bounds.head {
+                let status = "431 Request Header Fields Too Large";
+                return Ok(Some((Answer::error(status, "too long\n"), true)));
+            }
+        }
+    }
+
+    /// `None` while more must come.
+    fn answer(&self, head: &[u8]) -> Option<(Answer, bool)> {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MOST];
+        let mut request = httparse::Request::new(&mut headers);
+        let bad = |why: &str| Some((Answer::error("400 Bad Request", why), true));
+        match request.parse(head) {
+            Ok(status) if status.is_partial() => return None,
+            Ok(_) => {}
+            Err(httparse::Error::TooManyHeaders) => {
+                let status = "431 Request Header Fields Too Large";
+                return Some((Answer::error(status, "too many\n"), true));
+            }
+            Err(error) => return bad(&format!("{error}\n")),
+        }
+        let (Some(method), Some(target)) = (request.method, request.path) else {
+            return bad("no request\n");
+        };
+        let hosts = request.headers.iter();
+        let hosts = hosts.filter(|header| header.name.eq_ignore_ascii_case("host"));
+        // RFC 9112 §3.2.
+        match (request.version, hosts.count()) {
+            (Some(1), 1) | (Some(0), _) => {}
+            _ => return bad("one Host is needed\n"),
+        }
+        let with_body = method != "HEAD";
+        Some(match (path(target), method) {
+            ("/metrics", "GET" | "HEAD") => {
+                let mut body = String::new();
+                write_text(&self.desk.metrics(), &mut body);
+                (Answer::new("200 OK", CONTENT_TYPE, body), with_body)
+            }
+            ("/metrics", _) => {
+                let mut answer = Answer::error("405 Method Not Allowed", "GET or HEAD\n");
+                answer.extra = "Allow: GET, HEAD\r\n";
+                (answer, true)
+            }
+            _ => {
+                let answer = Answer::error("404 Not Found", "the metrics are at /metrics\n");
+                (answer, with_body)
+            }
+        })
+    }
+}
+
+/// The path of a request's target, in origin form or absolute form (RFC 9112 §3.2).
+fn path(target: &str) -> &str {
+    let target = match target.split_once("://") {
+        Some((_, rest)) => rest.find('/').map_or("/", |at| &rest[at..]),
+        None => target,
+    };
+    target.split(['?', '#']).next().unwrap_or_default()
+}
+
+/// The time that is left, or the error that none is.
+fn left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    match left.is_zero() {
+        true => Err(io::ErrorKind::TimedOut.into()),
+        false => Ok(left),
+    }
+}
+
+/// A client's place among those served.
+struct Place {
+    office: Arc<Office>,
+}
+
+impl Place {
+    fn take(office: &Arc<Office>) -> Place {
+        office.clients.fetch_add(1, Ordering::AcqRel);
+        Place {
+            office: Arc::clone(office),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.office.clients.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+struct Answer {
+    status: &'static str,
+    content_type: &'static str,
+    /// Further header lines.
+    extra: &'static str,
+    body: String,
+}
+
+impl Answer {
+    fn new(status: &'static str, content_type: &'static str, body: String) -> Answer {
+        Answer {
+            status,
+            content_type,
+            extra: "",
+            body,
+        }
+    }
+
+    fn error(status: &'static str, why: &str) -> Answer {
+        Answer::new(status, "text/plain; charset=utf-8", why.to_owned())
+    }
+
+    fn bytes(&self, with_body: bool) -> Vec<u8> {
+        let mut text = format!(
+            "HTTP/1.1 {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n{}Connection: close\r\n\r\n",
+            self.status,
+            self.content_type,
+            self.body.len(),
+            self.extra
+        );
+        if with_body {
+            text.push_str(&self.body);
+        }
+        text.into_bytes()
+    }
+}
+
+/// Writes the text format: for each family HELP, TYPE and its samples.
+pub fn write_text(families: &Families, out: &mut String) {
+    for family in families.iter() {
+        let kind = match family.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        let help = family.help.replace('\\', "\\\\").replace('\n', "\\n");
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "# HELP {} {help}", family.name);
+        let _ = writeln!(out, "# TYPE {} {kind}", family.name);
+        for sample in &family.samples {
+            let _ = match sample.value {
+                value if value == f64::INFINITY => writeln!(out, "{} +Inf", sample.name),
+                value if value == f64::NEG_INFINITY => writeln!(out, "{} -Inf", sample.name),
+                value => writeln!(out, "{} {value}", sample.name),
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{AorEntry, ConnectionEntry, Draining, Refusal};
+    use super::*;
+
+    struct Table;
+
+    impl Desk for Table {
+        fn version(&self) -> String {
+            unreachable!("a scrape asks for metrics only")
+        }
+
+        fn metrics(&self) -> Families {
+            let mut families = Families::default();
+            let things = families.counter("a_things_total", "Things \\ of\ntwo lines.");
+            things.of(&[("name", &"q\"u\\o\nte")], 3u64);
+            things.of(&[("name", &"plain")], 1u64 << 50);
+            families.gauge("b_none", "Without a sample.");
+            families.histogram("c_seconds", "Time.", &[0.00001, 1.0], &[1, 0, 1], 12.5);
+            families
+        }
+
+        fn connections(&self) -> Vec<ConnectionEntry> {
+            Vec::new()
+        }
+
+        fn reload(&self) -> Result<(), Refusal> {
+            Ok(())
+        }
+
+        fn drain(&self, _: Option<Duration>) -> Result<Draining, Refusal> {
+            Err(Refusal::Refused(String::new()))
+        }
+
+        fn log(&self, _: Option<&str>) -> Result<String, Refusal> {
+            Ok(String::new())
+        }
+
+        fn ul_show(&self, _: Option<&str>) -> Result<Vec<AorEntry>, Refusal> {
+            Ok(Vec::new())
+        }
+
+        fn ul_add(&self, _: &str, _: &str, _: Option<u32>) -> Result<(), Refusal> {
+            Ok(())
+        }
+
+        fn ul_rm(&self, _: &str, _: Option<&str>) -> Result<usize, Refusal> {
+            Ok(0)
+        }
+    }
+
+    const TEXT: &str = r#"# HELP a_things_total Things \\ of\ntwo lines.
+# TYPE a_things_total counter
+a_things_total{name="q\"u\\o\nte"} 3
+a_things_total{name="plain"} 1125899906842624
+# HELP b_none Without a sample.
+# TYPE b_none gauge
+# HELP c_seconds Time.
+# TYPE c_seconds histogram
+c_seconds_bucket{le="0.00001"} 1
+c_seconds_bucket{le="1"} 1
+c_seconds_bucket{le="+Inf"} 2
+c_seconds_sum 12.5
+c_seconds_count 2
+"#;
+
+    fn started(bounds: Bounds) -> Scrape {
+        let any = "127.0.0.1:0".parse().unwrap();
+        Scrape::start(any, Arc::new(Table), bounds).unwrap()
+    }
+
+    /// The head and the body of what comes back.
+    fn ask(scrape: &Scrape, request: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(scrape.address()).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        hear(stream)
+    }
+
+    fn hear(mut stream: TcpStream) -> (String, String) {
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let mut all = String::new();
+        stream.read_to_string(&mut all).unwrap();
+        let (head, body) = all.split_once("\r\n\r\n").expect("an answer");
+        (format!("{head}\r\n"), body.to_owned())
+    }
+
+    #[test]
+    fn a_scrape_gets_the_text() {
+        let scrape = started(Bounds::default());
+        let (head, body) = ask(&scrape, "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        assert!(
+            head.contains("\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"),
+            "{head}"
+        );
+        let length = format!("\r\nContent-Length: {}\r\n", TEXT.len());
+        assert!(head.contains(&length), "{head}");
+        assert_eq!(body, TEXT);
+        for request in [
+            "GET /metrics?name[]=x HTTP/1.0\r\n\r\n",
+            "GET http://a:1/metrics HTTP/1.1\r\nhost:a\r\nAccept: */*\r\n\r\n",
+        ] {
+            let (again, body) = ask(&scrape, request);
+            assert_eq!((again, body), (head.clone(), TEXT.to_owned()), "{request}");
+        }
+        let (again, body) = ask(&scrape, "HEAD /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!((again, body), (head, String::new()));
+    }
+
+    #[test]
+    fn what_is_no_scrape_is_told_so() {
+        let scrape = started(Bounds::default());
+        let many = "a: b\r\n".repeat(HEADERS_MOST + 1);
+        for (request, status) in [
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "404"),
+            ("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "404"),
+            (
+                "GET /metrics/x HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+                "404",
+            ),
+            (
+                "POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc".to_owned(),
+                "405",
+            ),
+            ("GET /metrics HTTP/1.1\r\n\r\n".to_owned(), "400"),
+            (
+                "GET /metrics HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".to_owned(),
+                "400",
+            ),
+            ("OPTIONS sip:a SIP/2.0\r\n\r\n".to_owned(), "400"),
+            ("\x16\x03\x01\x02".to_owned(), "400"),
+            (format!("GET /metrics HTTP/1.1\r\n{many}\r\n"), "431"),
+            (format!("GET /{} HTTP/1.1\r\n", "x".repeat(9 * 1024)), "431"),
+        ] {
+            let (head, _) = ask(&scrape, &request);
+            let line = format!("HTTP/1.1 {status} ");
+            assert!(head.starts_with(&line), "{request:?}: {head}");
+            assert_eq!(
+                head.contains("\r\nAllow: GET, HEAD\r\n"),
+                status == "405",
+                "{head}"
+            );
+        }
+    }
+
+    #[test]
+    fn who_is_slow_is_closed_and_who_is_too_many_is_told() {
+        let scrape = started(Bounds {
+            clients: 2,
+            patience: Duration::from_millis(400),
+            ..Bounds::default()
+        });
+        let began = Instant::now();
+        let slow: Vec<TcpStream> = (0..2)
+            .map(|_| TcpStream::connect(scrape.address()).unwrap())
+            .collect();
+        while scrape.office.clients.load(Ordering::SeqCst) < 2 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let refused = TcpStream::connect(scrape.address()).unwrap();
+        let (head, _) = hear(refused);
+        assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+        // A byte now and then does not keep the place.
+        for mut stream in slow {
+            while stream.write_all(b"G").is_ok() {
+                assert!(began.elapsed() < Duration::from_secs(20), "still served");
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+        assert!(began.elapsed() >= Duration::from_millis(390));
+        let (head, _) = ask(&scrape, "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    }
+
+    #[test]
+    fn it_goes_with_its_owner_and_its_address_is_free_again() {
+        let scrape = started(Bounds::default());
+        let address = scrape.address();
+        assert!(Scrape::start(address, Arc::new(Table), Bounds::default()).is_err());
+        drop(scrape);
+        assert!(TcpStream::connect(address).is_err());
+        drop(Scrape::start(address, Arc::new(Table), Bounds::default()).unwrap());
+    }
+}

@@ -1,0 +1,31 @@
+//! What the conf says about connections: how many, for how long, and how much may wait on each.
+
+/// What the conf says about connections, for one core.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub idle_ms: u64,
+    pub connect_ms: u64,
+    pub handshake_ms: u64,
+    /// Connections at a time.
+    pub connections: usize,
+    /// TLS handshakes at a time.
+    pub handshakes: usize,
+    /// Bytes that may wait on one connection.
+    pub send_queue: usize,
+    /// The longest message.
+    pub message_size: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            idle_ms: 120_000,
+            connect_ms: 5000,
+            handshake_ms: 5000,
+            connections: 4096,
+            handshakes: 512,
+            send_queue: 256 << 10,
+            message_size: 64 << 10,
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What the service manager is told, by the protocol of sd_notify(3): that we serve, reload, stop, and are alive. Without one, nothing.
+
+use std::env;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use strowger::net::sys;
+use strowger::worker::Pulse;
+
+/// The service manager, where there is one.
+pub struct Manager {
+    line: Option<Line>,
+    heart: Option<Mutex<Heart>>,
+}
+
+/// The socket of `NOTIFY_SOCKET`.
+struct Line {
+    socket: UnixDatagram,
+    address: SocketAddr,
+}
+
+/// When the watchdog is told next that all workers turn.
+struct Heart {
+    interval: Duration,
+    next: Instant,
+    /// Asked of the workers, and not answered yet by all. A worker that never answers stops the heart: then the watchdog bites.
+    asked: Option<Pulse>,
+}
+
+impl Manager {
+    /// As `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID` say (sd_notify(3), sd_watchdog_enabled(3)).
+    pub fn from_environment() -> Manager {
+        let path = env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty());
+        let line = path.and_then(|path| {
+            let opened = Line::open(path.as_bytes());
+            opened
+                .map_err(|error| {
+                    log::warn!("the service manager is not told anything: NOTIFY_SOCKET: {error}");
+                })
+                .ok()
+        });
+        let word = |name| env::var(name).ok();
+        let own = std::process::id();
+        let interval = watchdog(word("WATCHDOG_USEC"), word("WATCHDOG_PID"), own);
+        Manager {
+            heart: interval.filter(|_| line.is_some()).map(|interval| {
+                Mutex::new(Heart {
+                    interval,
+                    next: Instant::now(),
+                    asked: None,
+                })
+            }),
+            line,
+        }
+    }
+
+    /// All listeners serve; `status` is for people.
+    pub fn ready(&self, status: &str) {
+        self.tell(&format!("READY=1\nSTATUS={status}"));
+    }
+
+    /// To be followed by [`Manager::ready`], whatever came of it.
+    pub fn reloading(&self) {
+        // The time lets the manager tell this reload from one before it (`Type=notify-reload`).
+        let now_us = sys::identity::monotonic_us();
+        self.tell(&format!(
+            "RELOADING=1\nMONOTONIC_USEC={now_us}\nSTATUS=reloading"
+        ));
+    }
+
+    pub fn stopping(&self, status: &str) {
+        self.tell(&format!("STOPPING=1\nSTATUS={status}"));
+    }
+
+    /// To be called at least ten times a second. `ask` asks all workers for a sign of life.
+    pub fn alive(&self, ask: impl FnOnce() -> Pulse) {
+        let Some(heart) = &self.heart else {
+            return;
+        };
+        let mut heart = lock(heart);
+        match &mut heart.asked {
+            Some(pulse) => {
+                if pulse.is_whole() {
+                    heart.asked = None;
+                    self.tell("WATCHDOG=1");
+                }
+            }
+            None => {
+                let now = Instant::now();
+                if now >= heart.next {
+                    heart.next = now + heart.interval;
+                    heart.asked = Some(ask());
+                }
+            }
+        }
+    }
+
+    fn tell(&self, words: &str) {
+        if let Some(line) = &self.line
+            && let Err(error) = line.socket.send_to_addr(words.as_bytes(), &line.address)
+        {
+            log::warn!("the service manager does not listen: {error}");
+        }
+    }
+}
+
+impl Line {
+    fn open(path: &[u8]) -> io::Result<Line> {
+        let address = match path {
+            // An address that is no file.
+            [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+            [b'/', ..] => SocketAddr::from_pathname(std::ffi::OsStr::from_bytes(path))?,
+            _ => return Err(io::Error::other("neither a path nor an abstract name")),
+        };
+        let socket = UnixDatagram::unbound()?;
+        // A manager that hangs must not make us hang.
+        socket.set_nonblocking(true)?;
+        Ok(Line { socket, address })
+    }
+}
+
+/// How often the watchdog is to be fed: three times in the time that it is patient, if it is us whom it watches.
+fn watchdog(patience_us: Option<String>, of: Option<String>, own: u32) -> Option<Duration> {
+    let patience_us: u64 = patience_us?.parse().ok().filter(|us| *us > 0)?;
+    if of.is_some_and(|pid| pid.parse() != Ok(own)) {
+        return None;
+    }
+    Some(Duration::from_micros(patience_us) / 3)
+}
+
+fn lock(heart: &Mutex<Heart>) -> MutexGuard<'_, Heart> {
+    heart.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_watchdog_is_fed_three_times_in_its_patience() {
+        let of =
+            |us: &str, pid: Option<&str>| watchdog(Some(us.to_owned()), pid.map(str::to_owned), 7);
+        let ten = Some(Duration::from_secs(10));
+        assert_eq!(of("30000000", None), ten);
+        assert_eq!(of("30000000", Some("7")), ten);
+        for (us, pid) in [
+            ("30000000", Some("8")),
+            ("0", None),
+            ("", None),
+            ("x", None),
+        ] {
+            assert_eq!(of(us, pid), None, "{us} {pid:?}");
+        }
+        assert_eq!(watchdog(None, None, 7), None);
+    }
+
+    #[test]
+    fn words_reach_a_path_and_an_abstract_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let name = format!("strowger-notify-{}", std::process::id());
+        let places = [
+            (
+                SocketAddr::from_pathname(&path).unwrap(),
+                path.as_os_str().as_bytes().to_vec(),
+            ),
+            (
+                SocketAddr::from_abstract_name(&name).unwrap(),
+                format!("@{name}").into_bytes(),
+            ),
+        ];
+        for (address, spelled) in places {
+            let manager = UnixDatagram::bind_addr(&address).unwrap();
+            let told = Manager {
+                line: Some(Line::open(&spelled).unwrap()),
+                heart: None,
+            };
+            told.ready("serving");
+            let mut bytes = [0; 100];
+            let length = manager.recv(&mut bytes).unwrap();
+            assert_eq!(&bytes[..length], b"READY=1\nSTATUS=serving");
+        }
+        for wrong in [&b"vsock:2:1234"[..], b"relative"] {
+            assert!(Line::open(wrong).is_err());
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! SIGHUP and `strowger reload`: the conf and the files that it names are read again, and take effect whole or not at all.
+
+use crate::logger;
+use crate::serve::{self, Current, Office, lock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+use strowger::base::Key;
+use strowger::config::model::Conf;
+use strowger::config::{Machine, Plan};
+use strowger::net::interfaces;
+use strowger::stack::auth::users::Users;
+use strowger::store::users::Loaded;
+use strowger::store::{Source, keeper};
+use strowger::worker::Change;
+
+/// How long an operator waits for the users to be read: less than the control socket's client does.
+const PATIENCE: Duration = Duration::from_secs(50);
+
+/// What becomes of the users.
+enum People {
+    /// Nobody is challenged, and nobody was.
+    None,
+    /// The same file or database; its new content is in force already.
+    Same,
+    /// Another one, or the first.
+    New(Box<(Source, Loaded)>),
+    /// Nobody is challenged any more.
+    Gone,
+}
+
+impl Office {
+    /// Reloads on a thread of its own, so that signals go on being heard; what came of it is in the log. A reload that has not
+    /// begun yet will do for this one too.
+    pub(crate) fn reload_soon(self: &Arc<Office>) {
+        if self.reload_wanted.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let office = self.clone();
+        let spawned = thread::Builder::new()
+            .name("reload".to_owned())
+            .spawn(move || office.reload_now());
+        if let Err(error) = spawned {
+            self.reload_wanted.store(false, Ordering::Release);
+            log::error!("reload refused, everything stays as it was: {error}");
+        }
+    }
+
+    /// The error has a line for each fault. It is in the log too.
+    pub(crate) fn reload_now(self: &Arc<Office>) -> Result<(), String> {
+        let _turn = lock(&self.reloading);
+        self.reload_wanted.store(false, Ordering::Release);
+        self.manager.reloading();
+        let outcome = self.reload();
+        self.manager.ready("serving");
+        if let Err(faults) = &outcome {
+            for fault in faults.lines() {
+                log::error!("reload refused, everything stays as it was: {fault}");
+            }
+        }
+        outcome
+    }
+
+    fn reload(self: &Arc<Office>) -> Result<(), String> {
+        let current = self.current();
+        let conf = (self.reread)()?.unwrap_or_else(|| current.conf.clone());
+        let plan = Plan::new(&current.conf, &conf);
+        self.refuse_fixed(&plan, &conf)?;
+
+        // From here to the users everything can fail, and nothing has changed.
+        let contexts = serve::contexts(&conf, current.contexts.as_deref())?;
+        let settings = Arc::new(self.settings_of(&conf)?);
+        let new_scrape = match plan.changes("[metrics] address") {
+            true => Some(self.scrape_at(conf.metrics.address)?),
+            false => None,
+        };
+        // Who is asked for a password must be known before he is.
+        let people = self.read_people(&plan, &current.conf, &conf)?;
+        self.switch_people(people)?;
+
+        // From here on nothing can fail.
+        let change = Change {
+            settings: settings.clone(),
+            connections: serve::connection_limits(&conf, self.start.files),
+            tls: contexts.clone(),
+        };
+        self.crew().reload(&change);
+        self.start
+            .sources
+            .set_limit(conf.limits.requests_per_source);
+        // Its servers may be others even where the conf says the same: /etc/resolv.conf is read again.
+        if !self.resolver.configure(serve::resolving(&conf.dns)) {
+            log::warn!("dns: too busy to take other servers: reload again");
+        }
+        if let Some(scrape) = new_scrape {
+            self.set_scrape(scrape);
+        }
+        if plan.changes("[log] level") {
+            logger::set_level_by_conf(conf.log.level);
+        }
+        let certificates = match contexts {
+            Some(_) => "; certificates and keys read again",
+            None => "",
+        };
+        let changed = match plan.live.is_empty() {
+            true => "the conf says what it said before".to_owned(),
+            false => format!("changed: {}", plan.live.join(", ")),
+        };
+        self.set_current(Current {
+            conf,
+            settings,
+            contexts,
+        });
+        log::info!("reloaded, {changed}{certificates}");
+        Ok(())
+    }
+
+    /// What only a restart can change is refused, with all that would change along with it.
+    fn refuse_fixed(&self, plan: &Plan, conf: &Conf) -> Result<(), String> {
+        let mut fixed = plan.fixed.clone();
+        // These tables have the size that they began with.
+        let connections = serve::connection_limits(conf, self.start.files).connections;
+        if plan.changes("[connections] max") && connections > self.start.connections {
+            fixed.push("[connections] max (above that of the start)");
+        }
+        let transactions = serve::transactions_of_core(conf, Machine::this().memory);
+        if plan.changes("[limits] transactions") && transactions > self.start.transactions {
+            fixed.push("[limits] transactions (above that of the start)");
+        }
+        match fixed.is_empty() {
+            true => Ok(()),
+            false => Err(format!(
+                "{} cannot change while the server runs: restart it, or change back what the conf says there",
+                fixed.join(", ")
+            )),
+        }
+    }
+
+    fn settings_of(&self, conf: &Conf) -> Result<strowger::stack::Settings, String> {
+        let local = interfaces::local_addresses()
+            .map_err(|error| format!("the addresses of this machine's interfaces: {error}"))?;
+        let (addresses, clock) = {
+            let crew = self.crew();
+            (crew.addresses().to_vec(), crew.clock())
+        };
+        let memory = Machine::this().memory;
+        Ok(serve::settings(conf, &addresses, local, memory, clock))
+    }
+
+    /// Reads who there is, where somebody is challenged.
+    fn read_people(&self, plan: &Plan, old: &Conf, new: &Conf) -> Result<People, String> {
+        let same = old.challenges() && !plan.changes("[auth] users");
+        match (new.challenges(), self.keeper()) {
+            (true, Some(keeper)) if same => {
+                keeper.read_now(PATIENCE)?;
+                Ok(People::Same)
+            }
+            (true, _) => {
+                let secret: Key = self.start.secret;
+                let both = serve::users(new, secret, self.disk.door())?;
+                Ok(both.map_or(People::None, |both| People::New(Box::new(both))))
+            }
+            (false, Some(_)) if old.challenges() => Ok(People::Gone),
+            (false, _) => Ok(People::None),
+        }
+    }
+
+    fn switch_people(self: &Arc<Office>, people: People) -> Result<(), String> {
+        match (people, self.keeper()) {
+            (People::None | People::Same, _) | (People::Gone, None) => {}
+            (People::Gone, Some(keeper)) => keeper.switch(None, PATIENCE),
+            (People::New(both), Some(keeper)) => keeper.switch(Some(*both), PATIENCE),
+            (People::New(both), None) => {
+                let (source, loaded) = *both;
+                log::info!("{}", keeper::told(&source, &loaded));
+                let users: Arc<Users> = Arc::new(loaded.users);
+                self.keep_users(source, users.clone())?;
+                self.crew().users(&users);
+            }
+        }
+        Ok(())
+    }
+}

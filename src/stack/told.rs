@@ -1,0 +1,151 @@
+//! What the log says of messages that are refused or dropped and of branches that fail: one line each, with peer, user and reason, as far as
+//! the core's budget goes. Never what could be a password.
+
+use super::Endpoint;
+use super::counters::Drop;
+use crate::base::{Flow, Id};
+use crate::sip::{Message, Method, NameAddr};
+use std::fmt;
+
+/// Bytes of a URI that a line shows at most.
+const SHOWN: usize = 200;
+
+/// A URI as a line shows it: not its password, and not its header fields, which could be credentials.
+pub(in crate::stack) struct Shown<'u>(pub(in crate::stack) &'u [u8]);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers = memchr::memchr(b'?', self.0);
+        let uri = self.0.get(..headers.unwrap_or(self.0.len())).unwrap_or(&[]);
+        let short = uri.get(..SHOWN).unwrap_or(uri);
+        let user = memchr::memchr(b':', uri).map_or(0, |colon| colon + 1);
+        let at = memchr::memrchr(b'@', uri);
+        let password = at.and_then(|at| {
+            let userinfo = uri.get(user..at)?;
+            Some((user + memchr::memchr(b':', userinfo)?, at))
+        });
+        let text = String::from_utf8_lossy;
+        match password {
+            Some((colon, at)) => {
+                let (before, after) = (uri.get(..colon.min(SHOWN)), uri.get(at..));
+                let after = after.map(|after| after.get(..SHOWN).unwrap_or(after));
+                let (before, after) = (before.unwrap_or(&[]), after.unwrap_or(&[]));
+                write!(f, "{}:***{}", text(before), text(after))?;
+            }
+            None => f.write_str(&text(short))?,
+        }
+        match headers.is_some() || (password.is_none() && short.len() < uri.len()) {
+            true => f.write_str("…"),
+            false => Ok(()),
+        }
+    }
+}
+
+/// `INVITE sip:bob@example.com by sip:alice@example.com`. Who registers stands in To, who asks for anything else in From.
+struct About<'m, 'b>(&'m Message<'b>);
+
+impl fmt::Display for About<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let About(message) = self;
+        let method = message.method_name();
+        let method = method.get(..SHOWN).unwrap_or(method);
+        let uri = Shown(message.request_uri());
+        write!(f, "{} {uri}", String::from_utf8_lossy(method))?;
+        let user: Option<NameAddr<'_>> = match message.method() {
+            Method::Register => message.to().ok(),
+            _ => message.from().ok(),
+        };
+        match user {
+            Some(user) => write!(f, " by {}", Shown(user.uri)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Endpoint {
+    /// A request gets `what` for an answer, or something is wrong with it.
+    pub(in crate::stack) fn tell(
+        &mut self,
+        message: &Message,
+        flow: Flow,
+        what: fmt::Arguments<'_>,
+    ) {
+        if self.log.may_say() {
+            let (peer, transport) = (flow.peer, flow.transport.name());
+            log::info!("{} from {peer} over {transport}: {what}", About(message));
+        }
+    }
+
+    /// Counts a message that is neither processed nor answered. What comes too late, as it does on every network, is told to
+    /// those only who want to know everything.
+    pub(in crate::stack) fn discard(&mut self, flow: Flow, reason: Drop, why: &str) {
+        self.counters.drop(reason);
+        let (peer, transport, label) = (flow.peer, flow.transport.name(), reason.label());
+        match reason {
+            Drop::KeepAlive => {}
+            Drop::StrayResponse | Drop::StrayAck | Drop::Absorbed => {
+                log::debug!("dropped from {peer} over {transport}: {label}");
+            }
+            _ => {
+                if self.log.may_say() {
+                    log::info!("dropped from {peer} over {transport}: {label}: {why}");
+                }
+            }
+        }
+    }
+
+    /// A branch of what `server` was asked has ended without a final response.
+    pub(in crate::stack) fn tell_branch(&mut self, server: Id, flow: Flow, why: &str) {
+        if !self.log.may_say() {
+            return;
+        }
+        let (peer, transport) = (flow.peer, flow.transport.name());
+        let mut index = std::mem::take(&mut self.second_index);
+        let request = self
+            .transactions
+            .server(server)
+            .and_then(|server| self.contexts.get(server.context?))
+            .map(|context| self.transactions.pool.get(&context.request));
+        match request.and_then(|bytes| Message::parse(bytes, &mut index).ok()) {
+            Some(request) => {
+                let about = About(&request);
+                log::info!("{about}: branch to {peer} over {transport} failed: {why}");
+            }
+            None => log::info!("branch to {peer} over {transport} failed: {why}"),
+        }
+        self.second_index = index;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uri_is_shown_without_its_password_and_header_fields() {
+        for (uri, shown) in [
+            (&b"sip:bob@example.com"[..], "sip:bob@example.com"),
+            (
+                b"sip:bob@example.com:5060;lr",
+                "sip:bob@example.com:5060;lr",
+            ),
+            (b"sip:example.com:5060", "sip:example.com:5060"),
+            (
+                b"sips:bob:open@example.com:5061",
+                "sips:bob:***@example.com:5061",
+            ),
+            (b"sip:bob:a@b@example.com", "sip:bob:***@example.com"),
+            (b"sip:bob@a?Authorization=Digest%20x", "sip:bob@a…"),
+            (b"sip:bob:pw@a?X=y@z", "sip:bob:***@a…"),
+            (b"tel:+49", "tel:+49"),
+            (b"", ""),
+            (b"\xff@", "\u{fffd}@"),
+        ] {
+            assert_eq!(Shown(uri).to_string(), shown);
+        }
+        let long = [b"sip:", &[b'x'; 5000][..], b":pw@", &[b'y'; 5000]].concat();
+        let shown = Shown(&long).to_string();
+        assert!(shown.len() < 3 * SHOWN && shown.contains(":***@") && !shown.contains("pw"));
+        assert_eq!(Shown(&[b'x'; 5000]).to_string().chars().count(), SHOWN + 1);
+    }
+}

@@ -1,0 +1,31 @@
+//! A sign of life of every worker: one that is stuck in a turn gives none.
+
+use super::Report;
+use super::mailbox::{Command, PostOffice};
+use std::sync::mpsc::{self, Receiver};
+
+/// What the workers were asked for, until all have answered.
+pub struct Pulse {
+    reports: Receiver<Report>,
+    missing: usize,
+}
+
+impl Pulse {
+    /// Wakes each worker; it answers between two turns.
+    pub fn ask(office: &PostOffice) -> Pulse {
+        let (reply, reports) = mpsc::channel();
+        let missing = office.cores();
+        for worker in 0..missing {
+            office.command(worker, Command::Report(reply.clone()));
+        }
+        Pulse { reports, missing }
+    }
+
+    /// Whether all have answered by now. It does not wait.
+    pub fn is_whole(&mut self) -> bool {
+        while self.missing > 0 && self.reports.try_recv().is_ok() {
+            self.missing -= 1;
+        }
+        self.missing == 0
+    }
+}
