@@ -203,6 +203,12 @@ receive_buffer = \"8KiB\"
 send_buffer = \"8KiB\"
 batch = 7
 gather = \"1ms\"
+[dns]
+servers = [\"127.0.0.1\"]
+timeout = \"1s\"
+cache = 777
+questions = 7
+held = \"1MiB\"
 [control]
 socket = \"x\"
 [metrics]

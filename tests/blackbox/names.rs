@@ -92,6 +92,30 @@ fn a_call_follows_naptr_srv_and_address_records_over_udp() {
 }
 
 #[test]
+fn each_core_asks_for_itself_and_gets_its_own_answers() {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if cores < 2 {
+        println!("skipped: this machine has one core");
+        return;
+    }
+    let place = Place::new("by-name-cores");
+    let at = place.at(CALLEE);
+    let names = name_server(&place, &format!("carrier.test A {}", at.ip()));
+    names.set_delay(Duration::from_millis(50));
+    let server = conf(&place, &names)
+        .set("server", "cores", "[0, 1]")
+        .start(&place);
+    let carrier = Agent::new(at, server.address);
+    // The kernel chooses the core by the caller's port.
+    for _ in 0..16 {
+        call(&caller(&place, &server), &carrier);
+    }
+    // NAPTR, SRV and A, of each core.
+    assert_eq!(names.asked().len(), 6, "{:?}", names.asked());
+    assert_eq!(server.stat(&place, "strowger_dns_names"), 6.0);
+}
+
+#[test]
 fn a_call_follows_the_records_over_tcp() {
     let place = Place::new("by-name-tcp");
     let at = place.at_port(CALLEE, 5083);
