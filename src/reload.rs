@@ -51,9 +51,15 @@ impl Office {
     pub(crate) fn reload_now(self: &Arc<Office>) -> Result<(), String> {
         let _turn = lock(&self.reloading);
         self.reload_wanted.store(false, Ordering::Release);
-        self.manager.reloading();
+        // A server that drains has told the manager that it stops: it will not be ready again.
+        let is_draining = lock(&self.drain).is_some();
+        if !is_draining {
+            self.manager.reloading();
+        }
         let outcome = self.reload();
-        self.manager.ready("serving");
+        if !is_draining {
+            self.manager.ready("serving");
+        }
         if let Err(faults) = &outcome {
             for fault in faults.lines() {
                 log::error!("reload refused, everything stays as it was: {fault}");

@@ -144,7 +144,7 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
     office.manager.ready("serving");
 
     let end = office.wait(&mut signals);
-    office.manager.stopping("stopping");
+    office.manager.stopping("stopping", Duration::ZERO);
     drop(control);
     office.set_scrape(None);
     office.disk.settle();

@@ -804,6 +804,8 @@ fn the_table_of_imports() {
         "stack",
         "stack::auth",
         "net",
+        "resolver",
+        "resolver::Asker",
         "worker",
         "store",
         "config",
@@ -816,13 +818,14 @@ fn the_table_of_imports() {
         ("stack", "base sip::Uri sip::sniff stack stack::auth"),
         ("sim", "base sip::Uri sip::sniff stack stack::auth sim"),
         ("net", "base sip::sniff net"),
+        ("resolver", "base resolver resolver::Asker"),
         (
             "worker",
-            "base sip::Uri sip::sniff stack stack::auth net worker",
+            "base sip::Uri sip::sniff stack stack::auth net resolver::Asker worker",
         ),
         ("store", "base stack::auth store"),
         ("config", "config"),
-        ("control", "control"),
+        ("control", "base control"),
     ] {
         let allowed: Vec<_> = rooms.into_iter().filter(|room| may(from, room)).collect();
         let expected: Vec<_> = match from {

@@ -151,7 +151,11 @@ mod tests {
 cores = [1]
 domains = [\"a.example\"]
 key_file = \"other.key\"
+user = \"nobody\"
+group = \"nogroup\"
 drain_deadline = \"1s\"
+user = \"x\"
+group = \"x\"
 [[listen]]
 address = \"127.0.0.1:5080\"
 [tls]
@@ -176,6 +180,8 @@ min_expires = \"7s\"
 default_expires = \"8s\"
 max_expires = \"9s\"
 max_contacts = 7
+database = \"x.db\"
+durability = \"acknowledged\"
 [auth]
 realm = \"x\"
 challenge_register = true

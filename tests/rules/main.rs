@@ -7,6 +7,7 @@ mod bench;
 mod cancel;
 mod cores;
 mod dialog;
+mod drain;
 mod durability;
 mod failover;
 mod flows;
