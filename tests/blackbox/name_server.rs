@@ -1,11 +1,13 @@
-//! A name server of a test's own, on loopback: it knows a few records, can be slow, and can fall silent. The wire format is written
-//! here by hand (RFC 1035 §4), so that the server's library does not judge itself.
+//! A name server of a test's own, on loopback: it knows a few records, can be slow, fall silent, and send its clients to TCP. The wire
+//! format is written here by hand (RFC 1035 §4), so that the server's library does not judge itself.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::agent::bind;
+use crate::stream_tap::listen;
 
 /// The life of records whose line names none, seconds.
 const TTL: u32 = 300;
@@ -20,6 +22,8 @@ struct State {
     records: Vec<Record>,
     delay: Duration,
     is_silent: bool,
+    /// By UDP it only says that the answer is too long.
+    is_truncating: bool,
     /// `TYPE name`, with each repetition.
     asked: Vec<String>,
     is_over: bool,
@@ -54,8 +58,11 @@ impl NameServer {
             records: zone.lines().filter_map(read).collect(),
             ..State::default()
         }));
-        let own = state.clone();
+        let (own, by_tcp) = (state.clone(), state.clone());
+        let listener = listen(address);
+        listener.set_nonblocking(true).expect("a listener");
         std::thread::spawn(move || serve(&socket, &own));
+        std::thread::spawn(move || accept(&listener, &by_tcp));
         NameServer { address, state }
     }
 
@@ -75,6 +82,10 @@ impl NameServer {
 
     pub fn set_silent(&self, is_silent: bool) {
         lock(&self.state).is_silent = is_silent;
+    }
+
+    pub fn set_truncating(&self, is_truncating: bool) {
+        lock(&self.state).is_truncating = is_truncating;
     }
 
     /// What it has been asked so far, as `TYPE name`, with each repetition.
@@ -157,14 +168,10 @@ fn serve(socket: &UdpSocket, state: &Mutex<State>) {
     loop {
         if let Ok((length, peer)) = socket.recv_from(&mut buffer) {
             let mut state = lock(state);
-            if let Some((name, kind, end)) = question(&buffer[..length]) {
-                let word = KINDS.iter().find(|(_, number)| *number == kind);
-                let word = word.map_or("?", |(word, _)| word);
-                state.asked.push(format!("{word} {name}"));
-                if !state.is_silent {
-                    let answer = answer(&buffer[..end], &name, kind, &state.records);
-                    late.push((Instant::now() + state.delay, peer, answer));
-                }
+            if let Some(answer) = state.hear(&buffer[..length], "")
+                && !state.is_silent
+            {
+                late.push((Instant::now() + state.delay, peer, answer));
             }
         }
         if lock(state).is_over {
@@ -177,6 +184,50 @@ fn serve(socket: &UdpSocket, state: &Mutex<State>) {
             }
             *at > now
         });
+    }
+}
+
+/// One client after another, one question each.
+fn accept(listener: &TcpListener, state: &Mutex<State>) {
+    while !lock(state).is_over {
+        match listener.accept() {
+            Ok((stream, _)) => drop(serve_stream(stream, state)),
+            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+/// RFC 1035 §4.2.2: two bytes of length before each message.
+fn serve_stream(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut length = [0; 2];
+    stream.read_exact(&mut length)?;
+    let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut query)?;
+    if let Some(answer) = lock(state).hear(&query, "TCP ") {
+        stream.write_all(&(answer.len() as u16).to_be_bytes())?;
+        stream.write_all(&answer)?;
+    }
+    Ok(())
+}
+
+impl State {
+    /// The answer to a question, which is noted behind `by`.
+    fn hear(&mut self, query: &[u8], by: &str) -> Option<Vec<u8>> {
+        let (name, kind, end) = question(query)?;
+        let word = KINDS.iter().find(|(_, number)| *number == kind);
+        let word = word.map_or("?", |(word, _)| word);
+        self.asked.push(format!("{by}{word} {name}"));
+        let whole = answer(&query[..end], &name, kind, &self.records);
+        if !self.is_truncating || by == "TCP " {
+            return Some(whole);
+        }
+        // The header with TC, and the question.
+        let mut short = whole[..end].to_vec();
+        short[2] |= 2;
+        short[6..12].fill(0);
+        Some(short)
     }
 }
 

@@ -291,6 +291,43 @@ fn a_dead_name_server_slows_nobody_who_needs_no_name() {
 }
 
 #[test]
+fn an_answer_that_is_too_long_for_a_datagram_is_fetched_by_tcp() {
+    let place = Place::new("by-name-long");
+    let at = place.at(CALLEE);
+    let names = name_server(&place, &format!("carrier.test A {}", at.ip()));
+    names.set_truncating(true);
+    let server = conf(&place, &names).start(&place);
+    call(&caller(&place, &server), &Agent::new(at, server.address));
+    let asked = names.asked();
+    assert!(
+        asked.contains(&"TCP A carrier.test".to_owned()),
+        "{asked:?}"
+    );
+}
+
+#[test]
+fn a_reload_takes_other_name_servers() {
+    let place = Place::new("by-name-reload");
+    let at = place.at(CALLEE);
+    let first = name_server(&place, "other.test A 192.0.2.1");
+    let second = NameServer::start(
+        place.at_port(NAMES + 1, 5353),
+        &format!("carrier.test A {}", at.ip()),
+    );
+    let server = conf(&place, &first).start(&place);
+    let (caller, carrier) = (caller(&place, &server), Agent::new(at, server.address));
+    let lost = caller.request("MESSAGE", "sip:+49301@carrier.test");
+    assert_eq!(caller.ask(&lost).status(), Some(500));
+    conf(&place, &second).write(&place);
+    let outcome = server.command(&place, &["reload"]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    // What the first had said without an SOA was good for a moment only.
+    std::thread::sleep(Duration::from_millis(1200));
+    call(&caller, &carrier);
+    assert!(!second.asked().is_empty());
+}
+
+#[test]
 fn while_a_slow_name_server_thinks_the_caller_has_a_100_and_may_cancel() {
     let place = Place::new("by-name-slow");
     let names = name_server(&place, &format!("carrier.test A {}", place.ip(CALLEE)));
