@@ -151,8 +151,6 @@ mod tests {
 cores = [1]
 domains = [\"a.example\"]
 key_file = \"other.key\"
-user = \"nobody\"
-group = \"nogroup\"
 drain_deadline = \"1s\"
 user = \"x\"
 group = \"x\"
