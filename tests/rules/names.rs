@@ -755,13 +755,14 @@ fn too_many_names_at_a_time_fail_at_once() {
     }
     let answer = b.send_for_one(ALICE, Request::new("MESSAGE", "sip:x@h3.example:5060"));
     assert_eq!(answer.status(), 500);
+    assert_eq!(b.limit_hits(Limit::Questions), 1);
     let asked = b.asked.clone();
     for question in asked {
         let outcome = Outcome::Failed(Failure::Busy);
         let sent = b.answer(Answer { question, outcome });
         assert_eq!(only(sent).status(), 500);
     }
-    assert_eq!(b.limit_hits(Limit::Questions), 3);
+    assert_eq!(b.limit_hits(Limit::Questions), 4);
     b.assert_quiet();
 }
 

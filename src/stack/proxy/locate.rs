@@ -4,6 +4,7 @@ use super::{Obstacle, Refusal};
 use crate::base::dns::{DomainName, Failure, Naptr, Question, RecordType, Records, Srv};
 use crate::base::{Instant, Outbox, Rng, Transport};
 use crate::stack::Endpoint;
+use crate::stack::counters::Limit;
 use crate::stack::names::{Look, MOST_RECORDS, Names};
 use crate::stack::settings::Settings;
 use std::net::{IpAddr, SocketAddr};
@@ -176,7 +177,10 @@ impl Endpoint {
             match self.names.ask(self.now, question) {
                 Some(true) => outbox.questions.push(*question),
                 Some(false) => {}
-                None => return Err(nowhere(Nowhere::Failed(Failure::Busy))),
+                None => {
+                    self.counters.hit(Limit::Questions);
+                    return Err(nowhere(Nowhere::Failed(Failure::Busy)));
+                }
             }
         }
         match end {

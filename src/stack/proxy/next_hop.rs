@@ -192,7 +192,7 @@ impl Endpoint {
             (false, None) => target.transport,
             (false, named) => named,
         };
-        let Some(peer) = resolve(&uri)? else {
+        let Some(peer) = numeric(&uri)? else {
             return self.way_to_name(message, target, &uri, secure, came_by, search, outbox);
         };
         let settings = &self.settings;
@@ -370,7 +370,7 @@ pub fn transport_of(uri: &Uri) -> Result<Option<Transport>, Refusal> {
 }
 
 /// The address of a next hop: of its `maddr` or its host. `None`: it is a name.
-fn resolve(uri: &Uri) -> Result<Option<IpAddr>, Refusal> {
+fn numeric(uri: &Uri) -> Result<Option<IpAddr>, Refusal> {
     if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
         return Err(Refusal::new(503, "Next Hop Has No Host"));
     }
