@@ -18,7 +18,8 @@ pub(crate) struct Drain {
 impl Office {
     /// Not for longer than the conf says, however long a command has asked for before.
     pub(crate) fn drain_by_signal(&self) {
-        let until = Instant::now() + self.current().conf.server.drain_deadline;
+        let patience = self.current().conf.server.drain_deadline;
+        let until = Instant::now() + patience;
         self.drain_until("SIGTERM", |before| before.map_or(until, |b| b.min(until)));
     }
 
@@ -43,7 +44,7 @@ impl Office {
             });
             deadline.saturating_duration_since(Instant::now())
         };
-        self.manager.stopping("draining");
+        self.manager.stopping("draining", left);
         let (pending, _) = self.pending();
         log::info!(
             "draining, {why}: no new dialogs; {pending} requests wait for their answer, for {:.1} s at most",

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bindings;
 mod drain;
 mod logger;
 mod notify;
@@ -15,7 +16,7 @@ use std::fmt::Display;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -230,7 +231,7 @@ fn check(places: &Places) -> Outcome {
     let explain = |error: String| format!("{}: {error}", places.conf_name());
     serve::identity(&conf).map_err(explain)?;
     serve::contexts(&conf, None).map_err(explain)?;
-    let users = serve::users(&conf, Key::new(0, 0)).map_err(explain)?;
+    let users = serve::users(&conf, Key::new(0, 0), Arc::default()).map_err(explain)?;
     print(|out| {
         writeln!(out, "{}: good", places.conf_name())?;
         summary(out, &conf, users.as_ref())

@@ -71,8 +71,12 @@ impl Manager {
         ));
     }
 
-    pub fn stopping(&self, status: &str) {
-        self.tell(&format!("STOPPING=1\nSTATUS={status}"));
+    /// It takes `patience`, and then some: a manager that wanted to kill us sooner is asked to wait.
+    pub fn stopping(&self, status: &str, patience: Duration) {
+        let us = (patience + TO_END).as_micros();
+        self.tell(&format!(
+            "STOPPING=1\nEXTEND_TIMEOUT_USEC={us}\nSTATUS={status}"
+        ));
     }
 
     /// To be called at least ten times a second. `ask` asks all workers for a sign of life.
@@ -121,6 +125,9 @@ impl Line {
         Ok(Line { socket, address })
     }
 }
+
+/// For what comes after the last answer: the last write to disk.
+const TO_END: Duration = Duration::from_secs(15);
 
 /// How often the watchdog is to be fed: three times in the time that it is patient, if it is us whom it watches.
 fn watchdog(patience_us: Option<String>, of: Option<String>, own: u32) -> Option<Duration> {

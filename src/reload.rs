@@ -160,7 +160,7 @@ impl Office {
             }
             (true, _) => {
                 let secret: Key = self.start.secret;
-                let both = serve::users(new, secret)?;
+                let both = serve::users(new, secret, self.disk.door())?;
                 Ok(both.map_or(People::None, |both| People::New(Box::new(both))))
             }
             (false, Some(_)) if old.challenges() => Ok(People::Gone),

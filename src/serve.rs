@@ -1,5 +1,6 @@
 //! `strowger run`: the conf becomes settings, sockets and workers; the desk answers operators; signals end it.
 
+use crate::bindings::{self, Disk, Opened};
 use crate::drain::Drain;
 use crate::logger;
 use crate::notify::Manager;
@@ -32,8 +33,8 @@ use strowger::stack::location::{BindingView, Location};
 use strowger::stack::route::{Action, Network, NextHop, Route};
 use strowger::stack::settings::{self, Listener, Settings};
 use strowger::store::users::Loaded;
-use strowger::store::{Keeper, Source, keeper};
-use strowger::worker::metrics::{Beside, metrics};
+use strowger::store::{Door, Keeper, Source, keeper};
+use strowger::worker::metrics::{self, Beside};
 use strowger::worker::{self, Clock, Crew, Options};
 
 /// Bytes of memory that one transaction may take, all told; the limit from memory is a quarter of it in these.
@@ -62,17 +63,23 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
     if let Some(identity) = &identity {
         identity.assume().map_err(of_user)?;
     }
-    let users = users(conf, secret)?;
+    let clock = Clock::start();
+    let max_bindings = conf.limits.bindings.resolve(memory / 4, BINDING_BYTES);
+    let location = Location::new(secret, max_bindings).with_journal(bindings::durability(conf));
+    let location = Arc::new(location);
+    // What takes a while is read before anybody can knock.
+    let disk = Opened::open(conf, &location, listeners.clone(), clock);
+    let users = users(conf, secret, disk.door())?;
     let files =
         sys::open_files_limit().map_err(|error| format!("the limit of open files: {error}"))?;
     let sources = Arc::new(Sources::new(secret, conf.limits.requests_per_source));
     let options = options(conf, files, sources.clone(), contexts.clone());
     let connections = options.connections.connections;
-    let bound = worker::bind(options, &listeners).map_err(|error| error.to_string())?;
+    let mut bound = worker::bind(options, &listeners).map_err(|error| error.to_string())?;
+    bound.ring(disk.ring());
     if let Some(identity) = &identity {
         identity.seal().map_err(of_user)?;
     }
-    let clock = Clock::start();
     let settings = Arc::new(settings(conf, bound.addresses(), local, memory, clock));
     let start = Start {
         secret,
@@ -84,8 +91,6 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default(),
     };
-    let max_bindings = conf.limits.bindings.resolve(memory / 4, BINDING_BYTES);
-    let location = Arc::new(Location::new(secret, max_bindings));
     let (source, users) = match users {
         Some((source, loaded)) => {
             log::info!("{}", keeper::told(&source, &loaded));
@@ -99,6 +104,7 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
     let crew = bound
         .spawn(clock, settings.clone(), location.clone(), &users, secret)
         .map_err(|error| format!("the workers did not start: {error}"))?;
+    let disk = disk.start(crew.post_office())?;
     let current = Current {
         conf: conf.clone(),
         settings,
@@ -106,6 +112,7 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
     };
     let office = Arc::new_cyclic(|itself| Office {
         itself: itself.clone(),
+        disk,
         start,
         current: Mutex::new(Arc::new(current)),
         location,
@@ -128,10 +135,12 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
     office.manager.ready("serving");
 
     let end = office.wait(&mut signals);
-    office.manager.stopping("stopping");
+    office.manager.stopping("stopping", Duration::ZERO);
     drop(control);
     office.set_scrape(None);
+    office.disk.settle();
     office.crew().stop();
+    office.disk.close();
     office.set_keeper(None);
     match end {
         End::Drained => Ok(ExitCode::SUCCESS),
@@ -159,6 +168,7 @@ pub type Reread = Box<dyn Fn() -> Result<Option<Conf>, String> + Send + Sync>;
 /// What the control socket asks is answered from here.
 pub(crate) struct Office {
     itself: Weak<Office>,
+    pub(crate) disk: Disk,
     pub(crate) start: Start,
     current: Mutex<Arc<Current>>,
     location: Arc<Location>,
@@ -394,8 +404,9 @@ impl Desk for Office {
             users_unreadable: keeper.is_some_and(|keeper| keeper.is_unreadable()),
             started: self.start.since_1970,
             is_draining: lock(&self.drain).is_some(),
+            store: store(&self.disk),
         };
-        metrics(&stats, &beside)
+        metrics::metrics(&stats, &beside)
     }
 
     fn ul_show(&self, aor: Option<&str>) -> Result<Vec<AorEntry>, Refusal> {
@@ -445,6 +456,16 @@ impl Desk for Office {
             })),
             gone => Ok(gone),
         }
+    }
+}
+
+fn store(disk: &Disk) -> metrics::Store {
+    let numbers = disk.numbers();
+    metrics::Store {
+        unstored: numbers.unstored,
+        failures: numbers.failures,
+        batches: numbers.batches,
+        batch_seconds: numbers.batch_seconds,
     }
 }
 
@@ -587,12 +608,16 @@ fn transport(transport: model::Transport) -> Transport {
     }
 }
 
-/// The users as they stand now, where the conf has anybody challenged. The error is one line.
-pub fn users(conf: &Conf, secret: Key) -> Result<Option<(Source, Loaded)>, String> {
+/// The users as they stand now, behind the journal's door, where the conf has anybody challenged. The error is one line.
+pub fn users(
+    conf: &Conf,
+    secret: Key,
+    door: Arc<Door>,
+) -> Result<Option<(Source, Loaded)>, String> {
     if !conf.challenges() {
         return Ok(None);
     }
-    let mut source = Source::new(&conf.auth.users, secret.derive("users"));
+    let mut source = Source::new(&conf.auth.users, secret.derive("users")).beside(door);
     let loaded = source
         .read(&mut || true)
         .map_err(|trouble| format!("[auth] users: {}", trouble.message()))?;

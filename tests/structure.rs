@@ -25,7 +25,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("worker", &["base", "sip", "stack", "net"]),
-    ("store", &["base", "stack::auth"]),
+    // Whose data it keeps: users, and bindings.
+    ("store", &["base", "stack::auth", "stack::location"]),
     ("config", &[]),
     // What is counted, and the bound on what strangers make us log.
     ("control", &["base"]),

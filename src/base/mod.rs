@@ -19,7 +19,7 @@ pub use arena::{Arena, Id};
 pub use flow::{Channel, Flow, Transport};
 pub use hash::Key;
 pub use log_budget::LogBudget;
-pub use outbox::{Errand, Introduction, Outbox, Parcel, Span, Transmit};
+pub use outbox::{Errand, Held, Introduction, Outbox, Parcel, Span, Transmit};
 pub use pool::{Blob, Pool};
 pub use rng::Rng;
 pub use roll::Roll;

@@ -38,6 +38,15 @@ pub struct Transmit {
     pub span: Span,
 }
 
+/// One message that leaves when the disk is so far.
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    /// A round of the journal.
+    pub round: u64,
+    pub flow: Flow,
+    pub span: Span,
+}
+
 /// Why a message goes to another core.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Errand {
@@ -69,6 +78,7 @@ pub struct Introduction {
 pub struct Outbox {
     pub bytes: Vec<u8>,
     pub transmits: Vec<Transmit>,
+    pub held: Vec<Held>,
     pub parcels: Vec<Parcel>,
     pub introductions: Vec<Introduction>,
     /// A call is over on these flows: a connection that served nothing else closes when all is sent.
@@ -87,6 +97,13 @@ impl Outbox {
     pub fn unsend(&mut self) {
         if let Some(last) = self.transmits.pop() {
             self.bytes.truncate(last.span.start as usize);
+        }
+    }
+
+    /// The message that was sent last leaves when this round of the journal is on disk, or becomes a refusal.
+    pub fn hold(&mut self, round: u64) {
+        if let Some(Transmit { flow, span }) = self.transmits.pop() {
+            self.held.push(Held { round, flow, span });
         }
     }
 
@@ -124,12 +141,16 @@ impl Outbox {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.transmits.is_empty() && self.parcels.is_empty() && self.releases.is_empty()
+        self.transmits.is_empty()
+            && self.held.is_empty()
+            && self.parcels.is_empty()
+            && self.releases.is_empty()
     }
 
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.transmits.clear();
+        self.held.clear();
         self.parcels.clear();
         self.introductions.clear();
         self.releases.clear();

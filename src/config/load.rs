@@ -364,6 +364,10 @@ impl Document<'_> {
         let mut section = self.section("registrar");
         // RFC 3261 §10.3 lets no registrar call an interval too brief that is an hour or more.
         let (min, max) = (SECOND, 24 * 365 * HOUR);
+        let durabilities = [
+            ("batched", Durability::Batched),
+            ("acknowledged", Durability::Acknowledged),
+        ];
         let registrar = Registrar {
             enabled: section.read("enabled", boolean).unwrap_or(default.enabled),
             min_expires: section
@@ -378,7 +382,19 @@ impl Document<'_> {
             max_contacts: section
                 .read("max_contacts", number(1, 1000))
                 .unwrap_or(default.max_contacts),
+            database: section
+                .read("database", optional(path))
+                .unwrap_or(default.database),
+            durability: section
+                .read("durability", one_of(&durabilities))
+                .unwrap_or(default.durability),
         };
+        if registrar.database.is_none() && registrar.durability == Durability::Acknowledged {
+            let at = section.place("durability");
+            let message = "durability is \"acknowledged\", but bindings are kept in memory only: \
+                           name a file in database, or remove this";
+            section.wrong(at, message);
+        }
         let times = [
             ("min_expires", registrar.min_expires),
             ("default_expires", registrar.default_expires),

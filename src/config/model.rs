@@ -380,6 +380,10 @@ pub struct Registrar {
     pub max_expires: Duration,
     /// Contacts of one address-of-record.
     pub max_contacts: usize,
+    /// The SQLite database that bindings are kept in; `None`: in memory only.
+    pub database: Option<PathBuf>,
+    /// `Batched` where there is no `database`.
+    pub durability: Durability,
 }
 
 impl Default for Registrar {
@@ -390,8 +394,19 @@ impl Default for Registrar {
             default_expires: Duration::from_secs(3600),
             max_expires: Duration::from_secs(3600),
             max_contacts: 10,
+            database: Some(PathBuf::from("strowger.db")),
+            durability: Durability::Batched,
         }
     }
+}
+
+/// When a registration is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// At once; the disk follows.
+    Batched,
+    /// When it is on disk.
+    Acknowledged,
 }
 
 /// Who must prove to be whom, by Digest (RFC 3261 §22).

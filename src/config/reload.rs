@@ -64,7 +64,7 @@ impl Plan {
             fixed: [mode]);
         sort!(plan, "registrar", Registrar, old.registrar, registrar,
             live: [enabled, min_expires, default_expires, max_expires, max_contacts],
-            fixed: []);
+            fixed: [database, durability]);
         sort!(plan, "auth", Auth, old.auth, auth,
             live: [
                 realm, challenge_register, challenge_proxy, challenge_bye, algorithms, qop, nonce_lifetime, users
@@ -147,7 +147,11 @@ mod tests {
 cores = [1]
 domains = [\"a.example\"]
 key_file = \"other.key\"
+user = \"nobody\"
+group = \"nogroup\"
 drain_deadline = \"1s\"
+user = \"x\"
+group = \"x\"
 [[listen]]
 address = \"127.0.0.1:5080\"
 [tls]
@@ -172,6 +176,8 @@ min_expires = \"7s\"
 default_expires = \"8s\"
 max_expires = \"9s\"
 max_contacts = 7
+database = \"x.db\"
+durability = \"acknowledged\"
 [auth]
 realm = \"x\"
 challenge_register = true

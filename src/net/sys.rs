@@ -641,6 +641,13 @@ pub fn pin(core: usize) -> io::Result<()> {
     check(result)
 }
 
+/// Lets the calling thread give way to others on its core, though not to the point where it gets nothing.
+pub fn lower_priority() -> io::Result<()> {
+    // SAFETY: `setpriority` takes numbers. Linux takes process 0 for the calling thread alone.
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 5) };
+    check(result)
+}
+
 /// CPU cores that are switched on in this machine.
 pub fn online_cores() -> usize {
     // SAFETY: `sysconf` takes a number and returns one.

@@ -8,6 +8,7 @@ use crate::stack::auth::users::Users;
 use crate::stack::branch::{Branch, Signer};
 use crate::stack::counters::{Drop, MethodLabel, Registration, Side};
 use crate::stack::identity::{Identity, Memory, TAG_LEN};
+use crate::stack::location::Progress;
 use crate::stack::proxy::context::Context;
 use crate::stack::proxy::request::{reply_flow, unsupported};
 use crate::stack::proxy::target::TargetSet;
@@ -115,6 +116,11 @@ impl Endpoint {
     /// Other users, valid for what comes next. Returns those of before: to drop millions of them takes a while.
     pub fn handle_users(&mut self, users: Arc<Users>) -> Arc<Users> {
         std::mem::replace(&mut self.users, users)
+    }
+
+    /// How far the disk is that answers may wait for ([`Outbox::hold`]).
+    pub fn progress(&self) -> Progress {
+        self.location.progress()
     }
 
     /// A message came from a peer: one datagram, or one framed message of a stream.

@@ -1,12 +1,19 @@
-//! What the server keeps on disk, read and watched by a thread of its own: who the users are. No worker ever waits for it.
+//! What the server keeps on disk, by threads of its own: who the users are, read and watched; and the bindings, written and read back. No
+//! worker ever waits for it.
 //!
 //! [`users::Source`] is where the users stand, a [`subscriber`] table or a [`text`] file; the [`keeper::Keeper`] reads it anew when it
-//! has changed and hands the whole to whoever serves.
+//! has changed and hands the whole to whoever serves. The [`journal::Journal`] writes what has changed in the location service into the
+//! table of [`bindings`], round by round. Both may use the same file: [`door`].
 
+pub mod bindings;
+pub mod door;
+pub mod journal;
 pub mod keeper;
 pub mod subscriber;
 pub mod text;
 pub mod users;
 
+pub use door::Door;
+pub use journal::Journal;
 pub use keeper::Keeper;
 pub use users::Source;

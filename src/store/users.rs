@@ -4,6 +4,7 @@
 use crate::base::Key;
 use crate::stack::auth::digest::Algorithm;
 use crate::stack::auth::users::{Entry, Users};
+use crate::store::door::{Door, Place, Version};
 use crate::store::subscriber::{self, Trouble};
 use crate::store::text::{self, Line};
 use rusqlite::Connection;
@@ -11,6 +12,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How every SQLite database begins.
@@ -45,12 +47,15 @@ impl Kind {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        let named = extension.is_some_and(|extension| EXTENSIONS.contains(&extension));
-        match start == MAGIC || (start.is_empty() && named) {
+        match start == MAGIC || (start.is_empty() && Kind::is_named_database(path)) {
             true => Ok(Kind::Database),
             false => Ok(Kind::Text),
         }
+    }
+
+    fn is_named_database(path: &Path) -> bool {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        extension.is_some_and(|extension| EXTENSIONS.contains(&extension))
     }
 }
 
@@ -90,6 +95,8 @@ pub struct Source {
     ///
     /// The file must not be opened beside it by other means: to close any descriptor of it takes all locks of the process away.
     database: Option<(Connection, Place)>,
+    /// The journal may have the same file open.
+    door: Arc<Door>,
     /// What was read last, and why it could not be.
     seen: Option<Stamp>,
     failed: Option<String>,
@@ -98,15 +105,12 @@ pub struct Source {
 /// Called between two bites of reading, by whoever does not want to keep a core for as long as all of it takes; false ends it.
 pub type Breathe<'b> = &'b mut dyn FnMut() -> bool;
 
-/// Which file stands at a path: device and inode.
-type Place = (u64, u64);
-
 /// Two that are equal are of the same content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stamp {
     Database {
         place: Place,
-        version: i64,
+        version: Seen,
     },
     /// The time is that of the last change of the file's content, owner or mode.
     Text {
@@ -116,15 +120,31 @@ enum Stamp {
     },
 }
 
+/// Who says whether a database has changed, and what it said.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Seen {
+    ByUs(i64),
+    /// Of a file that it writes into itself.
+    ByJournal(Version),
+}
+
 impl Source {
     pub fn new(path: &Path, key: Key) -> Source {
         Source {
             path: path.to_owned(),
             key,
             database: None,
+            door: Arc::default(),
             seen: None,
             failed: None,
         }
+    }
+
+    /// The same beside a journal, which has its database open behind this door.
+    #[must_use]
+    pub fn beside(mut self, door: Arc<Door>) -> Source {
+        self.door = door;
+        self
     }
 
     pub fn path(&self) -> &Path {
@@ -191,14 +211,16 @@ impl Source {
     /// What is there now. Opens a database.
     fn stamp(&mut self) -> Result<Stamp, Trouble> {
         let file = std::fs::metadata(&self.path).map_err(|error| self.no_file(&error))?;
-        let place = (file.dev(), file.ino());
+        let place = Place::of(&file);
         if self
             .database
             .as_ref()
             .is_none_or(|(_, open)| *open != place)
         {
             self.database = None;
-            if Kind::of(&self.path).map_err(|error| self.no_file(&error))? == Kind::Text {
+            let kind = self.door.unless_open(place, || Kind::of(&self.path));
+            let kind = kind.unwrap_or(Ok(Kind::Database));
+            if kind.map_err(|error| self.no_file(&error))? == Kind::Text {
                 return Ok(text_stamp(&file));
             }
             let connection = subscriber::open_to_read(&self.path, PATIENCE)?;
@@ -207,7 +229,10 @@ impl Source {
         match &self.database {
             Some((connection, _)) => Ok(Stamp::Database {
                 place,
-                version: subscriber::version(connection)?,
+                version: match self.door.version(place) {
+                    Some(version) => Seen::ByJournal(version),
+                    None => Seen::ByUs(subscriber::version(connection)?),
+                },
             }),
             None => Ok(text_stamp(&file)),
         }
@@ -215,8 +240,7 @@ impl Source {
 
     fn no_file(&self, error: &io::Error) -> Trouble {
         let is_missing = error.kind() == io::ErrorKind::NotFound;
-        let named = matches!(Kind::of(&self.path), Ok(Kind::Database));
-        Trouble::Bad(match is_missing && named {
+        Trouble::Bad(match is_missing && Kind::is_named_database(&self.path) {
             true => "there is no such database; \"strowger user add\" makes it".to_owned(),
             false => format!("cannot be read: {error}"),
         })
@@ -225,7 +249,7 @@ impl Source {
 
 fn text_stamp(file: &Metadata) -> Stamp {
     Stamp::Text {
-        place: (file.dev(), file.ino()),
+        place: Place::of(file),
         size: file.size(),
         changed: (file.ctime(), file.ctime_nsec()),
     }

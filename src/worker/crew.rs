@@ -2,8 +2,9 @@
 
 use super::clock::Clock;
 use super::delay::Histogram;
+use super::held::HeldCounters;
 use super::mailbox::{Change, Command, MailCounters, Mailbox, PostOffice};
-use super::{Element, Pulse, Report, WAKER, Worker};
+use super::{Element, Pulse, Report, Ring, WAKER, Worker};
 use crate::base::{Key, Roll, Sources, Transport};
 use crate::net::steer::Mark;
 use crate::net::streams::Description;
@@ -46,6 +47,9 @@ pub struct Options {
     /// With several cores, have the kernel bring responses to the core that their branch names. Without it, or where the
     /// kernel does not, the cores mail each other what is not theirs.
     pub steer: bool,
+    /// Bytes of answers that may wait for the disk, of one core.
+    pub held: usize,
+    pub ring: Option<Ring>,
 }
 
 impl Default for Options {
@@ -61,6 +65,9 @@ impl Default for Options {
             timer_grid_ms: 10,
             gather: Duration::from_micros(300),
             steer: true,
+            // A second of registrations at full speed.
+            held: 64 << 20,
+            ring: None,
         }
     }
 }
@@ -128,6 +135,11 @@ impl Bound {
     /// Where the listeners are bound, with the ports that the kernel chose where port 0 was asked.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// What the workers call when an answer waits for the disk.
+    pub fn ring(&mut self, ring: Option<Ring>) {
+        self.options.ring = ring;
     }
 
     /// Starts the workers. `settings.cores` must be the number of cores in the options, and `settings.listeners` those that
@@ -259,6 +271,7 @@ pub struct Stats {
     pub streams: StreamCounters,
     pub delay: Histogram,
     pub mail: MailCounters,
+    pub held: HeldCounters,
     /// Requests that were not read, because their source sends too many.
     pub shut_out: u64,
 }
@@ -270,6 +283,11 @@ impl Crew {
     /// The clock of the rules: what times in the location service mean.
     pub fn clock(&self) -> Clock {
         self.clock
+    }
+
+    /// What reaches the workers, for who is not to wait for this crew's own lock.
+    pub fn post_office(&self) -> Arc<PostOffice> {
+        self.office.clone()
     }
 
     /// Where the listeners are bound.
@@ -390,6 +408,7 @@ impl Stats {
             stats.counters.add(&report.counters);
             stats.delay.add(&report.delay);
             stats.mail.add(&report.mail);
+            stats.held.add(&report.held);
             stats.shut_out += report.shut_out;
             stats.streams.add(&report.streams);
             for ((_, _, sum), own) in stats.listeners.iter_mut().zip(&report.listeners) {

@@ -149,6 +149,11 @@ impl PostOffice {
         seat.wake();
         true
     }
+
+    /// Wakes the cores that sleep: there is something outside of the mail that they look at before they sleep again.
+    pub fn wake_all(&self) {
+        self.seats.iter().for_each(Seat::wake);
+    }
 }
 
 impl Seat {

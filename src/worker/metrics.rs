@@ -23,6 +23,19 @@ pub struct Beside {
     pub started: Duration,
     /// It was told to stop, and begins nothing new.
     pub is_draining: bool,
+    pub store: Store,
+}
+
+/// What the journal of the bindings counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Store {
+    /// Addresses-of-record that have changed and are not on disk yet.
+    pub unstored: usize,
+    /// Attempts to open, read or write the database that failed.
+    pub failures: u64,
+    /// Changes of the database, and the seconds that they took together.
+    pub batches: u64,
+    pub batch_seconds: f64,
 }
 
 /// All metrics of the server.
@@ -60,6 +73,7 @@ pub fn metrics(stats: &Stats, beside: &Beside) -> Families {
         "1 while no new dialogs are begun because the server is about to stop.",
     )
     .is(beside.is_draining);
+    store(&mut list, stats, &beside.store);
     dropped(&mut list, stats);
     listeners(&mut list, stats);
     streams(&mut list, &stats.streams);
@@ -195,6 +209,47 @@ fn dropped(list: &mut Families, stats: &Stats) {
     dropped.of(&[("reason", &"mail_full")], stats.mail.dropped_full);
     let unknown = stats.mail.dropped_unknown;
     dropped.of(&[("reason", &"mail_unknown_core")], unknown);
+}
+
+fn store(list: &mut Families, stats: &Stats, store: &Store) {
+    list.gauge(
+        "strowger_bindings_unstored",
+        "Addresses-of-record that have changed and are not on disk yet.",
+    )
+    .is(store.unstored);
+    list.counter(
+        "strowger_store_failures_total",
+        "Attempts to open, read or write the database of bindings that failed.",
+    )
+    .is(store.failures);
+    list.counter(
+        "strowger_store_batches_total",
+        "Batches of bindings that were written to disk.",
+    )
+    .is(store.batches);
+    list.counter(
+        "strowger_store_batch_seconds_total",
+        "Time that writing these batches took.",
+    )
+    .is(store.batch_seconds);
+    let held = &stats.held;
+    list.gauge(
+        "strowger_registrations_held",
+        "Answers to registrations that wait for the disk.",
+    )
+    .is(held.waiting);
+    list.counter(
+        "strowger_registrations_held_total",
+        "Answers to registrations that have waited for the disk.",
+    )
+    .is(held.kept);
+    list.counter(
+        "strowger_registrations_unstored_total",
+        "Registrations that were answered 503 because the disk did not take them.",
+    )
+    .is(held.refused);
+    list.counter(LIMIT_HITS.0, LIMIT_HITS.1)
+        .of(&[("limit", &"held_answers")], held.full);
 }
 
 fn listeners(list: &mut Families, stats: &Stats) {

@@ -4,6 +4,7 @@ pub mod clock;
 pub mod crew;
 pub mod delay;
 mod gate;
+pub mod held;
 pub mod mailbox;
 pub mod metrics;
 pub mod pace;
@@ -20,9 +21,12 @@ use crate::base::{Channel, Errand, Flow, Id, Instant, Outbox};
 use crate::net::{Arrival, ListenerCounters, StreamCounters, Undelivered, Wires, sys};
 use crate::sip::Fault;
 use crate::stack::auth::users::Users;
+use crate::stack::location::Progress;
+use crate::stack::registrar::unstored;
 use crate::stack::{Counters, Endpoint, Occupancy, Settings};
 use delay::Histogram;
 use gate::Gate;
+use held::{Fate, Held, HeldCounters};
 use mailbox::{Command, Letters, MailCounters, Mailbox, Matter};
 use mio::{Events, Poll, Token};
 use pace::Pace;
@@ -38,6 +42,10 @@ const EVENTS: usize = 256;
 
 /// The wires are flushed within a turn when so much waits in the outbox.
 const FLUSH_BYTES: usize = 1 << 20;
+
+/// Held answers that leave in one turn. A batch of the journal frees hundreds at once: the next turn looks first what has come
+/// meanwhile, and nobody's socket is flooded.
+const FREED: usize = 64;
 
 /// What a worker turns: the SIP element behind the wires. [`Endpoint`] is the one; a test may have another.
 pub trait Element: Send + 'static {
@@ -70,6 +78,10 @@ pub trait Element: Send + 'static {
     fn handle_drain(&mut self);
     /// Other users, valid for what comes next. Returns those of before.
     fn handle_users(&mut self, users: Arc<Users>) -> Arc<Users>;
+    /// How far the disk is that [`Outbox::held`] waits for.
+    fn progress(&self) -> Progress {
+        Progress::default()
+    }
     fn counters(&self) -> Counters;
     fn occupancy(&self) -> Occupancy;
 }
@@ -98,10 +110,18 @@ pub struct Worker<E: Element = Endpoint> {
     /// Connections in hand, and flows that have ended; empty between two turns, kept for their memory.
     streams: Vec<Id>,
     lost: Vec<Flow>,
+    held: Held,
+    /// A held answer in hand; kept for its memory.
+    answer: Vec<u8>,
+    /// Tells the journal that somebody waits for it.
+    ring: Option<Ring>,
     delay: Histogram,
     turns: u64,
     is_stopped: bool,
 }
+
+/// Called by a worker when an answer waits for the disk. It must return at once.
+pub type Ring = Arc<dyn Fn() + Send + Sync>;
 
 /// Numbers of one worker, as it sends them to whoever asked.
 #[derive(Clone, Debug)]
@@ -115,6 +135,7 @@ pub struct Report {
     pub streams: StreamCounters,
     pub delay: Histogram,
     pub mail: MailCounters,
+    pub held: HeldCounters,
     /// Requests that were not read, because their source sends too many.
     pub shut_out: u64,
     pub cpu_ns: u64,
@@ -148,6 +169,9 @@ impl<E: Element> Worker<E> {
             undelivered: Undelivered::default(),
             streams: Vec::new(),
             lost: Vec::new(),
+            held: Held::new(options.held),
+            answer: Vec::new(),
+            ring: options.ring.clone(),
             delay: Histogram::default(),
             turns: 0,
             is_stopped: false,
@@ -174,6 +198,7 @@ impl<E: Element> Worker<E> {
         self.report_losses(now); // what did not arrive, and who is gone
         self.element.handle_timers(now, &mut self.outbox);
         self.wires.sweep(now); // connections that are overdue: O(expired)
+        self.free_held(now); // answers that waited for the disk
         self.flush(now); // one batch for each listener, one write for each connection, one delivery for each core
         self.take_commands(); // settings, statistics, the end
         self.last = self.clock.read();
@@ -214,13 +239,15 @@ impl<E: Element> Worker<E> {
     /// A wake-up costs more than most messages, and most timers only forget a finished transaction; so what falls due is
     /// gathered on a grid, unless a message wakes us first.
     fn patience(&self) -> Option<Duration> {
-        if self.wires.has_more() || !self.mailbox.may_sleep() {
+        if self.wires.has_more() || !self.mailbox.may_sleep() || self.has_due_held() {
             return Some(Duration::ZERO);
         }
-        let due = match (self.element.next_timeout(), self.wires.next_timeout()) {
-            (Some(rules), Some(wires)) => rules.min(wires),
-            (rules, wires) => rules.or(wires)?,
-        };
+        let due = [
+            self.element.next_timeout(),
+            self.wires.next_timeout(),
+            self.held.next_timeout(),
+        ];
+        let due = due.into_iter().flatten().min()?;
         let on_grid = due.as_ms().checked_next_multiple_of(self.timer_grid_ms)?;
         let due_ns = on_grid.checked_mul(1_000_000)?;
         Some(Duration::from_nanos(due_ns.saturating_sub(self.last.ns)))
@@ -312,6 +339,52 @@ impl<E: Element> Worker<E> {
         self.letters = letters;
     }
 
+    /// Asked of after [`Mailbox::may_sleep`] has announced that we sleep: the journal raises its number first and then looks for
+    /// the announcement.
+    fn has_due_held(&self) -> bool {
+        !self.held.is_empty()
+            && self
+                .held
+                .has_due(self.last.instant(), self.element.progress())
+    }
+
+    fn free_held(&mut self, now: Instant) {
+        if self.held.is_empty() {
+            return;
+        }
+        let progress = self.element.progress();
+        for _ in 0..FREED {
+            let Some((fate, flow, answer)) = self.held.take(now, progress) else {
+                return;
+            };
+            self.outbox.send(flow, |out| match fate {
+                Fate::Kept => out.extend_from_slice(answer),
+                Fate::Refused => unstored::refuse(answer, out),
+            });
+        }
+    }
+
+    /// Takes the answers out of the outbox that wait for the disk.
+    fn hold(&mut self, now: Instant) {
+        if self.outbox.held.is_empty() {
+            return;
+        }
+        for number in 0..self.outbox.held.len() {
+            let held = self.outbox.held[number];
+            let answer = self.outbox.get(held.span);
+            if !self.held.put(now, held.round, held.flow, answer) {
+                self.answer.clear();
+                self.answer.extend_from_slice(answer);
+                let answer = &self.answer;
+                self.outbox
+                    .send(held.flow, |out| unstored::refuse(answer, out));
+            }
+        }
+        if let Some(ring) = &self.ring {
+            ring();
+        }
+    }
+
     fn flush_if_heavy(&mut self, now: Instant) {
         if self.outbox.bytes.len() > FLUSH_BYTES {
             self.flush(now);
@@ -320,6 +393,7 @@ impl<E: Element> Worker<E> {
 
     fn flush(&mut self, now: Instant) {
         if !self.outbox.is_empty() {
+            self.hold(now);
             self.wires.send(&self.outbox, now);
             self.mailbox.write(&self.outbox);
             for number in self.wires.foreign() {
@@ -367,6 +441,7 @@ impl<E: Element> Worker<E> {
             streams: self.wires.stream_counters(),
             delay: self.delay,
             mail: self.mailbox.counters(),
+            held: self.held.counters(),
             shut_out: self.gate.refused(),
             cpu_ns: sys::thread_cpu_ns(),
             turns: self.turns,
@@ -427,6 +502,10 @@ impl Element for Endpoint {
 
     fn handle_users(&mut self, users: Arc<Users>) -> Arc<Users> {
         Endpoint::handle_users(self, users)
+    }
+
+    fn progress(&self) -> Progress {
+        Endpoint::progress(self)
     }
 
     fn counters(&self) -> Counters {

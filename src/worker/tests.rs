@@ -460,6 +460,7 @@ fn metrics_have_their_names_once_and_in_order() {
     socket.send(b"OPTIONS sip:x SIP/2.0\r\n\r\n").unwrap();
     receive(&socket);
     let beside = Beside {
+        store: crate::worker::metrics::Store::default(),
         bindings: 7,
         users: 5,
         users_unreadable: true,

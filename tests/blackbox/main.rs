@@ -18,6 +18,7 @@ mod calls;
 mod commands;
 mod desk;
 mod dialogs;
+mod durability;
 mod failures;
 mod forking;
 mod hostile;

@@ -177,7 +177,12 @@ impl Conf {
 
     /// The same with variables in the server's environment.
     pub fn start_with(&self, place: &Place, environment: &[(&str, &str)]) -> Server {
-        Server::start(place, self, environment)
+        Server::start(place, self, environment, None)
+    }
+
+    /// The same where no file of the server's may grow beyond so many KiB.
+    pub fn start_limited(&self, place: &Place, file_kib: u32) -> Server {
+        Server::start(place, self, &[], Some(file_kib))
     }
 }
 
@@ -189,14 +194,29 @@ pub struct Server {
 
 impl Server {
     /// Starts the server and waits until it says of every listener that it serves.
-    pub fn start(place: &Place, conf: &Conf, environment: &[(&str, &str)]) -> Server {
-        let file = conf.write(place);
-        let arguments = [
-            "run".to_owned(),
-            "-c".to_owned(),
-            file.display().to_string(),
-        ];
-        let mut process = Process::start(place, "strowger", binary(), &arguments, environment);
+    fn start(
+        place: &Place,
+        conf: &Conf,
+        environment: &[(&str, &str)],
+        file_kib: Option<u32>,
+    ) -> Server {
+        let file = conf.write(place).display().to_string();
+        let own = ["run", "-c", &file];
+        let mut process = match file_kib {
+            None => {
+                let arguments = own.map(str::to_owned);
+                Process::start(place, "strowger", binary(), &arguments, environment)
+            }
+            // The limit is a soft one, in blocks of 512 bytes, and the signal that comes with it is ignored.
+            Some(kib) => {
+                let limited = "trap '' XFSZ; ulimit -S -f \"$1\"; shift; exec \"$@\"";
+                let (blocks, program) = ((kib * 2).to_string(), binary().display().to_string());
+                let before = ["-c", limited, "sh", &blocks, &program];
+                let arguments: Vec<String> =
+                    before.into_iter().chain(own).map(str::to_owned).collect();
+                Process::start(place, "strowger", Path::new("sh"), &arguments, environment)
+            }
+        };
         let wanted: Vec<String> = conf
             .listeners
             .iter()
@@ -330,8 +350,17 @@ impl Server {
 
     /// The same for a line beyond the first `bytes` of its log.
     pub fn expect_log_after(&self, bytes: usize, words: &[&str]) -> String {
+        self.find_log(Duration::from_secs(5), bytes, words)
+    }
+
+    /// The same, waiting so long.
+    pub fn expect_log_within(&self, within: Duration, words: &[&str]) -> String {
+        self.find_log(within, 0, words)
+    }
+
+    fn find_log(&self, within: Duration, bytes: usize, words: &[&str]) -> String {
         let fits = |line: &&str| words.iter().all(|word| line.contains(word));
-        let found = wait_for(Duration::from_secs(5), || {
+        let found = wait_for(within, || {
             let log = self.log();
             let rest = log.get(bytes..).unwrap_or_default();
             rest.lines().find(fits).map(str::to_owned)

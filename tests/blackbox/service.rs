@@ -87,8 +87,15 @@ fn the_service_manager_hears_all_of_a_servers_life() {
     manager.expect("RELOADING=1");
     manager.expect("READY=1");
 
+    // It drains for up to 30 s, and asks for that time.
     server.signal("TERM");
-    manager.expect("STOPPING=1");
+    let word = manager.expect("STOPPING=1");
+    assert!(
+        word.contains("\nEXTEND_TIMEOUT_USEC=45000000\nSTATUS=draining"),
+        "{word}"
+    );
+    let word = manager.expect("STOPPING=1");
+    assert!(word.ends_with("\nSTATUS=stopping"), "{word}");
     let end = server.finish(Duration::from_secs(10));
     assert_eq!(end.code, Some(0), "{end:?}");
 }
@@ -174,6 +181,7 @@ fn root_binds_and_nobody_serves() {
         .set("server", "cores", "[0]")
         .set("server", "user", "\"nobody\"")
         .set("server", "group", "\"daemon\"")
+        .set("registrar", "database", "\"bindings.db\"")
         .set("auth", "challenge_register", "true")
         .set("auth", "users", "\"users.db\"");
     let file = conf.write(&place).display().to_string();
@@ -203,6 +211,8 @@ fn root_binds_and_nobody_serves() {
     assert_eq!(server.stat(&place, "strowger_users"), 1.0);
     let socket = fs::metadata(place.path("control.sock")).expect("the control socket");
     assert_eq!(socket.uid(), nobody);
+    let bindings = fs::metadata(place.path("bindings.db")).expect("the bindings");
+    assert_eq!(bindings.uid(), nobody);
     for beside in ["users.db-wal", "users.db-shm"] {
         if let Ok(file) = fs::metadata(place.path(beside)) {
             assert_eq!(file.uid(), nobody, "{beside}");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use strowger::base::{Channel, Flow, Instant, Key, Outbox, Roll, Transport};
 use strowger::sip::Fault;
 use strowger::stack::counters::{Drop, Limit};
+use strowger::stack::location::Durability;
 use strowger::stack::settings::Listener;
 use strowger::stack::{Endpoint, Location, Settings};
 
@@ -50,6 +51,8 @@ pub struct Bench {
     pub roll: Arc<Roll>,
     /// Flows whose call is over, in order.
     pub released: Vec<Flow>,
+    /// What waits for the disk, each with the round it waits for, in order.
+    pub held: Vec<(u64, Sent)>,
     outbox: Outbox,
 }
 
@@ -60,6 +63,11 @@ impl Bench {
     }
 
     pub fn with(change: impl FnOnce(&mut Settings)) -> Bench {
+        Bench::with_journal(Durability::Memory, change)
+    }
+
+    /// The same with a journal that the test keeps.
+    pub fn with_journal(durability: Durability, change: impl FnOnce(&mut Settings)) -> Bench {
         let mut settings = Settings {
             domains: vec![b"example.com".to_vec()],
             listeners: vec![listener(PROXY)],
@@ -68,7 +76,8 @@ impl Bench {
         settings.limits.transactions = 1000;
         change(&mut settings);
         let secret = Key::new(0x5eed, 0xcafe);
-        let location = Arc::new(Location::new(secret, 1000));
+        let location = Location::new(secret, 1000).with_journal(durability);
+        let location = Arc::new(location);
         let settings = Arc::new(settings);
         let roll = Arc::new(Roll::new(settings.cores.into(), 64));
         let core = |core| {
@@ -86,6 +95,7 @@ impl Bench {
             now: 0,
             roll,
             released: Vec::new(),
+            held: Vec::new(),
             outbox: Outbox::default(),
         }
     }
@@ -240,6 +250,17 @@ impl Bench {
         loop {
             let outbox = std::mem::take(&mut self.outbox);
             self.released.extend(&outbox.releases);
+            for held in &outbox.held {
+                let sent = Sent {
+                    at: self.now,
+                    to: held.flow.peer.to_string(),
+                    listener: held.flow.listener,
+                    flow: held.flow,
+                    host: None,
+                    text: Text::new(outbox.get(held.span)),
+                };
+                self.held.push((held.round, sent));
+            }
             for transmit in &outbox.transmits {
                 let flow = transmit.flow;
                 assert!(flow.peer.port() != 0);

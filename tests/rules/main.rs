@@ -8,6 +8,7 @@ mod cancel;
 mod cores;
 mod dialog;
 mod drain;
+mod durability;
 mod failover;
 mod flows;
 mod forking;

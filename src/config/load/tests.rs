@@ -311,6 +311,8 @@ fn a_conf_with_everything() {
         default_expires = "2m"
         max_expires = "3h"
         max_contacts = 1
+        database = "/var/lib/strowger/bindings.db"
+        durability = "acknowledged"
         [auth]
         realm = "Example Telephones (öffentlich)"
         challenge_register = true
@@ -456,6 +458,8 @@ fn a_conf_with_everything() {
             default_expires: secs(120),
             max_expires: secs(10_800),
             max_contacts: 1,
+            database: Some("/var/lib/strowger/bindings.db".into()),
+            durability: Durability::Acknowledged,
         }
     );
     assert_eq!(
@@ -631,11 +635,6 @@ fn a_misspelt_key_is_told_with_its_place_and_the_nearest_known_one() {
 }
 
 #[test]
-fn what_other_versions_have_is_unknown_here() {
-    assert!(fault("[registrar]\ndatabase = \"x\"\n").contains("unknown"));
-}
-
-#[test]
 fn every_fault_is_told_in_the_order_of_the_file() {
     let text = "\
 [udp]
@@ -760,6 +759,12 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
             "from \"1s\" to \"1h\"",
         ),
         ("registrar", "max_contacts = 1979-05-27", "the date"),
+        ("registrar", "database = 1", "the path of a file"),
+        (
+            "registrar",
+            "durability = \"never\"",
+            "one of \"batched\", \"acknowledged\"",
+        ),
         ("auth", "realm = 1", "the realm of a challenge"),
         ("auth", "realm = 'a\"b'", "no place in a realm"),
         ("auth", "realm = 'a\\b'", "no place in a realm"),
@@ -817,6 +822,17 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
     }
     let long = format!("[control]\nsocket = \"{}\"\n", "x".repeat(100));
     assert!(fault(&long).contains("at most 99 bytes"));
+}
+
+#[test]
+fn nothing_is_acknowledged_that_is_in_memory_only() {
+    let conf = |durability: &str| format!("[registrar]\ndatabase = \"\"\n{durability}");
+    let said = fault(&conf("durability = \"acknowledged\"\n"));
+    assert!(said.starts_with("t:3:14: durability is "), "{said}");
+    assert!(said.contains("in memory only"), "{said}");
+    for durability in ["", "durability = \"batched\"\n"] {
+        assert_eq!(good(&conf(durability)).registrar.database, None);
+    }
 }
 
 #[test]

@@ -357,7 +357,8 @@ impl Endpoint {
                 insecure += 1;
                 return;
             }
-            let alive = binding.source.filter(|flow| self.ways.is_alive(flow));
+            let source = binding.source();
+            let alive = source.filter(|flow| self.ways.is_alive(flow));
             let flow = match binding.reached {
                 Reached::ByContact => None,
                 Reached::ByFlowFirst => alive,
@@ -376,7 +377,7 @@ impl Endpoint {
             target.secure = sips;
             target.flow = flow;
             target.flow_only = binding.reached == Reached::ByFlow && !redirect;
-            target.listener = binding.source.map(|flow| flow.listener);
+            target.listener = source.map(|flow| flow.listener);
         });
         self.counters.dead_flows += dead;
         match (known, targets.targets.is_empty()) {

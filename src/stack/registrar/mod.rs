@@ -3,8 +3,12 @@
 //! It keeps no transaction with its response: an address-of-record remembers which REGISTERs changed it last, and one that comes
 //! again is answered with the bindings as they are. One that comes late finds a higher CSeq, even where its contact was removed
 //! meanwhile.
+//!
+//! Where answers wait for the disk, the 200 to what has changed a record, or to a repetition of it, goes into the outbox with the round
+//! of the journal that it waits for ([`crate::stack::location::journal`]); while the disk takes nothing, nothing is changed.
 
 mod contact;
+pub mod unstored;
 
 use crate::base::hash::write_decimal;
 use crate::base::{Flow, Instant, Outbox};
@@ -48,6 +52,11 @@ impl Endpoint {
         self.address_of_record(message)?;
         // Step 6 and 7: the contacts, all checked before any is stored.
         let plan = contact::plan(message, &self.settings.registrar)?;
+        let asks_for_change = !matches!(plan, contact::Plan::Query);
+        if asks_for_change && self.location.refuses_changes() {
+            let refusal = Refusal::new(503, "Bindings Cannot Be Stored");
+            return Err(refusal.with(Extra::RetryAfter(unstored::RETRY_AFTER_S)));
+        }
         if let contact::Plan::Contacts(contacts) = &plan {
             check_sips(message, incoming, contacts)?;
         }
@@ -70,7 +79,7 @@ impl Endpoint {
         let limits = &self.settings.registrar;
         let lines = &mut self.lines;
         lines.clear();
-        let outcome = self.location.change(&self.aor, |record, room| {
+        let (outcome, round) = self.location.change(&self.aor, |record, room| {
             let repeated = record.is_repeated(now, registering.transaction);
             let outcome = match plan {
                 contact::Plan::Query => Ok(Registration::Queried),
@@ -100,6 +109,9 @@ impl Endpoint {
             }
         });
         self.lines = lines;
+        if asks_for_change && round > self.location.progress().durable {
+            outbox.hold(round);
+        }
         Ok(())
     }
 
@@ -211,9 +223,10 @@ fn update(
             }
             None => {
                 make_room(record, limits.max_contacts);
-                let mut binding = Binding::new(contact.text(this.call_id, this.path));
+                let text = contact.text(this.call_id, this.path);
+                let mut binding = Binding::new(text, Some(&this.source));
                 store(&mut binding, &contact, incoming, this);
-                record.bindings.push(binding);
+                record.add(binding);
                 outcome = Registration::Added;
             }
         }
@@ -222,7 +235,7 @@ fn update(
 }
 
 fn store(binding: &mut Binding, contact: &Contact, incoming: &Incoming, this: &Registering) {
-    binding.set_text(contact.text(this.call_id, this.path));
+    binding.set_text(contact.text(this.call_id, this.path), Some(&this.source));
     binding.reg_id = contact.reg_id;
     binding.q = contact.q;
     binding.cseq = this.cseq;
@@ -233,7 +246,6 @@ fn store(binding: &mut Binding, contact: &Contact, incoming: &Incoming, this: &R
         true => contact.reached(incoming, this.direct),
         false => Reached::ByContact,
     };
-    binding.source = Some(this.source);
 }
 
 /// The binding is gone, and remembered for as long as a REGISTER may be on its way.
@@ -245,12 +257,14 @@ fn remove(binding: &mut Binding, this: &Registering) {
             text.path.to_vec(),
             text.instance.to_vec(),
         );
-        binding.set_text(BindingText {
+        let text = BindingText {
             uri: &uri,
             call_id: this.call_id,
             path: &path,
             instance: &instance,
-        });
+        };
+        let source = binding.source();
+        binding.set_text(text, source.as_ref());
     }
     binding.cseq = this.cseq;
     binding.removed = true;

@@ -1,0 +1,135 @@
+//! The journal of the bindings as the conf wants it: between the location service, the workers and the disk.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use strowger::base::Transport;
+use strowger::config::model::{self, Conf};
+use strowger::net::sys;
+use strowger::stack::location::{Durability, Location};
+use strowger::store::journal::{Book, Clocks, Hooks, Numbers, Settings};
+use strowger::store::{Door, Journal};
+use strowger::worker::mailbox::PostOffice;
+use strowger::worker::{Clock, Ring};
+
+/// How long the end of the server waits for answers that wait for the disk.
+const LAST_ROUND: Duration = Duration::from_secs(2);
+
+/// What the location service has to note.
+pub fn durability(conf: &Conf) -> Durability {
+    match (&conf.registrar.database, conf.registrar.durability) {
+        (None, _) => Durability::Memory,
+        (Some(_), model::Durability::Batched) => Durability::Batched,
+        (Some(_), model::Durability::Acknowledged) => Durability::Acknowledged,
+    }
+}
+
+/// The disk before the workers serve. Without a database it is nothing at all.
+#[derive(Default)]
+pub struct Opened {
+    door: Arc<Door>,
+    book: Option<Book>,
+}
+
+impl Opened {
+    /// Reads back what the database has. `listeners` are those of the conf, by position.
+    pub fn open(
+        conf: &Conf,
+        location: &Arc<Location>,
+        listeners: Vec<(Transport, SocketAddr)>,
+        clock: Clock,
+    ) -> Opened {
+        let Some(path) = &conf.registrar.database else {
+            return Opened::default();
+        };
+        let longest = conf.registrar.max_expires.as_millis();
+        let settings = Settings {
+            path: path.clone(),
+            durability: location.durability(),
+            listeners,
+            longest_ms: u64::try_from(longest).unwrap_or(u64::MAX),
+        };
+        let clocks = Clocks {
+            now: Box::new(move || clock.now()),
+            wall_ms: Box::new(move || clock.wall_ms()),
+        };
+        let door: Arc<Door> = Arc::default();
+        Opened {
+            book: Some(Book::open(location.clone(), settings, clocks, door.clone())),
+            door,
+        }
+    }
+
+    /// Where others must knock who read the same file.
+    pub fn door(&self) -> Arc<Door> {
+        self.door.clone()
+    }
+
+    /// What the workers ring with when an answer waits.
+    pub fn ring(&self) -> Option<Ring> {
+        let bell = self.book.as_ref()?.bell();
+        Some(Arc::new(move || bell.ring()))
+    }
+
+    /// Writes from now on; wakes the workers when the disk has got further.
+    pub fn start(self, office: Arc<PostOffice>) -> Result<Disk, String> {
+        let Some(book) = self.book else {
+            return Ok(Disk {
+                door: self.door,
+                ..Disk::default()
+            });
+        };
+        let prepare = || {
+            // A worker that shares its core goes first.
+            if let Err(error) = sys::lower_priority() {
+                log::warn!("the journal's thread keeps its priority: {error}");
+            }
+        };
+        let hooks = Hooks {
+            prepare: Box::new(prepare),
+            progress: Box::new(move || office.wake_all()),
+        };
+        let journal = book.start(hooks);
+        let journal = journal.map_err(|error| format!("the journal's thread: {error}"))?;
+        Ok(Disk {
+            door: self.door,
+            journal: Mutex::new(Some(journal)),
+        })
+    }
+}
+
+/// The disk, as the rest of the running server sees it.
+#[derive(Default)]
+pub struct Disk {
+    door: Arc<Door>,
+    journal: Mutex<Option<Journal>>,
+}
+
+impl Disk {
+    /// Where others must knock who read the same file.
+    pub fn door(&self) -> Arc<Door> {
+        self.door.clone()
+    }
+
+    /// While the workers still run: what waits is written, so that its answers leave.
+    pub fn settle(&self) {
+        if let Some(journal) = &*self.journal() {
+            journal.flush(LAST_ROUND);
+        }
+    }
+
+    /// Writes what is left, and ends.
+    pub fn close(&self) {
+        let journal = self.journal().take();
+        drop(journal);
+    }
+
+    pub fn numbers(&self) -> Numbers {
+        let journal = self.journal();
+        journal.as_ref().map(Journal::numbers).unwrap_or_default()
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Option<Journal>> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,318 @@
+//! One contact of an address-of-record (RFC 3261 §10.3), in as little memory as it takes: there may be a million of them.
+
+use crate::base::{Channel, Flow, Instant, Transport};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+/// One contact of an address-of-record.
+pub struct Binding {
+    /// URI, Call-ID, Path, instance and source, one behind the other: one allocation for a binding.
+    text: Box<[u8]>,
+    pub expires: Instant,
+    pub reg_id: u32,
+    pub cseq: u32,
+    uri_len: u16,
+    call_id_len: u16,
+    path_len: u16,
+    /// Thousandths, 0 to 1000.
+    pub q: u16,
+    source_len: u8,
+    /// Removed; remembered until `expires` so that an older REGISTER that arrives late cannot bring it back.
+    pub removed: bool,
+    /// Which way leads to the phone.
+    pub reached: Reached,
+}
+
+/// How a request comes to the phone behind a binding.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reached {
+    /// The contact says where it is.
+    ByContact,
+    /// By the connection on which it registered; when that is gone, another can be opened to the contact.
+    ByFlowFirst,
+    /// By the way on which it registered and no other: it is behind a NAT.
+    ByFlow,
+}
+
+/// What a binding holds as text, and what a REGISTER brings.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BindingText<'a> {
+    pub uri: &'a [u8],
+    pub call_id: &'a [u8],
+    /// The Path header values in order, as one comma list; empty without.
+    pub path: &'a [u8],
+    /// `+sip.instance`, quotes kept; empty without.
+    pub instance: &'a [u8],
+}
+
+impl BindingText<'_> {
+    /// False when a part is longer than a binding can hold (65,535 bytes each).
+    pub fn fits(&self) -> bool {
+        [self.uri, self.call_id, self.path]
+            .iter()
+            .all(|part| part.len() <= usize::from(u16::MAX))
+    }
+}
+
+impl Binding {
+    /// `source`: where the REGISTER came from, a datagram's way or a connection.
+    pub fn new(text: BindingText, source: Option<&Flow>) -> Binding {
+        let mut binding = Binding {
+            text: Box::default(),
+            expires: Instant::default(),
+            reg_id: 0,
+            cseq: 0,
+            uri_len: 0,
+            call_id_len: 0,
+            path_len: 0,
+            q: 1000,
+            source_len: 0,
+            removed: false,
+            reached: Reached::ByContact,
+        };
+        binding.set_text(text, source);
+        binding
+    }
+
+    pub fn text(&self) -> BindingText<'_> {
+        let (uri, rest) = self.text.split_at(self.uri_len.into());
+        let (call_id, rest) = rest.split_at(self.call_id_len.into());
+        let (path, rest) = rest.split_at(self.path_len.into());
+        let (instance, _) = rest.split_at(rest.len() - usize::from(self.source_len));
+        BindingText {
+            uri,
+            call_id,
+            path,
+            instance,
+        }
+    }
+
+    pub fn uri(&self) -> &[u8] {
+        &self.text[..self.uri_len.into()]
+    }
+
+    /// Where the REGISTER came from.
+    pub fn source(&self) -> Option<Flow> {
+        let (_, source) = self
+            .text
+            .split_at(self.text.len() - usize::from(self.source_len));
+        read_source(source)
+    }
+
+    /// Replaces text and source; in place when the lengths add up to the same.
+    pub fn set_text(&mut self, text: BindingText, source: Option<&Flow>) {
+        let mut room = [0; SOURCE_LONGEST];
+        let source = match source {
+            Some(flow) => {
+                let len = write_source(flow, &mut room);
+                &room[..len]
+            }
+            None => &[],
+        };
+        let parts = [text.uri, text.call_id, text.path, text.instance, source];
+        let len = parts.iter().map(|part| part.len()).sum();
+        if self.text.len() != len {
+            self.text = vec![0; len].into();
+        }
+        let mut rest = &mut self.text[..];
+        for part in parts {
+            let (here, behind) = rest.split_at_mut(part.len());
+            here.copy_from_slice(part);
+            rest = behind;
+        }
+        self.uri_len = text.uri.len() as u16;
+        self.call_id_len = text.call_id.len() as u16;
+        self.path_len = text.path.len() as u16;
+        self.source_len = source.len() as u8;
+    }
+
+    pub fn is_live(&self, now: Instant) -> bool {
+        !self.removed && self.expires > now
+    }
+
+    /// Whole seconds left, rounded up.
+    pub fn seconds_left(&self, now: Instant) -> u64 {
+        self.expires.ms_since(now).div_ceil(1000)
+    }
+}
+
+// ---- a flow in few bytes -----------------------------------------------------------------------------------------------
+//
+// A flow takes 64 bytes where it lies open, for it may be of IPv6 and name two addresses. Nearly all take 10 here.
+
+/// Kind, listener, core, an IPv6 peer with its scope, an IPv6 address of ours.
+const SOURCE_LONGEST: usize = 1 + 2 + 1 + (16 + 2 + 4) + 16;
+
+const IS_V6: u8 = 0x80;
+const LOCAL_V4: u8 = 0x10;
+const LOCAL_V6: u8 = 0x20;
+const CONNECTION: u8 = 0x40;
+
+/// Returns how many bytes were written: none for a flow by which nothing can come to us.
+fn write_source(flow: &Flow, out: &mut [u8; SOURCE_LONGEST]) -> usize {
+    let mut len = 0;
+    let mut put = |bytes: &[u8]| {
+        if let Some(room) = out.get_mut(len..len + bytes.len()) {
+            room.copy_from_slice(bytes);
+            len += bytes.len();
+        }
+    };
+    let family = match flow.peer {
+        SocketAddr::V4(_) => 0,
+        SocketAddr::V6(_) => IS_V6,
+    };
+    let channel = match flow.channel {
+        Channel::Datagram { local: None } => 0,
+        Channel::Datagram {
+            local: Some(IpAddr::V4(_)),
+        } => LOCAL_V4,
+        Channel::Datagram {
+            local: Some(IpAddr::V6(_)),
+        } => LOCAL_V6,
+        Channel::Connection { .. } => CONNECTION,
+        Channel::Peer { .. } | Channel::Back => return 0,
+    };
+    put(&[flow.transport as u8 | family | channel]);
+    put(&flow.listener.to_le_bytes());
+    put(&[flow.core]);
+    match flow.peer {
+        SocketAddr::V4(peer) => {
+            put(&peer.ip().octets());
+            put(&peer.port().to_le_bytes());
+        }
+        SocketAddr::V6(peer) => {
+            put(&peer.ip().octets());
+            put(&peer.port().to_le_bytes());
+            put(&peer.scope_id().to_le_bytes());
+        }
+    }
+    match flow.channel {
+        Channel::Datagram {
+            local: Some(IpAddr::V4(ip)),
+        } => put(&ip.octets()),
+        Channel::Datagram {
+            local: Some(IpAddr::V6(ip)),
+        } => put(&ip.octets()),
+        Channel::Connection { slot, generation } => {
+            put(&slot.to_le_bytes());
+            put(&generation.to_le_bytes());
+        }
+        _ => {}
+    }
+    len
+}
+
+fn read_source(bytes: &[u8]) -> Option<Flow> {
+    let mut rest = bytes;
+    let [kind] = take(&mut rest)?;
+    let listener = u16::from_le_bytes(take(&mut rest)?);
+    let [core] = take(&mut rest)?;
+    let peer = match kind & IS_V6 {
+        0 => {
+            let ip = Ipv4Addr::from(take::<4>(&mut rest)?);
+            SocketAddr::from((ip, u16::from_le_bytes(take(&mut rest)?)))
+        }
+        _ => {
+            let ip = Ipv6Addr::from(take::<16>(&mut rest)?);
+            let port = u16::from_le_bytes(take(&mut rest)?);
+            let scope = u32::from_le_bytes(take(&mut rest)?);
+            SocketAddr::V6(SocketAddrV6::new(ip, port, 0, scope))
+        }
+    };
+    let channel = match kind & (LOCAL_V4 | LOCAL_V6 | CONNECTION) {
+        LOCAL_V4 => Channel::Datagram {
+            local: Some(Ipv4Addr::from(take::<4>(&mut rest)?).into()),
+        },
+        LOCAL_V6 => Channel::Datagram {
+            local: Some(Ipv6Addr::from(take::<16>(&mut rest)?).into()),
+        },
+        CONNECTION => Channel::Connection {
+            slot: u32::from_le_bytes(take(&mut rest)?),
+            generation: u32::from_le_bytes(take(&mut rest)?),
+        },
+        _ => Channel::Datagram { local: None },
+    };
+    let all = [Transport::Udp, Transport::Tcp, Transport::Tls];
+    let transport = all.into_iter().find(|t| *t as u8 == kind & 0x0f)?;
+    Some(Flow {
+        peer,
+        listener,
+        transport,
+        core,
+        channel,
+    })
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, behind) = rest.split_first_chunk()?;
+    *rest = behind;
+    Some(*first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(call_id: &'static [u8]) -> BindingText<'static> {
+        BindingText {
+            uri: b"sip:a@h",
+            call_id,
+            path: b"<sip:p;lr>",
+            instance: b"\"<urn:x>\"",
+        }
+    }
+
+    #[test]
+    fn text_is_replaced_in_place_when_it_fits() {
+        let mut binding = Binding::new(text(b"abc"), None);
+        let address = binding.text.as_ptr();
+        binding.set_text(text(b"xyz"), None);
+        assert_eq!(address, binding.text.as_ptr());
+        let seen = binding.text();
+        assert_eq!(seen.call_id, b"xyz");
+        assert_eq!(seen.path, b"<sip:p;lr>");
+        assert_eq!(seen.instance, b"\"<urn:x>\"");
+        binding.set_text(text(b"longer"), None);
+        assert_eq!(binding.text().call_id, b"longer");
+        assert_eq!(binding.uri(), b"sip:a@h");
+        assert_eq!(binding.source(), None);
+    }
+
+    #[test]
+    fn every_way_a_register_can_come_is_kept_whole() {
+        let v4: SocketAddr = "192.0.2.7:40123".parse().unwrap();
+        let v6: SocketAddr = "[2001:db8::7]:5060".parse().unwrap();
+        let scoped = SocketAddr::V6(SocketAddrV6::new("fe80::1".parse().unwrap(), 5061, 0, 9));
+        for peer in [v4, v6, scoped] {
+            let datagram = Flow::datagram(513, peer);
+            let connection = Flow {
+                transport: Transport::Tls,
+                core: 7,
+                channel: Channel::Connection {
+                    slot: 70_000,
+                    generation: u32::MAX,
+                },
+                ..datagram
+            };
+            let flows = [
+                datagram,
+                datagram.from_local(Some("198.51.100.1".parse().unwrap())),
+                datagram.from_local(Some("2001:db8::1".parse().unwrap())),
+                connection,
+                Flow {
+                    transport: Transport::Tcp,
+                    ..connection
+                },
+            ];
+            for flow in flows {
+                let binding = Binding::new(text(b"abc"), Some(&flow));
+                assert_eq!(binding.source(), Some(flow));
+                assert_eq!(binding.text().instance, b"\"<urn:x>\"");
+            }
+        }
+        let back = Flow {
+            channel: Channel::Back,
+            ..Flow::datagram(0, v4)
+        };
+        assert_eq!(Binding::new(text(b"abc"), Some(&back)).source(), None);
+    }
+}

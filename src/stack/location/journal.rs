@@ -1,0 +1,599 @@
+//! What the journal of the bindings asks of the location service: which records have changed, in rounds, and how far the disk is.
+//!
+//! Memory is the truth, and there is no log of changes: each shard keeps the names of its records that have changed since they were
+//! last taken, each once. So what waits for the disk is bounded by the table itself, refreshes fall together, and a worker
+//! pays one push under the lock that it holds anyway.
+//!
+//! The journal works in numbered rounds. It begins one ([`Location::begin_round`]), takes what has changed, shard by shard, writes
+//! it, and says that it is written ([`Location::finish_round`]). A change belongs at the latest to the round after the one that had
+//! begun when it was made, so its round is known to the worker without any further lock: the mark of its shard is set *before*
+//! the number is read, and the number is raised before the marks are.
+
+use super::{Location, Reached, Record, SHARDS};
+use crate::base::{Flow, Instant, Span};
+use crate::stack::location::BindingText;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// What the disk is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Durability {
+    /// There is none: nothing is noted.
+    #[default]
+    Memory,
+    /// It follows: nobody waits for it.
+    Batched,
+    /// A change is answered when it is there.
+    Acknowledged,
+}
+
+/// How far the disk is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Progress {
+    /// All rounds up to this one are on disk.
+    pub durable: u64,
+    /// The disk takes nothing at present.
+    pub is_failing: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Rounds {
+    pub(super) durability: Durability,
+    /// The round that began last.
+    started: AtomicU64,
+    durable: AtomicU64,
+    is_failing: AtomicBool,
+    /// One bit for each shard that has something on its list, unless the round under way is to take it.
+    marks: Marks,
+}
+
+struct Marks([AtomicU64; SHARDS / 64]);
+
+impl Default for Marks {
+    fn default() -> Marks {
+        Marks([const { AtomicU64::new(0) }; SHARDS / 64])
+    }
+}
+
+/// A round that has begun, and the shards that are still to be taken.
+pub struct Round {
+    pub number: u64,
+    marks: [u64; SHARDS / 64],
+}
+
+impl Round {
+    /// The next shard to be taken.
+    pub fn next_shard(&mut self) -> Option<usize> {
+        let place = self.marks.iter().position(|marks| *marks != 0)?;
+        let bit = self.marks[place].trailing_zeros() as usize;
+        self.marks[place] &= self.marks[place] - 1;
+        Some(place * 64 + bit)
+    }
+}
+
+impl Rounds {
+    /// Puts a record that has changed on its shard's list.
+    pub(super) fn note(
+        &self,
+        shard: usize,
+        name: u64,
+        record: &mut Record,
+        changed: &mut Vec<u64>,
+    ) {
+        let is_changed = std::mem::take(&mut record.is_changed);
+        let counts = is_changed && !record.is_listed && record.concerns_disk();
+        if !counts || self.durability == Durability::Memory {
+            return;
+        }
+        record.is_listed = true;
+        changed.push(name);
+        // Where something was on the list already, the mark is set or a round is about to take the shard.
+        if changed.len() == 1 {
+            self.marks.0[shard / 64].fetch_or(1 << (shard % 64), Ordering::SeqCst);
+        }
+    }
+
+    /// The round after which what the record holds now is on disk; 0 where nobody waits for that.
+    pub(super) fn round_of(&self, record: &Record) -> u64 {
+        if self.durability != Durability::Acknowledged {
+            return 0;
+        }
+        // What was taken already was taken in the round that began last, or before.
+        self.started.load(Ordering::SeqCst) + u64::from(record.is_listed)
+    }
+}
+
+impl Location {
+    /// The same with a journal: it notes what changes.
+    #[must_use]
+    pub fn with_journal(mut self, durability: Durability) -> Location {
+        self.rounds.durability = durability;
+        self
+    }
+
+    pub fn durability(&self) -> Durability {
+        self.rounds.durability
+    }
+
+    pub fn progress(&self) -> Progress {
+        Progress {
+            // In one total order with the announcement of a worker that is about to sleep.
+            durable: self.rounds.durable.load(Ordering::SeqCst),
+            is_failing: self.rounds.is_failing.load(Ordering::SeqCst),
+        }
+    }
+
+    /// True where a change could not be answered, because the disk takes nothing.
+    pub fn refuses_changes(&self) -> bool {
+        self.rounds.durability == Durability::Acknowledged
+            && self.rounds.is_failing.load(Ordering::Relaxed)
+    }
+
+    /// True when a round would take something.
+    pub fn has_changes(&self) -> bool {
+        let marked = |marks: &AtomicU64| marks.load(Ordering::SeqCst) != 0;
+        self.rounds.marks.0.iter().any(marked)
+    }
+
+    /// The round after which all that has changed until now is on disk.
+    pub fn last_round(&self) -> u64 {
+        let started = || self.rounds.started.load(Ordering::SeqCst);
+        // What is marked now is taken by the next round to begin, though that may be before we look again.
+        let before = started();
+        match self.has_changes() {
+            true => before + 1,
+            false => started(),
+        }
+    }
+
+    /// Begins a round of the shards in which something has changed; of all of them where `all` is.
+    pub fn begin_round(&self, all: bool) -> Round {
+        let number = self.rounds.started.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut marks = [0; SHARDS / 64];
+        for (own, shared) in marks.iter_mut().zip(&self.rounds.marks.0) {
+            *own = shared.swap(0, Ordering::SeqCst);
+            if all {
+                *own = u64::MAX;
+            }
+        }
+        Round { number, marks }
+    }
+
+    /// Copies what has changed in a shard, and takes it off the list; all that the shard holds where `all` is.
+    pub fn take_changed(&self, shard: usize, all: bool, taken: &mut Taken) {
+        let mut guard = self.lock(shard);
+        let shard = &mut *guard;
+        if all {
+            shard.changed.clear();
+            shard.records.retain(|_, record| {
+                taken.take(record);
+                record.is_remembered()
+            });
+            return;
+        }
+        for name in shard.changed.drain(..) {
+            let Some(record) = shard.records.get_mut(&name) else {
+                continue;
+            };
+            taken.take(record);
+            if !record.is_remembered() {
+                shard.records.remove(&name);
+            }
+        }
+    }
+
+    /// What this round and those before it took is on disk.
+    pub fn finish_round(&self, number: u64) {
+        self.rounds.durable.fetch_max(number, Ordering::SeqCst);
+        self.rounds.is_failing.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether the disk takes anything at present.
+    pub fn set_failing(&self, is_failing: bool) {
+        self.rounds.is_failing.store(is_failing, Ordering::SeqCst);
+    }
+
+    /// Records that have changed and were not taken yet. Looks at every shard: for those who ask now and then.
+    pub fn untaken(&self) -> usize {
+        (0..SHARDS)
+            .map(|number| self.lock(number).changed.len())
+            .sum()
+    }
+
+    /// Takes in what the disk has of an address: `rows` are good, `on_disk` stand there. What memory has of the address already
+    /// is newer, and stays. False where `[limits] bindings` leaves no room.
+    pub fn restore(&self, aor: &[u8], rows: &[Row], on_disk: u32) -> bool {
+        let (number, name) = self.name(aor);
+        let mut guard = self.lock(number);
+        let shard = &mut *guard;
+        if let Some(record) = shard.records.get_mut(&name) {
+            record.rows = record.rows.max(on_disk);
+            record.is_changed = true;
+            self.rounds.note(number, name, record, &mut shard.changed);
+            return true;
+        }
+        if rows.len() > self.max_bindings.saturating_sub(self.bindings()) {
+            return false;
+        }
+        let mut record = Box::<Record>::default();
+        record.address = aor.into();
+        record.rows = on_disk;
+        record.restore(rows);
+        // What has expired there is to go.
+        record.is_changed = rows.len() != on_disk as usize;
+        self.rounds
+            .note(number, name, &mut record, &mut shard.changed);
+        if record.is_remembered() || record.is_listed {
+            self.bindings.fetch_add(record.weight(), Ordering::Relaxed);
+            shard.records.insert(name, record);
+        }
+        true
+    }
+}
+
+impl Record {
+    /// False when memory holds it for the journal's sake alone.
+    pub(super) fn is_remembered(&self) -> bool {
+        self.weight() > 0
+    }
+}
+
+/// A binding as it goes to the disk and comes from there.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    pub text: BindingText<'a>,
+    pub source: Option<Flow>,
+    pub expires: Instant,
+    pub reg_id: u32,
+    pub cseq: u32,
+    /// Thousandths, 0 to 1000.
+    pub q: u16,
+    pub removed: bool,
+    pub reached: Reached,
+}
+
+/// Copies of records that have changed. Its memory is used again.
+#[derive(Default)]
+pub struct Taken {
+    bytes: Vec<u8>,
+    records: Vec<TakenRecord>,
+    rows: Vec<TakenRow>,
+}
+
+struct TakenRecord {
+    address: Span,
+    /// Its rows end here in [`Taken::rows`].
+    rows_end: u32,
+    rows_before: u32,
+}
+
+struct TakenRow {
+    uri: Span,
+    call_id: Span,
+    path: Span,
+    instance: Span,
+    row: Row<'static>,
+}
+
+/// One address-of-record as it is to stand on disk.
+pub struct TakenView<'a> {
+    pub address: &'a [u8],
+    /// As many rows stand there of it, at most.
+    pub rows_before: u32,
+    taken: &'a Taken,
+    rows: &'a [TakenRow],
+}
+
+impl TakenView<'_> {
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = Row<'_>> {
+        self.rows.iter().map(|row| Row {
+            text: BindingText {
+                uri: self.taken.get(row.uri),
+                call_id: self.taken.get(row.call_id),
+                path: self.taken.get(row.path),
+                instance: self.taken.get(row.instance),
+            },
+            ..row.row
+        })
+    }
+}
+
+impl Taken {
+    fn take(&mut self, record: &mut Record) {
+        record.is_listed = false;
+        record.is_changed = false;
+        if !record.concerns_disk() {
+            return;
+        }
+        let address = self.append(&record.address);
+        for binding in &record.bindings {
+            let text = binding.text();
+            let row = TakenRow {
+                uri: self.append(text.uri),
+                call_id: self.append(text.call_id),
+                path: self.append(text.path),
+                instance: self.append(text.instance),
+                row: Row {
+                    text: BindingText::default(),
+                    source: binding.source(),
+                    expires: binding.expires,
+                    reg_id: binding.reg_id,
+                    cseq: binding.cseq,
+                    q: binding.q,
+                    removed: binding.removed,
+                    reached: binding.reached,
+                },
+            };
+            self.rows.push(row);
+        }
+        self.records.push(TakenRecord {
+            address,
+            rows_end: self.rows.len() as u32,
+            rows_before: record.rows,
+        });
+        record.rows = record.bindings.len() as u32;
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Span {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        Span::new(start, self.bytes.len())
+    }
+
+    fn get(&self, span: Span) -> &[u8] {
+        self.bytes.get(span.range()).unwrap_or(&[])
+    }
+
+    /// Records in it.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Bytes of memory that are in use.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+            + self.rows.len() * size_of::<TakenRow>()
+            + self.records.len() * size_of::<TakenRecord>()
+    }
+
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.records.clear();
+        self.rows.clear();
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = TakenView<'_>> {
+        let mut start = 0;
+        self.records.iter().map(move |record| {
+            let end = record.rows_end as usize;
+            let rows = self.rows.get(start..end).unwrap_or(&[]);
+            start = end;
+            TakenView {
+                address: self.get(record.address),
+                rows_before: record.rows_before,
+                taken: self,
+                rows,
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Key;
+    use crate::stack::location::REMOVED_MS;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_ms(ms)
+    }
+
+    fn location(durability: Durability) -> Location {
+        Location::new(Key::new(1, 2), 1000).with_journal(durability)
+    }
+
+    fn uri(n: u32) -> Vec<u8> {
+        format!("sip:u@192.0.2.{n}").into_bytes()
+    }
+
+    /// What one round takes: `address: uri uri (of so many before)`.
+    fn round(location: &Location) -> Vec<String> {
+        let mut round = location.begin_round(false);
+        let mut taken = Taken::default();
+        while let Some(shard) = round.next_shard() {
+            location.take_changed(shard, false, &mut taken);
+        }
+        location.finish_round(round.number);
+        words(&taken)
+    }
+
+    fn words(taken: &Taken) -> Vec<String> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let each = |view: TakenView| {
+            let uris: Vec<String> = view.rows().map(|row| text(row.text.uri)).collect();
+            let before = view.rows_before;
+            format!("{}: {} ({before})", text(view.address), uris.join(" "))
+        };
+        let mut all: Vec<String> = taken.iter().map(each).collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn a_change_is_taken_once_and_refreshes_fall_together() {
+        let location = location(Durability::Batched);
+        assert!(!location.has_changes());
+        assert_eq!(round(&location), [""; 0]);
+        location.add(at(0), b"a@x", &uri(1), 60).unwrap();
+        location.add(at(1), b"a@x", &uri(1), 90).unwrap();
+        location.add(at(1), b"b@x", &uri(2), 90).unwrap();
+        assert!(location.has_changes());
+        assert_eq!(location.untaken(), 2);
+        assert_eq!(
+            round(&location),
+            ["a@x: sip:u@192.0.2.1 (0)", "b@x: sip:u@192.0.2.2 (0)"]
+        );
+        assert!(!location.has_changes());
+        assert_eq!(round(&location), [""; 0]);
+        location.add(at(2), b"a@x", &uri(3), 60).unwrap();
+        assert_eq!(
+            round(&location),
+            ["a@x: sip:u@192.0.2.1 sip:u@192.0.2.3 (1)"]
+        );
+    }
+
+    #[test]
+    fn what_is_gone_is_taken_as_gone_and_then_forgotten() {
+        let location = location(Durability::Batched);
+        location.add(at(0), b"a@x", &uri(1), 60).unwrap();
+        location.add(at(0), b"b@x", &uri(2), 60).unwrap();
+        location.add(at(0), b"c@x", &uri(3), 600).unwrap();
+        round(&location);
+        // By hand, and by the sweep.
+        assert_eq!(location.remove(at(1), b"a@x", None), 1);
+        (0..SHARDS).for_each(|_| location.sweep(at(60_000)));
+        assert_eq!(location.bindings(), 1);
+        assert!(!location.lookup(at(60_000), b"a@x", |_| ()));
+        assert_eq!(location.untaken(), 2);
+        assert_eq!(round(&location), ["a@x:  (1)", "b@x:  (1)"]);
+        assert_eq!(location.records(), 1);
+        // What comes again before it was taken is there.
+        assert_eq!(location.remove(at(1), b"c@x", None), 1);
+        location.add(at(2), b"c@x", &uri(4), 600).unwrap();
+        assert_eq!(round(&location), ["c@x: sip:u@192.0.2.4 (1)"]);
+    }
+
+    #[test]
+    fn what_was_never_on_disk_leaves_nothing_behind() {
+        let location = location(Durability::Batched);
+        for n in 0..100 {
+            let aor = format!("u{n}@x");
+            location.add(at(0), aor.as_bytes(), &uri(1), 60).unwrap();
+        }
+        for n in 0..50 {
+            assert_eq!(
+                location.remove(at(1), format!("u{n}@x").as_bytes(), None),
+                1
+            );
+        }
+        assert_eq!((location.records(), location.untaken()), (50, 50));
+        // The disk is dead; what has expired takes no memory any more.
+        (0..SHARDS).for_each(|_| location.sweep(at(60_000)));
+        assert_eq!((location.records(), location.untaken()), (0, 0));
+        assert_eq!(round(&location), [""; 0]);
+        let memory = super::tests::location(Durability::Memory);
+        memory.add(at(0), b"a@x", &uri(1), 60).unwrap();
+        assert_eq!((memory.untaken(), memory.has_changes()), (0, false));
+    }
+
+    #[test]
+    fn the_round_of_a_change_is_known_when_it_is_made() {
+        let location = location(Durability::Acknowledged);
+        let change = |now: u64| {
+            let change = |record: &mut Record, _: usize| {
+                record.note_change(at(now), now);
+                if record.bindings.is_empty() {
+                    let text = BindingText {
+                        uri: b"sip:a@192.0.2.1",
+                        ..BindingText::default()
+                    };
+                    record.add(super::super::Binding::new(text, None));
+                }
+            };
+            location.change(b"a@x", change).1
+        };
+        let look = || location.change(b"a@x", |_, _| ()).1;
+        assert_eq!(change(1), 1);
+        assert_eq!(look(), 1, "it waits still");
+        let mut one = location.begin_round(false);
+        assert_eq!(look(), 2, "it may not have been taken");
+        let mut taken = Taken::default();
+        while let Some(shard) = one.next_shard() {
+            location.take_changed(shard, false, &mut taken);
+        }
+        assert_eq!(look(), 1, "it is in the round under way");
+        assert_eq!(change(2), 2, "and this is not");
+        assert_eq!(location.progress().durable, 0);
+        location.finish_round(one.number);
+        assert_eq!(location.progress().durable, 1);
+        assert_eq!(look(), 2);
+        assert_eq!(round(&location).len(), 1);
+        assert_eq!((look(), location.progress().durable), (2, 2));
+        // Where nobody waits, nobody is told to.
+        let batched = super::tests::location(Durability::Batched);
+        let (_, round) = batched.change(b"a@x", |record, _| record.note_change(at(1), 1));
+        assert_eq!(round, 0);
+    }
+
+    #[test]
+    fn a_round_of_all_takes_what_has_not_changed_too() {
+        let location = location(Durability::Batched);
+        location.add(at(0), b"a@x", &uri(1), 60).unwrap();
+        round(&location);
+        location.add(at(0), b"b@x", &uri(2), 60).unwrap();
+        let mut all = location.begin_round(true);
+        let mut taken = Taken::default();
+        while let Some(shard) = all.next_shard() {
+            location.take_changed(shard, true, &mut taken);
+        }
+        assert_eq!(words(&taken).len(), 2);
+        assert!(!location.has_changes());
+        assert_eq!(round(&location), [""; 0]);
+    }
+
+    #[test]
+    fn what_the_disk_has_comes_back_and_what_memory_has_is_newer() {
+        let location = location(Durability::Batched);
+        let flow = Flow::datagram(3, "192.0.2.9:40123".parse().unwrap());
+        let row = Row {
+            text: BindingText {
+                uri: b"sip:a@10.0.0.1",
+                call_id: b"call",
+                path: b"<sip:p;lr>",
+                instance: b"\"<urn:x>\"",
+            },
+            source: Some(flow),
+            expires: at(60_000),
+            reg_id: 7,
+            cseq: 42,
+            q: 500,
+            removed: false,
+            reached: Reached::ByFlow,
+        };
+        let tombstone = Row {
+            removed: true,
+            expires: at(REMOVED_MS),
+            ..row
+        };
+        assert!(location.restore(b"a@x", &[row, tombstone], 2));
+        assert!(!location.has_changes(), "it is as the disk has it");
+        assert_eq!(location.bindings(), 2);
+        let mut seen = 0;
+        location.lookup(at(1), b"a@x", |binding| {
+            seen += 1;
+            let text = binding.text();
+            assert_eq!(text.call_id, b"call");
+            assert_eq!(text.path, b"<sip:p;lr>");
+            assert_eq!(text.instance, b"\"<urn:x>\"");
+            assert_eq!(binding.source(), Some(flow));
+            assert_eq!((binding.reg_id, binding.cseq, binding.q), (7, 42, 500));
+            assert_eq!(binding.reached, Reached::ByFlow);
+        });
+        assert_eq!(seen, 1);
+        // All of it had expired: the rows are to go.
+        assert!(location.restore(b"b@x", &[], 3));
+        assert_eq!(round(&location), ["b@x:  (3)"]);
+        // Registered here before the disk could be read.
+        location.add(at(0), b"c@x", &uri(5), 60).unwrap();
+        round(&location);
+        assert!(location.restore(b"c@x", &[row, row], 2));
+        assert_eq!(round(&location), ["c@x: sip:u@192.0.2.5 (2)"]);
+
+        let full = Location::new(Key::new(1, 2), 1);
+        assert!(!full.restore(b"a@x", &[row, row], 2));
+        assert!(full.restore(b"a@x", &[row], 1));
+    }
+}

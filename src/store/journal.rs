@@ -1,0 +1,586 @@
+//! The journal's thread: writes what has changed in the location service to the disk, round by round, and reads it back at the start.
+//!
+//! Memory is the truth; the disk follows. While it does not, nothing is lost in memory and nothing piles up: what has changed stays
+//! on the lists of the location service, which are as long as it has addresses, and what a round has in hand is tried again. A file
+//! that is torn, or somebody else's, is neither served nor written into; when another one stands in its place, all bindings are
+//! written there.
+
+use super::bindings::{Restored, Table, Terms, Trouble};
+use super::door::{Door, Place};
+use crate::base::{Instant, Transport};
+use crate::stack::location::journal::{Round, Taken};
+use crate::stack::location::{Durability, Location};
+use std::ffi::OsString;
+use std::fs::{self, Metadata};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::{self, Duration};
+
+/// How often a round begins where nobody waits for one: what a crash may take. Phones refresh minutes apart, so a longer time would
+/// hardly make fewer rows of more changes.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Where answers wait for the disk, how long a round lets others join: the disk's own time is shared by all of them. Far below
+/// the half second after which a phone asks again (T1).
+const GATHER: Duration = Duration::from_millis(5);
+
+/// How long to wait after a failure, doubled with each one that follows.
+const RETRY_LEAST: Duration = Duration::from_secs(1);
+const RETRY_MOST: Duration = Duration::from_secs(8);
+
+/// So many times in a row another program may have the database locked before it is worth a line, where nobody waits.
+const BUSY_TIMES: u32 = 3;
+
+/// Bytes of memory for what a round copies at a time.
+const BITE: usize = 4 << 20;
+
+/// What the journal is to keep where.
+pub struct Settings {
+    pub path: PathBuf,
+    /// As the location service was made with.
+    pub durability: Durability,
+    /// By position, as bound.
+    pub listeners: Vec<(Transport, SocketAddr)>,
+    /// No binding lasts longer when it is read back, milliseconds.
+    pub longest_ms: u64,
+}
+
+/// The clock of the rules.
+pub struct Clocks {
+    pub now: Box<dyn Fn() -> Instant + Send>,
+    /// The time since 1970 at time 0, milliseconds, by the wall clock as it is now.
+    pub wall_ms: Box<dyn Fn() -> u64 + Send>,
+}
+
+/// What the thread calls.
+pub struct Hooks {
+    /// At its beginning.
+    pub prepare: Box<dyn FnOnce() + Send>,
+    /// When answers that wait may go, or must be refused.
+    pub progress: Box<dyn Fn() + Send>,
+}
+
+/// Wakes the journal. To ring costs next to nothing while it is awake.
+#[derive(Default)]
+pub struct Bell {
+    is_rung: AtomicBool,
+    thread: OnceLock<Thread>,
+}
+
+impl Bell {
+    pub fn ring(&self) {
+        if !self.is_rung.swap(true, Ordering::SeqCst)
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
+        }
+    }
+
+    /// Waits until it was rung, or the time is over.
+    fn wait(&self, patience: Duration) {
+        let end = time::Instant::now() + patience;
+        while !self.is_rung.swap(false, Ordering::SeqCst) {
+            let left = end.saturating_duration_since(time::Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            thread::park_timeout(left);
+        }
+    }
+}
+
+/// What the journal counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Numbers {
+    /// Addresses-of-record that have changed and are not on disk.
+    pub unstored: usize,
+    /// Attempts to open, read or write that failed.
+    pub failures: u64,
+    /// Changes of the database, and the seconds that they took together.
+    pub batches: u64,
+    pub batch_seconds: f64,
+}
+
+#[derive(Default)]
+struct State {
+    /// Addresses that a round has in hand.
+    in_hand: AtomicUsize,
+    failures: AtomicU64,
+    batches: AtomicU64,
+    batch_ns: AtomicU64,
+    is_stopping: AtomicBool,
+}
+
+/// The running journal. Dropping it writes what has changed, and ends the thread.
+pub struct Journal {
+    location: Arc<Location>,
+    bell: Arc<Bell>,
+    state: Arc<State>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Journal {
+    pub fn numbers(&self) -> Numbers {
+        let state = &self.state;
+        Numbers {
+            unstored: self.location.untaken() + state.in_hand.load(Ordering::Relaxed),
+            failures: state.failures.load(Ordering::Relaxed),
+            batches: state.batches.load(Ordering::Relaxed),
+            batch_seconds: state.batch_ns.load(Ordering::Relaxed) as f64 / 1e9,
+        }
+    }
+
+    /// Has all that has changed until now written, and waits for it. False where it is not on disk in time.
+    pub fn flush(&self, patience: Duration) -> bool {
+        let end = time::Instant::now() + patience;
+        let round = self.location.last_round();
+        while self.location.progress().durable < round {
+            if time::Instant::now() >= end || self.location.progress().is_failing {
+                return false;
+            }
+            self.bell.ring();
+            thread::sleep(Duration::from_millis(2));
+        }
+        true
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.state.is_stopping.store(true, Ordering::SeqCst);
+        self.bell.ring();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the journal's thread panicked");
+        }
+    }
+}
+
+/// The journal before its thread runs, with what the disk had read back.
+pub struct Book(Desk);
+
+impl Book {
+    /// Opens the database and reads the bindings back. Where that cannot be done, the reason is in the log, and the journal tries
+    /// again and again: calls go on with what memory has.
+    pub fn open(
+        location: Arc<Location>,
+        settings: Settings,
+        clocks: Clocks,
+        door: Arc<Door>,
+    ) -> Book {
+        let mut desk = Desk {
+            location,
+            settings,
+            clocks,
+            door,
+            bell: Arc::default(),
+            state: Arc::default(),
+            table: None,
+            log: None,
+            refused: None,
+            is_restored: false,
+            is_replaced: false,
+            round: None,
+            taken: Taken::default(),
+            noted: time::Instant::now(),
+            retry_at: None,
+            troubles: 0,
+            is_ill: false,
+        };
+        if let Err(trouble) = desk.look() {
+            desk.suffer(&trouble);
+        }
+        Book(desk)
+    }
+
+    /// Rung by who waits for the disk.
+    pub fn bell(&self) -> Arc<Bell> {
+        self.0.bell.clone()
+    }
+
+    pub fn start(self, hooks: Hooks) -> io::Result<Journal> {
+        let desk = self.0;
+        let mut journal = Journal {
+            location: desk.location.clone(),
+            bell: desk.bell.clone(),
+            state: desk.state.clone(),
+            thread: None,
+        };
+        let thread = thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || desk.run(hooks))?;
+        journal.thread = Some(thread);
+        Ok(journal)
+    }
+}
+
+/// What the thread works at.
+struct Desk {
+    location: Arc<Location>,
+    settings: Settings,
+    clocks: Clocks,
+    door: Arc<Door>,
+    bell: Arc<Bell>,
+    state: Arc<State>,
+    table: Option<(Table, Place)>,
+    /// Which file the log beside the database is.
+    log: Option<Place>,
+    /// A file that nothing is written into, and why.
+    refused: Option<(Stamp, Trouble)>,
+    /// Memory has taken in what the disk had.
+    is_restored: bool,
+    /// Another file stands in the place of the one that memory was written to.
+    is_replaced: bool,
+    /// A round that is not on disk yet, and what it has in hand.
+    round: Option<Round>,
+    taken: Taken,
+    /// When others were last told of changes by others.
+    noted: time::Instant,
+    retry_at: Option<time::Instant>,
+    /// Failures in a row.
+    troubles: u32,
+    /// The failure was told, and is not over.
+    is_ill: bool,
+}
+
+/// A file that is still the same, as far as one can see from outside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Stamp {
+    place: Place,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(file: &Metadata) -> Stamp {
+        Stamp {
+            place: Place::of(file),
+            size: file.size(),
+            changed: (file.mtime(), file.mtime_nsec()),
+        }
+    }
+}
+
+impl Desk {
+    fn run(mut self, hooks: Hooks) {
+        let Hooks { prepare, progress } = hooks;
+        prepare();
+        let _ = self.bell.thread.set(thread::current());
+        let acknowledged = self.settings.durability == Durability::Acknowledged;
+        let is_stopping = |desk: &Desk| desk.state.is_stopping.load(Ordering::SeqCst);
+        while !is_stopping(&self) {
+            let now = time::Instant::now();
+            let until_retry = |at: time::Instant| at.saturating_duration_since(now);
+            self.bell.wait(self.retry_at.map_or(INTERVAL, until_retry));
+            if is_stopping(&self) {
+                break;
+            }
+            if self.retry_at.is_some_and(|at| time::Instant::now() < at) {
+                // What rings meanwhile waits for the same.
+                thread::sleep(Duration::from_millis(2));
+                continue;
+            }
+            if acknowledged && self.location.has_changes() {
+                thread::sleep(GATHER);
+            }
+            self.attempt(&progress);
+        }
+        self.attempt(&progress);
+        let left = self.location.untaken() + self.state.in_hand.load(Ordering::Relaxed);
+        if left > 0 {
+            let path = self.settings.path.display();
+            log::error!("{path}: the bindings of {left} addresses-of-record are not stored");
+        }
+        self.close();
+    }
+
+    fn attempt(&mut self, progress: &dyn Fn()) {
+        match self.work() {
+            Ok(()) => self.recover(),
+            Err(trouble) => self.suffer(&trouble),
+        }
+        progress();
+    }
+
+    fn work(&mut self) -> Result<(), Trouble> {
+        self.look()?;
+        let number = match self.is_replaced {
+            true => self.write_all()?,
+            false => match self.write_changes()? {
+                Some(number) => number,
+                None => return Ok(()),
+            },
+        };
+        self.location.finish_round(number);
+        Ok(())
+    }
+
+    /// Writes what has changed, and returns the number of the round; `None` where nothing has.
+    fn write_changes(&mut self) -> Result<Option<u64>, Trouble> {
+        if self.round.is_none() && !self.location.has_changes() {
+            return Ok(None);
+        }
+        let begin = || self.location.begin_round(false);
+        let mut round = self.round.take().unwrap_or_else(begin);
+        let outcome = self.write_round(&mut round);
+        let number = round.number;
+        if outcome.is_err() {
+            self.round = Some(round);
+        }
+        outcome.map(|()| Some(number))
+    }
+
+    fn write_round(&mut self, round: &mut Round) -> Result<(), Trouble> {
+        loop {
+            while self.taken.size() < BITE
+                && let Some(shard) = round.next_shard()
+            {
+                self.location.take_changed(shard, false, &mut self.taken);
+            }
+            self.note_in_hand();
+            if self.taken.is_empty() {
+                return Ok(());
+            }
+            let start = time::Instant::now();
+            let terms = terms(&self.settings, &self.clocks);
+            let table = self.table.as_mut().map(|(table, _)| table);
+            table.ok_or_else(not_open)?.write(&self.taken, terms)?;
+            self.count_batch(start);
+            self.taken.clear();
+            self.note_in_hand();
+        }
+    }
+
+    /// Writes all that memory holds into a table that is emptied first, in one change of the database.
+    fn write_all(&mut self) -> Result<u64, Trouble> {
+        let start = time::Instant::now();
+        let mut round = self.location.begin_round(true);
+        let (location, taken) = (&self.location, &mut self.taken);
+        let terms = terms(&self.settings, &self.clocks);
+        taken.clear();
+        let table = self.table.as_mut().map(|(table, _)| table);
+        let outcome = table.ok_or_else(not_open)?.rewrite(true, |writing| {
+            while let Some(shard) = round.next_shard() {
+                location.take_changed(shard, true, taken);
+                if taken.size() >= BITE {
+                    writing.write(taken, terms)?;
+                    taken.clear();
+                }
+            }
+            writing.write(taken, terms)
+        });
+        taken.clear();
+        outcome?;
+        self.is_replaced = false;
+        self.note_in_hand();
+        self.count_batch(start);
+        Ok(round.number)
+    }
+
+    fn note_in_hand(&self) {
+        let count = match self.is_replaced {
+            true => self.location.records(),
+            false => self.taken.len(),
+        };
+        self.state.in_hand.store(count, Ordering::Relaxed);
+    }
+
+    fn count_batch(&self, start: time::Instant) {
+        let ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.state.batches.fetch_add(1, Ordering::Relaxed);
+        self.state.batch_ns.fetch_add(ns, Ordering::Relaxed);
+    }
+
+    // ---- the file ------------------------------------------------------------------------------------------------------
+
+    /// Sees that the file which is open is the one that stands there; opens it where none is, and reads it where none was read.
+    fn look(&mut self) -> Result<(), Trouble> {
+        let found = fs::metadata(&self.settings.path);
+        if let Some((_, open)) = &self.table {
+            let is_same = |file: &Metadata| Place::of(file) == *open;
+            if found.as_ref().is_ok_and(is_same) {
+                return self.tell_others();
+            }
+            let what = match found {
+                Ok(_) => "replaced",
+                Err(_) => "removed",
+            };
+            let path = self.settings.path.display();
+            log::warn!("{path}: the database was {what}; all bindings are written again");
+            self.leave_file();
+        }
+        if let (Some((stamp, trouble)), Ok(found)) = (&self.refused, &found)
+            && *stamp == Stamp::of(found)
+        {
+            return Err(trouble.clone());
+        }
+        let opened = self.open_file();
+        let restored = opened.and_then(|()| self.restore());
+        if let Err(trouble) = &restored {
+            self.close();
+            self.refused = match (trouble, fs::metadata(&self.settings.path)) {
+                (Trouble::Foreign(_), Ok(file)) => Some((Stamp::of(&file), trouble.clone())),
+                _ => None,
+            };
+        }
+        restored
+    }
+
+    fn open_file(&mut self) -> Result<(), Trouble> {
+        let path = &self.settings.path;
+        let stat = |path: &Path| fs::metadata(path).map(|file| Place::of(&file));
+        let opened: Result<_, Trouble> = self.door.open(|| {
+            let table = Table::open(path)?;
+            let place = stat(path).map_err(|error| Trouble::Sick(error.to_string()))?;
+            let version = table.version()?;
+            Ok(((table, place), place, version))
+        });
+        self.table = Some(opened?);
+        self.log = stat(&beside(path, "-wal")).ok();
+        self.refused = None;
+        Ok(())
+    }
+
+    /// Takes in what the disk has, once.
+    fn restore(&mut self) -> Result<(), Trouble> {
+        if self.is_restored {
+            return Ok(());
+        }
+        let start = time::Instant::now();
+        let (now, terms) = ((self.clocks.now)(), terms(&self.settings, &self.clocks));
+        let longest_ms = self.settings.longest_ms;
+        let table = self.table.as_ref().map(|(table, _)| table);
+        let table = table.ok_or_else(not_open)?;
+        let restored = table.restore(&self.location, now, longest_ms, terms)?;
+        self.is_restored = true;
+        tell(&self.settings.path, &restored, start.elapsed());
+        Ok(())
+    }
+
+    /// Tells who reads the same file, once a second, whether anybody else has changed it.
+    fn tell_others(&mut self) -> Result<(), Trouble> {
+        if let Some((table, _)) = &self.table
+            && self.noted.elapsed() >= INTERVAL.mul_f32(0.9)
+        {
+            self.noted = time::Instant::now();
+            self.door.note(table.version()?);
+        }
+        Ok(())
+    }
+
+    /// The file that was open stands there no more.
+    fn leave_file(&mut self) {
+        self.close();
+        // SQLite leaves the log of a file that was moved where it is, and would take it for the new file's.
+        let log = beside(&self.settings.path, "-wal");
+        let is_ours = |file: &Metadata| Some(Place::of(file)) == self.log;
+        if fs::metadata(&log).is_ok_and(|file| is_ours(&file)) {
+            for stale in [log, beside(&self.settings.path, "-shm")] {
+                if let Err(error) = fs::remove_file(&stale)
+                    && error.kind() != io::ErrorKind::NotFound
+                {
+                    log::error!("{}: {error}", stale.display());
+                }
+            }
+        }
+        self.is_replaced = self.is_restored;
+        self.round = None;
+        self.taken.clear();
+        self.note_in_hand();
+    }
+
+    fn close(&mut self) {
+        if let Some((table, _)) = self.table.take() {
+            self.door.close(table);
+        }
+    }
+
+    // ---- well and ill --------------------------------------------------------------------------------------------------
+
+    fn suffer(&mut self, trouble: &Trouble) {
+        self.note_in_hand();
+        self.state.failures.fetch_add(1, Ordering::Relaxed);
+        self.troubles += 1;
+        let doubled = RETRY_LEAST * 2u32.saturating_pow(self.troubles.min(8) - 1);
+        self.retry_at = Some(time::Instant::now() + doubled.min(RETRY_MOST));
+        // What was found wrong with an open file is looked at again from the beginning.
+        if let Trouble::Foreign(_) = trouble {
+            self.close();
+            let file = fs::metadata(&self.settings.path);
+            self.refused = file.ok().map(|file| (Stamp::of(&file), trouble.clone()));
+        }
+        let acknowledged = self.settings.durability == Durability::Acknowledged;
+        let passes = matches!(trouble, Trouble::Busy(_)) && self.troubles < BUSY_TIMES;
+        if self.is_ill || (passes && !acknowledged) {
+            return;
+        }
+        self.is_ill = true;
+        self.location.set_failing(true);
+        log::error!(
+            "{}: bindings are not stored: {}; {}",
+            self.settings.path.display(),
+            trouble.message(),
+            match acknowledged {
+                true => "registrations are answered 503 until they are, calls go on",
+                false => "calls and registrations go on in memory",
+            }
+        );
+    }
+
+    fn recover(&mut self) {
+        (self.troubles, self.retry_at) = (0, None);
+        self.location.set_failing(false);
+        if std::mem::take(&mut self.is_ill) {
+            let path = self.settings.path.display();
+            log::info!("{path}: bindings are stored again");
+        }
+    }
+}
+
+/// Nobody gets here: a file is opened before it is written.
+fn not_open() -> Trouble {
+    Trouble::Sick("it is not open".to_owned())
+}
+
+fn terms<'a>(settings: &'a Settings, clocks: &Clocks) -> Terms<'a> {
+    Terms {
+        wall_ms: (clocks.wall_ms)(),
+        listeners: &settings.listeners,
+    }
+}
+
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(end);
+    PathBuf::from(name)
+}
+
+fn tell(path: &Path, restored: &Restored, took: Duration) {
+    let path = path.display();
+    let Restored {
+        bindings,
+        expired,
+        unusable,
+        first,
+        no_room,
+    } = restored;
+    log::info!(
+        "{path}: {bindings} bindings read in {:.1} s, and {expired} that have expired",
+        took.as_secs_f64()
+    );
+    if *unusable > 0 {
+        log::error!("{path}: {unusable} bindings cannot be used, the first {first}");
+    }
+    if *no_room > 0 {
+        log::error!("{path}: [limits] bindings leaves no room for {no_room} bindings");
+    }
+}
+
+#[cfg(test)]
+mod tests;

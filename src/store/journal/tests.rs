@@ -1,0 +1,273 @@
+//! The journal at work, with files that are well and ill.
+
+use super::*;
+use crate::base::Key;
+use rusqlite::Connection;
+use std::sync::Mutex;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Place {
+        Place(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("strowger.db")
+    }
+
+    /// What another program finds in the table: addresses and contacts.
+    fn rows(&self) -> Vec<String> {
+        let connection = Connection::open(self.path()).unwrap();
+        let mut statement = connection
+            .prepare("SELECT aor || ' ' || contact FROM strowger_binding")
+            .unwrap();
+        let rows = statement.query_map([], |row| row.get(0)).unwrap();
+        rows.collect::<Result<_, _>>().unwrap()
+    }
+
+    fn book(&self, location: &Arc<Location>) -> Book {
+        let settings = Settings {
+            path: self.path(),
+            durability: location.durability(),
+            listeners: Vec::new(),
+            longest_ms: 3_600_000,
+        };
+        let clocks = Clocks {
+            now: Box::new(Instant::default),
+            wall_ms: Box::new(|| 1_000_000),
+        };
+        Book::open(location.clone(), settings, clocks, Arc::default())
+    }
+
+    fn journal(&self, location: &Arc<Location>) -> Journal {
+        start(self.book(location))
+    }
+}
+
+fn start(book: Book) -> Journal {
+    let hooks = Hooks {
+        prepare: Box::new(|| ()),
+        progress: Box::new(|| ()),
+    };
+    book.start(hooks).unwrap()
+}
+
+fn location(durability: Durability) -> Arc<Location> {
+    Arc::new(Location::new(Key::new(1, 2), 1_000_000).with_journal(durability))
+}
+
+fn add(location: &Location, aor: &str, uri: &str) {
+    let (now, aor, uri) = (Instant::default(), aor.as_bytes(), uri.as_bytes());
+    location.add(now, aor, uri, 60).unwrap();
+}
+
+fn until(what: &str, mut test: impl FnMut() -> bool) {
+    let start = time::Instant::now();
+    while !test() {
+        assert!(start.elapsed() < PATIENCE, "never: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn what_changes_is_on_disk_within_a_second_and_comes_back() {
+    let place = Place::new();
+    let before = location(Durability::Batched);
+    let journal = place.journal(&before);
+    add(&before, "a@x", "sip:1");
+    assert_eq!(journal.numbers().unstored, 1);
+    until("stored by itself", || journal.numbers().unstored == 0);
+    assert_eq!(place.rows(), ["a@x sip:1"]);
+    add(&before, "b@x", "sip:2");
+    before.remove(Instant::default(), b"a@x", None);
+    assert!(journal.flush(PATIENCE));
+    assert_eq!(place.rows(), ["b@x sip:2"]);
+    let numbers = journal.numbers();
+    assert!(
+        numbers.batches >= 2 && numbers.batch_seconds > 0.0,
+        "{numbers:?}"
+    );
+    assert_eq!(numbers.failures, 0);
+    // The last changes are written when it ends.
+    add(&before, "c@x", "sip:3");
+    drop(journal);
+    assert_eq!(place.rows(), ["b@x sip:2", "c@x sip:3"]);
+    let after = location(Durability::Batched);
+    drop(place.book(&after));
+    assert_eq!(after.bindings(), 2);
+}
+
+#[test]
+fn rounds_are_finished_when_they_are_on_disk_and_their_number_never_lies() {
+    let place = Place::new();
+    let location = location(Durability::Acknowledged);
+    let book = place.book(&location);
+    let bell = book.bell();
+    let seen: Arc<Mutex<Vec<u64>>> = Arc::default();
+    let (own, at) = (seen.clone(), location.clone());
+    let hooks = Hooks {
+        prepare: Box::new(|| ()),
+        progress: Box::new(move || own.lock().unwrap().push(at.progress().durable)),
+    };
+    let journal = book.start(hooks).unwrap();
+    // Two workers change what they like; each looks at the disk when its round is said to be there.
+    let work = |worker: usize| {
+        for n in 0..200 {
+            let aor = format!("{worker}-{n}@x");
+            let (_, round) = location.change(aor.as_bytes(), |record, _| {
+                record.note_change(Instant::from_ms(1), 1);
+                let text = crate::stack::location::BindingText {
+                    uri: b"sip:1",
+                    ..Default::default()
+                };
+                record.add(crate::stack::location::Binding::new(text, None));
+            });
+            assert!(round > 0);
+            bell.ring();
+            if n % 10 == 0 {
+                until("durable", || location.progress().durable >= round);
+                assert!(place.rows().contains(&format!("{aor} sip:1")), "{aor}");
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for worker in 0..2 {
+            scope.spawn(move || work(worker));
+        }
+    });
+    assert!(journal.flush(PATIENCE));
+    assert_eq!(place.rows().len(), 400);
+    drop(journal);
+    let seen = seen.lock().unwrap();
+    assert!(seen.is_sorted(), "{seen:?}");
+}
+
+#[test]
+fn a_database_that_is_locked_is_waited_for_and_loses_nothing() {
+    let place = Place::new();
+    let location = location(Durability::Acknowledged);
+    let journal = place.journal(&location);
+    let locking = Connection::open(place.path()).unwrap();
+    locking.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    add(&location, "a@x", "sip:1");
+    until("failing", || location.refuses_changes());
+    assert!(!journal.flush(Duration::from_millis(10)));
+    add(&location, "b@x", "sip:2");
+    assert_eq!(journal.numbers().unstored, 2);
+    locking.execute_batch("ROLLBACK").unwrap();
+    until("well", || journal.numbers().unstored == 0);
+    assert!(!location.refuses_changes());
+    assert!(journal.numbers().failures > 0);
+    drop(locking);
+    assert_eq!(place.rows(), ["a@x sip:1", "b@x sip:2"]);
+}
+
+#[test]
+fn a_file_that_goes_or_is_replaced_is_written_again_whole() {
+    let place = Place::new();
+    let location = location(Durability::Batched);
+    let journal = place.journal(&location);
+    add(&location, "a@x", "sip:1");
+    assert!(journal.flush(PATIENCE));
+    fs::remove_file(place.path()).unwrap();
+    add(&location, "b@x", "sip:2");
+    assert!(journal.flush(PATIENCE));
+    assert_eq!(place.rows(), ["a@x sip:1", "b@x sip:2"]);
+
+    // Another's in its place, and its old rows mean nothing.
+    let other = Place::new();
+    let others = super::tests::location(Durability::Batched);
+    add(&others, "z@x", "sip:9");
+    drop(other.journal(&others));
+    drop(others);
+    assert!(!beside(&other.path(), "-wal").exists());
+    fs::rename(other.path(), place.path()).unwrap();
+    until("all again", || place.rows() == ["a@x sip:1", "b@x sip:2"]);
+    add(&location, "c@x", "sip:3");
+    assert!(journal.flush(PATIENCE));
+    drop(journal);
+    assert_eq!(place.rows().len(), 3);
+    let verdict: String = Connection::open(place.path())
+        .unwrap()
+        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(verdict, "ok");
+}
+
+#[test]
+fn a_torn_or_foreign_file_is_left_alone_until_another_stands_there() {
+    for content in [
+        "SQLite format 3\0 and then nothing of the kind",
+        "alice:realm:hash\n",
+    ] {
+        let place = Place::new();
+        let text = content.repeat(100);
+        fs::write(place.path(), &text).unwrap();
+        let location = location(Durability::Batched);
+        let journal = place.journal(&location);
+        add(&location, "a@x", "sip:1");
+        assert!(location.progress().is_failing);
+        assert!(!journal.flush(PATIENCE));
+        assert!(
+            !location.refuses_changes(),
+            "nobody is refused in this mode"
+        );
+        thread::sleep(Duration::from_millis(1500));
+        assert_eq!(fs::read_to_string(place.path()).unwrap(), text);
+        assert_eq!(journal.numbers().unstored, 1);
+        fs::remove_file(place.path()).unwrap();
+        until("stored", || journal.numbers().unstored == 0);
+        assert_eq!(place.rows(), ["a@x sip:1"]);
+        assert!(!location.progress().is_failing);
+    }
+}
+
+#[test]
+fn what_could_not_be_read_at_the_start_comes_when_it_can() {
+    let place = Place::new();
+    let before = location(Durability::Batched);
+    for aor in ["a@x", "b@x"] {
+        add(&before, aor, "sip:old");
+    }
+    drop(place.journal(&before));
+    let hidden = place.0.path().join("hidden");
+    fs::rename(place.path(), &hidden).unwrap();
+    fs::create_dir(place.path()).unwrap();
+
+    let after = location(Durability::Acknowledged);
+    let journal = place.journal(&after);
+    assert_eq!(after.bindings(), 0);
+    assert!(after.refuses_changes());
+    add(&after, "b@x", "sip:new");
+    fs::remove_dir(place.path()).unwrap();
+    fs::rename(&hidden, place.path()).unwrap();
+    until("read", || after.bindings() == 2);
+    until("stored", || journal.numbers().unstored == 0);
+    drop(journal);
+    assert_eq!(place.rows(), ["a@x sip:old", "b@x sip:new"]);
+}
+
+/// Far more than one bite, and all of it one round.
+#[test]
+fn a_large_round_is_written_in_bites() {
+    let place = Place::new();
+    let before = location(Durability::Acknowledged);
+    let journal = place.journal(&before);
+    let count = 3 * BITE / 250;
+    for n in 0..count {
+        add(
+            &before,
+            &format!("user{n}@example.com"),
+            "sip:user@192.0.2.1:5060",
+        );
+    }
+    assert!(journal.flush(PATIENCE));
+    assert!(journal.numbers().batches >= 3);
+    drop(journal);
+    let after = location(Durability::Batched);
+    drop(place.book(&after));
+    assert_eq!(after.bindings(), count);
+}

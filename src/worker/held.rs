@@ -1,0 +1,254 @@
+//! Answers that wait for the disk: kept in the order in which they came until the journal's round that they wait for is written,
+//! or until it is clear that it will not be in time. Their memory is used again.
+
+use crate::base::{Flow, Instant};
+use crate::stack::location::Progress;
+use std::collections::VecDeque;
+
+/// How long an answer waits at most: shorter than a client waits (64·T1), longer than a disk takes to spin up.
+const PATIENCE_MS: u64 = 10_000;
+
+/// The answers that one core holds.
+pub struct Held {
+    queue: VecDeque<Entry>,
+    /// The messages in the order of the queue; those before `start` have left.
+    bytes: Vec<u8>,
+    start: usize,
+    limit: usize,
+    counters: HeldCounters,
+}
+
+struct Entry {
+    round: u64,
+    flow: Flow,
+    len: usize,
+    until: Instant,
+}
+
+/// What one core counts about held answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeldCounters {
+    /// Held now.
+    pub waiting: u64,
+    /// Held once, and sent when the disk was so far.
+    pub kept: u64,
+    /// Turned into a refusal, because the disk did not take what they promise, or not in time.
+    pub refused: u64,
+    /// The same because too many waited: the limit was hit.
+    pub full: u64,
+}
+
+impl HeldCounters {
+    pub fn add(&mut self, other: &HeldCounters) {
+        self.waiting += other.waiting;
+        self.kept += other.kept;
+        self.refused += other.refused;
+        self.full += other.full;
+    }
+}
+
+/// What becomes of the answer that has waited longest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// It leaves as it is.
+    Kept,
+    /// A refusal leaves instead of it.
+    Refused,
+}
+
+impl Held {
+    /// `limit`: bytes that may wait, each answer counting for its own size too.
+    pub fn new(limit: usize) -> Held {
+        Held {
+            queue: VecDeque::new(),
+            bytes: Vec::new(),
+            start: 0,
+            limit,
+            counters: HeldCounters::default(),
+        }
+    }
+
+    pub fn counters(&self) -> HeldCounters {
+        HeldCounters {
+            waiting: self.queue.len() as u64,
+            ..self.counters
+        }
+    }
+
+    /// Keeps an answer until a round is on disk. False when too many wait already: then it is to be refused.
+    pub fn put(&mut self, now: Instant, round: u64, flow: Flow, bytes: &[u8]) -> bool {
+        let waiting = self.bytes.len() - self.start + self.queue.len() * size_of::<Entry>();
+        if waiting + bytes.len() + size_of::<Entry>() > self.limit {
+            self.counters.full += 1;
+            return false;
+        }
+        self.bytes.extend_from_slice(bytes);
+        self.queue.push_back(Entry {
+            round,
+            flow,
+            len: bytes.len(),
+            until: now.after_ms(PATIENCE_MS),
+        });
+        true
+    }
+
+    /// Takes the answer that has waited longest, if it is time for it.
+    pub fn take(&mut self, now: Instant, progress: Progress) -> Option<(Fate, Flow, &[u8])> {
+        let fate = self.fate(now, progress)?;
+        let Entry { flow, len, .. } = self.queue.pop_front()?;
+        match fate {
+            Fate::Kept => self.counters.kept += 1,
+            Fate::Refused => self.counters.refused += 1,
+        }
+        self.compact();
+        let from = self.start;
+        self.start += len;
+        Some((fate, flow, self.bytes.get(from..self.start).unwrap_or(&[])))
+    }
+
+    /// What is to become of the answer that has waited longest; `None` while it waits.
+    fn fate(&self, now: Instant, progress: Progress) -> Option<Fate> {
+        let first = self.queue.front()?;
+        if first.round <= progress.durable {
+            Some(Fate::Kept)
+        } else if progress.is_failing || first.until <= now {
+            Some(Fate::Refused)
+        } else {
+            None
+        }
+    }
+
+    /// True when [`Held::take`] would give something.
+    pub fn has_due(&self, now: Instant, progress: Progress) -> bool {
+        self.fate(now, progress).is_some()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// When the patience with the answer that has waited longest ends.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        Some(self.queue.front()?.until)
+    }
+
+    /// Moves what waits to the front, when more than half of the memory has left: each byte is moved about once.
+    fn compact(&mut self) {
+        if self.start > self.bytes.len() / 2 {
+            self.bytes.copy_within(self.start.., 0);
+            self.bytes.truncate(self.bytes.len() - self.start);
+            self.start = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_ms(ms)
+    }
+
+    fn flow(port: u16) -> Flow {
+        Flow::datagram(0, ([127, 0, 0, 1], port).into())
+    }
+
+    fn durable(durable: u64) -> Progress {
+        Progress {
+            durable,
+            is_failing: false,
+        }
+    }
+
+    fn take(held: &mut Held, now: u64, progress: Progress) -> Option<(Fate, u16, String)> {
+        let due = held.has_due(at(now), progress);
+        let taken = held.take(at(now), progress).map(|(fate, flow, bytes)| {
+            let text = String::from_utf8(bytes.to_vec()).unwrap();
+            (fate, flow.peer.port(), text)
+        });
+        assert_eq!(due, taken.is_some());
+        taken
+    }
+
+    #[test]
+    fn answers_leave_in_order_when_their_round_is_on_disk() {
+        let mut held = Held::new(1 << 20);
+        for n in 1..=4u16 {
+            assert!(held.put(
+                at(0),
+                u64::from(n / 2 + 1),
+                flow(n),
+                format!("m{n}").as_bytes()
+            ));
+        }
+        assert_eq!(take(&mut held, 1, durable(0)), None);
+        assert_eq!(
+            take(&mut held, 1, durable(1)),
+            Some((Fate::Kept, 1, "m1".into()))
+        );
+        assert_eq!(take(&mut held, 1, durable(1)), None);
+        for n in 2..=3u16 {
+            let text = format!("m{n}");
+            assert_eq!(take(&mut held, 1, durable(2)), Some((Fate::Kept, n, text)));
+        }
+        assert_eq!(take(&mut held, 1, durable(2)), None);
+        assert_eq!(
+            take(&mut held, 1, durable(3)),
+            Some((Fate::Kept, 4, "m4".into()))
+        );
+        assert!(held.is_empty() && held.next_timeout().is_none());
+        let counters = held.counters();
+        assert_eq!(
+            (counters.kept, counters.refused, counters.waiting),
+            (4, 0, 0)
+        );
+    }
+
+    #[test]
+    fn a_disk_that_fails_or_sleeps_refuses_what_it_has_not_got() {
+        let mut held = Held::new(1 << 20);
+        for round in 1..=3 {
+            held.put(at(0), round, flow(1), b"m");
+        }
+        let failing = Progress {
+            durable: 1,
+            is_failing: true,
+        };
+        assert_eq!(take(&mut held, 1, failing).unwrap().0, Fate::Kept);
+        assert_eq!(take(&mut held, 1, failing).unwrap().0, Fate::Refused);
+        assert_eq!(take(&mut held, PATIENCE_MS - 1, durable(1)), None);
+        assert_eq!(held.next_timeout(), Some(at(PATIENCE_MS)));
+        assert_eq!(
+            take(&mut held, PATIENCE_MS, durable(1)).unwrap().0,
+            Fate::Refused
+        );
+        assert_eq!(held.counters().refused, 2);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_used_again() {
+        let mut held = Held::new(100_000);
+        let message = [b'm'; 400];
+        let mut number = 0u16;
+        while held.put(at(0), 1, flow(number), &message) {
+            number += 1;
+        }
+        assert!((150..250).contains(&number), "{number}");
+        assert_eq!(held.counters().full, 1);
+        // One out, one in, a thousand times around.
+        let room = held.bytes.capacity();
+        for round in 0..number * 5 {
+            let (_, from, bytes) = held.take(at(0), durable(1)).unwrap();
+            assert_eq!((from.peer.port(), bytes), (round, &message[..]));
+            assert!(held.put(at(0), 1, flow(round + number), &message));
+        }
+        assert!(held.bytes.capacity() <= 2 * room.max(100_000));
+        let capacity = held.bytes.capacity();
+        while held.take(at(0), durable(1)).is_some() {}
+        for n in 0..number {
+            assert!(held.put(at(0), 1, flow(n), &message));
+        }
+        assert_eq!(held.bytes.capacity(), capacity);
+    }
+}
