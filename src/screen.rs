@@ -441,6 +441,8 @@ fn short(number: Option<f64>) -> String {
     match number {
         None => "-".to_owned(),
         Some(number) if number <= 0.0 => "0".to_owned(),
+        // Nobody has half a binding.
+        Some(number) if number < 9.95 && number.fract() == 0.0 => format!("{number:.0}"),
         Some(number) if number < 9.95 => format!("{number:.1}"),
         Some(number) if number < 99_999.5 => format!("{number:.0}"),
         Some(number) if number < 9_999_500.0 => format!("{:.0}k", number / 1e3),
@@ -688,6 +690,7 @@ mod tests {
     fn numbers_take_six_places_at_most() {
         for (number, text) in [
             (0.0, "0"),
+            (3.0, "3"),
             (0.04, "0.0"),
             (9.94, "9.9"),
             (9.96, "10"),

@@ -150,8 +150,6 @@ key_file = \"other.key\"
 user = \"nobody\"
 group = \"nogroup\"
 drain_deadline = \"1s\"
-user = \"x\"
-group = \"x\"
 [[listen]]
 address = \"127.0.0.1:5080\"
 [tls]
