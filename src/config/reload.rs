@@ -147,8 +147,6 @@ mod tests {
 cores = [1]
 domains = [\"a.example\"]
 key_file = \"other.key\"
-user = \"nobody\"
-group = \"nogroup\"
 drain_deadline = \"1s\"
 [[listen]]
 address = \"127.0.0.1:5080\"
