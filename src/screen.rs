@@ -378,6 +378,10 @@ impl<'m> View<'m> {
         if self.value("strowger_users_unreadable", &[]) > 0.0 {
             states.push("users cannot be read".to_owned());
         }
+        let store = self.risen("strowger_store_failures_total", &[]);
+        if store.is_some_and(|failures| failures > 0.0) {
+            states.push("bindings cannot be stored".to_owned());
+        }
         let kernel = self.rate("strowger_udp_kernel_drops_total", &[]);
         if let Some(drops) = kernel.filter(|drops| *drops > 0.0) {
             states.push(format!("receive buffer full {}/s", short(Some(drops))));
@@ -557,6 +561,7 @@ mod tests {
             "strowger_users",
             "strowger_draining",
             "strowger_users_unreadable",
+            "strowger_store_failures_total",
             "strowger_udp_kernel_drops_total{listener=\"192.0.2.1:5060\"}",
             "strowger_udp_send_queue_bytes{listener=\"192.0.2.1:5060\"}",
             "process_resident_memory_bytes",

@@ -148,6 +148,8 @@ cores = [1]
 domains = [\"a.example\"]
 key_file = \"other.key\"
 drain_deadline = \"1s\"
+user = \"x\"
+group = \"x\"
 [[listen]]
 address = \"127.0.0.1:5080\"
 [tls]
