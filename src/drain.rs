@@ -80,11 +80,11 @@ impl Office {
             true => drain.quiet_looks + 1,
             false => 0,
         };
-        if drain.quiet_looks >= QUIET_LOOKS {
+        let is_over = Instant::now() >= drain.deadline;
+        if drain.quiet_looks >= QUIET_LOOKS || (is_over && drain.quiet_looks > 0) {
             log::info!("drained after {took:.1} s: no request waits for its answer any more");
             return true;
         }
-        let is_over = Instant::now() >= drain.deadline;
         if is_over {
             log::warn!(
                 "drained for {took:.1} s, which is the deadline: {pending} requests still wait for their answer"

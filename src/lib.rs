@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Imports run one way: `base ← sip ← stack ← worker ← main`; `net` takes only `base` and the two readers of raw bytes in
-//! `sip`. `stack` and `net` never see each other. `store` takes `base` and what `stack` says of users; no worker waits for it. `base`, `sip`, `stack` and `sim` are pure: no clock, no socket, no thread.
+//! `sip`. `stack` and `net` never see each other. `store` takes `base` and what `stack` says of users, `resolver` takes `base`; no worker waits for them. `base`, `sip`, `stack` and `sim` are pure: no clock, no socket, no thread.
 //! The modules below stand in the order of dependency.
 
 #![deny(unsafe_code)]
@@ -24,6 +24,7 @@ pub mod base;
 pub mod config;
 pub mod control;
 pub mod net;
+pub mod resolver;
 pub mod sim;
 pub mod sip;
 pub mod stack;

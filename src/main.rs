@@ -288,7 +288,10 @@ fn summary(out: &mut dyn Write, conf: &Conf, users: Option<&(Source, Loaded)>) -
             continue;
         };
         for target in targets {
-            write!(out, "next hop   {} {}", target.transport, target.address)?;
+            match target.address {
+                Some(address) => write!(out, "next hop   {} {address}", target.transport)?,
+                None => write!(out, "next hop   by name, {}", target.uri)?,
+            }
             if target.transport == Transport::Tls && conf.tls.verify_server {
                 write!(out, ", must prove to be {}", target.host)?;
             }

@@ -95,6 +95,10 @@ impl Office {
         self.start
             .sources
             .set_limit(conf.limits.requests_per_source);
+        // Its servers may be others even where the conf says the same: /etc/resolv.conf is read again.
+        if !self.resolver.configure(serve::resolving(&conf.dns)) {
+            log::warn!("dns: too busy to take other servers: reload again");
+        }
         if let Some(scrape) = new_scrape {
             self.set_scrape(scrape);
         }

@@ -378,6 +378,10 @@ impl<'m> View<'m> {
         if self.value("strowger_users_unreadable", &[]) > 0.0 {
             states.push("users cannot be read".to_owned());
         }
+        let store = self.risen("strowger_store_failures_total", &[]);
+        if store.is_some_and(|failures| failures > 0.0) {
+            states.push("bindings cannot be stored".to_owned());
+        }
         let kernel = self.rate("strowger_udp_kernel_drops_total", &[]);
         if let Some(drops) = kernel.filter(|drops| *drops > 0.0) {
             states.push(format!("receive buffer full {}/s", short(Some(drops))));
@@ -441,6 +445,8 @@ fn short(number: Option<f64>) -> String {
     match number {
         None => "-".to_owned(),
         Some(number) if number <= 0.0 => "0".to_owned(),
+        // Nobody has half a binding.
+        Some(number) if number < 9.95 && number.fract() == 0.0 => format!("{number:.0}"),
         Some(number) if number < 9.95 => format!("{number:.1}"),
         Some(number) if number < 99_999.5 => format!("{number:.0}"),
         Some(number) if number < 9_999_500.0 => format!("{:.0}k", number / 1e3),
@@ -555,6 +561,7 @@ mod tests {
             "strowger_users",
             "strowger_draining",
             "strowger_users_unreadable",
+            "strowger_store_failures_total",
             "strowger_udp_kernel_drops_total{listener=\"192.0.2.1:5060\"}",
             "strowger_udp_send_queue_bytes{listener=\"192.0.2.1:5060\"}",
             "process_resident_memory_bytes",
@@ -688,6 +695,7 @@ mod tests {
     fn numbers_take_six_places_at_most() {
         for (number, text) in [
             (0.0, "0"),
+            (3.0, "3"),
             (0.04, "0.0"),
             (9.94, "9.9"),
             (9.96, "10"),

@@ -25,6 +25,7 @@ use strowger::net::streams::Description;
 use strowger::net::sys::identity::Identity;
 use strowger::net::tls::{self, Contexts};
 use strowger::net::{Buffers, Limits, interfaces, sys};
+use strowger::resolver::{self, Resolver};
 use strowger::sip::{Scheme, Uri};
 use strowger::stack::auth;
 use strowger::stack::auth::digest::Algorithm;
@@ -72,8 +73,12 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
     let users = users(conf, secret, disk.door())?;
     let files =
         sys::open_files_limit().map_err(|error| format!("the limit of open files: {error}"))?;
+    let (asker, inbox) = resolver::open(conf.dns.questions);
     let sources = Arc::new(Sources::new(secret, conf.limits.requests_per_source));
-    let options = options(conf, files, sources.clone(), contexts.clone());
+    let options = Options {
+        asker: Some(asker.clone()),
+        ..options(conf, files, sources.clone(), contexts.clone())
+    };
     let connections = options.connections.connections;
     let mut bound = worker::bind(options, &listeners).map_err(|error| error.to_string())?;
     bound.ring(disk.ring());
@@ -104,6 +109,9 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
     let crew = bound
         .spawn(clock, settings.clone(), location.clone(), &users, secret)
         .map_err(|error| format!("the workers did not start: {error}"))?;
+    let answers = Arc::new(crew.answers());
+    let resolver = Resolver::start(resolving(&conf.dns), asker, inbox, answers)
+        .map_err(|error| format!("the resolver's thread: {error}"))?;
     let disk = disk.start(crew.post_office())?;
     let current = Current {
         conf: conf.clone(),
@@ -116,6 +124,7 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
         start,
         current: Mutex::new(Arc::new(current)),
         location,
+        resolver,
         crew: Mutex::new(crew),
         keeper: Mutex::new(None),
         scrape: Mutex::new(None),
@@ -173,6 +182,7 @@ pub(crate) struct Office {
     pub(crate) start: Start,
     current: Mutex<Arc<Current>>,
     location: Arc<Location>,
+    pub(crate) resolver: Resolver,
     crew: Mutex<Crew>,
     /// Where somebody is challenged.
     keeper: Mutex<Option<Arc<Keeper>>>,
@@ -576,6 +586,14 @@ fn options(
     }
 }
 
+pub(crate) fn resolving(dns: &model::Dns) -> resolver::Settings {
+    resolver::Settings {
+        servers: dns.servers.clone(),
+        timeout: dns.timeout,
+        questions: dns.questions,
+    }
+}
+
 /// Of one core.
 pub(crate) fn connection_limits(conf: &Conf, files: usize) -> Limits {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -691,6 +709,11 @@ pub(crate) fn settings(
         },
         outgoing: outgoing(conf.connections.outgoing),
         routes: conf.routes.iter().map(route).collect(),
+        names: settings::Names {
+            timeout_ms: ms(conf.dns.timeout),
+            cache: conf.dns.cache,
+            held_bytes: conf.dns.held,
+        },
     }
 }
 

@@ -6,6 +6,7 @@ use std::cell::Cell;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
+use strowger::base::dns::{Answer, Outcome, Question, Records};
 use strowger::base::{Flow, Instant, Key, Outbox, Transport};
 use strowger::net::Limits;
 use strowger::stack::location::Durability;
@@ -259,6 +260,8 @@ struct Rules {
     outbox: Outbox,
     now: Instant,
     allocated: u64,
+    /// The callee is known by a name, which has been looked up once.
+    by_name: bool,
 }
 
 const RULES: &str = "127.0.0.1:5060";
@@ -272,12 +275,19 @@ impl Server for Rules {
     fn deliver(&mut self, from: usize, message: &str, _expected: usize) -> Vec<(usize, String)> {
         let flow = Flow::datagram(0, self.phones()[from]);
         self.now = self.now.after_ms(3);
+        let message = match self.by_name {
+            true => message.replace("sip:bob@127.0.0.1:", "sip:bob@pc.example:"),
+            false => message.to_owned(),
+        };
         self.allocated += allocations(|| {
             self.outbox.clear();
             self.endpoint.handle_timers(self.now, &mut self.outbox);
             self.endpoint
                 .handle(self.now, flow, message.as_bytes(), &mut self.outbox);
         });
+        while let Some(question) = self.outbox.questions.pop() {
+            self.answer(question);
+        }
         let phones = self.phones();
         let sent = self.outbox.transmits.iter().map(|transmit| {
             let to = phones.iter().position(|phone| *phone == transmit.flow.peer);
@@ -303,16 +313,38 @@ impl Server for Rules {
     }
 }
 
+impl Rules {
+    fn new(by_name: bool) -> Rules {
+        let settings = settings(RULES.parse().unwrap(), 1, LONG_MS);
+        Rules {
+            endpoint: Endpoint::new(Arc::new(settings), location(), Arc::default(), 0, SECRET),
+            outbox: Outbox::default(),
+            now: Instant::from_ms(1_000),
+            allocated: 0,
+            by_name,
+        }
+    }
+
+    /// The address of the callee, good for the whole test.
+    fn answer(&mut self, question: Question) {
+        let outcome = Outcome::Found {
+            records: Records::Addresses(vec![self.phones()[CALLEE].ip()]),
+            ttl_ms: 86_400_000,
+        };
+        let answer = Answer { question, outcome };
+        self.endpoint
+            .handle_answer(self.now, answer, &mut self.outbox);
+    }
+}
+
 #[test]
 fn the_rules_allocate_nothing_for_a_message() {
-    let settings = settings(RULES.parse().unwrap(), 1, LONG_MS);
-    let mut rules = Rules {
-        endpoint: Endpoint::new(Arc::new(settings), location(), Arc::default(), 0, SECRET),
-        outbox: Outbox::default(),
-        now: Instant::from_ms(1_000),
-        allocated: 0,
-    };
-    demand_nothing(&mut rules);
+    demand_nothing(&mut Rules::new(false));
+}
+
+#[test]
+fn the_rules_allocate_nothing_for_a_message_to_a_name_that_is_known() {
+    demand_nothing(&mut Rules::new(true));
 }
 
 // ---- workers over real sockets ---------------------------------------------------------------------------------------------

@@ -139,6 +139,13 @@ fn assert_it_was_a_test(sum: &Statistics, steps: u64) {
         ("branches after others", sum.sequential_moves, 1_500),
         ("requests to phones behind a NAT", sum.to_nat, 5_000),
         ("requests by a Path", sum.by_path, 15_000),
+        ("requests by name", sum.by_name, 5_000),
+        ("questions about names", sum.questions, 5_000),
+        (
+            "questions that nobody answered",
+            sum.questions_unanswered,
+            50,
+        ),
         ("requests refused by a full server", sum.full, 50),
         (
             "requests forwarded without state",

@@ -24,7 +24,12 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "sip::sniff",
         ],
     ),
-    ("worker", &["base", "sip", "stack", "net"]),
+    ("resolver", &["base"]),
+    // Of the resolver only how to ask it.
+    (
+        "worker",
+        &["base", "sip", "stack", "net", "resolver::Asker"],
+    ),
     // Whose data it keeps: users, and bindings.
     ("store", &["base", "stack::auth", "stack::location"]),
     ("config", &[]),
@@ -799,6 +804,8 @@ fn the_table_of_imports() {
         "stack",
         "stack::auth",
         "net",
+        "resolver",
+        "resolver::Asker",
         "worker",
         "store",
         "config",
@@ -811,9 +818,10 @@ fn the_table_of_imports() {
         ("stack", "base sip::Uri sip::sniff stack stack::auth"),
         ("sim", "base sip::Uri sip::sniff stack stack::auth sim"),
         ("net", "base sip::sniff net"),
+        ("resolver", "base resolver resolver::Asker"),
         (
             "worker",
-            "base sip::Uri sip::sniff stack stack::auth net worker",
+            "base sip::Uri sip::sniff stack stack::auth net resolver::Asker worker",
         ),
         ("store", "base stack::auth store"),
         ("config", "config"),

@@ -3,6 +3,7 @@
 
 pub mod arena;
 pub mod chunks;
+pub mod dns;
 pub mod flow;
 pub mod hash;
 pub mod log_budget;

@@ -1,5 +1,6 @@
 //! What leaves at the end of a turn: one run of bytes, and who gets which part of it. The rules append, the wires send.
 
+use super::dns::Question;
 use super::flow::Flow;
 use std::ops::Range;
 
@@ -83,6 +84,8 @@ pub struct Outbox {
     pub introductions: Vec<Introduction>,
     /// A call is over on these flows: a connection that served nothing else closes when all is sent.
     pub releases: Vec<Flow>,
+    /// For the resolver; its answers come back as events.
+    pub questions: Vec<Question>,
 }
 
 impl Outbox {
@@ -145,6 +148,7 @@ impl Outbox {
             && self.held.is_empty()
             && self.parcels.is_empty()
             && self.releases.is_empty()
+            && self.questions.is_empty()
     }
 
     pub fn clear(&mut self) {
@@ -154,6 +158,7 @@ impl Outbox {
         self.parcels.clear();
         self.introductions.clear();
         self.releases.clear();
+        self.questions.clear();
     }
 
     fn append(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Span {

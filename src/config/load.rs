@@ -177,6 +177,7 @@ impl Document<'_> {
             timers: self.timers(),
             limits: self.limits(),
             udp: self.udp(),
+            dns: self.dns(),
             control: self.control(),
             metrics: self.metrics(),
             log: self.log(),
@@ -193,12 +194,20 @@ impl Document<'_> {
             _ => &[],
         });
         for (target, at) in targets.zip(&self.target_places) {
-            let (transport, ipv4) = (target.transport, target.address.is_ipv4());
-            let reaches = |l: &Listen| l.transport == transport && l.address.is_ipv4() == ipv4;
+            let transport = target.transport;
+            let ipv4 = target.address.map(|address| address.is_ipv4());
+            let reaches = |l: &Listen| {
+                (l.transport == transport || target.transport_is_open && ipv4.is_none())
+                    && ipv4.is_none_or(|ipv4| l.address.is_ipv4() == ipv4)
+            };
             if !self.listeners_are_wrong && !conf.listen.iter().any(reaches) {
-                let family = if ipv4 { "IPv4" } else { "IPv6" };
+                let family = match ipv4 {
+                    Some(true) => " over IPv4",
+                    Some(false) => " over IPv6",
+                    None => "",
+                };
                 let message = format!(
-                    "target has {:?}, but no [[listen]] speaks {transport} over {family}: add one, \
+                    "target has {:?}, but no [[listen]] speaks {transport}{family}: add one, \
                      to which its responses can come back",
                     target.uri
                 );
@@ -457,6 +466,27 @@ impl Document<'_> {
             gather: section
                 .read("gather", time(Duration::ZERO, Duration::from_millis(10)))
                 .unwrap_or(default.gather),
+        }
+    }
+
+    fn dns(&mut self) -> Dns {
+        let default = Dns::default();
+        let mut section = self.section("dns");
+        let servers = list("a list of addresses such as [\"192.0.2.53\"]", name_server);
+        Dns {
+            servers: section.read("servers", servers).unwrap_or(default.servers),
+            timeout: section
+                .read("timeout", time(100 * MS, 30 * SECOND))
+                .unwrap_or(default.timeout),
+            cache: section
+                .read("cache", number(100, 10_000_000))
+                .unwrap_or(default.cache),
+            questions: section
+                .read("questions", number(1, 10_000))
+                .unwrap_or(default.questions),
+            held: section
+                .read("held", size(64 << 10, 1 << 30))
+                .unwrap_or(default.held),
         }
     }
 

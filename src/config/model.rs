@@ -22,6 +22,7 @@ pub struct Conf {
     pub timers: Timers,
     pub limits: Limits,
     pub udp: Udp,
+    pub dns: Dns,
     pub control: Control,
     pub metrics: Metrics,
     pub log: Log,
@@ -505,10 +506,13 @@ pub enum Action {
 pub struct Target {
     /// As the conf has it.
     pub uri: String,
-    /// The host of the URI where that is an address, else its `maddr`; with its port, or the transport's.
-    pub address: SocketAddr,
-    /// TLS for each `sips:` URI.
+    /// The host of the URI where that is an address, else its `maddr`; with its port, or the transport's. `None`: the host is a
+    /// name, to be looked up for each request (RFC 3263).
+    pub address: Option<SocketAddr>,
+    /// What the URI says; TLS for each `sips:` URI.
     pub transport: Transport,
+    /// The URI says nothing of it, and the records of a name may.
+    pub transport_is_open: bool,
     /// The host of the URI: what the certificate of a TLS server must prove (RFC 5922).
     pub host: Host,
 }
@@ -660,6 +664,33 @@ impl Default for Udp {
             send_buffer: 4 * 1024 * 1024,
             batch: 64,
             gather: Duration::from_micros(500),
+        }
+    }
+}
+
+/// How names are resolved (RFC 3263).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dns {
+    /// Whom to ask; empty: those of `/etc/resolv.conf`.
+    pub servers: Vec<SocketAddr>,
+    /// How long a request waits for all that has to be asked.
+    pub timeout: Duration,
+    /// Answers that each core remembers.
+    pub cache: usize,
+    /// Questions on their way at a time.
+    pub questions: usize,
+    /// Bytes of messages without a transaction that may wait on each core.
+    pub held: usize,
+}
+
+impl Default for Dns {
+    fn default() -> Dns {
+        Dns {
+            servers: Vec::new(),
+            timeout: Duration::from_secs(4),
+            cache: 10_000,
+            questions: 512,
+            held: 4 << 20,
         }
     }
 }

@@ -42,6 +42,7 @@ impl Plan {
             limits,
             udp,
             control,
+            dns,
             metrics,
             log,
         } = new;
@@ -82,6 +83,9 @@ impl Plan {
         sort!(plan, "udp", Udp, old.udp, udp,
             live: [],
             fixed: [receive_buffer, send_buffer, batch, gather]);
+        sort!(plan, "dns", Dns, old.dns, dns,
+            live: [servers, timeout, cache, held],
+            fixed: [questions]);
         sort!(plan, "control", Control, old.control, control,
             live: [],
             fixed: [socket]);
@@ -203,6 +207,12 @@ receive_buffer = \"8KiB\"
 send_buffer = \"8KiB\"
 batch = 7
 gather = \"1ms\"
+[dns]
+servers = [\"127.0.0.1\"]
+timeout = \"1s\"
+cache = 777
+questions = 7
+held = \"1MiB\"
 [control]
 socket = \"x\"
 [metrics]

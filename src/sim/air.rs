@@ -4,6 +4,7 @@
 use super::reading::{Digest, Reading};
 use super::statistics::Statistics;
 use super::streams::{Link, Port, is_stream};
+use crate::base::dns::Answer;
 use crate::base::{Errand, Flow, Instant, Rng};
 use std::collections::BTreeMap;
 use std::collections::BinaryHeap;
@@ -46,6 +47,12 @@ pub enum What {
     },
     Sweep {
         server: usize,
+    },
+    /// A name server's answer to one core's question.
+    Answer {
+        server: usize,
+        core: u8,
+        answer: Box<Answer>,
     },
     /// Nobody lives where a server's datagram went (ICMP port unreachable): what comes back with the report.
     Unreachable {

@@ -112,7 +112,10 @@ impl Laboratory {
             .servers
             .iter()
             .enumerate()
-            .map(|(number, plan)| Server::new(number, plan, scenario.icmp, Saboteur::new(sabotage)))
+            .map(|(number, plan)| {
+                let saboteur = Saboteur::new(sabotage);
+                Server::new(number, plan, scenario.icmp, &scenario.zone, saboteur)
+            })
             .collect();
         if scenario.streams {
             air.homes = scenario.phones.iter().map(|phone| phone.at).collect();
@@ -344,6 +347,11 @@ impl Laboratory {
                 bytes,
             } => self.servers[server].receive_mail(air, auditor, core, errand, flow, &bytes),
             What::Timers { server, core } => self.servers[server].serve_timers(air, auditor, core),
+            What::Answer {
+                server,
+                core,
+                answer,
+            } => self.servers[server].hear_answer(air, auditor, core, answer),
             What::Sweep { server } => {
                 let now = air.now;
                 self.servers[server].sweep(now, SHARDS / 8);

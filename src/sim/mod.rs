@@ -11,6 +11,7 @@ mod callee;
 mod caller;
 mod hostile;
 mod laboratory;
+mod names;
 mod phone;
 mod reading;
 mod rule;

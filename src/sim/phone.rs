@@ -134,10 +134,10 @@ impl Phones {
                     };
                     let line = if k == 2 { ";x-line=3" } else { "" };
                     let params = format!("{}{line}", plan.uri_param());
-                    let at = if plan.private_contact {
-                        PRIVATE.to_string()
-                    } else {
-                        plan.at.to_string()
+                    let at = match &plan.host {
+                        Some(host) => host.clone(),
+                        None if plan.private_contact => PRIVATE.to_string(),
+                        None => plan.at.to_string(),
                     };
                     contacts.push(OwnContact {
                         uri: format!("sip:{user}@{at}{params}").into_bytes(),

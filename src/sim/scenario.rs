@@ -1,6 +1,7 @@
 //! From a seed to a network: servers, phones, settings and weather.
 
 use super::air::Weather;
+use super::names::Zone;
 use crate::base::{Key, Rng, Transport};
 use crate::stack::Settings;
 use crate::stack::route::{Action, NextHop, Route};
@@ -74,12 +75,17 @@ pub struct PhonePlan {
     pub compact: bool,
     /// What its own requests take, and its contacts ask for.
     pub transport: Transport,
+    /// By this name it registers, instead of its address; with a port, or without.
+    pub host: Option<String>,
+    /// Its contacts say by which transport, even UDP.
+    pub names_transport: bool,
 }
 
 impl PhonePlan {
     pub fn uri_param(&self) -> &'static str {
         match self.transport {
             Transport::Tcp => ";transport=tcp",
+            _ if self.names_transport => ";transport=udp",
             _ => "",
         }
     }
@@ -100,6 +106,8 @@ pub struct Scenario {
     pub t2_ms: u64,
     /// Servers and phones speak TCP too.
     pub streams: bool,
+    /// Where names lead; in some runs there are any.
+    pub zone: Arc<Zone>,
 }
 
 /// Addresses at which nobody ever asked for anything: no server may send there.
@@ -123,6 +131,11 @@ pub fn stranger(v6: bool, n: u64) -> SocketAddr {
 /// An address that registers and calls like any other, but where no port is open.
 pub fn dead(v6: bool) -> SocketAddr {
     phone_address(v6, 240)
+}
+
+/// Another such, to which names lead.
+pub fn nobody(v6: bool) -> SocketAddr {
+    phone_address(v6, 241)
 }
 
 fn server_address(v6: bool, n: usize) -> SocketAddr {
@@ -191,9 +204,15 @@ impl Scenario {
             let rng = &mut Rng::new(seed ^ 0x7c9);
             Self::add_streams(rng, &mut servers, &mut phones);
         }
+        let mut zone = Zone::default();
+        if seed % 4 == 1 {
+            zone = Zone::new(seed, &mut phones);
+            Self::name_gateways(&mut servers, &phones, t1_ms);
+        }
         Scenario {
             seed,
             streams,
+            zone: Arc::new(zone),
             servers,
             phones,
             weather,
@@ -233,10 +252,37 @@ impl Scenario {
                 };
                 for target in targets {
                     let by_tcp = |p: &&PhonePlan| p.transport == Transport::Tcp;
-                    if phones.iter().filter(by_tcp).any(|p| p.at == target.address) {
+                    if phones
+                        .iter()
+                        .filter(by_tcp)
+                        .any(|p| Some(p.at) == target.address)
+                    {
                         target.transport = Transport::Tcp;
                         target.uri.extend_from_slice(b";transport=tcp");
                     }
+                }
+            }
+        }
+    }
+
+    /// Gateways are called by their names, and nobody waits too long for one.
+    fn name_gateways(servers: &mut [ServerPlan], phones: &[PhonePlan], t1_ms: u64) {
+        for server in servers {
+            let settings = Arc::make_mut(&mut server.settings);
+            settings.names.timeout_ms = 8 * t1_ms;
+            for route in &mut settings.routes {
+                let Action::Relay(targets) = &mut route.action else {
+                    continue;
+                };
+                for target in targets {
+                    let this = |p: &&PhonePlan| Some(p.at) == target.address;
+                    let Some(host) = phones.iter().find(this).and_then(|p| p.host.as_ref()) else {
+                        continue;
+                    };
+                    target.address = None;
+                    target.uri = format!("sip:{host}").into_bytes();
+                    let name = host.split(':').next().unwrap_or_default();
+                    target.host = name.as_bytes().to_vec();
                 }
             }
         }
@@ -285,6 +331,8 @@ impl Scenario {
                 path: rng.one_in(6),
                 compact: rng.one_in(4),
                 transport: Transport::Udp,
+                host: None,
+                names_transport: false,
             });
         }
         phones
@@ -427,7 +475,7 @@ impl Scenario {
 fn next_hop(address: SocketAddr) -> NextHop {
     NextHop {
         uri: format!("sip:{address}").into_bytes(),
-        address,
+        address: Some(address),
         transport: Transport::Udp,
         host: address.ip().to_string().into_bytes(),
     }

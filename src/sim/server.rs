@@ -2,11 +2,13 @@
 
 use super::air::{Air, Intent, What};
 use super::auditor::Auditor;
+use super::names::{Reply, Zone};
 use super::reading::{Reading, digest};
 use super::rule::Rule;
 use super::sabotage::Saboteur;
-use super::scenario::{ServerPlan, dead};
+use super::scenario::{ServerPlan, dead, nobody};
 use super::streams::{PLACES, State, number};
+use crate::base::dns::Answer;
 use crate::base::{Channel, Errand, Flow, Instant, Outbox, Roll};
 use crate::sip::sniff;
 use crate::stack::counters::Drop;
@@ -34,11 +36,18 @@ pub struct Server {
     mail_ms: u64,
     tick_ms: u64,
     icmp: bool,
+    zone: Arc<Zone>,
     outbox: Outbox,
 }
 
 impl Server {
-    pub fn new(number: usize, plan: &ServerPlan, icmp: bool, saboteur: Saboteur) -> Server {
+    pub fn new(
+        number: usize,
+        plan: &ServerPlan,
+        icmp: bool,
+        zone: &Arc<Zone>,
+        saboteur: Saboteur,
+    ) -> Server {
         let cores = plan.settings.cores;
         let location = Arc::new(Location::new(plan.key.derive("location"), 100_000));
         let roll = Arc::new(Roll::new(usize::from(cores), PLACES));
@@ -68,6 +77,7 @@ impl Server {
             mail_ms: plan.mail_ms,
             tick_ms: plan.tick_ms,
             icmp,
+            zone: Arc::clone(zone),
             outbox: Outbox::default(),
         }
     }
@@ -136,6 +146,43 @@ impl Server {
         self.flush(air, auditor, core);
     }
 
+    pub fn hear_answer(
+        &mut self,
+        air: &mut Air,
+        auditor: &mut Auditor,
+        core: u8,
+        answer: Box<Answer>,
+    ) {
+        auditor.turn(self.number, None);
+        let core = core as usize;
+        self.endpoints[core].handle_answer(air.now, *answer, &mut self.outbox);
+        self.flush(air, auditor, core);
+    }
+
+    /// Asks the name servers. What they say at once is heard in the same turn.
+    fn ask(&mut self, air: &mut Air, core: usize) {
+        let mut next = 0;
+        while let Some(question) = self.outbox.questions.get(next).copied() {
+            next += 1;
+            air.statistics.questions += 1;
+            match self.zone.reply(air.now, &question) {
+                Reply::Late { ms: 0, answer } => {
+                    self.endpoints[core].handle_answer(air.now, *answer, &mut self.outbox);
+                }
+                Reply::Late { ms, answer } => {
+                    let (server, core) = (self.number, core as u8);
+                    let what = What::Answer {
+                        server,
+                        core,
+                        answer,
+                    };
+                    air.later(ms, what);
+                }
+                Reply::Never => air.statistics.questions_unanswered += 1,
+            }
+        }
+    }
+
     pub fn hear_undelivered(
         &mut self,
         air: &mut Air,
@@ -184,6 +231,7 @@ impl Server {
 
     /// Sends what a turn left in the outbox, and sets the core's alarm anew.
     fn flush(&mut self, air: &mut Air, auditor: &mut Auditor, core: usize) {
+        self.ask(air, core);
         let mut outbox = std::mem::take(&mut self.outbox);
         for transmit in &outbox.transmits {
             let bytes = outbox.get(transmit.span).to_vec();
@@ -302,7 +350,8 @@ impl Server {
             let intent = auditor.egress(air, self.number, flow.peer, &message, &self.location);
             return self.write(air, auditor, flow, message, intent);
         }
-        if self.icmp && flow.peer == dead(flow.peer.is_ipv6()) {
+        let v6 = flow.peer.is_ipv6();
+        if self.icmp && [dead(v6), nobody(v6)].contains(&flow.peer) {
             // The kernel finds the socket by the two addresses, as it does for a datagram.
             let core = self.core_for(flow.peer, from) as u8;
             let what = What::Unreachable {

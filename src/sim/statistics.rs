@@ -76,6 +76,11 @@ statistics! {
     to_nat,
     /// Requests with the Path of a binding.
     by_path,
+    /// Requests to places where names led.
+    by_name,
+    /// To the name servers.
+    questions,
+    questions_unanswered,
     /// Requests refused because a server was full.
     full,
     /// Connections that somebody wanted to open, and what became of them.

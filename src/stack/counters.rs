@@ -55,6 +55,10 @@ labels! {
         Targets = "targets",
         MaxBreadth = "max_breadth",
         MaxForwards = "max_forwards",
+        /// DNS questions on their way.
+        Questions = "dns_questions",
+        /// Bytes of messages without a transaction that wait for a name.
+        Held = "dns_held",
     }
 }
 
@@ -89,6 +93,21 @@ labels! {
 }
 
 labels! {
+    /// What a question to the domain name system came to (`strowger_dns_queries_total{outcome}`).
+    Lookup {
+        Found = "found",
+        /// No such record.
+        Nothing = "nothing",
+        /// No server answered in time.
+        Silence = "silence",
+        /// A server said that it cannot or will not.
+        Refused = "refused",
+        /// It was not asked: too many others are on their way.
+        Busy = "busy",
+    }
+}
+
+labels! {
     /// Requests by method (`strowger_requests_total{method}`).
     MethodLabel {
         Invite = "INVITE", Ack = "ACK", Bye = "BYE", Cancel = "CANCEL", Register = "REGISTER", Options = "OPTIONS",
@@ -118,6 +137,8 @@ pub struct Counters {
     pub auth: [u64; AuthOutcome::COUNT],
     pub dropped: [u64; Drop::COUNT],
     pub limit_hits: [u64; Limit::COUNT],
+    /// Questions to the domain name system that have ended.
+    pub lookups: [u64; Lookup::COUNT],
     /// Requests that we answered ourselves with a 4xx, 5xx or 6xx.
     pub refused: u64,
     /// Requests forwarded without a transaction.
@@ -149,6 +170,7 @@ impl Counters {
         sum(&mut self.auth, &other.auth);
         sum(&mut self.dropped, &other.dropped);
         sum(&mut self.limit_hits, &other.limit_hits);
+        sum(&mut self.lookups, &other.lookups);
         self.refused += other.refused;
         self.stateless += other.stateless;
         self.dead_flows += other.dead_flows;
@@ -164,10 +186,14 @@ pub struct Occupancy {
     pub pending: usize,
     pub timers: usize,
     pub blobs: usize,
+    /// Branches and messages that wait for a name.
+    pub parked: usize,
+    /// Names known or asked for; they stay when all is quiet.
+    pub names: usize,
 }
 
 impl Occupancy {
     pub fn is_quiet(&self) -> bool {
-        *self == Occupancy::default()
+        Occupancy { names: 0, ..*self } == Occupancy::default()
     }
 }

@@ -9,7 +9,9 @@ use crate::stack::branch::{Branch, Signer};
 use crate::stack::counters::{Drop, MethodLabel, Registration, Side};
 use crate::stack::identity::{Identity, Memory, TAG_LEN};
 use crate::stack::location::Progress;
+use crate::stack::names::Names;
 use crate::stack::proxy::context::Context;
+use crate::stack::proxy::parked::Parking;
 use crate::stack::proxy::request::{reply_flow, unsupported};
 use crate::stack::proxy::target::TargetSet;
 use crate::stack::proxy::{Extra, Refusal};
@@ -49,6 +51,10 @@ pub struct Endpoint {
     pub(in crate::stack) token: Vec<u8>,
     /// Client transactions in hand.
     ids: Vec<Id>,
+    pub(in crate::stack) names: Names,
+    pub(in crate::stack) parking: Parking,
+    /// Who has waited for the answer at hand.
+    pub(in crate::stack) waiters: Vec<Id>,
     pub(in crate::stack) users: Arc<Users>,
     pub(in crate::stack) nonces: Arc<Nonces>,
     /// Makes the core's nonces of one millisecond differ.
@@ -79,6 +85,9 @@ impl Endpoint {
                 settings.limits.transactions,
                 ways.clone(),
             ),
+            names: Names::new(secret, settings.names.cache),
+            parking: Parking::default(),
+            waiters: Vec::new(),
             settings,
             location,
             ways,
@@ -144,6 +153,7 @@ impl Endpoint {
     /// unreachable. Only a branch whose check is right names a transaction, so nobody can end one by a forged report (§16.9,
     /// §18.4).
     pub fn handle_undelivered(&mut self, now: Instant, sent: &[u8], outbox: &mut Outbox) {
+        self.now = now;
         // A response of ours carries a branch of ours too, where a request has been here twice.
         if sniff::kind(sent) != sniff::Kind::Request {
             return;
@@ -195,6 +205,7 @@ impl Endpoint {
     /// A connection is gone, or could not be opened: `flow` as it was named when it was wanted
     /// ([`crate::base::Channel::Peer`]), or as it is named since it is open.
     pub fn handle_flow_lost(&mut self, now: Instant, flow: Flow, outbox: &mut Outbox) {
+        self.now = now;
         // What has been answered by a 1xx may be answered over another connection (§18.2.2): its timers decide. A binding's flow
         // is dead by the roll.
         let mut ids = std::mem::take(&mut self.ids);
@@ -211,7 +222,9 @@ impl Endpoint {
 
     /// Fires what is due.
     pub fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox) {
+        self.now = now;
         self.log.renew(now);
+        self.end_overdue_waits(now, outbox);
         while let Some(notice) = self.transactions.poll(now, outbox) {
             self.handle_notice(now, notice, outbox);
         }
@@ -219,13 +232,18 @@ impl Endpoint {
 
     /// When [`Endpoint::handle_timers`] wants to be called next.
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.transactions.next_timeout()
+        let parked = self.parking.next_timeout().unwrap_or(Instant::NEVER);
+        match self.transactions.next_timeout() {
+            Some(next) => Some(next.min(parked)),
+            None => (parked != Instant::NEVER).then_some(parked),
+        }
     }
 
     /// New settings, valid for what comes next; transactions under way keep their targets.
     pub fn handle_config(&mut self, settings: Arc<Settings>) {
         self.transactions
             .configure(settings.timers.clone(), settings.limits.transactions);
+        self.names.configure(settings.names.cache);
         self.settings = settings;
     }
 
@@ -243,6 +261,8 @@ impl Endpoint {
             pending: self.contexts.len(),
             timers: self.transactions.timer_count(),
             blobs: self.transactions.pool.held(),
+            parked: self.parking.len(),
+            names: self.names.len(),
         }
     }
 

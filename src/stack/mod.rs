@@ -7,6 +7,7 @@ pub mod drain;
 pub mod endpoint;
 pub mod identity;
 pub mod location;
+pub mod names;
 pub mod proxy;
 pub mod registrar;
 pub mod route;

@@ -38,7 +38,9 @@ pub enum Action {
 pub struct NextHop {
     /// The URI as the conf gives it.
     pub uri: Vec<u8>,
-    pub address: SocketAddr,
+    /// `None`: the host of `uri` is a name, which is looked up for each request (RFC 3263).
+    pub address: Option<SocketAddr>,
+    /// What `uri` says, or its scheme's default. A name's records may say otherwise where it says nothing.
     pub transport: Transport,
     /// What the peer's certificate must prove over TLS (RFC 5922): the host of `uri`, lower-case, an address without brackets.
     pub host: Vec<u8>,

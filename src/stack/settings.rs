@@ -27,6 +27,28 @@ pub struct Settings {
     pub outgoing: Outgoing,
     /// First match wins.
     pub routes: Vec<Route>,
+    pub names: Names,
+}
+
+/// How names are dealt with (RFC 3263), by each core.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// How long a request waits for the names of its next hop.
+    pub timeout_ms: u64,
+    /// Answers that are remembered.
+    pub cache: usize,
+    /// What may wait that has no transaction.
+    pub held_bytes: usize,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Names {
+            timeout_ms: 4000,
+            cache: 10_000,
+            held_bytes: 4 << 20,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -147,6 +169,7 @@ impl Default for Settings {
             },
             outgoing: Outgoing::default(),
             routes: Vec::new(),
+            names: Names::default(),
         }
     }
 }

@@ -338,6 +338,32 @@ mod tests {
     }
 
     #[test]
+    fn another_source_takes_the_place_of_the_first_and_none_the_place_of_both() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+        let worker = Worker::default();
+        write(&first, &["alice"]);
+        write(&second, &["bob", "carol"]);
+        let keeper = started(&first, &worker);
+        let mut source = Source::new(&second, Key::new(1, 2));
+        let loaded = source.read(&mut || true).unwrap();
+        keeper.switch(Some((source, loaded)), PATIENCE);
+        assert_eq!((keeper.users(), worker.sets()), (2, 1), "at once");
+        // The second one is looked after, the first one is not.
+        write(&first, &["alice", "dave", "eve"]);
+        write(&second, &["bob"]);
+        until("the second file is read", || keeper.users() == 1);
+        let last = worker.0.lock().unwrap().last().cloned().unwrap();
+        assert!(last.find(b"bob", b"a").is_some() && last.find(b"alice", b"a").is_none());
+
+        keeper.switch(None, PATIENCE);
+        assert_eq!(keeper.users(), 0);
+        fs::remove_file(&second).unwrap();
+        assert_eq!(keeper.read_now(PATIENCE), Ok(()));
+        assert!(!keeper.is_unreadable());
+    }
+
+    #[test]
     fn who_asks_need_not_wait_for_the_next_look() {
         let folder = tempfile::tempdir().unwrap();
         let (path, worker) = (folder.path().join("users"), Worker::default());

@@ -5,6 +5,7 @@ use super::delay::Histogram;
 use super::held::HeldCounters;
 use super::mailbox::{Change, Command, MailCounters, Mailbox, PostOffice};
 use super::{Element, Pulse, Report, Ring, WAKER, Worker};
+use crate::base::dns::Answer;
 use crate::base::{Key, Roll, Sources, Transport};
 use crate::net::steer::Mark;
 use crate::net::streams::Description;
@@ -13,6 +14,7 @@ use crate::net::{
     BindError, Buffers, Limits, Listener, ListenerCounters, Socket, StreamCounters, Streams, Udp,
     Wires, sys,
 };
+use crate::resolver::Asker;
 use crate::stack::auth::nonce::Nonces;
 use crate::stack::auth::users::Users;
 use crate::stack::{Counters, Endpoint, Location, Occupancy, Settings};
@@ -50,6 +52,8 @@ pub struct Options {
     /// Bytes of answers that may wait for the disk, of one core.
     pub held: usize,
     pub ring: Option<Ring>,
+    /// Takes questions about names. Without it every name is one that cannot be resolved.
+    pub asker: Option<Asker>,
 }
 
 impl Default for Options {
@@ -68,6 +72,7 @@ impl Default for Options {
             // A second of registrations at full speed.
             held: 64 << 20,
             ring: None,
+            asker: None,
         }
     }
 }
@@ -352,6 +357,15 @@ impl Crew {
         }
     }
 
+    /// How the resolver's answers come to the worker that asked.
+    pub fn answers(&self) -> impl Fn(u8, Answer) + Send + Sync + 'static {
+        let office = self.office.clone();
+        move |core, answer| {
+            let answer = Command::Answer(Box::new(answer));
+            office.command(usize::from(core), answer);
+        }
+    }
+
     /// Every connection, by worker; one that did not answer in time is missing.
     pub fn connections(&self) -> Vec<Description> {
         let (reply, lists) = mpsc::channel();
@@ -420,6 +434,8 @@ impl Stats {
             sum.pending += own.pending;
             sum.timers += own.timers;
             sum.blobs += own.blobs;
+            sum.parked += own.parked;
+            sum.names += own.names;
         }
         stats.workers = workers;
         stats

@@ -1,6 +1,7 @@
 //! Mail between the cores: for each pair a bounded run of letters, handed over with one lock and at most one wake a turn.
 
 use super::Report;
+use crate::base::dns::Answer;
 use crate::base::{Errand, Flow, Instant, LogBudget, Outbox, Span};
 use crate::net::Limits;
 use crate::net::streams::Description;
@@ -79,6 +80,8 @@ pub enum Command {
     Connections(Sender<Vec<Description>>),
     /// Numbers, to be sent back.
     Report(Sender<Report>),
+    /// What came of a question about a name.
+    Answer(Box<Answer>),
     Stop,
 }
 

@@ -7,7 +7,9 @@ use crate::base::metric::Families;
 use crate::net::counters::{Handshakes, KINDS, SIDES, Traffic};
 use crate::net::sys;
 use crate::net::{ListenerCounters, State, StreamCounters, Undeliverable};
-use crate::stack::counters::{AuthOutcome, Counters, Drop, Limit, MethodLabel, Registration, Side};
+use crate::stack::counters::{
+    AuthOutcome, Counters, Drop, Limit, Lookup, MethodLabel, Registration, Side,
+};
 use std::time::Duration;
 
 /// What is counted elsewhere than at the workers.
@@ -57,6 +59,16 @@ pub fn metrics(stats: &Stats, beside: &Beside) -> Families {
         "Requests that wait for their final response.",
     )
     .is(occupancy.pending);
+    list.gauge(
+        "strowger_requests_parked",
+        "Branches, and messages without a transaction, that wait for the name of their next hop.",
+    )
+    .is(occupancy.parked);
+    list.gauge(
+        "strowger_dns_names",
+        "Answers of the domain name system that are remembered or awaited.",
+    )
+    .is(occupancy.names);
     list.gauge("strowger_timers", "Timers that are set.")
         .is(occupancy.timers);
     list.gauge("strowger_bindings", "Contacts in the location service.")
@@ -175,6 +187,13 @@ fn rules(list: &mut Families, counters: &Counters) {
     let hits = list.counter(LIMIT_HITS.0, LIMIT_HITS.1);
     for (limit, count) in Limit::ALL.iter().zip(counters.limit_hits) {
         hits.of(&[("limit", &limit.label())], count);
+    }
+    let lookups = list.counter(
+        "strowger_dns_queries_total",
+        "Questions to the domain name system, by what they came to.",
+    );
+    for (outcome, count) in Lookup::ALL.iter().zip(counters.lookups) {
+        lookups.of(&[("outcome", &outcome.label())], count);
     }
     list.counter(
         "strowger_requests_refused_total",

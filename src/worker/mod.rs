@@ -17,8 +17,10 @@ pub use crew::{Bound, Crew, Options, Stats, bind};
 pub use mailbox::Change;
 pub use pulse::Pulse;
 
+use crate::base::dns::{Answer, Failure, Outcome};
 use crate::base::{Channel, Errand, Flow, Id, Instant, Outbox};
 use crate::net::{Arrival, ListenerCounters, StreamCounters, Undelivered, Wires, sys};
+use crate::resolver::Asker;
 use crate::sip::Fault;
 use crate::stack::auth::users::Users;
 use crate::stack::location::Progress;
@@ -71,6 +73,8 @@ pub trait Element: Send + 'static {
     fn handle_undelivered(&mut self, now: Instant, sent: &[u8], outbox: &mut Outbox);
     /// Nothing can be sent on this flow any more, and nothing will come.
     fn handle_flow_lost(&mut self, now: Instant, flow: Flow, outbox: &mut Outbox);
+    /// What came of a question that the outbox had. Who asks nothing gets no answer.
+    fn handle_answer(&mut self, _now: Instant, _answer: Answer, _outbox: &mut Outbox) {}
     fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox);
     fn next_timeout(&self) -> Option<Instant>;
     fn handle_config(&mut self, settings: Arc<Settings>);
@@ -101,6 +105,8 @@ pub struct Worker<E: Element = Endpoint> {
     wires: Wires,
     gate: Gate,
     mailbox: Mailbox,
+    /// Takes questions about names.
+    asker: Option<Asker>,
     /// Mail in hand; empty between two turns, kept for its memory.
     letters: Letters,
     element: E,
@@ -163,6 +169,7 @@ impl<E: Element> Worker<E> {
             wires,
             gate: Gate::new(options.sources.clone()),
             mailbox,
+            asker: options.asker.clone(),
             letters: Letters::default(),
             element,
             outbox: Outbox::default(),
@@ -200,7 +207,7 @@ impl<E: Element> Worker<E> {
         self.wires.sweep(now); // connections that are overdue: O(expired)
         self.free_held(now); // answers that waited for the disk
         self.flush(now); // one batch for each listener, one write for each connection, one delivery for each core
-        self.take_commands(); // settings, statistics, the end
+        self.take_commands(now); // settings, statistics, the resolver's answers, the end
         self.last = self.clock.read();
         self.pace.turn(start, self.last);
         self.delay.record(self.last.ns - start.ns);
@@ -391,7 +398,25 @@ impl<E: Element> Worker<E> {
         }
     }
 
+    /// Hands the turn's questions to the resolver. Where it takes no more, that is the answer.
+    fn ask(&mut self, now: Instant) {
+        let core = self.core as u8;
+        let mut next = 0;
+        // An answer may bring up further questions.
+        while let Some(question) = self.outbox.questions.get(next).copied() {
+            next += 1;
+            let asked = |asker: &Asker| asker.ask(core, question);
+            if !self.asker.as_ref().is_some_and(asked) {
+                let outcome = Outcome::Failed(Failure::Busy);
+                let answer = Answer { question, outcome };
+                self.element.handle_answer(now, answer, &mut self.outbox);
+            }
+        }
+        self.outbox.questions.clear();
+    }
+
     fn flush(&mut self, now: Instant) {
+        self.ask(now);
         if !self.outbox.is_empty() {
             self.hold(now);
             self.wires.send(&self.outbox, now);
@@ -408,7 +433,7 @@ impl<E: Element> Worker<E> {
         self.mailbox.tell_losses(now);
     }
 
-    fn take_commands(&mut self) {
+    fn take_commands(&mut self, now: Instant) {
         for command in self.mailbox.take_commands() {
             match command {
                 Command::Configure(change) => {
@@ -426,8 +451,14 @@ impl<E: Element> Worker<E> {
                     // Who asked may have given up waiting; then nobody misses the answer.
                     let _ = reply.send(self.report());
                 }
+                Command::Answer(answer) => {
+                    self.element.handle_answer(now, *answer, &mut self.outbox);
+                }
                 Command::Stop => self.is_stopped = true,
             }
+        }
+        if !self.outbox.is_empty() {
+            self.flush(now);
         }
     }
 
@@ -482,6 +513,10 @@ impl Element for Endpoint {
 
     fn handle_flow_lost(&mut self, now: Instant, flow: Flow, outbox: &mut Outbox) {
         Endpoint::handle_flow_lost(self, now, flow, outbox);
+    }
+
+    fn handle_answer(&mut self, now: Instant, answer: Answer, outbox: &mut Outbox) {
+        Endpoint::handle_answer(self, now, answer, outbox);
     }
 
     fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox) {

@@ -73,6 +73,11 @@ fn check_finds_what_is_wrong() {
         good.code == Some(0) && !good.stdout.trim().is_empty(),
         "{good:?}"
     );
+    let by_name = "action = \"relay\"\ntarget = [\"sip:gate.example.net\"]";
+    let by_name = Conf::new(&place).route(by_name).write(&place);
+    let by_name = strowger(&place, &["check", "-c", &by_name.display().to_string()]);
+    let line = "next hop   by name, sip:gate.example.net";
+    assert!(by_name.stdout.contains(line), "{by_name:?}");
 
     let cases = [
         (

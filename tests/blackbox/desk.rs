@@ -11,6 +11,7 @@ use crate::agent::Agent;
 use crate::auth::guarded;
 use crate::calls::callee;
 use crate::message::Message;
+use crate::pki::{Authority, Kind};
 use crate::place::{CALLEE, CALLER, Place, SERVER, STRANGER, wait_for};
 use crate::process::{self, Outcome, Process};
 use crate::server::{Conf, Server, binary};
@@ -527,6 +528,29 @@ fn what_is_refused_has_a_line() {
     let outcome = server.command(&place, &["ul", "rm", "nobody"]);
     assert_eq!(outcome.code, Some(1));
     server.expect_log(&["control socket", "refused", "nobody"]);
+}
+
+/// Of all that wait because a limit is reached there is one line, not one each.
+#[test]
+fn a_limit_that_is_hit_has_one_line() {
+    let place = Place::new("desk-limit");
+    let authority = Authority::new(&place, "ca");
+    let certificate = authority.issue(&place, "server", Kind::Ecdsa, &["sip.example.test"]);
+    let server = Conf::new(&place)
+        .tls(&place, &[&certificate])
+        .set("connections", "handshakes", "2")
+        .start(&place);
+    let silent: Vec<TcpStream> = (0..20)
+        .map(|_| TcpStream::connect(server.secure()).expect("the kernel takes it"))
+        .collect();
+    server.expect_log(&[
+        "WARN",
+        "TLS clients wait: 2 shake hands, which is the limit",
+    ]);
+    let lines = server.log().matches("TLS clients wait").count();
+    assert_eq!(lines, 1, "{}", server.log());
+    assert!(server.stats(&place)["strowger_limit_hits_total{limit=\"tls_handshakes\"}"] >= 1.0);
+    drop(silent);
 }
 
 // ---- metrics -------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 mod agent;
 mod line;
 mod message;
+mod name_server;
 mod openssl_tool;
 mod pki;
 mod place;
@@ -26,6 +27,7 @@ mod kamailio;
 mod limits;
 mod losses;
 mod modes;
+mod names;
 mod registrations;
 mod service;
 mod sipsak;

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use strowger::base::dns::{Answer, Question};
 use strowger::base::{Channel, Flow, Instant, Key, Outbox, Roll, Transport};
 use strowger::sip::Fault;
 use strowger::stack::counters::{Drop, Limit};
@@ -51,6 +52,8 @@ pub struct Bench {
     pub roll: Arc<Roll>,
     /// Flows whose call is over, in order.
     pub released: Vec<Flow>,
+    /// Questions for the resolver that nobody has answered, in order.
+    pub asked: Vec<Question>,
     /// What waits for the disk, each with the round it waits for, in order.
     pub held: Vec<(u64, Sent)>,
     outbox: Outbox,
@@ -95,6 +98,7 @@ impl Bench {
             now: 0,
             roll,
             released: Vec::new(),
+            asked: Vec::new(),
             held: Vec::new(),
             outbox: Outbox::default(),
         }
@@ -136,6 +140,16 @@ impl Bench {
         let now = Instant::from_ms(self.now);
         for endpoint in &mut self.cores {
             endpoint.handle_undelivered(now, sent, &mut self.outbox);
+        }
+        self.collect()
+    }
+
+    /// The resolver's answer to all cores; who has not asked does not listen.
+    pub fn answer(&mut self, answer: Answer) -> Vec<Sent> {
+        self.asked.retain(|asked| *asked != answer.question);
+        let now = Instant::from_ms(self.now);
+        for endpoint in &mut self.cores {
+            endpoint.handle_answer(now, answer.clone(), &mut self.outbox);
         }
         self.collect()
     }
@@ -250,6 +264,7 @@ impl Bench {
         loop {
             let outbox = std::mem::take(&mut self.outbox);
             self.released.extend(&outbox.releases);
+            self.asked.extend(&outbox.questions);
             for held in &outbox.held {
                 let sent = Sent {
                     at: self.now,

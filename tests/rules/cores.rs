@@ -78,7 +78,7 @@ fn an_orphan_ack_stops_the_repetitions_of_a_forwarded_failure() {
 #[test]
 fn an_orphan_ack_stops_the_repetitions_of_an_answer_of_our_own() {
     let mut b = bench(2);
-    b.register("lost", "<sip:lost@nowhere.example>");
+    b.register("lost", "<sip:lost@224.0.0.1>");
     let request = Request::new("INVITE", "sip:lost@example.com");
     let sent = b.send_by(0, 0, ALICE, &request);
     let answer = sent.last().unwrap().clone();

@@ -72,7 +72,11 @@ fn a_dialog_goes_on() {
 fn what_has_been_here_before_has_begun() {
     let mut b = Bench::new();
     b.register("bob", &format!("<sip:carol@{PROXY}>"));
-    b.register("carol", "<sip:carol@10.0.1.3:5060>");
+    for aor in [&b"carol@10.0.0.1"[..], b"carol@10.0.0.1:5060"] {
+        b.location
+            .add(Default::default(), aor, b"sip:carol@10.0.1.3:5060", 3600)
+            .unwrap();
+    }
     let sent = b.send(ALICE, Request::invite());
     let spiral = sent
         .iter()

@@ -304,7 +304,7 @@ fn a_silent_branch_counts_as_408_and_a_dead_one_as_503() {
 fn a_target_that_cannot_be_reached_does_not_stop_the_others() {
     for fork in [Fork::Parallel, Fork::Sequential] {
         let mut b = Bench::with(|settings| settings.proxy.fork = fork);
-        b.register("bob", "<sip:bob@nowhere.example>;q=1");
+        b.register("bob", "<sip:bob@224.0.0.1>;q=1");
         b.register("bob", "<sip:bob@10.0.2.1:5060>;q=0.5");
         let request = Request::invite().set("Via", "SIP/2.0/UDP 10.0.1.1:5060;branch=z9hG4bKreach");
         let sent = b.send(ALICE, &request);

@@ -14,6 +14,7 @@ mod flows;
 mod forking;
 mod hostile;
 mod message;
+mod names;
 mod per_call;
 mod proxy;
 mod redirect;

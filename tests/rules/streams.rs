@@ -17,7 +17,7 @@ const SPARE: &str = "10.0.5.2:5070";
 pub fn hop(transport: Transport, at: &str, host: &str) -> NextHop {
     NextHop {
         uri: format!("sip:{at};transport={}", transport.name()).into_bytes(),
-        address: address(at),
+        address: Some(address(at)),
         transport,
         host: host.into(),
     }

@@ -1,6 +1,6 @@
 //! `[[route]]`: conditions, and an action with what it takes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::OUTGOING;
 use super::document::{Document, Section, Value};
@@ -129,9 +129,9 @@ impl Section<'_, '_> {
     }
 }
 
-/// A SIP URI that this version can send to: with an address as its host, or beside it.
+/// The SIP URI of a next hop: with an address as its host or beside it, or with a name that is looked up (RFC 3263).
 pub(super) fn target(value: &Value<'_>) -> Parsed<Target> {
-    let what = "SIP URIs such as \"sip:192.0.2.10:5060\"";
+    let what = "SIP URIs such as \"sip:192.0.2.10:5060\" or \"sip:sip.example.net\"";
     let text = string(value, what)?;
     let uri = parse_uri(text).ok_or_else(|| must_be(value, what))?;
     if let Some(name) = uri.repeated_param() {
@@ -161,7 +161,7 @@ pub(super) fn target(value: &Value<'_>) -> Parsed<Target> {
         },
     };
     let address = match (&uri.host, uri.param("maddr")) {
-        (Host::Address(address), None) => *address,
+        (Host::Address(address), None) => Some(*address),
         (Host::Address(_), Some(_)) => {
             let phrase = format!(
                 "has {text:?}, but maddr stands beside a host name only: write the address as the host"
@@ -169,29 +169,25 @@ pub(super) fn target(value: &Value<'_>) -> Parsed<Target> {
             return Err(wrong(value, phrase));
         }
         (Host::Name(_), Some(maddr)) => match parse_host(maddr) {
-            Some(Host::Address(address)) => address,
+            Some(Host::Address(address)) => Some(address),
             _ => {
                 let phrase = format!("has {text:?}, but maddr must be an IP address here");
                 return Err(wrong(value, phrase));
             }
         },
-        (Host::Name(name), None) => {
-            let phrase = format!(
-                "has the host name {name:?}, but this version resolves no names: write its IP address, \
-                 or add it as in {name};maddr=192.0.2.10"
-            );
-            return Err(wrong(value, phrase));
-        }
+        (Host::Name(_), None) => None,
     };
-    if address.is_unspecified() || address.is_multicast() {
+    let no_server = |ip: &IpAddr| ip.is_unspecified() || ip.is_multicast();
+    if let Some(address) = address.filter(no_server) {
         let phrase = format!("has {text:?}, but {address} is the address of no server");
         return Err(wrong(value, phrase));
     }
     let port = uri.port.unwrap_or(transport.default_port());
     Ok(Target {
         uri: text.to_owned(),
-        address: SocketAddr::new(address, port),
+        address: address.map(|address| SocketAddr::new(address, port)),
         transport,
+        transport_is_open: !uri.secure && uri.param("transport").is_none(),
         host: uri.host,
     })
 }

@@ -335,7 +335,8 @@ fn a_conf_with_everything() {
         outgoing = "reuse"
         challenge = false
         target = ["sip:192.0.2.10;transport=tcp", "sips:GW.example.org;maddr=192.0.2.11", "sip:192.0.2.12;transport=TLS",
-                  "sips:192.0.2.13:5081;transport=tcp", "sip:a.example;maddr=192.0.2.14"]
+                  "sips:192.0.2.13:5081;transport=tcp", "sip:a.example;maddr=192.0.2.14", "sip:B.example:5070",
+                  "sips:c.example"]
         [[route]]
         to_user_prefix = "0"
         action = "redirect"
@@ -365,6 +366,12 @@ fn a_conf_with_everything() {
         transactions = 1_000
         bindings = 0x10
         requests_per_source = 500
+        [dns]
+        servers = ["192.0.2.53", "[2001:db8::53]:5353"]
+        timeout = "900ms"
+        cache = 100
+        questions = 1
+        held = "64KiB"
         [udp]
         receive_buffer = "1MiB"
         send_buffer = "64KiB"
@@ -489,8 +496,9 @@ fn a_conf_with_everything() {
     assert_eq!(first.to_user_prefix.as_deref(), Some("+49"));
     let hop = |uri: &str, address: &str, transport: Transport, host: &str| Target {
         uri: uri.to_owned(),
-        address: address.parse().unwrap(),
+        address: (!address.is_empty()).then(|| address.parse().unwrap()),
         transport,
+        transport_is_open: !uri.starts_with("sips") && !uri.to_lowercase().contains("transport"),
         host: uri::parse_host(host).unwrap(),
     };
     assert_eq!(
@@ -539,6 +547,8 @@ fn a_conf_with_everything() {
                 udp,
                 "a.example"
             ),
+            hop("sip:B.example:5070", "", udp, "b.example"),
+            hop("sips:c.example", "", tls, "c.example"),
         ])
     );
     assert_eq!(first.outgoing, None);
@@ -582,6 +592,17 @@ fn a_conf_with_everything() {
             send_buffer: 64 << 10,
             batch: 8,
             gather: Duration::from_micros(50),
+        }
+    );
+    let servers = ["192.0.2.53:53", "[2001:db8::53]:5353"];
+    assert_eq!(
+        conf.dns,
+        Dns {
+            servers: servers.map(|at| at.parse().unwrap()).to_vec(),
+            timeout: Duration::from_millis(900),
+            cache: 100,
+            questions: 1,
+            held: 64 << 10,
         }
     );
     assert_eq!(conf.control.socket, Path::new("/run/strowger.sock"));
@@ -660,7 +681,7 @@ address = \"localhost:5060\"
             "t:5:1: unknown key \"domain\" in [server]; the nearest known one is \"domains\"",
             "t:7:8: mode must be one of \"stateful\", \"stateless\", not the integer 1",
             "t:8:8: fork must be one of \"parallel\", \"sequential\", not the string \"serial\"",
-            "t:9:2: unknown section \"nonsense\"; the sections are auth, connections, control, limits, listen, log, metrics, proxy, registrar, route, server, timers, tls, tls.identity, udp",
+            "t:9:2: unknown section \"nonsense\"; the sections are auth, connections, control, dns, limits, listen, log, metrics, proxy, registrar, route, server, timers, tls, tls.identity, udp",
             "t:11:13: transport must be one of \"udp\", \"tcp\", \"tls\", not the string \"sctp\"",
             "t:12:11: address must be an address with a port such as \"127.0.0.1:5060\" or \"[::1]:5060\", not the string \"localhost:5060\"",
         ]
@@ -806,6 +827,18 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
             "0 for as many as the memory holds",
         ),
         ("limits", "requests_per_source = 100001", "from 0 to 100000"),
+        (
+            "dns",
+            "servers = [\"ns.example.net\"]",
+            "IP addresses such as",
+        ),
+        ("dns", "servers = [\"0.0.0.0\"]", "IP addresses such as"),
+        ("dns", "servers = [\"192.0.2.1:0\"]", "IP addresses such as"),
+        ("dns", "servers = \"192.0.2.1\"", "a list of addresses"),
+        ("dns", "timeout = \"50ms\"", "from \"100ms\" to \"30s\""),
+        ("dns", "cache = 99", "from 100 to 10000000"),
+        ("dns", "questions = 0", "from 1 to 10000"),
+        ("dns", "held = \"1KiB\"", "from \"64KiB\" to \"1GiB\""),
         ("udp", "receive_buffer = \"4MB\"", "a size such as"),
         ("udp", "send_buffer = \"1B\"", "from \"4KiB\" to \"1GiB\""),
         ("log", "level = \"verbose\"", "one of \"off\", \"error\""),
@@ -883,8 +916,12 @@ fn each_route_that_is_wrong_is_refused() {
             "SIP URIs such as",
         ),
         (
-            "action = \"relay\"\ntarget = [\"sip:gw.example.net\"]",
-            "resolves no names",
+            "action = \"relay\"\ntarget = [\"sips:gw.example.net\"]",
+            "no [[listen]] speaks tls:",
+        ),
+        (
+            "action = \"relay\"\ntarget = [\"sip:gw_1.example.net\"]",
+            "SIP URIs such as",
         ),
         (
             "action = \"relay\"\ntarget = [\"sips:192.0.2.1\"]",

@@ -148,6 +148,18 @@ pub(super) fn size(min: usize, max: usize) -> impl Fn(&Value<'_>) -> Parsed<usiz
     }
 }
 
+/// An address, with or without a port; 53 is the default.
+pub(super) fn name_server(value: &Value<'_>) -> Parsed<SocketAddr> {
+    let what = "IP addresses such as \"192.0.2.53\" or \"192.0.2.53:5353\"";
+    let text = string(value, what)?;
+    let ip = text.parse().map(|ip| SocketAddr::new(ip, 53));
+    let address = ip.or_else(|_| text.parse::<SocketAddr>());
+    address
+        .ok()
+        .filter(|address| !address.ip().is_unspecified() && address.port() != 0)
+        .ok_or_else(|| must_be(value, what))
+}
+
 pub(super) fn one_of<T: Copy>(choices: &[(&str, T)]) -> impl Fn(&Value<'_>) -> Parsed<T> {
     move |value| {
         let words: Vec<String> = choices

@@ -120,7 +120,7 @@ impl Auditor {
         match entry.debt {
             Debt::Reply { tx } => {
                 let t = &hop.transactions[tx];
-                if t.answered || !t.branches.is_empty() || t.reopen {
+                if t.answered || !t.branches.is_empty() || t.reopen || hop.may_wait_for_name(tx) {
                     return None;
                 }
                 Some((
@@ -172,7 +172,9 @@ impl Auditor {
                     }
                     _ => false,
                 };
-                if !nothing || !may || t.reopen || t.intent != Intent::Honest {
+                // What waits for a name is looked for when its time is over.
+                let waits = hop.may_wait_for_name(tx);
+                if !nothing || !may || waits || t.reopen || t.intent != Intent::Honest {
                     return None;
                 }
                 let what = format!(

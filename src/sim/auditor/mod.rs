@@ -8,9 +8,10 @@ mod requests;
 
 use super::air::{Air, Intent};
 use super::bindings::{Bindings, canonical};
+use super::names::Zone;
 use super::reading::{Address, Digest, Field, Reading, address_spec, digest};
 use super::rule::{Rule, Violation};
-use super::scenario::Scenario;
+use super::scenario::{GATEWAY_PREFIX, Scenario};
 use crate::base::Instant;
 use crate::stack::Location;
 use crate::stack::settings::{Mode, Settings};
@@ -176,6 +177,7 @@ pub(super) struct Hop {
     foreign_responses: VecDeque<Rc<Reading>>,
     /// Mail between cores, and late timers, take so long.
     soon_ms: u64,
+    zone: Arc<Zone>,
 }
 
 impl Hop {
@@ -338,6 +340,7 @@ impl Auditor {
                 foreign_responses: VecDeque::new(),
                 // A CANCEL may have to ask every core.
                 soon_ms: plan.mail_ms * u64::from(plan.settings.cores) + plan.tick_ms + 2,
+                zone: Arc::clone(&scenario.zone),
             })
             .collect();
         Auditor {
@@ -793,8 +796,27 @@ impl Hop {
 
     /// When the final response to an INVITE is due at the latest.
     fn deadline(&self, tx: usize) -> Instant {
-        let wait = self.settings.timers.c_ms + self.patience_ms() + self.slack_ms();
+        let mut wait = self.settings.timers.c_ms + self.patience_ms() + self.slack_ms();
+        if self.may_wait_for_name(tx) {
+            // Each contact may wait for its own.
+            let most = self.settings.registrar.max_contacts as u64 + 2;
+            wait += most * self.settings.names.timeout_ms;
+        }
         self.transactions[tx].activity.after_ms(wait)
+    }
+
+    /// True when the next hop of the request may be a name: it need not leave at once.
+    fn may_wait_for_name(&self, tx: usize) -> bool {
+        let tx = &self.transactions[tx];
+        let mut copies = std::iter::once(&tx.request).chain(&tx.variants);
+        copies.any(|came| {
+            let uri = Address::of(came.uri());
+            let gateway = uri.is_some_and(|uri| uri.user.starts_with(GATEWAY_PREFIX));
+            let named = |b: &&super::bindings::Bound| self.zone.has_name(&b.uri);
+            gateway
+                || self.zone.has_name(came.uri())
+                || self.bound_since(came.uri(), tx.arrived).iter().any(named)
+        })
     }
 
     /// True when a request belongs to a dialog that was recorded through this server: its first Route is one we gave out.

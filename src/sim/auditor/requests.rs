@@ -7,7 +7,7 @@ use crate::sim::air::{Air, Intent};
 use crate::sim::reading::{Address, Field, Reading, address_spec, digest, same_uri};
 use crate::sim::rule::Rule;
 use crate::sim::scenario::{CIRCLE, GATEWAY_PREFIX};
-use crate::stack::route::Action;
+use crate::stack::route::{Action, NextHop};
 use crate::stack::settings::Fork;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -281,6 +281,7 @@ impl Hop {
         let tx_moves = sequential && !tx.branches.is_empty() && tx.activity < now;
         tx.branches.push(branch);
         tx.activity = now;
+        air.statistics.by_name += u64::from(self.zone.has_name(message.uri()));
         let uri = Address::of(message.uri()).and_then(|a| a.socket());
         let added = message.count(Field::Route) > came.count(Field::Route);
         air.statistics.by_path += u64::from(added);
@@ -293,7 +294,8 @@ impl Hop {
             .iter()
             .any(|route| match &route.action {
                 Action::Relay(targets) => {
-                    route.to_host.is_some() && targets.iter().any(|target| target.address == to)
+                    route.to_host.is_some()
+                        && targets.iter().any(|target| target.address == Some(to))
                 }
                 _ => false,
             });
@@ -466,6 +468,7 @@ impl Hop {
             .filter_map(|b| Address::of(&b.uri))
             .any(|a| {
                 a.socket() == Some(to)
+                    || self.zone.leads_to(a.host, to)
                     || (self.is_own(a.host, a.port) && self.addresses.contains(&to))
             });
         // A phone behind a NAT is reached by the way its REGISTER came.
@@ -496,7 +499,10 @@ impl Hop {
             debug_assert!(prefix.is_none_or(|p| p == GATEWAY_PREFIX) || circle);
             match &route.action {
                 Action::Relay(targets) => {
-                    host && user && targets.iter().any(|target| target.address == to)
+                    let leads = |target: &NextHop| {
+                        target.address == Some(to) || self.zone.leads_to(&target.host, to)
+                    };
+                    host && user && targets.iter().any(leads)
                 }
                 _ => false,
             }

@@ -43,8 +43,14 @@ impl Endpoint {
         if !context.cancelled {
             (context.cancelled, context.closed) = (true, true);
             self.cancel_branches(now, &context, outbox);
+            self.forget_parked(&mut context);
         }
+        let idle = context.is_idle();
         self.return_context(id, context);
+        // All of it waited for names: nothing has left, and nothing will.
+        if idle {
+            self.finish(now, server, outbox);
+        }
     }
 
     /// True when the CANCEL is for a request other than INVITE that has a transaction here.

@@ -1,5 +1,6 @@
 //! The response context (RFC 3261 §16.7): what a stateful proxy remembers of a request until its final response has left.
 
+use super::locate::{Place, Tried};
 use super::target::TargetSet;
 use crate::base::{Blob, Flow, Id};
 
@@ -11,6 +12,10 @@ pub struct Context {
     pub source: Option<Flow>,
     /// Client transactions begun and not yet ended.
     pub branches: Vec<Id>,
+    /// Branches that wait for a name; the endpoint knows them by these.
+    pub parked: Vec<Id>,
+    /// Where names have led the branches so far: the cursors of RFC 3263 §4.3.
+    pub tried: Vec<Tried>,
     /// Targets not yet tried, in order.
     pub targets: TargetSet,
     /// Index of the next target to try.
@@ -39,6 +44,23 @@ impl Context {
         }
     }
 
+    /// Nothing is under way and nothing waits: what has come so far is all that comes.
+    pub fn is_idle(&self) -> bool {
+        self.branches.is_empty() && self.parked.is_empty()
+    }
+
+    pub fn note_tried(&mut self, target: u16, place: Option<Place>) {
+        if let Some(place) = place {
+            self.tried.push(Tried { target, place });
+        }
+    }
+
+    /// Where the target's name has led last; `None` where it is no name.
+    pub fn last_tried(&self, target: u16) -> Option<Place> {
+        let own = |tried: &&Tried| tried.target == target;
+        self.tried.iter().rev().find(own).map(|tried| tried.place)
+    }
+
     /// Forgets the spare next hops: one has answered.
     pub fn drop_spares(&mut self) {
         let targets = &mut self.targets.targets;
@@ -51,6 +73,8 @@ impl Context {
     pub fn clear(&mut self) {
         self.source = None;
         self.branches.clear();
+        self.parked.clear();
+        self.tried.clear();
         self.targets.clear();
         self.next_target = 0;
         self.breadth = 0;

@@ -1,9 +1,12 @@
 //! The proxy core (RFC 3261 §16): requests in [`request`], responses in [`response`], one function for each step.
 
+pub mod branches;
 pub mod cancel;
 pub mod condition;
 pub mod context;
+pub mod locate;
 pub mod next_hop;
+pub mod parked;
 pub mod record_route;
 pub mod redirect;
 pub mod request;
@@ -74,6 +77,21 @@ impl Refusal {
             limit: Some(limit),
             ..self
         }
+    }
+}
+
+/// Why a request does not leave for a target now.
+#[derive(Clone, Copy, Debug)]
+pub enum Obstacle {
+    /// It never will.
+    Refused(Refusal),
+    /// The next hop's name is not known yet; the number is that of the question whose answer says more.
+    Unknown(u128),
+}
+
+impl From<Refusal> for Obstacle {
+    fn from(refusal: Refusal) -> Obstacle {
+        Obstacle::Refused(refusal)
     }
 }
 

@@ -1,9 +1,10 @@
-//! Where the next hop is and which way leads there (RFC 3261 §16.6 step 7; RFC 3263 without names): transport, address, the
-//! listener that speaks for us, and the connection.
+//! Where the next hop is and which way leads there (RFC 3261 §16.6 step 7): transport, address, the listener that speaks for us, and
+//! the connection. Names are [`super::locate`]'s.
 
+use super::locate::{Aim, Place, Search};
 use super::target::{ConfHop, Target};
-use super::{Extra, Incoming, Refusal};
-use crate::base::{Channel, Flow, Transport};
+use super::{Extra, Incoming, Obstacle, Refusal};
+use crate::base::{Channel, Flow, Outbox, Transport};
 use crate::sip::{Message, NameAddr, Scheme, Uri};
 use crate::stack::Endpoint;
 use crate::stack::route::{Action, NextHop};
@@ -18,6 +19,8 @@ pub struct Hop {
     pub flow: Flow,
     /// The phone itself has opened this way, and no other may lead to it: the requests of the dialog must take it too.
     pub fixed: bool,
+    /// Where the next hop's name has led, if it is one.
+    pub place: Option<Place>,
 }
 
 /// The largest request that may go by UDP where the path's MTU is not known (§18.1.1).
@@ -28,7 +31,8 @@ const DOWNGRADE: Refusal = Refusal::new(480, "SIPS Not Allowed").with(Extra::Sip
 
 impl Endpoint {
     /// The binding's or the dialog's flow, the conf's hop, the topmost Route, or the Request-URI. Where that is a connection
-    /// under a name, the name's text is left for [`Endpoint::introduce`].
+    /// under a name, the name's text is left for [`Endpoint::introduce`]. `hop_uri` is the text of the target's own.
+    #[allow(clippy::too_many_arguments)]
     pub(in crate::stack) fn next_hop(
         &mut self,
         message: &Message,
@@ -36,20 +40,27 @@ impl Endpoint {
         target: &Target,
         uri: &[u8],
         path: &[u8],
-    ) -> Result<Hop, Refusal> {
+        hop_uri: Option<&[u8]>,
+        search: Search,
+        outbox: &mut Outbox,
+    ) -> Result<Hop, Obstacle> {
         self.peer_host.clear();
         // A SIPS Request-URI makes a SIPS URI of whatever names the next hop (§16.6 step 7).
         let secure = target.secure || is_sips(uri);
         // A target that had to wait may have lost its connection since it was found.
         let opened = target.flow.filter(|flow| self.ways.is_alive(flow));
         if target.flow_only && opened.is_none() {
-            return Err(Refusal::new(480, ""));
+            return Err(Refusal::new(480, "").into());
         }
         if let (Some(flow), true) = (opened, path.is_empty()) {
             let flow = self.fixed_flow(flow)?;
             return match secure && flow.transport != Transport::Tls {
-                true => Err(DOWNGRADE),
-                false => Ok(Hop { flow, fixed: true }),
+                true => Err(DOWNGRADE.into()),
+                false => Ok(Hop {
+                    flow,
+                    fixed: true,
+                    place: None,
+                }),
             };
         }
         // The listener where a phone registered, or which the dialog's route names, is the one that reaches it.
@@ -57,21 +68,25 @@ impl Endpoint {
             .listener
             .or(incoming.listener)
             .unwrap_or(incoming.flow.listener);
-        let flow = match target.hop {
-            Some(hop) => self.way_to_conf_hop(message, target, &hop, secure, came_by)?,
+        let (flow, place) = match target.hop {
+            Some(hop) => {
+                let flow = self.way_to_conf_hop(message, target, &hop, secure, came_by)?;
+                (flow, None)
+            }
             None => {
-                let hop = match first_route(incoming, path) {
-                    Some(route) => NameAddr::parse(route).map_or(route, |address| address.uri),
-                    None => uri,
-                };
-                self.way_to_uri(message, target, hop, secure, came_by)?
+                let hop = uri_of(incoming, uri, path, hop_uri);
+                self.way_to_uri(message, target, hop, secure, came_by, search, outbox)?
             }
         };
-        Ok(Hop { flow, fixed: false })
+        Ok(Hop {
+            flow,
+            fixed: false,
+            place,
+        })
     }
 
     /// Tells the wires who the peer is that [`Endpoint::next_hop`] has found, before something is sent there.
-    pub(in crate::stack) fn introduce(&self, hop: &Hop, outbox: &mut crate::base::Outbox) {
+    pub(in crate::stack) fn introduce(&self, hop: &Hop, outbox: &mut Outbox) {
         introduce(&hop.flow, &self.peer_host, outbox);
     }
 
@@ -87,7 +102,8 @@ impl Endpoint {
         Ok(Flow { listener, ..flow }.from_local(None))
     }
 
-    /// §18.1.1: what is too large for UDP goes by TCP, where nothing but our own choice speaks for UDP.
+    /// §18.1.1: what is too large for UDP goes by TCP, where nothing but our own choice speaks for UDP; to the same server.
+    #[allow(clippy::too_many_arguments)]
     pub(in crate::stack) fn by_size(
         &mut self,
         message: &Message,
@@ -95,16 +111,24 @@ impl Endpoint {
         target: &Target,
         uri: &[u8],
         path: &[u8],
+        hop_uri: Option<&[u8]>,
         hop: &Hop,
+        search: Search,
+        outbox: &mut Outbox,
     ) -> Option<Hop> {
         if hop.fixed || target.transport.is_some() {
             return None;
         }
         let by_tcp = Target {
             transport: Some(Transport::Tcp),
+            place: hop.place,
             ..*target
         };
-        let hop = self.next_hop(message, incoming, &by_tcp, uri, path).ok()?;
+        let hop = self
+            .next_hop(
+                message, incoming, &by_tcp, uri, path, hop_uri, search, outbox,
+            )
+            .ok()?;
         (hop.flow.transport == Transport::Tcp).then_some(hop)
     }
 
@@ -148,6 +172,7 @@ impl Endpoint {
                 .is_some_and(|uri| uri.transport().is_none())
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn way_to_uri(
         &mut self,
         message: &Message,
@@ -155,17 +180,21 @@ impl Endpoint {
         uri: &[u8],
         secure: bool,
         came_by: u16,
-    ) -> Result<Flow, Refusal> {
+        search: Search,
+        outbox: &mut Outbox,
+    ) -> Result<(Flow, Option<Place>), Obstacle> {
         let uri = Uri::parse(uri).map_err(|_| Refusal::new(503, "Next Hop Is Not A URI"))?;
         let secure = secure || uri.scheme == Scheme::Sips;
         let named = transport_of(&uri)?;
         let transport = match (secure, named) {
-            (true, Some(Transport::Udp)) => return Err(DOWNGRADE),
+            (true, Some(Transport::Udp)) => return Err(DOWNGRADE.into()),
             (true, _) => Some(Transport::Tls),
             (false, None) => target.transport,
             (false, named) => named,
         };
-        let peer = resolve(&uri)?;
+        let Some(peer) = numeric(&uri)? else {
+            return self.way_to_name(message, target, &uri, secure, came_by, search, outbox);
+        };
         let settings = &self.settings;
         let way = |transport: Transport| {
             let peer = SocketAddr::new(peer, uri.port.unwrap_or(transport.default_port()));
@@ -183,13 +212,64 @@ impl Endpoint {
         if transport == Transport::Tls {
             let settings = self.settings.clone();
             // An address of a next hop whose name the conf knows: what that hop recorded as its Route, for one.
-            let conf = conf_hops(&settings).find(|conf| {
-                conf.transport == Transport::Tls && conf.address == peer && uri.host.ip().is_some()
-            });
+            let conf =
+                conf_hops(&settings).find(|conf| uri.host.ip().is_some() && self.is_at(conf, peer));
             let host = conf.map_or(uri.host_text, |conf| &conf.host);
             set_host(host, &mut self.peer_host);
         }
-        Ok(self.way(message, target, transport, listener, peer))
+        let flow = self.way(message, target, transport, listener, peer);
+        Ok((flow, None))
+    }
+
+    /// RFC 3263: the host is a name. Its certificate must prove this name, not those that the records lead to (RFC 5922 §4).
+    #[allow(clippy::too_many_arguments)]
+    fn way_to_name(
+        &mut self,
+        message: &Message,
+        target: &Target,
+        uri: &Uri,
+        secure: bool,
+        came_by: u16,
+        search: Search,
+        outbox: &mut Outbox,
+    ) -> Result<(Flow, Option<Place>), Obstacle> {
+        let place = match target.place {
+            Some(place) => place,
+            None => {
+                let call_id = message.call_id().unwrap_or_default();
+                self.find_place(&aim_of(uri, secure), call_id, search, outbox)?
+            }
+        };
+        // Where nothing else chooses, the message's size does (§18.1.1).
+        let transport = match target.transport {
+            Some(transport) if !secure && uri.transport().is_none() => transport,
+            _ => place.transport,
+        };
+        let peer = place.address;
+        let listener = self
+            .settings
+            .listener_towards(transport, peer, came_by)
+            .ok_or(no_listener(transport))?;
+        if transport == Transport::Tls {
+            let host = uri.host_text;
+            set_host(host.strip_suffix(b".").unwrap_or(host), &mut self.peer_host);
+        }
+        let flow = self.way(message, target, transport, listener, peer);
+        Ok((flow, Some(place)))
+    }
+
+    /// True when the conf's next hop is reached at this address over TLS, as far as is known.
+    fn is_at(&self, conf: &NextHop, peer: SocketAddr) -> bool {
+        let transport = Transport::Tls;
+        match (conf.address, Uri::parse(&conf.uri)) {
+            (Some(address), _) => conf.transport == transport && address == peer,
+            (None, Ok(uri)) => {
+                let address = peer;
+                let place = Place { address, transport };
+                self.leads_to(&aim_of(&uri, uri.scheme == Scheme::Sips), place)
+            }
+            (None, Err(_)) => false,
+        }
     }
 
     fn way(
@@ -220,6 +300,33 @@ pub fn is_per_call(flow: &Flow) -> bool {
 pub fn is_sips(uri: &[u8]) -> bool {
     uri.get(..5)
         .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"sips:"))
+}
+
+/// The URI that names the next hop: the conf's, the topmost Route's, or the new Request-URI.
+pub fn uri_of<'a>(
+    incoming: &Incoming<'a>,
+    uri: &'a [u8],
+    path: &'a [u8],
+    hop_uri: Option<&'a [u8]>,
+) -> &'a [u8] {
+    if let Some(uri) = hop_uri {
+        return uri;
+    }
+    match first_route(incoming, path) {
+        Some(route) => NameAddr::parse(route).map_or(route, |address| address.uri),
+        None => uri,
+    }
+}
+
+/// What a URI says to who looks for its host (RFC 3263 §4).
+fn aim_of<'a>(uri: &Uri<'a>, secure: bool) -> Aim<'a> {
+    let transport = transport_of(uri).ok().flatten();
+    Aim {
+        host: uri.maddr().unwrap_or(uri.host_text),
+        port: uri.port,
+        transport: transport.filter(|_| uri.transport().is_some()),
+        secure,
+    }
 }
 
 /// The Route value that the forwarded request will have on top.
@@ -262,8 +369,8 @@ pub fn transport_of(uri: &Uri) -> Result<Option<Transport>, Refusal> {
     }
 }
 
-/// The address of a next hop: of its `maddr` or its host.
-fn resolve(uri: &Uri) -> Result<IpAddr, Refusal> {
+/// The address of a next hop: of its `maddr` or its host. `None`: it is a name.
+fn numeric(uri: &Uri) -> Result<Option<IpAddr>, Refusal> {
     if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
         return Err(Refusal::new(503, "Next Hop Has No Host"));
     }
@@ -272,9 +379,10 @@ fn resolve(uri: &Uri) -> Result<IpAddr, Refusal> {
         None => uri.host.ip(),
     };
     match ip {
-        Some(ip) if !ip.is_unspecified() && !ip.is_multicast() && uri.port != Some(0) => Ok(ip),
-        Some(_) => Err(Refusal::new(503, "Next Hop Is No Unicast Address")),
-        None => Err(Refusal::new(503, "Next Hop Name Cannot Be Resolved")),
+        Some(ip) if ip.is_unspecified() || ip.is_multicast() || uri.port == Some(0) => {
+            Err(Refusal::new(503, "Next Hop Is No Unicast Address"))
+        }
+        ip => Ok(ip),
     }
 }
 

@@ -1,10 +1,9 @@
 //! Request processing (RFC 3261 §16.3 to §16.6): one function for each step, in the order of the text.
 
 use super::condition::matches;
-use super::context::Context;
-use super::next_hop::{Hop, LARGEST_BY_UDP, first_route, first_value_len, is_sips, transport_of};
+use super::next_hop::{Hop, first_route, first_value_len, is_sips, transport_of};
 use super::redirect;
-use super::target::{ConfHop, Target, TargetSet};
+use super::target::{Target, TargetSet};
 use super::{Dialog, Extra, Incoming, Refusal};
 use crate::base::hash::write_decimal;
 use crate::base::{Flow, Id, Instant, Outbox, Span, Transport};
@@ -13,13 +12,11 @@ use crate::sip::{
 };
 use crate::stack::Endpoint;
 use crate::stack::branch;
-use crate::stack::counters::{Drop, Limit};
+use crate::stack::counters::Limit;
 use crate::stack::identity::COOKIE_PARAM;
 use crate::stack::location::Reached;
 use crate::stack::route::{Action, Route};
-use crate::stack::settings::{Fork, Mode, Outgoing, Settings};
-use crate::stack::told::Shown;
-use crate::stack::transaction::{ClientKind, Ends};
+use crate::stack::settings::{Mode, Outgoing, Settings};
 
 /// What §16.5 comes to.
 pub(in crate::stack) enum Decision {
@@ -31,9 +28,6 @@ pub(in crate::stack) enum Decision {
     Options,
     Register,
 }
-
-/// The largest payload of a UDP datagram over IPv4.
-const MAX_DATAGRAM: usize = 65_507;
 
 /// Consecutive own Route values that are taken off; more than two are nobody's honest work.
 const MAX_OWN_ROUTES: usize = 4;
@@ -303,9 +297,8 @@ impl Endpoint {
                     self.push_request_uri(incoming, targets);
                 }
                 for (number, hop) in hops.iter().enumerate() {
-                    let target = self.push_request_uri(incoming, targets);
-                    target.hop = Some(ConfHop::new(hop));
-                    target.spare = number > 0;
+                    self.push_request_uri(incoming, targets).spare = number > 0;
+                    targets.lead_to(hop);
                 }
                 Ok(Decision::Forward)
             }
@@ -435,7 +428,7 @@ impl Endpoint {
             self.send_trying(now, server, message, incoming.flow, outbox);
         }
         self.start_branches(now, server, &mut context, message, incoming, outbox);
-        let finished = context.branches.is_empty();
+        let finished = context.is_idle();
         let id = self.contexts.insert(context);
         if let Some(server) = self.transactions.server_mut(server) {
             server.context = Some(id);
@@ -463,148 +456,6 @@ impl Endpoint {
         self.transactions.respond(now, server, 100, outbox, |out| {
             reply::write(message, &trying, |_| (), out);
         });
-    }
-
-    /// Starts what may run now: in parallel mode all targets, in sequential mode those of the next q, a spare next hop only
-    /// when the one before it has failed, and never more at once than Max-Breadth allows (RFC 5393 §5.3.3).
-    pub(in crate::stack) fn start_branches(
-        &mut self,
-        now: Instant,
-        server: Id,
-        context: &mut Context,
-        message: &Message,
-        incoming: &Incoming,
-        outbox: &mut Outbox,
-    ) {
-        while !context.closed && context.next_target < context.targets.targets.len() {
-            let group = self.next_group(context);
-            let allowed = group.min(context.breadth as usize);
-            if allowed == 0 {
-                return;
-            }
-            if allowed < group {
-                self.counters.hit(Limit::MaxBreadth);
-                let what = format_args!("{allowed} of {group} targets at a time: Max-Breadth");
-                self.tell(message, incoming.flow, what);
-            }
-            let mut started = 0;
-            for place in 0..allowed {
-                let target = context.targets.targets[context.next_target];
-                context.next_target += 1;
-                let sharers = match context.spiral {
-                    true => context.targets.targets.len() + 1 - context.next_target,
-                    false => allowed - place,
-                };
-                let share = context.breadth / sharers as u32;
-                let branch = self.forward(
-                    now, server, context, message, incoming, &target, share, outbox,
-                );
-                match branch {
-                    Ok(id) => {
-                        context.branches.push(id);
-                        context.breadth -= share;
-                        started += 1;
-                    }
-                    // §16.9: a target that cannot be reached is a 503 of its own; what is too long for it, a 513.
-                    Err(refusal) => {
-                        let (uri, why) = (context.targets.get(target.uri), refusal.reason);
-                        let what = format_args!("branch to {} not started: {why}", Shown(uri));
-                        self.tell(message, incoming.flow, what);
-                        self.note_failure(context, refusal.status);
-                    }
-                }
-            }
-            if started > 0 {
-                return;
-            }
-        }
-    }
-
-    /// How many of the targets that are left may run side by side with what runs.
-    fn next_group(&self, context: &Context) -> usize {
-        let rest = &context.targets.targets[context.next_target..];
-        let Some(first) = rest.first() else {
-            return 0;
-        };
-        let sequential = self.settings.proxy.fork == Fork::Sequential;
-        let together = rest
-            .iter()
-            .take_while(|target| !target.spare && (!sequential || target.q == first.q))
-            .count();
-        match (together, context.branches.is_empty()) {
-            // A spare waits for the failure of all before it.
-            (0, true) => 1,
-            (0, false) => 0,
-            // In sequential mode a lower q waits; what is left of the same q (kept back by Max-Breadth) does not.
-            (_, false) if sequential && !self.same_q_as_before(context) => 0,
-            (together, _) => together,
-        }
-    }
-
-    fn same_q_as_before(&self, context: &Context) -> bool {
-        let targets = &context.targets.targets;
-        let before = context.next_target.checked_sub(1).map(|n| targets[n].q);
-        before.is_none_or(|q| targets[context.next_target].q == q)
-    }
-
-    /// Steps 1 to 10 for one target: the copy is the received bytes with edits, rendered into the outbox.
-    #[allow(clippy::too_many_arguments)]
-    pub(in crate::stack) fn forward(
-        &mut self,
-        now: Instant,
-        server: Id,
-        context: &Context,
-        message: &Message,
-        incoming: &Incoming,
-        target: &Target,
-        breadth: u32,
-        outbox: &mut Outbox,
-    ) -> Result<Id, Refusal> {
-        let uri = context.targets.get(target.uri);
-        let path = context.targets.get(target.path);
-        let client = self.transactions.next_client_id();
-        let (signer, core) = (self.signer, self.core);
-        let loop_hash = self.loop_hash(incoming.flow, message);
-        let write_branch = |out: &mut Vec<u8>| {
-            signer.write_stateful(core, client, loop_hash, out);
-        };
-        let mut hop = self.next_hop(message, incoming, target, uri, path)?;
-        self.edit(message, incoming, uri, path, &hop, breadth, write_branch);
-        let mut span = self.send_copy(message, &hop, outbox);
-        let mut by_size = false;
-        if span.len() > LARGEST_BY_UDP
-            && hop.flow.transport == Transport::Udp
-            && let Some(tcp) = self.by_size(message, incoming, target, uri, path, &hop)
-        {
-            outbox.unsend();
-            (hop, by_size) = (tcp, true);
-            self.edit(message, incoming, uri, path, &hop, breadth, write_branch);
-            span = self.send_copy(message, &hop, outbox);
-        }
-        let flow = hop.flow;
-        if span.len() > MAX_DATAGRAM && flow.transport == Transport::Udp {
-            outbox.unsend();
-            self.counters.drop(Drop::TooLong);
-            return Err(Refusal::new(513, "Too Long For A Datagram"));
-        }
-        let kind = match message.method() {
-            Method::Invite => ClientKind::Invite,
-            _ => ClientKind::NonInvite,
-        };
-        let id = self
-            .transactions
-            .open_client(now, kind, server, flow, span, outbox);
-        if let Some(client) = self.transactions.client_mut(id) {
-            client.breadth = breadth;
-            if flow.transport.is_reliable() || incoming.flow.transport.is_reliable() {
-                client.ends = ends(message);
-            }
-            if by_size {
-                let place = context.targets.place(target);
-                client.by_size = place.map_or(0, |place| place + 1);
-            }
-        }
-        Ok(id)
     }
 
     /// The request as [`Endpoint::edit`] has changed it, to its next hop.
@@ -819,16 +670,6 @@ pub(in crate::stack) fn unsupported<'a>(
     message
         .values(name)
         .filter(move |value| !value.text.is_empty() && !known(value.text))
-}
-
-/// What the final response to a request ends.
-fn ends(message: &Message) -> Ends {
-    match message.method() {
-        Method::Bye => Ends::Call,
-        _ if message.to_tag().is_some() => Ends::Nothing,
-        Method::Invite | Method::Subscribe | Method::Refer => Ends::Attempt,
-        _ => Ends::Request,
-    }
 }
 
 /// Requests that may open a dialog or refresh its target.

@@ -1,9 +1,9 @@
 //! Response processing (RFC 3261 §16.7): one function for each step, in the order of the text; and what §16.8 and §16.9 make
 //! of a branch that brings no response at all.
 
-use super::Incoming;
+use super::branches::Attempt;
 use super::context::{Context, is_better};
-use super::target::Target;
+use super::parked::TOO_LATE;
 use crate::base::{Channel, Flow, Id, Instant, Outbox, Transport};
 use crate::sip::{Message, Method, Name, Via, reply};
 use crate::stack::Endpoint;
@@ -11,6 +11,22 @@ use crate::stack::counters::Drop;
 use crate::stack::identity::Memory;
 use crate::stack::transaction::{Client, ClientKind, Ends, Notice};
 use std::net::SocketAddr;
+
+/// Why the stored request of a context is read again.
+enum More<'c> {
+    /// What may run of the targets that are left.
+    Targets,
+    /// A copy that no connection takes goes by UDP (§18.1.1).
+    ByUdp(&'c Client),
+    /// One server of a target has failed.
+    Elsewhere(Attempt),
+    /// A branch has waited for a name; `in_time`: more is known than before.
+    Parked {
+        id: Id,
+        attempt: Attempt,
+        in_time: bool,
+    },
+}
 
 impl Endpoint {
     /// A response whose topmost Via names the client transaction `id` of this core, by a branch whose check is right.
@@ -156,7 +172,8 @@ impl Endpoint {
         outbox: &mut Outbox,
     ) {
         let status = message.status();
-        let breadth = self.transactions.client(id).map_or(0, |c| c.breadth);
+        let branch = self.transactions.client(id);
+        let (breadth, target) = branch.map_or((0, 0), |branch| (branch.breadth, branch.target));
         let invite = self
             .transactions
             .server(server)
@@ -173,6 +190,7 @@ impl Endpoint {
         // The usual case needs no memory: the only branch there ever was has its answer.
         if let Some(context) = self.contexts.get(context_id) {
             let only = context.branches == [id]
+                && context.parked.is_empty()
                 && context.next_target >= context.targets.targets.len()
                 && context.best_status == 0
                 && context.challenged == 0;
@@ -194,13 +212,14 @@ impl Endpoint {
         // 6xx: nobody else is to be asked (§16.7 step 5).
         if status >= 600 && !context.closed {
             context.closed = true;
-            let branches = std::mem::take(&mut context.branches);
-            for branch in &branches {
-                self.cancel_branch(now, *branch, outbox);
+            if let Some(mut context) = self.lend_context(context_id) {
+                self.cancel_branches(now, &context, outbox);
+                self.forget_parked(&mut context);
+                self.return_context(context_id, context);
             }
-            if let Some(context) = self.contexts.get_mut(context_id) {
-                context.branches = branches;
-            }
+        }
+        if status == 503 {
+            self.try_elsewhere(now, server, context_id, target, breadth, outbox);
         }
         self.go_on(now, server, outbox);
         self.release_branch(server, id, outbox);
@@ -325,25 +344,48 @@ impl Endpoint {
             return;
         };
         if !context.closed && context.next_target < context.targets.targets.len() {
-            self.start_more(now, server, context_id, None, outbox);
+            self.start_more(now, server, context_id, More::Targets, outbox);
         }
         if self
             .contexts
             .get(context_id)
-            .is_some_and(|context| context.branches.is_empty())
+            .is_some_and(|context| context.is_idle())
         {
             self.finish(now, server, outbox);
         }
     }
 
-    /// Reads the stored request again and starts what may run now; `again` is a branch that no connection took, and which is
-    /// tried by UDP (§18.1.1).
+    /// RFC 3263 §4.3: one server of a target has failed, where a name has led to it: the next one, if there is.
+    fn try_elsewhere(
+        &mut self,
+        now: Instant,
+        server: Id,
+        context_id: Id,
+        target: u16,
+        breadth: u32,
+        outbox: &mut Outbox,
+    ) {
+        let Some(context) = self.contexts.get(context_id) else {
+            return;
+        };
+        if context.closed || context.last_tried(target).is_none() {
+            return;
+        }
+        let attempt = Attempt {
+            target: usize::from(target),
+            breadth,
+            since: now,
+        };
+        self.start_more(now, server, context_id, More::Elsewhere(attempt), outbox);
+    }
+
+    /// Reads the stored request again and starts what `more` says.
     fn start_more(
         &mut self,
         now: Instant,
         server: Id,
         context_id: Id,
-        again: Option<&Client>,
+        more: More,
         outbox: &mut Outbox,
     ) {
         let Some(mut context) = self.lend_context(context_id) else {
@@ -353,14 +395,32 @@ impl Endpoint {
         bytes.clear();
         bytes.extend_from_slice(self.transactions.pool.get(&context.request));
         let mut index = std::mem::take(&mut self.second_index);
+        if let More::Parked { id, attempt, .. } = more {
+            context.parked.retain(|parked| *parked != id);
+            context.breadth += attempt.breadth;
+        }
         if let (Ok(message), Some(source)) = (Message::parse(&bytes, &mut index), context.source)
             && let Ok(incoming) = self.preprocess_route(source, &message)
         {
-            match again {
-                Some(client) => {
-                    self.try_by_udp(now, client, &mut context, &message, &incoming, outbox);
+            let (message, incoming, c) = (&message, &incoming, &mut context);
+            match more {
+                More::Targets => self.start_branches(now, server, c, message, incoming, outbox),
+                More::ByUdp(client) => {
+                    self.try_by_udp(now, client, c, message, incoming, outbox);
                 }
-                None => self.start_branches(now, server, &mut context, &message, &incoming, outbox),
+                More::Elsewhere(attempt) => {
+                    self.try_next_place(now, server, c, message, incoming, attempt, outbox);
+                }
+                More::Parked {
+                    attempt,
+                    in_time: true,
+                    ..
+                } => {
+                    self.start_branch(now, server, c, message, incoming, attempt, outbox);
+                }
+                More::Parked { attempt, .. } => {
+                    self.fail_branch(c, message, incoming, attempt.target, &TOO_LATE);
+                }
             }
         }
         self.second_index = index;
@@ -368,43 +428,26 @@ impl Endpoint {
         self.return_context(context_id, context);
     }
 
-    fn try_by_udp(
+    /// A branch has waited for a name: it goes on, or its time is over.
+    pub(in crate::stack) fn end_branch_wait(
         &mut self,
         now: Instant,
-        client: &Client,
-        context: &mut Context,
-        message: &Message,
-        incoming: &Incoming,
+        server: Id,
+        id: Id,
+        attempt: Attempt,
+        in_time: bool,
         outbox: &mut Outbox,
     ) {
-        let place = usize::from(client.by_size).checked_sub(1);
-        let Some(target) = place.and_then(|place| context.targets.targets.get(place)) else {
+        let Some(context_id) = self.transactions.server(server).and_then(|s| s.context) else {
             return;
         };
-        let target = Target {
-            transport: Some(Transport::Udp),
-            ..*target
+        let more = More::Parked {
+            id,
+            attempt,
+            in_time,
         };
-        let share = client.breadth.min(context.breadth);
-        if share == 0 {
-            return self.note_failure(context, 503);
-        }
-        match self.forward(
-            now,
-            client.server,
-            context,
-            message,
-            incoming,
-            &target,
-            share,
-            outbox,
-        ) {
-            Ok(id) => {
-                context.branches.push(id);
-                context.breadth -= share;
-            }
-            Err(refusal) => self.note_failure(context, refusal.status),
-        }
+        self.start_more(now, server, context_id, more, outbox);
+        self.go_on(now, server, outbox);
     }
 
     /// Steps 6, 7 and 9: no branch is left; the best response goes upstream, or one of our own.
@@ -635,13 +678,16 @@ impl Endpoint {
             .branches
             .retain(|branch| transactions.client(*branch).is_some());
         context.reclaim(client.breadth);
-        let again = status == 503 && client.by_size > 0 && !context.closed;
+        let again = status == 503 && client.by_size && !context.closed;
         if !again {
             self.note_failure(&mut context, status);
         }
         self.return_context(id, context);
         if again {
-            self.start_more(now, client.server, id, Some(client), outbox);
+            self.start_more(now, client.server, id, More::ByUdp(client), outbox);
+        } else if client.cancel.is_none() && !client.cancel_wanted {
+            let (server, target, breadth) = (client.server, client.target, client.breadth);
+            self.try_elsewhere(now, server, id, target, breadth, outbox);
         }
         self.go_on(now, client.server, outbox);
         if status != 503 {
@@ -674,6 +720,7 @@ impl Endpoint {
 
     /// Gives a context's bytes back and keeps its memory for the next.
     fn retire_context(&mut self, mut context: Box<Context>) {
+        self.forget_parked(&mut context);
         self.transactions.pool.release(&mut context.request);
         self.transactions.pool.release(&mut context.best);
         context.clear();

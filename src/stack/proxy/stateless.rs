@@ -1,9 +1,10 @@
 //! The stateless proxy (RFC 3261 §16.11): a retransmission, a CANCEL and an ACK take the same way with the same branch, and
 //! nothing is remembered. The ACK to a 2xx takes this way in the stateful mode too (§16.7 step 5).
 
+use super::locate::Search;
 use super::request::Decision;
-use super::target::TargetSet;
-use super::{Incoming, Refusal};
+use super::target::{Target, TargetSet};
+use super::{Incoming, Obstacle, Refusal};
 use crate::base::{Errand, Flow, Instant, Outbox};
 use crate::sip::{Message, Method};
 use crate::stack::Endpoint;
@@ -30,26 +31,55 @@ impl Endpoint {
             let narrow = Refusal::new(440, "").because_of(Limit::MaxBreadth);
             return self.refuse(message, incoming.flow, narrow, outbox);
         }
-        let loop_hash = self.loop_hash(incoming.flow, message);
         for (number, target) in targets.targets.iter().take(count).enumerate() {
-            let (uri, path) = (targets.get(target.uri), targets.get(target.path));
-            let hop = match self.next_hop(message, incoming, target, uri, path) {
-                Ok(hop) => hop,
+            let since = self.now;
+            let sent = self.forward_or_hold(
+                message, incoming, targets, target, number, key, since, outbox,
+            );
+            match sent {
+                Ok(()) => {}
                 Err(refusal) if message.method() == Method::Ack => {
-                    log::debug!("ACK not forwarded: {}", refusal.reason);
-                    self.counters.drop(Drop::StrayAck);
-                    continue;
+                    self.refuse_copy(message, incoming.flow, refusal, outbox);
                 }
                 Err(refusal) => return self.refuse(message, incoming.flow, refusal, outbox),
-            };
-            let signer = self.signer;
-            let seed = self.identity.stateless_seed(key, number);
-            self.edit(message, incoming, uri, path, &hop, breadth, |out| {
-                signer.write_stateless(seed, loop_hash, out);
-            });
-            self.send_copy(message, &hop, outbox);
-            self.counters.stateless += 1;
+            }
         }
+    }
+
+    /// One copy. Where the next hop's name leads to several servers it is the same one for all that shares the Call-ID, as
+    /// RFC 3263 §4.4 wants it; whether that one answers is not known here.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn forward_copy(
+        &mut self,
+        message: &Message,
+        incoming: &Incoming,
+        targets: &TargetSet,
+        target: &Target,
+        number: usize,
+        key: u128,
+        since: Instant,
+        outbox: &mut Outbox,
+    ) -> Result<(), Obstacle> {
+        let (uri, path) = (targets.get(target.uri), targets.get(target.path));
+        let hop_uri = target.hop_uri.map(|uri| targets.get(uri));
+        let search = Search {
+            since,
+            target: 0,
+            tried: &[],
+        };
+        let hop = self.next_hop(
+            message, incoming, target, uri, path, hop_uri, search, outbox,
+        )?;
+        let loop_hash = self.loop_hash(incoming.flow, message);
+        let breadth = self.incoming_breadth(message);
+        let signer = self.signer;
+        let seed = self.identity.stateless_seed(key, number);
+        self.edit(message, incoming, uri, path, &hop, breadth, |out| {
+            signer.write_stateless(seed, loop_hash, out);
+        });
+        self.send_copy(message, &hop, outbox);
+        self.counters.stateless += 1;
+        Ok(())
     }
 
     /// An ACK. One that belongs to a non-2xx ends here; one to a 2xx goes on like any request (§16.6), without an answer

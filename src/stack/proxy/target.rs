@@ -1,5 +1,6 @@
 //! The target set (RFC 3261 §16.5): where one request may go, in the order of q.
 
+use super::locate::Place;
 use crate::base::{Flow, Span, Transport};
 use crate::sip::{Scheme, Uri};
 use crate::stack::route::NextHop;
@@ -16,6 +17,10 @@ pub struct Target {
     pub q: u16,
     /// Where to send, if not where the URI or the topmost Route says: a next hop of the conf.
     pub hop: Option<ConfHop>,
+    /// The same where the conf gives a name: its URI, in [`TargetSet::text`].
+    pub hop_uri: Option<Span>,
+    /// Where the next hop's name leads for this copy.
+    pub place: Option<Place>,
     /// The transport where nothing else names one; else it is chosen.
     pub transport: Option<Transport>,
     /// Only TLS may lead there.
@@ -40,15 +45,16 @@ pub struct ConfHop {
 }
 
 impl ConfHop {
-    pub fn new(conf: &NextHop) -> ConfHop {
-        ConfHop {
-            address: conf.address,
+    /// `None` where the conf gives a name.
+    pub fn new(conf: &NextHop) -> Option<ConfHop> {
+        Some(ConfHop {
+            address: conf.address?,
             transport: conf.transport,
-        }
+        })
     }
 
     pub fn is(&self, conf: &NextHop) -> bool {
-        *self == ConfHop::new(conf)
+        Some(*self) == ConfHop::new(conf)
     }
 }
 
@@ -77,6 +83,8 @@ impl TargetSet {
             path,
             q,
             hop: None,
+            hop_uri: None,
+            place: None,
             transport: None,
             secure: false,
             per_call: false,
@@ -142,10 +150,23 @@ impl TargetSet {
         }
     }
 
-    /// Where a target stands, by its text.
-    pub fn place(&self, target: &Target) -> Option<u16> {
-        let place = self.targets.iter().position(|t| t.uri == target.uri)?;
-        u16::try_from(place).ok()
+    /// Leads the target that was pushed last to a next hop of the conf.
+    pub fn lead_to(&mut self, hop: &NextHop) {
+        let conf = ConfHop::new(hop);
+        let uri = conf.is_none().then(|| self.append(&hop.uri));
+        if let Some(target) = self.targets.last_mut() {
+            (target.hop, target.hop_uri) = (conf, uri);
+        }
+    }
+
+    /// Makes it this one target of another set, and nothing else.
+    pub fn copy_one(&mut self, other: &TargetSet, target: &Target) {
+        self.clear();
+        let hop_uri = target.hop_uri.map(|uri| self.append(other.get(uri)));
+        let copy = Target { hop_uri, ..*target };
+        let own = self.push(other.get(target.uri), other.get(target.path), target.q);
+        let (uri, path) = (own.uri, own.path);
+        *own = Target { uri, path, ..copy };
     }
 
     pub fn get(&self, span: Span) -> &[u8] {

@@ -49,8 +49,10 @@ pub struct Client {
     pub breadth: u32,
     /// A CANCEL is to follow as soon as a provisional response allows it (§9.1).
     pub cancel_wanted: bool,
-    /// The target that is to be tried again by UDP where no connection comes about: its place, plus one (§18.1.1).
-    pub by_size: u16,
+    /// The index of its target.
+    pub target: u16,
+    /// To be tried again by UDP where no connection comes about (§18.1.1).
+    pub by_size: bool,
     /// What is over with this branch.
     pub ends: Ends,
     /// True while it stands in the list of those that wait on a connection and have heard nothing.
@@ -522,7 +524,8 @@ impl Transactions {
         let sent = self.pool.store(outbox.get(span)).unwrap_or(Blob::EMPTY);
         let id = self.clients.insert(Client {
             kind,
-            by_size: 0,
+            target: 0,
+            by_size: false,
             ends: Ends::Nothing,
             listed: false,
             before: NONE,

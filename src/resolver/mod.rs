@@ -1,0 +1,220 @@
+//! The resolver: a thread of its own puts the workers' questions to the domain name system. No worker waits for it.
+//!
+//! The library's runtime lives on this thread alone. It keeps no cache here: each core has its own, by the rules' time.
+
+mod records;
+
+use crate::base::dns::{Answer, Failure, Outcome, Question, RecordType};
+use hickory_resolver::config::{
+    ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts, ServerOrderingStrategy,
+};
+use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::{self, Name};
+use hickory_resolver::{TokioResolver, system_conf};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::{Semaphore, mpsc};
+
+/// What the conf says of it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whom to ask; empty: those of `/etc/resolv.conf`.
+    pub servers: Vec<SocketAddr>,
+    /// How long a request waits for all that it asks. One question may take less than half of it, so that a domain whose
+    /// servers do not know NAPTR is still found by what comes after.
+    pub timeout: Duration,
+    /// Questions on their way at a time, of the whole server.
+    pub questions: usize,
+}
+
+/// How a worker asks. It never waits.
+#[derive(Clone)]
+pub struct Asker(Sender<Order>);
+
+/// What has been asked and not yet been taken up.
+pub struct Inbox(Receiver<Order>);
+
+enum Order {
+    /// Of this core.
+    Ask(u8, Box<Question>),
+    Configure(Settings),
+    Stop,
+}
+
+/// Where answers go, by core.
+pub type Deliver = Arc<dyn Fn(u8, Answer) + Send + Sync>;
+
+/// The two ends between workers and resolver: `questions` may wait.
+pub fn open(questions: usize) -> (Asker, Inbox) {
+    let (sender, receiver) = channel(questions.max(1));
+    (Asker(sender), Inbox(receiver))
+}
+
+impl Asker {
+    /// False: too much waits already, or nobody answers any more.
+    pub fn ask(&self, core: u8, question: Question) -> bool {
+        let order = Order::Ask(core, Box::new(question));
+        self.0.try_send(order).is_ok()
+    }
+}
+
+/// The running thread. Dropping it stops it; what is under way then gets no answer.
+pub struct Resolver {
+    orders: Asker,
+}
+
+impl Resolver {
+    pub fn start(
+        settings: Settings,
+        asker: Asker,
+        inbox: Inbox,
+        deliver: Deliver,
+    ) -> io::Result<Resolver> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()?;
+        thread::Builder::new()
+            .name("resolver".to_owned())
+            .spawn(move || runtime.block_on(serve(settings, inbox.0, deliver)))?;
+        Ok(Resolver { orders: asker })
+    }
+
+    /// Other servers, or the same read again from `/etc/resolv.conf`, for questions that come from now on. How many may be on
+    /// their way stays. False when so much waits that this cannot be told.
+    pub fn configure(&self, settings: Settings) -> bool {
+        let order = Order::Configure(settings);
+        self.orders.0.try_send(order).is_ok()
+    }
+}
+
+impl Drop for Resolver {
+    fn drop(&mut self) {
+        // Where it is too busy to be told it ends with the process.
+        let _ = self.orders.0.try_send(Order::Stop);
+    }
+}
+
+/// What one question needs.
+struct Desk {
+    library: Option<TokioResolver>,
+    patience: Duration,
+    deliver: Deliver,
+    /// The last question had no answer: told once, and once when it is over.
+    is_failing: Arc<AtomicBool>,
+}
+
+async fn serve(settings: Settings, mut orders: mpsc::Receiver<Order>, deliver: Deliver) {
+    let places = Arc::new(Semaphore::new(settings.questions.max(1)));
+    let is_failing = Arc::new(AtomicBool::new(false));
+    let furnish = |settings: &Settings| {
+        Arc::new(Desk {
+            library: library(settings),
+            patience: settings.timeout * 9 / 20,
+            deliver: deliver.clone(),
+            is_failing: is_failing.clone(),
+        })
+    };
+    let mut desk = furnish(&settings);
+    // While all places are taken, questions wait in the channel, which is bounded: a worker is told when it is full.
+    while let Ok(place) = places.clone().acquire_owned().await {
+        match orders.recv().await {
+            Some(Order::Ask(core, question)) => {
+                let desk = desk.clone();
+                tokio::spawn(async move {
+                    let outcome = desk.look_up(&question).await;
+                    let question = *question;
+                    (desk.deliver)(core, Answer { question, outcome });
+                    drop(place);
+                });
+            }
+            Some(Order::Configure(settings)) => desk = furnish(&settings),
+            Some(Order::Stop) | None => return,
+        }
+    }
+}
+
+impl Desk {
+    async fn look_up(&self, question: &Question) -> Outcome {
+        let (Some(library), Ok(name)) = (
+            &self.library,
+            Name::from_ascii(format!("{}.", question.name)),
+        ) else {
+            return Outcome::Failed(Failure::Server);
+        };
+        let kind = match question.kind {
+            RecordType::Naptr => rr::RecordType::NAPTR,
+            RecordType::Srv => rr::RecordType::SRV,
+            RecordType::A => rr::RecordType::A,
+            RecordType::Aaaa => rr::RecordType::AAAA,
+        };
+        let found = tokio::time::timeout(self.patience, library.lookup(name, kind)).await;
+        let (outcome, trouble) = match found {
+            Ok(Ok(lookup)) => (records::found(question.kind, lookup.answers()), None),
+            Ok(Err(error)) => (records::missing(&error), Some(error)),
+            Err(_) => (Outcome::Failed(Failure::Silence), Some(NetError::Timeout)),
+        };
+        self.tell(question, &outcome, trouble);
+        outcome
+    }
+
+    /// One line when the servers fail, and one when they are back: what a failure came to is told by who asked.
+    fn tell(&self, question: &Question, outcome: &Outcome, trouble: Option<NetError>) {
+        let failing = matches!(outcome, Outcome::Failed(_));
+        if self.is_failing.swap(failing, Ordering::Relaxed) == failing {
+            return;
+        }
+        match trouble.filter(|_| failing) {
+            Some(trouble) => log::warn!(
+                "dns: no answer for {} {}: {trouble}",
+                question.name,
+                question.kind.name()
+            ),
+            None => log::info!("dns: questions are answered again"),
+        }
+    }
+}
+
+/// `None`, and a line in the log, where nobody can be asked.
+fn library(settings: &Settings) -> Option<TokioResolver> {
+    let built = match settings.servers.is_empty() {
+        true => system_conf::read_system_conf(),
+        false => {
+            let servers = settings.servers.iter().map(server).collect();
+            let mut options = ResolverOpts::default();
+            options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
+            Ok((ResolverConfig::from_name_servers(servers), options))
+        }
+    };
+    let library = built.and_then(|(config, mut options)| {
+        options.timeout = settings.timeout / 5;
+        options.attempts = 1;
+        options.cache_size = 0;
+        // The shortest life along a chain of aliases counts.
+        options.preserve_intermediates = true;
+        options.edns0 = true;
+        options.max_active_requests = settings.questions.max(1);
+        let provider = TokioRuntimeProvider::default();
+        TokioResolver::builder_with_config(config, provider)
+            .with_options(options)
+            .build()
+    });
+    library
+        .inspect_err(|error| log::warn!("dns: names cannot be resolved: {error}"))
+        .ok()
+}
+
+fn server(address: &SocketAddr) -> NameServerConfig {
+    let at = |mut connection: ConnectionConfig| {
+        connection.port = address.port();
+        connection
+    };
+    let connections = vec![at(ConnectionConfig::udp()), at(ConnectionConfig::tcp())];
+    NameServerConfig::new(address.ip(), true, connections)
+}

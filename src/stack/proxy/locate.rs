@@ -1,0 +1,550 @@
+//! Where a name leads (RFC 3263 §4): NAPTR, SRV and addresses as far as they are known, in the order in which they are to be tried.
+
+use super::{Obstacle, Refusal};
+use crate::base::dns::{DomainName, Failure, Naptr, Question, RecordType, Records, Srv};
+use crate::base::{Instant, Outbox, Rng, Transport};
+use crate::stack::Endpoint;
+use crate::stack::counters::Limit;
+use crate::stack::names::{Look, MOST_RECORDS, Names};
+use crate::stack::settings::Settings;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::ControlFlow::{self, Break, Continue};
+
+/// One server's address, and how to speak to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    pub address: SocketAddr,
+    pub transport: Transport,
+}
+
+/// A place that a target of this request has been sent to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tried {
+    /// The target's index in the target set.
+    pub target: u16,
+    pub place: Place,
+}
+
+/// What a URI says of its next hop.
+#[derive(Clone, Copy, Debug)]
+pub struct Aim<'a> {
+    /// TARGET of §4: a name.
+    pub host: &'a [u8],
+    pub port: Option<u16>,
+    /// What the URI says; TLS for SIPS.
+    pub transport: Option<Transport>,
+    /// Only TLS will do.
+    pub secure: bool,
+}
+
+/// Which place is looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Search<'a> {
+    /// When it began: answers that have come since are good for it.
+    pub since: Instant,
+    /// Of this target.
+    pub target: u16,
+    /// The places that have been tried already.
+    pub tried: &'a [Tried],
+}
+
+impl Search<'_> {
+    fn is_new(&self, place: Place) -> bool {
+        let tried = Tried {
+            target: self.target,
+            place,
+        };
+        !self.tried.contains(&tried)
+    }
+}
+
+/// Why a name leads nowhere. Of several reasons the last one counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Nowhere {
+    NotAName,
+    NoSuchName,
+    /// No record that says where the server is.
+    NoAddress,
+    /// Its servers speak what none of our listeners does.
+    NoTransport,
+    /// The domain says that it has no such service (RFC 2782: target ".").
+    NoService,
+    Failed(Failure),
+    /// Every place has been tried.
+    Exhausted,
+}
+
+impl Nowhere {
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Nowhere::NotAName => "Next Hop Is No Domain Name",
+            Nowhere::NoSuchName => "Next Hop Name Does Not Exist",
+            Nowhere::NoAddress => "Next Hop Name Has No Address",
+            Nowhere::NoTransport => "No Common Transport With The Next Hop",
+            Nowhere::NoService => "Next Hop Domain Offers No SIP",
+            Nowhere::Failed(Failure::Silence) => "Next Hop Name Not Answered By DNS",
+            Nowhere::Failed(Failure::Server) => "Next Hop Name Refused By DNS",
+            Nowhere::Failed(Failure::Busy) => "Too Many DNS Questions",
+            Nowhere::Exhausted => "No Further Server Of The Next Hop",
+        }
+    }
+}
+
+/// Which transports our listeners speak, over IPv4 and IPv6.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Speaks {
+    v4: [bool; 3],
+    v6: [bool; 3],
+}
+
+impl Speaks {
+    pub fn new(settings: &Settings) -> Speaks {
+        let mut speaks = Speaks::default();
+        for listener in &settings.listeners {
+            let family = match listener.address {
+                SocketAddr::V4(_) => &mut speaks.v4,
+                SocketAddr::V6(_) => &mut speaks.v6,
+            };
+            family[listener.transport as usize] = true;
+        }
+        speaks
+    }
+
+    fn any(&self, transport: Transport) -> bool {
+        self.v4[transport as usize] || self.v6[transport as usize]
+    }
+
+    fn takes(&self, transport: Transport, ip: IpAddr) -> bool {
+        match ip {
+            IpAddr::V4(_) => self.v4[transport as usize],
+            IpAddr::V6(_) => self.v6[transport as usize],
+        }
+    }
+}
+
+/// The end of a walk before all places have been shown.
+enum End {
+    Chosen(Place),
+    /// What comes next depends on this question's answer.
+    Unknown(u128),
+}
+
+type Walked<T = ()> = ControlFlow<End, T>;
+
+/// Our order among transports that the other side leaves to us (§4.1): UDP, which everybody speaks, first.
+const PREFERENCE: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::Tls];
+
+/// A walk over all places that a name leads to, as far as is known.
+struct Walk<'n, 'c> {
+    names: &'n Names,
+    now: Instant,
+    since: Instant,
+    speaks: Speaks,
+    seed: u64,
+    /// Questions that the walk stumbled over: those whose answers it needs next.
+    unknown: Vec<Question>,
+    why: Nowhere,
+    /// Told each place in its order; true ends the walk.
+    choose: &'c mut dyn FnMut(Place) -> bool,
+}
+
+impl Endpoint {
+    /// The first place in the order of §4 that has not been tried. What is not known yet is asked for.
+    pub(super) fn find_place(
+        &mut self,
+        aim: &Aim,
+        call_id: &[u8],
+        search: Search,
+        outbox: &mut Outbox,
+    ) -> Result<Place, Obstacle> {
+        let mut choose = |place| search.is_new(place);
+        let mut walk = Walk {
+            names: &self.names,
+            now: self.now,
+            since: search.since,
+            speaks: Speaks::new(&self.settings),
+            seed: self.names.seed(call_id),
+            unknown: Vec::new(),
+            why: match search.tried.iter().any(|t| t.target == search.target) {
+                true => Nowhere::Exhausted,
+                false => Nowhere::NoAddress,
+            },
+            choose: &mut choose,
+        };
+        let end = walk.target(aim);
+        let (unknown, why) = (walk.unknown, walk.why);
+        for question in &unknown {
+            match self.names.ask(self.now, question) {
+                Some(true) => outbox.questions.push(*question),
+                Some(false) => {}
+                None => {
+                    self.counters.hit(Limit::Questions);
+                    return Err(nowhere(Nowhere::Failed(Failure::Busy)));
+                }
+            }
+        }
+        match end {
+            Break(End::Chosen(place)) => Ok(place),
+            Break(End::Unknown(question)) => Err(Obstacle::Unknown(question)),
+            Continue(()) => Err(nowhere(why)),
+        }
+    }
+
+    /// Whether this place is one to which the name is known to lead now. Nothing is asked.
+    pub(super) fn leads_to(&self, aim: &Aim, place: Place) -> bool {
+        let mut choose = |one| one == place;
+        let mut walk = Walk {
+            names: &self.names,
+            now: self.now,
+            since: self.now,
+            speaks: Speaks::new(&self.settings),
+            seed: 0,
+            unknown: Vec::new(),
+            why: Nowhere::NoAddress,
+            choose: &mut choose,
+        };
+        matches!(walk.target(aim), Break(End::Chosen(_)))
+    }
+}
+
+/// §16.9: a next hop that is nowhere cannot be reached.
+fn nowhere(why: Nowhere) -> Obstacle {
+    let refusal = Refusal::new(503, why.reason());
+    match why {
+        // What became of its servers has been told.
+        Nowhere::Exhausted => refusal.told().into(),
+        _ => refusal.into(),
+    }
+}
+
+impl<'n> Walk<'n, '_> {
+    fn target(&mut self, aim: &Aim) -> Walked {
+        let Some(host) = DomainName::new(b"", aim.host) else {
+            self.why = Nowhere::NotAName;
+            return Continue(());
+        };
+        let transport = match (aim.secure, aim.transport) {
+            (true, _) => Some(Transport::Tls),
+            (false, transport) => transport,
+        };
+        if transport.is_some_and(|transport| !self.speaks.any(transport)) {
+            self.why = Nowhere::NoTransport;
+            return Continue(());
+        }
+        match (aim.port, transport) {
+            (Some(port), _) => match transport.or(self.preferred()) {
+                Some(transport) => self.addresses(&host, port, transport),
+                None => Continue(()),
+            },
+            (None, Some(transport)) if aim.transport.is_some() => {
+                let found = self.services(service(transport), &host, transport)?;
+                self.without_services(found, &host, transport)
+            }
+            (None, _) => self.by_naptr(&host, aim.secure),
+        }
+    }
+
+    /// §4.1, the last paragraphs: neither transport nor port is given.
+    fn by_naptr(&mut self, host: &DomainName, secure: bool) -> Walked {
+        let mut named = false;
+        match self.look(host, RecordType::Naptr)? {
+            Look::Records(Records::Naptr(rules)) => {
+                for rule in rules {
+                    let Some(transport) = transport_of(rule, secure) else {
+                        continue;
+                    };
+                    named = true;
+                    if !self.speaks.any(transport) {
+                        self.why = Nowhere::NoTransport;
+                        continue;
+                    }
+                    if let Some(name) = DomainName::new(b"", &rule.replacement) {
+                        self.services_at(&name, transport)?;
+                    }
+                }
+            }
+            Look::Failed(failure) => self.why = Nowhere::Failed(failure),
+            _ => {}
+        }
+        if named {
+            return Continue(());
+        }
+        // No NAPTR records: SRV for each transport that we speak; all of them are asked for at once.
+        let ours = PREFERENCE.map(|transport| {
+            let fits = self.speaks.any(transport) && (!secure || transport == Transport::Tls);
+            fits.then_some(transport)
+        });
+        for transport in ours.into_iter().flatten() {
+            if let Some(name) = DomainName::new(service(transport), host.as_bytes()) {
+                self.foresee(&name, RecordType::Srv);
+            }
+        }
+        for transport in ours.into_iter().flatten() {
+            if self.services(service(transport), host, transport)? {
+                return Continue(());
+            }
+        }
+        match ours.into_iter().flatten().next() {
+            Some(transport) => self.without_services(false, host, transport),
+            None => Continue(()),
+        }
+    }
+
+    /// §4.2: no SRV records, so the name is a host's own.
+    fn without_services(&mut self, found: bool, host: &DomainName, transport: Transport) -> Walked {
+        match found {
+            true => Continue(()),
+            false => self.addresses(host, transport.default_port(), transport),
+        }
+    }
+
+    fn services(&mut self, prefix: &[u8], host: &DomainName, transport: Transport) -> Walked<bool> {
+        match DomainName::new(prefix, host.as_bytes()) {
+            Some(name) => self.services_at(&name, transport),
+            // Too long to have any.
+            None => Continue(false),
+        }
+    }
+
+    /// The servers of SRV records in the order of RFC 2782. False: there are none.
+    fn services_at(&mut self, name: &DomainName, transport: Transport) -> Walked<bool> {
+        let list = match self.look(name, RecordType::Srv)? {
+            Look::Records(Records::Srv(list)) => list,
+            Look::Failed(failure) => {
+                self.why = Nowhere::Failed(failure);
+                return Continue(false);
+            }
+            _ => return Continue(false),
+        };
+        let mut rng = Rng::new(self.names.seed_for(self.seed, name));
+        let (order, count) = by_weight(list, &mut rng);
+        for place in order.iter().take(count) {
+            let Some(server) = list.get(usize::from(*place)) else {
+                continue;
+            };
+            if server.target.is_empty() {
+                self.why = Nowhere::NoService;
+            } else if let Some(ip) = Settings::ip(&server.target) {
+                // Against RFC 2782, and common.
+                self.show(ip, server.port, transport)?;
+            } else if let Some(host) = DomainName::new(b"", &server.target) {
+                self.addresses(&host, server.port, transport)?;
+            }
+        }
+        Continue(true)
+    }
+
+    /// The addresses of a host: IPv6 before IPv4 where we speak both (RFC 7984 §4.2 with RFC 6724), each beginning at a place
+    /// of the request's own, so that the calls spread over them.
+    fn addresses(&mut self, host: &DomainName, port: u16, transport: Transport) -> Walked {
+        let families = [
+            (RecordType::Aaaa, self.speaks.v6[transport as usize]),
+            (RecordType::A, self.speaks.v4[transport as usize]),
+        ];
+        for (kind, wanted) in families {
+            if wanted {
+                self.foresee(host, kind);
+            }
+        }
+        for (kind, wanted) in families {
+            if !wanted {
+                continue;
+            }
+            match self.look(host, kind)? {
+                Look::Records(Records::Addresses(list)) => {
+                    let mut rng = Rng::new(self.names.seed_for(self.seed, host));
+                    let first = rng.below(list.len() as u64) as usize;
+                    for ip in list.iter().cycle().skip(first).take(list.len()) {
+                        self.show(*ip, port, transport)?;
+                    }
+                }
+                Look::Failed(failure) => self.why = Nowhere::Failed(failure),
+                Look::Nothing { exists: false } => self.note(Nowhere::NoSuchName),
+                _ => self.note(Nowhere::NoAddress),
+            }
+        }
+        Continue(())
+    }
+
+    fn show(&mut self, ip: IpAddr, port: u16, transport: Transport) -> Walked {
+        let sendable = !ip.is_unspecified() && !ip.is_multicast() && port != 0;
+        let place = Place {
+            address: SocketAddr::new(ip, port),
+            transport,
+        };
+        if sendable && self.speaks.takes(transport, ip) && (self.choose)(place) {
+            return Break(End::Chosen(place));
+        }
+        Continue(())
+    }
+
+    /// A failure says more than that nothing was found.
+    fn note(&mut self, why: Nowhere) {
+        if !matches!(self.why, Nowhere::Failed(_) | Nowhere::Exhausted) {
+            self.why = why;
+        }
+    }
+
+    /// What is known of a name; where that is nothing, the walk ends here.
+    fn look(&mut self, name: &DomainName, kind: RecordType) -> Walked<Look<'n>> {
+        match self.names.look(self.now, self.since, name, kind) {
+            Look::Unknown(question) => {
+                self.foresee(name, kind);
+                Break(End::Unknown(question))
+            }
+            look => Continue(look),
+        }
+    }
+
+    /// Has it asked, if it is not known, while something before it is waited for.
+    fn foresee(&mut self, name: &DomainName, kind: RecordType) {
+        let question = Question { name: *name, kind };
+        let known = self.names.look(self.now, self.since, name, kind);
+        if matches!(known, Look::Unknown(_)) && !self.unknown.contains(&question) {
+            self.unknown.push(question);
+        }
+    }
+
+    /// The transport where only a port is given (§4.1): UDP, or what we speak instead.
+    fn preferred(&self) -> Option<Transport> {
+        PREFERENCE.into_iter().find(|one| self.speaks.any(*one))
+    }
+}
+
+/// What stands before the domain in the name of its SRV records (§4.2).
+const fn service(transport: Transport) -> &'static [u8] {
+    match transport {
+        Transport::Udp => b"_sip._udp.",
+        Transport::Tcp => b"_sip._tcp.",
+        Transport::Tls => b"_sips._tcp.",
+    }
+}
+
+/// What a NAPTR record is about; `None` for what §4.1 has us discard.
+fn transport_of(rule: &Naptr, secure: bool) -> Option<Transport> {
+    let is = |service: &[u8]| rule.service.eq_ignore_ascii_case(service);
+    let transport = if is(b"SIPS+D2T") {
+        Transport::Tls
+    } else if is(b"SIP+D2T") {
+        Transport::Tcp
+    } else if is(b"SIP+D2U") {
+        Transport::Udp
+    } else {
+        return None;
+    };
+    let terminal = rule.flags.eq_ignore_ascii_case(b"s") && rule.regexp.is_empty();
+    (terminal && (!secure || transport == Transport::Tls)).then_some(transport)
+}
+
+/// The order of RFC 2782, as indices: by priority, and at random by weight among the same. The records must be sorted.
+fn by_weight(list: &[Srv], rng: &mut Rng) -> ([u8; MOST_RECORDS], usize) {
+    let mut order = [0; MOST_RECORDS];
+    let count = list.len().min(MOST_RECORDS);
+    for (place, slot) in (0..).zip(order.iter_mut()) {
+        *slot = place;
+    }
+    let weight = |place: u8| {
+        list.get(usize::from(place))
+            .map_or(0, |one| u64::from(one.weight))
+    };
+    let priority = |place: u8| list.get(usize::from(place)).map(|one| one.priority);
+    for next in 0..count {
+        let rest = &mut order[next..count];
+        let Some(first) = rest.first().map(|place| priority(*place)) else {
+            break;
+        };
+        let same = rest.iter().take_while(|place| priority(**place) == first);
+        let sum: u64 = same.clone().map(|place| weight(*place)).sum();
+        let chosen = match sum {
+            // Nothing is said of their shares: they are equal.
+            0 => Some(rng.below(same.count() as u64) as usize),
+            _ => {
+                let drawn = rng.below(sum + 1);
+                let mut running = 0;
+                rest.iter().position(|place| {
+                    running += weight(*place);
+                    running >= drawn
+                })
+            }
+        };
+        // What was passed over moves back by one and keeps its order.
+        if let Some(chosen) = chosen
+            && let Some(passed) = rest.get_mut(..=chosen)
+        {
+            passed.rotate_right(1);
+        }
+    }
+    (order, count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn srv(priority: u16, weight: u16) -> Srv {
+        Srv {
+            priority,
+            weight,
+            port: 5060,
+            target: format!("p{priority}w{weight}.example").into_bytes(),
+        }
+    }
+
+    #[test]
+    fn weights_share_the_load_and_priorities_come_first() {
+        let list = [srv(1, 0), srv(1, 10), srv(1, 30), srv(1, 60), srv(2, 5)];
+        let mut first = [0u32; 5];
+        for seed in 0..100_000 {
+            let (order, count) = by_weight(&list, &mut Rng::new(seed));
+            assert_eq!(count, 5);
+            assert_eq!(order[4], 4, "the worse priority comes last");
+            let mut all = order;
+            all[..count].sort_unstable();
+            assert_eq!(all[..5], [0, 1, 2, 3, 4]);
+            first[usize::from(order[0])] += 1;
+        }
+        // The weight of each in a sum of 100, of which 0 is drawn too.
+        let share = |count: u32| f64::from(count) / 1000.0;
+        for (count, expected) in first.iter().zip([0.99, 9.9, 29.7, 59.4, 0.0]) {
+            let off = (share(*count) - expected).abs();
+            assert!(off < 0.6, "{first:?}: {} for {expected} %", share(*count));
+        }
+    }
+
+    #[test]
+    fn without_weights_all_are_tried_and_one_request_has_one_order() {
+        let list = [srv(1, 0), srv(1, 0), srv(1, 0)];
+        let (order, count) = by_weight(&list, &mut Rng::new(1));
+        let (again, _) = by_weight(&list, &mut Rng::new(1));
+        assert_eq!((order, count), (again, 3));
+        let mut first = [0u32; 3];
+        for seed in 0..30_000 {
+            first[usize::from(by_weight(&list, &mut Rng::new(seed)).0[0])] += 1;
+        }
+        let fair = |count: &u32| (9500..10_500).contains(count);
+        assert!(first.iter().all(fair), "{first:?}");
+        assert_eq!(by_weight(&[], &mut Rng::new(1)).1, 0);
+    }
+
+    #[test]
+    fn services_that_are_not_ours_are_discarded() {
+        let rule = |flags: &str, service: &str, regexp: &str| Naptr {
+            order: 1,
+            preference: 1,
+            flags: flags.into(),
+            service: service.into(),
+            regexp: regexp.into(),
+            replacement: b"_sip._udp.example.com".to_vec(),
+        };
+        let of = |service: &str| transport_of(&rule("s", service, ""), false);
+        assert_eq!(of("SIP+D2U"), Some(Transport::Udp));
+        assert_eq!(of("sip+d2t"), Some(Transport::Tcp));
+        assert_eq!(of("SIPS+D2T"), Some(Transport::Tls));
+        for other in ["SIP+D2S", "SIPS+D2S", "SIPS+D2U", "E2U+sip", "", "SIP+D2W"] {
+            assert_eq!(of(other), None, "{other}");
+        }
+        assert_eq!(transport_of(&rule("S", "SIP+D2T", ""), true), None);
+        assert_eq!(transport_of(&rule("u", "SIP+D2U", ""), false), None);
+        assert_eq!(transport_of(&rule("s", "SIP+D2U", "!.*!x!"), false), None);
+    }
+}
