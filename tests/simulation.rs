@@ -9,7 +9,8 @@ use strowger::sim::{Failure, Report, Sabotage, Statistics, run, run_traced};
 
 /// Seeds beyond the default ones that have found a fault once, in the server or in the auditor. They run beside those.
 const ONCE_FAILED: &[u64] = &[
-    656, 1354, 1923, 2323, 2865, 3011, 3292, 3552, 3715, 3876, 4042, 4176, 4412, 9271, 12043, 12188,
+    656, 1109, 1354, 1923, 2323, 2865, 3011, 3292, 3552, 3715, 3876, 4042, 4176, 4412, 9271, 12043,
+    12188,
 ];
 
 fn setting(name: &str) -> Option<u64> {

@@ -67,7 +67,15 @@ impl Hop {
         let Some(newest) = newest else {
             // Its later branches are known by the Via below, which is as it came.
             let below = digest(message.via(1));
+            // One that nobody can read for certain may have waited for its name.
+            let patience = self.settings.names.timeout_ms + self.slack_ms();
+            let late = self.zone.has_name(message.uri())
+                && self
+                    .suspects
+                    .values()
+                    .any(|at| now.ms_since(*at) <= patience);
             if self.suspect.is_some()
+                || late
                 || self.mangled.contains(&message.branch)
                 || self.mangled.contains(&below)
             {
