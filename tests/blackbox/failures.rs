@@ -166,7 +166,7 @@ fn ringing_without_end_is_ended_by_timer_c() {
 fn nobody_there_at_all() {
     let place = Place::new("nobody");
     let server = Conf::new(&place)
-        .set("timers", "t1", r#""40ms""#)
+        .set("timers", "t1", r#""80ms""#)
         .start(&place);
     let nobody = Tap::new(place.at(CALLEE_TAP), place.at(CALLEE));
     server.bind(&place, "bob", nobody.address);
@@ -176,8 +176,8 @@ fn nobody_there_at_all() {
     let after = began.elapsed();
     assert_eq!(ended.status(), Some(408), "{ended:?}");
     assert!(
-        after > Duration::from_millis(2400) && after < Duration::from_millis(4000),
-        "408 after {after:?}, where 64·T1 is 2.56 s"
+        after > Duration::from_millis(4900) && after < Duration::from_millis(7000),
+        "408 after {after:?}, where 64·T1 is 5.12 s"
     );
     caller.acknowledge(&invite, &ended);
     assert_eq!(
@@ -199,6 +199,7 @@ fn nobody_there_at_all() {
                 .is_some_and(|message| message.is("INVITE"))
         })
         .collect();
+    // The seventh leaves T1 before the end: a machine that is that late sends one less.
     assert_eq!(tries.len(), 7);
     assert!(
         tries.iter().all(|record| record.bytes == tries[0].bytes),
@@ -209,7 +210,7 @@ fn nobody_there_at_all() {
         .map(|pair| (pair[1].at - pair[0].at).as_millis())
         .collect();
     for (n, gap) in gaps.iter().enumerate() {
-        let right = 40 << n;
+        let right = 80 << n;
         assert!(
             *gap + 25 >= right && *gap <= right * 3 / 2 + 60,
             "gap {n} is {gap} ms, not about {right}: {gaps:?}"
