@@ -15,7 +15,9 @@ pub struct LogBudget {
     /// What the lines are about, for the line that counts those left out.
     about: &'static str,
     lines: u32,
-    since: Instant,
+    /// When the second began: not by the clock, at whose border two lines might stand, but when the time was told after the first
+    /// line.
+    since: Option<Instant>,
     said: u32,
     left_out: u32,
 }
@@ -34,7 +36,7 @@ impl LogBudget {
         LogBudget {
             about,
             lines,
-            since: Instant::from_ms(0),
+            since: None,
             said: 0,
             left_out: 0,
         }
@@ -52,7 +54,11 @@ impl LogBudget {
 
     /// Told the time now and then.
     pub fn renew(&mut self, now: Instant) {
-        if now.ms_since(self.since) < 1000 {
+        if self.said == 0 {
+            return;
+        }
+        let since = *self.since.get_or_insert(now);
+        if now.ms_since(since) < 1000 {
             return;
         }
         if self.left_out > 0 {
@@ -62,10 +68,7 @@ impl LogBudget {
                 self.about
             );
         }
-        *self = LogBudget {
-            since: now,
-            ..LogBudget::with(self.about, self.lines)
-        };
+        *self = LogBudget::with(self.about, self.lines);
     }
 }
 
@@ -77,8 +80,8 @@ mod tests {
     fn so_many_lines_a_second_and_the_rest_counted() {
         let mut log = LogBudget::new("tests");
         let now = Instant::from_ms(5000);
-        log.renew(now);
         assert_eq!((0..200).filter(|_| log.may_say()).count(), LINES as usize);
+        log.renew(now);
         log.renew(now.after_ms(999));
         assert!(!log.may_say());
         assert_eq!(log.left_out, 200 - LINES + 1);
@@ -88,5 +91,15 @@ mod tests {
         let mut limit = LogBudget::of_limit("a limit");
         limit.renew(now);
         assert_eq!((0..200).filter(|_| limit.may_say()).count(), 1);
+        // A first line late in a second does not let a second one follow in the next.
+        let mut limit = LogBudget::of_limit("a limit");
+        limit.renew(now);
+        limit.renew(now.after_ms(990));
+        assert!(limit.may_say());
+        limit.renew(now.after_ms(990));
+        limit.renew(now.after_ms(1000));
+        assert!(!limit.may_say());
+        limit.renew(now.after_ms(1990));
+        assert!(limit.may_say());
     }
 }

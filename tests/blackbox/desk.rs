@@ -540,6 +540,7 @@ fn a_limit_that_is_hit_has_one_line() {
         .tls(&place, &[&certificate])
         .set("connections", "handshakes", "2")
         .start(&place);
+    let began = Instant::now();
     let silent: Vec<TcpStream> = (0..20)
         .map(|_| TcpStream::connect(server.secure()).expect("the kernel takes it"))
         .collect();
@@ -547,8 +548,10 @@ fn a_limit_that_is_hit_has_one_line() {
         "WARN",
         "TLS clients wait: 2 shake hands, which is the limit",
     ]);
-    let lines = server.log().matches("TLS clients wait").count();
-    assert_eq!(lines, 1, "{}", server.log());
+    // At most one in a second, however long the machine let us wait.
+    let (log, most) = (server.log(), 1 + began.elapsed().as_secs() as usize);
+    let lines = log.matches("TLS clients wait").count();
+    assert!((1..=most).contains(&lines), "{log}");
     assert!(server.stats(&place)["strowger_limit_hits_total{limit=\"tls_handshakes\"}"] >= 1.0);
     drop(silent);
 }
@@ -640,12 +643,19 @@ fn a_scrape_is_what_prometheus_reads() {
     }
 
     // Slow clients take all places: calls go on, and the places come back.
-    let slow: Vec<TcpStream> = (0..8)
-        .map(|_| TcpStream::connect(address).unwrap())
-        .collect();
+    let take_all = || -> Vec<TcpStream> {
+        let connect = |_| TcpStream::connect(address).expect("the kernel takes it");
+        (0..8).map(connect).collect()
+    };
+    let mut slow = take_all();
     let options = agent.request("OPTIONS", &format!("sip:{}", server.address));
     assert_eq!(agent.ask(&options).status(), Some(200));
-    let refused = get(address, "");
+    let mut refused = get(address, "");
+    if refused.is_empty() {
+        // One of those above still had its place, and one of the slow ones none. By now all have lost theirs.
+        slow = take_all();
+        refused = get(address, "");
+    }
     assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
     server.expect_log(&["WARN", "metrics", "which is the limit"]);
     drop(slow);
