@@ -18,8 +18,8 @@ const ALL: u32 = 1 << 10;
 /// Never fewer than these: who is let in shows whether there is room again.
 const FEWEST: u32 = ALL / 64;
 /// What one window without having caught up takes, and what one with it gives.
-const TAKEN: (u32, u32) = (3, 4);
-const GIVEN: u32 = ALL / 64;
+const TAKEN: (u32, u32) = (15, 16);
+const GIVEN: u32 = ALL / 128;
 /// The refused come again after 1 to this many seconds, not all at once (RFC 3261 §20.33).
 const RETRY_AFTER_S: u32 = 5;
 /// So often at most a line says how many were refused, milliseconds.
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn under_overload_as_many_are_let_in_as_there_is_room_for() {
-        for (come, least) in [(24, 18.0), (40, 12.5), (60, 5.5)] {
+        for (come, least) in [(24, 17.5), (40, 12.0), (60, 5.5)] {
             let (mut load, mut now) = (Overload::default(), Instant::from_ms(7000));
             run(&mut load, &mut now, 2000, come, 20);
             let (admitted, refused) = run(&mut load, &mut now, 4000, come, 20);
@@ -206,7 +206,7 @@ mod tests {
                 "{come}: {a} and {r} were taken"
             );
             // When it is over, it is over soon.
-            run(&mut load, &mut now, 1500, 10, 20);
+            run(&mut load, &mut now, 3000, 10, 20);
             assert_eq!(load.share(), 1.0);
         }
     }
