@@ -48,6 +48,32 @@ def theirs(axes, number, points, name, **how):
     axes.plot(xs, ys, color=COLOURS[number % len(COLOURS)], linestyle=(0, (4, 2)), linewidth=1.3, alpha=0.85, label=name, **marker, **how)
 
 
+def ring(axes, points, name):
+    """Marks points of a curve that are bounds rather than measurements: the generator's core was full, or something was not clean."""
+    xs, ys = zip(*points)
+    axes.plot(xs, ys, linestyle="none", marker="o", markersize=11, markerfacecolor="none", markeredgecolor=GREY, markeredgewidth=1.1, label=name)
+
+
+def bars(axes, names, groups, digits=2, share=0.8):
+    """Groups of upright bars, one group for each name. `groups` are (label, values, style); None leaves a gap. Each bar says its height."""
+    width = share / len(groups)
+    for index, (text, values, style) in enumerate(groups):
+        xs = [place + width * (index - (len(groups) - 1) / 2) for place in range(len(names))]
+        drawn = [(x, value) for x, value in zip(xs, values) if value is not None]
+        if not drawn:
+            continue
+        axes.bar([x for x, _ in drawn], [value for _, value in drawn], 0.92 * width, label=text, **style)
+        for x, value in drawn:
+            axes.annotate(f"{value:.{digits}f}", (x, value), (0, 2), textcoords="offset points", ha="center", va="bottom", fontsize=8)
+    axes.set_xticks(range(len(names)), names)
+    axes.tick_params(axis="x", length=0)
+    axes.grid(axis="x", visible=False)
+
+
+# How bars of the published figures look beside ours.
+PUBLISHED = {"facecolor": "white", "edgecolor": GREY, "hatch": "////", "linewidth": 1}
+
+
 def save(chart, directory, name):
     """Writes `name`.svg and `name`.png into the directory; returns their common path."""
     os.makedirs(directory, exist_ok=True)

@@ -145,7 +145,7 @@ class Study:
         """An hour's measurements are not thrown away because one of them fails."""
         try:
             return what(*arguments, **named)
-        except (RuntimeError, OSError) as why:
+        except (RuntimeError, OSError, subprocess.SubprocessError) as why:
             print(f"\n    FAILED: {why}", file=sys.stderr, flush=True)
             self.failures.append(str(why))
             return None
