@@ -44,6 +44,7 @@ def main():
     parser.add_argument("what", choices=[*COMMANDS, "all"], help="registrar and proxy: the thesis; modes: the report")
     parser.add_argument("--cases", type=lambda text: text.split(","), default=[],
                         help="only the configurations whose names contain one of these parts (chain-tls,mutual)")
+    parser.add_argument("--without", type=lambda text: text.split(","), default=[], help="and none whose name contains one of these (3des)")
     parser.add_argument("--fixed-rate", type=float, default=200, help="modes: the rate at which CPU per call is read beside saturation [200/s]")
     parser.add_argument("--for-model", action="store_true", help="registrar, modes: also what only the cost model needs")
     parser.add_argument("--redraw", metavar="FILE.json", help="measure nothing: make the report and its plots again from this one's JSON")

@@ -64,6 +64,8 @@ class Reproduction(Study):
         return [name for name in NAMES if any(result["contestant"] == name for result in self.results)]
 
     def wants(self, name):
+        if any(part in name for part in self.arguments.without):
+            return False
         return not self.arguments.cases or any(part in name for part in self.arguments.cases)
 
     def saturate_and_rest(self, case, contestant, process, **fields):
