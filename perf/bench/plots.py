@@ -45,7 +45,7 @@ def theirs(axes, number, points, name, **how):
     """A published curve: dashed, in the colour of ours, with hollow markers where there are few points."""
     xs, ys = zip(*points)
     marker = {"marker": MARKERS[number % len(MARKERS)], "markerfacecolor": "white"} if len(points) <= 12 else {}
-    axes.plot(xs, ys, color=COLOURS[number % len(COLOURS)], linestyle=(0, (4, 2)), linewidth=1.3, alpha=0.85, label=name, **marker, **how)
+    axes.plot(xs, ys, color=COLOURS[number % len(COLOURS)], linestyle=(0, (4, 2)), linewidth=1.3, alpha=0.85, label=name, **{**marker, **how})
 
 
 def ring(axes, points, name):
@@ -55,7 +55,8 @@ def ring(axes, points, name):
 
 
 def bars(axes, names, groups, digits=2, share=0.8):
-    """Groups of upright bars, one group for each name. `groups` are (label, values, style); None leaves a gap. Each bar says its height."""
+    """Groups of upright bars, one group for each name. `groups` are (label, values, style); None leaves a gap. Each bar says its height, a low one
+    with a digit more."""
     width = share / len(groups)
     for index, (text, values, style) in enumerate(groups):
         xs = [place + width * (index - (len(groups) - 1) / 2) for place in range(len(names))]
@@ -64,7 +65,7 @@ def bars(axes, names, groups, digits=2, share=0.8):
             continue
         axes.bar([x for x, _ in drawn], [value for _, value in drawn], 0.92 * width, label=text, **style)
         for x, value in drawn:
-            axes.annotate(f"{value:.{digits}f}", (x, value), (0, 2), textcoords="offset points", ha="center", va="bottom", fontsize=8)
+            axes.annotate(f"{value:.{digits + (value < 0.1)}f}", (x, value), (0, 2), textcoords="offset points", ha="center", va="bottom", fontsize=8)
     axes.set_xticks(range(len(names)), names)
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="x", visible=False)

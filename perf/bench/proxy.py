@@ -109,7 +109,7 @@ class Proxy(Reproduction):
                         bound += [(x, y) for x, y, series in points if is_bound(series)]
                         furthest = max(furthest, points[-1][0])
                 points = [(cps / unit, percent) for cps, percent in published.curve(rows, "cps", column)]
-                plots.theirs(axes, number, points, f"{TITLES[column]}: thesis")
+                plots.theirs(axes, number, points, f"{TITLES[column]}: thesis", marker="")
                 furthest = max(furthest, points[-1][0])
             if bound:
                 plots.ring(axes, bound, "bound by the generator, or not clean")
@@ -119,7 +119,7 @@ class Proxy(Reproduction):
         left.set_ylim(0, 104)
         left.set_ylabel("CPU of the server (% of one core)")
         left.set_title("UDP and TCP")
-        right.set_title("TLS (another x axis)")
+        right.set_title("TLS (x axis enlarged)")
         ours = ", ".join(f"{name} {self.peaks('udp', name).median:,.0f}" for name in self.contestants)
         self.figure(plots, chart, "cpu", "CPU of the proxy by calls/s in the six cases. 1.0 on the x axis is the own peak over UDP: "
                     f"{ours}, thesis {unit:,} calls/s.")

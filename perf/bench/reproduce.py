@@ -47,7 +47,8 @@ def main():
     parser.add_argument("--without", type=lambda text: text.split(","), default=[], help="and none whose name contains one of these (3des)")
     parser.add_argument("--fixed-rate", type=float, default=200, help="modes: the rate at which CPU per call is read beside saturation [200/s]")
     parser.add_argument("--for-model", action="store_true", help="registrar, modes: also what only the cost model needs")
-    parser.add_argument("--redraw", metavar="FILE.json", help="measure nothing: make the report and its plots again from this one's JSON")
+    parser.add_argument("--redraw", metavar="FILE.json", nargs="+",
+                        help="measure nothing: make the report and its plots again from this one's JSON, or from those of several runs on one machine")
     study.main(parser, lambda arguments, directory: (All if arguments.what == "all" else COMMANDS[arguments.what])(arguments, directory))
 
 

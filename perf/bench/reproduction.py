@@ -28,11 +28,16 @@ class Reproduction(Study):
         self.drawn = []
 
     def read(self, arguments):
-        with open(arguments.redraw) as text:
-            found = json.load(text)
+        found = []
+        for path in arguments.redraw:
+            with open(path) as text:
+                found.append(json.load(text))
+        machines = {each["machine"] for each in found}
+        if len(machines) > 1:
+            raise RuntimeError("measured on different machines: " + "; ".join(sorted(machines)))
         self.arguments = arguments
-        self.report = Report(self.title, found["machine"], found["settings"])
-        self.results = self.report.raw = found["measurements"]
+        self.report = Report(self.title, *machines, "; ".join(dict.fromkeys(each["settings"] for each in found)))
+        self.results = self.report.raw = [result for each in found for result in each["measurements"]]
         self.failures = []
 
     def run(self):
@@ -40,7 +45,9 @@ class Reproduction(Study):
             try:
                 for number in range(self.rounds):
                     self.measure(number)
-            except KeyboardInterrupt:
+                    # For --redraw, should the next round not come to its end.
+                    self.report.write(PERF, f"reproduce-{self.name}")
+            except (KeyboardInterrupt, SystemExit):
                 # Hours of measurements are worth a report with holes in it.
                 self.failures.append("interrupted")
             self.progress.end()
