@@ -6,6 +6,7 @@ import unittest
 import cases
 import published
 import reproduce
+import study
 from modes import for_model, short, words_of
 from registrar import CASES, COLUMNS, Registrar
 from report import Report
@@ -57,6 +58,40 @@ class Published(unittest.TestCase):
             self.assertEqual(wanted, set(command.ours), name)
         self.assertEqual({by for _, _, by in published.TABLES_AND_FIGURES} - {f"perf/reproduce {name}" for name in reproduce.COMMANDS},
                          {published.PROFILE, published.MODEL})
+
+
+class Peaks(unittest.TestCase):
+    def test_the_peak_is_found_from_below_and_above(self):
+        for peak in (150, 600, 790, 1000, 1300):
+            tried = []
+
+            def passes(rate):
+                tried.append(rate)
+                return rate <= peak
+
+            low, high = study.highest(passes, 1000, 0.03)
+            self.assertLessEqual(low, peak)
+            self.assertGreater(high, peak)
+            self.assertLess(high / low, 1.03)
+            self.assertLess(len(tried), 17, peak)
+
+    def test_a_search_ends_where_all_passes_or_nothing(self):
+        low, high = study.highest(lambda _: True, 1000, 0.03)
+        self.assertGreater(low, 1600)
+        self.assertIsNone(high)
+        low, high = study.highest(lambda _: False, 1000, 0.03)
+        self.assertIsNone(low)
+        self.assertLess(high, 100)
+
+    def test_a_generator_that_begins_fewer_calls_than_it_should_is_the_limit(self):
+        busy = {"generator_busy": 0.9, "generator_waited": 0, "server_busy": 0.5, "server_waited": 0}
+        short = {"rate_or_window": 1000, "seconds": 2.0, "counts": {"scheduled": 1900, "completed": 1900}, **busy}
+        self.assertTrue(study.fell_short(short) and study.generator_was_full(short))
+        enough = {**short, "counts": {"scheduled": 1990, "completed": 1000}}
+        self.assertFalse(study.fell_short(enough) or study.generator_was_full(enough))
+        self.assertTrue(study.generator_was_full({**enough, "generator_busy": 0.97}))
+        self.assertFalse(study.generator_was_full({**enough, "generator_busy": 0.97, "server_busy": 0.98}))
+        self.assertAlmostEqual(study.failed_share(enough), 1 - 1000 / 1990)
 
 
 class Registrations(unittest.TestCase):
