@@ -120,13 +120,13 @@ class Modes(Reproduction):
 
     # What is drawn.
 
-    def panels(self, plots, groups_of, y, height=7.4):
+    def panels(self, plots, groups_of, y, height=7.4, digits=2):
         """One panel for each mode. `groups_of(names)` gives its bars."""
         chart, grid = plots.figure(10.8, height, columns=2, rows=2, gridspec_kw={"width_ratios": [1.35, 1]})
         for axes, (mode, title) in zip(grid.flat, MODES.items()):
             names = [case.name for case in report_configurations() if case.mode == mode and case.transport != "udp"]
-            plots.bars(axes, [short(name) for name in names], groups_of(names))
-            axes.set_title(title)
+            plots.bars(axes, [short(name) for name in names], groups_of(names), digits)
+            axes.set_title(title + (", with digest" if all(name.endswith("-auth") for name in names) else ""))
             axes.tick_params(axis="x", labelsize=9)
             axes.margins(y=0.1)
         for row in grid:
@@ -139,14 +139,20 @@ class Modes(Reproduction):
         def groups(names):
             found = [("report (OpenSIPS 1.4)", [theirs.get(name) for name in names], plots.PUBLISHED)]
             for number, contestant in enumerate(self.contestants):
-                values = []
+                values, reach = [], []
                 for name in names:
                     peak, udp = self.peak_of(name, contestant), self.peak_of(published.matching_udp(name), contestant)
+                    each = self.cpu_of(name, contestant, "saturation")
                     values.append(peak.median / udp.median if peak and udp else None)
-                found.append((contestant, values, {"color": plots.COLOURS[number]}))
+                    # What a full core would carry at that CPU of a call, where the generator did not let it.
+                    reach.append(1e6 / each.median / udp.median if peak and udp and each and "g" in peak.marks else None)
+                found.append((contestant, values, {"color": plots.COLOURS[number]}, reach))
             return found
 
         chart, grid = self.panels(plots, groups, "peak ÷ own peak over UDP")
+        if any("g" in self.peak_of(name, contestant).marks for name in self.names() for contestant in self.contestants):
+            grid[0][1].bar([0], [0], fill=False, edgecolor=plots.COLOURS[0], linestyle=(0, (2, 2)), label="a full core at that CPU of a call,\n"
+                           "where the generator was the limit")
         for axes in grid.flat:
             axes.axhline(1, color=plots.GREY, linewidth=1)
         # Where the bars are lowest.
@@ -168,7 +174,7 @@ class Modes(Reproduction):
                     found.append((f"{contestant}, {text}", values, {"color": plots.COLOURS[2 * number + index]}))
             return found
 
-        chart, grid = self.panels(plots, groups, "CPU of a call ÷ own over UDP,\nchain mode, without digest")
+        chart, grid = self.panels(plots, groups, "CPU of a call ÷ own over UDP,\nchain mode, without digest", digits=1)
         grid[0][0].legend(loc="upper left")
         self.figure(plots, chart, "cpu", "CPU of a call ÷ own CPU of a call over UDP in chain mode without digest. The report's are before its fix of the client.")
 
@@ -178,10 +184,10 @@ class Modes(Reproduction):
                  if any(self.peak_of(name, contestant) and self.peak_of(divisor, contestant) for contestant in self.contestants)]
         if not lines:
             return
-        chart, axes = plots.figure(8.6, 1.2 + 0.33 * len(lines))
+        chart, axes = plots.figure(8.6, 1.7 + 0.33 * len(lines))
         bound = []
         for contestant_number, contestant in enumerate(self.contestants):
-            points = []
+            points, by_cpu = [], []
             for place, (name, divisor, theirs) in enumerate(lines):
                 peaks = self.peak_of(name, contestant), self.peak_of(divisor, contestant)
                 if not all(peaks):
@@ -190,8 +196,14 @@ class Modes(Reproduction):
                 axes.plot([theirs, points[-1][0]], [place, place], color="#bbbbbb", linewidth=1, zorder=1)
                 if any(map(is_bound, peaks)):
                     bound.append(points[-1])
+                each = [self.cpu_of(which, contestant, "saturation") for which in (divisor, name)]
+                if all(each):
+                    by_cpu.append((each[0].median / each[1].median, place))
             axes.plot(*zip(*points), linestyle="none", marker=plots.MARKERS[contestant_number], markersize=7,
                       color=plots.COLOURS[contestant_number], label=contestant)
+            if by_cpu:
+                axes.plot(*zip(*by_cpu), linestyle="none", marker="|", markersize=11, markeredgewidth=1.8, color=plots.COLOURS[contestant_number],
+                          label=f"{contestant}, from CPU of a call")
         axes.plot([theirs for _, _, theirs in lines], range(len(lines)), linestyle="none", marker="D", markersize=6.5, markerfacecolor="white",
                   markeredgecolor="black", label="report (OpenSIPS 1.4)")
         if bound:
@@ -202,7 +214,7 @@ class Modes(Reproduction):
         axes.grid(axis="y", visible=False)
         axes.set_xlim(0, None)
         axes.set_xlabel("ratio of peaks")
-        axes.legend(loc="lower right", fontsize=9, frameon=True, framealpha=0.9, edgecolor="none")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2, fontsize=9)
         self.figure(plots, chart, "ratios", "The ratios of peaks that the report gives, and ours.")
 
 

@@ -130,8 +130,16 @@ class Proxy(Reproduction):
         groups = [("thesis (OpenSIPS 1.6)", [published.PROXY_PEAKS[column] / unit for column in TITLES], plots.PUBLISHED)]
         for number, contestant in enumerate(self.contestants):
             udp = self.peaks("udp", contestant).median
-            values = [peak.median / udp if peak else None for peak in (self.peaks(column, contestant) for column in TITLES)]
-            groups.append((f"{contestant} ({udp:,.0f} calls/s over UDP)", values, {"color": plots.COLOURS[number]}))
+            values, reach = [], []
+            for column in TITLES:
+                peak, each = self.peaks(column, contestant), self.of(self.cases[column].name, contestant, "saturation", cpu)
+                values.append(peak.median / udp if peak else None)
+                # What a full core would carry at that CPU of a call, where the generator did not let it.
+                reach.append(1e6 / each.median / udp if peak and each and "g" in peak.marks else None)
+            groups.append((f"{contestant} ({udp:,.0f} calls/s over UDP)", values, {"color": plots.COLOURS[number]}, reach))
+            if any(reach):
+                axes.bar([0], [0], fill=False, edgecolor=plots.COLOURS[number], linestyle=(0, (2, 2)),
+                         label="a full core at that CPU of a call, where the generator was the limit")
         plots.bars(axes, [title.replace(", ", "\n") for title in TITLES.values()], groups)
         axes.set_ylabel("peak ÷ own peak over UDP")
         axes.legend()
