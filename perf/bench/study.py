@@ -21,8 +21,8 @@ from udp import build, words
 NAMES = ["strowger", "kamailio"]
 # The studies' rule: the peak is the highest rate at which no more than this share of the calls fails.
 FAILURES = 0.04
-# How close the search for it comes.
-PRECISION = 0.03
+# How close the search for it comes, and in the quick form.
+PRECISION, QUICK_PRECISION = 0.03, 0.06
 # Seconds for the last answers of a load above the peak: what has not ended by then has failed.
 PATIENCE = 4
 
@@ -63,7 +63,8 @@ class Study:
         self.warm = arguments.warm if arguments.warm is not None else (3 if quick else 30)
         self.duration = arguments.duration or (3 if quick else 120)
         # Steps of a search for the peak are shorter: there are ten of them.
-        self.step = min(self.duration, 10)
+        self.step = min(self.duration, 2 if quick else 10)
+        self.precision = QUICK_PRECISION if quick else PRECISION
         settings = (f"{self.rounds} round(s), {self.warm} s of load, then {self.duration} s measured; "
                     f"load average at the start {machine.load_average():.2f}")
         self.report = Report(title, machine.describe(), settings)
@@ -99,11 +100,10 @@ class Study:
         case means."""
         found = self.generator.run(mode, contestant, process, *case.options(contestant.name), *options)
         for result in found:
-            result.update(fields, label=case.label)
-            if mode == "call":
-                result["complaint"] = case.complaint(result, contestant.name)
-                if result["complaint"]:
-                    result["clean"] = False
+            result.update(fields, label=case.label, configuration=case.name)
+            result["complaint"] = case.complaint(result, contestant.name)
+            if result["complaint"]:
+                result["clean"] = False
             self.results.append(result)
             self.report.raw.append(result)
         return found
@@ -113,13 +113,13 @@ class Study:
         return self.run_load(case, contestant, process, "--window", WINDOW, "--settle", self.warm if warm is None else warm,
                              "--duration", self.duration, what="saturation", **fields)[0]
 
-    def peak(self, case, contestant, process, capacity):
+    def peak(self, case, contestant, process, capacity, **fields):
         """The highest open-loop rate at which at most FAILURES of the calls fail, by bisection around the capacity of a closed window."""
         low, high, best = 0.0, None, None
         rate = capacity
         while True:
             result = self.run_load(case, contestant, process, "--rate", f"{rate:.0f}", "--settle", 1, "--duration", self.step,
-                                   "--drain", PATIENCE, "--max-outstanding", 40_000, what="peak")[0]
+                                   "--drain", PATIENCE, "--max-outstanding", 40_000, what="peak", **fields)[0]
             failed = failed_share(result)
             if failed <= FAILURES:
                 low, best = rate, result
@@ -133,7 +133,7 @@ class Study:
                 rate *= 1.15
             elif best is None and rate < 0.2 * capacity:
                 break
-            elif high / max(low, 1) < 1 + PRECISION:
+            elif high / max(low, 1) < 1 + self.precision:
                 break
             else:
                 rate = (low + high) / 2 if low else 0.8 * high
