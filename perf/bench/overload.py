@@ -1,7 +1,6 @@
 """perf/overload: what a server still does when more is asked of it than it can do (row O1). Calls come on a schedule from half its peak to three
 times as many, whatever comes back; goodput is calls a second that ended well."""
 
-import plots
 import study
 from cases import WINDOW, Case
 from contestants import PERF
@@ -153,8 +152,10 @@ class Overload(Study):
              "server's core, % busy", "generator's core, % busy", "calls begun, % of those offered"], lines)
 
     def draw(self, name, how, title):
+        # Loaded late: what is measured does not need it, nor do the tests.
+        import plots
         chart, axes = plots.figure()
-        if how(axes):
+        if how(axes, plots):
             plots.save(chart, Report.directory(PERF), name)
             self.report.figure(name, title)
         else:
@@ -169,7 +170,7 @@ class Overload(Study):
                     yield number, CASES[key].label + ("" if name == "strowger" else " (Kamailio)"), key, name
                     number += 1
 
-    def draw_goodput(self, axes):
+    def draw_goodput(self, axes, plots):
         most, drawn = max(self.multiples), False
         axes.plot([0, 1, most], [0, 1, 1], color=plots.GREY, linestyle=":", linewidth=1.2, label="all that can be done")
         for number, label, key, name in self.curves():
@@ -187,10 +188,10 @@ class Overload(Study):
         axes.set_xlim(0, most * 1.03)
         axes.set_ylim(0, 1.2)
         plots.label(axes, "Offered load ÷ peak", "Goodput ÷ peak")
-        axes.legend(loc="lower right")
+        above(axes)
         return drawn
 
-    def draw_latency(self, axes):
+    def draw_latency(self, axes, plots):
         drawn = False
         for number, label, key, name in self.curves():
             for quantile in ["p50", "p99"]:
@@ -205,8 +206,14 @@ class Overload(Study):
         axes.set_yscale("log")
         axes.set_xlim(0, max(self.multiples) * 1.03)
         plots.label(axes, "Offered load ÷ peak", "INVITE to 200, ms")
-        axes.legend(loc="lower right")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        above(axes)
         return drawn
+
+
+def above(axes):
+    """The legend where no curve can be."""
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
 
 
 def multiples(text):
