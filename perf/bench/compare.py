@@ -1,6 +1,7 @@
 """perf/compare: strowger beside Kamailio, in turn in one run: CPU of a call, the highest rate, latency and memory, with the same load, certificates, number
 of workers and cores."""
 
+import math
 import os
 import shutil
 import subprocess
@@ -80,8 +81,7 @@ class Compare(Study):
         super().__init__(arguments, directory, "strowger beside its peers")
         self.cases = arguments.cases or list(CASES)
         self.with_peaks = arguments.peaks or not arguments.quick
-        self.memory = {}
-        # Latency and CPU settle sooner than the studies' two minutes; the rounds alternate instead.
+        # It settles sooner than the studies' two minutes.
         self.latency_duration = min(self.duration, 30)
         steps = 2 * len(self.arguments.only) * self.rounds * len(self.cases)
         self.progress = Progress(steps + self.rounds * ("strowger" in arguments.only and ADDED in self.cases))
@@ -125,8 +125,9 @@ class Compare(Study):
         case, mode = CASES[key], MODES[key]
         self.progress.step(f"{name}: {case.label}: latency at {at:,.0f}/s")
         with self.server(case, name) as (contestant, process):
-            self.run_load(case, contestant, process, "--rate", f"{at:.0f}", "--poisson", "--settle", self.warm, "--duration", self.latency_duration,
-                          mode=mode, what="latency", key=key)
+            result = self.run_load(case, contestant, process, "--rate", f"{at:.0f}", "--poisson", "--settle", self.warm, "--duration",
+                                   self.latency_duration, mode=mode, what="latency", key=key)[0]
+            result["memory"] = memory(process.pid)
 
     def added(self, key, at):
         """Row L1: strowger at half of its own peak, and the generator connected to itself at the same rate."""
@@ -159,9 +160,11 @@ class Compare(Study):
         for quantile in ["p50", "p99"]:
             self.tell_quantity(f"Latency at half of what the slower one can, {quantile}, µs from the schedule to the 200 of the INVITE or REGISTER", both, "latency",
                                lambda result, q=quantile: result["latency_us"]["to_200"][q], 0, False)
-        for name, title in [("Pss", "proportional"), ("Rss", "resident")]:
-            self.tell_quantity(f"Memory after the run at saturation, {title} set size of all processes, MB", both, "saturation",
-                               lambda result, name=name: result["memory"][name] / 1e6, 1, False)
+        # Who carries more remembers more: beside each other only after the same load.
+        for what, when in [("latency", "the run for latency, which is the same for both"), ("saturation", "the run at saturation, each at its own rate")]:
+            for name, title in [("Pss", "proportional"), ("Rss", "resident")]:
+                self.tell_quantity(f"Memory after {when}: {title} set size of all processes, MB", both, what,
+                                   lambda result, name=name: result["memory"][name] / 1e6, 1, False)
         self.tell_generator(both)
         self.tell_added()
         self.draw(both)
@@ -233,11 +236,11 @@ class Compare(Study):
         self.bars("compare-peak", keys, "peak found", lambda result: result["rate_or_window"], "Calls a second", "Peak: at most 4 % of the calls fail")
         self.bars("compare-latency", keys, "latency", lambda result: result["latency_us"]["to_200"]["p99"] / 1000, "Schedule to 200, 99th percentile, ms",
                   "Latency at half of what the slower one can, 99th percentile")
-        self.bars("compare-memory", keys, "saturation", lambda result: result["memory"]["Pss"] / 1e6, "Proportional set size, MB",
-                  "Memory of all processes after the run at saturation")
+        self.bars("compare-memory", keys, "latency", lambda result: result["memory"]["Pss"] / 1e6, "Proportional set size, MB",
+                  "Memory of all processes after the same load")
 
     def bars(self, name, keys, what, value, axis, title):
-        """A pair of bars for each case, on a logarithmic axis, each with its value."""
+        """A pair of bars for each case, on a logarithmic axis, each with its value, and what the peer's is of ours."""
         # Loaded late: what is measured does not need it, nor do the tests.
         import plots
         names = [each for each in PEERS if each in self.arguments.only]
@@ -252,16 +255,19 @@ class Compare(Study):
                       for row, (_, series) in enumerate(found) if series[number] and series[number].median > 0]
             if not places:
                 continue
-            ys, values, marks = zip(*places)
-            axes.barh(ys, values, 0.92 * width, color=plots.COLOURS[number], label=PEERS[each])
-            for y, number_of, mark in places:
-                axes.annotate(f" {text(number_of)}{' ' + mark if mark else ''}", (number_of, y), va="center", fontsize=8.5)
+            axes.barh([y for y, _, _ in places], [height for _, height, _ in places], 0.92 * width, color=plots.COLOURS[number], label=PEERS[each])
+            for (y, length, mark), (_, series) in zip(places, [row for row in found if row[1][number] and row[1][number].median > 0]):
+                first = series[0].median if number and series[0] else None
+                ratio = f"   ({text(length / first)} ×)" if first else ""
+                axes.annotate(f" {text(length)}{' ' + mark if mark else ''}{ratio}", (length, y), va="center", fontsize=8.5)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
         axes.set_yticks(range(len(found)), [CASES[key].label for key, _ in found])
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
-        low, high = axes.get_xlim()
-        axes.set_xlim(low / 1.5, high * 2.2)
+        every = [each.median for _, series in found for each in series if each and each.median > 0]
+        # From a whole decade, and so that the shortest bar is one: the lengths are of logarithms, the numbers say the proportion.
+        axes.set_xlim(10 ** math.floor(math.log10(min(every) / 1.5)), max(every) * 6)
         plots.label(axes, axis, None)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
         plots.save(chart, Report.directory(PERF), name)
