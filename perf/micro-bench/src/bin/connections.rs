@@ -80,18 +80,26 @@ impl Aging for Entry {
 }
 
 const STEPS: usize = 5;
-/// By the name in the JSON, in words, and how many cache lines of its own each touches at least.
+/// By the name in the JSON, in words, and how many cache lines each has to fetch that another has not just fetched.
 const NAMES: [(&str, &str, u32); STEPS] = [
     // The slot: its entry's head.
     ("find", "found by its token, ns", 1),
     // The map's marks and its bucket; the slot.
     ("address", "found by address, ns", 3),
-    // The slot, its two neighbours in the list, and the youngest.
-    ("renew", "renewed, ns", 3),
+    // The slot, its two neighbours in the list, and its place in the roll.
+    ("renew", "renewed, ns", 4),
     ("sweep", "one sweep, ns", 0),
     // Two slots and their neighbours, two buckets of the map and their marks, two places of the roll.
     ("turnover", "closed and another opened, ns", 8),
 ];
+
+#[derive(Clone, Copy)]
+struct Draw {
+    /// Position in `ids`.
+    place: u32,
+    id: Id,
+    peer: SocketAddr,
+}
 
 /// Connections of one number, and what was measured with them.
 struct Table {
@@ -100,10 +108,10 @@ struct Table {
     accepted: HashMap<(Transport, SocketAddr), Id>,
     ages: [Ages; State::ALL.len()],
     roll: Roll,
-    /// By their order of coming.
     ids: Vec<Id>,
-    /// Drawn at random: positions in `ids`.
-    draws: Vec<u32>,
+    random: Random,
+    /// Connections drawn at random, one behind the other: an event brings its token with it, and a message its address.
+    draws: Vec<Draw>,
     peers: u32,
     now_ms: u64,
     bytes: u64,
@@ -122,6 +130,7 @@ impl Table {
             ages: [Ages::default(); State::ALL.len()],
             roll: Roll::new(1, size as usize),
             ids: Vec::new(),
+            random: Random(u64::from(size)),
             draws: Vec::new(),
             peers: 0,
             now_ms: 1_000,
@@ -136,10 +145,18 @@ impl Table {
         }
         let own = (table.ids.capacity() * size_of::<Id>()) as u64;
         table.bytes = resident_bytes().saturating_sub(before + own);
-        let mut random = Random(u64::from(size));
-        table.draws = (0..DRAWS).map(|_| random.below(size)).collect();
-        table.chain = Chain::new(table.bytes as usize, &mut random);
+        table.chain = Chain::new(table.bytes as usize, &mut table.random);
         table
+    }
+
+    fn draw(&mut self) {
+        self.draws.clear();
+        for _ in 0..DRAWS {
+            let place = self.random.below(self.size);
+            let id = self.ids[place as usize];
+            let peer = self.connections.get(id).expect("an open one").peer;
+            self.draws.push(Draw { place, id, peer });
+        }
     }
 
     fn now(&self) -> Instant {
@@ -180,6 +197,7 @@ impl Table {
     }
 
     fn round(&mut self) {
+        self.draw();
         let steps: [fn(&mut Table); STEPS] = [
             Table::find,
             Table::address,
@@ -200,8 +218,8 @@ impl Table {
     /// What each event does. Each waits for the one before it: a worker does other things between two, and no processor looks so far ahead.
     fn find(&mut self) {
         let (zero, mut last) = (black_box(0), 0);
-        for draw in 0..DRAWS as usize {
-            let id = self.ids[self.draws[draw] as usize + (last & zero)];
+        for number in 0..DRAWS as usize {
+            let id = self.draws[number + (last & zero)].id;
             let entry = self.connections.get_mut(id).expect("an open one");
             last = entry.state as usize;
         }
@@ -211,12 +229,11 @@ impl Table {
     /// The way of a response, and of a request to a phone that has connected.
     fn address(&mut self) {
         let (zero, mut last) = (black_box(0), 0);
-        for draw in 0..DRAWS as usize {
-            let number = self.draws[draw] + (last & zero);
-            let id = self.ids[number as usize];
-            let peer = self.connections.get(id).expect("an open one").peer;
+        for number in 0..DRAWS as usize {
+            let peer = self.draws[number + (last & zero)].peer;
             let found = self.accepted.get(&(Transport::Tcp, peer)).copied();
-            last = found.expect("its address").slot;
+            let entry = self.connections.get(found.expect("its address"));
+            last = entry.expect("an open one").state as usize;
         }
         black_box(last);
     }
@@ -225,13 +242,14 @@ impl Table {
     fn renew(&mut self) {
         self.now_ms += 1;
         let now = self.now();
-        for draw in 0..DRAWS as usize {
-            let id = self.ids[self.draws[draw] as usize];
+        let (zero, mut last) = (black_box(0), 0);
+        for number in 0..DRAWS as usize {
+            let Draw { id, peer, .. } = self.draws[number + (last & zero)];
             let open = &mut self.ages[State::Open as usize];
             open.remove(&mut self.connections, id);
             open.push(&mut self.connections, id, now);
             let flow = Flow {
-                peer: SocketAddr::from(([10, 0, 0, 1], 5060)),
+                peer,
                 listener: 0,
                 transport: Transport::Tcp,
                 core: 0,
@@ -240,7 +258,8 @@ impl Table {
                     generation: id.generation,
                 },
             };
-            assert!(self.roll.is_alive(&flow));
+            last = usize::from(self.roll.is_alive(&flow));
+            assert_eq!(last, 1);
         }
     }
 
@@ -257,8 +276,8 @@ impl Table {
     }
 
     fn turnover(&mut self) {
-        for draw in 0..DRAWS as usize {
-            let place = self.draws[draw] as usize;
+        for number in 0..DRAWS as usize {
+            let place = self.draws[number].place as usize;
             self.close(self.ids[place]);
             self.ids[place] = self.admit();
         }
