@@ -1,6 +1,8 @@
 """perf/overload: what a server still does when more is asked of it than it can do (row O1). Calls come on a schedule from half its peak to three
 times as many, whatever comes back; goodput is calls a second that ended well."""
 
+import copy
+
 import study
 from cases import WINDOW, Case
 from contestants import PERF
@@ -15,8 +17,16 @@ CASES = {
     # RSA costs who proves its key several times what it costs who checks the proof: the generator has room where the server has none.
     "tls": Case("TLS, a full handshake for each call", "tls/call", "udp", routed=True),
 }
+# The server as it would be without its overload control, for whoever wants to see what that does.
+UNCONTROLLED = "strowger-uncontrolled"
+WITHOUT_CONTROL = '\n[limits]\noverload = "0s"\n'
+WHO = {"strowger": "", UNCONTROLLED: ", control off", "kamailio": ", Kamailio"}
 MULTIPLES = [0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0]
-QUICK_MULTIPLES = [0.5, 1.0, 1.5, 2.0, 3.0]
+QUICK_# The server as it would be without its overload control, for whoever wants to see what that does.
+UNCONTROLLED = "strowger-uncontrolled"
+WITHOUT_CONTROL = '\n[limits]\noverload = "0s"\n'
+WHO = {"strowger": "", UNCONTROLLED: ", control off", "kamailio": ", Kamailio"}
+MULTIPLES = [0.5, 1.0, 1.5, 2.0, 3.0]
 # Those that row O1 names.
 ROW = [2.0, 3.0]
 TARGET = 0.95
@@ -58,10 +68,26 @@ def verdict(goodput, peak):
     return goodput.median >= TARGET * peak.median
 
 
+def uncontrolled(case):
+    """The same case, with a conf that lets in whatever comes."""
+    other = copy.copy(case)
+
+    def values(directory):
+        found = case.values(directory)
+        return {**found, "ROUTE": found["ROUTE"] + WITHOUT_CONTROL}
+    other.values = values
+    return other
+
+
+def case_of(key, name):
+    return uncontrolled(CASES[key]) if name == UNCONTROLLED else CASES[key]
+
+
 class Overload(Study):
     def __init__(self, arguments, directory):
         super().__init__(arguments, directory, "Overload")
         quick = arguments.quick
+        self.names = [*arguments.only, *([UNCONTROLLED] if arguments.uncontrolled else [])]
         self.multiples = arguments.multiples or (QUICK_MULTIPLES if quick else MULTIPLES)
         self.cases = arguments.cases or (["udp", "tls"] if quick else list(CASES))
         self.settle = 3 if quick else 10
@@ -70,18 +96,18 @@ class Overload(Study):
         self.report = Report(self.report.title, self.report.machine,
                              f"{self.rounds} round(s). For each point a fresh server, which {self.warm} s of a closed window have warmed up; {self.settle} s at the "
                              f"rate, then {self.step:g} s measured. The peak is the rate of a closed window of {WINDOW} calls")
-        self.progress = Progress(self.rounds * len(self.cases) * len(self.arguments.only) * (len(self.multiples) + 1))
+        self.progress = Progress(self.rounds * len(self.cases) * len(self.names) * (len(self.multiples) + 1))
 
     def run(self):
         for _ in range(self.rounds):
             for key in self.cases:
-                for name in self.arguments.only:
+                for name in self.names:
                     self.attempt(self.sweep, key, name)
         self.tell()
         self.finish("overload")
 
     def sweep(self, key, name):
-        case = CASES[key]
+        case = case_of(key, name)
         self.progress.step(f"{name}: {case.label}: peak")
         with self.server(case, name) as (contestant, process):
             peak = self.saturate(case, contestant, process, warm=self.settle, key=key)
@@ -90,7 +116,7 @@ class Overload(Study):
             self.attempt(self.point, key, name, multiple, rate(peak))
 
     def point(self, key, name, multiple, peak):
-        case = CASES[key]
+        case = case_of(key, name)
         common = ["--drain", PATIENCE, "--max-outstanding", OUTSTANDING]
         with self.server(case, name) as (contestant, process):
             self.run_load(case, contestant, process, "--warm", self.warm, "--rest", 1, "--rate", f"{multiple * peak:.0f}",
@@ -114,7 +140,7 @@ class Overload(Study):
     # What it says.
 
     def tell(self):
-        for name in self.arguments.only:
+        for name in self.names:
             for key in self.cases:
                 self.tell_case(key, name)
         self.draw("overload-goodput", self.draw_goodput, "Goodput against offered load, both relative to the peak. Hollow: the generator was at its limit")
@@ -147,7 +173,7 @@ class Overload(Study):
                                 f"{goodput.median / peak.median:.3f} ({goodput.median:,.0f} ÷ {peak.median:,.0f} calls/s)", verdict(goodput, peak),
                                 "".join(sorted(set(goodput.marks + peak.marks))))
         self.report.table(
-            f"{name}, {CASES[key].label}: peak {peak.text(0)} calls/s",
+            f"{CASES[key].label}{WHO[name]}: peak {peak.text(0)} calls/s",
             ["× peak", "offered, calls/s", "goodput, calls/s", "÷ peak", "to 200, ms: p50", "p99", "refused/s", "sent again/s", "datagrams dropped at the server/s",
              "server's core, % busy", "generator's core, % busy", "calls begun, % of those offered"], lines)
 
@@ -164,10 +190,10 @@ class Overload(Study):
     def curves(self):
         """(number of the colour, name, key, contestant) of what has a peak."""
         number = 0
-        for name in self.arguments.only:
+        for name in self.names:
             for key in self.cases:
                 if self.points(key, name, "saturation", None, rate):
-                    yield number, CASES[key].label + ("" if name == "strowger" else " (Kamailio)"), key, name
+                    yield number, CASES[key].label + WHO[name], key, name
                     number += 1
 
     def draw_goodput(self, axes, plots):
@@ -223,6 +249,7 @@ def multiples(text):
 def main():
     parser = study.options("perf/overload", __doc__)
     parser.add_argument("--cases", type=words(CASES), help=f"some of {','.join(CASES)} [all; quick: udp,tls]")
+    parser.add_argument("--uncontrolled", action="store_true", help="strowger with [limits] overload = \"0s\" too")
     parser.add_argument("--multiples", type=multiples, help="of the peak [0.5 to 3]")
     study.main(parser, Overload)
 

@@ -377,7 +377,11 @@ fn print_json(tables: &[Table]) {
                 .iter()
                 .zip(&table.steps_ns)
                 .map(|((name, _, lines), ns)| {
-                    format!("\"{name}\": {{\"ns\": {:.2}, \"lines\": {lines}}}", median(ns))
+                    format!(
+                        "\"{name}\": {{\"ns\": {:.2}, \"least_ns\": {:.2}, \"lines\": {lines}}}",
+                        median(ns),
+                        ns.iter().copied().fold(f64::INFINITY, f64::min)
+                    )
                 })
                 .collect();
             format!(
