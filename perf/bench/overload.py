@@ -22,11 +22,7 @@ UNCONTROLLED = "strowger-uncontrolled"
 WITHOUT_CONTROL = '\n[limits]\noverload = "0s"\n'
 WHO = {"strowger": "", UNCONTROLLED: ", control off", "kamailio": ", Kamailio"}
 MULTIPLES = [0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0]
-QUICK_# The server as it would be without its overload control, for whoever wants to see what that does.
-UNCONTROLLED = "strowger-uncontrolled"
-WITHOUT_CONTROL = '\n[limits]\noverload = "0s"\n'
-WHO = {"strowger": "", UNCONTROLLED: ", control off", "kamailio": ", Kamailio"}
-MULTIPLES = [0.5, 1.0, 1.5, 2.0, 3.0]
+QUICK_MULTIPLES = [0.5, 1.0, 1.5, 2.0, 3.0]
 # Those that row O1 names.
 ROW = [2.0, 3.0]
 TARGET = 0.95
