@@ -114,6 +114,10 @@ class Scale(Study):
             for fields, mode, options in runs:
                 for result in self.generator.run(mode, contestant, process, *options):
                     result.update(fields, memory=memory(process.pid)["Pss"])
+                    # As many challenges as were meant, or it does not count.
+                    result["complaint"] = digest.complaint(result) if "kind" in fields else None
+                    if result["complaint"]:
+                        result["clean"] = False
                     self.results.append(result)
                     self.report.raw.append(result)
         finally:

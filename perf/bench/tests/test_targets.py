@@ -91,5 +91,15 @@ class Collecting(unittest.TestCase):
                 self.assertIn(name, targets.COMMANDS)
 
 
+class Footprint(unittest.TestCase):
+    def test_its_lines_are_read(self):
+        text = ("running 1 test\n  10000 bindings: 391 bytes each\n 240000 bindings: 352 bytes each\n"
+                "one binding: 371 bytes at most, of which 144 are its record and binding\ntest ... ok\n")
+        self.assertEqual(targets.weighed(text), (371, [{"bindings": 10_000, "bytes_each": 391}, {"bindings": 240_000, "bytes_each": 352}]))
+
+    def test_a_test_that_did_not_run_weighs_nothing(self):
+        self.assertEqual(targets.weighed("error: could not compile"), (None, []))
+
+
 if __name__ == "__main__":
     unittest.main()
