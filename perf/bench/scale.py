@@ -59,7 +59,11 @@ class Scale(Study):
         self.report = Report(self.report.title, self.report.machine,
                              f"{self.rounds} round(s), {self.short:g} s for each measurement after {self.settle} s of the same load")
         self.table, self.lookups, self.bytes = None, None, []
-        self.progress = Progress(self.rounds * len([part for part in self.parts if part not in ("table", "users", "bytes")]) + 1)
+        self.progress = Progress(self.rounds * self.steps_of_a_round() + sum({"table": 1, "users": 1, "bytes": 8}.get(part, 0) for part in self.parts))
+
+    def steps_of_a_round(self):
+        each = {"idle": len(CASES) * len(self.arguments.only) * len(self.idle), "bindings": len(self.numbers), "users": len(self.numbers), "workers": 2}
+        return sum(each.get(part, 0) for part in self.parts)
 
     def run(self):
         for number in range(self.rounds):
@@ -249,7 +253,7 @@ class Scale(Study):
                               for number, each in found]
                     who = "" if name == "strowger" else "Kamailio, "
                     curves.append((f"{who}{case.label}, {at}", [(number / 1000, each.median) for number, each in found], name))
-                    if name == "strowger" and found[-1][0] == IDLE[-1]:
+                    if name == "strowger" and load == RATE and found[-1][0] == IDLE[-1]:
                         most, beside = found[-1]
                         ratio = beside.median / first.median
                         self.report.row("I1", f"call {at} beside {most:,} {case.label} ÷ beside none", "≤ 1.03",
