@@ -1,7 +1,7 @@
 //! Connections that are opened and left alone, or closed again: what each costs the server in memory of its own and in time.
 
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::json;
 
+use crate::end::uri_host;
 use crate::flow::Flow;
 use crate::sides::{TlsArguments, default_server};
 use crate::stats::{Count, Stats};
@@ -21,7 +22,7 @@ use crate::wire::{Link, Manner, Opening, Outbox, Side, Transport, Wire};
 pub struct IdleArguments {
     /// The server [default: port 5060, or 5061 with TLS, of 127.0.0.1]
     #[arg(long)]
-    server: Option<SocketAddrV4>,
+    server: Option<SocketAddr>,
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
     transport: Transport,
     /// Connections to open
@@ -32,7 +33,7 @@ pub struct IdleArguments {
     at_once: usize,
     /// Our first address
     #[arg(long, default_value = "127.0.0.2")]
-    local: Ipv4Addr,
+    local: IpAddr,
     /// Addresses in turn, from the first upwards
     #[arg(long, default_value_t = 8)]
     sources: u32,
@@ -145,7 +146,7 @@ pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
         transport: arguments.transport,
         manner: Manner::PerCall,
         count: 1,
-        local: SocketAddrV4::new(arguments.local, 0),
+        local: SocketAddr::new(arguments.local, 0),
         server: arguments
             .server
             .unwrap_or_else(|| default_server(arguments.transport, None)),
@@ -264,7 +265,7 @@ pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
 
 fn ask(out: &mut Outbox, link: Link, number: u32, transport: Transport) {
     let via = transport.in_via();
-    let host = out.locals[0].address.ip();
+    let host = uri_host(out.locals[0].address.ip());
     let text = format!(
         "OPTIONS sip:127.0.0.1 SIP/2.0\r\n\
          Via: SIP/2.0/{via} {host}:5060;branch=z9hG4bKidle{number};rport\r\n\

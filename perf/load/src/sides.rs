@@ -1,6 +1,6 @@
 //! The options that say how each side reaches the server, and what ends they make.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -56,10 +56,10 @@ pub struct SideArguments {
     callee_connections: Connections,
     /// The server, for the answerers [default: --server, or the usual port of the answerers' transport at the same address]
     #[arg(long)]
-    callee_server: Option<SocketAddrV4>,
+    callee_server: Option<SocketAddr>,
     /// Where users are registered over UDP whose contacts name our listener [default: port 5060 at the server's address]
     #[arg(long)]
-    register_server: Option<SocketAddrV4>,
+    register_server: Option<SocketAddr>,
     /// The contacts of the users name this many addresses of 127.0.0.0/8 in turn: a server that keeps a connection for each address then opens one
     /// for each user
     #[arg(long, default_value_t = 0)]
@@ -142,12 +142,12 @@ impl TlsArguments {
 }
 
 /// The usual port of a transport, at this address or at 127.0.0.1.
-pub fn default_server(transport: Transport, host: Option<Ipv4Addr>) -> SocketAddrV4 {
+pub fn default_server(transport: Transport, host: Option<IpAddr>) -> SocketAddr {
     let port = match transport {
         Transport::Tls => 5061,
         Transport::Udp | Transport::Tcp => 5060,
     };
-    SocketAddrV4::new(host.unwrap_or(Ipv4Addr::LOCALHOST), port)
+    SocketAddr::new(host.unwrap_or(Ipv4Addr::LOCALHOST.into()), port)
 }
 
 impl SideArguments {
@@ -174,8 +174,8 @@ impl SideArguments {
     /// The ends to open: the callers' first, then the answerers'.
     pub fn openings(
         &self,
-        server: SocketAddrV4,
-        local: SocketAddrV4,
+        server: SocketAddr,
+        local: SocketAddr,
         (caller_port, answerer_port): (u16, u16),
         sockets: u16,
         tls: &TlsArguments,
@@ -185,9 +185,9 @@ impl SideArguments {
             .callee_server
             .unwrap_or(match callee == self.transport {
                 true => server,
-                false => default_server(callee, Some(*server.ip())),
+                false => default_server(callee, Some(server.ip())),
             });
-        let at = |port| SocketAddrV4::new(*local.ip(), port);
+        let at = |port| SocketAddr::new(local.ip(), port);
         let client = |transport, settings: Settings| match transport {
             Transport::Tls => Endpoint::client(&settings).map(|end| Some(Rc::new(end))),
             Transport::Udp | Transport::Tcp => Ok(None),
@@ -227,6 +227,12 @@ impl SideArguments {
         if self.spread > 0 && !listens {
             return Err("only a listener's contacts can be spread".into());
         }
+        if self.spread > 0 && local.is_ipv6() {
+            return Err("contacts can be spread over 127.0.0.0/8 only".into());
+        }
+        if local.is_ipv6() != server.is_ipv6() || local.is_ipv6() != callee_server.is_ipv6() {
+            return Err("one of our address and the server's is IPv6, the other IPv4".into());
+        }
         // The listener opens first, so that callers without a server between can connect to it.
         openings.push(Opening {
             side: Side::Answerer,
@@ -248,7 +254,7 @@ impl SideArguments {
                 local: at(0),
                 server: self
                     .register_server
-                    .unwrap_or(default_server(Transport::Udp, Some(*server.ip()))),
+                    .unwrap_or(default_server(Transport::Udp, Some(server.ip()))),
                 tls: None,
                 spread: 0,
                 sources: 1,
@@ -274,7 +280,7 @@ mod tests {
     fn openings(line: &str) -> Result<(SideArguments, Vec<Opening>), String> {
         let both = Both::parse_from(["x"].into_iter().chain(line.split_whitespace()));
         let server = default_server(both.sides.transport, None);
-        let local = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+        let local = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
         let openings = both
             .sides
             .openings(server, local, (15070, 15570), 2, &both.tls)?;

@@ -1,0 +1,69 @@
+//! What is shown on standard error while it runs: lines, and on a terminal a bar for the steps of a sweep or a search.
+
+use std::io::{self, IsTerminal};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+pub struct Progress {
+    quiet: bool,
+    /// Only on a terminal, and where there are several steps.
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    /// `steps`: how many loads are expected, one after the other.
+    pub fn new(quiet: bool, steps: u64) -> Progress {
+        let shows = !quiet && steps > 1 && io::stderr().is_terminal();
+        Progress {
+            quiet,
+            bar: shows.then(|| bar(steps)),
+        }
+    }
+
+    /// One step is done: always told, except where all is quiet.
+    pub fn step(&self, text: &str) {
+        if let Some(bar) = &self.bar {
+            bar.inc(1);
+            // A search ends when it ends: the bar has one step more until then.
+            if bar.length().is_some_and(|length| bar.position() >= length) {
+                bar.set_length(bar.position() + 1);
+            }
+        }
+        self.line(text);
+    }
+
+    /// What is so at the moment.
+    pub fn live(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.set_message(text.trim_start().to_string()),
+            None => self.line(text),
+        }
+    }
+
+    pub fn line(&self, text: &str) {
+        match &self.bar {
+            _ if self.quiet => {}
+            Some(bar) => bar.println(text),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn bar(steps: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}");
+    let bar = ProgressBar::new(steps);
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    // Drawn by the loop itself, not by another thread: that would run on the generator's core when it pleases.
+    bar.disable_steady_tick();
+    bar.set_draw_target(indicatif::ProgressDrawTarget::stderr_with_hz(2));
+    bar.tick();
+    bar
+}
