@@ -3,10 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::accounts::AuthArguments;
 use crate::call::Calls;
@@ -16,9 +19,10 @@ use crate::identity::Run;
 use crate::outcome::{Goodput, Outcome};
 use crate::pace::Load;
 use crate::progress::Progress;
+use crate::reflect::Reflector;
 use crate::run::{Bench, Phase};
 use crate::search::SearchArguments;
-use crate::sides::{self, SideArguments, TlsArguments};
+use crate::sides::{self, Role, SideArguments, TlsArguments};
 use crate::single::{Method, Singles};
 use crate::stats::Stats;
 use crate::sys;
@@ -94,9 +98,9 @@ pub struct LoadArguments {
     /// Seconds at the measured load before the measuring begins [default: 1, and the hold time]
     #[arg(long)]
     settle: Option<f64>,
-    /// Measured seconds
-    #[arg(long, default_value_t = 10.0)]
-    duration: f64,
+    /// Measured seconds [default: 10; --role answerers: until a signal comes]
+    #[arg(long)]
+    duration: Option<f64>,
     /// Measured number, instead of a time
     #[arg(long)]
     count: Option<u64>,
@@ -145,6 +149,20 @@ pub fn run(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode
         return Err("a hold time is 0 or more seconds".into());
     }
     arguments.search.check()?;
+    let role = arguments.sides.role;
+    if role != Role::Both && method.is_some() {
+        return Err("only calls have callers and answerers".into());
+    }
+    if role == Role::Callers && arguments.register_first {
+        return Err("users are registered by their answerers' process".into());
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    if role == Role::Answerers {
+        for signal in [SIGTERM, SIGINT] {
+            signal_hook::flag::register(signal, Arc::clone(&stop))
+                .map_err(|error| format!("signal {signal}: {error}"))?;
+        }
+    }
     let server = arguments.server.unwrap_or_else(|| {
         let host = arguments.local.map(|local| loopback(local.is_ipv6()));
         sides::default_server(arguments.sides.transport, host)
@@ -224,6 +242,13 @@ pub fn run(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode
         }
     }
     let results = match method {
+        None if role == Role::Answerers => {
+            let mut flow = Reflector::new(dialect.clone(), &accounts.names, &bench.out.locals);
+            eprintln!("strowger-load: answerers ready");
+            let seconds = arguments.duration.unwrap_or(FOREVER_SECONDS);
+            let phase = Phase::new("answer", Load::Rest, seconds).measured();
+            vec![bench.run(&mut flow, &phase.until(stop)).json()]
+        }
         None => {
             let mut flow = Calls::new(
                 Run::new(number),
@@ -287,9 +312,12 @@ fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) 
     );
     let (settle, drain) = (arguments.settle(), arguments.drain + arguments.hold);
     if arguments.search.wanted() {
-        let (rate, found) = arguments
-            .search
-            .run(bench, flow, arguments.poisson, settle, drain);
+        let (rate, found) = arguments.search.run(
+            bench,
+            flow,
+            arguments.poisson,
+            (settle, drain, arguments.hold),
+        );
         loads.push((open(rate), found));
     }
     let mut results = Vec::new();
@@ -297,7 +325,8 @@ fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) 
         if settle > 0.0 {
             bench.run(flow, &Phase::new("settle", load, settle));
         }
-        let mut phase = Phase::new("measure", load, arguments.duration).measured();
+        let mut phase =
+            Phase::new("measure", load, arguments.duration.unwrap_or(SECONDS)).measured();
         if let Some(count) = arguments.count {
             phase = phase.counted(count);
             phase.duration_ns = u64::MAX / 2;
@@ -342,6 +371,8 @@ fn loopback(is_ipv6: bool) -> IpAddr {
 
 /// For all users to be registered; a million of them, each challenged, take half a minute.
 const REGISTER_SECONDS: f64 = 300.0;
+const FOREVER_SECONDS: f64 = 1e9;
+const SECONDS: f64 = 10.0;
 const WARM_WINDOW: u32 = 48;
 /// For the persistent connections to open, all together.
 const CONNECT_SECONDS: u64 = 30;

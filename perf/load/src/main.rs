@@ -15,6 +15,7 @@ mod message;
 mod outcome;
 mod pace;
 mod progress;
+mod reflect;
 mod relay;
 mod run;
 mod search;

@@ -30,6 +30,8 @@ pub struct SearchArguments {
 /// Enough outstanding to keep a server busy, few enough for the smallest receive buffer that a server may have.
 const WINDOW: u32 = 48;
 const STEP_SECONDS: f64 = 3.0;
+/// A rate that was too high leaves calls that only time-outs end. Those that take longer than this have failed, without waiting for that.
+const PATIENCE_SECONDS: f64 = 8.0;
 
 impl SearchArguments {
     pub fn wanted(&self) -> bool {
@@ -63,16 +65,16 @@ impl SearchArguments {
         bench: &mut Bench,
         flow: &mut F,
         poisson: bool,
-        settle: f64,
-        drain: f64,
+        (settle, drain, hold): (f64, f64, f64),
     ) -> (f64, Value) {
+        let patience = PATIENCE_SECONDS + hold;
         let Some(allowed) = self.search_failures else {
             let rate = highest_clean_rate(bench, flow, poisson);
             return (rate, json!({ "rule": "nothing lost", "rate": rate }));
         };
         let start = self
             .search_from
-            .unwrap_or_else(|| capacity(bench, flow, drain));
+            .unwrap_or_else(|| capacity(bench, flow, drain.min(patience)));
         let mut bisection = Bisection::new(start, self.search_resolution);
         let (mut tried, mut generator_bound) = (Vec::new(), false);
         while let Some(rate) = bisection.next() {
@@ -81,7 +83,7 @@ impl SearchArguments {
                 bench.run(flow, &Phase::new("settle", load, settle));
             }
             let phase = Phase::new("try", load, self.search_step).measured();
-            let (outcome, goodput, _) = measure_one(bench, flow, &phase, drain);
+            let (outcome, goodput, _) = measure_one(bench, flow, &phase, drain.min(patience));
             let failed = goodput.failed_share();
             let passed = failed <= allowed;
             bisection.tell(rate, passed);

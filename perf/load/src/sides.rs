@@ -37,8 +37,21 @@ pub enum Callee {
     Flow,
 }
 
+/// Which side of the calls this process is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Role {
+    Both,
+    /// The answerers are another process
+    Callers,
+    /// Answers until SIGTERM, SIGINT or the end of --duration
+    Answerers,
+}
+
 #[derive(Args)]
 pub struct SideArguments {
+    /// Which side of the calls this process is
+    #[arg(long, value_enum, default_value_t = Role::Both)]
+    pub role: Role,
     /// The callers' transport
     #[arg(long, value_enum, default_value_t = Transport::Udp)]
     pub transport: Transport,
@@ -166,6 +179,7 @@ impl SideArguments {
             Callee::Flow if callee.is_reliable() => Side::Answerer,
             _ if only_registers => Side::Caller,
             _ if self.callee_listens() => Side::Registrar,
+            _ if self.role == Role::Answerers => Side::Answerer,
             _ if caller == Transport::Udp => Side::Caller,
             _ => Side::Answerer,
         }
@@ -208,6 +222,9 @@ impl SideArguments {
             spread: 0,
             sources: self.sources,
         }];
+        if self.role == Role::Callers {
+            return Ok(openings);
+        }
         let (manner, count) = match (callee, self.callee, self.callee_connections) {
             (Transport::Udp, _, _) => (Manner::Socket, u32::from(sockets)),
             (_, Callee::Flow, Connections::Persistent(number)) => (Manner::Persistent, number),
@@ -259,6 +276,9 @@ impl SideArguments {
                 spread: 0,
                 sources: 1,
             });
+        }
+        if self.role == Role::Answerers {
+            openings.remove(0);
         }
         Ok(openings)
     }
@@ -330,6 +350,23 @@ mod tests {
         assert_eq!(openings[1].server.port(), 5060);
         assert_eq!(openings.len(), 2);
         assert_eq!(sides.registrar(false), Side::Answerer);
+    }
+
+    #[test]
+    fn each_side_can_be_a_process_of_its_own() {
+        let sides_of = |line| -> (SideArguments, Vec<Side>) {
+            let (sides, openings) = openings(line).expect("options");
+            (sides, openings.iter().map(|opening| opening.side).collect())
+        };
+        // Callers alone need no certificate for the answerers' listener.
+        let (_, callers) = sides_of("--role callers --transport tls");
+        assert_eq!(callers, [Side::Caller]);
+        let (sides, answerers) = sides_of("--role answerers");
+        assert_eq!(answerers, [Side::Answerer]);
+        assert_eq!(sides.registrar(false), Side::Answerer);
+        let (sides, answerers) = sides_of("--role answerers --transport tcp");
+        assert_eq!(answerers, [Side::Answerer, Side::Registrar]);
+        assert_eq!(sides.registrar(false), Side::Registrar);
     }
 
     #[test]

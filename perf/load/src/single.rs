@@ -89,7 +89,11 @@ impl Singles {
         let origins = (0..pairs)
             .map(|number| {
                 let (end, local) = registrars[number % registrars.len()];
-                let (_, contact) = answerers[number % answerers.len()];
+                // An OPTIONS says nothing of contacts, and callers may be alone.
+                let contact = match answerers.get(number % answerers.len().max(1)) {
+                    Some((_, contact)) => *contact,
+                    None => local,
+                };
                 Origin {
                     end: end as u32,
                     spread: contact.spread,
