@@ -188,7 +188,7 @@ pub fn run(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode
         wire,
         stats: Stats::new(),
         server: Watched::new(&arguments.server_pid),
-        server_port: server.port(),
+        server_address: server,
         own_sockets: out.udp_addresses(),
         out,
         sleep: arguments.wait == Wait::Sleep,

@@ -71,7 +71,7 @@ pub struct Bench {
     pub out: Outbox,
     pub stats: Stats,
     pub server: Watched,
-    pub server_port: u16,
+    pub server_address: SocketAddr,
     /// Our UDP sockets.
     pub own_sockets: Vec<SocketAddr>,
     /// Sleep when there is nothing to do. Otherwise the loop looks again at once: the server then never pays for waking us.
@@ -109,7 +109,7 @@ impl Bench {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let server_drops = watch::udp_drops_at_port(self.server_port);
+        let server_drops = watch::udp_drops_of(self.server_address);
         let own_drops = watch::udp_drops_at(&self.own_sockets);
         let server_resident = self.server.resident_bytes();
         Snapshot {

@@ -128,9 +128,12 @@ fn tasks(pid: u32) -> Vec<u32> {
         .collect()
 }
 
-/// Datagrams that the kernel dropped at the UDP sockets of this port, whatever their address.
-pub fn udp_drops_at_port(port: u16) -> u64 {
-    udp_drops(|address| address.port() == port)
+/// Datagrams that the kernel dropped at the UDP sockets where this server may listen: at its address, or at any.
+pub fn udp_drops_of(server: SocketAddr) -> u64 {
+    udp_drops(|address| {
+        address.port() == server.port()
+            && (address.ip() == server.ip() || address.ip().is_unspecified())
+    })
 }
 
 /// The same at the sockets of these addresses.

@@ -83,10 +83,9 @@ fn count(result: &Value, name: &str) -> u64 {
 #[test]
 fn both_sides_count_the_same_calls_over_tcp() {
     let host = "127.1.4.1";
-    let peer = answerers(host, "--transport tcp");
-    let line = format!(
-        "--server {host}:15570 --transport tcp --connections per-call --window 8 --count 300"
-    );
+    let server = format!("--server {host}:15570");
+    let peer = answerers(host, &format!("{server} --transport tcp"));
+    let line = format!("{server} --transport tcp --connections per-call --window 8 --count 300");
     let caller = callers(host, &line);
     let answerer = end(peer);
     for result in [&caller, &answerer] {
