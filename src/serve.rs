@@ -706,6 +706,7 @@ pub(crate) fn settings(
         limits: settings::Limits {
             message_size: conf.limits.message_size,
             transactions: transactions_of_core(conf, memory),
+            overload_ms: ms(conf.limits.overload),
         },
         outgoing: outgoing(conf.connections.outgoing),
         routes: conf.routes.iter().map(route).collect(),

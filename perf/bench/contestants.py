@@ -65,10 +65,10 @@ def strowger_streams(binary, directory, values):
     return Contestant("strowger", [binary, "run", "-c", conf], tcp_ports=STREAM_PORTS)
 
 
-def kamailio_streams(directory, values, next_hop=None):
+def kamailio_streams(directory, values, next_hop=None, defines=()):
     conf = os.path.join(directory, "tls.cfg")
     fill(os.path.join(PERF, "peers", "kamailio-tls.cfg.in"), conf, values)
-    defines = ["WITH_TCP", "WITH_TLS", f'TLSCFG="{conf}"']
+    defines = ["WITH_TCP", "WITH_TLS", f'TLSCFG="{conf}"', *defines]
     if next_hop:
         defines.append(f'NEXTHOP="{next_hop}"')
     return kamailio(directory, defines, STREAM_PORTS)

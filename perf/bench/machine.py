@@ -23,33 +23,31 @@ def load_average():
     return os.getloadavg()[0]
 
 
-def udp_port_is_bound(port):
-    for path in ("/proc/net/udp", "/proc/net/udp6"):
-        try:
-            with open(path) as table:
-                next(table)
-                for line in table:
-                    address, bound = line.split()[1].rsplit(":", 1)
-                    # Loopback or any address: another of 127/8 does not disturb us.
-                    if int(bound, 16) == port and address in ("0100007F", "00000000", "0" * 32):
-                        return True
-        except FileNotFoundError:
-            pass
-    return False
+# Loopback or any address: another of 127/8 does not disturb us.
+HERE = ("0100007F", "00000000", "0" * 32)
 
 
-def tcp_port_listens(port):
-    for path in ("/proc/net/tcp", "/proc/net/tcp6"):
+def is_taken(tables, port, state=None):
+    for path in tables:
         try:
             with open(path) as table:
                 next(table)
                 for line in table:
                     fields = line.split()
-                    if fields[3] == "0A" and int(fields[1].rsplit(":", 1)[1], 16) == port:
+                    address, bound = fields[1].rsplit(":", 1)
+                    if int(bound, 16) == port and address in HERE and state in (None, fields[3]):
                         return True
         except FileNotFoundError:
             pass
     return False
+
+
+def udp_port_is_bound(port):
+    return is_taken(("/proc/net/udp", "/proc/net/udp6"), port)
+
+
+def tcp_port_listens(port):
+    return is_taken(("/proc/net/tcp", "/proc/net/tcp6"), port, "0A")
 
 
 class Process:

@@ -8,10 +8,11 @@ import sys
 
 import certificates
 import machine
+from cases import Case
 from contestants import PERF
 from generator import CORE
 from report import Report, Series
-from streams import Case, run
+from streams import run
 from udp import build, words
 
 CONNECTIONS = 10_000

@@ -22,3 +22,6 @@ needs() {
 # The generator is built with AWS-LC, and the peers' TLS needs certificates.
 common=(python3=python3 taskset=util-linux kamailio=kamailio cmake=cmake clang=clang)
 streams=('/usr/lib/*/kamailio/modules/tls.so=kamailio-tls-modules' openssl=openssl pkg-config=pkg-config /usr/include/openssl/ssl.h=libssl-dev)
+# Plots: with Debian's own Python, since another one in the PATH has no matplotlib.
+plots=(/usr/lib/python3/dist-packages/matplotlib=python3-matplotlib /usr/lib/python3/dist-packages/numpy=python3-numpy)
+python=/usr/bin/python3

@@ -51,10 +51,14 @@ LEGEND = ("Median (lowest–highest). g: the generator's core was full while the
 class Report:
     def __init__(self, title, machine, settings):
         self.title, self.machine, self.settings = title, machine, settings
-        self.tables, self.rows, self.raw = [], [], []
+        self.tables, self.rows, self.raw, self.figures = [], [], [], []
 
     def table(self, title, head, lines):
         self.tables.append((title, head, lines))
+
+    def figure(self, name, title):
+        """A plot that stands beside the report as NAME.svg and NAME.png."""
+        self.figures.append((name, title))
 
     def row(self, name, what, target, measured, met, note=""):
         """`met` is True, False or None where it could not be told."""
@@ -70,12 +74,19 @@ class Report:
         if self.rows:
             out += ["## Rows", "",
                     *_table(["row", "what", "target", "measured", "met", "note"], self.rows), ""]
+        for name, title in self.figures:
+            out += [f"![{title}]({name}.svg)", "", f"*{title}*", ""]
         return "\n".join(out + [LEGEND, ""])
 
-    def write(self, perf, name):
-        stamp = time.strftime("%Y-%m-%d")
-        directory = os.path.join(perf, "results", f"{stamp}-{platform.node()}")
+    @staticmethod
+    def directory(perf):
+        """Where a report and its plots go."""
+        directory = os.path.join(perf, "results", f"{time.strftime('%Y-%m-%d')}-{platform.node()}")
         os.makedirs(directory, exist_ok=True)
+        return directory
+
+    def write(self, perf, name):
+        directory = self.directory(perf)
         path = os.path.join(directory, name)
         with open(path + ".md", "w") as text:
             text.write(self.markdown())

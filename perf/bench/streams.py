@@ -10,8 +10,8 @@ import tempfile
 import time
 
 import certificates
-import contestants
 import machine
+from cases import WINDOW, Case
 from contestants import PERF
 from generator import CORE, Generator
 from report import Report, Series
@@ -19,10 +19,6 @@ from udp import build, cpu, ratio_text, words
 
 ROWS = ["T1", "T2", "T3", "S1", "S2", "S3", "S4", "S5", "S6", "S7", "I1"]
 QUICK_ROWS = [row for row in ROWS if row not in ("S7", "I1")]
-# Calls outstanding: keeps a server busy; with a connection for each call, as many are open at a time.
-WINDOW = 48
-ANSWERER_PORT = 15570
-CIPHERS = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256"
 # Row I1: calls a second, and idle connections beside them. A process has 20,000 descriptors on many machines.
 IDLE_RATE = 200
 IDLE = [0, 2_000, 19_000]
@@ -30,103 +26,6 @@ IDLE = [0, 2_000, 19_000]
 IDLE_MOST = 19_500
 # So many measurements that fail one after the other end the run.
 HOPELESS = 3
-# The contacts of as many users are at addresses of their own: Kamailio, which keeps one connection for each address, then opens one for each call.
-SPREAD = 10_000
-
-
-class Case:
-    """One way of connecting. `left` is the callers' side and `right` the answerers': udp, tcp or tls, with /call for a connection for each
-    call. `routed`: calls go to a next hop, as in a chain of proxies; otherwise to the contacts of registered users."""
-
-    def __init__(self, label, left, right, routed=False, version="1.2", key="rsa", mutual=False, reuse=False):
-        self.label, self.routed, self.version, self.key = label, routed, version, key
-        self.mutual, self.reuse = mutual, reuse
-        # Connections that the server may have; 0: its default.
-        self.connections = 0
-        self.left, _, left_call = left.partition("/")
-        self.right, _, right_call = right.partition("/")
-        self.left_per_call, self.right_per_call = bool(left_call), bool(right_call)
-
-    @property
-    def is_tls(self):
-        return "tls" in (self.left, self.right)
-
-    def next_hop(self):
-        parameter = "" if self.right == "udp" else f";transport={self.right}"
-        return f"sip:127.0.0.1:{ANSWERER_PORT}{parameter}"
-
-    def values(self, directory):
-        """What stands in the holes of both servers' confs."""
-        route = ""
-        if self.routed:
-            route = f'\n[[route]]\nmethods = ["INVITE"]\naction = "relay"\ntarget = ["{self.next_hop()}"]\n'
-        return {
-            "CERTIFICATE": certificates.path(f"{self.key}.pem"),
-            "PRIVATE_KEY": certificates.path(f"{self.key}.key"),
-            "CA": certificates.path("ca.pem"),
-            "VERSION": self.version,
-            "CIPHERS": CIPHERS,
-            "REUSE": "true" if self.reuse else "false",
-            "OUTGOING": "per-call" if self.right_per_call else "reuse",
-            "ROUTE": route,
-            "CONNECTIONS": str(self.connections),
-            "SOCKET": os.path.join(directory, "strowger.sock"),
-        }
-
-    def strowger(self, binary, directory):
-        values = self.values(directory)
-        values["VERIFY_CLIENT"] = "required" if self.mutual else "no"
-        if self.version == "1.3":
-            # Its suites are not chosen with this key, and the conf may not say what does nothing.
-            values["CIPHERS"] = ""
-        return contestants.strowger_streams(binary, directory, values)
-
-    def kamailio(self, directory):
-        values = self.values(directory)
-        values["VERIFY_CLIENT"] = "yes" if self.mutual else "no"
-        return contestants.kamailio_streams(directory, values, self.next_hop() if self.routed else None)
-
-    def tls_options(self):
-        ours = ["--cert", certificates.path(f"{self.key}.pem"), "--key", certificates.path(f"{self.key}.key")]
-        # The callers do not check the server's chain: that would be work of the generator's, and none of the server's.
-        options = ["--tls-version", self.version, "--callee-ca", certificates.path("ca.pem"), "--ciphers", CIPHERS, *ours]
-        if self.mutual:
-            options.append("--callee-verify")
-        if self.reuse:
-            options += ["--resume", "--callee-resume"]
-        return options
-
-    def options(self, contestant):
-        options = ["--transport", self.left, "--callee-transport", self.right]
-        if self.left_per_call:
-            options += ["--connections", "per-call"]
-        if self.right_per_call and contestant == "kamailio":
-            options += ["--spread", SPREAD, "--callee-connections", "per-call"]
-        options.append("--routed" if self.routed else "--register-first")
-        if self.is_tls:
-            options += self.tls_options()
-        return options
-
-    def complaint(self, result, contestant):
-        """Whether what was meant is what happened: so many connections and handshakes for each call, and of the kind meant."""
-        counts, calls = result["counts"], max(result["counts"]["completed"], 1)
-        # Those in flight at either end of the measured time belong half to it.
-        near = WINDOW + 0.02 * calls
-        for is_per_call, name in [(self.left_per_call, "connections_opened"), (self.right_per_call, "connections_accepted")]:
-            expected = calls if is_per_call else 0
-            if abs(counts[name] - expected) > near:
-                return f"{counts[name]} {name} in {calls} calls"
-        for side, transport, is_per_call in [("client", self.left, self.left_per_call), ("server", self.right, self.right_per_call)]:
-            if transport != "tls" or not is_per_call:
-                continue
-            # Kamailio resumes nothing as a client.
-            reuse = self.reuse and not (side == "server" and contestant == "kamailio")
-            meant = "resumed" if reuse else "full"
-            if counts[f"tls_{side}_{meant}"] < 0.95 * calls - near:
-                return f"only {counts[f'tls_{side}_{meant}']} {meant} handshakes of the generator as {side} in {calls} calls"
-        if result["server_cpu_us_each"] < 1:
-            return "the server was not seen at work"
-        return None
 
 
 CASES = [

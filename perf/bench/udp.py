@@ -273,17 +273,18 @@ def ratio_text(ours, theirs):
 
 
 def build(arguments):
-    """Builds the server and the generator; returns their paths."""
+    """Builds the server and the generator, unless they are named; returns their paths."""
     top = os.path.dirname(PERF)
     load = os.path.join(PERF, "load")
     target = os.environ.get("CARGO_TARGET_DIR")
-    needed = [load]
+    named = getattr(arguments, "load", None)
+    needed = [] if named else [load]
     if "strowger" in arguments.only and not arguments.strowger:
         needed.append(top)
     if not arguments.no_build:
         for directory in needed:
             subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=directory, check=True)
-    generator = os.path.join(target or os.path.join(load, "target"), "release", "strowger-load")
+    generator = named or os.path.join(target or os.path.join(load, "target"), "release", "strowger-load")
     server = arguments.strowger or os.path.join(target or os.path.join(top, "target"), "release", "strowger")
     return os.path.abspath(server), os.path.abspath(generator)
 

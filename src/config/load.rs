@@ -446,6 +446,9 @@ impl Document<'_> {
                 .read("requests_per_source", number(0, 100_000))
                 .and_then(|requests| u32::try_from(requests).ok())
                 .unwrap_or(default.requests_per_source),
+            overload: section
+                .read("overload", time(Duration::ZERO, 10 * SECOND))
+                .unwrap_or(default.overload),
         }
     }
 

@@ -611,6 +611,8 @@ pub struct Limits {
     pub bindings: Capacity,
     /// Requests a second from one source; 0: any number.
     pub requests_per_source: u32,
+    /// How long a worker may be behind before new requests are refused; zero: for ever.
+    pub overload: Duration,
 }
 
 impl Default for Limits {
@@ -620,6 +622,7 @@ impl Default for Limits {
             transactions: Capacity::FromMemory,
             bindings: Capacity::FromMemory,
             requests_per_source: 0,
+            overload: Duration::from_millis(50),
         }
     }
 }

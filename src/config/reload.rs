@@ -78,7 +78,7 @@ impl Plan {
             live: [t1, t2, t4, c, linger],
             fixed: []);
         sort!(plan, "limits", Limits, old.limits, limits,
-            live: [message_size, transactions, requests_per_source],
+            live: [message_size, transactions, requests_per_source, overload],
             fixed: [bindings]);
         sort!(plan, "udp", Udp, old.udp, udp,
             live: [],
@@ -202,6 +202,7 @@ message_size = \"1KiB\"
 transactions = 7
 bindings = 7
 requests_per_source = 7
+overload = \"7ms\"
 [udp]
 receive_buffer = \"8KiB\"
 send_buffer = \"8KiB\"

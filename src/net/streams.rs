@@ -211,6 +211,11 @@ impl Streams {
             || !self.dirty.is_empty()
     }
 
+    /// True when established connections hold more than the bite that was taken of them.
+    pub fn is_behind(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     // ---- coming in -----------------------------------------------------------------------------------------------------
 
     /// True when no more handshakes may begin: the listener's backlog waits.

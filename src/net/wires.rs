@@ -169,6 +169,16 @@ impl Wires {
         !self.ready.is_empty() || !self.undelivered.is_empty() || self.streams.has_more()
     }
 
+    /// True when messages wait that were not taken in this turn. Connections that wait to be accepted, or that shake hands, do not
+    /// count: they wait in an order of their own.
+    pub fn is_behind(&self) -> bool {
+        let holds_datagrams = |listener: &u16| {
+            let port = self.ports.get(*listener as usize);
+            port.is_some_and(|port| matches!(port.kind, PortKind::Datagrams(_)))
+        };
+        self.ready.iter().any(holds_datagrams) || self.streams.is_behind()
+    }
+
     /// Listeners that are to be served in this turn, by position in the list of the ready.
     pub fn ready(&self) -> usize {
         self.ready.len()

@@ -59,6 +59,8 @@ labels! {
         Questions = "dns_questions",
         /// Bytes of messages without a transaction that wait for a name.
         Held = "dns_held",
+        /// New requests that were refused while a core was behind.
+        Overload = "overload",
     }
 }
 

@@ -10,6 +10,7 @@ use crate::stack::counters::{Drop, MethodLabel, Registration, Side};
 use crate::stack::identity::{Identity, Memory, TAG_LEN};
 use crate::stack::location::Progress;
 use crate::stack::names::Names;
+use crate::stack::overload::Overload;
 use crate::stack::proxy::context::Context;
 use crate::stack::proxy::parked::Parking;
 use crate::stack::proxy::request::{reply_flow, unsupported};
@@ -64,6 +65,7 @@ pub struct Endpoint {
     pub(in crate::stack) log: LogBudget,
     /// No dialog begins here any more.
     pub(in crate::stack) is_draining: bool,
+    pub(in crate::stack) overload: Overload,
     /// Lent to the message at hand. A box moves as one word.
     index: Option<Box<Index>>,
     pub(in crate::stack) second_index: Index,
@@ -112,6 +114,7 @@ impl Endpoint {
             log: LogBudget::new("refused messages and failed branches"),
             ids: Vec::new(),
             is_draining: false,
+            overload: Overload::default(),
             index: None,
             second_index: Index::default(),
         }

@@ -8,6 +8,7 @@ pub mod endpoint;
 pub mod identity;
 pub mod location;
 pub mod names;
+pub mod overload;
 pub mod proxy;
 pub mod registrar;
 pub mod route;

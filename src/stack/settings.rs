@@ -125,6 +125,8 @@ pub struct Limits {
     pub message_size: usize,
     /// Server transactions of one core.
     pub transactions: usize,
+    /// How long a core may be behind before new requests are refused; 0: for ever.
+    pub overload_ms: u64,
 }
 
 impl Default for Timers {
@@ -166,6 +168,7 @@ impl Default for Settings {
             limits: Limits {
                 message_size: 65_536,
                 transactions: 1 << 20,
+                overload_ms: 50,
             },
             outgoing: Outgoing::default(),
             routes: Vec::new(),

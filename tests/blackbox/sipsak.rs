@@ -166,12 +166,12 @@ fn flood() {
             .copied()
             .unwrap_or_else(|| panic!("no {name}"))
     };
-    let asked = count("strowger_requests_total{method=\"OPTIONS\"}");
-    assert!(asked >= 300.0, "{asked} questions have arrived");
-    let all = wait_for(Duration::from_secs(2), || {
+    // sipsak does not wait for answers: when it has ended the last questions may still stand in the socket.
+    let all = wait_for(Duration::from_secs(10), || {
+        let asked = count("strowger_requests_total{method=\"OPTIONS\"}");
         let answered =
             count("strowger_messages_total{transport=\"udp\",direction=\"out\",kind=\"response\"}");
-        (answered == asked).then_some(())
+        (asked >= 300.0 && answered == asked).then_some(())
     });
     assert!(
         all.is_some(),

@@ -15,6 +15,7 @@ mod forking;
 mod hostile;
 mod message;
 mod names;
+mod overload;
 mod per_call;
 mod proxy;
 mod redirect;

@@ -366,6 +366,7 @@ fn a_conf_with_everything() {
         transactions = 1_000
         bindings = 0x10
         requests_per_source = 500
+        overload = "200ms"
         [dns]
         servers = ["192.0.2.53", "[2001:db8::53]:5353"]
         timeout = "900ms"
@@ -583,6 +584,7 @@ fn a_conf_with_everything() {
             transactions: Capacity::Exactly(1000),
             bindings: Capacity::Exactly(16),
             requests_per_source: 500,
+            overload: Duration::from_millis(200),
         }
     );
     assert_eq!(

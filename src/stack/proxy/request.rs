@@ -42,7 +42,7 @@ impl Endpoint {
         key: u128,
         outbox: &mut Outbox,
     ) -> Result<(), Refusal> {
-        let spiral = self.validate(flow, message)?;
+        let spiral = self.validate(flow, message, key)?;
         let mut incoming = self.preprocess_route(flow, message)?;
         incoming.spiral = spiral;
         let mut targets = std::mem::take(&mut self.targets);
@@ -89,10 +89,11 @@ impl Endpoint {
     // ---- §16.3 Request validation (step 1, the syntax, is `Message::check`) --------------------------------------------
 
     /// True when the request is a spiral.
-    fn validate(&self, flow: Flow, message: &Message) -> Result<bool, Refusal> {
+    fn validate(&mut self, flow: Flow, message: &Message, key: u128) -> Result<bool, Refusal> {
         self.check_uri_scheme(flow, message)?;
         let spiral = self.check_loop(flow, message)?;
         self.check_drain(message, spiral)?;
+        self.check_overload(message, spiral, key)?;
         self.check_proxy_require(message)?;
         Ok(spiral)
     }

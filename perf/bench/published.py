@@ -1,0 +1,95 @@
+"""What both studies published: their tables, read from perf/published, and the ratios and components that the report gives in figures and text.
+
+The report: C. Shen, E. Nahum, H. Schulzrinne, C. Wright, "The Impact of TLS on SIP Server Performance" (2010), OpenSIPS 1.4.2. The thesis: S. Maguluri,
+"Performance Evaluation of SIP Authentication and TLS" (2012), OpenSIPS 1.6.0. Absolute rates of a core of 2004 say nothing today: ratios do."""
+
+import csv
+import os
+
+from contestants import PERF
+
+DIRECTORY = os.path.join(PERF, "published")
+
+
+def table(name):
+    """The rows of a CSV file, numbers as numbers."""
+    def value(text):
+        try:
+            return float(text)
+        except ValueError:
+            return text or None
+    with open(os.path.join(DIRECTORY, name), newline="") as text:
+        return [{key: value(cell) for key, cell in row.items()} for row in csv.DictReader(text)]
+
+
+def registrar():
+    """CPU % by registrations a second: rps, udp_noauth, tcp_noauth, udp_auth, tcp_auth."""
+    return table("thesis-table1-registrar-cpu.csv")
+
+
+def proxy():
+    """CPU % by calls a second in the six cases of cases.thesis_configurations()."""
+    return table("thesis-table2-proxy-cpu.csv")
+
+
+def profile_shares():
+    """Shares of CPU samples: case, cps, component, share_percent."""
+    return table("thesis-tables3-14-profile-shares.csv")
+
+
+def profile_at_90():
+    """Shares × CPU utilisation at 90 calls/s: component, then the six cases."""
+    return table("thesis-table15-profile-90cps.csv")
+
+
+def curve(rows, x, y):
+    """What is drawn: the points up to the first at which the core was full."""
+    points = []
+    for row in rows:
+        if row[y] is None:
+            continue
+        points.append((row[x], row[y]))
+        if row[y] >= 100:
+            break
+    return points
+
+
+# The thesis: calls/s and registrations/s at 100 % CPU.
+PROXY_PEAKS = {"udp": 1810, "tcp_mono": 1130, "tcp_multi": 865, "tls_local_client_session_reuse": 320, "tls_local_client": 135, "tls_local_mutual": 95}
+REGISTRAR_PEAKS = {"udp_auth": 5750, "tcp_auth": 4500}
+REGISTRAR_DEGRADATION = 5.0
+
+# The report: ratios of peak throughput, by the names of configurations; the second is the divisor.
+RATIOS = [
+    ("chain-tcp", "chain-udp", 0.47), ("chain-tcp-auth", "chain-udp-auth", 0.78),
+    ("chain-tls", "chain-tcp", 0.60), ("chain-tls-auth", "chain-tcp-auth", 0.76),
+    ("chain-tls-3des", "chain-tcp", 0.47), ("chain-tls-3des-auth", "chain-tcp-auth", 0.68),
+    ("outbound-tcp-auth", "chain-udp-auth", 0.58), ("outbound-tls-auth", "outbound-tcp-auth", 0.56),
+    ("outbound-tls-mutual-auth", "outbound-tls-auth", 0.80), ("outbound-tls-reuse-auth", "outbound-tls-auth", 1.20),
+    ("inbound-tcp", "chain-udp", 0.24), ("inbound-tls", "inbound-tcp", 0.28),
+    ("inbound-tls-mutual", "inbound-tls", 0.71), ("inbound-tls-reuse", "inbound-tls", 2.00),
+    ("local-tcp-auth", "chain-udp-auth", 0.53), ("local-tls-auth", "local-tcp-auth", 0.37),
+    ("local-tls-mutual-auth", "local-tls-auth", 0.67), ("local-tls-reuse-auth", "local-tls-auth", 1.66),
+]
+# UDP ÷ local TLS mutual.
+WORST_CASE = 20
+
+# The report: thousands of CPU cycles for a call at 50 calls/s. The chain's without digest; its outbound and local with.
+CYCLES = {
+    "chain-udp": 144, "chain-tcp": 300, "chain-tls": 450, "chain-tls-3des": 525,
+    "outbound-tcp-auth": 840, "outbound-tls-auth": 1470, "outbound-tls-mutual-auth": 1790, "outbound-tls-reuse-auth": 1250,
+    "inbound-tcp": 394, "inbound-tls": 1315, "inbound-tls-mutual": 1865, "inbound-tls-reuse": 710,
+    "local-tcp-auth": 900, "local-tls-auth": 2400, "local-tls-mutual-auth": 3170, "local-tls-reuse-auth": 1500,
+}
+
+# The report's cost model; the unit is a call over UDP in chain mode. Client-side figures are those before its fix of the server.
+COMPONENTS = {
+    "UDP data": 1.0, "TCP data": 1.1, "TLS bulk": 1.1,
+    "digest, UDP": 3.0, "digest, TCP": 3.2, "digest, TLS": 3.6,
+    "TCP handshake": 0.65,
+    "TLS handshake as client, full": 5.3, "TLS handshake as client, mutual": 9.2, "TLS handshake as client, reuse": 1.1,
+    "TLS handshake as server, full": 2.8, "TLS handshake as server, mutual": 5.1, "TLS handshake as server, reuse": 1.4,
+}
+# The share that its fix took from the client's side.
+CLIENT_FIX = {"full": 0.50, "mutual": 0.55, "reuse": 0.73}
+MODEL_ERROR = 0.15

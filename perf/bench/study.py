@@ -1,0 +1,222 @@
+"""What the commands for the studies have in common: their options and forms, servers started for a case, loads run against them, the peak."""
+
+import argparse
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import certificates
+import cases
+import machine
+from cases import WINDOW
+from contestants import PERF
+from generator import Generator
+from report import Report, Series
+from udp import build, words
+
+NAMES = ["strowger", "kamailio"]
+# The studies' rule: the peak is the highest rate at which no more than this share of the calls fails.
+FAILURES = 0.04
+# How close the search for it comes.
+PRECISION = 0.03
+# Seconds for the last answers of a load above the peak: what has not ended by then has failed.
+PATIENCE = 4
+
+
+class Progress:
+    """How far a sweep is: a bar on a terminal, otherwise a line for each step."""
+
+    def __init__(self, steps):
+        self.steps, self.done, self.began = steps, 0, time.monotonic()
+
+    def step(self, text):
+        self.done += 1
+        total = max(self.steps, self.done)
+        spent = time.monotonic() - self.began
+        left = spent / (self.done - 1) * (total - self.done + 1) if self.done > 1 else None
+        about = "" if left is None else f", about {left / 60:.0f} min left"
+        if sys.stderr.isatty():
+            filled = 30 * (self.done - 1) // total
+            print(f"\r\x1b[K[{'█' * filled}{'·' * (30 - filled)}] {self.done}/{total}{about}: {text}", end="", file=sys.stderr, flush=True)
+        else:
+            print(f"  {self.done}/{total}{about}: {text}", file=sys.stderr, flush=True)
+
+    def end(self):
+        if sys.stderr.isatty():
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+class Study:
+    """A run of one command. `quick` measures seconds where the full form measures what the studies prescribe."""
+
+    def __init__(self, arguments, directory, title):
+        self.arguments, self.directory = arguments, directory
+        certificates.make()
+        self.strowger, self.load = build(arguments)
+        self.generator = Generator(self.load, directory, arguments.verbose)
+        quick = arguments.quick
+        self.rounds = arguments.rounds or (1 if quick else 3)
+        self.warm = arguments.warm if arguments.warm is not None else (3 if quick else 30)
+        self.duration = arguments.duration or (3 if quick else 120)
+        # Steps of a search for the peak are shorter: there are ten of them.
+        self.step = min(self.duration, 10)
+        settings = (f"{self.rounds} round(s), {self.warm} s of load, then {self.duration} s measured; "
+                    f"load average at the start {machine.load_average():.2f}")
+        self.report = Report(title, machine.describe(), settings)
+        self.results, self.failures = [], []
+        self.progress = Progress(0)
+        self.old_suites = None
+        write_users(self.load, directory)
+
+    def binary(self, case):
+        """The build that knows the case's suite."""
+        if not getattr(case, "needs_old_suites", False):
+            return self.strowger
+        if self.old_suites is None:
+            self.old_suites = self.arguments.old_suites or build_with_old_suites()
+        return self.old_suites
+
+    @contextlib.contextmanager
+    def server(self, case, name):
+        """A server for the case, freshly started; ended at the end of the block."""
+        if name == "kamailio":
+            contestant = case.kamailio(self.directory)
+        else:
+            contestant = case.strowger(self.binary(case), self.directory)
+            contestant.name = name
+        process = contestant.start(self.directory)
+        try:
+            yield contestant, process
+        finally:
+            process.stop()
+
+    def run_load(self, case, contestant, process, *options, mode="call", **fields):
+        """One run of the generator: a result for each load in `options`. Each gets `fields`, and a complaint where what happened is not what the
+        case means."""
+        found = self.generator.run(mode, contestant, process, *case.options(contestant.name), *options)
+        for result in found:
+            result.update(fields, label=case.label)
+            if mode == "call":
+                result["complaint"] = case.complaint(result, contestant.name)
+                if result["complaint"]:
+                    result["clean"] = False
+            self.results.append(result)
+            self.report.raw.append(result)
+        return found
+
+    def saturate(self, case, contestant, process, warm=None, **fields):
+        """CPU of a call and capacity, with WINDOW calls outstanding."""
+        return self.run_load(case, contestant, process, "--window", WINDOW, "--settle", self.warm if warm is None else warm,
+                             "--duration", self.duration, what="saturation", **fields)[0]
+
+    def peak(self, case, contestant, process, capacity):
+        """The highest open-loop rate at which at most FAILURES of the calls fail, by bisection around the capacity of a closed window."""
+        low, high, best = 0.0, None, None
+        rate = capacity
+        while True:
+            result = self.run_load(case, contestant, process, "--rate", f"{rate:.0f}", "--settle", 1, "--duration", self.step,
+                                   "--drain", PATIENCE, "--max-outstanding", 40_000, what="peak")[0]
+            failed = failed_share(result)
+            if failed <= FAILURES:
+                low, best = rate, result
+            else:
+                high = rate
+                # What was sent again too late must not meet the next step.
+                time.sleep(1)
+            if high is None:
+                if low > 1.6 * capacity:
+                    break
+                rate *= 1.15
+            elif best is None and rate < 0.2 * capacity:
+                break
+            elif high / max(low, 1) < 1 + PRECISION:
+                break
+            else:
+                rate = (low + high) / 2 if low else 0.8 * high
+        if best is not None:
+            best["what"] = "peak found"
+        return best
+
+    def attempt(self, what, *arguments, **named):
+        """An hour's measurements are not thrown away because one of them fails."""
+        try:
+            return what(*arguments, **named)
+        except (RuntimeError, OSError) as why:
+            print(f"\n    FAILED: {why}", file=sys.stderr, flush=True)
+            self.failures.append(str(why))
+            return None
+
+    def series(self, label, contestant="strowger", value=None, **fields):
+        value = value or (lambda result: result["server_cpu_us_each"])
+        found = [result for result in self.results if result["label"] == label and result["contestant"] == contestant
+                 and all(result.get(key) == wanted for key, wanted in fields.items())]
+        return Series(found, value)
+
+    def finish(self, name):
+        """Prints the report, writes it and its plots' folder's name; a run with holes in it says so by its exit status."""
+        self.progress.end()
+        print(self.report.markdown())
+        print("written:", self.report.write(PERF, name) + ".{md,json}", file=sys.stderr)
+        if self.failures:
+            raise RuntimeError(f"{len(self.failures)} measurement(s) failed, and are missing above; the first: {self.failures[0]}")
+
+
+def failed_share(result):
+    """Share of the calls scheduled in the measured time that did not end well."""
+    if "failed_share" in result:
+        return result["failed_share"]
+    scheduled = max(result["counts"]["scheduled"], 1)
+    return max(0.0, 1 - result["counts"]["completed"] / scheduled)
+
+
+def write_users(generator, directory):
+    """What a conf with digest reads: the users of the generator, with the hashes that it will prove."""
+    with open(os.path.join(directory, "users.txt"), "w") as text:
+        subprocess.run([generator, "users", "--users", str(cases.USERS), "--realm", cases.REALM], stdout=text, check=True)
+
+
+def build_with_old_suites():
+    """A second release build, in a folder of its own so that the two do not chase each other out."""
+    top = os.path.dirname(PERF)
+    target = os.path.join(PERF, "results", "old-suites")
+    subprocess.run(["cargo", "build", "--release", "--quiet", "--features", "old-suites", "--bin", "strowger", "--target-dir", target],
+                   cwd=top, check=True)
+    return os.path.join(target, "release", "strowger")
+
+
+def options(prog, description):
+    """The options that all of them have."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    parser.add_argument("--quick", action="store_true", help="one round of short measurements: a few minutes")
+    parser.add_argument("--rounds", type=int, help="how often each case is measured [3; quick: 1]")
+    parser.add_argument("--warm", type=float, help="seconds of load before the measuring [30; quick: 3]")
+    parser.add_argument("--duration", type=float, help="seconds of each measurement [120; quick: 3]")
+    parser.add_argument("--only", type=words(NAMES), default=["strowger"], help="who is measured: strowger, kamailio or both")
+    parser.add_argument("--strowger", type=os.path.abspath, help="this binary instead of the release build")
+    parser.add_argument("--load", type=os.path.abspath, help="this load generator instead of the release build")
+    parser.add_argument("--old-suites", type=os.path.abspath, help="this binary as the one built with the feature old-suites (TLS 3DES)")
+    parser.add_argument("--no-build", action="store_true", help="take the binaries that there are")
+    parser.add_argument("--verbose", action="store_true", help="show the generator's live lines")
+    return parser
+
+
+def main(parser, study):
+    """Runs `study(arguments, directory).run()` with a temporary directory; an error is said in words, with the ends of the servers' logs."""
+    arguments = parser.parse_args()
+    if len(os.sched_getaffinity(0)) < 2:
+        sys.exit(f"{parser.prog}: two cores are needed, one for the server and one for the generator")
+    # Who is told to end ends the servers that it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"{parser.prog}: ended by SIGTERM"))
+    with tempfile.TemporaryDirectory(prefix="strowger-perf-") as directory:
+        try:
+            study(arguments, directory).run()
+        except (RuntimeError, subprocess.CalledProcessError) as why:
+            for name in sorted(os.listdir(directory)):
+                if name.endswith(".log"):
+                    with open(os.path.join(directory, name), errors="replace") as text:
+                        print(f"--- {name}\n{text.read()[-2000:]}", file=sys.stderr)
+            sys.exit(f"{parser.prog}: {why}")

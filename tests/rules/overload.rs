@@ -1,0 +1,101 @@
+//! A core that is behind: a share of what is new is refused, what has begun goes on.
+
+use crate::bench::*;
+use crate::message::Request;
+
+/// The core takes less than comes, for so long.
+fn behind(b: &mut Bench, ms: u64) {
+    let until = b.now + ms;
+    while b.now < until {
+        drop(b.tick(1));
+        let now = strowger::base::Instant::from_ms(b.now);
+        b.cores[0].handle_load(now, true);
+    }
+}
+
+/// Of 100 new calls, those that are answered 503; each says when to come again.
+fn refused(b: &mut Bench, method: &str) -> usize {
+    let mut refused = 0;
+    for _ in 0..100 {
+        let request = Request::new(method, "sip:bob@example.com");
+        let sent = b.send(ALICE, &request);
+        let Some(answer) = sent
+            .iter()
+            .find(|sent| sent.to == ALICE && sent.status() == 503)
+        else {
+            continue;
+        };
+        assert_eq!(sent.len(), 1, "{method}");
+        let seconds: u32 = answer.header("Retry-After").unwrap().parse().unwrap();
+        assert!((1..=5).contains(&seconds), "{seconds}");
+        if method == "INVITE" {
+            assert!(b.send(ALICE, request.ack(answer)).is_empty());
+        }
+        refused += 1;
+    }
+    refused
+}
+
+#[test]
+fn a_share_of_what_is_new_is_503() {
+    let mut b = Bench::new();
+    b.register("bob", "<sip:bob@10.0.1.2:5060>");
+    behind(&mut b, 40);
+    assert_eq!(refused(&mut b, "INVITE"), 0, "not for so short a time");
+    behind(&mut b, 360);
+    let some = refused(&mut b, "INVITE");
+    assert!((30..95).contains(&some), "{some}");
+    behind(&mut b, 2000);
+    for method in ["INVITE", "REGISTER", "OPTIONS", "MESSAGE", "SUBSCRIBE"] {
+        let most = refused(&mut b, method);
+        assert!((97..=99).contains(&most), "{method}: {most}");
+    }
+}
+
+#[test]
+fn what_has_begun_goes_on() {
+    let mut b = Bench::new();
+    b.register("bob", "<sip:bob@10.0.1.2:5060>");
+    let invite = Request::invite();
+    let relayed = b.send(ALICE, &invite).pop().unwrap();
+    behind(&mut b, 2000);
+    for _ in 0..100 {
+        assert_eq!(b.send_for_one(ALICE, &invite).status(), 100, "come again");
+    }
+    let ok = only(b.send(BOB, relayed.answer(200).tag("b")));
+    assert_eq!(ok.status(), 200);
+    for method in ["INFO", "BYE"] {
+        for _ in 0..100 {
+            let within =
+                Request::new(method, "sip:bob@10.0.1.2:5060").to("<sip:bob@example.com>;tag=b");
+            let sent = b.send(ALICE, within);
+            assert!(
+                sent.iter()
+                    .all(|sent| sent.to != ALICE || sent.status() != 503),
+                "{method}"
+            );
+        }
+    }
+}
+
+#[test]
+fn when_it_is_over_all_are_let_in_again() {
+    let mut b = Bench::new();
+    b.register("bob", "<sip:bob@10.0.1.2:5060>");
+    behind(&mut b, 2000);
+    assert!(refused(&mut b, "INVITE") > 90);
+    for _ in 0..3000 {
+        drop(b.tick(1));
+        let now = strowger::base::Instant::from_ms(b.now);
+        b.cores[0].handle_load(now, false);
+    }
+    assert_eq!(refused(&mut b, "INVITE"), 0);
+}
+
+#[test]
+fn the_conf_can_forbid_it() {
+    let mut b = Bench::with(|settings| settings.limits.overload_ms = 0);
+    b.register("bob", "<sip:bob@10.0.1.2:5060>");
+    behind(&mut b, 5000);
+    assert_eq!(refused(&mut b, "INVITE"), 0);
+}
