@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -14,6 +15,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::accounts::AuthArguments;
 use crate::call::Calls;
 use crate::end;
+use crate::fleet::{self, Share};
 use crate::flow::{Dialect, Flow};
 use crate::identity::Run;
 use crate::outcome::{Goodput, Outcome};
@@ -27,7 +29,7 @@ use crate::single::{Method, Singles};
 use crate::stats::Stats;
 use crate::sys;
 use crate::watch::Watched;
-use crate::wire::{Outbox, Side, Wire};
+use crate::wire::{Outbox, Side, Wire, upwards};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Wait {
@@ -129,33 +131,42 @@ pub struct LoadArguments {
     json: Option<PathBuf>,
     #[arg(long)]
     quiet: bool,
+    /// So many processes, with a share each of load and users, each with an address of its own from --local upwards
+    #[arg(long, default_value_t = 1)]
+    processes: u32,
+    /// What the one that started them tells each of them
+    #[arg(long, hide = true)]
+    share: Option<Share>,
 }
 
-pub fn run(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode, String> {
+pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitCode, String> {
+    arguments.check(method)?;
+    if arguments.processes > 1 && arguments.share.is_none() {
+        let results = fleet::run(arguments.processes)?;
+        if !arguments.quiet {
+            results.iter().for_each(print_merged);
+        }
+        return deliver(&arguments, results);
+    }
+    if let Some(share) = arguments.share {
+        arguments.take(share)?;
+    }
+    let arguments = &arguments;
     if let Some(core) = arguments.core {
         sys::pin(core).map_err(|error| format!("core {core}: {error}"))?;
     }
     sys::exact_sleeps();
     sys::raise_descriptor_limit();
-    let accounts = arguments.auth.accounts()?;
+    let mut accounts = arguments.auth.accounts()?;
+    if let Some(share) = arguments.share {
+        let (first, count) = share.range(accounts.names.count());
+        accounts = Rc::new(accounts.part(first, count));
+    }
     let users = accounts.names.count();
-    if users < 2 || arguments.ports.sockets == 0 {
-        return Err("at least two users and one socket are needed".into());
+    if users < 2 {
+        return Err("at least two users are needed".into());
     }
-    if arguments.rate.iter().any(|rate| *rate <= 0.0) {
-        return Err("a rate is more than 0".into());
-    }
-    if !(0.0..1e6).contains(&arguments.hold) {
-        return Err("a hold time is 0 or more seconds".into());
-    }
-    arguments.search.check()?;
     let role = arguments.sides.role;
-    if role != Role::Both && method.is_some() {
-        return Err("only calls have callers and answerers".into());
-    }
-    if role == Role::Callers && arguments.register_first {
-        return Err("users are registered by their answerers' process".into());
-    }
     let stop = Arc::new(AtomicBool::new(false));
     if role == Role::Answerers {
         for signal in [SIGTERM, SIGINT] {
@@ -195,6 +206,9 @@ pub fn run(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode
         progress: Progress::new(arguments.quiet, arguments.steps()),
         epoch: Instant::now(),
         seed: u64::from(number),
+        offset: arguments
+            .share
+            .map_or(0.0, |share| f64::from(share.index) / f64::from(share.of)),
     };
     let domain = match &arguments.domain {
         Some(domain) => domain.clone(),
@@ -261,11 +275,11 @@ pub fn run(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode
                 arguments.max_outstanding,
                 (arguments.hold * 1e9) as u64,
             );
-            measure(arguments, &mut bench, &mut flow)
+            measure(arguments, &mut bench, &mut flow)?
         }
         Some(method) => {
             let mut flow = singles(method, number, &bench);
-            measure(arguments, &mut bench, &mut flow)
+            measure(arguments, &mut bench, &mut flow)?
         }
     };
     bench.progress.finish();
@@ -273,7 +287,16 @@ pub fn run(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode
     if bench.server.lost() {
         return Err("the server has gone".into());
     }
+    deliver(arguments, results)
+}
+
+/// Writes the results where they are wanted.
+fn deliver(arguments: &LoadArguments, results: Vec<Value>) -> Result<ExitCode, String> {
     let clean = results.iter().all(|result| result["clean"] == json!(true));
+    if arguments.share.is_some() {
+        println!("{}", Value::Array(results));
+        return Ok(ExitCode::SUCCESS);
+    }
     if let Some(path) = &arguments.json {
         let text = format!("{:#}\n", Value::Array(results));
         if path.as_os_str() == "-" {
@@ -289,14 +312,49 @@ pub fn run(arguments: &LoadArguments, method: Option<Method>) -> Result<ExitCode
     })
 }
 
+/// The line of a result that several processes made.
+fn print_merged(result: &Value) {
+    let server = match result["server_cpu_us_each"].as_f64() {
+        Some(each) => format!("server {each:.1} µs each"),
+        None => "server not watched".to_string(),
+    };
+    eprintln!(
+        "{:>10} {:>8.0}/s: {server}; generators at most {:.0} % busy, {:.1} µs each; {:.2} % failed{}{}",
+        "all",
+        number(&result["completed_per_second"]),
+        number(&result["generator_busy"]) * 100.0,
+        number(&result["generator_us_each"]),
+        number(&result["failed_share"]) * 100.0,
+        match result["generator_bound_because"].as_str() {
+            Some(because) => format!("; GENERATOR BOUND: {because}"),
+            None => String::new(),
+        },
+        match result["clean"] == json!(true) {
+            true => "",
+            false => "; NOT CLEAN",
+        },
+    );
+}
+
 /// Warm-up, rest, and each load in turn.
-fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) -> Vec<Value> {
+fn measure<F: Flow>(
+    arguments: &LoadArguments,
+    bench: &mut Bench,
+    flow: &mut F,
+) -> Result<Vec<Value>, String> {
+    // Processes that share a load begin each of its parts together.
+    let meet = || arguments.share.map_or(Ok(()), Share::meet);
     let open = |rate| Load::Open {
         rate,
         poisson: arguments.poisson,
     };
+    let warm_window = match arguments.share {
+        Some(share) => share.of(u64::from(WARM_WINDOW)).max(1) as u32,
+        None => WARM_WINDOW,
+    };
     if arguments.warm > 0.0 {
-        let load = arguments.warm_rate.map_or(Load::Window(WARM_WINDOW), open);
+        meet()?;
+        let load = arguments.warm_rate.map_or(Load::Window(warm_window), open);
         bench.run(flow, &Phase::new("warm", load, arguments.warm));
         bench.run(flow, &Phase::new("rest", Load::Rest, arguments.rest));
     }
@@ -322,6 +380,7 @@ fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) 
     }
     let mut results = Vec::new();
     for (load, search) in loads {
+        meet()?;
         if settle > 0.0 {
             bench.run(flow, &Phase::new("settle", load, settle));
         }
@@ -335,6 +394,9 @@ fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) 
         if !search.is_null() {
             result["search"] = search;
         }
+        if arguments.share.is_some() {
+            result["histograms"] = bench.stats.recorded();
+        }
         bench.progress.step(&format!(
             "           {:>8.0}/s scheduled, {:>8.0}/s ended well: {:.2} % failed",
             number(&result["scheduled_per_second"]),
@@ -343,7 +405,7 @@ fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) 
         ));
         results.push(result);
     }
-    results
+    Ok(results)
 }
 
 fn number(value: &Value) -> f64 {
@@ -351,6 +413,65 @@ fn number(value: &Value) -> f64 {
 }
 
 impl LoadArguments {
+    fn check(&self, method: Option<Method>) -> Result<(), String> {
+        if self.ports.sockets == 0 {
+            return Err("at least one socket is needed".into());
+        }
+        if self.rate.iter().any(|rate| *rate <= 0.0) {
+            return Err("a rate is more than 0".into());
+        }
+        if !(0.0..1e6).contains(&self.hold) {
+            return Err("a hold time is 0 or more seconds".into());
+        }
+        self.search.check()?;
+        let role = self.sides.role;
+        if role != Role::Both && method.is_some() {
+            return Err("only calls have callers and answerers".into());
+        }
+        if role == Role::Callers && self.register_first {
+            return Err("users are registered by their answerers' process".into());
+        }
+        if self.processes > 1 {
+            if role == Role::Answerers || (role == Role::Both && !self.sides.has_own_contacts()) {
+                return Err(
+                    "answerers at one address are one process: --role callers shares the rest"
+                        .into(),
+                );
+            }
+            if self.floor && self.sides.transport.is_reliable() {
+                return Err("without a server between, all would connect to one of them".into());
+            }
+            if self.search.wanted() {
+                return Err("a search is one process's".into());
+            }
+            let window = self.window.unwrap_or(self.processes);
+            if window < self.processes {
+                return Err("each process needs one of the window".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes this the part of the load that is this process's.
+    fn take(&mut self, share: Share) -> Result<(), String> {
+        let Some(IpAddr::V4(first)) = self.local.map(|local| local.ip()).or_else(|| {
+            let is_ipv6 = self.server.is_some_and(|server| server.is_ipv6());
+            Some(loopback(is_ipv6))
+        }) else {
+            return Err("several processes need addresses of 127.0.0.0/8".into());
+        };
+        let address = upwards(first.into(), share.index * self.sides.sources());
+        self.local = Some(SocketAddr::new(address, 0));
+        for rate in self.rate.iter_mut().chain(&mut self.warm_rate) {
+            *rate /= f64::from(share.of);
+        }
+        self.window = self.window.map(|window| share.of(u64::from(window)) as u32);
+        self.count = self.count.map(|count| share.of(count));
+        self.max_outstanding = (self.max_outstanding / share.of as usize).max(1);
+        self.quiet = true;
+        Ok(())
+    }
+
     /// Loads that are measured, and rates that are tried, one after the other.
     fn steps(&self) -> u64 {
         let known = self.rate.len() + usize::from(self.window.is_some());

@@ -5,6 +5,7 @@ mod answer;
 mod call;
 mod digest;
 mod end;
+mod fleet;
 mod flow;
 mod frame;
 mod handshake;
@@ -86,9 +87,9 @@ struct RelayArguments {
 
 fn main() -> ExitCode {
     let done = match Command::parse().what {
-        What::Call(arguments) => load::run(&arguments, None),
-        What::Register(arguments) => load::run(&arguments, Some(Method::Register)),
-        What::Options(arguments) => load::run(&arguments, Some(Method::Options)),
+        What::Call(arguments) => load::run(arguments, None),
+        What::Register(arguments) => load::run(arguments, Some(Method::Register)),
+        What::Options(arguments) => load::run(arguments, Some(Method::Options)),
         What::Idle(arguments) => idle::run(&arguments),
         What::Users(arguments) => accounts::list(&arguments).map(|()| ExitCode::SUCCESS),
         What::Handshake(arguments) => handshake::run(&arguments).map(|()| ExitCode::SUCCESS),

@@ -172,6 +172,15 @@ impl SideArguments {
         self.callee_transport().is_reliable() && self.callee == Callee::Listen
     }
 
+    pub fn sources(&self) -> u32 {
+        self.sources.max(1)
+    }
+
+    /// Whether calls reach the answerers at the address that they leave from and register, and at no other.
+    pub fn has_own_contacts(&self) -> bool {
+        !self.routed && self.spread == 0
+    }
+
     /// Who sends the users' REGISTERs: those whose way the calls will take where there is one.
     pub fn registrar(&self, only_registers: bool) -> Side {
         let (caller, callee) = (self.transport, self.callee_transport());
