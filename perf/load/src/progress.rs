@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 pub struct Progress {
     quiet: bool,
@@ -23,11 +23,11 @@ impl Progress {
     /// One step is done: always told, except where all is quiet.
     pub fn step(&self, text: &str) {
         if let Some(bar) = &self.bar {
-            bar.inc(1);
-            // A search ends when it ends: the bar has one step more until then.
+            // How long a search is, is known when it ends.
             if bar.length().is_some_and(|length| bar.position() >= length) {
                 bar.set_length(bar.position() + 1);
             }
+            bar.inc(1);
         }
         self.line(text);
     }
@@ -56,14 +56,11 @@ impl Progress {
 }
 
 fn bar(steps: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}");
-    let bar = ProgressBar::new(steps);
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {wide_msg}");
+    // Drawn by the loop itself when it says something: a thread for it would run on the generator's core when it pleases.
+    let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr_with_hz(2));
     if let Ok(style) = style {
         bar.set_style(style);
     }
-    // Drawn by the loop itself, not by another thread: that would run on the generator's core when it pleases.
-    bar.disable_steady_tick();
-    bar.set_draw_target(indicatif::ProgressDrawTarget::stderr_with_hz(2));
-    bar.tick();
     bar
 }
