@@ -1,7 +1,6 @@
 //! Calls: INVITE, 100, 180, 200, ACK, BYE, 200, with the caller and the answerer in one table of calls (RFC 3261 §12, §13, §15). Where the
 //! proxy challenges, INVITE, 407 and ACK come before it (§22.3).
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -14,7 +13,7 @@ use crate::identity::{Identity, Run, TOKEN};
 use crate::message::{self, Line, Scan, Writer};
 use crate::stats::{Count, Mark, Span, Stats};
 use crate::template::{Fill, TAG, Users, branch_letter};
-use crate::timers::{Awaited, GIVE_UP_NS, Timers};
+use crate::timers::{Awaited, Delay, GIVE_UP_NS, Timers};
 use crate::wire::{Link, Local, Outbox, Side};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +29,14 @@ enum State {
     Ending,
 }
 
+/// What the answerer has sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Answerer {
+    Nothing,
+    Ringing,
+    Ok,
+}
+
 struct Call {
     generation: u32,
     state: State,
@@ -38,8 +45,8 @@ struct Call {
     spoiled: bool,
     /// When the 100, the 180 and the 200 came first; 0 for those that did not.
     heard_ns: [u64; 3],
-    /// The answerer has sent its 2xx, and has had the ACK.
-    answered: bool,
+    answerer: Answerer,
+    /// The answerer has had the ACK.
     acknowledged: bool,
     /// 0, or 1 for the INVITE that answers a challenge: its CSeq and its branch are others.
     attempt: u8,
@@ -72,10 +79,10 @@ pub struct Calls {
     free: Vec<u32>,
     limit: usize,
     timers: Timers,
+    /// Between 180 and 200.
+    ringing: Delay,
     /// Between ACK and BYE.
-    hold_ns: u64,
-    /// When the calls that stand open are to end: in order, since all stand open for the same time.
-    holding: VecDeque<(u64, Identity)>,
+    holding: Delay,
     next_callee: u32,
     next_caller: usize,
     route: Vec<u8>,
@@ -90,7 +97,7 @@ impl Calls {
         credentials: Option<Credentials>,
         locals: &[Local],
         limit: usize,
-        hold_ns: u64,
+        (ring_ns, hold_ns): (u64, u64),
     ) -> Calls {
         let ends = locals
             .iter()
@@ -110,8 +117,8 @@ impl Calls {
             free: Vec::new(),
             limit,
             timers: Timers::default(),
-            hold_ns,
-            holding: VecDeque::new(),
+            ringing: Delay::new(ring_ns),
+            holding: Delay::new(hold_ns),
             next_callee: 0,
             next_caller: 0,
             route: Vec::new(),
@@ -133,7 +140,7 @@ impl Calls {
             mark: Mark::default(),
             spoiled: false,
             heard_ns: [0; 3],
-            answered: false,
+            answerer: Answerer::Nothing,
             acknowledged: false,
             attempt: 0,
             carried: Carried::Nothing,
@@ -389,11 +396,11 @@ impl Calls {
         let length = write(b"ACK", b'a', attempt, &call.credentials, out.buffer());
         commit_and_keep(&mut call.ack, link, length, out);
         let length = write(b"BYE", b'b', attempt + 1, b"", out.buffer());
-        if self.hold_ns > 0 {
+        if self.holding.ns > 0 {
             call.bye.clear();
             call.bye.extend_from_slice(&out.buffer()[..length]);
             call.state = State::Holding;
-            self.holding.push_back((now_ns + self.hold_ns, identity));
+            self.holding.push(now_ns, identity);
             return;
         }
         commit_and_keep(&mut call.bye, link, length, out);
@@ -404,10 +411,7 @@ impl Calls {
 
     /// Ends the calls that have stood open long enough.
     fn end_held(&mut self, now_ns: u64, out: &mut Outbox) {
-        while let Some((due_ns, identity)) = self.holding.front().copied()
-            && due_ns <= now_ns
-        {
-            self.holding.pop_front();
+        while let Some(identity) = self.holding.pop(now_ns) {
             let call = &mut self.calls[identity.slot as usize];
             if call.generation == identity.generation && call.state == State::Holding {
                 call.state = State::Ending;
@@ -573,14 +577,6 @@ impl Calls {
         stats: &mut Stats,
     ) {
         let call = &self.calls[identity.slot as usize];
-        if call.answered {
-            stats.counts.add(Count::Repeated);
-            if !call.acknowledged {
-                stats.counts.add(Count::RetransmittedOk);
-                send_copy(&call.ok, link, out);
-            }
-            return;
-        }
         let token = self.run.token(identity);
         let (end, dialect, message) = (&self.ends[link.end as usize], &self.dialect, (raw, scan));
         let spread;
@@ -596,14 +592,45 @@ impl Calls {
             },
         };
         let dialog = Some(&dialog);
+        if call.answerer != Answerer::Nothing {
+            stats.counts.add(Count::Repeated);
+        }
+        if call.answerer == Answerer::Ok {
+            if !call.acknowledged {
+                stats.counts.add(Count::RetransmittedOk);
+                send_copy(&call.ok, link, out);
+            }
+            return;
+        }
         let length = answer::write(end, dialect, RINGING, message, dialog, out.buffer());
         out.commit(link, length);
+        if call.answerer == Answerer::Ringing {
+            return;
+        }
         let length = answer::write(end, dialect, OK, message, dialog, out.buffer());
         let call = &mut self.calls[identity.slot as usize];
-        commit_and_keep(&mut call.ok, link, length, out);
         call.ok_link = link;
-        call.answered = true;
+        if self.ringing.ns > 0 {
+            call.ok.clear();
+            call.ok.extend_from_slice(&out.buffer()[..length]);
+            call.answerer = Answerer::Ringing;
+            return self.ringing.push(now_ns, identity);
+        }
+        commit_and_keep(&mut call.ok, link, length, out);
+        call.answerer = Answerer::Ok;
         self.timers.arm(now_ns, identity, Awaited::Ok);
+    }
+
+    /// Answers the calls that have rung long enough.
+    fn answer_rung(&mut self, now_ns: u64, out: &mut Outbox) {
+        while let Some(identity) = self.ringing.pop(now_ns) {
+            let call = &mut self.calls[identity.slot as usize];
+            if call.generation == identity.generation && call.answerer == Answerer::Ringing {
+                call.answerer = Answerer::Ok;
+                send_copy(&call.ok, call.ok_link, out);
+                self.timers.arm(now_ns, identity, Awaited::Ok);
+            }
+        }
     }
 
     fn check_request(
@@ -733,7 +760,7 @@ impl Flow for Calls {
         call.mark = stats.mark();
         call.spoiled = false;
         call.heard_ns = [0; 3];
-        call.answered = false;
+        call.answerer = Answerer::Nothing;
         call.acknowledged = false;
         call.callee = callee;
         call.caller = (callee + self.users.count() / 2) % self.users.count();
@@ -802,6 +829,7 @@ impl Flow for Calls {
     }
 
     fn handle_timers(&mut self, now_ns: u64, out: &mut Outbox, stats: &mut Stats) {
+        self.answer_rung(now_ns, out);
         self.end_held(now_ns, out);
         while let Some(due) = self.timers.pop(now_ns) {
             let identity = due.identity;
@@ -855,8 +883,14 @@ impl Flow for Calls {
     }
 
     fn next_timer_ns(&self) -> Option<u64> {
-        let held_ns = self.holding.front().map(|(due_ns, _)| *due_ns);
-        self.timers.next_ns().into_iter().chain(held_ns).min()
+        [
+            self.timers.next_ns(),
+            self.ringing.next_ns(),
+            self.holding.next_ns(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn outstanding(&self) -> u32 {

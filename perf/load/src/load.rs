@@ -82,6 +82,9 @@ pub struct LoadArguments {
     window: Option<u32>,
     #[command(flatten)]
     search: SearchArguments,
+    /// Seconds that the answerers let each call ring, between 180 and 200
+    #[arg(long, default_value_t = 0.0)]
+    ring: f64,
     /// Seconds that each call stands open, between its ACK and its BYE
     #[arg(long, default_value_t = 0.0)]
     hold: f64,
@@ -257,7 +260,12 @@ pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitC
     }
     let results = match method {
         None if role == Role::Answerers => {
-            let mut flow = Reflector::new(dialect.clone(), &accounts.names, &bench.out.locals);
+            let mut flow = Reflector::new(
+                dialect.clone(),
+                &accounts.names,
+                &bench.out.locals,
+                (arguments.ring * 1e9) as u64,
+            );
             eprintln!("strowger-load: answerers ready");
             let seconds = arguments.duration.unwrap_or(FOREVER_SECONDS);
             let phase = Phase::new("answer", Load::Rest, seconds).measured();
@@ -273,7 +281,7 @@ pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitC
                     .credentials(&accounts, &Run::new(number).text(), users),
                 &bench.out.locals,
                 arguments.max_outstanding,
-                (arguments.hold * 1e9) as u64,
+                ((arguments.ring * 1e9) as u64, (arguments.hold * 1e9) as u64),
             );
             measure(arguments, &mut bench, &mut flow)?
         }
@@ -423,6 +431,10 @@ impl LoadArguments {
         if !(0.0..1e6).contains(&self.hold) {
             return Err("a hold time is 0 or more seconds".into());
         }
+        // The INVITE is given up after 32 s, ringing or not.
+        if !(0.0..30.0).contains(&self.ring) {
+            return Err("a ring time is less than 30 seconds".into());
+        }
         self.search.check()?;
         let role = self.sides.role;
         if role != Role::Both && method.is_some() {
@@ -479,7 +491,7 @@ impl LoadArguments {
     }
 
     fn settle(&self) -> f64 {
-        self.settle.unwrap_or(1.0 + self.hold)
+        self.settle.unwrap_or(1.0 + self.ring + self.hold)
     }
 }
 

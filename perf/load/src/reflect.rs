@@ -11,7 +11,7 @@ use crate::identity::{Identity, TOKEN};
 use crate::message::{self, Scan};
 use crate::stats::{Count, Stats};
 use crate::template::Users;
-use crate::timers::{Awaited, GIVE_UP_NS, Timers};
+use crate::timers::{Awaited, Delay, GIVE_UP_NS, Timers};
 use crate::wire::{Link, Local, Outbox};
 
 /// A 2xx that waits for its ACK.
@@ -20,7 +20,8 @@ struct Waiting {
     token: [u8; TOKEN],
     ok: Vec<u8>,
     link: Link,
-    answered_ns: u64,
+    /// Before that it has not left: the call rings.
+    answered_ns: Option<u64>,
 }
 
 pub struct Reflector {
@@ -30,6 +31,8 @@ pub struct Reflector {
     free: Vec<u32>,
     by_token: HashMap<[u8; TOKEN], u32>,
     timers: Timers,
+    /// Between 180 and 200.
+    ringing: Delay,
 }
 
 /// What a request says of its call.
@@ -41,7 +44,7 @@ struct Asked<'a> {
 }
 
 impl Reflector {
-    pub fn new(dialect: Dialect, users: &Rc<Users>, locals: &[Local]) -> Reflector {
+    pub fn new(dialect: Dialect, users: &Rc<Users>, locals: &[Local], ring_ns: u64) -> Reflector {
         Reflector {
             ends: locals
                 .iter()
@@ -52,6 +55,7 @@ impl Reflector {
             free: Vec::new(),
             by_token: HashMap::new(),
             timers: Timers::default(),
+            ringing: Delay::new(ring_ns),
         }
     }
 
@@ -93,8 +97,12 @@ impl Reflector {
     ) {
         if let Some(slot) = self.by_token.get(asked.token) {
             stats.counts.add(Count::Repeated);
-            stats.counts.add(Count::RetransmittedOk);
-            return send_copy(&self.waiting[*slot as usize].ok, link, out);
+            let kept = &self.waiting[*slot as usize];
+            if kept.answered_ns.is_some() {
+                stats.counts.add(Count::RetransmittedOk);
+                send_copy(&kept.ok, link, out);
+            }
+            return;
         }
         let end = &self.ends[link.end as usize];
         let dialog = Dialog {
@@ -122,24 +130,36 @@ impl Reflector {
                 token: *asked.token,
                 ok: Vec::with_capacity(1024),
                 link,
-                answered_ns: 0,
+                answered_ns: None,
             });
             self.waiting.len() as u32 - 1
         });
         let kept = &mut self.waiting[slot as usize];
         kept.token = *asked.token;
         kept.link = link;
-        kept.answered_ns = now_ns;
+        kept.answered_ns = None;
         kept.ok.clear();
         kept.ok.extend_from_slice(&out.buffer()[..length]);
-        out.commit(link, length);
         let identity = Identity {
             slot,
             generation: kept.generation,
         };
         self.by_token.insert(*asked.token, slot);
-        self.timers.arm(now_ns, identity, Awaited::Ok);
+        match self.ringing.ns {
+            0 => self.accept(identity, now_ns, out),
+            _ => self.ringing.push(now_ns, identity),
+        }
         stats.counts.add(Count::Started);
+    }
+
+    /// The 2xx leaves.
+    fn accept(&mut self, identity: Identity, now_ns: u64, out: &mut Outbox) {
+        let kept = &mut self.waiting[identity.slot as usize];
+        if kept.generation == identity.generation {
+            kept.answered_ns = Some(now_ns);
+            send_copy(&kept.ok, kept.link, out);
+            self.timers.arm(now_ns, identity, Awaited::Ok);
+        }
     }
 
     /// The ACK has come, or will not. Returns whether it was waited for.
@@ -237,12 +257,18 @@ impl Flow for Reflector {
     fn lost(&mut self, _: Link, _: &mut Outbox, _: &mut Stats) {}
 
     fn handle_timers(&mut self, now_ns: u64, out: &mut Outbox, stats: &mut Stats) {
+        while let Some(identity) = self.ringing.pop(now_ns) {
+            self.accept(identity, now_ns, out);
+        }
         while let Some(due) = self.timers.pop(now_ns) {
             let kept = &self.waiting[due.identity.slot as usize];
             if kept.generation != due.identity.generation {
                 continue;
             }
-            if now_ns - kept.answered_ns >= GIVE_UP_NS {
+            if kept
+                .answered_ns
+                .is_none_or(|at_ns| now_ns - at_ns >= GIVE_UP_NS)
+            {
                 stats.counts.add(Count::TimedOut);
                 let token = kept.token;
                 self.forget(&token);
@@ -255,7 +281,8 @@ impl Flow for Reflector {
     }
 
     fn next_timer_ns(&self) -> Option<u64> {
-        self.timers.next_ns()
+        let rung_ns = self.ringing.next_ns();
+        self.timers.next_ns().into_iter().chain(rung_ns).min()
     }
 
     fn outstanding(&self) -> u32 {

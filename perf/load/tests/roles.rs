@@ -118,9 +118,11 @@ fn held_calls_over_udp() {
     let host = "127.1.4.2";
     let _relay = relay(host, "0");
     let server = format!("--server {host}:25060");
-    let peer = answerers(host, &server);
+    let peer = answerers(host, &format!("{server} --ring 0.2"));
     let line = format!("{server} --rate 100 --duration 1 --hold 0.7");
     let caller = callers(host, &line);
+    let answered = caller["latency_us"]["to_200"]["min"].as_f64().expect("µs");
+    assert!(answered > 199_000.0, "{answered}");
     let answerer = end(peer);
     for result in [&caller, &answerer] {
         assert_eq!(result["clean"], true, "{result:#}");
