@@ -35,6 +35,8 @@ RUST = [
     ("md5", MAC), ("sha2", MAC), ("sha1", MAC), ("hmac", MAC), ("digest", MAC), ("block_buffer", MAC), ("crypto_common", MAC),
     # Bindings of the TLS library: a few instructions each.
     ("openssl_sys", SSL), ("openssl", SSL),
+    # The allocator's entrance: a jump to libc.
+    ("__rustc", LIBC),
     # The crates on which the above stand. A C server has such code in its core.
     *((crate, CORE) for crate in (
         "std", "core", "alloc", "hashbrown", "memchr", "mio", "siphasher", "httparse", "socket2", "libc", "log", "foreign_types", "foreign_types_shared",

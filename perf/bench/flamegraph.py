@@ -1,6 +1,7 @@
 """A flame graph as one SVG file: the width of a box is the share of the CPU in a function and what it calls. Boxes tell more under the mouse, and a click on
 one makes it as wide as the picture; both work in a browser and are not needed to read it."""
 
+import re
 from xml.sax.saxutils import escape, quoteattr
 
 WIDTH = 1400
@@ -55,7 +56,7 @@ def svg(stacks, title, subtitle, colours):
     for kind in shown:
         out.append(f'<rect x="{x}" y="49" width="12" height="12" fill="{colours[kind]}"/>'
                    f'<text x="{x + 16}" y="59" font-family="DejaVu Sans, sans-serif">{escape(kind)}</text>')
-        x += 34 + 6.6 * len(kind)
+        x += 34 + 6.1 * len(kind)
     out.append('<g id="boxes">')
 
     def draw(box, x, level):
@@ -86,13 +87,13 @@ def kinds(box):
 
 
 def fitted(name, width):
-    """As much of a name as fits, from its right end where it is a path: that is what tells functions apart."""
+    """As much of a name as fits. A path gives up what is leftmost: its right end tells functions apart."""
     letters = int((width - 5) / LETTER)
     if letters < 3:
         return ""
-    if len(name) <= letters:
-        return name
-    return name[:letters - 1] + "…"
+    while len(name) > letters and re.match(r"[\w&<]+::", name):
+        name = name.split("::", 1)[1]
+    return name if len(name) <= letters else name[:letters - 1] + "…"
 
 
 def ink(colour):
@@ -116,7 +117,9 @@ function show(from, wide) {
     const rect = box.querySelector("rect"), text = box.querySelector("text");
     rect.setAttribute("x", at); rect.setAttribute("width", Math.max(size - 0.4, 0.2));
     text.setAttribute("x", at + 3);
-    const letters = Math.floor((size - 5) / letter), name = box.dataset.name;
+    const letters = Math.floor((size - 5) / letter);
+    let name = box.dataset.name;
+    while (name.length > letters && /^[\\w&<]+::/.test(name)) name = name.slice(name.indexOf("::") + 2);
     text.textContent = letters < 3 ? "" : name.length <= letters ? name : name.slice(0, letters - 1) + "\\u2026";
   }
 }

@@ -242,8 +242,8 @@ def fold(samples, program):
 
 def short(name):
     """Without what says nothing in a picture."""
-    name = components.AWS_LC.sub("", name).replace("bssl::aws_lc", "bssl")
     name = re.sub(r"aws_lc(_fips)?_\d+_\d+_\d+::", "", name)
+    name = components.AWS_LC.sub("", name)
     if name.startswith("bssl::") or re.match(r"[\w:~]+\(", name):
         name = name.split("(", 1)[0]
     name = re.sub(r"<impl ([\w:]+)>", lambda found: found.group(1).rsplit("::", 1)[-1], name)

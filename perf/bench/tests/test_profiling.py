@@ -54,7 +54,7 @@ IN_THE_BINARY = {
         "bssl::aws_lc_0_41_0::(anonymous namespace)::X25519KeyShare::~X25519KeyShare()", "TLS_method", "openssl::ssl::bio::bread",
     ],
     DATABASE: ["sqlite3_step", "sqlite3VdbeExec", "fts5WriteFinish", "strowger::store::journal::Book::open", "rusqlite::statement::Statement::step"],
-    LIBC: ["memcpy", "__rust_alloc"],
+    LIBC: ["memcpy", "__rust_alloc", "__rustc::__rdl_alloc"],
     OTHER: ["[unknown]", "", "nobody_knows_this", "clap_builder::parser::parser::Parser::parse"],
 }
 # In files of their own: (symbol, file).
