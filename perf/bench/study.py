@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -210,6 +211,15 @@ def failed_share(result):
         return result["failed_share"]
     scheduled = max(result["counts"]["scheduled"], 1)
     return max(0.0, 1 - result["counts"]["completed"] / scheduled)
+
+
+def counters(binary, directory, prefix):
+    """The server's own counters whose names begin so, by name and labels."""
+    command = [binary, "stats", prefix, "--json", "--control", os.path.join(directory, "strowger.sock")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"the server's counters could not be read: {done.stderr.strip()[-500:]}")
+    return json.loads(done.stdout)
 
 
 def write_users(generator, directory):
