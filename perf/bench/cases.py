@@ -23,12 +23,15 @@ challenge_proxy = true
 algorithms = ["MD5"]
 users = "users.txt"
 """
+# What `auth` of a case turns on: every INVITE challenged, or every REGISTER.
+CHALLENGES = {True: AUTH, "register": AUTH.replace("challenge_proxy", "challenge_register")}
+KAMAILIO_CHALLENGES = {True: ["AUTH_INVITE"], "register": ["AUTH_REG"]}
 
 
 class Case:
     """One way of connecting. `left` is the callers' side and `right` the answerers': udp, tcp or tls, with /call for a connection for each
     call. `routed`: calls go to a next hop, as in a chain of proxies; otherwise to the contacts of registered users. `auth`: each INVITE is
-    challenged. `ciphers` are those of TLS 1.2."""
+    challenged; "register": each REGISTER, answered without qop, as the clients of the studies do. `ciphers` are those of TLS 1.2."""
 
     def __init__(self, label, left, right, routed=False, version="1.2", key="rsa", mutual=False, reuse=False, auth=False, ciphers=CIPHERS):
         self.label, self.routed, self.version, self.key = label, routed, version, key
@@ -38,6 +41,11 @@ class Case:
         self.left, _, left_call = left.partition("/")
         self.right, _, right_call = right.partition("/")
         self.left_per_call, self.right_per_call = bool(left_call), bool(right_call)
+
+    @property
+    def name(self):
+        """For files and commands."""
+        return self.label
 
     @property
     def is_tls(self):
@@ -60,7 +68,7 @@ class Case:
             "CIPHERS": self.ciphers,
             "REUSE": "true" if self.reuse else "false",
             "OUTGOING": "per-call" if self.right_per_call else "reuse",
-            "ROUTE": route + (AUTH if self.auth else ""),
+            "ROUTE": route + CHALLENGES.get(self.auth, ""),
             "CONNECTIONS": str(self.connections),
             "SOCKET": os.path.join(directory, "strowger.sock"),
         }
@@ -76,7 +84,7 @@ class Case:
     def kamailio(self, directory):
         values = self.values(directory)
         values["VERIFY_CLIENT"] = "yes" if self.mutual else "no"
-        return contestants.kamailio_streams(directory, values, self.next_hop() if self.routed else None, ["AUTH_INVITE"] if self.auth else [])
+        return contestants.kamailio_streams(directory, values, self.next_hop() if self.routed else None, KAMAILIO_CHALLENGES.get(self.auth, []))
 
     def tls_options(self):
         ours = ["--cert", certificates.path(f"{self.key}.pem"), "--key", certificates.path(f"{self.key}.key")]
@@ -96,16 +104,29 @@ class Case:
             options += ["--spread", SPREAD, "--callee-connections", "per-call"]
         options.append("--routed" if self.routed else "--register-first")
         if self.auth:
-            options += ["--auth", "new"]
+            options += ["--auth", "new", *(["--qop", "none"] if self.auth == "register" else [])]
         if self.is_tls:
             options += self.tls_options()
         return options
 
     def complaint(self, result, contestant):
-        """Whether what was meant is what happened: so many connections and handshakes for each call, and of the kind meant."""
+        """Whether what was meant is what happened: so many connections, handshakes and challenges for each call, and of the kind meant."""
         counts, calls = result["counts"], max(result["counts"]["completed"], 1)
         # Those in flight at either end of the measured time belong half to it.
         near = WINDOW + 0.02 * calls
+        if result["mode"] == "call":
+            found = self.complaint_of_connections(counts, calls, near, contestant)
+            if found:
+                return found
+        challenged = "register" if self.auth == "register" else "call" if self.auth else None
+        challenges = counts["challenges_received"]
+        if abs(challenges - (calls if result["mode"] == challenged else 0)) > near:
+            return f"{challenges} challenges in {calls} of them"
+        if result["server_cpu_us_each"] < 1:
+            return "the server was not seen at work"
+        return None
+
+    def complaint_of_connections(self, counts, calls, near, contestant):
         for is_per_call, name in [(self.left_per_call, "connections_opened"), (self.right_per_call, "connections_accepted")]:
             expected = calls if is_per_call else 0
             if abs(counts[name] - expected) > near:
@@ -118,12 +139,8 @@ class Case:
             meant = "resumed" if reuse else "full"
             if counts[f"tls_{side}_{meant}"] < 0.95 * calls - near:
                 return f"only {counts[f'tls_{side}_{meant}']} {meant} handshakes of the generator as {side} in {calls} calls"
-        challenges = counts["challenges_received"]
-        if abs(challenges - (calls if self.auth else 0)) > near:
-            return f"{challenges} challenges in {calls} calls"
-        if result["server_cpu_us_each"] < 1:
-            return "the server was not seen at work"
         return None
+
 
 MODES = ["chain", "outbound", "inbound", "local"]
 # On each side: one connection, or one for each call.

@@ -138,18 +138,7 @@ class Bench:
             process.stop()
 
     def open_idle(self, process, number, index):
-        """Opens connections from addresses of their own and leaves them open until the child is ended."""
-        done = os.path.join(self.directory, f"idle-{index}.json")
-        if os.path.exists(done):
-            os.unlink(done)
-        command = ["taskset", "-c", str(CORE), self.load, "idle", "--transport", "tcp", "--connections", str(number), "--settle", "1",
-                   "--local", f"127.0.{index + 1}.1", "--hold", "3600", "--server-pid", str(process.pid), "--json", done]
-        child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        while not os.path.exists(done):
-            if child.poll() is not None:
-                raise RuntimeError(f"{number} idle connections could not be opened")
-            time.sleep(0.1)
-        return child
+        return open_idle(self.load, self.directory, process, number, index)
 
     def handshake_calls(self):
         """Calls of SSL_do_handshake for each handshake of the server, by side, from its own counters."""
@@ -318,6 +307,21 @@ class Bench:
             beside = self.series(f"idle {number}")
             self.verdict("I1", f"call at {IDLE_RATE}/s beside {number:,} idle connections ÷ beside none", 1.03, beside, alone,
                          lambda: beside.median / alone.median, lambda: f"({beside.median:.1f} ÷ {alone.median:.1f} µs)")
+
+
+def open_idle(load, directory, process, number, index, transport="tcp", options=()):
+    """Opens connections from addresses of their own and leaves them open until the child is ended."""
+    done = os.path.join(directory, f"idle-{index}.json")
+    if os.path.exists(done):
+        os.unlink(done)
+    command = ["taskset", "-c", str(CORE), load, "idle", "--transport", transport, "--connections", str(number), "--settle", "1",
+               "--local", f"127.0.{index + 1}.1", "--hold", "3600", "--server-pid", str(process.pid), "--json", done, *options]
+    child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while not os.path.exists(done):
+        if child.poll() is not None:
+            raise RuntimeError(f"{number} idle connections could not be opened")
+        time.sleep(0.1)
+    return child
 
 
 SYSTEM = "strowger-system-openssl"
