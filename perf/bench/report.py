@@ -42,7 +42,8 @@ class Series:
         return f"{self.median:.{digits}f}{spread}{' ' + self.marks if self.marks else ''}"
 
 
-LEGEND = ("Median (lowest–highest). g: the generator's core was full while the server's was not, so the generator set the pace. "
+LEGEND = ("Median (lowest–highest). g: the generator was the limit (its core was full while the server's was not, calls left late, "
+          "or it lost datagrams; the JSON says which). "
           "d: something else had one of the cores for more than 5 % of the time. "
           "!: something was lost, sent again, refused or wrong; the JSON says what. "
           "A row is met or not only where everything was clean and most of it undisturbed.")

@@ -658,10 +658,9 @@ impl Calls {
                 spread.as_bytes()
             }
         };
-        match answer::is_for(raw, self.users.name(call.callee), address) {
-            true => Ok(()),
-            false => Err("not for the registered contact"),
-        }
+        answer::is_for(raw, self.users.name(call.callee), address)
+            .then_some(())
+            .ok_or("not for the registered contact")
     }
 
     /// A plain 200.
@@ -850,9 +849,10 @@ impl Flow for Calls {
             }
             let since_ns = match due.awaited {
                 Awaited::Request => call.bye_ns,
-                Awaited::Invite(_) | Awaited::Ok => call.started_ns,
+                Awaited::Invite(_) => call.started_ns,
+                Awaited::Ok => call.started_ns + self.ringing.ns,
             };
-            if now_ns - since_ns >= GIVE_UP_NS {
+            if now_ns.saturating_sub(since_ns) >= GIVE_UP_NS {
                 if due.awaited != Awaited::Ok {
                     stats.counts.add(Count::TimedOut);
                     out.done(call.link);

@@ -76,7 +76,7 @@ impl SearchArguments {
             .search_from
             .unwrap_or_else(|| capacity(bench, flow, drain.min(patience)));
         let mut bisection = Bisection::new(start, self.search_resolution);
-        let (mut tried, mut generator_bound) = (Vec::new(), false);
+        let (mut tried, mut generator_bound, mut repeated) = (Vec::new(), false, None);
         while let Some(rate) = bisection.next() {
             let load = Load::Open { rate, poisson };
             if settle > 0.0 {
@@ -86,8 +86,15 @@ impl SearchArguments {
             let (outcome, goodput, _) = measure_one(bench, flow, &phase, drain.min(patience));
             let failed = goodput.failed_share();
             let passed = failed <= allowed;
-            bisection.tell(rate, passed);
             let because = outcome.generator_bound();
+            // What failed when something else had the core, or our own calls came in a rush, says nothing of the server: once more.
+            let again =
+                !passed && (because.is_some() || outcome.is_disturbed()) && repeated != Some(rate);
+            if again {
+                repeated = Some(rate);
+            } else {
+                bisection.tell(rate, passed);
+            }
             // It is the last rate that failed that limits the one found.
             if !passed {
                 generator_bound = because.is_some();
@@ -95,9 +102,10 @@ impl SearchArguments {
             bench.progress.step(&format!(
                 "       try {rate:>8.0}/s: {:.2} % failed{}",
                 failed * 100.0,
-                match passed {
-                    true => "",
-                    false => ", too many",
+                match (passed, again) {
+                    (true, _) => "",
+                    (false, false) => ", too many",
+                    (false, true) => ", too many, but the machine was disturbed: again",
                 },
             ));
             tried.push(json!({

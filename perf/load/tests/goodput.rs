@@ -46,7 +46,7 @@ fn refusal(request: &str, status: &str) -> String {
 }
 
 impl Server {
-    /// The judge says with what the INVITE of a call is refused; each call is judged once.
+    /// The judge says with what an INVITE is answered that does not pass. A provisional response comes beside what the answerer says.
     fn start(
         host: &str,
         mut judge: impl FnMut() -> Option<&'static str> + Send + 'static,
@@ -73,8 +73,10 @@ impl Server {
                 {
                     let response = refusal(message, status);
                     socket.send_to(response.as_bytes(), from).expect("sent");
-                    refused.insert(call);
-                    continue;
+                    if !status.starts_with('1') {
+                        refused.insert(call);
+                        continue;
+                    }
                 }
                 if message.starts_with("ACK ") && refused.remove(&call) {
                     continue;
@@ -166,6 +168,22 @@ fn refused_calls_fail_and_have_latencies_of_their_own() {
     for span in ["to_180", "to_200", "bye_to_200", "whole", "to_refusal"] {
         assert_eq!(spans(&result, span), 200, "{span}: {result:#}");
     }
+}
+
+#[test]
+fn a_call_in_which_something_was_wrong_has_failed_though_it_ended() {
+    let mut number = 0;
+    let _server = Server::start("127.1.3.6", move || {
+        number += 1;
+        // Its To tag is not the answerer's.
+        (number % 10 == 0).then_some("183 Session Progress")
+    });
+    let (result, output) = load("127.1.3.6", "--window 4 --count 200 --settle 0");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(count(&result, "wrong"), 20, "{result:#}");
+    assert_eq!(count(&result, "completed"), 200);
+    assert_eq!(result["good"], 180);
+    assert_eq!(spans(&result, "whole"), 180);
 }
 
 #[test]
