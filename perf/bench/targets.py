@@ -86,8 +86,8 @@ TARGETS = [
 # What is collected.
 
 def read(directory):
-    """The rows of all reports in a folder: (name, what, target, measured, met, note), with the file's name, its date and its machine. The newest of the
-    same name and text wins, and hides none of another text."""
+    """The rows of all reports in a folder: (name, what, target, measured, met, note), with the file's name and its date. The newest of the same name
+    and text wins, and hides none of another text."""
     found = {}
     for name in sorted(os.listdir(directory)):
         if not name.endswith(".json") or name == "targets.json":
@@ -287,7 +287,8 @@ def main():
         ("met", met), ("not met", missed), ("measured, and not to be told", unsure), (NOT_MEASURED + ", or not all of it", missing)]])
     report.raw = lines
     print(report.markdown())
-    for end, text in [("md", report.markdown()), ("json", json.dumps({"machine": report.machine, "settings": report.settings, "lines": lines}, indent=1))]:
+    data = {"machine": report.machine, "settings": report.settings, "lines": lines}
+    for end, text in [("md", report.markdown()), ("json", json.dumps(data, indent=1))]:
         with open(os.path.join(directory, f"targets.{end}"), "w") as file:
             file.write(text)
     print("written:", os.path.join(directory, "targets") + ".{md,json}", file=sys.stderr)

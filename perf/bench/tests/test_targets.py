@@ -72,7 +72,8 @@ class Collecting(unittest.TestCase):
         self.assertTrue(targets.collect(self.folder.name))
 
     def test_tables_and_figures_count_by_their_reports(self):
-        wanted = [("Table 1", "thesis", "perf/reproduce registrar"), ("Table 2", "thesis", "perf/reproduce proxy"), ("shares", "report", "perf/profile")]
+        wanted = [("Table 1", "thesis", "perf/reproduce registrar"), ("Table 2", "thesis", "perf/reproduce proxy"),
+                  ("shares", "report", "perf/profile")]
         with mock.patch.object(published, "TABLES_AND_FIGURES", wanted, create=True):
             self.write("reproduce-registrar.json", [], measurements=[{}])
             # Nothing was measured in it.
