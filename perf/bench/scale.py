@@ -315,7 +315,8 @@ class Scale(Study):
         ratio, step, cost, bound = worst_step(self.table)
         misses = f"{many['steps'][step]['lines']} misses of {many['miss_ns']:.0f} ns"
         what = f"worst step in the table alone among {many['connections']:,} ÷ (among {few['connections']:,}, and its cache misses)"
-        self.report.row("I1", what, f"≤ {FLAT:g}", f"{ratio:.2f} ({cost:.0f} ÷ {bound:.0f} ns)", ratio <= FLAT, f"{STEP_NAMES[step]}; {misses}; without sockets")
+        self.report.row("I1", what, f"≤ {FLAT:g}", f"{ratio:.2f} ({cost:.0f} ÷ {bound:.0f} ns)", ratio <= FLAT,
+                        f"{STEP_NAMES[step]}; {misses}; without sockets")
 
         def how(axes, plots):
             for number, (step, words) in enumerate(STEP_NAMES.items()):

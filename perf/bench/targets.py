@@ -165,18 +165,18 @@ def collect(directory):
 
 
 def summary(lines):
-    """How many of the targets are met, by rows: met only where every line of it is."""
+    """Which rows are met, not met, not to be told, and not all measured. Met is only a row each line of which is; one that is not met may have parts that
+    are missing as well, and then stands in both."""
     met, missed, unsure, missing = [], [], [], []
     for target in TARGETS:
         mine = [line for line in lines if line["row"] == target.row]
-        if any(not line["told"] for line in mine):
+        is_whole = all(line["told"] for line in mine)
+        if not is_whole:
             missing.append(target.row)
-        elif any(line["met"] == "NO" for line in mine):
+        if any(line["met"] == "NO" for line in mine):
             missed.append(target.row)
-        elif all(line["met"] == "yes" for line in mine):
-            met.append(target.row)
-        else:
-            unsure.append(target.row)
+        elif is_whole:
+            (met if all(line["met"] == "yes" for line in mine) else unsure).append(target.row)
     return met, missed, unsure, missing
 
 

@@ -50,6 +50,12 @@ class Collecting(unittest.TestCase):
                                      ["O1", "goodput at 3 × the peak ÷ the peak, UDP", "≥ 0.95", "0.50", "NO", ""]])
         self.assertIn("O1", targets.summary(targets.collect(self.folder.name))[1])
 
+    def test_a_row_that_is_not_met_is_no_less_so_where_a_part_is_missing(self):
+        self.write("overload.json", [["O1", "goodput at 2 × the peak ÷ the peak, UDP", "≥ 0.95", "0.50", "NO", ""]])
+        _, missed, _, missing = targets.summary(targets.collect(self.folder.name))
+        self.assertEqual(missed, ["O1"])
+        self.assertIn("O1", missing)
+
     def test_what_cannot_be_told_is_not_met(self):
         self.write("overload.json", [["O1", "goodput at 2 × the peak ÷ the peak, UDP", "≥ 0.95", "0.99", "yes", ""],
                                      ["O1", "goodput at 3 × the peak ÷ the peak, UDP", "≥ 0.95", "0.96", "—", "g"]])
