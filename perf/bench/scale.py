@@ -72,7 +72,7 @@ class Scale(Study):
         quick = arguments.quick
         # What is measured here settles in seconds, and there are many points.
         self.short = min(self.duration, 3 if quick else 10)
-        self.settle = 2 if quick else 8
+        self.settle = 1 if quick else 8
         self.warming = ["--warm", 3 if quick else 8, "--rest", 2 if quick else 6]
         self.numbers = NUMBERS[::3] if quick else NUMBERS
         self.idle = [0, IDLE[-1]] if quick else IDLE
@@ -150,7 +150,7 @@ class Scale(Study):
             process.stop()
 
     def run_users(self, number, kind):
-        """As many users are registered; then they refresh in turn, and are called in turn."""
+        """As many users are registered, with the contacts at which they are then called; they refresh in turn, and are called in turn."""
         conf, auth = AUTHS[kind]
         self.progress.step(f"strowger: {number:,} users, {'each request challenged' if auth else 'no challenge'}")
         if auth:
@@ -159,7 +159,7 @@ class Scale(Study):
         self.start(contestants.strowger(self.strowger, conf),
                    ({"what": "register", "number": number, "kind": kind, "label": f"REGISTER, {kind}"}, "register",
                     [*auth, *load, "--register-first", *self.warming]),
-                   ({"what": "call", "number": number, "kind": kind, "label": f"call, {kind}"}, "call", [*auth, *load, "--register-first"]))
+                   ({"what": "call", "number": number, "kind": kind, "label": f"call, {kind}"}, "call", [*auth, *load]))
 
     def run_workers(self):
         """Core 1 is the generator's and the second worker's: it sleeps when idle, in both cases."""
