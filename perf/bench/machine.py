@@ -1,5 +1,6 @@
 """The machine that is measured: its name, its cores, its ports, and processes pinned to a core."""
 
+import glob
 import os
 import platform
 import signal
@@ -75,6 +76,33 @@ class Process:
         self.stop()
         named = "".join(f" and TCP port {port}" for port in tcp_ports)
         raise RuntimeError(f"it did not listen on UDP port {port}{named} within {seconds} s; see {self.log.name}")
+
+    def cpu_seconds(self):
+        """Of all its processes and threads."""
+        total = 0
+        for path in glob.glob("/proc/[0-9]*"):
+            try:
+                if os.getpgid(int(path[len("/proc/"):])) != self.pid:
+                    continue
+                for task in glob.glob(path + "/task/*/schedstat"):
+                    with open(task) as text:
+                        total += int(text.read().split()[0])
+            except (OSError, ValueError, IndexError):
+                # It has ended meanwhile.
+                pass
+        return total / 1e9
+
+    def wait_idle(self, share, seconds, interval=1.0):
+        """Until it uses less than this share of a core; returns whether it did in that time."""
+        end = time.monotonic() + seconds
+        used, at = self.cpu_seconds(), time.monotonic()
+        while at < end:
+            time.sleep(interval)
+            before, then = used, at
+            used, at = self.cpu_seconds(), time.monotonic()
+            if used - before < share * (at - then):
+                return True
+        return False
 
     def stop(self):
         if self.child.poll() is None:

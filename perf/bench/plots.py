@@ -45,7 +45,38 @@ def theirs(axes, number, points, name, **how):
     """A published curve: dashed, in the colour of ours, with hollow markers where there are few points."""
     xs, ys = zip(*points)
     marker = {"marker": MARKERS[number % len(MARKERS)], "markerfacecolor": "white"} if len(points) <= 12 else {}
-    axes.plot(xs, ys, color=COLOURS[number % len(COLOURS)], linestyle=(0, (4, 2)), linewidth=1.3, alpha=0.85, label=name, **marker, **how)
+    axes.plot(xs, ys, color=COLOURS[number % len(COLOURS)], linestyle=(0, (4, 2)), linewidth=1.3, alpha=0.85, label=name, **{**marker, **how})
+
+
+def ring(axes, points, name):
+    """Marks points of a curve that are bounds rather than measurements: the generator's core was full, or something was not clean."""
+    xs, ys = zip(*points)
+    axes.plot(xs, ys, linestyle="none", marker="o", markersize=11, markerfacecolor="none", markeredgecolor=GREY, markeredgewidth=1.1, label=name)
+
+
+def bars(axes, names, groups, digits=2, share=0.8):
+    """Groups of upright bars, one group for each name. `groups` are (label, values, style); None leaves a gap. Each bar says its height, a low one
+    with a digit more. A fourth item has the heights up to which a bar would reach if something else did not bound it, None where nothing does."""
+    width = share / len(groups)
+    for index, (text, values, style, *reach) in enumerate(groups):
+        xs = [place + width * (index - (len(groups) - 1) / 2) for place in range(len(names))]
+        drawn = [(x, value) for x, value in zip(xs, values) if value is not None]
+        if not drawn:
+            continue
+        axes.bar([x for x, _ in drawn], [value for _, value in drawn], 0.92 * width, label=text, **style)
+        for x, value, end in zip(xs, values, reach[0]) if reach else []:
+            if end is not None and value is not None and end > value:
+                axes.bar([x], [end - value], 0.92 * width, bottom=[value], fill=False, edgecolor=style["color"], linestyle=(0, (2, 2)), linewidth=1)
+        for x, value in drawn:
+            axes.annotate(f"{value:.{digits + (value < 0.1)}f}", (x, value), (0, 2), textcoords="offset points", ha="center", va="bottom", fontsize=8 if len(groups) < 4 else 6.5)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_xlim(-0.6, len(names) - 0.4)
+    axes.tick_params(axis="x", length=0)
+    axes.grid(axis="x", visible=False)
+
+
+# How bars of the published figures look beside ours.
+PUBLISHED = {"facecolor": "white", "edgecolor": GREY, "hatch": "////", "linewidth": 1}
 
 
 def save(chart, directory, name):

@@ -93,3 +93,56 @@ COMPONENTS = {
 # The share that its fix took from the client's side.
 CLIENT_FIX = {"full": 0.50, "mutual": 0.55, "reuse": 0.73}
 MODEL_ERROR = 0.15
+
+
+def relative_peaks():
+    """The report's peaks ÷ the peak over UDP in chain mode with the same setting of digest, by configuration: the products of its ratios."""
+    found = {}
+    bases = {"chain-udp": 1.0, "chain-udp-auth": 1.0}
+    waiting = list(RATIOS)
+    while waiting:
+        known = [(name, divisor, ratio) for name, divisor, ratio in waiting if divisor in bases or divisor in found]
+        if not known:
+            raise ValueError(f"no way from {waiting[0][0]} to UDP")
+        for name, divisor, ratio in known:
+            found[name] = ratio * (bases[divisor] if divisor in bases else found[divisor])
+        waiting = [each for each in waiting if each not in known]
+    return found
+
+
+def matching_udp(name):
+    """The UDP configuration that the report draws this one against."""
+    return "chain-udp-auth" if name.endswith("-auth") else "chain-udp"
+
+
+def interpolate(points, x):
+    """Between the points of a curve; None outside of them."""
+    for (x0, y0), (x1, y1) in zip(points, points[1:]):
+        if x0 <= x <= x1:
+            return y0 + (y1 - y0) * (x - x0) / (x1 - x0) if x1 > x0 else y0
+    return None
+
+
+REGISTRAR, PROXY, MODES, PROFILE, MODEL = "perf/reproduce registrar", "perf/reproduce proxy", "perf/reproduce modes", "perf/profile", "perf/model"
+# Every table and figure of the two studies: its name, the study, the command that reproduces it. Row G3 counts them.
+TABLES_AND_FIGURES = [
+    ("Table 1: CPU by registrations/s, UDP and TCP, without and with digest", "thesis", REGISTRAR),
+    ("figure: registrar over UDP, without and with digest", "thesis", REGISTRAR),
+    ("figure: registrar over TCP, without and with digest", "thesis", REGISTRAR),
+    ("figure: registrar without digest, UDP and TCP", "thesis", REGISTRAR),
+    ("figure: registrar with digest, UDP and TCP", "thesis", REGISTRAR),
+    ("figure: degradation factor of digest", "thesis", REGISTRAR),
+    ("Table 2: CPU by calls/s, six cases", "thesis", PROXY),
+    ("figure: CPU by calls/s, six cases", "thesis", PROXY),
+    ("peaks of the six cases", "thesis", PROXY),
+    *[(f"Tables 3 to 14: component shares by calls/s, {case}", "thesis", PROFILE)
+      for case in ("UDP", "TCP one socket", "TCP socket per call", "TLS", "TLS session reuse", "TLS mutual")],
+    ("Table 15: components × CPU at 90 calls/s", "thesis", PROFILE),
+    *[(f"figure: peak throughput, {mode}", "report", MODES) for mode in ("proxy chain", "outbound", "inbound", "local")],
+    *[(f"figure: CPU of a call, {mode}, totals", "report", MODES) for mode in ("proxy chain", "outbound", "inbound", "local")],
+    ("ratios of peaks", "report", MODES),
+    ("worst case: UDP ÷ local TLS mutual", "report", MODES),
+    *[(f"figure: CPU of a call, {mode}, components", "report", PROFILE) for mode in ("proxy chain", "outbound", "inbound", "local")],
+    ("component costs of the cost model", "report", MODEL),
+    ("predicted against measured", "report", MODEL),
+]

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -25,6 +26,10 @@ FAILURES = 0.04
 PRECISION, QUICK_PRECISION = 0.03, 0.06
 # Seconds for the last answers of a load above the peak: what has not ended by then has failed.
 PATIENCE = 4
+# After such a load: the server is left alone until it uses less of a core than this, or for so many seconds.
+IDLE_SHARE, MOST_PATIENCE = 0.05, 40
+# From this share of its time on a core counts as full.
+FULL = 0.95
 
 
 class Progress:
@@ -110,42 +115,42 @@ class Study:
 
     def saturate(self, case, contestant, process, warm=None, **fields):
         """CPU of a call and capacity, with WINDOW calls outstanding."""
-        return self.run_load(case, contestant, process, "--window", WINDOW, "--settle", self.warm if warm is None else warm,
-                             "--duration", self.duration, what="saturation", **fields)[0]
+        result = self.run_load(case, contestant, process, "--window", WINDOW, "--settle", self.warm if warm is None else warm,
+                               "--duration", self.duration, what="saturation", **fields)[0]
+        # What is outstanding and not at the server is at the generator.
+        if result["server_busy"] + result["server_waited"] < FULL:
+            result["generator_bound"] = True
+        return result
 
     def peak(self, case, contestant, process, capacity, **fields):
-        """The highest open-loop rate at which at most FAILURES of the calls fail, by bisection around the capacity of a closed window."""
-        low, high, best = 0.0, None, None
-        rate = capacity
-        while True:
+        """The highest open-loop rate at which at most FAILURES of the calls fail, around the capacity of a closed window. Where the generator could
+        not offer more, the result is marked as bounded by it."""
+        tried = {}
+
+        def passes(rate):
             result = self.run_load(case, contestant, process, "--rate", f"{rate:.0f}", "--settle", 1, "--duration", self.step,
                                    "--drain", PATIENCE, "--max-outstanding", 40_000, what="peak", **fields)[0]
-            failed = failed_share(result)
-            if failed <= FAILURES:
-                low, best = rate, result
-            else:
-                high = rate
-                # What was sent again too late must not meet the next step.
-                time.sleep(1)
-            if high is None:
-                if low > 1.6 * capacity:
-                    break
-                rate *= 1.15
-            elif best is None and rate < 0.2 * capacity:
-                break
-            elif high / max(low, 1) < 1 + self.precision:
-                break
-            else:
-                rate = (low + high) / 2 if low else 0.8 * high
-        if best is not None:
-            best["what"] = "peak found"
+            tried[rate] = result
+            if failed_share(result) <= FAILURES and not fell_short(result):
+                return True
+            # What the server still works off must not meet the next step.
+            process.wait_idle(IDLE_SHARE, MOST_PATIENCE)
+            return False
+
+        low, high = highest(passes, capacity, self.precision)
+        if low is None:
+            return None
+        best = tried[low]
+        best["what"] = "peak found"
+        if high is not None and generator_was_full(tried[high]):
+            best["generator_bound"] = True
         return best
 
     def attempt(self, what, *arguments, **named):
         """An hour's measurements are not thrown away because one of them fails."""
         try:
             return what(*arguments, **named)
-        except (RuntimeError, OSError) as why:
+        except (RuntimeError, OSError, subprocess.SubprocessError) as why:
             print(f"\n    FAILED: {why}", file=sys.stderr, flush=True)
             self.failures.append(str(why))
             return None
@@ -165,12 +170,56 @@ class Study:
             raise RuntimeError(f"{len(self.failures)} measurement(s) failed, and are missing above; the first: {self.failures[0]}")
 
 
+def highest(passes, capacity, precision):
+    """The highest rate that passes and the lowest that does not, as near each other as `precision`; either is None if there is none. From below
+    the capacity upwards, since a load far above it leaves a server with much to work off."""
+    low, high = None, None
+    rate = 0.8 * capacity
+    while True:
+        if passes(rate):
+            low = rate
+        else:
+            high = rate
+        if high is None:
+            if low > 1.6 * capacity:
+                return low, high
+            rate *= 1.12
+        elif low is None:
+            if rate < 0.1 * capacity:
+                return low, high
+            rate *= 0.8
+        elif high / low < 1 + precision:
+            return low, high
+        else:
+            rate = (low + high) / 2
+
+
+def fell_short(result):
+    """The generator did not begin as many calls as the rate means."""
+    return result["counts"]["scheduled"] < (1 - FAILURES) * result["rate_or_window"] * result["seconds"]
+
+
+def generator_was_full(result):
+    """With what others had of its core; and the server was not, with what others had of its."""
+    return fell_short(result) or (result["generator_busy"] + result["generator_waited"] > FULL
+                                  and result["server_busy"] + result["server_waited"] < FULL)
+
+
 def failed_share(result):
     """Share of the calls scheduled in the measured time that did not end well."""
     if "failed_share" in result:
         return result["failed_share"]
     scheduled = max(result["counts"]["scheduled"], 1)
     return max(0.0, 1 - result["counts"]["completed"] / scheduled)
+
+
+def counters(binary, directory, prefix):
+    """The server's own counters whose names begin so, by name and labels."""
+    command = [binary, "stats", prefix, "--json", "--control", os.path.join(directory, "strowger.sock")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"the server's counters could not be read: {done.stderr.strip()[-500:]}")
+    return json.loads(done.stdout)
 
 
 def write_users(generator, directory):

@@ -611,7 +611,7 @@ pub struct Limits {
     pub bindings: Capacity,
     /// Requests a second from one source; 0: any number.
     pub requests_per_source: u32,
-    /// How long a worker may be behind before new requests are refused; zero: for ever.
+    /// How long messages may wait for a worker before new requests are refused; zero: for ever.
     pub overload: Duration,
 }
 

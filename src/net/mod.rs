@@ -8,6 +8,7 @@ pub mod interfaces;
 pub mod limits;
 pub mod listen;
 pub mod pool;
+pub mod pressure;
 pub mod steer;
 pub mod streams;
 #[allow(unsafe_code)]

@@ -6,6 +6,7 @@ use super::counters::{StreamCounters, Traffic, Undeliverable};
 use super::limits::Limits;
 use super::listen::{self, Listener};
 use super::pool::Buffers;
+use super::sys;
 use super::tls::Contexts;
 use crate::base::{Arena, Channel, Flow, Id, Instant, LogBudget, Roll, Transport};
 use mio::event::Event;
@@ -15,6 +16,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 /// How long a connection that nothing comes from any more waits for what is owed to it: 64·T1, as long as a transaction lasts.
@@ -35,6 +37,8 @@ const HANDSHAKES: usize = 8;
 
 /// Bytes read from one connection in one turn.
 const BITE: usize = 64 << 10;
+/// Connections that are asked how much waits in them; they stand for all.
+const ASKED: usize = 16;
 
 /// Connections have tokens from here on: their generation above, their place below.
 const FIRST_TOKEN: usize = 1 << 32;
@@ -214,6 +218,18 @@ impl Streams {
     /// True when established connections hold more than the bite that was taken of them.
     pub fn is_behind(&self) -> bool {
         !self.ready.is_empty()
+    }
+
+    /// Memory of what waits in them, as the kernel counts it. Where they are many, some stand for all.
+    pub fn waiting_bytes(&self) -> u64 {
+        let asked = self.ready.len().min(ASKED);
+        let bytes = |id: &Id| {
+            let connection = self.connections.get(*id)?;
+            let waiting = sys::waiting(connection.stream.as_fd()).ok()?;
+            Some(u64::from(waiting.bytes))
+        };
+        let sum: u64 = self.ready.iter().take(asked).filter_map(bytes).sum();
+        sum * self.ready.len() as u64 / asked.max(1) as u64
     }
 
     // ---- coming in -----------------------------------------------------------------------------------------------------

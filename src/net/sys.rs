@@ -583,10 +583,21 @@ fn is_failure(error: &libc::sock_extended_err) -> bool {
     }
 }
 
-/// Datagrams for this socket that the kernel threw away since it was opened: the receive buffer was full or the checksum
-/// wrong. Wraps at 2^32.
-pub fn kernel_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
-    const DROPS: usize = 8; // SK_MEMINFO_DROPS of <linux/sock_diag.h>
+/// What a socket holds of what has come for it.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Waiting {
+    /// Memory of what waits to be read, as the kernel counts it.
+    pub bytes: u32,
+    /// Datagrams that the kernel threw away since the socket was opened: the receive buffer was full or the checksum wrong. Wraps
+    /// at 2^32.
+    pub drops: u32,
+}
+
+/// Asks the kernel what waits in a socket.
+pub fn waiting(socket: BorrowedFd<'_>) -> io::Result<Waiting> {
+    // SK_MEMINFO_RMEM_ALLOC and SK_MEMINFO_DROPS of <linux/sock_diag.h>.
+    const HELD: usize = 0;
+    const DROPS: usize = 8;
     let mut values = [0u32; DROPS + 1];
     let mut len = mem::size_of_val(&values) as libc::socklen_t;
     // SAFETY: the kernel writes at most `len` bytes into `values`.
@@ -600,7 +611,10 @@ pub fn kernel_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
         )
     };
     check(result)?;
-    Ok(values[DROPS])
+    Ok(Waiting {
+        bytes: values[HELD],
+        drops: values[DROPS],
+    })
 }
 
 /// Has the kernel run `program` to choose one of the sockets that share an address; it returns the socket's number.

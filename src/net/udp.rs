@@ -320,12 +320,26 @@ impl Udp {
         &self.counters.undelivered
     }
 
+    /// Bytes received.
+    pub fn received_bytes(&self) -> u64 {
+        self.counters.received.bytes
+    }
+
+    /// Memory of what waits in the socket, as the kernel counts it, and how many datagrams it has lost.
+    pub fn ask_waiting(&mut self) -> (u64, u64) {
+        let mut bytes = 0;
+        if let Ok(waiting) = sys::waiting(self.socket.as_fd()) {
+            let lost = waiting.drops.wrapping_sub(self.drops_seen);
+            self.counters.kernel_drops += u64::from(lost);
+            self.drops_seen = waiting.drops;
+            bytes = u64::from(waiting.bytes);
+        }
+        (bytes, self.counters.kernel_drops)
+    }
+
     /// What this socket counted; asks the kernel for its drops.
     pub fn counters(&mut self) -> ListenerCounters {
-        if let Ok(drops) = sys::kernel_drops(self.socket.as_fd()) {
-            self.counters.kernel_drops += u64::from(drops.wrapping_sub(self.drops_seen));
-            self.drops_seen = drops;
-        }
+        self.ask_waiting();
         ListenerCounters {
             waiting_bytes: self.backlog.waiting() as u64,
             ..self.counters

@@ -4,11 +4,12 @@ use super::connection::Arrival;
 use super::counters::{ListenerCounters, StreamCounters, Undeliverable};
 use super::limits::Limits;
 use super::listen::Listener;
+use super::pressure::{Backlog, Pressure};
 use super::streams::{Accepted, Description, Streams};
 use super::sys::{Datagram, Inbound, Outbound};
 use super::tls::Contexts;
 use super::udp::{Udp, Undelivered};
-use crate::base::{Channel, Flow, Id, Instant, LogBudget, Outbox};
+use crate::base::{Channel, Flow, Id, Instant, Load, LogBudget, Outbox};
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -45,6 +46,7 @@ pub struct Wires {
     /// Transmits of this turn for connections of other cores.
     foreign: Vec<u32>,
     log: LogBudget,
+    pressure: Pressure,
     registry: Registry,
 }
 
@@ -113,6 +115,7 @@ impl Wires {
             outbound: Outbound::new(batch),
             undelivered: Undelivered::default(),
             foreign: Vec::new(),
+            pressure: Pressure::default(),
             log: LogBudget::new("messages not sent"),
             registry,
         })
@@ -169,14 +172,34 @@ impl Wires {
         !self.ready.is_empty() || !self.undelivered.is_empty() || self.streams.has_more()
     }
 
-    /// True when messages wait that were not taken in this turn. Connections that wait to be accepted, or that shake hands, do not
-    /// count: they wait in an order of their own.
-    pub fn is_behind(&self) -> bool {
+    /// How far this core is behind at the end of a turn. Connections that wait to be accepted, or that shake hands, do not count:
+    /// they wait in an order of their own.
+    pub fn load(&mut self, now: Instant) -> Load {
         let holds_datagrams = |listener: &u16| {
             let port = self.ports.get(*listener as usize);
             port.is_some_and(|port| matches!(port.kind, PortKind::Datagrams(_)))
         };
-        self.ready.iter().any(holds_datagrams) || self.streams.is_behind()
+        let is_behind = self.streams.is_behind() || self.ready.iter().any(holds_datagrams);
+        let taken = self.ports.iter().map(|port| match &port.kind {
+            PortKind::Datagrams(wire) => wire.udp.received_bytes(),
+            PortKind::Connections(_) => port.counters.received.bytes,
+        });
+        let taken_bytes: u64 = taken.sum();
+        let (ports, streams) = (&mut self.ports, &self.streams);
+        self.pressure.turn(now, is_behind, taken_bytes, || {
+            let mut backlog = Backlog {
+                waiting_bytes: streams.waiting_bytes(),
+                lost: 0,
+            };
+            for port in ports {
+                if let PortKind::Datagrams(wire) = &mut port.kind {
+                    let (bytes, lost) = wire.udp.ask_waiting();
+                    backlog.waiting_bytes += bytes;
+                    backlog.lost += lost;
+                }
+            }
+            backlog
+        })
     }
 
     /// Listeners that are to be served in this turn, by position in the list of the ready.

@@ -1,11 +1,11 @@
 //! Local overload control (RFC 7339 §5.10, RFC 6357 §4): what is new is refused, so that what has begun can end.
 //!
-//! A worker that takes messages more slowly than they come falls behind: its sockets are never empty, then the kernel drops what
-//! does not fit, an ACK as soon as an INVITE, and what was dropped comes again. So a share of the new requests is answered 503 while it is
-//! behind, which costs a fraction of what a call costs. The share follows from what the worker itself sees, window by window:
-//! it falls fast while the sockets are never empty and rises slowly when they are, so the worker stays busy and its queue short.
+//! A worker that takes messages more slowly than they come falls behind: they wait longer and longer, then the kernel drops what
+//! does not fit, an ACK as soon as an INVITE, and what was dropped comes again. From then on a share of the new requests is
+//! answered 503, which costs a fraction of what a call costs. The share follows from what the worker itself sees, window by
+//! window: it falls while the sockets are never empty and rises while they are, so the worker stays busy and its queue short.
 
-use crate::base::Instant;
+use crate::base::{Instant, Load};
 use crate::sip::{Message, Method};
 use crate::stack::Endpoint;
 use crate::stack::counters::Limit;
@@ -36,8 +36,6 @@ pub struct Overload {
     until: Instant,
     /// All that had come was taken, at least once in this window.
     caught_up: bool,
-    /// When it was last caught up.
-    last_caught_up: Instant,
     refused: u64,
     untold: u64,
     said: Option<Instant>,
@@ -50,7 +48,6 @@ impl Default for Overload {
             credit: 0,
             until: Instant::default(),
             caught_up: true,
-            last_caught_up: Instant::default(),
             refused: 0,
             untold: 0,
             said: None,
@@ -59,22 +56,20 @@ impl Default for Overload {
 }
 
 impl Overload {
-    /// Told once a turn whether more had come than was taken. `patience_ms`: how long it may go on; 0: for ever.
-    pub fn turn(&mut self, now: Instant, is_behind: bool, patience_ms: u64) {
-        if !is_behind {
-            self.caught_up = true;
-            self.last_caught_up = now;
-        }
+    /// Told once a turn. `patience_ms`: how long messages may wait; 0: for ever.
+    pub fn turn(&mut self, now: Instant, load: Load, patience_ms: u64) {
+        self.caught_up |= !load.is_behind;
         if now < self.until {
             return;
         }
         // After a sleep of any length nothing is known of the time that it took.
         let has_slept = now.ms_since(self.until) >= WINDOW_MS;
         self.until = now.after_ms(WINDOW_MS);
-        let caught_up = std::mem::replace(&mut self.caught_up, !is_behind);
+        let caught_up = std::mem::replace(&mut self.caught_up, !load.is_behind);
+        let too_much = load.is_losing || load.waits_ms >= patience_ms;
         self.share = if caught_up || has_slept || patience_ms == 0 {
             (self.share + GIVEN).min(ALL)
-        } else if self.share < ALL || now.ms_since(self.last_caught_up) >= patience_ms {
+        } else if self.share < ALL || too_much {
             (self.share * TAKEN.0 / TAKEN.1).max(FEWEST)
         } else {
             self.share
@@ -121,10 +116,10 @@ impl Overload {
 }
 
 impl Endpoint {
-    /// Told once a turn whether more had come than was taken.
-    pub fn handle_load(&mut self, now: Instant, is_behind: bool) {
+    /// Told once a turn.
+    pub fn handle_load(&mut self, now: Instant, load: Load) {
         let patience_ms = self.settings.limits.overload_ms;
-        self.overload.turn(now, is_behind, patience_ms);
+        self.overload.turn(now, load, patience_ms);
     }
 
     /// Refuses a share of the new requests while there is overload. All others pass: those in a dialog, or the call could not end;
@@ -151,6 +146,11 @@ mod tests {
     use super::*;
 
     const PATIENCE_MS: u64 = 50;
+    const BEHIND: Load = Load {
+        is_behind: true,
+        waits_ms: 60,
+        is_losing: true,
+    };
 
     /// Turns of a millisecond for `ms`; in each `come` new requests are worth a unit, and the core takes `takes` units. Refusing
     /// costs a quarter. Returns how many were let in, and how many refused.
@@ -159,7 +159,9 @@ mod tests {
         for _ in 0..ms {
             *now = now.after_ms(1);
             // What does not fit is lost.
-            queue = (queue + 4 * come).min(4 * takes * 10);
+            let room = 4 * takes * 100;
+            let is_losing = queue + 4 * come > room;
+            queue = (queue + 4 * come).min(room);
             let mut work = 4 * takes;
             while queue >= 4 && work >= 4 {
                 queue -= 4;
@@ -168,7 +170,12 @@ mod tests {
                     false => (work, refused) = (work - 1, refused + 1),
                 }
             }
-            load.turn(*now, queue >= 4, PATIENCE_MS);
+            let seen = Load {
+                is_behind: queue >= 4,
+                waits_ms: u64::from(queue / (4 * takes)),
+                is_losing,
+            };
+            load.turn(*now, seen, PATIENCE_MS);
         }
         (admitted, refused)
     }
@@ -211,12 +218,28 @@ mod tests {
         }
     }
 
+    /// Many clients that each wait for an answer before they ask again: the sockets are never empty, and nobody waits for long.
+    #[test]
+    fn to_be_busy_is_not_overload() {
+        let (mut load, mut now) = (Overload::default(), Instant::from_ms(7000));
+        for _ in 0..10_000 {
+            now = now.after_ms(1);
+            let busy = Load {
+                is_behind: true,
+                waits_ms: 49,
+                is_losing: false,
+            };
+            load.turn(now, busy, PATIENCE_MS);
+        }
+        assert_eq!(load.share(), 1.0);
+    }
+
     #[test]
     fn a_sleep_is_no_overload() {
         let (mut load, mut now) = (Overload::default(), Instant::from_ms(7000));
         for _ in 0..50 {
             now = now.after_ms(400);
-            load.turn(now, true, PATIENCE_MS);
+            load.turn(now, BEHIND, PATIENCE_MS);
         }
         assert_eq!(load.share(), 1.0);
     }
@@ -226,7 +249,7 @@ mod tests {
         let (mut load, mut now) = (Overload::default(), Instant::from_ms(7000));
         for _ in 0..10_000 {
             now = now.after_ms(1);
-            load.turn(now, true, 0);
+            load.turn(now, BEHIND, 0);
         }
         assert_eq!(load.share(), 1.0);
         assert!(load.admits());

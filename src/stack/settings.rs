@@ -125,7 +125,7 @@ pub struct Limits {
     pub message_size: usize,
     /// Server transactions of one core.
     pub transactions: usize,
-    /// How long a core may be behind before new requests are refused; 0: for ever.
+    /// How long messages may wait before new requests are refused; 0: for ever.
     pub overload_ms: u64,
 }
 

@@ -18,7 +18,7 @@ pub use mailbox::Change;
 pub use pulse::Pulse;
 
 use crate::base::dns::{Answer, Failure, Outcome};
-use crate::base::{Channel, Errand, Flow, Id, Instant, Outbox};
+use crate::base::{Channel, Errand, Flow, Id, Instant, Load, Outbox};
 use crate::net::{Arrival, ListenerCounters, StreamCounters, Undelivered, Wires, sys};
 use crate::resolver::Asker;
 use crate::sip::Fault;
@@ -80,8 +80,8 @@ pub trait Element: Send + 'static {
     fn handle_config(&mut self, settings: Arc<Settings>);
     /// The server is about to stop.
     fn handle_drain(&mut self);
-    /// Once a turn: whether more has come than was taken.
-    fn handle_load(&mut self, _now: Instant, _is_behind: bool) {}
+    /// Once a turn: how far this core is behind.
+    fn handle_load(&mut self, _now: Instant, _load: Load) {}
     /// Other users, valid for what comes next. Returns those of before.
     fn handle_users(&mut self, users: Arc<Users>) -> Arc<Users>;
     /// How far the disk is that [`Outbox::held`] waits for.
@@ -203,7 +203,7 @@ impl<E: Element> Worker<E> {
         self.note_events(now);
         self.receive(now); // a bounded bite from each ready socket
         self.receive_streams(now); // and from each ready connection
-        self.element.handle_load(now, self.wires.is_behind()); // is it too much?
+        self.element.handle_load(now, self.wires.load(now)); // is it too much?
         self.collect_mail(now); // from the other cores
         self.report_losses(now); // what did not arrive, and who is gone
         self.element.handle_timers(now, &mut self.outbox);
@@ -538,8 +538,8 @@ impl Element for Endpoint {
         Endpoint::handle_drain(self);
     }
 
-    fn handle_load(&mut self, now: Instant, is_behind: bool) {
-        Endpoint::handle_load(self, now, is_behind);
+    fn handle_load(&mut self, now: Instant, load: Load) {
+        Endpoint::handle_load(self, now, load);
     }
 
     fn handle_users(&mut self, users: Arc<Users>) -> Arc<Users> {

@@ -1,9 +1,9 @@
 //! Requests that must not go on as they are: hops used up, loops, extensions nobody has; and the questions that the server answers for itself.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::agent::Agent;
-use crate::place::{CALLEE, CALLER, Place, SECOND_CALLEE, SERVER};
+use crate::place::{CALLEE, CALLER, Place, SECOND_CALLEE, SERVER, wait_for};
 use crate::server::Conf;
 
 #[test]
@@ -388,5 +388,57 @@ fn a_source_may_send_so_many_requests() {
     let arrived = phone.expect("MESSAGE", |message| message.is("MESSAGE"));
     phone.respond(&arrived, 200, &[]);
     assert_eq!(call.final_for(&request).status(), Some(200));
+    server.assert_alive(&place, CALLEE);
+}
+
+/// `[limits] overload`: while more comes than a core can take, a share of what is new is refused, in words that say when to come again;
+/// and soon after all are served again.
+#[test]
+fn overload_is_said_and_passes() {
+    let place = Place::new("overload");
+    let mut server = Conf::new(&place).start(&place);
+    // Never answers: each call that is let in costs the server all that a call can cost.
+    let phone = Agent::new(place.at(CALLEE), server.address);
+    server.bind(&place, "bob", phone.address);
+    let flooder = Agent::new(place.at(CALLER), server.address);
+    let invite = flooder.request("INVITE", &server.uri("bob"));
+    let text = String::from_utf8(invite.bytes()).expect("our own text");
+    let branch = invite.branch();
+    let began = Instant::now();
+    let mut refused = None;
+    let mut number = 0;
+    while refused.is_none() && began.elapsed() < Duration::from_secs(20) {
+        for _ in 0..2_000 {
+            number += 1;
+            flooder.send_bytes(
+                text.replace(&branch, &format!("{branch}f{number}"))
+                    .as_bytes(),
+            );
+        }
+        while let Some(answer) = flooder.receive(Duration::ZERO) {
+            if answer.status() == Some(503) {
+                refused = Some(answer);
+                break;
+            }
+        }
+    }
+    let refused = refused.unwrap_or_else(|| panic!("{number} calls, and none was too much"));
+    assert!(refused.start.contains("503 Overloaded"), "{refused:?}");
+    let seconds: u32 = refused
+        .header("retry-after")
+        .expect("when")
+        .parse()
+        .expect("a number");
+    assert!((1..=5).contains(&seconds), "{refused:?}");
+    server.expect_log(&["WARN", "overloaded", "answered 503", "[limits] overload"]);
+    let hits = server.stat(&place, "strowger_limit_hits_total{limit=\"overload\"}");
+    assert!(hits >= 1.0, "{hits}");
+    flooder.forget();
+    let caller = Agent::new(place.at(SECOND_CALLEE), server.address);
+    let served = wait_for(Duration::from_secs(20), || {
+        let options = caller.request("OPTIONS", &format!("sip:{}", server.address));
+        (caller.ask(&options).status() == Some(200)).then_some(())
+    });
+    assert!(served.is_some(), "it never passed");
     server.assert_alive(&place, CALLEE);
 }

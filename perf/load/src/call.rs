@@ -5,14 +5,16 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::accounts::{Carried, Credentials, Request};
+use crate::answer::{self, Dialog, OK, RINGING, read_cseq};
 use crate::digest::Asker;
+use crate::end::End;
 use crate::flow::{Dialect, Flow};
 use crate::identity::{Identity, Run, TOKEN};
 use crate::message::{self, Line, Scan, Writer};
-use crate::stats::{Count, Span, Stats};
-use crate::template::{Fill, TAG, Template, Users, branch_letter};
-use crate::timers::{Awaited, GIVE_UP_NS, Timers};
-use crate::wire::{Link, Local, Outbox, Side, spread_host};
+use crate::stats::{Count, Mark, Span, Stats};
+use crate::template::{Fill, TAG, Users, branch_letter};
+use crate::timers::{Awaited, Delay, GIVE_UP_NS, Timers};
+use crate::wire::{Link, Local, Outbox, Side};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -21,16 +23,30 @@ enum State {
     Calling,
     /// A provisional response came.
     Proceeding,
+    /// ACK sent; the BYE waits for the hold time to pass.
+    Holding,
     /// ACK and BYE sent.
     Ending,
+}
+
+/// What the answerer has sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Answerer {
+    Nothing,
+    Ringing,
+    Ok,
 }
 
 struct Call {
     generation: u32,
     state: State,
-    measured: bool,
-    /// The answerer has sent its 2xx, and has had the ACK.
-    answered: bool,
+    mark: Mark,
+    /// A message of it failed a check.
+    spoiled: bool,
+    /// When the 100, the 180 and the 200 came first; 0 for those that did not.
+    heard_ns: [u64; 3],
+    answerer: Answerer,
+    /// The answerer has had the ACK.
     acknowledged: bool,
     /// 0, or 1 for the INVITE that answers a challenge: its CSeq and its branch are others.
     attempt: u8,
@@ -50,20 +66,6 @@ struct Call {
     ok_link: Link,
 }
 
-/// What an end's messages say about it.
-struct End {
-    /// `127.0.0.1:5070`
-    address: String,
-    port: u16,
-    /// As in `Local`.
-    spread: u32,
-    /// What follows the address in a Contact: the transport, and the line's end.
-    contact_end: String,
-    invite: Template,
-    /// From Via up to the branch's token.
-    via: String,
-}
-
 pub struct Calls {
     run: Run,
     dialect: Dialect,
@@ -77,22 +79,15 @@ pub struct Calls {
     free: Vec<u32>,
     limit: usize,
     timers: Timers,
+    /// Between 180 and 200.
+    ringing: Delay,
+    /// Between ACK and BYE.
+    holding: Delay,
     next_callee: u32,
     next_caller: usize,
     route: Vec<u8>,
     uri: Vec<u8>,
 }
-
-const SDP: &str = "v=0\r\n\
-    o=user1 53655765 2353687637 IN IP4 127.0.0.1\r\n\
-    s=-\r\n\
-    c=IN IP4 127.0.0.1\r\n\
-    t=0 0\r\n\
-    m=audio 6000 RTP/AVP 0\r\n\
-    a=rtpmap:0 PCMU/8000\r\n";
-
-const RINGING: &[u8] = b"SIP/2.0 180 Ringing\r\n";
-const OK: &[u8] = b"SIP/2.0 200 OK\r\n";
 
 impl Calls {
     pub fn new(
@@ -102,21 +97,11 @@ impl Calls {
         credentials: Option<Credentials>,
         locals: &[Local],
         limit: usize,
+        (ring_ns, hold_ns): (u64, u64),
     ) -> Calls {
         let ends = locals
             .iter()
-            .map(|local| End {
-                address: local.address.to_string(),
-                port: local.address.port(),
-                spread: local.spread,
-                contact_end: format!("{}>\r\n", local.transport.in_uri()),
-                invite: invite(local, &dialect, users.width()),
-                via: format!(
-                    "Via: SIP/2.0/{} {};branch=z9hG4bK",
-                    local.transport.in_via(),
-                    local.address
-                ),
-            })
+            .map(|local| End::new(local, &dialect, users.width()))
             .collect();
         let count = |side| locals.iter().filter(|local| local.side == side).count();
         let (callers, answerers) = (count(Side::Caller), count(Side::Answerer));
@@ -132,6 +117,8 @@ impl Calls {
             free: Vec::new(),
             limit,
             timers: Timers::default(),
+            ringing: Delay::new(ring_ns),
+            holding: Delay::new(hold_ns),
             next_callee: 0,
             next_caller: 0,
             route: Vec::new(),
@@ -150,8 +137,10 @@ impl Calls {
         self.calls.push(Call {
             generation: 1,
             state: State::Free,
-            measured: false,
-            answered: false,
+            mark: Mark::default(),
+            spoiled: false,
+            heard_ns: [0; 3],
+            answerer: Answerer::Nothing,
             acknowledged: false,
             attempt: 0,
             carried: Carried::Nothing,
@@ -250,15 +239,16 @@ impl Calls {
                 (true, attempt, branch_letter(attempt))
             }
             Some((number, b"BYE")) if number == call.attempt + 1 => (false, call.attempt, b'b'),
-            _ => return stats.wrong("CSeq of no request of ours", raw),
+            _ => return self.wrong(identity, "CSeq of no request of ours", raw, stats),
         };
         let is_late = attempt < call.attempt;
         let token = self.run.token(identity);
         if let Err(why) = check_response(raw, &scan, &token, branch_end, status) {
-            return stats.wrong(why, raw);
+            return self.wrong(identity, why, raw, stats);
         }
         if link != call.link {
-            return stats.wrong("response by another way than the request's", raw);
+            let why = "response by another way than the request's";
+            return self.wrong(identity, why, raw, stats);
         }
         match (invite, status) {
             // The INVITE that was challenged has had its answer; the proxy may not have had the ACK.
@@ -268,7 +258,9 @@ impl Calls {
                 self.acknowledge(identity, attempt, raw, &scan, &token, out);
             }
             (true, 100..=199) if is_late => {}
-            (true, _) if is_late => stats.wrong("a challenged INVITE was answered", raw),
+            (true, _) if is_late => {
+                self.wrong(identity, "a challenged INVITE was answered", raw, stats);
+            }
             (true, 100..=199) => self.receive_provisional(identity, status, now_ns, stats),
             (true, 200..=299) => self.receive_ok(identity, raw, &scan, &token, now_ns, out, stats),
             (true, 407) if self.credentials.is_some() => {
@@ -278,30 +270,35 @@ impl Calls {
                 if matches!(status, 401 | 407) {
                     stats.wrong("challenged, and there is no answer to it", raw);
                 }
-                self.receive_refusal(identity, raw, &scan, &token, out, stats);
+                self.receive_refusal(identity, raw, &scan, &token, now_ns, out, stats);
             }
             (false, 200..=299) => {
                 let call = &self.calls[identity.slot as usize];
                 if call.state != State::Ending {
-                    return stats.wrong("200 to a BYE not sent", raw);
-                }
-                if call.measured {
-                    stats.record(Span::Bye, now_ns - call.bye_ns);
-                    stats.record(Span::Whole, now_ns - call.scheduled_ns);
+                    return self.wrong(identity, "200 to a BYE not sent", raw, stats);
                 }
                 stats.counts.add(Count::Completed);
+                if stats.measures(call.mark) && !call.spoiled {
+                    call.record(now_ns, stats);
+                }
                 out.done(link);
                 self.release(identity.slot);
             }
             (false, 300..=699) => {
-                stats.wrong("BYE refused", raw);
-                stats.counts.add(Count::Refused);
+                stats.refused(status);
+                stats.counts.add(Count::RefusedBye);
                 out.done(link);
                 self.release(identity.slot);
             }
             (false, 100..=199) => {}
-            _ => stats.wrong("no SIP status", raw),
+            _ => self.wrong(identity, "no SIP status", raw, stats),
         }
+    }
+
+    /// A message of this call failed a check: whatever becomes of the call, it is not good.
+    fn wrong(&mut self, identity: Identity, why: &str, raw: &[u8], stats: &mut Stats) {
+        self.calls[identity.slot as usize].spoiled = true;
+        stats.wrong(why, raw);
     }
 
     fn receive_provisional(
@@ -312,15 +309,15 @@ impl Calls {
         stats: &mut Stats,
     ) {
         let call = &mut self.calls[identity.slot as usize];
-        let span = if status == 100 {
+        let kind = if status == 100 {
             stats.counts.add(Count::Trying);
-            Span::ToTrying
+            0
         } else {
             stats.counts.add(Count::Ringing);
-            Span::ToRinging
+            1
         };
-        if call.measured {
-            stats.record(span, now_ns - call.scheduled_ns);
+        if call.heard_ns[kind] == 0 {
+            call.heard_ns[kind] = now_ns;
         }
         if call.state == State::Calling {
             call.state = State::Proceeding;
@@ -340,21 +337,20 @@ impl Calls {
     ) {
         let call = &mut self.calls[identity.slot as usize];
         let link = call.link;
-        if call.state == State::Ending {
+        if matches!(call.state, State::Holding | State::Ending) {
             // Our ACK was lost, or the 2xx was sent twice: RFC 3261 §13.2.2.4 wants the same ACK again.
             stats.counts.add(Count::Repeated);
             stats.counts.add(Count::RetransmittedAck);
             return send_copy(&call.ack, link, out);
         }
-        if scan.contact.is_absent() || raw.len() - scan.body != SDP.len() {
-            return stats.wrong("2xx without Contact or with another body", raw);
+        if scan.contact.is_absent() || raw.len() - scan.body != self.dialect.body.text.len() {
+            let why = "2xx without Contact or with another body";
+            return self.wrong(identity, why, raw, stats);
         }
         if scan.record_route.len() == 0 && !self.dialect.floor {
-            return stats.wrong("2xx without Record-Route", raw);
+            return self.wrong(identity, "2xx without Record-Route", raw, stats);
         }
-        if call.measured {
-            stats.record(Span::ToOk, now_ns - call.scheduled_ns);
-        }
+        call.heard_ns[2] = now_ns;
         self.route.clear();
         for line in scan.record_route.as_slice().iter().rev() {
             // The route set is the Record-Route of the response in reverse (RFC 3261 §12.1.2).
@@ -366,9 +362,8 @@ impl Calls {
         }
         let target = message::contact_uri(scan.contact.value(raw));
         let attempt = call.attempt;
-        let mut request =
-            |method: &[u8], branch_end: u8, number: u8, credentials: &[u8], kept: &mut Vec<u8>| {
-                let buffer = out.buffer();
+        let write =
+            |method: &[u8], branch_end: u8, number: u8, credentials: &[u8], buffer: &mut [u8]| {
                 let mut writer = Writer::new(buffer);
                 for part in [
                     method,
@@ -395,17 +390,36 @@ impl Calls {
                 ] {
                     writer.push(part);
                 }
-                let length = writer.len();
-                kept.clear();
-                kept.extend_from_slice(&buffer[..length]);
-                out.commit(link, length);
+                writer.len()
             };
         // The ACK has the credentials of its INVITE, since nobody can challenge it (RFC 3261 §22.1).
-        request(b"ACK", b'a', attempt, &call.credentials, &mut call.ack);
-        request(b"BYE", b'b', attempt + 1, b"", &mut call.bye);
+        let length = write(b"ACK", b'a', attempt, &call.credentials, out.buffer());
+        commit_and_keep(&mut call.ack, link, length, out);
+        let length = write(b"BYE", b'b', attempt + 1, b"", out.buffer());
+        if self.holding.ns > 0 {
+            call.bye.clear();
+            call.bye.extend_from_slice(&out.buffer()[..length]);
+            call.state = State::Holding;
+            self.holding.push(now_ns, identity);
+            return;
+        }
+        commit_and_keep(&mut call.bye, link, length, out);
         call.state = State::Ending;
         call.bye_ns = now_ns;
         self.timers.arm(now_ns, identity, Awaited::Request);
+    }
+
+    /// Ends the calls that have stood open long enough.
+    fn end_held(&mut self, now_ns: u64, out: &mut Outbox) {
+        while let Some(identity) = self.holding.pop(now_ns) {
+            let call = &mut self.calls[identity.slot as usize];
+            if call.generation == identity.generation && call.state == State::Holding {
+                call.state = State::Ending;
+                call.bye_ns = now_ns;
+                send_copy(&call.bye, call.link, out);
+                self.timers.arm(now_ns, identity, Awaited::Request);
+            }
+        }
     }
 
     /// A challenged INVITE goes again with credentials, in a transaction of its own: another branch, CSeq one higher, the rest the same.
@@ -421,15 +435,15 @@ impl Calls {
         stats: &mut Stats,
     ) {
         let call = &mut self.calls[identity.slot as usize];
-        if call.state == State::Ending {
-            return stats.wrong("challenged after it was accepted", raw);
+        if matches!(call.state, State::Holding | State::Ending) {
+            return self.wrong(identity, "challenged after it was accepted", raw, stats);
         }
         let (caller, carried) = (call.caller, call.carried);
         let answers = self.credentials.as_mut().is_some_and(|credentials| {
             credentials.challenged(caller, Asker::Proxy, carried, raw, scan, stats)
         });
         if !answers {
-            return self.receive_refusal(identity, raw, scan, token, out, stats);
+            return self.receive_refusal(identity, raw, scan, token, now_ns, out, stats);
         }
         let challenged = call.attempt;
         call.attempt += 1;
@@ -443,19 +457,25 @@ impl Calls {
         self.timers.arm(now_ns, identity, awaited);
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn receive_refusal(
         &mut self,
         identity: Identity,
         raw: &[u8],
         scan: &Scan,
         token: &[u8; TOKEN],
+        now_ns: u64,
         out: &mut Outbox,
         stats: &mut Stats,
     ) {
         let call = &self.calls[identity.slot as usize];
         let link = call.link;
-        if matches!(call.state, State::Calling | State::Proceeding) {
-            stats.counts.add(Count::Refused);
+        if matches!(call.state, State::Holding | State::Ending) {
+            return self.wrong(identity, "refused after it was accepted", raw, stats);
+        }
+        stats.refused(message::status(raw));
+        if stats.measures(call.mark) {
+            stats.record(Span::Refusal, now_ns - call.scheduled_ns);
         }
         self.acknowledge(identity, call.attempt, raw, scan, token, out);
         out.done(link);
@@ -513,12 +533,12 @@ impl Calls {
             stats.counts.add(Count::Stray);
             if raw.starts_with(b"BYE ") {
                 // A call given up here: the peer need not repeat its BYE for half a minute.
-                self.answer(link, OK, raw, &scan, None, out);
+                self.answer(link, raw, &scan, out);
             }
             return;
         };
         if let Err(why) = self.check_request(link, raw, &scan, identity) {
-            return stats.wrong(why, raw);
+            return self.wrong(identity, why, raw, stats);
         }
         let attempt = self.calls[identity.slot as usize].attempt;
         match (raw[0], read_cseq(scan.cseq.value(raw))) {
@@ -538,10 +558,10 @@ impl Calls {
                     // The ACK was lost or overtaken. RFC 3261 §15.1.2 answers the BYE all the same.
                     call.acknowledged = true;
                 }
-                self.answer(link, OK, raw, &scan, None, out);
+                self.answer(link, raw, &scan, out);
                 out.done(link);
             }
-            _ => stats.wrong("request of no kind that was sent", raw),
+            _ => self.wrong(identity, "request of no kind that was sent", raw, stats),
         }
     }
 
@@ -557,28 +577,60 @@ impl Calls {
         stats: &mut Stats,
     ) {
         let call = &self.calls[identity.slot as usize];
-        if call.answered {
+        let token = self.run.token(identity);
+        let (end, dialect, message) = (&self.ends[link.end as usize], &self.dialect, (raw, scan));
+        let spread;
+        let dialog = Dialog {
+            tag: tag(&token),
+            user: self.users.name(call.callee),
+            address: match end.spread {
+                0 => end.address.as_bytes(),
+                _ => {
+                    spread = end.spread_address(call.callee);
+                    spread.as_bytes()
+                }
+            },
+        };
+        let dialog = Some(&dialog);
+        if call.answerer != Answerer::Nothing {
             stats.counts.add(Count::Repeated);
+        }
+        if call.answerer == Answerer::Ok {
             if !call.acknowledged {
                 stats.counts.add(Count::RetransmittedOk);
                 send_copy(&call.ok, link, out);
             }
             return;
         }
-        let token = self.run.token(identity);
-        self.answer(link, RINGING, raw, scan, Some(&token), out);
-        let mut kept = std::mem::take(&mut self.calls[identity.slot as usize].ok);
-        {
-            let length = self.write_answer(link, OK, raw, scan, Some(&token), out.buffer());
-            kept.clear();
-            kept.extend_from_slice(&out.buffer()[..length]);
-            out.commit(link, length);
+        let length = answer::write(end, dialect, RINGING, message, dialog, out.buffer());
+        out.commit(link, length);
+        if call.answerer == Answerer::Ringing {
+            return;
         }
+        let length = answer::write(end, dialect, OK, message, dialog, out.buffer());
         let call = &mut self.calls[identity.slot as usize];
-        call.ok = kept;
         call.ok_link = link;
-        call.answered = true;
+        if self.ringing.ns > 0 {
+            call.ok.clear();
+            call.ok.extend_from_slice(&out.buffer()[..length]);
+            call.answerer = Answerer::Ringing;
+            return self.ringing.push(now_ns, identity);
+        }
+        commit_and_keep(&mut call.ok, link, length, out);
+        call.answerer = Answerer::Ok;
         self.timers.arm(now_ns, identity, Awaited::Ok);
+    }
+
+    /// Answers the calls that have rung long enough.
+    fn answer_rung(&mut self, now_ns: u64, out: &mut Outbox) {
+        while let Some(identity) = self.ringing.pop(now_ns) {
+            let call = &mut self.calls[identity.slot as usize];
+            if call.generation == identity.generation && call.answerer == Answerer::Ringing {
+                call.answerer = Answerer::Ok;
+                send_copy(&call.ok, call.ok_link, out);
+                self.timers.arm(now_ns, identity, Awaited::Ok);
+            }
+        }
     }
 
     fn check_request(
@@ -588,46 +640,12 @@ impl Calls {
         scan: &Scan,
         identity: Identity,
     ) -> Result<(), &'static str> {
-        let token = self.run.token(identity);
-        if message::parameter(scan.from.value(raw), b"tag") != Some(&token[8..]) {
-            return Err("From tag changed");
-        }
-        let (vias, forwards): (_, &[u8]) = if self.dialect.floor {
-            (1, b"70")
-        } else {
-            (2, b"69")
-        };
-        if scan.via.len() != vias {
-            return Err("not the Via of one proxy and of the caller");
-        }
-        if scan.max_forwards.value(raw) != forwards {
-            return Err("Max-Forwards did not fall by one");
-        }
-        let to_tag = message::parameter(scan.to.value(raw), b"tag");
-        if raw[0] == b'I' {
-            if to_tag.is_some() {
-                return Err("To tag in the first INVITE");
-            }
-            if raw.len() - scan.body != SDP.len() {
-                return Err("body changed");
-            }
-            if scan.record_route.len() == 0 && !self.dialect.floor {
-                return Err("INVITE without Record-Route");
-            }
-        } else {
-            if to_tag != Some(&token[8..]) {
-                return Err("To tag changed");
-            }
-            if scan.routes != 0 && !self.dialect.floor {
-                return Err("Route left in the request");
-            }
-        }
+        answer::check(&self.dialect, raw, scan, tag(&self.run.token(identity)))?;
         if self.dialect.floor && raw[0] == b'I' {
             // The relay does not know where users are.
             return Ok(());
         }
         let call = &self.calls[identity.slot as usize];
-        let name = self.users.name(call.callee);
         let routed = self.dialect.routed && raw[0] == b'I';
         let spread;
         let address = match &self.ends[link.end as usize] {
@@ -640,108 +658,52 @@ impl Calls {
                 spread.as_bytes()
             }
         };
-        let line = raw.strip_prefix(b"INVITE ").or_else(|| raw.get(4..));
-        let uri = line
-            .and_then(|line| line.strip_prefix(b"sip:"))
-            .and_then(|line| line.strip_prefix(name))
-            .and_then(|line| line.strip_prefix(b"@"))
-            .and_then(|line| line.strip_prefix(address));
-        match uri.and_then(|rest| rest.first()) {
-            Some(b' ' | b';') => Ok(()),
-            _ => Err("not for the registered contact"),
+        match answer::is_for(raw, self.users.name(call.callee), address) {
+            true => Ok(()),
+            false => Err("not for the registered contact"),
         }
     }
 
-    fn answer(
-        &self,
-        link: Link,
-        status_line: &[u8],
-        raw: &[u8],
-        scan: &Scan,
-        tag: Option<&[u8; TOKEN]>,
-        out: &mut Outbox,
-    ) {
-        let length = self.write_answer(link, status_line, raw, scan, tag, out.buffer());
+    /// A plain 200.
+    fn answer(&self, link: Link, raw: &[u8], scan: &Scan, out: &mut Outbox) {
+        let end = &self.ends[link.end as usize];
+        let length = answer::write(end, &self.dialect, OK, (raw, scan), None, out.buffer());
         out.commit(link, length);
-    }
-
-    /// Writes a response to `raw` (RFC 3261 §8.2.6). With `tag` it makes a dialog: To tag, Record-Route, Contact; and a 200 has a body.
-    fn write_answer(
-        &self,
-        link: Link,
-        status_line: &[u8],
-        raw: &[u8],
-        scan: &Scan,
-        tag: Option<&[u8; TOKEN]>,
-        buffer: &mut [u8],
-    ) -> usize {
-        let mut writer = Writer::new(buffer);
-        writer.push(status_line);
-        for line in scan.via.as_slice() {
-            writer.push(line.whole(raw));
-        }
-        if let Some(tag) = tag {
-            for line in scan.record_route.as_slice() {
-                writer.push(line.whole(raw));
-            }
-            writer.push(b"To: ");
-            writer.push(scan.to.value(raw));
-            writer.push(b";tag=");
-            writer.push(&tag[8..]);
-            writer.push(b"\r\n");
-        } else {
-            writer.push(scan.to.whole(raw));
-        }
-        writer.push(scan.from.whole(raw));
-        writer.push(scan.call_id.whole(raw));
-        writer.push(scan.cseq.whole(raw));
-        writer.push(self.dialect.pad.as_bytes());
-        if let Some(tag) = tag {
-            let callee = self
-                .run
-                .identity(tag)
-                .map_or(0, |identity| self.calls[identity.slot as usize].callee);
-            writer.push(b"Contact: <sip:");
-            writer.push(self.users.name(callee));
-            writer.push(b"@");
-            let end = &self.ends[link.end as usize];
-            match end.spread {
-                0 => writer.push(end.address.as_bytes()),
-                _ => writer.push(end.spread_address(callee).as_bytes()),
-            }
-            writer.push(end.contact_end.as_bytes());
-        }
-        if tag.is_some() && status_line == OK {
-            writer.push(b"Content-Type: application/sdp\r\nContent-Length: ");
-            writer.push(SDP_LENGTH.as_bytes());
-            writer.push(b"\r\n\r\n");
-            writer.push(SDP.as_bytes());
-        } else {
-            writer.push(b"Content-Length: 0\r\n\r\n");
-        }
-        writer.len()
     }
 }
 
-const SDP_LENGTH: &str = "129";
-const _: () = assert!(SDP.len() == 129, "SDP_LENGTH must say the length of SDP");
+impl Call {
+    /// What there is to say of a call that ended well.
+    fn record(&self, now_ns: u64, stats: &mut Stats) {
+        stats.counts.add(Count::Good);
+        for (span, heard_ns) in [Span::ToTrying, Span::ToRinging, Span::ToOk]
+            .into_iter()
+            .zip(self.heard_ns)
+        {
+            if heard_ns != 0 {
+                stats.record(span, heard_ns - self.scheduled_ns);
+            }
+        }
+        stats.record(Span::Bye, now_ns - self.bye_ns);
+        stats.record(Span::Whole, now_ns - self.scheduled_ns);
+    }
+}
 
 /// The tags are the token without the run's part.
 fn tag(token: &[u8; TOKEN]) -> &[u8; TAG] {
     token.last_chunk().expect("a tag is shorter than a token")
 }
 
-/// The number in a CSeq, less one, and the method. All of ours have one digit.
-fn read_cseq(value: &[u8]) -> Option<(u8, &[u8])> {
-    match value {
-        [digit @ b'1'..=b'9', b' ', method @ ..] => Some((digit - b'1', method)),
-        _ => None,
-    }
-}
-
 fn send_copy(bytes: &[u8], link: Link, out: &mut Outbox) {
     out.buffer()[..bytes.len()].copy_from_slice(bytes);
     out.commit(link, bytes.len());
+}
+
+/// Makes the message in the buffer one, and keeps a copy for sending it again.
+fn commit_and_keep(kept: &mut Vec<u8>, link: Link, length: usize, out: &mut Outbox) {
+    kept.clear();
+    kept.extend_from_slice(&out.buffer()[..length]);
+    out.commit(link, length);
 }
 
 fn check_response(
@@ -774,36 +736,6 @@ fn check_response(
     Ok(())
 }
 
-impl End {
-    fn spread_address(&self, user: u32) -> String {
-        format!("{}:{}", spread_host(user, self.spread), self.port)
-    }
-}
-
-fn invite(local: &Local, dialect: &Dialect, user_width: usize) -> Template {
-    let address = local.address;
-    let (in_via, in_uri) = (local.transport.in_via(), local.transport.in_uri());
-    let Dialect { domain, pad, .. } = dialect;
-    Template::new(
-        &format!(
-            "INVITE sip:{{callee}}@{domain} SIP/2.0\r\n\
-             Via: SIP/2.0/{in_via} {address};branch=z9hG4bK{{token}}{{branch}};rport\r\n\
-             Max-Forwards: 70\r\n\
-             From: <sip:{{caller}}@{domain}>;tag={{tag}}\r\n\
-             To: <sip:{{callee}}@{domain}>\r\n\
-             Call-ID: {{token}}@load\r\n\
-             CSeq: {{attempt}} INVITE\r\n\
-             Contact: <sip:{{caller}}@{address}{in_uri}>\r\n\
-             {pad}\
-             User-Agent: strowger-load\r\n\
-             {{lines}}\
-             Content-Type: application/sdp\r\n\
-             Content-Length: {SDP_LENGTH}\r\n\r\n{SDP}"
-        ),
-        user_width,
-    )
-}
-
 impl Flow for Calls {
     fn start(
         &mut self,
@@ -825,8 +757,10 @@ impl Flow for Calls {
         self.next_callee = (callee + 1) % self.users.count();
         let call = &mut self.calls[slot as usize];
         call.state = State::Calling;
-        call.measured = stats.measuring;
-        call.answered = false;
+        call.mark = stats.mark();
+        call.spoiled = false;
+        call.heard_ns = [0; 3];
+        call.answerer = Answerer::Nothing;
         call.acknowledged = false;
         call.callee = callee;
         call.caller = (callee + self.users.count() / 2) % self.users.count();
@@ -895,6 +829,8 @@ impl Flow for Calls {
     }
 
     fn handle_timers(&mut self, now_ns: u64, out: &mut Outbox, stats: &mut Stats) {
+        self.answer_rung(now_ns, out);
+        self.end_held(now_ns, out);
         while let Some(due) = self.timers.pop(now_ns) {
             let identity = due.identity;
             let call = &self.calls[identity.slot as usize];
@@ -947,7 +883,14 @@ impl Flow for Calls {
     }
 
     fn next_timer_ns(&self) -> Option<u64> {
-        self.timers.next_ns()
+        [
+            self.timers.next_ns(),
+            self.ringing.next_ns(),
+            self.holding.next_ns(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn outstanding(&self) -> u32 {

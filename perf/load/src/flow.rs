@@ -1,5 +1,6 @@
 //! What the loop asks of a kind of traffic.
 
+use crate::end::Body;
 use crate::stats::Stats;
 use crate::wire::{Link, Outbox};
 
@@ -31,12 +32,20 @@ pub struct Dialect {
     pub floor: bool,
     /// The answerer is a next hop: the Request-URI of an INVITE reaches it as it left the caller, and nobody is registered.
     pub routed: bool,
+    /// The session description that INVITE and 200 carry.
+    pub body: &'static Body,
     /// A header line that brings the relay's datagrams to the size of the proxy's; empty otherwise.
     pub pad: String,
 }
 
 impl Dialect {
-    pub fn new(domain: &str, floor: bool, routed: bool, pad: usize) -> Dialect {
+    pub fn new(
+        domain: &str,
+        body: &'static Body,
+        floor: bool,
+        routed: bool,
+        pad: usize,
+    ) -> Dialect {
         // "X-Pad: " and CRLF are part of the size.
         let pad = match pad {
             0 => String::new(),
@@ -44,6 +53,7 @@ impl Dialect {
         };
         Dialect {
             domain: domain.to_string(),
+            body,
             floor,
             routed,
             pad,

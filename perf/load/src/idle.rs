@@ -1,7 +1,7 @@
 //! Connections that are opened and left alone, or closed again: what each costs the server in memory of its own and in time.
 
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::json;
 
+use crate::end::uri_host;
 use crate::flow::Flow;
 use crate::sides::{TlsArguments, default_server};
 use crate::stats::{Count, Stats};
@@ -21,7 +22,7 @@ use crate::wire::{Link, Manner, Opening, Outbox, Side, Transport, Wire};
 pub struct IdleArguments {
     /// The server [default: port 5060, or 5061 with TLS, of 127.0.0.1]
     #[arg(long)]
-    server: Option<SocketAddrV4>,
+    server: Option<SocketAddr>,
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
     transport: Transport,
     /// Connections to open
@@ -30,9 +31,9 @@ pub struct IdleArguments {
     /// Connections that are being opened at the same time
     #[arg(long, default_value_t = 32)]
     at_once: usize,
-    /// Our first address
-    #[arg(long, default_value = "127.0.0.2")]
-    local: Ipv4Addr,
+    /// Our first address [default: 127.0.0.2, or ::1 where the server has an IPv6 address]
+    #[arg(long)]
+    local: Option<IpAddr>,
     /// Addresses in turn, from the first upwards
     #[arg(long, default_value_t = 8)]
     sources: u32,
@@ -140,19 +141,28 @@ pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
         Transport::Tls => Some(std::rc::Rc::new(Endpoint::client(&arguments.tls.caller())?)),
         _ => None,
     };
+    let server = arguments
+        .server
+        .unwrap_or_else(|| default_server(arguments.transport, None));
+    let local = arguments.local.unwrap_or(match server.is_ipv6() {
+        true => Ipv6Addr::LOCALHOST.into(),
+        false => Ipv4Addr::new(127, 0, 0, 2).into(),
+    });
     let opening = Opening {
         side: Side::Caller,
         transport: arguments.transport,
         manner: Manner::PerCall,
         count: 1,
-        local: SocketAddrV4::new(arguments.local, 0),
-        server: arguments
-            .server
-            .unwrap_or_else(|| default_server(arguments.transport, None)),
+        local: SocketAddr::new(local, 0),
+        server,
         tls,
         spread: 0,
         sources: arguments.sources,
     };
+    let domain = uri_host(match server.is_ipv6() {
+        true => Ipv6Addr::LOCALHOST.into(),
+        false => Ipv4Addr::LOCALHOST.into(),
+    });
     let mut server = Watched::new(&arguments.server_pid);
     let out = Outbox::open(&[opening]).map_err(|error| error.to_string())?;
     let mut opened = Opened {
@@ -179,7 +189,7 @@ pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
                 .begin(0)
                 .ok_or("a connection could not be begun")?;
             if arguments.exchange {
-                ask(&mut opened.out, link, asked, arguments.transport);
+                ask(&mut opened.out, link, asked, &domain);
                 asked += 1;
             }
             opening.push(link);
@@ -262,15 +272,15 @@ pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
     })
 }
 
-fn ask(out: &mut Outbox, link: Link, number: u32, transport: Transport) {
-    let via = transport.in_via();
-    let host = out.locals[0].address.ip();
+fn ask(out: &mut Outbox, link: Link, number: u32, domain: &str) {
+    let via = out.locals[0].transport.in_via();
+    let host = uri_host(out.locals[0].address.ip());
     let text = format!(
-        "OPTIONS sip:127.0.0.1 SIP/2.0\r\n\
+        "OPTIONS sip:{domain} SIP/2.0\r\n\
          Via: SIP/2.0/{via} {host}:5060;branch=z9hG4bKidle{number};rport\r\n\
          Max-Forwards: 70\r\n\
          From: <sip:idle@{host}>;tag=i{number}\r\n\
-         To: <sip:127.0.0.1>\r\n\
+         To: <sip:{domain}>\r\n\
          Call-ID: idle{number}@{host}\r\n\
          CSeq: 1 OPTIONS\r\n\
          Content-Length: 0\r\n\r\n"

@@ -19,11 +19,19 @@ pub struct Pace {
     random: u64,
 }
 
+fn interval_ns(load: Load) -> f64 {
+    match load {
+        Load::Open { rate, .. } => 1e9 / rate,
+        Load::Window(_) | Load::Rest => 0.0,
+    }
+}
+
 impl Pace {
-    pub fn new(load: Load, start_ns: u64, seed: u64) -> Pace {
+    /// `offset`: by which part of an interval the first call is later than the start.
+    pub fn new(load: Load, start_ns: u64, seed: u64, offset: f64) -> Pace {
         Pace {
             load,
-            next_ns: start_ns as f64,
+            next_ns: start_ns as f64 + offset * interval_ns(load),
             random: seed | 1,
         }
     }
@@ -33,12 +41,12 @@ impl Pace {
         match self.load {
             Load::Rest => None,
             Load::Window(limit) => (outstanding < limit).then_some(now_ns),
-            Load::Open { rate, poisson } => {
+            Load::Open { poisson, .. } => {
                 if self.next_ns > now_ns as f64 {
                     return None;
                 }
                 let scheduled = self.next_ns;
-                let mean = 1e9 / rate;
+                let mean = interval_ns(self.load);
                 self.next_ns += if poisson {
                     self.exponential() * mean
                 } else {
@@ -75,13 +83,15 @@ mod tests {
             rate: 1_000.0,
             poisson: false,
         };
-        let mut pace = Pace::new(load, 5_000_000, 1);
+        let mut pace = Pace::new(load, 5_000_000, 1, 0.0);
         assert_eq!(pace.due(4_999_999, 0), None);
         // Three are due at once, each with its own scheduled time.
         assert_eq!(pace.due(7_500_000, 0), Some(5_000_000));
         assert_eq!(pace.due(7_500_000, 99), Some(6_000_000));
         assert_eq!(pace.due(7_500_000, 99), Some(7_000_000));
         assert_eq!(pace.due(7_500_000, 0), None);
+        let mut later = Pace::new(load, 5_000_000, 1, 0.25);
+        assert_eq!(later.due(7_500_000, 0), Some(5_250_000));
     }
 
     #[test]
@@ -90,7 +100,7 @@ mod tests {
             rate: 1_000.0,
             poisson: true,
         };
-        let mut pace = Pace::new(load, 0, 42);
+        let mut pace = Pace::new(load, 0, 42, 0.0);
         let times: Vec<f64> = (0..100_000)
             .map(|_| pace.due(u64::MAX, 0).expect("due") as f64)
             .collect();
@@ -103,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_window_fills_and_no_more() {
-        let mut pace = Pace::new(Load::Window(2), 0, 1);
+        let mut pace = Pace::new(Load::Window(2), 0, 1, 0.5);
         assert_eq!(pace.due(9, 1), Some(9));
         assert_eq!(pace.due(9, 2), None);
         assert_eq!(pace.next_ns(), None);

@@ -5,7 +5,7 @@
 //! OPTIONS goes back to its sender; everything else goes to the other side.
 
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -45,10 +45,14 @@ pub struct Manner {
 }
 
 /// Relays until the process is ended.
-pub fn run(listen: SocketAddrV4, sides: &Sides, manner: &Manner) -> io::Result<()> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+pub fn run(listen: SocketAddr, sides: &Sides, manner: &Manner) -> io::Result<()> {
+    let socket = Socket::new(
+        Domain::for_address(listen),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
     sys::enlarge_receive_buffer(socket.as_raw_fd(), 4 << 20);
-    socket.bind(&SocketAddr::V4(listen).into())?;
+    socket.bind(&listen.into())?;
     let fd = socket.as_raw_fd();
     println!("relay ready on udp:{listen}");
     let mut batch = RelayBatch::new(manner.batch);

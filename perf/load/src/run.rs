@@ -1,13 +1,15 @@
 //! The loop: start what is due, receive, fire timers, send, and account for the time. One thread does all of it.
 
 use std::hint;
-use std::ops::Range;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use serde_json::{Value, json};
-
 use crate::flow::Flow;
+use crate::outcome::Outcome;
 use crate::pace::{Load, Pace};
+use crate::progress::Progress;
 use crate::stats::{Count, Counts, Span, Stats};
 use crate::sys;
 use crate::watch::{self, CpuTime, Watched};
@@ -25,6 +27,8 @@ pub struct Phase {
     pub until_quiet: bool,
     /// Whether latencies of what begins in it are kept.
     pub measured: bool,
+    /// Ends when this becomes true.
+    pub stop: Option<Arc<AtomicBool>>,
 }
 
 impl Phase {
@@ -36,6 +40,7 @@ impl Phase {
             count: None,
             until_quiet: false,
             measured: false,
+            stop: None,
         }
     }
 
@@ -49,140 +54,14 @@ impl Phase {
         self
     }
 
+    pub fn until(mut self, stop: Arc<AtomicBool>) -> Phase {
+        self.stop = Some(stop);
+        self
+    }
+
     pub fn counted(mut self, count: u64) -> Phase {
         self.count = Some(count);
         self
-    }
-}
-
-/// What one phase came to.
-pub struct Outcome {
-    pub phase: Phase,
-    pub seconds: f64,
-    pub counts: Counts,
-    pub sent: u64,
-    pub sent_bytes: u64,
-    pub send_errors: u64,
-    /// CPU time of the server, if it was named.
-    pub server: Option<CpuTime>,
-    pub server_resident: (u64, u64),
-    pub server_drops: u64,
-    pub own_drops: u64,
-    /// Share of the time in which the loop had something to do.
-    pub own_busy: f64,
-    pub own_cpu_ns: (u64, u64),
-    /// Time that the generator ran, and time that it was kept off its core by something else.
-    pub own: CpuTime,
-    pub outstanding: u32,
-}
-
-impl Outcome {
-    pub fn completed(&self) -> u64 {
-        self.counts.get(Count::Completed)
-    }
-
-    pub fn rate(&self) -> f64 {
-        self.completed() as f64 / self.seconds
-    }
-
-    pub fn server_busy(&self) -> Option<f64> {
-        Some(self.server?.run_ns as f64 / 1e9 / self.seconds)
-    }
-
-    /// Share of the time in which the server could have run, and something else had its core.
-    pub fn server_waited(&self) -> Option<f64> {
-        Some(self.server?.wait_ns as f64 / 1e9 / self.seconds)
-    }
-
-    pub fn own_waited(&self) -> f64 {
-        self.own.wait_ns as f64 / 1e9 / self.seconds
-    }
-
-    /// CPU time of the generator's work, without its looking for work. Time in which something else had the core is taken out in proportion.
-    pub fn own_work_us_each(&self) -> f64 {
-        let ran = self.own.run_ns as f64 / (self.own.run_ns + self.own.wait_ns).max(1) as f64;
-        // Asleep it is neither running nor waiting, but then it is not busy either.
-        self.own_busy * self.seconds * 1e6 * ran / self.completed().max(1) as f64
-    }
-
-    /// Other work on the machine took so much of either core that the rate says little (CPU for each call still says something).
-    pub fn is_disturbed(&self) -> bool {
-        self.own_waited() > 0.05 || self.server_waited().is_some_and(|share| share > 0.05)
-    }
-
-    /// Nothing was lost, repeated, refused, wrong or left unsent.
-    pub fn is_clean(&self) -> bool {
-        self.counts.retransmissions() == 0
-            && self.server_drops == 0
-            && self.own_drops == 0
-            && [
-                Count::Refused,
-                Count::CredentialsRefused,
-                Count::TimedOut,
-                Count::Skipped,
-                Count::Repeated,
-                Count::Wrong,
-                Count::Stray,
-                Count::Broken,
-                Count::Cut,
-                Count::ClientFailed,
-                Count::ServerFailed,
-            ]
-            .iter()
-            .all(|count| self.counts.get(*count) == 0)
-    }
-
-    /// The generator and not the server set the pace: it had no time left while the server had.
-    pub fn is_generator_bound(&self) -> bool {
-        self.own_busy > 0.95
-            && self
-                .server
-                .is_some_and(|time| ((time.run_ns + time.wait_ns) as f64) < 0.95e9 * self.seconds)
-    }
-
-    pub fn json(&self) -> Value {
-        let completed = self.completed().max(1) as f64;
-        let mut counts = self.counts.json();
-        counts.insert("messages_sent".into(), json!(self.sent));
-        counts.insert("bytes_sent".into(), json!(self.sent_bytes));
-        counts.insert("send_errors".into(), json!(self.send_errors));
-        let (load, rate) = match self.phase.load {
-            Load::Open {
-                rate,
-                poisson: false,
-            } => ("constant", json!(rate)),
-            Load::Open {
-                rate,
-                poisson: true,
-            } => ("poisson", json!(rate)),
-            Load::Window(window) => ("window", json!(window)),
-            Load::Rest => ("rest", json!(null)),
-        };
-        json!({
-            "phase": self.phase.name,
-            "load": load,
-            "rate_or_window": rate,
-            "seconds": self.seconds,
-            "completed_per_second": self.rate(),
-            "server_cpu_us_each": self.server.map(|time| time.run_ns as f64 / 1e3 / completed),
-            "server_busy": self.server_busy(),
-            "server_waited": self.server_waited(),
-            "server_resident_bytes": [self.server_resident.0, self.server_resident.1],
-            "server_drops": self.server_drops,
-            "generator_drops": self.own_drops,
-            "generator_busy": self.own_busy,
-            "generator_us_each": self.own_work_us_each(),
-            "generator_cpu_user_s": self.own_cpu_ns.0 as f64 / 1e9,
-            "generator_cpu_system_s": self.own_cpu_ns.1 as f64 / 1e9,
-            "generator_waited": self.own_waited(),
-            "disturbed": self.is_disturbed(),
-            "generator_bound": self.is_generator_bound(),
-            "clean": self.is_clean(),
-            "outstanding_at_end": self.outstanding,
-            "bytes_in_each": self.counts.get(Count::ReceivedBytes) as f64 / completed,
-            "bytes_out_each": self.sent_bytes as f64 / completed,
-            "counts": counts,
-        })
     }
 }
 
@@ -192,13 +71,17 @@ pub struct Bench {
     pub out: Outbox,
     pub stats: Stats,
     pub server: Watched,
-    pub server_ports: Range<u16>,
-    pub own_ports: Vec<Range<u16>>,
+    pub server_address: SocketAddr,
+    /// Our UDP sockets.
+    pub own_sockets: Vec<SocketAddr>,
     /// Sleep when there is nothing to do. Otherwise the loop looks again at once: the server then never pays for waking us.
     pub sleep: bool,
-    pub quiet: bool,
+    /// Where the lines go that are shown while it runs.
+    pub progress: Progress,
     pub epoch: Instant,
     pub seed: u64,
+    /// By which part of an interval each schedule begins late: several processes' calls then do not come together.
+    pub offset: f64,
 }
 
 struct Snapshot {
@@ -218,6 +101,9 @@ struct Snapshot {
 /// Calls started in one turn at most, so that answers are not kept waiting when the schedule is behind.
 const STARTS_PER_TURN: usize = 16;
 const LATE_NS: u64 = 1_000_000;
+const LINE_NS: u64 = 1_000_000_000;
+/// How long the generator may take after the end of an open-loop phase for what was due in it.
+const GRACE_NS: u64 = 100_000_000;
 
 impl Bench {
     pub fn now_ns(&self) -> u64 {
@@ -225,12 +111,8 @@ impl Bench {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let server_drops = watch::udp_drops(self.server_ports.clone());
-        let own_drops = self
-            .own_ports
-            .iter()
-            .map(|ports| watch::udp_drops(ports.clone()))
-            .sum();
+        let server_drops = watch::udp_drops_of(self.server_address);
+        let own_drops = watch::udp_drops_at(&self.own_sockets);
         let server_resident = self.server.resident_bytes();
         Snapshot {
             counts: match &self.out.streams {
@@ -256,11 +138,10 @@ impl Bench {
         self.server.refresh();
         let before = self.snapshot();
         if phase.measured {
-            self.stats.clear_spans();
+            self.stats.begin_measuring();
         }
-        self.stats.measuring = phase.measured;
         let idle_ns = self.turns(flow, phase, before.at_ns);
-        self.stats.measuring = false;
+        self.stats.end_measuring();
         let after = self.snapshot();
         let elapsed = after.at_ns - before.at_ns;
         let outcome = Outcome {
@@ -282,7 +163,7 @@ impl Bench {
             own: after.own.since(&before.own),
             outstanding: flow.outstanding(),
         };
-        if !self.quiet && outcome.seconds > 0.2 {
+        if outcome.seconds > 0.2 {
             self.print_line(&outcome);
         }
         outcome
@@ -291,15 +172,26 @@ impl Bench {
     /// The turns of the loop. Returns the time in which there was nothing to do.
     fn turns<F: Flow>(&mut self, flow: &mut F, phase: &Phase, start_ns: u64) -> u64 {
         let end_ns = start_ns.saturating_add(phase.duration_ns);
-        let already = self.stats.counts.get(Count::Completed);
-        let mut pace = Pace::new(phase.load, start_ns, self.seed ^ start_ns);
+        let mut pace = Pace::new(phase.load, start_ns, self.seed ^ start_ns, self.offset);
         let mut to_start = phase.count.unwrap_or(u64::MAX);
         let mut idle_ns = 0;
-        let mut next_line_ns = start_ns + 1_000_000_000;
-        let mut line_from = (start_ns, already);
+        let mut next_line_ns = start_ns + LINE_NS;
+        let mut line = Live::new(start_ns, &self.stats, 0);
         loop {
             let now_ns = self.now_ns();
-            if now_ns >= end_ns || (phase.until_quiet && flow.outstanding() == 0) {
+            if phase.until_quiet && flow.outstanding() == 0 {
+                break;
+            }
+            if now_ns >= end_ns {
+                // What was due before the end leaves still, unless the generator is far behind; then it counts as never begun.
+                let behind = pace.next_ns().is_some_and(|next_ns| next_ns < end_ns);
+                if !behind || now_ns >= end_ns.saturating_add(GRACE_NS) {
+                    break;
+                }
+            }
+            if let Some(stop) = &phase.stop
+                && stop.load(Ordering::Relaxed)
+            {
                 break;
             }
             if phase
@@ -313,7 +205,8 @@ impl Bench {
                 if to_start == 0 {
                     break;
                 }
-                let Some(scheduled_ns) = pace.due(now_ns, flow.outstanding()) else {
+                let due_until_ns = now_ns.min(end_ns - 1);
+                let Some(scheduled_ns) = pace.due(due_until_ns, flow.outstanding()) else {
                     break;
                 };
                 to_start -= 1;
@@ -325,8 +218,9 @@ impl Bench {
             flow.handle_timers(now_ns, &mut self.out, &mut self.stats);
             self.out.flush();
             if now_ns >= next_line_ns {
-                next_line_ns += 1_000_000_000;
-                self.print_live(flow, phase, now_ns, &mut line_from);
+                next_line_ns += LINE_NS;
+                self.print_live(flow, phase, now_ns, idle_ns, &line);
+                line = Live::new(now_ns, &self.stats, idle_ns);
                 continue;
             }
             if worked {
@@ -347,6 +241,15 @@ impl Bench {
                 }
             }
             idle_ns += self.now_ns() - now_ns;
+        }
+        while to_start > 0 && matches!(phase.load, Load::Open { .. }) && phase.stop.is_none() {
+            if pace.due(end_ns - 1, flow.outstanding()).is_none() {
+                break;
+            }
+            to_start -= 1;
+            for count in [Count::Scheduled, Count::Late, Count::Skipped] {
+                self.stats.counts.add(count);
+            }
         }
         idle_ns
     }
@@ -373,7 +276,7 @@ impl Bench {
         let now_ns = self.now_ns();
         let lag_ns = now_ns.saturating_sub(scheduled_ns);
         self.stats.counts.add(Count::Scheduled);
-        if self.stats.measuring {
+        if self.stats.is_measuring() {
             self.stats.record(Span::Lag, lag_ns);
         }
         if lag_ns > LATE_NS {
@@ -391,22 +294,23 @@ impl Bench {
             .receive(flow, &now_ns, &mut self.out, &mut self.stats)
     }
 
-    fn print_live<F: Flow>(&self, flow: &F, phase: &Phase, now_ns: u64, from: &mut (u64, u64)) {
-        if self.quiet {
-            return;
-        }
-        let completed = self.stats.counts.get(Count::Completed);
-        let rate = (completed - from.1) as f64 * 1e9 / (now_ns - from.0) as f64;
-        *from = (now_ns, completed);
-        eprintln!(
-            "{:>10} {:>8.0}/s  outstanding {:>6}  retransmitted {}  timed out {}  wrong {}",
+    fn print_live<F: Flow>(&self, flow: &F, phase: &Phase, now_ns: u64, idle_ns: u64, from: &Live) {
+        let seconds = (now_ns - from.at_ns) as f64 / 1e9;
+        let counts = self.stats.counts.since(&from.counts);
+        let late = counts.get(Count::Late) + counts.get(Count::Skipped);
+        let busy = 1.0 - (idle_ns - from.idle_ns) as f64 / 1e9 / seconds;
+        let all = &self.stats.counts;
+        self.progress.live(&format!(
+            "{:>10} {:>8.0}/s  outstanding {:>6}  retransmitted {}  timed out {}  refused {}  wrong {}  generator busy {:.0} %, late {late}",
             phase.name,
-            rate,
+            counts.get(Count::Completed) as f64 / seconds,
             flow.outstanding(),
-            self.stats.counts.retransmissions(),
-            self.stats.counts.get(Count::TimedOut),
-            self.stats.counts.get(Count::Wrong),
-        );
+            all.retransmissions(),
+            all.get(Count::TimedOut),
+            all.get(Count::Refused),
+            all.get(Count::Wrong),
+            busy * 100.0,
+        ));
     }
 
     fn print_line(&self, outcome: &Outcome) {
@@ -418,17 +322,23 @@ impl Bench {
             ),
             _ => "server not watched".to_string(),
         };
-        eprintln!(
-            "{:>10} {:>8.0}/s over {:.1} s: {server}; generator busy {:.0} %, {:.1} µs each{}{}{}",
+        let lag = match (outcome.phase.measured, outcome.phase.load) {
+            (true, Load::Open { .. }) => format!(
+                ", lag p99 {:.0} µs",
+                self.stats.quantile_ns(Span::Lag, 0.99) as f64 / 1e3
+            ),
+            _ => String::new(),
+        };
+        self.progress.line(&format!(
+            "{:>10} {:>8.0}/s over {:.1} s: {server}; generator busy {:.0} %, {:.1} µs each{lag}{}{}{}",
             outcome.phase.name,
             outcome.rate(),
             outcome.seconds,
             outcome.own_busy * 100.0,
             outcome.own_work_us_each(),
-            if outcome.is_generator_bound() {
-                "; GENERATOR BOUND"
-            } else {
-                ""
+            match outcome.generator_bound() {
+                Some(because) => format!("; GENERATOR BOUND: {because}"),
+                None => String::new(),
             },
             if outcome.is_disturbed() {
                 "; disturbed"
@@ -440,6 +350,23 @@ impl Bench {
             } else {
                 "; NOT CLEAN"
             },
-        );
+        ));
+    }
+}
+
+/// What a live line counts from.
+struct Live {
+    at_ns: u64,
+    counts: Counts,
+    idle_ns: u64,
+}
+
+impl Live {
+    fn new(at_ns: u64, stats: &Stats, idle_ns: u64) -> Live {
+        Live {
+            at_ns,
+            counts: stats.counts,
+            idle_ns,
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The options that say how each side reaches the server, and what ends they make.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -37,8 +37,21 @@ pub enum Callee {
     Flow,
 }
 
+/// Which side of the calls this process is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Role {
+    Both,
+    /// The answerers are another process
+    Callers,
+    /// Answers until SIGTERM, SIGINT or the end of --duration
+    Answerers,
+}
+
 #[derive(Args)]
 pub struct SideArguments {
+    /// Which side of the calls this process is
+    #[arg(long, value_enum, default_value_t = Role::Both)]
+    pub role: Role,
     /// The callers' transport
     #[arg(long, value_enum, default_value_t = Transport::Udp)]
     pub transport: Transport,
@@ -56,10 +69,10 @@ pub struct SideArguments {
     callee_connections: Connections,
     /// The server, for the answerers [default: --server, or the usual port of the answerers' transport at the same address]
     #[arg(long)]
-    callee_server: Option<SocketAddrV4>,
+    callee_server: Option<SocketAddr>,
     /// Where users are registered over UDP whose contacts name our listener [default: port 5060 at the server's address]
     #[arg(long)]
-    register_server: Option<SocketAddrV4>,
+    register_server: Option<SocketAddr>,
     /// The contacts of the users name this many addresses of 127.0.0.0/8 in turn: a server that keeps a connection for each address then opens one
     /// for each user
     #[arg(long, default_value_t = 0)]
@@ -142,12 +155,12 @@ impl TlsArguments {
 }
 
 /// The usual port of a transport, at this address or at 127.0.0.1.
-pub fn default_server(transport: Transport, host: Option<Ipv4Addr>) -> SocketAddrV4 {
+pub fn default_server(transport: Transport, host: Option<IpAddr>) -> SocketAddr {
     let port = match transport {
         Transport::Tls => 5061,
         Transport::Udp | Transport::Tcp => 5060,
     };
-    SocketAddrV4::new(host.unwrap_or(Ipv4Addr::LOCALHOST), port)
+    SocketAddr::new(host.unwrap_or(Ipv4Addr::LOCALHOST.into()), port)
 }
 
 impl SideArguments {
@@ -159,6 +172,15 @@ impl SideArguments {
         self.callee_transport().is_reliable() && self.callee == Callee::Listen
     }
 
+    pub fn sources(&self) -> u32 {
+        self.sources.max(1)
+    }
+
+    /// Whether calls reach the answerers at the address that they leave from and register, and at no other.
+    pub fn has_own_contacts(&self) -> bool {
+        !self.routed && self.spread == 0
+    }
+
     /// Who sends the users' REGISTERs: those whose way the calls will take where there is one.
     pub fn registrar(&self, only_registers: bool) -> Side {
         let (caller, callee) = (self.transport, self.callee_transport());
@@ -166,6 +188,7 @@ impl SideArguments {
             Callee::Flow if callee.is_reliable() => Side::Answerer,
             _ if only_registers => Side::Caller,
             _ if self.callee_listens() => Side::Registrar,
+            _ if self.role == Role::Answerers => Side::Answerer,
             _ if caller == Transport::Udp => Side::Caller,
             _ => Side::Answerer,
         }
@@ -174,8 +197,8 @@ impl SideArguments {
     /// The ends to open: the callers' first, then the answerers'.
     pub fn openings(
         &self,
-        server: SocketAddrV4,
-        local: SocketAddrV4,
+        server: SocketAddr,
+        local: SocketAddr,
         (caller_port, answerer_port): (u16, u16),
         sockets: u16,
         tls: &TlsArguments,
@@ -185,9 +208,9 @@ impl SideArguments {
             .callee_server
             .unwrap_or(match callee == self.transport {
                 true => server,
-                false => default_server(callee, Some(*server.ip())),
+                false => default_server(callee, Some(server.ip())),
             });
-        let at = |port| SocketAddrV4::new(*local.ip(), port);
+        let at = |port| SocketAddr::new(local.ip(), port);
         let client = |transport, settings: Settings| match transport {
             Transport::Tls => Endpoint::client(&settings).map(|end| Some(Rc::new(end))),
             Transport::Udp | Transport::Tcp => Ok(None),
@@ -208,6 +231,9 @@ impl SideArguments {
             spread: 0,
             sources: self.sources,
         }];
+        if self.role == Role::Callers {
+            return Ok(openings);
+        }
         let (manner, count) = match (callee, self.callee, self.callee_connections) {
             (Transport::Udp, _, _) => (Manner::Socket, u32::from(sockets)),
             (_, Callee::Flow, Connections::Persistent(number)) => (Manner::Persistent, number),
@@ -226,6 +252,12 @@ impl SideArguments {
         let listens = self.callee_listens();
         if self.spread > 0 && !listens {
             return Err("only a listener's contacts can be spread".into());
+        }
+        if self.spread > 0 && local.is_ipv6() {
+            return Err("contacts can be spread over 127.0.0.0/8 only".into());
+        }
+        if local.is_ipv6() != server.is_ipv6() || local.is_ipv6() != callee_server.is_ipv6() {
+            return Err("one of our address and the server's is IPv6, the other IPv4".into());
         }
         // The listener opens first, so that callers without a server between can connect to it.
         openings.push(Opening {
@@ -248,11 +280,14 @@ impl SideArguments {
                 local: at(0),
                 server: self
                     .register_server
-                    .unwrap_or(default_server(Transport::Udp, Some(*server.ip()))),
+                    .unwrap_or(default_server(Transport::Udp, Some(server.ip()))),
                 tls: None,
                 spread: 0,
                 sources: 1,
             });
+        }
+        if self.role == Role::Answerers {
+            openings.remove(0);
         }
         Ok(openings)
     }
@@ -274,7 +309,7 @@ mod tests {
     fn openings(line: &str) -> Result<(SideArguments, Vec<Opening>), String> {
         let both = Both::parse_from(["x"].into_iter().chain(line.split_whitespace()));
         let server = default_server(both.sides.transport, None);
-        let local = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+        let local = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
         let openings = both
             .sides
             .openings(server, local, (15070, 15570), 2, &both.tls)?;
@@ -324,6 +359,23 @@ mod tests {
         assert_eq!(openings[1].server.port(), 5060);
         assert_eq!(openings.len(), 2);
         assert_eq!(sides.registrar(false), Side::Answerer);
+    }
+
+    #[test]
+    fn each_side_can_be_a_process_of_its_own() {
+        let sides_of = |line| -> (SideArguments, Vec<Side>) {
+            let (sides, openings) = openings(line).expect("options");
+            (sides, openings.iter().map(|opening| opening.side).collect())
+        };
+        // Callers alone need no certificate for the answerers' listener.
+        let (_, callers) = sides_of("--role callers --transport tls");
+        assert_eq!(callers, [Side::Caller]);
+        let (sides, answerers) = sides_of("--role answerers");
+        assert_eq!(answerers, [Side::Answerer]);
+        assert_eq!(sides.registrar(false), Side::Answerer);
+        let (sides, answerers) = sides_of("--role answerers --transport tcp");
+        assert_eq!(answerers, [Side::Answerer, Side::Registrar]);
+        assert_eq!(sides.registrar(false), Side::Registrar);
     }
 
     #[test]

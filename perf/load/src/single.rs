@@ -5,10 +5,11 @@ use std::rc::Rc;
 
 use crate::accounts::{Carried, Credentials, Request};
 use crate::digest::Asker;
+use crate::end::uri_host;
 use crate::flow::{Dialect, Flow};
 use crate::identity::{Identity, Run};
 use crate::message::{self, Scan};
-use crate::stats::{Count, Span, Stats};
+use crate::stats::{Count, Mark, Span, Stats};
 use crate::template::{Fill, TAG, Template, Users};
 use crate::timers::{Awaited, GIVE_UP_NS, Timers};
 use crate::wire::{Link, Local, Outbox, Side, spread_host};
@@ -28,7 +29,7 @@ struct User {
     /// The CSeq of the first attempt: its request keeps the From tag when it answers a challenge (RFC 3261 §8.1.3.5).
     first_sequence: u32,
     waiting: bool,
-    measured: bool,
+    mark: Mark,
     carried: Carried,
     scheduled_ns: u64,
     started_ns: u64,
@@ -88,7 +89,11 @@ impl Singles {
         let origins = (0..pairs)
             .map(|number| {
                 let (end, local) = registrars[number % registrars.len()];
-                let (_, contact) = answerers[number % answerers.len()];
+                // An OPTIONS says nothing of contacts, and callers may be alone.
+                let contact = match answerers.get(number % answerers.len().max(1)) {
+                    Some((_, contact)) => *contact,
+                    None => local,
+                };
                 Origin {
                     end: end as u32,
                     spread: contact.spread,
@@ -100,7 +105,7 @@ impl Singles {
             sequence: FIRST_SEQUENCE,
             first_sequence: FIRST_SEQUENCE,
             waiting: false,
-            measured: false,
+            mark: Mark::default(),
             carried: Carried::Nothing,
             scheduled_ns: 0,
             started_ns: 0,
@@ -195,7 +200,7 @@ impl Singles {
             credentials.challenged(number, asker, carried, raw, scan, stats)
         });
         if !answers {
-            stats.counts.add(Count::Refused);
+            stats.refused(message::status(raw));
             return self.finish(number, out);
         }
         user.carried = Carried::Fresh;
@@ -272,7 +277,7 @@ fn request(
 ) -> Template {
     let Dialect { domain, pad, .. } = dialect;
     let host = match contact.spread {
-        0 => contact.address.ip().to_string(),
+        0 => uri_host(contact.address.ip()),
         _ => "{host}".to_string(),
     };
     let (in_via, address) = (local.transport.in_via(), local.address);
@@ -338,7 +343,7 @@ impl Flow for Singles {
             .filter(|_| self.method == Method::Register)
             .map_or(Carried::Nothing, |credentials| credentials.begin(number));
         user.waiting = true;
-        user.measured = stats.measuring;
+        user.mark = stats.mark();
         user.scheduled_ns = scheduled_ns;
         user.started_ns = now_ns;
         let identity = Identity {
@@ -371,7 +376,8 @@ impl Flow for Singles {
         match status {
             100..=199 => stats.counts.add(Count::Trying),
             200 => {
-                if user.measured {
+                if stats.measures(user.mark) {
+                    stats.counts.add(Count::Good);
                     stats.record(Span::ToOk, now_ns - user.scheduled_ns);
                 }
                 stats.counts.add(Count::Completed);
@@ -381,8 +387,13 @@ impl Flow for Singles {
                 self.answer(identity.slot, raw, &scan, now_ns, out, stats);
             }
             _ => {
-                stats.wrong("refused", raw);
-                stats.counts.add(Count::Refused);
+                if status != 503 {
+                    stats.wrong("refused", raw);
+                }
+                stats.refused(status);
+                if stats.measures(user.mark) {
+                    stats.record(Span::Refusal, now_ns - user.scheduled_ns);
+                }
                 self.finish(identity.slot, out);
             }
         }

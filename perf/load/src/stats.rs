@@ -16,8 +16,19 @@ counters! {
     Scheduled = "scheduled",
     Started = "started",
     Completed = "completed",
-    /// Ended by a final response that is not a 2xx.
+    /// Those of them that were scheduled in the measured time and in which nothing was wrong.
+    Good = "good",
+    /// Ended by a final response that is not a 2xx: all of them, and then by class.
     Refused = "refused",
+    Refused3xx = "refused_3xx",
+    Refused4xx = "refused_4xx",
+    /// Service Unavailable: what a server says that has too much to do.
+    Refused503 = "refused_503",
+    /// The others of this class.
+    Refused5xx = "refused_5xx",
+    Refused6xx = "refused_6xx",
+    /// Those of all of them that refused a BYE.
+    RefusedBye = "refused_bye",
     TimedOut = "timed_out",
     /// Responses 401 and 407 that were answered, or should have been.
     Challenged = "challenges_received",
@@ -125,7 +136,8 @@ impl Counts {
     }
 }
 
-/// From the scheduled time of the INVITE (or of the request) to a message, and for the BYE from its own sending.
+/// From the scheduled time of the INVITE (or of the request) to a message, and for the BYE from its own sending. All but the last two are of
+/// calls that ended well.
 #[derive(Clone, Copy)]
 pub enum Span {
     ToTrying,
@@ -133,24 +145,32 @@ pub enum Span {
     ToOk,
     Bye,
     Whole,
+    /// To the final response of a call or a request that was refused.
+    Refusal,
     /// How far behind the schedule the first message left: the generator's own lag.
     Lag,
 }
 
-const SPANS: [&str; 6] = [
+const SPANS: [&str; 7] = [
     "to_100",
     "to_180",
     "to_200",
     "bye_to_200",
     "whole",
+    "to_refusal",
     "generator_lag",
 ];
+
+/// The measured part of a run in which something began; none by default.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Mark(u32);
 
 pub struct Stats {
     pub counts: Counts,
     spans: Vec<Histogram<u64>>,
-    /// Whether what begins now belongs to the measured part of the run.
-    pub measuring: bool,
+    /// Whether what begins now belongs to a measured part of the run, and its number: what began in an earlier one and ends now is of no interest.
+    measuring: bool,
+    part: u32,
     complaints: u32,
 }
 
@@ -162,6 +182,7 @@ impl Stats {
             counts: Counts::default(),
             spans: vec![histogram; SPANS.len()],
             measuring: false,
+            part: 0,
             complaints: 0,
         }
     }
@@ -171,10 +192,48 @@ impl Stats {
         self.spans[span as usize].saturating_record(nanoseconds);
     }
 
-    pub fn clear_spans(&mut self) {
+    /// What begins from now on is measured, and nothing that began before.
+    pub fn begin_measuring(&mut self) {
+        self.measuring = true;
+        self.part += 1;
         for span in &mut self.spans {
             span.reset();
         }
+    }
+
+    /// What begins from now on is not measured; what has begun still is.
+    pub fn end_measuring(&mut self) {
+        self.measuring = false;
+    }
+
+    pub fn is_measuring(&self) -> bool {
+        self.measuring
+    }
+
+    /// For what begins now: tells later whether it is measured.
+    pub fn mark(&self) -> Mark {
+        Mark(if self.measuring { self.part } else { 0 })
+    }
+
+    #[inline]
+    pub fn measures(&self, mark: Mark) -> bool {
+        mark.0 != 0 && mark.0 == self.part
+    }
+
+    /// Counts the end of a call or request by a final response that is not a 2xx.
+    pub fn refused(&mut self, status: u16) {
+        self.counts.add(Count::Refused);
+        self.counts.add(match status {
+            503 => Count::Refused503,
+            500..=599 => Count::Refused5xx,
+            600.. => Count::Refused6xx,
+            400..=499 => Count::Refused4xx,
+            _ => Count::Refused3xx,
+        });
+    }
+
+    pub fn quantile_ns(&self, span: Span, quantile: f64) -> u64 {
+        self.spans[span as usize].value_at_quantile(quantile)
     }
 
     /// Counts a message that failed a check, and shows the first few of them.
@@ -186,6 +245,32 @@ impl Stats {
                 "wrong: {why}\n{}\n",
                 String::from_utf8_lossy(raw).trim_end()
             );
+        }
+    }
+
+    /// The histograms as pairs of a value and its count, so that another process can add them to its own without losing anything.
+    pub fn recorded(&self) -> Value {
+        let spans: Map<String, Value> = SPANS
+            .iter()
+            .zip(&self.spans)
+            .map(|(name, span)| {
+                let pairs = span
+                    .iter_recorded()
+                    .map(|step| json!([step.value_iterated_to(), step.count_at_value()]));
+                ((*name).to_string(), Value::Array(pairs.collect()))
+            })
+            .collect();
+        Value::Object(spans)
+    }
+
+    /// Adds what `recorded` gave.
+    pub fn add_recorded(&mut self, recorded: &Value) {
+        for (name, span) in SPANS.iter().zip(&mut self.spans) {
+            for pair in recorded[name].as_array().into_iter().flatten() {
+                if let (Some(value), Some(count)) = (pair[0].as_u64(), pair[1].as_u64()) {
+                    span.saturating_record_n(value, count);
+                }
+            }
         }
     }
 
@@ -210,5 +295,42 @@ impl Stats {
             })
             .collect();
         Value::Object(spans)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_began_in_an_earlier_part_is_not_measured_in_a_later() {
+        let mut stats = Stats::new();
+        assert!(!stats.measures(stats.mark()));
+        stats.begin_measuring();
+        let first = stats.mark();
+        assert!(stats.measures(first));
+        stats.end_measuring();
+        // What ends in the drain belongs to the part that it began in; what begins there to none.
+        assert!(stats.measures(first) && !stats.measures(stats.mark()));
+        stats.begin_measuring();
+        assert!(!stats.measures(first) && stats.measures(stats.mark()));
+    }
+
+    #[test]
+    fn refusals_are_counted_by_class() {
+        let mut stats = Stats::new();
+        for status in [302, 404, 486, 500, 503, 504, 600] {
+            stats.refused(status);
+        }
+        let counts = [
+            Count::Refused,
+            Count::Refused3xx,
+            Count::Refused4xx,
+            Count::Refused503,
+            Count::Refused5xx,
+            Count::Refused6xx,
+        ]
+        .map(|count| stats.counts.get(count));
+        assert_eq!(counts, [7, 1, 2, 1, 2, 1]);
     }
 }

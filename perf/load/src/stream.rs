@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -114,20 +114,22 @@ impl Streams {
         self.poll.as_raw_fd()
     }
 
-    /// A listener for this end, on all addresses where `address` is 0.0.0.0.
+    /// A listener for this end, on all addresses where `address` is 0.0.0.0 or ::.
     pub fn listen(
         &mut self,
         end: u32,
-        address: SocketAddrV4,
+        address: SocketAddr,
         tls: Option<Rc<Endpoint>>,
     ) -> io::Result<()> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
         socket.set_reuse_address(true)?;
-        socket
-            .bind(&SocketAddr::V4(address).into())
-            .map_err(|error| {
-                io::Error::new(error.kind(), format!("cannot bind {address}: {error}"))
-            })?;
+        socket.bind(&address.into()).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot bind {address}: {error}"))
+        })?;
         socket.listen(4_096)?;
         socket.set_nonblocking(true)?;
         self.poll.registry().register(
@@ -149,25 +151,25 @@ impl Streams {
         &mut self,
         end: u32,
         from: IpAddr,
-        to: SocketAddrV4,
+        to: SocketAddr,
         tls: Option<&Endpoint>,
-    ) -> io::Result<(Link, SocketAddrV4)> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    ) -> io::Result<(Link, SocketAddr)> {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
         sys::bind_address_without_port(socket.as_raw_fd())?;
         socket.bind(&SocketAddr::new(from, 0).into())?;
-        match socket.connect(&SocketAddr::V4(to).into()) {
+        match socket.connect(&to.into()) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
             Err(error) => return Err(error),
         }
-        let own = match socket.local_addr()?.as_socket_ipv4() {
+        let own = match socket.local_addr()?.as_socket() {
             Some(own) => own,
-            None => return Err(io::Error::other("not an IPv4 connection")),
+            None => return Err(io::Error::other("not an IP connection")),
         };
         let tls = match tls {
-            Some(endpoint) => Some(endpoint.open(IpAddr::V4(*to.ip()))?),
+            Some(endpoint) => Some(endpoint.open(to.ip())?),
             None => None,
         };
         let link = self.adopt(socket, end, tls, false)?;

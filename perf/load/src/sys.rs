@@ -16,14 +16,14 @@ pub struct Inbox {
     buffers: Box<[u8]>,
     headers: Box<[libc::mmsghdr]>,
     _iovs: Box<[libc::iovec]>,
-    names: Box<[libc::sockaddr_in]>,
+    names: Box<[libc::sockaddr_in6]>,
 }
 
 impl Inbox {
     pub fn new(capacity: usize) -> Inbox {
         let mut buffers = vec![0u8; capacity * DATAGRAM].into_boxed_slice();
         // SAFETY: all-zero is a valid value of these C structures.
-        let mut names: Box<[libc::sockaddr_in]> =
+        let mut names: Box<[libc::sockaddr_in6]> =
             vec![unsafe { mem::zeroed() }; capacity].into_boxed_slice();
         let mut iovs: Box<[libc::iovec]> = (0..capacity)
             .map(|i| libc::iovec {
@@ -38,7 +38,7 @@ impl Inbox {
                 header.msg_hdr.msg_iov = &mut iovs[i];
                 header.msg_hdr.msg_iovlen = 1;
                 header.msg_hdr.msg_name = ptr::from_mut(&mut names[i]).cast();
-                header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_in>() as u32;
+                header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_in6>() as u32;
                 header
             })
             .collect();
@@ -67,7 +67,7 @@ impl Inbox {
     /// Waits for the first datagram, then takes what is there.
     pub fn receive_blocking(&mut self, fd: RawFd) -> io::Result<usize> {
         for header in &mut self.headers {
-            header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_in>() as u32;
+            header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_in6>() as u32;
         }
         self.receive_with(fd, libc::MSG_WAITFORONE)
     }
@@ -94,9 +94,9 @@ impl Inbox {
         &self.buffers[index * DATAGRAM..index * DATAGRAM + length]
     }
 
-    /// Port of the sender; only after `receive_blocking`.
+    /// Port of the sender; only after `receive_blocking`. It stands at the same place in an IPv4 name, which is shorter.
     pub fn source_port(&self, index: usize) -> u16 {
-        u16::from_be(self.names[index].sin_port)
+        u16::from_be(self.names[index].sin6_port)
     }
 }
 
@@ -206,7 +206,7 @@ pub struct RelayBatch {
     inbox: Inbox,
     headers: Box<[libc::mmsghdr]>,
     iovs: Box<[libc::iovec]>,
-    names: Box<[libc::sockaddr_in]>,
+    names: Box<[libc::sockaddr_in6]>,
     length: usize,
 }
 
@@ -221,7 +221,7 @@ impl RelayBatch {
             })
             .collect();
         // SAFETY: all-zero is a valid value of these C structures.
-        let mut names: Box<[libc::sockaddr_in]> =
+        let mut names: Box<[libc::sockaddr_in6]> =
             vec![unsafe { mem::zeroed() }; out].into_boxed_slice();
         let headers = (0..out)
             .map(|i| {
@@ -230,7 +230,7 @@ impl RelayBatch {
                 header.msg_hdr.msg_iov = &mut iovs[i];
                 header.msg_hdr.msg_iovlen = 1;
                 header.msg_hdr.msg_name = ptr::from_mut(&mut names[i]).cast();
-                header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_in>() as u32;
+                header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_in6>() as u32;
                 header
             })
             .collect();
@@ -262,7 +262,8 @@ impl RelayBatch {
         self.iovs[at].iov_base = received.as_ptr().cast_mut().cast();
         self.iovs[at].iov_len = length.min(received.len());
         self.names[at] = self.inbox.names[index];
-        self.names[at].sin_port = port.to_be();
+        self.names[at].sin6_port = port.to_be();
+        self.headers[at].msg_hdr.msg_namelen = self.inbox.headers[index].msg_hdr.msg_namelen;
         self.length += 1;
     }
 

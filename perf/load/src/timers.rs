@@ -33,6 +33,36 @@ pub struct Due {
     doublings: u8,
 }
 
+/// What comes the same time after what it follows: a queue is in order by itself.
+pub struct Delay {
+    /// 0: it comes at once, and nothing is ever put here.
+    pub ns: u64,
+    queue: VecDeque<(u64, Identity)>,
+}
+
+impl Delay {
+    pub fn new(ns: u64) -> Delay {
+        Delay {
+            ns,
+            queue: VecDeque::new(),
+        }
+    }
+
+    pub fn push(&mut self, now_ns: u64, identity: Identity) {
+        self.queue.push_back((now_ns + self.ns, identity));
+    }
+
+    /// The next whose time has come.
+    pub fn pop(&mut self, now_ns: u64) -> Option<Identity> {
+        self.queue.front().filter(|(due_ns, _)| *due_ns <= now_ns)?;
+        self.queue.pop_front().map(|(_, identity)| identity)
+    }
+
+    pub fn next_ns(&self) -> Option<u64> {
+        self.queue.front().map(|(due_ns, _)| *due_ns)
+    }
+}
+
 #[derive(Default)]
 pub struct Timers {
     queues: [VecDeque<Due>; QUEUES],
@@ -108,6 +138,21 @@ mod tests {
             timers.rearm(now, due);
         }
         fired
+    }
+
+    #[test]
+    fn a_delay_keeps_the_order() {
+        let identity = |slot| Identity {
+            slot,
+            generation: 0,
+        };
+        let mut delay = Delay::new(10);
+        delay.push(100, identity(1));
+        delay.push(103, identity(2));
+        assert_eq!((delay.next_ns(), delay.pop(109)), (Some(110), None));
+        assert_eq!(delay.pop(113), Some(identity(1)));
+        assert_eq!(delay.pop(113), Some(identity(2)));
+        assert_eq!((delay.next_ns(), delay.pop(999)), (None, None));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the system says about a process and about sockets: CPU time, memory, kernel drops (proc(5)).
 
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 
 /// Processes and their descendants, as they were at the last refresh.
 #[derive(Clone, Debug, Default)]
@@ -127,23 +128,37 @@ fn tasks(pid: u32) -> Vec<u32> {
         .collect()
 }
 
-/// Datagrams that the kernel dropped at UDP sockets bound to ports of this range.
-pub fn udp_drops(ports: std::ops::Range<u16>) -> u64 {
+/// Datagrams that the kernel dropped at the UDP sockets where this server may listen: at its address, or at any.
+pub fn udp_drops_of(server: SocketAddr) -> u64 {
+    udp_drops(|address| {
+        address.port() == server.port()
+            && (address.ip() == server.ip() || address.ip().is_unspecified())
+    })
+}
+
+/// The same at the sockets of these addresses.
+pub fn udp_drops_at(addresses: &[SocketAddr]) -> u64 {
+    match addresses.is_empty() {
+        true => 0,
+        false => udp_drops(|address| addresses.contains(&address)),
+    }
+}
+
+fn udp_drops(wanted: impl Fn(SocketAddr) -> bool) -> u64 {
     ["/proc/net/udp", "/proc/net/udp6"]
         .iter()
         .filter_map(|path| fs::read_to_string(path).ok())
-        .map(|table| udp_drops_in(&table, &ports))
+        .map(|table| udp_drops_in(&table, &wanted))
         .sum()
 }
 
-fn udp_drops_in(table: &str, ports: &std::ops::Range<u16>) -> u64 {
+fn udp_drops_in(table: &str, wanted: impl Fn(SocketAddr) -> bool) -> u64 {
     table
         .lines()
         .skip(1)
         .filter_map(|line| {
-            let port = line.split_whitespace().nth(1)?.rsplit(':').next()?;
-            let port = u16::from_str_radix(port, 16).ok()?;
-            if !ports.contains(&port) {
+            let address = read_address(line.split_whitespace().nth(1)?)?;
+            if !wanted(address) {
                 return None;
             }
             line.split_whitespace().last()?.parse::<u64>().ok()
@@ -151,18 +166,44 @@ fn udp_drops_in(table: &str, ports: &std::ops::Range<u16>) -> u64 {
         .sum()
 }
 
+/// `0100007F:13C4`: the address in words of four bytes as they stand in memory, and the port.
+fn read_address(text: &str) -> Option<SocketAddr> {
+    let (host, port) = text.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let mut bytes = Vec::with_capacity(16);
+    for at in (0..host.len()).step_by(8) {
+        let word = u32::from_str_radix(host.get(at..at + 8)?, 16).ok()?;
+        bytes.extend_from_slice(&word.to_ne_bytes());
+    }
+    let host: IpAddr = match <[u8; 4]>::try_from(bytes.as_slice()) {
+        Ok(four) => four.into(),
+        Err(_) => <[u8; 16]>::try_from(bytes.as_slice()).ok()?.into(),
+    };
+    Some(SocketAddr::new(host, port))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn drops_are_read_by_port() {
+    fn drops_are_read_by_address_and_port() {
         let table = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n\
              1: 0100007F:13C4 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 17 2 0000000000000000 12\n\
              2: 0100007F:13C5 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 18 2 0000000000000000 3\n";
-        assert_eq!(udp_drops_in(table, &(5060..5061)), 12);
-        assert_eq!(udp_drops_in(table, &(5060..5062)), 15);
-        assert_eq!(udp_drops_in(table, &(80..81)), 0);
+        let at_port = |port| udp_drops_in(table, |address| address.port() == port);
+        assert_eq!([at_port(5060), at_port(5061), at_port(80)], [12, 3, 0]);
+        let at = |text: &str| -> u64 {
+            let wanted: SocketAddr = text.parse().expect("an address");
+            udp_drops_in(table, |address| address == wanted)
+        };
+        assert_eq!(at("127.0.0.1:5060"), 12);
+        assert_eq!(at("127.0.0.2:5060"), 0);
+        assert_eq!(
+            read_address("00000000000000000000000001000000:13C4"),
+            Some("[::1]:5060".parse().expect("an address"))
+        );
+        assert_eq!(read_address("0100007F"), None);
     }
 
     #[test]

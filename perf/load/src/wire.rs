@@ -2,8 +2,7 @@
 //! Contact say, a link is the socket or the connection of the moment.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::ops::Range;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 
@@ -82,7 +81,7 @@ pub struct Local {
     pub transport: Transport,
     pub manner: Manner,
     /// What Via and Contact say.
-    pub address: SocketAddrV4,
+    pub address: SocketAddr,
     /// The contacts of the users name this many addresses of 127.0.0.0/8 in turn, so that a server which keeps one connection for each address
     /// opens one for each user. 0: they all name `address`.
     pub spread: u32,
@@ -101,7 +100,7 @@ pub struct Link {
 struct Dial {
     from: Vec<IpAddr>,
     next_from: usize,
-    to: SocketAddrV4,
+    to: SocketAddr,
     tls: Option<Rc<Endpoint>>,
     /// The connection of a persistent end.
     link: Link,
@@ -115,8 +114,8 @@ pub struct Opening {
     /// Sockets, or persistent connections.
     pub count: u32,
     /// Our address; the port is the first of the sockets, the listener's, or what a per-call end says of itself.
-    pub local: SocketAddrV4,
-    pub server: SocketAddrV4,
+    pub local: SocketAddr,
+    pub server: SocketAddr,
     pub tls: Option<Rc<Endpoint>>,
     pub spread: u32,
     /// Connections leave from this many addresses in turn, from `local` upwards.
@@ -177,7 +176,7 @@ impl Outbox {
             }
             self.place.push(self.sockets.len());
             let socket = udp_socket(address, opening.server)?;
-            if let Some(own) = socket.local_addr()?.as_socket_ipv4() {
+            if let Some(own) = socket.local_addr()?.as_socket() {
                 address = own;
             }
             self.sockets.push(socket);
@@ -186,9 +185,8 @@ impl Outbox {
             if self.streams.is_none() {
                 self.streams = Some(Streams::new()?);
             }
-            let first = u32::from(*opening.local.ip());
             let from = (0..opening.sources.max(1))
-                .map(|offset| IpAddr::V4(Ipv4Addr::from(first + offset)))
+                .map(|offset| upwards(opening.local.ip(), offset))
                 .collect();
             self.place.push(self.dials.len());
             self.dials.push(Dial {
@@ -211,7 +209,7 @@ impl Outbox {
         {
             let any = match opening.spread {
                 0 => address,
-                _ => SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, address.port()),
+                _ => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()),
             };
             streams.listen(end, any, opening.tls.clone())?;
         }
@@ -219,7 +217,7 @@ impl Outbox {
     }
 
     /// Opens a connection for a stream end and makes it the end's link. Returns its own address.
-    fn dial(&mut self, end: u32) -> io::Result<SocketAddrV4> {
+    fn dial(&mut self, end: u32) -> io::Result<SocketAddr> {
         let dial = &mut self.dials[self.place[end as usize]];
         let from = dial.from[dial.next_from % dial.from.len()];
         dial.next_from += 1;
@@ -340,12 +338,10 @@ impl Outbox {
         }
     }
 
-    /// The ports at which the kernel may drop datagrams of ours.
-    pub fn udp_ports(&self) -> Vec<Range<u16>> {
+    /// The sockets at which the kernel may drop datagrams of ours.
+    pub fn udp_addresses(&self) -> Vec<SocketAddr> {
         let ends = self.socket_end.iter();
-        ends.map(|end| self.locals[*end as usize].address.port())
-            .map(|port| port..port + 1)
-            .collect()
+        ends.map(|end| self.locals[*end as usize].address).collect()
     }
 
     /// Persistent connections that are not open yet.
@@ -363,15 +359,27 @@ impl Outbox {
     }
 }
 
-fn udp_socket(address: SocketAddrV4, server: SocketAddrV4) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+fn udp_socket(address: SocketAddr, server: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
     sys::enlarge_receive_buffer(socket.as_raw_fd(), RECEIVE_BUFFER);
     socket
-        .bind(&SocketAddr::V4(address).into())
+        .bind(&address.into())
         .map_err(|error| io::Error::new(error.kind(), format!("cannot bind {address}: {error}")))?;
-    socket.connect(&SocketAddr::V4(server).into())?;
+    socket.connect(&server.into())?;
     socket.set_nonblocking(true)?;
     Ok(socket)
+}
+
+/// The address that is so many above this one.
+pub fn upwards(address: IpAddr, offset: u32) -> IpAddr {
+    match address {
+        IpAddr::V4(first) => Ipv4Addr::from(u32::from(first) + offset).into(),
+        IpAddr::V6(first) => Ipv6Addr::from(u128::from(first) + u128::from(offset)).into(),
+    }
 }
 
 /// The host that the contact of this user names, where contacts are spread.

@@ -1,0 +1,437 @@
+"""The cost model: what a call and a registration are made of, the fit of the parts to measurements, and what they foretell.
+
+A call's CPU at saturation is a sum of the report's components. Those of a configuration follow from its name alone (`components`); their values are
+fitted to the chain, outbound and inbound runs by least squares on the relative error. Local mode is never fitted: it is what the model is tested on.
+
+Where both sides have one connection for all calls, several messages share a read and a write, and TCP is cheaper than UDP: `TCP data` is then less than
+zero. A side with a connection for each call breaks that up for both sides: messages come one by one, and the side that has one connection costs what UDP
+does. So `TCP data` is a component of chain mode alone, and what a connection for each call costs counts from UDP.
+
+Below saturation the server sleeps, and is woken by what comes: `Waking`. Nothing here starts a process or reads a file."""
+
+import math
+import random
+import statistics
+
+import numpy
+
+MODES = ["chain", "outbound", "inbound", "local"]
+FITTED_MODES = ["chain", "outbound", "inbound"]
+TRANSPORTS = ["udp", "tcp", "tls"]
+VARIANTS = ["full", "mutual", "reuse"]
+SUITES = {"3des": "TLS bulk, 3DES"}
+# Row C1.
+TARGET = 0.08
+UDP, TCP, BULK = "UDP data", "TCP data", "TLS bulk"
+# Messages in and out of a call and of a registration: a registration encrypts so many of a call's.
+CALL_MESSAGES = 13
+REGISTER_MESSAGES = {"none": 2, "new": 4, "kept": 2}
+# Below this share of the core a saturated cost says too little, unless waking was measured.
+WITHOUT_WAKING = 0.5
+
+
+class ModelError(RuntimeError):
+    """Why it cannot be fitted."""
+
+
+class Refused(Exception):
+    """Why there is no ground for an answer, and what would give it one."""
+
+
+class Shape:
+    """What a configuration is, from its name: chain-udp, local-tls-mutual-auth."""
+
+    def __init__(self, mode, transport, variant="full", auth=False):
+        self.mode, self.transport, self.variant, self.auth = mode, transport, variant, auth
+        streams = transport != "udp"
+        self.left_per_call = streams and mode in ("outbound", "local")
+        self.right_per_call = streams and mode in ("inbound", "local")
+
+    @classmethod
+    def parse(cls, name):
+        """None where the name is of something else."""
+        mode, *rest = name.split("-")
+        auth = rest[-1:] == ["auth"]
+        transport, *variant = rest[:-1] if auth else rest or [""]
+        if mode not in MODES or transport not in TRANSPORTS or len(variant) > 1 or (variant and variant[0] not in [*VARIANTS, *SUITES]):
+            return None
+        return cls(mode, transport, *(variant or ["full"]), auth)
+
+    @property
+    def is_fitted(self):
+        return self.mode in FITTED_MODES
+
+    def components(self):
+        """How often each component is in a call."""
+        found = {UDP: 1}
+        if self.transport != "udp" and not (self.left_per_call or self.right_per_call):
+            found[TCP] = 1
+        if self.transport == "tls":
+            found[SUITES.get(self.variant, BULK)] = 1
+        for per_call, side in [(self.left_per_call, "server"), (self.right_per_call, "client")]:
+            if per_call:
+                found[f"TCP handshake as {side}"] = 1
+                if self.transport == "tls":
+                    found[f"TLS handshake as {side}, {self.variant}"] = 1
+        if self.auth:
+            found[f"digest, {self.transport.upper()}"] = 1
+        return found
+
+    def wakings(self):
+        """How often something comes to a server that may be asleep: the INVITE, 180 and 200, ACK and BYE, the 200; the ACK of the 407 and the next
+        INVITE; a connection and its end; the flights of a handshake."""
+        found = 4 + (1 if self.auth else 0)
+        flights = {"full": 2, "mutual": 2, "reuse": 1}.get(self.variant, 2) if self.transport == "tls" else 0
+        return found + (self.left_per_call + self.right_per_call) * (2 + flights)
+
+
+# In the order of the report.
+ORDER = [UDP, TCP, BULK, SUITES["3des"], "digest, UDP", "digest, TCP", "digest, TLS", "TCP handshake as server", "TCP handshake as client",
+         *[f"TLS handshake as {side}, {variant}" for side in ("server", "client") for variant in VARIANTS]]
+
+
+# The fit.
+
+def solve(rows):
+    """Values of the components, from rows of (how often each, measured): the least sum of squared relative errors. Components that no row has are
+    left out; those that the rows cannot tell apart are an error."""
+    names = [name for name in ORDER if any(name in parts for parts, _ in rows)]
+    counts = numpy.array([[parts.get(name, 0) for name in names] for parts, _ in rows], dtype=float)
+    measured = numpy.array([value for _, value in rows], dtype=float)
+    weighted = counts / measured[:, None]
+    if len(rows) == 0 or numpy.linalg.matrix_rank(weighted) < len(names):
+        raise ModelError("the measurements do not tell these components apart: " + ", ".join(entangled(weighted, names) or ["there are none"]))
+    found = numpy.linalg.lstsq(weighted, numpy.ones(len(rows)), rcond=None)[0]
+    return dict(zip(names, map(float, found)))
+
+
+def entangled(weighted, names):
+    """Those with a part in what the rows do not see."""
+    if not len(weighted):
+        return []
+    _, sizes, directions = numpy.linalg.svd(weighted)
+    rank = int((sizes > 1e-9 * sizes[0]).sum())
+    return [name for place, name in enumerate(names) if numpy.abs(directions[rank:, place]).max(initial=0) > 1e-6]
+
+
+def fit(measured):
+    """Components from {configuration: [µs of each round]}; local mode is left out here, and nowhere else has it a way in."""
+    rows = []
+    for name, values in measured.items():
+        shape = Shape.parse(name)
+        if shape and shape.is_fitted and values:
+            rows.append((shape.components(), statistics.median(values)))
+    return solve(rows)
+
+
+def intervals(measured, draws=400, seed=1):
+    """The middle 90 % of each component when the rounds are drawn anew; empty where there are fewer than three rounds."""
+    if min((len(values) for name, values in measured.items() if fitted(name)), default=0) < 3:
+        return {}
+    dice = random.Random(seed)
+    found = [fit({name: dice.choices(values, k=len(values)) for name, values in measured.items()}) for _ in range(draws)]
+    bounds = {}
+    for name in found[0]:
+        values = sorted(each[name] for each in found)
+        bounds[name] = (values[int(0.05 * draws)], values[int(0.95 * draws) - 1])
+    return bounds
+
+
+def fitted(name):
+    shape = Shape.parse(name)
+    return shape is not None and shape.is_fitted
+
+
+def cost(values, parts):
+    """µs; None where a component has no value."""
+    if any(name not in values for name in parts):
+        return None
+    return sum(values[name] * count for name, count in parts.items())
+
+
+def errors(values, measured):
+    """{configuration: (predicted, measured, predicted ÷ measured − 1)} of all that can be predicted, local mode too."""
+    found = {}
+    for name, each in measured.items():
+        shape = Shape.parse(name)
+        predicted = cost(values, shape.components()) if shape else None
+        if predicted is not None and each:
+            median = statistics.median(each)
+            found[name] = (predicted, median, predicted / median - 1)
+    return found
+
+
+def mean_error(found):
+    return statistics.fmean(abs(error) for _, _, error in found.values()) if found else None
+
+
+def worst(found):
+    return max(found.items(), key=lambda item: abs(item[1][2])) if found else None
+
+
+def across_rounds(measured):
+    """Mean error when each round is predicted from the others: what the fit owes to chance is then against it. None with fewer than two rounds."""
+    rounds = min((len(values) for values in measured.values()), default=0)
+    if rounds < 2:
+        return None
+    found = []
+    for number in range(rounds):
+        others = {name: values[:number] + values[number + 1:] for name, values in measured.items()}
+        found += errors(fit(others), {name: [values[number]] for name, values in measured.items()}).values()
+    return statistics.fmean(abs(error) for _, _, error in found)
+
+
+# Registrations: what was measured, and TLS from TCP and the bulk of a call.
+
+REGISTRATIONS = {"udp": "over UDP", "tcp": "over one TCP connection", "tcp-many": "over a TCP connection for each phone"}
+DIGESTS = ["none", "new", "kept"]
+
+
+def registration_name(transport, digest):
+    return f"register-{transport}" + {"none": "", "new": "-auth", "kept": "-auth-kept"}[digest]
+
+
+def registration(registrations, values, transport, digest):
+    """µs of parts of a registration; None where one has no value. `transport` is udp, tcp, tcp-many, tls or tls-many."""
+    base = transport.replace("tls", "tcp")
+    plain, challenged = (registrations.get(registration_name(base, each)) for each in ("none", digest))
+    if plain is None or challenged is None:
+        return None
+    parts = {"REGISTER": plain}
+    if digest != "none":
+        parts[f"digest of REGISTER, {digest}"] = challenged - plain
+    if base != transport:
+        if BULK not in values:
+            return None
+        parts["TLS bulk of REGISTER"] = values[BULK] * REGISTER_MESSAGES[digest] / CALL_MESSAGES
+    return parts
+
+
+# Waking.
+
+def waking(points):
+    """µs of one waking, from points of (µs at saturation, wakings, rate, µs measured at that rate), all of about one rate: the least squares of the
+    relative error of `saturated + µs × wakings × (1 − busy)`, since a server that is busy is not woken."""
+    over = under = 0
+    for saturated, wakings, rate, measured in points:
+        part = wakings * (1 - min(1, rate * measured / 1e6)) / measured
+        over += part * (1 - saturated / measured)
+        under += part * part
+    return over / under if under else None
+
+
+class Waking:
+    """µs of one waking by wakings each second. It falls as they come closer together: the core has not gone to sleep as deeply, and caches are warm."""
+
+    def __init__(self, points):
+        self.points = sorted(tuple(point) for point in points)
+
+    def __bool__(self):
+        return bool(self.points)
+
+    def at(self, each_second):
+        if each_second <= self.points[0][0]:
+            return self.points[0][1]
+        for (x0, y0), (x1, y1) in zip(self.points, self.points[1:]):
+            if each_second <= x1:
+                share = math.log(each_second / x0) / math.log(x1 / x0)
+                return y0 + (y1 - y0) * share
+        return self.points[-1][1]
+
+
+# What an operator asks.
+
+class Load:
+    """Calls and registrations each second and how they come."""
+
+    def __init__(self, calls=0, registrations=0, transport="udp", mode="local", auth="no", mutual=False, reuse=0.0, hold=0.0, connections=0,
+                 registration_auth=None, version=None, key=None, suite=None, use=0.7):
+        self.calls, self.registrations, self.transport, self.mode = calls, registrations, transport, mode
+        self.auth, self.mutual, self.reuse, self.hold, self.connections = auth, mutual, reuse, hold, connections
+        self.registration_auth = registration_auth or ("new" if auth == "yes" else "none")
+        self.version, self.key, self.suite, self.use = version, key, suite, use
+
+    @property
+    def has_handshakes(self):
+        return self.transport == "tls" and self.mode != "chain"
+
+    def check(self):
+        """Nonsense is refused before anything is computed."""
+        for name, value in [("--calls", self.calls), ("--registrations", self.registrations), ("--hold", self.hold), ("--connections", self.connections)]:
+            if not (math.isfinite(value) and value >= 0):
+                raise Refused(f"{name} must be a number that is not negative, not {value:g}")
+        if self.calls == 0 and self.registrations == 0:
+            raise Refused("no load: give --calls, --registrations or both, each second")
+        if not 0 <= self.reuse <= 1:
+            raise Refused(f"--reuse is the share of handshakes that resume a session: from 0 to 1, not {self.reuse:g}")
+        if not 0.05 <= self.use <= 0.95:
+            raise Refused(f"--cores-use is the share of each core that may be busy: from 0.05 to 0.95, not {self.use:g}. Above that waiting grows without bound")
+        if self.transport != "tls":
+            for name, value in [("--mutual", self.mutual), ("--reuse", self.reuse), ("--tls-version", self.version), ("--key", self.key),
+                                ("--suite", self.suite)]:
+                if value:
+                    raise Refused(f"{name} is of TLS, and the transport is {self.transport}")
+        if self.transport == "tls" and self.mode == "chain" and (self.reuse or self.mutual):
+            raise Refused("a chain keeps its connections: there is no handshake to resume or to make mutual. What they cost once is not in the model")
+
+    def shapes(self):
+        """Kinds of calls, and their share."""
+        if self.has_handshakes and self.reuse:
+            other = "mutual" if self.mutual else "full"
+            kinds = [("reuse", self.reuse), (other, 1 - self.reuse)]
+        else:
+            kinds = [("mutual" if self.mutual else "full", 1.0)]
+        return [(Shape(self.mode, self.transport, variant, self.auth == "yes"), share) for variant, share in kinds if share > 0]
+
+    def registration_transport(self):
+        """Phones have connections of their own in outbound and local mode; a chain and inbound calls come by one."""
+        many = self.transport != "udp" and self.mode in ("outbound", "local")
+        return self.transport + ("-many" if many else "")
+
+    def open_connections(self):
+        """What its calls keep open at any time, and what is open beside them."""
+        shape = self.shapes()[0][0]
+        return self.connections + self.calls * self.hold * (shape.left_per_call + shape.right_per_call)
+
+
+class Model:
+    """What perf/model fit has written."""
+
+    def __init__(self, data):
+        self.data = data
+        self.values = {name: each["us"] for name, each in data["components"].items()}
+        self.registrations = {name: each["us"] for name, each in data["registrations"].items()}
+        self.waking = {kind: Waking(points) for kind, points in data["waking"].items()}
+
+    def check_machine(self, cpu):
+        if cpu != self.data["cpu"]:
+            raise Refused(f"the model was fitted on another machine ({self.data['cpu']}; this is {cpu}): run perf/model fit here, or say --any-machine "
+                          "if the answer is meant for that one")
+
+    def check(self, load):
+        """Where there is no ground, and what would be one."""
+        load.check()
+        if load.transport == "tls":
+            self.check_tls(load)
+        if load.mutual and load.reuse and load.has_handshakes:
+            raise Refused("sessions resumed with mutual authentication were not measured: ask for each alone (--mutual, --reuse)")
+        ranges = self.data["ranges"]
+        for name, value in [("calls", load.calls), ("registrations", load.registrations)]:
+            kind = name[:-1]
+            lowest = ranges.get(f"lowest_{name}_per_second")
+            if value and lowest is None:
+                continue
+            if value and value < lowest:
+                raise Refused(f"{value:g} {name} a second are fewer than the fewest measured ({lowest:g}/s). CPU of a {kind} rises as the load falls, "
+                              f"since the server is woken for each message: at {lowest:g}/s and below this core is nearly idle. "
+                              f"perf/model fit --rates {value:g} measures it")
+        open_connections, known = load.open_connections(), ranges["connections"]
+        if open_connections > known:
+            raise Refused(f"{open_connections:,.0f} connections would be open at a time, and no more than {known:,} were measured: "
+                          "perf/scale measures more; perf/model fit --connections N says that it has")
+
+    def check_tls(self, load):
+        tls = self.data["tls"]
+        if tls is None:
+            raise Refused("no run over TLS is in the model: perf/model fit measures it")
+        for name, wanted, has in [("TLS version", load.version, tls["version"]), ("key", load.key, tls["key"]), ("suite", load.suite, tls["suite"])]:
+            if wanted and wanted.lower() != has.lower():
+                hint = {"TLS version": f"--tls-version {wanted}", "key": f"--key {wanted}", "suite": "--suite today"}[name]
+                raise Refused(f"the model was fitted with {name} {has}, not {wanted}: perf/model fit {hint} measures others")
+
+    def parts(self, load):
+        """{component: µs of CPU in each second} of the load on one core that never sleeps."""
+        found = {}
+        for shape, share in load.shapes():
+            for name, count in shape.components().items():
+                if load.calls:
+                    if name not in self.values:
+                        raise Refused(f"the model has no “{name}”: perf/model fit with a run that has it ({', '.join(self.wants(name))}) measures it")
+                    found[name] = found.get(name, 0) + load.calls * share * count * self.values[name]
+        if load.registrations:
+            parts = registration(self.registrations, self.values, load.registration_transport(), load.registration_auth)
+            if parts is None:
+                name = registration_name(load.registration_transport().replace("tls", "tcp"), load.registration_auth)
+                raise Refused(f"the model has no registrations of this kind ({name}): perf/model fit measures them")
+            for name, value in parts.items():
+                found[name] = load.registrations * value
+        return found
+
+    @staticmethod
+    def wants(component):
+        """The simplest runs that have it."""
+        for transport in TRANSPORTS:
+            for mode in FITTED_MODES:
+                for variant in [*VARIANTS, *SUITES]:
+                    for auth in (False, True):
+                        if component in (shape := Shape(mode, transport, variant, auth)).components():
+                            return ["-".join([mode, transport, *([] if variant == "full" else [variant]), *(["auth"] if shape.auth else [])])]
+        return [component]
+
+    def busy(self, load, scale=1.0):
+        """Share of a core with `scale` × the load, and what of it is waking. Waking µs × wakings × (1 − busy), so that busy = work + waking × (1 − busy)."""
+        work = scale * sum(self.parts(load).values()) / 1e6
+        rates = [("call", scale * load.calls * sum(share * shape.wakings() for shape, share in load.shapes())),
+                 ("registration", scale * load.registrations * (2 if load.registration_auth == "new" else 1))]
+        total = sum(rate for _, rate in rates)
+        full = sum(rate * curve.at(total) for kind, rate in rates if rate and (curve := self.waking.get(kind))) / 1e6
+        if work >= 1:
+            return work, 0.0
+        busy = (work + full) / (1 + full)
+        return busy, busy - work
+
+    def predict(self, load):
+        """The answer: what a core is busy with, how many cores, what dominates, what is left."""
+        self.check(load)
+        work = sum(self.parts(load).values()) / 1e6
+        unmeasured = [kind for kind, rate in [("call", load.calls), ("registration", load.registrations)] if rate and not self.waking.get(kind)]
+        if unmeasured and work < WITHOUT_WAKING:
+            raise Refused(f"the load fills {100 * work:.1f} % of a core by what a {unmeasured[0]} costs at saturation, and what waking adds at so low a load was "
+                          f"not measured: perf/model fit measures it at fixed rates")
+        workers, factor = self.workers(load, work)
+        scale = factor / workers
+        busy, woken = self.busy(load, scale)
+        one, one_woken = self.busy(load)
+        parts = {name: value / 1e6 for name, value in self.parts(load).items()}
+        if one_woken:
+            parts["waking"] = one_woken
+        return {"one_core": one, "work": work, "workers": workers, "each_core": busy, "use": load.use, "parts": parts,
+                "us_per_call": 1e6 * one / load.calls if load.calls and not load.registrations else None,
+                "headroom": self.headroom(load, scale), "full_core_calls": load.calls / work if load.calls else None,
+                "full_core_registrations": load.registrations / work if load.registrations else None}
+
+    def workers(self, load, work):
+        """How many, and what a call costs on as many ÷ on one."""
+        if self.busy(load)[0] <= load.use:
+            return 1, 1.0
+        known = {int(number): factor for number, factor in self.data["workers"].items()}
+        asked = f"the load is {work:.2f} cores' worth of work, and a core may be {100 * load.use:.0f} % busy"
+        if not known:
+            raise Refused(f"{asked}: it needs more than one, and what a second worker costs was not measured: "
+                          "perf/udp --rows K1 measures it, and perf/model fit takes it from there")
+        for number, factor in sorted(known.items()):
+            if self.busy(load, factor / number)[0] <= load.use:
+                return number, factor
+        raise Refused(f"{asked}: that is more than {max(known)} workers carry, and more were not measured. perf/udp --rows K1 on a machine with more cores would be a ground")
+
+    def headroom(self, load, scale):
+        """By how much the load may grow on as many workers before the allowed share of each is used."""
+        low, high = 1.0, 2.0
+        while self.busy(load, scale * high)[0] < load.use and high < 1e6:
+            low, high = high, 2 * high
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.busy(load, scale * middle)[0] < load.use else (low, middle)
+        return low
+
+
+def in_words(load, answer):
+    """What dominates, and what would help."""
+    name, value = max(answer["parts"].items(), key=lambda item: item[1])
+    share = value / answer["one_core"]
+    text = f"{name} dominates: {100 * share:.0f} % of the CPU"
+    if name == "waking":
+        return text + ". The core is so idle that most of it is spent on waking up; each call costs less as the load rises"
+    if name.startswith("TLS handshake") and ", reuse" not in name and load.reuse < 1 and not load.mutual:
+        return text + ". Resumed sessions (--reuse) take most of that away"
+    return text

@@ -1,0 +1,537 @@
+//! A load on a server: its options, its phases one after the other, and the results.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::accounts::AuthArguments;
+use crate::call::Calls;
+use crate::end;
+use crate::fleet::{self, Share};
+use crate::flow::{Dialect, Flow};
+use crate::identity::Run;
+use crate::outcome::{Goodput, Outcome};
+use crate::pace::Load;
+use crate::progress::Progress;
+use crate::reflect::Reflector;
+use crate::run::{Bench, Phase};
+use crate::search::SearchArguments;
+use crate::sides::{self, Role, SideArguments, TlsArguments};
+use crate::single::{Method, Singles};
+use crate::stats::Stats;
+use crate::sys;
+use crate::watch::Watched;
+use crate::wire::{Outbox, Side, Wire, upwards};
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Wait {
+    /// Look again at once: exact times, and the server never pays for waking the generator
+    Spin,
+    /// Sleep until something is due or comes
+    Sleep,
+}
+
+#[derive(Args)]
+pub struct Ports {
+    /// First port of the callers
+    #[arg(long, default_value_t = 15070)]
+    pub caller_port: u16,
+    /// First port of the answerers; the users' contacts name it
+    #[arg(long, default_value_t = 15570)]
+    pub answerer_port: u16,
+    /// Sockets on each side; more than one where the server has several sockets under one port
+    #[arg(long, default_value_t = 1)]
+    pub sockets: u16,
+}
+
+#[derive(Args)]
+pub struct LoadArguments {
+    /// The server, for the callers [default: port 5060, or 5061 with TLS, of 127.0.0.1]
+    #[arg(long)]
+    server: Option<SocketAddr>,
+    /// Our address; its port is not used [default: 127.0.0.1:0, or [::1]:0 where the server has an IPv6 address]
+    #[arg(long)]
+    local: Option<SocketAddr>,
+    #[command(flatten)]
+    ports: Ports,
+    #[command(flatten)]
+    sides: SideArguments,
+    #[command(flatten)]
+    tls: TlsArguments,
+    /// Host part of the users' addresses [default: 127.0.0.1, or [::1] where the server has an IPv6 address]
+    #[arg(long)]
+    domain: Option<String>,
+    #[command(flatten)]
+    auth: AuthArguments,
+    /// Register all users once before anything else
+    #[arg(long)]
+    register_first: bool,
+    /// Open loop: this many a second; several rates are measured one after the other
+    #[arg(long, value_delimiter = ',')]
+    rate: Vec<f64>,
+    /// Closed window: this many outstanding
+    #[arg(long)]
+    window: Option<u32>,
+    #[command(flatten)]
+    search: SearchArguments,
+    /// Seconds that the answerers let each call ring, between 180 and 200
+    #[arg(long, default_value_t = 0.0)]
+    ring: f64,
+    /// Seconds that each call stands open, between its ACK and its BYE
+    #[arg(long, default_value_t = 0.0)]
+    hold: f64,
+    /// Poisson arrivals instead of a constant interval
+    #[arg(long)]
+    poisson: bool,
+    /// Seconds of load before measuring; 0 for none
+    #[arg(long, default_value_t = 0.0)]
+    warm: f64,
+    /// Rate of that load; without it, a closed window
+    #[arg(long)]
+    warm_rate: Option<f64>,
+    /// Seconds of rest after it
+    #[arg(long, default_value_t = 6.0)]
+    rest: f64,
+    /// Seconds at the measured load before the measuring begins [default: 1, and the hold time]
+    #[arg(long)]
+    settle: Option<f64>,
+    /// Measured seconds [default: 10; --role answerers: until a signal comes]
+    #[arg(long)]
+    duration: Option<f64>,
+    /// Measured number, instead of a time
+    #[arg(long)]
+    count: Option<u64>,
+    /// Seconds to wait for the last answers, and the hold time; Timers B and F end every call within 32
+    #[arg(long, default_value_t = 35.0)]
+    drain: f64,
+    /// More than this many outstanding are not begun, but counted as skipped
+    #[arg(long, default_value_t = 200_000)]
+    max_outstanding: usize,
+    /// Process whose CPU time and memory are read, with its children; can be given several times
+    #[arg(long)]
+    server_pid: Vec<u32>,
+    /// The other end is the relay; over TCP and TLS, the generator's own answerer, which --server then names
+    #[arg(long)]
+    floor: bool,
+    /// A header of this many bytes in every message
+    #[arg(long, default_value_t = 0)]
+    pad: usize,
+    #[arg(long, value_enum, default_value_t = Wait::Spin)]
+    wait: Wait,
+    /// CPU core to run on
+    #[arg(long)]
+    core: Option<usize>,
+    /// Write the results here; - is standard output
+    #[arg(long)]
+    json: Option<PathBuf>,
+    #[arg(long)]
+    quiet: bool,
+    /// So many processes, with a share each of load and users, each with an address of its own from --local upwards
+    #[arg(long, default_value_t = 1)]
+    processes: u32,
+    /// What the one that started them tells each of them
+    #[arg(long, hide = true)]
+    share: Option<Share>,
+}
+
+pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitCode, String> {
+    arguments.check(method)?;
+    if arguments.processes > 1 && arguments.share.is_none() {
+        let results = fleet::run(arguments.processes)?;
+        if !arguments.quiet {
+            results.iter().for_each(print_merged);
+        }
+        return deliver(&arguments, results);
+    }
+    if let Some(share) = arguments.share {
+        arguments.take(share)?;
+    }
+    let arguments = &arguments;
+    if let Some(core) = arguments.core {
+        sys::pin(core).map_err(|error| format!("core {core}: {error}"))?;
+    }
+    sys::exact_sleeps();
+    sys::raise_descriptor_limit();
+    let mut accounts = arguments.auth.accounts()?;
+    if let Some(share) = arguments.share {
+        let (first, count) = share.range(accounts.names.count());
+        accounts = Rc::new(accounts.part(first, count));
+    }
+    let users = accounts.names.count();
+    if users < 2 {
+        return Err("at least two users are needed".into());
+    }
+    let role = arguments.sides.role;
+    let stop = Arc::new(AtomicBool::new(false));
+    if role == Role::Answerers {
+        for signal in [SIGTERM, SIGINT] {
+            signal_hook::flag::register(signal, Arc::clone(&stop))
+                .map_err(|error| format!("signal {signal}: {error}"))?;
+        }
+    }
+    let server = arguments.server.unwrap_or_else(|| {
+        let host = arguments.local.map(|local| loopback(local.is_ipv6()));
+        sides::default_server(arguments.sides.transport, host)
+    });
+    let local = arguments
+        .local
+        .unwrap_or_else(|| SocketAddr::new(loopback(server.is_ipv6()), 0));
+    let openings = arguments.sides.openings(
+        server,
+        local,
+        (arguments.ports.caller_port, arguments.ports.answerer_port),
+        arguments.ports.sockets,
+        &arguments.tls,
+    )?;
+    let out = Outbox::open(&openings).map_err(|error| error.to_string())?;
+    let wire = Wire::new(&out);
+    let since_1970 = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_err(|error| error.to_string())?;
+    // Branches of two runs must differ, or the server answers from the transactions of the first.
+    let number = since_1970.as_millis() as u32 ^ std::process::id().rotate_left(16);
+    let mut bench = Bench {
+        wire,
+        stats: Stats::new(),
+        server: Watched::new(&arguments.server_pid),
+        server_address: server,
+        own_sockets: out.udp_addresses(),
+        out,
+        sleep: arguments.wait == Wait::Sleep,
+        progress: Progress::new(arguments.quiet, arguments.steps()),
+        epoch: Instant::now(),
+        seed: u64::from(number),
+        offset: arguments
+            .share
+            .map_or(0.0, |share| f64::from(share.index) / f64::from(share.of)),
+    };
+    let domain = match &arguments.domain {
+        Some(domain) => domain.clone(),
+        None => end::uri_host(loopback(server.is_ipv6())),
+    };
+    let dialect = Dialect::new(
+        &domain,
+        end::body(local.ip()),
+        arguments.floor,
+        arguments.sides.routed,
+        arguments.pad,
+    );
+    let only_registers = method == Some(Method::Register);
+    let singles = |method, number, bench: &Bench| {
+        Singles::new(
+            Run::new(number),
+            method,
+            dialect.clone(),
+            accounts.names.clone(),
+            arguments
+                .auth
+                .credentials(&accounts, &Run::new(number).text(), 1),
+            &bench.out.locals,
+            match method {
+                Method::Options => Side::Caller,
+                Method::Register => arguments.sides.registrar(only_registers),
+            },
+        )
+    };
+    bench.connect(
+        &mut singles(Method::Options, number, &bench),
+        CONNECT_SECONDS,
+    )?;
+    if arguments.register_first {
+        let mut flow = singles(Method::Register, number.wrapping_add(1), &bench);
+        let all =
+            Phase::new("register", Load::Window(32), REGISTER_SECONDS).counted(u64::from(users));
+        let outcome = bench.run(&mut flow, &all);
+        if outcome.completed() < u64::from(users) {
+            return Err(format!(
+                "only {} of {} users could be registered",
+                outcome.completed(),
+                users
+            ));
+        }
+    }
+    let results = match method {
+        None if role == Role::Answerers => {
+            let mut flow = Reflector::new(
+                dialect.clone(),
+                &accounts.names,
+                &bench.out.locals,
+                (arguments.ring * 1e9) as u64,
+            );
+            eprintln!("strowger-load: answerers ready");
+            let seconds = arguments.duration.unwrap_or(FOREVER_SECONDS);
+            let phase = Phase::new("answer", Load::Rest, seconds).measured();
+            vec![bench.run(&mut flow, &phase.until(stop)).json()]
+        }
+        None => {
+            let mut flow = Calls::new(
+                Run::new(number),
+                dialect.clone(),
+                accounts.names.clone(),
+                arguments
+                    .auth
+                    .credentials(&accounts, &Run::new(number).text(), users),
+                &bench.out.locals,
+                arguments.max_outstanding,
+                ((arguments.ring * 1e9) as u64, (arguments.hold * 1e9) as u64),
+            );
+            measure(arguments, &mut bench, &mut flow)?
+        }
+        Some(method) => {
+            let mut flow = singles(method, number, &bench);
+            measure(arguments, &mut bench, &mut flow)?
+        }
+    };
+    bench.progress.finish();
+    bench.out.close_all();
+    if bench.server.lost() {
+        return Err("the server has gone".into());
+    }
+    deliver(arguments, results)
+}
+
+/// Writes the results where they are wanted.
+fn deliver(arguments: &LoadArguments, results: Vec<Value>) -> Result<ExitCode, String> {
+    let clean = results.iter().all(|result| result["clean"] == json!(true));
+    if arguments.share.is_some() {
+        println!("{}", Value::Array(results));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(path) = &arguments.json {
+        let text = format!("{:#}\n", Value::Array(results));
+        if path.as_os_str() == "-" {
+            print!("{text}");
+        } else {
+            std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+    }
+    Ok(if clean {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
+}
+
+/// The line of a result that several processes made.
+fn print_merged(result: &Value) {
+    let server = match result["server_cpu_us_each"].as_f64() {
+        Some(each) => format!("server {each:.1} µs each"),
+        None => "server not watched".to_string(),
+    };
+    eprintln!(
+        "{:>10} {:>8.0}/s: {server}; generators at most {:.0} % busy, {:.1} µs each; {:.2} % failed{}{}",
+        "all",
+        number(&result["completed_per_second"]),
+        number(&result["generator_busy"]) * 100.0,
+        number(&result["generator_us_each"]),
+        number(&result["failed_share"]) * 100.0,
+        match result["generator_bound_because"].as_str() {
+            Some(because) => format!("; GENERATOR BOUND: {because}"),
+            None => String::new(),
+        },
+        match result["clean"] == json!(true) {
+            true => "",
+            false => "; NOT CLEAN",
+        },
+    );
+}
+
+/// Warm-up, rest, and each load in turn.
+fn measure<F: Flow>(
+    arguments: &LoadArguments,
+    bench: &mut Bench,
+    flow: &mut F,
+) -> Result<Vec<Value>, String> {
+    // Processes that share a load begin each of its parts together.
+    let meet = || arguments.share.map_or(Ok(()), Share::meet);
+    let open = |rate| Load::Open {
+        rate,
+        poisson: arguments.poisson,
+    };
+    let warm_window = match arguments.share {
+        Some(share) => share.of(u64::from(WARM_WINDOW)).max(1) as u32,
+        None => WARM_WINDOW,
+    };
+    if arguments.warm > 0.0 {
+        meet()?;
+        let load = arguments.warm_rate.map_or(Load::Window(warm_window), open);
+        bench.run(flow, &Phase::new("warm", load, arguments.warm));
+        bench.run(flow, &Phase::new("rest", Load::Rest, arguments.rest));
+    }
+    let mut loads: Vec<(Load, Value)> = arguments
+        .rate
+        .iter()
+        .map(|rate| (open(*rate), Value::Null))
+        .collect();
+    loads.extend(
+        arguments
+            .window
+            .map(|window| (Load::Window(window), Value::Null)),
+    );
+    let (settle, drain) = (arguments.settle(), arguments.drain + arguments.hold);
+    if arguments.search.wanted() {
+        let (rate, found) = arguments.search.run(
+            bench,
+            flow,
+            arguments.poisson,
+            (settle, drain, arguments.hold),
+        );
+        loads.push((open(rate), found));
+    }
+    let mut results = Vec::new();
+    for (load, search) in loads {
+        meet()?;
+        if settle > 0.0 {
+            bench.run(flow, &Phase::new("settle", load, settle));
+        }
+        let mut phase =
+            Phase::new("measure", load, arguments.duration.unwrap_or(SECONDS)).measured();
+        if let Some(count) = arguments.count {
+            phase = phase.counted(count);
+            phase.duration_ns = u64::MAX / 2;
+        }
+        let (_, goodput, mut result) = measure_one(bench, flow, &phase, drain);
+        if !search.is_null() {
+            result["search"] = search;
+        }
+        if arguments.share.is_some() {
+            result["histograms"] = bench.stats.recorded();
+        }
+        bench.progress.step(&format!(
+            "           {:>8.0}/s scheduled, {:>8.0}/s ended well: {:.2} % failed",
+            number(&result["scheduled_per_second"]),
+            number(&result["goodput_per_second"]),
+            goodput.failed_share() * 100.0,
+        ));
+        results.push(result);
+    }
+    Ok(results)
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_default()
+}
+
+impl LoadArguments {
+    fn check(&self, method: Option<Method>) -> Result<(), String> {
+        if self.ports.sockets == 0 {
+            return Err("at least one socket is needed".into());
+        }
+        if self.rate.iter().any(|rate| *rate <= 0.0) {
+            return Err("a rate is more than 0".into());
+        }
+        if !(0.0..1e6).contains(&self.hold) {
+            return Err("a hold time is 0 or more seconds".into());
+        }
+        // The INVITE is given up after 32 s, ringing or not.
+        if !(0.0..30.0).contains(&self.ring) {
+            return Err("a ring time is less than 30 seconds".into());
+        }
+        self.search.check()?;
+        let role = self.sides.role;
+        if role != Role::Both && method.is_some() {
+            return Err("only calls have callers and answerers".into());
+        }
+        if role == Role::Callers && self.register_first {
+            return Err("users are registered by their answerers' process".into());
+        }
+        if self.processes > 1 {
+            if role == Role::Answerers || (role == Role::Both && !self.sides.has_own_contacts()) {
+                return Err(
+                    "answerers at one address are one process: --role callers shares the rest"
+                        .into(),
+                );
+            }
+            if self.floor && self.sides.transport.is_reliable() {
+                return Err("without a server between, all would connect to one of them".into());
+            }
+            if self.search.wanted() {
+                return Err("a search is one process's".into());
+            }
+            let window = self.window.unwrap_or(self.processes);
+            if window < self.processes {
+                return Err("each process needs one of the window".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes this the part of the load that is this process's.
+    fn take(&mut self, share: Share) -> Result<(), String> {
+        let Some(IpAddr::V4(first)) = self.local.map(|local| local.ip()).or_else(|| {
+            let is_ipv6 = self.server.is_some_and(|server| server.is_ipv6());
+            Some(loopback(is_ipv6))
+        }) else {
+            return Err("several processes need addresses of 127.0.0.0/8".into());
+        };
+        let address = upwards(first.into(), share.index * self.sides.sources());
+        self.local = Some(SocketAddr::new(address, 0));
+        for rate in self.rate.iter_mut().chain(&mut self.warm_rate) {
+            *rate /= f64::from(share.of);
+        }
+        self.window = self.window.map(|window| share.of(u64::from(window)) as u32);
+        self.count = self.count.map(|count| share.of(count));
+        self.max_outstanding = (self.max_outstanding / share.of as usize).max(1);
+        self.quiet = true;
+        Ok(())
+    }
+
+    /// Loads that are measured, and rates that are tried, one after the other.
+    fn steps(&self) -> u64 {
+        let known = self.rate.len() + usize::from(self.window.is_some());
+        known as u64 + u64::from(self.search.wanted()) + self.search.steps()
+    }
+
+    fn settle(&self) -> f64 {
+        self.settle.unwrap_or(1.0 + self.ring + self.hold)
+    }
+}
+
+fn loopback(is_ipv6: bool) -> IpAddr {
+    match is_ipv6 {
+        true => Ipv6Addr::LOCALHOST.into(),
+        false => Ipv4Addr::LOCALHOST.into(),
+    }
+}
+
+/// For all users to be registered; a million of them, each challenged, take half a minute.
+const REGISTER_SECONDS: f64 = 300.0;
+const FOREVER_SECONDS: f64 = 1e9;
+const SECONDS: f64 = 10.0;
+const WARM_WINDOW: u32 = 48;
+/// For the persistent connections to open, all together.
+const CONNECT_SECONDS: u64 = 30;
+
+/// Measures one phase and lets its last answers come in.
+pub fn measure_one<F: Flow>(
+    bench: &mut Bench,
+    flow: &mut F,
+    phase: &Phase,
+    drain: f64,
+) -> (Outcome, Goodput, Value) {
+    let outcome = bench.run(flow, phase);
+    let drained = bench.run(flow, &Phase::new("drain", Load::Rest, drain).until_quiet());
+    let goodput = Goodput::of(&outcome, &drained);
+    let mut result = outcome.json();
+    result["goodput_per_second"] = json!(goodput.good as f64 / outcome.seconds);
+    result["failed_share"] = json!(goodput.failed_share());
+    result["good"] = json!(goodput.good);
+    result["drain_counts"] = Value::Object(drained.counts.json());
+    result["drain_seconds"] = json!(drained.seconds);
+    result["latency_us"] = bench.stats.spans_json();
+    result["unanswered_after_drain"] = json!(flow.outstanding());
+    if let Some(streams) = &bench.out.streams {
+        result["connections_open"] = json!(streams.open);
+        result["tls"] = json!(streams.agreed);
+    }
+    result["clean"] = json!(outcome.is_clean() && drained.is_clean() && flow.outstanding() == 0);
+    (outcome, goodput, result)
+}

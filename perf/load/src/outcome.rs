@@ -1,0 +1,309 @@
+//! What one phase of a run came to, and whether it can be believed: was anything lost, was the machine disturbed, was it the generator that set
+//! the limit.
+
+use serde_json::{Value, json};
+
+use crate::pace::Load;
+use crate::run::Phase;
+use crate::stats::{Count, Counts};
+use crate::watch::CpuTime;
+
+/// A core that is busy for more than this share of the time is full.
+const FULL: f64 = 0.95;
+/// More late ones than this share, and the load was not the one asked for.
+const LATE_SHARE: f64 = 0.01;
+
+/// What one phase came to.
+pub struct Outcome {
+    pub phase: Phase,
+    pub seconds: f64,
+    pub counts: Counts,
+    pub sent: u64,
+    pub sent_bytes: u64,
+    pub send_errors: u64,
+    /// CPU time of the server, if it was named.
+    pub server: Option<CpuTime>,
+    pub server_resident: (u64, u64),
+    pub server_drops: u64,
+    pub own_drops: u64,
+    /// Share of the time in which the loop had something to do.
+    pub own_busy: f64,
+    pub own_cpu_ns: (u64, u64),
+    /// Time that the generator ran, and time that it was kept off its core by something else.
+    pub own: CpuTime,
+    pub outstanding: u32,
+}
+
+impl Outcome {
+    pub fn completed(&self) -> u64 {
+        self.counts.get(Count::Completed)
+    }
+
+    pub fn rate(&self) -> f64 {
+        self.completed() as f64 / self.seconds
+    }
+
+    pub fn server_busy(&self) -> Option<f64> {
+        Some(self.server?.run_ns as f64 / 1e9 / self.seconds)
+    }
+
+    /// Share of the time in which the server could have run, and something else had its core.
+    pub fn server_waited(&self) -> Option<f64> {
+        Some(self.server?.wait_ns as f64 / 1e9 / self.seconds)
+    }
+
+    pub fn own_waited(&self) -> f64 {
+        self.own.wait_ns as f64 / 1e9 / self.seconds
+    }
+
+    /// CPU time of the generator's work, without its looking for work. Time in which something else had the core is taken out in proportion.
+    pub fn own_work_us_each(&self) -> f64 {
+        let ran = self.own.run_ns as f64 / (self.own.run_ns + self.own.wait_ns).max(1) as f64;
+        // Asleep it is neither running nor waiting, but then it is not busy either.
+        self.own_busy * self.seconds * 1e6 * ran / self.completed().max(1) as f64
+    }
+
+    /// Other work on the machine took so much of either core that the rate says little (CPU for each call still says something).
+    pub fn is_disturbed(&self) -> bool {
+        self.own_waited() > 0.05 || self.server_waited().is_some_and(|share| share > 0.05)
+    }
+
+    /// Nothing was lost, repeated, refused, wrong or left unsent.
+    pub fn is_clean(&self) -> bool {
+        self.counts.retransmissions() == 0
+            && self.server_drops == 0
+            && self.own_drops == 0
+            && [
+                Count::Refused,
+                Count::CredentialsRefused,
+                Count::TimedOut,
+                Count::Skipped,
+                Count::Repeated,
+                Count::Wrong,
+                Count::Stray,
+                Count::Broken,
+                Count::Cut,
+                Count::ClientFailed,
+                Count::ServerFailed,
+            ]
+            .iter()
+            .all(|count| self.counts.get(*count) == 0)
+    }
+
+    /// Why the generator and not the server was the limit; nothing where it was not.
+    pub fn generator_bound(&self) -> Option<String> {
+        let scheduled = self.counts.get(Count::Scheduled);
+        let mut reasons = Vec::new();
+        if self.own_drops > 0 {
+            reasons.push(format!(
+                "{} datagrams were dropped at the generator's own sockets",
+                self.own_drops
+            ));
+        }
+        // In a window the schedule is the answers'.
+        if let Load::Open { .. } = self.phase.load {
+            let late = self.counts.get(Count::Late);
+            if late as f64 > LATE_SHARE * scheduled as f64 {
+                reasons.push(format!(
+                    "{late} of {scheduled} left more than 1 ms after their time"
+                ));
+            }
+            let skipped = self.counts.get(Count::Skipped);
+            if skipped > 0 {
+                reasons.push(format!("{skipped} of {scheduled} were never begun"));
+            }
+        }
+        if self.own_busy > FULL {
+            let busy = self.own_busy * 100.0;
+            match self.server {
+                None => reasons.push(format!(
+                    "the generator was busy {busy:.0} % of the time, and nobody watched the server"
+                )),
+                Some(time) if ((time.run_ns + time.wait_ns) as f64) < FULL * 1e9 * self.seconds => {
+                    reasons.push(format!(
+                        "the generator was busy {busy:.0} % of the time, and the server's core was not full"
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+        (!reasons.is_empty()).then(|| reasons.join("; "))
+    }
+
+    pub fn json(&self) -> Value {
+        let completed = self.completed().max(1) as f64;
+        let mut counts = self.counts.json();
+        counts.insert("messages_sent".into(), json!(self.sent));
+        counts.insert("bytes_sent".into(), json!(self.sent_bytes));
+        counts.insert("send_errors".into(), json!(self.send_errors));
+        let (load, rate) = match self.phase.load {
+            Load::Open {
+                rate,
+                poisson: false,
+            } => ("constant", json!(rate)),
+            Load::Open {
+                rate,
+                poisson: true,
+            } => ("poisson", json!(rate)),
+            Load::Window(window) => ("window", json!(window)),
+            Load::Rest => ("rest", json!(null)),
+        };
+        let bound = self.generator_bound();
+        json!({
+            "phase": self.phase.name,
+            "load": load,
+            "rate_or_window": rate,
+            "seconds": self.seconds,
+            "scheduled_per_second": self.counts.get(Count::Scheduled) as f64 / self.seconds,
+            "completed_per_second": self.rate(),
+            "server_cpu_us_each": self.server.map(|time| time.run_ns as f64 / 1e3 / completed),
+            "server_busy": self.server_busy(),
+            "server_waited": self.server_waited(),
+            "server_resident_bytes": [self.server_resident.0, self.server_resident.1],
+            "server_drops": self.server_drops,
+            "generator_drops": self.own_drops,
+            "generator_busy": self.own_busy,
+            "generator_us_each": self.own_work_us_each(),
+            "generator_cpu_user_s": self.own_cpu_ns.0 as f64 / 1e9,
+            "generator_cpu_system_s": self.own_cpu_ns.1 as f64 / 1e9,
+            "generator_waited": self.own_waited(),
+            "disturbed": self.is_disturbed(),
+            "generator_bound": bound.is_some(),
+            "generator_bound_because": bound,
+            "clean": self.is_clean(),
+            "outstanding_at_end": self.outstanding,
+            "bytes_in_each": self.counts.get(Count::ReceivedBytes) as f64 / completed,
+            "bytes_out_each": self.sent_bytes as f64 / completed,
+            "counts": counts,
+        })
+    }
+}
+
+/// What became, by the end of the drain, of the calls scheduled in a measured phase.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Goodput {
+    pub scheduled: u64,
+    /// INVITE and BYE ended in 2xx, and nothing in the call was wrong.
+    pub good: u64,
+}
+
+impl Goodput {
+    pub fn of(measured: &Outcome, drained: &Outcome) -> Goodput {
+        Goodput {
+            scheduled: measured.counts.get(Count::Scheduled),
+            good: measured.counts.get(Count::Good) + drained.counts.get(Count::Good),
+        }
+    }
+
+    /// Refused, timed out, cut off, wrong, never begun, or not ended.
+    pub fn failed_share(&self) -> f64 {
+        1.0 - self.good as f64 / self.scheduled.max(1) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ten seconds at 1,000/s, of which nothing is to be said.
+    fn outcome() -> Outcome {
+        let load = Load::Open {
+            rate: 1_000.0,
+            poisson: false,
+        };
+        let mut counts = Counts::default();
+        for count in [Count::Scheduled, Count::Started, Count::Completed] {
+            counts.add_many(count, 10_000);
+        }
+        Outcome {
+            phase: Phase::new("measure", load, 10.0),
+            seconds: 10.0,
+            counts,
+            sent: 60_000,
+            sent_bytes: 30_000_000,
+            send_errors: 0,
+            server: Some(CpuTime {
+                run_ns: 1_000_000_000,
+                wait_ns: 0,
+            }),
+            server_resident: (0, 0),
+            server_drops: 0,
+            own_drops: 0,
+            own_busy: 0.3,
+            own_cpu_ns: (0, 0),
+            own: CpuTime {
+                run_ns: 10_000_000_000,
+                wait_ns: 0,
+            },
+            outstanding: 0,
+        }
+    }
+
+    fn because(change: impl FnOnce(&mut Outcome)) -> Option<String> {
+        let mut outcome = outcome();
+        change(&mut outcome);
+        let json = outcome.json();
+        let found = outcome.generator_bound();
+        assert_eq!(json["generator_bound"], found.is_some());
+        assert_eq!(json["generator_bound_because"], json!(found));
+        found
+    }
+
+    fn busy(outcome: &mut Outcome, server_ns: u64, waited_ns: u64) {
+        outcome.own_busy = 0.96;
+        outcome.server = Some(CpuTime {
+            run_ns: server_ns,
+            wait_ns: waited_ns,
+        });
+    }
+
+    #[test]
+    fn a_generator_with_time_to_spare_is_no_limit() {
+        assert_eq!(because(|_| {}), None);
+        assert_eq!(because(|it| it.counts.add_many(Count::Late, 100)), None);
+        // What the server drops is the server's limit.
+        assert_eq!(because(|it| it.server_drops = 5), None);
+    }
+
+    #[test]
+    fn late_calls_make_an_open_loop_the_generators() {
+        let because = because(|it| it.counts.add_many(Count::Late, 101)).expect("bound");
+        assert!(because.contains("101 of 10000 left"), "{because}");
+        // In a window nothing can be late.
+        let late = |outcome: &mut Outcome| {
+            outcome.phase.load = Load::Window(48);
+            outcome.counts.add_many(Count::Late, 5_000);
+        };
+        assert_eq!(super::tests::because(late), None);
+    }
+
+    #[test]
+    fn own_drops_and_calls_never_begun_are_the_generators() {
+        let dropped = because(|it| it.own_drops = 1).expect("bound");
+        assert!(dropped.contains("1 datagrams were dropped"), "{dropped}");
+        let skipped = because(|it| it.counts.add(Count::Skipped)).expect("bound");
+        assert!(skipped.contains("1 of 10000 were never begun"), "{skipped}");
+    }
+
+    #[test]
+    fn a_full_generator_is_the_limit_unless_the_server_is_full_too() {
+        assert!(because(|it| busy(it, 5_000_000_000, 0)).is_some());
+        assert_eq!(because(|it| busy(it, 9_600_000_000, 0)), None);
+        // It would have used its core, had something else not had it.
+        assert_eq!(because(|it| busy(it, 9_000_000_000, 600_000_000)), None);
+        let unwatched = |outcome: &mut Outcome| {
+            outcome.own_busy = 0.96;
+            outcome.server = None;
+        };
+        assert!(because(unwatched).is_some());
+    }
+
+    #[test]
+    fn several_reasons_are_all_told() {
+        let because = because(|it| {
+            it.own_drops = 3;
+            it.counts.add_many(Count::Late, 2_000);
+        });
+        assert_eq!(because.expect("bound").matches("; ").count(), 1);
+    }
+}
