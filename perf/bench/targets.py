@@ -26,11 +26,13 @@ COMMANDS = {
     "overload": (["perf/overload"], ["--quick"]),
     "compare": (["perf/compare"], ["--quick"]),
     "second-opinion": (["perf/second-opinion"], ["--quick"]),
-    "reproduce": (["perf/reproduce", "all"], ["--quick"]),
+    "reproduce": (["perf/reproduce", "all", "--for-model"], ["--quick"]),
     "profile": (["perf/profile"], ["--quick"]),
-    "model": (["perf/model"], ["--quick"]),
+    # It takes what perf/reproduce has just measured, and measures the rest.
+    "model": (["perf/model", "fit"], ["--quick"]),
     "footprint": (None, []),
 }
+FOR_MODEL = ["reproduce-registrar.json", "reproduce-modes.json"]
 # They know no --load.
 WITHOUT_LOAD = ["udp", "streams", "memory"]
 
@@ -230,6 +232,10 @@ def command_of(name, arguments):
         command += ["--load", arguments.load]
     if arguments.no_build:
         command.append("--no-build")
+    if name == "model":
+        # Of this very run: what an earlier one left may be another server's.
+        found = [os.path.join(Report.directory(PERF), file) for file in FOR_MODEL]
+        command += [word for path in found if os.path.exists(path) and os.path.getmtime(path) >= arguments.began for word in ("--from", path)]
     return command
 
 
@@ -272,6 +278,7 @@ def main():
     parser.add_argument("--load", type=os.path.abspath, help="this load generator instead of the release build, where the command knows that option")
     parser.add_argument("--no-build", action="store_true", help="take the binaries that there are")
     arguments = parser.parse_args()
+    arguments.began = time.time()
     failed = []
     if arguments.folder is None or arguments.run:
         failed = run(arguments.run or list(COMMANDS), arguments)

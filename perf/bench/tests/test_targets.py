@@ -1,5 +1,6 @@
 """perf/targets: what is collected, and what is said to be missing."""
 
+import argparse
 import json
 import os
 import tempfile
@@ -106,6 +107,26 @@ class Footprint(unittest.TestCase):
 
     def test_a_test_that_did_not_run_weighs_nothing(self):
         self.assertEqual(targets.weighed("error: could not compile"), (None, []))
+
+
+class Commands(unittest.TestCase):
+    def arguments(self, **more):
+        return argparse.Namespace(**{"quick": False, "strowger": None, "load": None, "no_build": False, "began": 1_000_000.0, **more})
+
+    def test_all_are_there(self):
+        for name, (command, _) in targets.COMMANDS.items():
+            if command:
+                self.assertTrue(os.access(targets.command_of(name, self.arguments())[0], os.X_OK), name)
+
+    def test_the_model_takes_what_was_measured_in_this_run_only(self):
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(targets.Report, "directory", return_value=folder):
+            for name, written in zip(targets.FOR_MODEL, (2_000_000, 500_000)):
+                path = os.path.join(folder, name)
+                with open(path, "w"):
+                    pass
+                os.utime(path, (written, written))
+            command = targets.command_of("model", self.arguments(quick=True))
+            self.assertEqual(command[1:], ["fit", "--quick", "--from", os.path.join(folder, targets.FOR_MODEL[0])])
 
 
 if __name__ == "__main__":
