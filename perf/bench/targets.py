@@ -167,8 +167,8 @@ def collect(directory):
 
 
 def summary(lines):
-    """Which rows are met, not met, not to be told, and not all measured. Met is only a row each line of which is; one that is not met may have parts that
-    are missing as well, and then stands in both."""
+    """Which rows are met, not met, not to be told, and not all measured. Met is only a row each line of which is; one that is not met may have parts
+    that are missing as well, and then stands in both."""
     met, missed, unsure, missing = [], [], [], []
     for target in TARGETS:
         mine = [line for line in lines if line["row"] == target.row]
