@@ -1,5 +1,5 @@
-"""perf/compare: strowger beside Kamailio, in turn in one run: CPU of a call, the highest rate, latency and memory, with the same load, certificates, number
-of workers and cores."""
+"""perf/compare: strowger beside Kamailio, in turn in one run: CPU of a call, the highest rate, latency and memory, with the same load, certificates,
+number of workers and cores."""
 
 import math
 import os
@@ -145,7 +145,9 @@ class Compare(Study):
             self.report.raw.append(result)
 
     def of(self, key, name, what, value):
-        return Series([result for result in self.results if result.get("key") == key and result["contestant"] == name and result["what"] == what], value)
+        found = [result for result in self.results
+                 if result.get("key") == key and result["contestant"] == name and result["what"] == what]
+        return Series(found, value)
 
     # What it says.
 
@@ -158,10 +160,11 @@ class Compare(Study):
             self.tell_quantity("Peak: the highest open-loop rate at which at most 4 % of the calls fail, calls/s", both, "peak found",
                                lambda result: result["rate_or_window"], 0, True)
         for quantile in ["p50", "p99"]:
-            self.tell_quantity(f"Latency at half of what the slower one can, {quantile}, µs from the schedule to the 200 of the INVITE or REGISTER", both, "latency",
-                               lambda result, q=quantile: result["latency_us"]["to_200"][q], 0, False)
+            self.tell_quantity(f"Latency at half of what the slower one can, {quantile}, µs from the schedule to the 200 of the INVITE or REGISTER",
+                               both, "latency", lambda result, q=quantile: result["latency_us"]["to_200"][q], 0, False)
         # Who carries more remembers more: beside each other only after the same load.
-        for what, when in [("latency", "the run for latency, which is the same for both"), ("saturation", "the run at saturation, each at its own rate")]:
+        for what, when in [("latency", "the run for latency, which is the same for both"),
+                           ("saturation", "the run at saturation, each at its own rate")]:
             for name, title in [("Pss", "proportional"), ("Rss", "resident")]:
                 self.tell_quantity(f"Memory after {when}: {title} set size of all processes, MB", both, what,
                                    lambda result, name=name: result["memory"][name] / 1e6, 1, False)
@@ -175,7 +178,8 @@ class Compare(Study):
             lines.append(["Kamailio", version([shutil.which("kamailio") or "/usr/sbin/kamailio", "-v"]),
                           "as peers/kamailio.cfg, one UDP worker and one TCP worker, all processes on core 0"])
         opensips = shutil.which("opensips") or (os.path.exists("/usr/sbin/opensips") and "/usr/sbin/opensips")
-        lines.append(["OpenSIPS", version([opensips, "-V"]) if opensips else "not installed", "not measured" + (": no conf of it is here" if opensips else "")])
+        lines.append(["OpenSIPS", version([opensips, "-V"]) if opensips else "not installed",
+                      "not measured" + (": no conf of it is here" if opensips else "")])
         self.report.table("Who", ["", "version", "how"], lines)
 
     def tell_quantity(self, title, keys, what, value, digits, more_is_better):
@@ -199,18 +203,21 @@ class Compare(Study):
         for key in keys:
             for name in self.arguments.only:
                 busy, server, each = (self.of(key, name, "saturation", value) for value in (
-                    lambda result: 100 * result["generator_busy"], lambda result: 100 * result["server_busy"], lambda result: result["generator_us_each"]))
+                    lambda result: 100 * result["generator_busy"], lambda result: 100 * result["server_busy"],
+                    lambda result: result["generator_us_each"]))
                 if busy:
                     tls = [result.get("tls") for result in self.results if result.get("key") == key and result["contestant"] == name]
                     lines.append([CASES[key].label, PEERS[name], each.text(), busy.text(0), server.text(0), next(filter(None, tls), "—")])
-        self.report.table("The generator at saturation", ["case", "against", "its µs each", "its core, % busy", "server's core, % busy", "TLS agreed"], lines)
+        self.report.table("The generator at saturation",
+                          ["case", "against", "its µs each", "its core, % busy", "server's core, % busy", "TLS agreed"], lines)
 
     def tell_added(self):
         lines, worst = [], None
         ours = theirs = None
         for span in ADDED_SPANS:
             for quantile in ["p50", "p99"]:
-                ours, theirs = (self.of(ADDED, name, "added", lambda result: result["latency_us"].get(span, {}).get(quantile)) for name in ("strowger", FLOOR))
+                ours, theirs = (self.of(ADDED, name, "added", lambda result: result["latency_us"].get(span, {}).get(quantile))
+                                for name in ("strowger", FLOOR))
                 if not ours or not theirs:
                     continue
                 added = ours.median - theirs.median
@@ -223,8 +230,8 @@ class Compare(Study):
         self.report.table(f"Latency that strowger adds over TLS 1.3, one connection each side, at {at:,.0f} calls/s (half of its peak, Poisson), µs",
                           ["", "generator connected to itself", "through strowger", "added"], lines)
         met = worst <= ADDED_TARGET_US if ours.is_sound and theirs.is_sound else None
-        self.report.row("L1", f"added latency over TLS 1.3 that stays connected at {at:,.0f}/s, p99, worst of {len(ADDED_SPANS)}", f"≤ {ADDED_TARGET_US:,} µs",
-                        f"{worst:.0f} µs", met, "".join(sorted(set(ours.marks + theirs.marks))))
+        self.report.row("L1", f"added latency over TLS 1.3 that stays connected at {at:,.0f}/s, p99, worst of {len(ADDED_SPANS)}",
+                        f"≤ {ADDED_TARGET_US:,} µs", f"{worst:.0f} µs", met, "".join(sorted(set(ours.marks + theirs.marks))))
 
     # What it draws.
 
@@ -233,9 +240,10 @@ class Compare(Study):
         self.bars("compare-cpu", keys, "saturation", cpu, f"Server CPU for each {each}, µs", f"Server CPU for each {each} at saturation")
         self.bars("compare-rate", keys, "saturation", rate, "Calls or registrations a second",
                   f"Highest rate on one core, closed window of {WINDOW}")
-        self.bars("compare-peak", keys, "peak found", lambda result: result["rate_or_window"], "Calls a second", "Peak: at most 4 % of the calls fail")
-        self.bars("compare-latency", keys, "latency", lambda result: result["latency_us"]["to_200"]["p99"] / 1000, "Schedule to 200, 99th percentile, ms",
-                  "Latency at half of what the slower one can, 99th percentile")
+        self.bars("compare-peak", keys, "peak found", lambda result: result["rate_or_window"], "Calls a second",
+                  "Peak: at most 4 % of the calls fail")
+        self.bars("compare-latency", keys, "latency", lambda result: result["latency_us"]["to_200"]["p99"] / 1000,
+                  "Schedule to 200, 99th percentile, ms", "Latency at half of what the slower one can, 99th percentile")
         self.bars("compare-memory", keys, "latency", lambda result: result["memory"]["Pss"] / 1e6, "Proportional set size, MB",
                   "Memory of all processes after the same load")
 

@@ -90,8 +90,8 @@ class Overload(Study):
         self.step = min(self.duration, 4 if quick else 20)
         self.warm = 3 if quick else 8
         self.report = Report(self.report.title, self.report.machine,
-                             f"{self.rounds} round(s). For each point a fresh server, which {self.warm} s of a closed window have warmed up; {self.settle} s at the "
-                             f"rate, then {self.step:g} s measured. The peak is the rate of a closed window of {WINDOW} calls")
+                             f"{self.rounds} round(s). For each point a fresh server, which {self.warm} s of a closed window have warmed up; "
+                             f"{self.settle} s at the rate, then {self.step:g} s measured. The peak is the rate of a closed window of {WINDOW} calls")
         self.progress = Progress(self.rounds * len(self.cases) * len(self.names) * (len(self.multiples) + 1))
 
     def run(self):
@@ -139,8 +139,10 @@ class Overload(Study):
         for name in self.names:
             for key in self.cases:
                 self.tell_case(key, name)
-        self.draw("overload-goodput", self.draw_goodput, "Goodput against offered load, both relative to the peak. Hollow: the generator was at its limit")
-        self.draw("overload-latency", self.draw_latency, "Time from an INVITE's schedule to its 200, of calls that were answered: median, and 99th percentile (dashed)")
+        self.draw("overload-goodput", self.draw_goodput,
+                  "Goodput against offered load, both relative to the peak. Hollow: the generator was at its limit")
+        self.draw("overload-latency", self.draw_latency,
+                  "Time from an INVITE's schedule to its 200, of calls that were answered: median, and 99th percentile (dashed)")
 
     def tell_case(self, key, name):
         peak = self.points(key, name, "saturation", None, rate)
@@ -170,8 +172,8 @@ class Overload(Study):
                                 "".join(sorted(set(goodput.marks + peak.marks))))
         self.report.table(
             f"{CASES[key].label}{WHO[name]}: peak {peak.text(0)} calls/s",
-            ["× peak", "offered, calls/s", "goodput, calls/s", "÷ peak", "to 200, ms: p50", "p99", "refused/s", "sent again/s", "datagrams dropped at the server/s",
-             "server's core, % busy", "generator's core, % busy", "calls begun, % of those offered"], lines)
+            ["× peak", "offered, calls/s", "goodput, calls/s", "÷ peak", "to 200, ms: p50", "p99", "refused/s", "sent again/s",
+             "datagrams dropped at the server/s",  "server's core, % busy", "generator's core, % busy", "calls begun, % of those offered"], lines)
 
     def draw(self, name, how, title):
         # Loaded late: what is measured does not need it, nor do the tests.

@@ -1,4 +1,5 @@
-"""perf/scale: what a call costs beside more and more idle connections, bindings and users, with one worker and two, and how many bytes each thing takes."""
+"""perf/scale: what a call costs beside more and more idle connections, bindings and users, with one worker and two, and how many bytes each
+thing takes."""
 
 import argparse
 import json
@@ -46,15 +47,15 @@ def cpu(result):
 
 
 def sweeps(table):
-    """A sweep among the most ÷ among the fewest, and both, ns. It is the same few instructions, which wait for nothing: whatever else ran can only have added
-    to them, so the least of the rounds counts."""
+    """A sweep among the most ÷ among the fewest, and both, ns. It is the same few instructions, which wait for nothing: whatever else ran can only
+    have added to them, so the least of the rounds counts."""
     least = [row["steps"]["sweep"]["least_ns"] for row in (table[0], table[-1])]
     return least[1] / least[0], least
 
 
 def worst_step(table):
-    """The step that is dearest among the most, measured by what it costs among the fewest and the cache misses that it cannot avoid: how many times that, its
-    name, what it costs and that bound, ns."""
+    """The step that is dearest among the most, measured by what it costs among the fewest and the cache misses that it cannot avoid: how many
+    times that, its name, what it costs and that bound, ns."""
     few, many = table[0], table[-1]
     found = []
     for step, cost in many["steps"].items():
@@ -71,17 +72,19 @@ class Scale(Study):
         quick = arguments.quick
         # What is measured here settles in seconds, and there are many points.
         self.short = min(self.duration, 3 if quick else 10)
-        self.settle = 2 if quick else 8
+        self.settle = 1 if quick else 8
         self.warming = ["--warm", 3 if quick else 8, "--rest", 2 if quick else 6]
         self.numbers = NUMBERS[::3] if quick else NUMBERS
         self.idle = [0, IDLE[-1]] if quick else IDLE
         self.report = Report(self.report.title, self.report.machine,
                              f"{self.rounds} round(s), {self.short:g} s for each measurement after {self.settle} s of the same load")
         self.table, self.lookups, self.bytes = None, None, []
-        self.progress = Progress(self.rounds * self.steps_of_a_round() + sum({"table": 1, "users": 1, "bytes": 8}.get(part, 0) for part in self.parts))
+        once = {"table": 1, "users": 1, "bytes": 8}
+        self.progress = Progress(self.rounds * self.steps_of_a_round() + sum(once.get(part, 0) for part in self.parts))
 
     def steps_of_a_round(self):
-        each = {"idle": len(CASES) * len(self.arguments.only) * len(self.idle), "bindings": len(self.numbers), "users": len(self.numbers), "workers": 2}
+        each = {"idle": len(CASES) * len(self.arguments.only) * len(self.idle), "bindings": len(self.numbers), "users": len(self.numbers),
+                "workers": 2}
         return sum(each.get(part, 0) for part in self.parts)
 
     def run(self):
@@ -147,7 +150,7 @@ class Scale(Study):
             process.stop()
 
     def run_users(self, number, kind):
-        """As many users are registered; then they refresh in turn, and are called in turn."""
+        """As many users are registered, with the contacts at which they are then called; they refresh in turn, and are called in turn."""
         conf, auth = AUTHS[kind]
         self.progress.step(f"strowger: {number:,} users, {'each request challenged' if auth else 'no challenge'}")
         if auth:
@@ -156,7 +159,7 @@ class Scale(Study):
         self.start(contestants.strowger(self.strowger, conf),
                    ({"what": "register", "number": number, "kind": kind, "label": f"REGISTER, {kind}"}, "register",
                     [*auth, *load, "--register-first", *self.warming]),
-                   ({"what": "call", "number": number, "kind": kind, "label": f"call, {kind}"}, "call", [*auth, *load, "--register-first"]))
+                   ({"what": "call", "number": number, "kind": kind, "label": f"call, {kind}"}, "call", [*auth, *load]))
 
     def run_workers(self):
         """Core 1 is the generator's and the second worker's: it sleeps when idle, in both cases."""
@@ -180,8 +183,8 @@ class Scale(Study):
 
     def bench(self, kind, **more):
         """Another command's measurements, for ours."""
-        given = {**vars(self.arguments), "strowger": self.strowger, "load": self.load, "no_build": True, "only": list(PEERS), "rounds": None, "duration": None,
-                 **more}
+        given = {**vars(self.arguments), "strowger": self.strowger, "load": self.load, "no_build": True, "only": list(PEERS),
+                 "rounds": None, "duration": None, **more}
         return kind(argparse.Namespace(**given), self.directory)
 
     def run_connection_bytes(self):
@@ -235,9 +238,14 @@ class Scale(Study):
 
     def of(self, what, value=cpu, load=None, name=None, **fields):
         """`load`: "window", or a rate."""
-        found = [result for result in self.results if result.get("what") == what and all(result.get(key) == wanted for key, wanted in fields.items())
-                 and name in (None, result["contestant"])
-                 and (load is None or (result["load"] == "window" if load == "window" else result["load"] != "window" and result["rate_or_window"] == load))]
+        def is_at(result):
+            if load is None:
+                return True
+            is_window = result["load"] == "window"
+            return is_window if load == "window" else not is_window and result["rate_or_window"] == load
+        found = [result for result in self.results
+                 if result.get("what") == what and all(result.get(key) == wanted for key, wanted in fields.items())
+                 and name in (None, result["contestant"]) and is_at(result)]
         return Series(found, value)
 
     # What it says.
@@ -277,7 +285,8 @@ class Scale(Study):
                         ratio = beside.median / first.median
                         self.report.row("I1", f"call {at} beside {most:,} {case.label} ÷ beside none", "≤ 1.03",
                                         f"{ratio:.3f} ({beside.median:.1f} ÷ {first.median:.1f} µs)",
-                                        ratio <= 1.03 if beside.is_sound and first.is_sound else None, "".join(sorted(set(beside.marks + first.marks))))
+                                        ratio <= 1.03 if beside.is_sound and first.is_sound else None,
+                                        "".join(sorted(set(beside.marks + first.marks))))
             self.report.table(f"Server CPU, µs for each TCP call {at}, beside idle connections",
                               ["beside", "server", "how many", "CPU of a call", "÷ none", "generator's core, % busy"], lines)
         if curves:
@@ -305,13 +314,15 @@ class Scale(Study):
                         f"{sweep:.3f} ({swept[1]:.2f} ÷ {swept[0]:.2f} ns)", sweep <= SWEEP_FLAT, "without sockets; the least of the rounds")
         ratio, step, cost, bound = worst_step(self.table)
         misses = f"{many['steps'][step]['lines']} misses of {many['miss_ns']:.0f} ns"
-        self.report.row("I1", f"worst step in the table alone among {many['connections']:,} ÷ (among {few['connections']:,}, and its cache misses)", f"≤ {FLAT:g}",
-                        f"{ratio:.2f} ({cost:.0f} ÷ {bound:.0f} ns)", ratio <= FLAT, f"{STEP_NAMES[step]}; {misses}; without sockets")
+        what = f"worst step in the table alone among {many['connections']:,} ÷ (among {few['connections']:,}, and its cache misses)"
+        self.report.row("I1", what, f"≤ {FLAT:g}", f"{ratio:.2f} ({cost:.0f} ÷ {bound:.0f} ns)", ratio <= FLAT,
+                        f"{STEP_NAMES[step]}; {misses}; without sockets")
 
         def how(axes, plots):
             for number, (step, words) in enumerate(STEP_NAMES.items()):
                 plots.ours(axes, number, [(row["connections"], row["steps"][step]["ns"]) for row in self.table], words)
-            axes.plot([row["connections"] for row in self.table], [row["miss_ns"] for row in self.table], color=plots.GREY, linestyle=":", label="one cache miss")
+            axes.plot([row["connections"] for row in self.table], [row["miss_ns"] for row in self.table],
+                      color=plots.GREY, linestyle=":", label="one cache miss")
             axes.set_xscale("log")
             axes.set_yscale("log")
             thousands(axes, "x", "y")
@@ -334,7 +345,8 @@ class Scale(Study):
                                   self.of(what, lambda result: result["memory"] / 1e6, number=number, kind=kind).text(0),
                                   self.of(what, lambda result: 100 * result["generator_busy"], number=number, kind=kind).text(0)])
         self.report.table("REGISTER and calls of all users in turn, at saturation over UDP",
-                          ["", "", "users and bindings", "server CPU, µs", "÷ the fewest", "each s", "server's memory, MB", "generator's core, % busy"], lines)
+                          ["", "", "users and bindings", "server CPU, µs", "÷ the fewest", "each s", "server's memory, MB",
+                           "generator's core, % busy"], lines)
         if curves:
             def how(axes, plots):
                 for number, (label, points) in enumerate(curves):
@@ -349,9 +361,10 @@ class Scale(Study):
     def tell_lookups(self):
         if not self.lookups:
             return
-        self.report.table("A user's lookup in memory, ns (perf/users)", ["users", "one lookup", "one cache miss in a table of that size", "lookup and check of a digest",
-                                                                         "bytes each"],
-                          [[f"{row['users']:,}", *(f"{row[key]:.0f}" for key in ("lookup_ns", "miss_ns", "check_ns", "bytes_each"))] for row in self.lookups])
+        keys = ("lookup_ns", "miss_ns", "check_ns", "bytes_each")
+        self.report.table("A user's lookup in memory, ns (perf/users)",
+                          ["users", "one lookup", "one cache miss in a table of that size", "lookup and check of a digest", "bytes each"],
+                          [[f"{row['users']:,}", *(f"{row[key]:.0f}" for key in keys)] for row in self.lookups])
 
     def tell_workers(self):
         lines = []

@@ -1,5 +1,6 @@
 """perf/targets: what is collected, and what is said to be missing."""
 
+import argparse
 import json
 import os
 import tempfile
@@ -50,6 +51,12 @@ class Collecting(unittest.TestCase):
                                      ["O1", "goodput at 3 × the peak ÷ the peak, UDP", "≥ 0.95", "0.50", "NO", ""]])
         self.assertIn("O1", targets.summary(targets.collect(self.folder.name))[1])
 
+    def test_a_row_that_is_not_met_is_no_less_so_where_a_part_is_missing(self):
+        self.write("overload.json", [["O1", "goodput at 2 × the peak ÷ the peak, UDP", "≥ 0.95", "0.50", "NO", ""]])
+        _, missed, _, missing = targets.summary(targets.collect(self.folder.name))
+        self.assertEqual(missed, ["O1"])
+        self.assertIn("O1", missing)
+
     def test_what_cannot_be_told_is_not_met(self):
         self.write("overload.json", [["O1", "goodput at 2 × the peak ÷ the peak, UDP", "≥ 0.95", "0.99", "yes", ""],
                                      ["O1", "goodput at 3 × the peak ÷ the peak, UDP", "≥ 0.95", "0.96", "—", "g"]])
@@ -72,7 +79,8 @@ class Collecting(unittest.TestCase):
         self.assertTrue(targets.collect(self.folder.name))
 
     def test_tables_and_figures_count_by_their_reports(self):
-        wanted = [("Table 1", "thesis", "perf/reproduce registrar"), ("Table 2", "thesis", "perf/reproduce proxy"), ("shares", "report", "perf/profile")]
+        wanted = [("Table 1", "thesis", "perf/reproduce registrar"), ("Table 2", "thesis", "perf/reproduce proxy"),
+                  ("shares", "report", "perf/profile")]
         with mock.patch.object(published, "TABLES_AND_FIGURES", wanted, create=True):
             self.write("reproduce-registrar.json", [], measurements=[{}])
             # Nothing was measured in it.
@@ -99,6 +107,26 @@ class Footprint(unittest.TestCase):
 
     def test_a_test_that_did_not_run_weighs_nothing(self):
         self.assertEqual(targets.weighed("error: could not compile"), (None, []))
+
+
+class Commands(unittest.TestCase):
+    def arguments(self, **more):
+        return argparse.Namespace(**{"quick": False, "strowger": None, "load": None, "no_build": False, "began": 1_000_000.0, **more})
+
+    def test_all_are_there(self):
+        for name, (command, _) in targets.COMMANDS.items():
+            if command:
+                self.assertTrue(os.access(targets.command_of(name, self.arguments())[0], os.X_OK), name)
+
+    def test_the_model_takes_what_was_measured_in_this_run_only(self):
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(targets.Report, "directory", return_value=folder):
+            for name, written in zip(targets.FOR_MODEL, (2_000_000, 500_000)):
+                path = os.path.join(folder, name)
+                with open(path, "w"):
+                    pass
+                os.utime(path, (written, written))
+            command = targets.command_of("model", self.arguments(quick=True))
+            self.assertEqual(command[1:], ["fit", "--quick", "--from", os.path.join(folder, targets.FOR_MODEL[0])])
 
 
 if __name__ == "__main__":
