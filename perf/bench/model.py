@@ -3,9 +3,10 @@
 A call's CPU at saturation is a sum of the report's components. Those of a configuration follow from its name alone (`components`); their values are
 fitted to the chain, outbound and inbound runs by least squares on the relative error. Local mode is never fitted: it is what the model is tested on.
 
-Where both sides have one connection for all calls, several messages share a read and a write, and TCP is cheaper than UDP: `TCP data` is then less than
-zero. A side with a connection for each call breaks that up for both sides: messages come one by one, and the side that has one connection costs what UDP
-does. So `TCP data` is a component of chain mode alone, and what a connection for each call costs counts from UDP.
+Where both sides have one connection for all calls, several messages share a read and a write, and TCP may be cheaper than UDP: `TCP data` is then less
+than zero. A side with a connection for each call breaks that up for both sides, messages come one by one, and the side with one connection costs more than
+UDP: `BESIDE`. Local mode has neither. What a connection for each call costs by itself is therefore told by runs with UDP, which shares nothing, on the
+other side (outbound-tcp-udp, inbound-udp-tcp); without such runs `BESIDE` is taken as zero.
 
 Below saturation the server sleeps, and is woken by what comes: `Waking`. Nothing here starts a process or reads a file."""
 
@@ -23,6 +24,7 @@ SUITES = {"3des": "TLS bulk, 3DES"}
 # Row C1.
 TARGET = 0.08
 UDP, TCP, BULK = "UDP data", "TCP data", "TLS bulk"
+BESIDE = {"tcp": "one TCP connection beside one a call", "tls": "one TLS connection beside one a call"}
 # Messages in and out of a call and of a registration: a registration encrypts so many of a call's.
 CALL_MESSAGES = 13
 REGISTER_MESSAGES = {"none": 2, "new": 4, "kept": 2}
@@ -39,23 +41,32 @@ class Refused(Exception):
 
 
 class Shape:
-    """What a configuration is, from its name: chain-udp, local-tls-mutual-auth."""
+    """What a configuration is, from its name: chain-udp, local-tls-mutual-auth; outbound-tls-udp-auth has TLS on the callers' side and UDP on the
+    other."""
 
-    def __init__(self, mode, transport, variant="full", auth=False):
-        self.mode, self.transport, self.variant, self.auth = mode, transport, variant, auth
-        streams = transport != "udp"
-        self.left_per_call = streams and mode in ("outbound", "local")
-        self.right_per_call = streams and mode in ("inbound", "local")
+    def __init__(self, mode, left, right=None, variant="full", auth=False):
+        self.mode, self.left, self.right, self.variant, self.auth = mode, left, right or left, variant, auth
+        self.left_per_call = mode in ("outbound", "local") and self.left != "udp"
+        self.right_per_call = mode in ("inbound", "local") and self.right != "udp"
 
     @classmethod
     def parse(cls, name):
         """None where the name is of something else."""
         mode, *rest = name.split("-")
         auth = rest[-1:] == ["auth"]
-        transport, *variant = rest[:-1] if auth else rest or [""]
-        if mode not in MODES or transport not in TRANSPORTS or len(variant) > 1 or (variant and variant[0] not in [*VARIANTS, *SUITES]):
+        rest = rest[:-1] if auth else rest
+        sides = [part for part in rest[:2] if part in TRANSPORTS]
+        variant = rest[len(sides):]
+        if mode not in MODES or not sides or len(variant) > 1 or (variant and variant[0] not in [*VARIANTS, *SUITES]):
             return None
-        return cls(mode, transport, *(variant or ["full"]), auth)
+        return cls(mode, sides[0], sides[-1], *(variant or ["full"]), auth)
+
+    @property
+    def name(self):
+        """For files and commands, as cases.Configuration has it."""
+        sides = [self.left] if self.left == self.right else [self.left, self.right]
+        variant = [] if self.variant == "full" else [self.variant]
+        return "-".join([self.mode, *sides, *variant, *(["auth"] if self.auth else [])])
 
     @property
     def is_fitted(self):
@@ -64,30 +75,36 @@ class Shape:
     def components(self):
         """How often each component is in a call."""
         found = {UDP: 1}
-        if self.transport != "udp" and not (self.left_per_call or self.right_per_call):
-            found[TCP] = 1
-        if self.transport == "tls":
-            found[SUITES.get(self.variant, BULK)] = 1
-        for per_call, side in [(self.left_per_call, "server"), (self.right_per_call, "client")]:
+
+        def add(name, count=1):
+            found[name] = found.get(name, 0) + count
+        for transport, per_call, side, other in [(self.left, self.left_per_call, "server", self.right_per_call),
+                                                 (self.right, self.right_per_call, "client", self.left_per_call)]:
+            if transport == "tls":
+                add(SUITES.get(self.variant, BULK), 0.5)
             if per_call:
-                found[f"TCP handshake as {side}"] = 1
-                if self.transport == "tls":
-                    found[f"TLS handshake as {side}, {self.variant}"] = 1
+                add(f"TCP handshake as {side}")
+                if transport == "tls":
+                    add(f"TLS handshake as {side}, {self.variant}")
+            elif transport != "udp":
+                add(BESIDE[transport]) if other else add(TCP, 0.5)
         if self.auth:
-            found[f"digest, {self.transport.upper()}"] = 1
+            add(f"digest, {self.left.upper()}")
         return found
 
     def wakings(self):
         """How often something comes to a server that may be asleep: the INVITE, 180 and 200, ACK and BYE, the 200; the ACK of the 407 and the next
         INVITE; a connection and its end; the flights of a handshake."""
         found = 4 + (1 if self.auth else 0)
-        flights = {"full": 2, "mutual": 2, "reuse": 1}.get(self.variant, 2) if self.transport == "tls" else 0
-        return found + (self.left_per_call + self.right_per_call) * (2 + flights)
+        for transport, per_call in [(self.left, self.left_per_call), (self.right, self.right_per_call)]:
+            if per_call:
+                found += 2 + ((1 if self.variant == "reuse" else 2) if transport == "tls" else 0)
+        return found
 
 
 # In the order of the report.
 ORDER = [UDP, TCP, BULK, SUITES["3des"], "digest, UDP", "digest, TCP", "digest, TLS", "TCP handshake as server", "TCP handshake as client",
-         *[f"TLS handshake as {side}, {variant}" for side in ("server", "client") for variant in VARIANTS]]
+         *[f"TLS handshake as {side}, {variant}" for side in ("server", "client") for variant in VARIANTS], *BESIDE.values()]
 
 
 # The fit.
@@ -116,12 +133,13 @@ def entangled(weighted, names):
 
 def fit(measured):
     """Components from {configuration: [µs of each round]}; local mode is left out here, and nowhere else has it a way in."""
-    rows = []
-    for name, values in measured.items():
-        shape = Shape.parse(name)
-        if shape and shape.is_fitted and values:
-            rows.append((shape.components(), statistics.median(values)))
-    return solve(rows)
+    shapes = [(shape, statistics.median(values)) for name, values in measured.items() if values and (shape := Shape.parse(name)) and shape.is_fitted]
+    # Only against UDP on the other side does a side with a connection for each call show what it costs by itself.
+    alone = {shape.left if shape.left_per_call else shape.right for shape, _ in shapes
+             if shape.left != shape.right and shape.left_per_call != shape.right_per_call}
+    untold = [name for transport, name in BESIDE.items() if transport not in alone]
+    rows = [({name: count for name, count in shape.components().items() if name not in untold}, value) for shape, value in shapes]
+    return {**solve(rows), **dict.fromkeys(untold, 0.0)}
 
 
 def intervals(measured, draws=400, seed=1):
@@ -245,15 +263,22 @@ class Load:
     """Calls and registrations each second and how they come."""
 
     def __init__(self, calls=0, registrations=0, transport="udp", mode="local", auth="no", mutual=False, reuse=0.0, hold=0.0, connections=0,
-                 registration_auth=None, version=None, key=None, suite=None, use=0.7):
+                 registration_auth=None, version=None, key=None, suite=None, use=0.7, left=None,
+                 right=None):
         self.calls, self.registrations, self.transport, self.mode = calls, registrations, transport, mode
         self.auth, self.mutual, self.reuse, self.hold, self.connections = auth, mutual, reuse, hold, connections
         self.registration_auth = registration_auth or ("new" if auth == "yes" else "none")
         self.version, self.key, self.suite, self.use = version, key, suite, use
+        self.left, self.right = left or transport, right or transport
+
+    @property
+    def is_tls(self):
+        return "tls" in (self.left, self.right)
 
     @property
     def has_handshakes(self):
-        return self.transport == "tls" and self.mode != "chain"
+        shape = Shape(self.mode, self.left, self.right)
+        return (self.left == "tls" and shape.left_per_call) or (self.right == "tls" and shape.right_per_call)
 
     def check(self):
         """Nonsense is refused before anything is computed."""
@@ -266,13 +291,14 @@ class Load:
             raise Refused(f"--reuse is the share of handshakes that resume a session: from 0 to 1, not {self.reuse:g}")
         if not 0.05 <= self.use <= 0.95:
             raise Refused(f"--cores-use is the share of each core that may be busy: from 0.05 to 0.95, not {self.use:g}. Above that waiting grows without bound")
-        if self.transport != "tls":
+        if not self.is_tls:
             for name, value in [("--mutual", self.mutual), ("--reuse", self.reuse), ("--tls-version", self.version), ("--key", self.key),
                                 ("--suite", self.suite)]:
                 if value:
-                    raise Refused(f"{name} is of TLS, and the transport is {self.transport}")
-        if self.transport == "tls" and self.mode == "chain" and (self.reuse or self.mutual):
-            raise Refused("a chain keeps its connections: there is no handshake to resume or to make mutual. What they cost once is not in the model")
+                    raise Refused(f"{name} is of TLS, and neither side has it")
+        if self.is_tls and not self.has_handshakes and (self.reuse or self.mutual):
+            raise Refused(f"in {self.mode} mode the side with TLS keeps its connection: there is no handshake for each call to resume or to make mutual. "
+                          "What a handshake costs once is not in the model")
 
     def shapes(self):
         """Kinds of calls, and their share."""
@@ -281,12 +307,12 @@ class Load:
             kinds = [("reuse", self.reuse), (other, 1 - self.reuse)]
         else:
             kinds = [("mutual" if self.mutual else "full", 1.0)]
-        return [(Shape(self.mode, self.transport, variant, self.auth == "yes"), share) for variant, share in kinds if share > 0]
+        return [(Shape(self.mode, self.left, self.right, variant, self.auth == "yes"), share) for variant, share in kinds if share > 0]
 
     def registration_transport(self):
         """Phones have connections of their own in outbound and local mode; a chain and inbound calls come by one."""
-        many = self.transport != "udp" and self.mode in ("outbound", "local")
-        return self.transport + ("-many" if many else "")
+        many = self.left != "udp" and self.mode in ("outbound", "local")
+        return self.left + ("-many" if many else "")
 
     def open_connections(self):
         """What its calls keep open at any time, and what is open beside them."""
@@ -311,8 +337,10 @@ class Model:
     def check(self, load):
         """Where there is no ground, and what would be one."""
         load.check()
-        if load.transport == "tls":
+        if load.is_tls:
             self.check_tls(load)
+        if load.left != load.right:
+            self.check_sides(load)
         if load.mutual and load.reuse and load.has_handshakes:
             raise Refused("sessions resumed with mutual authentication were not measured: ask for each alone (--mutual, --reuse)")
         ranges = self.data["ranges"]
@@ -330,6 +358,16 @@ class Model:
             raise Refused(f"{open_connections:,.0f} connections would be open at a time, and no more than {known:,} were measured: "
                           "perf/scale measures more; perf/model fit --connections N says that it has")
 
+    def check_sides(self, load):
+        """Sides with different transports: only what a run has shown to add up."""
+        wanted = Shape(load.mode, load.left, load.right)
+        for name in self.data["ranges"]["configurations"]:
+            shape = Shape.parse(name)
+            if (shape.mode, shape.left, shape.right) == (wanted.mode, wanted.left, wanted.right):
+                return
+        raise Refused(f"no run had {load.left} on the callers' side and {load.right} on the answerers' in {load.mode} mode: "
+                      "perf/model fit measures outbound mode to UDP and inbound mode from UDP")
+
     def check_tls(self, load):
         tls = self.data["tls"]
         if tls is None:
@@ -346,7 +384,7 @@ class Model:
             for name, count in shape.components().items():
                 if load.calls:
                     if name not in self.values:
-                        raise Refused(f"the model has no “{name}”: perf/model fit with a run that has it ({', '.join(self.wants(name))}) measures it")
+                        raise Refused(f"the model has no “{name}”: perf/model fit with a run that has it ({self.wants(name)}) measures it")
                     found[name] = found.get(name, 0) + load.calls * share * count * self.values[name]
         if load.registrations:
             parts = registration(self.registrations, self.values, load.registration_transport(), load.registration_auth)
@@ -360,13 +398,9 @@ class Model:
     @staticmethod
     def wants(component):
         """The simplest runs that have it."""
-        for transport in TRANSPORTS:
-            for mode in FITTED_MODES:
-                for variant in [*VARIANTS, *SUITES]:
-                    for auth in (False, True):
-                        if component in (shape := Shape(mode, transport, variant, auth)).components():
-                            return ["-".join([mode, transport, *([] if variant == "full" else [variant]), *(["auth"] if shape.auth else [])])]
-        return [component]
+        shapes = [Shape(mode, transport, None, variant, auth) for transport in TRANSPORTS for mode in FITTED_MODES for auth in (False, True)
+                  for variant in [*VARIANTS, *SUITES]]
+        return next(shape.name for shape in shapes if component in shape.components())
 
     def busy(self, load, scale=1.0):
         """Share of a core with `scale` × the load, and what of it is waking. Waking µs × wakings × (1 − busy), so that busy = work + waking × (1 − busy)."""

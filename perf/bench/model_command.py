@@ -59,6 +59,26 @@ class Registrations(Case):
         return None if challenges < 0.02 * done else f"{challenges} challenges in {done} registrations with a kept nonce"
 
 
+class ToUdp(Case):
+    """One side as in outbound or inbound mode, and UDP on the other."""
+
+    def __init__(self, mode, transport, auth=False, variant="full", version="1.2", key="rsa", suite="study"):
+        sides = (transport, "udp") if mode == "outbound" else ("udp", transport)
+        self.shape = Shape(mode, *sides, variant, auth)
+        left, right = (side + ("/call" if side != "udp" else "") for side in sides)
+        ciphers = {"study": cases.STUDY_CIPHERS, "today": cases.CIPHERS}[suite]
+        super().__init__(self.shape.name, left, right, routed=mode == "outbound", version=version, key=key, auth=auth, mutual=variant == "mutual",
+                         reuse=variant == "reuse", ciphers=ciphers)
+
+    needs_old_suites = False
+
+
+def to_udp(**how):
+    """With digest where the report has it."""
+    variants = [("tcp", "full"), ("tls", "full"), ("tls", "mutual"), ("tls", "reuse")]
+    return [ToUdp(mode, transport, mode == "outbound", variant, **how) for mode in ("outbound", "inbound") for transport, variant in variants]
+
+
 def registrations(**how):
     """TLS is measured to be compared, not to be fitted."""
     kinds = [(kind, digest) for kind in model.REGISTRATIONS for digest in DIGESTS]
@@ -150,7 +170,7 @@ def wanted(arguments, sources):
         return [], []
     have = {each["configuration"] for each in sources if each["what"] == "saturation" and not each.get("complaint")}
     how = {"version": arguments.tls_version, "key": arguments.key, "suite": arguments.suite}
-    calls = report_configurations(**how) + ([] if arguments.quick else beyond_the_report(**how))
+    calls = report_configurations(**how) + to_udp(**how) + ([] if arguments.quick else beyond_the_report(**how))
     old = bool(arguments.old_suites) or (not arguments.quick and arguments.tls_version == "1.2" and arguments.key == "rsa")
     calls = [case for case in calls if case.name not in have and (old or not case.needs_old_suites)]
     return calls, [case for case in registrations(**how) if case.name not in have]
@@ -287,7 +307,7 @@ class Fit:
         return {name: self.errors[name] for name in names if name in self.errors}
 
     def tell_errors(self):
-        order = [case.name for case in report_configurations() + beyond_the_report()]
+        order = [case.name for case in report_configurations() + to_udp() + beyond_the_report()]
         names = sorted(self.errors, key=lambda name: order.index(name) if name in order else len(order))
         lines = []
         for name in names:
@@ -429,16 +449,16 @@ def connections_of(machine_text):
 # The plots.
 
 # What is drawn as one, and its colour.
-GROUPS = [("data", ["UDP data", "TCP data"]), ("TLS bulk", ["TLS bulk", "TLS bulk, 3DES"]), ("digest", ["digest, UDP", "digest, TCP", "digest, TLS"]),
+GROUPS = [("data", ["UDP data", "TCP data", *model.BESIDE.values()]), ("TLS bulk", ["TLS bulk", "TLS bulk, 3DES"]), ("digest", ["digest, UDP", "digest, TCP", "digest, TLS"]),
           ("TCP handshake as server", ["TCP handshake as server"]), ("TCP handshake as client", ["TCP handshake as client"]),
           ("TLS handshake as server", [f"TLS handshake as server, {variant}" for variant in model.VARIANTS]),
           ("TLS handshake as client", [f"TLS handshake as client, {variant}" for variant in model.VARIANTS])]
 
 
 def words_of(name):
-    mode, transport, *rest = name.split("-")
-    variant = [{"3des": "3DES"}.get(part, part) for part in rest if part != "auth"]
-    return f"{mode} {' '.join([transport.upper(), *variant])}{', digest' if 'auth' in rest else ''}"
+    shape = Shape.parse(name)
+    variant = [] if shape.variant == "full" else [{"3des": "3DES"}.get(shape.variant, shape.variant)]
+    return f"{shape.mode} {' '.join([shape.left.upper(), *variant])}{', digest' if shape.auth else ''}"
 
 
 def draw_predicted(plots, folder, fit):
@@ -477,6 +497,7 @@ def draw_predicted(plots, folder, fit):
 
 def draw_components(plots, folder, fit):
     """Cheap configurations and dear ones have axes of their own: one is a fiftieth of the other."""
+    shades = [plots.BLUE, plots.SKY, plots.GREEN, plots.YELLOW, plots.ORANGE, plots.VERMILION, plots.PURPLE]
     names = list(fit.reported())
     dear = [name for name in names if any(part.startswith("TLS handshake") for part in Shape.parse(name).components())]
     panels = [[name for name in names if name not in dear], dear]
@@ -487,17 +508,17 @@ def draw_components(plots, folder, fit):
             parts, start = Shape.parse(name).components(), 0
             for number, (title, members) in enumerate(GROUPS):
                 width = sum(fit.values[member] * parts.get(member, 0) for member in members if member in fit.values)
-                axes.barh(place, width, left=start, height=0.68, color=plots.COLOURS[number], edgecolor="white", linewidth=0.6)
+                axes.barh(place, width, left=start, height=0.68, color=shades[number], edgecolor="white", linewidth=0.6)
                 start += width
             axes.plot([fit.errors[name][1]], [place], "o", markerfacecolor="white", markeredgecolor="black", markersize=6, zorder=5)
         axes.set_yticks(range(len(panel)), [words_of(name) for name in panel], fontsize=9.5)
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
-        axes.set_xlim(0, None)
+        axes.set_xlim(0, 1.05 * max(max(fit.errors[name][:2]) for name in panel))
     grid[-1][0].set_xlabel("µs CPU of a call at saturation")
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
-    handles = [Patch(color=plots.COLOURS[number], label=title) for number, (title, _) in enumerate(GROUPS)]
+    handles = [Patch(color=shades[number], label=title) for number, (title, _) in enumerate(GROUPS)]
     handles.append(Line2D([], [], linestyle="none", marker="o", markerfacecolor="white", markeredgecolor="black", label="measured"))
     grid[0][0].legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1.01), ncols=3)
     plots.save(chart, folder, "model-components")
@@ -570,7 +591,9 @@ def predict_parser():
     parser = argparse.ArgumentParser(prog="perf/model predict", description="What a load costs: how much of a core, how many cores, which component dominates.")
     parser.add_argument("--calls", type=float, default=0, help="calls a second")
     parser.add_argument("--registrations", type=float, default=0, help="registrations a second")
-    parser.add_argument("--transport", choices=model.TRANSPORTS, default="udp")
+    parser.add_argument("--transport", choices=model.TRANSPORTS, default="udp", help="of both sides [udp]")
+    parser.add_argument("--left", choices=model.TRANSPORTS, help="the callers' side, if another")
+    parser.add_argument("--right", choices=model.TRANSPORTS, help="the answerers' side, if another")
     parser.add_argument("--mode", choices=model.MODES, default="local",
                         help="who has a connection for each call: chain nobody, outbound the callers, inbound the callees, local both [local]")
     parser.add_argument("--auth", choices=["yes", "no"], default="no", help="whether each INVITE is challenged")
@@ -634,7 +657,7 @@ def predict_command():
     arguments = predict_parser().parse_args()
     load = Load(arguments.calls, arguments.registrations, arguments.transport, arguments.mode, arguments.auth, arguments.mutual, arguments.reuse,
                 arguments.hold, arguments.connections, arguments.registration_auth, arguments.tls_version, arguments.key, arguments.suite,
-                arguments.cores_use)
+                arguments.cores_use, arguments.left, arguments.right)
     try:
         load.check()
         path = arguments.model or newest_model()
