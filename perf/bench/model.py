@@ -94,11 +94,11 @@ class Shape:
 
     def wakings(self):
         """How often something comes to a server that may be asleep: the INVITE, 180 and 200, ACK and BYE, the 200; the ACK of the 407 and the next
-        INVITE; a connection and its end; the flights of a handshake."""
+        INVITE; the flights of a handshake that are not another's answer. What opens and closes a connection comes with a message."""
         found = 4 + (1 if self.auth else 0)
         for transport, per_call in [(self.left, self.left_per_call), (self.right, self.right_per_call)]:
             if per_call:
-                found += 2 + ((1 if self.variant == "reuse" else 2) if transport == "tls" else 0)
+                found += (1 if self.variant == "reuse" else 2) if transport == "tls" else 0
         return found
 
 
@@ -251,9 +251,10 @@ class Waking:
         if each_second <= self.points[0][0]:
             return self.points[0][1]
         for (x0, y0), (x1, y1) in zip(self.points, self.points[1:]):
-            if each_second <= x1:
-                share = math.log(each_second / x0) / math.log(x1 / x0)
-                return y0 + (y1 - y0) * share
+            # Beyond the last point its slope is followed if it falls: at saturation, the other end, there is no waking.
+            if each_second <= x1 or (x1, y1) == self.points[-1]:
+                slope = math.log(y1 / y0) / math.log(x1 / x0)
+                return y1 * (each_second / x1) ** (slope if each_second <= x1 else min(0.0, slope))
         return self.points[-1][1]
 
 
@@ -358,6 +359,16 @@ class Model:
             raise Refused(f"{open_connections:,.0f} connections would be open at a time, and no more than {known:,} were measured: "
                           "perf/scale measures more; perf/model fit --connections N says that it has")
 
+    def check_rates(self, load, workers):
+        """No more than a run has reached: beyond that even the order of what fills up first is unknown."""
+        highest = self.data["ranges"]["highest_per_second"]
+        for name, rate, group in [("calls", load.calls, f"{load.mode}-{load.left}" if load.left != "udp" else "chain-udp"),
+                                  ("registrations", load.registrations, f"register-{load.left}")]:
+            known = highest.get(group)
+            if known is not None and rate / workers > known:
+                raise Refused(f"{rate / workers:,.0f} {name} a second and core are more than any run reached ({known:,.0f}/s, {group}), "
+                              "since the generator or the machine was at its end first: a generator on other cores or machines would be a ground")
+
     def check_sides(self, load):
         """Sides with different transports: only what a run has shown to add up."""
         wanted = Shape(load.mode, load.left, load.right)
@@ -423,40 +434,32 @@ class Model:
             raise Refused(f"the load fills {100 * work:.1f} % of a core by what a {unmeasured[0]} costs at saturation, and what waking adds at so low a load was "
                           f"not measured: perf/model fit measures it at fixed rates")
         workers, factor = self.workers(load, work)
+        self.check_rates(load, workers)
         scale = factor / workers
-        busy, woken = self.busy(load, scale)
+        busy, _ = self.busy(load, scale)
         one, one_woken = self.busy(load)
         parts = {name: value / 1e6 for name, value in self.parts(load).items()}
         if one_woken:
             parts["waking"] = one_woken
-        return {"one_core": one, "work": work, "workers": workers, "each_core": busy, "use": load.use, "parts": parts,
+        return {"one_core": one, "work": work, "workers": workers, "factor": factor, "each_core_busy": busy, "use": load.use, "parts": parts,
                 "us_per_call": 1e6 * one / load.calls if load.calls and not load.registrations else None,
-                "headroom": self.headroom(load, scale), "full_core_calls": load.calls / work if load.calls else None,
+                "headroom": load.use / (scale * work), "full_core_calls": load.calls / work if load.calls else None,
                 "full_core_registrations": load.registrations / work if load.registrations else None}
 
     def workers(self, load, work):
-        """How many, and what a call costs on as many ÷ on one."""
-        if self.busy(load)[0] <= load.use:
+        """How many, and what a call costs on as many ÷ on one. Counted by the work: waking is given back when the core has more to do."""
+        if work <= load.use:
             return 1, 1.0
         known = {int(number): factor for number, factor in self.data["workers"].items()}
-        asked = f"the load is {work:.2f} cores' worth of work, and a core may be {100 * load.use:.0f} % busy"
+        asked = f"the load is {work:.2f} cores' worth of work, of which a core is to have no more than {load.use:.2f}"
         if not known:
             raise Refused(f"{asked}: it needs more than one, and what a second worker costs was not measured: "
                           "perf/udp --rows K1 measures it, and perf/model fit takes it from there")
         for number, factor in sorted(known.items()):
-            if self.busy(load, factor / number)[0] <= load.use:
+            if work * factor / number <= load.use:
                 return number, factor
-        raise Refused(f"{asked}: that is more than {max(known)} workers carry, and more were not measured. perf/udp --rows K1 on a machine with more cores would be a ground")
-
-    def headroom(self, load, scale):
-        """By how much the load may grow on as many workers before the allowed share of each is used."""
-        low, high = 1.0, 2.0
-        while self.busy(load, scale * high)[0] < load.use and high < 1e6:
-            low, high = high, 2 * high
-        for _ in range(60):
-            middle = (low + high) / 2
-            low, high = (middle, high) if self.busy(load, scale * middle)[0] < load.use else (low, middle)
-        return low
+        raise Refused(f"{asked}: that is more than {max(known)} workers carry, and what more of them cost each was not measured, "
+                      "since the machine of the model has not the cores for it")
 
 
 def in_words(load, answer):

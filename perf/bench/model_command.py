@@ -19,11 +19,12 @@ from contestants import PERF
 from model import DIGESTS, TARGET, UDP, Load, Model, ModelError, Refused, Shape, registration, registration_name
 from modes import for_model
 from report import Report, Series
+from reproduction import FORGET
 from study import Progress, Study
 import study
 
 # Calls and registrations each second at which waking is measured, and how full a core may be then.
-RATES = [200, 1000, 4000]
+RATES = [200, 1000, 4000, 16000]
 NEAR_IDLE = 0.5
 WAKING = ["chain-udp", "chain-tcp", "outbound-tcp-auth", "inbound-tcp", "outbound-tls-reuse-auth", "inbound-tls-reuse", "local-tls-reuse-auth"]
 # Each of so many phones has a connection of its own.
@@ -157,7 +158,7 @@ class Measuring(Study):
 
     def at_rates(self, case, contestant, process, capacity, mode, number):
         # What saturation has left to be forgotten must not be counted here.
-        time.sleep(1 if self.arguments.quick else 5.5)
+        time.sleep(FORGET)
         for rate in self.arguments.rates:
             if rate < NEAR_IDLE * capacity:
                 self.run_load(case, contestant, process, "--rate", f"{rate:g}", "--settle", 1, "--duration", self.duration, "--drain", 8,
@@ -539,7 +540,7 @@ def fit_parser():
                         help="take the runs of this JSON of perf/reproduce (modes, registrar) and measure only what is missing; can be given several times")
     parser.add_argument("--no-measure", action="store_true", help="with --from: measure nothing; the model has then no component that the files lack")
     parser.add_argument("--peaks", action=argparse.BooleanOptionalAction, help="search for the peak of each configuration too [yes; quick: no]")
-    parser.add_argument("--rates", type=rates, default=RATES, help="calls and registrations a second at which waking is measured [200,1000,4000]")
+    parser.add_argument("--rates", type=rates, default=RATES, help="calls and registrations a second at which waking is measured [200,1000,4000,16000]")
     parser.add_argument("--tls-version", choices=["1.2", "1.3"], default="1.2")
     parser.add_argument("--key", choices=["rsa", "ec"], default="rsa")
     parser.add_argument("--suite", choices=["study", "today"], default="study", help="TLS 1.2: the report's AES128-SHA, or what is negotiated today")
@@ -637,13 +638,14 @@ def answer_text(load, answer, data, path):
     def percent(share):
         return f"{100 * share:.1f} %"
     lines = [f"{data['contestant']} on {data['machine']}; model of {data['date']} ({os.path.relpath(path)})", ""]
-    lines.append(f"one core      {percent(answer['one_core'])} busy" + (f", {percent(answer['one_core'] - answer['work'])} of it waking"
-                                                                     if answer["one_core"] > answer["work"] else ""))
-    lines.append(f"cores         {answer['workers']} at no more than {percent(answer['use'])}" +
-                 (f", {percent(answer['each_core'])} each" if answer["workers"] > 1 else ""))
+    waking = answer["one_core"] - answer["work"]
+    lines.append(f"one core      {percent(answer['work'])} of its capacity" +
+                 (f"; busy {percent(answer['one_core'])}, {percent(waking)} of it waking, which it gives back under load" if waking > 0 else ""))
+    lines.append(f"cores         {answer['workers']} at no more than {percent(answer['use'])} of their capacity" +
+                 (f"; each {percent(answer['work'] * answer['factor'] / answer['workers'])}" if answer["workers"] > 1 else ""))
     if answer["us_per_call"]:
-        lines.append(f"a call        {answer['us_per_call']:.1f} µs")
-    lines.append(f"headroom      {answer['headroom']:.2f} times this load before {percent(answer['use'])} of each is used")
+        lines.append(f"a call        {answer['us_per_call']:.1f} µs at this load")
+    lines.append(f"headroom      {answer['headroom']:.2f} times this load before {percent(answer['use'])} is used")
     full = [f"{answer[f'full_core_{what}']:,.0f} {what}/s" for what in ("calls", "registrations") if answer[f"full_core_{what}"]]
     lines += [f"a full core   {' and '.join(full)} in this proportion", ""]
     width = max(len(name) for name in answer["parts"])
