@@ -4,8 +4,8 @@ A call's CPU at saturation is a sum of the report's components. Those of a confi
 fitted to the chain, outbound and inbound runs by least squares on the relative error. Local mode is never fitted: it is what the model is tested on.
 
 Where both sides have one connection for all calls, several messages share a read and a write, and TCP may be cheaper than UDP: `TCP data` is then less
-than zero. A side with a connection for each call breaks that up for both sides, messages come one by one, and the side with one connection costs more than
-UDP: `BESIDE`. Local mode has neither. What a connection for each call costs by itself is therefore told by runs with UDP, which shares nothing, on the
+than zero. A side with a connection for each call breaks that up for both sides, messages come one by one, and the side with one connection costs something
+else again: `BESIDE`. Local mode has neither. What a connection for each call costs by itself is therefore told by runs with UDP, which shares nothing, on the
 other side (outbound-tcp-udp, inbound-udp-tcp); without such runs `BESIDE` is taken as zero.
 
 Below saturation the server sleeps, and is woken by what comes: `Waking`. Nothing here starts a process or reads a file."""

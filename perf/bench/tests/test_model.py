@@ -5,6 +5,8 @@ import unittest
 
 import model
 import model_command
+import model_report
+import model_runs
 from cases import report_configurations
 from model import BESIDE, BULK, TCP, UDP, Load, Model, ModelError, Refused, Shape
 
@@ -16,7 +18,7 @@ TRUE = {
     BESIDE["tcp"]: 12.0, BESIDE["tls"]: 4.0,
 }
 NAMES = [case.name for case in report_configurations()]
-TO_UDP = [case.name for case in model_command.to_udp()]
+TO_UDP = [case.name for case in model_runs.to_udp()]
 
 
 def synthetic(names, noise=0.0, rounds=3, seed=7):
@@ -55,7 +57,7 @@ class Shapes(unittest.TestCase):
                           "TLS handshake as client, mutual": 1, "TLS handshake as server, mutual": 1})
 
     def test_runs_against_udp_are_what_their_names_say(self):
-        for case in model_command.to_udp():
+        for case in model_runs.to_udp():
             shape = Shape.parse(case.name)
             self.assertEqual((shape.name, shape.left, shape.right, shape.auth), (case.name, case.left, case.right, case.auth))
             self.assertEqual((shape.left_per_call, shape.right_per_call), (case.left_per_call, case.right_per_call))
@@ -239,30 +241,30 @@ class Refusals(unittest.TestCase):
 
 class Command(unittest.TestCase):
     def test_the_processor_of_a_machine(self):
-        self.assertEqual(model_command.cpu_of("A CPU, 16 cores, Linux 6.1"), "A CPU")
+        self.assertEqual(model_report.cpu_of("A CPU, 16 cores, Linux 6.1"), "A CPU")
 
     def test_the_reports_units(self):
-        self.assertEqual(model_command.published_of("TCP handshake as client"), ("0.65", "—"))
-        self.assertEqual(model_command.published_of("TLS handshake as client, reuse"), ("1.1", "0.3"))
-        self.assertEqual(model_command.published_of("TLS bulk, 3DES"), ("—", "—"))
+        self.assertEqual(model_report.published_of("TCP handshake as client"), ("0.65", "—"))
+        self.assertEqual(model_report.published_of("TLS handshake as client, reuse"), ("1.1", "0.3"))
+        self.assertEqual(model_report.published_of("TLS bulk, 3DES"), ("—", "—"))
 
     def test_runs_that_were_of_something_else_are_left_out(self):
         run = {"contestant": "strowger", "configuration": "chain-udp", "what": "saturation", "server_cpu_us_each": 20.0, "complaint": None}
-        found = model_command.Measurements([run, {**run, "server_cpu_us_each": 90.0, "complaint": "3 challenges"}, {**run, "contestant": "kamailio"},
+        found = model_runs.Measurements([run, {**run, "server_cpu_us_each": 90.0, "complaint": "3 challenges"}, {**run, "contestant": "kamailio"},
                                             {**run, "configuration": "register-udp"}], "strowger")
         self.assertEqual(found.saturated(), {"chain-udp": [20.0]})
         self.assertEqual((found.left_out, list(found.registered())), (1, ["register-udp"]))
 
     def test_only_what_is_missing_is_measured(self):
         arguments = model_command.fit_parser().parse_args(["--quick"])
-        calls, others = model_command.wanted(arguments, [])
+        calls, others = model_runs.wanted(arguments, [])
         self.assertNotIn("chain-tls-3des", [case.name for case in calls])
         self.assertIn("register-tcp-many-auth-kept", [case.name for case in others])
         sources = [{"configuration": case.name, "what": "saturation", "complaint": None} for case in [*calls, *others][1:]]
-        calls, others = model_command.wanted(arguments, sources)
+        calls, others = model_runs.wanted(arguments, sources)
         self.assertEqual(([case.name for case in calls], others), (["chain-udp"], []))
         arguments.no_measure = True
-        self.assertEqual(model_command.wanted(arguments, []), ([], []))
+        self.assertEqual(model_runs.wanted(arguments, []), ([], []))
 
 
 if __name__ == "__main__":
