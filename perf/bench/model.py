@@ -3,10 +3,10 @@
 A call's CPU at saturation is a sum of the report's components. Those of a configuration follow from its name alone (`components`); their values are
 fitted to the chain, outbound and inbound runs by least squares on the relative error. Local mode is never fitted: it is what the model is tested on.
 
-Where both sides have one connection for all calls, several messages share a read and a write, and TCP may be cheaper than UDP: `TCP data` is then less
-than zero. A side with a connection for each call breaks that up for both sides, messages come one by one, and the side with one connection costs something
-else again: `BESIDE`. Local mode has neither. What a connection for each call costs by itself is therefore told by runs with UDP, which shares nothing, on the
-other side (outbound-tcp-udp, inbound-udp-tcp); without such runs `BESIDE` is taken as zero.
+Where both sides have one connection for all calls, several messages share a read and a write, and TCP may be cheaper than UDP: `TCP data` is then
+less than zero. A side with a connection for each call breaks that up for both sides, messages come one by one, and the side with one connection
+costs something else again: `BESIDE`. Local mode has neither. What a connection for each call costs by itself is therefore told by runs with UDP,
+which shares nothing, on the other side (outbound-tcp-udp, inbound-udp-tcp); without such runs `BESIDE` is taken as zero.
 
 Below saturation the server sleeps, and is woken by what comes: `Waking`. Nothing here starts a process or reads a file."""
 
@@ -210,7 +210,8 @@ def registration_name(transport, digest):
 
 
 def registration(registrations, values, transport, digest):
-    """µs of parts of a registration; None where one has no value. `transport` is udp, tcp, tcp-many, tls or tls-many."""
+    """µs of parts of a registration; None where one has no value. `transport` is udp, tcp, tcp-many, tls or tls-many. TLS is as measured, or the
+    bulk of so many messages of a call."""
     base = transport.replace("tls", "tcp")
     plain, challenged = (registrations.get(registration_name(base, each)) for each in ("none", digest))
     if plain is None or challenged is None:
@@ -219,9 +220,10 @@ def registration(registrations, values, transport, digest):
     if digest != "none":
         parts[f"digest of REGISTER, {digest}"] = challenged - plain
     if base != transport:
-        if BULK not in values:
+        measured = registrations.get(registration_name(transport, digest))
+        if measured is None and BULK not in values:
             return None
-        parts["TLS bulk of REGISTER"] = values[BULK] * REGISTER_MESSAGES[digest] / CALL_MESSAGES
+        parts["TLS bulk of REGISTER"] = values[BULK] * REGISTER_MESSAGES[digest] / CALL_MESSAGES if measured is None else measured - challenged
     return parts
 
 
@@ -239,7 +241,7 @@ def waking(points):
 
 
 class Waking:
-    """µs of one waking by wakings each second. It falls as they come closer together: the core has not gone to sleep as deeply, and caches are warm."""
+    """µs of one waking by wakings each second. It falls as they come closer together: the core does not sleep as deeply, and caches are warm."""
 
     def __init__(self, points):
         self.points = sorted(tuple(point) for point in points)
@@ -283,23 +285,25 @@ class Load:
 
     def check(self):
         """Nonsense is refused before anything is computed."""
-        for name, value in [("--calls", self.calls), ("--registrations", self.registrations), ("--hold", self.hold), ("--connections", self.connections)]:
+        for name in ("calls", "registrations", "hold", "connections"):
+            value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                raise Refused(f"{name} must be a number that is not negative, not {value:g}")
+                raise Refused(f"--{name} must be a number that is not negative, not {value:g}")
         if self.calls == 0 and self.registrations == 0:
             raise Refused("no load: give --calls, --registrations or both, each second")
         if not 0 <= self.reuse <= 1:
             raise Refused(f"--reuse is the share of handshakes that resume a session: from 0 to 1, not {self.reuse:g}")
         if not 0.05 <= self.use <= 0.95:
-            raise Refused(f"--cores-use is the share of each core that may be busy: from 0.05 to 0.95, not {self.use:g}. Above that waiting grows without bound")
+            raise Refused(f"--cores-use is the share of each core's capacity that may be used: from 0.05 to 0.95, not {self.use:g}. "
+                          "Above that waiting grows without bound")
         if not self.is_tls:
             for name, value in [("--mutual", self.mutual), ("--reuse", self.reuse), ("--tls-version", self.version), ("--key", self.key),
                                 ("--suite", self.suite)]:
                 if value:
                     raise Refused(f"{name} is of TLS, and neither side has it")
         if self.is_tls and not self.has_handshakes and (self.reuse or self.mutual):
-            raise Refused(f"in {self.mode} mode the side with TLS keeps its connection: there is no handshake for each call to resume or to make mutual. "
-                          "What a handshake costs once is not in the model")
+            raise Refused(f"in {self.mode} mode the side with TLS keeps its connection: there is no handshake for each call to resume or to make "
+                          "mutual. What a handshake costs once is not in the model")
 
     def shapes(self):
         """Kinds of calls, and their share."""
@@ -332,8 +336,8 @@ class Model:
 
     def check_machine(self, cpu):
         if cpu != self.data["cpu"]:
-            raise Refused(f"the model was fitted on another machine ({self.data['cpu']}; this is {cpu}): run perf/model fit here, or say --any-machine "
-                          "if the answer is meant for that one")
+            raise Refused(f"the model was fitted on another machine ({self.data['cpu']}; this is {cpu}): run perf/model fit here, or say "
+                          "--any-machine if the answer is meant for that one")
 
     def check(self, load):
         """Where there is no ground, and what would be one."""
@@ -351,8 +355,8 @@ class Model:
             if value and lowest is None:
                 continue
             if value and value < lowest:
-                raise Refused(f"{value:g} {name} a second are fewer than the fewest measured ({lowest:g}/s). CPU of a {kind} rises as the load falls, "
-                              f"since the server is woken for each message: at {lowest:g}/s and below this core is nearly idle. "
+                raise Refused(f"{value:g} {name} a second are fewer than the fewest measured ({lowest:g}/s). CPU of a {kind} rises as the load "
+                              f"falls, since the server is woken for each message: at {lowest:g}/s and below this core is nearly idle. "
                               f"perf/model fit --rates {value:g} measures it")
         open_connections, known = load.open_connections(), ranges["connections"]
         if open_connections > known:
@@ -414,7 +418,7 @@ class Model:
         return next(shape.name for shape in shapes if component in shape.components())
 
     def busy(self, load, scale=1.0):
-        """Share of a core with `scale` × the load, and what of it is waking. Waking µs × wakings × (1 − busy), so that busy = work + waking × (1 − busy)."""
+        """Share of a core with `scale` × the load, and what of it is waking: busy = work + waking × (1 − busy)."""
         work = scale * sum(self.parts(load).values()) / 1e6
         rates = [("call", scale * load.calls * sum(share * shape.wakings() for shape, share in load.shapes())),
                  ("registration", scale * load.registrations * (2 if load.registration_auth == "new" else 1))]
@@ -431,8 +435,8 @@ class Model:
         work = sum(self.parts(load).values()) / 1e6
         unmeasured = [kind for kind, rate in [("call", load.calls), ("registration", load.registrations)] if rate and not self.waking.get(kind)]
         if unmeasured and work < WITHOUT_WAKING:
-            raise Refused(f"the load fills {100 * work:.1f} % of a core by what a {unmeasured[0]} costs at saturation, and what waking adds at so low a load was "
-                          f"not measured: perf/model fit measures it at fixed rates")
+            raise Refused(f"the load fills {100 * work:.1f} % of a core by what a {unmeasured[0]} costs at saturation, and what waking adds at so low a "
+                          "load was not measured: perf/model fit measures it at fixed rates")
         workers, factor = self.workers(load, work)
         self.check_rates(load, workers)
         scale = factor / workers

@@ -26,10 +26,11 @@ def rates(text):
 def fit_parser():
     parser = study.options("perf/model fit", "Measures what the cost model wants, and fits it.")
     parser.add_argument("--from", dest="files", metavar="FILE.json", action="append", default=[],
-                        help="take the runs of this JSON of perf/reproduce (modes, registrar) and measure only what is missing; can be given several times")
+                        help="take the runs of this JSON of perf/reproduce (modes, registrar) and measure what is missing; can be given several times")
     parser.add_argument("--no-measure", action="store_true", help="with --from: measure nothing; the model has then no component that the files lack")
     parser.add_argument("--peaks", action=argparse.BooleanOptionalAction, help="search for the peak of each configuration too [yes; quick: no]")
-    parser.add_argument("--rates", type=rates, default=RATES, help="calls and registrations a second at which waking is measured [200,1000,4000,16000]")
+    parser.add_argument("--rates", type=rates, default=RATES,
+                        help="calls and registrations a second at which waking is measured [200,1000,4000,16000]")
     parser.add_argument("--tls-version", choices=["1.2", "1.3"], default="1.2")
     parser.add_argument("--key", choices=["rsa", "ec"], default="rsa")
     parser.add_argument("--suite", choices=["study", "today"], default="study", help="TLS 1.2: the report's AES128-SHA, or what is negotiated today")
@@ -78,7 +79,8 @@ def fit_command():
 
 
 def predict_parser():
-    parser = argparse.ArgumentParser(prog="perf/model predict", description="What a load costs: how much of a core, how many cores, which component dominates.")
+    parser = argparse.ArgumentParser(prog="perf/model predict",
+                                     description="What a load costs: how much of a core, how many cores, which component dominates.")
     parser.add_argument("--calls", type=float, default=0, help="calls a second")
     parser.add_argument("--registrations", type=float, default=0, help="registrations a second")
     parser.add_argument("--transport", choices=model.TRANSPORTS, default="udp", help="of both sides [udp]")
@@ -87,7 +89,8 @@ def predict_parser():
     parser.add_argument("--mode", choices=model.MODES, default="local",
                         help="who has a connection for each call: chain nobody, outbound the callers, inbound the callees, local both [local]")
     parser.add_argument("--auth", choices=["yes", "no"], default="no", help="whether each INVITE is challenged")
-    parser.add_argument("--registration-auth", choices=DIGESTS, help="digest of REGISTER: a new challenge each time, or a nonce that is kept [as --auth: new or none]")
+    parser.add_argument("--registration-auth", choices=DIGESTS,
+                        help="digest of REGISTER: a new challenge each time, or a nonce that is kept [as --auth: new or none]")
     parser.add_argument("--mutual", action="store_true", help="both sides of each TLS handshake show certificates")
     parser.add_argument("--reuse", type=float, default=0, metavar="SHARE", help="share of the handshakes that resume a session, 0 to 1")
     parser.add_argument("--hold", type=float, default=0, metavar="SECONDS", help="how long a call lasts: its connections are open meanwhile")

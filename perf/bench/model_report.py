@@ -45,8 +45,8 @@ class Fit:
         folder = Report.directory(PERF)
         draw_predicted(plots, folder, self)
         draw_components(plots, folder, self)
-        self.report.figure("model-predicted", "Left: predicted against measured CPU of a call at saturation, with a band of ±8 %. Right: the error of each "
-                           "configuration. Local mode is not in the fit.")
+        self.report.figure("model-predicted", "Left: predicted against measured CPU of a call at saturation, with a band of ±8 %. Right: the "
+                           "error of each configuration. Local mode is not in the fit.")
         self.report.figure("model-components", "What a call is made of, predicted; the circle is the measured sum.")
         print(self.report.markdown())
         path = self.report.write(PERF, "model")
@@ -139,8 +139,8 @@ class Fit:
             low, high = self.intervals.get(name, (None, None))
             theirs, fixed = published_of(name)
             lines.append((name, f"{value:.1f}", "—" if low is None else f"{low:.1f}–{high:.1f}", f"{value / self.values[UDP]:.2f}", theirs, fixed))
-        self.report.table("Components of a call: CPU at saturation. The unit is a call over UDP in chain mode; TCP data: both sides with one connection, "
-                          "in addition to UDP data",
+        self.report.table("Components of a call: CPU at saturation. The unit is a call over UDP in chain mode. TCP data: both sides with one "
+                          "connection, in addition to UDP data",
                           ["component", "µs", "90 % of the rounds drawn anew" if self.intervals else "interval (three rounds or more)", "units",
                            "the report, units", "with its fix of the client"], lines)
 
@@ -160,7 +160,8 @@ class Fit:
         self.report.table("CPU of a call at saturation, µs", ["configuration", "in the fit", "predicted", "measured", "error"], lines)
         local = {name: each for name, each in self.errors.items() if not model.fitted(name)}
         reported = self.reported()
-        groups = [("the report's 20 configurations", reported), ("of them those fitted", {name: each for name, each in reported.items() if model.fitted(name)}),
+        groups = [("the report's 20 configurations", reported),
+                  ("of them those fitted", {name: each for name, each in reported.items() if model.fitted(name)}),
                   ("local mode, never fitted", local),
                   ("configurations that the report has not", {name: each for name, each in self.errors.items() if name not in reported})]
         lines = []
@@ -183,27 +184,29 @@ class Fit:
             error = 1e6 / predicted / measured.median - 1
             if busy >= FULL:
                 found[name] = (1e6 / predicted, measured.median, error)
-            lines.append((name, f"{1e6 / predicted:,.0f}", f"{measured.median:,.0f}", {"peak found": "peak", "saturation": "capacity in a closed window"}[what],
+            lines.append((name, f"{1e6 / predicted:,.0f}", f"{measured.median:,.0f}", "peak" if what == "peak found" else "capacity in a closed window",
                           f"{100 * busy:.0f} %", f"{100 * error:+.1f} %" if busy >= FULL else f"({100 * error:+.1f} %)"))
         if found:
             worst, (_, _, error) = model.worst(found)
             lines.append((f"**mean of {len(found)}**", "", "", "", "", f"{100 * model.mean_error(found):.1f} %, worst {worst} {100 * error:+.1f} %"))
-        self.report.table(f"Peaks, calls/s: 10⁶ ÷ predicted CPU. Errors in brackets are not counted: the server's core was less than {100 * FULL:.0f} % busy, "
-                          "so that something else set the rate", ["configuration", "predicted", "measured", "as", "server's core busy", "error"], lines)
+        self.report.table("Peaks, calls/s: 10⁶ ÷ predicted CPU. Errors in brackets are not counted: the server's core was less than "
+                          f"{100 * FULL:.0f} % busy, so that something else set the rate",
+                          ["configuration", "predicted", "measured", "as", "server's core busy", "error"], lines)
 
     def tell_registrations(self):
         lines = []
+        without_tls = {name: value for name, value in self.registrations.items() if "-tls" not in name}
         for kind in [*model.REGISTRATIONS, "tls", "tls-many"]:
             for digest in DIGESTS:
                 name = registration_name(kind, digest)
                 if name not in self.registrations:
                     continue
-                parts = registration(self.registrations, self.values, kind, digest) if kind.startswith("tls") else None
+                parts = registration(without_tls, self.values, kind, digest) if kind.startswith("tls") else None
                 predicted = f"{sum(parts.values()):.1f}" if parts else "—"
                 error = f"{100 * (sum(parts.values()) / self.registrations[name] - 1):+.1f} %" if parts else "—"
                 lines.append((name, self.series(name, "saturation", lambda each: each[CPU]).text(), predicted, error))
-        self.report.table("CPU of a registration at saturation, µs (many: over 1,000 connections; TLS is predicted as TCP and the bulk of so many messages)",
-                          ["registration", "measured", "predicted", "error"], lines)
+        self.report.table("CPU of a registration at saturation, µs (many: over 1,000 connections; TLS is predicted as TCP and the bulk of so many "
+                          "messages)", ["registration", "measured", "predicted", "error"], lines)
 
     def tell_fixed_rates(self):
         lines, found = [], {}
@@ -217,7 +220,8 @@ class Fit:
                 predicted = 1e6 * (work + full) / (1 + full) / rate
                 found[(name, rate)] = (predicted, measured, predicted / measured - 1)
                 how = "fitted" if model.fitted(name) or kind == "registration" else "**predicted only**"
-                lines.append((name, f"{rate:,.0f}/s", how, f"{saturated:.1f}", f"{predicted:.1f}", f"{measured:.1f}", f"{100 * (predicted / measured - 1):+.1f} %"))
+                lines.append((name, f"{rate:,.0f}/s", how, f"{saturated:.1f}", f"{predicted:.1f}", f"{measured:.1f}",
+                              f"{100 * (predicted / measured - 1):+.1f} %"))
         if found:
             lines.append(("**mean of the absolute errors**", "", "", "", "", "", f"{100 * model.mean_error(found):.1f} %"))
         self.report.table("CPU at fixed rates, µs each: at saturation and with waking",
@@ -292,7 +296,8 @@ def connections_of(machine_text):
 # The plots.
 
 # What is drawn as one, and its colour.
-GROUPS = [("data", ["UDP data", "TCP data", *model.BESIDE.values()]), ("TLS bulk", ["TLS bulk", "TLS bulk, 3DES"]), ("digest", ["digest, UDP", "digest, TCP", "digest, TLS"]),
+GROUPS = [("data", ["UDP data", "TCP data", *model.BESIDE.values()]), ("TLS bulk", ["TLS bulk", "TLS bulk, 3DES"]),
+          ("digest", ["digest, UDP", "digest, TCP", "digest, TLS"]),
           ("TCP handshake as server", ["TCP handshake as server"]), ("TCP handshake as client", ["TCP handshake as client"]),
           ("TLS handshake as server", [f"TLS handshake as server, {variant}" for variant in model.VARIANTS]),
           ("TLS handshake as client", [f"TLS handshake as client, {variant}" for variant in model.VARIANTS])]
@@ -309,7 +314,8 @@ def draw_predicted(plots, folder, fit):
     chart, (left, right) = plots.figure(11, 5.6, columns=2, gridspec_kw={"width_ratios": [1, 1.1]})
     values = [value for name in names for value in fit.errors[name][:2]]
     low, high = 0.8 * min(values), 1.25 * max(values)
-    left.fill_between([low, high], [low * (1 - TARGET), high * (1 - TARGET)], [low * (1 + TARGET), high * (1 + TARGET)], color="#dddddd", label="±8 %", zorder=0)
+    left.fill_between([low, high], [low * (1 - TARGET), high * (1 - TARGET)], [low * (1 + TARGET), high * (1 + TARGET)], color="#dddddd",
+                      label="±8 %", zorder=0)
     left.plot([low, high], [low, high], color=plots.GREY, linewidth=1, zorder=1)
     kinds = [("fitted: chain, outbound, inbound", [name for name in names if model.fitted(name)], plots.BLUE, "o"),
              ("predicted only: local", [name for name in names if not model.fitted(name)], plots.VERMILION, "D")]
@@ -345,7 +351,8 @@ def draw_components(plots, folder, fit):
     dear = [name for name in names if any(part.startswith("TLS handshake") for part in Shape.parse(name).components())]
     panels = [[name for name in names if name not in dear], dear]
     panels = [panel for panel in panels if panel]
-    chart, grid = plots.figure(9.5, 1.6 + 0.34 * len(names), rows=len(panels), squeeze=False, gridspec_kw={"height_ratios": [len(panel) for panel in panels]})
+    chart, grid = plots.figure(9.5, 1.6 + 0.34 * len(names), rows=len(panels), squeeze=False,
+                               gridspec_kw={"height_ratios": [len(panel) for panel in panels]})
     for (axes,), panel in zip(grid, panels):
         for place, name in enumerate(panel):
             parts, start = Shape.parse(name).components(), 0

@@ -27,8 +27,8 @@ class Registrations(Case):
         transport, _, many = kind.partition("-")
         self.many = bool(many)
         ciphers = {"study": cases.STUDY_CIPHERS, "today": cases.CIPHERS}[suite]
-        super().__init__(registration_name(kind, digest), transport, transport, auth=False if digest == "none" else "register", version=version, key=key,
-                         ciphers=ciphers)
+        super().__init__(registration_name(kind, digest), transport, transport, auth=False if digest == "none" else "register", version=version,
+                         key=key, ciphers=ciphers)
 
     def options(self, contestant):
         options = super().options(contestant)
@@ -66,9 +66,10 @@ def to_udp(**how):
 
 
 def registrations(**how):
-    """TLS is measured to be compared, not to be fitted."""
+    """TLS is also foretold from TCP and the bulk of a call, and that compared."""
     kinds = [(kind, digest) for kind in model.REGISTRATIONS for digest in DIGESTS]
-    return [Registrations(kind, digest, **how) for kind, digest in [*kinds, ("tls", "none"), ("tls", "new"), ("tls-many", "none"), ("tls-many", "new")]]
+    kinds += [(kind, digest) for kind in ("tls", "tls-many") for digest in ("none", "new")]
+    return [Registrations(kind, digest, **how) for kind, digest in kinds]
 
 
 def beyond_the_report(**how):

@@ -149,6 +149,8 @@ class Answers(unittest.TestCase):
         self.assertAlmostEqual(found["TLS handshake as client, reuse"], 500 * 0.8 * 30)
         self.assertAlmostEqual(found["REGISTER"], 2000 * 7)
         self.assertAlmostEqual(found["TLS bulk of REGISTER"], 2000 * 8 * 2 / 13)
+        measured = {**a_model().data["registrations"], "register-tls-many": {"us": 12.0}}
+        self.assertAlmostEqual(a_model(registrations=measured).parts(load)["TLS bulk of REGISTER"], 2000 * 5)
         answer = a_model().predict(load)
         self.assertAlmostEqual(sum(answer["parts"].values()), answer["one_core"])
         self.assertGreater(answer["one_core"], answer["work"])
@@ -189,8 +191,9 @@ class Refusals(unittest.TestCase):
 
     def test_nonsense(self):
         self.refused("no load", Load())
-        for load, text in [(Load(-1), "--calls"), (Load(1000, -5), "--registrations"), (Load(float("nan")), "--calls"), (Load(1000, hold=-1), "--hold"),
-                           (Load(1000, transport="tls", reuse=1.2), "--reuse"), (Load(1000, use=0), "--cores-use"), (Load(1000, use=1.0), "--cores-use"),
+        for load, text in [(Load(-1), "--calls"), (Load(1000, -5), "--registrations"), (Load(float("nan")), "--calls"),
+                           (Load(1000, hold=-1), "--hold"), (Load(1000, transport="tls", reuse=1.2), "--reuse"),
+                           (Load(1000, use=0), "--cores-use"), (Load(1000, use=1.0), "--cores-use"),
                            (Load(1000, mutual=True), "--mutual is of TLS"), (Load(1000, transport="tcp", reuse=0.5), "--reuse is of TLS"),
                            (Load(1000, key="ec"), "--key is of TLS"), (Load(1000, transport="tls", mode="chain", reuse=0.5), "keeps its connection")]:
             self.refused(text, load)
