@@ -435,8 +435,8 @@ class Model:
         work = sum(self.parts(load).values()) / 1e6
         unmeasured = [kind for kind, rate in [("call", load.calls), ("registration", load.registrations)] if rate and not self.waking.get(kind)]
         if unmeasured and work < WITHOUT_WAKING:
-            raise Refused(f"the load fills {100 * work:.1f} % of a core by what a {unmeasured[0]} costs at saturation, and what waking adds at so low a "
-                          "load was not measured: perf/model fit measures it at fixed rates")
+            raise Refused(f"the load fills {100 * work:.1f} % of a core by what a {unmeasured[0]} costs at saturation, and what waking adds at so "
+                          "low a load was not measured: perf/model fit measures it at fixed rates")
         workers, factor = self.workers(load, work)
         self.check_rates(load, workers)
         scale = factor / workers
@@ -468,11 +468,15 @@ class Model:
 
 def in_words(load, answer):
     """What dominates, and what would help."""
-    name, value = max(answer["parts"].items(), key=lambda item: item[1])
-    share = value / answer["one_core"]
-    text = f"{name} dominates: {100 * share:.0f} % of the CPU"
+    def greatest(parts):
+        name, value = max(parts.items(), key=lambda item: item[1])
+        return name, 100 * value / sum(parts.values())
+
+    name, share = greatest(answer["parts"])
+    text = f"{name} dominates: {share:.0f} % of the CPU"
     if name == "waking":
-        return text + ". The core is so idle that most of it is spent on waking up; each call costs less as the load rises"
+        other = greatest({part: value for part, value in answer["parts"].items() if part != name})
+        return text + f", since the core is mostly idle; each call costs less as the load rises. Of the work itself {other[0]} has most: {other[1]:.0f} %"
     if name.startswith("TLS handshake") and ", reuse" not in name and load.reuse < 1 and not load.mutual:
         return text + ". Resumed sessions (--reuse) take most of that away"
     return text

@@ -26,7 +26,7 @@ def rates(text):
 def fit_parser():
     parser = study.options("perf/model fit", "Measures what the cost model wants, and fits it.")
     parser.add_argument("--from", dest="files", metavar="FILE.json", action="append", default=[],
-                        help="take the runs of this JSON of perf/reproduce (modes, registrar) and measure what is missing; can be given several times")
+                        help="take the runs of this JSON of perf/reproduce (modes, registrar), and measure what is missing; may be repeated")
     parser.add_argument("--no-measure", action="store_true", help="with --from: measure nothing; the model has then no component that the files lack")
     parser.add_argument("--peaks", action=argparse.BooleanOptionalAction, help="search for the peak of each configuration too [yes; quick: no]")
     parser.add_argument("--rates", type=rates, default=RATES,

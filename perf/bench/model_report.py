@@ -176,6 +176,7 @@ class Fit:
         self.report.table("Errors", ["of", "configurations", "mean of the absolute errors", "worst"], lines)
 
     def tell_peaks(self):
+        what_of = {"peak found": "peak", "saturation": "capacity in a closed window"}
         lines, found = [], {}
         for name, (predicted, _, _) in self.errors.items():
             what = "peak found" if self.found.of(name, "peak found") else "saturation"
@@ -184,7 +185,7 @@ class Fit:
             error = 1e6 / predicted / measured.median - 1
             if busy >= FULL:
                 found[name] = (1e6 / predicted, measured.median, error)
-            lines.append((name, f"{1e6 / predicted:,.0f}", f"{measured.median:,.0f}", "peak" if what == "peak found" else "capacity in a closed window",
+            lines.append((name, f"{1e6 / predicted:,.0f}", f"{measured.median:,.0f}", what_of[what],
                           f"{100 * busy:.0f} %", f"{100 * error:+.1f} %" if busy >= FULL else f"({100 * error:+.1f} %)"))
         if found:
             worst, (_, _, error) = model.worst(found)
