@@ -476,7 +476,8 @@ def in_words(load, answer):
     text = f"{name} dominates: {share:.0f} % of the CPU"
     if name == "waking":
         other = greatest({part: value for part, value in answer["parts"].items() if part != name})
-        return text + f", since the core is mostly idle; each call costs less as the load rises. Of the work itself {other[0]} has most: {other[1]:.0f} %"
+        return text + (", since the core is mostly idle; each call costs less as the load rises. "
+                       f"Of the work itself {other[0]} has most: {other[1]:.0f} %")
     if name.startswith("TLS handshake") and ", reuse" not in name and load.reuse < 1 and not load.mutual:
         return text + ". Resumed sessions (--reuse) take most of that away"
     return text

@@ -35,12 +35,8 @@ class Fit:
         self.waking = {"call": self.waking_of_calls(), "registration": self.waking_of_registrations()}
 
     def run(self):
-        self.tell_components()
-        self.tell_errors()
-        self.tell_peaks()
-        self.tell_registrations()
-        self.tell_fixed_rates()
-        self.tell_row()
+        self.tell()
+        # Loaded late: what is told does not need it, nor do the tests.
         import plots
         folder = Report.directory(PERF)
         draw_predicted(plots, folder, self)
@@ -129,6 +125,14 @@ class Fit:
         return {"version": version.removeprefix("TLSv"), "key": self.arguments.key, "suite": suite}
 
     # What is told.
+
+    def tell(self):
+        self.tell_components()
+        self.tell_errors()
+        self.tell_peaks()
+        self.tell_registrations()
+        self.tell_fixed_rates()
+        self.tell_row()
 
     def series(self, name, what, value):
         return Series(self.found.of(name, what), value)

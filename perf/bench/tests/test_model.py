@@ -242,6 +242,61 @@ class Refusals(unittest.TestCase):
         self.refused("30,000/s", Load(40000, transport="tcp", mode="chain"), ranges=ranges)
 
 
+def runs(names, disturbed=False, scale=lambda name: 1.0):
+    """As the generator writes them: saturation of each, and chain-udp at two rates."""
+    found = []
+    for name in names:
+        each = scale(name) * model.cost(TRUE, Shape.parse(name).components())
+        for number in range(3):
+            found.append({"configuration": name, "contestant": "strowger", "what": "saturation", "round": number, "server_cpu_us_each": each,
+                          "completed_per_second": 0.99e6 / each, "server_busy": 0.99, "clean": True, "disturbed": disturbed, "complaint": None,
+                          "generator_bound": False, "rate_or_window": 48, "tls": "TLSv1.2 AES128-SHA" if "tls" in name else None})
+    for rate, each in [(200, 300.0), (2000, 90.0)]:
+        found.append({**found[0], "configuration": "chain-udp", "what": "fixed rate", "rate_or_window": rate, "server_cpu_us_each": each})
+    return found
+
+
+def a_fit(results):
+    found = model_report.Fit(model_command.fit_parser().parse_args(["--connections", "19000"]), results, "A CPU, 2 cores, Linux 6", "")
+    found.tell()
+    return found
+
+
+class TheReport(unittest.TestCase):
+    def verdicts(self, results):
+        return [(row[3], row[4]) for row in a_fit(results).report.rows if row[0] == "C1"]
+
+    def test_row_c1_over_all_and_over_local_alone(self):
+        self.assertEqual(self.verdicts(runs(NAMES + TO_UDP)), [("0.0 %", "yes"), ("0.0 %", "yes")])
+        wrong = self.verdicts(runs(NAMES + TO_UDP, scale=lambda name: 1.25 if name.startswith("local") else 1.0))
+        self.assertEqual(wrong, [("4.0 %", "yes"), ("20.0 %", "NO")])
+
+    def test_no_verdict_where_something_is_missing_or_disturbed(self):
+        self.assertEqual([met for _, met in self.verdicts(runs([name for name in NAMES if "3des" not in name] + TO_UDP))], ["—", "yes"])
+        self.assertEqual([met for _, met in self.verdicts(runs(NAMES + TO_UDP, disturbed=True))], ["—", "—"])
+
+    def test_what_is_saved_answers(self):
+        found = a_fit(runs(NAMES + TO_UDP))
+        answer = Model(found.data()).predict(Load(2000))
+        self.assertAlmostEqual(answer["work"], 2000 * 20 / 1e6)
+        self.assertAlmostEqual(answer["us_per_call"], 90.0, delta=0.1)
+        self.assertEqual(found.data()["tls"], {"version": "1.2", "key": "rsa", "suite": "AES128-SHA"})
+        with self.assertRaisesRegex(Refused, "fewer than the fewest"):
+            Model(found.data()).predict(Load(100))
+
+    def test_a_peak_is_compared_only_where_the_core_was_full(self):
+        results = [{**each, "server_busy": 0.6} if each["configuration"] == "chain-tcp" else each for each in runs(NAMES + TO_UDP)]
+        lines = {line[0]: line for title, _, lines in a_fit(results).report.tables if title.startswith("Peaks") for line in lines}
+        self.assertTrue(lines["chain-tcp"][-1].startswith("("))
+        self.assertEqual(lines["chain-udp"][-1], "+1.0 %")
+
+    def test_runs_of_two_tls_versions_are_not_fitted_together(self):
+        results = runs(NAMES)
+        results[-3] = {**next(each for each in results if each["configuration"] == "chain-tls"), "tls": "TLSv1.3 TLS_AES_128_GCM_SHA256"}
+        with self.assertRaisesRegex(ModelError, "different TLS versions"):
+            a_fit(results).data()
+
+
 class Command(unittest.TestCase):
     def test_the_processor_of_a_machine(self):
         self.assertEqual(model_report.cpu_of("A CPU, 16 cores, Linux 6.1"), "A CPU")
