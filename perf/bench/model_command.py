@@ -62,7 +62,7 @@ def fit_command():
         sources, text, settings = read_sources(arguments.files)
         if arguments.no_measure and not arguments.files:
             parser.error("--no-measure without --from leaves nothing to fit")
-        if not any(wanted(arguments, sources)):
+        if not wanted(arguments, sources):
             Fit(arguments, sources, text, settings).run()
             return
         if text is not None and text != machine.describe():

@@ -13,7 +13,8 @@ from study import Progress, Study
 # Calls and registrations each second at which waking is measured, and how full a core may be then.
 RATES = [200, 1000, 4000, 16000]
 NEAR_IDLE = 0.5
-WAKING = ["chain-udp", "chain-tcp", "outbound-tcp-auth", "inbound-tcp", "outbound-tls-reuse-auth", "inbound-tls-reuse", "local-tls-reuse-auth"]
+WAKING = ["chain-udp", "chain-tcp", "outbound-tcp-auth", "inbound-tcp", "outbound-tls-reuse-auth", "inbound-tls-reuse", "local-tls-reuse-auth",
+          "register-udp", "register-tcp-many"]
 # Each of so many phones has a connection of its own.
 PHONES = 1000
 CPU, RATE = "server_cpu_us_each", "completed_per_second"
@@ -112,50 +113,47 @@ class Measuring(Study):
         self.sources, self.then = sources, then
 
     def run(self):
-        calls, others = wanted(self.arguments, self.sources)
-        self.progress = Progress(self.rounds * (len(calls) + len(others)))
-        name = self.arguments.only[0]
+        every = wanted(self.arguments, self.sources)
+        self.progress = Progress(self.rounds * len(every))
         for number in range(self.rounds):
-            for case in calls:
+            for case, mode, is_missing, rates in every:
                 self.progress.step(f"{case.name}, round {number + 1}")
-                self.attempt(self.measure_calls, case, name, number)
-            for case in others:
-                self.progress.step(f"{case.name}, round {number + 1}")
-                self.attempt(self.measure_registrations, case, name, number)
+                self.attempt(self.measure, case, mode, is_missing, rates, number)
         self.progress.end()
         self.then(self.sources + self.results, self.report.machine, self.report.settings, self.failures)
 
-    def measure_calls(self, case, name, number):
-        with self.server(case, name) as (contestant, process):
-            capacity = self.saturate(case, contestant, process, round=number)[RATE]
-            if case.name in WAKING:
-                self.at_rates(case, contestant, process, capacity, "call", number)
-            if self.arguments.peaks:
-                self.peak(case, contestant, process, capacity, round=number)
-
-    def measure_registrations(self, case, name, number):
-        with self.server(case, name) as (contestant, process):
-            capacity = self.run_load(case, contestant, process, "--window", cases.WINDOW, "--settle", self.warm + (3 if case.digest == "kept" else 0),
-                                     "--duration", self.duration, mode="register", what="saturation", round=number)[0][RATE]
-            if case.digest == "none" and case.kind in ("udp", "tcp-many"):
-                self.at_rates(case, contestant, process, capacity, "register", number)
-
-    def at_rates(self, case, contestant, process, capacity, mode, number):
-        # What saturation has left to be forgotten must not be counted here.
-        time.sleep(FORGET)
-        for rate in self.arguments.rates:
-            if rate < NEAR_IDLE * capacity:
-                self.run_load(case, contestant, process, "--rate", f"{rate:g}", "--settle", 1, "--duration", self.duration, "--drain", 8,
-                              mode=mode, what="fixed rate", round=number)
+    def measure(self, case, mode, is_missing, rates, number):
+        """Saturation, which also warms the server up where it is known already, and the rates at which waking is measured."""
+        settle = self.warm + (3 if getattr(case, "digest", None) == "kept" else 0)
+        with self.server(case, self.arguments.only[0]) as (contestant, process):
+            full = self.run_load(case, contestant, process, "--window", cases.WINDOW, "--settle", settle, "--duration", self.duration, mode=mode,
+                                 what="saturation" if is_missing else "warm", round=number)[0]
+            if rates:
+                # What saturation has left to be forgotten must not be counted here.
+                time.sleep(FORGET)
+            for rate in rates:
+                if rate < NEAR_IDLE * full[RATE]:
+                    self.run_load(case, contestant, process, "--rate", f"{rate:g}", "--settle", 1, "--duration", self.duration, "--drain", 8,
+                                  mode=mode, what="fixed rate", round=number)
+            if is_missing and mode == "call" and self.arguments.peaks:
+                self.peak(case, contestant, process, full[RATE], round=number)
 
 
 def wanted(arguments, sources):
-    """Cases of calls and of registrations that the sources have no saturation of."""
+    """What the sources lack: (case, mode of the generator, whether its saturation is missing, the missing rates of waking)."""
     if arguments.no_measure:
-        return [], []
-    have = {each["configuration"] for each in sources if each["what"] == "saturation" and not each.get("complaint")}
+        return []
+    mine = [each for each in sources if each["contestant"] == arguments.only[0] and not each.get("complaint")]
     how = {"version": arguments.tls_version, "key": arguments.key, "suite": arguments.suite}
     calls = report_configurations(**how) + to_udp(**how) + ([] if arguments.quick else beyond_the_report(**how))
-    old = bool(arguments.old_suites) or (not arguments.quick and arguments.tls_version == "1.2" and arguments.key == "rsa")
-    calls = [case for case in calls if case.name not in have and (old or not case.needs_old_suites)]
-    return calls, [case for case in registrations(**how) if case.name not in have]
+    with_old = bool(arguments.old_suites) or (not arguments.quick and arguments.tls_version == "1.2" and arguments.key == "rsa")
+    calls = [case for case in calls if with_old or not case.needs_old_suites]
+    found = []
+    for case, mode in [*((case, "call") for case in calls), *((case, "register") for case in registrations(**how))]:
+        capacities = [each[RATE] for each in mine if each["configuration"] == case.name and each["what"] == "saturation"]
+        have = {each["rate_or_window"] for each in mine if each["configuration"] == case.name and each["what"] == "fixed rate"}
+        rates = [rate for rate in arguments.rates if rate not in have and (not capacities or rate < NEAR_IDLE * max(capacities))]
+        rates = rates if case.name in WAKING else []
+        if rates or not capacities:
+            found.append((case, mode, not capacities, rates))
+    return found

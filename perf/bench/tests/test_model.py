@@ -315,14 +315,21 @@ class Command(unittest.TestCase):
 
     def test_only_what_is_missing_is_measured(self):
         arguments = model_command.fit_parser().parse_args(["--quick"])
-        calls, others = model_runs.wanted(arguments, [])
-        self.assertNotIn("chain-tls-3des", [case.name for case in calls])
-        self.assertIn("register-tcp-many-auth-kept", [case.name for case in others])
-        sources = [{"configuration": case.name, "what": "saturation", "complaint": None} for case in [*calls, *others][1:]]
-        calls, others = model_runs.wanted(arguments, sources)
-        self.assertEqual(([case.name for case in calls], others), (["chain-udp"], []))
+        every = model_runs.wanted(arguments, [])
+        names = [case.name for case, _, _, _ in every]
+        self.assertNotIn("chain-tls-3des", names)
+        self.assertLessEqual({"register-tcp-many-auth-kept", "outbound-tcp-udp-auth", "local-tls-auth"}, set(names))
+        sources = [{"configuration": name, "contestant": "strowger", "what": "saturation", "complaint": None, "completed_per_second": 5000.0}
+                   for name in names]
+        self.assertEqual([case.name for case, _, _, _ in model_runs.wanted(arguments, [{**each, "contestant": "kamailio"} for each in sources])], names)
+        # Saturation is there; the rates at which a core of 5,000/s is mostly idle are not.
+        self.assertEqual({(case.name, mode, is_missing, tuple(rates)) for case, mode, is_missing, rates in model_runs.wanted(arguments, sources)},
+                         {(name, "register" if "register" in name else "call", False, (200, 1000)) for name in model_runs.WAKING})
+        rates = [{**each, "what": "fixed rate", "rate_or_window": rate} for each in sources for rate in (200, 1000)]
+        self.assertEqual(model_runs.wanted(arguments, sources + rates), [])
+        self.assertEqual([case.name for case, _, is_missing, _ in model_runs.wanted(arguments, sources[1:] + rates) if is_missing], names[:1])
         arguments.no_measure = True
-        self.assertEqual(model_runs.wanted(arguments, []), ([], []))
+        self.assertEqual(model_runs.wanted(arguments, []), [])
 
 
 if __name__ == "__main__":
