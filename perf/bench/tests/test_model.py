@@ -1,7 +1,9 @@
 """The cost model: what the fit finds again, what local mode is kept out of, what an operator is refused, and the arithmetic of the answers."""
 
+import contextlib
 import random
 import unittest
+import unittest.mock
 
 import model
 import model_command
@@ -9,6 +11,7 @@ import model_report
 import model_runs
 from cases import report_configurations
 from model import BESIDE, BULK, TCP, UDP, Load, Model, ModelError, Refused, Shape
+from report import Report
 
 TRUE = {
     UDP: 20.0, TCP: -6.0, BULK: 8.0, "TLS bulk, 3DES": 60.0, "digest, UDP": 6.0, "digest, TCP": 5.0, "digest, TLS": 7.0,
@@ -295,6 +298,67 @@ class TheReport(unittest.TestCase):
         results[-3] = {**next(each for each in results if each["configuration"] == "chain-tls"), "tls": "TLSv1.3 TLS_AES_128_GCM_SHA256"}
         with self.assertRaisesRegex(ModelError, "different TLS versions"):
             a_fit(results).data()
+
+
+class Quiet:
+    def step(self, text):
+        pass
+
+    def end(self):
+        pass
+
+
+class WithoutServers(model_runs.Measuring):
+    """Measures by the true components instead of starting anything."""
+
+    def __init__(self, arguments, sources, then):
+        self.arguments, self.sources, self.then = arguments, sources, then
+        self.rounds, self.warm, self.duration, self.results, self.failures = 1, 1, 1, [], []
+        self.report, self.asked = Report("", "A CPU, 2 cores, Linux 6", ""), []
+
+    @contextlib.contextmanager
+    def server(self, case, name):
+        yield None, None
+
+    def run_load(self, case, contestant, process, *options, mode="call", **fields):
+        self.asked.append((case.name, mode, fields["what"]))
+        shape = Shape.parse(case.name)
+        each = model.cost(TRUE, shape.components()) if shape else 5.0
+        rate = float(options[1])
+        slept = 60 if fields["what"] == "fixed rate" else 0
+        self.results.append({"configuration": case.name, "contestant": "strowger", "server_cpu_us_each": each + slept,
+                             "completed_per_second": 0.99e6 / each, "server_busy": 0.99, "clean": True, "disturbed": False, "complaint": None,
+                             "generator_bound": False, "rate_or_window": rate, "tls": "TLSv1.2 AES128-SHA" if "tls" in case.name else None, **fields})
+        return [self.results[-1]]
+
+
+class TheMeasuring(unittest.TestCase):
+    def measure(self, sources):
+        arguments = model_command.fit_parser().parse_args(["--quick"])
+        handed = []
+        run = WithoutServers(arguments, sources, lambda *all_of_it: handed.append(all_of_it))
+        with unittest.mock.patch("model_runs.Progress", lambda steps: Quiet()), unittest.mock.patch("model_runs.time.sleep"):
+            run.run()
+        self.assertEqual(run.failures, [])
+        return run, handed[0]
+
+    def test_all_that_a_fit_wants_is_measured_once(self):
+        run, (results, machine_text, settings, failures) = self.measure([])
+        found = model_report.Fit(run.arguments, results, machine_text, settings, failures)
+        found.tell()
+        self.assertAlmostEqual(found.values[BULK], TRUE[BULK])
+        self.assertTrue(all(found.waking.values()))
+        saturated = [name for name, _, what in run.asked if what == "saturation"]
+        self.assertEqual(len(saturated), len(set(saturated)))
+        self.assertIn(("register-tcp-many", "register", "fixed rate"), run.asked)
+        # What was measured is a source that lacks nothing, but for the rates that its core was too full for.
+        self.assertEqual(model_runs.wanted(run.arguments, results), [])
+
+    def test_where_only_the_rates_are_missing_saturation_is_not_counted_again(self):
+        _, (results, *_) = self.measure([])
+        run, (again, *_) = self.measure([each for each in results if each["what"] != "fixed rate"])
+        self.assertEqual({what for _, _, what in run.asked}, {"warm", "fixed rate"})
+        self.assertEqual(model_runs.Measurements(again, "strowger").saturated(), model_runs.Measurements(results, "strowger").saturated())
 
 
 class Command(unittest.TestCase):
