@@ -385,7 +385,8 @@ class Command(unittest.TestCase):
         self.assertLessEqual({"register-tcp-many-auth-kept", "outbound-tcp-udp-auth", "local-tls-auth"}, set(names))
         sources = [{"configuration": name, "contestant": "strowger", "what": "saturation", "complaint": None, "completed_per_second": 5000.0}
                    for name in names]
-        self.assertEqual([case.name for case, _, _, _ in model_runs.wanted(arguments, [{**each, "contestant": "kamailio"} for each in sources])], names)
+        others = [{**each, "contestant": "kamailio"} for each in sources]
+        self.assertEqual([case.name for case, _, _, _ in model_runs.wanted(arguments, others)], names)
         # Saturation is there; the rates at which a core of 5,000/s is mostly idle are not.
         self.assertEqual({(case.name, mode, is_missing, tuple(rates)) for case, mode, is_missing, rates in model_runs.wanted(arguments, sources)},
                          {(name, "register" if "register" in name else "call", False, (200, 1000)) for name in model_runs.WAKING})
