@@ -4,7 +4,7 @@ Digest is on in outbound and local mode and off in inbound mode, as the report h
 
 import published
 from cases import Configuration, report_configurations
-from reproduction import Reproduction, at_saturation, completed, cpu, is_bound, ratio
+from reproduction import NAMES, Reproduction, at_saturation, completed, cpu, is_bound, ratio
 from study import Progress, failed_share
 
 MODES = {"chain": "proxy chain", "outbound": "outbound", "inbound": "inbound", "local": "local"}
@@ -146,7 +146,7 @@ class Modes(Reproduction):
                     values.append(peak.median / udp.median if peak and udp else None)
                     # What a full core would carry at that CPU of a call, where the generator did not let it.
                     reach.append(1e6 / each.median / udp.median if peak and udp and each and "g" in peak.marks else None)
-                found.append((contestant, values, {"color": plots.COLOURS[number]}, reach))
+                found.append((NAMES[contestant], values, {"color": plots.COLOURS[number]}, reach))
             return found
 
         chart, grid = self.panels(plots, groups, "peak ÷ own peak over UDP")
@@ -171,7 +171,7 @@ class Modes(Reproduction):
                 for index, (what, text) in enumerate([("fixed rate", f"{self.fixed_rate():.0f} calls/s"), ("saturation", "saturation")]):
                     base = self.cpu_of("chain-udp", contestant, what)
                     values = [each.median / base.median if each and base else None for each in (self.cpu_of(name, contestant, what) for name in names)]
-                    found.append((f"{contestant}, {text}", values, {"color": plots.COLOURS[2 * number + index]}))
+                    found.append((f"{NAMES[contestant]}, {text}", values, {"color": plots.COLOURS[2 * number + index]}))
             return found
 
         chart, grid = self.panels(plots, groups, "CPU of a call ÷ own over UDP,\nchain mode, without digest", digits=1)
@@ -200,10 +200,10 @@ class Modes(Reproduction):
                 if all(each):
                     by_cpu.append((each[0].median / each[1].median, place))
             axes.plot(*zip(*points), linestyle="none", marker=plots.MARKERS[contestant_number], markersize=7,
-                      color=plots.COLOURS[contestant_number], label=contestant)
+                      color=plots.COLOURS[contestant_number], label=NAMES[contestant])
             if by_cpu:
                 axes.plot(*zip(*by_cpu), linestyle="none", marker="|", markersize=11, markeredgewidth=1.8, color=plots.COLOURS[contestant_number],
-                          label=f"{contestant}, from CPU of a call")
+                          label=f"{NAMES[contestant]}, from CPU of a call")
         axes.plot([theirs for _, _, theirs in lines], range(len(lines)), linestyle="none", marker="D", markersize=6.5, markerfacecolor="white",
                   markeredgecolor="black", label="report (OpenSIPS 1.4)")
         if bound:

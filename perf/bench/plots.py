@@ -68,7 +68,7 @@ def bars(axes, names, groups, digits=2, share=0.8):
             if end is not None and value is not None and end > value:
                 axes.bar([x], [end - value], 0.92 * width, bottom=[value], fill=False, edgecolor=style["color"], linestyle=(0, (2, 2)), linewidth=1)
         for x, value in drawn:
-            axes.annotate(f"{value:.{digits + (value < 0.1)}f}", (x, value), (0, 2), textcoords="offset points", ha="center", va="bottom", fontsize=8 if len(groups) < 4 else 6.5)
+            axes.annotate(f"{value:.{digits + (value < 0.1)}f}", (x, value), (0, 2), textcoords="offset points", ha="center", va="bottom", fontsize=8 if len(groups) * len(names) <= 12 else 6.5)
     axes.set_xticks(range(len(names)), names)
     axes.set_xlim(-0.6, len(names) - 0.4)
     axes.tick_params(axis="x", length=0)

@@ -4,7 +4,7 @@ The unit of the x axes, there and here, is the own peak over UDP. The suite is t
 
 import published
 from cases import thesis_configurations
-from reproduction import Reproduction, completed, cpu, cpu_percent, is_bound, ratio
+from reproduction import NAMES, Reproduction, completed, cpu, cpu_percent, is_bound, ratio
 from study import Progress, failed_share
 
 # ÷ the capacity of the case itself in a closed window.
@@ -93,7 +93,7 @@ class Proxy(Reproduction):
                           ["case", "calls/s", "÷ own UDP peak", "CPU %", "the thesis at the same relative rate"], lines)
 
     def draw_cpu(self, plots):
-        chart, (left, right) = plots.figure(10.4, 4.6, columns=2, sharey=True)
+        chart, (left, right) = plots.figure(10.4, 4.6 + 1.2 * (len(self.contestants) - 1), columns=2, sharey=True)
         panels = [(left, ["udp", "tcp_mono", "tcp_multi"]), (right, ["tls_local_client_session_reuse", "tls_local_client", "tls_local_mutual"])]
         rows, unit = published.proxy(), published.PROXY_PEAKS["udp"]
         for axes, columns in panels:
@@ -105,7 +105,7 @@ class Proxy(Reproduction):
                     points = [(rate / own, percent, series) for rate, percent, series in self.curve(self.cases[column].name, contestant, "fraction")]
                     if points:
                         how = {} if contestant == "strowger" else {"linestyle": ":"}
-                        plots.ours(axes, number, [(x, y) for x, y, _ in points], f"{TITLES[column]}: {contestant}", **how)
+                        plots.ours(axes, number, [(x, y) for x, y, _ in points], f"{TITLES[column]}: {NAMES[contestant]}", **how)
                         bound += [(x, y) for x, y, series in points if is_bound(series)]
                         furthest = max(furthest, points[-1][0])
                 points = [(cps / unit, percent) for cps, percent in published.curve(rows, "cps", column)]
@@ -114,7 +114,9 @@ class Proxy(Reproduction):
             if bound:
                 plots.ring(axes, bound, "bound by the generator, or not clean")
             axes.set_xlim(0, 1.03 * furthest)
-            axes.legend(fontsize=8.5, loc="lower right")
+            # With several contestants there is no room for it between the curves.
+            alone = {"loc": "lower right"} if len(self.contestants) == 1 else {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 2}
+            axes.legend(fontsize=8.5, **alone)
             axes.set_xlabel("calls/s ÷ own peak over UDP")
         left.set_ylim(0, 104)
         left.set_ylabel("CPU of the server (% of one core)")
@@ -136,7 +138,7 @@ class Proxy(Reproduction):
                 values.append(peak.median / udp if peak else None)
                 # What a full core would carry at that CPU of a call, where the generator did not let it.
                 reach.append(1e6 / each.median / udp if peak and each and "g" in peak.marks else None)
-            groups.append((f"{contestant} ({udp:,.0f} calls/s over UDP)", values, {"color": plots.COLOURS[number]}, reach))
+            groups.append((f"{NAMES[contestant]} ({udp:,.0f} calls/s over UDP)", values, {"color": plots.COLOURS[number]}, reach))
             if any(reach):
                 axes.bar([0], [0], fill=False, edgecolor=plots.COLOURS[number], linestyle=(0, (2, 2)),
                          label="a full core at that CPU of a call, where the generator was the limit")

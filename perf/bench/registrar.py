@@ -6,7 +6,7 @@ thesis publishes (5,750/s)."""
 
 import published
 from cases import Case
-from reproduction import Reproduction, at_saturation, completed, cpu, cpu_percent, is_bound, offered, ratio
+from reproduction import NAMES, Reproduction, at_saturation, completed, cpu, cpu_percent, is_bound, offered, ratio
 from study import Progress
 
 # ÷ the capacity over UDP with digest.
@@ -178,7 +178,7 @@ class Registrar(Reproduction):
                 points = self.points(COLUMNS[column], contestant)
                 if points:
                     how = {} if contestant == "strowger" else {"linestyle": ":"}
-                    plots.ours(axes, number, [(x, y) for x, y, _ in points], f"{LABELS[COLUMNS[column]]}: {contestant}", **how)
+                    plots.ours(axes, number, [(x, y) for x, y, _ in points], f"{LABELS[COLUMNS[column]]}: {NAMES[contestant]}", **how)
                     bound += [(x, y) for x, y, series in points if is_bound(series)]
         for column in columns:
             points = [(rps / unit, percent) for rps, percent in published.curve(rows, "rps", column)]
@@ -195,7 +195,7 @@ class Registrar(Reproduction):
                 points = self.factors(transport, contestant)
                 if points:
                     how = {} if contestant == "strowger" else {"linestyle": ":"}
-                    plots.ours(axes, number, [(x, y) for x, y, _ in points], f"{transport.upper()}: {contestant}", **how)
+                    plots.ours(axes, number, [(x, y) for x, y, _ in points], f"{transport.upper()}: {NAMES[contestant]}", **how)
                     bound += [(x, y) for x, y, marked in points if marked]
             without = dict(published.curve(rows, "rps", f"{transport}_noauth"))
             points = [(rps / unit, percent / without[rps]) for rps, percent in published.curve(rows, "rps", f"{transport}_auth")]

@@ -10,7 +10,7 @@ from study import Study, WINDOW
 
 # The server forgets a transaction 5 s after its end: what a fuller load has left behind must not be counted with the next.
 FORGET = 5.5
-# How Kamailio's curves and bars differ from strowger's.
+# As they stand in the figures, in their order.
 NAMES = {"strowger": "strowger", "kamailio": "Kamailio"}
 
 
