@@ -17,7 +17,7 @@ from cases import Case, Configuration
 from components import COMPONENTS
 from contestants import PERF
 
-# Seconds of the recording with stacks, from which the flame graph is drawn: it takes 16 MB each second.
+# Seconds of the recording with stacks, from which the flame graph is drawn: it takes 8 MB each second.
 FLAME, FLAME_QUICK = 10, 4
 # Seconds without the profiler, beside which its own cost is seen.
 BARE = 10
@@ -25,12 +25,17 @@ BARE = 10
 UNKNOWN = 0.01
 REGISTRAR = "registrar-digest"
 # Of the report, one of each kind: digest, and connections and handshakes on either side.
-OF_THE_REPORT = ["chain-udp", "chain-tcp", "chain-tls", "chain-udp-auth", "outbound-tls-auth", "inbound-tls", "local-tcp-auth", "local-tls-auth",
+OF_THE_REPORT = ["chain-udp", "chain-udp-auth", "chain-tcp", "chain-tcp-auth", "chain-tls", "outbound-tls-auth", "inbound-tls", "inbound-tls-mutual",
                  "local-tls-reuse-auth", "local-tls-mutual-auth"]
 # To what the thesis' cases are compared, by its names.
 OF_THE_THESIS = {"udp": "local-udp", "tcp_mono": "local-tcp-one-socket", "tcp_multi": "local-tcp", "tls_local_client": "local-tls",
                  "tls_local_client_session_reuse": "local-tls-reuse", "tls_local_mutual": "local-tls-mutual"}
 UNIT = "chain-udp"
+# Two cases that differ by one of the report's components.
+DIFFERENCES = {
+    "TCP data": ("chain-tcp", "chain-udp"), "TLS bulk": ("chain-tls", "chain-tcp"), "digest, UDP": ("chain-udp-auth", "chain-udp"),
+    "digest, TCP": ("chain-tcp-auth", "chain-tcp"), "digest, TLS": ("chain-tls-auth", "chain-tls"),
+}
 
 
 def known(**how):
@@ -54,7 +59,6 @@ class Profile(study.Study):
         self.programs, self.counts, self.unknown, self.stacks, self.statistics = {}, {}, {}, {}, {}
         self.flame = FLAME_QUICK if arguments.quick else FLAME
         self.load_options = ["--rate", f"{arguments.rate:g}"] if arguments.rate else ["--window", cases.WINDOW]
-        self.unit = "registration" if arguments.cases == [REGISTRAR] else "call"
 
     def run(self):
         names = self.arguments.only
@@ -201,8 +205,17 @@ class Profile(study.Study):
             lines.append(cells)
         self.report.table("The report: CPU for a call at 50 calls/s, ÷ the same over UDP in chain mode, beside ours",
                           ["case", "report", *self.arguments.only], lines)
-        self.report.table("The report's components of a call, in calls over UDP in chain mode (it printed its profiles as figures only)",
-                          ["component", "report"], [[name, f"{value:g}"] for name, value in published.COMPONENTS.items()])
+        lines = []
+        for component, value in published.COMPONENTS.items():
+            cells = [component, f"{value:g}"]
+            for name in self.arguments.only:
+                more, less = DIFFERENCES.get(component, (None, None))
+                cost, without, unit = (self.cost(label, name) for label in (more, less, UNIT))
+                cells.append(f"{(cost.median - without.median) / unit.median:.2f}" if cost and without and unit else "—")
+            lines.append(cells)
+        self.report.table("The report's components of a call, in calls over UDP in chain mode, beside the difference of the two cases here that differ by "
+                          "each (it printed its profiles as figures only; perf/model takes handshakes apart)",
+                          ["component", "report", *self.arguments.only], lines)
 
     def thesis(self):
         """(label, its name in the thesis) of those measured."""

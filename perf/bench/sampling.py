@@ -1,7 +1,7 @@
 """Samples of the server's CPU with `perf record`, and what they say: the function of each, the functions inlined there, and the stack.
 
 A sample is taken for each millisecond of CPU that the server uses (cpu-clock: these machines have no hardware counters). Shares are counted from a recording
-without stacks, which costs the server least; the flame graph is drawn from another, shorter one with 16 KiB of the stack copied into each sample and unwound
+without stacks, which costs the server least; the flame graph is drawn from another, shorter one with 8 KiB of the stack copied into each sample and unwound
 by the DWARF tables afterwards, since the release build keeps no frame pointers."""
 
 import collections
@@ -13,8 +13,8 @@ import components
 from generator import CORE
 
 FREQUENCY = 999
-# The loop's frame and TLS' below it take more than the 8 KiB that perf copies by default.
-STACK_BYTES = 16_384
+# From the loop's turn to the innermost function of TLS: what is cut off all the same is counted.
+STACK_BYTES = 8_192
 # Where our stacks begin: what lies outside of it is the start of a thread, the same for all.
 ROOT = re.compile(r"strowger::worker::Worker<.*>::tick$")
 
