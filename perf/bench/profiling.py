@@ -181,7 +181,8 @@ class Profile(study.Study):
             sampled = sum(result["sampled_busy"] for result in results) / len(results)
             busy = sum(result["server_busy"] for result in results) / len(results)
             total = sum(self.counts[label, name].values())
-            unknown = [f"{symbol} {100 * count / total:.1f} %" for symbol, count in self.unknown[label, name].most_common() if count > UNKNOWN * total]
+            unknown = [f"{symbol} {100 * count / total:.1f} %" for symbol, count in self.unknown[label, name].most_common()
+                       if count > UNKNOWN * total]
             stacks, cut = self.stacks.get((label, name), ({}, 0))
             lines.append([label, self.series(label, name, lambda result: result["completed_per_second"], what="profiled").text(0), bare.text(),
                           f"{100 * (cost.median / bare.median - 1):+.0f} %" if bare else "—", f"{100 * busy:.0f} · {100 * sampled:.0f}",
@@ -213,8 +214,8 @@ class Profile(study.Study):
                 cost, without, unit = (self.cost(label, name) for label in (more, less, UNIT))
                 cells.append(f"{(cost.median - without.median) / unit.median:.2f}" if cost and without and unit else "—")
             lines.append(cells)
-        self.report.table("The report's components of a call, in calls over UDP in chain mode, beside the difference of the two cases here that differ by "
-                          "each (it printed its profiles as figures only; perf/model takes handshakes apart)",
+        self.report.table("The report's components of a call, in calls over UDP in chain mode, beside the difference of the two cases here that "
+                          "differ by each (it printed its profiles as figures only; perf/model takes handshakes apart)",
                           ["component", "report", *self.arguments.only], lines)
 
     def thesis(self):
@@ -242,9 +243,10 @@ class Profile(study.Study):
             if row["case"] in wanted:
                 cells.setdefault((row["case"], int(row["cps"])), {})[row["component"]] = row["share_percent"]
         names = ["server", "transaction_module", "libcrypto", "libssl", "libc"]
-        self.report.table("The thesis' profiles at other rates (its tables 3 to 14), share of the CPU, %", ["case", "calls/s", *names, "the rest"],
-                          [[OF_THE_THESIS[case], cps, *(f"{found[one]:.1f}" if one in found else "—" for one in names), f"{100 - sum(found.values()):.1f}"]
-                           for (case, cps), found in cells.items()])
+        lines = [[OF_THE_THESIS[case], cps, *(f"{found[one]:.1f}" if one in found else "—" for one in names), f"{100 - sum(found.values()):.1f}"]
+                 for (case, cps), found in cells.items()]
+        self.report.table("The thesis' profiles at other rates (its tables 3 to 14), share of the CPU, %",
+                          ["case", "calls/s", *names, "the rest"], lines)
 
     @staticmethod
     def as_thesis(shares, mapping):
@@ -261,8 +263,9 @@ class Profile(study.Study):
                           f"{100 * sampling.inclusive(stacks, '^SSL_do_handshake$'):.1f} %",
                           *(handshakes(found, side) for side in ("server", "client")),
                           f"{100 * self.shares(label, 'strowger')[components.DATABASE]:.2f} %", f"{100 * sampling.inclusive(stacks, USERS):.2f} %"])
-        self.report.table("The report's faults, in strowger: 1, the sweep for idle connections (50 % of the CPU of TCP, 20 % of TLS); 2, handshakes tried "
-                          "again on the wrong event (up to 44 calls for one); 4, a database asked for each authentication (two thirds of its cost)",
+        self.report.table("The report's faults, in strowger: 1, the sweep for idle connections (50 % of the CPU of TCP, 20 % of TLS); 2, handshakes "
+                          "tried again on the wrong event (up to 44 calls for one); 4, a database asked for each authentication (two thirds of "
+                          "its cost)",
                           ["case", "1: sweep, with what it calls", "connections looked at for each call", "2: SSL_do_handshake, with what it calls",
                            "calls for each handshake as server", "as client", "4: database", "lookup of the user, in memory"], lines)
 
@@ -343,7 +346,8 @@ class Recording:
 
 def main():
     parser = study.options("perf/profile", __doc__)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help="cases by name, or list; without any, the thesis' six, ten of the report's and the registrar")
+    parser.add_argument("cases", nargs="*", metavar="CASE",
+                        help="cases by name, or list; without any, the thesis' six, ten of the report's and the registrar")
     parser.add_argument("--rate", type=float, help="calls each second, open loop [as many as it takes: 48 outstanding]")
     parser.add_argument("--tls-version", choices=["1.2", "1.3"], default="1.2", help="[1.2]")
     parser.add_argument("--key", choices=["rsa", "ec"], default="rsa", help="RSA-2048 or P-256 [rsa]")

@@ -1,8 +1,8 @@
 """Samples of the server's CPU with `perf record`, and what they say: the function of each, the functions inlined there, and the stack.
 
-A sample is taken for each millisecond of CPU that the server uses (cpu-clock: these machines have no hardware counters). Shares are counted from a recording
-without stacks, which costs the server least; the flame graph is drawn from another, shorter one with 8 KiB of the stack copied into each sample and unwound
-by the DWARF tables afterwards, since the release build keeps no frame pointers."""
+A sample is taken for each millisecond of CPU that the server uses (cpu-clock: these machines have no hardware counters). Shares are counted from
+a recording without stacks, which costs the server least; the flame graph is drawn from another, shorter one with 8 KiB of the stack copied into each
+sample and unwound by the DWARF tables afterwards, since the release build keeps no frame pointers."""
 
 import collections
 import os
@@ -52,7 +52,8 @@ def record(pid, seconds, path, stacks=False):
 
 def read(path):
     """The samples of a recording."""
-    done = subprocess.run(["perf", "script", "--no-inline", "--show-mmap-events", "-i", path, "-F", "comm,ip,sym,dso"], capture_output=True, text=True)
+    done = subprocess.run(["perf", "script", "--no-inline", "--show-mmap-events", "-i", path, "-F", "comm,ip,sym,dso"],
+                          capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"perf script failed: {done.stderr.strip()[-500:]}")
     return parse(done.stdout)
