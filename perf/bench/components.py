@@ -12,13 +12,15 @@ PUBLIC_KEY = "libcrypto: public key"
 SYMMETRIC = "libcrypto: symmetric"
 MAC = "libcrypto: MAC"
 CRYPTO = "libcrypto: other"
+# Of a library without symbols for what it does not export, as distributions ship it: its ciphers among it.
+UNNAMED = "libcrypto: unnamed"
 SSL = "libssl"
 LIBC = "libc"
 DATABASE = "database"
 OTHER = "other"
 # In the order in which they are stacked.
-COMPONENTS = [KERNEL, CORE, MODULES, PUBLIC_KEY, SYMMETRIC, MAC, CRYPTO, SSL, LIBC, DATABASE, OTHER]
-LIBCRYPTO = [PUBLIC_KEY, SYMMETRIC, MAC, CRYPTO]
+COMPONENTS = [KERNEL, CORE, MODULES, PUBLIC_KEY, SYMMETRIC, MAC, CRYPTO, UNNAMED, SSL, LIBC, DATABASE, OTHER]
+LIBCRYPTO = [PUBLIC_KEY, SYMMETRIC, MAC, CRYPTO, UNNAMED]
 
 # Rust code by its module path; the first that fits decides.
 RUST = [
@@ -42,7 +44,8 @@ RUST = [
         "std", "core", "alloc", "hashbrown", "memchr", "mio", "siphasher", "httparse", "socket2", "libc", "log", "foreign_types",
         "foreign_types_shared", "smallvec", "once_cell", "env_logger", "tokio", "hickory_proto", "hickory_net", "hickory_resolver",
         "signal_hook", "signal_hook_registry", "serde_core", "serde", "serde_json", "bytes", "getrandom", "rand", "moka", "parking_lot",
-        "parking_lot_core", "futures_channel", "futures_util", "crossbeam_epoch", "crossbeam_channel", "foldhash", "ahash", "itoa", "ryu", "subtle", "generic_array", "typenum")),
+        "parking_lot_core", "futures_channel", "futures_util", "crossbeam_epoch", "crossbeam_channel", "foldhash", "ahash",
+        "itoa", "ryu", "subtle", "generic_array", "typenum")),
 ]
 # Says nothing of who works: what it was inlined into does.
 GENERIC = {"std", "core", "alloc", "hashbrown", "memchr", "foreign_types", "foreign_types_shared", "smallvec", "once_cell", "libc",
@@ -117,6 +120,8 @@ def of_peer(file, name):
 
 
 def of_crypto(symbol):
+    if symbol in ("", "[unknown]"):
+        return UNNAMED
     name = AWS_LC.sub("", symbol, count=1)
     name = re.sub(r"^ossl_", "", name)
     for pattern, found in CRYPTO_NAMES:
@@ -188,7 +193,7 @@ THESIS = {
 }
 OURS_AS_THESIS = {
     KERNEL: "kernel and the rest", DATABASE: "kernel and the rest", OTHER: "kernel and the rest", CORE: "server", MODULES: "server",
-    PUBLIC_KEY: "libcrypto", SYMMETRIC: "libcrypto", MAC: "libcrypto", CRYPTO: "libcrypto", SSL: "libssl", LIBC: "libc",
+    PUBLIC_KEY: "libcrypto", SYMMETRIC: "libcrypto", MAC: "libcrypto", CRYPTO: "libcrypto", UNNAMED: "libcrypto", SSL: "libssl", LIBC: "libc",
 }
 THESIS_COMPONENTS = ["kernel and the rest", "server", "libcrypto", "libssl", "libc"]
 

@@ -6,7 +6,8 @@ import plots
 # One hue for all of libcrypto.
 COLOURS = {
     components.KERNEL: "#9a9a9a", components.CORE: plots.BLUE, components.MODULES: plots.SKY, components.PUBLIC_KEY: "#a63a00",
-    components.SYMMETRIC: "#e06a1b", components.MAC: "#f5a25d", components.CRYPTO: "#fbd3ad", components.SSL: plots.PURPLE,
+    components.SYMMETRIC: "#e06a1b", components.MAC: "#f5a25d", components.CRYPTO: "#fbd3ad", components.UNNAMED: "#c9a68f",
+    components.SSL: plots.PURPLE,
     components.LIBC: plots.GREEN, components.DATABASE: plots.BLACK, components.OTHER: plots.YELLOW,
 }
 THESIS_COLOURS = {

@@ -148,6 +148,11 @@ class Profile(study.Study):
     def measured(self, name):
         return [label for label in self.cases if (label, name) in self.counts]
 
+    def columns(self, name):
+        """The components that a table of this server has: all, but that only a peer may have what has no name."""
+        has_unnamed = any(self.counts[label, name][components.UNNAMED] for label in self.measured(name))
+        return [one for one in COMPONENTS if one != components.UNNAMED or has_unnamed]
+
     def tell(self):
         for name in self.arguments.only:
             self.tell_shares(name)
@@ -158,20 +163,20 @@ class Profile(study.Study):
         self.tell_faults()
 
     def tell_shares(self, name):
-        lines = []
+        lines, columns = [], self.columns(name)
         for label in self.measured(name):
             shares = self.shares(label, name)
-            lines.append([label, f"{sum(self.counts[label, name].values()):,}", *(f"{100 * shares[one]:.1f}" for one in COMPONENTS)])
-        self.report.table(f"{name}: share of the CPU by component, %", ["case", "samples", *COMPONENTS], lines)
+            lines.append([label, f"{sum(self.counts[label, name].values()):,}", *(f"{100 * shares[one]:.1f}" for one in columns)])
+        self.report.table(f"{name}: share of the CPU by component, %", ["case", "samples", *columns], lines)
 
     def tell_costs(self, name):
-        lines = []
+        lines, columns = [], self.columns(name)
         unit = self.cost(UNIT, name) if UNIT in self.cases else None
         for label in self.measured(name):
             shares, cost = self.shares(label, name), self.cost(label, name)
             relative = f"{cost.median / unit.median:.2f}" if unit and label != REGISTRAR else "—"
-            lines.append([label, cost.text(), relative, *(f"{cost.median * shares[one]:.1f}" for one in COMPONENTS)])
-        self.report.table(f"{name}: CPU for each call (registration) by component, µs", ["case", "all", f"÷ {UNIT}", *COMPONENTS], lines)
+            lines.append([label, cost.text(), relative, *(f"{cost.median * shares[one]:.1f}" for one in columns)])
+        self.report.table(f"{name}: CPU for each call (registration) by component, µs", ["case", "all", f"÷ {UNIT}", *columns], lines)
 
     def tell_trust(self, name):
         lines = []

@@ -11,7 +11,7 @@ import components  # noqa: E402
 import flamegraph  # noqa: E402
 import sampling  # noqa: E402
 from components import (  # noqa: E402
-    CORE, CRYPTO, DATABASE, KERNEL, LIBC, MAC, MODULES, OTHER, PUBLIC_KEY, SSL, SYMMETRIC)
+    CORE, CRYPTO, DATABASE, KERNEL, LIBC, MAC, MODULES, OTHER, PUBLIC_KEY, SSL, SYMMETRIC, UNNAMED)
 
 BINARY = "/usr/bin/strowger"
 # As `perf script` names them in a release build.
@@ -75,6 +75,7 @@ IN_FILES = {
                  ("ossl_ec_key_simple_oct2priv", "/usr/lib/x86_64-linux-gnu/libcrypto.so.3")],
     MAC: [("sha256_block_data_order_shaext", "/usr/lib/x86_64-linux-gnu/libcrypto.so.3"), ("MD5Transform", "/usr/sbin/kamailio")],
     SYMMETRIC: [("aesni_cbc_encrypt", "/usr/lib/x86_64-linux-gnu/libcrypto.so.3")],
+    UNNAMED: [("[unknown]", "/usr/lib/x86_64-linux-gnu/libcrypto.so.3")],
     CRYPTO: [("CRYPTO_free", "/usr/lib/x86_64-linux-gnu/libcrypto.so.3")],
     SSL: [("SSL_read", "/usr/lib/x86_64-linux-gnu/libssl.so.3")],
     CORE: [("qm_malloc", "/usr/sbin/kamailio"), ("parse_msg", "/usr/sbin/kamailio"),
