@@ -42,7 +42,7 @@ def family(pid):
 
 def record(pid, seconds, path, stacks=False):
     """Samples a process and its children for so long. perf itself runs beside the generator."""
-    command = ["taskset", "-c", str(CORE), "perf", "record", "--quiet", "--no-buildid", "--no-buildid-cache", "-e", "cpu-clock", "-F", str(FREQUENCY),
+    command = ["taskset", "-c", str(CORE), "perf", "record", "--quiet", "--no-buildid-cache", "-e", "cpu-clock", "-F", str(FREQUENCY),
                *(["--call-graph", f"dwarf,{STACK_BYTES}"] if stacks else []), "-p", ",".join(map(str, family(pid))), "-o", path,
                "--", "sleep", f"{seconds:.2f}"]
     done = subprocess.run(command, capture_output=True, text=True)
