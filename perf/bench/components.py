@@ -1,7 +1,7 @@
 """To which of the report's components a sample of the CPU belongs: told by the function's name and the file that it is in. No clock, no process.
 
-The server's Rust code, SQLite, and AWS-LC with its libssl are one binary, so the file says little and the name must tell. The report counted functions of
-OpenSIPS 1.4, whose core and modules are files of their own; RUST says which of our modules do the work of which."""
+The server's Rust code, SQLite, and AWS-LC with its libssl are one binary, so the file says little and the name must tell. The report counted
+functions of OpenSIPS 1.4, whose core and modules are files of their own; RUST says which of our modules do the work of which."""
 
 import re
 
@@ -12,13 +12,15 @@ PUBLIC_KEY = "libcrypto: public key"
 SYMMETRIC = "libcrypto: symmetric"
 MAC = "libcrypto: MAC"
 CRYPTO = "libcrypto: other"
+# Of a library without symbols for what it does not export, as distributions ship it: its ciphers among it.
+UNNAMED = "libcrypto: unnamed"
 SSL = "libssl"
 LIBC = "libc"
 DATABASE = "database"
 OTHER = "other"
 # In the order in which they are stacked.
-COMPONENTS = [KERNEL, CORE, MODULES, PUBLIC_KEY, SYMMETRIC, MAC, CRYPTO, SSL, LIBC, DATABASE, OTHER]
-LIBCRYPTO = [PUBLIC_KEY, SYMMETRIC, MAC, CRYPTO]
+COMPONENTS = [KERNEL, CORE, MODULES, PUBLIC_KEY, SYMMETRIC, MAC, CRYPTO, UNNAMED, SSL, LIBC, DATABASE, OTHER]
+LIBCRYPTO = [PUBLIC_KEY, SYMMETRIC, MAC, CRYPTO, UNNAMED]
 
 # Rust code by its module path; the first that fits decides.
 RUST = [
@@ -39,14 +41,15 @@ RUST = [
     ("__rustc", LIBC),
     # The crates on which the above stand. A C server has such code in its core.
     *((crate, CORE) for crate in (
-        "std", "core", "alloc", "hashbrown", "memchr", "mio", "siphasher", "httparse", "socket2", "libc", "log", "foreign_types", "foreign_types_shared",
-        "smallvec", "once_cell", "env_logger", "tokio", "hickory_proto", "hickory_net", "hickory_resolver", "signal_hook", "signal_hook_registry",
-        "serde_core", "serde", "serde_json", "bytes", "getrandom", "rand", "moka", "parking_lot", "parking_lot_core", "futures_channel", "futures_util",
-        "crossbeam_epoch", "crossbeam_channel", "foldhash", "ahash", "itoa", "ryu", "subtle", "generic_array", "typenum")),
+        "std", "core", "alloc", "hashbrown", "memchr", "mio", "siphasher", "httparse", "socket2", "libc", "log", "foreign_types",
+        "foreign_types_shared", "smallvec", "once_cell", "env_logger", "tokio", "hickory_proto", "hickory_net", "hickory_resolver",
+        "signal_hook", "signal_hook_registry", "serde_core", "serde", "serde_json", "bytes", "getrandom", "rand", "moka", "parking_lot",
+        "parking_lot_core", "futures_channel", "futures_util", "crossbeam_epoch", "crossbeam_channel", "foldhash", "ahash",
+        "itoa", "ryu", "subtle", "generic_array", "typenum")),
 ]
 # Says nothing of who works: what it was inlined into does.
-GENERIC = {"std", "core", "alloc", "hashbrown", "memchr", "foreign_types", "foreign_types_shared", "smallvec", "once_cell", "libc", "generic_array", "typenum",
-           "openssl", "openssl_sys", "subtle"}
+GENERIC = {"std", "core", "alloc", "hashbrown", "memchr", "foreign_types", "foreign_types_shared", "smallvec", "once_cell", "libc",
+           "generic_array", "typenum", "openssl", "openssl_sys", "subtle"}
 
 # libcrypto by name, without its prefixes; the first that fits decides. What fits none is CRYPTO: ASN.1, X.509, memory, errors, random numbers.
 CRYPTO_NAMES = [
@@ -57,8 +60,9 @@ CRYPTO_NAMES = [
      r"ssl3_cbc_(copy_mac|digest)", MAC),
     (r"evp_digest(sign|verify)|do_sigver", PUBLIC_KEY),
     (r"hmac|sha(1|2|3|224|256|384|512)|keccak|md[45]|evp_md|evp_digest|md_|ripemd|blake2|poly1305|siphash|evp_sha|evp_md5|update_sha|mdc", MAC),
-    (r"l?(rsa|rsaz|bn_|bignum|extract_multiplier|mul_mont|montgomery|from_words52|to_words52|ec_|ecp_|eckey|ecdsa|ecdh|ecx|x25519|x448|curve25519|ed25519|"
-     r"edwards25519|fe_|ge_|p256|p384|p521|felem|fiat_|dh_|dsa_|ffc_|kem_|ml_kem|mlkem|pqdsa|ml_?dsa|sig_ml_dsa|evp_pkey|pkey_|sm2|mod_(exp|inverse|mul|sqr|add|sub)|miller|"
+    (r"l?(rsa|rsaz|bn_|bignum|extract_multiplier|mul_mont|montgomery|from_words52|to_words52|ec_|ecp_|eckey|ecdsa|ecdh|ecx|x25519|x448|"
+     r"curve25519|ed25519|edwards25519|fe_|ge_|p256|p384|p521|felem|fiat_|dh_|dsa_|ffc_|kem_|ml_kem|mlkem|pqdsa|ml_?dsa|sig_ml_dsa|evp_pkey|"
+     r"pkey_|sm2|mod_(exp|inverse|mul|sqr|add|sub)|miller|"
      r"constant_time_(select|lookup)_bn|arbitrary_bignum|digest_to_scalar|pmeth|freeze_private_key|mont_|words52|amm52|__bn|"
      r"bn[a-z0-9]*x_|gather5|scalar_)", PUBLIC_KEY),
     (r"aes|aesni|vaes|vpaes|gcm|ghash|chacha|des_|rc4|rc2|cbc|ctr|camellia|aria|sm4|evp_cipher|evp_(en|de)crypt|evp_aead|aead_|crypto_(gcm|cbc|ctr)|"
@@ -68,14 +72,16 @@ CRYPTO_NAMES = [(re.compile(r"_*(?:" + pattern + ")", re.IGNORECASE), component)
 
 # AWS-LC puts its version before what it exports, and its C++ code into a namespace.
 AWS_LC = re.compile(r"aws_lc(?:_fips)?_\d+_\d+_\d+_")
-LIBSSL_NAME = re.compile(r"(bssl::|SSL_|SSL3_|TLS_|DTLS_|ssl_|ssl3_|tls1_|tls13_|dtls1_|tls_|i2d_SSL|d2i_SSL|ossl_statem|ossl_ssl|ossl_tls|statem_|BIO_f_ssl)")
+LIBSSL_NAME = re.compile(r"(bssl::|SSL_|SSL3_|TLS_|DTLS_|ssl_|ssl3_|tls1_|tls13_|dtls1_|tls_|i2d_SSL|d2i_SSL|ossl_statem|ossl_ssl|ossl_tls|"
+                         r"statem_|BIO_f_ssl)")
 SQLITE_NAME = re.compile(r"sqlite3|fts[35]|rtree|btree|pager|vdbe|wal[A-Z]|unix[A-Z]|pcache")
 # What compilers put into a program in place of a call of libc.
 LIBC_NAME = re.compile(r"_*(mem(cpy|move|set|cmp|chr)|bcmp|str(len|cmp|chr)|(rust|rdl|rg)_(alloc|dealloc|realloc|alloc_zeroed))(_\w+)?$")
 # The servers that are not ours have an MD5 of their own.
 PEER_MD5 = re.compile(r"(U_)?MD5(Init|Update|Final|Transform)|core_hash_md5|MDString")
 PEERS = {"kamailio", "opensips"}
-LIBC_FILE = re.compile(r"(libc|libm|libpthread|librt|libdl|ld-linux[^/]*|libgcc_s|libresolv|libjemalloc|libmimalloc)[-.][^/]*so|libc\.so|\[vdso\]|\[vsyscall\]|linux-vdso")
+LIBC_FILE = re.compile(r"(libc|libm|libpthread|librt|libdl|ld-linux[^/]*|libgcc_s|libresolv|libjemalloc|libmimalloc)[-.][^/]*so|libc\.so|"
+                       r"\[vdso\]|\[vsyscall\]|linux-vdso")
 # Sources of the C code in our binary, as its symbol table names them for functions that are not exported.
 SSL_SOURCE = re.compile(r"\.cc$")
 
@@ -114,6 +120,8 @@ def of_peer(file, name):
 
 
 def of_crypto(symbol):
+    if symbol in ("", "[unknown]"):
+        return UNNAMED
     name = AWS_LC.sub("", symbol, count=1)
     name = re.sub(r"^ossl_", "", name)
     for pattern, found in CRYPTO_NAMES:
@@ -185,7 +193,7 @@ THESIS = {
 }
 OURS_AS_THESIS = {
     KERNEL: "kernel and the rest", DATABASE: "kernel and the rest", OTHER: "kernel and the rest", CORE: "server", MODULES: "server",
-    PUBLIC_KEY: "libcrypto", SYMMETRIC: "libcrypto", MAC: "libcrypto", CRYPTO: "libcrypto", SSL: "libssl", LIBC: "libc",
+    PUBLIC_KEY: "libcrypto", SYMMETRIC: "libcrypto", MAC: "libcrypto", CRYPTO: "libcrypto", UNNAMED: "libcrypto", SSL: "libssl", LIBC: "libc",
 }
 THESIS_COMPONENTS = ["kernel and the rest", "server", "libcrypto", "libssl", "libc"]
 

@@ -1,5 +1,5 @@
-"""A flame graph as one SVG file: the width of a box is the share of the CPU in a function and what it calls. Boxes tell more under the mouse, and a click on
-one makes it as wide as the picture; both work in a browser and are not needed to read it."""
+"""A flame graph as one SVG file: the width of a box is the share of the CPU in a function and what it calls. Boxes tell more under the mouse, and
+a click on one makes it as wide as the picture; both work in a browser and are not needed to read it."""
 
 import re
 from xml.sax.saxutils import escape, quoteattr

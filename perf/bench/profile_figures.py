@@ -6,11 +6,15 @@ import plots
 # One hue for all of libcrypto.
 COLOURS = {
     components.KERNEL: "#9a9a9a", components.CORE: plots.BLUE, components.MODULES: plots.SKY, components.PUBLIC_KEY: "#a63a00",
-    components.SYMMETRIC: "#e06a1b", components.MAC: "#f5a25d", components.CRYPTO: "#fbd3ad", components.SSL: plots.PURPLE,
+    components.SYMMETRIC: "#e06a1b", components.MAC: "#f5a25d", components.CRYPTO: "#fbd3ad", components.UNNAMED: "#c9a68f",
+    components.SSL: plots.PURPLE,
     components.LIBC: plots.GREEN, components.DATABASE: plots.BLACK, components.OTHER: plots.YELLOW,
 }
-THESIS_COLOURS = {"kernel and the rest": COLOURS[components.KERNEL], "server": COLOURS[components.CORE], "transaction module": COLOURS[components.MODULES],
-                  "libcrypto": COLOURS[components.SYMMETRIC], "libssl": COLOURS[components.SSL], "libc": COLOURS[components.LIBC]}
+THESIS_COLOURS = {
+    "kernel and the rest": COLOURS[components.KERNEL], "server": COLOURS[components.CORE], "transaction module": COLOURS[components.MODULES],
+    "libcrypto": COLOURS[components.SYMMETRIC], "libssl": COLOURS[components.SSL], "libc": COLOURS[components.LIBC],
+}
+THESIS_NAMES = {"kernel": "kernel and the rest", "transaction_module": "transaction module"}
 # Narrower than this share of the axis, a part has no room for a number.
 ROOM = 0.055
 
@@ -18,7 +22,7 @@ ROOM = 0.055
 def costs(bars, unit, name, directory, file):
     """`bars`: (label, µs, shares). On the left what a call costs, on the right what it is made of."""
     chart, (left, right) = plots.figure(11.5, 1.9 + 0.34 * len(bars), columns=2, sharey=True, width_ratios=[1.15, 1])
-    present = [one for one in components.COMPONENTS if any(shares[one] > 0.0005 for _, _, shares in bars)]
+    present = [one for one in components.COMPONENTS if any(shares[one] > 0.005 for _, _, shares in bars)]
     places = list(range(len(bars)))[::-1]
     most = max(cost for _, cost, _ in bars)
     for axes, scale in [(left, [cost for _, cost, _ in bars]), (right, [100] * len(bars))]:
@@ -38,15 +42,11 @@ def costs(bars, unit, name, directory, file):
         left.text(cost + 0.01 * most, place, f"{cost:.0f}{times}" if cost >= 10 else f"{cost:.1f}{times}", va="center", fontsize=10)
     left.set_xlim(0, 1.2 * most)
     right.set_xlim(0, 100)
-    what = f"CPU per call, µs  (× {UNIT_NAME})" if unit else "CPU per call, µs"
-    left.set_xlabel(what)
+    left.set_xlabel("CPU per call, µs  (× a call over UDP)" if unit else "CPU per call, µs")
     right.set_xlabel("share of the CPU, %")
     chart.suptitle(f"{name}: where the CPU goes", fontsize=13)
     legend_below(chart, *left.get_legend_handles_labels(), columns=6)
     return plots.save(chart, directory, file)
-
-
-UNIT_NAME = "a call over UDP"
 
 
 def times_text(times):
@@ -58,7 +58,7 @@ def beside_thesis(pairs, name, directory, file):
     chart, axes = plots.figure(9.4, 1.7 + 0.78 * len(pairs))
     order = ["kernel and the rest", "server", "transaction module", "libcrypto", "libssl", "libc"]
     for number, (label, theirs, ours) in enumerate(reversed(pairs)):
-        theirs = {one.replace("transaction_module", "transaction module").replace("kernel", "kernel and the rest"): share for one, share in theirs.items()}
+        theirs = {THESIS_NAMES.get(one, one): share for one, share in theirs.items()}
         mine = dict.fromkeys(order, 0.0)
         for one, share in ours.items():
             mine["transaction module" if one == components.MODULES else components.OURS_AS_THESIS[one]] += share

@@ -17,7 +17,7 @@ from cases import Case, Configuration
 from components import COMPONENTS
 from contestants import PERF
 
-# Seconds of the recording with stacks, from which the flame graph is drawn: it takes 16 MB each second.
+# Seconds of the recording with stacks, from which the flame graph is drawn: it takes 8 MB each second.
 FLAME, FLAME_QUICK = 10, 4
 # Seconds without the profiler, beside which its own cost is seen.
 BARE = 10
@@ -25,12 +25,17 @@ BARE = 10
 UNKNOWN = 0.01
 REGISTRAR = "registrar-digest"
 # Of the report, one of each kind: digest, and connections and handshakes on either side.
-OF_THE_REPORT = ["chain-udp", "chain-tcp", "chain-tls", "chain-udp-auth", "outbound-tls-auth", "inbound-tls", "local-tcp-auth", "local-tls-auth",
+OF_THE_REPORT = ["chain-udp", "chain-udp-auth", "chain-tcp", "chain-tcp-auth", "chain-tls", "outbound-tls-auth", "inbound-tls", "inbound-tls-mutual",
                  "local-tls-reuse-auth", "local-tls-mutual-auth"]
 # To what the thesis' cases are compared, by its names.
 OF_THE_THESIS = {"udp": "local-udp", "tcp_mono": "local-tcp-one-socket", "tcp_multi": "local-tcp", "tls_local_client": "local-tls",
                  "tls_local_client_session_reuse": "local-tls-reuse", "tls_local_mutual": "local-tls-mutual"}
 UNIT = "chain-udp"
+# Two cases that differ by one of the report's components.
+DIFFERENCES = {
+    "TCP data": ("chain-tcp", "chain-udp"), "TLS bulk": ("chain-tls", "chain-tcp"), "digest, UDP": ("chain-udp-auth", "chain-udp"),
+    "digest, TCP": ("chain-tcp-auth", "chain-tcp"), "digest, TLS": ("chain-tls-auth", "chain-tls"),
+}
 
 
 def known(**how):
@@ -54,7 +59,6 @@ class Profile(study.Study):
         self.programs, self.counts, self.unknown, self.stacks, self.statistics = {}, {}, {}, {}, {}
         self.flame = FLAME_QUICK if arguments.quick else FLAME
         self.load_options = ["--rate", f"{arguments.rate:g}"] if arguments.rate else ["--window", cases.WINDOW]
-        self.unit = "registration" if arguments.cases == [REGISTRAR] else "call"
 
     def run(self):
         names = self.arguments.only
@@ -144,6 +148,11 @@ class Profile(study.Study):
     def measured(self, name):
         return [label for label in self.cases if (label, name) in self.counts]
 
+    def columns(self, name):
+        """The components that a table of this server has: all, but that only a peer may have what has no name."""
+        has_unnamed = any(self.counts[label, name][components.UNNAMED] for label in self.measured(name))
+        return [one for one in COMPONENTS if one != components.UNNAMED or has_unnamed]
+
     def tell(self):
         for name in self.arguments.only:
             self.tell_shares(name)
@@ -154,20 +163,20 @@ class Profile(study.Study):
         self.tell_faults()
 
     def tell_shares(self, name):
-        lines = []
+        lines, columns = [], self.columns(name)
         for label in self.measured(name):
             shares = self.shares(label, name)
-            lines.append([label, f"{sum(self.counts[label, name].values()):,}", *(f"{100 * shares[one]:.1f}" for one in COMPONENTS)])
-        self.report.table(f"{name}: share of the CPU by component, %", ["case", "samples", *COMPONENTS], lines)
+            lines.append([label, f"{sum(self.counts[label, name].values()):,}", *(f"{100 * shares[one]:.1f}" for one in columns)])
+        self.report.table(f"{name}: share of the CPU by component, %", ["case", "samples", *columns], lines)
 
     def tell_costs(self, name):
-        lines = []
+        lines, columns = [], self.columns(name)
         unit = self.cost(UNIT, name) if UNIT in self.cases else None
         for label in self.measured(name):
             shares, cost = self.shares(label, name), self.cost(label, name)
             relative = f"{cost.median / unit.median:.2f}" if unit and label != REGISTRAR else "—"
-            lines.append([label, cost.text(), relative, *(f"{cost.median * shares[one]:.1f}" for one in COMPONENTS)])
-        self.report.table(f"{name}: CPU for each call (registration) by component, µs", ["case", "all", f"÷ {UNIT}", *COMPONENTS], lines)
+            lines.append([label, cost.text(), relative, *(f"{cost.median * shares[one]:.1f}" for one in columns)])
+        self.report.table(f"{name}: CPU for each call (registration) by component, µs", ["case", "all", f"÷ {UNIT}", *columns], lines)
 
     def tell_trust(self, name):
         lines = []
@@ -177,7 +186,8 @@ class Profile(study.Study):
             sampled = sum(result["sampled_busy"] for result in results) / len(results)
             busy = sum(result["server_busy"] for result in results) / len(results)
             total = sum(self.counts[label, name].values())
-            unknown = [f"{symbol} {100 * count / total:.1f} %" for symbol, count in self.unknown[label, name].most_common() if count > UNKNOWN * total]
+            unknown = [f"{symbol} {100 * count / total:.1f} %" for symbol, count in self.unknown[label, name].most_common()
+                       if count > UNKNOWN * total]
             stacks, cut = self.stacks.get((label, name), ({}, 0))
             lines.append([label, self.series(label, name, lambda result: result["completed_per_second"], what="profiled").text(0), bare.text(),
                           f"{100 * (cost.median / bare.median - 1):+.0f} %" if bare else "—", f"{100 * busy:.0f} · {100 * sampled:.0f}",
@@ -201,8 +211,17 @@ class Profile(study.Study):
             lines.append(cells)
         self.report.table("The report: CPU for a call at 50 calls/s, ÷ the same over UDP in chain mode, beside ours",
                           ["case", "report", *self.arguments.only], lines)
-        self.report.table("The report's components of a call, in calls over UDP in chain mode (it printed its profiles as figures only)",
-                          ["component", "report"], [[name, f"{value:g}"] for name, value in published.COMPONENTS.items()])
+        lines = []
+        for component, value in published.COMPONENTS.items():
+            cells = [component, f"{value:g}"]
+            for name in self.arguments.only:
+                more, less = DIFFERENCES.get(component, (None, None))
+                cost, without, unit = (self.cost(label, name) for label in (more, less, UNIT))
+                cells.append(f"{(cost.median - without.median) / unit.median:.2f}" if cost and without and unit else "—")
+            lines.append(cells)
+        self.report.table("The report's components of a call, in calls over UDP in chain mode, beside the difference of the two cases here that "
+                          "differ by each (it printed its profiles as figures only; perf/model takes handshakes apart)",
+                          ["component", "report", *self.arguments.only], lines)
 
     def thesis(self):
         """(label, its name in the thesis) of those measured."""
@@ -229,9 +248,10 @@ class Profile(study.Study):
             if row["case"] in wanted:
                 cells.setdefault((row["case"], int(row["cps"])), {})[row["component"]] = row["share_percent"]
         names = ["server", "transaction_module", "libcrypto", "libssl", "libc"]
-        self.report.table("The thesis' profiles at other rates (its tables 3 to 14), share of the CPU, %", ["case", "calls/s", *names, "the rest"],
-                          [[OF_THE_THESIS[case], cps, *(f"{found[one]:.1f}" if one in found else "—" for one in names), f"{100 - sum(found.values()):.1f}"]
-                           for (case, cps), found in cells.items()])
+        lines = [[OF_THE_THESIS[case], cps, *(f"{found[one]:.1f}" if one in found else "—" for one in names), f"{100 - sum(found.values()):.1f}"]
+                 for (case, cps), found in cells.items()]
+        self.report.table("The thesis' profiles at other rates (its tables 3 to 14), share of the CPU, %",
+                          ["case", "calls/s", *names, "the rest"], lines)
 
     @staticmethod
     def as_thesis(shares, mapping):
@@ -248,8 +268,9 @@ class Profile(study.Study):
                           f"{100 * sampling.inclusive(stacks, '^SSL_do_handshake$'):.1f} %",
                           *(handshakes(found, side) for side in ("server", "client")),
                           f"{100 * self.shares(label, 'strowger')[components.DATABASE]:.2f} %", f"{100 * sampling.inclusive(stacks, USERS):.2f} %"])
-        self.report.table("The report's faults, in strowger: 1, the sweep for idle connections (50 % of the CPU of TCP, 20 % of TLS); 2, handshakes tried "
-                          "again on the wrong event (up to 44 calls for one); 4, a database asked for each authentication (two thirds of its cost)",
+        self.report.table("The report's faults, in strowger: 1, the sweep for idle connections (50 % of the CPU of TCP, 20 % of TLS); 2, handshakes "
+                          "tried again on the wrong event (up to 44 calls for one); 4, a database asked for each authentication (two thirds of "
+                          "its cost)",
                           ["case", "1: sweep, with what it calls", "connections looked at for each call", "2: SSL_do_handshake, with what it calls",
                            "calls for each handshake as server", "as client", "4: database", "lookup of the user, in memory"], lines)
 
@@ -330,7 +351,8 @@ class Recording:
 
 def main():
     parser = study.options("perf/profile", __doc__)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help="cases by name, or list; without any, the thesis' six, ten of the report's and the registrar")
+    parser.add_argument("cases", nargs="*", metavar="CASE",
+                        help="cases by name, or list; without any, the thesis' six, ten of the report's and the registrar")
     parser.add_argument("--rate", type=float, help="calls each second, open loop [as many as it takes: 48 outstanding]")
     parser.add_argument("--tls-version", choices=["1.2", "1.3"], default="1.2", help="[1.2]")
     parser.add_argument("--key", choices=["rsa", "ec"], default="rsa", help="RSA-2048 or P-256 [rsa]")

@@ -1,8 +1,8 @@
 """Samples of the server's CPU with `perf record`, and what they say: the function of each, the functions inlined there, and the stack.
 
-A sample is taken for each millisecond of CPU that the server uses (cpu-clock: these machines have no hardware counters). Shares are counted from a recording
-without stacks, which costs the server least; the flame graph is drawn from another, shorter one with 16 KiB of the stack copied into each sample and unwound
-by the DWARF tables afterwards, since the release build keeps no frame pointers."""
+A sample is taken for each millisecond of CPU that the server uses (cpu-clock: these machines have no hardware counters). Shares are counted from
+a recording without stacks, which costs the server least; the flame graph is drawn from another, shorter one with 8 KiB of the stack copied into each
+sample and unwound by the DWARF tables afterwards, since the release build keeps no frame pointers."""
 
 import collections
 import os
@@ -13,8 +13,8 @@ import components
 from generator import CORE
 
 FREQUENCY = 999
-# The loop's frame and TLS' below it take more than the 8 KiB that perf copies by default.
-STACK_BYTES = 16_384
+# From the loop's turn to the innermost function of TLS: what is cut off all the same is counted.
+STACK_BYTES = 8_192
 # Where our stacks begin: what lies outside of it is the start of a thread, the same for all.
 ROOT = re.compile(r"strowger::worker::Worker<.*>::tick$")
 
@@ -42,7 +42,7 @@ def family(pid):
 
 def record(pid, seconds, path, stacks=False):
     """Samples a process and its children for so long. perf itself runs beside the generator."""
-    command = ["taskset", "-c", str(CORE), "perf", "record", "--quiet", "--no-buildid", "--no-buildid-cache", "-e", "cpu-clock", "-F", str(FREQUENCY),
+    command = ["taskset", "-c", str(CORE), "perf", "record", "--quiet", "--no-buildid-cache", "-e", "cpu-clock", "-F", str(FREQUENCY),
                *(["--call-graph", f"dwarf,{STACK_BYTES}"] if stacks else []), "-p", ",".join(map(str, family(pid))), "-o", path,
                "--", "sleep", f"{seconds:.2f}"]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -52,7 +52,8 @@ def record(pid, seconds, path, stacks=False):
 
 def read(path):
     """The samples of a recording."""
-    done = subprocess.run(["perf", "script", "--no-inline", "--show-mmap-events", "-i", path, "-F", "comm,ip,sym,dso"], capture_output=True, text=True)
+    done = subprocess.run(["perf", "script", "--no-inline", "--show-mmap-events", "-i", path, "-F", "comm,ip,sym,dso"],
+                          capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"perf script failed: {done.stderr.strip()[-500:]}")
     return parse(done.stdout)

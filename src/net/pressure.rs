@@ -24,6 +24,8 @@ pub struct Pressure {
     since: Instant,
     taken_bytes: u64,
     lost: u64,
+    /// All that had come was taken, at least once in this period.
+    caught_up: bool,
     load: Load,
 }
 
@@ -37,14 +39,19 @@ impl Pressure {
         ask: impl FnOnce() -> Backlog,
     ) -> Load {
         self.load.is_behind = is_behind;
+        self.caught_up |= !is_behind;
         let elapsed_ms = now.ms_since(self.since);
         if elapsed_ms < PERIOD_MS {
             return self.load;
         }
         let taken = taken_bytes.saturating_sub(self.taken_bytes);
         (self.since, self.taken_bytes) = (now, taken_bytes);
-        if !is_behind {
-            self.load = Load::default();
+        // Only a whole period of work tells how fast work is done.
+        if std::mem::replace(&mut self.caught_up, !is_behind) {
+            self.load = Load {
+                is_behind,
+                ..Load::default()
+            };
             return self.load;
         }
         let backlog = ask();
@@ -78,17 +85,19 @@ mod tests {
     fn what_waits_over_what_is_taken() {
         let mut pressure = Pressure::default();
         pressure.turn(at(0), false, 0, || unreachable!("nothing waits"));
+        let idle = pressure.turn(at(20), true, 0, || unreachable!("it was idle before"));
+        assert_eq!((idle.is_behind, idle.waits_ms), (true, 0));
         // 200,000 bytes in 20 ms; 1 MB waits: 100 ms of work.
-        let load = pressure.turn(at(20), true, 200_000, holding(2_000_000, 0));
+        let load = pressure.turn(at(40), true, 200_000, holding(2_000_000, 0));
         assert_eq!((load.waits_ms, load.is_losing), (100, false));
         // Between two periods the kernel is not asked.
-        let load = pressure.turn(at(30), true, 300_000, || unreachable!("too soon"));
+        let load = pressure.turn(at(50), true, 300_000, || unreachable!("too soon"));
         assert_eq!(load.waits_ms, 100);
-        let load = pressure.turn(at(40), true, 400_000, holding(4_000, 7));
+        let load = pressure.turn(at(60), true, 400_000, holding(4_000, 7));
         assert_eq!((load.waits_ms, load.is_losing), (0, true));
-        let load = pressure.turn(at(60), true, 600_000, holding(4_000, 7));
+        let load = pressure.turn(at(80), true, 600_000, holding(4_000, 7));
         assert!(!load.is_losing, "nothing since the last time");
-        let load = pressure.turn(at(80), false, 800_000, || unreachable!("nothing waits"));
+        let load = pressure.turn(at(100), false, 800_000, || unreachable!("nothing waits"));
         assert_eq!(load, Load::default());
     }
 }

@@ -386,8 +386,9 @@ impl Streams {
             }
             return;
         }
-        // Who does not take what he is sent is not heard either, until he does.
-        if connection.waiting() > self.limits.send_queue / 2 {
+        // Who does not take what he is sent is not heard either, until he does. But what waits for the end of a handshake can only
+        // leave when that is heard.
+        if connection.state == State::Open && connection.waiting() > self.limits.send_queue / 2 {
             connection.flags.is_held = true;
             return;
         }

@@ -3,7 +3,8 @@
 //! A worker that takes messages more slowly than they come falls behind: they wait longer and longer, then the kernel drops what
 //! does not fit, an ACK as soon as an INVITE, and what was dropped comes again. From then on a share of the new requests is
 //! answered 503, which costs a fraction of what a call costs. The share follows from what the worker itself sees, window by
-//! window: it falls while the sockets are never empty and rises while they are, so the worker stays busy and its queue short.
+//! window: it falls while the queue does not, stays while the queue falls, and rises when the sockets have been empty. So the
+//! worker stays busy and its queue short; and a queue that a pause has left is worked off without refusing anybody.
 
 use crate::base::{Instant, Load};
 use crate::sip::{Message, Method};
@@ -17,8 +18,8 @@ const WINDOW_MS: u64 = 20;
 const ALL: u32 = 1 << 10;
 /// Never fewer than these: who is let in shows whether there is room again.
 const FEWEST: u32 = ALL / 64;
-/// What one window without having caught up takes, and what one with it gives.
-const TAKEN: (u32, u32) = (15, 16);
+/// What a window takes away, and gives: a part of the share, and when it gives this at least.
+const PART: u32 = 16;
 const GIVEN: u32 = ALL / 128;
 /// The refused come again after 1 to this many seconds, not all at once (RFC 3261 §20.33).
 const RETRY_AFTER_S: u32 = 5;
@@ -36,6 +37,8 @@ pub struct Overload {
     until: Instant,
     /// All that had come was taken, at least once in this window.
     caught_up: bool,
+    /// How long messages waited at the end of the last one.
+    waited_ms: u64,
     refused: u64,
     untold: u64,
     said: Option<Instant>,
@@ -48,6 +51,7 @@ impl Default for Overload {
             credit: 0,
             until: Instant::default(),
             caught_up: true,
+            waited_ms: 0,
             refused: 0,
             untold: 0,
             said: None,
@@ -66,14 +70,15 @@ impl Overload {
         let has_slept = now.ms_since(self.until) >= WINDOW_MS;
         self.until = now.after_ms(WINDOW_MS);
         let caught_up = std::mem::replace(&mut self.caught_up, !load.is_behind);
-        let too_much = load.is_losing || load.waits_ms >= patience_ms;
-        self.share = if caught_up || has_slept || patience_ms == 0 {
-            (self.share + GIVEN).min(ALL)
-        } else if self.share < ALL || too_much {
-            (self.share * TAKEN.0 / TAKEN.1).max(FEWEST)
-        } else {
-            self.share
-        };
+        let waited_ms = std::mem::replace(&mut self.waited_ms, load.waits_ms);
+        let does_not_fall = load.is_losing || load.waits_ms >= waited_ms;
+        let is_too_long = load.is_losing || load.waits_ms >= patience_ms;
+        if caught_up || has_slept || patience_ms == 0 {
+            let given = (self.share / PART).max(GIVEN);
+            self.share = (self.share + given).min(ALL);
+        } else if does_not_fall && (self.share < ALL || is_too_long) {
+            self.share = (self.share - self.share / PART).max(FEWEST);
+        }
     }
 
     /// Whether the next new request is let in: evenly, so many of so many.
@@ -194,6 +199,29 @@ mod tests {
         let (_, refused) = run(&mut load, &mut now, 40, 30, 20);
         assert_eq!(refused, 0);
         assert_eq!(run(&mut load, &mut now, 1000, 5, 20).1, 0);
+    }
+
+    /// The machine gave the core to somebody else for a while: what has come meanwhile is late, and served.
+    #[test]
+    fn a_pause_is_not_overload() {
+        let (mut load, mut now) = (Overload::default(), Instant::from_ms(7000));
+        run(&mut load, &mut now, 100, 16, 20);
+        let mut queue = 16 * 80u32;
+        let mut refused = 0;
+        for _ in 0..1000 {
+            now = now.after_ms(1);
+            let come = queue + 16;
+            let taken = come.min(20);
+            refused += (0..taken).filter(|_| !load.admits()).count();
+            queue = come - taken;
+            let seen = Load {
+                is_behind: queue > 0,
+                waits_ms: u64::from(queue / 20),
+                is_losing: false,
+            };
+            load.turn(now, seen, PATIENCE_MS);
+        }
+        assert_eq!((queue, refused), (0, 0));
     }
 
     #[test]

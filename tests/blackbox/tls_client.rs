@@ -1,6 +1,6 @@
 //! The server as TLS client of `openssl s_server`: whom it believes, what it shows, what it resumes, and what a caller hears when it comes to nothing.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::agent::Agent;
@@ -363,4 +363,42 @@ fn sips_is_not_downgraded() {
     let arrived = next_hop.answer(200);
     assert_eq!(arrived.request_uri(), "sips:bob@example.net");
     assert_eq!(secure.final_for(&request).status(), Some(200));
+}
+
+/// A next hop that takes its time, while more is sent to it than half of what a connection may hold back: all of it arrives.
+#[test]
+fn what_waits_for_a_handshake_does_not_stop_it() {
+    let scene = Scene::new("waiting");
+    let place = &scene.place;
+    let server = scene
+        .conf()
+        .set("connections", "outgoing", "\"reuse\"")
+        .start(place);
+    let slow = listen(scene.next_hop);
+    let behind = place.at_port(CALLEE, 5071);
+    let next_hop = SServer::start(place, behind, &scene.certificate, &["-quiet"]);
+    let relay = std::thread::spawn(move || {
+        let (near, _) = slow.accept().expect("the server connects");
+        std::thread::sleep(Duration::from_secs(1));
+        let far = TcpStream::connect(behind).expect("s_server");
+        let (mut from, mut to) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+        let back = std::thread::spawn(move || std::io::copy(&mut { far }, &mut { near }));
+        // Ends when either side closes.
+        let _ = std::io::copy(&mut from, &mut to);
+        let _ = to.shutdown(std::net::Shutdown::Both);
+        let _ = back.join();
+    });
+    let caller = scene.caller(&server);
+    let mut last = String::new();
+    for _ in 0..170 {
+        let mut request = caller.request("MESSAGE", "sip:bob@example.net");
+        request.body = vec![b'x'; 700];
+        caller.send(&request);
+        last = request.call_id;
+    }
+    next_hop.expect(&last);
+    assert_eq!(scene.shaken(&server, "failed"), 0);
+    drop(server);
+    drop(next_hop);
+    relay.join().expect("the relay");
 }
