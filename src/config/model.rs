@@ -622,7 +622,7 @@ impl Default for Limits {
             transactions: Capacity::FromMemory,
             bindings: Capacity::FromMemory,
             requests_per_source: 0,
-            overload: Duration::from_millis(50),
+            overload: Duration::from_millis(100),
         }
     }
 }

@@ -3,8 +3,8 @@
 //! A worker that takes messages more slowly than they come falls behind: they wait longer and longer, then the kernel drops what
 //! does not fit, an ACK as soon as an INVITE, and what was dropped comes again. From then on a share of the new requests is
 //! answered 503, which costs a fraction of what a call costs. The share follows from what the worker itself sees, window by
-//! window: it falls while the queue does not, stays while the queue falls, and rises when the sockets have been empty. So the
-//! worker stays busy and its queue short; and a queue that a pause has left is worked off without refusing anybody.
+//! window: it falls while the queue is long and does not fall by itself, and rises when it is short. So the worker stays busy;
+//! and a queue that a pause has left is worked off without refusing anybody.
 
 use crate::base::{Instant, Load};
 use crate::sip::{Message, Method};
@@ -71,14 +71,24 @@ impl Overload {
         self.until = now.after_ms(WINDOW_MS);
         let caught_up = std::mem::replace(&mut self.caught_up, !load.is_behind);
         let waited_ms = std::mem::replace(&mut self.waited_ms, load.waits_ms);
-        let does_not_fall = load.is_losing || load.waits_ms >= waited_ms;
-        let is_too_long = load.is_losing || load.waits_ms >= patience_ms;
+        // It begins when they wait too long. From then on they wait about half as long, until it is over.
+        let most_ms = match self.share == ALL {
+            true => patience_ms,
+            false => patience_ms / 2,
+        };
+        let is_too_long = load.waits_ms >= most_ms && load.waits_ms >= waited_ms;
         if caught_up || has_slept || patience_ms == 0 {
-            let given = (self.share / PART).max(GIVEN);
-            self.share = (self.share + given).min(ALL);
-        } else if does_not_fall && (self.share < ALL || is_too_long) {
+            self.give();
+        } else if load.is_losing || is_too_long {
             self.share = (self.share - self.share / PART).max(FEWEST);
+        } else if load.waits_ms < patience_ms / 4 {
+            self.give();
         }
+    }
+
+    fn give(&mut self) {
+        let given = (self.share / PART).max(GIVEN);
+        self.share = (self.share + given).min(ALL);
     }
 
     /// Whether the next new request is let in: evenly, so many of so many.

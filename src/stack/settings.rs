@@ -168,7 +168,7 @@ impl Default for Settings {
             limits: Limits {
                 message_size: 65_536,
                 transactions: 1 << 20,
-                overload_ms: 50,
+                overload_ms: 100,
             },
             outgoing: Outgoing::default(),
             routes: Vec::new(),

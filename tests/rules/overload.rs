@@ -6,7 +6,7 @@ use strowger::base::Load;
 
 const TOO_MUCH: Load = Load {
     is_behind: true,
-    waits_ms: 60,
+    waits_ms: 120,
     is_losing: false,
 };
 
