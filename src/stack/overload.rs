@@ -71,17 +71,18 @@ impl Overload {
         self.until = now.after_ms(WINDOW_MS);
         let caught_up = std::mem::replace(&mut self.caught_up, !load.is_behind);
         let waited_ms = std::mem::replace(&mut self.waited_ms, load.waits_ms);
-        // It begins when they wait too long. From then on they wait about half as long, until it is over.
+        // It begins when they wait too long. From then on they wait about a quarter as long, until it is over: then hardly any are
+        // lost.
         let most_ms = match self.share == ALL {
             true => patience_ms,
-            false => patience_ms / 2,
+            false => patience_ms / 4,
         };
         let is_too_long = load.waits_ms >= most_ms && load.waits_ms >= waited_ms;
         if caught_up || has_slept || patience_ms == 0 {
             self.give();
         } else if load.is_losing || is_too_long {
             self.share = (self.share - self.share / PART).max(FEWEST);
-        } else if load.waits_ms < patience_ms / 4 {
+        } else if load.waits_ms < patience_ms / 8 {
             self.give();
         }
     }
