@@ -74,8 +74,13 @@ class Reports:
         return found
 
     def rows(self, name, row):
-        """Lines of the report's table of rows for one of them."""
-        return [line for line in self.text(name).splitlines() if line.startswith(f"| {row} |")]
+        """Lines of the report's table of rows for one of them; failing that, of a report that was confined to some of its rows."""
+        parts = sorted(file[:-3] for file in os.listdir(self.directory) if file.startswith(name + "-") and file.endswith(".md"))
+        for each in [name, *parts]:
+            found = [line for line in self.text(each).splitlines() if line.startswith(f"| {row} |")]
+            if found:
+                return found
+        return []
 
 
 def faults(reports):

@@ -86,6 +86,12 @@ class Report:
         os.makedirs(directory, exist_ok=True)
         return directory
 
+    @staticmethod
+    def name(whole, chosen, known, only=()):
+        """What a report is called: WHOLE, or after what it is confined to, so that a part never takes the place of the whole."""
+        words = [] if set(chosen) >= set(known) else list(chosen)
+        return "-".join([whole, *words, *only])
+
     def write(self, perf, name):
         directory = self.directory(perf)
         path = os.path.join(directory, name)

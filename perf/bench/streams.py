@@ -17,6 +17,7 @@ from generator import CORE, Generator
 from report import Report, Series
 from udp import build, cpu, ratio_text, words
 
+CONTESTANTS = ["strowger", "kamailio"]
 ROWS = ["T1", "T2", "T3", "S1", "S2", "S3", "S4", "S5", "S6", "S7", "I1"]
 QUICK_ROWS = [row for row in ROWS if row not in ("S7", "I1")]
 # Row I1: calls a second, and idle connections beside them. A process has 20,000 descriptors on many machines.
@@ -73,7 +74,8 @@ class Bench:
         self.rounds = arguments.rounds or (1 if quick else 3)
         self.duration = arguments.duration or (3 if quick else 10)
         self.settle = 3 if quick else 8
-        arguments.rows = arguments.rows or (QUICK_ROWS if quick else ROWS)
+        usual = QUICK_ROWS if quick else ROWS
+        arguments.rows = arguments.rows or usual
         wanted = {label for row in arguments.rows for label in NEEDS[row]}
         if arguments.cases:
             wanted = {case.label for case in CASES if any(part in case.label for part in arguments.cases)}
@@ -81,6 +83,8 @@ class Bench:
         settings = (f"{self.rounds} round(s), {self.duration} s each after {self.settle} s of the same load, {WINDOW} calls outstanding, "
                     f"load average at the start {machine.load_average():.2f}")
         self.report = Report("strowger over TCP and TLS", machine.describe(), settings)
+        left = [name for name in arguments.only if len(arguments.only) < len(CONTESTANTS)]
+        self.name = Report.name("streams", arguments.rows, usual, ["cases"] if arguments.cases else left)
         self.results, self.handshakes, self.flights = [], {}, {}
         self.failures, self.failed_in_a_row = [], 0
         self.system = None
@@ -186,7 +190,7 @@ class Bench:
                     self.attempt(self.measure_idle, name)
         self.tell()
         print(self.report.markdown())
-        print("written:", self.report.write(PERF, "streams") + ".{md,json}", file=sys.stderr)
+        print("written:", self.report.write(PERF, self.name) + ".{md,json}", file=sys.stderr)
 
         if self.failures:
             raise RuntimeError(f"{len(self.failures)} measurement(s) failed, and are missing above; the first: {self.failures[0]}")
@@ -343,7 +347,7 @@ def main():
     parser.add_argument("--duration", type=float, help="seconds of each measurement")
     parser.add_argument("--rows", type=words(ROWS), help=f"some of {','.join(ROWS)}; with --quick all but S7 and I1")
     parser.add_argument("--cases", type=lambda text: text.split("|"), help="only cases whose name has one of these parts in it, divided by |; no rows")
-    parser.add_argument("--only", type=words(["strowger", "kamailio"]), default=["strowger", "kamailio"], help="leave a contestant out")
+    parser.add_argument("--only", type=words(CONTESTANTS), default=CONTESTANTS, help="leave a contestant out")
     parser.add_argument("--strowger", help="this binary instead of the release build")
     parser.add_argument("--system-openssl", type=os.path.abspath, help="this binary as the one built with the system's OpenSSL (row S7)")
     parser.add_argument("--no-build", action="store_true")

@@ -13,6 +13,7 @@ from contestants import PERF
 from generator import Generator
 from report import Report, Series
 
+CONTESTANTS = ["floor", "strowger", "kamailio"]
 ROWS = ["U1", "U1b", "U2", "R1", "K1", "L1", "M4", *digest.ROWS]
 RATES = [1000, 2000]
 REGISTER_RATE = 4000
@@ -265,7 +266,9 @@ class Bench:
                 self.tell_linger()
         digest.Digest(self).run()
         print(self.report.markdown())
-        print("written:", self.report.write(PERF, "udp") + ".{md,json}", file=sys.stderr)
+        left = [name for name in self.arguments.only if len(self.arguments.only) < len(CONTESTANTS)]
+        name = Report.name("udp", self.arguments.rows, ROWS, left)
+        print("written:", self.report.write(PERF, name) + ".{md,json}", file=sys.stderr)
 
 
 def ratio_text(ours, theirs):
@@ -305,8 +308,7 @@ def main():
     parser.add_argument("--rounds", type=int, help="how often each contestant is measured")
     parser.add_argument("--duration", type=float, help="seconds of each measurement")
     parser.add_argument("--rows", type=words(ROWS), default=ROWS, help=f"some of {','.join(ROWS)}")
-    parser.add_argument("--only", type=words(["floor", "strowger", "kamailio"]),
-                        default=["floor", "strowger", "kamailio"], help="leave a contestant out")
+    parser.add_argument("--only", type=words(CONTESTANTS), default=CONTESTANTS, help="leave a contestant out")
     parser.add_argument("--strowger", help="this binary instead of the release build")
     parser.add_argument("--no-build", action="store_true")
     parser.add_argument("--verbose", action="store_true", help="show the generator's live lines")
