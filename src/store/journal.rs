@@ -17,8 +17,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{self, Duration};
 
@@ -119,12 +119,23 @@ pub struct Numbers {
 
 #[derive(Default)]
 struct State {
-    /// Addresses that a round has in hand.
-    in_hand: AtomicUsize,
+    /// Addresses that a round has in hand. Locked while it takes them, so that nobody counts those on their way nowhere.
+    in_hand: Mutex<usize>,
     failures: AtomicU64,
     batches: AtomicU64,
     batch_ns: AtomicU64,
     is_stopping: AtomicBool,
+}
+
+impl State {
+    fn in_hand(&self) -> MutexGuard<'_, usize> {
+        self.in_hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unstored(&self, location: &Location) -> usize {
+        let in_hand = self.in_hand();
+        location.untaken() + *in_hand
+    }
 }
 
 /// The running journal. Dropping it writes what has changed, and ends the thread.
@@ -139,7 +150,7 @@ impl Journal {
     pub fn numbers(&self) -> Numbers {
         let state = &self.state;
         Numbers {
-            unstored: self.location.untaken() + state.in_hand.load(Ordering::Relaxed),
+            unstored: state.unstored(&self.location),
             failures: state.failures.load(Ordering::Relaxed),
             batches: state.batches.load(Ordering::Relaxed),
             batch_seconds: state.batch_ns.load(Ordering::Relaxed) as f64 / 1e9,
@@ -326,7 +337,7 @@ impl Desk {
         }
         self.attempt(&progress);
         self.empty_log();
-        let left = self.location.untaken() + self.state.in_hand.load(Ordering::Relaxed);
+        let left = self.state.unstored(&self.location);
         if left > 0 {
             let path = self.settings.path.display();
             log::error!("{path}: the bindings of {left} addresses-of-record are not stored");
@@ -378,12 +389,14 @@ impl Desk {
 
     fn write_round(&mut self, round: &mut Round) -> Result<(), Trouble> {
         loop {
+            let mut in_hand = self.state.in_hand();
             while self.taken.size() < BITE
                 && let Some(shard) = round.next_shard()
             {
                 self.location.take_changed(shard, false, &mut self.taken);
             }
-            self.note_in_hand();
+            *in_hand = self.taken.len();
+            drop(in_hand);
             if self.taken.is_empty() {
                 return Ok(());
             }
@@ -487,6 +500,7 @@ impl Desk {
     /// Writes all that memory holds into a table that is emptied first, in one change of the database.
     fn write_all(&mut self) -> Result<u64, Trouble> {
         let start = time::Instant::now();
+        self.note_in_hand();
         let mut round = self.location.begin_round(true);
         let (location, taken) = (&self.location, &mut self.taken);
         let terms = terms(&self.settings, &self.clocks);
@@ -514,7 +528,7 @@ impl Desk {
             true => self.location.records(),
             false => self.taken.len(),
         };
-        self.state.in_hand.store(count, Ordering::Relaxed);
+        *self.state.in_hand() = count;
     }
 
     fn count_batch(&self, start: time::Instant) {
