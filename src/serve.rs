@@ -604,6 +604,7 @@ pub(crate) fn connection_limits(conf: &Conf, files: usize) -> Limits {
         handshake_ms: ms(conf.connections.handshake_timeout),
         connections: (conf.connections.most(files) / cores).max(1),
         handshakes: conf.connections.handshakes,
+        patience_ms: ms(conf.limits.overload),
         send_queue: conf.connections.send_queue,
         message_size: conf.limits.message_size,
     }

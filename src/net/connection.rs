@@ -88,6 +88,8 @@ pub struct Flags {
     pub is_released: bool,
     /// Not read from: the peer does not take what it is sent.
     pub is_held: bool,
+    /// We have answered the handshake that the peer began.
+    pub has_spoken: bool,
 }
 
 /// What a message has to do with answers.

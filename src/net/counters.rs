@@ -150,6 +150,8 @@ pub struct StreamCounters {
     pub accept_errors: u64,
     /// Turns in which a listener had to wait because so many shook hands already.
     pub handshakes_held: u64,
+    /// TLS connections closed at once because handshakes waited too long for their beginning.
+    pub handshakes_refused: u64,
     pub idle_closed: u64,
     /// Streams in which no message could be found.
     pub garbage: u64,
@@ -214,6 +216,7 @@ impl StreamCounters {
         self.refused += other.refused;
         self.accept_errors += other.accept_errors;
         self.handshakes_held += other.handshakes_held;
+        self.handshakes_refused += other.handshakes_refused;
         self.idle_closed += other.idle_closed;
         self.garbage += other.garbage;
         self.sweep_visited += other.sweep_visited;

@@ -10,6 +10,8 @@ pub struct Limits {
     pub connections: usize,
     /// TLS handshakes at a time.
     pub handshakes: usize,
+    /// How long a TLS client may wait until its handshake begins, milliseconds. Who would wait longer is refused; 0: nobody is.
+    pub patience_ms: u64,
     /// Bytes that may wait on one connection.
     pub send_queue: usize,
     /// The longest message.
@@ -24,6 +26,7 @@ impl Default for Limits {
             handshake_ms: 5000,
             connections: 4096,
             handshakes: 512,
+            patience_ms: 100,
             send_queue: 256 << 10,
             message_size: 64 << 10,
         }

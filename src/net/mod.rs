@@ -9,6 +9,7 @@ pub mod limits;
 pub mod listen;
 pub mod pool;
 pub mod pressure;
+pub mod shaking;
 pub mod steer;
 pub mod streams;
 #[allow(unsafe_code)]

@@ -1,11 +1,16 @@
 //! All connections of one core: accepts, opens, reads, writes, and closes what is overdue.
 
+mod describe;
+
+pub use describe::Description;
+
 use super::ages::Ages;
 use super::connection::{Arrival, Connection, Flags, State, Taken, Why};
 use super::counters::{StreamCounters, Traffic, Undeliverable};
 use super::limits::Limits;
 use super::listen::{self, Listener};
 use super::pool::Buffers;
+use super::shaking::Shaking;
 use super::sys;
 use super::tls::Contexts;
 use crate::base::{Arena, Channel, Flow, Id, Instant, LogBudget, Roll, Transport};
@@ -68,8 +73,7 @@ pub struct Streams {
     ages: [Ages; State::ALL.len()],
     /// May hold bytes, in the order in which they are served.
     ready: Vec<Id>,
-    /// The same, of those that shake hands.
-    shaking: Vec<Id>,
+    shaking: Shaking,
     dirty: Vec<Id>,
     scratch: Vec<u8>,
     plaintext: Vec<u8>,
@@ -79,6 +83,7 @@ pub struct Streams {
     next_sweep: Instant,
     log: LogBudget,
     shaking_log: LogBudget,
+    overload_log: LogBudget,
     counters: StreamCounters,
     registry: Registry,
 }
@@ -107,7 +112,7 @@ impl Streams {
             accepted: HashMap::new(),
             ages: [Ages::default(); State::ALL.len()],
             ready: Vec::new(),
-            shaking: Vec::new(),
+            shaking: Shaking::default(),
             dirty: Vec::new(),
             scratch: vec![0; BITE],
             plaintext: Vec::new(),
@@ -116,6 +121,7 @@ impl Streams {
             next_sweep: Instant::default(),
             log: LogBudget::new("single connections"),
             shaking_log: LogBudget::of_limit("TLS clients that wait"),
+            overload_log: LogBudget::of_limit("TLS connections refused"),
             counters: StreamCounters::default(),
             registry,
         }
@@ -169,7 +175,7 @@ impl Streams {
                 self.connected(id, now);
             }
             if event.is_readable() {
-                self.mark_ready(id);
+                self.mark_ready(id, now);
             }
             return;
         }
@@ -180,11 +186,11 @@ impl Streams {
             self.mark_dirty(id);
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
-            self.mark_ready(id);
+            self.mark_ready(id, now);
         }
     }
 
-    fn mark_ready(&mut self, id: Id) {
+    fn mark_ready(&mut self, id: Id, now: Instant) {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
@@ -192,8 +198,10 @@ impl Streams {
             return;
         }
         connection.flags.is_ready = true;
+        let has_begun = connection.names.is_some() || connection.flags.has_spoken;
         match connection.state {
-            State::Handshaking => self.shaking.push(id),
+            State::Handshaking if has_begun => self.shaking.carry_on(id),
+            State::Handshaking => self.shaking.begin(id, now),
             _ => self.ready.push(id),
         }
     }
@@ -240,10 +248,19 @@ impl Streams {
         shaking >= self.limits.handshakes as u64
     }
 
+    /// How long the next TLS client would wait for its handshake to begin, where that is longer than it may be.
+    fn overlong_wait_ms(&self, transport: Transport, now: Instant) -> Option<u64> {
+        let (waited_ms, patience_ms) = (self.shaking.waited_ms(now), self.limits.patience_ms);
+        let is_overlong = patience_ms > 0 && waited_ms >= patience_ms;
+        (transport == Transport::Tls && is_overlong).then_some(waited_ms)
+    }
+
     /// Accepts a bounded number of connections.
     pub fn accept(&mut self, listener: &Listener, number: u16, now: Instant) -> Accepted {
+        let overlong_ms = self.overlong_wait_ms(listener.transport(), now);
         for _ in 0..ACCEPTS {
-            if listener.transport() == Transport::Tls && self.is_busy_shaking() {
+            let is_tls = listener.transport() == Transport::Tls;
+            if is_tls && overlong_ms.is_none() && self.is_busy_shaking() {
                 self.counters.handshakes_held += 1;
                 if self.shaking_log.may_say() {
                     let most = self.limits.handshakes;
@@ -267,15 +284,24 @@ impl Streams {
                     }
                 },
             };
+            if let Some(waited_ms) = overlong_ms {
+                // To let it wait would make all wait, and most would have given up before their turn.
+                self.counters.handshakes_refused += 1;
+                if self.overload_log.may_say() {
+                    log::warn!(
+                        "{peer}: TLS connection refused: handshakes wait {waited_ms} ms for their beginning ([limits] overload)"
+                    );
+                }
+                continue;
+            }
             if self.connections.len() >= self.limits.connections {
                 self.counters.refused += 1;
-                if !self.log.may_say() {
-                    continue;
+                if self.log.may_say() {
+                    log::warn!(
+                        "{peer}: connection refused: {} are open, which is the limit",
+                        self.limits.connections
+                    );
                 }
-                log::warn!(
-                    "{peer}: connection refused: {} are open, which is the limit",
-                    self.limits.connections
-                );
                 continue;
             }
             let transport = listener.transport();
@@ -309,7 +335,7 @@ impl Streams {
                     self.counters.accepted += 1;
                     self.accepted.insert((transport, peer), id);
                     // The first message is often there already.
-                    self.mark_ready(id);
+                    self.mark_ready(id, now);
                 }
                 Err(error) => log::error!("{peer}: connection not accepted: {error}"),
             }
@@ -363,8 +389,7 @@ impl Streams {
     pub fn take_ready(&mut self, list: &mut Vec<Id>) {
         list.clear();
         std::mem::swap(&mut self.ready, list);
-        let some = self.shaking.len().min(HANDSHAKES);
-        list.extend(self.shaking.drain(..some));
+        self.shaking.take(HANDSHAKES, list);
     }
 
     /// Reads a bite from one connection, and hands over what is whole in it.
@@ -416,6 +441,9 @@ impl Streams {
                 .as_ref()
                 .is_some_and(|tls| tls.is_established());
         let since = connection.age.since;
+        if was_shaking && speaks {
+            connection.flags.has_spoken = true;
+        }
         if established {
             self.established(id, now);
         } else if !was_shaking && now.ms_since(since) >= self.fresh_ms() {
@@ -713,7 +741,7 @@ impl Streams {
             }
             if is_held && connection.waiting() <= self.limits.send_queue / 2 {
                 connection.flags.is_held = false;
-                self.mark_ready(id);
+                self.mark_ready(id, now);
             }
             if self
                 .connections
@@ -833,6 +861,7 @@ impl Streams {
         self.next_sweep = Instant::from_ms((now.as_ms() / GRID_MS + 1) * GRID_MS);
         self.log.renew(now);
         self.shaking_log.renew(now);
+        self.overload_log.renew(now);
         for state in State::ALL {
             let patience = self.deadline_ms(state);
             while let Some((id, since)) = self.ages[state as usize].oldest(&self.connections) {
@@ -866,33 +895,4 @@ impl Streams {
     pub fn counters(&self) -> StreamCounters {
         self.counters
     }
-
-    /// Every connection, for the operator's eyes.
-    pub fn describe(&self, now: Instant) -> Vec<Description> {
-        let describe = |(_, connection): (Id, &Connection)| Description {
-            transport: connection.transport,
-            peer: connection.peer,
-            listener: connection.listener,
-            is_ours: connection.names.is_some(),
-            state: connection.state,
-            quiet_ms: now.ms_since(connection.age.since),
-            waiting: connection.waiting(),
-        };
-        self.connections.iter().map(describe).collect()
-    }
-}
-
-/// One connection as `strowger connections` shows it.
-#[derive(Clone, Debug)]
-pub struct Description {
-    pub transport: Transport,
-    pub peer: SocketAddr,
-    pub listener: u16,
-    /// We opened it.
-    pub is_ours: bool,
-    pub state: State,
-    /// Since when it is in its state, or was last used (within a second).
-    pub quiet_ms: u64,
-    /// Bytes that wait to leave.
-    pub waiting: usize,
 }

@@ -372,6 +372,7 @@ fn streams(list: &mut Families, streams: &StreamCounters) {
     let hits = list.counter(LIMIT_HITS.0, LIMIT_HITS.1);
     hits.of(&[("limit", &"connections")], streams.refused);
     hits.of(&[("limit", &"tls_handshakes")], streams.handshakes_held);
+    hits.of(&[("limit", &"tls_overload")], streams.handshakes_refused);
     let kinds: [HandshakeColumn; 4] = [
         ("full", |handshakes| handshakes.full),
         ("resumed", |handshakes| handshakes.resumed),

@@ -1,12 +1,12 @@
 //! The server as TLS server before `openssl s_client`: versions, certificates by SNI and kind, clients' certificates, resumption, and what is refused.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use crate::openssl_tool::{SClient, handshake, showing, trusting};
 use crate::pki::{Authority, Kind};
-use crate::place::{CALLER, Place, wait_for};
+use crate::place::{CALLEE, CALLER, Place, wait_for};
 use crate::server::{Conf, Server};
 
 const NAME: &str = "sip.example.test";
@@ -402,6 +402,58 @@ fn goodbyes() {
             server.stat(&place, "strowger_connections_idle_closed_total"),
             1.0
         );
+    }
+}
+
+/// How a client begins, taken from s_client.
+fn hello(place: &Place) -> Vec<u8> {
+    let listener = TcpListener::bind((place.ip(CALLEE), 0)).expect("a listener");
+    let address = listener.local_addr().expect("its address");
+    let _client = SClient::connect(place, address, &["-tls1_2"]);
+    let (mut stream, _) = listener.accept().expect("s_client");
+    let mut record = vec![0; 5];
+    stream.read_exact(&mut record).expect("the record's header");
+    let length = usize::from(u16::from_be_bytes([record[3], record[4]]));
+    record.resize(5 + length, 0);
+    stream
+        .read_exact(&mut record[5..])
+        .expect("the ClientHello");
+    record
+}
+
+/// More handshakes than the core can do: those who would wait too long are refused at once, and when it is over all are served.
+#[test]
+fn a_flood_of_handshakes() {
+    let place = Place::new("handshakes");
+    let hello = hello(&place);
+    let authority = Authority::new(&place, "ca");
+    let certificate = authority.issue(&place, "server", Kind::Rsa, &[NAME]);
+    for (overload, refuses) in [("\"20ms\"", true), ("\"0s\"", false)] {
+        let mut server = Conf::new(&place)
+            .tls(&place, &[&certificate])
+            .set("limits", "overload", overload)
+            .start(&place);
+        let began = |stream: &mut TcpStream| stream.write_all(&hello).is_ok();
+        let flood: Vec<TcpStream> = (0..2000)
+            .filter_map(|_| {
+                let mut stream = TcpStream::connect(server.secure()).ok()?;
+                began(&mut stream).then_some(stream)
+            })
+            .collect();
+        if refuses {
+            let line = server.expect_log(&["WARN", "TLS connection refused", "[limits] overload"]);
+            assert!(line.contains("127."), "from whom: {line}");
+        }
+        drop(flood);
+        let open = || server.stat(&place, "strowger_connections");
+        let gone = wait_for(Duration::from_secs(20), || (open() == 0.0).then_some(()));
+        assert!(gone.is_some(), "{} are still there", open());
+        let mut client = SClient::connect(&place, server.secure(), &[]);
+        client.ask();
+        client.leave();
+        let refused = server.stat(&place, "strowger_limit_hits_total{limit=\"tls_overload\"}");
+        assert_eq!(refused >= 1.0, refuses, "{refused}");
+        server.assert_alive(&place, CALLER);
     }
 }
 

@@ -1,0 +1,37 @@
+//! What an operator sees of the connections.
+
+use super::Streams;
+use crate::base::{Id, Instant, Transport};
+use crate::net::connection::{Connection, State};
+use std::net::SocketAddr;
+
+impl Streams {
+    /// Every connection, for the operator's eyes.
+    pub fn describe(&self, now: Instant) -> Vec<Description> {
+        let describe = |(_, connection): (Id, &Connection)| Description {
+            transport: connection.transport,
+            peer: connection.peer,
+            listener: connection.listener,
+            is_ours: connection.names.is_some(),
+            state: connection.state,
+            quiet_ms: now.ms_since(connection.age.since),
+            waiting: connection.waiting(),
+        };
+        self.connections.iter().map(describe).collect()
+    }
+}
+
+/// One connection as `strowger connections` shows it.
+#[derive(Clone, Debug)]
+pub struct Description {
+    pub transport: Transport,
+    pub peer: SocketAddr,
+    pub listener: u16,
+    /// We opened it.
+    pub is_ours: bool,
+    pub state: State,
+    /// Since when it is in its state, or was last used (within a second).
+    pub quiet_ms: u64,
+    /// Bytes that wait to leave.
+    pub waiting: usize,
+}
