@@ -454,7 +454,7 @@ impl Streams {
         }
         match taken {
             Taken::Drained => {}
-            Taken::More => self.mark_ready(id),
+            Taken::More => self.mark_ready(id, now),
             Taken::End => self.ended(id, now),
             Taken::Failed(Why::Garbage(fault)) => self.drain(id, Why::Garbage(fault), now),
             Taken::Failed(why) => self.close(id, why),
