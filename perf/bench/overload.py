@@ -42,7 +42,7 @@ def rate(result):
 
 def offered(result):
     """Share of the calls that should have begun in the measured time which did."""
-    return result["counts"]["started"] / max(1.0, result["rate_or_window"] * result["seconds"])
+    return result["counts"]["started"] / max(1, result["counts"]["scheduled"])
 
 
 def is_generator_bound(result):

@@ -195,8 +195,8 @@ def highest(passes, capacity, precision):
 
 
 def fell_short(result):
-    """The generator did not begin as many calls as the rate means."""
-    return result["counts"]["scheduled"] < (1 - FAILURES) * result["rate_or_window"] * result["seconds"]
+    """The generator did not begin as many calls as were due."""
+    return result["counts"]["started"] < (1 - FAILURES) * result["counts"]["scheduled"]
 
 
 def generator_was_full(result):

@@ -7,7 +7,7 @@ from report import Series
 
 
 def result(**more):
-    counts = {"started": 20_000, "skipped": 0, "wrong": 0, **more.pop("counts", {})}
+    counts = {"scheduled": 20_000, "started": 20_000, "skipped": 0, "wrong": 0, **more.pop("counts", {})}
     return {"rate_or_window": 2_000, "seconds": 10.0, "generator_busy": 0.5, "generator_bound": False, "latency_us": {"generator_lag": {"p99": 50.0}},
             "completed_per_second": 1_000.0, "clean": False, "counts": counts, **more}
 

@@ -17,7 +17,7 @@ def result(configuration, what, rate, cpu, **fields):
     """As the generator writes it, of a run in which everything that was begun ended."""
     return {"configuration": configuration, "what": what, "rate_or_window": rate, "completed_per_second": rate, "server_cpu_us_each": cpu,
             "server_busy": rate * cpu / 1e6, "contestant": "strowger", "clean": True, "disturbed": False, "generator_bound": False,
-            "counts": {"scheduled": 1000, "completed": 1000}, **fields}
+            "counts": {"scheduled": 1000, "started": 1000, "completed": 1000}, **fields}
 
 
 def of_results(command, results):
@@ -85,9 +85,9 @@ class Peaks(unittest.TestCase):
 
     def test_a_generator_that_begins_fewer_calls_than_it_should_is_the_limit(self):
         busy = {"generator_busy": 0.9, "generator_waited": 0, "server_busy": 0.5, "server_waited": 0}
-        short = {"rate_or_window": 1000, "seconds": 2.0, "counts": {"scheduled": 1900, "completed": 1900}, **busy}
+        short = {"counts": {"scheduled": 2000, "started": 1900, "completed": 1900}, **busy}
         self.assertTrue(study.fell_short(short) and study.generator_was_full(short))
-        enough = {**short, "counts": {"scheduled": 1990, "completed": 1000}}
+        enough = {**short, "counts": {"scheduled": 2000, "started": 1990, "completed": 1000}}
         self.assertFalse(study.fell_short(enough) or study.generator_was_full(enough))
         self.assertTrue(study.generator_was_full({**enough, "generator_busy": 0.97}))
         self.assertFalse(study.generator_was_full({**enough, "generator_busy": 0.97, "server_busy": 0.98}))

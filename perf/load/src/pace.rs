@@ -57,9 +57,9 @@ impl Pace {
         }
     }
 
-    /// When the next call is scheduled; nothing where that depends on answers.
+    /// When the next call is [`due`](Pace::due); nothing where that depends on answers.
     pub fn next_ns(&self) -> Option<u64> {
-        matches!(self.load, Load::Open { .. }).then_some(self.next_ns as u64)
+        matches!(self.load, Load::Open { .. }).then_some(self.next_ns.ceil() as u64)
     }
 
     fn exponential(&mut self) -> f64 {
@@ -92,6 +92,20 @@ mod tests {
         assert_eq!(pace.due(7_500_000, 0), None);
         let mut later = Pace::new(load, 5_000_000, 1, 0.25);
         assert_eq!(later.due(7_500_000, 0), Some(5_250_000));
+    }
+
+    #[test]
+    fn what_is_not_due_before_a_time_is_not_announced_before_it() {
+        let load = Load::Open {
+            rate: 17_815.0,
+            poisson: false,
+        };
+        let mut pace = Pace::new(load, 1, 1, 0.0);
+        for _ in 0..100_000 {
+            let next_ns = pace.next_ns().expect("a schedule");
+            assert_eq!(pace.due(next_ns - 1, 0), None, "{next_ns}");
+            assert!(pace.due(next_ns, 0).is_some(), "{next_ns}");
+        }
     }
 
     #[test]
