@@ -91,7 +91,7 @@ class Peaks(unittest.TestCase):
         self.assertFalse(study.fell_short(enough) or study.generator_was_full(enough))
         self.assertTrue(study.generator_was_full({**enough, "generator_busy": 0.97}))
         self.assertFalse(study.generator_was_full({**enough, "generator_busy": 0.97, "server_busy": 0.98}))
-        self.assertAlmostEqual(study.failed_share(enough), 1 - 1000 / 1990)
+        self.assertAlmostEqual(study.failed_share(enough), 0.5)
 
 
 class Registrations(unittest.TestCase):
