@@ -210,7 +210,7 @@ class Overload(Study):
                 axes.plot(*zip(*hollow), linestyle="none", marker=plots.MARKERS[number], markerfacecolor="white",
                           markeredgecolor=plots.COLOURS[number], zorder=3)
         axes.set_xlim(0, most * 1.03)
-        axes.set_ylim(0, 1.2)
+        axes.set_ylim(0, max(1.2, 1.05 * axes.dataLim.ymax))
         plots.label(axes, "Offered load ÷ peak", "Goodput ÷ peak")
         above(axes)
         return drawn
