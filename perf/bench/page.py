@@ -109,8 +109,9 @@ def faults(reports):
 
 def page(reports):
     out = ["# Results", ""]
-    names = [name for _, _, sections, _ in PARTS for name, _ in sections]
-    seen = {name: reports.settings(name) for name in dict.fromkeys(names)}
+    # The last three are quoted by their rows.
+    names = [*(name for _, _, sections, _ in PARTS for name, _ in sections), "udp", "streams", "memory"]
+    seen = {name: reports.settings(name) for name in sorted(set(names))}
     machine = next((text for text in seen.values() if text), None)
     if machine is None:
         raise RuntimeError(f"there are no reports in {reports.directory}")
