@@ -10,7 +10,8 @@ pub struct Limits {
     pub connections: usize,
     /// TLS handshakes at a time.
     pub handshakes: usize,
-    /// How long a TLS client may wait until its handshake begins, milliseconds. Who would wait longer is refused; 0: nobody is.
+    /// How long a TLS client may wait until its handshake begins, milliseconds. Where they wait longer for longer than a burst, others
+    /// are refused; 0: nobody is.
     pub patience_ms: u64,
     /// Bytes that may wait on one connection.
     pub send_queue: usize,

@@ -248,18 +248,14 @@ impl Streams {
         shaking >= self.limits.handshakes as u64
     }
 
-    /// How long the next TLS client would wait for its handshake to begin, where that is longer than it may be.
-    fn overlong_wait_ms(&self, transport: Transport, now: Instant) -> Option<u64> {
-        let (waited_ms, patience_ms) = (self.shaking.waited_ms(now), self.limits.patience_ms);
-        let is_overlong = patience_ms > 0 && waited_ms >= patience_ms;
-        (transport == Transport::Tls && is_overlong).then_some(waited_ms)
-    }
-
     /// Accepts a bounded number of connections.
     pub fn accept(&mut self, listener: &Listener, number: u16, now: Instant) -> Accepted {
-        let overlong_ms = self.overlong_wait_ms(listener.transport(), now);
+        let is_tls = listener.transport() == Transport::Tls;
+        let overlong_ms = match is_tls {
+            true => self.shaking.overlong_ms(now, self.limits.patience_ms),
+            false => None,
+        };
         for _ in 0..ACCEPTS {
-            let is_tls = listener.transport() == Transport::Tls;
             if is_tls && overlong_ms.is_none() && self.is_busy_shaking() {
                 self.counters.handshakes_held += 1;
                 if self.shaking_log.may_say() {
