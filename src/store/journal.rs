@@ -119,7 +119,7 @@ pub struct Numbers {
 
 #[derive(Default)]
 struct State {
-    /// Addresses that a round has in hand. Locked while it takes them, so that nobody counts those on their way nowhere.
+    /// Addresses that a round has in hand. Locked while it takes them, or those on their way would be counted nowhere.
     in_hand: Mutex<usize>,
     failures: AtomicU64,
     batches: AtomicU64,
