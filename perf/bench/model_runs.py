@@ -8,7 +8,7 @@ from cases import Case, Configuration, report_configurations
 from model import DIGESTS, Shape, registration_name
 from modes import for_model
 from reproduction import FORGET
-from study import Progress, Study
+from study import Progress, Study, rounds_of
 
 # Calls and registrations each second at which waking is measured, and how full a core may be then.
 RATES = [200, 1000, 4000, 16000]
@@ -113,12 +113,13 @@ class Measuring(Study):
         self.sources, self.then = sources, then
 
     def run(self):
-        every = wanted(self.arguments, self.sources)
-        self.progress = Progress(self.rounds * len(every))
-        for number in range(self.rounds):
-            for case, mode, is_missing, rates in every:
-                self.progress.step(f"{case.name}, round {number + 1}")
-                self.attempt(self.measure, case, mode, is_missing, rates, number)
+        steps = [(case, mode, number < missing, rates, self.rounds - missing + number if missing else number)
+                 for number in range(self.rounds)
+                 for case, mode, missing, rates in wanted(self.arguments, self.sources) if number < missing or rates]
+        self.progress = Progress(len(steps))
+        for case, mode, is_missing, rates, number in steps:
+            self.progress.step(f"{case.name}, round {number + 1}")
+            self.attempt(self.measure, case, mode, is_missing, rates, number)
         self.progress.end()
         self.then(self.sources + self.results, self.report.machine, self.report.settings, self.failures)
 
@@ -140,7 +141,7 @@ class Measuring(Study):
 
 
 def wanted(arguments, sources):
-    """What the sources lack: (case, mode of the generator, whether its saturation is missing, the missing rates of waking)."""
+    """What the sources lack: (case, mode of the generator, how many rounds of its saturation, the missing rates of waking)."""
     if arguments.no_measure:
         return []
     mine = [each for each in sources if each["contestant"] == arguments.only[0] and not each.get("complaint")]
@@ -154,6 +155,7 @@ def wanted(arguments, sources):
         have = {each["rate_or_window"] for each in mine if each["configuration"] == case.name and each["what"] == "fixed rate"}
         rates = [rate for rate in arguments.rates if rate not in have and (not capacities or rate < NEAR_IDLE * max(capacities))]
         rates = rates if case.name in WAKING else []
-        if rates or not capacities:
-            found.append((case, mode, not capacities, rates))
+        missing = max(0, rounds_of(arguments) - len(capacities))
+        if rates or missing:
+            found.append((case, mode, missing, rates))
     return found

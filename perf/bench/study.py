@@ -64,7 +64,7 @@ class Study:
         self.strowger, self.load = build(arguments)
         self.generator = Generator(self.load, directory, arguments.verbose)
         quick = arguments.quick
-        self.rounds = arguments.rounds or (1 if quick else 3)
+        self.rounds = rounds_of(arguments)
         self.warm = arguments.warm if arguments.warm is not None else (3 if quick else 30)
         self.duration = arguments.duration or (3 if quick else 120)
         # Steps of a search for the peak are shorter: there are ten of them.
@@ -235,6 +235,10 @@ def build_with_old_suites():
     subprocess.run(["cargo", "build", "--release", "--quiet", "--features", "old-suites", "--bin", "strowger", "--target-dir", target],
                    cwd=top, check=True)
     return os.path.join(target, "release", "strowger")
+
+
+def rounds_of(arguments):
+    return arguments.rounds or (1 if arguments.quick else 3)
 
 
 def options(prog, description):

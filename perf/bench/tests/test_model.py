@@ -313,7 +313,7 @@ class WithoutServers(model_runs.Measuring):
 
     def __init__(self, arguments, sources, then):
         self.arguments, self.sources, self.then = arguments, sources, then
-        self.rounds, self.warm, self.duration, self.results, self.failures = 1, 1, 1, [], []
+        self.rounds, self.warm, self.duration, self.results, self.failures = arguments.rounds or 1, 1, 1, [], []
         self.report, self.asked = Report("", "A CPU, 2 cores, Linux 6", ""), []
 
     @contextlib.contextmanager
@@ -333,8 +333,8 @@ class WithoutServers(model_runs.Measuring):
 
 
 class TheMeasuring(unittest.TestCase):
-    def measure(self, sources):
-        arguments = model_command.fit_parser().parse_args(["--quick"])
+    def measure(self, sources, *more):
+        arguments = model_command.fit_parser().parse_args(["--quick", *more])
         handed = []
         run = WithoutServers(arguments, sources, lambda *all_of_it: handed.append(all_of_it))
         with unittest.mock.patch("model_runs.Progress", lambda steps: Quiet()), unittest.mock.patch("model_runs.time.sleep"):
@@ -359,6 +359,14 @@ class TheMeasuring(unittest.TestCase):
         run, (again, *_) = self.measure([each for each in results if each["what"] != "fixed rate"])
         self.assertEqual({what for _, _, what in run.asked}, {"warm", "fixed rate"})
         self.assertEqual(model_runs.Measurements(again, "strowger").saturated(), model_runs.Measurements(results, "strowger").saturated())
+
+    def test_rounds_that_the_sources_lack_are_measured_and_the_others_kept(self):
+        _, (results, *_) = self.measure([])
+        run, (again, *_) = self.measure(results, "--rounds", "3")
+        asked = [name for name, _, what in run.asked if what == "saturation"]
+        self.assertEqual({asked.count(name) for name in asked}, {2})
+        self.assertEqual({len(values) for values in model_runs.Measurements(again, "strowger").saturated().values()}, {3})
+        self.assertEqual({each["round"] for each in again if each["what"] == "saturation"}, {0, 1, 2})
 
 
 class Command(unittest.TestCase):
@@ -388,11 +396,11 @@ class Command(unittest.TestCase):
         others = [{**each, "contestant": "kamailio"} for each in sources]
         self.assertEqual([case.name for case, _, _, _ in model_runs.wanted(arguments, others)], names)
         # Saturation is there; the rates at which a core of 5,000/s is mostly idle are not.
-        self.assertEqual({(case.name, mode, is_missing, tuple(rates)) for case, mode, is_missing, rates in model_runs.wanted(arguments, sources)},
-                         {(name, "register" if "register" in name else "call", False, (200, 1000)) for name in model_runs.WAKING})
+        self.assertEqual({(case.name, mode, missing, tuple(rates)) for case, mode, missing, rates in model_runs.wanted(arguments, sources)},
+                         {(name, "register" if "register" in name else "call", 0, (200, 1000)) for name in model_runs.WAKING})
         rates = [{**each, "what": "fixed rate", "rate_or_window": rate} for each in sources for rate in (200, 1000)]
         self.assertEqual(model_runs.wanted(arguments, sources + rates), [])
-        self.assertEqual([case.name for case, _, is_missing, _ in model_runs.wanted(arguments, sources[1:] + rates) if is_missing], names[:1])
+        self.assertEqual([(case.name, missing) for case, _, missing, _ in model_runs.wanted(arguments, sources[1:] + rates)], [(names[0], 1)])
         arguments.no_measure = True
         self.assertEqual(model_runs.wanted(arguments, []), [])
 
