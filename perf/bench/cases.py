@@ -99,9 +99,11 @@ class Case:
     def options(self, contestant):
         options = ["--transport", self.left, "--callee-transport", self.right]
         if self.left_per_call:
-            options += ["--connections", "per-call"]
+            options += ["--connections", "per-call", "--sources", certificates.ADDRESSES]
         if self.right_per_call and contestant == "kamailio":
             options += ["--spread", SPREAD, "--callee-connections", "per-call"]
+        elif self.right_per_call:
+            options += ["--spread", certificates.ADDRESSES]
         options.append("--routed" if self.routed else "--register-first")
         if self.auth:
             options += ["--auth", "new", *(["--qop", "none"] if self.auth == "register" else [])]
