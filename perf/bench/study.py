@@ -123,15 +123,15 @@ class Study:
         return result
 
     def peak(self, case, contestant, process, capacity, **fields):
-        """The highest open-loop rate at which at most FAILURES of the calls fail, around the capacity of a closed window. Where the generator could
-        not offer more, the result is marked as bounded by it."""
+        """The highest open-loop rate at which at most FAILURES of the calls fail or are left over, around the capacity of a closed window. Where the
+        generator could not offer more, the result is marked as bounded by it."""
         tried = {}
 
         def passes(rate):
             result = self.run_load(case, contestant, process, "--rate", f"{rate:.0f}", "--settle", 1, "--duration", self.step,
                                    "--drain", PATIENCE, "--max-outstanding", 40_000, what="peak", **fields)[0]
             tried[rate] = result
-            if failed_share(result) <= FAILURES and not fell_short(result):
+            if failed_share(result) <= FAILURES and not fell_behind(result) and not fell_short(result):
                 return True
             # What the server still works off must not meet the next step.
             process.wait_idle(IDLE_SHARE, MOST_PATIENCE)
@@ -197,6 +197,12 @@ def highest(passes, capacity, precision):
 def fell_short(result):
     """The generator did not begin as many calls as were due."""
     return result["counts"]["started"] < (1 - FAILURES) * result["counts"]["scheduled"]
+
+
+def fell_behind(result):
+    """Fewer calls ended in the measured time than were due in it. A few seconds above the peak leave no more of them than are worked off while the last
+    answers are awaited, and so none that fails."""
+    return result["counts"]["completed"] < (1 - FAILURES) * result["counts"]["scheduled"]
 
 
 def generator_was_full(result):

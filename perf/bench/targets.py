@@ -28,8 +28,8 @@ COMMANDS = {
     "second-opinion": (["perf/second-opinion"], ["--quick"]),
     "reproduce": (["perf/reproduce", "all", "--for-model"], ["--quick"]),
     "profile": (["perf/profile"], ["--quick"]),
-    # It takes what perf/reproduce has just measured, and measures the rest.
-    "model": (["perf/model", "fit"], ["--quick"]),
+    # It takes what perf/reproduce has just measured, and measures the rest: two rounds more, since a fit to single ones is told by chance.
+    "model": (["perf/model", "fit"], ["--quick", "--rounds", "3"]),
     "footprint": (None, []),
 }
 FOR_MODEL = ["reproduce-registrar.json", "reproduce-modes.json"]

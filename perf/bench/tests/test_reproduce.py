@@ -93,6 +93,11 @@ class Peaks(unittest.TestCase):
         self.assertFalse(study.generator_was_full({**enough, "generator_busy": 0.97, "server_busy": 0.98}))
         self.assertAlmostEqual(study.failed_share(enough), 0.5)
 
+    def test_calls_that_end_only_after_the_measured_time_are_beyond_the_peak(self):
+        result = {"failed_share": 0.0, "counts": {"scheduled": 2000, "started": 2000, "completed": 1930}}
+        self.assertFalse(study.fell_behind(result))
+        self.assertTrue(study.fell_behind({**result, "counts": {**result["counts"], "completed": 1900}}))
+
 
 class Registrations(unittest.TestCase):
     def setUp(self):

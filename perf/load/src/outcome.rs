@@ -90,6 +90,13 @@ impl Outcome {
             .all(|count| self.counts.get(*count) == 0)
     }
 
+    /// Share of what was due in this phase that did not end well in it. What had begun before makes up for what is still going on at its end, as long
+    /// as no more waits then than at its beginning.
+    pub fn left_over(&self) -> f64 {
+        let scheduled = self.counts.get(Count::Scheduled).max(1);
+        (1.0 - self.completed() as f64 / scheduled as f64).max(0.0)
+    }
+
     /// Why the generator and not the server was the limit; nothing where it was not.
     pub fn generator_bound(&self) -> Option<String> {
         let scheduled = self.counts.get(Count::Scheduled);
@@ -263,6 +270,16 @@ mod tests {
         assert_eq!(because(|it| it.counts.add_many(Count::Late, 100)), None);
         // What the server drops is the server's limit.
         assert_eq!(because(|it| it.server_drops = 5), None);
+    }
+
+    #[test]
+    fn what_ends_only_afterwards_is_left_over() {
+        let mut outcome = outcome();
+        assert_eq!(outcome.left_over(), 0.0);
+        outcome.counts.add_many(Count::Scheduled, 2_500);
+        assert_eq!(outcome.left_over(), 0.2);
+        outcome.counts.add_many(Count::Completed, 2_501);
+        assert_eq!(outcome.left_over(), 0.0);
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub struct SearchArguments {
     search_from: Option<f64>,
 }
 
+/// A rate of whose calls more than this share, or than what may fail, end only after the step is too high, though in the end all do: they wait for
+/// one another, and in a longer step more of them would.
+const LEFT_OVER: f64 = 0.04;
 /// Enough outstanding to keep a server busy, few enough for the smallest receive buffer that a server may have.
 const WINDOW: u32 = 48;
 const STEP_SECONDS: f64 = 3.0;
@@ -85,7 +88,8 @@ impl SearchArguments {
             let phase = Phase::new("try", load, self.search_step).measured();
             let (outcome, goodput, _) = measure_one(bench, flow, &phase, drain.min(patience));
             let failed = goodput.failed_share();
-            let passed = failed <= allowed;
+            let left_over = outcome.left_over();
+            let passed = failed <= allowed && left_over <= allowed.max(LEFT_OVER);
             let because = outcome.generator_bound();
             // What failed when something else had the core, or our own calls came in a rush, says nothing of the server: once more.
             let again =
@@ -100,8 +104,9 @@ impl SearchArguments {
                 generator_bound = because.is_some();
             }
             bench.progress.step(&format!(
-                "       try {rate:>8.0}/s: {:.2} % failed{}",
+                "       try {rate:>8.0}/s: {:.2} % failed, {:.2} % ended late{}",
                 failed * 100.0,
+                (left_over - failed).max(0.0) * 100.0,
                 match (passed, again) {
                     (true, _) => "",
                     (false, false) => ", too many",
@@ -111,6 +116,7 @@ impl SearchArguments {
             tried.push(json!({
                 "rate": rate,
                 "failed_share": failed,
+                "left_over_share": left_over,
                 "passed": passed,
                 "generator_bound_because": because,
             }));
