@@ -126,7 +126,7 @@ class Commands(unittest.TestCase):
                     pass
                 os.utime(path, (written, written))
             command = targets.command_of("model", self.arguments(quick=True))
-            self.assertEqual(command[1:], ["fit", "--quick", "--from", os.path.join(folder, targets.FOR_MODEL[0])])
+            self.assertEqual(command[1:], ["fit", "--quick", "--rounds", "3", "--from", os.path.join(folder, targets.FOR_MODEL[0])])
 
 
 if __name__ == "__main__":
