@@ -276,9 +276,9 @@ mod tests {
     fn what_ends_only_afterwards_is_left_over() {
         let mut outcome = outcome();
         assert_eq!(outcome.left_over(), 0.0);
-        outcome.counts.add_many(Count::Scheduled, 2_500);
-        assert_eq!(outcome.left_over(), 0.2);
-        outcome.counts.add_many(Count::Completed, 2_501);
+        outcome.counts.add_many(Count::Scheduled, 10_000);
+        assert_eq!(outcome.left_over(), 0.5);
+        outcome.counts.add_many(Count::Completed, 10_001);
         assert_eq!(outcome.left_over(), 0.0);
     }
 

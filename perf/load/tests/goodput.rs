@@ -205,6 +205,24 @@ fn calls_that_nobody_answers_or_that_were_never_begun_have_failed() {
 }
 
 #[test]
+fn where_nobody_answers_the_first_registration_the_others_are_not_tried() {
+    let silent = UdpSocket::bind("127.1.3.5:25060").expect("a free port");
+    let began = Instant::now();
+    let output = Command::new(BINARY)
+        .args("call --server 127.1.3.5:25060 --register-server 127.1.3.5:25060 --local 127.1.3.5:0 --register-first --duration 1".split(' '))
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(
+        said.contains("the first of 10000 users could not be registered within 10 s"),
+        "{said}"
+    );
+    assert!(began.elapsed() < Duration::from_secs(100), "{said}");
+    drop(silent);
+}
+
+#[test]
 fn a_search_finds_the_rate_at_which_too_many_fail() {
     // It lets 200 calls a second pass and refuses the others.
     let mut last = Instant::now();
