@@ -513,7 +513,7 @@ fn loopback(is_ipv6: bool) -> IpAddr {
 
 /// For all users to be registered; a million of them, each challenged, take half a minute.
 const REGISTER_SECONDS: f64 = 300.0;
-/// For the first of them: longer than six retransmissions take.
+/// For the first of them: four retransmissions are sent meanwhile.
 const ANSWER_SECONDS: f64 = 10.0;
 const FOREVER_SECONDS: f64 = 1e9;
 const SECONDS: f64 = 10.0;

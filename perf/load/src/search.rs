@@ -13,7 +13,8 @@ pub struct SearchArguments {
     /// Find the highest open-loop rate at which nothing is lost, then measure at it
     #[arg(long)]
     pub search: bool,
-    /// The same by bisection, with this share of the calls failed at most: 0.04 is the published studies' rule
+    /// The same by bisection, with this share of the calls failed at most, and no more than that (nor than 4 %) ended only after the step: 0.04 is
+    /// the published studies' rule
     #[arg(long, value_name = "SHARE", conflicts_with = "search")]
     pub search_failures: Option<f64>,
     /// Measured seconds of each rate that --search-failures tries
