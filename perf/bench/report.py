@@ -6,6 +6,9 @@ import platform
 import statistics
 import time
 
+# Names a folder for reports and plots, where it is not to be that of the day.
+RESULTS = "STROWGER_PERF_RESULTS"
+
 
 class Series:
     """Repeated measurements of one quantity, with the marks that any of them earned."""
@@ -81,8 +84,10 @@ class Report:
 
     @staticmethod
     def directory(perf):
-        """Where a report and its plots go."""
-        directory = os.path.join(perf, "results", f"{time.strftime('%Y-%m-%d')}-{platform.node()}")
+        """Where a report and its plots go: the folder that RESULTS names, or that of the day on which this run began. It is one for all of a run and
+        for what that starts, so that a run over midnight lies in one folder."""
+        named = os.environ.get(RESULTS) or os.path.join(perf, "results", f"{time.strftime('%Y-%m-%d')}-{platform.node()}")
+        directory = os.environ[RESULTS] = os.path.abspath(named)
         os.makedirs(directory, exist_ok=True)
         return directory
 

@@ -8,6 +8,7 @@ import unittest
 from unittest import mock
 
 import published
+import report
 import targets
 
 
@@ -127,6 +128,20 @@ class Commands(unittest.TestCase):
                 os.utime(path, (written, written))
             command = targets.command_of("model", self.arguments(quick=True))
             self.assertEqual(command[1:], ["fit", "--quick", "--rounds", "3", "--from", os.path.join(folder, targets.FOR_MODEL[0])])
+
+    def test_a_run_over_midnight_writes_to_one_folder(self):
+        with tempfile.TemporaryDirectory() as perf, mock.patch.dict(os.environ, clear=False), mock.patch.object(report.time, "strftime") as today:
+            os.environ.pop(report.RESULTS, None)
+            today.return_value = "2026-11-21"
+            evening = report.Report.directory(perf)
+            today.return_value = "2026-11-22"
+            self.assertEqual(report.Report.directory(perf), evening)
+            self.assertIn("2026-11-21", evening)
+            # What this run starts is told.
+            self.assertEqual(os.environ[report.RESULTS], evening)
+            os.environ[report.RESULTS] = os.path.join(perf, "elsewhere")
+            self.assertEqual(report.Report.directory(perf), os.path.join(perf, "elsewhere"))
+            self.assertTrue(os.path.isdir(os.path.join(perf, "elsewhere")))
 
 
 if __name__ == "__main__":
