@@ -23,7 +23,7 @@ COMMANDS = {each.name: each for each in (registrar.Registrar, proxy.Proxy, modes
 
 
 class All:
-    """One after the other; what fails in one does not keep the others from being measured."""
+    """One after the other; what fails in one does not keep the others from being measured, but who ends one ends them all."""
 
     def __init__(self, arguments, directory):
         self.arguments, self.directory = arguments, directory
@@ -31,10 +31,13 @@ class All:
     def run(self):
         failed = []
         for name, command in COMMANDS.items():
+            reproduction = command(self.arguments, self.directory)
             try:
-                command(self.arguments, self.directory).run()
+                reproduction.run()
             except RuntimeError as why:
                 failed.append(f"{name}: {why}")
+            if reproduction.is_interrupted:
+                break
         if failed:
             raise RuntimeError("; ".join(failed))
 

@@ -26,6 +26,7 @@ class Reproduction(Study):
             super().__init__(arguments, directory, self.title)
         self.folder = Report.directory(PERF)
         self.drawn = []
+        self.is_interrupted = False
 
     def read(self, arguments):
         found = []
@@ -50,6 +51,7 @@ class Reproduction(Study):
             except (KeyboardInterrupt, SystemExit):
                 # Hours of measurements are worth a report with holes in it.
                 self.failures.append("interrupted")
+                self.is_interrupted = True
             self.progress.end()
         # Loaded late: what is measured does not need it, nor do the tests.
         import plots

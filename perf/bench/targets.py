@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -239,6 +240,21 @@ def command_of(name, arguments):
     return command
 
 
+def ended(command):
+    """The exit status of the command. Who is told to end tells the command, and waits for the report of what it has measured by then; Ctrl-C
+    reaches it without that."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as child:
+        try:
+            return child.wait()
+        except SystemExit:
+            child.terminate()
+            child.wait()
+            raise
+        except KeyboardInterrupt:
+            child.wait()
+            sys.exit("perf/targets: ended by SIGINT")
+
+
 def run(names, arguments):
     """Runs the commands one after the other; what fails is said, and the others go on."""
     failed = []
@@ -253,7 +269,7 @@ def run(names, arguments):
                 print(f"perf/targets: there is no {command[0]}", file=sys.stderr)
                 failed.append(name)
                 continue
-            well = subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
+            well = ended(command) == 0
         print(f"perf/targets: {name} {'done' if well else 'FAILED'} after {(time.monotonic() - began) / 60:.1f} min", file=sys.stderr, flush=True)
         if not well:
             failed.append(name)
@@ -279,6 +295,7 @@ def main():
     parser.add_argument("--no-build", action="store_true", help="take the binaries that there are")
     arguments = parser.parse_args()
     arguments.began = time.time()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("perf/targets: ended by SIGTERM"))
     failed = []
     if arguments.folder is None or arguments.run:
         failed = run(arguments.run or list(COMMANDS), arguments)

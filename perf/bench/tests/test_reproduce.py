@@ -2,6 +2,7 @@
 
 import argparse
 import unittest
+from unittest import mock
 
 import cases
 import published
@@ -27,6 +28,39 @@ def of_results(command, results):
     found.results = results
     found.report = Report("", "", "")
     return found
+
+
+class Together(unittest.TestCase):
+    def run_all(self, why, is_interrupted):
+        began = []
+
+        class One:
+            def __init__(self, *_):
+                self.is_interrupted = is_interrupted
+
+            def run(self):
+                began.append(self)
+                raise RuntimeError(why)
+
+        with mock.patch.object(reproduce, "COMMANDS", {"first": One, "second": One}), self.assertRaisesRegex(RuntimeError, why):
+            reproduce.All(None, None).run()
+        return len(began)
+
+    def test_what_fails_in_one_does_not_keep_the_others_from_being_measured(self):
+        self.assertEqual(self.run_all("no port", False), 2)
+
+    def test_who_ends_one_ends_them_all(self):
+        self.assertEqual(self.run_all("interrupted", True), 1)
+
+    def test_an_interrupted_one_says_so(self):
+        one = of_results(reproduce.COMMANDS["proxy"], [])
+        one.rounds, one.is_interrupted, one.failures = 1, False, []
+        one.progress = mock.Mock()
+        with mock.patch.object(one, "measure", side_effect=SystemExit), mock.patch.object(one, "tell"), mock.patch.dict("sys.modules", plots=mock.Mock()):
+            one.arguments.redraw = None
+            with self.assertRaisesRegex(RuntimeError, "interrupted"):
+                one.run()
+        self.assertTrue(one.is_interrupted)
 
 
 class Published(unittest.TestCase):

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import tempfile
 import unittest
 from unittest import mock
@@ -142,6 +143,23 @@ class Commands(unittest.TestCase):
             os.environ[report.RESULTS] = os.path.join(perf, "elsewhere")
             self.assertEqual(report.Report.directory(perf), os.path.join(perf, "elsewhere"))
             self.assertTrue(os.path.isdir(os.path.join(perf, "elsewhere")))
+
+    def test_who_is_told_to_end_lets_the_command_write_what_it_has(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "report")
+            # It begins to wait when the signal can no longer miss it, and takes its time to end.
+            command = ["sh", "-c", f'trap "sleep 0.3; echo written > {path}; exit 0" TERM; kill -USR1 {os.getpid()}; while :; do sleep 0.05; done']
+
+            def end(*_):
+                raise SystemExit("told to end")
+
+            before = signal.signal(signal.SIGUSR1, end)
+            self.addCleanup(signal.signal, signal.SIGUSR1, before)
+            with self.assertRaises(SystemExit):
+                targets.ended(command)
+            with open(path) as text:
+                self.assertEqual(text.read(), "written\n")
+            self.assertEqual(targets.ended(["sh", "-c", "exit 3"]), 3)
 
 
 if __name__ == "__main__":
