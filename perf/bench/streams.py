@@ -164,12 +164,12 @@ class Bench:
         return found
 
     def measure_handshakes(self):
-        """What the handshakes of row S2 cost in memory, in the library that the generator is built with."""
+        """What the handshakes of row S2 cost in memory, in the library that the generator is built with, which must be the server's."""
         for version in ["1.2", "1.3"]:
             case = Case("", "tls/call", "udp", version=version)
             done = subprocess.run(["taskset", "-c", str(CORE), self.load, "handshake", *case.tls_options()],
                                   capture_output=True, text=True, check=True)
-            self.handshakes.setdefault(version, []).append(json.loads(done.stdout))
+            self.handshakes.setdefault(version, []).append(beside(json.loads(done.stdout), subprocess.check_output([self.strowger, "--version"], text=True)))
 
     def series(self, label, contestant="strowger", value=cpu):
         found = [result for result in self.results if result["label"] == label and result["contestant"] == contestant]
@@ -311,6 +311,14 @@ class Bench:
             beside = self.series(f"idle {number}")
             self.verdict("I1", f"call at {IDLE_RATE}/s beside {number:,} idle connections ÷ beside none", 1.03, beside, alone,
                          lambda: beside.median / alone.median, lambda: f"({beside.median:.1f} ÷ {alone.median:.1f} µs)")
+
+
+def beside(found, server):
+    """What handshakes in memory cost, beside a server of this version: no floor of its, where it is built with another TLS library."""
+    is_same = found["library"] in server
+    if not is_same:
+        print(f"perf/streams: the generator is built with {found['library']}, the server is {server.strip()}: no verdict for S2", file=sys.stderr)
+    return {**found, "server": server.strip(), "clean": is_same, "complaint": None if is_same else "the server has another TLS library"}
 
 
 def open_idle(load, directory, process, number, index, transport="tcp", options=()):
