@@ -296,10 +296,11 @@ def main():
     arguments = parser.parse_args()
     arguments.began = time.time()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("perf/targets: ended by SIGTERM"))
+    # Named before anything runs: what runs writes there too, over midnight as well.
+    directory = arguments.folder or Report.directory(PERF)
     failed = []
     if arguments.folder is None or arguments.run:
         failed = run(arguments.run or list(COMMANDS), arguments)
-    directory = arguments.folder or Report.directory(PERF)
     if not os.path.isdir(directory):
         sys.exit(f"perf/targets: there is no folder {directory}")
     lines = collect(directory)

@@ -1,6 +1,8 @@
 """perf/targets: what is collected, and what is said to be missing."""
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import signal
@@ -143,6 +145,23 @@ class Commands(unittest.TestCase):
             os.environ[report.RESULTS] = os.path.join(perf, "elsewhere")
             self.assertEqual(report.Report.directory(perf), os.path.join(perf, "elsewhere"))
             self.assertTrue(os.path.isdir(os.path.join(perf, "elsewhere")))
+
+    def test_what_it_runs_is_told_where_to_write_before_it_runs(self):
+        told = []
+
+        def run(*_):
+            told.append(os.environ[report.RESULTS])
+            return []
+
+        with tempfile.TemporaryDirectory() as perf, mock.patch.dict(os.environ, clear=False), mock.patch.object(targets, "PERF", perf), \
+                mock.patch.object(targets, "run", run), mock.patch.object(targets.signal, "signal"), \
+                mock.patch.object(targets.machine, "describe", return_value="here"), \
+                mock.patch("sys.argv", ["targets"]), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            os.environ.pop(report.RESULTS, None)
+            with self.assertRaises(SystemExit):
+                targets.main()
+            self.assertEqual(told, [report.Report.directory(perf)])
+            self.assertTrue(os.path.exists(os.path.join(told[0], "targets.md")))
 
     def test_who_is_told_to_end_lets_the_command_write_what_it_has(self):
         with tempfile.TemporaryDirectory() as folder:
