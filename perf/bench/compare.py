@@ -222,16 +222,17 @@ class Compare(Study):
                     continue
                 added = ours.median - theirs.median
                 lines.append([f"{span} {quantile}", theirs.text(), ours.text(), f"{added:.1f}"])
-                if quantile == "p99":
-                    worst = max(added, worst if worst is not None else added)
+                if quantile == "p99" and (worst is None or added > worst[0]):
+                    worst = added, theirs.median
         if worst is None:
             return
         at = self.of(ADDED, "strowger", "added", lambda result: result["rate_or_window"]).median
         self.report.table(f"Latency that strowger adds over TLS 1.3, one connection each side, at {at:,.0f} calls/s (half of its peak, Poisson), µs",
                           ["", "generator connected to itself", "through strowger", "added"], lines)
-        met = worst <= ADDED_TARGET_US if ours.is_sound and theirs.is_sound else None
+        met = worst[0] <= ADDED_TARGET_US if ours.is_sound and theirs.is_sound else None
         self.report.row("L1", f"added latency over TLS 1.3 that stays connected at {at:,.0f}/s, p99, worst of {len(ADDED_SPANS)}",
-                        f"≤ {ADDED_TARGET_US:,} µs", f"{worst:.0f} µs", met, "".join(sorted(set(ours.marks + theirs.marks))))
+                        f"≤ {ADDED_TARGET_US:,} µs", f"{worst[0]:.0f} µs", met,
+                        " ".join(filter(None, ["".join(sorted(set(ours.marks + theirs.marks))), f"without it: {worst[1]:.0f} µs"])))
 
     # What it draws.
 

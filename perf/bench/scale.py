@@ -70,9 +70,10 @@ class Scale(Study):
         super().__init__(arguments, directory, "How costs scale")
         self.parts = arguments.parts or PARTS
         quick = arguments.quick
-        # What is measured here settles in seconds, and there are many points.
+        # There are many points, and what is measured here settles in seconds: as many as a transaction is remembered (5), for then as many are
+        # forgotten as begin, and none of the load before.
         self.short = min(self.duration, 3 if quick else 10)
-        self.settle = 1 if quick else 8
+        self.settle = 6 if quick else 8
         self.warming = ["--warm", 3 if quick else 8, "--rest", 2 if quick else 6]
         self.numbers = NUMBERS[::3] if quick else NUMBERS
         self.idle = [0, IDLE[-1]] if quick else IDLE
@@ -108,7 +109,7 @@ class Scale(Study):
             for what in [self.run_connection_bytes, self.run_binding_bytes, self.run_footprint, self.run_linger]:
                 self.attempt(what)
         self.tell()
-        self.finish("scale")
+        self.finish(Report.name("scale", self.parts, PARTS))
 
     # What is run.
 

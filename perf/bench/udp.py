@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -197,6 +198,7 @@ class Bench:
     def tell_latency(self, rate):
         spans = ["to_100", "to_180", "to_200", "bye_to_200"]
         quantiles = ["p50", "p99", "p999"]
+        # The most that is added, and what the same percentile is without a proxy: where that is long, the machine pauses.
         lines, worst = [], None
         for span in spans:
             for quantile in quantiles:
@@ -207,15 +209,15 @@ class Bench:
                     continue
                 added = ours.median - floor.median
                 lines.append([f"{span} {quantile}", floor.text(), ours.text(), f"{added:.1f}"])
-                if quantile == "p99":
-                    worst = max(added, worst if worst is not None else added)
+                if quantile == "p99" and (worst is None or added > worst[0]):
+                    worst = added, floor.median
         self.report.table(f"Latency at {rate:,.0f} calls/s (half the peak, Poisson), µs from the scheduled time",
                           ["", "floor", "strowger", "added"], lines)
         floor, ours = (self.series("latency", name) for name in ["floor", "strowger"])
         if worst is not None:
             self.report.row("L1", f"added latency at {rate:,.0f}/s, p99, worst of {len(spans)}", "≤ 1,000 µs",
-                            f"{worst:.0f} µs", worst <= 1000 if floor.is_sound and ours.is_sound else None,
-                            "".join(sorted(set(floor.marks + ours.marks))))
+                            f"{worst[0]:.0f} µs", worst[0] <= 1000 if floor.is_sound and ours.is_sound else None,
+                            " ".join(filter(None, ["".join(sorted(set(floor.marks + ours.marks))), f"the floor's: {worst[1]:.0f} µs"])))
 
     def tell_linger(self):
         steps = self.find("linger", "strowger-long-linger")
@@ -317,6 +319,8 @@ def main():
         sys.exit("perf/udp: two cores are needed, one for the server and one for the generator")
     if arguments.strowger:
         arguments.strowger = os.path.abspath(arguments.strowger)
+    # Who is told to end ends the servers that it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("perf/udp: ended by SIGTERM"))
     with tempfile.TemporaryDirectory(prefix="strowger-perf-") as directory:
         try:
             Bench(arguments, directory).run()
