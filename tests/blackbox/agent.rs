@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::line::{End, Line};
 use crate::message::{Message, parameter};
 use crate::pki::{Authority, Certificate};
+use crate::place;
 
 /// How long an agent waits for what must come: long, for machines that are busy with other things.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -380,7 +381,7 @@ pub fn response(request: &Message, status: u16, tag: &str, extra: &[&str], body:
     bytes
 }
 
-/// The next datagram that is SIP.
+/// The next datagram that is SIP, and not of another test: an address that the hostile ones mutate can be any in 127.0.0.0/8.
 fn receive_datagram(socket: &UdpSocket, within: Duration) -> Option<Message> {
     let end = Instant::now() + within;
     let mut buffer = [0; 65536];
@@ -389,7 +390,8 @@ fn receive_datagram(socket: &UdpSocket, within: Duration) -> Option<Message> {
             .saturating_duration_since(Instant::now())
             .max(Duration::from_micros(100));
         socket.set_read_timeout(Some(left)).expect("a time-out");
-        if let Ok((length, _)) = socket.recv_from(&mut buffer)
+        if let Ok((length, from)) = socket.recv_from(&mut buffer)
+            && !is_of_another_place(socket, from)
             && let Some(message) = Message::read(&buffer[..length])
         {
             return Some(message);
@@ -398,6 +400,12 @@ fn receive_datagram(socket: &UdpSocket, within: Duration) -> Option<Message> {
             return None;
         }
     }
+}
+
+fn is_of_another_place(socket: &UdpSocket, from: SocketAddr) -> bool {
+    let place = |address: SocketAddr| place::network(address.ip());
+    let ours = socket.local_addr().ok().and_then(place);
+    ours.is_some() && place(from).is_some() && place(from) != ours
 }
 
 /// A socket on `address`. One that was closed a moment ago may still be held by a child that another test is just starting: between fork and exec it

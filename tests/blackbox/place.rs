@@ -25,6 +25,17 @@ pub struct Place {
     _claim: UdpSocket,
 }
 
+/// The second and third byte of an address in a place's /24, whosever it is; None for all others.
+pub fn network(ip: IpAddr) -> Option<[u8; 2]> {
+    match ip {
+        IpAddr::V4(ip) => match ip.octets() {
+            [127, second @ 64..=126, third, _] => Some([second, third]),
+            _ => None,
+        },
+        IpAddr::V6(_) => None,
+    }
+}
+
 impl Place {
     pub fn new(name: &str) -> Place {
         static NEXT: AtomicU32 = AtomicU32::new(0);

@@ -254,15 +254,24 @@ fn socket(address: &str) -> UdpSocket {
     socket
 }
 
+/// The next datagram: None when it is over, and nothing is left of what came before.
+fn next(socket: &UdpSocket, over: &AtomicBool, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
+    loop {
+        let was_over = over.load(Ordering::Relaxed);
+        match socket.recv_from(buffer) {
+            Ok(found) => return Some(found),
+            Err(_) if was_over => return None,
+            Err(_) => {}
+        }
+    }
+}
+
 /// A registrar over UDP.
 fn registrar(address: &str, wishes: Wishes) -> Server {
     let socket = socket(address);
     Server::start(move |seen, over| {
         let mut buffer = [0; 4096];
-        while !over.load(Ordering::Relaxed) {
-            let Ok((length, from)) = socket.recv_from(&mut buffer) else {
-                continue;
-            };
+        while let Some((length, from)) = next(&socket, over, &mut buffer) {
             let request = std::str::from_utf8(&buffer[..length]).expect("text");
             let response = register(seen, request, &wishes);
             socket.send_to(response.as_bytes(), from).expect("sent");
@@ -305,10 +314,7 @@ fn proxy(host: &str, wishes: Wishes) -> Server {
     Server::start(move |seen, over| {
         let mut buffer = [0; 4096];
         let mut challenged: HashMap<String, String> = HashMap::new();
-        while !over.load(Ordering::Relaxed) {
-            let Ok((length, from)) = socket.recv_from(&mut buffer) else {
-                continue;
-            };
+        while let Some((length, from)) = next(&socket, over, &mut buffer) {
             let message = std::str::from_utf8(&buffer[..length]).expect("text");
             let mut seen = seen.lock().expect("whole");
             if message.starts_with("INVITE ")
