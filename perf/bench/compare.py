@@ -303,7 +303,7 @@ def main():
     parser.set_defaults(only=list(PEERS))
     parser.add_argument("--cases", type=study.words(CASES), help=f"some of {','.join(CASES)}")
     parser.add_argument("--peaks", action="store_true", help="with --quick too: search for the peak by the studies' rule")
-    study.main(parser, Compare)
+    study.run(parser, Compare)
 
 
 if __name__ == "__main__":

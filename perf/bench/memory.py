@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 
@@ -12,8 +11,7 @@ from cases import Case
 from contestants import PERF
 from generator import CORE
 from report import Report, Series
-from streams import run
-from udp import build, words
+from udp import build, run, words
 
 CONNECTIONS = 10_000
 # Opened and closed first, so that what is allocated once does not count.
@@ -88,7 +86,7 @@ def main():
     parser.add_argument("--only", type=words(["strowger", "kamailio"]), default=["strowger", "kamailio"], help="leave a contestant out")
     parser.add_argument("--strowger", help="this binary instead of the release build")
     parser.add_argument("--no-build", action="store_true")
-    run("perf/memory", parser, Bench)
+    run(parser, Bench)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def fit_command():
             found = Measuring(again, directory, sources, lambda *all_of_it: Fit(again, *all_of_it).run())
             found.report.settings += settings and f"; {settings}"
             return found
-        study.main(parser, measuring)
+        study.run(parser, measuring)
     except ModelError as why:
         sys.exit(f"perf/model fit: {why}")
 

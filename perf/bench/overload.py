@@ -249,7 +249,7 @@ def main():
     parser.add_argument("--cases", type=words(CASES), help=f"some of {','.join(CASES)} [all; quick: udp,tls]")
     parser.add_argument("--uncontrolled", action="store_true", help="strowger with [limits] overload = \"0s\" too")
     parser.add_argument("--multiples", type=multiples, help="of the peak [0.5 to 3]")
-    study.main(parser, Overload)
+    study.run(parser, Overload)
 
 
 if __name__ == "__main__":

@@ -361,7 +361,7 @@ def main():
         for name, case in known().items():
             print(f"{name:32} {case.label}")
         return
-    study.main(parser, Profile)
+    study.run(parser, Profile)
 
 
 if __name__ == "__main__":

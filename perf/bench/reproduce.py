@@ -52,7 +52,7 @@ def main():
     parser.add_argument("--for-model", action="store_true", help="registrar, modes: also what only the cost model needs")
     parser.add_argument("--redraw", metavar="FILE.json", nargs="+",
                         help="measure nothing: make the report and its plots again from this one's JSON, or from those of several runs on one machine")
-    study.main(parser, lambda arguments, directory: (All if arguments.what == "all" else COMMANDS[arguments.what])(arguments, directory))
+    study.run(parser, lambda arguments, directory: (All if arguments.what == "all" else COMMANDS[arguments.what])(arguments, directory))
 
 
 if __name__ == "__main__":

@@ -53,14 +53,14 @@ class Reproduction(Study):
                 self.failures.append("interrupted")
                 self.is_interrupted = True
             self.progress.end()
+        if not self.results:
+            raise RuntimeError("nothing could be measured; the first failure: " + str((self.failures or ["none"])[0]))
         # Loaded late: what is measured does not need it, nor do the tests.
         import plots
         self.tell(plots)
         self.report.table("What of the studies this reproduces", ["published", "by", "here"],
                           [(name, study, self.ours[name]) for name, study, command in published.TABLES_AND_FIGURES
                            if command == f"perf/reproduce {self.name}"])
-        if not self.results:
-            raise RuntimeError("nothing could be measured; the first failure: " + str((self.failures or ["none"])[0]))
         if self.arguments.redraw:
             print(self.report.markdown())
             self.report.write(PERF, f"reproduce-{self.name}")

@@ -413,7 +413,7 @@ def thousands(axes, *names):
 def main():
     parser = study.options("perf/scale", __doc__)
     parser.add_argument("--parts", type=study.words(PARTS), help=f"some of {','.join(PARTS)}")
-    study.main(parser, Scale)
+    study.run(parser, Scale)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,8 @@
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 
 import certificates
@@ -15,7 +13,7 @@ from cases import WINDOW, Case
 from contestants import PERF
 from generator import CORE, Generator
 from report import Report, Series
-from udp import build, cpu, ratio_text, words
+from udp import build, cpu, ratio_text, run, words
 
 CONTESTANTS = ["strowger", "kamailio"]
 ROWS = ["T1", "T2", "T3", "S1", "S2", "S3", "S4", "S5", "S6", "S7", "I1"]
@@ -360,26 +358,7 @@ def main():
     parser.add_argument("--system-openssl", type=os.path.abspath, help="this binary as the one built with the system's OpenSSL (row S7)")
     parser.add_argument("--no-build", action="store_true")
     parser.add_argument("--verbose", action="store_true", help="show the generator's live lines")
-    run("perf/streams", parser, Bench)
-
-
-def run(name, parser, bench):
-    arguments = parser.parse_args()
-    if len(os.sched_getaffinity(0)) < 2:
-        sys.exit(f"{name}: two cores are needed, one for the server and one for the generator")
-    if arguments.strowger:
-        arguments.strowger = os.path.abspath(arguments.strowger)
-    # Who is told to end ends the servers that it has started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"{name}: ended by SIGTERM"))
-    with tempfile.TemporaryDirectory(prefix="strowger-perf-") as directory:
-        try:
-            bench(arguments, directory).run()
-        except (RuntimeError, subprocess.CalledProcessError) as why:
-            logs = [log for log in os.listdir(directory) if log.endswith(".log")]
-            for log in logs:
-                with open(os.path.join(directory, log), errors="replace") as text:
-                    print(f"--- {log}\n{text.read()[-2000:]}", file=sys.stderr)
-            sys.exit(f"{name}: {why}")
+    run(parser, Bench)
 
 
 if __name__ == "__main__":

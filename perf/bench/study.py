@@ -4,10 +4,8 @@ import argparse
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 
 import certificates
@@ -17,7 +15,7 @@ from cases import WINDOW
 from contestants import PERF
 from generator import Generator
 from report import Report, Series
-from udp import build, words
+from udp import build, run, words
 
 NAMES = ["strowger", "kamailio"]
 # The studies' rule: the peak is the highest rate at which no more than this share of the calls fails.
@@ -261,21 +259,3 @@ def options(prog, description):
     parser.add_argument("--no-build", action="store_true", help="take the binaries that there are")
     parser.add_argument("--verbose", action="store_true", help="show the generator's live lines")
     return parser
-
-
-def main(parser, study):
-    """Runs `study(arguments, directory).run()` with a temporary directory; an error is said in words, with the ends of the servers' logs."""
-    arguments = parser.parse_args()
-    if len(os.sched_getaffinity(0)) < 2:
-        sys.exit(f"{parser.prog}: two cores are needed, one for the server and one for the generator")
-    # Who is told to end ends the servers that it has started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"{parser.prog}: ended by SIGTERM"))
-    with tempfile.TemporaryDirectory(prefix="strowger-perf-") as directory:
-        try:
-            study(arguments, directory).run()
-        except (RuntimeError, subprocess.CalledProcessError) as why:
-            for name in sorted(os.listdir(directory)):
-                if name.endswith(".log"):
-                    with open(os.path.join(directory, name), errors="replace") as text:
-                        print(f"--- {name}\n{text.read()[-2000:]}", file=sys.stderr)
-            sys.exit(f"{parser.prog}: {why}")

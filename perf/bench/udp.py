@@ -304,6 +304,26 @@ def words(known):
     return split
 
 
+def run(parser, bench):
+    """Runs `bench(arguments, directory).run()` with a temporary directory; an error is said in words, with the ends of the servers' logs."""
+    arguments = parser.parse_args()
+    if len(os.sched_getaffinity(0)) < 2:
+        sys.exit(f"{parser.prog}: two cores are needed, one for the server and one for the generator")
+    if arguments.strowger:
+        arguments.strowger = os.path.abspath(arguments.strowger)
+    # Who is told to end ends the servers that it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"{parser.prog}: ended by SIGTERM"))
+    with tempfile.TemporaryDirectory(prefix="strowger-perf-") as directory:
+        try:
+            bench(arguments, directory).run()
+        except (RuntimeError, subprocess.CalledProcessError) as why:
+            for name in sorted(os.listdir(directory)):
+                if name.endswith(".log"):
+                    with open(os.path.join(directory, name), errors="replace") as text:
+                        print(f"--- {name}\n{text.read()[-2000:]}", file=sys.stderr)
+            sys.exit(f"{parser.prog}: {why}")
+
+
 def main():
     parser = argparse.ArgumentParser(prog="perf/udp", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round of short measurements")
@@ -314,22 +334,7 @@ def main():
     parser.add_argument("--strowger", help="this binary instead of the release build")
     parser.add_argument("--no-build", action="store_true")
     parser.add_argument("--verbose", action="store_true", help="show the generator's live lines")
-    arguments = parser.parse_args()
-    if len(os.sched_getaffinity(0)) < 2:
-        sys.exit("perf/udp: two cores are needed, one for the server and one for the generator")
-    if arguments.strowger:
-        arguments.strowger = os.path.abspath(arguments.strowger)
-    # Who is told to end ends the servers that it has started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("perf/udp: ended by SIGTERM"))
-    with tempfile.TemporaryDirectory(prefix="strowger-perf-") as directory:
-        try:
-            Bench(arguments, directory).run()
-        except (RuntimeError, subprocess.CalledProcessError) as why:
-            logs = [name for name in os.listdir(directory) if name.endswith(".log")]
-            for name in logs:
-                with open(os.path.join(directory, name), errors="replace") as text:
-                    print(f"--- {name}\n{text.read()[-2000:]}", file=sys.stderr)
-            sys.exit(f"perf/udp: {why}")
+    run(parser, Bench)
 
 
 if __name__ == "__main__":

@@ -56,11 +56,13 @@ class Together(unittest.TestCase):
         one = of_results(reproduce.COMMANDS["proxy"], [])
         one.rounds, one.is_interrupted, one.failures = 1, False, []
         one.progress = mock.Mock()
-        with mock.patch.object(one, "measure", side_effect=SystemExit), mock.patch.object(one, "tell"), mock.patch.dict("sys.modules", plots=mock.Mock()):
+        with mock.patch.object(one, "measure", side_effect=SystemExit), mock.patch.object(one, "tell") as tell, mock.patch.dict("sys.modules", plots=mock.Mock()):
             one.arguments.redraw = None
             with self.assertRaisesRegex(RuntimeError, "interrupted"):
                 one.run()
         self.assertTrue(one.is_interrupted)
+        # There is nothing to tell of.
+        tell.assert_not_called()
 
 
 class Published(unittest.TestCase):
