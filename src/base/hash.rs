@@ -26,9 +26,13 @@ impl Key {
     /// 128 keyed bits over the parts in order: wide enough to stand for the parts themselves.
     pub fn wide(&self, parts: &[&[u8]]) -> u128 {
         let mut hasher = SipHasher128::new_with_keys(self.0, self.1);
-        for part in parts {
-            hasher.write(part);
-            hasher.write_u32(part.len() as u32);
+        for pair in parts.chunks(2) {
+            let second = pair.get(1);
+            hasher.write(pair[0]);
+            hasher.write(second.copied().unwrap_or_default());
+            // A last part alone is not one with an empty part behind it.
+            let second = second.map_or(u32::MAX, |part| part.len() as u32);
+            hasher.write_u64(u64::from(second) << 32 | u64::from(pair[0].len() as u32));
         }
         hasher.finish128().as_u128()
     }
@@ -129,6 +133,14 @@ mod tests {
         let key = Key::new(1, 2);
         assert_ne!(key.wide(&[b"ab", b"c"]), key.wide(&[b"a", b"bc"]));
         assert_ne!(key.wide(&[b"ab"]), key.wide(&[b"ab", b""]));
+        assert_ne!(
+            key.wide(&[b"a", b"b", b"c"]),
+            key.wide(&[b"a", b"b", b"", b"c"])
+        );
+        assert_ne!(
+            key.wide(&[b"a", b"bc", b"d"]),
+            key.wide(&[b"a", b"b", b"cd"])
+        );
         assert_ne!(key.wide(&[b"ab"]), Key::new(1, 3).wide(&[b"ab"]));
         assert_ne!(
             key.derive("branch").hash(&[b"x"]),

@@ -1,10 +1,9 @@
 //! Names that the server gives and later recognises by its key, without remembering them: the key of a server transaction
 //! (RFC 3261 §17.2.3), the To tag of an answer of our own (§8.2.6.2), and the cookie of our Record-Route.
 
-use crate::base::Key;
 use crate::base::hash::{read_hex, write_hex};
+use crate::base::{Key, Transport};
 use crate::sip::{Message, Name, Uri, Via};
-use crate::stack::branch::MAGIC_COOKIE;
 use crate::stack::token::Side;
 use std::net::IpAddr;
 
@@ -54,28 +53,44 @@ impl Identity {
         }
     }
 
-    /// The key under which the server transaction of a request is found. `method` is INVITE for an ACK and a CANCEL that look
-    /// for their INVITE. A branch without the magic cookie (RFC 2543) is matched by what §17.2.3 lists, but for the To tag.
+    /// The key under which the server transaction of a request is found (§17.2.3). `method` is INVITE for an ACK and a CANCEL that
+    /// look for their INVITE.
+    ///
+    /// Besides branch and sent-by it covers all that an ACK to a non-2xx and a CANCEL share with their INVITE to the letter (§17.1.1.3,
+    /// §9.1): Request-URI, Call-ID, the tag of From and the number of CSeq. So who knows or guesses a branch names nothing by it, and
+    /// a client that uses one branch for several requests is understood; it is also what §17.2.3 asks of a branch of RFC 2543, or of
+    /// none. It does not cover To, Contact, credentials and body: it tells a repetition, and authorises nothing.
     pub fn transaction(&self, message: &Message, via: &Via, method: &[u8]) -> u128 {
-        match via.branch() {
-            Some(branch) if branch.len() > MAGIC_COOKIE.len() && is_rfc3261(branch) => {
-                let port = via.port.unwrap_or(0).to_be_bytes();
-                self.transactions
-                    .wide(&[branch, via.host_text, &port, method])
+        let number = message.cseq().map_or(0, |cseq| cseq.number);
+        let numbers = u64::from(number) << 32 | u64::from(sent_by_port(via));
+        let (v4, v6, folded): ([u8; 4], [u8; 16], [u8; LONGEST_NAME]);
+        let host: &[u8] = match via.host.ip().map(|ip| ip.to_canonical()) {
+            Some(IpAddr::V4(ip)) => {
+                v4 = ip.octets();
+                &v4
             }
-            _ => {
-                let from_tag = message.from_tag();
-                let number = message.cseq().map_or(0, |cseq| cseq.number).to_be_bytes();
-                self.transactions.wide(&[
-                    message.request_uri(),
-                    from_tag.unwrap_or_default(),
-                    message.call_id().unwrap_or_default(),
-                    &number,
-                    via.text,
-                    method,
-                ])
+            Some(IpAddr::V6(ip)) => {
+                v6 = ip.octets();
+                &v6
             }
-        }
+            None => match fold_name(via.host_text) {
+                Some((name, len)) => {
+                    folded = name;
+                    &folded[..len]
+                }
+                None => via.host_text,
+            },
+        };
+        self.transactions.wide(&[
+            &numbers.to_ne_bytes(),
+            via.branch().unwrap_or_default(),
+            host,
+            method,
+            // The first one where there are several: such a request is refused, and its ACK has to be known.
+            message.header(Name::CallId).map_or(&[], |id| id.value),
+            message.from_tag().unwrap_or_default(),
+            message.request_uri(),
+        ])
     }
 
     /// The To tag of our own answer to a request: the same for each repetition, and for the ACK that answers it.
@@ -162,6 +177,27 @@ impl Identity {
     }
 }
 
-fn is_rfc3261(branch: &[u8]) -> bool {
-    branch[..MAGIC_COOKIE.len()].eq_ignore_ascii_case(MAGIC_COOKIE)
+/// No name of the domain name system is longer; what is, is compared as it stands.
+const LONGEST_NAME: usize = 255;
+
+/// A host name as it is compared: in lower case, without the dot of the root; `None` where it is so already.
+fn fold_name(name: &[u8]) -> Option<([u8; LONGEST_NAME], usize)> {
+    let short = name.strip_suffix(b".").unwrap_or(name);
+    if short.len() == name.len() && !name.iter().any(u8::is_ascii_uppercase) {
+        return None;
+    }
+    let mut folded = [0; LONGEST_NAME];
+    let place = folded.get_mut(..short.len())?;
+    place.copy_from_slice(short);
+    place.make_ascii_lowercase();
+    Some((folded, short.len()))
+}
+
+/// The port of sent-by, and the transport's own where it names none (§18.2.2).
+fn sent_by_port(via: &Via) -> u16 {
+    let is_tls = || via.transport.eq_ignore_ascii_case(b"TLS");
+    via.port.unwrap_or_else(|| match is_tls() {
+        true => Transport::Tls.default_port(),
+        false => Transport::Udp.default_port(),
+    })
 }

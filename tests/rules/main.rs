@@ -13,6 +13,7 @@ mod failover;
 mod flows;
 mod forking;
 mod hostile;
+mod matching;
 mod message;
 mod names;
 mod overload;

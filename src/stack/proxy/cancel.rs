@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use crate::base::{Errand, Flow, Id, Instant, Outbox};
-use crate::sip::Message;
+use crate::sip::{Fault, Message, NameAddr, Uri};
 use crate::stack::Endpoint;
 use crate::stack::settings::Mode;
 use crate::stack::transaction::{ClientKind, ack};
@@ -21,7 +21,8 @@ impl Endpoint {
         if self.settings.proxy.mode == Mode::Stateless {
             return self.forward_cancel_stateless(now, flow, message, key, outbox);
         }
-        let Some(server) = self.transactions.find_server(key) else {
+        let server = self.transactions.find_server(key);
+        let Some(server) = server.filter(|server| self.is_cancelled_by(*server, message)) else {
             // To a request other than INVITE it makes no difference (§9.2).
             if self.is_under_way(message) {
                 return self.answer(message, flow, 200, "", outbox, |_| ());
@@ -51,6 +52,20 @@ impl Endpoint {
         if idle {
             self.finish(now, server, outbox);
         }
+    }
+
+    /// True when the CANCEL names in From and To whom its INVITE names (§9.1); the key covers all else. One that has its final
+    /// response is not cancelled by anybody. Where from the CANCEL comes says nothing: a NAT or a new connection gives an honest caller
+    /// another address.
+    fn is_cancelled_by(&mut self, server: Id, message: &Message) -> bool {
+        let server = self.transactions.server(server);
+        let Some(context) = server.and_then(|server| self.contexts.get(server.context?)) else {
+            return true;
+        };
+        let bytes = self.transactions.pool.get(&context.request);
+        Message::parse(bytes, &mut self.second_index).is_ok_and(|invite| {
+            same_address(invite.from(), message.from()) && same_address(invite.to(), message.to())
+        })
     }
 
     /// True when the CANCEL is for a request other than INVITE that has a transaction here.
@@ -131,4 +146,13 @@ impl Endpoint {
             self.cancel_branch(now, id, outbox);
         }
     }
+}
+
+/// True when both name one URI, whatever their tags. What can't be read is nobody's.
+fn same_address(one: Result<NameAddr<'_>, Fault>, other: Result<NameAddr<'_>, Fault>) -> bool {
+    let (Ok(one), Ok(other)) = (one, other) else {
+        return false;
+    };
+    one.uri == other.uri
+        || matches!((Uri::parse(one.uri), Uri::parse(other.uri)), (Ok(one), Ok(other)) if one.equals(&other))
 }
