@@ -14,6 +14,8 @@ pub(super) const DISPLAY: u8 = 16;
 pub(super) const SPACE: u8 = 32;
 /// Bytes of a parameter of a URI: [`URI`] without `;`, `?` and `=`.
 pub(super) const URI_PARAM: u8 = 64;
+/// `unreserved` and `user-unreserved`: what may stand in a user part without an escape.
+pub(super) const USER: u8 = 128;
 
 static CLASS: [u8; 256] = classes();
 
@@ -42,6 +44,29 @@ const fn classes() -> [u8; 256] {
         }
         if (b.is_ascii_graphic() && !matches!(b, b';' | b',' | b'"' | b'<' | b'>')) || b >= 0x80 {
             class |= VALUE;
+        }
+        if b.is_ascii_alphanumeric()
+            || matches!(
+                b,
+                b'-' | b'_'
+                    | b'.'
+                    | b'!'
+                    | b'~'
+                    | b'*'
+                    | b'\''
+                    | b'('
+                    | b')'
+                    | b'&'
+                    | b'='
+                    | b'+'
+                    | b'$'
+                    | b','
+                    | b';'
+                    | b'?'
+                    | b'/'
+            )
+        {
+            class |= USER;
         }
         if matches!(b, b' ' | b'\t' | b'\r' | b'\n') {
             class |= SPACE | DISPLAY;

@@ -22,6 +22,7 @@ pub mod status;
 #[cfg(test)]
 mod torture;
 mod uri;
+mod user;
 mod via;
 
 pub use auth::Credentials;
@@ -34,4 +35,5 @@ pub use name_addr::NameAddr;
 pub use params::Params;
 pub use rewrite::Rewrite;
 pub use uri::{Host, Scheme, Uri};
+pub use user::{same_name, unescaped, without_dot, write_escaped};
 pub use via::{Via, fill_port, fill_received};

@@ -7,6 +7,7 @@ use super::error::Fault;
 use super::header::Span;
 use super::params::Params;
 use super::plain;
+use super::user::{without_dot, write_canonical};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scheme {
@@ -32,6 +33,34 @@ impl<'a> Host<'a> {
             Host::Name(_) => None,
             Host::V4(ip) => Some(IpAddr::V4(*ip)),
             Host::V6(ip) => Some(IpAddr::V6(*ip)),
+        }
+    }
+
+    /// A host that stands alone, as conf and certificates have it: an address with or without brackets, or else a name.
+    pub fn of(text: &'a [u8]) -> Host<'a> {
+        match parse_ip(text) {
+            Some(IpAddr::V4(ip)) => Host::V4(ip),
+            Some(IpAddr::V6(ip)) => Host::V6(ip),
+            None => Host::Name(text),
+        }
+    }
+
+    /// Appends the host as all write it that compare equal: a name in lower case without a dot at its end, an address in its shortest form,
+    /// one of IPv6 in brackets, one that maps IPv4 as that.
+    pub fn write_canonical(&self, out: &mut Vec<u8>) {
+        match self.ip().map(|ip| ip.to_canonical()) {
+            None => match self {
+                Host::Name(name) => {
+                    out.extend(without_dot(name).iter().map(u8::to_ascii_lowercase))
+                }
+                Host::V4(_) | Host::V6(_) => {}
+            },
+            Some(ip @ IpAddr::V4(_)) => cursor::write_ip(ip, out),
+            Some(ip @ IpAddr::V6(_)) => {
+                out.push(b'[');
+                cursor::write_ip(ip, out);
+                out.push(b']');
+            }
         }
     }
 
@@ -494,8 +523,9 @@ impl<'a> Uri<'a> {
             && covers(other, self)
     }
 
-    /// Appends the canonical key of §10.3 step 5: `user@host` with no scheme, port, password or parameters, escapes of the user undone
-    /// where the character may stand unescaped, the host in lower case. Of a tel URI: the number without visual separators.
+    /// Appends the canonical key of §10.3 step 5: `user@host` with no scheme, port, password or parameters, escapes in the user where the
+    /// character may not stand unescaped and nowhere else, the host as [`Host::write_canonical`] has it. Of a tel URI: the number without
+    /// visual separators. Two URIs with one key name the same user.
     pub fn write_address_of_record(&self, out: &mut Vec<u8>) {
         match self.scheme {
             Scheme::Other => return out.extend_from_slice(self.text),
@@ -509,50 +539,16 @@ impl<'a> Uri<'a> {
             Scheme::Sip | Scheme::Sips => {}
         }
         if let Some(user) = self.user {
-            let mut rest = user;
-            while let Some(percent) = memchr::memchr(b'%', rest) {
-                out.extend_from_slice(&rest[..percent]);
-                match cursor::unescape(rest, percent) {
-                    Some(byte) if stands_in_user(byte) => out.push(byte),
-                    Some(byte) => {
-                        const HEX: &[u8; 16] = b"0123456789ABCDEF";
-                        let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
-                        out.extend_from_slice(&[b'%', HEX[high], HEX[low]]);
-                    }
-                    None => out.extend_from_slice(&rest[percent..percent + 1]),
-                }
-                let skip = if cursor::unescape(rest, percent).is_some() {
-                    3
-                } else {
-                    1
-                };
-                rest = &rest[percent + skip..];
-            }
-            out.extend_from_slice(rest);
+            write_canonical(user, out);
             out.push(b'@');
         }
-        match self.host {
-            Host::Name(name) => out.extend(name.iter().map(u8::to_ascii_lowercase)),
-            Host::V4(ip) => cursor::write_ip(IpAddr::V4(ip), out),
-            Host::V6(ip) => {
-                out.push(b'[');
-                // As an IPv6 address even where it maps an IPv4 one: the brackets say so.
-                use std::io::Write;
-                drop(write!(out, "{ip}"));
-                out.push(b']');
-            }
-        }
+        self.host.write_canonical(out);
     }
 }
 
 #[inline(always)]
 fn is_sip(s: u8, i: u8, p: u8) -> bool {
     s | 0x20 == b's' && i | 0x20 == b'i' && p | 0x20 == b'p'
-}
-
-/// `unreserved` and `user-unreserved` of RFC 3261 §25.1.
-fn stands_in_user(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/".contains(&byte)
 }
 
 /// The length of the `uri-parameters` that open `text`: each a name, and a value behind a `=`.
@@ -902,7 +898,9 @@ mod tests {
             ("sip:example.com", "example.com"),
             ("sip:a@192.0.2.01", "a@192.0.2.1"),
             ("sip:a@[2001:DB8:0:0::1]:5060", "a@[2001:db8::1]"),
-            ("sip:a@[::ffff:192.0.2.1]", "a@[::ffff:192.0.2.1]"),
+            ("sip:a@[::ffff:192.0.2.1]", "a@192.0.2.1"),
+            ("sip:alice@Atlanta.com.", "alice@atlanta.com"),
+            ("sip:9901#1@atlanta.com..:5070", "9901%231@atlanta.com"),
             ("tel:+1-(201).555", "+1201555"),
         ] {
             let mut key = Vec::new();

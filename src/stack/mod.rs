@@ -17,6 +17,7 @@ pub mod token;
 mod told;
 pub mod transaction;
 pub mod ways;
+pub mod whose;
 
 pub use counters::{Counters, Occupancy};
 pub use endpoint::Endpoint;

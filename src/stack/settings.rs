@@ -1,6 +1,7 @@
 //! What the rules need to know, as plain data: made from the conf, immutable, swapped whole.
 
 use crate::base::Transport;
+use crate::sip::same_name;
 use crate::stack::auth;
 use crate::stack::route::Route;
 use std::net::{IpAddr, SocketAddr};
@@ -58,6 +59,17 @@ pub struct Listener {
     pub address: SocketAddr,
     /// `host:port` as Via and Record-Route write it; the host may be a name.
     pub advertise: Vec<u8>,
+}
+
+impl Listener {
+    /// Whether what is sent to `ip` can reach this socket; `local` are the addresses of the machine.
+    pub fn answers_on(&self, ip: IpAddr, local: &[IpAddr]) -> bool {
+        let (ip, bound) = (ip.to_canonical(), self.address.ip().to_canonical());
+        bound == ip
+            || (bound.is_unspecified()
+                && bound.is_ipv4() == ip.is_ipv4()
+                && (ip.is_loopback() || ip.is_unspecified() || local.contains(&ip)))
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -178,29 +190,23 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// True when `host` and `port` name this server (RFC 3261 §16.4, §16.5): a configured domain, an advertised name, or an
+    /// Whether a request for `host` and `port` goes to this server (RFC 3261 §16.4, §16.5): a configured domain, an advertised name, or an
     /// address that one of the listeners answers on. Without a port it does; with one, the port must be a listener's, or the
-    /// default port where the host is a name.
+    /// default port where the host is a name. A question of routing: whose name a URI bears is [`Settings::whose`]'s to say.
     pub fn is_own(&self, host: &[u8], ip: Option<IpAddr>, port: Option<u16>) -> bool {
         let default = |port: u16| matches!(port, 5060 | 5061);
-        let own_domain = || self.domains.iter().any(|d| d.eq_ignore_ascii_case(host));
+        let own_domain = || self.domains.iter().any(|domain| same_name(domain, host));
         let own_port = |port: u16| self.listeners.iter().any(|l| l.address.port() == port);
-        let answers = |listener: &Listener, ip: IpAddr| {
-            let address = listener.address.ip();
-            address == ip
-                || (address.is_unspecified()
-                    && address.is_ipv4() == ip.is_ipv4()
-                    && self.local_addresses.contains(&ip))
-        };
         let by_address = ip.is_some_and(|ip| {
-            self.listeners
-                .iter()
-                .any(|l| answers(l, ip) && port.is_none_or(|port| port == l.address.port()))
+            self.listeners.iter().any(|l| {
+                l.answers_on(ip, &self.local_addresses)
+                    && port.is_none_or(|port| port == l.address.port())
+            })
         });
         by_address
             || self.listeners.iter().any(|listener| {
                 let (name, advertised) = split_host_port(&listener.advertise);
-                name.eq_ignore_ascii_case(host)
+                same_name(name, host)
                     && port.is_none_or(|port| {
                         port == advertised.unwrap_or(listener.transport.default_port())
                     })

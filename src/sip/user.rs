@@ -1,0 +1,108 @@
+//! The user part of a SIP URI and the names of hosts as they compare (RFC 3261 §19.1.4): an escape is the character that it stands for, a host
+//! has no case, and a dot at its end says nothing.
+
+use super::cursor::{self, USER};
+
+/// The bytes of `text` with its escapes undone.
+pub fn unescaped<'a>(text: &'a [u8]) -> impl Iterator<Item = u8> + use<'a> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let byte = *text.get(at)?;
+        let escaped = match byte {
+            b'%' => cursor::unescape(text, at),
+            _ => None,
+        };
+        at += if escaped.is_some() { 3 } else { 1 };
+        Some(escaped.unwrap_or(byte))
+    })
+}
+
+/// Appends a name as the user part of a URI writes it: what may not stand there is escaped.
+pub fn write_escaped(name: impl Iterator<Item = u8>, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in name {
+        match cursor::is(byte, USER) {
+            true => out.push(byte),
+            false => {
+                let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
+                out.extend_from_slice(&[b'%', HEX[high], HEX[low]]);
+            }
+        }
+    }
+}
+
+/// Appends a user part in the one way in which all that compare equal are written.
+pub(super) fn write_canonical(user: &[u8], out: &mut Vec<u8>) {
+    match cursor::skip(user, 0, USER) == user.len() {
+        true => out.extend_from_slice(user),
+        false => write_escaped(unescaped(user), out),
+    }
+}
+
+/// A host name without the dot that makes it absolute (RFC 1034 §3.1), however often that stands there.
+pub fn without_dot(name: &[u8]) -> &[u8] {
+    let mut name = name;
+    while let [shorter @ .., b'.'] = name {
+        name = shorter;
+    }
+    name
+}
+
+/// Whether two names of hosts are the same.
+pub fn same_name(a: &[u8], b: &[u8]) -> bool {
+    without_dot(a).eq_ignore_ascii_case(without_dot(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn canonical(user: &str) -> String {
+        let mut out = Vec::new();
+        write_canonical(user.as_bytes(), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_user_has_one_way_to_be_written() {
+        for (written, expected) in [
+            ("alice", "alice"),
+            ("%61l%69ce", "alice"),
+            ("9901%231", "9901%231"),
+            ("9901#1", "9901%231"),
+            ("john%20doe", "john%20doe"),
+            ("caf%c3%a9", "caf%C3%A9"),
+            ("50%25", "50%25"),
+            ("%2525", "%2525"),
+            ("a;b=c&d+e$f,g?h/i", "a;b=c&d+e$f,g?h/i"),
+            ("a%3bb%2f", "a;b/"),
+            ("a%40b%3Ac", "a%40b%3Ac"),
+            ("a\\b|c`{}[]^", "a%5Cb%7Cc%60%7B%7D%5B%5D%5E"),
+            ("%5c%22", "%5C%22"),
+            ("%00", "%00"),
+            ("", ""),
+        ] {
+            assert_eq!(canonical(written), expected, "{written}");
+            assert_eq!(canonical(&canonical(written)), expected, "{written}");
+        }
+    }
+
+    #[test]
+    fn escapes_are_undone_once() {
+        let plain = |text: &str| String::from_utf8(unescaped(text.as_bytes()).collect()).unwrap();
+        assert_eq!(plain("%63%45o"), "cEo");
+        assert_eq!(plain("50%2525"), "50%25");
+        assert_eq!(plain("50%"), "50%");
+        assert_eq!(plain("%4"), "%4");
+        assert_eq!(plain("%zz"), "%zz");
+    }
+
+    #[test]
+    fn names_of_hosts() {
+        assert!(same_name(b"Example.test.", b"example.TEST"));
+        assert!(same_name(b"example.test..", b"example.test"));
+        assert!(!same_name(b"example.test", b"xexample.test"));
+        assert!(!same_name(b"example.test", b"example.tes"));
+        assert_eq!(without_dot(b"."), b"");
+    }
+}
