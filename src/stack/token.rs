@@ -27,6 +27,9 @@ impl Side {
 /// Says that the call has its connections to itself.
 const PER_CALL: u8 = b'p';
 
+/// Stands before what stands for the name that the callee proves over TLS.
+const NAME: u8 = b'n';
+
 const V6: u64 = 1;
 const LOCAL: u64 = 2;
 const TCP: u64 = 4;
@@ -72,6 +75,17 @@ pub fn write_per_call(out: &mut Vec<u8>) {
 
 pub fn is_per_call(token: &[u8]) -> bool {
     token.contains(&PER_CALL)
+}
+
+/// Appends the name of the callee's next hop ([`crate::stack::ways::Ways::name`]), where its address alone does not tell it.
+pub fn write_name(name: u64, out: &mut Vec<u8>) {
+    out.push(NAME);
+    write_hex_digits(name, 16, out);
+}
+
+pub fn read_name(token: &[u8]) -> Option<u64> {
+    let start = token.iter().position(|byte| *byte == NAME)? + 1;
+    Digits(token.get(start..)?).number(16)
 }
 
 /// The way to one side; `None` where the token has none.
@@ -175,6 +189,9 @@ mod tests {
                 assert_eq!(read(Side::Callee, &token), None);
                 write(Side::Callee, callee, &mut token);
                 assert!(!is_per_call(&token));
+                assert_eq!(read_name(&token), None);
+                write_name(0x0123_4567_89ab_cdef, &mut token);
+                assert_eq!(read_name(&token), Some(0x0123_4567_89ab_cdef));
                 write_per_call(&mut token);
                 assert_eq!(read(Side::Caller, &token), Some(*caller));
                 assert_eq!(read(Side::Callee, &token), Some(*callee));

@@ -3,6 +3,8 @@
 
 use crate::base::{Channel, Flow, Key, Roll, Transport};
 use crate::sip::Via;
+use crate::stack::settings::Settings;
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -57,9 +59,20 @@ impl Ways {
         Flow::towards(transport, listener, self.core, peer, name, call)
     }
 
-    /// What stands for a host, never 0. Names are compared without case (RFC 5922 §7.2).
-    fn name(&self, host: &mut [u8]) -> u64 {
+    /// What stands for a host, never 0. Names are compared without case (RFC 5922 §7.2) and without the dot of the root, addresses by
+    /// what they are, however they are written. `host` is written that way.
+    pub fn name(&self, host: &mut Vec<u8>) -> u64 {
         host.make_ascii_lowercase();
+        if host.last() == Some(&b'.') {
+            host.pop();
+        }
+        if host.contains(&b':')
+            && let Some(ip) = Settings::ip(host)
+        {
+            host.clear();
+            // Writing into memory does not fail.
+            let _ = write!(host, "{ip}");
+        }
         self.names.hash(&[host]).max(1)
     }
 
@@ -126,7 +139,11 @@ mod tests {
         let at = "10.0.0.1:5061";
         let flow = towards(Transport::Tls, at, "Example.COM", 0);
         assert_eq!(flow, towards(Transport::Tls, at, "example.com", 0));
+        assert_eq!(flow, towards(Transport::Tls, at, "example.com.", 0));
         assert_ne!(flow, towards(Transport::Tls, at, "example.net", 0));
+        assert_ne!(flow, towards(Transport::Tls, at, "10.0.0.1", 0));
+        let six = towards(Transport::Tls, at, "2001:db8::1", 0);
+        assert_eq!(six, towards(Transport::Tls, at, "2001:0DB8:0:0::1", 0));
         assert!(matches!(flow.channel, Channel::Peer { name, call: 0 } if name != 0));
         let flow = towards(Transport::Tcp, at, "example.com", 7);
         assert_eq!(flow.channel, Channel::Peer { name: 0, call: 7 });

@@ -5,6 +5,7 @@ mod addresses;
 mod auth;
 mod bench;
 mod cancel;
+mod certificates;
 mod cores;
 mod dialog;
 mod drain;

@@ -15,9 +15,15 @@ const GATE: &str = "10.0.5.1:5070";
 const SPARE: &str = "10.0.5.2:5070";
 
 pub fn hop(transport: Transport, at: &str, host: &str) -> NextHop {
+    let (address, transport_name) = (address(at), transport.name());
+    let (ip, port) = (address.ip(), address.port());
+    let uri = match host {
+        "" => format!("sip:{at};transport={transport_name}"),
+        host => format!("sip:{host}:{port};maddr={ip};transport={transport_name}"),
+    };
     NextHop {
-        uri: format!("sip:{at};transport={}", transport.name()).into_bytes(),
-        address: Some(address(at)),
+        uri: uri.into_bytes(),
+        address: Some(address),
         transport,
         host: host.into(),
     }

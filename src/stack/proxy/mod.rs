@@ -104,6 +104,8 @@ pub struct Dialog {
     pub sender: Option<Flow>,
     /// The call has its connections to itself; `None` where nothing is known of that.
     pub per_call: Option<bool>,
+    /// What stands for the name of the next hop that the dialog began with, where others are at its address.
+    pub name: Option<u64>,
 }
 
 /// A request after Route preprocessing (§16.4).

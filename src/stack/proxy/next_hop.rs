@@ -70,12 +70,13 @@ impl Endpoint {
             .unwrap_or(incoming.flow.listener);
         let (flow, place) = match target.hop {
             Some(hop) => {
-                let flow = self.way_to_conf_hop(message, target, &hop, secure, came_by)?;
+                let flow = self.way_to_conf_hop(message, target, &hop, hop_uri, secure, came_by)?;
                 (flow, None)
             }
             None => {
                 let hop = uri_of(incoming, uri, path, hop_uri);
-                self.way_to_uri(message, target, hop, secure, came_by, search, outbox)?
+                let name = incoming.dialog.name;
+                self.way_to_uri(message, target, hop, name, secure, came_by, search, outbox)?
             }
         };
         Ok(Hop {
@@ -137,6 +138,7 @@ impl Endpoint {
         message: &Message,
         target: &Target,
         hop: &ConfHop,
+        hop_uri: Option<&[u8]>,
         secure: bool,
         came_by: u16,
     ) -> Result<Flow, Refusal> {
@@ -148,12 +150,11 @@ impl Endpoint {
             _ => hop.transport,
         };
         if transport == Transport::Tls {
-            let settings = self.settings.clone();
-            let conf = conf_hops(&settings).find(|conf| hop.is(conf));
-            set_host(conf.map_or(&[][..], |conf| &conf.host), &mut self.peer_host);
-            if self.peer_host.is_empty() {
-                // The conf of before: the address is what is left.
-                write_ip(hop.address.ip(), &mut self.peer_host);
+            // The name comes with the target, not from the conf of now, which may know others at this address.
+            let uri = hop_uri.and_then(|uri| Uri::parse(uri).ok());
+            match uri {
+                Some(uri) => set_host(uri.host_text, &mut self.peer_host),
+                None => write_ip(hop.address.ip(), &mut self.peer_host),
             }
         }
         let listener = self
@@ -178,6 +179,7 @@ impl Endpoint {
         message: &Message,
         target: &Target,
         uri: &[u8],
+        name: Option<u64>,
         secure: bool,
         came_by: u16,
         search: Search,
@@ -211,9 +213,19 @@ impl Endpoint {
         };
         if transport == Transport::Tls {
             let settings = self.settings.clone();
-            // An address of a next hop whose name the conf knows: what that hop recorded as its Route, for one.
-            let conf =
-                conf_hops(&settings).find(|conf| uri.host.ip().is_some() && self.is_at(conf, peer));
+            // An address of a next hop whose name the conf knows: what that hop recorded as its Route, for one. Of several there, the
+            // one that the dialog has begun with.
+            let mut there = conf_hops(&settings)
+                .filter(|conf| uri.host.ip().is_some() && self.is_at(conf, peer));
+            let first = there.next();
+            let conf = match name {
+                Some(name) => first
+                    .into_iter()
+                    .chain(there)
+                    .find(|conf| self.ways.name(&mut conf.host.clone()) == name)
+                    .or(first),
+                None => first,
+            };
             let host = conf.map_or(uri.host_text, |conf| &conf.host);
             set_host(host, &mut self.peer_host);
         }
@@ -256,6 +268,13 @@ impl Endpoint {
         }
         let flow = self.way(message, target, transport, listener, peer);
         Ok((flow, Some(place)))
+    }
+
+    /// True when the conf has next hops of more than one name at this address over TLS.
+    pub(super) fn shares_address(&self, peer: SocketAddr) -> bool {
+        let mut there = conf_hops(&self.settings).filter(|conf| self.is_at(conf, peer));
+        let first = there.next().map(|conf| &conf.host);
+        there.any(|conf| Some(&conf.host) != first)
     }
 
     /// True when the conf's next hop is reached at this address over TLS, as far as is known.

@@ -3,7 +3,7 @@
 
 use super::next_hop::{Hop, first_route, is_per_call, is_sips};
 use super::{Dialog, Incoming};
-use crate::base::Transport;
+use crate::base::{Channel, Transport};
 use crate::sip::{Message, Name, NameAddr, Uri};
 use crate::stack::Endpoint;
 use crate::stack::identity::{COOKIE_PARAM, Recorded};
@@ -75,6 +75,12 @@ impl Endpoint {
         if is_per_call(&hop.flow) {
             token::write_per_call(token);
         }
+        if let Channel::Peer { name, .. } = hop.flow.channel
+            && name != 0
+            && self.shares_address(hop.flow.peer)
+        {
+            token::write_name(name, &mut self.token);
+        }
         split
     }
 
@@ -83,6 +89,7 @@ impl Endpoint {
         if recorded.towards == Side::Callee {
             let per_call = dialog.per_call.unwrap_or_default();
             dialog.per_call = Some(per_call || token::is_per_call(recorded.token));
+            dialog.name = dialog.name.or_else(|| token::read_name(recorded.token));
         }
         if recorded.token.is_empty() {
             return;

@@ -17,7 +17,8 @@ pub struct Target {
     pub q: u16,
     /// Where to send, if not where the URI or the topmost Route says: a next hop of the conf.
     pub hop: Option<ConfHop>,
-    /// The same where the conf gives a name: its URI, in [`TargetSet::text`].
+    /// Its URI, in [`TargetSet::text`], where the conf gives a name, and over TLS: two next hops of different names at one address are
+    /// two, and each proves its own.
     pub hop_uri: Option<Span>,
     /// Where the next hop's name leads for this copy.
     pub place: Option<Place>,
@@ -153,7 +154,8 @@ impl TargetSet {
     /// Leads the target that was pushed last to a next hop of the conf.
     pub fn lead_to(&mut self, hop: &NextHop) {
         let conf = ConfHop::new(hop);
-        let uri = conf.is_none().then(|| self.append(&hop.uri));
+        let is_named = conf.is_none() || hop.transport == Transport::Tls;
+        let uri = is_named.then(|| self.append(&hop.uri));
         if let Some(target) = self.targets.last_mut() {
             (target.hop, target.hop_uri) = (conf, uri);
         }
