@@ -4,6 +4,7 @@ pub mod branches;
 pub mod cancel;
 pub mod condition;
 pub mod context;
+pub mod forward;
 pub mod locate;
 pub mod next_hop;
 pub mod parked;

@@ -1,0 +1,218 @@
+//! The one step that prepares a request for its next hop (RFC 3261 §16.6 steps 2 to 9): the received bytes with edits, the same for every copy.
+
+use super::Incoming;
+use super::next_hop::{Hop, first_route, first_value_len};
+use crate::base::hash::write_decimal;
+use crate::base::{Flow, Outbox, Span};
+use crate::sip::{Message, Method, Name, NameAddr, Uri, fill_port, fill_received};
+use crate::stack::Endpoint;
+use crate::stack::route::Route;
+
+impl Endpoint {
+    /// The request as [`Endpoint::edit`] has changed it, to its next hop.
+    pub(in crate::stack) fn send_copy(
+        &mut self,
+        message: &Message,
+        hop: &Hop,
+        outbox: &mut Outbox,
+    ) -> Span {
+        self.introduce(hop, outbox);
+        let rewrite = &mut self.rewrite;
+        outbox.send(hop.flow, |out| {
+            rewrite.render(&message.bytes()[..message.end()], out);
+        })
+    }
+
+    /// Steps 2 to 8: the edits that make the forwarded request, into the rewriter.
+    #[allow(clippy::too_many_arguments)]
+    pub(in crate::stack) fn edit(
+        &mut self,
+        message: &Message,
+        incoming: &Incoming,
+        uri: &[u8],
+        path: &[u8],
+        hop: &Hop,
+        breadth: u32,
+        write_branch: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let flow = hop.flow;
+        let uri = without_headers(uri);
+        let rewrite = &mut self.rewrite;
+        rewrite.clear();
+        if message.start() > 0 {
+            rewrite.remove(0..message.start());
+        }
+        // Step 6 looks ahead: a strict router as next hop takes the Request-URI, and the real one goes last.
+        let strict = first_route(incoming, path).filter(|route| !is_loose(route));
+        let head = incoming.via.value.header.line.start as usize;
+        // Record-Route and Route must stand above those that came, which may stand above the Via.
+        let top = message.headers_start();
+
+        // Step 2: the Request-URI.
+        let new_uri = match strict {
+            Some(route) => NameAddr::parse(route).map_or(route, |address| address.uri),
+            None => uri,
+        };
+        if new_uri != message.request_uri() {
+            rewrite.replace(message.request_uri_range(), |out| {
+                out.extend_from_slice(new_uri);
+            });
+        }
+        if let Some(version) = message.unusual_version() {
+            rewrite.replace(version, |out| out.extend_from_slice(b"SIP/2.0"));
+        }
+        // Credentials for us are nobody else's business (§22.3 lets us consume them).
+        if let Some(credentials) = &incoming.credentials {
+            rewrite.remove(credentials.line.range());
+        }
+
+        // Step 8: our Via on top, and what RFC 3581 §4 wants to be known of the one below.
+        let listener = self.settings.listeners.get(usize::from(flow.listener));
+        rewrite.insert(head, |out| {
+            out.extend_from_slice(b"Via: SIP/2.0/");
+            out.extend_from_slice(flow.transport.name().as_bytes());
+            out.push(b' ');
+            out.extend_from_slice(listener.map_or(&[][..], |listener| &listener.advertise));
+            // The branch first: it then stands at the same place in every response, whatever the peer makes of `rport`.
+            out.extend_from_slice(b";branch=");
+            write_branch(out);
+            out.extend_from_slice(b";rport\r\n");
+        });
+        fill_received(&incoming.via, incoming.flow.peer, rewrite);
+        if incoming.flow.transport.is_reliable() {
+            fill_port(&incoming.via, incoming.flow.peer, rewrite);
+        }
+
+        // Step 4.
+        if self.settings.proxy.record_route && opens_dialog(message.method()) {
+            self.record_route(message, incoming, uri, path, hop);
+        }
+        let rewrite = &mut self.rewrite;
+
+        // §16.4 and step 6: Route values that named us go; those of the binding's Path come.
+        for value in message.values(Name::Route).take(incoming.own_routes) {
+            rewrite.remove_value(&value);
+        }
+        if incoming.from_strict_router
+            && let Some(value) = message.values(Name::Route).last()
+        {
+            rewrite.remove_value(&value);
+        }
+        let mut path = path;
+        if strict.is_some() {
+            match path.is_empty() {
+                true => {
+                    if let Some(value) = incoming.next_route {
+                        rewrite.remove_value(&value);
+                    }
+                }
+                false => path = after_first_value(path),
+            }
+        }
+        if !path.is_empty() {
+            rewrite.insert(top, |out| {
+                out.extend_from_slice(b"Route: ");
+                out.extend_from_slice(path);
+                out.extend_from_slice(b"\r\n");
+            });
+        }
+        if strict.is_some() {
+            rewrite.insert(message.headers_end(), |out| {
+                out.extend_from_slice(b"Route: <");
+                out.extend_from_slice(uri);
+                out.extend_from_slice(b">\r\n");
+            });
+        }
+
+        // Step 3: Max-Forwards, and Max-Breadth (RFC 5393 §5.3.3).
+        number_line(
+            rewrite,
+            message,
+            Name::MaxForwards,
+            head,
+            match message.max_forwards() {
+                Ok(Some(hops)) => u32::from(hops.saturating_sub(1)),
+                _ => 70,
+            },
+        );
+        number_line(rewrite, message, Name::MaxBreadth, head, breadth);
+    }
+
+    /// The hash over all that decides the way: of the source too, where a route asks for it.
+    pub(in crate::stack) fn loop_hash(&self, flow: Flow, message: &Message) -> u64 {
+        let by_source = |route: &Route| !route.from_source.is_empty();
+        let source = self.settings.routes.iter().any(by_source);
+        self.identity
+            .loop_hash(message, source.then(|| flow.peer.ip()))
+    }
+
+    /// Max-Breadth of the request: what it says, at most our own maximum, which is also the default.
+    pub(in crate::stack) fn incoming_breadth(&self, message: &Message) -> u32 {
+        let maximum = self.settings.proxy.max_breadth;
+        match message.number(Name::MaxBreadth) {
+            Ok(Some(breadth)) => breadth.min(maximum),
+            _ => maximum,
+        }
+    }
+}
+
+/// Requests that may open a dialog or refresh its target.
+fn opens_dialog(method: Method) -> bool {
+    matches!(
+        method,
+        Method::Invite
+            | Method::Subscribe
+            | Method::Notify
+            | Method::Refer
+            | Method::Update
+            | Method::Other
+    )
+}
+
+fn after_first_value(list: &[u8]) -> &[u8] {
+    list.get(first_value_len(list) + 1..)
+        .unwrap_or_default()
+        .trim_ascii_start()
+}
+
+/// A contact may carry header fields, a Request-URI may not (§16.6 step 2, §19.1.1 table 1).
+fn without_headers(uri: &[u8]) -> &[u8] {
+    if memchr::memchr(b'?', uri).is_none() {
+        return uri;
+    }
+    match Uri::parse(uri).map(|uri| uri.headers) {
+        Ok(Some(headers)) => &uri[..uri.len() - headers.len() - 1],
+        _ => uri,
+    }
+}
+
+fn is_loose(route: &[u8]) -> bool {
+    NameAddr::parse(route)
+        .and_then(|address| Uri::parse(address.uri))
+        .is_ok_and(|uri| uri.is_loose())
+}
+
+/// Replaces the number of a header line, or adds the line. There may be one (§7.3.1): what else has the name goes.
+fn number_line(
+    rewrite: &mut crate::sip::Rewrite,
+    message: &Message,
+    name: Name,
+    head: usize,
+    number: u32,
+) {
+    let mut lines = message.all(name);
+    match lines.next() {
+        Some(header) => {
+            rewrite.replace(header.value_span.range(), |out| {
+                write_decimal(u64::from(number), out);
+            });
+            lines.for_each(|more| rewrite.remove(more.line.range()));
+        }
+        None => rewrite.insert(head, |out| {
+            out.extend_from_slice(name.canonical().as_bytes());
+            out.extend_from_slice(b": ");
+            write_decimal(u64::from(number), out);
+            out.extend_from_slice(b"\r\n");
+        }),
+    }
+}
