@@ -26,6 +26,8 @@ pub struct Index {
     /// The last one, valid where `first` is.
     last: [u16; Name::COUNT],
     fault: Option<Fault>,
+    /// A response has header lines that can't be read.
+    has_unread_lines: bool,
     method: Method,
     /// 0 in a request.
     status: u16,
@@ -65,6 +67,7 @@ impl Default for Index {
             first: [NONE; Name::COUNT],
             last: [NONE; Name::COUNT],
             fault: None,
+            has_unread_lines: false,
             method: Method::Other,
             status: 0,
             method_span: Span::default(),
@@ -88,6 +91,7 @@ impl Index {
         self.lines.clear();
         self.first = [NONE; Name::COUNT];
         self.fault = None;
+        self.has_unread_lines = false;
         self.method = Method::Other;
         self.status = 0;
         self.method_span = Span::default();
@@ -186,45 +190,50 @@ impl<'a> Message<'a> {
     }
 
     /// The structural fault, or the first reason for which a proxy or registrar must refuse the message before it looks at what the message
-    /// is for (RFC 3261 §8.1.1, §16.3 step 1; RFC 4475).
+    /// is for (RFC 3261 §8.1.1, §16.3 step 1; RFC 4475). Of a response: whether a proxy can bring it back (§16.7), which takes the topmost Via
+    /// and the method in CSeq. Whether the rest of it is any good is for who asked to say: it must not be left without an answer.
     pub fn check(&self) -> Result<(), Fault> {
         if let Some(fault) = self.index.fault {
             return Err(fault);
         }
-        self.parts_of_top_via()?;
+        let (_, via) = self.parts_of_top_via()?;
+        if !self.is_request() {
+            return self.cseq().map(drop);
+        }
+        if via.is_ambiguous() {
+            return Err(Fault::Via);
+        }
         let (text, from) = self.parts_of_from()?;
         check_address(text, from).map_err(|_| Fault::From)?;
         let (text, to) = self.parts_of_to()?;
         check_address(text, to).map_err(|_| Fault::To)?;
         self.call_id()?;
         let cseq = self.cseq()?;
-        if self.is_request() {
-            self.max_forwards()?;
-            if cseq.method != self.method_name() {
-                return Err(match self.index.method {
-                    Method::Other => Fault::CSeqMethodUnknown,
-                    _ => Fault::CSeqMethod,
-                });
-            }
-            let uri = self.uri().map_err(|_| Fault::RequestUri)?;
-            if uri.headers.is_some() {
-                return Err(Fault::RequestUriHeaders);
-            }
+        self.max_forwards()?;
+        if cseq.method != self.method_name() {
+            return Err(match self.index.method {
+                Method::Other => Fault::CSeqMethodUnknown,
+                _ => Fault::CSeqMethod,
+            });
         }
-        Ok(())
+        let uri = self.uri().map_err(|_| Fault::RequestUri)?;
+        match uri.headers {
+            Some(_) => Err(Fault::RequestUriHeaders),
+            None => Ok(()),
+        }
     }
 
     pub fn is_request(&self) -> bool {
         self.index.status == 0
     }
 
-    /// The method of a request; of a response, the method in its CSeq.
+    /// The method of a request; of a response, the method in its CSeq, in whatever case it came back.
     pub fn method(&self) -> Method {
         if self.is_request() {
             return self.index.method;
         }
         self.cseq()
-            .map_or(Method::Other, |cseq| Method::parse(cseq.method))
+            .map_or(Method::Other, |cseq| Method::parse_folded(cseq.method))
     }
 
     /// The token that [`Message::method`] stands for; empty in a response without a readable CSeq.
@@ -302,6 +311,22 @@ impl<'a> Message<'a> {
         }
     }
 
+    /// Of a response: the header lines that could not be read, as ranges of the bytes. Nobody can say how the next reader would take
+    /// them, so they are left out of what is forwarded.
+    pub fn unread_lines(&self) -> impl Iterator<Item = Range<usize>> + use<'a> {
+        let (mut done, end) = (self.headers_start(), self.headers_end());
+        let known = self.index.has_unread_lines;
+        let lines = known.then(|| self.headers().map(|header| header.line.range()));
+        let lines = lines.into_iter().flatten();
+        lines
+            .chain(known.then_some(end..end))
+            .filter_map(move |line| {
+                let gap = done..line.start;
+                done = line.end;
+                (!gap.is_empty()).then_some(gap)
+            })
+    }
+
     /// Offset of the first header line.
     pub fn headers_start(&self) -> usize {
         self.index.headers_start as usize
@@ -341,7 +366,13 @@ impl<'a> Message<'a> {
             return false;
         };
         let mut others = self.all(Name::Via).skip(1);
-        line.value_start + parts.end < line.value_end || others.any(|via| !via.value.is_empty())
+        let shared = line.value_start + parts.end < line.value_end;
+        others.any(|via| !via.value.is_empty())
+            || (shared
+                && self
+                    .values(Name::Via)
+                    .skip(1)
+                    .any(|via| !via.text.is_empty()))
     }
 
     #[inline]
@@ -802,6 +833,7 @@ fn header_lines(bytes: &[u8], mut at: usize, index: &mut Index) -> usize {
         }
         match header_line(bytes, at, first_end, end, next) {
             Some(line) => index.push(line),
+            None if index.status != 0 => index.has_unread_lines = true,
             None => index.blame(Fault::HeaderLine),
         }
         at = next;

@@ -37,6 +37,8 @@ struct Known {
     rport: Found,
     maddr: Found,
     ttl: Found,
+    /// One of them stands there twice; the first one counts.
+    is_repeated: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -145,6 +147,12 @@ impl ViaParts {
         }
     }
 
+    /// A parameter that says where the answer goes stands there twice, so that two readers may see two Vias. Who adds a second `rport` to a
+    /// Via of ours has answered all the same.
+    pub(super) fn is_ambiguous(&self) -> bool {
+        self.known.is_repeated
+    }
+
     #[inline]
     pub(super) fn text<'a>(&self, list: &'a [u8]) -> &'a [u8] {
         list.get(..self.text_len as usize).unwrap_or_default()
@@ -160,7 +168,7 @@ impl<'a> Via<'a> {
     /// Reads a value that was already cut out at its commas, as [`super::Message::values`] gives it.
     pub fn parse(value: Value<'a>) -> Result<Via<'a>, Fault> {
         let (mut via, end) = Via::parse_prefix(value.text).map_err(|_| Fault::Via)?;
-        if end != value.text.len() {
+        if end != value.text.len() || via.known.is_repeated {
             return Err(Fault::Via);
         }
         via.value = value;
@@ -198,9 +206,13 @@ impl<'a> Via<'a> {
                     3 if cursor::is_word(name, b"ttl") => &mut known.ttl,
                     _ => return Ok(()),
                 };
-                // A second one would let two readers see two different Vias.
                 if found.is_present() {
-                    return Err(Fault::Via);
+                    // Two branches would let two readers see two transactions.
+                    if name.len() == 6 {
+                        return Err(Fault::Via);
+                    }
+                    known.is_repeated = true;
+                    return Ok(());
                 }
                 *found = Found {
                     semicolon: param.semicolon as u32,
@@ -460,8 +472,6 @@ mod tests {
             "SIP/2.0/UDP h;a=\"",
             "SIP/2.0/UDPh",
             "SIP/2.0/UDP h;branch=a;branch=b",
-            "SIP/2.0/UDP h;rport;rport",
-            "SIP/2.0/UDP h;received=1.2.3.4;Received=1.2.3.5",
             "SIP/2.0/UDP [::1",
             "SIP/2.0/UDP 1.2.3",
             "SIP/2.0/UDP h/x",
@@ -471,6 +481,34 @@ mod tests {
             let mut index = Index::default();
             let message = Message::parse(&bytes, &mut index).unwrap();
             assert_eq!(message.top_via().unwrap_err(), Fault::Via, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_that_stands_twice_is_a_fault_of_a_request_and_the_first_one_counts_in_a_response()
+     {
+        for twice in [
+            "SIP/2.0/UDP h;rport;rport=7",
+            "SIP/2.0/UDP h;received=1.2.3.4;branch=x;Received=1.2.3.5",
+            "SIP/2.0/UDP h;maddr=a;maddr=a",
+            "SIP/2.0/UDP h;ttl=1;ttl=2",
+        ] {
+            let bytes = message(twice);
+            let mut index = Index::default();
+            let request = Message::parse(&bytes, &mut index).unwrap();
+            assert_eq!(request.check().unwrap_err(), Fault::Via, "{twice}");
+            let via = request.top_via().unwrap();
+            assert!(!matches!(via.rport(), Some(Some(_))));
+            assert!(
+                via.received()
+                    .is_none_or(|ip| ip == parse_ip(b"1.2.3.4").unwrap())
+            );
+            // Of the others none may be so: an answer is sent by what they say.
+            let value = Value {
+                text: twice.as_bytes(),
+                ..Value::default()
+            };
+            assert_eq!(Via::parse(value).unwrap_err(), Fault::Via, "{twice}");
         }
     }
 

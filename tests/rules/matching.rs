@@ -1,6 +1,7 @@
 //! Which transaction a message belongs to (RFC 3261 §17.2.3, §9.1), spelled and forged in every way.
 
 use strowger::base::Transport;
+use strowger::stack::counters::Drop;
 use strowger::stack::settings::Mode;
 
 use crate::bench::*;
@@ -304,4 +305,330 @@ fn without_state_a_branch_that_is_used_again_leaves_with_another_of_ours() {
         assert_ne!(branch(b.send(ALICE, &other)), first);
         assert_ne!(branch(b.send(ALICE, other.cancel())), first);
     }
+}
+
+// ---- responses ---------------------------------------------------------------------------------------------------------------
+
+/// The answer without any Via but ours.
+fn without_the_callers_via(at_bob: &Sent, status: u16) -> crate::message::Answer {
+    let mut answer = at_bob.answer(status);
+    let ours = answer.lines[0].clone();
+    answer
+        .lines
+        .retain(|line| !line.starts_with("Via:") || *line == ours);
+    answer
+}
+
+#[test]
+fn a_final_response_whose_only_via_is_ours_is_acknowledged_and_ends_its_branch_at_once() {
+    for status in [300, 401, 407, 408, 486, 487, 500, 503, 603] {
+        let mut b = bench();
+        let (request, at_bob) = ringing(&mut b, "SIP/2.0/UDP 10.0.1.1:5060");
+        let sent = b.send(BOB, without_the_callers_via(&at_bob, status));
+        let ack = the(&sent, BOB);
+        assert_eq!(ack.method(), "ACK", "{status}");
+        assert_eq!(ack.branch(), at_bob.branch());
+        let answer = the(&sent, ALICE);
+        assert_eq!((answer.status(), answer.reason()), (502, "Bad Gateway"));
+        assert_eq!(b.dropped(Drop::BadResponse), 1);
+        // Repeated, it is acknowledged again, and nothing else.
+        let sent = b.send(BOB, without_the_callers_via(&at_bob, status));
+        assert_eq!(only(sent).method(), "ACK");
+        b.send(ALICE, request.ack(answer));
+        b.assert_quiet();
+    }
+}
+
+#[test]
+fn a_2xx_whose_only_via_is_ours_ends_its_branch_at_once_and_is_nobodys() {
+    let mut b = bench();
+    let (request, at_bob) = ringing(&mut b, "SIP/2.0/UDP 10.0.1.1:5060");
+    let sent = b.send(BOB, without_the_callers_via(&at_bob, 200));
+    let answer = only(sent);
+    assert_eq!((answer.to.as_str(), answer.status()), (ALICE, 502));
+    assert!(
+        b.send(BOB, without_the_callers_via(&at_bob, 200))
+            .is_empty()
+    );
+    b.send(ALICE, request.ack(&answer));
+    b.assert_quiet();
+}
+
+#[test]
+fn of_a_request_other_than_invite_too() {
+    for status in [200, 404, 503] {
+        let mut b = bench();
+        let request = Request::new("MESSAGE", "sip:bob@example.com");
+        let at_bob = only(b.send(ALICE, &request));
+        let sent = b.send(BOB, without_the_callers_via(&at_bob, status));
+        assert_eq!(only(sent).gist(), "502 MESSAGE");
+        b.assert_quiet();
+    }
+}
+
+#[test]
+fn a_provisional_response_whose_only_via_is_ours_stops_the_repetitions_and_nothing_else() {
+    for status in [100, 180, 183] {
+        let mut b = bench();
+        let request = Request::invite();
+        let sent = b.send(ALICE, &request);
+        let at_bob = the(&sent, BOB).clone();
+        assert!(
+            b.send(BOB, without_the_callers_via(&at_bob, status))
+                .is_empty()
+        );
+        b.tick(179_000);
+        assert!(
+            b.send(BOB, without_the_callers_via(&at_bob, status))
+                .is_empty()
+        );
+        // Timer C is not set anew.
+        let sent = b.tick(1001);
+        assert_eq!(the(&sent, BOB).method(), "CANCEL", "{status}");
+        b.tick(40_000);
+        // And a CANCEL that waited for it leaves.
+        let request = Request::invite();
+        let sent = b.send(ALICE, &request);
+        let at_bob = the(&sent, BOB).clone();
+        b.send(ALICE, request.cancel());
+        let sent = b.send(BOB, without_the_callers_via(&at_bob, status));
+        assert_eq!(only(sent).method(), "CANCEL");
+    }
+}
+
+#[test]
+fn of_several_branches_it_ends_one() {
+    let mut b = bench();
+    b.register("bob", "<sip:bob@10.0.1.4:5060>");
+    let request = Request::invite();
+    let sent = b.send(ALICE, &request);
+    let (at_bob, at_dave) = (the(&sent, BOB).clone(), the(&sent, DAVE).clone());
+    for status in [603, 200] {
+        let sent = b.send(BOB, without_the_callers_via(&at_bob, status));
+        assert!(to(&sent, ALICE).is_empty() && to(&sent, DAVE).is_empty());
+    }
+    // What the others say counts for more, and a cancelled call ends as one.
+    let sent = b.send(DAVE, at_dave.answer(486));
+    let answer = the(&sent, ALICE);
+    assert_eq!(answer.status(), 486);
+    b.send(ALICE, request.ack(answer));
+    b.assert_quiet();
+    for (from_bob, from_dave, expected) in [(487, 487, 487), (200, 503, 487)] {
+        let request = Request::invite();
+        let sent = b.send(ALICE, &request);
+        let (at_bob, at_dave) = (the(&sent, BOB).clone(), the(&sent, DAVE).clone());
+        b.send(BOB, at_bob.answer(180));
+        b.send(DAVE, at_dave.answer(180));
+        b.send(ALICE, request.cancel());
+        let sent = b.send(BOB, without_the_callers_via(&at_bob, from_bob));
+        assert!(to(&sent, ALICE).is_empty());
+        let sent = b.send(DAVE, without_the_callers_via(&at_dave, from_dave));
+        let answer = the(&sent, ALICE);
+        assert_eq!(answer.gist(), format!("{expected} INVITE"));
+        b.send(ALICE, request.ack(answer));
+        b.assert_quiet();
+    }
+}
+
+#[test]
+fn a_via_with_nothing_behind_its_comma_is_the_only_one() {
+    for ending in [",", " , ", ",,"] {
+        let mut b = bench();
+        let (request, at_bob) = ringing(&mut b, "SIP/2.0/UDP 10.0.1.1:5060");
+        let mut answer = without_the_callers_via(&at_bob, 486);
+        answer.lines[0].push_str(ending);
+        let sent = b.send(BOB, answer);
+        let answer = the(&sent, ALICE);
+        assert_eq!(answer.status(), 502, "{ending:?}");
+        b.send(ALICE, request.ack(answer));
+        b.assert_quiet();
+    }
+}
+
+#[test]
+fn a_serial_search_goes_on_behind_a_next_hop_whose_answer_names_nobody() {
+    let mut b = Bench::with(|settings| {
+        settings.listeners = listeners();
+        settings.proxy.fork = strowger::stack::settings::Fork::Sequential;
+    });
+    b.register("bob", "<sip:bob@10.0.1.2:5060>;q=0.9");
+    b.register("bob", "<sip:bob@10.0.1.4:5060>;q=0.1");
+    let request = Request::invite();
+    let sent = b.send(ALICE, &request);
+    let at_bob = the(&sent, BOB).clone();
+    let sent = b.send(BOB, without_the_callers_via(&at_bob, 486));
+    let at_dave = the(&sent, DAVE).clone();
+    assert_eq!(at_dave.method(), "INVITE");
+    let sent = b.send(DAVE, at_dave.answer(200));
+    assert_eq!(the(&sent, ALICE).status(), 200);
+    b.assert_quiet();
+}
+
+#[test]
+fn what_a_proxy_does_not_need_of_a_response_kills_no_call() {
+    // What is changed in the answer, and what of it must arrive.
+    let edits: &[(&str, &str, &str)] = &[
+        (
+            "To: ",
+            "To: <sip:bob@example.com>;tag=callee;tag=callee\r\nX: ",
+            "To: <sip:bob@example.com>;tag=callee;tag=callee",
+        ),
+        (
+            "To: ",
+            "To: <sip:bob@example.com>;tag=one;tag=other\r\nX: ",
+            ";tag=one;tag=other",
+        ),
+        (";tag=callee", ";tag=", ";tag="),
+        (";tag=callee", ";tag", ";tag"),
+        (";tag=callee", "", "To: "),
+        (
+            "To: ",
+            "To: \"Bob <sip:bob@example.com>;tag=callee\r\nX: ",
+            "\"Bob <sip:",
+        ),
+        ("To: ", "X: ", "X: "),
+        ("To: ", "To: <sip:a@b>;tag=c\r\nTo: ", "To: <sip:a@b>;tag=c"),
+        ("From: ", "From: <>\r\nX: ", "From: <>"),
+        ("From: ", "X: ", "X: "),
+        (
+            "From: ",
+            "From: <sip:a@b>;tag=c\r\nFrom: ",
+            "From: <sip:a@b>;tag=c",
+        ),
+        ("Call-ID: ", "X: ", "X: "),
+        ("Call-ID: ", "Call-ID: a b\r\nX: ", "Call-ID: a b"),
+        ("Call-ID: ", "Call-ID: a\r\nCall-ID: ", "Call-ID: a"),
+        (" INVITE\r\n", " invite\r\n", "CSeq: 1 invite"),
+        (" INVITE\r\n", " Invite\r\n", "CSeq: 1 Invite"),
+        ("CSeq: 1 ", "CSeq: 77 ", "CSeq: 77 INVITE"),
+        (
+            "CSeq: ",
+            "Contact: <<sip:bob@>\r\nCSeq: ",
+            "Contact: <<sip:bob@>",
+        ),
+        ("CSeq: ", "Contact: *\r\nCSeq: ", "Contact: *"),
+        ("CSeq: ", "Content-Type: ???\r\nCSeq: ", "Content-Type: ???"),
+        (
+            "CSeq: ",
+            "Record-Route: <sip:\r\nCSeq: ",
+            "Record-Route: <sip:",
+        ),
+        (
+            "CSeq: ",
+            "Max-Forwards: 7\r\nMax-Forwards: x\r\nCSeq: ",
+            "Max-Forwards: x",
+        ),
+        ("CSeq: ", "Require: ,,,\r\nCSeq: ", "Require: ,,,"),
+        ("CSeq: ", "Retry-After: soon\r\nCSeq: ", "Retry-After: soon"),
+        (";rport", ";received=10.0.0.1;rport=5060;rport", "486"),
+        (
+            ";rport",
+            ";received=x;received=y;ttl=1;ttl=2;maddr=a;maddr=b",
+            "486",
+        ),
+        ("SIP/2.0 486", "sip/2.0 486", "SIP/2.0 486"),
+    ];
+    for (from, to_be, arrives) in edits {
+        let mut b = bench();
+        let request = Request::invite();
+        let sent = b.send(ALICE, &request);
+        let at_bob = the(&sent, BOB).clone();
+        let answer = String::from_utf8(at_bob.answer(486).bytes()).unwrap();
+        let broken = answer.replacen(from, to_be, 1);
+        assert_ne!(broken, answer);
+        let sent = b.send(BOB, broken.as_str());
+        assert_eq!(the(&sent, BOB).method(), "ACK", "{to_be}");
+        let forwarded = the(&sent, ALICE);
+        assert_eq!(forwarded.status(), 486, "{to_be}");
+        assert!(
+            forwarded.to_string().contains(arrives),
+            "{to_be}: {forwarded}"
+        );
+        b.send(ALICE, request.ack(&Text::new(answer.as_bytes())));
+        b.assert_quiet();
+    }
+}
+
+#[test]
+fn header_lines_that_nobody_can_read_are_left_out_of_a_response() {
+    for line in [
+        "no colon at all",
+        "Content Length: 9",
+        "Content-Length\u{1}: 9",
+        ": empty",
+        "Vi\u{e4}: x",
+        "bad\r\n  folded: yes",
+    ] {
+        for status in [180, 200, 486] {
+            for place in ["Via: ", "From: ", "Content-Length: "] {
+                let mut b = bench();
+                let request = Request::invite();
+                let sent = b.send(ALICE, &request);
+                let at_bob = the(&sent, BOB).clone();
+                let answer = String::from_utf8(at_bob.answer(status).bytes()).unwrap();
+                let broken = answer.replacen(place, &format!("{line}\r\n{place}"), 1);
+                let sent = b.send(BOB, broken.as_str());
+                let forwarded = the(&sent, ALICE).clone();
+                let sent = b.send(BOB, answer.as_str());
+                if status < 300 {
+                    assert_eq!(
+                        the(&sent, ALICE).to_string(),
+                        forwarded.to_string(),
+                        "{line}"
+                    );
+                } else {
+                    assert!(!forwarded.to_string().contains(line), "{forwarded}");
+                    assert_eq!(forwarded.all("Via").len(), 1);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_would_be_read_in_two_ways_is_still_refused() {
+    for (from, to_be) in [
+        (
+            "Content-Length: 0",
+            "Content-Length: 0\r\nContent-Length: 0",
+        ),
+        ("Content-Length: 0", "l: 4\r\nContent-Length: 0"),
+        ("Content-Length: 0", "Content-Length: x"),
+        ("Content-Length: 0", "Content-Length: 1"),
+        (";branch=", ";branch=z9hG4bKother;branch="),
+        ("CSeq: ", "X: "),
+        ("CSeq: ", "CSeq: 1 INVITE\r\nCSeq: "),
+        ("CSeq: ", "X: a\rContent-Length: 7\r\nCSeq: "),
+        ("CSeq: ", "X: a\nContent-Length: 7\r\nCSeq: "),
+        ("SIP/2.0 486", "SIP/2.1 486"),
+        ("SIP/2.0 486", "SIP/2.0 0486"),
+        ("\r\n\r\n", "\r\n"),
+    ] {
+        let mut b = bench();
+        let request = Request::invite();
+        let sent = b.send(ALICE, &request);
+        let at_bob = the(&sent, BOB).clone();
+        let answer = String::from_utf8(at_bob.answer(486).bytes()).unwrap();
+        let broken = answer.replacen(from, to_be, 1);
+        assert_ne!(broken, answer);
+        assert!(b.send(BOB, broken.as_str()).is_empty(), "{to_be}");
+    }
+}
+
+#[test]
+fn without_state_a_response_passes_under_the_same_conditions() {
+    let mut b = Bench::with(|settings| settings.proxy.mode = Mode::Stateless);
+    b.register("bob", "<sip:bob@10.0.1.2:5060>");
+    let at_bob = only(b.send(ALICE, Request::invite()));
+    let twice = at_bob.answer(200).tag("").add("X: y");
+    let text = String::from_utf8(twice.bytes()).unwrap();
+    let text = text.replacen("bob@example.com>", "bob@example.com>;tag=a;tag=a", 1);
+    let sent = b.send(BOB, text.replace(" INVITE", " invite").as_str());
+    assert_eq!(only(sent).to, ALICE);
+    // With no Via left there is nowhere to go.
+    assert!(
+        b.send(BOB, without_the_callers_via(&at_bob, 486))
+            .is_empty()
+    );
+    assert_eq!(b.dropped(Drop::BadResponse), 1);
 }

@@ -12,6 +12,9 @@ use crate::stack::identity::Memory;
 use crate::stack::transaction::{Client, ClientKind, Ends, Notice};
 use std::net::SocketAddr;
 
+/// What a final response counts for that is no answer to the request (§21.5.3).
+const INVALID_RESPONSE: u16 = 502;
+
 /// Why the stored request of a context is read again.
 enum More<'c> {
     /// What may run of the targets that are left.
@@ -65,21 +68,18 @@ impl Endpoint {
                     .client(id)
                     .map(|client| self.transactions.sent(client));
                 let method = message.cseq().map_or(&b""[..], |cseq| cseq.method);
-                let rest = sent.unwrap_or_default().strip_prefix(method);
-                if !sent.unwrap_or_default().is_empty()
-                    && rest.and_then(<[u8]>::first) != Some(&b' ')
-                {
+                if !begins_with(sent.unwrap_or_default(), method) {
                     return self.counters.drop(Drop::BadResponse);
                 }
             }
         }
-        // Step 3 looks ahead: with no Via left the response would be for this element, which asked nothing.
-        if !message.has_second_via() {
-            return self.counters.drop(Drop::BadResponse);
-        }
         let deliver = self.transactions.client_response(now, id, message, outbox);
         if !deliver {
             return self.counters.drop(Drop::Absorbed);
+        }
+        // Step 3 looks ahead: with no Via left the response is for this element, which asked nothing. It is not forwarded.
+        if !message.has_second_via() {
+            return self.process_addressed_to_us(now, id, server, message.status(), outbox);
         }
         match message.status() {
             100 => self.cancel_if_wanted(now, id, outbox),
@@ -94,6 +94,50 @@ impl Endpoint {
             200..300 => self.forward_success(now, id, server, kind, message, outbox),
             _ => self.add_final(now, id, server, message, outbox),
         }
+    }
+
+    /// A response whose only Via is ours: its transaction has done what is done hop by hop, the ACK to a non-2xx too (§17.1.1.2). Who
+    /// was meant it doesn't say, so a final one ends the branch as an invalid answer does (§21.5.3), whatever its status: the caller hears
+    /// at once that this next hop is of no use. A provisional one says nothing, of timer C neither.
+    fn process_addressed_to_us(
+        &mut self,
+        now: Instant,
+        id: Id,
+        server: Id,
+        status: u16,
+        outbox: &mut Outbox,
+    ) {
+        self.counters.drop(Drop::BadResponse);
+        if status < 200 {
+            return self.cancel_if_wanted(now, id, outbox);
+        }
+        let (Some(client), Some(context_id)) = (
+            self.transactions.client(id),
+            self.transactions.server(server).and_then(|s| s.context),
+        ) else {
+            return;
+        };
+        let (flow, target, breadth) = (client.flow, client.target, client.breadth);
+        let is_wanted = client.cancel.is_none() && !client.cancel_wanted;
+        let Some(context) = self.contexts.get(context_id) else {
+            return;
+        };
+        // A 2xx comes again until somebody acknowledges it.
+        if !context.branches.contains(&id) {
+            return;
+        }
+        self.tell_branch(server, flow, "the only Via of its final response is ours");
+        if let Some(mut context) = self.lend_context(context_id) {
+            context.branches.retain(|branch| *branch != id);
+            context.reclaim(breadth);
+            self.note_failure(&mut context, INVALID_RESPONSE);
+            self.return_context(context_id, context);
+        }
+        if is_wanted {
+            self.try_elsewhere(now, server, context_id, target, breadth, outbox);
+        }
+        self.go_on(now, server, outbox);
+        self.release_branch(server, id, outbox);
     }
 
     /// Steps 3, 5 and 9: without our Via, to the server transaction.
@@ -112,7 +156,7 @@ impl Endpoint {
             })
     }
 
-    /// Step 3: the edit that removes the topmost Via value (and writes the SIP-Version as §7.1 wants it sent).
+    /// Step 3: the edit that removes the topmost Via value (and lines that nobody can read, and writes the SIP-Version as §7.1 wants it sent).
     pub(in crate::stack) fn strip_via(&mut self, message: &Message) {
         self.rewrite.clear();
         if message.start() > 0 {
@@ -124,6 +168,9 @@ impl Endpoint {
         }
         if let Ok(top) = message.top_via_value() {
             self.rewrite.remove_value(&top);
+        }
+        for line in message.unread_lines() {
+            self.rewrite.remove(line);
         }
     }
 
@@ -467,6 +514,9 @@ impl Endpoint {
             0 | 408 | 503 if context.cancelled => {
                 self.respond_own(now, server, &context, 487, "", outbox)
             }
+            INVALID_RESPONSE if context.cancelled && best.is_empty() => {
+                self.respond_own(now, server, &context, 487, "", outbox)
+            }
             // A 503 says something of one next hop, not of us (step 6); nor did a dead next hop say anything.
             0 | 503 => {
                 self.respond_own(now, server, &context, 500, "No Next Hop Reached", outbox);
@@ -726,4 +776,13 @@ impl Endpoint {
         context.clear();
         self.spare_contexts.push(context);
     }
+}
+
+/// True when the request as it was sent has this method, in any case: who answers in lower case has answered. True also when it is not kept
+/// any more.
+fn begins_with(request: &[u8], method: &[u8]) -> bool {
+    let Some((word, rest)) = request.split_at_checked(method.len()) else {
+        return request.is_empty();
+    };
+    request.is_empty() || (word.eq_ignore_ascii_case(method) && rest.first() == Some(&b' '))
 }

@@ -34,14 +34,17 @@ fn write(
     for route in request.all(Name::Route) {
         line(b"Route: ", route.value, out);
     }
-    let copy = |prefix: &[u8], from: &Message, name: Name, out: &mut Vec<u8>| {
-        if let Some(header) = from.header(name) {
+    // A response without a To is acknowledged all the same.
+    let to = response.and_then(|response| response.header(Name::To));
+    for (prefix, header) in [
+        (&b"From: "[..], request.header(Name::From)),
+        (b"To: ", to.or_else(|| request.header(Name::To))),
+        (b"Call-ID: ", request.header(Name::CallId)),
+    ] {
+        if let Some(header) = header {
             line(prefix, header.value, out);
         }
-    };
-    copy(b"From: ", &request, Name::From, out);
-    copy(b"To: ", response.unwrap_or(&request), Name::To, out);
-    copy(b"Call-ID: ", &request, Name::CallId, out);
+    }
     if let Ok(cseq) = request.cseq() {
         out.extend_from_slice(b"CSeq: ");
         write_decimal(u64::from(cseq.number), out);
