@@ -9,6 +9,7 @@ use super::memo::Memo;
 use super::method::Method;
 use super::name_addr::{AddressParts, NameAddr};
 use super::uri::{Uri, UriParts};
+use super::values::{Value, Values};
 use super::via::{Via, ViaParts};
 
 /// More header lines than this in one message are a fault. Real messages have some twenty; the bound keeps an index small.
@@ -49,10 +50,10 @@ pub struct Index {
 
 /// One header line.
 #[derive(Clone, Copy, Debug)]
-struct Line {
+pub(super) struct Line {
     start: u32,
     end: u32,
-    value_start: u32,
+    pub(super) value_start: u32,
     value_end: u32,
     name_len: u16,
     /// The next line of the same name.
@@ -135,20 +136,6 @@ pub struct Message<'a> {
 pub struct CSeq<'a> {
     pub number: u32,
     pub method: &'a [u8],
-}
-
-/// One value of a comma-separated header field.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Value<'a> {
-    pub text: &'a [u8],
-    pub span: Span,
-    pub header: Header<'a>,
-    /// The first of its line.
-    pub first: bool,
-    /// The last of its line.
-    pub last: bool,
-    /// Where the next value of the line starts, or where the line's field value ends.
-    pub(super) next: u32,
 }
 
 impl<'a> Message<'a> {
@@ -302,13 +289,7 @@ impl<'a> Message<'a> {
     /// The comma-separated values of all lines of a name, in order. A comma in quotes or in angle brackets separates nothing. Not for
     /// names in whose values a comma has another meaning (Date, the authorization headers, Subject …).
     pub fn values(&self, name: Name) -> Values<'a> {
-        Values {
-            message: *self,
-            line: self.first(name),
-            at: 0,
-            header: Header::default(),
-            inside: false,
-        }
+        Values::new(*self, self.first(name))
     }
 
     /// Of a response: the header lines that could not be read, as ranges of the bytes. Nobody can say how the next reader would take
@@ -502,7 +483,7 @@ impl<'a> Message<'a> {
             .get(usize::from(self.index.first[name as usize]))
     }
 
-    fn next(&self, line: &Line) -> Option<&'a Line> {
+    pub(super) fn next(&self, line: &Line) -> Option<&'a Line> {
         self.index.lines.get(usize::from(line.next))
     }
 
@@ -521,7 +502,7 @@ impl<'a> Message<'a> {
         })
     }
 
-    fn header_of(&self, line: &Line) -> Header<'a> {
+    pub(super) fn header_of(&self, line: &Line) -> Header<'a> {
         Header {
             name: line.name,
             raw_name: self.slice(Span {
@@ -539,75 +520,6 @@ impl<'a> Message<'a> {
             },
         }
     }
-}
-
-/// Iterator over [`Message::values`].
-#[derive(Clone, Debug)]
-pub struct Values<'a> {
-    message: Message<'a>,
-    line: Option<&'a Line>,
-    /// The line's header, once `inside` it; and the next value's offset in its field value.
-    header: Header<'a>,
-    inside: bool,
-    at: usize,
-}
-
-impl<'a> Iterator for Values<'a> {
-    type Item = Value<'a>;
-
-    fn next(&mut self) -> Option<Value<'a>> {
-        loop {
-            let line = self.line?;
-            if !self.inside {
-                self.header = self.message.header_of(line);
-                self.inside = true;
-                self.at = 0;
-                if self.header.value.is_empty() {
-                    // `Supported:` and the like: no value at all.
-                    self.line = self.message.next(line);
-                    self.inside = false;
-                    continue;
-                }
-            }
-            let list = self.header.value;
-            let start = self.at;
-            let end = value_end(list, start);
-            let text = cursor::trim_end(&list[start..end]);
-            let last = end == list.len();
-            if last {
-                self.line = self.message.next(line);
-                self.inside = false;
-            } else {
-                self.at = cursor::skip_space(list, end + 1);
-            }
-            let base = line.value_start as usize;
-            return Some(Value {
-                text,
-                span: Span::new(base + start, base + start + text.len()),
-                header: self.header,
-                first: start == 0,
-                last,
-                next: (base + if last { list.len() } else { self.at }) as u32,
-            });
-        }
-    }
-}
-
-/// The comma that ends the value at `at`, or the end of the list.
-fn value_end(list: &[u8], mut at: usize) -> usize {
-    while let Some(found) = memchr::memchr3(b',', b'"', b'<', &list[at..]) {
-        at += found;
-        let end = match list[at] {
-            b',' => return at,
-            b'"' => cursor::quoted_end(list, at),
-            _ => memchr::memchr(b'>', &list[at..]).map(|close| at + close + 1),
-        };
-        match end {
-            Some(end) => at = end,
-            None => break, // never closed: the rest is one value, and no parser will take it
-        }
-    }
-    list.len()
 }
 
 fn read_cseq(value: &[u8]) -> Result<(u32, u32), Fault> {

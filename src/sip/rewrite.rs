@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::cursor;
 use super::header::Span;
-use super::message::Value;
+use super::values::Value;
 
 /// A list of edits to one message. Offsets are those of the original; the order of calls matters only for texts at the same offset,
 /// which keep it.

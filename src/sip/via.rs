@@ -6,11 +6,11 @@ use std::ops::Range;
 use super::cursor::{self, TOKEN};
 use super::error::Fault;
 use super::header::Span;
-use super::message::Value;
 use super::params::Params;
 use super::plain;
 use super::rewrite::Rewrite;
 use super::uri::{Host, HostPort, parse_ip};
+use super::values::Value;
 
 /// One Via value.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,101 @@
+//! The comma-separated values of a header field, over all of its lines (RFC 3261 §7.3.1).
+
+use super::cursor;
+use super::header::{Header, Span};
+use super::message::{Line, Message};
+
+/// One value of a comma-separated header field.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Value<'a> {
+    pub text: &'a [u8],
+    pub span: Span,
+    pub header: Header<'a>,
+    /// The first of its line.
+    pub first: bool,
+    /// The last of its line.
+    pub last: bool,
+    /// Where the next value of the line starts, or where the line's field value ends.
+    pub(super) next: u32,
+}
+
+/// Iterator over [`Message::values`].
+#[derive(Clone, Debug)]
+pub struct Values<'a> {
+    message: Message<'a>,
+    line: Option<&'a Line>,
+    /// The line's header, once `inside` it; and the next value's offset in its field value.
+    header: Header<'a>,
+    inside: bool,
+    at: usize,
+}
+
+impl<'a> Values<'a> {
+    /// `line`: the first of the name.
+    pub(super) fn new(message: Message<'a>, line: Option<&'a Line>) -> Values<'a> {
+        Values {
+            message,
+            line,
+            header: Header::default(),
+            inside: false,
+            at: 0,
+        }
+    }
+}
+
+impl<'a> Iterator for Values<'a> {
+    type Item = Value<'a>;
+
+    fn next(&mut self) -> Option<Value<'a>> {
+        loop {
+            let line = self.line?;
+            if !self.inside {
+                self.header = self.message.header_of(line);
+                self.inside = true;
+                self.at = 0;
+                if self.header.value.is_empty() {
+                    // `Supported:` and the like: no value at all.
+                    self.line = self.message.next(line);
+                    self.inside = false;
+                    continue;
+                }
+            }
+            let list = self.header.value;
+            let start = self.at;
+            let end = value_end(list, start);
+            let text = cursor::trim_end(&list[start..end]);
+            let last = end == list.len();
+            if last {
+                self.line = self.message.next(line);
+                self.inside = false;
+            } else {
+                self.at = cursor::skip_space(list, end + 1);
+            }
+            let base = line.value_start as usize;
+            return Some(Value {
+                text,
+                span: Span::new(base + start, base + start + text.len()),
+                header: self.header,
+                first: start == 0,
+                last,
+                next: (base + if last { list.len() } else { self.at }) as u32,
+            });
+        }
+    }
+}
+
+/// The comma that ends the value at `at`, or the end of the list.
+fn value_end(list: &[u8], mut at: usize) -> usize {
+    while let Some(found) = memchr::memchr3(b',', b'"', b'<', &list[at..]) {
+        at += found;
+        let end = match list[at] {
+            b',' => return at,
+            b'"' => cursor::quoted_end(list, at),
+            _ => memchr::memchr(b'>', &list[at..]).map(|close| at + close + 1),
+        };
+        match end {
+            Some(end) => at = end,
+            None => break, // never closed: the rest is one value, and no parser will take it
+        }
+    }
+    list.len()
+}
