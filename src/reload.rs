@@ -146,12 +146,9 @@ impl Office {
     fn settings_of(&self, conf: &Conf) -> Result<strowger::stack::Settings, String> {
         let local = interfaces::local_addresses()
             .map_err(|error| format!("the addresses of this machine's interfaces: {error}"))?;
-        let (addresses, clock) = {
-            let crew = self.crew();
-            (crew.addresses().to_vec(), crew.clock())
-        };
+        let addresses = self.crew().addresses().to_vec();
         let memory = Machine::this().memory;
-        Ok(serve::settings(conf, &addresses, local, memory, clock))
+        Ok(serve::settings(conf, &addresses, local, memory))
     }
 
     /// Reads who there is, where somebody is challenged.

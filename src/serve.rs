@@ -85,7 +85,7 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
     if let Some(identity) = &identity {
         identity.seal().map_err(of_user)?;
     }
-    let settings = Arc::new(settings(conf, bound.addresses(), local, memory, clock));
+    let settings = Arc::new(settings(conf, bound.addresses(), local, memory));
     let start = Start {
         secret,
         files,
@@ -649,7 +649,6 @@ pub(crate) fn settings(
     bound: &[SocketAddr],
     local: Vec<IpAddr>,
     memory: u64,
-    clock: Clock,
 ) -> Settings {
     let cores = conf.server.cores.len().clamp(1, 255);
     let listeners = conf.listen.iter().zip(bound).map(|(listen, address)| {
@@ -696,7 +695,6 @@ pub(crate) fn settings(
             max_contacts: conf.registrar.max_contacts,
         },
         auth: auth(&conf.auth),
-        wall_ms: clock.wall_ms(),
         timers: settings::Timers {
             t1_ms: ms(conf.timers.t1),
             t2_ms: ms(conf.timers.t2),
@@ -743,6 +741,11 @@ fn auth(auth: &model::Auth) -> auth::Settings {
         algorithms: auth.algorithms.iter().map(algorithm).collect(),
         qop: auth.qop,
         nonce_lifetime_ms: u64::try_from(auth.nonce_lifetime.as_millis()).unwrap_or(u64::MAX),
+        check_uri: match auth.check_uri {
+            model::UriCheck::Strict => auth::UriCheck::Strict,
+            model::UriCheck::Address => auth::UriCheck::Address,
+            model::UriCheck::Off => auth::UriCheck::Off,
+        },
     }
 }
 
@@ -799,6 +802,7 @@ fn route(route: &model::Route) -> Route {
         },
         outgoing: route.outgoing.map(outgoing),
         challenge: route.challenge,
+        users_only: route.from == model::Callers::Users,
     }
 }
 

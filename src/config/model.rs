@@ -36,7 +36,8 @@ impl Conf {
 
     /// Whether a request that is to be relayed is ever challenged.
     pub fn challenges_calls(&self) -> bool {
-        let of_route = |route: &Route| route.challenge == Some(true);
+        let of_route =
+            |route: &Route| route.challenge == Some(true) || route.from == Callers::Users;
         self.auth.challenge_proxy || self.routes.iter().any(of_route)
     }
 }
@@ -425,6 +426,7 @@ pub struct Auth {
     pub algorithms: Vec<Algorithm>,
     pub qop: bool,
     pub nonce_lifetime: Duration,
+    pub check_uri: UriCheck,
     /// A SQLite database, or a text file.
     pub users: PathBuf,
 }
@@ -439,9 +441,20 @@ impl Default for Auth {
             algorithms: vec![Algorithm::Sha256, Algorithm::Md5],
             qop: true,
             nonce_lifetime: Duration::from_secs(300),
+            check_uri: UriCheck::Address,
             users: PathBuf::from("strowger.db"),
         }
     }
+}
+
+/// How exactly the `uri` of credentials must be the Request-URI (RFC 7616 §3.4.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UriCheck {
+    /// The same by RFC 3261 §19.1.4.
+    Strict,
+    /// The same user at the same host.
+    Address,
+    Off,
 }
 
 /// A hash function that a challenge names (RFC 8760). Each may be used with its variant for a session.
@@ -486,7 +499,17 @@ pub struct Route {
     pub outgoing: Option<Outgoing>,
     /// Instead of [`Auth::challenge_proxy`], for what takes this route.
     pub challenge: Option<bool>,
+    pub from: Callers,
     pub action: Action,
+}
+
+/// Who may take a `[[route]]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Callers {
+    #[default]
+    Anyone,
+    /// Our own users, proved, whatever else is challenged.
+    Users,
 }
 
 #[derive(Clone, Debug, PartialEq)]

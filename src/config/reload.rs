@@ -68,7 +68,8 @@ impl Plan {
             fixed: [database, durability]);
         sort!(plan, "auth", Auth, old.auth, auth,
             live: [
-                realm, challenge_register, challenge_proxy, challenge_bye, algorithms, qop, nonce_lifetime, users
+                realm, challenge_register, challenge_proxy, challenge_bye, algorithms, qop, nonce_lifetime,
+                check_uri, users
             ],
             fixed: []);
         if old.routes != *routes {
@@ -185,6 +186,7 @@ realm = \"x\"
 challenge_register = true
 challenge_proxy = true
 challenge_bye = true
+check_uri = \"off\"
 algorithms = [\"MD5\"]
 qop = false
 nonce_lifetime = \"10s\"

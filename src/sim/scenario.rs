@@ -490,5 +490,6 @@ fn route(to_host: Option<String>, prefix: Option<Vec<u8>>, action: Action) -> Ro
         action,
         outgoing: None,
         challenge: None,
+        users_only: false,
     }
 }

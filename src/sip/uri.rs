@@ -26,6 +26,18 @@ pub enum Host<'a> {
     V6(Ipv6Addr),
 }
 
+/// A name as it was written; an address in its shortest form, one of IPv6 in brackets, one that maps IPv4 as that.
+impl std::fmt::Display for Host<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self, self.ip().map(|ip| ip.to_canonical())) {
+            (_, Some(IpAddr::V4(ip))) => write!(f, "{ip}"),
+            (_, Some(IpAddr::V6(ip))) => write!(f, "[{ip}]"),
+            (Host::Name(name), None) => f.write_str(&String::from_utf8_lossy(name)),
+            (_, None) => Ok(()),
+        }
+    }
+}
+
 impl<'a> Host<'a> {
     /// The address, when the host is one.
     pub fn ip(&self) -> Option<IpAddr> {
@@ -45,8 +57,7 @@ impl<'a> Host<'a> {
         }
     }
 
-    /// Appends the host as all write it that compare equal: a name in lower case without a dot at its end, an address in its shortest form,
-    /// one of IPv6 in brackets, one that maps IPv4 as that.
+    /// Appends the host as all write it that compare equal: a name in lower case without a dot at its end, an address as it is displayed.
     pub fn write_canonical(&self, out: &mut Vec<u8>) {
         match self.ip().map(|ip| ip.to_canonical()) {
             None => match self {

@@ -89,6 +89,8 @@ labels! {
         Replayed = "replayed",
         /// Outside of the grammar, or of what was offered.
         Malformed = "malformed",
+        /// The right password, for another Request-URI.
+        OtherUri = "other_uri",
         /// The right password, for another user's address.
         Forbidden = "forbidden",
     }

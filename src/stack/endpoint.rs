@@ -108,7 +108,7 @@ impl Endpoint {
             peer_host: Vec::new(),
             token: Vec::new(),
             users: Arc::default(),
-            nonces: Arc::new(Nonces::new(secret, NONCE_WINDOWS)),
+            nonces: Arc::new(Nonces::new(secret, 0, NONCE_WINDOWS)),
             nonce_count: 0,
             now: Instant::default(),
             log: LogBudget::new("refused messages and failed branches"),
@@ -120,7 +120,8 @@ impl Endpoint {
         }
     }
 
-    /// Takes part in the nonces of the other cores. Without it a nonce's counts are known to this core alone.
+    /// Takes part in the nonces of the other cores. Without it a nonce's counts are known to this core alone, and those of a run that came
+    /// before are good for another use.
     pub fn share_nonces(&mut self, nonces: Arc<Nonces>) {
         self.nonces = nonces;
     }

@@ -19,6 +19,8 @@ pub struct Route {
     pub outgoing: Option<Outgoing>,
     /// Whether our own users must prove who they are to take this route; `None`: as `[auth]` says in general.
     pub challenge: Option<bool>,
+    /// Whether nobody but our own users, proved, may take this route.
+    pub users_only: bool,
 }
 
 #[derive(Clone, Debug)]

@@ -20,8 +20,6 @@ pub struct Settings {
     pub proxy: Proxy,
     pub registrar: Registrar,
     pub auth: auth::Settings,
-    /// The time since 1970 at [`crate::base::Instant`] zero, milliseconds: nonces outlive a run.
-    pub wall_ms: u64,
     pub timers: Timers,
     pub limits: Limits,
     /// How connections to next hops are made, where a route says nothing else.
@@ -175,7 +173,6 @@ impl Default for Settings {
                 max_contacts: 10,
             },
             auth: auth::Settings::default(),
-            wall_ms: 0,
             timers: Timers::default(),
             limits: Limits {
                 message_size: 65_536,

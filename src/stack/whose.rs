@@ -4,7 +4,6 @@
 use crate::sip::{Host, Scheme, Uri, same_name, unescaped};
 use crate::stack::Settings;
 use crate::stack::settings::split_host_port;
-use std::net::IpAddr;
 
 /// A name at a domain of ours. Port, password, parameters, header fields, and whether it is written `sip:` or `sips:` are no part of it.
 #[derive(Clone, Copy, Debug)]
@@ -96,26 +95,23 @@ impl Settings {
     /// Whether `host` is a domain of ours, a name that we advertise, or an address that a listener answers on: in any spelling, and whatever
     /// the port.
     pub fn is_our_domain(&self, host: Host) -> bool {
-        match host {
-            Host::Name(name) => {
-                self.domains.iter().any(|domain| same_name(domain, name))
-                    || self.listeners.iter().any(|listener| {
-                        let (advertised, _) = split_host_port(&listener.advertise);
-                        same_name(advertised, name)
-                    })
-            }
-            Host::V4(_) | Host::V6(_) => host.ip().is_some_and(|ip| self.is_our_address(ip)),
-        }
+        self.domains.iter().any(|domain| is_same_text(domain, host)) || self.is_our_listener(host)
     }
 
-    fn is_our_address(&self, ip: IpAddr) -> bool {
-        let ip = ip.to_canonical();
-        let named =
-            |text: &[u8]| Settings::ip(text).is_some_and(|named| named.to_canonical() == ip);
+    /// The same but for the domains: whether `host` names this machine.
+    pub fn is_our_listener(&self, host: Host) -> bool {
         self.listeners.iter().any(|listener| {
-            listener.answers_on(ip, &self.local_addresses)
-                || named(split_host_port(&listener.advertise).0)
-        }) || self.domains.iter().any(|domain| named(domain))
+            host.ip()
+                .is_some_and(|ip| listener.answers_on(ip, &self.local_addresses))
+                || is_same_text(split_host_port(&listener.advertise).0, host)
+        })
+    }
+}
+
+fn is_same_text(text: &[u8], host: Host) -> bool {
+    match host {
+        Host::Name(name) => same_name(text, name),
+        Host::V4(_) | Host::V6(_) => is_same_host(Host::of(text), host),
     }
 }
 

@@ -628,7 +628,11 @@ mod tests {
             assert!(proves(&loaded.users, "alice", algorithm, "a"));
             assert!(proves(&loaded.users, "bob", algorithm, "b"));
             assert!(!proves(&loaded.users, "bob", algorithm, "a"));
-            assert!(loaded.users.all_have(algorithm));
+            assert!(
+                loaded
+                    .users
+                    .all_have(b"example.com", algorithm, &Algorithm::ALL)
+            );
         }
         assert!(proves(
             &loaded.users,
@@ -686,8 +690,12 @@ mod tests {
         ));
         let loaded = place.load();
         assert!(proves(&loaded.users, "carol", Algorithm::Md5, "c"));
-        assert!(!loaded.users.all_have(Algorithm::Sha256));
-        assert_eq!((loaded.users.len(), loaded.unusable.count), (3, 3));
+        assert!(
+            !loaded
+                .users
+                .all_have(b"example.com", Algorithm::Sha256, &Algorithm::ALL)
+        );
+        assert_eq!((loaded.users.len(), loaded.unusable.count), (1, 3));
         assert_eq!(
             loaded.unusable.first,
             "\"dave\" of \"example.com\" has no hash"
@@ -865,7 +873,8 @@ mod tests {
             .connection
             .execute_batch(
                 "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
-                 INSERT INTO subscriber (username, domain) SELECT i, 'example.com' FROM n",
+                 INSERT INTO subscriber (username, domain, ha1)
+                 SELECT i, 'example.com', '0123456789abcdef0123456789abcdef' FROM n",
             )
             .unwrap();
         let connection = open_to_read(&place.path(), Duration::ZERO).unwrap();

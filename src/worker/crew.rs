@@ -19,6 +19,8 @@ use crate::stack::auth::nonce::Nonces;
 use crate::stack::auth::users::Users;
 use crate::stack::{Counters, Endpoint, Location, Occupancy, Settings};
 use mio::{Poll, Waker};
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
@@ -123,6 +125,12 @@ pub fn bind(options: Options, listeners: &[(Transport, SocketAddr)]) -> Result<B
 /// Nonces in use whose counts are remembered, at least, of the whole server: some 64 bytes each.
 const NONCE_WINDOWS: usize = 1 << 19;
 
+/// A name for this run of the server that no earlier one has had, but by a chance of one in four billion.
+fn run() -> u32 {
+    // Seeded by the system anew in each process.
+    RandomState::new().hash_one(std::process::id()) as u32
+}
+
 /// What stands before the core's number in our stateful branches ([`crate::stack::branch`]).
 const CORE_MARK: &Mark = b"z9hG4bKs";
 
@@ -148,7 +156,7 @@ impl Bound {
     }
 
     /// Starts the workers. `settings.cores` must be the number of cores in the options, and `settings.listeners` those that
-    /// were bound, in the same order; `clock` tells the time that `settings.wall_ms` counts from. Whoever gives `users` keeps a
+    /// were bound, in the same order; `clock` is the server's. Whoever gives `users` keeps a
     /// hold on them ([`Command::Users`]).
     pub fn spawn(
         self,
@@ -166,7 +174,7 @@ impl Bound {
             ));
         }
         let roll = self.roll.clone();
-        let nonces = Arc::new(Nonces::new(key, NONCE_WINDOWS));
+        let nonces = Arc::new(Nonces::new(key, run(), NONCE_WINDOWS));
         self.start(clock, |core| {
             let (settings, location, roll) = (settings.clone(), location.clone(), roll.clone());
             let mut endpoint = Endpoint::new(settings, location, roll, core, key);

@@ -14,6 +14,7 @@ mod failover;
 mod flows;
 mod forking;
 mod hostile;
+mod identity;
 mod matching;
 mod message;
 mod names;

@@ -23,6 +23,7 @@ pub fn route(action: Action) -> Route {
         action,
         outgoing: None,
         challenge: None,
+        users_only: false,
     }
 }
 

@@ -8,6 +8,12 @@ use crate::config::model::*;
 /// The longest realm, bytes.
 const REALM_LONGEST: usize = 255;
 
+const URI_CHECKS: [(&str, UriCheck); 3] = [
+    ("strict", UriCheck::Strict),
+    ("address", UriCheck::Address),
+    ("off", UriCheck::Off),
+];
+
 impl Document<'_> {
     pub(super) fn auth(&mut self) -> Auth {
         let default = Auth::default();
@@ -34,6 +40,9 @@ impl Document<'_> {
             nonce_lifetime: section
                 .read("nonce_lifetime", time(10 * SECOND, 24 * HOUR))
                 .unwrap_or(default.nonce_lifetime),
+            check_uri: section
+                .read("check_uri", one_of(&URI_CHECKS))
+                .unwrap_or(default.check_uri),
             users: section.read("users", path).unwrap_or(default.users),
         };
         let at = section.place("challenge_bye");
@@ -45,7 +54,7 @@ impl Document<'_> {
     pub(super) fn refuse_idle_challenge(&mut self, conf: &Conf) {
         if conf.auth.challenge_bye && !conf.challenges_calls() {
             let message = "challenge_bye says nothing here, because no calls are challenged: \
-                           add challenge_proxy = true, or challenge = true to a [[route]]";
+                           add challenge_proxy = true, or challenge = true or from = \"users\" to a [[route]]";
             self.wrongs.push(Wrong::new(self.challenge_bye_at, message));
         }
     }

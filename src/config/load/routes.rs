@@ -11,6 +11,8 @@ use crate::config::model::*;
 /// What a `[[route]]` rejects with where it names no status: 403 Forbidden.
 pub const DEFAULT_REJECTION: u16 = 403;
 
+const CALLERS: [(&str, Callers); 2] = [("anyone", Callers::Anyone), ("users", Callers::Users)];
+
 pub(super) const TARGETS: &str = "a list of SIP URIs such as [\"sip:192.0.2.10:5060\"]";
 
 impl Document<'_> {
@@ -43,13 +45,21 @@ impl Section<'_, '_> {
         let networks = list("a list of networks such as [\"192.0.2.0/24\"]", network);
         let methods = self.read("methods", filled(methods));
         let from_source = self.read("from_source", filled(networks));
+        let challenge = self.read("challenge", boolean);
+        let from = self.read("from", one_of(&CALLERS)).unwrap_or_default();
+        // Users are known by their answers to challenges.
+        if challenge == Some(false) && from == Callers::Users {
+            let message = "challenge = false contradicts from = \"users\", which challenges everybody: remove one of the two";
+            self.wrong(self.place("challenge"), message);
+        }
         Route {
             methods: methods.unwrap_or_default(),
             from_source: from_source.unwrap_or_default(),
             to_host: self.read("to_host", host),
             to_user_prefix: self.read("to_user_prefix", user_prefix),
             outgoing: self.read("outgoing", one_of(&OUTGOING)),
-            challenge: self.read("challenge", boolean),
+            challenge,
+            from,
             action: self.action(),
         }
     }
@@ -104,6 +114,11 @@ impl Section<'_, '_> {
                 ),
                 (
                     "challenge",
+                    [Kind::Relay, Kind::Location, Kind::Redirect].as_slice(),
+                    "\"relay\", \"location\" and \"redirect\"",
+                ),
+                (
+                    "from",
                     [Kind::Relay, Kind::Location, Kind::Redirect].as_slice(),
                     "\"relay\", \"location\" and \"redirect\"",
                 ),

@@ -321,6 +321,7 @@ fn a_conf_with_everything() {
         algorithms = ["MD5", "SHA-512-256", "SHA-256"]
         qop = false
         nonce_lifetime = "90s"
+        check_uri = "strict"
         users = "/etc/strowger/users"
         [[route]]
         methods = ["INVITE", "X-own"]
@@ -334,6 +335,7 @@ fn a_conf_with_everything() {
         action = "relay"
         outgoing = "reuse"
         challenge = false
+        from = "anyone"
         target = ["sip:192.0.2.10;transport=tcp", "sips:GW.example.org;maddr=192.0.2.11", "sip:192.0.2.12;transport=TLS",
                   "sips:192.0.2.13:5081;transport=tcp", "sip:a.example;maddr=192.0.2.14", "sip:B.example:5070",
                   "sips:c.example"]
@@ -341,6 +343,7 @@ fn a_conf_with_everything() {
         to_user_prefix = "0"
         action = "redirect"
         challenge = true
+        from = "users"
         target = ["sips:bob@example.org"]
         [[route]]
         methods = ["PUBLISH"]
@@ -480,6 +483,7 @@ fn a_conf_with_everything() {
             algorithms: vec![Algorithm::Md5, Algorithm::Sha512_256, Algorithm::Sha256],
             qop: false,
             nonce_lifetime: secs(90),
+            check_uri: UriCheck::Strict,
             users: PathBuf::from("/etc/strowger/users"),
         }
     );
@@ -558,6 +562,10 @@ fn a_conf_with_everything() {
     assert_eq!(
         [first, streams, second].map(|route| route.challenge),
         [None, Some(false), Some(true)]
+    );
+    assert_eq!(
+        [first, streams, second].map(|route| route.from),
+        [Callers::Anyone, Callers::Anyone, Callers::Users]
     );
     assert_eq!(
         second.action,
@@ -796,6 +804,16 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
         ("auth", "challenge_register = 1", "true or false"),
         ("auth", "challenge_proxy = \"yes\"", "true or false"),
         ("auth", "challenge_bye = 0", "true or false"),
+        (
+            "auth",
+            "check_uri = true",
+            "\"strict\", \"address\", \"off\"",
+        ),
+        (
+            "auth",
+            "check_uri = \"lax\"",
+            "\"strict\", \"address\", \"off\"",
+        ),
         ("auth", "qop = \"auth\"", "true or false"),
         ("auth", "algorithms = \"MD5\"", "a list of \"SHA-256\""),
         ("auth", "algorithms = []", "an empty list"),
@@ -1007,6 +1025,15 @@ fn each_route_that_is_wrong_is_refused() {
         ),
         ("action = \"reject\"\nstatus = 302", "from 400 to 699"),
         (
+            "action = \"reject\"\nfrom = \"users\"",
+            "from says nothing here: only the actions \"relay\", \"location\" and \"redirect\" take it",
+        ),
+        (
+            "action = \"relay\"\nfrom = \"users\"\nchallenge = false",
+            "challenge = false contradicts from = \"users\"",
+        ),
+        ("action = \"relay\"\nfrom = \"us\"", "\"anyone\", \"users\""),
+        (
             "action = \"reject\"\nchallenge = true",
             "only the actions \"relay\", \"location\" and \"redirect\" take it",
         ),
@@ -1044,11 +1071,11 @@ fn what_contradicts_itself_is_refused() {
     assert_eq!(
         fault_of(bye),
         "t:2:17: challenge_bye says nothing here, because no calls are challenged: \
-         add challenge_proxy = true, or challenge = true to a [[route]]"
+         add challenge_proxy = true, or challenge = true or from = \"users\" to a [[route]]"
     );
     good(&format!("{bye}challenge_proxy = true\n"));
     good(&format!(
-        "{bye}[[route]]\naction = \"location\"\nchallenge = true\n"
+        "{bye}[[route]]\naction = \"location\"\nfrom = \"users\"\n"
     ));
     let long = format!("[auth]\nrealm = \"{}\"\n", "x".repeat(256));
     assert!(fault_of(&long).contains("at most 255 bytes"));

@@ -4,16 +4,24 @@
 
 pub mod digest;
 pub mod nonce;
+mod target;
 pub mod users;
 
 use crate::base::{Flow, Instant};
-use crate::sip::{Credentials, Header, Message, Method, Name, NameAddr, Scheme, Uri};
-use crate::stack::Endpoint;
+use crate::sip::{
+    Credentials, Header, Host, Message, Method, Name, NameAddr, Uri, same_name, without_dot,
+};
 use crate::stack::counters::AuthOutcome;
 use crate::stack::proxy::condition::matches;
+use crate::stack::proxy::request::span_of;
 use crate::stack::proxy::{Extra, Incoming, Refusal};
+use crate::stack::route::Route;
+use crate::stack::whose::Whose;
+use crate::stack::{Endpoint, settings};
 use digest::{Algorithm, Hash};
 use nonce::{Use, Verdict};
+use std::io::Write as _;
+pub use target::UriCheck;
 
 /// The `[auth]` section of the conf.
 #[derive(Clone, Debug)]
@@ -31,6 +39,8 @@ pub struct Settings {
     /// Whether `qop` is offered. Without it a nonce is good for one request.
     pub qop: bool,
     pub nonce_lifetime_ms: u64,
+    /// How exactly credentials must have been made for the Request-URI.
+    pub check_uri: UriCheck,
 }
 
 impl Default for Settings {
@@ -43,6 +53,7 @@ impl Default for Settings {
             algorithms: vec![Algorithm::Sha256, Algorithm::Md5],
             qop: true,
             nonce_lifetime_ms: 300_000,
+            check_uri: UriCheck::default(),
         }
     }
 }
@@ -88,7 +99,46 @@ impl Challenger {
     }
 }
 
-/// Why a request is challenged.
+/// Who must answer a challenge.
+#[derive(Clone, Copy)]
+struct Claim<'a> {
+    who: Challenger,
+    /// See [`Challenger::address`].
+    address: Option<Uri<'a>>,
+    /// The one of our users that it names; `None`: any may answer.
+    whose: Option<Whose<'a>>,
+}
+
+impl<'a> Claim<'a> {
+    fn of(who: Challenger, message: &Message<'a>, settings: &settings::Settings) -> Claim<'a> {
+        let address = who.address(message);
+        Claim {
+            who,
+            address,
+            whose: address.and_then(|uri| settings.whose(&uri)),
+        }
+    }
+
+    /// Whether the caller withholds its name as RFC 3323 §4.1.1.3 has it.
+    fn is_anonymous(&self) -> bool {
+        self.who == Challenger::Proxy
+            && self
+                .address
+                .is_some_and(|uri| same_name(uri.host_text, b"anonymous.invalid"))
+    }
+}
+
+/// What a request must prove to take its way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Demand {
+    Nothing,
+    /// Whoever bears the name of one of our users must be that user; others are not asked.
+    Ours,
+    /// Nobody but one of our users, proved.
+    Users,
+}
+
+/// Why a request is challenged or refused.
 enum Failure {
     /// It brings no credentials for us.
     None,
@@ -101,6 +151,10 @@ enum Failure {
     UnknownUser,
     WrongResponse,
     Replayed,
+    /// The right password, for another Request-URI.
+    OtherUri,
+    /// The right password of another user.
+    OtherUser,
 }
 
 impl Failure {
@@ -112,6 +166,8 @@ impl Failure {
             Failure::UnknownUser => AuthOutcome::UnknownUser,
             Failure::WrongResponse => AuthOutcome::WrongResponse,
             Failure::Replayed => AuthOutcome::Replayed,
+            Failure::OtherUri => AuthOutcome::OtherUri,
+            Failure::OtherUser => AuthOutcome::Forbidden,
         }
     }
 
@@ -124,108 +180,136 @@ impl Failure {
             Failure::UnknownUser => Some("unknown user"),
             Failure::WrongResponse => Some("wrong password"),
             Failure::Replayed => Some("credentials used before"),
+            Failure::OtherUri => Some("credentials for another Request-URI"),
+            Failure::OtherUser => Some("acts for another user"),
+        }
+    }
+
+    fn refusal(&self, who: Challenger) -> Refusal {
+        match self {
+            Failure::OtherUri => Refusal::new(400, "Credentials For Another URI"),
+            Failure::OtherUser => Refusal::new(403, "Not Your Address-Of-Record"),
+            _ => {
+                // Who gets here with a count that has come before knows the password: with another nonce it is let in, unasked by its user
+                // (RFC 7616 §3.3).
+                let stale = matches!(self, Failure::Stale | Failure::Replayed);
+                Refusal::new(who.status(), "").with(Extra::Challenge { who, stale })
+            }
         }
     }
 }
 
-/// Credentials that are right.
-struct Proved<'a> {
-    name: &'a [u8],
-    header: Header<'a>,
-}
-
 impl Endpoint {
-    /// §22.2. A REGISTER passes when its user has proved to own the address-of-record.
+    /// §22.2. A REGISTER passes when its user has proved to own the address-of-record. One for an address that is not ours is not asked: the
+    /// registrar has nothing for it.
     pub(in crate::stack) fn authenticate_registering(
         &mut self,
         now: Instant,
         message: &Message,
         incoming: &Incoming,
-        transaction: u128,
+        demand: Demand,
     ) -> Result<(), Refusal> {
-        if !self.settings.auth.challenge_register {
+        if !self.settings.auth.challenge_register && demand != Demand::Users {
             return Ok(());
         }
-        let who = Challenger::Registrar;
-        self.authenticate(now, message, incoming.flow, who, transaction)
-            .map(|_| ())
+        let claim = Claim::of(Challenger::Registrar, message, &self.settings);
+        match claim.whose {
+            Some(_) => self
+                .authenticate(now, message, incoming, &claim)
+                .map(|_| ()),
+            None => Ok(()),
+        }
     }
 
-    /// §22.3. A request from one of our users passes when that user has proved to be itself; what our own route let pass, and
-    /// what comes from elsewhere, is not asked. `asked` is what a route wants instead of the conf's general word. The
-    /// credentials go no further than here.
+    /// §22.3. A request in the name of one of our users passes when that user has proved to be itself. What our own route let pass is not
+    /// asked, and what comes from elsewhere is only where the way is for our users alone: it is refused there, but for the caller who
+    /// withholds its name (RFC 3323 §4.1.1.3) and proves to be any of them. The credentials go no further than here.
     pub(in crate::stack) fn authenticate_calling<'a>(
         &mut self,
         now: Instant,
         message: &Message<'a>,
         incoming: &mut Incoming<'a>,
-        asked: Option<bool>,
-        transaction: u128,
+        demand: Demand,
     ) -> Result<(), Refusal> {
         let auth = &self.settings.auth;
-        let asks = asked.unwrap_or(auth.challenge_proxy);
-        let exempt = incoming.trusted && !(auth.challenge_bye && message.method() == Method::Bye);
-        if !asks || exempt || incoming.spiral {
+        let exempt = match demand {
+            Demand::Nothing => true,
+            Demand::Ours => {
+                incoming.spiral
+                    || (incoming.trusted
+                        && !(auth.challenge_bye && message.method() == Method::Bye))
+            }
+            Demand::Users => false,
+        };
+        if exempt {
             return Ok(());
         }
-        let who = Challenger::Proxy;
-        let ours = who
-            .address(message)
-            .is_some_and(|uri| uri.scheme != Scheme::Tel && self.is_own_uri(&uri));
-        if !ours {
-            return Ok(());
+        let claim = Claim::of(Challenger::Proxy, message, &self.settings);
+        match (demand, claim.whose) {
+            // It was asked when it came here first.
+            (Demand::Users, Some(_)) if incoming.spiral && auth.challenge_proxy => return Ok(()),
+            (_, Some(_)) => {}
+            (Demand::Users, None) if self.may_withhold_its_name(message, &claim) => {}
+            (Demand::Users, None) => return Err(Refusal::new(403, "For Our Users Only")),
+            (_, None) => return Ok(()),
         }
-        let proved = self.authenticate(now, message, incoming.flow, who, transaction)?;
-        incoming.credentials = Some(proved.header);
+        let header = self.authenticate(now, message, incoming, &claim)?;
+        incoming.credentials = Some(header);
         Ok(())
     }
 
-    /// What the route that this request takes says of challenges.
-    pub(in crate::stack) fn challenge_by_route(
-        &self,
-        message: &Message,
-        incoming: &Incoming,
-    ) -> Option<bool> {
-        let routes = self.settings.routes.iter();
-        routes
-            .clone()
-            .any(|route| route.challenge.is_some())
-            .then(|| {
-                routes
-                    .clone()
-                    .find(|route| matches(route, message, incoming))
-            })
-            .flatten()
-            .and_then(|route| route.challenge)
+    /// What the route that this request takes demands, or else the conf in general.
+    pub(in crate::stack) fn demand(&self, message: &Message, incoming: &Incoming) -> Demand {
+        let settings = &self.settings;
+        let general = settings.auth.challenge_proxy;
+        let has_a_say = |route: &Route| route.challenge.is_some() || route.users_only;
+        let mut route = None;
+        if settings.routes.iter().any(has_a_say) {
+            route = settings
+                .routes
+                .iter()
+                .find(|route| matches(route, message, incoming));
+        }
+        let (asks, users_only) = match route {
+            Some(route) => (
+                route.challenge.unwrap_or(general),
+                route.users_only && !self.is_past_routes(incoming),
+            ),
+            None => (general, false),
+        };
+        match (users_only, asks) {
+            (true, _) => Demand::Users,
+            (false, true) => Demand::Ours,
+            (false, false) => Demand::Nothing,
+        }
     }
 
+    /// Whether the From is an anonymous one, and it is known which users may stand behind it.
+    fn may_withhold_its_name(&self, message: &Message, claim: &Claim) -> bool {
+        let mut room = [0; 256];
+        claim.is_anonymous() && !realm(&self.settings, message, claim, &mut room).is_empty()
+    }
+
+    /// Asks for credentials, and whether they are those of the user that is claimed to be here. This is also the place for other proofs than
+    /// Digest: a certificate speaks for an address as [`Whose::is_certified_by`] says.
     fn authenticate<'a>(
         &mut self,
         now: Instant,
         message: &Message<'a>,
-        flow: Flow,
-        who: Challenger,
-        transaction: u128,
-    ) -> Result<Proved<'a>, Refusal> {
-        match self.prove(now, message, who, transaction) {
-            Ok(proved) if self.is_itself(message, who, proved.name) => {
+        incoming: &Incoming<'a>,
+        claim: &Claim<'a>,
+    ) -> Result<Header<'a>, Refusal> {
+        match self.prove(now, message, incoming, claim) {
+            Ok(header) => {
                 self.counters.auth[AuthOutcome::Accepted as usize] += 1;
-                Ok(proved)
-            }
-            Ok(proved) => {
-                self.counters.auth[AuthOutcome::Forbidden as usize] += 1;
-                self.tell_user(message, flow, proved.name, "acts for another user");
-                Err(Refusal::new(403, "Not Your Address-Of-Record").told())
+                Ok(header)
             }
             Err((failure, name)) => {
                 self.counters.auth[failure.outcome() as usize] += 1;
                 if let Some(words) = failure.words() {
-                    self.tell_user(message, flow, name, words);
+                    self.tell_user(message, incoming.flow, name, words);
                 }
-                let stale = matches!(failure, Failure::Stale);
-                let challenge =
-                    Refusal::new(who.status(), "").with(Extra::Challenge { who, stale });
-                Err(challenge.told())
+                Err(failure.refusal(claim.who).told())
             }
         }
     }
@@ -235,16 +319,16 @@ impl Endpoint {
         &mut self,
         now: Instant,
         message: &Message<'a>,
-        who: Challenger,
-        transaction: u128,
-    ) -> Result<Proved<'a>, (Failure, &'a [u8])> {
+        incoming: &Incoming<'a>,
+        claim: &Claim<'a>,
+    ) -> Result<Header<'a>, (Failure, &'a [u8])> {
         let settings = self.settings.clone();
         let auth = &settings.auth;
         let mut room = [0; 256];
-        let realm = realm(auth, message, who, &mut room);
+        let realm = realm(&settings, message, claim, &mut room);
         let mut found = None;
         // Others on the way may have asked too, each in its own realm.
-        for header in message.all(who.answer_in()) {
+        for header in message.all(claim.who.answer_in()) {
             match Credentials::parse(header.value) {
                 Ok(Some(credentials)) if credentials.realm.eq_ignore_ascii_case(realm) => {
                     found = Some((credentials, header));
@@ -257,8 +341,7 @@ impl Endpoint {
         let Some((credentials, header)) = found else {
             return Err((Failure::None, b""));
         };
-        let name = credentials.username;
-        let fail = |failure| Err((failure, name));
+        let fail = |failure| Err((failure, credentials.username));
         let (algorithm, session) = match credentials.algorithm {
             None => (Algorithm::Md5, false),
             Some(text) => match Algorithm::parse(text) {
@@ -266,11 +349,11 @@ impl Endpoint {
                 None => return fail(Failure::NotOffered),
             },
         };
-        let wall_ms = settings.wall_ms + now.as_ms();
+        let now_ms = now.as_ms();
         let lifetime_ms = auth.nonce_lifetime_ms;
         let (nonce, stale) = match self
             .nonces
-            .read(wall_ms, lifetime_ms, realm, credentials.nonce)
+            .read(now_ms, lifetime_ms, realm, credentials.nonce)
         {
             Verdict::Good(nonce) => (Some(nonce), false),
             Verdict::Stale => (None, true),
@@ -287,7 +370,9 @@ impl Endpoint {
         let Some(count) = count else {
             return fail(Failure::Malformed);
         };
-        let Some(user) = self.users.find(name, realm) else {
+        let mut name_room = [0; 256];
+        let login = unquoted(credentials.username, &mut name_room);
+        let Some(user) = self.users.find(login, realm) else {
             return fail(Failure::UnknownUser);
         };
         let Some(ha1) = user.ha1(algorithm) else {
@@ -302,35 +387,31 @@ impl Endpoint {
         if !said.is_some_and(|said| said.equals(&expected)) {
             return fail(Failure::WrongResponse);
         }
+        let mut uri_room = [0; 256];
+        let uri = unquoted(credentials.uri, &mut uri_room);
+        if !settings.is_made_for(uri, message, incoming) {
+            return fail(Failure::OtherUri);
+        }
         // Only who knows the password learns that the nonce alone was the fault (RFC 7616 §3.3).
         let Some(nonce) = nonce.filter(|_| !stale) else {
             return fail(Failure::Stale);
         };
-        let request = transaction as u64;
+        let request = span_of(message);
+        let request = self.nonces.request(request, incoming.flow.peer.ip());
         let repeats_ms = settings.timers.linger_ms;
         let nonces = &self.nonces;
-        match nonces.note(wall_ms, lifetime_ms, nonce, count, request, repeats_ms) {
-            Use::First | Use::Again => Ok(Proved { name, header }),
+        match nonces.note(now_ms, lifetime_ms, nonce, count, request, repeats_ms) {
+            Use::First | Use::Again => {}
             // A client without a count may not know that a nonce serves once: it has expired.
-            Use::Replayed if count == 0 => fail(Failure::Stale),
-            Use::Replayed => fail(Failure::Replayed),
-            Use::Forgotten => fail(Failure::Stale),
+            Use::Replayed if count == 0 => return fail(Failure::Stale),
+            Use::Replayed => return fail(Failure::Replayed),
+            Use::Forgotten => return fail(Failure::Stale),
         }
-    }
-
-    /// Whether the user named by its credentials owns the address-of-record in From or To.
-    fn is_itself(&mut self, message: &Message, who: Challenger, name: &[u8]) -> bool {
-        let Some(uri) = who.address(message) else {
-            return false;
-        };
-        self.aor.clear();
-        uri.write_address_of_record(&mut self.aor);
-        let user = match memchr::memrchr(b'@', name) {
-            Some(at) => &name[..at],
-            None => name,
-        };
-        let owned = memchr::memrchr(b'@', &self.aor).map(|at| &self.aor[..at]);
-        owned == Some(user)
+        let is_itself = |whose: Whose| whose.is_login(user.name(login));
+        match claim.whose.is_none_or(is_itself) {
+            true => Ok(header),
+            false => fail(Failure::OtherUser),
+        }
     }
 
     /// The challenges of a 401 or 407, one line for each algorithm (RFC 8760 §2.3).
@@ -344,10 +425,10 @@ impl Endpoint {
         let settings = self.settings.clone();
         let auth = &settings.auth;
         let mut room = [0; 256];
-        let realm = realm(auth, message, who, &mut room);
-        let wall_ms = settings.wall_ms + self.now.as_ms();
+        let claim = Claim::of(who, message, &settings);
+        let realm = realm(&settings, message, &claim, &mut room);
         let users = self.users.clone();
-        let usable = |algorithm: &&Algorithm| users.is_empty() || users.all_have(**algorithm);
+        let usable = |algorithm: &&Algorithm| users.all_have(realm, **algorithm, &auth.algorithms);
         let some = auth.algorithms.iter().any(|algorithm| usable(&algorithm));
         for algorithm in auth.algorithms.iter().filter(|a| !some || usable(a)) {
             self.nonce_count = self.nonce_count.wrapping_add(1);
@@ -356,7 +437,7 @@ impl Endpoint {
             out.extend_from_slice(realm);
             out.extend_from_slice(b"\", nonce=\"");
             self.nonces
-                .write(wall_ms, self.core, self.nonce_count, realm, out);
+                .write(self.now.as_ms(), self.core, self.nonce_count, realm, out);
             out.extend_from_slice(b"\", algorithm=");
             out.extend_from_slice(algorithm.name().as_bytes());
             if auth.qop {
@@ -376,28 +457,75 @@ impl Endpoint {
     }
 }
 
-/// The realm of a challenge: the conf's, or the domain of the address-of-record. That in lower case, as users' hashes are made with it,
-/// however the phone writes it; `room` holds it.
+/// The realm of a challenge: the conf's, or the domain of the address-of-record as users' hashes are made with it, however the phone writes
+/// it. Who withholds its name is most likely of the domain that it calls in, else of the first that there is. `room` holds it; empty where
+/// there is none.
 fn realm<'a>(
-    auth: &'a Settings,
+    settings: &'a settings::Settings,
     message: &Message,
-    who: Challenger,
+    claim: &Claim,
     room: &'a mut Room,
 ) -> &'a [u8] {
-    if !auth.realm.is_empty() {
-        return &auth.realm;
+    if !settings.auth.realm.is_empty() {
+        return &settings.auth.realm;
     }
-    let domain = who.address(message).map_or(&[][..], |uri| uri.host_text);
-    // A longer one is nobody's domain.
-    let room = room.get_mut(..domain.len()).unwrap_or_default();
-    if !room.is_empty() {
-        room.copy_from_slice(domain);
-        room.make_ascii_lowercase();
-    }
-    room
+    let host = match claim.is_anonymous() {
+        false => claim.whose.map(|whose| whose.domain()),
+        true => {
+            let called = message.uri().ok().map(|uri| uri.host);
+            match called.filter(|host| settings.is_our_domain(*host)) {
+                None => settings.domains.first().map(|domain| Host::of(domain)),
+                called => called,
+            }
+        }
+    };
+    let len = match host {
+        None => 0,
+        Some(Host::Name(name)) => {
+            let name = without_dot(name);
+            match room.get_mut(..name.len()) {
+                // A longer one is nobody's domain.
+                None => 0,
+                Some(room) => {
+                    room.copy_from_slice(name);
+                    room.make_ascii_lowercase();
+                    name.len()
+                }
+            }
+        }
+        Some(address) => {
+            let mut rest = &mut room[..];
+            // The room is larger than any address.
+            let _ = write!(rest, "{address}");
+            256 - rest.len()
+        }
+    };
+    &room[..len]
 }
 
 type Room = [u8; 256];
+
+/// What stands in a quoted string: a backslash makes the byte behind it stand for itself (RFC 3261 §25.1). `room` holds it where there is one;
+/// what does not fit there is the name of nobody.
+fn unquoted<'a>(text: &'a [u8], room: &'a mut Room) -> &'a [u8] {
+    if memchr::memchr(b'\\', text).is_none() {
+        return text;
+    }
+    let mut len = 0;
+    let mut bytes = text.iter();
+    while let Some(byte) = bytes.next() {
+        let byte = match byte {
+            b'\\' => bytes.next().unwrap_or(byte),
+            byte => byte,
+        };
+        let Some(place) = room.get_mut(len) else {
+            return b"";
+        };
+        *place = *byte;
+        len += 1;
+    }
+    &room[..len]
+}
 
 /// Bytes of a name that a line of the log shows at most.
 const NAME_SHOWN: usize = 100;
@@ -413,6 +541,16 @@ fn count(digits: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quoted_strings_are_read_as_they_are_meant() {
+        let read = |text: &[u8]| unquoted(text, &mut [0; 256]).to_vec();
+        assert_eq!(read(b"john doe"), b"john doe");
+        assert_eq!(read(b"a\\\"b\\\\c\\d\\"), b"a\"b\\cd\\");
+        assert_eq!(read(&b"\\x".repeat(256)), b"x".repeat(256));
+        assert_eq!(read(&b"\\x".repeat(257)), b"");
+        assert_eq!(read(&b"x".repeat(1000)), b"x".repeat(1000));
+    }
 
     #[test]
     fn counts_are_eight_digits() {

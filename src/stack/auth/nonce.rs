@@ -1,21 +1,27 @@
-//! Nonces without memory (RFC 7616 §5.4): the time and a keyed check, so that they cannot run out, are valid on every core and survive a
-//! restart. Memory begins with the first request that uses one: a window of the counts that have come (RFC 7616 §3.4, `nc`), so that
-//! no request is taken twice.
+//! Nonces without memory (RFC 7616 §5.4): the time, the run and a keyed check, so that they cannot run out and are valid on every core. Memory
+//! begins with the first request that uses one: a window of the counts that have come (RFC 7616 §3.4, `nc`), so that no request is taken twice.
+//!
+//! The check covers when the nonce was made, in which run of the server, and for which realm. It proves that we made the nonce then, and
+//! nothing of who uses it: the credentials around it do. A nonce of an earlier run is stale, because what had come by it was forgotten with that
+//! run. Time is counted from the start of the run: no step of the machine's clock makes an old nonce young.
 
 use crate::base::Key;
-use crate::base::hash::{read_hex, write_hex};
+use crate::base::hash::{read_hex, write_hex, write_hex_digits};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard};
 
-/// Hexadecimal digits of the time with what makes it unique, then of the check.
-const HALF: usize = 16;
+/// Hexadecimal digits of the time with what makes it unique, of the run, and of the check.
+const NUMBER_LEN: usize = 16;
+const RUN_LEN: usize = 8;
+const CHECK_LEN: usize = 16;
 
 /// Bits of a nonce's number below the milliseconds: 6 of the core, 14 of a count.
 const SERIAL_BITS: u32 = 20;
 const COUNT_BITS: u32 = 14;
 
-/// Another machine's or an earlier run's clock may be a little ahead.
+/// Another core may have read the clock a little later.
 const AHEAD_MS: u64 = 5_000;
 
 /// Counts behind the highest that may still come: a client's requests can overtake each other.
@@ -30,7 +36,7 @@ const SHARDS: usize = 64;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     Good(Nonce),
-    /// Ours, and too old.
+    /// Ours, and too old, or of an earlier run.
     Stale,
     /// Not ours.
     Foreign,
@@ -38,7 +44,7 @@ pub enum Verdict {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Nonce {
-    /// Names it among all that were ever made.
+    /// Names it among all of this run.
     number: u64,
 }
 
@@ -64,72 +70,94 @@ pub enum Use {
 /// All nonces of a server, shared by its cores.
 pub struct Nonces {
     key: Key,
+    requests: Key,
+    /// Names this run of the server among all with the same secret.
+    run: u32,
     shards: Box<[Mutex<Shard>]>,
 }
 
 impl Nonces {
-    /// `windows` nonces in use are remembered at least, twice as many at most.
-    pub fn new(secret: Key, windows: usize) -> Nonces {
+    /// `run` differs from that of every earlier run. `windows` nonces in use are remembered at least, twice as many at most.
+    pub fn new(secret: Key, run: u32, windows: usize) -> Nonces {
         let room = windows.div_ceil(SHARDS).max(1);
         Nonces {
             key: secret.derive("nonce"),
+            requests: secret.derive("authorised request"),
+            run,
             shards: (0..SHARDS).map(|_| Mutex::new(Shard::new(room))).collect(),
         }
     }
 
-    /// Writes a new nonce. `wall_ms` is the time since 1970; `count` differs from the core's last ones.
-    pub fn write(&self, wall_ms: u64, core: u8, count: u32, realm: &[u8], out: &mut Vec<u8>) {
+    /// Writes a new nonce. `now_ms` is the time since the start; `count` differs from the core's last ones.
+    pub fn write(&self, now_ms: u64, core: u8, count: u32, realm: &[u8], out: &mut Vec<u8>) {
         let serial =
             u64::from(core & 63) << COUNT_BITS | u64::from(count) & ((1 << COUNT_BITS) - 1);
-        let number = wall_ms << SERIAL_BITS | serial;
+        let number = now_ms << SERIAL_BITS | serial;
         write_hex(number, out);
-        write_hex(self.check(number, realm), out);
+        write_hex_digits(u64::from(self.run), RUN_LEN, out);
+        write_hex(self.check(number, self.run, realm), out);
     }
 
-    /// Whether a nonce is ours, for this realm, and not older than `lifetime_ms`.
-    pub fn read(&self, wall_ms: u64, lifetime_ms: u64, realm: &[u8], text: &[u8]) -> Verdict {
-        let Some((number, check)) = text
-            .split_at_checked(HALF)
-            .and_then(|(number, check)| Some((read_hex(number)?, read_whole(check)?)))
-        else {
+    /// Whether a nonce is ours, for this realm, of this run, and not older than `lifetime_ms`.
+    pub fn read(&self, now_ms: u64, lifetime_ms: u64, realm: &[u8], text: &[u8]) -> Verdict {
+        let parts = || {
+            let (number, rest) = text.split_at_checked(NUMBER_LEN)?;
+            let (run, check) = rest.split_at_checked(RUN_LEN)?;
+            let check = check
+                .get(..CHECK_LEN)
+                .filter(|_| check.len() == CHECK_LEN)?;
+            Some((read_hex(number)?, read_hex(run)? as u32, read_hex(check)?))
+        };
+        let Some((number, run, check)) = parts() else {
             return Verdict::Foreign;
         };
         // One comparison of two words takes the same time wherever they differ.
-        if check ^ self.check(number, realm) != 0 {
+        if check ^ self.check(number, run, realm) != 0 {
             return Verdict::Foreign;
         }
         let nonce = Nonce { number };
         let made_ms = nonce.made_ms();
-        match made_ms + lifetime_ms < wall_ms || wall_ms + AHEAD_MS < made_ms {
+        let is_old = made_ms + lifetime_ms < now_ms || now_ms + AHEAD_MS < made_ms;
+        match run != self.run || is_old {
             true => Verdict::Stale,
             false => Verdict::Good(nonce),
         }
     }
 
-    fn check(&self, number: u64, realm: &[u8]) -> u64 {
-        self.key.hash(&[&number.to_be_bytes(), realm])
+    fn check(&self, number: u64, run: u32, realm: &[u8]) -> u64 {
+        let (number, run) = (number.to_be_bytes(), run.to_be_bytes());
+        self.key.hash(&[&number, &run, realm])
+    }
+
+    /// The name of an authorised request for [`Nonces::note`]. It covers every byte of the message, and from where it came: what differs in
+    /// anything (Request-URI, To, From, Contact, Expires, credentials, body) is another request, which nobody has authorised.
+    pub fn request(&self, message: &[u8], source: IpAddr) -> u32 {
+        let hash = match source.to_canonical() {
+            IpAddr::V4(ip) => self.requests.hash(&[message, &ip.octets()]),
+            IpAddr::V6(ip) => self.requests.hash(&[message, &ip.octets()]),
+        };
+        hash as u32
     }
 
     /// Notes that a request with this count has come whose digest was right. `count` is 0 where there is none: then the nonce is
-    /// good for one request. `request` names the request's transaction, which repeats itself for `repeats_ms` at most: the same
-    /// bytes later are no retransmission.
+    /// good for one request. `request` is its [`Nonces::request`]: the same again within `repeats_ms` is a retransmission, later it is none.
     pub fn note(
         &self,
-        wall_ms: u64,
+        now_ms: u64,
         lifetime_ms: u64,
         nonce: Nonce,
         count: u32,
-        request: u64,
+        request: u32,
         repeats_ms: u64,
     ) -> Use {
         let place = self.key.hash_numbers(nonce.number, 0, 0);
         let shard = &self.shards[place as usize % SHARDS];
         let this = Request {
             count,
-            name: request as u32,
-            came_ms: wall_ms as u32,
+            name: request,
+            came_ms: now_ms as u32,
         };
-        lock(shard).note(wall_ms, lifetime_ms, nonce, this, repeats_ms)
+        lock(shard).note(now_ms, lifetime_ms, nonce, this, repeats_ms)
     }
 }
 
@@ -137,13 +165,6 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
-fn read_whole(text: &[u8]) -> Option<u64> {
-    match text.len() {
-        HALF => read_hex(text),
-        _ => None,
-    }
 }
 
 /// A part of the windows, in two generations: what is not used for the life of one is gone with the next.
@@ -155,8 +176,8 @@ struct Shard {
     /// When `young` and `old` began.
     young_since_ms: u64,
     old_since_ms: u64,
-    /// Of nonces that were made before this, some windows were forgotten while they were good.
-    forgotten_ms: u64,
+    /// Of nonces that were made until then, some windows were forgotten while they were good.
+    forgotten_ms: Option<u64>,
 }
 
 type Windows = HashMap<u64, Window, BuildHasherDefault<Number>>;
@@ -169,7 +190,7 @@ impl Shard {
             old: Windows::default(),
             young_since_ms: 0,
             old_since_ms: 0,
-            forgotten_ms: 0,
+            forgotten_ms: None,
         }
     }
 
@@ -192,7 +213,10 @@ impl Shard {
             self.young.insert(nonce.number, window);
             return verdict;
         }
-        if nonce.made_ms() <= self.forgotten_ms {
+        if self
+            .forgotten_ms
+            .is_some_and(|until| nonce.made_ms() <= until)
+        {
             return Use::Forgotten;
         }
         self.young.insert(nonce.number, Window::new(this));
@@ -202,7 +226,7 @@ impl Shard {
     /// The old generation is forgotten, and the young one is old now. All nonces in the old one were made before the young one began.
     fn age(&mut self, now_ms: u64, lifetime_ms: u64) {
         if !self.old.is_empty() && self.young_since_ms + lifetime_ms >= now_ms {
-            self.forgotten_ms = self.young_since_ms;
+            self.forgotten_ms = Some(self.young_since_ms);
         }
         std::mem::swap(&mut self.young, &mut self.old);
         self.young.clear();
@@ -215,7 +239,7 @@ impl Shard {
 struct Request {
     count: u32,
     name: u32,
-    /// Of the time since 1970, what fits.
+    /// Of the time since the start, what fits.
     came_ms: u32,
 }
 
@@ -295,12 +319,13 @@ mod tests {
     use super::*;
 
     const NOW: u64 = 1_800_000_000_000;
+    const RUN: u32 = 7;
     const LIFE: u64 = 300_000;
     const REALM: &[u8] = b"example.com";
     const REPEATS: u64 = 32_000;
 
     fn nonces(windows: usize) -> Nonces {
-        Nonces::new(Key::new(1, 2), windows)
+        Nonces::new(Key::new(1, 2), RUN, windows)
     }
 
     fn text(nonces: &Nonces, made_ms: u64, count: u32) -> Vec<u8> {
@@ -320,8 +345,8 @@ mod tests {
     fn what_we_made_is_good_everywhere_for_its_life_and_nothing_else_is() {
         let here = nonces(1);
         let nonce = text(&here, NOW, 5);
-        assert_eq!(nonce.len(), 2 * HALF);
-        // Another run with the same key.
+        assert_eq!(nonce.len(), NUMBER_LEN + RUN_LEN + CHECK_LEN);
+        // Another core, which does not share the windows.
         let there = nonces(1);
         let read = |at, realm| there.read(at, LIFE, realm, &nonce);
         assert!(matches!(read(NOW, REALM), Verdict::Good(_)));
@@ -330,16 +355,38 @@ mod tests {
         assert_eq!(read(NOW + LIFE + 1, REALM), Verdict::Stale);
         assert_eq!(read(NOW - AHEAD_MS - 1, REALM), Verdict::Stale);
         assert_eq!(read(NOW, b"example.net"), Verdict::Foreign);
-        let other = Nonces::new(Key::new(1, 3), 1);
+        let other = Nonces::new(Key::new(1, 3), RUN, 1);
         assert_eq!(other.read(NOW, LIFE, REALM, &nonce), Verdict::Foreign);
         for place in 0..nonce.len() {
             let mut forged = nonce.clone();
             forged[place] = if forged[place] == b'0' { b'1' } else { b'0' };
             assert_eq!(here.read(NOW, LIFE, REALM, &forged), Verdict::Foreign);
         }
-        for bad in [&b""[..], b"0", &nonce[..31], &[&nonce[..], b"0"].concat()] {
+        for bad in [&b""[..], b"0", &nonce[..39], &[&nonce[..], b"0"].concat()] {
             assert_eq!(here.read(NOW, LIFE, REALM, bad), Verdict::Foreign);
         }
+    }
+
+    /// Whatever the clocks of the two runs say.
+    #[test]
+    fn what_an_earlier_run_made_is_stale() {
+        let text = text(&nonces(1), NOW, 5);
+        let later = Nonces::new(Key::new(1, 2), RUN + 1, 1);
+        for now in [0, 1_000, NOW - LIFE, NOW - 1, NOW, NOW + 1, NOW + LIFE] {
+            assert_eq!(later.read(now, LIFE, REALM, &text), Verdict::Stale, "{now}");
+        }
+        assert_eq!(later.read(NOW, LIFE, b"else", &text), Verdict::Foreign);
+    }
+
+    #[test]
+    fn a_request_is_the_same_byte_for_byte_from_the_same_source() {
+        let nonces = nonces(1);
+        let ip = |text: &str| text.parse().unwrap();
+        let this = nonces.request(b"REGISTER x", ip("192.0.2.1"));
+        assert_eq!(this, nonces.request(b"REGISTER x", ip("::ffff:192.0.2.1")));
+        assert_ne!(this, nonces.request(b"REGISTER y", ip("192.0.2.1")));
+        assert_ne!(this, nonces.request(b"REGISTER x", ip("192.0.2.2")));
+        assert_ne!(this, nonces.request(b"REGISTER x", ip("2001:db8::1")));
     }
 
     #[test]
@@ -390,7 +437,7 @@ mod tests {
         assert_eq!(late(REPEATS), Use::Again);
         assert_eq!(late(REPEATS + 1), Use::Replayed, "nobody repeats that late");
         for count in 2..=4 {
-            let request = 70 + u64::from(count);
+            let request = 70 + count;
             assert_eq!(
                 nonces.note(NOW, LIFE, nonce, count, request, REPEATS),
                 Use::First
@@ -448,7 +495,7 @@ mod tests {
         assert_eq!(nonces.note(NOW, LIFE, nonce, 1, 1, REPEATS), Use::First);
         for (count, at) in [(2, NOW + LIFE / 2), (3, NOW + LIFE - 1), (4, NOW + LIFE)] {
             assert_eq!(
-                nonces.note(at, LIFE, nonce, count, count.into(), REPEATS),
+                nonces.note(at, LIFE, nonce, count, count, REPEATS),
                 Use::First
             );
             assert_eq!(nonces.note(at, LIFE, nonce, 1, 99, REPEATS), Use::Replayed);

@@ -1,5 +1,5 @@
 //! Who may register and call: the hashes of all users, made whole by whoever reads the database and never changed afterwards. A look is
-//! one hash lookup, however many users there are.
+//! one hash lookup, however many users there are. Who has no hash can prove nothing, and is no user.
 
 use super::digest::{Algorithm, Hash};
 use crate::base::Key;
@@ -30,13 +30,14 @@ pub struct Users {
     sha256: Column<32>,
     sha512_256: Column<32>,
     len: u32,
+    /// For each realm, how many users have exactly which hashes ([`Users::has`]).
+    realms: HashMap<u128, [u32; 1 << Algorithm::ALL.len()], BuildHasherDefault<Spread>>,
 }
 
 /// One hash for each user, none at all where no user has it.
 #[derive(Default)]
 struct Column<const LEN: usize> {
     hashes: Vec<[u8; LEN]>,
-    held: u32,
 }
 
 impl<const LEN: usize> Column<LEN> {
@@ -52,9 +53,7 @@ impl<const LEN: usize> Column<LEN> {
             }
             self.hashes.resize(place + 1, Self::NONE);
         }
-        let before = std::mem::replace(&mut self.hashes[place], hash);
-        self.held -= u32::from(before != Self::NONE);
-        self.held += u32::from(hash != Self::NONE);
+        self.hashes[place] = hash;
     }
 
     fn get(&self, row: u32) -> Option<Hash> {
@@ -76,6 +75,14 @@ pub struct User<'a> {
 }
 
 impl User<'_> {
+    /// The name that the table has of it; `login` is what it was found by.
+    pub fn name<'l>(&self, login: &'l [u8]) -> &'l [u8] {
+        match memchr::memrchr(b'@', login) {
+            Some(at) if self.whole => &login[..at],
+            _ => login,
+        }
+    }
+
     pub fn ha1(&self, algorithm: Algorithm) -> Option<Hash> {
         match (algorithm, self.whole) {
             (Algorithm::Md5, false) => self.users.md5.get(self.row),
@@ -97,17 +104,44 @@ impl Users {
         }
     }
 
-    /// Adds a user, or replaces what was known of it.
+    /// Adds a user, or replaces what was known of it. An entry without a hash says nothing of anybody.
     pub fn insert(&mut self, entry: &Entry) {
-        let Some(place) = self.place(entry.name, entry.domain) else {
+        let hashes = [entry.md5, entry.md5_whole, entry.sha256, entry.sha512_256];
+        let places = (
+            self.place(entry.name, entry.domain),
+            self.place(b"", entry.domain),
+        );
+        let (Some(place), Some(realm)) = places else {
             return;
         };
+        if entry.name.is_empty() || hashes.iter().all(Option::is_none) {
+            return;
+        }
         let row = *self.rows.entry(place).or_insert(self.len);
+        let before = (row < self.len).then(|| self.has(row));
         self.len = self.len.max(row + 1);
         self.md5.push(row, entry.md5.as_ref());
         self.md5_whole.push(row, entry.md5_whole.as_ref());
         self.sha256.push(row, entry.sha256.as_ref());
         self.sha512_256.push(row, entry.sha512_256.as_ref());
+        let now = self.has(row);
+        let counts = self.realms.entry(realm).or_default();
+        if let Some(before) = before {
+            counts[before] -= 1;
+        }
+        counts[now] += 1;
+    }
+
+    /// The algorithms that a user can answer a challenge for, a bit for each in the order of [`Algorithm::ALL`].
+    fn has(&self, row: u32) -> usize {
+        let user = |whole| User {
+            users: self,
+            row,
+            whole,
+        };
+        let knows =
+            |algorithm| user(false).ha1(algorithm).is_some() || user(true).ha1(algorithm).is_some();
+        bits(|algorithm| knows(algorithm))
     }
 
     /// The user that credentials name: `alice`, or `alice@example.com`, in the realm of the challenge.
@@ -127,14 +161,18 @@ impl Users {
         })
     }
 
-    /// Whether every user has a hash of this algorithm: else some could not answer a challenge for it.
-    pub fn all_have(&self, algorithm: Algorithm) -> bool {
-        let held = match algorithm {
-            Algorithm::Md5 => self.md5.held,
-            Algorithm::Sha256 => self.sha256.held,
-            Algorithm::Sha512_256 => self.sha512_256.held,
+    /// Whether every user of a realm has a hash of this algorithm: else some could not answer a challenge for it. Who could answer no
+    /// challenge for any of `offered` is not counted.
+    pub fn all_have(&self, realm: &[u8], algorithm: Algorithm, offered: &[Algorithm]) -> bool {
+        let realm = self.place(b"", realm);
+        let Some(counts) = realm.and_then(|realm| self.realms.get(&realm)) else {
+            return true;
         };
-        held == self.len
+        let offered = bits(|algorithm| offered.contains(&algorithm));
+        let wanted = bits(|one| one == algorithm);
+        let lacks = |has: usize| has & offered != 0 && has & wanted == 0;
+        let mut kinds = counts.iter().enumerate();
+        !kinds.any(|(has, count)| *count > 0 && lacks(has))
     }
 
     pub fn len(&self) -> usize {
@@ -154,6 +192,14 @@ impl Users {
         lower.make_ascii_lowercase();
         Some(key.wide(&[name, lower]))
     }
+}
+
+/// A bit for each algorithm, in the order of [`Algorithm::ALL`].
+fn bits(holds: impl Fn(Algorithm) -> bool) -> usize {
+    let algorithms = Algorithm::ALL.into_iter().enumerate();
+    algorithms.fold(0, |bits, (place, algorithm)| {
+        bits | usize::from(holds(algorithm)) << place
+    })
 }
 
 /// The places are hashes already.
@@ -222,34 +268,88 @@ mod tests {
     #[test]
     fn the_last_word_counts_and_gaps_stay_gaps() {
         let mut users = Users::new(Key::new(1, 2), 0);
-        let bare = Entry {
-            name: b"bare",
-            domain: b"d",
-            ..Entry::default()
+        let md5_only = |name| Entry {
+            sha256: None,
+            ..entry(name, b"d", b"p")
         };
-        users.insert(&bare);
-        assert!(!users.all_have(Algorithm::Md5));
+        users.insert(&md5_only(b"one"));
         users.insert(&entry(b"full", b"d", b"p"));
-        users.insert(&Entry {
-            name: b"last",
-            ..bare
-        });
-        users.insert(&entry(b"bare", b"d", b"p"));
-        users.insert(&bare);
+        users.insert(&md5_only(b"last"));
+        users.insert(&entry(b"one", b"d", b"p"));
+        users.insert(&md5_only(b"one"));
         assert_eq!(users.len(), 3);
-        for name in [&b"bare"[..], b"last"] {
+        for name in [&b"one"[..], b"last"] {
             let user = users.find(name, b"d").unwrap();
-            assert!(Algorithm::ALL.iter().all(|a| user.ha1(*a).is_none()));
+            assert!(user.ha1(Algorithm::Md5).is_some() && user.ha1(Algorithm::Sha256).is_none());
         }
-        for name in [&b"bare"[..], b"last"] {
+        for name in [&b"one"[..], b"last"] {
             users.insert(&entry(name, b"d", b"new"));
         }
         assert_eq!(users.len(), 3);
-        assert!(users.all_have(Algorithm::Md5) && users.all_have(Algorithm::Sha256));
-        assert!(!users.all_have(Algorithm::Sha512_256));
-        let user = users.find(b"bare", b"d").unwrap();
-        let expected = ha1(Algorithm::Md5, b"bare", b"d", b"new");
+        let user = users.find(b"one", b"d").unwrap();
+        let expected = ha1(Algorithm::Md5, b"one", b"d", b"new");
         assert!(user.ha1(Algorithm::Md5).unwrap().equals(&expected));
+    }
+
+    #[test]
+    fn who_has_no_hash_is_no_user() {
+        let mut users = Users::new(Key::new(1, 2), 0);
+        let bare = |name| Entry {
+            name,
+            domain: b"d",
+            ..Entry::default()
+        };
+        users.insert(&bare(b"bare"));
+        users.insert(&entry(b"", b"d", b"p"));
+        assert!(users.is_empty() && users.find(b"bare", b"d").is_none());
+        users.insert(&entry(b"full", b"d", b"p"));
+        users.insert(&bare(b"full"));
+        let full = users.find(b"full", b"D").unwrap();
+        assert!(full.ha1(Algorithm::Sha256).is_some());
+        assert_eq!(users.len(), 1);
+    }
+
+    #[test]
+    fn what_is_offered_is_a_matter_of_those_who_can_answer() {
+        use Algorithm::{Md5, Sha256, Sha512_256};
+        let offered = [Sha256, Md5];
+        let mut users = Users::new(Key::new(1, 2), 0);
+        let have = |users: &Users, realm: &[u8]| {
+            Algorithm::ALL.map(|algorithm| users.all_have(realm, algorithm, &offered))
+        };
+        assert_eq!(
+            have(&users, b"d"),
+            [true; 3],
+            "nobody is in the way of anything"
+        );
+        users.insert(&entry(b"full", b"d", b"p"));
+        assert_eq!(have(&users, b"D"), [true, true, false]);
+        // Of another realm, of no use here, or no user at all.
+        users.insert(&Entry {
+            sha256: None,
+            ..entry(b"old", b"elsewhere", b"p")
+        });
+        users.insert(&Entry {
+            name: b"odd",
+            domain: b"d",
+            sha512_256: Some(ha1(Sha512_256, b"odd", b"d", b"p")),
+            ..Entry::default()
+        });
+        users.insert(&Entry {
+            name: b"bare",
+            domain: b"d",
+            ..Entry::default()
+        });
+        assert_eq!(have(&users, b"d"), [true, true, false]);
+        assert_eq!(have(&users, b"elsewhere"), [true, false, false]);
+        let old = Entry {
+            sha256: None,
+            ..entry(b"old", b"d", b"p")
+        };
+        users.insert(&old);
+        assert_eq!(have(&users, b"d"), [true, false, false]);
+        users.insert(&entry(b"old", b"d", b"p"));
+        assert_eq!(have(&users, b"d"), [true, true, false]);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Whether the conditions of a route hold for a request.
 
 use super::Incoming;
-use crate::base::hash::read_hex;
-use crate::sip::{Message, Method, Scheme, Uri};
+use crate::sip::{Host, Message, Method, Scheme, Uri, unescaped};
 use crate::stack::route::Route;
+use crate::stack::whose::{is_same_host, is_separator};
 
 /// True when every condition that the route names holds.
 pub fn matches(route: &Route, message: &Message, incoming: &Incoming) -> bool {
@@ -21,7 +21,7 @@ pub fn matches(route: &Route, message: &Message, incoming: &Incoming) -> bool {
         && route
             .to_host
             .as_ref()
-            .is_none_or(|host| host.eq_ignore_ascii_case(incoming.parsed.host_text))
+            .is_none_or(|host| is_same_host(Host::of(host), incoming.parsed.host))
         && route
             .to_user_prefix
             .as_ref()
@@ -36,16 +36,7 @@ fn user_starts_with(uri: &Uri, prefix: &[u8]) -> bool {
             .param(b"user")
             .flatten()
             .is_some_and(|user| user.eq_ignore_ascii_case(b"phone"));
-    let mut rest = uri.user.unwrap_or_default();
-    let mut plain = std::iter::from_fn(move || {
-        let (first, behind) = rest.split_first()?;
-        let escaped = match (first, behind) {
-            (b'%', [high, low, ..]) => read_hex(&[*high, *low]),
-            _ => None,
-        };
-        rest = behind.get(if escaped.is_some() { 2.. } else { 0.. })?;
-        Some(escaped.map_or(*first, |byte| byte as u8))
-    })
-    .filter(|byte| !(number && matches!(byte, b'-' | b'.' | b'(' | b')')));
+    let mut plain =
+        unescaped(uri.user.unwrap_or_default()).filter(|byte| !(number && is_separator(*byte)));
     prefix.iter().all(|byte| plain.next() == Some(*byte))
 }

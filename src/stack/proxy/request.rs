@@ -46,10 +46,10 @@ impl Endpoint {
         targets.clear();
         let mut decision = self.determine_targets(now, message, &incoming, &mut targets);
         // Who is not known learns nothing of who is there.
+        let demand = self.demand(message, &incoming);
         if !matches!(decision, Ok(Decision::Register)) {
-            let asked = self.challenge_by_route(message, &incoming);
             decision = self
-                .authenticate_calling(now, message, &mut incoming, asked, key)
+                .authenticate_calling(now, message, &mut incoming, demand)
                 .and(decision);
         }
         if !matches!(decision, Ok(Decision::Options | Decision::Register)) {
@@ -75,7 +75,7 @@ impl Endpoint {
             }
             Ok(Decision::Options) => self.answer_options(message, flow, outbox),
             Ok(Decision::Register) => self
-                .authenticate_registering(now, message, &incoming, key)
+                .authenticate_registering(now, message, &incoming, demand)
                 .and_then(|()| self.register(now, message, &incoming, key, outbox)),
             Err(refusal) => Err(refusal),
         };
@@ -225,6 +225,11 @@ impl Endpoint {
             && uri
                 .maddr()
                 .is_none_or(|maddr| own(maddr, Settings::ip(maddr)))
+    }
+
+    /// Whether the request is inside a dialog that we let pass, and for another place than this: no route is looked at for it.
+    pub(in crate::stack) fn is_past_routes(&self, incoming: &Incoming) -> bool {
+        incoming.trusted && (incoming.next_route.is_some() || !self.is_own_uri(&incoming.parsed))
     }
 
     // ---- §16.5 Determining request targets -----------------------------------------------------------------------------

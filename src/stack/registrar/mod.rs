@@ -123,7 +123,8 @@ impl Endpoint {
         if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
             return Err(Refusal::new(400, "To Is No SIP URI"));
         }
-        if !self.is_own_uri(&uri) || uri.user.is_none_or(<[u8]>::is_empty) {
+        // Whatever port or parameters: the name of the address counts, not where a request for it would go.
+        if self.settings.whose(&uri).is_none() || uri.user.is_none_or(<[u8]>::is_empty) {
             return Err(Refusal::new(404, "No Such Address-Of-Record"));
         }
         self.aor.clear();

@@ -1,0 +1,68 @@
+//! Whether credentials were made for the request that brings them: their `uri` against the Request-URI (RFC 7616 §3.4.6). A digest covers its
+//! `uri` and nothing else of where the request goes.
+
+use crate::sip::{Message, Method, Scheme, Uri, unescaped};
+use crate::stack::Settings;
+use crate::stack::proxy::Incoming;
+use crate::stack::whose::{is_same_host, is_separator};
+
+/// How exactly the `uri` of credentials must be the Request-URI.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum UriCheck {
+    /// The same by RFC 3261 §19.1.4.
+    Strict,
+    /// The same user at the same host. Also what clients write that do not go by the text: this server itself without a user, and in a
+    /// REGISTER the address-of-record. A proxy before us may have changed scheme, port and parameters, and our domain to our address.
+    #[default]
+    Address,
+    Off,
+}
+
+impl Settings {
+    pub(super) fn is_made_for(&self, said: &[u8], message: &Message, incoming: &Incoming) -> bool {
+        let check = self.auth.check_uri;
+        // Behind a strict router the one that the client has asked for is the last Route.
+        let is_text = said == message.request_uri() || said == incoming.uri;
+        if is_text || check == UriCheck::Off {
+            return true;
+        }
+        let Ok(said) = Uri::parse(said) else {
+            return false;
+        };
+        let received = message.uri().ok();
+        let mut asked = received.iter().chain([&incoming.parsed]);
+        if check == UriCheck::Strict {
+            return asked.any(|asked| asked.equals(&said));
+        }
+        let names_server =
+            said.user.is_none() && said.scheme != Scheme::Other && self.is_our_domain(said.host);
+        names_server
+            || asked.any(|asked| self.is_same_address(asked, &said))
+            || (message.method() == Method::Register
+                && incoming.parsed.user.is_none()
+                && message
+                    .to()
+                    .and_then(|to| Uri::parse(to.uri))
+                    .is_ok_and(|to| self.is_same_address(&to, &said)))
+    }
+
+    fn is_same_address(&self, a: &Uri, b: &Uri) -> bool {
+        if a.scheme == Scheme::Other || b.scheme == Scheme::Other {
+            return false;
+        }
+        let is_tel = a.scheme == Scheme::Tel || b.scheme == Scheme::Tel;
+        let characters =
+            |user| unescaped(user).filter(move |byte| !(is_tel && is_separator(*byte)));
+        let same_user = match (a.user, b.user) {
+            (Some(a), Some(b)) => characters(a).eq(characters(b)),
+            (None, None) => true,
+            _ => false,
+        };
+        let ours = |uri: &Uri| self.is_our_domain(uri.host);
+        let by_address = |uri: &Uri| self.is_our_listener(uri.host);
+        same_user
+            && (is_tel
+                || is_same_host(a.host, b.host)
+                || (ours(a) && ours(b) && (by_address(a) || by_address(b))))
+    }
+}
