@@ -28,6 +28,7 @@ use strowger::net::{Buffers, Limits, interfaces, sys};
 use strowger::resolver::{self, Resolver};
 use strowger::sip::{Scheme, Uri};
 use strowger::stack::auth;
+use strowger::stack::auth::certificate::Certificate;
 use strowger::stack::auth::digest::Algorithm;
 use strowger::stack::auth::users::Users;
 use strowger::stack::location::{BindingView, Location};
@@ -535,6 +536,11 @@ fn tls_settings(tls: &model::Tls) -> tls::Settings {
         model::TlsVersion::V1_2 => tls::Version::Tls12,
         model::TlsVersion::V1_3 => tls::Version::Tls13,
     };
+    let purpose = |purpose: &model::Purpose| match purpose {
+        model::Purpose::ClientAuth => tls::Purpose::ClientAuth,
+        model::Purpose::ServerAuth => tls::Purpose::ServerAuth,
+        model::Purpose::Any => tls::Purpose::Any,
+    };
     tls::Settings {
         default_identity: pairs(&tls.identity),
         identities: tls
@@ -546,17 +552,20 @@ fn tls_settings(tls: &model::Tls) -> tls::Settings {
             })
             .collect(),
         client_identity: pairs(&tls.client_identity),
+        show_client_certificate: tls.show_client_certificate,
         trusted_ca: tls.trusted_ca.clone(),
         verify_client: match tls.verify_client {
             model::VerifyClient::No => tls::VerifyClient::No,
             model::VerifyClient::Optional => tls::VerifyClient::Optional,
             model::VerifyClient::Required => tls::VerifyClient::Required,
         },
+        client_purposes: tls.client_purposes.iter().map(purpose).collect(),
         verify_server: tls.verify_server,
         min_version: version(tls.min_version),
         max_version: version(tls.max_version),
         ciphers: tls.ciphers.clone(),
         ciphersuites: tls.ciphersuites.clone(),
+        groups: tls.groups.clone(),
         server_session_reuse: tls.server_session_reuse,
         client_session_reuse: tls.client_session_reuse,
         session_lifetime: tls.session_lifetime,
@@ -745,6 +754,11 @@ fn auth(auth: &model::Auth) -> auth::Settings {
             model::UriCheck::Strict => auth::UriCheck::Strict,
             model::UriCheck::Address => auth::UriCheck::Address,
             model::UriCheck::Off => auth::UriCheck::Off,
+        },
+        certificate: match auth.certificate {
+            model::Certificate::Off => Certificate::Off,
+            model::Certificate::Identity => Certificate::Identity,
+            model::Certificate::IdentityAndPassword => Certificate::IdentityAndPassword,
         },
     }
 }

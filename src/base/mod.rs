@@ -25,7 +25,7 @@ pub use log_budget::LogBudget;
 pub use outbox::{Errand, Held, Introduction, Outbox, Parcel, Span, Transmit};
 pub use pool::{Blob, Pool};
 pub use rng::Rng;
-pub use roll::Roll;
+pub use roll::{ProvedNames, Roll};
 pub use sources::Sources;
 pub use time::Instant;
 pub use wheel::{TimerId, Wheel};

@@ -1,17 +1,31 @@
-//! Which connections are alive: a number for each place of each core, written by the wires, read by the rules of any core.
+//! Which connections are alive: a number for each place of each core, written by the wires, read by the rules of any core. And who the
+//! peers have proved to be by certificate.
 
 use super::flow::{Channel, Flow};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The names that a peer's certificate proves, as it writes them: SIP URIs or DNS names.
+pub type ProvedNames = Arc<[Box<str>]>;
 
 /// A roll-call of the connections. Its size is fixed when the server starts; a look costs one load.
 ///
 /// The answer may be out of date by the time it is used: then the wires find the connection gone, and report it.
 #[derive(Debug, Default)]
 pub struct Roll {
-    /// By core, by place: twice the generation of the connection that is open there, 0 where none is; plus one for one that
-    /// nothing comes from any more.
+    /// By core, by place: the generation of the connection that is open there above two bits, 0 where none is; the bits are `ENDED` and
+    /// `PROVED`. Only the core itself writes.
     cores: Vec<Box<[AtomicU64]>>,
+    /// By core: of the connections that have the bit `PROVED`, by place, with the generation.
+    names: Vec<Mutex<HashMap<u32, (u32, ProvedNames)>>>,
 }
+
+/// Nothing comes from the connection any more.
+const ENDED: u64 = 1;
+
+/// Its peer has proved to be somebody by certificate.
+const PROVED: u64 = 2;
 
 impl Roll {
     /// For `cores` cores with up to `places` connections each.
@@ -19,6 +33,7 @@ impl Roll {
         let core = |_| (0..places).map(|_| AtomicU64::new(0)).collect();
         Roll {
             cores: (0..cores).map(core).collect(),
+            names: (0..cores).map(|_| Mutex::default()).collect(),
         }
     }
 
@@ -29,29 +44,68 @@ impl Roll {
 
     /// The connection in this place is open; with generation 0, none is any more.
     pub fn enter(&self, core: u8, slot: u32, generation: u32) {
-        self.set(core, slot, u64::from(generation) << 1);
+        let Some(place) = self.place(core, slot) else {
+            return;
+        };
+        let before = place.swap(u64::from(generation) << 2, Ordering::AcqRel);
+        if before & PROVED != 0
+            && let Some(names) = self.names.get(usize::from(core))
+        {
+            let mut names = names.lock().unwrap_or_else(PoisonError::into_inner);
+            names.remove(&slot);
+        }
     }
 
     /// Nothing comes from this connection any more. What is owed to the peer may still be sent.
     pub fn half_close(&self, core: u8, slot: u32, generation: u32) {
-        self.set(core, slot, u64::from(generation) << 1 | 1);
+        self.mark(core, slot, generation, ENDED);
     }
 
-    fn set(&self, core: u8, slot: u32, value: u64) {
-        let place = self.cores.get(usize::from(core));
-        if let Some(place) = place.and_then(|core| core.get(slot as usize)) {
-            place.store(value, Ordering::Release);
+    /// The peer of this connection has proved to be somebody: it owns the key of a certificate, from an authority that we trust, with these
+    /// names. That is all that they say; what they allow is for the rules to judge.
+    pub fn prove(&self, core: u8, slot: u32, generation: u32, proved: ProvedNames) {
+        if let Some(names) = self.names.get(usize::from(core)) {
+            let mut names = names.lock().unwrap_or_else(PoisonError::into_inner);
+            names.insert(slot, (generation, proved));
         }
+        self.mark(core, slot, generation, PROVED);
+    }
+
+    fn mark(&self, core: u8, slot: u32, generation: u32, bit: u64) {
+        if let Some(place) = self.place(core, slot)
+            && place.load(Ordering::Acquire) >> 2 == u64::from(generation)
+        {
+            place.fetch_or(bit, Ordering::AcqRel);
+        }
+    }
+
+    fn place(&self, core: u8, slot: u32) -> Option<&AtomicU64> {
+        self.cores.get(usize::from(core))?.get(slot as usize)
     }
 
     /// False when the flow names a connection on which nobody would answer a request. What is no connection cannot die.
     pub fn is_alive(&self, flow: &Flow) -> bool {
-        self.is(flow, |value, generation| value == generation << 1)
+        self.is(flow, |value, generation| value & !PROVED == generation << 2)
     }
 
     /// False when the flow names a connection by which not even a response would arrive.
     pub fn takes_answers(&self, flow: &Flow) -> bool {
-        self.is(flow, |value, generation| value >> 1 == generation)
+        self.is(flow, |value, generation| value >> 2 == generation)
+    }
+
+    /// The names that the peer of this connection has proved: none, where its certificate names nobody. `None`: it has shown no certificate.
+    pub fn proved(&self, flow: &Flow) -> Option<ProvedNames> {
+        let Channel::Connection { slot, generation } = flow.channel else {
+            return None;
+        };
+        let place = self.place(flow.core, slot)?.load(Ordering::Acquire);
+        if place & PROVED == 0 || place >> 2 != u64::from(generation) {
+            return None;
+        }
+        let names = self.names.get(usize::from(flow.core))?;
+        let names = names.lock().unwrap_or_else(PoisonError::into_inner);
+        let (owner, proved) = names.get(&slot)?;
+        (*owner == generation).then(|| proved.clone())
     }
 
     fn is(&self, flow: &Flow, test: impl Fn(u64, u64) -> bool) -> bool {
@@ -99,6 +153,42 @@ mod tests {
         assert!(!roll.takes_answers(&flow(0, 3, 7)) && !roll.takes_answers(&flow(0, 3, 0)));
         assert!(!roll.is_alive(&flow(0, 3, 7)) && !roll.is_alive(&flow(0, 3, 0)));
         roll.enter(9, 9, 9);
+        roll.half_close(0, 3, 7);
+        assert!(!roll.takes_answers(&flow(0, 3, 7)), "it was closed before");
         assert!(roll.is_alive(&Flow::datagram(0, ([127, 0, 0, 1], 5060).into())));
+    }
+
+    #[test]
+    fn who_a_peer_is_lasts_as_long_as_its_connection() {
+        let roll = Roll::new(2, 4);
+        let flow = |core, slot, generation| Flow {
+            transport: Transport::Tls,
+            core,
+            channel: Channel::Connection { slot, generation },
+            ..Flow::datagram(0, ([127, 0, 0, 1], 5061).into())
+        };
+        let names: ProvedNames = vec!["sip:alice@example.com".into()].into();
+        roll.enter(1, 2, 7);
+        assert_eq!(roll.proved(&flow(1, 2, 7)), None);
+        roll.prove(1, 2, 7, names.clone());
+        assert_eq!(roll.proved(&flow(1, 2, 7)), Some(names.clone()));
+        assert!(roll.is_alive(&flow(1, 2, 7)));
+        for other in [flow(0, 2, 7), flow(1, 1, 7), flow(1, 2, 8), flow(1, 9, 7)] {
+            assert_eq!(roll.proved(&other), None);
+        }
+        roll.half_close(1, 2, 7);
+        assert_eq!(roll.proved(&flow(1, 2, 7)), Some(names));
+        assert!(!roll.is_alive(&flow(1, 2, 7)) && roll.takes_answers(&flow(1, 2, 7)));
+        // The next one in its place is nobody yet.
+        roll.enter(1, 2, 0);
+        assert_eq!(roll.proved(&flow(1, 2, 7)), None);
+        roll.enter(1, 2, 8);
+        assert_eq!(roll.proved(&flow(1, 2, 8)), None);
+        assert!(roll.is_alive(&flow(1, 2, 8)));
+        assert!(roll.names[1].lock().unwrap().is_empty());
+        // What came too late for its connection is of no account.
+        roll.prove(1, 2, 7, vec!["example.com".into()].into());
+        assert_eq!(roll.proved(&flow(1, 2, 8)), None);
+        assert_eq!(roll.proved(&flow(1, 2, 7)), None);
     }
 }

@@ -184,6 +184,7 @@ impl Document<'_> {
         };
         self.refuse_unreachable(&conf);
         self.refuse_idle_challenge(&conf);
+        self.refuse_idle_certificate(&conf);
         conf
     }
 

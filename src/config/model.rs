@@ -189,10 +189,14 @@ pub struct Tls {
     pub identities: Vec<Identity>,
     /// What we show as client to servers that ask; empty: `identity`.
     pub client_identity: Vec<Pair>,
+    /// False: nothing is shown to servers, and `client_identity` is empty.
+    pub show_client_certificate: bool,
     /// The authorities that peers' certificates must come from; `None`: the system's, which vouch for servers only.
     pub trusted_ca: Option<PathBuf>,
     /// `No` where there is no `trusted_ca`.
     pub verify_client: VerifyClient,
+    /// What a client's certificate must be made for, one of these at least; never empty.
+    pub client_purposes: Vec<Purpose>,
     /// The chain and the name (RFC 5922) of each server we connect to.
     pub verify_server: bool,
     pub min_version: TlsVersion,
@@ -202,6 +206,9 @@ pub struct Tls {
     pub ciphers: String,
     /// OpenSSL's list for TLS 1.3; empty: the library's default.
     pub ciphersuites: String,
+    /// Key exchange groups, the one that is offered first at the beginning; never empty. Those of the default that the library does not
+    /// have are left out.
+    pub groups: Vec<String>,
     pub server_session_reuse: bool,
     pub client_session_reuse: bool,
     /// How long a session can be resumed; whole seconds.
@@ -214,13 +221,18 @@ impl Default for Tls {
             identity: Vec::new(),
             identities: Vec::new(),
             client_identity: Vec::new(),
+            show_client_certificate: true,
             trusted_ca: None,
             verify_client: VerifyClient::No,
+            client_purposes: vec![Purpose::ClientAuth],
             verify_server: true,
             min_version: TlsVersion::V1_2,
             max_version: TlsVersion::V1_3,
             ciphers: String::new(),
             ciphersuites: String::new(),
+            groups: ["X25519MLKEM768", "X25519", "P-256", "P-384"]
+                .map(str::to_owned)
+                .into(),
             server_session_reuse: true,
             client_session_reuse: true,
             session_lifetime: Duration::from_secs(3600),
@@ -259,6 +271,25 @@ impl fmt::Display for VerifyClient {
             VerifyClient::No => "no",
             VerifyClient::Optional => "optional",
             VerifyClient::Required => "required",
+        })
+    }
+}
+
+/// A key purpose (RFC 5280 §4.2.1.12) that is accepted of a client's certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    ClientAuth,
+    ServerAuth,
+    /// Whatever it was made for.
+    Any,
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Purpose::ClientAuth => "clientAuth",
+            Purpose::ServerAuth => "serverAuth",
+            Purpose::Any => "any",
         })
     }
 }
@@ -427,6 +458,8 @@ pub struct Auth {
     pub qop: bool,
     pub nonce_lifetime: Duration,
     pub check_uri: UriCheck,
+    /// `Off` where clients are not asked for certificates.
+    pub certificate: Certificate,
     /// A SQLite database, or a text file.
     pub users: PathBuf,
 }
@@ -442,6 +475,7 @@ impl Default for Auth {
             qop: true,
             nonce_lifetime: Duration::from_secs(300),
             check_uri: UriCheck::Address,
+            certificate: Certificate::Off,
             users: PathBuf::from("strowger.db"),
         }
     }
@@ -455,6 +489,16 @@ pub enum UriCheck {
     /// The same user at the same host.
     Address,
     Off,
+}
+
+/// What a client's certificate says of who it is (RFC 5922 §7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Certificate {
+    Off,
+    /// It proves an identity, in the place of a password.
+    Identity,
+    /// It proves an identity, and a password is asked for besides.
+    IdentityAndPassword,
 }
 
 /// A hash function that a challenge names (RFC 8760). Each may be used with its variant for a session.

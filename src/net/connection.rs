@@ -3,7 +3,7 @@
 use super::ages::{Age, Aging};
 use super::pool::Buffers;
 use super::tls::Tls;
-use crate::base::{Channel, Flow, Id, Instant, Transport};
+use crate::base::{Channel, Flow, Id, Instant, ProvedNames, Transport};
 use crate::sip::{Fault, Frame, Framer};
 use mio::net::TcpStream;
 use std::io::{self, Read, Write};
@@ -252,12 +252,14 @@ impl Connection {
         self.plain.extend_from_slice(message);
     }
 
-    /// Reads once, and hands over the messages that are whole. `scratch` holds what comes, `plaintext` what it means.
+    /// Reads once, and hands over the messages that are whole: `prove` gets who the client is, where it has proved that now, before `on`
+    /// gets what it says. `scratch` holds what comes, `plaintext` what it means.
     pub fn read(
         &mut self,
         scratch: &mut [u8],
         plaintext: &mut Vec<u8>,
         buffers: &mut Buffers,
+        prove: impl FnOnce(ProvedNames),
         mut on: impl FnMut(Arrival<'_>),
     ) -> Taken {
         let count = match (&self.stream).read(scratch) {
@@ -279,7 +281,14 @@ impl Connection {
             Some(tls) => {
                 plaintext.clear();
                 match tls.receive(came, plaintext) {
-                    Ok(progress) => (plaintext.as_slice(), progress.closed),
+                    Ok(progress) => {
+                        if progress.established_now
+                            && let Some(names) = tls.client_names()
+                        {
+                            prove(names);
+                        }
+                        (plaintext.as_slice(), progress.closed)
+                    }
                     Err(failure) => return Taken::Failed(Why::Tls(failure)),
                 }
             }

@@ -396,7 +396,7 @@ impl Streams {
         traffic: &mut Traffic,
         mut on: impl FnMut(Flow, Arrival<'_>),
     ) {
-        let core = self.core;
+        let (core, roll) = (self.core, &self.roll);
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
@@ -419,6 +419,7 @@ impl Streams {
             &mut self.scratch,
             &mut self.plaintext,
             &mut self.buffers,
+            |names| roll.prove(core, id.slot, id.generation, names),
             |arrival| {
                 if let Arrival::Message(bytes) = &arrival {
                     traffic.count(bytes);

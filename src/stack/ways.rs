@@ -1,7 +1,7 @@
 //! Ways over connections, where the rules choose one: by what names the wires know a peer and a call, which connections are
 //! alive, and where a response goes whose connection is gone (RFC 3261 §18.2.2).
 
-use crate::base::{Channel, Flow, Key, Roll, Transport};
+use crate::base::{Channel, Flow, Key, ProvedNames, Roll, Transport};
 use crate::sip::Via;
 use crate::stack::settings::Settings;
 use std::io::Write;
@@ -37,6 +37,14 @@ impl Ways {
     /// True also for a connection whose peer sends no more and may still listen.
     pub fn takes_answers(&self, flow: &Flow) -> bool {
         self.roll.takes_answers(flow)
+    }
+
+    /// The names that the client at the other end of this connection has proved by certificate.
+    pub fn proved(&self, flow: &Flow) -> Option<ProvedNames> {
+        match flow.transport {
+            Transport::Tls => self.roll.proved(flow),
+            Transport::Udp | Transport::Tcp => None,
+        }
     }
 
     /// A connection to `peer`: the one that there is under these names, or a new one. `host` is what its certificate must prove

@@ -1,7 +1,9 @@
 //! Certificates: a connection over TLS is its transport, its address and the name that its peer proves (RFC 5922, RFC 5923), and who a
 //! client is by its certificate (RFC 5922 §7).
 
-use strowger::base::{Channel, Transport::*};
+use strowger::base::{Channel, Flow, Transport::*};
+use strowger::stack::Settings;
+use strowger::stack::auth::certificate::Certificate;
 use strowger::stack::route::Action;
 use strowger::stack::settings::{Mode, Outgoing};
 
@@ -13,7 +15,7 @@ use crate::streams::hop;
 const GATE: &str = "10.0.5.1:5070";
 
 /// `gw.example` and `other.example` are two next hops at one address: which of them a user's prefix says.
-fn two_names(change: impl FnOnce(&mut strowger::stack::Settings)) -> Bench {
+fn two_names(change: impl FnOnce(&mut Settings)) -> Bench {
     let by = |prefix: &str, host: &str| {
         let mut route = route(Action::Relay(vec![hop(Tls, GATE, host)]));
         route.to_user_prefix = Some(prefix.into());
@@ -35,10 +37,10 @@ fn name_of(sent: &Sent) -> u64 {
 
 #[test]
 fn next_hops_of_two_names_at_one_address_are_two_connections() {
-    let stateless = |settings: &mut strowger::stack::Settings| {
+    let stateless = |settings: &mut Settings| {
         settings.proxy.mode = Mode::Stateless;
     };
-    let per_call = |settings: &mut strowger::stack::Settings| {
+    let per_call = |settings: &mut Settings| {
         settings.outgoing = Outgoing::PerCall;
     };
     for mut b in [two_names(|_| ()), two_names(stateless), two_names(per_call)] {
@@ -88,11 +90,11 @@ fn the_name_is_the_targets_even_where_a_reload_has_changed_the_conf() {
     });
     let sent = b.send(ALICE, Request::new("MESSAGE", "sip:x@example.net"));
     let flow = the(&sent, GATE).flow;
-    let settings = strowger::stack::Settings {
+    let settings = Settings {
         domains: vec![b"example.com".to_vec()],
         listeners: listeners(),
         routes: vec![route(Action::Relay(vec![hop(Tls, GATE, "new.example")]))],
-        ..strowger::stack::Settings::default()
+        ..Settings::default()
     };
     b.cores[0].handle_config(std::sync::Arc::new(settings));
     let sent = b.lose(flow);
@@ -132,5 +134,198 @@ fn requests_in_the_dialog_go_to_the_name_that_it_began_with() {
         let bye = the(&sent, GATE);
         assert_eq!(bye.host.as_deref(), Some(host), "{record}");
         assert_eq!(name_of(bye), name_of(copy));
+    }
+}
+
+// ---- who a client is -------------------------------------------------------------------------------------------------------
+
+/// The proxy of example.com, where certificates prove who is who and all others are asked for a password. bob is registered.
+fn office(rule: Certificate) -> Bench {
+    let mut b = Bench::with(|settings| {
+        settings.listeners = listeners();
+        settings.auth.certificate = rule;
+    });
+    b.register("bob", "<sip:bob@10.0.1.2:5060>");
+    let mut settings = Settings {
+        domains: vec![b"example.com".to_vec()],
+        listeners: listeners(),
+        ..Settings::default()
+    };
+    settings.auth.certificate = rule;
+    settings.auth.challenge_register = true;
+    settings.auth.challenge_proxy = true;
+    b.cores[0].handle_config(std::sync::Arc::new(settings));
+    b
+}
+
+/// A connection over TLS whose client has shown a certificate with these names.
+fn client(b: &mut Bench, slot: u32, names: &[&str]) -> Flow {
+    let flow = b.open(Tls, 0, slot, &format!("10.0.1.1:{}", 40_000 + slot));
+    let names: Vec<Box<str>> = names.iter().map(|name| (*name).into()).collect();
+    b.roll.prove(0, slot, 7, names.into());
+    flow
+}
+
+fn register_as(uri: &str) -> Request {
+    Request::new("REGISTER", "sip:example.com")
+        .by(Tls)
+        .from(&format!("<{uri}>;tag=r"))
+        .to(&format!("<{uri}>"))
+        .add("Contact: <sip:x@10.0.1.1:5061;transport=tls>")
+}
+
+fn call_as(method: &str, uri: &str) -> Request {
+    Request::new(method, "sip:bob@example.com")
+        .by(Tls)
+        .from(&format!("<{uri}>;tag=c"))
+}
+
+#[test]
+fn a_certificate_proves_an_identity_and_that_one_only() {
+    let alice: &[&str] = &["sip:alice@example.com"];
+    let cases: &[(&[&str], &str, bool)] = &[
+        (alice, "sip:alice@example.com", true),
+        (alice, "sips:alice@example.com", true),
+        (alice, "sip:%61lice@EXAMPLE.com.", true),
+        (alice, "sip:alice@example.com;x", true),
+        (alice, "sip:boss@example.com", false),
+        (alice, "sip:Alice@example.com", false),
+        (alice, "sip:boss@example.com:9999", false),
+        (alice, "sip:boss@example.com.", false),
+        (alice, "sip:b%6Fss@example.com", false),
+        (alice, "sip:boss@example.com;maddr=192.0.2.1", false),
+        // Our own address is one of our domains, and no certificate's of example.com.
+        (alice, "sip:alice@10.0.0.1", false),
+        (
+            &["sip:boss@example.com", "sip:alice@example.com"],
+            "sip:boss@example.com",
+            true,
+        ),
+        // A domain's certificate stands for all of its users.
+        (&["example.com"], "sip:boss@example.com", true),
+        (&["Example.COM."], "sip:boss@example.com", true),
+        (&["sip:example.com"], "sip:boss@example.com", true),
+        (&["phone.example.com"], "sip:boss@example.com", false),
+        (&["*.com"], "sip:boss@example.com", false),
+        (&["example.net"], "sip:boss@example.com", false),
+        // One that names nobody stands for nobody.
+        (&[], "sip:boss@example.com", false),
+    ];
+    for (number, (names, uri, is_good)) in cases.iter().enumerate() {
+        let mut b = office(Certificate::Identity);
+        let flow = client(&mut b, number as u32, names);
+        let what = format!("{names:?} as {uri}");
+        let answer = only(b.send_on(0, flow, register_as(uri)));
+        let wanted = if *is_good { 200 } else { 403 };
+        assert_eq!(answer.status(), wanted, "{what}: {answer}");
+        for method in ["INVITE", "MESSAGE", "SUBSCRIBE", "OPTIONS"] {
+            let sent = b.send_on(0, flow, call_as(method, uri));
+            let is_relayed = sent.iter().any(|sent| sent.to == "10.0.1.2:5060");
+            assert_eq!(is_relayed, *is_good, "{what}: {}", show(&sent));
+            let refused = sent.iter().any(|sent| sent.gist().contains("403"));
+            assert_eq!(refused, !is_good, "{what}: {}", show(&sent));
+        }
+    }
+}
+
+#[test]
+fn who_has_shown_none_and_who_is_none_of_ours_is_asked_as_before() {
+    let mut b = office(Certificate::Identity);
+    let bare = b.open(Tls, 0, 1, "10.0.1.1:40001");
+    let answer = only(b.send_on(0, bare, register_as("sip:alice@example.com")));
+    assert_eq!(answer.status(), 401, "{answer}");
+    let answer = only(b.send_on(0, bare, call_as("MESSAGE", "sip:alice@example.com")));
+    assert_eq!(answer.status(), 407, "{answer}");
+    // By UDP, and by TCP, where a connection of the same name in the roll would prove nothing.
+    let answer = b.send_for_one(ALICE, register_as("sip:alice@example.com").by(Udp));
+    assert_eq!(answer.status(), 401, "{answer}");
+    let plain = b.open(Tcp, 0, 2, "10.0.1.1:40002");
+    b.roll
+        .prove(0, 2, 7, vec!["sip:alice@example.com".into()].into());
+    let answer = only(b.send_on(0, plain, register_as("sip:alice@example.com").by(Tcp)));
+    assert_eq!(answer.status(), 401, "{answer}");
+    // A name of others is not ours to give or to refuse.
+    let flow = client(&mut b, 3, &["sip:alice@example.com"]);
+    let sent = b.send_on(0, flow, call_as("MESSAGE", "sip:friend@example.org"));
+    the(&sent, "10.0.1.2:5060");
+}
+
+#[test]
+fn a_certificate_ends_with_its_connection() {
+    let mut b = office(Certificate::Identity);
+    let flow = client(&mut b, 1, &["sip:alice@example.com"]);
+    let answer = only(b.send_on(0, flow, register_as("sip:alice@example.com")));
+    assert_eq!(answer.status(), 200, "{answer}");
+    b.lose(flow);
+    let next = b.open(Tls, 0, 1, "10.0.1.9:40009");
+    let answer = only(b.send_on(0, next, register_as("sip:alice@example.com")));
+    assert_eq!(answer.status(), 401, "{answer}");
+}
+
+#[test]
+fn the_conf_says_whether_a_password_is_asked_for_besides_and_whether_certificates_count() {
+    let mut b = office(Certificate::IdentityAndPassword);
+    let flow = client(&mut b, 1, &["sip:alice@example.com"]);
+    let answer = only(b.send_on(0, flow, register_as("sip:alice@example.com")));
+    assert_eq!(answer.status(), 401, "{answer}");
+    let answer = only(b.send_on(0, flow, call_as("MESSAGE", "sip:alice@example.com")));
+    assert_eq!(answer.status(), 407, "{answer}");
+    for uri in ["sip:boss@example.com", "sip:bob@example.com"] {
+        let answer = only(b.send_on(0, flow, register_as(uri)));
+        assert_eq!(answer.status(), 403, "{answer}");
+        let answer = only(b.send_on(0, flow, call_as("MESSAGE", uri)));
+        assert_eq!(answer.status(), 403, "{answer}");
+    }
+    let mut b = office(Certificate::Off);
+    let flow = client(&mut b, 1, &["sip:alice@example.com"]);
+    let answer = only(b.send_on(0, flow, register_as("sip:boss@example.com")));
+    assert_eq!(answer.status(), 401, "{answer}");
+}
+
+/// Also where nobody is asked for a password.
+#[test]
+fn another_identity_is_refused_where_nothing_is_challenged() {
+    let mut b = Bench::with(|settings| {
+        settings.listeners = listeners();
+        settings.auth.certificate = Certificate::Identity;
+    });
+    let flow = client(&mut b, 1, &["sip:alice@example.com"]);
+    let answer = only(b.send_on(0, flow, register_as("sip:boss@example.com")));
+    assert_eq!(answer.status(), 403, "{answer}");
+    let answer = only(b.send_on(0, flow, register_as("sip:alice@example.com")));
+    assert_eq!(answer.status(), 200, "{answer}");
+}
+
+/// A route for our users alone: who has proved to be one of them by certificate needs no password for it, and may withhold its name.
+#[test]
+fn a_route_for_our_users_takes_a_certificate_for_a_password() {
+    let gate = "10.0.5.9:5060";
+    let mut users_only = route(Action::Relay(vec![hop(Udp, gate, "")]));
+    users_only.users_only = true;
+    let mut b = Bench::with(|settings| {
+        settings.listeners = listeners();
+        settings.routes = vec![users_only];
+        settings.auth.certificate = Certificate::Identity;
+        settings.auth.realm = b"example.com".to_vec();
+    });
+    let anonymous = "sip:anonymous@anonymous.invalid";
+    let alice = client(&mut b, 1, &["sip:alice@example.com"]);
+    let partner = client(&mut b, 2, &["example.org"]);
+    let nobody = client(&mut b, 3, &[]);
+    for (flow, uri, status) in [
+        (alice, "sip:alice@example.com", None),
+        (alice, anonymous, None),
+        (alice, "sip:boss@example.com", Some(403)),
+        (alice, "sip:alice@example.org", Some(403)),
+        (partner, "sip:alice@example.com", Some(403)),
+        (partner, "sip:alice@example.org", Some(403)),
+        (partner, anonymous, Some(407)),
+        (nobody, anonymous, Some(407)),
+    ] {
+        let sent = only(b.send_on(0, flow, call_as("MESSAGE", uri)));
+        match status {
+            None => assert_eq!(sent.to, gate, "{uri}: {sent}"),
+            Some(status) => assert_eq!(sent.status(), status, "{uri}: {sent}"),
+        }
     }
 }

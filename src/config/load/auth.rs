@@ -43,11 +43,27 @@ impl Document<'_> {
             check_uri: section
                 .read("check_uri", one_of(&URI_CHECKS))
                 .unwrap_or(default.check_uri),
+            certificate: section
+                .read("certificate", one_of(&CERTIFICATES))
+                .unwrap_or(default.certificate),
             users: section.read("users", path).unwrap_or(default.users),
         };
         let at = section.place("challenge_bye");
+        let certificate_at = section.place("certificate");
         self.challenge_bye_at = at;
+        self.auth_certificate_at = certificate_at;
         auth
+    }
+
+    /// A certificate proves something only where clients are asked for one.
+    pub(super) fn refuse_idle_certificate(&mut self, conf: &Conf) {
+        let is_idle = conf.tls.verify_client == VerifyClient::No;
+        if conf.auth.certificate != Certificate::Off && is_idle {
+            let message = "certificate says nothing here, because no client is asked for one: \
+                           add verify_client = \"optional\" or \"required\" in [tls]";
+            let wrong = Wrong::new(self.auth_certificate_at, message);
+            self.wrongs.push(wrong);
+        }
     }
 
     /// A BYE is only challenged where other requests are.
@@ -59,6 +75,12 @@ impl Document<'_> {
         }
     }
 }
+
+const CERTIFICATES: [(&str, Certificate); 3] = [
+    ("off", Certificate::Off),
+    ("identity", Certificate::Identity),
+    ("identity-and-password", Certificate::IdentityAndPassword),
+];
 
 /// `realm-value` (RFC 3261 §25.1) without its quotes, and without what would have to be escaped: not every phone can.
 fn realm(value: &Value<'_>) -> Parsed<String> {

@@ -41,6 +41,7 @@ pub(super) struct Document<'d> {
     pub(super) target_places: Vec<usize>,
     /// Where `challenge_bye` of `[auth]` stands, or else its section.
     pub(super) challenge_bye_at: usize,
+    pub(super) auth_certificate_at: usize,
 }
 
 pub(super) type Value<'d> = Spanned<DeValue<'d>>;
@@ -66,6 +67,7 @@ impl<'d> Document<'d> {
             listeners_are_wrong: false,
             target_places: Vec::new(),
             challenge_bye_at: 0,
+            auth_certificate_at: 0,
         }
     }
 

@@ -274,11 +274,14 @@ fn a_conf_with_everything() {
         private_key = ["certs/a.key", "certs/b.key"]
         trusted_ca = "certs/a.pem"
         verify_client = "required"
+        client_purposes = ["clientAuth", "serverAuth"]
         verify_server = false
         min_version = "1.2"
         max_version = "1.3"
         ciphers = "ECDHE-RSA-AES128-GCM-SHA256:AES128-SHA"
         ciphersuites = "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256"
+        groups = ["P-384", "X25519"]
+        show_client_certificate = true
         server_session_reuse = false
         client_session_reuse = false
         session_lifetime = "10m"
@@ -322,6 +325,7 @@ fn a_conf_with_everything() {
         qop = false
         nonce_lifetime = "90s"
         check_uri = "strict"
+        certificate = "identity"
         users = "/etc/strowger/users"
         [[route]]
         methods = ["INVITE", "X-own"]
@@ -427,13 +431,16 @@ fn a_conf_with_everything() {
                 certificate: certs.path("client.pem"),
                 private_key: certs.path("client.pem"),
             }],
+            show_client_certificate: true,
             trusted_ca: Some(certs.path("a.pem")),
             verify_client: VerifyClient::Required,
+            client_purposes: vec![Purpose::ClientAuth, Purpose::ServerAuth],
             verify_server: false,
             min_version: TlsVersion::V1_2,
             max_version: TlsVersion::V1_3,
             ciphers: "ECDHE-RSA-AES128-GCM-SHA256:AES128-SHA".to_owned(),
             ciphersuites: "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256".to_owned(),
+            groups: vec!["P-384".to_owned(), "X25519".to_owned()],
             server_session_reuse: false,
             client_session_reuse: false,
             session_lifetime: secs(600),
@@ -484,6 +491,7 @@ fn a_conf_with_everything() {
             qop: false,
             nonce_lifetime: secs(90),
             check_uri: UriCheck::Strict,
+            certificate: Certificate::Identity,
             users: PathBuf::from("/etc/strowger/users"),
         }
     );
@@ -814,6 +822,29 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
             "check_uri = \"lax\"",
             "\"strict\", \"address\", \"off\"",
         ),
+        (
+            "auth",
+            "certificate = true",
+            "one of \"off\", \"identity\", \"identity-and-password\"",
+        ),
+        (
+            "tls",
+            "groups = [\"x25519\"]",
+            "one of \"X25519MLKEM768\", \"SecP256r1MLKEM768\"",
+        ),
+        (
+            "tls",
+            "groups = \"X25519\"",
+            "a list of key exchange groups",
+        ),
+        ("tls", "groups = []", "is an empty list"),
+        (
+            "tls",
+            "client_purposes = [\"emailProtection\"]",
+            "one of \"clientAuth\", \"serverAuth\", \"any\"",
+        ),
+        ("tls", "client_purposes = []", "is an empty list"),
+        ("tls", "show_client_certificate = \"no\"", "true or false"),
         ("auth", "qop = \"auth\"", "true or false"),
         ("auth", "algorithms = \"MD5\"", "a list of \"SHA-256\""),
         ("auth", "algorithms = []", "an empty list"),
@@ -1077,6 +1108,17 @@ fn what_contradicts_itself_is_refused() {
     good(&format!(
         "{bye}[[route]]\naction = \"location\"\nfrom = \"users\"\n"
     ));
+    let certificate = "[auth]\ncertificate = \"identity\"\n";
+    assert_eq!(
+        fault_of(certificate),
+        "t:2:15: certificate says nothing here, because no client is asked for one: \
+         add verify_client = \"optional\" or \"required\" in [tls]"
+    );
+    assert_eq!(
+        fault_of("[tls]\nclient_purposes = [\"any\", \"clientAuth\"]\n"),
+        "t:2:19: client_purposes has \"any\" beside others, which it includes: remove them, or it"
+    );
+    good("[tls]\nclient_purposes = \"any\"\nshow_client_certificate = false\n");
     let long = format!("[auth]\nrealm = \"{}\"\n", "x".repeat(256));
     assert!(fault_of(&long).contains("at most 255 bytes"));
     let listen = "[[listen]]\naddress = \"127.0.0.1:5060\"\n";

@@ -45,7 +45,13 @@ impl Document<'_> {
                 "client_private_key",
                 Alone::HoldsItsKey,
             ),
+            show_client_certificate: section
+                .read("show_client_certificate", boolean)
+                .unwrap_or(default.show_client_certificate),
             verify_client: section.verify_client(trusted_ca.is_some()),
+            client_purposes: section
+                .read("client_purposes", filled(one_or_more(3, one_of(&PURPOSES))))
+                .unwrap_or(default.client_purposes),
             trusted_ca,
             verify_server: section
                 .read("verify_server", boolean)
@@ -60,6 +66,9 @@ impl Document<'_> {
             ciphersuites: section
                 .read("ciphersuites", ciphersuites)
                 .unwrap_or_default(),
+            groups: section
+                .read("groups", filled(list(GROUPS_MEANT, group)))
+                .unwrap_or(default.groups),
             server_session_reuse: section
                 .read("server_session_reuse", boolean)
                 .unwrap_or(default.server_session_reuse),
@@ -72,6 +81,7 @@ impl Document<'_> {
                 .unwrap_or(default.session_lifetime),
         };
         section.refuse_versions(&tls);
+        section.refuse_unshown(&tls);
         Tls {
             identities: self.identities(&tls),
             ..tls
@@ -111,6 +121,26 @@ impl Document<'_> {
 }
 
 const VERSIONS: [(&str, TlsVersion); 2] = [("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)];
+
+const PURPOSES: [(&str, Purpose); 3] = [
+    ("clientAuth", Purpose::ClientAuth),
+    ("serverAuth", Purpose::ServerAuth),
+    ("any", Purpose::Any),
+];
+
+/// Key exchange groups by their registered names, P-256 for secp256r1. Which of them the library has is the library's to say.
+const GROUPS: [&str; 8] = [
+    "X25519MLKEM768",
+    "SecP256r1MLKEM768",
+    "SecP384r1MLKEM1024",
+    "X25519",
+    "X448",
+    "P-256",
+    "P-384",
+    "P-521",
+];
+
+const GROUPS_MEANT: &str = "a list of key exchange groups such as [\"X25519MLKEM768\", \"X25519\"], the one offered first at the beginning";
 
 /// What a certificate means whose private key is not named.
 #[derive(Clone, Copy, PartialEq)]
@@ -196,6 +226,21 @@ impl Section<'_, '_> {
         verify
     }
 
+    /// Refuses a client's certificate that is not to be shown, and purposes beside one that stands for all.
+    fn refuse_unshown(&mut self, tls: &Tls) {
+        if !tls.show_client_certificate && !tls.client_identity.is_empty() {
+            let message = "client_certificate says nothing here, because show_client_certificate = false has none shown; remove one of the two";
+            let place = self.place("client_certificate");
+            self.wrong(place, message);
+        }
+        if tls.client_purposes.contains(&Purpose::Any) && tls.client_purposes.len() > 1 {
+            let message =
+                "client_purposes has \"any\" beside others, which it includes: remove them, or it";
+            let place = self.place("client_purposes");
+            self.wrong(place, message);
+        }
+    }
+
     /// Refuses versions that are upside down, and suites for a version that is not spoken.
     fn refuse_versions(&mut self, tls: &Tls) {
         if !self.sound(["min_version", "max_version"]) {
@@ -271,6 +316,10 @@ fn ciphers(value: &Value<'_>) -> Parsed<String> {
         return Err(wrong(value, phrase));
     }
     Ok(text.to_owned())
+}
+
+fn group(value: &Value<'_>) -> Parsed<String> {
+    one_of(&GROUPS.map(|group| (group, group)))(value).map(str::to_owned)
 }
 
 fn ciphersuites(value: &Value<'_>) -> Parsed<String> {

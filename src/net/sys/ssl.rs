@@ -11,7 +11,7 @@ use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
 use openssl::ssl::{Ssl, SslContext, SslContextBuilder, SslContextRef, SslRef, SslSessionRef};
 use openssl::stack::StackRef;
-use openssl::x509::{X509, X509Ref, X509StoreContextRef, X509VerifyResult};
+use openssl::x509::{X509, X509PurposeId, X509Ref, X509StoreContextRef, X509VerifyResult};
 use openssl_sys as ffi;
 
 /// The length of the name by which a ticket tells its key.
@@ -251,6 +251,67 @@ pub fn presented(store: &X509StoreContextRef) -> (Option<&X509Ref>, Option<&Stac
             (!chain.is_null()).then(|| StackRef::from_ptr(chain)),
         )
     }
+}
+
+/// Has the chain verified for any purpose: what it is made for is asked afterwards ([`is_made_for`]).
+pub fn take_any_purpose(store: &mut X509StoreContextRef) {
+    #[cfg(not(feature = "aws-lc"))]
+    use declared::{X509_STORE_CTX_get0_param, X509_VERIFY_PARAM_set_purpose};
+    #[cfg(feature = "aws-lc")]
+    use ffi::{X509_STORE_CTX_get0_param, X509_VERIFY_PARAM_set_purpose};
+    #[cfg(not(feature = "aws-lc"))]
+    mod declared {
+        unsafe extern "C" {
+            pub fn X509_STORE_CTX_get0_param(
+                store: *mut openssl_sys::X509_STORE_CTX,
+            ) -> *mut openssl_sys::X509_VERIFY_PARAM;
+            pub fn X509_VERIFY_PARAM_set_purpose(
+                param: *mut openssl_sys::X509_VERIFY_PARAM,
+                purpose: libc::c_int,
+            ) -> libc::c_int;
+        }
+    }
+    // SAFETY: the pointer is live; the parameters belong to the store context, and the call only sets a number in them.
+    unsafe {
+        let parameters = X509_STORE_CTX_get0_param(store.as_ptr());
+        if !parameters.is_null() {
+            X509_VERIFY_PARAM_set_purpose(parameters, X509PurposeId::ANY.as_raw());
+        }
+    }
+}
+
+/// Whether a certificate is made for the purpose, by its extensions (extended key usage, key usage, basic constraints).
+pub fn is_made_for(certificate: &X509Ref, purpose: X509PurposeId, is_authority: bool) -> bool {
+    #[cfg(not(feature = "aws-lc"))]
+    use declared::X509_check_purpose;
+    #[cfg(feature = "aws-lc")]
+    use ffi::X509_check_purpose;
+    #[cfg(not(feature = "aws-lc"))]
+    mod declared {
+        unsafe extern "C" {
+            pub fn X509_check_purpose(
+                certificate: *mut openssl_sys::X509,
+                purpose: libc::c_int,
+                is_authority: libc::c_int,
+            ) -> libc::c_int;
+        }
+    }
+    // SAFETY: the pointer is live; the library may note in the certificate what it has read of it, under a lock of its own.
+    unsafe {
+        X509_check_purpose(
+            certificate.as_ptr(),
+            purpose.as_raw(),
+            c_int::from(is_authority),
+        ) == 1
+    }
+}
+
+/// The verdict that a certificate is made for something else.
+pub fn wrong_purpose() -> X509VerifyResult {
+    /// X509_V_ERR_INVALID_PURPOSE, of the same value in both libraries.
+    const INVALID_PURPOSE: c_int = 26;
+    // SAFETY: the value is one of the library's own codes.
+    unsafe { X509VerifyResult::from_raw(INVALID_PURPOSE) }
 }
 
 /// For how many seconds a session counts.

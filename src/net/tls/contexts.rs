@@ -36,7 +36,6 @@ const CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256
     ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
 const CIPHERSUITES: &str =
     "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
-const GROUPS: &str = "X25519:P-256:P-384";
 
 /// Standard names of suites, which SIP's own documents use, and the library's.
 const STANDARD_NAMES: &[(&str, &str)] = &[
@@ -301,10 +300,10 @@ const SYSTEM_AUTHORITIES: &[&str] = &[
 
 impl Material {
     fn read(settings: &Settings) -> Result<Material, LoadError> {
-        let client_pairs = if settings.client_identity.is_empty() {
-            &settings.default_identity
-        } else {
-            &settings.client_identity
+        let client_pairs = match settings.show_client_certificate {
+            false => &Vec::new(),
+            true if settings.client_identity.is_empty() => &settings.default_identity,
+            true => &settings.client_identity,
         };
         let identities = settings
             .identities
@@ -360,6 +359,10 @@ impl Material {
             hash.update(&authority.to_der().unwrap_or_default());
         }
         hash.update(&[settings.verify_client as u8, settings.verify_server.into()]);
+        for purpose in &settings.client_purposes {
+            hash.update(&[*purpose as u8]);
+        }
+        hash.update(b"\xff");
         hash.update(&settings.session_lifetime.as_nanos().to_be_bytes());
         hash.finish()
     }
@@ -376,6 +379,10 @@ impl Material {
         hash.update(settings.ciphers.as_bytes());
         hash.update(b"\0");
         hash.update(settings.ciphersuites.as_bytes());
+        for group in &settings.groups {
+            hash.update(b"\0");
+            hash.update(group.as_bytes());
+        }
         hash.finish()
     }
 }
@@ -512,7 +519,8 @@ impl Maker<'_> {
                 builder.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT)
             }
         }
-        self.set_verifier(&mut builder, Checks::Chain)?;
+        let purposes = self.settings.client_purposes.clone();
+        self.set_verifier(&mut builder, Checks::Chain(purposes))?;
         if self.settings.verify_client != VerifyClient::No {
             let mut names = Stack::new()?;
             for authority in &self.material.authorities {
@@ -612,7 +620,7 @@ impl Maker<'_> {
         builder.set_options(SslOptions::NO_RENEGOTIATION);
         #[cfg(not(feature = "aws-lc"))]
         builder.set_options(SslOptions::NO_COMPRESSION);
-        builder.set_groups_list(GROUPS)?;
+        set_groups(builder, &settings.groups)?;
         set_ciphers(builder, &settings.ciphers)?;
         let suites = match settings.ciphersuites.as_str() {
             "" => CIPHERSUITES,
@@ -691,6 +699,24 @@ fn set_identity(builder: &mut SslContextBuilder, pairs: &[LoadedPair]) -> Result
         }
     }
     Ok(())
+}
+
+/// Every group on its own, to say which one the library does not have.
+fn set_groups(builder: &mut SslContextBuilder, groups: &[String]) -> Result<(), LoadError> {
+    let is_default = groups == Settings::default().groups;
+    let mut known = Vec::new();
+    for group in groups {
+        let is_known = builder.set_groups_list(group).is_ok();
+        drop(ErrorStack::get());
+        if is_known {
+            known.push(group.as_str());
+        } else if !is_default {
+            let library = super::library_version();
+            let reason = format!("groups: {group}: {library} does not have it");
+            return Err(LoadError::new(reason));
+        }
+    }
+    Ok(builder.set_groups_list(&known.join(":"))?)
 }
 
 fn set_ciphers(builder: &mut SslContextBuilder, list: &str) -> Result<(), LoadError> {

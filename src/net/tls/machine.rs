@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use openssl::asn1::Asn1Time;
 use openssl::error::ErrorStack;
 use openssl::ssl::{self, ErrorCode, ShutdownState, Ssl, SslRef, SslStream};
 use openssl::x509::X509VerifyResult;
@@ -14,6 +15,7 @@ use super::names;
 use super::sessions::ClientSessions;
 use super::settings::Side;
 use super::wire::Wire;
+use crate::base::ProvedNames;
 
 /// The most that one record carries of plaintext.
 const RECORD: usize = 1 << 14;
@@ -335,6 +337,27 @@ impl Tls {
             .map(|certificate| names::identities(&certificate));
         drop(ErrorStack::get());
         names.unwrap_or_default()
+    }
+
+    /// Who the client is by a certificate that was verified, in this handshake or in the one whose session it resumed: nobody (empty)
+    /// where it has expired since or has no name that counts; `None` where none was shown. Of a server nothing is said here: its name was
+    /// asked for.
+    pub fn client_names(&self) -> Option<ProvedNames> {
+        let is_verified = self.side == Side::Server
+            && self.verifies
+            && self.is_established()
+            && self.ssl().verify_result() == X509VerifyResult::OK;
+        if !is_verified {
+            return None;
+        }
+        let certificate = self.ssl().peer_certificate()?;
+        let now = Asn1Time::days_from_now(0).ok()?;
+        let owners = match certificate.not_after() > now {
+            true => names::owners(&certificate),
+            false => Vec::new(),
+        };
+        drop(ErrorStack::get());
+        Some(owners.into())
     }
 
     #[cfg(test)]

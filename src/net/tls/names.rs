@@ -50,6 +50,31 @@ pub fn proves(certificate: &X509Ref, name: &str) -> bool {
     }
 }
 
+/// More names are nobody's honest certificate.
+const OWNERS_MOST: usize = 64;
+
+/// Who a client is by its certificate, as the certificate writes it: SIP URIs, with a user or without; DNS names only where there are none
+/// (RFC 5922 §7.1), so that who is one user is not its whole domain besides. The common name proves nobody.
+pub fn owners(certificate: &X509Ref) -> Vec<Box<str>> {
+    let Some(alternatives) = certificate.subject_alt_names() else {
+        return Vec::new();
+    };
+    let is_sip = |uri: &&str| {
+        let scheme = uri.split_once(':').map(|(scheme, _)| scheme);
+        scheme.is_some_and(|it| it.eq_ignore_ascii_case("sip") || it.eq_ignore_ascii_case("sips"))
+    };
+    let uris = alternatives
+        .iter()
+        .filter_map(|name| name.uri().filter(is_sip));
+    let mut owners: Vec<Box<str>> = uris.take(OWNERS_MOST).map(Into::into).collect();
+    if owners.is_empty() {
+        let names = alternatives.iter().filter_map(|name| name.dnsname());
+        let names = names.filter(|name| is_dns_name(name));
+        owners.extend(names.take(OWNERS_MOST).map(Into::into));
+    }
+    owners
+}
+
 /// The address that a name is in truth, with or without the brackets of a URI.
 pub fn address(name: &str) -> Option<IpAddr> {
     let bare = name

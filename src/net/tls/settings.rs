@@ -13,9 +13,13 @@ pub struct Settings {
     pub identities: Vec<Identity>,
     /// What we show as client when the server asks. Empty: the default identity.
     pub client_identity: Vec<Pair>,
+    /// False: nothing is shown to servers.
+    pub show_client_certificate: bool,
     /// PEM file of the authorities that peers' certificates must come from. `None`: those of the system.
     pub trusted_ca: Option<PathBuf>,
     pub verify_client: VerifyClient,
+    /// What clients' certificates must be made for, one of these at least. Servers' must be made for servers.
+    pub client_purposes: Vec<Purpose>,
     /// Whether the chain and the name (RFC 5922) of each server are checked.
     pub verify_server: bool,
     pub min_version: Version,
@@ -25,6 +29,8 @@ pub struct Settings {
     pub ciphers: String,
     /// Suites of TLS 1.3. Empty: the library's.
     pub ciphersuites: String,
+    /// Key exchange groups, the best first. Of the default, those that the library does not have are left out.
+    pub groups: Vec<String>,
     /// Whether clients may resume sessions.
     pub server_session_reuse: bool,
     /// Whether we resume sessions with servers.
@@ -39,13 +45,18 @@ impl Default for Settings {
             default_identity: Vec::new(),
             identities: Vec::new(),
             client_identity: Vec::new(),
+            show_client_certificate: true,
             trusted_ca: None,
             verify_client: VerifyClient::No,
+            client_purposes: vec![Purpose::ClientAuth],
             verify_server: true,
             min_version: Version::Tls12,
             max_version: Version::Tls13,
             ciphers: String::new(),
             ciphersuites: String::new(),
+            groups: ["X25519MLKEM768", "X25519", "P-256", "P-384"]
+                .map(str::to_owned)
+                .into(),
             server_session_reuse: true,
             client_session_reuse: true,
             session_lifetime: Duration::from_secs(3600),
@@ -79,6 +90,15 @@ pub enum VerifyClient {
     /// They are asked; a certificate that is shown must be good.
     Optional,
     Required,
+}
+
+/// A key purpose (RFC 5280 §4.2.1.12). The whole chain must be made for the same one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    ClientAuth,
+    ServerAuth,
+    /// Whatever it was made for.
+    Any,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

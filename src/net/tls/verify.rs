@@ -11,17 +11,22 @@ use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::sha::Sha256;
 use openssl::ssl::SslRef;
-use openssl::x509::{X509Ref, X509StoreContext, X509StoreContextRef, X509VerifyResult};
+use openssl::x509::{
+    X509PurposeId, X509Ref, X509StoreContext, X509StoreContextRef, X509VerifyResult,
+};
 
 use super::contexts::notes_index;
 use super::names;
 use super::recent::Recent;
+use super::settings::Purpose;
 use crate::net::sys::ssl::{self, Verify};
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Checks {
     Nothing,
-    Chain,
+    /// Of a client: the chain, and that all of it is made for one of these purposes.
+    Chain(Vec<Purpose>),
+    /// Of a server; the library sees to the purpose.
     ChainAndName,
 }
 
@@ -57,10 +62,24 @@ impl Verifier {
                 return true;
             }
         }
+        let purposes = match &self.checks {
+            // It is the library's own choice for clients, and is said in its words.
+            Checks::Chain(purposes) if purposes[..] != [Purpose::ClientAuth] => Some(purposes),
+            _ => None,
+        };
+        if purposes.is_some() {
+            ssl::take_any_purpose(store);
+        }
         if !store.verify_cert().unwrap_or(false) {
             if store.error() == X509VerifyResult::OK {
                 store.set_error(X509VerifyResult::APPLICATION_VERIFICATION);
             }
+            return false;
+        }
+        if let Some(purposes) = purposes
+            && !purposes.iter().any(|purpose| is_made_for(store, *purpose))
+        {
+            store.set_error(ssl::wrong_purpose());
             return false;
         }
         if let Some(digest) = digest
@@ -76,12 +95,12 @@ impl Verifier {
 
 impl Verify for Verifier {
     fn verify(&self, store: &mut X509StoreContextRef) -> bool {
-        let is_good = match self.checks {
+        let is_good = match &self.checks {
             Checks::Nothing => {
                 store.set_error(X509VerifyResult::OK);
                 true
             }
-            Checks::Chain => self.check_chain(store),
+            Checks::Chain(_) => self.check_chain(store),
             Checks::ChainAndName => self.check_chain(store) && check_name(store),
         };
         if is_good {
@@ -90,6 +109,22 @@ impl Verify for Verifier {
         }
         is_good
     }
+}
+
+/// Whether all of a verified chain is made for the purpose: the certificate, and what issued it up to the authority that we trust, whose own
+/// word on that is not asked.
+fn is_made_for(store: &X509StoreContextRef, purpose: Purpose) -> bool {
+    let purpose = match purpose {
+        Purpose::ClientAuth => X509PurposeId::SSL_CLIENT,
+        Purpose::ServerAuth => X509PurposeId::SSL_SERVER,
+        Purpose::Any => return true,
+    };
+    let Some(chain) = store.chain() else {
+        return false;
+    };
+    let trusted = chain.len().saturating_sub(1).max(1);
+    let mut asked = chain.iter().take(trusted).enumerate();
+    asked.all(|(depth, certificate)| ssl::is_made_for(certificate, purpose, depth > 0))
 }
 
 /// Of the certificate and of all that came with it.

@@ -2,6 +2,7 @@
 //!
 //! A request that is challenged leaves nothing behind: the nonce needs no memory, and the answer no transaction.
 
+pub mod certificate;
 pub mod digest;
 pub mod nonce;
 mod target;
@@ -18,6 +19,7 @@ use crate::stack::proxy::{Extra, Incoming, Refusal};
 use crate::stack::route::Route;
 use crate::stack::whose::Whose;
 use crate::stack::{Endpoint, settings};
+use certificate::Certificate;
 use digest::{Algorithm, Hash};
 use nonce::{Use, Verdict};
 use std::io::Write as _;
@@ -41,6 +43,8 @@ pub struct Settings {
     pub nonce_lifetime_ms: u64,
     /// How exactly credentials must have been made for the Request-URI.
     pub check_uri: UriCheck,
+    /// What a client's certificate says of who it is.
+    pub certificate: Certificate,
 }
 
 impl Default for Settings {
@@ -54,6 +58,7 @@ impl Default for Settings {
             qop: true,
             nonce_lifetime_ms: 300_000,
             check_uri: UriCheck::default(),
+            certificate: Certificate::default(),
         }
     }
 }
@@ -209,10 +214,14 @@ impl Endpoint {
         incoming: &Incoming,
         demand: Demand,
     ) -> Result<(), Refusal> {
+        let who = Challenger::Registrar;
+        if self.certify(message, incoming.flow, who, demand)? {
+            return Ok(());
+        }
         if !self.settings.auth.challenge_register && demand != Demand::Users {
             return Ok(());
         }
-        let claim = Claim::of(Challenger::Registrar, message, &self.settings);
+        let claim = Claim::of(who, message, &self.settings);
         match claim.whose {
             Some(_) => self
                 .authenticate(now, message, incoming, &claim)
@@ -231,6 +240,12 @@ impl Endpoint {
         incoming: &mut Incoming<'a>,
         demand: Demand,
     ) -> Result<(), Refusal> {
+        let has_passed = incoming.spiral || incoming.trusted;
+        if (demand == Demand::Users || !has_passed)
+            && self.certify(message, incoming.flow, Challenger::Proxy, demand)?
+        {
+            return Ok(());
+        }
         let auth = &self.settings.auth;
         let exempt = match demand {
             Demand::Nothing => true,
@@ -290,8 +305,7 @@ impl Endpoint {
         claim.is_anonymous() && !realm(&self.settings, message, claim, &mut room).is_empty()
     }
 
-    /// Asks for credentials, and whether they are those of the user that is claimed to be here. This is also the place for other proofs than
-    /// Digest: a certificate speaks for an address as [`Whose::is_certified_by`] says.
+    /// Asks for credentials, and whether they are those of the user that is claimed to be here.
     fn authenticate<'a>(
         &mut self,
         now: Instant,

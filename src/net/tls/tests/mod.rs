@@ -4,6 +4,7 @@ mod handshakes;
 mod pki;
 mod refusals;
 mod sessions;
+mod trust;
 
 use std::net::SocketAddr;
 use std::sync::OnceLock;

@@ -76,6 +76,21 @@ impl Authority {
         }
     }
 
+    /// The same with these extensions and no others.
+    pub fn sub_with(&self, extend: impl FnOnce(&mut X509Builder)) -> Authority {
+        let key = ecdsa_key();
+        let mut builder = start("under the authority", &key, 3650);
+        extend(&mut builder);
+        let identifier = SubjectKeyIdentifier::new()
+            .build(&builder.x509v3_context(None, None))
+            .unwrap();
+        builder.append_extension(identifier).unwrap();
+        Authority {
+            certificate: self.sign(builder),
+            key,
+        }
+    }
+
     fn sign(&self, mut builder: X509Builder) -> X509 {
         builder
             .set_issuer_name(self.certificate.subject_name())
@@ -143,6 +158,8 @@ pub struct Wish<'a> {
     pub names: &'a [&'a str],
     pub kind: Kind,
     pub days: i64,
+    /// Extended key usages; empty: the certificate says nothing of that.
+    pub purposes: &'a [&'a str],
     /// Bytes that only make it larger.
     pub padding: usize,
 }
@@ -154,6 +171,7 @@ impl<'a> Wish<'a> {
             names,
             kind,
             days: 365,
+            purposes: &["serverAuth", "clientAuth"],
             padding: 0,
         }
     }
@@ -164,12 +182,13 @@ pub fn issue(authority: &Authority, wish: &Wish) -> X509 {
     let mut builder = start(wish.common_name, &key, wish.days);
     let basic = BasicConstraints::new().build().unwrap();
     builder.append_extension(basic).unwrap();
-    let usage = ExtendedKeyUsage::new()
-        .server_auth()
-        .client_auth()
-        .build()
-        .unwrap();
-    builder.append_extension(usage).unwrap();
+    let mut usage = ExtendedKeyUsage::new();
+    for purpose in wish.purposes {
+        usage.other(purpose);
+    }
+    if !wish.purposes.is_empty() {
+        builder.append_extension(usage.build().unwrap()).unwrap();
+    }
     if !wish.names.is_empty() || wish.padding > 0 {
         let mut alternative = SubjectAlternativeName::new();
         for name in wish.names {

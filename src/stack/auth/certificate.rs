@@ -1,0 +1,80 @@
+//! What a client's certificate proves: an identity, and that one only (RFC 5922 §7). A user's certificate stands for that user, a domain's
+//! for all of its users; the connection on which it was shown stands for nobody else.
+
+use super::{Challenger, Claim, Demand};
+use crate::base::Flow;
+use crate::sip::{Host, Message, Uri};
+use crate::stack::Endpoint;
+use crate::stack::counters::AuthOutcome;
+use crate::stack::proxy::Refusal;
+
+/// `[auth] certificate` of the conf.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Certificate {
+    /// It says who may connect, and nothing of who may act as whom.
+    #[default]
+    Off,
+    /// It stands in the place of a password.
+    Identity,
+    /// It says who may act as whom, and a password is asked for besides where one is.
+    IdentityAndPassword,
+}
+
+impl Endpoint {
+    /// True where the connection's certificate has proved who acts here, and no password is asked for. Refuses who acts for another than
+    /// its certificate names: of our users and domains, for others' names are not ours to give. Who has shown no certificate has proved
+    /// nothing, and is asked as anybody.
+    pub(super) fn certify(
+        &mut self,
+        message: &Message,
+        flow: Flow,
+        who: Challenger,
+        demand: Demand,
+    ) -> Result<bool, Refusal> {
+        let rule = self.settings.auth.certificate;
+        if rule == Certificate::Off {
+            return Ok(false);
+        }
+        let Some(names) = self.ways.proved(&flow) else {
+            return Ok(false);
+        };
+        let claim = Claim::of(who, message, &self.settings);
+        let is_proved = match claim.whose {
+            Some(whose) => names
+                .iter()
+                .any(|name| whose.is_certified_by(name.as_bytes())),
+            // The caller withholds its name, and is to be any of our users.
+            None if demand == Demand::Users && claim.is_anonymous() => {
+                if !names.iter().any(|name| self.is_of_ours(name.as_bytes())) {
+                    return Ok(false);
+                }
+                true
+            }
+            None => return Ok(false),
+        };
+        if !is_proved {
+            self.counters.auth[AuthOutcome::Forbidden as usize] += 1;
+            let shown = names.first().map_or("", |name| name);
+            let shown = shown.get(..NAME_SHOWN).unwrap_or(shown);
+            let reason = format_args!("certificate of {shown:?}: acts for another user");
+            self.tell(message, flow, reason);
+            return Err(Refusal::new(403, "Not Your Certificate's Identity").told());
+        }
+        let is_enough = rule == Certificate::Identity;
+        if is_enough {
+            self.counters.auth[AuthOutcome::Accepted as usize] += 1;
+        }
+        Ok(is_enough)
+    }
+
+    /// Whether a name of a certificate is that of one of our users, or of one of our domains.
+    fn is_of_ours(&self, name: &[u8]) -> bool {
+        match Uri::parse(name) {
+            Ok(uri) => self.settings.whose(&uri).is_some(),
+            Err(_) => self.settings.is_our_domain(Host::of(name)),
+        }
+    }
+}
+
+/// Bytes of a name that a line of the log shows at most.
+const NAME_SHOWN: usize = 100;
