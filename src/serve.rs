@@ -26,7 +26,7 @@ use strowger::net::sys::identity::Identity;
 use strowger::net::tls::{self, Contexts};
 use strowger::net::{Buffers, Limits, interfaces, sys};
 use strowger::resolver::{self, Resolver};
-use strowger::sip::{Scheme, Uri};
+use strowger::sip::{Scheme, Uri, write_escaped};
 use strowger::stack::auth;
 use strowger::stack::auth::certificate::Certificate;
 use strowger::stack::auth::digest::Algorithm;
@@ -344,7 +344,11 @@ impl Office {
         if !text.starts_with("sip:") && !text.starts_with("sips:") {
             text = format!("sip:{text}");
         }
-        let uri = Uri::parse(text.as_bytes()).map_err(|fault| refused(fault.reason()))?;
+        let mut text = text.into_bytes();
+        if Uri::parse(&text).is_err() {
+            text = with_user_escaped(text);
+        }
+        let uri = Uri::parse(&text).map_err(|fault| refused(fault.reason()))?;
         if uri.user.is_none_or(<[u8]>::is_empty) {
             return Err(refused("an address-of-record needs a user part"));
         }
@@ -352,6 +356,19 @@ impl Office {
         uri.write_address_of_record(&mut aor);
         Ok(aor)
     }
+}
+
+/// A URI whose user was typed as its name is, with characters that a URI does not take: `sip:john doe@example.com`.
+fn with_user_escaped(uri: Vec<u8>) -> Vec<u8> {
+    let scheme_end = memchr::memchr(b':', &uri).map_or(0, |colon| colon + 1);
+    let Some(at) = memchr::memrchr(b'@', &uri) else {
+        return uri;
+    };
+    let mut escaped = uri[..scheme_end].to_vec();
+    let user = uri.get(scheme_end..at).unwrap_or_default();
+    write_escaped(user.iter().copied(), &mut escaped);
+    escaped.extend_from_slice(&uri[at..]);
+    escaped
 }
 
 /// How often the signals are looked at and a part of the location table is swept.

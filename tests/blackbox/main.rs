@@ -23,6 +23,7 @@ mod durability;
 mod failures;
 mod forking;
 mod hostile;
+mod identity;
 mod kamailio;
 mod limits;
 mod losses;
