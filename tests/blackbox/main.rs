@@ -37,6 +37,7 @@ mod study;
 mod tls_client;
 mod tls_reload;
 mod tls_server;
+mod trust;
 mod users;
 mod wires;
 

@@ -80,6 +80,20 @@ impl Authority {
         names: &[&str],
         days: i64,
     ) -> Certificate {
+        let purposes = ["serverAuth", "clientAuth"];
+        self.issue_with(place, file, kind, names, days, &purposes)
+    }
+
+    /// The same with what it is made for.
+    pub fn issue_with(
+        &self,
+        place: &Place,
+        file: &str,
+        kind: Kind,
+        names: &[&str],
+        days: i64,
+        purposes: &[&str],
+    ) -> Certificate {
         let key = key(kind);
         let mut builder = begin(names.first().unwrap_or(&file), &key, days);
         builder
@@ -94,10 +108,14 @@ impl Authority {
             };
         }
         let context = builder.x509v3_context(Some(&self.certificate), None);
+        let mut usage = ExtendedKeyUsage::new();
+        for purpose in purposes {
+            usage.other(purpose);
+        }
         let extensions = [
             AuthorityKeyIdentifier::new().keyid(true).build(&context),
             alternative.build(&context),
-            ExtendedKeyUsage::new().server_auth().client_auth().build(),
+            usage.build(),
             BasicConstraints::new().build(),
         ];
         for extension in extensions {
