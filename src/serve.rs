@@ -732,6 +732,7 @@ pub(crate) fn settings(
             message_size: conf.limits.message_size,
             transactions: transactions_of_core(conf, memory),
             overload_ms: ms(conf.limits.overload),
+            trusted_sources: networks(&conf.limits.trusted_sources),
         },
         outgoing: outgoing(conf.connections.outgoing),
         routes: conf.routes.iter().map(route).collect(),
@@ -787,6 +788,14 @@ fn outgoing(outgoing: model::Outgoing) -> settings::Outgoing {
     }
 }
 
+fn networks(conf: &[model::Network]) -> Vec<Network> {
+    let network = |network: &model::Network| Network {
+        address: network.address(),
+        prefix: network.prefix(),
+    };
+    conf.iter().map(network).collect()
+}
+
 fn route(route: &model::Route) -> Route {
     Route {
         methods: route
@@ -794,14 +803,7 @@ fn route(route: &model::Route) -> Route {
             .iter()
             .map(|method| method.clone().into_bytes())
             .collect(),
-        from_source: route
-            .from_source
-            .iter()
-            .map(|network| Network {
-                address: network.address(),
-                prefix: network.prefix(),
-            })
-            .collect(),
+        from_source: networks(&route.from_source),
         to_host: route
             .to_host
             .as_ref()

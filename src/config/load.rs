@@ -433,6 +433,7 @@ impl Document<'_> {
     fn limits(&mut self) -> Limits {
         let default = Limits::default();
         let mut section = self.section("limits");
+        let networks = list("a list of networks such as [\"192.0.2.0/24\"]", network);
         Limits {
             message_size: section
                 .read("message_size", size(1 << 10, 64 << 10))
@@ -447,6 +448,9 @@ impl Document<'_> {
                 .read("requests_per_source", number(0, 100_000))
                 .and_then(|requests| u32::try_from(requests).ok())
                 .unwrap_or(default.requests_per_source),
+            trusted_sources: section
+                .read("trusted_sources", networks)
+                .unwrap_or(default.trusted_sources),
             overload: section
                 .read("overload", time(Duration::ZERO, 10 * SECOND))
                 .unwrap_or(default.overload),

@@ -678,6 +678,8 @@ pub struct Limits {
     pub bindings: Capacity,
     /// Requests a second from one source; 0: any number.
     pub requests_per_source: u32,
+    /// Networks of peers that are believed what they assert of others.
+    pub trusted_sources: Vec<Network>,
     /// How long messages may wait for a worker before new requests are refused; zero: for ever.
     pub overload: Duration,
 }
@@ -689,6 +691,7 @@ impl Default for Limits {
             transactions: Capacity::FromMemory,
             bindings: Capacity::FromMemory,
             requests_per_source: 0,
+            trusted_sources: Vec::new(),
             overload: Duration::from_millis(100),
         }
     }

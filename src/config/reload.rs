@@ -79,7 +79,7 @@ impl Plan {
             live: [t1, t2, t4, c, linger],
             fixed: []);
         sort!(plan, "limits", Limits, old.limits, limits,
-            live: [message_size, transactions, requests_per_source, overload],
+            live: [message_size, transactions, requests_per_source, trusted_sources, overload],
             fixed: [bindings]);
         sort!(plan, "udp", Udp, old.udp, udp,
             live: [],
@@ -204,6 +204,7 @@ message_size = \"1KiB\"
 transactions = 7
 bindings = 7
 requests_per_source = 7
+trusted_sources = [\"192.0.2.1\"]
 overload = \"7ms\"
 [udp]
 receive_buffer = \"8KiB\"

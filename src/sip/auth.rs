@@ -54,6 +54,70 @@ impl<'a> Credentials<'a> {
     }
 }
 
+impl Credentials<'_> {
+    /// Whether a header field value names a realm of which `is_it` holds. A Digest that can be read has one realm. In what cannot be read, or is
+    /// of another scheme, whatever a careless reader could take for one counts.
+    pub fn name_realm(value: &[u8], mut is_it: impl FnMut(&[u8]) -> bool) -> bool {
+        let mut is_meant = |written: &[u8]| {
+            let mut room = [0; LONGEST_REALM];
+            match memchr::memchr(b'\\', written) {
+                None => is_it(written),
+                Some(_) => is_it(without_escapes(written, &mut room)),
+            }
+        };
+        if let Ok(Some(credentials)) = Credentials::parse(value) {
+            return is_meant(credentials.realm);
+        }
+        const WORD: &[u8] = b"realm";
+        let mut at = 0;
+        while let Some(found) = value.get(at..).and_then(find_realm) {
+            at += found;
+            let equals = cursor::skip_space(value, at + WORD.len());
+            at += 1;
+            if value.get(equals) != Some(&b'=') {
+                continue;
+            }
+            let start = cursor::skip_space(value, equals + 1);
+            let text = match value.get(start) {
+                Some(b'"') => match cursor::quoted_end(value, start) {
+                    Some(end) => &value[start + 1..end - 1],
+                    None => &value[start + 1..],
+                },
+                _ => &value[start..cursor::skip(value, start, VALUE)],
+            };
+            if is_meant(cursor::trim(text)) {
+                return true;
+            }
+        }
+        return false;
+
+        fn find_realm(text: &[u8]) -> Option<usize> {
+            let mut words = text.windows(WORD.len());
+            words.position(|word| word.eq_ignore_ascii_case(WORD))
+        }
+    }
+}
+
+/// No realm that is compared without its escapes is longer.
+const LONGEST_REALM: usize = 256;
+
+/// A quoted string's text as it is meant; a longer one is left as it is written.
+fn without_escapes<'a>(written: &'a [u8], room: &'a mut [u8; LONGEST_REALM]) -> &'a [u8] {
+    let (mut len, mut bytes) = (0, written.iter());
+    while let Some(byte) = bytes.next() {
+        let byte = match byte {
+            b'\\' => bytes.next().unwrap_or(byte),
+            _ => byte,
+        };
+        let Some(place) = room.get_mut(len) else {
+            return written;
+        };
+        *place = *byte;
+        len += 1;
+    }
+    &room[..len]
+}
+
 /// The parameters, in the order of [`NAMES`].
 #[derive(Default)]
 struct Found<'a>([Option<&'a [u8]>; NAMES.len()]);

@@ -38,4 +38,4 @@ pub use rewrite::Rewrite;
 pub use uri::{Host, Scheme, Uri};
 pub use user::{same_name, unescaped, without_dot, write_escaped};
 pub use values::{Value, Values};
-pub use via::{Via, fill_port, fill_received};
+pub use via::{Via, fill_received};

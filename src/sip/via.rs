@@ -374,17 +374,6 @@ pub fn fill_received(via: &Via, source: SocketAddr, rewrite: &mut Rewrite) {
     }
 }
 
-/// Adds the source's port to a topmost Via that did not ask for it, as `rport`: who forwards over a stream and remembers nothing finds
-/// the connection again by it when the response comes (RFC 3261 §16.11, §18.2.2).
-pub fn fill_port(via: &Via, source: SocketAddr, rewrite: &mut Rewrite) {
-    if !via.known.rport.is_present() {
-        rewrite.insert(via.params_end(), |out| {
-            out.push(b';');
-            Stamp::Rport(source.port()).write(out);
-        });
-    }
-}
-
 /// Skips `token SLASH`, white space anywhere.
 fn part(text: &[u8], at: usize) -> Option<usize> {
     let start = cursor::skip_space(text, at);

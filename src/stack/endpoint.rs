@@ -406,13 +406,13 @@ impl Endpoint {
         let branch = message.top_branch();
         match branch.and_then(|text| self.signer.read(text)) {
             Some(Branch::Stateful { core, id, .. }) if core == self.core => {
-                self.process_response(now, id, message, outbox);
+                self.process_response(now, id, flow, message, outbox);
             }
             Some(Branch::Stateful { .. }) => {
                 self.discard(flow, Drop::NoSuchCore, NO_SUCH_CORE);
             }
             Some(Branch::Stateless { .. }) => {
-                self.forward_by_via(message, outbox);
+                self.forward_by_via(&flow, message, outbox);
                 self.release_by_response(flow, message, outbox);
             }
             None => self.discard(flow, Drop::ForeignResponse, "the Via is not ours"),

@@ -3,7 +3,7 @@
 use crate::base::Transport;
 use crate::sip::same_name;
 use crate::stack::auth;
-use crate::stack::route::Route;
+use crate::stack::route::{Network, Route};
 use std::net::{IpAddr, SocketAddr};
 
 /// Everything that the conf says about SIP. One copy is shared by all cores.
@@ -137,6 +137,8 @@ pub struct Limits {
     pub transactions: usize,
     /// How long messages may wait before new requests are refused; 0: for ever.
     pub overload_ms: u64,
+    /// Whom we believe what it asserts of others: identities (RFC 3325).
+    pub trusted_sources: Vec<Network>,
 }
 
 impl Default for Timers {
@@ -178,6 +180,7 @@ impl Default for Settings {
                 message_size: 65_536,
                 transactions: 1 << 20,
                 overload_ms: 100,
+                trusted_sources: Vec::new(),
             },
             outgoing: Outgoing::default(),
             routes: Vec::new(),

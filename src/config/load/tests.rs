@@ -373,6 +373,7 @@ fn a_conf_with_everything() {
         transactions = 1_000
         bindings = 0x10
         requests_per_source = 500
+        trusted_sources = ["192.0.2.0/24", "2001:db8::1"]
         overload = "200ms"
         [dns]
         servers = ["192.0.2.53", "[2001:db8::53]:5353"]
@@ -600,6 +601,9 @@ fn a_conf_with_everything() {
             transactions: Capacity::Exactly(1000),
             bindings: Capacity::Exactly(16),
             requests_per_source: 500,
+            trusted_sources: [("192.0.2.0", 24), ("2001:db8::1", 128)]
+                .map(|(address, prefix)| Network::new(address.parse().unwrap(), prefix).unwrap())
+                .to_vec(),
             overload: Duration::from_millis(200),
         }
     );

@@ -9,9 +9,7 @@ mod target;
 pub mod users;
 
 use crate::base::{Flow, Instant};
-use crate::sip::{
-    Credentials, Header, Host, Message, Method, Name, NameAddr, Uri, same_name, without_dot,
-};
+use crate::sip::{Credentials, Host, Message, Method, Name, NameAddr, Uri, same_name, without_dot};
 use crate::stack::counters::AuthOutcome;
 use crate::stack::proxy::condition::matches;
 use crate::stack::proxy::request::span_of;
@@ -223,21 +221,19 @@ impl Endpoint {
         }
         let claim = Claim::of(who, message, &self.settings);
         match claim.whose {
-            Some(_) => self
-                .authenticate(now, message, incoming, &claim)
-                .map(|_| ()),
+            Some(_) => self.authenticate(now, message, incoming, &claim),
             None => Ok(()),
         }
     }
 
     /// §22.3. A request in the name of one of our users passes when that user has proved to be itself. What our own route let pass is not
     /// asked, and what comes from elsewhere is only where the way is for our users alone: it is refused there, but for the caller who
-    /// withholds its name (RFC 3323 §4.1.1.3) and proves to be any of them. The credentials go no further than here.
-    pub(in crate::stack) fn authenticate_calling<'a>(
+    /// withholds its name (RFC 3323 §4.1.1.3) and proves to be any of them.
+    pub(in crate::stack) fn authenticate_calling(
         &mut self,
         now: Instant,
-        message: &Message<'a>,
-        incoming: &mut Incoming<'a>,
+        message: &Message,
+        incoming: &Incoming,
         demand: Demand,
     ) -> Result<(), Refusal> {
         let has_passed = incoming.spiral || incoming.trusted;
@@ -268,9 +264,7 @@ impl Endpoint {
             (Demand::Users, None) => return Err(Refusal::new(403, "For Our Users Only")),
             (_, None) => return Ok(()),
         }
-        let header = self.authenticate(now, message, incoming, &claim)?;
-        incoming.credentials = Some(header);
-        Ok(())
+        self.authenticate(now, message, incoming, &claim)
     }
 
     /// What the route that this request takes demands, or else the conf in general.
@@ -306,17 +300,17 @@ impl Endpoint {
     }
 
     /// Asks for credentials, and whether they are those of the user that is claimed to be here.
-    fn authenticate<'a>(
+    fn authenticate(
         &mut self,
         now: Instant,
-        message: &Message<'a>,
-        incoming: &Incoming<'a>,
-        claim: &Claim<'a>,
-    ) -> Result<Header<'a>, Refusal> {
+        message: &Message,
+        incoming: &Incoming,
+        claim: &Claim,
+    ) -> Result<(), Refusal> {
         match self.prove(now, message, incoming, claim) {
-            Ok(header) => {
+            Ok(()) => {
                 self.counters.auth[AuthOutcome::Accepted as usize] += 1;
-                Ok(header)
+                Ok(())
             }
             Err((failure, name)) => {
                 self.counters.auth[failure.outcome() as usize] += 1;
@@ -335,7 +329,7 @@ impl Endpoint {
         message: &Message<'a>,
         incoming: &Incoming<'a>,
         claim: &Claim<'a>,
-    ) -> Result<Header<'a>, (Failure, &'a [u8])> {
+    ) -> Result<(), (Failure, &'a [u8])> {
         let settings = self.settings.clone();
         let auth = &settings.auth;
         let mut room = [0; 256];
@@ -345,14 +339,14 @@ impl Endpoint {
         for header in message.all(claim.who.answer_in()) {
             match Credentials::parse(header.value) {
                 Ok(Some(credentials)) if credentials.realm.eq_ignore_ascii_case(realm) => {
-                    found = Some((credentials, header));
+                    found = Some(credentials);
                     break;
                 }
                 Ok(_) => {}
                 Err(_) => return Err((Failure::Malformed, b"")),
             }
         }
-        let Some((credentials, header)) = found else {
+        let Some(credentials) = found else {
             return Err((Failure::None, b""));
         };
         let fail = |failure| Err((failure, credentials.username));
@@ -423,7 +417,7 @@ impl Endpoint {
         }
         let is_itself = |whose: Whose| whose.is_login(user.name(login));
         match claim.whose.is_none_or(is_itself) {
-            true => Ok(header),
+            true => Ok(()),
             false => fail(Failure::OtherUser),
         }
     }

@@ -1,12 +1,18 @@
-//! The one step that prepares a request for its next hop (RFC 3261 §16.6 steps 2 to 9): the received bytes with edits, the same for every copy.
+//! The one step that prepares a message for its next hop (RFC 3261 §16.6 steps 2 to 9, §16.7 steps 3 and 9): the received bytes with edits. It
+//! is the same for every pass: the first copy, the next branch, the next target, after a wait, in a dialog, an ACK, without state.
 
 use super::Incoming;
 use super::next_hop::{Hop, first_route, first_value_len};
 use crate::base::hash::write_decimal;
-use crate::base::{Flow, Outbox, Span};
-use crate::sip::{Message, Method, Name, NameAddr, Uri, fill_port, fill_received};
+use crate::base::{Flow, Outbox, Span, Transport};
+use crate::sip::{Message, Method, Name, NameAddr, Rewrite, Uri, fill_received};
 use crate::stack::Endpoint;
 use crate::stack::route::Route;
+
+/// The parameter of our own Via that keeps the port from which the request came over a stream, where the Via below has no `rport` to keep it:
+/// only who asks gets it back there (RFC 3581 §4). No check covers it. It says which of the connections from the Via's address takes a response
+/// that has no transaction any more, and nothing else.
+const SOURCE_PORT: &[u8] = b"sp";
 
 impl Endpoint {
     /// The request as [`Endpoint::edit`] has changed it, to its next hop.
@@ -61,10 +67,6 @@ impl Endpoint {
         if let Some(version) = message.unusual_version() {
             rewrite.replace(version, |out| out.extend_from_slice(b"SIP/2.0"));
         }
-        // Credentials for us are nobody else's business (§22.3 lets us consume them).
-        if let Some(credentials) = &incoming.credentials {
-            rewrite.remove(credentials.line.range());
-        }
 
         // Step 8: our Via on top, and what RFC 3581 §4 wants to be known of the one below.
         let listener = self.settings.listeners.get(usize::from(flow.listener));
@@ -76,12 +78,16 @@ impl Endpoint {
             // The branch first: it then stands at the same place in every response, whatever the peer makes of `rport`.
             out.extend_from_slice(b";branch=");
             write_branch(out);
-            out.extend_from_slice(b";rport\r\n");
+            out.extend_from_slice(b";rport");
+            if incoming.flow.transport.is_reliable() && incoming.via.rport().is_none() {
+                out.push(b';');
+                out.extend_from_slice(SOURCE_PORT);
+                out.push(b'=');
+                write_decimal(u64::from(incoming.flow.peer.port()), out);
+            }
+            out.extend_from_slice(b"\r\n");
         });
         fill_received(&incoming.via, incoming.flow.peer, rewrite);
-        if incoming.flow.transport.is_reliable() {
-            fill_port(&incoming.via, incoming.flow.peer, rewrite);
-        }
 
         // Step 4.
         if self.settings.proxy.record_route && opens_dialog(message.method()) {
@@ -136,6 +142,37 @@ impl Endpoint {
             },
         );
         number_line(rewrite, message, Name::MaxBreadth, head, breadth);
+
+        // Step 9, and what stays here.
+        add_length(rewrite, message, flow.transport);
+        self.withhold_credentials(message);
+        self.withhold_identity(message, incoming.flow.peer.ip(), flow.peer.ip());
+    }
+
+    /// A response without our Via, for the one that it goes to (§16.7 steps 3 and 9), into the rewriter. `source` is where it came from.
+    /// Lines that nobody can read go, and the SIP-Version is written as §7.1 wants it sent.
+    pub(in crate::stack) fn edit_response(
+        &mut self,
+        message: &Message,
+        source: &Flow,
+        receiver: &Flow,
+    ) {
+        let rewrite = &mut self.rewrite;
+        rewrite.clear();
+        if message.start() > 0 {
+            rewrite.remove(0..message.start());
+        }
+        if let Some(version) = message.unusual_version() {
+            rewrite.replace(version, |out| out.extend_from_slice(b"SIP/2.0"));
+        }
+        if let Ok(top) = message.top_via_value() {
+            rewrite.remove_value(&top);
+        }
+        for line in message.unread_lines() {
+            rewrite.remove(line);
+        }
+        add_length(rewrite, message, receiver.transport);
+        self.withhold_identity(message, source.peer.ip(), receiver.peer.ip());
     }
 
     /// The hash over all that decides the way: of the source too, where a route asks for it.
@@ -193,13 +230,7 @@ fn is_loose(route: &[u8]) -> bool {
 }
 
 /// Replaces the number of a header line, or adds the line. There may be one (§7.3.1): what else has the name goes.
-fn number_line(
-    rewrite: &mut crate::sip::Rewrite,
-    message: &Message,
-    name: Name,
-    head: usize,
-    number: u32,
-) {
+fn number_line(rewrite: &mut Rewrite, message: &Message, name: Name, head: usize, number: u32) {
     let mut lines = message.all(name);
     match lines.next() {
         Some(header) => {
@@ -215,4 +246,23 @@ fn number_line(
             out.extend_from_slice(b"\r\n");
         }),
     }
+}
+
+/// Over a stream a message says how long its body is (§16.6 step 9, §18.3, §20.14); what came as a datagram need not have said so.
+fn add_length(rewrite: &mut Rewrite, message: &Message, transport: Transport) {
+    if !transport.is_reliable() || message.header(Name::ContentLength).is_some() {
+        return;
+    }
+    rewrite.insert(message.headers_end(), |out| {
+        out.extend_from_slice(b"Content-Length: ");
+        write_decimal(message.body().len() as u64, out);
+        out.extend_from_slice(b"\r\n");
+    });
+}
+
+/// The port from which the request of this response came over a stream, where our own Via has kept it.
+pub(super) fn source_port(message: &Message) -> Option<u16> {
+    let via = message.top_via().ok()?;
+    let port = std::str::from_utf8(via.params.get(SOURCE_PORT)??).ok()?;
+    port.parse().ok().filter(|port| *port != 0)
 }

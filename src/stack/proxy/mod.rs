@@ -14,9 +14,10 @@ pub mod request;
 pub mod response;
 pub mod stateless;
 pub mod target;
+pub mod withhold;
 
 use crate::base::Flow;
-use crate::sip::{Header, Uri, Value, Via};
+use crate::sip::{Uri, Value, Via};
 use crate::stack::auth::Challenger;
 use crate::stack::counters::Limit;
 
@@ -129,8 +130,6 @@ pub struct Incoming<'a> {
     pub dialog: Dialog,
     /// The request has been here before, with another Request-URI or Route (RFC 5393 §4.2).
     pub spiral: bool,
-    /// Credentials that were for us, and have done their work.
-    pub credentials: Option<Header<'a>>,
     /// The request shows the cookie of a dialog whose first request we let pass.
     pub trusted: bool,
 }

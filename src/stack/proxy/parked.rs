@@ -7,7 +7,7 @@ use super::target::{Target, TargetSet};
 use super::{Incoming, Obstacle, Refusal};
 use crate::base::dns::{Answer, Failure, Outcome};
 use crate::base::{Arena, Flow, Id, Instant, Outbox};
-use crate::sip::{Header, Message, Method, Name};
+use crate::sip::{Message, Method};
 use crate::stack::Endpoint;
 use crate::stack::counters::{Drop, Limit, Lookup};
 use std::collections::VecDeque;
@@ -44,8 +44,6 @@ struct Held {
     /// The number among its targets, and this one alone.
     number: usize,
     target: TargetSet,
-    /// Where its credentials for us begin, which do not go on.
-    credentials: Option<u32>,
     since: Instant,
 }
 
@@ -203,7 +201,6 @@ impl Endpoint {
             key,
             number,
             target: TargetSet::default(),
-            credentials: incoming.credentials.map(|header| header.line.start),
             since,
         });
         held.target.copy_one(targets, target);
@@ -219,10 +216,9 @@ impl Endpoint {
     fn end_message_wait(&mut self, held: Held, in_time: bool, outbox: &mut Outbox) {
         let mut index = std::mem::take(&mut self.second_index);
         if let Ok(message) = Message::parse(&held.bytes, &mut index)
-            && let Ok(mut incoming) = self.preprocess_route(held.flow, &message)
+            && let Ok(incoming) = self.preprocess_route(held.flow, &message)
             && let Some(target) = held.target.targets.first()
         {
-            incoming.credentials = credentials(&message, held.credentials);
             let sent = match in_time {
                 false => Err(TOO_LATE),
                 true => self.forward_or_hold(
@@ -264,11 +260,4 @@ impl Endpoint {
             format_args!("not forwarded: {}", refusal.reason),
         );
     }
-}
-
-/// The header whose line begins there.
-fn credentials<'a>(message: &Message<'a>, line: Option<u32>) -> Option<Header<'a>> {
-    let line = line?;
-    let mut all = message.all(Name::ProxyAuthorization);
-    all.find(|header| header.line.start == line)
 }

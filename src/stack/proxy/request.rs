@@ -49,7 +49,7 @@ impl Endpoint {
         let demand = self.demand(message, &incoming);
         if !matches!(decision, Ok(Decision::Register)) {
             decision = self
-                .authenticate_calling(now, message, &mut incoming, demand)
+                .authenticate_calling(now, message, &incoming, demand)
                 .and(decision);
         }
         if !matches!(decision, Ok(Decision::Options | Decision::Register)) {
@@ -168,7 +168,6 @@ impl Endpoint {
             listener: None,
             dialog: Dialog::default(),
             spiral: false,
-            credentials: None,
             trusted: false,
         };
         if message.header(Name::Route).is_none() {

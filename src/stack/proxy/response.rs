@@ -3,6 +3,7 @@
 
 use super::branches::Attempt;
 use super::context::{Context, is_better};
+use super::forward::source_port;
 use super::parked::TOO_LATE;
 use crate::base::{Channel, Flow, Id, Instant, Outbox, Transport};
 use crate::sip::{Message, Method, Name, Via, reply};
@@ -37,6 +38,7 @@ impl Endpoint {
         &mut self,
         now: Instant,
         id: Id,
+        flow: Flow,
         message: &Message,
         outbox: &mut Outbox,
     ) {
@@ -88,11 +90,11 @@ impl Endpoint {
             ..200 => {
                 // Step 2: timer C.
                 self.transactions.reset_timer_c(now, id);
-                self.forward_at_once(now, server, message, outbox);
+                self.forward_at_once(now, server, &flow, message, outbox);
                 self.cancel_if_wanted(now, id, outbox);
             }
-            200..300 => self.forward_success(now, id, server, kind, message, outbox),
-            _ => self.add_final(now, id, server, message, outbox),
+            200..300 => self.forward_success(now, id, server, kind, flow, message, outbox),
+            _ => self.add_final(now, id, server, flow, message, outbox),
         }
     }
 
@@ -145,10 +147,14 @@ impl Endpoint {
         &mut self,
         now: Instant,
         server: Id,
+        source: &Flow,
         message: &Message,
         outbox: &mut Outbox,
     ) -> bool {
-        self.strip_via(message);
+        let Some(receiver) = self.transactions.server(server).map(|server| server.flow) else {
+            return false;
+        };
+        self.edit_response(message, source, &receiver);
         let rewrite = &mut self.rewrite;
         self.transactions
             .respond(now, server, message.status(), outbox, |out| {
@@ -156,40 +162,24 @@ impl Endpoint {
             })
     }
 
-    /// Step 3: the edit that removes the topmost Via value (and lines that nobody can read, and writes the SIP-Version as §7.1 wants it sent).
-    pub(in crate::stack) fn strip_via(&mut self, message: &Message) {
-        self.rewrite.clear();
-        if message.start() > 0 {
-            self.rewrite.remove(0..message.start());
-        }
-        if let Some(version) = message.unusual_version() {
-            self.rewrite
-                .replace(version, |out| out.extend_from_slice(b"SIP/2.0"));
-        }
-        if let Ok(top) = message.top_via_value() {
-            self.rewrite.remove_value(&top);
-        }
-        for line in message.unread_lines() {
-            self.rewrite.remove(line);
-        }
-    }
-
     /// Step 5: every 2xx to an INVITE passes, the first 2xx to anything else; then step 10, CANCEL for the branches that are left.
+    #[allow(clippy::too_many_arguments)]
     fn forward_success(
         &mut self,
         now: Instant,
         id: Id,
         server: Id,
         kind: ClientKind,
+        flow: Flow,
         message: &Message,
         outbox: &mut Outbox,
     ) {
         let alive = self.transactions.server(server).is_some();
         if alive {
-            self.forward_at_once(now, server, message, outbox);
+            self.forward_at_once(now, server, &flow, message, outbox);
         } else if kind == ClientKind::Invite {
             // The server transaction is over and the branch was not: the Via below ours knows the way (RFC 6026 §8.4).
-            self.forward_by_via(message, outbox);
+            self.forward_by_via(&flow, message, outbox);
         }
         let used = self.transactions.client(id).map(|client| client.flow);
         let ends = self.transactions.client(id).map(|client| client.ends);
@@ -215,6 +205,7 @@ impl Endpoint {
         now: Instant,
         id: Id,
         server: Id,
+        flow: Flow,
         message: &Message,
         outbox: &mut Outbox,
     ) {
@@ -242,7 +233,7 @@ impl Endpoint {
                 && context.best_status == 0
                 && context.challenged == 0;
             if only && status != 503 && (invite || status != 408) {
-                self.forward_at_once(now, server, message, outbox);
+                self.forward_at_once(now, server, &flow, message, outbox);
                 if let Some(context) = self.take_context(server) {
                     self.retire_context(context);
                 }
@@ -250,7 +241,7 @@ impl Endpoint {
                 return;
             }
         }
-        self.keep_if_best(context_id, message);
+        self.keep_if_best(context_id, server, &flow, message);
         let Some(context) = self.contexts.get_mut(context_id) else {
             return;
         };
@@ -341,7 +332,7 @@ impl Endpoint {
     // ---- the end of a request --------------------------------------------------------------------------------------------
 
     /// Steps 6 and 7: keeps the response if it is the best so far, ready to be sent, and every challenge.
-    fn keep_if_best(&mut self, context_id: Id, message: &Message) {
+    fn keep_if_best(&mut self, context_id: Id, server: Id, source: &Flow, message: &Message) {
         let status = message.status();
         let challenge = matches!(status, 401 | 407);
         let Some(context) = self.contexts.get_mut(context_id) else {
@@ -360,7 +351,9 @@ impl Endpoint {
             return;
         }
         context.best_status = status;
-        self.strip_via(message);
+        let server = self.transactions.server(server);
+        let receiver = server.map_or(*source, |server| server.flow);
+        self.edit_response(message, source, &receiver);
         self.scratch.clear();
         self.rewrite
             .render(&message.bytes()[..message.end()], &mut self.scratch);
@@ -621,20 +614,27 @@ impl Endpoint {
     }
 
     /// A response without a transaction goes where the Via below ours says (§16.11).
-    pub(in crate::stack) fn forward_by_via(&mut self, message: &Message, outbox: &mut Outbox) {
+    pub(in crate::stack) fn forward_by_via(
+        &mut self,
+        source: &Flow,
+        message: &Message,
+        outbox: &mut Outbox,
+    ) {
         let next = message.values(Name::Via).nth(1);
-        let Some(flow) = next.and_then(|value| self.via_flow(&Via::parse(value).ok()?)) else {
+        let port = source_port(message);
+        let Some(flow) = next.and_then(|value| self.via_flow(&Via::parse(value).ok()?, port))
+        else {
             return self.counters.drop(Drop::BadResponse);
         };
-        self.strip_via(message);
+        self.edit_response(message, source, &flow);
         let rewrite = &mut self.rewrite;
         outbox.send(flow, |out| {
             rewrite.render(&message.bytes()[..message.end()], out);
         });
     }
 
-    /// §18.2.2: `received` and `rport`, else sent-by; over a stream the connection that was opened from there.
-    fn via_flow(&self, via: &Via) -> Option<Flow> {
+    /// §18.2.2: `received` and `rport`, else sent-by; over a stream the connection that was opened from there, or from `port`.
+    fn via_flow(&self, via: &Via, port: Option<u16>) -> Option<Flow> {
         let transport = [Transport::Udp, Transport::Tcp, Transport::Tls]
             .into_iter()
             .find(|transport| {
@@ -645,7 +645,10 @@ impl Endpoint {
         let ip = via.received().or_else(|| via.host.ip())?;
         let port = match via.rport() {
             Some(Some(port)) => port,
-            _ => via.port.unwrap_or(transport.default_port()),
+            _ => port
+                .filter(|_| transport.is_reliable())
+                .or(via.port)
+                .unwrap_or(transport.default_port()),
         };
         let peer = SocketAddr::new(ip, port);
         let listener = self.settings.listener_towards(transport, peer, 0)?;

@@ -1,0 +1,84 @@
+//! What must not leave for a next hop, whatever the message is and however often it passes here: credentials for our realm (RFC 3261 §22.3),
+//! and identities that nobody whom we trust has asserted (RFC 3325 §5 to §7).
+
+use crate::sip::{Credentials, Header, Host, Message, Method, Name};
+use crate::stack::route::Route;
+use crate::stack::{Endpoint, Settings};
+use std::net::IpAddr;
+
+impl Endpoint {
+    /// Removes the credentials that are for us. What others have asked for goes on, each in its own realm.
+    pub(super) fn withhold_credentials(&mut self, message: &Message) {
+        for name in [Name::ProxyAuthorization, Name::Authorization] {
+            for header in message.all(name) {
+                if self.settings.is_for_us(message.method(), &header) {
+                    self.rewrite.remove(header.line.range());
+                }
+            }
+        }
+    }
+
+    /// Removes what the sender may not assert, or what its user wants hidden from this receiver.
+    pub(super) fn withhold_identity(
+        &mut self,
+        message: &Message,
+        source: IpAddr,
+        receiver: IpAddr,
+    ) {
+        let has = |name| message.header(name).is_some();
+        if !has(Name::PAssertedIdentity) && !has(Name::PPreferredIdentity) {
+            return;
+        }
+        let knows_source = self.settings.is_trusted(source);
+        let knows_receiver = self.settings.is_trusted(receiver);
+        // Asserted is what one whom we trust has said. It goes to anybody, unless its user wants it to stay among the trusted.
+        if !knows_source || !knows_receiver && asks_privacy(message) {
+            self.remove_all(message, Name::PAssertedIdentity);
+        }
+        // A wish of the user is between it and the proxies that it trusts.
+        if !knows_source || !knows_receiver {
+            self.remove_all(message, Name::PPreferredIdentity);
+        }
+    }
+
+    fn remove_all(&mut self, message: &Message, name: Name) {
+        for header in message.all(name) {
+            self.rewrite.remove(header.line.range());
+        }
+    }
+}
+
+impl Settings {
+    fn is_for_us(&self, method: Method, header: &Header) -> bool {
+        // Somebody else is the registrar where we ask nobody who registers, in a realm that may have our name.
+        let ours = header.name != Name::Authorization
+            || method != Method::Register
+            || self.auth.challenge_register;
+        ours && Credentials::name_realm(header.value, |realm| self.is_our_realm(realm))
+    }
+
+    /// Whether we may have asked for credentials in this realm. Where this server asks nobody, whoever asks is another.
+    fn is_our_realm(&self, realm: &[u8]) -> bool {
+        let asked_by = |route: &Route| route.challenge == Some(true) || route.users_only;
+        let by_route = || self.routes.iter().any(asked_by);
+        let asks = self.auth.challenge_register || self.auth.challenge_proxy || by_route();
+        asks && match self.auth.realm.is_empty() {
+            true => self.is_our_domain(Host::of(realm)),
+            false => self.auth.realm.eq_ignore_ascii_case(realm),
+        }
+    }
+
+    fn is_trusted(&self, ip: IpAddr) -> bool {
+        let mut networks = self.limits.trusted_sources.iter();
+        networks.any(|network| network.contains(ip))
+    }
+}
+
+/// Whether the user has asked that its asserted identity stay within the trust domain (RFC 3325 §7).
+fn asks_privacy(message: &Message) -> bool {
+    let is_id = |word: &[u8]| word.trim_ascii().eq_ignore_ascii_case(b"id");
+    message.all(Name::Privacy).any(|header| {
+        let mut words = header.value.split(|byte| matches!(byte, b';' | b','));
+        words.any(is_id)
+    })
+}
