@@ -1,6 +1,54 @@
 //! The redirect server (RFC 3261 §8.3): the targets as Contact values of a 302, best first.
 
+use super::Incoming;
+use super::request::reply_flow;
 use super::target::TargetSet;
+use crate::base::{Instant, Outbox};
+use crate::sip::{Message, Method, reply};
+use crate::stack::Endpoint;
+use crate::stack::identity::{Memory, TAG_LEN};
+use crate::stack::settings::Mode;
+
+impl Endpoint {
+    /// Answers 302 with the targets. A redirect server keeps its transaction (§8.3): the answer to an INVITE is repeated by timer G until its ACK
+    /// comes (§17.2.1), and the INVITE is not looked up again. Where there are as many transactions as there may be, the answer leaves without
+    /// one, as all of our refusals do (§8.2.7): the INVITE that comes again gets it again, and who is a stranger takes no memory.
+    pub(super) fn redirect(
+        &mut self,
+        now: Instant,
+        message: &Message,
+        incoming: &Incoming,
+        key: u128,
+        targets: &TargetSet,
+        outbox: &mut Outbox,
+    ) {
+        let flow = incoming.flow;
+        let kept = message.method() == Method::Invite
+            && self.settings.proxy.mode == Mode::Stateful
+            && !self.transactions.is_full();
+        if !kept {
+            return self.answer(message, flow, 302, "", outbox, |out| {
+                write_contacts(targets, out);
+            });
+        }
+        self.scratch.clear();
+        self.scratch.reserve(TAG_LEN);
+        self.identity
+            .write_tag(message, Memory::Transaction, &mut self.scratch);
+        let answer = reply::Reply {
+            status: 302,
+            to_tag: &self.scratch,
+            received: Some(flow.peer),
+            ..reply::Reply::default()
+        };
+        let upstream = reply_flow(flow, &incoming.via);
+        let server = self.transactions.open_server(now, true, key, upstream);
+        let write = |out: &mut Vec<u8>| {
+            reply::write(message, &answer, |out| write_contacts(targets, out), out);
+        };
+        self.transactions.respond(now, server, 302, outbox, write);
+    }
+}
 
 /// Appends one Contact line for each target, with its q.
 pub fn write_contacts(targets: &TargetSet, out: &mut Vec<u8>) {

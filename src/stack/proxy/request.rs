@@ -2,7 +2,6 @@
 
 use super::condition::matches;
 use super::next_hop::{is_sips, transport_of};
-use super::redirect;
 use super::target::{Target, TargetSet};
 use super::{Dialog, Extra, Incoming, Refusal};
 use crate::base::{Flow, Id, Instant, Outbox, Transport};
@@ -68,9 +67,7 @@ impl Endpoint {
                 Err(Refusal::new(404, "Redirected To Itself"))
             }
             Ok(Decision::Redirect) => {
-                self.answer(message, flow, 302, "", outbox, |out| {
-                    redirect::write_contacts(&targets, out);
-                });
+                self.redirect(now, message, &incoming, key, &targets, outbox);
                 Ok(())
             }
             Ok(Decision::Options) => self.answer_options(message, flow, outbox),
