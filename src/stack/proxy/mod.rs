@@ -108,6 +108,8 @@ pub struct Dialog {
     pub per_call: Option<bool>,
     /// What stands for the name of the next hop that the dialog began with, where others are at its address.
     pub name: Option<u64>,
+    /// We have recorded a SIPS URI: TLS was promised on every hop.
+    pub secure: bool,
 }
 
 /// A request after Route preprocessing (§16.4).

@@ -41,6 +41,7 @@ impl Endpoint {
         let spiral = self.validate(flow, message, key)?;
         let mut incoming = self.preprocess_route(flow, message)?;
         incoming.spiral = spiral;
+        check_secure(&incoming)?;
         let mut targets = std::mem::take(&mut self.targets);
         targets.clear();
         let mut decision = self.determine_targets(now, message, &incoming, &mut targets);
@@ -84,7 +85,7 @@ impl Endpoint {
 
     /// True when the request is a spiral.
     fn validate(&mut self, flow: Flow, message: &Message, key: u128) -> Result<bool, Refusal> {
-        self.check_uri_scheme(flow, message)?;
+        self.check_uri_scheme(message)?;
         let spiral = self.check_loop(flow, message)?;
         self.check_drain(message, spiral)?;
         self.check_overload(message, spiral, key)?;
@@ -92,13 +93,10 @@ impl Endpoint {
         Ok(spiral)
     }
 
-    /// Step 2. A SIPS request has come over TLS on every hop, or it is none (RFC 5630 §3.1.3, §5.3).
-    fn check_uri_scheme(&self, flow: Flow, message: &Message) -> Result<(), Refusal> {
+    /// Step 2.
+    fn check_uri_scheme(&self, message: &Message) -> Result<(), Refusal> {
         match message.uri().map(|uri| uri.scheme) {
             Ok(Scheme::Other) => Err(Refusal::new(416, "")),
-            Ok(Scheme::Sips) if flow.transport != Transport::Tls => {
-                Err(Refusal::new(400, "SIPS Request Not Over TLS"))
-            }
             Ok(_) => Ok(()),
             Err(fault) => Err(Refusal::new(400, fault.reason())),
         }
@@ -178,6 +176,7 @@ impl Endpoint {
                 let address = NameAddr::parse(value.text).map_err(bad)?;
                 if let Some(recorded) = self.identity.recorded(message, &parsed) {
                     incoming.trusted = true;
+                    incoming.dialog.secure |= parsed.scheme == Scheme::Sips;
                     self.read_token(&recorded, &mut incoming.dialog);
                 }
                 incoming.uri = address.uri;
@@ -206,6 +205,7 @@ impl Endpoint {
                     );
                 }
                 incoming.trusted = true;
+                incoming.dialog.secure |= uri.scheme == Scheme::Sips;
                 self.read_token(&recorded, &mut incoming.dialog);
             }
             incoming.own_routes += 1;
@@ -495,6 +495,21 @@ impl Endpoint {
             );
         });
         Ok(())
+    }
+}
+
+/// A SIPS request has come over TLS on every hop, or it is none (RFC 5630 §3.1.3, §5.3): the rule is the same for every method, an ACK and a
+/// CANCEL without a transaction too. But for a dialog in which our own Route says `sip:`. It began with a SIP request, so nobody was promised TLS
+/// on this side of us; the other side has given a SIPS contact all the same, and who talks to it must be able to hang up. From here on the request
+/// goes by TLS.
+pub(super) fn check_secure(incoming: &Incoming) -> Result<(), Refusal> {
+    let is_plain = incoming.flow.transport != Transport::Tls;
+    let in_plain_dialog = incoming.trusted && !incoming.dialog.secure;
+    match incoming.parsed.scheme {
+        Scheme::Sips if is_plain && !in_plain_dialog => {
+            Err(Refusal::new(400, "SIPS Request Not Over TLS"))
+        }
+        _ => Ok(()),
     }
 }
 

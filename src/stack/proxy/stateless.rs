@@ -2,7 +2,7 @@
 //! nothing is remembered. The ACK to a 2xx takes this way in the stateful mode too (§16.7 step 5).
 
 use super::locate::Search;
-use super::request::Decision;
+use super::request::{Decision, check_secure};
 use super::target::{Target, TargetSet};
 use super::{Incoming, Obstacle, Refusal};
 use crate::base::{Errand, Flow, Instant, Outbox};
@@ -122,6 +122,9 @@ impl Endpoint {
         if message.max_forwards().is_ok_and(|hops| hops == Some(0)) {
             return self.counters.drop(Drop::StrayAck);
         }
+        if let Err(refusal) = check_secure(&incoming) {
+            return self.refuse_copy(message, flow, refusal, outbox);
+        }
         let mut targets = std::mem::take(&mut self.targets);
         targets.clear();
         match self.determine_targets(now, message, &incoming, &mut targets) {
@@ -158,6 +161,7 @@ impl Endpoint {
     ) {
         let checked = self.check_max_forwards(message);
         let refused = match checked.and_then(|()| self.preprocess_route(flow, message)) {
+            Ok(incoming) if let Err(refusal) = check_secure(&incoming) => Some(refusal),
             Ok(incoming) => {
                 let mut targets = std::mem::take(&mut self.targets);
                 targets.clear();
