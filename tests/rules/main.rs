@@ -13,6 +13,7 @@ mod durability;
 mod failover;
 mod flows;
 mod forking;
+mod hop;
 mod hostile;
 mod identity;
 mod matching;

@@ -15,7 +15,7 @@ use crate::proxy::route;
 
 /// What the domain name system knows, a line for each record: `name TYPE data`.
 #[derive(Default)]
-struct Zone {
+pub struct Zone {
     records: BTreeMap<(String, &'static str), Vec<String>>,
     ttl_ms: u64,
     /// Questions that were answered, as `TYPE name`.
@@ -23,7 +23,7 @@ struct Zone {
 }
 
 impl Zone {
-    fn new(lines: &str) -> Zone {
+    pub fn new(lines: &str) -> Zone {
         let mut zone = Zone {
             ttl_ms: 60_000,
             ..Zone::default()
@@ -57,7 +57,7 @@ impl Zone {
     }
 
     /// Answers everything that is asked, and what is asked because of that.
-    fn serve(&mut self, b: &mut Bench) -> Vec<Sent> {
+    pub fn serve(&mut self, b: &mut Bench) -> Vec<Sent> {
         let mut sent = Vec::new();
         while let Some(question) = b.asked.first().copied() {
             let answer = self.answer(question);
@@ -768,7 +768,7 @@ fn too_many_names_at_a_time_fail_at_once() {
 
 // ---- next hops of the conf, Routes, contacts -----------------------------------------------------------------------------
 
-fn by_name(uri: &str) -> NextHop {
+pub fn by_name(uri: &str) -> NextHop {
     let secure = uri.starts_with("sips:");
     NextHop {
         uri: uri.as_bytes().to_vec(),
