@@ -214,13 +214,13 @@ impl<'a> Message<'a> {
         self.index.status == 0
     }
 
-    /// The method of a request; of a response, the method in its CSeq, in whatever case it came back.
+    /// The method of a request; of a response, the method in its CSeq.
     pub fn method(&self) -> Method {
         if self.is_request() {
             return self.index.method;
         }
         self.cseq()
-            .map_or(Method::Other, |cseq| Method::parse_folded(cseq.method))
+            .map_or(Method::Other, |cseq| Method::parse(cseq.method))
     }
 
     /// The token that [`Message::method`] stands for; empty in a response without a readable CSeq.
@@ -608,6 +608,19 @@ fn first_below(bytes: [u8; 8]) -> Option<usize> {
     let word = u64::from_le_bytes(bytes);
     let found = word.wrapping_sub(LOW * FIRST_ABOVE as u64) & !word & HIGH;
     (found != 0).then(|| found.trailing_zeros() as usize / 8)
+}
+
+/// True when [`start_line`] would find SIP in the line that ends so; its CR may be there still.
+#[inline]
+pub(super) fn is_start_line(line: &[u8]) -> bool {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    match line.get(..4) {
+        Some(word) if word.eq_ignore_ascii_case(b"SIP/") => {
+            let end = memchr::memchr(b' ', line).unwrap_or(line.len());
+            version(&line[..end]).is_some()
+        }
+        _ => line.ends_with(b" SIP/2.0") || request_line_version(cursor::trim_end(line)).is_some(),
+    }
 }
 
 /// Reads the start line. An error means that this is not SIP at all.

@@ -21,9 +21,6 @@ pub enum Method {
     Other,
 }
 
-/// The length of the longest name.
-const LONGEST: usize = b"SUBSCRIBE".len();
-
 impl Method {
     /// The method that `token` names. Methods are case-sensitive (RFC 3261 §7.1).
     pub fn parse(token: &[u8]) -> Method {
@@ -43,20 +40,6 @@ impl Method {
             b"MESSAGE" => Method::Message,
             b"PUBLISH" => Method::Publish,
             _ => Method::Other,
-        }
-    }
-
-    /// The same without regard to case.
-    pub fn parse_folded(token: &[u8]) -> Method {
-        let method = Method::parse(token);
-        let mut folded = [0; LONGEST];
-        match folded.get_mut(..token.len()) {
-            Some(folded) if method == Method::Other => {
-                folded.copy_from_slice(token);
-                folded.make_ascii_uppercase();
-                Method::parse(folded)
-            }
-            _ => method,
         }
     }
 

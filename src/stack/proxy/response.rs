@@ -47,8 +47,10 @@ impl Endpoint {
             return self.counters.drop(Drop::StrayResponse);
         };
         let (kind, server, cancel) = (client.kind, client.server, client.cancel);
+        // §17.1.3: the method in CSeq is that of the request. Who answers in lower case has answered.
+        let method = message.method_name();
         match (message.method(), kind) {
-            (Method::Cancel, ClientKind::Invite) => {
+            (_, ClientKind::Invite) if method.eq_ignore_ascii_case(b"CANCEL") => {
                 // Our CANCEL shares the branch of the INVITE (§9.1).
                 match cancel {
                     Some(cancel) => {
@@ -59,17 +61,16 @@ impl Endpoint {
                 }
                 return;
             }
-            (Method::Invite, ClientKind::Invite) => {}
+            (_, ClientKind::Invite) if method.eq_ignore_ascii_case(b"INVITE") => {}
             (Method::Invite | Method::Ack | Method::Cancel, _) | (_, ClientKind::Invite) => {
                 return self.counters.drop(Drop::BadResponse);
             }
-            // §17.1.3: the method in CSeq is that of the request. Once a final response has come, nothing is left to compare.
+            // Once a final response has come, nothing is left to compare.
             _ => {
                 let sent = self
                     .transactions
                     .client(id)
                     .map(|client| self.transactions.sent(client));
-                let method = message.cseq().map_or(&b""[..], |cseq| cseq.method);
                 if !begins_with(sent.unwrap_or_default(), method) {
                     return self.counters.drop(Drop::BadResponse);
                 }
@@ -781,8 +782,7 @@ impl Endpoint {
     }
 }
 
-/// True when the request as it was sent has this method, in any case: who answers in lower case has answered. True also when it is not kept
-/// any more.
+/// True when the request as it was sent has this method, in any case, and when it is not kept any more.
 fn begins_with(request: &[u8], method: &[u8]) -> bool {
     let Some((word, rest)) = request.split_at_checked(method.len()) else {
         return request.is_empty();
