@@ -313,7 +313,7 @@ impl fmt::Display for TlsVersion {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Connections {
     pub outgoing: Outgoing,
-    /// After so long without a byte either way a connection is closed.
+    /// After so long without a byte either way a connection is closed, and so long after a message began that is not whole.
     pub idle_timeout: Duration,
     /// For the TCP handshake of a connection that we open.
     pub connect_timeout: Duration,

@@ -40,7 +40,7 @@ impl State {
     }
 }
 
-/// What a stream brought.
+/// What a stream brought; who gets it says whether it will be answered.
 pub enum Arrival<'a> {
     /// One whole message.
     Message(&'a [u8]),
@@ -90,6 +90,10 @@ pub struct Flags {
     pub is_held: bool,
     /// We have answered the handshake that the peer began.
     pub has_spoken: bool,
+    /// A message or a TLS record has begun and is not whole: until it is, nothing makes the connection younger.
+    pub is_amid: bool,
+    /// The last read brought something whole, or the beginning of something.
+    pub is_fresh: bool,
 }
 
 /// What a message has to do with answers.
@@ -104,13 +108,20 @@ enum Expected {
 impl Expected {
     fn of(message: &[u8]) -> Expected {
         match message {
-            [b'S', b'I', b'P', b'/', _, _, _, b' ', b'2'..=b'6', ..] => Expected::Answers,
-            [b'S', b'I', b'P', b'/', ..] | [b'A', b'C', b'K', b' ', ..] | [b'\r', ..] => {
-                Expected::Nothing
-            }
+            [s, i, p, b'/', _, _, _, b' ', class, ..] if is_sip([*s, *i, *p]) => match class {
+                b'2'..=b'6' => Expected::Answers,
+                _ => Expected::Nothing,
+            },
+            [s, i, p, b'/', ..] if is_sip([*s, *i, *p]) => Expected::Nothing,
+            [b'A', b'C', b'K', b' ', ..] | [b'\r', ..] => Expected::Nothing,
             _ => Expected::Answer,
         }
     }
+}
+
+/// The word that begins a response.
+fn is_sip(word: [u8; 3]) -> bool {
+    word.eq_ignore_ascii_case(b"SIP")
 }
 
 /// What came of reading.
@@ -137,6 +148,10 @@ pub enum Why {
     Overdue(State),
     /// The peer left messages half sent.
     Truncated,
+    /// A message has begun, and was not whole in its time.
+    Unfinished,
+    /// It only waited for what is owed to it, and another needs its place.
+    Displaced,
 }
 
 impl std::fmt::Display for Why {
@@ -153,6 +168,8 @@ impl std::fmt::Display for Why {
             Why::Overdue(State::Open) => f.write_str("idle for idle_timeout"),
             Why::Overdue(State::Draining) => f.write_str("the peer does not take what it is sent"),
             Why::Truncated => f.write_str("ended in the middle of a message"),
+            Why::Unfinished => f.write_str("a message began and was not whole in idle_timeout"),
+            Why::Displaced => f.write_str("it sends no more, and its place is needed"),
         }
     }
 }
@@ -253,15 +270,16 @@ impl Connection {
     }
 
     /// Reads once, and hands over the messages that are whole: `prove` gets who the client is, where it has proved that now, before `on`
-    /// gets what it says. `scratch` holds what comes, `plaintext` what it means.
+    /// gets what it says; `on` says whether that will be answered. `scratch` holds what comes, `plaintext` what it means.
     pub fn read(
         &mut self,
         scratch: &mut [u8],
         plaintext: &mut Vec<u8>,
         buffers: &mut Buffers,
         prove: impl FnOnce(ProvedNames),
-        mut on: impl FnMut(Arrival<'_>),
+        mut on: impl FnMut(Arrival<'_>) -> bool,
     ) -> Taken {
+        self.flags.is_fresh = false;
         let count = match (&self.stream).read(scratch) {
             Ok(0) => return Taken::End,
             Ok(count) => count,
@@ -296,6 +314,10 @@ impl Connection {
         if let Err(fault) = self.take_in(bytes, buffers, &mut on) {
             return Taken::Failed(Why::Garbage(fault));
         }
+        let begins = !self.flags.is_amid;
+        self.flags.is_amid = self.is_inside_message()
+            || (self.tls.as_ref()).is_some_and(|tls| tls.is_inside_record());
+        self.flags.is_fresh |= begins;
         match (ends, drained) {
             (true, _) => Taken::End,
             (false, true) => Taken::Drained,
@@ -308,7 +330,7 @@ impl Connection {
         &mut self,
         bytes: &[u8],
         buffers: &mut Buffers,
-        on: &mut impl FnMut(Arrival<'_>),
+        on: &mut impl FnMut(Arrival<'_>) -> bool,
     ) -> Result<(), Fault> {
         if bytes.is_empty() {
             return Ok(());
@@ -342,30 +364,37 @@ impl Connection {
         &mut self,
         bytes: &[u8],
         buffers: &mut Buffers,
-        on: &mut impl FnMut(Arrival<'_>),
+        on: &mut impl FnMut(Arrival<'_>) -> bool,
     ) -> Result<usize, Fault> {
         let mut done = 0;
         loop {
             let rest = bytes.get(done..).unwrap_or_default();
-            done += match self.framer.next(rest) {
+            let frame = self.framer.next(rest);
+            self.flags.is_fresh |= frame != Frame::More;
+            done += match frame {
                 Frame::More => return Ok(done),
                 Frame::Message(length) => {
                     let message = rest.get(..length).unwrap_or_default();
+                    // What is thrown away is never answered: to wait for that would keep the place of who has long gone.
+                    let is_answered = on(Arrival::Message(message));
                     match Expected::of(message) {
-                        Expected::Answer => self.owed = self.owed.saturating_add(1),
+                        Expected::Answer => {
+                            self.owed = self.owed.saturating_add(is_answered.into());
+                        }
                         Expected::Answers => self.awaited = self.awaited.saturating_sub(1),
                         Expected::Nothing => {}
                     }
-                    on(Arrival::Message(message));
                     length
                 }
                 Frame::KeepAlive => 2,
+                Frame::Noise(length) => length,
                 Frame::Ping => {
                     self.take(b"\r\n", buffers);
                     2
                 }
                 Frame::Bad(fault) => {
-                    on(Arrival::Unframed(rest, fault));
+                    let is_answered = on(Arrival::Unframed(rest, fault));
+                    self.owed = self.owed.saturating_add(is_answered.into());
                     return Err(fault);
                 }
             };
@@ -374,7 +403,7 @@ impl Connection {
 
     /// True when a message has begun and not ended.
     pub fn is_inside_message(&self) -> bool {
-        !self.partial.is_empty()
+        self.framer.is_inside_message()
     }
 
     /// Makes the turn's messages ready for the kernel: one TLS record, or as few as they fit in.

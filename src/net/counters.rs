@@ -153,6 +153,10 @@ pub struct StreamCounters {
     /// TLS connections closed at once because handshakes waited too long for their beginning.
     pub handshakes_refused: u64,
     pub idle_closed: u64,
+    /// A message had begun and was not whole in its time.
+    pub unfinished: u64,
+    /// Connections that only waited for what was owed to them, closed because others needed their places.
+    pub displaced: u64,
     /// Streams in which no message could be found.
     pub garbage: u64,
     /// Entries of the idle list that were looked at.
@@ -218,6 +222,8 @@ impl StreamCounters {
         self.handshakes_held += other.handshakes_held;
         self.handshakes_refused += other.handshakes_refused;
         self.idle_closed += other.idle_closed;
+        self.unfinished += other.unfinished;
+        self.displaced += other.displaced;
         self.garbage += other.garbage;
         self.sweep_visited += other.sweep_visited;
     }

@@ -3,6 +3,7 @@
 /// What the conf says about connections, for one core.
 #[derive(Clone, Debug)]
 pub struct Limits {
+    /// For a connection that is quiet, and for each message from its first byte on.
     pub idle_ms: u64,
     pub connect_ms: u64,
     pub handshake_ms: u64,

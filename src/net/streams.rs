@@ -1,6 +1,7 @@
 //! All connections of one core: accepts, opens, reads, writes, and closes what is overdue.
 
 mod describe;
+mod ends;
 
 pub use describe::Description;
 
@@ -290,7 +291,7 @@ impl Streams {
                 }
                 continue;
             }
-            if self.connections.len() >= self.limits.connections {
+            if !self.has_room() {
                 self.counters.refused += 1;
                 if self.log.may_say() {
                     log::warn!(
@@ -388,13 +389,13 @@ impl Streams {
         self.shaking.take(HANDSHAKES, list);
     }
 
-    /// Reads a bite from one connection, and hands over what is whole in it.
+    /// Reads a bite from one connection, and hands over what is whole in it; `on` says whether that will be answered.
     pub fn serve(
         &mut self,
         id: Id,
         now: Instant,
         traffic: &mut Traffic,
-        mut on: impl FnMut(Flow, Arrival<'_>),
+        mut on: impl FnMut(Flow, Arrival<'_>) -> bool,
     ) {
         let (core, roll) = (self.core, &self.roll);
         let Some(connection) = self.connections.get_mut(id) else {
@@ -424,7 +425,7 @@ impl Streams {
                 if let Arrival::Message(bytes) = &arrival {
                     traffic.count(bytes);
                 }
-                on(flow, arrival);
+                on(flow, arrival)
             },
         );
         let speaks = !connection.plain.is_empty()
@@ -437,13 +438,13 @@ impl Streams {
                 .tls
                 .as_ref()
                 .is_some_and(|tls| tls.is_established());
-        let since = connection.age.since;
+        let (since, is_fresh) = (connection.age.since, connection.flags.is_fresh);
         if was_shaking && speaks {
             connection.flags.has_spoken = true;
         }
         if established {
             self.established(id, now);
-        } else if !was_shaking && now.ms_since(since) >= self.fresh_ms() {
+        } else if is_fresh && !was_shaking && now.ms_since(since) >= self.fresh_ms() {
             self.renew(id, now);
         }
         if speaks || established {
@@ -493,43 +494,6 @@ impl Streams {
             );
         }
         self.change(id, State::Open, now);
-    }
-
-    /// The peer sends no more. It may still listen.
-    fn ended(&mut self, id: Id, now: Instant) {
-        let Some(connection) = self.connections.get_mut(id) else {
-            return;
-        };
-        connection.flags.is_half_closed = true;
-        match connection.state {
-            State::Connecting | State::Handshaking => {
-                let early = io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "closed by the peer before the TLS handshake was done",
-                );
-                self.close(id, Why::Error(early));
-            }
-            _ if connection.is_inside_message() => self.drain(id, Why::Truncated, now),
-            _ => self.drain(id, Why::Done, now),
-        }
-    }
-
-    /// Nothing is read from it any more; it closes when all has left that is owed.
-    fn drain(&mut self, id: Id, why: Why, now: Instant) {
-        let Some(connection) = self.connections.get(id) else {
-            return;
-        };
-        if !matches!(why, Why::Done) && self.log.may_say() {
-            log::info!("{} {}: {why}", connection.transport.name(), connection.peer);
-        }
-        if let Why::Garbage(_) = why {
-            self.counters.garbage += 1;
-        }
-        if connection.state != State::Draining {
-            self.tell(id);
-            self.change(id, State::Draining, now);
-        }
-        self.mark_dirty(id);
     }
 
     // ---- going out -----------------------------------------------------------------------------------------------------
@@ -592,7 +556,7 @@ impl Streams {
         from: Option<SocketAddr>,
         host: Option<&[u8]>,
     ) -> Result<Id, Undeliverable> {
-        if self.connections.len() >= self.limits.connections {
+        if !self.has_room() {
             self.counters.refused += 1;
             if self.log.may_say() {
                 log::warn!(
@@ -740,11 +704,10 @@ impl Streams {
                 connection.flags.is_held = false;
                 self.mark_ready(id, now);
             }
-            if self
-                .connections
-                .get(id)
-                .is_some_and(|connection| now.ms_since(connection.age.since) >= fresh_ms)
-            {
+            // What is sent to a peer gives it no more time for what it has begun.
+            if self.connections.get(id).is_some_and(|connection| {
+                !connection.flags.is_amid && now.ms_since(connection.age.since) >= fresh_ms
+            }) {
                 self.renew(id, now);
             }
         }
@@ -753,83 +716,7 @@ impl Streams {
         self.dirty = dirty;
     }
 
-    // ---- ends ----------------------------------------------------------------------------------------------------------
-
-    /// The rules are told that nothing more comes by this connection, and that nothing new may be sent on it.
-    fn tell(&mut self, id: Id) {
-        let Some(connection) = self.connections.get(id) else {
-            return;
-        };
-        if let Some((name, call)) = connection.names {
-            let key = (connection.transport, connection.peer, name, call);
-            if self.asked.get(&key) == Some(&id) {
-                self.asked.remove(&key);
-            }
-        }
-        let asked = match connection.names {
-            // Requests may have found it by its address ([`Streams::find_asked`]).
-            None if connection.transport == Transport::Tcp => Some((0, 0)),
-            names => names,
-        };
-        let flow = connection.flow(self.core, id);
-        self.lost.extend(asked.map(|(name, call)| Flow {
-            channel: Channel::Peer { name, call },
-            ..flow
-        }));
-        self.lost.push(flow);
-    }
-
-    fn close(&mut self, id: Id, why: Why) {
-        let Some(connection) = self.connections.get_mut(id) else {
-            return;
-        };
-        connection.say_goodbye(&mut self.buffers);
-        let Some(connection) = self.connections.get(id) else {
-            return;
-        };
-        let (transport, state, peer) = (connection.transport, connection.state, connection.peer);
-        let name = transport.name();
-        let way = if connection.names.is_some() {
-            "to"
-        } else {
-            "from"
-        };
-        let is_news = !matches!(why, Why::Done | Why::Overdue(State::Open));
-        if !is_news {
-            log::debug!("{name} {way} {peer}: closed: {why}");
-        } else if self.log.may_say() {
-            match (&why, state) {
-                (_, State::Connecting) => log::info!("{name} {way} {peer}: not connected: {why}"),
-                (Why::Tls(failure), _) => log::info!("{name} {way} {peer}: {failure}"),
-                (_, State::Handshaking) => {
-                    log::info!("{name} {way} {peer}: handshake failed: {why}");
-                }
-                _ => log::info!("{name} {way} {peer}: closed: {why}"),
-            }
-        }
-        match (&why, state) {
-            (_, State::Connecting) => self.counters.failed += 1,
-            (_, State::Handshaking) => {
-                let side = usize::from(connection.names.is_some());
-                self.counters
-                    .failed_handshake(side, connection.tls.as_deref());
-            }
-            (Why::Overdue(State::Open), _) => self.counters.idle_closed += 1,
-            _ => {}
-        }
-        if state != State::Draining {
-            self.tell(id);
-        }
-        let key = (transport, peer);
-        if self.accepted.get(&key) == Some(&id) {
-            self.accepted.remove(&key);
-        }
-        self.ages[state as usize].remove(&mut self.connections, id);
-        self.counters.leave(transport, state);
-        self.roll.enter(self.core, id.slot, 0);
-        // Closing the socket takes it out of the poll too.
-        self.connections.remove(id);
-    }
+    // ---- what others ask for ------------------------------------------------------------------------------------------------
 
     /// Flows that have ended since the last call.
     pub fn take_lost(&mut self, list: &mut Vec<Flow>) {
@@ -839,54 +726,6 @@ impl Streams {
 
     pub fn has_lost(&self) -> bool {
         !self.lost.is_empty()
-    }
-
-    fn deadline_ms(&self, state: State) -> u64 {
-        match state {
-            State::Connecting => self.limits.connect_ms,
-            State::Handshaking => self.limits.handshake_ms,
-            State::Open => self.limits.idle_ms,
-            State::Draining => DRAIN_MS,
-        }
-    }
-
-    /// Closes what is overdue: once for each tick of the grid, and only as far as there is something overdue.
-    pub fn sweep(&mut self, now: Instant) {
-        if now < self.next_sweep {
-            return;
-        }
-        self.next_sweep = Instant::from_ms((now.as_ms() / GRID_MS + 1) * GRID_MS);
-        self.log.renew(now);
-        self.shaking_log.renew(now);
-        self.overload_log.renew(now);
-        for state in State::ALL {
-            let patience = self.deadline_ms(state);
-            while let Some((id, since)) = self.ages[state as usize].oldest(&self.connections) {
-                self.counters.sweep_visited += 1;
-                if now.ms_since(since) < patience {
-                    break;
-                }
-                // Somebody's phone is ringing: quiet, but not idle.
-                let expects = self
-                    .connections
-                    .get_mut(id)
-                    .is_some_and(Connection::forget_expected);
-                match state == State::Open && expects {
-                    true => self.renew(id, now),
-                    false => self.close(id, Why::Overdue(state)),
-                }
-            }
-        }
-    }
-
-    /// When [`Streams::sweep`] next has something to close.
-    pub fn next_timeout(&self) -> Option<Instant> {
-        let due = |state: State| {
-            let (_, since) = self.ages[state as usize].oldest(&self.connections)?;
-            let due = since.after_ms(self.deadline_ms(state));
-            Some(due.max(self.next_sweep))
-        };
-        State::ALL.into_iter().filter_map(due).min()
     }
 
     pub fn counters(&self) -> StreamCounters {

@@ -264,8 +264,13 @@ impl Wires {
         self.streams.take_ready(list);
     }
 
-    /// Reads a bite from one connection; `on` gets the messages in it.
-    pub fn receive_stream(&mut self, id: Id, now: Instant, on: impl FnMut(Flow, Arrival<'_>)) {
+    /// Reads a bite from one connection; `on` gets the messages in it, and says of each whether it will be answered.
+    pub fn receive_stream(
+        &mut self,
+        id: Id,
+        now: Instant,
+        on: impl FnMut(Flow, Arrival<'_>) -> bool,
+    ) {
         let listener = self.streams.listener_of(id);
         let port = listener.and_then(|listener| self.ports.get_mut(listener as usize));
         if let Some(port) = port {

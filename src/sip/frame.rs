@@ -3,6 +3,7 @@
 use super::cursor;
 use super::error::Fault;
 use super::header::Name;
+use super::message::is_start_line;
 
 /// What the front of the buffer holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,6 +16,8 @@ pub enum Frame {
     KeepAlive,
     /// The second CRLF (two bytes) in a row: a ping, which wants a CRLF back.
     Ping,
+    /// So many bytes between messages that say nothing: a CR or LF without the other, and the NULs that some send to keep a NAT open.
+    Noise(usize),
     /// No boundary can be found any more: answer what is there, and close.
     Bad(Fault),
 }
@@ -63,11 +66,20 @@ impl Framer {
         }
     }
 
+    /// True when a message has begun and is not whole.
+    pub fn is_inside_message(&self) -> bool {
+        !matches!(self.state, State::Between { .. })
+    }
+
     /// Looks at the front of `buffer`, which starts at a boundary and holds at least what it held in the last call.
     pub fn next(&mut self, buffer: &[u8]) -> Frame {
         if let State::Between { crlfs } = self.state {
             match buffer {
                 [] | [b'\r'] => return Frame::More,
+                // Nothing that is SIP begins so: TLS, STUN and the like.
+                [first, ..] if *first < b' ' && !matches!(first, b'\r' | b'\n' | b'\t' | 0) => {
+                    return Frame::Bad(Fault::NotSip);
+                }
                 [b'\r', b'\n', ..] => {
                     self.state = State::Between {
                         crlfs: (crlfs + 1) % 2,
@@ -77,6 +89,10 @@ impl Framer {
                     } else {
                         Frame::Ping
                     };
+                }
+                [b'\r' | b'\n' | 0, ..] => {
+                    self.state = State::Between { crlfs: 0 };
+                    return Frame::Noise(noise(buffer));
                 }
                 _ => {
                     self.state = State::Headers;
@@ -110,6 +126,11 @@ impl Framer {
         while let Some(found) = memchr::memchr(b'\n', &buffer[self.scanned..]) {
             let end = self.scanned + found;
             let line = &buffer[self.line..end];
+            // Where the next message would begin, nobody can say. It isn't looked for: a page in a browser could make its visitor send one
+            // in the middle of something else. But the head is waited for, as there may be a request in it that can be answered.
+            if self.line == 0 && !is_start_line(line) {
+                self.fault = Some(Fault::NotSip);
+            }
             match line {
                 [] => self.fault = self.fault.or(Some(Fault::BareLf)),
                 [.., b'\r'] => {}
@@ -160,6 +181,18 @@ impl Framer {
     }
 }
 
+/// How many bytes at the front are CR, LF and NUL, up to a whole CRLF or what may become one.
+fn noise(buffer: &[u8]) -> usize {
+    let mut at = 0;
+    while let [b'\r' | b'\n' | 0, rest @ ..] = &buffer[at..] {
+        match (buffer[at], rest) {
+            (b'\r', [] | [b'\n', ..]) => break,
+            _ => at += 1,
+        }
+    }
+    at
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +217,7 @@ mod tests {
                     Frame::More => break,
                     Frame::Message(length) => length,
                     Frame::KeepAlive | Frame::Ping => 2,
+                    Frame::Noise(length) => length,
                     Frame::Bad(_) => {
                         frames.push((frame, Vec::new()));
                         return frames;
@@ -281,7 +315,99 @@ mod tests {
         );
     }
 
+    /// The messages and the end of a stream, however it is cut; keep-alives and noise are left out.
+    fn messages(stream: &[u8], cuts: &[usize]) -> Vec<(Frame, Vec<u8>)> {
+        let mut found = frames(stream, cuts, 4096);
+        found.retain(|(frame, _)| matches!(frame, Frame::Message(_) | Frame::Bad(_)));
+        found
+    }
+
+    #[test]
+    fn noise_before_a_message_is_passed_over_however_it_is_cut() {
+        let request = b"OPTIONS sip:a SIP/2.0\r\nl: 2\r\n\r\nxy";
+        for noise in [
+            &b"\r\r\n"[..],
+            b"\r",
+            b"\n",
+            b"\n\n",
+            b"\n\r",
+            b"\r\r\r",
+            b"\0",
+            b"\0\0\0\0\r\n\0",
+            b"\r\0\n\r\n\r\n\r",
+        ] {
+            let stream = [noise, request, noise, request].concat();
+            let expected = (Frame::Message(request.len()), request.to_vec());
+            for a in 0..=stream.len() {
+                for b in a..=stream.len() {
+                    let found = messages(&stream, &[a, b]);
+                    assert_eq!(found, [expected.clone(), expected.clone()], "{a} {b}");
+                }
+            }
+        }
+        // It is no ping.
+        for noise in [&b"\r\r\n"[..], b"\n\n\r\n", b"\r\n\0\r\n", b"\0\0"] {
+            let all = frames(noise, &[], 4096);
+            assert!(
+                all.iter().all(|(frame, _)| *frame != Frame::Ping),
+                "{all:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_sip_ends_the_stream_with_its_head_however_it_is_cut() {
+        for junk in [
+            &b"HELLO WORLD\r\nContent-Length: 0\r\n\r\n"[..],
+            b"HELLO\r\nOPTIONS sip:a SIP/2.0\r\nl: 0\r\n\r\n",
+            b"HELLO\nOPTIONS sip:a SIP/2.0\r\nl: 0\r\nl: 0\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nOPTIONS sip:a SIP/2.0\r\nl: 0\r\n\r\n",
+            b" \r\nOPTIONS sip:a SIP/2.0\r\nl: 0\r\n\r\n",
+            b"\xff\xfe\r\n\r\n",
+            b"\r\n\r\nx\n\n",
+        ] {
+            for a in 0..=junk.len() {
+                let found = messages(junk, &[a]);
+                assert_eq!(found, [(Frame::Bad(Fault::NotSip), Vec::new())], "{a}");
+            }
+            let each_byte: Vec<usize> = (0..junk.len()).collect();
+            assert_eq!(messages(junk, &each_byte).len(), 1);
+            // Not before: the head may have something to answer.
+            let unfinished = &junk[..junk.len() - 1];
+            assert_eq!(messages(unfinished, &[]), []);
+        }
+        // What is not even text need not be waited for.
+        for junk in [&b"\x16\x03\x01"[..], b"\x01", b"\0\x01\0\0", b"\r\n\x1b"] {
+            let found = messages(junk, &[]);
+            assert_eq!(found, [(Frame::Bad(Fault::NotSip), Vec::new())]);
+        }
+        // A request that is SIP and wrong is a message, and answered as one.
+        for request in [
+            &b" OPTIONS sip:a SIP/2.0\r\nl: 0\r\n\r\n"[..],
+            b"OPT{ONS sip:a SIP/2.0\r\nl: 0\r\n\r\n",
+            b"OPTIONS  sip:a  sip/3.1 \r\nl: 0\r\n\r\n",
+            b"SIP/2.0 abc\r\nl: 0\r\n\r\n",
+            b"sip/7.0\r\nl: 0\r\n\r\n",
+        ] {
+            assert_eq!(
+                messages(request, &[]),
+                [(Frame::Message(request.len()), request.to_vec())]
+            );
+            assert!(Message::parse(request, &mut Index::default()).is_ok());
+        }
+    }
+
     proptest! {
+        /// What is framed can be read, and what is not SIP is never framed.
+        #[test]
+        fn a_start_line_is_what_a_message_begins_with(line in "[ -~\t]{0,20}( sip/2.0| SIP/2.0|SIP/2.0 |)[ -~]{0,4}") {
+            let message = format!("x{line}\r\nl: 0\r\n\r\n");
+            let read = Message::parse(message.as_bytes(), &mut Index::default()).is_ok();
+            let framed = messages(message.as_bytes(), &[]);
+            prop_assert_eq!(matches!(framed[0].0, Frame::Message(_)), read);
+        }
+
         #[test]
         fn random_messages_at_random_splits(
             bodies in proptest::collection::vec("[\r\na-z:]{0,40}", 1..6),

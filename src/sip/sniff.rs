@@ -82,6 +82,20 @@ pub fn top_via(bytes: &[u8]) -> Option<Via<'_>> {
     }
 }
 
+/// Where the first request begins that stands behind lines which are no SIP.
+pub fn request_behind(bytes: &[u8]) -> Option<usize> {
+    let mut start = 0;
+    for end in memchr::memchr_iter(b'\n', bytes) {
+        let line = cursor::trim_end(&bytes[start..end]);
+        let method = cursor::skip(line, 0, TOKEN);
+        if method > 0 && line.get(method) == Some(&b' ') && request_line_version(line).is_some() {
+            return Some(start);
+        }
+        start = end + 1;
+    }
+    None
+}
+
 fn skip_crlf(mut bytes: &[u8]) -> &[u8] {
     while let Some(rest) = bytes.strip_prefix(b"\r\n") {
         bytes = rest;
@@ -145,6 +159,25 @@ mod tests {
             }
         }
         assert!(count > 45, "{count}");
+    }
+
+    #[test]
+    fn a_request_behind_something_else() {
+        for (bytes, expected) in [
+            (&b"HELLO\r\nOPTIONS sip:a SIP/2.0\r\n"[..], Some(7)),
+            (
+                b"HELLO\n\nOPTIONS sip:a SIP/2.0\nBYE sip:a SIP/2.0\n",
+                Some(7),
+            ),
+            (b"OPTIONS sip:a SIP/2.0\r\n", Some(0)),
+            (b"x\r\nOPTIONS sip:a SIP/2.0", None),
+            (b"x\r\nSIP/2.0 200 OK\r\n", None),
+            (b"x\r\n SIP/2.0\r\n", None),
+            (b"GET / HTTP/1.1\r\n\r\n", None),
+            (b"", None),
+        ] {
+            assert_eq!(request_behind(bytes), expected, "{}", bytes.escape_ascii());
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::stack::proxy::request::{reply_flow, unsupported};
 use crate::stack::proxy::target::TargetSet;
 use crate::stack::proxy::{Extra, Refusal};
 use crate::stack::settings::Mode;
-use crate::stack::transaction::{Notice, ServerEvent, Transactions};
+use crate::stack::transaction::{Notice, Server, ServerEvent, Transactions};
 use crate::stack::ways::Ways;
 use crate::stack::{Counters, Location, Occupancy, Settings};
 use std::sync::Arc;
@@ -65,6 +65,8 @@ pub struct Endpoint {
     pub(in crate::stack) log: LogBudget,
     /// No dialog begins here any more.
     pub(in crate::stack) is_draining: bool,
+    /// The message at hand gets no answer.
+    pub(in crate::stack) is_passed_over: bool,
     pub(in crate::stack) overload: Overload,
     /// Lent to the message at hand. A box moves as one word.
     index: Option<Box<Index>>,
@@ -114,6 +116,7 @@ impl Endpoint {
             log: LogBudget::new("refused messages and failed branches"),
             ids: Vec::new(),
             is_draining: false,
+            is_passed_over: false,
             overload: Overload::default(),
             index: None,
             second_index: Index::default(),
@@ -136,9 +139,12 @@ impl Endpoint {
         self.location.progress()
     }
 
-    /// A message came from a peer: one datagram, or one framed message of a stream.
-    pub fn handle(&mut self, now: Instant, flow: Flow, bytes: &[u8], outbox: &mut Outbox) {
+    /// A message came from a peer: one datagram, or one framed message of a stream. False: it was thrown away, or is the repetition of
+    /// what will be answered; nobody need wait for an answer to it.
+    pub fn handle(&mut self, now: Instant, flow: Flow, bytes: &[u8], outbox: &mut Outbox) -> bool {
+        self.is_passed_over = false;
         self.receive(now, flow, bytes, None, outbox);
+        !self.is_passed_over
     }
 
     /// A message came from another core, with the flow on which that core got it.
@@ -181,7 +187,7 @@ impl Endpoint {
     }
 
     /// What came on a stream cannot be framed any more (§18.3); `bytes` begin at the last boundary, and the connection will be
-    /// closed. The request is answered when its head can be read.
+    /// closed. The request is answered when its head can be read, behind lines that are no SIP too: true then. It is not processed.
     pub fn handle_unframed(
         &mut self,
         now: Instant,
@@ -189,21 +195,32 @@ impl Endpoint {
         bytes: &[u8],
         fault: Fault,
         outbox: &mut Outbox,
-    ) {
+    ) -> bool {
         self.now = now;
         let mut index = self.index.take().unwrap_or_default();
+        let behind = match fault {
+            Fault::NotSip => sniff::request_behind(bytes).unwrap_or(0),
+            _ => 0,
+        };
+        let bytes = bytes.get(behind..).unwrap_or_default();
+        let mut is_answered = false;
         match Message::parse(bytes, &mut index) {
             Ok(message)
                 if message.is_request()
                     && message.method() != Method::Ack
                     && message.header(Name::Via).is_some() =>
             {
-                let refusal = Refusal::new(fault.status(), fault.reason());
-                self.refuse(&message, flow, refusal, outbox);
+                let reason = match fault {
+                    Fault::NotSip => "Behind What Is Not SIP",
+                    fault => fault.reason(),
+                };
+                self.refuse(&message, flow, Refusal::new(fault.status(), reason), outbox);
+                is_answered = true;
             }
             _ => self.counters.drop(Drop::Unreadable),
         }
         self.index = Some(index);
+        is_answered
     }
 
     /// A connection is gone, or could not be opened: `flow` as it was named when it was wanted
@@ -379,8 +396,13 @@ impl Endpoint {
             && let Some(server) = self.transactions.find_server(key)
         {
             self.counters.retransmissions[Side::Server as usize] += 1;
+            // While the first one waits there is one answer to come, however often it is repeated.
+            let waits = |server: &Server| server.context.is_some();
+            let waits = self.transactions.server(server).is_some_and(waits);
+            let before = outbox.transmits.len();
             let event = ServerEvent::Request;
             self.transactions.server_request(now, server, event, outbox);
+            self.is_passed_over = waits || outbox.transmits.len() == before;
             return true;
         }
         false

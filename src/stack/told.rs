@@ -80,6 +80,7 @@ impl Endpoint {
     /// those only who want to know everything.
     pub(in crate::stack) fn discard(&mut self, flow: Flow, reason: Drop, why: &str) {
         self.counters.drop(reason);
+        self.is_passed_over = true;
         let (peer, transport, label) = (flow.peer, flow.transport.name(), reason.label());
         match reason {
             Drop::KeepAlive => {}

@@ -352,6 +352,16 @@ fn streams(list: &mut Families, streams: &StreamCounters) {
             streams.idle_closed,
         ),
         (
+            "strowger_connections_unfinished_total",
+            "Connections closed because a message had begun on them and was not whole in idle_timeout.",
+            streams.unfinished,
+        ),
+        (
+            "strowger_connections_displaced_total",
+            "Connections that sent no more and waited for answers, closed because others needed their places.",
+            streams.displaced,
+        ),
+        (
             "strowger_connections_unframed_total",
             "Connections closed because no message could be found in what they brought.",
             streams.garbage,

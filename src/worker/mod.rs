@@ -51,7 +51,8 @@ const FREED: usize = 64;
 
 /// What a worker turns: the SIP element behind the wires. [`Endpoint`] is the one; a test may have another.
 pub trait Element: Send + 'static {
-    fn handle(&mut self, now: Instant, flow: Flow, bytes: &[u8], outbox: &mut Outbox);
+    /// False: nobody will be answered because of this message.
+    fn handle(&mut self, now: Instant, flow: Flow, bytes: &[u8], outbox: &mut Outbox) -> bool;
     fn handle_mail(
         &mut self,
         now: Instant,
@@ -60,7 +61,7 @@ pub trait Element: Send + 'static {
         bytes: &[u8],
         outbox: &mut Outbox,
     );
-    /// A stream brought `bytes`, in which no boundary can be found; it is closed.
+    /// A stream brought `bytes`, in which no boundary can be found; it is closed. False: there was nothing to answer.
     fn handle_unframed(
         &mut self,
         now: Instant,
@@ -68,7 +69,7 @@ pub trait Element: Send + 'static {
         bytes: &[u8],
         fault: Fault,
         outbox: &mut Outbox,
-    );
+    ) -> bool;
     /// `sent`, or as much of it as came back, was not delivered (RFC 3261 §18.4).
     fn handle_undelivered(&mut self, now: Instant, sent: &[u8], outbox: &mut Outbox);
     /// Nothing can be sent on this flow any more, and nothing will come.
@@ -292,12 +293,11 @@ impl<E: Element> Worker<E> {
                 .receive_stream(id, now, |flow, arrival| match arrival {
                     Arrival::Message(bytes) => {
                         pace.count(1);
-                        if gate.admits(now, flow.peer, bytes) {
-                            element.handle(now, flow, bytes, outbox);
-                        }
+                        gate.admits(now, flow.peer, bytes)
+                            && element.handle(now, flow, bytes, outbox)
                     }
                     Arrival::Unframed(bytes, fault) => {
-                        element.handle_unframed(now, flow, bytes, fault, outbox);
+                        element.handle_unframed(now, flow, bytes, fault, outbox)
                     }
                 });
             self.flush_if_heavy(now);
@@ -484,8 +484,8 @@ impl<E: Element> Worker<E> {
 }
 
 impl Element for Endpoint {
-    fn handle(&mut self, now: Instant, flow: Flow, bytes: &[u8], outbox: &mut Outbox) {
-        Endpoint::handle(self, now, flow, bytes, outbox);
+    fn handle(&mut self, now: Instant, flow: Flow, bytes: &[u8], outbox: &mut Outbox) -> bool {
+        Endpoint::handle(self, now, flow, bytes, outbox)
     }
 
     fn handle_mail(
@@ -506,8 +506,8 @@ impl Element for Endpoint {
         bytes: &[u8],
         fault: Fault,
         outbox: &mut Outbox,
-    ) {
-        Endpoint::handle_unframed(self, now, flow, bytes, fault, outbox);
+    ) -> bool {
+        Endpoint::handle_unframed(self, now, flow, bytes, fault, outbox)
     }
 
     fn handle_undelivered(&mut self, now: Instant, sent: &[u8], outbox: &mut Outbox) {

@@ -48,7 +48,7 @@ fn dialled(flow: Flow, text: &[u8]) -> Flow {
 }
 
 impl Element for Echo {
-    fn handle(&mut self, now: Instant, flow: Flow, bytes: &[u8], outbox: &mut Outbox) {
+    fn handle(&mut self, now: Instant, flow: Flow, bytes: &[u8], outbox: &mut Outbox) -> bool {
         if bytes.starts_with(b"mail") {
             let other = (self.core + 1) % self.cores;
             outbox.mail(other, Errand::Orphan { tried: 1 }, flow, bytes);
@@ -69,6 +69,7 @@ impl Element for Echo {
         } else {
             outbox.send(flow, |out| out.extend_from_slice(bytes));
         }
+        true
     }
 
     fn handle_mail(
@@ -96,11 +97,13 @@ impl Element for Echo {
         bytes: &[u8],
         _fault: Fault,
         outbox: &mut Outbox,
-    ) {
+    ) -> bool {
         outbox.send(flow, |out| {
             out.extend_from_slice(b"unframed ");
             out.extend_from_slice(bytes);
         });
+        // What it sends is no final response, and none is to be waited for.
+        false
     }
 
     fn handle_flow_lost(&mut self, _now: Instant, flow: Flow, _outbox: &mut Outbox) {

@@ -175,6 +175,22 @@ impl Agent {
         sent.unwrap_or_else(|error| panic!("{} bytes to {}: {error}", bytes.len(), self.peer));
     }
 
+    /// The same where the peer may have closed: false then.
+    pub fn try_send(&self, bytes: &[u8]) -> bool {
+        match &self.wire {
+            Wire::Datagrams(socket) => socket.send_to(bytes, self.peer).is_ok(),
+            Wire::Line(line) => line.borrow_mut().send(bytes).is_ok(),
+        }
+    }
+
+    /// Says that nothing more will come; answers are read still.
+    pub fn say_goodbye(&self) {
+        match &self.wire {
+            Wire::Datagrams(_) => panic!("{} is no connection", self.address),
+            Wire::Line(line) => line.borrow_mut().say_goodbye(),
+        }
+    }
+
     /// The next message; None when none comes in time.
     pub fn receive(&self, within: Duration) -> Option<Message> {
         let message = match &self.wire {

@@ -1,7 +1,7 @@
 //! One end of a connection over TCP or TLS, read message by message.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslStream, SslVerifyMode};
@@ -171,6 +171,18 @@ impl Line {
                 stream.get_mut().leave()
             }
         }
+    }
+
+    /// Says that nothing more will be said, as the transport has it; what comes is read still.
+    pub fn say_goodbye(&mut self) {
+        let said = match &mut self.stream {
+            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Tls(stream) => {
+                let said = stream.shutdown().map_err(io::Error::other);
+                said.and_then(|_| stream.get_mut().leave())
+            }
+        };
+        said.expect("half a goodbye");
     }
 
     /// The next message; None when none comes in time, or the peer has ended the connection.

@@ -15,6 +15,7 @@ mod tap;
 
 mod auth;
 mod baresip;
+mod boundaries;
 mod calls;
 mod commands;
 mod desk;

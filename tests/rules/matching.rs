@@ -1,6 +1,7 @@
 //! Which transaction a message belongs to (RFC 3261 §17.2.3, §9.1), spelled and forged in every way.
 
 use strowger::base::Transport;
+use strowger::sip::Fault;
 use strowger::stack::counters::Drop;
 use strowger::stack::settings::Mode;
 
@@ -550,6 +551,31 @@ fn what_a_proxy_does_not_need_of_a_response_kills_no_call() {
 }
 
 #[test]
+fn a_method_that_differs_in_case_alone_is_another_one_and_its_answer_its_own() {
+    for method in ["invite", "Cancel", "ack", "Message"] {
+        let mut b = bench();
+        let at_bob = only(b.send(ALICE, Request::new(method, "sip:bob@example.com")));
+        assert_eq!(at_bob.method(), method);
+        let sent = b.send(BOB, at_bob.answer(200));
+        assert_eq!(only(sent).gist(), format!("200 {method}"));
+        b.assert_quiet();
+    }
+    // And our CANCEL is answered in any case.
+    let mut b = bench();
+    let (request, at_bob) = ringing(&mut b, "SIP/2.0/UDP 10.0.1.1:5060");
+    let sent = b.send(ALICE, request.cancel());
+    let cancel = the(&sent, BOB).clone();
+    let ok = String::from_utf8(cancel.answer(200).bytes()).unwrap();
+    assert!(
+        b.send(BOB, ok.replace(" CANCEL", " cancel").as_str())
+            .is_empty()
+    );
+    assert!(b.tick(4000).is_empty(), "it is not repeated");
+    b.send(BOB, at_bob.answer(487));
+    b.assert_quiet();
+}
+
+#[test]
 fn header_lines_that_nobody_can_read_are_left_out_of_a_response() {
     for line in [
         "no colon at all",
@@ -631,4 +657,78 @@ fn without_state_a_response_passes_under_the_same_conditions() {
             .is_empty()
     );
     assert_eq!(b.dropped(Drop::BadResponse), 1);
+}
+
+// ---- streams -----------------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_request_behind_what_is_not_sip_is_answered_and_not_processed() {
+    let mut b = bench();
+    let alice = b.open(Transport::Tcp, 0, 1, ALICE);
+    let request = Request::new("MESSAGE", "sip:bob@example.com").by(Transport::Tcp);
+    let bytes = |junk: &str, request: &Request| [junk.as_bytes(), &request.bytes()].concat();
+    for junk in [
+        "HELLO\r\n",
+        "\r\r\nHELLO\n",
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "SIP/2.0 200 OK?\r\n",
+    ] {
+        let sent = b.unframed(alice, &bytes(junk, &request), Fault::NotSip);
+        let answer = only(sent);
+        assert_eq!(
+            (answer.gist().as_str(), answer.flow),
+            ("400 MESSAGE", alice)
+        );
+        assert_eq!(answer.reason(), "Behind What Is Not SIP");
+        assert_eq!(
+            answer.header("Via"),
+            Some(&request.lines[0]["Via: ".len()..])
+        );
+    }
+    // The first one is meant by it; an ACK and what can't be answered get nothing.
+    let two = [&bytes("x\r\n", &request)[..], &Request::invite().bytes()].concat();
+    assert_eq!(
+        only(b.unframed(alice, &two, Fault::NotSip)).gist(),
+        "400 MESSAGE"
+    );
+    let ack = Request::new("ACK", "sip:bob@example.com");
+    let no_via = request.clone().without("Via");
+    for nothing in [
+        bytes("x\r\n", &ack),
+        bytes("x\r\n", &no_via),
+        b"x\r\n\r\n".to_vec(),
+    ] {
+        assert!(b.unframed(alice, &nothing, Fault::NotSip).is_empty());
+    }
+    b.assert_quiet();
+}
+
+/// Whoever keeps the connection must know whether there will be an answer.
+#[test]
+fn what_gets_no_answer_says_so() {
+    use strowger::base::{Instant, Outbox};
+    let mut b = bench();
+    let alice = b.open(Transport::Tcp, 0, 1, ALICE);
+    let message = Request::new("MESSAGE", "sip:bob@example.com").by(Transport::Tcp);
+    let lost = Request::new("MESSAGE", "sip:nobody@example.com").by(Transport::Tcp);
+    for (bytes, is_answered) in [
+        (message.bytes(), true),
+        // Repeated while it waits: there is one answer to come.
+        (message.bytes(), false),
+        (lost.bytes(), true),
+        (message.clone().without("Call-ID").cseq(2).bytes(), true),
+        (message.without("Via").bytes(), false),
+        (
+            Request::new("ACK", "sip:bob@example.com")
+                .without("CSeq")
+                .bytes(),
+            false,
+        ),
+        (b"HELLO WORLD\r\nContent-Length: 0\r\n\r\n".to_vec(), false),
+    ] {
+        let mut outbox = Outbox::default();
+        let now = Instant::from_ms(b.now);
+        let said = b.cores[0].handle(now, alice, &bytes, &mut outbox);
+        assert_eq!(said, is_answered, "{}", String::from_utf8_lossy(&bytes));
+    }
 }

@@ -92,6 +92,11 @@ impl Tls {
         Ok(())
     }
 
+    /// True when a record has begun to come and is not whole.
+    pub fn is_inside_record(&self) -> bool {
+        !self.stream.get_ref().held().is_empty()
+    }
+
     /// Takes ciphertext as it came and appends to `plaintext` what it says.
     ///
     /// Look at `output` afterwards, also on failure: there is an alert in it for the peer. After a failure nothing is received.

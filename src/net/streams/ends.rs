@@ -1,0 +1,189 @@
+//! How connections end: by their peer, by a deadline, for what they brought, or because others need the place.
+
+use super::{DRAIN_MS, GRID_MS, Streams};
+use crate::base::{Channel, Flow, Id, Instant, Transport};
+use crate::net::connection::{State, Why};
+use std::io;
+
+impl Streams {
+    /// The peer sends no more. It may still listen.
+    pub(super) fn ended(&mut self, id: Id, now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        connection.flags.is_half_closed = true;
+        match connection.state {
+            State::Connecting | State::Handshaking => {
+                let early = io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "closed by the peer before the TLS handshake was done",
+                );
+                self.close(id, Why::Error(early));
+            }
+            _ if connection.is_inside_message() => self.drain(id, Why::Truncated, now),
+            _ => self.drain(id, Why::Done, now),
+        }
+    }
+
+    /// Nothing is read from it any more; it closes when all has left that is owed.
+    pub(super) fn drain(&mut self, id: Id, why: Why, now: Instant) {
+        let Some(connection) = self.connections.get(id) else {
+            return;
+        };
+        if !matches!(why, Why::Done) && self.log.may_say() {
+            log::info!("{} {}: {why}", connection.transport.name(), connection.peer);
+        }
+        if let Why::Garbage(_) = why {
+            self.counters.garbage += 1;
+        }
+        if connection.state != State::Draining {
+            self.tell(id);
+            self.change(id, State::Draining, now);
+        }
+        self.mark_dirty(id);
+    }
+
+    /// True when one more may be open. Where all places are taken, the one that has waited longest for what is owed to it gives up its own:
+    /// it will send nothing more, and its answers find another way (§18.2.2).
+    pub(super) fn has_room(&mut self) -> bool {
+        if self.connections.len() < self.limits.connections {
+            return true;
+        }
+        let draining = &self.ages[State::Draining as usize];
+        let Some((id, _)) = draining.oldest(&self.connections) else {
+            return false;
+        };
+        self.close(id, Why::Displaced);
+        self.connections.len() < self.limits.connections
+    }
+
+    /// The rules are told that nothing more comes by this connection, and that nothing new may be sent on it.
+    pub(super) fn tell(&mut self, id: Id) {
+        let Some(connection) = self.connections.get(id) else {
+            return;
+        };
+        if let Some((name, call)) = connection.names {
+            let key = (connection.transport, connection.peer, name, call);
+            if self.asked.get(&key) == Some(&id) {
+                self.asked.remove(&key);
+            }
+        }
+        let asked = match connection.names {
+            // Requests may have found it by its address ([`Streams::find_asked`]).
+            None if connection.transport == Transport::Tcp => Some((0, 0)),
+            names => names,
+        };
+        let flow = connection.flow(self.core, id);
+        self.lost.extend(asked.map(|(name, call)| Flow {
+            channel: Channel::Peer { name, call },
+            ..flow
+        }));
+        self.lost.push(flow);
+    }
+
+    pub(super) fn close(&mut self, id: Id, why: Why) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        connection.say_goodbye(&mut self.buffers);
+        let Some(connection) = self.connections.get(id) else {
+            return;
+        };
+        let (transport, state, peer) = (connection.transport, connection.state, connection.peer);
+        let name = transport.name();
+        let way = if connection.names.is_some() {
+            "to"
+        } else {
+            "from"
+        };
+        let is_news = !matches!(why, Why::Done | Why::Overdue(State::Open));
+        if !is_news {
+            log::debug!("{name} {way} {peer}: closed: {why}");
+        } else if self.log.may_say() {
+            match (&why, state) {
+                (_, State::Connecting) => log::info!("{name} {way} {peer}: not connected: {why}"),
+                (Why::Tls(failure), _) => log::info!("{name} {way} {peer}: {failure}"),
+                (_, State::Handshaking) => {
+                    log::info!("{name} {way} {peer}: handshake failed: {why}");
+                }
+                _ => log::info!("{name} {way} {peer}: closed: {why}"),
+            }
+        }
+        match (&why, state) {
+            (_, State::Connecting) => self.counters.failed += 1,
+            (_, State::Handshaking) => {
+                let side = usize::from(connection.names.is_some());
+                self.counters
+                    .failed_handshake(side, connection.tls.as_deref());
+            }
+            (Why::Overdue(State::Open), _) => self.counters.idle_closed += 1,
+            (Why::Unfinished, _) => self.counters.unfinished += 1,
+            (Why::Displaced, _) => self.counters.displaced += 1,
+            _ => {}
+        }
+        if state != State::Draining {
+            self.tell(id);
+        }
+        let key = (transport, peer);
+        if self.accepted.get(&key) == Some(&id) {
+            self.accepted.remove(&key);
+        }
+        self.ages[state as usize].remove(&mut self.connections, id);
+        self.counters.leave(transport, state);
+        self.roll.enter(self.core, id.slot, 0);
+        // Closing the socket takes it out of the poll too.
+        self.connections.remove(id);
+    }
+
+    pub(super) fn deadline_ms(&self, state: State) -> u64 {
+        match state {
+            State::Connecting => self.limits.connect_ms,
+            State::Handshaking => self.limits.handshake_ms,
+            State::Open => self.limits.idle_ms,
+            State::Draining => DRAIN_MS,
+        }
+    }
+
+    /// Closes what is overdue: once for each tick of the grid, and only as far as there is something overdue.
+    pub fn sweep(&mut self, now: Instant) {
+        if now < self.next_sweep {
+            return;
+        }
+        self.next_sweep = Instant::from_ms((now.as_ms() / GRID_MS + 1) * GRID_MS);
+        self.log.renew(now);
+        self.shaking_log.renew(now);
+        self.overload_log.renew(now);
+        for state in State::ALL {
+            let patience = self.deadline_ms(state);
+            while let Some((id, since)) = self.ages[state as usize].oldest(&self.connections) {
+                self.counters.sweep_visited += 1;
+                if now.ms_since(since) < patience {
+                    break;
+                }
+                let Some(connection) = self.connections.get_mut(id) else {
+                    break;
+                };
+                let why = match state {
+                    State::Open if connection.is_inside_message() => Why::Unfinished,
+                    // Somebody's phone is ringing: quiet, but not idle.
+                    State::Open if !connection.flags.is_amid && connection.forget_expected() => {
+                        self.renew(id, now);
+                        continue;
+                    }
+                    state => Why::Overdue(state),
+                };
+                self.close(id, why);
+            }
+        }
+    }
+
+    /// When [`Streams::sweep`] next has something to close.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let due = |state: State| {
+            let (_, since) = self.ages[state as usize].oldest(&self.connections)?;
+            let due = since.after_ms(self.deadline_ms(state));
+            Some(due.max(self.next_sweep))
+        };
+        State::ALL.into_iter().filter_map(due).min()
+    }
+}
