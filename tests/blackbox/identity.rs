@@ -23,14 +23,14 @@ fn md5(text: &str) -> String {
 }
 
 /// A user as its phone knows it.
-struct Login<'l> {
+pub struct Login<'l> {
     name: &'l str,
     password: &'l str,
     count: u32,
 }
 
 impl<'l> Login<'l> {
-    fn new(name: &'l str, password: &'l str) -> Login<'l> {
+    pub fn new(name: &'l str, password: &'l str) -> Login<'l> {
         Login {
             name,
             password,
@@ -106,7 +106,7 @@ fn challenges(answer: &Message) -> Vec<&String> {
 }
 
 /// Sends a request, which must be challenged; the request again with its answer to that.
-fn signed(agent: &Agent, login: &Login, request: &Request) -> Request {
+pub fn signed(agent: &Agent, login: &Login, request: &Request) -> Request {
     let first = ask(agent, request);
     assert!(
         matches!(first.status(), Some(401 | 407)),

@@ -23,6 +23,7 @@ mod dialogs;
 mod durability;
 mod failures;
 mod forking;
+mod hop;
 mod hostile;
 mod identity;
 mod kamailio;
