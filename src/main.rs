@@ -11,6 +11,7 @@ mod screen;
 mod serve;
 mod top;
 mod users;
+mod watch;
 
 use std::fmt::Display;
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -22,8 +23,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use strowger::base::Key;
 use strowger::config::model::{Action, Conf, Fork, Mode, Transport};
-use strowger::config::{self, Machine, load};
+use strowger::config::{self, Machine, key, load};
 use strowger::control::{AorEntry, Client, Number};
+use strowger::net::sys::dumps;
 use strowger::net::tls::library_version;
 use strowger::store::Source;
 use strowger::store::users::Loaded;
@@ -193,6 +195,10 @@ impl Places {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let places = &arguments.places;
+    // Commands have passwords and keys in hand for a moment. What "run" does the conf says.
+    if !matches!(arguments.command, Command::Run) {
+        let _ = dumps::forbid();
+    }
     let outcome = match &arguments.command {
         Command::Run => run(places),
         Command::Check => check(places),
@@ -234,7 +240,11 @@ fn check(places: &Places) -> Outcome {
     let users = serve::users(&conf, Key::new(0, 0), Arc::default()).map_err(explain)?;
     print(|out| {
         writeln!(out, "{}: good", places.conf_name())?;
-        summary(out, &conf, users.as_ref())
+        summary(out, &conf, users.as_ref())?;
+        for line in key::exposed_files(&conf) {
+            writeln!(out, "warning    {line}")?;
+        }
+        Ok(())
     })
 }
 

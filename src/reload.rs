@@ -119,6 +119,7 @@ impl Office {
             contexts,
         });
         log::info!("reloaded, {changed}{certificates}");
+        serve::warn_of_exposed(&self.current().conf);
         Ok(())
     }
 

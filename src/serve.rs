@@ -4,6 +4,7 @@ use crate::bindings::{self, Disk, Opened};
 use crate::drain::Drain;
 use crate::logger;
 use crate::notify::Manager;
+use crate::watch::Files;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::Write;
@@ -49,6 +50,8 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| error.to_string())?;
     let manager = Manager::from_environment();
     let identity = identity(conf)?;
+    forbid_dumps(conf);
+    let files = Files::look(conf);
     let secret = key_of(&key::read_or_make(&conf.server.key_file)?);
     let local = interfaces::local_addresses()
         .map_err(|error| format!("the addresses of this machine's interfaces: {error}"))?;
@@ -64,6 +67,7 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
     let of_user = |error| format!("[server] user: {error}");
     if let Some(identity) = &identity {
         identity.assume().map_err(of_user)?;
+        forbid_dumps(conf);
     }
     let clock = Clock::start();
     let max_bindings = conf.limits.bindings.resolve(memory / 4, BINDING_BYTES);
@@ -72,24 +76,26 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
     // What takes a while is read before anybody can knock.
     let disk = Opened::open(conf, &location, listeners.clone(), clock);
     let users = users(conf, secret, disk.door())?;
-    let files =
+    let open_files =
         sys::open_files_limit().map_err(|error| format!("the limit of open files: {error}"))?;
     let (asker, inbox) = resolver::open(conf.dns.questions);
     let sources = Arc::new(Sources::new(secret, conf.limits.requests_per_source));
     let options = Options {
         asker: Some(asker.clone()),
-        ..options(conf, files, sources.clone(), contexts.clone())
+        ..options(conf, open_files, sources.clone(), contexts.clone())
     };
     let connections = options.connections.connections;
     let mut bound = worker::bind(options, &listeners).map_err(|error| error.to_string())?;
     bound.ring(disk.ring());
     if let Some(identity) = &identity {
         identity.seal().map_err(of_user)?;
+        forbid_dumps(conf);
     }
+    warn_of_exposed(conf);
     let settings = Arc::new(settings(conf, bound.addresses(), local, memory));
     let start = Start {
         secret,
-        files,
+        files: open_files,
         sources,
         connections,
         transactions: settings.limits.transactions,
@@ -144,7 +150,7 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
     office.announce(conf)?;
     office.manager.ready("serving");
 
-    let end = office.wait(&mut signals);
+    let end = office.wait(&mut signals, files);
     office.manager.stopping("stopping", Duration::ZERO);
     drop(control);
     office.set_scrape(None);
@@ -160,6 +166,22 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
             Ok(ExitCode::SUCCESS)
         }
         End::Broken => Err("a worker has ended; see the log".to_owned()),
+    }
+}
+
+/// Where the conf wants it, as almost always. To be repeated when the process has become another user.
+fn forbid_dumps(conf: &Conf) {
+    if !conf.server.core_dumps
+        && let Err(error) = sys::dumps::forbid()
+    {
+        log::warn!("core dumps cannot be forbidden: {error}");
+    }
+}
+
+/// A line for each file whose secrets others may read.
+pub(crate) fn warn_of_exposed(conf: &Conf) {
+    for line in key::exposed_files(conf) {
+        log::warn!("{line}");
     }
 }
 
@@ -298,7 +320,7 @@ impl Office {
     }
 
     /// Waits for a signal and for what follows from it, sweeps expired bindings meanwhile, and notices a worker that has ended.
-    fn wait(self: &Arc<Office>, signals: &mut Signals) -> End {
+    fn wait(self: &Arc<Office>, signals: &mut Signals, mut files: Files) -> End {
         let clock = self.crew().clock();
         let mut told_to_stop = false;
         loop {
@@ -319,6 +341,7 @@ impl Office {
                 return End::Broken;
             }
             self.manager.alive(|| self.crew().pulse());
+            self.look_at_files(&mut files);
             for _ in 0..SWEPT_SHARDS {
                 self.location.sweep(clock.now());
             }

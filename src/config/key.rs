@@ -3,7 +3,9 @@
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use super::model::Conf;
 
 /// The secret from which the server derives its keys.
 pub type Secret = [u8; 32];
@@ -25,12 +27,8 @@ pub fn read_or_make(path: &Path) -> Result<Secret, String> {
 
 fn read(path: &Path) -> io::Result<Secret> {
     let mut file = File::open(path)?;
-    let mode = file.metadata()?.mode();
-    if mode & 0o077 != 0 {
-        let message = format!(
-            "others may read it (mode {:04o}); make it private with chmod 600, or remove it to have a new one made",
-            mode & 0o7777
-        );
+    if let Some(exposed) = exposed(file.metadata()?.mode()) {
+        let message = format!("{exposed}, or remove it to have a new one made");
         return Err(io::Error::other(message));
     }
     let mut text = String::new();
@@ -40,6 +38,39 @@ fn read(path: &Path) -> io::Result<Secret> {
     parse(text.trim()).ok_or_else(|| {
         io::Error::other("it must hold 64 hexadecimal digits; remove it to have a new one made")
     })
+}
+
+/// What is wrong with the mode of a file that holds a secret, and what would be right; `None`: it is private.
+fn exposed(mode: u32) -> Option<String> {
+    (mode & 0o077 != 0).then(|| {
+        format!(
+            "others may read it (mode {:04o}); make it private with chmod 600",
+            mode & 0o7777
+        )
+    })
+}
+
+/// The files of a conf whose secrets others may read: private keys, and the users with what SQLite keeps beside them. A line for each. They are
+/// used all the same, for they are not ours: some are made by other programs, which this server must not stop.
+pub fn exposed_files(conf: &Conf) -> Vec<String> {
+    let mut files: Vec<(&str, PathBuf)> = Vec::new();
+    for pair in conf.tls.pairs() {
+        files.push(("private key", pair.private_key.clone()));
+    }
+    if conf.challenges() {
+        for beside in ["", "-wal", "-shm"] {
+            let mut path = conf.auth.users.clone().into_os_string();
+            path.push(beside);
+            files.push(("users", path.into()));
+        }
+    }
+    files.sort();
+    files.dedup();
+    let line = |(what, path): (&str, PathBuf)| {
+        let mode = fs::metadata(&path).ok()?.mode();
+        Some(format!("{what} {}: {}", path.display(), exposed(mode)?))
+    };
+    files.into_iter().filter_map(line).collect()
 }
 
 fn parse(text: &str) -> Option<Secret> {
@@ -90,6 +121,7 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::model::Pair;
 
     #[test]
     fn a_secret_made_once_is_the_same_after_a_restart() {
@@ -117,6 +149,43 @@ mod tests {
             error.contains("0640") && error.contains("chmod 600"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn secrets_that_others_may_read_are_named_each_once() {
+        let place = tempfile::tempdir().unwrap();
+        let file = |name: &str, mode: u32| {
+            let path = place.path().join(name);
+            write_private(&path, b"x").unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            path
+        };
+        let pair = |private_key: PathBuf| Pair {
+            certificate: file("open.pem", 0o644),
+            private_key,
+        };
+        let mut conf = Conf::default();
+        conf.auth.users = file("users.db", 0o640);
+        file("users.db-wal", 0o666);
+        file("users.db-shm", 0o600);
+        let open = file("open.key", 0o644);
+        conf.tls.identity = vec![pair(open.clone()), pair(file("own.key", 0o400))];
+        conf.tls.client_identity = vec![pair(open)];
+        let said = |conf: &Conf| {
+            let folder = format!("{}/", place.path().display());
+            let lines = exposed_files(conf).into_iter();
+            lines
+                .map(|line| line.replace(&folder, ""))
+                .collect::<Vec<_>>()
+        };
+        let right = "make it private with chmod 600";
+        let key = format!("private key open.key: others may read it (mode 0644); {right}");
+        // Users are only read where somebody is asked for a password.
+        assert_eq!(said(&conf), [key.clone()]);
+        conf.auth.challenge_register = true;
+        let users = format!("users users.db: others may read it (mode 0640); {right}");
+        let wal = format!("users users.db-wal: others may read it (mode 0666); {right}");
+        assert_eq!(said(&conf), [key, users, wal]);
     }
 
     #[test]

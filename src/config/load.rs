@@ -239,6 +239,7 @@ impl Document<'_> {
         );
         let key_file = section.read("key_file", path);
         let drain_deadline = section.read("drain_deadline", time(Duration::ZERO, 24 * HOUR));
+        let core_dumps = section.read("core_dumps", boolean);
         let user = section.read("user", optional(account)).flatten();
         let group = section.read("group", optional(account)).flatten();
         let group_at = section.place("group");
@@ -257,6 +258,7 @@ impl Document<'_> {
             drain_deadline: drain_deadline.unwrap_or(default.drain_deadline),
             user,
             group,
+            core_dumps: core_dumps.unwrap_or(default.core_dumps),
         }
     }
 

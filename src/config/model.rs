@@ -56,6 +56,8 @@ pub struct Server {
     pub user: Option<String>,
     /// The group, instead of that user's. Only where there is a user.
     pub group: Option<String>,
+    /// Whether a crash may leave a core, with all keys in it.
+    pub core_dumps: bool,
 }
 
 impl Default for Server {
@@ -67,6 +69,7 @@ impl Default for Server {
             drain_deadline: Duration::from_secs(30),
             user: None,
             group: None,
+            core_dumps: false,
         }
     }
 }
@@ -237,6 +240,17 @@ impl Default for Tls {
             client_session_reuse: true,
             session_lifetime: Duration::from_secs(3600),
         }
+    }
+}
+
+impl Tls {
+    /// Every certificate with its key.
+    pub fn pairs(&self) -> impl Iterator<Item = &Pair> {
+        let named = self.identities.iter().flat_map(|identity| &identity.pairs);
+        self.identity
+            .iter()
+            .chain(named)
+            .chain(&self.client_identity)
     }
 }
 

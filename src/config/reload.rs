@@ -48,7 +48,7 @@ impl Plan {
         } = new;
         sort!(plan, "server", Server, old.server, server,
             live: [domains, drain_deadline],
-            fixed: [cores, key_file, user, group]);
+            fixed: [cores, key_file, user, group, core_dumps]);
         if old.listen != *listen {
             plan.fixed.push("[[listen]]");
         }
@@ -155,6 +155,7 @@ key_file = \"other.key\"
 drain_deadline = \"1s\"
 user = \"x\"
 group = \"x\"
+core_dumps = true
 [[listen]]
 address = \"127.0.0.1:5080\"
 [tls]

@@ -1,6 +1,7 @@
 //! The only unsafe code of the project: system calls that neither the standard library nor socket2 offers; and in `ssl` what
 //! the `openssl` crate does not wrap.
 
+pub mod dumps;
 pub mod identity;
 pub mod ssl;
 

@@ -32,6 +32,7 @@ mod losses;
 mod modes;
 mod names;
 mod registrations;
+mod secrets;
 mod service;
 mod sipsak;
 mod streams;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -131,6 +132,8 @@ impl Authority {
         let write = |name: String, pem: &[u8]| {
             let path = place.path(&name);
             fs::write(&path, pem).expect("write into the test's folder");
+            let private = fs::Permissions::from_mode(0o600);
+            fs::set_permissions(&path, private).expect("the test's own file");
             path
         };
         Certificate {

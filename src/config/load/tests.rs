@@ -727,6 +727,7 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
         ("server", "domains = [\"a..b\"]", "a host such as"),
         ("server", "domains = [\"-a.example\"]", "a host such as"),
         ("server", "domains = [\"192.0.2\"]", "a host such as"),
+        ("server", "core_dumps = \"no\"", "true or false"),
         ("server", "key_file = \"\"", "the path of a file"),
         ("server", "key_file = 1", "the path of a file"),
         ("server", "drain_deadline = \"25h\"", "from \"0s\" to"),

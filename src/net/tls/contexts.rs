@@ -253,6 +253,11 @@ impl Contexts {
         Ok(Tls::new(ssl, peer, Side::Client, client.verifies, offered)?)
     }
 
+    /// Whether both were made from the same files and settings.
+    pub fn is_same(&self, other: &Contexts) -> bool {
+        self.fingerprint == other.fingerprint
+    }
+
     /// Whether we have something to show to servers that ask.
     pub fn shows_client_certificate(&self) -> bool {
         self.client.shows_certificate

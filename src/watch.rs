@@ -1,0 +1,146 @@
+//! Certificates, keys and authorities that have been replaced take effect by themselves: the files are looked at once a second, as those of the
+//! users are, and read again when they have changed and fit each other.
+
+use crate::serve::{self, Current, Office};
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, TryLockError};
+use std::time::{Duration, Instant};
+use strowger::config::model::Conf;
+use strowger::worker::Change;
+
+/// How often the files are looked at. What has changed is read when it has stayed the same from one look to the next: it may be half
+/// written.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// What tells that a file is another one, or has other bytes, another owner or another mode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Stamp {
+    device: u64,
+    file: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Stamp> {
+        let data = fs::metadata(path).ok()?;
+        Some(Stamp {
+            device: data.dev(),
+            file: data.ino(),
+            size: data.size(),
+            modified: (data.mtime(), data.mtime_nsec()),
+            changed: (data.ctime(), data.ctime_nsec()),
+        })
+    }
+}
+
+type Stamps = HashMap<PathBuf, Option<Stamp>>;
+
+/// The files that TLS is made from, as they were seen.
+pub(crate) struct Files {
+    /// When they were read last, or refused.
+    read: Stamps,
+    /// At the last look.
+    seen: Stamps,
+    next_look: Instant,
+    /// What is wrong with them, as the log has it: once.
+    fault: Option<String>,
+}
+
+impl Files {
+    /// To be called before they are read: what changes meanwhile is seen.
+    pub(crate) fn look(conf: &Conf) -> Files {
+        let stamps = stamps(conf);
+        Files {
+            read: stamps.clone(),
+            seen: stamps,
+            next_look: Instant::now() + INTERVAL,
+            fault: None,
+        }
+    }
+
+    /// True when they have changed since they were read, and no more since the last look.
+    fn have_changed(&mut self, conf: &Conf) -> bool {
+        let stamps = stamps(conf);
+        let is_settled = stamps == self.seen;
+        let has_changed = stamps != self.read;
+        self.seen = stamps;
+        is_settled && has_changed
+    }
+
+    fn are_read(&mut self) {
+        self.read = self.seen.clone();
+    }
+}
+
+fn stamps(conf: &Conf) -> Stamps {
+    let tls = &conf.tls;
+    let pairs = tls.pairs();
+    let paths = pairs.flat_map(|pair| [&pair.certificate, &pair.private_key]);
+    let paths = paths.chain(&tls.trusted_ca);
+    paths.map(|path| (path.clone(), Stamp::of(path))).collect()
+}
+
+impl Office {
+    /// Looks at the files where it is time to. Those that do not fit each other change nothing: a certificate and its key are replaced one
+    /// after the other.
+    pub(crate) fn look_at_files(self: &Arc<Office>, files: &mut Files) {
+        let now = Instant::now();
+        if now < files.next_look {
+            return;
+        }
+        files.next_look = now + INTERVAL;
+        let current = self.current();
+        if current.contexts.is_none() || !files.have_changed(&current.conf) {
+            return;
+        }
+        // A reload reads them itself: after it there is nothing to do, or there is the next look.
+        let _turn = match self.reloading.try_lock() {
+            Ok(turn) => turn,
+            Err(TryLockError::Poisoned(fault)) => fault.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let current = self.current();
+        let before = current.contexts.as_deref();
+        let contexts = match serve::contexts(&current.conf, before) {
+            Ok(contexts) => contexts,
+            Err(fault) => {
+                files.are_read();
+                if files.fault.as_ref() != Some(&fault) {
+                    log::error!("certificates and keys stay what they were: {fault}");
+                }
+                files.fault = Some(fault);
+                return;
+            }
+        };
+        files.are_read();
+        let was_wrong = files.fault.take().is_some();
+        let is_same = match (&contexts, before) {
+            (Some(contexts), Some(before)) => contexts.is_same(before),
+            _ => true,
+        };
+        if is_same {
+            if was_wrong {
+                log::info!("certificates and keys can be read again, and have not changed");
+            }
+            return;
+        }
+        let change = Change {
+            settings: current.settings.clone(),
+            connections: serve::connection_limits(&current.conf, self.start.files),
+            tls: contexts.clone(),
+        };
+        self.crew().reload(&change);
+        self.set_current(Current {
+            conf: current.conf.clone(),
+            settings: current.settings.clone(),
+            contexts,
+        });
+        log::info!("certificates and keys have changed, and were read again");
+        serve::warn_of_exposed(&current.conf);
+    }
+}
