@@ -174,7 +174,8 @@ impl Named {
             (Some((name, domain)), _) if domain.eq_ignore_ascii_case(realm) => {
                 (name, realm.clone())
             }
-            (Some((name, domain)), _) => (name, domain.to_lowercase()),
+            // A dot at the end of a domain says nothing, and no challenge has it.
+            (Some((name, domain)), _) => (name, domain.trim_end_matches('.').to_lowercase()),
             (None, _) if !realm.is_empty() => (typed, realm.clone()),
             (None, Some(first)) => (typed, first.to_string()),
             (None, None) => {
@@ -302,6 +303,7 @@ mod tests {
         assert_eq!(named("alice@EXAMPLE.org", &both), "alice@example.org");
         assert_eq!(named("alice@example PHONES", &both), "alice@Example Phones");
         assert_eq!(named("a@b@c", ""), "a@b@c");
+        assert_eq!(named("alice@Example.org.", &both), "alice@example.org");
         assert!(named("alice", "").contains("write NAME@DOMAIN"));
     }
 
