@@ -50,7 +50,9 @@ pub fn without_dot(name: &[u8]) -> &[u8] {
 
 /// Whether two names of hosts are the same.
 pub fn same_name(a: &[u8], b: &[u8]) -> bool {
-    without_dot(a).eq_ignore_ascii_case(without_dot(b))
+    let has_dot = |name: &[u8]| name.last() == Some(&b'.');
+    a.eq_ignore_ascii_case(b)
+        || ((has_dot(a) || has_dot(b)) && without_dot(a).eq_ignore_ascii_case(without_dot(b)))
 }
 
 #[cfg(test)]
