@@ -754,6 +754,7 @@ pub(crate) fn settings(
         limits: settings::Limits {
             message_size: conf.limits.message_size,
             transactions: transactions_of_core(conf, memory),
+            transaction_bytes: transaction_bytes_of_core(conf, memory),
             overload_ms: ms(conf.limits.overload),
             trusted_sources: networks(&conf.limits.trusted_sources),
         },
@@ -769,12 +770,22 @@ pub(crate) fn settings(
 
 /// How many transactions one core may have, where `memory` bytes are there for the server.
 pub(crate) fn transactions_of_core(conf: &Conf, memory: u64) -> usize {
-    let cores = conf.server.cores.len().clamp(1, 255);
     let all = conf
         .limits
         .transactions
         .resolve(memory / 4, TRANSACTION_BYTES);
-    (all / cores).max(1)
+    (all / cores(conf)).max(1)
+}
+
+/// How many bytes the messages of one core's transactions may take: that share of the memory, however many transactions the conf allows.
+fn transaction_bytes_of_core(conf: &Conf, memory: u64) -> usize {
+    let share = usize::try_from(memory / 4).unwrap_or(usize::MAX);
+    // Room for a few of the longest messages, whatever the machine.
+    (share / cores(conf)).max(64 * conf.limits.message_size)
+}
+
+fn cores(conf: &Conf) -> usize {
+    conf.server.cores.len().clamp(1, 255)
 }
 
 fn auth(auth: &model::Auth) -> auth::Settings {

@@ -1,11 +1,24 @@
-//! Bytes that outlive one turn of the loop, in reused blocks of a few sizes: storing a message allocates nothing once warm.
+//! Bytes that outlive one turn of the loop, in reused blocks of a few sizes: storing a message allocates nothing once warm. Blocks
+//! that nobody has needed for a while are given back, a few at a time.
 
 use super::chunks::Chunks;
+use super::time::Instant;
 
 /// Block sizes in bytes. What is longer than the last one does not fit ([`Pool::store`] says so).
 const SIZES: [usize; 14] = [
     128, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192, 16384, 32768, 65536, 131_072,
 ];
+
+/// How long a free block must have been one too many before it is given back. A load that comes and goes within that time finds its blocks
+/// where it left them.
+const SPARE_MS: u64 = 8000;
+
+/// Free blocks of this size in all are kept however long nobody needs them.
+const KEPT_BYTES: usize = 1 << 20;
+
+/// At most this much is given back at a time, and again after [`TRIM_EVERY_MS`].
+const TRIM_BYTES: usize = 4 << 20;
+const TRIM_EVERY_MS: u64 = 50;
 
 /// Bytes held by a [`Pool`]. Dropping one without [`Pool::release`] leaks its block, so it is not `Copy`.
 #[derive(Debug, Default)]
@@ -38,6 +51,10 @@ impl Blob {
 struct Class {
     blocks: Chunks<Box<[u8]>>,
     free: Vec<u32>,
+    /// Places in `blocks` whose block was given back.
+    hollow: Vec<u32>,
+    /// The fewest free blocks that there were since the last look: so many were never needed.
+    spare: usize,
 }
 
 /// The pool of one worker. Blocks are kept for reuse; the last one freed is the first one taken.
@@ -45,28 +62,47 @@ struct Class {
 pub struct Pool {
     classes: [Class; SIZES.len()],
     held: usize,
+    /// Of the blocks that are out, and of those that are free.
+    held_bytes: usize,
+    free_bytes: usize,
+    /// How many bytes may be out; 0: any number.
+    limit: usize,
+    /// Blocks of each class that are to be given back.
+    surplus: [usize; SIZES.len()],
+    trim_at: Option<Instant>,
 }
 
 impl Pool {
     /// The longest run of bytes that fits.
     pub const MAX: usize = SIZES[SIZES.len() - 1];
 
-    /// Copies the parts, one behind the other, into a block. `None` when they are longer than [`Pool::MAX`].
+    /// For what is stored from now on: blocks of more bytes than this are not given out; 0: no limit.
+    pub fn set_limit(&mut self, bytes: usize) {
+        self.limit = bytes;
+    }
+
+    /// Copies the bytes into a block. `None` when they are longer than [`Pool::MAX`], or when the limit is reached.
     pub fn store(&mut self, bytes: &[u8]) -> Option<Blob> {
         if bytes.is_empty() {
             return Some(Blob::EMPTY);
         }
         let number = SIZES.iter().position(|size| bytes.len() <= *size)?;
+        let size = SIZES[number];
+        if self.limit > 0 && self.held_bytes + size > self.limit {
+            return None;
+        }
         let class = &mut self.classes[number];
         let index = match class.free.pop() {
-            Some(index) => index,
-            None => {
-                class.free.reserve(class.blocks.len() + 1);
-                class.blocks.push(vec![0; SIZES[number]].into()) as u32
+            Some(index) => {
+                self.free_bytes -= size;
+                class.spare = class.spare.min(class.free.len());
+                index
             }
+            None => class.grow(size),
         };
         class.blocks[index as usize][..bytes.len()].copy_from_slice(bytes);
         self.held += 1;
+        self.held_bytes += size;
         Some(Blob {
             index,
             len: bytes.len() as u32,
@@ -86,14 +122,114 @@ impl Pool {
     pub fn release(&mut self, blob: &mut Blob) {
         let blob = std::mem::take(blob);
         if blob.held {
-            self.classes[blob.class as usize].free.push(blob.index);
+            let number = blob.class as usize;
+            self.classes[number].free.push(blob.index);
             self.held -= 1;
+            self.held_bytes -= SIZES[number];
+            self.free_bytes += SIZES[number];
         }
     }
 
     /// Blobs that are out now: 0 when all is quiet.
     pub fn held(&self) -> usize {
         self.held
+    }
+
+    /// Bytes of the blocks that are out now.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// Bytes of all blocks, those that are free among them.
+    pub fn bytes(&self) -> usize {
+        self.held_bytes + self.free_bytes
+    }
+
+    /// When [`Pool::trim`] has something to do, as far as is known. `None`: not before more has been freed.
+    pub fn next_trim(&self) -> Option<Instant> {
+        self.trim_at
+    }
+
+    /// Whether more is to be given back before long.
+    pub fn is_trimming(&self) -> bool {
+        self.surplus.iter().any(|surplus| *surplus > 0)
+    }
+
+    /// Gives back blocks that nobody has needed for [`SPARE_MS`], a bounded number at a time. Returns the bytes that went.
+    pub fn trim(&mut self, now: Instant) -> usize {
+        let due = match self.trim_at {
+            Some(due) => due,
+            None if self.free_bytes <= KEPT_BYTES => return 0,
+            // From now on it is watched how many are never needed.
+            None => {
+                self.look();
+                self.surplus = [0; SIZES.len()];
+                self.trim_at = Some(now.after_ms(SPARE_MS));
+                return 0;
+            }
+        };
+        if now < due {
+            return 0;
+        }
+        if !self.is_trimming() {
+            self.look();
+        }
+        let gone = self.give_back();
+        self.trim_at = match self.is_trimming() {
+            _ if self.free_bytes <= KEPT_BYTES => None,
+            true => Some(now.after_ms(TRIM_EVERY_MS)),
+            false => Some(now.after_ms(SPARE_MS)),
+        };
+        gone
+    }
+
+    /// What nobody has needed since the last look is too much.
+    fn look(&mut self) {
+        for (class, surplus) in self.classes.iter_mut().zip(&mut self.surplus) {
+            *surplus = class.spare;
+            class.spare = class.free.len();
+        }
+    }
+
+    fn give_back(&mut self) -> usize {
+        let mut gone = 0;
+        let classes = self.classes.iter_mut().zip(&mut self.surplus).zip(SIZES);
+        // The largest first: a few of those are worth many of the others.
+        for ((class, surplus), size) in classes.rev() {
+            while *surplus > 0
+                && gone < TRIM_BYTES
+                && self.free_bytes > KEPT_BYTES
+                && let Some(index) = class.free.pop()
+            {
+                class.blocks[index as usize] = Box::default();
+                class.hollow.push(index);
+                class.spare = class.spare.min(class.free.len());
+                *surplus -= 1;
+                self.free_bytes -= size;
+                gone += size;
+            }
+        }
+        if self.free_bytes <= KEPT_BYTES {
+            self.surplus = [0; SIZES.len()];
+        }
+        gone
+    }
+}
+
+impl Class {
+    /// A block more; its place.
+    fn grow(&mut self, size: usize) -> u32 {
+        let block = vec![0; size].into();
+        match self.hollow.pop() {
+            Some(index) => {
+                self.blocks[index as usize] = block;
+                index
+            }
+            None => {
+                self.free.reserve(self.blocks.len() + 1);
+                self.blocks.push(block) as u32
+            }
+        }
     }
 }
 
@@ -130,5 +266,70 @@ mod tests {
         let empty = pool.store(b"").unwrap();
         assert_eq!(pool.get(&empty), b"");
         assert_eq!(pool.held(), 0);
+    }
+
+    /// Stores `count` blobs of `len` bytes and frees them again.
+    fn peak(pool: &mut Pool, count: usize, len: usize) {
+        let blobs: Vec<Blob> = (0..count)
+            .map(|_| pool.store(&vec![7; len]).unwrap())
+            .collect();
+        for mut blob in blobs {
+            pool.release(&mut blob);
+        }
+    }
+
+    /// Trims whenever it is due, until `until_ms`.
+    fn rest(pool: &mut Pool, from_ms: u64, until_ms: u64) -> usize {
+        let (mut gone, mut now) = (0, Instant::from_ms(from_ms));
+        gone += pool.trim(now);
+        while let Some(due) = pool.next_trim()
+            && due <= Instant::from_ms(until_ms)
+        {
+            now = due;
+            let bytes = pool.trim(now);
+            assert!(bytes <= TRIM_BYTES + SIZES[SIZES.len() - 1]);
+            gone += bytes;
+        }
+        gone
+    }
+
+    #[test]
+    fn after_a_peak_the_memory_goes_back_a_bounded_part_at_a_time() {
+        let mut pool = Pool::default();
+        let mut kept = pool.store(&[9; 60_000]).unwrap();
+        peak(&mut pool, 1000, 60_000);
+        assert_eq!(pool.bytes(), 1001 * 65_536);
+        assert_eq!(pool.held_bytes(), 65_536);
+        assert_eq!(
+            rest(&mut pool, 0, SPARE_MS - 1),
+            0,
+            "somebody may come back"
+        );
+        let gone = rest(&mut pool, SPARE_MS, 3 * SPARE_MS);
+        assert!(gone > 998 * 65_536 - KEPT_BYTES, "{gone}");
+        assert!(pool.bytes() <= KEPT_BYTES + 65_536, "{}", pool.bytes());
+        assert_eq!(pool.next_trim(), None, "nothing is left to be done");
+        assert_eq!(pool.get(&kept), &[9; 60_000]);
+        // Places whose block is gone are used again.
+        peak(&mut pool, 1000, 60_000);
+        assert_eq!(pool.classes[12].blocks.len(), 1001);
+        pool.release(&mut kept);
+        assert_eq!((pool.held(), pool.held_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_needed_now_and_then_stays() {
+        let mut pool = Pool::default();
+        for turn in 0..40u64 {
+            peak(&mut pool, 300, 8000);
+            assert_eq!(rest(&mut pool, turn * 4000, turn * 4000 + 3999), 0);
+        }
+        assert_eq!(pool.bytes(), 300 * 8192);
+        // A smaller load keeps what it needs, and no more.
+        for turn in 40..80u64 {
+            peak(&mut pool, 200, 8000);
+            rest(&mut pool, turn * 4000, turn * 4000 + 3999);
+        }
+        assert_eq!(pool.bytes(), 200 * 8192);
     }
 }

@@ -122,6 +122,20 @@ impl Index {
         self.last[name] = place;
         self.lines.push(line);
     }
+
+    /// A line behind the last one that is read: kept where an answer cannot be made without it (RFC 3261 §8.2.6.2).
+    fn push_for_answer(&mut self, line: Line) {
+        let is_needed = match line.name {
+            Name::Via => true,
+            Name::From | Name::To | Name::CallId | Name::CSeq => {
+                self.first[line.name as usize] == NONE
+            }
+            _ => false,
+        };
+        if is_needed && self.lines.len() < usize::from(NONE) {
+            self.push(line);
+        }
+    }
 }
 
 /// A received message and its index.
@@ -751,10 +765,14 @@ fn header_lines(bytes: &[u8], mut at: usize, index: &mut Index) -> usize {
             end = folded_end;
             next = folded_next;
         }
-        if index.lines.len() == MAX_HEADER_LINES {
+        if index.lines.len() >= MAX_HEADER_LINES {
             index.blame(Fault::TooManyHeaders);
-            index.headers_end = at as u32;
-            return bytes.len();
+            // It is refused; what its answer needs is still looked for.
+            if let Some(line) = header_line(bytes, at, first_end, end, next) {
+                index.push_for_answer(line);
+            }
+            at = next;
+            continue;
         }
         match header_line(bytes, at, first_end, end, next) {
             Some(line) => index.push(line),

@@ -27,6 +27,16 @@ pub fn write(
     extra: impl FnOnce(&mut Vec<u8>),
     out: &mut Vec<u8>,
 ) {
+    write_fitting(request, reply, |out, _| extra(out), out);
+}
+
+/// The same; `extra` is told where in `out` its lines begin, and may take some of them back ([`fit_lines`]).
+pub fn write_fitting(
+    request: &Message,
+    reply: &Reply,
+    extra: impl FnOnce(&mut Vec<u8>, usize),
+    out: &mut Vec<u8>,
+) {
     out.reserve(request.headers_end() - request.start() + 128);
     out.extend_from_slice(b"SIP/2.0 ");
     cursor::write_number(u32::from(reply.status), out);
@@ -71,8 +81,38 @@ pub fn write(
             Line::start(request, &header, out).finish(out);
         }
     }
-    extra(out);
-    out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
+    let begin = out.len();
+    extra(out, begin);
+    out.extend_from_slice(END);
+}
+
+/// What every response without a body ends with.
+const END: &[u8] = b"Content-Length: 0\r\n\r\n";
+
+/// Where the first `count` lines of `text` end that begin at `begin`; folded lines are one.
+pub fn end_of_lines(text: &[u8], begin: usize, count: usize) -> usize {
+    let rest = text.get(begin..).unwrap_or_default();
+    let ends = memchr::memchr_iter(b'\n', rest).map(|at| begin + at + 1);
+    let mut ends = ends.filter(|next| !matches!(text.get(*next), Some(b' ' | b'\t')));
+    match count.checked_sub(1) {
+        Some(before) => ends.nth(before).unwrap_or(text.len()),
+        None => begin,
+    }
+}
+
+/// Takes back lines at the end of `out`, of those that begin at `begin`, until the whole response ends before `most`. Returns how many went.
+pub fn fit_lines(out: &mut Vec<u8>, begin: usize, most: usize) -> usize {
+    let mut gone = 0;
+    while out.len() > begin && out.len().saturating_add(END.len()) > most {
+        // The end of the line before the last one; a folded line is one.
+        let before = out.get(begin..out.len() - 1).unwrap_or_default();
+        let kept = memchr::memrchr_iter(b'\n', before)
+            .map(|at| begin + at + 1)
+            .find(|next| !matches!(out.get(*next), Some(b' ' | b'\t')));
+        out.truncate(kept.unwrap_or(begin));
+        gone += 1;
+    }
+    gone
 }
 
 fn has_tag(request: &Message) -> bool {

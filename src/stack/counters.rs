@@ -50,6 +50,8 @@ labels! {
     /// Which limit was hit (`strowger_limit_hits_total{limit}`).
     Limit {
         Transactions = "transactions",
+        /// Bytes of the messages that transactions hold.
+        TransactionBytes = "transaction_bytes",
         Contacts = "contacts",
         Bindings = "bindings",
         Targets = "targets",
@@ -61,6 +63,8 @@ labels! {
         Held = "dns_held",
         /// New requests that were refused while a core was behind.
         Overload = "overload",
+        /// Lines of an answer that were left out: over UDP it may be no more than a few times as long as its request.
+        AnswerSize = "answer_size",
     }
 }
 

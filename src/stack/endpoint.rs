@@ -6,7 +6,7 @@ use crate::sip::{Fault, Index, Message, Method, Name, Rewrite, reply, sniff, sta
 use crate::stack::auth::nonce::Nonces;
 use crate::stack::auth::users::Users;
 use crate::stack::branch::{Branch, Signer};
-use crate::stack::counters::{Drop, MethodLabel, Registration, Side};
+use crate::stack::counters::{Drop, Limit, MethodLabel, Registration, Side};
 use crate::stack::identity::{Identity, Memory, TAG_LEN};
 use crate::stack::location::Progress;
 use crate::stack::names::Names;
@@ -21,6 +21,14 @@ use crate::stack::transaction::{Notice, Server, ServerEvent, Transactions};
 use crate::stack::ways::Ways;
 use crate::stack::{Counters, Location, Occupancy, Settings};
 use std::sync::Arc;
+
+/// Contexts that are kept for the next requests in any case, and that go at a time after a peak.
+const CONTEXTS_KEPT: usize = 256;
+const CONTEXTS_AT_ONCE: usize = 256;
+
+/// Bytes that must have been freed before the allocator is asked to return them: while more are going, and when no more are.
+const FREED_MEANWHILE: usize = 64 << 20;
+const FREED_AT_LAST: usize = 1 << 20;
 
 /// Nonces in use whose counts are remembered, at least: some 64 bytes each.
 const NONCE_WINDOWS: usize = 1 << 19;
@@ -68,6 +76,10 @@ pub struct Endpoint {
     /// The message at hand gets no answer.
     pub(in crate::stack) is_passed_over: bool,
     pub(in crate::stack) overload: Overload,
+    /// The sender of the message at hand has proved to be where it says it is.
+    pub(in crate::stack) is_proved: bool,
+    /// Bytes of memory that were given back since somebody asked.
+    freed: usize,
     /// Lent to the message at hand. A box moves as one word.
     index: Option<Box<Index>>,
     pub(in crate::stack) second_index: Index,
@@ -86,7 +98,7 @@ impl Endpoint {
         Endpoint {
             transactions: Transactions::new(
                 settings.timers.clone(),
-                settings.limits.transactions,
+                &settings.limits,
                 ways.clone(),
             ),
             names: Names::new(secret, settings.names.cache),
@@ -118,6 +130,8 @@ impl Endpoint {
             is_draining: false,
             is_passed_over: false,
             overload: Overload::default(),
+            is_proved: false,
+            freed: 0,
             index: None,
             second_index: Index::default(),
         }
@@ -244,8 +258,10 @@ impl Endpoint {
     /// Fires what is due.
     pub fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox) {
         self.now = now;
+        self.is_proved = false;
         self.log.renew(now);
         self.end_overdue_waits(now, outbox);
+        self.give_memory_back(now);
         while let Some(notice) = self.transactions.poll(now, outbox) {
             self.handle_notice(now, notice, outbox);
         }
@@ -253,17 +269,41 @@ impl Endpoint {
 
     /// When [`Endpoint::handle_timers`] wants to be called next.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let parked = self.parking.next_timeout().unwrap_or(Instant::NEVER);
-        match self.transactions.next_timeout() {
-            Some(next) => Some(next.min(parked)),
-            None => (parked != Instant::NEVER).then_some(parked),
+        let due = [
+            self.transactions.next_timeout(),
+            self.parking.next_timeout(),
+            self.transactions.pool.next_trim(),
+        ];
+        due.into_iter().flatten().min()
+    }
+
+    /// After a peak: what nobody has needed for a while goes, a bounded part in each turn.
+    fn give_memory_back(&mut self, now: Instant) {
+        let gone = self.transactions.pool.trim(now);
+        if gone > 0 {
+            self.freed += gone;
+            let kept = self.spare_contexts.len().saturating_sub(CONTEXTS_AT_ONCE);
+            self.spare_contexts.truncate(kept.max(CONTEXTS_KEPT));
         }
+    }
+
+    /// Whether so much memory was freed that it pays to return it to the system; said once.
+    pub fn take_freed(&mut self) -> bool {
+        let enough = match self.transactions.pool.is_trimming() {
+            true => FREED_MEANWHILE,
+            false => FREED_AT_LAST,
+        };
+        if self.freed < enough {
+            return false;
+        }
+        self.freed = 0;
+        true
     }
 
     /// New settings, valid for what comes next; transactions under way keep their targets.
     pub fn handle_config(&mut self, settings: Arc<Settings>) {
         self.transactions
-            .configure(settings.timers.clone(), settings.limits.transactions);
+            .configure(settings.timers.clone(), &settings.limits);
         self.names.configure(settings.names.cache);
         self.settings = settings;
     }
@@ -273,6 +313,11 @@ impl Endpoint {
         counters.retransmissions[Side::Client as usize] += self.transactions.client_retransmissions;
         counters.retransmissions[Side::Server as usize] += self.transactions.server_retransmissions;
         counters
+    }
+
+    /// Bytes of memory for messages that outlive a turn, those that are free among them.
+    pub fn pool_bytes(&self) -> usize {
+        self.transactions.pool.bytes()
     }
 
     pub fn occupancy(&self) -> Occupancy {
@@ -298,6 +343,7 @@ impl Endpoint {
         outbox: &mut Outbox,
     ) {
         self.now = now;
+        self.is_proved = false;
         let has_neighbours = self.settings.cores > 1;
         if has_neighbours && errand.is_none() && sniff::kind(bytes) == sniff::Kind::Response {
             // A response for another core goes there unread; only its branch is checked.
@@ -488,9 +534,57 @@ impl Endpoint {
             to_tag: &self.scratch,
             received: Some(flow.peer),
         };
+        let most = self.longest_answer(message, upstream);
+        // Somebody who is challenged and not told how to answer would be shut out.
+        let least = usize::from(matches!(status, 401 | 407));
+        let mut left_out = 0;
         outbox.send(upstream, |out| {
-            reply::write(message, &answer, extra, out);
+            let start = out.len();
+            let extra = |out: &mut Vec<u8>, begin: usize| {
+                extra(out);
+                let first = reply::end_of_lines(out, begin, least);
+                left_out = reply::fit_lines(out, first, start.saturating_add(most));
+            };
+            reply::write_fitting(message, &answer, extra, out);
         });
+        if left_out > 0 {
+            self.counters.hit(Limit::AnswerSize);
+        }
+    }
+
+    /// Answers with a list of contacts, or as many of them as the answer may hold, the first ones. Where there is room for none, that is
+    /// said: an answer without any would say that there are none.
+    pub(in crate::stack) fn answer_listing(
+        &mut self,
+        message: &Message,
+        flow: Flow,
+        status: u16,
+        outbox: &mut Outbox,
+        lines: &[u8],
+    ) {
+        let first = reply::end_of_lines(lines, 0, 1);
+        if first > self.room_for_list(message, flow) {
+            let refusal = Refusal::new(513, "Answer Too Long For UDP");
+            return self.refuse(message, flow, refusal.because_of(Limit::AnswerSize), outbox);
+        }
+        self.answer(message, flow, status, "", outbox, |out| {
+            out.extend_from_slice(lines)
+        });
+    }
+
+    /// Bytes of further lines that an answer may have: those that every answer repeats are no longer than the request.
+    pub(in crate::stack) fn room_for_list(&self, message: &Message, flow: Flow) -> usize {
+        let most = self.longest_answer(message, flow);
+        most.saturating_sub(message.bytes().len())
+    }
+
+    /// How long an answer of ours may be. Over UDP a source can be forged: what is longer than a few times the request would hit somebody
+    /// else (RFC 3261 §26.1.5). Whoever has answered a challenge, or has a connection, is there.
+    fn longest_answer(&self, message: &Message, flow: Flow) -> usize {
+        match self.is_proved || flow.transport.is_reliable() {
+            true => usize::MAX,
+            false => ANSWER_FACTOR * message.bytes().len(),
+        }
     }
 
     pub(in crate::stack) fn refuse(
@@ -541,13 +635,7 @@ impl Endpoint {
             outbox,
             |out| match refusal.extra {
                 Extra::None => {}
-                Extra::Unsupported => {
-                    for option in unsupported(message, name) {
-                        out.extend_from_slice(b"Unsupported: ");
-                        out.extend_from_slice(option.text);
-                        out.extend_from_slice(b"\r\n");
-                    }
-                }
+                Extra::Unsupported => write_unsupported(message, name, out),
                 Extra::SipsNotAllowed => settings.write_sips_not_allowed(flow.listener, out),
                 Extra::MinExpires(seconds) => number_header(b"Min-Expires: ", seconds, out),
                 Extra::RetryAfter(seconds) => number_header(b"Retry-After: ", seconds, out),
@@ -558,8 +646,31 @@ impl Endpoint {
     }
 }
 
+/// An answer of ours over UDP is at most so many times as long as its request, unless the sender has proved to be there.
+const ANSWER_FACTOR: usize = 3;
+
 /// Why a response is dropped that names a core.
 const NO_SUCH_CORE: &str = "its branch names a core that there is not";
+
+/// The options of `name` that we do not know, as one list, each once. Beyond a few nobody reads them.
+fn write_unsupported(message: &Message, name: Name, out: &mut Vec<u8>) {
+    const MOST: usize = 16;
+    const LOOKED_AT: usize = 64;
+    let mut listed = [&b""[..]; MOST];
+    let mut count = 0;
+    for option in unsupported(message, name).take(LOOKED_AT) {
+        let is_listed = listed[..count]
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(option.text));
+        if count < MOST && !is_listed {
+            out.extend_from_slice(if count == 0 { b"Unsupported: " } else { b", " });
+            out.extend_from_slice(option.text);
+            listed[count] = option.text;
+            count += 1;
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
 
 fn number_header(name: &[u8], number: u32, out: &mut Vec<u8>) {
     out.extend_from_slice(name);

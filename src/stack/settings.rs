@@ -135,6 +135,8 @@ pub struct Limits {
     pub message_size: usize,
     /// Server transactions of one core.
     pub transactions: usize,
+    /// Bytes of the messages that a core's transactions hold.
+    pub transaction_bytes: usize,
     /// How long messages may wait before new requests are refused; 0: for ever.
     pub overload_ms: u64,
     /// Whom we believe what it asserts of others: identities (RFC 3325).
@@ -179,6 +181,7 @@ impl Default for Settings {
             limits: Limits {
                 message_size: 65_536,
                 transactions: 1 << 20,
+                transaction_bytes: 1 << 30,
                 overload_ms: 100,
                 trusted_sources: Vec::new(),
             },

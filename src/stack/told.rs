@@ -97,10 +97,16 @@ impl Endpoint {
 
     /// A branch of what `server` was asked has ended without a final response.
     pub(in crate::stack) fn tell_branch(&mut self, server: Id, flow: Flow, why: &str) {
+        let (peer, transport) = (flow.peer, flow.transport.name());
+        let what = format_args!("branch to {peer} over {transport} failed: {why}");
+        self.tell_request(server, what);
+    }
+
+    /// Something is to be said of the request of a server transaction.
+    pub(in crate::stack) fn tell_request(&mut self, server: Id, what: fmt::Arguments<'_>) {
         if !self.log.may_say() {
             return;
         }
-        let (peer, transport) = (flow.peer, flow.transport.name());
         let mut index = std::mem::take(&mut self.second_index);
         let request = self
             .transactions
@@ -109,10 +115,9 @@ impl Endpoint {
             .map(|context| self.transactions.pool.get(&context.request));
         match request.and_then(|bytes| Message::parse(bytes, &mut index).ok()) {
             Some(request) => {
-                let about = About(&request);
-                log::info!("{about}: branch to {peer} over {transport} failed: {why}");
+                log::info!("{}: {what}", About(&request));
             }
-            None => log::info!("branch to {peer} over {transport} failed: {why}"),
+            None => log::info!("{what}"),
         }
         self.second_index = index;
     }

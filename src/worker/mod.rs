@@ -77,6 +77,10 @@ pub trait Element: Send + 'static {
     /// What came of a question that the outbox had. Who asks nothing gets no answer.
     fn handle_answer(&mut self, _now: Instant, _answer: Answer, _outbox: &mut Outbox) {}
     fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox);
+    /// Whether so much memory was freed since the last time that it pays to return it to the system.
+    fn take_freed(&mut self) -> bool {
+        false
+    }
     fn next_timeout(&self) -> Option<Instant>;
     fn handle_config(&mut self, settings: Arc<Settings>);
     /// The server is about to stop.
@@ -208,6 +212,9 @@ impl<E: Element> Worker<E> {
         self.collect_mail(now); // from the other cores
         self.report_losses(now); // what did not arrive, and who is gone
         self.element.handle_timers(now, &mut self.outbox);
+        if self.element.take_freed() {
+            crate::net::sys::return_free_memory(); // after a peak, in some milliseconds
+        }
         self.wires.sweep(now); // connections that are overdue: O(expired)
         self.free_held(now); // answers that waited for the disk
         self.flush(now); // one batch for each listener, one write for each connection, one delivery for each core
@@ -524,6 +531,10 @@ impl Element for Endpoint {
 
     fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox) {
         Endpoint::handle_timers(self, now, outbox);
+    }
+
+    fn take_freed(&mut self) -> bool {
+        Endpoint::take_freed(self)
     }
 
     fn next_timeout(&self) -> Option<Instant> {

@@ -16,6 +16,7 @@ mod tap;
 mod auth;
 mod baresip;
 mod boundaries;
+mod bounds;
 mod calls;
 mod commands;
 mod desk;

@@ -309,6 +309,7 @@ impl Endpoint {
     ) -> Result<(), Refusal> {
         match self.prove(now, message, incoming, claim) {
             Ok(()) => {
+                self.is_proved = true;
                 self.counters.auth[AuthOutcome::Accepted as usize] += 1;
                 Ok(())
             }

@@ -30,13 +30,49 @@ pub struct Context {
     /// Challenges of all 401 and 407 so far, as header lines (§16.7 step 7), and how many responses brought them.
     pub challenges: Vec<u8>,
     pub challenged: u32,
+    /// Bytes that may still come.
+    challenge_room: usize,
     /// The caller has cancelled, or a 6xx has come: no new branches.
     pub closed: bool,
     /// The caller has cancelled.
     pub cancelled: bool,
 }
 
+/// Capacity in bytes that a context keeps for the next request.
+const KEPT_TEXT: usize = 4096;
+
+/// Bytes of challenges that are kept of the branches behind the first, where the first leaves room for them in a message.
+const MORE_CHALLENGES: usize = 8192;
+const LONGEST: usize = 64_000;
+
 impl Context {
+    /// Keeps the challenges of a 401 or 407 (§16.7 step 7) of `len` bytes, whole lines. Those of the first are kept in any case: they came in
+    /// a message that fits, and leave in it. Of the others what fits beside it; returns how many lines did not.
+    pub fn add_challenges<'l>(
+        &mut self,
+        len: usize,
+        lines: impl Iterator<Item = &'l [u8]>,
+    ) -> usize {
+        let is_first = self.challenged == 0;
+        self.challenged += 1;
+        if is_first {
+            self.challenge_room = LONGEST.saturating_sub(len).min(MORE_CHALLENGES);
+        }
+        let mut left_out = 0;
+        for line in lines {
+            match self.challenge_room.checked_sub(line.len()) {
+                _ if is_first => {}
+                Some(room) => self.challenge_room = room,
+                None => {
+                    left_out += 1;
+                    continue;
+                }
+            }
+            self.challenges.extend_from_slice(line);
+        }
+        left_out
+    }
+
     /// A branch has ended; what it was given is free again.
     pub fn reclaim(&mut self, breadth: u32) {
         if !self.spiral {
@@ -69,8 +105,14 @@ impl Context {
         }
     }
 
-    /// Makes it as new, keeping its memory. The blobs must have been released.
+    /// Makes it as new, keeping its memory, but for what only one large message has needed. The blobs must have been released.
     pub fn clear(&mut self) {
+        if self.targets.text.capacity() > KEPT_TEXT {
+            self.targets.text = Vec::new();
+        }
+        if self.challenges.capacity() > KEPT_TEXT {
+            self.challenges = Vec::new();
+        }
         self.source = None;
         self.branches.clear();
         self.parked.clear();
@@ -82,6 +124,7 @@ impl Context {
         self.best_status = 0;
         self.challenges.clear();
         self.challenged = 0;
+        self.challenge_room = 0;
         self.closed = false;
         self.cancelled = false;
     }

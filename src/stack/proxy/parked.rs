@@ -105,6 +105,7 @@ impl Endpoint {
     /// The resolver's answer to a question of the outbox. Those who have waited for it go on.
     pub fn handle_answer(&mut self, now: Instant, answer: Answer, outbox: &mut Outbox) {
         self.now = now;
+        self.is_proved = false;
         let outcome = match answer.outcome {
             Outcome::Found { .. } => Lookup::Found,
             Outcome::Nothing { .. } => Lookup::Nothing,

@@ -23,13 +23,18 @@ impl Endpoint {
         outbox: &mut Outbox,
     ) {
         let flow = incoming.flow;
+        let mut lines = std::mem::take(&mut self.lines);
+        lines.clear();
+        write_contacts(targets, &mut lines);
         let kept = message.method() == Method::Invite
             && self.settings.proxy.mode == Mode::Stateful
-            && !self.transactions.is_full();
+            && self.transactions.is_full().is_none()
+            // What doesn't fit whole is not repeated.
+            && lines.len() <= self.room_for_list(message, flow);
         if !kept {
-            return self.answer(message, flow, 302, "", outbox, |out| {
-                write_contacts(targets, out);
-            });
+            self.answer_listing(message, flow, 302, outbox, &lines);
+            self.lines = lines;
+            return;
         }
         self.scratch.clear();
         self.scratch.reserve(TAG_LEN);
@@ -44,9 +49,10 @@ impl Endpoint {
         let upstream = reply_flow(flow, &incoming.via);
         let server = self.transactions.open_server(now, true, key, upstream);
         let write = |out: &mut Vec<u8>| {
-            reply::write(message, &answer, |out| write_contacts(targets, out), out);
+            reply::write(message, &answer, |out| out.extend_from_slice(&lines), out);
         };
         self.transactions.respond(now, server, 302, outbox, write);
+        self.lines = lines;
     }
 }
 

@@ -4,7 +4,7 @@ use super::condition::matches;
 use super::next_hop::{is_sips, transport_of};
 use super::target::{Target, TargetSet};
 use super::{Dialog, Extra, Incoming, Refusal};
-use crate::base::{Flow, Id, Instant, Outbox, Transport};
+use crate::base::{Flow, Id, Instant, Outbox, Pool, Transport};
 use crate::sip::{Message, Method, Name, NameAddr, Scheme, Uri, Value, Via, reply};
 use crate::stack::Endpoint;
 use crate::stack::branch;
@@ -398,12 +398,14 @@ impl Endpoint {
         if incoming.spiral && targets.targets.len() > breadth as usize {
             return Err(Refusal::new(440, "").because_of(Limit::MaxBreadth));
         }
-        if self.transactions.is_full() {
-            let busy = Refusal::new(503, "Too Many Transactions").with(Extra::RetryAfter(5));
-            return Err(busy.because_of(Limit::Transactions));
+        if let Some(limit) = self.transactions.is_full() {
+            return Err(too_much(limit));
         }
         let Some(request) = self.transactions.pool.store(span_of(message)) else {
-            return Err(Refusal::new(513, ""));
+            return Err(match span_of(message).len() > Pool::MAX {
+                true => Refusal::new(513, ""),
+                false => too_much(Limit::TransactionBytes),
+            });
         };
         let mut context = self.spare_contexts.pop().unwrap_or_default();
         context.request = request;
@@ -511,6 +513,16 @@ pub(super) fn check_secure(incoming: &Incoming) -> Result<(), Refusal> {
         }
         _ => Ok(()),
     }
+}
+
+/// There is no room for another transaction.
+fn too_much(limit: Limit) -> Refusal {
+    let reason = match limit {
+        Limit::TransactionBytes => "Transactions Hold Too Much Memory",
+        _ => "Too Many Transactions",
+    };
+    let refusal = Refusal::new(503, reason).with(Extra::RetryAfter(5));
+    refusal.because_of(limit)
 }
 
 /// The message from its start line to the end of its body.

@@ -8,7 +8,7 @@ use super::parked::TOO_LATE;
 use crate::base::{Channel, Flow, Id, Instant, Outbox, Transport};
 use crate::sip::{Message, Method, Name, Via, reply};
 use crate::stack::Endpoint;
-use crate::stack::counters::Drop;
+use crate::stack::counters::{Drop, Limit};
 use crate::stack::identity::Memory;
 use crate::stack::transaction::{Client, ClientKind, Ends, Notice};
 use std::net::SocketAddr;
@@ -336,22 +336,30 @@ impl Endpoint {
     fn keep_if_best(&mut self, context_id: Id, server: Id, source: &Flow, message: &Message) {
         let status = message.status();
         let challenge = matches!(status, 401 | 407);
+        let mut left_out = 0;
         let Some(context) = self.contexts.get_mut(context_id) else {
             return;
         };
         if challenge {
-            context.challenged += 1;
-            for name in [Name::WwwAuthenticate, Name::ProxyAuthenticate] {
-                for header in message.all(name) {
-                    let line = &message.bytes()[header.line.range()];
-                    context.challenges.extend_from_slice(line);
-                }
-            }
+            let lines = [Name::WwwAuthenticate, Name::ProxyAuthenticate]
+                .into_iter()
+                .flat_map(|name| message.all(name))
+                .map(|header| &message.bytes()[header.line.range()]);
+            left_out = context.add_challenges(message.bytes().len(), lines);
         }
-        if !is_better(status, context.best_status) {
+        let is_best = is_better(status, context.best_status);
+        if is_best {
+            context.best_status = status;
+        }
+        if left_out > 0 {
+            self.counters.hit(Limit::AnswerSize);
+            let what =
+                format_args!("{left_out} challenges of a branch left out: too long together");
+            self.tell_request(server, what);
+        }
+        if !is_best {
             return;
         }
-        context.best_status = status;
         let server = self.transactions.server(server);
         let receiver = server.map_or(*source, |server| server.flow);
         self.edit_response(message, source, &receiver);

@@ -93,21 +93,20 @@ impl Endpoint {
                 record.note_change(now, registering.transaction);
             }
             // Step 8: all bindings that are now.
-            write_bindings(record, now, lines);
+            write_bindings(record, &registering, lines);
             outcome
         });
         self.scratch = path;
         let outcome = outcome?;
         self.counters.registrations[outcome as usize] += 1;
         let lines = std::mem::take(&mut self.lines);
-        self.answer(message, incoming.flow, 200, "", outbox, |out| {
-            out.extend_from_slice(&lines);
-            for header in message.all(Name::Path) {
-                out.extend_from_slice(b"Path: ");
-                out.extend_from_slice(header.value);
-                out.extend_from_slice(b"\r\n");
-            }
-        });
+        let mut lines = lines;
+        for header in message.all(Name::Path) {
+            lines.extend_from_slice(b"Path: ");
+            lines.extend_from_slice(header.value);
+            lines.extend_from_slice(b"\r\n");
+        }
+        self.answer_listing(message, incoming.flow, 200, outbox, &lines);
         self.lines = lines;
         if asks_for_change && round > self.location.progress().durable {
             outbox.hold(round);
@@ -303,8 +302,13 @@ fn check_order(binding: &Binding, this: &Registering) -> Result<Order, Refusal> 
     Err(Refusal::new(500, "CSeq Out Of Order"))
 }
 
-fn write_bindings(record: &Record, now: Instant, out: &mut Vec<u8>) {
-    for binding in record.bindings.iter().filter(|b| b.is_live(now)) {
+/// The contacts of the 200. First those that this REGISTER has bound: a phone that has room for no more still learns what became of them.
+fn write_bindings(record: &Record, this: &Registering, out: &mut Vec<u8>) {
+    let now = this.now;
+    let is_own = |b: &&Binding| b.cseq == this.cseq && b.text().call_id == this.call_id;
+    let live = || record.bindings.iter().filter(|b| b.is_live(now));
+    let others = live().filter(|b| !is_own(b));
+    for binding in live().filter(is_own).chain(others) {
         let text = binding.text();
         out.extend_from_slice(b"Contact: <");
         out.extend_from_slice(text.uri);

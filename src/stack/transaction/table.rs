@@ -9,8 +9,9 @@ use super::{
 };
 use crate::base::{Arena, Blob, Channel, Flow, Id, Instant, Outbox, Pool, Span, TimerId, Wheel};
 use crate::sip::{Index, Message, sniff};
+use crate::stack::counters::Limit;
 use crate::stack::location::NameHasher;
-use crate::stack::settings::Timers;
+use crate::stack::settings::{Limits, Timers};
 use crate::stack::ways::Ways;
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -208,6 +209,8 @@ pub struct Transactions {
     pub pool: Pool,
     index: Index,
     limit: usize,
+    /// Bytes of messages at which nothing new begins.
+    limit_bytes: usize,
     /// Requests and ACKs repeated.
     pub client_retransmissions: u64,
     /// Responses repeated by timer G.
@@ -215,17 +218,17 @@ pub struct Transactions {
 }
 
 impl Transactions {
-    /// `limit`: how many server transactions there may be; the directory is sized for it once.
-    pub fn new(timers: Timers, limit: usize, ways: Ways) -> Transactions {
-        let directory = Directory::new(limit);
-        Transactions {
-            limit: limit.min(directory.capacity()),
-            directory,
+    /// How many server transactions there may be is a limit for which the directory is sized once.
+    pub fn new(timers: Timers, limits: &Limits, ways: Ways) -> Transactions {
+        let mut transactions = Transactions {
+            limit: 0,
+            limit_bytes: 0,
+            directory: Directory::new(limits.transactions),
             refused: Refused::default(),
             unanswered: HashMap::default(),
             ways,
             host: Vec::new(),
-            timers,
+            timers: timers.clone(),
             servers: Arena::default(),
             clients: Arena::default(),
             wheel: Wheel::default(),
@@ -233,17 +236,26 @@ impl Transactions {
             index: Index::default(),
             client_retransmissions: 0,
             server_retransmissions: 0,
-        }
+        };
+        transactions.configure(timers, limits);
+        transactions
     }
 
-    /// New timer values and limit, for transactions that begin from now on.
-    pub fn configure(&mut self, timers: Timers, limit: usize) {
+    /// New timer values and limits, for transactions that begin from now on.
+    pub fn configure(&mut self, timers: Timers, limits: &Limits) {
         self.timers = timers;
-        self.limit = limit.min(self.directory.capacity());
+        self.limit = limits.transactions.min(self.directory.capacity());
+        self.limit_bytes = limits.transaction_bytes;
+        // What has begun may bring answers, which are kept too; twice as much is the end of that.
+        self.pool.set_limit(self.limit_bytes.saturating_mul(2));
     }
 
-    pub fn is_full(&self) -> bool {
-        self.servers.len() >= self.limit
+    /// Whether there is no room for another transaction: which limit says so.
+    pub fn is_full(&self) -> Option<Limit> {
+        if self.servers.len() >= self.limit {
+            return Some(Limit::Transactions);
+        }
+        (self.pool.held_bytes() >= self.limit_bytes).then_some(Limit::TransactionBytes)
     }
 
     pub fn server_count(&self) -> usize {
