@@ -252,7 +252,7 @@ verdicts! {
     rfc4475_unksm2_is_400_for_a_registrar: "rfc4475/unksm2.dat" => |m| answered(m, PEER, 400, "To Is No SIP URI");
     rfc4475_bext01_is_420_with_the_proxys_options: "rfc4475/bext01.dat" => |m| {
         let (_, answer) = answered(m, PEER, 420, "Bad Extension");
-        assert_eq!(answer.all("Unsupported"), ["noProxiesSupportThis", "norDoAnyProxiesSupportThis"]);
+        assert_eq!(answer.all("Unsupported"), ["noProxiesSupportThis, norDoAnyProxiesSupportThis"]);
     };
     rfc4475_invut_is_forwarded: "rfc4475/invut.dat" => |m| forwarded(m, PEER);
     rfc4475_regaut01_is_a_query: "rfc4475/regaut01.dat" => |m| answered(m, PEER, 200, "OK");

@@ -5,6 +5,7 @@
 //! [`Notice`] or as a `bool` ("deliver").
 
 pub mod ack;
+mod clock;
 pub mod directory;
 pub mod invite_client;
 pub mod invite_server;

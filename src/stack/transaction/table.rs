@@ -1,5 +1,6 @@
 //! The records of all transactions of one core, and what carries out the machines' actions.
 
+use super::clock::Clock;
 use super::directory::{Directory, Link, Look};
 use super::refused::Refused;
 use super::timer::Timer;
@@ -99,81 +100,6 @@ pub enum ClientKind {
 pub enum ClientState {
     Invite(invite_client::State),
     NonInvite(non_invite_client::State),
-}
-
-/// One repeating and one ending timer; the wheel holds the nearer one.
-struct Clock {
-    node: TimerId,
-    repeat_at: Instant,
-    repeat_ms: u32,
-    repeat: Timer,
-    end: Timer,
-    end_at: Instant,
-}
-
-impl Clock {
-    fn new(node: TimerId) -> Clock {
-        Clock {
-            node,
-            repeat_at: Instant::NEVER,
-            repeat_ms: 0,
-            repeat: Timer::A,
-            end: Timer::B,
-            end_at: Instant::NEVER,
-        }
-    }
-
-    /// `at_t2`: the interval jumps to its ceiling instead of doubling.
-    fn start(&mut self, timer: Timer, now: Instant, timers: &Timers, flow: &Flow, at_t2: bool) {
-        let Some(duration) = timer.duration_ms(timers, flow.transport) else {
-            return;
-        };
-        if timer.repeats() {
-            let running = self.repeat == timer && self.repeat_ms != 0;
-            let interval = match (at_t2, running) {
-                (true, _) => timers.t2_ms,
-                // Timer A doubles without a ceiling (§17.1.1.2); E and G stop at T2.
-                (false, true) if timer == Timer::A => u64::from(self.repeat_ms) * 2,
-                (false, true) => (u64::from(self.repeat_ms) * 2).min(timers.t2_ms),
-                (false, false) => duration,
-            };
-            self.repeat = timer;
-            self.repeat_ms = interval.min(u64::from(u32::MAX)) as u32;
-            self.repeat_at = now.after_ms(interval);
-        } else {
-            self.end = timer;
-            self.end_at = now.after_ms(duration);
-        }
-    }
-
-    fn stop(&mut self, timer: Timer) {
-        if timer.repeats() {
-            self.repeat_at = Instant::NEVER;
-            self.repeat_ms = 0;
-        } else if self.end == timer {
-            self.end_at = Instant::NEVER;
-        }
-    }
-
-    fn arm(&self, wheel: &mut Wheel) {
-        match self.repeat_at.min(self.end_at) {
-            Instant::NEVER => wheel.cancel(&self.node),
-            deadline => wheel.arm(&self.node, deadline),
-        }
-    }
-
-    /// Which timer is due; a repeating one yields to the ending one.
-    fn due(&mut self, now: Instant) -> Option<Timer> {
-        if self.end_at <= now {
-            self.end_at = Instant::NEVER;
-            Some(self.end)
-        } else if self.repeat_at <= now {
-            self.repeat_at = Instant::NEVER;
-            Some(self.repeat)
-        } else {
-            None
-        }
-    }
 }
 
 /// What the transaction user must know of what a timer or the transport did.
