@@ -552,6 +552,35 @@ fn a_call_through_a_route_for_users_can_be_held_and_ended() {
     assert_eq!(the(&b.send(GATEWAY, hangs_up), ALICE).method(), "BYE");
 }
 
+/// Bob's calls go on to a number behind the gateway. That is no way out for strangers, and one for whom has proved who it is.
+#[test]
+fn a_user_who_forwards_to_a_number_lets_nobody_out() {
+    for (from, challenge_proxy, expected) in [
+        ("sip:x@example.org", false, 403),
+        ("sip:x@example.org", true, 403),
+        ("tel:+491", true, 403),
+        ("sip:alice@example.com", false, 407),
+        ("sip:alice@example.com", true, 0),
+    ] {
+        let mut b = gateway(|settings| settings.auth.challenge_proxy = challenge_proxy);
+        b.register("bob", "<sip:4930@10.0.0.1:5060>");
+        let called = Request::new("INVITE", "sip:bob@example.com").from(&format!("<{from}>;tag=a"));
+        let mut sent = b.send(ALICE, called.clone());
+        if sent.iter().any(|sent| sent.status() == 407) {
+            let asked = challenge(the(&sent, ALICE), "SHA-256");
+            let line = credentials("alice", "a", "sip:bob@example.com", "INVITE", &asked);
+            let called = called.via(ALICE, &format!("z9hG4bKalice{}", unique()));
+            sent = b.send(ALICE, called.add(&format!("Proxy-Authorization: {line}")));
+        }
+        let again = the(&sent, PROXY).bytes.clone();
+        let sent = b.send(PROXY, again);
+        match expected {
+            0 => assert_eq!(the(&sent, GATEWAY).method(), "INVITE", "{from}"),
+            status => assert_eq!(the(&sent, PROXY).status(), status, "{from}"),
+        }
+    }
+}
+
 #[test]
 fn a_registration_by_a_route_for_users_is_asked() {
     let mut b = gateway(|settings| {
