@@ -735,6 +735,10 @@ pub(crate) fn settings(
             },
             redirect: conf.proxy.redirect,
             max_breadth: conf.proxy.max_breadth,
+            in_dialog_without_route: match conf.proxy.in_dialog_without_route {
+                model::InDialog::Relay => settings::InDialog::Relay,
+                model::InDialog::Refuse => settings::InDialog::Refuse,
+            },
         },
         registrar: settings::Registrar {
             enabled: conf.registrar.enabled,

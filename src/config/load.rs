@@ -355,6 +355,7 @@ impl Document<'_> {
             ("parallel", Fork::Parallel),
             ("sequential", Fork::Sequential),
         ];
+        let in_dialogs = [("relay", InDialog::Relay), ("refuse", InDialog::Refuse)];
         Proxy {
             mode: section.read("mode", one_of(&modes)).unwrap_or(default.mode),
             record_route: section
@@ -368,6 +369,9 @@ impl Document<'_> {
                 .read("max_breadth", number(1, 1000))
                 .and_then(|breadth| u32::try_from(breadth).ok())
                 .unwrap_or(default.max_breadth),
+            in_dialog_without_route: section
+                .read("in_dialog_without_route", one_of(&in_dialogs))
+                .unwrap_or(default.in_dialog_without_route),
         }
     }
 

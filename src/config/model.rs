@@ -391,6 +391,14 @@ pub struct Proxy {
     pub redirect: bool,
     /// Branches that one request may open from here on (RFC 5393 §5).
     pub max_breadth: u32,
+    pub in_dialog_without_route: InDialog,
+}
+
+/// What is done with a request within a dialog that is for one of our users and shows no route of ours, where we record routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InDialog {
+    Relay,
+    Refuse,
 }
 
 impl Default for Proxy {
@@ -401,6 +409,7 @@ impl Default for Proxy {
             fork: Fork::Parallel,
             redirect: false,
             max_breadth: 60,
+            in_dialog_without_route: InDialog::Refuse,
         }
     }
 }

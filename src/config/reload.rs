@@ -61,7 +61,7 @@ impl Plan {
             fixed: []);
         // A call that one mode has begun the other cannot end: it does not know of it, or has forgotten it.
         sort!(plan, "proxy", Proxy, old.proxy, proxy,
-            live: [record_route, fork, redirect, max_breadth],
+            live: [record_route, fork, redirect, max_breadth, in_dialog_without_route],
             fixed: [mode]);
         sort!(plan, "registrar", Registrar, old.registrar, registrar,
             live: [enabled, min_expires, default_expires, max_expires, max_contacts],
@@ -174,6 +174,7 @@ record_route = false
 fork = \"sequential\"
 redirect = true
 max_breadth = 7
+in_dialog_without_route = \"relay\"
 [registrar]
 enabled = false
 min_expires = \"7s\"

@@ -58,7 +58,8 @@ pub struct Reading {
     pub vias: Vec<Part>,
     /// Of all bytes.
     pub digest: u64,
-    /// Of all lines but the start line and Via, and of the body: what a response keeps.
+    /// Of all lines but the start line and Via, and of the body: what a response keeps. The cookie in a Record-Route is no part of it: the
+    /// caller's differs from the callee's (RFC 3261 §16.7 step 8).
     pub trunk: u64,
     /// As `trunk`, without what a proxy edits in a request: Route, Record-Route, Max-Forwards, Max-Breadth.
     pub core: u64,
@@ -118,7 +119,12 @@ impl Reading {
                 Field::Via => {
                     split(bytes, line.value.clone(), b',', &mut self.vias);
                 }
-                Field::Route | Field::RecordRoute | Field::MaxForwards | Field::MaxBreadth => {
+                Field::RecordRoute => {
+                    for part in without_cookies(&bytes[line.whole.clone()]) {
+                        trunk.add(part);
+                    }
+                }
+                Field::Route | Field::MaxForwards | Field::MaxBreadth => {
                     trunk.add(&bytes[line.whole.clone()]);
                 }
                 _ => {
@@ -551,6 +557,23 @@ pub fn digest(text: &[u8]) -> u64 {
     digest.finish()
 }
 
+/// A line in pieces, the values of `sc` parameters left out.
+fn without_cookies(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    const NAME: &[u8] = b";sc=";
+    let mut rest = Some(line);
+    std::iter::from_fn(move || {
+        let text = rest.take()?;
+        let found = text.windows(NAME.len()).position(|window| window == NAME);
+        let Some(end) = found.map(|at| at + NAME.len()) else {
+            return Some(text);
+        };
+        let (piece, value) = text.split_at(end);
+        let len = value.iter().take_while(|b| b.is_ascii_alphanumeric());
+        rest = value.get(len.count()..);
+        Some(piece)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -588,6 +611,11 @@ mod tests {
         let moved = change("X: a", "Max-Forwards: 3\r\nX: a");
         assert_eq!(moved.core, m.core);
         assert_ne!(moved.trunk, m.trunk);
+        let recorded = |value: &str| change("X: a", &format!("Record-Route: {value}\r\nX: a"));
+        let m = recorded("<sip:h;lr;sc=0a>, <sip:g;sc=1;lr>");
+        assert_eq!(recorded("<sip:h;lr;sc=77b>, <sip:g;sc=;lr>").trunk, m.trunk);
+        assert_ne!(recorded("<sip:h;lr;sc=0a>, <sip:f;sc=1;lr>").trunk, m.trunk);
+        assert_ne!(recorded("<sip:h;lr;sc=0a>, <sip:g;sc=1>").trunk, m.trunk);
     }
 
     #[test]

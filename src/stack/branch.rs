@@ -1,5 +1,10 @@
 //! Our Via branch (RFC 3261 §8.1.1.7, §16.6 step 8; RFC 5393 §4.2): it names core, slot and generation of the client
-//! transaction, carries the loop hash, and a keyed check over all of it. The index is trusted only after the check.
+//! transaction, and carries the loop hash and the passage of the request that it was written for.
+//!
+//! Its keyed check covers these and nothing else: it proves that this server has written a branch of this text. The index may be
+//! trusted because of it. That a request which shows the branch has been here does not follow: everybody whom a request of ours
+//! has reached, and everybody whose request one of ours has answered, holds such a branch. Only the [`Mark`] in it, compared with
+//! the one that the request at hand would get, says so.
 
 use crate::base::hash::{read_hex, write_hex, write_hex_digits};
 use crate::base::{Id, Key};
@@ -9,25 +14,39 @@ pub const MAGIC_COOKIE: &[u8] = b"z9hG4bK";
 
 const STATEFUL: u8 = b's';
 const STATELESS: u8 = b't';
-/// Cookie and kind, core, slot, generation, loop hash, check.
-const STATEFUL_LEN: usize = 8 + 2 + 8 + 8 + 16 + 16;
-/// Cookie and kind, seed, loop hash, check.
-const STATELESS_LEN: usize = 8 + 16 + 16 + 16;
+/// Digits of the loop hash: it is compared with Vias of our own alone, so a stranger can't try many.
+const LOOP: usize = 8;
+/// Digits of the passage and of the check: who guesses has to ask us each time.
+const PASSAGE: usize = 12;
+const CHECK: usize = 12;
+/// Cookie and kind, core, slot, generation, loop hash, passage, check.
+const STATEFUL_LEN: usize = 8 + 2 + 8 + 8 + LOOP + PASSAGE + CHECK;
+/// Cookie and kind, seed, loop hash, passage, check.
+const STATELESS_LEN: usize = 8 + 16 + LOOP + PASSAGE + CHECK;
 
 /// No branch of ours is shorter.
 pub const SHORTEST: usize = STATELESS_LEN;
 
+/// What a branch says of the request that it was written for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Mark {
+    /// Over all that decided where the request went (RFC 5393 §4.2.1): the same again is a loop.
+    pub loop_hash: u32,
+    /// Over who asked whom for what: see [`crate::stack::passage`]. 48 bits.
+    pub passage: u64,
+}
+
 /// A branch that this server (any of its cores) made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Branch {
-    Stateful { core: u8, id: Id, loop_hash: u64 },
-    Stateless { loop_hash: u64 },
+    Stateful { core: u8, id: Id, mark: Mark },
+    Stateless { mark: Mark },
 }
 
 impl Branch {
-    pub fn loop_hash(self) -> u64 {
+    pub fn mark(self) -> Mark {
         match self {
-            Branch::Stateful { loop_hash, .. } | Branch::Stateless { loop_hash } => loop_hash,
+            Branch::Stateful { mark, .. } | Branch::Stateless { mark } => mark,
         }
     }
 }
@@ -45,23 +64,26 @@ impl Signer {
         }
     }
 
-    pub fn write_stateful(&self, core: u8, id: Id, loop_hash: u64, out: &mut Vec<u8>) {
+    pub fn write_stateful(&self, core: u8, id: Id, mark: Mark, out: &mut Vec<u8>) {
         out.extend_from_slice(MAGIC_COOKIE);
         out.push(STATEFUL);
         write_hex_digits(u64::from(core), 2, out);
-        write_hex_digits(u64::from(id.slot), 8, out);
-        write_hex_digits(u64::from(id.generation), 8, out);
-        write_hex(loop_hash, out);
-        write_hex(self.check(place(core, id), loop_hash), out);
+        write_hex(place(id), out);
+        self.finish(u64::from(core), place(id), mark, out);
     }
 
     /// `seed` must be the same for a retransmission (§16.11): a hash of the branch that came.
-    pub fn write_stateless(&self, seed: u64, loop_hash: u64, out: &mut Vec<u8>) {
+    pub fn write_stateless(&self, seed: u64, mark: Mark, out: &mut Vec<u8>) {
         out.extend_from_slice(MAGIC_COOKIE);
         out.push(STATELESS);
         write_hex(seed, out);
-        write_hex(loop_hash, out);
-        write_hex(self.check((u64::MAX, seed), loop_hash), out);
+        self.finish(NO_CORE, seed, mark, out);
+    }
+
+    fn finish(&self, core: u64, place: u64, mark: Mark, out: &mut Vec<u8>) {
+        write_hex_digits(u64::from(mark.loop_hash), LOOP, out);
+        write_hex_digits(mark.passage, PASSAGE, out);
+        write_hex_digits(self.check(core, place, mark), CHECK, out);
     }
 
     /// `None` for every branch that this server did not make.
@@ -69,46 +91,58 @@ impl Signer {
         let rest = branch.strip_prefix(MAGIC_COOKIE)?;
         let (kind, digits) = rest.split_first()?;
         let number = |from: usize, len: usize| read_hex(digits.get(from..from + len)?);
-        match (*kind, branch.len()) {
-            (STATEFUL, STATEFUL_LEN) => {
-                let core = number(0, 2)? as u8;
-                let id = Id {
-                    slot: number(2, 8)? as u32,
-                    generation: number(10, 8)? as u32,
-                };
-                let loop_hash = number(18, 16)?;
-                (number(34, 16)? == self.check(place(core, id), loop_hash)).then_some(
-                    Branch::Stateful {
-                        core,
-                        id,
-                        loop_hash,
-                    },
-                )
-            }
-            (STATELESS, STATELESS_LEN) => {
-                let (seed, loop_hash) = (number(0, 16)?, number(16, 16)?);
-                (number(32, 16)? == self.check((u64::MAX, seed), loop_hash))
-                    .then_some(Branch::Stateless { loop_hash })
-            }
-            _ => None,
+        let (core, at) = match (*kind, branch.len()) {
+            (STATEFUL, STATEFUL_LEN) => (number(0, 2)?, 2),
+            (STATELESS, STATELESS_LEN) => (NO_CORE, 0),
+            _ => return None,
+        };
+        let place = number(at, 16)?;
+        let mark = Mark {
+            loop_hash: number(at + 16, LOOP)? as u32,
+            passage: number(at + 16 + LOOP, PASSAGE)?,
+        };
+        let shown = number(at + 16 + LOOP + PASSAGE, CHECK)?;
+        if shown != self.check(core, place, mark) {
+            return None;
         }
+        Some(match core {
+            NO_CORE => Branch::Stateless { mark },
+            core => Branch::Stateful {
+                core: core as u8,
+                id: Id {
+                    slot: (place >> 32) as u32,
+                    generation: place as u32,
+                },
+                mark,
+            },
+        })
     }
 
-    fn check(&self, place: (u64, u64), loop_hash: u64) -> u64 {
-        self.key.hash_numbers(place.0, place.1, loop_hash)
+    fn check(&self, core: u64, place: u64, mark: Mark) -> u64 {
+        // 16 bits of the core, 48 of the passage.
+        let head = core << 48 | mark.passage;
+        let check = self
+            .key
+            .hash_numbers(head, place, u64::from(mark.loop_hash));
+        check & ((1 << (4 * CHECK)) - 1)
     }
 }
 
-fn place(core: u8, id: Id) -> (u64, u64) {
-    (
-        u64::from(core),
-        u64::from(id.slot) << 32 | u64::from(id.generation),
-    )
+/// Stands for the core of a branch that has none.
+const NO_CORE: u64 = 0xffff;
+
+fn place(id: Id) -> u64 {
+    u64::from(id.slot) << 32 | u64::from(id.generation)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MARK: Mark = Mark {
+        loop_hash: 42,
+        passage: 0xfeed_beef_cafe,
+    };
 
     #[test]
     fn what_we_made_we_know_and_nothing_else() {
@@ -118,12 +152,12 @@ mod tests {
             generation: 3,
         };
         let mut branch = Vec::new();
-        signer.write_stateful(1, id, 42, &mut branch);
+        signer.write_stateful(1, id, MARK, &mut branch);
         assert_eq!(branch.len(), STATEFUL_LEN);
         let made = Branch::Stateful {
             core: 1,
             id,
-            loop_hash: 42,
+            mark: MARK,
         };
         assert_eq!(signer.read(&branch), Some(made));
         assert_eq!(Signer::new(Key::new(1, 3)).read(&branch), None);
@@ -142,13 +176,34 @@ mod tests {
     }
 
     #[test]
+    fn the_mark_of_one_branch_is_not_valid_in_another() {
+        let signer = Signer::new(Key::new(1, 2));
+        let made = |slot: u32, mark: Mark| {
+            let id = Id {
+                slot,
+                generation: 1,
+            };
+            let mut branch = Vec::new();
+            signer.write_stateful(0, id, mark, &mut branch);
+            branch
+        };
+        let (one, other) = (made(1, MARK), made(2, Mark::default()));
+        let spliced = [&one[..26], &other[26..]].concat();
+        assert_eq!(signer.read(&spliced), None);
+        let at = 26 + LOOP + PASSAGE;
+        let spliced = [&one[..26], &other[26..at], &one[at..]].concat();
+        assert_eq!(signer.read(&spliced), None);
+    }
+
+    #[test]
     fn stateless_branches_repeat() {
         let signer = Signer::new(Key::new(1, 2));
         let (mut a, mut b) = (Vec::new(), Vec::new());
-        signer.write_stateless(5, 6, &mut a);
-        signer.write_stateless(5, 6, &mut b);
+        signer.write_stateless(5, MARK, &mut a);
+        signer.write_stateless(5, MARK, &mut b);
         assert_eq!(a, b);
-        assert_eq!(signer.read(&a), Some(Branch::Stateless { loop_hash: 6 }));
+        assert_eq!(a.len(), STATELESS_LEN);
+        assert_eq!(signer.read(&a), Some(Branch::Stateless { mark: MARK }));
         // A stateless branch must not pass for a stateful one or the other way round.
         a[7] = STATEFUL;
         assert_eq!(signer.read(&a), None);

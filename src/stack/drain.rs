@@ -2,6 +2,7 @@
 
 use crate::sip::{Message, Method};
 use crate::stack::Endpoint;
+use crate::stack::passage::Proof;
 use crate::stack::proxy::{Extra, Refusal};
 
 /// When the caller may ask again: by then another server, or the next run of this one, is there. Seconds.
@@ -15,17 +16,17 @@ impl Endpoint {
 
     /// Refuses the first request of a dialog. All others pass: those in a dialog, or it could not end; REGISTER, or the phone
     /// could not be called when the server is back; OPTIONS and MESSAGE, which are over with their answer; and what has been here
-    /// before, for it has begun already.
+    /// before ([`crate::stack::passage`]), for it has begun already.
     pub(in crate::stack) fn check_drain(
         &self,
         message: &Message,
-        spiral: bool,
+        passed: Option<Proof>,
     ) -> Result<(), Refusal> {
         let begins = matches!(
             message.method(),
             Method::Invite | Method::Subscribe | Method::Refer
         );
-        match self.is_draining && begins && !spiral && message.to_tag().is_none() {
+        match self.is_draining && begins && passed.is_none() && message.to_tag().is_none() {
             true => {
                 let leaving = Refusal::new(503, "Going Out Of Service");
                 Err(leaving.with(Extra::RetryAfter(RETRY_AFTER_S)))

@@ -6,11 +6,13 @@ use crate::sip::{Fault, Index, Message, Method, Name, Rewrite, reply, sniff, sta
 use crate::stack::auth::nonce::Nonces;
 use crate::stack::auth::users::Users;
 use crate::stack::branch::{Branch, Signer};
+use crate::stack::cookie::Cookies;
 use crate::stack::counters::{Drop, Limit, MethodLabel, Registration, Side};
 use crate::stack::identity::{Identity, Memory, TAG_LEN};
 use crate::stack::location::Progress;
 use crate::stack::names::Names;
 use crate::stack::overload::Overload;
+use crate::stack::passage::Passages;
 use crate::stack::proxy::context::Context;
 use crate::stack::proxy::parked::Parking;
 use crate::stack::proxy::request::{reply_flow, unsupported};
@@ -41,6 +43,8 @@ pub struct Endpoint {
     pub(in crate::stack) core: u8,
     pub(in crate::stack) signer: Signer,
     pub(in crate::stack) identity: Identity,
+    pub(in crate::stack) passages: Passages,
+    pub(in crate::stack) cookies: Cookies,
     pub(in crate::stack) transactions: Transactions,
     pub(in crate::stack) contexts: Arena<Box<Context>>,
     pub(in crate::stack) counters: Counters,
@@ -58,6 +62,8 @@ pub struct Endpoint {
     pub(in crate::stack) peer_host: Vec<u8>,
     /// The flow token of the Record-Route at hand.
     pub(in crate::stack) token: Vec<u8>,
+    /// The facts that the keyed value at hand covers.
+    pub(in crate::stack) facts: Vec<u8>,
     /// Client transactions in hand.
     ids: Vec<Id>,
     pub(in crate::stack) names: Names,
@@ -68,6 +74,8 @@ pub struct Endpoint {
     pub(in crate::stack) nonces: Arc<Nonces>,
     /// Makes the core's nonces of one millisecond differ.
     pub(in crate::stack) nonce_count: u32,
+    /// See [`Endpoint::set_clock`].
+    pub(in crate::stack) wall_ms: u64,
     /// When the message at hand came.
     pub(in crate::stack) now: Instant,
     pub(in crate::stack) log: LogBudget,
@@ -110,6 +118,8 @@ impl Endpoint {
             core,
             signer: Signer::new(secret),
             identity: Identity::new(secret),
+            passages: Passages::new(secret),
+            cookies: Cookies::new(secret),
             contexts: Arena::default(),
             counters: Counters::default(),
             spare_contexts: Vec::new(),
@@ -121,9 +131,11 @@ impl Endpoint {
             request_copy: Vec::new(),
             peer_host: Vec::new(),
             token: Vec::new(),
+            facts: Vec::new(),
             users: Arc::default(),
             nonces: Arc::new(Nonces::new(secret, 0, NONCE_WINDOWS)),
             nonce_count: 0,
+            wall_ms: 0,
             now: Instant::default(),
             log: LogBudget::new("refused messages and failed branches"),
             ids: Vec::new(),
@@ -137,9 +149,15 @@ impl Endpoint {
         }
     }
 
+    /// The time since 1970 at [`Instant`] zero, milliseconds: servers with one secret recognise each other's passages.
+    pub fn set_clock(&mut self, wall_ms: u64) {
+        self.wall_ms = wall_ms;
+    }
+
     /// Takes part in the nonces of the other cores. Without it a nonce's counts are known to this core alone, and those of a run that came
     /// before are good for another use.
     pub fn share_nonces(&mut self, nonces: Arc<Nonces>) {
+        self.cookies.begin(nonces.run());
         self.nonces = nonces;
     }
 
@@ -603,11 +621,15 @@ impl Endpoint {
         }
         // The ACK to this answer must not pass for one to a 2xx.
         if message.method() == Method::Invite
-            && message.to_tag().is_some()
-            && let Ok(via) = message.top_via()
+            && (message.to_tag().is_some() || message.to().is_err())
         {
-            let key = self.identity.transaction(message, &via, b"INVITE");
-            self.transactions.note_refused(key);
+            if let Ok(via) = message.top_via() {
+                let key = self.identity.transaction(message, &via, b"INVITE");
+                self.transactions.refused.note(key);
+            }
+            // By a new branch it must not leave either.
+            let key = self.identity.invite(message);
+            self.transactions.refused.note(key);
         }
         if !refusal.is_told {
             let reason = match refusal.reason {

@@ -1,29 +1,17 @@
 //! Names that the server gives and later recognises by its key, without remembering them: the key of a server transaction
-//! (RFC 3261 §17.2.3), the To tag of an answer of our own (§8.2.6.2), and the cookie of our Record-Route.
+//! (RFC 3261 §17.2.3), the To tag of an answer of our own (§8.2.6.2), the hash by which a loop is known (RFC 5393), and what all
+//! messages of a dialog have in common.
 
-use crate::base::hash::{read_hex, write_hex};
+use crate::base::hash::{read_hex, write_hex_digits};
 use crate::base::{Key, Transport};
-use crate::sip::{Message, Name, Uri, Via};
+use crate::sip::{Message, Name, Via};
+use crate::stack::facts::{fact, write_name};
 use crate::stack::token::Side;
 use std::net::IpAddr;
 
-/// The parameter of our Record-Route URI that carries the cookie.
-pub const COOKIE_PARAM: &[u8] = b"sc";
-
-/// The length of a tag that [`Identity::write_tag`] writes.
-pub const TAG_LEN: usize = 17;
-
-/// Hexadecimal digits of the cookie itself; what follows is the flow token.
-const COOKIE_LEN: usize = 16;
-
-/// A Record-Route of ours that has come back as a Route.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Recorded<'a> {
-    /// Whom the request is for: the other side of the dialog than its sender.
-    pub towards: Side,
-    /// See [`crate::stack::token`].
-    pub token: &'a [u8],
-}
+/// The length of a tag that [`Identity::write_tag`] writes: a letter, digits that make it unique, digits of the check.
+pub const TAG_LEN: usize = 1 + 2 * TAG_HALF;
+const TAG_HALF: usize = 8;
 
 /// What remembers an answer of our own; the first byte of its To tag.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,11 +23,20 @@ pub enum Memory {
     Transaction = b'p',
 }
 
+/// What a dialog is known by, as keyed hashes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Dialog {
+    /// Call-ID and the tag of who opened it.
+    pub call: u64,
+    /// The same, and whose names From and To bear.
+    pub whole: u64,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct Identity {
     transactions: Key,
     tags: Key,
-    cookies: Key,
+    dialogs: Key,
     loops: Key,
 }
 
@@ -48,7 +45,7 @@ impl Identity {
         Identity {
             transactions: secret.derive("transaction"),
             tags: secret.derive("to tag"),
-            cookies: secret.derive("record-route"),
+            dialogs: secret.derive("dialog"),
             loops: secret.derive("loop"),
         }
     }
@@ -93,71 +90,72 @@ impl Identity {
         ])
     }
 
-    /// The To tag of our own answer to a request: the same for each repetition, and for the ACK that answers it.
-    pub fn write_tag(&self, message: &Message, memory: Memory, out: &mut Vec<u8>) {
-        out.push(memory as u8);
-        write_hex(self.tag(message), out);
+    /// The INVITE that an ACK is for, whatever their branches.
+    pub fn invite(&self, message: &Message) -> u128 {
+        let number = message.cseq().map_or(0, |cseq| cseq.number);
+        self.transactions.wide(&[
+            &number.to_le_bytes(),
+            message.header(Name::CallId).map_or(&[], |id| id.value),
+            message.from_tag().unwrap_or_default(),
+            message.to_tag().unwrap_or_default(),
+        ])
     }
 
-    /// For an ACK to an answer of our own: whether some core remembers that answer.
+    /// The To tag of our own answer to a request: the same for each repetition.
+    pub fn write_tag(&self, message: &Message, memory: Memory, out: &mut Vec<u8>) {
+        let call_id = message.header(Name::CallId);
+        let number = self.tags.hash(&[
+            // The first one where there are several: such a request is answered too.
+            call_id.map_or(&[], |call_id| call_id.value),
+            message.from_tag().unwrap_or_default(),
+            message.top_branch().unwrap_or_default(),
+        ]) as u32;
+        out.push(memory as u8);
+        write_hex_digits(u64::from(number), TAG_HALF, out);
+        write_hex_digits(self.tag_check(memory, number), TAG_HALF, out);
+    }
+
+    /// Whether the To tag is one that this server (any of its cores, in any run with this key) has given, and what remembers the answer.
+    /// Its check covers the tag alone: that the ACK which shows it answers an answer of ours, and belongs to nobody else, follows
+    /// whatever branch, Call-ID or From it has; of which request does not.
     pub fn own_tag(&self, message: &Message) -> Option<Memory> {
-        let tag = message.to_tag()?;
-        let (kind, digits) = tag.split_first()?;
-        let memory = match kind {
+        let tag = message.to_tag().filter(|tag| tag.len() == TAG_LEN)?;
+        let memory = match tag.first()? {
             b's' => Memory::Stateless,
             b'p' => Memory::Transaction,
             _ => return None,
         };
-        (tag.len() == TAG_LEN && read_hex(digits) == Some(self.tag(message))).then_some(memory)
+        let number = read_hex(tag.get(1..1 + TAG_HALF)?)? as u32;
+        let check = read_hex(tag.get(1 + TAG_HALF..)?)?;
+        (check == self.tag_check(memory, number)).then_some(memory)
     }
 
-    fn tag(&self, message: &Message) -> u64 {
-        let branch = message.top_branch();
-        let from_tag = message.from_tag();
-        self.tags.hash(&[
-            message.call_id().unwrap_or_default(),
-            from_tag.unwrap_or_default(),
-            branch.unwrap_or_default(),
-        ])
+    fn tag_check(&self, memory: Memory, number: u32) -> u64 {
+        let check = self.tags.hash_numbers(memory as u64, u64::from(number), 0);
+        check & 0xffff_ffff
     }
 
-    /// The cookie for the dialog that this request opens: bound to its Call-ID, the caller's tag and the token that goes
-    /// with it.
-    pub fn write_cookie(&self, message: &Message, token: &[u8], out: &mut Vec<u8>) {
-        let tag = message.from_tag();
-        write_hex(self.cookie(message, tag, token), out);
-        out.extend_from_slice(token);
-    }
-
-    /// What we recorded, when `uri`, one of our own in a Route, carries the cookie of this request's dialog: then we have
-    /// recorded that route ourselves, for a request that was allowed. Either side of the dialog may send. A request without a
-    /// To tag is of no dialog (§12.2.1.1): the cookie of one call must not open others past the routes.
-    pub fn recorded<'a>(&self, message: &Message, uri: &Uri<'a>) -> Option<Recorded<'a>> {
-        let (shown, token) = uri.param(COOKIE_PARAM)??.split_at_checked(COOKIE_LEN)?;
-        let shown = read_hex(shown)?;
-        let (from, to) = (message.from_tag(), message.to_tag());
-        to?;
-        let towards = if shown == self.cookie(message, from, token) {
-            Side::Callee
-        } else if shown == self.cookie(message, to, token) {
-            Side::Caller
-        } else {
-            return None;
+    /// What all messages of one dialog have in common. Who opened it stands in From where `opener` is the caller of this request.
+    pub fn dialog(&self, message: &Message, opener: Side, facts: &mut Vec<u8>) -> Dialog {
+        facts.clear();
+        let from = message.from().map_or(&[][..], |from| from.uri);
+        let to = message.to().map_or(&[][..], |to| to.uri);
+        let (opened, other, tag) = match opener {
+            Side::Caller => (from, to, message.from_tag()),
+            Side::Callee => (to, from, message.to_tag()),
         };
-        Some(Recorded { towards, token })
-    }
-
-    fn cookie(&self, message: &Message, tag: Option<&[u8]>, token: &[u8]) -> u64 {
-        self.cookies.hash(&[
-            message.call_id().unwrap_or_default(),
-            tag.unwrap_or_default(),
-            token,
-        ])
+        let call_id = message.call_id().unwrap_or_default();
+        let call = self.dialogs.hash(&[call_id, tag.unwrap_or_default()]);
+        fact(facts, |out| write_name(opened, out));
+        fact(facts, |out| write_name(other, out));
+        let names = self.dialogs.hash(&[facts]);
+        let whole = self.dialogs.hash_numbers(call, names, 0);
+        Dialog { call, whole }
     }
 
     /// Everything that decides where a request goes, for loop detection (RFC 5393 §4.2.1): the same again is a loop.
     /// `source` where the way depends on it.
-    pub fn loop_hash(&self, message: &Message, source: Option<IpAddr>) -> u64 {
+    pub fn loop_hash(&self, message: &Message, source: Option<IpAddr>) -> u32 {
         let mut hash = match source {
             None => self.loops.hash(&[message.request_uri()]),
             Some(IpAddr::V4(ip)) => self.loops.hash(&[message.request_uri(), &ip.octets()]),
@@ -166,7 +164,7 @@ impl Identity {
         for route in message.all(Name::Route) {
             hash = self.loops.hash(&[&hash.to_be_bytes(), route.value]);
         }
-        hash
+        hash as u32
     }
 
     /// The first part of a stateless branch (§16.11): the same for a retransmission, for the CANCEL and for the ACK.

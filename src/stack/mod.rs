@@ -2,13 +2,17 @@
 
 pub mod auth;
 pub mod branch;
+pub mod cookie;
 pub mod counters;
 pub mod drain;
 pub mod endpoint;
+pub mod facts;
 pub mod identity;
 pub mod location;
+pub mod moved;
 pub mod names;
 pub mod overload;
+pub mod passage;
 pub mod proxy;
 pub mod registrar;
 pub mod route;

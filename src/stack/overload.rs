@@ -10,6 +10,7 @@ use crate::base::{Instant, Load};
 use crate::sip::{Message, Method};
 use crate::stack::Endpoint;
 use crate::stack::counters::Limit;
+use crate::stack::passage::Proof;
 use crate::stack::proxy::{Extra, Refusal};
 
 /// The share is settled once in so many milliseconds.
@@ -139,14 +140,15 @@ impl Endpoint {
     }
 
     /// Refuses a share of the new requests while there is overload. All others pass: those in a dialog, or the call could not end;
-    /// and what has been here before, for it has begun already.
+    /// and what has passed here before, for it has begun already.
     pub(in crate::stack) fn check_overload(
         &mut self,
         message: &Message,
-        spiral: bool,
+        passed: Option<Proof>,
         key: u128,
     ) -> Result<(), Refusal> {
-        let is_new = !spiral && message.to_tag().is_none() && message.method() != Method::Bye;
+        let is_new =
+            passed.is_none() && message.to_tag().is_none() && message.method() != Method::Bye;
         if !is_new || self.overload.admits() {
             return Ok(());
         }

@@ -96,10 +96,19 @@ pub enum Fork {
     Sequential,
 }
 
+/// What is done with a request within a dialog for one of our users that shows no route of ours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InDialog {
+    Relay,
+    /// 403 where we stay on the path of dialogs, unless the sender has proved its name.
+    Refuse,
+}
+
 #[derive(Clone, Debug)]
 pub struct Proxy {
     pub mode: Mode,
     pub record_route: bool,
+    pub in_dialog_without_route: InDialog,
     pub fork: Fork,
     /// Answer 302 with the targets instead of relaying (RFC 3261 §8.3).
     pub redirect: bool,
@@ -163,6 +172,7 @@ impl Default for Settings {
             local_addresses: Vec::new(),
             cores: 1,
             proxy: Proxy {
+                in_dialog_without_route: InDialog::Relay,
                 mode: Mode::Stateful,
                 record_route: true,
                 fork: Fork::Parallel,

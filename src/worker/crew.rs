@@ -175,9 +175,11 @@ impl Bound {
         }
         let roll = self.roll.clone();
         let nonces = Arc::new(Nonces::new(key, run(), NONCE_WINDOWS));
+        let wall_ms = clock.wall_ms();
         self.start(clock, |core| {
             let (settings, location, roll) = (settings.clone(), location.clone(), roll.clone());
             let mut endpoint = Endpoint::new(settings, location, roll, core, key);
+            endpoint.set_clock(wall_ms);
             endpoint.share_nonces(nonces.clone());
             endpoint.handle_users(users.clone());
             endpoint
@@ -464,7 +466,12 @@ mod tests {
                 slot: 7,
                 generation: 1,
             };
-            Signer::new(Key::new(1, 2)).write_stateful(core, id, 99, &mut branch);
+            Signer::new(Key::new(1, 2)).write_stateful(
+                core,
+                id,
+                crate::stack::branch::Mark::default(),
+                &mut branch,
+            );
             let digits = branch.strip_prefix(CORE_MARK).unwrap();
             assert_eq!(&digits[..2], format!("{core:02x}").as_bytes());
         }

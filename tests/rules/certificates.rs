@@ -111,16 +111,19 @@ fn requests_in_the_dialog_go_to_the_name_that_it_began_with() {
         let uri = format!("sip:{user}@example.net");
         let invite = Request::new("INVITE", &uri)
             .from("<sip:alice@example.org>;tag=a")
+            .to(&format!("<{uri}>"))
             .call_id(&format!("two-names-{user}"));
         let sent = b.send(ALICE, invite);
         let copy = the(&sent, GATE);
+        let contact = format!("Contact: <sip:gate@{GATE};transport=tls>");
+        let ok = only(b.send_on(0, copy.flow, copy.answer(200).tag("b").add(&contact)));
         assert_eq!(copy.host.as_deref(), Some(host));
         let record = copy
             .header("Record-Route")
             .expect("Record-Route")
             .to_owned();
         // Of two the one for the caller's side stands below; it takes both as its routes, the nearest first.
-        let mut routes: Vec<&str> = copy.all("Record-Route");
+        let mut routes: Vec<&str> = ok.all("Record-Route");
         routes.reverse();
         let bye = Request::new("BYE", &format!("sip:gate@{GATE};transport=tls"))
             .from("<sip:alice@example.org>;tag=a")

@@ -102,11 +102,11 @@ fn an_ack_to_a_2xx_passes_whichever_core_gets_it() {
             .call_id(ok.header("Call-ID").unwrap())
             .top(&format!("Route: {}", ok.header("Record-Route").unwrap()));
         assert_eq!(only(b.send_by(core, 0, ALICE, ack)).to, BOB);
-        // And without Record-Route, after one look round.
+        // Without it, after one look round, it is nobody's.
         let ack = Request::new("ACK", "sip:bob@example.com")
             .to(ok.header("To").unwrap())
             .call_id(ok.header("Call-ID").unwrap());
-        assert_eq!(only(b.send_by(core, 0, ALICE, ack)).to, BOB);
+        assert!(b.send_by(core, 0, ALICE, ack).is_empty());
     }
     b.assert_quiet();
 }

@@ -546,7 +546,8 @@ fn a_call_through_a_route_for_users_can_be_held_and_ended() {
         .to("<sip:alice@example.com>;tag=a")
         .call_id(&call_id)
         .cseq(1);
-    let hangs_up = routes
+    let hangs_up = at_gateway
+        .all("Record-Route")
         .iter()
         .fold(hangs_up, |bye, route| bye.top(&format!("Route: {route}")));
     assert_eq!(the(&b.send(GATEWAY, hangs_up), ALICE).method(), "BYE");

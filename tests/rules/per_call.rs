@@ -41,7 +41,14 @@ fn invite() -> Request {
 fn answered(b: &mut Bench) -> Sent {
     let sent = b.send(ALICE, invite());
     let at_gate = the(&sent, GATE).clone();
-    assert_eq!(b.send_for_one(GATE, at_gate.answer(200)).status(), 200);
+    let contact = format!("Contact: <sip:bob@{GATE};transport=tcp>");
+    let ok = b.send_for_one(GATE, at_gate.answer(200).add(&contact));
+    assert_eq!(ok.status(), 200);
+    let mut at_gate = at_gate;
+    for route in ok.all("Record-Route") {
+        let route = ("Callers-Route".into(), route.into());
+        at_gate.text.headers.push(route);
+    }
     at_gate
 }
 
@@ -50,7 +57,7 @@ fn within(at_gate: &Sent, method: &str, remote: &str) -> Request {
     let mut request = Request::new(method, remote)
         .to("<sip:bob@example.com>;tag=callee")
         .call_id(at_gate.header("Call-ID").unwrap());
-    for record in at_gate.all("Record-Route").iter().rev() {
+    for record in at_gate.all("Callers-Route").iter().rev() {
         request = request.add(&format!("Route: {record}"));
     }
     request

@@ -555,9 +555,15 @@ fn a_response_loses_our_via_and_nothing_else() {
     let before = Text::new(&answer.bytes());
     let after = b.send_for_one(BOB, answer);
     assert_eq!(after.all("Via"), before.all("Via")[1..]);
+    // The caller's own cookie stands in our Record-Route (§16.7 step 8).
+    let ours = |text: &Text| {
+        let route = text.header("Record-Route").unwrap();
+        route.split(";sc=").next().unwrap().to_string()
+    };
+    assert_eq!(ours(&after), ours(&before));
     assert_eq!(
-        lines_without(&after, &["Via"]),
-        lines_without(&before, &["Via"])
+        lines_without(&after, &["Via", "Record-Route"]),
+        lines_without(&before, &["Via", "Record-Route"])
     );
     assert_eq!(after.body, b"sdp");
     assert_eq!(after.start_line, before.start_line);

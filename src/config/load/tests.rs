@@ -308,6 +308,7 @@ fn a_conf_with_everything() {
         fork = "sequential"
         redirect = true
         max_breadth = 5
+        in_dialog_without_route = "relay"
         [registrar]
         enabled = false
         min_expires = "10s"
@@ -467,6 +468,7 @@ fn a_conf_with_everything() {
             fork: Fork::Sequential,
             redirect: true,
             max_breadth: 5,
+            in_dialog_without_route: InDialog::Relay,
         }
     );
     assert_eq!(
@@ -670,7 +672,7 @@ fn a_misspelt_key_is_told_with_its_place_and_the_nearest_known_one() {
         // Columns count characters, not bytes.
         (
             "proxy = { \"ümläut\" = 1, forck = \"parallel\", mode = \"stateful\" }\n",
-            "t:1:11: unknown key \"ümläut\" in [proxy]; the keys there are mode, record_route, fork, redirect, max_breadth",
+            "t:1:11: unknown key \"ümläut\" in [proxy]; the keys there are mode, record_route, fork, redirect, max_breadth, in_dialog_without_route",
         ),
     ] {
         assert_eq!(faults(text)[0], line);

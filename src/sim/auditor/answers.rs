@@ -6,7 +6,7 @@ use super::{Auditor, Class, Hop, Registered};
 use crate::base::Instant;
 use crate::sim::air::{Air, Intent};
 use crate::sim::bindings::{Applied, REMEMBERED_MS, address_of_record};
-use crate::sim::reading::{Field, Reading, digest, sent_by};
+use crate::sim::reading::{Field, Reading, address_spec, digest, sent_by};
 use crate::sim::rule::Rule;
 use crate::stack::Location;
 use std::net::SocketAddr;
@@ -279,11 +279,30 @@ impl Hop {
         })
     }
 
+    /// What the server has written anew into a response's Record-Route is the caller's to use.
+    fn handed_over(&mut self, number: usize, message: &Reading) {
+        let values = message.values(Field::RecordRoute);
+        let branches = &self.transactions[number].branches;
+        let came = branches
+            .iter()
+            .flat_map(|branch| &self.branches[*branch].responses)
+            .find(|(came, _)| compare::is_copy(came, message));
+        let Some((came, _)) = came else {
+            return;
+        };
+        for (old, new) in came.values(Field::RecordRoute).iter().zip(&values) {
+            if old != new {
+                self.issued.insert(digest(address_spec(new)));
+            }
+        }
+    }
+
     /// A response was passed on.
     fn copied(&mut self, now: Instant, number: usize, message: &Reading) -> Result<bool, Broken> {
         let status = message.status();
         let stateless = self.is_stateless();
         let class = self.transactions[number].class;
+        self.handed_over(number, message);
         let tx = &mut self.transactions[number];
         tx.answered = true;
         if let Some(at) = tx

@@ -11,6 +11,7 @@ pub mod users;
 use crate::base::{Flow, Instant};
 use crate::sip::{Credentials, Host, Message, Method, Name, NameAddr, Uri, same_name, without_dot};
 use crate::stack::counters::AuthOutcome;
+use crate::stack::passage::Proof;
 use crate::stack::proxy::condition::matches;
 use crate::stack::proxy::request::span_of;
 use crate::stack::proxy::{Extra, Incoming, Refusal};
@@ -233,22 +234,23 @@ impl Endpoint {
         &mut self,
         now: Instant,
         message: &Message,
-        incoming: &Incoming,
+        incoming: &mut Incoming,
         demand: Demand,
     ) -> Result<(), Refusal> {
-        let has_passed = incoming.spiral || incoming.trusted;
-        if (demand == Demand::Users || !has_passed)
+        let has_proved = self.has_proved(incoming);
+        let is_trusted = incoming.trusted && !incoming.renamed;
+        if (demand == Demand::Users || !(has_proved || is_trusted))
             && self.certify(message, incoming.flow, Challenger::Proxy, demand)?
         {
+            incoming.proof = Proof::Credentials;
             return Ok(());
         }
         let auth = &self.settings.auth;
         let exempt = match demand {
             Demand::Nothing => true,
             Demand::Ours => {
-                incoming.spiral
-                    || (incoming.trusted
-                        && !(auth.challenge_bye && message.method() == Method::Bye))
+                has_proved
+                    || (is_trusted && !(auth.challenge_bye && message.method() == Method::Bye))
             }
             Demand::Users => false,
         };
@@ -258,13 +260,29 @@ impl Endpoint {
         let claim = Claim::of(Challenger::Proxy, message, &self.settings);
         match (demand, claim.whose) {
             // It was asked when it came here first.
-            (Demand::Users, Some(_)) if incoming.spiral && auth.challenge_proxy => return Ok(()),
+            (Demand::Users, Some(_)) if has_proved => return Ok(()),
             (_, Some(_)) => {}
             (Demand::Users, None) if self.may_withhold_its_name(message, &claim) => {}
             (Demand::Users, None) => return Err(Refusal::new(403, "For Our Users Only")),
             (_, None) => return Ok(()),
         }
-        self.authenticate(now, message, incoming, &claim)
+        self.authenticate(now, message, incoming, &claim)?;
+        incoming.proof = Proof::Credentials;
+        Ok(())
+    }
+
+    /// Whether the request has been asked on a pass before this one, and has proved what it was asked ([`crate::stack::passage`]). Its
+    /// credentials went no further than there. Of one that has passed without a transaction that is known only where nobody passes
+    /// unasked.
+    fn has_proved(&self, incoming: &Incoming) -> bool {
+        match incoming.passed {
+            None | Some(Proof::None) => false,
+            Some(Proof::Dialog | Proof::Credentials) => true,
+            Some(Proof::Shared) => {
+                let unasked = |route: &Route| route.challenge == Some(false);
+                self.settings.auth.challenge_proxy && !self.settings.routes.iter().any(unasked)
+            }
+        }
     }
 
     /// What the route that this request takes demands, or else the conf in general.

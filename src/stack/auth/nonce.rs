@@ -88,6 +88,11 @@ impl Nonces {
         }
     }
 
+    /// What names this run.
+    pub fn run(&self) -> u32 {
+        self.run
+    }
+
     /// Writes a new nonce. `now_ms` is the time since the start; `count` differs from the core's last ones.
     pub fn write(&self, now_ms: u64, core: u8, count: u32, realm: &[u8], out: &mut Vec<u8>) {
         let serial =

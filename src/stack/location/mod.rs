@@ -11,6 +11,7 @@ pub use journal::{Durability, Progress, Row};
 pub use record::Record;
 
 use crate::base::{Flow, Instant, Key};
+use crate::stack::moved::Moved;
 use journal::Rounds;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -29,6 +30,8 @@ pub struct Location {
     /// Where the next [`Location::sweep`] begins.
     sweep_at: AtomicUsize,
     rounds: Rounds,
+    /// Where parties to dialogs are, beside where their users are.
+    pub(in crate::stack) moved: Moved,
 }
 
 /// A part of the table.
@@ -70,8 +73,10 @@ pub const OPERATOR_CALL_ID: &[u8] = b"operator";
 
 impl Location {
     pub fn new(key: Key, max_bindings: usize) -> Location {
+        let moved = Moved::new(key);
         let key = key.derive("location");
         Location {
+            moved,
             key,
             shards: (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect(),
             bindings: AtomicUsize::new(0),

@@ -231,9 +231,9 @@ impl Endpoint {
         )?;
         let client = self.transactions.next_client_id();
         let (signer, core) = (self.signer, self.core);
-        let loop_hash = self.loop_hash(incoming.flow, message);
+        let mark = incoming.mark;
         let write_branch = |out: &mut Vec<u8>| {
-            signer.write_stateful(core, client, loop_hash, out);
+            signer.write_stateful(core, client, mark, out);
         };
         let breadth = attempt.breadth;
         self.edit(message, incoming, uri, path, &hop, breadth, write_branch);

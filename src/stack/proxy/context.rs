@@ -3,6 +3,8 @@
 use super::locate::{Place, Tried};
 use super::target::TargetSet;
 use crate::base::{Blob, Flow, Id};
+use crate::stack::branch::Mark;
+use crate::stack::identity::Dialog;
 
 /// One request that waits for its final response. Its memory is reused.
 #[derive(Default)]
@@ -20,6 +22,9 @@ pub struct Context {
     pub targets: TargetSet,
     /// Index of the next target to try.
     pub next_target: usize,
+    /// What our Via says of the request, and what it is known by: the same for every copy.
+    pub mark: Mark,
+    pub opening: Option<Dialog>,
     /// What is left of the request's Max-Breadth (RFC 5393 §5.3.3).
     pub breadth: u32,
     /// The request has been here before: what a branch was given does not come back.
@@ -119,6 +124,8 @@ impl Context {
         self.tried.clear();
         self.targets.clear();
         self.next_target = 0;
+        self.mark = Mark::default();
+        self.opening = None;
         self.breadth = 0;
         self.spiral = false;
         self.best_status = 0;

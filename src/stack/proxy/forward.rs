@@ -7,7 +7,12 @@ use crate::base::hash::write_decimal;
 use crate::base::{Flow, Outbox, Span, Transport};
 use crate::sip::{Message, Method, Name, NameAddr, Rewrite, Uri, fill_received};
 use crate::stack::Endpoint;
+use crate::stack::branch::Mark;
+use crate::stack::identity::Dialog;
+use crate::stack::passage::Proof;
 use crate::stack::route::Route;
+use crate::stack::settings::Mode;
+use crate::stack::token::Side;
 
 /// The parameter of our own Via that keeps the port from which the request came over a stream, where the Via below has no `rport` to keep it:
 /// only who asks gets it back there (RFC 3581 §4). No check covers it. It says which of the connections from the Via's address takes a response
@@ -172,11 +177,42 @@ impl Endpoint {
             rewrite.remove(line);
         }
         add_length(rewrite, message, receiver.transport);
+        self.hand_over_route(message);
         self.withhold_identity(message, source.peer.ip(), receiver.peer.ip());
     }
 
+    /// Works out what our Via will say of the request, in every copy of it.
+    pub(in crate::stack) fn mark(&mut self, message: &Message, incoming: &mut Incoming) {
+        let proof = match (self.settings.proxy.mode, incoming.proof) {
+            (Mode::Stateless, _) => Proof::Shared,
+            // The conf of before.
+            (Mode::Stateful, Proof::Shared) => Proof::None,
+            (Mode::Stateful, proof) => proof,
+        };
+        let dialog = match incoming.known {
+            Some(dialog) => dialog,
+            None => self.opening(message, incoming),
+        };
+        let wall_ms = self.wall_ms + self.now.as_ms();
+        incoming.mark = Mark {
+            loop_hash: self.loop_hash(incoming.flow, message),
+            passage: self.passages.of(message, dialog.whole, proof, wall_ms),
+        };
+    }
+
+    /// What the request is known by as one of whoever opens a dialog.
+    pub(in crate::stack) fn opening(
+        &mut self,
+        message: &Message,
+        incoming: &mut Incoming,
+    ) -> Dialog {
+        let (identity, facts) = (self.identity, &mut self.facts);
+        let find = || identity.dialog(message, Side::Caller, facts);
+        *incoming.opening.get_or_insert_with(find)
+    }
+
     /// The hash over all that decides the way: of the source too, where a route asks for it.
-    pub(in crate::stack) fn loop_hash(&self, flow: Flow, message: &Message) -> u64 {
+    pub(in crate::stack) fn loop_hash(&self, flow: Flow, message: &Message) -> u32 {
         let by_source = |route: &Route| !route.from_source.is_empty();
         let source = self.settings.routes.iter().any(by_source);
         self.identity

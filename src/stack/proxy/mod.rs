@@ -19,7 +19,10 @@ pub mod withhold;
 use crate::base::Flow;
 use crate::sip::{Uri, Value, Via};
 use crate::stack::auth::Challenger;
+use crate::stack::branch::Mark;
 use crate::stack::counters::Limit;
+use crate::stack::identity::Dialog as Known;
+use crate::stack::passage::Proof;
 
 /// Why a request is answered with an error instead of being forwarded.
 #[derive(Clone, Copy, Debug)]
@@ -130,8 +133,23 @@ pub struct Incoming<'a> {
     pub listener: Option<u16>,
     /// What the dialog's Route says of the way to its other side.
     pub dialog: Dialog,
-    /// The request has been here before, with another Request-URI or Route (RFC 5393 §4.2).
+    /// A Via of ours is in it: it comes from whom a request of ours has reached, and may have been here before, with another
+    /// Request-URI or Route (RFC 5393 §4.2).
     pub spiral: bool,
-    /// The request shows the cookie of a dialog whose first request we let pass.
+    /// It has been here before, and this is what it had proved then.
+    pub passed: Option<Proof>,
+    /// What it has proved on this pass.
+    pub proof: Proof,
+    /// The request shows the cookie of a dialog whose first request we let pass, and goes where the dialog's other side is.
     pub trusted: bool,
+    /// It shows such a cookie, and wants to go elsewhere: as any stranger.
+    pub stranded: bool,
+    /// The sender bears another name than that which the cookie was given to, where names may change.
+    pub renamed: bool,
+    /// What its dialog is known by, where it shows one of ours.
+    pub known: Option<Known>,
+    /// What it is known by as a request of whoever opens a dialog; worked out once for all copies.
+    pub opening: Option<Known>,
+    /// What our Via says of it; worked out once for all copies.
+    pub mark: Mark,
 }

@@ -9,6 +9,7 @@ use crate::base::dns::{Answer, Failure, Outcome};
 use crate::base::{Arena, Flow, Id, Instant, Outbox};
 use crate::sip::{Message, Method};
 use crate::stack::Endpoint;
+use crate::stack::branch::Mark;
 use crate::stack::counters::{Drop, Limit, Lookup};
 use std::collections::VecDeque;
 
@@ -44,6 +45,9 @@ struct Held {
     /// The number among its targets, and this one alone.
     number: usize,
     target: TargetSet,
+    /// Its share of Max-Breadth.
+    breadth: u32,
+    mark: Mark,
     since: Instant,
 }
 
@@ -184,12 +188,13 @@ impl Endpoint {
         targets: &TargetSet,
         target: &Target,
         number: usize,
+        breadth: u32,
         key: u128,
         since: Instant,
         outbox: &mut Outbox,
     ) -> Result<(), Refusal> {
         let sent = self.forward_copy(
-            message, incoming, targets, target, number, key, since, outbox,
+            message, incoming, targets, target, number, breadth, key, since, outbox,
         );
         let question = match sent {
             Ok(()) => return Ok(()),
@@ -201,6 +206,8 @@ impl Endpoint {
             bytes: message.bytes().to_vec(),
             key,
             number,
+            breadth,
+            mark: incoming.mark,
             target: TargetSet::default(),
             since,
         });
@@ -217,9 +224,10 @@ impl Endpoint {
     fn end_message_wait(&mut self, held: Held, in_time: bool, outbox: &mut Outbox) {
         let mut index = std::mem::take(&mut self.second_index);
         if let Ok(message) = Message::parse(&held.bytes, &mut index)
-            && let Ok(incoming) = self.preprocess_route(held.flow, &message)
+            && let Ok(mut incoming) = self.preprocess_route(held.flow, &message)
             && let Some(target) = held.target.targets.first()
         {
+            incoming.mark = held.mark;
             let sent = match in_time {
                 false => Err(TOO_LATE),
                 true => self.forward_or_hold(
@@ -228,6 +236,7 @@ impl Endpoint {
                     &held.target,
                     target,
                     held.number,
+                    held.breadth,
                     held.key,
                     held.since,
                     outbox,

@@ -2,13 +2,18 @@
 //! and the flow token in it (RFC 5626 §5.3).
 
 use super::next_hop::{Hop, first_route, is_per_call, is_sips};
+use super::request::MAX_OWN_ROUTES;
 use super::{Dialog, Incoming};
-use crate::base::{Channel, Transport};
-use crate::sip::{Message, Name, NameAddr, Uri};
+use crate::base::{Channel, Instant, Transport};
+use crate::sip::{Message, Method, Name, NameAddr, Uri};
 use crate::stack::Endpoint;
-use crate::stack::identity::{COOKIE_PARAM, Recorded};
+use crate::stack::cookie::{self, Draft, Recorded, Target, Verdict};
+use crate::stack::facts::{contact, write_place};
+use crate::stack::moved::{Kind, Known};
+use crate::stack::passage::Proof;
 use crate::stack::token::{self, Side};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 impl Endpoint {
     /// Step 4, into the rewriter. `uri` and `path` are the Request-URI and the Route that the copy will have.
@@ -20,11 +25,20 @@ impl Endpoint {
         path: &[u8],
         hop: &Hop,
     ) {
+        let dialog = match incoming.opening {
+            Some(dialog) => dialog,
+            None => self.identity.dialog(message, Side::Caller, &mut self.facts),
+        };
+        let beyond = self.recorded_below(message);
         let split = self.write_token(message, incoming, hop);
         let (out, back) = (hop.flow.listener, incoming.flow.listener);
         // Above those that came, which may stand above the Via.
         let top = message.headers_start();
-        let (rewrite, identity) = (&mut self.rewrite, self.identity);
+        let (rewrite, cookies, facts) = (&mut self.rewrite, self.cookies, &mut self.facts);
+        let target = match contact(message) {
+            Some(contact) => Target::At(contact),
+            None => Target::Anywhere,
+        };
         let sips = is_sips(uri)
             || first_route(incoming, path)
                 .and_then(|route| NameAddr::parse(route).ok())
@@ -45,9 +59,14 @@ impl Endpoint {
                     (Transport::Tls, false) => b";transport=tls",
                 });
                 out.extend_from_slice(b";lr;");
-                out.extend_from_slice(COOKIE_PARAM);
+                out.extend_from_slice(cookie::PARAM);
                 out.push(b'=');
-                identity.write_cookie(message, token, out);
+                let draft = Draft {
+                    target,
+                    route: beyond,
+                    token,
+                };
+                cookies.write_callees(message, &dialog, &draft, facts, out);
                 out.extend_from_slice(b">\r\n");
             });
         };
@@ -84,6 +103,172 @@ impl Endpoint {
         split
     }
 
+    /// The Record-Route of the proxy that the callee's requests go to behind us.
+    fn recorded_below<'a>(&self, message: &Message<'a>) -> Option<&'a [u8]> {
+        let values = message.values(Name::RecordRoute).take(MAX_OWN_ROUTES);
+        let mut uris = values.filter_map(|value| Some(NameAddr::parse(value.text).ok()?.uri));
+        uris.find(|uri| !Uri::parse(uri).is_ok_and(|uri| self.is_own_uri(&uri)))
+    }
+
+    // ---- the response: the caller gets a cookie of its own ---------------------------------------------------------------
+
+    /// §16.7 step 8: what we have recorded is rewritten for the caller, into the rewriter, where the response makes a dialog or goes on
+    /// in one. Whatever does not bear the check of this dialog stays as it is.
+    pub(in crate::stack) fn hand_over_route(&mut self, message: &Message) {
+        let status = message.status();
+        if !(101..300).contains(&status)
+            || message.header(Name::RecordRoute).is_none()
+            || message.to_tag().is_none()
+        {
+            return self.note_answer(message, status);
+        }
+        let (cookies, facts) = (self.cookies, &mut self.facts);
+        let dialog = self.identity.dialog(message, Side::Caller, facts);
+        let contact = contact(message);
+        let is_invite = message.method() == Method::Invite;
+        let mut beyond = None;
+        let mut is_within = true;
+        for value in message.values(Name::RecordRoute) {
+            let found = cookie_in(value.text);
+            let cookie = found.clone().and_then(|range| value.text.get(range));
+            let read = |text| cookies.read_callees(message, &dialog, text);
+            let (Some(found), Some(callees)) = (found, cookie.and_then(read)) else {
+                beyond = NameAddr::parse(value.text).ok().map(|address| address.uri);
+                continue;
+            };
+            is_within &= callees.is_within();
+            let target = match contact {
+                Some(contact) => Target::At(contact),
+                None if status >= 200 && (is_invite || !callees.is_within()) => Target::Anywhere,
+                None => Target::Nowhere,
+            };
+            let draft = Draft {
+                target,
+                route: beyond,
+                token: callees.token(),
+            };
+            let start = value.span.start as usize;
+            self.rewrite
+                .replace(start + found.start..start + found.end, |out| {
+                    cookies.write_callers(message, &callees, &dialog, &draft, facts, out);
+                });
+        }
+        if is_within {
+            self.note_answer(message, status);
+        }
+    }
+
+    /// A response within a dialog says where its sender wants to be reached from now on.
+    fn note_answer(&mut self, message: &Message, status: u16) {
+        if !refreshes_target(message.method())
+            || !(200..300).contains(&status)
+            || !self.settings.proxy.record_route
+        {
+            return;
+        }
+        if let (Some(tag), Some(contact)) = (message.to_tag(), contact(message)) {
+            let (now, facts) = (self.now, &mut self.facts);
+            let moved = &self.location.moved;
+            moved.note(now, message, tag, Kind::Target, contact, facts);
+        }
+    }
+
+    // ---- the request within a dialog -------------------------------------------------------------------------------------
+
+    /// What the cookie is worth that one of our own URIs shows.
+    pub(in crate::stack) fn read_cookie<'a>(
+        &mut self,
+        message: &Message,
+        uri: &Uri<'a>,
+    ) -> Verdict<'a> {
+        match uri.param(cookie::PARAM).flatten() {
+            Some(text) => {
+                let (identity, facts) = (&self.identity, &mut self.facts);
+                self.cookies.check(identity, message, text, facts)
+            }
+            None => Verdict::Foreign,
+        }
+    }
+
+    /// The request belongs to a dialog that we let pass. Whether it goes where the other side is, and whether its sender bears the name that
+    /// it had, is in the cookie, or was noted since.
+    pub(in crate::stack) fn judge_dialog(
+        &mut self,
+        message: &Message,
+        recorded: &Recorded,
+        incoming: &mut Incoming,
+    ) {
+        incoming.known = Some(recorded.dialog);
+        // Of what has changed in a dialog that another run has begun, nothing may be known: then at least it can be ended.
+        let ends = matches!(message.method(), Method::Bye | Method::Ack);
+        let is_lost = ends && !recorded.is_other_sides && !self.cookies.is_of_this_run(recorded);
+        let from = message.from().map_or(&[][..], |from| from.uri);
+        let from_tag = message.from_tag().unwrap_or_default();
+        let (cookies, facts) = (self.cookies, &mut self.facts);
+        let (now, moved) = (self.now, &self.location.moved);
+        if !cookies.is_named(recorded, from, facts) && !is_lost {
+            let known = moved.knows(now, message, from_tag, Kind::Name, from, facts);
+            incoming.renamed = known == Known::No || (known == Known::Perhaps && !ends);
+        }
+        let route = incoming.next_route;
+        let route = route.and_then(|value| Some(NameAddr::parse(value.text).ok()?.uri));
+        let goes_by = ends || cookies.goes_by(recorded, route, facts);
+        let leads_to = is_lost || cookies.leads_to(recorded, incoming.uri, facts) || {
+            let tag = message.to_tag().unwrap_or_default();
+            let known = moved.knows(now, message, tag, Kind::Target, incoming.uri, facts);
+            known == Known::Yes || (known == Known::Perhaps && ends)
+        };
+        incoming.trusted = goes_by && (leads_to || self.is_contact_of_callee(message, incoming));
+        incoming.stranded = !incoming.trusted;
+        if incoming.trusted && !incoming.renamed {
+            incoming.proof = Proof::Dialog;
+        }
+    }
+
+    /// The other side is one of our users, and has registered this contact: whoever may call the user may reach it.
+    fn is_contact_of_callee(&mut self, message: &Message, incoming: &Incoming) -> bool {
+        let Ok(uri) = message.to().and_then(|to| Uri::parse(to.uri)) else {
+            return false;
+        };
+        self.aor.clear();
+        uri.write_address_of_record(&mut self.aor);
+        self.facts.clear();
+        write_place(incoming.uri, &mut self.facts);
+        let end = self.facts.len();
+        let mut is_known = false;
+        let facts = &mut self.facts;
+        self.location.lookup(self.now, &self.aor, |binding| {
+            facts.truncate(end);
+            write_place(binding.text().uri, facts);
+            is_known |= facts[..end] == facts[end..];
+        });
+        is_known
+    }
+
+    /// A request within a dialog says where its sender wants to be reached from now on, and by what name.
+    pub(in crate::stack) fn note_refresh(
+        &mut self,
+        now: Instant,
+        message: &Message,
+        incoming: &Incoming,
+    ) {
+        if !incoming.trusted {
+            return;
+        }
+        let (Some(tag), Ok(from)) = (message.from_tag(), message.from()) else {
+            return;
+        };
+        let (moved, facts) = (&self.location.moved, &mut self.facts);
+        if incoming.renamed {
+            moved.note(now, message, tag, Kind::Name, from.uri, facts);
+        }
+        if refreshes_target(message.method())
+            && let Some(contact) = contact(message)
+        {
+            moved.note(now, message, tag, Kind::Target, contact, facts);
+        }
+    }
+
     /// What one of our Record-Routes says of the way to the receiver. Each of two says it of its own side (RFC 5658 §3).
     pub(in crate::stack) fn read_token(&self, recorded: &Recorded, dialog: &mut Dialog) {
         if recorded.towards == Side::Callee {
@@ -99,6 +284,30 @@ impl Endpoint {
         }
         if dialog.sender.is_none() {
             dialog.sender = token::read(recorded.towards.other(), recorded.token);
+        }
+    }
+}
+
+/// Requests that say anew where their sender is to be reached (RFC 3261 §12.2, RFC 3311, RFC 6665).
+fn refreshes_target(method: Method) -> bool {
+    matches!(
+        method,
+        Method::Invite | Method::Update | Method::Subscribe | Method::Notify | Method::Refer
+    )
+}
+
+/// Where the cookie stands in a Record-Route value, if it has one.
+fn cookie_in(value: &[u8]) -> Option<Range<usize>> {
+    let mut at = 0;
+    loop {
+        at += memchr::memchr(b';', value.get(at..)?)? + 1;
+        let rest = value.get(at..)?;
+        if let Some(text) = rest.strip_prefix(cookie::PARAM)
+            && let Some(text) = text.strip_prefix(b"=")
+        {
+            let len = text.iter().take_while(|b| b.is_ascii_alphanumeric());
+            let start = value.len() - text.len();
+            return Some(start..start + len.count());
         }
     }
 }

@@ -8,16 +8,21 @@ use crate::base::{Flow, Id, Instant, Outbox, Pool, Transport};
 use crate::sip::{Message, Method, Name, NameAddr, Scheme, Uri, Value, Via, reply};
 use crate::stack::Endpoint;
 use crate::stack::branch;
+use crate::stack::branch::Mark;
+use crate::stack::cookie::{self, Verdict};
 use crate::stack::counters::Limit;
-use crate::stack::identity::COOKIE_PARAM;
 use crate::stack::location::Reached;
+use crate::stack::passage::{Possible, Proof};
 use crate::stack::route::Action;
-use crate::stack::settings::{Mode, Outgoing, Settings};
+use crate::stack::settings::{InDialog, Mode, Outgoing, Settings};
+use crate::stack::token::Side;
 
 /// What §16.5 comes to.
 pub(in crate::stack) enum Decision {
     /// Relay to the targets collected.
     Forward,
+    /// The same, for a request within a dialog that shows none of ours.
+    Astray,
     /// Answer with 302 and the targets collected.
     Redirect,
     /// The request is for this server itself.
@@ -25,8 +30,10 @@ pub(in crate::stack) enum Decision {
     Register,
 }
 
+const ASTRAY: Refusal = Refusal::new(403, "Not By The Route Of The Dialog");
+
 /// Consecutive own Route values that are taken off; more than two are nobody's honest work.
-const MAX_OWN_ROUTES: usize = 4;
+pub(super) const MAX_OWN_ROUTES: usize = 4;
 
 impl Endpoint {
     /// A request other than ACK and CANCEL that belongs to no transaction yet.
@@ -38,9 +45,9 @@ impl Endpoint {
         key: u128,
         outbox: &mut Outbox,
     ) -> Result<(), Refusal> {
-        let spiral = self.validate(flow, message, key)?;
+        let (spiral, passed) = self.validate(flow, message, key)?;
         let mut incoming = self.preprocess_route(flow, message)?;
-        incoming.spiral = spiral;
+        (incoming.spiral, incoming.passed) = (spiral, passed);
         check_secure(&incoming)?;
         let mut targets = std::mem::take(&mut self.targets);
         targets.clear();
@@ -49,11 +56,19 @@ impl Endpoint {
         let demand = self.demand(message, &incoming);
         if !matches!(decision, Ok(Decision::Register)) {
             decision = self
-                .authenticate_calling(now, message, &incoming, demand)
+                .authenticate_calling(now, message, &mut incoming, demand)
                 .and(decision);
         }
         if !matches!(decision, Ok(Decision::Options | Decision::Register)) {
             decision = self.check_max_forwards(message).and(decision);
+        }
+        if let Ok(Decision::Astray) = decision {
+            decision = self.check_astray(&incoming);
+        }
+        if let Ok(Decision::Forward) = decision {
+            incoming.proof = incoming.proof.max(passed.unwrap_or_default());
+            self.mark(message, &mut incoming);
+            self.note_refresh(now, message, &incoming);
         }
         let result = match decision {
             Ok(Decision::Forward) if self.settings.proxy.mode == Mode::Stateless => {
@@ -71,6 +86,7 @@ impl Endpoint {
                 self.redirect(now, message, &incoming, key, &targets, outbox);
                 Ok(())
             }
+            Ok(Decision::Astray) => Err(ASTRAY),
             Ok(Decision::Options) => self.answer_options(message, flow, outbox),
             Ok(Decision::Register) => self
                 .authenticate_registering(now, message, &incoming, demand)
@@ -83,14 +99,19 @@ impl Endpoint {
 
     // ---- §16.3 Request validation (step 1, the syntax, is `Message::check`) --------------------------------------------
 
-    /// True when the request is a spiral.
-    fn validate(&mut self, flow: Flow, message: &Message, key: u128) -> Result<bool, Refusal> {
+    /// What [`Endpoint::check_loop`] says.
+    fn validate(
+        &mut self,
+        flow: Flow,
+        message: &Message,
+        key: u128,
+    ) -> Result<(bool, Option<Proof>), Refusal> {
         self.check_uri_scheme(message)?;
-        let spiral = self.check_loop(flow, message)?;
-        self.check_drain(message, spiral)?;
-        self.check_overload(message, spiral, key)?;
+        let (spiral, passed) = self.check_loop(flow, message)?;
+        self.check_drain(message, passed)?;
+        self.check_overload(message, passed, key)?;
         self.check_proxy_require(message)?;
-        Ok(spiral)
+        Ok((spiral, passed))
     }
 
     /// Step 2.
@@ -110,10 +131,16 @@ impl Endpoint {
         }
     }
 
-    /// Step 4, as RFC 5393 §4.2.2 has it: a Via of ours whose second part says that nothing has changed since. True when the
-    /// request has been here and has changed: a spiral.
-    fn check_loop(&self, flow: Flow, message: &Message) -> Result<bool, Refusal> {
+    /// Step 4, as RFC 5393 §4.2.2 has it: a Via of ours whose second part says that nothing has changed since. Returned: whether there is
+    /// a Via of ours at all, as in a spiral, and what the request had proved if it is the one for which that was written.
+    pub(in crate::stack) fn check_loop(
+        &mut self,
+        flow: Flow,
+        message: &Message,
+    ) -> Result<(bool, Option<Proof>), Refusal> {
         let mut loop_hash = None;
+        let mut possible = None;
+        let mut passed = None;
         for (number, value) in message.values(Name::Via).enumerate() {
             if value.text.len() < branch::SHORTEST {
                 continue;
@@ -125,12 +152,39 @@ impl Endpoint {
             let Some(branch) = text.and_then(|text| self.signer.read(text)) else {
                 continue;
             };
+            let mark = branch.mark();
             let now = *loop_hash.get_or_insert_with(|| self.loop_hash(flow, message));
-            if branch.loop_hash() == now {
+            if mark.loop_hash == now {
                 return Err(Refusal::new(482, ""));
             }
+            let possible = possible.get_or_insert_with(|| self.possible_passages(message));
+            passed = passed.max(possible.proof(mark.passage));
         }
-        Ok(loop_hash.is_some())
+        Ok((loop_hash.is_some(), passed))
+    }
+
+    /// What our Via would say of this request if it has passed here. In a dialog either side may have opened that.
+    fn possible_passages(&mut self, message: &Message) -> Possible {
+        let (identity, facts) = (self.identity, &mut self.facts);
+        let dialogs = [Side::Caller, Side::Callee]
+            .map(|opener| identity.dialog(message, opener, facts).whole);
+        let count = if message.to_tag().is_some() { 2 } else { 1 };
+        let wall_ms = self.wall_ms + self.now.as_ms();
+        self.passages.possible(message, &dialogs[..count], wall_ms)
+    }
+
+    /// A request within a dialog for one of our users that shows none of our routes: the conf says whether it is relayed where we stay on
+    /// the path of dialogs. Whoever has proved its name may call that user anyway.
+    pub(super) fn check_astray(&self, incoming: &Incoming) -> Result<Decision, Refusal> {
+        let proxy = &self.settings.proxy;
+        let is_refused = proxy.record_route
+            && proxy.in_dialog_without_route == InDialog::Refuse
+            && incoming.proof == Proof::None
+            && incoming.passed.is_none();
+        match is_refused {
+            true => Err(ASTRAY),
+            false => Ok(Decision::Forward),
+        }
     }
 
     /// Step 5: no extension that a proxy would have to understand is known to us.
@@ -144,7 +198,7 @@ impl Endpoint {
     // ---- §16.4 Route information preprocessing -------------------------------------------------------------------------
 
     pub(in crate::stack) fn preprocess_route<'a>(
-        &self,
+        &mut self,
         flow: Flow,
         message: &Message<'a>,
     ) -> Result<Incoming<'a>, Refusal> {
@@ -163,21 +217,34 @@ impl Endpoint {
             listener: None,
             dialog: Dialog::default(),
             spiral: false,
+            passed: None,
+            proof: Proof::None,
             trusted: false,
+            stranded: false,
+            renamed: false,
+            known: None,
+            opening: None,
+            mark: Mark::default(),
         };
         if message.header(Name::Route).is_none() {
             return Ok(incoming);
         }
         let mut last = None;
+        let mut shown = None;
+        let mut misused = false;
         // A strict router has put us into the Request-URI: the real one is the last Route.
-        if parsed.param(COOKIE_PARAM).is_some() && self.is_own_uri(&parsed) {
+        if parsed.param(cookie::PARAM).is_some() && self.is_own_uri(&parsed) {
             last = message.values(Name::Route).last();
             if let Some(value) = last {
                 let address = NameAddr::parse(value.text).map_err(bad)?;
-                if let Some(recorded) = self.identity.recorded(message, &parsed) {
-                    incoming.trusted = true;
-                    incoming.dialog.secure |= parsed.scheme == Scheme::Sips;
-                    self.read_token(&recorded, &mut incoming.dialog);
+                match self.read_cookie(message, &parsed) {
+                    Verdict::Ours(recorded) => {
+                        incoming.dialog.secure |= parsed.scheme == Scheme::Sips;
+                        self.read_token(&recorded, &mut incoming.dialog);
+                        shown = Some(recorded);
+                    }
+                    Verdict::Misused => misused = true,
+                    Verdict::Foreign => {}
                 }
                 incoming.uri = address.uri;
                 incoming.parsed = Uri::parse(address.uri).map_err(bad)?;
@@ -194,7 +261,11 @@ impl Endpoint {
                 incoming.next_route = Some(value);
                 break;
             }
-            if let Some(recorded) = self.identity.recorded(message, &uri) {
+            let verdict = self.read_cookie(message, &uri);
+            if let Verdict::Misused = verdict {
+                misused = true;
+            }
+            if let Verdict::Ours(recorded) = verdict {
                 if incoming.own_routes > 0 {
                     // RFC 5658 §3: the second of two is the side on which the request leaves.
                     let transport = transport_of(&uri).ok().flatten();
@@ -204,11 +275,19 @@ impl Endpoint {
                         uri.port,
                     );
                 }
-                incoming.trusted = true;
                 incoming.dialog.secure |= uri.scheme == Scheme::Sips;
                 self.read_token(&recorded, &mut incoming.dialog);
+                shown = shown.or(Some(recorded));
             }
             incoming.own_routes += 1;
+        }
+        match shown {
+            Some(recorded) => self.judge_dialog(message, &recorded, &mut incoming),
+            // Who can prove its name is heard as one who shows no cookie.
+            None if misused && message.header(Name::ProxyAuthorization).is_none() => {
+                return Err(Refusal::new(403, "Not Your Dialog"));
+            }
+            None => {}
         }
         Ok(incoming)
     }
@@ -260,6 +339,9 @@ impl Endpoint {
             let outgoing = route.outgoing.unwrap_or(settings.outgoing);
             targets.set_per_call(outgoing == Outgoing::PerCall);
             return decision;
+        }
+        if incoming.stranded && (incoming.next_route.is_some() || !own) {
+            return Err(Refusal::new(403, "Not The Target Of The Dialog"));
         }
         // A Route set that is not ours would make us relay for a stranger.
         if incoming.next_route.is_some() {
@@ -370,7 +452,10 @@ impl Endpoint {
             (true, true) => Err(Refusal::new(480, "")),
             (true, false) => {
                 targets.sort_by_q();
+                let is_within = message.to_tag().is_some() || message.method() == Method::Ack;
+                let shows_dialog = incoming.trusted || incoming.stranded;
                 Ok(match redirect {
+                    _ if is_within && !shows_dialog => Decision::Astray,
                     true => Decision::Redirect,
                     false => Decision::Forward,
                 })
@@ -412,9 +497,14 @@ impl Endpoint {
         context.source = Some(incoming.flow);
         context.breadth = breadth;
         context.spiral = incoming.spiral;
+        (context.mark, context.opening) = (incoming.mark, incoming.opening);
         std::mem::swap(&mut context.targets, targets);
 
         let invite = message.method() == Method::Invite;
+        if invite && !self.transactions.refused.is_empty() && message.to_tag().is_some() {
+            let key = self.identity.invite(message);
+            self.transactions.refused.forget(key);
+        }
         let upstream = reply_flow(incoming.flow, &incoming.via);
         let server = self.transactions.open_server(now, invite, key, upstream);
         if invite {

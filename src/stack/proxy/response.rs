@@ -449,8 +449,9 @@ impl Endpoint {
             context.breadth += attempt.breadth;
         }
         if let (Ok(message), Some(source)) = (Message::parse(&bytes, &mut index), context.source)
-            && let Ok(incoming) = self.preprocess_route(source, &message)
+            && let Ok(mut incoming) = self.preprocess_route(source, &message)
         {
+            (incoming.mark, incoming.opening) = (context.mark, context.opening);
             let (message, incoming, c) = (&message, &incoming, &mut context);
             match more {
                 More::Targets => self.start_branches(now, server, c, message, incoming, outbox),

@@ -14,7 +14,9 @@ use crate::stack::settings::Mode;
 use crate::stack::transaction::ServerEvent;
 
 impl Endpoint {
-    /// Sends the request to the best target. An ACK goes to all of them: only the phone that answered takes notice.
+    /// Sends the request to the best target. An ACK goes to all of them: only the phone that answered takes notice. Like the copies of
+    /// any request they share Max-Breadth, and one that has been here before gets no more of them than that (RFC 5393 §5.3.3): nobody
+    /// answers an ACK, so no breadth comes back.
     pub(in crate::stack) fn forward_stateless(
         &mut self,
         message: &Message,
@@ -27,14 +29,24 @@ impl Endpoint {
         let all = message.method() == Method::Ack && stateful;
         let count = if all { targets.targets.len() } else { 1 };
         let breadth = self.incoming_breadth(message);
-        if breadth == 0 && message.method() != Method::Ack {
+        if breadth == 0 || (incoming.spiral && count > breadth as usize) {
             let narrow = Refusal::new(440, "").because_of(Limit::MaxBreadth);
-            return self.refuse(message, incoming.flow, narrow, outbox);
+            return self.refuse_copy(message, incoming.flow, narrow, outbox);
         }
+        let count = count.min(breadth as usize);
         for (number, target) in targets.targets.iter().take(count).enumerate() {
             let since = self.now;
+            let share = (breadth as usize + number) / count;
             let sent = self.forward_or_hold(
-                message, incoming, targets, target, number, key, since, outbox,
+                message,
+                incoming,
+                targets,
+                target,
+                number,
+                share as u32,
+                key,
+                since,
+                outbox,
             );
             match sent {
                 Ok(()) => {}
@@ -56,6 +68,7 @@ impl Endpoint {
         targets: &TargetSet,
         target: &Target,
         number: usize,
+        breadth: u32,
         key: u128,
         since: Instant,
         outbox: &mut Outbox,
@@ -70,12 +83,10 @@ impl Endpoint {
         let hop = self.next_hop(
             message, incoming, target, uri, path, hop_uri, search, outbox,
         )?;
-        let loop_hash = self.loop_hash(incoming.flow, message);
-        let breadth = self.incoming_breadth(message);
-        let signer = self.signer;
+        let (signer, mark) = (self.signer, incoming.mark);
         let seed = self.identity.stateless_seed(key, number);
         self.edit(message, incoming, uri, path, &hop, breadth, |out| {
-            signer.write_stateless(seed, loop_hash, out);
+            signer.write_stateless(seed, mark, out);
         });
         self.send_copy(message, &hop, outbox);
         self.counters.stateless += 1;
@@ -98,13 +109,16 @@ impl Endpoint {
         if own == Some(Memory::Stateless) {
             return self.counters.drop(Drop::Absorbed);
         }
-        if self.settings.proxy.mode == Mode::Stateful {
+        let is_stateful = self.settings.proxy.mode == Mode::Stateful;
+        let mut has_transaction = false;
+        if is_stateful {
             if let Some(server) = self.transactions.find_server(key) {
                 let event = ServerEvent::Ack;
                 if !self.transactions.server_request(now, server, event, outbox) {
                     return;
                 }
-            } else if self.transactions.was_refused(key) {
+                has_transaction = true;
+            } else if self.was_refused(message, key) {
                 return self.counters.drop(Drop::Absorbed);
             } else if self.may_be_orphan(flow, message)
                 && self.pass_on(Errand::Orphan { tried }, flow, message, outbox)
@@ -116,8 +130,12 @@ impl Endpoint {
         if own.is_some() {
             return self.counters.drop(Drop::Absorbed);
         }
-        let Ok(incoming) = self.preprocess_route(flow, message) else {
-            return self.counters.drop(Drop::StrayAck);
+        let Ok(mut incoming) = self.preprocess_route(flow, message) else {
+            return self.discard(
+                flow,
+                Drop::StrayAck,
+                "it shows the cookie of another dialog",
+            );
         };
         if message.max_forwards().is_ok_and(|hops| hops == Some(0)) {
             return self.counters.drop(Drop::StrayAck);
@@ -125,10 +143,24 @@ impl Endpoint {
         if let Err(refusal) = check_secure(&incoming) {
             return self.refuse_copy(message, flow, refusal, outbox);
         }
+        // One that leaves for the other side of its dialog has no way to come back but that.
+        if !incoming.trusted || self.is_own_uri(&incoming.parsed) {
+            match self.check_loop(flow, message) {
+                Ok((spiral, _)) => incoming.spiral = spiral,
+                Err(_) => return self.discard(flow, Drop::StrayAck, "it goes round"),
+            }
+        }
         let mut targets = std::mem::take(&mut self.targets);
         targets.clear();
+        // Of a dialog that we stay on the path of every ACK shows that, or belongs to a transaction: any other is nobody's call, and who
+        // sends it could have as many copies of it made as a user has contacts.
+        let is_known = has_transaction || !is_stateful || !self.settings.proxy.record_route;
         match self.determine_targets(now, message, &incoming, &mut targets) {
-            Ok(Decision::Forward) => {
+            Ok(Decision::Astray) if !is_known => {
+                self.discard(flow, Drop::StrayAck, "of no transaction and no dialog");
+            }
+            Ok(Decision::Forward | Decision::Astray) => {
+                self.mark(message, &mut incoming);
                 self.forward_stateless(message, &incoming, &targets, key, outbox)
             }
             _ => self.counters.drop(Drop::StrayAck),
@@ -136,10 +168,18 @@ impl Endpoint {
         self.targets = targets;
     }
 
+    /// Whether the ACK is for an answer of our own that left no transaction, and whose To tag was not ours to give.
+    fn was_refused(&self, message: &Message, key: u128) -> bool {
+        let transactions = &self.transactions;
+        !transactions.refused.is_empty()
+            && (transactions.refused.knows(key)
+                || transactions.refused.knows(self.identity.invite(message)))
+    }
+
     /// An ACK that another core may wait for: one that does not come by a route which we recorded in a dialog. Those are the
     /// ACKs to 2xx, and there is no need to ask around for each of them. But who has lost the connection of before may have
     /// come to another core than its INVITE.
-    fn may_be_orphan(&self, flow: Flow, message: &Message) -> bool {
+    fn may_be_orphan(&mut self, flow: Flow, message: &Message) -> bool {
         self.settings.cores > 1
             && self.preprocess_route(flow, message).is_ok_and(|incoming| {
                 let sender = incoming.dialog.sender;
@@ -160,13 +200,23 @@ impl Endpoint {
         outbox: &mut Outbox,
     ) {
         let checked = self.check_max_forwards(message);
-        let refused = match checked.and_then(|()| self.preprocess_route(flow, message)) {
-            Ok(incoming) if let Err(refusal) = check_secure(&incoming) => Some(refusal),
-            Ok(incoming) => {
+        let looped = checked.and_then(|()| self.check_loop(flow, message));
+        let routed = looped.and_then(|(spiral, passed)| {
+            let mut incoming = self.preprocess_route(flow, message)?;
+            (incoming.spiral, incoming.passed) = (spiral, passed);
+            check_secure(&incoming)?;
+            Ok(incoming)
+        });
+        let refused = match routed {
+            Ok(mut incoming) => {
                 let mut targets = std::mem::take(&mut self.targets);
                 targets.clear();
-                let decision = self.determine_targets(now, message, &incoming, &mut targets);
+                let mut decision = self.determine_targets(now, message, &incoming, &mut targets);
+                if let Ok(Decision::Astray) = decision {
+                    decision = self.check_astray(&incoming);
+                }
                 if let Ok(Decision::Forward) = decision {
+                    self.mark(message, &mut incoming);
                     self.forward_stateless(message, &incoming, &targets, key, outbox);
                 }
                 self.targets = targets;

@@ -8,21 +8,38 @@ const PLACES: usize = 1024;
 pub struct Refused {
     /// By some bits of the key: other bits of it; 0 where nothing stands.
     keys: Box<[u64]>,
+    is_empty: bool,
 }
 
 impl Default for Refused {
     fn default() -> Refused {
         Refused {
             keys: vec![0; PLACES].into(),
+            is_empty: true,
         }
     }
 }
 
 impl Refused {
+    /// An INVITE was answered with a non-2xx and left no transaction.
     pub fn note(&mut self, key: u128) {
+        self.is_empty = false;
         self.keys[key as usize % PLACES] = (key >> 64) as u64;
     }
 
+    /// The INVITE has come again, and was let in this time.
+    pub fn forget(&mut self, key: u128) {
+        if self.knows(key) {
+            self.keys[key as usize % PLACES] = 0;
+        }
+    }
+
+    /// Nothing was ever noted: what a key costs can be saved.
+    pub fn is_empty(&self) -> bool {
+        self.is_empty
+    }
+
+    /// True when the ACK with this key is for such an answer, and must not leave this hop.
     pub fn knows(&self, key: u128) -> bool {
         self.keys[key as usize % PLACES] == (key >> 64) as u64
     }

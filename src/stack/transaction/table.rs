@@ -125,7 +125,7 @@ pub struct Transactions {
     clients: Arena<Client>,
     directory: Directory,
     /// INVITEs that are over here with a non-2xx, and whose ACK may still come.
-    refused: Refused,
+    pub refused: Refused,
     /// The client transactions that wait on a connection and have heard nothing, as a list for each: its first, by slot.
     unanswered: HashMap<u128, u32, BuildHasherDefault<NameHasher>>,
     ways: Ways,
@@ -212,16 +212,6 @@ impl Transactions {
             link = server.next;
         }
         None
-    }
-
-    /// An INVITE was answered with a non-2xx and left no transaction.
-    pub fn note_refused(&mut self, key: u128) {
-        self.refused.note(key);
-    }
-
-    /// True when the ACK with this key is for such an answer, and must not leave this hop.
-    pub fn was_refused(&self, key: u128) -> bool {
-        self.refused.knows(key)
     }
 
     pub fn server(&self, id: Id) -> Option<&Server> {

@@ -1,0 +1,415 @@
+//! The cookie of our Record-Route: how a request proves that it belongs to a dialog whose first request we let pass, and that it goes
+//! where that dialog's other side wants to be reached. It needs no memory, survives a restart, and is good on every core and every
+//! server that has the key.
+//!
+//! Each side has a cookie of its own, and each cookie is good for one direction. The callee's stands in the request. The caller's
+//! stands in the response: our value is rewritten there (RFC 3261 §16.7 step 8), since only then is the callee's tag known.
+//!
+//! It has four parts, each a keyed check:
+//! * *call*: Call-ID and the tag of who opened the dialog. It proves nothing alone; it tells a cookie that is shown for other than its
+//!   own dialog from one that was written by another key.
+//! * *dialog*: the same, whose names From and To bear, the tag of who answered once it is known, which side may show it, and the flow
+//!   token. From it follows: who sends this is the party to that dialog which it says it is, as far as we know it.
+//! * *target*: the place of the other side's Contact. From it follows: the other side wants to be reached there.
+//! * *route*: the place of the proxy beyond us, where there is one.
+//!
+//! Where who opened the dialog understands that names may change within it (RFC 4916), *dialog* covers no names, and a fifth part,
+//! *name*, covers that of whom the cookie was given to.
+
+use crate::base::Key;
+use crate::base::hash::{read_hex, write_hex_digits};
+use crate::sip::{Message, Name};
+use crate::stack::facts::{write_name, write_place};
+use crate::stack::identity::{Dialog, Identity};
+use crate::stack::token::Side;
+
+/// The parameter of our Record-Route URI that carries the cookie.
+pub const PARAM: &[u8] = b"sc";
+
+/// Bits of the first digit. The cookie is the caller's.
+const CALLERS: u8 = 1;
+/// Names may change: there is a fifth part.
+const CHANGES: u8 = 2;
+/// There is a proxy beyond us: there is a fourth part.
+const ROUTE: u8 = 4;
+/// It was written when both tags were known: the callee's own covers its tag too.
+const BOTH: u8 = 8;
+
+/// Digits of each part.
+const RUN: usize = 3;
+const CALL: usize = 6;
+const DIALOG: usize = 12;
+const TARGET: usize = 10;
+const PLACE: usize = 8;
+const NAME: usize = 10;
+
+/// A cookie, taken apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Shown<'a> {
+    flags: u8,
+    run: u16,
+    call: u64,
+    dialog: u64,
+    target: u64,
+    route: u64,
+    name: u64,
+    token: &'a [u8],
+}
+
+impl<'a> Shown<'a> {
+    fn read(text: &'a [u8]) -> Option<Shown<'a>> {
+        let mut rest = text;
+        let mut next = |digits: usize| {
+            let (number, more) = rest.split_at_checked(digits)?;
+            rest = more;
+            read_hex(number)
+        };
+        let flags = next(1)? as u8;
+        let (run, call, dialog) = (next(RUN)? as u16, next(CALL)?, next(DIALOG)?);
+        let target = next(TARGET)?;
+        let route = match flags & ROUTE {
+            0 => 0,
+            _ => next(PLACE)?,
+        };
+        let name = match flags & CHANGES {
+            0 => 0,
+            _ => next(NAME)?,
+        };
+        Some(Shown {
+            flags,
+            run,
+            call,
+            dialog,
+            target,
+            route,
+            name,
+            token: rest,
+        })
+    }
+
+    /// Who opened the dialog, in a message from the side that the cookie was given to.
+    fn opener(&self) -> Side {
+        match self.flags & CALLERS {
+            0 => Side::Callee,
+            _ => Side::Caller,
+        }
+    }
+}
+
+/// A cookie of ours that fits the request which shows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Recorded<'a> {
+    shown: Shown<'a>,
+    /// It was given to the other side than the one that shows it. Of where that wants to be reached it says nothing, and of its tag only
+    /// what was known.
+    pub is_other_sides: bool,
+    /// What the request's dialog has in common.
+    pub dialog: Dialog,
+    /// Whom the request is for: the other side of the dialog than its sender.
+    pub towards: Side,
+    /// See [`crate::stack::token`].
+    pub token: &'a [u8],
+}
+
+/// What a cookie that a request shows is worth.
+#[derive(Clone, Copy, Debug)]
+pub enum Verdict<'a> {
+    /// Not ours, or of another call.
+    Foreign,
+    /// Of this call, and shown by somebody else, for somebody else, or with another tag.
+    Misused,
+    Ours(Recorded<'a>),
+}
+
+/// Where the side is to be reached that a cookie leads to.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'a> {
+    At(&'a [u8]),
+    /// It has not said so where it must: anywhere.
+    Anywhere,
+    /// It has not said so yet.
+    Nowhere,
+}
+
+/// What a new cookie says beside the dialog.
+#[derive(Clone, Copy, Debug)]
+pub struct Draft<'a> {
+    pub target: Target<'a>,
+    /// The Record-Route of the proxy beyond us.
+    pub route: Option<&'a [u8]>,
+    pub token: &'a [u8],
+}
+
+/// Makes cookies and checks them.
+#[derive(Clone, Copy, Debug)]
+pub struct Cookies {
+    dialogs: Key,
+    targets: Key,
+    routes: Key,
+    names: Key,
+    /// Names this run of the server.
+    run: u16,
+}
+
+impl Cookies {
+    pub fn new(secret: Key) -> Cookies {
+        Cookies {
+            dialogs: secret.derive("record-route"),
+            targets: secret.derive("record-route target"),
+            routes: secret.derive("record-route beyond"),
+            names: secret.derive("record-route name"),
+            run: 0,
+        }
+    }
+
+    /// `run` differs from that of every earlier run, but by chance.
+    pub fn begin(&mut self, run: u32) {
+        self.run = (run & 0xfff) as u16;
+    }
+
+    /// The callee's cookie, for a request that opens a dialog or goes on in one: towards who sends it.
+    pub fn write_callees(
+        &self,
+        message: &Message,
+        dialog: &Dialog,
+        draft: &Draft,
+        facts: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) {
+        let mut flags = 0;
+        let tag = message.to_tag();
+        if tag.is_some() {
+            flags |= BOTH;
+        }
+        if lets_names_change(message) {
+            flags |= CHANGES;
+        }
+        let tag = tag.unwrap_or_default();
+        let holder = message.to().map_or(&[][..], |to| to.uri);
+        self.write(flags, self.run, dialog, tag, holder, draft, facts, out);
+    }
+
+    /// The caller's cookie, for a response that names the callee's tag, in the place of the callee's; `None` where `text` is no cookie of
+    /// this dialog. `draft` gets what it needs from that.
+    pub fn read_callees<'a>(
+        &self,
+        response: &Message,
+        dialog: &Dialog,
+        text: &'a [u8],
+    ) -> Option<CalleesCookie<'a>> {
+        let shown = Shown::read(text)?;
+        if shown.flags & CALLERS != 0 {
+            return None;
+        }
+        let tag = match shown.flags & BOTH {
+            0 => &[][..],
+            _ => response.to_tag()?,
+        };
+        let fits = shown.dialog == self.dialog(shown.flags, shown.run, dialog, tag, shown.token);
+        fits.then_some(CalleesCookie { shown })
+    }
+
+    /// Appends the caller's cookie in the place of `cookie`.
+    pub fn write_callers(
+        &self,
+        response: &Message,
+        cookie: &CalleesCookie,
+        dialog: &Dialog,
+        draft: &Draft,
+        facts: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) {
+        let flags = CALLERS | cookie.shown.flags & (CHANGES | BOTH);
+        let tag = response.to_tag().unwrap_or_default();
+        let holder = response.from().map_or(&[][..], |from| from.uri);
+        let run = cookie.shown.run;
+        self.write(flags, run, dialog, tag, holder, draft, facts, out);
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn write(
+        &self,
+        flags: u8,
+        run: u16,
+        dialog: &Dialog,
+        tag: &[u8],
+        holder: &[u8],
+        draft: &Draft,
+        facts: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) {
+        let flags = match draft.route {
+            Some(_) => flags | ROUTE,
+            None => flags,
+        };
+        let check = self.dialog(flags, run, dialog, tag, draft.token);
+        write_hex_digits(u64::from(flags), 1, out);
+        write_hex_digits(u64::from(run), RUN, out);
+        write_hex_digits(dialog.call, CALL, out);
+        write_hex_digits(check, DIALOG, out);
+        let target = self.target(check, draft.target, facts);
+        write_hex_digits(target, TARGET, out);
+        if let Some(route) = draft.route {
+            write_hex_digits(self.route(check, route, facts), PLACE, out);
+        }
+        if flags & CHANGES != 0 {
+            write_hex_digits(self.name(check, holder, facts), NAME, out);
+        }
+        out.extend_from_slice(draft.token);
+    }
+
+    /// What a cookie is worth that this request, which has a To tag, shows. A request without one is of no dialog (§12.2.1.1): the
+    /// cookie of one call must not open others past the routes.
+    pub fn check<'a>(
+        &self,
+        identity: &Identity,
+        message: &Message,
+        text: &'a [u8],
+        facts: &mut Vec<u8>,
+    ) -> Verdict<'a> {
+        let (Some(shown), Some(to_tag)) = (Shown::read(text), message.to_tag()) else {
+            return Verdict::Foreign;
+        };
+        let from_tag = message.from_tag().unwrap_or_default();
+        let opener = shown.opener();
+        let dialog = identity.dialog(message, opener, facts);
+        let answerer = match opener {
+            Side::Caller => to_tag,
+            Side::Callee if shown.flags & BOTH != 0 => from_tag,
+            Side::Callee => &[],
+        };
+        let fits = |dialog: &Dialog, tag: &[u8]| {
+            shown.call == dialog.call & digits(CALL)
+                && shown.dialog == self.dialog(shown.flags, shown.run, dialog, tag, shown.token)
+        };
+        let mut recorded = Recorded {
+            shown,
+            is_other_sides: false,
+            dialog,
+            towards: opener.other(),
+            token: shown.token,
+        };
+        if fits(&dialog, answerer) {
+            return Verdict::Ours(recorded);
+        }
+        let reversed = identity.dialog(message, opener.other(), facts);
+        let answerer = match opener {
+            Side::Caller => from_tag,
+            Side::Callee if shown.flags & BOTH != 0 => to_tag,
+            Side::Callee => &[],
+        };
+        if fits(&reversed, answerer) {
+            (recorded.is_other_sides, recorded.dialog) = (true, reversed);
+            recorded.towards = opener;
+            return Verdict::Ours(recorded);
+        }
+        let is_of = |dialog: Dialog| dialog.call & digits(CALL) == shown.call;
+        match is_of(dialog) || is_of(reversed) {
+            true => Verdict::Misused,
+            false => Verdict::Foreign,
+        }
+    }
+
+    /// Whether the cookie was written by this run of the server: only then is all known of where its dialog has moved since.
+    pub fn is_of_this_run(&self, recorded: &Recorded) -> bool {
+        recorded.shown.run == self.run
+    }
+
+    /// Whether `uri` is where the other side wants to be reached, as far as the cookie says it.
+    pub fn leads_to(&self, recorded: &Recorded, uri: &[u8], facts: &mut Vec<u8>) -> bool {
+        let shown = &recorded.shown;
+        if recorded.is_other_sides {
+            return false;
+        }
+        shown.target == self.target(shown.dialog, Target::At(uri), facts)
+            || shown.target == self.target(shown.dialog, Target::Anywhere, facts)
+    }
+
+    /// Whether `route`, the Route that is left, is the proxy beyond us, or none where there is none.
+    pub fn goes_by(&self, recorded: &Recorded, route: Option<&[u8]>, facts: &mut Vec<u8>) -> bool {
+        let shown = &recorded.shown;
+        if recorded.is_other_sides {
+            return route.is_none();
+        }
+        match (shown.flags & ROUTE, route) {
+            (0, None) => true,
+            (0, Some(_)) | (_, None) => false,
+            (_, Some(route)) => shown.route == self.route(shown.dialog, route, facts),
+        }
+    }
+
+    /// Whether the sender bears the name that the cookie was given to. Where names don't change, its check has covered that.
+    pub fn is_named(&self, recorded: &Recorded, from: &[u8], facts: &mut Vec<u8>) -> bool {
+        let shown = &recorded.shown;
+        shown.flags & CHANGES == 0
+            || !recorded.is_other_sides && shown.name == self.name(shown.dialog, from, facts)
+    }
+
+    fn dialog(&self, flags: u8, run: u16, dialog: &Dialog, tag: &[u8], token: &[u8]) -> u64 {
+        let common = match flags & CHANGES {
+            0 => dialog.whole,
+            _ => dialog.call,
+        };
+        let head = u64::from(flags) << 16 | u64::from(run);
+        let mut check = self.dialogs.hash_numbers(common, head, 0);
+        if !tag.is_empty() || !token.is_empty() {
+            check = self.dialogs.hash(&[&check.to_le_bytes(), tag, token]);
+        }
+        check & digits(DIALOG)
+    }
+
+    fn target(&self, check: u64, target: Target, facts: &mut Vec<u8>) -> u64 {
+        start(check, facts);
+        match target {
+            Target::At(uri) => write_place(uri, facts),
+            Target::Anywhere => {}
+            Target::Nowhere => facts.push(0),
+        }
+        self.targets.hash(&[facts]) & digits(TARGET)
+    }
+
+    fn route(&self, check: u64, uri: &[u8], facts: &mut Vec<u8>) -> u64 {
+        start(check, facts);
+        write_place(uri, facts);
+        self.routes.hash(&[facts]) & digits(PLACE)
+    }
+
+    fn name(&self, check: u64, uri: &[u8], facts: &mut Vec<u8>) -> u64 {
+        start(check, facts);
+        write_name(uri, facts);
+        self.names.hash(&[facts]) & digits(NAME)
+    }
+}
+
+/// The callee's cookie as a response has brought it back.
+#[derive(Clone, Copy, Debug)]
+pub struct CalleesCookie<'a> {
+    shown: Shown<'a>,
+}
+
+impl<'a> CalleesCookie<'a> {
+    pub fn token(&self) -> &'a [u8] {
+        self.shown.token
+    }
+
+    /// The request was one within the dialog.
+    pub fn is_within(&self) -> bool {
+        self.shown.flags & BOTH != 0
+    }
+}
+
+fn start(check: u64, facts: &mut Vec<u8>) {
+    facts.clear();
+    facts.extend_from_slice(&check.to_le_bytes());
+}
+
+const fn digits(digits: usize) -> u64 {
+    (1 << (4 * digits)) - 1
+}
+
+/// Whether the sender understands that the name of the other side may change (RFC 4916 §4.2): only then may it.
+fn lets_names_change(message: &Message) -> bool {
+    message
+        .values(Name::Supported)
+        .any(|option| option.text.eq_ignore_ascii_case(b"from-change"))
+}

@@ -1,0 +1,188 @@
+//! What has changed within dialogs and stands in no cookie: where a side has moved to (RFC 3261 §12.2, target refresh), and the name
+//! that it bears since (RFC 4916). Shared by the cores, bounded, and forgotten when it has not been used for long.
+
+use crate::base::{Instant, Key};
+use crate::sip::Message;
+use crate::stack::facts::{fact, write_name, write_place};
+use std::collections::HashSet;
+use std::hash::BuildHasherDefault;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::location::NameHasher;
+
+const SHARDS: usize = 64;
+/// Facts in one generation of a shard: a quarter of a million of all, some 10 bytes each.
+const ROOM: usize = 4096;
+/// How long a generation lasts: a fact that nobody has asked for is gone after one to two of these.
+const LIFE_MS: u64 = 12 * 3_600_000;
+
+/// Which fact is kept of a party to a dialog.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// It wants to be reached at this URI.
+    Target,
+    /// It bears the name in this URI.
+    Name,
+}
+
+/// The facts of all dialogs.
+pub struct Moved {
+    key: Key,
+    shards: Box<[Mutex<Shard>]>,
+}
+
+type Facts = HashSet<u64, BuildHasherDefault<NameHasher>>;
+
+#[derive(Default)]
+struct Shard {
+    young: Facts,
+    old: Facts,
+    young_since: Instant,
+    /// Until then something may be missing that was not old.
+    lost_until: Instant,
+}
+
+impl Moved {
+    pub fn new(secret: Key) -> Moved {
+        Moved {
+            key: secret.derive("moved"),
+            shards: (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect(),
+        }
+    }
+
+    /// The party to the message's dialog that has this tag is to be known by this URI from now on, too.
+    pub fn note(
+        &self,
+        now: Instant,
+        message: &Message,
+        tag: &[u8],
+        kind: Kind,
+        uri: &[u8],
+        facts: &mut Vec<u8>,
+    ) {
+        let name = self.name(message, tag, kind, uri, facts);
+        self.lock(name).note(now, name);
+    }
+
+    /// Whether that was noted.
+    pub fn knows(
+        &self,
+        now: Instant,
+        message: &Message,
+        tag: &[u8],
+        kind: Kind,
+        uri: &[u8],
+        facts: &mut Vec<u8>,
+    ) -> Known {
+        let name = self.name(message, tag, kind, uri, facts);
+        self.lock(name).knows(now, name)
+    }
+
+    /// A keyed hash of 64 bits stands for the fact.
+    fn name(
+        &self,
+        message: &Message,
+        tag: &[u8],
+        kind: Kind,
+        uri: &[u8],
+        facts: &mut Vec<u8>,
+    ) -> u64 {
+        facts.clear();
+        facts.push(kind as u8);
+        let call_id = message.call_id().unwrap_or_default();
+        fact(facts, |out| out.extend_from_slice(call_id));
+        fact(facts, |out| out.extend_from_slice(tag));
+        fact(facts, |out| match kind {
+            Kind::Target => write_place(uri, out),
+            Kind::Name => write_name(uri, out),
+        });
+        self.key.hash(&[facts])
+    }
+
+    fn lock(&self, name: u64) -> MutexGuard<'_, Shard> {
+        let shard = &self.shards[(name >> 32) as usize % SHARDS];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a fact was noted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Known {
+    Yes,
+    No,
+    /// Not that we know, and there was more than we could keep.
+    Perhaps,
+}
+
+impl Shard {
+    fn note(&mut self, now: Instant, name: u64) {
+        if self.young.contains(&name) {
+            return;
+        }
+        let is_full = self.young.len() >= ROOM;
+        if is_full || now.ms_since(self.young_since) > LIFE_MS {
+            if is_full && !self.old.is_empty() {
+                self.lost_until = now.after_ms(2 * LIFE_MS);
+            }
+            std::mem::swap(&mut self.young, &mut self.old);
+            self.young = Facts::default();
+            self.young_since = now;
+        }
+        self.young.insert(name);
+    }
+
+    fn knows(&mut self, now: Instant, name: u64) -> Known {
+        if self.young.contains(&name) {
+            return Known::Yes;
+        }
+        if self.old.contains(&name) {
+            self.note(now, name);
+            return Known::Yes;
+        }
+        match now < self.lost_until {
+            true => Known::Perhaps,
+            false => Known::No,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_noted_is_known_until_nobody_has_asked_for_long() {
+        let mut shard = Shard::default();
+        let hours = |hours: u64| Instant::default().after_ms(hours * 3_600_000);
+        shard.note(hours(0), 1);
+        shard.note(hours(0), 2);
+        assert_eq!(shard.knows(hours(11), 1), Known::Yes);
+        assert_eq!(shard.knows(hours(11), 3), Known::No);
+        shard.note(hours(13), 4);
+        assert_eq!(shard.knows(hours(13), 1), Known::Yes);
+        shard.note(hours(26), 5);
+        // Asked for, and so young again; the other one is gone, and nothing was lost by that.
+        assert_eq!(shard.knows(hours(26), 1), Known::Yes);
+        assert_eq!(shard.knows(hours(26), 2), Known::No);
+    }
+
+    #[test]
+    fn there_is_a_bound_and_what_does_not_fit_is_not_denied() {
+        let mut shard = Shard::default();
+        let now = Instant::default();
+        for name in 0..ROOM as u64 {
+            shard.note(now, name);
+        }
+        shard.note(now, ROOM as u64);
+        assert_eq!(shard.knows(now, 0), Known::Yes);
+        assert_eq!(shard.knows(now, u64::MAX), Known::No);
+        for name in 0..2 * ROOM as u64 {
+            shard.note(now, 1_000_000 + name);
+        }
+        assert!(shard.young.len() + shard.old.len() <= 2 * ROOM);
+        assert_eq!(shard.knows(now, u64::MAX), Known::Perhaps);
+        assert_eq!(shard.knows(now, 1_000_000 + ROOM as u64), Known::Yes);
+        let later = now.after_ms(2 * LIFE_MS);
+        assert_eq!(shard.knows(later, u64::MAX), Known::No);
+    }
+}

@@ -1,0 +1,217 @@
+//! The passage: how a request that shows a Via of ours proves that it is the one for which we wrote it, so that a spiral (RFC 5393) is
+//! not asked again for what it has proved, nor refused by a server that is draining or overloaded.
+//!
+//! It covers the Call-ID, whose names stand in From and To, the From tag, the number and method of CSeq, what was proved when it passed,
+//! and the time, to some minutes. Where credentials were the proof it covers the first Contact and the body too. From an equal passage
+//! follows: this request has passed here before, within [`SLOT_MS`] or twice that, with that proof. It does not follow that nobody has
+//! changed it since: Request-URI, Route and all else are what whoever sends it makes of them, as a proxy may.
+//!
+//! A stateless proxy must write the INVITE's branch on its CANCEL and ACK too (RFC 3261 §16.11), so its passage covers only what these
+//! three share ([`Proof::Shared`]): neither time nor proof nor contents.
+
+use crate::base::Key;
+use crate::sip::{Message, Method, Name};
+
+/// A passage is good for one to two of these: an INVITE that a proxy behind us forwards elsewhere after it has rung for long comes
+/// back after minutes.
+pub const SLOT_MS: u64 = 1 << 18;
+
+/// 48 bits.
+const MASK: u64 = (1 << 48) - 1;
+
+/// What a request had proved when it passed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[repr(u8)]
+pub enum Proof {
+    /// Nothing: nobody asked.
+    #[default]
+    None,
+    /// Not known: written without a transaction.
+    Shared,
+    /// That it belongs to a dialog which we let pass.
+    Dialog,
+    /// Who sends it.
+    Credentials,
+}
+
+/// Makes passages and compares them.
+#[derive(Clone, Copy, Debug)]
+pub struct Passages {
+    key: Key,
+}
+
+impl Passages {
+    pub fn new(secret: Key) -> Passages {
+        Passages {
+            key: secret.derive("passage"),
+        }
+    }
+
+    /// The passage of a request: 48 bits. `dialog` is [`crate::stack::identity::Identity::dialog`]'s, `wall_ms` the time since 1970.
+    pub fn of(&self, message: &Message, dialog: u64, proof: Proof, wall_ms: u64) -> u64 {
+        let contents = match proof {
+            Proof::Credentials => self.contents(message),
+            Proof::None | Proof::Dialog | Proof::Shared => 0,
+        };
+        let slot = match proof {
+            Proof::Shared => 0,
+            _ => wall_ms / SLOT_MS,
+        };
+        self.value(message, dialog, proof, contents, slot)
+    }
+
+    /// What passages the request can have got when it passed. `dialogs`: by the names that it can have had.
+    pub fn possible(&self, message: &Message, dialogs: &[u64], wall_ms: u64) -> Possible {
+        let contents = self.contents(message);
+        let slot = wall_ms / SLOT_MS;
+        let mut possible = Possible::default();
+        let mut room = possible.list.iter_mut();
+        let mut put = |dialog: u64, proof: Proof, contents: u64, slot: u64| {
+            if let Some(place) = room.next() {
+                let value = self.value(message, dialog, proof, contents, slot);
+                *place = Some((value, proof));
+            }
+        };
+        for dialog in dialogs {
+            put(*dialog, Proof::Shared, 0, 0);
+            // Another server with our key may be a little ahead.
+            for slot in [slot, slot.saturating_sub(1), slot + 1] {
+                put(*dialog, Proof::None, 0, slot);
+                put(*dialog, Proof::Dialog, 0, slot);
+                put(*dialog, Proof::Credentials, contents, slot);
+            }
+        }
+        possible
+    }
+
+    fn value(&self, message: &Message, dialog: u64, proof: Proof, contents: u64, slot: u64) -> u64 {
+        let number = message.cseq().map_or(0, |cseq| cseq.number);
+        let method = match message.method() {
+            Method::Ack | Method::Cancel if proof == Proof::Shared => Method::Invite,
+            method => method,
+        };
+        let asked = u64::from(number) << 16 | (method as u64) << 8 | proof as u64;
+        let mut value = self.key.hash_numbers(dialog, asked, slot);
+        if contents != 0 {
+            value = self.key.hash_numbers(value, contents, 0);
+        }
+        if method == Method::Other {
+            let name = self.key.hash(&[message.method_name()]);
+            value = self.key.hash_numbers(value, name, 1);
+        }
+        value & MASK
+    }
+
+    /// Never 0.
+    fn contents(&self, message: &Message) -> u64 {
+        let contact = message.header(Name::Contact);
+        let contact = contact.map_or(&[][..], |contact| contact.value);
+        self.key.hash(&[contact, message.body()]).max(1)
+    }
+}
+
+/// Passages that one request can have.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Possible {
+    list: [Option<(u64, Proof)>; 2 * (1 + 3 * 3)],
+}
+
+impl Possible {
+    /// With what proof the request has passed, if `shown` is a passage of its own.
+    pub fn proof(&self, shown: u64) -> Option<Proof> {
+        let mut list = self.list.iter().flatten();
+        list.find(|(value, _)| *value == shown)
+            .map(|(_, proof)| *proof)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip::Index;
+
+    const PROOFS: [Proof; 3] = [Proof::None, Proof::Dialog, Proof::Credentials];
+    const DIALOG: u64 = 77;
+    const NOW: u64 = 1_800_000_000_000;
+
+    fn with<R>(text: &str, then: impl FnOnce(&Message) -> R) -> R {
+        let mut index = Index::default();
+        then(&Message::parse(text.as_bytes(), &mut index).unwrap())
+    }
+
+    fn request(method: &str, cseq: &str, contact: &str, body: &str) -> String {
+        format!(
+            "{method} sip:b@h SIP/2.0\r\nVia: SIP/2.0/UDP h\r\nFrom: <sip:a@h>;tag=1\r\nTo: <sip:b@h>\r\nCall-ID: c\r\n\
+             CSeq: {cseq}\r\nContact: {contact}\r\n\r\n{body}"
+        )
+    }
+
+    fn passed(made: &str, proof: Proof, shown: &str, dialog: u64, later_ms: u64) -> Option<Proof> {
+        let passages = Passages::new(Key::new(1, 2));
+        let value = with(made, |message| passages.of(message, DIALOG, proof, NOW));
+        with(shown, |message| {
+            let possible = passages.possible(message, &[5, dialog], NOW + later_ms);
+            possible.proof(value)
+        })
+    }
+
+    #[test]
+    fn the_same_request_has_passed_with_what_it_proved() {
+        let made = request("INVITE", "1 INVITE", "<sip:a@h>", "v=0");
+        for proof in PROOFS {
+            for later in [0, 1000, SLOT_MS] {
+                assert_eq!(passed(&made, proof, &made, DIALOG, later), Some(proof));
+            }
+            assert_eq!(passed(&made, proof, &made, DIALOG, 2 * SLOT_MS), None);
+            assert_eq!(passed(&made, proof, &made, 78, 0), None);
+            for other in [
+                request("INVITE", "2 INVITE", "<sip:a@h>", "v=0"),
+                request("MESSAGE", "1 MESSAGE", "<sip:a@h>", "v=0"),
+                request("ODD", "1 ODD", "<sip:a@h>", "v=0"),
+            ] {
+                assert_eq!(passed(&made, proof, &other, DIALOG, 0), None);
+            }
+        }
+        let (odd, other) = (
+            request("ODD", "1 ODD", "<sip:a@h>", ""),
+            request("EVEN", "1 EVEN", "<sip:a@h>", ""),
+        );
+        let none = Proof::None;
+        assert_eq!(passed(&odd, none, &odd, DIALOG, 0), Some(none));
+        assert_eq!(passed(&odd, none, &other, DIALOG, 0), None);
+    }
+
+    #[test]
+    fn what_a_stateless_proxy_writes_is_the_same_for_ack_and_cancel_at_any_time() {
+        let passages = Passages::new(Key::new(1, 2));
+        let of = |text: &str, later: u64| {
+            with(text, |message| {
+                passages.of(message, DIALOG, Proof::Shared, NOW + later)
+            })
+        };
+        let invite = request("INVITE", "1 INVITE", "<sip:a@h>", "v=0");
+        let value = of(&invite, 0);
+        assert_eq!(
+            of(&request("CANCEL", "1 CANCEL", "", ""), 9 * SLOT_MS),
+            value
+        );
+        assert_eq!(of(&request("ACK", "1 ACK", "", ""), 0), value);
+        assert_ne!(of(&request("BYE", "1 BYE", "", ""), 0), value);
+        let shown = passed(&invite, Proof::Shared, &invite, DIALOG, 9 * SLOT_MS);
+        assert_eq!(shown, Some(Proof::Shared));
+    }
+
+    #[test]
+    fn credentials_speak_for_contact_and_body_too() {
+        let made = request("INVITE", "1 INVITE", "<sip:a@h>", "v=0");
+        for other in [
+            request("INVITE", "1 INVITE", "<sip:mallory@h>", "v=0"),
+            request("INVITE", "1 INVITE", "<sip:a@h>", "v=1"),
+        ] {
+            let by = |proof| passed(&made, proof, &other, DIALOG, 0);
+            assert_eq!(by(Proof::Credentials), None);
+            assert_eq!(by(Proof::None), Some(Proof::None));
+            assert_eq!(by(Proof::Dialog), Some(Proof::Dialog));
+        }
+    }
+}
