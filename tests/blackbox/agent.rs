@@ -89,7 +89,7 @@ impl Agent {
     }
 
     /// What the Via says.
-    fn transport(&self) -> &'static str {
+    pub fn transport(&self) -> &'static str {
         match &self.wire {
             Wire::Datagrams(_) => "UDP",
             Wire::Line(line) => line.borrow().transport(),

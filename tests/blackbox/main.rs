@@ -30,6 +30,7 @@ mod identity;
 mod kamailio;
 mod limits;
 mod losses;
+mod matching;
 mod modes;
 mod names;
 mod registrations;
