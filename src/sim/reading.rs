@@ -98,6 +98,7 @@ impl Reading {
         let end = find(bytes, at, b"\r\n")?;
         self.start = read_start(bytes, at, end)?;
         at = end + 2;
+        let is_response = matches!(self.start, Start::Response(_));
         let mut length = None;
         let (mut trunk, mut core) = (Digest::new(), Digest::new());
         loop {
@@ -106,10 +107,20 @@ impl Reading {
                 at = end + 2;
                 break;
             }
+            let first_end = end;
             while matches!(bytes.get(end + 2), Some(b' ' | b'\t')) {
                 end = find(bytes, end + 2, b"\r\n")?;
             }
-            let colon = at + bytes[at..end].iter().position(|b| *b == b':')?;
+            let colon = bytes[at..first_end].iter().position(|b| *b == b':');
+            let colon = match colon.map(|colon| at + colon) {
+                Some(colon) if !is_response || is_name(trim_end(&bytes[at..colon])) => colon,
+                // A line that nobody can read makes no response worse: it is left out of what is passed on.
+                _ if is_response => {
+                    at = end + 2;
+                    continue;
+                }
+                _ => at + bytes[at..end].iter().position(|b| *b == b':')?,
+            };
             let line = Line {
                 field: field(trim(&bytes[at..colon])),
                 whole: at..end + 2,
@@ -154,12 +165,15 @@ impl Reading {
         let mut key = Digest::new();
         key.add(branch);
         key.add(&sent_by(&bytes[via])?);
-        key.add(self.value(Field::CallId)?);
+        // What a response says besides its Via and CSeq is for who asked to judge.
+        match self.value(Field::CallId) {
+            None if !is_response => return None,
+            id => key.add(id.unwrap_or_default()),
+        }
         key.add(self.cseq()?.0.to_string().as_bytes());
         key.add(self.tag(Field::From).unwrap_or(b""));
         self.key = key.finish();
-        self.value(Field::To)?;
-        Some(())
+        (is_response || self.value(Field::To).is_some()).then_some(())
     }
 
     pub fn is_broken(&self) -> bool {
@@ -323,6 +337,17 @@ pub fn find(bytes: &[u8], from: usize, what: &[u8]) -> Option<usize> {
 
 pub fn trim(text: &[u8]) -> &[u8] {
     text.trim_ascii()
+}
+
+fn trim_end(name: &[u8]) -> &[u8] {
+    let end = name.iter().rposition(|b| !matches!(b, b' ' | b'\t'));
+    &name[..end.map_or(0, |end| end + 1)]
+}
+
+/// A token, as the name of a header field is one (§25.1).
+fn is_name(name: &[u8]) -> bool {
+    let in_token = |b: &u8| b.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(b);
+    !name.is_empty() && name.iter().all(in_token)
 }
 
 fn trim_part(bytes: &[u8], part: Part) -> Part {
