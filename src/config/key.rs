@@ -181,7 +181,7 @@ mod tests {
         let right = "make it private with chmod 600";
         let key = format!("private key open.key: others may read it (mode 0644); {right}");
         // Users are only read where somebody is asked for a password.
-        assert_eq!(said(&conf), [key.clone()]);
+        assert_eq!(said(&conf), std::slice::from_ref(&key));
         conf.auth.challenge_register = true;
         let users = format!("users users.db: others may read it (mode 0640); {right}");
         let wal = format!("users users.db-wal: others may read it (mode 0666); {right}");

@@ -141,7 +141,7 @@ impl Users {
         };
         let knows =
             |algorithm| user(false).ha1(algorithm).is_some() || user(true).ha1(algorithm).is_some();
-        bits(|algorithm| knows(algorithm))
+        bits(knows)
     }
 
     /// The user that credentials name: `alice`, or `alice@example.com`, in the realm of the challenge.
