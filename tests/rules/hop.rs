@@ -1036,3 +1036,35 @@ fn outside_of_one_and_where_tls_was_promised_no_method_passes() {
         }
     }
 }
+
+/// It is SIPS that it has asked for: nothing leaves for it in clear, and the caller hears that at once.
+#[test]
+fn a_sips_target_without_tls_is_not_reached_in_clear() {
+    for (listeners, status) in [(listeners(), 480), (vec![listener(PROXY)], 500)] {
+        let mut b = Bench::with(|settings| settings.listeners = listeners);
+        let alice = Flow::datagram(0, address(ALICE));
+        // In the first case by the way from behind a NAT that its REGISTER has opened.
+        let via = match status {
+            480 => "SIP/2.0/UDP 192.168.0.5:5060;rport;branch=z9hG4bKnat",
+            _ => "SIP/2.0/UDP 10.0.1.2:5060;branch=z9hG4bKplain",
+        };
+        let contact = match status {
+            480 => "Contact: <sip:bob@192.168.0.5:5060>",
+            _ => "Contact: <sip:bob@10.0.1.2:5060>",
+        };
+        let register = Request::new("REGISTER", "sip:example.com")
+            .set("Via", via)
+            .to("<sip:bob@example.com>")
+            .add(contact);
+        assert_eq!(b.send_for_one(BOB, register).status(), 200);
+        let (routes, call_id) = plain_dialog(&mut b, alice);
+        let dropped = b.dropped(Drop::StrayAck);
+        let ack = in_dialog("ACK", Udp, &routes, &call_id);
+        assert!(b.send(ALICE, ack).is_empty());
+        assert_eq!(b.dropped(Drop::StrayAck), dropped + 1);
+        for method in ["INFO", "BYE"] {
+            let request = in_dialog(method, Udp, &routes, &call_id);
+            assert_eq!(b.send_for_one(ALICE, request).status(), status, "{method}");
+        }
+    }
+}
