@@ -14,6 +14,7 @@ mod message;
 mod method;
 mod name_addr;
 mod params;
+mod place;
 mod plain;
 pub mod reply;
 mod rewrite;

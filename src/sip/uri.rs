@@ -6,6 +6,7 @@ use super::cursor::{self, HOST, URI, URI_PARAM};
 use super::error::Fault;
 use super::header::Span;
 use super::params::Params;
+use super::place::{Rule, same_headers, same_params};
 use super::plain;
 use super::user::{without_dot, write_canonical};
 
@@ -310,8 +311,8 @@ impl UriParts {
 
 /// With more parameters or headers than this, or a longer text, two URIs are equal only as text: what comparing all with all costs must not
 /// be a peer's choice.
-const MAX_COMPARED: usize = 32;
-const MAX_COMPARED_LEN: usize = 2048;
+pub(super) const MAX_COMPARED: usize = 32;
+pub(super) const MAX_COMPARED_LEN: usize = 2048;
 
 impl<'a> Uri<'a> {
     /// Reads a URI that is the whole of `text`.
@@ -507,10 +508,7 @@ impl<'a> Uri<'a> {
             && self.port == other.port
             && same_optional(self.user, other.user, same_exactly)
             && same_optional(self.password, other.password, same_exactly)
-            && self.params.into_iter().nth(MAX_COMPARED).is_none()
-            && other.params.into_iter().nth(MAX_COMPARED).is_none()
-            && params_fit(self, other)
-            && params_fit(other, self)
+            && same_params(self.params, other.params, Rule::Sip)
             && same_headers(self.headers, other.headers)
     }
 
@@ -522,16 +520,8 @@ impl<'a> Uri<'a> {
                 .filter(|b| !matches!(b, b'-' | b'.' | b'(' | b')'))
                 .map(u8::to_ascii_lowercase)
         }
-        fn covers(a: &Uri, b: &Uri) -> bool {
-            a.params.into_iter().all(|(name, value)| {
-                lookup(b.params, name).is_some_and(|found| same_optional(value, found, same_folded))
-            })
-        }
         digits(self.user).eq(digits(other.user))
-            && self.params.into_iter().nth(MAX_COMPARED).is_none()
-            && other.params.into_iter().nth(MAX_COMPARED).is_none()
-            && covers(self, other)
-            && covers(other, self)
+            && same_params(self.params, other.params, Rule::Tel)
     }
 
     /// Appends the canonical key of §10.3 step 5: `user@host` with no scheme, port, password or parameters, escapes in the user where the
@@ -582,7 +572,7 @@ fn uri_params(text: &[u8]) -> Result<usize, Fault> {
 
 /// The bytes of a URI component as they compare: an escape of a character outside of the reserved set is that character, one inside
 /// of it is something else than the character.
-fn characters(text: &[u8]) -> impl Iterator<Item = u16> {
+pub(super) fn characters(text: &[u8]) -> impl Iterator<Item = u16> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let byte = *text.get(at)?;
@@ -604,14 +594,15 @@ fn same_exactly(a: &[u8], b: &[u8]) -> bool {
     characters(a).eq(characters(b))
 }
 
-fn same_folded(a: &[u8], b: &[u8]) -> bool {
-    let fold = |c: u16| {
-        if c < 0x80 {
-            u16::from((c as u8).to_ascii_lowercase())
-        } else {
-            c
-        }
-    };
+/// A character as it compares without case.
+pub(super) fn fold(character: u16) -> u16 {
+    match character {
+        0..0x80 => u16::from((character as u8).to_ascii_lowercase()),
+        _ => character,
+    }
+}
+
+pub(super) fn same_folded(a: &[u8], b: &[u8]) -> bool {
     characters(a).map(fold).eq(characters(b).map(fold))
 }
 
@@ -619,59 +610,6 @@ fn same_optional(a: Option<&[u8]>, b: Option<&[u8]>, same: fn(&[u8], &[u8]) -> b
     match (a, b) {
         (Some(a), Some(b)) => same(a, b),
         (None, None) => true,
-        _ => false,
-    }
-}
-
-/// The first parameter whose name compares equal.
-fn lookup<'a>(params: Params<'a>, name: &[u8]) -> Option<Option<&'a [u8]>> {
-    params
-        .into_iter()
-        .find(|(n, _)| same_folded(n, name))
-        .map(|(_, value)| value)
-}
-
-/// Whether each parameter of `a` matches that of `b`, and those that may not stand in `a` alone do not.
-fn params_fit(a: &Uri, b: &Uri) -> bool {
-    a.params
-        .into_iter()
-        .all(|(name, value)| match lookup(b.params, name) {
-            Some(found) => same_optional(value, found, same_folded),
-            None => ![&b"user"[..], b"ttl", b"method", b"maddr", b"transport"]
-                .iter()
-                .any(|special| same_folded(special, name)),
-        })
-}
-
-/// Header components are never ignored and come in any order.
-fn same_headers(a: Option<&[u8]>, b: Option<&[u8]>) -> bool {
-    fn fields(headers: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
-        headers.split(|&b| b == b'&').map(|field| {
-            let equals = memchr::memchr(b'=', field).unwrap_or(field.len());
-            (
-                &field[..equals],
-                field.get(equals + 1..).unwrap_or_default(),
-            )
-        })
-    }
-    fn count<'x>(
-        within: impl Iterator<Item = (&'x [u8], &'x [u8])>,
-        (name, value): (&[u8], &[u8]),
-    ) -> usize {
-        within
-            .filter(|(n, v)| same_folded(n, name) && same_folded(v, value))
-            .count()
-    }
-    match (a, b) {
-        (None, None) => true,
-        (Some(a), Some(b)) => {
-            let (a, b) = (fields(a), fields(b));
-            a.clone().nth(MAX_COMPARED).is_none()
-                && b.clone().nth(MAX_COMPARED).is_none()
-                && a.clone().count() == b.clone().count()
-                && a.clone()
-                    .all(|field| count(a.clone(), field) == count(b.clone(), field))
-        }
         _ => false,
     }
 }

@@ -1,0 +1,294 @@
+//! Which URIs can be equal (RFC 3261 §19.1.4), at a cost that grows with their length alone: what all equal ones have in common, so that a
+//! table finds them by it, and the comparison of parameters and header fields that come in any order.
+
+use super::params::Params;
+use super::uri::{MAX_COMPARED, MAX_COMPARED_LEN, Scheme, Uri, characters, fold, same_folded};
+
+/// Parameters that may not stand in one of two equal URIs alone.
+const TELLING: [&[u8]; 5] = [b"user", b"ttl", b"method", b"maddr", b"transport"];
+
+/// Texts of parameters up to this length are compared as they stand.
+const SHORT: usize = 48;
+
+impl Uri<'_> {
+    /// Appends what every URI that equals this one has in common with it; the SIP and the SIPS version of one place have it too. URIs that
+    /// have it in common need not be equal.
+    pub fn write_common(&self, out: &mut Vec<u8>) {
+        if self.text.len() > MAX_COMPARED_LEN {
+            return out.extend_from_slice(self.text);
+        }
+        match self.scheme {
+            Scheme::Sip | Scheme::Sips => {}
+            Scheme::Tel => return self.write_address_of_record(out),
+            Scheme::Other => {
+                let scheme = memchr::memchr(b':', self.text).unwrap_or(self.text.len());
+                let (scheme, rest) = self.text.split_at(scheme);
+                out.extend(scheme.iter().map(u8::to_ascii_lowercase));
+                return out.extend_from_slice(rest);
+            }
+        }
+        for part in [self.user, self.password] {
+            write_characters(part, false, out);
+        }
+        match self.host.ip() {
+            Some(ip) => super::cursor::write_ip(ip, out),
+            None => out.extend(self.host_text.iter().map(u8::to_ascii_lowercase)),
+        }
+        if let Some(port) = self.port {
+            out.extend_from_slice(&port.to_be_bytes());
+        }
+        if !self.params.text().is_empty() {
+            self.write_telling(out);
+        }
+        if let Some(headers) = self.headers {
+            let sum = fields(headers).take(MAX_COMPARED + 1);
+            let sum = sum.fold(0u64, |sum, field| sum.wrapping_add(number_of_field(field)));
+            out.extend_from_slice(&sum.to_be_bytes());
+        }
+    }
+
+    fn write_telling(&self, out: &mut Vec<u8>) {
+        let mut found = [None; TELLING.len()];
+        for (name, value) in self.params.into_iter().take(MAX_COMPARED + 1) {
+            // None is longer, unless it is escaped.
+            if name.len() > 9 && !name.contains(&b'%') {
+                continue;
+            }
+            let place = TELLING.iter().position(|telling| same_folded(telling, name));
+            if let Some(place) = place.and_then(|place| found.get_mut(place)) {
+                place.get_or_insert(value);
+            }
+        }
+        for (mark, value) in (0u8..).zip(found) {
+            if let Some(value) = value {
+                out.extend_from_slice(&[0xff, mark]);
+                write_characters(value, true, out);
+            }
+        }
+    }
+}
+
+/// A part as it compares, and whether there is one.
+fn write_characters(part: Option<&[u8]>, folded: bool, out: &mut Vec<u8>) {
+    let Some(part) = part else {
+        return out.push(0xfe);
+    };
+    for character in characters(part) {
+        let character = if folded { fold(character) } else { character };
+        if character >= 0x100 {
+            out.push(b'%');
+        }
+        out.push(character as u8);
+    }
+    out.push(0xfd);
+}
+
+/// A number that is the same for texts which compare equal without case (FNV-1a).
+fn number_of(text: &[u8]) -> u64 {
+    characters(text).map(fold).fold(FNV_BASIS, step)
+}
+
+fn number_of_field((name, value): (&[u8], &[u8])) -> u64 {
+    let named = characters(name).map(fold).fold(FNV_BASIS, step);
+    characters(value).map(fold).fold(step(named, 0x200), step)
+}
+
+const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+
+fn step(hash: u64, character: u16) -> u64 {
+    (hash ^ u64::from(character)).wrapping_mul(0x0000_0100_0000_01b3)
+}
+
+type Param<'a> = (&'a [u8], Option<&'a [u8]>);
+
+/// Parameters, each with the number of its name.
+struct Numbered<'a> {
+    list: [(u64, Param<'a>); MAX_COMPARED],
+    count: usize,
+}
+
+impl<'a> Numbered<'a> {
+    /// `None` when there are more than are compared.
+    fn new(params: Params<'a>) -> Option<Numbered<'a>> {
+        let mut numbered = Numbered {
+            list: [(0, (b"", None)); MAX_COMPARED],
+            count: 0,
+        };
+        for param in params {
+            *numbered.list.get_mut(numbered.count)? = (number_of(param.0), param);
+            numbered.count += 1;
+        }
+        Some(numbered)
+    }
+
+    fn all(&self) -> &[(u64, Param<'a>)] {
+        self.list.get(..self.count).unwrap_or(&[])
+    }
+
+    /// The first parameter whose name compares equal.
+    fn get(&self, number: u64, name: &[u8]) -> Option<Option<&'a [u8]>> {
+        let mut all = self.all().iter();
+        all.find(|(own, (n, _))| *own == number && same_folded(n, name))
+            .map(|(_, (_, value))| *value)
+    }
+
+    fn fits(&self, other: &Numbered, rule: Rule) -> bool {
+        self.all().iter().all(|(number, (name, value))| {
+            fits(*value, other.get(*number, name), name, rule)
+        })
+    }
+}
+
+/// What is asked of a parameter that one of two URIs has alone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rule {
+    /// It does not count, if it is none of [`TELLING`].
+    Sip,
+    /// It makes them differ (RFC 3966 §5).
+    Tel,
+}
+
+fn fits(value: Option<&[u8]>, found: Option<Option<&[u8]>>, name: &[u8], rule: Rule) -> bool {
+    match found {
+        Some(found) => match (value, found) {
+            (Some(a), Some(b)) => same_folded(a, b),
+            (None, None) => true,
+            _ => false,
+        },
+        None => rule == Rule::Sip && !TELLING.iter().any(|telling| same_folded(telling, name)),
+    }
+}
+
+/// Whether each parameter of one fits to those of the other.
+pub(super) fn same_params(a: Params, b: Params, rule: Rule) -> bool {
+    if a.text() == b.text() {
+        return a.into_iter().nth(MAX_COMPARED).is_none();
+    }
+    if a.text().len().max(b.text().len()) <= SHORT {
+        let covers = |a: Params, b: Params| {
+            a.into_iter().all(|(name, value)| {
+                let found = b.into_iter().find(|(n, _)| same_folded(n, name));
+                fits(value, found.map(|(_, value)| value), name, rule)
+            })
+        };
+        return covers(a, b) && covers(b, a);
+    }
+    match (Numbered::new(a), Numbered::new(b)) {
+        (Some(a), Some(b)) => a.fits(&b, rule) && b.fits(&a, rule),
+        _ => false,
+    }
+}
+
+/// Header components are never ignored and come in any order.
+pub(super) fn same_headers(a: Option<&[u8]>, b: Option<&[u8]>) -> bool {
+    match (a, b) {
+        (None, None) => true,
+        (Some(a), Some(b)) => match (sorted(a), sorted(b)) {
+            (Some((a, count)), Some((b, other))) => {
+                let mut pairs = a.iter().zip(&b).take(count);
+                count == other
+                    && pairs.all(|((m, (n, v)), (o, (p, w)))| {
+                        m == o && same_folded(n, p) && same_folded(v, w)
+                    })
+            }
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+type Field<'a> = (&'a [u8], &'a [u8]);
+
+fn fields(headers: &[u8]) -> impl Iterator<Item = Field<'_>> {
+    headers.split(|&b| b == b'&').map(|field| {
+        let equals = memchr::memchr(b'=', field).unwrap_or(field.len());
+        let value = field.get(equals + 1..).unwrap_or_default();
+        (&field[..equals], value)
+    })
+}
+
+/// In the order of their numbers; `None` when there are more than are compared.
+fn sorted(headers: &[u8]) -> Option<([(u64, Field<'_>); MAX_COMPARED], usize)> {
+    let mut list: [(u64, Field); MAX_COMPARED] = [(0, (b"", b"")); MAX_COMPARED];
+    let mut count = 0;
+    for field in fields(headers) {
+        *list.get_mut(count)? = (number_of_field(field), field);
+        count += 1;
+    }
+    if let Some(all) = list.get_mut(..count) {
+        all.sort_unstable_by_key(|(number, _)| *number);
+    }
+    Some((list, count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn common(uri: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        Uri::parse(uri.as_bytes()).unwrap().write_common(&mut out);
+        out
+    }
+
+    fn equal(a: &str, b: &str) -> bool {
+        let (a, b) = (
+            Uri::parse(a.as_bytes()).unwrap(),
+            Uri::parse(b.as_bytes()).unwrap(),
+        );
+        assert_eq!(a.equals(&b), b.equals(&a));
+        a.equals(&b)
+    }
+
+    #[test]
+    fn equal_uris_have_it_in_common_and_what_must_differ_does() {
+        for (a, b) in [
+            (
+                "sip:%62ob@PHONE.example.com;transport=TCP;x=1;maddr=192.0.2.1",
+                "SIP:bob@phone.example.com;MADDR=192.0.2.1;y=2;%74ransport=tcp",
+            ),
+            ("sip:a@h?Subject=x&To=y", "sip:a@h?to=Y&subject=X"),
+            ("sip:a@h?a&b&a", "sip:a@h?b&a&a"),
+            ("tel:+1-201", "tel:+1201"),
+            ("HTTP://x/Y", "http://x/Y"),
+            ("sip:a@h;user=phone", "sip:a@h;user=%70hone"),
+        ] {
+            assert!(equal(a, b), "{a} {b}");
+            assert_eq!(common(a), common(b), "{a} {b}");
+        }
+        for (a, b) in [
+            ("sip:a@h", "sip:b@h"),
+            ("sip:a@h", "sip:h"),
+            ("sip:a@h", "sip:a:@h"),
+            ("sip:a@h", "sip:a@h:5060"),
+            ("sip:a@h;transport=udp", "sip:a@h"),
+            ("sip:a@h;transport=udp", "sip:a@h;transport=tcp"),
+            ("sip:a@h;ttl=1", "sip:a@h;method=1"),
+            ("sip:a@h?x=1", "sip:a@h"),
+            ("sip:a@h?a&b&a", "sip:a@h?b&a&b"),
+            ("sip:a%2f@h", "sip:a/@h"),
+        ] {
+            assert!(!equal(a, b), "{a} {b}");
+            assert_ne!(common(a), common(b), "{a} {b}");
+        }
+        assert_eq!(common("sip:a@h"), common("sips:a@h"));
+    }
+
+    #[test]
+    fn many_parameters_compare_as_few_do() {
+        let long = |last: &str| {
+            let many: String = (0..30).map(|n| format!(";parameter{n}=value{n}")).collect();
+            format!("sip:a@h{many};last={last}")
+        };
+        assert!(equal(&long("x"), &long("X")));
+        assert!(!equal(&long("x"), &long("y")));
+        assert!(equal(&long("x"), "sip:a@h"));
+        assert!(!equal(&format!("{};transport=tcp", long("x")), "sip:a@h"));
+        let headers = |first: &str| {
+            let many: String = (0..30).map(|n| format!("&header{n}=value{n}")).collect();
+            format!("sip:a@h?first={first}{many}")
+        };
+        assert!(equal(&headers("x"), &headers("X")));
+        assert!(!equal(&headers("x"), &headers("y")));
+    }
+}
