@@ -746,6 +746,7 @@ pub(crate) fn settings(
             default_expires_s: seconds(conf.registrar.default_expires),
             max_expires_s: seconds(conf.registrar.max_expires),
             max_contacts: conf.registrar.max_contacts,
+            contact_size: conf.limits.contact_size,
         },
         auth: auth(&conf.auth),
         timers: settings::Timers {

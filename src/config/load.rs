@@ -450,6 +450,9 @@ impl Document<'_> {
             bindings: section
                 .read("bindings", capacity)
                 .unwrap_or(default.bindings),
+            contact_size: section
+                .read("contact_size", size(1 << 7, 60 << 10))
+                .unwrap_or(default.contact_size),
             requests_per_source: section
                 .read("requests_per_source", number(0, 100_000))
                 .and_then(|requests| u32::try_from(requests).ok())

@@ -699,6 +699,8 @@ pub struct Limits {
     pub transactions: Capacity,
     /// Bindings of the whole server.
     pub bindings: Capacity,
+    /// Bytes of the longest contact that is bound, with its parameters; of its Path and its Call-ID, too.
+    pub contact_size: usize,
     /// Requests a second from one source; 0: any number.
     pub requests_per_source: u32,
     /// Networks of peers that are believed what they assert of others.
@@ -713,6 +715,7 @@ impl Default for Limits {
             message_size: 64 * 1024,
             transactions: Capacity::FromMemory,
             bindings: Capacity::FromMemory,
+            contact_size: 1024,
             requests_per_source: 0,
             trusted_sources: Vec::new(),
             overload: Duration::from_millis(100),

@@ -79,7 +79,9 @@ impl Plan {
             live: [t1, t2, t4, c, linger],
             fixed: []);
         sort!(plan, "limits", Limits, old.limits, limits,
-            live: [message_size, transactions, requests_per_source, trusted_sources, overload],
+            live: [
+                message_size, transactions, contact_size, requests_per_source, trusted_sources, overload
+            ],
             fixed: [bindings]);
         sort!(plan, "udp", Udp, old.udp, udp,
             live: [],
@@ -205,6 +207,7 @@ linger = \"1s\"
 message_size = \"1KiB\"
 transactions = 7
 bindings = 7
+contact_size = \"7KiB\"
 requests_per_source = 7
 trusted_sources = [\"192.0.2.1\"]
 overload = \"7ms\"

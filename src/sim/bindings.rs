@@ -16,6 +16,8 @@ pub struct Bound {
     pub begun: Instant,
     /// The Path that it came by (RFC 3327).
     pub path: Vec<Vec<u8>>,
+    /// It came over a connection, which may be gone by now.
+    pub by_stream: bool,
     /// Where the REGISTER came from, when it asked for answers there (RFC 3581).
     pub source: Option<SocketAddr>,
     pub expires: Instant,
@@ -102,7 +104,7 @@ impl Bindings {
                 // It may have removed what the model does not know of.
                 Order::Newer if remembered => return Ok(Applied::Unknown),
                 Order::Unknown => return Ok(Applied::Unknown),
-                Order::Newer if !this.contacts.is_empty() => this.carry_out(conf, list)?,
+                Order::Newer if !this.contacts.is_empty() => this.carry_out(conf, list, answer)?,
                 _ => Applied::Unchanged,
             }
         };
@@ -231,6 +233,7 @@ impl Bindings {
                     true => Vec::new(),
                     false => vec![view.path],
                 },
+                by_stream: view.source.is_some_and(|flow| flow.transport.is_reliable()),
                 source: view.source.map(|flow| flow.peer),
                 expires: view.expires,
                 ended: None,
@@ -275,6 +278,7 @@ struct Register<'a> {
     /// The Expires header field.
     expires: Option<u64>,
     path: Vec<&'a [u8]>,
+    by_stream: bool,
     source: Option<SocketAddr>,
 }
 
@@ -287,6 +291,7 @@ impl<'a> Register<'a> {
             contacts: register.values(Field::Contact),
             expires: register.number(Field::Expires),
             path: register.values(Field::Path),
+            by_stream: super::streams::is_stream(register),
             // A connection leads back whether rport was asked for or not.
             source: source.filter(|_| {
                 super::streams::is_stream(register) || param(register.via(0), b"rport").is_some()
@@ -342,7 +347,12 @@ impl<'a> Register<'a> {
         Ok(order)
     }
 
-    fn carry_out(&self, conf: &Registrar, list: &mut Vec<Bound>) -> Result<Applied, String> {
+    fn carry_out(
+        &self,
+        conf: &Registrar,
+        list: &mut Vec<Bound>,
+        answer: &Reading,
+    ) -> Result<Applied, String> {
         for contact in &self.contacts {
             let uri = address_spec(contact);
             let wanted = self.wanted(contact, conf).unwrap_or(0);
@@ -363,13 +373,29 @@ impl<'a> Register<'a> {
                 cseq: self.cseq,
                 begun: self.now,
                 path: self.path.iter().map(|p| p.to_vec()).collect(),
+                by_stream: self.by_stream,
                 source: self.source,
                 expires: self.now.after_ms(granted * 1000),
                 ended: None,
                 removed_until: self.now,
             });
         }
-        let live = list.iter().filter(|b| b.is_live(self.now)).count();
+        let count = |list: &[Bound]| list.iter().filter(|b| b.is_live(self.now)).count();
+        // Those that came by a connection which is gone may have given way, as many as stood in the way and no more.
+        let said = answer.values(Field::Contact);
+        while count(list) > conf.max_contacts {
+            let is_gone = |bound: &&mut Bound| {
+                bound.is_live(self.now)
+                    && bound.by_stream
+                    && bound.begun < self.now
+                    && !said.iter().any(|c| same_uri(address_spec(c), &bound.uri))
+            };
+            match list.iter_mut().find(is_gone) {
+                Some(bound) => bound.ended = Some(self.now),
+                None => break,
+            }
+        }
+        let live = count(list);
         if live > conf.max_contacts {
             return Err(format!("{live} contacts, more than the conf allows"));
         }

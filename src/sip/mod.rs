@@ -38,5 +38,5 @@ pub use params::Params;
 pub use rewrite::Rewrite;
 pub use uri::{Host, Scheme, Uri};
 pub use user::{same_name, unescaped, without_dot, write_escaped};
-pub use values::{Value, Values};
+pub use values::{Value, Values, listed};
 pub use via::{Via, fill_received};

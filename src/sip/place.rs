@@ -54,7 +54,9 @@ impl Uri<'_> {
             if name.len() > 9 && !name.contains(&b'%') {
                 continue;
             }
-            let place = TELLING.iter().position(|telling| same_folded(telling, name));
+            let place = TELLING
+                .iter()
+                .position(|telling| same_folded(telling, name));
             if let Some(place) = place.and_then(|place| found.get_mut(place)) {
                 place.get_or_insert(value);
             }
@@ -133,9 +135,9 @@ impl<'a> Numbered<'a> {
     }
 
     fn fits(&self, other: &Numbered, rule: Rule) -> bool {
-        self.all().iter().all(|(number, (name, value))| {
-            fits(*value, other.get(*number, name), name, rule)
-        })
+        self.all()
+            .iter()
+            .all(|(number, (name, value))| fits(*value, other.get(*number, name), name, rule))
     }
 }
 

@@ -83,6 +83,17 @@ impl<'a> Iterator for Values<'a> {
     }
 }
 
+/// The values of a comma-separated list that stands alone, without white space around them.
+pub fn listed(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut at = Some(0);
+    std::iter::from_fn(move || {
+        let start = at?;
+        let end = value_end(list, start);
+        at = (end < list.len()).then_some(end + 1);
+        list.get(start..end).map(cursor::trim)
+    })
+}
+
 /// The comma that ends the value at `at`, or the end of the list.
 fn value_end(list: &[u8], mut at: usize) -> usize {
     while let Some(found) = memchr::memchr3(b',', b'"', b'<', &list[at..]) {

@@ -53,6 +53,8 @@ labels! {
         /// Bytes of the messages that transactions hold.
         TransactionBytes = "transaction_bytes",
         Contacts = "contacts",
+        /// A contact, its Path or its Call-ID.
+        ContactSize = "contact_size",
         Bindings = "bindings",
         Targets = "targets",
         MaxBreadth = "max_breadth",

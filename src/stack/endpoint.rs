@@ -18,6 +18,7 @@ use crate::stack::proxy::parked::Parking;
 use crate::stack::proxy::request::{reply_flow, unsupported};
 use crate::stack::proxy::target::TargetSet;
 use crate::stack::proxy::{Extra, Refusal};
+use crate::stack::registrar::Seating;
 use crate::stack::settings::Mode;
 use crate::stack::transaction::{Notice, Server, ServerEvent, Transactions};
 use crate::stack::ways::Ways;
@@ -57,6 +58,7 @@ pub struct Endpoint {
     pub(in crate::stack) aor: Vec<u8>,
     pub(in crate::stack) scratch: Vec<u8>,
     pub(in crate::stack) lines: Vec<u8>,
+    pub(in crate::stack) seating: Seating,
     pub(in crate::stack) request_copy: Vec<u8>,
     /// What the certificate of the next hop must prove; empty where nothing is asked.
     pub(in crate::stack) peer_host: Vec<u8>,
@@ -128,6 +130,7 @@ impl Endpoint {
             aor: Vec::new(),
             scratch: Vec::new(),
             lines: Vec::new(),
+            seating: Seating::default(),
             request_copy: Vec::new(),
             peer_host: Vec::new(),
             token: Vec::new(),
@@ -164,6 +167,11 @@ impl Endpoint {
     /// Other users, valid for what comes next. Returns those of before: to drop millions of them takes a while.
     pub fn handle_users(&mut self, users: Arc<Users>) -> Arc<Users> {
         std::mem::replace(&mut self.users, users)
+    }
+
+    /// URIs that REGISTERs have had compared as texts: what they cost beyond their own length.
+    pub fn uris_compared(&self) -> u64 {
+        self.seating.compared
     }
 
     /// How far the disk is that answers may wait for ([`Outbox::hold`]).

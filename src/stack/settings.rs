@@ -124,6 +124,8 @@ pub struct Registrar {
     pub max_expires_s: u32,
     /// Contacts for one address-of-record.
     pub max_contacts: usize,
+    /// Bytes of one Contact value, and of the Path and the Call-ID that are kept with it, each.
+    pub contact_size: usize,
 }
 
 /// RFC 3261 §17, table 4; milliseconds.
@@ -185,6 +187,7 @@ impl Default for Settings {
                 default_expires_s: 3600,
                 max_expires_s: 3600,
                 max_contacts: 10,
+                contact_size: 1024,
             },
             auth: auth::Settings::default(),
             timers: Timers::default(),

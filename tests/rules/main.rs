@@ -4,6 +4,7 @@
 mod addresses;
 mod auth;
 mod bench;
+mod bindings;
 mod bounds;
 mod cancel;
 mod certificates;

@@ -373,6 +373,7 @@ fn a_conf_with_everything() {
         message_size = "8KiB"
         transactions = 1_000
         bindings = 0x10
+        contact_size = "2KiB"
         requests_per_source = 500
         trusted_sources = ["192.0.2.0/24", "2001:db8::1"]
         overload = "200ms"
@@ -602,6 +603,7 @@ fn a_conf_with_everything() {
             message_size: 8192,
             transactions: Capacity::Exactly(1000),
             bindings: Capacity::Exactly(16),
+            contact_size: 2048,
             requests_per_source: 500,
             trusted_sources: [("192.0.2.0", 24), ("2001:db8::1", 128)]
                 .map(|(address, prefix)| Network::new(address.parse().unwrap(), prefix).unwrap())

@@ -10,6 +10,8 @@ pub struct Binding {
     pub expires: Instant,
     pub reg_id: u32,
     pub cseq: u32,
+    /// A number that bindings of equal URIs share ([`super::Location::place`]).
+    pub place: u32,
     uri_len: u16,
     call_id_len: u16,
     path_len: u16,
@@ -20,6 +22,8 @@ pub struct Binding {
     pub removed: bool,
     /// Which way leads to the phone.
     pub reached: Reached,
+    /// It names the very address that it is bound to, so nothing that is sent to it arrives anywhere.
+    pub leads_back: bool,
 }
 
 /// How a request comes to the phone behind a binding.
@@ -61,6 +65,7 @@ impl Binding {
             expires: Instant::default(),
             reg_id: 0,
             cseq: 0,
+            place: 0,
             uri_len: 0,
             call_id_len: 0,
             path_len: 0,
@@ -68,6 +73,7 @@ impl Binding {
             source_len: 0,
             removed: false,
             reached: Reached::ByContact,
+            leads_back: false,
         };
         binding.set_text(text, source);
         binding
@@ -125,6 +131,11 @@ impl Binding {
         self.source_len = source.len() as u8;
     }
 
+    /// What it counts for under `[limits] bindings`.
+    pub fn weight(&self) -> usize {
+        weight(self.text.len())
+    }
+
     pub fn is_live(&self, now: Instant) -> bool {
         !self.removed && self.expires > now
     }
@@ -134,6 +145,14 @@ impl Binding {
         self.expires.ms_since(now).div_ceil(1000)
     }
 }
+
+/// What a binding with so many bytes of text counts for: one, and one more for each [`WEIGHED`] bytes beyond the first.
+pub fn weight(text: usize) -> usize {
+    1 + text.saturating_sub(1) / WEIGHED
+}
+
+/// Bytes of text that a binding has room for in the 512 bytes that `[limits] bindings` grants it, beside what else it takes.
+pub const WEIGHED: usize = 320;
 
 // ---- a flow in few bytes -----------------------------------------------------------------------------------------------
 //

@@ -211,19 +211,19 @@ impl Location {
             self.rounds.note(number, name, record, &mut shard.changed);
             return true;
         }
-        if rows.len() > self.max_bindings.saturating_sub(self.bindings()) {
-            return false;
-        }
         let mut record = Box::<Record>::default();
         record.address = aor.into();
         record.rows = on_disk;
-        record.restore(rows);
+        record.restore(rows, |row| self.place_of(row.text.uri));
+        if record.weight() > self.room() {
+            return false;
+        }
         // What has expired there is to go.
         record.is_changed = !is_same || rows.len() != on_disk as usize;
         self.rounds
             .note(number, name, &mut record, &mut shard.changed);
         if record.is_remembered() || record.is_listed {
-            self.bindings.fetch_add(record.weight(), Ordering::Relaxed);
+            self.account((0, 0), (record.count(), record.weight()));
             shard.records.insert(name, record);
         }
         true
@@ -387,7 +387,7 @@ impl Taken {
 mod tests {
     use super::*;
     use crate::base::Key;
-    use crate::stack::location::REMOVED_MS;
+    use crate::stack::location::{Print, REMOVED_MS};
 
     fn at(ms: u64) -> Instant {
         Instant::from_ms(ms)
@@ -496,7 +496,7 @@ mod tests {
         let location = location(Durability::Acknowledged);
         let change = |now: u64| {
             let change = |record: &mut Record, _: usize| {
-                record.note_change(at(now), now);
+                record.note_change(at(now), Print::default());
                 if record.bindings.is_empty() {
                     let text = BindingText {
                         uri: b"sip:a@192.0.2.1",
@@ -526,7 +526,9 @@ mod tests {
         assert_eq!((look(), location.progress().durable), (2, 2));
         // Where nobody waits, nobody is told to.
         let batched = super::tests::location(Durability::Batched);
-        let (_, round) = batched.change(b"a@x", |record, _| record.note_change(at(1), 1));
+        let (_, round) = batched.change(b"a@x", |record, _| {
+            record.note_change(at(1), Print::default())
+        });
         assert_eq!(round, 0);
     }
 

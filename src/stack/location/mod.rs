@@ -6,11 +6,12 @@ pub mod binding;
 pub mod journal;
 mod record;
 
-pub use binding::{Binding, BindingText, Reached};
+pub use binding::{Binding, BindingText, Reached, weight};
 pub use journal::{Durability, Progress, Row};
-pub use record::Record;
+pub use record::{Memory, Print, Record};
 
 use crate::base::{Flow, Instant, Key};
+use crate::sip::Uri;
 use crate::stack::moved::Moved;
 use journal::Rounds;
 use std::collections::HashMap;
@@ -26,6 +27,8 @@ pub struct Location {
     key: Key,
     shards: Box<[Mutex<Shard>]>,
     bindings: AtomicUsize,
+    /// What they count for together ([`Binding::weight`]).
+    weight: AtomicUsize,
     max_bindings: usize,
     /// Where the next [`Location::sweep`] begins.
     sweep_at: AtomicUsize,
@@ -68,6 +71,9 @@ pub const REMOVED_MS: u64 = 32_000;
 /// How long a REGISTER that was carried out is remembered: the same.
 const CHANGE_MS: u64 = REMOVED_MS;
 
+/// Names for which a shard's list of changes keeps room.
+const SPARE_CHANGES: usize = 64;
+
 /// The Call-ID of bindings that an operator made.
 pub const OPERATOR_CALL_ID: &[u8] = b"operator";
 
@@ -80,6 +86,7 @@ impl Location {
             key,
             shards: (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect(),
             bindings: AtomicUsize::new(0),
+            weight: AtomicUsize::new(0),
             max_bindings,
             sweep_at: AtomicUsize::new(0),
             rounds: Rounds::default(),
@@ -110,7 +117,44 @@ impl Location {
             .sum()
     }
 
-    /// Calls `each` for every live binding of the address. False when the address is not known at all.
+    /// How much more may be bound, in the units of [`Binding::weight`].
+    fn room(&self) -> usize {
+        let weight = self.weight.load(Ordering::Relaxed);
+        self.max_bindings.saturating_sub(weight)
+    }
+
+    /// The books follow a record that counted for `before`: bindings, and what they weigh.
+    fn account(&self, before: (usize, usize), after: (usize, usize)) {
+        let follow = |total: &AtomicUsize, before: usize, after: usize| {
+            if after != before {
+                total.fetch_add(after, Ordering::Relaxed);
+                total.fetch_sub(before, Ordering::Relaxed);
+            }
+        };
+        follow(&self.bindings, before.0, after.0);
+        follow(&self.weight, before.1, after.1);
+    }
+
+    /// A number that equal URIs share (RFC 3261 §19.1.4), the SIP and the SIPS version of one among them, and that nobody without the server's
+    /// key can make two others share. `scratch` is lent.
+    pub fn place(&self, uri: &Uri, scratch: &mut Vec<u8>) -> u32 {
+        scratch.clear();
+        uri.write_common(scratch);
+        self.key.hash(&[scratch]) as u32
+    }
+
+    /// The same for the text of a URI; 0 for what is none.
+    fn place_of(&self, uri: &[u8]) -> u32 {
+        Uri::parse(uri).map_or(0, |uri| self.place(&uri, &mut Vec::new()))
+    }
+
+    /// 32 bits that stand for these parts.
+    pub fn print(&self, parts: &[&[u8]]) -> u32 {
+        (self.key.hash(parts) >> 32) as u32
+    }
+
+    /// Calls `each` for every live binding of the address. False when the address is not known at all. One whose bindings have gone is known
+    /// until the sweep has passed, and no longer.
     pub fn lookup(&self, now: Instant, aor: &[u8], mut each: impl FnMut(&Binding)) -> bool {
         let (number, name) = self.name(aor);
         let shard = self.lock(number);
@@ -124,39 +168,37 @@ impl Location {
     }
 
     /// Runs `change` on the record of one address under its lock; an empty record is made or removed as needed. `change`
-    /// gets how many bindings may be added. Returned beside its result: the round of the journal after which what stands there
+    /// gets how much may be added, in the units of [`Binding::weight`]. Returned beside its result: the round of the journal after which what stands there
     /// now is on disk, 0 where nobody waits for that ([`journal`]).
     pub fn change<R>(&self, aor: &[u8], change: impl FnOnce(&mut Record, usize) -> R) -> (R, u64) {
         let (number, name) = self.name(aor);
         let mut guard = self.lock(number);
         let shard = &mut *guard;
-        let room = self.max_bindings.saturating_sub(self.bindings());
+        let room = self.room();
         let Some(record) = shard.records.get_mut(&name) else {
             let mut record = Record::default();
             let result = change(&mut record, room);
             let weight = record.weight();
-            if weight > 0 && room > 0 {
-                self.bindings.fetch_add(weight, Ordering::Relaxed);
+            let is_kept = weight > 0 && room > 0;
+            if is_kept {
+                self.account((0, 0), (record.count(), weight));
                 record.address = aor.into();
                 self.rounds
                     .note(number, name, &mut record, &mut shard.changed);
             }
             let round = self.rounds.round_of(&record);
-            if weight > 0 && room > 0 {
+            if is_kept {
                 shard.records.insert(name, Box::new(record));
             }
             return (result, round);
         };
-        let before = record.weight();
+        let before = (record.count(), record.weight());
         let result = change(record, room);
-        let after = record.weight();
-        if after != before {
-            self.bindings.fetch_add(after, Ordering::Relaxed);
-            self.bindings.fetch_sub(before, Ordering::Relaxed);
-        }
+        let after = (record.count(), record.weight());
+        self.account(before, after);
         self.rounds.note(number, name, record, &mut shard.changed);
         let round = self.rounds.round_of(record);
-        if after == 0 && !self.is_awaited(record) {
+        if after.1 == 0 && !self.is_awaited(record) {
             let was_listed = record.is_listed;
             shard.records.remove(&name);
             if was_listed {
@@ -217,6 +259,7 @@ impl Location {
         uri: &[u8],
         expires_s: u32,
     ) -> Result<(), LocationFull> {
+        let place = self.place_of(uri);
         let add = |record: &mut Record, room: usize| {
             let text = BindingText {
                 uri,
@@ -228,9 +271,10 @@ impl Location {
             }
             let mut binding = Binding::new(text, None);
             binding.expires = now.after_ms(u64::from(expires_s) * 1000);
+            binding.place = place;
             match record.bindings.iter_mut().find(|b| b.uri() == uri) {
                 Some(existing) => *existing = binding,
-                None if room == 0 => return Err(LocationFull),
+                None if room < binding.weight() => return Err(LocationFull),
                 None => record.add(binding),
             }
             record.is_changed = true;
@@ -260,24 +304,27 @@ impl Location {
         let number = self.sweep_at.fetch_add(1, Ordering::Relaxed) % SHARDS;
         let mut guard = self.lock(number);
         let Shard { records, changed } = &mut *guard;
-        let (mut gone, mut unlisted) = (0, false);
+        let mut unlisted = false;
         records.retain(|name, record| {
-            let before = record.weight();
+            let before = (record.count(), record.weight());
             record.sweep(now);
-            let after = record.weight();
-            gone += before - after;
+            let after = (record.count(), record.weight());
+            self.account(before, after);
             self.rounds.note(number, *name, record, changed);
-            let stays = after > 0 || self.is_awaited(record);
+            let stays = after.1 > 0 || self.is_awaited(record);
             unlisted |= !stays && record.is_listed;
             stays
         });
         if unlisted {
             changed.retain(|name| records.contains_key(name));
         }
-        if records.is_empty() {
-            records.shrink_to_fit();
+        // After a peak the memory is given back.
+        if records.is_empty() || records.len() < records.capacity() / 4 {
+            records.shrink_to(records.len() * 2);
         }
-        self.bindings.fetch_sub(gone, Ordering::Relaxed);
+        if changed.capacity() > SPARE_CHANGES && changed.len() < changed.capacity() / 4 {
+            changed.shrink_to(SPARE_CHANGES);
+        }
     }
 
     /// In which shard an address is, and what it is found by there: 76 bits under the server's key in all, so many that nobody makes

@@ -21,11 +21,40 @@ pub struct Record {
     pub(super) is_listed: bool,
 }
 
-/// A REGISTER that was carried out, by the key of its transaction.
+/// A REGISTER that was carried out.
 #[derive(Clone, Copy, Default)]
 struct Change {
-    transaction: u64,
-    until: Instant,
+    what: Print,
+    /// In seconds, rounded up; 0 for none.
+    until_s: u32,
+}
+
+impl Change {
+    fn is_over(&self, now: Instant) -> bool {
+        u64::from(self.until_s) * 1000 <= now.as_ms()
+    }
+}
+
+/// A REGISTER in a few bytes, under the server's key.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Print {
+    /// Its Call-ID and CSeq: what the phone counts up from one REGISTER to the next.
+    pub order: u32,
+    /// What it asks for: contacts, Expires, Path.
+    pub contents: u32,
+    /// The key of its transaction (§17.2.3).
+    pub transaction: u32,
+}
+
+/// What a record remembers of a REGISTER.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Memory {
+    /// Nothing.
+    New,
+    /// It was carried out.
+    Repeated,
+    /// One with its Call-ID and CSeq was carried out, and asked for something else.
+    Other,
 }
 
 /// Changes in a ring.
@@ -40,31 +69,42 @@ struct Earlier {
 const CHANGES: usize = 16;
 
 impl Record {
-    /// True when this very transaction has changed the record already.
-    pub fn is_repeated(&self, now: Instant, transaction: u64) -> bool {
+    /// Whether this REGISTER has changed the record already.
+    pub fn recall(&self, now: Instant, register: Print) -> Memory {
         let earlier = self.earlier.iter().flat_map(|earlier| &earlier.changes);
-        std::iter::once(&self.latest)
-            .chain(earlier)
-            .any(|change| change.transaction == transaction && change.until > now)
+        let mut memory = Memory::New;
+        for change in std::iter::once(&self.latest).chain(earlier) {
+            if change.is_over(now) || change.what.order != register.order {
+                continue;
+            }
+            if change.what == register {
+                return Memory::Repeated;
+            }
+            // In a transaction of its own, by another way or after a while: what stands there decides.
+            if change.what.contents != register.contents {
+                memory = Memory::Other;
+            }
+        }
+        memory
     }
 
     /// A REGISTER has changed the bindings.
-    pub fn note_change(&mut self, now: Instant, transaction: u64) {
+    pub fn note_change(&mut self, now: Instant, register: Print) {
         self.is_changed = true;
         let change = std::mem::replace(
             &mut self.latest,
             Change {
-                transaction,
-                until: now.after_ms(CHANGE_MS),
+                what: register,
+                until_s: now.after_ms(CHANGE_MS).as_ms().div_ceil(1000) as u32,
             },
         );
-        if change.until <= now {
+        if change.is_over(now) {
             return;
         }
         let Earlier { changes, oldest } = &mut **self.earlier.get_or_insert_default();
         let full = changes.len() >= CHANGES;
         match changes.get_mut(usize::from(*oldest)) {
-            Some(place) if full || place.until <= now => {
+            Some(place) if full || place.is_over(now) => {
                 *place = change;
                 *oldest = (*oldest + 1) % changes.len() as u8;
             }
@@ -78,11 +118,17 @@ impl Record {
         self.bindings.push(binding);
     }
 
-    /// What it counts for under `[limits] bindings`; 0 when there is nothing left to remember.
-    pub(super) fn weight(&self) -> usize {
+    /// Bindings in it; 1 where only a change is remembered, 0 when there is nothing left to remember.
+    pub(super) fn count(&self) -> usize {
         self.bindings
             .len()
-            .max(usize::from(self.latest.until > Instant::default()))
+            .max(usize::from(self.latest.until_s > 0))
+    }
+
+    /// What it counts for under `[limits] bindings`; 0 when there is nothing left to remember.
+    pub(super) fn weight(&self) -> usize {
+        let bindings = self.bindings.iter().map(Binding::weight).sum::<usize>();
+        bindings.max(self.count())
     }
 
     /// Forgets what has expired.
@@ -90,8 +136,11 @@ impl Record {
         let before = self.bindings.len();
         self.bindings.retain(|binding| binding.expires > now);
         self.is_changed |= self.bindings.len() != before;
+        if self.bindings.len() < self.bindings.capacity() / 2 {
+            self.bindings.shrink_to_fit();
+        }
         // Nothing was changed after the latest.
-        if self.latest.until <= now {
+        if self.latest.is_over(now) {
             self.latest = Change::default();
             self.earlier = None;
         }
@@ -102,7 +151,8 @@ impl Record {
         self.rows > 0 || !self.bindings.is_empty()
     }
 
-    pub(super) fn restore(&mut self, rows: &[Row]) {
+    /// `place` gives the number of a row's URI.
+    pub(super) fn restore(&mut self, rows: &[Row], place: impl Fn(&Row) -> u32) {
         self.bindings.reserve_exact(rows.len());
         for row in rows {
             let mut binding = Binding::new(row.text, row.source.as_ref());
@@ -112,6 +162,7 @@ impl Record {
             binding.q = row.q;
             binding.removed = row.removed;
             binding.reached = row.reached;
+            binding.place = place(row);
             self.bindings.push(binding);
         }
     }

@@ -415,8 +415,14 @@ impl Endpoint {
         incoming.parsed.write_address_of_record(&mut self.aor);
         // A SIPS request must not leave for a SIP contact (RFC 5630 §5.3).
         let secure = incoming.parsed.scheme == Scheme::Sips;
-        let (mut insecure, mut dead) = (0, 0);
+        let (mut insecure, mut dead, mut back) = (0, 0, 0);
+        // Targets, by position, whose connection is gone and whose contact is the end that the phone had of it.
+        let mut doubtful = 0u64;
         let known = self.location.lookup(now, &self.aor, |binding| {
+            if binding.leads_back {
+                back += 1;
+                return;
+            }
             let text = binding.text();
             let sips = is_sips(text.uri);
             if secure && !sips {
@@ -427,7 +433,12 @@ impl Endpoint {
             let alive = source.filter(|flow| self.ways.is_alive(flow));
             let flow = match binding.reached {
                 Reached::ByContact => None,
-                Reached::ByFlowFirst => alive,
+                Reached::ByFlowFirst => {
+                    if alive.is_none() && source.is_some_and(|flow| is_end_of(text.uri, &flow)) {
+                        doubtful |= 1u64.checked_shl(targets.targets.len() as u32).unwrap_or(0);
+                    }
+                    alive
+                }
                 // The phone can be called again when it has registered by another connection.
                 Reached::ByFlow if alive.is_none() && !redirect => {
                     dead += 1;
@@ -445,10 +456,21 @@ impl Endpoint {
             target.flow_only = binding.reached == Reached::ByFlow && !redirect;
             target.listener = source.map(|flow| flow.listener);
         });
+        // Nobody listens there, unless the phone has bound its port for both. Where another can be called, it is not tried.
+        if doubtful != 0 && !redirect && (doubtful.count_ones() as usize) < targets.targets.len() {
+            let mut position = 0u32;
+            targets.targets.retain(|_| {
+                position += 1;
+                1u64.checked_shl(position - 1)
+                    .is_none_or(|bit| doubtful & bit == 0)
+            });
+            dead += u64::from(doubtful.count_ones());
+        }
         self.counters.dead_flows += dead;
         match (known, targets.targets.is_empty()) {
             (false, _) => Err(Refusal::new(404, "")),
             (true, true) if insecure > 0 => Err(Refusal::new(480, "").with(Extra::SipsNotAllowed)),
+            (true, true) if back > 0 => Err(Refusal::new(480, "Contact Leads Back To Itself")),
             (true, true) => Err(Refusal::new(480, "")),
             (true, false) => {
                 targets.sort_by_q();
@@ -603,6 +625,14 @@ pub(super) fn check_secure(incoming: &Incoming) -> Result<(), Refusal> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether a contact is the far end of this connection, by address and port, and the port is no server's.
+fn is_end_of(contact: &[u8], flow: &Flow) -> bool {
+    let end = flow.peer;
+    end.port() != flow.transport.default_port()
+        && Uri::parse(contact)
+            .is_ok_and(|uri| uri.host.ip() == Some(end.ip()) && uri.port == Some(end.port()))
 }
 
 /// There is no room for another transaction.

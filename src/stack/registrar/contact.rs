@@ -1,8 +1,10 @@
 //! Contact values of a REGISTER (RFC 3261 §10.3 steps 6 and 7; RFC 5626 for instance and reg-id).
 
+use super::sound::is_printable;
 use crate::base::Transport;
 use crate::sip::{Message, Name, NameAddr, Scheme, Uri};
-use crate::stack::location::{Binding, BindingText, Reached};
+use crate::stack::counters::Limit;
+use crate::stack::location::{BindingText, Location, Reached};
 use crate::stack::proxy::{Extra, Incoming, Refusal};
 use crate::stack::settings::Registrar;
 use std::net::SocketAddr;
@@ -17,50 +19,68 @@ pub enum Plan<'a> {
     Contacts(Contacts<'a>),
 }
 
-/// The Contact values of a request that [`plan`] has passed.
+/// The Contact values of a request that [`plan`] has passed, as many as `max_contacts` at the most.
 pub struct Contacts<'a> {
-    message: Message<'a>,
-    limits: &'a Registrar,
-    default_expires: Option<u32>,
-    /// Nearly always there is one, and it has been read.
-    only: Option<Contact<'a>>,
+    /// Nearly always there is one.
+    first: Contact<'a>,
+    others: Vec<Contact<'a>>,
+    /// Bytes of all values.
+    pub length: usize,
 }
 
 impl<'a> Contacts<'a> {
-    pub fn iter(&self) -> impl Iterator<Item = Contact<'a>> {
-        let read_again = match self.only {
-            Some(_) => None,
-            None => Some(self.message.values(Name::Contact)),
-        };
-        let (default_expires, limits) = (self.default_expires, self.limits);
-        let others = read_again.into_iter().flatten().filter_map(move |value| {
-            let address = NameAddr::parse(value.text).ok()?;
-            let uri = Uri::parse(address.uri).ok()?;
-            Some(Contact::new(address, uri, default_expires, limits))
-        });
-        self.only.into_iter().chain(others)
+    pub fn iter(&self) -> impl Iterator<Item = &Contact<'a>> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Contact<'a>> {
+        std::iter::once(&mut self.first).chain(&mut self.others)
+    }
+
+    pub fn len(&self) -> usize {
+        1 + self.others.len()
     }
 }
 
 /// One Contact value, checked.
 #[derive(Clone, Copy)]
 pub struct Contact<'a> {
-    uri: &'a [u8],
-    parsed: Uri<'a>,
-    instance: &'a [u8],
+    pub uri: &'a [u8],
+    pub parsed: Uri<'a>,
+    /// A number that contacts of equal URIs share.
+    pub place: u32,
+    pub instance: &'a [u8],
+    /// 0 without, and without an instance (RFC 5626 §6).
     pub reg_id: u32,
     pub q: u16,
     /// 0 removes.
     pub expires_s: u32,
+    /// The value as it stands in the message.
+    pub value: &'a [u8],
+    /// It names the address-of-record that it is registered for.
+    pub leads_back: bool,
 }
 
-/// Checks every Contact value of the request.
-pub fn plan<'a>(message: &Message<'a>, limits: &'a Registrar) -> Result<Plan<'a>, Refusal> {
+/// Checks every Contact value of the request. Those beyond `max_contacts` are not read, nor is one that is too long. `scratch` is lent.
+pub fn plan<'a>(
+    message: &Message<'a>,
+    location: &Location,
+    limits: &Registrar,
+    scratch: &mut Vec<u8>,
+) -> Result<Plan<'a>, Refusal> {
     let bad = |fault: crate::sip::Fault| Refusal::new(400, fault.reason());
     let default_expires = expires_header(message);
-    let (mut count, mut star, mut only) = (0usize, false, None);
+    let (mut count, mut length) = (0usize, 0);
+    let (mut star, mut first, mut others) = (false, None, Vec::new());
     for value in message.values(Name::Contact) {
         count += 1;
+        length += value.text.len();
+        if count > limits.max_contacts {
+            return Err(Refusal::new(403, "Too Many Contacts").because_of(Limit::Contacts));
+        }
+        if value.text.len() > limits.contact_size {
+            return Err(too_long("Contact Too Long"));
+        }
         if value.text == b"*" {
             star = true;
             continue;
@@ -77,43 +97,41 @@ pub fn plan<'a>(message: &Message<'a>, limits: &'a Registrar) -> Result<Plan<'a>
         if asked > 0 && asked < limits.min_expires_s && asked < 3600 {
             return Err(Refusal::new(423, "").with(Extra::MinExpires(limits.min_expires_s)));
         }
-        let contact = Contact::new(address, uri, default_expires, limits);
-        if !contact.text(b"", b"").fits() {
-            return Err(Refusal::new(513, "Contact Too Long"));
+        let contact = Contact {
+            place: location.place(&uri, scratch),
+            value: value.text,
+            ..Contact::new(address, uri, asked.min(limits.max_expires_s))
+        };
+        // It goes into answers as it is: the fold of a quoted string does not.
+        if !contact.instance.iter().all(is_printable) {
+            return Err(Refusal::new(400, "Malformed Contact"));
         }
-        only = Some(contact);
+        match first {
+            None => first = Some(contact),
+            Some(_) => others.push(contact),
+        }
     }
-    match (count, star) {
-        (0, _) => Ok(Plan::Query),
-        (1, true) if default_expires == Some(0) => Ok(Plan::RemoveAll),
+    match (first, star) {
+        (None, false) => Ok(Plan::Query),
+        (None, true) if count == 1 && default_expires == Some(0) => Ok(Plan::RemoveAll),
         (_, true) => Err(Refusal::new(400, "Contact * Needs Expires 0 And No Other")),
-        _ => Ok(Plan::Contacts(Contacts {
-            message: *message,
-            limits,
-            default_expires,
-            only: only.filter(|_| count == 1),
+        (Some(first), false) => Ok(Plan::Contacts(Contacts {
+            first,
+            others,
+            length,
         })),
     }
 }
 
-/// §19.1.4, but that the SIP and the SIPS version of a contact are one: the second replaces the first (RFC 5630 §5.1.1.1).
-fn is_same_place(a: &Uri, b: &Uri) -> bool {
-    match (a.scheme, b.scheme) {
-        (Scheme::Sip, Scheme::Sips) | (Scheme::Sips, Scheme::Sip) => {
-            let b = Uri {
-                scheme: a.scheme,
-                ..*b
-            };
-            a.equals(&b)
-        }
-        _ => a.equals(b),
-    }
+/// Longer than `[limits] contact_size`.
+pub fn too_long(what: &'static str) -> Refusal {
+    Refusal::new(400, what).because_of(Limit::ContactSize)
 }
 
 /// What a malformed interval counts as (§10.2, §20.19).
 const MALFORMED_EXPIRES_S: u32 = 3600;
 
-fn expires_header(message: &Message) -> Option<u32> {
+pub fn expires_header(message: &Message) -> Option<u32> {
     message
         .number(Name::Expires)
         .unwrap_or(Some(MALFORMED_EXPIRES_S))
@@ -127,26 +145,23 @@ fn asked_expires(address: &NameAddr, default: Option<u32>) -> Option<u32> {
 }
 
 impl<'a> Contact<'a> {
-    fn new(
-        address: NameAddr<'a>,
-        parsed: Uri<'a>,
-        default_expires: Option<u32>,
-        limits: &Registrar,
-    ) -> Contact<'a> {
+    fn new(address: NameAddr<'a>, parsed: Uri<'a>, expires_s: u32) -> Contact<'a> {
         let param = |name: &[u8]| address.params.get(name).flatten();
-        let reg_id = param(b"reg-id")
-            .and_then(|text| std::str::from_utf8(text).ok()?.parse().ok())
-            .unwrap_or(0);
-        let asked = asked_expires(&address, default_expires);
+        let instance = param(b"+sip.instance").unwrap_or_default();
+        let reg_id = || std::str::from_utf8(param(b"reg-id")?).ok()?.parse().ok();
         Contact {
             uri: address.uri,
             parsed,
-            instance: param(b"+sip.instance").unwrap_or_default(),
-            reg_id,
+            place: 0,
+            instance,
+            reg_id: match instance.is_empty() {
+                true => 0,
+                false => reg_id().unwrap_or(0),
+            },
             q: address.q().ok().flatten().unwrap_or(1000),
-            expires_s: asked
-                .unwrap_or(limits.default_expires_s)
-                .min(limits.max_expires_s),
+            expires_s,
+            value: b"",
+            leads_back: false,
         }
     }
 
@@ -160,24 +175,6 @@ impl<'a> Contact<'a> {
             path,
             instance: self.instance,
         }
-    }
-
-    /// True when this value speaks of that binding: the same instance and reg-id (RFC 5626 §6), or an equal URI (§19.1.4).
-    pub fn is_for(&self, binding: &Binding) -> bool {
-        let text = binding.text();
-        if self.reg_id != 0 && binding.reg_id != 0 && !self.instance.is_empty() {
-            return self.reg_id == binding.reg_id && self.instance == text.instance;
-        }
-        self.uri == text.uri
-            || Uri::parse(text.uri).is_ok_and(|uri| is_same_place(&self.parsed, &uri))
-    }
-
-    /// True when two values speak of the same binding.
-    pub fn is_same(&self, other: &Contact) -> bool {
-        if self.reg_id != 0 && other.reg_id != 0 && !self.instance.is_empty() {
-            return self.reg_id == other.reg_id && self.instance == other.instance;
-        }
-        is_same_place(&self.parsed, &other.parsed)
     }
 
     pub fn is_sips(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::Key;
+use crate::stack::location::Print;
 use rusqlite::Connection;
 use std::sync::Mutex;
 
@@ -137,7 +138,7 @@ fn rounds_are_finished_when_they_are_on_disk_and_their_number_never_lies() {
         for n in 0..200 {
             let aor = format!("{worker}-{n}@x");
             let (_, round) = location.change(aor.as_bytes(), |record, _| {
-                record.note_change(Instant::from_ms(1), 1);
+                record.note_change(Instant::from_ms(1), Print::default());
                 let text = crate::stack::location::BindingText {
                     uri: b"sip:1",
                     ..Default::default()
