@@ -176,6 +176,28 @@ impl Reading {
         (is_response || self.value(Field::To).is_some()).then_some(())
     }
 
+    /// `core` as it would be without Content-Length.
+    pub fn core_without_length(&self) -> u64 {
+        let edited = [
+            Field::Via,
+            Field::Route,
+            Field::RecordRoute,
+            Field::MaxForwards,
+            Field::MaxBreadth,
+            Field::ContentLength,
+        ];
+        let mut core = Digest::new();
+        for line in self
+            .lines
+            .iter()
+            .filter(|line| !edited.contains(&line.field))
+        {
+            core.add(self.get(&line.whole));
+        }
+        core.add(self.body());
+        core.finish()
+    }
+
     pub fn is_broken(&self) -> bool {
         self.start == Start::Broken
     }
@@ -636,6 +658,9 @@ mod tests {
         let moved = change("X: a", "Max-Forwards: 3\r\nX: a");
         assert_eq!(moved.core, m.core);
         assert_ne!(moved.trunk, m.trunk);
+        let bare = change("Content-Length: 3\r\n\r\nxyzrest", "\r\nxyz");
+        assert_eq!(bare.core, m.core_without_length());
+        assert_ne!(bare.core, m.core);
         let recorded = |value: &str| change("X: a", &format!("Record-Route: {value}\r\nX: a"));
         let m = recorded("<sip:h;lr;sc=0a>, <sip:g;sc=1;lr>");
         assert_eq!(recorded("<sip:h;lr;sc=77b>, <sip:g;sc=;lr>").trunk, m.trunk);
@@ -648,6 +673,24 @@ mod tests {
         for cut in [0, 3, 30, 100, INVITE.len() - 12] {
             assert!(Reading::new(INVITE[..cut].to_vec()).is_broken(), "{cut}");
         }
+    }
+
+    #[test]
+    fn of_a_response_what_a_proxy_needs_is_enough() {
+        let text = String::from_utf8(INVITE.to_vec()).unwrap();
+        let text = text.replace("INVITE sip:bob@b.example;x=1 SIP/2.0", "SIP/2.0 200 OK");
+        let whole = Reading::new(text.clone().into_bytes());
+        for line in ["no colon", "a b: c", ": d", "\u{e4}: e", "f\r\n g: h"] {
+            let more = text.replace("X: a", &format!("{line}\r\nX: a"));
+            let more = Reading::new(more.into_bytes());
+            assert!(!more.is_broken());
+            assert_eq!((more.trunk, more.key), (whole.trunk, whole.key), "{line}");
+        }
+        let without = |name: &str| Reading::new(text.replace(name, "Y:").into_bytes());
+        for name in ["f:", "To:", "Call-ID:"] {
+            assert!(!without(name).is_broken(), "{name}");
+        }
+        assert!(without("CSeq:").is_broken() && without("Via:").is_broken());
     }
 
     #[test]
