@@ -8,6 +8,7 @@ mod logger;
 mod notify;
 mod reload;
 mod screen;
+mod secure;
 mod serve;
 mod top;
 mod users;
@@ -236,7 +237,7 @@ fn check(places: &Places) -> Outcome {
     // Certificates and keys fit each other only if the library says so.
     let explain = |error: String| format!("{}: {error}", places.conf_name());
     serve::identity(&conf).map_err(explain)?;
-    serve::contexts(&conf, None).map_err(explain)?;
+    secure::contexts(&conf, None).map_err(explain)?;
     let users = serve::users(&conf, Key::new(0, 0), Arc::default()).map_err(explain)?;
     print(|out| {
         writeln!(out, "{}: good", places.conf_name())?;

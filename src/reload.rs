@@ -1,6 +1,7 @@
 //! SIGHUP and `strowger reload`: the conf and the files that it names are read again, and take effect whole or not at all.
 
 use crate::logger;
+use crate::secure;
 use crate::serve::{self, Current, Office, lock};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -75,7 +76,7 @@ impl Office {
         self.refuse_fixed(&plan, &conf)?;
 
         // From here to the users everything can fail, and nothing has changed.
-        let contexts = serve::contexts(&conf, current.contexts.as_deref())?;
+        let contexts = secure::contexts(&conf, current.contexts.as_deref())?;
         let settings = Arc::new(self.settings_of(&conf)?);
         let new_scrape = match plan.changes("[metrics] address") {
             true => Some(self.scrape_at(conf.metrics.address)?),
@@ -119,7 +120,7 @@ impl Office {
             contexts,
         });
         log::info!("reloaded, {changed}{certificates}");
-        serve::warn_of_exposed(&self.current().conf);
+        secure::warn_of_exposed(&self.current().conf);
         Ok(())
     }
 

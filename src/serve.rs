@@ -4,6 +4,7 @@ use crate::bindings::{self, Disk, Opened};
 use crate::drain::Drain;
 use crate::logger;
 use crate::notify::Manager;
+use crate::secure::{contexts, forbid_dumps, identity_of, warn_of_exposed};
 use crate::watch::Files;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -24,7 +25,7 @@ use strowger::control::{
 };
 use strowger::net::streams::Description;
 use strowger::net::sys::identity::Identity;
-use strowger::net::tls::{self, Contexts};
+use strowger::net::tls::Contexts;
 use strowger::net::{Buffers, Limits, interfaces, sys};
 use strowger::resolver::{self, Resolver};
 use strowger::sip::{Scheme, Uri, write_escaped};
@@ -166,22 +167,6 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
             Ok(ExitCode::SUCCESS)
         }
         End::Broken => Err("a worker has ended; see the log".to_owned()),
-    }
-}
-
-/// Where the conf wants it, as almost always. To be repeated when the process has become another user.
-fn forbid_dumps(conf: &Conf) {
-    if !conf.server.core_dumps
-        && let Err(error) = sys::dumps::forbid()
-    {
-        log::warn!("core dumps cannot be forbidden: {error}");
-    }
-}
-
-/// A line for each file whose secrets others may read.
-pub(crate) fn warn_of_exposed(conf: &Conf) {
-    for line in key::exposed_files(conf) {
-        log::warn!("{line}");
     }
 }
 
@@ -552,66 +537,6 @@ fn key_of(secret: &Secret) -> Key {
     Key::new(wide as u64, (wide >> 64) as u64)
 }
 
-/// What handshakes are made from: certificates, keys, sessions. `None` where nothing of the conf needs TLS.
-pub fn contexts(conf: &Conf, previous: Option<&Contexts>) -> Result<Option<Arc<Contexts>>, String> {
-    let needed = |transport: model::Transport| transport == model::Transport::Tls;
-    if !conf.listen.iter().any(|listen| needed(listen.transport)) {
-        return Ok(None);
-    }
-    let contexts = Contexts::load(&tls_settings(&conf.tls), previous);
-    contexts
-        .map(|contexts| Some(Arc::new(contexts)))
-        .map_err(|error| error.to_string())
-}
-
-fn tls_settings(tls: &model::Tls) -> tls::Settings {
-    let pairs = |pairs: &[model::Pair]| -> Vec<tls::Pair> {
-        let pair = |pair: &model::Pair| tls::Pair {
-            certificate: pair.certificate.clone(),
-            private_key: pair.private_key.clone(),
-        };
-        pairs.iter().map(pair).collect()
-    };
-    let version = |version: model::TlsVersion| match version {
-        model::TlsVersion::V1_2 => tls::Version::Tls12,
-        model::TlsVersion::V1_3 => tls::Version::Tls13,
-    };
-    let purpose = |purpose: &model::Purpose| match purpose {
-        model::Purpose::ClientAuth => tls::Purpose::ClientAuth,
-        model::Purpose::ServerAuth => tls::Purpose::ServerAuth,
-        model::Purpose::Any => tls::Purpose::Any,
-    };
-    tls::Settings {
-        default_identity: pairs(&tls.identity),
-        identities: tls
-            .identities
-            .iter()
-            .map(|identity| tls::Identity {
-                name: identity.name.clone(),
-                pairs: pairs(&identity.pairs),
-            })
-            .collect(),
-        client_identity: pairs(&tls.client_identity),
-        show_client_certificate: tls.show_client_certificate,
-        trusted_ca: tls.trusted_ca.clone(),
-        verify_client: match tls.verify_client {
-            model::VerifyClient::No => tls::VerifyClient::No,
-            model::VerifyClient::Optional => tls::VerifyClient::Optional,
-            model::VerifyClient::Required => tls::VerifyClient::Required,
-        },
-        client_purposes: tls.client_purposes.iter().map(purpose).collect(),
-        verify_server: tls.verify_server,
-        min_version: version(tls.min_version),
-        max_version: version(tls.max_version),
-        ciphers: tls.ciphers.clone(),
-        ciphersuites: tls.ciphersuites.clone(),
-        groups: tls.groups.clone(),
-        server_session_reuse: tls.server_session_reuse,
-        client_session_reuse: tls.client_session_reuse,
-        session_lifetime: tls.session_lifetime,
-    }
-}
-
 /// `files`: how many the process may open.
 fn options(
     conf: &Conf,
@@ -863,6 +788,7 @@ fn route(route: &model::Route) -> Route {
                             model::Host::Name(name) => name.clone().into_bytes(),
                             model::Host::Address(ip) => ip.to_string().into_bytes(),
                         },
+                        identity: identity_of(route),
                     })
                     .collect(),
             ),

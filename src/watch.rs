@@ -1,6 +1,7 @@
 //! Certificates, keys and authorities that have been replaced take effect by themselves: the files are looked at once a second, as those of the
 //! users are, and read again when they have changed and fit each other.
 
+use crate::secure;
 use crate::serve::{self, Current, Office};
 use std::collections::HashMap;
 use std::fs;
@@ -78,10 +79,9 @@ impl Files {
 }
 
 fn stamps(conf: &Conf) -> Stamps {
-    let tls = &conf.tls;
-    let pairs = tls.pairs();
+    let pairs = conf.pairs();
     let paths = pairs.flat_map(|pair| [&pair.certificate, &pair.private_key]);
-    let paths = paths.chain(&tls.trusted_ca);
+    let paths = paths.chain(&conf.tls.trusted_ca);
     paths.map(|path| (path.clone(), Stamp::of(path))).collect()
 }
 
@@ -106,7 +106,7 @@ impl Office {
         };
         let current = self.current();
         let before = current.contexts.as_deref();
-        let contexts = match serve::contexts(&current.conf, before) {
+        let contexts = match secure::contexts(&current.conf, before) {
             Ok(contexts) => contexts,
             Err(fault) => {
                 files.are_read();
@@ -141,6 +141,6 @@ impl Office {
             contexts,
         });
         log::info!("certificates and keys have changed, and were read again");
-        serve::warn_of_exposed(&current.conf);
+        secure::warn_of_exposed(&current.conf);
     }
 }

@@ -72,6 +72,8 @@ pub struct Introduction {
     pub name: u64,
     /// The host that the peer's certificate must prove, as the URI wrote it.
     pub host: Span,
+    /// Which certificate of ours the peer is shown if it asks; 0: the one that all are.
+    pub identity: u64,
 }
 
 /// Collects a turn's output. Keeps its memory when cleared.
@@ -122,16 +124,20 @@ impl Outbox {
     }
 
     /// Tells which host `name` stands for, before something is sent to a peer of that name.
-    pub fn introduce(&mut self, name: u64, host: &[u8]) {
+    pub fn introduce(&mut self, name: u64, host: &[u8], identity: u64) {
         let host = self.append(|out| out.extend_from_slice(host));
-        self.introductions.push(Introduction { name, host });
+        self.introductions.push(Introduction {
+            name,
+            host,
+            identity,
+        });
     }
 
-    /// The host that `name` stands for, where it was introduced in this turn.
-    pub fn introduced(&self, name: u64) -> Option<&[u8]> {
+    /// The host that `name` stands for and the certificate that it is shown, where it was introduced in this turn.
+    pub fn introduced(&self, name: u64) -> Option<(&[u8], u64)> {
         let by_name = |introduction: &&Introduction| introduction.name == name;
         let found = self.introductions.iter().find(by_name)?;
-        Some(self.get(found.host))
+        Some((self.get(found.host), found.identity))
     }
 
     /// The call that used this flow is over.

@@ -54,7 +54,7 @@ fn exposed(mode: u32) -> Option<String> {
 /// used all the same, for they are not ours: some are made by other programs, which this server must not stop.
 pub fn exposed_files(conf: &Conf) -> Vec<String> {
     let mut files: Vec<(&str, PathBuf)> = Vec::new();
-    for pair in conf.tls.pairs() {
+    for pair in conf.pairs() {
         files.push(("private key", pair.private_key.clone()));
     }
     if conf.challenges() {

@@ -29,6 +29,15 @@ pub struct Conf {
 }
 
 impl Conf {
+    /// Every certificate with its key.
+    pub fn pairs(&self) -> impl Iterator<Item = &Pair> {
+        let tls = &self.tls;
+        let named = tls.identities.iter().flat_map(|identity| &identity.pairs);
+        let of_routes = self.routes.iter().flat_map(|route| &route.certificate);
+        let own = tls.identity.iter().chain(&tls.client_identity);
+        own.chain(named).chain(of_routes)
+    }
+
     /// Whether anybody is ever asked who they are: only then are there users to be read.
     pub fn challenges(&self) -> bool {
         self.auth.challenge_register || self.challenges_calls()
@@ -240,17 +249,6 @@ impl Default for Tls {
             client_session_reuse: true,
             session_lifetime: Duration::from_secs(3600),
         }
-    }
-}
-
-impl Tls {
-    /// Every certificate with its key.
-    pub fn pairs(&self) -> impl Iterator<Item = &Pair> {
-        let named = self.identities.iter().flat_map(|identity| &identity.pairs);
-        self.identity
-            .iter()
-            .chain(named)
-            .chain(&self.client_identity)
     }
 }
 
@@ -566,6 +564,8 @@ pub struct Route {
     pub outgoing: Option<Outgoing>,
     /// Instead of [`Auth::challenge_proxy`], for what takes this route.
     pub challenge: Option<bool>,
+    /// What its targets are shown over TLS if they ask, instead of what all are; empty: the same.
+    pub certificate: Vec<Pair>,
     pub from: Callers,
     pub action: Action,
 }

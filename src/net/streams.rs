@@ -499,14 +499,14 @@ impl Streams {
     // ---- going out -----------------------------------------------------------------------------------------------------
 
     /// Takes one message for `flow`; it leaves with [`Streams::flush`]. Where a connection is opened for it, `from` is our side's
-    /// address and `host` the name that the peer must prove.
+    /// address and `host` the name that the peer must prove, with the certificate that it is shown.
     pub fn send(
         &mut self,
         now: Instant,
         flow: &Flow,
         from: Option<SocketAddr>,
         message: &[u8],
-        host: Option<&[u8]>,
+        host: Option<(&[u8], u64)>,
     ) -> Result<(), Undeliverable> {
         let id = match flow.channel {
             Channel::Connection { slot, generation } => Id { slot, generation },
@@ -554,7 +554,7 @@ impl Streams {
         now: Instant,
         flow: &Flow,
         from: Option<SocketAddr>,
-        host: Option<&[u8]>,
+        host: Option<(&[u8], u64)>,
     ) -> Result<Id, Undeliverable> {
         if !self.has_room() {
             self.counters.refused += 1;
@@ -568,9 +568,9 @@ impl Streams {
             return Err(Undeliverable::NoConnection);
         }
         let tls = match (flow.transport, &self.tls, host) {
-            (Transport::Tls, Some(contexts), Some(host)) => {
+            (Transport::Tls, Some(contexts), Some((host, identity))) => {
                 let host = std::str::from_utf8(host).map_err(|_| Undeliverable::Unreachable)?;
-                match contexts.connect(flow.peer, host) {
+                match contexts.connect_as(flow.peer, host, identity) {
                     Ok(tls) => Some(Box::new(tls)),
                     Err(error) => {
                         log::error!("TLS {}: not connected: {error}", flow.peer);

@@ -347,7 +347,13 @@ impl Wires {
     }
 
     /// Takes one message for a stream of this core.
-    pub fn send_one(&mut self, now: Instant, flow: &Flow, bytes: &[u8], host: Option<&[u8]>) {
+    pub fn send_one(
+        &mut self,
+        now: Instant,
+        flow: &Flow,
+        bytes: &[u8],
+        host: Option<(&[u8], u64)>,
+    ) {
         let Some(port) = self.ports.get_mut(flow.listener as usize) else {
             return self.misdirected();
         };

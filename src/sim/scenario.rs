@@ -478,6 +478,7 @@ fn next_hop(address: SocketAddr) -> NextHop {
         address: Some(address),
         transport: Transport::Udp,
         host: address.ip().to_string().into_bytes(),
+        identity: 0,
     }
 }
 

@@ -62,6 +62,8 @@ pub struct Endpoint {
     pub(in crate::stack) request_copy: Vec<u8>,
     /// What the certificate of the next hop must prove; empty where nothing is asked.
     pub(in crate::stack) peer_host: Vec<u8>,
+    /// The certificate that it is shown ([`crate::stack::route::NextHop::identity`]).
+    pub(in crate::stack) peer_identity: u64,
     /// The flow token of the Record-Route at hand.
     pub(in crate::stack) token: Vec<u8>,
     /// The facts that the keyed value at hand covers.
@@ -133,6 +135,7 @@ impl Endpoint {
             seating: Seating::default(),
             request_copy: Vec::new(),
             peer_host: Vec::new(),
+            peer_identity: 0,
             token: Vec::new(),
             facts: Vec::new(),
             users: Arc::default(),

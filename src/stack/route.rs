@@ -46,6 +46,8 @@ pub struct NextHop {
     pub transport: Transport,
     /// What the peer's certificate must prove over TLS (RFC 5922): the host of `uri`, lower-case, an address without brackets.
     pub host: Vec<u8>,
+    /// Which certificate of ours it is shown over TLS if it asks; 0: the one that all are.
+    pub identity: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -48,17 +48,19 @@ impl Ways {
     }
 
     /// A connection to `peer`: the one that there is under these names, or a new one. `host` is what its certificate must prove
-    /// over TLS; it is replaced by what the wires must be told of it ([`crate::base::Outbox::introduce`]), nothing over TCP.
+    /// over TLS, and `identity` the certificate that it is shown; `host` is replaced by what the wires must be told of it
+    /// ([`crate::base::Outbox::introduce`]), nothing over TCP.
     pub fn towards(
         &self,
         transport: Transport,
         listener: u16,
         peer: SocketAddr,
         host: &mut Vec<u8>,
+        identity: u64,
         call: u64,
     ) -> Flow {
         let name = match transport {
-            Transport::Tls => self.name(host),
+            Transport::Tls => self.name(host, identity),
             Transport::Udp | Transport::Tcp => {
                 host.clear();
                 0
@@ -67,9 +69,9 @@ impl Ways {
         Flow::towards(transport, listener, self.core, peer, name, call)
     }
 
-    /// What stands for a host, never 0. Names are compared without case (RFC 5922 §7.2) and without the dot of the root, addresses by
+    /// What stands for a host that is shown a certificate, never 0. Names are compared without case (RFC 5922 §7.2) and without the dot of the root, addresses by
     /// what they are, however they are written. `host` is written that way.
-    pub fn name(&self, host: &mut Vec<u8>) -> u64 {
+    pub fn name(&self, host: &mut Vec<u8>, identity: u64) -> u64 {
         host.make_ascii_lowercase();
         if host.last() == Some(&b'.') {
             host.pop();
@@ -81,7 +83,11 @@ impl Ways {
             // Writing into memory does not fail.
             let _ = write!(host, "{ip}");
         }
-        self.names.hash(&[host]).max(1)
+        let name = match identity {
+            0 => self.names.hash(&[host]),
+            _ => self.names.hash(&[host, &identity.to_be_bytes()]),
+        };
+        name.max(1)
     }
 
     /// What stands for a call that has its connections to itself, never 0.
@@ -94,7 +100,7 @@ impl Ways {
         let port = via.port.unwrap_or(flow.transport.default_port());
         let peer = SocketAddr::new(flow.peer.ip(), port);
         set_host(via.host_text, host);
-        self.towards(flow.transport, flow.listener, peer, host, 0)
+        self.towards(flow.transport, flow.listener, peer, host, 0, 0)
     }
 
     /// What requests that are under way on a connection are found by; `None` for what is no connection.
@@ -139,7 +145,7 @@ mod tests {
 
     fn towards(transport: Transport, peer: &str, host: &str, call: u64) -> Flow {
         let mut host = host.as_bytes().to_vec();
-        ways().towards(transport, 0, peer.parse().unwrap(), &mut host, call)
+        ways().towards(transport, 0, peer.parse().unwrap(), &mut host, 0, call)
     }
 
     #[test]
@@ -150,6 +156,10 @@ mod tests {
         assert_eq!(flow, towards(Transport::Tls, at, "example.com.", 0));
         assert_ne!(flow, towards(Transport::Tls, at, "example.net", 0));
         assert_ne!(flow, towards(Transport::Tls, at, "10.0.0.1", 0));
+        let mut host = b"example.com".to_vec();
+        let peer = at.parse().unwrap();
+        let other = ways().towards(Transport::Tls, 0, peer, &mut host, 7, 0);
+        assert_ne!(flow, other, "it is shown another certificate");
         let six = towards(Transport::Tls, at, "2001:db8::1", 0);
         assert_eq!(six, towards(Transport::Tls, at, "2001:0DB8:0:0::1", 0));
         assert!(matches!(flow.channel, Channel::Peer { name, call: 0 } if name != 0));

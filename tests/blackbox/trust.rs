@@ -445,6 +445,56 @@ fn a_server_that_asks_is_shown_nothing_where_the_conf_says_so() {
     }
 }
 
+/// A route shows its own certificate, and the others what [tls] says: here nothing.
+#[test]
+fn a_route_shows_its_own_certificate() {
+    let scene = TwoNames::new("own-certificate");
+    let gw = scene.issue("gw.example.test");
+    let carrier = scene.issue("customer.example.net");
+    let mut arguments = trusting(&scene.authority);
+    arguments.extend(["-verify".to_owned(), "4".to_owned()]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let mut gateway = SServer::start(&scene.place, scene.address, &gw, &arguments);
+    let own = scene.issue(NAME);
+    let route = |prefix: &str, more: &str| {
+        let target = scene.target("gw.example.test");
+        format!("to_user_prefix = \"{prefix}\"\naction = \"relay\"\ntarget = [{target}]\n{more}")
+    };
+    let shows = format!(
+        "certificate = {:?}\nprivate_key = {:?}",
+        carrier.file, carrier.key
+    );
+    let server = Conf::new(&scene.place)
+        .tls(&scene.place, &[&own])
+        .trust(&scene.authority, "no")
+        .set("tls", "show_client_certificate", "false")
+        .set("connections", "outgoing", "\"per-call\"")
+        .route(&route("1", &shows))
+        .route(&route("2", ""))
+        .start(&scene.place);
+    let caller = Agent::new(scene.place.at_port(CALLER, 0), server.address);
+    let mut before = 0;
+    for (uri, is_shown) in [
+        ("sip:1@x.test", true),
+        ("sip:2@x.test", false),
+        ("sip:11@x.test", true),
+    ] {
+        let request = caller.request("MESSAGE", uri);
+        caller.send(&request);
+        gateway.answer(200);
+        assert_eq!(caller.final_for(&request).status(), Some(200));
+        let said = gateway.output();
+        let subjects = said.matches("subject=CN = customer.example.net").count();
+        assert_eq!(subjects > before, is_shown, "{uri}: {said}");
+        assert!(!said.contains("subject=CN = sip.example.test"), "{said}");
+        before = subjects;
+        let over = wait_for(Duration::from_secs(5), || {
+            (server.stat(&scene.place, "strowger_connections") == 0.0).then_some(())
+        });
+        assert!(over.is_some());
+    }
+}
+
 // ---- groups ------------------------------------------------------------------------------------------------------------
 
 /// The ClientHello of today takes more than one segment. Old peers get it in one, in two, and byte by byte.

@@ -29,6 +29,8 @@ pub struct Sent {
     pub flow: Flow,
     /// What the peer's certificate must prove, where that was told.
     pub host: Option<String>,
+    /// Which certificate it is shown; 0: the one that all are.
+    pub identity: u64,
     pub text: Text,
 }
 
@@ -272,6 +274,7 @@ impl Bench {
                     listener: held.flow.listener,
                     flow: held.flow,
                     host: None,
+                    identity: 0,
                     text: Text::new(outbox.get(held.span)),
                 };
                 self.held.push((held.round, sent));
@@ -293,7 +296,8 @@ impl Bench {
                     to: flow.peer.to_string(),
                     listener: flow.listener,
                     flow,
-                    host: host.map(|host| String::from_utf8_lossy(host).into_owned()),
+                    host: host.map(|(host, _)| String::from_utf8_lossy(host).into_owned()),
+                    identity: host.map_or(0, |(_, identity)| identity),
                     text: Text::new(outbox.get(transmit.span)),
                 });
             }

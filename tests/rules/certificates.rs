@@ -4,7 +4,7 @@
 use strowger::base::{Channel, Flow, Transport::*};
 use strowger::stack::Settings;
 use strowger::stack::auth::certificate::Certificate;
-use strowger::stack::route::Action;
+use strowger::stack::route::{Action, NextHop};
 use strowger::stack::settings::{Mode, Outgoing};
 
 use crate::bench::*;
@@ -137,6 +137,71 @@ fn requests_in_the_dialog_go_to_the_name_that_it_began_with() {
         let bye = the(&sent, GATE);
         assert_eq!(bye.host.as_deref(), Some(host), "{record}");
         assert_eq!(name_of(bye), name_of(copy));
+    }
+}
+
+/// Two routes to one gateway, each with a certificate of its own to show: connections of the one are not those of the other.
+#[test]
+fn a_route_shows_its_own_certificate_on_connections_of_its_own() {
+    let by = |prefix: &str, identity: u64| {
+        let hop = NextHop {
+            identity,
+            ..hop(Tls, GATE, "gw.example")
+        };
+        let mut route = route(Action::Relay(vec![hop]));
+        route.to_user_prefix = Some(prefix.into());
+        route
+    };
+    for mode in [Mode::Stateful, Mode::Stateless] {
+        let mut b = Bench::with(|settings| {
+            settings.listeners = listeners();
+            settings.routes = vec![by("1", 7), by("2", 9), by("3", 0)];
+            settings.proxy.mode = mode;
+        });
+        let mut ways = Vec::new();
+        for (user, identity) in [("1", 7), ("2", 9), ("3", 0), ("11", 7)] {
+            let uri = format!("sip:{user}@example.net");
+            let sent = only(b.send(ALICE, Request::new("MESSAGE", &uri)));
+            assert_eq!((sent.identity, sent.to.as_str()), (identity, GATE));
+            assert_eq!(sent.host.as_deref(), Some("gw.example"));
+            ways.push(name_of(&sent));
+        }
+        assert_eq!(ways[0], ways[3]);
+        assert!(ways[0] != ways[1] && ways[1] != ways[2] && ways[0] != ways[2]);
+    }
+    // In a dialog, by the gateway's address and by its name.
+    for route_to in [
+        format!("<sip:gate@{GATE};transport=tls>"),
+        "<sip:gw.example:5070;maddr=10.0.5.1;transport=tls;lr>".to_owned(),
+    ] {
+        let mut b = Bench::with(|settings| {
+            settings.listeners = listeners();
+            settings.routes = vec![by("1", 7), by("2", 9)];
+        });
+        let uri = "sip:2@example.net";
+        let invite = Request::new("INVITE", uri)
+            .to(&format!("<{uri}>"))
+            .from("<sip:alice@example.org>;tag=a")
+            .call_id("own-certificate");
+        let sent = b.send(ALICE, invite);
+        let copy = the(&sent, GATE);
+        assert_eq!(copy.identity, 9);
+        let target = route_to.trim_matches(['<', '>']).to_owned();
+        let answer = copy.answer(200).add(&format!("Contact: {route_to}"));
+        let answered = b.send_on(0, copy.flow, answer);
+        let mut routes: Vec<&str> = the(&answered, ALICE).all("Record-Route");
+        routes.reverse();
+        let bye = Request::new("BYE", &target)
+            .from("<sip:alice@example.org>;tag=a")
+            .to(&format!("<{uri}>;tag=callee"))
+            .call_id("own-certificate")
+            .cseq(2);
+        let bye = routes
+            .iter()
+            .fold(bye, |bye, route| bye.add(&format!("Route: {route}")));
+        let sent = b.send(ALICE, bye);
+        let bye = the(&sent, GATE);
+        assert_eq!((bye.identity, name_of(bye)), (9, name_of(copy)), "{target}");
     }
 }
 

@@ -13,6 +13,7 @@ const LAST: &str = "10.0.5.3:5080";
 
 pub fn hop(at: &str) -> NextHop {
     NextHop {
+        identity: 0,
         uri: format!("sip:{at}").into_bytes(),
         address: Some(address(at)),
         transport: Transport::Udp,

@@ -396,6 +396,7 @@ fn route(action: Action) -> Route {
 
 fn hop() -> NextHop {
     NextHop {
+        identity: 0,
         uri: format!("sip:{GATEWAY}").into_bytes(),
         address: Some(GATEWAY.parse().unwrap()),
         transport: Transport::Udp,

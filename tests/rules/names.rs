@@ -771,6 +771,7 @@ fn too_many_names_at_a_time_fail_at_once() {
 pub fn by_name(uri: &str) -> NextHop {
     let secure = uri.starts_with("sips:");
     NextHop {
+        identity: 0,
         uri: uri.as_bytes().to_vec(),
         address: None,
         transport: match secure {

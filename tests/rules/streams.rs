@@ -22,6 +22,7 @@ pub fn hop(transport: Transport, at: &str, host: &str) -> NextHop {
         host => format!("sip:{host}:{port};maddr={ip};transport={transport_name}"),
     };
     NextHop {
+        identity: 0,
         uri: uri.into_bytes(),
         address: Some(address),
         transport,

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::OUTGOING;
 use super::document::{Document, Section, Value};
+use super::tls::Alone;
 use super::uri::{parse_host, parse_uri, uri, user_prefix};
 use super::values::*;
 use crate::config::model::*;
@@ -52,6 +53,8 @@ impl Section<'_, '_> {
             let message = "challenge = false contradicts from = \"users\", which challenges everybody: remove one of the two";
             self.wrong(self.place("challenge"), message);
         }
+        let certificate = self.pairs("certificate", "private_key", Alone::HoldsItsKey);
+        let action = self.certified_action(&certificate);
         Route {
             methods: methods.unwrap_or_default(),
             from_source: from_source.unwrap_or_default(),
@@ -60,8 +63,27 @@ impl Section<'_, '_> {
             outgoing: self.read("outgoing", one_of(&OUTGOING)),
             challenge,
             from,
-            action: self.action(),
+            certificate,
+            action,
         }
+    }
+
+    /// The action; a certificate is shown to targets over TLS, and says nothing where there are none.
+    fn certified_action(&mut self, certificate: &[Pair]) -> Action {
+        let action = self.action();
+        let is_shown = match &action {
+            // The records of a name may say TLS where its URI says nothing.
+            Action::Relay(targets) => targets
+                .iter()
+                .any(|target| target.transport == Transport::Tls || target.transport_is_open),
+            _ => false,
+        };
+        if !certificate.is_empty() && !is_shown && self.sound(["action", "target"]) {
+            let message = "certificate says nothing here: only targets over TLS are shown it, such as \"sips:gw.example.net\"; \
+                           remove it, or add one";
+            self.wrong(self.place("certificate"), message);
+        }
+        action
     }
 
     /// `action` with what it takes, and nothing that it does not take.

@@ -88,7 +88,13 @@ fn put_in(conf: &str) -> String {
 
 /// The reference with every key that is left out put in, and the folder of the files that it names.
 fn reference_in_full() -> (Certs, String) {
-    let certs = Certs::new(&["ecdsa", "rsa", "example.org-ecdsa", "example.org-rsa"]);
+    let certs = Certs::new(&[
+        "ecdsa",
+        "rsa",
+        "example.org-ecdsa",
+        "example.org-rsa",
+        "carrier",
+    ]);
     let full = certs.settle(&put_in(REFERENCE));
     (certs, full)
 }
@@ -341,6 +347,8 @@ fn a_conf_with_everything() {
         outgoing = "reuse"
         challenge = false
         from = "anyone"
+        certificate = "certs/c.pem"
+        private_key = "certs/c.key"
         target = ["sip:192.0.2.10;transport=tcp", "sips:GW.example.org;maddr=192.0.2.11", "sip:192.0.2.12;transport=TLS",
                   "sips:192.0.2.13:5081;transport=tcp", "sip:a.example;maddr=192.0.2.14", "sip:B.example:5070",
                   "sips:c.example"]
@@ -570,6 +578,11 @@ fn a_conf_with_everything() {
     );
     assert_eq!(first.outgoing, None);
     assert_eq!(streams.outgoing, Some(Outgoing::Reuse));
+    assert_eq!(streams.certificate, [certs.pair("c")]);
+    let files: Vec<_> = conf.pairs().map(|pair| &pair.certificate).collect();
+    for name in ["a.pem", "b.pem", "c.pem", "d.pem", "client.pem"] {
+        assert!(files.contains(&&certs.path(name)), "{name}");
+    }
     assert_eq!(sixth.outgoing, Some(Outgoing::PerCall));
     assert_eq!(
         [first, streams, second].map(|route| route.challenge),
@@ -1251,6 +1264,27 @@ fn each_setting_of_tls_that_is_wrong_is_refused() {
             "client_private_key = \"certs/a.key\"",
             2,
             "add to client_certificate",
+        ),
+        (
+            "client_certificate = \"certs/a.pem\"\nclient_private_key = \"certs/a.key\"\nshow_client_certificate = false",
+            2,
+            "show_client_certificate = false has none shown",
+        ),
+        (
+            "[[route]]\naction = \"reject\"\ncertificate = \"certs/a.pem\"\nprivate_key = \"certs/a.key\"",
+            4,
+            "only targets over TLS are shown it",
+        ),
+        (
+            "[[route]]\naction = \"relay\"\ntarget = [\"sip:192.0.2.1;transport=udp\"]\n\
+             certificate = \"certs/a.pem\"\nprivate_key = \"certs/a.key\"",
+            5,
+            "only targets over TLS are shown it",
+        ),
+        (
+            "[[route]]\naction = \"reject\"\ncertificate = \"certs/a.pem\"",
+            4,
+            "name the key's file in private_key",
         ),
         ("trusted_ca = \"certs/a.key\"", 2, "but no certificate"),
         ("trusted_ca = true", 2, "the path of a file"),

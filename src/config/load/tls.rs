@@ -144,14 +144,14 @@ const GROUPS_MEANT: &str = "a list of key exchange groups such as [\"X25519MLKEM
 
 /// What a certificate means whose private key is not named.
 #[derive(Clone, Copy, PartialEq)]
-enum Alone {
+pub(super) enum Alone {
     Refused,
     HoldsItsKey,
 }
 
 impl Section<'_, '_> {
     /// Certificates and their keys, each key one path or a list of as many. Empty where something is wrong.
-    fn pairs(
+    pub(super) fn pairs(
         &mut self,
         certificate: &'static str,
         private_key: &'static str,

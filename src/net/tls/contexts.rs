@@ -119,6 +119,8 @@ pub struct Contexts {
     server: Option<SslContext>,
     verifies_client: bool,
     client: ClientContext,
+    /// With other certificates to show, by their numbers.
+    clients: HashMap<u64, ClientContext>,
     keys: Arc<RotatingKeys>,
     /// Of all that the contexts were made from.
     fingerprint: Fingerprint,
@@ -173,6 +175,7 @@ impl Contexts {
                 server: previous.server.clone(),
                 verifies_client: previous.verifies_client,
                 client: previous.client.clone(),
+                clients: previous.clients.clone(),
                 keys: previous.keys.clone(),
                 fingerprint,
                 trust,
@@ -193,7 +196,12 @@ impl Contexts {
         Ok(Contexts {
             server: maker.server()?,
             verifies_client: settings.verify_client != VerifyClient::No,
-            client: maker.client()?,
+            client: maker.client(&material.client_identity)?,
+            clients: material
+                .client_identities
+                .iter()
+                .map(|(number, pairs)| Ok((*number, maker.client(pairs)?)))
+                .collect::<Result<_, LoadError>>()?,
             keys,
             fingerprint,
             trust,
@@ -220,7 +228,22 @@ impl Contexts {
     /// The machine for a connection that we made to `peer`, which must prove to be `name`: the domain that was asked for in
     /// the first place (RFC 5922 §7.3), or an address in figures. Its `start` has the first flight ready.
     pub fn connect(&self, peer: SocketAddr, name: &str) -> Result<Tls, LoadError> {
-        let client = &self.client;
+        self.connect_as(peer, name, 0)
+    }
+
+    /// The same, showing the certificate of this number if it is asked for; 0: the one that all are shown.
+    pub fn connect_as(
+        &self,
+        peer: SocketAddr,
+        name: &str,
+        identity: u64,
+    ) -> Result<Tls, LoadError> {
+        let client = match identity {
+            0 => &self.client,
+            _ => self.clients.get(&identity).ok_or_else(|| {
+                LoadError::new("the certificate of its [[route]] is in the conf no more")
+            })?,
+        };
         let mut ssl = Ssl::new(&client.context)?;
         ssl.set_connect_state();
         ssl::shed_handshake(&mut ssl);
@@ -286,6 +309,7 @@ struct Material {
     default_identity: Vec<LoadedPair>,
     identities: Vec<(String, Vec<LoadedPair>)>,
     client_identity: Vec<LoadedPair>,
+    client_identities: Vec<(u64, Vec<LoadedPair>)>,
     authorities: Vec<X509>,
 }
 
@@ -338,6 +362,11 @@ impl Material {
             default_identity: LoadedPair::read_all(&settings.default_identity)?,
             identities,
             client_identity: LoadedPair::read_all(client_pairs)?,
+            client_identities: settings
+                .client_identities
+                .iter()
+                .map(|(number, pairs)| Ok((*number, LoadedPair::read_all(pairs)?)))
+                .collect::<Result<_, LoadError>>()?,
             authorities,
         })
     }
@@ -355,6 +384,12 @@ impl Material {
         pairs(&self.client_identity);
         for (_, identity) in &self.identities {
             pairs(identity);
+        }
+        for (_, identity) in &self.client_identities {
+            pairs(identity);
+        }
+        for (number, _) in &self.client_identities {
+            hash.update(&number.to_be_bytes());
         }
         for (name, _) in &self.identities {
             hash.update(name.as_bytes());
@@ -553,10 +588,10 @@ impl Maker<'_> {
         Ok(builder)
     }
 
-    fn client(&self) -> Result<ClientContext, LoadError> {
+    /// A client that shows these certificates.
+    fn client(&self, pairs: &[LoadedPair]) -> Result<ClientContext, LoadError> {
         let mut builder = SslContextBuilder::new(SslMethod::tls_client())?;
         self.set_common(&mut builder)?;
-        let pairs = &self.material.client_identity;
         set_identity(&mut builder, pairs)?;
         ssl::set_certificate_callback(&mut builder, |ssl| {
             if let Ok(index) = notes_index()

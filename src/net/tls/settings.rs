@@ -13,7 +13,9 @@ pub struct Settings {
     pub identities: Vec<Identity>,
     /// What we show as client when the server asks. Empty: the default identity.
     pub client_identity: Vec<Pair>,
-    /// False: nothing is shown to servers.
+    /// What certain servers are shown instead, by numbers that [`super::Contexts::connect_as`] knows them by; never 0.
+    pub client_identities: Vec<(u64, Vec<Pair>)>,
+    /// False: nothing is shown to servers, but for those.
     pub show_client_certificate: bool,
     /// PEM file of the authorities that peers' certificates must come from. `None`: those of the system.
     pub trusted_ca: Option<PathBuf>,
@@ -45,6 +47,7 @@ impl Default for Settings {
             default_identity: Vec::new(),
             identities: Vec::new(),
             client_identity: Vec::new(),
+            client_identities: Vec::new(),
             show_client_certificate: true,
             trusted_ca: None,
             verify_client: VerifyClient::No,

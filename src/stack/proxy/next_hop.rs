@@ -5,7 +5,7 @@ use super::locate::{Aim, Place, Search};
 use super::target::{ConfHop, Target};
 use super::{Extra, Incoming, Obstacle, Refusal};
 use crate::base::{Channel, Flow, Outbox, Transport};
-use crate::sip::{Message, NameAddr, Scheme, Uri};
+use crate::sip::{Message, NameAddr, Scheme, Uri, same_name};
 use crate::stack::Endpoint;
 use crate::stack::route::{Action, NextHop};
 use crate::stack::settings::Settings;
@@ -45,6 +45,7 @@ impl Endpoint {
         outbox: &mut Outbox,
     ) -> Result<Hop, Obstacle> {
         self.peer_host.clear();
+        self.peer_identity = target.identity;
         // A SIPS Request-URI makes a SIPS URI of whatever names the next hop (§16.6 step 7).
         let secure = target.secure || is_sips(uri);
         // A target that had to wait may have lost its connection since it was found.
@@ -88,7 +89,7 @@ impl Endpoint {
 
     /// Tells the wires who the peer is that [`Endpoint::next_hop`] has found, before something is sent there.
     pub(in crate::stack) fn introduce(&self, hop: &Hop, outbox: &mut Outbox) {
-        introduce(&hop.flow, &self.peer_host, outbox);
+        introduce(&hop.flow, &self.peer_host, self.peer_identity, outbox);
     }
 
     /// The way that a phone has opened. A NAT lets in only what comes from the address that the phone has sent to.
@@ -195,7 +196,7 @@ impl Endpoint {
             (false, named) => named,
         };
         let Some(peer) = numeric(&uri)? else {
-            return self.way_to_name(message, target, &uri, secure, came_by, search, outbox);
+            return self.way_to_name(message, target, &uri, name, secure, came_by, search, outbox);
         };
         let settings = &self.settings;
         let way = |transport: Transport| {
@@ -222,12 +223,18 @@ impl Endpoint {
                 Some(name) => first
                     .into_iter()
                     .chain(there)
-                    .find(|conf| self.ways.name(&mut conf.host.clone()) == name)
+                    .find(|conf| self.ways.name(&mut conf.host.clone(), conf.identity) == name)
                     .or(first),
                 None => first,
             };
             let host = conf.map_or(uri.host_text, |conf| &conf.host);
             set_host(host, &mut self.peer_host);
+            if target.hop_uri.is_none() {
+                self.peer_identity = match conf {
+                    Some(conf) => conf.identity,
+                    None => self.identity_for(host, name),
+                };
+            }
         }
         let flow = self.way(message, target, transport, listener, peer);
         Ok((flow, None))
@@ -240,6 +247,7 @@ impl Endpoint {
         message: &Message,
         target: &Target,
         uri: &Uri,
+        name: Option<u64>,
         secure: bool,
         came_by: u16,
         search: Search,
@@ -265,16 +273,37 @@ impl Endpoint {
         if transport == Transport::Tls {
             let host = uri.host_text;
             set_host(host.strip_suffix(b".").unwrap_or(host), &mut self.peer_host);
+            if target.hop_uri.is_none() {
+                self.peer_identity = self.identity_for(host, name);
+            }
         }
         let flow = self.way(message, target, transport, listener, peer);
         Ok((flow, Some(place)))
     }
 
-    /// True when the conf has next hops of more than one name at this address over TLS.
+    /// The certificate that a host is shown which the conf knows as a next hop, by its name as in the Route of a dialog. Of several the one
+    /// that the dialog has begun with.
+    fn identity_for(&self, host: &[u8], name: Option<u64>) -> u64 {
+        let mut named = conf_hops(&self.settings).filter(|conf| same_name(&conf.host, host));
+        let begun = |conf: &NextHop| Some(self.ways.name(&mut conf.host.clone(), conf.identity));
+        let first = named.next();
+        let chosen = match name {
+            Some(_) => first
+                .into_iter()
+                .chain(named)
+                .find(|conf| begun(conf) == name),
+            None => None,
+        };
+        chosen.or(first).map_or(0, |conf| conf.identity)
+    }
+
+    /// True when the conf has next hops of more than one name at this address over TLS, or that are shown different certificates.
     pub(super) fn shares_address(&self, peer: SocketAddr) -> bool {
-        let mut there = conf_hops(&self.settings).filter(|conf| self.is_at(conf, peer));
-        let first = there.next().map(|conf| &conf.host);
-        there.any(|conf| Some(&conf.host) != first)
+        let mut there = conf_hops(&self.settings)
+            .filter(|conf| self.is_at(conf, peer))
+            .map(|conf| (&conf.host, conf.identity));
+        let first = there.next();
+        there.any(|other| Some(other) != first)
     }
 
     /// True when the conf's next hop is reached at this address over TLS, as far as is known.
@@ -306,8 +335,9 @@ impl Endpoint {
             true => self.ways.call(message.call_id().unwrap_or_default()),
             false => 0,
         };
-        let host = &mut self.peer_host;
-        self.ways.towards(transport, listener, peer, host, call)
+        let (host, identity) = (&mut self.peer_host, self.peer_identity);
+        self.ways
+            .towards(transport, listener, peer, host, identity, call)
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Target {
     /// Its URI, in [`TargetSet::text`], where the conf gives a name, and over TLS: two next hops of different names at one address are
     /// two, and each proves its own.
     pub hop_uri: Option<Span>,
+    /// The certificate that the next hop of the conf is shown ([`NextHop::identity`]).
+    pub identity: u64,
     /// Where the next hop's name leads for this copy.
     pub place: Option<Place>,
     /// The transport where nothing else names one; else it is chosen.
@@ -85,6 +87,7 @@ impl TargetSet {
             q,
             hop: None,
             hop_uri: None,
+            identity: 0,
             place: None,
             transport: None,
             secure: false,
@@ -158,6 +161,7 @@ impl TargetSet {
         let uri = is_named.then(|| self.append(&hop.uri));
         if let Some(target) = self.targets.last_mut() {
             (target.hop, target.hop_uri) = (conf, uri);
+            target.identity = hop.identity;
         }
     }
 

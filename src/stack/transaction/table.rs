@@ -377,7 +377,7 @@ impl Transactions {
         if let Some(last) = outbox.transmits.last_mut() {
             last.flow = back;
         }
-        introduce(&back, &self.host, outbox);
+        introduce(&back, &self.host, 0, outbox);
     }
 
     fn remove_server(&mut self, id: Id) {
@@ -789,7 +789,7 @@ impl Server {
 }
 
 /// Tells the wires the name of a peer to which a connection may have to be opened.
-pub fn introduce(flow: &Flow, host: &[u8], outbox: &mut Outbox) {
+pub fn introduce(flow: &Flow, host: &[u8], identity: u64, outbox: &mut Outbox) {
     if let Channel::Peer { name, .. } = flow.channel
         && name != 0
         && outbox
@@ -797,7 +797,7 @@ pub fn introduce(flow: &Flow, host: &[u8], outbox: &mut Outbox) {
             .last()
             .is_none_or(|last| last.name != name)
     {
-        outbox.introduce(name, host);
+        outbox.introduce(name, host, identity);
     }
 }
 
