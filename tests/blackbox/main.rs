@@ -42,6 +42,7 @@ mod study;
 mod tls_client;
 mod tls_reload;
 mod tls_server;
+mod tokens;
 mod trust;
 mod users;
 mod wires;

@@ -31,4 +31,5 @@ mod size;
 mod stateless;
 mod streams;
 mod timers;
+mod tokens;
 mod torture;
