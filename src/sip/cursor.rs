@@ -255,13 +255,23 @@ pub(super) fn write_ip(ip: std::net::IpAddr, out: &mut Vec<u8>) {
     use std::io::Write;
     match ip.to_canonical() {
         std::net::IpAddr::V4(ip) => {
-            let octets = ip.octets();
-            for (i, octet) in octets.into_iter().enumerate() {
-                if i > 0 {
-                    out.push(b'.');
+            let mut text = [b'.'; 16];
+            let mut at = 0;
+            for octet in ip.octets() {
+                let rest = octet % 100;
+                if octet >= 100 {
+                    text[at] = b'0' + octet / 100;
+                    at += 1;
                 }
-                write_number(u32::from(octet), out);
+                if octet >= 10 {
+                    text[at] = b'0' + rest / 10;
+                    at += 1;
+                }
+                text[at] = b'0' + rest % 10;
+                // The dot is there already.
+                at += 2;
             }
+            out.extend_from_slice(&text[..at - 1]);
         }
         // Writing to a Vec cannot fail.
         std::net::IpAddr::V6(ip) => drop(write!(out, "{ip}")),

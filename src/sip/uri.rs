@@ -60,19 +60,21 @@ impl<'a> Host<'a> {
 
     /// Appends the host as all write it that compare equal: a name in lower case without a dot at its end, an address as it is displayed.
     pub fn write_canonical(&self, out: &mut Vec<u8>) {
-        match self.ip().map(|ip| ip.to_canonical()) {
-            None => match self {
-                Host::Name(name) => {
-                    out.extend(without_dot(name).iter().map(u8::to_ascii_lowercase))
-                }
-                Host::V4(_) | Host::V6(_) => {}
-            },
-            Some(ip @ IpAddr::V4(_)) => cursor::write_ip(ip, out),
-            Some(ip @ IpAddr::V6(_)) => {
-                out.push(b'[');
-                cursor::write_ip(ip, out);
-                out.push(b']');
+        match *self {
+            Host::Name(name) => {
+                let start = out.len();
+                out.extend_from_slice(without_dot(name));
+                out[start..].make_ascii_lowercase();
             }
+            Host::V4(ip) => cursor::write_ip(IpAddr::V4(ip), out),
+            Host::V6(ip) => match ip.to_ipv4_mapped() {
+                Some(ip) => cursor::write_ip(IpAddr::V4(ip), out),
+                None => {
+                    out.push(b'[');
+                    cursor::write_ip(IpAddr::V6(ip), out);
+                    out.push(b']');
+                }
+            },
         }
     }
 
