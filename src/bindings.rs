@@ -6,6 +6,7 @@ use std::time::Duration;
 use strowger::base::Transport;
 use strowger::config::model::{self, Conf};
 use strowger::net::sys;
+use strowger::stack;
 use strowger::stack::location::{Durability, Location};
 use strowger::store::journal::{Book, Clocks, Hooks, Numbers, Settings};
 use strowger::store::{Door, Journal};
@@ -32,22 +33,22 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Reads back what the database has. `listeners` are those of the conf, by position.
+    /// Reads back what the database has and the rules let in. `listeners` are those of the conf, by position.
     pub fn open(
         conf: &Conf,
         location: &Arc<Location>,
         listeners: Vec<(Transport, SocketAddr)>,
+        rules: Arc<stack::Settings>,
         clock: Clock,
     ) -> Opened {
         let Some(path) = &conf.registrar.database else {
             return Opened::default();
         };
-        let longest = conf.registrar.max_expires.as_millis();
         let settings = Settings {
             path: path.clone(),
             durability: location.durability(),
             listeners,
-            longest_ms: u64::try_from(longest).unwrap_or(u64::MAX),
+            rules,
         };
         let clocks = Clocks {
             now: Box::new(move || clock.now()),

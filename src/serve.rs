@@ -75,7 +75,10 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
     let location = Location::new(secret, max_bindings).with_journal(bindings::durability(conf));
     let location = Arc::new(location);
     // What takes a while is read before anybody can knock.
-    let disk = Opened::open(conf, &location, listeners.clone(), clock);
+    // By the addresses of the conf: those that the kernel chooses are known to nobody yet.
+    let addresses: Vec<_> = listeners.iter().map(|(_, address)| *address).collect();
+    let rules = Arc::new(settings(conf, &addresses, local.clone(), memory));
+    let disk = Opened::open(conf, &location, listeners.clone(), rules, clock);
     let users = users(conf, secret, disk.door())?;
     let open_files =
         sys::open_files_limit().map_err(|error| format!("the limit of open files: {error}"))?;
@@ -337,6 +340,9 @@ impl Office {
     /// What an operator typed, as the canonical address that bindings stand under.
     fn address_of_record(&self, typed: &str) -> Result<Vec<u8>, Refusal> {
         let refused = |why: &str| Refusal::Refused(format!("{typed}: {why}"));
+        if typed.chars().any(char::is_control) {
+            return Err(refused("a name has no control characters"));
+        }
         let mut text = typed.to_owned();
         if !text.contains('@') && !text.starts_with("sip:") && !text.starts_with("sips:") {
             let settings = self.current().settings.clone();
@@ -476,7 +482,23 @@ impl Desk for Office {
         if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
             return Err(Refusal::Refused(format!("{contact}: not a SIP URI")));
         }
+        let settings = self.current().settings.clone();
+        let limits = &settings.registrar;
+        let refused = |why: &str| Err(Refusal::Refused(format!("{contact}: {why}")));
+        if contact.len().max(key.len()) > limits.contact_size {
+            return refused("longer than [limits] contact_size");
+        }
+        if settings.leads_back(&uri, &key) {
+            return refused("it names the address itself");
+        }
         let now = self.crew().clock().now();
+        let mut others = 0;
+        self.location.show(now, Some(&key), &mut |_, binding| {
+            others += usize::from(binding.uri != contact.as_bytes());
+        });
+        if others >= limits.max_contacts {
+            return refused("[registrar] max_contacts is reached");
+        }
         let expires_s = expires.unwrap_or(self.current().settings.registrar.default_expires_s);
         self.location
             .add(now, &key, contact.as_bytes(), expires_s)
@@ -503,6 +525,7 @@ fn store(disk: &Disk) -> metrics::Store {
         failures: numbers.failures,
         batches: numbers.batches,
         batch_seconds: numbers.batch_seconds,
+        unusable: numbers.unusable,
     }
 }
 

@@ -4,6 +4,8 @@
 //! stand, so that a refresh, which nearly every change is, finds its place once and touches nothing else.
 
 use crate::base::{Channel, Flow, Instant, Transport};
+use crate::sip::Uri;
+use crate::stack::Settings;
 use crate::stack::location::journal::{Taken, TakenView};
 use crate::stack::location::{BindingText, Location, Reached, Row};
 use crate::store::log::Replay;
@@ -124,7 +126,7 @@ pub struct Restored {
     pub bindings: usize,
     /// Rows that had expired, or whose binding was removed long ago.
     pub expired: usize,
-    /// Rows that are not what this program writes, and what is wrong with the first.
+    /// Rows that are not what this program writes, or hold what no REGISTER could have brought, and what is wrong with the first.
     pub unusable: usize,
     pub first: String,
     /// Bindings for which `[limits] bindings` leaves no room.
@@ -167,13 +169,13 @@ impl Table {
             .query_row("PRAGMA data_version", [], |row| row.get(0))?)
     }
 
-    /// Reads all bindings into the location service, after it is clear that the table is whole. `longest_ms`: no binding lasts
-    /// longer from `now` on, whatever the wall clock did meanwhile.
+    /// Reads all bindings into the location service, after it is clear that the table is whole. By the `rules` no binding lasts longer from
+    /// `now` on than a REGISTER can ask for, whatever the wall clock did meanwhile, and none holds what a REGISTER could not have brought.
     pub fn restore(
         &self,
         location: &Location,
         now: Instant,
-        longest_ms: u64,
+        rules: &Settings,
         terms: Terms,
     ) -> Result<Restored, Trouble> {
         let snapshot = self.connection.unchecked_transaction()?;
@@ -188,7 +190,7 @@ impl Table {
         let has_log = !replay.is_empty();
         let mut statement = snapshot.prepare(SELECT)?;
         let mut rows = statement.query([])?;
-        let mut gathering = Gathering::new(location, now, longest_ms, terms, replay);
+        let mut gathering = Gathering::new(location, now, rules, terms, replay);
         while let Some(row) = rows.next()? {
             gathering.take(row)?;
         }
@@ -471,7 +473,7 @@ impl<'a> Gathering<'a> {
     fn new(
         location: &'a Location,
         now: Instant,
-        longest_ms: u64,
+        rules: &'a Settings,
         terms: Terms<'a>,
         replay: Replay,
     ) -> Gathering<'a> {
@@ -481,7 +483,7 @@ impl<'a> Gathering<'a> {
             aor: Vec::new(),
             pile: Pile {
                 now,
-                longest_ms,
+                rules,
                 terms,
                 text: Vec::new(),
                 rows: Vec::new(),
@@ -523,11 +525,14 @@ impl<'a> Gathering<'a> {
             path: part(7)?,
             instance: part(8)?,
         };
-        if self.aor.is_empty() || text.uri.is_empty() || !text.fits() {
-            return Err("an address is empty or too long");
+        if !text.fits() {
+            return Err("a text is too long");
         }
         let expires: i64 = row.get(4).map_err(|_| "expires is no time")?;
         let q: f64 = row.get(3).map_err(|_| "q is no number")?;
+        if !(0.0..=1.0).contains(&q) {
+            return Err("q is not between 0 and 1");
+        }
         let reached = match part(10)? {
             b"contact" => Reached::ByContact,
             b"flow first" => Reached::ByFlowFirst,
@@ -549,14 +554,14 @@ impl<'a> Gathering<'a> {
             expires_ms: u64::try_from(expires).unwrap_or(0),
             cseq: row.get(6).map_err(|_| "cseq is no number")?,
             reg_id: row.get(9).map_err(|_| "reg_id is no number")?,
-            q: (q.clamp(0.0, 1.0) * 1000.0).round() as u16,
+            q: (q * 1000.0).round() as u16,
             removed: row.get(15).map_err(|_| "removed is neither 0 nor 1")?,
             reached,
             source,
             local: local.transpose().map_err(|_| "its local is no address")?,
             listener: address(14)?.and_then(|text| text.parse().ok()),
         };
-        self.restored.expired += usize::from(!self.pile.keep(&stored));
+        self.restored.expired += usize::from(!self.pile.keep(&self.aor, &stored)?);
         Ok(())
     }
 
@@ -575,9 +580,8 @@ impl<'a> Gathering<'a> {
             let is_same = newer.is_none();
             if let Some(newer) = newer {
                 self.pile.clear();
-                for stored in &newer {
-                    self.pile.keep(stored);
-                }
+                let wrong = self.pile.keep_all(&self.aor, &newer);
+                wrong.into_iter().for_each(|what| self.unusable(what));
             }
             self.hand_over(is_same);
         }
@@ -590,9 +594,9 @@ impl<'a> Gathering<'a> {
         self.finish();
         while let Some(address) = self.replay.next_address() {
             self.aor = address;
-            for stored in &self.replay.remove(&self.aor).unwrap_or_default() {
-                self.pile.keep(stored);
-            }
+            let stored = self.replay.remove(&self.aor).unwrap_or_default();
+            let wrong = self.pile.keep_all(&self.aor, &stored);
+            wrong.into_iter().for_each(|what| self.unusable(what));
             self.hand_over(false);
             self.pile.clear();
         }
@@ -606,13 +610,30 @@ impl<'a> Gathering<'a> {
             true => self.restored.bindings += rows.len(),
             false => self.restored.no_room += rows.len(),
         }
+        let rules = self.pile.rules;
+        let leads_back =
+            |uri: &[u8]| Uri::parse(uri).is_ok_and(|uri| rules.leads_back(&uri, &self.aor));
+        let is_by_contact =
+            |row: &Row| row.reached == Reached::ByContact && row.text.path.is_empty();
+        if rows
+            .iter()
+            .any(|row| is_by_contact(row) && leads_back(row.text.uri))
+        {
+            location.change(&self.aor, |record, _| {
+                for binding in &mut record.bindings {
+                    binding.leads_back = binding.reached == Reached::ByContact
+                        && binding.text().path.is_empty()
+                        && leads_back(binding.uri());
+                }
+            });
+        }
     }
 }
 
 /// The rows of one address, on their way into memory.
 struct Pile<'a> {
     now: Instant,
-    longest_ms: u64,
+    rules: &'a Settings,
     terms: Terms<'a>,
     text: Vec<u8>,
     rows: Vec<Kept>,
@@ -625,16 +646,23 @@ struct Kept {
 }
 
 impl Pile<'_> {
+    /// What is wrong with those that cannot be used.
+    fn keep_all(&mut self, aor: &[u8], all: &[Stored]) -> Vec<&'static str> {
+        let wrong = all.iter().filter_map(|stored| self.keep(aor, stored).err());
+        wrong.collect()
+    }
+
     /// False for what has expired.
-    fn keep(&mut self, stored: &Stored) -> bool {
+    fn keep(&mut self, aor: &[u8], stored: &Stored) -> Result<bool, &'static str> {
+        let registrar = &self.rules.registrar;
         let expires_ms = stored.expires_ms.saturating_sub(self.terms.wall_ms);
-        let longest = self.now.after_ms(self.longest_ms);
+        let longest = self.now.after_ms(u64::from(registrar.max_expires_s) * 1000);
         let expires = Instant::from_ms(expires_ms).min(longest);
         if expires <= self.now {
-            return false;
+            return Ok(false);
         }
         let row = Row {
-            text: BindingText::default(),
+            text: stored.text,
             source: self.source(stored),
             expires,
             reg_id: stored.reg_id,
@@ -642,6 +670,23 @@ impl Pile<'_> {
             q: stored.q.min(1000),
             removed: stored.removed,
             reached: stored.reached,
+        };
+        self.rules.check_row(aor, &row)?;
+        if let Some((_, peer)) = stored.source
+            && (peer.port() == 0 || peer.ip().is_unspecified() || peer.ip().is_multicast())
+        {
+            return Err("its peer is not an address that a message comes from");
+        }
+        let alike = self
+            .rows
+            .iter()
+            .filter(|kept| kept.row.removed == row.removed);
+        if alike.count() >= registrar.max_contacts * (1 + 3 * usize::from(row.removed)) {
+            return Err("there are more of its address than [registrar] max_contacts allows");
+        }
+        let row = Row {
+            text: BindingText::default(),
+            ..row
         };
         let text = stored.text;
         let mut ends = [0; 4];
@@ -653,7 +698,7 @@ impl Pile<'_> {
             *end = self.text.len();
         }
         self.rows.push(Kept { ends, row });
-        true
+        Ok(true)
     }
 
     /// The way on which the REGISTER came. A connection of then is none of today's; a listener that the conf has no more
@@ -721,7 +766,11 @@ mod tests {
     use crate::stack::location::{Durability, OPERATOR_CALL_ID, REMOVED_MS};
     use std::path::PathBuf;
 
-    const HOUR_MS: u64 = 3_600_000;
+    /// An hour is the longest that a binding lasts.
+    fn rules() -> Settings {
+        Settings::default()
+    }
+
     const UDP: (Transport, &str) = (Transport::Udp, "127.0.0.1:5060");
     const TLS: (Transport, &str) = (Transport::Tls, "0.0.0.0:5061");
 
@@ -779,11 +828,14 @@ mod tests {
     fn filled(flows: &[Option<Flow>]) -> Location {
         let location = location();
         for (number, flow) in flows.iter().enumerate() {
-            let (aor, uri) = (format!("u{number}@x"), format!("sip:u{number}@\u{e9}\"'"));
+            let (aor, uri) = (
+                format!("u{number}@x"),
+                format!("sip:u{number}'(x)@192.0.2.1;a=%22?b=c"),
+            );
             let row = Row {
                 text: BindingText {
                     uri: uri.as_bytes(),
-                    call_id: b"call \xff",
+                    call_id: b"call<>\"'@x",
                     path: b"<sip:p;lr>, <sip:q;lr>",
                     instance: b"\"<urn:x>\"",
                 },
@@ -829,7 +881,7 @@ mod tests {
         };
         let after = location();
         let table = Table::open(&path).unwrap();
-        let restored = table.restore(&after, at(1000), HOUR_MS, later).unwrap();
+        let restored = table.restore(&after, at(1000), &rules(), later).unwrap();
         assert_eq!(
             (restored.bindings, restored.unusable),
             (4, 0),
@@ -877,7 +929,7 @@ mod tests {
                 wall_ms: 0,
                 listeners,
             };
-            table.restore(&after, at(0), HOUR_MS, terms).unwrap();
+            table.restore(&after, at(0), &rules(), terms).unwrap();
             after.lookup(at(0), b"u0@x", |binding| found = Some(binding.source()));
             found.expect("the binding")
         };
@@ -906,31 +958,34 @@ mod tests {
             rows.collect::<Result<_, _>>().unwrap()
         };
         let before = location();
-        for (uri, seconds) in [("sip:1", 10), ("sip:2", 100), ("sip:3", 10)] {
+        for (uri, seconds) in [("sip:h1", 10), ("sip:h2", 100), ("sip:h3", 10)] {
             before.add(at(0), b"a@x", uri.as_bytes(), seconds).unwrap();
         }
-        before.add(at(0), b"b@x", b"sip:4", 10).unwrap();
-        before.add(at(0), b"c@x", b"sip:5", 100).unwrap();
+        before.add(at(0), b"b@x", b"sip:h4", 10).unwrap();
+        before.add(at(0), b"c@x", b"sip:h5", 100).unwrap();
         write(&mut table, &before, terms);
         let five = [
-            "a@x 0 sip:1",
-            "a@x 1 sip:2",
-            "a@x 2 sip:3",
-            "b@x 0 sip:4",
-            "c@x 0 sip:5",
+            "a@x 0 sip:h1",
+            "a@x 1 sip:h2",
+            "a@x 2 sip:h3",
+            "b@x 0 sip:h4",
+            "c@x 0 sip:h5",
         ];
         assert_eq!(count(&path), five);
-        before.remove(at(0), b"a@x", Some(b"sip:1"));
+        before.remove(at(0), b"a@x", Some(b"sip:h1"));
         before.remove(at(0), b"c@x", None);
         write(&mut table, &before, terms);
-        assert_eq!(count(&path), ["a@x 0 sip:2", "a@x 1 sip:3", "b@x 0 sip:4"]);
+        assert_eq!(
+            count(&path),
+            ["a@x 0 sip:h2", "a@x 1 sip:h3", "b@x 0 sip:h4"]
+        );
 
         let after = location();
-        let restored = table.restore(&after, at(10_000), HOUR_MS, terms).unwrap();
+        let restored = table.restore(&after, at(10_000), &rules(), terms).unwrap();
         assert_eq!((restored.bindings, restored.expired), (1, 2));
         assert_eq!(after.bindings(), 1);
         write(&mut table, &after, terms);
-        assert_eq!(count(&path), ["a@x 0 sip:2"]);
+        assert_eq!(count(&path), ["a@x 0 sip:h2"]);
         assert_eq!(after.records(), 1);
     }
 
@@ -939,14 +994,14 @@ mod tests {
         let (_folder, path) = folder();
         let mut table = Table::open(&path).unwrap();
         let before = location();
-        before.add(at(0), b"a@x", b"sip:1", 60).unwrap();
+        before.add(at(0), b"a@x", b"sip:h1", 60).unwrap();
         let terms = |wall_ms| Terms {
             wall_ms,
             listeners: &[],
         };
         write(&mut table, &before, terms(1_800_000_000_000));
         let after = location();
-        table.restore(&after, at(0), HOUR_MS, terms(0)).unwrap();
+        table.restore(&after, at(0), &rules(), terms(0)).unwrap();
         let mut seconds = 0;
         after.lookup(at(0), b"a@x", |binding| {
             seconds = binding.seconds_left(at(0));
@@ -966,7 +1021,8 @@ mod tests {
         let before = location();
         let row = Row {
             text: BindingText {
-                uri: b"sip:1",
+                uri: b"sip:h1",
+                call_id: b"c",
                 ..BindingText::default()
             },
             source: None,
@@ -980,7 +1036,7 @@ mod tests {
         before.restore(b"a@x", &[row], 0, false);
         write(&mut table, &before, terms);
         let after = location();
-        table.restore(&after, at(1000), HOUR_MS, terms).unwrap();
+        table.restore(&after, at(1000), &rules(), terms).unwrap();
         let (cseq, _) = after.change(b"a@x", |record, _| {
             record.bindings.first().map(|b| (b.removed, b.cseq))
         });
@@ -1061,7 +1117,7 @@ mod tests {
         std::fs::write(&path, &bytes).unwrap();
         let after = location();
         let outcome =
-            Table::open(&path).and_then(|table| table.restore(&after, at(0), HOUR_MS, terms));
+            Table::open(&path).and_then(|table| table.restore(&after, at(0), &rules(), terms));
         assert!(
             matches!(&outcome, Err(Trouble::Foreign(what)) if what.contains("torn")),
             "{outcome:?}"
@@ -1103,7 +1159,7 @@ mod tests {
             .unwrap();
         table.write(&taken, terms).unwrap();
         let after = super::tests::location();
-        let restored = table.restore(&after, at(0), HOUR_MS, terms).unwrap();
+        let restored = table.restore(&after, at(0), &rules(), terms).unwrap();
         assert_eq!(restored.bindings, 2000);
     }
 
@@ -1131,8 +1187,111 @@ mod tests {
             )
             .unwrap();
         let after = location();
-        let restored = table.restore(&after, at(0), HOUR_MS, terms).unwrap();
+        let restored = table.restore(&after, at(0), &rules(), terms).unwrap();
         assert_eq!((restored.bindings, restored.unusable), (1, 3));
         assert!(restored.first.contains("a@x") && restored.first.contains("expires"));
+    }
+
+    #[test]
+    fn a_row_that_no_register_could_have_brought_is_left_out() {
+        let changes = [
+            "contact = 'sip:a@h' || char(13, 10) || 'X-Injected: yes'",
+            "contact = 'sip:a@h>;x'",
+            "contact = 'sip:a@h b'",
+            "contact = ''",
+            "contact = 'sip:a@' || replace(hex(zeroblob(600)), '0', 'h')",
+            "path = '<sip:p;lr>' || char(13, 10) || 'X-Injected: yes'",
+            "path = 'sip:p'",
+            "call_id = 'a' || char(10)",
+            "call_id = ''",
+            "instance = '\"<urn:x>\"' || char(13, 10) || 'X: y'",
+            "instance = '\"<urn:x>\", <sip:b@h>'",
+            "q = 1.5",
+            "q = 'NaN'",
+            "q = -1",
+            "aor = 'x@x' || char(13, 10)",
+            "aor = 'u@X'",
+            "aor = ''",
+            "transport = 'udp', peer = '0.0.0.0:5060', listener = '127.0.0.1:5060'",
+            "transport = 'udp', peer = '192.0.2.1:0'",
+            "transport = 'sctp', peer = '192.0.2.1:1'",
+            "cseq = 4294967296",
+            "reg_id = -1",
+        ];
+        let (_folder, path) = folder();
+        let mut table = Table::open(&path).unwrap();
+        let all = listeners(&[UDP]);
+        let terms = Terms {
+            wall_ms: 0,
+            listeners: &all,
+        };
+        let before = location();
+        for n in 0..=changes.len() {
+            let aor = format!("u{n}@x");
+            before.add(at(0), aor.as_bytes(), b"sip:h1", 60).unwrap();
+        }
+        write(&mut table, &before, terms);
+        for (n, change) in changes.iter().enumerate() {
+            let change = format!("UPDATE strowger_binding SET {change} WHERE aor = 'u{n}@x'");
+            assert_eq!(table.connection.execute(&change, []).unwrap(), 1);
+        }
+        let after = location();
+        let restored = table.restore(&after, at(0), &rules(), terms).unwrap();
+        let counts = (restored.bindings, restored.unusable);
+        assert_eq!(counts, (1, changes.len()), "{:?}", all_of(&after));
+        // An expiry in the far future lasts as long as a REGISTER may ask for.
+        table
+            .connection
+            .execute_batch("UPDATE strowger_binding SET expires = 9223372036854775807")
+            .unwrap();
+        let after = location();
+        table.restore(&after, at(0), &rules(), terms).unwrap();
+        assert!(all_of(&after)[0].contains("until 3600000 "));
+    }
+
+    fn all_of(location: &Location) -> Vec<String> {
+        all(location, 0)
+    }
+
+    #[test]
+    fn of_one_address_no_more_rows_are_taken_than_contacts_may_be_bound() {
+        let (_folder, path) = folder();
+        let mut table = Table::open(&path).unwrap();
+        let terms = Terms {
+            wall_ms: 0,
+            listeners: &[],
+        };
+        let before = location();
+        for n in 0..50 {
+            let uri = format!("sip:h{n}");
+            before.add(at(0), b"a@x", uri.as_bytes(), 60).unwrap();
+        }
+        write(&mut table, &before, terms);
+        let after = location();
+        let restored = table.restore(&after, at(0), &rules(), terms).unwrap();
+        assert_eq!((restored.bindings, restored.unusable), (10, 40));
+    }
+
+    #[test]
+    fn a_row_that_names_its_own_address_is_not_called() {
+        let (_folder, path) = folder();
+        let mut table = Table::open(&path).unwrap();
+        let terms = Terms {
+            wall_ms: 0,
+            listeners: &[],
+        };
+        let before = location();
+        before.add(at(0), b"a@x", b"sip:%61@X;y=1", 60).unwrap();
+        before.add(at(0), b"a@x", b"sip:b@x", 60).unwrap();
+        write(&mut table, &before, terms);
+        let rules = Settings {
+            domains: vec![b"x".to_vec()],
+            ..rules()
+        };
+        let after = location();
+        table.restore(&after, at(0), &rules, terms).unwrap();
+        let mut back = Vec::new();
+        after.lookup(at(0), b"a@x", |binding| back.push(binding.leads_back));
+        assert_eq!(back, [true, false]);
     }
 }

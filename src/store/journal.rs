@@ -9,6 +9,7 @@ use super::bindings::{Restored, Table, Terms, Trouble};
 use super::door::{Door, Place};
 use super::log::{self as binding_log, Folding, Pending};
 use crate::base::{Instant, Transport};
+use crate::stack;
 use crate::stack::location::journal::{Round, Taken};
 use crate::stack::location::{Durability, Location};
 use std::ffi::OsString;
@@ -57,8 +58,8 @@ pub struct Settings {
     pub durability: Durability,
     /// By position, as bound.
     pub listeners: Vec<(Transport, SocketAddr)>,
-    /// No binding lasts longer when it is read back, milliseconds.
-    pub longest_ms: u64,
+    /// By which bindings that are read back are judged.
+    pub rules: Arc<stack::Settings>,
 }
 
 /// The clock of the rules.
@@ -115,6 +116,8 @@ pub struct Numbers {
     /// Changes of the database, and the seconds that they took together.
     pub batches: u64,
     pub batch_seconds: f64,
+    /// Rows that were read and not taken.
+    pub unusable: u64,
 }
 
 #[derive(Default)]
@@ -124,6 +127,7 @@ struct State {
     failures: AtomicU64,
     batches: AtomicU64,
     batch_ns: AtomicU64,
+    unusable: AtomicU64,
     is_stopping: AtomicBool,
 }
 
@@ -153,6 +157,7 @@ impl Journal {
             unstored: state.unstored(&self.location),
             failures: state.failures.load(Ordering::Relaxed),
             batches: state.batches.load(Ordering::Relaxed),
+            unusable: state.unusable.load(Ordering::Relaxed),
             batch_seconds: state.batch_ns.load(Ordering::Relaxed) as f64 / 1e9,
         }
     }
@@ -603,9 +608,10 @@ impl Desk {
         }
         let start = time::Instant::now();
         let (now, terms) = ((self.clocks.now)(), terms(&self.settings, &self.clocks));
-        let longest_ms = self.settings.longest_ms;
         let table = open(&mut self.table)?;
-        let restored = table.restore(&self.location, now, longest_ms, terms)?;
+        let restored = table.restore(&self.location, now, &self.settings.rules, terms)?;
+        let unusable = restored.unusable as u64;
+        self.state.unusable.store(unusable, Ordering::Relaxed);
         self.is_restored = true;
         self.has_old_log = restored.has_log;
         tell(&self.settings.path, &restored, start.elapsed());

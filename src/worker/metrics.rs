@@ -38,6 +38,8 @@ pub struct Store {
     /// Changes of the database, and the seconds that they took together.
     pub batches: u64,
     pub batch_seconds: f64,
+    /// Rows of the database that were read and not taken.
+    pub unusable: u64,
 }
 
 /// All metrics of the server.
@@ -241,6 +243,11 @@ fn store(list: &mut Families, stats: &Stats, store: &Store) {
         "Attempts to open, read or write the database of bindings that failed.",
     )
     .is(store.failures);
+    list.counter(
+        "strowger_bindings_unusable_total",
+        "Rows of the database that hold what no REGISTER could have brought, and were left out when it was read.",
+    )
+    .is(store.unusable);
     list.counter(
         "strowger_store_batches_total",
         "Batches of bindings that were written to disk.",

@@ -15,6 +15,7 @@ mod tap;
 
 mod auth;
 mod baresip;
+mod bindings;
 mod boundaries;
 mod bounds;
 mod calls;

@@ -38,7 +38,9 @@ impl Place {
             listeners: &[],
         };
         let now = Instant::default();
-        table.restore(&found, now, 3_600_000, terms).unwrap();
+        table
+            .restore(&found, now, &stack::Settings::default(), terms)
+            .unwrap();
         let mut all = Vec::new();
         found.show(now, None, &mut |aor, view| {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -53,7 +55,7 @@ impl Place {
             path: self.path(),
             durability: location.durability(),
             listeners: Vec::new(),
-            longest_ms: 3_600_000,
+            rules: Arc::default(),
         };
         let clocks = Clocks {
             now: Box::new(Instant::default),
@@ -97,14 +99,14 @@ fn what_changes_is_on_disk_within_a_second_and_comes_back() {
     let place = Place::new();
     let before = location(Durability::Batched);
     let journal = place.journal(&before);
-    add(&before, "a@x", "sip:1");
+    add(&before, "a@x", "sip:h1");
     assert_eq!(journal.numbers().unstored, 1);
     until("stored by itself", || journal.numbers().unstored == 0);
-    assert_eq!(place.rows(), ["a@x sip:1"]);
-    add(&before, "b@x", "sip:2");
+    assert_eq!(place.rows(), ["a@x sip:h1"]);
+    add(&before, "b@x", "sip:h2");
     before.remove(Instant::default(), b"a@x", None);
     assert!(journal.flush(PATIENCE));
-    assert_eq!(place.rows(), ["b@x sip:2"]);
+    assert_eq!(place.rows(), ["b@x sip:h2"]);
     let numbers = journal.numbers();
     assert!(
         numbers.batches >= 2 && numbers.batch_seconds > 0.0,
@@ -112,9 +114,9 @@ fn what_changes_is_on_disk_within_a_second_and_comes_back() {
     );
     assert_eq!(numbers.failures, 0);
     // The last changes are written when it ends.
-    add(&before, "c@x", "sip:3");
+    add(&before, "c@x", "sip:h3");
     drop(journal);
-    assert_eq!(place.rows(), ["b@x sip:2", "c@x sip:3"]);
+    assert_eq!(place.rows(), ["b@x sip:h2", "c@x sip:h3"]);
     let after = location(Durability::Batched);
     drop(place.book(&after));
     assert_eq!(after.bindings(), 2);
@@ -140,7 +142,8 @@ fn rounds_are_finished_when_they_are_on_disk_and_their_number_never_lies() {
             let (_, round) = location.change(aor.as_bytes(), |record, _| {
                 record.note_change(Instant::from_ms(1), Print::default());
                 let text = crate::stack::location::BindingText {
-                    uri: b"sip:1",
+                    uri: b"sip:h1",
+                    call_id: b"c",
                     ..Default::default()
                 };
                 let mut binding = crate::stack::location::Binding::new(text, None);
@@ -151,7 +154,7 @@ fn rounds_are_finished_when_they_are_on_disk_and_their_number_never_lies() {
             bell.ring();
             if n % 10 == 0 {
                 until("durable", || location.progress().durable >= round);
-                assert!(place.found().contains(&format!("{aor} sip:1")), "{aor}");
+                assert!(place.found().contains(&format!("{aor} sip:h1")), "{aor}");
             }
         }
     };
@@ -175,19 +178,19 @@ fn a_database_that_is_locked_is_waited_for_and_loses_nothing() {
     let journal = place.journal(&location);
     let locking = Connection::open(place.path()).unwrap();
     locking.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    add(&location, "a@x", "sip:1");
+    add(&location, "a@x", "sip:h1");
     until("failing", || location.refuses_changes());
     assert!(!journal.flush(Duration::from_millis(10)));
-    add(&location, "b@x", "sip:2");
+    add(&location, "b@x", "sip:h2");
     assert_eq!(journal.numbers().unstored, 2);
     locking.execute_batch("ROLLBACK").unwrap();
     until("well", || journal.numbers().unstored == 0);
     assert!(!location.refuses_changes());
     assert!(journal.numbers().failures > 0);
     drop(locking);
-    assert_eq!(place.found(), ["a@x sip:1", "b@x sip:2"]);
+    assert_eq!(place.found(), ["a@x sip:h1", "b@x sip:h2"]);
     drop(journal);
-    assert_eq!(place.rows(), ["a@x sip:1", "b@x sip:2"]);
+    assert_eq!(place.rows(), ["a@x sip:h1", "b@x sip:h2"]);
 }
 
 #[test]
@@ -195,23 +198,23 @@ fn a_file_that_goes_or_is_replaced_is_written_again_whole() {
     let place = Place::new();
     let location = location(Durability::Batched);
     let journal = place.journal(&location);
-    add(&location, "a@x", "sip:1");
+    add(&location, "a@x", "sip:h1");
     assert!(journal.flush(PATIENCE));
     fs::remove_file(place.path()).unwrap();
-    add(&location, "b@x", "sip:2");
+    add(&location, "b@x", "sip:h2");
     assert!(journal.flush(PATIENCE));
-    assert_eq!(place.rows(), ["a@x sip:1", "b@x sip:2"]);
+    assert_eq!(place.rows(), ["a@x sip:h1", "b@x sip:h2"]);
 
     // Another's in its place, and its old rows mean nothing.
     let other = Place::new();
     let others = super::tests::location(Durability::Batched);
-    add(&others, "z@x", "sip:9");
+    add(&others, "z@x", "sip:h9");
     drop(other.journal(&others));
     drop(others);
     assert!(!beside(&other.path(), "-wal").exists());
     fs::rename(other.path(), place.path()).unwrap();
-    until("all again", || place.rows() == ["a@x sip:1", "b@x sip:2"]);
-    add(&location, "c@x", "sip:3");
+    until("all again", || place.rows() == ["a@x sip:h1", "b@x sip:h2"]);
+    add(&location, "c@x", "sip:h3");
     assert!(journal.flush(PATIENCE));
     drop(journal);
     assert_eq!(place.rows().len(), 3);
@@ -233,7 +236,7 @@ fn a_torn_or_foreign_file_is_left_alone_until_another_stands_there() {
         fs::write(place.path(), &text).unwrap();
         let location = location(Durability::Batched);
         let journal = place.journal(&location);
-        add(&location, "a@x", "sip:1");
+        add(&location, "a@x", "sip:h1");
         assert!(location.progress().is_failing);
         assert!(!journal.flush(PATIENCE));
         assert!(
@@ -245,7 +248,7 @@ fn a_torn_or_foreign_file_is_left_alone_until_another_stands_there() {
         assert_eq!(journal.numbers().unstored, 1);
         fs::remove_file(place.path()).unwrap();
         until("stored", || journal.numbers().unstored == 0);
-        assert_eq!(place.rows(), ["a@x sip:1"]);
+        assert_eq!(place.rows(), ["a@x sip:h1"]);
         assert!(!location.progress().is_failing);
     }
 }
@@ -282,9 +285,9 @@ fn what_is_in_the_log_alone_is_found_and_goes_into_the_table() {
         let place = Place::new();
         let before = location(Durability::Acknowledged);
         add(&before, "a@x", "sip:old");
-        add(&before, "gone@x", "sip:1");
+        add(&before, "gone@x", "sip:h1");
         drop(place.journal(&before));
-        assert_eq!(place.rows(), ["a@x sip:old", "gone@x sip:1"]);
+        assert_eq!(place.rows(), ["a@x sip:old", "gone@x sip:h1"]);
         let mut table = Table::open(&place.path()).unwrap();
         let mut log = |location: &Location| {
             let (mut round, mut taken) = (location.begin_round(false), Taken::default());
@@ -303,16 +306,16 @@ fn what_is_in_the_log_alone_is_found_and_goes_into_the_table() {
         log(&before);
         before.remove(Instant::default(), b"a@x", Some(b"sip:old"));
         before.remove(Instant::default(), b"gone@x", None);
-        add(&before, "b@x", "sip:2");
+        add(&before, "b@x", "sip:h2");
         log(&before);
         drop(table);
-        assert_eq!(place.rows(), ["a@x sip:old", "gone@x sip:1"]);
-        assert_eq!(place.found(), ["a@x sip:new", "b@x sip:2"]);
+        assert_eq!(place.rows(), ["a@x sip:old", "gone@x sip:h1"]);
+        assert_eq!(place.found(), ["a@x sip:new", "b@x sip:h2"]);
         let after = location(next);
         let journal = place.journal(&after);
         assert_eq!(after.bindings(), 2);
         until("in the table", || {
-            place.rows() == ["a@x sip:new", "b@x sip:2"]
+            place.rows() == ["a@x sip:new", "b@x sip:h2"]
         });
         let connection = Connection::open(place.path()).unwrap();
         until("cut", || {
@@ -320,7 +323,7 @@ fn what_is_in_the_log_alone_is_found_and_goes_into_the_table() {
             connection.query_row(count, [], |row| row.get::<_, i64>(0)) == Ok(0)
         });
         drop(journal);
-        assert_eq!(place.found(), ["a@x sip:new", "b@x sip:2"]);
+        assert_eq!(place.found(), ["a@x sip:new", "b@x sip:h2"]);
     }
 }
 
@@ -329,7 +332,7 @@ fn a_piece_of_the_log_that_is_not_whole_is_never_served() {
     let place = Place::new();
     let before = location(Durability::Acknowledged);
     let journal = place.journal(&before);
-    add(&before, "a@x", "sip:1");
+    add(&before, "a@x", "sip:h1");
     assert!(journal.flush(PATIENCE));
     let connection = Connection::open(place.path()).unwrap();
     let spoil = "INSERT INTO strowger_binding_log (changes) VALUES (x'0102030405060708090a')";
@@ -348,7 +351,7 @@ fn a_file_that_breaks_under_way_is_left_and_all_is_written_elsewhere() {
     let location = location(Durability::Batched);
     let journal = place.journal(&location);
     for n in 0..300 {
-        add(&location, &format!("u{n}@x"), "sip:1");
+        add(&location, &format!("u{n}@x"), "sip:h1");
     }
     assert!(journal.flush(PATIENCE));
     drop(journal);
@@ -361,7 +364,7 @@ fn a_file_that_breaks_under_way_is_left_and_all_is_written_elsewhere() {
     std::os::unix::fs::FileExt::write_all_at(&file, &vec![0x5a; size], 0).unwrap();
     // To close it takes the locks of this process away, but nobody else is there.
     drop(file);
-    add(&location, "new@x", "sip:2");
+    add(&location, "new@x", "sip:h2");
     until("failing", || location.progress().is_failing);
     fs::remove_file(place.path()).unwrap();
     until("well", || !location.progress().is_failing);
