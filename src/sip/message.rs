@@ -288,6 +288,12 @@ impl<'a> Message<'a> {
             .map(move |line| message.header_of(line))
     }
 
+    /// True when a header line has this name.
+    #[inline]
+    pub fn has(&self, name: Name) -> bool {
+        self.index.first[name as usize] != NONE
+    }
+
     /// The first header line of a name.
     pub fn header(&self, name: Name) -> Option<Header<'a>> {
         Some(self.header_of(self.first(name)?))

@@ -3,6 +3,7 @@
 
 use super::Incoming;
 use super::next_hop::{Hop, first_route, first_value_len};
+use super::withhold::has_secrets;
 use crate::base::hash::write_decimal;
 use crate::base::{Flow, Outbox, Span, Transport};
 use crate::sip::{Message, Method, Name, NameAddr, Rewrite, Uri, fill_received};
@@ -150,8 +151,9 @@ impl Endpoint {
 
         // Step 9, and what stays here.
         add_length(rewrite, message, flow.transport);
-        self.withhold_credentials(message);
-        self.withhold_identity(message, incoming.flow.peer.ip(), flow.peer.ip());
+        if has_secrets(message) {
+            self.withhold(message, &incoming.flow, &flow);
+        }
     }
 
     /// A response without our Via, for the one that it goes to (§16.7 steps 3 and 9), into the rewriter. `source` is where it came from.
@@ -178,7 +180,9 @@ impl Endpoint {
         }
         add_length(rewrite, message, receiver.transport);
         self.hand_over_route(message);
-        self.withhold_identity(message, source.peer.ip(), receiver.peer.ip());
+        if has_secrets(message) {
+            self.withhold(message, source, receiver);
+        }
     }
 
     /// Works out what our Via will say of the request, in every copy of it.
@@ -286,7 +290,7 @@ fn number_line(rewrite: &mut Rewrite, message: &Message, name: Name, head: usize
 
 /// Over a stream a message says how long its body is (§16.6 step 9, §18.3, §20.14); what came as a datagram need not have said so.
 fn add_length(rewrite: &mut Rewrite, message: &Message, transport: Transport) {
-    if !transport.is_reliable() || message.header(Name::ContentLength).is_some() {
+    if !transport.is_reliable() || message.has(Name::ContentLength) {
         return;
     }
     rewrite.insert(message.headers_end(), |out| {

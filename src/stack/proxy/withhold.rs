@@ -1,14 +1,35 @@
 //! What must not leave for a next hop, whatever the message is and however often it passes here: credentials for our realm (RFC 3261 §22.3),
 //! and identities that nobody whom we trust has asserted (RFC 3325 §5 to §7).
 
+use crate::base::Flow;
 use crate::sip::{Credentials, Header, Host, Message, Method, Name};
 use crate::stack::route::Route;
 use crate::stack::{Endpoint, Settings};
 use std::net::IpAddr;
 
+/// What most messages have none of.
+const SECRETS: [Name; 4] = [
+    Name::ProxyAuthorization,
+    Name::Authorization,
+    Name::PAssertedIdentity,
+    Name::PPreferredIdentity,
+];
+
+#[inline]
+pub(super) fn has_secrets(message: &Message) -> bool {
+    SECRETS.iter().any(|name| message.has(*name))
+}
+
 impl Endpoint {
+    /// Removes what the receiver may not get, by the rewriter. Apart from [`has_secrets`], which is all that is asked of other messages.
+    #[cold]
+    pub(super) fn withhold(&mut self, message: &Message, source: &Flow, receiver: &Flow) {
+        self.withhold_credentials(message);
+        self.withhold_identity(message, source.peer.ip(), receiver.peer.ip());
+    }
+
     /// Removes the credentials that are for us. What others have asked for goes on, each in its own realm.
-    pub(super) fn withhold_credentials(&mut self, message: &Message) {
+    fn withhold_credentials(&mut self, message: &Message) {
         for name in [Name::ProxyAuthorization, Name::Authorization] {
             for header in message.all(name) {
                 if self.settings.is_for_us(message.method(), &header) {
@@ -19,14 +40,8 @@ impl Endpoint {
     }
 
     /// Removes what the sender may not assert, or what its user wants hidden from this receiver.
-    pub(super) fn withhold_identity(
-        &mut self,
-        message: &Message,
-        source: IpAddr,
-        receiver: IpAddr,
-    ) {
-        let has = |name| message.header(name).is_some();
-        if !has(Name::PAssertedIdentity) && !has(Name::PPreferredIdentity) {
+    fn withhold_identity(&mut self, message: &Message, source: IpAddr, receiver: IpAddr) {
+        if !message.has(Name::PAssertedIdentity) && !message.has(Name::PPreferredIdentity) {
             return;
         }
         let knows_source = self.settings.is_trusted(source);
