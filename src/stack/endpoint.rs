@@ -508,6 +508,10 @@ impl Endpoint {
             Some(Branch::Stateful { .. }) => {
                 self.discard(flow, Drop::NoSuchCore, NO_SUCH_CORE);
             }
+            // Only ACKs leave with such a branch here, and nobody answers those.
+            Some(Branch::Stateless { .. }) if self.settings.proxy.mode == Mode::Stateful => {
+                self.discard(flow, Drop::StrayResponse, "no request waits for it");
+            }
             Some(Branch::Stateless { .. }) => {
                 self.forward_by_via(&flow, message, outbox);
                 self.release_by_response(flow, message, outbox);

@@ -653,6 +653,37 @@ fn a_cancel_without_a_transaction_goes_round_no_more_than_its_invite() {
 }
 
 #[test]
+fn a_response_comes_by_no_more_often_than_its_request() {
+    let mut b = Bench::with(|settings| settings.proxy.mode = Mode::Stateless);
+    b.register("bob", "<sip:bob@10.0.1.2:5060>");
+    let request = Request::new("MESSAGE", "sip:bob@example.com");
+    let at_bob = only(b.send(ALICE, request));
+    let ours = at_bob.header("Via").unwrap().to_string();
+    let mut count = |vias: usize| {
+        let mut answer = at_bob.answer(200);
+        for _ in 0..vias {
+            answer.lines.insert(0, format!("Via: {ours}"));
+        }
+        let mut sent = b.send(BOB, answer);
+        let mut count = 0;
+        while let Some(one) = sent.pop() {
+            count += 1;
+            if one.to == PROXY {
+                sent.extend(b.send(PROXY, one.bytes.as_slice()));
+            }
+        }
+        count
+    };
+    assert_eq!((count(0), count(3), count(500)), (1, 4, 0));
+    // With transactions nothing but an ACK has such a branch.
+    let mut b = plain(|_| ());
+    let call = call(&mut b);
+    let ack = only(b.send(ALICE, call.by_caller("ACK", BOBS_CONTACT)));
+    assert!(b.send(BOB, ack.answer(200)).is_empty());
+    assert_eq!(b.dropped(Drop::StrayResponse), 1);
+}
+
+#[test]
 fn a_request_within_a_dialog_without_a_route_of_ours_is_refused_by_conf() {
     for mode in [Mode::Stateful, Mode::Stateless] {
         for (choice, record_route, refused) in [

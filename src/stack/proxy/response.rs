@@ -6,7 +6,7 @@ use super::context::{Context, is_better};
 use super::forward::source_port;
 use super::parked::TOO_LATE;
 use crate::base::{Channel, Flow, Id, Instant, Outbox, Transport};
-use crate::sip::{Message, Method, Name, Via, reply};
+use crate::sip::{Message, Method, Name, Value, Via, reply};
 use crate::stack::Endpoint;
 use crate::stack::counters::{Drop, Limit};
 use crate::stack::identity::Memory;
@@ -636,11 +636,31 @@ impl Endpoint {
         else {
             return self.counters.drop(Drop::BadResponse);
         };
+        if self.goes_round(message, &flow) {
+            return self.discard(*source, Drop::BadResponse, "more Vias of ours than passes");
+        }
         self.edit_response(message, source, &flow);
         let rewrite = &mut self.rewrite;
         outbox.send(flow, |out| {
             rewrite.render(&message.bytes()[..message.end()], out);
         });
+    }
+
+    /// Whether a response comes back to this very server more often than any request passes here. Whoever holds one Via of ours can
+    /// write it down a thousand times.
+    fn goes_round(&self, message: &Message, to: &Flow) -> bool {
+        const MOST_PASSES: usize = 10;
+        let settings = &self.settings;
+        let is_here = settings.listeners.iter().any(|listener| {
+            listener.address.port() == to.peer.port()
+                && listener.answers_on(to.peer.ip(), &settings.local_addresses)
+        });
+        let is_ours = |value: &Value| {
+            let via = Via::parse(*value).ok();
+            let branch = via.and_then(|via| via.branch());
+            branch.is_some_and(|branch| self.signer.read(branch).is_some())
+        };
+        is_here && message.values(Name::Via).filter(is_ours).count() > MOST_PASSES
     }
 
     /// §18.2.2: `received` and `rport`, else sent-by; over a stream the connection that was opened from there, or from `port`.
