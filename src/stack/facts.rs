@@ -17,10 +17,33 @@ pub fn fact(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
 /// Whose name it is: the user as §19.1.4 compares it, at the domain. Port, parameters and password say nothing of that, nor does it
 /// matter whether the scheme is SIP or SIPS.
 pub fn write_name(uri: &[u8], out: &mut Vec<u8>) {
+    if let Some(name) = plain_name(uri) {
+        return out.extend_from_slice(name);
+    }
     match Uri::parse(uri) {
         Ok(uri) => uri.write_address_of_record(out),
         Err(_) => out.extend_from_slice(uri),
     }
+}
+
+/// The name where it stands in the URI as [`Uri::write_address_of_record`] would write it: nearly everybody writes it so.
+fn plain_name(uri: &[u8]) -> Option<&[u8]> {
+    let text = uri.strip_prefix(b"sip:")?;
+    let is_user = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'+');
+    let at = text.iter().position(|b| !is_user(b)).filter(|at| *at > 0)?;
+    let host = text.get(at..)?.strip_prefix(b"@")?;
+    let is_host = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
+    let len = host.iter().position(|b| !is_host(b)).unwrap_or(host.len());
+    let (host, behind) = host.split_at(len);
+    // An address may be written with zeros in front of a number.
+    let is_padded =
+        |three: &[u8]| three[0] == b'.' && three[1] == b'0' && three[2].is_ascii_digit();
+    let is_odd = host.is_empty()
+        || host.starts_with(b"0")
+        || host.ends_with(b".")
+        || host.windows(3).any(is_padded);
+    let is_end = matches!(behind.first(), None | Some(b':' | b';' | b'?'));
+    (is_end && !is_odd).then(|| &text[..at + 1 + len])
 }
 
 /// Which place it is: user, host, port and `maddr`. Whoever keeps a contact or a route may order its parameters anew, leave out
@@ -29,7 +52,10 @@ pub fn write_place(uri: &[u8], out: &mut Vec<u8>) {
     let Ok(uri) = Uri::parse(uri) else {
         return out.extend_from_slice(uri);
     };
-    uri.write_address_of_record(out);
+    match plain_name(uri.text) {
+        Some(name) => out.extend_from_slice(name),
+        None => uri.write_address_of_record(out),
+    }
     // A port that is the default is left out by some.
     let port = uri.port.filter(|port| !matches!(port, 5060 | 5061));
     out.extend_from_slice(&port.unwrap_or(0).to_be_bytes());
@@ -106,6 +132,36 @@ mod tests {
         ] {
             assert_ne!(written(write_place, other), place, "{other}");
         }
+    }
+
+    #[test]
+    fn the_short_way_says_what_the_long_one_does() {
+        let mut taken = 0;
+        for uri in [
+            "sip:alice@example.com",
+            "sip:a.b-c_d+1@10.0.1.2:5060;x=y",
+            "sip:alice@127.0.0.1",
+            "sip:alice@127.0.0.01",
+            "sip:alice@010.0.0.1",
+            "sip:alice@Example.com",
+            "sip:alice@example.com.",
+            "sip:alice@[2001:db8::1]",
+            "sip:al%69ce@example.com",
+            "sip:alice:pw@example.com",
+            "sip:alice@example.com?a=b",
+            "sip:example.com",
+            "sips:alice@example.com",
+        ] {
+            let mut long = Vec::new();
+            Uri::parse(uri.as_bytes())
+                .unwrap()
+                .write_address_of_record(&mut long);
+            if let Some(short) = plain_name(uri.as_bytes()) {
+                taken += 1;
+                assert_eq!(short, long, "{uri}");
+            }
+        }
+        assert_eq!(taken, 4);
     }
 
     #[test]
