@@ -26,14 +26,25 @@ impl Key {
     /// 128 keyed bits over the parts in order: wide enough to stand for the parts themselves.
     pub fn wide(&self, parts: &[&[u8]]) -> u128 {
         let mut hasher = SipHasher128::new_with_keys(self.0, self.1);
-        for pair in parts.chunks(2) {
-            let second = pair.get(1);
-            hasher.write(pair[0]);
-            hasher.write(second.copied().unwrap_or_default());
-            // A last part alone is not one with an empty part behind it.
-            let second = second.map_or(u32::MAX, |part| part.len() as u32);
-            hasher.write_u64(u64::from(second) << 32 | u64::from(pair[0].len() as u32));
+        // Gathered first: the hasher takes one long text at half the cost of many short ones.
+        let mut text = [0; GATHERED];
+        let mut len = 0;
+        for part in parts {
+            let end = len + part.len();
+            match text.get_mut(len..end + 4) {
+                Some(place) => {
+                    let (copy, length) = place.split_at_mut(part.len());
+                    copy.copy_from_slice(part);
+                    length.copy_from_slice(&(part.len() as u32).to_le_bytes());
+                    len = end + 4;
+                }
+                None => {
+                    take_in(&mut hasher, &text[..len], part);
+                    len = 0;
+                }
+            }
         }
+        hasher.write(&text[..len]);
         hasher.finish128().as_u128()
     }
 
@@ -45,6 +56,17 @@ impl Key {
         hasher.write_u64(c);
         hasher.finish128().h1
     }
+}
+
+/// Bytes of the parts, each with its length behind, that are hashed at once.
+const GATHERED: usize = 256;
+
+/// What was gathered, and a part for which there was no room.
+#[cold]
+fn take_in(hasher: &mut SipHasher128, gathered: &[u8], part: &[u8]) {
+    hasher.write(gathered);
+    hasher.write(part);
+    hasher.write(&(part.len() as u32).to_le_bytes());
 }
 
 impl std::fmt::Debug for Key {
@@ -146,6 +168,31 @@ mod tests {
             key.derive("branch").hash(&[b"x"]),
             key.derive("cookie").hash(&[b"x"])
         );
+    }
+
+    #[test]
+    fn what_is_gathered_is_what_would_be_hashed_part_by_part() {
+        let key = Key::new(1, 2);
+        let text: Vec<u8> = (0..=255).cycle().take(1000).collect();
+        for sizes in [
+            &[0usize][..],
+            &[1, 2, 3],
+            &[252],
+            &[253],
+            &[248, 0],
+            &[249, 0, 1],
+            &[600, 5],
+            &[5, 600, 7],
+            &[100; 9],
+        ] {
+            let parts: Vec<&[u8]> = sizes.iter().map(|size| &text[..*size]).collect();
+            let mut hasher = SipHasher128::new_with_keys(1, 2);
+            for part in &parts {
+                hasher.write(part);
+                hasher.write_u32(part.len() as u32);
+            }
+            assert_eq!(key.wide(&parts), hasher.finish128().as_u128(), "{sizes:?}");
+        }
     }
 
     #[test]

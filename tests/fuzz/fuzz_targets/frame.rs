@@ -64,9 +64,17 @@ fn frames(stream: &[u8], cuts: &[usize]) -> Vec<(Frame, usize, usize)> {
                 Frame::More => break,
                 Frame::Message(length) => length,
                 Frame::KeepAlive | Frame::Ping => 2,
+                Frame::Noise(length) => length,
                 Frame::Bad(_) => 0,
             };
-            frames.push((frame, start, length));
+            match frames.last_mut() {
+                // A run of noise may be cut anywhere.
+                Some((Frame::Noise(known), _, run)) if matches!(frame, Frame::Noise(_)) => {
+                    *known += length;
+                    *run += length;
+                }
+                _ => frames.push((frame, start, length)),
+            }
             start += length;
             if length == 0 {
                 return frames;
