@@ -508,9 +508,12 @@ impl Endpoint {
             Some(Branch::Stateful { .. }) => {
                 self.discard(flow, Drop::NoSuchCore, NO_SUCH_CORE);
             }
-            // Only ACKs leave with such a branch here, and nobody answers those.
-            Some(Branch::Stateless { .. }) if self.settings.proxy.mode == Mode::Stateful => {
-                self.discard(flow, Drop::StrayResponse, "no request waits for it");
+            // With state, an ACK is all that leaves without: it has no answer, and who was sent one must not write by our Via below it.
+            Some(Branch::Stateless { .. })
+                if self.settings.proxy.mode == Mode::Stateful
+                    || message.method() == Method::Ack =>
+            {
+                self.discard(flow, Drop::StrayResponse, "an answer to an ACK");
             }
             Some(Branch::Stateless { .. }) => {
                 self.forward_by_via(&flow, message, outbox);

@@ -25,6 +25,7 @@ mod overload;
 mod per_call;
 mod proxy;
 mod redirect;
+mod reflection;
 mod registrar;
 mod sips;
 mod size;
