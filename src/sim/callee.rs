@@ -59,7 +59,7 @@ impl Phones {
             Vec::new()
         };
         finish(&mut out, &body);
-        let message = Rc::new(Reading::new(out));
+        let message = self.reading(phone, out);
         let at = self.list[phone].plan.at;
         air.send_again(at, to, Rc::clone(&message), Intent::Honest);
         message

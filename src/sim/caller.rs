@@ -2,7 +2,7 @@
 
 use super::air::{Air, Intent, Todo};
 use super::phone::{Call, Phones, Progress, Purpose};
-use super::reading::{Field, Reading, address_spec};
+use super::reading::{Field, Line, Reading, address_spec};
 use super::scenario::Scenario;
 use super::writing::{finish, line, put, request};
 use std::rc::Rc;
@@ -36,14 +36,7 @@ pub enum Registering {
 
 impl Phones {
     /// A request outside of a dialog to the phone's own server: start line to CSeq.
-    fn start_request(
-        &mut self,
-        air: &mut Air,
-        scenario: &Scenario,
-        phone: usize,
-        method: &[u8],
-        uri: &[u8],
-    ) -> Vec<u8> {
+    fn start_request(&mut self, air: &mut Air, phone: usize, method: &[u8], uri: &[u8]) -> Vec<u8> {
         let branch = self.next_branch(air);
         let mut out = request(method, uri);
         self.write_via(&mut out, phone, &branch);
@@ -60,7 +53,7 @@ impl Phones {
         let cseq = (1 + air.rng.below(100_000)).to_string();
         let (tag, call_id) = (self.fresh(air), self.fresh(air));
         let plan = &self.list[phone].plan;
-        let domain = &scenario.servers[plan.server].domain;
+        let domain = &plan.domain;
         let from = format!("<sip:{}@{domain}>;tag={tag}", plan.user);
         let names = match plan.compact {
             true => ["f", "t", "i"],
@@ -73,15 +66,8 @@ impl Phones {
         out
     }
 
-    pub fn place_call(
-        &mut self,
-        air: &mut Air,
-        scenario: &Scenario,
-        phone: usize,
-        uri: &[u8],
-        plan: CallPlan,
-    ) {
-        let mut out = self.start_request(air, scenario, phone, b"INVITE", uri);
+    pub fn place_call(&mut self, air: &mut Air, phone: usize, uri: &[u8], plan: CallPlan) {
+        let mut out = self.start_request(air, phone, b"INVITE", uri);
         self.write_contact(&mut out, phone);
         let body = self.write_baggage(air, &mut out);
         finish(&mut out, &body);
@@ -90,6 +76,7 @@ impl Phones {
         let client = self.start(air, phone, Purpose::Invite { call }, out, to);
         self.add_call(phone, client, None);
         air.statistics.calls_placed += 1;
+        air.statistics.asked_calls += u64::from(self.list[phone].account.is_some());
         if let Some(ms) = plan.cancel_after_ms {
             self.remind(air, phone, ms, Todo::Cancel { call });
         }
@@ -128,15 +115,8 @@ impl Phones {
     }
 
     /// Any method but INVITE, ACK, CANCEL, REGISTER, outside of a dialog.
-    pub fn ask(
-        &mut self,
-        air: &mut Air,
-        scenario: &Scenario,
-        phone: usize,
-        method: &[u8],
-        uri: &[u8],
-    ) {
-        let mut out = self.start_request(air, scenario, phone, method, uri);
+    pub fn ask(&mut self, air: &mut Air, phone: usize, method: &[u8], uri: &[u8]) {
+        let mut out = self.start_request(air, phone, method, uri);
         let body = self.write_baggage(air, &mut out);
         finish(&mut out, &body);
         let to = self.list[phone].plan.server_at;
@@ -249,9 +229,9 @@ impl Phones {
     ) {
         let c = &self.clients[client];
         let (phone, to) = (c.phone, c.to);
-        let ack = ack_for_refusal(&c.message, message);
-        air.send(self.list[phone].plan.at, to, ack, Intent::Honest);
-        if !first {
+        let ack = self.reading(phone, ack_for_refusal(&c.message, message));
+        air.send_again(self.list[phone].plan.at, to, ack, Intent::Honest);
+        if !first || self.answer_challenge(air, client, message).is_some() {
             return;
         }
         self.end_call(call);
@@ -267,13 +247,14 @@ impl Phones {
                     scenario
                         .servers
                         .iter()
-                        .any(|s| s.domain.as_bytes() == a.host)
+                        .flat_map(|s| &s.settings.domains)
+                        .any(|domain| domain == a.host)
                 });
                 if own && air.rng.one_in(2) {
                     let plan = CallPlan {
                         cancel_after_ms: None,
                     };
-                    self.place_call(air, scenario, phone, &uri, plan);
+                    self.place_call(air, phone, &uri, plan);
                 }
             }
         }
@@ -302,8 +283,13 @@ impl Phones {
         let ack = self.in_dialog(air, scenario, dialog, b"ACK", cseq);
         self.calls[call].over = true;
         if let Some((mut out, to)) = ack {
+            // §13.2.2.4: with the INVITE's credentials.
+            let own = |line: &&Line| line.field == Field::ProxyAuthorization;
+            for proof in invite.lines.iter().filter(own) {
+                line(&mut out, "Proxy-Authorization", &[invite.get(&proof.value)]);
+            }
             finish(&mut out, b"");
-            let ack = Rc::new(Reading::new(out));
+            let ack = self.reading(phone, out);
             // The ACK has no transaction of its own: its branch must still be nobody else's.
             self.clients.push(super::phone::Client {
                 phone,
@@ -312,6 +298,7 @@ impl Phones {
                 message: Rc::clone(&ack),
                 to,
                 interval_ms: 0,
+                attempts: 0,
             });
             air.send_again(
                 self.list[phone].plan.at,
@@ -328,6 +315,7 @@ impl Phones {
             air.statistics.second_answers += 1;
         } else {
             air.statistics.calls_answered += 1;
+            air.statistics.asked_calls_answered += u64::from(self.list[phone].account.is_some());
         }
         let cancelled = self.calls[call].cancelled;
         air.statistics.late_answers += u64::from(cancelled);
@@ -339,16 +327,8 @@ impl Phones {
         }
     }
 
-    pub fn register(
-        &mut self,
-        air: &mut Air,
-        scenario: &Scenario,
-        phone: usize,
-        what: Registering,
-    ) {
-        let domain = scenario.servers[self.list[phone].plan.server]
-            .domain
-            .clone();
+    pub fn register(&mut self, air: &mut Air, phone: usize, what: Registering) {
+        let domain = self.list[phone].plan.domain.clone();
         if what == Registering::Restart {
             self.list[phone].registration_id = format!("{}@new", self.fresh(air)).into_bytes();
         }

@@ -3,11 +3,13 @@
 use super::air::{Air, Intent, What};
 use super::auditor::Auditor;
 use super::caller::{CallPlan, Registering};
+use super::digest::Account;
+use super::gang::Gang;
 use super::hostile;
 use super::phone::Phones;
 use super::rule::{Rule, Violation};
 use super::sabotage::{Sabotage, Saboteur};
-use super::scenario::{Families, GATEWAY_PREFIX, Scenario};
+use super::scenario::{Families, GATEWAY_PREFIX, MALLORY, Scenario};
 use super::server::Server;
 use super::statistics::Statistics;
 use super::streams::Port;
@@ -55,6 +57,7 @@ struct Laboratory {
     air: Air,
     servers: Vec<Server>,
     phones: Phones,
+    gang: Gang,
     auditor: Auditor,
 }
 
@@ -88,6 +91,9 @@ fn run_with(mut laboratory: Laboratory, steps: u64) -> Result<Report, Box<Failur
     let acted_ms = laboratory.air.now.ms_since(start);
     laboratory.air.open = false;
     laboratory.fall_silent();
+    if laboratory.scenario.guarded && laboratory.scenario.hostile {
+        laboratory.start_again();
+    }
     if let Some(violation) = laboratory.auditor.violation.take() {
         return Err(laboratory.failure(steps, violation));
     }
@@ -135,13 +141,18 @@ impl Laboratory {
         }
         let description = scenario.describe();
         let plans = std::mem::take(&mut scenario.phones);
-        let phones = Phones::new(plans, scenario.t1_ms, scenario.t2_ms);
+        let mut phones = Phones::new(plans, scenario.t1_ms, scenario.t2_ms);
+        for phone in phones.list.iter_mut().filter(|_| scenario.guarded) {
+            let realm = scenario.realm(phone.plan.server, &phone.plan.domain);
+            phone.account = Some(Account::new(&phone.plan.user, &realm));
+        }
         Laboratory {
             scenario,
             description,
             air,
             servers,
             phones,
+            gang: Gang::default(),
             auditor,
         }
     }
@@ -197,6 +208,10 @@ impl Laboratory {
             52..62 => self.ask(phone),
             62..70 => self.in_dialog(),
             70..76 => self.cancel(),
+            n if self.scenario.hostile && n % 2 == u64::from(self.scenario.guarded) => {
+                self.gang
+                    .attack(&mut self.air, &self.scenario, &mut self.phones);
+            }
             _ if self.scenario.hostile => {
                 hostile::attack(&mut self.air, &self.scenario, &mut self.phones);
             }
@@ -213,7 +228,12 @@ impl Laboratory {
         } else {
             home
         };
-        let domain = &self.scenario.servers[server].domain;
+        let domains = &self.scenario.servers[server].settings.domains;
+        let domain = match domains.len() {
+            1 => &domains[0],
+            several => &domains[self.air.rng.below(several as u64) as usize],
+        };
+        let domain = String::from_utf8_lossy(domain);
         let gateway = std::str::from_utf8(GATEWAY_PREFIX).unwrap_or("");
         let text = match self.air.rng.below(20) {
             0 => format!("sip:nobody@{domain}"),
@@ -225,6 +245,9 @@ impl Laboratory {
             ),
             _ => format!("sip:u{}@{domain}", self.air.rng.below(7)),
         };
+        if self.scenario.guarded && self.scenario.hostile && self.air.rng.one_in(10) {
+            return format!("sip:{MALLORY}@{domain}").into_bytes();
+        }
         text.into_bytes()
     }
 
@@ -236,8 +259,7 @@ impl Laboratory {
             _ => None,
         };
         let plan = CallPlan { cancel_after_ms };
-        self.phones
-            .place_call(&mut self.air, &self.scenario, phone, &uri, plan);
+        self.phones.place_call(&mut self.air, phone, &uri, plan);
     }
 
     fn register(&mut self, phone: usize) {
@@ -256,8 +278,7 @@ impl Laboratory {
             29 => Stale,
             _ => Add,
         };
-        self.phones
-            .register(&mut self.air, &self.scenario, phone, what);
+        self.phones.register(&mut self.air, phone, what);
     }
 
     fn ask(&mut self, phone: usize) {
@@ -275,8 +296,7 @@ impl Laboratory {
             let home = self.phones.list[phone].plan.server;
             uri = format!("sip:{}", self.scenario.servers[home].domain).into_bytes();
         }
-        self.phones
-            .ask(&mut self.air, &self.scenario, phone, method, &uri);
+        self.phones.ask(&mut self.air, phone, method, &uri);
     }
 
     fn in_dialog(&mut self) {
@@ -337,6 +357,8 @@ impl Laboratory {
                 {
                     self.phones
                         .receive(air, &self.scenario, phone, from, &message);
+                } else if self.scenario.attackers.contains(&to) && intent != Intent::Mangled {
+                    self.gang.receive(air, &self.scenario, to, from, &message);
                 }
             }
             What::Mail {
@@ -415,6 +437,20 @@ impl Laboratory {
             let link = all[self.air.rng.below(all.len() as u64) as usize];
             self.air.later(0, What::LinkLost { link });
         }
+    }
+
+    /// All servers begin anew, and what was captured before is sent once more.
+    fn start_again(&mut self) {
+        for (server, plan) in self.servers.iter_mut().zip(&self.scenario.servers) {
+            server.restart(plan);
+            self.auditor.restarted(server.number);
+        }
+        for _ in 0..3 {
+            self.gang.replay(&mut self.air, &self.scenario, true);
+            let until = self.air.now.after_ms(40_000);
+            self.pass(until);
+        }
+        self.fall_silent();
     }
 
     /// Nobody begins anything; the clock runs on until nothing is left to happen. Then nothing may be left in any core.

@@ -6,13 +6,18 @@
 
 mod air;
 mod auditor;
+mod bearer;
 mod bindings;
 mod callee;
 mod caller;
+mod digest;
+mod gang;
 mod hostile;
+mod impostor;
 mod laboratory;
 mod names;
 mod phone;
+mod proving;
 mod reading;
 mod rule;
 mod sabotage;

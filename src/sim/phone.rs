@@ -1,9 +1,10 @@
 //! The phones: user agents of RFC 3261 §8, §10, §12 and §13, honest within the temper that the scenario gave them.
 
 use super::air::{Air, Intent, Todo, What};
+use super::digest::{Account, Challenge};
 use super::reading::{Address, Field, Reading, param};
 use super::scenario::{PhonePlan, Scenario, Temper};
-use super::writing::{line, put, request};
+use super::writing::{line, put, request, without};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -34,6 +35,8 @@ pub struct Client {
     pub message: Rc<Reading>,
     pub to: SocketAddr,
     pub interval_ms: u64,
+    /// How often it was sent with other credentials before.
+    pub attempts: u8,
 }
 
 /// An INVITE that a phone sent.
@@ -102,6 +105,10 @@ pub struct Phone {
     pub dialogs: Vec<usize>,
     /// Finals of non-INVITE requests, to be repeated: (branch, method's digest) and the bytes.
     pub answered: Vec<(u64, u64, Rc<Reading>)>,
+    /// With what it proves who it is, where somebody asks.
+    pub account: Option<Account>,
+    /// The last challenge of each kind that it was given.
+    pub challenges: Vec<Challenge>,
 }
 
 pub struct Phones {
@@ -152,6 +159,8 @@ impl Phones {
                     incomings: Vec::new(),
                     dialogs: Vec::new(),
                     answered: Vec::new(),
+                    account: None,
+                    challenges: Vec::new(),
                 }
             })
             .collect();
@@ -239,6 +248,9 @@ impl Phones {
         if air.rng.one_in(5) {
             line(out, "x-oDd", &["grüße ✓".as_bytes()]);
         }
+        if air.rng.one_in(8) {
+            line(out, "P-Asserted-Identity", &[b"<sip:somebody@a.example>"]);
+        }
         let length = match air.rng.below(4) {
             0 => 0,
             1 => air.rng.below(20),
@@ -267,9 +279,10 @@ impl Phones {
         bytes: Vec<u8>,
         to: SocketAddr,
     ) -> usize {
+        let bytes = self.prove_unasked(air, phone, bytes);
         let client = self.clients.len();
         let impatient = self.list[phone].plan.temper == Temper::Impatient;
-        let message = Rc::new(Reading::new(bytes));
+        let message = self.reading(phone, bytes);
         self.clients.push(Client {
             phone,
             purpose,
@@ -281,6 +294,7 @@ impl Phones {
             } else {
                 self.t1_ms
             },
+            attempts: 0,
         });
         let from = self.list[phone].plan.at;
         air.send_again(from, to, message, Intent::Honest);
@@ -288,6 +302,16 @@ impl Phones {
         self.remind(air, phone, interval, Todo::Retransmit { client });
         self.remind(air, phone, 64 * self.t1_ms, Todo::GiveUp { client });
         client
+    }
+
+    /// What a phone sends, as it sends it.
+    pub fn reading(&self, phone: usize, bytes: Vec<u8>) -> Rc<Reading> {
+        let message = Reading::new(bytes);
+        let terse = self.list[phone].plan.terse && !super::streams::is_stream(&message);
+        Rc::new(match terse {
+            true => Reading::new(without(&message, Field::ContentLength)),
+            false => message,
+        })
     }
 
     pub fn remind(&self, air: &mut Air, phone: usize, ms: u64, todo: Todo) {
@@ -401,6 +425,9 @@ impl Phones {
             }
             purpose if status >= 200 && c.progress != Progress::Done => {
                 c.progress = Progress::Done;
+                if self.answer_challenge(air, client, message).is_some() {
+                    return;
+                }
                 match purpose {
                     Purpose::Bye => air.statistics.byes_answered += 1,
                     Purpose::Other => {

@@ -74,8 +74,36 @@ pub enum Rule {
     ViaTransport,
     /// A connection of one call carries that call alone.
     PrivateConnection,
+    /// Nobody acts for a user that it has not proved to be: a request with a From of ours that leaves a server which asks, and a
+    /// binding that is made there, go back to credentials for this very request, or to a dialog with these parties.
+    Identity,
+    /// A spiral is a spiral: who shows a Via of ours has shown it with the request that left with it (RFC 5393 §4).
+    Spiral,
+    /// The cookie of a dialog speaks for the two who are in it, and for nobody else.
+    Dialog,
+    /// No credentials for a realm of ours leave (§22.3).
+    Credentials,
+    /// No message leaves on a stream without Content-Length (§18.3, §20.14).
+    Length,
+    /// P-Asserted-Identity leaves only where a trusted source has written it (RFC 3325 §5).
+    AssertedIdentity,
+    /// One request that comes makes few that leave, an ACK too.
+    Copies,
+    /// An ACK leaves only for a call that has passed here.
+    StrayAck,
+    /// An answer of the server's own over UDP, to somebody who has proved nothing, is at most three times what it answers.
+    AnswerSize,
     /// When all is quiet, nothing is left.
     Quiet,
+}
+
+/// Rules that the server does not keep yet.
+const AWAITED: &[Rule] = &[];
+
+impl Rule {
+    pub fn is_awaited(self) -> bool {
+        AWAITED.contains(&self)
+    }
 }
 
 impl fmt::Display for Rule {

@@ -2,13 +2,13 @@
 //! be seen to notice. The rules themselves are not touched.
 
 use super::caller::cancel_for;
-use super::reading::{Field, Reading, address_spec};
+use super::reading::{Field, Reading, address_spec, digest, param};
 use super::rule::Rule;
 use super::scenario::stranger;
-use super::writing::{line, put, replaced, request, response};
+use super::writing::{line, put, replaced, request, response, with_line, without};
 use crate::base::{Channel, Flow, Instant};
 use crate::stack::Location;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// One rule to break.
@@ -53,6 +53,30 @@ pub enum Sabotage {
     DeadFlow,
     /// A record stays when all is over.
     KeepRecord,
+    /// Credentials that came leave with the request.
+    LeakCredentials,
+    /// So does an identity that a stranger asserts.
+    LeakIdentity,
+    /// What leaves on a stream has no Content-Length.
+    LoseLength,
+    /// A request that is challenged is passed on besides.
+    PassUnproved,
+    /// A REGISTER that is challenged is answered 200.
+    BindUnproved,
+    /// After a new beginning the nonces of before are good, and have not been used.
+    RememberNonces,
+    /// A request that is challenged though it shows a Via of ours is passed on.
+    ForgetSpiral,
+    /// A request with the cookie of a dialog is passed on, whoever it is from.
+    ForgetDialog,
+    /// An ACK leaves many times.
+    ManyCopies,
+    /// An ACK that belongs to no call is passed on.
+    PassStrayAck,
+    /// Answers of the server's own are long.
+    LongAnswer,
+    /// A CANCEL is heard that has nothing but the branch of its INVITE.
+    CancelByBranch,
 }
 
 impl Sabotage {
@@ -79,6 +103,18 @@ impl Sabotage {
         Sabotage::RepeatByStream,
         Sabotage::DeadFlow,
         Sabotage::KeepRecord,
+        Sabotage::LeakCredentials,
+        Sabotage::LeakIdentity,
+        Sabotage::LoseLength,
+        Sabotage::PassUnproved,
+        Sabotage::BindUnproved,
+        Sabotage::RememberNonces,
+        Sabotage::ForgetSpiral,
+        Sabotage::ForgetDialog,
+        Sabotage::ManyCopies,
+        Sabotage::PassStrayAck,
+        Sabotage::LongAnswer,
+        Sabotage::CancelByBranch,
     ];
 
     /// The rules that the auditor may name for it.
@@ -106,6 +142,18 @@ impl Sabotage {
             Sabotage::RepeatByStream => &[Rule::ReliableRepetition],
             Sabotage::DeadFlow => &[Rule::DeadFlow],
             Sabotage::KeepRecord => &[Rule::Quiet],
+            Sabotage::LeakCredentials => &[Rule::Credentials],
+            Sabotage::LeakIdentity => &[Rule::AssertedIdentity],
+            Sabotage::LoseLength => &[Rule::Length],
+            Sabotage::PassUnproved => &[Rule::Identity],
+            Sabotage::BindUnproved => &[Rule::Identity],
+            Sabotage::RememberNonces => &[Rule::Identity],
+            Sabotage::ForgetSpiral => &[Rule::Spiral],
+            Sabotage::ForgetDialog => &[Rule::Dialog],
+            Sabotage::ManyCopies => &[Rule::Copies],
+            Sabotage::PassStrayAck => &[Rule::StrayAck],
+            Sabotage::LongAnswer => &[Rule::AnswerSize],
+            Sabotage::CancelByBranch => &[Rule::CancelReach],
         }
     }
 }
@@ -115,6 +163,14 @@ pub struct Saboteur {
     what: Option<Sabotage>,
     /// INVITEs that left, by the key of the caller's transaction and by branch.
     invites: BTreeMap<u64, (Flow, Rc<Reading>)>,
+    /// The same by the branch that the caller gave.
+    by_caller: BTreeMap<u64, (Flow, Rc<Reading>)>,
+    /// Requests that came, by the key of their transaction.
+    came: BTreeMap<u64, Rc<Reading>>,
+    /// Digests of the Call-IDs of INVITEs that came, and of requests that left.
+    calls: BTreeSet<u64>,
+    /// It has asked somebody who that is.
+    asks: bool,
     served: u32,
     pub deeds: u64,
 }
@@ -124,6 +180,10 @@ impl Saboteur {
         Saboteur {
             what,
             invites: BTreeMap::new(),
+            by_caller: BTreeMap::new(),
+            came: BTreeMap::new(),
+            calls: BTreeSet::new(),
+            asks: false,
             served: 0,
             deeds: 0,
         }
@@ -143,13 +203,27 @@ impl Saboteur {
         usize::from(self.what == Some(Sabotage::KeepRecord))
     }
 
+    /// Which run the server thinks that it begins.
+    pub fn run(&self, run: u32) -> u32 {
+        match self.what {
+            Some(Sabotage::RememberNonces) => 1,
+            _ => run,
+        }
+    }
+
     /// What leaves besides the server's own, because of what came in.
-    pub fn incoming(&mut self, flow: Flow, message: &Reading) -> Option<(Flow, Vec<u8>)> {
+    pub fn incoming(&mut self, flow: Flow, message: &Rc<Reading>) -> Option<(Flow, Vec<u8>)> {
         let what = self.what?;
         if message.is_broken() {
             return None;
         }
         let (method, status) = (message.method(), message.status());
+        if status == 0 {
+            self.came.insert(message.key, Rc::clone(message));
+        }
+        if method == b"INVITE" {
+            self.calls.insert(digest(message.call_id()));
+        }
         let (to, out) = match what {
             Sabotage::ForwardAck if status == 0 && method == b"ACK" => {
                 let (to, invite) = self.invites.get(&message.key)?;
@@ -158,6 +232,22 @@ impl Saboteur {
             Sabotage::ForwardCancel if status == 0 && method == b"CANCEL" => {
                 let (to, invite) = self.invites.get(&message.key)?;
                 (*to, one_more_via(message, invite, b"cancel"))
+            }
+            Sabotage::CancelByBranch
+                if status == 0
+                    && method == b"CANCEL"
+                    && !self.invites.contains_key(&message.key) =>
+            {
+                let (to, invite) = self.by_caller.get(&message.branch)?;
+                (*to, cancel_for(invite))
+            }
+            Sabotage::PassStrayAck
+                if status == 0
+                    && method == b"ACK"
+                    && message.vias.len() == 1
+                    && !self.calls.contains(&digest(message.call_id())) =>
+            {
+                self.passed_on(message)?
             }
             Sabotage::AnswerAck if status == 0 && method == b"ACK" => {
                 let mut out = response(message, 200, "OK", b"x");
@@ -195,9 +285,19 @@ impl Saboteur {
         if invite && forwarded {
             let entry = (flow, Rc::clone(message));
             self.invites.insert(message.branch, entry.clone());
+            let caller = param(message.via(1), b"branch").map_or(0, digest);
+            self.by_caller.insert(caller, entry.clone());
             if let Some(key) = message.key_below() {
                 self.invites.insert(key, entry);
             }
+        }
+        let asked = self.came.get(&message.key).cloned();
+        if let Some((flow, bytes)) =
+            asked.and_then(|asked| self.pass_refused(what, message, &asked))
+        {
+            self.deeds += 1;
+            out.push((flow, bytes));
+            return true;
         }
         let swallow = match what {
             Sabotage::SkipAck => method == b"ACK" && status == 0 && !forwarded,
@@ -217,7 +317,38 @@ impl Saboteur {
             self.deeds += 1;
             return true;
         }
+        let below = message.key_below().filter(|_| forwarded);
+        let came = below.and_then(|key| self.came.get(&key));
+        let own_answer = status >= 400 && !self.invites.contains_key(&message.key);
         let changed = match what {
+            Sabotage::LeakCredentials => came.and_then(|came| {
+                with_again(
+                    message,
+                    came,
+                    &[Field::Authorization, Field::ProxyAuthorization],
+                )
+            }),
+            Sabotage::LeakIdentity => {
+                came.and_then(|came| with_again(message, came, &[Field::AssertedIdentity]))
+            }
+            Sabotage::LoseLength if flow.transport.is_reliable() => {
+                Some(without(message, Field::ContentLength))
+            }
+            Sabotage::BindUnproved if status == 401 && method == b"REGISTER" => {
+                Some(replaced(message, 8..11, b"200"))
+            }
+            Sabotage::LongAnswer if own_answer && !flow.transport.is_reliable() => {
+                Some(with_line(message, "X-Long", &[b'x'; 4000]))
+            }
+            Sabotage::ManyCopies if forwarded && method == b"ACK" => {
+                for _ in 0..70 {
+                    self.served += 1;
+                    let fresh = format!("z9hG4bKcopy{}", self.served);
+                    out.push((flow, with_branch(message, fresh.as_bytes())));
+                }
+                self.deeds += 1;
+                return false;
+            }
             Sabotage::SecondFinal if invite && status >= 300 => {
                 out.push((flow, message.bytes.clone()));
                 self.deeds += 1;
@@ -276,13 +407,12 @@ impl Saboteur {
                 at.map(|at| replaced(message, at..at + 3, b"sip"))
             }
             Sabotage::DropVia if forwarded => Some(without_second_via(message)),
-            Sabotage::ForgetRetransmission if forwarded && invite => {
-                let via = message.vias[0].clone();
-                let branch = super::reading::param(message.get(&via), b"branch").unwrap_or(b"");
-                let at = branch.as_ptr() as usize - message.bytes.as_ptr() as usize;
+            Sabotage::ForgetRetransmission
+                if forwarded && invite && !self.calls.insert(message.digest) =>
+            {
                 self.served += 1;
                 let fresh = format!("z9hG4bKfresh{}", self.served);
-                Some(replaced(message, at..at + branch.len(), fresh.as_bytes()))
+                Some(with_branch(message, fresh.as_bytes()))
             }
             _ => None,
         };
@@ -295,6 +425,67 @@ impl Saboteur {
             None => false,
         }
     }
+}
+
+impl Saboteur {
+    /// The request as it would leave by the way of some call.
+    fn passed_on(&mut self, request: &Reading) -> Option<(Flow, Vec<u8>)> {
+        let (to, invite) = self.invites.values().next()?;
+        self.served += 1;
+        let mark = format!("pass{}", self.served);
+        Some((*to, one_more_via(request, invite, mark.as_bytes())))
+    }
+
+    /// Instead of a refusal of what somebody has not proved: the request, passed on.
+    fn pass_refused(
+        &mut self,
+        what: Sabotage,
+        refusal: &Reading,
+        asked: &Reading,
+    ) -> Option<(Flow, Vec<u8>)> {
+        let challenged = refusal.status() == 407;
+        self.asks |= challenged;
+        let passes = match what {
+            Sabotage::PassUnproved => {
+                challenged && asked.vias.len() == 1 && asked.count(Field::Route) == 0
+            }
+            Sabotage::ForgetSpiral => challenged && asked.vias.len() > 1,
+            Sabotage::ForgetDialog => {
+                let from = asked.value(Field::From).unwrap_or(b"");
+                let route = asked.value(Field::Route).unwrap_or(b"");
+                let has = |text, what| super::reading::find(text, 0, what).is_some();
+                self.asks
+                    && matches!(refusal.status(), 403 | 407)
+                    && asked.vias.len() == 1
+                    && has(route, b";sc=")
+                    && !has(from, b"mallory")
+            }
+            _ => false,
+        };
+        passes.then(|| self.passed_on(asked)).flatten()
+    }
+}
+
+/// `left` with those header lines of `came` that it has not.
+fn with_again(left: &Reading, came: &Reading, fields: &[Field]) -> Option<Vec<u8>> {
+    let mut out = left.bytes.clone();
+    let at = left.lines.last()?.whole.end;
+    let lines = came.lines.iter();
+    let lost = lines.filter(|line| fields.contains(&line.field) && left.count(line.field) == 0);
+    let text: Vec<u8> = lost
+        .flat_map(|line| came.get(&line.whole).to_vec())
+        .collect();
+    if text.is_empty() {
+        return None;
+    }
+    out.splice(at..at, text);
+    Some(out)
+}
+
+fn with_branch(message: &Reading, fresh: &[u8]) -> Vec<u8> {
+    let branch = param(message.via(0), b"branch").unwrap_or(b"");
+    let at = branch.as_ptr() as usize - message.bytes.as_ptr() as usize;
+    replaced(message, at..at + branch.len(), fresh)
 }
 
 fn another_final(message: &Reading) -> Vec<u8> {

@@ -1,16 +1,24 @@
 //! From a seed to a network: servers, phones, settings and weather.
 
 use super::air::Weather;
+use super::digest::Account;
 use super::names::Zone;
 use crate::base::{Key, Rng, Transport};
 use crate::stack::Settings;
-use crate::stack::route::{Action, NextHop, Route};
+use crate::stack::route::{Action, Network, NextHop, Route};
 use crate::stack::settings::{Fork, Listener, Mode, Outgoing};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 /// A user part that starts with this goes to the gateway phones by a `[[route]]`.
 pub const GATEWAY_PREFIX: &[u8] = b"77";
+
+/// A user whom only hostile agents claim to be, and one that they are.
+pub const BOSS: &str = "boss";
+pub const MALLORY: &str = "mallory";
+
+/// Longer than any run.
+pub const LONG_MS: u64 = 30 * 24 * 3600 * 1000;
 
 /// A name that the chain's servers send to each other in a circle.
 pub const CIRCLE: &str = "circle.example";
@@ -49,6 +57,8 @@ pub struct ServerPlan {
     pub settings: Arc<Settings>,
     pub key: Key,
     pub domain: String,
+    /// Its users, where it asks them who they are.
+    pub accounts: Vec<Account>,
     /// By listener.
     pub addresses: Vec<SocketAddr>,
     /// Delay of mail between cores, at most, in milliseconds.
@@ -79,6 +89,10 @@ pub struct PhonePlan {
     pub host: Option<String>,
     /// Its contacts say by which transport, even UDP.
     pub names_transport: bool,
+    /// Over UDP it writes no Content-Length (§20.14 allows that).
+    pub terse: bool,
+    /// The domain of its user, one of its server's.
+    pub domain: String,
 }
 
 impl PhonePlan {
@@ -99,6 +113,8 @@ pub struct Scenario {
     /// Addresses with weather of their own.
     pub places: Vec<(SocketAddr, Weather)>,
     pub attackers: Vec<SocketAddr>,
+    /// Where the phones are.
+    pub homes: Vec<SocketAddr>,
     pub hostile: bool,
     /// Reports of unreachable ports reach the servers.
     pub icmp: bool,
@@ -106,6 +122,8 @@ pub struct Scenario {
     pub t2_ms: u64,
     /// Servers and phones speak TCP too.
     pub streams: bool,
+    /// The servers ask who somebody is.
+    pub guarded: bool,
     /// Where names lead; in some runs there are any.
     pub zone: Arc<Zone>,
 }
@@ -204,6 +222,24 @@ impl Scenario {
             let rng = &mut Rng::new(seed ^ 0x7c9);
             Self::add_streams(rng, &mut servers, &mut phones);
         }
+        let guarded = seed / 4 % 2 == 1;
+        if guarded {
+            let rng = &mut Rng::new(seed ^ 0xa17);
+            Self::add_guards(rng, &mut servers, &mut phones);
+        }
+        let rng_of_phones = &mut Rng::new(seed ^ 0x1e5);
+        for phone in phones.iter_mut() {
+            phone.terse = rng_of_phones.one_in(4);
+        }
+        if rng_of_phones.one_in(3) {
+            // Who is believed what it asserts.
+            let address = phones[0].at.ip();
+            let prefix = if address.is_ipv6() { 128 } else { 32 };
+            for server in &mut servers {
+                let limits = &mut Arc::make_mut(&mut server.settings).limits;
+                limits.trusted_sources = vec![Network { address, prefix }];
+            }
+        }
         let mut zone = Zone::default();
         if seed % 4 == 1 {
             zone = Zone::new(seed, &mut phones);
@@ -212,6 +248,8 @@ impl Scenario {
         Scenario {
             seed,
             streams,
+            guarded,
+            homes: phones.iter().map(|phone| phone.at).collect(),
             zone: Arc::new(zone),
             servers,
             phones,
@@ -262,6 +300,49 @@ impl Scenario {
                     }
                 }
             }
+        }
+    }
+
+    /// Servers that ask: users with secrets, sometimes of a second domain, and what each phone belongs to.
+    fn add_guards(rng: &mut Rng, servers: &mut [ServerPlan], phones: &mut [PhonePlan]) {
+        for (number, server) in servers.iter_mut().enumerate() {
+            let settings = Arc::make_mut(&mut server.settings);
+            let mut domains = vec![server.domain.clone()];
+            if rng.one_in(3) {
+                domains.push(format!("also-{}", server.domain));
+                settings.domains.push(domains[1].clone().into_bytes());
+            }
+            let auth = &mut settings.auth;
+            auth.challenge_proxy = true;
+            auth.challenge_register = !rng.one_in(4);
+            auth.challenge_bye = rng.one_in(8);
+            auth.qop = !rng.one_in(6);
+            auth.nonce_lifetime_ms = pick(rng, &[300_000, 20_000, LONG_MS, LONG_MS]);
+            let mut realms = domains.clone();
+            if rng.one_in(4) {
+                auth.realm = b"everybody".to_vec();
+                realms = vec!["everybody".into()];
+            }
+            let users = (0..8)
+                .map(|n| format!("u{n}"))
+                .chain([BOSS.into(), MALLORY.into()]);
+            for user in users {
+                server
+                    .accounts
+                    .extend(realms.iter().map(|realm| Account::new(&user, realm)));
+            }
+            for phone in phones.iter_mut().filter(|phone| phone.server == number) {
+                phone.domain = pick(rng, &domains);
+            }
+        }
+    }
+
+    /// The realm in which a server's user proves who it is.
+    pub fn realm(&self, server: usize, domain: &str) -> String {
+        let realm = &self.servers[server].settings.auth.realm;
+        match realm.is_empty() {
+            true => domain.to_string(),
+            false => String::from_utf8_lossy(realm).into_owned(),
         }
     }
 
@@ -333,6 +414,8 @@ impl Scenario {
                 transport: Transport::Udp,
                 host: None,
                 names_transport: false,
+                terse: false,
+                domain: format!("{}.example", ["a", "b"][server % 2]),
             });
         }
         phones
@@ -423,6 +506,7 @@ impl Scenario {
             settings: Arc::new(settings),
             key: Key::new(rng.next_u64(), rng.next_u64()),
             domain: domain(n),
+            accounts: Vec::new(),
             addresses,
             mail_ms: pick(rng, &[0, 1, 15]),
             tick_ms: pick(rng, &[0, 1, 10]),
@@ -441,10 +525,10 @@ impl Scenario {
         if let Some(ip) = ip {
             return Some(SocketAddr::new(ip, port.unwrap_or(5060)));
         }
-        let server = self
-            .servers
-            .iter()
-            .find(|s| s.domain.as_bytes().eq_ignore_ascii_case(host))?;
+        let server = self.servers.iter().find(|s| {
+            let domains = &mut s.settings.domains.iter();
+            domains.any(|domain| domain.eq_ignore_ascii_case(host))
+        })?;
         server.addresses.iter().find(|a| a.is_ipv6() == v6).copied()
     }
 
@@ -454,7 +538,7 @@ impl Scenario {
         for server in &self.servers {
             let s = &server.settings;
             out += &format!(
-                "; {} {:?} {:?} rr={} redirect={} cores={} linger={} t1={} c={} breadth={} listeners={}",
+                "; {} {:?} {:?} rr={} redirect={} cores={} linger={} t1={} c={} breadth={} listeners={} guarded={} {:?}",
                 server.domain,
                 s.proxy.mode,
                 s.proxy.fork,
@@ -465,7 +549,9 @@ impl Scenario {
                 s.timers.t1_ms,
                 s.timers.c_ms,
                 s.proxy.max_breadth,
-                server.addresses.len()
+                server.addresses.len(),
+                self.guarded,
+                String::from_utf8_lossy(&s.auth.realm),
             );
         }
         out

@@ -2,8 +2,9 @@
 
 use super::air::{Air, Intent, What};
 use super::auditor::Auditor;
+use super::digest::Algorithm;
 use super::names::{Reply, Zone};
-use super::reading::{Reading, digest};
+use super::reading::{Field, Reading, digest};
 use super::rule::Rule;
 use super::sabotage::Saboteur;
 use super::scenario::{ServerPlan, dead, nobody};
@@ -11,6 +12,9 @@ use super::streams::{PLACES, State, number};
 use crate::base::dns::Answer;
 use crate::base::{Channel, Errand, Flow, Instant, Outbox, Roll};
 use crate::sip::sniff;
+use crate::stack::auth::digest::Hash;
+use crate::stack::auth::nonce::Nonces;
+use crate::stack::auth::users::{Entry, Users};
 use crate::stack::counters::Drop;
 use crate::stack::{Endpoint, Location, Occupancy};
 use std::collections::BTreeSet;
@@ -40,6 +44,41 @@ pub struct Server {
     outbox: Outbox,
 }
 
+/// What the server's user database holds.
+fn users_of(plan: &ServerPlan) -> Arc<Users> {
+    let mut users = Users::new(plan.key.derive("users"), plan.accounts.len());
+    for account in &plan.accounts {
+        users.insert(&Entry {
+            name: account.user.as_bytes(),
+            domain: account.realm.as_bytes(),
+            md5: Hash::new(&account.ha1(Algorithm::Md5)),
+            sha256: Hash::new(&account.ha1(Algorithm::Sha256)),
+            ..Entry::default()
+        });
+    }
+    Arc::new(users)
+}
+
+/// The cores of one run of the server.
+fn endpoints_of(
+    plan: &ServerPlan,
+    location: &Arc<Location>,
+    roll: &Arc<Roll>,
+    run: u32,
+) -> Vec<Endpoint> {
+    let users = users_of(plan);
+    let nonces = Arc::new(Nonces::new(plan.key, run, 4096));
+    let each = |core| {
+        let settings = Arc::clone(&plan.settings);
+        let (location, roll) = (Arc::clone(location), Arc::clone(roll));
+        let mut endpoint = Endpoint::new(settings, location, roll, core, plan.key);
+        endpoint.share_nonces(Arc::clone(&nonces));
+        endpoint.handle_users(Arc::clone(&users));
+        endpoint
+    };
+    (0..plan.settings.cores).map(each).collect()
+}
+
 impl Server {
     pub fn new(
         number: usize,
@@ -51,17 +90,7 @@ impl Server {
         let cores = plan.settings.cores;
         let location = Arc::new(Location::new(plan.key.derive("location"), 100_000));
         let roll = Arc::new(Roll::new(usize::from(cores), PLACES));
-        let endpoints = (0..cores)
-            .map(|core| {
-                Endpoint::new(
-                    Arc::clone(&plan.settings),
-                    Arc::clone(&location),
-                    Arc::clone(&roll),
-                    core,
-                    plan.key,
-                )
-            })
-            .collect();
+        let endpoints = endpoints_of(plan, &location, &roll, 1);
         let count = cores as usize;
         Server {
             number,
@@ -80,6 +109,12 @@ impl Server {
             zone: Arc::clone(zone),
             outbox: Outbox::default(),
         }
+    }
+
+    /// Begins anew, with the same secret and the bindings that there are.
+    pub fn restart(&mut self, plan: &ServerPlan) {
+        self.endpoints = endpoints_of(plan, &self.location, &self.roll, self.saboteur.run(2));
+        self.armed.fill(None);
     }
 
     /// As SO_REUSEPORT chooses: by the two addresses.
@@ -397,6 +432,11 @@ impl Server {
         if request && intent == Intent::Honest && !super::streams::is_stream(&message) {
             let what = format!("{} left by TCP", message.title());
             auditor.complain(Rule::ViaTransport, self.number, what, Some(&message));
+        }
+        let readable = !message.is_broken() && intent != Intent::Mangled;
+        if readable && message.count(Field::ContentLength) == 0 {
+            let what = format!("{} left by TCP without one", message.title());
+            auditor.complain(Rule::Length, self.number, what, Some(&message));
         }
         let method = message.method();
         let again = !self.written.insert((message.digest, flow));

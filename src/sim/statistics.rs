@@ -56,6 +56,14 @@ statistics! {
     /// Retransmissions that a server recognised and did not pass on.
     absorbed,
     timer_c_cancels,
+    /// Calls of phones that may be asked who they are, and those of them that were answered.
+    asked_calls,
+    asked_calls_answered,
+    /// 401 and 407 that phones were given, and credentials that they sent.
+    challenges,
+    proofs,
+    /// Requests with credentials that the auditor found to be right.
+    proved,
     hostile,
     mangled,
     forged_branches,
@@ -67,6 +75,32 @@ statistics! {
     /// 482 and 483 that a server gave.
     looped_answers,
     double_finals,
+    /// Calls that hostile agents were given, and calls of theirs that were answered: lawful, until they use what they learn.
+    gang_answers,
+    gang_calls,
+    /// Requests under a Via of ours that was copied from another.
+    forged_spirals,
+    /// Requests with the cookie of a call, for what the call is not.
+    reused_cookies,
+    /// Other people's names, spelled otherwise.
+    misspelled,
+    /// Credentials made for another Request-URI.
+    lent,
+    /// Counts of a nonce used twice.
+    counted_again,
+    registered_for_others,
+    /// Other people's requests with credentials, changed.
+    replayed_proofs,
+    cancels_by_branch,
+    stray_acks,
+    /// Contacts that name the server.
+    bound_to_server,
+    /// Two REGISTERs of one CSeq.
+    registered_twice,
+    odd_responses,
+    without_length,
+    asserted,
+    long_lists,
     stateless_forwards,
     chained_forwards,
     cross_family_forwards,

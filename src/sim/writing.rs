@@ -72,3 +72,20 @@ pub fn replaced(message: &Reading, part: std::ops::Range<usize>, with: &[u8]) ->
     );
     out
 }
+
+/// A copy of `message` with one header line more, the last.
+pub fn with_line(message: &Reading, name: &str, value: &[u8]) -> Vec<u8> {
+    let at = message.lines.last().map_or(0, |line| line.whole.end);
+    let text = [name.as_bytes(), b": ", value, b"\r\n"].concat();
+    replaced(message, at..at, &text)
+}
+
+/// A copy of `message` without the header lines of a field.
+pub fn without(message: &Reading, field: Field) -> Vec<u8> {
+    let mut out = message.bytes.clone();
+    let lines = message.lines.iter().rev();
+    for line in lines.filter(|line| line.field == field) {
+        out.drain(line.whole.clone());
+    }
+    out
+}

@@ -69,17 +69,34 @@ impl Auditor {
         &mut self,
         air: &mut Air,
         server: usize,
-        tx: usize,
+        number: usize,
         to: SocketAddr,
         message: &Reading,
         location: &Location,
     ) {
         let now = air.now;
         let hop = &mut self.hops[server];
-        let tx = &hop.transactions[tx];
+        let tx = &hop.transactions[number];
         let request = Rc::clone(&tx.request);
         // Of several copies from several places it is the one answered now; where the source matters, it is asked to answer there.
         let source = Some(to);
+        let bound = match (message.status(), tx.mangled) {
+            (200, true) => {
+                hop.guard.adopt(now, location);
+                Ok(())
+            }
+            (200, false) if tx.branches.is_empty() => {
+                let copies = std::iter::once(&tx.request).chain(&tx.variants);
+                let copies: Vec<&Reading> = copies.map(Rc::as_ref).collect();
+                hop.guard.bound(now, &copies, location)
+            }
+            _ => Ok(()),
+        };
+        if let Err(detail) = bound {
+            return self.complain(Rule::Identity, server, detail, Some(&request));
+        }
+        let hop = &mut self.hops[server];
+        let tx = &hop.transactions[number];
         // Relayed to another registrar, or readable in two ways: no word about these bindings.
         if !tx.branches.is_empty() {
             return;
@@ -167,7 +184,8 @@ impl Hop {
     /// True when the branch is one that this server made, for a request that came from `to`.
     fn may_answer(&self, branch: u64, to: SocketAddr) -> bool {
         let stateless = self.is_stateless();
-        self.branches.iter().rev().any(|b| {
+        let any = self.mangled.contains(&branch);
+        any || self.branches.iter().rev().any(|b| {
             b.request.branch == branch
                 && (stateless || self.transactions[b.tx].sources.contains(&to))
         })
@@ -214,7 +232,7 @@ impl Hop {
             Err(_) if self.is_stateless() && self.is_foreign(to, message) => return Ok(None),
             other => other?,
         }
-        if class == Class::Ack && !self.is_foreign(to, message) {
+        if class == Class::Ack {
             return Err((Rule::NoAnswerToAck, message.title()));
         }
         let source = self
@@ -354,6 +372,7 @@ impl Hop {
             ));
         }
         self.reflects(newest, message)?;
+        self.small_answer(newest, message)?;
         let own_tag = message.tag(Field::To);
         if status > 100 && own_tag.is_none() {
             return wrong(format!("{} without a To tag", message.title()));
@@ -441,6 +460,24 @@ impl Hop {
         }
         self.final_out(now, newest, message, false)
             .map(|first| (newest, first))
+    }
+
+    /// Who forges a source must not make a server write much more than he does.
+    fn small_answer(&self, newest: usize, message: &Reading) -> Result<(), Broken> {
+        let all = self.generations(Some(newest));
+        let tx = all.map(|tx| &self.transactions[tx]);
+        let mut copies = tx.flat_map(|tx| std::iter::once(&tx.request).chain(&tx.variants));
+        let enough = |came: &Rc<Reading>| {
+            let proved = self.guard.knows(came);
+            proved || message.bytes.len() <= 3 * came.bytes.len()
+        };
+        let by_stream = crate::sim::streams::is_stream(message);
+        if by_stream || Rule::AnswerSize.is_awaited() || copies.any(enough) {
+            return Ok(());
+        }
+        let came = self.transactions[newest].request.bytes.len();
+        let what = format!("{came} bytes came, {} went back", message.bytes.len());
+        Err((Rule::AnswerSize, what))
     }
 
     /// §8.2.6.2: From, Call-ID, CSeq, Via and To are the request's.

@@ -2,7 +2,7 @@
 //! what left.
 
 use super::Hop;
-use crate::sim::reading::{Address, Field, Reading, address_spec, param, sent_by};
+use crate::sim::reading::{Address, Field, Line, Reading, address_spec, param, sent_by};
 use crate::sim::rule::Rule;
 use std::net::SocketAddr;
 
@@ -22,13 +22,55 @@ pub fn forwarded(hop: &Hop, came: &Reading, sources: &[SocketAddr], left: &Readi
     max_breadth(hop, came, left)?;
     record_route(hop, came, left)?;
     route(hop, came, left)?;
-    // Content-Length is added where the next hop could not find the end without it (§16.6 step 9).
-    let said = left.number(Field::ContentLength) == Some(left.body().len() as u64);
-    let added = came.count(Field::ContentLength) == 0 && left.count(Field::ContentLength) == 1;
-    if came.core == left.core || (added && said && came.core == left.core_without_length()) {
+    if came.core != left.core {
+        return Err((Rule::BitForBit, difference(came, left)));
+    }
+    content_length(came, left)?;
+    taken_away(came, left, |line| match line.field {
+        Field::AssertedIdentity => !sources.iter().all(|source| hop.trusts(*source)),
+        _ => hop.guard.may_be_for_us(came.get(&line.value)),
+    })
+}
+
+/// A length that came leaves as it is; where none came there may be the right one (§20.14).
+fn content_length(came: &Reading, left: &Reading) -> Verdict {
+    let lines = |m: &Reading| -> Vec<Vec<u8>> {
+        let lines = m.lines.iter().filter(|l| l.field == Field::ContentLength);
+        lines.map(|line| m.get(&line.whole).to_vec()).collect()
+    };
+    let (a, b) = (lines(came), lines(left));
+    let right = left.number(Field::ContentLength) == Some(left.body().len() as u64);
+    if a == b || (a.is_empty() && b.len() == 1 && right) {
         return Ok(());
     }
-    Err((Rule::BitForBit, difference(came, left)))
+    Err((
+        Rule::BitForBit,
+        format!("{} Content-Length came, {} left", a.len(), b.len()),
+    ))
+}
+
+/// Credentials and asserted identities: what leaves has come, in its order, and only what `may_go` does not leave.
+fn taken_away(came: &Reading, left: &Reading, may_go: impl Fn(&Line) -> bool) -> Verdict {
+    let own = |line: &&Line| line.field.is_for_a_hop() && line.field != Field::ContentLength;
+    let mut leaves = left.lines.iter().filter(own).peekable();
+    for line in came.lines.iter().filter(own) {
+        let same = leaves
+            .peek()
+            .is_some_and(|l| left.get(&l.whole) == came.get(&line.whole));
+        if same {
+            leaves.next();
+        } else if !may_go(line) {
+            let what = format!("{:?} came and did not leave", text(came.get(&line.whole)));
+            return Err((Rule::BitForBit, what));
+        }
+    }
+    match leaves.next() {
+        None => Ok(()),
+        Some(line) => Err((
+            Rule::BitForBit,
+            format!("{:?} left and had not come", text(left.get(&line.whole))),
+        )),
+    }
 }
 
 fn vias(hop: &Hop, came: &Reading, sources: &[SocketAddr], left: &Reading) -> Verdict {
@@ -244,14 +286,15 @@ pub fn difference(came: &Reading, left: &Reading) -> String {
         m.lines
             .iter()
             .filter(|line| {
-                !matches!(
-                    line.field,
-                    Field::Via
-                        | Field::Route
-                        | Field::RecordRoute
-                        | Field::MaxForwards
-                        | Field::MaxBreadth
-                )
+                !line.field.is_for_a_hop()
+                    && !matches!(
+                        line.field,
+                        Field::Via
+                            | Field::Route
+                            | Field::RecordRoute
+                            | Field::MaxForwards
+                            | Field::MaxBreadth
+                    )
             })
             .map(|line| m.get(&line.whole).to_vec())
             .collect()
@@ -277,6 +320,8 @@ pub fn is_copy(came: &Reading, left: &Reading) -> bool {
     let same_status =
         came.status() == left.status() || (came.status() == 503 && left.status() == 500);
     came.trunk == left.trunk
+        && content_length(came, left).is_ok()
+        && taken_away(came, left, |line| line.field == Field::AssertedIdentity).is_ok()
         && same_status
         && came.vias.len() == left.vias.len() + 1
         && (0..left.vias.len()).all(|n| came.via(n + 1) == left.via(n))

@@ -284,11 +284,11 @@ impl Auditor {
         if expected.len() < live.len() || expected.len() as u64 > hop.breadth(&t.request) {
             return None;
         }
-        // Or the server is full.
+        // Or the server is full, or asks who that is.
         let refused_as_loop = t
             .finals
             .iter()
-            .any(|(status, ..)| matches!(status, 482 | 483 | 440 | 503));
+            .any(|(status, ..)| matches!(status, 401 | 403 | 407 | 482 | 483 | 440 | 503));
         if refused_as_loop {
             return None;
         }

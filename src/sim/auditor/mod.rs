@@ -4,9 +4,11 @@
 mod answers;
 mod compare;
 mod debts;
+mod identity;
 mod requests;
 
 use super::air::{Air, Intent};
+use super::bearer::without_dot;
 use super::bindings::{Bindings, canonical};
 use super::names::Zone;
 use super::reading::{Address, Digest, Field, Reading, address_spec, digest};
@@ -16,6 +18,7 @@ use crate::base::Instant;
 use crate::stack::Location;
 use crate::stack::settings::{Mode, Settings};
 use debts::{Debt, Debts};
+use identity::Guard;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -81,6 +84,33 @@ struct Tx {
     mangled: bool,
     previous: Option<usize>,
 }
+
+/// What a CANCEL has from its INVITE (§9.1): Request-URI, Call-ID, To, From with its tag, the number of CSeq, and the branch.
+fn names_of_invite(message: &Reading) -> u64 {
+    let mut names = Digest::new();
+    names.add(message.uri());
+    for field in [Field::CallId, Field::To, Field::From] {
+        names.add(message.value(field).unwrap_or(b""));
+    }
+    names.number(message.cseq().map_or(0, |(n, _)| n));
+    names.number(message.branch);
+    names.finish()
+}
+
+/// The same for all copies of a request, wherever they are on their way.
+fn same_request(message: &Reading) -> u64 {
+    let mut name = Digest::new();
+    name.add(message.call_id());
+    name.add(message.method());
+    name.number(message.cseq().map_or(0, |(n, _)| n));
+    name.finish()
+}
+
+/// Branches that leave for one datagram that came, at most: Max-Breadth (RFC 5393 §5.3.3), and some that are tried after others.
+const COPIES: u32 = 120;
+
+/// An ACK is tried nowhere after anywhere.
+const ACK_COPIES: u32 = 60;
 
 /// Other bytes of one request that are kept: ACKs to the finals of several phones, and what hostile agents make of them.
 const VARIANTS: usize = 16;
@@ -160,6 +190,8 @@ pub(super) struct Hop {
     /// Where requests with a branch came from.
     askers: BTreeMap<u64, Vec<SocketAddr>>,
     bindings: Bindings,
+    /// By the digest of a Call-ID: between whom its requests went.
+    ends: BTreeMap<u64, BTreeSet<SocketAddr>>,
     /// REGISTERs that were carried out, and when.
     registered: BTreeMap<u64, Registered>,
     /// Record-Route values that this server gave out.
@@ -171,13 +203,18 @@ pub(super) struct Hop {
     /// Branches of requests that no honest agent sent: the honest one that comes later may be taken for a copy.
     /// With the key of the first of them.
     meddled: BTreeMap<u64, u64>,
-    /// Branches that came in a CANCEL, readable or not.
+    /// Branches that came in a CANCEL that nobody can read for certain.
     cancelled: BTreeSet<u64>,
+    /// What those that can be read name of their INVITE (§9.1).
+    cancels: BTreeSet<u64>,
+    /// By request: datagrams that came from elsewhere, and branches that left for them.
+    copies: BTreeMap<u64, (u32, u32)>,
     /// Responses that came lately and that no honest agent sent.
     foreign_responses: VecDeque<Rc<Reading>>,
     /// Mail between cores, and late timers, take so long.
     soon_ms: u64,
     zone: Arc<Zone>,
+    guard: Guard,
 }
 
 impl Hop {
@@ -201,6 +238,7 @@ impl Hop {
 
     /// True when a URI's host and port name this server.
     pub(super) fn is_own(&self, host: &[u8], port: Option<u16>) -> bool {
+        let host = without_dot(host);
         let address = Address {
             user: b"",
             host,
@@ -331,16 +369,20 @@ impl Auditor {
                 suspects: BTreeMap::new(),
                 askers: BTreeMap::new(),
                 bindings: Bindings::default(),
+                ends: BTreeMap::new(),
                 registered: BTreeMap::new(),
                 issued: BTreeSet::new(),
                 refusals: BTreeSet::new(),
                 mangled: BTreeSet::new(),
                 meddled: BTreeMap::new(),
                 cancelled: BTreeSet::new(),
+                cancels: BTreeSet::new(),
+                copies: BTreeMap::new(),
                 foreign_responses: VecDeque::new(),
                 // A CANCEL may have to ask every core.
                 soon_ms: plan.mail_ms * u64::from(plan.settings.cores) + plan.tick_ms + 2,
                 zone: Arc::clone(&scenario.zone),
+                guard: Guard::new(plan),
             })
             .collect();
         Auditor {
@@ -351,7 +393,7 @@ impl Auditor {
     }
 
     pub fn complain(&mut self, rule: Rule, server: usize, detail: String, about: Option<&Reading>) {
-        if self.violation.is_none() {
+        if self.violation.is_none() && !rule.is_awaited() {
             self.violation = Some(Violation {
                 rule,
                 server,
@@ -359,6 +401,11 @@ impl Auditor {
                 call_id: about.map_or(Vec::new(), |m| m.call_id().to_vec()),
             });
         }
+    }
+
+    /// A server has begun anew, after a long silence.
+    pub fn restarted(&mut self, server: usize) {
+        self.hops[server].guard.begin_anew();
     }
 
     /// A server's turn begins that no datagram has caused, but perhaps a message from another core.
@@ -388,11 +435,18 @@ impl Auditor {
             let place = hop.meddled.entry(class.with(message.branch));
             place.or_insert(message.key);
         }
+        let readable = !message.is_broken() && intent != Intent::Mangled;
         if message.bytes.starts_with(b"CANCEL") {
-            hop.cancelled.insert(message.branch);
+            match readable {
+                true => hop.cancels.insert(names_of_invite(message)),
+                false => hop.cancelled.insert(message.branch),
+            };
         }
         if message.is_broken() {
             return;
+        }
+        if message.is_request() && !hop.addresses.contains(&from) {
+            hop.copies.entry(same_request(message)).or_default().0 += 1;
         }
         if message.is_request() {
             self.request_in(air, server, from, message, intent);
@@ -411,6 +465,10 @@ impl Auditor {
     ) {
         let now = air.now;
         let hop = &mut self.hops[server];
+        // What somebody has mangled on its way is mostly refused before anybody asks what it proves.
+        let is_exempt = hop.is_inside(message);
+        let proves = intent != Intent::Mangled && hop.guard.hear(now, message, is_exempt);
+        air.statistics.proved += u64::from(proves);
         if message
             .cseq()
             .is_none_or(|(_, method)| method != message.method())
@@ -713,6 +771,7 @@ impl Auditor {
             let hop = &mut self.hops[server];
             if super::reading::find(&message.bytes, 0, b"REGISTER").is_some() {
                 hop.bindings.adopt(air.now, location);
+                hop.guard.adopt(air.now, location);
             }
             return Intent::Mangled;
         }
@@ -720,11 +779,15 @@ impl Auditor {
             let what = format!("{} was sent", message.title());
             self.complain(Rule::Version, server, what, Some(message));
         }
-        if message.is_request() {
-            self.request_out(air, server, to, message)
-        } else {
-            self.response_out(air, server, to, message, location)
+        if !message.is_request() {
+            self.hops[server].guard.say(air.now, message);
+            return self.response_out(air, server, to, message, location);
         }
+        let intent = self.request_out(air, server, to, message);
+        if let Err((rule, detail)) = self.hops[server].nothing_leaks(message, intent) {
+            self.complain(rule, server, detail, Some(message));
+        }
+        intent
     }
 
     /// The bindings of all servers against their location services.

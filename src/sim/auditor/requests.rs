@@ -4,6 +4,7 @@ use super::compare::{self, Verdict};
 use super::{Auditor, Branch, Class, Hop, Tx};
 use crate::base::Instant;
 use crate::sim::air::{Air, Intent};
+use crate::sim::bearer::without_dot;
 use crate::sim::reading::{Address, Field, Reading, address_spec, digest, same_uri};
 use crate::sim::rule::Rule;
 use crate::sim::scenario::{CIRCLE, GATEWAY_PREFIX};
@@ -94,10 +95,15 @@ impl Hop {
                 format!("nobody sent what left as {}", message.title()),
             ));
         };
+        match self.acts_rightly(newest, class, to, message) {
+            Err((rule, _)) if rule.is_awaited() => {}
+            verdict => verdict?,
+        }
         if !self.is_stateless() {
             if class == Class::Cancel {
                 return Err((Rule::CancelStaysOnHop, format!("it went to {to}")));
             }
+            self.no_stray_ack(newest, to, message)?;
             self.ack_may_leave(class, below, message, now)?;
         }
         let number = self.generation_for(newest, message, to, now)?;
@@ -246,6 +252,7 @@ impl Hop {
     ) -> Result<Intent, (Rule, String)> {
         let now = air.now;
         self.expected(number, to, message)?;
+        self.few_copies(class, message)?;
         let tx = &self.transactions[number];
         let came = Rc::clone(&tx.request);
         let q = self
@@ -316,10 +323,44 @@ impl Hop {
         for value in added.iter().take(added.len().saturating_sub(before)) {
             self.issued.insert(digest(address_spec(value)));
         }
+        self.guard.opened(message);
+        let ends = self.ends.entry(digest(message.call_id())).or_default();
+        ends.extend(&self.transactions[number].sources);
+        ends.insert(to);
         self.breadth_holds(number)?;
         self.reachable_route(&added, before, to)?;
         self.same_branch_for_cancel(class, number, message)?;
         Ok(intent)
+    }
+
+    /// An ACK of no call that passed here goes nowhere, where every ACK of a call shows the way that we recorded; but a `[[route]]`
+    /// leads on what it is given.
+    fn no_stray_ack(&self, newest: usize, to: SocketAddr, message: &Reading) -> Verdict {
+        let passed = self.ends.contains_key(&digest(message.call_id()));
+        let knows = !self.is_stateless() && self.settings.proxy.record_route;
+        let tx = &self.transactions[newest];
+        let mut copies = std::iter::once(&tx.request).chain(&tx.variants);
+        let ack = tx.class == Class::Ack;
+        if !ack || !knows || passed || copies.any(|came| self.by_conf(came, to)) {
+            return Ok(());
+        }
+        let what = format!("{} left, its call never did", message.title());
+        Err((Rule::StrayAck, what))
+    }
+
+    /// One datagram must not make many.
+    fn few_copies(&mut self, class: Class, message: &Reading) -> Verdict {
+        let (came, left) = self.copies.entry(super::same_request(message)).or_default();
+        *left += 1;
+        let each = match class {
+            Class::Ack => super::ACK_COPIES,
+            _ => super::COPIES,
+        };
+        let (came, left) = ((*came).max(1), *left);
+        if left > came * each && !Rule::Copies.is_awaited() {
+            return Err((Rule::Copies, format!("{came} came, {left} left")));
+        }
+        Ok(())
     }
 
     /// The Record-Route value on top must be of the family that the next hop speaks.
@@ -344,11 +385,14 @@ impl Hop {
         if !self.is_stateless() || class != Class::Cancel {
             return Ok(());
         }
-        let key = self.transactions[number].request.key;
-        let Some(invite) = self.find(key, Class::Invite) else {
+        let came = &self.transactions[number].request;
+        let Some(invite) = self.find(came.key, Class::Invite) else {
             return Ok(());
         };
         let tx = &self.transactions[invite];
+        if super::names_of_invite(came) != super::names_of_invite(&tx.request) {
+            return Ok(());
+        }
         let bound = self.bound_since(tx.request.uri(), tx.arrived).len();
         // When the contacts changed in between, another may be chosen now.
         if tx.reopen && (bound > 1 || tx.variants.len() + tx.sources.len() > 1)
@@ -445,7 +489,7 @@ impl Hop {
         ))
     }
 
-    fn is_expected(
+    pub(super) fn is_expected(
         &self,
         came: &Reading,
         arrived: Instant,
@@ -466,8 +510,10 @@ impl Hop {
             return (genuine && socket == Some(to)) || self.by_conf(came, to);
         }
         if !self.is_own(uri.host, uri.port) {
-            return (genuine && uri.socket() == Some(to) && message.uri() == came.uri())
-                || self.by_conf(came, to);
+            // The flow token of a Record-Route leads to the dialog's other side, whatever the target says.
+            let ends = self.ends.get(&digest(came.call_id()));
+            let there = uri.socket() == Some(to) || ends.is_some_and(|ends| ends.contains(&to));
+            return (genuine && there && message.uri() == came.uri()) || self.by_conf(came, to);
         }
         let bound = self.bound_since(came.uri(), arrived);
         let contact = bound
@@ -497,10 +543,9 @@ impl Hop {
         };
         let own = self.is_own(uri.host, uri.port);
         self.settings.routes.iter().any(|route| {
-            let host = route
-                .to_host
-                .as_ref()
-                .is_none_or(|h| h.eq_ignore_ascii_case(uri.host) || (own && self.is_own(h, None)));
+            let host = route.to_host.as_ref().is_none_or(|h| {
+                h.eq_ignore_ascii_case(without_dot(uri.host)) || (own && self.is_own(h, None))
+            });
             let prefix = route.to_user_prefix.as_ref();
             let user = prefix.is_none_or(|p| uri.user.starts_with(p));
             let circle = uri.host.eq_ignore_ascii_case(CIRCLE.as_bytes());
@@ -570,7 +615,9 @@ impl Hop {
                         .any(|(r, _)| r.status() / 100 == 2 || r.status() >= 600)
             })
         };
-        let asked = self.cancelled.contains(&tx.request.branch);
+        let named = |copy: &Rc<Reading>| self.cancels.contains(&super::names_of_invite(copy));
+        let mut copies = std::iter::once(&tx.request).chain(&tx.variants);
+        let asked = self.cancelled.contains(&tx.request.branch) || copies.any(named);
         if !asked && !timer_c && !others() {
             return wrong("a CANCEL for no reason");
         }
