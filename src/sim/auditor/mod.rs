@@ -19,6 +19,7 @@ use crate::stack::Location;
 use crate::stack::settings::{Mode, Settings};
 use debts::{Debt, Debts};
 use identity::Guard;
+use requests::{names_of_invite, same_request};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -84,33 +85,6 @@ struct Tx {
     mangled: bool,
     previous: Option<usize>,
 }
-
-/// What a CANCEL has from its INVITE (§9.1): Request-URI, Call-ID, To, From with its tag, the number of CSeq, and the branch.
-fn names_of_invite(message: &Reading) -> u64 {
-    let mut names = Digest::new();
-    names.add(message.uri());
-    for field in [Field::CallId, Field::To, Field::From] {
-        names.add(message.value(field).unwrap_or(b""));
-    }
-    names.number(message.cseq().map_or(0, |(n, _)| n));
-    names.number(message.branch);
-    names.finish()
-}
-
-/// The same for all copies of a request, wherever they are on their way.
-fn same_request(message: &Reading) -> u64 {
-    let mut name = Digest::new();
-    name.add(message.call_id());
-    name.add(message.method());
-    name.number(message.cseq().map_or(0, |(n, _)| n));
-    name.finish()
-}
-
-/// Branches that leave for one datagram that came, at most: Max-Breadth (RFC 5393 §5.3.3), and some that are tried after others.
-const COPIES: u32 = 120;
-
-/// An ACK is tried nowhere after anywhere.
-const ACK_COPIES: u32 = 60;
 
 /// Other bytes of one request that are kept: ACKs to the finals of several phones, and what hostile agents make of them.
 const VARIANTS: usize = 16;

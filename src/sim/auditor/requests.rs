@@ -5,13 +5,40 @@ use super::{Auditor, Branch, Class, Hop, Tx};
 use crate::base::Instant;
 use crate::sim::air::{Air, Intent};
 use crate::sim::bearer::without_dot;
-use crate::sim::reading::{Address, Field, Reading, address_spec, digest, same_uri};
+use crate::sim::reading::{Address, Digest, Field, Reading, address_spec, digest, same_uri};
 use crate::sim::rule::Rule;
 use crate::sim::scenario::{CIRCLE, GATEWAY_PREFIX};
 use crate::stack::route::{Action, NextHop};
 use crate::stack::settings::Fork;
 use std::net::SocketAddr;
 use std::rc::Rc;
+
+/// What a CANCEL has from its INVITE (§9.1): Request-URI, Call-ID, To, From with its tag, the number of CSeq, and the branch.
+pub(super) fn names_of_invite(message: &Reading) -> u64 {
+    let mut names = Digest::new();
+    names.add(message.uri());
+    for field in [Field::CallId, Field::To, Field::From] {
+        names.add(message.value(field).unwrap_or(b""));
+    }
+    names.number(message.cseq().map_or(0, |(n, _)| n));
+    names.number(message.branch);
+    names.finish()
+}
+
+/// The same for all copies of a request, wherever they are on their way.
+pub(super) fn same_request(message: &Reading) -> u64 {
+    let mut name = Digest::new();
+    name.add(message.call_id());
+    name.add(message.method());
+    name.number(message.cseq().map_or(0, |(n, _)| n));
+    name.finish()
+}
+
+/// Branches that leave for one datagram that came, at most: Max-Breadth (RFC 5393 §5.3.3), and some that are tried after others.
+const COPIES: u32 = 120;
+
+/// An ACK is tried nowhere after anywhere.
+const ACK_COPIES: u32 = 60;
 
 impl Auditor {
     pub(super) fn request_out(
@@ -350,11 +377,11 @@ impl Hop {
 
     /// One datagram must not make many.
     fn few_copies(&mut self, class: Class, message: &Reading) -> Verdict {
-        let (came, left) = self.copies.entry(super::same_request(message)).or_default();
+        let (came, left) = self.copies.entry(same_request(message)).or_default();
         *left += 1;
         let each = match class {
-            Class::Ack => super::ACK_COPIES,
-            _ => super::COPIES,
+            Class::Ack => ACK_COPIES,
+            _ => COPIES,
         };
         let (came, left) = ((*came).max(1), *left);
         if left > came * each && !Rule::Copies.is_awaited() {
@@ -390,7 +417,7 @@ impl Hop {
             return Ok(());
         };
         let tx = &self.transactions[invite];
-        if super::names_of_invite(came) != super::names_of_invite(&tx.request) {
+        if names_of_invite(came) != names_of_invite(&tx.request) {
             return Ok(());
         }
         let bound = self.bound_since(tx.request.uri(), tx.arrived).len();
@@ -615,7 +642,7 @@ impl Hop {
                         .any(|(r, _)| r.status() / 100 == 2 || r.status() >= 600)
             })
         };
-        let named = |copy: &Rc<Reading>| self.cancels.contains(&super::names_of_invite(copy));
+        let named = |copy: &Rc<Reading>| self.cancels.contains(&names_of_invite(copy));
         let mut copies = std::iter::once(&tx.request).chain(&tx.variants);
         let asked = self.cancelled.contains(&tx.request.branch) || copies.any(named);
         if !asked && !timer_c && !others() {
