@@ -7,7 +7,7 @@ use strowger::base::Transport;
 use strowger::config::model::{self, Conf};
 use strowger::net::sys;
 use strowger::stack;
-use strowger::stack::location::{Durability, Location};
+use strowger::stack::location::{Durability, Location, RowRules};
 use strowger::store::journal::{Book, Clocks, Hooks, Numbers, Settings};
 use strowger::store::{Door, Journal};
 use strowger::worker::mailbox::PostOffice;
@@ -48,7 +48,7 @@ impl Opened {
             path: path.clone(),
             durability: location.durability(),
             listeners,
-            rules,
+            rules: RowRules::new(rules),
         };
         let clocks = Clocks {
             now: Box::new(move || clock.now()),

@@ -4,10 +4,8 @@
 //! stand, so that a refresh, which nearly every change is, finds its place once and touches nothing else.
 
 use crate::base::{Channel, Flow, Instant, Transport};
-use crate::sip::Uri;
-use crate::stack::Settings;
 use crate::stack::location::journal::{Taken, TakenView};
-use crate::stack::location::{BindingText, Location, Reached, Row};
+use crate::stack::location::{BindingText, Location, Reached, Row, RowRules};
 use crate::store::log::Replay;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{
@@ -175,7 +173,7 @@ impl Table {
         &self,
         location: &Location,
         now: Instant,
-        rules: &Settings,
+        rules: &RowRules,
         terms: Terms,
     ) -> Result<Restored, Trouble> {
         let snapshot = self.connection.unchecked_transaction()?;
@@ -473,7 +471,7 @@ impl<'a> Gathering<'a> {
     fn new(
         location: &'a Location,
         now: Instant,
-        rules: &'a Settings,
+        rules: &'a RowRules,
         terms: Terms<'a>,
         replay: Replay,
     ) -> Gathering<'a> {
@@ -611,8 +609,7 @@ impl<'a> Gathering<'a> {
             false => self.restored.no_room += rows.len(),
         }
         let rules = self.pile.rules;
-        let leads_back =
-            |uri: &[u8]| Uri::parse(uri).is_ok_and(|uri| rules.leads_back(&uri, &self.aor));
+        let leads_back = |uri: &[u8]| rules.leads_back(uri, &self.aor);
         let is_by_contact =
             |row: &Row| row.reached == Reached::ByContact && row.text.path.is_empty();
         if rows
@@ -633,7 +630,7 @@ impl<'a> Gathering<'a> {
 /// The rows of one address, on their way into memory.
 struct Pile<'a> {
     now: Instant,
-    rules: &'a Settings,
+    rules: &'a RowRules,
     terms: Terms<'a>,
     text: Vec<u8>,
     rows: Vec<Kept>,
@@ -654,9 +651,10 @@ impl Pile<'_> {
 
     /// False for what has expired.
     fn keep(&mut self, aor: &[u8], stored: &Stored) -> Result<bool, &'static str> {
-        let registrar = &self.rules.registrar;
         let expires_ms = stored.expires_ms.saturating_sub(self.terms.wall_ms);
-        let longest = self.now.after_ms(u64::from(registrar.max_expires_s) * 1000);
+        let longest = self
+            .now
+            .after_ms(u64::from(self.rules.max_expires_s()) * 1000);
         let expires = Instant::from_ms(expires_ms).min(longest);
         if expires <= self.now {
             return Ok(false);
@@ -671,7 +669,7 @@ impl Pile<'_> {
             removed: stored.removed,
             reached: stored.reached,
         };
-        self.rules.check_row(aor, &row)?;
+        self.rules.check(aor, &row)?;
         if let Some((_, peer)) = stored.source
             && (peer.port() == 0 || peer.ip().is_unspecified() || peer.ip().is_multicast())
         {
@@ -681,7 +679,7 @@ impl Pile<'_> {
             .rows
             .iter()
             .filter(|kept| kept.row.removed == row.removed);
-        if alike.count() >= registrar.max_contacts * (1 + 3 * usize::from(row.removed)) {
+        if alike.count() >= self.rules.max_contacts() * (1 + 3 * usize::from(row.removed)) {
             return Err("there are more of its address than [registrar] max_contacts allows");
         }
         let row = Row {
@@ -767,8 +765,8 @@ mod tests {
     use std::path::PathBuf;
 
     /// An hour is the longest that a binding lasts.
-    fn rules() -> Settings {
-        Settings::default()
+    fn rules() -> RowRules {
+        RowRules::default()
     }
 
     const UDP: (Transport, &str) = (Transport::Udp, "127.0.0.1:5060");
@@ -1284,10 +1282,7 @@ mod tests {
         before.add(at(0), b"a@x", b"sip:%61@X;y=1", 60).unwrap();
         before.add(at(0), b"a@x", b"sip:b@x", 60).unwrap();
         write(&mut table, &before, terms);
-        let rules = Settings {
-            domains: vec![b"x".to_vec()],
-            ..rules()
-        };
+        let rules = RowRules::of_domain(b"x");
         let after = location();
         table.restore(&after, at(0), &rules, terms).unwrap();
         let mut back = Vec::new();

@@ -9,9 +9,8 @@ use super::bindings::{Restored, Table, Terms, Trouble};
 use super::door::{Door, Place};
 use super::log::{self as binding_log, Folding, Pending};
 use crate::base::{Instant, Transport};
-use crate::stack;
 use crate::stack::location::journal::{Round, Taken};
-use crate::stack::location::{Durability, Location};
+use crate::stack::location::{Durability, Location, RowRules};
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io;
@@ -59,7 +58,7 @@ pub struct Settings {
     /// By position, as bound.
     pub listeners: Vec<(Transport, SocketAddr)>,
     /// By which bindings that are read back are judged.
-    pub rules: Arc<stack::Settings>,
+    pub rules: RowRules,
 }
 
 /// The clock of the rules.

@@ -5,10 +5,12 @@
 pub mod binding;
 pub mod journal;
 mod record;
+mod rules;
 
 pub use binding::{Binding, BindingText, Reached, weight};
 pub use journal::{Durability, Progress, Row};
 pub use record::{Memory, Print, Record};
+pub use rules::RowRules;
 
 use crate::base::{Flow, Instant, Key};
 use crate::sip::Uri;

@@ -39,7 +39,7 @@ impl Place {
         };
         let now = Instant::default();
         table
-            .restore(&found, now, &stack::Settings::default(), terms)
+            .restore(&found, now, &RowRules::default(), terms)
             .unwrap();
         let mut all = Vec::new();
         found.show(now, None, &mut |aor, view| {
@@ -55,7 +55,7 @@ impl Place {
             path: self.path(),
             durability: location.durability(),
             listeners: Vec::new(),
-            rules: Arc::default(),
+            rules: RowRules::default(),
         };
         let clocks = Clocks {
             now: Box::new(Instant::default),
