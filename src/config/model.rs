@@ -407,7 +407,7 @@ impl Default for Proxy {
             fork: Fork::Parallel,
             redirect: false,
             max_breadth: 60,
-            in_dialog_without_route: InDialog::Refuse,
+            in_dialog_without_route: InDialog::Relay,
         }
     }
 }

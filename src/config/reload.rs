@@ -176,7 +176,7 @@ record_route = false
 fork = \"sequential\"
 redirect = true
 max_breadth = 7
-in_dialog_without_route = \"relay\"
+in_dialog_without_route = \"refuse\"
 [registrar]
 enabled = false
 min_expires = \"7s\"

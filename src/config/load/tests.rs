@@ -314,7 +314,7 @@ fn a_conf_with_everything() {
         fork = "sequential"
         redirect = true
         max_breadth = 5
-        in_dialog_without_route = "relay"
+        in_dialog_without_route = "refuse"
         [registrar]
         enabled = false
         min_expires = "10s"
@@ -477,7 +477,7 @@ fn a_conf_with_everything() {
             fork: Fork::Sequential,
             redirect: true,
             max_breadth: 5,
-            in_dialog_without_route: InDialog::Relay,
+            in_dialog_without_route: InDialog::Refuse,
         }
     );
     assert_eq!(

@@ -9,6 +9,7 @@ use crate::sip::{Message, Method, Name, NameAddr, Uri};
 use crate::stack::Endpoint;
 use crate::stack::cookie::{self, Draft, Recorded, Target, Verdict};
 use crate::stack::facts::{contact, write_place};
+use crate::stack::identity::Dialog as Call;
 use crate::stack::moved::{Kind, Known};
 use crate::stack::passage::Proof;
 use crate::stack::token::{self, Side};
@@ -120,10 +121,17 @@ impl Endpoint {
             || message.header(Name::RecordRoute).is_none()
             || message.to_tag().is_none()
         {
+            if (200..300).contains(&status) && message.method() == Method::Invite {
+                let dialog = self.identity.dialog(message, Side::Caller, &mut self.facts);
+                self.transactions.accepted.note(accepted(&dialog));
+            }
             return self.note_answer(message, status);
         }
         let (cookies, facts) = (self.cookies, &mut self.facts);
         let dialog = self.identity.dialog(message, Side::Caller, facts);
+        if status >= 200 {
+            self.transactions.accepted.note(accepted(&dialog));
+        }
         let contact = contact(message);
         let is_invite = message.method() == Method::Invite;
         let mut beyond = None;
@@ -156,6 +164,13 @@ impl Endpoint {
         if is_within {
             self.note_answer(message, status);
         }
+    }
+
+    /// Whether an ACK without a route of ours is for a call that was answered here of late: some callees give none back, and some callers
+    /// leave it out.
+    pub(in crate::stack) fn was_accepted(&mut self, message: &Message) -> bool {
+        let dialog = self.identity.dialog(message, Side::Caller, &mut self.facts);
+        self.transactions.accepted.knows(accepted(&dialog))
     }
 
     /// A response within a dialog says where its sender wants to be reached from now on.
@@ -286,6 +301,11 @@ impl Endpoint {
             dialog.sender = token::read(recorded.towards.other(), recorded.token);
         }
     }
+}
+
+/// What a call is remembered by until its ACK has come.
+fn accepted(dialog: &Call) -> u128 {
+    u128::from(dialog.call) << 64 | u128::from(dialog.call)
 }
 
 /// Requests that say anew where their sender is to be reached (RFC 3261 §12.2, RFC 3311, RFC 6665).

@@ -121,6 +121,7 @@ impl Endpoint {
             } else if self.transactions.refused.knows(key) || self.was_refused(flow, message) {
                 return self.counters.drop(Drop::Absorbed);
             } else if self.may_be_orphan(flow, message)
+                && !self.was_accepted(message)
                 && self.pass_on(Errand::Orphan { tried }, flow, message, outbox)
             {
                 return;
@@ -156,7 +157,7 @@ impl Endpoint {
         // sends it could have as many copies of it made as a user has contacts.
         let is_known = has_transaction || !is_stateful || !self.settings.proxy.record_route;
         match self.determine_targets(now, message, &incoming, &mut targets) {
-            Ok(Decision::Astray) if !is_known => {
+            Ok(Decision::Astray) if !is_known && !self.was_accepted(message) => {
                 self.discard(flow, Drop::StrayAck, "of no transaction and no dialog");
             }
             Ok(Decision::Forward | Decision::Astray) => {

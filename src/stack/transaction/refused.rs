@@ -13,24 +13,35 @@ pub struct Refused {
 
 impl Default for Refused {
     fn default() -> Refused {
-        Refused {
-            keys: vec![0; PLACES].into(),
-            is_empty: true,
-        }
+        Refused::with_places(PLACES)
     }
 }
 
 impl Refused {
+    /// `places`: how many are remembered, at most.
+    pub fn with_places(places: usize) -> Refused {
+        Refused {
+            keys: vec![0; places.max(1)].into(),
+            is_empty: true,
+        }
+    }
+
+    fn place(&self, key: u128) -> usize {
+        key as usize % self.keys.len()
+    }
+
     /// An INVITE was answered with a non-2xx and left no transaction.
     pub fn note(&mut self, key: u128) {
         self.is_empty = false;
-        self.keys[key as usize % PLACES] = (key >> 64) as u64;
+        let place = self.place(key);
+        self.keys[place] = (key >> 64) as u64;
     }
 
     /// The INVITE has come again, and was let in this time.
     pub fn forget(&mut self, key: u128) {
         if self.knows(key) {
-            self.keys[key as usize % PLACES] = 0;
+            let place = self.place(key);
+            self.keys[place] = 0;
         }
     }
 
@@ -41,7 +52,7 @@ impl Refused {
 
     /// True when the ACK with this key is for such an answer, and must not leave this hop.
     pub fn knows(&self, key: u128) -> bool {
-        self.keys[key as usize % PLACES] == (key >> 64) as u64
+        self.keys[self.place(key)] == (key >> 64) as u64
     }
 }
 

@@ -118,6 +118,9 @@ pub enum Notice {
 
 const CLIENT_TOKEN: u32 = 1 << 31;
 
+/// Calls whose ACK is waited for: an ACK follows its 2xx within a moment.
+const ACCEPTED: usize = 1 << 14;
+
 /// All transactions of one core.
 pub struct Transactions {
     timers: Timers,
@@ -126,6 +129,8 @@ pub struct Transactions {
     directory: Directory,
     /// INVITEs that are over here with a non-2xx, and whose ACK may still come.
     pub refused: Refused,
+    /// Calls that were answered by a 2xx of late, by Call-ID and the caller's tag: what their ACK is known by where it shows no route.
+    pub accepted: Refused,
     /// The client transactions that wait on a connection and have heard nothing, as a list for each: its first, by slot.
     unanswered: HashMap<u128, u32, BuildHasherDefault<NameHasher>>,
     ways: Ways,
@@ -151,6 +156,7 @@ impl Transactions {
             limit_bytes: 0,
             directory: Directory::new(limits.transactions),
             refused: Refused::default(),
+            accepted: Refused::with_places(ACCEPTED),
             unanswered: HashMap::default(),
             ways,
             host: Vec::new(),
