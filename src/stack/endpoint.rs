@@ -645,9 +645,16 @@ impl Endpoint {
                 let key = self.identity.transaction(message, &via, b"INVITE");
                 self.transactions.refused.note(key);
             }
-            // By a new branch it must not leave either.
-            let key = self.identity.invite(message);
-            self.transactions.refused.note(key);
+            // By a new branch it must not leave either. But who names a dialog without its cookie does not speak for it: the ACK to the answer
+            // of the real INVITE must pass, whatever copy of it somebody has had refused.
+            let speaks = message.to_tag().is_none()
+                || self
+                    .preprocess_route(flow, message)
+                    .is_ok_and(|incoming| incoming.trusted);
+            if speaks {
+                let key = self.identity.invite(message);
+                self.transactions.refused.note(key);
+            }
         }
         if !refusal.is_told {
             let reason = match refusal.reason {

@@ -64,7 +64,7 @@ fn without_state_an_ack_has_no_answer_either() {
     assert_eq!(b.dropped(Drop::StrayResponse), 3);
 }
 
-/// A copy of a re-INVITE that cannot be read is refused, and its refusal must not swallow the ACK to the answer of the real one.
+/// A copy of a re-INVITE without the dialog's cookie is refused, and its refusal must not swallow the ACK to the answer of the real one.
 #[test]
 fn what_is_refused_of_a_copy_does_not_stop_the_ack_of_the_call() {
     let mut b = Bench::new();
@@ -88,10 +88,10 @@ fn what_is_refused_of_a_copy_does_not_stop_the_ack_of_the_call() {
     };
     let sent = b.send(ALICE, inside("INVITE", 2));
     let again = the(&sent, BOB).clone();
-    let refused = b.send(DAVE, inside("INVITE", 2).set("CSeq", "2 BYE"));
-    assert_eq!(only(refused).status(), 400);
-    let refused = b.send(DAVE, inside("INVITE", 2).set("Max-Forwards", "many"));
-    assert_eq!(only(refused).status(), 400);
+    for (name, value) in [("CSeq", "2 BYE"), ("Max-Forwards", "many")] {
+        let copy = inside("INVITE", 2).without("Route").set(name, value);
+        assert_eq!(only(b.send(DAVE, copy)).status(), 400, "{name}");
+    }
     b.send_for_one(
         BOB,
         again.answer(200).add("Contact: <sip:bob@10.0.1.2:5060>"),

@@ -4,7 +4,7 @@ use super::{Auditor, Class};
 use crate::base::Instant;
 use crate::sim::air::{Air, Intent};
 use crate::sim::bindings::Bound;
-use crate::sim::reading::{Address, Field, address_spec};
+use crate::sim::reading::{Address, Field, address_spec, digest};
 use crate::sim::rule::Rule;
 use crate::sim::scenario::GATEWAY_PREFIX;
 use crate::stack::settings::Fork;
@@ -208,7 +208,8 @@ impl Auditor {
             }
             Debt::AckOn { tx } => {
                 let t = &hop.transactions[tx];
-                if !t.branches.is_empty() || t.reopen {
+                let spoiled = hop.spoiled.contains(&digest(t.request.call_id()));
+                if !t.branches.is_empty() || t.reopen || spoiled {
                     return None;
                 }
                 let what = format!("{} was not passed on", t.request.title());

@@ -164,6 +164,8 @@ pub(super) struct Hop {
     /// Where requests with a branch came from.
     askers: BTreeMap<u64, Vec<SocketAddr>>,
     bindings: Bindings,
+    /// Calls in which somebody has sent an INVITE that was not the caller's: its refusal may be taken for the caller's.
+    spoiled: BTreeSet<u64>,
     /// By the digest of a Call-ID: between whom its requests went.
     ends: BTreeMap<u64, BTreeSet<SocketAddr>>,
     /// REGISTERs that were carried out, and when.
@@ -344,6 +346,7 @@ impl Auditor {
                 askers: BTreeMap::new(),
                 bindings: Bindings::default(),
                 ends: BTreeMap::new(),
+                spoiled: BTreeSet::new(),
                 registered: BTreeMap::new(),
                 issued: BTreeSet::new(),
                 refusals: BTreeSet::new(),
@@ -410,6 +413,9 @@ impl Auditor {
             place.or_insert(message.key);
         }
         let readable = !message.is_broken() && intent != Intent::Mangled;
+        if intent != Intent::Honest && message.bytes.starts_with(b"INVITE") {
+            hop.spoiled.insert(digest(message.call_id()));
+        }
         if message.bytes.starts_with(b"CANCEL") {
             match readable {
                 true => hop.cancels.insert(names_of_invite(message)),

@@ -118,7 +118,7 @@ impl Endpoint {
                     return;
                 }
                 has_transaction = true;
-            } else if self.transactions.refused.knows(key) || self.was_refused(flow, message) {
+            } else if self.was_refused(message, key) {
                 return self.counters.drop(Drop::Absorbed);
             } else if self.may_be_orphan(flow, message)
                 && !self.was_accepted(message)
@@ -169,15 +169,12 @@ impl Endpoint {
         self.targets = targets;
     }
 
-    /// Whether the ACK is for an answer of our own that left no transaction, and whose To tag was not ours to give, though it has another
-    /// branch than its INVITE. One with the cookie of its dialog is for a 2xx, whatever copy of the INVITE somebody has had refused.
-    fn was_refused(&mut self, flow: Flow, message: &Message) -> bool {
-        let refused = &self.transactions.refused;
-        !refused.is_empty()
-            && refused.knows(self.identity.invite(message))
-            && !self
-                .preprocess_route(flow, message)
-                .is_ok_and(|incoming| incoming.trusted)
+    /// Whether the ACK is for an answer of our own that left no transaction, and whose To tag was not ours to give.
+    fn was_refused(&self, message: &Message, key: u128) -> bool {
+        let transactions = &self.transactions;
+        !transactions.refused.is_empty()
+            && (transactions.refused.knows(key)
+                || transactions.refused.knows(self.identity.invite(message)))
     }
 
     /// An ACK that another core may wait for: one that does not come by a route which we recorded in a dialog. Those are the
