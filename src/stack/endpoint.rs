@@ -8,7 +8,7 @@ use crate::stack::auth::users::Users;
 use crate::stack::branch::{Branch, Signer};
 use crate::stack::cookie::Cookies;
 use crate::stack::counters::{Drop, Limit, MethodLabel, Registration, Side};
-use crate::stack::identity::{Identity, Memory, TAG_LEN};
+use crate::stack::identity::{Dialog, Identity, Memory, TAG_LEN};
 use crate::stack::location::Progress;
 use crate::stack::names::Names;
 use crate::stack::overload::Overload;
@@ -66,6 +66,8 @@ pub struct Endpoint {
     pub(in crate::stack) peer_identity: u64,
     /// The flow token of the Record-Route at hand.
     pub(in crate::stack) token: Vec<u8>,
+    /// What the request is known by that the response at hand answers.
+    pub(in crate::stack) answered: Option<Dialog>,
     /// The facts that the keyed value at hand covers.
     pub(in crate::stack) facts: Vec<u8>,
     /// Client transactions in hand.
@@ -137,6 +139,7 @@ impl Endpoint {
             peer_host: Vec::new(),
             peer_identity: 0,
             token: Vec::new(),
+            answered: None,
             facts: Vec::new(),
             users: Arc::default(),
             nonces: Arc::new(Nonces::new(secret, 0, NONCE_WINDOWS)),
@@ -500,6 +503,7 @@ impl Endpoint {
         if let Err(fault) = message.check() {
             return self.discard(flow, Drop::BadResponse, fault.reason());
         }
+        self.answered = None;
         let branch = message.top_branch();
         match branch.and_then(|text| self.signer.read(text)) {
             Some(Branch::Stateful { core, id, .. }) if core == self.core => {

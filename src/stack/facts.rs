@@ -29,30 +29,47 @@ pub fn write_name(uri: &[u8], out: &mut Vec<u8>) {
 /// The name where it stands in the URI as [`Uri::write_address_of_record`] would write it: nearly everybody writes it so.
 fn plain_name(uri: &[u8]) -> Option<&[u8]> {
     let text = uri.strip_prefix(b"sip:")?;
+    let at = memchr::memchr(b'@', text).filter(|at| *at > 0)?;
     let is_user = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'+');
-    let at = text.iter().position(|b| !is_user(b)).filter(|at| *at > 0)?;
-    let host = text.get(at..)?.strip_prefix(b"@")?;
-    let is_host = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
-    let len = host.iter().position(|b| !is_host(b)).unwrap_or(host.len());
-    let (host, behind) = host.split_at(len);
-    // An address may be written with zeros in front of a number.
-    let is_padded =
-        |three: &[u8]| three[0] == b'.' && three[1] == b'0' && three[2].is_ascii_digit();
-    let is_odd = host.is_empty()
-        || host.starts_with(b"0")
-        || host.ends_with(b".")
-        || host.windows(3).any(is_padded);
-    let is_end = matches!(behind.first(), None | Some(b':' | b';' | b'?'));
-    (is_end && !is_odd).then(|| &text[..at + 1 + len])
+    if !text[..at].iter().all(is_user) {
+        return None;
+    }
+    let host = &text[at + 1..];
+    let (mut len, mut before) = (0, b'.');
+    for b in host {
+        match b {
+            b'a'..=b'z' | b'-' => {}
+            // An address may be written with zeros in front of a number.
+            b'0'..=b'9' if before == b'0' && !follows_digit(host, len) => return None,
+            b'0'..=b'9' => {}
+            b'.' => {}
+            b':' | b';' | b'?' => break,
+            _ => return None,
+        }
+        before = *b;
+        len += 1;
+    }
+    (before != b'.').then(|| &text[..at + 1 + len])
+}
+
+/// Whether a digit stands before the one that stands before this place.
+fn follows_digit(host: &[u8], place: usize) -> bool {
+    place > 1 && host[place - 2].is_ascii_digit()
 }
 
 /// Which place it is: user, host, port and `maddr`. Whoever keeps a contact or a route may order its parameters anew, leave out
 /// those that it does not know, or write its user in another way: that is the same place.
 pub fn write_place(uri: &[u8], out: &mut Vec<u8>) {
+    let name = plain_name(uri);
+    // With nothing behind the name there is no more to read.
+    if let Some(name) = name.filter(|name| name.len() + b"sip:".len() == uri.len()) {
+        out.extend_from_slice(name);
+        return out.extend_from_slice(&[0; 2]);
+    }
     let Ok(uri) = Uri::parse(uri) else {
         return out.extend_from_slice(uri);
     };
-    match plain_name(uri.text) {
+    match name {
         Some(name) => out.extend_from_slice(name),
         None => uri.write_address_of_record(out),
     }
@@ -142,6 +159,8 @@ mod tests {
             "sip:a.b-c_d+1@10.0.1.2:5060;x=y",
             "sip:alice@127.0.0.1",
             "sip:alice@127.0.0.01",
+            "sip:alice@100.20.0.200",
+            "sip:a@h00t.example",
             "sip:alice@010.0.0.1",
             "sip:alice@Example.com",
             "sip:alice@example.com.",
@@ -161,7 +180,7 @@ mod tests {
                 assert_eq!(short, long, "{uri}");
             }
         }
-        assert_eq!(taken, 4);
+        assert_eq!(taken, 5);
     }
 
     #[test]

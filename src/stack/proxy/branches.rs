@@ -270,6 +270,7 @@ impl Endpoint {
             }
             client.target = attempt.place();
             client.by_size = by_size;
+            client.opening = incoming.opening;
         }
         Ok((id, hop.place))
     }

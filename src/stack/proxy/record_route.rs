@@ -122,13 +122,13 @@ impl Endpoint {
             || message.to_tag().is_none()
         {
             if (200..300).contains(&status) && message.method() == Method::Invite {
-                let dialog = self.identity.dialog(message, Side::Caller, &mut self.facts);
+                let dialog = self.dialog_of_answer(message);
                 self.transactions.accepted.note(accepted(&dialog));
             }
             return self.note_answer(message, status);
         }
+        let dialog = self.dialog_of_answer(message);
         let (cookies, facts) = (self.cookies, &mut self.facts);
-        let dialog = self.identity.dialog(message, Side::Caller, facts);
         if status >= 200 {
             self.transactions.accepted.note(accepted(&dialog));
         }
@@ -171,6 +171,13 @@ impl Endpoint {
     pub(in crate::stack) fn was_accepted(&mut self, message: &Message) -> bool {
         let dialog = self.identity.dialog(message, Side::Caller, &mut self.facts);
         self.transactions.accepted.knows(accepted(&dialog))
+    }
+
+    /// What the response has in common with the request that it answers, where that is remembered, or says itself.
+    fn dialog_of_answer(&mut self, message: &Message) -> Call {
+        let (identity, facts) = (self.identity, &mut self.facts);
+        let find = || identity.dialog(message, Side::Caller, facts);
+        self.answered.unwrap_or_else(find)
     }
 
     /// A response within a dialog says where its sender wants to be reached from now on.

@@ -47,6 +47,7 @@ impl Endpoint {
             return self.counters.drop(Drop::StrayResponse);
         };
         let (kind, server, cancel) = (client.kind, client.server, client.cancel);
+        self.answered = client.opening;
         // §17.1.3: the method in CSeq is that of the request. Who answers in lower case has answered.
         let method = message.method_name();
         match (message.method(), kind) {

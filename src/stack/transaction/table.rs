@@ -11,6 +11,7 @@ use super::{
 use crate::base::{Arena, Blob, Channel, Flow, Id, Instant, Outbox, Pool, Span, TimerId, Wheel};
 use crate::sip::{Index, Message, sniff};
 use crate::stack::counters::Limit;
+use crate::stack::identity::Dialog;
 use crate::stack::location::NameHasher;
 use crate::stack::settings::{Limits, Timers};
 use crate::stack::ways::Ways;
@@ -55,6 +56,8 @@ pub struct Client {
     pub target: u16,
     /// To be tried again by UDP where no connection comes about (§18.1.1).
     pub by_size: bool,
+    /// What the request is known by as one of whoever opens a dialog, where that was worked out: its responses have it in common.
+    pub opening: Option<Dialog>,
     /// What is over with this branch.
     pub ends: Ends,
     /// True while it stands in the list of those that wait on a connection and have heard nothing.
@@ -460,6 +463,7 @@ impl Transactions {
             kind,
             target: 0,
             by_size: false,
+            opening: None,
             ends: Ends::Nothing,
             listed: false,
             before: NONE,
