@@ -25,13 +25,21 @@ pub struct Record {
 #[derive(Clone, Copy, Default)]
 struct Change {
     what: Print,
-    /// In seconds, rounded up; 0 for none.
-    until_s: u32,
+    /// The low half of its milliseconds, which is enough for what the sweep looks at once a minute; 0 for none.
+    until_ms: u32,
 }
 
 impl Change {
+    fn new(what: Print, until: Instant) -> Change {
+        Change {
+            what,
+            until_ms: (until.as_ms() as u32).max(1),
+        }
+    }
+
     fn is_over(&self, now: Instant) -> bool {
-        u64::from(self.until_s) * 1000 <= now.as_ms()
+        let left = self.until_ms.wrapping_sub(now.as_ms() as u32) as i32;
+        self.until_ms == 0 || left <= 0
     }
 }
 
@@ -91,13 +99,8 @@ impl Record {
     /// A REGISTER has changed the bindings.
     pub fn note_change(&mut self, now: Instant, register: Print) {
         self.is_changed = true;
-        let change = std::mem::replace(
-            &mut self.latest,
-            Change {
-                what: register,
-                until_s: now.after_ms(CHANGE_MS).as_ms().div_ceil(1000) as u32,
-            },
-        );
+        let latest = Change::new(register, now.after_ms(CHANGE_MS));
+        let change = std::mem::replace(&mut self.latest, latest);
         if change.is_over(now) {
             return;
         }
@@ -122,7 +125,7 @@ impl Record {
     pub(super) fn count(&self) -> usize {
         self.bindings
             .len()
-            .max(usize::from(self.latest.until_s > 0))
+            .max(usize::from(self.latest.until_ms > 0))
     }
 
     /// What it counts for under `[limits] bindings`; 0 when there is nothing left to remember.
@@ -164,6 +167,48 @@ impl Record {
             binding.reached = row.reached;
             binding.place = place(row);
             self.bindings.push(binding);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_remembered_for_as_long_as_it_is_said_and_not_a_moment_longer() {
+        let print = |order| Print {
+            order,
+            contents: 1,
+            transaction: 1,
+        };
+        // From the first moment on, and where the low half of the milliseconds turns over.
+        for start in [0, 1, 5_000, u64::from(u32::MAX) - 100, 1 << 32, 3 << 40] {
+            let at = |ms| Instant::from_ms(start + ms);
+            let mut record = Record::default();
+            assert_eq!(record.recall(at(0), print(1)), Memory::New);
+            record.note_change(at(0), print(1));
+            record.note_change(at(10), print(2));
+            assert_eq!(record.count(), 1);
+            let recalled = |ms| {
+                (
+                    record.recall(at(ms), print(1)),
+                    record.recall(at(ms), print(2)),
+                )
+            };
+            assert_eq!(
+                recalled(CHANGE_MS - 1),
+                (Memory::Repeated, Memory::Repeated)
+            );
+            assert_eq!(recalled(CHANGE_MS + 1), (Memory::New, Memory::Repeated));
+            assert_eq!(recalled(CHANGE_MS + 10), (Memory::New, Memory::New));
+            let other = Print {
+                contents: 2,
+                ..print(2)
+            };
+            assert_eq!(record.recall(at(10), other), Memory::Other);
+            record.sweep(at(CHANGE_MS + 10));
+            assert_eq!(record.count(), 0);
         }
     }
 }

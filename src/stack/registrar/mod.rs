@@ -177,9 +177,8 @@ impl Endpoint {
                     update(record, contacts, incoming, &registering, terms)
                 }
             };
-            // Where there is nothing, nothing was changed.
-            if !matches!(outcome, Ok(Registration::Queried) | Err(_)) && !record.bindings.is_empty()
-            {
+            // Where there was nothing too: when it comes again, another phone may have come.
+            if !matches!(outcome, Ok(Registration::Queried) | Err(_)) {
                 record.note_change(now, registering.print);
             }
             // Step 8: all bindings that are now.
