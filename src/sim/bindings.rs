@@ -344,10 +344,15 @@ impl<'a> Register<'a> {
         for bound in list.iter().filter(|b| b.is_live(self.now)) {
             self.order(bound)?;
         }
+        // Where nothing was to be removed, nothing need be remembered: a copy that comes later may remove what was bound meanwhile.
+        let any = list.iter().any(|b| b.is_live(self.now));
         for bound in list.iter_mut() {
             self.remove(bound);
         }
-        Ok(Applied::Changed)
+        Ok(match any {
+            true => Applied::Changed,
+            false => Applied::Unknown,
+        })
     }
 
     /// §10.3 step 7, before anything is changed.

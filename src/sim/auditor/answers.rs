@@ -123,6 +123,10 @@ impl Auditor {
             hop.bindings.adopt(now, location);
         } else if matches!(done, Some(Registered::At(at)) if now.ms_since(at) < REMEMBERED_MS) {
             result = hop.bindings.repeat(now, &request, message);
+        } else if matches!(done, Some(Registered::At(at)) if now.ms_since(at) < REMEMBERED_MS + 1000)
+        {
+            // A server may count in whole seconds.
+            hop.bindings.adopt(now, location);
         } else {
             let conf = &hop.settings.registrar;
             result = match hop.bindings.apply(now, conf, &request, source, message) {
