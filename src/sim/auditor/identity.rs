@@ -8,7 +8,7 @@ use crate::sim::air::Intent;
 use crate::sim::bearer::{Name, without_dot};
 use crate::sim::bindings::address_of_record;
 use crate::sim::digest::{Account, Challenge, Credentials, field_of};
-use crate::sim::reading::{Address, Field, Reading, address_spec, digest, param, same_uri};
+use crate::sim::reading::{Address, Field, Reading, address_spec, digest, param};
 use crate::sim::rule::Rule;
 use crate::sim::scenario::ServerPlan;
 use crate::stack::Location;
@@ -143,7 +143,7 @@ impl Guard {
             let fresh = now.ms_since(*since) <= self.lifetime_ms;
             let realm = realm.eq_ignore_ascii_case(credentials.realm)
                 && realm.eq_ignore_ascii_case(realm_asked);
-            if !fresh || !realm || !same_uri(credentials.uri, message.uri()) {
+            if !fresh || !realm || !self.is_made_for(credentials.uri, message.uri()) {
                 continue;
             }
             let right = |account: &Account| {
@@ -174,6 +174,16 @@ impl Guard {
             }
         }
         true
+    }
+
+    /// Whether credentials with this `uri` are good for a Request-URI: the same user at the same host, or this server itself, as some
+    /// clients write (RFC 7616 §3.4.6, and what `[auth] check_uri` allows unless it is strict).
+    fn is_made_for(&self, said: &[u8], uri: &[u8]) -> bool {
+        let (said, asked) = match (Name::of(said), Name::of(uri)) {
+            (Some(said), Some(asked)) => (said, asked),
+            _ => return said == uri,
+        };
+        said == asked || (said.user.is_empty() && self.is_ours(&said))
     }
 
     /// A response leaves the server.
