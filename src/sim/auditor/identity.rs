@@ -259,7 +259,7 @@ impl Guard {
             let to = copy.value(Field::To).and_then(Name::of);
             to.is_some_and(|to| self.has_proved(copy, &to))
         };
-        if !copies.iter().any(|copy| owner(copy)) {
+        if !copies.iter().any(owner) {
             return Err("200 to a REGISTER of nobody who has proved to own it".into());
         }
         let mut wrong = None;
@@ -400,11 +400,10 @@ impl Hop {
             matches!(line.field, Field::Authorization | Field::ProxyAuthorization)
                 && self.guard.is_for_us(message.get(&line.value))
         };
-        if self.guard.asks() && intent != Intent::Mangled && message.is_request() {
-            if let Some(line) = message.lines.iter().find(ours) {
-                let line = String::from_utf8_lossy(message.get(&line.whole)).into_owned();
-                return Err((Rule::Credentials, format!("{line:?} left")));
-            }
+        let looks = self.guard.asks() && intent != Intent::Mangled && message.is_request();
+        if let Some(line) = message.lines.iter().filter(|_| looks).find(ours) {
+            let line = String::from_utf8_lossy(message.get(&line.whole)).into_owned();
+            return Err((Rule::Credentials, format!("{line:?} left")));
         }
         if message.count(Field::AssertedIdentity) == 0 || intent == Intent::Mangled {
             return Ok(());
