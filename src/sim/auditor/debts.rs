@@ -209,7 +209,9 @@ impl Auditor {
             Debt::AckOn { tx } => {
                 let t = &hop.transactions[tx];
                 let spoiled = hop.spoiled.contains(&digest(t.request.call_id()));
-                if !t.branches.is_empty() || t.reopen || spoiled {
+                // A tag that somebody has put into the answer on its way is not the dialog's.
+                let told = hop.guard.has_told_tag(&t.request);
+                if !t.branches.is_empty() || t.reopen || spoiled || !told {
                     return None;
                 }
                 let what = format!("{} was not passed on", t.request.title());

@@ -40,7 +40,7 @@ pub(super) struct Guard {
     proved: BTreeMap<u64, Vec<usize>>,
     /// By the digest of a Call-ID.
     calls: BTreeMap<u64, Vec<Parties>>,
-    /// To tags that went back, each in its call.
+    /// To tags that went back in what opens a dialog, each in its call.
     tags: BTreeSet<u64>,
     /// Address-of-record and contact that somebody was right to bind.
     contacts: BTreeSet<(Vec<u8>, u64)>,
@@ -188,11 +188,12 @@ impl Guard {
 
     /// A response leaves the server.
     pub fn say(&mut self, now: Instant, message: &Reading) {
+        let opens = (101..300).contains(&message.status());
+        if let Some(tag) = message.tag(Field::To).filter(|_| opens) {
+            self.tags.insert(tag_in_call(message, tag));
+        }
         if !self.asks() {
             return;
-        }
-        if let Some(tag) = message.tag(Field::To) {
-            self.tags.insert(tag_in_call(message, tag));
         }
         for challenge in Challenge::all(message) {
             let issue = (challenge.realm, now);
@@ -203,6 +204,12 @@ impl Guard {
     /// True for a message that somebody has proved anything with.
     pub fn knows(&self, message: &Reading) -> bool {
         self.proved.contains_key(&message.digest)
+    }
+
+    /// True when the To tag is one that went back in this call.
+    pub fn has_told_tag(&self, message: &Reading) -> bool {
+        let tag = message.tag(Field::To);
+        tag.is_some_and(|tag| self.tags.contains(&tag_in_call(message, tag)))
     }
 
     fn has_proved(&self, message: &Reading, name: &Name) -> bool {

@@ -184,6 +184,11 @@ impl Hop {
         if ack.is_some_and(|ack| self.transactions[ack].sources.iter().any(elsewhere)) {
             return Ok(());
         }
+        // So it may by a new connection.
+        let by_stream = crate::sim::streams::is_stream(&tx.request);
+        if by_stream && self.settings.cores > 1 && tx.request.tag(Field::To).is_some() {
+            return Ok(());
+        }
         // A refusal of the server's own is known by its To tag alone: it leaves no memory.
         let own = tx.branches.is_empty();
         // Refused by a full server inside of a dialog: nothing in the ACK tells that.
@@ -417,7 +422,9 @@ impl Hop {
             return Ok(());
         };
         let tx = &self.transactions[invite];
-        if names_of_invite(came) != names_of_invite(&tx.request) {
+        let cancel = &self.transactions[number];
+        let other = |copy: &Rc<Reading>| names_of_invite(copy) != names_of_invite(&tx.request);
+        if std::iter::once(came).chain(&cancel.variants).any(other) {
             return Ok(());
         }
         let bound = self.bound_since(tx.request.uri(), tx.arrived).len();
