@@ -68,15 +68,16 @@ pub fn top_via(bytes: &[u8]) -> Option<Via<'_>> {
             return None;
         }
         let mut end = at + memchr::memchr(b'\n', line)?;
-        if matches!(line[0], b'v' | b'V') {
-            let colon = memchr::memchr(b':', &bytes[at..end])?;
-            if Name::parse(cursor::trim_end(&line[..colon])) == Name::Via {
-                while matches!(bytes.get(end + 1), Some(b' ' | b'\t')) {
-                    end += 1 + memchr::memchr(b'\n', &bytes[end + 1..])?;
-                }
-                let value = cursor::trim(&bytes[at + colon + 1..end]);
-                return Some(Via::parse_prefix(value).ok()?.0);
+        // Without a colon it is a line that nobody can read, and that a response may have (see `Message::unread_lines`).
+        if matches!(line[0], b'v' | b'V')
+            && let Some(colon) = memchr::memchr(b':', &bytes[at..end])
+            && Name::parse(cursor::trim_end(&line[..colon])) == Name::Via
+        {
+            while matches!(bytes.get(end + 1), Some(b' ' | b'\t')) {
+                end += 1 + memchr::memchr(b'\n', &bytes[end + 1..])?;
             }
+            let value = cursor::trim(&bytes[at + colon + 1..end]);
+            return Some(Via::parse_prefix(value).ok()?.0);
         }
         at = end + 1;
     }
@@ -198,5 +199,8 @@ mod tests {
         }
         let bytes = b"SIP/2.0 200 OK\r\nX: y\r\nvIA : SIP/2.0/UDP h\r\n ;branch=a , SIP/2.0/UDP g;branch=b\r\n\r\n";
         assert_eq!(top_via_branch(bytes), Some(&b"a"[..]));
+        // A line of a response that nobody can read hides nothing.
+        let bytes = b"SIP/2.0 200 OK\r\nVi/2.0\r\n more\r\nv: SIP/2.0/UDP h;branch=b\r\n\r\n";
+        assert_eq!(top_via_branch(bytes), Some(&b"b"[..]));
     }
 }
