@@ -35,7 +35,7 @@ impl Endpoint {
         })
     }
 
-    /// Steps 2 to 8: the edits that make the forwarded request, into the rewriter.
+    /// Steps 2 to 9, and what must not leave: the edits that make the forwarded request, into the rewriter.
     #[allow(clippy::too_many_arguments)]
     pub(in crate::stack) fn edit(
         &mut self,

@@ -78,8 +78,7 @@ impl Endpoint {
         self.scratch = path;
         let (outcome, round) = outcome?;
         self.counters.registrations[outcome as usize] += 1;
-        let lines = std::mem::take(&mut self.lines);
-        let mut lines = lines;
+        let mut lines = std::mem::take(&mut self.lines);
         for header in message.all(Name::Path) {
             lines.extend_from_slice(b"Path: ");
             lines.extend_from_slice(header.value);
