@@ -126,8 +126,10 @@ impl Scene {
             .trust(&self.authority, "required")
     }
 
-    /// Calls by SIPp from end to end; what its callee and its caller saw.
-    fn calls(&self, server: &Server, next_hop: SocketAddr) -> (Report, Report) {
+    /// Calls by SIPp from end to end; what its callee saw. The first call is alone: Kamailio opens its connections in it. Of Kamailio's
+    /// processes one may open a connection while another reads from one, and with OpenSSL 3 that handshake fails now and then
+    /// ("digital envelope routines::unsupported algorithm"), and what was on its way with it.
+    fn calls(&self, server: &Server, next_hop: SocketAddr) -> Report {
         let place = &self.place;
         let contact = place.at(CALLEE);
         let callee = Sipp::new(place, "uas", contact, Scenario::Text(UAS))
@@ -135,12 +137,14 @@ impl Scene {
             .with(&["-key", "contact", &contact.to_string()])
             .calls(CALLS)
             .answer();
-        let caller = Sipp::new(place, "uac", place.at(CALLER), Scenario::Text(UAC))
-            .with(&["-r", "50"])
-            .calls(CALLS)
-            .call("bob", server.address, next_hop)
-            .succeed(CALLS);
-        (callee.succeed(CALLS), caller)
+        for (name, calls) in [("uac-first", 1), ("uac", CALLS - 1)] {
+            Sipp::new(place, name, place.at(CALLER), Scenario::Text(UAC))
+                .with(&["-r", "50"])
+                .calls(calls)
+                .call("bob", server.address, next_hop)
+                .succeed(calls);
+        }
+        callee.succeed(CALLS)
     }
 
     fn shaken(&self, server: &Server, side: &str, kind: &str) -> f64 {
@@ -190,7 +194,7 @@ fn the_next_hop_over_tls() {
         place.ip(NEIGHBOUR)
     );
     let server = scene.conf().route(&route).start(place);
-    let (callee, _) = scene.calls(&server, server.address);
+    let callee = scene.calls(&server, server.address);
     assert_passed_both(&callee, [NEIGHBOUR, SERVER], place);
     assert_eq!(scene.shaken(&server, "client", "full"), 1.0);
     assert_eq!(scene.shaken(&server, "client", "mutual"), 1.0);
@@ -207,7 +211,7 @@ fn the_previous_hop_over_tls() {
     server.bind(place, "bob", place.at(CALLEE));
     let next = format!("sip:{};transport=tls", server.secure());
     let _kamailio = Kamailio::start(place, &next, &scene.neighbour, &scene.authority);
-    let (callee, _) = scene.calls(&server, place.at(NEIGHBOUR));
+    let callee = scene.calls(&server, place.at(NEIGHBOUR));
     let calls = by_call(callee.received());
     assert_eq!(calls.len(), CALLS as usize);
     for message in calls.values().flatten() {
