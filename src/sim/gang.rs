@@ -4,6 +4,7 @@
 use super::air::{Air, Intent};
 use super::caller::ack_for_refusal;
 use super::digest::{Account, Challenge};
+use super::impostor::victim;
 use super::phone::Phones;
 use super::reading::{Address, Field, Reading, address_spec, param};
 use super::scenario::{GATEWAY_PREFIX, MALLORY, Scenario};
@@ -300,7 +301,7 @@ impl Gang {
             return;
         };
         air.statistics.hostile += 1;
-        match air.rng.below(26) {
+        match air.rng.below(28) {
             0 => self.register(air, scenario, aim),
             1..4 => self.call(air, scenario, aim),
             4..7 => self.forge_spiral(air, scenario, phones, aim),
@@ -317,6 +318,7 @@ impl Gang {
             22 => self.odd_response(air),
             23 => self.no_length(air, scenario, aim),
             24 => self.assert(air, scenario, aim),
+            25 | 26 => self.pass_on(air, scenario, aim),
             _ => self.long_list(air, scenario, aim),
         }
     }
@@ -415,8 +417,13 @@ impl Gang {
             false => "<sip:mallory@m.example>".to_string(),
         };
         let from = format!("{own};tag={:x}", air.rng.below(1 << 32));
-        let callee = callee(air, scenario, aim.server);
-        let to = format!("<{callee}>");
+        let mut callee = callee(air, scenario, aim.server);
+        let mut to = format!("<{callee}>");
+        if air.rng.one_in(6) {
+            // One of its own, who is told to be somebody else.
+            callee = format!("sip:{MALLORY}@{domain}");
+            to = format!("<sip:{}@{domain}>", victim(air));
+        }
         let mut out = self.begin(
             air,
             aim,

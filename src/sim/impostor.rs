@@ -54,6 +54,44 @@ impl Gang {
         air.send(aim.from, aim.at, out, Intent::Hostile);
     }
 
+    /// A request that came to it goes on to somebody else, as it is or with changes.
+    pub(super) fn pass_on(&mut self, air: &mut Air, scenario: &Scenario, aim: Aim) {
+        let kept = self.seen.iter().filter(|(from, _, m)| {
+            m.is_request()
+                && !matches!(m.method(), b"ACK" | b"CANCEL")
+                && scenario.servers[aim.server].addresses.contains(from)
+        });
+        let kept: Vec<_> = kept.cloned().collect();
+        if kept.is_empty() {
+            return;
+        }
+        let (_, _, message) = &kept[air.rng.below(kept.len() as u64) as usize];
+        let uri = callee(air, scenario, aim.server);
+        let mut bytes = replaced(message, place(message, message.uri()), uri.as_bytes());
+        let of_dialog = Reading::new(bytes.clone());
+        if let Some(to) = of_dialog.value(Field::To).filter(|_| air.rng.one_in(2)) {
+            bytes = replaced(&of_dialog, place(&of_dialog, to), address_of(to));
+        }
+        let with_contact = Reading::new(bytes.clone());
+        if let Some(contact) = with_contact
+            .value(Field::Contact)
+            .filter(|_| air.rng.one_in(3))
+        {
+            let own = self.contact(aim);
+            bytes = replaced(&with_contact, place(&with_contact, contact), &own);
+        }
+        let branch = air.rng.next_u64();
+        let via = format!(
+            "Via: SIP/2.0/UDP {};branch=z9hG4bKm{branch:x}\r\n",
+            aim.from
+        );
+        let start = bytes.windows(2).position(|end| end == b"\r\n");
+        let start = start.map_or(bytes.len(), |end| end + 2);
+        bytes.splice(start..start, via.into_bytes());
+        air.statistics.forged_spirals += 1;
+        air.send(aim.from, aim.at, bytes, Intent::Hostile);
+    }
+
     /// The cookie of a call of its own, for what the call is not.
     pub(super) fn reuse_cookie(&mut self, air: &mut Air, scenario: &Scenario, aim: Aim) {
         let count = self.held.len() as u64;
@@ -497,7 +535,7 @@ impl Gang {
     }
 }
 
-fn victim(air: &mut Air) -> String {
+pub(super) fn victim(air: &mut Air) -> String {
     match air.rng.below(4) {
         0 => BOSS.to_string(),
         _ => format!("u{}", air.rng.below(6)),

@@ -13,13 +13,14 @@
 //! * *target*: the place of the other side's Contact. From it follows: the other side wants to be reached there.
 //! * *route*: the place of the proxy beyond us, where there is one.
 //!
-//! Where who opened the dialog understands that names may change within it (RFC 4916), *dialog* covers no names, and a fifth part,
-//! *name*, covers that of whom the cookie was given to.
+//! Where who opened the dialog understands that names may change within it (RFC 4916), or has written another name in To than the one that
+//! it called, *dialog* covers no names, and a fifth part, *name*, covers that of whom the cookie was given to, and by which other name
+//! that one was called.
 
 use crate::base::Key;
 use crate::base::hash::{read_hex, write_hex_digits};
 use crate::sip::{Message, Name};
-use crate::stack::facts::{write_name, write_place};
+use crate::stack::facts::{fact, write_name, write_place};
 use crate::stack::identity::{Dialog, Identity};
 use crate::stack::token::Side;
 
@@ -131,6 +132,17 @@ pub enum Target<'a> {
     Nowhere,
 }
 
+/// Whom the callee's cookie is given to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Holder<'a> {
+    /// The one whom To names.
+    Named,
+    /// This one was called, and To names another of our users.
+    Called(&'a [u8]),
+    /// Another cookie says it.
+    Unknown,
+}
+
 /// What a new cookie says beside the dialog.
 #[derive(Clone, Copy, Debug)]
 pub struct Draft<'a> {
@@ -172,6 +184,7 @@ impl Cookies {
         &self,
         message: &Message,
         dialog: &Dialog,
+        holder: Holder,
         draft: &Draft,
         facts: &mut Vec<u8>,
         out: &mut Vec<u8>,
@@ -181,12 +194,17 @@ impl Cookies {
         if tag.is_some() {
             flags |= BOTH;
         }
-        if lets_names_change(message) {
+        if holder != Holder::Named || lets_names_change(message) {
             flags |= CHANGES;
         }
         let tag = tag.unwrap_or_default();
-        let holder = message.to().map_or(&[][..], |to| to.uri);
-        self.write(flags, self.run, dialog, tag, holder, draft, facts, out);
+        let to = message.to().map_or(&[][..], |to| to.uri);
+        let names = match holder {
+            Holder::Named => [to, &[]],
+            Holder::Called(uri) => [uri, to],
+            Holder::Unknown => [&[][..]; 2],
+        };
+        self.write(flags, self.run, dialog, tag, names, draft, facts, out);
     }
 
     /// The caller's cookie, for a response that names the callee's tag, in the place of the callee's; `None` where `text` is no cookie of
@@ -223,7 +241,8 @@ impl Cookies {
         let tag = response.to_tag().unwrap_or_default();
         let holder = response.from().map_or(&[][..], |from| from.uri);
         let run = cookie.shown.run;
-        self.write(flags, run, dialog, tag, holder, draft, facts, out);
+        let names = [holder, &[]];
+        self.write(flags, run, dialog, tag, names, draft, facts, out);
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -233,7 +252,7 @@ impl Cookies {
         run: u16,
         dialog: &Dialog,
         tag: &[u8],
-        holder: &[u8],
+        names: [&[u8]; 2],
         draft: &Draft,
         facts: &mut Vec<u8>,
         out: &mut Vec<u8>,
@@ -253,7 +272,7 @@ impl Cookies {
             write_hex_digits(self.route(check, route, facts), PLACE, out);
         }
         if flags & CHANGES != 0 {
-            write_hex_digits(self.name(check, holder, facts), NAME, out);
+            write_hex_digits(self.name(check, names, facts), NAME, out);
         }
         out.extend_from_slice(draft.token);
     }
@@ -338,11 +357,31 @@ impl Cookies {
         }
     }
 
+    /// Whether names may change in its dialog.
+    pub fn lets_names_change(&self, recorded: &Recorded) -> bool {
+        recorded.shown.flags & CHANGES != 0
+    }
+
     /// Whether the sender bears the name that the cookie was given to. Where names don't change, its check has covered that.
     pub fn is_named(&self, recorded: &Recorded, from: &[u8], facts: &mut Vec<u8>) -> bool {
         let shown = &recorded.shown;
-        shown.flags & CHANGES == 0
-            || !recorded.is_other_sides && shown.name == self.name(shown.dialog, from, facts)
+        shown.flags & CHANGES == 0 || self.is_given_to(recorded, [from, &[]], facts)
+    }
+
+    /// Whether the cookie was given to `called`, whom the caller has called by the name `from`.
+    pub fn is_called(
+        &self,
+        recorded: &Recorded,
+        called: &[u8],
+        from: &[u8],
+        facts: &mut Vec<u8>,
+    ) -> bool {
+        recorded.shown.flags & CHANGES != 0 && self.is_given_to(recorded, [called, from], facts)
+    }
+
+    fn is_given_to(&self, recorded: &Recorded, names: [&[u8]; 2], facts: &mut Vec<u8>) -> bool {
+        let shown = &recorded.shown;
+        !recorded.is_other_sides && shown.name == self.name(shown.dialog, names, facts)
     }
 
     fn dialog(&self, flags: u8, run: u16, dialog: &Dialog, tag: &[u8], token: &[u8]) -> u64 {
@@ -374,9 +413,12 @@ impl Cookies {
         self.routes.hash(&[facts]) & digits(PLACE)
     }
 
-    fn name(&self, check: u64, uri: &[u8], facts: &mut Vec<u8>) -> u64 {
+    fn name(&self, check: u64, [holder, alias]: [&[u8]; 2], facts: &mut Vec<u8>) -> u64 {
         start(check, facts);
-        write_name(uri, facts);
+        fact(facts, |out| write_name(holder, out));
+        if !alias.is_empty() {
+            fact(facts, |out| write_name(alias, out));
+        }
         self.names.hash(&[facts]) & digits(NAME)
     }
 }

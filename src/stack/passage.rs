@@ -1,16 +1,19 @@
 //! The passage: how a request that shows a Via of ours proves that it is the one for which we wrote it, so that a spiral (RFC 5393) is
 //! not asked again for what it has proved, nor refused by a server that is draining or overloaded.
 //!
-//! It covers the Call-ID, whose names stand in From and To, the From tag, the number and method of CSeq, what was proved when it passed,
-//! and the time, to some minutes. Where credentials were the proof it covers the first Contact and the body too. From an equal passage
-//! follows: this request has passed here before, within [`SLOT_MS`] or twice that, with that proof. It does not follow that nobody has
-//! changed it since: Request-URI, Route and all else are what whoever sends it makes of them, as a proxy may.
+//! It covers the Call-ID, whose names stand in From and To, the From tag, the number and method of CSeq, whether credentials were proved
+//! when it passed, and the time, to some minutes. Where they were, it also covers the contents: what the caller says to whom it calls, from
+//! the display name and the tag in To to the body. From an equal passage follows: this request has passed here before, within [`SLOT_MS`]
+//! or twice that, with that proof. It does not follow that nobody has changed it since: Request-URI, Route and all that proxies may add
+//! are what whoever sends it makes of them.
+//!
+//! That a request belonged to a dialog proves nothing on another pass: there it has to show that again, by the Route of that pass.
 //!
 //! A stateless proxy must write the INVITE's branch on its CANCEL and ACK too (RFC 3261 §16.11), so its passage covers only what these
 //! three share ([`Proof::Shared`]): neither time nor proof nor contents.
 
 use crate::base::Key;
-use crate::sip::{Message, Method, Name};
+use crate::sip::{Header, Message, Method, Name};
 
 /// A passage is good for one to two of these: an INVITE that a proxy behind us forwards elsewhere after it has rung for long comes
 /// back after minutes.
@@ -28,7 +31,7 @@ pub enum Proof {
     None,
     /// Not known: written without a transaction.
     Shared,
-    /// That it belongs to a dialog which we let pass.
+    /// That it belongs to a dialog which we let pass. No later pass recognises it.
     Dialog,
     /// Who sends it.
     Credentials,
@@ -77,7 +80,6 @@ impl Passages {
             // Another server with our key may be a little ahead.
             for slot in [slot, slot.saturating_sub(1), slot + 1] {
                 put(*dialog, Proof::None, 0, slot);
-                put(*dialog, Proof::Dialog, 0, slot);
                 put(*dialog, Proof::Credentials, contents, slot);
             }
         }
@@ -102,18 +104,55 @@ impl Passages {
         value & MASK
     }
 
-    /// Never 0.
+    /// What the caller says to whom it calls, and no proxy changes on the way. Never 0.
     fn contents(&self, message: &Message) -> u64 {
-        let contact = message.header(Name::Contact);
-        let contact = contact.map_or(&[][..], |contact| contact.value);
-        self.key.hash(&[contact, message.body()]).max(1)
+        let display = message.from().ok().and_then(|from| from.display);
+        let mut hash = self.key.hash(&[
+            display.unwrap_or_default(),
+            message.to_tag().unwrap_or_default(),
+            message.body(),
+        ]);
+        for header in message.headers().filter(|header| is_callers(header)) {
+            let before = hash.to_le_bytes();
+            let name = header.name.canonical().as_bytes();
+            hash = self.key.hash(&[&before, name, header.value]);
+        }
+        hash.max(1)
+    }
+}
+
+/// Whether a header field is the caller's own, and means something to whom it calls.
+fn is_callers(header: &Header) -> bool {
+    match header.name {
+        Name::Contact
+        | Name::ContentType
+        | Name::ContentEncoding
+        | Name::ContentDisposition
+        | Name::Event
+        | Name::SubscriptionState
+        | Name::Subject
+        | Name::Organization
+        | Name::ReplyTo
+        | Name::InReplyTo
+        | Name::ReferTo
+        | Name::ReferredBy
+        | Name::Replaces
+        | Name::RAck
+        | Name::SipIfMatch
+        | Name::AlertInfo
+        | Name::CallInfo => true,
+        Name::Other => {
+            let is = |name: &[u8]| header.raw_name.eq_ignore_ascii_case(name);
+            is(b"Join") || is(b"Target-Dialog")
+        }
+        _ => false,
     }
 }
 
 /// Passages that one request can have.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Possible {
-    list: [Option<(u64, Proof)>; 2 * (1 + 3 * 3)],
+    list: [Option<(u64, Proof)>; 2 * (1 + 3 * 2)],
 }
 
 impl Possible {
@@ -130,7 +169,7 @@ mod tests {
     use super::*;
     use crate::sip::Index;
 
-    const PROOFS: [Proof; 3] = [Proof::None, Proof::Dialog, Proof::Credentials];
+    const PROOFS: [Proof; 2] = [Proof::None, Proof::Credentials];
     const DIALOG: u64 = 77;
     const NOW: u64 = 1_800_000_000_000;
 
@@ -202,16 +241,45 @@ mod tests {
     }
 
     #[test]
-    fn credentials_speak_for_contact_and_body_too() {
+    fn credentials_speak_for_what_the_caller_says() {
         let made = request("INVITE", "1 INVITE", "<sip:a@h>", "v=0");
+        let with = |line: &str| made.replace("\r\n\r\n", &format!("\r\n{line}\r\n\r\n"));
         for other in [
             request("INVITE", "1 INVITE", "<sip:mallory@h>", "v=0"),
             request("INVITE", "1 INVITE", "<sip:a@h>", "v=1"),
+            made.replace("To: <sip:b@h>", "To: <sip:b@h>;tag=2"),
+            made.replace("From: <", "From: \"Bank\" <"),
+            with("Contact: <sip:mallory@h>"),
+            with("Subject: x"),
+            with("s: x"),
+            with("Refer-To: <sip:c@h>"),
+            with("Replaces: x;to-tag=1;from-tag=2"),
+            with("join: x;to-tag=1;from-tag=2"),
+            with("Target-Dialog: x;local-tag=1;remote-tag=2"),
+            with("Content-Type: text/html"),
+            with("Alert-Info: <http://h/loud.wav>"),
         ] {
             let by = |proof| passed(&made, proof, &other, DIALOG, 0);
-            assert_eq!(by(Proof::Credentials), None);
-            assert_eq!(by(Proof::None), Some(Proof::None));
-            assert_eq!(by(Proof::Dialog), Some(Proof::Dialog));
+            assert_eq!(by(Proof::Credentials), None, "{other}");
+            assert_eq!(by(Proof::None), Some(Proof::None), "{other}");
         }
+        for same in [
+            with("Max-Forwards: 3"),
+            with("Record-Route: <sip:p@h;lr>"),
+            with("Via: SIP/2.0/UDP p"),
+            with("History-Info: <sip:b@h>;index=1"),
+            with("Diversion: <sip:b@h>"),
+            with("X-Account: 7"),
+        ] {
+            let by = |proof| passed(&made, proof, &same, DIALOG, 0);
+            assert_eq!(by(Proof::Credentials), Some(Proof::Credentials), "{same}");
+        }
+    }
+
+    #[test]
+    fn a_dialog_is_shown_on_each_pass_anew() {
+        let made = request("INVITE", "1 INVITE", "<sip:a@h>", "v=0")
+            .replace("<sip:b@h>\r", "<sip:b@h>;tag=2\r");
+        assert_eq!(passed(&made, Proof::Dialog, &made, DIALOG, 0), None);
     }
 }

@@ -27,6 +27,9 @@ impl Side {
 /// Says that the call has its connections to itself.
 const PER_CALL: u8 = b'p';
 
+/// Says that a next hop for our users only is at one of the dialog's ends.
+const GUARDED: u8 = b'g';
+
 /// Stands before what stands for the name that the callee proves over TLS.
 const NAME: u8 = b'n';
 
@@ -75,6 +78,14 @@ pub fn write_per_call(out: &mut Vec<u8>) {
 
 pub fn is_per_call(token: &[u8]) -> bool {
     token.contains(&PER_CALL)
+}
+
+pub fn write_guarded(out: &mut Vec<u8>) {
+    out.push(GUARDED);
+}
+
+pub fn is_guarded(token: &[u8]) -> bool {
+    token.contains(&GUARDED)
 }
 
 /// Appends the name of the callee's next hop ([`crate::stack::ways::Ways::name`]), where its address alone does not tell it.

@@ -15,6 +15,7 @@ mod durability;
 mod failover;
 mod flows;
 mod forking;
+mod guard;
 mod hop;
 mod hostile;
 mod identity;

@@ -178,16 +178,60 @@ fn while_draining_a_via_of_another_request_lets_nothing_begin() {
 }
 
 #[test]
-fn without_memory_a_via_of_another_request_exempts_from_nothing_either() {
+fn without_memory_a_via_exempts_from_nothing() {
     let mut b = guarded(|settings| settings.proxy.mode = Mode::Stateless);
     let asked = auth::call(&mut b);
-    let request = auth::invite_with(&ALICES, &asked);
+    let request = auth::invite_with(&ALICES, &asked).body("v=0");
     let call = only(b.send(ALICE, request));
-    let sent = b.send(BOB, sent_on(&call, CAROLS, |text| text).as_str());
-    assert_eq!(the(&sent, CAROL).method(), "INVITE");
-    let call_id = call.header("Call-ID").unwrap().to_string();
-    let other = sent_on(&call, CAROLS, |text| text.replace(&call_id, "another"));
-    assert_eq!(b.send_for_one(BOB, other.as_str()).status(), 407);
+    for (from, to) in [("", ""), ("v=0", "v=1"), ("Call-ID: ", "Call-ID: other")] {
+        let other = sent_on(&call, CAROLS, |text| text.replace(from, to));
+        assert_eq!(b.send_for_one(BOB, other.as_str()).status(), 407);
+    }
+}
+
+/// Whoever is called by alice gets what she sends within that call, and a Via of ours with it.
+#[test]
+fn what_passed_within_a_dialog_is_asked_outside_of_it() {
+    for mode in [Mode::Stateful, Mode::Stateless] {
+        let mut b = guarded(|settings| settings.proxy.mode = mode);
+        let asked = auth::call(&mut b);
+        let at_bob = the(&b.send(ALICE, auth::invite_with(&ALICES, &asked)), BOB).clone();
+        let answer = at_bob
+            .answer(200)
+            .add(&format!("Contact: <{BOBS_CONTACT}>"));
+        let ok = b.send_for_one(BOB, answer);
+        let call = Call {
+            call_id: at_bob.header("Call-ID").unwrap().into(),
+            callers: recorded(&ok),
+            callees: recorded(&at_bob),
+        };
+        for method in ["INVITE", "MESSAGE", "INFO", "REFER", "BYE"] {
+            let inside = call
+                .by_caller(method, BOBS_CONTACT)
+                .from("<sip:alice@example.com>;tag=a")
+                .add("Contact: <sip:alice@10.0.1.1:5060>");
+            let sent = b.send(ALICE, inside);
+            let got = the(&sent, "10.0.1.2:5071").clone();
+            assert_eq!(got.method(), method);
+            let line = format!("{method} sip:");
+            for (uri, keeps_tag) in [
+                (CAROLS, true),
+                (CAROLS, false),
+                ("sip:bob@example.com", true),
+                ("sip:bob@example.com", false),
+            ] {
+                let copy = sent_on(&got, uri, |text| {
+                    let text = text.replacen("INVITE sip:", &line, 1);
+                    match keeps_tag {
+                        true => text,
+                        false => text.replace(";tag=callee", ""),
+                    }
+                });
+                let answer = b.send_for_one("10.0.9.9:1024", copy.as_str());
+                assert_eq!(answer.status(), 407, "{method} {uri} {keeps_tag}");
+            }
+        }
+    }
 }
 
 // ---- the cookie --------------------------------------------------------------------------------------------------------

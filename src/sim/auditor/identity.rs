@@ -282,8 +282,8 @@ impl Guard {
         wrong.map_or(Ok(()), Err)
     }
 
-    /// A request that may open a dialog has left.
-    pub fn opened(&mut self, message: &Reading) {
+    /// A request that may open a dialog has left. `asked` is its Request-URI as it came.
+    pub fn opened(&mut self, message: &Reading, asked: &[u8]) {
         let name = |field| message.value(field).and_then(Name::of);
         let (Some(from), Some(to)) = (name(Field::From), name(Field::To)) else {
             return;
@@ -291,6 +291,12 @@ impl Guard {
         if !self.asks() || message.tag(Field::To).is_some() {
             return;
         }
+        // The name in To is the caller's word: whoever was found by another name is that one. A next hop of the conf is called by any.
+        let called = Name::of(asked).filter(|_| asked != message.uri());
+        let to = match called.filter(|called| self.is_ours(&to) && *called != to) {
+            Some(called) => called,
+            None => to,
+        };
         let tag = message.tag(Field::From).unwrap_or(b"").to_vec();
         let calls = self.calls.entry(digest(message.call_id())).or_default();
         let known = |p: &Parties| p.tag == tag && p.from == from && p.to == to;
@@ -381,7 +387,16 @@ impl Hop {
         let same = |branch: &usize| {
             let before = &self.branches[*branch].request;
             let equal = |field| before.value(field) == came.value(field);
-            equal(Field::From) && equal(Field::To) && equal(Field::CallId) && equal(Field::CSeq)
+            let is_same = [
+                Field::From,
+                Field::To,
+                Field::CallId,
+                Field::CSeq,
+                Field::Contact,
+            ];
+            is_same.into_iter().all(equal)
+                && before.body() == came.body()
+                && came.tag(Field::To).is_none()
         };
         if ours.iter().any(same) {
             return Ok(());

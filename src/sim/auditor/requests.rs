@@ -355,7 +355,8 @@ impl Hop {
         for value in added.iter().take(added.len().saturating_sub(before)) {
             self.issued.insert(digest(address_spec(value)));
         }
-        self.guard.opened(message);
+        let came = came.uri().to_vec();
+        self.guard.opened(message, &came);
         let ends = self.ends.entry(digest(message.call_id())).or_default();
         ends.extend(&self.transactions[number].sources);
         ends.insert(to);

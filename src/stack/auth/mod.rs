@@ -238,7 +238,9 @@ impl Endpoint {
         demand: Demand,
     ) -> Result<(), Refusal> {
         let has_proved = self.has_proved(incoming);
-        let is_trusted = incoming.trusted && !incoming.renamed;
+        let ends = message.method() == Method::Bye;
+        // Whoever may send within the dialog may end it.
+        let is_trusted = incoming.trusted && (ends || !incoming.renamed);
         if (demand == Demand::Users || !(has_proved || is_trusted))
             && self.certify(message, incoming.flow, Challenger::Proxy, demand)?
         {
@@ -250,7 +252,7 @@ impl Endpoint {
             Demand::Nothing => true,
             Demand::Ours => {
                 has_proved
-                    || (is_trusted && !(auth.challenge_bye && message.method() == Method::Bye))
+                    || (is_trusted && !(auth.challenge_bye && ends && self.claims_a_user(message)))
             }
             Demand::Users => false,
         };
@@ -259,8 +261,11 @@ impl Endpoint {
         }
         let claim = Claim::of(Challenger::Proxy, message, &self.settings);
         match (demand, claim.whose) {
-            // It was asked when it came here first.
-            (Demand::Users, Some(_)) if has_proved => return Ok(()),
+            // It was asked when it came here first, and has said then whom it wants to call. Whom it has reached may forward it to others,
+            // and to nobody whom the caller would have to pay for.
+            (Demand::Users, Some(_)) if has_proved => {
+                return Err(Refusal::new(403, "Forwarded To A Route For Our Users Only"));
+            }
             (_, Some(_)) => {}
             (Demand::Users, None) if self.may_withhold_its_name(message, &claim) => {}
             (Demand::Users, None) => return Err(Refusal::new(403, "For Our Users Only")),
@@ -272,17 +277,9 @@ impl Endpoint {
     }
 
     /// Whether the request has been asked on a pass before this one, and has proved what it was asked ([`crate::stack::passage`]). Its
-    /// credentials went no further than there. Of one that has passed without a transaction that is known only where nobody passes
-    /// unasked.
+    /// credentials went no further than there. Of one that has passed without a transaction that is not known.
     fn has_proved(&self, incoming: &Incoming) -> bool {
-        match incoming.passed {
-            None | Some(Proof::None) => false,
-            Some(Proof::Dialog | Proof::Credentials) => true,
-            Some(Proof::Shared) => {
-                let unasked = |route: &Route| route.challenge == Some(false);
-                self.settings.auth.challenge_proxy && !self.settings.routes.iter().any(unasked)
-            }
-        }
+        incoming.passed == Some(Proof::Credentials)
     }
 
     /// What the route that this request takes demands, or else the conf in general.
@@ -434,11 +431,58 @@ impl Endpoint {
             Use::Replayed => return fail(Failure::Replayed),
             Use::Forgotten => return fail(Failure::Stale),
         }
-        let is_itself = |whose: Whose| whose.is_login(user.name(login));
+        let name = user.name(login);
+        let is_itself = |whose: Whose| {
+            whose.is_login(name) || self.is_called_within(message, incoming, name, whose.domain())
+        };
         match claim.whose.is_none_or(is_itself) {
             true => Ok(()),
             false => fail(Failure::OtherUser),
         }
+    }
+
+    /// Whether a user has been called into the dialog to which the request belongs, by a caller who has written another name in To: then it
+    /// answers by that name.
+    fn is_called_within(
+        &mut self,
+        message: &Message,
+        incoming: &Incoming,
+        login: &[u8],
+        domain: Host,
+    ) -> bool {
+        let shown = incoming.shown.filter(|_| incoming.trusted);
+        let (Some(shown), Ok(from)) = (shown, message.from()) else {
+            return false;
+        };
+        let mut uri = b"sip:".to_vec();
+        for byte in login {
+            match byte {
+                b'@' | b'%' => uri.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+                byte if byte.is_ascii_graphic() => uri.push(*byte),
+                byte => uri.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+            }
+        }
+        uri.push(b'@');
+        domain.write_canonical(&mut uri);
+        self.cookies
+            .is_called(&shown, &uri, from.uri, &mut self.facts)
+    }
+
+    /// Whether the request bears the name of one of our users who has a password: nobody else could answer a challenge.
+    fn claims_a_user(&self, message: &Message) -> bool {
+        let claim = Claim::of(Challenger::Proxy, message, &self.settings);
+        let Some(whose) = claim.whose else {
+            return false;
+        };
+        let mut room = [0; 256];
+        let realm = realm(&self.settings, message, &claim, &mut room);
+        let mut name: Vec<u8> = whose.name().collect();
+        if self.users.find(&name, realm).is_some() {
+            return true;
+        }
+        name.push(b'@');
+        whose.domain().write_canonical(&mut name);
+        self.users.find(&name, realm).is_some()
     }
 
     /// The challenges of a 401 or 407, one line for each algorithm (RFC 8760 §2.3).

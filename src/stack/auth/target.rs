@@ -46,7 +46,8 @@ impl Settings {
                     .is_ok_and(|to| self.is_same_address(&to, &said)))
     }
 
-    fn is_same_address(&self, a: &Uri, b: &Uri) -> bool {
+    /// Whether two URIs name the same user at the same host, or at a domain of ours and an address of ours.
+    pub(in crate::stack) fn is_same_address(&self, a: &Uri, b: &Uri) -> bool {
         if a.scheme == Scheme::Other || b.scheme == Scheme::Other {
             return false;
         }

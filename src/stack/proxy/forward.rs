@@ -189,12 +189,12 @@ impl Endpoint {
     pub(in crate::stack) fn mark(&mut self, message: &Message, incoming: &mut Incoming) {
         let proof = match (self.settings.proxy.mode, incoming.proof) {
             (Mode::Stateless, _) => Proof::Shared,
-            // The conf of before.
-            (Mode::Stateful, Proof::Shared) => Proof::None,
+            // A dialog is shown anew on each pass; of another mode's passage nothing is known.
+            (Mode::Stateful, Proof::Shared | Proof::Dialog) => Proof::None,
             (Mode::Stateful, proof) => proof,
         };
-        let dialog = match incoming.known {
-            Some(dialog) => dialog,
+        let dialog = match incoming.shown {
+            Some(shown) => shown.dialog,
             None => self.opening(message, incoming),
         };
         let wall_ms = self.wall_ms + self.now.as_ms();

@@ -157,18 +157,43 @@ impl Endpoint {
         search: Search,
         outbox: &mut Outbox,
     ) -> Result<Place, Obstacle> {
-        let mut choose = |place| search.is_new(place);
+        let why = match search.tried.iter().any(|t| t.target == search.target) {
+            true => Nowhere::Exhausted,
+            false => Nowhere::NoAddress,
+        };
+        let is_new = |place| search.is_new(place);
+        self.walk(aim, call_id, search.since, is_new, why, outbox)
+    }
+
+    /// The first place of which `is` holds. What is not known yet is asked for.
+    pub(super) fn find_place_that(
+        &mut self,
+        aim: &Aim,
+        call_id: &[u8],
+        since: Instant,
+        is: impl FnMut(Place) -> bool,
+        outbox: &mut Outbox,
+    ) -> Result<Place, Obstacle> {
+        self.walk(aim, call_id, since, is, Nowhere::NoAddress, outbox)
+    }
+
+    fn walk(
+        &mut self,
+        aim: &Aim,
+        call_id: &[u8],
+        since: Instant,
+        mut choose: impl FnMut(Place) -> bool,
+        why: Nowhere,
+        outbox: &mut Outbox,
+    ) -> Result<Place, Obstacle> {
         let mut walk = Walk {
             names: &self.names,
             now: self.now,
-            since: search.since,
+            since,
             speaks: Speaks::new(&self.settings),
             seed: self.names.seed(call_id),
             unknown: Vec::new(),
-            why: match search.tried.iter().any(|t| t.target == search.target) {
-                true => Nowhere::Exhausted,
-                false => Nowhere::NoAddress,
-            },
+            why,
             choose: &mut choose,
         };
         let end = walk.target(aim);
@@ -190,9 +215,8 @@ impl Endpoint {
         }
     }
 
-    /// Whether this place is one to which the name is known to lead now. Nothing is asked.
-    pub(super) fn leads_to(&self, aim: &Aim, place: Place) -> bool {
-        let mut choose = |one| one == place;
+    /// Whether the name is known to lead now to a place of which `is` holds. Nothing is asked.
+    pub(super) fn leads_to(&self, aim: &Aim, mut is: impl FnMut(Place) -> bool) -> bool {
         let mut walk = Walk {
             names: &self.names,
             now: self.now,
@@ -201,7 +225,7 @@ impl Endpoint {
             seed: 0,
             unknown: Vec::new(),
             why: Nowhere::NoAddress,
-            choose: &mut choose,
+            choose: &mut is,
         };
         matches!(walk.target(aim), Break(End::Chosen(_)))
     }

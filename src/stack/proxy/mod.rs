@@ -5,6 +5,7 @@ pub mod cancel;
 pub mod condition;
 pub mod context;
 pub mod forward;
+pub mod guard;
 pub mod locate;
 pub mod next_hop;
 pub mod parked;
@@ -20,6 +21,7 @@ use crate::base::Flow;
 use crate::sip::{Uri, Value, Via};
 use crate::stack::auth::Challenger;
 use crate::stack::branch::Mark;
+use crate::stack::cookie::Recorded;
 use crate::stack::counters::Limit;
 use crate::stack::identity::Dialog as Known;
 use crate::stack::passage::Proof;
@@ -111,6 +113,8 @@ pub struct Dialog {
     pub per_call: Option<bool>,
     /// What stands for the name of the next hop that the dialog began with, where others are at its address.
     pub name: Option<u64>,
+    /// One of its ends is a next hop for our users only, which was reached, or has called, by the rules.
+    pub guarded: bool,
     /// We have recorded a SIPS URI: TLS was promised on every hop.
     pub secure: bool,
 }
@@ -146,8 +150,8 @@ pub struct Incoming<'a> {
     pub stranded: bool,
     /// The sender bears another name than that which the cookie was given to, where names may change.
     pub renamed: bool,
-    /// What its dialog is known by, where it shows one of ours.
-    pub known: Option<Known>,
+    /// The cookie of its dialog, where it shows one of ours.
+    pub shown: Option<Recorded<'a>>,
     /// What it is known by as a request of whoever opens a dialog; worked out once for all copies.
     pub opening: Option<Known>,
     /// What our Via says of it; worked out once for all copies.

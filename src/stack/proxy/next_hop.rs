@@ -19,6 +19,8 @@ pub struct Hop {
     pub flow: Flow,
     /// The phone itself has opened this way, and no other may lead to it: the requests of the dialog must take it too.
     pub fixed: bool,
+    /// The conf says that the request goes there.
+    pub by_conf: bool,
     /// Where the next hop's name has led, if it is one.
     pub place: Option<Place>,
 }
@@ -60,6 +62,7 @@ impl Endpoint {
                 false => Ok(Hop {
                     flow,
                     fixed: true,
+                    by_conf: false,
                     place: None,
                 }),
             };
@@ -80,9 +83,11 @@ impl Endpoint {
                 self.way_to_uri(message, target, hop, name, secure, came_by, search, outbox)?
             }
         };
+        self.check_guard(message, incoming, target, flow.peer, search, outbox)?;
         Ok(Hop {
             flow,
             fixed: false,
+            by_conf: target.is_by_conf(),
             place,
         })
     }
@@ -314,7 +319,9 @@ impl Endpoint {
             (None, Ok(uri)) => {
                 let address = peer;
                 let place = Place { address, transport };
-                self.leads_to(&aim_of(&uri, uri.scheme == Scheme::Sips), place)
+                self.leads_to(&aim_of(&uri, uri.scheme == Scheme::Sips), |one| {
+                    one == place
+                })
             }
             (None, Err(_)) => false,
         }
@@ -368,7 +375,7 @@ pub fn uri_of<'a>(
 }
 
 /// What a URI says to who looks for its host (RFC 3263 §4).
-fn aim_of<'a>(uri: &Uri<'a>, secure: bool) -> Aim<'a> {
+pub fn aim_of<'a>(uri: &Uri<'a>, secure: bool) -> Aim<'a> {
     let transport = transport_of(uri).ok().flatten();
     Aim {
         host: uri.maddr().unwrap_or(uri.host_text),

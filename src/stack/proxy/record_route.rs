@@ -7,7 +7,7 @@ use super::{Dialog, Incoming};
 use crate::base::{Channel, Instant, Transport};
 use crate::sip::{Message, Method, Name, NameAddr, Uri};
 use crate::stack::Endpoint;
-use crate::stack::cookie::{self, Draft, Recorded, Target, Verdict};
+use crate::stack::cookie::{self, Draft, Holder, Recorded, Target, Verdict};
 use crate::stack::facts::{contact, write_place};
 use crate::stack::identity::Dialog as Call;
 use crate::stack::moved::{Kind, Known};
@@ -31,6 +31,7 @@ impl Endpoint {
             None => self.identity.dialog(message, Side::Caller, &mut self.facts),
         };
         let beyond = self.recorded_below(message);
+        let holder = self.holder(message, incoming, hop);
         let split = self.write_token(message, incoming, hop);
         let (out, back) = (hop.flow.listener, incoming.flow.listener);
         // Above those that came, which may stand above the Via.
@@ -67,7 +68,7 @@ impl Endpoint {
                     route: beyond,
                     token,
                 };
-                cookies.write_callees(message, &dialog, &draft, facts, out);
+                cookies.write_callees(message, &dialog, holder, &draft, facts, out);
                 out.extend_from_slice(b">\r\n");
             });
         };
@@ -101,7 +102,35 @@ impl Endpoint {
         {
             token::write_name(name, &mut self.token);
         }
+        if self.settings.guards() && self.is_guarded_dialog(incoming, hop.flow.peer) {
+            token::write_guarded(&mut self.token);
+        }
         split
+    }
+
+    /// Who may use the callee's cookie: the name in To is the caller's word, and no proof that it belongs to whoever gets the request. A next hop
+    /// of the conf answers for the names that it is called by.
+    fn holder<'a>(&self, message: &Message, incoming: &Incoming<'a>, hop: &Hop) -> Holder<'a> {
+        let Ok(to) = message.to() else {
+            return Holder::Named;
+        };
+        if let Some(shown) = incoming.shown.filter(|_| incoming.trusted) {
+            return match self.cookies.lets_names_change(&shown) {
+                true => Holder::Unknown,
+                false => Holder::Named,
+            };
+        }
+        if hop.by_conf || to.uri == incoming.uri {
+            return Holder::Named;
+        }
+        let Ok(to) = Uri::parse(to.uri) else {
+            return Holder::Named;
+        };
+        let is_ours = self.settings.whose(&to).is_some();
+        match is_ours && !self.settings.is_same_address(&incoming.parsed, &to) {
+            true => Holder::Called(incoming.uri),
+            false => Holder::Named,
+        }
     }
 
     /// The Record-Route of the proxy that the callee's requests go to behind us.
@@ -214,13 +243,13 @@ impl Endpoint {
 
     /// The request belongs to a dialog that we let pass. Whether it goes where the other side is, and whether its sender bears the name that
     /// it had, is in the cookie, or was noted since.
-    pub(in crate::stack) fn judge_dialog(
+    pub(in crate::stack) fn judge_dialog<'a>(
         &mut self,
         message: &Message,
-        recorded: &Recorded,
-        incoming: &mut Incoming,
+        recorded: &Recorded<'a>,
+        incoming: &mut Incoming<'a>,
     ) {
-        incoming.known = Some(recorded.dialog);
+        incoming.shown = Some(*recorded);
         // Of what has changed in a dialog that another run has begun, nothing may be known: then at least it can be ended.
         let ends = matches!(message.method(), Method::Bye | Method::Ack);
         let is_lost = ends && !recorded.is_other_sides && !self.cookies.is_of_this_run(recorded);
@@ -281,7 +310,8 @@ impl Endpoint {
             return;
         };
         let (moved, facts) = (&self.location.moved, &mut self.facts);
-        if incoming.renamed {
+        // A BYE has not been asked to prove it.
+        if incoming.renamed && message.method() != Method::Bye {
             moved.note(now, message, tag, Kind::Name, from.uri, facts);
         }
         if refreshes_target(message.method())
@@ -301,6 +331,7 @@ impl Endpoint {
         if recorded.token.is_empty() {
             return;
         }
+        dialog.guarded |= token::is_guarded(recorded.token);
         if dialog.flow.is_none() {
             dialog.flow = token::read(recorded.towards, recorded.token);
         }
@@ -312,7 +343,7 @@ impl Endpoint {
 
 /// What a call is remembered by until its ACK has come.
 fn accepted(dialog: &Call) -> u128 {
-    u128::from(dialog.call) << 64 | u128::from(dialog.call)
+    u128::from(dialog.whole) << 64 | u128::from(dialog.call)
 }
 
 /// Requests that say anew where their sender is to be reached (RFC 3261 §12.2, RFC 3311, RFC 6665).

@@ -13,7 +13,7 @@ use crate::stack::cookie::{self, Verdict};
 use crate::stack::counters::Limit;
 use crate::stack::location::Reached;
 use crate::stack::passage::{Possible, Proof};
-use crate::stack::route::Action;
+use crate::stack::route::{Action, Route};
 use crate::stack::settings::{InDialog, Mode, Outgoing, Settings};
 use crate::stack::token::Side;
 
@@ -222,7 +222,7 @@ impl Endpoint {
             trusted: false,
             stranded: false,
             renamed: false,
-            known: None,
+            shown: None,
             opening: None,
             mark: Mark::default(),
         };
@@ -335,7 +335,7 @@ impl Endpoint {
             .iter()
             .find(|route| matches(route, message, incoming));
         if let Some(route) = route {
-            let decision = self.follow_route(&route.action, now, message, incoming, targets);
+            let decision = self.follow_route(route, now, message, incoming, targets);
             let outgoing = route.outgoing.unwrap_or(settings.outgoing);
             targets.set_per_call(outgoing == Outgoing::PerCall);
             return decision;
@@ -358,16 +358,16 @@ impl Endpoint {
 
     fn follow_route(
         &mut self,
-        action: &Action,
+        route: &Route,
         now: Instant,
         message: &Message,
         incoming: &Incoming,
         targets: &mut TargetSet,
     ) -> Result<Decision, Refusal> {
-        match action {
+        match &route.action {
             Action::Relay(hops) => {
                 if hops.is_empty() {
-                    self.push_request_uri(incoming, targets);
+                    self.push_request_uri(incoming, targets).for_users = route.users_only;
                 }
                 for (number, hop) in hops.iter().enumerate() {
                     self.push_request_uri(incoming, targets).spare = number > 0;
@@ -454,7 +454,10 @@ impl Endpoint {
             target.secure = sips;
             target.flow = flow;
             target.flow_only = binding.reached == Reached::ByFlow && !redirect;
-            target.listener = source.map(|flow| flow.listener);
+            (target.listener, target.source) = (
+                source.map(|flow| flow.listener),
+                source.map(|flow| flow.peer),
+            );
         });
         // Nobody listens there, unless the phone has bound its port for both. Where another can be called, it is not tried.
         if doubtful != 0 && !redirect && (doubtful.count_ones() as usize) < targets.targets.len() {

@@ -8,6 +8,7 @@ use super::{Incoming, Obstacle, Refusal};
 use crate::base::{Errand, Flow, Instant, Outbox};
 use crate::sip::{Message, Method};
 use crate::stack::Endpoint;
+use crate::stack::auth::Demand;
 use crate::stack::counters::{Drop, Limit};
 use crate::stack::identity::Memory;
 use crate::stack::settings::Mode;
@@ -156,7 +157,13 @@ impl Endpoint {
         // Of a dialog that we stay on the path of every ACK shows that, or belongs to a transaction: any other is nobody's call, and who
         // sends it could have as many copies of it made as a user has contacts.
         let is_known = has_transaction || !is_stateful || !self.settings.proxy.record_route;
+        // A way for our users only is for the ACKs of their calls.
+        let is_for_users = !incoming.trusted && self.demand(message, &incoming) == Demand::Users;
+        let must_be_known = is_for_users && !has_transaction;
         match self.determine_targets(now, message, &incoming, &mut targets) {
+            Ok(Decision::Forward) if must_be_known && !self.was_accepted(message) => {
+                self.discard(flow, Drop::StrayAck, "of no call of our users");
+            }
             Ok(Decision::Astray) if !is_known && !self.was_accepted(message) => {
                 self.discard(flow, Drop::StrayAck, "of no transaction and no dialog");
             }

@@ -32,12 +32,23 @@ pub struct Target {
     pub per_call: bool,
     /// The listener at which the binding was registered.
     pub listener: Option<u16>,
+    /// From where the binding was registered.
+    pub source: Option<SocketAddr>,
+    /// The conf leads our users there, and nobody else.
+    pub for_users: bool,
     /// The way that the phone has opened, where it must be taken: a connection, or a hole in a NAT.
     pub flow: Option<Flow>,
     /// No other way leads there: when `flow` is dead, so is the target.
     pub flow_only: bool,
     /// Tried only when the one before it failed: a next hop of the conf behind another.
     pub spare: bool,
+}
+
+impl Target {
+    /// Whether the conf says where it leads.
+    pub fn is_by_conf(&self) -> bool {
+        self.hop.is_some() || self.hop_uri.is_some()
+    }
 }
 
 /// A next hop of the conf, as far as it must be remembered when the conf changes.
@@ -93,6 +104,8 @@ impl TargetSet {
             secure: false,
             per_call: false,
             listener: None,
+            source: None,
+            for_users: false,
             flow: None,
             flow_only: false,
             spare: false,
