@@ -25,6 +25,7 @@ mod dialogs;
 mod durability;
 mod failures;
 mod forking;
+mod guard;
 mod hop;
 mod hostile;
 mod identity;

@@ -19,7 +19,10 @@ use std::net::{IpAddr, SocketAddr};
 struct Parties {
     tag: Vec<u8>,
     from: Name,
+    /// Who was called.
     to: Name,
+    /// By which name in To.
+    named: Name,
 }
 
 /// One server's book.
@@ -293,15 +296,21 @@ impl Guard {
         }
         // The name in To is the caller's word: whoever was found by another name is that one. A next hop of the conf is called by any.
         let called = Name::of(asked).filter(|_| asked != message.uri());
+        let named = to.clone();
         let to = match called.filter(|called| self.is_ours(&to) && *called != to) {
             Some(called) => called,
             None => to,
         };
         let tag = message.tag(Field::From).unwrap_or(b"").to_vec();
         let calls = self.calls.entry(digest(message.call_id())).or_default();
-        let known = |p: &Parties| p.tag == tag && p.from == from && p.to == to;
+        let known = |p: &Parties| p.tag == tag && p.from == from && p.to == to && p.named == named;
         if !calls.iter().any(known) {
-            calls.push(Parties { tag, from, to });
+            calls.push(Parties {
+                tag,
+                from,
+                to,
+                named,
+            });
         }
     }
 
@@ -314,8 +323,11 @@ impl Guard {
         calls.into_iter().flatten().any(|parties| {
             let calls = parties.tag == own && parties.from == *name;
             let is_called = parties.tag == other && parties.to == *name;
+            // Whoever was called by another name may end the call by it, and else bears it once it has proved who it is.
+            let bears = message.method() == b"BYE" || self.has_proved(message, &parties.to);
+            let is_named = parties.tag == other && parties.named == *name && bears;
             // Who was called may send before its first answer has come by.
-            (calls && self.tags.contains(&tag_in_call(message, other))) || is_called
+            (calls && self.tags.contains(&tag_in_call(message, other))) || is_called || is_named
         })
     }
 }
