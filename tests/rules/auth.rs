@@ -485,6 +485,78 @@ fn the_right_one_of_several_credentials_is_found() {
 }
 
 #[test]
+fn a_line_that_cannot_be_read_spoils_no_other() {
+    let mut b = registrar();
+    for broken in [
+        "Digest username=\"x\", realm=\"example.org\"",
+        "Digest realm=\"example.com\", nonce=\"0\", realm=\"example.org\"",
+        "Digest realm=\"example.com",
+        "Digest",
+        "=",
+        "",
+    ] {
+        let broken = format!("Authorization: {broken}");
+        // Alone, or beside nothing but others' lines, it is refused.
+        let before = b.outcomes(AuthOutcome::Malformed);
+        let answer = b.send_for_one(BOB, register().add(&broken));
+        let asked = challenge(&answer, "SHA-256");
+        let good = BOBS.answer(&asked, "REGISTER", "");
+        let other = format!("Authorization: {}", good.replace(REALM, "example.org"));
+        for request in [
+            register().add(&broken).add(&other),
+            register().add(&other).add(&broken),
+        ] {
+            let answer = b.send_for_one(BOB, request);
+            assert_eq!(answer.status(), 401, "{broken}");
+        }
+        assert_eq!(b.outcomes(AuthOutcome::Malformed), before + 3, "{broken}");
+        // Nor does it help who has the wrong password.
+        let wrong = Client {
+            password: "x",
+            ..BOBS
+        };
+        let wrong = wrong.answer(&asked, "REGISTER", "");
+        let request = register()
+            .add(&broken)
+            .add(&format!("Authorization: {wrong}"));
+        let before = b.outcomes(AuthOutcome::WrongResponse);
+        assert_eq!(b.send_for_one(BOB, request).status(), 401, "{broken}");
+        assert_eq!(b.outcomes(AuthOutcome::WrongResponse), before + 1);
+        for is_first in [true, false] {
+            let asked = challenge(&ask(&mut b), "SHA-256");
+            let good = BOBS.answer(&asked, "REGISTER", "");
+            let good = format!("Authorization: {good}");
+            let request = match is_first {
+                true => register().add(&broken).add(&other).add(&good),
+                false => register().add(&good).add(&broken),
+            };
+            assert_eq!(b.send_for_one(BOB, request).status(), 200, "{broken}");
+        }
+    }
+}
+
+#[test]
+fn a_line_that_cannot_be_read_spoils_no_call() {
+    for is_first in [true, false] {
+        let mut b = proxy();
+        let asked = call(&mut b);
+        let good = ALICES.answer(&asked, "INVITE", "");
+        let lines = [
+            "Proxy-Authorization: Digest username=\"x\", realm=\"example.org\"".to_string(),
+            format!("Proxy-Authorization: {good}"),
+        ];
+        let lines = match is_first {
+            true => [&lines[0], &lines[1]],
+            false => [&lines[1], &lines[0]],
+        };
+        let sent = b.send(ALICE, invite().add(lines[0]).add(lines[1]));
+        let at_bob = the(&sent, BOB);
+        let left = at_bob.all("Proxy-Authorization");
+        assert_eq!(left, ["Digest username=\"x\", realm=\"example.org\""]);
+    }
+}
+
+#[test]
 fn an_algorithm_that_not_all_users_have_is_not_offered() {
     let mut b = registrar();
     let mut users = Users::new(Key::new(3, 4), 2);

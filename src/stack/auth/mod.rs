@@ -350,8 +350,8 @@ impl Endpoint {
         let auth = &settings.auth;
         let mut room = [0; 256];
         let realm = realm(&settings, message, claim, &mut room);
-        let mut found = None;
-        // Others on the way may have asked too, each in its own realm.
+        let (mut found, mut failure) = (None, Failure::None);
+        // Others on the way may have asked too, each in its own realm. A line that can't be read may be theirs.
         for header in message.all(claim.who.answer_in()) {
             match Credentials::parse(header.value) {
                 Ok(Some(credentials)) if credentials.realm.eq_ignore_ascii_case(realm) => {
@@ -359,11 +359,11 @@ impl Endpoint {
                     break;
                 }
                 Ok(_) => {}
-                Err(_) => return Err((Failure::Malformed, b"")),
+                Err(_) => failure = Failure::Malformed,
             }
         }
         let Some(credentials) = found else {
-            return Err((Failure::None, b""));
+            return Err((failure, b""));
         };
         let fail = |failure| Err((failure, credentials.username));
         let (algorithm, session) = match credentials.algorithm {
