@@ -384,6 +384,11 @@ impl Cookies {
         !recorded.is_other_sides && shown.name == self.name(shown.dialog, names, facts)
     }
 
+    /// Whether the cookie's check covers the names of both sides.
+    pub fn names_both(&self, recorded: &Recorded) -> bool {
+        recorded.shown.flags & CHANGES == 0
+    }
+
     fn dialog(&self, flags: u8, run: u16, dialog: &Dialog, tag: &[u8], token: &[u8]) -> u64 {
         let common = match flags & CHANGES {
             0 => dialog.whole,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::agent::{Agent, Request};
 use crate::message::{Message, host_of, uri_of};
-use crate::place::{CALLEE, CALLER, Place, SECOND_CALLEE, wait_for};
+use crate::place::{CALLEE, CALLER, Place, SECOND_CALLEE, SERVER, wait_for};
 use crate::server::{Conf, Server};
 
 /// RFC 3327: what stands in Path is the way to the phone.
@@ -252,6 +252,117 @@ fn a_finished_transaction_is_remembered_and_then_forgotten() {
     );
     caller.send(&message);
     callee.expect("MESSAGE as a new one", |message| message.is("MESSAGE"));
+}
+
+/// What a phone does whose connection is lost, or whose NAT has forgotten it, in mid-call: it registers again, from another port.
+fn register_as(phone: &Agent, server: &Server, user: &str, contact: &str) {
+    let domain = server.address.to_string();
+    let mut register = phone.register(&domain, user, &format!("<{contact}>"), 600);
+    register.via = via_of(phone, contact);
+    assert_eq!(phone.ask(&register).status(), Some(200));
+}
+
+/// The Via of a phone that takes the address in its contact for its own.
+fn via_of(phone: &Agent, contact: &str) -> String {
+    let branch = crate::agent::unique();
+    let (transport, host) = (phone.transport(), host_of(contact));
+    format!("SIP/2.0/{transport} {host};branch=z9hG4bKv{branch};rport")
+}
+
+/// Two sockets of one phone, and the contact that it gives by each.
+fn phones(place: &Place, server: &Server, is_stream: bool) -> [(Agent, String); 2] {
+    [5070, 5071].map(|port| {
+        if is_stream {
+            let phone = Agent::tcp(place.ip(CALLEE), server.address);
+            let contact = phone.uri();
+            return (phone, contact);
+        }
+        let mut address = place.at(CALLEE);
+        address.set_port(port);
+        let phone = Agent::new(address, server.address);
+        (phone, "sip:agent@192.168.77.5:5060".to_owned())
+    })
+}
+
+#[test]
+fn a_callee_that_registers_anew_in_mid_call() {
+    for is_stream in [true, false] {
+        let place = Place::new("anewcallee");
+        let server = Conf::new(&place)
+            .stream("tcp", place.at(SERVER))
+            .start(&place);
+        let caller = Agent::new(place.at(CALLER), server.address);
+        let [(before, contact), (since, new_contact)] = phones(&place, &server, is_stream);
+        register_as(&before, &server, "bob", &contact);
+        let invite = caller.request("INVITE", &server.uri("bob"));
+        caller.send(&invite);
+        let arrived = before.expect("INVITE", |message| message.is("INVITE"));
+        before.respond(&arrived, 200, &[&format!("Contact: <{contact}>")]);
+        let accepted = caller.final_for(&invite);
+        caller.send(&caller.in_dialog("ACK", &invite, &accepted));
+        before.expect("ACK", |message| message.is("ACK"));
+        drop(before);
+        register_as(&since, &server, "bob", &new_contact);
+        let again = caller.in_dialog("INVITE", &invite, &accepted);
+        caller.send(&again);
+        let arrived = since.expect("INVITE", |message| message.is("INVITE"));
+        assert_eq!(arrived.request_uri(), contact);
+        since.respond(&arrived, 200, &[&format!("Contact: <{contact}>")]);
+        let accepted = caller.final_for(&again);
+        assert_eq!(accepted.status(), Some(200));
+        let mut ack = caller.in_dialog("ACK", &again, &accepted);
+        ack.extra.clone_from(&again.extra);
+        caller.send(&ack);
+        since.expect("ACK", |message| message.is("ACK"));
+        let mut bye = caller.in_dialog("BYE", &again, &accepted);
+        bye.extra.clone_from(&again.extra);
+        caller.send(&bye);
+        let arrived = since.expect("BYE", |message| message.is("BYE"));
+        assert_eq!(arrived.request_uri(), contact);
+        since.respond(&arrived, 200, &[]);
+        assert_eq!(caller.final_for(&bye).status(), Some(200));
+    }
+}
+
+#[test]
+fn a_caller_that_registers_anew_in_mid_call() {
+    for is_stream in [true, false] {
+        let place = Place::new("anewcaller");
+        let server = Conf::new(&place)
+            .stream("tcp", place.at(SERVER))
+            .start(&place);
+        let callee = Agent::new(place.at(CALLER), server.address);
+        server.bind(&place, "bob", callee.address);
+        let [(before, contact), (since, new_contact)] = phones(&place, &server, is_stream);
+        register_as(&before, &server, "alice", &contact);
+        let mut invite = before.request("INVITE", &server.uri("bob"));
+        invite.via = via_of(&before, &contact);
+        invite.from = format!("<{}>;tag=caller", server.uri("alice"));
+        invite.contact = Some(format!("<{contact}>"));
+        before.send(&invite);
+        let arrived = callee.expect("INVITE", |message| message.is("INVITE"));
+        callee.accept(&arrived);
+        let accepted = before.final_for(&invite);
+        let mut ack = before.in_dialog("ACK", &invite, &accepted);
+        ack.via = via_of(&before, &contact);
+        before.send(&ack);
+        callee.expect("ACK", |message| message.is("ACK"));
+        drop(before);
+        register_as(&since, &server, "alice", &new_contact);
+        for method in ["INFO", "BYE"] {
+            let mut request = callee.request(method, &contact);
+            request.from = format!("<{}>;tag={}", server.uri("bob"), callee.tag());
+            request.to.clone_from(&invite.from);
+            request.call_id.clone_from(&invite.call_id);
+            let routes = arrived.all("record-route");
+            request.extra = routes.iter().map(|r| format!("Route: {r}")).collect();
+            callee.send(&request);
+            let arrived = since.expect(method, |message| message.is(method));
+            assert_eq!(arrived.request_uri(), contact);
+            since.respond(&arrived, 200, &[]);
+            assert_eq!(callee.final_for(&request).status(), Some(200));
+        }
+    }
 }
 
 /// An established call between two agents.

@@ -251,6 +251,36 @@ fn a_caller_that_resets() {
     server.assert_alive(&place, CALLER);
 }
 
+/// The same where the caller closes politely, with all that it has got read: it may still listen by that connection, and what is said there and
+/// not heard goes the other way when it is said again. Nothing is asked of a port that nobody has named.
+#[test]
+fn a_caller_that_closes() {
+    let place = Place::new("close-caller");
+    let (conf, _) = conf(&place);
+    let mut server = conf.start(&place);
+    let phone = Agent::new(place.at(CALLEE), server.address);
+    server.bind(&place, "bob", phone.address);
+    let door = listen(place.at(CALLER));
+    let caller = Agent::tcp(place.ip(CALLER), server.address);
+    let mut request = caller.request("INVITE", &server.uri("bob"));
+    request.via = request
+        .via
+        .replace(&caller.address.to_string(), &place.at(CALLER).to_string());
+    caller.send(&request);
+    let arrived = phone.expect("INVITE", |message| message.is("INVITE"));
+    phone.respond(&arrived, 180, &[]);
+    caller.expect("180", |message| message.answers("INVITE", 180));
+    drop(caller);
+    std::thread::sleep(Duration::from_millis(300));
+    phone.accept(&arrived);
+    std::thread::sleep(Duration::from_millis(500));
+    phone.accept(&arrived);
+    let again = Agent::accept_from(&door);
+    let answer = again.final_for(&request);
+    assert_eq!(answer.status(), Some(200), "{answer:?}");
+    server.assert_alive(&place, CALLER);
+}
+
 /// A callee that resets before it has answered is one that has failed: the caller hears so at once.
 #[test]
 fn a_callee_that_resets() {

@@ -24,11 +24,15 @@ fn with(change: impl FnOnce(&mut Settings)) -> Bench {
 
 /// Bob registers over `flow`.
 fn register(b: &mut Bench, flow: Flow, sent_by: &str, contact: &str, n: u32) {
+    register_as(b, "bob", flow, sent_by, contact, n);
+}
+
+fn register_as(b: &mut Bench, user: &str, flow: Flow, sent_by: &str, contact: &str, n: u32) {
     let request = Request::new("REGISTER", "sip:example.com")
         .via(sent_by, &format!("z9hG4bKreg{}", crate::message::unique()))
         .by(flow.transport)
-        .to("<sip:bob@example.com>")
-        .call_id(&format!("reg{n}"))
+        .to(&format!("<sip:{user}@example.com>"))
+        .call_id(&format!("reg{n}-{user}"))
         .add(&format!("Contact: {contact}"));
     let answer = only(b.send_on(flow.core.into(), flow, request));
     assert_eq!((answer.status(), answer.flow), (200, flow));
@@ -516,4 +520,252 @@ fn a_proxy_that_has_recorded_itself_is_asked_before_the_phone_behind_it() {
         (sent.to.as_str(), sent.all("Route").len()),
         ("10.0.6.6:5066", 1)
     );
+}
+
+// ---- dialogs whose phones have registered since ----------------------------------------------------------------------------
+
+const NEW_NAT: &str = "198.51.100.7:41777";
+const OTHERS_NAT: &str = "198.51.100.9:42000";
+const BOBS: &str = "<sip:bob@192.168.0.5:5060>";
+const ALICES: &str = "<sip:alice@192.168.0.7:5060>";
+
+impl Call {
+    /// What the other side asks of the phone, by whichever way it takes. ACK is one to the 2xx to a re-INVITE.
+    #[track_caller]
+    fn is_found_by(&self, b: &mut Bench, side: &str, way: Flow) {
+        for method in ["ACK", "INFO", "INVITE", "ACK", "BYE"] {
+            let (from, request) = match side {
+                "callee" => (self.caller, self.by_caller(method)),
+                _ => (self.callee, self.by_callee(method)),
+            };
+            let uri = request.uri.clone();
+            let sent = b.send_on(0, from, request);
+            let arrived = sent.iter().find(|s| s.status() == 0);
+            let arrived = arrived.unwrap_or_else(|| panic!("{method}: {}", show(&sent)));
+            assert_eq!(arrived.flow, way, "{method} to the {side}");
+            assert_eq!(arrived.uri(), uri);
+            if method != "ACK" {
+                let ok = b.send_on(way.core.into(), way, arrived.clone().answer(200));
+                assert_eq!((only(ok.clone()).status(), only(ok).flow), (200, from));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_phone_that_has_lost_its_connection_is_found_by_the_one_on_which_it_registered_since() {
+    for stream in [Tcp, Tls] {
+        for (sent_by, contact) in [
+            ("192.168.0.5:5060", BOBS),
+            ("192.168.0.5:41777", "<sip:bob@192.168.0.5:41777>"),
+            // It has moved: this is the only way that is left.
+            (
+                "172.16.3.4:39999",
+                "<sip:bob@172.16.3.4:39999;transport=tcp>",
+            ),
+        ] {
+            let mut b = bench();
+            let call = call(&mut b, Udp, stream);
+            b.lose(call.callee);
+            let way = b.open(stream, 0, 9, NEW_NAT);
+            register(&mut b, way, sent_by, contact, 2);
+            call.is_found_by(&mut b, "callee", way);
+            b.assert_quiet();
+        }
+    }
+}
+
+#[test]
+fn so_is_the_phone_that_has_called() {
+    for stream in [Tcp, Tls] {
+        for contact in [ALICES, "<sip:alice@192.168.0.7:41777>"] {
+            let mut b = bench();
+            let call = call(&mut b, stream, Udp);
+            register_as(&mut b, "alice", call.caller, "192.168.0.7:5060", ALICES, 5);
+            b.lose(call.caller);
+            let way = b.open(stream, 0, 9, NEW_NAT);
+            register_as(&mut b, "alice", way, "192.168.0.7:41777", contact, 6);
+            call.is_found_by(&mut b, "caller", way);
+            b.assert_quiet();
+        }
+    }
+}
+
+#[test]
+fn a_phone_is_found_by_the_hole_in_its_nat_by_which_it_registered_last() {
+    for mode in [Mode::Stateful, Mode::Stateless] {
+        let mut b = with(|settings| settings.proxy.mode = mode);
+        let call = call(&mut b, Udp, Udp);
+        let (bob, alice) = (
+            Flow::datagram(0, address(NEW_NAT)),
+            Flow::datagram(0, address(OTHERS_NAT)),
+        );
+        register(&mut b, bob, "192.168.0.5:5060;rport", BOBS, 2);
+        call.is_found_by(&mut b, "callee", bob);
+        let sent_by = "192.168.0.7:5060;rport";
+        register_as(&mut b, "alice", alice, sent_by, ALICES, 5);
+        call.is_found_by(&mut b, "caller", alice);
+        b.assert_quiet();
+    }
+}
+
+#[test]
+fn a_phone_that_took_another_transport_is_found_by_that() {
+    let mut b = bench();
+    let call = call(&mut b, Udp, Tcp);
+    b.lose(call.callee);
+    let way = Flow::datagram(0, address(NEW_NAT));
+    register(&mut b, way, "192.168.0.5:5060;rport", BOBS, 2);
+    call.is_found_by(&mut b, "callee", way);
+}
+
+#[test]
+fn a_connection_that_nobody_knows_to_be_dead_gives_way_to_a_new_one() {
+    let mut b = with(|settings| settings.cores = 2);
+    let call = call(&mut b, Udp, Tcp);
+    let way = b.open(Tcp, 1, 9, NEW_NAT);
+    register(&mut b, way, "192.168.0.5:5060", BOBS, 2);
+    call.is_found_by(&mut b, "callee", way);
+    // But not to that of another contact: the phone of the call may be another.
+    let other = b.open(Tcp, 0, 10, OTHERS_NAT);
+    register(
+        &mut b,
+        other,
+        "192.168.0.6:5060",
+        "<sip:bob@192.168.0.6:5060>",
+        3,
+    );
+    call.is_found_by(&mut b, "callee", way);
+}
+
+#[test]
+fn a_phone_with_two_ways_is_reached_by_the_one_of_the_dialog() {
+    let mut b = bench();
+    let call = call(&mut b, Udp, Tcp);
+    let flow = |reg_id| format!("{BOBS};+sip.instance=\"<urn:x:1>\";reg-id={reg_id}");
+    register(&mut b, call.callee, "192.168.0.5:5060", &flow(1), 2);
+    let way = b.open(Tcp, 0, 9, NEW_NAT);
+    register(&mut b, way, "192.168.0.5:5060", &flow(2), 3);
+    call.is_found_by(&mut b, "callee", call.callee);
+    b.lose(call.callee);
+    call.is_found_by(&mut b, "callee", way);
+}
+
+#[test]
+fn nobody_elses_binding_takes_a_dialog_over() {
+    for (by, to) in [(Udp, Udp), (Tcp, Tcp), (Tls, Tls)] {
+        let mut b = bench();
+        let call = call(&mut b, by, to);
+        let mallory = b.open(Tcp, 0, 9, OTHERS_NAT);
+        for (n, user) in (10..).zip(["mallory", "bo", "alic"]) {
+            register_as(&mut b, user, mallory, "192.168.0.5:5060", BOBS, n);
+            register_as(&mut b, user, mallory, "192.168.0.7:5060", ALICES, n + 10);
+        }
+        // Nor one of the other side's.
+        register_as(&mut b, "alice", mallory, "192.168.0.5:5060", BOBS, 30);
+        register(&mut b, mallory, "192.168.0.7:5060", ALICES, 31);
+        call.is_found_by(&mut b, "callee", call.callee);
+        call.is_found_by(&mut b, "caller", call.caller);
+        if to == Udp {
+            continue;
+        }
+        b.location.remove(
+            strowger::base::Instant::from_ms(0),
+            b"bob@example.com",
+            Some(b"sip:alice@192.168.0.7:5060"),
+        );
+        b.lose(call.callee);
+        let sent = b.send_on(0, call.caller, call.by_caller("ACK"));
+        assert_eq!(only(sent).to, "192.168.0.5:5060", "{by:?} {to:?}");
+    }
+}
+
+#[test]
+fn of_several_other_phones_none_is_taken_for_the_one_of_the_call() {
+    let mut b = bench();
+    let call = call(&mut b, Udp, Tcp);
+    b.lose(call.callee);
+    for (slot, host) in [(8, "192.168.0.8"), (9, "192.168.0.9")] {
+        let peer = format!("198.51.100.{slot}:41000");
+        let desk = b.open(Tcp, 0, slot, &peer);
+        let contact = format!("<sip:bob@{host}:5060>");
+        register(&mut b, desk, &format!("{host}:5060"), &contact, slot);
+    }
+    let sent = b.send_on(0, call.caller, call.by_caller("ACK"));
+    assert_eq!(only(sent).to, "192.168.0.5:5060");
+    // Its own is known among them.
+    let way = b.open(Tcp, 0, 10, NEW_NAT);
+    let contact = "<sip:bob@192.168.0.5:41777>";
+    register(&mut b, way, "192.168.0.5:41777", contact, 2);
+    call.is_found_by(&mut b, "callee", way);
+}
+
+#[test]
+fn a_phone_that_can_be_called_is_not_looked_for_elsewhere() {
+    let mut b = bench();
+    let bob = b.open(Tcp, 0, 3, "10.0.1.2:40000");
+    register(&mut b, bob, "10.0.1.2:5060", "<sip:bob@10.0.1.2:5060>", 1);
+    let at_bob = the(&b.send(ALICE, Request::invite()), "10.0.1.2:40000").clone();
+    let answer = at_bob.answer(200).add("Contact: <sip:bob@10.0.1.2:5060>");
+    let ok = only(b.send_on(0, bob, answer));
+    let ack = |b: &mut Bench| {
+        let ack = Request::new("ACK", "sip:bob@10.0.1.2:5060")
+            .call_id(at_bob.header("Call-ID").unwrap())
+            .to("<sip:bob@example.com>;tag=callee")
+            .add(&format!("Route: {}", recorded(&ok)[0]));
+        b.send_for_one(ALICE, ack)
+    };
+    assert_eq!(ack(&mut b).flow, bob);
+    b.lose(bob);
+    let desk = b.open(Tcp, 0, 9, OTHERS_NAT);
+    register(&mut b, desk, "10.0.1.9:5060", "<sip:bob@10.0.1.9:5060>", 2);
+    assert_eq!(ack(&mut b).to, "10.0.1.2:5060");
+    let bob = b.open(Tcp, 0, 4, "10.0.1.2:40001");
+    register(&mut b, bob, "10.0.1.2:5060", "<sip:bob@10.0.1.2:5060>", 3);
+    assert_eq!(ack(&mut b).flow, bob);
+}
+
+#[test]
+fn a_contact_that_was_registered_within_the_dialog_leads_to_its_own_way() {
+    for to in [Udp, Tcp] {
+        let mut b = bench();
+        let call = call(&mut b, Udp, to);
+        let way = b.open(Tcp, 0, 9, NEW_NAT);
+        let contact = "<sip:bob@172.16.3.4:39999>";
+        register(&mut b, way, "172.16.3.4:39999", contact, 2);
+        let mut request = call.by_caller("INFO");
+        request.uri = "sip:bob@172.16.3.4:39999".into();
+        let sent = b.send_on(0, call.caller, request);
+        assert_eq!(only(sent).flow, way);
+    }
+}
+
+#[test]
+fn where_names_may_change_no_name_leads_to_another_way() {
+    let mut b = bench();
+    let bob = b.open(Tcp, 0, 3, NAT);
+    register(&mut b, bob, "192.168.0.5:5060", BOBS, 1);
+    let alice = b.open(Tcp, 0, 4, OTHER_NAT);
+    let invite = Request::invite()
+        .via("192.168.0.7:5060", "z9hG4bKchange")
+        .by(Tcp)
+        .set("Contact", ALICES)
+        .add("Supported: from-change");
+    let sent = b.send_on(0, alice, &invite);
+    let at_bob = the(&sent, NAT).clone();
+    let answer = at_bob.answer(200).add(&format!("Contact: {BOBS}"));
+    let ok = only(b.send_on(0, bob, answer));
+    b.lose(bob);
+    let carol = b.open(Tcp, 0, 9, OTHERS_NAT);
+    let contact = "<sip:carol@192.168.0.9:5060>";
+    register_as(&mut b, "carol", carol, "192.168.0.9:5060", contact, 2);
+    let mut request = Request::new("INFO", "sip:bob@192.168.0.5:5060")
+        .by(Tcp)
+        .call_id(at_bob.header("Call-ID").unwrap())
+        .to("<sip:carol@example.com>;tag=callee");
+    for route in recorded(&ok).iter().rev() {
+        request = request.add(&format!("Route: {route}"));
+    }
+    let sent = b.send_on(0, alice, request);
+    assert!(sent.iter().all(|s| s.flow != carol), "{}", show(&sent));
 }

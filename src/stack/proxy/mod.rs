@@ -1,6 +1,7 @@
 //! The proxy core (RFC 3261 §16): requests in [`request`], responses in [`response`], one function for each step.
 
 pub mod branches;
+pub mod callee;
 pub mod cancel;
 pub mod condition;
 pub mod context;
@@ -107,6 +108,10 @@ impl From<Refusal> for Obstacle {
 pub struct Dialog {
     /// The way that the receiver of this request has opened; it may be gone.
     pub flow: Option<Flow>,
+    /// `flow` is what the receiver's bindings say of it now ([`callee`]).
+    pub is_current: bool,
+    /// The names in From and To are those that the dialog began with.
+    pub is_named: bool,
     /// The way that the sender had opened when the dialog began.
     pub sender: Option<Flow>,
     /// The call has its connections to itself; `None` where nothing is known of that.

@@ -8,7 +8,7 @@ use crate::base::{Channel, Instant, Transport};
 use crate::sip::{Message, Method, Name, NameAddr, Uri};
 use crate::stack::Endpoint;
 use crate::stack::cookie::{self, Draft, Holder, Recorded, Target, Verdict};
-use crate::stack::facts::{contact, write_place};
+use crate::stack::facts::contact;
 use crate::stack::identity::Dialog as Call;
 use crate::stack::moved::{Kind, Known};
 use crate::stack::passage::Proof;
@@ -263,6 +263,7 @@ impl Endpoint {
         }
         let route = incoming.next_route;
         let route = route.and_then(|value| Some(NameAddr::parse(value.text).ok()?.uri));
+        incoming.dialog.is_named = cookies.names_both(recorded);
         let goes_by = ends || cookies.goes_by(recorded, route, facts);
         let leads_to = is_lost || cookies.leads_to(recorded, incoming.uri, facts) || {
             let tag = message.to_tag().unwrap_or_default();
@@ -276,24 +277,13 @@ impl Endpoint {
         }
     }
 
-    /// The other side is one of our users, and has registered this contact: whoever may call the user may reach it.
-    fn is_contact_of_callee(&mut self, message: &Message, incoming: &Incoming) -> bool {
-        let Ok(uri) = message.to().and_then(|to| Uri::parse(to.uri)) else {
-            return false;
-        };
-        self.aor.clear();
-        uri.write_address_of_record(&mut self.aor);
-        self.facts.clear();
-        write_place(incoming.uri, &mut self.facts);
-        let end = self.facts.len();
-        let mut is_known = false;
-        let facts = &mut self.facts;
-        self.location.lookup(self.now, &self.aor, |binding| {
-            facts.truncate(end);
-            write_place(binding.text().uri, facts);
-            is_known |= facts[..end] == facts[end..];
-        });
-        is_known
+    /// The other side is one of our users, and has registered this contact: whoever may call the user may reach it. The way there is known
+    /// by that, too.
+    fn is_contact_of_callee(&mut self, message: &Message, incoming: &mut Incoming) -> bool {
+        let callee = self.find_callee(message, incoming);
+        incoming.dialog.flow = callee.flow;
+        incoming.dialog.is_current = true;
+        callee.is_contact
     }
 
     /// A request within a dialog says where its sender wants to be reached from now on, and by what name.
@@ -401,7 +391,7 @@ fn needs_flow(message: &Message, incoming: &Incoming) -> bool {
 }
 
 /// An address that means nothing on the other side of a NAT (RFC 1918, RFC 6598, RFC 3927, RFC 4193, RFC 4291).
-fn is_private(ip: IpAddr) -> bool {
+pub(super) fn is_private(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => {
             let shared = u32::from(ip) >> 22 == u32::from_be_bytes([100, 64, 0, 0]) >> 22;

@@ -320,13 +320,14 @@ impl Endpoint {
         // Inside a dialog that we let pass: the remote target, by the route that is left.
         if incoming.trusted && (incoming.next_route.is_some() || !own) {
             let per_call = incoming.dialog.per_call;
+            // Who opened the way is asked by it, unless another proxy stands between (RFC 5626 §5.3).
+            let flow = match incoming.next_route {
+                None => self.flow_of_dialog(message, incoming),
+                Some(_) => None,
+            };
             let target = self.push_request_uri(incoming, targets);
             target.per_call = per_call.unwrap_or(self.settings.outgoing == Outgoing::PerCall);
-            // Who opened the way is asked by it, unless another proxy stands between (RFC 5626 §5.3).
-            if incoming.next_route.is_none() {
-                let flow = incoming.dialog.flow;
-                target.flow = flow.filter(|flow| self.ways.is_alive(flow));
-            }
+            target.flow = flow;
             return Ok(Decision::Forward);
         }
         let settings = self.settings.clone();
@@ -631,7 +632,7 @@ pub(super) fn check_secure(incoming: &Incoming) -> Result<(), Refusal> {
 }
 
 /// Whether a contact is the far end of this connection, by address and port, and the port is no server's.
-fn is_end_of(contact: &[u8], flow: &Flow) -> bool {
+pub(super) fn is_end_of(contact: &[u8], flow: &Flow) -> bool {
     let end = flow.peer;
     end.port() != flow.transport.default_port()
         && Uri::parse(contact)

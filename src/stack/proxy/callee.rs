@@ -1,0 +1,160 @@
+//! Where the receiver of a request within a dialog is by now. The flow token of the dialog says by which way it was reached when the dialog
+//! began; a phone that has registered since, by another connection or through another hole in its NAT, is reached by that (RFC 5626 §5.3).
+
+use super::Incoming;
+use super::next_hop::is_sips;
+use super::record_route::is_private;
+use super::request::is_end_of;
+use crate::base::{Channel, Flow, Instant, Transport};
+use crate::sip::{Message, Uri};
+use crate::stack::Endpoint;
+use crate::stack::facts::{write_name, write_place};
+use crate::stack::location::{Binding, Reached};
+
+/// What the living bindings of the name in To say of a request within a dialog.
+#[derive(Clone, Copy)]
+pub(super) struct Callee {
+    /// The Request-URI is one of its contacts.
+    pub is_contact: bool,
+    /// The way to take; `None`: the Request-URI says it.
+    pub flow: Option<Flow>,
+}
+
+/// How much a binding's contact has in common with the Request-URI.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Likeness {
+    /// Whose address-of-record it is.
+    Owner,
+    /// User and host: the port is that of another connection.
+    Host,
+    Place,
+}
+
+/// A living way by which a binding is reached.
+#[derive(Clone, Copy)]
+struct Candidate {
+    likeness: Likeness,
+    /// Of two alike, the one that expires later has most likely been registered later.
+    expires: Instant,
+    flow: Flow,
+}
+
+impl Endpoint {
+    /// The way that the dialog's receiver has opened, as it is now. Nothing is looked up for a dialog without a flow token.
+    pub(super) fn flow_of_dialog(
+        &mut self,
+        message: &Message,
+        incoming: &Incoming,
+    ) -> Option<Flow> {
+        let flow = incoming.dialog.flow?;
+        match incoming.dialog.is_current || !incoming.dialog.is_named {
+            true => Some(flow).filter(|flow| self.ways.is_alive(flow)),
+            false => self.find_callee(message, incoming).flow,
+        }
+    }
+
+    /// Asks the bindings of the name in To. None of another address-of-record counts, whatever its contact is.
+    pub(super) fn find_callee(&mut self, message: &Message, incoming: &Incoming) -> Callee {
+        let token = incoming.dialog.flow;
+        let own = token.filter(|flow| self.ways.is_alive(flow));
+        let mut callee = Callee {
+            is_contact: false,
+            flow: own,
+        };
+        let Ok(to) = message.to().and_then(|to| Uri::parse(to.uri)) else {
+            return callee;
+        };
+        if self.settings.whose(&to).is_none() {
+            return callee;
+        }
+        self.aor.clear();
+        to.write_address_of_record(&mut self.aor);
+        self.facts.clear();
+        write_place(incoming.uri, &mut self.facts);
+        let place_end = self.facts.len();
+        write_name(incoming.uri, &mut self.facts);
+        let end = self.facts.len();
+        let (ways, facts) = (&self.ways, &mut self.facts);
+        let secure = is_sips(incoming.uri);
+        let may_move = token.is_some() && incoming.dialog.is_named;
+        let (mut is_own_registered, mut is_reachable) = (false, false);
+        let mut best: Option<Candidate> = None;
+        let mut living = 0;
+        self.location.lookup(self.now, &self.aor, |binding| {
+            facts.truncate(end);
+            write_place(binding.uri(), facts);
+            let is_place = facts[..place_end] == facts[end..];
+            callee.is_contact |= is_place;
+            if !may_move {
+                return;
+            }
+            is_reachable |= is_place && binding.reached == Reached::ByContact;
+            let flow = opened(binding).filter(|flow| {
+                ways.is_alive(flow) && (!secure || flow.transport == Transport::Tls)
+            });
+            let Some(flow) = flow else {
+                return;
+            };
+            living += 1;
+            is_own_registered |= is_place && own.is_some_and(|own| is_same_way(&own, &flow));
+            let likeness = if is_place {
+                Likeness::Place
+            } else {
+                facts.truncate(end);
+                write_name(binding.uri(), facts);
+                match facts[place_end..end] == facts[end..] {
+                    true => Likeness::Host,
+                    false => Likeness::Owner,
+                }
+            };
+            let candidate = Candidate {
+                likeness,
+                expires: binding.expires,
+                flow,
+            };
+            let rank = |candidate: &Candidate| (candidate.likeness, candidate.expires);
+            if best.is_none_or(|best| rank(&best) < rank(&candidate)) {
+                best = Some(candidate);
+            }
+        });
+        let (Some(token), Some(best)) = (token, best) else {
+            return callee;
+        };
+        let is_taken = match best.likeness {
+            // The phone says of this very place that it is reached by another way now.
+            Likeness::Place => !is_own_registered,
+            _ if own.is_some() || is_reachable || can_be_called(incoming, &token) => false,
+            Likeness::Host => true,
+            Likeness::Owner => living == 1,
+        };
+        if is_taken {
+            callee.flow = Some(best.flow);
+        }
+        callee
+    }
+}
+
+/// The way that the phone has opened, where a request for this binding takes it.
+fn opened(binding: &Binding) -> Option<Flow> {
+    match binding.reached {
+        Reached::ByFlow | Reached::ByFlowFirst if !binding.leads_back => binding.source(),
+        _ => None,
+    }
+}
+
+/// Two names of one way. Which of our addresses a datagram leaves from may differ.
+fn is_same_way(a: &Flow, b: &Flow) -> bool {
+    let is_datagram = matches!(a.channel, Channel::Datagram { .. });
+    (a.transport, a.peer) == (b.transport, b.peer)
+        && (is_datagram || (a.core, a.channel) == (b.core, b.channel))
+}
+
+/// Whether somebody may listen at the Request-URI, now that the dialog's own way is gone: at the host that had opened it, but not at the end of
+/// that connection; or at an address that means something everywhere.
+fn can_be_called(incoming: &Incoming, gone: &Flow) -> bool {
+    match incoming.parsed.host.ip() {
+        Some(ip) if ip == gone.peer.ip() => !is_end_of(incoming.uri, gone),
+        Some(ip) => !is_private(ip),
+        None => false,
+    }
+}
