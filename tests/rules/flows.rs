@@ -769,3 +769,27 @@ fn where_names_may_change_no_name_leads_to_another_way() {
     let sent = b.send_on(0, alice, request);
     assert!(sent.iter().all(|s| s.flow != carol), "{}", show(&sent));
 }
+
+#[test]
+fn what_is_secure_takes_no_way_that_is_not() {
+    let mut b = bench();
+    let call = call(&mut b, Tls, Tls);
+    b.lose(call.callee);
+    let info = |b: &mut Bench| {
+        let mut request = call.by_caller("INFO");
+        request.uri = "sips:bob@192.168.0.5:5060".into();
+        let sent = b.send_on(0, call.caller, request);
+        sent.into_iter().find(|s| s.status() == 0).expect("a copy")
+    };
+    let plain = b.open(Tcp, 0, 8, NEW_NAT);
+    register(&mut b, plain, "192.168.0.5:5060", BOBS, 2);
+    call.is_found_by(&mut b, "callee", plain);
+    let sent = info(&mut b);
+    assert_eq!(
+        (sent.flow.transport, sent.to.as_str()),
+        (Tls, "192.168.0.5:5060")
+    );
+    let secure = b.open(Tls, 0, 9, NEW_NAT);
+    register(&mut b, secure, "192.168.0.5:5060", BOBS, 3);
+    assert_eq!(info(&mut b).flow, secure);
+}

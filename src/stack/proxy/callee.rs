@@ -72,7 +72,10 @@ impl Endpoint {
         self.facts.clear();
         write_place(incoming.uri, &mut self.facts);
         let place_end = self.facts.len();
-        write_name(incoming.uri, &mut self.facts);
+        // While the dialog's own way is open, nothing counts but what is registered for this very place.
+        if own.is_none() {
+            write_name(incoming.uri, &mut self.facts);
+        }
         let end = self.facts.len();
         let (ways, facts) = (&self.ways, &mut self.facts);
         let secure = is_sips(incoming.uri);
@@ -85,7 +88,7 @@ impl Endpoint {
             write_place(binding.uri(), facts);
             let is_place = facts[..place_end] == facts[end..];
             callee.is_contact |= is_place;
-            if !may_move {
+            if !may_move || (own.is_some() && !is_place) {
                 return;
             }
             is_reachable |= is_place && binding.reached == Reached::ByContact;
@@ -96,7 +99,7 @@ impl Endpoint {
                 return;
             };
             living += 1;
-            is_own_registered |= is_place && own.is_some_and(|own| is_same_way(&own, &flow));
+            is_own_registered |= own.is_some_and(|own| is_same_way(&own, &flow));
             let likeness = if is_place {
                 Likeness::Place
             } else {
