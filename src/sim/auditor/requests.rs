@@ -547,7 +547,9 @@ impl Hop {
         if !self.is_own(uri.host, uri.port) {
             // The flow token of a Record-Route leads to the dialog's other side, whatever the target says.
             let ends = self.ends.get(&digest(came.call_id()));
-            let there = uri.socket() == Some(to) || ends.is_some_and(|ends| ends.contains(&to));
+            let there = uri.socket() == Some(to)
+                || ends.is_some_and(|ends| ends.contains(&to))
+                || self.has_registered(came, arrived, to);
             return (genuine && there && message.uri() == came.uri()) || self.by_conf(came, to);
         }
         let bound = self.bound_since(came.uri(), arrived);
@@ -569,6 +571,13 @@ impl Hop {
             .filter(|first| self.has_path(message.uri(), &[first]))
             .and_then(|first| Address::of(address_spec(first))?.socket());
         contact || flow || path == Some(to) || self.by_conf(came, to)
+    }
+
+    /// The other side of the dialog may have registered by this way since the dialog began.
+    fn has_registered(&self, came: &Reading, arrived: Instant, to: SocketAddr) -> bool {
+        let name = came.value(Field::To).map_or(&[][..], address_spec);
+        let bound = self.bound_since(name, arrived);
+        bound.iter().any(|b| b.source == Some(to))
     }
 
     /// A `[[route]]` leads there, and its conditions may hold.
