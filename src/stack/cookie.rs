@@ -13,9 +13,9 @@
 //! * *target*: the place of the other side's Contact. From it follows: the other side wants to be reached there.
 //! * *route*: the place of the proxy beyond us, where there is one.
 //!
-//! Where who opened the dialog understands that names may change within it (RFC 4916), or has written another name in To than the one that
-//! it called, *dialog* covers no names, and a fifth part, *name*, covers that of whom the cookie was given to, and by which other name
-//! that one was called.
+//! Where who opened the dialog understands that names may change within it (RFC 4916), *dialog* covers no names, and a fifth part,
+//! *name*, covers that of whom the cookie was given to. Where the caller has written another name in To than the one that it called, *name*
+//! covers both: the callee bears the one in To, and is the other.
 
 use crate::base::Key;
 use crate::base::hash::{read_hex, write_hex_digits};
@@ -27,7 +27,7 @@ use crate::stack::token::Side;
 /// The parameter of our Record-Route URI that carries the cookie.
 pub const PARAM: &[u8] = b"sc";
 
-/// Bits of the first digit. The cookie is the caller's.
+/// Bits of the first two digits. The cookie is the caller's.
 const CALLERS: u8 = 1;
 /// Names may change: there is a fifth part.
 const CHANGES: u8 = 2;
@@ -35,8 +35,11 @@ const CHANGES: u8 = 2;
 const ROUTE: u8 = 4;
 /// It was written when both tags were known: the callee's own covers its tag too.
 const BOTH: u8 = 8;
+/// To names another user than the one who was called: there is a fifth part.
+const CALLED: u8 = 16;
 
 /// Digits of each part.
+const FLAGS: usize = 2;
 const RUN: usize = 3;
 const CALL: usize = 6;
 const DIALOG: usize = 12;
@@ -65,14 +68,14 @@ impl<'a> Shown<'a> {
             rest = more;
             read_hex(number)
         };
-        let flags = next(1)? as u8;
+        let flags = next(FLAGS)? as u8;
         let (run, call, dialog) = (next(RUN)? as u16, next(CALL)?, next(DIALOG)?);
         let target = next(TARGET)?;
         let route = match flags & ROUTE {
             0 => 0,
             _ => next(PLACE)?,
         };
-        let name = match flags & CHANGES {
+        let name = match flags & (CHANGES | CALLED) {
             0 => 0,
             _ => next(NAME)?,
         };
@@ -194,8 +197,11 @@ impl Cookies {
         if tag.is_some() {
             flags |= BOTH;
         }
-        if holder != Holder::Named || lets_names_change(message) {
+        if lets_names_change(message) {
             flags |= CHANGES;
+        }
+        if holder != Holder::Named {
+            flags |= CALLED;
         }
         let tag = tag.unwrap_or_default();
         let to = message.to().map_or(&[][..], |to| to.uri);
@@ -237,7 +243,7 @@ impl Cookies {
         facts: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) {
-        let flags = CALLERS | cookie.shown.flags & (CHANGES | BOTH);
+        let flags = CALLERS | cookie.shown.flags & (CHANGES | CALLED | BOTH);
         let tag = response.to_tag().unwrap_or_default();
         let holder = response.from().map_or(&[][..], |from| from.uri);
         let run = cookie.shown.run;
@@ -262,7 +268,7 @@ impl Cookies {
             None => flags,
         };
         let check = self.dialog(flags, run, dialog, tag, draft.token);
-        write_hex_digits(u64::from(flags), 1, out);
+        write_hex_digits(u64::from(flags), FLAGS, out);
         write_hex_digits(u64::from(run), RUN, out);
         write_hex_digits(dialog.call, CALL, out);
         write_hex_digits(check, DIALOG, out);
@@ -271,7 +277,7 @@ impl Cookies {
         if let Some(route) = draft.route {
             write_hex_digits(self.route(check, route, facts), PLACE, out);
         }
-        if flags & CHANGES != 0 {
+        if flags & (CHANGES | CALLED) != 0 {
             write_hex_digits(self.name(check, names, facts), NAME, out);
         }
         out.extend_from_slice(draft.token);
@@ -364,8 +370,7 @@ impl Cookies {
 
     /// Whether the sender bears the name that the cookie was given to. Where names don't change, its check has covered that.
     pub fn is_named(&self, recorded: &Recorded, from: &[u8], facts: &mut Vec<u8>) -> bool {
-        let shown = &recorded.shown;
-        shown.flags & CHANGES == 0 || self.is_given_to(recorded, [from, &[]], facts)
+        self.names_both(recorded) || self.is_given_to(recorded, [from, &[]], facts)
     }
 
     /// Whether the cookie was given to `called`, whom the caller has called by the name `from`.
@@ -376,7 +381,7 @@ impl Cookies {
         from: &[u8],
         facts: &mut Vec<u8>,
     ) -> bool {
-        recorded.shown.flags & CHANGES != 0 && self.is_given_to(recorded, [called, from], facts)
+        recorded.shown.flags & CALLED != 0 && self.is_given_to(recorded, [called, from], facts)
     }
 
     fn is_given_to(&self, recorded: &Recorded, names: [&[u8]; 2], facts: &mut Vec<u8>) -> bool {
@@ -384,9 +389,9 @@ impl Cookies {
         !recorded.is_other_sides && shown.name == self.name(shown.dialog, names, facts)
     }
 
-    /// Whether the cookie's check covers the names of both sides.
+    /// Whether both sides of the dialog are whom its names say, and stay so.
     pub fn names_both(&self, recorded: &Recorded) -> bool {
-        recorded.shown.flags & CHANGES == 0
+        recorded.shown.flags & (CHANGES | CALLED) == 0
     }
 
     fn dialog(&self, flags: u8, run: u16, dialog: &Dialog, tag: &[u8], token: &[u8]) -> u64 {

@@ -239,8 +239,10 @@ impl Endpoint {
     ) -> Result<(), Refusal> {
         let has_proved = self.has_proved(incoming);
         let ends = message.method() == Method::Bye;
-        // Whoever may send within the dialog may end it.
-        let is_trusted = incoming.trusted && (ends || !incoming.renamed);
+        // Whoever may send within the dialog, and bears the name by which it was called, may end it.
+        let bears = |shown| !self.cookies.lets_names_change(&shown);
+        let is_trusted =
+            incoming.trusted && (!incoming.renamed || ends && incoming.shown.is_some_and(bears));
         if (demand == Demand::Users || !(has_proved || is_trusted))
             && self.certify(message, incoming.flow, Challenger::Proxy, demand)?
         {

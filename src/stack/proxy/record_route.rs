@@ -115,9 +115,9 @@ impl Endpoint {
             return Holder::Named;
         };
         if let Some(shown) = incoming.shown.filter(|_| incoming.trusted) {
-            return match self.cookies.lets_names_change(&shown) {
-                true => Holder::Unknown,
-                false => Holder::Named,
+            return match self.cookies.names_both(&shown) {
+                true => Holder::Named,
+                false => Holder::Unknown,
             };
         }
         if hop.by_conf || to.uri == incoming.uri {
