@@ -134,7 +134,8 @@ impl Guard {
             false => &self.realm,
         };
         // Credentials that nobody asks for are not used.
-        if (is_exempt && method != b"BYE") || message.vias.len() > 1 {
+        let is_exempt = is_exempt && method != b"BYE" && !self.bears_another_name(message, &name);
+        if is_exempt || message.vias.len() > 1 {
             return false;
         }
         let facts = facts(message);
@@ -314,6 +315,15 @@ impl Guard {
         }
     }
 
+    /// True when it is sent by one who was called by a name that is not its own.
+    fn bears_another_name(&self, message: &Reading, name: &Name) -> bool {
+        let calls = self.calls.get(&digest(message.call_id()));
+        let other = message.tag(Field::To);
+        calls.into_iter().flatten().any(|parties| {
+            Some(&parties.tag[..]) == other && parties.named == *name && parties.to != *name
+        })
+    }
+
     /// True when the one who sends belongs to a dialog that this server let begin.
     fn is_party(&self, message: &Reading, name: &Name) -> bool {
         let (Some(own), Some(other)) = (message.tag(Field::From), message.tag(Field::To)) else {
@@ -397,7 +407,13 @@ impl Hop {
             .collect();
         // What has passed here has proved itself then.
         let same = |branch: &usize| {
-            let before = &self.branches[*branch].request;
+            let branch = &self.branches[*branch];
+            let before = &branch.request;
+            // That it belonged to a dialog it has to show anew.
+            let tx = &self.transactions[branch.tx];
+            let mut asked = std::iter::once(&tx.request).chain(&tx.variants);
+            let holds = came.tag(Field::To).is_none()
+                || asked.any(|asked| self.guard.proved.contains_key(&asked.digest));
             let equal = |field| before.value(field) == came.value(field);
             let is_same = [
                 Field::From,
@@ -406,9 +422,7 @@ impl Hop {
                 Field::CSeq,
                 Field::Contact,
             ];
-            is_same.into_iter().all(equal)
-                && before.body() == came.body()
-                && came.tag(Field::To).is_none()
+            holds && is_same.into_iter().all(equal) && before.body() == came.body()
         };
         if ours.iter().any(same) {
             return Ok(());
