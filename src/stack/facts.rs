@@ -1,7 +1,8 @@
 //! The facts that keyed values cover, written so that what means the same is the same: whose name a URI is, and which place it
 //! leads to. Each fact begins with its length, so that no two rows of facts are one text.
 
-use crate::sip::{Message, Name, NameAddr, Uri};
+use crate::base::Transport;
+use crate::sip::{Message, Name, NameAddr, Scheme, Uri};
 
 /// Appends one fact, which `write` appends.
 pub fn fact(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
@@ -27,59 +28,141 @@ pub fn write_name(uri: &[u8], out: &mut Vec<u8>) {
 }
 
 /// The name where it stands in the URI as [`Uri::write_address_of_record`] would write it: nearly everybody writes it so.
+#[inline]
 fn plain_name(uri: &[u8]) -> Option<&[u8]> {
     let text = uri.strip_prefix(b"sip:")?;
-    let at = memchr::memchr(b'@', text).filter(|at| *at > 0)?;
-    let is_user = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'+');
-    if !text[..at].iter().all(is_user) {
+    let at = run(text, USER);
+    if at == 0 || text.get(at) != Some(&b'@') {
         return None;
     }
-    let host = &text[at + 1..];
-    let (mut len, mut before) = (0, b'.');
-    for b in host {
-        match b {
-            b'a'..=b'z' | b'-' => {}
-            // An address may be written with zeros in front of a number.
-            b'0'..=b'9' if before == b'0' && !follows_digit(host, len) => return None,
-            b'0'..=b'9' => {}
-            b'.' => {}
-            b':' | b';' | b'?' => break,
-            _ => return None,
+    let host = text.get(at + 1..)?;
+    let len = plain_v4(host).or_else(|| plain_host_name(host))?;
+    Some(&text[..at + 1 + len])
+}
+
+/// Whether the host, which begins the text, ends there.
+#[inline(always)]
+fn ends_at(text: &[u8], at: usize) -> bool {
+    matches!(text.get(at), None | Some(b':' | b';' | b'?'))
+}
+
+/// The length of the name of a host that is written as it is compared.
+#[inline(always)]
+fn plain_host_name(text: &[u8]) -> Option<usize> {
+    let len = run(text, HOST);
+    let name = text.get(..len)?;
+    let sound = match (name.first()?, name.last()?) {
+        (b'a'..=b'z', last) => *last != b'.',
+        (b'0'..=b'9', b'a'..=b'z') => true,
+        _ => false,
+    };
+    (sound && ends_at(text, len)).then_some(len)
+}
+
+/// The length of an IPv4 address without a zero in front of a number.
+#[inline(always)]
+fn plain_v4(text: &[u8]) -> Option<usize> {
+    let mut rest = text;
+    for octet in 0..4 {
+        if octet > 0 {
+            rest = rest.strip_prefix(b".")?;
         }
-        before = *b;
+        rest = match rest {
+            [b'2', b'5', b'0'..=b'5', behind @ ..]
+            | [b'2', b'0'..=b'4', b'0'..=b'9', behind @ ..]
+            | [b'1', b'0'..=b'9', b'0'..=b'9', behind @ ..]
+            | [b'1'..=b'9', b'0'..=b'9', behind @ ..]
+            | [b'0'..=b'9', behind @ ..] => behind,
+            _ => return None,
+        };
+    }
+    let len = text.len() - rest.len();
+    ends_at(text, len).then_some(len)
+}
+
+/// What stands in a user as it is.
+const USER: u8 = 1;
+/// What stands in a host as it is compared.
+const HOST: u8 = 2;
+
+static CLASS: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = match byte as u8 {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' => USER | HOST,
+            b'A'..=b'Z' | b'_' | b'+' => USER,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    table
+};
+
+/// How many bytes of one class `text` begins with.
+#[inline(always)]
+fn run(text: &[u8], class: u8) -> usize {
+    let mut len = 0;
+    while let Some(byte) = text.get(len)
+        && CLASS[*byte as usize] & class != 0
+    {
         len += 1;
     }
-    (before != b'.').then(|| &text[..at + 1 + len])
+    len
 }
 
-/// Whether a digit stands before the one that stands before this place.
-fn follows_digit(host: &[u8], place: usize) -> bool {
-    place > 1 && host[place - 2].is_ascii_digit()
-}
-
-/// Which place it is: user, host, port and `maddr`. Whoever keeps a contact or a route may order its parameters anew, leave out
-/// those that it does not know, or write its user in another way: that is the same place.
+/// Which place it is: user, host, `maddr`, and the port, or the one that scheme and transport stand for where none is named. Whoever
+/// keeps a contact or a route may order its parameters anew, leave out those that it does not know, or write its user in another way:
+/// that is the same place.
 pub fn write_place(uri: &[u8], out: &mut Vec<u8>) {
-    let name = plain_name(uri);
-    // With nothing behind the name there is no more to read.
-    if let Some(name) = name.filter(|name| name.len() + b"sip:".len() == uri.len()) {
-        out.extend_from_slice(name);
-        return out.extend_from_slice(&[0; 2]);
+    if let Some((name, port)) = plain_place(uri) {
+        out.extend_from_slice(&port.to_be_bytes());
+        return out.extend_from_slice(name);
     }
-    let Ok(uri) = Uri::parse(uri) else {
+    let Ok(parsed) = Uri::parse(uri) else {
+        // No URI has this port.
+        out.extend_from_slice(&[0; 2]);
         return out.extend_from_slice(uri);
     };
-    match name {
-        Some(name) => out.extend_from_slice(name),
-        None => uri.write_address_of_record(out),
-    }
-    // A port that is the default is left out by some.
-    let port = uri.port.filter(|port| !matches!(port, 5060 | 5061));
-    out.extend_from_slice(&port.unwrap_or(0).to_be_bytes());
-    if !uri.params.text().is_empty()
-        && let Some(maddr) = uri.maddr()
-    {
+    let port = parsed.port.unwrap_or_else(|| default_port(&parsed));
+    out.extend_from_slice(&port.to_be_bytes());
+    parsed.write_address_of_record(out);
+    if let Some(maddr) = parsed.maddr() {
+        out.push(0);
         out.extend_from_slice(maddr);
+    }
+}
+
+/// Name and port, where nothing else is to be read.
+#[inline]
+fn plain_place(uri: &[u8]) -> Option<(&[u8], u16)> {
+    let name = plain_name(uri)?;
+    let port = match uri.get(b"sip:".len() + name.len()..)? {
+        [] => Transport::Udp.default_port(),
+        [b':', digits @ ..] if digits.len() <= 5 => {
+            let mut port = 0;
+            for digit in digits.iter().map(|b| b.wrapping_sub(b'0')) {
+                if digit > 9 {
+                    return None;
+                }
+                port = port * 10 + u32::from(digit);
+            }
+            u16::try_from(port).ok().filter(|port| *port != 0)?
+        }
+        _ => return None,
+    };
+    Some((name, port))
+}
+
+/// The port of a URI that names none (RFC 3261 §19.1.2).
+fn default_port(uri: &Uri) -> u16 {
+    let is_tls = || {
+        uri.transport()
+            .is_some_and(|name| name.eq_ignore_ascii_case(b"tls"))
+    };
+    match uri.scheme == Scheme::Sips || is_tls() {
+        true => Transport::Tls.default_port(),
+        false => Transport::Udp.default_port(),
     }
 }
 
@@ -93,6 +176,7 @@ pub fn contact<'a>(message: &Message<'a>) -> Option<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn written(write: fn(&[u8], &mut Vec<u8>), uri: &str) -> Vec<u8> {
         let mut out = Vec::new();
@@ -135,13 +219,23 @@ mod tests {
         let place = written(write_place, "sip:bob@10.0.1.2");
         for same in [
             "sip:bob@10.0.1.2:5060",
+            "sip:bob@10.0.1.2:05060",
             "sip:b%6fb@10.0.1.2;transport=udp;ob",
+            "sip:bob@10.0.1.2;transport=tcp",
             "sip:bob@10.0.1.2;x=y;lr",
+            "sip:bob@10.0.1.2:5060;x=y;lr",
+            "sip:bob@10.0.1.2?a=b",
+            "sips:bob@10.0.1.2:5060",
+            "sip:bob@10.0.1.2:5060;transport=tls",
         ] {
             assert_eq!(written(write_place, same), place, "{same}");
         }
         for other in [
             "sip:bob@10.0.1.2:5070",
+            "sip:bob@10.0.1.2:5061",
+            "sip:bob@10.0.1.2:0",
+            "sips:bob@10.0.1.2",
+            "sip:bob@10.0.1.2;transport=tls",
             "sip:bob@10.0.1.3",
             "sip:bo@10.0.1.2",
             "sip:bob@10.0.1.2;maddr=10.0.9.9",
@@ -152,35 +246,94 @@ mod tests {
     }
 
     #[test]
-    fn the_short_way_says_what_the_long_one_does() {
-        let mut taken = 0;
-        for uri in [
-            "sip:alice@example.com",
-            "sip:a.b-c_d+1@10.0.1.2:5060;x=y",
-            "sip:alice@127.0.0.1",
-            "sip:alice@127.0.0.01",
-            "sip:alice@100.20.0.200",
-            "sip:a@h00t.example",
-            "sip:alice@010.0.0.1",
-            "sip:alice@Example.com",
-            "sip:alice@example.com.",
-            "sip:alice@[2001:db8::1]",
-            "sip:al%69ce@example.com",
-            "sip:alice:pw@example.com",
-            "sip:alice@example.com?a=b",
-            "sip:example.com",
-            "sips:alice@example.com",
+    fn the_default_port_is_by_scheme_and_transport() {
+        let place = written(write_place, "sip:bob@example.com:5061");
+        for same in [
+            "sips:bob@example.com",
+            "sips:bob@example.com:5061",
+            "sips:bob@example.com;transport=tcp",
+            "sip:bob@example.com;transport=tls",
+            "sip:bob@Example.com.;ob;Transport=TLS",
+            "sip:bob@example.com:5061;transport=udp",
         ] {
-            let mut long = Vec::new();
-            Uri::parse(uri.as_bytes())
-                .unwrap()
-                .write_address_of_record(&mut long);
-            if let Some(short) = plain_name(uri.as_bytes()) {
-                taken += 1;
-                assert_eq!(short, long, "{uri}");
+            assert_eq!(written(write_place, same), place, "{same}");
+        }
+        for other in [
+            "sip:bob@example.com",
+            "sip:bob@example.com;transport=tcp",
+            "sip:bob@example.com;transport=",
+            "sip:bob@example.com;x=tls",
+            "sips:bob@example.com:5060",
+        ] {
+            assert_ne!(written(write_place, other), place, "{other}");
+        }
+    }
+
+    /// Without a mark between them, the port (here `19`) and the end of a host would pass for the beginning of a `maddr`.
+    #[test]
+    fn what_a_place_consists_of_is_separated() {
+        let place = written(write_place, "sip:bob@phone.example.com:12601");
+        for other in [
+            "sip:bob@phone.example.co:27953;maddr=9",
+            "sip:bob@phone.example:11875;maddr=om19",
+            "sip:bob@phone.example:12601;maddr=.com",
+        ] {
+            assert_ne!(written(write_place, other), place, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_short_way_is_for_what_nearly_everybody_writes() {
+        for (uri, is_taken) in [
+            ("sip:alice@example.com", true),
+            ("sip:a.b-c_d+1@10.0.1.2:5060;x=y", true),
+            ("sip:alice@127.0.0.1", true),
+            ("sip:alice@127.0.0.01", false),
+            ("sip:alice@100.20.0.200", true),
+            ("sip:alice@100.20.0.256", false),
+            ("sip:a@h00t.example", true),
+            ("sip:a@h00", true),
+            ("sip:a@1und1.example", true),
+            ("sip:alice@010.0.0.1", false),
+            ("sip:alice@Example.com", false),
+            ("sip:alice@example.com.", false),
+            ("sip:alice@[2001:db8::1]", false),
+            ("sip:al%69ce@example.com", false),
+            ("sip:alice:pw@example.com", false),
+            ("sip:alice@example.com?a=b", true),
+            ("sip:example.com", false),
+            ("sips:alice@example.com", false),
+        ] {
+            assert_eq!(plain_name(uri.as_bytes()).is_some(), is_taken, "{uri}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+        #[test]
+        fn the_short_way_says_what_the_long_one_does(
+            start in "(sip:|sip:|sip:|Sip:|sips:)(u[a-zA-Z0-9%;:&+_.-]{0,6}@|@|)",
+            host in "(127\\.0\\.0\\.1|h|a-b.example.com|[0-9]{1,3}(\\.[0-9]{1,3}){2,4}|[0-9a-zA-Z_.-]{0,4}|\\[::1\\])",
+            port in "(:[0-9]{0,6}|)",
+            end in "(;[a-z=;%0-9]{0,6}|;maddr=h|;transport=tls|)(\\?a=b|)",
+        ) {
+            let uri = format!("{start}{host}{port}{end}");
+            let parsed = Uri::parse(uri.as_bytes());
+            if let (Some(short), Ok(parsed)) = (plain_name(uri.as_bytes()), parsed) {
+                let mut long = Vec::new();
+                parsed.write_address_of_record(&mut long);
+                prop_assert_eq!(short, long);
+            }
+            if let Some((name, port)) = plain_place(uri.as_bytes()) {
+                let parsed = parsed.expect("a URI");
+                let mut long = Vec::new();
+                parsed.write_address_of_record(&mut long);
+                prop_assert_eq!(name, long);
+                prop_assert_eq!(port, parsed.port.unwrap_or(default_port(&parsed)));
+                prop_assert!(parsed.params.text().is_empty());
             }
         }
-        assert_eq!(taken, 5);
     }
 
     #[test]
