@@ -400,11 +400,10 @@ impl Cookies {
             _ => dialog.call,
         };
         let head = u64::from(flags) << 16 | u64::from(run);
-        let mut check = self.dialogs.hash_numbers(common, head, 0);
-        if !tag.is_empty() || !token.is_empty() {
-            check = self.dialogs.hash(&[&check.to_le_bytes(), tag, token]);
-        }
-        check & digits(DIALOG)
+        let mut numbers = [0; 16];
+        numbers[..8].copy_from_slice(&common.to_le_bytes());
+        numbers[8..].copy_from_slice(&head.to_le_bytes());
+        self.dialogs.hash(&[&numbers, tag, token]) & digits(DIALOG)
     }
 
     fn target(&self, check: u64, target: Target, facts: &mut Vec<u8>) -> u64 {
@@ -414,13 +413,13 @@ impl Cookies {
             Target::Anywhere => {}
             Target::Nowhere => facts.push(0),
         }
-        self.targets.hash(&[facts]) & digits(TARGET)
+        self.targets.text(facts) & digits(TARGET)
     }
 
     fn route(&self, check: u64, uri: &[u8], facts: &mut Vec<u8>) -> u64 {
         start(check, facts);
         write_place(uri, facts);
-        self.routes.hash(&[facts]) & digits(PLACE)
+        self.routes.text(facts) & digits(PLACE)
     }
 
     fn name(&self, check: u64, [holder, alias]: [&[u8]; 2], facts: &mut Vec<u8>) -> u64 {
@@ -429,7 +428,7 @@ impl Cookies {
         if !alias.is_empty() {
             fact(facts, |out| write_name(alias, out));
         }
-        self.names.hash(&[facts]) & digits(NAME)
+        self.names.text(facts) & digits(NAME)
     }
 }
 

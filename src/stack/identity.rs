@@ -37,6 +37,7 @@ pub struct Identity {
     transactions: Key,
     tags: Key,
     dialogs: Key,
+    names: Key,
     loops: Key,
 }
 
@@ -46,6 +47,7 @@ impl Identity {
             transactions: secret.derive("transaction"),
             tags: secret.derive("to tag"),
             dialogs: secret.derive("dialog"),
+            names: secret.derive("dialog names"),
             loops: secret.derive("loop"),
         }
     }
@@ -146,10 +148,10 @@ impl Identity {
         };
         let call_id = message.call_id().unwrap_or_default();
         let call = self.dialogs.hash(&[call_id, tag.unwrap_or_default()]);
+        facts.extend_from_slice(&call.to_le_bytes());
         fact(facts, |out| write_name(opened, out));
         fact(facts, |out| write_name(other, out));
-        let names = self.dialogs.hash(&[facts]);
-        let whole = self.dialogs.hash_numbers(call, names, 0);
+        let whole = self.names.text(facts);
         Dialog { call, whole }
     }
 

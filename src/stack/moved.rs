@@ -96,7 +96,7 @@ impl Moved {
             Kind::Target => write_place(uri, out),
             Kind::Name => write_name(uri, out),
         });
-        self.key.hash(&[facts])
+        self.key.text(facts)
     }
 
     fn lock(&self, name: u64) -> MutexGuard<'_, Shard> {
