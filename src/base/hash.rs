@@ -206,12 +206,18 @@ pub fn write_hex(value: u64, out: &mut Vec<u8>) {
 }
 
 /// Writes the low `digits` hexadecimal digits of `value`, lower-case; at most 16.
+#[inline]
 pub fn write_hex_digits(value: u64, digits: usize, out: &mut Vec<u8>) {
+    if digits <= 8 {
+        let text = eight_digits(value & 0xffff_ffff).to_be_bytes();
+        return out.extend_from_slice(&text[8 - digits..]);
+    }
     let text = hex(value);
     out.extend_from_slice(&text[text.len() - digits.min(text.len())..]);
 }
 
 /// All 16 digits, first to last.
+#[inline]
 fn hex(value: u64) -> [u8; 16] {
     let (high, low) = (eight_digits(value >> 32), eight_digits(value & 0xffff_ffff));
     let mut text = [0; 16];
@@ -220,19 +226,37 @@ fn hex(value: u64) -> [u8; 16] {
     text
 }
 
-/// The eight digits of 32 bits, all at once: each half byte goes to a byte of its own, and those above 9 move on to the letters.
+const ONES: u64 = 0x0101_0101_0101_0101;
+
+/// The eight digits of 32 bits, all at once: each half byte goes to a byte of its own.
 fn eight_digits(value: u64) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
     let halves = (value | value << 16) & 0x0000_ffff_0000_ffff;
     let bytes = (halves | halves << 8) & 0x00ff_00ff_00ff_00ff;
     let nibbles = (bytes | bytes << 4) & (ONES * 15);
+    text_of(nibbles)
+}
+
+/// Eight numbers up to 15 as digits: those above 9 move on to the letters.
+#[inline(always)]
+fn text_of(nibbles: u64) -> u64 {
     let letters = (nibbles + ONES * 6) >> 4 & ONES;
     nibbles + ONES * u64::from(b'0') + letters * u64::from(b'a' - b'9' - 1)
 }
 
 /// Reads hexadecimal digits as [`write_hex_digits`] wrote them: lower-case only, 1 to 16 of them.
+/// Inlined: nearly everybody knows how many.
+#[inline(always)]
 pub fn read_hex(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || text.len() > 16 {
+    // The first eight and the last eight: where the two lie over each other, they say the same.
+    if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+        let behind = text.len() - 8;
+        return match behind {
+            0 => read_eight(last),
+            1..=8 => Some(read_eight(first)? << (4 * behind) | read_eight(last)?),
+            _ => None,
+        };
+    }
+    if text.is_empty() {
         return None;
     }
     let (mut value, mut wrong) = (0u64, 0u8);
@@ -242,6 +266,29 @@ pub fn read_hex(text: &[u8]) -> Option<u64> {
         value = value << 4 | u64::from(digit & 15);
     }
     (wrong < 16).then_some(value)
+}
+
+/// Reads 32 digits, as [`read_hex`] does.
+#[inline]
+pub fn read_hex_128(text: &[u8; 32]) -> Option<u128> {
+    let mut value = 0;
+    for eight in text.as_chunks().0 {
+        value = value << 32 | u128::from(read_eight(eight)?);
+    }
+    Some(value)
+}
+
+/// Eight digits at once. They are digits if they are what would be written of what they say.
+#[inline(always)]
+fn read_eight(text: &[u8; 8]) -> Option<u64> {
+    let text = u64::from_be_bytes(*text);
+    // Letters alone have this bit, among digits.
+    let letters = text >> 6 & ONES;
+    let nibbles = ((text & (ONES * 15)) + letters * 9) & (ONES * 15);
+    let bytes = (nibbles | nibbles >> 4) & 0x00ff_00ff_00ff_00ff;
+    let halves = (bytes | bytes >> 8) & 0x0000_ffff_0000_ffff;
+    let value = (halves | halves >> 16) & 0xffff_ffff;
+    (text_of(nibbles) == text).then_some(value)
 }
 
 /// What a byte stands for as a hexadecimal digit; 16 for nothing.
@@ -367,7 +414,13 @@ mod tests {
         let mut value = 0x0123_4567_89ab_cdef_u64;
         for _ in 0..1000 {
             value = value.rotate_left(7).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            assert_eq!(hex(value), *format!("{value:016x}").as_bytes());
+            let text = format!("{value:016x}");
+            assert_eq!(hex(value), *text.as_bytes());
+            for digits in 0..=16 {
+                let mut out = Vec::new();
+                write_hex_digits(value, digits, &mut out);
+                assert_eq!(out, text.as_bytes()[16 - digits..]);
+            }
         }
     }
 
@@ -382,6 +435,50 @@ mod tests {
         }
         for bad in [&b""[..], b"xyz", b"ABCD", b"00000000000000000"] {
             assert_eq!(read_hex(bad), None);
+        }
+    }
+
+    /// Digit by digit, as it was done before.
+    fn read_slowly(text: &[u8]) -> Option<u64> {
+        let sound = |b: &u8| b"0123456789abcdef".contains(b);
+        if text.len() > 16 || !text.iter().all(sound) {
+            return None;
+        }
+        u64::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok()
+    }
+
+    #[test]
+    fn many_digits_at_once_are_read_as_one_by_one() {
+        let mut value = 0x0123_4567_89ab_cdef_u64;
+        for round in 0..20_000 {
+            value = value.rotate_left(7).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut text = format!("{value:016x}0").into_bytes();
+            text.truncate(round % 18);
+            assert_eq!(read_hex(&text), read_slowly(&text), "{text:?}");
+        }
+        // Each byte at each place of each length.
+        for len in 1..=16 {
+            for at in 0..len {
+                for byte in 0..=255 {
+                    let mut text = b"90af90af90af90af"[..len].to_vec();
+                    text[at] = byte;
+                    assert_eq!(read_hex(&text), read_slowly(&text), "{text:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn thirty_two_digits_are_twice_sixteen() {
+        for at in 0..32 {
+            for byte in 0..=255 {
+                let mut text = *b"0123456789abcdeffedcba9876543210";
+                text[at] = byte;
+                let (high, low) = (read_slowly(&text[..16]), read_slowly(&text[16..]));
+                let both = high.zip(low);
+                let expected = both.map(|(high, low)| u128::from(high) << 64 | u128::from(low));
+                assert_eq!(read_hex_128(&text), expected, "{text:?}");
+            }
         }
     }
 

@@ -468,7 +468,7 @@ fn nobody_can_change_the_flow_in_a_route() {
 }
 
 /// Digits of a cookie without a token.
-const COOKIE_LEN: usize = 33;
+const COOKIE_LEN: usize = 32;
 
 #[test]
 fn who_is_where_it_says_has_no_flow_in_its_route() {
