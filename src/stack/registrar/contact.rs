@@ -90,7 +90,7 @@ pub fn plan<'a>(
         if uri.headers.is_some() && !address.bracketed {
             return Err(Refusal::new(400, "Malformed Contact"));
         }
-        address.q().map_err(bad)?;
+        let q = address.q().map_err(bad)?;
         let asked = asked_expires(&address, default_expires);
         let asked = asked.unwrap_or(limits.default_expires_s);
         // Only an interval that is shorter than the minimum, and shorter than an hour, is too brief (§10.3 step 7).
@@ -100,6 +100,7 @@ pub fn plan<'a>(
         let contact = Contact {
             place: location.place(&uri, scratch),
             value: value.text,
+            q: q.unwrap_or(1000),
             ..Contact::new(address, uri, asked.min(limits.max_expires_s))
         };
         // It goes into answers as it is: the fold of a quoted string does not.
@@ -158,7 +159,7 @@ impl<'a> Contact<'a> {
                 true => 0,
                 false => reg_id().unwrap_or(0),
             },
-            q: address.q().ok().flatten().unwrap_or(1000),
+            q: 1000,
             expires_s,
             value: b"",
             leads_back: false,
