@@ -96,7 +96,7 @@ pub fn listed(list: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// The comma that ends the value at `at`, or the end of the list.
 fn value_end(list: &[u8], mut at: usize) -> usize {
-    while let Some(found) = memchr::memchr3(b',', b'"', b'<', &list[at..]) {
+    while let Some(found) = next_mark(&list[at..]) {
         at += found;
         let end = match list[at] {
             b',' => return at,
@@ -109,4 +109,57 @@ fn value_end(list: &[u8], mut at: usize) -> usize {
         }
     }
     list.len()
+}
+
+/// The first comma, quote or opening bracket. An address mostly begins with one, and nothing follows it.
+#[inline(always)]
+fn next_mark(text: &[u8]) -> Option<usize> {
+    match text.first()? {
+        b',' | b'"' | b'<' => Some(0),
+        _ => memchr::memchr3(b',', b'"', b'<', text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Byte by byte.
+    fn end_slowly(list: &[u8]) -> usize {
+        let mut at = 0;
+        while let Some(byte) = list.get(at) {
+            let rest = &list[at + 1..];
+            let close = match byte {
+                b',' => return at,
+                b'"' => {
+                    let mut is_escaped = false;
+                    rest.iter().position(|byte| {
+                        let closes = *byte == b'"' && !is_escaped;
+                        is_escaped = *byte == b'\\' && !is_escaped;
+                        closes
+                    })
+                }
+                b'<' => rest.iter().position(|byte| *byte == b'>'),
+                _ => {
+                    at += 1;
+                    continue;
+                }
+            };
+            match close {
+                Some(close) => at += close + 2,
+                None => break,
+            }
+        }
+        list.len()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        #[test]
+        fn a_value_ends_where_it_does_byte_by_byte(list in "[a,\"<>\\\\;]{0,16}|[a-z]{0,40}[,\"<]?[a-z]{0,9}>?,?") {
+            prop_assert_eq!(value_end(list.as_bytes(), 0), end_slowly(list.as_bytes()));
+        }
+    }
 }
