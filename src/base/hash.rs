@@ -22,16 +22,13 @@ impl Key {
     ///
     /// Servers that share a key must agree on these values, and on those of [`Key::wide`]; records on disk are checked by them too.
     pub fn hash(&self, parts: &[&[u8]]) -> u64 {
-        match Gathered::new(parts) {
-            Some(text) => text.absorbed(self).finish().0,
-            None => self.streamed(parts) as u64,
-        }
+        self.wide(parts) as u64
     }
 
     /// 128 keyed bits over the parts in order: wide enough to stand for the parts themselves.
     pub fn wide(&self, parts: &[&[u8]]) -> u128 {
         match Gathered::new(parts) {
-            Some(text) => text.absorbed(self).finish_wide(),
+            Some(gathered) => self.hasher().hash(gathered.text()).as_u128(),
             None => self.streamed(parts),
         }
     }
@@ -39,28 +36,27 @@ impl Key {
     /// 64 keyed bits over one text, at less cost than [`Key::hash`] and not the same: nothing separates it from what else is
     /// hashed under this key, so let all of that be by this function.
     pub fn text(&self, text: &[u8]) -> u64 {
-        let mut state = State::new(self);
-        let (words, rest) = text.as_chunks();
-        for word in words {
-            state.absorb(u64::from_le_bytes(*word));
-        }
-        state.absorb(short_word(rest) | (text.len() as u64) << 56);
-        state.finish().0
+        self.hasher().hash(text).h1
     }
 
     /// 64 keyed bits over three numbers.
     pub fn hash_numbers(&self, a: u64, b: u64, c: u64) -> u64 {
-        let mut state = State::new(self);
-        for word in [a, b, c, 24 << 56] {
-            state.absorb(word);
+        let mut text = [0; 24];
+        let places = text.as_chunks_mut().0.iter_mut();
+        for (place, number) in places.zip([a, b, c]) {
+            *place = number.to_le_bytes();
         }
-        state.finish().0
+        self.text(&text)
+    }
+
+    fn hasher(&self) -> SipHasher {
+        SipHasher::new_with_keys(self.0, self.1)
     }
 
     /// [`Key::wide`] for parts of any length.
     #[cold]
     fn streamed(&self, parts: &[&[u8]]) -> u128 {
-        let mut hasher = SipHasher::new_with_keys(self.0, self.1);
+        let mut hasher = self.hasher();
         for part in parts {
             hasher.write(part);
             hasher.write(&length(part));
@@ -69,74 +65,9 @@ impl Key {
     }
 }
 
-/// SipHash-1-3 with 128 bits of result, for texts that lie in one piece: that takes half of the instructions of the streaming hasher.
-struct State {
-    v0: u64,
-    v1: u64,
-    v2: u64,
-    v3: u64,
-}
-
-impl State {
-    #[inline(always)]
-    fn new(key: &Key) -> State {
-        State {
-            v0: key.0 ^ 0x736f_6d65_7073_6575,
-            v1: key.1 ^ 0x646f_7261_6e64_6f6d ^ 0xee,
-            v2: key.0 ^ 0x6c79_6765_6e65_7261,
-            v3: key.1 ^ 0x7465_6462_7974_6573,
-        }
-    }
-
-    /// Eight bytes. The last ones are what is left and, as the highest byte, the length of all.
-    #[inline(always)]
-    fn absorb(&mut self, word: u64) {
-        self.v3 ^= word;
-        self.round();
-        self.v0 ^= word;
-    }
-
-    /// The lower half of the result.
-    #[inline(always)]
-    fn finish(mut self) -> (u64, State) {
-        self.v2 ^= 0xee;
-        (self.three_rounds(), self)
-    }
-
-    #[inline(always)]
-    fn finish_wide(self) -> u128 {
-        let (low, mut state) = self.finish();
-        state.v1 ^= 0xdd;
-        u128::from(state.three_rounds()) << 64 | u128::from(low)
-    }
-
-    #[inline(always)]
-    fn three_rounds(&mut self) -> u64 {
-        self.round();
-        self.round();
-        self.round();
-        self.v0 ^ self.v1 ^ self.v2 ^ self.v3
-    }
-
-    #[inline(always)]
-    fn round(&mut self) {
-        let State { v0, v1, v2, v3 } = self;
-        *v0 = v0.wrapping_add(*v1);
-        *v2 = v2.wrapping_add(*v3);
-        *v1 = v1.rotate_left(13) ^ *v0;
-        *v3 = v3.rotate_left(16) ^ *v2;
-        *v0 = v0.rotate_left(32);
-        *v2 = v2.wrapping_add(*v1);
-        *v0 = v0.wrapping_add(*v3);
-        *v1 = v1.rotate_left(17) ^ *v2;
-        *v3 = v3.rotate_left(21) ^ *v0;
-        *v2 = v2.rotate_left(32);
-    }
-}
-
-/// Parts, each with its length behind, and behind all of them zeros.
+/// Parts, each with its length behind, as one text: the hasher takes it at half the cost of many short ones.
 struct Gathered {
-    text: [u8; GATHERED],
+    room: [u8; GATHERED],
     len: usize,
 }
 
@@ -146,52 +77,26 @@ impl Gathered {
     /// `None` where there is no room for them.
     #[inline(always)]
     fn new(parts: &[&[u8]]) -> Option<Gathered> {
-        let (mut text, mut len) = ([0; GATHERED], 0);
+        let (mut room, mut len) = ([0; GATHERED], 0);
         for part in parts {
             let end = len + part.len();
-            // Eight bytes more than the length: the last word is a whole one.
-            let place = text.get_mut(len..end + 4 + 8)?;
+            let place = room.get_mut(len..end + 4)?;
             let (copy, behind) = place.split_at_mut(part.len());
             copy.copy_from_slice(part);
-            behind[..4].copy_from_slice(&length(part));
+            behind.copy_from_slice(&length(part));
             len = end + 4;
         }
-        Some(Gathered { text, len })
+        Some(Gathered { room, len })
     }
 
     #[inline(always)]
-    fn absorbed(&self, key: &Key) -> State {
-        let mut state = State::new(key);
-        let mut words = self.text.as_chunks().0.iter();
-        for word in words.by_ref().take(self.len / 8) {
-            state.absorb(u64::from_le_bytes(*word));
-        }
-        let last = words.next().map_or(0, |word| u64::from_le_bytes(*word));
-        state.absorb(last | (self.len as u64) << 56);
-        state
+    fn text(&self) -> &[u8] {
+        &self.room[..self.len]
     }
 }
 
 fn length(part: &[u8]) -> [u8; 4] {
     (part.len() as u32).to_le_bytes()
-}
-
-/// Up to seven bytes as the lower ones of a word. Where the pieces lie over each other, they say the same.
-#[inline(always)]
-fn short_word(text: &[u8]) -> u64 {
-    let len = text.len();
-    if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
-        let (first, last) = (u32::from_le_bytes(*first), u32::from_le_bytes(*last));
-        return u64::from(first) | u64::from(last) << (8 * (len - 4));
-    }
-    match (text.first(), text.get(len / 2), text.last()) {
-        (Some(first), Some(middle), Some(last)) => {
-            u64::from(*first)
-                | u64::from(*middle) << (8 * (len / 2))
-                | u64::from(*last) << (8 * (len - 1))
-        }
-        _ => 0,
-    }
 }
 
 impl std::fmt::Debug for Key {
