@@ -131,6 +131,15 @@ fn hex(value: u64) -> [u8; 16] {
     text
 }
 
+/// All 32 digits, first to last.
+#[inline]
+pub fn hex_128(value: u128) -> [u8; 32] {
+    let mut text = [0; 32];
+    text[..16].copy_from_slice(&hex((value >> 64) as u64));
+    text[16..].copy_from_slice(&hex(value as u64));
+    text
+}
+
 const ONES: u64 = 0x0101_0101_0101_0101;
 
 /// The eight digits of 32 bits, all at once: each half byte goes to a byte of its own.
@@ -383,6 +392,9 @@ mod tests {
                 let both = high.zip(low);
                 let expected = both.map(|(high, low)| u128::from(high) << 64 | u128::from(low));
                 assert_eq!(read_hex_128(&text), expected, "{text:?}");
+                if let Some(value) = expected {
+                    assert_eq!(hex_128(value), text);
+                }
             }
         }
     }

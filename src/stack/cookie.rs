@@ -18,7 +18,7 @@
 //! covers both: the callee bears the one in To, and is the other.
 
 use crate::base::Key;
-use crate::base::hash::{read_hex, read_hex_128, write_hex_digits};
+use crate::base::hash::{hex_128, read_hex, read_hex_128, write_hex_digits};
 use crate::sip::{Message, Name};
 use crate::stack::facts::{fact, write_name, write_place};
 use crate::stack::identity::{Dialog, Identity};
@@ -277,12 +277,18 @@ impl Cookies {
             None => flags,
         };
         let check = self.dialog(flags, run, dialog, tag, draft.token);
-        write_hex_digits(u64::from(flags), FLAGS, out);
-        write_hex_digits(u64::from(run), RUN, out);
-        write_hex_digits(dialog.call, CALL, out);
-        write_hex_digits(check, DIALOG, out);
         let target = self.target(check, draft.target, facts);
-        write_hex_digits(target, TARGET, out);
+        // What every cookie has is one number.
+        let fields = [
+            (u64::from(run), RUN),
+            (dialog.call & digits(CALL), CALL),
+            (check, DIALOG),
+            (target, TARGET),
+        ];
+        let join =
+            |number, (field, places): (u64, usize)| number << (4 * places) | u128::from(field);
+        let number = fields.into_iter().fold(u128::from(flags), join);
+        out.extend_from_slice(&hex_128(number));
         if let Some(route) = draft.route {
             write_hex_digits(self.route(check, route, facts), PLACE, out);
         }

@@ -221,9 +221,10 @@ impl Settings {
         });
         by_address
             || self.listeners.iter().any(|listener| {
-                let (name, advertised) = split_host_port(&listener.advertise);
-                same_name(name, host)
+                // Most names are no listener's: its port is not read for those.
+                is_named(&listener.advertise, host)
                     && port.is_none_or(|port| {
+                        let (_, advertised) = split_host_port(&listener.advertise);
                         port == advertised.unwrap_or(listener.transport.default_port())
                     })
             })
@@ -306,13 +307,21 @@ impl Settings {
     }
 }
 
+/// Whether `host` is the host of `host`, `host:port`, `[v6]` or `[v6]:port`.
+fn is_named(advertise: &[u8], host: &[u8]) -> bool {
+    match advertise.split_at_checked(host.len()) {
+        Some((start, [] | [b':', ..])) if start == host => true,
+        _ => same_name(split_host_port(advertise).0, host),
+    }
+}
+
 /// Splits `host`, `host:port`, `[v6]` or `[v6]:port`; the host keeps its brackets.
 pub fn split_host_port(text: &[u8]) -> (&[u8], Option<u16>) {
-    let host_end = match text.iter().position(|b| *b == b']') {
-        Some(bracket) => bracket + 1,
-        None => text.iter().position(|b| *b == b':').unwrap_or(text.len()),
+    let host_end = match text.first() {
+        Some(b'[') => memchr::memchr(b']', text).map(|bracket| bracket + 1),
+        _ => memchr::memchr(b':', text),
     };
-    let (host, rest) = text.split_at(host_end);
+    let (host, rest) = text.split_at(host_end.unwrap_or(text.len()));
     let port = rest
         .strip_prefix(b":")
         .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());

@@ -193,15 +193,24 @@ impl Endpoint {
             (Mode::Stateful, Proof::Shared | Proof::Dialog) => Proof::None,
             (Mode::Stateful, proof) => proof,
         };
+        // Within a dialog only credentials are worth remembering: nothing else is refused what has passed.
+        let passage = match proof == Proof::None && message.to_tag().is_some() {
+            true => 0,
+            false => self.passage(message, incoming, proof),
+        };
+        incoming.mark = Mark {
+            loop_hash: self.loop_hash(incoming.flow, message),
+            passage,
+        };
+    }
+
+    fn passage(&mut self, message: &Message, incoming: &mut Incoming, proof: Proof) -> u64 {
         let dialog = match incoming.shown {
             Some(shown) => shown.dialog,
             None => self.opening(message, incoming),
         };
         let wall_ms = self.wall_ms + self.now.as_ms();
-        incoming.mark = Mark {
-            loop_hash: self.loop_hash(incoming.flow, message),
-            passage: self.passages.of(message, dialog.whole, proof, wall_ms),
-        };
+        self.passages.of(message, dialog.whole, proof, wall_ms)
     }
 
     /// What the request is known by as one of whoever opens a dialog.

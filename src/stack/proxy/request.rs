@@ -180,7 +180,7 @@ impl Endpoint {
         let is_refused = proxy.record_route
             && proxy.in_dialog_without_route == InDialog::Refuse
             && incoming.proof == Proof::None
-            && incoming.passed.is_none();
+            && incoming.passed != Some(Proof::Credentials);
         match is_refused {
             true => Err(ASTRAY),
             false => Ok(Decision::Forward),
