@@ -96,13 +96,22 @@ impl<'a> Host<'a> {
         }
         let end = cursor::skip(text, 0, HOST);
         let name = &text[..end];
-        // A top label begins with a letter: what has no letter at all is no name, and was no IPv4 address.
+        // A top label begins with a letter. What consists of numbers is no name, and was no IPv4 address as SIP writes one.
         match name.first() {
-            Some(b'0'..=b'9') if !name.iter().any(u8::is_ascii_alphabetic) => Err(Fault::Host),
+            Some(b'0'..=b'9') if is_all_numbers(name) => Err(Fault::Host),
             Some(b'.' | b'-') | None => Err(Fault::Host),
             Some(_) => Ok((Host::Name(name), end)),
         }
     }
+}
+
+/// Whether all labels are numbers, `0x7f` among them: some libraries would read that as an IPv4 address.
+fn is_all_numbers(name: &[u8]) -> bool {
+    let mut labels = without_dot(name).split(|byte| *byte == b'.');
+    labels.all(|label| match label {
+        [b'0', b'x' | b'X', digits @ ..] => digits.iter().all(u8::is_ascii_hexdigit),
+        _ => !label.iter().any(u8::is_ascii_alphabetic),
+    })
 }
 
 /// `host [ COLON port ]`: the hostport of a URI, the sent-by of a Via.
@@ -703,6 +712,9 @@ mod tests {
             "sip:a@::1",
             "sip:2001:db8::10",
             "sip:a@1.2.3",
+            "sip:a@0x7f.66.0.1",
+            "sip:a@0X7F000001.",
+            "sip:a@127.0x1:5060;x=y",
             "sip:a@1.2.3.4.5",
             "sip:a@1.2.3.256",
             "sip:a@12345",

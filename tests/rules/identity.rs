@@ -101,8 +101,21 @@ fn a_name_of_ours_is_asked_for_however_it_is_spelled() {
             assert_eq!(answer.status(), 407, "{spelled}: {answer}");
         }
     }
+    // No address, as some libraries would read it.
+    for from in [
+        "sip:ceo@10.0.1",
+        "sip:ceo@0x0a.0.0.1",
+        "sip:ceo@0x0a000001",
+        "sip:ceo@167772161.",
+        "sip:ceo@10.0.0.0x1:5060",
+    ] {
+        let answer = b.send_for_one(ALICE, invite().from(&format!("<{from}>;tag=a")));
+        assert_eq!(answer.status(), 400, "{from}: {answer}");
+    }
     // Nobody of ours: not asked, as before.
     for from in [
+        "sip:ceo@0xfeed.example.org",
+        "sip:ceo@3f2a9c1b7d12",
         "sip:ceo@example.com.example.org",
         "sip:ceo@10.0.0.2",
         "sip:ceo@192.0.2.34",
