@@ -557,7 +557,7 @@ fn check_address(text: &[u8], address: &AddressParts) -> Result<(), Fault> {
     if !address.has_plain_uri() {
         Uri::parse(address.uri(text))?;
     }
-    match address.has_sound_tag() {
+    match address.has_sound_tag(text) {
         true => Ok(()),
         false => Err(Fault::Parameter),
     }
@@ -1078,6 +1078,8 @@ mod tests {
             (changed("UDP h", "UDP"), Fault::Via),
             (changed("<sip:a@b>", "<a@b>"), Fault::From),
             (changed(";tag=1", ";tag="), Fault::From),
+            (changed(";tag=1", ";tag=\"\""), Fault::From),
+            (changed(";tag=1", ";tag=\"1\""), Fault::From),
             (changed(";tag=1", ";tag"), Fault::From),
             (changed(";tag=1", ";tag=1;x;Tag=1"), Fault::From),
             (changed("<sip:b@c>", "<sip:b@c"), Fault::To),

@@ -155,13 +155,16 @@ impl AddressParts {
         self.has_plain_uri
     }
 
-    /// True when there is no tag, or one that says something.
+    /// True when there is no tag, or one that says something: a token, which has no quotes.
     #[inline]
-    pub(super) fn has_sound_tag(&self) -> bool {
+    pub(super) fn has_sound_tag(&self, text: &[u8]) -> bool {
         match self.known.tag {
             Found::Absent => true,
             Found::Bare => false,
-            Found::Value(span) => !span.is_empty() && !self.known.is_tagged_twice,
+            Found::Value(span) => {
+                let first = span.in_text(text).first();
+                first.is_some_and(|first| *first != b'"') && !self.known.is_tagged_twice
+            }
         }
     }
 }

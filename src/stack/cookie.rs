@@ -149,9 +149,9 @@ pub enum Target<'a> {
 pub enum Holder<'a> {
     /// The one whom To names.
     Named,
-    /// This one was called, and To names another of our users.
+    /// This one was called, and may bear the name in To, another one of ours.
     Called(&'a [u8]),
-    /// Another cookie says it.
+    /// Another cookie says it, or nobody.
     Unknown,
 }
 

@@ -2,7 +2,7 @@
 
 use crate::sip::{Message, Method};
 use crate::stack::Endpoint;
-use crate::stack::passage::Proof;
+use crate::stack::passage::Passed;
 use crate::stack::proxy::{Extra, Refusal};
 
 /// When the caller may ask again: by then another server, or the next run of this one, is there. Seconds.
@@ -20,7 +20,7 @@ impl Endpoint {
     pub(in crate::stack) fn check_drain(
         &self,
         message: &Message,
-        passed: Option<Proof>,
+        passed: Option<Passed>,
     ) -> Result<(), Refusal> {
         let begins = matches!(
             message.method(),

@@ -14,6 +14,7 @@ use crate::stack::names::Names;
 use crate::stack::overload::Overload;
 use crate::stack::passage::Passages;
 use crate::stack::proxy::context::Context;
+use crate::stack::proxy::guard::Gate;
 use crate::stack::proxy::parked::Parking;
 use crate::stack::proxy::request::{reply_flow, unsupported};
 use crate::stack::proxy::target::TargetSet;
@@ -73,6 +74,7 @@ pub struct Endpoint {
     /// Client transactions in hand.
     ids: Vec<Id>,
     pub(in crate::stack) names: Names,
+    pub(in crate::stack) gates: Vec<Gate>,
     pub(in crate::stack) parking: Parking,
     /// Who has waited for the answer at hand.
     pub(in crate::stack) waiters: Vec<Id>,
@@ -116,6 +118,7 @@ impl Endpoint {
                 ways.clone(),
             ),
             names: Names::new(secret, settings.names.cache),
+            gates: Vec::new(),
             parking: Parking::default(),
             waiters: Vec::new(),
             settings,
@@ -338,6 +341,7 @@ impl Endpoint {
             .configure(settings.timers.clone(), &settings.limits);
         self.names.configure(settings.names.cache);
         self.settings = settings;
+        self.forget_gates();
     }
 
     pub fn counters(&self) -> Counters {

@@ -10,7 +10,7 @@ use crate::base::{Instant, Load};
 use crate::sip::{Message, Method};
 use crate::stack::Endpoint;
 use crate::stack::counters::Limit;
-use crate::stack::passage::Proof;
+use crate::stack::passage::Passed;
 use crate::stack::proxy::{Extra, Refusal};
 
 /// The share is settled once in so many milliseconds.
@@ -144,7 +144,7 @@ impl Endpoint {
     pub(in crate::stack) fn check_overload(
         &mut self,
         message: &Message,
-        passed: Option<Proof>,
+        passed: Option<Passed>,
         key: u128,
     ) -> Result<(), Refusal> {
         let is_new =

@@ -37,6 +37,15 @@ pub enum Proof {
     Credentials,
 }
 
+/// What a passage says.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Passed {
+    pub proof: Proof,
+    /// The request was then for the one whom To names: who has sent it elsewhere was asked for by that name. Not known of one that
+    /// passed without a transaction.
+    pub named: bool,
+}
+
 /// Makes passages and compares them.
 #[derive(Clone, Copy, Debug)]
 pub struct Passages {
@@ -51,16 +60,16 @@ impl Passages {
     }
 
     /// The passage of a request: 48 bits. `dialog` is [`crate::stack::identity::Identity::dialog`]'s, `wall_ms` the time since 1970.
-    pub fn of(&self, message: &Message, dialog: u64, proof: Proof, wall_ms: u64) -> u64 {
-        let contents = match proof {
+    pub fn of(&self, message: &Message, dialog: u64, passed: Passed, wall_ms: u64) -> u64 {
+        let contents = match passed.proof {
             Proof::Credentials => self.contents(message),
             Proof::None | Proof::Dialog | Proof::Shared => 0,
         };
-        let slot = match proof {
+        let slot = match passed.proof {
             Proof::Shared => 0,
             _ => wall_ms / SLOT_MS,
         };
-        self.value(message, dialog, proof, contents, slot)
+        self.value(message, dialog, passed, contents, slot)
     }
 
     /// What passages the request can have got when it passed. `dialogs`: by the names that it can have had.
@@ -69,30 +78,41 @@ impl Passages {
         let slot = wall_ms / SLOT_MS;
         let mut possible = Possible::default();
         let mut room = possible.list.iter_mut();
-        let mut put = |dialog: u64, proof: Proof, contents: u64, slot: u64| {
+        let mut put = |dialog: u64, proof: Proof, named: bool, contents: u64, slot: u64| {
             if let Some(place) = room.next() {
-                let value = self.value(message, dialog, proof, contents, slot);
-                *place = Some((value, proof));
+                let passed = Passed { proof, named };
+                let value = self.value(message, dialog, passed, contents, slot);
+                *place = Some((value, passed));
             }
         };
         for dialog in dialogs {
-            put(*dialog, Proof::Shared, 0, 0);
+            put(*dialog, Proof::Shared, false, 0, 0);
             // Another server with our key may be a little ahead.
             for slot in [slot, slot.saturating_sub(1), slot + 1] {
-                put(*dialog, Proof::None, 0, slot);
-                put(*dialog, Proof::Credentials, contents, slot);
+                for named in [false, true] {
+                    put(*dialog, Proof::None, named, 0, slot);
+                    put(*dialog, Proof::Credentials, named, contents, slot);
+                }
             }
         }
         possible
     }
 
-    fn value(&self, message: &Message, dialog: u64, proof: Proof, contents: u64, slot: u64) -> u64 {
+    fn value(
+        &self,
+        message: &Message,
+        dialog: u64,
+        Passed { proof, named }: Passed,
+        contents: u64,
+        slot: u64,
+    ) -> u64 {
         let number = message.cseq().map_or(0, |cseq| cseq.number);
         let method = match message.method() {
             Method::Ack | Method::Cancel if proof == Proof::Shared => Method::Invite,
             method => method,
         };
-        let asked = u64::from(number) << 16 | (method as u64) << 8 | proof as u64;
+        let said = proof as u64 | u64::from(named) << 7;
+        let asked = u64::from(number) << 16 | (method as u64) << 8 | said;
         let mut value = self.key.hash_numbers(dialog, asked, slot);
         if contents != 0 {
             value = self.key.hash_numbers(value, contents, 0);
@@ -140,27 +160,41 @@ fn is_callers(header: &Header) -> bool {
         | Name::RAck
         | Name::SipIfMatch
         | Name::AlertInfo
-        | Name::CallInfo => true,
+        | Name::CallInfo
+        | Name::ErrorInfo
+        | Name::Priority => true,
         Name::Other => {
-            let is = |name: &[u8]| header.raw_name.eq_ignore_ascii_case(name);
-            is(b"Join") || is(b"Target-Dialog")
+            let name = header.raw_name;
+            !PROXIES.iter().any(|other| {
+                let start = name.get(..other.len());
+                start.is_some_and(|start| start.eq_ignore_ascii_case(other))
+            }) || name.eq_ignore_ascii_case(b"P-Auto-Answer")
         }
         _ => false,
     }
 }
 
+/// What the names begin with of header fields that we know nothing of and proxies add.
+const PROXIES: [&[u8]; 5] = [
+    b"X-",
+    b"P-",
+    b"History-Info",
+    b"Diversion",
+    b"Resource-Priority",
+];
+
 /// Passages that one request can have.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Possible {
-    list: [Option<(u64, Proof)>; 2 * (1 + 3 * 2)],
+    list: [Option<(u64, Passed)>; 2 * (1 + 3 * 4)],
 }
 
 impl Possible {
-    /// With what proof the request has passed, if `shown` is a passage of its own.
-    pub fn proof(&self, shown: u64) -> Option<Proof> {
+    /// What the request has proved when it passed, if `shown` is a passage of its own.
+    pub fn passed(&self, shown: u64) -> Option<Passed> {
         let mut list = self.list.iter().flatten();
         list.find(|(value, _)| *value == shown)
-            .map(|(_, proof)| *proof)
+            .map(|(_, passed)| *passed)
     }
 }
 
@@ -187,10 +221,14 @@ mod tests {
 
     fn passed(made: &str, proof: Proof, shown: &str, dialog: u64, later_ms: u64) -> Option<Proof> {
         let passages = Passages::new(Key::new(1, 2));
-        let value = with(made, |message| passages.of(message, DIALOG, proof, NOW));
+        let named = proof == Proof::Credentials;
+        let made_of = Passed { proof, named };
+        let value = with(made, |message| passages.of(message, DIALOG, made_of, NOW));
         with(shown, |message| {
             let possible = passages.possible(message, &[5, dialog], NOW + later_ms);
-            possible.proof(value)
+            let passed = possible.passed(value)?;
+            assert_eq!(passed.named, named);
+            Some(passed.proof)
         })
     }
 
@@ -225,7 +263,12 @@ mod tests {
         let passages = Passages::new(Key::new(1, 2));
         let of = |text: &str, later: u64| {
             with(text, |message| {
-                passages.of(message, DIALOG, Proof::Shared, NOW + later)
+                let proof = Proof::Shared;
+                let passed = Passed {
+                    proof,
+                    named: false,
+                };
+                passages.of(message, DIALOG, passed, NOW + later)
             })
         };
         let invite = request("INVITE", "1 INVITE", "<sip:a@h>", "v=0");
@@ -258,6 +301,10 @@ mod tests {
             with("Target-Dialog: x;local-tag=1;remote-tag=2"),
             with("Content-Type: text/html"),
             with("Alert-Info: <http://h/loud.wav>"),
+            with("Answer-Mode: Auto"),
+            with("P-auto-answer: normal"),
+            with("Remote-Party-ID: \"CEO\" <sip:ceo@h>"),
+            with("Priority: emergency"),
         ] {
             let by = |proof| passed(&made, proof, &other, DIALOG, 0);
             assert_eq!(by(Proof::Credentials), None, "{other}");
@@ -270,6 +317,8 @@ mod tests {
             with("History-Info: <sip:b@h>;index=1"),
             with("Diversion: <sip:b@h>"),
             with("X-Account: 7"),
+            with("p-charging-vector: icid-value=1"),
+            with("Privacy: id"),
         ] {
             let by = |proof| passed(&made, proof, &same, DIALOG, 0);
             assert_eq!(by(Proof::Credentials), Some(Proof::Credentials), "{same}");

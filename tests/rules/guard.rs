@@ -60,34 +60,103 @@ fn no_binding_leads_to_a_next_hop_for_our_users() {
     }
 }
 
+/// A datagram's source can be forged.
 #[test]
-fn who_is_there_itself_may_be_called() {
+fn nor_one_that_seems_to_come_from_there() {
     let mut b = gateway(|_| ());
     binds(&mut b, "desk", "<sip:desk@10.0.1.9:5060>", None, GATEWAY);
     let sent = called(&mut b, "INVITE", "desk");
-    assert_eq!(the(&sent, GATEWAY).method(), "INVITE");
+    assert!(to(&sent, GATEWAY).is_empty(), "{}", show(&sent));
     // Another port of that machine is another server.
     binds(&mut b, "bob", "<sip:bob@10.0.1.9:5080>", None, BOB);
     let sent = called(&mut b, "INVITE", "bob");
     assert_eq!(the(&sent, "10.0.1.9:5080").method(), "INVITE");
 }
 
+fn named(target: &str) -> Bench {
+    let target = target.to_string();
+    gateway(move |settings| {
+        settings.listeners = listeners();
+        settings.routes[0].action = Action::Relay(vec![by_name(&target)]);
+    })
+}
+
+/// All that is sent for a call to this user, until every question is answered.
+fn asked(b: &mut Bench, zone: &mut Zone, user: &str) -> Vec<Sent> {
+    let mut sent = called(b, "INVITE", user);
+    sent.extend(zone.serve(b));
+    sent
+}
+
 #[test]
 fn a_next_hop_with_a_name_is_known_by_its_addresses() {
     let mut zone = Zone::new("gw.example.net A 10.0.1.9");
-    let mut b = gateway(|settings| {
-        settings.routes[0].action = Action::Relay(vec![by_name("sip:gw.example.net")]);
-    });
+    let mut b = named("sip:gw.example.net");
     binds(&mut b, "mallory", "<sip:00900@10.0.1.9>", None, BOB);
     binds(&mut b, "bob", "<sip:bob@10.0.1.2:5060>", None, BOB);
     for round in 0..2 {
-        let mut sent = called(&mut b, "INVITE", "mallory");
-        sent.extend(zone.serve(&mut b));
+        let sent = asked(&mut b, &mut zone, "mallory");
         assert!(to(&sent, GATEWAY).is_empty(), "{round}: {}", show(&sent));
         assert_eq!(sent.last().unwrap().status(), 403, "{round}");
     }
     let sent = called(&mut b, "INVITE", "bob");
     assert_eq!(the(&sent, BOB).method(), "INVITE");
+}
+
+#[test]
+fn by_whatever_transport_its_name_leads_there() {
+    let mut zone = Zone::new(
+        "_sip._udp.gw.example.net SRV 1 1 5080 h.example.net\n\
+         _sip._tcp.gw.example.net SRV 1 1 5090 h.example.net\n\
+         h.example.net A 10.0.1.9",
+    );
+    let mut b = named("sip:gw.example.net");
+    for contact in [
+        "<sip:00900@10.0.1.9:5080>",
+        "<sip:00900@10.0.1.9:5090;transport=tcp>",
+        "<sip:00900@10.0.1.9:5090>",
+        "<sip:00900@h.example.net:5090>",
+    ] {
+        binds(&mut b, "mallory", contact, None, BOB);
+        let sent = asked(&mut b, &mut zone, "mallory");
+        let there = |sent: &&Sent| sent.to.starts_with("10.0.1.9:");
+        assert!(
+            !sent.iter().any(|sent| there(&sent)),
+            "{contact}: {}",
+            show(&sent)
+        );
+        assert_eq!(sent.last().unwrap().status(), 403, "{contact}");
+        b.tick(40_000);
+    }
+}
+
+/// What is not known of its name opens no way: it never was known, or is not any more.
+#[test]
+fn a_name_that_leads_nowhere_gives_nothing_away() {
+    let mut zone = Zone::new("");
+    let mut b = named("sip:gw.example.net");
+    binds(&mut b, "mallory", "<sip:00900@10.0.1.9>", None, BOB);
+    binds(&mut b, "bob", "<sip:bob@10.0.1.2:5060>", None, BOB);
+    let sent = asked(&mut b, &mut zone, "mallory");
+    assert!(to(&sent, GATEWAY).is_empty(), "{}", show(&sent));
+    assert_eq!(sent.last().unwrap().status(), 500, "{}", show(&sent));
+    // Who is where it has registered from can be called.
+    let sent = asked(&mut b, &mut zone, "bob");
+    assert_eq!(the(&sent, BOB).method(), "INVITE");
+    // Once it was known, and its records have expired.
+    let mut zone = Zone::new("gw.example.net A 10.0.1.9");
+    let mut b = named("sip:gw.example.net");
+    binds(&mut b, "mallory", "<sip:00900@10.0.1.9>", None, BOB);
+    let sent = asked(&mut b, &mut zone, "mallory");
+    assert_eq!(sent.last().unwrap().status(), 403);
+    let mut zone = Zone::new("");
+    for _ in 0..3 {
+        b.tick(90_000_000);
+        binds(&mut b, "mallory", "<sip:00900@10.0.1.9>", None, BOB);
+        let sent = asked(&mut b, &mut zone, "mallory");
+        assert!(to(&sent, GATEWAY).is_empty(), "{}", show(&sent));
+        assert_eq!(sent.last().unwrap().status(), 403, "{}", show(&sent));
+    }
 }
 
 /// What a dialog is known by to one of its ends.
@@ -156,6 +225,27 @@ fn an_ack_of_no_call_of_our_users_stays_here() {
         }
     }
     assert_eq!(b.dropped(Drop::StrayAck), 4);
+    // Nor is one of a call to somebody else.
+    b.register("bob", "<sip:bob@10.0.1.2:5060>");
+    let invite = Request::invite().from(STRANGER);
+    let at_bob = the(&b.send("10.0.9.9:1024", invite), BOB).clone();
+    let ok = b.send_for_one(
+        BOB,
+        at_bob.answer(200).add("Contact: <sip:bob@10.0.1.2:5060>"),
+    );
+    for uri in [
+        OUTSIDE,
+        "sip:4930@10.0.1.9",
+        "sip:4930@example.org;maddr=10.0.1.9",
+    ] {
+        let ack = Request::new("ACK", uri)
+            .from(STRANGER)
+            .to("<sip:bob@example.com>;tag=callee")
+            .call_id(at_bob.header("Call-ID").unwrap());
+        for ack in [routes(&ok, ack.clone()), ack] {
+            assert!(b.send("10.0.9.9:1024", ack).is_empty(), "{uri}");
+        }
+    }
     // Of one that was answered it goes there, without a route of ours too.
     let invite = dial("INVITE", "sip:alice@example.com").to("<sip:4930@example.com>");
     let at_gateway = the(&as_alice(&mut b, &invite), GATEWAY).clone();
@@ -181,7 +271,7 @@ fn asks(change: impl FnOnce(&mut Settings)) -> Bench {
 }
 
 /// A stranger's call to bob, who is told by To that he is alice. What bob sends then.
-fn as_alice_within(at_bob: &Text, method: &str) -> Request {
+fn within(at_bob: &Text, method: &str) -> Request {
     let inside = Request::new(method, "sip:x@10.0.9.9:1024")
         .via(BOB, &format!("z9hG4bKbob{}", unique()))
         .from("<sip:alice@example.com>;tag=callee")
@@ -194,10 +284,10 @@ fn as_alice_within(at_bob: &Text, method: &str) -> Request {
     })
 }
 
-fn told_to_be_alice(b: &mut Bench, extra: &str, uri: &str) -> Sent {
+fn told_to_be(b: &mut Bench, name: &str, extra: &str, uri: &str) -> Sent {
     let invite = Request::new("INVITE", uri)
         .from(STRANGER)
-        .to("<sip:alice@example.com>")
+        .to(&format!("<sip:{name}@example.com>"))
         .set("Contact", "<sip:x@10.0.9.9:1024>")
         .add(extra);
     the(&b.send("10.0.9.9:1024", invite), BOB).clone()
@@ -208,58 +298,87 @@ fn the_name_in_to_is_proved_by_whom_it_was_not_meant_for() {
     let uris = ["sip:bob@example.com", "sip:b%6fb@example.com:5060;x=y"];
     let extras = ["Subject: x", "Supported: from-change"];
     for method in ["INVITE", "MESSAGE", "INFO", "REFER", "UPDATE"] {
-        for (extra, uri) in extras.into_iter().zip(uris) {
-            let mut b = asks(|_| ());
-            let at_bob = told_to_be_alice(&mut b, extra, uri);
-            let ok = at_bob.answer(200).add("Contact: <sip:bob@10.0.1.2:5060>");
-            b.send(BOB, ok);
-            let inside = |name: &str| {
-                let from = format!("<sip:{name}@example.com>;tag=callee");
-                as_alice_within(&at_bob, method).from(&from)
-            };
-            let proved = |b: &mut Bench, name: &str, user: &str, password: &str| {
-                let asked = challenge(&b.send_for_one(BOB, inside(name)), "SHA-256");
-                let line = credentials(user, password, "sip:x@10.0.9.9:1024", method, &asked);
-                let line = format!("Proxy-Authorization: {line}");
-                b.send(BOB, inside(name).add(&line))
-            };
-            assert_eq!(
-                b.send_for_one(BOB, inside("alice")).status(),
-                407,
-                "{method}"
-            );
-            let changes = extra.contains("from-change");
-            let ended = b.send(BOB, as_alice_within(&at_bob, "BYE"));
-            match changes {
-                // There any name could be borne.
-                true => assert_eq!(only(ended).status(), 407),
-                false => assert_eq!(the(&ended, "10.0.9.9:1024").method(), "BYE"),
+        // alice has a password, which is hers alone; the desk has none, and bob may go by its name where he was called by it.
+        for (named, borne) in [("alice", false), ("desk", true)] {
+            for (extra, uri) in extras.into_iter().zip(uris) {
+                let mut b = asks(|_| ());
+                let at_bob = told_to_be(&mut b, named, extra, uri);
+                let ok = at_bob.answer(200).add("Contact: <sip:bob@10.0.1.2:5060>");
+                b.send(BOB, ok);
+                let inside = |method: &str, name: &str| {
+                    let from = format!("<sip:{name}@example.com>;tag=callee");
+                    within(&at_bob, method).from(&from)
+                };
+                let proved = |b: &mut Bench, name: &str, user: &str, password: &str| {
+                    let asked = b.send_for_one(BOB, inside(method, name));
+                    let asked = challenge(&asked, "SHA-256");
+                    let line = credentials(user, password, "sip:x@10.0.9.9:1024", method, &asked);
+                    let line = format!("Proxy-Authorization: {line}");
+                    b.send(BOB, inside(method, name).add(&line))
+                };
+                let answer = b.send_for_one(BOB, inside(method, named));
+                assert_eq!(answer.status(), 407, "{method}");
+                let changes = extra.contains("from-change");
+                let ended = b.send(BOB, inside("BYE", named));
+                match changes {
+                    // There any name could be borne.
+                    true => assert_eq!(only(ended).status(), 407),
+                    false => assert_eq!(the(&ended, "10.0.9.9:1024").method(), "BYE"),
+                }
+                // From that nothing follows.
+                let answer = b.send_for_one(BOB, inside(method, named));
+                assert_eq!(answer.status(), 407, "{method}");
+                let sent = proved(&mut b, named, "mallory", "m");
+                assert_eq!(only(sent).status(), 407, "{method}");
+                let refused = match changes {
+                    true => only(proved(&mut b, "carol", "bob", "b")),
+                    false => b.send_for_one(BOB, inside(method, "carol")),
+                };
+                assert_eq!(refused.status(), 403, "{method}");
+                let sent = proved(&mut b, named, "bob", "b");
+                match borne {
+                    true => assert_eq!(the(&sent, "10.0.9.9:1024").method(), method),
+                    false => assert_eq!(only(sent).status(), 403, "{method}"),
+                }
             }
-            // From that nothing follows.
-            assert_eq!(
-                b.send_for_one(BOB, inside("alice")).status(),
-                407,
-                "{method}"
-            );
-            // bob has been called by that name: his own password is good for it, nobody else's, and for no other name.
-            let sent = proved(&mut b, "alice", "mallory", "m");
-            assert_eq!(only(sent).status(), 407, "{method}");
-            let refused = match changes {
-                true => only(proved(&mut b, "carol", "bob", "b")),
-                false => b.send_for_one(BOB, inside("carol")),
-            };
-            assert_eq!(refused.status(), 403, "{method}");
-            let sent = proved(&mut b, "alice", "bob", "b");
-            assert_eq!(the(&sent, "10.0.9.9:1024").method(), method);
         }
     }
+}
+
+/// alice's calls go on to bob: he was asked for by her name.
+#[test]
+fn who_is_called_for_another_bears_that_name_once_it_has_proved_its_own() {
+    let mut b = asks(|_| ());
+    b.register("alice", "<sip:bob@10.0.0.1:5060>");
+    let aor = "<sip:bob@10.0.0.1>";
+    let register = Request::new("REGISTER", "sip:10.0.0.1")
+        .via(BOB, &format!("z9hG4bKreg{}", unique()))
+        .from(&format!("{aor};tag=r"))
+        .to(aor)
+        .add("Contact: <sip:bob@10.0.1.2:5060>");
+    assert_eq!(b.send_for_one(BOB, register).status(), 200);
+    let invite = Request::new("INVITE", "sip:alice@example.com")
+        .from(STRANGER)
+        .to("<sip:alice@example.com>")
+        .set("Contact", "<sip:x@10.0.9.9:1024>");
+    let again = the(&b.send("10.0.9.9:1024", invite), PROXY).bytes.clone();
+    let at_bob = the(&b.send(PROXY, again), BOB).clone();
+    let inside = || within(&at_bob, "INFO").from("<sip:alice@example.com>;tag=callee");
+    let asked = challenge(&b.send_for_one(BOB, inside()), "SHA-256");
+    let line = credentials("bob", "b", "sip:x@10.0.9.9:1024", "INFO", &asked);
+    let sent = b.send(BOB, inside().add(&format!("Proxy-Authorization: {line}")));
+    assert!(
+        sent.iter().any(|sent| sent.method() == "INFO"),
+        "{}",
+        show(&sent)
+    );
 }
 
 /// Nor does the cookie of a request within that dialog say more than its own.
 #[test]
 fn no_later_request_gives_the_name_away() {
     let mut b = asks(|_| ());
-    let at_bob = told_to_be_alice(&mut b, "Subject: x", "sip:bob@example.com");
+    let at_bob = told_to_be(&mut b, "alice", "Subject: x", "sip:bob@example.com");
     let answer = at_bob.answer(200).add("Contact: <sip:bob@10.0.1.2:5060>");
     let ok = b.send_for_one("10.0.1.2:5060", answer);
     for extra in ["Subject: x", "Supported: from-change"] {
@@ -272,7 +391,7 @@ fn no_later_request_gives_the_name_away() {
             .add(extra);
         let sent = b.send("10.0.9.9:1024", routes(&ok, inside));
         let at_bob = the(&sent, BOB).clone();
-        let asked = b.send_for_one(BOB, as_alice_within(&at_bob, "MESSAGE"));
+        let asked = b.send_for_one(BOB, within(&at_bob, "MESSAGE"));
         assert_eq!(asked.status(), 407, "{extra}: {asked}");
     }
 }
@@ -303,15 +422,10 @@ fn a_bye_is_asked_of_whom_can_answer() {
     // bob's own is asked.
     let called = Request::invite().from(STRANGER);
     let at_bob = the(&b.send("10.0.9.9:1024", called), BOB).clone();
-    let bye = as_alice_within(&at_bob, "BYE").from("<sip:bob@example.com>;tag=callee");
+    let bye = within(&at_bob, "BYE").from("<sip:bob@example.com>;tag=callee");
     assert_eq!(b.send_for_one(BOB, bye).status(), 407);
-    // So is he where To names another; he can answer.
-    let at_bob = told_to_be_alice(&mut b, "Subject: x", "sip:bob@example.com");
-    let asked = challenge(
-        &b.send_for_one(BOB, as_alice_within(&at_bob, "BYE")),
-        "SHA-256",
-    );
-    let line = credentials("bob", "b", "sip:x@10.0.9.9:1024", "BYE", &asked);
-    let again = as_alice_within(&at_bob, "BYE").add(&format!("Proxy-Authorization: {line}"));
-    assert_eq!(the(&b.send(BOB, again), "10.0.9.9:1024").method(), "BYE");
+    // Where he is called the desk, which has no password, he is not.
+    let at_bob = told_to_be(&mut b, "desk", "Subject: x", "sip:bob@example.com");
+    let bye = within(&at_bob, "BYE").from("<sip:desk@example.com>;tag=callee");
+    assert_eq!(the(&b.send(BOB, bye), "10.0.9.9:1024").method(), "BYE");
 }

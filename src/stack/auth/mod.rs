@@ -22,6 +22,7 @@ use certificate::Certificate;
 use digest::{Algorithm, Hash};
 use nonce::{Use, Verdict};
 use std::io::Write as _;
+use std::net::IpAddr;
 pub use target::UriCheck;
 
 /// The `[auth]` section of the conf.
@@ -281,7 +282,9 @@ impl Endpoint {
     /// Whether the request has been asked on a pass before this one, and has proved what it was asked ([`crate::stack::passage`]). Its
     /// credentials went no further than there. Of one that has passed without a transaction that is not known.
     fn has_proved(&self, incoming: &Incoming) -> bool {
-        incoming.passed == Some(Proof::Credentials)
+        incoming
+            .passed
+            .is_some_and(|passed| passed.proof == Proof::Credentials)
     }
 
     /// What the route that this request takes demands, or else the conf in general.
@@ -352,19 +355,29 @@ impl Endpoint {
         let auth = &settings.auth;
         let mut room = [0; 256];
         let realm = realm(&settings, message, claim, &mut room);
+        let (now_ms, lifetime_ms) = (now.as_ms(), auth.nonce_lifetime_ms);
         let (mut found, mut failure) = (None, Failure::None);
-        // Others on the way may have asked too, each in its own realm. A line that can't be read may be theirs.
+        // Others on the way may have asked too, each in its own realm. A line that can't be read may be theirs. Of several for ours the
+        // first one counts that answers a challenge which still holds.
         for header in message.all(claim.who.answer_in()) {
             match Credentials::parse(header.value) {
                 Ok(Some(credentials)) if credentials.realm.eq_ignore_ascii_case(realm) => {
-                    found = Some(credentials);
-                    break;
+                    let read = self
+                        .nonces
+                        .read(now_ms, lifetime_ms, realm, credentials.nonce);
+                    let holds = matches!(read, Verdict::Good(_));
+                    if found.is_none() || holds {
+                        found = Some((credentials, read));
+                    }
+                    if holds {
+                        break;
+                    }
                 }
                 Ok(_) => {}
                 Err(_) => failure = Failure::Malformed,
             }
         }
-        let Some(credentials) = found else {
+        let Some((credentials, read)) = found else {
             return Err((failure, b""));
         };
         let fail = |failure| Err((failure, credentials.username));
@@ -375,12 +388,7 @@ impl Endpoint {
                 None => return fail(Failure::NotOffered),
             },
         };
-        let now_ms = now.as_ms();
-        let lifetime_ms = auth.nonce_lifetime_ms;
-        let (nonce, stale) = match self
-            .nonces
-            .read(now_ms, lifetime_ms, realm, credentials.nonce)
-        {
+        let (nonce, stale) = match read {
             Verdict::Good(nonce) => (Some(nonce), false),
             Verdict::Stale => (None, true),
             Verdict::Foreign => return fail(Failure::ForeignNonce),
@@ -465,25 +473,55 @@ impl Endpoint {
             }
         }
         uri.push(b'@');
-        domain.write_canonical(&mut uri);
-        self.cookies
-            .is_called(&shown, &uri, from.uri, &mut self.facts)
+        let settings = self.settings.clone();
+        // In a realm of the conf's own a user has its name at each of our domains, and at our addresses.
+        let everywhere = match settings.auth.realm.is_empty() {
+            true => &[][..],
+            false => &settings.domains[..],
+        };
+        let domains = everywhere.iter().map(|domain| Host::of(domain));
+        let addresses = settings
+            .listeners
+            .iter()
+            .map(|listener| match listener.address.ip() {
+                IpAddr::V4(ip) => Host::V4(ip),
+                IpAddr::V6(ip) => Host::V6(ip),
+            });
+        let len = uri.len();
+        std::iter::once(domain)
+            .chain(domains)
+            .chain(addresses)
+            .any(|host| {
+                uri.truncate(len);
+                host.write_canonical(&mut uri);
+                self.cookies
+                    .is_called(&shown, &uri, from.uri, &mut self.facts)
+            })
     }
 
     /// Whether the request bears the name of one of our users who has a password: nobody else could answer a challenge.
     fn claims_a_user(&self, message: &Message) -> bool {
-        let claim = Claim::of(Challenger::Proxy, message, &self.settings);
-        let Some(whose) = claim.whose else {
+        let from = message.from().and_then(|from| Uri::parse(from.uri));
+        from.is_ok_and(|from| self.has_password(&from))
+    }
+
+    /// Whether this names one of our users who has a password.
+    pub(in crate::stack) fn has_password(&self, uri: &Uri) -> bool {
+        let Some(whose) = self.settings.whose(uri) else {
             return false;
         };
-        let mut room = [0; 256];
-        let realm = realm(&self.settings, message, &claim, &mut room);
+        let mut domain = Vec::new();
+        whose.domain().write_canonical(&mut domain);
+        let realm = match self.settings.auth.realm.is_empty() {
+            true => &domain,
+            false => &self.settings.auth.realm,
+        };
         let mut name: Vec<u8> = whose.name().collect();
         if self.users.find(&name, realm).is_some() {
             return true;
         }
         name.push(b'@');
-        whose.domain().write_canonical(&mut name);
+        name.extend_from_slice(&domain);
         self.users.find(&name, realm).is_some()
     }
 

@@ -10,7 +10,7 @@ use crate::sip::{Message, Method, Name, NameAddr, Rewrite, Uri, fill_received};
 use crate::stack::Endpoint;
 use crate::stack::branch::Mark;
 use crate::stack::identity::Dialog;
-use crate::stack::passage::Proof;
+use crate::stack::passage::{Passed, Proof};
 use crate::stack::route::Route;
 use crate::stack::settings::Mode;
 use crate::stack::token::Side;
@@ -179,7 +179,7 @@ impl Endpoint {
             rewrite.remove(line);
         }
         add_length(rewrite, message, receiver.transport);
-        self.hand_over_route(message);
+        self.hand_over_route(message, source.peer);
         if has_secrets(message) {
             self.withhold(message, source, receiver);
         }
@@ -209,8 +209,10 @@ impl Endpoint {
             Some(shown) => shown.dialog,
             None => self.opening(message, incoming),
         };
+        let named = proof != Proof::Shared && self.is_for_whom_it_names(message, incoming);
+        let passed = Passed { proof, named };
         let wall_ms = self.wall_ms + self.now.as_ms();
-        self.passages.of(message, dialog.whole, proof, wall_ms)
+        self.passages.of(message, dialog.whole, passed, wall_ms)
     }
 
     /// What the request is known by as one of whoever opens a dialog.

@@ -2,23 +2,41 @@
 //! such a place as its contact or Path, the other side of a dialog may say that it is there, and a route without targets goes where the
 //! Request-URI says: none of these has proved to be a user who wants to go there.
 
-use super::locate::{Place, Search};
+use super::locate::{Aim, Search};
 use super::next_hop::{aim_of, is_sips};
 use super::target::Target;
 use super::{Incoming, Obstacle, Refusal};
-use crate::base::{Instant, Outbox};
-use crate::sip::{Message, Uri};
+use crate::base::{Instant, Outbox, Transport};
+use crate::sip::Uri;
 use crate::stack::route::{Action, NextHop};
 use crate::stack::{Endpoint, Settings};
 use std::net::SocketAddr;
 
 const FOR_USERS: Refusal = Refusal::new(403, "Next Hop Is For Our Users Only");
+/// Whoever asks for a place that may be one of these waits until that is known.
+const NOT_KNOWN: Refusal =
+    Refusal::new(503, "Address Of A Next Hop For Our Users Only Is Not Known");
+
+/// How long what is known of a name is not looked at again.
+const LOOK_MS: u64 = 1000;
+/// Places of one name that are remembered.
+const PLACES: usize = 64;
+
+/// A next hop for our users only that the conf gives by name. Where it has led is remembered: what the domain name system says later, or
+/// does not say, gives none of it away.
+pub(in crate::stack) struct Gate {
+    /// As the conf has it.
+    uri: Vec<u8>,
+    places: Vec<SocketAddr>,
+    /// All that the name leads to has been known at one time.
+    is_known: bool,
+    looked_at: Instant,
+}
 
 impl Endpoint {
     /// Whether this target of the request may lead to `peer`. Asks for the names of guarded next hops where they are not known.
     pub(super) fn check_guard(
         &mut self,
-        message: &Message,
         incoming: &Incoming,
         target: &Target,
         peer: SocketAddr,
@@ -27,57 +45,128 @@ impl Endpoint {
     ) -> Result<(), Obstacle> {
         let is_by_conf = target.is_by_conf() || target.for_users;
         let is_within = incoming.trusted && incoming.dialog.guarded;
-        // Who has registered from there is there itself.
-        if is_by_conf || is_within || target.source == Some(peer) || !self.settings.guards() {
+        if is_by_conf || is_within || !self.settings.guards() {
             return Ok(());
         }
+        // Where a phone has registered from is no secret place, and neither is where a dialog leads.
+        let is_plain = incoming.trusted || target.source == Some(peer);
         let settings = self.settings.clone();
-        let call_id = message.call_id().unwrap_or_default();
         for hop in settings.guarded_hops() {
-            if self.is_guard_of(hop, peer, call_id, search.since, outbox)? {
-                return Err(FOR_USERS.into());
+            match hop.address {
+                Some(address) if is_same_door(address, peer) => return Err(FOR_USERS.into()),
+                Some(_) => {}
+                None => self.check_gate(hop, peer, is_plain, search.since, outbox)?,
             }
         }
         Ok(())
     }
 
-    fn is_guard_of(
+    fn check_gate(
         &mut self,
         hop: &NextHop,
         peer: SocketAddr,
-        call_id: &[u8],
+        is_plain: bool,
         since: Instant,
         outbox: &mut Outbox,
-    ) -> Result<bool, Obstacle> {
-        if let Some(address) = hop.address {
-            return Ok(is_same_door(address, peer));
-        }
-        let Ok(uri) = Uri::parse(&hop.uri) else {
-            return Ok(false);
+    ) -> Result<(), Obstacle> {
+        let known = self.gates.iter().position(|gate| gate.uri == hop.uri);
+        let mut gate = match known {
+            Some(place) => self.gates.swap_remove(place),
+            None => Gate {
+                uri: hop.uri.clone(),
+                places: Vec::new(),
+                is_known: false,
+                looked_at: Instant::default(),
+            },
         };
-        let is_there = |place: Place| is_same_door(place.address, peer);
-        let aim = aim_of(&uri, is_sips(&hop.uri));
-        match self.find_place_that(&aim, call_id, since, is_there, outbox) {
-            Ok(_) => Ok(true),
-            Err(Obstacle::Refused(_)) => Ok(false),
-            Err(unknown) => Err(unknown),
+        let mut unknown = None;
+        if !gate.is_known || self.now.ms_since(gate.looked_at) >= LOOK_MS {
+            unknown = self.look_at(&mut gate, since, outbox);
         }
+        let is_there = gate.places.iter().any(|place| is_same_door(*place, peer));
+        let is_known = gate.is_known;
+        self.gates.push(gate);
+        match (is_there, is_known, unknown) {
+            (true, _, _) => Err(FOR_USERS.into()),
+            (false, true, _) => Ok(()),
+            (false, false, Some(question)) => Err(Obstacle::Unknown(question)),
+            (false, false, None) if is_plain => Ok(()),
+            (false, false, None) => Err(NOT_KNOWN.into()),
+        }
+    }
+
+    /// Adds where the name leads now, by whatever transport. Returned: the question whose answer says more.
+    fn look_at(&mut self, gate: &mut Gate, since: Instant, outbox: &mut Outbox) -> Option<u128> {
+        gate.looked_at = self.now;
+        let uri = gate.uri.clone();
+        let uri = Uri::parse(&uri).ok()?;
+        let aim = aim_of(&uri, is_sips(&gate.uri));
+        let by = |transport| Aim {
+            transport: Some(transport),
+            ..aim
+        };
+        let aims = [
+            aim,
+            by(Transport::Udp),
+            by(Transport::Tcp),
+            by(Transport::Tls),
+        ];
+        // Behind a port there is one set of addresses.
+        let count = if aim.port.is_some() { 1 } else { aims.len() };
+        let (mut is_complete, mut unknown) = (true, None);
+        for aim in &aims[..count] {
+            let mut found = |address: SocketAddr| {
+                if !gate.places.contains(&address) {
+                    gate.places.push(address);
+                }
+            };
+            match self.all_places(aim, since, &mut found, outbox) {
+                Ok(()) => {}
+                Err(question) => {
+                    is_complete = false;
+                    unknown = unknown.or(question);
+                }
+            }
+        }
+        let surplus = gate.places.len().saturating_sub(PLACES);
+        gate.places.drain(..surplus);
+        gate.is_known |= is_complete && !gate.places.is_empty();
+        unknown
     }
 
     /// Whether a dialog that begins now has one of these next hops at one of its ends: the other side may then send its requests there.
     /// A gateway need not send from the port at which it listens.
     pub(super) fn is_guarded_dialog(&self, incoming: &Incoming, towards: SocketAddr) -> bool {
-        let source = incoming.flow.peer.ip();
-        let is_end = |one: SocketAddr| is_same_door(one, towards) || one.ip() == source;
+        let source = incoming.flow.peer.ip().to_canonical();
+        let is_end =
+            |one: SocketAddr| is_same_door(one, towards) || one.ip().to_canonical() == source;
+        (incoming.trusted && incoming.dialog.guarded) || self.is_guarded(is_end)
+    }
+
+    /// Whether this is one of these next hops, as far as is known.
+    pub(super) fn is_guarded_place(&self, peer: SocketAddr) -> bool {
+        self.is_guarded(|one| is_same_door(one, peer))
+    }
+
+    fn is_guarded(&self, is: impl Fn(SocketAddr) -> bool) -> bool {
         let is_known = |hop: &NextHop| match (hop.address, Uri::parse(&hop.uri)) {
-            (Some(address), _) => is_end(address),
+            (Some(address), _) => is(address),
             (None, Ok(uri)) => {
                 let aim = aim_of(&uri, is_sips(&hop.uri));
-                self.leads_to(&aim, |place| is_end(place.address))
+                let mut gates = self.gates.iter().filter(|gate| gate.uri == hop.uri);
+                gates.any(|gate| gate.places.iter().any(|place| is(*place)))
+                    || self.leads_to(&aim, |place| is(place.address))
             }
             (None, Err(_)) => false,
         };
-        (incoming.trusted && incoming.dialog.guarded) || self.settings.guarded_hops().any(is_known)
+        self.settings.guarded_hops().any(is_known)
+    }
+
+    /// What is no next hop of the conf any more is forgotten.
+    pub(in crate::stack) fn forget_gates(&mut self) {
+        let settings = self.settings.clone();
+        let is_in_conf = |gate: &Gate| settings.guarded_hops().any(|hop| hop.uri == gate.uri);
+        self.gates.retain(is_in_conf);
     }
 }
 

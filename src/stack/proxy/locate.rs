@@ -161,40 +161,55 @@ impl Endpoint {
             true => Nowhere::Exhausted,
             false => Nowhere::NoAddress,
         };
-        let is_new = |place| search.is_new(place);
-        self.walk(aim, call_id, search.since, is_new, why, outbox)
+        let mut is_new = |place| search.is_new(place);
+        let call = self.names.seed(call_id);
+        match self.walk(aim, call, search.since, &mut is_new, why, outbox) {
+            (Break(End::Chosen(place)), _) => Ok(place),
+            (Break(End::Unknown(question)), _) => Err(Obstacle::Unknown(question)),
+            (Continue(()), why) => Err(nowhere(why)),
+        }
     }
 
-    /// The first place of which `is` holds. What is not known yet is asked for.
-    pub(super) fn find_place_that(
+    /// Tells `found` each address to which the name leads. An error where not all is known; with the question whose answer says more, if
+    /// one is on its way.
+    pub(super) fn all_places(
         &mut self,
         aim: &Aim,
-        call_id: &[u8],
         since: Instant,
-        is: impl FnMut(Place) -> bool,
+        found: &mut dyn FnMut(SocketAddr),
         outbox: &mut Outbox,
-    ) -> Result<Place, Obstacle> {
-        self.walk(aim, call_id, since, is, Nowhere::NoAddress, outbox)
+    ) -> Result<(), Option<u128>> {
+        let mut choose = |place: Place| {
+            found(place.address);
+            false
+        };
+        let why = Nowhere::NoAddress;
+        match self.walk(aim, 0, since, &mut choose, why, outbox) {
+            (Break(End::Unknown(question)), _) => Err(Some(question)),
+            (_, Nowhere::Failed(_)) => Err(None),
+            _ => Ok(()),
+        }
     }
 
+    /// The walk's end, and why it has led nowhere if it has. What is not known yet is asked for.
     fn walk(
         &mut self,
         aim: &Aim,
-        call_id: &[u8],
+        seed: u64,
         since: Instant,
-        mut choose: impl FnMut(Place) -> bool,
+        choose: &mut dyn FnMut(Place) -> bool,
         why: Nowhere,
         outbox: &mut Outbox,
-    ) -> Result<Place, Obstacle> {
+    ) -> (Walked, Nowhere) {
         let mut walk = Walk {
             names: &self.names,
             now: self.now,
             since,
             speaks: Speaks::new(&self.settings),
-            seed: self.names.seed(call_id),
+            seed,
             unknown: Vec::new(),
             why,
-            choose: &mut choose,
+            choose,
         };
         let end = walk.target(aim);
         let (unknown, why) = (walk.unknown, walk.why);
@@ -204,15 +219,11 @@ impl Endpoint {
                 Some(false) => {}
                 None => {
                     self.counters.hit(Limit::Questions);
-                    return Err(nowhere(Nowhere::Failed(Failure::Busy)));
+                    return (Continue(()), Nowhere::Failed(Failure::Busy));
                 }
             }
         }
-        match end {
-            Break(End::Chosen(place)) => Ok(place),
-            Break(End::Unknown(question)) => Err(Obstacle::Unknown(question)),
-            Continue(()) => Err(nowhere(why)),
-        }
+        (end, why)
     }
 
     /// Whether the name is known to lead now to a place of which `is` holds. Nothing is asked.

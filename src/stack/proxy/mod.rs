@@ -25,7 +25,7 @@ use crate::stack::branch::Mark;
 use crate::stack::cookie::Recorded;
 use crate::stack::counters::Limit;
 use crate::stack::identity::Dialog as Known;
-use crate::stack::passage::Proof;
+use crate::stack::passage::{Passed, Proof};
 
 /// Why a request is answered with an error instead of being forwarded.
 #[derive(Clone, Copy, Debug)]
@@ -146,7 +146,7 @@ pub struct Incoming<'a> {
     /// Request-URI or Route (RFC 5393 §4.2).
     pub spiral: bool,
     /// It has been here before, and this is what it had proved then.
-    pub passed: Option<Proof>,
+    pub passed: Option<Passed>,
     /// What it has proved on this pass.
     pub proof: Proof,
     /// The request shows the cookie of a dialog whose first request we let pass, and goes where the dialog's other side is.

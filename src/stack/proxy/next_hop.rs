@@ -83,7 +83,7 @@ impl Endpoint {
                 self.way_to_uri(message, target, hop, name, secure, came_by, search, outbox)?
             }
         };
-        self.check_guard(message, incoming, target, flow.peer, search, outbox)?;
+        self.check_guard(incoming, target, flow.peer, search, outbox)?;
         Ok(Hop {
             flow,
             fixed: false,

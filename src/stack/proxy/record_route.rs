@@ -120,17 +120,31 @@ impl Endpoint {
                 false => Holder::Unknown,
             };
         }
-        if hop.by_conf || to.uri == incoming.uri {
+        if hop.by_conf || self.is_for_whom_it_names(message, incoming) {
             return Holder::Named;
         }
         let Ok(to) = Uri::parse(to.uri) else {
             return Holder::Named;
         };
-        let is_ours = self.settings.whose(&to).is_some();
-        match is_ours && !self.settings.is_same_address(&incoming.parsed, &to) {
-            true => Holder::Called(incoming.uri),
-            false => Holder::Named,
+        if self.settings.whose(&to).is_none() {
+            return Holder::Named;
         }
+        // By the name of a user with a password nobody else goes but who was asked for by that user: its calls are forwarded.
+        let is_forwarded = incoming.passed.is_some_and(|passed| passed.named);
+        match is_forwarded || !self.has_password(&to) {
+            true => Holder::Called(incoming.uri),
+            false => Holder::Unknown,
+        }
+    }
+
+    /// Whether the Request-URI is for the one whom To names.
+    pub(super) fn is_for_whom_it_names(&self, message: &Message, incoming: &Incoming) -> bool {
+        let Ok(to) = message.to() else {
+            return false;
+        };
+        to.uri == incoming.uri
+            || Uri::parse(to.uri)
+                .is_ok_and(|to| self.settings.is_same_address(&incoming.parsed, &to))
     }
 
     /// The Record-Route of the proxy that the callee's requests go to behind us.
@@ -144,7 +158,7 @@ impl Endpoint {
 
     /// §16.7 step 8: what we have recorded is rewritten for the caller, into the rewriter, where the response makes a dialog or goes on
     /// in one. Whatever does not bear the check of this dialog stays as it is.
-    pub(in crate::stack) fn hand_over_route(&mut self, message: &Message) {
+    pub(in crate::stack) fn hand_over_route(&mut self, message: &Message, source: SocketAddr) {
         let status = message.status();
         if !(101..300).contains(&status)
             || message.header(Name::RecordRoute).is_none()
@@ -152,15 +166,15 @@ impl Endpoint {
         {
             if (200..300).contains(&status) && message.method() == Method::Invite {
                 let dialog = self.dialog_of_answer(message);
-                self.transactions.accepted.note(accepted(&dialog));
+                self.note_accepted(&dialog, source);
             }
             return self.note_answer(message, status);
         }
         let dialog = self.dialog_of_answer(message);
-        let (cookies, facts) = (self.cookies, &mut self.facts);
         if status >= 200 {
-            self.transactions.accepted.note(accepted(&dialog));
+            self.note_accepted(&dialog, source);
         }
+        let (cookies, facts) = (self.cookies, &mut self.facts);
         let contact = contact(message);
         let is_invite = message.method() == Method::Invite;
         let mut beyond = None;
@@ -193,6 +207,19 @@ impl Endpoint {
         if is_within {
             self.note_answer(message, status);
         }
+    }
+
+    fn note_accepted(&mut self, dialog: &Call, source: SocketAddr) {
+        self.transactions.accepted.note(accepted(dialog));
+        if self.settings.guards() && self.is_guarded_place(source) {
+            self.transactions.accepted.note(!accepted(dialog));
+        }
+    }
+
+    /// Whether an ACK is for a call that was answered here of late by a next hop for our users only.
+    pub(in crate::stack) fn was_accepted_there(&mut self, message: &Message) -> bool {
+        let dialog = self.identity.dialog(message, Side::Caller, &mut self.facts);
+        self.transactions.accepted.knows(!accepted(&dialog))
     }
 
     /// Whether an ACK without a route of ours is for a call that was answered here of late: some callees give none back, and some callers

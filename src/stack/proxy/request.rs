@@ -12,7 +12,7 @@ use crate::stack::branch::Mark;
 use crate::stack::cookie::{self, Verdict};
 use crate::stack::counters::Limit;
 use crate::stack::location::Reached;
-use crate::stack::passage::{Possible, Proof};
+use crate::stack::passage::{Passed, Possible, Proof};
 use crate::stack::route::{Action, Route};
 use crate::stack::settings::{InDialog, Mode, Outgoing, Settings};
 use crate::stack::token::Side;
@@ -66,7 +66,7 @@ impl Endpoint {
             decision = self.check_astray(&incoming);
         }
         if let Ok(Decision::Forward) = decision {
-            incoming.proof = incoming.proof.max(passed.unwrap_or_default());
+            incoming.proof = incoming.proof.max(passed.unwrap_or_default().proof);
             self.mark(message, &mut incoming);
             self.note_refresh(now, message, &incoming);
         }
@@ -105,7 +105,7 @@ impl Endpoint {
         flow: Flow,
         message: &Message,
         key: u128,
-    ) -> Result<(bool, Option<Proof>), Refusal> {
+    ) -> Result<(bool, Option<Passed>), Refusal> {
         self.check_uri_scheme(message)?;
         let (spiral, passed) = self.check_loop(flow, message)?;
         self.check_drain(message, passed)?;
@@ -137,10 +137,10 @@ impl Endpoint {
         &mut self,
         flow: Flow,
         message: &Message,
-    ) -> Result<(bool, Option<Proof>), Refusal> {
+    ) -> Result<(bool, Option<Passed>), Refusal> {
         let mut loop_hash = None;
         let mut possible = None;
-        let mut passed = None;
+        let mut passed: Option<Passed> = None;
         for (number, value) in message.values(Name::Via).enumerate() {
             if value.text.len() < branch::SHORTEST {
                 continue;
@@ -158,7 +158,13 @@ impl Endpoint {
                 return Err(Refusal::new(482, ""));
             }
             let possible = possible.get_or_insert_with(|| self.possible_passages(message));
-            passed = passed.max(possible.proof(mark.passage));
+            if let Some(now) = possible.passed(mark.passage) {
+                let before = passed.unwrap_or_default();
+                passed = Some(Passed {
+                    proof: before.proof.max(now.proof),
+                    named: before.named | now.named,
+                });
+            }
         }
         Ok((loop_hash.is_some(), passed))
     }
@@ -180,7 +186,9 @@ impl Endpoint {
         let is_refused = proxy.record_route
             && proxy.in_dialog_without_route == InDialog::Refuse
             && incoming.proof == Proof::None
-            && incoming.passed != Some(Proof::Credentials);
+            && !incoming
+                .passed
+                .is_some_and(|passed| passed.proof == Proof::Credentials);
         match is_refused {
             true => Err(ASTRAY),
             false => Ok(Decision::Forward),

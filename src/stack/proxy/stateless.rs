@@ -161,7 +161,7 @@ impl Endpoint {
         let is_for_users = !incoming.trusted && self.demand(message, &incoming) == Demand::Users;
         let must_be_known = is_for_users && !has_transaction;
         match self.determine_targets(now, message, &incoming, &mut targets) {
-            Ok(Decision::Forward) if must_be_known && !self.was_accepted(message) => {
+            Ok(Decision::Forward) if must_be_known && !self.was_accepted_there(message) => {
                 self.discard(flow, Drop::StrayAck, "of no call of our users");
             }
             Ok(Decision::Astray) if !is_known && !self.was_accepted(message) => {
