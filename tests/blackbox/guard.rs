@@ -212,14 +212,19 @@ fn what_alice_says_within_her_call_is_nothing_outside_of_it() {
 fn who_is_called_by_another_name_proves_itself_before_it_bears_it() {
     let b = bench("guard-name");
     b.binds(&format!("<sip:bob@{}>", b.bob.address), None);
-    for stranger in b.agents(STRANGER) {
+    // alice has a password; nobody has one for the desk.
+    let cases = b.agents(STRANGER).into_iter().map(std::rc::Rc::new);
+    let cases = cases.flat_map(|stranger| {
+        [("alice", false), ("desk", true)].map(|case| (stranger.clone(), case))
+    });
+    for (stranger, (named, borne)) in cases {
         let mut invite = call(
             &stranger,
             "INVITE",
             "sip:bob@example.test",
             "sip:x@example.org",
         );
-        invite.to = "<sip:alice@example.test>".into();
+        invite.to = format!("<sip:{named}@example.test>");
         stranger.send(&invite);
         let at_bob = b.bob.expect("the INVITE", is("INVITE"));
         b.bob.accept(&at_bob);
@@ -241,9 +246,15 @@ fn who_is_called_by_another_name_proves_itself_before_it_bears_it() {
             assert_eq!(refused(&b.bob, &inside(method)), 407, "{method}");
         }
         assert!(stranger.collect(SILENCE).is_empty());
-        b.bob.send(&signed(&b.bob, &login("bob"), &inside("INFO")));
-        let info = stranger.expect("the INFO", is("INFO"));
-        stranger.respond(&info, 200, &[]);
+        let info = signed(&b.bob, &login("bob"), &inside("INFO"));
+        match borne {
+            true => {
+                b.bob.send(&info);
+                let info = stranger.expect("the INFO", is("INFO"));
+                stranger.respond(&info, 200, &[]);
+            }
+            false => assert_eq!(refused(&b.bob, &info), 403),
+        }
         b.bob.send(&inside("BYE"));
         let bye = stranger.expect("the BYE", is("BYE"));
         stranger.respond(&bye, 200, &[]);
