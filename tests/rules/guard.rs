@@ -130,6 +130,26 @@ fn by_whatever_transport_its_name_leads_there() {
     }
 }
 
+/// What the name leads the calls of our users to is remembered too.
+#[test]
+fn where_calls_have_gone_nobody_else_goes() {
+    let mut b = named("sip:gw.example.net");
+    binds(&mut b, "mallory", "<sip:00900@10.0.1.9>", None, BOB);
+    let mut zone = Zone::new("gw.example.net A 10.0.1.8");
+    let sent = asked(&mut b, &mut zone, "mallory");
+    assert_eq!(the(&sent, GATEWAY).method(), "INVITE", "not yet known");
+    let mut zone = Zone::new("gw.example.net A 10.0.1.9");
+    b.tick(90_000_000);
+    let mut sent = as_alice(&mut b, &dial("INVITE", "sip:alice@example.com"));
+    sent.extend(zone.serve(&mut b));
+    assert_eq!(the(&sent, GATEWAY).method(), "INVITE");
+    let mut zone = Zone::new("gw.example.net A 10.0.1.8");
+    b.tick(90_000_000);
+    binds(&mut b, "mallory", "<sip:00900@10.0.1.9>", None, BOB);
+    let sent = asked(&mut b, &mut zone, "mallory");
+    assert!(to(&sent, GATEWAY).is_empty(), "{}", show(&sent));
+}
+
 /// What is not known of its name opens no way: it never was known, or is not any more.
 #[test]
 fn a_name_that_leads_nowhere_gives_nothing_away() {
@@ -140,7 +160,10 @@ fn a_name_that_leads_nowhere_gives_nothing_away() {
     let sent = asked(&mut b, &mut zone, "mallory");
     assert!(to(&sent, GATEWAY).is_empty(), "{}", show(&sent));
     assert_eq!(sent.last().unwrap().status(), 500, "{}", show(&sent));
-    // Who is where it has registered from can be called.
+    // Who is where it has registered from can be called, and so can we.
+    binds(&mut b, "carol", "<sip:bob@10.0.0.1:5060>", None, BOB);
+    let sent = asked(&mut b, &mut zone, "carol");
+    assert_eq!(the(&sent, PROXY).method(), "INVITE");
     let sent = asked(&mut b, &mut zone, "bob");
     assert_eq!(the(&sent, BOB).method(), "INVITE");
     // Once it was known, and its records have expired.

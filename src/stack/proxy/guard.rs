@@ -43,9 +43,16 @@ impl Endpoint {
         search: Search,
         outbox: &mut Outbox,
     ) -> Result<(), Obstacle> {
-        let is_by_conf = target.is_by_conf() || target.for_users;
+        let is_free = target.is_by_conf() || target.for_users;
         let is_within = incoming.trusted && incoming.dialog.guarded;
-        if is_by_conf || is_within || !self.settings.guards() {
+        if is_free || is_within || !self.settings.guards() {
+            return Ok(());
+        }
+        // Our own listeners are none of them, whatever their names turn out to be.
+        if self
+            .settings
+            .is_own(b"", Some(peer.ip()), Some(peer.port()))
+        {
             return Ok(());
         }
         // Where a phone has registered from is no secret place, and neither is where a dialog leads.
@@ -69,16 +76,7 @@ impl Endpoint {
         since: Instant,
         outbox: &mut Outbox,
     ) -> Result<(), Obstacle> {
-        let known = self.gates.iter().position(|gate| gate.uri == hop.uri);
-        let mut gate = match known {
-            Some(place) => self.gates.swap_remove(place),
-            None => Gate {
-                uri: hop.uri.clone(),
-                places: Vec::new(),
-                is_known: false,
-                looked_at: Instant::default(),
-            },
-        };
+        let mut gate = self.take_gate(&hop.uri);
         let mut unknown = None;
         if !gate.is_known || self.now.ms_since(gate.looked_at) >= LOOK_MS {
             unknown = self.look_at(&mut gate, since, outbox);
@@ -93,6 +91,29 @@ impl Endpoint {
             (false, false, None) if is_plain => Ok(()),
             (false, false, None) => Err(NOT_KNOWN.into()),
         }
+    }
+
+    fn take_gate(&mut self, uri: &[u8]) -> Gate {
+        let known = self.gates.iter().position(|gate| gate.uri == uri);
+        match known {
+            Some(place) => self.gates.swap_remove(place),
+            None => Gate {
+                uri: uri.to_vec(),
+                places: Vec::new(),
+                is_known: false,
+                looked_at: Instant::default(),
+            },
+        }
+    }
+
+    /// A copy leaves for a next hop of the conf that is given by this URI, and its name has led there.
+    pub(super) fn note_place(&mut self, uri: &[u8], peer: SocketAddr) {
+        if !self.settings.guarded_hops().any(|hop| hop.uri == uri) {
+            return;
+        }
+        let mut gate = self.take_gate(uri);
+        gate.note(peer);
+        self.gates.push(gate);
     }
 
     /// Adds where the name leads now, by whatever transport. Returned: the question whose answer says more.
@@ -115,11 +136,7 @@ impl Endpoint {
         let count = if aim.port.is_some() { 1 } else { aims.len() };
         let (mut is_complete, mut unknown) = (true, None);
         for aim in &aims[..count] {
-            let mut found = |address: SocketAddr| {
-                if !gate.places.contains(&address) {
-                    gate.places.push(address);
-                }
-            };
+            let mut found = |address| gate.note(address);
             match self.all_places(aim, since, &mut found, outbox) {
                 Ok(()) => {}
                 Err(question) => {
@@ -128,8 +145,6 @@ impl Endpoint {
                 }
             }
         }
-        let surplus = gate.places.len().saturating_sub(PLACES);
-        gate.places.drain(..surplus);
         gate.is_known |= is_complete && !gate.places.is_empty();
         unknown
     }
@@ -167,6 +182,19 @@ impl Endpoint {
         let settings = self.settings.clone();
         let is_in_conf = |gate: &Gate| settings.guarded_hops().any(|hop| hop.uri == gate.uri);
         self.gates.retain(is_in_conf);
+    }
+}
+
+impl Gate {
+    /// The name has led there. Of too many the first ones are forgotten.
+    fn note(&mut self, place: SocketAddr) {
+        if self.places.contains(&place) {
+            return;
+        }
+        if self.places.len() == PLACES {
+            self.places.remove(0);
+        }
+        self.places.push(place);
     }
 }
 

@@ -84,6 +84,9 @@ impl Endpoint {
             }
         };
         self.check_guard(incoming, target, flow.peer, search, outbox)?;
+        if let (Some(uri), true) = (hop_uri, place.is_some()) {
+            self.note_place(uri, flow.peer);
+        }
         Ok(Hop {
             flow,
             fixed: false,
