@@ -166,8 +166,9 @@ class Commands(unittest.TestCase):
     def test_who_is_told_to_end_lets_the_command_write_what_it_has(self):
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "report")
-            # It begins to wait when the signal can no longer miss it, and takes its time to end.
-            command = ["sh", "-c", f'trap "sleep 0.3; echo written > {path}; exit 0" TERM; kill -USR1 {os.getpid()}; while :; do sleep 0.05; done']
+            # It sends the signal when it can no longer miss it and this side waits for its end, and takes its time to end.
+            trap = f'trap "sleep 0.3; echo written > {path}; exit 0" TERM'
+            command = ["sh", "-c", f"{trap}; sleep 0.5; kill -USR1 {os.getpid()}; while :; do sleep 0.05; done"]
 
             def end(*_):
                 raise SystemExit("told to end")
