@@ -186,9 +186,9 @@ impl Endpoint {
         let is_refused = proxy.record_route
             && proxy.in_dialog_without_route == InDialog::Refuse
             && incoming.proof == Proof::None
-            && !incoming
+            && incoming
                 .passed
-                .is_some_and(|passed| passed.proof == Proof::Credentials);
+                .is_none_or(|passed| passed.proof != Proof::Credentials);
         match is_refused {
             true => Err(ASTRAY),
             false => Ok(Decision::Forward),
