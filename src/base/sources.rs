@@ -1,7 +1,7 @@
 //! How many requests each source has sent lately: one table for all cores, of a fixed size, that costs a request one or two atomic
 //! operations before anything of it is read.
 
-use super::{Instant, Key};
+use super::{Instant, Key, Proved};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -27,6 +27,8 @@ pub struct Sources {
     /// Requests a second; 0: no limit.
     limit: AtomicU32,
     entries: Box<[AtomicU64]>,
+    /// Those that have shown that they hear us.
+    pub proved: Proved,
 }
 
 impl Sources {
@@ -36,6 +38,7 @@ impl Sources {
             key: key.derive("sources"),
             limit: AtomicU32::new(limit),
             entries: (0..SETS * WAYS).map(|_| AtomicU64::new(0)).collect(),
+            proved: Proved::new(key),
         }
     }
 

@@ -10,7 +10,7 @@ use super::sabotage::Saboteur;
 use super::scenario::{ServerPlan, dead, nobody};
 use super::streams::{PLACES, State, number};
 use crate::base::dns::Answer;
-use crate::base::{Channel, Errand, Flow, Instant, Outbox, Roll};
+use crate::base::{Channel, Errand, Flow, Instant, Outbox, Roll, Sources};
 use crate::sip::sniff;
 use crate::stack::auth::digest::Hash;
 use crate::stack::auth::nonce::Nonces;
@@ -68,11 +68,13 @@ fn endpoints_of(
 ) -> Vec<Endpoint> {
     let users = users_of(plan);
     let nonces = Arc::new(Nonces::new(plan.key, run, 4096));
+    let sources = Arc::new(Sources::new(plan.key, 0));
     let each = |core| {
         let settings = Arc::clone(&plan.settings);
         let (location, roll) = (Arc::clone(location), Arc::clone(roll));
         let mut endpoint = Endpoint::new(settings, location, roll, core, plan.key);
         endpoint.share_nonces(Arc::clone(&nonces));
+        endpoint.share_sources(Arc::clone(&sources));
         endpoint.handle_users(Arc::clone(&users));
         endpoint
     };

@@ -1,7 +1,7 @@
 //! The facade of the rules: it reads what came, finds whose it is, and routes it there. The work is done by the transaction
 //! layer, the proxy core and the registrar.
 
-use crate::base::{Arena, Errand, Flow, Id, Instant, Key, LogBudget, Outbox, Roll};
+use crate::base::{Arena, Errand, Flow, Id, Instant, Key, LogBudget, Outbox, Roll, Sources};
 use crate::sip::{Fault, Index, Message, Method, Name, Rewrite, reply, sniff, status};
 use crate::stack::auth::nonce::Nonces;
 use crate::stack::auth::users::Users;
@@ -80,6 +80,8 @@ pub struct Endpoint {
     pub(in crate::stack) waiters: Vec<Id>,
     pub(in crate::stack) users: Arc<Users>,
     pub(in crate::stack) nonces: Arc<Nonces>,
+    /// What all cores know of those who send to us.
+    pub(in crate::stack) sources: Arc<Sources>,
     /// Makes the core's nonces of one millisecond differ.
     pub(in crate::stack) nonce_count: u32,
     /// See [`Endpoint::set_clock`].
@@ -146,6 +148,7 @@ impl Endpoint {
             facts: Vec::new(),
             users: Arc::default(),
             nonces: Arc::new(Nonces::new(secret, 0, NONCE_WINDOWS)),
+            sources: Arc::new(Sources::new(secret, 0)),
             nonce_count: 0,
             wall_ms: 0,
             now: Instant::default(),
@@ -171,6 +174,11 @@ impl Endpoint {
     pub fn share_nonces(&mut self, nonces: Arc<Nonces>) {
         self.cookies.begin(nonces.run());
         self.nonces = nonces;
+    }
+
+    /// Takes part in what the other cores know of those who send to us.
+    pub fn share_sources(&mut self, sources: Arc<Sources>) {
+        self.sources = sources;
     }
 
     /// Other users, valid for what comes next. Returns those of before: to drop millions of them takes a while.
@@ -625,7 +633,10 @@ impl Endpoint {
     /// How long an answer of ours may be. Over UDP a source can be forged: what is longer than a few times the request would hit somebody
     /// else (RFC 3261 §26.1.5). Whoever has answered a challenge, or has a connection, is there.
     fn longest_answer(&self, message: &Message, flow: Flow) -> usize {
-        match self.is_proved || flow.transport.is_reliable() {
+        let is_there = flow.transport.is_reliable()
+            || self.is_proved
+            || self.sources.proved.knows_address(self.now, flow.peer.ip());
+        match is_there {
             true => usize::MAX,
             false => ANSWER_FACTOR * message.bytes().len(),
         }
@@ -675,7 +686,7 @@ impl Endpoint {
         let mut challenges = std::mem::take(&mut self.lines);
         challenges.clear();
         if let Extra::Challenge { who, stale } = refusal.extra {
-            self.write_challenges(message, who, stale, &mut challenges);
+            self.write_challenges(message, who, stale, flow.peer.ip(), &mut challenges);
         }
         let settings = self.settings.clone();
         let name = match unsupported(message, Name::ProxyRequire).next() {

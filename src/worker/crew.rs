@@ -175,12 +175,14 @@ impl Bound {
         }
         let roll = self.roll.clone();
         let nonces = Arc::new(Nonces::new(key, run(), NONCE_WINDOWS));
+        let sources = self.options.sources.clone();
         let wall_ms = clock.wall_ms();
         self.start(clock, |core| {
             let (settings, location, roll) = (settings.clone(), location.clone(), roll.clone());
             let mut endpoint = Endpoint::new(settings, location, roll, core, key);
             endpoint.set_clock(wall_ms);
             endpoint.share_nonces(nonces.clone());
+            endpoint.share_sources(sources.clone());
             endpoint.handle_users(users.clone());
             endpoint
         })

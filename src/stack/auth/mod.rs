@@ -20,7 +20,7 @@ use crate::stack::whose::Whose;
 use crate::stack::{Endpoint, settings};
 use certificate::Certificate;
 use digest::{Algorithm, Hash};
-use nonce::{Use, Verdict};
+use nonce::{Nonce, Use, Verdict};
 use std::io::Write as _;
 use std::net::IpAddr;
 pub use target::UriCheck;
@@ -328,8 +328,12 @@ impl Endpoint {
         claim: &Claim,
     ) -> Result<(), Refusal> {
         match self.prove(now, message, incoming, claim) {
-            Ok(()) => {
-                self.is_proved = true;
+            Ok(nonce) => {
+                let peer = incoming.flow.peer;
+                self.is_proved = self.nonces.is_from(nonce, peer.ip());
+                if self.is_proved && !incoming.flow.transport.is_reliable() {
+                    self.sources.proved.note(now, peer);
+                }
                 self.counters.auth[AuthOutcome::Accepted as usize] += 1;
                 Ok(())
             }
@@ -350,7 +354,7 @@ impl Endpoint {
         message: &Message<'a>,
         incoming: &Incoming<'a>,
         claim: &Claim<'a>,
-    ) -> Result<(), (Failure, &'a [u8])> {
+    ) -> Result<Nonce, (Failure, &'a [u8])> {
         let settings = self.settings.clone();
         let auth = &settings.auth;
         let mut room = [0; 256];
@@ -446,7 +450,7 @@ impl Endpoint {
             whose.is_login(name) || self.is_called_within(message, incoming, name, whose.domain())
         };
         match claim.whose.is_none_or(is_itself) {
-            true => Ok(()),
+            true => Ok(nonce),
             false => fail(Failure::OtherUser),
         }
     }
@@ -531,6 +535,7 @@ impl Endpoint {
         message: &Message,
         who: Challenger,
         stale: bool,
+        to: IpAddr,
         out: &mut Vec<u8>,
     ) {
         let settings = self.settings.clone();
@@ -547,8 +552,14 @@ impl Endpoint {
             out.extend_from_slice(b"Digest realm=\"");
             out.extend_from_slice(realm);
             out.extend_from_slice(b"\", nonce=\"");
-            self.nonces
-                .write(self.now.as_ms(), self.core, self.nonce_count, realm, out);
+            self.nonces.write(
+                self.now.as_ms(),
+                self.core,
+                self.nonce_count,
+                realm,
+                to,
+                out,
+            );
             out.extend_from_slice(b"\", algorithm=");
             out.extend_from_slice(algorithm.name().as_bytes());
             if auth.qop {

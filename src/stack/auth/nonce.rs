@@ -1,8 +1,9 @@
 //! Nonces without memory (RFC 7616 §5.4): the time, the run and a keyed check, so that they cannot run out and are valid on every core. Memory
 //! begins with the first request that uses one: a window of the counts that have come (RFC 7616 §3.4, `nc`), so that no request is taken twice.
 //!
-//! The check covers when the nonce was made, in which run of the server, and for which realm. It proves that we made the nonce then, and
-//! nothing of who uses it: the credentials around it do. A nonce of an earlier run is stale, because what had come by it was forgotten with that
+//! The check covers when the nonce was made, in which run of the server, for which realm, and to which address it was sent. It proves that we
+//! made the nonce then, and nothing of who uses it: the credentials around it do. One that comes back from the address it was sent to proves
+//! that its sender hears what is sent there ([`Nonces::is_from`]); from elsewhere it is as good, for a phone's address may change. A nonce of an earlier run is stale, because what had come by it was forgotten with that
 //! run. Time is counted from the start of the run: no step of the machine's clock makes an old nonce young.
 
 use crate::base::Key;
@@ -12,9 +13,10 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard};
 
-/// Hexadecimal digits of the time with what makes it unique, of the run, and of the check.
+/// Hexadecimal digits of the time with what makes it unique, of the run, of the address that was challenged, and of the check.
 const NUMBER_LEN: usize = 16;
 const RUN_LEN: usize = 8;
+const PLACE_LEN: usize = 8;
 const CHECK_LEN: usize = 16;
 
 /// Bits of a nonce's number below the milliseconds: 6 of the core, 14 of a count.
@@ -46,6 +48,8 @@ pub enum Verdict {
 pub struct Nonce {
     /// Names it among all of this run.
     number: u64,
+    /// Stands for the address that it was sent to.
+    place: u32,
 }
 
 impl Nonce {
@@ -94,33 +98,64 @@ impl Nonces {
     }
 
     /// Writes a new nonce. `now_ms` is the time since the start; `count` differs from the core's last ones.
-    pub fn write(&self, now_ms: u64, core: u8, count: u32, realm: &[u8], out: &mut Vec<u8>) {
+    /// `to` is whom it is sent to.
+    pub fn write(
+        &self,
+        now_ms: u64,
+        core: u8,
+        count: u32,
+        realm: &[u8],
+        to: IpAddr,
+        out: &mut Vec<u8>,
+    ) {
         let serial =
             u64::from(core & 63) << COUNT_BITS | u64::from(count) & ((1 << COUNT_BITS) - 1);
         let number = now_ms << SERIAL_BITS | serial;
+        let nonce = Nonce {
+            number,
+            place: self.place(number, to),
+        };
         write_hex(number, out);
         write_hex_digits(u64::from(self.run), RUN_LEN, out);
-        write_hex(self.check(number, self.run, realm), out);
+        write_hex_digits(u64::from(nonce.place), PLACE_LEN, out);
+        write_hex(self.check(nonce, self.run, realm), out);
+    }
+
+    /// Whether a nonce was sent to this address: whoever answers it from there hears us.
+    pub fn is_from(&self, nonce: Nonce, source: IpAddr) -> bool {
+        nonce.place == self.place(nonce.number, source)
+    }
+
+    fn place(&self, number: u64, ip: IpAddr) -> u32 {
+        let (high, low) = match ip.to_canonical() {
+            IpAddr::V4(ip) => (0, u64::from(u32::from(ip))),
+            IpAddr::V6(ip) => ((u128::from(ip) >> 64) as u64, u128::from(ip) as u64),
+        };
+        self.key.hash_numbers(number, high, low) as u32
     }
 
     /// Whether a nonce is ours, for this realm, of this run, and not older than `lifetime_ms`.
     pub fn read(&self, now_ms: u64, lifetime_ms: u64, realm: &[u8], text: &[u8]) -> Verdict {
         let parts = || {
             let (number, rest) = text.split_at_checked(NUMBER_LEN)?;
-            let (run, check) = rest.split_at_checked(RUN_LEN)?;
+            let (run, rest) = rest.split_at_checked(RUN_LEN)?;
+            let (place, check) = rest.split_at_checked(PLACE_LEN)?;
             let check = check
                 .get(..CHECK_LEN)
                 .filter(|_| check.len() == CHECK_LEN)?;
-            Some((read_hex(number)?, read_hex(run)? as u32, read_hex(check)?))
+            let nonce = Nonce {
+                number: read_hex(number)?,
+                place: read_hex(place)? as u32,
+            };
+            Some((nonce, read_hex(run)? as u32, read_hex(check)?))
         };
-        let Some((number, run, check)) = parts() else {
+        let Some((nonce, run, check)) = parts() else {
             return Verdict::Foreign;
         };
         // One comparison of two words takes the same time wherever they differ.
-        if check ^ self.check(number, run, realm) != 0 {
+        if check ^ self.check(nonce, run, realm) != 0 {
             return Verdict::Foreign;
         }
-        let nonce = Nonce { number };
         let made_ms = nonce.made_ms();
         let is_old = made_ms + lifetime_ms < now_ms || now_ms + AHEAD_MS < made_ms;
         match run != self.run || is_old {
@@ -129,9 +164,10 @@ impl Nonces {
         }
     }
 
-    fn check(&self, number: u64, run: u32, realm: &[u8]) -> u64 {
-        let (number, run) = (number.to_be_bytes(), run.to_be_bytes());
-        self.key.hash(&[&number, &run, realm])
+    fn check(&self, nonce: Nonce, run: u32, realm: &[u8]) -> u64 {
+        let place = u64::from(run) << 32 | u64::from(nonce.place);
+        let (number, place) = (nonce.number.to_be_bytes(), place.to_be_bytes());
+        self.key.hash(&[&number, &place, realm])
     }
 
     /// The name of an authorised request for [`Nonces::note`]. It covers every byte of the message, and from where it came: what differs in
@@ -328,6 +364,7 @@ mod tests {
     const LIFE: u64 = 300_000;
     const REALM: &[u8] = b"example.com";
     const REPEATS: u64 = 32_000;
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
     fn nonces(windows: usize) -> Nonces {
         Nonces::new(Key::new(1, 2), RUN, windows)
@@ -335,7 +372,7 @@ mod tests {
 
     fn text(nonces: &Nonces, made_ms: u64, count: u32) -> Vec<u8> {
         let mut out = Vec::new();
-        nonces.write(made_ms, 3, count, REALM, &mut out);
+        nonces.write(made_ms, 3, count, REALM, HERE, &mut out);
         out
     }
 
@@ -350,7 +387,7 @@ mod tests {
     fn what_we_made_is_good_everywhere_for_its_life_and_nothing_else_is() {
         let here = nonces(1);
         let nonce = text(&here, NOW, 5);
-        assert_eq!(nonce.len(), NUMBER_LEN + RUN_LEN + CHECK_LEN);
+        assert_eq!(nonce.len(), NUMBER_LEN + RUN_LEN + PLACE_LEN + CHECK_LEN);
         // Another core, which does not share the windows.
         let there = nonces(1);
         let read = |at, realm| there.read(at, LIFE, realm, &nonce);
@@ -367,9 +404,18 @@ mod tests {
             forged[place] = if forged[place] == b'0' { b'1' } else { b'0' };
             assert_eq!(here.read(NOW, LIFE, REALM, &forged), Verdict::Foreign);
         }
-        for bad in [&b""[..], b"0", &nonce[..39], &[&nonce[..], b"0"].concat()] {
+        for bad in [&b""[..], b"0", &nonce[..47], &[&nonce[..], b"0"].concat()] {
             assert_eq!(here.read(NOW, LIFE, REALM, bad), Verdict::Foreign);
         }
+    }
+
+    #[test]
+    fn a_nonce_knows_to_whom_it_was_sent() {
+        let nonces = nonces(1);
+        let nonce = good(&nonces, NOW, 5);
+        let is_from = |ip: &str| nonces.is_from(nonce, ip.parse().unwrap());
+        assert!(is_from("192.0.2.1") && is_from("::ffff:192.0.2.1"));
+        assert!(!is_from("192.0.2.2") && !is_from("2001:db8::1") && !is_from("::"));
     }
 
     /// Whatever the clocks of the two runs say.
@@ -401,7 +447,7 @@ mod tests {
         for n in 0..10_000_000u64 {
             // 10,000 in each millisecond.
             let mut out = Vec::new();
-            nonces.write(NOW + n / 10_000, 0, n as u32, REALM, &mut out);
+            nonces.write(NOW + n / 10_000, 0, n as u32, REALM, HERE, &mut out);
             if n % 1_000 == 0 {
                 let verdict = nonces.read(NOW + n / 10_000, LIFE, REALM, &out);
                 assert!(matches!(verdict, Verdict::Good(_)), "{n}");

@@ -48,6 +48,10 @@ impl Endpoint {
         };
         let (kind, server, cancel) = (client.kind, client.server, client.cancel);
         self.answered = client.opening;
+        // Nobody knows the branch but who hears what is sent there.
+        if client.flow.peer == flow.peer && !flow.transport.is_reliable() {
+            self.sources.proved.note(now, flow.peer);
+        }
         // §17.1.3: the method in CSeq is that of the request. Who answers in lower case has answered.
         let method = message.method_name();
         match (message.method(), kind) {

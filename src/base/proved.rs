@@ -1,0 +1,172 @@
+//! Places that have shown that they hear us: something came from there that only whoever receives what we send there can know. A
+//! datagram's source can be forged; what is sent to a place that has proved nothing is therefore kept small.
+//!
+//! One table for all cores, of a fixed size; a place is forgotten after an hour, or when others need its entry.
+
+use super::{Instant, Key};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Places that are remembered are four times as many.
+const SETS: usize = 1 << 15;
+/// Entries of a set.
+const WAYS: usize = 4;
+
+/// How long a proof holds, seconds.
+const HOLDS_S: u64 = 3600;
+/// A proof is written down again when the last one is older, seconds: most messages write nothing.
+const FRESH_S: u64 = 60;
+
+/// The low bits of an entry are the second of the last proof, counted from 1; the high ones tell its place from others of the set.
+const TIME_BITS: u32 = 32;
+const TIME: u64 = (1 << TIME_BITS) - 1;
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Proved {
+    key: Key,
+    entries: Box<[AtomicU64]>,
+}
+
+impl Proved {
+    pub fn new(key: Key) -> Proved {
+        Proved {
+            key: key.derive("proved places"),
+            entries: (0..SETS * WAYS).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    /// `peer` has answered something that was sent to it.
+    pub fn note(&self, now: Instant, peer: SocketAddr) {
+        if self.refresh(now, self.name(peer.ip(), peer.port())) {
+            self.refresh(now, self.name(peer.ip(), 0));
+        }
+    }
+
+    /// Whether this very place has proved to hear us in the last hour.
+    pub fn knows(&self, now: Instant, peer: SocketAddr) -> bool {
+        self.holds(now, self.name(peer.ip(), peer.port()))
+    }
+
+    /// Whether any place at this address has.
+    pub fn knows_address(&self, now: Instant, ip: IpAddr) -> bool {
+        self.holds(now, self.name(ip, 0))
+    }
+
+    /// Port 0 stands for the address: nobody sends from there.
+    fn name(&self, ip: IpAddr, port: u16) -> u64 {
+        let (high, low) = match ip.to_canonical() {
+            IpAddr::V4(ip) => (0, u64::from(u32::from(ip))),
+            IpAddr::V6(ip) => ((u128::from(ip) >> 64) as u64, u128::from(ip) as u64),
+        };
+        self.key.hash_numbers(high, low, u64::from(port))
+    }
+
+    fn set(&self, name: u64) -> &[AtomicU64] {
+        let first = name as usize % SETS * WAYS;
+        self.entries.get(first..first + WAYS).unwrap_or(&[])
+    }
+
+    fn holds(&self, now: Instant, name: u64) -> bool {
+        let now_s = second(now);
+        self.set(name).iter().any(|entry| {
+            let value = entry.load(Ordering::Relaxed);
+            value & !TIME == tag(name) && (value & TIME) + HOLDS_S > now_s && value & TIME != 0
+        })
+    }
+
+    /// False when it was written down a moment ago. Two cores that write at a time may lose one of the two: it comes again.
+    fn refresh(&self, now: Instant, name: u64) -> bool {
+        let now_s = second(now);
+        let mut oldest: Option<(&AtomicU64, u64)> = None;
+        for entry in self.set(name) {
+            let value = entry.load(Ordering::Relaxed);
+            let (is_ours, at) = (value & !TIME == tag(name), value & TIME);
+            if is_ours && at != 0 && at + FRESH_S > now_s {
+                return false;
+            }
+            if is_ours {
+                oldest = Some((entry, at));
+                break;
+            }
+            if oldest.is_none_or(|(_, before)| at < before) {
+                oldest = Some((entry, at));
+            }
+        }
+        if let Some((entry, _)) = oldest {
+            entry.store(tag(name) | now_s, Ordering::Relaxed);
+        }
+        true
+    }
+}
+
+fn tag(name: u64) -> u64 {
+    name & !TIME
+}
+
+/// Never 0: an entry with that time belongs to nobody.
+fn second(now: Instant) -> u64 {
+    (now.as_ms() / 1000 + 1) & TIME
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn at(s: u64) -> Instant {
+        Instant::from_ms(s * 1000)
+    }
+
+    #[test]
+    fn a_place_is_known_for_an_hour_after_its_last_proof() {
+        let proved = Proved::new(Key::new(1, 2));
+        let (here, other) = (peer("192.0.2.1:5060"), peer("192.0.2.1:5061"));
+        assert!(!proved.knows(at(0), here) && !proved.knows_address(at(0), here.ip()));
+        proved.note(at(0), here);
+        assert!(proved.knows(at(0), here) && proved.knows_address(at(0), here.ip()));
+        assert!(!proved.knows(at(0), other), "another port is another place");
+        assert!(!proved.knows_address(at(0), peer("192.0.2.2:5060").ip()));
+        assert!(proved.knows(at(3599), here));
+        assert!(!proved.knows(at(3600), here) && !proved.knows_address(at(3600), here.ip()));
+        for s in (0..20_000).step_by(30) {
+            proved.note(at(s), here);
+        }
+        assert!(proved.knows(at(20_000 + 3500), here));
+        assert!(proved.knows_address(at(20_000 + 3500), here.ip()));
+    }
+
+    #[test]
+    fn one_family_in_another_is_the_same_place() {
+        let proved = Proved::new(Key::new(1, 2));
+        proved.note(at(9), peer("[::ffff:192.0.2.1]:7"));
+        assert!(proved.knows(at(9), peer("192.0.2.1:7")));
+        assert!(!proved.knows(at(9), peer("[2001:db8::1]:7")));
+        proved.note(at(9), peer("[2001:db8::1]:7"));
+        assert!(proved.knows(at(9), peer("[2001:db8::1]:7")));
+        assert!(
+            !proved.knows(at(9), peer("[2001:db8::2]:7")),
+            "every bit counts"
+        );
+    }
+
+    #[test]
+    fn many_places_are_known_at_a_time_and_nobody_who_has_not_proved() {
+        let proved = Proved::new(Key::new(3, 4));
+        let from = |number: u32| SocketAddr::new(IpAddr::V4(number.into()), 5060);
+        for number in 1..=20_000 {
+            proved.note(at(5), from(number));
+        }
+        let known = (1..=20_000)
+            .filter(|n| proved.knows(at(5), from(*n)))
+            .count();
+        assert!(known > 19_000, "{known} of 20,000");
+        let strangers = (1 << 20..(1 << 20) + 200_000)
+            .filter(|n| proved.knows(at(5), from(*n)))
+            .count();
+        assert!(strangers < 5, "{strangers}");
+    }
+}
