@@ -695,6 +695,7 @@ pub(crate) fn settings(
             max_expires_s: seconds(conf.registrar.max_expires),
             max_contacts: conf.registrar.max_contacts,
             contact_size: conf.limits.contact_size,
+            contact_networks: networks(&conf.registrar.contact_networks),
         },
         auth: auth(&conf.auth),
         timers: settings::Timers {
@@ -708,6 +709,7 @@ pub(crate) fn settings(
             message_size: conf.limits.message_size,
             transactions: transactions_of_core(conf, memory),
             transaction_bytes: transaction_bytes_of_core(conf, memory),
+            answer_factor: conf.limits.answer_factor,
             overload_ms: ms(conf.limits.overload),
             trusted_sources: networks(&conf.limits.trusted_sources),
         },

@@ -384,6 +384,7 @@ impl Document<'_> {
             ("batched", Durability::Batched),
             ("acknowledged", Durability::Acknowledged),
         ];
+        let networks = list("a list of networks such as [\"192.0.2.0/24\"]", network);
         let registrar = Registrar {
             enabled: section.read("enabled", boolean).unwrap_or(default.enabled),
             min_expires: section
@@ -398,6 +399,9 @@ impl Document<'_> {
             max_contacts: section
                 .read("max_contacts", number(1, 1000))
                 .unwrap_or(default.max_contacts),
+            contact_networks: section
+                .read("contact_networks", networks)
+                .unwrap_or(default.contact_networks),
             database: section
                 .read("database", optional(path))
                 .unwrap_or(default.database),
@@ -457,6 +461,9 @@ impl Document<'_> {
                 .read("requests_per_source", number(0, 100_000))
                 .and_then(|requests| u32::try_from(requests).ok())
                 .unwrap_or(default.requests_per_source),
+            answer_factor: section
+                .read("answer_factor", number(0, 1000))
+                .unwrap_or(default.answer_factor),
             trusted_sources: section
                 .read("trusted_sources", networks)
                 .unwrap_or(default.trusted_sources),

@@ -434,6 +434,8 @@ pub struct Registrar {
     pub max_expires: Duration,
     /// Contacts of one address-of-record.
     pub max_contacts: usize,
+    /// Where contacts may lie besides where they were registered from; none: anywhere but where only this host has a say.
+    pub contact_networks: Vec<Network>,
     /// The SQLite database that bindings are kept in; `None`: in memory only.
     pub database: Option<PathBuf>,
     /// `Batched` where there is no `database`.
@@ -448,6 +450,7 @@ impl Default for Registrar {
             default_expires: Duration::from_secs(3600),
             max_expires: Duration::from_secs(3600),
             max_contacts: 10,
+            contact_networks: Vec::new(),
             database: Some(PathBuf::from("strowger.db")),
             durability: Durability::Batched,
         }
@@ -703,6 +706,8 @@ pub struct Limits {
     pub contact_size: usize,
     /// Requests a second from one source; 0: any number.
     pub requests_per_source: u32,
+    /// How many times as long as a request may be what it makes us send to places that have proved nothing; 0: any number.
+    pub answer_factor: usize,
     /// Networks of peers that are believed what they assert of others.
     pub trusted_sources: Vec<Network>,
     /// How long messages may wait for a worker before new requests are refused; zero: for ever.
@@ -717,6 +722,7 @@ impl Default for Limits {
             bindings: Capacity::FromMemory,
             contact_size: 1024,
             requests_per_source: 0,
+            answer_factor: 3,
             trusted_sources: Vec::new(),
             overload: Duration::from_millis(100),
         }

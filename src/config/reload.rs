@@ -64,7 +64,7 @@ impl Plan {
             live: [record_route, fork, redirect, max_breadth, in_dialog_without_route],
             fixed: [mode]);
         sort!(plan, "registrar", Registrar, old.registrar, registrar,
-            live: [enabled, min_expires, default_expires, max_expires, max_contacts],
+            live: [enabled, min_expires, default_expires, max_expires, max_contacts, contact_networks],
             fixed: [database, durability]);
         sort!(plan, "auth", Auth, old.auth, auth,
             live: [
@@ -80,7 +80,8 @@ impl Plan {
             fixed: []);
         sort!(plan, "limits", Limits, old.limits, limits,
             live: [
-                message_size, transactions, contact_size, requests_per_source, trusted_sources, overload
+                message_size, transactions, contact_size, requests_per_source, answer_factor, trusted_sources,
+                overload
             ],
             fixed: [bindings]);
         sort!(plan, "udp", Udp, old.udp, udp,
@@ -183,6 +184,7 @@ min_expires = \"7s\"
 default_expires = \"8s\"
 max_expires = \"9s\"
 max_contacts = 7
+contact_networks = [\"192.0.2.1\"]
 database = \"x.db\"
 durability = \"acknowledged\"
 [auth]
@@ -209,6 +211,7 @@ transactions = 7
 bindings = 7
 contact_size = \"7KiB\"
 requests_per_source = 7
+answer_factor = 7
 trusted_sources = [\"192.0.2.1\"]
 overload = \"7ms\"
 [udp]

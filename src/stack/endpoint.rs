@@ -18,6 +18,7 @@ use crate::stack::proxy::guard::Gate;
 use crate::stack::proxy::parked::Parking;
 use crate::stack::proxy::request::{reply_flow, unsupported};
 use crate::stack::proxy::target::TargetSet;
+use crate::stack::proxy::unproved::Whence;
 use crate::stack::proxy::{Extra, Refusal};
 use crate::stack::registrar::Seating;
 use crate::stack::settings::Mode;
@@ -94,8 +95,8 @@ pub struct Endpoint {
     /// The message at hand gets no answer.
     pub(in crate::stack) is_passed_over: bool,
     pub(in crate::stack) overload: Overload,
-    /// The sender of the message at hand has proved to be where it says it is.
-    pub(in crate::stack) is_proved: bool,
+    /// What the sender of the message at hand has shown of where it is.
+    pub(in crate::stack) whence: Whence,
     /// Bytes of memory that were given back since somebody asked.
     freed: usize,
     /// Lent to the message at hand. A box moves as one word.
@@ -113,11 +114,13 @@ impl Endpoint {
         secret: Key,
     ) -> Endpoint {
         let ways = Ways::new(roll, core, secret);
+        let sources = Arc::new(Sources::new(secret, 0));
         Endpoint {
             transactions: Transactions::new(
                 settings.timers.clone(),
                 &settings.limits,
                 ways.clone(),
+                sources.clone(),
             ),
             names: Names::new(secret, settings.names.cache),
             gates: Vec::new(),
@@ -148,7 +151,7 @@ impl Endpoint {
             facts: Vec::new(),
             users: Arc::default(),
             nonces: Arc::new(Nonces::new(secret, 0, NONCE_WINDOWS)),
-            sources: Arc::new(Sources::new(secret, 0)),
+            sources,
             nonce_count: 0,
             wall_ms: 0,
             now: Instant::default(),
@@ -157,7 +160,7 @@ impl Endpoint {
             is_draining: false,
             is_passed_over: false,
             overload: Overload::default(),
-            is_proved: false,
+            whence: Whence::Unknown,
             freed: 0,
             index: None,
             second_index: Index::default(),
@@ -178,6 +181,7 @@ impl Endpoint {
 
     /// Takes part in what the other cores know of those who send to us.
     pub fn share_sources(&mut self, sources: Arc<Sources>) {
+        self.transactions.sources = sources.clone();
         self.sources = sources;
     }
 
@@ -301,7 +305,7 @@ impl Endpoint {
     /// Fires what is due.
     pub fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox) {
         self.now = now;
-        self.is_proved = false;
+        self.whence = Whence::Unknown;
         self.log.renew(now);
         self.end_overdue_waits(now, outbox);
         self.give_memory_back(now);
@@ -356,6 +360,7 @@ impl Endpoint {
         let mut counters = self.counters.clone();
         counters.retransmissions[Side::Client as usize] += self.transactions.client_retransmissions;
         counters.retransmissions[Side::Server as usize] += self.transactions.server_retransmissions;
+        counters.limit_hits[Limit::AnswerSize as usize] += self.transactions.answers_kept_back;
         counters
     }
 
@@ -387,7 +392,7 @@ impl Endpoint {
         outbox: &mut Outbox,
     ) {
         self.now = now;
-        self.is_proved = false;
+        self.whence = Whence::Unknown;
         let has_neighbours = self.settings.cores > 1;
         if has_neighbours && errand.is_none() && sniff::kind(bytes) == sniff::Kind::Response {
             // A response for another core goes there unread; only its branch is checked.
@@ -451,7 +456,7 @@ impl Endpoint {
             // A broken copy of a request under way is a repetition of it (§17.2.3 comes first), not a request of its own.
             if let Some(key) = key
                 && method != Method::Cancel
-                && self.absorb_repetition(now, key, outbox)
+                && self.absorb_repetition(now, key, message, outbox)
             {
                 return;
             }
@@ -472,7 +477,7 @@ impl Endpoint {
             }
             _ => {}
         }
-        if self.absorb_repetition(now, key, outbox) {
+        if self.absorb_repetition(now, key, message, outbox) {
             return;
         }
         if let Err(refusal) = self.process_request(now, flow, message, key, outbox) {
@@ -481,11 +486,20 @@ impl Endpoint {
     }
 
     /// Hands a repeated request to its server transaction. False: there is none, the request is new.
-    fn absorb_repetition(&mut self, now: Instant, key: u128, outbox: &mut Outbox) -> bool {
+    fn absorb_repetition(
+        &mut self,
+        now: Instant,
+        key: u128,
+        message: &Message,
+        outbox: &mut Outbox,
+    ) -> bool {
         if self.settings.proxy.mode == Mode::Stateful
             && let Some(server) = self.transactions.find_server(key)
         {
             self.counters.retransmissions[Side::Server as usize] += 1;
+            if let Some(more) = self.bound_towards(message) {
+                self.transactions.extend_answers(server, more);
+            }
             // While the first one waits there is one answer to come, however often it is repeated.
             let waits = |server: &Server| server.context.is_some();
             let waits = self.transactions.server(server).is_some_and(waits);
@@ -633,13 +647,8 @@ impl Endpoint {
     /// How long an answer of ours may be. Over UDP a source can be forged: what is longer than a few times the request would hit somebody
     /// else (RFC 3261 §26.1.5). Whoever has answered a challenge, or has a connection, is there.
     fn longest_answer(&self, message: &Message, flow: Flow) -> usize {
-        let is_there = flow.transport.is_reliable()
-            || self.is_proved
-            || self.sources.proved.knows_address(self.now, flow.peer.ip());
-        match is_there {
-            true => usize::MAX,
-            false => ANSWER_FACTOR * message.bytes().len(),
-        }
+        self.room_for_answers(message, &flow)
+            .map_or(usize::MAX, |room| room as usize)
     }
 
     pub(in crate::stack) fn refuse(
@@ -713,7 +722,6 @@ impl Endpoint {
 }
 
 /// An answer of ours over UDP is at most so many times as long as its request, unless the sender has proved to be there.
-const ANSWER_FACTOR: usize = 3;
 
 /// Why a response is dropped that names a core.
 const NO_SUCH_CORE: &str = "its branch names a core that there is not";

@@ -126,6 +126,8 @@ pub struct Registrar {
     pub max_contacts: usize,
     /// Bytes of one Contact value, and of the Path and the Call-ID that are kept with it, each.
     pub contact_size: usize,
+    /// Where contacts may lie besides where they were registered from; none: anywhere but where only this host has a say.
+    pub contact_networks: Vec<Network>,
 }
 
 /// RFC 3261 §17, table 4; milliseconds.
@@ -148,6 +150,8 @@ pub struct Limits {
     pub transactions: usize,
     /// Bytes of the messages that a core's transactions hold.
     pub transaction_bytes: usize,
+    /// How many times as long as a request may be what it makes us send to places that have proved nothing; 0: any number.
+    pub answer_factor: usize,
     /// How long messages may wait before new requests are refused; 0: for ever.
     pub overload_ms: u64,
     /// Whom we believe what it asserts of others: identities (RFC 3325).
@@ -188,6 +192,7 @@ impl Default for Settings {
                 max_expires_s: 3600,
                 max_contacts: 10,
                 contact_size: 1024,
+                contact_networks: Vec::new(),
             },
             auth: auth::Settings::default(),
             timers: Timers::default(),
@@ -195,6 +200,7 @@ impl Default for Settings {
                 message_size: 65_536,
                 transactions: 1 << 20,
                 transaction_bytes: 1 << 30,
+                answer_factor: 3,
                 overload_ms: 100,
                 trusted_sources: Vec::new(),
             },

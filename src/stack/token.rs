@@ -30,6 +30,9 @@ const PER_CALL: u8 = b'p';
 /// Says that a next hop for our users only is at one of the dialog's ends.
 const GUARDED: u8 = b'g';
 
+/// Says that one of the dialog's ends was on this machine when it began.
+const HERE: u8 = b'h';
+
 /// Stands before what stands for the name that the callee proves over TLS.
 const NAME: u8 = b'n';
 
@@ -86,6 +89,14 @@ pub fn write_guarded(out: &mut Vec<u8>) {
 
 pub fn is_guarded(token: &[u8]) -> bool {
     token.contains(&GUARDED)
+}
+
+pub fn write_here(out: &mut Vec<u8>) {
+    out.push(HERE);
+}
+
+pub fn is_here(token: &[u8]) -> bool {
+    token.contains(&HERE)
 }
 
 /// Appends the name of the callee's next hop ([`crate::stack::ways::Ways::name`]), where its address alone does not tell it.

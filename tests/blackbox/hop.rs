@@ -391,6 +391,7 @@ fn a_302_is_repeated_until_it_is_acknowledged() {
     let place = Place::new("hop-302");
     let server = Conf::new(&place)
         .set("proxy", "redirect", "true")
+        .set("limits", "answer_factor", "0")
         .set("timers", "t1", "\"100ms\"")
         .set("timers", "t2", "\"400ms\"")
         .start(&place);

@@ -6,7 +6,10 @@ use crate::bench::*;
 use crate::message::Request;
 
 fn bench(cores: u8) -> Bench {
-    let mut b = Bench::with(|settings| settings.cores = cores);
+    let mut b = Bench::with(|settings| {
+        settings.cores = cores;
+        settings.limits.answer_factor = 0;
+    });
     b.register("bob", "<sip:bob@10.0.1.2:5060>");
     b
 }

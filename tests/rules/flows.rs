@@ -216,14 +216,14 @@ fn a_path_leads_to_the_phone_whatever_became_of_the_connection() {
         .via("192.168.0.5:5060", "z9hG4bKpath")
         .by(Tcp)
         .to("<sip:bob@example.com>")
-        .add("Path: <sip:10.0.6.6:5066;lr>")
+        .add("Path: <sip:198.51.100.6:5066;lr>")
         .add("Contact: <sip:bob@192.168.0.5:5060;transport=tcp>");
     assert_eq!(only(b.send_on(0, bob, request)).status(), 200);
     b.lose(bob);
     let sent = b.send(ALICE, Request::invite());
     assert_eq!(
-        the(&sent, "10.0.6.6:5066").all("Route"),
-        ["<sip:10.0.6.6:5066;lr>"]
+        the(&sent, "198.51.100.6:5066").all("Route"),
+        ["<sip:198.51.100.6:5066;lr>"]
     );
 }
 

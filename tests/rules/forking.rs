@@ -11,6 +11,7 @@ fn bench(fork: Fork, qs: &[&str]) -> Bench {
     let mut b = Bench::with(|settings| {
         settings.proxy.fork = fork;
         settings.registrar.max_contacts = 100;
+        settings.limits.answer_factor = 0;
     });
     for (n, q) in qs.iter().enumerate() {
         let q = if q.is_empty() {

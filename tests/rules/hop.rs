@@ -832,7 +832,7 @@ fn redirecting(change: impl FnOnce(&mut Settings)) -> Bench {
 
 #[test]
 fn our_302_to_an_invite_is_repeated_until_its_ack_comes() {
-    let mut b = redirecting(|_| ());
+    let mut b = redirecting(|settings| settings.limits.answer_factor = 0);
     let request = Request::invite();
     let answer = b.send_for_one(ALICE, &request);
     assert_eq!(answer.status(), 302);

@@ -35,3 +35,4 @@ mod streams;
 mod timers;
 mod tokens;
 mod torture;
+mod unproved;

@@ -6,7 +6,7 @@ use crate::bench::*;
 use crate::message::Request;
 
 fn bench() -> Bench {
-    let mut bench = Bench::new();
+    let mut bench = Bench::with(|settings| settings.limits.answer_factor = 0);
     bench.register("bob", "<sip:bob@10.0.1.2:5060>");
     bench
 }

@@ -442,7 +442,7 @@ fn who_leaves_its_dialog_is_asked_as_outside_of_it() {
 
 #[test]
 fn each_early_and_each_forked_dialog_has_a_cookie_of_its_own() {
-    let mut b = plain(|_| ());
+    let mut b = plain(|settings| settings.limits.answer_factor = 0);
     b.register("bob", "<sip:bob@10.0.1.4:5060>");
     let sent = b.send(ALICE, Request::invite());
     let (one, other) = (the(&sent, BOB).clone(), the(&sent, DAVE).clone());

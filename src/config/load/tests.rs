@@ -321,6 +321,7 @@ fn a_conf_with_everything() {
         default_expires = "2m"
         max_expires = "3h"
         max_contacts = 1
+        contact_networks = ["192.0.2.0/24"]
         database = "/var/lib/strowger/bindings.db"
         durability = "acknowledged"
         [auth]
@@ -383,6 +384,7 @@ fn a_conf_with_everything() {
         bindings = 0x10
         contact_size = "2KiB"
         requests_per_source = 500
+        answer_factor = 5
         trusted_sources = ["192.0.2.0/24", "2001:db8::1"]
         overload = "200ms"
         [dns]
@@ -488,6 +490,7 @@ fn a_conf_with_everything() {
             default_expires: secs(120),
             max_expires: secs(10_800),
             max_contacts: 1,
+            contact_networks: vec![Network::new("192.0.2.0".parse().unwrap(), 24).unwrap()],
             database: Some("/var/lib/strowger/bindings.db".into()),
             durability: Durability::Acknowledged,
         }
@@ -618,6 +621,7 @@ fn a_conf_with_everything() {
             bindings: Capacity::Exactly(16),
             contact_size: 2048,
             requests_per_source: 500,
+            answer_factor: 5,
             trusted_sources: [("192.0.2.0", 24), ("2001:db8::1", 128)]
                 .map(|(address, prefix)| Network::new(address.parse().unwrap(), prefix).unwrap())
                 .to_vec(),

@@ -14,6 +14,7 @@ use crate::stack::counters::AuthOutcome;
 use crate::stack::passage::Proof;
 use crate::stack::proxy::condition::matches;
 use crate::stack::proxy::request::span_of;
+use crate::stack::proxy::unproved::Whence;
 use crate::stack::proxy::{Extra, Incoming, Refusal};
 use crate::stack::route::Route;
 use crate::stack::whose::Whose;
@@ -330,8 +331,9 @@ impl Endpoint {
         match self.prove(now, message, incoming, claim) {
             Ok(nonce) => {
                 let peer = incoming.flow.peer;
-                self.is_proved = self.nonces.is_from(nonce, peer.ip());
-                if self.is_proved && !incoming.flow.transport.is_reliable() {
+                self.whence = Whence::Elsewhere;
+                if self.nonces.is_from(nonce, peer.ip()) {
+                    self.whence = Whence::Here;
                     self.sources.proved.note(now, peer);
                 }
                 self.counters.auth[AuthOutcome::Accepted as usize] += 1;

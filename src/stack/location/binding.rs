@@ -24,6 +24,8 @@ pub struct Binding {
     pub reached: Reached,
     /// It names the very address that it is bound to, so nothing that is sent to it arrives anywhere.
     pub leads_back: bool,
+    /// It was registered with a challenge that had been sent to another address: whether its phone hears what is sent to `source` is not known.
+    pub is_unsure: bool,
 }
 
 /// How a request comes to the phone behind a binding.
@@ -74,6 +76,7 @@ impl Binding {
             removed: false,
             reached: Reached::ByContact,
             leads_back: false,
+            is_unsure: false,
         };
         binding.set_text(text, source);
         binding

@@ -129,6 +129,7 @@ impl Endpoint {
             Ok((id, place)) => {
                 context.branches.push(id);
                 context.breadth -= attempt.breadth;
+                context.spend(self.unproved_of(id));
                 context.note_tried(attempt.place(), place);
                 true
             }
@@ -198,6 +199,7 @@ impl Endpoint {
             Ok((id, _)) => {
                 context.branches.push(id);
                 context.breadth -= attempt.breadth;
+                context.spend(self.unproved_of(id));
             }
             Err(Obstacle::Refused(refusal)) => self.note_failure(context, refusal.status),
             Err(Obstacle::Unknown(_)) => self.note_failure(context, 503),
@@ -256,6 +258,14 @@ impl Endpoint {
             self.counters.drop(Drop::TooLong);
             return Err(Refusal::new(513, "Too Long For A Datagram").into());
         }
+        let copies = match self.copies(context, incoming, target, &hop, span.len()) {
+            Ok(copies) => copies,
+            Err(refusal) => {
+                outbox.unsend();
+                self.counters.hit(Limit::AnswerSize);
+                return Err(refusal.into());
+            }
+        };
         let kind = match message.method() {
             Method::Invite => ClientKind::Invite,
             _ => ClientKind::NonInvite,
@@ -271,8 +281,19 @@ impl Endpoint {
             client.target = attempt.place();
             client.by_size = by_size;
             client.opening = incoming.opening;
+            if let Some(copies) = copies {
+                client.bound_repeats(copies - 1);
+                client.unproved = (copies * span.len()) as u32;
+            }
         }
         Ok((id, hop.place))
+    }
+
+    /// Bytes that a branch may send to a place that has proved nothing.
+    fn unproved_of(&self, id: Id) -> u32 {
+        self.transactions
+            .client(id)
+            .map_or(0, |client| client.unproved)
     }
 
     /// A copy could not be sent: one line says who wanted what, where it was to go, and why it cannot.

@@ -27,6 +27,8 @@ pub struct Context {
     pub opening: Option<Dialog>,
     /// What is left of the request's Max-Breadth (RFC 5393 §5.3.3).
     pub breadth: u32,
+    /// Bytes that may still be sent to places that have proved nothing; `None`: as many as there are.
+    pub unproved_room: Option<usize>,
     /// The request has been here before: what a branch was given does not come back.
     pub spiral: bool,
     /// The best final response so far, ready to be sent upstream.
@@ -78,6 +80,20 @@ impl Context {
         left_out
     }
 
+    /// A copy has left, with so many bytes for a place that has proved nothing.
+    pub fn spend(&mut self, unproved: u32) {
+        if let Some(room) = &mut self.unproved_room {
+            *room = room.saturating_sub(unproved as usize);
+        }
+    }
+
+    /// Somebody is there after all, and has answered; or nobody is, and the network has said so.
+    pub fn refund(&mut self, unproved: u32) {
+        if let Some(room) = &mut self.unproved_room {
+            *room = room.saturating_add(unproved as usize);
+        }
+    }
+
     /// A branch has ended; what it was given is free again.
     pub fn reclaim(&mut self, breadth: u32) {
         if !self.spiral {
@@ -127,6 +143,7 @@ impl Context {
         self.mark = Mark::default();
         self.opening = None;
         self.breadth = 0;
+        self.unproved_room = None;
         self.spiral = false;
         self.best_status = 0;
         self.challenges.clear();

@@ -16,6 +16,7 @@ pub mod request;
 pub mod response;
 pub mod stateless;
 pub mod target;
+pub mod unproved;
 pub mod withhold;
 
 use crate::base::Flow;
@@ -120,6 +121,8 @@ pub struct Dialog {
     pub name: Option<u64>,
     /// One of its ends is a next hop for our users only, which was reached, or has called, by the rules.
     pub guarded: bool,
+    /// One of its ends was on this machine when it began.
+    pub is_here: bool,
     /// We have recorded a SIPS URI: TLS was promised on every hop.
     pub secure: bool,
 }

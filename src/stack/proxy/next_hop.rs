@@ -83,6 +83,7 @@ impl Endpoint {
                 self.way_to_uri(message, target, hop, name, secure, came_by, search, outbox)?
             }
         };
+        self.check_reach(incoming, target, flow.peer)?;
         self.check_guard(incoming, target, flow.peer, search, outbox)?;
         if let (Some(uri), true) = (hop_uri, place.is_some()) {
             self.note_place(uri, flow.peer);

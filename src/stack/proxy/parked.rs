@@ -4,6 +4,7 @@
 use super::branches::Attempt;
 use super::context::Context;
 use super::target::{Target, TargetSet};
+use super::unproved::Whence;
 use super::{Incoming, Obstacle, Refusal};
 use crate::base::dns::{Answer, Failure, Outcome};
 use crate::base::{Arena, Flow, Id, Instant, Outbox};
@@ -109,7 +110,7 @@ impl Endpoint {
     /// The resolver's answer to a question of the outbox. Those who have waited for it go on.
     pub fn handle_answer(&mut self, now: Instant, answer: Answer, outbox: &mut Outbox) {
         self.now = now;
-        self.is_proved = false;
+        self.whence = Whence::Unknown;
         let outcome = match answer.outcome {
             Outcome::Found { .. } => Lookup::Found,
             Outcome::Nothing { .. } => Lookup::Nothing,

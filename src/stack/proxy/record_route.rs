@@ -105,6 +105,9 @@ impl Endpoint {
         if self.settings.guards() && self.is_guarded_dialog(incoming, hop.flow.peer) {
             token::write_guarded(&mut self.token);
         }
+        if self.has_an_end_here(incoming, hop.flow.peer) {
+            token::write_here(&mut self.token);
+        }
         split
     }
 
@@ -349,6 +352,7 @@ impl Endpoint {
             return;
         }
         dialog.guarded |= token::is_guarded(recorded.token);
+        dialog.is_here |= token::is_here(recorded.token);
         if dialog.flow.is_none() {
             dialog.flow = token::read(recorded.towards, recorded.token);
         }

@@ -48,6 +48,9 @@ impl Endpoint {
         };
         let upstream = reply_flow(flow, &incoming.via);
         let server = self.transactions.open_server(now, true, key, upstream);
+        if let Some(room) = self.room_for_answers(message, &upstream) {
+            self.transactions.bound_answers(server, room);
+        }
         let write = |out: &mut Vec<u8>| {
             reply::write(message, &answer, |out| out.extend_from_slice(&lines), out);
         };

@@ -467,6 +467,8 @@ impl Endpoint {
                 source.map(|flow| flow.listener),
                 source.map(|flow| flow.peer),
             );
+            target.by_operator = source.is_none();
+            target.is_unsure = binding.is_unsure;
         });
         // Nobody listens there, unless the phone has bound its port for both. Where another can be called, it is not tried.
         if doubtful != 0 && !redirect && (doubtful.count_ones() as usize) < targets.targets.len() {
@@ -531,6 +533,7 @@ impl Endpoint {
         context.source = Some(incoming.flow);
         context.breadth = breadth;
         context.spiral = incoming.spiral;
+        context.unproved_room = self.room_for_strangers(message, incoming, breadth);
         (context.mark, context.opening) = (incoming.mark, incoming.opening);
         std::mem::swap(&mut context.targets, targets);
 
@@ -541,6 +544,9 @@ impl Endpoint {
         }
         let upstream = reply_flow(incoming.flow, &incoming.via);
         let server = self.transactions.open_server(now, invite, key, upstream);
+        if let Some(room) = self.room_for_answers(message, &upstream) {
+            self.transactions.bound_answers(server, room);
+        }
         if invite {
             self.send_trying(now, server, message, incoming.flow, outbox);
         }

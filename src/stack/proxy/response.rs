@@ -49,7 +49,7 @@ impl Endpoint {
         let (kind, server, cancel) = (client.kind, client.server, client.cancel);
         self.answered = client.opening;
         // Nobody knows the branch but who hears what is sent there.
-        if client.flow.peer == flow.peer && !flow.transport.is_reliable() {
+        if client.flow.peer == flow.peer && message.status() > 100 {
             self.sources.proved.note(now, flow.peer);
         }
         // §17.1.3: the method in CSeq is that of the request. Who answers in lower case has answered.
@@ -81,6 +81,7 @@ impl Endpoint {
                 }
             }
         }
+        let is_first = kind == ClientKind::Invite && self.transactions.is_pending(id);
         let deliver = self.transactions.client_response(now, id, message, outbox);
         if !deliver {
             return self.counters.drop(Drop::Absorbed);
@@ -99,7 +100,14 @@ impl Endpoint {
                 self.forward_at_once(now, server, &flow, message, outbox);
                 self.cancel_if_wanted(now, id, outbox);
             }
-            200..300 => self.forward_success(now, id, server, kind, flow, message, outbox),
+            200..300 => {
+                // The first of each callee passes (step 5), whoever the caller is.
+                if is_first {
+                    self.transactions
+                        .allow_another_success(server, message.bytes().len());
+                }
+                self.forward_success(now, id, server, kind, flow, message, outbox);
+            }
             _ => self.add_final(now, id, server, flow, message, outbox),
         }
     }
@@ -217,7 +225,9 @@ impl Endpoint {
     ) {
         let status = message.status();
         let branch = self.transactions.client(id);
-        let (breadth, target) = branch.map_or((0, 0), |branch| (branch.breadth, branch.target));
+        let (breadth, target, unproved) = branch.map_or((0, 0, 0), |branch| {
+            (branch.breadth, branch.target, branch.unproved)
+        });
         let invite = self
             .transactions
             .server(server)
@@ -253,6 +263,7 @@ impl Endpoint {
         };
         context.branches.retain(|branch| *branch != id);
         context.reclaim(breadth);
+        context.refund(unproved);
         // 6xx: nobody else is to be asked (§16.7 step 5).
         if status >= 600 && !context.closed {
             context.closed = true;
@@ -766,6 +777,9 @@ impl Endpoint {
             .branches
             .retain(|branch| transactions.client(*branch).is_some());
         context.reclaim(client.breadth);
+        if status == 503 {
+            context.refund(client.unproved);
+        }
         let again = status == 503 && client.by_size && !context.closed;
         if !again {
             self.note_failure(&mut context, status);

@@ -34,6 +34,10 @@ pub struct Target {
     pub listener: Option<u16>,
     /// From where the binding was registered.
     pub source: Option<SocketAddr>,
+    /// What it was registered with does not show that its phone hears what is sent to `source`.
+    pub is_unsure: bool,
+    /// An operator has bound it.
+    pub by_operator: bool,
     /// The conf leads our users there, and nobody else.
     pub for_users: bool,
     /// The way that the phone has opened, where it must be taken: a connection, or a hole in a NAT.
@@ -105,6 +109,8 @@ impl TargetSet {
             per_call: false,
             listener: None,
             source: None,
+            is_unsure: false,
+            by_operator: false,
             for_users: false,
             flow: None,
             flow_only: false,

@@ -82,11 +82,6 @@ impl Settings {
             false => self.auth.realm.eq_ignore_ascii_case(realm),
         }
     }
-
-    fn is_trusted(&self, ip: IpAddr) -> bool {
-        let mut networks = self.limits.trusted_sources.iter();
-        networks.any(|network| network.contains(ip))
-    }
 }
 
 /// Whether the user has asked that its asserted identity stay within the trust domain (RFC 3325 §7).

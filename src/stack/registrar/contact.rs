@@ -59,6 +59,8 @@ pub struct Contact<'a> {
     pub value: &'a [u8],
     /// It names the address-of-record that it is registered for.
     pub leads_back: bool,
+    /// Its address is one where a phone that registers from here may not be ([`crate::stack::Settings::may_lie_at`]).
+    pub is_misplaced: bool,
 }
 
 /// Checks every Contact value of the request. Those beyond `max_contacts` are not read, nor is one that is too long. `scratch` is lent.
@@ -163,6 +165,7 @@ impl<'a> Contact<'a> {
             expires_s,
             value: b"",
             leads_back: false,
+            is_misplaced: false,
         }
     }
 
@@ -185,6 +188,8 @@ impl<'a> Contact<'a> {
     /// Which way leads to this contact. `direct`: the REGISTER has come from the phone itself, through no proxy.
     pub fn reached(&self, incoming: &Incoming, direct: bool) -> Reached {
         match incoming.flow.transport {
+            // The phone is called where it is, whatever it says.
+            _ if direct && self.is_misplaced => Reached::ByFlow,
             Transport::Udp if self.is_behind_nat(incoming) => Reached::ByFlow,
             Transport::Udp => Reached::ByContact,
             // Who registers another machine's contact does not speak for it.

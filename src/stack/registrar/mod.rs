@@ -22,6 +22,7 @@ use crate::stack::location::{
 };
 use crate::stack::proxy::next_hop::is_sips;
 use crate::stack::proxy::request::unsupported;
+use crate::stack::proxy::unproved::Whence;
 use crate::stack::proxy::{Extra, Incoming, Refusal, redirect};
 use crate::stack::settings;
 use crate::stack::ways::Ways;
@@ -38,6 +39,8 @@ struct Registering<'a> {
     source: Flow,
     /// It has come from the phone itself, through no proxy.
     direct: bool,
+    /// Whether the phone hears what is sent to `source` is not known, though it was asked.
+    is_unsure: bool,
     print: Print,
     /// Bytes of Contact lines that its answer has room for.
     room: usize,
@@ -102,7 +105,8 @@ impl Endpoint {
         key: u128,
         path: &mut Vec<u8>,
     ) -> Result<(Registration, u64), Refusal> {
-        let limits = &self.settings.registrar;
+        let settings = self.settings.clone();
+        let limits = &settings.registrar;
         // The contacts, all checked before any is stored.
         let mut plan = contact::plan(message, &self.location, limits, path)?;
         let asks_for_change = !matches!(plan, contact::Plan::Query);
@@ -142,6 +146,7 @@ impl Endpoint {
             path,
             source: incoming.flow,
             direct: message.values(Name::Via).nth(1).is_none(),
+            is_unsure: self.whence == Whence::Elsewhere && !incoming.flow.transport.is_reliable(),
             print: match asks_for_change {
                 true => Print {
                     transaction: key as u32,
@@ -152,6 +157,7 @@ impl Endpoint {
             room: DATAGRAM.saturating_sub(echoed),
         };
         if let (contact::Plan::Contacts(contacts), true) = (&mut plan, path.is_empty()) {
+            self.mark_the_misplaced(message, contacts, incoming, registering.direct);
             self.mark_those_that_lead_back(contacts, incoming, registering.direct);
         }
         let lines = &mut self.lines;
@@ -216,6 +222,35 @@ impl Endpoint {
             order: self.location.print(&[&cseq.to_le_bytes(), call_id]),
             contents: self.location.print(&[first, &contacts, &expires, path]),
             transaction: 0,
+        }
+    }
+
+    /// A contact whose address means something on this machine or in the networks behind it only, from a phone elsewhere: as a phone behind
+    /// a NAT writes it that does not know its own address, or somebody who would like to reach what is there.
+    fn mark_the_misplaced(
+        &mut self,
+        message: &Message,
+        contacts: &mut Contacts,
+        incoming: &Incoming,
+        direct: bool,
+    ) {
+        let source = incoming.flow.peer.ip();
+        for contact in contacts.iter_mut().filter(|contact| contact.expires_s > 0) {
+            let Some(ip) = contact.parsed.host.ip() else {
+                continue;
+            };
+            contact.is_misplaced =
+                !self.settings.may_lie_at(ip, source) && !self.settings.leads_here(&contact.parsed);
+            if contact.is_misplaced {
+                let how = match direct {
+                    true => "called by the way it came",
+                    false => "not called",
+                };
+                let what = format_args!(
+                    "contact at {ip} is not where it may be ([registrar] contact_networks): {how}"
+                );
+                self.tell(message, incoming.flow, what);
+            }
         }
     }
 
@@ -531,6 +566,7 @@ fn store(binding: &mut Binding, contact: &Contact, incoming: &Incoming, this: &R
     binding.expires = this.now.after_ms(u64::from(contact.expires_s) * 1000);
     binding.removed = false;
     binding.leads_back = contact.leads_back;
+    binding.is_unsure = this.is_unsure;
     // A Path leads there by itself (RFC 3327 §5.3).
     binding.reached = match this.path.is_empty() {
         true => contact.reached(incoming, this.direct),

@@ -59,7 +59,7 @@ impl Settings {
     }
 
     /// Whether a request for a contact comes back to this server, as far as that shows without a question to the domain name system.
-    fn leads_here(&self, uri: &Uri) -> bool {
+    pub fn leads_here(&self, uri: &Uri) -> bool {
         let by = match uri.scheme {
             Scheme::Sip => transport_of(uri).ok().flatten(),
             Scheme::Sips => Some(Transport::Tls),

@@ -1,5 +1,7 @@
 //! The records of all transactions of one core, and what carries out the machines' actions.
 
+mod room;
+
 use super::clock::Clock;
 use super::directory::{Directory, Link, Look};
 use super::refused::Refused;
@@ -8,16 +10,20 @@ use super::{
     Action, ClientEvent, ServerEvent, ack, invite_client, invite_server, non_invite_client,
     non_invite_server,
 };
-use crate::base::{Arena, Blob, Channel, Flow, Id, Instant, Outbox, Pool, Span, TimerId, Wheel};
+use crate::base::{
+    Arena, Blob, Channel, Flow, Id, Instant, Outbox, Pool, Sources, Span, TimerId, Wheel,
+};
 use crate::sip::{Index, Message, sniff};
 use crate::stack::counters::Limit;
 use crate::stack::identity::Dialog;
 use crate::stack::location::NameHasher;
 use crate::stack::settings::{Limits, Timers};
 use crate::stack::ways::Ways;
+use room::{UNBOUNDED, UNBOUNDED_REPEATS};
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::hint::black_box;
+use std::sync::Arc;
 
 /// A server transaction: one request that came, its answers, and where they go.
 pub struct Server {
@@ -31,6 +37,8 @@ pub struct Server {
     response: Blob,
     clock: Clock,
     state: ServerState,
+    /// Bytes that answers may still have ([`Transactions::bound_answers`]).
+    room: u32,
     /// The next in the same chain of the directory.
     next: Link,
 }
@@ -65,6 +73,10 @@ pub struct Client {
     /// Its neighbours in that list, by slot.
     before: u32,
     after: u32,
+    /// How often it may be repeated ([`Client::bound_repeats`]).
+    repeats: u8,
+    /// Bytes that were allowed to it for a place that had proved nothing.
+    pub unproved: u32,
     /// The CANCEL's own transaction, once it was sent.
     pub cancel: Option<Id>,
     /// The request while it may have to be repeated or cancelled, then the ACK to a non-2xx.
@@ -137,6 +149,8 @@ pub struct Transactions {
     /// The client transactions that wait on a connection and have heard nothing, as a list for each: its first, by slot.
     unanswered: HashMap<u128, u32, BuildHasherDefault<NameHasher>>,
     ways: Ways,
+    /// Which places have proved to hear us.
+    pub sources: Arc<Sources>,
     /// Used again for each name of a peer.
     host: Vec<u8>,
     wheel: Wheel,
@@ -149,11 +163,13 @@ pub struct Transactions {
     pub client_retransmissions: u64,
     /// Responses repeated by timer G.
     pub server_retransmissions: u64,
+    /// Answers, and repetitions of requests, that were not sent to a place that has proved nothing.
+    pub answers_kept_back: u64,
 }
 
 impl Transactions {
     /// How many server transactions there may be is a limit for which the directory is sized once.
-    pub fn new(timers: Timers, limits: &Limits, ways: Ways) -> Transactions {
+    pub fn new(timers: Timers, limits: &Limits, ways: Ways, sources: Arc<Sources>) -> Transactions {
         let mut transactions = Transactions {
             limit: 0,
             limit_bytes: 0,
@@ -162,6 +178,7 @@ impl Transactions {
             accepted: Refused::with_places(ACCEPTED),
             unanswered: HashMap::default(),
             ways,
+            sources,
             host: Vec::new(),
             timers: timers.clone(),
             servers: Arena::default(),
@@ -171,6 +188,7 @@ impl Transactions {
             index: Index::default(),
             client_retransmissions: 0,
             server_retransmissions: 0,
+            answers_kept_back: 0,
         };
         transactions.configure(timers, limits);
         transactions
@@ -251,6 +269,7 @@ impl Transactions {
             response: Blob::EMPTY,
             clock,
             state,
+            room: UNBOUNDED,
             next,
         })
     }
@@ -292,6 +311,11 @@ impl Transactions {
         }
         let flow = server.flow;
         let span = outbox.send(flow, write);
+        if !self.may_answer(now, id, status, span.len()) {
+            // Nobody has to know: the next one may be sent.
+            outbox.unsend();
+            return true;
+        }
         self.send_back(&flow, span, outbox);
         self.step_server(now, id, event, Some(span), outbox);
         true
@@ -336,7 +360,9 @@ impl Transactions {
                 Action::Forget => self.pool.release(&mut server.response),
                 Action::Resend => {
                     let bytes = self.pool.get(&server.response);
-                    if !bytes.is_empty() {
+                    if !server.may_repeat(now, bytes.len(), &self.sources) {
+                        self.answers_kept_back += 1;
+                    } else if !bytes.is_empty() {
                         let span = outbox.send(server.flow, |out| out.extend_from_slice(bytes));
                         self.server_retransmissions += 1;
                         resent = Some((server.flow, span));
@@ -472,6 +498,8 @@ impl Transactions {
             server,
             breadth: 0,
             cancel_wanted: false,
+            repeats: UNBOUNDED_REPEATS,
+            unproved: 0,
             cancel: None,
             sent,
             clock,
@@ -643,7 +671,9 @@ impl Transactions {
                 Action::Deliver => deliver = true,
                 Action::Resend | Action::ResendAck => {
                     let bytes = self.pool.get(&client.sent);
-                    if !bytes.is_empty() {
+                    if !client.may_repeat(now, &self.sources) {
+                        self.answers_kept_back += 1;
+                    } else if !bytes.is_empty() {
                         outbox.send(client.flow, |out| out.extend_from_slice(bytes));
                         self.client_retransmissions += 1;
                     }
