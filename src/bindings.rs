@@ -1,5 +1,6 @@
 //! The journal of the bindings as the conf wants it: between the location service, the workers and the disk.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,6 +16,12 @@ use strowger::worker::{Clock, Ring};
 
 /// How long the end of the server waits for answers that wait for the disk.
 const LAST_ROUND: Duration = Duration::from_secs(2);
+
+/// The name that the kernel gave to this run of the machine.
+fn boot() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    name.map_or(String::new(), |name| name.trim().to_owned())
+}
 
 /// What the location service has to note.
 pub fn durability(conf: &Conf) -> Durability {
@@ -53,6 +60,8 @@ impl Opened {
         let clocks = Clocks {
             now: Box::new(move || clock.now()),
             wall_ms: Box::new(move || clock.wall_ms()),
+            up_ms: Box::new(sys::identity::up_ms),
+            boot: boot(),
         };
         let door: Arc<Door> = Arc::default();
         Opened {

@@ -6,6 +6,7 @@
 use crate::base::{Channel, Flow, Instant, Transport};
 use crate::stack::location::journal::{Taken, TakenView};
 use crate::stack::location::{BindingText, Location, Reached, Row, RowRules};
+use crate::store::clock::{self, Seen};
 use crate::store::log::Replay;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{
@@ -116,6 +117,8 @@ pub(in crate::store) fn torn(what: &str) -> Trouble {
 /// A database that holds the table. Its lock on the file is lost when any other descriptor of the file is closed by this process.
 pub struct Table {
     connection: Connection,
+    /// What the clocks show, to be written with the next change.
+    seen: Option<Seen>,
 }
 
 /// What was read, and what could not be used.
@@ -157,7 +160,20 @@ impl Table {
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         connection.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
-        Ok(Table { connection })
+        Ok(Table {
+            connection,
+            seen: None,
+        })
+    }
+
+    /// What the clocks showed when the table was last written.
+    pub fn seen(&self) -> Result<Option<Seen>, Trouble> {
+        clock::read(&self.connection)
+    }
+
+    /// What they show now: it is written with the next change.
+    pub fn see(&mut self, seen: Seen) {
+        self.seen = Some(seen);
     }
 
     /// A number that is another one after each change that *another* connection has made.
@@ -229,8 +245,12 @@ impl Table {
             change
                 .execute_batch("DELETE FROM strowger_binding; DELETE FROM strowger_binding_log")?;
         }
+        if let Some(seen) = &self.seen {
+            clock::write(&change, seen)?;
+        }
         let result = work(&Writing { change: &change })?;
         change.commit()?;
+        self.seen = None;
         Ok(result)
     }
 }
@@ -271,6 +291,11 @@ fn prepare(connection: &mut Connection) -> Result<(), Trouble> {
                     .and_then(|_| change.prepare(REPLACE))
                     .and_then(|_| change.prepare(LOG))
                     .map_err(|error| not_ours(&error.to_string()))?;
+                // Databases of before have none.
+                if !has(clock::TABLE) {
+                    change.execute_batch(clock::CREATE)?;
+                    change.commit()?;
+                }
                 Ok(())
             }
             Some(other) => Err(not_ours(&format!(
@@ -287,6 +312,7 @@ fn prepare(connection: &mut Connection) -> Result<(), Trouble> {
         )));
     }
     change.execute_batch(CREATE)?;
+    change.execute_batch(clock::CREATE)?;
     Ok(change.commit()?)
 }
 

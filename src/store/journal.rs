@@ -6,6 +6,7 @@
 //! written there.
 
 use super::bindings::{Restored, Table, Terms, Trouble};
+use super::clock::{self, Seen};
 use super::door::{Door, Place};
 use super::log::{self as binding_log, Folding, Pending};
 use crate::base::{Instant, Transport};
@@ -38,6 +39,10 @@ const RETRY_MOST: Duration = Duration::from_secs(8);
 /// So many times in a row another program may have the database locked before it is worth a line, where nobody waits.
 const BUSY_TIMES: u32 = 3;
 
+/// How long after the clock was set it must be set again before all bindings are written once more: a clock that cannot make up its mind
+/// does not keep the disk busy.
+const RESETTLE: Duration = Duration::from_secs(10);
+
 /// Bytes of memory for what a round copies at a time.
 const BITE: usize = 4 << 20;
 
@@ -61,11 +66,25 @@ pub struct Settings {
     pub rules: RowRules,
 }
 
-/// The clock of the rules.
+/// The clock of the rules, and those of the machine.
 pub struct Clocks {
     pub now: Box<dyn Fn() -> Instant + Send>,
     /// The time since 1970 at time 0, milliseconds, by the wall clock as it is now.
     pub wall_ms: Box<dyn Fn() -> u64 + Send>,
+    /// How long the machine has been up, milliseconds, and the name of this run of it, or nothing.
+    pub up_ms: Box<dyn Fn() -> u64 + Send>,
+    pub boot: String,
+}
+
+impl Clocks {
+    /// What they show now, where it was `wall_ms` since 1970 at time 0.
+    fn showing(&self, wall_ms: u64) -> Seen {
+        Seen {
+            wall_ms: wall_ms.saturating_add((self.now)().as_ms()),
+            boot: self.boot.clone(),
+            up_ms: (self.up_ms)(),
+        }
+    }
 }
 
 /// What the thread calls.
@@ -203,7 +222,10 @@ impl Book {
         let mut desk = Desk {
             location,
             settings,
+            wall_ms: (clocks.wall_ms)(),
             clocks,
+            settled: None,
+            seen: None,
             door,
             bell: Arc::default(),
             state: Arc::default(),
@@ -257,6 +279,12 @@ struct Desk {
     location: Arc<Location>,
     settings: Settings,
     clocks: Clocks,
+    /// The time since 1970 at time 0 that all times on disk are written by. The clock's own may differ by less than a step.
+    wall_ms: u64,
+    /// When all bindings were last written because the clock was set.
+    settled: Option<time::Instant>,
+    /// When it was last noted on disk what the clock shows.
+    seen: Option<time::Instant>,
     door: Arc<Door>,
     bell: Arc<Bell>,
     state: Arc<State>,
@@ -363,6 +391,7 @@ impl Desk {
 
     fn work(&mut self) -> Result<(), Trouble> {
         self.look()?;
+        self.watch_clock();
         self.begin_folding(INTERVAL);
         let number = match self.is_replaced {
             true => self.write_all()?,
@@ -408,7 +437,7 @@ impl Desk {
             match self.is_acknowledged() {
                 true => self.append()?,
                 false => {
-                    let terms = terms(&self.settings, &self.clocks);
+                    let terms = terms(&self.settings, self.wall_ms);
                     open(&mut self.table)?.write(&self.taken, terms)?;
                     self.taken.clear();
                 }
@@ -422,7 +451,7 @@ impl Desk {
 
     /// Appends what was taken to the log, and a bite of what is there already goes into the table.
     fn append(&mut self) -> Result<(), Trouble> {
-        let terms = terms(&self.settings, &self.clocks);
+        let terms = terms(&self.settings, self.wall_ms);
         binding_log::write(&self.taken, terms, &mut self.piece);
         let most = match self.pending.size() < PENDING_MOST {
             true => FOLDED,
@@ -446,7 +475,7 @@ impl Desk {
         let Some(folding) = &self.folding else {
             return Ok(());
         };
-        let terms = terms(&self.settings, &self.clocks);
+        let terms = terms(&self.settings, self.wall_ms);
         let table = open(&mut self.table)?;
         let next = table.rewrite(false, |writing| folding.write(writing, terms, most))?;
         self.advance_folding(next);
@@ -507,7 +536,7 @@ impl Desk {
         self.note_in_hand();
         let mut round = self.location.begin_round(true);
         let (location, taken) = (&self.location, &mut self.taken);
-        let terms = terms(&self.settings, &self.clocks);
+        let terms = terms(&self.settings, self.wall_ms);
         taken.clear();
         let outcome = open(&mut self.table)?.rewrite(true, |writing| {
             while let Some(shard) = round.next_shard() {
@@ -577,7 +606,8 @@ impl Desk {
     }
 
     fn open_file(&mut self) -> Result<(), Trouble> {
-        let path = &self.settings.path;
+        let path = self.settings.path.clone();
+        let path = &path;
         let stat = |path: &Path| fs::metadata(path).map(|file| Place::of(&file));
         let opened: Result<_, Trouble> = self.door.open(|| {
             let table = Table::open(path)?;
@@ -589,10 +619,7 @@ impl Desk {
         self.table = Some((table, place));
         if self.is_restored && !self.is_home {
             log::warn!("{}: all bindings are written again", path.display());
-            self.is_replaced = true;
-            self.round = None;
-            self.taken.clear();
-            (self.pending, self.folding) = (Pending::default(), None);
+            self.replace_all();
         }
         self.is_home = true;
         self.log = stat(&beside(path, "-wal")).ok();
@@ -606,15 +633,62 @@ impl Desk {
             return Ok(());
         }
         let start = time::Instant::now();
-        let (now, terms) = ((self.clocks.now)(), terms(&self.settings, &self.clocks));
+        self.wall_ms = (self.clocks.wall_ms)();
+        let (now, showing) = ((self.clocks.now)(), self.clocks.showing(self.wall_ms));
         let table = open(&mut self.table)?;
+        let before = table.seen()?;
+        let step = before.and_then(|before| clock::step(&before, &showing));
+        // By the clock of the time when they were written.
+        let wall_ms = step.map_or(self.wall_ms, |(ms, _)| self.wall_ms.saturating_sub_signed(ms));
+        let terms = terms(&self.settings, wall_ms);
         let restored = table.restore(&self.location, now, &self.settings.rules, terms)?;
         let unusable = restored.unusable as u64;
         self.state.unusable.store(unusable, Ordering::Relaxed);
         self.is_restored = true;
         self.has_old_log = restored.has_log;
         tell(&self.settings.path, &restored, start.elapsed());
+        if let Some((ms, why)) = step {
+            log::warn!(
+                "{}: the clock was set by {} since the bindings were written ({why}): they last as long as they would have, and are written again",
+                self.settings.path.display(),
+                clock::spoken(ms)
+            );
+            self.settled = Some(time::Instant::now());
+            self.replace_all();
+        }
         Ok(())
+    }
+
+    /// All that memory holds is to be written, and what is on its way to the disk with it.
+    fn replace_all(&mut self) {
+        self.is_replaced = true;
+        self.round = None;
+        self.taken.clear();
+        (self.pending, self.folding) = (Pending::default(), None);
+    }
+
+    /// Sees whether the clock was set: then the times on disk mean something else from now on, and are written anew.
+    fn watch_clock(&mut self) {
+        let wall_ms = (self.clocks.wall_ms)();
+        let was_set = wall_ms.abs_diff(self.wall_ms) > clock::STEP_MS;
+        let is_settled = |at: time::Instant| at.elapsed() >= RESETTLE;
+        if was_set && self.settled.is_none_or(is_settled) {
+            let step_ms = wall_ms.wrapping_sub(self.wall_ms) as i64;
+            log::warn!(
+                "{}: the clock was set by {}: all bindings last as long as before, and are written again with their new times",
+                self.settings.path.display(),
+                clock::spoken(step_ms)
+            );
+            self.wall_ms = wall_ms;
+            (self.settled, self.seen) = (Some(time::Instant::now()), None);
+            self.replace_all();
+        }
+        if self.seen.is_none_or(|at| at.elapsed() >= INTERVAL)
+            && let Some((table, _)) = &mut self.table
+        {
+            table.see(self.clocks.showing(self.wall_ms));
+            self.seen = Some(time::Instant::now());
+        }
     }
 
     /// Tells who reads the same file, once a second, whether anybody else has changed it.
@@ -701,9 +775,9 @@ fn open(table: &mut Option<(Table, Place)>) -> Result<&mut Table, Trouble> {
     open.ok_or_else(|| Trouble::Sick("it is not open".to_owned()))
 }
 
-fn terms<'a>(settings: &'a Settings, clocks: &Clocks) -> Terms<'a> {
+fn terms(settings: &Settings, wall_ms: u64) -> Terms<'_> {
     Terms {
-        wall_ms: (clocks.wall_ms)(),
+        wall_ms,
         listeners: &settings.listeners,
     }
 }

@@ -3,9 +3,10 @@
 //!
 //! [`users::Source`] is where the users stand, a [`subscriber`] table or a [`text`] file; the [`keeper::Keeper`] reads it anew when it
 //! has changed and hands the whole to whoever serves. The [`journal::Journal`] writes what has changed in the location service into the
-//! table of [`bindings`], round by round. Both may use the same file: [`door`].
+//! table of [`bindings`], round by round, and notices when the [`clock`] was set. Both may use the same file: [`door`].
 
 pub mod bindings;
+pub mod clock;
 pub mod door;
 pub mod journal;
 pub mod keeper;

@@ -46,8 +46,8 @@ impl Identity {
     }
 
     /// Makes this process that user: its group, the further groups that the system gives it. Of root's rights it keeps that to bind
-    /// ports below 1024, until [`Identity::seal`]. It does nothing where the process is that user already. To be called while the
-    /// process has one thread. A failure leaves it somewhere in between: the process must end.
+    /// ports below 1024, until [`Identity::seal`]. It does nothing where the process is that user already. Other threads that there are
+    /// become that user too, and keep no right at all. A failure leaves it somewhere in between: the process must end.
     pub fn assume(&self) -> Result<(), String> {
         if self.is_ours() {
             return Ok(());
@@ -81,10 +81,7 @@ impl Identity {
     pub fn seal(&self) -> Result<(), String> {
         let told = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
         keep_capabilities(0).map_err(told("capset"))?;
-        // No program that it might start could give it any.
-        // SAFETY: numbers alone.
-        check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
-            .map_err(told("no_new_privs"))?;
+        gain_nothing().map_err(told("no_new_privs"))?;
         if !self.is_ours() {
             return Err("not all of root's identity was given up".to_owned());
         }
@@ -108,6 +105,12 @@ impl Identity {
         };
         read && users == [self.uid; 3] && groups == [self.gid; 3]
     }
+}
+
+/// No program that the calling thread, or one of its children, might start could give it rights that it has not.
+pub fn gain_nothing() -> io::Result<()> {
+    // SAFETY: numbers alone.
+    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
 }
 
 /// Bit of CAP_NET_BIND_SERVICE.
@@ -200,14 +203,26 @@ fn look_up<T>(mut ask: impl FnMut(&mut [u8]) -> (libc::c_int, Option<T>)) -> io:
 
 /// Microseconds of the clock that runs since the machine was started, as the service manager counts them.
 pub fn monotonic_us() -> u64 {
+    let (seconds, ns) = read_clock(libc::CLOCK_MONOTONIC);
+    seconds * 1_000_000 + ns / 1_000
+}
+
+/// Milliseconds since the machine was started, its sleep included.
+pub fn up_ms() -> u64 {
+    let (seconds, ns) = read_clock(libc::CLOCK_BOOTTIME);
+    seconds * 1_000 + ns / 1_000_000
+}
+
+/// Seconds and nanoseconds.
+fn read_clock(clock: libc::clockid_t) -> (u64, u64) {
     let mut time = MaybeUninit::<libc::timespec>::uninit();
     // SAFETY: the kernel fills `time` when it returns 0, and only then it is read.
     unsafe {
-        if libc::clock_gettime(libc::CLOCK_MONOTONIC, time.as_mut_ptr()) != 0 {
-            return 0;
+        if libc::clock_gettime(clock, time.as_mut_ptr()) != 0 {
+            return (0, 0);
         }
         let time = time.assume_init();
-        time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
+        (time.tv_sec as u64, time.tv_nsec as u64)
     }
 }
 
@@ -257,5 +272,6 @@ mod tests {
         let before = monotonic_us();
         std::thread::sleep(std::time::Duration::from_millis(2));
         assert!(monotonic_us() >= before + 2_000);
+        assert!(up_ms() >= before / 1_000);
     }
 }

@@ -51,6 +51,11 @@ impl Place {
     }
 
     fn book(&self, location: &Arc<Location>) -> Book {
+        self.book_by(location, Arc::new(AtomicU64::new(1_000_000)), "")
+    }
+
+    /// The same where the time since 1970 at time 0 is what `wall_ms` says at the moment, on a machine that has been up for 5 s.
+    fn book_by(&self, location: &Arc<Location>, wall_ms: Arc<AtomicU64>, boot: &str) -> Book {
         let settings = Settings {
             path: self.path(),
             durability: location.durability(),
@@ -59,7 +64,9 @@ impl Place {
         };
         let clocks = Clocks {
             now: Box::new(Instant::default),
-            wall_ms: Box::new(|| 1_000_000),
+            wall_ms: Box::new(move || wall_ms.load(Ordering::SeqCst)),
+            up_ms: Box::new(|| 5_000),
+            boot: boot.to_owned(),
         };
         Book::open(location.clone(), settings, clocks, Arc::default())
     }
@@ -399,4 +406,128 @@ fn a_large_round_is_written_in_bites() {
     drop(place.book(&after));
     println!("read in {:?}", start.elapsed());
     assert_eq!(after.bindings(), count);
+}
+
+/// Since 1970, in 2026 and in 2040.
+const RIGHT_MS: u64 = 1_790_000_000_000;
+const LATE_MS: u64 = 2_210_000_000_000;
+
+impl Place {
+    /// What a server finds that starts when the clock shows this: addresses, and for how many seconds more.
+    fn found_by(&self, wall_ms: u64, boot: &str, durability: Durability) -> Vec<String> {
+        let found = location(durability);
+        drop(start(self.book_by(
+            &found,
+            Arc::new(AtomicU64::new(wall_ms)),
+            boot,
+        )));
+        let mut all = Vec::new();
+        found.show(Instant::default(), None, &mut |aor, view| {
+            let aor = String::from_utf8_lossy(aor);
+            all.push(format!("{aor} {}", view.expires.as_ms() / 1000));
+        });
+        all.sort();
+        all
+    }
+
+    /// The times that another program reads, seconds since 1970.
+    fn times(&self) -> Vec<i64> {
+        let connection = Connection::open(self.path()).unwrap();
+        let mut statement = connection
+            .prepare("SELECT expires / 1000 FROM strowger_binding ORDER BY aor")
+            .unwrap();
+        let rows = statement.query_map([], |row| row.get(0)).unwrap();
+        rows.collect::<Result<_, _>>().unwrap()
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_while_the_server_runs_changes_the_times_on_disk() {
+    for durability in [Durability::Batched, Durability::Acknowledged] {
+        let place = Place::new();
+        let before = location(durability);
+        let wall_ms = Arc::new(AtomicU64::new(9_000));
+        let journal = start(place.book_by(&before, wall_ms.clone(), "b"));
+        add(&before, "a@x", "sip:h1");
+        assert!(journal.flush(PATIENCE));
+        wall_ms.store(RIGHT_MS, Ordering::SeqCst);
+        add(&before, "b@x", "sip:h2");
+        assert!(journal.flush(PATIENCE));
+        drop(journal);
+        assert_eq!(place.times(), [RIGHT_MS as i64 / 1000 + 60; 2]);
+        let both = ["a@x 60", "b@x 60"];
+        assert_eq!(place.found_by(RIGHT_MS, "b", durability), both);
+        let later = place.found_by(RIGHT_MS + 61_000, "c", durability);
+        assert!(later.is_empty(), "{later:?}");
+    }
+}
+
+#[test]
+fn what_the_clock_is_corrected_by_every_day_makes_no_work() {
+    let place = Place::new();
+    let before = location(Durability::Batched);
+    let wall_ms = Arc::new(AtomicU64::new(RIGHT_MS));
+    let journal = start(place.book_by(&before, wall_ms.clone(), "b"));
+    add(&before, "a@x", "sip:h1");
+    assert!(journal.flush(PATIENCE));
+    let batches = journal.numbers().batches;
+    wall_ms.store(RIGHT_MS + clock::STEP_MS, Ordering::SeqCst);
+    thread::sleep(INTERVAL * 2);
+    assert_eq!(journal.numbers().batches, batches);
+}
+
+#[test]
+fn a_clock_that_is_set_while_the_server_is_down_loses_no_binding() {
+    for durability in [Durability::Batched, Durability::Acknowledged] {
+        for (written_ms, read_ms, boot) in [
+            (9_000, RIGHT_MS, "another"),
+            (LATE_MS, RIGHT_MS, "another"),
+            (RIGHT_MS, LATE_MS, "another"),
+            (RIGHT_MS, 9_000, "another"),
+            (RIGHT_MS, RIGHT_MS + 7_200_000, "the same"),
+            (RIGHT_MS, RIGHT_MS - 7_200_000, "the same"),
+        ] {
+            let place = Place::new();
+            let before = location(durability);
+            let wall_ms = Arc::new(AtomicU64::new(written_ms));
+            let journal = start(place.book_by(&before, wall_ms, "the same"));
+            add(&before, "a@x", "sip:h1");
+            drop(journal);
+            let found = place.found_by(read_ms, boot, durability);
+            assert_eq!(found, ["a@x 60"], "{written_ms} {read_ms}");
+            // It was written again by the new clock.
+            assert_eq!(place.times(), [read_ms as i64 / 1000 + 60]);
+            assert_eq!(place.found_by(read_ms, boot, durability), ["a@x 60"]);
+        }
+        // Where the machine was down meanwhile, two hours are two hours.
+        let place = Place::new();
+        let before = location(durability);
+        let wall_ms = Arc::new(AtomicU64::new(RIGHT_MS));
+        let journal = start(place.book_by(&before, wall_ms, "the same"));
+        add(&before, "a@x", "sip:h1");
+        drop(journal);
+        let found = place.found_by(RIGHT_MS + 7_200_000, "another", durability);
+        assert!(found.is_empty(), "{found:?}");
+    }
+}
+
+#[test]
+fn a_database_of_before_has_no_clock_and_gets_one() {
+    let place = Place::new();
+    let before = location(Durability::Batched);
+    let journal = place.journal(&before);
+    add(&before, "a@x", "sip:h1");
+    drop(journal);
+    let connection = Connection::open(place.path()).unwrap();
+    let dropped = format!("DROP TABLE {}", clock::TABLE);
+    connection.execute_batch(&dropped).unwrap();
+    let found = place.found_by(1_000_000, "b", Durability::Batched);
+    assert_eq!(found, ["a@x 60"]);
+    assert_eq!(clock::read(&connection), Ok(None));
+    let again = location(Durability::Batched);
+    let journal = place.journal(&again);
+    add(&again, "b@x", "sip:h1");
+    drop(journal);
+    let seen = clock::read(&connection).unwrap().unwrap();
+    assert_eq!((seen.wall_ms, seen.up_ms), (1_000_000, 5_000));
 }
