@@ -20,10 +20,15 @@ impl Machine {
         let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
         let mut memory = total_memory(&meminfo).unwrap_or(1 << 30);
-        for limit in [
-            "/sys/fs/cgroup/memory.max",
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        ] {
+        if let Some(bytes) = address_space(&limits) {
+            memory = memory.min(bytes / 2);
+        }
+        let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let files = [
+            "/sys/fs/cgroup/memory.max".to_owned(),
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes".to_owned(),
+        ];
+        for limit in files.into_iter().chain(group_files(&groups)) {
             if let Ok(text) = fs::read_to_string(limit) {
                 // The word "max" stands for no limit.
                 memory = memory.min(text.trim().parse().unwrap_or(u64::MAX));
@@ -70,6 +75,27 @@ fn open_files(limits: &str) -> Option<usize> {
     }
 }
 
+/// The soft limit of `Max address space` in `/proc/self/limits`. Stacks and room that is only reserved count there too, so that about half
+/// of it is memory to work with.
+fn address_space(limits: &str) -> Option<u64> {
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max address space"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// The files with the limits of this process's control group and of those around it, as `/proc/self/cgroup` names it (version 2).
+fn group_files(groups: &str) -> Vec<String> {
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"));
+    let mut path = own.unwrap_or_default().trim_end();
+    let mut files = Vec::new();
+    while !path.is_empty() {
+        files.push(format!("/sys/fs/cgroup/{path}/memory.max"));
+        path = path.rsplit_once('/').map_or("", |(around, _)| around);
+    }
+    files
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +128,28 @@ Max open files            1024                 524288               files
             "Max open files            1024                 unlimited            files\n";
         assert_eq!(open_files(unlimited), Some(usize::MAX));
         assert_eq!(open_files("Max open files            1024\n"), None);
+    }
+
+    #[test]
+    fn the_address_space_is_the_soft_limit() {
+        let limited = "Max address space         524288000            unlimited            bytes     \n";
+        assert_eq!(address_space(limited), Some(524_288_000));
+        let unlimited = "Max address space         unlimited            unlimited            bytes     \n";
+        assert_eq!(address_space(unlimited), None);
+        assert_eq!(address_space(""), None);
+    }
+
+    #[test]
+    fn a_control_group_counts_with_those_around_it() {
+        let files = group_files("1:name=systemd:/x\n0::/system.slice/strowger.service\n");
+        assert_eq!(
+            files,
+            [
+                "/sys/fs/cgroup/system.slice/strowger.service/memory.max",
+                "/sys/fs/cgroup/system.slice/memory.max"
+            ]
+        );
+        assert!(group_files("0::/\n").is_empty() && group_files("").is_empty());
     }
 
     #[test]
