@@ -114,12 +114,15 @@ impl Drop for Scrape {
 impl Office {
     fn accept(self: &Arc<Office>) {
         let (began, mut log) = (Instant::now(), LogBudget::new("clients of the metrics"));
+        let mut accept_log = LogBudget::of_limit("clients of the metrics that cannot be accepted");
         loop {
             let accepted = self.listener.accept();
             if self.closing.load(Ordering::Acquire) {
                 return;
             }
-            log.renew(Moment::from_ms(began.elapsed().as_millis() as u64));
+            let now = Moment::from_ms(began.elapsed().as_millis() as u64);
+            log.renew(now);
+            accept_log.renew(now);
             match accepted {
                 Ok((stream, peer)) => {
                     if let Err(error) = self.admit(stream)
@@ -130,7 +133,7 @@ impl Office {
                 }
                 Err(error) => {
                     // Out of descriptors, most likely: to try again at once would only burn the core.
-                    if log.may_say() {
+                    if accept_log.may_say() {
                         log::warn!("metrics: cannot accept: {error}");
                     }
                     thread::sleep(Duration::from_millis(100));

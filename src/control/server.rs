@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::{Desk, rpc};
+use crate::base::{Instant as Moment, LogBudget};
 
 /// What the control socket takes and how long it waits.
 #[derive(Clone, Debug)]
@@ -150,7 +151,9 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 
 impl Office {
     fn accept(self: &Arc<Office>, listener: &UnixListener) {
+        let (began, mut log) = (Instant::now(), LogBudget::of_limit("operators who are not served"));
         for number in 0.. {
+            log.renew(Moment::from_ms(began.elapsed().as_millis() as u64));
             let stream = match listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) => {
@@ -158,7 +161,9 @@ impl Office {
                         return;
                     }
                     // Out of descriptors, most likely: to try again at once would only burn the core.
-                    log::warn!("control socket: cannot accept: {error}");
+                    if log.may_say() {
+                        log::warn!("control socket: cannot accept: {error}");
+                    }
                     thread::sleep(Duration::from_millis(100));
                     continue;
                 }
@@ -166,7 +171,9 @@ impl Office {
             if self.closing() {
                 return;
             }
-            if let Err(error) = self.admit(number, stream) {
+            if let Err(error) = self.admit(number, stream)
+                && log.may_say()
+            {
                 log::warn!("control socket: cannot serve a client: {error}");
             }
         }

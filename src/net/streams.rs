@@ -56,7 +56,7 @@ pub enum Accepted {
     All,
     /// There may be more.
     Some,
-    /// Those who wait have to go on waiting, until a handshake or a connection has ended.
+    /// Those who wait have to go on waiting, until a handshake or a connection has ended, or for a moment.
     Held,
 }
 
@@ -82,9 +82,12 @@ pub struct Streams {
     /// What the rules have to be told.
     lost: Vec<Flow>,
     next_sweep: Instant,
+    /// The kernel had no descriptor or no memory for a connection: when the next one is tried.
+    accepts_from: Option<Instant>,
     log: LogBudget,
     shaking_log: LogBudget,
     overload_log: LogBudget,
+    accept_log: LogBudget,
     counters: StreamCounters,
     registry: Registry,
 }
@@ -120,9 +123,11 @@ impl Streams {
             buffers: Buffers::default(),
             lost: Vec::new(),
             next_sweep: Instant::default(),
+            accepts_from: None,
             log: LogBudget::new("single connections"),
             shaking_log: LogBudget::of_limit("TLS clients that wait"),
             overload_log: LogBudget::of_limit("TLS connections refused"),
+            accept_log: LogBudget::of_limit("connections that cannot be accepted"),
             counters: StreamCounters::default(),
             registry,
         }
@@ -273,9 +278,13 @@ impl Streams {
                     _ => {
                         // No descriptors, or no memory: those that wait stay with the kernel until some are free again.
                         self.counters.accept_errors += 1;
-                        if self.log.may_say() {
-                            let name = listener.transport().name();
-                            log::error!("{name} {}: accept: {error}", listener.address());
+                        self.accepts_from = Some(now.after_ms(GRID_MS));
+                        if self.accept_log.may_say() {
+                            let (name, address) = (listener.transport().name(), listener.address());
+                            log::error!(
+                                "{name} {address}: connections wait, because none can be accepted: {error}{}",
+                                remedy(&error)
+                            );
                         }
                         return Accepted::Held;
                     }
@@ -730,5 +739,16 @@ impl Streams {
 
     pub fn counters(&self) -> StreamCounters {
         self.counters
+    }
+}
+
+/// What an operator can do so that connections are accepted.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => {
+            "; raise the process's limit of open files (ulimit -n, LimitNOFILE) or lower [connections] max"
+        }
+        Some(libc::ENFILE) => "; the machine's limit of open files is reached (fs.file-max)",
+        _ => "",
     }
 }

@@ -392,7 +392,7 @@ impl Wires {
         self.streams.sweep(now);
         self.log.renew(now);
         self.tell_undelivered();
-        if self.streams.is_busy_shaking() {
+        if self.streams.is_short(now) || self.streams.is_busy_shaking() {
             return;
         }
         for (number, port) in self.ports.iter_mut().enumerate() {

@@ -153,6 +153,7 @@ impl Streams {
         self.log.renew(now);
         self.shaking_log.renew(now);
         self.overload_log.renew(now);
+        self.accept_log.renew(now);
         for state in State::ALL {
             let patience = self.deadline_ms(state);
             while let Some((id, since)) = self.ages[state as usize].oldest(&self.connections) {
@@ -184,6 +185,13 @@ impl Streams {
             let due = since.after_ms(self.deadline_ms(state));
             Some(due.max(self.next_sweep))
         };
-        State::ALL.into_iter().filter_map(due).min()
+        let overdue = State::ALL.into_iter().filter_map(due);
+        overdue.chain(self.accepts_from).min()
+    }
+
+    /// Whether the kernel had no descriptor or no memory for a connection a moment ago: to ask again at once would only burn the core.
+    pub fn is_short(&mut self, now: Instant) -> bool {
+        self.accepts_from = self.accepts_from.filter(|from| now < *from);
+        self.accepts_from.is_some()
     }
 }
