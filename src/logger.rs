@@ -1,29 +1,52 @@
-//! The log, to standard error: how much is said can be changed while the server runs, and no line can pass for several.
+//! The log, to standard error: how much is said can be changed while the server runs, no line can pass for several, and nobody who
+//! logs waits for whoever reads.
 
-use log::{LevelFilter, Log, Metadata, Record};
-use std::fmt::{self, Write as _};
+mod format;
+mod queue;
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use queue::Queue;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::cell::RefCell;
+use std::fmt;
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::panic::{self, PanicHookInfo};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+use strowger::net::sys::identity;
 
 /// What the environment's variable of this name says goes before the conf.
 const VARIABLE: &str = "RUST_LOG";
+
+/// How long the end of the process waits until what is logged is written.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 struct Logger {
     /// By the directives in the environment, which may differ from one part of the server to another.
     directed: Option<(String, env_logger::Logger)>,
     is_directed: AtomicBool,
-    /// Writes whatever the level lets through.
-    plain: env_logger::Logger,
+    queue: Queue,
 }
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
-/// Begins to log, at this level where the environment does not want another.
-pub fn start(level: LevelFilter) {
+thread_local! {
+    /// A line in the making; kept for its memory.
+    static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Begins to log, at this level where the environment does not want another. From here on the process writes to standard error by a
+/// thread that nobody waits for.
+pub fn start(level: LevelFilter) -> Result<(), String> {
     let directives = std::env::var(VARIABLE).unwrap_or_default();
     let directed = (!directives.trim().is_empty()).then(|| {
-        let logger = builder(level).parse_filters(&directives).build();
+        let mut builder = env_logger::Builder::new();
+        let logger = builder.filter_level(level).parse_filters(&directives);
+        let logger = logger.build();
         (directives, logger)
     });
     let most = directed
@@ -32,51 +55,68 @@ pub fn start(level: LevelFilter) {
     let logger = LOGGER.get_or_init(|| Logger {
         is_directed: AtomicBool::new(directed.is_some()),
         directed,
-        plain: builder(LevelFilter::Trace).build(),
+        queue: Queue::new(),
     });
+    let failed = |error: io::Error| format!("the log's thread: {error}");
+    // A descriptor of its own: what else writes to standard error does not wait for the thread's lock.
+    let stderr = io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;
+    let write = move || {
+        // It is there before the process may have become another user, and gains nothing any more either.
+        let _ = identity::gain_nothing();
+        logger.queue.run(&mut File::from(stderr));
+    };
+    let named = thread::Builder::new().name("log".to_owned());
+    named.spawn(write).map_err(failed)?;
     // It fails where somebody else logs already: then the level is his.
     if log::set_logger(logger).is_ok() {
         log::set_max_level(most);
     }
+    panic::set_hook(Box::new(report_panic));
+    Ok(())
 }
 
-fn builder(level: LevelFilter) -> env_logger::Builder {
-    let mut builder = env_logger::Builder::new();
-    builder.filter_level(level).format(|out, record| {
-        let time = out.timestamp();
-        write!(out, "[{time} {:<5} {}] ", record.level(), record.target())?;
-        write_line(out, *record.args())
-    });
-    builder
-}
-
-/// What peers sent may stand in a line: a control character in it must not begin another one, nor speak to a terminal.
-fn write_line(out: &mut dyn Write, text: fmt::Arguments<'_>) -> io::Result<()> {
-    struct Visible<'o>(&'o mut dyn Write, io::Result<()>);
-
-    impl fmt::Write for Visible<'_> {
-        fn write_str(&mut self, text: &str) -> fmt::Result {
-            let mut rest = text;
-            while let Some(at) = rest.find(char::is_control) {
-                let (visible, after) = rest.split_at(at);
-                let mut chars = after.chars();
-                let escaped = chars.next().map(char::escape_default);
-                self.1 = self.0.write_all(visible.as_bytes());
-                for c in escaped.into_iter().flatten() {
-                    self.1 = self.1.as_ref().map_or(Ok(()), |()| write!(self.0, "{c}"));
-                }
-                rest = chars.as_str();
-            }
-            self.1 = self.0.write_all(rest.as_bytes());
-            self.1.as_ref().map(|_| ()).map_err(|_| fmt::Error)
+/// The last words of a thread. Those of the standard library go to standard error at once, and would wait for its reader.
+fn report_panic(info: &PanicHookInfo<'_>) {
+    let thread = thread::current();
+    let place = info.location().map(ToString::to_string);
+    let what = info.payload_as_str().unwrap_or("for an unknown reason");
+    log::error!(
+        "thread {:?} panicked at {}: {what}",
+        thread.name().unwrap_or("without a name"),
+        place.as_deref().unwrap_or("an unknown place")
+    );
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        for line in backtrace.to_string().lines() {
+            log::error!("{line}");
         }
     }
+    // The process may be about to abort.
+    flush();
+}
 
-    let mut visible = Visible(out, Ok(()));
-    match visible.write_fmt(text) {
-        Ok(()) => writeln!(visible.0),
-        Err(fmt::Error) => visible.1.and(Err(io::ErrorKind::Other.into())),
+/// Waits until what was logged is written, but not for long.
+pub fn flush() {
+    if let Some(logger) = LOGGER.get() {
+        logger.queue.flush(LAST_LINES);
     }
+}
+
+/// One line to standard error as it is, behind what was logged. That it cannot be written is no failure.
+pub fn complain(line: &dyn fmt::Display) {
+    match LOGGER.get() {
+        Some(logger) => logger
+            .queue
+            .push(Level::Error, format!("{line}\n").as_bytes()),
+        None => {
+            let _ = writeln!(io::stderr(), "{line}");
+        }
+    }
+}
+
+/// Lines that standard error did not take.
+pub fn lost() -> u64 {
+    LOGGER.get().map_or(0, |logger| logger.queue.lost())
 }
 
 /// Another level from now on, for all parts of the server; the environment's word counts no more.
@@ -129,36 +169,33 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        match &self.directed {
-            Some((_, logger)) if self.is_directed.load(Ordering::Relaxed) => logger.log(record),
-            _ if record.level() <= log::max_level() => self.plain.log(record),
-            _ => {}
+        let is_wanted = match &self.directed {
+            Some((_, logger)) if self.is_directed.load(Ordering::Relaxed) => logger.matches(record),
+            _ => record.level() <= log::max_level(),
+        };
+        if !is_wanted {
+            return;
+        }
+        let write = |line: &mut Vec<u8>| {
+            line.clear();
+            format::line(record.level(), record.target(), *record.args(), line);
+            self.queue.push(record.level(), line);
+        };
+        // What is logged while a line is in the making, or at the very end of a thread, gets a line of its own.
+        let done = LINE.try_with(|line| line.try_borrow_mut().map(|mut line| write(&mut line)));
+        if !matches!(done, Ok(Ok(()))) {
+            write(&mut Vec::new());
         }
     }
 
     fn flush(&self) {
-        self.plain.flush();
+        self.queue.flush(LAST_LINES);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_line_stays_one_line() {
-        let said = |text: fmt::Arguments<'_>| {
-            let mut out = Vec::new();
-            write_line(&mut out, text).unwrap();
-            String::from_utf8(out).unwrap()
-        };
-        assert_eq!(said(format_args!("quiet")), "quiet\n");
-        let user = "a\r\n[forged]\u{1b}[31mé\u{85}";
-        assert_eq!(
-            said(format_args!("user {user}: {}", 7)),
-            "user a\\r\\n[forged]\\u{1b}[31mé\\u{85}: 7\n"
-        );
-    }
 
     #[test]
     fn levels_have_the_names_of_the_conf() {

@@ -212,10 +212,12 @@ fn main() -> ExitCode {
         Command::Log { level } => log_level(level.as_deref(), places),
         Command::Stats { prefix, json } => stats(prefix.as_deref(), *json, places),
     };
-    outcome.unwrap_or_else(|message| {
-        eprintln!("{message}");
+    let code = outcome.unwrap_or_else(|message| {
+        logger::complain(&message);
         ExitCode::FAILURE
-    })
+    });
+    logger::flush();
+    code
 }
 
 /// What a command came to: its exit code, or the line that says why it was not done.
@@ -223,7 +225,7 @@ type Outcome = Result<ExitCode, String>;
 
 fn run(places: &Places) -> Outcome {
     let conf = places.load()?;
-    logger::start(conf.log.level);
+    logger::start(conf.log.level)?;
     log::info!(
         "strowger {}: {}",
         env!("CARGO_PKG_VERSION"),
@@ -484,7 +486,7 @@ fn log_level(level: Option<&str>, places: &Places) -> Outcome {
     if let Some(name) = level
         && let Err(why) = logger::level_named(name)
     {
-        eprintln!("{why}");
+        logger::complain(&why);
         return Ok(ExitCode::from(2));
     }
     let now = places.desk()?.log(level)?;

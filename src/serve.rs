@@ -8,11 +8,14 @@ use crate::secure::{contexts, forbid_dumps, identity_of, warn_of_exposed};
 use crate::watch::Files;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use strowger::base::metric::Families;
 use strowger::base::{Key, Sources, Transport};
@@ -45,6 +48,9 @@ use strowger::worker::{self, Clock, Crew, Options};
 const TRANSACTION_BYTES: usize = 2048;
 /// The same for one binding.
 const BINDING_BYTES: usize = 512;
+
+/// How long the server's start waits for standard output.
+const ANNOUNCEMENT: Duration = Duration::from_millis(500);
 
 /// Serves until it is told to stop. `reread` is asked for the conf at each reload.
 pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
@@ -151,7 +157,7 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
     let scrape = office.scrape_at(conf.metrics.address)?;
     office.set_scrape(scrape);
     let control = Server::start(&conf.control.socket, office.clone(), Bounds::default())?;
-    office.announce(conf)?;
+    office.announce(conf);
     office.manager.ready("serving");
 
     let end = office.wait(&mut signals, files);
@@ -295,16 +301,33 @@ impl Office {
         Ok(())
     }
 
-    /// One line for each listener, now that it serves.
-    fn announce(&self, conf: &Conf) -> Result<(), String> {
-        let crew = self.crew();
-        let mut out = std::io::stdout().lock();
-        for (listen, address) in conf.listen.iter().zip(crew.addresses()) {
-            writeln!(out, "listening {} {address}", listen.transport)
-                .and_then(|()| out.flush())
-                .map_err(|error| format!("standard output: {error}"))?;
+    /// One line for each listener on standard output, now that it serves. It serves as well if nobody reads them.
+    fn announce(&self, conf: &Conf) {
+        let mut lines = String::new();
+        for (listen, address) in conf.listen.iter().zip(self.crew().addresses()) {
+            lines += &format!("listening {} {address}\n", listen.transport);
         }
-        Ok(())
+        let (done, outcome) = mpsc::channel();
+        // A pipe that nobody reads may be full already: then this thread waits, and nobody else.
+        let write = move || {
+            let stdout = io::stdout().as_fd().try_clone_to_owned();
+            let _ = done.send(stdout.and_then(|out| File::from(out).write_all(lines.as_bytes())));
+        };
+        let spawned = thread::Builder::new()
+            .name("announce".to_owned())
+            .spawn(write);
+        let outcome = match spawned {
+            Ok(_) => outcome.recv_timeout(ANNOUNCEMENT),
+            Err(error) => Ok(Err(error)),
+        };
+        let failure = match outcome {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "its reader takes nothing".to_owned(),
+        };
+        log::warn!(
+            "standard output did not take the lines that name the listeners ({failure}); they serve all the same"
+        );
     }
 
     /// Waits for a signal and for what follows from it, sweeps expired bindings meanwhile, and notices a worker that has ended.
@@ -333,7 +356,7 @@ impl Office {
             for _ in 0..SWEPT_SHARDS {
                 self.location.sweep(clock.now());
             }
-            std::thread::sleep(PAUSE);
+            thread::sleep(PAUSE);
         }
     }
 
@@ -448,6 +471,7 @@ impl Desk for Office {
             started: self.start.since_1970,
             is_draining: lock(&self.drain).is_some(),
             store: store(&self.disk),
+            log_lines_lost: logger::lost(),
         };
         metrics::metrics(&stats, &beside)
     }

@@ -1,6 +1,6 @@
 //! `strowger user`: changes the database of users that the conf names. No server needs to run; one that does sees it within a second.
 
-use super::{Outcome, Places, print, table};
+use super::{Outcome, Places, logger, print, table};
 use clap::{Args, Subcommand};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -211,9 +211,9 @@ impl Named {
     fn warn(&self, conf: &Conf) {
         let realm = &conf.auth.realm;
         if !realm.is_empty() && *realm != self.domain {
-            eprintln!(
+            logger::complain(&format_args!(
                 "{self} is added, but no challenge asks for it: all of them have the realm {realm:?} of [auth]"
-            );
+            ));
         }
     }
 }

@@ -26,6 +26,8 @@ pub struct Beside {
     /// It was told to stop, and begins nothing new.
     pub is_draining: bool,
     pub store: Store,
+    /// Lines of the log that standard error did not take.
+    pub log_lines_lost: u64,
 }
 
 /// What the journal of the bindings counts.
@@ -459,6 +461,16 @@ fn workers(list: &mut Families, stats: &Stats) {
     for worker in &stats.workers {
         turns.of(&[("core", &core(worker.core))], worker.turns);
     }
+    let long = list.counter(
+        "strowger_long_turns_total",
+        "Turns that took more than 100 ms, by whether the thread was working most of the time or did not run.",
+    );
+    for worker in &stats.workers {
+        let (core, turns) = (core(worker.core), worker.long_turns);
+        for (cause, count) in [("work", turns.working), ("halted", turns.halted)] {
+            long.of(&[("core", &core), ("cause", &cause)], count);
+        }
+    }
 }
 
 /// Under the names that Prometheus's own libraries use.
@@ -468,6 +480,11 @@ fn process(list: &mut Families, beside: &Beside) {
         "When the server started, in seconds since 1970.",
     )
     .is(beside.started.as_secs_f64());
+    list.counter(
+        "strowger_log_lines_lost_total",
+        "Lines of the log that were not written: standard error did not take them in time.",
+    )
+    .is(beside.log_lines_lost);
     let memory = list.gauge(
         "process_resident_memory_bytes",
         "Memory of the process that is in RAM.",

@@ -11,6 +11,7 @@ pub mod pace;
 pub mod pulse;
 #[cfg(test)]
 mod tests;
+pub mod turns;
 
 pub use clock::{Clock, Reading};
 pub use crew::{Bound, Crew, Options, Stats, bind};
@@ -35,6 +36,7 @@ use pace::Pace;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use turns::{LongTurns, Turns};
 
 /// The waker's token; the listeners have those from 0.
 const WAKER: Token = Token(usize::MAX);
@@ -130,6 +132,7 @@ pub struct Worker<E: Element = Endpoint> {
     ring: Option<Ring>,
     delay: Histogram,
     turns: u64,
+    long: Turns,
     is_stopped: bool,
 }
 
@@ -153,6 +156,7 @@ pub struct Report {
     pub shut_out: u64,
     pub cpu_ns: u64,
     pub turns: u64,
+    pub long_turns: LongTurns,
 }
 
 impl<E: Element> Worker<E> {
@@ -165,8 +169,9 @@ impl<E: Element> Worker<E> {
         clock: Clock,
         options: &Options,
     ) -> Worker<E> {
+        let core = mailbox.core();
         Worker {
-            core: mailbox.core(),
+            core,
             poll,
             events: Events::with_capacity(EVENTS),
             clock,
@@ -188,6 +193,7 @@ impl<E: Element> Worker<E> {
             ring: options.ring.clone(),
             delay: Histogram::default(),
             turns: 0,
+            long: Turns::new(core),
             is_stopped: false,
         }
     }
@@ -222,6 +228,7 @@ impl<E: Element> Worker<E> {
         self.last = self.clock.read();
         self.pace.turn(start, self.last);
         self.delay.record(self.last.ns - start.ns);
+        self.long.end(start, self.last);
         self.turns += 1;
         Ok(())
     }
@@ -277,6 +284,7 @@ impl<E: Element> Worker<E> {
             self.pace.count(count);
             for number in 0..count {
                 if let Some(datagram) = self.wires.datagram(number) {
+                    self.long.note(datagram.peer, datagram.bytes);
                     if !self.gate.admits(now, datagram.peer, datagram.bytes) {
                         continue;
                     }
@@ -295,11 +303,12 @@ impl<E: Element> Worker<E> {
         self.wires.take_ready_streams(&mut streams);
         for id in streams.drain(..) {
             let (element, outbox, pace) = (&mut self.element, &mut self.outbox, &mut self.pace);
-            let gate = &mut self.gate;
+            let (gate, long) = (&mut self.gate, &mut self.long);
             self.wires
                 .receive_stream(id, now, |flow, arrival| match arrival {
                     Arrival::Message(bytes) => {
                         pace.count(1);
+                        long.note(flow.peer, bytes);
                         gate.admits(now, flow.peer, bytes)
                             && element.handle(now, flow, bytes, outbox)
                     }
@@ -344,6 +353,7 @@ impl<E: Element> Worker<E> {
                 let (bytes, outbox) = (letters.get(letter.span), &mut self.outbox);
                 match letter.matter {
                     Matter::Message(errand, flow) => {
+                        self.long.note(flow.peer, bytes);
                         self.element.handle_mail(now, errand, flow, bytes, outbox);
                     }
                     Matter::Undelivered => self.element.handle_undelivered(now, bytes, outbox),
@@ -486,6 +496,7 @@ impl<E: Element> Worker<E> {
             shut_out: self.gate.refused(),
             cpu_ns: sys::thread_cpu_ns(),
             turns: self.turns,
+            long_turns: self.long.counters(),
         }
     }
 }

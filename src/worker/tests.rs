@@ -469,6 +469,7 @@ fn metrics_have_their_names_once_and_in_order() {
         users_unreadable: true,
         started: Duration::from_millis(1_500),
         is_draining: true,
+        log_lines_lost: 0,
     };
     let first = metrics::metrics(&crew.stats(), &beside);
     let second = metrics::metrics(&crew.stats(), &beside);
