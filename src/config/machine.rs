@@ -132,9 +132,11 @@ Max open files            1024                 524288               files
 
     #[test]
     fn the_address_space_is_the_soft_limit() {
-        let limited = "Max address space         524288000            unlimited            bytes     \n";
+        let limited =
+            "Max address space         524288000            unlimited            bytes     \n";
         assert_eq!(address_space(limited), Some(524_288_000));
-        let unlimited = "Max address space         unlimited            unlimited            bytes     \n";
+        let unlimited =
+            "Max address space         unlimited            unlimited            bytes     \n";
         assert_eq!(address_space(unlimited), None);
         assert_eq!(address_space(""), None);
     }

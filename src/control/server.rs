@@ -151,7 +151,10 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 
 impl Office {
     fn accept(self: &Arc<Office>, listener: &UnixListener) {
-        let (began, mut log) = (Instant::now(), LogBudget::of_limit("operators who are not served"));
+        let (began, mut log) = (
+            Instant::now(),
+            LogBudget::of_limit("operators who are not served"),
+        );
         for number in 0.. {
             log.renew(Moment::from_ms(began.elapsed().as_millis() as u64));
             let stream = match listener.accept() {

@@ -101,7 +101,12 @@ mod tests {
         ] {
             assert_eq!(civil(seconds), date, "{seconds}");
             let asked = std::process::Command::new("date")
-                .args(["-u", "-d", &format!("@{seconds}"), "+%Y %-m %-d %-H %-M %-S"])
+                .args([
+                    "-u",
+                    "-d",
+                    &format!("@{seconds}"),
+                    "+%Y %-m %-d %-H %-M %-S",
+                ])
                 .output()
                 .expect("date");
             let answer = String::from_utf8_lossy(&asked.stdout).into_owned();

@@ -88,6 +88,7 @@ pub struct Streams {
     shaking_log: LogBudget,
     overload_log: LogBudget,
     accept_log: LogBudget,
+    full_log: LogBudget,
     counters: StreamCounters,
     registry: Registry,
 }
@@ -128,6 +129,7 @@ impl Streams {
             shaking_log: LogBudget::of_limit("TLS clients that wait"),
             overload_log: LogBudget::of_limit("TLS connections refused"),
             accept_log: LogBudget::of_limit("connections that cannot be accepted"),
+            full_log: LogBudget::of_limit("connections beyond the limit"),
             counters: StreamCounters::default(),
             registry,
         }
@@ -302,9 +304,9 @@ impl Streams {
             }
             if !self.has_room() {
                 self.counters.refused += 1;
-                if self.log.may_say() {
+                if self.full_log.may_say() {
                     log::warn!(
-                        "{peer}: connection refused: {} are open, which is the limit",
+                        "{peer}: connection refused: {} are open, which is the limit ([connections] max, ulimit -n)",
                         self.limits.connections
                     );
                 }

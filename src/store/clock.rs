@@ -103,11 +103,7 @@ pub fn write(connection: &Connection, seen: &Seen) -> Result<(), Trouble> {
     let number = |ms| i64::try_from(ms).unwrap_or(i64::MAX);
     let mut replace = connection
         .prepare_cached("INSERT OR REPLACE INTO strowger_binding_clock VALUES (0, ?, ?, ?)")?;
-    replace.execute(params![
-        number(seen.wall_ms),
-        seen.boot,
-        number(seen.up_ms)
-    ])?;
+    replace.execute(params![number(seen.wall_ms), seen.boot, number(seen.up_ms)])?;
     Ok(())
 }
 

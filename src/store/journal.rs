@@ -639,7 +639,9 @@ impl Desk {
         let before = table.seen()?;
         let step = before.and_then(|before| clock::step(&before, &showing));
         // By the clock of the time when they were written.
-        let wall_ms = step.map_or(self.wall_ms, |(ms, _)| self.wall_ms.saturating_sub_signed(ms));
+        let wall_ms = step.map_or(self.wall_ms, |(ms, _)| {
+            self.wall_ms.saturating_sub_signed(ms)
+        });
         let terms = terms(&self.settings, wall_ms);
         let restored = table.restore(&self.location, now, &self.settings.rules, terms)?;
         let unusable = restored.unusable as u64;

@@ -23,6 +23,7 @@ mod commands;
 mod desk;
 mod dialogs;
 mod durability;
+mod exhaustion;
 mod failures;
 mod forking;
 mod guard;

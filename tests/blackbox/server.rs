@@ -177,12 +177,33 @@ impl Conf {
 
     /// The same with variables in the server's environment.
     pub fn start_with(&self, place: &Place, environment: &[(&str, &str)]) -> Server {
-        Server::start(place, self, environment, None)
+        Server::start(place, self, environment, None).await_listeners(self)
     }
 
     /// The same where no file of the server's may grow beyond so many KiB.
     pub fn start_limited(&self, place: &Place, file_kib: u32) -> Server {
-        Server::start(place, self, &[], Some(file_kib))
+        // The limit is a soft one, in blocks of 512 bytes, and the signal that comes with it is ignored.
+        let blocks = file_kib * 2;
+        self.start_by(
+            place,
+            &format!("trap '' XFSZ; ulimit -S -f {blocks}; exec \"$@\""),
+        )
+    }
+
+    /// The same by a line of shell, which gets the command as its arguments.
+    pub fn start_by(&self, place: &Place, script: &str) -> Server {
+        Server::start(place, self, &[], Some(script)).await_listeners(self)
+    }
+
+    /// The same where it may have no standard output on which it could say that it serves.
+    pub fn start_unheard(&self, place: &Place, script: &str) -> Server {
+        let server = Server::start(place, self, &[], Some(script));
+        let ready = wait_for(Duration::from_secs(15), || {
+            let outcome = server.command(place, &["stats"]);
+            (outcome.code == Some(0)).then_some(())
+        });
+        assert_eq!(ready, Some(()), "it does not serve:\n{}", server.log());
+        server
     }
 }
 
@@ -193,35 +214,43 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the server and waits until it says of every listener that it serves.
     fn start(
         place: &Place,
         conf: &Conf,
         environment: &[(&str, &str)],
-        file_kib: Option<u32>,
+        script: Option<&str>,
     ) -> Server {
         let file = conf.write(place).display().to_string();
         let own = ["run", "-c", &file];
-        let mut process = match file_kib {
+        let process = match script {
             None => {
                 let arguments = own.map(str::to_owned);
                 Process::start(place, "strowger", binary(), &arguments, environment)
             }
-            // The limit is a soft one, in blocks of 512 bytes, and the signal that comes with it is ignored.
-            Some(kib) => {
-                let limited = "trap '' XFSZ; ulimit -S -f \"$1\"; shift; exec \"$@\"";
-                let (blocks, program) = ((kib * 2).to_string(), binary().display().to_string());
-                let before = ["-c", limited, "sh", &blocks, &program];
+            Some(script) => {
+                let program = binary().display().to_string();
+                let before = ["-c", script, "sh", &program];
                 let arguments: Vec<String> =
                     before.into_iter().chain(own).map(str::to_owned).collect();
-                Process::start(place, "strowger", Path::new("sh"), &arguments, environment)
+                let shell = Path::new("sh");
+                Process::start(place, "strowger", shell, &arguments, environment)
             }
         };
+        Server {
+            address: conf.listeners[0].address,
+            process,
+            control: conf.control.clone(),
+        }
+    }
+
+    /// Waits until it says of every listener that it serves.
+    fn await_listeners(mut self, conf: &Conf) -> Server {
         let wanted: Vec<String> = conf
             .listeners
             .iter()
             .map(|listener| format!("listening {} {}", listener.transport, listener.address))
             .collect();
+        let process = &mut self.process;
         let ready = wait_for(Duration::from_secs(15), || {
             let said = process.stdout();
             let all = wanted
@@ -237,11 +266,7 @@ impl Server {
             process.stdout(),
             process.stderr()
         );
-        Server {
-            address: conf.listeners[0].address,
-            process,
-            control: conf.control.clone(),
-        }
+        self
     }
 
     pub fn id(&self) -> u32 {

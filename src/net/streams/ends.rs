@@ -154,6 +154,7 @@ impl Streams {
         self.shaking_log.renew(now);
         self.overload_log.renew(now);
         self.accept_log.renew(now);
+        self.full_log.renew(now);
         for state in State::ALL {
             let patience = self.deadline_ms(state);
             while let Some((id, since)) = self.ages[state as usize].oldest(&self.connections) {
