@@ -1,11 +1,9 @@
 //! The log, to standard error: how much is said can be changed while the server runs, no line can pass for several, and nobody who
 //! logs waits for whoever reads.
 
-mod format;
-mod queue;
-
+use crate::log_line;
+use crate::log_queue::Queue;
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use queue::Queue;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::RefCell;
 use std::fmt;
@@ -79,7 +77,10 @@ pub fn start(level: LevelFilter) -> Result<(), String> {
 fn report_panic(info: &PanicHookInfo<'_>) {
     let thread = thread::current();
     let place = info.location().map(ToString::to_string);
-    let what = info.payload_as_str().unwrap_or("for an unknown reason");
+    let payload = info.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let what = text.unwrap_or("for an unknown reason");
     log::error!(
         "thread {:?} panicked at {}: {what}",
         thread.name().unwrap_or("without a name"),
@@ -178,7 +179,7 @@ impl Log for Logger {
         }
         let write = |line: &mut Vec<u8>| {
             line.clear();
-            format::line(record.level(), record.target(), *record.args(), line);
+            log_line::line(record.level(), record.target(), *record.args(), line);
             self.queue.push(record.level(), line);
         };
         // What is logged while a line is in the making, or at the very end of a thread, gets a line of its own.

@@ -4,6 +4,8 @@
 
 mod bindings;
 mod drain;
+mod log_line;
+mod log_queue;
 mod logger;
 mod notify;
 mod reload;

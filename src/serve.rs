@@ -39,6 +39,7 @@ use strowger::stack::auth::users::Users;
 use strowger::stack::location::{BindingView, Location};
 use strowger::stack::route::{Action, Network, NextHop, Route};
 use strowger::stack::settings::{self, Listener, Settings};
+use strowger::store::clock::STEP_MS;
 use strowger::store::users::Loaded;
 use strowger::store::{Door, Keeper, Source, keeper};
 use strowger::worker::metrics::{self, Beside};
@@ -112,6 +113,7 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
         since_1970: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default(),
+        wall_ms: clock.wall_ms(),
     };
     let (source, users) = match users {
         Some((source, loaded)) => {
@@ -227,6 +229,8 @@ pub(crate) struct Start {
     pub(crate) transactions: usize,
     /// When that was.
     pub(crate) since_1970: Duration,
+    /// The time since 1970 at time 0 of the rules, as the clock showed it then.
+    pub(crate) wall_ms: u64,
 }
 
 /// What a reload replaces, all at once.
@@ -360,6 +364,18 @@ impl Office {
         }
     }
 
+    /// When the server started, by the clock as it is now: it may have been set since.
+    fn started(&self, clock: Clock) -> Duration {
+        let (then_ms, now_ms) = (self.start.wall_ms, clock.wall_ms());
+        let step = Duration::from_millis(now_ms.abs_diff(then_ms));
+        let since_1970 = self.start.since_1970;
+        match now_ms > then_ms {
+            _ if step <= Duration::from_millis(STEP_MS) => since_1970,
+            true => since_1970 + step,
+            false => since_1970.saturating_sub(step),
+        }
+    }
+
     /// What an operator typed, as the canonical address that bindings stand under.
     fn address_of_record(&self, typed: &str) -> Result<Vec<u8>, Refusal> {
         let refused = |why: &str| Refusal::Refused(format!("{typed}: {why}"));
@@ -459,16 +475,17 @@ impl Desk for Office {
     }
 
     fn metrics(&self) -> Families {
-        let (stats, now) = {
+        let (stats, clock) = {
             let crew = self.crew();
-            (crew.stats(), crew.clock().now())
+            (crew.stats(), crew.clock())
         };
+        let now = clock.now();
         let keeper = self.keeper();
         let beside = Beside {
             bindings: self.location.live_bindings(now),
             users: keeper.as_ref().map_or(0, |keeper| keeper.users()),
             users_unreadable: keeper.is_some_and(|keeper| keeper.is_unreadable()),
-            started: self.start.since_1970,
+            started: self.started(clock),
             is_draining: lock(&self.drain).is_some(),
             store: store(&self.disk),
             log_lines_lost: logger::lost(),

@@ -200,16 +200,10 @@ impl Office {
             let mut clients = self.clients();
             if clients.len() >= self.bounds.clients {
                 drop(clients);
-                log::warn!(
-                    "control socket: a client refused: {} are being served, which is the limit",
-                    self.bounds.clients
-                );
-                let message = format!(
-                    "{} clients are being served already; try again",
-                    self.bounds.clients
-                );
-                let error = rpc::Error::new(rpc::BUSY, message);
-                return rpc::write_error(&mut stream, &Value::Null, error);
+                let served = format!("{} clients are being served already", self.bounds.clients);
+                let error = rpc::Error::new(rpc::BUSY, format!("{served}; try again"));
+                rpc::write_error(&mut stream, &Value::Null, error)?;
+                return Err(io::Error::other(served));
             }
             clients.insert(number, stream.try_clone()?);
         }

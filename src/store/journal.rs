@@ -639,9 +639,8 @@ impl Desk {
         let before = table.seen()?;
         let step = before.and_then(|before| clock::step(&before, &showing));
         // By the clock of the time when they were written.
-        let wall_ms = step.map_or(self.wall_ms, |(ms, _)| {
-            self.wall_ms.saturating_sub_signed(ms)
-        });
+        let back_ms = step.map_or(0, |(ms, _)| ms.saturating_neg());
+        let wall_ms = self.wall_ms.saturating_add_signed(back_ms);
         let terms = terms(&self.settings, wall_ms);
         let restored = table.restore(&self.location, now, &self.settings.rules, terms)?;
         let unusable = restored.unusable as u64;

@@ -3,7 +3,7 @@
 //! So a reader that has stopped, a full disk or a slow terminal holds nobody up but that thread. What finds no room is counted, and a
 //! line says how many as soon as writing goes again. Lines are never overtaken: what finds no room is always the newest.
 
-use super::format;
+use crate::log_line;
 use log::Level;
 use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,8 +39,9 @@ pub struct Queue {
 #[derive(Default)]
 struct State {
     text: Vec<u8>,
-    /// Lines lost that no line has spoken of.
+    /// Lines lost that no line has spoken of, and why, where it is known.
     unreported: u64,
+    cause: Option<String>,
     /// Why the last attempt to write failed.
     failure: Option<String>,
     /// The thread waits for work.
@@ -87,6 +88,9 @@ impl Queue {
         let mut state = self.state();
         if state.text.len() + line.len() > most {
             state.unreported += 1;
+            if state.cause.is_none() {
+                state.cause = state.failure.clone();
+            }
             self.lost.fetch_add(1, Ordering::Relaxed);
             return;
         }
@@ -147,15 +151,13 @@ impl Queue {
         state.is_writing = true;
         std::mem::swap(&mut chunk.text, &mut state.text);
         if state.unreported > 0 {
-            let why = match &state.failure {
-                Some(failure) => failure,
-                None => "its reader is too slow",
-            };
+            let cause = state.cause.take();
+            let why = cause.as_deref().unwrap_or("its reader is too slow");
             let lost = format_args!(
                 "{} lines of the log are lost here: standard error did not take them ({why})",
                 state.unreported
             );
-            format::line(Level::Warn, module_path!(), lost, &mut chunk.text);
+            log_line::line(Level::Warn, module_path!(), lost, &mut chunk.text);
             chunk.reported = std::mem::take(&mut state.unreported);
         }
     }
@@ -201,6 +203,7 @@ impl Queue {
         let mut state = self.state();
         state.unreported += own + chunk.reported;
         state.failure = Some(error.to_string());
+        state.cause = state.failure.clone();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -353,6 +356,7 @@ mod tests {
         assert_eq!(lines[0], "first");
         assert_eq!(lines[1..4], kept[..]);
         assert!(lines[4].contains("17 lines of the log are lost here"));
+        assert!(lines[4].contains("(no storage space)"), "{}", lines[4]);
         assert_eq!(lines.len(), 5);
     }
 
