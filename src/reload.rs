@@ -93,9 +93,7 @@ impl Office {
             tls: contexts.clone(),
         };
         self.crew().reload(&change);
-        self.start
-            .sources
-            .set_limit(conf.limits.requests_per_source);
+        serve::limit_sources(&self.start.sources, &conf);
         // Its servers may be others even where the conf says the same: /etc/resolv.conf is read again.
         if !self.resolver.configure(serve::resolving(&conf.dns)) {
             log::warn!("dns: too busy to take other servers: reload again");

@@ -90,7 +90,8 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
     let open_files =
         sys::open_files_limit().map_err(|error| format!("the limit of open files: {error}"))?;
     let (asker, inbox) = resolver::open(conf.dns.questions);
-    let sources = Arc::new(Sources::new(secret, conf.limits.requests_per_source));
+    let sources = Arc::new(Sources::new(secret, 0));
+    limit_sources(&sources, conf);
     let options = Options {
         asker: Some(asker.clone()),
         ..options(conf, open_files, sources.clone(), contexts.clone())
@@ -624,6 +625,14 @@ fn options(
     }
 }
 
+/// What the conf says of sources, valid at once.
+pub(crate) fn limit_sources(sources: &Sources, conf: &Conf) {
+    let limits = &conf.limits;
+    sources.set_trusted(networks(&limits.trusted_sources));
+    sources.set_ban_ms(u64::try_from(limits.ban.as_millis()).unwrap_or(u64::MAX));
+    sources.set_limit(limits.requests_per_source);
+}
+
 pub(crate) fn resolving(dns: &model::Dns) -> resolver::Settings {
     resolver::Settings {
         servers: dns.servers.clone(),
@@ -753,6 +762,8 @@ pub(crate) fn settings(
             answer_factor: conf.limits.answer_factor,
             overload_ms: ms(conf.limits.overload),
             trusted_sources: networks(&conf.limits.trusted_sources),
+            requests_per_user: conf.limits.requests_per_user,
+            requests_per_aor: conf.limits.requests_per_aor,
         },
         outgoing: outgoing(conf.connections.outgoing),
         routes: conf.routes.iter().map(route).collect(),
@@ -798,6 +809,7 @@ fn auth(auth: &model::Auth) -> auth::Settings {
         algorithms: auth.algorithms.iter().map(algorithm).collect(),
         qop: auth.qop,
         nonce_lifetime_ms: u64::try_from(auth.nonce_lifetime.as_millis()).unwrap_or(u64::MAX),
+        guesses: auth.guesses,
         check_uri: match auth.check_uri {
             model::UriCheck::Strict => auth::UriCheck::Strict,
             model::UriCheck::Address => auth::UriCheck::Address,
@@ -842,6 +854,11 @@ fn route(route: &model::Route) -> Route {
             .to_user_prefix
             .as_ref()
             .map(|prefix| prefix.clone().into_bytes()),
+        user_agent: route
+            .user_agent
+            .iter()
+            .map(|agent| agent.clone().into_bytes())
+            .collect(),
         action: match &route.action {
             model::Action::Relay(targets) => Action::Relay(
                 targets
@@ -863,6 +880,7 @@ fn route(route: &model::Route) -> Route {
                 Action::Redirect(uris.iter().map(|uri| uri.clone().into_bytes()).collect())
             }
             model::Action::Reject(status) => Action::Reject(*status),
+            model::Action::Drop => Action::Drop,
         },
         outgoing: route.outgoing.map(outgoing),
         challenge: route.challenge,

@@ -2,16 +2,21 @@
 //! random source; time and randomness come in as numbers.
 
 pub mod arena;
+pub mod bans;
 pub mod chunks;
 pub mod dns;
 pub mod flow;
+pub mod guesses;
 pub mod hash;
 pub mod load;
 pub mod log_budget;
+pub mod marks;
 pub mod metric;
+pub mod network;
 pub mod outbox;
 pub mod pool;
 pub mod proved;
+pub mod rates;
 pub mod rng;
 pub mod roll;
 pub mod sources;
@@ -19,15 +24,20 @@ pub mod time;
 pub mod wheel;
 
 pub use arena::{Arena, Id};
+pub use bans::{Bans, Lasting};
 pub use flow::{Channel, Flow, Transport};
+pub use guesses::{Guess, Guesses};
 pub use hash::Key;
 pub use load::Load;
 pub use log_budget::LogBudget;
+pub use marks::Marks;
+pub use network::Network;
 pub use outbox::{Errand, Held, Introduction, Outbox, Parcel, Span, Transmit};
 pub use pool::{Blob, Pool};
 pub use proved::Proved;
+pub use rates::Rates;
 pub use rng::Rng;
 pub use roll::{ProvedNames, Roll};
-pub use sources::Sources;
+pub use sources::{Hearing, Sources};
 pub use time::Instant;
 pub use wheel::{TimerId, Wheel};

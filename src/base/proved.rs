@@ -3,54 +3,45 @@
 //!
 //! One table for all cores, of a fixed size; a place is forgotten after an hour, or when others need its entry.
 
-use super::{Instant, Key};
+use super::{Instant, Key, Marks};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Places that are remembered are four times as many.
 const SETS: usize = 1 << 15;
-/// Entries of a set.
-const WAYS: usize = 4;
 
 /// How long a proof holds, seconds.
 const HOLDS_S: u64 = 3600;
-/// A proof is written down again when the last one is older, seconds: most messages write nothing.
-const FRESH_S: u64 = 60;
-
-/// The low bits of an entry are the second of the last proof, counted from 1; the high ones tell its place from others of the set.
-const TIME_BITS: u32 = 32;
-const TIME: u64 = (1 << TIME_BITS) - 1;
 
 /// See the module's text.
 #[derive(Debug)]
 pub struct Proved {
     key: Key,
-    entries: Box<[AtomicU64]>,
+    marks: Marks,
 }
 
 impl Proved {
     pub fn new(key: Key) -> Proved {
         Proved {
             key: key.derive("proved places"),
-            entries: (0..SETS * WAYS).map(|_| AtomicU64::new(0)).collect(),
+            marks: Marks::new(SETS, HOLDS_S),
         }
     }
 
     /// `peer` has answered something that was sent to it.
     pub fn note(&self, now: Instant, peer: SocketAddr) {
-        if self.refresh(now, self.name(peer.ip(), peer.port())) {
-            self.refresh(now, self.name(peer.ip(), 0));
+        if self.marks.mark(now, self.name(peer.ip(), peer.port())) {
+            self.marks.mark(now, self.name(peer.ip(), 0));
         }
     }
 
     /// Whether this very place has proved to hear us in the last hour.
     pub fn knows(&self, now: Instant, peer: SocketAddr) -> bool {
-        self.holds(now, self.name(peer.ip(), peer.port()))
+        self.marks.holds(now, self.name(peer.ip(), peer.port()))
     }
 
     /// Whether any place at this address has.
     pub fn knows_address(&self, now: Instant, ip: IpAddr) -> bool {
-        self.holds(now, self.name(ip, 0))
+        self.marks.holds(now, self.name(ip, 0))
     }
 
     /// Port 0 stands for the address: nobody sends from there.
@@ -61,52 +52,6 @@ impl Proved {
         };
         self.key.hash_numbers(high, low, u64::from(port))
     }
-
-    fn set(&self, name: u64) -> &[AtomicU64] {
-        let first = name as usize % SETS * WAYS;
-        self.entries.get(first..first + WAYS).unwrap_or(&[])
-    }
-
-    fn holds(&self, now: Instant, name: u64) -> bool {
-        let now_s = second(now);
-        self.set(name).iter().any(|entry| {
-            let value = entry.load(Ordering::Relaxed);
-            value & !TIME == tag(name) && (value & TIME) + HOLDS_S > now_s && value & TIME != 0
-        })
-    }
-
-    /// False when it was written down a moment ago. Two cores that write at a time may lose one of the two: it comes again.
-    fn refresh(&self, now: Instant, name: u64) -> bool {
-        let now_s = second(now);
-        let mut oldest: Option<(&AtomicU64, u64)> = None;
-        for entry in self.set(name) {
-            let value = entry.load(Ordering::Relaxed);
-            let (is_ours, at) = (value & !TIME == tag(name), value & TIME);
-            if is_ours && at != 0 && at + FRESH_S > now_s {
-                return false;
-            }
-            if is_ours {
-                oldest = Some((entry, at));
-                break;
-            }
-            if oldest.is_none_or(|(_, before)| at < before) {
-                oldest = Some((entry, at));
-            }
-        }
-        if let Some((entry, _)) = oldest {
-            entry.store(tag(name) | now_s, Ordering::Relaxed);
-        }
-        true
-    }
-}
-
-fn tag(name: u64) -> u64 {
-    name & !TIME
-}
-
-/// Never 0: an entry with that time belongs to nobody.
-fn second(now: Instant) -> u64 {
-    (now.as_ms() / 1000 + 1) & TIME
 }
 
 #[cfg(test)]

@@ -1,34 +1,63 @@
-//! How many requests each source has sent lately: one table for all cores, of a fixed size, that costs a request one or two atomic
-//! operations before anything of it is read.
+//! Who is heard: how many requests each source has sent lately, and which sources are banned. Tables of a fixed size for all cores,
+//! that cost a request a few atomic operations before anything of it is read.
+//!
+//! Anybody can send datagrams in another's name. So what comes by UDP from a place that has not proved to hear us, what comes from
+//! places that have, and what comes by connections is counted apart: who forges an address takes nothing from the other two.
 
-use super::{Instant, Key, Proved};
+use super::bans::Sure;
+use super::{Bans, Guesses, Instant, Key, Network, Proved, Rates};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{PoisonError, RwLock};
 
-/// Sources that can be told apart at a time are four times as many. Where more are busy, some share what one may send.
-const SETS: usize = 1 << 14;
-/// Entries of a set: one cache line has two sets.
-const WAYS: usize = 4;
+/// The places of an address are told apart in so many parts: beyond what the address may send, each of them may send an eighth of it.
+/// A flood from one port leaves those of the others.
+const PARTS: u64 = 8;
 
-/// A source may send what a second allows at once.
-const BURST_US: u64 = 1_000_000;
+/// A banned address that might have been forged may send so many REGISTERs a second from each part of its ports: by the challenge to it
+/// the owner proves that it is there, and is heard.
+const KNOCKS: u32 = 1;
 
-/// The low bits of an entry are a time, the high ones tell its source from others of the set.
-const TIME_BITS: u32 = 48;
-const TIME: u64 = (1 << TIME_BITS) - 1;
-
-/// Limits the requests of each source: an IPv4 address, or an IPv6 network of 64 bits, which one host has to itself.
-///
-/// Each entry is the time, microseconds, at which the requests so far would have come at the rate that is allowed (the generic cell
-/// rate algorithm): a request is taken while that time is less than a second ahead.
+/// Limits what each source sends: an IPv4 address, or an IPv6 network of 64 bits, which one host has to itself.
 #[derive(Debug)]
 pub struct Sources {
     key: Key,
     /// Requests a second; 0: no limit.
     limit: AtomicU32,
-    entries: Box<[AtomicU64]>,
+    unproved: Rates,
+    proved_rates: Rates,
+    bans: Bans,
+    /// Whom no limit here is for.
+    trusted: RwLock<Vec<Network>>,
     /// Those that have shown that they hear us.
     pub proved: Proved,
+    /// Wrong passwords.
+    pub guesses: Guesses,
+    /// Requests of each user, and for each address-of-record.
+    pub users: Rates,
+    aors: Rates,
+}
+
+/// What becomes of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hearing {
+    Heard,
+    /// One too many.
+    TooMany,
+    /// One too many, and its source is banned for it from now on.
+    BanBegins(Sure),
+    /// Its source is banned.
+    Banned,
+}
+
+/// By which way a request came, as far as it says how sure its source is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    /// A datagram of somebody who has proved nothing.
+    Unproved = 0,
+    /// A datagram from a place that has proved to hear us.
+    Proved = 1,
+    Stream = 2,
 }
 
 impl Sources {
@@ -37,8 +66,14 @@ impl Sources {
         Sources {
             key: key.derive("sources"),
             limit: AtomicU32::new(limit),
-            entries: (0..SETS * WAYS).map(|_| AtomicU64::new(0)).collect(),
+            unproved: Rates::default(),
+            proved_rates: Rates::default(),
+            bans: Bans::default(),
+            trusted: RwLock::default(),
             proved: Proved::new(key),
+            guesses: Guesses::new(key),
+            users: Rates::default(),
+            aors: Rates::default(),
         }
     }
 
@@ -52,52 +87,139 @@ impl Sources {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Counts a request from `peer`. False: it is one too many.
-    pub fn admits(&self, now: Instant, peer: SocketAddr) -> bool {
-        let limit = u64::from(self.limit());
+    /// How long who hits its limit is not heard, milliseconds; 0: nobody is banned, and those that are no longer.
+    pub fn set_ban_ms(&self, ms: u64) {
+        self.bans.set_lasts_ms(ms);
+    }
+
+    pub fn ban_ms(&self) -> u64 {
+        self.bans.lasts_ms()
+    }
+
+    /// Networks that no limit and no ban is for.
+    pub fn set_trusted(&self, networks: Vec<Network>) {
+        *self.trusted.write().unwrap_or_else(PoisonError::into_inner) = networks;
+    }
+
+    pub fn is_trusted(&self, ip: IpAddr) -> bool {
+        let trusted = self.trusted.read().unwrap_or_else(PoisonError::into_inner);
+        trusted.iter().any(|network| network.contains(ip))
+    }
+
+    /// Nobody is limited, and nobody is banned.
+    pub fn hears_all(&self, now: Instant) -> bool {
+        self.limit() == 0 && self.bans.is_empty(now)
+    }
+
+    /// Counts a request from `peer`, by a connection or not, and says whether it is read. `registers` says whether it is a REGISTER; it is
+    /// asked for where that matters.
+    pub fn hear(
+        &self,
+        now: Instant,
+        peer: SocketAddr,
+        by_stream: bool,
+        registers: impl FnOnce() -> bool,
+    ) -> Hearing {
+        if self.hears_all(now) {
+            return Hearing::Heard;
+        }
+        let way = match by_stream {
+            true => Way::Stream,
+            false if self.proved.knows(now, peer) => Way::Proved,
+            false => Way::Unproved,
+        };
+        if !self.bans.is_empty(now)
+            && self.is_banned_by(now, peer, way)
+            && !self.is_trusted(peer.ip())
+        {
+            let knocks = way == Way::Unproved
+                && !self.is_banned_by(now, peer, Way::Proved)
+                && registers()
+                && self
+                    .unproved
+                    .admit(now, self.name(peer, KNOCK, part(peer)), KNOCKS);
+            return match knocks {
+                true => Hearing::Heard,
+                false => Hearing::Banned,
+            };
+        }
+        if self.admits(now, peer, way) || self.is_trusted(peer.ip()) {
+            return Hearing::Heard;
+        }
+        let sure = match way {
+            Way::Stream => Sure::Yes,
+            // Whoever knows its port can forge it: a ban would be theirs to give. And it is no burden: at its limit it is dropped as cheaply.
+            Way::Proved => return Hearing::TooMany,
+            Way::Unproved => Sure::No,
+        };
+        match self.bans.begin(now, self.name(peer, BAN, 0), sure) {
+            true => Hearing::BanBegins(sure),
+            false => Hearing::TooMany,
+        }
+    }
+
+    /// Bans a source that is there. False: it is already, or nobody is, or it is trusted.
+    pub fn ban(&self, now: Instant, peer: SocketAddr) -> bool {
+        self.ban_ms() > 0
+            && !self.is_trusted(peer.ip())
+            && self.bans.begin(now, self.name(peer, BAN, 0), Sure::Yes)
+    }
+
+    /// Whether a connection from there is not taken.
+    pub fn is_banned(&self, now: Instant, peer: SocketAddr) -> bool {
+        !self.bans.is_empty(now)
+            && self.is_banned_by(now, peer, Way::Stream)
+            && !self.is_trusted(peer.ip())
+    }
+
+    /// How many sources are banned.
+    pub fn banned(&self, now: Instant) -> usize {
+        self.bans.count(now)
+    }
+
+    fn is_banned_by(&self, now: Instant, peer: SocketAddr, way: Way) -> bool {
+        let name = self.name(peer, BAN, 0);
+        self.bans.holds(now, name, Sure::Yes)
+            || (way == Way::Unproved && self.bans.holds(now, name, Sure::No))
+    }
+
+    fn admits(&self, now: Instant, peer: SocketAddr, way: Way) -> bool {
+        let limit = self.limit();
         if limit == 0 {
             return true;
         }
-        let cost = (BURST_US / limit).max(1);
-        let now = (now.as_ms() * 1000) & TIME;
-        let hash = self.key.hash_numbers(source(peer.ip()), 0, 0);
-        // Never 0: an entry that nobody has used belongs to nobody.
-        let tag = (hash >> TIME_BITS).max(1) << TIME_BITS;
-        let first = hash as usize % SETS * WAYS;
-        let Some(set) = self.entries.get(first..first + WAYS) else {
-            return true;
+        let rates = match way {
+            Way::Unproved => &self.unproved,
+            Way::Proved | Way::Stream => &self.proved_rates,
         };
-        let entry = place(set, tag, now);
-        let mut admitted = false;
-        let _ = entry.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
-            let spent = (before & TIME).max(now);
-            admitted = spent + cost <= now + BURST_US;
-            admitted.then_some(tag | ((spent + cost) & TIME))
-        });
-        admitted
+        rates.admit(now, self.name(peer, way as u64, 0), limit)
+            || (way != Way::Stream && {
+                let part = self.name(peer, way as u64, part(peer));
+                rates.admit(now, part, limit / PARTS as u32)
+            })
+    }
+
+    /// Counts a new request for an address-of-record, of which there may be `limit` a second.
+    pub fn admits_for(&self, now: Instant, aor: &[u8], limit: u32) -> bool {
+        limit == 0 || self.aors.admit(now, self.key.hash(&[aor]), limit)
+    }
+
+    fn name(&self, peer: SocketAddr, what: u64, part: u64) -> u64 {
+        self.key.hash_numbers(source(peer.ip()), what, part)
     }
 }
 
-/// The entry of the source with this tag: its own, else one that has been quiet for as long as it takes to be forgotten, else the one
-/// that will be so first.
-fn place(set: &[AtomicU64], tag: u64, now: u64) -> &AtomicU64 {
-    let mut oldest = &set[0];
-    let mut oldest_time = u64::MAX;
-    for entry in set {
-        let value = entry.load(Ordering::Relaxed);
-        if value & !TIME == tag {
-            return entry;
-        }
-        let time = (value & TIME).max(now);
-        if time < oldest_time {
-            (oldest, oldest_time) = (entry, time);
-        }
-    }
-    oldest
+// What a name is for, beside the ways.
+const BAN: u64 = 3;
+const KNOCK: u64 = 4;
+
+/// The part of an address's places to which this one belongs, from 1. Ports that lie side by side belong to different ones.
+fn part(peer: SocketAddr) -> u64 {
+    1 + u64::from(peer.port()) % PARTS
 }
 
 /// What counts as one source.
-fn source(ip: IpAddr) -> u64 {
+pub(super) fn source(ip: IpAddr) -> u64 {
     match ip.to_canonical() {
         IpAddr::V4(ip) => u64::from(u32::from(ip)),
         // Networks of IPv6 that begin with zeros are not in use for hosts, but for the loopback.
@@ -113,35 +235,176 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn admitted(sources: &Sources, now_ms: u64, from: &str, requests: usize) -> usize {
+    fn heard(
+        sources: &Sources,
+        now_ms: u64,
+        from: &str,
+        by_stream: bool,
+        requests: usize,
+    ) -> usize {
         let now = Instant::from_ms(now_ms);
-        let taken = |_: &usize| sources.admits(now, peer(from));
-        (0..requests).filter(taken).count()
+        let hear = |_: &usize| sources.hear(now, peer(from), by_stream, || false) == Hearing::Heard;
+        (0..requests).filter(hear).count()
+    }
+
+    /// By UDP, from somebody who has proved nothing.
+    fn admitted(sources: &Sources, now_ms: u64, from: &str, requests: usize) -> usize {
+        heard(sources, now_ms, from, false, requests)
     }
 
     #[test]
     fn a_second_of_requests_at_once_and_then_the_rate() {
-        let sources = Sources::new(Key::new(1, 2), 50);
-        assert_eq!(admitted(&sources, 1000, "192.0.2.1:5060", 1000), 50);
-        assert_eq!(admitted(&sources, 1019, "192.0.2.1:5060", 1000), 0);
-        assert_eq!(admitted(&sources, 1020, "192.0.2.1:5060", 1000), 1);
-        assert_eq!(admitted(&sources, 1520, "192.0.2.1:5060", 1000), 25);
+        let sources = Sources::new(Key::new(1, 2), 40);
+        assert_eq!(admitted(&sources, 1000, "192.0.2.1:5060", 1000), 40 + 5);
+        assert_eq!(admitted(&sources, 1024, "192.0.2.1:5060", 1000), 0);
+        assert_eq!(admitted(&sources, 1025, "192.0.2.1:5060", 1000), 1);
+        assert_eq!(admitted(&sources, 1525, "192.0.2.1:5060", 1000), 20 + 2);
         // What was refused does not count: nobody is shut out by going on to send.
-        assert_eq!(admitted(&sources, 9000, "192.0.2.1:5060", 1000), 50);
+        assert_eq!(admitted(&sources, 9000, "192.0.2.1:5060", 1000), 45);
+        // A stream has no ports to tell apart.
+        assert_eq!(heard(&sources, 9000, "192.0.2.1:5060", true, 1000), 40);
+        assert_eq!(heard(&sources, 9000, "192.0.2.1:9999", true, 1000), 0);
     }
 
     #[test]
-    fn a_source_is_an_address_or_a_network_of_ipv6_whatever_the_port() {
-        let sources = Sources::new(Key::new(1, 2), 10);
-        let count = |from| admitted(&sources, 5000, from, 20);
-        assert_eq!(count("192.0.2.1:5060"), 10);
-        assert_eq!(count("192.0.2.1:6000"), 0);
+    fn a_source_is_an_address_or_a_network_of_ipv6() {
+        let sources = Sources::new(Key::new(1, 2), 16);
+        let count = |from| admitted(&sources, 5000, from, 40);
+        assert_eq!(count("192.0.2.1:5060"), 18);
+        assert_eq!(count("192.0.2.1:6004"), 0, "of the same part");
         assert_eq!(count("[::ffff:192.0.2.1]:5060"), 0);
-        assert_eq!(count("192.0.2.2:5060"), 10);
-        assert_eq!(count("[2001:db8:0:1::1]:5060"), 10);
+        assert_eq!(count("192.0.2.2:5060"), 18);
+        assert_eq!(count("[2001:db8:0:1::1]:5060"), 18);
         assert_eq!(count("[2001:db8:0:1:ffff::2]:5060"), 0);
-        assert_eq!(count("[2001:db8:0:2::1]:5060"), 10);
-        assert_eq!(count("[::1]:5060"), 10);
+        assert_eq!(count("[2001:db8:0:2::1]:5060"), 18);
+        assert_eq!(count("[::1]:5060"), 18);
+    }
+
+    #[test]
+    fn a_flood_from_one_port_leaves_the_others_a_share() {
+        let sources = Sources::new(Key::new(1, 2), 40);
+        assert_eq!(admitted(&sources, 5000, "192.0.2.1:5060", 10_000), 45);
+        for port in 5061..5068 {
+            let from = format!("192.0.2.1:{port}");
+            assert_eq!(admitted(&sources, 5000, &from, 10_000), 5, "{from}");
+        }
+        // All ports together have twice the limit.
+        let all = |port: u16| admitted(&sources, 9000, &format!("192.0.2.1:{port}"), 10);
+        assert_eq!((1000..9000).map(all).sum::<usize>(), 80);
+    }
+
+    #[test]
+    fn who_forges_an_address_takes_nothing_from_what_is_proved() {
+        let sources = Sources::new(Key::new(1, 2), 80);
+        let owner = "192.0.2.1:5060";
+        sources.proved.note(Instant::from_ms(1), peer(owner));
+        for s in 1..=10 {
+            for port in 10_000..12_000 {
+                admitted(&sources, s * 1000, &format!("192.0.2.1:{port}"), 2);
+            }
+            assert_eq!(admitted(&sources, s * 1000, owner, 72), 72, "second {s}");
+            assert_eq!(heard(&sources, s * 1000, "192.0.2.1:7", true, 72), 72);
+        }
+    }
+
+    #[test]
+    fn who_floods_by_a_connection_is_banned_by_every_way() {
+        let sources = Sources::new(Key::new(1, 2), 10);
+        sources.set_ban_ms(60_000);
+        let from = peer("192.0.2.1:9");
+        let now = Instant::from_ms(1000);
+        sources.proved.note(now, peer("192.0.2.1:5060"));
+        let outcomes: Vec<_> = (0..13)
+            .map(|_| sources.hear(now, from, true, || false))
+            .collect();
+        assert_eq!(outcomes[..10], [Hearing::Heard; 10]);
+        assert_eq!(outcomes[10], Hearing::BanBegins(Sure::Yes));
+        assert_eq!(outcomes[11..], [Hearing::Banned; 2]);
+        assert!(sources.is_banned(now, peer("[::ffff:192.0.2.1]:77")));
+        for (way, by_stream) in [
+            ("192.0.2.1:5060", false),
+            ("192.0.2.1:8", false),
+            ("192.0.2.1:8", true),
+        ] {
+            let hear = |ms| sources.hear(Instant::from_ms(ms), peer(way), by_stream, || true);
+            assert_eq!(hear(60_999), Hearing::Banned, "{way}");
+            assert_eq!(hear(61_000), Hearing::Heard, "{way}");
+        }
+        assert_eq!(sources.banned(now), 1);
+        assert!(!sources.is_banned(now, peer("192.0.2.2:9")));
+    }
+
+    #[test]
+    fn who_forges_an_address_bans_neither_what_is_proved_nor_who_comes_to_prove() {
+        let sources = Sources::new(Key::new(1, 2), 10);
+        sources.set_ban_ms(60_000);
+        let at = Instant::from_ms;
+        sources.proved.note(at(1), peer("192.0.2.1:5060"));
+        let mut begun = 0;
+        for port in 10_000..10_100 {
+            let from = peer(&format!("192.0.2.1:{port}"));
+            let outcome = sources.hear(at(1000), from, false, || false);
+            begun += usize::from(outcome == Hearing::BanBegins(Sure::No));
+        }
+        assert_eq!(begun, 1);
+        let stranger = peer("192.0.2.1:5070");
+        assert_eq!(
+            sources.hear(at(9000), stranger, false, || false),
+            Hearing::Banned
+        );
+        assert_eq!(admitted(&sources, 9000, "192.0.2.1:5060", 10), 10);
+        assert_eq!(heard(&sources, 9000, "192.0.2.1:5070", true, 10), 10);
+        assert!(!sources.is_banned(at(9000), stranger));
+        // Its owner registers from another port, and is challenged; others cannot take that from it by one port.
+        for _ in 0..100 {
+            let forged = peer("192.0.2.1:5071");
+            sources.hear(at(9000), forged, false, || true);
+        }
+        assert_eq!(
+            sources.hear(at(9000), stranger, false, || true),
+            Hearing::Heard
+        );
+        assert_eq!(
+            sources.hear(at(9100), stranger, false, || true),
+            Hearing::Banned
+        );
+        assert_eq!(
+            sources.hear(at(10_000), stranger, false, || true),
+            Hearing::Heard
+        );
+        sources.proved.note(at(10_000), stranger);
+        assert_eq!(
+            sources.hear(at(10_000), stranger, false, || false),
+            Hearing::Heard
+        );
+        // A flood from a place that has proved itself, which others may forge, is cut and bans nobody.
+        let flood: Vec<_> = (0..100)
+            .map(|_| sources.hear(at(20_000), stranger, false, || false))
+            .collect();
+        assert!(flood[20..].iter().all(|one| *one == Hearing::TooMany));
+        assert_eq!(sources.banned(at(20_000)), 1);
+    }
+
+    #[test]
+    fn who_is_trusted_is_neither_limited_nor_banned() {
+        let sources = Sources::new(Key::new(1, 2), 10);
+        sources.set_ban_ms(60_000);
+        let network = |address: &str, prefix| Network {
+            address: address.parse().unwrap(),
+            prefix,
+        };
+        sources.set_trusted(vec![network("192.0.2.0", 24), network("2001:db8::", 32)]);
+        for from in ["192.0.2.7:1", "[::ffff:192.0.2.7]:1", "[2001:db8:1::7]:1"] {
+            assert_eq!(admitted(&sources, 1000, from, 500), 500, "{from}");
+            assert_eq!(heard(&sources, 1000, from, true, 500), 500, "{from}");
+            assert!(!sources.ban(Instant::from_ms(1000), peer(from)));
+        }
+        assert_eq!(sources.banned(Instant::from_ms(1000)), 0);
+        // Who is banned already is heard as soon as it is trusted.
+        assert!(heard(&sources, 1000, "198.51.100.1:1", true, 500) < 20);
+        sources.set_trusted(vec![network("198.51.100.1", 32)]);
+        assert_eq!(heard(&sources, 1001, "198.51.100.1:1", true, 500), 500);
+        assert!(!sources.is_banned(Instant::from_ms(1001), peer("198.51.100.1:1")));
     }
 
     #[test]
@@ -149,12 +412,16 @@ mod tests {
         let sources = Sources::new(Key::new(3, 4), 2);
         let now = Instant::from_ms(1000);
         let from = |number: u32| SocketAddr::new(IpAddr::V4(number.into()), 5060);
-        let taken = |number: u32| (0..3).filter(|_| sources.admits(now, from(number))).count();
-        let whole = (1..=10_000).filter(|number| taken(*number) == 2).count();
-        assert!(whole > 9_900, "{whole} of 10,000 have their two");
+        let hear = |number| sources.hear(now, from(number), false, || false) == Hearing::Heard;
+        let taken = |number: u32| (0..4).filter(|_| hear(number)).count();
+        let whole = (1..=5_000).filter(|number| taken(*number) == 3).count();
+        assert!(
+            whole > 4_900,
+            "{whole} of 5,000 have their two, and one for the part"
+        );
         // A flood from more addresses than there is room for: bounded by the table, and by nothing else.
         let flood: usize = (1 << 24..(1 << 24) + 400_000).map(taken).sum();
-        assert!(flood <= 2 * SETS * WAYS, "{flood}");
+        assert!(flood <= 2 * Rates::NAMES, "{flood}");
     }
 
     #[test]
@@ -162,8 +429,8 @@ mod tests {
         let sources = Sources::new(Key::new(5, 6), 0);
         assert_eq!(admitted(&sources, 0, "192.0.2.1:5060", 5000), 5000);
         sources.set_limit(100_000);
-        assert_eq!(admitted(&sources, 1, "192.0.2.1:5060", 200_000), 100_000);
+        assert_eq!(admitted(&sources, 1, "192.0.2.1:5060", 200_000), 112_500);
         sources.set_limit(0);
-        assert!(sources.admits(Instant::from_ms(1), peer("192.0.2.1:1")));
+        assert_eq!(admitted(&sources, 1, "192.0.2.1:1", 7), 7);
     }
 }

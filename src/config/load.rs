@@ -464,6 +464,17 @@ impl Document<'_> {
             answer_factor: section
                 .read("answer_factor", number(0, 1000))
                 .unwrap_or(default.answer_factor),
+            requests_per_user: section
+                .read("requests_per_user", number(0, 100_000))
+                .and_then(|requests| u32::try_from(requests).ok())
+                .unwrap_or(default.requests_per_user),
+            requests_per_aor: section
+                .read("requests_per_aor", number(0, 100_000))
+                .and_then(|requests| u32::try_from(requests).ok())
+                .unwrap_or(default.requests_per_aor),
+            ban: section
+                .read("ban", time(Duration::ZERO, 24 * HOUR))
+                .unwrap_or(default.ban),
             trusted_sources: section
                 .read("trusted_sources", networks)
                 .unwrap_or(default.trusted_sources),

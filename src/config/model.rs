@@ -481,6 +481,8 @@ pub struct Auth {
     pub algorithms: Vec<Algorithm>,
     pub qop: bool,
     pub nonce_lifetime: Duration,
+    /// Wrong passwords a minute from one source for one user; 0: any number.
+    pub guesses: u32,
     pub check_uri: UriCheck,
     /// `Off` where clients are not asked for certificates.
     pub certificate: Certificate,
@@ -498,6 +500,7 @@ impl Default for Auth {
             algorithms: vec![Algorithm::Sha256, Algorithm::Md5],
             qop: true,
             nonce_lifetime: Duration::from_secs(300),
+            guesses: 10,
             check_uri: UriCheck::Address,
             certificate: Certificate::Off,
             users: PathBuf::from("strowger.db"),
@@ -563,6 +566,8 @@ pub struct Route {
     pub to_host: Option<Host>,
     /// What the user part of the Request-URI begins with.
     pub to_user_prefix: Option<String>,
+    /// What the User-Agent has in it, one of these, lower-case; empty: anything.
+    pub user_agent: Vec<String>,
     /// Instead of [`Connections::outgoing`], for what this route sends.
     pub outgoing: Option<Outgoing>,
     /// Instead of [`Auth::challenge_proxy`], for what takes this route.
@@ -592,6 +597,8 @@ pub enum Action {
     Redirect(Vec<String>),
     /// Answer this status, 400 to 699.
     Reject(u16),
+    /// Answer nothing.
+    Drop,
 }
 
 /// A next hop: a SIP URI and what follows from it. A `[[listen]]` speaks its transport and address family.
@@ -708,7 +715,12 @@ pub struct Limits {
     pub requests_per_source: u32,
     /// How many times as long as a request may be what it makes us send to places that have proved nothing; 0: any number.
     pub answer_factor: usize,
-    /// Networks of peers that are believed what they assert of others.
+    /// Requests a second of one user, and new ones for one address-of-record; 0: any number.
+    pub requests_per_user: u32,
+    pub requests_per_aor: u32,
+    /// How long a source that hit its limit is not heard; zero: it is heard on.
+    pub ban: Duration,
+    /// Networks of peers that are believed what they assert of others, and that no limit of a source is for.
     pub trusted_sources: Vec<Network>,
     /// How long messages may wait for a worker before new requests are refused; zero: for ever.
     pub overload: Duration,
@@ -723,6 +735,9 @@ impl Default for Limits {
             contact_size: 1024,
             requests_per_source: 0,
             answer_factor: 3,
+            requests_per_user: 0,
+            requests_per_aor: 0,
+            ban: Duration::ZERO,
             trusted_sources: Vec::new(),
             overload: Duration::from_millis(100),
         }

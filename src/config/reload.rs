@@ -69,7 +69,7 @@ impl Plan {
         sort!(plan, "auth", Auth, old.auth, auth,
             live: [
                 realm, challenge_register, challenge_proxy, challenge_bye, algorithms, qop, nonce_lifetime,
-                check_uri, certificate, users
+                guesses, check_uri, certificate, users
             ],
             fixed: []);
         if old.routes != *routes {
@@ -80,8 +80,8 @@ impl Plan {
             fixed: []);
         sort!(plan, "limits", Limits, old.limits, limits,
             live: [
-                message_size, transactions, contact_size, requests_per_source, answer_factor, trusted_sources,
-                overload
+                message_size, transactions, contact_size, requests_per_source, answer_factor,
+                requests_per_user, requests_per_aor, ban, trusted_sources, overload
             ],
             fixed: [bindings]);
         sort!(plan, "udp", Udp, old.udp, udp,
@@ -196,6 +196,7 @@ check_uri = \"off\"
 algorithms = [\"MD5\"]
 qop = false
 nonce_lifetime = \"10s\"
+guesses = 7
 users = \"x\"
 [[route]]
 action = \"reject\"
@@ -212,6 +213,9 @@ bindings = 7
 contact_size = \"7KiB\"
 requests_per_source = 7
 answer_factor = 7
+requests_per_user = 7
+requests_per_aor = 7
+ban = \"7s\"
 trusted_sources = [\"192.0.2.1\"]
 overload = \"7ms\"
 [udp]

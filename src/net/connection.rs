@@ -152,6 +152,8 @@ pub enum Why {
     Unfinished,
     /// It only waited for what is owed to it, and another needs its place.
     Displaced,
+    /// Its source is not heard any more.
+    Banned,
 }
 
 impl std::fmt::Display for Why {
@@ -169,6 +171,7 @@ impl std::fmt::Display for Why {
             Why::Overdue(State::Draining) => f.write_str("the peer does not take what it is sent"),
             Why::Truncated => f.write_str("ended in the middle of a message"),
             Why::Unfinished => f.write_str("a message began and was not whole in idle_timeout"),
+            Why::Banned => f.write_str("its source is banned ([limits] ban)"),
             Why::Displaced => f.write_str("it sends no more, and its place is needed"),
         }
     }

@@ -147,6 +147,8 @@ pub struct StreamCounters {
     pub failed: u64,
     /// The limit of open connections was reached.
     pub refused: u64,
+    /// Not taken, or closed, because their source is banned.
+    pub banned: u64,
     pub accept_errors: u64,
     /// Turns in which a listener had to wait because so many shook hands already.
     pub handshakes_held: u64,
@@ -218,6 +220,7 @@ impl StreamCounters {
         self.connecting += other.connecting;
         self.failed += other.failed;
         self.refused += other.refused;
+        self.banned += other.banned;
         self.accept_errors += other.accept_errors;
         self.handshakes_held += other.handshakes_held;
         self.handshakes_refused += other.handshakes_refused;

@@ -14,7 +14,7 @@ use super::pool::Buffers;
 use super::shaking::Shaking;
 use super::sys;
 use super::tls::Contexts;
-use crate::base::{Arena, Channel, Flow, Id, Instant, LogBudget, Roll, Transport};
+use crate::base::{Arena, Channel, Flow, Id, Instant, LogBudget, Roll, Sources, Transport};
 use mio::event::Event;
 use mio::{Interest, Registry, Token};
 use std::collections::HashMap;
@@ -64,6 +64,8 @@ pub struct Streams {
     core: u8,
     limits: Limits,
     roll: Arc<Roll>,
+    /// Who is banned; `None`: nobody.
+    sources: Option<Arc<Sources>>,
     tls: Option<Arc<Contexts>>,
     connections: Arena<Connection>,
     /// Those that we opened, by what the rules asked for.
@@ -110,6 +112,7 @@ impl Streams {
                 ..limits
             },
             roll,
+            sources: None,
             tls,
             // The name of a connection outlives us, in the Route of a dialog: nobody who connects after a restart may inherit it.
             connections: Arena::counting_from(RandomState::new().hash_one(core) as u32),
@@ -141,6 +144,11 @@ impl Streams {
             connections: limits.connections.min(self.roll.places()),
             ..limits
         };
+    }
+
+    /// From now on no connection is taken from whom these ban.
+    pub fn ask_of_bans(&mut self, sources: Arc<Sources>) {
+        self.sources = Some(sources);
     }
 
     /// Certificates and keys for handshakes that begin from now on.
@@ -292,6 +300,10 @@ impl Streams {
                     }
                 },
             };
+            if self.is_banned(now, peer) {
+                self.counters.banned += 1;
+                continue;
+            }
             if let Some(waited_ms) = overlong_ms {
                 // To let it wait would make all wait, and most would have given up before their turn.
                 self.counters.handshakes_refused += 1;
@@ -349,6 +361,11 @@ impl Streams {
             }
         }
         Accepted::Some
+    }
+
+    fn is_banned(&self, now: Instant, peer: SocketAddr) -> bool {
+        let sources = self.sources.as_ref();
+        sources.is_some_and(|sources| sources.is_banned(now, peer))
     }
 
     /// Gives a connection its place in the table, in the poll and among the waiting.

@@ -278,6 +278,11 @@ impl Wires {
         }
     }
 
+    /// The source of this connection is banned.
+    pub fn shut_out(&mut self, id: Id, now: Instant) {
+        self.streams.shut_out(id, now);
+    }
+
     /// Takes all transmits of the outbox: datagrams leave now, in one batch or a few for each listener, and what goes by streams
     /// with the next [`Wires::flush`].
     pub fn send(&mut self, outbox: &Outbox, now: Instant) {

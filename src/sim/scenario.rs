@@ -574,6 +574,7 @@ fn route(to_host: Option<String>, prefix: Option<Vec<u8>>, action: Action) -> Ro
         from_source: Vec::new(),
         to_host: to_host.map(String::into_bytes),
         to_user_prefix: prefix,
+        user_agent: Vec::new(),
         action,
         outgoing: None,
         challenge: None,

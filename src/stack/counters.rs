@@ -41,6 +41,8 @@ labels! {
         TooLong = "too_long",
         /// The listener's address family reaches no such peer.
         NoListener = "no_listener",
+        /// A [[route]] says that it gets no answer.
+        Route = "route",
         /// A CRLF keep-alive.
         KeepAlive = "keep_alive",
     }
@@ -67,6 +69,12 @@ labels! {
         Overload = "overload",
         /// Lines of an answer that were left out: over UDP it may be no more than a few times as long as its request.
         AnswerSize = "answer_size",
+        /// Passwords that were not looked at, because too many had been wrong.
+        Guesses = "guesses",
+        /// Requests of one user.
+        PerUser = "requests_per_user",
+        /// New requests for one address-of-record.
+        PerAor = "requests_per_aor",
     }
 }
 
@@ -97,6 +105,8 @@ labels! {
         Malformed = "malformed",
         /// The right password, for another Request-URI.
         OtherUri = "other_uri",
+        /// Not looked at: too many had been wrong.
+        TooMany = "too_many",
         /// The right password, for another user's address.
         Forbidden = "forbidden",
     }

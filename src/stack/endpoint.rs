@@ -658,6 +658,10 @@ impl Endpoint {
         refusal: Refusal,
         outbox: &mut Outbox,
     ) {
+        // Who gets no answer gets none either where what it sent is wrong.
+        if self.is_dropped(flow, message) {
+            return self.drop_by_route(message, flow);
+        }
         self.counters.refused += 1;
         if let Some(limit) = refusal.limit {
             self.counters.hit(limit);

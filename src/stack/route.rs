@@ -1,8 +1,9 @@
 //! Where a request goes: the compiled `[[route]]` table.
 
+pub use crate::base::Network;
 use crate::base::Transport;
 use crate::stack::settings::Outgoing;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 /// One `[[route]]`. Every condition that is given must hold.
 #[derive(Clone, Debug)]
@@ -14,6 +15,8 @@ pub struct Route {
     /// Host of the Request-URI, lower-case.
     pub to_host: Option<Vec<u8>>,
     pub to_user_prefix: Option<Vec<u8>>,
+    /// What the User-Agent has in it, one of these, lower-case; empty: anything, and none at all.
+    pub user_agent: Vec<Vec<u8>>,
     pub action: Action,
     /// How connections are made for what takes this route; `None`: as the server does in general.
     pub outgoing: Option<Outgoing>,
@@ -33,6 +36,8 @@ pub enum Action {
     Redirect(Vec<Vec<u8>>),
     /// Answer with this status.
     Reject(u16),
+    /// Answer nothing.
+    Drop,
 }
 
 /// A `target` of a relay route.
@@ -48,26 +53,4 @@ pub struct NextHop {
     pub host: Vec<u8>,
     /// Which certificate of ours it is shown over TLS if it asks; 0: the one that all are.
     pub identity: u64,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Network {
-    pub address: IpAddr,
-    pub prefix: u8,
-}
-
-impl Network {
-    /// True when `ip` lies in the network; an IPv4-mapped IPv6 address counts as its IPv4 address.
-    pub fn contains(&self, ip: IpAddr) -> bool {
-        let bits = |ip: IpAddr| match ip.to_canonical() {
-            IpAddr::V4(v4) => (u128::from(u32::from(v4)) << 96, 32u8),
-            IpAddr::V6(v6) => (u128::from(v6), 128),
-        };
-        let ((network, width), (address, other)) = (bits(self.address), bits(ip));
-        if width != other {
-            return false;
-        }
-        let prefix = u32::from(self.prefix.min(width));
-        prefix == 0 || (network ^ address) >> (128 - prefix) == 0
-    }
 }

@@ -156,6 +156,9 @@ pub struct Limits {
     pub overload_ms: u64,
     /// Whom we believe what it asserts of others: identities (RFC 3325).
     pub trusted_sources: Vec<Network>,
+    /// Requests a second of one user, and new ones for one address-of-record; 0: any number.
+    pub requests_per_user: u32,
+    pub requests_per_aor: u32,
 }
 
 impl Default for Timers {
@@ -203,6 +206,8 @@ impl Default for Settings {
                 answer_factor: 3,
                 overload_ms: 100,
                 trusted_sources: Vec::new(),
+                requests_per_user: 0,
+                requests_per_aor: 0,
             },
             outgoing: Outgoing::default(),
             routes: Vec::new(),

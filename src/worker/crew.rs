@@ -231,13 +231,14 @@ impl Bound {
         let office = Arc::new(PostOffice::new(wakers, self.options.mail));
         let mut workers = Vec::with_capacity(polls.len());
         for (number, (sockets, poll)) in self.sockets.into_iter().zip(polls).enumerate() {
-            let streams = Streams::new(
+            let mut streams = Streams::new(
                 number as u8,
                 self.options.connections.clone(),
                 self.roll.clone(),
                 self.options.tls.clone(),
                 poll.registry().try_clone()?,
             );
+            streams.ask_of_bans(self.options.sources.clone());
             let registry = poll.registry().try_clone()?;
             let wires = Wires::new(sockets, self.options.batch, streams, registry)?;
             let mailbox = Mailbox::new(office.clone(), number);
@@ -291,6 +292,10 @@ pub struct Stats {
     pub held: HeldCounters,
     /// Requests that were not read, because their source sends too many.
     pub shut_out: u64,
+    /// Requests that were not read, because their source is banned.
+    pub banned: u64,
+    /// Sources that are banned.
+    pub banned_sources: usize,
 }
 
 /// How long [`Crew::stats`] waits for its workers. A turn takes milliseconds at most.
@@ -436,6 +441,8 @@ impl Stats {
             stats.mail.add(&report.mail);
             stats.held.add(&report.held);
             stats.shut_out += report.shut_out;
+            stats.banned += report.banned;
+            stats.banned_sources += report.banned_sources;
             stats.streams.add(&report.streams);
             for ((_, _, sum), own) in stats.listeners.iter_mut().zip(&report.listeners) {
                 sum.add(own);

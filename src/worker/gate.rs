@@ -1,23 +1,36 @@
-//! The gate before the rules: which requests are not even read, because their source sends too many.
+//! The gate before the rules: which requests are not even read, because their source sends too many, or is banned.
 
-use crate::base::{Instant, Sources};
+use crate::base::bans::Sure;
+use crate::base::{Flow, Hearing, Instant, Lasting, LogBudget, Sources};
+use crate::sip::Method;
 use crate::sip::sniff::{self, Kind};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// One core's gate. The count of each source is shared by all cores.
 pub struct Gate {
     sources: Arc<Sources>,
-    /// Requests that were not read.
+    /// Requests that were not read, because their source had sent too many.
     refused: u64,
     /// Of these, those that no line has told of.
     untold: u64,
     /// When the last line was written.
     said: Option<Instant>,
+    /// Requests that were not read, because their source was banned.
+    banned: u64,
+    bans: LogBudget,
 }
 
 /// A line so often at most, milliseconds.
 const LINE_EVERY_MS: u64 = 1000;
+
+/// What becomes of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Passage {
+    Open,
+    Shut,
+    /// It is not read, and the connection by which it came is closed.
+    Closed,
+}
 
 impl Gate {
     pub fn new(sources: Arc<Sources>) -> Gate {
@@ -26,30 +39,66 @@ impl Gate {
             refused: 0,
             untold: 0,
             said: None,
+            banned: 0,
+            bans: LogBudget::new("banned sources"),
         }
     }
 
-    /// False when the message is not to be read. A response never is one too many: who asked for it is us.
-    pub fn admits(&mut self, now: Instant, peer: SocketAddr, bytes: &[u8]) -> bool {
-        if self.sources.limit() == 0
-            || sniff::kind(bytes) == Kind::Response
-            || self.sources.admits(now, peer)
-        {
-            return true;
+    /// Whether the message is to be read. A response always is: who asked for it is us.
+    pub fn passage(&mut self, now: Instant, flow: &Flow, bytes: &[u8]) -> Passage {
+        if self.sources.hears_all(now) || sniff::kind(bytes) == Kind::Response {
+            return Passage::Open;
         }
-        self.refuse(now, peer);
-        false
+        let by_stream = flow.transport.is_reliable();
+        let registers = || sniff::method(bytes) == Method::Register;
+        let hearing = self.sources.hear(now, flow.peer, by_stream, registers);
+        if hearing == Hearing::Heard {
+            return Passage::Open;
+        }
+        self.refuse(now, flow, hearing);
+        match hearing {
+            Hearing::Banned | Hearing::BanBegins(_) if by_stream => Passage::Closed,
+            _ => Passage::Shut,
+        }
     }
 
-    /// Requests that were not read.
+    /// Requests that were not read, because their source had sent too many.
     pub fn refused(&self) -> u64 {
         self.refused
     }
 
+    /// Requests that were not read, because their source was banned.
+    pub fn banned(&self) -> u64 {
+        self.banned
+    }
+
+    /// Sources that are banned now, on all cores.
+    pub fn banned_sources(&self, now: Instant) -> usize {
+        self.sources.banned(now)
+    }
+
     #[cold]
-    fn refuse(&mut self, now: Instant, peer: SocketAddr) {
+    fn refuse(&mut self, now: Instant, flow: &Flow, hearing: Hearing) {
+        let (ip, limit) = (flow.peer.ip().to_canonical(), self.sources.limit());
+        if hearing == Hearing::Banned {
+            self.banned += 1;
+            return;
+        }
         self.refused += 1;
         self.untold += 1;
+        self.bans.renew(now);
+        if let Hearing::BanBegins(sure) = hearing
+            && self.bans.may_say()
+        {
+            let lasts = Lasting(self.sources.ban_ms());
+            let but = match sure {
+                Sure::Yes => "",
+                Sure::No => " over UDP, but for places there that have proved to be its own",
+            };
+            log::warn!(
+                "{ip} is not heard for {lasts}{but}: more than {limit} requests a second ([limits] requests_per_source, ban)"
+            );
+        }
         if self
             .said
             .is_some_and(|said| now.ms_since(said) < LINE_EVERY_MS)
@@ -57,10 +106,8 @@ impl Gate {
             return;
         }
         log::warn!(
-            "requests from {} are dropped: more than {} a second ([limits] requests_per_source); {} dropped on this core since the \
+            "requests from {ip} are dropped: more than {limit} a second ([limits] requests_per_source); {} dropped on this core since the \
              last such line",
-            peer.ip().to_canonical(),
-            self.sources.limit(),
             self.untold
         );
         self.untold = 0;

@@ -51,6 +51,11 @@ pub fn metrics(stats: &Stats, beside: &Beside) -> Families {
     rules(&mut list, &stats.counters);
     list.counter(LIMIT_HITS.0, LIMIT_HITS.1)
         .of(&[("limit", &"requests_per_source")], stats.shut_out);
+    list.gauge(
+        "strowger_banned_sources",
+        "Sources that are not heard for a while ([limits] ban).",
+    )
+    .is(stats.banned_sources);
     let transactions = list.gauge(
         "strowger_transactions",
         "Transactions in memory, those that only answer retransmissions included.",
@@ -229,6 +234,7 @@ fn dropped(list: &mut Families, stats: &Stats) {
         let count = each.map(|(_, _, listener)| listener.undelivered[reason as usize]);
         dropped.of(&[("reason", &reason.label())], count.sum::<u64>());
     }
+    dropped.of(&[("reason", &"banned")], stats.banned);
     dropped.of(&[("reason", &"mail_full")], stats.mail.dropped_full);
     let unknown = stats.mail.dropped_unknown;
     dropped.of(&[("reason", &"mail_unknown_core")], unknown);
@@ -354,6 +360,11 @@ fn streams(list: &mut Families, streams: &StreamCounters) {
             "strowger_connections_failed_total",
             "Connections of ours that were not answered.",
             streams.failed,
+        ),
+        (
+            "strowger_connections_banned_total",
+            "Connections that were not taken, or were closed, because their source is banned.",
+            streams.banned,
         ),
         (
             "strowger_connections_idle_closed_total",

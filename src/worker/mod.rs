@@ -28,7 +28,7 @@ use crate::stack::location::Progress;
 use crate::stack::registrar::unstored;
 use crate::stack::{Counters, Endpoint, Occupancy, Settings};
 use delay::Histogram;
-use gate::Gate;
+use gate::{Gate, Passage};
 use held::{Fate, Held, HeldCounters};
 use mailbox::{Command, Letters, MailCounters, Mailbox, Matter};
 use mio::{Events, Poll, Token};
@@ -154,6 +154,10 @@ pub struct Report {
     pub held: HeldCounters,
     /// Requests that were not read, because their source sends too many.
     pub shut_out: u64,
+    /// Requests that were not read, because their source is banned.
+    pub banned: u64,
+    /// Sources that are banned, on all cores; said by the first one.
+    pub banned_sources: usize,
     pub cpu_ns: u64,
     pub turns: u64,
     pub long_turns: LongTurns,
@@ -285,10 +289,10 @@ impl<E: Element> Worker<E> {
             for number in 0..count {
                 if let Some(datagram) = self.wires.datagram(number) {
                     self.long.note(datagram.peer, datagram.bytes);
-                    if !self.gate.admits(now, datagram.peer, datagram.bytes) {
+                    let flow = Flow::datagram(listener, datagram.peer).from_local(datagram.local);
+                    if self.gate.passage(now, &flow, datagram.bytes) != Passage::Open {
                         continue;
                     }
-                    let flow = Flow::datagram(listener, datagram.peer).from_local(datagram.local);
                     let (bytes, outbox) = (datagram.bytes, &mut self.outbox);
                     self.element.handle(now, flow, bytes, outbox);
                 }
@@ -303,19 +307,27 @@ impl<E: Element> Worker<E> {
         self.wires.take_ready_streams(&mut streams);
         for id in streams.drain(..) {
             let (element, outbox, pace) = (&mut self.element, &mut self.outbox, &mut self.pace);
-            let (gate, long) = (&mut self.gate, &mut self.long);
+            let (gate, long, mut is_banned) = (&mut self.gate, &mut self.long, false);
+            let mut is_open = |flow: &Flow, bytes: &[u8]| {
+                let passage = gate.passage(now, flow, bytes);
+                is_banned |= passage == Passage::Closed;
+                passage == Passage::Open
+            };
             self.wires
                 .receive_stream(id, now, |flow, arrival| match arrival {
                     Arrival::Message(bytes) => {
                         pace.count(1);
                         long.note(flow.peer, bytes);
-                        gate.admits(now, flow.peer, bytes)
-                            && element.handle(now, flow, bytes, outbox)
+                        is_open(&flow, bytes) && element.handle(now, flow, bytes, outbox)
                     }
                     Arrival::Unframed(bytes, fault) => {
-                        element.handle_unframed(now, flow, bytes, fault, outbox)
+                        is_open(&flow, bytes)
+                            && element.handle_unframed(now, flow, bytes, fault, outbox)
                     }
                 });
+            if is_banned {
+                self.wires.shut_out(id, now);
+            }
             self.flush_if_heavy(now);
         }
         self.streams = streams;
@@ -494,6 +506,11 @@ impl<E: Element> Worker<E> {
             mail: self.mailbox.counters(),
             held: self.held.counters(),
             shut_out: self.gate.refused(),
+            banned: self.gate.banned(),
+            banned_sources: match self.core {
+                0 => self.gate.banned_sources(self.clock.now()),
+                _ => 0,
+            },
             cpu_ns: sys::thread_cpu_ns(),
             turns: self.turns,
             long_turns: self.long.counters(),

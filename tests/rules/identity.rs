@@ -400,6 +400,7 @@ pub fn route(action: Action) -> Route {
         from_source: Vec::new(),
         to_host: None,
         to_user_prefix: None,
+        user_agent: Vec::new(),
         action,
         outgoing: None,
         challenge: None,
@@ -422,6 +423,7 @@ pub fn gateway(change: impl FnOnce(&mut Settings)) -> Bench {
     bench(|settings| {
         settings.routes = vec![Route {
             to_user_prefix: Some(b"49".to_vec()),
+            user_agent: Vec::new(),
             users_only: true,
             ..route(Action::Relay(vec![hop()]))
         }];

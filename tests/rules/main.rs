@@ -30,6 +30,7 @@ mod reflection;
 mod registrar;
 mod sips;
 mod size;
+mod sources;
 mod stateless;
 mod streams;
 mod timers;

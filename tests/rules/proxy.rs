@@ -20,6 +20,7 @@ pub fn route(action: Action) -> Route {
         from_source: Vec::new(),
         to_host: None,
         to_user_prefix: None,
+        user_agent: Vec::new(),
         action,
         outgoing: None,
         challenge: None,

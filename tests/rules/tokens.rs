@@ -151,6 +151,7 @@ fn what_passed_unasked_is_asked_where_somebody_asks() {
         settings.auth.challenge_proxy = false;
         settings.routes = vec![Route {
             to_user_prefix: Some(b"carol".to_vec()),
+            user_agent: Vec::new(),
             challenge: Some(true),
             ..route(Action::Location)
         }];

@@ -40,6 +40,10 @@ impl Document<'_> {
             nonce_lifetime: section
                 .read("nonce_lifetime", time(10 * SECOND, 24 * HOUR))
                 .unwrap_or(default.nonce_lifetime),
+            guesses: section
+                .read("guesses", number(0, 1000))
+                .and_then(|guesses| u32::try_from(guesses).ok())
+                .unwrap_or(default.guesses),
             check_uri: section
                 .read("check_uri", one_of(&URI_CHECKS))
                 .unwrap_or(default.check_uri),

@@ -14,6 +14,8 @@ pub const DEFAULT_REJECTION: u16 = 403;
 
 const CALLERS: [(&str, Callers); 2] = [("anyone", Callers::Anyone), ("users", Callers::Users)];
 
+const AGENTS: &str = "a list of parts of User-Agents such as [\"friendly-scanner\"]";
+
 pub(super) const TARGETS: &str = "a list of SIP URIs such as [\"sip:192.0.2.10:5060\"]";
 
 impl Document<'_> {
@@ -30,7 +32,13 @@ impl Document<'_> {
                 section.wrong(at, message);
             }
             let route = section.route();
-            let conditions = ["methods", "from_source", "to_host", "to_user_prefix"];
+            let conditions = [
+                "methods",
+                "from_source",
+                "to_host",
+                "to_user_prefix",
+                "user_agent",
+            ];
             if !conditions.iter().any(|key| section.given(key)) {
                 all_taken_at = all_taken_at.or(Some(routes.len() + 1));
             }
@@ -60,6 +68,9 @@ impl Section<'_, '_> {
             from_source: from_source.unwrap_or_default(),
             to_host: self.read("to_host", host),
             to_user_prefix: self.read("to_user_prefix", user_prefix),
+            user_agent: self
+                .read("user_agent", filled(list(AGENTS, agent)))
+                .unwrap_or_default(),
             outgoing: self.read("outgoing", one_of(&OUTGOING)),
             challenge,
             from,
@@ -94,18 +105,20 @@ impl Section<'_, '_> {
             Location,
             Redirect,
             Reject,
+            Drop,
         }
         let kinds = [
             ("relay", Kind::Relay),
             ("location", Kind::Location),
             ("redirect", Kind::Redirect),
             ("reject", Kind::Reject),
+            ("drop", Kind::Drop),
         ];
         let wrong_before = self.document.wrongs.len();
         let kind = self.read("action", one_of(&kinds));
         let kind_is_wrong = self.document.wrongs.len() > wrong_before;
         if kind.is_none() && !kind_is_wrong && self.table.is_some_and(|table| !table.is_empty()) {
-            let message = "this [[route]] has no action: add action = \"relay\", \"location\", \"redirect\" or \"reject\"";
+            let message = "this [[route]] has no action: add action = \"relay\", \"location\", \"redirect\", \"reject\" or \"drop\"";
             self.wrong(self.at, message);
         }
         let (mut hops, mut uris) = (None, None);
@@ -161,9 +174,19 @@ impl Section<'_, '_> {
                 let status = status.and_then(|status| u16::try_from(status).ok());
                 Action::Reject(status.unwrap_or(DEFAULT_REJECTION))
             }
+            Some(Kind::Drop) => Action::Drop,
             Some(Kind::Location) | None => Action::Location,
         }
     }
+}
+
+/// A part of a User-Agent, lower-case.
+fn agent(value: &Value<'_>) -> Parsed<String> {
+    let text = string(value, AGENTS)?;
+    if text.trim().is_empty() || text.chars().any(char::is_control) {
+        return Err(must_be(value, AGENTS));
+    }
+    Ok(text.to_ascii_lowercase())
 }
 
 /// The SIP URI of a next hop: with an address as its host or beside it, or with a name that is looked up (RFC 3263).

@@ -131,7 +131,7 @@ fn the_confs_of_the_proxy_modes_are_what_they_say() {
     for entry in fs::read_dir(&folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        if name == "strowger" {
+        if name == "strowger" || path.extension().is_none_or(|kind| kind != "toml") {
             continue;
         }
         let text = fs::read_to_string(&path).unwrap();
@@ -332,6 +332,7 @@ fn a_conf_with_everything() {
         algorithms = ["MD5", "SHA-512-256", "SHA-256"]
         qop = false
         nonce_lifetime = "90s"
+        guesses = 7
         check_uri = "strict"
         certificate = "identity"
         users = "/etc/strowger/users"
@@ -367,6 +368,9 @@ fn a_conf_with_everything() {
         to_host = "a.example.com"
         action = "reject"
         [[route]]
+        user_agent = ["Friendly-Scanner", "sipvicious"]
+        action = "drop"
+        [[route]]
         to_host = "b.example.com"
         action = "redirect"
         [[route]]
@@ -385,6 +389,9 @@ fn a_conf_with_everything() {
         contact_size = "2KiB"
         requests_per_source = 500
         answer_factor = 5
+        requests_per_user = 40
+        requests_per_aor = 30
+        ban = "10m"
         trusted_sources = ["192.0.2.0/24", "2001:db8::1"]
         overload = "200ms"
         [dns]
@@ -505,13 +512,15 @@ fn a_conf_with_everything() {
             algorithms: vec![Algorithm::Md5, Algorithm::Sha512_256, Algorithm::Sha256],
             qop: false,
             nonce_lifetime: secs(90),
+            guesses: 7,
             check_uri: UriCheck::Strict,
             certificate: Certificate::Identity,
             users: PathBuf::from("/etc/strowger/users"),
         }
     );
     assert!(conf.challenges() && conf.challenges_calls());
-    let [first, streams, second, third, fourth, fifth, sixth] = conf.routes.as_slice() else {
+    let [first, streams, second, third, fourth, dropped, fifth, sixth] = conf.routes.as_slice()
+    else {
         panic!("{:?}", conf.routes);
     };
     assert_eq!(first.methods, ["INVITE", "X-own"]);
@@ -601,6 +610,8 @@ fn a_conf_with_everything() {
     );
     assert_eq!(third.action, Action::Reject(501));
     assert_eq!(fourth.action, Action::Reject(403));
+    assert_eq!(dropped.action, Action::Drop);
+    assert_eq!(dropped.user_agent, ["friendly-scanner", "sipvicious"]);
     assert_eq!(fifth.action, Action::Redirect(vec![]));
     assert_eq!(sixth.action, Action::Location);
     assert_eq!(
@@ -622,6 +633,9 @@ fn a_conf_with_everything() {
             contact_size: 2048,
             requests_per_source: 500,
             answer_factor: 5,
+            requests_per_user: 40,
+            requests_per_aor: 30,
+            ban: secs(600),
             trusted_sources: [("192.0.2.0", 24), ("2001:db8::1", 128)]
                 .map(|(address, prefix)| Network::new(address.parse().unwrap(), prefix).unwrap())
                 .to_vec(),
@@ -904,6 +918,11 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
             "0 for as many as the memory holds",
         ),
         ("limits", "requests_per_source = 100001", "from 0 to 100000"),
+        ("limits", "requests_per_user = -1", "from 0 to 100000"),
+        ("limits", "requests_per_aor = 100001", "from 0 to 100000"),
+        ("limits", "ban = \"25h\"", "from \"0s\" to \"24h\""),
+        ("limits", "ban = 600", "a time such as"),
+        ("auth", "guesses = 1001", "from 0 to 1000"),
         (
             "dns",
             "servers = [\"ns.example.net\"]",
@@ -980,8 +999,20 @@ fn each_route_that_is_wrong_is_refused() {
         ),
         ("methods = [\"INVITE\"]", "has no action"),
         (
-            "action = \"drop\"",
-            "one of \"relay\", \"location\", \"redirect\", \"reject\"",
+            "action = \"ignore\"",
+            "one of \"relay\", \"location\", \"redirect\", \"reject\", \"drop\"",
+        ),
+        (
+            "action = \"drop\"\nchallenge = true",
+            "challenge says nothing here",
+        ),
+        (
+            "action = \"drop\"\nstatus = 403",
+            "status says nothing here",
+        ),
+        (
+            "user_agent = [\"\"]\naction = \"drop\"",
+            "parts of User-Agents",
         ),
         (
             "action = \"relay\"\ntarget = \"sip:192.0.2.1\"",

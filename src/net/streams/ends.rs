@@ -2,7 +2,7 @@
 
 use super::{DRAIN_MS, GRID_MS, Streams};
 use crate::base::{Channel, Flow, Id, Instant, Transport};
-use crate::net::connection::{State, Why};
+use crate::net::connection::{Connection, State, Why};
 use std::io;
 
 impl Streams {
@@ -41,6 +41,15 @@ impl Streams {
             self.change(id, State::Draining, now);
         }
         self.mark_dirty(id);
+    }
+
+    /// The source of this connection is banned: it is closed, unless we have opened it.
+    pub fn shut_out(&mut self, id: Id, now: Instant) {
+        let is_theirs = |connection: &Connection| connection.names.is_none();
+        if self.connections.get(id).is_some_and(is_theirs) {
+            self.counters.banned += 1;
+            self.drain(id, Why::Banned, now);
+        }
     }
 
     /// True when one more may be open. Where all places are taken, the one that has waited longest for what is owed to it gives up its own:

@@ -4,10 +4,12 @@
 
 pub mod certificate;
 pub mod digest;
+mod guess;
 pub mod nonce;
 mod target;
 pub mod users;
 
+use crate::base::guesses::Bound;
 use crate::base::{Flow, Instant};
 use crate::sip::{Credentials, Host, Message, Method, Name, NameAddr, Uri, same_name, without_dot};
 use crate::stack::counters::AuthOutcome;
@@ -42,6 +44,8 @@ pub struct Settings {
     /// Whether `qop` is offered. Without it a nonce is good for one request.
     pub qop: bool,
     pub nonce_lifetime_ms: u64,
+    /// Wrong passwords a minute that one source may send for one user; 0: any number.
+    pub guesses: u32,
     /// How exactly credentials must have been made for the Request-URI.
     pub check_uri: UriCheck,
     /// What a client's certificate says of who it is.
@@ -58,6 +62,7 @@ impl Default for Settings {
             algorithms: vec![Algorithm::Sha256, Algorithm::Md5],
             qop: true,
             nonce_lifetime_ms: 300_000,
+            guesses: 0,
             check_uri: UriCheck::default(),
             certificate: Certificate::default(),
         }
@@ -155,7 +160,13 @@ enum Failure {
     /// An algorithm or a qop that was not offered, or the hash that it needs is not known.
     NotOffered,
     UnknownUser,
+    /// The user has no hash for the algorithm.
+    NoHash,
     WrongResponse,
+    /// It was not looked at: too many had been wrong.
+    TooMany(Bound),
+    /// The user's requests are too many.
+    Limited(Refusal),
     Replayed,
     /// The right password, for another Request-URI.
     OtherUri,
@@ -167,9 +178,11 @@ impl Failure {
     fn outcome(&self) -> AuthOutcome {
         match self {
             Failure::None | Failure::ForeignNonce => AuthOutcome::Challenged,
-            Failure::Malformed | Failure::NotOffered => AuthOutcome::Malformed,
+            Failure::Malformed | Failure::NotOffered | Failure::NoHash => AuthOutcome::Malformed,
             Failure::Stale => AuthOutcome::Stale,
             Failure::UnknownUser => AuthOutcome::UnknownUser,
+            Failure::TooMany(_) => AuthOutcome::TooMany,
+            Failure::Limited(_) => AuthOutcome::Accepted,
             Failure::WrongResponse => AuthOutcome::WrongResponse,
             Failure::Replayed => AuthOutcome::Replayed,
             Failure::OtherUri => AuthOutcome::OtherUri,
@@ -181,8 +194,11 @@ impl Failure {
     fn words(&self) -> Option<&'static str> {
         match self {
             Failure::None | Failure::ForeignNonce | Failure::Stale => None,
+            Failure::TooMany(_) => Some("too many wrong passwords ([auth] guesses)"),
+            Failure::Limited(_) => Some("too many requests ([limits] requests_per_user)"),
             Failure::Malformed => Some("malformed credentials"),
             Failure::NotOffered => Some("an algorithm or qop that was not offered"),
+            Failure::NoHash => Some("an algorithm that no hash is known of"),
             Failure::UnknownUser => Some("unknown user"),
             Failure::WrongResponse => Some("wrong password"),
             Failure::Replayed => Some("credentials used before"),
@@ -195,6 +211,12 @@ impl Failure {
         match self {
             Failure::OtherUri => Refusal::new(400, "Credentials For Another URI"),
             Failure::OtherUser => Refusal::new(403, "Not Your Address-Of-Record"),
+            Failure::Limited(refusal) => *refusal,
+            Failure::TooMany(bound) => guess::refusal(*bound, || {
+                // Nothing was looked at: with a nonce of its own the same answer may be right.
+                let stale = true;
+                Refusal::new(who.status(), "").with(Extra::Challenge { who, stale })
+            }),
             _ => {
                 // Who gets here with a count that has come before knows the password: with another nonce it is let in, unasked by its user
                 // (RFC 7616 §3.3).
@@ -412,21 +434,20 @@ impl Endpoint {
         };
         let mut name_room = [0; 256];
         let login = unquoted(credentials.username, &mut name_room);
-        let Some(user) = self.users.find(login, realm) else {
-            return fail(Failure::UnknownUser);
-        };
-        let Some(ha1) = user.ha1(algorithm) else {
-            return fail(Failure::NotOffered);
-        };
-        let (method, body) = (message.method_name(), message.body());
-        let expected = digest::response(algorithm, session, &ha1, &credentials, method, body);
-        let Some(expected) = expected else {
-            return fail(Failure::NotOffered);
-        };
-        let said = Hash::from_hex(credentials.response);
-        if !said.is_some_and(|said| said.equals(&expected)) {
-            return fail(Failure::WrongResponse);
+        let guess = self.guess(login, realm, incoming.flow, &read);
+        if let Err(failure) = self.check_guess(now, guess.as_ref()) {
+            return fail(failure);
         }
+        let checked = self.check_password(message, &credentials, (algorithm, session), login);
+        let name = match checked {
+            Ok(name) => name,
+            Err(failure) => {
+                if let Some(guess) = &guess {
+                    self.count_guess(now, guess, incoming.flow, login, realm);
+                }
+                return fail(failure);
+            }
+        };
         let mut uri_room = [0; 256];
         let uri = unquoted(credentials.uri, &mut uri_room);
         if !settings.is_made_for(uri, message, incoming) {
@@ -447,13 +468,36 @@ impl Endpoint {
             Use::Replayed => return fail(Failure::Replayed),
             Use::Forgotten => return fail(Failure::Stale),
         }
-        let name = user.name(login);
+        if let Err(refusal) = self.note_user(now, guess.as_ref(), incoming.flow, login, realm) {
+            return fail(Failure::Limited(refusal));
+        }
         let is_itself = |whose: Whose| {
             whose.is_login(name) || self.is_called_within(message, incoming, name, whose.domain())
         };
         match claim.whose.is_none_or(is_itself) {
             true => Ok(nonce),
             false => fail(Failure::OtherUser),
+        }
+    }
+
+    /// Whether the password is right. Returned is the name of the user whose it is.
+    fn check_password<'l>(
+        &self,
+        message: &Message,
+        credentials: &Credentials,
+        (algorithm, session): (Algorithm, bool),
+        login: &'l [u8],
+    ) -> Result<&'l [u8], Failure> {
+        let user = self.users.find(login, credentials.realm);
+        let user = user.ok_or(Failure::UnknownUser)?;
+        let ha1 = user.ha1(algorithm).ok_or(Failure::NoHash)?;
+        let (method, body) = (message.method_name(), message.body());
+        let expected = digest::response(algorithm, session, &ha1, credentials, method, body);
+        let expected = expected.ok_or(Failure::NoHash)?;
+        let said = Hash::from_hex(credentials.response);
+        match said.is_some_and(|said| said.equals(&expected)) {
+            true => Ok(user.name(login)),
+            false => Err(Failure::WrongResponse),
         }
     }
 

@@ -30,6 +30,9 @@ impl Endpoint {
             if self.pass_on(Errand::Orphan { tried }, flow, message, outbox) {
                 return;
             }
+            if self.is_dropped(flow, message) {
+                return self.drop_by_route(message, flow);
+            }
             // §16.10 would have it forwarded, in case the INVITE was forwarded without state. In this mode none ever is, and
             // forwarding would let a stranger cancel other people's calls.
             return self.answer(message, flow, 481, "", outbox, |_| ());

@@ -1,12 +1,18 @@
 //! Whether the conditions of a route hold for a request.
 
 use super::Incoming;
-use crate::sip::{Host, Message, Method, Scheme, Uri, unescaped};
+use crate::base::Flow;
+use crate::sip::{Host, Message, Method, Name, Scheme, Uri, unescaped};
 use crate::stack::route::Route;
 use crate::stack::whose::{is_same_host, is_separator};
 
 /// True when every condition that the route names holds.
 pub fn matches(route: &Route, message: &Message, incoming: &Incoming) -> bool {
+    meets(route, message, &incoming.flow, Some(&incoming.parsed))
+}
+
+/// The same where nobody may be able to say what the Request-URI is: then it meets no condition.
+pub fn meets(route: &Route, message: &Message, flow: &Flow, uri: Option<&Uri>) -> bool {
     let any = |list: &[Vec<u8>], item: &[u8]| list.is_empty() || list.iter().any(|m| m == item);
     // An ACK and a CANCEL take the way of their INVITE (§9.1, §16.10).
     let methods = any(&route.methods, message.method_name())
@@ -17,15 +23,27 @@ pub fn matches(route: &Route, message: &Message, incoming: &Incoming) -> bool {
             || route
                 .from_source
                 .iter()
-                .any(|network| network.contains(incoming.flow.peer.ip())))
+                .any(|network| network.contains(flow.peer.ip())))
         && route
             .to_host
             .as_ref()
-            .is_none_or(|host| is_same_host(Host::of(host), incoming.parsed.host))
+            .is_none_or(|host| uri.is_some_and(|uri| is_same_host(Host::of(host), uri.host)))
         && route
             .to_user_prefix
             .as_ref()
-            .is_none_or(|prefix| user_starts_with(&incoming.parsed, prefix))
+            .is_none_or(|prefix| uri.is_some_and(|uri| user_starts_with(uri, prefix)))
+        && (route.user_agent.is_empty() || names_agent(&route.user_agent, message))
+}
+
+/// Whether the User-Agent has one of these in it, in any case.
+fn names_agent(agents: &[Vec<u8>], message: &Message) -> bool {
+    message.all(Name::UserAgent).any(|header| {
+        let has = |agent: &Vec<u8>| {
+            let mut places = header.value.windows(agent.len().max(1));
+            places.any(|place| place.eq_ignore_ascii_case(agent))
+        };
+        agents.iter().any(has)
+    })
 }
 
 /// Compares as §19.1.4 and RFC 3966 §4 do: an escape is the byte it stands for, and a visual separator in a telephone number

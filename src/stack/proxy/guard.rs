@@ -208,7 +208,7 @@ impl Settings {
         let routes = self.routes.iter().filter(|route| route.users_only);
         routes.flat_map(|route| match &route.action {
             Action::Relay(hops) => &hops[..],
-            Action::Location | Action::Redirect(_) | Action::Reject(_) => &[],
+            Action::Location | Action::Redirect(_) | Action::Reject(_) | Action::Drop => &[],
         })
     }
 }

@@ -1,5 +1,6 @@
 //! The proxy core (RFC 3261 §16): requests in [`request`], responses in [`response`], one function for each step.
 
+pub mod bounds;
 pub mod branches;
 pub mod callee;
 pub mod cancel;

@@ -464,7 +464,7 @@ fn conf_hops(settings: &Settings) -> impl Iterator<Item = &NextHop> {
         .iter()
         .flat_map(|route| match &route.action {
             Action::Relay(hops) => &hops[..],
-            Action::Location | Action::Redirect(_) | Action::Reject(_) => &[],
+            Action::Location | Action::Redirect(_) | Action::Reject(_) | Action::Drop => &[],
         })
 }
 

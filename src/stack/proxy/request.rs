@@ -28,6 +28,8 @@ pub(in crate::stack) enum Decision {
     /// The request is for this server itself.
     Options,
     Register,
+    /// A route says that it gets no answer.
+    Drop,
 }
 
 const ASTRAY: Refusal = Refusal::new(403, "Not By The Route Of The Dialog");
@@ -52,6 +54,11 @@ impl Endpoint {
         let mut targets = std::mem::take(&mut self.targets);
         targets.clear();
         let mut decision = self.determine_targets(now, message, &incoming, &mut targets);
+        if let Ok(Decision::Drop) = decision {
+            self.targets = targets;
+            self.drop_by_route(message, flow);
+            return Ok(());
+        }
         // Who is not known learns nothing of who is there.
         let demand = self.demand(message, &incoming);
         if !matches!(decision, Ok(Decision::Register)) {
@@ -64,6 +71,9 @@ impl Endpoint {
         }
         if let Ok(Decision::Astray) = decision {
             decision = self.check_astray(&incoming);
+        }
+        if self.settings.limits.requests_per_aor > 0 && decision.is_ok() {
+            decision = self.check_callee(now, message, &incoming).and(decision);
         }
         if let Ok(Decision::Forward) = decision {
             incoming.proof = incoming.proof.max(passed.unwrap_or_default().proof);
@@ -88,8 +98,10 @@ impl Endpoint {
             }
             Ok(Decision::Astray) => Err(ASTRAY),
             Ok(Decision::Options) => self.answer_options(message, flow, outbox),
+            Ok(Decision::Drop) => Ok(()),
             Ok(Decision::Register) => self
                 .authenticate_registering(now, message, &incoming, demand)
+                .and_then(|()| self.check_registered(now, message, flow))
                 .and_then(|()| self.register(now, message, &incoming, key, outbox)),
             Err(refusal) => Err(refusal),
         };
@@ -398,6 +410,7 @@ impl Endpoint {
                 Ok(Decision::Redirect)
             }
             Action::Reject(status) => Err(Refusal::new(*status, "")),
+            Action::Drop => Ok(Decision::Drop),
         }
     }
 

@@ -171,6 +171,7 @@ impl Endpoint {
                 self.mark(message, &mut incoming);
                 self.forward_stateless(message, &incoming, &targets, key, outbox)
             }
+            Ok(Decision::Drop) => self.drop_by_route(message, flow),
             _ => self.counters.drop(Drop::StrayAck),
         }
         self.targets = targets;
@@ -228,6 +229,9 @@ impl Endpoint {
                     self.forward_stateless(message, &incoming, &targets, key, outbox);
                 }
                 self.targets = targets;
+                if let Ok(Decision::Drop) = decision {
+                    self.drop_by_route(message, flow);
+                }
                 decision.err()
             }
             Err(refusal) => Some(refusal),

@@ -1,0 +1,139 @@
+//! How many passwords may be guessed ([`crate::base::guesses`]): beyond the bound none is looked at, and whether there is such a user makes
+//! no difference to what is answered.
+
+use super::nonce::{Nonce, Verdict};
+use super::{Failure, NAME_SHOWN};
+use crate::base::guesses::{Bound, Guess, MANY};
+use crate::base::{Flow, Instant, Lasting};
+use crate::stack::Endpoint;
+use crate::stack::counters::Limit;
+use crate::stack::proxy::{Extra, Refusal};
+
+impl Endpoint {
+    /// Who tries a password now, and whose; `None` where nobody counts.
+    pub(super) fn guess(
+        &self,
+        login: &[u8],
+        realm: &[u8],
+        flow: Flow,
+        read: &Verdict,
+    ) -> Option<Guess> {
+        if self.settings.auth.guesses == 0 {
+            return None;
+        }
+        let sent_there = |nonce: Nonce| self.nonces.is_from(nonce, flow.peer.ip());
+        let is_there = flow.transport.is_reliable()
+            || matches!(read, Verdict::Good(nonce) if sent_there(*nonce));
+        if is_there && self.sources.is_trusted(flow.peer.ip()) {
+            return None;
+        }
+        Some(Guess {
+            user: self.sources.guesses.user(login, realm),
+            from: is_there.then_some(flow.peer),
+        })
+    }
+
+    /// Refuses to look at a password where too many have been wrong.
+    pub(super) fn check_guess(&self, now: Instant, guess: Option<&Guess>) -> Result<(), Failure> {
+        let limit = self.settings.auth.guesses;
+        let bound = guess.and_then(|guess| self.sources.guesses.bound(now, limit, guess));
+        match bound {
+            Some(bound) => Err(Failure::TooMany(bound)),
+            None => Ok(()),
+        }
+    }
+
+    /// A password was wrong, or there is no such user.
+    pub(super) fn count_guess(
+        &mut self,
+        now: Instant,
+        guess: &Guess,
+        flow: Flow,
+        login: &[u8],
+        realm: &[u8],
+    ) {
+        let limit = self.settings.auth.guesses;
+        let Some(bound) = self.sources.guesses.wrong(now, limit, guess) else {
+            return;
+        };
+        let (ip, transport) = (flow.peer.ip().to_canonical(), flow.transport.name());
+        if self.log.may_say() {
+            let shown = |text: &[u8]| {
+                String::from_utf8_lossy(text.get(..NAME_SHOWN).unwrap_or(text)).into_owned()
+            };
+            let (user, realm) = (shown(login), shown(realm));
+            let many = limit.saturating_mul(MANY);
+            // The filter of conf/fail2ban reads the first two: the address comes before whatever a stranger has written.
+            match bound {
+                Bound::Pair => log::warn!(
+                    "guesses from {ip} over {transport}: {limit} wrong passwords within a minute for one user; none is looked at from \
+                     there for the rest of it ([auth] guesses): user {user:?} of {realm:?}"
+                ),
+                Bound::Source => log::warn!(
+                    "guesses from {ip} over {transport}: {many} wrong passwords within a minute for several users; none is looked at \
+                     from there for the rest of it ([auth] guesses): the last user was {user:?} of {realm:?}"
+                ),
+                Bound::User => log::warn!(
+                    "guesses from many sources: {many} wrong passwords within a minute for one user; for the rest of it they are looked \
+                     at only from where they were right of late ([auth] guesses): user {user:?} of {realm:?}"
+                ),
+                Bound::Unproved => log::warn!(
+                    "guesses from sources that may be forged: {limit} wrong passwords within a minute for one user; for the rest of it \
+                     such are only challenged ([auth] guesses): user {user:?} of {realm:?}"
+                ),
+            }
+        }
+        let is_of_one = matches!(bound, Bound::Pair | Bound::Source);
+        if is_of_one && self.sources.ban(now, flow.peer) && self.log.may_say() {
+            let lasts = Lasting(self.sources.ban_ms());
+            log::warn!(
+                "{ip} is not heard for {lasts}: too many wrong passwords ([auth] guesses, [limits] ban)"
+            );
+        }
+    }
+
+    /// A password was right: it is looked at from there on, whatever others do. Refuses what is beyond the user's share of requests.
+    pub(super) fn note_user(
+        &mut self,
+        now: Instant,
+        guess: Option<&Guess>,
+        flow: Flow,
+        login: &[u8],
+        realm: &[u8],
+    ) -> Result<(), Refusal> {
+        if let Some(Guess {
+            user,
+            from: Some(peer),
+        }) = guess
+        {
+            self.sources.guesses.right(now, *user, *peer);
+        }
+        let limit = self.settings.limits.requests_per_user;
+        if limit == 0 || self.sources.is_trusted(flow.peer.ip()) {
+            return Ok(());
+        }
+        let user = match guess {
+            Some(guess) => guess.user,
+            None => self.sources.guesses.user(login, realm),
+        };
+        match self.sources.users.admit(now, user, limit) {
+            true => Ok(()),
+            false => {
+                let refusal = Refusal::new(503, "Too Many Requests Of This User");
+                Err(refusal
+                    .with(Extra::RetryAfter(1))
+                    .because_of(Limit::PerUser))
+            }
+        }
+    }
+}
+
+/// What is answered where no password is looked at. Who has not proved to be there is asked to: the true user answers at once, from where
+/// it is.
+pub(super) fn refusal(bound: Bound, challenge: impl FnOnce() -> Refusal) -> Refusal {
+    let refusal = match bound {
+        Bound::Unproved => challenge(),
+        _ => Refusal::new(403, "Too Many Wrong Passwords"),
+    };
+    refusal.because_of(Limit::Guesses)
+}
