@@ -14,9 +14,9 @@ use std::sync::{PoisonError, RwLock};
 /// A flood from one port leaves those of the others.
 const PARTS: u64 = 8;
 
-/// A banned address that might have been forged may send so many REGISTERs a second from each part of its ports: by the challenge to it
-/// the owner proves that it is there, and is heard.
-const KNOCKS: u32 = 1;
+/// A banned address that might have been forged may send so many REGISTERs a second from each part of its ports: by one that is challenged
+/// and one that answers the owner proves that it is there, and is heard.
+const KNOCKS: u32 = 2;
 
 /// Limits what each source sends: an IPv4 address, or an IPv6 network of 64 bits, which one host has to itself.
 #[derive(Debug)]
@@ -360,18 +360,14 @@ mod tests {
             let forged = peer("192.0.2.1:5071");
             sources.hear(at(9000), forged, false, || true);
         }
-        assert_eq!(
-            sources.hear(at(9000), stranger, false, || true),
-            Hearing::Heard
-        );
-        assert_eq!(
-            sources.hear(at(9100), stranger, false, || true),
-            Hearing::Banned
-        );
-        assert_eq!(
-            sources.hear(at(10_000), stranger, false, || true),
-            Hearing::Heard
-        );
+        for (ms, hearing) in [
+            (9000, Hearing::Heard),
+            (9000, Hearing::Heard),
+            (9100, Hearing::Banned),
+            (9500, Hearing::Heard),
+        ] {
+            assert_eq!(sources.hear(at(ms), stranger, false, || true), hearing);
+        }
         sources.proved.note(at(10_000), stranger);
         assert_eq!(
             sources.hear(at(10_000), stranger, false, || false),

@@ -40,6 +40,7 @@ mod registrations;
 mod secrets;
 mod service;
 mod sipsak;
+mod sources;
 mod streams;
 mod study;
 mod tls_client;
