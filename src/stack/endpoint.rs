@@ -90,6 +90,8 @@ pub struct Endpoint {
     /// When the message at hand came.
     pub(in crate::stack) now: Instant,
     pub(in crate::stack) log: LogBudget,
+    /// Lines of its own, so that nothing else that a stranger has logged can be in their way.
+    pub(in crate::stack) guess_log: LogBudget,
     /// No dialog begins here any more.
     pub(in crate::stack) is_draining: bool,
     /// The message at hand gets no answer.
@@ -156,6 +158,7 @@ impl Endpoint {
             wall_ms: 0,
             now: Instant::default(),
             log: LogBudget::new("refused messages and failed branches"),
+            guess_log: LogBudget::new("guessed passwords"),
             ids: Vec::new(),
             is_draining: false,
             is_passed_over: false,
@@ -307,6 +310,7 @@ impl Endpoint {
         self.now = now;
         self.whence = Whence::Unknown;
         self.log.renew(now);
+        self.guess_log.renew(now);
         self.end_overdue_waits(now, outbox);
         self.give_memory_back(now);
         while let Some(notice) = self.transactions.poll(now, outbox) {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use strowger::base::{Instant, Key, Sources, Transport};
 use strowger::stack::Settings;
+use strowger::stack::auth::digest::Algorithm;
 use strowger::stack::counters::{AuthOutcome, Drop, Limit};
 use strowger::stack::route::{Action, Network};
 use strowger::stack::settings::Mode;
@@ -105,6 +106,37 @@ fn beyond_ten_wrong_passwords_a_minute_none_is_looked_at() {
     assert_eq!(other.status(), 401, "another user");
     b.now += 60_000;
     assert_eq!(right(&mut b, 0, BOB).status(), 200, "the minute is over");
+}
+
+/// What is answered says nothing of who there is: neither where a user has no hash of that kind, nor with a nonce that is too old.
+#[test]
+fn whoever_guesses_learns_no_names() {
+    let all = |user: &'static str, is_old: bool| {
+        let (mut b, _) = guarded(|settings| {
+            settings.auth.algorithms = vec![Algorithm::Sha512_256, Algorithm::Sha256];
+        });
+        let asked = nonce(&mut b, BOB).replace("SHA-256", "SHA-512-256");
+        let asked = match is_old {
+            true => nonce(&mut b, BOB),
+            false => asked,
+        };
+        b.now += if is_old { 300_001 } else { 0 };
+        let answer = |_| {
+            let answer = by(&mut b, 0, BOB, try_with(&asked, user, "wrong"));
+            let lines = answer.all("WWW-Authenticate");
+            let stale = lines.iter().any(|line| line.contains("stale=true"));
+            (answer.status(), answer.reason().to_string(), stale)
+        };
+        (0..30).map(answer).collect::<Vec<_>>()
+    };
+    assert_eq!(all("bob", false), all("nobody", false));
+    assert_eq!(all("bob", false)[29].0, 403);
+    assert_eq!(all("bob", true), all("nobody", true));
+    // It proves nothing by an old nonce, and is challenged on.
+    assert_eq!(
+        (all("bob", true)[9].2, all("bob", true)[29].2),
+        (false, true)
+    );
 }
 
 #[test]

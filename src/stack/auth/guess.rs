@@ -24,9 +24,6 @@ impl Endpoint {
         let sent_there = |nonce: Nonce| self.nonces.is_from(nonce, flow.peer.ip());
         let is_there = flow.transport.is_reliable()
             || matches!(read, Verdict::Good(nonce) if sent_there(*nonce));
-        if is_there && self.sources.is_trusted(flow.peer.ip()) {
-            return None;
-        }
         Some(Guess {
             user: self.sources.guesses.user(login, realm),
             from: is_there.then_some(flow.peer),
@@ -38,9 +35,15 @@ impl Endpoint {
         let limit = self.settings.auth.guesses;
         let bound = guess.and_then(|guess| self.sources.guesses.bound(now, limit, guess));
         match bound {
-            Some(bound) => Err(Failure::TooMany(bound)),
-            None => Ok(()),
+            Some(bound) if !self.is_exempt(guess) => Err(Failure::TooMany(bound)),
+            _ => Ok(()),
         }
+    }
+
+    /// Whether nobody counts what comes from there. Asked for last: it takes a lock.
+    fn is_exempt(&self, guess: Option<&Guess>) -> bool {
+        let from = guess.and_then(|guess| guess.from);
+        from.is_some_and(|peer| self.sources.is_trusted(peer.ip()))
     }
 
     /// A password was wrong, or there is no such user.
@@ -52,12 +55,16 @@ impl Endpoint {
         login: &[u8],
         realm: &[u8],
     ) {
+        if self.is_exempt(Some(guess)) {
+            return;
+        }
         let limit = self.settings.auth.guesses;
+        self.guess_log.renew(now);
         let Some(bound) = self.sources.guesses.wrong(now, limit, guess) else {
             return;
         };
         let (ip, transport) = (flow.peer.ip().to_canonical(), flow.transport.name());
-        if self.log.may_say() {
+        if self.guess_log.may_say() {
             let shown = |text: &[u8]| {
                 String::from_utf8_lossy(text.get(..NAME_SHOWN).unwrap_or(text)).into_owned()
             };
@@ -84,7 +91,7 @@ impl Endpoint {
             }
         }
         let is_of_one = matches!(bound, Bound::Pair | Bound::Source);
-        if is_of_one && self.sources.ban(now, flow.peer) && self.log.may_say() {
+        if is_of_one && self.sources.ban(now, flow.peer) && self.guess_log.may_say() {
             let lasts = Lasting(self.sources.ban_ms());
             log::warn!(
                 "{ip} is not heard for {lasts}: too many wrong passwords ([auth] guesses, [limits] ban)"
@@ -109,14 +116,15 @@ impl Endpoint {
             self.sources.guesses.right(now, *user, *peer);
         }
         let limit = self.settings.limits.requests_per_user;
-        if limit == 0 || self.sources.is_trusted(flow.peer.ip()) {
+        if limit == 0 {
             return Ok(());
         }
         let user = match guess {
             Some(guess) => guess.user,
             None => self.sources.guesses.user(login, realm),
         };
-        match self.sources.users.admit(now, user, limit) {
+        let is_in = self.sources.users.admit(now, user, limit);
+        match is_in || self.sources.is_trusted(flow.peer.ip()) {
             true => Ok(()),
             false => {
                 let refusal = Refusal::new(503, "Too Many Requests Of This User");
