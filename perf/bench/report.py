@@ -53,6 +53,8 @@ LEGEND = ("Median (lowest–highest). g: the generator was the limit (its core w
 
 
 class Report:
+    legend = LEGEND
+
     def __init__(self, title, machine, settings):
         self.title, self.machine, self.settings = title, machine, settings
         self.tables, self.rows, self.raw, self.figures = [], [], [], []
@@ -80,7 +82,7 @@ class Report:
                     *_table(["row", "what", "target", "measured", "met", "note"], self.rows), ""]
         for name, title in self.figures:
             out += [f"![{title}]({name}.svg)", "", f"*{title}*", ""]
-        return "\n".join(out + [LEGEND, ""])
+        return "\n".join(out + [self.legend, ""])
 
     @staticmethod
     def directory(perf):

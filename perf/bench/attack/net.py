@@ -1,0 +1,188 @@
+"""The network of the laboratory: addresses of its own in a name space of its own, forged sources, floods, streams, phones that are not asynchronous."""
+
+import contextlib
+import ctypes
+import os
+import resource
+import select
+import socket
+import struct
+import subprocess
+import time
+
+from attack import sip
+from attack.sip import SERVER, Credentials, Message
+
+# RFC 2544's: they are nobody's, and here all of them are ours. Private ones stand for an operator's own network.
+NETWORKS = ["198.18.0.0/15", "10.0.0.0/24"]
+ATTACKER = "198.18.9.1"
+THIRD = "198.18.66.66"
+MANY = 50_000
+SLICE = 0.002
+CLONE_NEWNET = 0x40000000
+
+
+def enter():
+    """A network of this process and its children alone, which ends with them: nothing leaves it, and no port is taken. Needs root."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
+        raise RuntimeError(f"a network name space of its own: {os.strerror(ctypes.get_errno())} (perf/attack needs root)")
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    for network in NETWORKS:
+        subprocess.run(["ip", "address", "add", network, "dev", "lo"], check=True)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        most = 100_000
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def source(number):
+    """One of MANY."""
+    return socket.inet_ntoa(struct.pack("!I", 0xC6130000 + number % MANY + 1))
+
+
+def udp(address, port=0, buffer=None):
+    found = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    if buffer:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    found.bind((address, port))
+    return found
+
+
+def tcp(address=ATTACKER, port=SERVER[1], timeout=2.0):
+    found = socket.socket()
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    found.settimeout(timeout)
+    found.bind((address, 0))
+    found.connect((SERVER[0], port))
+    return found
+
+
+class Forger:
+    """Sends datagrams from whatever address and port."""
+
+    def __init__(self):
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        self.server = socket.inet_aton(SERVER[0])
+
+    def send(self, data, address, port=5060):
+        head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 0, 0, 0, 64, socket.IPPROTO_UDP, 0, socket.inet_aton(address), self.server)
+        self.socket.sendto(head + struct.pack("!HHHH", port, SERVER[1], 8 + len(data), 0) + data, SERVER)
+
+
+def paced(rate, until, send):
+    """Calls `send(number)` so often a second; it returns the bytes sent. Counts what went and what should have gone."""
+    began, sent, size = time.monotonic(), 0, 0
+    while True:
+        now = time.monotonic()
+        if now >= until:
+            break
+        due = int(rate * (now - began))
+        # Never more than a slice at once: a pause is not made up for by a burst, the generator is then the limit and says so.
+        for _ in range(min(due - sent, max(1, int(rate * 10 * SLICE)))):
+            with contextlib.suppress(BlockingIOError):
+                size += send(sent)
+            sent += 1
+        time.sleep(SLICE)
+    return {"asked": int(rate * (until - began)), "sent": sent, "bytes sent": size}
+
+
+def drain(where):
+    """(datagrams, bytes) that wait at a socket."""
+    count = size = 0
+    with contextlib.suppress(BlockingIOError, ConnectionError):
+        while True:
+            size += len(where.recv(65536, socket.MSG_DONTWAIT))
+            count += 1
+    return count, size
+
+
+def is_closed(stream):
+    """Whether the peer has closed it, with all that it had to say read."""
+    try:
+        while True:
+            if not stream.recv(65536, socket.MSG_DONTWAIT):
+                return True
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def read(stream, seconds=1.0):
+    """What comes until it ends or is silent so long."""
+    found = b""
+    stream.settimeout(seconds)
+    with contextlib.suppress(OSError):
+        while part := stream.recv(65536):
+            found += part
+    return found
+
+
+class Agent:
+    """A phone or whoever poses as one, over UDP, one thing at a time."""
+
+    def __init__(self, user, address, port=5060, credentials=True):
+        self.user, self.place = user, (address, port)
+        self.socket = udp(address, port)
+        self.place = self.socket.getsockname()
+        self.credentials = Credentials(user) if credentials is True else credentials
+        self.contact = f"<sip:{user}@{self.place[0]}:{self.place[1]}>"
+
+    def close(self):
+        self.socket.close()
+
+    def send(self, data):
+        return self.socket.sendto(data, SERVER)
+
+    def receive(self, seconds=1.0):
+        """The next message, or None."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if select.select([self.socket], [], [], left)[0]:
+                with contextlib.suppress(OSError, ValueError, IndexError):
+                    return Message(self.socket.recv(65536))
+        return None
+
+    def received(self, seconds=0.3):
+        """All that come until it is silent so long."""
+        found = []
+        while message := self.receive(seconds):
+            found.append(message)
+        return found
+
+    def final(self, branch, data, seconds=3.0):
+        """Sends until the final answer of that branch is there, or None."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.send(data)
+            again = min(until, time.monotonic() + 0.5)
+            while time.monotonic() < again:
+                answer = self.receive(again - time.monotonic())
+                if answer and answer.status and answer.status >= 200 and answer.branch == branch:
+                    return answer
+        return None
+
+    def ask(self, method, uri, to, *lines, frm=None, digest=True, seconds=3.0, call_id=None, **more):
+        """The final answer, after at most one challenge where `digest` says so. The last request is in `asked`."""
+        frm = frm or f"<{sip.aor(self.user)}>;tag={sip.unique('f')}"
+        call_id = call_id or sip.unique()
+        for cseq in [1, 2, 3]:
+            branch = sip.MAGIC + sip.unique()
+            proof = self.credentials.lines(method, uri) if digest and self.credentials else []
+            self.asked = sip.request(method, uri, self.place, frm, to, *lines, *proof, call_id=call_id, cseq=cseq, branch=branch, **more)
+            answer = self.final(branch, self.asked, seconds)
+            if not answer or answer.status not in (401, 407) or not digest or not self.credentials or not self.credentials.take(answer):
+                break
+            if method == "INVITE":
+                self.send(sip.request("ACK", uri, self.place, frm, answer.get("to"), call_id=call_id, cseq=cseq, branch=branch))
+        return answer
+
+    def register(self, *contacts, user=None, expires=300, **more):
+        user = user or self.user
+        lines = [f"Contact: {contact}" for contact in contacts] + ([f"Expires: {expires}"] if expires is not None else [])
+        return self.ask("REGISTER", f"sip:{sip.DOMAIN}", sip.aor(user), *lines, **more)
+
+    def bindings(self):
+        """What its user's own query lists."""
+        answer = self.register(expires=None)
+        return sorted(answer.contacts) if answer else None

@@ -1,0 +1,144 @@
+"""SIP as phones and attackers of the laboratory write and read it."""
+
+import hashlib
+import itertools
+import os
+import re
+
+REALM = DOMAIN = "lab.example"
+SERVER = ("198.18.0.1", 5060)
+TLS_PORT = 5061
+MAGIC = "z9hG4bK"
+SDP = b"v=0\r\no=- 1 1 IN IP4 198.18.1.1\r\ns=-\r\nc=IN IP4 198.18.1.1\r\nt=0 0\r\nm=audio 40000 RTP/AVP 0\r\n"
+
+_numbers = itertools.count(1)
+_run = os.urandom(4).hex()
+
+
+def unique(prefix=""):
+    return f"{prefix}{_run}{next(_numbers):x}"
+
+
+def password(user):
+    return f"secret-of-{user}"
+
+
+def aor(user, domain=DOMAIN):
+    return f"sip:{user}@{domain}"
+
+
+def md5(text):
+    return hashlib.md5(text.encode()).hexdigest()
+
+
+def users_file(users):
+    return "".join(f"{user}:{REALM}:{md5(f'{user}:{REALM}:{password(user)}')}\n" for user in users)
+
+
+class Message:
+    """What came: `status` of a response or `method` and `uri` of a request, headers by their lower-case names."""
+
+    def __init__(self, data):
+        head, _, self.body = data.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        self.data, self.first = data, first
+        self.headers = [(name.strip().lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+        words = first.split(" ", 2)
+        self.status = int(words[1]) if first.startswith("SIP/2.0 ") else None
+        self.method, self.uri = (None, None) if self.status else (words[0], words[1])
+
+    def all(self, *names):
+        return [value for name, value in self.headers if name in names]
+
+    def get(self, name, default=""):
+        return next(iter(self.all(name)), default)
+
+    @property
+    def branch(self):
+        found = re.search(r"branch=([^;,\s]+)", self.get("via"))
+        return found.group(1) if found else ""
+
+    @property
+    def cseq(self):
+        number, _, method = self.get("cseq").partition(" ")
+        return int(number), method
+
+    @property
+    def contacts(self):
+        return re.findall(r"<([^>]*)>", ", ".join(self.all("contact", "m")))
+
+    def tag(self, name):
+        return tag(self.get(name))
+
+
+def tag(value):
+    found = re.search(r";tag=([^;\s]+)", value)
+    return found.group(1) if found else ""
+
+
+def request(method, uri, place, frm, to, *more, call_id=None, cseq=1, branch=None, contact=None, body=b"", transport="UDP", hops=70):
+    """`place` is the sender's (address, port), `frm` and `to` are whole header values or URIs, `more` further lines."""
+    frm = frm if "tag=" in frm else f"<{frm}>;tag={unique('f')}"
+    to = to if "<" in to else f"<{to}>"
+    lines = [f"{method} {uri} SIP/2.0", f"Via: SIP/2.0/{transport} {place[0]}:{place[1]};branch={branch or MAGIC + unique()};rport",
+             f"Max-Forwards: {hops}", f"From: {frm}", f"To: {to}", f"Call-ID: {call_id or unique()}", f"CSeq: {cseq} {method}"]
+    if contact:
+        lines.append(f"Contact: {contact}")
+    lines += more
+    if body:
+        lines.append("Content-Type: application/sdp")
+    lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def response(asked, status, reason, *more, to_tag=None, contact=None, body=b""):
+    """An answer to the request `asked`, with its Via and Record-Route."""
+    to = asked.get("to")
+    if to_tag and "tag=" not in to:
+        to += f";tag={to_tag}"
+    lines = [f"SIP/2.0 {status} {reason}", *(f"Via: {value}" for value in asked.all("via")),
+             *(f"Record-Route: {value}" for value in asked.all("record-route")),
+             f"From: {asked.get('from')}", f"To: {to}", f"Call-ID: {asked.get('call-id')}", f"CSeq: {asked.get('cseq')}"]
+    if contact:
+        lines.append(f"Contact: {contact}")
+    lines += [*more, *(["Content-Type: application/sdp"] if body else []), f"Content-Length: {len(body)}"]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+class Credentials:
+    """Of one user: answers challenges, and goes on counting on the nonce that it was given last."""
+
+    def __init__(self, user, secret=None, name=None):
+        self.name, self.secret = name or user, secret or password(user)
+        self.nonce = None
+        self.count = 0
+
+    def take(self, answer):
+        """The challenge of a 401 or 407; whether it held one."""
+        value = answer.get("www-authenticate") or answer.get("proxy-authenticate")
+        self.realm, self.nonce = (self._of(value, name) for name in ["realm", "nonce"])
+        self.header = "Authorization" if answer.status == 401 else "Proxy-Authorization"
+        self.ha1 = md5(f"{self.name}:{self.realm}:{self.secret}")
+        self.count = 0
+        return bool(self.nonce)
+
+    @staticmethod
+    def _of(value, name):
+        found = re.search(rf'\b{name}="([^"]*)"', value)
+        return found.group(1) if found else None
+
+    def line(self, method, uri):
+        self.count += 1
+        nc, cnonce = f"{self.count:08x}", unique("c")
+        digest = md5(f"{self.ha1}:{self.nonce}:{nc}:{cnonce}:auth:{md5(f'{method}:{uri}')}")
+        return (f'{self.header}: Digest username="{self.name}", realm="{self.realm}", nonce="{self.nonce}", uri="{uri}", '
+                f'response="{digest}", algorithm=MD5, qop=auth, nc={nc}, cnonce="{cnonce}"')
+
+    def lines(self, method, uri):
+        return [self.line(method, uri)] if self.nonce else []
+
+
+def route_set(values, reverse):
+    """Of the values of Record-Route, as lines: reversed for the caller."""
+    found = [part.strip() for value in values for part in value.split(",")]
+    return [f"Route: {value}" for value in (reversed(found) if reverse else found)]

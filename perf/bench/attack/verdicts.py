@@ -1,0 +1,94 @@
+"""From what was measured to whether it holds: True, False, or None where it is not to be told."""
+
+import collections
+import statistics
+
+# Of those tried, beside an attack and after it. Before it nearly all must be well, or nothing can be told.
+GOES_ON, USUAL = 0.95, 0.98
+# Others may wait so many times as long as they usually do; so many ms are noise on two cores.
+PATIENT, NOISE_MS = 2.0, 25.0
+# A legitimate side that begins so late (99th percentile) or an attack that sends so little of what it should is itself the limit.
+LATE_MS, OFFERED = 100.0, 0.9
+# Answers and what is relayed, towards whoever has not proved to be there: bytes out for bytes in.
+REFLECTED = 3.0
+WORDS = {True: "holds", False: "DOES NOT HOLD", None: "not to be told"}
+
+
+class Check(collections.namedtuple("Check", "what seen held")):
+    """What must hold, what was seen in words, and whether it does."""
+
+
+def joined(helds):
+    """Of all of them."""
+    helds = list(helds)
+    if False in helds:
+        return False
+    return None if None in helds or not helds else True
+
+
+def quantile(values, share):
+    """The smallest value that so many are not above."""
+    values = sorted(values)
+    return values[min(len(values) - 1, max(0, -int(-share * len(values) // 1) - 1))] if values else None
+
+
+def phase(records, begin, end):
+    """By kind, what was due in that time: tried, done, milliseconds, how late it began, and why the others failed."""
+    found = {}
+    for kind in dict.fromkeys(record[0] for record in records):
+        mine = [record for record in records if record[0] == kind and begin <= record[1] < end]
+        took = [1000 * record[3] for record in mine if record[3] is not None]
+        found[kind] = {"tried": len(mine), "done": len(took), "p50_ms": statistics.median(took) if took else None, "p99_ms": quantile(took, 0.99),
+                       "late_ms": quantile([1000 * record[2] for record in mine], 0.99),
+                       "failed": dict(collections.Counter(record[4] for record in mine if record[3] is None))}
+    return found
+
+
+def share(part):
+    return part["done"] / part["tried"] if part["tried"] else None
+
+
+def is_late(part):
+    return part["late_ms"] is not None and part["late_ms"] > LATE_MS
+
+
+def goes_on(before, beside):
+    """Whether as many are served as usual. Nothing is told by a time in which none was tried, or where it was not well before."""
+    if not beside["tried"] or not before["tried"] or share(before) < USUAL:
+        return None
+    if share(beside) >= GOES_ON:
+        return True
+    return None if is_late(beside) else False
+
+
+def waits(before, beside, factor=PATIENT):
+    """Whether they are served about as fast as usual, by the median."""
+    if before["p50_ms"] is None or beside["tried"] == 0:
+        return None
+    if beside["p50_ms"] is not None and beside["p50_ms"] <= max(factor * before["p50_ms"], before["p50_ms"] + NOISE_MS):
+        return True
+    return None if is_late(beside) else False
+
+
+def at_most(value, limit):
+    return None if value is None else value <= limit
+
+
+def at_least(value, limit):
+    return None if value is None else value >= limit
+
+
+def factor(out, into):
+    return out / into if into else None
+
+
+def comes_back(before, peak, after, kept=0.2, slack=16 << 20):
+    """Whether of what memory grew by all but a fifth (and some MB) has gone."""
+    if None in (before, peak, after):
+        return None
+    return after - before <= max(kept * (peak - before), slack)
+
+
+def offered(sent, asked):
+    """None where whoever attacks sent too little for anything to be concluded."""
+    return True if asked and sent >= OFFERED * asked else None

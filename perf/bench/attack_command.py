@@ -1,0 +1,177 @@
+"""perf/attack: the attack laboratory. One scenario for each known attack, against the real server, while legitimate phones call and register beside it."""
+
+import argparse
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+import certificates
+import machine
+from attack import net, verdicts
+from attack.lab import MEGABYTE, SCENARIOS, TELLING, Lab, ms
+from contestants import PERF
+from report import Report
+
+MODULES = ["identity", "floods", "tables", "reflection", "connections", "names", "operations"]
+# Seconds before, during and after the attack.
+QUICK, FULL = (2.5, 6.0, 3.0), (5.0, 20.0, 10.0)
+
+
+class AttackReport(Report):
+    legend = (f"Legitimate calls and registrations: done of those tried, before / during / after the attack; goes on means {verdicts.GOES_ON:.0%} of them within "
+              f"4 s. ms: from when it was due to the 200, median and 99th percentile. CPU: of the server's core. Not to be told: it was not well "
+              "before, or the legitimate side or the attacker was itself the limit.")
+
+
+def options():
+    parser = argparse.ArgumentParser(prog="perf/attack", description=__doc__)
+    parser.add_argument("scenarios", nargs="*", metavar="NAME", help='names of --list, beginnings of names with "*", or "all"')
+    parser.add_argument("--list", action="store_true", help="what there is")
+    parser.add_argument("--quick", action="store_true", help="seconds for each scenario")
+    parser.add_argument("--binary", type=os.path.abspath, help="this server instead of the release build")
+    parser.add_argument("--no-build", action="store_true", help="take the binary that there is")
+    parser.add_argument("--name", default="attack", help="of the report [attack]")
+    return parser
+
+
+def chosen(words):
+    names = []
+    for word in words:
+        found = [name for name in SCENARIOS if word == "all" or name == word or word.endswith("*") and name.startswith(word[:-1])]
+        if not found:
+            raise RuntimeError(f"{word} is none of the scenarios; perf/attack --list names them")
+        names += [name for name in found if name not in names]
+    return names
+
+
+def binary(arguments):
+    top = os.path.dirname(PERF)
+    if arguments.binary:
+        return arguments.binary
+    if not arguments.no_build:
+        subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=top, check=True)
+    return os.path.join(os.environ.get("CARGO_TARGET_DIR") or os.path.join(top, "target"), "release", "strowger")
+
+
+def parts(result, kinds):
+    """Done of tried, and the latency, of some kinds of legitimate traffic before, during and after."""
+    kinds = [kind for kind in result["legitimate"]["before"] if kind in kinds]
+    if not kinds:
+        return "—", "—"
+    counts, times = [], []
+    for phase in result["legitimate"].values():
+        counts.append(f"{sum(phase[kind]['done'] for kind in kinds)}/{sum(phase[kind]['tried'] for kind in kinds)}")
+        times.append(f"{ms(phase[kinds[0]]['p50_ms'])}, {ms(phase[kinds[0]]['p99_ms'])}")
+    return " · ".join(counts), " · ".join(times)
+
+
+def megabytes(value):
+    return "—" if value is None else f"{value / MEGABYTE:.0f}"
+
+
+def percent(value):
+    return "—" if value is None else f"{100 * value:.0f}"
+
+
+def figure(value):
+    return f"{value:,.0f}" if isinstance(value, (int, float)) and abs(value) >= 10 else f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def cells(result):
+    calls, call_ms = parts(result, ["calls", "names"])
+    registrations, _ = parts(result, ["refreshed", "new"])
+    connections, connection_ms = parts(result, ["tcp", "tls"])
+    machines = result["machine"]
+    return [result["scenario"], verdicts.WORDS[result["verdict"]], calls, call_ms, registrations, connections, connection_ms,
+            " · ".join([megabytes(machines["before"]["rss"]), megabytes(machines["during"]["peak"]), megabytes(machines["after"]["rss"])]),
+            " · ".join(percent(phase["cpu"]) for phase in machines.values()),
+            "; ".join(f"{name} {figure(value)}" for name, value in result["attack"].items())]
+
+
+HEAD = ["scenario", "verdict", "calls", "ms", "registrations", "new connections", "ms", "MB before · most · after", "CPU % before · during · after", "the attack"]
+
+
+def say(result):
+    """On the terminal, as soon as it is known."""
+    print(f"{result['scenario']}: {verdicts.WORDS[result['verdict']]}  ({result['what']})")
+    for title, cell in list(zip(HEAD, cells(result)))[2:]:
+        if cell != "—" and cell:
+            print(f"    {title}: {cell}")
+    for check in result["checks"]:
+        print(f"    [{ {True: 'yes', False: 'NO', None: '—'}[check['held']]}] {check['what']}: {check['seen']}")
+    for line in counters(result):
+        print(f"    {line}")
+    for line in result["log"]:
+        print(f"    log: {line}")
+    sys.stdout.flush()
+
+
+def counters(result):
+    return [f"{name} +{value:,.0f}" for name, value in sorted(result["counters"].items()) if TELLING.search(name)]
+
+
+def report(results, failures, settings, name):
+    found = AttackReport("The attack laboratory", machine.describe(), settings)
+    found.raw = results
+    found.table("What became of both", HEAD, [cells(result) for result in results])
+    found.table("What must hold", ["scenario", "the attack", "of", "check", "seen", "held"],
+                [[result["scenario"], result["what"], result["source"], check["what"], check["seen"], verdicts.WORDS[check["held"]]]
+                 for result in results for check in result["checks"]])
+    found.table("What the operator sees", ["scenario", "counters", "log"],
+                [[result["scenario"], "<br>".join(f"`{line}`" for line in counters(result)) or "—",
+                  "<br>".join(line.replace("|", "\\|") for line in result["log"]) or "—"] for result in results])
+    if failures:
+        found.table("What could not be run", ["scenario", "why"], failures)
+    return found.write(PERF, name)
+
+
+def run(arguments, names):
+    server = binary(arguments)
+    certificates.make()
+    settings = (f"{server if arguments.binary else 'the release build'}; {'/'.join(f'{each:g}' for each in (QUICK if arguments.quick else FULL))} s "
+                f"before, during and after each attack; load average at the start {machine.load_average():.2f}")
+    net.enter()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[-1]})
+    os.nice(5)
+    results, failures, began = [], [], time.monotonic()
+    for number, name in enumerate(names, 1):
+        print(f"-- {number} of {len(names)}, {(time.monotonic() - began) / 60:.1f} min", flush=True)
+        directory = tempfile.mkdtemp(prefix="strowger-attack-")
+        try:
+            results.append(Lab(SCENARIOS[name], server, directory, *(QUICK if arguments.quick else FULL)).run())
+            say(results[-1])
+        except (RuntimeError, OSError, EOFError) as why:
+            failures.append([name, f"{type(why).__name__}: {why}"])
+            print(f"{name}: could not be run: {why}", flush=True)
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+    path = report(results, failures, settings, arguments.name)
+    bad = [result["scenario"] for result in results if result["verdict"] is False]
+    print(f"{len(results)} scenarios in {(time.monotonic() - began) / 60:.1f} min; does not hold: {', '.join(bad) or 'none'}; {path}.md")
+    return bool(failures)
+
+
+def main():
+    for name in MODULES:
+        importlib.import_module(f"attack.{name}")
+    parser = options()
+    arguments = parser.parse_args()
+    if arguments.list or not arguments.scenarios:
+        for name, scenario in SCENARIOS.items():
+            print(f"{name:26} {scenario.what}. Must hold: {scenario.must}")
+        return
+    if len(os.sched_getaffinity(0)) < 2:
+        sys.exit("perf/attack: two cores are needed, one for the server and one for everybody else")
+    try:
+        sys.exit(run(arguments, chosen(arguments.scenarios)))
+    except (RuntimeError, subprocess.CalledProcessError) as why:
+        sys.exit(f"perf/attack: {why}")
+
+
+if __name__ == "__main__":
+    main()
