@@ -43,7 +43,7 @@ class Scenario:
         SCENARIOS[self.name] = self
 
     def prepare(self, lab):
-        """Before any legitimate traffic."""
+        """Before any legitimate traffic; what it opens by `lab.phone` and `lab.last` lasts."""
 
     def attack(self, lab):
         """Until `lab.until` at most; what it saw goes into `lab.seen`."""
@@ -64,7 +64,7 @@ class Server:
         self.environment = environment or {}
         self.log = os.path.join(directory, "strowger.log")
         with open(os.path.join(directory, "users.txt"), "w") as text:
-            text.write(sip.users_file([*legit.USERS, *ATTACKERS]))
+            text.write(sip.users_file([*legit.USERS, *ACCOUNTS]))
         with open(os.path.join(directory, "strowger.toml"), "w") as text:
             text.write(toml(merged(base(), conf or {})))
         self.start()
@@ -97,8 +97,8 @@ class Server:
             return {}
 
 
-# Accounts that an attacker has.
-ATTACKERS = ["mallory", "accomplice", *(f"zombie{number}" for number in range(20))]
+# Beside those of the legitimate phones: an attacker's and its victims'.
+ACCOUNTS = ["mallory", "accomplice", "victim", "friend", *(f"zombie{number}" for number in range(100))]
 
 
 def parsed(text):
@@ -171,7 +171,7 @@ class Lab:
     def __init__(self, scenario, binary, directory, before, during, after):
         self.scenario, self.binary, self.directory = scenario, binary, directory
         self.before_s, self.during_s, self.after_s = before, scenario.during or during, scenario.rest or after
-        self.seen, self.metrics, self.open = {}, {}, []
+        self.seen, self.metrics, self.open, self.lasting = {}, {}, [], []
 
     # For scenarios.
 
@@ -180,16 +180,22 @@ class Lab:
         self.open.append(found)
         return found
 
+    def phone(self, user, address, port=5060, **more):
+        """As `agent`, for the whole of the scenario."""
+        return self.last(net.Agent(user, address, port, **more))
+
     def keep(self, *sockets):
-        """Closed when the scenario is over."""
+        """Closed when the attack is over."""
         self.open += sockets
         return sockets[0]
 
+    def last(self, *sockets):
+        """Closed when the scenario is over."""
+        self.lasting += sockets
+        return sockets[0]
+
     def release(self):
-        for each in self.open:
-            with contextlib.suppress(OSError):
-                each.close()
-        self.open.clear()
+        close(self.open)
 
     def left(self):
         return self.until - time.monotonic()
@@ -203,9 +209,6 @@ class Lab:
         if not self.metrics.get(begin) or not self.metrics.get(end):
             return None
         return of(self.metrics[end], name) - of(self.metrics[begin], name)
-
-    def logged(self, pattern):
-        return re.search(pattern, self.log_text())
 
     def log_text(self):
         with open(self.server.log, errors="replace") as text:
@@ -234,6 +237,7 @@ class Lab:
                 background.kill()
                 background.join()
             self.release()
+            close(self.lasting)
             self.server.stop()
         return self.result()
 
@@ -307,6 +311,13 @@ class Lab:
         before, peak, after = self.machine["before"]["rss"], self.peak(), self.machine["after"]["rss"]
         seen = " → ".join("—" if value is None else f"{value:.0f}" for value in self.memory)
         return Check("memory comes back", f"{seen} MB (before, most, at the end)", verdicts.comes_back(before, peak, after))
+
+
+def close(sockets):
+    for each in sockets:
+        with contextlib.suppress(OSError):
+            each.close()
+    sockets.clear()
 
 
 def usage(samples, begin, end):
