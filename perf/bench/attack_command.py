@@ -18,7 +18,7 @@ from report import Report
 
 MODULES = ["identity", "floods", "tables", "reflection", "connections", "names", "operations"]
 # Seconds before, during and after the attack.
-QUICK, FULL = (2.5, 6.0, 3.0), (5.0, 20.0, 10.0)
+QUICK, FULL = (2.5, 5.0, 2.5), (5.0, 20.0, 10.0)
 
 
 class AttackReport(Report):
@@ -135,8 +135,7 @@ def run(arguments, names):
     settings = (f"{server if arguments.binary else 'the release build'}; {'/'.join(f'{each:g}' for each in (QUICK if arguments.quick else FULL))} s "
                 f"before, during and after each attack; load average at the start {machine.load_average():.2f}")
     net.enter()
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[-1]})
+    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[-1]})
     os.nice(5)
     results, failures, began = [], [], time.monotonic()
     for number, name in enumerate(names, 1):

