@@ -21,7 +21,7 @@ PHONE = "<sip:mallory@198.18.9.1:5060>"
 
 
 def same(what, before, after):
-    return Check(what, f"{before} → {after}" if before != after else f"{after}", None if not before or after is None else before == after)
+    return Check(what, f"{before} → {after}" if before != after else f"{after}", before == after if before else None)
 
 
 def none(what, count):
@@ -352,6 +352,50 @@ class ImpersonatedServer(Scenario):
                 none("callers without a final answer", sum(1 for each in self.answers if not each)), none("calls that came about", passed(self.answers))]
 
 
+class Tampered(Scenario):
+    name = "tampered"
+    what = "somebody on the path of TLS connections changes one byte of what a client has sent"
+    source = "tampering with messages"
+    must = "none is answered by SIP, and its connection is closed"
+
+    def attack(self, lab):
+        outcomes = collections.Counter()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        while lab.left() > 0.5:
+            changed = outcomes["clients"] % 2
+            outcomes["clients"] += 1
+            with contextlib.suppress(OSError), net.tcp(port=sip.TLS_PORT) as stream:
+                into, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+                client = context.wrap_bio(into, out)
+                while True:
+                    try:
+                        client.do_handshake()
+                        break
+                    except ssl.SSLWantReadError:
+                        stream.sendall(out.read())
+                        into.write(stream.recv(65536))
+                stream.sendall(out.read())
+                client.write(sip.request("OPTIONS", f"sip:{sip.DOMAIN}", stream.getsockname(), "sip:x@y.example", f"sip:{sip.DOMAIN}", transport="TLS"))
+                record = bytearray(out.read())
+                if changed:
+                    record[random.randrange(5, len(record))] ^= 1 << random.randrange(8)
+                stream.sendall(record)
+                into.write(net.read(stream, 0.1))
+                try:
+                    answered = b"SIP/2.0" in client.read(65536)
+                except (ssl.SSLError, OSError):
+                    answered = False
+                outcomes[f"{'changed' if changed else 'unchanged'}, {'answered' if answered else 'not answered'}"] += 1
+        self.outcomes = outcomes
+        lab.seen.update(outcomes)
+
+    def checks(self, lab):
+        return [none("changed ones that were answered", self.outcomes["changed, answered"]),
+                Check("unchanged ones that were", f"{self.outcomes['unchanged, answered']}", True if self.outcomes["unchanged, answered"] else None),
+                Check("changed ones", f"{self.outcomes['changed, not answered']}", True if self.outcomes["changed, not answered"] else None)]
+
+
 class Guesses(Scenario):
     name = "password-guesses"
     what = "6,000 passwords of one user, guessed in 2.3 s by one source that counts on one nonce; then the right one"
@@ -411,4 +455,5 @@ for each in [False, True]:
 ForgedResponses()
 ImpersonatedClient()
 ImpersonatedServer()
+Tampered()
 Guesses()

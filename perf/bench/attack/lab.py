@@ -248,12 +248,6 @@ class Lab:
         self.log_from = 0
         self.server.start()
 
-    def delta(self, name, begin="before", end="during"):
-        """How far a counter has risen, or None where the metrics could not be had."""
-        if not self.metrics.get(begin) or not self.metrics.get(end):
-            return None
-        return of(self.metrics[end], name) - of(self.metrics[begin], name)
-
     def log_text(self):
         with open(self.server.log, errors="replace") as text:
             text.seek(self.log_from)
@@ -305,6 +299,7 @@ class Lab:
         marks["end"] = time.monotonic()
         self.metrics["after"] = self.server.scrape()
         self.scenario.end(self)
+        self.lives = self.server.is_alive()
         self.log = self.logged + self.log_text()
         pipe.send("stop")
         if not pipe.poll(2 * legit.PATIENCE + 2):
@@ -324,7 +319,7 @@ class Lab:
                 "attack": self.seen, "counters": counters, "log": told(self.log)}
 
     def usual_checks(self):
-        found = [Check("the server lives", "yes" if self.alive() else "it has ended", self.alive())]
+        found = [Check("the server lives", "yes" if self.lives else "it has ended", self.lives)]
         before, during, after = (self.phases[name] for name in ["before", "during", "after"])
         for kind in before:
             for word, beside in [("during", during[kind]), ("after", after[kind])]:
@@ -336,12 +331,6 @@ class Lab:
             found.append(Check("the attack was as strong as meant", f"{self.seen['sent']:,} of {self.seen['asked']:,}",
                                verdicts.offered(self.seen["sent"], self.seen["asked"])))
         return found
-
-    def alive(self):
-        return bool(self.metrics["after"]) or not self.ended_by_itself()
-
-    def ended_by_itself(self):
-        return self.server.process.child.returncode not in (0, -15, 143)
 
     @property
     def memory(self):

@@ -5,7 +5,6 @@ import asyncio
 import contextlib
 import glob
 import os
-import socket
 import ssl
 import time
 
@@ -281,8 +280,6 @@ def main(pipe, rates, pid, authority):
     """In the process of its own: before whoever attacks, where both want the core."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, -10)
-    # Inherited by the fork: of no use here.
-    socket.setdefaulttimeout(None)
 
     async def run():
         await Background(rates, pid, authority).run(pipe)

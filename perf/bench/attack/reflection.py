@@ -90,36 +90,23 @@ class Contacts(Reflection):
         return super().checks(lab)
 
 
-class Query(Reflection):
-    name = "reflect-query"
-    what = "queries of an address-of-record with 10 contacts, where no password is asked, by a source that never answers"
-    source = "REGISTER query (×202)"
-    conf = {**TIMERS, "auth": {"challenge_register": False}}
+class Short(Reflection):
+    """Requests as short as can be, by a source that never answers, about an address-of-record with so many contacts."""
+
+    def __init__(self, name, what, source, method, auth, bound=0):
+        self.method, self.bound = method, bound
+        super().__init__(name=name, what=f"{what}, by a source that never answers", source=source, conf={**TIMERS, "auth": auth})
 
     def arrange(self, lab):
         phone = lab.phone("victim", "198.18.5.1")
-        for number in range(10):
+        for number in range(self.bound):
             phone.register(f"<sip:victim@198.18.5.1:5060;x={'y' * 200}{number}>")
 
     def request(self, lab, number):
-        aor = sip.aor("victim")
-        return self.third.sendto(f"REGISTER sip:{sip.DOMAIN} SIP/2.0\r\nv: SIP/2.0/UDP {net.THIRD};branch={sip.MAGIC}{number}\r\nf: {aor};tag=1\r\nt: {aor}\r\n"
-                                 f"i: {number}\r\nCSeq: 1 REGISTER\r\nMax-Forwards: 70\r\n\r\n".encode(), sip.SERVER)
-
-
-class Challenge(Reflection):
-    source = "401/407 (×3)"
-
-    def __init__(self, method):
-        self.method = method
-        super().__init__(name=f"reflect-{401 if method == 'REGISTER' else 407}", what=f"short {method}s of a user without credentials, by a source that never answers",
-                         conf={**TIMERS, "auth": {"algorithms": ["SHA-256", "MD5"]}})
-
-    def request(self, lab, number):
-        aor = sip.aor("victim")
-        uri = f"sip:{sip.DOMAIN}" if self.method == "REGISTER" else aor
-        return self.third.sendto(f"{self.method} {uri} SIP/2.0\r\nv: SIP/2.0/UDP {net.THIRD};branch={sip.MAGIC}{number}\r\nf: {aor};tag=1\r\nt: {aor}\r\n"
-                                 f"i: {number}\r\nCSeq: 1 {self.method}\r\nMax-Forwards: 70\r\nm: <sip:a@b>\r\n\r\n".encode(), sip.SERVER)
+        name = sip.aor("victim")
+        uri, contact = (f"sip:{sip.DOMAIN}", "") if self.method == "REGISTER" else (name, "m: <sip:a@b>\r\n")
+        return self.third.sendto(f"{self.method} {uri} SIP/2.0\r\nv: SIP/2.0/UDP {net.THIRD};branch={sip.MAGIC}{number}\r\nf: {name};tag=1\r\nt: {name}\r\n"
+                                 f"i: {number}\r\nCSeq: 1 {self.method}\r\nMax-Forwards: 70\r\n{contact}\r\n".encode(), sip.SERVER)
 
 
 class Answered(Reflection):
@@ -240,9 +227,10 @@ def messages(metrics):
 
 Contacts("reflect-contacts", "INVITEs to a user's own address-of-record with 10 contacts at a third machine, which never answers", "", {})
 Contacts("reflect-contacts-long", "the same under contact_size = 60KiB, with contacts of 6 kB", f";x={'y' * 6000}", {"limits": {"contact_size": "60KiB"}})
-Query()
-for each in ["REGISTER", "INVITE"]:
-    Challenge(each)
+Short("reflect-query", "queries of an address-of-record with 10 contacts, where no password is asked", "REGISTER query (×202)", "REGISTER",
+      {"challenge_register": False}, 10)
+for status, method in [(401, "REGISTER"), (407, "INVITE")]:
+    Short(f"reflect-{status}", f"short {method}s of a user without credentials", "401/407 (×3)", method, {"algorithms": ["SHA-256", "MD5"]})
 for each in [486, 200]:
     Answered(each)
 Relayed("route-third", "a stranger's requests with Route, maddr, Record-Route or Request-URI of a third machine", ROUTES)
