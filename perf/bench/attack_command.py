@@ -4,6 +4,7 @@ import argparse
 import importlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,8 @@ QUICK, FULL = (2.5, 5.0, 2.5), (5.0, 20.0, 10.0)
 class AttackReport(Report):
     legend = (f"Legitimate calls and registrations: done of those tried, before / during / after the attack; goes on means {verdicts.GOES_ON:.0%} of them within "
               f"4 s. ms: from when it was due to the 200, median and 99th percentile. CPU: of the server's core. Not to be told: it was not well "
-              "before, or the legitimate side or the attacker was itself the limit.")
+              "before, the legitimate side or the attacker was itself the limit, or the server waited for its core for more than "
+              f"{verdicts.DISTURBED:.0%} of the time, which something else on the machine had.")
 
 
 def options():
@@ -88,11 +90,12 @@ def cells(result):
     machines = result["machine"]
     return [result["scenario"], verdicts.WORDS[result["verdict"]], calls, call_ms, registrations, connections, connection_ms,
             " · ".join([megabytes(machines["before"]["rss"]), megabytes(machines["during"]["peak"]), megabytes(machines["after"]["rss"])]),
-            " · ".join(percent(phase["cpu"]) for phase in machines.values()),
+            " · ".join(percent(phase["cpu"]) for phase in machines.values()), " · ".join(percent(phase["waited"]) for phase in machines.values()),
             "; ".join(f"{name} {figure(value)}" for name, value in result["attack"].items())]
 
 
-HEAD = ["scenario", "verdict", "calls", "ms", "registrations", "new connections", "ms", "MB before · most · after", "CPU % before · during · after", "the attack"]
+HEAD = ["scenario", "verdict", "calls", "ms", "registrations", "new connections", "ms", "MB before · most · after", "CPU % before · during · after",
+        "waited for the core, %", "the attack"]
 
 
 def say(result):
@@ -136,7 +139,6 @@ def run(arguments, names):
                 f"before, during and after each attack; load average at the start {machine.load_average():.2f}")
     net.enter()
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[-1]})
-    os.nice(5)
     results, failures, began = [], [], time.monotonic()
     for number, name in enumerate(names, 1):
         print(f"-- {number} of {len(names)}, {(time.monotonic() - began) / 60:.1f} min", flush=True)
@@ -166,6 +168,8 @@ def main():
         return
     if len(os.sched_getaffinity(0)) < 2:
         sys.exit("perf/attack: two cores are needed, one for the server and one for everybody else")
+    # Who is told to end ends the servers that it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("perf/attack: ended by SIGTERM"))
     try:
         sys.exit(run(arguments, chosen(arguments.scenarios)))
     except (RuntimeError, subprocess.CalledProcessError) as why:

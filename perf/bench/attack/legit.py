@@ -255,7 +255,7 @@ class Background:
 
     async def sample(self):
         while True:
-            self.samples.append((time.monotonic(), resident(self.pid), cpu_seconds(self.pid)))
+            self.samples.append((time.monotonic(), resident(self.pid), *scheduled(self.pid)))
             await asyncio.sleep(0.1)
 
 
@@ -267,13 +267,19 @@ def resident(pid):
         return None
 
 
-def cpu_seconds(pid):
-    total = 0
+def scheduled(pid):
+    """Seconds for which its threads ran, and for which they waited for the core."""
+    ran = waited = 0
     for path in glob.glob(f"/proc/{pid}/task/*/schedstat"):
         with contextlib.suppress(OSError, IndexError):
             with open(path) as text:
-                total += int(text.read().split()[0])
-    return total / 1e9
+                one, other = text.read().split()[:2]
+            ran, waited = ran + int(one), waited + int(other)
+    return ran / 1e9, waited / 1e9
+
+
+def cpu_seconds(pid):
+    return scheduled(pid)[0]
 
 
 def main(pipe, rates, pid, authority):

@@ -9,6 +9,8 @@ GOES_ON, USUAL = 0.95, 0.98
 PATIENT, NOISE_MS = 2.0, 25.0
 # A legitimate side of which one in ten begins so late or an attack that sends so little of what it should is itself the limit.
 LATE_MS, OFFERED = 100.0, 0.9
+# Of the time, for how long the server was ready to run and something else had its core: beyond that a failure is not told from the machine's.
+DISTURBED = 0.25
 # Answers and what is relayed, towards whoever has not proved to be there: bytes out for bytes in.
 REFLECTED = 3.0
 WORDS = {True: "holds", False: "DOES NOT HOLD", None: "not to be told"}
@@ -52,6 +54,11 @@ def is_late(part):
     return part["late_ms"] is not None and part["late_ms"] > LATE_MS
 
 
+def told_apart(held, waited):
+    """What did not hold is not to be told where the server's core was somebody else's."""
+    return None if held is False and waited is not None and waited > DISTURBED else held
+
+
 def goes_on(before, beside):
     """Whether as many are served as usual. Nothing is told by a time in which none was tried, or where it was not well before."""
     if not beside["tried"] or not before["tried"] or share(before) < USUAL:
@@ -72,10 +79,6 @@ def waits(before, beside, factor=PATIENT):
 
 def at_most(value, limit):
     return None if value is None else value <= limit
-
-
-def at_least(value, limit):
-    return None if value is None else value >= limit
 
 
 def factor(out, into):

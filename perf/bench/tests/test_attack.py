@@ -38,6 +38,13 @@ class GoesOn(unittest.TestCase):
         self.assertIs(verdicts.goes_on(part(), part(late=101)), True)
 
 
+    def test_a_core_that_was_somebody_elses_is_not_the_attacks_doing(self):
+        self.assertIsNone(verdicts.told_apart(False, 0.26))
+        self.assertIs(verdicts.told_apart(False, 0.25), False)
+        self.assertIs(verdicts.told_apart(False, None), False)
+        self.assertIs(verdicts.told_apart(True, 0.5), True)
+
+
 class Waits(unittest.TestCase):
     def test_twice_as_long(self):
         self.assertIs(verdicts.waits(part(p50=100), part(p50=200)), True)
@@ -84,8 +91,8 @@ class Figures(unittest.TestCase):
         self.assertIsNone(verdicts.offered(899, 1000))
 
     def test_use_is_of_its_time(self):
-        samples = [(0.0, 10, 0.0), (1.0, 30, 0.5), (2.0, 20, 0.75), (3.0, 99, 9.0), (2.5, None, 9.0)]
-        self.assertEqual(lab.usage(samples, 0.0, 2.6), {"rss": 20, "peak": 30, "cpu": 0.375})
+        samples = [(0.0, 10, 0.0, 0.0), (1.0, 30, 0.5, 0.1), (2.0, 20, 0.75, 0.5), (3.0, 99, 9.0, 9.0), (2.5, None, 9.0, 9.0)]
+        self.assertEqual(lab.usage(samples, 0.0, 2.6), {"rss": 20, "peak": 30, "cpu": 0.375, "waited": 0.25})
         self.assertEqual(lab.usage(samples, 2.2, 3.1)["cpu"], None)
 
 
