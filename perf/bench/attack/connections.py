@@ -146,20 +146,23 @@ class Crlf(Scenario):
     rates = RATES
 
     def attack(self, lab):
-        streams, sent, got, data = [lab.keep(net.tcp()) for _ in range(4)], 0, 0, b"\r\n\r\n" * 16_384
-        for stream in streams:
-            stream.setblocking(False)
+        streams, sent, got, closed, data = [], 0, 0, 0, b"\r\n\r\n" * 16_384
         while lab.left() > 0:
-            for stream in streams:
+            while len(streams) < 4:
+                streams.append(net.tcp())
+                streams[-1].setblocking(False)
+            for stream in list(streams):
                 try:
-                    sent += stream.send(data)
-                except BlockingIOError:
-                    pass
+                    with contextlib.suppress(BlockingIOError):
+                        sent += stream.send(data)
+                    with contextlib.suppress(BlockingIOError):
+                        got += len(stream.recv(1 << 20))
                 except OSError:
-                    lab.seen["closed"] = lab.seen.get("closed", 0) + 1
-                    streams[streams.index(stream)] = lab.keep(net.tcp())
-                with contextlib.suppress(OSError):
-                    got += len(stream.recv(1 << 20, socket.MSG_DONTWAIT))
+                    stream.close()
+                    streams.remove(stream)
+                    closed += 1
+        lab.keep(*streams)
+        lab.seen["closed by the server"] = closed
         lab.seen.update({"MB sent": sent / 1e6, "MB/s": sent / 1e6 / lab.during_s, "MB back": got / 1e6})
 
 
