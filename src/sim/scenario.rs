@@ -227,6 +227,12 @@ impl Scenario {
             let rng = &mut Rng::new(seed ^ 0xa17);
             Self::add_guards(rng, &mut servers, &mut phones);
         }
+        if seed % 2 == 1 {
+            // Strangers are answered as often as the RFC has it.
+            for server in &mut servers {
+                Arc::make_mut(&mut server.settings).limits.answer_factor = 0;
+            }
+        }
         let rng_of_phones = &mut Rng::new(seed ^ 0x1e5);
         for phone in phones.iter_mut() {
             phone.terse = rng_of_phones.one_in(4);

@@ -122,7 +122,9 @@ fn a_route_set_of_another_dialog_is_not_enough() {
 #[test]
 fn early_dialogs() {
     let place = Place::new("early");
-    let server = Conf::new(&place).start(&place);
+    let server = Conf::new(&place)
+        .set("limits", "answer_factor", "0")
+        .start(&place);
     let caller = Agent::new(place.at(CALLER), server.address);
     let callee = Agent::new(place.at(CALLEE), server.address);
     server.bind(&place, "bob", callee.address);

@@ -58,6 +58,8 @@ impl Lossy {
     fn answered(rule: impl Fn(Leg) -> Rule, ringing: &str) -> Lossy {
         let place = Place::new("lossy");
         let server = Conf::new(&place)
+            // The caller is one who has proved nothing; here it is the RFC's repetitions that count.
+            .set("limits", "answer_factor", "0")
             .set("timers", "t1", r#""100ms""#)
             .start(&place);
         let before = Tap::with_rule(place.at(CALLER_TAP), server.address, rule(Leg::Before));
@@ -78,6 +80,8 @@ impl Lossy {
     fn refused(leg: Leg, way: Way, fits: fn(&Message) -> bool) -> Lossy {
         let place = Place::new("lossyrefused");
         let server = Conf::new(&place)
+            // The caller is one who has proved nothing; here it is the RFC's repetitions that count.
+            .set("limits", "answer_factor", "0")
             .set("timers", "t1", r#""100ms""#)
             .start(&place);
         let rule = |here: Leg| {

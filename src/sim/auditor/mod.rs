@@ -172,6 +172,8 @@ pub(super) struct Hop {
     registered: BTreeMap<u64, Registered>,
     /// Record-Route values that this server gave out.
     issued: BTreeSet<u64>,
+    /// Addresses that may have shown that they hear this server: answers to them have no bound.
+    pub(super) heard: BTreeSet<IpAddr>,
     /// Refusals of what nobody can read for certain: they may be repeated.
     refusals: BTreeSet<u64>,
     /// Branches of requests that nobody can read for certain.
@@ -349,6 +351,7 @@ impl Auditor {
                 spoiled: BTreeSet::new(),
                 registered: BTreeMap::new(),
                 issued: BTreeSet::new(),
+                heard: BTreeSet::new(),
                 refusals: BTreeSet::new(),
                 mangled: BTreeSet::new(),
                 meddled: BTreeMap::new(),
@@ -449,6 +452,9 @@ impl Auditor {
         let is_exempt = hop.is_inside(message);
         let proves = intent != Intent::Mangled && hop.guard.hear(now, message, is_exempt);
         air.statistics.proved += u64::from(proves);
+        if proves {
+            hop.heard.insert(from.ip());
+        }
         if message
             .cseq()
             .is_none_or(|(_, method)| method != message.method())
@@ -549,6 +555,8 @@ impl Auditor {
         let number = std::iter::successors(Some(newest), |b| hop.branches[*b].older)
             .find(|b| hop.branches[*b].request.key == message.key)
             .unwrap_or(newest);
+        let place = hop.branches[number].to.ip();
+        hop.heard.insert(place);
         let branch = &hop.branches[number];
         if branch.request.key != message.key || intent != Intent::Honest {
             hop.branches[number].tainted = true;
