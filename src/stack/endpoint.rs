@@ -729,8 +729,6 @@ impl Endpoint {
     }
 }
 
-/// An answer of ours over UDP is at most so many times as long as its request, unless the sender has proved to be there.
-
 /// Why a response is dropped that names a core.
 const NO_SUCH_CORE: &str = "its branch names a core that there is not";
 

@@ -137,7 +137,7 @@ fn guesses_end_with_a_ban_and_a_line_while_the_user_calls_on() {
     let request = forger.register(&domain(&server), "caller", "", 60);
     let wrong = signed(&forger, &Login::new(forged, "guess"), &request);
     flood(&forger, &wrong, 15);
-    server.expect_log(&["192.0.2.77", "over TCP", "guesses from"]);
+    server.expect_log(&["WARN", "192.0.2.77", "over TCP", "guesses from"]);
     let mut found = filtered(&place, &server.log());
     found.sort();
     let mut expected = vec![ip, forger.address.ip().to_string()];
