@@ -218,8 +218,8 @@ fn part(peer: SocketAddr) -> u64 {
     1 + u64::from(peer.port()) % PARTS
 }
 
-/// What counts as one source.
-pub(super) fn source(ip: IpAddr) -> u64 {
+/// What counts as one source: a number of its own for each IPv4 address and each IPv6 network of 64 bits.
+pub fn source(ip: IpAddr) -> u64 {
     match ip.to_canonical() {
         IpAddr::V4(ip) => u64::from(u32::from(ip)),
         // Networks of IPv6 that begin with zeros are not in use for hosts, but for the loopback.

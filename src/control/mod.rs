@@ -16,6 +16,7 @@
 //! [`rpc::REFUSED`] and [`rpc::BUSY`].
 
 pub mod client;
+pub mod guests;
 pub mod rpc;
 pub mod scrape;
 pub mod server;
@@ -146,7 +147,7 @@ pub struct ConnectionEntry {
     pub listener: String,
     /// True where we opened it.
     pub outgoing: bool,
-    /// `connecting`, `handshaking`, `open` or `draining`.
+    /// `connecting`, `accepted`, `handshaking`, `open` or `draining`.
     pub state: String,
     /// Since it was used last (within a second), or since its state began.
     pub quiet_ms: u64,

@@ -7,14 +7,16 @@ use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
 use super::Desk;
+use super::guests::{Entered, Guests};
 use crate::base::metric::{Families, Kind};
+use crate::base::sources::source;
 use crate::base::{Instant as Moment, LogBudget};
 
 /// Of this version are what we write and the names of the media type.
@@ -29,7 +31,7 @@ const FAREWELL: Duration = Duration::from_millis(250);
 /// What the endpoint takes and how long it waits.
 #[derive(Clone, Debug)]
 pub struct Bounds {
-    /// Clients at a time; a further one is answered 503 and closed.
+    /// Clients at a time. For a further one the oldest that idles is closed; where none does, it is answered 503.
     pub clients: usize,
     /// Bytes of a request up to its empty line.
     pub head: usize,
@@ -63,7 +65,7 @@ struct Office {
     bounds: Bounds,
     listener: TcpListener,
     closing: AtomicBool,
-    clients: AtomicUsize,
+    clients: Guests<TcpStream>,
 }
 
 impl Scrape {
@@ -77,10 +79,10 @@ impl Scrape {
         let address = listener.local_addr().map_err(explain)?;
         let office = Arc::new(Office {
             desk,
+            clients: Guests::new(bounds.clients),
             bounds,
             listener,
             closing: AtomicBool::new(false),
-            clients: AtomicUsize::new(0),
         });
         let shared = Arc::clone(&office);
         let accepting = thread::Builder::new()
@@ -113,7 +115,8 @@ impl Drop for Scrape {
 
 impl Office {
     fn accept(self: &Arc<Office>) {
-        let (began, mut log) = (Instant::now(), LogBudget::new("clients of the metrics"));
+        let began = Instant::now();
+        let mut log = LogBudget::of_limit("clients of the metrics");
         let mut accept_log = LogBudget::of_limit("clients of the metrics that cannot be accepted");
         loop {
             let accepted = self.listener.accept();
@@ -125,10 +128,17 @@ impl Office {
             accept_log.renew(now);
             match accepted {
                 Ok((stream, peer)) => {
-                    if let Err(error) = self.admit(stream)
-                        && log.may_say()
-                    {
-                        log::warn!("metrics: {peer} is not served: {error}");
+                    let most = self.bounds.clients;
+                    match self.admit(stream, source(peer.ip())) {
+                        Ok(false) => {}
+                        Ok(true) if log.may_say() => log::warn!(
+                            "metrics: {most} clients are being served, which is the limit: one that sent nothing, or took nothing, was \
+                             closed for {peer}"
+                        ),
+                        Err(error) if log.may_say() => {
+                            log::warn!("metrics: {peer} is not served: {error}");
+                        }
+                        _ => {}
                     }
                 }
                 Err(error) => {
@@ -142,32 +152,37 @@ impl Office {
         }
     }
 
-    /// Starts a thread for the client, or turns it away.
-    fn admit(self: &Arc<Office>, stream: TcpStream) -> io::Result<()> {
-        let place = Place::take(self);
-        if self.clients.load(Ordering::Acquire) > self.bounds.clients {
+    /// Starts a thread for the client, or turns it away. True: another was closed for it.
+    fn admit(self: &Arc<Office>, stream: TcpStream, source: u64) -> io::Result<bool> {
+        let stream = Arc::new(stream);
+        let entered = self.clients.enter(source, &stream);
+        let (Entered::Freely(number) | Entered::Instead(number)) = entered else {
             // What is so short fits into the socket's buffer: nobody can make us wait.
             stream.set_nonblocking(true)?;
             let busy = Answer::error("503 Service Unavailable", "try again\n");
-            let _ = (&stream).write_all(&busy.bytes(true));
+            let _ = (&*stream).write_all(&busy.bytes(true));
             return Err(io::Error::other(format!(
-                "{} clients are being served, which is the limit",
+                "{} clients are being served, which is the limit, and none of them idles",
                 self.bounds.clients
             )));
-        }
+        };
+        let place = Place {
+            office: Arc::clone(self),
+            number,
+        };
         thread::Builder::new()
             .name("metrics-client".to_owned())
             .spawn(move || {
-                if let Err(error) = place.office.serve(&stream) {
+                if let Err(error) = place.office.serve(&stream, place.number) {
                     log::debug!("metrics: {error}");
                 }
             })
-            .map(drop)
+            .map(|_| matches!(entered, Entered::Instead(_)))
     }
 
     /// Reads one request, answers it, and closes.
-    fn serve(&self, stream: &TcpStream) -> io::Result<()> {
-        let Some((answer, with_body)) = self.read(stream)? else {
+    fn serve(&self, stream: &TcpStream, number: u64) -> io::Result<()> {
+        let Some((answer, with_body)) = self.read(stream, number)? else {
             return Ok(());
         };
         let bytes = answer.bytes(with_body);
@@ -198,7 +213,7 @@ impl Office {
 
     /// What the request is answered with, and whether its body is wanted; `None` where it never came. The whole head has one
     /// deadline, so that nobody keeps a place by a byte now and then.
-    fn read(&self, stream: &TcpStream) -> io::Result<Option<(Answer, bool)>> {
+    fn read(&self, stream: &TcpStream, number: u64) -> io::Result<Option<(Answer, bool)>> {
         let deadline = Instant::now() + self.bounds.patience;
         let mut head = Vec::new();
         let mut bite = [0; 2048];
@@ -212,8 +227,14 @@ impl Office {
                 Err(error) => return Err(error),
             };
             head.extend_from_slice(bite.get(..count).unwrap_or_default());
-            if let Some(answer) = self.answer(&head) {
-                return Ok(Some(answer));
+            // While an answer is made nobody can make it stop: it gives way to nobody.
+            if !self.clients.set_busy(number, true) {
+                return Ok(None);
+            }
+            let answer = self.answer(&head);
+            self.clients.set_busy(number, false);
+            if answer.is_some() {
+                return Ok(answer);
             }
             if head.len() > self.bounds.head {
                 let status = "431 Request Header Fields Too Large";
@@ -287,20 +308,12 @@ fn left(deadline: Instant) -> io::Result<Duration> {
 /// A client's place among those served.
 struct Place {
     office: Arc<Office>,
-}
-
-impl Place {
-    fn take(office: &Arc<Office>) -> Place {
-        office.clients.fetch_add(1, Ordering::AcqRel);
-        Place {
-            office: Arc::clone(office),
-        }
-    }
+    number: u64,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.office.clients.fetch_sub(1, Ordering::AcqRel);
+        self.office.clients.leave(self.number);
     }
 }
 
@@ -511,22 +524,31 @@ c_seconds_count 2
     }
 
     #[test]
-    fn who_is_slow_is_closed_and_who_is_too_many_is_told() {
+    fn who_is_slow_is_closed_and_the_oldest_that_idles_gives_way() {
         let scrape = started(Bounds {
             clients: 2,
             patience: Duration::from_millis(400),
             ..Bounds::default()
         });
         let began = Instant::now();
-        let slow: Vec<TcpStream> = (0..2)
-            .map(|_| TcpStream::connect(scrape.address()).unwrap())
-            .collect();
-        while scrape.office.clients.load(Ordering::SeqCst) < 2 {
+        let connect = || TcpStream::connect(scrape.address()).unwrap();
+        let slow: Vec<TcpStream> = (0..2).map(|_| connect()).collect();
+        while scrape.office.clients.served() < 2 {
             thread::sleep(Duration::from_millis(1));
         }
-        let refused = TcpStream::connect(scrape.address()).unwrap();
-        let (head, _) = hear(refused);
-        assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+        let (head, _) = ask(&scrape, "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert_eq!(scrape.office.clients.displaced(), 1);
+        assert!(
+            began.elapsed() < Duration::from_millis(390),
+            "it had to wait"
+        );
+        let mut slow = slow.into_iter();
+        assert_eq!(
+            slow.next().unwrap().read(&mut [0]).unwrap_or(0),
+            0,
+            "the oldest"
+        );
         // A byte now and then does not keep the place.
         for mut stream in slow {
             while stream.write_all(b"G").is_ok() {
@@ -535,8 +557,6 @@ c_seconds_count 2
             }
         }
         assert!(began.elapsed() >= Duration::from_millis(390));
-        let (head, _) = ask(&scrape, "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
-        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     }
 
     #[test]

@@ -1,26 +1,25 @@
 //! The control socket's server: one thread that accepts, one for each of a bounded number of clients.
 
-use std::collections::HashMap;
 use std::fs::{self, Permissions};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
-use std::net::Shutdown;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::guests::{Entered, Guests};
 use super::{Desk, rpc};
 use crate::base::{Instant as Moment, LogBudget};
 
 /// What the control socket takes and how long it waits.
 #[derive(Clone, Debug)]
 pub struct Bounds {
-    /// Clients at a time; a further one is answered [`rpc::BUSY`] and closed.
+    /// Clients at a time. For a further one the oldest that idles is closed; where none does, it is answered [`rpc::BUSY`] and closed.
     pub clients: usize,
     /// Bytes of a request's line; a longer one is answered and the client closed.
     pub line: usize,
@@ -55,7 +54,7 @@ struct Office {
     desk: Arc<dyn Desk>,
     bounds: Bounds,
     closing: AtomicBool,
-    clients: Mutex<HashMap<u64, UnixStream>>,
+    clients: Guests<UnixStream>,
 }
 
 impl Server {
@@ -67,9 +66,9 @@ impl Server {
         let (listener, file) = bind_private(path).map_err(explain)?;
         let office = Arc::new(Office {
             desk,
+            clients: Guests::new(bounds.clients),
             bounds,
             closing: AtomicBool::new(false),
-            clients: Mutex::new(HashMap::new()),
         });
         let shared = Arc::clone(&office);
         let accepting = thread::Builder::new()
@@ -99,9 +98,7 @@ impl Drop for Server {
         if ours {
             let _ = fs::remove_file(&self.path);
         }
-        for client in self.office.clients().values() {
-            let _ = client.shutdown(Shutdown::Both);
-        }
+        self.office.clients.hang_up();
         if let (true, Some(accepting)) = (woken, self.accepting.take()) {
             let _ = accepting.join();
         }
@@ -151,20 +148,23 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 
 impl Office {
     fn accept(self: &Arc<Office>, listener: &UnixListener) {
-        let (began, mut log) = (
-            Instant::now(),
-            LogBudget::of_limit("operators who are not served"),
-        );
-        for number in 0.. {
-            log.renew(Moment::from_ms(began.elapsed().as_millis() as u64));
-            let stream = match listener.accept() {
+        let began = Instant::now();
+        let mut log = LogBudget::of_limit("clients of the control socket");
+        let mut accept_log =
+            LogBudget::of_limit("clients of the control socket that cannot be accepted");
+        loop {
+            let accepted = listener.accept();
+            let now = Moment::from_ms(began.elapsed().as_millis() as u64);
+            log.renew(now);
+            accept_log.renew(now);
+            let stream = match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     if self.closing() {
                         return;
                     }
                     // Out of descriptors, most likely: to try again at once would only burn the core.
-                    if log.may_say() {
+                    if accept_log.may_say() {
                         log::warn!("control socket: cannot accept: {error}");
                     }
                     thread::sleep(Duration::from_millis(100));
@@ -174,10 +174,16 @@ impl Office {
             if self.closing() {
                 return;
             }
-            if let Err(error) = self.admit(number, stream)
-                && log.may_say()
-            {
-                log::warn!("control socket: cannot serve a client: {error}");
+            match self.admit(stream) {
+                Ok(false) => {}
+                Ok(true) if log.may_say() => log::warn!(
+                    "control socket: {} clients are being served, which is the limit: one that asked nothing was closed for another",
+                    self.bounds.clients
+                ),
+                Err(error) if log.may_say() => {
+                    log::warn!("control socket: cannot serve a client: {error}");
+                }
+                _ => {}
             }
         }
     }
@@ -186,49 +192,38 @@ impl Office {
         self.closing.load(Ordering::Acquire)
     }
 
-    /// A thread that dies leaves the table whole: each change of it is one call.
-    fn clients(&self) -> MutexGuard<'_, HashMap<u64, UnixStream>> {
-        self.clients
-            .lock()
-            .unwrap_or_else(|poison| poison.into_inner())
-    }
-
-    /// Starts a thread for the client, or turns it away.
-    fn admit(self: &Arc<Office>, number: u64, mut stream: UnixStream) -> io::Result<()> {
+    /// Starts a thread for the client, or turns it away. True: another was closed for it.
+    fn admit(self: &Arc<Office>, stream: UnixStream) -> io::Result<bool> {
         stream.set_write_timeout(Some(self.bounds.unread))?;
-        {
-            let mut clients = self.clients();
-            if clients.len() >= self.bounds.clients {
-                drop(clients);
-                let served = format!("{} clients are being served already", self.bounds.clients);
-                let error = rpc::Error::new(rpc::BUSY, format!("{served}; try again"));
-                rpc::write_error(&mut stream, &Value::Null, error)?;
-                return Err(io::Error::other(served));
-            }
-            clients.insert(number, stream.try_clone()?);
-        }
-        let office = Arc::clone(self);
-        let spawned = thread::Builder::new()
+        let stream = Arc::new(stream);
+        // Whoever may open the socket is one and the same.
+        let entered = self.clients.enter(0, &stream);
+        let (Entered::Freely(number) | Entered::Instead(number)) = entered else {
+            let message = format!(
+                "{} clients are being served already; try again",
+                self.bounds.clients
+            );
+            let error = rpc::Error::new(rpc::BUSY, message.clone());
+            rpc::write_error(&mut &*stream, &Value::Null, error)?;
+            return Err(io::Error::other(message));
+        };
+        // Drop runs even where the desk panics, so that a client's place is never lost.
+        let place = Place {
+            office: Arc::clone(self),
+            number,
+        };
+        thread::Builder::new()
             .name("control-client".to_owned())
             .spawn(move || {
-                // Drop runs even where the desk panics, so that a client's place is never lost.
-                let _place = Place {
-                    office: &office,
-                    number,
-                };
-                if let Err(error) = office.serve(&stream) {
+                if let Err(error) = place.office.serve(&stream, number) {
                     log::debug!("control socket: client {number}: {error}");
                 }
-            });
-        if let Err(error) = spawned {
-            self.clients().remove(&number);
-            return Err(error);
-        }
-        Ok(())
+            })
+            .map(|_| matches!(entered, Entered::Instead(_)))
     }
 
     /// Answers lines until the client goes, is idle for too long, or breaks the bounds.
-    fn serve(&self, stream: &UnixStream) -> io::Result<()> {
+    fn serve(&self, stream: &UnixStream, number: u64) -> io::Result<()> {
         let mut reader = BufReader::new(stream);
         let mut out = BufWriter::with_capacity(64 * 1024, stream);
         let mut line = Vec::new();
@@ -237,7 +232,13 @@ impl Office {
             match self.read_line(&mut reader, &mut line)? {
                 Line::Whole if line.trim_ascii().is_empty() => {}
                 Line::Whole => {
-                    rpc::answer(&line, &*self.desk, &mut out)?;
+                    // A command that has been taken is performed, and its client gives way to nobody meanwhile.
+                    if !self.clients.set_busy(number, true) {
+                        return Ok(());
+                    }
+                    let answered = rpc::answer(&line, &*self.desk, &mut out);
+                    self.clients.set_busy(number, false);
+                    answered?;
                     out.flush()?;
                 }
                 Line::TooLong => {
@@ -302,13 +303,13 @@ enum Line {
 }
 
 /// A client's place among those served.
-struct Place<'o> {
-    office: &'o Office,
+struct Place {
+    office: Arc<Office>,
     number: u64,
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.office.clients().remove(&self.number);
+        self.office.clients.leave(self.number);
     }
 }
