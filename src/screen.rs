@@ -283,7 +283,7 @@ impl<'m> View<'m> {
 
     fn connections(&self, lines: &mut Vec<Line>) {
         lines.push(heading(
-            "connections   connecting  handshaking     open  draining",
+            "connections connecting accepted handshaking   open draining",
         ));
         for transport in ["tcp", "tls"] {
             let count = |state| {
@@ -292,17 +292,18 @@ impl<'m> View<'m> {
             };
             let ways = match transport {
                 "tcp" => format!(
-                    "   accepted {:>6}/s",
+                    "  accepted {:>6}/s",
                     short(self.rate("strowger_connections_accepted_total", &[]))
                 ),
                 _ => format!(
-                    "   opened   {:>6}/s",
+                    "  opened   {:>6}/s",
                     short(self.rate("strowger_connections_opened_total", &[]))
                 ),
             };
             lines.push(plain(format!(
-                "{transport:<13} {:>10}   {:>10}  {:>7}  {:>8}{ways}",
+                "{transport:<11} {:>10} {:>8} {:>11} {:>6} {:>8}{ways}",
                 count("connecting"),
+                count("accepted"),
                 count("handshaking"),
                 count("open"),
                 count("draining"),
@@ -511,7 +512,7 @@ mod tests {
                     value,
                 );
             }
-            for state in ["connecting", "handshaking", "open", "draining"] {
+            for state in ["connecting", "accepted", "handshaking", "open", "draining"] {
                 put(
                     &format!("strowger_connections{{transport=\"{transport}\",state=\"{state}\"}}"),
                     value,

@@ -487,6 +487,7 @@ impl Desk for Office {
             users: keeper.as_ref().map_or(0, |keeper| keeper.users()),
             users_unreadable: keeper.is_some_and(|keeper| keeper.is_unreadable()),
             started: self.started(clock),
+            displaced_clients: strowger::control::guests::displaced(),
             is_draining: lock(&self.drain).is_some(),
             store: store(&self.disk),
             log_lines_lost: logger::lost(),
@@ -647,6 +648,7 @@ pub(crate) fn connection_limits(conf: &Conf, files: usize) -> Limits {
     let cores = conf.server.cores.len().max(1);
     Limits {
         idle_ms: ms(conf.connections.idle_timeout),
+        message_ms: ms(conf.connections.message_timeout),
         connect_ms: ms(conf.connections.connect_timeout),
         handshake_ms: ms(conf.connections.handshake_timeout),
         connections: (conf.connections.most(files) / cores).max(1),
@@ -654,6 +656,10 @@ pub(crate) fn connection_limits(conf: &Conf, files: usize) -> Limits {
         patience_ms: ms(conf.limits.overload),
         send_queue: conf.connections.send_queue,
         message_size: conf.limits.message_size,
+        unsent_bytes: conf.connections.unsent_bytes / cores,
+        unfinished_bytes: conf.connections.unfinished_bytes / cores,
+        keep_alive_bytes: conf.connections.keep_alive_bytes,
+        trusted: networks(&conf.limits.trusted_sources),
     }
 }
 
@@ -831,10 +837,7 @@ fn outgoing(outgoing: model::Outgoing) -> settings::Outgoing {
 }
 
 fn networks(conf: &[model::Network]) -> Vec<Network> {
-    let network = |network: &model::Network| Network {
-        address: network.address(),
-        prefix: network.prefix(),
-    };
+    let network = |network: &model::Network| Network::new(network.address(), network.prefix());
     conf.iter().map(network).collect()
 }
 

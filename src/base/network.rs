@@ -1,7 +1,8 @@
-//! A network in CIDR form.
+//! A network of addresses, as the conf names those of peers.
 
 use std::net::IpAddr;
 
+/// A network in CIDR form.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Network {
     pub address: IpAddr,
@@ -9,6 +10,10 @@ pub struct Network {
 }
 
 impl Network {
+    pub fn new(address: IpAddr, prefix: u8) -> Network {
+        Network { address, prefix }
+    }
+
     /// True when `ip` lies in the network; an IPv4-mapped IPv6 address counts as its IPv4 address.
     pub fn contains(&self, ip: IpAddr) -> bool {
         let bits = |ip: IpAddr| match ip.to_canonical() {

@@ -329,6 +329,9 @@ impl Document<'_> {
             idle_timeout: section
                 .read("idle_timeout", time(SECOND, 24 * HOUR))
                 .unwrap_or(default.idle_timeout),
+            message_timeout: section
+                .read("message_timeout", time(SECOND, HOUR))
+                .unwrap_or(default.message_timeout),
             connect_timeout: section
                 .read("connect_timeout", time(100 * MS, 2 * MINUTE))
                 .unwrap_or(default.connect_timeout),
@@ -344,6 +347,15 @@ impl Document<'_> {
             send_queue: section
                 .read("send_queue", size(4 << 10, 64 << 20))
                 .unwrap_or(default.send_queue),
+            unsent_bytes: section
+                .read("unsent_bytes", size(1 << 20, 64 << 30))
+                .unwrap_or(default.unsent_bytes),
+            unfinished_bytes: section
+                .read("unfinished_bytes", size(1 << 20, 64 << 30))
+                .unwrap_or(default.unfinished_bytes),
+            keep_alive_bytes: section
+                .read("keep_alive_bytes", size(64, 64 << 20))
+                .unwrap_or(default.keep_alive_bytes),
         }
     }
 

@@ -325,8 +325,10 @@ impl fmt::Display for TlsVersion {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Connections {
     pub outgoing: Outgoing,
-    /// After so long without a byte either way a connection is closed, and so long after a message began that is not whole.
+    /// After so long without a byte either way a connection is closed.
     pub idle_timeout: Duration,
+    /// How long a message may take from its first byte to its last.
+    pub message_timeout: Duration,
     /// For the TCP handshake of a connection that we open.
     pub connect_timeout: Duration,
     /// For the TLS handshake, whoever began it.
@@ -337,6 +339,12 @@ pub struct Connections {
     pub handshakes: usize,
     /// Bytes that may wait to be sent on one connection.
     pub send_queue: usize,
+    /// Bytes that may wait on all connections, before each may have no more than a part of `send_queue`.
+    pub unsent_bytes: usize,
+    /// Bytes that messages which have begun and are not whole may hold, those of all connections.
+    pub unfinished_bytes: usize,
+    /// Bytes of keep-alives and blank lines that one connection may bring in a minute without a message.
+    pub keep_alive_bytes: usize,
 }
 
 impl Default for Connections {
@@ -344,11 +352,15 @@ impl Default for Connections {
         Connections {
             outgoing: Outgoing::Reuse,
             idle_timeout: Duration::from_secs(120),
+            message_timeout: Duration::from_secs(20),
             connect_timeout: Duration::from_secs(5),
             handshake_timeout: Duration::from_secs(5),
             max: None,
             handshakes: 512,
             send_queue: 256 * 1024,
+            unsent_bytes: 256 << 20,
+            unfinished_bytes: 64 << 20,
+            keep_alive_bytes: 1 << 10,
         }
     }
 }

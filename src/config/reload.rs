@@ -57,7 +57,10 @@ impl Plan {
             plan.live.push("[tls]");
         }
         sort!(plan, "connections", Connections, old.connections, connections,
-            live: [outgoing, idle_timeout, connect_timeout, handshake_timeout, max, handshakes, send_queue],
+            live: [
+                outgoing, idle_timeout, message_timeout, connect_timeout, handshake_timeout, max, handshakes, send_queue,
+                unsent_bytes, unfinished_bytes, keep_alive_bytes
+            ],
             fixed: []);
         // A call that one mode has begun the other cannot end: it does not know of it, or has forgotten it.
         sort!(plan, "proxy", Proxy, old.proxy, proxy,
@@ -166,11 +169,15 @@ verify_server = false
 [connections]
 outgoing = \"per-call\"
 idle_timeout = \"1s\"
+message_timeout = \"1s\"
 connect_timeout = \"1s\"
 handshake_timeout = \"1s\"
 max = 7
 handshakes = 7
 send_queue = \"8KiB\"
+unsent_bytes = \"8MiB\"
+unfinished_bytes = \"8MiB\"
+keep_alive_bytes = \"8KiB\"
 [proxy]
 mode = \"stateless\"
 record_route = false

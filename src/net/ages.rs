@@ -53,6 +53,15 @@ impl Ages {
         Some((id, entry.age().since))
     }
 
+    /// The entries, those that wait longest first.
+    pub fn iter<'a, T: Aging>(
+        &self,
+        arena: &'a Arena<T>,
+    ) -> impl Iterator<Item = (Id, &'a T)> + use<'a, T> {
+        let first = arena.tenant(self.oldest);
+        std::iter::successors(first, |(_, entry)| arena.tenant(entry.age().younger))
+    }
+
     /// Adds an entry that begins to wait now; it must be in no list.
     pub fn push<T: Aging>(&mut self, arena: &mut Arena<T>, id: Id, now: Instant) {
         let Some(entry) = arena.get_mut(id) else {
@@ -131,6 +140,8 @@ mod tests {
                 ages.oldest(&arena).map(|(id, _)| id),
                 model.first().copied()
             );
+            let first = ages.iter(&arena).map(|(id, _)| id).take(9);
+            assert!(first.eq(model.iter().copied().take(9)));
         }
         while let Some((id, _)) = ages.oldest(&arena) {
             assert_eq!(id, model.remove(0));

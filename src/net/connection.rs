@@ -9,11 +9,16 @@ use mio::net::TcpStream;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 
+/// What stands between two messages is counted anew after so long.
+const BLANKS_MS: u64 = 60_000;
+
 /// Each state but Open has a deadline of its own; a closed connection is no entry of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
     /// Waits for the peer to accept.
     Connecting,
+    /// A peer has opened it for TLS. Its handshake has not begun: nothing has come yet, or it is not its turn.
+    Accepted,
     /// Waits for the peer's part of the TLS handshake.
     Handshaking,
     /// Carries messages. Its deadline is the idle time-out.
@@ -23,8 +28,9 @@ pub enum State {
 }
 
 impl State {
-    pub const ALL: [State; 4] = [
+    pub const ALL: [State; 5] = [
         State::Connecting,
+        State::Accepted,
         State::Handshaking,
         State::Open,
         State::Draining,
@@ -33,6 +39,7 @@ impl State {
     pub const fn label(self) -> &'static str {
         match self {
             State::Connecting => "connecting",
+            State::Accepted => "accepted",
             State::Handshaking => "handshaking",
             State::Open => "open",
             State::Draining => "draining",
@@ -44,6 +51,8 @@ impl State {
 pub enum Arrival<'a> {
     /// One whole message.
     Message(&'a [u8]),
+    /// A ping of RFC 5626 (two CRLFs); its answer is a pong.
+    KeepAlive,
     /// Bytes in which no boundary can be found, and why: to be answered where that is possible. The stream ends here.
     Unframed(&'a [u8], Fault),
 }
@@ -66,6 +75,14 @@ pub struct Connection {
     /// Bytes that the kernel has not taken, from `written` on.
     queue: Vec<u8>,
     written: usize,
+    /// Bytes of messages not whole that were counted for it.
+    pub weight: usize,
+    /// Bytes that wait to leave, as far as they were counted for it.
+    pub unsent: usize,
+    /// Bytes between messages since the last one, or since this time; and how many may come.
+    blanks: usize,
+    blanks_since: Instant,
+    blanks_most: usize,
     /// Requests that came and have not had their final response from us.
     owed: u32,
     /// Requests of ours that have not had their final response.
@@ -78,6 +95,8 @@ pub struct Connection {
 pub struct Flags {
     /// It stands on a list of those that may hold bytes.
     pub is_ready: bool,
+    /// On that of those that hold more than was taken of them.
+    pub is_hungry: bool,
     /// Bytes wait to be sent at the end of this turn.
     pub is_dirty: bool,
     /// The poll tells us when the kernel takes bytes again.
@@ -88,10 +107,13 @@ pub struct Flags {
     pub is_released: bool,
     /// Not read from: the peer does not take what it is sent.
     pub is_held: bool,
-    /// We have answered the handshake that the peer began.
-    pub has_spoken: bool,
     /// A message or a TLS record has begun and is not whole: until it is, nothing makes the connection younger.
     pub is_amid: bool,
+    /// It stands among those that are.
+    pub is_listed_amid: bool,
+    /// Something came by it that will be answered, or that we had waited for; and that was noted.
+    pub is_proved: bool,
+    pub is_known_proved: bool,
     /// The last read brought something whole, or the beginning of something.
     pub is_fresh: bool,
 }
@@ -152,6 +174,14 @@ pub enum Why {
     Unfinished,
     /// It only waited for what is owed to it, and another needs its place.
     Displaced,
+    /// Another needs its place, and its source holds so many.
+    Yields(usize),
+    /// Its TLS handshake has stalled, and others wait; so many may be in hand.
+    Stalled(usize),
+    /// More came between messages than may: so many bytes.
+    Blank(usize),
+    /// Messages not whole hold too many bytes: more than so many.
+    Crowded(usize),
     /// Its source is not heard any more.
     Banned,
 }
@@ -164,15 +194,33 @@ impl std::fmt::Display for Why {
             Why::Tls(failure) => write!(f, "{failure}"),
             Why::Garbage(fault) => write!(f, "not SIP: {}", fault.reason()),
             Why::Overdue(State::Connecting) => f.write_str("no answer in connect_timeout"),
-            Why::Overdue(State::Handshaking) => {
+            Why::Overdue(State::Accepted | State::Handshaking) => {
                 f.write_str("no TLS handshake in handshake_timeout")
             }
             Why::Overdue(State::Open) => f.write_str("idle for idle_timeout"),
             Why::Overdue(State::Draining) => f.write_str("the peer does not take what it is sent"),
             Why::Truncated => f.write_str("ended in the middle of a message"),
-            Why::Unfinished => f.write_str("a message began and was not whole in idle_timeout"),
+            Why::Unfinished => f.write_str("a message began and was not whole in message_timeout"),
             Why::Banned => f.write_str("its source is banned ([limits] ban)"),
             Why::Displaced => f.write_str("it sends no more, and its place is needed"),
+            Why::Yields(held) => write!(
+                f,
+                "all places for connections are taken, and its source holds {held} of them ([connections] max; [limits] trusted_sources \
+                 exempts a network)"
+            ),
+            Why::Stalled(most) => write!(
+                f,
+                "its TLS handshake has stalled and others wait: {most} may be in hand ([connections] handshakes)"
+            ),
+            Why::Blank(most) => write!(
+                f,
+                "more than {most} bytes of keep-alives and blank lines in a minute ([connections] keep_alive_bytes)"
+            ),
+            Why::Crowded(most) => write!(
+                f,
+                "messages that have begun and are not whole hold more than {most} bytes on this core, and its is among the oldest \
+                 ([connections] unfinished_bytes)"
+            ),
         }
     }
 }
@@ -212,6 +260,11 @@ impl Connection {
             plain: Vec::new(),
             queue: Vec::new(),
             written: 0,
+            weight: 0,
+            unsent: 0,
+            blanks: 0,
+            blanks_since: now,
+            blanks_most: usize::MAX,
             owed: 0,
             awaited: 0,
             flags: Flags::default(),
@@ -272,7 +325,22 @@ impl Connection {
         self.plain.extend_from_slice(message);
     }
 
-    /// Reads once, and hands over the messages that are whole: `prove` gets who the client is, where it has proved that now, before `on`
+    /// `most`: how many bytes may come between two messages, or within a minute.
+    pub fn allow_blanks(&mut self, most: usize, now: Instant) {
+        self.blanks_most = most;
+        if now.ms_since(self.blanks_since) >= BLANKS_MS {
+            self.blanks = 0;
+            self.blanks_since = now;
+        }
+    }
+
+    /// Memory of messages that have begun and are not whole.
+    pub fn unfinished_bytes(&self) -> usize {
+        let record = self.tls.as_ref().map_or(0, |tls| tls.held_bytes());
+        self.partial.capacity() + record
+    }
+
+    /// Reads once, and says how many bytes; hands over the messages that are whole: `prove` gets who the client is, where it has proved that now, before `on`
     /// gets what it says; `on` says whether that will be answered. `scratch` holds what comes, `plaintext` what it means.
     pub fn read(
         &mut self,
@@ -280,23 +348,36 @@ impl Connection {
         plaintext: &mut Vec<u8>,
         buffers: &mut Buffers,
         prove: impl FnOnce(ProvedNames),
+        on: impl FnMut(Arrival<'_>) -> bool,
+    ) -> (usize, Taken) {
+        self.flags.is_fresh = false;
+        match (&self.stream).read(scratch) {
+            Ok(0) => (0, Taken::End),
+            Ok(count) => {
+                // A short read has emptied the socket; only the end may stand behind it.
+                let drained = count < scratch.len() && !self.flags.is_half_closed;
+                let came = scratch.get(..count).unwrap_or_default();
+                let taken = self.digest(came, drained, plaintext, buffers, prove, on);
+                (count, taken)
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => (0, Taken::Drained),
+                io::ErrorKind::Interrupted => (0, Taken::More),
+                _ => (0, Taken::Failed(Why::Error(error))),
+            },
+        }
+    }
+
+    /// Takes in what `came`; `drained`: nothing more waits.
+    fn digest(
+        &mut self,
+        came: &[u8],
+        drained: bool,
+        plaintext: &mut Vec<u8>,
+        buffers: &mut Buffers,
+        prove: impl FnOnce(ProvedNames),
         mut on: impl FnMut(Arrival<'_>) -> bool,
     ) -> Taken {
-        self.flags.is_fresh = false;
-        let count = match (&self.stream).read(scratch) {
-            Ok(0) => return Taken::End,
-            Ok(count) => count,
-            Err(error) => {
-                return match error.kind() {
-                    io::ErrorKind::WouldBlock => Taken::Drained,
-                    io::ErrorKind::Interrupted => Taken::More,
-                    _ => Taken::Failed(Why::Error(error)),
-                };
-            }
-        };
-        // A short read has emptied the socket; only the end may stand behind it.
-        let drained = count < scratch.len() && !self.flags.is_half_closed;
-        let came = scratch.get(..count).unwrap_or_default();
         let (bytes, ends) = match &mut self.tls {
             None => (came, false),
             Some(tls) => {
@@ -314,8 +395,8 @@ impl Connection {
                 }
             }
         };
-        if let Err(fault) = self.take_in(bytes, buffers, &mut on) {
-            return Taken::Failed(Why::Garbage(fault));
+        if let Err(why) = self.take_in(bytes, buffers, &mut on) {
+            return Taken::Failed(why);
         }
         let begins = !self.flags.is_amid;
         self.flags.is_amid = self.is_inside_message()
@@ -334,7 +415,7 @@ impl Connection {
         bytes: &[u8],
         buffers: &mut Buffers,
         on: &mut impl FnMut(Arrival<'_>) -> bool,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Why> {
         if bytes.is_empty() {
             return Ok(());
         }
@@ -368,7 +449,7 @@ impl Connection {
         bytes: &[u8],
         buffers: &mut Buffers,
         on: &mut impl FnMut(Arrival<'_>) -> bool,
-    ) -> Result<usize, Fault> {
+    ) -> Result<usize, Why> {
         let mut done = 0;
         loop {
             let rest = bytes.get(done..).unwrap_or_default();
@@ -380,27 +461,43 @@ impl Connection {
                     let message = rest.get(..length).unwrap_or_default();
                     // What is thrown away is never answered: to wait for that would keep the place of who has long gone.
                     let is_answered = on(Arrival::Message(message));
+                    self.blanks = 0;
                     match Expected::of(message) {
                         Expected::Answer => {
+                            self.flags.is_proved |= is_answered;
                             self.owed = self.owed.saturating_add(is_answered.into());
                         }
-                        Expected::Answers => self.awaited = self.awaited.saturating_sub(1),
+                        Expected::Answers => {
+                            self.flags.is_proved |= self.awaited > 0;
+                            self.awaited = self.awaited.saturating_sub(1);
+                        }
                         Expected::Nothing => {}
                     }
                     length
                 }
-                Frame::KeepAlive => 2,
-                Frame::Noise(length) => length,
+                Frame::KeepAlive => self.count_blanks(2)?,
+                Frame::Noise(length) => self.count_blanks(length)?,
                 Frame::Ping => {
-                    self.take(b"\r\n", buffers);
-                    2
+                    if on(Arrival::KeepAlive) {
+                        self.take(b"\r\n", buffers);
+                    }
+                    self.count_blanks(2)?
                 }
                 Frame::Bad(fault) => {
                     let is_answered = on(Arrival::Unframed(rest, fault));
                     self.owed = self.owed.saturating_add(is_answered.into());
-                    return Err(fault);
+                    return Err(Why::Garbage(fault));
                 }
             };
+        }
+    }
+
+    /// Counts what stands between two messages.
+    fn count_blanks(&mut self, length: usize) -> Result<usize, Why> {
+        self.blanks = self.blanks.saturating_add(length);
+        match self.blanks > self.blanks_most {
+            true => Err(Why::Blank(self.blanks_most)),
+            false => Ok(length),
         }
     }
 

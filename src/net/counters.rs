@@ -150,7 +150,7 @@ pub struct StreamCounters {
     /// Not taken, or closed, because their source is banned.
     pub banned: u64,
     pub accept_errors: u64,
-    /// Turns in which a listener had to wait because so many shook hands already.
+    /// Times that handshakes waited because so many were in hand already.
     pub handshakes_held: u64,
     /// TLS connections closed at once because handshakes waited too long for their beginning.
     pub handshakes_refused: u64,
@@ -159,6 +159,20 @@ pub struct StreamCounters {
     pub unfinished: u64,
     /// Connections that only waited for what was owed to them, closed because others needed their places.
     pub displaced: u64,
+    /// Connections closed because others needed their places, and their sources held more than those.
+    pub yielded: u64,
+    /// Handshakes that had stalled, closed because others waited.
+    pub stalled: u64,
+    /// Connections that brought too much between messages.
+    pub blank: u64,
+    /// Connections closed because messages not whole held too many bytes.
+    pub crowded: u64,
+    /// Bytes that these hold now.
+    pub unfinished_bytes: u64,
+    /// Messages not sent because too much waited for peers that do not read.
+    pub unsent: u64,
+    /// Bytes that wait for them now.
+    pub unsent_bytes: u64,
     /// Streams in which no message could be found.
     pub garbage: u64,
     /// Entries of the idle list that were looked at.
@@ -227,6 +241,13 @@ impl StreamCounters {
         self.idle_closed += other.idle_closed;
         self.unfinished += other.unfinished;
         self.displaced += other.displaced;
+        self.yielded += other.yielded;
+        self.stalled += other.stalled;
+        self.blank += other.blank;
+        self.crowded += other.crowded;
+        self.unfinished_bytes += other.unfinished_bytes;
+        self.unsent += other.unsent;
+        self.unsent_bytes += other.unsent_bytes;
         self.garbage += other.garbage;
         self.sweep_visited += other.sweep_visited;
     }

@@ -4,12 +4,13 @@ pub mod ages;
 pub mod backlog;
 pub mod connection;
 pub mod counters;
+pub mod holders;
 pub mod interfaces;
 pub mod limits;
 pub mod listen;
+pub mod overlong;
 pub mod pool;
 pub mod pressure;
-pub mod shaking;
 pub mod steer;
 pub mod streams;
 #[allow(unsafe_code)]

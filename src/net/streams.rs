@@ -1,24 +1,28 @@
 //! All connections of one core: accepts, opens, reads, writes, and closes what is overdue.
 
+mod accepting;
 mod describe;
 mod ends;
+mod giving_way;
+mod logs;
 
 pub use describe::Description;
 
 use super::ages::Ages;
 use super::connection::{Arrival, Connection, Flags, State, Taken, Why};
 use super::counters::{StreamCounters, Traffic, Undeliverable};
+use super::holders::{Class, Holders};
 use super::limits::Limits;
-use super::listen::{self, Listener};
+use super::listen;
 use super::pool::Buffers;
-use super::shaking::Shaking;
 use super::sys;
 use super::tls::Contexts;
-use crate::base::{Arena, Channel, Flow, Id, Instant, LogBudget, Roll, Sources, Transport};
+use crate::base::{Arena, Channel, Flow, Id, Instant, Roll, Sources, Transport};
+use logs::Logs;
 use mio::event::Event;
 use mio::{Interest, Registry, Token};
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::io;
 use std::net::SocketAddr;
@@ -35,16 +39,28 @@ const GRID_MS: u64 = 100;
 /// short, after a tenth of it.
 const FRESH_MS: u64 = 1000;
 
-/// Connections accepted from one listener in one turn.
-const ACCEPTS: usize = 64;
-
-/// Handshakes that are carried on in one turn; what is established goes first.
+/// Handshakes that are begun or carried on in one turn; what is established goes first.
 const HANDSHAKES: usize = 8;
 
-/// Bytes read from one connection in one turn.
+/// Of these, those that are begun where any wait: a client that brings its handshake byte by byte must not keep the others from theirs.
+const BEGUN: usize = 3;
+
+/// Bytes read from one connection in one turn; less where many hold something, so that each has its turn soon.
 const BITE: usize = 64 << 10;
+const SMALLEST_BITE: usize = 4 << 10;
+
+/// Bytes read from all connections in one turn, or little more: datagrams wait meanwhile.
+const MEAL: usize = 256 << 10;
+
 /// Connections that are asked how much waits in them; they stand for all.
 const ASKED: usize = 16;
+
+/// Connections that hold more than a bite and are served in one turn: before those that do not, and at most behind them.
+const HUNGRY_FIRST: usize = 2;
+const HUNGRY: usize = 56;
+
+/// What a keep-alive is counted as.
+const KEEP_ALIVE: &[u8] = b"\r\n\r\n";
 
 /// Connections have tokens from here on: their generation above, their place below.
 const FIRST_TOKEN: usize = 1 << 32;
@@ -56,7 +72,7 @@ pub enum Accepted {
     All,
     /// There may be more.
     Some,
-    /// Those who wait have to go on waiting, until a handshake or a connection has ended, or for a moment.
+    /// The kernel gives us none now: those that wait have to go on waiting.
     Held,
 }
 
@@ -72,11 +88,28 @@ pub struct Streams {
     asked: HashMap<(Transport, SocketAddr, u64, u64), Id>,
     /// Those that peers opened, by where from.
     accepted: HashMap<(Transport, SocketAddr), Id>,
-    /// By [`State`].
+    /// By [`State`]; those of the open on which no message has begun.
     ages: [Ages; State::ALL.len()],
+    /// The open on which one has, since when.
+    amid: Ages,
+    /// Bytes of messages that have begun on these.
+    amid_bytes: usize,
+    /// Bytes that wait for their peers to take them.
+    unsent_bytes: usize,
+    /// Those that peers opened, by source.
+    holders: Holders,
     /// May hold bytes, in the order in which they are served.
     ready: Vec<Id>,
-    shaking: Shaking,
+    /// Hold more than the bite that was taken of them. They have a part of each meal and come behind the others: what sends without an end
+    /// is not to keep those waiting that say a word.
+    hungry: VecDeque<Id>,
+    /// The same, of those that shake hands.
+    shaking: VecDeque<Id>,
+    /// How much is read from each in this turn, and how much has been from all.
+    bite: usize,
+    eaten: usize,
+    /// Bytes read since the start.
+    read_bytes: u64,
     dirty: Vec<Id>,
     scratch: Vec<u8>,
     plaintext: Vec<u8>,
@@ -84,13 +117,9 @@ pub struct Streams {
     /// What the rules have to be told.
     lost: Vec<Flow>,
     next_sweep: Instant,
-    /// The kernel had no descriptor or no memory for a connection: when the next one is tried.
-    accepts_from: Option<Instant>,
-    log: LogBudget,
-    shaking_log: LogBudget,
-    overload_log: LogBudget,
-    accept_log: LogBudget,
-    full_log: LogBudget,
+    /// Before then the kernel is not asked for connections that it could not give us.
+    accepts_again: Instant,
+    logs: Logs,
     counters: StreamCounters,
     registry: Registry,
 }
@@ -119,20 +148,24 @@ impl Streams {
             asked: HashMap::new(),
             accepted: HashMap::new(),
             ages: [Ages::default(); State::ALL.len()],
+            amid: Ages::default(),
+            amid_bytes: 0,
+            unsent_bytes: 0,
+            holders: Holders::default(),
             ready: Vec::new(),
-            shaking: Shaking::default(),
+            hungry: VecDeque::new(),
+            shaking: VecDeque::new(),
+            bite: BITE,
+            eaten: 0,
+            read_bytes: 0,
             dirty: Vec::new(),
             scratch: vec![0; BITE],
             plaintext: Vec::new(),
             buffers: Buffers::default(),
             lost: Vec::new(),
             next_sweep: Instant::default(),
-            accepts_from: None,
-            log: LogBudget::new("single connections"),
-            shaking_log: LogBudget::of_limit("TLS clients that wait"),
-            overload_log: LogBudget::of_limit("TLS connections refused"),
-            accept_log: LogBudget::of_limit("connections that cannot be accepted"),
-            full_log: LogBudget::of_limit("connections beyond the limit"),
+            accepts_again: Instant::default(),
+            logs: Logs::default(),
             counters: StreamCounters::default(),
             registry,
         }
@@ -214,11 +247,22 @@ impl Streams {
             return;
         }
         connection.flags.is_ready = true;
-        let has_begun = connection.names.is_some() || connection.flags.has_spoken;
         match connection.state {
-            State::Handshaking if has_begun => self.shaking.carry_on(id),
-            State::Handshaking => self.shaking.begin(id, now),
+            State::Accepted => self.holders.step(id.slot, Class::Waiting, now),
+            State::Handshaking => self.shaking.push_back(id),
             _ => self.ready.push(id),
+        }
+    }
+
+    /// It holds more than was taken.
+    fn mark_hungry(&mut self, id: Id, now: Instant) {
+        match self.connections.get_mut(id) {
+            Some(connection) if connection.state == State::Open && !connection.flags.is_ready => {
+                connection.flags.is_ready = true;
+                connection.flags.is_hungry = true;
+                self.hungry.push_back(id);
+            }
+            _ => self.mark_ready(id, now),
         }
     }
 
@@ -234,139 +278,41 @@ impl Streams {
     /// True when there is something to do before the next event.
     pub fn has_more(&self) -> bool {
         !self.ready.is_empty()
+            || !self.hungry.is_empty()
             || !self.shaking.is_empty()
+            || self.holders.may_begin()
             || !self.lost.is_empty()
             || !self.dirty.is_empty()
     }
 
     /// True when established connections hold more than the bite that was taken of them.
     pub fn is_behind(&self) -> bool {
-        !self.ready.is_empty()
+        !self.ready.is_empty() || !self.hungry.is_empty()
     }
 
-    /// Memory of what waits in them, as the kernel counts it. Where they are many, some stand for all.
+    /// Memory of what waits in them, as the kernel counts it. Where they are many, some stand for all. Those that have not been of any use
+    /// yet are left out: what they bring may be no message at all, and nobody waits behind it, as each connection is read in its turn.
     pub fn waiting_bytes(&self) -> u64 {
-        let asked = self.ready.len().min(ASKED);
+        let waiting = self.ready.len() + self.hungry.len();
+        let step = waiting.div_ceil(ASKED).max(1);
         let bytes = |id: &Id| {
             let connection = self.connections.get(*id)?;
-            let waiting = sys::waiting(connection.stream.as_fd()).ok()?;
+            let waiting = match connection.flags.is_known_proved || connection.names.is_some() {
+                true => sys::waiting(connection.stream.as_fd()).ok()?,
+                false => return None,
+            };
             Some(u64::from(waiting.bytes))
         };
-        let sum: u64 = self.ready.iter().take(asked).filter_map(bytes).sum();
-        sum * self.ready.len() as u64 / asked.max(1) as u64
+        let asked = self.ready.iter().chain(&self.hungry).step_by(step);
+        asked.filter_map(bytes).sum::<u64>() * step as u64
+    }
+
+    /// Bytes read since the start.
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes
     }
 
     // ---- coming in -----------------------------------------------------------------------------------------------------
-
-    /// True when no more handshakes may begin: the listener's backlog waits.
-    pub fn is_busy_shaking(&self) -> bool {
-        let shaking = self.counters.open(Transport::Tls, State::Handshaking);
-        shaking >= self.limits.handshakes as u64
-    }
-
-    /// Accepts a bounded number of connections.
-    pub fn accept(&mut self, listener: &Listener, number: u16, now: Instant) -> Accepted {
-        let is_tls = listener.transport() == Transport::Tls;
-        let overlong_ms = match is_tls {
-            true => self.shaking.overlong_ms(now, self.limits.patience_ms),
-            false => None,
-        };
-        for _ in 0..ACCEPTS {
-            if is_tls && overlong_ms.is_none() && self.is_busy_shaking() {
-                self.counters.handshakes_held += 1;
-                if self.shaking_log.may_say() {
-                    let most = self.limits.handshakes;
-                    log::warn!("TLS clients wait: {most} shake hands, which is the limit");
-                }
-                return Accepted::Held;
-            }
-            let (stream, peer) = match listener.accept() {
-                Ok(accepted) => accepted,
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => return Accepted::All,
-                    Some(libc::EINTR | libc::ECONNABORTED) => continue,
-                    _ => {
-                        // No descriptors, or no memory: those that wait stay with the kernel until some are free again.
-                        self.counters.accept_errors += 1;
-                        self.accepts_from = Some(now.after_ms(GRID_MS));
-                        if self.accept_log.may_say() {
-                            let (name, address) = (listener.transport().name(), listener.address());
-                            log::error!(
-                                "{name} {address}: connections wait, because none can be accepted: {error}{}",
-                                remedy(&error)
-                            );
-                        }
-                        return Accepted::Held;
-                    }
-                },
-            };
-            if self.is_banned(now, peer) {
-                self.counters.banned += 1;
-                continue;
-            }
-            if let Some(waited_ms) = overlong_ms {
-                // To let it wait would make all wait, and most would have given up before their turn.
-                self.counters.handshakes_refused += 1;
-                if self.overload_log.may_say() {
-                    log::warn!(
-                        "{peer}: TLS connection refused: handshakes wait {waited_ms} ms for their beginning ([limits] overload)"
-                    );
-                }
-                continue;
-            }
-            if !self.has_room() {
-                self.counters.refused += 1;
-                if self.full_log.may_say() {
-                    log::warn!(
-                        "{peer}: connection refused: {} are open, which is the limit ([connections] max, ulimit -n)",
-                        self.limits.connections
-                    );
-                }
-                continue;
-            }
-            let transport = listener.transport();
-            let tls = match (transport, &self.tls) {
-                (Transport::Tls, Some(contexts)) => match contexts.accept(peer) {
-                    Ok(tls) => Some(Box::new(tls)),
-                    Err(error) => {
-                        self.counters.accept_errors += 1;
-                        log::error!("{peer}: connection not accepted: {error}");
-                        continue;
-                    }
-                },
-                (Transport::Tls, None) => continue,
-                _ => None,
-            };
-            let flow = Flow {
-                peer,
-                listener: number,
-                transport,
-                core: self.core,
-                channel: Channel::Back,
-            };
-            let state = match tls {
-                Some(_) => State::Handshaking,
-                None => State::Open,
-            };
-            let size = self.limits.message_size;
-            let connection = Connection::new(stream, &flow, state, tls, size, now);
-            match self.admit(connection, Interest::READABLE, now) {
-                Ok(id) => {
-                    self.counters.accepted += 1;
-                    self.accepted.insert((transport, peer), id);
-                    // The first message is often there already.
-                    self.mark_ready(id, now);
-                }
-                Err(error) => log::error!("{peer}: connection not accepted: {error}"),
-            }
-        }
-        Accepted::Some
-    }
-
-    fn is_banned(&self, now: Instant, peer: SocketAddr) -> bool {
-        let sources = self.sources.as_ref();
-        sources.is_some_and(|sources| sources.is_banned(now, peer))
-    }
 
     /// Gives a connection its place in the table, in the poll and among the waiting.
     fn admit(
@@ -389,13 +335,14 @@ impl Streams {
             return Err(error);
         }
         self.counters.enter(transport, state);
-        self.ages[state as usize].push(&mut self.connections, id, now);
+        self.list(id, now);
         // From the beginning: the first request may come in the flight that ends the handshake.
         self.roll.enter(self.core, id.slot, id.generation);
         Ok(id)
     }
 
     fn change(&mut self, id: Id, to: State, now: Instant) {
+        self.unlist(id);
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
@@ -403,18 +350,71 @@ impl Streams {
         let transport = connection.transport;
         self.counters.leave(transport, from);
         self.counters.enter(transport, to);
-        self.ages[from as usize].remove(&mut self.connections, id);
-        self.ages[to as usize].push(&mut self.connections, id, now);
+        self.list(id, now);
         if to == State::Draining {
             self.roll.half_close(self.core, id.slot, id.generation);
         }
     }
 
-    /// Those that hold something, taken off the list: they are to be [served](Streams::serve) in this turn.
-    pub fn take_ready(&mut self, list: &mut Vec<Id>) {
+    /// Puts it at the young end of those that wait for the same.
+    fn list(&mut self, id: Id, now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        let is_amid = connection.state == State::Open && connection.flags.is_amid;
+        connection.flags.is_listed_amid = is_amid;
+        let ages = match is_amid {
+            true => &mut self.amid,
+            false => &mut self.ages[connection.state as usize],
+        };
+        ages.push(&mut self.connections, id, now);
+    }
+
+    fn unlist(&mut self, id: Id) {
+        let Some(connection) = self.connections.get(id) else {
+            return;
+        };
+        let ages = match connection.flags.is_listed_amid {
+            true => &mut self.amid,
+            false => &mut self.ages[connection.state as usize],
+        };
+        ages.remove(&mut self.connections, id);
+    }
+
+    /// Those that hold something, taken off the list: they are to be [served](Streams::serve) in this turn, in this order.
+    pub fn take_ready(&mut self, list: &mut Vec<Id>, now: Instant) {
         list.clear();
+        list.extend(self.hungry.drain(..self.hungry.len().min(HUNGRY_FIRST)));
+        list.append(&mut self.ready);
+        let places = match self.holders.may_begin() {
+            true => HANDSHAKES - BEGUN,
+            false => HANDSHAKES,
+        };
+        let count = self.shaking.len().min(places);
+        list.extend(self.shaking.drain(..count));
+        self.begin_handshakes(HANDSHAKES - count, list, now);
+        list.extend(self.hungry.drain(..self.hungry.len().min(HUNGRY)));
+        self.bite = (MEAL / list.len().max(1)).clamp(SMALLEST_BITE, BITE);
+        self.eaten = 0;
+    }
+
+    /// True when so much was read in this turn that others have to be served first.
+    pub fn is_sated(&self) -> bool {
+        self.eaten >= MEAL
+    }
+
+    /// Those of the list that were not served are the first of the next turn.
+    pub fn put_back(&mut self, list: &mut Vec<Id>) {
+        let is_hungry = |id: &Id| {
+            let connection = self.connections.get(*id);
+            connection.is_some_and(|connection| connection.flags.is_hungry)
+        };
+        for id in list.iter().rev().filter(|id| is_hungry(id)) {
+            self.hungry.push_front(*id);
+        }
+        list.retain(|id| !is_hungry(id));
+        list.append(&mut self.ready);
         std::mem::swap(&mut self.ready, list);
-        self.shaking.take(HANDSHAKES, list);
     }
 
     /// Reads a bite from one connection, and hands over what is whole in it; `on` says whether that will be answered.
@@ -425,11 +425,12 @@ impl Streams {
         traffic: &mut Traffic,
         mut on: impl FnMut(Flow, Arrival<'_>) -> bool,
     ) {
-        let (core, roll) = (self.core, &self.roll);
+        let (core, roll, most_unsent) = (self.core, &self.roll, self.send_queue());
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
         connection.flags.is_ready = false;
+        connection.flags.is_hungry = false;
         if connection.state == State::Draining {
             if let Err(error) = connection.discard(&mut self.scratch) {
                 self.close(id, Why::Error(error));
@@ -438,24 +439,30 @@ impl Streams {
         }
         // Who does not take what he is sent is not heard either, until he does. But what waits for the end of a handshake can only
         // leave when that is heard.
-        if connection.state == State::Open && connection.waiting() > self.limits.send_queue / 2 {
+        if connection.state == State::Open && connection.waiting() > most_unsent / 2 {
             connection.flags.is_held = true;
             return;
         }
         let flow = connection.flow(core, id);
         let was_shaking = connection.state == State::Handshaking;
-        let taken = connection.read(
-            &mut self.scratch,
+        connection.allow_blanks(self.limits.keep_alive_bytes, now);
+        let bite = self.bite;
+        let (count, taken) = connection.read(
+            self.scratch.get_mut(..bite).unwrap_or_default(),
             &mut self.plaintext,
             &mut self.buffers,
             |names| roll.prove(core, id.slot, id.generation, names),
             |arrival| {
-                if let Arrival::Message(bytes) = &arrival {
-                    traffic.count(bytes);
+                match &arrival {
+                    Arrival::Message(bytes) => traffic.count(bytes),
+                    Arrival::KeepAlive => traffic.count(KEEP_ALIVE),
+                    Arrival::Unframed(..) => {}
                 }
                 on(flow, arrival)
             },
         );
+        self.eaten += count;
+        self.read_bytes += count as u64;
         let speaks = !connection.plain.is_empty()
             || connection
                 .tls
@@ -466,24 +473,57 @@ impl Streams {
                 .tls
                 .as_ref()
                 .is_some_and(|tls| tls.is_established());
-        let (since, is_fresh) = (connection.age.since, connection.flags.is_fresh);
-        if was_shaking && speaks {
-            connection.flags.has_spoken = true;
-        }
         if established {
             self.established(id, now);
-        } else if is_fresh && !was_shaking && now.ms_since(since) >= self.fresh_ms() {
-            self.renew(id, now);
+        } else if was_shaking {
+            self.holders.renew(id.slot, now);
         }
+        self.note_progress(id, now);
         if speaks || established {
             self.mark_dirty(id);
         }
         match taken {
             Taken::Drained => {}
-            Taken::More => self.mark_ready(id, now),
+            Taken::More => self.mark_hungry(id, now),
             Taken::End => self.ended(id, now),
             Taken::Failed(Why::Garbage(fault)) => self.drain(id, Why::Garbage(fault), now),
             Taken::Failed(why) => self.close(id, why),
+        }
+    }
+
+    /// Gives an open connection the time that what it has brought deserves.
+    fn note_progress(&mut self, id: Id, now: Instant) {
+        let fresh_ms = self.fresh_ms();
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        if connection.state != State::Open {
+            return;
+        }
+        let Flags {
+            is_amid,
+            is_listed_amid,
+            is_fresh,
+            is_proved,
+            is_known_proved,
+            ..
+        } = connection.flags;
+        let is_old = now.ms_since(connection.age.since) >= fresh_ms;
+        if is_proved && !is_known_proved {
+            connection.flags.is_known_proved = true;
+            self.holders.step(id.slot, Class::Proved, now);
+        }
+        if is_amid || is_listed_amid {
+            self.weigh(id);
+        }
+        // A message that has begun has its own time, and so has the next one.
+        if is_amid != is_listed_amid || (is_fresh && (is_amid || is_old)) {
+            self.unlist(id);
+            self.list(id, now);
+            self.holders.renew(id.slot, now);
+        }
+        if is_amid {
+            self.bound_unfinished();
         }
     }
 
@@ -496,9 +536,9 @@ impl Streams {
         if let Some(connection) = self.connections.get(id)
             && connection.state == State::Open
         {
-            let open = &mut self.ages[State::Open as usize];
-            open.remove(&mut self.connections, id);
-            open.push(&mut self.connections, id, now);
+            self.unlist(id);
+            self.list(id, now);
+            self.holders.renew(id.slot, now);
         }
     }
 
@@ -522,6 +562,7 @@ impl Streams {
             );
         }
         self.change(id, State::Open, now);
+        self.holders.step(id.slot, Class::Unproved, now);
     }
 
     // ---- going out -----------------------------------------------------------------------------------------------------
@@ -548,10 +589,17 @@ impl Streams {
         let Some(connection) = self.connections.get_mut(id) else {
             return Err(Undeliverable::NoConnection);
         };
-        if connection.waiting() + message.len() > self.limits.send_queue {
+        let waits = connection.waiting() + message.len();
+        if waits > self.send_queue() {
+            if waits <= self.limits.send_queue {
+                self.note_unsent(id);
+            }
             return Err(Undeliverable::SendQueueFull);
         }
-        connection.take(message, &mut self.buffers);
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.take(message, &mut self.buffers);
+        }
+        self.count_unsent(id);
         self.mark_dirty(id);
         Ok(())
     }
@@ -584,11 +632,11 @@ impl Streams {
         from: Option<SocketAddr>,
         host: Option<(&[u8], u64)>,
     ) -> Result<Id, Undeliverable> {
-        if !self.has_room() {
+        if !self.has_room(None, now) {
             self.counters.refused += 1;
-            if self.log.may_say() {
+            if self.logs.full.may_say() {
                 log::warn!(
-                    "{}: not connected: {} are open, which is the limit",
+                    "{}: not connected: {} connections are open, which is the limit ([connections] max)",
                     flow.peer,
                     self.limits.connections
                 );
@@ -624,7 +672,7 @@ impl Streams {
                 Ok(id)
             }
             Err(error) => {
-                if self.log.may_say() {
+                if self.logs.single.may_say() {
                     let (name, peer) = (flow.transport.name(), flow.peer);
                     log::info!("{name} {peer}: not connected: {error}");
                 }
@@ -685,7 +733,7 @@ impl Streams {
     /// One write for each connection that has something to say.
     pub fn flush(&mut self, now: Instant, traffic: impl FnMut(u16)) {
         let mut wrote = traffic;
-        let fresh_ms = self.fresh_ms();
+        let (fresh_ms, most_unsent) = (self.fresh_ms(), self.send_queue());
         let mut dirty = std::mem::take(&mut self.dirty);
         for id in dirty.drain(..) {
             let Some(connection) = self.connections.get_mut(id) else {
@@ -699,6 +747,9 @@ impl Streams {
                 self.close(id, why);
                 continue;
             }
+            let waiting = connection.waiting();
+            let before = std::mem::replace(&mut connection.unsent, waiting);
+            self.unsent_bytes = self.unsent_bytes + waiting - before;
             let awaits = connection.awaits_room();
             if awaits != connection.flags.awaits_room {
                 let interest = match awaits {
@@ -728,13 +779,13 @@ impl Streams {
                 self.close(id, Why::Done);
                 continue;
             }
-            if is_held && connection.waiting() <= self.limits.send_queue / 2 {
+            if is_held && connection.waiting() <= most_unsent / 2 {
                 connection.flags.is_held = false;
                 self.mark_ready(id, now);
             }
             // What is sent to a peer gives it no more time for what it has begun.
             if self.connections.get(id).is_some_and(|connection| {
-                !connection.flags.is_amid && now.ms_since(connection.age.since) >= fresh_ms
+                !connection.flags.is_listed_amid && now.ms_since(connection.age.since) >= fresh_ms
             }) {
                 self.renew(id, now);
             }
@@ -757,17 +808,9 @@ impl Streams {
     }
 
     pub fn counters(&self) -> StreamCounters {
-        self.counters
-    }
-}
-
-/// What an operator can do so that connections are accepted.
-fn remedy(error: &io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::EMFILE) => {
-            "; raise the process's limit of open files (ulimit -n, LimitNOFILE) or lower [connections] max"
-        }
-        Some(libc::ENFILE) => "; the machine's limit of open files is reached (fs.file-max)",
-        _ => "",
+        let mut counters = self.counters;
+        counters.unfinished_bytes = self.amid_bytes as u64;
+        counters.unsent_bytes = self.unsent_bytes as u64;
+        counters
     }
 }

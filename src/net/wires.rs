@@ -53,7 +53,7 @@ pub struct Wires {
 struct Port {
     kind: PortKind,
     is_ready: bool,
-    /// Connections wait to be accepted, and cannot be now.
+    /// Connections wait to be accepted, and the kernel gives us none.
     is_held: bool,
     counters: ListenerCounters,
 }
@@ -182,9 +182,10 @@ impl Wires {
         let is_behind = self.streams.is_behind() || self.ready.iter().any(holds_datagrams);
         let taken = self.ports.iter().map(|port| match &port.kind {
             PortKind::Datagrams(wire) => wire.udp.received_bytes(),
-            PortKind::Connections(_) => port.counters.received.bytes,
+            PortKind::Connections(_) => 0,
         });
-        let taken_bytes: u64 = taken.sum();
+        // Of connections not only the messages: what is in the midst of one has been taken, too.
+        let taken_bytes = taken.sum::<u64>() + self.streams.read_bytes();
         let (ports, streams) = (&mut self.ports, &self.streams);
         self.pressure.turn(now, is_behind, taken_bytes, || {
             let mut backlog = Backlog {
@@ -260,8 +261,18 @@ impl Wires {
     }
 
     /// The connections that may hold something, taken off their list: established ones first, then some that shake hands.
-    pub fn take_ready_streams(&mut self, list: &mut Vec<Id>) {
-        self.streams.take_ready(list);
+    pub fn take_ready_streams(&mut self, list: &mut Vec<Id>, now: Instant) {
+        self.streams.take_ready(list, now);
+    }
+
+    /// True when so much was read from connections in this turn that datagrams have to be looked at first.
+    pub fn is_sated(&self) -> bool {
+        self.streams.is_sated()
+    }
+
+    /// Those of the list that were not served are the first of the next turn.
+    pub fn put_back_streams(&mut self, list: &mut Vec<Id>) {
+        self.streams.put_back(list);
     }
 
     /// Reads a bite from one connection; `on` gets the messages in it, and says of each whether it will be answered.
@@ -397,7 +408,7 @@ impl Wires {
         self.streams.sweep(now);
         self.log.renew(now);
         self.tell_undelivered();
-        if self.streams.is_short(now) || self.streams.is_busy_shaking() {
+        if !self.streams.may_accept(now) {
             return;
         }
         for (number, port) in self.ports.iter_mut().enumerate() {
@@ -432,7 +443,9 @@ impl Wires {
 
     /// When [`Wires::sweep`] next has something to do.
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.streams.next_timeout()
+        let is_held = self.ports.iter().any(|port| port.is_held);
+        let accept = is_held.then(|| self.streams.accepts_again());
+        self.streams.next_timeout().into_iter().chain(accept).min()
     }
 
     pub fn has_undelivered(&self) -> bool {

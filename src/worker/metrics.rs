@@ -23,6 +23,8 @@ pub struct Beside {
     pub users_unreadable: bool,
     /// When the server started, since 1970.
     pub started: Duration,
+    /// Clients of the metrics and the control socket that idled and were closed for others.
+    pub displaced_clients: u64,
     /// It was told to stop, and begins nothing new.
     pub is_draining: bool,
     pub store: Store,
@@ -51,6 +53,8 @@ pub fn metrics(stats: &Stats, beside: &Beside) -> Families {
     rules(&mut list, &stats.counters);
     list.counter(LIMIT_HITS.0, LIMIT_HITS.1)
         .of(&[("limit", &"requests_per_source")], stats.shut_out);
+    list.counter(LIMIT_HITS.0, LIMIT_HITS.1)
+        .of(&[("limit", &"desk_clients")], beside.displaced_clients);
     list.gauge(
         "strowger_banned_sources",
         "Sources that are not heard for a while ([limits] ban).",
@@ -373,7 +377,7 @@ fn streams(list: &mut Families, streams: &StreamCounters) {
         ),
         (
             "strowger_connections_unfinished_total",
-            "Connections closed because a message had begun on them and was not whole in idle_timeout.",
+            "Connections closed because a message had begun on them and was not whole in message_timeout.",
             streams.unfinished,
         ),
         (
@@ -403,6 +407,21 @@ fn streams(list: &mut Families, streams: &StreamCounters) {
     hits.of(&[("limit", &"connections")], streams.refused);
     hits.of(&[("limit", &"tls_handshakes")], streams.handshakes_held);
     hits.of(&[("limit", &"tls_overload")], streams.handshakes_refused);
+    hits.of(&[("limit", &"connections_of_source")], streams.yielded);
+    hits.of(&[("limit", &"tls_stalled")], streams.stalled);
+    hits.of(&[("limit", &"keep_alive_bytes")], streams.blank);
+    hits.of(&[("limit", &"unfinished_bytes")], streams.crowded);
+    hits.of(&[("limit", &"unsent_bytes")], streams.unsent);
+    list.gauge(
+        "strowger_unsent_bytes",
+        "Bytes that wait on connections for their peers to take them.",
+    )
+    .is(streams.unsent_bytes);
+    list.gauge(
+        "strowger_unfinished_bytes",
+        "Memory of messages that have begun on connections and are not whole.",
+    )
+    .is(streams.unfinished_bytes);
     let kinds: [HandshakeColumn; 4] = [
         ("full", |handshakes| handshakes.full),
         ("resumed", |handshakes| handshakes.resumed),

@@ -304,8 +304,13 @@ impl<E: Element> Worker<E> {
 
     fn receive_streams(&mut self, now: Instant) {
         let mut streams = std::mem::take(&mut self.streams);
-        self.wires.take_ready_streams(&mut streams);
-        for id in streams.drain(..) {
+        self.wires.take_ready_streams(&mut streams, now);
+        let mut served = 0;
+        for id in &streams {
+            if self.wires.is_sated() {
+                break;
+            }
+            served += 1;
             let (element, outbox, pace) = (&mut self.element, &mut self.outbox, &mut self.pace);
             let (gate, long, mut is_banned) = (&mut self.gate, &mut self.long, false);
             let mut is_open = |flow: &Flow, bytes: &[u8]| {
@@ -314,22 +319,27 @@ impl<E: Element> Worker<E> {
                 passage == Passage::Open
             };
             self.wires
-                .receive_stream(id, now, |flow, arrival| match arrival {
+                .receive_stream(*id, now, |flow, arrival| match arrival {
                     Arrival::Message(bytes) => {
                         pace.count(1);
                         long.note(flow.peer, bytes);
                         is_open(&flow, bytes) && element.handle(now, flow, bytes, outbox)
                     }
+                    // A ping costs its sender what a request does.
+                    Arrival::KeepAlive => is_open(&flow, b"\r\n\r\n"),
                     Arrival::Unframed(bytes, fault) => {
                         is_open(&flow, bytes)
                             && element.handle_unframed(now, flow, bytes, fault, outbox)
                     }
                 });
             if is_banned {
-                self.wires.shut_out(id, now);
+                self.wires.shut_out(*id, now);
             }
             self.flush_if_heavy(now);
         }
+        streams.drain(..served);
+        self.wires.put_back_streams(&mut streams);
+        streams.clear();
         self.streams = streams;
     }
 

@@ -468,6 +468,7 @@ fn metrics_have_their_names_once_and_in_order() {
         users: 5,
         users_unreadable: true,
         started: Duration::from_millis(1_500),
+        displaced_clients: 3,
         is_draining: true,
         log_lines_lost: 0,
     };

@@ -193,7 +193,7 @@ fn a_message_has_a_deadline_from_its_first_byte() {
     let place = Place::new("drip");
     let (conf, authority) = conf(&place);
     let server = conf
-        .set("connections", "idle_timeout", "\"2s\"")
+        .set("connections", "message_timeout", "\"2s\"")
         .start(&place);
     let text = b"OPTIONS sip:example.test SIP/2.0\r\nSubject: so slow that it is never whole, and longer than the time allows\r\n";
     let expected = Duration::from_millis(1700)..Duration::from_millis(3200);
@@ -229,8 +229,8 @@ fn a_message_has_a_deadline_from_its_first_byte() {
         assert!(expected.contains(&lived), "{what}: closed after {lived:?}");
     }
     let unfinished = server.stat(&place, "strowger_connections_unfinished_total");
-    assert_eq!(unfinished, 2.0, "half a record has no message in it yet");
-    server.expect_log(&["a message began and was not whole in idle_timeout"]);
+    assert_eq!(unfinished, 3.0);
+    server.expect_log(&["a message began and was not whole in message_timeout"]);
 }
 
 /// Neither whole messages before it nor what the server sends meanwhile gives half a message more time.
@@ -239,7 +239,7 @@ fn what_is_sent_to_who_has_begun_prolongs_nothing() {
     let place = Place::new("amid");
     let (conf, _) = conf(&place);
     let server = conf
-        .set("connections", "idle_timeout", "\"2s\"")
+        .set("connections", "message_timeout", "\"2s\"")
         .start(&place);
     let phone = Agent::tcp(place.ip(CALLEE), server.address);
     let contact = format!("<{}>", phone.uri());
@@ -273,6 +273,7 @@ fn a_slow_message_that_becomes_whole_and_pings() {
     let (conf, authority) = conf(&place);
     let server = conf
         .set("connections", "idle_timeout", "\"3s\"")
+        .set("connections", "message_timeout", "\"3s\"")
         .start(&place);
     let pinging = Agent::tcp(place.ip(CALLER), server.address);
     assert_ok(&pinging, &server);

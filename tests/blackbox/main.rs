@@ -25,6 +25,7 @@ mod dialogs;
 mod durability;
 mod exhaustion;
 mod failures;
+mod floods;
 mod forking;
 mod guard;
 mod hop;

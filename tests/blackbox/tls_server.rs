@@ -406,7 +406,7 @@ fn goodbyes() {
 }
 
 /// How a client begins, taken from s_client.
-fn hello(place: &Place) -> Vec<u8> {
+pub fn hello(place: &Place) -> Vec<u8> {
     let listener = TcpListener::bind((place.ip(CALLEE), 0)).expect("a listener");
     let address = listener.local_addr().expect("its address");
     let _client = SClient::connect(place, address, &["-tls1_2"]);

@@ -303,11 +303,15 @@ fn a_conf_with_everything() {
         [connections]
         outgoing = "per-call"
         idle_timeout = "5m"
+        message_timeout = "40s"
         connect_timeout = "500ms"
         handshake_timeout = "2s"
         max = 5000
         handshakes = 100
         send_queue = "1MiB"
+        unsent_bytes = "5MiB"
+        unfinished_bytes = "3MiB"
+        keep_alive_bytes = "128B"
         [proxy]
         mode = "stateless"
         record_route = false
@@ -471,11 +475,15 @@ fn a_conf_with_everything() {
         Connections {
             outgoing: Outgoing::PerCall,
             idle_timeout: secs(300),
+            message_timeout: secs(40),
             connect_timeout: Duration::from_millis(500),
             handshake_timeout: secs(2),
             max: Some(5000),
             handshakes: 100,
             send_queue: 1 << 20,
+            unsent_bytes: 5 << 20,
+            unfinished_bytes: 3 << 20,
+            keep_alive_bytes: 128,
         }
     );
     assert_eq!(
@@ -1447,6 +1455,10 @@ fn each_setting_of_connections_that_is_wrong_is_refused() {
         ),
         ("handshakes = 0", "from 1 to 1000000"),
         ("send_queue = \"1KiB\"", "from \"4KiB\" to \"64MiB\""),
+        ("message_timeout = \"500ms\"", "from \"1s\" to \"1h\""),
+        ("unsent_bytes = \"64KiB\"", "from \"1MiB\" to"),
+        ("unfinished_bytes = \"64KiB\"", "from \"1MiB\" to"),
+        ("keep_alive_bytes = \"4B\"", "from \"64B\" to \"64MiB\""),
         (
             "idle_time = \"1s\"",
             "the nearest known one is \"idle_timeout\"",

@@ -13,7 +13,7 @@ impl Streams {
         };
         connection.flags.is_half_closed = true;
         match connection.state {
-            State::Connecting | State::Handshaking => {
+            State::Connecting | State::Accepted | State::Handshaking => {
                 let early = io::Error::new(
                     io::ErrorKind::UnexpectedEof,
                     "closed by the peer before the TLS handshake was done",
@@ -30,7 +30,7 @@ impl Streams {
         let Some(connection) = self.connections.get(id) else {
             return;
         };
-        if !matches!(why, Why::Done) && self.log.may_say() {
+        if !matches!(why, Why::Done) && self.logs.single.may_say() {
             log::info!("{} {}: {why}", connection.transport.name(), connection.peer);
         }
         if let Why::Garbage(_) = why {
@@ -50,20 +50,6 @@ impl Streams {
             self.counters.banned += 1;
             self.drain(id, Why::Banned, now);
         }
-    }
-
-    /// True when one more may be open. Where all places are taken, the one that has waited longest for what is owed to it gives up its own:
-    /// it will send nothing more, and its answers find another way (§18.2.2).
-    pub(super) fn has_room(&mut self) -> bool {
-        if self.connections.len() < self.limits.connections {
-            return true;
-        }
-        let draining = &self.ages[State::Draining as usize];
-        let Some((id, _)) = draining.oldest(&self.connections) else {
-            return false;
-        };
-        self.close(id, Why::Displaced);
-        self.connections.len() < self.limits.connections
     }
 
     /// The rules are told that nothing more comes by this connection, and that nothing new may be sent on it.
@@ -106,21 +92,28 @@ impl Streams {
             "from"
         };
         let is_news = !matches!(why, Why::Done | Why::Overdue(State::Open));
+        let log = self.logs.about(&why);
         if !is_news {
             log::debug!("{name} {way} {peer}: closed: {why}");
-        } else if self.log.may_say() {
+        } else if log.may_say() {
             match (&why, state) {
                 (_, State::Connecting) => log::info!("{name} {way} {peer}: not connected: {why}"),
                 (Why::Tls(failure), _) => log::info!("{name} {way} {peer}: {failure}"),
-                (_, State::Handshaking) => {
+                (Why::Stalled(_) | Why::Yields(_), _) => {
+                    log::warn!("{name} {way} {peer}: closed: {why}")
+                }
+                (_, State::Accepted | State::Handshaking) => {
                     log::info!("{name} {way} {peer}: handshake failed: {why}");
+                }
+                (Why::Blank(_) | Why::Crowded(_), _) => {
+                    log::warn!("{name} {way} {peer}: closed: {why}");
                 }
                 _ => log::info!("{name} {way} {peer}: closed: {why}"),
             }
         }
         match (&why, state) {
             (_, State::Connecting) => self.counters.failed += 1,
-            (_, State::Handshaking) => {
+            (_, State::Accepted | State::Handshaking) => {
                 let side = usize::from(connection.names.is_some());
                 self.counters
                     .failed_handshake(side, connection.tls.as_deref());
@@ -128,6 +121,13 @@ impl Streams {
             (Why::Overdue(State::Open), _) => self.counters.idle_closed += 1,
             (Why::Unfinished, _) => self.counters.unfinished += 1,
             (Why::Displaced, _) => self.counters.displaced += 1,
+            (Why::Blank(_), _) => self.counters.blank += 1,
+            (Why::Crowded(_), _) => self.counters.crowded += 1,
+            _ => {}
+        }
+        match why {
+            Why::Yields(_) => self.counters.yielded += 1,
+            Why::Stalled(_) => self.counters.stalled += 1,
             _ => {}
         }
         if state != State::Draining {
@@ -137,7 +137,9 @@ impl Streams {
         if self.accepted.get(&key) == Some(&id) {
             self.accepted.remove(&key);
         }
-        self.ages[state as usize].remove(&mut self.connections, id);
+        self.unlist(id);
+        self.unweigh(id);
+        self.holders.leave(id.slot);
         self.counters.leave(transport, state);
         self.roll.enter(self.core, id.slot, 0);
         // Closing the socket takes it out of the poll too.
@@ -147,7 +149,7 @@ impl Streams {
     pub(super) fn deadline_ms(&self, state: State) -> u64 {
         match state {
             State::Connecting => self.limits.connect_ms,
-            State::Handshaking => self.limits.handshake_ms,
+            State::Accepted | State::Handshaking => self.limits.handshake_ms,
             State::Open => self.limits.idle_ms,
             State::Draining => DRAIN_MS,
         }
@@ -159,11 +161,8 @@ impl Streams {
             return;
         }
         self.next_sweep = Instant::from_ms((now.as_ms() / GRID_MS + 1) * GRID_MS);
-        self.log.renew(now);
-        self.shaking_log.renew(now);
-        self.overload_log.renew(now);
-        self.accept_log.renew(now);
-        self.full_log.renew(now);
+        self.logs.renew(now);
+        self.holders.look_again();
         for state in State::ALL {
             let patience = self.deadline_ms(state);
             while let Some((id, since)) = self.ages[state as usize].oldest(&self.connections) {
@@ -175,16 +174,27 @@ impl Streams {
                     break;
                 };
                 let why = match state {
-                    State::Open if connection.is_inside_message() => Why::Unfinished,
                     // Somebody's phone is ringing: quiet, but not idle.
-                    State::Open if !connection.flags.is_amid && connection.forget_expected() => {
+                    State::Open if connection.forget_expected() => {
                         self.renew(id, now);
+                        continue;
+                    }
+                    // It waits for us, not we for it.
+                    State::Accepted if connection.flags.is_ready => {
+                        self.unlist(id);
+                        self.list(id, now);
                         continue;
                     }
                     state => Why::Overdue(state),
                 };
                 self.close(id, why);
             }
+        }
+        while let Some((id, since)) = self.amid.oldest(&self.connections) {
+            if now.ms_since(since) < self.limits.message_ms {
+                break;
+            }
+            self.close(id, Why::Unfinished);
         }
     }
 
@@ -195,13 +205,12 @@ impl Streams {
             let due = since.after_ms(self.deadline_ms(state));
             Some(due.max(self.next_sweep))
         };
-        let overdue = State::ALL.into_iter().filter_map(due);
-        overdue.chain(self.accepts_from).min()
-    }
-
-    /// Whether the kernel had no descriptor or no memory for a connection a moment ago: to ask again at once would only burn the core.
-    pub fn is_short(&mut self, now: Instant) -> bool {
-        self.accepts_from = self.accepts_from.filter(|from| now < *from);
-        self.accepts_from.is_some()
+        let amid = self.amid.oldest(&self.connections).map(|(_, since)| {
+            let due = since.after_ms(self.limits.message_ms);
+            due.max(self.next_sweep)
+        });
+        let stuck = self.holders.is_stuck().then_some(self.next_sweep);
+        let due = State::ALL.into_iter().filter_map(due);
+        due.chain(amid).chain(stuck).min()
     }
 }

@@ -97,6 +97,11 @@ impl Tls {
         !self.stream.get_ref().held().is_empty()
     }
 
+    /// Bytes of a record that is not whole.
+    pub fn held_bytes(&self) -> usize {
+        self.stream.get_ref().held().len()
+    }
+
     /// Takes ciphertext as it came and appends to `plaintext` what it says.
     ///
     /// Look at `output` afterwards, also on failure: there is an alert in it for the peer. After a failure nothing is received.

@@ -1,0 +1,517 @@
+//! What each source holds of one core's connections: who gives way where there is no room for all, and whose handshake is begun next.
+//!
+//! Nothing here waits or closes: connections are named by their slots, and every step costs the same however many there are.
+
+use super::overlong::Overlong;
+use crate::base::sources::source;
+use crate::base::{Arena, Id, Instant};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+
+/// A connection that has not moved for so long, milliseconds, may be taken for one that will not: where others need its place, it gives way
+/// even if its source holds no more than theirs.
+pub const STALL_MS: u64 = 1000;
+
+/// Sources that are asked in one step at most whether a handshake of theirs may begin.
+const TRIES: usize = 8;
+
+const NONE: u32 = u32::MAX;
+
+/// How far a connection that a peer has opened has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class {
+    /// Its client has begun a TLS handshake, and we have not.
+    Waiting,
+    /// We have begun the handshake too.
+    Shaking,
+    /// Nothing has come by it that was worth an answer.
+    Unproved,
+    /// It has been of use.
+    Proved,
+}
+
+const CLASSES: usize = 4;
+
+/// What sources are ranked by.
+#[derive(Clone, Copy)]
+enum By {
+    Places,
+    /// Places that have not proved to be of use.
+    Unproved,
+    Handshakes,
+}
+
+const RANKINGS: usize = 3;
+
+/// A connection among its kin: those of the same source and class, in the order in which they moved last.
+#[derive(Clone, Copy)]
+struct Kin {
+    holder: u32,
+    class: Class,
+    since: Instant,
+    older: u32,
+    younger: u32,
+}
+
+impl Kin {
+    const NOBODY: Kin = Kin {
+        holder: NONE,
+        class: Class::Unproved,
+        since: Instant::from_ms(0),
+        older: NONE,
+        younger: NONE,
+    };
+}
+
+#[derive(Clone, Copy)]
+struct List {
+    oldest: u32,
+    youngest: u32,
+}
+
+/// A source's place in a ranking: in a ring of all that hold as many.
+#[derive(Clone, Copy)]
+struct Rank {
+    count: usize,
+    before: u32,
+    after: u32,
+}
+
+/// One source.
+struct Holder {
+    source: u64,
+    /// It stands for many: no share binds it, and it gives way to nobody.
+    is_exempt: bool,
+    connections: usize,
+    lists: [List; CLASSES],
+    ranks: [Rank; RANKINGS],
+    /// It stands in the queue of those that wait for their turn.
+    is_queued: bool,
+    overlong: Overlong,
+}
+
+/// Sources by how much they hold.
+#[derive(Default)]
+struct Ranking {
+    /// By count: one of those that hold so many, the one that has done so for the longest time.
+    first: Vec<u32>,
+    /// The highest count.
+    most: usize,
+}
+
+/// A handshake that may begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Turn {
+    pub slot: u32,
+    /// The stalled one that gives way to it.
+    pub instead_of: Option<u32>,
+}
+
+/// Whether a source may have one more handshake in hand.
+enum Room {
+    Free,
+    Instead(u32),
+    Nothing,
+}
+
+/// The sources of one core's connections. Those that we opened ourselves are nobody's.
+#[derive(Default)]
+pub struct Holders {
+    by_source: HashMap<u64, u32>,
+    holders: Arena<Holder>,
+    /// By slot.
+    kin: Vec<Kin>,
+    rankings: [Ranking; RANKINGS],
+    /// Sources that have handshakes waiting, and since when each has stood in this queue.
+    queue: VecDeque<(Id, Instant)>,
+    /// So many of them have been asked since anything has changed, and none of theirs may begin now.
+    tried: usize,
+    overlong: Overlong,
+}
+
+impl Holders {
+    // ---- coming and going ----------------------------------------------------------------------------------------------
+
+    /// A connection from `peer` is there. `is_exempt`: its source may hold any number.
+    pub fn arrive(&mut self, slot: u32, peer: IpAddr, is_exempt: bool, now: Instant) {
+        let source = source(peer);
+        let number = match self.by_source.entry(source) {
+            Entry::Occupied(entry) => *entry.get(),
+            Entry::Vacant(entry) => {
+                let id = self.holders.insert(Holder::new(source, is_exempt));
+                *entry.insert(id.slot)
+            }
+        };
+        if self.kin.len() <= slot as usize {
+            self.kin.resize(slot as usize + 1, Kin::NOBODY);
+        }
+        debug_assert!(self.kin[slot as usize].holder == NONE, "the slot was left");
+        if let Some((_, holder)) = self.holders.tenant_mut(number) {
+            holder.connections += 1;
+        }
+        self.kin[slot as usize].holder = number;
+        self.enlist(slot, Class::Unproved, now);
+        self.count(number, By::Places, true);
+        self.count(number, By::Unproved, true);
+    }
+
+    /// The connection is gone. Of no effect for one that never arrived.
+    pub fn leave(&mut self, slot: u32) {
+        let Some(Kin { holder, class, .. }) = self.delist(slot) else {
+            return;
+        };
+        self.kin[slot as usize] = Kin::NOBODY;
+        self.count(holder, By::Places, false);
+        if class != Class::Proved {
+            self.count(holder, By::Unproved, false);
+        }
+        if class == Class::Shaking {
+            self.count(holder, By::Handshakes, false);
+        }
+        self.tried = 0;
+        let Some((id, entry)) = self.holders.tenant_mut(holder) else {
+            return;
+        };
+        entry.connections -= 1;
+        if entry.connections == 0 {
+            let source = entry.source;
+            self.by_source.remove(&source);
+            self.holders.remove(id);
+        }
+    }
+
+    /// The connection has come further, or moved where it is.
+    pub fn step(&mut self, slot: u32, class: Class, now: Instant) {
+        let Some(Kin {
+            holder,
+            class: before,
+            ..
+        }) = self.delist(slot)
+        else {
+            return;
+        };
+        self.enlist(slot, class, now);
+        if (before == Class::Proved) != (class == Class::Proved) {
+            self.count(holder, By::Unproved, class != Class::Proved);
+        }
+        if (before == Class::Shaking) != (class == Class::Shaking) {
+            self.count(holder, By::Handshakes, class == Class::Shaking);
+            self.tried = 0;
+        }
+        if class == Class::Waiting {
+            self.queue_up(holder, now);
+        }
+    }
+
+    /// It was used: the others of its kin give way first.
+    pub fn renew(&mut self, slot: u32, now: Instant) {
+        if let Some(Kin { class, .. }) = self.delist(slot) {
+            self.enlist(slot, class, now);
+        }
+    }
+
+    fn queue_up(&mut self, number: u32, now: Instant) {
+        if let Some((id, holder)) = self.holders.tenant_mut(number)
+            && (holder.is_exempt || !holder.is_queued)
+        {
+            // A gateway's clients stand for themselves.
+            holder.is_queued = true;
+            self.queue.push_back((id, now));
+            self.tried = 0;
+        }
+    }
+
+    // ---- giving way ----------------------------------------------------------------------------------------------------
+
+    /// The connection that gives its place to a new one of `peer`, or to one of ours, where all are taken, and how many its source holds: the
+    /// oldest of the source that holds most, if that is more than the new one's own holds. What has not proved to be of use goes first.
+    pub fn yields_place(&self, peer: Option<IpAddr>, now: Instant) -> Option<(u32, usize)> {
+        let number = peer.and_then(|peer| self.by_source.get(&source(peer)));
+        let own = number.and_then(|number| Some(self.holders.tenant(*number)?.1));
+        let held = |by: By| own.map_or(0, |own| own.counted(by));
+        let places = |holder: &Holder| holder.ranks[By::Places as usize].count;
+        if let Some(most) = self.most(By::Unproved) {
+            let oldest = [Class::Unproved, Class::Waiting, Class::Shaking]
+                .into_iter()
+                .find_map(|class| self.oldest(most, class));
+            let ahead = most
+                .counted(By::Unproved)
+                .saturating_sub(held(By::Unproved));
+            if let Some((slot, since)) = oldest
+                && (ahead >= 2 || (ahead == 1 && now.ms_since(since) >= STALL_MS))
+            {
+                return Some((slot, places(most)));
+            }
+        }
+        let most = self.most(By::Places)?;
+        if most.counted(By::Places) < held(By::Places) + 2 {
+            return None;
+        }
+        let all = [
+            Class::Unproved,
+            Class::Waiting,
+            Class::Shaking,
+            Class::Proved,
+        ];
+        let (slot, _) = all.into_iter().find_map(|class| self.oldest(most, class))?;
+        Some((slot, places(most)))
+    }
+
+    /// The next handshake that may begin, each source in its turn; `in_hand` have begun, of `limit` that may be. From half of the limit on a
+    /// source has no more than a quarter of it, but it may have one in the place of another of its own that has stalled.
+    pub fn begin(&mut self, in_hand: usize, limit: usize, now: Instant) -> Option<Turn> {
+        if !self.may_begin() {
+            return None;
+        }
+        for _ in 0..TRIES.min(self.queue.len()) {
+            let (id, _) = self.queue.pop_front()?;
+            let Some(holder) = self.holders.get(id) else {
+                continue;
+            };
+            let Some((slot, _)) = self.oldest(holder, Class::Waiting) else {
+                self.dequeued(id);
+                continue;
+            };
+            let instead_of = match self.room(holder, in_hand, limit, now) {
+                Room::Free => None,
+                Room::Instead(other) => Some(other),
+                Room::Nothing => {
+                    self.queue.push_back((id, now));
+                    self.tried += 1;
+                    continue;
+                }
+            };
+            self.dequeued(id);
+            self.step(slot, Class::Shaking, now);
+            let is_next = self
+                .holders
+                .get(id)
+                .is_some_and(|holder| !holder.is_exempt && holder.has(Class::Waiting));
+            if is_next {
+                self.queue_up(id.slot, now);
+            }
+            return Some(Turn { slot, instead_of });
+        }
+        None
+    }
+
+    fn dequeued(&mut self, id: Id) {
+        if let Some(holder) = self.holders.get_mut(id) {
+            holder.is_queued = false;
+        }
+    }
+
+    fn room(&self, holder: &Holder, in_hand: usize, limit: usize, now: Instant) -> Room {
+        let stalled = |holder: &Holder| {
+            let (slot, since) = self.oldest(holder, Class::Shaking)?;
+            (now.ms_since(since) >= STALL_MS).then_some(slot)
+        };
+        let own = holder.counted(By::Handshakes);
+        let is_within_share = own < (limit / 4).max(1) || in_hand < limit / 2;
+        let victim = match (in_hand < limit, is_within_share) {
+            (true, true) => return Room::Free,
+            (_, false) => stalled(holder),
+            (false, true) => {
+                let most = self.most(By::Handshakes);
+                let most = most.filter(|most| most.counted(By::Handshakes) > own);
+                most.and_then(stalled)
+            }
+        };
+        victim.map_or(Room::Nothing, Room::Instead)
+    }
+
+    /// True when a handshake may begin now.
+    pub fn may_begin(&self) -> bool {
+        self.tried < self.queue.len()
+    }
+
+    /// True when handshakes wait, and none may begin until others end or stall.
+    pub fn is_stuck(&self) -> bool {
+        !self.queue.is_empty() && self.tried >= self.queue.len()
+    }
+
+    /// Time has passed: others may have stalled meanwhile.
+    pub fn look_again(&mut self) {
+        self.tried = 0;
+    }
+
+    /// How long handshakes wait for their beginning, those of `peer` or those of all sources, where they have waited longer than
+    /// `patience_ms` for longer than a burst takes: no more may come then. With a patience of 0 they may always.
+    pub fn overlong_ms(&mut self, peer: IpAddr, patience_ms: u64, now: Instant) -> Option<u64> {
+        let front = self.queue.front();
+        let waited_ms = front.map_or(0, |(_, since)| now.ms_since(*since));
+        if let Some(waited_ms) = self.overlong.check(waited_ms, patience_ms, now) {
+            return Some(waited_ms);
+        }
+        let number = *self.by_source.get(&source(peer))?;
+        let (_, holder) = self.holders.tenant(number)?;
+        let oldest = self.oldest(holder, Class::Waiting);
+        let waited_ms = oldest.map_or(0, |(_, since)| now.ms_since(since));
+        let (_, holder) = self.holders.tenant_mut(number)?;
+        if holder.is_exempt {
+            return None;
+        }
+        holder.overlong.check(waited_ms, patience_ms, now)
+    }
+
+    // ---- lists and ranks -----------------------------------------------------------------------------------------------
+
+    fn oldest(&self, holder: &Holder, class: Class) -> Option<(u32, Instant)> {
+        let slot = holder.lists[class as usize].oldest;
+        Some((slot, self.kin.get(slot as usize)?.since))
+    }
+
+    fn enlist(&mut self, slot: u32, class: Class, now: Instant) {
+        let number = self.kin[slot as usize].holder;
+        let Some((_, holder)) = self.holders.tenant_mut(number) else {
+            return;
+        };
+        let list = &mut holder.lists[class as usize];
+        let before = std::mem::replace(&mut list.youngest, slot);
+        if before == NONE {
+            list.oldest = slot;
+        } else {
+            self.kin[before as usize].younger = slot;
+        }
+        self.kin[slot as usize] = Kin {
+            holder: number,
+            class,
+            since: now,
+            older: before,
+            younger: NONE,
+        };
+    }
+
+    /// Takes it out of its list; what it was, if it was in one.
+    fn delist(&mut self, slot: u32) -> Option<Kin> {
+        let kin = *self.kin.get(slot as usize)?;
+        let (_, holder) = self.holders.tenant_mut(kin.holder)?;
+        let list = &mut holder.lists[kin.class as usize];
+        match kin.older {
+            NONE => list.oldest = kin.younger,
+            older => self.kin[older as usize].younger = kin.younger,
+        }
+        match kin.younger {
+            NONE => list.youngest = kin.older,
+            younger => self.kin[younger as usize].older = kin.older,
+        }
+        Some(kin)
+    }
+
+    /// Of those that hold most, the one that has held as many for the longest time.
+    fn most(&self, by: By) -> Option<&Holder> {
+        let ranking = &self.rankings[by as usize];
+        let first = *ranking.first.get(ranking.most)?;
+        self.holders.tenant(first).map(|(_, holder)| holder)
+    }
+
+    /// Counts one more or one less.
+    fn count(&mut self, number: u32, by: By, is_more: bool) {
+        let Some((_, holder)) = self.holders.tenant(number) else {
+            return;
+        };
+        if holder.is_exempt {
+            return;
+        }
+        let count = holder.ranks[by as usize].count;
+        let next = match is_more {
+            true => count + 1,
+            false => count.saturating_sub(1),
+        };
+        self.unrank(number, by, count);
+        self.rank(number, by, next);
+        let ranking = &mut self.rankings[by as usize];
+        let was_most = count == ranking.most;
+        let is_alone = ranking.first.get(count).is_none_or(|first| *first == NONE);
+        if next > ranking.most || (was_most && is_alone) {
+            ranking.most = next;
+        }
+    }
+
+    fn unrank(&mut self, number: u32, by: By, count: usize) {
+        let Some((_, holder)) = self.holders.tenant(number) else {
+            return;
+        };
+        let Rank { before, after, .. } = holder.ranks[by as usize];
+        if count == 0 {
+            return;
+        }
+        if let Some((_, other)) = self.holders.tenant_mut(before) {
+            other.ranks[by as usize].after = after;
+        }
+        if let Some((_, other)) = self.holders.tenant_mut(after) {
+            other.ranks[by as usize].before = before;
+        }
+        let first = &mut self.rankings[by as usize].first[count];
+        if *first == number {
+            *first = if after == number { NONE } else { after };
+        }
+    }
+
+    /// Puts it behind all that hold as many; those that hold nothing are in no ring.
+    fn rank(&mut self, number: u32, by: By, count: usize) {
+        let ranking = &mut self.rankings[by as usize];
+        if ranking.first.len() <= count {
+            ranking.first.resize(count + 1, NONE);
+        }
+        let (mut before, mut after) = (number, number);
+        if count > 0 {
+            match ranking.first[count] {
+                NONE => ranking.first[count] = number,
+                first => {
+                    after = first;
+                    let (_, first) = self.holders.tenant_mut(first).unzip();
+                    before = first.map_or(number, |first| {
+                        std::mem::replace(&mut first.ranks[by as usize].before, number)
+                    });
+                    if let Some((_, last)) = self.holders.tenant_mut(before) {
+                        last.ranks[by as usize].after = number;
+                    }
+                }
+            }
+        }
+        if let Some((_, holder)) = self.holders.tenant_mut(number) {
+            holder.ranks[by as usize] = Rank {
+                count,
+                before,
+                after,
+            };
+        }
+    }
+}
+
+impl Holder {
+    fn new(source: u64, is_exempt: bool) -> Holder {
+        let list = List {
+            oldest: NONE,
+            youngest: NONE,
+        };
+        let rank = Rank {
+            count: 0,
+            before: NONE,
+            after: NONE,
+        };
+        Holder {
+            source,
+            is_exempt,
+            connections: 0,
+            lists: [list; CLASSES],
+            ranks: [rank; RANKINGS],
+            is_queued: false,
+            overlong: Overlong::default(),
+        }
+    }
+
+    /// How many it holds; of one that is exempt nothing is counted.
+    fn counted(&self, by: By) -> usize {
+        self.ranks[by as usize].count
+    }
+
+    fn has(&self, class: Class) -> bool {
+        self.lists[class as usize].oldest != NONE
+    }
+}
+
+#[cfg(test)]
+mod tests;

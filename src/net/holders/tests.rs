@@ -1,0 +1,259 @@
+//! Holders against a model that counts by looking at everything, and the order of turns.
+
+use super::*;
+use crate::base::Rng;
+
+fn ip(number: u32) -> IpAddr {
+    IpAddr::V4(number.into())
+}
+
+fn at(ms: u64) -> Instant {
+    Instant::from_ms(10_000 + ms)
+}
+
+/// Connections `first..first + count` of one source, which have come as far as `class`.
+fn arrive(holders: &mut Holders, first: u32, count: u32, from: u32, class: Class, now: Instant) {
+    for slot in first..first + count {
+        holders.arrive(slot, ip(from), false, now);
+        if class != Class::Unproved {
+            holders.step(slot, class, now);
+        }
+    }
+}
+
+struct Model {
+    slot: u32,
+    from: u32,
+    class: Class,
+    since: Instant,
+}
+
+#[test]
+fn the_one_that_gives_way_against_a_naive_model() {
+    let (mut holders, mut rng) = (Holders::default(), Rng::new(3));
+    let mut model: Vec<Model> = Vec::new();
+    let mut free: Vec<u32> = (0..200).collect();
+    let exempt = |from: u32| from == 7;
+    let (mut yielded, mut proved) = (0, 0);
+    for step in 0..60_000u64 {
+        let now = at(step);
+        match rng.below(4) {
+            0 | 1 => {
+                if let Some(slot) = free.pop() {
+                    // Few sources have most.
+                    let from = (rng.below(4) * rng.below(4)) as u32;
+                    holders.arrive(slot, ip(from), exempt(from), now);
+                    let class = match (step / 5000) % 2 {
+                        0 => Class::Unproved,
+                        _ => Class::Proved,
+                    };
+                    holders.step(slot, class, now);
+                    model.push(Model {
+                        slot,
+                        from,
+                        class,
+                        since: now,
+                    });
+                }
+            }
+            2 if !model.is_empty() => {
+                let mut one = model.remove(rng.below(model.len() as u64) as usize);
+                // There are times in which all that are there prove to be of use.
+                one.class = match (step / 5000) % 2 {
+                    0 => [Class::Shaking, Class::Unproved, Class::Proved][rng.below(3) as usize],
+                    _ => Class::Proved,
+                };
+                one.since = now;
+                holders.step(one.slot, one.class, now);
+                model.push(one);
+            }
+            _ if !model.is_empty() => {
+                let one = model.remove(rng.below(model.len() as u64) as usize);
+                holders.leave(one.slot);
+                free.push(one.slot);
+            }
+            _ => {}
+        }
+        let held = |from: u32, all: bool| {
+            let of = model.iter().filter(|one| one.from == from && !exempt(from));
+            of.filter(|one| all || one.class != Class::Proved).count()
+        };
+        let peer = rng.below(10) as u32;
+        let got = holders.yields_place(Some(ip(peer)), now);
+        let got = got.and_then(|(slot, _)| model.iter().find(|one| one.slot == slot));
+        let most = |all: bool| (0..10).map(|from| held(from, all)).max().unwrap_or(0);
+        match got {
+            Some(one) if one.class == Class::Proved => {
+                proved += 1;
+                assert_eq!(held(one.from, true), most(true));
+                assert!(held(one.from, true) >= held(peer, true) + 2);
+                assert_eq!(held(one.from, false), 0, "what is not proved goes first");
+            }
+            Some(one) => {
+                yielded += 1;
+                assert!(!exempt(one.from));
+                let by_unproved = held(one.from, false) == most(false)
+                    && held(one.from, false) > held(peer, false);
+                assert!(by_unproved || held(one.from, true) >= held(peer, true) + 2);
+                let mut kin = model
+                    .iter()
+                    .filter(|other| other.from == one.from && other.class == one.class);
+                assert!(kin.all(|other| other.since >= one.since), "the oldest");
+            }
+            None => {
+                assert!(most(false) < held(peer, false) + 2 && most(true) < held(peer, true) + 2);
+            }
+        }
+    }
+    assert!(yielded > 1000 && proved > 10, "{yielded} and {proved}");
+    for one in model {
+        holders.leave(one.slot);
+    }
+    assert!(holders.by_source.is_empty() && holders.holders.is_empty());
+    assert!(holders.rankings.iter().all(|ranking| ranking.most == 0));
+    assert!(holders.yields_place(None, at(0)).is_none());
+}
+
+#[test]
+fn who_has_many_gives_way_to_who_has_few_and_not_the_other_way_round() {
+    let mut holders = Holders::default();
+    arrive(&mut holders, 0, 10, 1, Class::Proved, at(0));
+    arrive(&mut holders, 10, 3, 2, Class::Unproved, at(1));
+    // The unproved of the second, though the first has more.
+    assert_eq!(holders.yields_place(Some(ip(3)), at(2)), Some((10, 3)));
+    assert_eq!(holders.yields_place(None, at(2)), Some((10, 3)));
+    assert_eq!(holders.yields_place(Some(ip(1)), at(2)), Some((10, 3)));
+    // To itself only what is left of it gives way: the first, which has more.
+    assert_eq!(holders.yields_place(Some(ip(2)), at(2)), Some((0, 10)));
+    holders.renew(0, at(3));
+    assert_eq!(holders.yields_place(Some(ip(2)), at(3)), Some((1, 10)));
+    // One that has one gives it up if it has said nothing for a second.
+    let mut holders = Holders::default();
+    arrive(&mut holders, 0, 1, 1, Class::Unproved, at(0));
+    arrive(&mut holders, 1, 1, 2, Class::Unproved, at(5));
+    assert_eq!(holders.yields_place(Some(ip(3)), at(999)), None);
+    assert_eq!(holders.yields_place(Some(ip(3)), at(1000)), Some((0, 1)));
+    assert_eq!(holders.yields_place(Some(ip(1)), at(9000)), None);
+    // What is exempt gives way to nobody.
+    let mut holders = Holders::default();
+    for slot in 0..9 {
+        holders.arrive(slot, ip(1), true, at(0));
+    }
+    assert_eq!(holders.yields_place(Some(ip(2)), at(9000)), None);
+}
+
+fn begun(holders: &mut Holders, in_hand: usize, limit: usize, now: Instant) -> Vec<Turn> {
+    let mut list = Vec::new();
+    let mut in_hand = in_hand;
+    while let Some(turn) = holders.begin(in_hand, limit, now) {
+        match turn.instead_of {
+            Some(slot) => holders.leave(slot),
+            None => in_hand += 1,
+        }
+        list.push(turn);
+    }
+    list
+}
+
+#[test]
+fn each_source_in_its_turn() {
+    let mut holders = Holders::default();
+    arrive(&mut holders, 0, 50, 1, Class::Waiting, at(0));
+    arrive(&mut holders, 50, 2, 2, Class::Waiting, at(1));
+    arrive(&mut holders, 52, 1, 3, Class::Waiting, at(2));
+    assert!(holders.may_begin());
+    let turns = begun(&mut holders, 0, 512, at(3));
+    let slots: Vec<u32> = turns.iter().map(|turn| turn.slot).collect();
+    assert_eq!(slots[..6], [0, 50, 52, 1, 51, 2]);
+    assert_eq!(slots.len(), 53);
+    assert!(!holders.may_begin() && !holders.is_stuck());
+}
+
+#[test]
+fn a_source_has_its_share_and_stalled_ones_give_way() {
+    let mut holders = Holders::default();
+    arrive(&mut holders, 0, 500, 1, Class::Waiting, at(0));
+    // Half of all while nobody else asks.
+    let turns = begun(&mut holders, 0, 100, at(0));
+    assert_eq!(turns.len(), 50);
+    assert!(holders.is_stuck() && !holders.may_begin());
+    // Others are not kept from theirs.
+    arrive(&mut holders, 500, 40, 2, Class::Waiting, at(1));
+    assert!(holders.may_begin());
+    let turns = begun(&mut holders, 50, 100, at(1));
+    assert_eq!(turns.len(), 25, "a quarter");
+    arrive(&mut holders, 540, 40, 3, Class::Waiting, at(2));
+    assert_eq!(begun(&mut holders, 75, 100, at(2)).len(), 25);
+    arrive(&mut holders, 580, 1, 4, Class::Waiting, at(3));
+    assert_eq!(begun(&mut holders, 100, 100, at(3)), []);
+    // All are taken. After a second the oldest of the one that has most gives way, and so do those of a source to its own.
+    holders.renew(0, at(500));
+    holders.look_again();
+    let turns = begun(&mut holders, 100, 100, at(1001));
+    let other = turns.iter().find(|turn| turn.slot == 580);
+    let instead_of = other.and_then(|turn| turn.instead_of);
+    assert!(instead_of.is_some_and(|slot| slot < 50), "{turns:?}");
+    let own = turns.iter().filter(|turn| turn.slot < 500);
+    assert!(
+        own.clone().count() >= 40
+            && own
+                .clone()
+                .all(|turn| turn.instead_of.is_some_and(|slot| slot < 500))
+    );
+    assert!(
+        !turns.iter().any(|turn| turn.instead_of == Some(0)),
+        "it has moved"
+    );
+    assert!(holders.is_stuck());
+    // One that ends makes room.
+    holders.leave(0);
+    assert!(holders.may_begin());
+}
+
+#[test]
+fn what_is_exempt_has_no_share_and_its_clients_stand_for_themselves() {
+    let mut holders = Holders::default();
+    for slot in 0..90 {
+        holders.arrive(slot, ip(1), true, at(0));
+        holders.step(slot, Class::Waiting, at(0));
+    }
+    arrive(&mut holders, 90, 3, 2, Class::Waiting, at(1));
+    holders.leave(3);
+    let turns = begun(&mut holders, 0, 100, at(2));
+    assert_eq!(turns.len(), 92);
+    assert_eq!(
+        turns[89].slot, 90,
+        "the others after those that came before"
+    );
+    assert!(turns.iter().all(|turn| turn.instead_of.is_none()));
+}
+
+#[test]
+fn one_source_that_floods_is_refused_and_others_are_not() {
+    let mut holders = Holders::default();
+    arrive(&mut holders, 0, 5000, 1, Class::Waiting, at(0));
+    // Eight in each 10 ms: it waits for longer than a burst, of its own doing.
+    let mut refused = None;
+    for ms in (0..3000).step_by(10) {
+        for _ in 0..8 {
+            let turn = holders.begin(0, 512, at(ms));
+            holders.leave(turn.expect("there are enough").slot);
+        }
+        refused = holders.overlong_ms(ip(1), 100, at(ms));
+        assert_eq!(holders.overlong_ms(ip(1), 0, at(ms)), None);
+        assert_eq!(holders.overlong_ms(ip(2), 100, at(ms)), None);
+        assert_eq!(refused.is_some(), ms >= 1100, "{ms}");
+    }
+    assert_eq!(refused, Some(2990));
+    // Many sources with one each: nobody has a shorter way.
+    let mut holders = Holders::default();
+    for slot in 0..5000 {
+        arrive(&mut holders, slot, 1, slot, Class::Waiting, at(0));
+    }
+    for ms in (0..1200).step_by(10) {
+        let turn = holders.begin(0, 512, at(ms)).expect("there are enough");
+        holders.leave(turn.slot);
+        let refused = holders.overlong_ms(ip(9_999_999), 100, at(ms));
+        assert_eq!(refused.is_some(), ms >= 1100, "{ms}");
+    }
+}

@@ -1,0 +1,195 @@
+//! How connections of peers come in: accepted, given their places, and their TLS handshakes begun in an order that is fair to all sources.
+
+use super::{Accepted, Streams};
+use crate::base::{Channel, Flow, Id, Instant, Transport};
+use crate::net::connection::{Connection, State, Why};
+use crate::net::listen::Listener;
+use mio::Interest;
+use mio::net::TcpStream;
+use std::io;
+use std::net::SocketAddr;
+
+/// Connections accepted from one listener in one turn.
+const ACCEPTS: usize = 64;
+
+/// How long we wait where the kernel gives us no connection, milliseconds: to ask at once again would only burn the core.
+const PAUSE_MS: u64 = 100;
+
+impl Streams {
+    /// Accepts a bounded number of connections.
+    pub fn accept(&mut self, listener: &Listener, number: u16, now: Instant) -> Accepted {
+        for _ in 0..ACCEPTS {
+            let (stream, peer) = match listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => return Accepted::All,
+                    Some(libc::EINTR | libc::ECONNABORTED) => continue,
+                    _ => {
+                        self.cannot_accept(listener, &error, now);
+                        return Accepted::Held;
+                    }
+                },
+            };
+            if self.is_banned(now, peer) {
+                self.counters.banned += 1;
+            } else if self.may_come_in(listener.transport(), peer, now) {
+                self.come_in(stream, peer, listener.transport(), number, now);
+            }
+        }
+        Accepted::Some
+    }
+
+    /// No descriptors, or no memory: those that wait stay with the kernel for a moment. A source that holds many gives one up meanwhile.
+    fn cannot_accept(&mut self, listener: &Listener, error: &io::Error, now: Instant) {
+        self.counters.accept_errors += 1;
+        self.accepts_again = now.after_ms(PAUSE_MS);
+        if self.logs.accept.may_say() {
+            let (name, address) = (listener.transport().name(), listener.address());
+            log::error!(
+                "{name} {address}: connections wait, because none can be accepted: {error}; {} are open{}",
+                self.connections.len(),
+                remedy(error)
+            );
+        }
+        if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+            && self.displace(None, now)
+        {
+            self.accepts_again = now;
+        }
+    }
+
+    /// False while the kernel is not to be asked again for those that wait.
+    pub fn may_accept(&self, now: Instant) -> bool {
+        now >= self.accepts_again
+    }
+
+    /// When it is to be asked again, if connections wait there.
+    pub fn accepts_again(&self) -> Instant {
+        self.accepts_again
+    }
+
+    fn is_banned(&self, now: Instant, peer: SocketAddr) -> bool {
+        let sources = self.sources.as_ref();
+        sources.is_some_and(|sources| sources.is_banned(now, peer))
+    }
+
+    /// False: the connection is refused, which a line says and a counter counts.
+    fn may_come_in(&mut self, transport: Transport, peer: SocketAddr, now: Instant) -> bool {
+        if transport == Transport::Tls {
+            let patience_ms = self.limits.patience_ms;
+            let waited_ms = self.holders.overlong_ms(peer.ip(), patience_ms, now);
+            if let Some(waited_ms) = waited_ms {
+                // To let it wait would make all wait, and most would have given up before their turn.
+                self.counters.handshakes_refused += 1;
+                if self.logs.overload.may_say() {
+                    log::warn!(
+                        "{peer}: TLS connection refused: handshakes wait {waited_ms} ms for their beginning ([limits] overload)"
+                    );
+                }
+                return false;
+            }
+        }
+        if !self.has_room(Some(peer.ip()), now) {
+            self.counters.refused += 1;
+            if self.logs.full.may_say() {
+                log::warn!(
+                    "{peer}: connection refused: {} are open, which is the limit ([connections] max, ulimit -n), and no source holds more of them \
+                     than its own",
+                    self.limits.connections
+                );
+            }
+            return false;
+        }
+        true
+    }
+
+    fn come_in(
+        &mut self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        transport: Transport,
+        number: u16,
+        now: Instant,
+    ) {
+        let flow = Flow {
+            peer,
+            listener: number,
+            transport,
+            core: self.core,
+            channel: Channel::Back,
+        };
+        let state = match transport {
+            Transport::Tls => State::Accepted,
+            _ => State::Open,
+        };
+        let size = self.limits.message_size;
+        let connection = Connection::new(stream, &flow, state, None, size, now);
+        match self.admit(connection, Interest::READABLE, now) {
+            Ok(id) => {
+                self.counters.accepted += 1;
+                self.accepted.insert((transport, peer), id);
+                let mut trusted = self.limits.trusted.iter();
+                let is_exempt = trusted.any(|network| network.contains(peer.ip()));
+                self.holders.arrive(id.slot, peer.ip(), is_exempt, now);
+                if state == State::Open {
+                    // The first message is often there already. What a TLS client says is waited for: a silent one costs no handshake.
+                    self.mark_ready(id, now);
+                }
+            }
+            Err(error) => log::error!("{peer}: connection not accepted: {error}"),
+        }
+    }
+
+    /// Begins the handshakes of so many clients at most, each source in its turn, and puts them on the list of those to be served.
+    pub(super) fn begin_handshakes(&mut self, most: usize, list: &mut Vec<Id>, now: Instant) {
+        for _ in 0..most {
+            let in_hand = self.counters.open(Transport::Tls, State::Handshaking) as usize;
+            let limit = self.limits.handshakes;
+            if !self.holders.may_begin() {
+                return;
+            }
+            let Some(turn) = self.holders.begin(in_hand, limit, now) else {
+                if self.holders.is_stuck() {
+                    self.counters.handshakes_held += 1;
+                    if self.logs.waiting.may_say() {
+                        log::warn!(
+                            "TLS clients wait: {in_hand} shake hands, {limit} may ([connections] handshakes), and of one source no more \
+                             than a quarter of them once half are taken"
+                        );
+                    }
+                }
+                continue;
+            };
+            if let Some((id, _)) = turn
+                .instead_of
+                .and_then(|slot| self.connections.tenant(slot))
+            {
+                self.close(id, Why::Stalled(limit));
+            }
+            let Some((id, connection)) = self.connections.tenant_mut(turn.slot) else {
+                continue;
+            };
+            let peer = connection.peer;
+            match self.tls.as_ref().map(|contexts| contexts.accept(peer)) {
+                Some(Ok(tls)) => {
+                    connection.tls = Some(Box::new(tls));
+                    self.change(id, State::Handshaking, now);
+                    list.push(id);
+                }
+                Some(Err(error)) => self.close(id, Why::Error(io::Error::other(error))),
+                None => self.close(id, Why::Done),
+            }
+        }
+    }
+}
+
+/// What an operator can do so that connections are accepted.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => {
+            "; raise the process's limit of open files (ulimit -n, LimitNOFILE) or lower [connections] max"
+        }
+        Some(libc::ENFILE) => "; the machine's limit of open files is reached (fs.file-max)",
+        _ => "",
+    }
+}
