@@ -776,6 +776,7 @@ pub(crate) fn settings(
         names: settings::Names {
             timeout_ms: ms(conf.dns.timeout),
             cache: conf.dns.cache,
+            questions: (conf.dns.questions / cores).max(1),
             held_bytes: conf.dns.held,
         },
     }

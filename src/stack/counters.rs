@@ -54,15 +54,23 @@ labels! {
         Transactions = "transactions",
         /// Bytes of the messages that transactions hold.
         TransactionBytes = "transaction_bytes",
+        /// One source's share of them.
+        TransactionsOfSource = "transactions_of_source",
+        /// The share of those for one address-of-record.
+        TransactionsOfAor = "transactions_of_aor",
         Contacts = "contacts",
         /// A contact, its Path or its Call-ID.
         ContactSize = "contact_size",
         Bindings = "bindings",
+        /// One source's share of them.
+        BindingsOfSource = "bindings_of_source",
         Targets = "targets",
         MaxBreadth = "max_breadth",
         MaxForwards = "max_forwards",
         /// DNS questions on their way.
         Questions = "dns_questions",
+        /// One asker's share of them.
+        QuestionsOfAsker = "dns_questions_of_asker",
         /// Bytes of messages without a transaction that wait for a name.
         Held = "dns_held",
         /// New requests that were refused while a core was behind.

@@ -2,11 +2,12 @@
 //! question on its way for each name however many wait for it.
 
 use crate::base::dns::{Answer, DomainName, Failure, Outcome, Question, RecordType, Records};
-use crate::base::{Id, Instant, Key};
+use crate::base::{Id, Instant, Key, ShareHolder, Shares};
 use crate::stack::location::NameHasher;
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
+use std::net::IpAddr;
 
 /// Records of one answer that are kept. Those beyond, in the order of preference, are left out.
 pub const MOST_RECORDS: usize = 16;
@@ -32,6 +33,10 @@ pub struct Names {
     /// All of them, the oldest first: what is to be forgotten when there is no room (with a second chance for what was used).
     queue: VecDeque<u128>,
     limit: usize,
+    /// Questions on their way, how many there may be, and who has asked them.
+    asked: usize,
+    questions: usize,
+    shares: Shares,
 }
 
 struct Entry {
@@ -42,6 +47,7 @@ struct Entry {
     stale_until: Instant,
     /// A question is on its way since then.
     asked_at: Option<Instant>,
+    asker: ShareHolder,
     /// Somebody has looked since it was last thought of being forgotten.
     is_used: Cell<bool>,
     waiters: Vec<Id>,
@@ -55,6 +61,15 @@ enum Known {
         exists: bool,
     },
     Failed(Failure),
+}
+
+/// Why a question is not asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NoRoom {
+    /// As many answers as may be remembered are on their way.
+    OfAll,
+    /// Its asker has too many on their way.
+    OfAsker,
 }
 
 /// What is known of one name and kind.
@@ -71,19 +86,27 @@ pub enum Look<'a> {
 }
 
 impl Names {
-    /// `limit`: answers that are remembered.
-    pub fn new(secret: Key, limit: usize) -> Names {
+    /// `limit`: answers that are remembered; `questions`: how many may be on their way.
+    pub fn new(secret: Key, limit: usize, questions: usize) -> Names {
         Names {
             key: secret.derive("names"),
             entries: HashMap::default(),
             queue: VecDeque::new(),
             limit: limit.max(1),
+            asked: 0,
+            questions: questions.max(1),
+            shares: Shares::new(secret.derive("askers")),
         }
     }
 
     /// For answers that come from now on.
     pub fn configure(&mut self, limit: usize) {
         self.limit = limit.max(1);
+    }
+
+    /// Whose share a question takes that is asked because of this address.
+    pub fn asker(&self, ip: IpAddr) -> ShareHolder {
+        self.shares.of_source(ip)
     }
 
     /// Answers remembered, or on their way.
@@ -132,20 +155,36 @@ impl Names {
         }
     }
 
-    /// True when the question has to be sent: nobody has asked it, or the answer is lost. `None`: there is no room for it.
-    pub fn ask(&mut self, now: Instant, question: &Question) -> Option<bool> {
+    /// True when the question has to be sent: nobody has asked it, or the answer is lost.
+    pub fn ask(
+        &mut self,
+        now: Instant,
+        question: &Question,
+        asker: ShareHolder,
+    ) -> Result<bool, NoRoom> {
         let key = self.key_of(question);
+        let lost = |at: Instant| now.ms_since(at) >= LOST_MS;
+        let known = self.entries.get(&key);
+        if known.is_some_and(|entry| entry.asked_at.is_some_and(|at| !lost(at))) {
+            return Ok(false);
+        }
+        let free = self.questions.saturating_sub(self.asked);
+        if asker != ShareHolder::NOBODY && !self.shares.admits(asker, free, self.questions) {
+            return Err(NoRoom::OfAsker);
+        }
         if let Some(entry) = self.entries.get_mut(&key) {
-            let lost = |at: Instant| now.ms_since(at) >= LOST_MS;
-            let send = entry.asked_at.is_none_or(lost);
-            if send {
-                entry.asked_at = Some(now);
+            let before = entry.asked_at.replace(now);
+            let other = std::mem::replace(&mut entry.asker, asker);
+            self.begin(asker);
+            if before.is_some() {
+                self.end(other);
             }
-            return Some(send);
+            return Ok(true);
         }
         while self.entries.len() >= self.limit {
-            self.forget_one()?;
+            self.forget_one().ok_or(NoRoom::OfAll)?;
         }
+        self.begin(asker);
         self.queue.push_back(key);
         self.entries.insert(
             key,
@@ -155,11 +194,22 @@ impl Names {
                 expires: Instant::default(),
                 stale_until: Instant::default(),
                 asked_at: Some(now),
+                asker,
                 is_used: Cell::new(false),
                 waiters: Vec::new(),
             },
         );
-        Some(true)
+        Ok(true)
+    }
+
+    fn begin(&mut self, asker: ShareHolder) {
+        self.asked += 1;
+        self.shares.take(asker, 1);
+    }
+
+    fn end(&mut self, asker: ShareHolder) {
+        self.asked = self.asked.saturating_sub(1);
+        self.shares.give_back(asker, 1);
     }
 
     /// `waiter` is handed out with the answer.
@@ -176,7 +226,7 @@ impl Names {
             return;
         };
         waiters.append(&mut entry.waiters);
-        entry.asked_at = None;
+        let ended = entry.asked_at.take().map(|_| entry.asker);
         let lifetime_ms = match answer.outcome {
             Outcome::Found {
                 mut records,
@@ -207,6 +257,9 @@ impl Names {
         };
         entry.answered_at = now;
         entry.expires = now.after_ms(lifetime_ms);
+        if let Some(asker) = ended {
+            self.end(asker);
+        }
     }
 
     /// Makes room for one. `None`: all are being asked for.
@@ -258,7 +311,6 @@ fn arrange(records: &mut Records) {
 mod tests {
     use super::*;
     use crate::base::dns::Srv;
-    use std::net::IpAddr;
 
     const SECRET: Key = Key::new(1, 2);
 
@@ -310,6 +362,10 @@ mod tests {
         }
     }
 
+    fn ask(names: &mut Names, now: Instant, question: &Question) {
+        assert_eq!(names.ask(now, question, ShareHolder::NOBODY), Ok(true));
+    }
+
     fn learn(names: &mut Names, now: u64, answer: Answer) -> Vec<Id> {
         let mut waiters = Vec::new();
         names.learn(at(now), answer, &mut waiters);
@@ -317,15 +373,38 @@ mod tests {
     }
 
     #[test]
+    fn one_asker_leaves_questions_for_others() {
+        let mut names = Names::new(SECRET, 10_000, 100);
+        let asker = |names: &Names, ip: &str| names.asker(ip.parse().unwrap());
+        let (mallory, alice) = (asker(&names, "192.0.2.1"), asker(&names, "192.0.2.2"));
+        let name = |n: usize| question(&format!("silent{n}.example"));
+        let taken = (0..200).filter(|n| names.ask(at(0), &name(*n), mallory) == Ok(true));
+        assert_eq!(taken.count(), 80);
+        assert_eq!(names.ask(at(0), &name(500), mallory), Err(NoRoom::OfAsker));
+        assert_eq!(names.ask(at(0), &question("good.example"), alice), Ok(true));
+        // What has been asked already may be waited for.
+        assert_eq!(names.ask(at(0), &name(0), alice), Ok(false));
+        for n in 0..80 {
+            let answer = Answer {
+                question: name(n),
+                outcome: Outcome::Failed(Failure::Silence),
+            };
+            learn(&mut names, 1, answer);
+        }
+        assert_eq!(names.ask(at(1), &name(500), mallory), Ok(true));
+        assert_eq!((names.asked, names.shares.held(mallory)), (2, 1));
+    }
+
+    #[test]
     fn one_question_for_all_who_wait() {
-        let mut names = Names::new(SECRET, 10);
+        let mut names = Names::new(SECRET, 10, 512);
         let asked = question("a.example");
-        assert_eq!(names.ask(at(0), &asked), Some(true));
+        assert_eq!(names.ask(at(0), &asked, ShareHolder::NOBODY), Ok(true));
         let Look::Unknown(key) = names.look(at(0), at(0), &asked.name, asked.kind) else {
             panic!("known before it was answered");
         };
         names.wait(key, id(1));
-        assert_eq!(names.ask(at(10), &asked), Some(false));
+        assert_eq!(names.ask(at(10), &asked, ShareHolder::NOBODY), Ok(false));
         names.wait(key, id(2));
         let waiters = learn(&mut names, 20, found("A.example.", &["192.0.2.1"], 5000));
         assert_eq!(waiters, [id(1), id(2)]);
@@ -336,18 +415,21 @@ mod tests {
 
     #[test]
     fn answers_hold_for_their_time_and_no_longer() {
-        let mut names = Names::new(SECRET, 10);
-        names.ask(at(0), &question("a.example"));
+        let mut names = Names::new(SECRET, 10, 512);
+        ask(&mut names, at(0), &question("a.example"));
         learn(&mut names, 100, found("a.example", &["192.0.2.1"], 5000));
         assert_eq!(known(&names, 5099, "a.example"), "[192.0.2.1]");
         assert_eq!(known(&names, 5100, "a.example"), "unknown");
-        assert_eq!(names.ask(at(5100), &question("a.example")), Some(true));
+        assert_eq!(
+            names.ask(at(5100), &question("a.example"), ShareHolder::NOBODY),
+            Ok(true)
+        );
 
         let nothing = |exists, ttl_ms| Answer {
             question: question("b.example"),
             outcome: Outcome::Nothing { exists, ttl_ms },
         };
-        names.ask(at(0), &question("b.example"));
+        ask(&mut names, at(0), &question("b.example"));
         learn(&mut names, 0, nothing(false, 60_000));
         assert_eq!(known(&names, 59_999, "b.example"), "nothing, exists false");
         assert_eq!(known(&names, 60_000, "b.example"), "unknown");
@@ -359,7 +441,7 @@ mod tests {
         );
         assert_eq!(known(&names, 3_600_000, "b.example"), "unknown");
 
-        names.ask(at(0), &question("c.example"));
+        ask(&mut names, at(0), &question("c.example"));
         learn(&mut names, 0, failed("c.example"));
         assert_eq!(known(&names, 4999, "c.example"), "Silence");
         assert_eq!(known(&names, 5000, "c.example"), "unknown");
@@ -367,9 +449,9 @@ mod tests {
 
     #[test]
     fn an_answer_without_a_lifetime_is_good_for_who_asked() {
-        let mut names = Names::new(SECRET, 10);
+        let mut names = Names::new(SECRET, 10, 512);
         let asked = question("a.example");
-        names.ask(at(0), &asked);
+        ask(&mut names, at(0), &asked);
         learn(&mut names, 10, found("a.example", &["192.0.2.1"], 0));
         let look = |now, since| {
             let look = names.look(at(now), at(since), &asked.name, asked.kind);
@@ -381,10 +463,13 @@ mod tests {
 
     #[test]
     fn records_that_have_expired_stand_in_while_the_servers_are_silent() {
-        let mut names = Names::new(SECRET, 10);
-        names.ask(at(0), &question("a.example"));
+        let mut names = Names::new(SECRET, 10, 512);
+        ask(&mut names, at(0), &question("a.example"));
         learn(&mut names, 0, found("a.example", &["192.0.2.1"], 10_000));
-        assert_eq!(names.ask(at(20_000), &question("a.example")), Some(true));
+        assert_eq!(
+            names.ask(at(20_000), &question("a.example"), ShareHolder::NOBODY),
+            Ok(true)
+        );
         learn(&mut names, 22_000, failed("a.example"));
         assert_eq!(known(&names, 22_000, "a.example"), "[192.0.2.1]");
         // Asked for again before long.
@@ -393,13 +478,13 @@ mod tests {
         let day = 86_400_000 + 10_000;
         learn(&mut names, day - 1, failed("a.example"));
         assert_eq!(known(&names, day - 1, "a.example"), "[192.0.2.1]");
-        let mut old = Names::new(SECRET, 10);
-        old.ask(at(0), &question("a.example"));
+        let mut old = Names::new(SECRET, 10, 512);
+        ask(&mut old, at(0), &question("a.example"));
         learn(&mut old, 0, found("a.example", &["192.0.2.1"], 10_000));
         learn(&mut old, day, failed("a.example"));
         assert_eq!(known(&old, day, "a.example"), "Silence");
         // What the servers say goes before it.
-        names.ask(at(52_000), &question("a.example"));
+        ask(&mut names, at(52_000), &question("a.example"));
         let nothing = Answer {
             question: question("a.example"),
             outcome: Outcome::Nothing {
@@ -413,29 +498,45 @@ mod tests {
 
     #[test]
     fn a_question_without_any_answer_is_asked_again() {
-        let mut names = Names::new(SECRET, 10);
+        let mut names = Names::new(SECRET, 10, 512);
         let asked = question("a.example");
-        assert_eq!(names.ask(at(0), &asked), Some(true));
-        assert_eq!(names.ask(at(59_999), &asked), Some(false));
-        assert_eq!(names.ask(at(60_000), &asked), Some(true));
+        assert_eq!(names.ask(at(0), &asked, ShareHolder::NOBODY), Ok(true));
+        assert_eq!(
+            names.ask(at(59_999), &asked, ShareHolder::NOBODY),
+            Ok(false)
+        );
+        assert_eq!(names.ask(at(60_000), &asked, ShareHolder::NOBODY), Ok(true));
     }
 
     #[test]
     fn what_nobody_uses_is_forgotten_first_and_what_is_asked_for_never() {
-        let mut names = Names::new(SECRET, 3);
+        let mut names = Names::new(SECRET, 3, 512);
         for text in ["a.example", "b.example", "c.example"] {
-            assert_eq!(names.ask(at(0), &question(text)), Some(true));
+            assert_eq!(
+                names.ask(at(0), &question(text), ShareHolder::NOBODY),
+                Ok(true)
+            );
         }
-        assert_eq!(names.ask(at(0), &question("d.example")), None, "all asked");
+        assert_eq!(
+            names.ask(at(0), &question("d.example"), ShareHolder::NOBODY),
+            Err(NoRoom::OfAll),
+            "all asked"
+        );
         for text in ["a.example", "b.example"] {
             learn(&mut names, 0, found(text, &["192.0.2.1"], 50_000));
         }
         assert_eq!(known(&names, 1, "a.example"), "[192.0.2.1]");
-        assert_eq!(names.ask(at(1), &question("d.example")), Some(true));
+        assert_eq!(
+            names.ask(at(1), &question("d.example"), ShareHolder::NOBODY),
+            Ok(true)
+        );
         assert_eq!(names.len(), 3);
         assert_eq!(known(&names, 1, "b.example"), "unknown");
         assert_eq!(known(&names, 1, "a.example"), "[192.0.2.1]");
-        assert_eq!(names.ask(at(1), &question("c.example")), Some(false));
+        assert_eq!(
+            names.ask(at(1), &question("c.example"), ShareHolder::NOBODY),
+            Ok(false)
+        );
         // An answer that nobody remembers asking for teaches nothing.
         learn(&mut names, 2, found("b.example", &["192.0.2.1"], 50_000));
         assert_eq!(known(&names, 2, "b.example"), "unknown");
@@ -443,8 +544,8 @@ mod tests {
 
     #[test]
     fn the_order_does_not_depend_on_the_servers() {
-        let mut names = Names::new(SECRET, 3);
-        names.ask(at(0), &question("a.example"));
+        let mut names = Names::new(SECRET, 3, 512);
+        ask(&mut names, at(0), &question("a.example"));
         let list = ["192.0.2.3", "192.0.2.1", "192.0.2.2", "192.0.2.1"];
         learn(&mut names, 0, found("a.example", &list, 50_000));
         let sorted = "[192.0.2.1, 192.0.2.2, 192.0.2.3]";

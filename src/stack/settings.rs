@@ -36,6 +36,8 @@ pub struct Names {
     pub timeout_ms: u64,
     /// Answers that are remembered.
     pub cache: usize,
+    /// Questions that may be on their way.
+    pub questions: usize,
     /// What may wait that has no transaction.
     pub held_bytes: usize,
 }
@@ -45,6 +47,7 @@ impl Default for Names {
         Names {
             timeout_ms: 4000,
             cache: 10_000,
+            questions: 512,
             held_bytes: 4 << 20,
         }
     }

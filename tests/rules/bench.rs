@@ -206,6 +206,16 @@ impl Bench {
         }
     }
 
+    /// Where everybody at 10.x.x.x is trusted, and has all that there is.
+    pub fn trusting() -> Bench {
+        Bench::with(|settings| {
+            settings.limits.trusted_sources = vec![strowger::stack::route::Network {
+                address: "10.0.0.0".parse().unwrap(),
+                prefix: 8,
+            }];
+        })
+    }
+
     /// Registers a contact of `sip:USER@example.com` by a REGISTER of its own.
     #[track_caller]
     pub fn register(&mut self, user: &str, contact: &str) {

@@ -28,6 +28,7 @@ mod proxy;
 mod redirect;
 mod reflection;
 mod registrar;
+mod shares;
 mod sips;
 mod size;
 mod sources;

@@ -9,8 +9,9 @@
 //! begun when it was made, so its round is known to the worker without any further lock: the mark of its shard is set *before*
 //! the number is read, and the number is raised before the marks are.
 
+use super::record::Counted;
 use super::{Location, Reached, Record, SHARDS};
-use crate::base::{Flow, Instant, Span};
+use crate::base::{Flow, Instant, ShareHolder, Span};
 use crate::stack::location::BindingText;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -215,6 +216,8 @@ impl Location {
         record.address = aor.into();
         record.rows = on_disk;
         record.restore(rows, |row| self.place_of(row.text.uri));
+        let source = rows.iter().find_map(|row| row.source);
+        record.holder = source.map_or(ShareHolder::NOBODY, |flow| self.holder(flow.peer.ip()));
         if record.weight() > self.room() {
             return false;
         }
@@ -223,7 +226,7 @@ impl Location {
         self.rounds
             .note(number, name, &mut record, &mut shard.changed);
         if record.is_remembered() || record.is_listed {
-            self.account((0, 0), (record.count(), record.weight()));
+            self.account(Counted::default(), record.counted());
             shard.records.insert(name, record);
         }
         true

@@ -9,15 +9,17 @@ mod rules;
 
 pub use binding::{Binding, BindingText, Reached, weight};
 pub use journal::{Durability, Progress, Row};
+use record::Counted;
 pub use record::{Memory, Print, Record};
 pub use rules::RowRules;
 
-use crate::base::{Flow, Instant, Key};
+use crate::base::{Flow, Instant, Key, ShareHolder, Shares};
 use crate::sip::Uri;
 use crate::stack::moved::Moved;
 use journal::Rounds;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -32,6 +34,8 @@ pub struct Location {
     /// What they count for together ([`Binding::weight`]).
     weight: AtomicUsize,
     max_bindings: usize,
+    /// Who has bound how much of that.
+    shares: Shares,
     /// Where the next [`Location::sweep`] begins.
     sweep_at: AtomicUsize,
     rounds: Rounds,
@@ -90,6 +94,7 @@ impl Location {
             bindings: AtomicUsize::new(0),
             weight: AtomicUsize::new(0),
             max_bindings,
+            shares: Shares::new(key),
             sweep_at: AtomicUsize::new(0),
             rounds: Rounds::default(),
         }
@@ -125,16 +130,30 @@ impl Location {
         self.max_bindings.saturating_sub(weight)
     }
 
-    /// The books follow a record that counted for `before`: bindings, and what they weigh.
-    fn account(&self, before: (usize, usize), after: (usize, usize)) {
+    /// Whose share is taken by what is registered from there.
+    pub fn holder(&self, ip: IpAddr) -> ShareHolder {
+        self.shares.of_source(ip)
+    }
+
+    /// Whether it may bind more.
+    pub fn admits(&self, holder: ShareHolder) -> bool {
+        self.shares.admits(holder, self.room(), self.max_bindings)
+    }
+
+    /// The books follow a record that counted for `before`: bindings, what they weigh, and whose share they take.
+    fn account(&self, before: Counted, after: Counted) {
         let follow = |total: &AtomicUsize, before: usize, after: usize| {
             if after != before {
                 total.fetch_add(after, Ordering::Relaxed);
                 total.fetch_sub(before, Ordering::Relaxed);
             }
         };
-        follow(&self.bindings, before.0, after.0);
-        follow(&self.weight, before.1, after.1);
+        follow(&self.bindings, before.bindings, after.bindings);
+        follow(&self.weight, before.weight, after.weight);
+        if before != after {
+            self.shares.take(after.holder, after.weight as u32);
+            self.shares.give_back(before.holder, before.weight as u32);
+        }
     }
 
     /// A number that equal URIs share (RFC 3261 §19.1.4), the SIP and the SIPS version of one among them, and that nobody without the server's
@@ -183,7 +202,7 @@ impl Location {
             let weight = record.weight();
             let is_kept = weight > 0 && room > 0;
             if is_kept {
-                self.account((0, 0), (record.count(), weight));
+                self.account(Counted::default(), record.counted());
                 record.address = aor.into();
                 self.rounds
                     .note(number, name, &mut record, &mut shard.changed);
@@ -194,13 +213,13 @@ impl Location {
             }
             return (result, round);
         };
-        let before = (record.count(), record.weight());
+        let before = record.counted();
         let result = change(record, room);
-        let after = (record.count(), record.weight());
+        let after = record.counted();
         self.account(before, after);
         self.rounds.note(number, name, record, &mut shard.changed);
         let round = self.rounds.round_of(record);
-        if after.1 == 0 && !self.is_awaited(record) {
+        if after.weight == 0 && !self.is_awaited(record) {
             let was_listed = record.is_listed;
             shard.records.remove(&name);
             if was_listed {
@@ -308,12 +327,12 @@ impl Location {
         let Shard { records, changed } = &mut *guard;
         let mut unlisted = false;
         records.retain(|name, record| {
-            let before = (record.count(), record.weight());
+            let before = record.counted();
             record.sweep(now);
-            let after = (record.count(), record.weight());
+            let after = record.counted();
             self.account(before, after);
             self.rounds.note(number, *name, record, changed);
-            let stays = after.1 > 0 || self.is_awaited(record);
+            let stays = after.weight > 0 || self.is_awaited(record);
             unlisted |= !stays && record.is_listed;
             stays
         });

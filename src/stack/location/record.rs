@@ -2,13 +2,15 @@
 
 use super::binding::Binding;
 use super::{CHANGE_MS, Row};
-use crate::base::Instant;
+use crate::base::{Instant, ShareHolder};
 
 /// The bindings of one address-of-record.
 #[derive(Default)]
 pub struct Record {
     pub(super) address: Box<[u8]>,
     pub bindings: Vec<Binding>,
+    /// Whose share they take: where the last one was registered from.
+    pub holder: ShareHolder,
     /// The change made last: a REGISTER that comes again must not be carried out again.
     latest: Change,
     /// Those before it that may still come again. Nearly always there is none.
@@ -19,6 +21,15 @@ pub struct Record {
     pub(super) is_changed: bool,
     /// It stands on its shard's list of what has changed.
     pub(super) is_listed: bool,
+}
+
+/// What a record counts for.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counted {
+    pub bindings: usize,
+    /// In the units of [`Binding::weight`].
+    pub weight: usize,
+    pub holder: ShareHolder,
 }
 
 /// A REGISTER that was carried out.
@@ -77,6 +88,14 @@ struct Earlier {
 const CHANGES: usize = 16;
 
 impl Record {
+    pub(super) fn counted(&self) -> Counted {
+        Counted {
+            bindings: self.count(),
+            weight: self.weight(),
+            holder: self.holder,
+        }
+    }
+
     /// Whether this REGISTER has changed the record already.
     pub fn recall(&self, now: Instant, register: Print) -> Memory {
         let earlier = self.earlier.iter().flat_map(|earlier| &earlier.changes);

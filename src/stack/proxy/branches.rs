@@ -227,6 +227,7 @@ impl Endpoint {
             since: attempt.since,
             target: attempt.place(),
             tried: &context.tried,
+            asked_by: None,
         };
         let mut hop = self.next_hop(
             message, incoming, target, uri, path, hop_uri, search, outbox,

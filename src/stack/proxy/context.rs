@@ -2,7 +2,7 @@
 
 use super::locate::{Place, Tried};
 use super::target::TargetSet;
-use crate::base::{Blob, Flow, Id};
+use crate::base::{Blob, Flow, Id, ShareHolder};
 use crate::stack::branch::Mark;
 use crate::stack::identity::Dialog;
 
@@ -12,6 +12,9 @@ pub struct Context {
     /// The request as it came, for sequential branches and for answers of our own.
     pub request: Blob,
     pub source: Option<Flow>,
+    /// Whose share of memory the request takes, and how many bytes.
+    pub holder: ShareHolder,
+    pub held_bytes: usize,
     /// Client transactions begun and not yet ended.
     pub branches: Vec<Id>,
     /// Branches that wait for a name; the endpoint knows them by these.
@@ -135,6 +138,8 @@ impl Context {
             self.challenges = Vec::new();
         }
         self.source = None;
+        self.holder = ShareHolder::NOBODY;
+        self.held_bytes = 0;
         self.branches.clear();
         self.parked.clear();
         self.tried.clear();

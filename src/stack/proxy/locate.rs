@@ -2,10 +2,10 @@
 
 use super::{Obstacle, Refusal};
 use crate::base::dns::{DomainName, Failure, Naptr, Question, RecordType, Records, Srv};
-use crate::base::{Instant, Outbox, Rng, Transport};
+use crate::base::{Instant, Outbox, Rng, ShareHolder, Transport};
 use crate::stack::Endpoint;
 use crate::stack::counters::Limit;
-use crate::stack::names::{Look, MOST_RECORDS, Names};
+use crate::stack::names::{Look, MOST_RECORDS, Names, NoRoom};
 use crate::stack::settings::Settings;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow::{self, Break, Continue};
@@ -46,6 +46,8 @@ pub struct Search<'a> {
     pub target: u16,
     /// The places that have been tried already.
     pub tried: &'a [Tried],
+    /// Because of whom names are asked for; `None`: because of the conf.
+    pub asked_by: Option<IpAddr>,
 }
 
 impl Search<'_> {
@@ -163,7 +165,10 @@ impl Endpoint {
         };
         let mut is_new = |place| search.is_new(place);
         let call = self.names.seed(call_id);
-        match self.walk(aim, call, search.since, &mut is_new, why, outbox) {
+        let asker = search
+            .asked_by
+            .map_or(ShareHolder::NOBODY, |ip| self.names.asker(ip));
+        match self.walk(aim, call, search.since, &mut is_new, why, asker, outbox) {
             (Break(End::Chosen(place)), _) => Ok(place),
             (Break(End::Unknown(question)), _) => Err(Obstacle::Unknown(question)),
             (Continue(()), why) => Err(nowhere(why)),
@@ -184,7 +189,8 @@ impl Endpoint {
             false
         };
         let why = Nowhere::NoAddress;
-        match self.walk(aim, 0, since, &mut choose, why, outbox) {
+        let asker = ShareHolder::NOBODY;
+        match self.walk(aim, 0, since, &mut choose, why, asker, outbox) {
             (Break(End::Unknown(question)), _) => Err(Some(question)),
             (_, Nowhere::Failed(_)) => Err(None),
             _ => Ok(()),
@@ -192,6 +198,7 @@ impl Endpoint {
     }
 
     /// The walk's end, and why it has led nowhere if it has. What is not known yet is asked for.
+    #[allow(clippy::too_many_arguments)]
     fn walk(
         &mut self,
         aim: &Aim,
@@ -199,6 +206,7 @@ impl Endpoint {
         since: Instant,
         choose: &mut dyn FnMut(Place) -> bool,
         why: Nowhere,
+        asker: ShareHolder,
         outbox: &mut Outbox,
     ) -> (Walked, Nowhere) {
         let mut walk = Walk {
@@ -214,11 +222,14 @@ impl Endpoint {
         let end = walk.target(aim);
         let (unknown, why) = (walk.unknown, walk.why);
         for question in &unknown {
-            match self.names.ask(self.now, question) {
-                Some(true) => outbox.questions.push(*question),
-                Some(false) => {}
-                None => {
-                    self.counters.hit(Limit::Questions);
+            match self.names.ask(self.now, question, asker) {
+                Ok(true) => outbox.questions.push(*question),
+                Ok(false) => {}
+                Err(no_room) => {
+                    self.counters.hit(match no_room {
+                        NoRoom::OfAll => Limit::Questions,
+                        NoRoom::OfAsker => Limit::QuestionsOfAsker,
+                    });
                     return (Continue(()), Nowhere::Failed(Failure::Busy));
                 }
             }

@@ -72,6 +72,10 @@ impl Endpoint {
             .listener
             .or(incoming.listener)
             .unwrap_or(incoming.flow.listener);
+        let search = Search {
+            asked_by: self.asked_by(incoming, target),
+            ..search
+        };
         let (flow, place) = match target.hop {
             Some(hop) => {
                 let flow = self.way_to_conf_hop(message, target, &hop, hop_uri, secure, came_by)?;
@@ -94,6 +98,13 @@ impl Endpoint {
             by_conf: target.is_by_conf(),
             place,
         })
+    }
+
+    /// Because of whom the target's name is asked for: of where a binding was registered from, or of whoever sent the request.
+    fn asked_by(&self, incoming: &Incoming, target: &Target) -> Option<IpAddr> {
+        let by = target.source.unwrap_or(incoming.flow.peer).ip();
+        let is_free = target.is_by_conf() || target.by_operator || self.settings.is_trusted(by);
+        (!is_free).then_some(by)
     }
 
     /// Tells the wires who the peer is that [`Endpoint::next_hop`] has found, before something is sent there.

@@ -26,9 +26,10 @@ impl Endpoint {
         let mut lines = std::mem::take(&mut self.lines);
         lines.clear();
         write_contacts(targets, &mut lines);
+        let holders = self.holders(incoming, targets);
         let kept = message.method() == Method::Invite
             && self.settings.proxy.mode == Mode::Stateful
-            && self.transactions.is_full().is_none()
+            && self.transactions.is_full_for(holders).is_none()
             // What doesn't fit whole is not repeated.
             && lines.len() <= self.room_for_list(message, flow);
         if !kept {
@@ -48,6 +49,7 @@ impl Endpoint {
         };
         let upstream = reply_flow(flow, &incoming.via);
         let server = self.transactions.open_server(now, true, key, upstream);
+        self.transactions.hold(server, holders);
         if let Some(room) = self.room_for_answers(message, &upstream) {
             self.transactions.bound_answers(server, room);
         }

@@ -4,7 +4,7 @@ use super::condition::matches;
 use super::next_hop::{is_sips, transport_of};
 use super::target::{Target, TargetSet};
 use super::{Dialog, Extra, Incoming, Refusal};
-use crate::base::{Flow, Id, Instant, Outbox, Pool, Transport};
+use crate::base::{Flow, Id, Instant, Outbox, Pool, ShareHolder, Transport};
 use crate::sip::{Message, Method, Name, NameAddr, Scheme, Uri, Value, Via, reply};
 use crate::stack::Endpoint;
 use crate::stack::branch;
@@ -16,6 +16,7 @@ use crate::stack::passage::{Passed, Possible, Proof};
 use crate::stack::route::{Action, Route};
 use crate::stack::settings::{InDialog, Mode, Outgoing, Settings};
 use crate::stack::token::Side;
+use crate::stack::transaction::Holders;
 
 /// What §16.5 comes to.
 pub(in crate::stack) enum Decision {
@@ -532,7 +533,8 @@ impl Endpoint {
         if incoming.spiral && targets.targets.len() > breadth as usize {
             return Err(Refusal::new(440, "").because_of(Limit::MaxBreadth));
         }
-        if let Some(limit) = self.transactions.is_full() {
+        let holders = self.holders(incoming, targets);
+        if let Some(limit) = self.transactions.is_full_for(holders) {
             return Err(too_much(limit));
         }
         let Some(request) = self.transactions.pool.store(span_of(message)) else {
@@ -543,6 +545,9 @@ impl Endpoint {
         };
         let mut context = self.spare_contexts.pop().unwrap_or_default();
         context.request = request;
+        (context.holder, context.held_bytes) = (holders.source, span_of(message).len());
+        self.transactions
+            .hold_bytes(holders.source, context.held_bytes);
         context.source = Some(incoming.flow);
         context.breadth = breadth;
         context.spiral = incoming.spiral;
@@ -557,6 +562,7 @@ impl Endpoint {
         }
         let upstream = reply_flow(incoming.flow, &incoming.via);
         let server = self.transactions.open_server(now, invite, key, upstream);
+        self.transactions.hold(server, holders);
         if let Some(room) = self.room_for_answers(message, &upstream) {
             self.transactions.bound_answers(server, room);
         }
@@ -573,6 +579,26 @@ impl Endpoint {
             self.finish(now, server, outbox);
         }
         Ok(())
+    }
+
+    /// Whose share this request takes: that of where it came from, and where a user's bindings are called, that user's.
+    pub(super) fn holders(&self, incoming: &Incoming, targets: &TargetSet) -> Holders {
+        let ip = incoming.flow.peer.ip();
+        let shares = &self.transactions.shares;
+        let is_bound = targets
+            .targets
+            .first()
+            .is_some_and(|target| target.source.is_some());
+        Holders {
+            source: match self.settings.is_trusted(ip) {
+                true => ShareHolder::NOBODY,
+                false => shares.of_source(ip),
+            },
+            aor: match is_bound {
+                true => shares.of_name(&self.aor),
+                false => ShareHolder::NOBODY,
+            },
+        }
     }
 
     /// §16.2, §17.2.1: 100 at once.
@@ -670,6 +696,8 @@ pub(super) fn is_end_of(contact: &[u8], flow: &Flow) -> bool {
 fn too_much(limit: Limit) -> Refusal {
     let reason = match limit {
         Limit::TransactionBytes => "Transactions Hold Too Much Memory",
+        Limit::TransactionsOfSource => "Too Many Transactions Of One Source",
+        Limit::TransactionsOfAor => "Too Many Transactions For One Address",
         _ => "Too Many Transactions",
     };
     let refusal = Refusal::new(503, reason).with(Extra::RetryAfter(5));

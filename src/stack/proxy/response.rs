@@ -823,6 +823,8 @@ impl Endpoint {
     /// Gives a context's bytes back and keeps its memory for the next.
     fn retire_context(&mut self, mut context: Box<Context>) {
         self.forget_parked(&mut context);
+        self.transactions
+            .give_back_bytes(context.holder, context.held_bytes);
         self.transactions.pool.release(&mut context.request);
         self.transactions.pool.release(&mut context.best);
         context.clear();

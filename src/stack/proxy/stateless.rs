@@ -80,6 +80,7 @@ impl Endpoint {
             since,
             target: 0,
             tried: &[],
+            asked_by: None,
         };
         let hop = self.next_hop(
             message, incoming, target, uri, path, hop_uri, search, outbox,

@@ -13,7 +13,7 @@ pub mod sound;
 pub mod unstored;
 
 use crate::base::hash::write_decimal;
-use crate::base::{Channel, Flow, Instant, Outbox};
+use crate::base::{Channel, Flow, Instant, Outbox, ShareHolder};
 use crate::sip::{Message, Name, NameAddr, Scheme, Value};
 use crate::stack::Endpoint;
 use crate::stack::counters::{Limit, Registration};
@@ -53,6 +53,9 @@ struct Terms<'a> {
     seating: &'a mut Seating,
     /// How much more may be bound.
     room: usize,
+    /// Whose share it takes, and whether that is used up.
+    holder: ShareHolder,
+    is_share_full: bool,
 }
 
 /// Bytes that a datagram carries.
@@ -162,6 +165,12 @@ impl Endpoint {
         }
         let lines = &mut self.lines;
         lines.clear();
+        let source = incoming.flow.peer.ip();
+        let holder = match settings.is_trusted(source) {
+            true => ShareHolder::NOBODY,
+            false => self.location.holder(source),
+        };
+        let is_share_full = !self.location.admits(holder);
         let (ways, seating) = (&self.ways, &mut self.seating);
         let (outcome, round) = self.location.change(&self.aor, |record, room| {
             let memory = match plan {
@@ -173,6 +182,8 @@ impl Endpoint {
                 ways,
                 seating,
                 room,
+                holder,
+                is_share_full,
             };
             let outcome = match (memory, &plan) {
                 (Memory::Repeated, _) | (_, contact::Plan::Query) => Ok(Registration::Queried),
@@ -341,6 +352,8 @@ fn update(
         ways,
         seating,
         room,
+        holder,
+        is_share_full,
     } = terms;
     seating.seat(this.now, &record.bindings, contacts);
     if is_repeated(record, contacts, seating, this)? {
@@ -388,6 +401,11 @@ fn update(
         let full = Refusal::new(503, "Too Many Bindings").with(Extra::RetryAfter(60));
         return Err(full.because_of(Limit::Bindings));
     }
+    if needed > 0 && is_share_full {
+        let full = Refusal::new(503, "Too Many Bindings From One Source");
+        let full = full.with(Extra::RetryAfter(60));
+        return Err(full.because_of(Limit::BindingsOfSource));
+    }
     for (position, binding) in record.bindings.iter().enumerate() {
         let is = |list: &[bool]| list.get(position) == Some(&true);
         if binding.is_live(this.now) && !is(&seating.is_replaced) && !is(&seating.is_taken) {
@@ -397,6 +415,7 @@ fn update(
     if told > this.room {
         return Err(too_long("Contacts Too Long For One Answer"));
     }
+    record.holder = holder;
     Ok(carry_out(record, contacts, incoming, this, limits, seating))
 }
 

@@ -15,7 +15,7 @@ mod refused;
 pub mod table;
 pub mod timer;
 
-pub use table::{Client, ClientKind, Ends, Notice, Server, Transactions};
+pub use table::{Client, ClientKind, Ends, Holders, Notice, Server, Transactions};
 pub use timer::Timer;
 
 /// What can happen to a client transaction.

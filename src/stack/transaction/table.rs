@@ -11,7 +11,8 @@ use super::{
     non_invite_server,
 };
 use crate::base::{
-    Arena, Blob, Channel, Flow, Id, Instant, Outbox, Pool, Sources, Span, TimerId, Wheel,
+    Arena, Blob, Channel, Flow, Id, Instant, Key, Outbox, Pool, Shares, Sources, Span, TimerId,
+    Wheel,
 };
 use crate::sip::{Index, Message, sniff};
 use crate::stack::counters::Limit;
@@ -19,6 +20,7 @@ use crate::stack::identity::Dialog;
 use crate::stack::location::NameHasher;
 use crate::stack::settings::{Limits, Timers};
 use crate::stack::ways::Ways;
+pub use room::Holders;
 use room::{UNBOUNDED, UNBOUNDED_REPEATS};
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -39,6 +41,8 @@ pub struct Server {
     state: ServerState,
     /// Bytes that answers may still have ([`Transactions::bound_answers`]).
     room: u32,
+    /// Who has a share less for it.
+    holders: Holders,
     /// The next in the same chain of the directory.
     next: Link,
 }
@@ -149,6 +153,9 @@ pub struct Transactions {
     /// The client transactions that wait on a connection and have heard nothing, as a list for each: its first, by slot.
     unanswered: HashMap<u128, u32, BuildHasherDefault<NameHasher>>,
     ways: Ways,
+    /// Who holds how many, and how many bytes of requests.
+    pub shares: Shares,
+    bytes: Shares,
     /// Which places have proved to hear us.
     pub sources: Arc<Sources>,
     /// Used again for each name of a peer.
@@ -169,7 +176,13 @@ pub struct Transactions {
 
 impl Transactions {
     /// How many server transactions there may be is a limit for which the directory is sized once.
-    pub fn new(timers: Timers, limits: &Limits, ways: Ways, sources: Arc<Sources>) -> Transactions {
+    pub fn new(
+        timers: Timers,
+        limits: &Limits,
+        ways: Ways,
+        sources: Arc<Sources>,
+        secret: Key,
+    ) -> Transactions {
         let mut transactions = Transactions {
             limit: 0,
             limit_bytes: 0,
@@ -178,6 +191,8 @@ impl Transactions {
             accepted: Refused::with_places(ACCEPTED),
             unanswered: HashMap::default(),
             ways,
+            shares: Shares::new(secret),
+            bytes: Shares::new(secret),
             sources,
             host: Vec::new(),
             timers: timers.clone(),
@@ -270,6 +285,7 @@ impl Transactions {
             clock,
             state,
             room: UNBOUNDED,
+            holders: Holders::default(),
             next,
         })
     }
@@ -420,6 +436,7 @@ impl Transactions {
             return;
         };
         self.pool.release(&mut server.response);
+        self.give_back(server.holders);
         self.wheel.remove(server.clock.node);
         if self
             .directory

@@ -1,13 +1,67 @@
-//! How much a transaction may send to a place that has not proved to hear us ([`crate::stack::proxy::unproved`]).
+//! How much a transaction may send to a place that has not proved to hear us ([`crate::stack::proxy::unproved`]), and how many one source,
+//! or one address-of-record that is called, may hold of them.
 
 use super::super::{invite_server, non_invite_server};
 use super::{Client, Server, ServerState, Transactions};
-use crate::base::{Id, Instant, Sources};
+use crate::base::{Id, Instant, ShareHolder, Sources};
+use crate::stack::counters::Limit;
 
 pub const UNBOUNDED: u32 = u32::MAX;
 pub const UNBOUNDED_REPEATS: u8 = u8::MAX;
 
+/// Who holds a transaction, and the bytes of its request.
+#[derive(Clone, Copy, Default)]
+pub struct Holders {
+    /// Where the request came from.
+    pub source: ShareHolder,
+    /// The address-of-record that it is for.
+    pub aor: ShareHolder,
+}
+
+/// Shares of memory are counted in pieces of so many bytes.
+const PIECE: usize = 64;
+
 impl Transactions {
+    /// Whether there is no room for another transaction of these: which limit says so.
+    pub fn is_full_for(&self, holders: Holders) -> Option<Limit> {
+        if let Some(limit) = self.is_full() {
+            return Some(limit);
+        }
+        let free = self.limit - self.servers.len();
+        let free_bytes = self.limit_bytes.saturating_sub(self.pool.held_bytes());
+        if !self.shares.admits(holders.source, free, self.limit)
+            || !self
+                .bytes
+                .admits(holders.source, free_bytes / PIECE, self.limit_bytes / PIECE)
+        {
+            return Some(Limit::TransactionsOfSource);
+        }
+        (!self.shares.admits(holders.aor, free, self.limit)).then_some(Limit::TransactionsOfAor)
+    }
+
+    /// Counts a transaction that has been opened for them.
+    pub fn hold(&mut self, id: Id, holders: Holders) {
+        if let Some(server) = self.servers.get_mut(id) {
+            server.holders = holders;
+            self.shares.take(holders.source, 1);
+            self.shares.take(holders.aor, 1);
+        }
+    }
+
+    pub(super) fn give_back(&self, holders: Holders) {
+        self.shares.give_back(holders.source, 1);
+        self.shares.give_back(holders.aor, 1);
+    }
+
+    /// Counts the bytes of a request that waits for its answer.
+    pub fn hold_bytes(&self, source: ShareHolder, len: usize) {
+        self.bytes.take(source, pieces(len));
+    }
+
+    pub fn give_back_bytes(&self, source: ShareHolder, len: usize) {
+        self.bytes.give_back(source, pieces(len));
+    }
+
     /// Its answers may have so many bytes together, each repetition counted: where they go somebody may be who has asked nothing. The first
     /// final one always leaves.
     pub fn bound_answers(&mut self, id: Id, room: u32) {
@@ -58,6 +112,10 @@ impl Transactions {
         server.room = server.room.saturating_sub(len as u32);
         true
     }
+}
+
+fn pieces(len: usize) -> u32 {
+    u32::try_from(len.div_ceil(PIECE)).unwrap_or(u32::MAX)
 }
 
 impl Server {
