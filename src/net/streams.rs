@@ -96,6 +96,9 @@ pub struct Streams {
     amid_bytes: usize,
     /// Bytes that wait for their peers to take them.
     unsent_bytes: usize,
+    /// The most that connections held of late, and whether much of it is free again.
+    most_bytes: usize,
+    has_freed: bool,
     /// Those that peers opened, by source.
     holders: Holders,
     /// May hold bytes, in the order in which they are served.
@@ -151,6 +154,8 @@ impl Streams {
             amid: Ages::default(),
             amid_bytes: 0,
             unsent_bytes: 0,
+            most_bytes: 0,
+            has_freed: false,
             holders: Holders::default(),
             ready: Vec::new(),
             hungry: VecDeque::new(),

@@ -403,6 +403,11 @@ impl Wires {
         });
     }
 
+    /// Whether so much memory of connections is free again that it pays to return it to the system; said once.
+    pub fn take_freed(&mut self) -> bool {
+        self.streams.take_freed()
+    }
+
     /// Closes the connections that are overdue, and lets those in who had to wait.
     pub fn sweep(&mut self, now: Instant) {
         self.streams.sweep(now);

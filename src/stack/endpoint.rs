@@ -649,13 +649,6 @@ impl Endpoint {
         most.saturating_sub(message.bytes().len())
     }
 
-    /// How long an answer of ours may be. Over UDP a source can be forged: what is longer than a few times the request would hit somebody
-    /// else (RFC 3261 §26.1.5). Whoever has answered a challenge, or has a connection, is there.
-    fn longest_answer(&self, message: &Message, flow: Flow) -> usize {
-        self.room_for_answers(message, &flow)
-            .map_or(usize::MAX, |room| room as usize)
-    }
-
     pub(in crate::stack) fn refuse(
         &mut self,
         message: &Message,

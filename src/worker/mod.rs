@@ -222,7 +222,7 @@ impl<E: Element> Worker<E> {
         self.collect_mail(now); // from the other cores
         self.report_losses(now); // what did not arrive, and who is gone
         self.element.handle_timers(now, &mut self.outbox);
-        if self.element.take_freed() {
+        if self.element.take_freed() | self.wires.take_freed() {
             crate::net::sys::return_free_memory(); // after a peak, in some milliseconds
         }
         self.wires.sweep(now); // connections that are overdue: O(expired)

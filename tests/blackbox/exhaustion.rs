@@ -413,6 +413,8 @@ fn an_address_space_that_is_short_is_answered_503_and_no_abort() {
     let mut server = Conf::new(&place)
         .set("registrar", "database", "\"\"")
         .set("limits", "overload", "\"0s\"")
+        // One source has no more than its share, unless it is trusted.
+        .set("limits", "trusted_sources", "[\"127.0.0.0/8\"]")
         .start_by(&place, "ulimit -v 600000; exec \"$@\"");
     let silent = Agent::new(place.at(CALLEE), server.address);
     server.bind(&place, "bob", silent.address);

@@ -5,6 +5,9 @@ use crate::base::{Channel, Flow, Id, Instant, Transport};
 use crate::net::connection::{Connection, State, Why};
 use std::io;
 
+/// Bytes that must have become free before the allocator is asked to return them.
+const FREED: usize = 8 << 20;
+
 impl Streams {
     /// The peer sends no more. It may still listen.
     pub(super) fn ended(&mut self, id: Id, now: Instant) {
@@ -155,6 +158,11 @@ impl Streams {
         }
     }
 
+    /// Whether so much memory of connections is free again that it pays to return it to the system; said once.
+    pub fn take_freed(&mut self) -> bool {
+        std::mem::take(&mut self.has_freed)
+    }
+
     /// Closes what is overdue: once for each tick of the grid, and only as far as there is something overdue.
     pub fn sweep(&mut self, now: Instant) {
         if now < self.next_sweep {
@@ -163,6 +171,11 @@ impl Streams {
         self.next_sweep = Instant::from_ms((now.as_ms() / GRID_MS + 1) * GRID_MS);
         self.logs.renew(now);
         self.holders.look_again();
+        let held = self.amid_bytes + self.unsent_bytes;
+        self.most_bytes = self.most_bytes.max(held);
+        if self.most_bytes - held >= FREED {
+            (self.most_bytes, self.has_freed) = (held, true);
+        }
         for state in State::ALL {
             let patience = self.deadline_ms(state);
             while let Some((id, since)) = self.ages[state as usize].oldest(&self.connections) {

@@ -49,7 +49,7 @@ impl Endpoint {
         let (kind, server, cancel) = (client.kind, client.server, client.cancel);
         self.answered = client.opening;
         // Nobody knows the branch but who hears what is sent there.
-        if client.flow.peer == flow.peer && message.status() > 100 {
+        if client.flow.peer == flow.peer && message.status() >= 200 {
             self.sources.proved.note(now, flow.peer);
         }
         // §17.1.3: the method in CSeq is that of the request. Who answers in lower case has answered.

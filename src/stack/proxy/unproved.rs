@@ -35,14 +35,23 @@ pub enum Whence {
 }
 
 impl Endpoint {
-    /// Bytes that all answers to this request may have together; `None`: as many as they like.
+    /// Bytes that all answers to this request may have together; `None`: as many as they like. Whether the sender has proved to be there is
+    /// asked when they are used up.
     pub(in crate::stack) fn room_for_answers(&self, message: &Message, flow: &Flow) -> Option<u32> {
         let most = self.bound_towards(message)?;
         let is_there = flow.transport.is_reliable()
             || self.whence == Whence::Here
-            || self.settings.is_trusted(flow.peer.ip())
-            || self.sources.proved.knows_address(self.now, flow.peer.ip());
+            || self.settings.is_trusted(flow.peer.ip());
         (!is_there).then(|| u32::try_from(most).unwrap_or(u32::MAX - 1))
+    }
+
+    /// How long one answer of ours may be.
+    pub(in crate::stack) fn longest_answer(&self, message: &Message, flow: Flow) -> usize {
+        match self.room_for_answers(message, &flow) {
+            Some(_) if self.sources.proved.knows_address(self.now, flow.peer.ip()) => usize::MAX,
+            Some(room) => room as usize,
+            None => usize::MAX,
+        }
     }
 
     /// Bytes that one request may cause towards places that have proved nothing.
@@ -123,6 +132,9 @@ impl Endpoint {
         target: &Target,
         peer: SocketAddr,
     ) -> Result<(), Refusal> {
+        if target.source.is_some_and(|source| source.ip() == peer.ip()) {
+            return Ok(());
+        }
         let settings = &self.settings;
         let is_own = || settings.is_own(b"", Some(peer.ip()), Some(peer.port()));
         if target.is_by_conf() || target.by_operator || target.for_users || is_own() {
