@@ -58,12 +58,15 @@ impl<'a> Host<'a> {
         }
     }
 
-    /// Appends the host as all write it that compare equal: a name in lower case without a dot at its end, an address as it is displayed.
+    /// Appends the host as all write it that compare equal: a name in lower case without a dot at its end (`192.0.2.1.` keeps it), an address as it is displayed.
     pub fn write_canonical(&self, out: &mut Vec<u8>) {
         match *self {
             Host::Name(name) => {
                 let start = out.len();
-                out.extend_from_slice(without_dot(name));
+                let bare = without_dot(name);
+                // What would be an address without its dot is none with it, and may not be taken for one.
+                let is_address = bare.len() < name.len() && parse_ip(bare).is_some();
+                out.extend_from_slice(if is_address { name } else { bare });
                 out[start..].make_ascii_lowercase();
             }
             Host::V4(ip) => cursor::write_ip(IpAddr::V4(ip), out),
@@ -843,6 +846,31 @@ mod tests {
         assert!(!uri(&a).equals(&uri(&b)));
         let long = "x".repeat(MAX_COMPARED_LEN);
         assert!(!uri(&format!("sip:a@b;{long}")).equals(&uri(&format!("sip:a@B;{long}"))));
+    }
+
+    #[test]
+    fn the_canonical_form_of_a_host_is_its_own() {
+        let canonical = |text: &[u8]| {
+            let mut out = Vec::new();
+            Host::of(text).write_canonical(&mut out);
+            out
+        };
+        for (text, wanted) in [
+            (&b"Example.COM."[..], &b"example.com"[..]),
+            (b"192.0.2.1", b"192.0.2.1"),
+            // No address, and not to be taken for one.
+            (b"192.0.2.1.", b"192.0.2.1."),
+            (b"[::1].", b"[::1]."),
+            (b"::ffff:192.0.2.1", b"192.0.2.1"),
+        ] {
+            let once = canonical(text);
+            assert_eq!(once, wanted);
+            assert_eq!(canonical(&once), once);
+            assert_eq!(
+                Host::of(&once).ip().is_some(),
+                Host::of(text).ip().is_some()
+            );
+        }
     }
 
     #[test]
