@@ -4,6 +4,8 @@
 #[derive(Clone, Debug)]
 pub struct Rng {
     state: [u64; 4],
+    /// What comes first, two bytes a draw.
+    tape: std::vec::IntoIter<u8>,
 }
 
 impl Rng {
@@ -18,6 +20,16 @@ impl Rng {
         };
         Rng {
             state: [next(), next(), next(), next()],
+            tape: Vec::new().into_iter(),
+        }
+    }
+
+    /// The same, but that the first draws are a tape's: two bytes are the upper ones of a draw, which [`Rng::below`] goes by. So whoever
+    /// writes the tape decides.
+    pub fn with_tape(seed: u64, tape: &[u8]) -> Rng {
+        Rng {
+            tape: tape.to_vec().into_iter(),
+            ..Rng::new(seed)
         }
     }
 
@@ -31,7 +43,10 @@ impl Rng {
         s[0] ^= s[3];
         s[2] ^= t;
         s[3] = s[3].rotate_left(45);
-        result
+        match (self.tape.next(), self.tape.next()) {
+            (Some(high), Some(low)) => u64::from(high) << 56 | u64::from(low) << 48 | result >> 16,
+            _ => result,
+        }
     }
 
     /// A number in `0..bound`; 0 when `bound` is 0.
@@ -61,6 +76,17 @@ mod tests {
         let first = run(&mut a);
         assert_eq!(first, run(&mut b));
         assert_ne!(first, run(&mut c));
+    }
+
+    #[test]
+    fn a_tape_decides_as_long_as_it_lasts() {
+        let mut rng = Rng::with_tape(7, &[0, 0, 255, 255, 128, 0, 9]);
+        assert_eq!([0, 1, 2].map(|_| rng.below(10)), [0, 9, 5]);
+        let mut other = Rng::new(7);
+        for _ in 0..3 {
+            other.next_u64();
+        }
+        assert_eq!(rng.next_u64(), other.next_u64());
     }
 
     #[test]

@@ -63,7 +63,14 @@ struct Laboratory {
 
 /// Runs one seed for `steps` actions and then until all is quiet.
 pub fn run(seed: u64, steps: u64, sabotage: Option<Sabotage>) -> Result<Report, Box<Failure>> {
-    run_with(Laboratory::new(seed, sabotage), steps)
+    run_with(Laboratory::new(Rng::new(seed), seed, sabotage), steps)
+}
+
+/// As [`run`], but that the first dice fall as the tape says: whoever changes a byte of it changes a decision, of a phone, the network or a
+/// stranger, in the midst of the dialogs that the others make.
+pub fn run_taped(seed: u64, tape: &[u8], steps: u64) -> Result<Report, Box<Failure>> {
+    let rng = Rng::with_tape(seed, tape);
+    run_with(Laboratory::new(rng, seed, None), steps)
 }
 
 /// As [`run`]; `listener` is told each message that is handed over or lost, in one line.
@@ -72,7 +79,7 @@ pub fn run_traced(
     steps: u64,
     listener: impl FnMut(&str) + 'static,
 ) -> Result<Report, Box<Failure>> {
-    let mut laboratory = Laboratory::new(seed, None);
+    let mut laboratory = Laboratory::new(Rng::new(seed), seed, None);
     laboratory.air.listener = Some(Box::new(listener));
     run_with(laboratory, steps)
 }
@@ -108,8 +115,7 @@ fn run_with(mut laboratory: Laboratory, steps: u64) -> Result<Report, Box<Failur
 }
 
 impl Laboratory {
-    fn new(seed: u64, sabotage: Option<Sabotage>) -> Laboratory {
-        let mut rng = Rng::new(seed);
+    fn new(mut rng: Rng, seed: u64, sabotage: Option<Sabotage>) -> Laboratory {
         let mut scenario = Scenario::new(seed, &mut rng);
         let mut air = Air::new(rng, scenario.weather);
         air.weather = std::mem::take(&mut scenario.places);

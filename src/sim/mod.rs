@@ -27,7 +27,7 @@ mod statistics;
 mod streams;
 mod writing;
 
-pub use laboratory::{Failure, Report, run, run_traced};
+pub use laboratory::{Failure, Report, run, run_taped, run_traced};
 pub use rule::Rule;
 pub use sabotage::Sabotage;
 pub use statistics::Statistics;
