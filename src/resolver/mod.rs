@@ -2,7 +2,7 @@
 //!
 //! The library's runtime lives on this thread alone. It keeps no cache here: each core has its own, by the rules' time.
 
-mod records;
+pub mod records;
 
 use crate::base::dns::{Answer, Failure, Outcome, Question, RecordType};
 use hickory_resolver::config::{

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 /// Begins each piece. Not a secret: it tells a torn piece.
-const CHECK: Key = Key::new(0x7374_726f_7767_6572, 1);
+pub const CHECK: Key = Key::new(0x7374_726f_7767_6572, 1);
 
 /// Appends what was taken, as a piece of the log.
 pub fn write(taken: &Taken, terms: Terms, out: &mut Vec<u8>) {
