@@ -28,7 +28,7 @@ impl Rng {
     /// writes the tape decides.
     pub fn with_tape(seed: u64, tape: &[u8]) -> Rng {
         Rng {
-            tape: tape.to_vec().into_iter(),
+            tape: Vec::from(tape).into_iter(),
             ..Rng::new(seed)
         }
     }
