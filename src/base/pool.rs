@@ -16,8 +16,9 @@ const SPARE_MS: u64 = 8000;
 /// Free blocks of this size in all are kept however long nobody needs them.
 const KEPT_BYTES: usize = 1 << 20;
 
-/// At most this much is given back at a time, and again after [`TRIM_EVERY_MS`].
-const TRIM_BYTES: usize = 4 << 20;
+/// At most this much, in so many blocks, is given back at a time, and again after [`TRIM_EVERY_MS`].
+const TRIM_BYTES: usize = 32 << 20;
+const TRIM_BLOCKS: usize = 4096;
 const TRIM_EVERY_MS: u64 = 50;
 
 /// Bytes held by a [`Pool`]. Dropping one without [`Pool::release`] leaks its block, so it is not `Copy`.
@@ -192,12 +193,13 @@ impl Pool {
     }
 
     fn give_back(&mut self) -> usize {
-        let mut gone = 0;
+        let (mut gone, mut blocks) = (0, 0);
         let classes = self.classes.iter_mut().zip(&mut self.surplus).zip(SIZES);
         // The largest first: a few of those are worth many of the others.
         for ((class, surplus), size) in classes.rev() {
             while *surplus > 0
                 && gone < TRIM_BYTES
+                && blocks < TRIM_BLOCKS
                 && self.free_bytes > KEPT_BYTES
                 && let Some(index) = class.free.pop()
             {
@@ -207,6 +209,7 @@ impl Pool {
                 *surplus -= 1;
                 self.free_bytes -= size;
                 gone += size;
+                blocks += 1;
             }
         }
         if self.free_bytes <= KEPT_BYTES {

@@ -214,6 +214,8 @@ pub struct Occupancy {
     pub pending: usize,
     pub timers: usize,
     pub blobs: usize,
+    /// What these take.
+    pub blob_bytes: usize,
     /// Branches and messages that wait for a name.
     pub parked: usize,
     /// Names known or asked for; they stay when all is quiet.

@@ -346,7 +346,7 @@ impl Endpoint {
             false => FREED_AT_LAST,
         };
         if self.freed < enough {
-            return false;
+            return self.location.take_freed();
         }
         self.freed = 0;
         true
@@ -381,6 +381,7 @@ impl Endpoint {
             pending: self.contexts.len(),
             timers: self.transactions.timer_count(),
             blobs: self.transactions.pool.held(),
+            blob_bytes: self.transactions.pool.held_bytes(),
             parked: self.parking.len(),
             names: self.names.len(),
         }

@@ -453,6 +453,7 @@ impl Stats {
             sum.pending += own.pending;
             sum.timers += own.timers;
             sum.blobs += own.blobs;
+            sum.blob_bytes += own.blob_bytes;
             sum.parked += own.parked;
             sum.names += own.names;
         }

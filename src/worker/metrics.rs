@@ -68,6 +68,11 @@ pub fn metrics(stats: &Stats, beside: &Beside) -> Families {
     transactions.of(&[("kind", &"server")], occupancy.server_transactions);
     transactions.of(&[("kind", &"client")], occupancy.client_transactions);
     list.gauge(
+        "strowger_transaction_bytes",
+        "Bytes of the messages that transactions hold.",
+    )
+    .is(occupancy.blob_bytes);
+    list.gauge(
         "strowger_requests_pending",
         "Requests that wait for their final response.",
     )

@@ -433,7 +433,9 @@ class Guesses(Scenario):
         lab.seen.update({"guesses": self.guesses, "seconds": took, "answers": dict(counts), "then the right one": self.hit.status if self.hit else "silence"})
 
     def checks(self, lab):
-        judged = sum(value for name, value in outcomes(lab).items() if "challenged" not in name and "accepted" not in name)
+        # "too_many": no password was looked at.
+        unjudged = ("challenged", "accepted", "too_many")
+        judged = sum(value for name, value in outcomes(lab).items() if not any(word in name for word in unjudged))
         # An answer that challenges again tells that the guess was wrong.
         told = lab.seen.get("answers", {}).get(401, 0)
         named = any(net.ATTACKER in line and re.search("ban|password|guess", line) for line in lab.log.splitlines())

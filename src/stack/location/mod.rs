@@ -36,6 +36,8 @@ pub struct Location {
     max_bindings: usize,
     /// Who has bound how much of that.
     shares: Shares,
+    /// What has gone since memory was last given back, in the units of [`Binding::weight`].
+    gone: AtomicUsize,
     /// Where the next [`Location::sweep`] begins.
     sweep_at: AtomicUsize,
     rounds: Rounds,
@@ -71,6 +73,9 @@ pub struct BindingView {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LocationFull;
 
+/// So many bindings must have gone before the allocator is asked to return their memory: some 16 MB.
+const GONE: usize = 1 << 15;
+
 /// How long a removed binding is remembered: as long as a datagram or a retransmission may live (64·T1).
 pub const REMOVED_MS: u64 = 32_000;
 
@@ -95,6 +100,7 @@ impl Location {
             weight: AtomicUsize::new(0),
             max_bindings,
             shares: Shares::new(key),
+            gone: AtomicUsize::new(0),
             sweep_at: AtomicUsize::new(0),
             rounds: Rounds::default(),
         }
@@ -140,6 +146,12 @@ impl Location {
         self.shares.admits(holder, self.room(), self.max_bindings)
     }
 
+    /// Whether so much has gone that it pays to return its memory to the system; said once.
+    pub fn take_freed(&self) -> bool {
+        let is_much = self.gone.load(Ordering::Relaxed) >= GONE;
+        is_much && self.gone.swap(0, Ordering::Relaxed) >= GONE
+    }
+
     /// The books follow a record that counted for `before`: bindings, what they weigh, and whose share they take.
     fn account(&self, before: Counted, after: Counted) {
         let follow = |total: &AtomicUsize, before: usize, after: usize| {
@@ -150,6 +162,10 @@ impl Location {
         };
         follow(&self.bindings, before.bindings, after.bindings);
         follow(&self.weight, before.weight, after.weight);
+        if after.weight < before.weight {
+            let gone = before.weight - after.weight;
+            self.gone.fetch_add(gone, Ordering::Relaxed);
+        }
         if before != after {
             self.shares.take(after.holder, after.weight as u32);
             self.shares.give_back(before.holder, before.weight as u32);
