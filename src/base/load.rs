@@ -9,4 +9,6 @@ pub struct Load {
     pub waits_ms: u64,
     /// Some of it was lost of late: the kernel had no room.
     pub is_losing: bool,
+    /// Messages that the kernel has dropped unread so far because the rules wanted it.
+    pub shed: u64,
 }

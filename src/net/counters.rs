@@ -92,6 +92,8 @@ pub struct ListenerCounters {
     pub icmp_errors: u64,
     /// Datagrams that the kernel threw away because our receive buffer was full (or their checksum wrong).
     pub kernel_drops: u64,
+    /// INVITEs that the kernel dropped unread because there was too much to do.
+    pub shed: u64,
     /// The receive and send buffers that the kernel granted, in bytes as it accounts them; the sum over the cores.
     pub receive_buffer: u64,
     pub send_buffer: u64,
@@ -113,6 +115,7 @@ impl ListenerCounters {
         }
         self.icmp_errors += other.icmp_errors;
         self.kernel_drops += other.kernel_drops;
+        self.shed += other.shed;
         self.receive_buffer += other.receive_buffer;
         self.send_buffer += other.send_buffer;
         self.waiting_bytes += other.waiting_bytes;

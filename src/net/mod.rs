@@ -11,6 +11,7 @@ pub mod listen;
 pub mod overlong;
 pub mod pool;
 pub mod pressure;
+mod shed;
 pub mod steer;
 pub mod streams;
 #[allow(unsafe_code)]

@@ -60,6 +60,7 @@ impl Pressure {
             is_behind,
             waits_ms: waiting * elapsed_ms / taken.max(1),
             is_losing: backlog.lost > self.lost,
+            shed: 0,
         };
         self.lost = backlog.lost;
         self.load

@@ -6,7 +6,7 @@
 //! beginning of a status message and names the socket; for everything else it leaves the choice to the kernel. It is a hint:
 //! who forges it gets his datagram handled by another core, no more.
 
-use super::sys;
+use super::sys::filter;
 use libc::{
     BPF_A, BPF_ABS, BPF_ADD, BPF_ALU, BPF_B, BPF_IMM, BPF_IND, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JMP,
     BPF_K, BPF_LD, BPF_LDX, BPF_LEN, BPF_LSH, BPF_MEM, BPF_RET, BPF_ST, BPF_SUB, BPF_W, BPF_X,
@@ -27,7 +27,7 @@ const STEPS: u32 = 14;
 /// Has the kernel give status messages with `mark` to the socket whose number follows it, in the order of binding. All sockets
 /// of the group must be bound; one of them is enough here.
 pub fn attach(socket: BorrowedFd<'_>, mark: &Mark) -> io::Result<()> {
-    sys::attach_reuse_port_filter(socket, &program(mark))
+    filter::attach_reuse_port(socket, &program(mark))
 }
 
 /// Answers that are no socket's number: the kernel chooses by the addresses.
@@ -89,7 +89,7 @@ fn push_digit(code: &mut Vec<sock_filter>) {
     code.push(instruction(BPF_ALU | BPF_SUB | BPF_K, u32::from(b'0')));
 }
 
-fn instruction(code: u32, k: u32) -> sock_filter {
+pub(super) fn instruction(code: u32, k: u32) -> sock_filter {
     sock_filter {
         code: code as u16,
         jt: 0,
@@ -99,7 +99,7 @@ fn instruction(code: u32, k: u32) -> sock_filter {
 }
 
 /// A comparison of the accumulator with `k`, and how many instructions to skip when it holds and when not.
-fn branch(comparison: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
+pub(super) fn branch(comparison: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter {
         code: (BPF_JMP | comparison | BPF_K) as u16,
         jt,

@@ -2,6 +2,7 @@
 //! the `openssl` crate does not wrap.
 
 pub mod dumps;
+pub mod filter;
 pub mod identity;
 pub mod ssl;
 
@@ -615,30 +616,6 @@ pub fn waiting(socket: BorrowedFd<'_>) -> io::Result<Waiting> {
     Ok(Waiting {
         bytes: values[HELD],
         drops: values[DROPS],
-    })
-}
-
-/// Has the kernel run `program` to choose one of the sockets that share an address; it returns the socket's number.
-pub fn attach_reuse_port_filter(
-    socket: BorrowedFd<'_>,
-    program: &[libc::sock_filter],
-) -> io::Result<()> {
-    let Ok(len) = u16::try_from(program.len()) else {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    };
-    let program = libc::sock_fprog {
-        len,
-        filter: program.as_ptr().cast_mut(),
-    };
-    // SAFETY: the kernel copies `len` instructions from `filter`, checks them, and keeps neither pointer.
-    check(unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_REUSEPORT_CBPF,
-            ptr::from_ref(&program).cast(),
-            mem::size_of_val(&program) as libc::socklen_t,
-        )
     })
 }
 

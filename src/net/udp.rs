@@ -3,9 +3,10 @@
 
 use super::backlog::Backlog;
 use super::counters::{ListenerCounters, Undeliverable};
+use super::shed;
 use super::steer::{self, Mark};
-use super::sys::{self, Datagram, IcmpError, Inbound, Outbound};
-use crate::base::{Span, Transport};
+use super::sys::{self, Datagram, IcmpError, Inbound, Outbound, filter};
+use crate::base::{Shed, Span, Transport};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::fmt;
 use std::io;
@@ -74,6 +75,10 @@ pub struct Udp {
     backlog: Backlog,
     /// The last reading of the kernel's counter, which wraps.
     drops_seen: u32,
+    /// More than half of the receive buffer was full at the last reading.
+    was_full: bool,
+    /// What the kernel drops unread now.
+    shed: Option<Shed>,
     /// Routers may fragment what is sent now.
     is_fragmenting: bool,
 }
@@ -191,6 +196,8 @@ impl Udp {
             counters,
             backlog: Backlog::new(buffers.send_queue),
             drops_seen: 0,
+            was_full: false,
+            shed: None,
             is_fragmenting: false,
         })
     }
@@ -330,11 +337,42 @@ impl Udp {
         let mut bytes = 0;
         if let Ok(waiting) = sys::waiting(self.socket.as_fd()) {
             let lost = waiting.drops.wrapping_sub(self.drops_seen);
-            self.counters.kernel_drops += u64::from(lost);
             self.drops_seen = waiting.drops;
             bytes = u64::from(waiting.bytes);
+            // The kernel has one counter for what the filter drops and for what finds no room. There was room where half of it was
+            // free, for readings follow each other closely while anything is shed.
+            let is_full = bytes > self.counters.receive_buffer / 2;
+            let was_full = std::mem::replace(&mut self.was_full, is_full);
+            match self.shed.is_some() && !is_full && !was_full {
+                true => self.counters.shed += u64::from(lost),
+                false => self.counters.kernel_drops += u64::from(lost),
+            }
         }
         (bytes, self.counters.kernel_drops)
+    }
+
+    /// From now on the kernel drops what `shed` says before it is queued, or nothing. When the error is not the caller's, all is queued.
+    pub fn shed(&mut self, shed: Option<Shed>) -> io::Result<()> {
+        if shed == self.shed {
+            return Ok(());
+        }
+        // What was dropped until now was dropped by the program until now.
+        self.ask_waiting();
+        // Two programs at once may be more than the kernel allows one socket (net.core.optmem_max).
+        if self.shed.is_some() {
+            filter::detach(self.socket.as_fd())?;
+            self.shed = None;
+        }
+        if let Some(shed) = &shed {
+            filter::attach(self.socket.as_fd(), &shed::program(shed))?;
+        }
+        self.shed = shed;
+        Ok(())
+    }
+
+    /// Datagrams that the kernel has dropped because [`Udp::shed`] said so, as far as that is known.
+    pub fn shed_so_far(&self) -> u64 {
+        self.counters.shed
     }
 
     /// What this socket counted; asks the kernel for its drops.

@@ -9,7 +9,7 @@ use super::streams::{Accepted, Description, Streams};
 use super::sys::{Datagram, Inbound, Outbound};
 use super::tls::Contexts;
 use super::udp::{Udp, Undelivered};
-use crate::base::{Channel, Flow, Id, Instant, Load, LogBudget, Outbox};
+use crate::base::{Channel, Flow, Id, Instant, Load, LogBudget, Outbox, Shed};
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -47,6 +47,9 @@ pub struct Wires {
     foreign: Vec<u32>,
     log: LogBudget,
     pressure: Pressure,
+    /// What the kernel was last told to drop; and that it could not be.
+    shed: Option<Shed>,
+    cannot_shed: bool,
     registry: Registry,
 }
 
@@ -116,6 +119,8 @@ impl Wires {
             undelivered: Undelivered::default(),
             foreign: Vec::new(),
             pressure: Pressure::default(),
+            shed: None,
+            cannot_shed: false,
             log: LogBudget::new("messages not sent"),
             registry,
         })
@@ -187,7 +192,7 @@ impl Wires {
         // Of connections not only the messages: what is in the midst of one has been taken, too.
         let taken_bytes = taken.sum::<u64>() + self.streams.read_bytes();
         let (ports, streams) = (&mut self.ports, &self.streams);
-        self.pressure.turn(now, is_behind, taken_bytes, || {
+        let load = self.pressure.turn(now, is_behind, taken_bytes, || {
             let mut backlog = Backlog {
                 waiting_bytes: streams.waiting_bytes(),
                 lost: 0,
@@ -200,7 +205,43 @@ impl Wires {
                 }
             }
             backlog
-        })
+        });
+        Load {
+            shed: self.datagrams().map(|udp| udp.shed_so_far()).sum(),
+            ..load
+        }
+    }
+
+    fn datagrams(&mut self) -> impl Iterator<Item = &mut Udp> {
+        self.ports
+            .iter_mut()
+            .filter_map(|port| match &mut port.kind {
+                PortKind::Datagrams(wire) => Some(&mut *wire.udp),
+                PortKind::Connections(_) => None,
+            })
+    }
+
+    /// Has the kernel drop what `shed` says on all sockets for datagrams, or nothing. Where it cannot, all is received.
+    pub fn shed(&mut self, shed: Option<Shed>) {
+        if shed == self.shed {
+            return;
+        }
+        self.shed = shed;
+        let mut failed = None;
+        for udp in self.datagrams() {
+            if let Err(error) = udp.shed(shed) {
+                failed = Some((udp.address(), error));
+            }
+        }
+        let Some((address, error)) = failed else {
+            return;
+        };
+        if !std::mem::replace(&mut self.cannot_shed, true) {
+            log::warn!(
+                "udp {address}: the kernel takes no filter that drops new INVITEs while this server is overloaded ({error}; 120 KiB of \
+                 net.core.optmem_max are enough): they are received, and answered 503"
+            );
+        }
     }
 
     /// Listeners that are to be served in this turn, by position in the list of the ready.

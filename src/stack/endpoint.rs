@@ -163,7 +163,7 @@ impl Endpoint {
             ids: Vec::new(),
             is_draining: false,
             is_passed_over: false,
-            overload: Overload::default(),
+            overload: Overload::new(secret.derive("overload")),
             whence: Whence::Unknown,
             freed: 0,
             index: None,
@@ -325,6 +325,7 @@ impl Endpoint {
             self.transactions.next_timeout(),
             self.parking.next_timeout(),
             self.transactions.pool.next_trim(),
+            self.overload_timeout(),
         ];
         due.into_iter().flatten().min()
     }

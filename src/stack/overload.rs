@@ -5,8 +5,13 @@
 //! answered 503, which costs a fraction of what a call costs. The share follows from what the worker itself sees, window by
 //! window: it falls while the queue is long and does not fall by itself, and rises when it is short. So the worker stays busy;
 //! and a queue that a pause has left is worked off without refusing anybody.
+//!
+//! A refusal costs a receive and a send, so most of what would be refused is better not received: the kernel drops new INVITEs over UDP,
+//! and the worker refuses only so many that their callers' side learns what is the matter. Each call has its lot ([`crate::base::lot`]).
+//! The lowest are dropped, those above them answered 503, the highest served. A dropped INVITE comes again after 500 ms, with the same
+//! lot: when the bounds have come down a little meanwhile it is answered, not served late.
 
-use crate::base::{Instant, Load};
+use crate::base::{Draw, Flow, Instant, Key, Load, Shed, Transport};
 use crate::sip::{Message, Method};
 use crate::stack::Endpoint;
 use crate::stack::counters::Limit;
@@ -24,12 +29,24 @@ const PART: u32 = 16;
 const GIVEN: u32 = ALL / 128;
 /// The refused come again after 1 to this many seconds, not all at once (RFC 3261 §20.33).
 const RETRY_AFTER_S: u32 = 5;
+/// While the kernel drops some, so many are answered 503: a part of those that are let in, and this at least. Answering costs about a
+/// quarter of a call, so it takes a thirtieth of what the core can do.
+const ANSWERED_PART: u32 = 8;
+const ANSWERED_LEAST: u32 = ALL / 32;
+/// The kernel begins to drop when it would drop so many, and stops when it would drop none.
+const DROPPED_LEAST: u32 = ALL / 16;
+/// It costs a millisecond to tell the kernel, so it is told once in so many milliseconds at most, and only of a change by a part of those
+/// that are answered.
+const TELLING_MS: u64 = 60;
+const TELLING_PART: u32 = 4;
+/// From a part of [`ALL`] to lots.
+const LOTS: u32 = u32::BITS - ALL.ilog2();
 /// So often at most a line says how many were refused, milliseconds.
 const LINE_EVERY_MS: u64 = 1000;
 
 /// How much of what is new one core lets in.
-#[derive(Debug)]
 pub struct Overload {
+    key: Key,
     /// Of [`ALL`].
     share: u32,
     /// What is left over of the shares of those before.
@@ -40,33 +57,54 @@ pub struct Overload {
     caught_up: bool,
     /// How long messages waited at the end of the last one.
     waited_ms: u64,
-    refused: u64,
+    /// What the kernel drops, since when.
+    shed: Option<Shed>,
+    shed_since: Instant,
+    /// What was answered 503 since the last line and since this overload began; and dropped, as it was when that began and is.
     untold: u64,
+    refused: u64,
+    dropped_before: u64,
+    dropped: u64,
+    began: Option<Instant>,
     said: Option<Instant>,
 }
 
-impl Default for Overload {
-    fn default() -> Overload {
+impl Overload {
+    pub fn new(key: Key) -> Overload {
         Overload {
+            key,
             share: ALL,
             credit: 0,
             until: Instant::default(),
             caught_up: true,
             waited_ms: 0,
-            refused: 0,
+            shed: None,
+            shed_since: Instant::default(),
             untold: 0,
+            refused: 0,
+            dropped_before: 0,
+            dropped: 0,
+            began: None,
             said: None,
         }
     }
-}
 
-impl Overload {
     /// Told once a turn. `patience_ms`: how long messages may wait; 0: for ever.
     pub fn turn(&mut self, now: Instant, load: Load, patience_ms: u64) {
         self.caught_up |= !load.is_behind;
+        self.dropped = load.shed;
         if now < self.until {
             return;
         }
+        self.settle(now, load, patience_ms);
+        self.plan(now);
+        if self.share == ALL && self.shed.is_none() {
+            self.tell_end(now);
+        }
+    }
+
+    /// Sets the share for the next window.
+    fn settle(&mut self, now: Instant, load: Load, patience_ms: u64) {
         // After a sleep of any length nothing is known of the time that it took.
         let has_slept = now.ms_since(self.until) >= WINDOW_MS;
         self.until = now.after_ms(WINDOW_MS);
@@ -90,13 +128,49 @@ impl Overload {
 
     fn give(&mut self) {
         let given = (self.share / PART).max(GIVEN);
-        self.share = (self.share + given).min(ALL);
+        // What the kernel drops cannot be let in.
+        self.share = (self.share + given).min(ALL - self.kernel_part());
     }
 
-    /// Whether the next new request is let in: evenly, so many of so many.
-    fn admits(&mut self) -> bool {
+    /// Of [`ALL`], what the kernel drops now.
+    fn kernel_part(&self) -> u32 {
+        self.shed.map_or(0, |shed| shed.below >> LOTS)
+    }
+
+    /// Decides what the kernel is to drop.
+    fn plan(&mut self, now: Instant) {
+        let answered = (self.share / ANSWERED_PART).max(ANSWERED_LEAST);
+        let dropped = (ALL - self.share).saturating_sub(answered);
+        let draw = match &self.shed {
+            None if dropped < DROPPED_LEAST => return,
+            // Nobody loses all of its calls for the lots of one overload.
+            None => Draw::new(self.key.hash_numbers(now.as_ms(), 0, 0)),
+            Some(_) if dropped == 0 => {
+                self.shed = None;
+                return;
+            }
+            Some(_) if now.ms_since(self.shed_since) < TELLING_MS => return,
+            Some(shed) => shed.draw,
+        };
+        if self.kernel_part().abs_diff(dropped) >= answered / TELLING_PART {
+            let below = dropped << LOTS;
+            self.shed = Some(Shed { draw, below });
+            self.shed_since = now;
+        }
+    }
+
+    /// When [`Overload::turn`] must be called at the latest, though nothing comes: what the kernel drops wakes nobody.
+    fn next_timeout(&self) -> Option<Instant> {
+        (self.share < ALL || self.shed.is_some()).then_some(self.until)
+    }
+
+    /// Whether a call is let in by its lot; without one, the next new request: evenly, so many of so many.
+    fn admits(&mut self, lot: Option<u32>) -> bool {
         if self.share == ALL {
             return true;
+        }
+        if let Some(lot) = lot {
+            return lot >= (ALL - self.share) << LOTS;
         }
         self.credit += self.share;
         if self.credit >= ALL {
@@ -113,8 +187,12 @@ impl Overload {
 
     /// Counts one refused, and says it now and then.
     fn refuse(&mut self, now: Instant) {
-        self.refused += 1;
         self.untold += 1;
+        self.refused += 1;
+        if self.began.is_none() {
+            self.began = Some(now);
+            self.dropped_before = self.dropped;
+        }
         if self
             .said
             .is_some_and(|said| now.ms_since(said) < LINE_EVERY_MS)
@@ -122,13 +200,25 @@ impl Overload {
             return;
         }
         log::warn!(
-            "overloaded: messages come faster than this core takes them; {:.0} % of what is new is let in, the rest is answered 503; {} \
-             refused since the last such line ([limits] overload)",
+            "overloaded: messages come faster than this core takes them; {:.0} % of what is new is let in, {:.0} % (INVITEs over UDP) \
+             dropped by the kernel, the rest answered 503; {} answered since the last such line ([limits] overload)",
             self.share() * 100.0,
+            f64::from(self.kernel_part()) / f64::from(ALL) * 100.0,
             self.untold
         );
         self.untold = 0;
         self.said = Some(now);
+    }
+
+    fn tell_end(&mut self, now: Instant) {
+        if let Some(began) = self.began.take() {
+            log::warn!(
+                "no longer overloaded after {:.1} s: {} new requests were answered 503, {} INVITEs dropped by the kernel ([limits] overload)",
+                now.ms_since(began) as f64 / 1000.0,
+                std::mem::take(&mut self.refused),
+                self.dropped.saturating_sub(self.dropped_before)
+            );
+        }
     }
 }
 
@@ -139,17 +229,27 @@ impl Endpoint {
         self.overload.turn(now, load, patience_ms);
     }
 
+    /// What the kernel is to drop before it is received; asked once a turn, behind [`Endpoint::handle_load`].
+    pub fn shed(&self) -> Option<Shed> {
+        self.overload.shed
+    }
+
+    pub(in crate::stack) fn overload_timeout(&self) -> Option<Instant> {
+        self.overload.next_timeout()
+    }
+
     /// Refuses a share of the new requests while there is overload. All others pass: those in a dialog, or the call could not end;
     /// and what has passed here before, for it has begun already.
     pub(in crate::stack) fn check_overload(
         &mut self,
+        flow: Flow,
         message: &Message,
         passed: Option<Passed>,
         key: u128,
     ) -> Result<(), Refusal> {
         let is_new =
             passed.is_none() && message.to_tag().is_none() && message.method() != Method::Bye;
-        if !is_new || self.overload.admits() {
+        if !is_new || self.overload.admits(self.lot(flow, message)) {
             return Ok(());
         }
         self.overload.refuse(self.now);
@@ -157,17 +257,28 @@ impl Endpoint {
         let busy = Refusal::new(503, "Overloaded").with(Extra::RetryAfter(later));
         Err(busy.because_of(Limit::Overload).told())
     }
+
+    /// The lot of a call while the kernel drops some.
+    fn lot(&self, flow: Flow, message: &Message) -> Option<u32> {
+        let shed = self.overload.shed?;
+        (flow.transport == Transport::Udp).then(|| shed.draw.of(message.bytes()))?
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn new() -> Overload {
+        Overload::new(Key::new(1, 2))
+    }
+
     const PATIENCE_MS: u64 = 50;
     const BEHIND: Load = Load {
         is_behind: true,
         waits_ms: 60,
         is_losing: true,
+        shed: 0,
     };
 
     /// Turns of a millisecond for `ms`; in each `come` new requests are worth a unit, and the core takes `takes` units. Refusing
@@ -183,7 +294,7 @@ mod tests {
             let mut work = 4 * takes;
             while queue >= 4 && work >= 4 {
                 queue -= 4;
-                match load.admits() {
+                match load.admits(None) {
                     true => (work, admitted) = (work - 4, admitted + 1),
                     false => (work, refused) = (work - 1, refused + 1),
                 }
@@ -192,6 +303,7 @@ mod tests {
                 is_behind: queue >= 4,
                 waits_ms: u64::from(queue / (4 * takes)),
                 is_losing,
+                shed: 0,
             };
             load.turn(*now, seen, PATIENCE_MS);
         }
@@ -200,14 +312,14 @@ mod tests {
 
     #[test]
     fn nobody_is_refused_while_all_is_taken() {
-        let (mut load, mut now) = (Overload::default(), Instant::from_ms(7000));
+        let (mut load, mut now) = (new(), Instant::from_ms(7000));
         assert_eq!(run(&mut load, &mut now, 2000, 20, 20), (40_000, 0));
         assert_eq!(load.share(), 1.0);
     }
 
     #[test]
     fn a_burst_is_only_late() {
-        let (mut load, mut now) = (Overload::default(), Instant::from_ms(7000));
+        let (mut load, mut now) = (new(), Instant::from_ms(7000));
         run(&mut load, &mut now, 100, 5, 20);
         let (_, refused) = run(&mut load, &mut now, 40, 30, 20);
         assert_eq!(refused, 0);
@@ -217,7 +329,7 @@ mod tests {
     /// The machine gave the core to somebody else for a while: what has come meanwhile is late, and served.
     #[test]
     fn a_pause_is_not_overload() {
-        let (mut load, mut now) = (Overload::default(), Instant::from_ms(7000));
+        let (mut load, mut now) = (new(), Instant::from_ms(7000));
         run(&mut load, &mut now, 100, 16, 20);
         let mut queue = 16 * 80u32;
         let mut refused = 0;
@@ -225,12 +337,13 @@ mod tests {
             now = now.after_ms(1);
             let come = queue + 16;
             let taken = come.min(20);
-            refused += (0..taken).filter(|_| !load.admits()).count();
+            refused += (0..taken).filter(|_| !load.admits(None)).count();
             queue = come - taken;
             let seen = Load {
                 is_behind: queue > 0,
                 waits_ms: u64::from(queue / 20),
                 is_losing: false,
+                shed: 0,
             };
             load.turn(now, seen, PATIENCE_MS);
         }
@@ -240,7 +353,7 @@ mod tests {
     #[test]
     fn under_overload_as_many_are_let_in_as_there_is_room_for() {
         for (come, least) in [(24, 17.5), (40, 12.0), (60, 5.5)] {
-            let (mut load, mut now) = (Overload::default(), Instant::from_ms(7000));
+            let (mut load, mut now) = (new(), Instant::from_ms(7000));
             run(&mut load, &mut now, 2000, come, 20);
             let (admitted, refused) = run(&mut load, &mut now, 4000, come, 20);
             let (a, r) = (f64::from(admitted) / 4000.0, f64::from(refused) / 4000.0);
@@ -262,13 +375,14 @@ mod tests {
     /// Many clients that each wait for an answer before they ask again: the sockets are never empty, and nobody waits for long.
     #[test]
     fn to_be_busy_is_not_overload() {
-        let (mut load, mut now) = (Overload::default(), Instant::from_ms(7000));
+        let (mut load, mut now) = (new(), Instant::from_ms(7000));
         for _ in 0..10_000 {
             now = now.after_ms(1);
             let busy = Load {
                 is_behind: true,
                 waits_ms: 49,
                 is_losing: false,
+                shed: 0,
             };
             load.turn(now, busy, PATIENCE_MS);
         }
@@ -277,7 +391,7 @@ mod tests {
 
     #[test]
     fn a_sleep_is_no_overload() {
-        let (mut load, mut now) = (Overload::default(), Instant::from_ms(7000));
+        let (mut load, mut now) = (new(), Instant::from_ms(7000));
         for _ in 0..50 {
             now = now.after_ms(400);
             load.turn(now, BEHIND, PATIENCE_MS);
@@ -287,12 +401,12 @@ mod tests {
 
     #[test]
     fn it_can_be_switched_off() {
-        let (mut load, mut now) = (Overload::default(), Instant::from_ms(7000));
+        let (mut load, mut now) = (new(), Instant::from_ms(7000));
         for _ in 0..10_000 {
             now = now.after_ms(1);
             load.turn(now, BEHIND, 0);
         }
         assert_eq!(load.share(), 1.0);
-        assert!(load.admits());
+        assert!(load.admits(None));
     }
 }

@@ -166,6 +166,11 @@ const LIMIT_HITS: (&str, &str) = (
     "Times that something was refused or put off because a limit was reached.",
 );
 
+const SHED: (&str, &str) = (
+    "strowger_shed_total",
+    "New requests that were not served because of overload: answered 503, or dropped by the kernel before they were queued.",
+);
+
 fn rules(list: &mut Families, counters: &Counters) {
     let requests = list.counter(
         "strowger_requests_total",
@@ -206,6 +211,10 @@ fn rules(list: &mut Families, counters: &Counters) {
     for (limit, count) in Limit::ALL.iter().zip(counters.limit_hits) {
         hits.of(&[("limit", &limit.label())], count);
     }
+    list.counter(SHED.0, SHED.1).of(
+        &[("by", &"answer")],
+        counters.limit_hits[Limit::Overload as usize],
+    );
     let lookups = list.counter(
         "strowger_dns_queries_total",
         "Questions to the domain name system, by what they came to.",
@@ -307,6 +316,8 @@ fn listeners(list: &mut Families, stats: &Stats) {
     for (_, address, listener) in udp() {
         family.of(&[("listener", address)], listener.kernel_drops);
     }
+    let shed = udp().map(|(_, _, listener)| listener.shed).sum::<u64>();
+    list.counter(SHED.0, SHED.1).of(&[("by", &"kernel")], shed);
     let family = list.gauge(
         "strowger_udp_receive_buffer_bytes",
         "Receive buffers that the kernel granted.",

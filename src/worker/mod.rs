@@ -19,7 +19,7 @@ pub use mailbox::Change;
 pub use pulse::Pulse;
 
 use crate::base::dns::{Answer, Failure, Outcome};
-use crate::base::{Channel, Errand, Flow, Id, Instant, Load, Outbox};
+use crate::base::{Channel, Errand, Flow, Id, Instant, Load, Outbox, Shed};
 use crate::net::{Arrival, ListenerCounters, StreamCounters, Undelivered, Wires, sys};
 use crate::resolver::Asker;
 use crate::sip::Fault;
@@ -89,6 +89,10 @@ pub trait Element: Send + 'static {
     fn handle_drain(&mut self);
     /// Once a turn: how far this core is behind.
     fn handle_load(&mut self, _now: Instant, _load: Load) {}
+    /// What the kernel is to drop before it reaches us.
+    fn shed(&self) -> Option<Shed> {
+        None
+    }
     /// Other users, valid for what comes next. Returns those of before.
     fn handle_users(&mut self, users: Arc<Users>) -> Arc<Users>;
     /// How far the disk is that [`Outbox::held`] waits for.
@@ -219,6 +223,7 @@ impl<E: Element> Worker<E> {
         self.receive(now); // a bounded bite from each ready socket
         self.receive_streams(now); // and from each ready connection
         self.element.handle_load(now, self.wires.load(now)); // is it too much?
+        self.wires.shed(self.element.shed()); // what the kernel is to drop
         self.collect_mail(now); // from the other cores
         self.report_losses(now); // what did not arrive, and who is gone
         self.element.handle_timers(now, &mut self.outbox);
@@ -589,6 +594,10 @@ impl Element for Endpoint {
 
     fn handle_load(&mut self, now: Instant, load: Load) {
         Endpoint::handle_load(self, now, load);
+    }
+
+    fn shed(&self) -> Option<Shed> {
+        Endpoint::shed(self)
     }
 
     fn handle_users(&mut self, users: Arc<Users>) -> Arc<Users> {

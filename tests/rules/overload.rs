@@ -8,6 +8,7 @@ const TOO_MUCH: Load = Load {
     is_behind: true,
     waits_ms: 120,
     is_losing: false,
+    shed: 0,
 };
 
 /// The core takes less than comes, for so long.

@@ -122,7 +122,7 @@ impl Endpoint {
         self.check_uri_scheme(message)?;
         let (spiral, passed) = self.check_loop(flow, message)?;
         self.check_drain(message, passed)?;
-        self.check_overload(message, passed, key)?;
+        self.check_overload(flow, message, passed, key)?;
         self.check_proxy_require(message)?;
         Ok((spiral, passed))
     }

@@ -1,0 +1,145 @@
+//! The lot of a new call: a number that falls out of its INVITE, for its repetitions the same. Who must lose some calls loses those of the
+//! lowest lots, so that a call is served whole or not at all, whoever decides: the kernel, before a datagram is queued, or the rules.
+//!
+//! It is drawn only from what can be told to be new at a fixed price, by a program without loops (`net::shed` writes it): an INVITE whose
+//! line `To:` (or `t:`) stands near its beginning and ends with `>`, so that no tag follows. All else has no lot.
+
+/// The earliest place where the line of the To can begin: behind `INVITE a:b`.
+pub const FIRST: usize = 16;
+/// Places are looked at two at a time, so many times in a block, before which the length is looked at once.
+pub const STRIDE: usize = 2;
+pub const STEPS: usize = 16;
+pub const BLOCKS: usize = 16;
+/// Bytes from one block to the next.
+pub const BLOCK: usize = STRIDE * STEPS;
+/// Where in the line of the To its `>` is looked for.
+pub const NAME: usize = 8;
+pub const SPAN: usize = 96;
+/// So many bytes stand behind the beginning of that line at least: the other lines that each INVITE has.
+pub const REST: usize = SPAN + 8;
+
+/// Both letters of a word's lower half in lower case.
+pub const LOWER: u32 = 0x2020;
+/// A line that begins with `t`: at the word's beginning, any byte behind it; and behind the word's first byte, in lower case.
+pub const LINE_T: u32 = u32::from_be_bytes(*b"\r\nt\0");
+pub const ODD_LINE_T: u32 = u32::from_be_bytes(*b"\0\r\nt") | LOWER;
+/// The end of a branch's cookie and the letter that makes it one of ours, which the call has been here before then: at the word's
+/// beginning, and from its second letter on, with any byte behind it. There are two such letters, one the other's successor.
+pub const OURS: u32 = u32::from_be_bytes(*b"4bKs");
+pub const OURS_LAST: u32 = OURS + 1;
+pub const ODD_OURS: u32 = u32::from_be_bytes(*b"bKs\0");
+pub const ODD_OURS_LAST: u32 = u32::from_be_bytes(*b"bKt\xff");
+
+/// How lots are drawn; nobody outside knows, so nobody can choose its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Draw {
+    pub start: u32,
+    pub factor: u32,
+}
+
+/// Which calls are to be lost: those whose lot is below.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shed {
+    pub draw: Draw,
+    pub below: u32,
+}
+
+impl Draw {
+    /// `secret`: 64 bits that nobody can guess.
+    pub fn new(secret: u64) -> Draw {
+        Draw {
+            start: secret as u32,
+            factor: (secret >> 32) as u32 | 1,
+        }
+    }
+
+    /// The lot of a message; `None` for what is not known to be a new INVITE.
+    pub fn of(&self, bytes: &[u8]) -> Option<u32> {
+        if !bytes.starts_with(b"INVITE ") {
+            return None;
+        }
+        let mut sum = self.start;
+        for block in 0..BLOCKS {
+            let begins = FIRST + block * BLOCK;
+            // The last word of the block, and what stands behind its line.
+            let words = bytes.get(begins..begins + BLOCK + STRIDE)?;
+            for step in 0..STEPS {
+                let word = word(words.get(step * STRIDE..)?)?;
+                if matches!(word, OURS..=OURS_LAST | ODD_OURS..=ODD_OURS_LAST) {
+                    return None;
+                }
+                let lower = word | LOWER;
+                let low = lower & 0x00ff_ffff;
+                if lower & !0xff == LINE_T || low == ODD_LINE_T {
+                    let at = begins + step * STRIDE + 2;
+                    return is_without_tag(bytes, at).then(|| self.finish(sum));
+                }
+                if step % 2 == 1 {
+                    sum = sum.wrapping_add(low).wrapping_mul(self.factor);
+                }
+            }
+        }
+        None
+    }
+
+    fn finish(&self, sum: u32) -> u32 {
+        (sum ^ (sum >> 15)).wrapping_mul(self.factor)
+    }
+}
+
+fn word(bytes: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(*bytes.first_chunk()?))
+}
+
+/// Whether the line at `at`, or one byte later, is a To that ends with `>`, with no folded line behind it.
+fn is_without_tag(bytes: &[u8], at: usize) -> bool {
+    let Some(line) = bytes.get(at..at + REST) else {
+        return false;
+    };
+    let line = line.strip_prefix(b"\n").unwrap_or(line);
+    let is_to = match line {
+        [b't' | b'T', b':', ..] => true,
+        [b't' | b'T', b'o' | b'O', b':', ..] => true,
+        _ => false,
+    };
+    let mut name = line.iter().take(SPAN).skip(NAME);
+    let ends = name.position(|byte| matches!(byte, b'>' | ..=b'\r'));
+    let Some(end) = ends.and_then(|place| line.get(NAME + place..)) else {
+        return false;
+    };
+    is_to && matches!(end, [b'>', b'\r', b'\n', next, ..] if !matches!(next, b' ' | b'\t'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn invite(number: u32, to: &str) -> Vec<u8> {
+        format!(
+            "INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKa{number}\r\nFrom: <sip:a@b>;tag=1\r\n\
+             {to}\r\nCall-ID: x\r\nCSeq: 1 INVITE\r\nContact: <sip:a@192.0.2.1>\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\
+             User-Agent: a phone\r\n\r\n"
+        )
+        .into_bytes()
+    }
+
+    #[test]
+    fn lots_are_spread_evenly_and_those_of_a_repetition_are_the_same() {
+        for secret in [0, 1, 0x0123_4567_89ab_cdef, u64::MAX] {
+            let draw = Draw::new(
+                secret.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17) ^ 0xdead_beef_1234_5678,
+            );
+            let mut parts = [0u32; 16];
+            for number in 0..16_000 {
+                let message = invite(number, "To: <sip:bob@example.com>");
+                let lot = draw.of(&message).expect("new");
+                assert_eq!(draw.of(&message), Some(lot));
+                parts[(lot >> 28) as usize] += 1;
+            }
+            assert!(
+                parts.iter().all(|part| (700..1300).contains(part)),
+                "{parts:?}"
+            );
+        }
+    }
+}
