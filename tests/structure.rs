@@ -70,6 +70,7 @@ const PURE_STD: &[(&str, &[&str])] = &[
 const UNSAFE: &[&str] = &[
     "net/sys.rs",
     "net/sys/dumps.rs",
+    "net/sys/filter.rs",
     "net/sys/identity.rs",
     "net/sys/ssl.rs",
 ];

@@ -238,7 +238,7 @@ impl Wires {
         };
         if !std::mem::replace(&mut self.cannot_shed, true) {
             log::warn!(
-                "udp {address}: the kernel takes no filter that drops new INVITEs while this server is overloaded ({error}; 120 KiB of \
+                "udp {address}: the kernel takes no filter that drops new INVITEs while this server is overloaded ({error}; 80 KiB of \
                  net.core.optmem_max are enough): they are received, and answered 503"
             );
         }

@@ -39,4 +39,4 @@ pub use rewrite::Rewrite;
 pub use uri::{Host, Scheme, Uri};
 pub use user::{same_name, unescaped, without_dot, write_escaped};
 pub use values::{Value, Values, listed};
-pub use via::{Via, fill_received};
+pub use via::{Feedback, Via, fill_feedback, fill_received};

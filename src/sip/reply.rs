@@ -1,11 +1,13 @@
 //! Responses to a request (RFC 3261 §8.2.6): its Via, From, To, Call-ID and CSeq under a new status line.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use super::cursor;
 use super::header::{Header, Name};
 use super::message::Message;
 use super::status;
+use super::via::{Feedback, Stamp};
 
 /// What a response says.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,6 +19,8 @@ pub struct Reply<'a> {
     pub to_tag: &'a [u8],
     /// Where the request came from: stamped on the topmost Via as `received` and `rport` (RFC 3581 §4).
     pub received: Option<SocketAddr>,
+    /// What the topmost Via says of our load, where that is offered (RFC 7339).
+    pub feedback: Option<Feedback>,
 }
 
 /// Appends a response without a body. `extra` writes whole header lines, each with its CRLF. A request with a fault is answered with
@@ -53,10 +57,14 @@ pub fn write_fitting(
         if let Ok(via) = request.top_via() {
             vias.next();
             let mut line = Line::start(request, &via.value.header, out);
-            for (range, stamp) in via.stamps(source).into_iter().flatten() {
-                line.copy_to(range.start, out);
-                stamp.write(out);
-                line.done = range.end;
+            match reply.feedback {
+                Some(feedback) if via.offers_control() => {
+                    let stamps = via.stamps(source).into_iter().flatten();
+                    let mut edits: Vec<_> = stamps.chain(via.feedback(feedback)).collect();
+                    edits.sort_by_key(|(range, _)| range.start);
+                    line.edit(edits, out);
+                }
+                _ => line.edit(via.stamps(source).into_iter().flatten(), out),
             }
             line.finish(out);
         }
@@ -161,6 +169,14 @@ impl<'a> Line<'a> {
         self.done = end;
     }
 
+    fn edit(&mut self, edits: impl IntoIterator<Item = (Range<usize>, Stamp)>, out: &mut Vec<u8>) {
+        for (range, stamp) in edits {
+            self.copy_to(range.start, out);
+            stamp.write(out);
+            self.done = range.end;
+        }
+    }
+
     fn finish(mut self, out: &mut Vec<u8>) {
         self.copy_to(self.end, out);
         if !self.exact {
@@ -257,7 +273,8 @@ mod tests {
                     status: 400,
                     reason: b"LF\r\nWithout CR",
                     to_tag: b"t",
-                    received: Some(source)
+                    received: Some(source),
+                    feedback: None,
                 }
             ),
             "SIP/2.0 400 LF  Without CR\r\nVia: SIP/2.0/UDP h;rport=70  ;branch=a;received=2001:db8::9\r\nFrom: <sip:a@b\r\n\

@@ -37,6 +37,9 @@ struct Known {
     rport: Found,
     maddr: Found,
     ttl: Found,
+    /// Of RFC 7339 §4.1 and §4.2.
+    oc: Found,
+    oc_algo: Found,
     /// One of them stands there twice; the first one counts.
     is_repeated: bool,
 }
@@ -204,6 +207,8 @@ impl<'a> Via<'a> {
                     8 if cursor::is_word(name, b"received") => &mut known.received,
                     5 if cursor::is_word(name, b"maddr") => &mut known.maddr,
                     3 if cursor::is_word(name, b"ttl") => &mut known.ttl,
+                    2 if cursor::is_word(name, b"oc") => &mut known.oc,
+                    7 if cursor::is_word(name, b"oc-algo") => &mut known.oc_algo,
                     _ => return Ok(()),
                 };
                 if found.is_present() {
@@ -280,6 +285,38 @@ impl<'a> Via<'a> {
         self.span(self.known.received)
     }
 
+    /// Whether the element that wrote this Via can lose a share of its requests at our word (RFC 7339 §4.1): `oc` without a value, and `loss` in
+    /// `oc-algo`.
+    pub fn offers_control(&self) -> bool {
+        if !self.known.oc.is_present() || self.known.oc.value != 0 {
+            return false;
+        }
+        let algorithms = self.known.oc_algo.value(self.text).unwrap_or_default();
+        let list = algorithms.trim_ascii().strip_prefix(b"\"");
+        let list = list.and_then(|list| list.strip_suffix(b"\""));
+        let mut names = list.unwrap_or(algorithms).split(|byte| *byte == b',');
+        names.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"loss"))
+    }
+
+    /// The edits by which this Via says what its writer is to lose, in order of offset into the message; none where that was not offered.
+    pub(super) fn feedback(
+        &self,
+        feedback: Feedback,
+    ) -> impl Iterator<Item = (Range<usize>, Stamp)> + use<> {
+        let end = self.params_end();
+        let range = |found: Found| self.span(found).map(Span::range);
+        let edits = self.offers_control().then(|| {
+            let oc = range(self.known.oc).map(|range| (range, Stamp::Lose(feedback)));
+            let algorithm = range(self.known.oc_algo).map(|range| (range, Stamp::ByLoss));
+            let more = Some((end..end, Stamp::MoreFeedback(feedback)));
+            match self.known.oc.name < self.known.oc_algo.name {
+                true => [oc, algorithm, more],
+                false => [algorithm, oc, more],
+            }
+        });
+        edits.into_iter().flatten().flatten()
+    }
+
     /// Where a parameter can be appended, in offsets into the message.
     pub fn params_end(&self) -> usize {
         self.value.span.start as usize + self.text.len()
@@ -336,10 +373,24 @@ impl<'a> Via<'a> {
     }
 }
 
+/// What a server tells the element before it of its load (RFC 7339 §4).
+#[derive(Clone, Copy, Debug)]
+pub struct Feedback {
+    /// Of a hundred requests, so many are to be lost; 0: it is not overloaded.
+    pub percent: u8,
+    /// How long that is good.
+    pub validity_ms: u32,
+    /// The time, which orders what is said.
+    pub wall_ms: u64,
+}
+
 /// What a stamp writes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Stamp {
     Nothing,
+    Lose(Feedback),
+    ByLoss,
+    MoreFeedback(Feedback),
     Rport(u16),
     Received(IpAddr),
     MoreReceived(IpAddr),
@@ -349,6 +400,24 @@ impl Stamp {
     pub(super) fn write(self, out: &mut Vec<u8>) {
         match self {
             Stamp::Nothing => {}
+            Stamp::Lose(feedback) => {
+                out.extend_from_slice(b"oc=");
+                cursor::write_number(u32::from(feedback.percent), out);
+            }
+            Stamp::ByLoss => out.extend_from_slice(b"oc-algo=\"loss\""),
+            Stamp::MoreFeedback(feedback) => {
+                out.extend_from_slice(b";oc-validity=");
+                cursor::write_number(feedback.validity_ms, out);
+                out.extend_from_slice(b";oc-seq=");
+                // Twelve digits at most.
+                cursor::write_number((feedback.wall_ms / 1000) as u32, out);
+                out.push(b'.');
+                let thousandths = (feedback.wall_ms % 1000) as u32;
+                // With a digit in front that goes: the zeros stay.
+                let begin = out.len();
+                cursor::write_number(1000 + thousandths, out);
+                out.remove(begin);
+            }
             Stamp::Rport(port) => {
                 out.extend_from_slice(b"rport=");
                 cursor::write_number(u32::from(port), out);
@@ -370,6 +439,13 @@ impl Stamp {
 /// replaced.
 pub fn fill_received(via: &Via, source: SocketAddr, rewrite: &mut Rewrite) {
     for (range, stamp) in via.stamps(source).into_iter().flatten() {
+        rewrite.replace(range, |out| stamp.write(out));
+    }
+}
+
+/// Has a response say in this Via, which it is for, what its writer is to lose, if that was offered.
+pub fn fill_feedback(via: &Via, feedback: Feedback, rewrite: &mut Rewrite) {
+    for (range, stamp) in via.feedback(feedback) {
         rewrite.replace(range, |out| stamp.write(out));
     }
 }
@@ -581,6 +657,49 @@ mod tests {
             ),
         ] {
             assert_eq!(stamped(via, source), expected);
+        }
+    }
+
+    #[test]
+    fn who_offers_it_is_told_what_to_lose() {
+        let feedback = Feedback {
+            percent: 40,
+            validity_ms: 500,
+            wall_ms: 1_700_000_000_007,
+        };
+        let fed = |text: &str| {
+            let bytes = message(text);
+            let mut index = Index::default();
+            let message = Message::parse(&bytes, &mut index).unwrap();
+            let mut rewrite = Rewrite::default();
+            fill_feedback(&message.top_via().unwrap(), feedback, &mut rewrite);
+            let mut out = Vec::new();
+            rewrite.render(&bytes, &mut out);
+            let mut index = Index::default();
+            let again = Message::parse(&out, &mut index).unwrap();
+            String::from_utf8(again.header(Name::Via).unwrap().value.to_vec()).unwrap()
+        };
+        for (text, said) in [
+            (
+                "SIP/2.0/UDP h;branch=x;oc;oc-algo=\"loss\"",
+                "SIP/2.0/UDP h;branch=x;oc=40;oc-algo=\"loss\";oc-validity=500;oc-seq=1700000000.007",
+            ),
+            (
+                "SIP/2.0/TLS h;OC-Algo = \"rate , LOSS\" ;oc ;branch=x",
+                "SIP/2.0/TLS h;oc-algo=\"loss\" ;oc=40 ;branch=x;oc-validity=500;oc-seq=1700000000.007",
+            ),
+        ] {
+            assert_eq!(fed(text), said);
+        }
+        for other in [
+            "SIP/2.0/UDP h;branch=x",
+            "SIP/2.0/UDP h;branch=x;oc",
+            "SIP/2.0/UDP h;branch=x;oc=0;oc-algo=\"loss\"",
+            "SIP/2.0/UDP h;branch=x;oc;oc-algo=\"rate\"",
+            "SIP/2.0/UDP h;branch=x;oc;oc-algo",
+            "SIP/2.0/UDP h;branch=x;oc-algo=\"loss\"",
+        ] {
+            assert_eq!(fed(other), other);
         }
     }
 }

@@ -325,7 +325,6 @@ impl Endpoint {
             self.transactions.next_timeout(),
             self.parking.next_timeout(),
             self.transactions.pool.next_trim(),
-            self.overload_timeout(),
         ];
         due.into_iter().flatten().min()
     }
@@ -606,6 +605,7 @@ impl Endpoint {
             reason: reason.as_bytes(),
             to_tag: &self.scratch,
             received: Some(flow.peer),
+            feedback: Some(self.feedback()),
         };
         let most = self.longest_answer(message, upstream);
         // Somebody who is challenged and not told how to answer would be shut out.

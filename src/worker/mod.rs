@@ -89,6 +89,10 @@ pub trait Element: Send + 'static {
     fn handle_drain(&mut self);
     /// Once a turn: how far this core is behind.
     fn handle_load(&mut self, _now: Instant, _load: Load) {}
+    /// When that is to be said at the latest, though nothing comes.
+    fn next_load(&self) -> Option<Instant> {
+        None
+    }
     /// What the kernel is to drop before it reaches us.
     fn shed(&self) -> Option<Shed> {
         None
@@ -278,6 +282,7 @@ impl<E: Element> Worker<E> {
         }
         let due = [
             self.element.next_timeout(),
+            self.element.next_load(),
             self.wires.next_timeout(),
             self.held.next_timeout(),
         ];
@@ -594,6 +599,10 @@ impl Element for Endpoint {
 
     fn handle_load(&mut self, now: Instant, load: Load) {
         Endpoint::handle_load(self, now, load);
+    }
+
+    fn next_load(&self) -> Option<Instant> {
+        Endpoint::next_load(self)
     }
 
     fn shed(&self) -> Option<Shed> {

@@ -437,6 +437,19 @@ fn overload_is_said_and_passes() {
     server.expect_log(&["WARN", "overloaded", "answered 503", "[limits] overload"]);
     let hits = server.stat(&place, "strowger_limit_hits_total{limit=\"overload\"}");
     assert!(hits >= 1.0, "{hits}");
+    // It goes on: the kernel drops most of what would be refused.
+    let shed = wait_for(Duration::from_secs(20), || {
+        for _ in 0..5_000 {
+            number += 1;
+            let other = text.replace(&branch, &format!("{branch}f{number}"));
+            flooder.send_bytes(other.as_bytes());
+        }
+        flooder.forget();
+        let shed = server.stat(&place, "strowger_shed_total{by=\"kernel\"}");
+        (shed >= 1.0).then_some(shed)
+    });
+    assert!(shed.is_some(), "the kernel dropped none of {number}");
+    assert!(server.stat(&place, "strowger_shed_total{by=\"answer\"}") >= 1.0);
     flooder.forget();
     let caller = Agent::new(place.at(SECOND_CALLEE), server.address);
     // More and more is let in, and at last everything.
@@ -450,5 +463,16 @@ fn overload_is_said_and_passes() {
         (in_a_row == 100).then_some(())
     });
     assert!(served.is_some(), "it never passed: {in_a_row}");
+    server.expect_log(&["no longer overloaded", "INVITEs dropped by the kernel"]);
+    // Nothing is dropped any more: not one of these is sent twice.
+    let dropped = server.stat(&place, "strowger_shed_total{by=\"kernel\"}");
+    for _ in 0..100 {
+        let call = caller.request("INVITE", &server.uri("nobody"));
+        let refused = caller.ask(&call);
+        assert_eq!(refused.status(), Some(404), "{refused:?}");
+        caller.acknowledge(&call, &refused);
+    }
+    let dropped_since = server.stat(&place, "strowger_shed_total{by=\"kernel\"}") - dropped;
+    assert_eq!(dropped_since, 0.0);
     server.assert_alive(&place, CALLEE);
 }

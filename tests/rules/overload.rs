@@ -1,7 +1,7 @@
 //! A core that is behind: a share of what is new is refused, what has begun goes on.
 
 use crate::bench::*;
-use crate::message::Request;
+use crate::message::{Request, unique};
 use strowger::base::Load;
 
 const TOO_MUCH: Load = Load {
@@ -105,4 +105,57 @@ fn the_conf_can_forbid_it() {
     b.register("bob", "<sip:bob@10.0.1.2:5060>");
     behind(&mut b, 5000);
     assert_eq!(refused(&mut b, "INVITE"), 0);
+}
+
+/// RFC 7339: a neighbour that offers it is told in each response what share of its requests to lose; the others see nothing of that.
+#[test]
+fn neighbours_that_offer_it_are_told_what_to_lose() {
+    let mut b = Bench::new();
+    b.register("bob", "<sip:bob@10.0.1.2:5060>");
+    for (is_behind, is_offered) in [(false, true), (true, true), (true, false)] {
+        if is_behind {
+            behind(&mut b, 1200);
+        }
+        // What is forwarded comes back, what is not is answered here: both say it.
+        let mut seen = Vec::new();
+        for number in 0..100 {
+            let method = ["OPTIONS", "INVITE"][number % 2];
+            let request = Request::new(method, "sip:bob@example.com");
+            let sent_by = match is_offered {
+                true => "10.0.1.1:5060;oc;oc-algo=\"rate,loss\"",
+                false => "10.0.1.1:5060",
+            };
+            let branch = format!("z9hG4bKoc{}", unique());
+            for message in b.send(ALICE, request.via(sent_by, &branch)) {
+                if message.to == ALICE {
+                    seen.push(message);
+                    continue;
+                }
+                let back = b.send(BOB, message.answer(486).tag("b"));
+                seen.extend(back.into_iter().filter(|back| back.to == ALICE));
+            }
+        }
+        assert!(seen.len() >= 100, "{}", seen.len());
+        for response in seen {
+            let (lost, validity) = (response.via_param("oc"), response.via_param("oc-validity"));
+            if !is_offered {
+                assert_eq!((lost, validity), (None, None), "{response:?}");
+                continue;
+            }
+            assert_eq!(
+                response.via_param("oc-algo"),
+                Some("\"loss\""),
+                "{response:?}"
+            );
+            assert!(response.via_param("oc-seq").is_some(), "{response:?}");
+            let lost: u32 = lost.expect("a share").parse().expect("a number");
+            match is_behind {
+                false => assert_eq!((lost, validity), (0, Some("0")), "{response:?}"),
+                true => {
+                    assert!((10..=99).contains(&lost), "{response:?}");
+                    assert_eq!(validity, Some("1000"), "{response:?}");
+                }
+            }
+        }
+    }
 }

@@ -45,6 +45,7 @@ impl Endpoint {
             status: 302,
             to_tag: &self.scratch,
             received: Some(flow.peer),
+            feedback: Some(self.feedback()),
             ..reply::Reply::default()
         };
         let upstream = reply_flow(flow, &incoming.via);

@@ -566,6 +566,11 @@ impl Endpoint {
         if let Some(room) = self.room_for_answers(message, &upstream) {
             self.transactions.bound_answers(server, room);
         }
+        if incoming.via.offers_control()
+            && let Some(server) = self.transactions.server_mut(server)
+        {
+            server.offers_control = true;
+        }
         if invite {
             self.send_trying(now, server, message, incoming.flow, outbox);
         }
@@ -613,6 +618,7 @@ impl Endpoint {
         let trying = reply::Reply {
             status: 100,
             received: Some(source.peer),
+            feedback: Some(self.feedback()),
             ..reply::Reply::default()
         };
         self.transactions.respond(now, server, 100, outbox, |out| {

@@ -165,10 +165,15 @@ impl Endpoint {
         message: &Message,
         outbox: &mut Outbox,
     ) -> bool {
-        let Some(receiver) = self.transactions.server(server).map(|server| server.flow) else {
+        let server_of = self.transactions.server(server);
+        let Some((receiver, offers)) = server_of.map(|server| (server.flow, server.offers_control))
+        else {
             return false;
         };
         self.edit_response(message, source, &receiver);
+        if offers {
+            self.tell_load(message);
+        }
         let rewrite = &mut self.rewrite;
         self.transactions
             .respond(now, server, message.status(), outbox, |out| {
@@ -378,7 +383,11 @@ impl Endpoint {
         }
         let server = self.transactions.server(server);
         let receiver = server.map_or(*source, |server| server.flow);
+        let offers = server.is_some_and(|server| server.offers_control);
         self.edit_response(message, source, &receiver);
+        if offers {
+            self.tell_load(message);
+        }
         self.scratch.clear();
         self.rewrite
             .render(&message.bytes()[..message.end()], &mut self.scratch);
@@ -623,11 +632,13 @@ impl Endpoint {
                     settings.write_sips_not_allowed(source.listener, out);
                 }
             };
+            let feedback = self.feedback();
             let answer = reply::Reply {
                 status,
                 reason: reason.as_bytes(),
                 to_tag: &tag,
                 received: context.source.map(|flow| flow.peer),
+                feedback: Some(feedback),
             };
             self.transactions
                 .respond(now, server, status, outbox, |out| {
@@ -656,6 +667,7 @@ impl Endpoint {
             return self.discard(*source, Drop::BadResponse, "more Vias of ours than passes");
         }
         self.edit_response(message, source, &flow);
+        self.tell_load(message);
         let rewrite = &mut self.rewrite;
         outbox.send(flow, |out| {
             rewrite.render(&message.bytes()[..message.end()], out);

@@ -35,6 +35,8 @@ pub struct Server {
     pub flow: Flow,
     /// The response context (§16.7) while the request waits for its final response.
     pub context: Option<Id>,
+    /// The element before us is to be told of our load (RFC 7339).
+    pub offers_control: bool,
     /// What is sent again when the request comes again.
     response: Blob,
     clock: Clock,
@@ -281,6 +283,7 @@ impl Transactions {
             key,
             flow,
             context: None,
+            offers_control: false,
             response: Blob::EMPTY,
             clock,
             state,
