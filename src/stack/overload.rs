@@ -465,7 +465,7 @@ mod tests {
         takes: u32,
     ) -> (u32, u32, u32, u32) {
         let mut rng = crate::base::Rng::new(7);
-        let mut again: std::collections::VecDeque<(u64, u32, u64)> = Default::default();
+        let mut again: std::collections::BTreeSet<(u64, u32, u64)> = Default::default();
         let mut queue: std::collections::VecDeque<(u32, bool)> = Default::default();
         let (mut served, mut late, mut refused, mut told) = (0, 0, 0, 0);
         let mut work = 0;
@@ -474,16 +474,15 @@ mod tests {
             let time = now.as_ms();
             let mut arriving: Vec<(u32, u64)> =
                 (0..come).map(|_| (rng.next_u64() as u32, 500)).collect();
-            while let Some((_, lot, wait)) = again.front().copied().filter(|next| next.0 <= time) {
-                again.pop_front();
+            while let Some((_, lot, wait)) = again.first().copied().filter(|next| next.0 <= time) {
+                again.pop_first();
                 arriving.push((lot, wait * 2));
             }
             for (lot, wait) in arriving {
                 match load.shed {
                     Some(shed) if lot < shed.below => {
                         if wait <= 16_000 {
-                            again.push_back((time + wait, lot, wait));
-                            again.make_contiguous().sort_unstable();
+                            again.insert((time + wait, lot, wait));
                         }
                     }
                     _ => queue.push_back((lot, wait > 500)),
@@ -543,7 +542,7 @@ mod tests {
         while let Some(next) = load.next_timeout() {
             now = next;
             load.turn(now, Load::default(), PATIENCE_MS);
-            assert!(now.ms_since(silence) < 10_000, "it goes on and on");
+            assert!(now.ms_since(silence) < 30_000, "it goes on and on");
         }
         assert_eq!((load.share(), load.shed), (1.0, None));
     }
