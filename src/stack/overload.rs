@@ -143,8 +143,13 @@ impl Overload {
             false => patience_ms / 4,
         };
         let is_too_long = load.waits_ms >= most_ms && load.waits_ms >= waited_ms;
-        if caught_up || has_slept || patience_ms == 0 {
+        if caught_up || patience_ms == 0 {
             self.give();
+        } else if has_slept {
+            // While the kernel drops some, a core that comes too late is not one that has room.
+            if self.shed.is_none() {
+                self.give();
+            }
         } else if load.is_losing || is_too_long {
             self.room = 0;
             let is_calm = self.shed.is_some() && !load.is_losing && load.waits_ms < patience_ms;
