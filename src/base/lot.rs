@@ -97,11 +97,10 @@ fn is_without_tag(bytes: &[u8], at: usize) -> bool {
         return false;
     };
     let line = line.strip_prefix(b"\n").unwrap_or(line);
-    let is_to = match line {
-        [b't' | b'T', b':', ..] => true,
-        [b't' | b'T', b'o' | b'O', b':', ..] => true,
-        _ => false,
-    };
+    let is_to = matches!(
+        line,
+        [b't' | b'T', b':', ..] | [b't' | b'T', b'o' | b'O', b':', ..]
+    );
     let mut name = line.iter().take(SPAN).skip(NAME);
     let ends = name.position(|byte| matches!(byte, b'>' | ..=b'\r'));
     let Some(end) = ends.and_then(|place| line.get(NAME + place..)) else {
