@@ -407,7 +407,10 @@ fn overload_is_said_and_passes() {
     let flooder = Agent::new(place.at(CALLER), server.address);
     let invite = flooder.request("INVITE", &server.uri("bob"));
     let text = String::from_utf8(invite.bytes()).expect("our own text");
-    let branch = invite.branch();
+    let ours = invite.branch();
+    // What looks like a branch of the server's own passes its filter.
+    let branch = ours.replacen("z9hG4bKt", "z9hG4bKx", 1);
+    let text = text.replace(&ours, &branch);
     let began = Instant::now();
     let mut refused = None;
     let mut number = 0;
