@@ -81,8 +81,7 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
     let max_bindings = conf.limits.bindings.resolve(memory / 4, BINDING_BYTES);
     let location = Location::new(secret, max_bindings).with_journal(bindings::durability(conf));
     let location = Arc::new(location);
-    // What takes a while is read before anybody can knock.
-    // By the addresses of the conf: those that the kernel chooses are known to nobody yet.
+    // What takes a while is read before anybody can knock, by the conf's addresses: those that the kernel chooses are not known.
     let addresses: Vec<_> = listeners.iter().map(|(_, address)| *address).collect();
     let rules = Arc::new(settings(conf, &addresses, local.clone(), memory));
     let disk = Opened::open(conf, &location, listeners.clone(), rules, clock);
@@ -767,6 +766,7 @@ pub(crate) fn settings(
             transaction_bytes: transaction_bytes_of_core(conf, memory),
             answer_factor: conf.limits.answer_factor,
             overload_ms: ms(conf.limits.overload),
+            shed: conf.limits.shed == model::Shed::Kernel,
             trusted_sources: networks(&conf.limits.trusted_sources),
             requests_per_user: conf.limits.requests_per_user,
             requests_per_aor: conf.limits.requests_per_aor,

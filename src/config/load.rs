@@ -493,6 +493,12 @@ impl Document<'_> {
             overload: section
                 .read("overload", time(Duration::ZERO, 10 * SECOND))
                 .unwrap_or(default.overload),
+            shed: section
+                .read(
+                    "shed",
+                    one_of(&[("answer", Shed::Answer), ("kernel", Shed::Kernel)]),
+                )
+                .unwrap_or(default.shed),
         }
     }
 

@@ -736,6 +736,17 @@ pub struct Limits {
     pub trusted_sources: Vec<Network>,
     /// How long messages may wait for a worker before new requests are refused; zero: for ever.
     pub overload: Duration,
+    /// Who refuses them.
+    pub shed: Shed,
+}
+
+/// Who refuses new requests in an overload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shed {
+    /// The server, by an answer to each.
+    Answer,
+    /// Where most must be refused, the kernel drops some of the INVITEs that come by UDP.
+    Kernel,
 }
 
 impl Default for Limits {
@@ -752,6 +763,7 @@ impl Default for Limits {
             ban: Duration::ZERO,
             trusted_sources: Vec::new(),
             overload: Duration::from_millis(100),
+            shed: Shed::Answer,
         }
     }
 }

@@ -84,7 +84,7 @@ impl Plan {
         sort!(plan, "limits", Limits, old.limits, limits,
             live: [
                 message_size, transactions, contact_size, requests_per_source, answer_factor,
-                requests_per_user, requests_per_aor, ban, trusted_sources, overload
+                requests_per_user, requests_per_aor, ban, trusted_sources, overload, shed
             ],
             fixed: [bindings]);
         sort!(plan, "udp", Udp, old.udp, udp,
@@ -225,6 +225,7 @@ requests_per_aor = 7
 ban = \"7s\"
 trusted_sources = [\"192.0.2.1\"]
 overload = \"7ms\"
+shed = \"kernel\"
 [udp]
 receive_buffer = \"8KiB\"
 send_buffer = \"8KiB\"

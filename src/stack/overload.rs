@@ -69,6 +69,8 @@ pub struct Overload {
     caught_up: bool,
     /// How long messages waited at the end of the last one.
     waited_ms: u64,
+    /// The conf wants the kernel to drop some.
+    may_shed: bool,
     /// What the kernel drops, since when.
     shed: Option<Shed>,
     shed_since: Instant,
@@ -99,6 +101,7 @@ impl Overload {
             until: Instant::default(),
             caught_up: true,
             waited_ms: 0,
+            may_shed: true,
             shed: None,
             shed_since: Instant::default(),
             lowest: 0,
@@ -124,7 +127,10 @@ impl Overload {
             return;
         }
         self.settle(now, load, patience_ms);
-        self.plan(now);
+        match self.may_shed {
+            true => self.plan(now),
+            false => self.shed = None,
+        }
         self.ask(now);
         if self.share == ALL && self.shed.is_none() {
             self.tell_end(now);
@@ -301,6 +307,7 @@ impl Endpoint {
     /// Told once a turn.
     pub fn handle_load(&mut self, now: Instant, load: Load) {
         let patience_ms = self.settings.limits.overload_ms;
+        self.overload.may_shed = self.settings.limits.shed;
         self.overload.turn(now, load, patience_ms);
     }
 

@@ -157,6 +157,8 @@ pub struct Limits {
     pub answer_factor: usize,
     /// How long messages may wait before new requests are refused; 0: for ever.
     pub overload_ms: u64,
+    /// Where most must be refused, the kernel drops some of the INVITEs that come by UDP.
+    pub shed: bool,
     /// Whom we believe what it asserts of others: identities (RFC 3325).
     pub trusted_sources: Vec<Network>,
     /// Requests a second of one user, and new ones for one address-of-record; 0: any number.
@@ -208,6 +210,7 @@ impl Default for Settings {
                 transaction_bytes: 1 << 30,
                 answer_factor: 3,
                 overload_ms: 100,
+                shed: false,
                 trusted_sources: Vec::new(),
                 requests_per_user: 0,
                 requests_per_aor: 0,

@@ -400,7 +400,9 @@ fn a_source_may_send_so_many_requests() {
 #[test]
 fn overload_is_said_and_passes() {
     let place = Place::new("overload");
-    let mut server = Conf::new(&place).start(&place);
+    let mut server = Conf::new(&place)
+        .set("limits", "shed", "\"kernel\"")
+        .start(&place);
     // Never answers: each call that is let in costs the server all that a call can cost.
     let phone = Agent::new(place.at(CALLEE), server.address);
     server.bind(&place, "bob", phone.address);

@@ -398,6 +398,7 @@ fn a_conf_with_everything() {
         ban = "10m"
         trusted_sources = ["192.0.2.0/24", "2001:db8::1"]
         overload = "200ms"
+        shed = "kernel"
         [dns]
         servers = ["192.0.2.53", "[2001:db8::53]:5353"]
         timeout = "900ms"
@@ -648,6 +649,7 @@ fn a_conf_with_everything() {
                 .map(|(address, prefix)| Network::new(address.parse().unwrap(), prefix).unwrap())
                 .to_vec(),
             overload: Duration::from_millis(200),
+            shed: Shed::Kernel,
         }
     );
     assert_eq!(
