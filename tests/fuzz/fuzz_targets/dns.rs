@@ -5,7 +5,7 @@
 use hickory_resolver::proto::op::Message;
 use libfuzzer_sys::fuzz_target;
 use strowger::base::dns::{Answer, DomainName, Outcome, Question, RecordType, Records};
-use strowger::base::{Instant, Key};
+use strowger::base::{Instant, Key, ShareHolder};
 use strowger::resolver::records::found;
 use strowger::stack::names::{Look, Names};
 
@@ -21,7 +21,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(message) = Message::from_vec(bytes) else {
         return;
     };
-    let mut names = Names::new(Key::new(1, 2), 4);
+    let mut names = Names::new(Key::new(1, 2), 4, 512);
     let mut now = Instant::from_ms(1000);
     for kind in KINDS {
         let outcome = found(kind, &message.answers);
@@ -29,7 +29,7 @@ fuzz_target!(|bytes: &[u8]| {
             unreachable!("a name");
         };
         let question = Question { name: asked, kind };
-        assert_eq!(names.ask(now, &question), Some(true));
+        assert_eq!(names.ask(now, &question, ShareHolder::NOBODY), Ok(true));
         let answer = Answer {
             question,
             outcome: outcome.clone(),
