@@ -46,11 +46,16 @@ impl Proved {
 
     /// Port 0 stands for the address: nobody sends from there.
     fn name(&self, ip: IpAddr, port: u16) -> u64 {
-        let (high, low) = match ip.to_canonical() {
-            IpAddr::V4(ip) => (0, u64::from(u32::from(ip))),
-            IpAddr::V6(ip) => ((u128::from(ip) >> 64) as u64, u128::from(ip) as u64),
-        };
+        let (high, low) = words(ip);
         self.key.hash_numbers(high, low, u64::from(port))
+    }
+}
+
+/// An address as two numbers; IPv4 within IPv6 is the same as IPv4.
+pub fn words(ip: IpAddr) -> (u64, u64) {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => (0, u64::from(u32::from(ip))),
+        IpAddr::V6(ip) => ((u128::from(ip) >> 64) as u64, u128::from(ip) as u64),
     }
 }
 

@@ -8,6 +8,7 @@
 
 use crate::base::Key;
 use crate::base::hash::{read_hex, write_hex, write_hex_digits};
+use crate::base::proved::words;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::IpAddr;
@@ -127,10 +128,7 @@ impl Nonces {
     }
 
     fn place(&self, number: u64, ip: IpAddr) -> u32 {
-        let (high, low) = match ip.to_canonical() {
-            IpAddr::V4(ip) => (0, u64::from(u32::from(ip))),
-            IpAddr::V6(ip) => ((u128::from(ip) >> 64) as u64, u128::from(ip) as u64),
-        };
+        let (high, low) = words(ip);
         self.key.hash_numbers(number, high, low) as u32
     }
 

@@ -593,7 +593,7 @@ impl Endpoint {
         let is_bound = targets
             .targets
             .first()
-            .is_some_and(|target| target.source.is_some());
+            .is_some_and(|target| target.source.is_some() || target.by_operator);
         Holders {
             source: match self.settings.is_trusted(ip) {
                 true => ShareHolder::NOBODY,

@@ -17,10 +17,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 const NOT_ALLOWED: Refusal = Refusal::new(
     403,
-    "Contact Is Not Where It May Be ([registrar] contact_networks)",
+    "Contact Outside The Allowed Networks ([registrar] contact_networks)",
 );
 const NOT_PROVED: Refusal =
-    Refusal::new(480, "Contact Has Not Proved To Be There").because_of(Limit::AnswerSize);
+    Refusal::new(480, "Contact Has Never Answered").because_of(Limit::AnswerSize);
 
 /// What a sender has shown of where it is, beside the address that its packet bears.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -154,9 +154,7 @@ impl Endpoint {
             false => Err(NOT_ALLOWED),
         }
     }
-}
 
-impl Endpoint {
     /// Whether one end of the dialog that this request opens or belongs to is on this machine and the other is not. Where both are, each
     /// may reach the other anyway.
     pub(super) fn has_an_end_here(&self, incoming: &Incoming, towards: SocketAddr) -> bool {

@@ -258,7 +258,7 @@ impl Endpoint {
                     false => "not called",
                 };
                 let what = format_args!(
-                    "contact at {ip} is not where it may be ([registrar] contact_networks): {how}"
+                    "contact at {ip} is outside the allowed networks ([registrar] contact_networks): {how}"
                 );
                 self.tell(message, incoming.flow, what);
             }
