@@ -42,6 +42,6 @@ pub use rates::Rates;
 pub use rng::Rng;
 pub use roll::{ProvedNames, Roll};
 pub use shares::{ShareHolder, Shares};
-pub use sources::{Hearing, Sources};
+pub use sources::{Hearing, Question, Sources};
 pub use time::Instant;
 pub use wheel::{TimerId, Wheel};

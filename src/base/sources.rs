@@ -50,6 +50,16 @@ pub enum Hearing {
     Banned,
 }
 
+/// What is asked about a datagram, where its address alone does not get it read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Question {
+    IsRegister,
+    /// Does it bear a nonce of ours that was sent to its address? Whoever forges the address has none.
+    BearsNonce,
+    /// Does it bear the cookie of a dialog? Only parties to a dialog have one, whatever address they write.
+    BearsCookie,
+}
+
 /// By which way a request came, as far as it says how sure its source is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Way {
@@ -111,14 +121,14 @@ impl Sources {
         self.limit() == 0 && self.bans.is_empty(now)
     }
 
-    /// Counts a request from `peer`, by a connection or not, and says whether it is read. `registers` says whether it is a REGISTER; it is
-    /// asked for where that matters.
+    /// Counts a request from `peer`, by a connection or not, and says whether it is read. `look` answers questions about it, which are asked
+    /// only of datagrams, and only where the answer matters.
     pub fn hear(
         &self,
         now: Instant,
         peer: SocketAddr,
         by_stream: bool,
-        registers: impl FnOnce() -> bool,
+        mut look: impl FnMut(Question) -> bool,
     ) -> Hearing {
         if self.hears_all(now) {
             return Hearing::Heard;
@@ -134,16 +144,20 @@ impl Sources {
         {
             let knocks = way == Way::Unproved
                 && !self.is_banned_by(now, peer, Way::Proved)
-                && registers()
-                && self
-                    .unproved
-                    .admit(now, self.name(peer, KNOCK, part(peer)), KNOCKS);
+                && (self.is_vouched_for(now, peer, &mut look)
+                    || look(Question::IsRegister)
+                        && self
+                            .unproved
+                            .admit(now, self.name(peer, KNOCK, part(peer)), KNOCKS));
             return match knocks {
                 true => Hearing::Heard,
                 false => Hearing::Banned,
             };
         }
         if self.admits(now, peer, way) || self.is_trusted(peer.ip()) {
+            return Hearing::Heard;
+        }
+        if way != Way::Stream && self.is_vouched_for(now, peer, &mut look) {
             return Hearing::Heard;
         }
         let sure = match way {
@@ -199,6 +213,25 @@ impl Sources {
             })
     }
 
+    /// Whether a datagram that its address alone does not get read shows what a forger of that address does not have. What nonces and what
+    /// cookies open is limited too, each apart, as the address itself is: a phone that floods has both.
+    fn is_vouched_for(
+        &self,
+        now: Instant,
+        peer: SocketAddr,
+        look: &mut impl FnMut(Question) -> bool,
+    ) -> bool {
+        let limit = self.limit();
+        let shows = [
+            (Question::BearsNonce, NONCE),
+            (Question::BearsCookie, COOKIE),
+        ];
+        limit > 0
+            && shows.into_iter().any(|(question, what)| {
+                look(question) && self.proved_rates.admit(now, self.name(peer, what, 0), limit)
+            })
+    }
+
     /// Counts a new request for an address-of-record, of which there may be `limit` a second.
     pub fn admits_for(&self, now: Instant, aor: &[u8], limit: u32) -> bool {
         limit == 0 || self.aors.admit(now, self.key.hash(&[aor]), limit)
@@ -212,6 +245,8 @@ impl Sources {
 // What a name is for, beside the ways.
 const BAN: u64 = 3;
 const KNOCK: u64 = 4;
+const NONCE: u64 = 5;
+const COOKIE: u64 = 6;
 
 /// The part of an address's places to which this one belongs, from 1. Ports that lie side by side belong to different ones.
 fn part(peer: SocketAddr) -> u64 {
@@ -243,7 +278,7 @@ mod tests {
         requests: usize,
     ) -> usize {
         let now = Instant::from_ms(now_ms);
-        let hear = |_: &usize| sources.hear(now, peer(from), by_stream, || false) == Hearing::Heard;
+        let hear = |_: &usize| sources.hear(now, peer(from), by_stream, |_| false) == Hearing::Heard;
         (0..requests).filter(hear).count()
     }
 
@@ -315,7 +350,7 @@ mod tests {
         let now = Instant::from_ms(1000);
         sources.proved.note(now, peer("192.0.2.1:5060"));
         let outcomes: Vec<_> = (0..13)
-            .map(|_| sources.hear(now, from, true, || false))
+            .map(|_| sources.hear(now, from, true, |_| false))
             .collect();
         assert_eq!(outcomes[..10], [Hearing::Heard; 10]);
         assert_eq!(outcomes[10], Hearing::BanBegins(Sure::Yes));
@@ -326,7 +361,7 @@ mod tests {
             ("192.0.2.1:8", false),
             ("192.0.2.1:8", true),
         ] {
-            let hear = |ms| sources.hear(Instant::from_ms(ms), peer(way), by_stream, || true);
+            let hear = |ms| sources.hear(Instant::from_ms(ms), peer(way), by_stream, |_| true);
             assert_eq!(hear(60_999), Hearing::Banned, "{way}");
             assert_eq!(hear(61_000), Hearing::Heard, "{way}");
         }
@@ -339,17 +374,18 @@ mod tests {
         let sources = Sources::new(Key::new(1, 2), 10);
         sources.set_ban_ms(60_000);
         let at = Instant::from_ms;
+        let registers = |question| question == Question::IsRegister;
         sources.proved.note(at(1), peer("192.0.2.1:5060"));
         let mut begun = 0;
         for port in 10_000..10_100 {
             let from = peer(&format!("192.0.2.1:{port}"));
-            let outcome = sources.hear(at(1000), from, false, || false);
+            let outcome = sources.hear(at(1000), from, false, |_| false);
             begun += usize::from(outcome == Hearing::BanBegins(Sure::No));
         }
         assert_eq!(begun, 1);
         let stranger = peer("192.0.2.1:5070");
         assert_eq!(
-            sources.hear(at(9000), stranger, false, || false),
+            sources.hear(at(9000), stranger, false, |_| false),
             Hearing::Banned
         );
         assert_eq!(admitted(&sources, 9000, "192.0.2.1:5060", 10), 10);
@@ -358,7 +394,7 @@ mod tests {
         // Its owner registers from another port, and is challenged; others cannot take that from it by one port.
         for _ in 0..100 {
             let forged = peer("192.0.2.1:5071");
-            sources.hear(at(9000), forged, false, || true);
+            sources.hear(at(9000), forged, false, registers);
         }
         for (ms, hearing) in [
             (9000, Hearing::Heard),
@@ -366,19 +402,47 @@ mod tests {
             (9100, Hearing::Banned),
             (9500, Hearing::Heard),
         ] {
-            assert_eq!(sources.hear(at(ms), stranger, false, || true), hearing);
+            assert_eq!(sources.hear(at(ms), stranger, false, registers), hearing);
         }
         sources.proved.note(at(10_000), stranger);
         assert_eq!(
-            sources.hear(at(10_000), stranger, false, || false),
+            sources.hear(at(10_000), stranger, false, |_| false),
             Hearing::Heard
         );
         // A flood from a place that has proved itself, which others may forge, is cut and bans nobody.
         let flood: Vec<_> = (0..100)
-            .map(|_| sources.hear(at(20_000), stranger, false, || false))
+            .map(|_| sources.hear(at(20_000), stranger, false, |_| false))
             .collect();
         assert!(flood[20..].iter().all(|one| *one == Hearing::TooMany));
         assert_eq!(sources.banned(at(20_000)), 1);
+    }
+
+    #[test]
+    fn whoever_forges_an_address_with_its_port_takes_nothing_from_what_bears_a_nonce_or_a_cookie() {
+        let sources = Sources::new(Key::new(1, 2), 40);
+        sources.set_ban_ms(60_000);
+        let (owner, mut now) = (peer("192.0.2.1:5060"), Instant::from_ms(1000));
+        let heard = |now, bears, times| {
+            let hear = || sources.hear(now, owner, false, |question| question == bears);
+            (0..times).filter(|_| hear() == Hearing::Heard).count()
+        };
+        for proves in [false, true] {
+            if proves {
+                sources.proved.note(now, owner);
+            }
+            for _ in 0..10 {
+                now = now.after_ms(1000);
+                heard(now, Question::IsRegister, 1000);
+                // Each has the limit for itself, whatever the other one takes.
+                assert_eq!(heard(now, Question::BearsCookie, 1000), 40);
+                assert_eq!(heard(now, Question::BearsNonce, 1000), 40);
+                assert_eq!(heard(now, Question::IsRegister, 100), 0);
+            }
+            now = now.after_ms(100_000);
+        }
+        // What is banned for certain is banned, whatever it bears.
+        sources.ban(now, owner);
+        assert_eq!(heard(now, Question::BearsNonce, 10), 0);
     }
 
     #[test]
@@ -408,7 +472,7 @@ mod tests {
         let sources = Sources::new(Key::new(3, 4), 2);
         let now = Instant::from_ms(1000);
         let from = |number: u32| SocketAddr::new(IpAddr::V4(number.into()), 5060);
-        let hear = |number| sources.hear(now, from(number), false, || false) == Hearing::Heard;
+        let hear = |number| sources.hear(now, from(number), false, |_| false) == Hearing::Heard;
         let taken = |number: u32| (0..4).filter(|_| hear(number)).count();
         let whole = (1..=5_000).filter(|number| taken(*number) == 3).count();
         assert!(

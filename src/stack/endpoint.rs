@@ -102,7 +102,7 @@ pub struct Endpoint {
     /// Bytes of memory that were given back since somebody asked.
     freed: usize,
     /// Lent to the message at hand. A box moves as one word.
-    index: Option<Box<Index>>,
+    pub(in crate::stack) index: Option<Box<Index>>,
     pub(in crate::stack) second_index: Index,
 }
 

@@ -1,7 +1,7 @@
 //! The gate before the rules: which requests are not even read, because their source sends too many, or is banned.
 
 use crate::base::bans::Sure;
-use crate::base::{Flow, Hearing, Instant, Lasting, LogBudget, Sources};
+use crate::base::{Flow, Hearing, Instant, Lasting, LogBudget, Question, Sources};
 use crate::sip::Method;
 use crate::sip::sniff::{self, Kind};
 use std::sync::Arc;
@@ -44,14 +44,24 @@ impl Gate {
         }
     }
 
-    /// Whether the message is to be read. A response always is: who asked for it is us.
-    pub fn passage(&mut self, now: Instant, flow: &Flow, bytes: &[u8]) -> Passage {
+    /// Whether the message is to be read. A response always is: who asked for it is us. `bears` says of a datagram whether it has what only
+    /// the rules can read.
+    pub fn passage(
+        &mut self,
+        now: Instant,
+        flow: &Flow,
+        bytes: &[u8],
+        mut bears: impl FnMut(Question) -> bool,
+    ) -> Passage {
         if self.sources.hears_all(now) || sniff::kind(bytes) == Kind::Response {
             return Passage::Open;
         }
         let by_stream = flow.transport.is_reliable();
-        let registers = || sniff::method(bytes) == Method::Register;
-        let hearing = self.sources.hear(now, flow.peer, by_stream, registers);
+        let look = |question| match question {
+            Question::IsRegister => sniff::method(bytes) == Method::Register,
+            question => bears(question),
+        };
+        let hearing = self.sources.hear(now, flow.peer, by_stream, look);
         if hearing == Hearing::Heard {
             return Passage::Open;
         }

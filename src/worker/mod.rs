@@ -19,7 +19,7 @@ pub use mailbox::Change;
 pub use pulse::Pulse;
 
 use crate::base::dns::{Answer, Failure, Outcome};
-use crate::base::{Channel, Errand, Flow, Id, Instant, Load, Outbox, Shed};
+use crate::base::{Channel, Errand, Flow, Id, Instant, Load, Outbox, Question, Shed};
 use crate::net::{Arrival, ListenerCounters, StreamCounters, Undelivered, Wires, sys};
 use crate::resolver::Asker;
 use crate::sip::Fault;
@@ -63,6 +63,10 @@ pub trait Element: Send + 'static {
         bytes: &[u8],
         outbox: &mut Outbox,
     );
+    /// Whether a datagram bears what is asked for, before it is handled.
+    fn bears(&mut self, _now: Instant, _flow: Flow, _bytes: &[u8], _question: Question) -> bool {
+        false
+    }
     /// A stream brought `bytes`, in which no boundary can be found; it is closed. False: there was nothing to answer.
     fn handle_unframed(
         &mut self,
@@ -300,10 +304,12 @@ impl<E: Element> Worker<E> {
                 if let Some(datagram) = self.wires.datagram(number) {
                     self.long.note(datagram.peer, datagram.bytes);
                     let flow = Flow::datagram(listener, datagram.peer).from_local(datagram.local);
-                    if self.gate.passage(now, &flow, datagram.bytes) != Passage::Open {
+                    let (bytes, element) = (datagram.bytes, &mut self.element);
+                    let bears = |question| element.bears(now, flow, bytes, question);
+                    if self.gate.passage(now, &flow, bytes, bears) != Passage::Open {
                         continue;
                     }
-                    let (bytes, outbox) = (datagram.bytes, &mut self.outbox);
+                    let outbox = &mut self.outbox;
                     self.element.handle(now, flow, bytes, outbox);
                 }
                 self.flush_if_heavy(now);
@@ -324,7 +330,7 @@ impl<E: Element> Worker<E> {
             let (element, outbox, pace) = (&mut self.element, &mut self.outbox, &mut self.pace);
             let (gate, long, mut is_banned) = (&mut self.gate, &mut self.long, false);
             let mut is_open = |flow: &Flow, bytes: &[u8]| {
-                let passage = gate.passage(now, flow, bytes);
+                let passage = gate.passage(now, flow, bytes, |_| false);
                 is_banned |= passage == Passage::Closed;
                 passage == Passage::Open
             };
@@ -552,6 +558,10 @@ impl Element for Endpoint {
         outbox: &mut Outbox,
     ) {
         Endpoint::handle_mail(self, now, errand, flow, bytes, outbox);
+    }
+
+    fn bears(&mut self, now: Instant, flow: Flow, bytes: &[u8], question: Question) -> bool {
+        Endpoint::bears(self, now, flow, bytes, question)
     }
 
     fn handle_unframed(

@@ -172,6 +172,16 @@ fn a_forged_flood_takes_nothing_from_whoever_is_there() {
         register(&server, &victim, "victim");
         reach(&server, &caller, &login, &victim, "victim");
     }
+    // By the very port that the phone uses.
+    let known = Login::new("victim", "open-victim");
+    let contact = format!("<{}>", victim.uri());
+    let request = victim.register(&domain(&server), "victim", &contact, 600);
+    let credible = signed(&victim, &known, &request);
+    flood(&victim, &options(&victim), 200);
+    victim.forget();
+    victim.send(&options(&victim));
+    assert_eq!(victim.ask(&credible).status(), Some(200));
+
     let ip = victim.address.ip().to_string();
     server.expect_log(&[
         &format!("{ip} is not heard for 1 minute over UDP, but for places there that have proved"),

@@ -1,6 +1,7 @@
 //! Requests within a dialog: Record-Route and Route, loose and strict (RFC 3261 §16.4, §16.6 step 6, §16.12), two listeners
 //! (RFC 5658), and who may not use a route.
 
+use strowger::base::{Flow, Instant, Question};
 use strowger::stack::counters::Drop;
 
 use crate::bench::*;
@@ -465,4 +466,24 @@ fn an_ack_that_comes_after_timer_h_does_not_leave_this_hop() {
     assert_eq!(b.server_transactions(), 0);
     assert!(b.send(ALICE, request.ack(&busy)).is_empty());
     assert_eq!(b.dropped(Drop::Absorbed), 1);
+}
+
+/// By it a request is read whose source's share is used up.
+#[test]
+fn a_cookie_speaks_for_requests_of_its_dialog() {
+    let mut b = bench();
+    let d = dialog(&mut b);
+    let bears = |b: &mut Bench, request: &Request| {
+        let flow = Flow::datagram(0, ALICE.parse().unwrap());
+        let now = Instant::from_ms(b.now);
+        b.cores[0].bears(now, flow, &request.wire(), Question::BearsCookie)
+    };
+    for method in ["BYE", "ACK", "INVITE"] {
+        assert!(bears(&mut b, &d.from_alice(method)), "{method}");
+        assert!(bears(&mut b, &d.from_bob(method)), "{method}");
+        assert!(!bears(&mut b, &d.from_alice(method).call_id("other")));
+        assert!(!bears(&mut b, &d.from_alice(method).to("<sip:bob@example.com>")));
+    }
+    assert!(!bears(&mut b, &Request::invite()));
+    assert!(!bears(&mut b, &Request::invite().top("Route: <sip:10.0.0.9;lr;sc=0>")));
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use strowger::base::{Instant, Key, Sources, Transport};
+use strowger::base::{Flow, Instant, Key, Question, Sources, Transport};
 use strowger::stack::Settings;
 use strowger::stack::auth::digest::Algorithm;
 use strowger::stack::counters::{AuthOutcome, Drop, Limit};
@@ -457,4 +457,31 @@ fn the_first_route_that_matches_decides_and_a_dialog_goes_on() {
     assert_eq!(b.dropped(Drop::Route), 0);
     assert!(b.send(CAROL, Request::invite()).is_empty());
     assert_eq!(b.dropped(Drop::Route), 1);
+}
+
+#[test]
+fn a_nonce_speaks_for_the_address_it_was_sent_to_and_for_no_other() {
+    let (mut b, _) = guarded(|_| ());
+    let asked = nonce(&mut b, BOB);
+    let bears = |b: &mut Bench, core: usize, from: &str, request: &Request, after_ms: u64| {
+        let flow = Flow::datagram(0, from.parse().unwrap());
+        let at = Instant::from_ms(b.now + after_ms);
+        b.cores[core].bears(at, flow, &request.wire(), Question::BearsNonce)
+    };
+    let request = try_with(&asked, "bob", "b");
+    assert!(bears(&mut b, 0, BOB, &request, 0));
+    assert!(bears(&mut b, 1, "10.0.1.2:9999", &request, 299_000));
+    assert!(!bears(&mut b, 0, BOB, &request, 301_000), "it is too old");
+    assert!(!bears(&mut b, 0, ALICE, &request, 0));
+    assert!(!bears(&mut b, 0, BOB, &register(), 0));
+    // For a proxy's challenge the same; of several lines any.
+    let line = BOBS.answer(&asked, "INVITE", "");
+    let foreign = line.replace("nonce=\"", "nonce=\"0");
+    let invite = |lines: &[&str]| {
+        let add = |request: Request, line: &&str| request.add(&format!("Proxy-Authorization: {line}"));
+        lines.iter().fold(Request::invite(), add)
+    };
+    assert!(bears(&mut b, 0, BOB, &invite(&[&foreign, &line]), 0));
+    assert!(!bears(&mut b, 0, BOB, &invite(&[&foreign]), 0));
+    assert!(!bears(&mut b, 0, BOB, &invite(&["Digest", "Basic x", ""]), 0));
 }

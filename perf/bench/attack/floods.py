@@ -52,11 +52,14 @@ class Flood(Scenario):
 
 
 class Spoofed(Scenario):
-    name = "spoofed-source"
-    what = "under requests_per_source = 100: 300 OPTIONS a second forged from each of ten callers' addresses"
     source = "spoofed source under requests_per_source"
     must = "proved sources have a share that forgers cannot take: their owners' calls go on"
     conf = {"limits": {"requests_per_source": 100}}
+
+    def __init__(self, name, what, knows_port):
+        self.name, self.knows_port = name, knows_port
+        self.what = f"under requests_per_source = 100: 300 OPTIONS a second forged from each of ten callers' addresses, {what}"
+        super().__init__()
 
     def attack(self, lab):
         forger = net.Forger()
@@ -65,6 +68,8 @@ class Spoofed(Scenario):
 
         def send(number):
             address, port = caller_place(number % PHONES)
+            if not self.knows_port:
+                port = 1024 + number * 7919 % 60_000
             data = text % ((number,) * 3)
             forger.send(data, address, port)
             return len(data)
@@ -74,4 +79,5 @@ class Spoofed(Scenario):
 for name in KINDS:
     for count in [1, net.MANY]:
         Flood(name, count)
-Spoofed()
+Spoofed("spoofed-source", "from any port", False)
+Spoofed("spoofed-source-port", "from the port that the caller uses", True)

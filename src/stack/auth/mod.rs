@@ -8,6 +8,7 @@ mod guess;
 pub mod nonce;
 mod target;
 pub mod users;
+mod vouch;
 
 use crate::base::guesses::Bound;
 use crate::base::{Flow, Instant};
