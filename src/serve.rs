@@ -357,9 +357,7 @@ impl Office {
             }
             self.manager.alive(|| self.crew().pulse());
             self.look_at_files(&mut files);
-            for _ in 0..SWEPT_SHARDS {
-                self.location.sweep(clock.now());
-            }
+            self.location.sweep_some(clock.now());
             thread::sleep(PAUSE);
         }
     }
@@ -426,8 +424,6 @@ fn with_user_escaped(uri: Vec<u8>) -> Vec<u8> {
 
 /// How often the signals are looked at and a part of the location table is swept.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Shards swept each time: the whole table is seen through in 51 s.
-const SWEPT_SHARDS: usize = 4;
 
 impl Desk for Office {
     fn version(&self) -> String {
@@ -483,6 +479,7 @@ impl Desk for Office {
         let keeper = self.keeper();
         let beside = Beside {
             bindings: self.location.live_bindings(now),
+            binding_bytes: self.location.bytes(),
             users: keeper.as_ref().map_or(0, |keeper| keeper.users()),
             users_unreadable: keeper.is_some_and(|keeper| keeper.is_unreadable()),
             started: self.started(clock),

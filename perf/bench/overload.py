@@ -17,10 +17,10 @@ CASES = {
     # RSA costs who proves its key several times what it costs who checks the proof: the generator has room where the server has none.
     "tls": Case("TLS, a full handshake for each call", "tls/call", "udp", routed=True),
 }
-# The server as it would be without its overload control, for whoever wants to see what that does.
-UNCONTROLLED = "strowger-uncontrolled"
-WITHOUT_CONTROL = '\n[limits]\noverload = "0s"\n'
-WHO = {"strowger": "", UNCONTROLLED: ", control off", "kamailio": ", Kamailio"}
+# The server with another conf: as it would be without its overload control, and with the kernel's help.
+UNCONTROLLED, SHEDDING = "strowger-uncontrolled", "strowger-shed"
+OTHERWISE = {UNCONTROLLED: '\n[limits]\noverload = "0s"\n', SHEDDING: '\n[limits]\nshed = "kernel"\n'}
+WHO = {"strowger": "", UNCONTROLLED: ", control off", SHEDDING: ", the kernel sheds", "kamailio": ", Kamailio"}
 MULTIPLES = [0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0]
 QUICK_MULTIPLES = [0.5, 1.0, 1.5, 2.0, 3.0]
 # Those that row O1 names.
@@ -64,26 +64,26 @@ def verdict(goodput, peak):
     return goodput.median >= TARGET * peak.median
 
 
-def uncontrolled(case):
-    """The same case, with a conf that lets in whatever comes."""
+def changed(case, lines):
+    """The same case, with more in the conf."""
     other = copy.copy(case)
 
     def values(directory):
         found = case.values(directory)
-        return {**found, "ROUTE": found["ROUTE"] + WITHOUT_CONTROL}
+        return {**found, "ROUTE": found["ROUTE"] + lines}
     other.values = values
     return other
 
 
 def case_of(key, name):
-    return uncontrolled(CASES[key]) if name == UNCONTROLLED else CASES[key]
+    return changed(CASES[key], OTHERWISE[name]) if name in OTHERWISE else CASES[key]
 
 
 class Overload(Study):
     def __init__(self, arguments, directory):
         super().__init__(arguments, directory, "Overload")
         quick = arguments.quick
-        self.names = [*arguments.only, *([UNCONTROLLED] if arguments.uncontrolled else [])]
+        self.names = [*arguments.only, *([UNCONTROLLED] if arguments.uncontrolled else []), *([SHEDDING] if arguments.shed else [])]
         self.multiples = arguments.multiples or (QUICK_MULTIPLES if quick else MULTIPLES)
         self.cases = arguments.cases or (["udp", "tls"] if quick else list(CASES))
         self.settle = 3 if quick else 10
@@ -166,8 +166,8 @@ class Overload(Study):
                                                               + result["counts"]["retransmitted_request"]) / result["seconds"]),
                           of(lambda result: result["server_drops"] / result["seconds"]), of(lambda result: 100 * result["server_busy"]),
                           of(lambda result: 100 * result["generator_busy"]), of(lambda result: 100 * offered(result))])
-            if what == "overload" and multiple in ROW and name == "strowger":
-                self.report.row("O1", f"goodput at {multiple:g} × the peak ÷ the peak, {CASES[key].label}", f"≥ {TARGET}",
+            if what == "overload" and multiple in ROW and name in ("strowger", SHEDDING):
+                self.report.row("O1", f"goodput at {multiple:g} × the peak ÷ the peak, {CASES[key].label}{WHO[name]}", f"≥ {TARGET}",
                                 f"{goodput.median / peak.median:.3f} ({goodput.median:,.0f} ÷ {peak.median:,.0f} calls/s)", verdict(goodput, peak),
                                 "".join(sorted(set(goodput.marks + peak.marks))))
         self.report.table(
@@ -249,6 +249,7 @@ def main():
     parser.add_argument("--cases", type=words(CASES), help=f"some of {','.join(CASES)} [all; quick: udp,tls]")
     parser.add_argument("--uncontrolled", action="store_true", help="strowger with [limits] overload = \"0s\" too")
     parser.add_argument("--multiples", type=multiples, help="of the peak [0.5 to 3]")
+    parser.add_argument("--shed", action="store_true", help="strowger with [limits] shed = \"kernel\" too")
     study.run(parser, Overload)
 
 

@@ -17,6 +17,8 @@ use std::time::Duration;
 pub struct Beside {
     /// Contacts in the location service now.
     pub bindings: usize,
+    /// Bytes that these and those that have just gone may hold.
+    pub binding_bytes: usize,
     /// Users in force.
     pub users: usize,
     /// They are those of before, because the file or database of users cannot be read now.
@@ -91,6 +93,11 @@ pub fn metrics(stats: &Stats, beside: &Beside) -> Families {
         .is(occupancy.timers);
     list.gauge("strowger_bindings", "Contacts in the location service.")
         .is(beside.bindings);
+    list.gauge(
+        "strowger_binding_bytes",
+        "Bytes of the contacts, paths and Call-IDs that bindings hold, by the 320 that each has begun.",
+    )
+    .is(beside.binding_bytes);
     list.gauge("strowger_users", "Users who can answer a challenge.")
         .is(beside.users);
     list.gauge(

@@ -465,6 +465,7 @@ fn metrics_have_their_names_once_and_in_order() {
     let beside = Beside {
         store: crate::worker::metrics::Store::default(),
         bindings: 7,
+        binding_bytes: 2240,
         users: 5,
         users_unreadable: true,
         started: Duration::from_millis(1_500),

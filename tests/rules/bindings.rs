@@ -486,7 +486,7 @@ fn a_binding_counts_for_what_it_holds() {
     assert_eq!(b.limit_hits(Limit::Bindings), 50);
     // When they have gone there is room again.
     b.tick(3_600_000);
-    (0..SHARDS).for_each(|_| b.location.sweep(Instant::from_ms(b.now)));
+    (0..SHARDS).for_each(|_| _ = b.location.sweep(Instant::from_ms(b.now)));
     assert_eq!((b.location.bindings(), b.location.records()), (0, 0));
     let request = with_contact("<sip:bob@10.0.1.2>");
     assert_eq!(send(&mut b, request).0, 200);
@@ -512,7 +512,7 @@ fn who_is_nobody_leaves_nothing_in_memory() {
     assert_eq!(send(&mut b, star).0, 200);
     assert_eq!(query(&mut b).len(), 1);
     b.tick(60_000);
-    (0..SHARDS).for_each(|_| b.location.sweep(Instant::from_ms(b.now)));
+    (0..SHARDS).for_each(|_| _ = b.location.sweep(Instant::from_ms(b.now)));
     assert_eq!((b.location.records(), b.location.bindings()), (0, 0));
 }
 
@@ -522,7 +522,7 @@ fn old_bindings_make_no_user() {
     contact(&mut b, "<sip:bob@10.0.1.2>;expires=60");
     b.tick(60_000);
     assert_eq!(b.send_for_one(ALICE, Request::invite()).status(), 480);
-    (0..SHARDS).for_each(|_| b.location.sweep(Instant::from_ms(b.now)));
+    (0..SHARDS).for_each(|_| _ = b.location.sweep(Instant::from_ms(b.now)));
     assert_eq!(b.send_for_one(ALICE, Request::invite()).status(), 404);
     assert_eq!(b.location.records(), 0);
 }

@@ -108,7 +108,7 @@ fn one_source_leaves_bindings_for_others() {
     // What is bound already can be refreshed, and removed.
     assert_eq!(registers(&mut b, "m1", "10.9.9.9:5060"), 200);
     b.tick(4_000_000);
-    (0..SHARDS).for_each(|_| b.location.sweep(Instant::from_ms(b.now)));
+    (0..SHARDS).for_each(|_| _ = b.location.sweep(Instant::from_ms(b.now)));
     assert_eq!(b.location.bindings(), 0);
     assert_eq!(registers(&mut b, "again", "10.9.9.9:5060"), 200);
 }

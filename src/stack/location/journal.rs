@@ -459,7 +459,7 @@ mod tests {
         round(&location);
         // By hand, and by the sweep.
         assert_eq!(location.remove(at(1), b"a@x", None), 1);
-        (0..SHARDS).for_each(|_| location.sweep(at(60_000)));
+        (0..SHARDS).for_each(|_| _ = location.sweep(at(60_000)));
         assert_eq!(location.bindings(), 1);
         assert!(!location.lookup(at(60_000), b"a@x", |_| ()));
         assert_eq!(location.untaken(), 2);
@@ -486,7 +486,7 @@ mod tests {
         }
         assert_eq!((location.records(), location.untaken()), (50, 50));
         // The disk is dead; what has expired takes no memory any more.
-        (0..SHARDS).for_each(|_| location.sweep(at(60_000)));
+        (0..SHARDS).for_each(|_| _ = location.sweep(at(60_000)));
         assert_eq!((location.records(), location.untaken()), (0, 0));
         assert_eq!(round(&location), [""; 0]);
         let memory = super::tests::location(Durability::Memory);

@@ -7,6 +7,7 @@ pub mod journal;
 mod record;
 mod rules;
 
+use binding::WEIGHED;
 pub use binding::{Binding, BindingText, Reached, weight};
 pub use journal::{Durability, Progress, Row};
 use record::Counted;
@@ -76,6 +77,10 @@ pub struct LocationFull;
 /// So many bindings must have gone before the allocator is asked to return their memory: some 16 MB.
 const GONE: usize = 1 << 15;
 
+/// Shards swept at a time, and so many more for each that was mostly expired.
+const SWEPT: usize = 4;
+const SWEPT_MOST: usize = 64;
+
 /// How long a removed binding is remembered: as long as a datagram or a retransmission may live (64·T1).
 pub const REMOVED_MS: u64 = 32_000;
 
@@ -109,6 +114,11 @@ impl Location {
     /// Bindings held now, the recently removed and expired ones among them until the sweep has passed.
     pub fn bindings(&self) -> usize {
         self.bindings.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of text that they may hold by what they count for under `[limits] bindings`.
+    pub fn bytes(&self) -> usize {
+        self.weight.load(Ordering::Relaxed).saturating_mul(WEIGHED)
     }
 
     /// Bindings that are valid now. Looks at every one: for those who ask now and then.
@@ -335,13 +345,24 @@ impl Location {
         self.change(aor, remove).0
     }
 
+    /// Sweeps a part of the table: where twenty of them come in a second, all of it in 51 s, or in 3 where much has expired at once.
+    pub fn sweep_some(&self, now: Instant) {
+        let (mut swept, mut wanted) = (0, SWEPT);
+        while swept < wanted.min(SWEPT_MOST) {
+            swept += 1;
+            if self.sweep(now) {
+                wanted += SWEPT;
+            }
+        }
+    }
+
     /// Removes what has expired from the next shard; after [`SHARDS`] calls all have been seen. An expired binding is never
-    /// used, so this is only about memory.
-    pub fn sweep(&self, now: Instant) {
+    /// used, so this is only about memory. True: most of what was there has gone.
+    pub fn sweep(&self, now: Instant) -> bool {
         let number = self.sweep_at.fetch_add(1, Ordering::Relaxed) % SHARDS;
         let mut guard = self.lock(number);
         let Shard { records, changed } = &mut *guard;
-        let mut unlisted = false;
+        let (known, mut unlisted) = (records.len(), false);
         records.retain(|name, record| {
             let before = record.counted();
             record.sweep(now);
@@ -362,6 +383,7 @@ impl Location {
         if changed.capacity() > SPARE_CHANGES && changed.len() < changed.capacity() / 4 {
             changed.shrink_to(SPARE_CHANGES);
         }
+        2 * records.len() < known
     }
 
     /// In which shard an address is, and what it is found by there: 76 bits under the server's key in all, so many that nobody makes
@@ -434,12 +456,37 @@ mod tests {
         let mut shown = 0;
         location.show(at(15_000), None, &mut |_, _| shown += 1);
         assert_eq!(shown, 2);
-        (0..SHARDS).for_each(|_| location.sweep(at(15_000)));
+        (0..SHARDS).for_each(|_| _ = location.sweep(at(15_000)));
         assert_eq!(location.bindings(), 2);
         assert_eq!(location.remove(at(15_000), b"b@x", None), 1);
         assert_eq!(location.remove(at(15_000), b"b@x", None), 0);
-        (0..SHARDS).for_each(|_| location.sweep(at(25_000)));
+        (0..SHARDS).for_each(|_| _ = location.sweep(at(25_000)));
         assert_eq!(location.bindings(), 0);
         assert!(!location.lookup(at(25_000), b"a@x", |_| ()));
+    }
+
+    #[test]
+    fn what_expires_all_at_once_is_gone_in_seconds() {
+        let location = Location::new(Key::new(1, 2), 1 << 20);
+        let add = |location: &Location, expires_s| {
+            for number in 0..2 * SHARDS {
+                let aor = format!("sip:u{number}@example.com");
+                let added = location.add(at(0), aor.as_bytes(), b"sip:u@192.0.2.1", expires_s);
+                assert!(added.is_ok());
+            }
+        };
+        add(&location, 5);
+        let mut parts = 0;
+        while location.bindings() > 0 {
+            location.sweep_some(at(60_000));
+            parts += 1;
+            assert!(parts <= SHARDS / SWEPT_MOST + 8);
+        }
+        assert_eq!(location.bytes(), 0);
+        // As long as most stays, a little at a time.
+        add(&location, 3600);
+        let before = location.sweep_at.load(Ordering::Relaxed);
+        location.sweep_some(at(60_000));
+        assert_eq!(location.sweep_at.load(Ordering::Relaxed), before + SWEPT);
     }
 }
