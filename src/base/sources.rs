@@ -228,7 +228,10 @@ impl Sources {
         ];
         limit > 0
             && shows.into_iter().any(|(question, what)| {
-                look(question) && self.proved_rates.admit(now, self.name(peer, what, 0), limit)
+                look(question)
+                    && self
+                        .proved_rates
+                        .admit(now, self.name(peer, what, 0), limit)
             })
     }
 
@@ -278,7 +281,8 @@ mod tests {
         requests: usize,
     ) -> usize {
         let now = Instant::from_ms(now_ms);
-        let hear = |_: &usize| sources.hear(now, peer(from), by_stream, |_| false) == Hearing::Heard;
+        let hear =
+            |_: &usize| sources.hear(now, peer(from), by_stream, |_| false) == Hearing::Heard;
         (0..requests).filter(hear).count()
     }
 

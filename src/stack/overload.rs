@@ -322,7 +322,7 @@ impl Endpoint {
     }
 
     /// Refuses a share of the new requests while there is overload. All others pass: those in a dialog, or the call could not end;
-    /// and what has passed here before, for it has begun already.
+    /// and what has passed here before, or has been challenged, for it has begun already.
     pub(in crate::stack) fn check_overload(
         &mut self,
         flow: Flow,
@@ -332,7 +332,10 @@ impl Endpoint {
     ) -> Result<(), Refusal> {
         let is_new =
             passed.is_none() && message.to_tag().is_none() && message.method() != Method::Bye;
-        if !is_new || self.overload.admits(self.lot(flow, message)) {
+        if !is_new
+            || self.overload.admits(self.lot(flow, message))
+            || self.has_been_let_in(flow, message)
+        {
             return Ok(());
         }
         self.overload.refuse(self.now);

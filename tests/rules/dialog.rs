@@ -5,7 +5,7 @@ use strowger::base::{Flow, Instant, Question};
 use strowger::stack::counters::Drop;
 
 use crate::bench::*;
-use crate::message::{Request, param};
+use crate::message::{Request, Wire, param};
 
 const INNER: &str = "192.168.7.1:5070";
 
@@ -482,8 +482,14 @@ fn a_cookie_speaks_for_requests_of_its_dialog() {
         assert!(bears(&mut b, &d.from_alice(method)), "{method}");
         assert!(bears(&mut b, &d.from_bob(method)), "{method}");
         assert!(!bears(&mut b, &d.from_alice(method).call_id("other")));
-        assert!(!bears(&mut b, &d.from_alice(method).to("<sip:bob@example.com>")));
+        assert!(!bears(
+            &mut b,
+            &d.from_alice(method).to("<sip:bob@example.com>")
+        ));
     }
     assert!(!bears(&mut b, &Request::invite()));
-    assert!(!bears(&mut b, &Request::invite().top("Route: <sip:10.0.0.9;lr;sc=0>")));
+    assert!(!bears(
+        &mut b,
+        &Request::invite().top("Route: <sip:10.0.0.9;lr;sc=0>")
+    ));
 }

@@ -1,5 +1,6 @@
 //! A core that is behind: a share of what is new is refused, what has begun goes on.
 
+use crate::auth;
 use crate::bench::*;
 use crate::message::{Request, unique};
 use strowger::base::Load;
@@ -83,6 +84,38 @@ fn what_has_begun_goes_on() {
             );
         }
     }
+}
+
+/// A call that is challenged comes twice. If each time were a draw of its own, what the first has cost would be lost with the second.
+#[test]
+fn who_was_let_in_and_challenged_is_let_in() {
+    let mut b = auth::proxy();
+    let nonces: Vec<String> = (0..30)
+        .map(|_| {
+            let answer = only(b.send(ALICE, Request::invite()));
+            auth::challenge(&answer, "SHA-256")
+        })
+        .collect();
+    behind(&mut b, 2000);
+    let refused = |b: &mut Bench, from: &str, nc: u32| {
+        let mut refused = 0;
+        for asked in &nonces {
+            let client = auth::Client { nc, ..auth::ALICES };
+            let line = client.answer(asked, "INVITE", "");
+            let request = Request::invite().add(&format!("Proxy-Authorization: {line}"));
+            let sent = b.send(from, request);
+            refused += usize::from(
+                sent.iter()
+                    .any(|sent| sent.to == from && sent.status() == 503),
+            );
+        }
+        refused
+    };
+    assert_eq!(refused(&mut b, ALICE, 1), 0);
+    assert!(refused(&mut b, ALICE, 2) > 25, "another request");
+    assert!(refused(&mut b, CAROL, 1) > 25, "of somebody else");
+    behind(&mut b, 4000);
+    assert!(refused(&mut b, ALICE, 1) > 25, "later");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use strowger::stack::settings::Mode;
 
 use crate::auth::{ALICES, BOBS, Client, bench, challenge, register, said};
 use crate::bench::*;
-use crate::message::{Request, unique};
+use crate::message::{Request, Wire, unique};
 use crate::proxy::route;
 
 /// Asks for passwords, allows ten wrong ones, and has two cores that know the same of sources.
@@ -478,10 +478,17 @@ fn a_nonce_speaks_for_the_address_it_was_sent_to_and_for_no_other() {
     let line = BOBS.answer(&asked, "INVITE", "");
     let foreign = line.replace("nonce=\"", "nonce=\"0");
     let invite = |lines: &[&str]| {
-        let add = |request: Request, line: &&str| request.add(&format!("Proxy-Authorization: {line}"));
+        let add =
+            |request: Request, line: &&str| request.add(&format!("Proxy-Authorization: {line}"));
         lines.iter().fold(Request::invite(), add)
     };
     assert!(bears(&mut b, 0, BOB, &invite(&[&foreign, &line]), 0));
     assert!(!bears(&mut b, 0, BOB, &invite(&[&foreign]), 0));
-    assert!(!bears(&mut b, 0, BOB, &invite(&["Digest", "Basic x", ""]), 0));
+    assert!(!bears(
+        &mut b,
+        0,
+        BOB,
+        &invite(&["Digest", "Basic x", ""]),
+        0
+    ));
 }

@@ -1,9 +1,13 @@
 //! What a datagram shows that whoever forges its source address cannot show. Looked for where that address has used up its share of requests.
 
 use super::nonce::Verdict;
+use crate::base::hash::read_hex;
 use crate::base::{Flow, Instant, Question};
 use crate::sip::{Credentials, Message, Method, Name, NameAddr, Uri};
 use crate::stack::{Endpoint, cookie};
+
+/// A challenge is answered within so many milliseconds, when its first answer is lost too.
+const AT_ONCE_MS: u64 = 5_000;
 
 impl Endpoint {
     /// Whether a request bears what is asked for. Nothing is counted, and nothing changes.
@@ -18,14 +22,33 @@ impl Endpoint {
         bears
     }
 
-    /// Whether its credentials answer a challenge that was sent to this very address. Not whether they are right: that costs more, and proves no more
-    /// of where it comes from.
     fn bears_nonce(&self, now: Instant, flow: Flow, message: &Message) -> bool {
         let lifetime_ms = self.settings.auth.nonce_lifetime_ms;
+        self.answers(now, flow, message, lifetime_ms, |_| true)
+    }
+
+    /// Whether a request comes back at once with the answer to a challenge, and has been let in before: then. Later requests by the same nonce
+    /// count on, and are others.
+    pub(in crate::stack) fn has_been_let_in(&self, flow: Flow, message: &Message) -> bool {
+        let counts_one = |line: &Credentials| line.nc.is_none_or(|nc| read_hex(nc) == Some(1));
+        self.answers(self.now, flow, message, AT_ONCE_MS, counts_one)
+    }
+
+    /// Whether its credentials answer a challenge that was sent to this very address, so long ago at most. Not whether they are right: that costs
+    /// more, and proves no more of where it comes from.
+    fn answers(
+        &self,
+        now: Instant,
+        flow: Flow,
+        message: &Message,
+        lifetime_ms: u64,
+        fits: impl Fn(&Credentials) -> bool,
+    ) -> bool {
         let lines = [Name::Authorization, Name::ProxyAuthorization];
         let lines = lines.into_iter().flat_map(|name| message.all(name));
         lines
             .filter_map(|line| Credentials::parse(line.value).ok().flatten())
+            .filter(fits)
             .any(|line| {
                 let read = self
                     .nonces
