@@ -20,6 +20,14 @@ fn setting(name: &str) -> Option<u64> {
     })
 }
 
+/// A check that fails says which seed it was.
+fn checked(seed: u64, steps: u64) -> Result<Report, Box<Failure>> {
+    std::panic::catch_unwind(|| run(seed, steps, None)).unwrap_or_else(|why| {
+        eprintln!("a check failed in seed {seed}");
+        std::panic::resume_unwind(why)
+    })
+}
+
 /// Runs seeds on two threads; the order of the results is that of the seeds' numbers.
 fn run_all(seeds: &[u64], steps: u64) -> Vec<(u64, Result<Report, Box<Failure>>)> {
     let next = AtomicUsize::new(0);
@@ -32,7 +40,7 @@ fn run_all(seeds: &[u64], steps: u64) -> Vec<(u64, Result<Report, Box<Failure>>)
                     else {
                         return;
                     };
-                    let result = run(seed, steps, None);
+                    let result = checked(seed, steps);
                     results.lock().unwrap().push((seed, result));
                 }
             });

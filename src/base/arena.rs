@@ -153,6 +153,23 @@ impl<T> Arena<T> {
         }
     }
 
+    /// Each slot is full, or in the list of those that are free.
+    #[cfg(debug_assertions)]
+    pub fn check(&self) {
+        let (mut free, mut next) = (0, self.free);
+        while let Some(slot) = self.slots.get(next as usize) {
+            let Slot::Free { next: behind, .. } = slot else {
+                panic!("slot {next} is full and listed as free");
+            };
+            (next, free) = (*behind, free + 1);
+            assert!(
+                free <= self.slots.len(),
+                "the list of free slots has no end"
+            );
+        }
+        assert_eq!(free + self.len, self.slots.len(), "slots that are free");
+    }
+
     /// All entries in slot order.
     pub fn iter(&self) -> impl Iterator<Item = (Id, &T)> {
         (0..self.slots.len() as u32).filter_map(|slot| self.tenant(slot))
@@ -212,5 +229,18 @@ mod tests {
                 .all(|(id, value)| arena.get(*id) == Some(value))
         );
         assert_eq!(arena.iter().count(), model.len());
+    }
+
+    #[cfg(debug_assertions)]
+    #[test]
+    fn what_is_spoilt_is_found() {
+        let mut arena = Arena::default();
+        let ids: Vec<_> = (0..4).map(|value| arena.insert(value)).collect();
+        arena.remove(ids[1]);
+        arena.check();
+        let free = std::mem::replace(&mut arena.free, ids[2].slot);
+        crate::base::tests::assert_panics("listed as free", || arena.check());
+        (arena.free, arena.len) = (free, 4);
+        crate::base::tests::assert_panics("slots that are free", || arena.check());
     }
 }

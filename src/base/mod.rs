@@ -45,3 +45,18 @@ pub use shares::{ShareHolder, Shares};
 pub use sources::{Hearing, Question, Sources};
 pub use time::Instant;
 pub use wheel::{TimerId, Wheel};
+
+#[cfg(all(test, debug_assertions))]
+pub(crate) mod tests {
+    /// A check finds what is wrong, and says it.
+    #[track_caller]
+    pub fn assert_panics(what: &str, check: impl FnOnce()) {
+        let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check));
+        let why = checked.expect_err(what);
+        let message = match why.downcast_ref::<&str>() {
+            Some(text) => (*text).to_owned(),
+            None => why.downcast_ref::<String>().expect("words").clone(),
+        };
+        assert!(message.contains(what), "{message:?} instead of {what:?}");
+    }
+}

@@ -112,6 +112,38 @@ impl Outbox {
         }
     }
 
+    /// What is to leave lies where it says, each part behind the one before it, and none is empty.
+    #[cfg(debug_assertions)]
+    pub fn check(&self) {
+        let transmits = self.transmits.iter().map(|transmit| transmit.span);
+        let held = self.held.iter().map(|held| held.span);
+        let parcels = self.parcels.iter().map(|parcel| parcel.span);
+        let mut spans: Vec<Span> = transmits.chain(held).chain(parcels).collect();
+        spans.sort_by_key(|span| span.start);
+        let mut end = 0;
+        for span in spans {
+            assert!(!span.is_empty(), "an empty message at {}", span.start);
+            assert!(
+                span.start >= end,
+                "a message at {} overlaps the one before it",
+                span.start
+            );
+            end = span.end;
+        }
+        assert!(
+            end as usize <= self.bytes.len(),
+            "a message ends behind the bytes"
+        );
+        for introduction in &self.introductions {
+            let is_inside = introduction.host.range().end <= self.bytes.len();
+            assert!(
+                is_inside,
+                "the host of {:#x} ends behind the bytes",
+                introduction.name
+            );
+        }
+    }
+
     /// Appends one message for another core.
     pub fn mail(&mut self, core: u8, errand: Errand, flow: Flow, bytes: &[u8]) {
         let span = self.append(|out| out.extend_from_slice(bytes));
@@ -171,5 +203,32 @@ impl Outbox {
         let start = self.bytes.len();
         write(&mut self.bytes);
         Span::new(start, self.bytes.len())
+    }
+}
+
+#[cfg(all(test, debug_assertions))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_spoilt_is_found() {
+        let caught = |what: &str, spoil: &dyn Fn(&mut Outbox)| {
+            let mut outbox = Outbox::default();
+            for text in ["one", "two", "three"] {
+                let flow = Flow::datagram(0, "192.0.2.1:5060".parse().unwrap());
+                outbox.send(flow, |out| out.extend_from_slice(text.as_bytes()));
+            }
+            outbox.hold(1);
+            outbox.introduce(7, b"example.com", 0);
+            outbox.check();
+            spoil(&mut outbox);
+            crate::base::tests::assert_panics(what, || outbox.check());
+        };
+        caught("overlaps", &|outbox| outbox.transmits[1].span.start -= 1);
+        caught("an empty message", &|outbox| {
+            outbox.transmits[1].span = Span::new(3, 3)
+        });
+        caught("a message ends behind", &|outbox| outbox.bytes.truncate(8));
+        caught("the host of", &|outbox| outbox.bytes.truncate(15));
     }
 }

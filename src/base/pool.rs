@@ -46,6 +46,11 @@ impl Blob {
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
+
+    /// Whether it takes a block.
+    pub fn is_held(&self) -> bool {
+        self.held
+    }
 }
 
 #[derive(Default)]
@@ -144,6 +149,26 @@ impl Pool {
     /// Bytes of all blocks, those that are free among them.
     pub fn bytes(&self) -> usize {
         self.held_bytes + self.free_bytes
+    }
+
+    /// The books agree with the blocks.
+    #[cfg(debug_assertions)]
+    pub fn check(&self) {
+        let (mut held, mut held_bytes, mut free_bytes) = (0, 0, 0);
+        for (class, size) in self.classes.iter().zip(SIZES) {
+            let out = class.blocks.len() - class.free.len() - class.hollow.len();
+            (held, held_bytes) = (held + out, held_bytes + out * size);
+            free_bytes += class.free.len() * size;
+            assert!(
+                class.spare <= class.free.len(),
+                "spare blocks of {size} bytes"
+            );
+        }
+        assert_eq!(
+            (held, held_bytes, free_bytes),
+            (self.held, self.held_bytes, self.free_bytes),
+            "blocks that are out, their bytes, and bytes of those that are free"
+        );
     }
 
     /// When [`Pool::trim`] has something to do, as far as is known. `None`: not before more has been freed.
@@ -334,5 +359,19 @@ mod tests {
             rest(&mut pool, turn * 4000, turn * 4000 + 3999);
         }
         assert_eq!(pool.bytes(), 200 * 8192);
+    }
+
+    #[cfg(debug_assertions)]
+    #[test]
+    fn what_is_spoilt_is_found() {
+        let mut pool = Pool::default();
+        let blobs = [1, 500, 5000].map(|len| pool.store(&vec![1; len]));
+        pool.check();
+        pool.held_bytes -= 1;
+        crate::base::tests::assert_panics("blocks that are out", || pool.check());
+        pool.held_bytes += 1;
+        pool.classes[0].free.push(0);
+        crate::base::tests::assert_panics("blocks that are out", || pool.check());
+        drop(blobs);
     }
 }

@@ -221,6 +221,74 @@ impl Wheel {
         self.armed
     }
 
+    /// Everything that must hold between two calls: each timer that is armed stands in the list of its bucket, whose bit is set, and no other does.
+    #[cfg(debug_assertions)]
+    pub fn check(&self) {
+        let (mut armed, mut first, mut free) = (0, 0, 0);
+        for index in 0..self.nodes.len() as u32 {
+            let node = &self.nodes[index as usize];
+            if node.bucket == IDLE {
+                continue;
+            }
+            armed += 1;
+            let bucket = node.bucket as usize;
+            let (head, is_marked) = match bucket.checked_sub(NEAR) {
+                _ if node.bucket == DUE => (self.due, true),
+                None => {
+                    let is_marked = self.near.words[bucket / 64] >> (bucket % 64) & 1 == 1;
+                    (self.near.heads[bucket], is_marked)
+                }
+                Some(far) => {
+                    let level = &self.levels[far / SLOTS];
+                    let is_marked = level.occupied >> (far % SLOTS) & 1 == 1;
+                    (level.heads[far % SLOTS], is_marked)
+                }
+            };
+            assert!(is_marked, "timer {index}: bucket {bucket} is not marked");
+            match node.prev {
+                NONE => {
+                    first += 1;
+                    assert_eq!(head, index, "the first timer of bucket {bucket}");
+                }
+                prev => {
+                    let prev = &self.nodes[prev as usize];
+                    assert!(
+                        prev.next == index && prev.bucket == node.bucket,
+                        "timer {index}"
+                    );
+                }
+            }
+            if node.next != NONE {
+                assert_eq!(
+                    self.nodes[node.next as usize].prev, index,
+                    "behind timer {index}"
+                );
+            }
+            assert!(
+                node.deadline >= self.elapsed || node.bucket == DUE,
+                "timer {index} was passed over"
+            );
+        }
+        assert_eq!(armed, self.armed, "timers that are armed");
+        let near: u32 = self.near.words.iter().map(|word| word.count_ones()).sum();
+        let far: u32 = self
+            .levels
+            .iter()
+            .map(|level| level.occupied.count_ones())
+            .sum();
+        let lists = near + far + u32::from(self.due != NONE);
+        assert_eq!(
+            first, lists,
+            "buckets that are marked, and those that hold timers"
+        );
+        let mut next = self.free;
+        while let Some(node) = self.nodes.get(next as usize) {
+            assert_eq!(node.bucket, IDLE, "timer {next} is free and armed");
+            (next, free) = (node.next, free + 1);
+        }
+        assert_eq!(free + self.added, self.nodes.len(), "timers that are free");
+    }
+
     /// The occupied bucket that begins first, and when. One of a level above goes first: what is in it may be due as early.
     fn next_bucket(&self) -> Option<(u32, u64)> {
         let far = self.next_far();
@@ -444,5 +512,28 @@ mod tests {
             }
             assert_eq!((wheel.added(), wheel.armed()), (0, 0));
         }
+    }
+
+    #[cfg(debug_assertions)]
+    #[test]
+    fn what_is_spoilt_is_found() {
+        let caught = |what: &str, spoil: &dyn Fn(&mut Wheel, &TimerId)| {
+            let mut wheel = Wheel::default();
+            let timers: Vec<_> = (0..4).map(|token| wheel.add(token)).collect();
+            for (timer, ms) in timers.iter().zip([5, 5, 100_000]) {
+                wheel.arm(timer, at(ms));
+            }
+            wheel.check();
+            spoil(&mut wheel, &timers[0]);
+            crate::base::tests::assert_panics(what, || wheel.check());
+        };
+        caught("is not marked", &|wheel, _| wheel.vacate(5));
+        caught("timers that are armed", &|wheel, _| wheel.armed += 1);
+        caught("timer 0", &|wheel, timer| {
+            wheel.nodes[timer.0 as usize].prev = 2
+        });
+        caught("buckets that are marked", &|wheel, _| wheel.near.set(77));
+        caught("timers that are free", &|wheel, _| wheel.added -= 1);
+        caught("was passed over", &|wheel, _| wheel.elapsed = 50_000);
     }
 }

@@ -255,6 +255,8 @@ impl Server {
         for _ in 0..shards {
             self.location.sweep(now);
         }
+        #[cfg(debug_assertions)]
+        self.location.check();
     }
 
     pub fn occupancy(&self) -> impl Iterator<Item = Occupancy> + '_ {
@@ -268,6 +270,11 @@ impl Server {
 
     /// Sends what a turn left in the outbox, and sets the core's alarm anew.
     fn flush(&mut self, air: &mut Air, auditor: &mut Auditor, core: usize) {
+        #[cfg(debug_assertions)]
+        {
+            self.outbox.check();
+            self.endpoints[core].check();
+        }
         self.ask(air, core);
         let mut outbox = std::mem::take(&mut self.outbox);
         for transmit in &outbox.transmits {

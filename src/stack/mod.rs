@@ -2,6 +2,8 @@
 
 pub mod auth;
 pub mod branch;
+#[cfg(debug_assertions)]
+mod check;
 pub mod cookie;
 pub mod counters;
 pub mod drain;

@@ -278,6 +278,7 @@ impl Mailbox {
     pub fn collect(&mut self, from: usize, letters: &mut Letters) -> bool {
         let seat = self.office.seats.get(self.core);
         let Some(hole) = seat.and_then(|seat| seat.holes.get(from)) else {
+            debug_assert!(false, "there is such a core");
             return false;
         };
         if !hole.filled.load(Ordering::Relaxed) || !hole.filled.swap(false, Ordering::AcqRel) {

@@ -271,6 +271,11 @@ impl Bench {
 
     /// What the last call put out, after the mail between the cores has been carried.
     fn collect(&mut self) -> Vec<Sent> {
+        #[cfg(debug_assertions)]
+        {
+            self.outbox.check();
+            self.cores.iter().for_each(Endpoint::check);
+        }
         let mut sent = Vec::new();
         let mut rounds = 0;
         loop {

@@ -249,7 +249,7 @@ verdicts! {
     rfc4475_insuf_is_400: "rfc4475/insuf.dat" => |m| answered(m, PEER, 400, "Missing From");
     rfc4475_unkscm_is_416: "rfc4475/unkscm.dat" => |m| answered(m, PEER, 416, "Unsupported URI Scheme");
     rfc4475_novelsc_is_416: "rfc4475/novelsc.dat" => |m| answered(m, PEER, 416, "Unsupported URI Scheme");
-    rfc4475_unksm2_is_400_for_a_registrar: "rfc4475/unksm2.dat" => |m| answered(m, PEER, 400, "To Is No SIP URI");
+    rfc4475_unksm2_is_400_for_a_registrar: "rfc4475/unksm2.dat" => |m| answered(m, PEER, 400, "To Is Not A SIP URI");
     rfc4475_bext01_is_420_with_the_proxys_options: "rfc4475/bext01.dat" => |m| {
         let (_, answer) = answered(m, PEER, 420, "Bad Extension");
         assert_eq!(answer.all("Unsupported"), ["noProxiesSupportThis, norDoAnyProxiesSupportThis"]);

@@ -127,7 +127,7 @@ impl Endpoint {
         match is_in || self.sources.is_trusted(flow.peer.ip()) {
             true => Ok(()),
             false => {
-                let refusal = Refusal::new(503, "Too Many Requests Of This User");
+                let refusal = Refusal::new(503, "Too Many Requests By This User");
                 Err(refusal
                     .with(Extra::RetryAfter(1))
                     .because_of(Limit::PerUser))

@@ -182,6 +182,40 @@ impl Location {
         }
     }
 
+    /// What stands on the lists for the disk is forgotten.
+    #[cfg(test)]
+    pub(in crate::stack) fn spoil(&self) {
+        (0..SHARDS).for_each(|number| self.lock(number).changed.clear());
+    }
+
+    /// The totals agree with the records, and each record that is to go to disk stands once on its shard's list. Looks at every one.
+    #[cfg(debug_assertions)]
+    pub fn check(&self) {
+        let (mut bindings, mut weight) = (0, 0);
+        for number in 0..SHARDS {
+            let shard = self.lock(number);
+            for record in shard.records.values() {
+                let counted = record.counted();
+                (bindings, weight) = (bindings + counted.bindings, weight + counted.weight);
+            }
+            let listed = shard.records.values().filter(|record| record.is_listed);
+            assert_eq!(
+                listed.count(),
+                shard.changed.len(),
+                "what shard {number} has for the disk"
+            );
+            for name in &shard.changed {
+                let is_listed = shard
+                    .records
+                    .get(name)
+                    .is_some_and(|record| record.is_listed);
+                assert!(is_listed, "shard {number} has {name:#x} for the disk");
+            }
+        }
+        let totals = (self.bindings(), self.weight.load(Ordering::Relaxed));
+        assert_eq!(totals, (bindings, weight), "bindings, and what they weigh");
+    }
+
     /// A number that equal URIs share (RFC 3261 §19.1.4), the SIP and the SIPS version of one among them, and that nobody without the server's
     /// key can make two others share. `scratch` is lent.
     pub fn place(&self, uri: &Uri, scratch: &mut Vec<u8>) -> u32 {

@@ -120,6 +120,7 @@ impl Endpoint {
         outbox: &mut Outbox,
     ) -> bool {
         let Some(target) = context.targets.targets.get(attempt.target).copied() else {
+            debug_assert!(false, "a branch has a target");
             return false;
         };
         let branch = self.forward(
@@ -177,6 +178,7 @@ impl Endpoint {
     ) {
         let number = client.target;
         let Some(target) = context.targets.targets.get(usize::from(number)) else {
+            debug_assert!(false, "a branch has a target");
             return;
         };
         let target = Target {
@@ -308,6 +310,7 @@ impl Endpoint {
     ) {
         self.note_failure(context, refusal.status);
         let Some(target) = context.targets.targets.get(target) else {
+            debug_assert!(false, "a branch has a target");
             return;
         };
         if refusal.is_told {

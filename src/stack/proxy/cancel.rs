@@ -42,6 +42,7 @@ impl Endpoint {
             return;
         };
         let Some(mut context) = self.lend_context(id) else {
+            debug_assert!(false, "a transaction that waits has a context");
             return;
         };
         if !context.cancelled {
@@ -114,6 +115,7 @@ impl Endpoint {
         }
         let proceeding = self.transactions.is_proceeding(id);
         let Some(client) = self.transactions.client_mut(id) else {
+            debug_assert!(false, "a branch that is pending is there");
             return;
         };
         if client.kind != ClientKind::Invite || client.cancel.is_some() {
@@ -125,6 +127,7 @@ impl Endpoint {
         }
         let (flow, server) = (client.flow, client.server);
         let Some(client) = self.transactions.client(id) else {
+            debug_assert!(false, "a branch that is pending is there");
             return;
         };
         let request = self.transactions.sent(client);

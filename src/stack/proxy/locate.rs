@@ -79,7 +79,7 @@ pub enum Nowhere {
 impl Nowhere {
     pub const fn reason(self) -> &'static str {
         match self {
-            Nowhere::NotAName => "Next Hop Is No Domain Name",
+            Nowhere::NotAName => "Next Hop Is Not A Domain Name",
             Nowhere::NoSuchName => "Next Hop Name Does Not Exist",
             Nowhere::NoAddress => "Next Hop Name Has No Address",
             Nowhere::NoTransport => "No Common Transport With The Next Hop",
@@ -87,7 +87,7 @@ impl Nowhere {
             Nowhere::Failed(Failure::Silence) => "Next Hop Name Not Answered By DNS",
             Nowhere::Failed(Failure::Server) => "Next Hop Name Refused By DNS",
             Nowhere::Failed(Failure::Busy) => "Too Many DNS Questions",
-            Nowhere::Exhausted => "No Further Server Of The Next Hop",
+            Nowhere::Exhausted => "Next Hop Has No Further Server",
         }
     }
 }

@@ -451,7 +451,7 @@ fn numeric(uri: &Uri) -> Result<Option<IpAddr>, Refusal> {
     };
     match ip {
         Some(ip) if ip.is_unspecified() || ip.is_multicast() || uri.port == Some(0) => {
-            Err(Refusal::new(503, "Next Hop Is No Unicast Address"))
+            Err(Refusal::new(503, "Next Hop Is Not A Unicast Address"))
         }
         ip => Ok(ip),
     }

@@ -68,6 +68,36 @@ impl Parking {
         self.list.is_empty()
     }
 
+    /// Whatever waits has a deadline, in order, and the bytes that wait are counted.
+    #[cfg(debug_assertions)]
+    pub fn check(&self) {
+        self.list.check();
+        let in_order = |pair: (&(Instant, Id), &(Instant, Id))| pair.0.0 <= pair.1.0;
+        let mut pairs = self.deadlines.iter().zip(self.deadlines.iter().skip(1));
+        assert!(pairs.all(in_order), "deadlines of what waits for names");
+        let mut bytes = 0;
+        for (id, parked) in self.list.iter() {
+            let has_deadline = self.deadlines.iter().any(|(_, waits)| *waits == id);
+            assert!(has_deadline, "{id:?} waits for a name without a deadline");
+            if let Parked::Message(held) = parked {
+                bytes += held.weight();
+            }
+        }
+        assert_eq!(
+            bytes, self.held_bytes,
+            "bytes of messages that wait for names"
+        );
+    }
+
+    /// Whose branch waits under this name.
+    #[cfg(debug_assertions)]
+    pub fn server_of(&self, id: Id) -> Option<Id> {
+        match self.list.get(id)? {
+            Parked::Branch { server, .. } => Some(*server),
+            Parked::Message(_) => None,
+        }
+    }
+
     pub fn next_timeout(&self) -> Option<Instant> {
         self.deadlines.front().map(|(deadline, _)| *deadline)
     }
@@ -214,7 +244,7 @@ impl Endpoint {
         });
         held.target.copy_one(targets, target);
         if self.parking.held_bytes + held.weight() > self.settings.names.held_bytes {
-            return Err(Refusal::new(503, "Too Much Waits For DNS").because_of(Limit::Held));
+            return Err(Refusal::new(503, "Too Many Requests Wait For DNS").because_of(Limit::Held));
         }
         let deadline = since.after_ms(self.settings.names.timeout_ms);
         let id = self.parking.put(Parked::Message(held), deadline);

@@ -33,7 +33,7 @@ pub(in crate::stack) enum Decision {
     Drop,
 }
 
-const ASTRAY: Refusal = Refusal::new(403, "Not By The Route Of The Dialog");
+const ASTRAY: Refusal = Refusal::new(403, "Not On The Route Of The Dialog");
 
 /// Consecutive own Route values that are taken off; more than two are nobody's honest work.
 pub(super) const MAX_OWN_ROUTES: usize = 4;

@@ -136,6 +136,7 @@ impl Endpoint {
         let (flow, target, breadth) = (client.flow, client.target, client.breadth);
         let is_wanted = client.cancel.is_none() && !client.cancel_wanted;
         let Some(context) = self.contexts.get(context_id) else {
+            debug_assert!(false, "a transaction that waits has a context");
             return;
         };
         // A 2xx comes again until somebody acknowledges it.
@@ -264,6 +265,7 @@ impl Endpoint {
         }
         self.keep_if_best(context_id, server, &flow, message);
         let Some(context) = self.contexts.get_mut(context_id) else {
+            debug_assert!(false, "a transaction that waits has a context");
             return;
         };
         context.branches.retain(|branch| *branch != id);
@@ -359,6 +361,7 @@ impl Endpoint {
         let challenge = matches!(status, 401 | 407);
         let mut left_out = 0;
         let Some(context) = self.contexts.get_mut(context_id) else {
+            debug_assert!(false, "a transaction that waits has a context");
             return;
         };
         if challenge {
@@ -415,6 +418,7 @@ impl Endpoint {
             return;
         };
         let Some(context) = self.contexts.get_mut(context_id) else {
+            debug_assert!(false, "a transaction that waits has a context");
             return;
         };
         if !context.closed && context.next_target < context.targets.targets.len() {
@@ -440,6 +444,7 @@ impl Endpoint {
         outbox: &mut Outbox,
     ) {
         let Some(context) = self.contexts.get(context_id) else {
+            debug_assert!(false, "a transaction that waits has a context");
             return;
         };
         if context.closed || context.last_tried(target).is_none() {
@@ -463,6 +468,7 @@ impl Endpoint {
         outbox: &mut Outbox,
     ) {
         let Some(mut context) = self.lend_context(context_id) else {
+            debug_assert!(false, "a transaction that waits has a context");
             return;
         };
         let mut bytes = std::mem::take(&mut self.request_copy);
@@ -744,6 +750,7 @@ impl Endpoint {
             }
             Notice::Expired(id) => {
                 let Some(context) = self.contexts.remove(id) else {
+                    debug_assert!(false, "a transaction that waited had a context");
                     return;
                 };
                 for branch in &context.branches {
@@ -781,6 +788,7 @@ impl Endpoint {
             return;
         };
         let Some(mut context) = self.lend_context(id) else {
+            debug_assert!(false, "a transaction that waits has a context");
             return;
         };
         // The record is gone, and with it the name: what no longer lives is no branch.

@@ -287,7 +287,7 @@ impl Endpoint {
         let to = message.to().map_err(bad)?;
         let uri = crate::sip::Uri::parse(to.uri).map_err(bad)?;
         if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
-            return Err(Refusal::new(400, "To Is No SIP URI"));
+            return Err(Refusal::new(400, "To Is Not A SIP URI"));
         }
         // Whatever port or parameters: the name of the address counts, not where a request for it would go.
         if self.settings.whose(&uri).is_none() || uri.user.is_none_or(<[u8]>::is_empty) {

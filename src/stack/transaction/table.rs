@@ -1,5 +1,7 @@
 //! The records of all transactions of one core, and what carries out the machines' actions.
 
+#[cfg(debug_assertions)]
+mod check;
 mod room;
 
 use super::clock::Clock;
@@ -436,6 +438,7 @@ impl Transactions {
 
     fn remove_server(&mut self, id: Id) {
         let Some(mut server) = self.servers.remove(id) else {
+            debug_assert!(false, "a transaction that ends is there");
             return;
         };
         self.pool.release(&mut server.response);
@@ -450,6 +453,7 @@ impl Transactions {
         let mut link = self.directory.head(server.key);
         while let Some(slot) = self.directory.slot(link) {
             let Some((before, record)) = self.servers.tenant(slot) else {
+                debug_assert!(false, "a chain leads to a record");
                 return;
             };
             link = record.next;
@@ -546,6 +550,7 @@ impl Transactions {
 
     fn unlist(&mut self, id: Id) {
         let Some(client) = self.clients.get_mut(id) else {
+            debug_assert!(false, "a transaction that stands in a list is there");
             return;
         };
         if !std::mem::take(&mut client.listed) {
