@@ -77,7 +77,10 @@ fn flood(agent: &Agent, request: &Request, count: usize) {
     let branch = request.branch();
     for number in 0..count {
         let text = text.replace(&branch, &format!("{branch}f{number}"));
-        agent.send_bytes(text.as_bytes());
+        // A connection of whoever floods may be closed meanwhile.
+        if !agent.try_send(text.as_bytes()) {
+            return;
+        }
     }
 }
 
