@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use strowger::base::Transport;
-use strowger::config::model::{self, Conf};
+use strowger::config::Conf;
 use strowger::net::sys;
 use strowger::stack;
-use strowger::stack::location::{Durability, Location, RowRules};
+use strowger::stack::location::{Location, RowRules};
 use strowger::store::journal::{Book, Clocks, Hooks, Numbers, Settings};
 use strowger::store::{Door, Journal};
 use strowger::worker::mailbox::PostOffice;
@@ -21,15 +21,6 @@ const LAST_ROUND: Duration = Duration::from_secs(2);
 fn boot() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/random/boot_id");
     name.map_or(String::new(), |name| name.trim().to_owned())
-}
-
-/// What the location service has to note.
-pub fn durability(conf: &Conf) -> Durability {
-    match (&conf.registrar.database, conf.registrar.durability) {
-        (None, _) => Durability::Memory,
-        (Some(_), model::Durability::Batched) => Durability::Batched,
-        (Some(_), model::Durability::Acknowledged) => Durability::Acknowledged,
-    }
 }
 
 /// The disk before the workers serve. Without a database it is nothing at all.
@@ -53,7 +44,7 @@ impl Opened {
         };
         let settings = Settings {
             path: path.clone(),
-            durability: location.durability(),
+            durability: conf.registrar.durability,
             listeners,
             rules: RowRules::new(rules),
         };

@@ -14,8 +14,10 @@
 //!  └─────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Imports run one way: `base ← sip ← stack ← worker ← main`; `net` takes only `base` and the two readers of raw bytes in
-//! `sip`. `stack` and `net` never see each other. `store` takes `base` and what `stack` says of users, `resolver` takes `base`; no worker waits for them. `base`, `sip`, `stack` and `sim` are pure: no clock, no socket, no thread.
+//! Imports run one way: `base ← settings, sip ← stack ← worker ← main`; `net` takes only `base`, `settings` and the two readers of raw
+//! bytes in `sip`. `stack` and `net` never see each other. `store` takes those two and what `stack` says of users and bindings, `resolver`
+//! takes those two; no worker waits for them. `config` stands above all that it sets up, and none of them knows it. `base`, `settings`, `sip`,
+//! `stack` and `sim` are pure: no clock, no socket, no thread.
 //! The modules below stand in the order of dependency.
 
 #![deny(unsafe_code)]
@@ -25,6 +27,7 @@ pub mod config;
 pub mod control;
 pub mod net;
 pub mod resolver;
+pub mod settings;
 pub mod sim;
 pub mod sip;
 pub mod stack;

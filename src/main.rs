@@ -24,12 +24,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use strowger::base::Key;
-use strowger::config::model::{Action, Conf, Fork, Mode, Transport};
-use strowger::config::{self, Machine, key, load};
+use strowger::base::{Key, Transport};
+use strowger::config::{self, Conf, Machine, key, load};
 use strowger::control::{AorEntry, Client, Number};
 use strowger::net::sys::dumps;
 use strowger::net::tls::library_version;
+use strowger::settings::Words;
+use strowger::sip::Host;
+use strowger::stack::route::Action;
 use strowger::store::Source;
 use strowger::store::users::Loaded;
 use users::User;
@@ -256,7 +258,8 @@ fn check(places: &Places) -> Outcome {
 /// What the conf comes to, a line for each thing an operator would look for.
 fn summary(out: &mut dyn Write, conf: &Conf, users: Option<&(Source, Loaded)>) -> io::Result<()> {
     for listen in conf.listen.iter() {
-        write!(out, "listen     {} {}", listen.transport, listen.address)?;
+        let transport = listen.transport.word();
+        write!(out, "listen     {transport} {}", listen.address)?;
         match &listen.advertise {
             Some(advertise) => writeln!(out, ", known as {advertise}")?,
             None => writeln!(out)?,
@@ -267,14 +270,7 @@ fn summary(out: &mut dyn Write, conf: &Conf, users: Option<&(Source, Loaded)>) -
     if !conf.server.domains.is_empty() {
         writeln!(out, "domains    {}", words(&conf.server.domains))?;
     }
-    let mode = match conf.proxy.mode {
-        Mode::Stateful => "stateful",
-        Mode::Stateless => "stateless",
-    };
-    let fork = match conf.proxy.fork {
-        Fork::Parallel => "parallel",
-        Fork::Sequential => "sequential",
-    };
+    let (mode, fork) = (conf.proxy.mode, conf.proxy.fork);
     let on = |on| if on { "on" } else { "off" };
     writeln!(
         out,
@@ -287,9 +283,7 @@ fn summary(out: &mut dyn Write, conf: &Conf, users: Option<&(Source, Loaded)>) -
         writeln!(
             out,
             "registrar  {} s to {} s, {} contacts each",
-            registrar.min_expires.as_secs(),
-            registrar.max_expires.as_secs(),
-            registrar.max_contacts
+            registrar.min_expires, registrar.max_expires, registrar.max_contacts
         )?;
     } else {
         writeln!(out, "registrar  off")?;
@@ -304,13 +298,13 @@ fn summary(out: &mut dyn Write, conf: &Conf, users: Option<&(Source, Loaded)>) -
         };
         for target in targets {
             match target.address {
-                Some(address) => write!(out, "next hop   {} {address}", target.transport)?,
-                None => write!(out, "next hop   by name, {}", target.uri)?,
+                Some(address) => write!(out, "next hop   {} {address}", target.transport.word())?,
+                None => write!(out, "next hop   by name, {}", target.uri_text())?,
             }
             if target.transport == Transport::Tls && conf.tls.verify_server {
-                write!(out, ", must prove to be {}", target.host)?;
+                write!(out, ", must prove to be {}", Host::of(&target.host))?;
             }
-            match route.outgoing.filter(|_| target.transport.is_stream()) {
+            match route.outgoing.filter(|_| target.transport.is_reliable()) {
                 Some(outgoing) => writeln!(out, ", outgoing {outgoing}")?,
                 None => writeln!(out)?,
             }
@@ -367,7 +361,7 @@ fn streams(out: &mut dyn Write, conf: &Conf) -> io::Result<()> {
     if !conf
         .listen
         .iter()
-        .any(|listen| listen.transport.is_stream())
+        .any(|listen| listen.transport.is_reliable())
     {
         return Ok(());
     }
@@ -380,23 +374,19 @@ fn streams(out: &mut dyn Write, conf: &Conf) -> io::Result<()> {
         out,
         "streams    outgoing {}, {most}, closed after {} s idle",
         connections.outgoing,
-        connections.idle_timeout.as_secs()
+        connections.idle_timeout / 1000
     )?;
     let tls = &conf.tls;
-    for pair in &tls.identity {
+    for pair in &conf.certificates.default_identity {
         writeln!(out, "identity   {}", pair.certificate.display())?;
     }
-    for identity in &tls.identities {
+    for identity in &conf.certificates.identities {
         for pair in &identity.pairs {
             let certificate = pair.certificate.display();
             writeln!(out, "identity   {certificate} for {}", identity.name)?;
         }
     }
-    if conf
-        .listen
-        .iter()
-        .any(|listen| listen.transport == Transport::Tls)
-    {
+    if conf.listens_by(Transport::Tls) {
         let servers = if tls.verify_server {
             "verified"
         } else {

@@ -8,8 +8,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 use strowger::base::Key;
-use strowger::config::model::Conf;
-use strowger::config::{Machine, Plan};
+use strowger::config::{Conf, Machine, Plan};
 use strowger::net::interfaces;
 use strowger::stack::auth::users::Users;
 use strowger::store::users::Loaded;
@@ -89,13 +88,13 @@ impl Office {
         // From here on nothing can fail.
         let change = Change {
             settings: settings.clone(),
-            connections: serve::connection_limits(&conf, self.start.files),
+            connections: conf.connection_limits(self.start.files),
             tls: contexts.clone(),
         };
         self.crew().reload(&change);
         serve::limit_sources(&self.start.sources, &conf);
         // Its servers may be others even where the conf says the same: /etc/resolv.conf is read again.
-        if !self.resolver.configure(serve::resolving(&conf.dns)) {
+        if !self.resolver.configure(conf.dns.clone()) {
             log::warn!("dns: too busy to take other servers: reload again");
         }
         if let Some(scrape) = new_scrape {
@@ -126,11 +125,11 @@ impl Office {
     fn refuse_fixed(&self, plan: &Plan, conf: &Conf) -> Result<(), String> {
         let mut fixed = plan.fixed.clone();
         // These tables have the size that they began with.
-        let connections = serve::connection_limits(conf, self.start.files).connections;
+        let connections = conf.connection_limits(self.start.files).connections;
         if plan.changes("[connections] max") && connections > self.start.connections {
             fixed.push("[connections] max (above that of the start)");
         }
-        let transactions = serve::transactions_of_core(conf, Machine::this().memory);
+        let transactions = conf.per_core(Machine::this().memory).transactions;
         if plan.changes("[limits] transactions") && transactions > self.start.transactions {
             fixed.push("[limits] transactions (above that of the start)");
         }
@@ -148,7 +147,7 @@ impl Office {
             .map_err(|error| format!("the addresses of this machine's interfaces: {error}"))?;
         let addresses = self.crew().addresses().to_vec();
         let memory = Machine::this().memory;
-        Ok(serve::settings(conf, &addresses, local, memory))
+        Ok(conf.rules(&addresses, local, memory))
     }
 
     /// Reads who there is, where somebody is challenged.

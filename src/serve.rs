@@ -1,10 +1,10 @@
 //! `strowger run`: the conf becomes settings, sockets and workers; the desk answers operators; signals end it.
 
-use crate::bindings::{self, Disk, Opened};
+use crate::bindings::{Disk, Opened};
 use crate::drain::Drain;
 use crate::logger;
 use crate::notify::Manager;
-use crate::secure::{contexts, forbid_dumps, identity_of, warn_of_exposed};
+use crate::secure::{contexts, forbid_dumps, warn_of_exposed};
 use crate::watch::Files;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -18,10 +18,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use strowger::base::metric::Families;
-use strowger::base::{Key, Sources, Transport};
+use strowger::base::{Key, Sources};
+use strowger::config::Conf;
 use strowger::config::Machine;
 use strowger::config::key::{self, Secret};
-use strowger::config::model::{self, Conf};
 use strowger::control::server::Bounds;
 use strowger::control::{
     AorEntry, ConnectionEntry, ContactEntry, Desk, Draining, Refusal, Scrape, Server, scrape,
@@ -29,26 +29,18 @@ use strowger::control::{
 use strowger::net::streams::Description;
 use strowger::net::sys::identity::Identity;
 use strowger::net::tls::Contexts;
-use strowger::net::{Buffers, Limits, interfaces, sys};
+use strowger::net::{interfaces, sys};
 use strowger::resolver::{self, Resolver};
+use strowger::settings::Words;
 use strowger::sip::{Scheme, Uri, write_escaped};
-use strowger::stack::auth;
-use strowger::stack::auth::certificate::Certificate;
-use strowger::stack::auth::digest::Algorithm;
+use strowger::stack::Settings;
 use strowger::stack::auth::users::Users;
 use strowger::stack::location::{BindingView, Location};
-use strowger::stack::route::{Action, Network, NextHop, Route};
-use strowger::stack::settings::{self, Listener, Settings};
 use strowger::store::clock::STEP_MS;
 use strowger::store::users::Loaded;
 use strowger::store::{Door, Keeper, Source, keeper};
 use strowger::worker::metrics::{self, Beside};
 use strowger::worker::{self, Clock, Crew, Options};
-
-/// Bytes of memory that one transaction may take, all told; the limit from memory is a quarter of it in these.
-const TRANSACTION_BYTES: usize = 2048;
-/// The same for one binding.
-const BINDING_BYTES: usize = 512;
 
 /// How long the server's start waits for standard output.
 const ANNOUNCEMENT: Duration = Duration::from_millis(500);
@@ -68,7 +60,7 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
     let listeners: Vec<_> = conf
         .listen
         .iter()
-        .map(|listen| (transport(listen.transport), listen.address))
+        .map(|listen| (listen.transport, listen.address))
         .collect();
     let contexts = contexts(conf, None)?;
     // What is opened from here on must belong to that user: the databases, the control socket.
@@ -78,12 +70,12 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
         forbid_dumps(conf);
     }
     let clock = Clock::start();
-    let max_bindings = conf.limits.bindings.resolve(memory / 4, BINDING_BYTES);
-    let location = Location::new(secret, max_bindings).with_journal(bindings::durability(conf));
+    let location = Location::new(secret, conf.max_bindings(memory));
+    let location = location.with_journal(conf.durability());
     let location = Arc::new(location);
     // What takes a while is read before anybody can knock, by the conf's addresses: those that the kernel chooses are not known.
     let addresses: Vec<_> = listeners.iter().map(|(_, address)| *address).collect();
-    let rules = Arc::new(settings(conf, &addresses, local.clone(), memory));
+    let rules = Arc::new(conf.rules(&addresses, local.clone(), memory));
     let disk = Opened::open(conf, &location, listeners.clone(), rules, clock);
     let users = users(conf, secret, disk.door())?;
     let open_files =
@@ -103,13 +95,13 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
         forbid_dumps(conf);
     }
     warn_of_exposed(conf);
-    let settings = Arc::new(settings(conf, bound.addresses(), local, memory));
+    let settings = Arc::new(conf.rules(bound.addresses(), local, memory));
     let start = Start {
         secret,
         files: open_files,
         sources,
         connections,
-        transactions: settings.limits.transactions,
+        transactions: settings.per_core.transactions,
         since_1970: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default(),
@@ -129,7 +121,7 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
         .spawn(clock, settings.clone(), location.clone(), &users, secret)
         .map_err(|error| format!("the workers did not start: {error}"))?;
     let answers = Arc::new(crew.answers());
-    let resolver = Resolver::start(resolving(&conf.dns), asker, inbox, answers)
+    let resolver = Resolver::start(conf.dns.clone(), asker, inbox, answers)
         .map_err(|error| format!("the resolver's thread: {error}"))?;
     let disk = disk.start(crew.post_office())?;
     let current = Current {
@@ -309,7 +301,7 @@ impl Office {
     fn announce(&self, conf: &Conf) {
         let mut lines = String::new();
         for (listen, address) in conf.listen.iter().zip(self.crew().addresses()) {
-            lines += &format!("listening {} {address}\n", listen.transport);
+            lines += &format!("listening {} {address}\n", listen.transport.word());
         }
         let (done, outcome) = mpsc::channel();
         // A pipe that nobody reads may be full already: then this thread waits, and nobody else.
@@ -436,7 +428,7 @@ impl Desk for Office {
             (crew.connections(), crew.addresses().to_vec())
         };
         let entry = |connection: Description| ConnectionEntry {
-            transport: connection.transport.name().to_ascii_lowercase(),
+            transport: connection.transport.word().to_owned(),
             peer: connection.peer.to_string(),
             listener: addresses
                 .get(usize::from(connection.listener))
@@ -522,9 +514,8 @@ impl Desk for Office {
             return Err(Refusal::Refused(format!("{contact}: not a SIP URI")));
         }
         let settings = self.current().settings.clone();
-        let limits = &settings.registrar;
         let refused = |why: &str| Err(Refusal::Refused(format!("{contact}: {why}")));
-        if contact.len().max(key.len()) > limits.contact_size {
+        if contact.len().max(key.len()) > settings.limits.contact_size {
             return refused("longer than [limits] contact_size");
         }
         if settings.leads_back(&uri, &key) {
@@ -535,10 +526,10 @@ impl Desk for Office {
         self.location.show(now, Some(&key), &mut |_, binding| {
             others += usize::from(binding.uri != contact.as_bytes());
         });
-        if others >= limits.max_contacts {
+        if others >= settings.registrar.max_contacts {
             return refused("[registrar] max_contacts is reached");
         }
-        let expires_s = expires.unwrap_or(self.current().settings.registrar.default_expires_s);
+        let expires_s = expires.unwrap_or(settings.registrar.default_expires);
         self.location
             .add(now, &key, contact.as_bytes(), expires_s)
             .map_err(|_| Refusal::Refused("[limits] bindings is reached".to_owned()))
@@ -607,17 +598,11 @@ fn options(
     contexts: Option<Arc<Contexts>>,
 ) -> Options {
     Options {
-        connections: connection_limits(conf, files),
+        connections: conf.connection_limits(files),
         sources,
         tls: contexts,
         cores: conf.server.cores.clone(),
-        batch: conf.udp.batch,
-        buffers: Buffers {
-            receive: conf.udp.receive_buffer,
-            send: conf.udp.send_buffer,
-            ..Buffers::default()
-        },
-        gather: conf.udp.gather,
+        udp: conf.udp.clone(),
         ..Options::default()
     }
 }
@@ -625,38 +610,9 @@ fn options(
 /// What the conf says of sources, valid at once.
 pub(crate) fn limit_sources(sources: &Sources, conf: &Conf) {
     let limits = &conf.limits;
-    sources.set_trusted(networks(&limits.trusted_sources));
-    sources.set_ban_ms(u64::try_from(limits.ban.as_millis()).unwrap_or(u64::MAX));
+    sources.set_trusted(limits.trusted_sources.clone());
+    sources.set_ban_ms(limits.ban);
     sources.set_limit(limits.requests_per_source);
-}
-
-pub(crate) fn resolving(dns: &model::Dns) -> resolver::Settings {
-    resolver::Settings {
-        servers: dns.servers.clone(),
-        timeout: dns.timeout,
-        questions: dns.questions,
-    }
-}
-
-/// Of one core.
-pub(crate) fn connection_limits(conf: &Conf, files: usize) -> Limits {
-    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let cores = conf.server.cores.len().max(1);
-    Limits {
-        idle_ms: ms(conf.connections.idle_timeout),
-        message_ms: ms(conf.connections.message_timeout),
-        connect_ms: ms(conf.connections.connect_timeout),
-        handshake_ms: ms(conf.connections.handshake_timeout),
-        connections: (conf.connections.most(files) / cores).max(1),
-        handshakes: conf.connections.handshakes,
-        patience_ms: ms(conf.limits.overload),
-        send_queue: conf.connections.send_queue,
-        message_size: conf.limits.message_size,
-        unsent_bytes: conf.connections.unsent_bytes / cores,
-        unfinished_bytes: conf.connections.unfinished_bytes / cores,
-        keep_alive_bytes: conf.connections.keep_alive_bytes,
-        trusted: networks(&conf.limits.trusted_sources),
-    }
 }
 
 /// Who the server becomes once its keys are read. The error is one line.
@@ -667,14 +623,6 @@ pub fn identity(conf: &Conf) -> Result<Option<Identity>, String> {
     Identity::find(user, conf.server.group.as_deref())
         .map(Some)
         .map_err(|error| format!("[server] user: {error}"))
-}
-
-fn transport(transport: model::Transport) -> Transport {
-    match transport {
-        model::Transport::Udp => Transport::Udp,
-        model::Transport::Tcp => Transport::Tcp,
-        model::Transport::Tls => Transport::Tls,
-    }
 }
 
 /// The users as they stand now, behind the journal's door, where the conf has anybody challenged. The error is one line.
@@ -691,202 +639,6 @@ pub fn users(
         .read(&mut || true)
         .map_err(|trouble| format!("[auth] users: {}", trouble.message()))?;
     Ok(Some((source, loaded)))
-}
-
-pub(crate) fn settings(
-    conf: &Conf,
-    bound: &[SocketAddr],
-    local: Vec<IpAddr>,
-    memory: u64,
-) -> Settings {
-    let cores = conf.server.cores.len().clamp(1, 255);
-    let listeners = conf.listen.iter().zip(bound).map(|(listen, address)| {
-        let advertise = match &listen.advertise {
-            Some(name) => name.to_string(),
-            None => interfaces::advertised(*address, &local).to_string(),
-        };
-        Listener {
-            transport: transport(listen.transport),
-            address: *address,
-            advertise: advertise.into_bytes(),
-        }
-    });
-    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
-    Settings {
-        domains: conf
-            .server
-            .domains
-            .iter()
-            .map(|domain| domain.to_string().into_bytes())
-            .collect(),
-        listeners: listeners.collect(),
-        local_addresses: local,
-        cores: cores as u8,
-        proxy: settings::Proxy {
-            mode: match conf.proxy.mode {
-                model::Mode::Stateful => settings::Mode::Stateful,
-                model::Mode::Stateless => settings::Mode::Stateless,
-            },
-            record_route: conf.proxy.record_route,
-            fork: match conf.proxy.fork {
-                model::Fork::Parallel => settings::Fork::Parallel,
-                model::Fork::Sequential => settings::Fork::Sequential,
-            },
-            redirect: conf.proxy.redirect,
-            max_breadth: conf.proxy.max_breadth,
-            in_dialog_without_route: match conf.proxy.in_dialog_without_route {
-                model::InDialog::Relay => settings::InDialog::Relay,
-                model::InDialog::Refuse => settings::InDialog::Refuse,
-            },
-        },
-        registrar: settings::Registrar {
-            enabled: conf.registrar.enabled,
-            min_expires_s: seconds(conf.registrar.min_expires),
-            default_expires_s: seconds(conf.registrar.default_expires),
-            max_expires_s: seconds(conf.registrar.max_expires),
-            max_contacts: conf.registrar.max_contacts,
-            contact_size: conf.limits.contact_size,
-            contact_networks: networks(&conf.registrar.contact_networks),
-        },
-        auth: auth(&conf.auth),
-        timers: settings::Timers {
-            t1_ms: ms(conf.timers.t1),
-            t2_ms: ms(conf.timers.t2),
-            t4_ms: ms(conf.timers.t4),
-            c_ms: ms(conf.timers.c),
-            linger_ms: ms(conf.timers.linger),
-        },
-        limits: settings::Limits {
-            message_size: conf.limits.message_size,
-            transactions: transactions_of_core(conf, memory),
-            transaction_bytes: transaction_bytes_of_core(conf, memory),
-            answer_factor: conf.limits.answer_factor,
-            overload_ms: ms(conf.limits.overload),
-            shed: conf.limits.shed == model::Shed::Kernel,
-            trusted_sources: networks(&conf.limits.trusted_sources),
-            requests_per_user: conf.limits.requests_per_user,
-            requests_per_aor: conf.limits.requests_per_aor,
-        },
-        outgoing: outgoing(conf.connections.outgoing),
-        routes: conf.routes.iter().map(route).collect(),
-        names: settings::Names {
-            timeout_ms: ms(conf.dns.timeout),
-            cache: conf.dns.cache,
-            questions: (conf.dns.questions / cores).max(1),
-            held_bytes: conf.dns.held,
-        },
-    }
-}
-
-/// How many transactions one core may have, where `memory` bytes are there for the server.
-pub(crate) fn transactions_of_core(conf: &Conf, memory: u64) -> usize {
-    let all = conf
-        .limits
-        .transactions
-        .resolve(memory / 4, TRANSACTION_BYTES);
-    (all / cores(conf)).max(1)
-}
-
-/// How many bytes the messages of one core's transactions may take: that share of the memory, however many transactions the conf allows.
-fn transaction_bytes_of_core(conf: &Conf, memory: u64) -> usize {
-    let share = usize::try_from(memory / 4).unwrap_or(usize::MAX);
-    // Room for a few of the longest messages, whatever the machine.
-    (share / cores(conf)).max(64 * conf.limits.message_size)
-}
-
-fn cores(conf: &Conf) -> usize {
-    conf.server.cores.len().clamp(1, 255)
-}
-
-fn auth(auth: &model::Auth) -> auth::Settings {
-    let algorithm = |algorithm: &model::Algorithm| match algorithm {
-        model::Algorithm::Sha256 => Algorithm::Sha256,
-        model::Algorithm::Sha512_256 => Algorithm::Sha512_256,
-        model::Algorithm::Md5 => Algorithm::Md5,
-    };
-    auth::Settings {
-        realm: auth.realm.clone().into_bytes(),
-        challenge_register: auth.challenge_register,
-        challenge_proxy: auth.challenge_proxy,
-        challenge_bye: auth.challenge_bye,
-        algorithms: auth.algorithms.iter().map(algorithm).collect(),
-        qop: auth.qop,
-        nonce_lifetime_ms: u64::try_from(auth.nonce_lifetime.as_millis()).unwrap_or(u64::MAX),
-        guesses: auth.guesses,
-        check_uri: match auth.check_uri {
-            model::UriCheck::Strict => auth::UriCheck::Strict,
-            model::UriCheck::Address => auth::UriCheck::Address,
-            model::UriCheck::Off => auth::UriCheck::Off,
-        },
-        certificate: match auth.certificate {
-            model::Certificate::Off => Certificate::Off,
-            model::Certificate::Identity => Certificate::Identity,
-            model::Certificate::IdentityAndPassword => Certificate::IdentityAndPassword,
-        },
-    }
-}
-
-fn outgoing(outgoing: model::Outgoing) -> settings::Outgoing {
-    match outgoing {
-        model::Outgoing::Reuse => settings::Outgoing::Reuse,
-        model::Outgoing::PerCall => settings::Outgoing::PerCall,
-    }
-}
-
-fn networks(conf: &[model::Network]) -> Vec<Network> {
-    let network = |network: &model::Network| Network::new(network.address(), network.prefix());
-    conf.iter().map(network).collect()
-}
-
-fn route(route: &model::Route) -> Route {
-    Route {
-        methods: route
-            .methods
-            .iter()
-            .map(|method| method.clone().into_bytes())
-            .collect(),
-        from_source: networks(&route.from_source),
-        to_host: route
-            .to_host
-            .as_ref()
-            .map(|host| host.to_string().into_bytes()),
-        to_user_prefix: route
-            .to_user_prefix
-            .as_ref()
-            .map(|prefix| prefix.clone().into_bytes()),
-        user_agent: route
-            .user_agent
-            .iter()
-            .map(|agent| agent.clone().into_bytes())
-            .collect(),
-        action: match &route.action {
-            model::Action::Relay(targets) => Action::Relay(
-                targets
-                    .iter()
-                    .map(|target| NextHop {
-                        uri: target.uri.clone().into_bytes(),
-                        address: target.address,
-                        transport: transport(target.transport),
-                        host: match &target.host {
-                            model::Host::Name(name) => name.clone().into_bytes(),
-                            model::Host::Address(ip) => ip.to_string().into_bytes(),
-                        },
-                        identity: identity_of(route),
-                    })
-                    .collect(),
-            ),
-            model::Action::Location => Action::Location,
-            model::Action::Redirect(uris) => {
-                Action::Redirect(uris.iter().map(|uri| uri.clone().into_bytes()).collect())
-            }
-            model::Action::Reject(status) => Action::Reject(*status),
-            model::Action::Drop => Action::Drop,
-        },
-        outgoing: route.outgoing.map(outgoing),
-        challenge: route.challenge,
-        users_only: route.from == model::Callers::Users,
-    }
 }
 
 fn host_text(ip: IpAddr) -> String {

@@ -2,14 +2,14 @@
 //! users are, and read again when they have changed and fit each other.
 
 use crate::secure;
-use crate::serve::{self, Current, Office};
+use crate::serve::{Current, Office};
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, TryLockError};
 use std::time::{Duration, Instant};
-use strowger::config::model::Conf;
+use strowger::config::Conf;
 use strowger::worker::Change;
 
 /// How often the files are looked at. What has changed is read when it has stayed the same from one look to the next: it may be half
@@ -131,7 +131,7 @@ impl Office {
         }
         let change = Change {
             settings: current.settings.clone(),
-            connections: serve::connection_limits(&current.conf, self.start.files),
+            connections: current.conf.connection_limits(self.start.files),
             tls: contexts.clone(),
         };
         self.crew().reload(&change);

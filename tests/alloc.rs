@@ -96,7 +96,7 @@ fn settings(address: SocketAddr, cores: usize, linger_ms: u64) -> Settings {
         cores: cores as u8,
         ..Settings::default()
     };
-    settings.timers.linger_ms = linger_ms;
+    settings.timers.linger = linger_ms;
     settings
 }
 

@@ -10,13 +10,16 @@ use std::path::{Path, PathBuf};
 const IMPORTS: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("sip", &["base"]),
-    ("stack", &["base", "sip"]),
-    ("sim", &["base", "sip", "stack"]),
+    // What the conf says, for all that do it.
+    ("settings", &["base"]),
+    ("stack", &["base", "settings", "sip"]),
+    ("sim", &["base", "settings", "sip", "stack"]),
     // The two readers of raw bytes, and nothing else of the words.
     (
         "net",
         &[
             "base",
+            "settings",
             "sip::frame",
             "sip::Frame",
             "sip::Framer",
@@ -24,21 +27,30 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "sip::sniff",
         ],
     ),
-    ("resolver", &["base"]),
+    ("resolver", &["base", "settings"]),
     // Of the resolver only how to ask it.
     (
         "worker",
-        &["base", "sip", "stack", "net", "resolver::Asker"],
+        &["base", "settings", "sip", "stack", "net", "resolver::Asker"],
     ),
     // Whose data it keeps: users, and bindings.
-    ("store", &["base", "stack::auth", "stack::location"]),
-    ("config", &[]),
+    (
+        "store",
+        &["base", "settings", "stack::auth", "stack::location"],
+    ),
+    // Above those that it sets up.
+    (
+        "config",
+        &[
+            "base", "settings", "sip", "stack", "net", "store", "resolver",
+        ],
+    ),
     // What is counted, and the bound on what strangers make us log.
     ("control", &["base"]),
 ];
 
 /// Rooms without a clock, a socket, a thread or a random source.
-const PURE: &[&str] = &["base", "sip", "stack", "sim"];
+const PURE: &[&str] = &["base", "settings", "sip", "stack", "sim"];
 
 /// What a pure room may take from outside. All compute but `log`, a facade that does nothing by itself.
 const PURE_CRATES: &[&str] = &["std", "memchr", "siphasher", "md5", "sha2", "log"];
@@ -805,6 +817,7 @@ fn the_table_of_imports() {
     };
     let rooms = [
         "base",
+        "settings",
         "sip::Uri",
         "sip::sniff",
         "stack",
@@ -821,16 +834,26 @@ fn the_table_of_imports() {
     for (from, expected) in [
         ("base", ""),
         ("sip", "base sip::Uri sip::sniff"),
-        ("stack", "base sip::Uri sip::sniff stack stack::auth"),
-        ("sim", "base sip::Uri sip::sniff stack stack::auth sim"),
-        ("net", "base sip::sniff net"),
-        ("resolver", "base resolver resolver::Asker"),
+        ("settings", "base settings"),
+        (
+            "stack",
+            "base settings sip::Uri sip::sniff stack stack::auth",
+        ),
+        (
+            "sim",
+            "base settings sip::Uri sip::sniff stack stack::auth sim",
+        ),
+        ("net", "base settings sip::sniff net"),
+        ("resolver", "base settings resolver resolver::Asker"),
         (
             "worker",
-            "base sip::Uri sip::sniff stack stack::auth net resolver::Asker worker",
+            "base settings sip::Uri sip::sniff stack stack::auth net resolver::Asker worker",
         ),
-        ("store", "base stack::auth store"),
-        ("config", "config"),
+        ("store", "base settings stack::auth store"),
+        (
+            "config",
+            "base settings sip::Uri sip::sniff stack stack::auth net resolver resolver::Asker store config",
+        ),
         ("control", "base control"),
     ] {
         let allowed: Vec<_> = rooms.into_iter().filter(|room| may(from, room)).collect();

@@ -38,18 +38,16 @@ fn pair(name: &str) -> Pair {
 }
 
 fn server(change: impl FnOnce(&mut Settings)) -> Contexts {
-    let mut settings = Settings {
-        default_identity: vec![pair("ecdsa"), pair("rsa")],
-        trusted_ca: Some(certs().join("ca.pem")),
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.certificates.default_identity = vec![pair("ecdsa"), pair("rsa")];
+    settings.rules.trusted_ca = Some(certs().join("ca.pem"));
     change(&mut settings);
     Contexts::load(&settings, None).unwrap()
 }
 
 fn client(change: impl FnOnce(&mut Settings)) -> Contexts {
     server(|settings| {
-        settings.default_identity.clear();
+        settings.certificates.default_identity.clear();
         change(settings);
     })
 }
@@ -298,7 +296,7 @@ fn s_client_without_tickets_resumes_by_session_id() {
 
 #[test]
 fn s_client_proves_itself_where_it_must() {
-    let contexts = server(|settings| settings.verify_client = VerifyClient::Required);
+    let contexts = server(|settings| settings.rules.verify_client = VerifyClient::Required);
     let certificate = file("client.pem");
     let key = file("client.key");
     for (_, option, _) in VERSIONS {
@@ -331,7 +329,8 @@ fn s_client_may_not_renegotiate() {
 
 #[test]
 fn the_mandatory_suite_of_sip_and_who_asks_for_it_by_conf() {
-    let contexts = server(|settings| settings.ciphers = "TLS_RSA_WITH_AES_128_CBC_SHA".into());
+    let contexts =
+        server(|settings| settings.rules.ciphers = "TLS_RSA_WITH_AES_128_CBC_SHA".into());
     let arguments = ["-tls1_2", "-cipher", "AES128-SHA"];
     let (text, outcome) = s_client(&contexts, "OPTIONS\n", &arguments);
     assert_eq!(outcome.failure, None, "{text}");
@@ -398,7 +397,8 @@ fn s_server_gets_our_certificate_and_we_resume_with_it() {
     for (_, option, _) in VERSIONS {
         let arguments = [option, "-cert", &certificate, "-key", &key, "-Verify", "2"];
         let peer = Peer::start(&[&arguments[..], &["-verify_return_error"]].concat());
-        let contexts = client(|settings| settings.client_identity = vec![pair("client")]);
+        let contexts =
+            client(|settings| settings.certificates.client_identity = vec![pair("client")]);
         for round in 0..3 {
             let outcome = peer.talk(&contexts, "127.0.0.1");
             assert_eq!(outcome.failure, None);

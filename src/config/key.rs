@@ -121,7 +121,7 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::Pair;
+    use crate::net::tls::Pair;
 
     #[test]
     fn a_secret_made_once_is_the_same_after_a_restart() {
@@ -169,8 +169,8 @@ mod tests {
         file("users.db-wal", 0o666);
         file("users.db-shm", 0o600);
         let open = file("open.key", 0o644);
-        conf.tls.identity = vec![pair(open.clone()), pair(file("own.key", 0o400))];
-        conf.tls.client_identity = vec![pair(open)];
+        conf.certificates.default_identity = vec![pair(open.clone()), pair(file("own.key", 0o400))];
+        conf.certificates.client_identity = vec![pair(open)];
         let said = |conf: &Conf| {
             let folder = format!("{}/", place.path().display());
             let lines = exposed_files(conf).into_iter();

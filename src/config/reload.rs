@@ -1,6 +1,7 @@
 //! What a new conf would change in a running server: what takes effect at once, and what only a restart can bring.
 
-use super::model::*;
+use super::model::Conf;
+use crate::settings::table::table;
 
 /// The keys in which a conf differs from the one in force, as the file has them: `[server] domains`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,98 +12,42 @@ pub struct Plan {
     pub fixed: Vec<&'static str>,
 }
 
-/// Sorts the fields of one section into those that are live and those that are fixed. A field in neither list does not compile:
-/// who adds a key says here what a reload makes of it.
-macro_rules! sort {
-    ($plan:ident, $section:literal, $type:ident, $old:expr, $new:expr,
-     live: [$($live:ident),*], fixed: [$($fixed:ident),*]) => {
-        let $type { $($live: _,)* $($fixed: _,)* } = $new;
-        $(if $old.$live != $new.$live {
-            $plan.live.push(concat!("[", $section, "] ", stringify!($live)));
-        })*
-        $(if $old.$fixed != $new.$fixed {
-            $plan.fixed.push(concat!("[", $section, "] ", stringify!($fixed)));
-        })*
+/// Each row of the table says in which of the two its key stands.
+macro_rules! compare {
+    ($($(#[doc = $about:literal])* [$section:ident] $name:ident {
+        $($(#[doc = $doc:literal])*
+        $change:ident $key:ident: $type:ty = $default:expr, $toml:literal, $reader:expr;)*
+    })*) => {
+        impl Plan {
+            fn compare(&mut self, old: &Conf, new: &Conf) {
+                $(
+                    $(if old.$section.$key != new.$section.$key {
+                        self.$change.push(concat!("[", stringify!($section), "] ", stringify!($key)));
+                    })*
+                    self.compare_behind(stringify!($section), old, new);
+                )*
+            }
+        }
     };
 }
+table!(compare);
 
 impl Plan {
     pub fn new(old: &Conf, new: &Conf) -> Plan {
         let mut plan = Plan::default();
-        let Conf {
-            server,
-            listen,
-            tls,
-            connections,
-            proxy,
-            registrar,
-            auth,
-            routes,
-            timers,
-            limits,
-            udp,
-            control,
-            dns,
-            metrics,
-            log,
-        } = new;
-        sort!(plan, "server", Server, old.server, server,
-            live: [domains, drain_deadline],
-            fixed: [cores, key_file, user, group, core_dumps]);
-        if old.listen != *listen {
-            plan.fixed.push("[[listen]]");
-        }
-        // The files have other names than the fields, and are read again in any case.
-        if old.tls != *tls {
-            plan.live.push("[tls]");
-        }
-        sort!(plan, "connections", Connections, old.connections, connections,
-            live: [
-                outgoing, idle_timeout, message_timeout, connect_timeout, handshake_timeout, max, handshakes, send_queue,
-                unsent_bytes, unfinished_bytes, keep_alive_bytes
-            ],
-            fixed: []);
-        // A call that one mode has begun the other cannot end: it does not know of it, or has forgotten it.
-        sort!(plan, "proxy", Proxy, old.proxy, proxy,
-            live: [record_route, fork, redirect, max_breadth, in_dialog_without_route],
-            fixed: [mode]);
-        sort!(plan, "registrar", Registrar, old.registrar, registrar,
-            live: [enabled, min_expires, default_expires, max_expires, max_contacts, contact_networks],
-            fixed: [database, durability]);
-        sort!(plan, "auth", Auth, old.auth, auth,
-            live: [
-                realm, challenge_register, challenge_proxy, challenge_bye, algorithms, qop, nonce_lifetime,
-                guesses, check_uri, certificate, users
-            ],
-            fixed: []);
-        if old.routes != *routes {
-            plan.live.push("[[route]]");
-        }
-        sort!(plan, "timers", Timers, old.timers, timers,
-            live: [t1, t2, t4, c, linger],
-            fixed: []);
-        sort!(plan, "limits", Limits, old.limits, limits,
-            live: [
-                message_size, transactions, contact_size, requests_per_source, answer_factor,
-                requests_per_user, requests_per_aor, ban, trusted_sources, overload, shed
-            ],
-            fixed: [bindings]);
-        sort!(plan, "udp", Udp, old.udp, udp,
-            live: [],
-            fixed: [receive_buffer, send_buffer, batch, gather]);
-        sort!(plan, "dns", Dns, old.dns, dns,
-            live: [servers, timeout, cache, held],
-            fixed: [questions]);
-        sort!(plan, "control", Control, old.control, control,
-            live: [],
-            fixed: [socket]);
-        sort!(plan, "metrics", Metrics, old.metrics, metrics,
-            live: [address],
-            fixed: []);
-        sort!(plan, "log", Log, old.log, log,
-            live: [level],
-            fixed: []);
+        plan.compare(old, new);
         plan
+    }
+
+    /// What is no plain key, in the order of the file: what follows on this section.
+    fn compare_behind(&mut self, section: &str, old: &Conf, new: &Conf) {
+        match section {
+            "server" if old.listen != new.listen => self.fixed.push("[[listen]]"),
+            // The files are read again in any case.
+            "tls" if old.certificates != new.certificates => self.live.push("[tls] certificate"),
+            "auth" if old.routes != new.routes => self.live.push("[[route]]"),
+            _ => {}
+        }
     }
 
     /// True for a key that differs and takes effect at once.
@@ -259,7 +204,7 @@ level = \"off\"
                 assert!(told.contains(&name.as_str()), "{name} among {told:?}");
             }
         }
-        for whole in ["[[listen]]", "[[route]]", "[tls]"] {
+        for whole in ["[[listen]]", "[[route]]", "[tls] verify_server"] {
             assert!(told.contains(&whole), "{whole}");
         }
     }

@@ -1,53 +1,53 @@
 //! What the conf says about connections: how many, for how long, and how much may wait on each.
 
 use crate::base::Network;
+use crate::settings::{self, Connections, Millis};
 
 /// What the conf says about connections, for one core.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// For a connection that is quiet.
-    pub idle_ms: u64,
-    /// For each message from its first byte on.
-    pub message_ms: u64,
-    pub connect_ms: u64,
-    pub handshake_ms: u64,
+    /// `[connections]`; of what it grants all connections together, this core's part.
+    pub rules: Connections,
     /// Connections at a time.
     pub connections: usize,
-    /// TLS handshakes at a time.
-    pub handshakes: usize,
-    /// How long a TLS client may wait until its handshake begins, milliseconds. Where they wait longer for longer than a burst, others
+    /// How long a TLS client may wait until its handshake begins. Where they wait longer for longer than a burst, others
     /// are refused; 0: nobody is.
-    pub patience_ms: u64,
-    /// Bytes that may wait on one connection.
-    pub send_queue: usize,
-    /// Bytes that may wait on all, before each may have no more than a part of that.
-    pub unsent_bytes: usize,
+    pub patience_ms: Millis,
     /// The longest message.
     pub message_size: usize,
-    /// Bytes that messages which have begun and are not whole may hold, those of all connections.
-    pub unfinished_bytes: usize,
-    /// Bytes that one connection may bring between two messages, or in a minute.
-    pub keep_alive_bytes: usize,
     /// Networks that stand for many: no share binds them.
     pub trusted: Vec<Network>,
 }
 
+impl Limits {
+    /// Those of one core out of `cores`, where the process may open `files` files.
+    pub fn new(
+        connections: &Connections,
+        limits: &settings::Limits,
+        cores: usize,
+        files: usize,
+    ) -> Limits {
+        let cores = cores.max(1);
+        Limits {
+            connections: (connections.most(files) / cores).max(1),
+            rules: Connections {
+                unsent_bytes: connections.unsent_bytes / cores,
+                unfinished_bytes: connections.unfinished_bytes / cores,
+                ..connections.clone()
+            },
+            patience_ms: limits.overload,
+            message_size: limits.message_size,
+            trusted: limits.trusted_sources.clone(),
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
+        let (connections, limits) = (Connections::default(), settings::Limits::default());
         Limits {
-            idle_ms: 120_000,
-            message_ms: 20_000,
-            connect_ms: 5000,
-            handshake_ms: 5000,
             connections: 4096,
-            handshakes: 512,
-            patience_ms: 100,
-            send_queue: 256 << 10,
-            unsent_bytes: 256 << 20,
-            message_size: 64 << 10,
-            unfinished_bytes: 64 << 20,
-            keep_alive_bytes: 1 << 10,
-            trusted: Vec::new(),
+            ..Limits::new(&connections, &limits, 1, 1 << 20)
         }
     }
 }

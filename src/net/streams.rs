@@ -450,7 +450,7 @@ impl Streams {
         }
         let flow = connection.flow(core, id);
         let was_shaking = connection.state == State::Handshaking;
-        connection.allow_blanks(self.limits.keep_alive_bytes, now);
+        connection.allow_blanks(self.limits.rules.keep_alive_bytes, now);
         let bite = self.bite;
         let (count, taken) = connection.read(
             self.scratch.get_mut(..bite).unwrap_or_default(),
@@ -596,7 +596,7 @@ impl Streams {
         };
         let waits = connection.waiting() + message.len();
         if waits > self.send_queue() {
-            if waits <= self.limits.send_queue {
+            if waits <= self.limits.rules.send_queue {
                 self.note_unsent(id);
             }
             return Err(Undeliverable::SendQueueFull);

@@ -7,6 +7,7 @@ use super::shed;
 use super::steer::{self, Mark};
 use super::sys::{self, Datagram, IcmpError, Inbound, Outbound, filter};
 use crate::base::{Shed, Span, Transport};
+use crate::settings;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::fmt;
 use std::io;
@@ -24,13 +25,19 @@ pub struct Buffers {
     pub send_queue: usize,
 }
 
-impl Default for Buffers {
-    fn default() -> Self {
+impl Buffers {
+    pub fn new(udp: &settings::Udp) -> Self {
         Buffers {
-            receive: 4 << 20,
-            send: 4 << 20,
+            receive: udp.receive_buffer,
+            send: udp.send_buffer,
             send_queue: 1 << 20,
         }
+    }
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Buffers::new(&settings::Udp::default())
     }
 }
 

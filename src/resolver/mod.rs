@@ -5,6 +5,7 @@
 pub mod records;
 
 use crate::base::dns::{Answer, Failure, Outcome, Question, RecordType};
+use crate::settings::Dns;
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts, ServerOrderingStrategy,
 };
@@ -21,16 +22,10 @@ use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{Semaphore, mpsc};
 
-/// What the conf says of it.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Whom to ask; empty: those of `/etc/resolv.conf`.
-    pub servers: Vec<SocketAddr>,
-    /// How long a request waits for all that it asks. One question may take less than half of it, so that a domain whose
-    /// servers do not know NAPTR is still found by what comes after.
-    pub timeout: Duration,
-    /// Questions on their way at a time, of the whole server.
-    pub questions: usize,
+/// How long one question may take: less than half of what a request waits, so that a domain whose servers do not know NAPTR is still found
+/// by what comes after.
+fn patience(dns: &Dns) -> Duration {
+    Duration::from_millis(dns.timeout) * 9 / 20
 }
 
 /// How a worker asks. It never waits.
@@ -43,7 +38,7 @@ pub struct Inbox(Receiver<Order>);
 enum Order {
     /// Of this core.
     Ask(u8, Box<Question>),
-    Configure(Settings),
+    Configure(Dns),
     Stop,
 }
 
@@ -70,26 +65,21 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    pub fn start(
-        settings: Settings,
-        asker: Asker,
-        inbox: Inbox,
-        deliver: Deliver,
-    ) -> io::Result<Resolver> {
+    pub fn start(dns: Dns, asker: Asker, inbox: Inbox, deliver: Deliver) -> io::Result<Resolver> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
             .build()?;
         thread::Builder::new()
             .name("resolver".to_owned())
-            .spawn(move || runtime.block_on(serve(settings, inbox.0, deliver)))?;
+            .spawn(move || runtime.block_on(serve(dns, inbox.0, deliver)))?;
         Ok(Resolver { orders: asker })
     }
 
     /// Other servers, or the same read again from `/etc/resolv.conf`, for questions that come from now on. How many may be on
     /// their way stays. False when so much waits that this cannot be told.
-    pub fn configure(&self, settings: Settings) -> bool {
-        let order = Order::Configure(settings);
+    pub fn configure(&self, dns: Dns) -> bool {
+        let order = Order::Configure(dns);
         self.orders.0.try_send(order).is_ok()
     }
 }
@@ -110,18 +100,18 @@ struct Desk {
     is_failing: Arc<AtomicBool>,
 }
 
-async fn serve(settings: Settings, mut orders: mpsc::Receiver<Order>, deliver: Deliver) {
-    let places = Arc::new(Semaphore::new(settings.questions.max(1)));
+async fn serve(dns: Dns, mut orders: mpsc::Receiver<Order>, deliver: Deliver) {
+    let places = Arc::new(Semaphore::new(dns.questions.max(1)));
     let is_failing = Arc::new(AtomicBool::new(false));
-    let furnish = |settings: &Settings| {
+    let furnish = |dns: &Dns| {
         Arc::new(Desk {
-            library: library(settings),
-            patience: settings.timeout * 9 / 20,
+            library: library(dns),
+            patience: patience(dns),
             deliver: deliver.clone(),
             is_failing: is_failing.clone(),
         })
     };
-    let mut desk = furnish(&settings);
+    let mut desk = furnish(&dns);
     // While all places are taken, questions wait in the channel, which is bounded: a worker is told when it is full.
     while let Ok(place) = places.clone().acquire_owned().await {
         match orders.recv().await {
@@ -134,7 +124,7 @@ async fn serve(settings: Settings, mut orders: mpsc::Receiver<Order>, deliver: D
                     drop(place);
                 });
             }
-            Some(Order::Configure(settings)) => desk = furnish(&settings),
+            Some(Order::Configure(dns)) => desk = furnish(&dns),
             Some(Order::Stop) | None => return,
         }
     }
@@ -182,24 +172,24 @@ impl Desk {
 }
 
 /// `None`, and a line in the log, where nobody can be asked.
-fn library(settings: &Settings) -> Option<TokioResolver> {
-    let built = match settings.servers.is_empty() {
+fn library(dns: &Dns) -> Option<TokioResolver> {
+    let built = match dns.servers.is_empty() {
         true => system_conf::read_system_conf(),
         false => {
-            let servers = settings.servers.iter().map(server).collect();
+            let servers = dns.servers.iter().map(server).collect();
             let mut options = ResolverOpts::default();
             options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
             Ok((ResolverConfig::from_name_servers(servers), options))
         }
     };
     let library = built.and_then(|(config, mut options)| {
-        options.timeout = settings.timeout / 5;
+        options.timeout = Duration::from_millis(dns.timeout) / 5;
         options.attempts = 1;
         options.cache_size = 0;
         // The shortest life along a chain of aliases counts.
         options.preserve_intermediates = true;
         options.edns0 = true;
-        options.max_active_requests = settings.questions.max(1);
+        options.max_active_requests = dns.questions.max(1);
         let provider = TokioRuntimeProvider::default();
         TokioResolver::builder_with_config(config, provider)
             .with_options(options)

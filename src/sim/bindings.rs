@@ -3,8 +3,8 @@
 use super::bearer::Name;
 use super::reading::{Field, Reading, address_spec, param, same_uri};
 use crate::base::Instant;
+use crate::settings::Registrar;
 use crate::stack::Location;
-use crate::stack::settings::Registrar;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -327,7 +327,7 @@ impl<'a> Register<'a> {
     fn wanted(&self, contact: &[u8], conf: &Registrar) -> Option<u64> {
         match param(contact, b"expires") {
             Some(text) => super::reading::number(text),
-            None => Some(self.expires.unwrap_or(u64::from(conf.default_expires_s))),
+            None => Some(self.expires.unwrap_or(u64::from(conf.default_expires))),
         }
     }
 
@@ -362,7 +362,7 @@ impl<'a> Register<'a> {
             let Some(wanted) = self.wanted(contact, conf) else {
                 return Ok(Order::Unknown);
             };
-            if wanted > 0 && wanted < u64::from(conf.min_expires_s) {
+            if wanted > 0 && wanted < u64::from(conf.min_expires) {
                 return Err("200 for an interval that is too brief".into());
             }
             let uri = address_spec(contact);
@@ -385,7 +385,7 @@ impl<'a> Register<'a> {
         for contact in &self.contacts {
             let uri = address_spec(contact);
             let wanted = self.wanted(contact, conf).unwrap_or(0);
-            let granted = wanted.min(u64::from(conf.max_expires_s));
+            let granted = wanted.min(u64::from(conf.max_expires));
             let known = list.iter_mut().rev().find(|b| same_uri(&b.uri, uri));
             match known {
                 Some(bound) if granted == 0 => self.remove(bound),

@@ -323,10 +323,10 @@ impl Scenario {
             auth.challenge_register = !rng.one_in(4);
             auth.challenge_bye = rng.one_in(8);
             auth.qop = !rng.one_in(6);
-            auth.nonce_lifetime_ms = pick(rng, &[300_000, 20_000, LONG_MS, LONG_MS]);
+            auth.nonce_lifetime = pick(rng, &[300_000, 20_000, LONG_MS, LONG_MS]);
             let mut realms = domains.clone();
             if rng.one_in(4) {
-                auth.realm = b"everybody".to_vec();
+                auth.realm = "everybody".to_owned();
                 realms = vec!["everybody".into()];
             }
             let users = (0..8)
@@ -348,7 +348,7 @@ impl Scenario {
         let realm = &self.servers[server].settings.auth.realm;
         match realm.is_empty() {
             true => domain.to_string(),
-            false => String::from_utf8_lossy(realm).into_owned(),
+            false => realm.clone(),
         }
     }
 
@@ -356,7 +356,7 @@ impl Scenario {
     fn name_gateways(servers: &mut [ServerPlan], phones: &[PhonePlan], t1_ms: u64) {
         for server in servers {
             let settings = Arc::make_mut(&mut server.settings);
-            settings.names.timeout_ms = 8 * t1_ms;
+            settings.dns.timeout = 8 * t1_ms;
             for route in &mut settings.routes {
                 let Action::Relay(targets) = &mut route.action else {
                     continue;
@@ -464,17 +464,17 @@ impl Scenario {
         settings.proxy.fork = pick(rng, &[Fork::Parallel, Fork::Parallel, Fork::Sequential]);
         settings.proxy.redirect = rng.one_in(14);
         settings.proxy.max_breadth = pick(rng, &[60, 60, 60, 3]);
-        settings.registrar.min_expires_s = pick(rng, &[60, 10]);
-        settings.registrar.default_expires_s = pick(rng, &[3600, 120]);
-        settings.registrar.max_expires_s = 3600;
+        settings.registrar.min_expires = pick(rng, &[60, 10]);
+        settings.registrar.default_expires = pick(rng, &[3600, 120]);
+        settings.registrar.max_expires = 3600;
         settings.registrar.max_contacts = pick(rng, &[10, 10, 3]);
-        settings.timers.t1_ms = t1_ms;
-        settings.timers.t2_ms = 8 * t1_ms;
-        settings.timers.t4_ms = 10 * t1_ms;
-        settings.timers.c_ms = pick(rng, &[180_000, 40_000]);
-        settings.timers.linger_ms = pick(rng, &[64 * t1_ms, 64 * t1_ms, 10 * t1_ms, 2 * t1_ms]);
+        settings.timers.t1 = t1_ms;
+        settings.timers.t2 = 8 * t1_ms;
+        settings.timers.t4 = 10 * t1_ms;
+        settings.timers.c = pick(rng, &[180_000, 40_000]);
+        settings.timers.linger = pick(rng, &[64 * t1_ms, 64 * t1_ms, 10 * t1_ms, 2 * t1_ms]);
         if rng.one_in(10) {
-            settings.limits.transactions = 12;
+            settings.per_core.transactions = 12;
         }
         if chain {
             let other = (n + 1) % 2;
@@ -551,13 +551,13 @@ impl Scenario {
                 s.proxy.record_route,
                 s.proxy.redirect,
                 s.cores,
-                s.timers.linger_ms,
-                s.timers.t1_ms,
-                s.timers.c_ms,
+                s.timers.linger,
+                s.timers.t1,
+                s.timers.c,
                 s.proxy.max_breadth,
                 server.addresses.len(),
                 self.guarded,
-                String::from_utf8_lossy(&s.auth.realm),
+                s.auth.realm,
             );
         }
         out

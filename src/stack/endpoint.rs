@@ -120,12 +120,12 @@ impl Endpoint {
         Endpoint {
             transactions: Transactions::new(
                 settings.timers.clone(),
-                &settings.limits,
+                &settings.per_core,
                 ways.clone(),
                 sources.clone(),
                 secret,
             ),
-            names: Names::new(secret, settings.names.cache, settings.names.questions),
+            names: Names::new(secret, settings.dns.cache, settings.per_core.questions),
             gates: Vec::new(),
             parking: Parking::default(),
             waiters: Vec::new(),
@@ -355,8 +355,8 @@ impl Endpoint {
     /// New settings, valid for what comes next; transactions under way keep their targets.
     pub fn handle_config(&mut self, settings: Arc<Settings>) {
         self.transactions
-            .configure(settings.timers.clone(), &settings.limits);
-        self.names.configure(settings.names.cache);
+            .configure(settings.timers.clone(), &settings.per_core);
+        self.names.configure(settings.dns.cache);
         self.settings = settings;
         self.forget_gates();
     }

@@ -306,8 +306,8 @@ impl Overload {
 impl Endpoint {
     /// Told once a turn.
     pub fn handle_load(&mut self, now: Instant, load: Load) {
-        let patience_ms = self.settings.limits.overload_ms;
-        self.overload.may_shed = self.settings.limits.shed;
+        let patience_ms = self.settings.limits.overload;
+        self.overload.may_shed = self.settings.limits.shed == crate::settings::Shed::Kernel;
         self.overload.turn(now, load, patience_ms);
     }
 

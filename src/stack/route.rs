@@ -2,11 +2,13 @@
 
 pub use crate::base::Network;
 use crate::base::Transport;
-use crate::stack::settings::Outgoing;
+use crate::settings::Outgoing;
+use crate::sip::{Scheme, Uri};
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 /// One `[[route]]`. Every condition that is given must hold.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Route {
     /// Upper-case method names; empty: any.
     pub methods: Vec<Vec<u8>>,
@@ -26,7 +28,14 @@ pub struct Route {
     pub users_only: bool,
 }
 
-#[derive(Clone, Debug)]
+impl Route {
+    /// Whether some who take it must prove who they are, whatever `[auth]` says.
+    pub fn challenges(&self) -> bool {
+        self.challenge == Some(true) || self.users_only
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Send to the first target; the others are tried in order when it fails. Without targets: to where the Request-URI says.
     Relay(Vec<NextHop>),
@@ -41,7 +50,7 @@ pub enum Action {
 }
 
 /// A `target` of a relay route.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NextHop {
     /// The URI as the conf gives it.
     pub uri: Vec<u8>,
@@ -53,4 +62,17 @@ pub struct NextHop {
     pub host: Vec<u8>,
     /// Which certificate of ours it is shown over TLS if it asks; 0: the one that all are.
     pub identity: u64,
+}
+
+impl NextHop {
+    /// Whether its URI says nothing of a transport, so that the records of a name may.
+    pub fn leaves_transport_open(&self) -> bool {
+        let uri = Uri::parse(&self.uri);
+        uri.is_ok_and(|uri| uri.scheme != Scheme::Sips && uri.transport().is_none())
+    }
+
+    /// For people.
+    pub fn uri_text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.uri)
+    }
 }

@@ -1,9 +1,10 @@
 //! What the rules need to know, as plain data: made from the conf, immutable, swapped whole.
 
 use crate::base::Transport;
+use crate::settings::{Auth, Dns, Limits, Proxy, Registrar, Timers};
+pub use crate::settings::{Fork, InDialog, Mode, Outgoing};
 use crate::sip::same_name;
-use crate::stack::auth;
-use crate::stack::route::{Network, Route};
+use crate::stack::route::Route;
 use std::net::{IpAddr, SocketAddr};
 
 /// Everything that the conf says about SIP. One copy is shared by all cores.
@@ -17,38 +18,56 @@ pub struct Settings {
     pub local_addresses: Vec<IpAddr>,
     /// Number of cores that serve, at least 1.
     pub cores: u8,
+    pub per_core: PerCore,
     pub proxy: Proxy,
     pub registrar: Registrar,
-    pub auth: auth::Settings,
+    pub auth: Auth,
     pub timers: Timers,
     pub limits: Limits,
+    pub dns: Dns,
     /// How connections to next hops are made, where a route says nothing else.
     pub outgoing: Outgoing,
     /// First match wins.
     pub routes: Vec<Route>,
-    pub names: Names,
 }
 
-/// How names are dealt with (RFC 3263), by each core.
+/// What the conf allows the whole server, or the memory holds, for one core.
 #[derive(Clone, Debug)]
-pub struct Names {
-    /// How long a request waits for the names of its next hop.
-    pub timeout_ms: u64,
-    /// Answers that are remembered.
-    pub cache: usize,
-    /// Questions that may be on their way.
+pub struct PerCore {
+    /// Server transactions.
+    pub transactions: usize,
+    /// Bytes of the messages that transactions hold.
+    pub transaction_bytes: usize,
+    /// Questions about names that may be on their way.
     pub questions: usize,
-    /// What may wait that has no transaction.
-    pub held_bytes: usize,
 }
 
-impl Default for Names {
+impl Default for PerCore {
     fn default() -> Self {
-        Names {
-            timeout_ms: 4000,
-            cache: 10_000,
+        PerCore {
+            transactions: 1 << 20,
+            transaction_bytes: 1 << 30,
             questions: 512,
-            held_bytes: 4 << 20,
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            domains: Vec::new(),
+            listeners: Vec::new(),
+            local_addresses: Vec::new(),
+            cores: 1,
+            per_core: PerCore::default(),
+            proxy: Proxy::default(),
+            registrar: Registrar::default(),
+            auth: Auth::default(),
+            timers: Timers::default(),
+            limits: Limits::default(),
+            dns: Dns::default(),
+            outgoing: Outgoing::default(),
+            routes: Vec::new(),
         }
     }
 }
@@ -70,155 +89,6 @@ impl Listener {
             || (bound.is_unspecified()
                 && bound.is_ipv4() == ip.is_ipv4()
                 && (ip.is_loopback() || ip.is_unspecified() || local.contains(&ip)))
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mode {
-    /// Transaction-stateful (RFC 3261 §16.2).
-    Stateful,
-    /// RFC 3261 §16.11.
-    Stateless,
-}
-
-/// Which connection a request to a next hop over TCP or TLS takes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Outgoing {
-    /// One for each peer, shared by all calls.
-    #[default]
-    Reuse,
-    /// One for each call, even to the same address; closed when the call is over.
-    PerCall,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fork {
-    /// All targets at once, whatever their q.
-    Parallel,
-    /// Highest q first; equal q together.
-    Sequential,
-}
-
-/// What is done with a request within a dialog for one of our users that shows no route of ours.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum InDialog {
-    Relay,
-    /// 403 where we stay on the path of dialogs, unless the sender has proved its name.
-    Refuse,
-}
-
-#[derive(Clone, Debug)]
-pub struct Proxy {
-    pub mode: Mode,
-    pub record_route: bool,
-    pub in_dialog_without_route: InDialog,
-    pub fork: Fork,
-    /// Answer 302 with the targets instead of relaying (RFC 3261 §8.3).
-    pub redirect: bool,
-    /// Max-Breadth for requests that bring none (RFC 5393 §5.3.3).
-    pub max_breadth: u32,
-}
-
-#[derive(Clone, Debug)]
-pub struct Registrar {
-    pub enabled: bool,
-    pub min_expires_s: u32,
-    pub default_expires_s: u32,
-    pub max_expires_s: u32,
-    /// Contacts for one address-of-record.
-    pub max_contacts: usize,
-    /// Bytes of one Contact value, and of the Path and the Call-ID that are kept with it, each.
-    pub contact_size: usize,
-    /// Where contacts may lie besides where they were registered from; none: anywhere but where only this host has a say.
-    pub contact_networks: Vec<Network>,
-}
-
-/// RFC 3261 §17, table 4; milliseconds.
-#[derive(Clone, Debug)]
-pub struct Timers {
-    pub t1_ms: u64,
-    pub t2_ms: u64,
-    pub t4_ms: u64,
-    /// Timer C: how long an INVITE may ring without a provisional response.
-    pub c_ms: u64,
-    /// How long a finished transaction is remembered to absorb retransmissions (timers D, H, I, J, L, M: 64·T1).
-    pub linger_ms: u64,
-}
-
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Longest message, bytes.
-    pub message_size: usize,
-    /// Server transactions of one core.
-    pub transactions: usize,
-    /// Bytes of the messages that a core's transactions hold.
-    pub transaction_bytes: usize,
-    /// How many times as long as a request may be what it makes us send to places that have proved nothing; 0: any number.
-    pub answer_factor: usize,
-    /// How long messages may wait before new requests are refused; 0: for ever.
-    pub overload_ms: u64,
-    /// Where most must be refused, the kernel drops some of the INVITEs that come by UDP.
-    pub shed: bool,
-    /// Whom we believe what it asserts of others: identities (RFC 3325).
-    pub trusted_sources: Vec<Network>,
-    /// Requests a second of one user, and new ones for one address-of-record; 0: any number.
-    pub requests_per_user: u32,
-    pub requests_per_aor: u32,
-}
-
-impl Default for Timers {
-    fn default() -> Self {
-        Timers {
-            t1_ms: 500,
-            t2_ms: 4000,
-            t4_ms: 5000,
-            c_ms: 180_000,
-            linger_ms: 32_000,
-        }
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            domains: Vec::new(),
-            listeners: Vec::new(),
-            local_addresses: Vec::new(),
-            cores: 1,
-            proxy: Proxy {
-                in_dialog_without_route: InDialog::Relay,
-                mode: Mode::Stateful,
-                record_route: true,
-                fork: Fork::Parallel,
-                redirect: false,
-                max_breadth: 60,
-            },
-            registrar: Registrar {
-                enabled: true,
-                min_expires_s: 60,
-                default_expires_s: 3600,
-                max_expires_s: 3600,
-                max_contacts: 10,
-                contact_size: 1024,
-                contact_networks: Vec::new(),
-            },
-            auth: auth::Settings::default(),
-            timers: Timers::default(),
-            limits: Limits {
-                message_size: 65_536,
-                transactions: 1 << 20,
-                transaction_bytes: 1 << 30,
-                answer_factor: 3,
-                overload_ms: 100,
-                shed: false,
-                trusted_sources: Vec::new(),
-                requests_per_user: 0,
-                requests_per_aor: 0,
-            },
-            outgoing: Outgoing::default(),
-            routes: Vec::new(),
-            names: Names::default(),
-        }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::net::{
     Wires, sys,
 };
 use crate::resolver::Asker;
+use crate::settings;
 use crate::stack::auth::nonce::Nonces;
 use crate::stack::auth::users::Users;
 use crate::stack::{Counters, Endpoint, Location, Occupancy, Settings};
@@ -32,9 +33,7 @@ use std::time::{Duration, Instant};
 pub struct Options {
     /// One worker for each CPU core named; at least one.
     pub cores: Vec<usize>,
-    /// Datagrams moved by one system call, 1 to 1,024.
-    pub batch: usize,
-    pub buffers: Buffers,
+    pub udp: settings::Udp,
     /// Of the connections of one core.
     pub connections: Limits,
     /// How many requests a source may send to the whole server.
@@ -45,9 +44,6 @@ pub struct Options {
     pub mail: usize,
     /// Timers are looked at on this grid when nothing else wakes a worker, milliseconds.
     pub timer_grid_ms: u64,
-    /// While messages come fast, a worker sleeps so long before it looks for more, and wakes once for several of them
-    /// ([`super::pace`]). Zero: it is woken by each.
-    pub gather: Duration,
     /// With several cores, have the kernel bring responses to the core that their branch names. Without it, or where the
     /// kernel does not, the cores mail each other what is not theirs.
     pub steer: bool,
@@ -62,14 +58,12 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             cores: vec![0],
-            batch: 64,
-            buffers: Buffers::default(),
+            udp: settings::Udp::default(),
             connections: Limits::default(),
             sources: Arc::new(Sources::new(Key::new(0, 0), 0)),
             tls: None,
             mail: 1 << 20,
             timer_grid_ms: 10,
-            gather: Duration::from_micros(300),
             steer: true,
             // A second of registrations at full speed.
             held: 64 << 20,
@@ -98,7 +92,7 @@ pub fn bind(options: Options, listeners: &[(Transport, SocketAddr)]) -> Result<B
     for &(transport, address) in listeners {
         let opened: Vec<Socket> = match transport {
             Transport::Udp => {
-                let opened = Udp::bind(address, cores, &options.buffers)?;
+                let opened = Udp::bind(address, cores, &Buffers::new(&options.udp))?;
                 steer(&options, &opened);
                 opened.into_iter().map(Box::new).map(Socket::Udp).collect()
             }
@@ -240,7 +234,7 @@ impl Bound {
             );
             streams.ask_of_bans(self.options.sources.clone());
             let registry = poll.registry().try_clone()?;
-            let wires = Wires::new(sockets, self.options.batch, streams, registry)?;
+            let wires = Wires::new(sockets, self.options.udp.batch, streams, registry)?;
             let mailbox = Mailbox::new(office.clone(), number);
             let element = make(number as u8);
             let options = &self.options;

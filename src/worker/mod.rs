@@ -193,7 +193,7 @@ impl<E: Element> Worker<E> {
             clock,
             last: clock.read(),
             timer_grid_ms: options.timer_grid_ms.max(1),
-            pace: Pace::new(options.gather),
+            pace: Pace::new(options.udp.gather),
             wires,
             gate: Gate::new(options.sources.clone()),
             mailbox,

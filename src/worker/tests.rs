@@ -148,11 +148,11 @@ impl Element for Echo {
 }
 
 fn crew(cores: usize, listeners: &[&str]) -> (Crew, Arc<Notes>) {
-    let options = Options {
+    let mut options = Options {
         cores: vec![0; cores],
-        batch: 16,
         ..Options::default()
     };
+    options.udp.batch = 16;
     let datagrams = |text: &&str| (Transport::Udp, text.parse().unwrap());
     crew_of(
         options,

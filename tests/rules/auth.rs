@@ -441,7 +441,7 @@ fn nobody_registers_for_another() {
 fn a_realm_of_its_own_serves_all_domains() {
     let mut b = bench(|settings| {
         settings.auth.challenge_register = true;
-        settings.auth.realm = b"example.com".to_vec();
+        settings.auth.realm = "example.com".to_owned();
         settings.domains.push(b"example.net".to_vec());
     });
     let request = || {

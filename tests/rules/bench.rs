@@ -68,17 +68,20 @@ impl Bench {
     }
 
     pub fn with(change: impl FnOnce(&mut Settings)) -> Bench {
-        Bench::with_journal(Durability::Memory, change)
+        Bench::with_journal(None, change)
     }
 
     /// The same with a journal that the test keeps.
-    pub fn with_journal(durability: Durability, change: impl FnOnce(&mut Settings)) -> Bench {
+    pub fn with_journal(
+        durability: impl Into<Option<Durability>>,
+        change: impl FnOnce(&mut Settings),
+    ) -> Bench {
         let mut settings = Settings {
             domains: vec![b"example.com".to_vec()],
             listeners: vec![listener(PROXY)],
             ..Settings::default()
         };
-        settings.limits.transactions = 1000;
+        settings.per_core.transactions = 1000;
         change(&mut settings);
         let secret = Key::new(0x5eed, 0xcafe);
         let location = Location::new(secret, 1000).with_journal(durability);

@@ -450,7 +450,7 @@ fn what_is_too_long_is_refused_and_binds_nothing() {
 
 #[test]
 fn what_would_not_fit_into_an_answer_is_not_bound() {
-    let mut b = Bench::with(|settings| settings.registrar.contact_size = 60 << 10);
+    let mut b = Bench::with(|settings| settings.limits.contact_size = 60 << 10);
     let long = |n: usize| format!("<sip:bob{n}@10.0.1.2;x={}>", "y".repeat(20_000));
     let mut bound = 0;
     for n in 0..10 {

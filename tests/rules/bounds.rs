@@ -277,8 +277,8 @@ fn an_answer_to_too_many_lines_can_be_matched() {
 #[test]
 fn transactions_are_counted_by_what_they_hold() {
     let mut b = Bench::with(|settings| {
-        settings.limits.transactions = 1000;
-        settings.limits.transaction_bytes = 1 << 20;
+        settings.per_core.transactions = 1000;
+        settings.per_core.transaction_bytes = 1 << 20;
     });
     b.register("bob", "<sip:bob@10.0.1.2:5060>");
     let big = |n: u32| Request::invite().cseq(n).body(&"b".repeat(50_000));

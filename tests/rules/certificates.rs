@@ -2,8 +2,8 @@
 //! client is by its certificate (RFC 5922 §7).
 
 use strowger::base::{Channel, Flow, Transport::*};
+use strowger::settings::Certificate;
 use strowger::stack::Settings;
-use strowger::stack::auth::certificate::Certificate;
 use strowger::stack::route::{Action, NextHop};
 use strowger::stack::settings::{Mode, Outgoing};
 
@@ -374,7 +374,7 @@ fn a_route_for_our_users_takes_a_certificate_for_a_password() {
         settings.listeners = listeners();
         settings.routes = vec![users_only];
         settings.auth.certificate = Certificate::Identity;
-        settings.auth.realm = b"example.com".to_vec();
+        settings.auth.realm = "example.com".to_owned();
     });
     let anonymous = "sip:anonymous@anonymous.invalid";
     let alice = client(&mut b, 1, &["sip:alice@example.com"]);

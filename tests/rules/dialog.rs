@@ -440,7 +440,7 @@ fn a_phone_is_called_by_the_listener_at_which_it_registered() {
 
 #[test]
 fn the_ack_to_a_re_invite_that_a_full_server_refused_stays_here() {
-    let mut b = Bench::with(|settings| settings.limits.transactions = 1);
+    let mut b = Bench::with(|settings| settings.per_core.transactions = 1);
     b.register("bob", "<sip:bob@10.0.1.2:5060>");
     let d = dialog(&mut b);
     // The first INVITE's transaction is remembered still: nothing else fits.
@@ -476,7 +476,7 @@ fn a_cookie_speaks_for_requests_of_its_dialog() {
     let bears = |b: &mut Bench, request: &Request| {
         let flow = Flow::datagram(0, ALICE.parse().unwrap());
         let now = Instant::from_ms(b.now);
-        b.cores[0].bears(now, flow, &request.wire(), Question::BearsCookie)
+        b.cores[0].bears(now, flow, &request.bytes(), Question::BearsCookie)
     };
     for method in ["BYE", "ACK", "INVITE"] {
         assert!(bears(&mut b, &d.from_alice(method)), "{method}");

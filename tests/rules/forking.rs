@@ -509,7 +509,7 @@ fn users_that_name_each_other_do_not_multiply_a_request() {
 fn storm(fork: Fork) {
     let mut b = Bench::with(|settings| {
         settings.proxy.fork = fork;
-        settings.limits.transactions = 100_000;
+        settings.per_core.transactions = 100_000;
     });
     for from in ["a", "b"] {
         let contacts: Vec<_> = (0..10)

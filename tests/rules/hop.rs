@@ -286,7 +286,7 @@ fn whatever_names_our_realm_is_ours_and_nothing_else_is() {
 fn the_realm_of_the_conf_is_the_only_one_where_it_has_one() {
     let mut b = Bench::with(|settings| {
         asks(settings);
-        settings.auth.realm = b"The House".to_vec();
+        settings.auth.realm = "The House".to_owned();
         settings.routes = vec![route(Action::Relay(vec![failover::hop(GATE)]))];
     });
     let house = OURS.replace("example.com", "the house");
@@ -899,7 +899,7 @@ fn over_a_stream_without_state_and_to_other_requests_it_leaves_once() {
 
     for change in [
         (|settings: &mut Settings| settings.proxy.mode = Mode::Stateless) as fn(&mut Settings),
-        |settings| settings.limits.transactions = 0,
+        |settings| settings.per_core.transactions = 0,
     ] {
         let mut b = redirecting(change);
         let request = Request::invite();

@@ -96,7 +96,7 @@ fn run(seed: u64, mode: Mode, fork: Fork, cores: u8) {
         settings.proxy.mode = mode;
         settings.proxy.fork = fork;
         settings.cores = cores;
-        settings.limits.transactions = 200;
+        settings.per_core.transactions = 200;
     });
     b.register("bob", "<sip:bob@10.0.1.2:5060>;q=0.9");
     b.register("bob", "<sip:bob@10.0.1.3:5060>;q=0.9");

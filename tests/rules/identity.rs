@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use strowger::base::{Key, Transport};
-use strowger::stack::auth::UriCheck;
+use strowger::settings::UriCheck;
 use strowger::stack::auth::digest::{Algorithm, ha1};
 use strowger::stack::auth::nonce::Nonces;
 use strowger::stack::auth::users::{Entry, Users};
@@ -289,7 +289,7 @@ fn a_login_with_an_at_is_itself() {
 fn in_a_realm_of_several_domains_a_login_with_an_at_is_of_its_domain() {
     let mut b = bench(|settings| {
         settings.auth.challenge_register = true;
-        settings.auth.realm = b"example.com".to_vec();
+        settings.auth.realm = "example.com".to_owned();
         settings.domains.push(b"partner.example".to_vec());
     });
     b.know(&[("bob", "b"), ("eve@partner.example", "e")]);

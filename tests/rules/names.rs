@@ -679,7 +679,7 @@ fn who_waits_too_long_fails_and_spares_are_tried() {
     b.assert_quiet();
 
     let mut b = Bench::with(|settings| {
-        settings.names.timeout_ms = 1000;
+        settings.dns.timeout = 1000;
         settings.routes = vec![route(Action::Relay(vec![
             by_name("sip:gate.example"),
             crate::failover::hop(SECOND),
@@ -748,7 +748,7 @@ fn a_stranger_makes_us_ask_nothing() {
 fn too_many_names_at_a_time_fail_at_once() {
     let mut b = Bench::with(|settings| {
         relay_all(settings);
-        settings.names.cache = 3;
+        settings.dns.cache = 3;
     });
     for n in 0..3 {
         let uri = format!("sip:x@h{n}.example:5060");
@@ -1003,7 +1003,7 @@ fn what_waits_without_state_is_bounded() {
     let mut b = Bench::with(|settings| {
         relay_all(settings);
         settings.proxy.mode = Mode::Stateless;
-        settings.names.held_bytes = 10_000;
+        settings.dns.held = 10_000;
     });
     let mut refused = 0;
     for _ in 0..20 {

@@ -134,7 +134,7 @@ fn when_it_is_over_all_are_let_in_again() {
 
 #[test]
 fn the_conf_can_forbid_it() {
-    let mut b = Bench::with(|settings| settings.limits.overload_ms = 0);
+    let mut b = Bench::with(|settings| settings.limits.overload = 0);
     b.register("bob", "<sip:bob@10.0.1.2:5060>");
     behind(&mut b, 5000);
     assert_eq!(refused(&mut b, "INVITE"), 0);

@@ -782,7 +782,7 @@ fn our_ack_to_a_non_2xx_is_made_as_17_1_1_3_says() {
 
 #[test]
 fn transactions_beyond_the_limit_are_answered_503_with_retry_after() {
-    let mut b = Bench::with(|settings| settings.limits.transactions = 2);
+    let mut b = Bench::with(|settings| settings.per_core.transactions = 2);
     b.register("bob", "<sip:bob@10.0.1.2:5060>");
     let first = Request::invite();
     b.send(ALICE, &first);

@@ -112,7 +112,7 @@ fn one_phone_may_serve_several_addresses() {
 
 #[test]
 fn the_contacts_own_interval_goes_before_the_header_and_that_before_the_default() {
-    let mut b = Bench::with(|settings| settings.registrar.default_expires_s = 1800);
+    let mut b = Bench::with(|settings| settings.registrar.default_expires = 1800);
     let request = register()
         .add("Expires: 600")
         .add("Contact: <sip:a@10.0.1.2>;expires=900, <sip:b@10.0.1.2>");
@@ -148,7 +148,7 @@ fn too_brief_an_interval_is_423_and_changes_nothing() {
 
 #[test]
 fn too_long_an_interval_is_cut() {
-    let mut b = Bench::with(|settings| settings.registrar.max_expires_s = 1200);
+    let mut b = Bench::with(|settings| settings.registrar.max_expires = 1200);
     for asked in [
         "1201",
         "99999",

@@ -10,7 +10,7 @@ use crate::message::{Request, unique};
 
 fn bench(trusted: &[&str]) -> Bench {
     let mut b = Bench::with(|settings| {
-        settings.limits.transactions = 200;
+        settings.per_core.transactions = 200;
         let network = |address: &&str| Network {
             address: address.parse().unwrap(),
             prefix: 32,
@@ -117,8 +117,8 @@ fn one_source_leaves_bindings_for_others() {
 #[test]
 fn one_source_leaves_memory_for_others() {
     let mut b = Bench::with(|settings| {
-        settings.limits.transactions = 100_000;
-        settings.limits.transaction_bytes = 4 << 20;
+        settings.per_core.transactions = 100_000;
+        settings.per_core.transaction_bytes = 4 << 20;
     });
     b.register("bob", "<sip:bob@10.0.1.2:5060>");
     b.register("carol", "<sip:carol@10.0.1.3:5060>");

@@ -466,7 +466,7 @@ fn a_nonce_speaks_for_the_address_it_was_sent_to_and_for_no_other() {
     let bears = |b: &mut Bench, core: usize, from: &str, request: &Request, after_ms: u64| {
         let flow = Flow::datagram(0, from.parse().unwrap());
         let at = Instant::from_ms(b.now + after_ms);
-        b.cores[core].bears(at, flow, &request.wire(), Question::BearsNonce)
+        b.cores[core].bears(at, flow, &request.bytes(), Question::BearsNonce)
     };
     let request = try_with(&asked, "bob", "b");
     assert!(bears(&mut b, 0, BOB, &request, 0));

@@ -44,7 +44,7 @@ fn with_room() -> Bench {
     Bench::with(|settings| {
         settings.listeners = listeners();
         settings.routes = vec![route(Action::Relay(vec![]))];
-        settings.limits.transactions = 10_000;
+        settings.per_core.transactions = 10_000;
     })
 }
 

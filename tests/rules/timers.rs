@@ -316,11 +316,11 @@ fn a_repeated_invite_brings_the_last_provisional_response_again() {
 #[test]
 fn shorter_timers_of_the_conf_are_kept() {
     let mut b = Bench::with(|settings| {
-        settings.timers.t1_ms = 100;
-        settings.timers.t2_ms = 400;
-        settings.timers.t4_ms = 500;
-        settings.timers.linger_ms = 1000;
-        settings.timers.c_ms = 5000;
+        settings.timers.t1 = 100;
+        settings.timers.t2 = 400;
+        settings.timers.t4 = 500;
+        settings.timers.linger = 1000;
+        settings.timers.c = 5000;
     });
     b.register("bob", "<sip:bob@10.0.1.2:5060>");
     let (request, at_bob) = invited(&mut b);
@@ -345,7 +345,7 @@ fn shorter_timers_of_the_conf_are_kept() {
 
 #[test]
 fn a_timer_c_shorter_than_timer_b_ends_a_silent_branch() {
-    let mut b = Bench::with(|settings| settings.timers.c_ms = 4000);
+    let mut b = Bench::with(|settings| settings.timers.c = 4000);
     b.register("bob", "<sip:bob@10.0.1.2:5060>");
     let (request, _) = invited(&mut b);
     let sent = b.tick(5000);

@@ -155,8 +155,8 @@ impl Server {
             }],
             ..Settings::default()
         };
-        settings.timers.linger_ms = linger_ms;
-        settings.limits.transactions = transactions;
+        settings.timers.linger = linger_ms;
+        settings.per_core.transactions = transactions;
         settings.registrar.max_contacts = 1;
         let key = Key::new(0x5772_6f77_6765_7221, 0x416c_6d6f_6e20_4221);
         let location = Arc::new(Location::new(key, usize::MAX));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::values::{Parsed, found};
+use super::values::{Parsed, found, integer};
 use crate::config::machine::Machine;
 use crate::config::units;
 
@@ -276,6 +276,18 @@ impl<'d> Section<'_, 'd> {
             .map(Spanned::get_ref)
         {
             Some(DeValue::Array(array)) => array.iter().map(|entry| entry.span().start).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The integers in the list under `key`, and where they stand.
+    pub(super) fn integers(&self, key: &str) -> Vec<(u64, usize)> {
+        let list = self.table.and_then(|table| table.get(key));
+        match list.map(Spanned::get_ref) {
+            Some(DeValue::Array(list)) => list
+                .iter()
+                .filter_map(|entry| Some((integer(entry)?, entry.span().start)))
+                .collect(),
             _ => Vec::new(),
         }
     }

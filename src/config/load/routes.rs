@@ -1,26 +1,30 @@
 //! `[[route]]`: conditions, and an action with what it takes.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use super::OUTGOING;
 use super::document::{Document, Section, Value};
 use super::tls::Alone;
-use super::uri::{parse_host, parse_uri, uri, user_prefix};
+use super::uri::*;
 use super::values::*;
-use crate::config::model::*;
+use crate::base::{Key, Transport};
+use crate::net::tls::Pair;
+use crate::settings::Callers;
+use crate::sip::{Host, Scheme};
+use crate::stack::route::{Action, NextHop, Route};
 
 /// What a `[[route]]` rejects with where it names no status: 403 Forbidden.
 pub const DEFAULT_REJECTION: u16 = 403;
-
-const CALLERS: [(&str, Callers); 2] = [("anyone", Callers::Anyone), ("users", Callers::Users)];
 
 const AGENTS: &str = "a list of parts of User-Agents such as [\"friendly-scanner\"]";
 
 pub(super) const TARGETS: &str = "a list of SIP URIs such as [\"sip:192.0.2.10:5060\"]";
 
 impl Document<'_> {
-    pub(super) fn routes(&mut self) -> Vec<Route> {
+    /// The routes, and by number the certificates that their next hops are shown.
+    pub(super) fn routes(&mut self) -> (Vec<Route>, Vec<(u64, Vec<Pair>)>) {
         let mut routes = Vec::new();
+        let mut certificates = BTreeMap::new();
         let mut all_taken_at = None;
         for (table, at) in self.tables("route").unwrap_or_default() {
             let mut section = self.open("route", Some(table), at);
@@ -31,7 +35,10 @@ impl Document<'_> {
                 );
                 section.wrong(at, message);
             }
-            let route = section.route();
+            let (route, pairs) = section.route();
+            if !pairs.is_empty() {
+                certificates.insert(number_of(&pairs), pairs);
+            }
             let conditions = [
                 "methods",
                 "from_source",
@@ -44,51 +51,64 @@ impl Document<'_> {
             }
             routes.push(route);
         }
-        routes
+        (routes, certificates.into_iter().collect())
     }
 }
 
+/// What stands for a certificate between the rules and the wires; 0 for what all are shown.
+fn number_of(pairs: &[Pair]) -> u64 {
+    if pairs.is_empty() {
+        return 0;
+    }
+    let names = pairs.iter().flat_map(|pair| {
+        let files = [&pair.certificate, &pair.private_key];
+        files.map(|path| path.as_os_str().as_encoded_bytes())
+    });
+    let names: Vec<&[u8]> = names.collect();
+    Key::new(0, 0).derive("identity").hash(&names).max(1)
+}
+
 impl Section<'_, '_> {
-    pub(super) fn route(&mut self) -> Route {
+    /// A route, and the certificates that it shows.
+    fn route(&mut self) -> (Route, Vec<Pair>) {
         let methods = list("a list of methods such as [\"INVITE\"]", method);
-        let networks = list("a list of networks such as [\"192.0.2.0/24\"]", network);
         let methods = self.read("methods", filled(methods));
-        let from_source = self.read("from_source", filled(networks));
+        let from_source = self.read("from_source", filled(list(NETWORKS, network)));
         let challenge = self.read("challenge", boolean);
-        let from = self.read("from", one_of(&CALLERS)).unwrap_or_default();
+        let from = self.read("from", word::<Callers>).unwrap_or_default();
         // Users are known by their answers to challenges.
         if challenge == Some(false) && from == Callers::Users {
             let message = "challenge = false contradicts from = \"users\", which challenges everybody: remove one of the two";
             self.wrong(self.place("challenge"), message);
         }
-        let certificate = self.pairs("certificate", "private_key", Alone::HoldsItsKey);
-        let action = self.certified_action(&certificate);
-        Route {
+        let pairs = self.pairs("certificate", "private_key", Alone::HoldsItsKey);
+        let route = Route {
+            action: self.certified_action(&pairs),
             methods: methods.unwrap_or_default(),
             from_source: from_source.unwrap_or_default(),
-            to_host: self.read("to_host", host),
+            to_host: self.read("to_host", host).map(String::into_bytes),
             to_user_prefix: self.read("to_user_prefix", user_prefix),
             user_agent: self
                 .read("user_agent", filled(list(AGENTS, agent)))
                 .unwrap_or_default(),
-            outgoing: self.read("outgoing", one_of(&OUTGOING)),
+            outgoing: self.read("outgoing", word),
             challenge,
-            from,
-            certificate,
-            action,
-        }
+            users_only: from == Callers::Users,
+        };
+        (route, pairs)
     }
 
     /// The action; a certificate is shown to targets over TLS, and says nothing where there are none.
     fn certified_action(&mut self, certificate: &[Pair]) -> Action {
-        let action = self.action();
-        let is_shown = match &action {
-            // The records of a name may say TLS where its URI says nothing.
-            Action::Relay(targets) => targets
-                .iter()
-                .any(|target| target.transport == Transport::Tls || target.transport_is_open),
-            _ => false,
-        };
+        let mut action = self.action();
+        let mut is_shown = false;
+        if let Action::Relay(targets) = &mut action {
+            for target in targets {
+                target.identity = number_of(certificate);
+                // The records of a name may say TLS where its URI says nothing.
+                is_shown |= target.transport == Transport::Tls || target.leaves_transport_open();
+            }
+        }
         if !certificate.is_empty() && !is_shown && self.sound(["action", "target"]) {
             let message = "certificate says nothing here: only targets over TLS are shown it, such as \"sips:gw.example.net\"; \
                            remove it, or add one";
@@ -170,10 +190,7 @@ impl Section<'_, '_> {
         match kind {
             Some(Kind::Relay) => Action::Relay(hops.unwrap_or_default()),
             Some(Kind::Redirect) => Action::Redirect(uris.unwrap_or_default()),
-            Some(Kind::Reject) => {
-                let status = status.and_then(|status| u16::try_from(status).ok());
-                Action::Reject(status.unwrap_or(DEFAULT_REJECTION))
-            }
+            Some(Kind::Reject) => Action::Reject(status.unwrap_or(DEFAULT_REJECTION)),
             Some(Kind::Drop) => Action::Drop,
             Some(Kind::Location) | None => Action::Location,
         }
@@ -181,73 +198,65 @@ impl Section<'_, '_> {
 }
 
 /// A part of a User-Agent, lower-case.
-fn agent(value: &Value<'_>) -> Parsed<String> {
+fn agent(value: &Value<'_>) -> Parsed<Vec<u8>> {
     let text = string(value, AGENTS)?;
     if text.trim().is_empty() || text.chars().any(char::is_control) {
         return Err(must_be(value, AGENTS));
     }
-    Ok(text.to_ascii_lowercase())
+    Ok(text.to_ascii_lowercase().into_bytes())
 }
 
 /// The SIP URI of a next hop: with an address as its host or beside it, or with a name that is looked up (RFC 3263).
-pub(super) fn target(value: &Value<'_>) -> Parsed<Target> {
+fn target(value: &Value<'_>) -> Parsed<NextHop> {
     let what = "SIP URIs such as \"sip:192.0.2.10:5060\" or \"sip:sip.example.net\"";
     let text = string(value, what)?;
-    let uri = parse_uri(text).ok_or_else(|| must_be(value, what))?;
-    if let Some(name) = uri.repeated_param() {
-        let phrase = format!("has {text:?}, but {name} stands there twice: remove one");
-        return Err(wrong(value, phrase));
+    let has = |phrase: String| wrong(value, format!("has {text:?}, but {phrase}"));
+    let uri = read_uri(text).ok_or_else(|| must_be(value, what))?;
+    if let Some(name) = repeated_param(&uri) {
+        return Err(has(format!("{name} stands there twice: remove one")));
     }
-    let transport = match uri.param("transport").map(str::to_ascii_lowercase) {
-        None if uri.secure => Transport::Tls,
-        None => Transport::Udp,
-        Some(name) => match (name.as_str(), uri.secure) {
-            // What a sips URI names is what carries TLS (RFC 3261 §26.2.2); transport=tls is of old.
-            ("tcp" | "tls", true) | ("tls", false) => Transport::Tls,
-            ("tcp", false) => Transport::Tcp,
-            ("udp", false) => Transport::Udp,
-            ("udp", true) => {
-                let phrase = format!(
-                    "has {text:?}, but sips goes by TLS, which UDP does not carry: remove transport=udp"
-                );
-                return Err(wrong(value, phrase));
-            }
-            _ => {
-                let phrase = format!(
-                    "has {text:?}, but transport must be one of udp, tcp, tls, not {name:?}"
-                );
-                return Err(wrong(value, phrase));
-            }
-        },
-    };
-    let address = match (&uri.host, uri.param("maddr")) {
-        (Host::Address(address), None) => Some(*address),
-        (Host::Address(_), Some(_)) => {
-            let phrase = format!(
-                "has {text:?}, but maddr stands beside a host name only: write the address as the host"
-            );
-            return Err(wrong(value, phrase));
+    let secure = uri.scheme == Scheme::Sips;
+    let param = |name: &[u8]| uri.param(name).map(Option::unwrap_or_default);
+    let named = param(b"transport");
+    let named = named.map(|name| String::from_utf8_lossy(name).to_ascii_lowercase());
+    let transport = match (named.as_deref(), secure) {
+        // What a sips URI names is what carries TLS (RFC 3261 §26.2.2); transport=tls is of old.
+        (None | Some("tcp" | "tls"), true) | (Some("tls"), false) => Transport::Tls,
+        (None | Some("udp"), false) => Transport::Udp,
+        (Some("tcp"), false) => Transport::Tcp,
+        (Some("udp"), true) => {
+            let phrase = "sips goes by TLS, which UDP does not carry: remove transport=udp";
+            return Err(has(phrase.to_owned()));
         }
-        (Host::Name(_), Some(maddr)) => match parse_host(maddr) {
-            Some(Host::Address(address)) => Some(address),
-            _ => {
-                let phrase = format!("has {text:?}, but maddr must be an IP address here");
-                return Err(wrong(value, phrase));
-            }
+        (Some(name), _) => {
+            let phrase = format!("transport must be one of udp, tcp, tls, not {name:?}");
+            return Err(has(phrase));
+        }
+    };
+    let address = match (uri.host.ip(), param(b"maddr")) {
+        (Some(_), Some(_)) => {
+            let phrase = "maddr stands beside a host name only: write the address as the host";
+            return Err(has(phrase.to_owned()));
+        }
+        (None, Some(maddr)) => match Host::of(maddr).ip() {
+            None => return Err(has("maddr must be an IP address here".to_owned())),
+            address => address,
         },
-        (Host::Name(_), None) => None,
+        (address, None) => address,
     };
     let no_server = |ip: &IpAddr| ip.is_unspecified() || ip.is_multicast();
     if let Some(address) = address.filter(no_server) {
-        let phrase = format!("has {text:?}, but {address} is the address of no server");
-        return Err(wrong(value, phrase));
+        return Err(has(format!("{address} is the address of no server")));
     }
     let port = uri.port.unwrap_or(transport.default_port());
-    Ok(Target {
-        uri: text.to_owned(),
+    Ok(NextHop {
+        uri: text.into(),
         address: address.map(|address| SocketAddr::new(address, port)),
         transport,
-        transport_is_open: !uri.secure && uri.param("transport").is_none(),
-        host: uri.host,
+        host: match uri.host.ip() {
+            Some(ip) => ip.to_string().into_bytes(),
+            None => canonical(&uri.host),
+        },
+        identity: 0,
     })
 }

@@ -1,9 +1,17 @@
 //! Confs that are good, confs that are wrong in each way there is, and the reference `conf/strowger.toml` itself.
 
+mod reference;
+
 use std::collections::BTreeSet;
 
 use super::document::{distance, nearest};
 use super::*;
+use crate::base::{Network, Transport};
+use crate::config::model::{Listen, Listeners, default_address};
+use crate::net::tls::{Certificates, Identity, Pair};
+use crate::settings::*;
+use crate::stack::route::{Action, NextHop, Route};
+use std::time::Duration;
 
 fn machine() -> Machine {
     Machine {
@@ -118,7 +126,7 @@ fn the_reference_as_scripts_run_serves_it_speaks_tls() {
         address: "127.0.0.1:5061".parse().unwrap(),
         advertise: None,
     });
-    expected.tls.identity = vec![certs.pair("ecdsa"), certs.pair("rsa")];
+    expected.certificates.default_identity = vec![certs.pair("ecdsa"), certs.pair("rsa")];
     expected.tls.trusted_ca = Some(certs.path("ca.pem"));
     assert_eq!(conf, expected);
 }
@@ -144,14 +152,14 @@ fn the_confs_of_the_proxy_modes_are_what_they_say() {
             |conf: &Conf| -> Vec<Transport> { conf.listen.iter().map(|l| l.transport).collect() };
         use Transport::{Tcp, Tls};
         assert_eq!(transports(&plain), [Transport::Udp, Tcp], "{name}");
-        assert!(plain.tls.identity.is_empty(), "{name}");
+        assert!(plain.certificates.default_identity.is_empty(), "{name}");
 
         let certs = Certs::new(&["ecdsa", "rsa", "ca"]);
         let secure = put_in(&text).replace("transport=tcp", "transport=tls");
         let secure = good(&certs.settle(&secure));
         assert_eq!(transports(&secure), [Transport::Udp, Tcp, Tls], "{name}");
         let pairs = [certs.pair("ecdsa"), certs.pair("rsa")];
-        assert_eq!(secure.tls.identity, pairs, "{name}");
+        assert_eq!(secure.certificates.default_identity, pairs, "{name}");
 
         let route = |route: &Route, transport: Transport| match &route.action {
             Action::Relay(targets) => assert_eq!(targets[0].transport, transport, "{name}"),
@@ -245,8 +253,8 @@ fn each_default_told_in_the_reference_is_the_value_beside_it() {
     assert_eq!(Server::default().cores, [0]);
     assert_eq!(DEFAULT_REJECTION, 403);
     assert_eq!(Listeners::default()[0].advertise, None);
-    assert_eq!(Tls::default().identity, []);
-    let tls = Transport::Tls.default_address();
+    assert_eq!(Certificates::default().default_identity, []);
+    let tls = default_address(Transport::Tls);
     assert_eq!(tls.to_string(), "127.0.0.1:5061");
 }
 
@@ -420,21 +428,21 @@ fn a_conf_with_everything() {
     ));
     let secs = Duration::from_secs;
     assert_eq!(conf.server.cores, [1, 0]);
-    let domains: Vec<String> = conf.server.domains.iter().map(Host::to_string).collect();
-    assert_eq!(domains, ["example.com", "192.0.2.1", "[2001:db8::1]"]);
+    assert_eq!(
+        conf.server.domains,
+        ["example.com", "192.0.2.1", "[2001:db8::1]"]
+    );
     assert_eq!(conf.server.key_file, Path::new("/var/lib/strowger/key"));
     assert_eq!(conf.server.drain_deadline, secs(90));
     assert_eq!(conf.server.user.as_deref(), Some("strowger"));
     assert_eq!(conf.server.group.as_deref(), Some("ssl-cert"));
-    let sent_by: Vec<String> = conf
-        .listen
-        .iter()
-        .map(|l| l.sent_by().to_string())
-        .collect();
+    let advertised: Vec<_> = conf.listen.iter().map(|l| l.advertise.as_deref()).collect();
+    assert_eq!(advertised, [Some("sip.example.com:5070"), None, None, None]);
+    let addresses: Vec<String> = conf.listen.iter().map(|l| l.address.to_string()).collect();
     assert_eq!(
-        sent_by,
+        addresses,
         [
-            "sip.example.com:5070",
+            "0.0.0.0:5060",
             "[::1]:5060",
             "192.0.2.1:5060",
             "127.0.0.1:5061"
@@ -447,38 +455,48 @@ fn a_conf_with_everything() {
         name: name.to_owned(),
         pairs: vec![certs.pair(pair)],
     };
+    let [(number, of_route)] = &conf.certificates.client_identities[..] else {
+        panic!("{:?}", conf.certificates);
+    };
+    assert_eq!(of_route[..], [certs.pair("c")]);
     assert_eq!(
-        conf.tls,
-        Tls {
-            identity: vec![certs.pair("a"), certs.pair("b")],
+        conf.certificates,
+        Certificates {
+            default_identity: vec![certs.pair("a"), certs.pair("b")],
             identities: vec![identity("example.org", "c"), identity("example.net", "d")],
             client_identity: vec![Pair {
                 certificate: certs.path("client.pem"),
                 private_key: certs.path("client.pem"),
             }],
+            client_identities: vec![(*number, of_route.clone())],
+        }
+    );
+    assert_eq!(
+        conf.tls,
+        Tls {
             show_client_certificate: true,
             trusted_ca: Some(certs.path("a.pem")),
             verify_client: VerifyClient::Required,
             client_purposes: vec![Purpose::ClientAuth, Purpose::ServerAuth],
             verify_server: false,
-            min_version: TlsVersion::V1_2,
-            max_version: TlsVersion::V1_3,
+            min_version: Version::Tls12,
+            max_version: Version::Tls13,
             ciphers: "ECDHE-RSA-AES128-GCM-SHA256:AES128-SHA".to_owned(),
             ciphersuites: "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256".to_owned(),
             groups: vec!["P-384".to_owned(), "X25519".to_owned()],
             server_session_reuse: false,
             client_session_reuse: false,
-            session_lifetime: secs(600),
+            session_lifetime: 600,
         }
     );
     assert_eq!(
         conf.connections,
         Connections {
             outgoing: Outgoing::PerCall,
-            idle_timeout: secs(300),
-            message_timeout: secs(40),
-            connect_timeout: Duration::from_millis(500),
-            handshake_timeout: secs(2),
+            idle_timeout: 300_000,
+            message_timeout: 40_000,
+            connect_timeout: 500,
+            handshake_timeout: 2000,
             max: Some(5000),
             handshakes: 100,
             send_queue: 1 << 20,
@@ -502,11 +520,11 @@ fn a_conf_with_everything() {
         conf.registrar,
         Registrar {
             enabled: false,
-            min_expires: secs(10),
-            default_expires: secs(120),
-            max_expires: secs(10_800),
+            min_expires: 10,
+            default_expires: 120,
+            max_expires: 10_800,
             max_contacts: 1,
-            contact_networks: vec![Network::new("192.0.2.0".parse().unwrap(), 24).unwrap()],
+            contact_networks: vec![Network::new("192.0.2.0".parse().unwrap(), 24)],
             database: Some("/var/lib/strowger/bindings.db".into()),
             durability: Durability::Acknowledged,
         }
@@ -520,7 +538,7 @@ fn a_conf_with_everything() {
             challenge_bye: true,
             algorithms: vec![Algorithm::Md5, Algorithm::Sha512_256, Algorithm::Sha256],
             qop: false,
-            nonce_lifetime: secs(90),
+            nonce_lifetime: 90_000,
             guesses: 7,
             check_uri: UriCheck::Strict,
             certificate: Certificate::Identity,
@@ -532,21 +550,28 @@ fn a_conf_with_everything() {
     else {
         panic!("{:?}", conf.routes);
     };
-    assert_eq!(first.methods, ["INVITE", "X-own"]);
+    assert_eq!(first.methods, [&b"INVITE"[..], b"X-own"]);
     let networks: Vec<String> = first.from_source.iter().map(Network::to_string).collect();
     assert_eq!(
         networks,
         ["192.0.2.0/24", "198.51.100.7/32", "2001:db8::/32"]
     );
-    assert_eq!(first.to_host, Some(Host::Name("example.net".to_owned())));
-    assert_eq!(first.to_user_prefix.as_deref(), Some("+49"));
-    let hop = |uri: &str, address: &str, transport: Transport, host: &str| Target {
-        uri: uri.to_owned(),
-        address: (!address.is_empty()).then(|| address.parse().unwrap()),
-        transport,
-        transport_is_open: !uri.starts_with("sips") && !uri.to_lowercase().contains("transport"),
-        host: uri::parse_host(host).unwrap(),
+    assert_eq!(first.to_host.as_deref(), Some(&b"example.net"[..]));
+    assert_eq!(first.to_user_prefix.as_deref(), Some(&b"+49"[..]));
+    let shown = |identity: u64, uri: &str, address: &str, transport: Transport, host: &str| {
+        let hop = NextHop {
+            uri: uri.into(),
+            address: (!address.is_empty()).then(|| address.parse().unwrap()),
+            transport,
+            host: host.into(),
+            identity,
+        };
+        let is_open = !uri.starts_with("sips") && !uri.to_lowercase().contains("transport");
+        assert_eq!(hop.leaves_transport_open(), is_open, "{uri}");
+        hop
     };
+    let hop =
+        |uri: &str, address: &str, transport, host: &str| shown(0, uri, address, transport, host);
     assert_eq!(
         first.action,
         Action::Relay(vec![
@@ -555,11 +580,14 @@ fn a_conf_with_everything() {
                 "sip:gw@[2001:db8::5]:5080;transport=UDP;lr",
                 "[2001:db8::5]:5080",
                 udp,
-                "[2001:db8::5]"
+                "2001:db8::5"
             ),
         ])
     );
     let tls = Transport::Tls;
+    let hop = |uri: &str, address: &str, transport, host: &str| {
+        shown(*number, uri, address, transport, host)
+    };
     assert_eq!(
         streams.action,
         Action::Relay(vec![
@@ -599,7 +627,6 @@ fn a_conf_with_everything() {
     );
     assert_eq!(first.outgoing, None);
     assert_eq!(streams.outgoing, Some(Outgoing::Reuse));
-    assert_eq!(streams.certificate, [certs.pair("c")]);
     let files: Vec<_> = conf.pairs().map(|pair| &pair.certificate).collect();
     for name in ["a.pem", "b.pem", "c.pem", "d.pem", "client.pem"] {
         assert!(files.contains(&&certs.path(name)), "{name}");
@@ -610,27 +637,30 @@ fn a_conf_with_everything() {
         [None, Some(false), Some(true)]
     );
     assert_eq!(
-        [first, streams, second].map(|route| route.from),
-        [Callers::Anyone, Callers::Anyone, Callers::Users]
+        [first, streams, second].map(|route| route.users_only),
+        [false, false, true]
     );
     assert_eq!(
         second.action,
-        Action::Redirect(vec!["sips:bob@example.org".to_owned()])
+        Action::Redirect(vec![b"sips:bob@example.org".to_vec()])
     );
     assert_eq!(third.action, Action::Reject(501));
     assert_eq!(fourth.action, Action::Reject(403));
     assert_eq!(dropped.action, Action::Drop);
-    assert_eq!(dropped.user_agent, ["friendly-scanner", "sipvicious"]);
+    assert_eq!(
+        dropped.user_agent,
+        [&b"friendly-scanner"[..], b"sipvicious"]
+    );
     assert_eq!(fifth.action, Action::Redirect(vec![]));
     assert_eq!(sixth.action, Action::Location);
     assert_eq!(
         conf.timers,
         Timers {
-            t1: Duration::from_millis(250),
-            t2: secs(2),
-            t4: Duration::from_millis(2500),
-            c: secs(240),
-            linger: Duration::ZERO,
+            t1: 250,
+            t2: 2000,
+            t4: 2500,
+            c: 240_000,
+            linger: 0,
         }
     );
     assert_eq!(
@@ -644,11 +674,11 @@ fn a_conf_with_everything() {
             answer_factor: 5,
             requests_per_user: 40,
             requests_per_aor: 30,
-            ban: secs(600),
+            ban: 600_000,
             trusted_sources: [("192.0.2.0", 24), ("2001:db8::1", 128)]
-                .map(|(address, prefix)| Network::new(address.parse().unwrap(), prefix).unwrap())
+                .map(|(address, prefix)| Network::new(address.parse().unwrap(), prefix))
                 .to_vec(),
-            overload: Duration::from_millis(200),
+            overload: 200,
             shed: Shed::Kernel,
         }
     );
@@ -666,7 +696,7 @@ fn a_conf_with_everything() {
         conf.dns,
         Dns {
             servers: servers.map(|at| at.parse().unwrap()).to_vec(),
-            timeout: Duration::from_millis(900),
+            timeout: 900,
             cache: 100,
             questions: 1,
             held: 64 << 10,
@@ -1243,7 +1273,7 @@ fn a_tls_listener_has_a_certificate() {
     let certs = Certs::new(&["a"]);
     let named = "[tls]\ncertificate = \"certs/a.pem\"\nprivate_key = \"certs/a.key\"\n";
     let conf = good(&certs.settle(&format!("{listen}{named}")));
-    assert_eq!(conf.tls.identity, [certs.pair("a")]);
+    assert_eq!(conf.certificates.default_identity, [certs.pair("a")]);
     assert_eq!(conf.listen[0].address.port(), 5061);
     // A certificate that is wrong is told, and not that there is none.
     let missing = certs.settle(&format!("{listen}{named}").replace("a.key", "b.key"));

@@ -4,9 +4,13 @@ use std::path::PathBuf;
 
 use super::document::{Document, Section, Value, Wrong};
 use super::pem::{self, Kind};
+use super::sections::Plain;
+use super::uri::dns_name;
 use super::values::*;
-use super::{HOUR, SECOND};
-use crate::config::model::*;
+use crate::base::Transport;
+use crate::config::model::Listeners;
+use crate::net::tls::{Certificates, Identity, Pair};
+use crate::settings::{Purpose, Tls, VerifyClient, Version};
 
 /// An endpoint shows one certificate for each kind of key: RSA and ECDSA.
 const PAIRS_MOST: usize = 2;
@@ -21,12 +25,12 @@ const CIPHERSUITES: [&str; 5] = [
 ];
 
 impl Document<'_> {
-    pub(super) fn tls(&mut self, listen: &Listeners) -> Tls {
-        let default = Tls::default();
+    /// `[tls]`, and the certificates there and in each `[[tls.identity]]`.
+    pub(super) fn tls(&mut self, listen: &Listeners) -> (Tls, Certificates) {
         let listen_places = self.listen_places.clone();
         let mut section = self.section("tls");
-        let identity = section.pairs("certificate", "private_key", Alone::Refused);
-        if identity.is_empty() && section.sound(["certificate", "private_key"]) {
+        let own = section.pairs("certificate", "private_key", Alone::Refused);
+        if own.is_empty() && section.sound(["certificate", "private_key"]) {
             for (listen, at) in listen.iter().zip(listen_places) {
                 if listen.transport == Transport::Tls {
                     let message = "transport = \"tls\" needs a certificate: add certificate = \"FILE\" and private_key = \"FILE\" in [tls]";
@@ -34,64 +38,25 @@ impl Document<'_> {
                 }
             }
         }
-        let trusted_ca = section
-            .read("trusted_ca", optional(pem_file(Kind::Certificate)))
-            .flatten();
-        let tls = Tls {
-            identity,
-            identities: Vec::new(),
-            client_identity: section.pairs(
-                "client_certificate",
-                "client_private_key",
-                Alone::HoldsItsKey,
-            ),
-            show_client_certificate: section
-                .read("show_client_certificate", boolean)
-                .unwrap_or(default.show_client_certificate),
-            verify_client: section.verify_client(trusted_ca.is_some()),
-            client_purposes: section
-                .read("client_purposes", filled(one_or_more(3, one_of(&PURPOSES))))
-                .unwrap_or(default.client_purposes),
-            trusted_ca,
-            verify_server: section
-                .read("verify_server", boolean)
-                .unwrap_or(default.verify_server),
-            min_version: section
-                .read("min_version", one_of(&VERSIONS))
-                .unwrap_or(default.min_version),
-            max_version: section
-                .read("max_version", one_of(&VERSIONS))
-                .unwrap_or(default.max_version),
-            ciphers: section.read("ciphers", ciphers).unwrap_or_default(),
-            ciphersuites: section
-                .read("ciphersuites", ciphersuites)
-                .unwrap_or_default(),
-            groups: section
-                .read("groups", filled(list(GROUPS_MEANT, group)))
-                .unwrap_or(default.groups),
-            server_session_reuse: section
-                .read("server_session_reuse", boolean)
-                .unwrap_or(default.server_session_reuse),
-            client_session_reuse: section
-                .read("client_session_reuse", boolean)
-                .unwrap_or(default.client_session_reuse),
-            session_lifetime: section
-                // RFC 8446 §4.6.1 lets no ticket live longer than seven days.
-                .read("session_lifetime", whole_seconds(SECOND, 168 * HOUR))
-                .unwrap_or(default.session_lifetime),
-        };
+        let (certificate, private_key) = ("client_certificate", "client_private_key");
+        let client = section.pairs(certificate, private_key, Alone::HoldsItsKey);
+        let tls = Tls::read(&mut section);
+        section.refuse_unauthorized(&tls);
         section.refuse_versions(&tls);
-        section.refuse_unshown(&tls);
-        Tls {
-            identities: self.identities(&tls),
-            ..tls
-        }
+        section.refuse_unshown(&tls, &client);
+        let certificates = Certificates {
+            identities: self.identities(&own),
+            default_identity: own,
+            client_identity: client,
+            client_identities: Vec::new(),
+        };
+        (tls, certificates)
     }
 
-    fn identities(&mut self, tls: &Tls) -> Vec<Identity> {
+    fn identities(&mut self, first: &[Pair]) -> Vec<Identity> {
         let mut identities: Vec<Identity> = Vec::new();
         for (table, at) in self.tables("tls.identity").unwrap_or_default() {
-            if identities.is_empty() && tls.identity.is_empty() {
+            if identities.is_empty() && first.is_empty() {
                 let main = self.section("tls");
                 if main.sound(["certificate", "private_key"]) {
                     let message = "a further identity needs a first: add certificate and private_key in [tls], for clients that ask for no name or for another";
@@ -120,14 +85,6 @@ impl Document<'_> {
     }
 }
 
-const VERSIONS: [(&str, TlsVersion); 2] = [("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)];
-
-const PURPOSES: [(&str, Purpose); 3] = [
-    ("clientAuth", Purpose::ClientAuth),
-    ("serverAuth", Purpose::ServerAuth),
-    ("any", Purpose::Any),
-];
-
 /// Key exchange groups by their registered names, P-256 for secp256r1. Which of them the library has is the library's to say.
 const GROUPS: [&str; 8] = [
     "X25519MLKEM768",
@@ -140,7 +97,7 @@ const GROUPS: [&str; 8] = [
     "P-521",
 ];
 
-const GROUPS_MEANT: &str = "a list of key exchange groups such as [\"X25519MLKEM768\", \"X25519\"], the one offered first at the beginning";
+pub(super) const GROUPS_MEANT: &str = "a list of key exchange groups such as [\"X25519MLKEM768\", \"X25519\"], the one offered first at the beginning";
 
 /// What a certificate means whose private key is not named.
 #[derive(Clone, Copy, PartialEq)]
@@ -207,28 +164,21 @@ impl Section<'_, '_> {
         certificates.into_iter().zip(keys).map(pair).collect()
     }
 
-    fn verify_client(&mut self, authorities: bool) -> VerifyClient {
-        let choices = [
-            ("no", VerifyClient::No),
-            ("optional", VerifyClient::Optional),
-            ("required", VerifyClient::Required),
-        ];
-        let verify = self.read("verify_client", one_of(&choices));
-        let verify = verify.unwrap_or(VerifyClient::No);
-        if verify != VerifyClient::No && !authorities && self.sound(["trusted_ca"]) {
+    /// Refuses to ask clients for certificates that nobody could vouch for.
+    fn refuse_unauthorized(&mut self, tls: &Tls) {
+        let verify = tls.verify_client;
+        if verify != VerifyClient::No && tls.trusted_ca.is_none() && self.sound(["trusted_ca"]) {
             let message = format!(
                 "verify_client = \"{verify}\" needs trusted_ca: add the file of the authorities that vouch for clients, \
                  because those of the system vouch for everybody"
             );
-            let place = self.place("verify_client");
-            self.wrong(place, message);
+            self.wrong(self.place("verify_client"), message);
         }
-        verify
     }
 
     /// Refuses a client's certificate that is not to be shown, and purposes beside one that stands for all.
-    fn refuse_unshown(&mut self, tls: &Tls) {
-        if !tls.show_client_certificate && !tls.client_identity.is_empty() {
+    fn refuse_unshown(&mut self, tls: &Tls, client: &[Pair]) {
+        if !tls.show_client_certificate && !client.is_empty() {
             let message = "client_certificate says nothing here, because show_client_certificate = false has none shown; remove one of the two";
             let place = self.place("client_certificate");
             self.wrong(place, message);
@@ -263,13 +213,13 @@ impl Section<'_, '_> {
             (
                 "ciphers",
                 &tls.ciphers,
-                min > TlsVersion::V1_2,
+                min > Version::Tls12,
                 "only TLS 1.2 takes them, and min_version = \"1.3\" leaves it out",
             ),
             (
                 "ciphersuites",
                 &tls.ciphersuites,
-                max < TlsVersion::V1_3,
+                max < Version::Tls13,
                 "only TLS 1.3 takes them, and max_version = \"1.2\" leaves it out",
             ),
         ] {
@@ -283,7 +233,7 @@ impl Section<'_, '_> {
 }
 
 /// The path of a PEM file that holds the kind, as far as can be told without a TLS library.
-fn pem_file(kind: Kind) -> impl Fn(&Value<'_>) -> Parsed<PathBuf> {
+pub(super) fn pem_file(kind: Kind) -> impl Fn(&Value<'_>) -> Parsed<PathBuf> {
     move |value| {
         let path = path(value)?;
         match pem::check(&path, kind) {
@@ -293,18 +243,8 @@ fn pem_file(kind: Kind) -> impl Fn(&Value<'_>) -> Parsed<PathBuf> {
     }
 }
 
-fn dns_name(value: &Value<'_>) -> Parsed<String> {
-    match host(value)? {
-        Host::Name(name) => Ok(name),
-        Host::Address(_) => Err(must_be(
-            value,
-            "a host name, because a client asks for no address",
-        )),
-    }
-}
-
 /// A list of suites in OpenSSL's words; what the words mean is the library's to say.
-fn ciphers(value: &Value<'_>) -> Parsed<String> {
+pub(super) fn ciphers(value: &Value<'_>) -> Parsed<String> {
     let what = "an OpenSSL cipher list such as \"ECDHE-ECDSA-AES128-GCM-SHA256:AES128-SHA\"";
     let text = string(value, what)?;
     let good = |b: u8| b.is_ascii_alphanumeric() || b":_+-!@=., ".contains(&b);
@@ -318,11 +258,11 @@ fn ciphers(value: &Value<'_>) -> Parsed<String> {
     Ok(text.to_owned())
 }
 
-fn group(value: &Value<'_>) -> Parsed<String> {
+pub(super) fn group(value: &Value<'_>) -> Parsed<String> {
     one_of(&GROUPS.map(|group| (group, group)))(value).map(str::to_owned)
 }
 
-fn ciphersuites(value: &Value<'_>) -> Parsed<String> {
+pub(super) fn ciphersuites(value: &Value<'_>) -> Parsed<String> {
     let what = "suites of TLS 1.3 such as \"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384\"";
     let text = string(value, what)?;
     if text.is_empty() {

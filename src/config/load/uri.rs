@@ -1,141 +1,113 @@
-//! Hosts, ports and SIP URIs as a conf writes them (RFC 3261 §19.1, §25.1).
-
-use std::net::IpAddr;
+//! Hosts and SIP URIs as a conf writes them (RFC 3261 §19.1, §25.1): those that [`crate::sip`] reads, with names as the domain name system
+//! takes them.
 
 use super::document::Value;
 use super::values::{Parsed, must_be, string};
-use crate::config::model::Host;
+use crate::sip::{Host, Scheme, Uri};
 
-pub(super) fn parse_port(text: &str) -> Option<u16> {
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    text.parse().ok().filter(|port| digits && *port != 0)
+/// A host that stands alone. A bare IPv6 address is taken too.
+pub(super) fn read_host(text: &str) -> Option<Host<'_>> {
+    let host = Host::of(text.as_bytes());
+    is_known_to_dns(&host).then_some(host)
 }
 
-/// `host` of RFC 3261 §25.1; a bare IPv6 address is taken too. A name is put in lower case, without the dot at its end.
-pub(super) fn parse_host(text: &str) -> Option<Host> {
-    if let Some(inside) = text.strip_prefix('[') {
-        let address = inside.strip_suffix(']')?.parse().ok()?;
-        return Some(Host::Address(IpAddr::V6(address)));
-    }
-    if let Ok(address) = text.parse() {
-        return Some(Host::Address(address));
-    }
-    let name = text.strip_suffix('.').unwrap_or(text);
-    let good_label = |label: &str| {
-        let inner = label
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        inner
-            && !label.is_empty()
-            && label.len() <= 63
-            && !label.starts_with('-')
-            && !label.ends_with('-')
+/// An address, or a name of labels of letters, digits and hyphens, the last of which begins with a letter.
+fn is_known_to_dns(host: &Host) -> bool {
+    let Host::Name(name) = host else {
+        return true;
     };
-    let top = name.rsplit('.').next()?;
-    let good = name.len() <= 253
-        && name.split('.').all(good_label)
-        && top.starts_with(|c: char| c.is_ascii_alphabetic());
-    good.then(|| Host::Name(name.to_ascii_lowercase()))
+    let name = name.strip_suffix(b".").unwrap_or(name);
+    let good_label = |label: &[u8]| {
+        label
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+            && (1..=63).contains(&label.len())
+            && !label.starts_with(b"-")
+            && !label.ends_with(b"-")
+    };
+    let mut labels = name.rsplit(|b| *b == b'.');
+    let top = labels.clone().next().and_then(<[u8]>::first);
+    name.len() <= 253 && top.is_some_and(u8::is_ascii_alphabetic) && labels.all(good_label)
+}
+
+/// The host as all write it that mean the same: a name in lower case without a dot at its end, an IPv6 address in brackets.
+pub(super) fn canonical(host: &Host) -> Vec<u8> {
+    let mut text = Vec::new();
+    host.write_canonical(&mut text);
+    text
+}
+
+fn canonical_text(host: &Host) -> String {
+    String::from_utf8_lossy(&canonical(host)).into_owned()
+}
+
+/// A SIP or SIPS URI without headers, which would have no place in a Request-URI or a Contact.
+pub(super) fn read_uri(text: &str) -> Option<Uri<'_>> {
+    let uri = Uri::parse(text.as_bytes()).ok()?;
+    let is_good = matches!(uri.scheme, Scheme::Sip | Scheme::Sips)
+        && uri.headers.is_none()
+        && is_known_to_dns(&uri.host);
+    is_good.then_some(uri)
+}
+
+/// A parameter that stands twice (RFC 3261 §19.1.1 lets each stand once).
+pub(super) fn repeated_param<'u>(uri: &Uri<'u>) -> Option<&'u str> {
+    let names: Vec<&[u8]> = uri.params.map(|(name, _)| name).collect();
+    let again = |at: &usize| {
+        let mut before = names[..*at].iter();
+        before.any(|name| name.eq_ignore_ascii_case(names[*at]))
+    };
+    let at = (1..names.len()).find(again)?;
+    std::str::from_utf8(names[at]).ok()
+}
+
+pub(super) fn host(value: &Value<'_>) -> Parsed<String> {
+    let what = "a host such as \"example.com\" or \"192.0.2.1\", without a port";
+    let host = read_host(string(value, what)?).ok_or_else(|| must_be(value, what))?;
+    Ok(canonical_text(&host))
+}
+
+pub(super) fn dns_name(value: &Value<'_>) -> Parsed<String> {
+    let name = host(value)?;
+    match Host::of(name.as_bytes()) {
+        Host::Name(_) => Ok(name),
+        _ => Err(must_be(
+            value,
+            "a host name, because a client asks for no address",
+        )),
+    }
+}
+
+pub(super) fn host_port(value: &Value<'_>) -> Parsed<String> {
+    let what = "a host with a port such as \"sip.example.com:5060\"";
+    let text = format!("sip:{}", string(value, what)?);
+    let uri = read_uri(&text).filter(|uri| uri.user.is_none() && uri.params.text().is_empty());
+    match uri.map(|uri| (uri.host, uri.port)) {
+        Some((host, _)) if host.ip().is_some_and(|ip| ip.is_unspecified()) => {
+            Err(must_be(value, "a host by which peers reach this server"))
+        }
+        Some((host, Some(port))) => Ok(format!("{}:{port}", canonical_text(&host))),
+        _ => Err(must_be(value, what)),
+    }
 }
 
 /// `user` of RFC 3261 §25.1: letters, digits, marks and escapes.
-pub(super) fn is_user(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-_.!~*'()%&=+$,;?/".contains(&byte)
-}
-
-pub(super) fn user_prefix(value: &Value<'_>) -> Parsed<String> {
+pub(super) fn user_prefix(value: &Value<'_>) -> Parsed<Vec<u8>> {
     let what = "what the user part begins with, such as \"49\"";
     let text = string(value, what)?;
+    let is_user = |b: u8| b.is_ascii_alphanumeric() || b"-_.!~*'()%&=+$,;?/".contains(&b);
     if text.is_empty() || !text.bytes().all(is_user) {
         return Err(must_be(value, what));
     }
-    Ok(text.to_owned())
-}
-
-/// A SIP or SIPS URI taken apart as far as a next hop needs it.
-pub(super) struct Uri<'u> {
-    pub(super) secure: bool,
-    pub(super) host: Host,
-    pub(super) port: Option<u16>,
-    params: &'u str,
-}
-
-impl<'u> Uri<'u> {
-    /// The value of a parameter, empty where it has none.
-    pub(super) fn param(&self, name: &str) -> Option<&'u str> {
-        self.params()
-            .find(|(named, _)| named.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
-    }
-
-    /// A parameter that stands twice (RFC 3261 §19.1.1 lets each stand once).
-    pub(super) fn repeated_param(&self) -> Option<&'u str> {
-        let names: Vec<&str> = self.params().map(|(name, _)| name).collect();
-        let again = |at: usize| {
-            names[..at]
-                .iter()
-                .any(|n| n.eq_ignore_ascii_case(names[at]))
-        };
-        (1..names.len()).find(|at| again(*at)).map(|at| names[at])
-    }
-
-    fn params(&self) -> impl Iterator<Item = (&'u str, &'u str)> {
-        self.params
-            .split(';')
-            .filter(|param| !param.is_empty())
-            .map(|param| param.split_once('=').unwrap_or((param, "")))
-    }
-}
-
-pub(super) fn parse_uri(text: &str) -> Option<Uri<'_>> {
-    // What would end the URI in a header field has no place in it.
-    if text
-        .bytes()
-        .any(|b| !b.is_ascii_graphic() || b"<>\"`{}|\\^".contains(&b))
-    {
-        return None;
-    }
-    let (scheme, rest) = text.split_once(':')?;
-    let secure = match scheme.to_ascii_lowercase().as_str() {
-        "sip" => false,
-        "sips" => true,
-        _ => return None,
-    };
-    let rest = match rest.split_once('@') {
-        Some((user, rest)) => {
-            let name = user.split(':').next()?;
-            if name.is_empty() || !user.bytes().all(|b| is_user(b) || b == b':') {
-                return None;
-            }
-            rest
-        }
-        None => rest,
-    };
-    let (hop, params) = rest.split_once(';').unwrap_or((rest, ""));
-    let (host, port) = match hop.rfind(':') {
-        Some(colon) if !hop.ends_with(']') => {
-            let (host, port) = hop.split_at(colon);
-            (host, Some(parse_port(port.strip_prefix(':')?)?))
-        }
-        _ => (hop, None),
-    };
-    if host.contains(':') && !host.starts_with('[') {
-        return None;
-    }
-    Some(Uri {
-        secure,
-        host: parse_host(host)?,
-        port,
-        params,
-    })
+    Ok(text.into())
 }
 
 /// Any SIP URI.
-pub(super) fn uri(value: &Value<'_>) -> Parsed<String> {
+pub(super) fn uri(value: &Value<'_>) -> Parsed<Vec<u8>> {
     let what = "SIP URIs such as \"sip:bob@192.0.2.10:5060\"";
     let text = string(value, what)?;
-    match parse_uri(text) {
-        Some(_) => Ok(text.to_owned()),
+    match read_uri(text) {
+        Some(_) => Ok(text.into()),
         None => Err(must_be(value, what)),
     }
 }

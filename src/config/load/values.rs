@@ -7,10 +7,9 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::document::{Value, Wrong};
-use super::uri::{parse_host, parse_port};
-use crate::config::machine::Machine;
-use crate::config::model::*;
+use crate::base::Network;
 use crate::config::units;
+use crate::settings::{Capacity, Millis, Seconds, Words};
 
 /// A value, or the faults found in it: phrases that follow the key's name.
 pub(super) type Parsed<T> = Result<T, Vec<Wrong>>;
@@ -60,18 +59,18 @@ pub(super) fn integer(value: &Value<'_>) -> Option<u64> {
     }
 }
 
-pub(super) fn number(min: usize, max: usize) -> impl Fn(&Value<'_>) -> Parsed<usize> {
+pub(super) fn number<T: TryFrom<u64>>(min: u64, max: u64) -> impl Fn(&Value<'_>) -> Parsed<T> {
     move |value| {
-        let number = integer(value).and_then(|number| usize::try_from(number).ok());
+        let number = integer(value).filter(|number| (min..=max).contains(number));
         number
-            .filter(|number| (min..=max).contains(number))
+            .and_then(|number| T::try_from(number).ok())
             .ok_or_else(|| must_be(value, &format!("an integer from {min} to {max}")))
     }
 }
 
 pub(super) fn capacity(value: &Value<'_>) -> Parsed<Capacity> {
     // The arenas' indices have 32 bits, and the last of them is taken.
-    let max = u32::MAX as usize - 1;
+    let max = u64::from(u32::MAX) - 1;
     match number(0, max)(value) {
         Ok(0) => Ok(Capacity::FromMemory),
         Ok(count) => Ok(Capacity::Exactly(count)),
@@ -83,17 +82,11 @@ pub(super) fn capacity(value: &Value<'_>) -> Parsed<Capacity> {
 }
 
 /// A limit that takes a file for each connection; `None` for 0.
-pub(super) fn connections(value: &Value<'_>, files: usize) -> Parsed<Option<usize>> {
-    let max = u32::MAX as usize;
+pub(super) fn connections(value: &Value<'_>) -> Parsed<Option<usize>> {
+    let max = u64::from(u32::MAX);
     match number(0, max)(value) {
         Ok(0) => Ok(None),
-        Ok(count) if count < files => Ok(Some(count)),
-        Ok(count) => Err(wrong(
-            value,
-            format!(
-                "is {count}, but this process may open {files} files in all: raise that limit (ulimit -n) or lower this one"
-            ),
-        )),
+        Ok(count) => Ok(Some(count)),
         Err(_) => {
             let what = format!(
                 "an integer from 1 to {max}, or 0 for as many as the process may open files"
@@ -120,13 +113,17 @@ pub(super) fn time(min: Duration, max: Duration) -> impl Fn(&Value<'_>) -> Parse
     }
 }
 
+pub(super) fn millis(min: Duration, max: Duration) -> impl Fn(&Value<'_>) -> Parsed<Millis> {
+    let millis = |time: Duration| Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX);
+    move |value| time(min, max)(value).map(millis)
+}
+
 /// A time that a SIP header can say: `Expires` and `expires` count in seconds.
-pub(super) fn whole_seconds(
-    min: Duration,
-    max: Duration,
-) -> impl Fn(&Value<'_>) -> Parsed<Duration> {
+pub(super) fn seconds(min: Duration, max: Duration) -> impl Fn(&Value<'_>) -> Parsed<Seconds> {
     move |value| match time(min, max)(value)? {
-        time if time.subsec_millis() == 0 => Ok(time),
+        time if time.subsec_micros() == 0 => {
+            Ok(Seconds::try_from(time.as_secs()).unwrap_or(Seconds::MAX))
+        }
         _ => Err(must_be(value, "a time of whole seconds such as \"60s\"")),
     }
 }
@@ -148,6 +145,9 @@ pub(super) fn size(min: usize, max: usize) -> impl Fn(&Value<'_>) -> Parsed<usiz
     }
 }
 
+/// A list of networks, as a wrong value is told.
+pub(super) const NETWORKS: &str = "a list of networks such as [\"192.0.2.0/24\"]";
+
 /// An address, with or without a port; 53 is the default.
 pub(super) fn name_server(value: &Value<'_>) -> Parsed<SocketAddr> {
     let what = "IP addresses such as \"192.0.2.53\" or \"192.0.2.53:5353\"";
@@ -158,6 +158,11 @@ pub(super) fn name_server(value: &Value<'_>) -> Parsed<SocketAddr> {
         .ok()
         .filter(|address| !address.ip().is_unspecified() && address.port() != 0)
         .ok_or_else(|| must_be(value, what))
+}
+
+/// One of the words of a setting.
+pub(super) fn word<T: Words>(value: &Value<'_>) -> Parsed<T> {
+    one_of(T::WORDS)(value)
 }
 
 pub(super) fn one_of<T: Copy>(choices: &[(&str, T)]) -> impl Fn(&Value<'_>) -> Parsed<T> {
@@ -229,22 +234,20 @@ pub(super) fn filled<'d, T>(
 }
 
 /// A worker's number has eight bits in a Via branch.
-pub(super) const CORES_MOST: usize = 255;
+const CORES_MOST: usize = 255;
 
-pub(super) fn core(value: &Value<'_>, machine: &Machine) -> Parsed<usize> {
-    let core = number(0, usize::MAX)(value)
-        .map_err(|_| must_be(value, "the numbers of CPU cores, from 0"))?;
-    if machine.cores.contains(&core) {
-        return Ok(core);
+/// CPU cores; which of them there are, the machine says.
+pub(super) fn cores(value: &Value<'_>) -> Parsed<Vec<usize>> {
+    let core = |value: &Value<'_>| {
+        number(0, u64::MAX)(value).map_err(|_| must_be(value, "the numbers of CPU cores, from 0"))
+    };
+    let cores = filled(list("a list of CPU cores such as [0] or [0, 1]", core))(value)?;
+    if cores.len() > CORES_MOST {
+        let count = cores.len();
+        let phrase = format!("names {count} cores, but a server has {CORES_MOST} at most");
+        return Err(wrong(value, phrase));
     }
-    let cores: Vec<String> = machine.cores.iter().map(usize::to_string).collect();
-    Err(wrong(
-        value,
-        format!(
-            "names core {core}, but this process may run on {} only",
-            cores.join(", ")
-        ),
-    ))
+    Ok(cores)
 }
 
 pub(super) fn listen_address(value: &Value<'_>) -> Parsed<SocketAddr> {
@@ -260,27 +263,6 @@ pub(super) fn listen_address(value: &Value<'_>) -> Parsed<SocketAddr> {
     Ok(address)
 }
 
-pub(super) fn host(value: &Value<'_>) -> Parsed<Host> {
-    let what = "a host such as \"example.com\" or \"192.0.2.1\", without a port";
-    let text = string(value, what)?;
-    parse_host(text).ok_or_else(|| must_be(value, what))
-}
-
-pub(super) fn host_port(value: &Value<'_>) -> Parsed<HostPort> {
-    let what = "a host with a port such as \"sip.example.com:5060\"";
-    let text = string(value, what)?;
-    let (host, port) = text.rsplit_once(':').ok_or_else(|| must_be(value, what))?;
-    let bare_ipv6 = host.contains(':') && !host.starts_with('[');
-    let host = parse_host(host).filter(|_| !bare_ipv6);
-    match (host, parse_port(port)) {
-        (Some(Host::Address(address)), _) if address.is_unspecified() => {
-            Err(must_be(value, "a host by which peers reach this server"))
-        }
-        (Some(host), Some(port)) => Ok(HostPort { host, port }),
-        _ => Err(must_be(value, what)),
-    }
-}
-
 pub(super) fn network(value: &Value<'_>) -> Parsed<Network> {
     let what = "networks such as \"192.0.2.0/24\", \"2001:db8::/32\" or \"192.0.2.1\"";
     let text = string(value, what)?;
@@ -292,10 +274,10 @@ pub(super) fn network(value: &Value<'_>) -> Parsed<Network> {
         let address: IpAddr = address.parse().ok()?;
         let whole = if address.is_ipv4() { 32 } else { 128 };
         let prefix = prefix.map_or(Some(whole), |prefix| prefix.parse().ok())?;
-        Some((address, Network::new(address, prefix)?))
+        Some((address, Network::new(address, prefix).masked()?))
     };
     let (address, network) = parse().ok_or_else(|| must_be(value, what))?;
-    if network.address() != address {
+    if network.address != address {
         // Either the address or the prefix is not what was meant, and a rule of access is no place to guess.
         return Err(wrong(
             value,
@@ -325,7 +307,7 @@ pub(super) const METHODS: [&str; 14] = [
     "UPDATE",
 ];
 
-pub(super) fn method(value: &Value<'_>) -> Parsed<String> {
+pub(super) fn method(value: &Value<'_>) -> Parsed<Vec<u8>> {
     let what = "methods such as \"INVITE\"";
     let text = string(value, what)?;
     let upper = text.to_ascii_uppercase();
@@ -338,7 +320,7 @@ pub(super) fn method(value: &Value<'_>) -> Parsed<String> {
     if text.is_empty() || !text.bytes().all(is_token) {
         return Err(must_be(value, what));
     }
-    Ok(text.to_owned())
+    Ok(text.into())
 }
 
 /// `token` of RFC 3261 §25.1.
@@ -381,4 +363,45 @@ pub(super) fn one_or_more<'d, T: PartialEq>(
         DeValue::Array(_) => list("", &parse)(value),
         _ => parse(value).map(|one| vec![one]),
     }
+}
+
+/// The longest path of the control socket: an address takes 107 bytes, and the socket is made beside its path first,
+/// with the process's number at the end.
+const SOCKET_PATH_LONGEST: usize = 99;
+
+pub(super) fn socket(value: &Value<'_>) -> Parsed<PathBuf> {
+    let path = path(value)?;
+    if path.as_os_str().len() > SOCKET_PATH_LONGEST {
+        let phrase = format!("must be a path of at most {SOCKET_PATH_LONGEST} bytes");
+        return Err(wrong(value, phrase));
+    }
+    Ok(path)
+}
+
+pub(super) const ALGORITHMS: &str =
+    "a list of \"SHA-256\", \"SHA-512-256\" and \"MD5\", the one offered first at the beginning";
+
+/// The longest realm, bytes.
+const REALM_LONGEST: usize = 255;
+
+/// `realm-value` (RFC 3261 §25.1) without its quotes, and without what would have to be escaped: not every phone can.
+pub(super) fn realm(value: &Value<'_>) -> Parsed<String> {
+    let what = "the realm of a challenge such as \"example.com\"";
+    let text = string(value, what)?;
+    if text.len() > REALM_LONGEST {
+        let phrase = format!("must be of at most {REALM_LONGEST} bytes");
+        return Err(wrong(value, phrase));
+    }
+    if let Some(bad) = text
+        .chars()
+        .find(|c| c.is_control() || ['"', '\\'].contains(c))
+    {
+        let phrase = format!("has {text:?}, but {bad:?} has no place in a realm: remove it");
+        return Err(wrong(value, phrase));
+    }
+    if text.trim() != text {
+        let phrase = format!("has {text:?}, with a blank at its beginning or end: remove it");
+        return Err(wrong(value, phrase));
+    }
+    Ok(text.to_owned())
 }

@@ -144,7 +144,7 @@ impl Streams {
     pub(super) fn begin_handshakes(&mut self, most: usize, list: &mut Vec<Id>, now: Instant) {
         for _ in 0..most {
             let in_hand = self.counters.open(Transport::Tls, State::Handshaking) as usize;
-            let limit = self.limits.handshakes;
+            let limit = self.limits.rules.handshakes;
             if !self.holders.may_begin() {
                 return;
             }

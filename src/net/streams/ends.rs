@@ -151,9 +151,9 @@ impl Streams {
 
     pub(super) fn deadline_ms(&self, state: State) -> u64 {
         match state {
-            State::Connecting => self.limits.connect_ms,
-            State::Accepted | State::Handshaking => self.limits.handshake_ms,
-            State::Open => self.limits.idle_ms,
+            State::Connecting => self.limits.rules.connect_timeout,
+            State::Accepted | State::Handshaking => self.limits.rules.handshake_timeout,
+            State::Open => self.limits.rules.idle_timeout,
             State::Draining => DRAIN_MS,
         }
     }
@@ -204,7 +204,7 @@ impl Streams {
             }
         }
         while let Some((id, since)) = self.amid.oldest(&self.connections) {
-            if now.ms_since(since) < self.limits.message_ms {
+            if now.ms_since(since) < self.limits.rules.message_timeout {
                 break;
             }
             self.close(id, Why::Unfinished);
@@ -219,7 +219,7 @@ impl Streams {
             Some(due.max(self.next_sweep))
         };
         let amid = self.amid.oldest(&self.connections).map(|(_, since)| {
-            let due = since.after_ms(self.limits.message_ms);
+            let due = since.after_ms(self.limits.rules.message_timeout);
             due.max(self.next_sweep)
         });
         let stuck = self.holders.is_stuck().then_some(self.next_sweep);

@@ -58,9 +58,9 @@ impl Streams {
 
     /// What may wait on one connection: where too much waits on all together, a small part of what may otherwise.
     pub(super) fn send_queue(&self) -> usize {
-        match self.unsent_bytes > self.limits.unsent_bytes {
-            true => self.limits.send_queue / SCARCE,
-            false => self.limits.send_queue,
+        match self.unsent_bytes > self.limits.rules.unsent_bytes {
+            true => self.limits.rules.send_queue / SCARCE,
+            false => self.limits.rules.send_queue,
         }
     }
 
@@ -84,14 +84,14 @@ impl Streams {
                 connection.transport.name(),
                 connection.peer,
                 connection.waiting(),
-                self.limits.unsent_bytes
+                self.limits.rules.unsent_bytes
             );
         }
     }
 
     /// Where messages that are not whole hold too much together, one gives way: the largest of those that have waited longest.
     pub(super) fn bound_unfinished(&mut self) {
-        let most = self.limits.unfinished_bytes;
+        let most = self.limits.rules.unfinished_bytes;
         while self.amid_bytes > most {
             let oldest = self.amid.iter(&self.connections).take(LOOKED_AT);
             let Some((id, _)) = oldest.max_by_key(|(_, connection)| connection.weight) else {

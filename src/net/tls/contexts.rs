@@ -25,10 +25,11 @@ use super::failure::words_of;
 use super::machine::Tls;
 use super::names;
 use super::sessions::{ClientSessions, PeerName};
-use super::settings::{Pair, Settings, Side, VerifyClient, Version};
+use super::settings::{Pair, Settings, Side};
 use super::tickets::RotatingKeys;
 use super::verify::{Checks, Verifier};
 use crate::net::sys::ssl;
+use crate::settings::{self, VerifyClient, Version};
 
 /// Forward secrecy and authenticated encryption only; AES-128 first, which costs least where the processor knows it.
 const CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
@@ -183,7 +184,7 @@ impl Contexts {
         }
         let keys = match previous {
             Some(previous) if previous.trust == trust => previous.keys.clone(),
-            _ => Arc::new(RotatingKeys::new(settings.session_lifetime, Instant::now())),
+            _ => Arc::new(RotatingKeys::new(settings.rules.lifetime(), Instant::now())),
         };
         let key_log = KeyLog::from_environment()?;
         let maker = Maker {
@@ -195,7 +196,7 @@ impl Contexts {
         };
         Ok(Contexts {
             server: maker.server()?,
-            verifies_client: settings.verify_client != VerifyClient::No,
+            verifies_client: settings.rules.verify_client != VerifyClient::No,
             client: maker.client(&material.client_identity)?,
             clients: material
                 .client_identities
@@ -329,12 +330,15 @@ const SYSTEM_AUTHORITIES: &[&str] = &[
 
 impl Material {
     fn read(settings: &Settings) -> Result<Material, LoadError> {
-        let client_pairs = match settings.show_client_certificate {
+        let client_pairs = match settings.rules.show_client_certificate {
             false => &Vec::new(),
-            true if settings.client_identity.is_empty() => &settings.default_identity,
-            true => &settings.client_identity,
+            true if settings.certificates.client_identity.is_empty() => {
+                &settings.certificates.default_identity
+            }
+            true => &settings.certificates.client_identity,
         };
         let identities = settings
+            .certificates
             .identities
             .iter()
             .map(|identity| {
@@ -345,9 +349,9 @@ impl Material {
                 Ok((name, LoadedPair::read_all(&identity.pairs)?))
             })
             .collect::<Result<Vec<_>, LoadError>>()?;
-        let authorities = match &settings.trusted_ca {
+        let authorities = match &settings.rules.trusted_ca {
             Some(file) => read_certificates(file)?,
-            None if settings.verify_client != VerifyClient::No => {
+            None if settings.rules.verify_client != VerifyClient::No => {
                 return Err(LoadError::new(
                     "clients cannot be verified without trusted_ca",
                 ));
@@ -355,14 +359,15 @@ impl Material {
             None => SYSTEM_AUTHORITIES
                 .iter()
                 .map(Path::new)
-                .find(|file| settings.verify_server && file.exists())
+                .find(|file| settings.rules.verify_server && file.exists())
                 .map_or(Ok(Vec::new()), read_certificates)?,
         };
         Ok(Material {
-            default_identity: LoadedPair::read_all(&settings.default_identity)?,
+            default_identity: LoadedPair::read_all(&settings.certificates.default_identity)?,
             identities,
             client_identity: LoadedPair::read_all(client_pairs)?,
             client_identities: settings
+                .certificates
                 .client_identities
                 .iter()
                 .map(|(number, pairs)| Ok((*number, LoadedPair::read_all(pairs)?)))
@@ -398,12 +403,15 @@ impl Material {
         for authority in &self.authorities {
             hash.update(&authority.to_der().unwrap_or_default());
         }
-        hash.update(&[settings.verify_client as u8, settings.verify_server.into()]);
-        for purpose in &settings.client_purposes {
+        hash.update(&[
+            settings.rules.verify_client as u8,
+            settings.rules.verify_server.into(),
+        ]);
+        for purpose in &settings.rules.client_purposes {
             hash.update(&[*purpose as u8]);
         }
         hash.update(b"\xff");
-        hash.update(&settings.session_lifetime.as_nanos().to_be_bytes());
+        hash.update(&settings.rules.session_lifetime.to_be_bytes());
         hash.finish()
     }
 
@@ -411,15 +419,15 @@ impl Material {
         let mut hash = Sha256::new();
         hash.update(trust);
         hash.update(&[
-            settings.min_version as u8,
-            settings.max_version as u8,
-            settings.server_session_reuse.into(),
-            settings.client_session_reuse.into(),
+            settings.rules.min_version as u8,
+            settings.rules.max_version as u8,
+            settings.rules.server_session_reuse.into(),
+            settings.rules.client_session_reuse.into(),
         ]);
-        hash.update(settings.ciphers.as_bytes());
+        hash.update(settings.rules.ciphers.as_bytes());
         hash.update(b"\0");
-        hash.update(settings.ciphersuites.as_bytes());
-        for group in &settings.groups {
+        hash.update(settings.rules.ciphersuites.as_bytes());
+        for group in &settings.rules.groups {
             hash.update(b"\0");
             hash.update(group.as_bytes());
         }
@@ -552,16 +560,16 @@ impl Maker<'_> {
         self.set_common(&mut builder)?;
         builder.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
         set_identity(&mut builder, pairs)?;
-        match self.settings.verify_client {
+        match self.settings.rules.verify_client {
             VerifyClient::No => builder.set_verify(SslVerifyMode::NONE),
             VerifyClient::Optional => builder.set_verify(SslVerifyMode::PEER),
             VerifyClient::Required => {
                 builder.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT)
             }
         }
-        let purposes = self.settings.client_purposes.clone();
+        let purposes = self.settings.rules.client_purposes.clone();
         self.set_verifier(&mut builder, Checks::Chain(purposes))?;
-        if self.settings.verify_client != VerifyClient::No {
+        if self.settings.rules.verify_client != VerifyClient::No {
             let mut names = Stack::new()?;
             for authority in &self.material.authorities {
                 names.push(authority.subject_name().to_owned()?)?;
@@ -575,7 +583,7 @@ impl Maker<'_> {
             hash.update(&pair.digest);
         }
         builder.set_session_id_context(&hash.finish())?;
-        if self.settings.server_session_reuse {
+        if self.settings.rules.server_session_reuse {
             builder.set_session_cache_mode(SslSessionCacheMode::SERVER);
             builder.set_session_cache_size(SERVER_SESSIONS);
             ssl::set_ticket_keys(&mut builder, self.keys.clone())?;
@@ -600,7 +608,7 @@ impl Maker<'_> {
                 notes.was_asked = true;
             }
         });
-        let checks = if self.settings.verify_server {
+        let checks = if self.settings.rules.verify_server {
             builder.set_verify(SslVerifyMode::PEER);
             Checks::ChainAndName
         } else {
@@ -608,7 +616,7 @@ impl Maker<'_> {
             Checks::Nothing
         };
         self.set_verifier(&mut builder, checks)?;
-        let sessions = if self.settings.client_session_reuse {
+        let sessions = if self.settings.rules.client_session_reuse {
             let sessions = Arc::new(ClientSessions::default());
             let cache = sessions.clone();
             builder.set_session_cache_mode(
@@ -630,7 +638,7 @@ impl Maker<'_> {
         };
         Ok(ClientContext {
             context: builder.build(),
-            verifies: self.settings.verify_server,
+            verifies: self.settings.rules.verify_server,
             sessions,
             shows_certificate: !pairs.is_empty(),
         })
@@ -641,17 +649,17 @@ impl Maker<'_> {
         builder: &mut SslContextBuilder,
         checks: Checks,
     ) -> Result<(), ErrorStack> {
-        let verifier = Verifier::new(checks, self.settings.session_lifetime);
+        let verifier = Verifier::new(checks, self.settings.rules.lifetime());
         ssl::set_verifier(builder, Box::new(verifier))
     }
 
     fn set_common(&self, builder: &mut SslContextBuilder) -> Result<(), LoadError> {
         let settings = self.settings;
-        if settings.min_version > settings.max_version {
+        if settings.rules.min_version > settings.rules.max_version {
             return Err(LoadError::new("min_version is above max_version"));
         }
-        builder.set_min_proto_version(Some(number(settings.min_version)))?;
-        builder.set_max_proto_version(Some(number(settings.max_version)))?;
+        builder.set_min_proto_version(Some(number(settings.rules.min_version)))?;
+        builder.set_max_proto_version(Some(number(settings.rules.max_version)))?;
         builder.set_mode(
             SslMode::RELEASE_BUFFERS | SslMode::ACCEPT_MOVING_WRITE_BUFFER | SslMode::AUTO_RETRY,
         );
@@ -660,16 +668,15 @@ impl Maker<'_> {
         builder.set_options(SslOptions::NO_RENEGOTIATION);
         #[cfg(not(feature = "aws-lc"))]
         builder.set_options(SslOptions::NO_COMPRESSION);
-        set_groups(builder, &settings.groups)?;
-        set_ciphers(builder, &settings.ciphers)?;
-        let suites = match settings.ciphersuites.as_str() {
+        set_groups(builder, &settings.rules.groups)?;
+        set_ciphers(builder, &settings.rules.ciphers)?;
+        let suites = match settings.rules.ciphersuites.as_str() {
             "" => CIPHERSUITES,
             chosen => chosen,
         };
         ssl::set_ciphersuites(builder, suites)
             .map_err(|_| LoadError::new(format!("ciphersuites: none known in {suites:?}")))?;
-        let lifetime = settings.session_lifetime.as_secs();
-        ssl::set_session_timeout(builder, u32::try_from(lifetime).unwrap_or(u32::MAX));
+        ssl::set_session_timeout(builder, settings.rules.session_lifetime);
         builder.set_cert_store(store(&self.material.authorities)?);
         if let Some(log) = self.key_log {
             let log = log.clone();
@@ -743,7 +750,7 @@ fn set_identity(builder: &mut SslContextBuilder, pairs: &[LoadedPair]) -> Result
 
 /// Every group on its own, to say which one the library does not have.
 fn set_groups(builder: &mut SslContextBuilder, groups: &[String]) -> Result<(), LoadError> {
-    let is_default = groups == Settings::default().groups;
+    let is_default = groups == settings::Tls::default().groups;
     let mut known = Vec::new();
     for group in groups {
         let is_known = builder.set_groups_list(group).is_ok();

@@ -18,8 +18,8 @@ use openssl::x509::{
 use super::contexts::notes_index;
 use super::names;
 use super::recent::Recent;
-use super::settings::Purpose;
 use crate::net::sys::ssl::{self, Verify};
+use crate::settings::Purpose;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Checks {

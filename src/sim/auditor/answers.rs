@@ -414,8 +414,8 @@ impl Hop {
                 return Err((Rule::NonInvite, "408 of its own".into()));
             }
             let mut early = 0;
-            let mut interval = timers.t1_ms;
-            while interval < timers.t2_ms {
+            let mut interval = timers.t1;
+            while interval < timers.t2 {
                 early += interval;
                 interval *= 2;
             }

@@ -55,8 +55,8 @@ impl Guard {
         Guard {
             asks_callers: settings.auth.challenge_proxy,
             asks_registrants: settings.auth.challenge_register,
-            realm: settings.auth.realm.clone(),
-            lifetime_ms: settings.auth.nonce_lifetime_ms,
+            realm: settings.auth.realm.clone().into_bytes(),
+            lifetime_ms: settings.auth.nonce_lifetime,
             accounts: plan.accounts.clone(),
             domains: settings.domains.clone(),
             ips: plan.addresses.iter().map(SocketAddr::ip).collect(),

@@ -247,7 +247,7 @@ impl Hop {
 
     /// 64·T1.
     fn patience_ms(&self) -> u64 {
-        64 * self.settings.timers.t1_ms
+        64 * self.settings.timers.t1
     }
 
     fn slack_ms(&self) -> u64 {
@@ -266,7 +266,7 @@ impl Hop {
     /// True when the server may have forgotten the transaction.
     fn may_be_gone(&self, tx: &Tx, now: Instant) -> bool {
         let t = &self.settings.timers;
-        let kept = t.linger_ms.min(t.t4_ms);
+        let kept = t.linger.min(t.t4);
         if self.is_stateless() {
             return true;
         }
@@ -293,7 +293,7 @@ impl Hop {
         }
         if tx
             .final_at
-            .is_some_and(|at| !within(at, self.settings.timers.linger_ms))
+            .is_some_and(|at| !within(at, self.settings.timers.linger))
         {
             return false;
         }
@@ -308,10 +308,10 @@ impl Hop {
             (Some((status, at)), _) => {
                 status / 100 == 2
                     && tx.class == Class::Invite
-                    && within(at, self.settings.timers.linger_ms)
+                    && within(at, self.settings.timers.linger)
             }
             (None, Some(_)) if tx.class == Class::Invite => {
-                within(branch.last_sign(), self.settings.timers.c_ms)
+                within(branch.last_sign(), self.settings.timers.c)
             }
             _ => within(branch.sent, self.patience_ms()),
         }
@@ -642,7 +642,7 @@ impl Auditor {
             }
         } else {
             branch.refusals += 1;
-            let linger = hop.settings.timers.linger_ms;
+            let linger = hop.settings.timers.linger;
             let recent = branch
                 .outcome
                 .is_some_and(|(_, at)| now.ms_since(at) + linger.min(100) < linger);
@@ -847,11 +847,11 @@ impl Hop {
 
     /// When the final response to an INVITE is due at the latest.
     fn deadline(&self, tx: usize) -> Instant {
-        let mut wait = self.settings.timers.c_ms + self.patience_ms() + self.slack_ms();
+        let mut wait = self.settings.timers.c + self.patience_ms() + self.slack_ms();
         if self.may_wait_for_name(tx) {
             // Each contact may wait for its own.
             let most = self.settings.registrar.max_contacts as u64 + 2;
-            wait += most * self.settings.names.timeout_ms;
+            wait += most * self.settings.dns.timeout;
         }
         self.transactions[tx].activity.after_ms(wait)
     }

@@ -96,7 +96,7 @@ impl Hop {
             // Its later branches are known by the Via below, which is as it came.
             let below = digest(message.via(1));
             // One that nobody can read for certain may have waited for its name.
-            let patience = self.settings.names.timeout_ms + self.slack_ms();
+            let patience = self.settings.dns.timeout + self.slack_ms();
             let late = self.zone.has_name(message.uri())
                 && self
                     .suspects
@@ -642,7 +642,7 @@ impl Hop {
         }
         // A provisional response of this moment may still be in the mail when timer C fires.
         let since = branch.heard_sign(now, soon);
-        let timer_c = now.ms_since(since) + slack >= self.settings.timers.c_ms;
+        let timer_c = now.ms_since(since) + slack >= self.settings.timers.c;
         // Two cores may each have one of the copies: which of them began which branch cannot be told.
         let newest = self.find(tx.request.key, tx.class);
         let aside: Vec<usize> = match tx.reopen {

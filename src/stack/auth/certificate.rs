@@ -3,22 +3,11 @@
 
 use super::{Challenger, Claim, Demand};
 use crate::base::Flow;
+use crate::settings::Certificate;
 use crate::sip::{Host, Message, Uri};
 use crate::stack::Endpoint;
 use crate::stack::counters::AuthOutcome;
 use crate::stack::proxy::Refusal;
-
-/// `[auth] certificate` of the conf.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Certificate {
-    /// It says who may connect, and nothing of who may act as whom.
-    #[default]
-    Off,
-    /// It stands in the place of a password.
-    Identity,
-    /// It says who may act as whom, and a password is asked for besides where one is.
-    IdentityAndPassword,
-}
 
 impl Endpoint {
     /// True where the connection's certificate has proved who acts here, and no password is asked for. Refuses who acts for another than

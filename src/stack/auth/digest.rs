@@ -1,28 +1,18 @@
 //! The arithmetic of Digest authentication: RFC 7616 §3.4 with the algorithms that RFC 8760 allows in SIP. A password never comes here:
 //! what is stored of a user is its hash, HA1.
 
+pub use crate::settings::Algorithm;
+use crate::settings::Words;
 use crate::sip::Credentials;
 use md5::Md5;
 use sha2::{Digest, Sha256, Sha512_256};
-
-/// A hash function; each has a variant for a session, whose HA1 is bound to one nonce (RFC 7616 §3.4.2).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Algorithm {
-    Md5,
-    Sha256,
-    Sha512_256,
-}
 
 impl Algorithm {
     pub const ALL: [Algorithm; 3] = [Algorithm::Md5, Algorithm::Sha256, Algorithm::Sha512_256];
 
     /// As a challenge writes it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Algorithm::Md5 => "MD5",
-            Algorithm::Sha256 => "SHA-256",
-            Algorithm::Sha512_256 => "SHA-512-256",
-        }
+    pub fn name(self) -> &'static str {
+        self.word()
     }
 
     /// The length of a hash, bytes.

@@ -22,53 +22,10 @@ use crate::stack::proxy::{Extra, Incoming, Refusal};
 use crate::stack::route::Route;
 use crate::stack::whose::Whose;
 use crate::stack::{Endpoint, settings};
-use certificate::Certificate;
 use digest::{Algorithm, Hash};
 use nonce::{Nonce, Use, Verdict};
 use std::io::Write as _;
 use std::net::IpAddr;
-pub use target::UriCheck;
-
-/// The `[auth]` section of the conf.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Empty: the domain of the request.
-    pub realm: Vec<u8>,
-    /// 401 to a REGISTER for one of our users.
-    pub challenge_register: bool,
-    /// 407 to a request from one of our users, outside of dialogs.
-    pub challenge_proxy: bool,
-    /// 407 to a BYE of a dialog, too.
-    pub challenge_bye: bool,
-    /// Offered in this order.
-    pub algorithms: Vec<Algorithm>,
-    /// Whether `qop` is offered. Without it a nonce is good for one request.
-    pub qop: bool,
-    pub nonce_lifetime_ms: u64,
-    /// Wrong passwords a minute that one source may send for one user; 0: any number.
-    pub guesses: u32,
-    /// How exactly credentials must have been made for the Request-URI.
-    pub check_uri: UriCheck,
-    /// What a client's certificate says of who it is.
-    pub certificate: Certificate,
-}
-
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
-            realm: Vec::new(),
-            challenge_register: false,
-            challenge_proxy: false,
-            challenge_bye: false,
-            algorithms: vec![Algorithm::Sha256, Algorithm::Md5],
-            qop: true,
-            nonce_lifetime_ms: 300_000,
-            guesses: 0,
-            check_uri: UriCheck::default(),
-            certificate: Certificate::default(),
-        }
-    }
-}
 
 /// Who asks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -384,7 +341,7 @@ impl Endpoint {
         let auth = &settings.auth;
         let mut room = [0; 256];
         let realm = realm(&settings, message, claim, &mut room);
-        let (now_ms, lifetime_ms) = (now.as_ms(), auth.nonce_lifetime_ms);
+        let (now_ms, lifetime_ms) = (now.as_ms(), auth.nonce_lifetime);
         let (mut found, mut failure) = (None, Failure::None);
         // Others on the way may have asked too, each in its own realm. A line that can't be read may be theirs. Of several for ours the
         // first one counts that answers a challenge which still holds.
@@ -460,7 +417,7 @@ impl Endpoint {
         };
         let request = span_of(message);
         let request = self.nonces.request(request, incoming.flow.peer.ip());
-        let repeats_ms = settings.timers.linger_ms;
+        let repeats_ms = settings.timers.linger;
         let nonces = &self.nonces;
         match nonces.note(now_ms, lifetime_ms, nonce, count, request, repeats_ms) {
             Use::First | Use::Again => {}
@@ -564,8 +521,8 @@ impl Endpoint {
         let mut domain = Vec::new();
         whose.domain().write_canonical(&mut domain);
         let realm = match self.settings.auth.realm.is_empty() {
-            true => &domain,
-            false => &self.settings.auth.realm,
+            true => &domain[..],
+            false => self.settings.auth.realm.as_bytes(),
         };
         let mut name: Vec<u8> = whose.name().collect();
         if self.users.find(&name, realm).is_some() {
@@ -636,7 +593,7 @@ fn realm<'a>(
     room: &'a mut Room,
 ) -> &'a [u8] {
     if !settings.auth.realm.is_empty() {
-        return &settings.auth.realm;
+        return settings.auth.realm.as_bytes();
     }
     let host = match claim.is_anonymous() {
         false => claim.whose.map(|whose| whose.domain()),

@@ -1,22 +1,11 @@
 //! Whether credentials were made for the request that brings them: their `uri` against the Request-URI (RFC 7616 §3.4.6). A digest covers its
 //! `uri` and nothing else of where the request goes.
 
+use crate::settings::UriCheck;
 use crate::sip::{Message, Method, Scheme, Uri, unescaped};
 use crate::stack::Settings;
 use crate::stack::proxy::Incoming;
 use crate::stack::whose::{is_same_host, is_separator};
-
-/// How exactly the `uri` of credentials must be the Request-URI.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum UriCheck {
-    /// The same by RFC 3261 §19.1.4.
-    Strict,
-    /// The same user at the same host. Also what clients write that do not go by the text: this server itself without a user, and in a
-    /// REGISTER the address-of-record. A proxy before us may have changed scheme, port and parameters, and our domain to our address.
-    #[default]
-    Address,
-    Off,
-}
 
 impl Settings {
     pub(super) fn is_made_for(&self, said: &[u8], message: &Message, incoming: &Incoming) -> bool {

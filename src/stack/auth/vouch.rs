@@ -23,7 +23,7 @@ impl Endpoint {
     }
 
     fn bears_nonce(&self, now: Instant, flow: Flow, message: &Message) -> bool {
-        let lifetime_ms = self.settings.auth.nonce_lifetime_ms;
+        let lifetime_ms = self.settings.auth.nonce_lifetime;
         self.answers(now, flow, message, lifetime_ms, |_| true)
     }
 

@@ -12,20 +12,9 @@
 use super::record::Counted;
 use super::{Location, Reached, Record, SHARDS};
 use crate::base::{Flow, Instant, ShareHolder, Span};
+use crate::settings::Durability;
 use crate::stack::location::BindingText;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-/// What the disk is for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Durability {
-    /// There is none: nothing is noted.
-    #[default]
-    Memory,
-    /// It follows: nobody waits for it.
-    Batched,
-    /// A change is answered when it is there.
-    Acknowledged,
-}
 
 /// How far the disk is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -38,7 +27,8 @@ pub struct Progress {
 
 #[derive(Default)]
 pub(super) struct Rounds {
-    pub(super) durability: Durability,
+    /// `None`: there is no disk, and nothing is noted.
+    pub(super) durability: Option<Durability>,
     /// The round that began last.
     started: AtomicU64,
     durable: AtomicU64,
@@ -82,7 +72,7 @@ impl Rounds {
     ) {
         let is_changed = std::mem::take(&mut record.is_changed);
         let counts = is_changed && !record.is_listed && record.concerns_disk();
-        if !counts || self.durability == Durability::Memory {
+        if !counts || self.durability.is_none() {
             return;
         }
         record.is_listed = true;
@@ -95,7 +85,7 @@ impl Rounds {
 
     /// The round after which what the record holds now is on disk; 0 where nobody waits for that.
     pub(super) fn round_of(&self, record: &Record) -> u64 {
-        if self.durability != Durability::Acknowledged {
+        if self.durability != Some(Durability::Acknowledged) {
             return 0;
         }
         // What was taken already was taken in the round that began last, or before.
@@ -106,12 +96,12 @@ impl Rounds {
 impl Location {
     /// The same with a journal: it notes what changes.
     #[must_use]
-    pub fn with_journal(mut self, durability: Durability) -> Location {
-        self.rounds.durability = durability;
+    pub fn with_journal(mut self, durability: impl Into<Option<Durability>>) -> Location {
+        self.rounds.durability = durability.into();
         self
     }
 
-    pub fn durability(&self) -> Durability {
+    pub fn durability(&self) -> Option<Durability> {
         self.rounds.durability
     }
 
@@ -125,7 +115,7 @@ impl Location {
 
     /// True where a change could not be answered, because the disk takes nothing.
     pub fn refuses_changes(&self) -> bool {
-        self.rounds.durability == Durability::Acknowledged
+        self.rounds.durability == Some(Durability::Acknowledged)
             && self.rounds.is_failing.load(Ordering::Relaxed)
     }
 
@@ -396,7 +386,7 @@ mod tests {
         Instant::from_ms(ms)
     }
 
-    fn location(durability: Durability) -> Location {
+    fn location(durability: impl Into<Option<Durability>>) -> Location {
         Location::new(Key::new(1, 2), 1000).with_journal(durability)
     }
 
@@ -489,7 +479,7 @@ mod tests {
         (0..SHARDS).for_each(|_| _ = location.sweep(at(60_000)));
         assert_eq!((location.records(), location.untaken()), (0, 0));
         assert_eq!(round(&location), [""; 0]);
-        let memory = super::tests::location(Durability::Memory);
+        let memory = super::tests::location(None);
         memory.add(at(0), b"a@x", &uri(1), 60).unwrap();
         assert_eq!((memory.untaken(), memory.has_changes()), (0, false));
     }

@@ -8,8 +8,9 @@ mod record;
 mod rules;
 
 use binding::WEIGHED;
+pub use crate::settings::Durability;
 pub use binding::{Binding, BindingText, Reached, weight};
-pub use journal::{Durability, Progress, Row};
+pub use journal::{Progress, Row};
 use record::Counted;
 pub use record::{Memory, Print, Record};
 pub use rules::RowRules;

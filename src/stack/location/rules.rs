@@ -25,7 +25,7 @@ impl RowRules {
 
     /// Seconds that a binding lasts at most.
     pub fn max_expires_s(&self) -> u32 {
-        self.0.registrar.max_expires_s
+        self.0.registrar.max_expires
     }
 
     /// Contacts that an address-of-record may have.

@@ -191,7 +191,7 @@ impl Endpoint {
     // ---- branches ------------------------------------------------------------------------------------------------------
 
     pub(super) fn park_branch(&mut self, server: Id, attempt: Attempt, question: u128) -> Id {
-        let deadline = attempt.since.after_ms(self.settings.names.timeout_ms);
+        let deadline = attempt.since.after_ms(self.settings.dns.timeout);
         let id = self
             .parking
             .put(Parked::Branch { server, attempt }, deadline);
@@ -243,10 +243,10 @@ impl Endpoint {
             since,
         });
         held.target.copy_one(targets, target);
-        if self.parking.held_bytes + held.weight() > self.settings.names.held_bytes {
+        if self.parking.held_bytes + held.weight() > self.settings.dns.held {
             return Err(Refusal::new(503, "Too Many Requests Wait For DNS").because_of(Limit::Held));
         }
-        let deadline = since.after_ms(self.settings.names.timeout_ms);
+        let deadline = since.after_ms(self.settings.dns.timeout);
         let id = self.parking.put(Parked::Message(held), deadline);
         self.names.wait(question, id);
         Ok(())

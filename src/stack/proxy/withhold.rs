@@ -79,7 +79,7 @@ impl Settings {
         let asks = self.auth.challenge_register || self.auth.challenge_proxy || by_route();
         asks && match self.auth.realm.is_empty() {
             true => self.is_our_domain(Host::of(realm)),
-            false => self.auth.realm.eq_ignore_ascii_case(realm),
+            false => self.auth.realm.as_bytes().eq_ignore_ascii_case(realm),
         }
     }
 }

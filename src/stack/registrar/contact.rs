@@ -2,11 +2,11 @@
 
 use super::sound::is_printable;
 use crate::base::Transport;
+use crate::settings::Registrar;
 use crate::sip::{Message, Name, NameAddr, Scheme, Uri};
 use crate::stack::counters::Limit;
 use crate::stack::location::{BindingText, Location, Reached};
 use crate::stack::proxy::{Extra, Incoming, Refusal};
-use crate::stack::settings::Registrar;
 use std::net::SocketAddr;
 
 /// What a REGISTER asks for. It lives for one request; a box would be an allocation.
@@ -67,7 +67,7 @@ pub struct Contact<'a> {
 pub fn plan<'a>(
     message: &Message<'a>,
     location: &Location,
-    limits: &Registrar,
+    (limits, longest): (&Registrar, usize),
     scratch: &mut Vec<u8>,
 ) -> Result<Plan<'a>, Refusal> {
     let bad = |fault: crate::sip::Fault| Refusal::new(400, fault.reason());
@@ -80,7 +80,7 @@ pub fn plan<'a>(
         if count > limits.max_contacts {
             return Err(Refusal::new(403, "Too Many Contacts").because_of(Limit::Contacts));
         }
-        if value.text.len() > limits.contact_size {
+        if value.text.len() > longest {
             return Err(too_long("Contact Too Long"));
         }
         if value.text == b"*" {
@@ -94,16 +94,16 @@ pub fn plan<'a>(
         }
         let q = address.q().map_err(bad)?;
         let asked = asked_expires(&address, default_expires);
-        let asked = asked.unwrap_or(limits.default_expires_s);
+        let asked = asked.unwrap_or(limits.default_expires);
         // Only an interval that is shorter than the minimum, and shorter than an hour, is too brief (§10.3 step 7).
-        if asked > 0 && asked < limits.min_expires_s && asked < 3600 {
-            return Err(Refusal::new(423, "").with(Extra::MinExpires(limits.min_expires_s)));
+        if asked > 0 && asked < limits.min_expires && asked < 3600 {
+            return Err(Refusal::new(423, "").with(Extra::MinExpires(limits.min_expires)));
         }
         let contact = Contact {
             place: location.place(&uri, scratch),
             value: value.text,
             q: q.unwrap_or(1000),
-            ..Contact::new(address, uri, asked.min(limits.max_expires_s))
+            ..Contact::new(address, uri, asked.min(limits.max_expires))
         };
         // It goes into answers as it is: the fold of a quoted string does not.
         if !contact.instance.iter().all(is_printable) {

@@ -14,6 +14,7 @@ pub mod unstored;
 
 use crate::base::hash::write_decimal;
 use crate::base::{Channel, Flow, Instant, Outbox, ShareHolder};
+use crate::settings;
 use crate::sip::{Message, Name, NameAddr, Scheme, Value};
 use crate::stack::Endpoint;
 use crate::stack::counters::{Limit, Registration};
@@ -24,7 +25,6 @@ use crate::stack::proxy::next_hop::is_sips;
 use crate::stack::proxy::request::unsupported;
 use crate::stack::proxy::unproved::Whence;
 use crate::stack::proxy::{Extra, Incoming, Refusal, redirect};
-use crate::stack::settings;
 use crate::stack::ways::Ways;
 use contact::{Contact, Contacts, too_long};
 use seating::Seat;
@@ -109,9 +109,9 @@ impl Endpoint {
         path: &mut Vec<u8>,
     ) -> Result<(Registration, u64), Refusal> {
         let settings = self.settings.clone();
-        let limits = &settings.registrar;
+        let (limits, longest) = (&settings.registrar, settings.limits.contact_size);
         // The contacts, all checked before any is stored.
-        let mut plan = contact::plan(message, &self.location, limits, path)?;
+        let mut plan = contact::plan(message, &self.location, (limits, longest), path)?;
         let asks_for_change = !matches!(plan, contact::Plan::Query);
         if asks_for_change && self.location.refuses_changes() {
             let refusal = Refusal::new(503, "Bindings Cannot Be Stored");
@@ -124,7 +124,7 @@ impl Endpoint {
         if let contact::Plan::Contacts(contacts) = &plan {
             sent = contacts.length;
             check_sips(message, incoming, contacts)?;
-            if path.len() > limits.contact_size {
+            if path.len() > longest {
                 return Err(too_long("Path Too Long"));
             }
             if !sound::is_sound_path(path) {
@@ -132,10 +132,10 @@ impl Endpoint {
             }
         }
         if asks_for_change {
-            if call_id.len() > limits.contact_size {
+            if call_id.len() > longest {
                 return Err(too_long("Call-ID Too Long"));
             }
-            if self.aor.len() > limits.contact_size {
+            if self.aor.len() > longest {
                 return Err(too_long("Address-Of-Record Too Long"));
             }
         }

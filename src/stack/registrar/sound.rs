@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 impl Settings {
     /// Whether a row could have come by a REGISTER, and what is wrong with it if not.
     pub fn check_row(&self, aor: &[u8], row: &Row) -> Result<(), &'static str> {
-        let most = self.registrar.contact_size;
+        let most = self.limits.contact_size;
         check_address_of_record(aor)?;
         self.check_text(&row.text)?;
         if aor.len() > most || row.text.call_id.len() > most {
@@ -25,7 +25,7 @@ impl Settings {
     }
 
     fn check_text(&self, text: &BindingText) -> Result<(), &'static str> {
-        let most = self.registrar.contact_size;
+        let most = self.limits.contact_size;
         if text.uri.len() + text.instance.len() > most || text.path.len() > most {
             return Err("its contact or path is longer than [limits] contact_size");
         }
@@ -249,9 +249,9 @@ mod tests {
     #[test]
     fn what_is_longer_than_may_be_bound_is_not_read_back() {
         let mut settings = Settings::default();
-        settings.registrar.contact_size = 60;
+        settings.limits.contact_size = 60;
         assert!(settings.check_row(b"a@x", &row()).is_err());
-        settings.registrar.contact_size = 100;
+        settings.limits.contact_size = 100;
         assert_eq!(settings.check_row(b"a@x", &row()), Ok(()));
         let long = [&b"a@"[..], &[b'x'; 100]].concat();
         assert!(settings.check_row(&long, &row()).is_err());

@@ -2,7 +2,7 @@
 
 use super::timer::Timer;
 use crate::base::{Flow, Instant, TimerId, Wheel};
-use crate::stack::settings::Timers;
+use crate::settings::Timers;
 
 /// One repeating and one ending timer; the wheel holds the nearer one.
 pub(super) struct Clock {
@@ -41,10 +41,10 @@ impl Clock {
         if timer.repeats() {
             let running = self.repeat == timer && self.repeat_ms != 0;
             let interval = match (at_t2, running) {
-                (true, _) => timers.t2_ms,
+                (true, _) => timers.t2,
                 // Timer A doubles without a ceiling (§17.1.1.2); E and G stop at T2.
                 (false, true) if timer == Timer::A => u64::from(self.repeat_ms) * 2,
-                (false, true) => (u64::from(self.repeat_ms) * 2).min(timers.t2_ms),
+                (false, true) => (u64::from(self.repeat_ms) * 2).min(timers.t2),
                 (false, false) => duration,
             };
             self.repeat = timer;

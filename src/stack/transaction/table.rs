@@ -16,11 +16,12 @@ use crate::base::{
     Arena, Blob, Channel, Flow, Id, Instant, Key, Outbox, Pool, Shares, Sources, Span, TimerId,
     Wheel,
 };
+use crate::settings::Timers;
 use crate::sip::{Index, Message, sniff};
 use crate::stack::counters::Limit;
 use crate::stack::identity::Dialog;
 use crate::stack::location::NameHasher;
-use crate::stack::settings::{Limits, Timers};
+use crate::stack::settings::PerCore;
 use crate::stack::ways::Ways;
 pub use room::Holders;
 use room::{UNBOUNDED, UNBOUNDED_REPEATS};
@@ -182,7 +183,7 @@ impl Transactions {
     /// How many server transactions there may be is a limit for which the directory is sized once.
     pub fn new(
         timers: Timers,
-        limits: &Limits,
+        limits: &PerCore,
         ways: Ways,
         sources: Arc<Sources>,
         secret: Key,
@@ -214,7 +215,7 @@ impl Transactions {
     }
 
     /// New timer values and limits, for transactions that begin from now on.
-    pub fn configure(&mut self, timers: Timers, limits: &Limits) {
+    pub fn configure(&mut self, timers: Timers, limits: &PerCore) {
         self.timers = timers;
         self.limit = limits.transactions.min(self.directory.capacity());
         self.limit_bytes = limits.transaction_bytes;
@@ -495,7 +496,7 @@ impl Transactions {
         let mut clock = Clock::new(self.wheel.add(slot | CLIENT_TOKEN));
         let mut c_at = Instant::NEVER;
         let (state, repeat, end) = if kind == ClientKind::Invite {
-            c_at = now.after_ms(self.timers.c_ms);
+            c_at = now.after_ms(self.timers.c);
             let calling = ClientState::Invite(invite_client::State::Calling);
             (calling, Timer::A, Timer::B)
         } else {
@@ -626,7 +627,7 @@ impl Transactions {
 
     /// §16.7 step 2: a provisional response other than 100 sets timer C anew.
     pub fn reset_timer_c(&mut self, now: Instant, id: Id) {
-        let c_ms = self.timers.c_ms;
+        let c_ms = self.timers.c;
         if let Some(client) = self.clients.get_mut(id) {
             client.c_at = now.after_ms(c_ms);
             if client.clock.end == Timer::C && client.cancel.is_none() {
@@ -638,7 +639,7 @@ impl Transactions {
 
     /// The branch was cancelled: it has 64·T1 left to end by itself (§9.1).
     pub fn limit_to_64_t1(&mut self, now: Instant, id: Id) {
-        let limit = now.after_ms(64 * self.timers.t1_ms);
+        let limit = now.after_ms(64 * self.timers.t1);
         if let Some(client) = self.clients.get_mut(id) {
             client.clock.end = Timer::C;
             client.clock.end_at = limit;

@@ -1,7 +1,7 @@
 //! The timers of RFC 3261 §17 (table 4), with L and M of RFC 6026, C of §16.6, and the 100 of RFC 4320.
 
 use crate::base::Transport;
-use crate::stack::settings::Timers;
+use crate::settings::Timers;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Timer {
@@ -62,17 +62,17 @@ impl Timer {
     pub fn duration_ms(self, timers: &Timers, transport: Transport) -> Option<u64> {
         let reliable = transport.is_reliable();
         match self {
-            Timer::A | Timer::E | Timer::G => (!reliable).then_some(timers.t1_ms),
-            Timer::B | Timer::F | Timer::H => Some(64 * timers.t1_ms),
-            Timer::C => Some(timers.c_ms),
-            Timer::D | Timer::J => Some(if reliable { 0 } else { timers.linger_ms }),
+            Timer::A | Timer::E | Timer::G => (!reliable).then_some(timers.t1),
+            Timer::B | Timer::F | Timer::H => Some(64 * timers.t1),
+            Timer::C => Some(timers.c),
+            Timer::D | Timer::J => Some(if reliable { 0 } else { timers.linger }),
             Timer::I | Timer::K => Some(if reliable {
                 0
             } else {
-                timers.t4_ms.min(timers.linger_ms)
+                timers.t4.min(timers.linger)
             }),
             // L and M do not depend on the transport (RFC 6026 §8.7).
-            Timer::L | Timer::M => Some(timers.linger_ms),
+            Timer::L | Timer::M => Some(timers.linger),
             Timer::Late => Some(late_ms(timers)),
         }
     }
@@ -80,8 +80,8 @@ impl Timer {
 
 /// When timer E, doubling from T1, is first reset to T2: 3.5 s by default.
 fn late_ms(timers: &Timers) -> u64 {
-    let (mut interval, mut elapsed) = (timers.t1_ms.max(1), 0);
-    while interval < timers.t2_ms {
+    let (mut interval, mut elapsed) = (timers.t1.max(1), 0);
+    while interval < timers.t2 {
         elapsed += interval;
         interval *= 2;
     }

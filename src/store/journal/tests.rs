@@ -31,7 +31,7 @@ impl Place {
 
     /// What a server would find that starts now: addresses and contacts.
     fn found(&self) -> Vec<String> {
-        let found = location(Durability::Memory);
+        let found = location(None);
         let table = Table::open(&self.path()).unwrap();
         let terms = Terms {
             wall_ms: 1_000_000,
@@ -58,7 +58,7 @@ impl Place {
     fn book_by(&self, location: &Arc<Location>, wall_ms: Arc<AtomicU64>, boot: &str) -> Book {
         let settings = Settings {
             path: self.path(),
-            durability: location.durability(),
+            durability: location.durability().unwrap_or(Durability::Batched),
             listeners: Vec::new(),
             rules: RowRules::default(),
         };
@@ -84,7 +84,7 @@ fn start(book: Book) -> Journal {
     book.start(hooks).unwrap()
 }
 
-fn location(durability: Durability) -> Arc<Location> {
+fn location(durability: impl Into<Option<Durability>>) -> Arc<Location> {
     Arc::new(Location::new(Key::new(1, 2), 1_000_000).with_journal(durability))
 }
 

@@ -159,10 +159,8 @@ fn a_reset_harms_nobody_else() {
 
 #[test]
 fn the_idle_are_closed_and_looked_for_at_the_old_end_only() {
-    let limits = Limits {
-        idle_ms: 4000,
-        ..Limits::default()
-    };
+    let mut limits = Limits::default();
+    limits.rules.idle_timeout = 4000;
     let (crew, _) = streams(1, limits);
     const IDLE: u64 = 2000;
     let mut idle: Vec<TcpStream> = (0..IDLE).map(|_| phone(&crew)).collect();
@@ -250,10 +248,8 @@ fn who_does_not_answer_is_reported_once_for_each_name() {
 
 #[test]
 fn a_peer_that_does_not_read_harms_only_itself() {
-    let limits = Limits {
-        send_queue: 64 << 10,
-        ..Limits::default()
-    };
+    let mut limits = Limits::default();
+    limits.rules.send_queue = 64 << 10;
     let (crew, notes) = streams(1, limits);
     let callee = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = callee.local_addr().unwrap().port();

@@ -252,7 +252,7 @@ fn settings() -> Settings {
         listeners: vec![listener(Transport::Udp), listener(Transport::Tcp)],
         ..Settings::default()
     };
-    settings.limits.transactions = TRANSACTIONS;
+    settings.per_core.transactions = TRANSACTIONS;
     settings.limits.answer_factor = 0;
     settings.registrar.max_contacts = MAX_CONTACTS;
     settings

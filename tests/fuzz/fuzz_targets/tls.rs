@@ -119,9 +119,8 @@ fn settings(folder: &Path) -> Settings {
         .output()
         .expect("the openssl tool");
     assert!(made.status.success(), "{made:?}");
-    Settings {
-        trusted_ca: Some(pair.certificate.clone()),
-        default_identity: vec![pair],
-        ..Settings::default()
-    }
+    let mut settings = Settings::default();
+    settings.rules.trusted_ca = Some(pair.certificate.clone());
+    settings.certificates.default_identity.push(pair);
+    settings
 }

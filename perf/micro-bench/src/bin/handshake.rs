@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use strowger::net::tls::{Contexts, Pair, Settings, Tls, VerifyClient, Version, library_version};
+use strowger::settings::Words;
 
 /// Handshakes of one kind in one round.
 const BATCH: u32 = 200;
@@ -94,17 +95,14 @@ fn usage() -> ! {
 }
 
 fn settings(folder: &Path, file: Option<&str>) -> Settings {
-    Settings {
-        default_identity: file
-            .map(|file| Pair {
-                certificate: folder.join(format!("{file}.pem")),
-                private_key: folder.join(format!("{file}.key")),
-            })
-            .into_iter()
-            .collect(),
-        trusted_ca: Some(folder.join("ca.pem")),
-        ..Settings::default()
-    }
+    let mut settings = Settings::default();
+    settings.rules.trusted_ca = Some(folder.join("ca.pem"));
+    let pair = file.map(|file| Pair {
+        certificate: folder.join(format!("{file}.pem")),
+        private_key: folder.join(format!("{file}.key")),
+    });
+    settings.certificates.default_identity.extend(pair);
+    settings
 }
 
 fn load(settings: &Settings) -> Contexts {
@@ -123,10 +121,10 @@ impl Case {
         let is_mutual = matches!(kind, Kind::Mutual | Kind::ResumedMutual);
         let is_resumed = matches!(kind, Kind::Resumed | Kind::ResumedMutual);
         let mut of_server = settings(folder, Some(file));
-        of_server.min_version = version;
-        of_server.max_version = version;
+        of_server.rules.min_version = version;
+        of_server.rules.max_version = version;
         if is_mutual {
-            of_server.verify_client = VerifyClient::Required;
+            of_server.rules.verify_client = VerifyClient::Required;
         }
         let client_file = if file == "rsa" {
             "client-rsa"
@@ -134,7 +132,7 @@ impl Case {
             "client"
         };
         let mut of_client = settings(folder, is_mutual.then_some(client_file));
-        of_client.client_session_reuse = is_resumed;
+        of_client.rules.client_session_reuse = is_resumed;
         Case {
             key,
             version,
@@ -281,7 +279,7 @@ fn memory(folder: &Path, connections: u32) {
                     .arg("--certs")
                     .arg(folder)
                     .args(["--memory", &connections.to_string()])
-                    .args(["--cell", &format!("{file},{},{cell}", version.as_str())])
+                    .args(["--cell", &format!("{file},{},{cell}", version.word())])
                     .output()
                     .expect("a process");
                 assert!(output.status.success());
@@ -289,7 +287,7 @@ fn memory(folder: &Path, connections: u32) {
             };
             println!(
                 "| {key}, {} | {} | {} | {} | {} |",
-                version.as_str(),
+                version.word(),
                 cost("server,full"),
                 cost("server,mutual"),
                 cost("client,full"),
@@ -305,7 +303,7 @@ fn memory_of(folder: &Path, connections: u32, cell: &str) {
     let [file, version, side, kind] = parts[..] else {
         usage()
     };
-    let version = Version::parse(version).unwrap_or_else(|| usage());
+    let version = Version::named(version).unwrap_or_else(|| usage());
     let kind = if kind == "mutual" {
         Kind::Mutual
     } else {
@@ -371,7 +369,7 @@ fn print_json(cases: &[Case]) {
                 "{{\"key\":\"{}\",\"kind\":\"{}\",\"version\":\"{}\",\"server_us\":{:.2},\"client_us\":{:.2}}}",
                 case.key,
                 case.kind(),
-                case.version.as_str(),
+                case.version.word(),
                 case.median(0),
                 case.median(1)
             )

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::net::tls::Identity;
+use crate::settings::Words;
 
 /// What each side counts for a full handshake, of `(server, client)`.
 fn flights(version: Version, resumed: bool) -> (u32, u32) {
@@ -26,7 +27,7 @@ fn every_combination_is_established_and_resumed_with_a_call_for_each_flight() {
                     }
                 });
                 let client = bench.client(|settings| {
-                    settings.client_identity =
+                    settings.certificates.client_identity =
                         vec![bench.pair("client", &Wish::new(&["client.example.com"], kind))];
                 });
                 for (turn, cut) in Cut::ALL.into_iter().enumerate() {
@@ -35,7 +36,7 @@ fn every_combination_is_established_and_resumed_with_a_call_for_each_flight() {
                     line.assert_open();
                     let is_resumed = turn > 0;
                     assert_eq!(line.client.tls.is_resumed(), is_resumed, "{what}");
-                    let version_name = format!("TLSv{}", version.as_str());
+                    let version_name = format!("TLSv{}", version.word());
                     assert_eq!(line.client.tls.version(), version_name);
                     assert_eq!(line.server.tls.is_mutual(), is_mutual, "{what}");
                     if !is_resumed {
@@ -71,7 +72,7 @@ fn the_name_that_is_asked_for_chooses_the_certificate() {
         };
         let server = bench.server(&[Kind::Ecdsa, Kind::Rsa], |settings| {
             only(version)(settings);
-            settings.identities = vec![
+            settings.certificates.identities = vec![
                 identity("one.example.com", Kind::Ecdsa),
                 identity("Two.example.com", Kind::Rsa),
             ];
@@ -84,7 +85,7 @@ fn the_name_that_is_asked_for_chooses_the_certificate() {
             ("127.0.0.1", NAME),
         ] {
             for _ in 0..2 {
-                let client = bench.client(|settings| settings.verify_server = asked == shown);
+                let client = bench.client(|settings| settings.rules.verify_server = asked == shown);
                 let line = Line::new(&server, &client, asked, Cut::Whole);
                 line.assert_open();
                 let certificate = line.client.tls.peer_certificate().unwrap();
@@ -110,7 +111,7 @@ fn the_kind_of_certificate_is_chosen_by_what_the_client_can_check() {
     ] {
         let client = bench.client(|settings| {
             only(Version::Tls12)(settings);
-            settings.ciphers = ciphers.into();
+            settings.rules.ciphers = ciphers.into();
         });
         let mut line = Line::new(&server, &client, NAME, Cut::Whole);
         line.assert_open();
@@ -144,13 +145,13 @@ fn chains_lead_to_the_authority_whatever_their_length() {
                 });
                 let server = bench.server(&[], |settings| {
                     only(version)(settings);
-                    settings.default_identity = pairs.to_vec();
+                    settings.certificates.default_identity = pairs.to_vec();
                 });
                 for ciphers in [
                     "ECDHE-ECDSA-AES128-GCM-SHA256",
                     "ECDHE-RSA-AES128-GCM-SHA256",
                 ] {
-                    let client = bench.client(|settings| settings.ciphers = ciphers.into());
+                    let client = bench.client(|settings| settings.rules.ciphers = ciphers.into());
                     let mut line = Line::new(&server, &client, NAME, cut);
                     line.assert_open();
                     assert_eq!(line.client.tls.peer_names()[0], NAME);

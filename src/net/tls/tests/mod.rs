@@ -53,19 +53,18 @@ impl Bench {
 
     /// A server with these kinds of certificate, or a client that trusts it.
     fn settings(&self, kinds: &[Kind]) -> Settings {
-        Settings {
-            default_identity: kinds
-                .iter()
-                .map(|kind| {
-                    self.pair(
-                        &format!("server-{kind:?}"),
-                        &Wish::new(&[NAME, ADDRESS], *kind),
-                    )
-                })
-                .collect(),
-            trusted_ca: Some(self.folder.path().join("ca.pem")),
-            ..Settings::default()
-        }
+        let mut settings = Settings::default();
+        settings.certificates.default_identity = kinds
+            .iter()
+            .map(|kind| {
+                self.pair(
+                    &format!("server-{kind:?}"),
+                    &Wish::new(&[NAME, ADDRESS], *kind),
+                )
+            })
+            .collect();
+        settings.rules.trusted_ca = Some(self.folder.path().join("ca.pem"));
+        settings
     }
 
     fn server(&self, kinds: &[Kind], change: impl FnOnce(&mut Settings)) -> Contexts {
@@ -81,8 +80,8 @@ impl Bench {
 
 fn only(version: Version) -> impl Fn(&mut Settings) {
     move |settings| {
-        settings.min_version = version;
-        settings.max_version = version;
+        settings.rules.min_version = version;
+        settings.rules.max_version = version;
     }
 }
 
@@ -233,5 +232,5 @@ impl Line {
 }
 
 fn required(settings: &mut Settings) {
-    settings.verify_client = VerifyClient::Required;
+    settings.rules.verify_client = VerifyClient::Required;
 }

@@ -32,7 +32,7 @@ fn a_server_of_an_unknown_authority_is_refused() {
     let other = write_authorities(bench.folder.path(), "other", &[&stranger]);
     for_each_version(|version, cut| {
         let server = bench.server(&[Kind::Ecdsa], only(version));
-        let client = bench.client(|settings| settings.trusted_ca = Some(other.clone()));
+        let client = bench.client(|settings| settings.rules.trusted_ca = Some(other.clone()));
         let line = Line::new(&server, &client, NAME, cut);
         let (server, client) = reasons(&line);
         assert_eq!(server, "peer sent alert: unknown ca");
@@ -109,7 +109,7 @@ fn a_server_that_does_not_prove_its_name_is_refused() {
             let pair = bench.pair(&format!("case-{number}"), &wish);
             let server = bench.server(&[], |settings| {
                 only(version)(settings);
-                settings.default_identity = vec![pair];
+                settings.certificates.default_identity = vec![pair];
             });
             let client = bench.client(|_| {});
             let connected = client.connect(server_address(), asked);
@@ -177,7 +177,7 @@ fn an_expired_certificate_is_refused() {
         let pair = bench.pair("expired", &wish);
         let server = bench.server(&[], |settings| {
             only(version)(settings);
-            settings.default_identity = vec![pair.clone()];
+            settings.certificates.default_identity = vec![pair.clone()];
         });
         let line = Line::new(&server, &bench.client(|_| {}), NAME, cut);
         let (server, client) = reasons(&line);
@@ -206,9 +206,9 @@ fn clients_prove_themselves_as_the_settings_want() {
         let shake = |verify: VerifyClient, shown: Vec<Pair>| {
             let server = bench.server(&[Kind::Ecdsa], |settings| {
                 only(version)(settings);
-                settings.verify_client = verify;
+                settings.rules.verify_client = verify;
             });
-            let client = bench.client(|settings| settings.client_identity = shown);
+            let client = bench.client(|settings| settings.certificates.client_identity = shown);
             Line::new(&server, &client, NAME, cut)
         };
         for (verify, shown, is_mutual) in [
@@ -264,10 +264,10 @@ fn suites_are_chosen_by_the_settings() {
     let server = |list: &str| {
         bench.server(&[Kind::Rsa], |settings| {
             only(Version::Tls12)(settings);
-            settings.ciphers = list.to_string();
+            settings.rules.ciphers = list.to_string();
         })
     };
-    let client = |list: &str| bench.client(|settings| settings.ciphers = list.to_string());
+    let client = |list: &str| bench.client(|settings| settings.rules.ciphers = list.to_string());
     let suite = |server: &Contexts, client: &Contexts| {
         let mut line = Line::new(server, client, NAME, Cut::Whole);
         line.assert_open();
@@ -288,7 +288,7 @@ fn suites_are_chosen_by_the_settings() {
     assert!(expected.contains(&reasons(&line).0), "{:?}", reasons(&line));
 
     let mut settings = bench.settings(&[Kind::Rsa]);
-    settings.ciphersuites = "TLS_AES_256_GCM_SHA384".into();
+    settings.rules.ciphersuites = "TLS_AES_256_GCM_SHA384".into();
     let server = Contexts::load(&settings, None).unwrap();
     let line = Line::new(&server, &bench.client(|_| {}), NAME, Cut::Whole);
     assert_eq!(line.client.tls.cipher(), "TLS_AES_256_GCM_SHA384");
@@ -300,7 +300,7 @@ fn old_suites_are_for_a_build_that_measures_them() {
     let load = |list: &str| {
         let mut settings = bench.settings(&[Kind::Rsa]);
         only(Version::Tls12)(&mut settings);
-        settings.ciphers = list.into();
+        settings.rules.ciphers = list.into();
         Contexts::load(&settings, None).map_err(|error| error.to_string())
     };
     for list in ["NULL-SHA", "RC4-SHA", "ALL", "AES128-SHA:ADH-AES128-SHA"] {
@@ -314,7 +314,7 @@ fn old_suites_are_for_a_build_that_measures_them() {
     for list in ["DES-CBC3-SHA", "TLS_RSA_WITH_3DES_EDE_CBC_SHA"] {
         match load(list) {
             Ok(contexts) if cfg!(feature = "old-suites") => {
-                let client = bench.client(|settings| settings.ciphers = list.into());
+                let client = bench.client(|settings| settings.rules.ciphers = list.into());
                 let mut line = Line::new(&contexts, &client, NAME, Cut::Whole);
                 line.assert_open();
                 line.talk();
@@ -384,7 +384,7 @@ fn every_bit_of_a_handshake_matters() {
     let mut random = 7u64;
     for version in [Version::Tls12, Version::Tls13] {
         let server = bench.server(&[Kind::Ecdsa], only(version));
-        let client = bench.client(|settings| settings.client_session_reuse = false);
+        let client = bench.client(|settings| settings.rules.client_session_reuse = false);
         for _ in 0..600 {
             let mut line = Line {
                 server: End::new(server.accept(client_address()).unwrap()),
@@ -460,83 +460,83 @@ fn settings_are_taken_whole_or_not_at_all() {
     };
     let absent = Path::new("/nonexistent.pem");
     check(
-        &|settings| settings.default_identity[1].certificate = absent.into(),
+        &|settings| settings.certificates.default_identity[1].certificate = absent.into(),
         Some(absent),
         "No such file or directory",
     );
     check(
-        &|settings| settings.trusted_ca = Some(absent.into()),
+        &|settings| settings.rules.trusted_ca = Some(absent.into()),
         Some(absent),
         "No such file or directory",
     );
     check(
-        &|settings| settings.default_identity[0].certificate = empty.clone(),
+        &|settings| settings.certificates.default_identity[0].certificate = empty.clone(),
         Some(&empty),
         "no certificate in it",
     );
     check(
-        &|settings| settings.trusted_ca = Some(torn.clone()),
+        &|settings| settings.rules.trusted_ca = Some(torn.clone()),
         Some(&torn),
         "not certificates in PEM",
     );
     check(
-        &|settings| settings.default_identity[0].private_key = torn.clone(),
+        &|settings| settings.certificates.default_identity[0].private_key = torn.clone(),
         Some(&torn),
         "not a private key in PEM",
     );
     check(
-        &|settings| settings.default_identity[0].private_key = locked.clone(),
+        &|settings| settings.certificates.default_identity[0].private_key = locked.clone(),
         Some(&locked),
         "encrypted",
     );
-    let other_key = good.default_identity[1].private_key.clone();
+    let other_key = good.certificates.default_identity[1].private_key.clone();
     check(
-        &|settings| settings.default_identity[0].private_key = other_key.clone(),
+        &|settings| settings.certificates.default_identity[0].private_key = other_key.clone(),
         Some(&other_key),
         "not the private key of the (first) certificate in",
     );
     check(
         &|settings| {
-            let first = settings.default_identity[0].clone();
-            settings.default_identity[1] = first;
+            let first = settings.certificates.default_identity[0].clone();
+            settings.certificates.default_identity[1] = first;
         },
-        Some(&good.default_identity[0].private_key),
+        Some(&good.certificates.default_identity[0].private_key),
         "an ECDSA key is given twice",
     );
     check(
         &|settings| {
-            settings.trusted_ca = None;
-            settings.verify_client = VerifyClient::Optional;
+            settings.rules.trusted_ca = None;
+            settings.rules.verify_client = VerifyClient::Optional;
         },
         None,
         "trusted_ca",
     );
     check(
         &|settings| {
-            settings.min_version = Version::Tls13;
-            settings.max_version = Version::Tls12;
+            settings.rules.min_version = Version::Tls13;
+            settings.rules.max_version = Version::Tls12;
         },
         None,
         "min_version is above max_version",
     );
     check(
-        &|settings| settings.ciphersuites = "TLS_NONE".into(),
+        &|settings| settings.rules.ciphersuites = "TLS_NONE".into(),
         None,
         "ciphersuites",
     );
     let twice = Identity {
         name: "a.example".into(),
-        pairs: vec![good.default_identity[0].clone()],
+        pairs: vec![good.certificates.default_identity[0].clone()],
     };
     check(
-        &|settings| settings.identities = vec![twice.clone(), twice.clone()],
+        &|settings| settings.certificates.identities = vec![twice.clone(), twice.clone()],
         None,
         "two identities of the name a.example",
     );
     check(
         &|settings| {
-            settings.default_identity.clear();
-            settings.identities = vec![twice.clone()];
+            settings.certificates.default_identity.clear();
+            settings.certificates.identities = vec![twice.clone()];
         },
         None,
         "need a default certificate",

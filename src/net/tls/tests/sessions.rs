@@ -95,7 +95,7 @@ fn a_ticket_of_tls_13_is_used_once_and_a_session_of_tls_12_again() {
 fn sessions_are_kept_for_each_name_address_and_port() {
     let bench = Bench::new();
     let server = bench.server(&[], |settings| {
-        settings.default_identity =
+        settings.certificates.default_identity =
             vec![bench.pair("two", &Wish::new(&[NAME, "b.example.com"], Kind::Ecdsa))];
     });
     let client = bench.client(|_| {});
@@ -166,10 +166,10 @@ fn either_side_can_do_without() {
         let with = bench.server(&[Kind::Ecdsa], only(version));
         let without = bench.server(&[Kind::Ecdsa], |settings| {
             only(version)(settings);
-            settings.server_session_reuse = false;
+            settings.rules.server_session_reuse = false;
         });
         let client = bench.client(|_| {});
-        let forgetful = bench.client(|settings| settings.client_session_reuse = false);
+        let forgetful = bench.client(|settings| settings.rules.client_session_reuse = false);
         for _ in 0..2 {
             assert!(!resumed(&without, &client, NAME), "{version:?}");
             assert!(!resumed(&with, &forgetful, NAME), "{version:?}");
@@ -184,7 +184,7 @@ fn sessions_outlive_a_reload_that_changes_no_identity_and_no_check() {
     for version in VERSIONS {
         let mut settings = bench.settings(&[Kind::Ecdsa, Kind::Rsa]);
         only(version)(&mut settings);
-        settings.verify_client = VerifyClient::Optional;
+        settings.rules.verify_client = VerifyClient::Optional;
         let first = Contexts::load(&settings, None).unwrap();
         let client_settings = bench.client(|_| {});
         let client = client_settings;
@@ -195,7 +195,7 @@ fn sessions_outlive_a_reload_that_changes_no_identity_and_no_check() {
         assert!(resumed(&second, &client, NAME), "{version:?}");
         // The suites changed.
         let mut other = settings.clone();
-        other.ciphers = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256".into();
+        other.rules.ciphers = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256".into();
         let third = Contexts::load(&other, Some(&second)).unwrap();
         assert!(resumed(&third, &client, NAME), "{version:?}");
         // As a restart would.
@@ -221,22 +221,22 @@ fn sessions_end_with_the_identity_and_the_checks_they_were_made_under() {
         let shown = bench.pair("client", &Wish::new(&["client.test"], Kind::Ecdsa));
         let client_with = |change: &dyn Fn(&mut Settings)| {
             bench.client(|settings| {
-                settings.client_identity = vec![shown.clone()];
+                settings.certificates.client_identity = vec![shown.clone()];
                 change(settings);
             })
         };
         let changes: [&dyn Fn(&mut Settings); 5] = [
-            &|settings| settings.verify_client = VerifyClient::Required,
-            &|settings| settings.verify_client = VerifyClient::Optional,
-            &|settings| settings.trusted_ca = Some(both.clone()),
+            &|settings| settings.rules.verify_client = VerifyClient::Required,
+            &|settings| settings.rules.verify_client = VerifyClient::Optional,
+            &|settings| settings.rules.trusted_ca = Some(both.clone()),
             &|settings| {
                 let renewed = bench.pair("renewed", &Wish::new(&[NAME], Kind::Ecdsa));
-                settings.default_identity = vec![renewed];
+                settings.certificates.default_identity = vec![renewed];
             },
             &|settings| {
-                settings.identities = vec![Identity {
+                settings.certificates.identities = vec![Identity {
                     name: "x.test".into(),
-                    pairs: settings.default_identity.clone(),
+                    pairs: settings.certificates.default_identity.clone(),
                 }];
             },
         ];
@@ -257,11 +257,11 @@ fn sessions_end_with_the_identity_and_the_checks_they_were_made_under() {
         // The client's side: what was made without a check is not offered where there is one.
         let server = Contexts::load(&settings, None).unwrap();
         let mut client_settings = bench.settings(&[]);
-        client_settings.verify_server = false;
+        client_settings.rules.verify_server = false;
         let careless = Contexts::load(&client_settings, None).unwrap();
         assert!(!resumed(&server, &careless, NAME));
         assert!(resumed(&server, &careless, NAME));
-        client_settings.verify_server = true;
+        client_settings.rules.verify_server = true;
         let careful = Contexts::load(&client_settings, Some(&careless)).unwrap();
         assert!(!resumed(&server, &careful, NAME));
         assert!(resumed(&server, &careful, NAME));
@@ -275,7 +275,7 @@ fn a_session_of_one_name_is_not_resumed_under_another() {
         let both = Wish::new(&["a.example.com", "b.example.com"], Kind::Ecdsa);
         let server = bench.server(&[Kind::Ecdsa], |settings| {
             only(version)(settings);
-            settings.identities = ["a.example.com", "b.example.com"]
+            settings.certificates.identities = ["a.example.com", "b.example.com"]
                 .map(|name| Identity {
                     name: name.into(),
                     pairs: vec![bench.pair(&format!("of-{name}"), &both)],
@@ -299,10 +299,10 @@ fn a_chain_that_was_good_is_not_good_for_another_name_authority_or_purpose() {
     let stranger = Authority::new("another authority");
     let other = write_authorities(bench.folder.path(), "other", &[&stranger]);
     let mut settings = bench.settings(&[]);
-    settings.client_session_reuse = false;
-    settings.default_identity =
+    settings.rules.client_session_reuse = false;
+    settings.certificates.default_identity =
         vec![bench.pair("two", &Wish::new(&[NAME, "b.example.com"], Kind::Ecdsa))];
-    settings.verify_client = VerifyClient::Required;
+    settings.rules.verify_client = VerifyClient::Required;
     let both = Contexts::load(&settings, None).unwrap();
     for _ in 0..3 {
         for (name, is_proved) in [(NAME, true), ("b.example.com", true), ("c.test", false)] {
@@ -311,7 +311,7 @@ fn a_chain_that_was_good_is_not_good_for_another_name_authority_or_purpose() {
         }
     }
     let mut changed = settings.clone();
-    changed.trusted_ca = Some(other);
+    changed.rules.trusted_ca = Some(other);
     let after = Contexts::load(&changed, Some(&both)).unwrap();
     assert!(
         Line::new(&both, &after, NAME, Cut::Whole)
@@ -341,24 +341,25 @@ fn a_thousand_reloads_leave_memory_where_it_was() {
     let bench = Bench::new();
     let settings = {
         let mut settings = bench.settings(&[Kind::Ecdsa, Kind::Rsa]);
-        settings.identities = (0..4)
+        settings.certificates.identities = (0..4)
             .map(|number| Identity {
                 name: format!("{number}.example.com"),
-                pairs: settings.default_identity.clone(),
+                pairs: settings.certificates.default_identity.clone(),
             })
             .collect();
-        settings.verify_client = VerifyClient::Optional;
+        settings.rules.verify_client = VerifyClient::Optional;
         settings
     };
     let client = bench.client(|settings| {
-        settings.client_identity = vec![bench.pair("client", &Wish::new(&["c.test"], Kind::Ecdsa))];
+        settings.certificates.client_identity =
+            vec![bench.pair("client", &Wish::new(&["c.test"], Kind::Ecdsa))];
     });
     let mut contexts = Contexts::load(&settings, None).unwrap();
     let mut reload = |round: usize| {
         let mut changed = settings.clone();
         // Different from the one before, so that nothing is taken over.
         if round % 2 == 1 {
-            changed.session_lifetime *= 2;
+            changed.rules.session_lifetime *= 2;
         }
         let next = Contexts::load(&changed, Some(&contexts)).unwrap();
         contexts = next;

@@ -10,9 +10,9 @@ fn named(bench: &Bench, version: Version, wish: &Wish) -> (Contexts, Contexts) {
     let pair = bench.pair("named", wish);
     let server = bench.server(&[Kind::Ecdsa], |settings| {
         only(version)(settings);
-        settings.verify_client = VerifyClient::Optional;
+        settings.rules.verify_client = VerifyClient::Optional;
     });
-    let client = bench.client(|settings| settings.client_identity = vec![pair]);
+    let client = bench.client(|settings| settings.certificates.client_identity = vec![pair]);
     (server, client)
 }
 
@@ -85,7 +85,7 @@ fn who_shows_none_and_who_is_not_asked_is_nobody() {
         let careless = bench.server(&[Kind::Ecdsa], only(version));
         let shows = bench.client(|settings| {
             let wish = Wish::new(&["sip:alice@example.test"], Kind::Ecdsa);
-            settings.client_identity = vec![bench.pair("shows", &wish)];
+            settings.certificates.client_identity = vec![bench.pair("shows", &wish)];
         });
         for (server, client) in [(&server, &bare), (&careless, &shows)] {
             let line = Line::new(server, client, NAME, Cut::Whole);
@@ -104,10 +104,10 @@ fn shake(bench: &Bench, version: Version, shown: &[&str], accepted: &[Purpose]) 
     let pair = bench.pair("purposes", &wish);
     let server = bench.server(&[Kind::Ecdsa], |settings| {
         only(version)(settings);
-        settings.verify_client = VerifyClient::Required;
-        settings.client_purposes = accepted.to_vec();
+        settings.rules.verify_client = VerifyClient::Required;
+        settings.rules.client_purposes = accepted.to_vec();
     });
-    let client = bench.client(|settings| settings.client_identity = vec![pair]);
+    let client = bench.client(|settings| settings.certificates.client_identity = vec![pair]);
     let mut line = Line::new(&server, &client, NAME, Cut::Whole);
     if line.server.failure.is_none() {
         line.talk();
@@ -176,10 +176,11 @@ fn an_authority_that_issues_for_servers_only_makes_no_clients() {
         (vec![Purpose::Any], true),
     ] {
         let server = bench.server(&[Kind::Ecdsa], |settings| {
-            settings.verify_client = VerifyClient::Required;
-            settings.client_purposes = accepted.clone();
+            settings.rules.verify_client = VerifyClient::Required;
+            settings.rules.client_purposes = accepted.clone();
         });
-        let client = bench.client(|settings| settings.client_identity = vec![pair.clone()]);
+        let client =
+            bench.client(|settings| settings.certificates.client_identity = vec![pair.clone()]);
         let line = Line::new(&server, &client, NAME, Cut::Whole);
         let failure = line.server.failure.as_ref().map(ToString::to_string);
         assert_eq!(failure.is_none(), is_good, "{accepted:?}: {failure:?}");
@@ -190,19 +191,19 @@ fn an_authority_that_issues_for_servers_only_makes_no_clients() {
 fn a_session_made_under_other_purposes_is_not_resumed() {
     let bench = Bench::new();
     let mut settings = bench.settings(&[Kind::Ecdsa]);
-    settings.verify_client = VerifyClient::Required;
-    settings.client_purposes = vec![Purpose::Any];
+    settings.rules.verify_client = VerifyClient::Required;
+    settings.rules.client_purposes = vec![Purpose::Any];
     let wish = Wish {
         purposes: &["serverAuth"],
         ..Wish::new(&["client.test"], Kind::Ecdsa)
     };
     let pair = bench.pair("server-only", &wish);
-    let client = bench.client(|settings| settings.client_identity = vec![pair]);
+    let client = bench.client(|settings| settings.certificates.client_identity = vec![pair]);
     let before = Contexts::load(&settings, None).unwrap();
     let mut line = Line::new(&before, &client, NAME, Cut::Whole);
     line.assert_open();
     line.talk();
-    settings.client_purposes = vec![Purpose::ClientAuth];
+    settings.rules.client_purposes = vec![Purpose::ClientAuth];
     let after = Contexts::load(&settings, Some(&before)).unwrap();
     let line = Line::new(&after, &client, NAME, Cut::Whole);
     assert!(line.server.failure.is_some());
@@ -216,8 +217,10 @@ fn a_server_must_be_made_for_a_server_whatever_is_accepted_of_clients() {
         ..Wish::new(&[NAME], Kind::Ecdsa)
     };
     let pair = bench.pair("no-server", &wish);
-    let server = bench.server(&[], |settings| settings.default_identity = vec![pair]);
-    let client = bench.client(|settings| settings.client_purposes = vec![Purpose::Any]);
+    let server = bench.server(&[], |settings| {
+        settings.certificates.default_identity = vec![pair]
+    });
+    let client = bench.client(|settings| settings.rules.client_purposes = vec![Purpose::Any]);
     let line = Line::new(&server, &client, NAME, Cut::Whole);
     let failure = line.client.failure.expect("a refusal").to_string();
     assert!(failure.contains("purpose"), "{failure}");
@@ -234,11 +237,11 @@ fn a_client_can_be_told_to_show_nothing() {
         ] {
             let server = bench.server(&[Kind::Ecdsa], |settings| {
                 only(version)(settings);
-                settings.verify_client = verify;
+                settings.rules.verify_client = verify;
             });
             // It has an identity as a server, which it would show.
             let client = bench.server(&[Kind::Ecdsa], |settings| {
-                settings.show_client_certificate = shows;
+                settings.rules.show_client_certificate = shows;
             });
             assert_eq!(client.shows_client_certificate(), shows);
             let line = Line::new(&server, &client, NAME, Cut::Whole);
@@ -300,7 +303,7 @@ fn agree(server: &Contexts, client: &Contexts, cut: Cut) -> (Line, usize, Option
 }
 
 fn groups(names: &'static [&'static str]) -> impl Fn(&mut Settings) {
-    move |settings| settings.groups = names.iter().map(|name| (*name).to_owned()).collect()
+    move |settings| settings.rules.groups = names.iter().map(|name| (*name).to_owned()).collect()
 }
 
 #[test]
@@ -376,6 +379,6 @@ fn a_group_that_the_library_does_not_have_is_an_error_where_it_was_asked_for() {
     assert!(text.contains("SSL") || text.contains("AWS-LC"), "{text}");
     // The default is for every library.
     let settings = bench.settings(&[Kind::Ecdsa]);
-    assert_eq!(settings.groups[0], "X25519MLKEM768");
+    assert_eq!(settings.rules.groups[0], "X25519MLKEM768");
     assert!(Contexts::load(&settings, None).is_ok());
 }
