@@ -31,7 +31,6 @@ use strowger::net::sys::dumps;
 use strowger::net::tls::library_version;
 use strowger::settings::Words;
 use strowger::sip::Host;
-use strowger::stack::route::Action;
 use strowger::store::Source;
 use strowger::store::users::Loaded;
 use users::User;
@@ -293,10 +292,7 @@ fn summary(out: &mut dyn Write, conf: &Conf, users: Option<&(Source, Loaded)>) -
     }
     writeln!(out, "routes     {}", conf.routes.len())?;
     for route in &conf.routes {
-        let Action::Relay(targets) = &route.action else {
-            continue;
-        };
-        for target in targets {
+        for target in route.hops() {
             match target.address {
                 Some(address) => write!(out, "next hop   {} {address}", target.transport.word())?,
                 None => write!(out, "next hop   by name, {}", target.uri_text())?,

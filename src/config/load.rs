@@ -19,6 +19,7 @@ use toml::de::DeTable;
 
 use super::machine::Machine;
 use super::model::Conf;
+use crate::stack::route::Routes;
 use document::{Document, Wrong};
 pub use routes::DEFAULT_REJECTION;
 
@@ -172,7 +173,7 @@ impl Document<'_> {
             control: self.plain(),
             metrics: self.plain(),
             log: self.plain(),
-            routes: Vec::new(),
+            routes: Routes::default(),
         };
         (conf.routes, conf.certificates.client_identities) = self.routes();
         self.refuse_unreachable(&conf);

@@ -5,7 +5,7 @@
 use crate::base::Transport;
 use crate::net::tls::{Certificates, Pair};
 use crate::settings::*;
-use crate::stack::route::Route;
+use crate::stack::route::Routes;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// A whole conf. It is immutable once loaded.
@@ -22,7 +22,7 @@ pub struct Conf {
     pub registrar: Registrar,
     pub auth: Auth,
     /// In the order of the file: the first that matches wins.
-    pub routes: Vec<Route>,
+    pub routes: Routes,
     pub timers: Timers,
     pub limits: Limits,
     pub udp: Udp,
@@ -49,7 +49,7 @@ impl Conf {
 
     /// Whether a request that is to be relayed is ever challenged.
     pub fn challenges_calls(&self) -> bool {
-        self.auth.challenge_proxy || self.routes.iter().any(Route::challenges)
+        self.auth.challenge_proxy || self.routes.challenge_some()
     }
 
     /// Whether a `[[listen]]` has this transport.

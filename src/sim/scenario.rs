@@ -5,7 +5,7 @@ use super::digest::Account;
 use super::names::Zone;
 use crate::base::{Key, Rng, Transport};
 use crate::stack::Settings;
-use crate::stack::route::{Action, Network, NextHop, Route};
+use crate::stack::route::{Action, Network, NextHop, Route, Routes};
 use crate::stack::settings::{Fork, Listener, Mode, Outgoing};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -290,22 +290,14 @@ impl Scenario {
                     transport: Transport::Tcp,
                     ..udp
                 }));
-            for route in &mut settings.routes {
-                let Action::Relay(targets) = &mut route.action else {
-                    continue;
-                };
-                for target in targets {
-                    let by_tcp = |p: &&PhonePlan| p.transport == Transport::Tcp;
-                    if phones
-                        .iter()
-                        .filter(by_tcp)
-                        .any(|p| Some(p.at) == target.address)
-                    {
-                        target.transport = Transport::Tcp;
-                        target.uri.extend_from_slice(b";transport=tcp");
-                    }
+            each_target(&mut settings.routes, |target| {
+                let by_tcp = |p: &&PhonePlan| p.transport == Transport::Tcp;
+                let mut phones = phones.iter().filter(by_tcp);
+                if phones.any(|p| Some(p.at) == target.address) {
+                    target.transport = Transport::Tcp;
+                    target.uri.extend_from_slice(b";transport=tcp");
                 }
-            }
+            });
         }
     }
 
@@ -357,21 +349,16 @@ impl Scenario {
         for server in servers {
             let settings = Arc::make_mut(&mut server.settings);
             settings.dns.timeout = 8 * t1_ms;
-            for route in &mut settings.routes {
-                let Action::Relay(targets) = &mut route.action else {
-                    continue;
+            each_target(&mut settings.routes, |target| {
+                let this = |p: &&PhonePlan| Some(p.at) == target.address;
+                let Some(host) = phones.iter().find(this).and_then(|p| p.host.as_ref()) else {
+                    return;
                 };
-                for target in targets {
-                    let this = |p: &&PhonePlan| Some(p.at) == target.address;
-                    let Some(host) = phones.iter().find(this).and_then(|p| p.host.as_ref()) else {
-                        continue;
-                    };
-                    target.address = None;
-                    target.uri = format!("sip:{host}").into_bytes();
-                    let name = host.split(':').next().unwrap_or_default();
-                    target.host = name.as_bytes().to_vec();
-                }
-            }
+                target.address = None;
+                target.uri = format!("sip:{host}").into_bytes();
+                let name = host.split(':').next().unwrap_or_default();
+                target.host = name.as_bytes().to_vec();
+            });
         }
     }
 
@@ -476,6 +463,7 @@ impl Scenario {
         if rng.one_in(10) {
             settings.per_core.transactions = 12;
         }
+        let mut routes = Vec::new();
         if chain {
             let other = (n + 1) % 2;
             let target = addresses
@@ -485,9 +473,7 @@ impl Scenario {
                 .take(1)
                 .collect::<Vec<_>>();
             for host in [domain(other), CIRCLE.to_string()] {
-                settings
-                    .routes
-                    .push(route(Some(host), None, Action::Relay(target.clone())));
+                routes.push(route(Some(host), None, Action::Relay(target.clone())));
             }
         }
         // Calls to a gateway: the first target may be dead, the second is a phone.
@@ -497,17 +483,15 @@ impl Scenario {
                 targets.push(next_hop(dead(gateway.at.is_ipv6())));
             }
             targets.push(next_hop(gateway.at));
-            settings.routes.push(route(
+            routes.push(route(
                 Some(domain(n)),
                 Some(GATEWAY_PREFIX.to_vec()),
                 Action::Relay(targets),
             ));
         }
-        settings.routes.push(route(
-            Some("refused.example".into()),
-            None,
-            Action::Reject(403),
-        ));
+        let refused = Some("refused.example".into());
+        routes.push(route(refused, None, Action::Reject(403)));
+        settings.routes = routes.into();
         ServerPlan {
             settings: Arc::new(settings),
             key: Key::new(rng.next_u64(), rng.next_u64()),
@@ -574,11 +558,21 @@ fn next_hop(address: SocketAddr) -> NextHop {
     }
 }
 
+fn each_target(routes: &mut Routes, mut change: impl FnMut(&mut NextHop)) {
+    routes.change(|routes| {
+        for route in routes {
+            if let Action::Relay(targets) = &mut route.action {
+                targets.iter_mut().for_each(&mut change);
+            }
+        }
+    });
+}
+
 fn route(to_host: Option<String>, prefix: Option<Vec<u8>>, action: Action) -> Route {
     Route {
         methods: Vec::new(),
         from_source: Vec::new(),
-        to_host: to_host.map(String::into_bytes),
+        to_host: to_host.map(|host| host.into_bytes().into()),
         to_user_prefix: prefix,
         user_agent: Vec::new(),
         action,

@@ -3,9 +3,92 @@
 pub use crate::base::Network;
 use crate::base::Transport;
 use crate::settings::Outgoing;
-use crate::sip::{Scheme, Uri};
+use crate::sip::{Host, Scheme, Uri};
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
+use std::slice;
+
+/// All routes in the order of the conf, with what a message asks of them as a whole worked out once.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Routes {
+    routes: Vec<Route>,
+    drop_some: bool,
+    have_a_say: bool,
+    challenge_some: bool,
+    guard_some: bool,
+    look_at_source: bool,
+}
+
+impl From<Vec<Route>> for Routes {
+    fn from(routes: Vec<Route>) -> Routes {
+        let any = |test: fn(&Route) -> bool| routes.iter().any(test);
+        Routes {
+            drop_some: any(|route| route.action == Action::Drop),
+            have_a_say: any(|route| route.challenge.is_some() || route.users_only),
+            challenge_some: any(|route| route.challenge == Some(true) || route.users_only),
+            guard_some: any(|route| route.users_only && !route.hops().is_empty()),
+            look_at_source: any(|route| !route.from_source.is_empty()),
+            routes,
+        }
+    }
+}
+
+impl Deref for Routes {
+    type Target = [Route];
+
+    fn deref(&self) -> &[Route] {
+        &self.routes
+    }
+}
+
+impl<'a> IntoIterator for &'a Routes {
+    type Item = &'a Route;
+    type IntoIter = slice::Iter<'a, Route>;
+
+    fn into_iter(self) -> slice::Iter<'a, Route> {
+        self.routes.iter()
+    }
+}
+
+impl Routes {
+    /// Other routes made of these.
+    pub fn change(&mut self, change: impl FnOnce(&mut Vec<Route>)) {
+        let mut routes = std::mem::take(&mut self.routes);
+        change(&mut routes);
+        *self = routes.into();
+    }
+
+    /// Whether one answers nothing.
+    pub fn drop_some(&self) -> bool {
+        self.drop_some
+    }
+
+    /// Whether one says who must prove who they are, or who need not.
+    pub fn have_a_say(&self) -> bool {
+        self.have_a_say
+    }
+
+    /// Whether some who take one must prove who they are, whatever `[auth]` says.
+    pub fn challenge_some(&self) -> bool {
+        self.challenge_some
+    }
+
+    /// Whether one has next hops that are for our users only.
+    pub fn guard_some(&self) -> bool {
+        self.guard_some
+    }
+
+    /// Whether one asks where a request comes from.
+    pub fn look_at_source(&self) -> bool {
+        self.look_at_source
+    }
+
+    /// Every next hop.
+    pub fn hops(&self) -> impl Iterator<Item = &NextHop> {
+        self.iter().flat_map(Route::hops)
+    }
+}
 
 /// One `[[route]]`. Every condition that is given must hold.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,7 +98,7 @@ pub struct Route {
     /// Networks in CIDR form; empty: any source.
     pub from_source: Vec<Network>,
     /// Host of the Request-URI, lower-case.
-    pub to_host: Option<Vec<u8>>,
+    pub to_host: Option<ToHost>,
     pub to_user_prefix: Option<Vec<u8>>,
     /// What the User-Agent has in it, one of these, lower-case; empty: anything, and none at all.
     pub user_agent: Vec<Vec<u8>>,
@@ -28,10 +111,41 @@ pub struct Route {
     pub users_only: bool,
 }
 
+/// The host of a condition, read once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToHost {
+    text: Vec<u8>,
+    ip: Option<IpAddr>,
+}
+
+impl From<Vec<u8>> for ToHost {
+    fn from(text: Vec<u8>) -> ToHost {
+        let ip = Host::of(&text).ip();
+        ToHost { text, ip }
+    }
+}
+
+impl ToHost {
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    pub fn host(&self) -> Host<'_> {
+        match self.ip {
+            Some(IpAddr::V4(ip)) => Host::V4(ip),
+            Some(IpAddr::V6(ip)) => Host::V6(ip),
+            None => Host::Name(&self.text),
+        }
+    }
+}
+
 impl Route {
-    /// Whether some who take it must prove who they are, whatever `[auth]` says.
-    pub fn challenges(&self) -> bool {
-        self.challenge == Some(true) || self.users_only
+    /// The next hops of a relaying route that names some.
+    pub fn hops(&self) -> &[NextHop] {
+        match &self.action {
+            Action::Relay(hops) => hops,
+            Action::Location | Action::Redirect(_) | Action::Reject(_) | Action::Drop => &[],
+        }
     }
 }
 

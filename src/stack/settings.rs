@@ -4,7 +4,7 @@ use crate::base::Transport;
 use crate::settings::{Auth, Dns, Limits, Proxy, Registrar, Timers};
 pub use crate::settings::{Fork, InDialog, Mode, Outgoing};
 use crate::sip::same_name;
-use crate::stack::route::Route;
+use crate::stack::route::Routes;
 use std::net::{IpAddr, SocketAddr};
 
 /// Everything that the conf says about SIP. One copy is shared by all cores.
@@ -28,7 +28,7 @@ pub struct Settings {
     /// How connections to next hops are made, where a route says nothing else.
     pub outgoing: Outgoing,
     /// First match wins.
-    pub routes: Vec<Route>,
+    pub routes: Routes,
 }
 
 /// What the conf allows the whole server, or the memory holds, for one core.
@@ -67,7 +67,7 @@ impl Default for Settings {
             limits: Limits::default(),
             dns: Dns::default(),
             outgoing: Outgoing::default(),
-            routes: Vec::new(),
+            routes: Routes::default(),
         }
     }
 }

@@ -23,7 +23,7 @@ fn two_names(change: impl FnOnce(&mut Settings)) -> Bench {
     };
     Bench::with(|settings| {
         settings.listeners = listeners();
-        settings.routes = vec![by("1", "gw.example"), by("2", "other.example")];
+        settings.routes = vec![by("1", "gw.example"), by("2", "other.example")].into();
         change(settings);
     })
 }
@@ -65,7 +65,7 @@ fn a_target_of_the_other_name_at_the_same_address_is_another_target() {
     ];
     let mut b = Bench::with(|settings| {
         settings.listeners = listeners();
-        settings.routes = vec![route(Action::Relay(both))];
+        settings.routes = vec![route(Action::Relay(both))].into();
     });
     let sent = b.send(ALICE, Request::new("MESSAGE", "sip:x@example.net"));
     let first = the(&sent, GATE);
@@ -86,14 +86,14 @@ fn the_name_is_the_targets_even_where_a_reload_has_changed_the_conf() {
     ];
     let mut b = Bench::with(|settings| {
         settings.listeners = listeners();
-        settings.routes = vec![route(Action::Relay(both))];
+        settings.routes = vec![route(Action::Relay(both))].into();
     });
     let sent = b.send(ALICE, Request::new("MESSAGE", "sip:x@example.net"));
     let flow = the(&sent, GATE).flow;
     let settings = Settings {
         domains: vec![b"example.com".to_vec()],
         listeners: listeners(),
-        routes: vec![route(Action::Relay(vec![hop(Tls, GATE, "new.example")]))],
+        routes: vec![route(Action::Relay(vec![hop(Tls, GATE, "new.example")]))].into(),
         ..Settings::default()
     };
     b.cores[0].handle_config(std::sync::Arc::new(settings));
@@ -155,7 +155,7 @@ fn a_route_shows_its_own_certificate_on_connections_of_its_own() {
     for mode in [Mode::Stateful, Mode::Stateless] {
         let mut b = Bench::with(|settings| {
             settings.listeners = listeners();
-            settings.routes = vec![by("1", 7), by("2", 9), by("3", 0)];
+            settings.routes = vec![by("1", 7), by("2", 9), by("3", 0)].into();
             settings.proxy.mode = mode;
         });
         let mut ways = Vec::new();
@@ -176,7 +176,7 @@ fn a_route_shows_its_own_certificate_on_connections_of_its_own() {
     ] {
         let mut b = Bench::with(|settings| {
             settings.listeners = listeners();
-            settings.routes = vec![by("1", 7), by("2", 9)];
+            settings.routes = vec![by("1", 7), by("2", 9)].into();
         });
         let uri = "sip:2@example.net";
         let invite = Request::new("INVITE", uri)
@@ -372,7 +372,7 @@ fn a_route_for_our_users_takes_a_certificate_for_a_password() {
     users_only.users_only = true;
     let mut b = Bench::with(|settings| {
         settings.listeners = listeners();
-        settings.routes = vec![users_only];
+        settings.routes = vec![users_only].into();
         settings.auth.certificate = Certificate::Identity;
         settings.auth.realm = "example.com".to_owned();
     });

@@ -27,7 +27,7 @@ fn relay(hops: &[&str]) -> Route {
 
 fn bench(hops: &[&str]) -> Bench {
     let routes = vec![relay(hops)];
-    Bench::with(|settings| settings.routes = routes)
+    Bench::with(|settings| settings.routes = routes.into())
 }
 
 fn invite() -> Request {
@@ -163,7 +163,7 @@ fn other_requests_fail_over_too() {
 
 #[test]
 fn reject_answers_its_status_and_its_ack_ends_here() {
-    let mut b = Bench::with(|settings| settings.routes = vec![route(Action::Reject(403))]);
+    let mut b = Bench::with(|settings| settings.routes = vec![route(Action::Reject(403))].into());
     let request = invite();
     let answer = b.send_for_one(ALICE, &request);
     assert_eq!(answer.status(), 403);
@@ -183,7 +183,7 @@ fn the_first_route_whose_conditions_all_hold_wins() {
             ..route(Action::Reject(403))
         },
         Route {
-            to_host: Some(b"carrier.example".to_vec()),
+            to_host: Some(b"carrier.example".to_vec().into()),
             from_source: vec![network("10.0.1.0", 24), network("2001:db8::", 32)],
             ..relay(&[GATE])
         },
@@ -192,7 +192,7 @@ fn the_first_route_whose_conditions_all_hold_wins() {
             ..relay(&[SPARE])
         },
     ];
-    let mut b = Bench::with(|settings| settings.routes = routes);
+    let mut b = Bench::with(|settings| settings.routes = routes.into());
     let mut where_to = |from: &str, method: &str, uri: &str| {
         let sent = b.send(from, Request::new(method, uri));
         let last = sent.last().unwrap();
@@ -228,7 +228,7 @@ fn a_tel_uri_goes_where_a_route_says_and_nowhere_without() {
         to_user_prefix: Some(b"+49".to_vec()),
         ..relay(&[GATE])
     }];
-    let mut b = Bench::with(|settings| settings.routes = routes);
+    let mut b = Bench::with(|settings| settings.routes = routes.into());
     let sent = b.send(ALICE, Request::new("INVITE", "tel:+4930123456"));
     assert_eq!(the(&sent, GATE).uri(), "tel:+4930123456");
     // Visual separators do not change the number (RFC 3966 §4).
@@ -262,7 +262,8 @@ fn a_cancel_and_an_ack_take_the_way_of_their_invite_whatever_the_routes_methods(
         settings.routes = vec![Route {
             methods: vec![b"INVITE".to_vec()],
             ..relay(&[GATE])
-        }];
+        }]
+        .into();
     });
     let request = invite();
     let sent = b.send(ALICE, &request);
@@ -283,7 +284,7 @@ fn a_config_change_holds_for_what_comes_next() {
     let at_gate = the(&sent, GATE).clone();
     let settings = strowger::stack::Settings {
         listeners: vec![listener(PROXY)],
-        routes: vec![relay(&[LAST])],
+        routes: vec![relay(&[LAST])].into(),
         ..Default::default()
     };
     b.cores[0].handle_config(std::sync::Arc::new(settings));

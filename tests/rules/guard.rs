@@ -77,7 +77,9 @@ fn named(target: &str) -> Bench {
     let target = target.to_string();
     gateway(move |settings| {
         settings.listeners = listeners();
-        settings.routes[0].action = Action::Relay(vec![by_name(&target)]);
+        settings
+            .routes
+            .change(|routes| routes[0].action = Action::Relay(vec![by_name(&target)]));
     })
 }
 

@@ -86,7 +86,8 @@ fn nor_to_the_next_target_after_503() {
         settings.routes = vec![route(Action::Relay(vec![
             failover::hop(GATE),
             failover::hop(SPARE),
-        ]))];
+        ]))]
+        .into();
     });
     for method in ["INVITE", "MESSAGE"] {
         let sent = b.send(ALICE, armed(method, "sip:1@carrier.example"));
@@ -111,7 +112,7 @@ fn nor_after_a_wait_for_a_name_nor_to_the_next_server_of_it() {
             asks(settings);
             settings.proxy.mode = mode;
             let next = by_name("sip:gate.example;transport=udp");
-            settings.routes = vec![route(Action::Relay(vec![next]))];
+            settings.routes = vec![route(Action::Relay(vec![next]))].into();
         })
     };
     let mut b = bench(Mode::Stateful);
@@ -146,7 +147,7 @@ fn nor_when_a_large_request_that_no_connection_takes_goes_by_udp() {
     let mut b = Bench::with(|settings| {
         asks(settings);
         settings.listeners = listeners();
-        settings.routes = vec![route(Action::Relay(vec![]))];
+        settings.routes = vec![route(Action::Relay(vec![]))].into();
     });
     let request = armed("MESSAGE", "sip:x@10.0.6.6").body(&"x".repeat(1300));
     let by_tcp = only(b.send(ALICE, request));
@@ -185,7 +186,7 @@ fn nor_by_a_route_that_asks_nobody_nor_from_whom_nobody_asks() {
         let mut b = Bench::with(|settings| {
             asks(settings);
             settings.proxy.mode = mode;
-            settings.routes = vec![relay(&[], Some(false))];
+            settings.routes = vec![relay(&[], Some(false))].into();
         });
         for method in ["INVITE", "OPTIONS", "MESSAGE", "SUBSCRIBE", "REGISTER"] {
             for from in ["example.com", "elsewhere.example"] {
@@ -198,7 +199,7 @@ fn nor_by_a_route_that_asks_nobody_nor_from_whom_nobody_asks() {
     }
     // Where a route alone asks, what takes another one is as safe.
     let mut b = Bench::with(|settings| {
-        settings.routes = vec![relay(&["INVITE"], Some(true)), relay(&[], None)];
+        settings.routes = vec![relay(&["INVITE"], Some(true)), relay(&[], None)].into();
     });
     let sent = b.send(ALICE, armed("MESSAGE", "sip:1@carrier.example"));
     assert_disarmed(the(&sent, GATE));
@@ -256,7 +257,7 @@ fn whatever_names_our_realm_is_ours_and_nothing_else_is() {
     ];
     let mut b = Bench::with(|settings| {
         asks(settings);
-        settings.routes = vec![route(Action::Relay(vec![failover::hop(GATE)]))];
+        settings.routes = vec![route(Action::Relay(vec![failover::hop(GATE)]))].into();
     });
     for name in ["Proxy-Authorization", "Authorization"] {
         for spelled in [name.to_string(), name.to_uppercase(), format!("{name} ")] {
@@ -287,7 +288,7 @@ fn the_realm_of_the_conf_is_the_only_one_where_it_has_one() {
     let mut b = Bench::with(|settings| {
         asks(settings);
         settings.auth.realm = "The House".to_owned();
-        settings.routes = vec![route(Action::Relay(vec![failover::hop(GATE)]))];
+        settings.routes = vec![route(Action::Relay(vec![failover::hop(GATE)]))].into();
     });
     let house = OURS.replace("example.com", "the house");
     let request = Request::new("MESSAGE", "sip:1@carrier.example")
@@ -301,7 +302,7 @@ fn the_realm_of_the_conf_is_the_only_one_where_it_has_one() {
 fn who_asks_nobody_keeps_nothing_back() {
     // An edge: users prove who they are to a server behind it, in a realm that has the name of the domain.
     let mut b = Bench::with(|settings| {
-        settings.routes = vec![route(Action::Relay(vec![failover::hop(GATE)]))];
+        settings.routes = vec![route(Action::Relay(vec![failover::hop(GATE)]))].into();
     });
     for method in ["INVITE", "REGISTER"] {
         let sent = b.send(
@@ -320,7 +321,8 @@ fn who_asks_nobody_keeps_nothing_back() {
         settings.routes = vec![Route {
             challenge: Some(false),
             ..route(Action::Relay(vec![failover::hop(GATE)]))
-        }];
+        }]
+        .into();
     });
     for (method, left) in [("REGISTER", 1), ("MESSAGE", 0)] {
         let request = Request::new(method, "sip:example.com").add(&OURS.replace("Proxy-", ""));
@@ -333,7 +335,7 @@ fn who_asks_nobody_keeps_nothing_back() {
 fn a_register_for_another_registrar_keeps_what_is_for_that_one() {
     let mut b = Bench::with(|settings| {
         asks(settings);
-        settings.routes = vec![route(Action::Relay(vec![failover::hop(GATE)]))];
+        settings.routes = vec![route(Action::Relay(vec![failover::hop(GATE)]))].into();
     });
     let request = Request::new("REGISTER", "sip:example.org")
         .from("<sip:alice@example.org>;tag=r")
@@ -378,7 +380,7 @@ fn what_came_as_a_datagram_says_its_length_on_a_stream() {
                 settings.listeners = listeners();
                 settings.proxy.mode = mode;
                 let next = hop(transport, GATE, "gate.example");
-                settings.routes = vec![route(Action::Relay(vec![next]))];
+                settings.routes = vec![route(Action::Relay(vec![next]))].into();
             });
             for method in ["MESSAGE", "OPTIONS", "INVITE", "ACK", "BYE", "NOTIFY"] {
                 for body in BODIES {
@@ -405,7 +407,8 @@ fn to_the_next_target_and_by_size_too() {
         settings.routes = vec![route(Action::Relay(vec![
             failover::hop(GATE),
             hop(Tcp, SPARE, ""),
-        ]))];
+        ]))]
+        .into();
     });
     let request = Request::invite();
     let sent = b.send(ALICE, bare(&request));
@@ -416,7 +419,7 @@ fn to_the_next_target_and_by_size_too() {
 
     let mut b = Bench::with(|settings| {
         settings.listeners = listeners();
-        settings.routes = vec![route(Action::Relay(vec![]))];
+        settings.routes = vec![route(Action::Relay(vec![]))].into();
     });
     let body = "x".repeat(1300);
     let request = Request::new("MESSAGE", "sip:x@10.0.6.6").body(&body);
@@ -868,6 +871,7 @@ fn by_a_route_in_a_dialog_and_from_another_port_it_is_the_same() {
                 methods: vec![b"INVITE".to_vec()],
                 ..route(action)
             }]
+            .into()
         });
         for request in [
             Request::invite().set("Via", "SIP/2.0/UDP 10.0.1.1:5060;rport;branch=z9hG4bKa"),
@@ -993,7 +997,7 @@ fn outside_of_one_and_where_tls_was_promised_no_method_passes() {
         let mut b = Bench::with(|settings| {
             settings.listeners = listeners();
             settings.proxy.mode = mode;
-            settings.routes = vec![route(Action::Relay(vec![]))];
+            settings.routes = vec![route(Action::Relay(vec![]))].into();
         });
         // The dialog began by SIPS: our Route says so.
         let alice = b.open(Tls, 0, 1, ALICE);

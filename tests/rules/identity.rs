@@ -203,7 +203,7 @@ fn an_address_is_registered_whatever_port_it_is_written_with() {
 #[test]
 fn no_spelling_passes_by_a_route() {
     let reject = |host: Option<&str>, prefix: Option<&str>| Route {
-        to_host: host.map(|host| host.as_bytes().to_vec()),
+        to_host: host.map(|host| host.as_bytes().to_vec().into()),
         to_user_prefix: prefix.map(|prefix| prefix.as_bytes().to_vec()),
         ..route(Action::Reject(488))
     };
@@ -213,7 +213,8 @@ fn no_spelling_passes_by_a_route() {
             reject(Some("blocked.example"), None),
             reject(Some("192.0.2.1"), None),
             route(Action::Relay(vec![hop()])),
-        ];
+        ]
+        .into();
     });
     for uri in [
         "sip:+4930@example.com",
@@ -426,7 +427,8 @@ pub fn gateway(change: impl FnOnce(&mut Settings)) -> Bench {
             user_agent: Vec::new(),
             users_only: true,
             ..route(Action::Relay(vec![hop()]))
-        }];
+        }]
+        .into();
         change(settings);
     })
 }
@@ -517,7 +519,9 @@ fn a_caller_who_withholds_its_name_proves_to_be_one_of_ours() {
     // Where no realm is known nobody can prove anything.
     let mut b = gateway(|settings| {
         settings.domains.clear();
-        settings.routes[0].to_user_prefix = None;
+        settings
+            .routes
+            .change(|routes| routes[0].to_user_prefix = None);
     });
     let elsewhere = Request::new("INVITE", "sip:4930@example.org")
         .from("<sip:anonymous@anonymous.invalid>;tag=a");
@@ -599,11 +603,12 @@ fn a_user_who_forwards_to_a_number_lets_nobody_out() {
 #[test]
 fn a_registration_by_a_route_for_users_is_asked() {
     let mut b = gateway(|settings| {
-        settings.routes[0] = Route {
+        let registering = Route {
             methods: vec![b"REGISTER".to_vec()],
             users_only: true,
             ..route(Action::Location)
         };
+        settings.routes.change(|routes| routes[0] = registering);
     });
     assert_eq!(b.send_for_one(BOB, register()).status(), 401);
     let answer = register_as(&mut b, "sip:bob@example.com", "bob", "b");

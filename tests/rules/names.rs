@@ -117,7 +117,7 @@ fn relaying() -> Bench {
 fn relay_all(settings: &mut Settings) {
     settings.limits.answer_factor = 0;
     settings.listeners = listeners();
-    settings.routes = vec![route(Action::Relay(Vec::new()))];
+    settings.routes = vec![route(Action::Relay(Vec::new()))].into();
 }
 
 /// The transport and the peer to which a MESSAGE for `uri` goes, and the host that TLS must prove.
@@ -683,7 +683,8 @@ fn who_waits_too_long_fails_and_spares_are_tried() {
         settings.routes = vec![route(Action::Relay(vec![
             by_name("sip:gate.example"),
             crate::failover::hop(SECOND),
-        ]))];
+        ]))]
+        .into();
     });
     b.send(ALICE, Request::new("INVITE", "sip:+49301@carrier.example"));
     let sent = b.tick(1000);
@@ -790,7 +791,8 @@ fn a_route_leads_to_a_name_and_keeps_the_request_uri() {
         settings.routes = vec![route(Action::Relay(vec![
             by_name("sip:gate.example;transport=udp"),
             by_name("sips:safe.example"),
-        ]))];
+        ]))]
+        .into();
     });
     let mut zone = Zone::new(
         "_sip._udp.gate.example SRV 1 0 5090 g.example.
@@ -818,11 +820,12 @@ fn the_address_that_a_next_hop_records_has_to_prove_the_name_of_the_conf() {
         settings.listeners = listeners();
         settings.routes = vec![
             Route {
-                to_host: Some(b"carrier.example".to_vec()),
+                to_host: Some(b"carrier.example".to_vec().into()),
                 ..route(Action::Relay(vec![by_name("sips:safe.example")]))
             },
             route(Action::Relay(Vec::new())),
-        ];
+        ]
+        .into();
     });
     let mut zone = Zone::new("safe.example A 10.0.9.2");
     b.send(ALICE, Request::new("INVITE", "sip:+49301@carrier.example"));

@@ -17,7 +17,7 @@ fn with(change: impl FnOnce(&mut Settings)) -> Bench {
     Bench::with(|settings| {
         settings.listeners = listeners();
         settings.outgoing = Outgoing::PerCall;
-        settings.routes = vec![route(Action::Relay(vec![hop(Tcp, GATE, "")]))];
+        settings.routes = vec![route(Action::Relay(vec![hop(Tcp, GATE, "")]))].into();
         change(settings);
     })
 }
@@ -190,7 +190,7 @@ fn a_request_outside_of_a_dialog_is_all_there_was() {
 fn the_next_hop_of_the_same_call_has_its_own_and_a_shared_one_is_kept() {
     let mut b = with(|settings| {
         let hops = vec![hop(Tcp, GATE, ""), hop(Tcp, SPARE, "")];
-        settings.routes = vec![route(Action::Relay(hops))];
+        settings.routes = vec![route(Action::Relay(hops))].into();
     });
     let sent = b.send(ALICE, invite());
     let at_gate = the(&sent, GATE).clone();
@@ -201,7 +201,7 @@ fn the_next_hop_of_the_same_call_has_its_own_and_a_shared_one_is_kept() {
     assert_eq!(b.released.len(), 1);
 
     // Two phones at one address: the loser's end is not the call's.
-    let mut b = with(|settings| settings.routes.clear());
+    let mut b = with(|settings| settings.routes.change(Vec::clear));
     for user in ["bob", "desk"] {
         let uri = format!("sip:{user}@{GATE};transport=tcp");
         b.location
@@ -234,11 +234,11 @@ fn a_route_may_differ_from_the_rest_and_its_dialogs_remember() {
         let mut b = with(|settings| {
             settings.outgoing = general;
             let special = Route {
-                to_host: Some(b"far.example".to_vec()),
+                to_host: Some(b"far.example".to_vec().into()),
                 outgoing: Some(special),
                 ..settings.routes[0].clone()
             };
-            settings.routes.insert(0, special);
+            settings.routes.change(|routes| routes.insert(0, special));
         });
         let at_gate = answered(&mut b);
         assert_eq!(call_of(&at_gate.flow) != 0, special == Outgoing::PerCall);
@@ -270,7 +270,7 @@ fn without_memory_the_response_to_a_bye_gives_it_back() {
 #[test]
 fn datagrams_are_never_given_back() {
     let mut b = with(|settings| {
-        settings.routes = vec![route(Action::Relay(vec![hop(Udp, GATE, "")]))];
+        settings.routes = vec![route(Action::Relay(vec![hop(Udp, GATE, "")]))].into();
     });
     let at_gate = answered(&mut b);
     let remote = format!("sip:bob@{GATE}");

@@ -170,7 +170,7 @@ fn a_spiral_that_only_the_source_tells_from_a_loop_passes_once() {
             methods: vec![b"INVITE".to_vec()],
             ..route(Action::Relay(vec![crate::failover::hop(filter)]))
         };
-        settings.routes = vec![from_filter, rest];
+        settings.routes = vec![from_filter, rest].into();
     });
     b.location
         .add(
@@ -498,9 +498,10 @@ fn an_own_maddr_is_stripped_with_its_port_and_transport() {
     let mut b = Bench::with(|settings| {
         settings.listeners[0] = listener("10.0.0.1:5070");
         settings.routes = vec![Route {
-            to_host: Some(b"10.0.7.7".to_vec()),
+            to_host: Some(b"10.0.7.7".to_vec().into()),
             ..route(Action::Relay(vec![]))
-        }];
+        }]
+        .into();
     });
     for (uri, left) in [
         ("sip:x@10.0.7.7:5070;maddr=10.0.0.1", "sip:x@10.0.7.7"),

@@ -85,14 +85,15 @@ fn a_redirect_route_answers_its_targets_or_the_registered_contacts() {
     let mut b = Bench::with(|settings| {
         settings.routes = vec![
             strowger::stack::route::Route {
-                to_host: Some(b"moved.example".to_vec()),
+                to_host: Some(b"moved.example".to_vec().into()),
                 ..route(Action::Redirect(uris))
             },
             strowger::stack::route::Route {
                 methods: vec![b"INVITE".to_vec()],
                 ..route(Action::Redirect(Vec::new()))
             },
-        ];
+        ]
+        .into();
     });
     b.register("bob", "<sip:bob@10.0.1.2:5060>");
     let answer = b.send_for_one(ALICE, Request::new("OPTIONS", "sip:x@moved.example"));

@@ -28,7 +28,7 @@ fn bench() -> (Bench, Flow) {
 }
 
 fn relay(action: Action) -> (Bench, Flow) {
-    with(|settings| settings.routes = vec![route(action)])
+    with(|settings| settings.routes = vec![route(action)].into())
 }
 
 /// Bob registers over TLS; his connection and the status.
@@ -120,7 +120,7 @@ fn a_next_hop_without_tls_is_no_next_hop_for_a_sips_request() {
         for mode in [Mode::Stateful, Mode::Stateless] {
             let (mut b, alice) = with(|settings| {
                 settings.proxy.mode = mode;
-                settings.routes = vec![route(Action::Relay(hops.clone()))];
+                settings.routes = vec![route(Action::Relay(hops.clone()))].into();
             });
             let request = Request::new("MESSAGE", "sips:bob@far.example").by(Tls);
             let answer = only(b.send_on(0, alice, request));

@@ -15,7 +15,7 @@ const SPARE: &str = "10.0.5.2:5070";
 fn bench(action: Action) -> Bench {
     Bench::with(|settings| {
         settings.listeners = listeners();
-        settings.routes = vec![route(action)];
+        settings.routes = vec![route(action)].into();
     })
 }
 
@@ -65,7 +65,7 @@ fn the_rule_counts_the_bytes_that_leave() {
 
 #[test]
 fn without_a_tcp_listener_it_stays_with_udp() {
-    let mut b = Bench::with(|settings| settings.routes = vec![route(Action::Relay(vec![]))]);
+    let mut b = Bench::with(|settings| settings.routes = vec![route(Action::Relay(vec![]))].into());
     let sent = only(b.send(ALICE, large("MESSAGE", "sip:x@10.0.7.7")));
     assert_eq!(sent.flow.transport, Udp);
 }

@@ -373,7 +373,7 @@ fn dropping(mode: Mode) -> Bench {
         settings.auth.challenge_register = true;
         let mut scanners = route(Action::Drop);
         scanners.user_agent = vec![b"friendly-scanner".to_vec(), b"sipvicious".to_vec()];
-        settings.routes = vec![scanners];
+        settings.routes = vec![scanners].into();
     });
     b.now = 5000;
     b
@@ -435,7 +435,7 @@ fn the_first_route_that_matches_decides_and_a_dialog_goes_on() {
         let mut friends = route(Action::Location);
         friends.from_source = vec![network("10.0.1.1"), network("10.0.1.2")];
         let all = route(Action::Drop);
-        settings.routes = vec![friends, all];
+        settings.routes = vec![friends, all].into();
     });
     b.register("bob", "<sip:bob@10.0.1.2:5060>");
     let sent = b.send(ALICE, Request::invite());

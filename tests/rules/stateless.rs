@@ -72,7 +72,8 @@ fn they_take_its_way_where_a_route_names_only_invite() {
         settings.routes = vec![Route {
             methods: vec![b"INVITE".to_vec()],
             ..route(Action::Relay(vec![hop(gate)]))
-        }];
+        }]
+        .into();
     });
     let request = Request::new("INVITE", "sip:1@carrier.example");
     let at_gate = only(b.send(ALICE, &request));

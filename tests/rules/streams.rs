@@ -35,7 +35,7 @@ fn relay(hops: &[NextHop]) -> Bench {
     let routes = vec![route(Action::Relay(hops.to_vec()))];
     Bench::with(|settings| {
         settings.listeners = listeners();
-        settings.routes = routes;
+        settings.routes = routes.into();
     })
 }
 
@@ -43,7 +43,7 @@ fn relay(hops: &[NextHop]) -> Bench {
 fn with_room() -> Bench {
     Bench::with(|settings| {
         settings.listeners = listeners();
-        settings.routes = vec![route(Action::Relay(vec![]))];
+        settings.routes = vec![route(Action::Relay(vec![]))].into();
         settings.per_core.transactions = 10_000;
     })
 }
@@ -101,7 +101,7 @@ fn a_transport_that_nobody_speaks_here_fails_the_branch() {
         let answer = b.send_for_one(ALICE, Request::new("MESSAGE", uri));
         assert_eq!(answer.status(), 500, "{uri}");
     }
-    let mut b = Bench::with(|settings| settings.routes = vec![route(Action::Relay(vec![]))]);
+    let mut b = Bench::with(|settings| settings.routes = vec![route(Action::Relay(vec![]))].into());
     for uri in [
         "sip:x@10.0.7.7;transport=tcp",
         "sip:x@10.0.7.7;transport=tls",
@@ -116,7 +116,7 @@ fn a_transport_that_nobody_speaks_here_fails_the_branch() {
 fn a_server_without_udp_sends_by_what_it_has() {
     let mut b = Bench::with(|settings| {
         settings.listeners = listeners().split_off(1);
-        settings.routes = vec![route(Action::Relay(vec![]))];
+        settings.routes = vec![route(Action::Relay(vec![]))].into();
     });
     let sent = only(b.send(ALICE, Request::new("MESSAGE", "sip:x@10.0.7.7")));
     assert_eq!(
@@ -388,7 +388,7 @@ fn a_stateless_response_goes_back_by_the_connection_that_was_opened_from_there()
     let mut b = Bench::with(|settings| {
         settings.listeners = listeners();
         settings.proxy.mode = Mode::Stateless;
-        settings.routes = vec![route(Action::Relay(vec![hop(Tls, GATE, "gate.example")]))];
+        settings.routes = vec![route(Action::Relay(vec![hop(Tls, GATE, "gate.example")]))].into();
     });
     let alice = b.open(Tcp, 0, 1, "10.0.1.1:33333");
     // The port names the connection. Who has not asked for it doesn't get it back in its own Via (RFC 3581 §4): ours keeps it.

@@ -78,7 +78,8 @@ fn a_via_of_another_request_exempts_from_nothing() {
         settings.routes = vec![Route {
             challenge: Some(true),
             ..route(Action::Location)
-        }];
+        }]
+        .into();
     };
     for mut b in [guarded(open), guarded(by_route)] {
         let call = at_bob(&mut b);
@@ -154,7 +155,8 @@ fn what_passed_unasked_is_asked_where_somebody_asks() {
             user_agent: Vec::new(),
             challenge: Some(true),
             ..route(Action::Location)
-        }];
+        }]
+        .into();
     });
     let sent = b.send(ALICE, Request::invite());
     let call = the(&sent, BOB).clone();
@@ -303,7 +305,8 @@ fn plain(change: impl FnOnce(&mut Settings)) -> Bench {
         settings.routes = vec![Route {
             to_user_prefix: Some(b"0".to_vec()),
             ..route(Action::Relay(vec![failover::hop(GATE)]))
-        }];
+        }]
+        .into();
         change(settings);
     });
     b.register("bob", "<sip:bob@10.0.1.2:5060>");

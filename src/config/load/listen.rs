@@ -6,7 +6,6 @@ use super::values::{listen_address, word};
 use crate::base::Transport;
 use crate::config::model::{Conf, Listen, Listeners, default_address};
 use crate::settings::Words;
-use crate::stack::route::Action;
 
 impl Document<'_> {
     pub(super) fn listeners(&mut self) -> Listeners {
@@ -64,11 +63,7 @@ impl Document<'_> {
 
     /// Refuses next hops that no listener speaks to.
     pub(super) fn refuse_unreachable(&mut self, conf: &Conf) {
-        let targets = conf.routes.iter().flat_map(|route| match &route.action {
-            Action::Relay(targets) => targets.as_slice(),
-            _ => &[],
-        });
-        for (target, at) in targets.zip(&self.target_places) {
+        for (target, at) in conf.routes.hops().zip(&self.target_places) {
             let transport = target.transport;
             let is_open = target.leaves_transport_open();
             let ipv4 = target.address.map(|address| address.is_ipv4());

@@ -11,7 +11,7 @@ use crate::base::{Key, Transport};
 use crate::net::tls::Pair;
 use crate::settings::Callers;
 use crate::sip::{Host, Scheme};
-use crate::stack::route::{Action, NextHop, Route};
+use crate::stack::route::{Action, NextHop, Route, Routes};
 
 /// What a `[[route]]` rejects with where it names no status: 403 Forbidden.
 pub const DEFAULT_REJECTION: u16 = 403;
@@ -22,7 +22,7 @@ pub(super) const TARGETS: &str = "a list of SIP URIs such as [\"sip:192.0.2.10:5
 
 impl Document<'_> {
     /// The routes, and by number the certificates that their next hops are shown.
-    pub(super) fn routes(&mut self) -> (Vec<Route>, Vec<(u64, Vec<Pair>)>) {
+    pub(super) fn routes(&mut self) -> (Routes, Vec<(u64, Vec<Pair>)>) {
         let mut routes = Vec::new();
         let mut certificates = BTreeMap::new();
         let mut all_taken_at = None;
@@ -51,7 +51,7 @@ impl Document<'_> {
             }
             routes.push(route);
         }
-        (routes, certificates.into_iter().collect())
+        (routes.into(), certificates.into_iter().collect())
     }
 }
 
@@ -86,7 +86,9 @@ impl Section<'_, '_> {
             action: self.certified_action(&pairs),
             methods: methods.unwrap_or_default(),
             from_source: from_source.unwrap_or_default(),
-            to_host: self.read("to_host", host).map(String::into_bytes),
+            to_host: self
+                .read("to_host", host)
+                .map(|host| host.into_bytes().into()),
             to_user_prefix: self.read("to_user_prefix", user_prefix),
             user_agent: self
                 .read("user_agent", filled(list(AGENTS, agent)))

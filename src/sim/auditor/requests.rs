@@ -588,6 +588,7 @@ impl Hop {
         let own = self.is_own(uri.host, uri.port);
         self.settings.routes.iter().any(|route| {
             let host = route.to_host.as_ref().is_none_or(|h| {
+                let h = h.text();
                 h.eq_ignore_ascii_case(without_dot(uri.host)) || (own && self.is_own(h, None))
             });
             let prefix = route.to_user_prefix.as_ref();

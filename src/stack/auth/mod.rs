@@ -19,7 +19,6 @@ use crate::stack::proxy::condition::matches;
 use crate::stack::proxy::request::span_of;
 use crate::stack::proxy::unproved::Whence;
 use crate::stack::proxy::{Extra, Incoming, Refusal};
-use crate::stack::route::Route;
 use crate::stack::whose::Whose;
 use crate::stack::{Endpoint, settings};
 use digest::{Algorithm, Hash};
@@ -272,9 +271,8 @@ impl Endpoint {
     pub(in crate::stack) fn demand(&self, message: &Message, incoming: &Incoming) -> Demand {
         let settings = &self.settings;
         let general = settings.auth.challenge_proxy;
-        let has_a_say = |route: &Route| route.challenge.is_some() || route.users_only;
         let mut route = None;
-        if settings.routes.iter().any(has_a_say) {
+        if settings.routes.have_a_say() {
             route = settings
                 .routes
                 .iter()

@@ -12,11 +12,10 @@ impl Endpoint {
     /// Whether the route that this request would take answers nothing. Asked before something else is answered: so that nobody learns by
     /// a mistake what it does not learn by none.
     pub(in crate::stack) fn is_dropped(&mut self, flow: Flow, message: &Message) -> bool {
-        let settings = self.settings.clone();
-        let drops = |action: &Action| matches!(action, Action::Drop);
-        if !settings.routes.iter().any(|route| drops(&route.action)) {
+        if !self.settings.routes.drop_some() {
             return false;
         }
+        let settings = self.settings.clone();
         let incoming = self.preprocess_route(flow, message).ok();
         if incoming.is_some_and(|incoming| self.is_past_routes(&incoming)) {
             return false;
@@ -25,7 +24,7 @@ impl Endpoint {
         let uri = uri.or_else(|| message.uri().ok());
         let mut routes = settings.routes.iter();
         let route = routes.find(|route| meets(route, message, &flow, uri.as_ref()));
-        route.is_some_and(|route| drops(&route.action))
+        route.is_some_and(|route| route.action == Action::Drop)
     }
 
     /// The request is not answered.

@@ -2,7 +2,7 @@
 
 use super::Incoming;
 use crate::base::Flow;
-use crate::sip::{Host, Message, Method, Name, Scheme, Uri, unescaped};
+use crate::sip::{Message, Method, Name, Scheme, Uri, unescaped};
 use crate::stack::route::Route;
 use crate::stack::whose::{is_same_host, is_separator};
 
@@ -27,7 +27,7 @@ pub fn meets(route: &Route, message: &Message, flow: &Flow, uri: Option<&Uri>) -
         && route
             .to_host
             .as_ref()
-            .is_none_or(|host| uri.is_some_and(|uri| is_same_host(Host::of(host), uri.host)))
+            .is_none_or(|host| uri.is_some_and(|uri| is_same_host(host.host(), uri.host)))
         && route
             .to_user_prefix
             .as_ref()

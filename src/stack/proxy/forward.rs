@@ -11,7 +11,6 @@ use crate::stack::Endpoint;
 use crate::stack::branch::Mark;
 use crate::stack::identity::Dialog;
 use crate::stack::passage::{Passed, Proof};
-use crate::stack::route::Route;
 use crate::stack::settings::Mode;
 use crate::stack::token::Side;
 
@@ -228,8 +227,7 @@ impl Endpoint {
 
     /// The hash over all that decides the way: of the source too, where a route asks for it.
     pub(in crate::stack) fn loop_hash(&self, flow: Flow, message: &Message) -> u32 {
-        let by_source = |route: &Route| !route.from_source.is_empty();
-        let source = self.settings.routes.iter().any(by_source);
+        let source = self.settings.routes.look_at_source();
         self.identity
             .loop_hash(message, source.then(|| flow.peer.ip()))
     }

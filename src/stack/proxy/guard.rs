@@ -8,7 +8,7 @@ use super::target::Target;
 use super::{Incoming, Obstacle, Refusal};
 use crate::base::{Instant, Outbox, Transport};
 use crate::sip::Uri;
-use crate::stack::route::{Action, NextHop};
+use crate::stack::route::{NextHop, Route};
 use crate::stack::{Endpoint, Settings};
 use std::net::SocketAddr;
 
@@ -200,15 +200,12 @@ impl Gate {
 impl Settings {
     /// Whether there are next hops that are for our users only.
     pub(super) fn guards(&self) -> bool {
-        self.guarded_hops().next().is_some()
+        self.routes.guard_some()
     }
 
     fn guarded_hops(&self) -> impl Iterator<Item = &NextHop> {
         let routes = self.routes.iter().filter(|route| route.users_only);
-        routes.flat_map(|route| match &route.action {
-            Action::Relay(hops) => &hops[..],
-            Action::Location | Action::Redirect(_) | Action::Reject(_) | Action::Drop => &[],
-        })
+        routes.flat_map(Route::hops)
     }
 }
 

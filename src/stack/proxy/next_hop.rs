@@ -7,7 +7,7 @@ use super::{Extra, Incoming, Obstacle, Refusal};
 use crate::base::{Channel, Flow, Outbox, Transport};
 use crate::sip::{Message, NameAddr, Scheme, Uri, same_name};
 use crate::stack::Endpoint;
-use crate::stack::route::{Action, NextHop};
+use crate::stack::route::NextHop;
 use crate::stack::settings::Settings;
 use crate::stack::transaction::table::introduce;
 use crate::stack::ways::set_host;
@@ -187,11 +187,8 @@ impl Endpoint {
 
     /// True when the conf's URI for this hop leaves the transport open (RFC 3263 §4.1): UDP is then a choice, and TCP another.
     fn is_open(&self, hop: &ConfHop) -> bool {
-        let conf = conf_hops(&self.settings).find(|conf| hop.is(conf));
-        hop.transport == Transport::Udp
-            && conf
-                .and_then(|conf| Uri::parse(&conf.uri).ok())
-                .is_some_and(|uri| uri.transport().is_none())
+        let conf = self.settings.routes.hops().find(|conf| hop.is(conf));
+        hop.transport == Transport::Udp && conf.is_some_and(NextHop::leaves_transport_open)
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -236,7 +233,9 @@ impl Endpoint {
             let settings = self.settings.clone();
             // An address of a next hop whose name the conf knows: what that hop recorded as its Route, for one. Of several there, the
             // one that the dialog has begun with.
-            let mut there = conf_hops(&settings)
+            let mut there = settings
+                .routes
+                .hops()
                 .filter(|conf| uri.host.ip().is_some() && self.is_at(conf, peer));
             let first = there.next();
             let conf = match name {
@@ -304,7 +303,11 @@ impl Endpoint {
     /// The certificate that a host is shown which the conf knows as a next hop, by its name as in the Route of a dialog. Of several the one
     /// that the dialog has begun with.
     fn identity_for(&self, host: &[u8], name: Option<u64>) -> u64 {
-        let mut named = conf_hops(&self.settings).filter(|conf| same_name(&conf.host, host));
+        let mut named = self
+            .settings
+            .routes
+            .hops()
+            .filter(|conf| same_name(&conf.host, host));
         let begun = |conf: &NextHop| Some(self.ways.name(&mut conf.host.clone(), conf.identity));
         let first = named.next();
         let chosen = match name {
@@ -319,7 +322,10 @@ impl Endpoint {
 
     /// True when the conf has next hops of more than one name at this address over TLS, or that are shown different certificates.
     pub(super) fn shares_address(&self, peer: SocketAddr) -> bool {
-        let mut there = conf_hops(&self.settings)
+        let mut there = self
+            .settings
+            .routes
+            .hops()
             .filter(|conf| self.is_at(conf, peer))
             .map(|conf| (&conf.host, conf.identity));
         let first = there.next();
@@ -466,17 +472,6 @@ fn no_listener(transport: Transport) -> Refusal {
             Transport::Tls => "No TLS Listener For The Next Hop's Family",
         },
     )
-}
-
-/// Every next hop of the conf.
-fn conf_hops(settings: &Settings) -> impl Iterator<Item = &NextHop> {
-    settings
-        .routes
-        .iter()
-        .flat_map(|route| match &route.action {
-            Action::Relay(hops) => &hops[..],
-            Action::Location | Action::Redirect(_) | Action::Reject(_) | Action::Drop => &[],
-        })
 }
 
 fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {

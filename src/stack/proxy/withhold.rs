@@ -3,7 +3,6 @@
 
 use crate::base::Flow;
 use crate::sip::{Credentials, Header, Host, Message, Method, Name};
-use crate::stack::route::Route;
 use crate::stack::{Endpoint, Settings};
 use std::net::IpAddr;
 
@@ -74,9 +73,8 @@ impl Settings {
 
     /// Whether we may have asked for credentials in this realm. Where this server asks nobody, whoever asks is another.
     fn is_our_realm(&self, realm: &[u8]) -> bool {
-        let asked_by = |route: &Route| route.challenge == Some(true) || route.users_only;
-        let by_route = || self.routes.iter().any(asked_by);
-        let asks = self.auth.challenge_register || self.auth.challenge_proxy || by_route();
+        let (register, calls) = (self.auth.challenge_register, self.auth.challenge_proxy);
+        let asks = register || calls || self.routes.challenge_some();
         asks && match self.auth.realm.is_empty() {
             true => self.is_our_domain(Host::of(realm)),
             false => self.auth.realm.as_bytes().eq_ignore_ascii_case(realm),
