@@ -350,29 +350,10 @@ pub(super) fn nearest<'w>(word: &str, known: &[&'w str]) -> Option<&'w str> {
         return None;
     }
     let word = word.to_lowercase().replace('-', "_");
-    let distances = known.iter().map(|near| (distance(&word, near), *near));
+    let distances = known
+        .iter()
+        .map(|near| (strsim::osa_distance(&word, near), *near));
     let (distance, near) = distances.min()?;
     // Beyond a third of the longer word the two have little in common.
     (distance * 3 <= word.chars().count().max(near.len())).then_some(near)
-}
-
-/// Insertions, deletions, substitutions and swaps of neighbours that make `from` into `to`.
-pub(super) fn distance(from: &str, to: &str) -> usize {
-    let from: Vec<char> = from.chars().collect();
-    let to: Vec<char> = to.chars().collect();
-    let width = to.len() + 1;
-    // The row before last, the last row and the current row of the table of prefixes.
-    let (mut older, mut old): (Vec<usize>, Vec<usize>) = (vec![0; width], (0..width).collect());
-    for (i, a) in from.iter().enumerate() {
-        let mut row = vec![i + 1; width];
-        for (j, b) in to.iter().enumerate() {
-            let replaced = old[j] + usize::from(a != b);
-            row[j + 1] = replaced.min(old[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && *a == to[j - 1] && from[i - 1] == *b {
-                row[j + 1] = row[j + 1].min(older[j - 1] + 1);
-            }
-        }
-        older = std::mem::replace(&mut old, row);
-    }
-    old[to.len()]
 }
