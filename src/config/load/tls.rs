@@ -232,7 +232,7 @@ impl Section<'_, '_> {
     }
 }
 
-/// The path of a PEM file that holds the kind, as far as can be told without a TLS library.
+/// The path of a PEM file that holds the kind, as far as can be told before it is read.
 pub(super) fn pem_file(kind: Kind) -> impl Fn(&Value<'_>) -> Parsed<PathBuf> {
     move |value| {
         let path = path(value)?;
