@@ -20,6 +20,49 @@ const AGENTS: &str = "a list of parts of User-Agents such as [\"friendly-scanner
 
 pub(super) const TARGETS: &str = "a list of SIP URIs such as [\"sip:192.0.2.10:5060\"]";
 
+/// What an action does.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Relay,
+    Location,
+    Redirect,
+    Reject,
+    Drop,
+}
+
+const KINDS: [(&str, Kind); 5] = [
+    ("relay", Kind::Relay),
+    ("location", Kind::Location),
+    ("redirect", Kind::Redirect),
+    ("reject", Kind::Reject),
+    ("drop", Kind::Drop),
+];
+
+/// Keys, the actions that take them, and those as a message names them.
+const TAKEN: &[(&str, &[Kind], &str)] = &[
+    (
+        "target",
+        &[Kind::Relay, Kind::Redirect],
+        "\"relay\" and \"redirect\"",
+    ),
+    (
+        "outgoing",
+        &[Kind::Relay, Kind::Location],
+        "\"relay\" and \"location\"",
+    ),
+    (
+        "challenge",
+        &[Kind::Relay, Kind::Location, Kind::Redirect],
+        "\"relay\", \"location\" and \"redirect\"",
+    ),
+    (
+        "from",
+        &[Kind::Relay, Kind::Location, Kind::Redirect],
+        "\"relay\", \"location\" and \"redirect\"",
+    ),
+    ("status", &[Kind::Reject], "\"reject\""),
+];
+
 impl Document<'_> {
     /// The routes, and by number the certificates that their next hops are shown.
     pub(super) fn routes(&mut self) -> (Routes, Vec<(u64, Vec<Pair>)>) {
@@ -120,24 +163,9 @@ impl Section<'_, '_> {
     }
 
     /// `action` with what it takes, and nothing that it does not take.
-    pub(super) fn action(&mut self) -> Action {
-        #[derive(Clone, Copy, PartialEq)]
-        enum Kind {
-            Relay,
-            Location,
-            Redirect,
-            Reject,
-            Drop,
-        }
-        let kinds = [
-            ("relay", Kind::Relay),
-            ("location", Kind::Location),
-            ("redirect", Kind::Redirect),
-            ("reject", Kind::Reject),
-            ("drop", Kind::Drop),
-        ];
+    fn action(&mut self) -> Action {
         let wrong_before = self.document.wrongs.len();
-        let kind = self.read("action", one_of(&kinds));
+        let kind = self.read("action", one_of(&KINDS));
         let kind_is_wrong = self.document.wrongs.len() > wrong_before;
         if kind.is_none() && !kind_is_wrong && self.table.is_some_and(|table| !table.is_empty()) {
             let message = "this [[route]] has no action: add action = \"relay\", \"location\", \"redirect\", \"reject\" or \"drop\"";
@@ -158,36 +186,7 @@ impl Section<'_, '_> {
         let status = self.read("status", number(400, 699));
 
         if let Some(kind) = kind {
-            for (key, takers, meaning) in [
-                (
-                    "target",
-                    [Kind::Relay, Kind::Redirect].as_slice(),
-                    "\"relay\" and \"redirect\"",
-                ),
-                (
-                    "outgoing",
-                    [Kind::Relay, Kind::Location].as_slice(),
-                    "\"relay\" and \"location\"",
-                ),
-                (
-                    "challenge",
-                    [Kind::Relay, Kind::Location, Kind::Redirect].as_slice(),
-                    "\"relay\", \"location\" and \"redirect\"",
-                ),
-                (
-                    "from",
-                    [Kind::Relay, Kind::Location, Kind::Redirect].as_slice(),
-                    "\"relay\", \"location\" and \"redirect\"",
-                ),
-                ("status", [Kind::Reject].as_slice(), "\"reject\""),
-            ] {
-                if self.given(key) && !takers.contains(&kind) {
-                    let message = format!(
-                        "{key} says nothing here: only the actions {meaning} take it; remove it or change the action"
-                    );
-                    self.wrong(self.place(key), message);
-                }
-            }
+            self.refuse_untaken(kind);
         }
         match kind {
             Some(Kind::Relay) => Action::Relay(hops.unwrap_or_default()),
@@ -195,6 +194,18 @@ impl Section<'_, '_> {
             Some(Kind::Reject) => Action::Reject(status.unwrap_or(DEFAULT_REJECTION)),
             Some(Kind::Drop) => Action::Drop,
             Some(Kind::Location) | None => Action::Location,
+        }
+    }
+
+    /// Refuses what the action does not take.
+    fn refuse_untaken(&mut self, kind: Kind) {
+        for (key, takers, meaning) in TAKEN {
+            if self.given(key) && !takers.contains(&kind) {
+                let message = format!(
+                    "{key} says nothing here: only the actions {meaning} take it; remove it or change the action"
+                );
+                self.wrong(self.place(key), message);
+            }
         }
     }
 }
