@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 use strowger::net::sys::identity;
+use strowger::settings::Words;
 
 /// What the environment's variable of this name says goes before the conf.
 const VARIABLE: &str = "RUST_LOG";
@@ -146,17 +147,15 @@ pub fn level() -> String {
             is_directed,
             ..
         }) if is_directed.load(Ordering::Relaxed) => format!("{directives} (by {VARIABLE})"),
-        _ => log::max_level().as_str().to_ascii_lowercase(),
+        _ => log::max_level().word().to_owned(),
     }
 }
 
 /// The level of this name, as the conf knows it.
 pub fn level_named(name: &str) -> Result<LevelFilter, String> {
-    LevelFilter::iter()
-        .find(|level| level.as_str().eq_ignore_ascii_case(name))
-        .ok_or_else(|| {
-            format!("no level {name:?}; there are off, error, warn, info, debug and trace")
-        })
+    LevelFilter::named(&name.to_ascii_lowercase()).ok_or_else(|| {
+        format!("no level {name:?}; there are off, error, warn, info, debug and trace")
+    })
 }
 
 impl Log for Logger {

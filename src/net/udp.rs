@@ -7,7 +7,7 @@ use super::shed;
 use super::steer::{self, Mark};
 use super::sys::{self, Datagram, IcmpError, Inbound, Outbound, filter};
 use crate::base::{Shed, Span, Transport};
-use crate::settings;
+use crate::settings::{self, Words};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::fmt;
 use std::io;
@@ -51,7 +51,7 @@ pub struct BindError {
 
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let transport = self.transport.name().to_ascii_lowercase();
+        let transport = self.transport.word();
         write!(f, "cannot listen on {transport} {}: ", self.address)?;
         match self.error.kind() {
             io::ErrorKind::AddrInUse => f.write_str("address in use by another socket"),

@@ -7,6 +7,7 @@ use crate::base::metric::Families;
 use crate::net::counters::{Handshakes, KINDS, SIDES, Traffic};
 use crate::net::sys;
 use crate::net::{ListenerCounters, State, StreamCounters, Undeliverable};
+use crate::settings::Words;
 use crate::stack::counters::{
     AuthOutcome, Counters, Drop, Limit, Lookup, MethodLabel, Registration, Side,
 };
@@ -132,7 +133,7 @@ fn messages(list: &mut Families, stats: &Stats) {
     ];
     for transport in TRANSPORTS {
         for (direction, traffic) in directions {
-            let name = transport.name().to_ascii_lowercase();
+            let name = transport.word();
             let sum = |pick: &dyn Fn(&Traffic) -> u64| -> u64 {
                 let own = stats.listeners.iter().filter(|(t, _, _)| *t == transport);
                 own.map(|(_, _, l)| pick(traffic(l))).sum()
@@ -364,7 +365,7 @@ fn streams(list: &mut Families, streams: &StreamCounters) {
         "TCP and TLS connections, by the state they are in.",
     );
     for transport in [Transport::Tcp, Transport::Tls] {
-        let name = transport.name().to_ascii_lowercase();
+        let name = transport.word();
         for state in State::ALL {
             connections.of(
                 &[("transport", &name), ("state", &state.label())],
