@@ -295,7 +295,7 @@ fn summary(out: &mut dyn Write, conf: &Conf, users: Option<&(Source, Loaded)>) -
         for target in route.hops() {
             match target.address {
                 Some(address) => write!(out, "next hop   {} {address}", target.transport.word())?,
-                None => write!(out, "next hop   by name, {}", target.uri_text())?,
+                None => write!(out, "next hop   by name, {}", target.uri)?,
             }
             if target.transport == Transport::Tls && conf.tls.verify_server {
                 write!(out, ", must prove to be {}", Host::of(&target.host))?;

@@ -4,6 +4,7 @@ use super::air::Weather;
 use super::digest::Account;
 use super::names::Zone;
 use crate::base::{Key, Rng, Transport};
+use crate::sip::KeptUri;
 use crate::stack::Settings;
 use crate::stack::route::{Action, Network, NextHop, Route, Routes};
 use crate::stack::settings::{Fork, Listener, Mode, Outgoing};
@@ -295,7 +296,7 @@ impl Scenario {
                 let mut phones = phones.iter().filter(by_tcp);
                 if phones.any(|p| Some(p.at) == target.address) {
                     target.transport = Transport::Tcp;
-                    target.uri.extend_from_slice(b";transport=tcp");
+                    target.uri = uri(&format!("{};transport=tcp", target.uri));
                 }
             });
         }
@@ -355,7 +356,7 @@ impl Scenario {
                     return;
                 };
                 target.address = None;
-                target.uri = format!("sip:{host}").into_bytes();
+                target.uri = uri(&format!("sip:{host}"));
                 let name = host.split(':').next().unwrap_or_default();
                 target.host = name.as_bytes().to_vec();
             });
@@ -550,12 +551,16 @@ impl Scenario {
 
 fn next_hop(address: SocketAddr) -> NextHop {
     NextHop {
-        uri: format!("sip:{address}").into_bytes(),
+        uri: uri(&format!("sip:{address}")),
         address: Some(address),
         transport: Transport::Udp,
         host: address.ip().to_string().into_bytes(),
         identity: 0,
     }
+}
+
+fn uri(text: &str) -> KeptUri {
+    text.parse().expect("a URI")
 }
 
 fn each_target(routes: &mut Routes, mut change: impl FnMut(&mut NextHop)) {

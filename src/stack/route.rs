@@ -3,8 +3,7 @@
 pub use crate::base::Network;
 use crate::base::Transport;
 use crate::settings::Outgoing;
-use crate::sip::{Host, Scheme, Uri};
-use std::borrow::Cow;
+use crate::sip::{Host, KeptUri, Scheme};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::slice;
@@ -167,7 +166,7 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq)]
 pub struct NextHop {
     /// The URI as the conf gives it.
-    pub uri: Vec<u8>,
+    pub uri: KeptUri,
     /// `None`: the host of `uri` is a name, which is looked up for each request (RFC 3263).
     pub address: Option<SocketAddr>,
     /// What `uri` says, or its scheme's default. A name's records may say otherwise where it says nothing.
@@ -181,12 +180,7 @@ pub struct NextHop {
 impl NextHop {
     /// Whether its URI says nothing of a transport, so that the records of a name may.
     pub fn leaves_transport_open(&self) -> bool {
-        let uri = Uri::parse(&self.uri);
-        uri.is_ok_and(|uri| uri.scheme != Scheme::Sips && uri.transport().is_none())
-    }
-
-    /// For people.
-    pub fn uri_text(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(&self.uri)
+        let uri = self.uri.uri();
+        uri.scheme != Scheme::Sips && uri.transport().is_none()
     }
 }

@@ -14,7 +14,7 @@ const LAST: &str = "10.0.5.3:5080";
 pub fn hop(at: &str) -> NextHop {
     NextHop {
         identity: 0,
-        uri: format!("sip:{at}").into_bytes(),
+        uri: format!("sip:{at}").parse().unwrap(),
         address: Some(address(at)),
         transport: Transport::Udp,
         host: address(at).ip().to_string().into_bytes(),

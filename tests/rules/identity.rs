@@ -412,7 +412,7 @@ pub fn route(action: Action) -> Route {
 fn hop() -> NextHop {
     NextHop {
         identity: 0,
-        uri: format!("sip:{GATEWAY}").into_bytes(),
+        uri: format!("sip:{GATEWAY}").parse().unwrap(),
         address: Some(GATEWAY.parse().unwrap()),
         transport: Transport::Udp,
         host: b"10.0.1.9".to_vec(),

@@ -774,7 +774,7 @@ pub fn by_name(uri: &str) -> NextHop {
     let secure = uri.starts_with("sips:");
     NextHop {
         identity: 0,
-        uri: uri.as_bytes().to_vec(),
+        uri: uri.parse().unwrap(),
         address: None,
         transport: match secure {
             true => Transport::Tls,

@@ -23,7 +23,7 @@ pub fn hop(transport: Transport, at: &str, host: &str) -> NextHop {
     };
     NextHop {
         identity: 0,
-        uri: uri.into_bytes(),
+        uri: uri.parse().unwrap(),
         address: Some(address),
         transport,
         host: host.into(),

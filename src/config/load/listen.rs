@@ -80,7 +80,7 @@ impl Document<'_> {
                 let message = format!(
                     "target has {:?}, but no [[listen]] speaks {}{family}: add one, \
                      to which its responses can come back",
-                    target.uri_text(),
+                    target.uri,
                     transport.word()
                 );
                 self.wrongs.push(Wrong::new(*at, message));

@@ -263,7 +263,7 @@ fn target(value: &Value<'_>) -> Parsed<NextHop> {
     }
     let port = uri.port.unwrap_or(transport.default_port());
     Ok(NextHop {
-        uri: text.into(),
+        uri: text.parse().map_err(|_| must_be(value, what))?,
         address: address.map(|address| SocketAddr::new(address, port)),
         transport,
         host: match uri.host.ip() {

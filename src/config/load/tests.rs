@@ -566,7 +566,7 @@ fn a_conf_with_everything() {
     assert_eq!(first.to_user_prefix.as_deref(), Some(&b"+49"[..]));
     let shown = |identity: u64, uri: &str, address: &str, transport: Transport, host: &str| {
         let hop = NextHop {
-            uri: uri.into(),
+            uri: uri.parse().unwrap(),
             address: (!address.is_empty()).then(|| address.parse().unwrap()),
             transport,
             host: host.into(),

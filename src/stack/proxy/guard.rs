@@ -75,7 +75,7 @@ impl Endpoint {
         since: Instant,
         outbox: &mut Outbox,
     ) -> Result<(), Obstacle> {
-        let mut gate = self.take_gate(&hop.uri);
+        let mut gate = self.take_gate(hop.uri.text());
         let mut unknown = None;
         if !gate.is_known || self.now.ms_since(gate.looked_at) >= LOOK_MS {
             unknown = self.look_at(&mut gate, since, outbox);
@@ -107,7 +107,11 @@ impl Endpoint {
 
     /// A copy leaves for a next hop of the conf that is given by this URI, and its name has led there.
     pub(super) fn note_place(&mut self, uri: &[u8], peer: SocketAddr) {
-        if !self.settings.guarded_hops().any(|hop| hop.uri == uri) {
+        if !self
+            .settings
+            .guarded_hops()
+            .any(|hop| hop.uri.text() == uri)
+        {
             return;
         }
         let mut gate = self.take_gate(uri);
@@ -163,15 +167,15 @@ impl Endpoint {
     }
 
     fn is_guarded(&self, is: impl Fn(SocketAddr) -> bool) -> bool {
-        let is_known = |hop: &NextHop| match (hop.address, Uri::parse(&hop.uri)) {
-            (Some(address), _) => is(address),
-            (None, Ok(uri)) => {
-                let aim = aim_of(&uri, is_sips(&hop.uri));
-                let mut gates = self.gates.iter().filter(|gate| gate.uri == hop.uri);
+        let is_known = |hop: &NextHop| match hop.address {
+            Some(address) => is(address),
+            None => {
+                let (text, uri) = (hop.uri.text(), hop.uri.uri());
+                let aim = aim_of(&uri, is_sips(text));
+                let mut gates = self.gates.iter().filter(|gate| gate.uri == text);
                 gates.any(|gate| gate.places.iter().any(|place| is(*place)))
                     || self.leads_to(&aim, |place| is(place.address))
             }
-            (None, Err(_)) => false,
         };
         self.settings.guarded_hops().any(is_known)
     }
@@ -179,7 +183,11 @@ impl Endpoint {
     /// What is no next hop of the conf any more is forgotten.
     pub(in crate::stack) fn forget_gates(&mut self) {
         let settings = self.settings.clone();
-        let is_in_conf = |gate: &Gate| settings.guarded_hops().any(|hop| hop.uri == gate.uri);
+        let is_in_conf = |gate: &Gate| {
+            settings
+                .guarded_hops()
+                .any(|hop| hop.uri.text() == gate.uri)
+        };
         self.gates.retain(is_in_conf);
     }
 }

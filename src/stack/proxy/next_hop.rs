@@ -335,16 +335,15 @@ impl Endpoint {
     /// True when the conf's next hop is reached at this address over TLS, as far as is known.
     fn is_at(&self, conf: &NextHop, peer: SocketAddr) -> bool {
         let transport = Transport::Tls;
-        match (conf.address, Uri::parse(&conf.uri)) {
-            (Some(address), _) => conf.transport == transport && address == peer,
-            (None, Ok(uri)) => {
-                let address = peer;
+        match conf.address {
+            Some(address) => conf.transport == transport && address == peer,
+            None => {
+                let (uri, address) = (conf.uri.uri(), peer);
                 let place = Place { address, transport };
                 self.leads_to(&aim_of(&uri, uri.scheme == Scheme::Sips), |one| {
                     one == place
                 })
             }
-            (None, Err(_)) => false,
         }
     }
 

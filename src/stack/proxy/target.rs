@@ -177,7 +177,7 @@ impl TargetSet {
     pub fn lead_to(&mut self, hop: &NextHop) {
         let conf = ConfHop::new(hop);
         let is_named = conf.is_none() || hop.transport == Transport::Tls;
-        let uri = is_named.then(|| self.append(&hop.uri));
+        let uri = is_named.then(|| self.append(hop.uri.text()));
         if let Some(target) = self.targets.last_mut() {
             (target.hop, target.hop_uri) = (conf, uri);
             target.identity = hop.identity;
