@@ -17,7 +17,7 @@ use super::listen;
 use super::pool::Buffers;
 use super::sys;
 use super::tls::Contexts;
-use crate::base::{Arena, Channel, Flow, Id, Instant, Roll, Sources, Transport};
+use crate::base::{Arena, Channel, Flow, Id, Instant, LiveConnections, Sources, Transport};
 use logs::Logs;
 use mio::event::Event;
 use mio::{Interest, Registry, Token};
@@ -79,7 +79,7 @@ pub enum Accepted {
 pub struct Streams {
     core: u8,
     limits: Limits,
-    roll: Arc<Roll>,
+    live: Arc<LiveConnections>,
     /// Who is banned; `None`: nobody.
     sources: Option<Arc<Sources>>,
     tls: Option<Arc<Contexts>>,
@@ -128,22 +128,22 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// `roll` limits how many connections there can be.
+    /// `live` limits how many connections there can be.
     pub fn new(
         core: u8,
         limits: Limits,
-        roll: Arc<Roll>,
+        live: Arc<LiveConnections>,
         tls: Option<Arc<Contexts>>,
         registry: Registry,
     ) -> Streams {
-        let places = roll.places();
+        let places = live.places();
         Streams {
             core,
             limits: Limits {
                 connections: limits.connections.min(places),
                 ..limits
             },
-            roll,
+            live,
             sources: None,
             tls,
             // The name of a connection outlives us, in the Route of a dialog: nobody who connects after a restart may inherit it.
@@ -179,7 +179,7 @@ impl Streams {
     /// Other limits, valid for what comes next. There cannot be more connections than there were places at the start.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = Limits {
-            connections: limits.connections.min(self.roll.places()),
+            connections: limits.connections.min(self.live.places()),
             ..limits
         };
     }
@@ -342,7 +342,7 @@ impl Streams {
         self.counters.enter(transport, state);
         self.list(id, now);
         // From the beginning: the first request may come in the flight that ends the handshake.
-        self.roll.enter(self.core, id.slot, id.generation);
+        self.live.enter(self.core, id.slot, id.generation);
         Ok(id)
     }
 
@@ -357,7 +357,7 @@ impl Streams {
         self.counters.enter(transport, to);
         self.list(id, now);
         if to == State::Draining {
-            self.roll.half_close(self.core, id.slot, id.generation);
+            self.live.half_close(self.core, id.slot, id.generation);
         }
     }
 
@@ -430,7 +430,7 @@ impl Streams {
         traffic: &mut Traffic,
         mut on: impl FnMut(Flow, Arrival<'_>) -> bool,
     ) {
-        let (core, roll, most_unsent) = (self.core, &self.roll, self.send_queue());
+        let (core, live, most_unsent) = (self.core, &self.live, self.send_queue());
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
@@ -456,7 +456,7 @@ impl Streams {
             self.scratch.get_mut(..bite).unwrap_or_default(),
             &mut self.plaintext,
             &mut self.buffers,
-            |names| roll.prove(core, id.slot, id.generation, names),
+            |names| live.prove(core, id.slot, id.generation, names),
             |arrival| {
                 match &arrival {
                     Arrival::Message(bytes) => traffic.count(bytes),

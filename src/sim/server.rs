@@ -10,7 +10,7 @@ use super::sabotage::Saboteur;
 use super::scenario::{ServerPlan, dead, nobody};
 use super::streams::{PLACES, State, number};
 use crate::base::dns::Answer;
-use crate::base::{Channel, Errand, Flow, Instant, Outbox, Roll, Sources};
+use crate::base::{Channel, Errand, Flow, Instant, LiveConnections, Outbox, Sources};
 use crate::sip::sniff;
 use crate::stack::auth::digest::Hash;
 use crate::stack::auth::nonce::Nonces;
@@ -28,7 +28,7 @@ pub struct Server {
     pub location: Arc<Location>,
     pub saboteur: Saboteur,
     endpoints: Vec<Endpoint>,
-    roll: Arc<Roll>,
+    live: Arc<LiveConnections>,
     /// What was written on which connection.
     written: BTreeSet<(u64, Flow)>,
     /// For each core, the moment of its timer event in the queue.
@@ -63,7 +63,7 @@ fn users_of(plan: &ServerPlan) -> Arc<Users> {
 fn endpoints_of(
     plan: &ServerPlan,
     location: &Arc<Location>,
-    roll: &Arc<Roll>,
+    live: &Arc<LiveConnections>,
     run: u32,
 ) -> Vec<Endpoint> {
     let users = users_of(plan);
@@ -71,8 +71,8 @@ fn endpoints_of(
     let sources = Arc::new(Sources::new(plan.key, 0));
     let each = |core| {
         let settings = Arc::clone(&plan.settings);
-        let (location, roll) = (Arc::clone(location), Arc::clone(roll));
-        let mut endpoint = Endpoint::new(settings, location, roll, core, plan.key);
+        let (location, live) = (Arc::clone(location), Arc::clone(live));
+        let mut endpoint = Endpoint::new(settings, location, live, core, plan.key);
         endpoint.share_nonces(Arc::clone(&nonces));
         endpoint.share_sources(Arc::clone(&sources));
         endpoint.handle_users(Arc::clone(&users));
@@ -91,8 +91,8 @@ impl Server {
     ) -> Server {
         let cores = plan.settings.cores;
         let location = Arc::new(Location::new(plan.key.derive("location"), 100_000));
-        let roll = Arc::new(Roll::new(usize::from(cores), PLACES));
-        let endpoints = endpoints_of(plan, &location, &roll, 1);
+        let live = Arc::new(LiveConnections::new(usize::from(cores), PLACES));
+        let endpoints = endpoints_of(plan, &location, &live, 1);
         let count = cores as usize;
         Server {
             number,
@@ -100,7 +100,7 @@ impl Server {
             location,
             saboteur,
             endpoints,
-            roll,
+            live,
             written: BTreeSet::new(),
             armed: vec![None; count],
             post: vec![Instant::default(); count * count],
@@ -115,7 +115,7 @@ impl Server {
 
     /// Begins anew, with the same secret and the bindings that there are.
     pub fn restart(&mut self, plan: &ServerPlan) {
-        self.endpoints = endpoints_of(plan, &self.location, &self.roll, self.saboteur.run(2));
+        self.endpoints = endpoints_of(plan, &self.location, &self.live, self.saboteur.run(2));
         self.armed.fill(None);
     }
 
@@ -430,7 +430,7 @@ impl Server {
                 let follows = matches!(message.method(), b"CANCEL" | b"ACK");
                 // Nor can a response be led anywhere by a Via that nobody can read.
                 let readable = message.is_request() || sniff::top_via(&message.bytes).is_some();
-                if !self.roll.takes_answers(&flow) && !follows && readable {
+                if !self.live.takes_answers(&flow) && !follows && readable {
                     let what = format!("{} to {}", message.title(), flow.peer);
                     auditor.complain(Rule::DeadFlow, self.number, what, Some(&message));
                 }
@@ -487,7 +487,7 @@ impl Server {
         air.links[link].state = State::Open;
         let flow = air.links[link].flow(link);
         if let Channel::Connection { slot, generation } = flow.channel {
-            self.roll.enter(flow.core, slot, generation);
+            self.live.enter(flow.core, slot, generation);
         }
     }
 
@@ -526,7 +526,7 @@ impl Server {
         let (flow, wanted) = (l.flow(link), l.wanted());
         if let (State::Open, Channel::Connection { slot, .. }) = (was, flow.channel) {
             air.statistics.resets += 1;
-            self.roll.enter(flow.core, slot, 0);
+            self.live.enter(flow.core, slot, 0);
         }
         auditor.turn(self.number, None);
         let core = usize::from(flow.core);

@@ -62,7 +62,7 @@ impl Endpoint {
 mod tests {
     use super::*;
     use crate::base::tests::assert_panics;
-    use crate::base::{Flow, Id, Instant, Key, Outbox, Roll, Transport};
+    use crate::base::{Flow, Id, Instant, Key, LiveConnections, Outbox, Transport};
     use crate::stack::settings::Listener;
     use crate::stack::{Location, Settings};
     use std::sync::Arc;
@@ -87,8 +87,8 @@ mod tests {
         let now = Instant::from_ms(1000);
         let bob = location.add(now, b"bob@example.com", b"sip:bob@127.0.0.1:5070", 60);
         assert!(bob.is_ok());
-        let roll = Arc::new(Roll::new(1, 4));
-        let mut endpoint = Endpoint::new(Arc::new(settings), location, roll, 0, key);
+        let live = Arc::new(LiveConnections::new(1, 4));
+        let mut endpoint = Endpoint::new(Arc::new(settings), location, live, 0, key);
         let from = Flow::datagram(0, "127.0.0.1:5080".parse().unwrap());
         endpoint.handle(now, from, INVITE, &mut Outbox::default());
         endpoint.check();

@@ -1,7 +1,9 @@
 //! The facade of the rules: it reads what came, finds whose it is, and routes it there. The work is done by the transaction
 //! layer, the proxy core and the registrar.
 
-use crate::base::{Arena, Errand, Flow, Id, Instant, Key, LogBudget, Outbox, Roll, Sources};
+use crate::base::{
+    Arena, Errand, Flow, Id, Instant, Key, LiveConnections, LogBudget, Outbox, Sources,
+};
 use crate::sip::{Fault, Index, Message, Method, Name, Rewrite, reply, sniff, status};
 use crate::stack::auth::nonce::Nonces;
 use crate::stack::auth::users::Users;
@@ -111,11 +113,11 @@ impl Endpoint {
     pub fn new(
         settings: Arc<Settings>,
         location: Arc<Location>,
-        roll: Arc<Roll>,
+        live: Arc<LiveConnections>,
         core: u8,
         secret: Key,
     ) -> Endpoint {
-        let ways = Ways::new(roll, core, secret);
+        let ways = Ways::new(live, core, secret);
         let sources = Arc::new(Sources::new(secret, 0));
         Endpoint {
             transactions: Transactions::new(
@@ -293,7 +295,7 @@ impl Endpoint {
     pub fn handle_flow_lost(&mut self, now: Instant, flow: Flow, outbox: &mut Outbox) {
         self.now = now;
         // What has been answered by a 1xx may be answered over another connection (§18.2.2): its timers decide. A binding's flow
-        // is dead by the roll.
+        // is not among the live ones.
         let mut ids = std::mem::take(&mut self.ids);
         ids.clear();
         self.transactions.take_unanswered(&flow, &mut ids);

@@ -1,7 +1,7 @@
 //! Ways over connections, where the rules choose one: by what names the wires know a peer and a call, which connections are
 //! alive, and where a response goes whose connection is gone (RFC 3261 §18.2.2).
 
-use crate::base::{Channel, Flow, Key, ProvedNames, Roll, Transport};
+use crate::base::{Channel, Flow, Key, LiveConnections, ProvedNames, Transport};
 use crate::sip::Via;
 use crate::stack::settings::Settings;
 use std::io::Write;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// One core's view of the connections.
 #[derive(Clone, Debug)]
 pub struct Ways {
-    roll: Arc<Roll>,
+    live: Arc<LiveConnections>,
     core: u8,
     names: Key,
     calls: Key,
@@ -20,9 +20,9 @@ pub struct Ways {
 
 impl Ways {
     /// `core` is the one that opens connections under these names.
-    pub fn new(roll: Arc<Roll>, core: u8, secret: Key) -> Ways {
+    pub fn new(live: Arc<LiveConnections>, core: u8, secret: Key) -> Ways {
         Ways {
-            roll,
+            live,
             core,
             names: secret.derive("peer name"),
             calls: secret.derive("call"),
@@ -31,18 +31,18 @@ impl Ways {
     }
 
     pub fn is_alive(&self, flow: &Flow) -> bool {
-        self.roll.is_alive(flow)
+        self.live.is_alive(flow)
     }
 
     /// True also for a connection whose peer sends no more and may still listen.
     pub fn takes_answers(&self, flow: &Flow) -> bool {
-        self.roll.takes_answers(flow)
+        self.live.takes_answers(flow)
     }
 
     /// The names that the client at the other end of this connection has proved by certificate.
     pub fn proved(&self, flow: &Flow) -> Option<ProvedNames> {
         match flow.transport {
-            Transport::Tls => self.roll.proved(flow),
+            Transport::Tls => self.live.proved(flow),
             Transport::Udp | Transport::Tcp => None,
         }
     }

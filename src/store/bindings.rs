@@ -959,9 +959,9 @@ mod tests {
         };
         let flow = source(&both).expect("a flow");
         assert_eq!((flow.peer, flow.listener), (connection.peer, 1));
-        let roll = crate::base::Roll::new(2, 16);
-        roll.enter(0, 0, 1);
-        assert!(!roll.is_alive(&flow) && !roll.takes_answers(&flow));
+        let live = crate::base::LiveConnections::new(2, 16);
+        live.enter(0, 0, 1);
+        assert!(!live.is_alive(&flow) && !live.takes_answers(&flow));
         assert_eq!(source(&both[..1]), None);
     }
 

@@ -6,7 +6,7 @@ use super::held::HeldCounters;
 use super::mailbox::{Change, Command, MailCounters, Mailbox, PostOffice};
 use super::{Element, Pulse, Report, Ring, WAKER, Worker};
 use crate::base::dns::Answer;
-use crate::base::{Key, Roll, Sources, Transport};
+use crate::base::{Key, LiveConnections, Sources, Transport};
 use crate::net::steer::Mark;
 use crate::net::streams::Description;
 use crate::net::tls::Contexts;
@@ -81,7 +81,7 @@ pub struct Bound {
     /// By worker, then by listener.
     sockets: Vec<Vec<Socket>>,
     /// Which connections live, of all workers.
-    roll: Arc<Roll>,
+    live: Arc<LiveConnections>,
 }
 
 /// Opens the sockets of all listeners for all workers, before anything serves: an error leaves nothing behind.
@@ -106,13 +106,13 @@ pub fn bind(options: Options, listeners: &[(Transport, SocketAddr)]) -> Result<B
             own.push(socket);
         }
     }
-    let roll = Arc::new(Roll::new(cores, options.connections.connections));
+    let live = Arc::new(LiveConnections::new(cores, options.connections.connections));
     Ok(Bound {
         options,
         addresses,
         transports: listeners.iter().map(|(transport, _)| *transport).collect(),
         sockets,
-        roll,
+        live,
     })
 }
 
@@ -167,13 +167,13 @@ impl Bound {
                 "settings name other cores or listeners than were bound",
             ));
         }
-        let roll = self.roll.clone();
+        let live = self.live.clone();
         let nonces = Arc::new(Nonces::new(key, run(), NONCE_WINDOWS));
         let sources = self.options.sources.clone();
         let wall_ms = clock.wall_ms();
         self.start(clock, |core| {
-            let (settings, location, roll) = (settings.clone(), location.clone(), roll.clone());
-            let mut endpoint = Endpoint::new(settings, location, roll, core, key);
+            let (settings, location, live) = (settings.clone(), location.clone(), live.clone());
+            let mut endpoint = Endpoint::new(settings, location, live, core, key);
             endpoint.set_clock(wall_ms);
             endpoint.share_nonces(nonces.clone());
             endpoint.share_sources(sources.clone());
@@ -228,7 +228,7 @@ impl Bound {
             let mut streams = Streams::new(
                 number as u8,
                 self.options.connections.clone(),
-                self.roll.clone(),
+                self.live.clone(),
                 self.options.tls.clone(),
                 poll.registry().try_clone()?,
             );

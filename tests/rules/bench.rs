@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use strowger::base::dns::{Answer, Question};
-use strowger::base::{Channel, Flow, Instant, Key, Outbox, Roll, Transport};
+use strowger::base::{Channel, Flow, Instant, Key, LiveConnections, Outbox, Transport};
 use strowger::sip::Fault;
 use strowger::stack::counters::{Drop, Limit};
 use strowger::stack::location::Durability;
@@ -51,7 +51,7 @@ pub struct Bench {
     pub cores: Vec<Endpoint>,
     pub location: Arc<Location>,
     pub now: u64,
-    pub roll: Arc<Roll>,
+    pub live: Arc<LiveConnections>,
     /// Flows whose call is over, in order.
     pub released: Vec<Flow>,
     /// Questions for the resolver that nobody has answered, in order.
@@ -87,12 +87,12 @@ impl Bench {
         let location = Location::new(secret, 1000).with_journal(durability);
         let location = Arc::new(location);
         let settings = Arc::new(settings);
-        let roll = Arc::new(Roll::new(settings.cores.into(), 64));
+        let live = Arc::new(LiveConnections::new(settings.cores.into(), 64));
         let core = |core| {
             Endpoint::new(
                 settings.clone(),
                 location.clone(),
-                roll.clone(),
+                live.clone(),
                 core,
                 secret,
             )
@@ -101,7 +101,7 @@ impl Bench {
             cores: (0..settings.cores).map(core).collect(),
             location,
             now: 0,
-            roll,
+            live,
             released: Vec::new(),
             asked: Vec::new(),
             held: Vec::new(),
@@ -162,7 +162,7 @@ impl Bench {
     /// A connection that is open from now on: `slot` names it.
     pub fn open(&mut self, transport: Transport, core: u8, slot: u32, peer: &str) -> Flow {
         let generation = 7;
-        self.roll.enter(core, slot, generation);
+        self.live.enter(core, slot, generation);
         Flow {
             transport,
             core,
@@ -174,7 +174,7 @@ impl Bench {
     /// The connection is gone; what leaves because of it.
     pub fn lose(&mut self, flow: Flow) -> Vec<Sent> {
         if let Channel::Connection { slot, .. } = flow.channel {
-            self.roll.enter(flow.core, slot, 0);
+            self.live.enter(flow.core, slot, 0);
         }
         let now = Instant::from_ms(self.now);
         let endpoint = &mut self.cores[usize::from(flow.core)];
@@ -301,8 +301,8 @@ impl Bench {
                 let flow = transmit.flow;
                 assert!(flow.peer.port() != 0);
                 let takes = match outbox.get(transmit.span).starts_with(b"SIP/2.0 ") {
-                    true => self.roll.takes_answers(&flow),
-                    false => self.roll.is_alive(&flow),
+                    true => self.live.takes_answers(&flow),
+                    false => self.live.is_alive(&flow),
                 };
                 assert!(takes, "sent on a dead connection");
                 let host = match flow.channel {

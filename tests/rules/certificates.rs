@@ -230,7 +230,7 @@ fn office(rule: Certificate) -> Bench {
 fn client(b: &mut Bench, slot: u32, names: &[&str]) -> Flow {
     let flow = b.open(Tls, 0, slot, &format!("10.0.1.1:{}", 40_000 + slot));
     let names: Vec<Box<str>> = names.iter().map(|name| (*name).into()).collect();
-    b.roll.prove(0, slot, 7, names.into());
+    b.live.prove(0, slot, 7, names.into());
     flow
 }
 
@@ -304,11 +304,11 @@ fn who_has_shown_none_and_who_is_none_of_ours_is_asked_as_before() {
     assert_eq!(answer.status(), 401, "{answer}");
     let answer = only(b.send_on(0, bare, call_as("MESSAGE", "sip:alice@example.com")));
     assert_eq!(answer.status(), 407, "{answer}");
-    // By UDP, and by TCP, where a connection of the same name in the roll would prove nothing.
+    // By UDP, and by TCP, where a connection of the same name among the live ones would prove nothing.
     let answer = b.send_for_one(ALICE, register_as("sip:alice@example.com").by(Udp));
     assert_eq!(answer.status(), 401, "{answer}");
     let plain = b.open(Tcp, 0, 2, "10.0.1.1:40002");
-    b.roll
+    b.live
         .prove(0, 2, 7, vec!["sip:alice@example.com".into()].into());
     let answer = only(b.send_on(0, plain, register_as("sip:alice@example.com").by(Tcp)));
     assert_eq!(answer.status(), 401, "{answer}");

@@ -183,7 +183,7 @@ fn a_connection_of_the_same_place_is_not_the_one_that_registered() {
     );
     b.lose(bob);
     // Somebody else gets the place.
-    b.roll.enter(0, 3, 8);
+    b.live.enter(0, 3, 8);
     assert_eq!(b.send_for_one(ALICE, Request::invite()).status(), 480);
 }
 
@@ -409,8 +409,8 @@ fn a_dead_flow_of_a_dialog_gives_way_to_the_request_uri() {
     b.lose(call.callee);
     b.lose(call.caller);
     // What came after a restart, or a new connection in the old one's place, is as dead.
-    b.roll.enter(0, 3, 1);
-    b.roll.enter(0, 4, 1);
+    b.live.enter(0, 3, 1);
+    b.live.enter(0, 4, 1);
     let sent = b.send_on(0, call.caller, call.by_caller("ACK"));
     assert_eq!(only(sent).to, "192.168.0.5:5060");
     let sent = b.send_on(0, call.callee, call.by_callee("BYE"));

@@ -350,7 +350,7 @@ fn who_has_closed_his_side_still_gets_his_answer_and_no_requests() {
         Request::new("INVITE", "sip:bob@10.0.1.2:5060").by(Tcp),
     );
     let at_bob = the(&sent, BOB).clone();
-    b.roll.half_close(0, 1, 7);
+    b.live.half_close(0, 1, 7);
     let ok = b.send_for_one(BOB, at_bob.answer(200));
     assert_eq!((ok.status(), ok.flow), (200, alice));
     let bye = Request::new("BYE", "sip:alice@10.0.1.9:5060")

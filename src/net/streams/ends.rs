@@ -144,7 +144,7 @@ impl Streams {
         self.unweigh(id);
         self.holders.leave(id.slot);
         self.counters.leave(transport, state);
-        self.roll.enter(self.core, id.slot, 0);
+        self.live.enter(self.core, id.slot, 0);
         // Closing the socket takes it out of the poll too.
         self.connections.remove(id);
     }

@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use libfuzzer_sys::fuzz_target;
 use strowger::base::dns::{Answer, Failure, Outcome};
-use strowger::base::{Channel, Flow, Instant, Key, Outbox, Roll, Sources, Transport};
+use strowger::base::{Channel, Flow, Instant, Key, Outbox, LiveConnections, Sources, Transport};
 use strowger::sip::reply::{self, Reply};
 use strowger::sip::{Fault, Index, Message, Name};
 use strowger::stack::auth::nonce::Nonces;
@@ -50,7 +50,7 @@ fuzz_target!(|bytes: &[u8]| {
 struct Bench {
     endpoint: Endpoint,
     location: Arc<Location>,
-    roll: Arc<Roll>,
+    live: Arc<LiveConnections>,
     outbox: Outbox,
     now: Instant,
     came: Vec<Vec<u8>>,
@@ -69,15 +69,15 @@ impl Bench {
             )
         });
         let location = Arc::new(Location::new(SECRET, 100));
-        let roll = Arc::new(Roll::new(1, 8));
+        let live = Arc::new(LiveConnections::new(1, 8));
         let mut endpoint =
-            Endpoint::new(settings.clone(), location.clone(), roll.clone(), 0, SECRET);
+            Endpoint::new(settings.clone(), location.clone(), live.clone(), 0, SECRET);
         endpoint.share_nonces(nonces.clone());
         endpoint.share_sources(sources.clone());
         Bench {
             endpoint,
             location,
-            roll,
+            live,
             outbox: Outbox::default(),
             now: Instant::from_ms(1000),
             came: Vec::new(),
@@ -135,7 +135,7 @@ impl Bench {
                     self.endpoint
                         .handle_unframed(now, flow, &text, Fault::BareLf, outbox);
                 } else {
-                    self.roll.enter(0, (who % 3) as u32, 0);
+                    self.live.enter(0, (who % 3) as u32, 0);
                     self.endpoint
                         .handle_flow_lost(self.now, flow, &mut self.outbox);
                 }
@@ -166,7 +166,7 @@ impl Bench {
     fn handle(&mut self, who: usize, bytes: &[u8]) {
         let flow = self.flow(who);
         if let Channel::Connection { slot, generation } = flow.channel {
-            self.roll.enter(0, slot, generation);
+            self.live.enter(0, slot, generation);
         }
         self.came.push(bytes.to_vec());
         self.endpoint

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::hint::black_box;
 use std::mem::{align_of, size_of};
 use std::net::SocketAddr;
-use strowger::base::{Arena, Channel, Flow, Id, Instant, Roll, Transport};
+use strowger::base::{Arena, Channel, Flow, Id, Instant, LiveConnections, Transport};
 use strowger::net::State;
 use strowger::net::ages::{Age, Ages, Aging};
 use strowger::net::connection::Connection;
@@ -87,10 +87,10 @@ const NAMES: [(&str, &str, u32); STEPS] = [
     ("find", "found by its token, ns", 1),
     // The map's marks and its bucket; the slot.
     ("address", "found by address, ns", 3),
-    // The slot, its two neighbours in the list, and its place in the roll.
+    // The slot, its two neighbours in the list, and its place among the live.
     ("renew", "renewed, ns", 4),
     ("sweep", "one sweep, ns", 0),
-    // Two slots and their neighbours, two buckets of the map and their marks, two places of the roll.
+    // Two slots and their neighbours, two buckets of the map and their marks, two places among the live.
     ("turnover", "closed and another opened, ns", 8),
 ];
 
@@ -108,7 +108,7 @@ struct Table {
     connections: Arena<Entry>,
     accepted: HashMap<(Transport, SocketAddr), Id>,
     ages: [Ages; State::ALL.len()],
-    roll: Roll,
+    live: LiveConnections,
     ids: Vec<Id>,
     random: Random,
     /// Connections drawn at random, one behind the other: an event brings its token with it, and a message its address.
@@ -129,7 +129,7 @@ impl Table {
             connections: Arena::default(),
             accepted: HashMap::new(),
             ages: [Ages::default(); State::ALL.len()],
-            roll: Roll::new(1, size as usize),
+            live: LiveConnections::new(1, size as usize),
             ids: Vec::new(),
             random: Random(u64::from(size)),
             draws: Vec::new(),
@@ -178,7 +178,7 @@ impl Table {
             _rest: [0; REST],
         });
         self.ages[State::Open as usize].push(&mut self.connections, id, now);
-        self.roll.enter(0, id.slot, id.generation);
+        self.live.enter(0, id.slot, id.generation);
         self.accepted.insert((Transport::Tcp, peer), id);
         id
     }
@@ -193,7 +193,7 @@ impl Table {
             self.accepted.remove(&key);
         }
         self.ages[state as usize].remove(&mut self.connections, id);
-        self.roll.enter(0, id.slot, 0);
+        self.live.enter(0, id.slot, 0);
         self.connections.remove(id);
     }
 
@@ -239,7 +239,7 @@ impl Table {
         black_box(last);
     }
 
-    /// What is used goes to the young end; and the rules ask the roll whether it lives.
+    /// What is used goes to the young end; and the rules ask whether it lives.
     fn renew(&mut self) {
         self.now_ms += 1;
         let now = self.now();
@@ -259,7 +259,7 @@ impl Table {
                     generation: id.generation,
                 },
             };
-            last = usize::from(self.roll.is_alive(&flow));
+            last = usize::from(self.live.is_alive(&flow));
             assert_eq!(last, 1);
         }
     }

@@ -3,7 +3,7 @@
 
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
-use strowger::base::{Flow, Instant, Key, Outbox, Roll, Transport};
+use strowger::base::{Flow, Instant, Key, LiveConnections, Outbox, Transport};
 use strowger::stack::settings::Listener;
 use strowger::stack::{Endpoint, Location, Settings};
 
@@ -128,7 +128,7 @@ impl Bench {
             endpoint: Endpoint::new(
                 Arc::new(settings),
                 location,
-                Arc::new(Roll::new(1, 1)),
+                Arc::new(LiveConnections::new(1, 1)),
                 0,
                 secret,
             ),

@@ -71,7 +71,7 @@ impl Transactions {
 mod tests {
     use super::super::{ClientKind, Transactions};
     use crate::base::tests::assert_panics;
-    use crate::base::{Flow, Id, Instant, Key, Outbox, Roll, Sources, Transport};
+    use crate::base::{Flow, Id, Instant, Key, LiveConnections, Outbox, Sources, Transport};
     use crate::stack::Settings;
     use crate::stack::ways::Ways;
     use std::sync::Arc;
@@ -79,7 +79,7 @@ mod tests {
     /// Two requests came, and one has left over TCP twice.
     fn caught(what: &str, spoil: impl FnOnce(&mut Transactions, Id, Id)) {
         let (key, settings) = (Key::new(1, 2), Settings::default());
-        let ways = Ways::new(Arc::new(Roll::new(1, 4)), 0, key);
+        let ways = Ways::new(Arc::new(LiveConnections::new(1, 4)), 0, key);
         let sources = Arc::new(Sources::new(key, 0));
         let mut table = Transactions::new(
             settings.timers.clone(),

@@ -1,5 +1,5 @@
-//! Which connections are alive: a number for each place of each core, written by the wires, read by the rules of any core. And who the
-//! peers have proved to be by certificate.
+//! Which connections are alive: a number for each place of each core, written by the wires, read by the rules of any core; and which names
+//! their peers have proved by certificate.
 
 use super::flow::{Channel, Flow};
 use std::collections::HashMap;
@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The names that a peer's certificate proves, as it writes them: SIP URIs or DNS names.
 pub type ProvedNames = Arc<[Box<str>]>;
 
-/// A roll-call of the connections. Its size is fixed when the server starts; a look costs one load.
+/// The connections that are alive. Its size is fixed when the server starts; a look costs one load.
 ///
 /// The answer may be out of date by the time it is used: then the wires find the connection gone, and report it.
 #[derive(Debug, Default)]
-pub struct Roll {
+pub struct LiveConnections {
     /// By core, by place: the generation of the connection that is open there above two bits, 0 where none is; the bits are `ENDED` and
     /// `PROVED`. Only the core itself writes.
     cores: Vec<Box<[AtomicU64]>>,
@@ -27,11 +27,11 @@ const ENDED: u64 = 1;
 /// Its peer has proved to be somebody by certificate.
 const PROVED: u64 = 2;
 
-impl Roll {
+impl LiveConnections {
     /// For `cores` cores with up to `places` connections each.
-    pub fn new(cores: usize, places: usize) -> Roll {
+    pub fn new(cores: usize, places: usize) -> LiveConnections {
         let core = |_| (0..places).map(|_| AtomicU64::new(0)).collect();
-        Roll {
+        LiveConnections {
             cores: (0..cores).map(core).collect(),
             names: (0..cores).map(|_| Mutex::default()).collect(),
         }
@@ -127,16 +127,16 @@ mod tests {
 
     #[test]
     fn a_connection_is_alive_while_its_generation_stands_in_its_place() {
-        let roll = Roll::new(2, 4);
+        let live = LiveConnections::new(2, 4);
         let flow = |core, slot, generation| Flow {
             transport: Transport::Tcp,
             core,
             channel: Channel::Connection { slot, generation },
             ..Flow::datagram(0, ([127, 0, 0, 1], 5060).into())
         };
-        assert!(!roll.is_alive(&flow(0, 3, 7)));
-        roll.enter(0, 3, 7);
-        assert!(roll.is_alive(&flow(0, 3, 7)));
+        assert!(!live.is_alive(&flow(0, 3, 7)));
+        live.enter(0, 3, 7);
+        assert!(live.is_alive(&flow(0, 3, 7)));
         for other in [
             flow(0, 3, 8),
             flow(1, 3, 7),
@@ -144,23 +144,23 @@ mod tests {
             flow(0, 4, 7),
             flow(2, 3, 7),
         ] {
-            assert!(!roll.is_alive(&other));
+            assert!(!live.is_alive(&other));
         }
-        roll.half_close(0, 3, 7);
-        assert!(!roll.is_alive(&flow(0, 3, 7)) && roll.takes_answers(&flow(0, 3, 7)));
-        assert!(!roll.takes_answers(&flow(0, 3, 8)) && !roll.takes_answers(&flow(0, 2, 7)));
-        roll.enter(0, 3, 0);
-        assert!(!roll.takes_answers(&flow(0, 3, 7)) && !roll.takes_answers(&flow(0, 3, 0)));
-        assert!(!roll.is_alive(&flow(0, 3, 7)) && !roll.is_alive(&flow(0, 3, 0)));
-        roll.enter(9, 9, 9);
-        roll.half_close(0, 3, 7);
-        assert!(!roll.takes_answers(&flow(0, 3, 7)), "it was closed before");
-        assert!(roll.is_alive(&Flow::datagram(0, ([127, 0, 0, 1], 5060).into())));
+        live.half_close(0, 3, 7);
+        assert!(!live.is_alive(&flow(0, 3, 7)) && live.takes_answers(&flow(0, 3, 7)));
+        assert!(!live.takes_answers(&flow(0, 3, 8)) && !live.takes_answers(&flow(0, 2, 7)));
+        live.enter(0, 3, 0);
+        assert!(!live.takes_answers(&flow(0, 3, 7)) && !live.takes_answers(&flow(0, 3, 0)));
+        assert!(!live.is_alive(&flow(0, 3, 7)) && !live.is_alive(&flow(0, 3, 0)));
+        live.enter(9, 9, 9);
+        live.half_close(0, 3, 7);
+        assert!(!live.takes_answers(&flow(0, 3, 7)), "it was closed before");
+        assert!(live.is_alive(&Flow::datagram(0, ([127, 0, 0, 1], 5060).into())));
     }
 
     #[test]
     fn who_a_peer_is_lasts_as_long_as_its_connection() {
-        let roll = Roll::new(2, 4);
+        let live = LiveConnections::new(2, 4);
         let flow = |core, slot, generation| Flow {
             transport: Transport::Tls,
             core,
@@ -168,27 +168,27 @@ mod tests {
             ..Flow::datagram(0, ([127, 0, 0, 1], 5061).into())
         };
         let names: ProvedNames = vec!["sip:alice@example.com".into()].into();
-        roll.enter(1, 2, 7);
-        assert_eq!(roll.proved(&flow(1, 2, 7)), None);
-        roll.prove(1, 2, 7, names.clone());
-        assert_eq!(roll.proved(&flow(1, 2, 7)), Some(names.clone()));
-        assert!(roll.is_alive(&flow(1, 2, 7)));
+        live.enter(1, 2, 7);
+        assert_eq!(live.proved(&flow(1, 2, 7)), None);
+        live.prove(1, 2, 7, names.clone());
+        assert_eq!(live.proved(&flow(1, 2, 7)), Some(names.clone()));
+        assert!(live.is_alive(&flow(1, 2, 7)));
         for other in [flow(0, 2, 7), flow(1, 1, 7), flow(1, 2, 8), flow(1, 9, 7)] {
-            assert_eq!(roll.proved(&other), None);
+            assert_eq!(live.proved(&other), None);
         }
-        roll.half_close(1, 2, 7);
-        assert_eq!(roll.proved(&flow(1, 2, 7)), Some(names));
-        assert!(!roll.is_alive(&flow(1, 2, 7)) && roll.takes_answers(&flow(1, 2, 7)));
+        live.half_close(1, 2, 7);
+        assert_eq!(live.proved(&flow(1, 2, 7)), Some(names));
+        assert!(!live.is_alive(&flow(1, 2, 7)) && live.takes_answers(&flow(1, 2, 7)));
         // The next one in its place is nobody yet.
-        roll.enter(1, 2, 0);
-        assert_eq!(roll.proved(&flow(1, 2, 7)), None);
-        roll.enter(1, 2, 8);
-        assert_eq!(roll.proved(&flow(1, 2, 8)), None);
-        assert!(roll.is_alive(&flow(1, 2, 8)));
-        assert!(roll.names[1].lock().unwrap().is_empty());
+        live.enter(1, 2, 0);
+        assert_eq!(live.proved(&flow(1, 2, 7)), None);
+        live.enter(1, 2, 8);
+        assert_eq!(live.proved(&flow(1, 2, 8)), None);
+        assert!(live.is_alive(&flow(1, 2, 8)));
+        assert!(live.names[1].lock().unwrap().is_empty());
         // What came too late for its connection is of no account.
-        roll.prove(1, 2, 7, vec!["example.com".into()].into());
-        assert_eq!(roll.proved(&flow(1, 2, 8)), None);
-        assert_eq!(roll.proved(&flow(1, 2, 7)), None);
+        live.prove(1, 2, 7, vec!["example.com".into()].into());
+        assert_eq!(live.proved(&flow(1, 2, 8)), None);
+        assert_eq!(live.proved(&flow(1, 2, 7)), None);
     }
 }
