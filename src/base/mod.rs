@@ -8,6 +8,7 @@ pub mod dns;
 pub mod flow;
 pub mod guesses;
 pub mod hash;
+pub mod list;
 pub mod live_connections;
 pub mod load;
 pub mod log_budget;

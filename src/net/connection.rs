@@ -1,6 +1,6 @@
 //! One stream to one peer (RFC 3261 §18, RFC 5626 §4.4): its state, what has come of a message, and what waits to leave.
 
-use super::ages::{Age, Aging};
+use super::age_list::{Age, Aging};
 use super::pool::Buffers;
 use super::tls::Tls;
 use crate::base::{Channel, Flow, Id, Instant, ProvedNames, Transport};

@@ -3,6 +3,7 @@
 //! Nothing here waits or closes: connections are named by their slots, and every step costs the same however many there are.
 
 use super::overlong::Overlong;
+use crate::base::list::{Linked, LinkedMut, Links, List};
 use crate::base::sources::source;
 use crate::base::{Arena, Id, Instant};
 use std::collections::hash_map::Entry;
@@ -50,8 +51,7 @@ struct Kin {
     holder: u32,
     class: Class,
     since: Instant,
-    older: u32,
-    younger: u32,
+    links: Links,
 }
 
 impl Kin {
@@ -59,23 +59,48 @@ impl Kin {
         holder: NONE,
         class: Class::Unproved,
         since: Instant::from_ms(0),
-        older: NONE,
-        younger: NONE,
+        links: Links::APART,
     };
 }
 
-#[derive(Clone, Copy)]
-struct List {
-    oldest: u32,
-    youngest: u32,
+impl Linked for Vec<Kin> {
+    fn links(&self, slot: u32) -> Option<Links> {
+        Some(self.get(slot as usize)?.links)
+    }
 }
 
-/// A source's place in a ranking: in a ring of all that hold as many.
+impl LinkedMut for Vec<Kin> {
+    fn links_mut(&mut self, slot: u32) -> Option<&mut Links> {
+        Some(&mut self.get_mut(slot as usize)?.links)
+    }
+}
+
+/// A source's place in a ranking: in the list of all that hold as many. If it holds nothing, it is in no list.
 #[derive(Clone, Copy)]
 struct Rank {
     count: usize,
-    before: u32,
-    after: u32,
+    links: Links,
+}
+
+/// The sources as entries of one ranking.
+struct Ranked<H>(H, By);
+
+impl Linked for Ranked<&Arena<Holder>> {
+    fn links(&self, number: u32) -> Option<Links> {
+        Some(self.0.tenant(number)?.1.ranks[self.1 as usize].links)
+    }
+}
+
+impl Linked for Ranked<&mut Arena<Holder>> {
+    fn links(&self, number: u32) -> Option<Links> {
+        Ranked(&*self.0, self.1).links(number)
+    }
+}
+
+impl LinkedMut for Ranked<&mut Arena<Holder>> {
+    fn links_mut(&mut self, number: u32) -> Option<&mut Links> {
+        Some(&mut self.0.tenant_mut(number)?.1.ranks[self.1 as usize].links)
+    }
 }
 
 /// One source.
@@ -94,8 +119,8 @@ struct Holder {
 /// Sources by how much they hold.
 #[derive(Default)]
 struct Ranking {
-    /// By count: one of those that hold so many, the one that has done so for the longest time.
-    first: Vec<u32>,
+    /// By count: those that hold that many, first the one that has done so for the longest time.
+    lists: Vec<List>,
     /// The highest count.
     most: usize,
 }
@@ -358,145 +383,169 @@ impl Holders {
     // ---- lists and ranks -----------------------------------------------------------------------------------------------
 
     fn oldest(&self, holder: &Holder, class: Class) -> Option<(u32, Instant)> {
-        let slot = holder.lists[class as usize].oldest;
+        let slot = holder.lists[class as usize].first()?;
         Some((slot, self.kin.get(slot as usize)?.since))
     }
 
     fn enlist(&mut self, slot: u32, class: Class, now: Instant) {
-        let number = self.kin[slot as usize].holder;
-        let Some((_, holder)) = self.holders.tenant_mut(number) else {
+        let kin = &mut self.kin[slot as usize];
+        (kin.class, kin.since) = (class, now);
+        let Some((_, holder)) = self.holders.tenant_mut(kin.holder) else {
+            debug_assert!(false, "slot {slot} has no holder");
             return;
         };
-        let list = &mut holder.lists[class as usize];
-        let before = std::mem::replace(&mut list.youngest, slot);
-        if before == NONE {
-            list.oldest = slot;
-        } else {
-            self.kin[before as usize].younger = slot;
-        }
-        self.kin[slot as usize] = Kin {
-            holder: number,
-            class,
-            since: now,
-            older: before,
-            younger: NONE,
-        };
+        holder.lists[class as usize].push(&mut self.kin, slot);
     }
 
-    /// Takes it out of its list; what it was, if it was in one.
+    /// Takes it out of its list. Returns what it was; `None` if it is one of ours, which are nobody's.
     fn delist(&mut self, slot: u32) -> Option<Kin> {
         let kin = *self.kin.get(slot as usize)?;
         let (_, holder) = self.holders.tenant_mut(kin.holder)?;
-        let list = &mut holder.lists[kin.class as usize];
-        match kin.older {
-            NONE => list.oldest = kin.younger,
-            older => self.kin[older as usize].younger = kin.younger,
-        }
-        match kin.younger {
-            NONE => list.youngest = kin.older,
-            younger => self.kin[younger as usize].older = kin.older,
-        }
+        holder.lists[kin.class as usize].remove(&mut self.kin, slot);
         Some(kin)
     }
 
     /// Of those that hold most, the one that has held as many for the longest time.
     fn most(&self, by: By) -> Option<&Holder> {
         let ranking = &self.rankings[by as usize];
-        let first = *ranking.first.get(ranking.most)?;
+        let first = ranking.lists.get(ranking.most)?.first()?;
         self.holders.tenant(first).map(|(_, holder)| holder)
     }
 
     /// Counts one more or one less.
     fn count(&mut self, number: u32, by: By, is_more: bool) {
-        let Some((_, holder)) = self.holders.tenant(number) else {
+        let Some((_, holder)) = self.holders.tenant_mut(number) else {
+            debug_assert!(false, "no holder {number}");
             return;
         };
         if holder.is_exempt {
             return;
         }
-        let count = holder.ranks[by as usize].count;
-        let next = match is_more {
-            true => count + 1,
-            false => count.saturating_sub(1),
+        let rank = &mut holder.ranks[by as usize];
+        let before = rank.count;
+        debug_assert!(is_more || before > 0, "holder {number} holds nothing");
+        let count = match is_more {
+            true => before + 1,
+            false => before.saturating_sub(1),
         };
-        self.unrank(number, by, count);
-        self.rank(number, by, next);
-        let ranking = &mut self.rankings[by as usize];
-        let was_most = count == ranking.most;
-        let is_alone = ranking.first.get(count).is_none_or(|first| *first == NONE);
-        if next > ranking.most || (was_most && is_alone) {
-            ranking.most = next;
+        rank.count = count;
+        let Ranking { lists, most } = &mut self.rankings[by as usize];
+        if lists.len() <= count {
+            lists.resize(count + 1, List::default());
         }
-    }
-
-    fn unrank(&mut self, number: u32, by: By, count: usize) {
-        let Some((_, holder)) = self.holders.tenant(number) else {
-            return;
-        };
-        let Rank { before, after, .. } = holder.ranks[by as usize];
-        if count == 0 {
-            return;
+        let holders = &mut Ranked(&mut self.holders, by);
+        if before > 0 {
+            lists[before].remove(holders, number);
         }
-        if let Some((_, other)) = self.holders.tenant_mut(before) {
-            other.ranks[by as usize].after = after;
-        }
-        if let Some((_, other)) = self.holders.tenant_mut(after) {
-            other.ranks[by as usize].before = before;
-        }
-        let first = &mut self.rankings[by as usize].first[count];
-        if *first == number {
-            *first = if after == number { NONE } else { after };
-        }
-    }
-
-    /// Puts it behind all that hold as many; those that hold nothing are in no ring.
-    fn rank(&mut self, number: u32, by: By, count: usize) {
-        let ranking = &mut self.rankings[by as usize];
-        if ranking.first.len() <= count {
-            ranking.first.resize(count + 1, NONE);
-        }
-        let (mut before, mut after) = (number, number);
         if count > 0 {
-            match ranking.first[count] {
-                NONE => ranking.first[count] = number,
-                first => {
-                    after = first;
-                    let (_, first) = self.holders.tenant_mut(first).unzip();
-                    before = first.map_or(number, |first| {
-                        std::mem::replace(&mut first.ranks[by as usize].before, number)
-                    });
-                    if let Some((_, last)) = self.holders.tenant_mut(before) {
-                        last.ranks[by as usize].after = number;
-                    }
-                }
+            lists[count].push(holders, number);
+        }
+        let was_alone = before == *most && lists[before].is_empty();
+        if count > *most || was_alone {
+            *most = count;
+        }
+    }
+
+    // ---- what must hold ------------------------------------------------------------------------------------------------
+
+    /// What class a connection of a peer is in; `None` for one of ours.
+    pub fn class(&self, slot: u32) -> Option<Class> {
+        let kin = self.kin.get(slot as usize)?;
+        (kin.holder != NONE).then_some(kin.class)
+    }
+
+    /// How many connections are counted, those of all sources.
+    pub fn connections(&self) -> usize {
+        let held = self.holders.iter().map(|(_, holder)| holder.connections);
+        held.sum()
+    }
+
+    /// Panics unless lists, counts, ranks and the queue agree with each other.
+    pub fn check(&self) {
+        assert_eq!(self.by_source.len(), self.holders.len(), "sources");
+        for (id, holder) in self.holders.iter() {
+            assert_eq!(self.by_source.get(&holder.source), Some(&id.slot));
+            self.check_holder(id, holder);
+        }
+        let held = self.kin.iter().filter(|kin| kin.holder != NONE);
+        assert_eq!(held.count(), self.connections(), "connections of sources");
+        for by in [By::Places, By::Unproved, By::Handshakes] {
+            self.check_ranking(by);
+        }
+        assert!(self.tried <= self.queue.len(), "{} tried", self.tried);
+    }
+
+    fn check_holder(&self, id: Id, holder: &Holder) {
+        let mut lengths = [0; CLASSES];
+        for (class, list) in holder.lists.iter().enumerate() {
+            let kin = list.iter(&self.kin).map(|slot| &self.kin[slot as usize]);
+            let is_own = |kin: &Kin| kin.holder == id.slot && kin.class as usize == class;
+            assert!(kin.clone().all(is_own), "{id:?} lists others in {class}");
+            assert!(kin.map(|kin| kin.since).is_sorted(), "{id:?} in {class}");
+            lengths[class] = list.check(&self.kin);
+        }
+        let all: usize = lengths.iter().sum();
+        assert_eq!(all, holder.connections, "connections of {id:?}");
+        assert!(all > 0, "{id:?} holds nothing");
+        let counts = holder.ranks.map(|rank| rank.count);
+        let expected = match holder.is_exempt {
+            true => [0; RANKINGS],
+            false => {
+                let proved = lengths[Class::Proved as usize];
+                [all, all - proved, lengths[Class::Shaking as usize]]
+            }
+        };
+        assert_eq!(counts, expected, "what is counted of {id:?}");
+        let queued = self.queue.iter().filter(|(other, _)| *other == id).count();
+        let waiting = lengths[Class::Waiting as usize];
+        match holder.is_exempt {
+            true => assert!(
+                queued >= waiting,
+                "{waiting} of {id:?} wait, {queued} turns"
+            ),
+            false => {
+                assert_eq!(queued, holder.is_queued.into(), "{id:?} in the queue");
+                assert!(waiting == 0 || holder.is_queued, "{id:?} has no turn");
             }
         }
-        if let Some((_, holder)) = self.holders.tenant_mut(number) {
-            holder.ranks[by as usize] = Rank {
-                count,
-                before,
-                after,
-            };
+    }
+
+    fn check_ranking(&self, by: By) {
+        let Ranking { lists, most } = &self.rankings[by as usize];
+        let counts = self.holders.iter().map(|(_, holder)| holder.counted(by));
+        assert_eq!(
+            counts.clone().max().unwrap_or(0),
+            *most,
+            "the highest count"
+        );
+        let holders = &Ranked(&self.holders, by);
+        for (count, list) in lists.iter().enumerate().skip(1) {
+            for number in list.iter(holders) {
+                let found = self.holders.tenant(number);
+                let found = found.map(|(_, holder)| holder.counted(by));
+                assert_eq!(
+                    found,
+                    Some(count),
+                    "{number} stands among those with {count}"
+                );
+            }
+            let expected = counts.clone().filter(|other| *other == count).count();
+            assert_eq!(list.check(holders), expected, "those with {count}");
         }
     }
 }
 
 impl Holder {
     fn new(source: u64, is_exempt: bool) -> Holder {
-        let list = List {
-            oldest: NONE,
-            youngest: NONE,
-        };
         let rank = Rank {
             count: 0,
-            before: NONE,
-            after: NONE,
+            links: Links::APART,
         };
         Holder {
             source,
             is_exempt,
             connections: 0,
-            lists: [list; CLASSES],
+            lists: [List::default(); CLASSES],
             ranks: [rank; RANKINGS],
             is_queued: false,
             overlong: Overlong::default(),
@@ -509,7 +558,7 @@ impl Holder {
     }
 
     fn has(&self, class: Class) -> bool {
-        self.lists[class as usize].oldest != NONE
+        !self.lists[class as usize].is_empty()
     }
 }
 

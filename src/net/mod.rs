@@ -1,6 +1,6 @@
 //! The wires (RFC 3261 §18): sockets in, bytes and flows out, and the other way round. Knows nothing of the rules.
 
-pub mod ages;
+pub mod age_list;
 pub mod backlog;
 pub mod connection;
 pub mod counters;
@@ -16,6 +16,7 @@ pub mod steer;
 pub mod streams;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod table;
 pub mod tls;
 pub mod udp;
 pub mod wires;

@@ -8,7 +8,7 @@ mod logs;
 
 pub use describe::Description;
 
-use super::ages::Ages;
+use super::age_list::AgeList;
 use super::connection::{Arrival, Connection, Flags, State, Taken, Why};
 use super::counters::{StreamCounters, Traffic, Undeliverable};
 use super::holders::{Class, Holders};
@@ -16,8 +16,9 @@ use super::limits::Limits;
 use super::listen;
 use super::pool::Buffers;
 use super::sys;
+use super::table::Table;
 use super::tls::Contexts;
-use crate::base::{Arena, Channel, Flow, Id, Instant, LiveConnections, Sources, Transport};
+use crate::base::{Channel, Flow, Id, Instant, LiveConnections, Sources, Transport};
 use logs::Logs;
 use mio::event::Event;
 use mio::{Interest, Registry, Token};
@@ -83,15 +84,15 @@ pub struct Streams {
     /// Who is banned; `None`: nobody.
     sources: Option<Arc<Sources>>,
     tls: Option<Arc<Contexts>>,
-    connections: Arena<Connection>,
+    connections: Table<Connection>,
     /// Those that we opened, by what the rules asked for.
     asked: HashMap<(Transport, SocketAddr, u64, u64), Id>,
     /// Those that peers opened, by where from.
     accepted: HashMap<(Transport, SocketAddr), Id>,
     /// By [`State`]; those of the open on which no message has begun.
-    ages: [Ages; State::ALL.len()],
+    ages: [AgeList; State::ALL.len()],
     /// The open on which one has, since when.
-    amid: Ages,
+    amid: AgeList,
     /// Bytes of messages that have begun on these.
     amid_bytes: usize,
     /// Bytes that wait for their peers to take them.
@@ -147,11 +148,11 @@ impl Streams {
             sources: None,
             tls,
             // The name of a connection outlives us, in the Route of a dialog: nobody who connects after a restart may inherit it.
-            connections: Arena::counting_from(RandomState::new().hash_one(core) as u32),
+            connections: Table::new(places, RandomState::new().hash_one(core) as u32),
             asked: HashMap::new(),
             accepted: HashMap::new(),
-            ages: [Ages::default(); State::ALL.len()],
-            amid: Ages::default(),
+            ages: [AgeList::default(); State::ALL.len()],
+            amid: AgeList::default(),
             amid_bytes: 0,
             unsent_bytes: 0,
             most_bytes: 0,

@@ -8,10 +8,11 @@ use std::collections::HashMap;
 use std::hint::black_box;
 use std::mem::{align_of, size_of};
 use std::net::SocketAddr;
-use strowger::base::{Arena, Channel, Flow, Id, Instant, LiveConnections, Transport};
+use strowger::base::{Channel, Flow, Id, Instant, LiveConnections, Transport};
 use strowger::net::State;
-use strowger::net::ages::{Age, Ages, Aging};
+use strowger::net::age_list::{Age, AgeList, Aging};
 use strowger::net::connection::Connection;
+use strowger::net::table::Table;
 
 const SIZES: [u32; 4] = [1_000, 10_000, 100_000, 1_000_000];
 /// Steps in a row, of connections drawn at random.
@@ -38,7 +39,7 @@ fn main() {
         }
     }
     let sizes = SIZES.into_iter().filter(|size| *size <= most);
-    let mut tables: Vec<Table> = sizes.map(Table::new).collect();
+    let mut tables: Vec<Bench> = sizes.map(Bench::new).collect();
     for _ in 0..rounds {
         for table in &mut tables {
             table.round();
@@ -103,11 +104,11 @@ struct Draw {
 }
 
 /// Connections of one number, and what was measured with them.
-struct Table {
+struct Bench {
     size: u32,
-    connections: Arena<Entry>,
+    connections: Table<Entry>,
     accepted: HashMap<(Transport, SocketAddr), Id>,
-    ages: [Ages; State::ALL.len()],
+    age_lists: [AgeList; State::ALL.len()],
     live: LiveConnections,
     ids: Vec<Id>,
     random: Random,
@@ -121,14 +122,14 @@ struct Table {
     steps_ns: [Vec<f64>; STEPS],
 }
 
-impl Table {
-    fn new(size: u32) -> Table {
+impl Bench {
+    fn new(size: u32) -> Bench {
         let before = resident_bytes();
-        let mut table = Table {
+        let mut table = Bench {
             size,
-            connections: Arena::default(),
+            connections: Table::new(size as usize, 1),
             accepted: HashMap::new(),
-            ages: [Ages::default(); State::ALL.len()],
+            age_lists: [AgeList::default(); State::ALL.len()],
             live: LiveConnections::new(1, size as usize),
             ids: Vec::new(),
             random: Random(u64::from(size)),
@@ -177,7 +178,7 @@ impl Table {
             peer,
             _rest: [0; REST],
         });
-        self.ages[State::Open as usize].push(&mut self.connections, id, now);
+        self.age_lists[State::Open as usize].push(&mut self.connections, id, now);
         self.live.enter(0, id.slot, id.generation);
         self.accepted.insert((Transport::Tcp, peer), id);
         id
@@ -192,19 +193,19 @@ impl Table {
         if self.accepted.get(&key) == Some(&id) {
             self.accepted.remove(&key);
         }
-        self.ages[state as usize].remove(&mut self.connections, id);
+        self.age_lists[state as usize].remove(&mut self.connections, id);
         self.live.enter(0, id.slot, 0);
         self.connections.remove(id);
     }
 
     fn round(&mut self) {
         self.draw();
-        let steps: [fn(&mut Table); STEPS] = [
-            Table::find,
-            Table::address,
-            Table::renew,
-            Table::sweep,
-            Table::turnover,
+        let steps: [fn(&mut Bench); STEPS] = [
+            Bench::find,
+            Bench::address,
+            Bench::renew,
+            Bench::sweep,
+            Bench::turnover,
         ];
         for (number, step) in steps.into_iter().enumerate() {
             let start = CpuTime::now();
@@ -246,7 +247,7 @@ impl Table {
         let (zero, mut last) = (black_box(0), 0);
         for number in 0..DRAWS as usize {
             let Draw { id, peer, .. } = self.draws[number + (last & zero)];
-            let open = &mut self.ages[State::Open as usize];
+            let open = &mut self.age_lists[State::Open as usize];
             open.remove(&mut self.connections, id);
             open.push(&mut self.connections, id, now);
             let flow = Flow {
@@ -269,7 +270,7 @@ impl Table {
         let now = self.now();
         for _ in 0..DRAWS {
             for state in State::ALL {
-                let oldest = self.ages[state as usize].oldest(black_box(&self.connections));
+                let oldest = self.age_lists[state as usize].oldest(black_box(&self.connections));
                 let overdue = oldest.is_some_and(|(_, since)| now.ms_since(since) >= IDLE_MS);
                 assert!(!black_box(overdue));
             }
@@ -355,7 +356,7 @@ fn median(values: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
-fn print(tables: &[Table], rounds: u32) {
+fn print(tables: &[Bench], rounds: u32) {
     for table in tables {
         println!(
             "{} connections, {:.0} bytes each; one cache miss {:.1} ns",
@@ -370,7 +371,7 @@ fn print(tables: &[Table], rounds: u32) {
     println!("{rounds} rounds, alternating, medians");
 }
 
-fn print_json(tables: &[Table]) {
+fn print_json(tables: &[Bench]) {
     let rows: Vec<String> = tables
         .iter()
         .map(|table| {
