@@ -42,6 +42,13 @@ impl LiveConnections {
         self.cores.first().map_or(0, |core| core.len())
     }
 
+    /// How many connections of a core are alive. It looks at every place.
+    pub fn connections(&self, core: u8) -> usize {
+        let places = self.cores.get(usize::from(core)).into_iter().flatten();
+        let is_taken = |place: &&AtomicU64| place.load(Ordering::Acquire) != 0;
+        places.filter(is_taken).count()
+    }
+
     /// The connection in this place is open; with generation 0, none is any more.
     pub fn enter(&self, core: u8, slot: u32, generation: u32) {
         let Some(place) = self.place(core, slot) else {

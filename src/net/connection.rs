@@ -1,7 +1,9 @@
-//! One stream to one peer (RFC 3261 §18, RFC 5626 §4.4): its state, what has come of a message, and what waits to leave.
+//! One stream to one peer (RFC 3261 §18, RFC 5626 §4.4): what has come of a message, and what waits to leave. What it does next is said by
+//! [`step`](super::state::step).
 
 use super::age_list::{Age, Aging};
 use super::pool::Buffers;
+use super::state::{State, Why};
 use super::tls::Tls;
 use crate::base::{Channel, Flow, Id, Instant, ProvedNames, Transport};
 use crate::sip::{Fault, Frame, Framer};
@@ -9,45 +11,10 @@ use mio::net::TcpStream;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 
-/// What stands between two messages is counted anew after so long.
+/// What stands between two messages is counted anew after this time.
 const BLANKS_MS: u64 = 60_000;
 
-/// Each state but Open has a deadline of its own; a closed connection is no entry of the table.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum State {
-    /// Waits for the peer to accept.
-    Connecting,
-    /// A peer has opened it for TLS. Its handshake has not begun: nothing has come yet, or it is not its turn.
-    Accepted,
-    /// Waits for the peer's part of the TLS handshake.
-    Handshaking,
-    /// Carries messages. Its deadline is the idle time-out.
-    Open,
-    /// Nothing more comes; it closes as soon as what is owed and what waits has left.
-    Draining,
-}
-
-impl State {
-    pub const ALL: [State; 5] = [
-        State::Connecting,
-        State::Accepted,
-        State::Handshaking,
-        State::Open,
-        State::Draining,
-    ];
-
-    pub const fn label(self) -> &'static str {
-        match self {
-            State::Connecting => "connecting",
-            State::Accepted => "accepted",
-            State::Handshaking => "handshaking",
-            State::Open => "open",
-            State::Draining => "draining",
-        }
-    }
-}
-
-/// What a stream brought; who gets it says whether it will be answered.
+/// What a stream brought; whoever gets it says whether it will be answered.
 pub enum Arrival<'a> {
     /// One whole message.
     Message(&'a [u8]),
@@ -87,35 +54,39 @@ pub struct Connection {
     owed: u32,
     /// Requests of ours that have not had their final response.
     awaited: u32,
+    /// The lists in which it stands, besides that of its state.
+    pub read_queue: ReadQueue,
+    pub is_dirty: bool,
     pub flags: Flags,
 }
 
-/// What is known about a connection besides its state.
+/// Where a connection stands that may hold bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadQueue {
+    /// It holds none, as far as is known, or is being served.
+    Nowhere,
+    /// Among the holders, for its turn to begin its handshake.
+    Turn,
+    /// Among those whose handshakes go on.
+    Handshake,
+    Ready,
+    /// Among those that hold more than was taken of them.
+    Hungry,
+    /// In none: it is not read from until its peer takes what it is sent.
+    Parked,
+}
+
+/// What is known about a connection besides its state, and why it is no state.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Flags {
-    /// It stands on a list of those that may hold bytes.
-    pub is_ready: bool,
-    /// On that of those that hold more than was taken of them.
-    pub is_hungry: bool,
-    /// Bytes wait to be sent at the end of this turn.
-    pub is_dirty: bool,
-    /// The poll tells us when the kernel takes bytes again.
-    pub awaits_room: bool,
-    /// The peer sends no more.
+    /// The poll was last asked for writability too. Kept, so that it is asked again only if that changes.
+    pub asks_room: bool,
+    /// The poll has said that the peer sends no more: a short read has not emptied the socket then. It may come with the last messages.
     pub is_half_closed: bool,
-    /// The call that it served alone is over.
+    /// The call that it served alone is over, which may be before it is open.
     pub is_released: bool,
-    /// Not read from: the peer does not take what it is sent.
-    pub is_held: bool,
-    /// A message or a TLS record has begun and is not whole: until it is, nothing makes the connection younger.
-    pub is_amid: bool,
-    /// It stands among those that are.
-    pub is_listed_amid: bool,
-    /// Something came by it that will be answered, or that we had waited for; and that was noted.
+    /// Something came by it that will be answered, or that we had waited for. It is for its whole life.
     pub is_proved: bool,
-    pub is_known_proved: bool,
-    /// The last read brought something whole, or the beginning of something.
-    pub is_fresh: bool,
 }
 
 /// What a message has to do with answers.
@@ -147,7 +118,18 @@ fn is_sip(word: [u8; 3]) -> bool {
 }
 
 /// What came of reading.
-pub enum Taken {
+pub struct Reading {
+    /// Bytes that came.
+    pub count: usize,
+    /// Something has become whole, or has begun.
+    pub is_news: bool,
+    /// The TLS handshake is done.
+    pub is_established: bool,
+    pub next: Next,
+}
+
+/// How reading goes on.
+pub enum Next {
     /// There may be more to read.
     More,
     /// The kernel holds nothing more now.
@@ -157,72 +139,13 @@ pub enum Taken {
     Failed(Why),
 }
 
-/// Why a connection ended.
-#[derive(Debug)]
-pub enum Why {
-    /// Nothing more was to be said, by either side.
-    Done,
-    Error(io::Error),
-    Tls(super::tls::Failure),
-    /// The stream could not be framed.
-    Garbage(Fault),
-    /// The deadline of the state it was in.
-    Overdue(State),
-    /// The peer left messages half sent.
-    Truncated,
-    /// A message has begun, and was not whole in its time.
-    Unfinished,
-    /// It only waited for what is owed to it, and another needs its place.
-    Displaced,
-    /// Another needs its place, and its source holds so many.
-    Yields(usize),
-    /// Its TLS handshake has stalled, and others wait; so many may be in hand.
-    Stalled(usize),
-    /// More came between messages than may: so many bytes.
-    Blank(usize),
-    /// Messages not whole hold too many bytes: more than so many.
-    Crowded(usize),
-    /// Its source is not heard any more.
-    Banned,
-}
-
-impl std::fmt::Display for Why {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Why::Done => f.write_str("done"),
-            Why::Error(error) => write!(f, "{error}"),
-            Why::Tls(failure) => write!(f, "{failure}"),
-            Why::Garbage(fault) => write!(f, "not SIP: {}", fault.reason()),
-            Why::Overdue(State::Connecting) => f.write_str("no answer in connect_timeout"),
-            Why::Overdue(State::Accepted | State::Handshaking) => {
-                f.write_str("no TLS handshake in handshake_timeout")
-            }
-            Why::Overdue(State::Open) => f.write_str("idle for idle_timeout"),
-            Why::Overdue(State::Draining) => f.write_str("the peer does not take what it is sent"),
-            Why::Truncated => f.write_str("ended in the middle of a message"),
-            Why::Unfinished => f.write_str("a message began and was not whole in message_timeout"),
-            Why::Banned => f.write_str("its source is banned ([limits] ban)"),
-            Why::Displaced => f.write_str("it sends no more, and its place is needed"),
-            Why::Yields(held) => write!(
-                f,
-                "all places for connections are taken, and its source holds {held} of them ([connections] max; [limits] trusted_sources \
-                 exempts a network)"
-            ),
-            Why::Stalled(most) => write!(
-                f,
-                "its TLS handshake has stalled and others wait: {most} may be in hand ([connections] handshakes)"
-            ),
-            Why::Blank(most) => write!(
-                f,
-                "more than {most} bytes of keep-alives and blank lines in a minute ([connections] keep_alive_bytes)"
-            ),
-            Why::Crowded(most) => write!(
-                f,
-                "messages that have begun and are not whole hold more than {most} bytes on this core, and its is among the oldest \
-                 ([connections] unfinished_bytes)"
-            ),
-        }
-    }
+/// What reading needs, lent by the owner of all connections.
+pub struct ReadBuffers<'a> {
+    /// Holds what comes, as much as is to be read.
+    pub scratch: &'a mut [u8],
+    /// Holds what it means.
+    pub plaintext: &'a mut Vec<u8>,
+    pub buffers: &'a mut Buffers,
 }
 
 impl Aging for Connection {
@@ -267,6 +190,8 @@ impl Connection {
             blanks_most: usize::MAX,
             owed: 0,
             awaited: 0,
+            read_queue: ReadQueue::Nowhere,
+            is_dirty: false,
             flags: Flags::default(),
         }
     }
@@ -299,7 +224,7 @@ impl Connection {
         self.owed == 0
     }
 
-    /// True when one side still has to answer the other. It is asked once: who never answers is not waited for twice.
+    /// True when one side still has to answer the other. This is asked once: an answer that never comes is not waited for twice.
     pub fn forget_expected(&mut self) -> bool {
         std::mem::take(&mut self.owed) > 0 || std::mem::take(&mut self.awaited) > 0
     }
@@ -340,73 +265,74 @@ impl Connection {
         self.partial.capacity() + record
     }
 
-    /// Reads once, and says how many bytes; hands over the messages that are whole: `prove` gets who the client is, where it has proved that now, before `on`
-    /// gets what it says; `on` says whether that will be answered. `scratch` holds what comes, `plaintext` what it means.
+    /// Reads once and hands over the messages that are whole. If the client has now proved its names, `prove` gets them before `on` gets what
+    /// it says; `on` says of each message whether it will be answered.
     pub fn read(
         &mut self,
-        scratch: &mut [u8],
-        plaintext: &mut Vec<u8>,
-        buffers: &mut Buffers,
+        with: ReadBuffers<'_>,
         prove: impl FnOnce(ProvedNames),
         on: impl FnMut(Arrival<'_>) -> bool,
-    ) -> (usize, Taken) {
-        self.flags.is_fresh = false;
+    ) -> Reading {
+        let mut reading = Reading {
+            count: 0,
+            is_news: false,
+            is_established: false,
+            next: Next::End,
+        };
+        let ReadBuffers {
+            scratch,
+            plaintext,
+            buffers,
+        } = with;
         match (&self.stream).read(scratch) {
-            Ok(0) => (0, Taken::End),
+            Ok(0) => {}
             Ok(count) => {
                 // A short read has emptied the socket; only the end may stand behind it.
-                let drained = count < scratch.len() && !self.flags.is_half_closed;
+                let is_drained = count < scratch.len() && !self.flags.is_half_closed;
                 let came = scratch.get(..count).unwrap_or_default();
-                let taken = self.digest(came, drained, plaintext, buffers, prove, on);
-                (count, taken)
+                reading.count = count;
+                reading.is_news = self.state != State::Receiving;
+                let digested = self.digest(came, plaintext, buffers, &mut reading, prove, on);
+                reading.next = match digested {
+                    Ok(true) => Next::End,
+                    Ok(false) if is_drained => Next::Drained,
+                    Ok(false) => Next::More,
+                    Err(why) => Next::Failed(why),
+                };
             }
             Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock => (0, Taken::Drained),
-                io::ErrorKind::Interrupted => (0, Taken::More),
-                _ => (0, Taken::Failed(Why::Error(error))),
+                io::ErrorKind::WouldBlock => reading.next = Next::Drained,
+                io::ErrorKind::Interrupted => reading.next = Next::More,
+                _ => reading.next = Next::Failed(Why::Error(error)),
             },
         }
+        reading
     }
 
-    /// Takes in what `came`; `drained`: nothing more waits.
+    /// Takes in what `came`. Returns whether the peer has said that it sends no more.
     fn digest(
         &mut self,
         came: &[u8],
-        drained: bool,
         plaintext: &mut Vec<u8>,
         buffers: &mut Buffers,
+        reading: &mut Reading,
         prove: impl FnOnce(ProvedNames),
         mut on: impl FnMut(Arrival<'_>) -> bool,
-    ) -> Taken {
-        let (bytes, ends) = match &mut self.tls {
-            None => (came, false),
-            Some(tls) => {
-                plaintext.clear();
-                match tls.receive(came, plaintext) {
-                    Ok(progress) => {
-                        if progress.established_now
-                            && let Some(names) = tls.client_names()
-                        {
-                            prove(names);
-                        }
-                        (plaintext.as_slice(), progress.closed)
-                    }
-                    Err(failure) => return Taken::Failed(Why::Tls(failure)),
-                }
-            }
+    ) -> Result<bool, Why> {
+        let Some(tls) = &mut self.tls else {
+            self.take_in(came, buffers, &mut reading.is_news, &mut on)?;
+            return Ok(false);
         };
-        if let Err(why) = self.take_in(bytes, buffers, &mut on) {
-            return Taken::Failed(why);
+        plaintext.clear();
+        let progress = tls.receive(came, plaintext).map_err(Why::Tls)?;
+        reading.is_established = progress.established_now;
+        if progress.established_now
+            && let Some(names) = tls.client_names()
+        {
+            prove(names);
         }
-        let begins = !self.flags.is_amid;
-        self.flags.is_amid = self.is_inside_message()
-            || (self.tls.as_ref()).is_some_and(|tls| tls.is_inside_record());
-        self.flags.is_fresh |= begins;
-        match (ends, drained) {
-            (true, _) => Taken::End,
-            (false, true) => Taken::Drained,
-            (false, false) => Taken::More,
-        }
+        self.take_in(plaintext, buffers, &mut reading.is_news, &mut on)?;
+        Ok(progress.closed)
     }
 
     /// Frames `bytes`, which follow what came before.
@@ -414,6 +340,7 @@ impl Connection {
         &mut self,
         bytes: &[u8],
         buffers: &mut Buffers,
+        is_news: &mut bool,
         on: &mut impl FnMut(Arrival<'_>) -> bool,
     ) -> Result<(), Why> {
         if bytes.is_empty() {
@@ -421,7 +348,7 @@ impl Connection {
         }
         let mut partial = std::mem::take(&mut self.partial);
         let result = if partial.is_empty() {
-            self.hand_over(bytes, buffers, on).map(|done| {
+            self.hand_over(bytes, buffers, is_news, on).map(|done| {
                 let rest = bytes.get(done..).unwrap_or_default();
                 if !rest.is_empty() {
                     if partial.capacity() == 0 {
@@ -432,7 +359,7 @@ impl Connection {
             })
         } else {
             partial.extend_from_slice(bytes);
-            self.hand_over(&partial, buffers, on).map(|done| {
+            self.hand_over(&partial, buffers, is_news, on).map(|done| {
                 partial.drain(..done);
             })
         };
@@ -448,18 +375,19 @@ impl Connection {
         &mut self,
         bytes: &[u8],
         buffers: &mut Buffers,
+        is_news: &mut bool,
         on: &mut impl FnMut(Arrival<'_>) -> bool,
     ) -> Result<usize, Why> {
         let mut done = 0;
         loop {
             let rest = bytes.get(done..).unwrap_or_default();
             let frame = self.framer.next(rest);
-            self.flags.is_fresh |= frame != Frame::More;
+            *is_news |= frame != Frame::More;
             done += match frame {
                 Frame::More => return Ok(done),
                 Frame::Message(length) => {
                     let message = rest.get(..length).unwrap_or_default();
-                    // What is thrown away is never answered: to wait for that would keep the place of who has long gone.
+                    // What is thrown away is never answered: to wait for that would keep the place of a peer that has long gone.
                     let is_answered = on(Arrival::Message(message));
                     self.blanks = 0;
                     match Expected::of(message) {
@@ -506,10 +434,25 @@ impl Connection {
         self.framer.is_inside_message()
     }
 
+    /// The same, or a TLS record has.
+    pub fn is_inside(&self) -> bool {
+        self.is_inside_message() || self.tls.as_ref().is_some_and(|tls| tls.is_inside_record())
+    }
+
+    /// Gives back the memory of a message that will not become whole.
+    pub fn drop_partial(&mut self, buffers: &mut Buffers) {
+        buffers.give(std::mem::take(&mut self.partial));
+    }
+
+    /// True when something waits that the kernel has not been offered.
+    pub fn speaks(&mut self) -> bool {
+        let tls = self.tls.as_mut();
+        !self.plain.is_empty() || tls.is_some_and(|tls| !tls.output().is_empty())
+    }
+
     /// Makes the turn's messages ready for the kernel: one TLS record, or as few as they fit in.
     fn seal(&mut self, buffers: &mut Buffers) -> Result<(), Why> {
-        let may_speak = matches!(self.state, State::Open | State::Draining);
-        if may_speak && !self.plain.is_empty() {
+        if self.state.may_speak() && !self.plain.is_empty() {
             let plain = std::mem::take(&mut self.plain);
             match &mut self.tls {
                 Some(tls) => {

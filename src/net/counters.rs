@@ -1,6 +1,6 @@
 //! What the wires count, for each listener of one core: plain numbers, added up over the cores when somebody asks.
 
-use super::connection::State;
+use super::state::State;
 use super::tls::Tls;
 use crate::base::Transport;
 use crate::sip::sniff::{self, Kind};
@@ -141,7 +141,7 @@ pub struct Handshakes {
 /// The connections of one core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamCounters {
-    /// TCP and TLS, by [`State`].
+    /// TCP and TLS, by [`State::shown`].
     open: [[u64; State::ALL.len()]; 2],
     pub accepted: u64,
     /// Connections that we began to open.
@@ -191,15 +191,15 @@ impl StreamCounters {
 
     /// Connections in a state now.
     pub fn open(&self, transport: Transport, state: State) -> u64 {
-        self.open[StreamCounters::kind(transport)][state as usize]
+        self.open[StreamCounters::kind(transport)][state.shown() as usize]
     }
 
     pub fn enter(&mut self, transport: Transport, state: State) {
-        self.open[StreamCounters::kind(transport)][state as usize] += 1;
+        self.open[StreamCounters::kind(transport)][state.shown() as usize] += 1;
     }
 
     pub fn leave(&mut self, transport: Transport, state: State) {
-        self.open[StreamCounters::kind(transport)][state as usize] -= 1;
+        self.open[StreamCounters::kind(transport)][state.shown() as usize] -= 1;
     }
 
     /// A handshake has ended well; `side` is its place in [`SIDES`].

@@ -478,10 +478,14 @@ impl Holders {
     fn check_holder(&self, id: Id, holder: &Holder) {
         let mut lengths = [0; CLASSES];
         for (class, list) in holder.lists.iter().enumerate() {
-            let kin = list.iter(&self.kin).map(|slot| &self.kin[slot as usize]);
-            let is_own = |kin: &Kin| kin.holder == id.slot && kin.class as usize == class;
-            assert!(kin.clone().all(is_own), "{id:?} lists others in {class}");
-            assert!(kin.map(|kin| kin.since).is_sorted(), "{id:?} in {class}");
+            let mut last = Instant::default();
+            for slot in list.iter(&self.kin) {
+                let kin = &self.kin[slot as usize];
+                let stands = (kin.holder, kin.class as usize);
+                assert_eq!(stands, (id.slot, class), "{slot} in a list of {id:?}");
+                assert!(kin.since >= last, "{slot} is older than those before it");
+                last = kin.since;
+            }
             lengths[class] = list.check(&self.kin);
         }
         let all: usize = lengths.iter().sum();
@@ -504,7 +508,7 @@ impl Holders {
                 "{waiting} of {id:?} wait, {queued} turns"
             ),
             false => {
-                assert_eq!(queued, holder.is_queued.into(), "{id:?} in the queue");
+                assert_eq!(queued, usize::from(holder.is_queued), "{id:?} in the queue");
                 assert!(waiting == 0 || holder.is_queued, "{id:?} has no turn");
             }
         }
@@ -513,8 +517,9 @@ impl Holders {
     fn check_ranking(&self, by: By) {
         let Ranking { lists, most } = &self.rankings[by as usize];
         let counts = self.holders.iter().map(|(_, holder)| holder.counted(by));
+        let counts: Vec<usize> = counts.collect();
         assert_eq!(
-            counts.clone().max().unwrap_or(0),
+            counts.iter().copied().max().unwrap_or(0),
             *most,
             "the highest count"
         );
@@ -529,7 +534,7 @@ impl Holders {
                     "{number} stands among those with {count}"
                 );
             }
-            let expected = counts.clone().filter(|other| *other == count).count();
+            let expected = counts.iter().filter(|other| **other == count).count();
             assert_eq!(list.check(holders), expected, "those with {count}");
         }
     }

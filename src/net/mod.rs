@@ -12,6 +12,7 @@ pub mod overlong;
 pub mod pool;
 pub mod pressure;
 mod shed;
+pub mod state;
 pub mod steer;
 pub mod streams;
 #[allow(unsafe_code)]
@@ -21,10 +22,11 @@ pub mod tls;
 pub mod udp;
 pub mod wires;
 
-pub use connection::{Arrival, State};
+pub use connection::Arrival;
 pub use counters::{ListenerCounters, StreamCounters, Undeliverable};
 pub use limits::Limits;
 pub use listen::Listener;
+pub use state::State;
 pub use streams::Streams;
 pub use udp::{BindError, Buffers, Udp, Undelivered};
 pub use wires::{Socket, Wires};

@@ -528,6 +528,23 @@ impl Wires {
             .collect()
     }
 
+    /// Panics if something does not hold that must between two turns.
+    pub fn check(&self) {
+        for (number, port) in self.ports.iter().enumerate() {
+            let listed = self
+                .ready
+                .iter()
+                .filter(|ready| usize::from(**ready) == number);
+            let listed = listed.count();
+            assert_eq!(
+                listed,
+                usize::from(port.is_ready),
+                "listener {number} is ready"
+            );
+        }
+        self.streams.check();
+    }
+
     pub fn stream_counters(&self) -> StreamCounters {
         self.streams.counters()
     }

@@ -366,7 +366,7 @@ fn streams(list: &mut Families, streams: &StreamCounters) {
     );
     for transport in [Transport::Tcp, Transport::Tls] {
         let name = transport.word();
-        for state in State::ALL {
+        for state in State::SHOWN {
             connections.of(
                 &[("transport", &name), ("state", &state.label())],
                 streams.open(transport, state),

@@ -241,6 +241,9 @@ impl<E: Element> Worker<E> {
         self.wires.sweep(now); // connections that are overdue: O(expired)
         self.free_held(now); // answers that waited for the disk
         self.flush(now); // one batch for each listener, one write for each connection, one delivery for each core
+        if cfg!(test) {
+            self.wires.check(); // what must hold between two turns
+        }
         self.take_commands(now); // settings, statistics, the resolver's answers, the end
         self.last = self.clock.read();
         self.pace.turn(start, self.last);

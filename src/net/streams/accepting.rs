@@ -1,9 +1,10 @@
 //! How connections of peers come in: accepted, given their places, and their TLS handshakes begun in an order that is fair to all sources.
 
-use super::{Accepted, Streams};
+use super::life::Streams;
 use crate::base::{Channel, Flow, Id, Instant, Transport};
-use crate::net::connection::{Connection, State, Why};
+use crate::net::connection::{Connection, ReadQueue};
 use crate::net::listen::Listener;
+use crate::net::state::{Event, State, Why};
 use mio::Interest;
 use mio::net::TcpStream;
 use std::io;
@@ -12,8 +13,19 @@ use std::net::SocketAddr;
 /// Connections accepted from one listener in one turn.
 const ACCEPTS: usize = 64;
 
-/// How long we wait where the kernel gives us no connection, milliseconds: to ask at once again would only burn the core.
+/// How long we wait if the kernel gives us no connection, milliseconds: to ask at once again would only burn the core.
 const PAUSE_MS: u64 = 100;
+
+/// What came of accepting.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Accepted {
+    /// Nobody waits any more.
+    All,
+    /// There may be more.
+    Some,
+    /// The kernel gives us none now: those that wait have to go on waiting.
+    Held,
+}
 
 impl Streams {
     /// Accepts a bounded number of connections.
@@ -160,26 +172,33 @@ impl Streams {
                 }
                 continue;
             };
-            if let Some((id, _)) = turn
+            let stalled = turn
                 .instead_of
-                .and_then(|slot| self.connections.tenant(slot))
-            {
-                self.close(id, Why::Stalled(limit));
+                .and_then(|slot| self.connections.tenant(slot));
+            if let Some((id, _)) = stalled {
+                self.apply(id, Event::Abort(Why::Stalled(limit)), now);
             }
-            let Some((id, connection)) = self.connections.tenant_mut(turn.slot) else {
-                continue;
-            };
-            let peer = connection.peer;
-            match self.tls.as_ref().map(|contexts| contexts.accept(peer)) {
-                Some(Ok(tls)) => {
-                    connection.tls = Some(Box::new(tls));
-                    self.change(id, State::Handshaking, now);
-                    list.push(id);
-                }
-                Some(Err(error)) => self.close(id, Why::Error(io::Error::other(error))),
-                None => self.close(id, Why::Done),
-            }
+            self.begin_handshake(turn.slot, list, now);
         }
+    }
+
+    fn begin_handshake(&mut self, slot: u32, list: &mut Vec<Id>, now: Instant) {
+        let Some((id, connection)) = self.connections.tenant_mut(slot) else {
+            debug_assert!(false, "the holders count a connection that is gone");
+            return;
+        };
+        let peer = connection.peer;
+        let event = match self.tls.as_ref().map(|contexts| contexts.accept(peer)) {
+            Some(Ok(tls)) => {
+                connection.tls = Some(Box::new(tls));
+                connection.read_queue = ReadQueue::Handshake;
+                list.push(id);
+                Event::Turn
+            }
+            Some(Err(error)) => Event::Abort(Why::Error(io::Error::other(error))),
+            None => Event::Abort(Why::Done),
+        };
+        self.apply(id, event, now);
     }
 }
 

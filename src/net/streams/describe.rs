@@ -1,8 +1,9 @@
 //! What an operator sees of the connections.
 
-use super::Streams;
+use super::life::Streams;
 use crate::base::{Id, Instant, Transport};
-use crate::net::connection::{Connection, State};
+use crate::net::connection::Connection;
+use crate::net::state::State;
 use std::net::SocketAddr;
 
 impl Streams {
@@ -27,7 +28,7 @@ pub struct Description {
     pub transport: Transport,
     pub peer: SocketAddr,
     pub listener: u16,
-    /// We opened it.
+    /// True for one that we opened.
     pub is_ours: bool,
     pub state: State,
     /// Since when it is in its state, or was last used (within a second).

@@ -1,7 +1,7 @@
 //! What the connections of one core may log: lines about single peers, and one a second about each limit that is hit.
 
 use crate::base::{Instant, LogBudget};
-use crate::net::connection::Why;
+use crate::net::state::Why;
 
 pub struct Logs {
     pub single: LogBudget,

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use openssl::error::ErrorStack;
-use openssl::ex_data::Index;
 use openssl::pkey::{Id, PKey, Private};
 use openssl::sha::Sha256;
 use openssl::ssl::{
@@ -24,6 +23,7 @@ use openssl::x509::store::{X509Store, X509StoreBuilder};
 use super::failure::words_of;
 use super::machine::Tls;
 use super::names;
+use super::notes::{ClientNotes, notes_index};
 use super::sessions::{ClientSessions, PeerName};
 use super::settings::{Pair, Settings, Side};
 use super::tickets::RotatingKeys;
@@ -139,26 +139,6 @@ struct ClientContext {
 }
 
 type Fingerprint = [u8; 32];
-
-/// What a client's connection remembers for the callbacks.
-pub(super) struct ClientNotes {
-    pub peer: Arc<PeerName>,
-    /// We have a certificate to show.
-    pub has_certificate: bool,
-    /// The server asked for one.
-    pub was_asked: bool,
-    /// Why the name check failed.
-    pub refusal: OnceLock<String>,
-}
-
-pub(super) fn notes_index() -> Result<Index<Ssl, ClientNotes>, ErrorStack> {
-    static INDEX: OnceLock<Index<Ssl, ClientNotes>> = OnceLock::new();
-    if let Some(index) = INDEX.get() {
-        return Ok(*index);
-    }
-    let index = Ssl::new_ex_index()?;
-    Ok(*INDEX.get_or_init(|| index))
-}
 
 impl Contexts {
     /// Reads every file and makes the contexts; nothing takes effect unless all is good.
@@ -758,7 +738,7 @@ fn set_groups(builder: &mut SslContextBuilder, groups: &[String]) -> Result<(), 
         if is_known {
             known.push(group.as_str());
         } else if !is_default {
-            let library = super::library_version();
+            let library = openssl::version::version();
             let reason = format!("groups: {group}: {library} does not have it");
             return Err(LoadError::new(reason));
         }

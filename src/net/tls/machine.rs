@@ -8,10 +8,10 @@ use openssl::error::ErrorStack;
 use openssl::ssl::{self, ErrorCode, ShutdownState, Ssl, SslRef, SslStream};
 use openssl::x509::X509VerifyResult;
 
-use super::contexts::notes_index;
 use super::failure::{self, By, Failure};
 use super::flights::{Flights, whole_records};
 use super::names;
+use super::notes::notes_index;
 use super::sessions::ClientSessions;
 use super::settings::Side;
 use super::wire::Wire;
@@ -27,7 +27,7 @@ pub struct Tls {
     side: Side,
     /// Whether the peer's certificate, if there is one, had to be good.
     verifies: bool,
-    state: State,
+    state: TlsState,
     /// Only while shaking hands.
     handshake: Option<Box<Handshake>>,
     handshake_calls: u32,
@@ -42,7 +42,7 @@ struct Handshake {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
+enum TlsState {
     Handshaking,
     Open,
     /// A close_notify came: nothing more will. Ours may still be to send.
@@ -74,7 +74,7 @@ impl Tls {
             peer,
             side,
             verifies,
-            state: State::Handshaking,
+            state: TlsState::Handshaking,
             handshake: Some(Box::new(Handshake {
                 flights: Flights::new(side),
                 waiting: Vec::new(),
@@ -112,8 +112,8 @@ impl Tls {
     ) -> Result<Progress, Failure> {
         let mut progress = Progress::default();
         match self.state {
-            State::Handshaking | State::Open => {}
-            State::PeerClosed | State::Closed | State::Failed => {
+            TlsState::Handshaking | TlsState::Open => {}
+            TlsState::PeerClosed | TlsState::Closed | TlsState::Failed => {
                 progress.closed = true;
                 return Ok(progress);
             }
@@ -135,7 +135,7 @@ impl Tls {
         progress: &mut Progress,
     ) -> Result<(), Failure> {
         self.stream.get_mut().push(ciphertext);
-        if self.state == State::Handshaking {
+        if self.state == TlsState::Handshaking {
             let Some(handshake) = &mut self.handshake else {
                 return Ok(());
             };
@@ -161,7 +161,7 @@ impl Tls {
         drop(ErrorStack::get());
         match self.stream.do_handshake() {
             Ok(()) => {
-                self.state = State::Open;
+                self.state = TlsState::Open;
                 let waiting = self.handshake.take().map(|handshake| handshake.waiting);
                 if let Some(waiting) = waiting.filter(|waiting| !waiting.is_empty()) {
                     self.send(&waiting)?;
@@ -201,7 +201,7 @@ impl Tls {
                     }
                 }
                 Err(error) if error.code() == ErrorCode::ZERO_RETURN => {
-                    self.state = State::PeerClosed;
+                    self.state = TlsState::PeerClosed;
                     progress.closed = true;
                     return Ok(());
                 }
@@ -214,14 +214,14 @@ impl Tls {
     /// after a failure is dropped.
     pub fn send(&mut self, plaintext: &[u8]) -> Result<(), Failure> {
         match self.state {
-            State::Handshaking => {
+            TlsState::Handshaking => {
                 if let Some(handshake) = &mut self.handshake {
                     handshake.waiting.extend_from_slice(plaintext);
                 }
                 return Ok(());
             }
-            State::Open | State::PeerClosed => {}
-            State::Closed | State::Failed => return Ok(()),
+            TlsState::Open | TlsState::PeerClosed => {}
+            TlsState::Closed | TlsState::Failed => return Ok(()),
         }
         let mut rest = plaintext;
         while !rest.is_empty() {
@@ -241,20 +241,20 @@ impl Tls {
 
     /// Puts a close_notify into the output, if the handshake was completed and nothing has failed.
     pub fn close(&mut self) {
-        if matches!(self.state, State::Open | State::PeerClosed) {
+        if matches!(self.state, TlsState::Open | TlsState::PeerClosed) {
             drop(ErrorStack::get());
             // It goes into the queue, which takes everything; there is nothing to do about anything else.
             let _ = self.stream.shutdown();
             drop(ErrorStack::get());
         }
-        if self.state != State::Failed {
-            self.state = State::Closed;
+        if self.state != TlsState::Failed {
+            self.state = TlsState::Closed;
         }
     }
 
     fn fail(&mut self, error: &ssl::Error) -> Failure {
-        let in_handshake = self.state == State::Handshaking;
-        self.state = State::Failed;
+        let in_handshake = self.state == TlsState::Handshaking;
+        self.state = TlsState::Failed;
         let ssl = self.stream.ssl();
         let notes = notes_index().ok().and_then(|index| ssl.ex_data(index));
         let detail = notes.and_then(|notes| notes.refusal.get());
@@ -295,7 +295,7 @@ impl Tls {
 
     /// Whether data can be exchanged.
     pub fn is_established(&self) -> bool {
-        matches!(self.state, State::Open | State::PeerClosed)
+        matches!(self.state, TlsState::Open | TlsState::PeerClosed)
     }
 
     /// Whether the handshake resumed an earlier session.
@@ -336,7 +336,7 @@ impl Tls {
     /// The SIP domains that the peer's certificate proves it to be (RFC 5922 §7.1), in lower case; empty unless the
     /// certificate was verified. A connection may be reused for these (RFC 5923 §5).
     pub fn peer_names(&self) -> Vec<String> {
-        let was_established = !matches!(self.state, State::Handshaking | State::Failed);
+        let was_established = !matches!(self.state, TlsState::Handshaking | TlsState::Failed);
         if !self.verifies || !was_established || self.ssl().verify_result() != X509VerifyResult::OK
         {
             return Vec::new();
@@ -388,7 +388,10 @@ impl Tls {
 impl Drop for Tls {
     fn drop(&mut self) {
         // A connection that goes without having been shut down takes its session with it: the library would not resume it.
-        if matches!(self.state, State::Open | State::PeerClosed | State::Closed) {
+        if matches!(
+            self.state,
+            TlsState::Open | TlsState::PeerClosed | TlsState::Closed
+        ) {
             self.stream
                 .set_shutdown(ShutdownState::SENT | ShutdownState::RECEIVED);
         }

@@ -17,6 +17,7 @@ mod failure;
 mod flights;
 mod machine;
 mod names;
+mod notes;
 mod recent;
 mod sessions;
 mod settings;

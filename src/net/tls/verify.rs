@@ -15,8 +15,8 @@ use openssl::x509::{
     X509PurposeId, X509Ref, X509StoreContext, X509StoreContextRef, X509VerifyResult,
 };
 
-use super::contexts::notes_index;
 use super::names;
+use super::notes::notes_index;
 use super::recent::Recent;
 use crate::net::sys::ssl::{self, Verify};
 use crate::settings::Purpose;

@@ -1,0 +1,484 @@
+//! The connections of one core: where each enters the table, changes its state and leaves, and the lists in which it stands meanwhile.
+
+use super::logs::Logs;
+use crate::base::{Channel, Flow, Id, Instant, LiveConnections, Sources, Transport};
+use crate::net::age_list::AgeList;
+use crate::net::connection::{Connection, ReadQueue};
+use crate::net::counters::StreamCounters;
+use crate::net::holders::{Class, Holders};
+use crate::net::limits::Limits;
+use crate::net::pool::Buffers;
+use crate::net::state::{Action, Event, State, Why, step};
+use crate::net::table::Table;
+use crate::net::tls::Contexts;
+use mio::{Interest, Registry, Token};
+use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasher;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Bytes read from one connection in one turn at most.
+pub(super) const BITE: usize = 64 << 10;
+
+/// A connection's place in the order of the idle is renewed after this time, not with each message; if the idle time-out is short, after a
+/// tenth of it.
+const FRESH_MS: u64 = 1000;
+
+/// How long a connection that nothing comes from any more waits for what is owed to it: 64·T1, as long as a transaction lasts.
+const DRAIN_MS: u64 = 32_000;
+
+/// Connections have tokens from here on: their generation above, their slot below.
+const FIRST_TOKEN: usize = 1 << 32;
+
+/// What the rules ask for when a connection is opened: transport, address, and the name and call of [`Channel::Peer`].
+pub(super) type AskedFor = (Transport, SocketAddr, u64, u64);
+
+pub struct Streams {
+    pub(super) core: u8,
+    pub(super) limits: Limits,
+    pub(super) live: Arc<LiveConnections>,
+    /// Knows who is banned; `None`: nobody is.
+    pub(super) sources: Option<Arc<Sources>>,
+    pub(super) tls: Option<Arc<Contexts>>,
+    pub(super) connections: Table<Connection>,
+    /// Those that we opened, by what the rules asked for.
+    pub(super) asked: HashMap<AskedFor, Id>,
+    /// Those that peers opened, by where from.
+    pub(super) accepted: HashMap<(Transport, SocketAddr), Id>,
+    /// By [`State`].
+    pub(super) age_lists: [AgeList; State::ALL.len()],
+    /// Bytes of messages that have begun and are not whole.
+    pub(super) unfinished_bytes: usize,
+    /// Bytes that wait for their peers to take them.
+    pub(super) unsent_bytes: usize,
+    /// The most that connections held of late, and whether much of it is free again.
+    pub(super) most_bytes: usize,
+    pub(super) has_freed: bool,
+    /// Those that peers opened, by source.
+    pub(super) holders: Holders,
+    /// By [`ReadQueue`], those that may hold bytes, in the order in which they are served. A connection that is closed leaves its name behind.
+    pub(super) ready: Vec<Id>,
+    /// These have a part of each meal and come behind the others: a peer that sends without end must not delay those that say a word.
+    pub(super) hungry: VecDeque<Id>,
+    pub(super) handshake_queue: VecDeque<Id>,
+    /// How much is read from each in this turn, and how much has been from all.
+    pub(super) bite: usize,
+    pub(super) eaten: usize,
+    /// Bytes read since the start.
+    pub(super) read_bytes: u64,
+    /// Those that have something to write at the end of the turn. A connection that is closed leaves its name behind.
+    pub(super) dirty: Vec<Id>,
+    pub(super) scratch: Vec<u8>,
+    pub(super) plaintext: Vec<u8>,
+    pub(super) buffers: Buffers,
+    /// The flows of whose end the rules are to be notified.
+    pub(super) lost: Vec<Flow>,
+    pub(super) next_sweep: Instant,
+    /// Before then the kernel is not asked for connections that it could not give us.
+    pub(super) accepts_again: Instant,
+    pub(super) logs: Logs,
+    pub(super) counters: StreamCounters,
+    pub(super) registry: Registry,
+}
+
+impl Streams {
+    /// `live` limits how many connections there can be.
+    pub fn new(
+        core: u8,
+        limits: Limits,
+        live: Arc<LiveConnections>,
+        tls: Option<Arc<Contexts>>,
+        registry: Registry,
+    ) -> Streams {
+        let places = live.places();
+        let connections = limits.connections.min(places);
+        // The name of a connection outlives us, in the Route of a dialog: no connection after a restart may inherit it.
+        let first = RandomState::new().hash_one(core) as u32;
+        Streams {
+            core,
+            limits: Limits {
+                connections,
+                ..limits
+            },
+            live,
+            sources: None,
+            tls,
+            connections: Table::new(places, first),
+            asked: HashMap::new(),
+            accepted: HashMap::new(),
+            age_lists: [AgeList::default(); State::ALL.len()],
+            unfinished_bytes: 0,
+            unsent_bytes: 0,
+            most_bytes: 0,
+            has_freed: false,
+            holders: Holders::default(),
+            ready: Vec::new(),
+            hungry: VecDeque::new(),
+            handshake_queue: VecDeque::new(),
+            bite: BITE,
+            eaten: 0,
+            read_bytes: 0,
+            dirty: Vec::new(),
+            scratch: vec![0; BITE],
+            plaintext: Vec::new(),
+            buffers: Buffers::default(),
+            lost: Vec::new(),
+            next_sweep: Instant::default(),
+            accepts_again: Instant::default(),
+            logs: Logs::default(),
+            counters: StreamCounters::default(),
+            registry,
+        }
+    }
+
+    /// Other limits, valid for what comes next. There cannot be more connections than there were places at the start.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = Limits {
+            connections: limits.connections.min(self.live.places()),
+            ..limits
+        };
+    }
+
+    /// From now on no connection is taken from a source that these ban.
+    pub fn ask_of_bans(&mut self, sources: Arc<Sources>) {
+        self.sources = Some(sources);
+    }
+
+    /// Certificates and keys for handshakes that begin from now on.
+    pub fn set_tls(&mut self, contexts: Option<Arc<Contexts>>) {
+        self.tls = contexts;
+    }
+
+    pub fn core(&self) -> u8 {
+        self.core
+    }
+
+    /// The listener that a connection belongs to.
+    pub fn listener_of(&self, id: Id) -> Option<u16> {
+        Some(self.connections.get(id)?.listener)
+    }
+
+    /// True for a token that names a connection.
+    pub fn owns(token: Token) -> bool {
+        token.0 >= FIRST_TOKEN
+    }
+
+    pub(super) fn token(id: Id) -> Token {
+        Token((id.generation as usize) << 32 | id.slot as usize)
+    }
+
+    pub(super) fn named_by(token: Token) -> Id {
+        Id {
+            slot: token.0 as u32,
+            generation: (token.0 >> 32) as u32,
+        }
+    }
+
+    // ---- in, on, out ---------------------------------------------------------------------------------------------------
+
+    /// Gives a connection its place in the table, in the poll and in the list of its state.
+    pub(super) fn admit(
+        &mut self,
+        mut connection: Connection,
+        interest: Interest,
+        now: Instant,
+    ) -> io::Result<Id> {
+        let (transport, state) = (connection.transport, connection.state);
+        connection.flags.asks_room = interest.is_writable();
+        let id = self.connections.insert(connection);
+        if let Some(connection) = self.connections.get_mut(id) {
+            let token = Streams::token(id);
+            let registered = self
+                .registry
+                .register(&mut connection.stream, token, interest);
+            if let Err(error) = registered {
+                self.connections.remove(id);
+                return Err(error);
+            }
+        }
+        self.counters.enter(transport, state);
+        self.age_lists[state as usize].push(&mut self.connections, id, now);
+        // From the beginning: the first request may come in the flight that ends the handshake.
+        self.live.enter(self.core, id.slot, id.generation);
+        Ok(id)
+    }
+
+    /// Takes the step that an event asks for.
+    pub(super) fn apply(&mut self, id: Id, event: Event, now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            debug_assert!(false, "{event:?} for a connection that is gone");
+            return;
+        };
+        let before = connection.state;
+        let (next, action) = match step(before, event) {
+            Ok(step) => step,
+            Err(event) => {
+                debug_assert!(false, "{event:?} of a connection that is {before:?}");
+                return;
+            }
+        };
+        if next != before {
+            self.change(id, next, now);
+        }
+        match action {
+            Action::Nothing => {}
+            Action::Renew if next != before => self.renew_holder(id, now),
+            Action::Renew => self.renew(id, now),
+            Action::Write => self.mark_dirty(id),
+            Action::Drain(why) => {
+                self.log_drain(id, &why);
+                if before != State::Draining {
+                    self.begin_to_drain(id, now);
+                }
+                self.mark_dirty(id);
+            }
+            Action::Close(why) => self.close(id, why),
+        }
+    }
+
+    fn change(&mut self, id: Id, to: State, now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        let from = std::mem::replace(&mut connection.state, to);
+        let transport = connection.transport;
+        self.age_lists[from as usize].remove(&mut self.connections, id);
+        self.age_lists[to as usize].push(&mut self.connections, id, now);
+        self.counters.leave(transport, from);
+        self.counters.enter(transport, to);
+    }
+
+    /// It goes to the young end of its list; the others of its source give way before it does.
+    pub(super) fn renew(&mut self, id: Id, now: Instant) {
+        let Some(connection) = self.connections.get(id) else {
+            return;
+        };
+        let list = &mut self.age_lists[connection.state as usize];
+        list.remove(&mut self.connections, id);
+        list.push(&mut self.connections, id, now);
+        self.renew_holder(id, now);
+    }
+
+    /// What waits for its turn to shake hands keeps that turn.
+    fn renew_holder(&mut self, id: Id, now: Instant) {
+        let connection = self.connections.get(id);
+        if connection.is_some_and(|connection| connection.state.is_open()) {
+            self.holders.renew(id.slot, now);
+        }
+    }
+
+    fn begin_to_drain(&mut self, id: Id, now: Instant) {
+        self.report_end(id);
+        self.live.half_close(self.core, id.slot, id.generation);
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.drop_partial(&mut self.buffers);
+            if connection.read_queue == ReadQueue::Parked {
+                connection.read_queue = ReadQueue::Nowhere;
+                self.mark_ready(id, now);
+            }
+        }
+        self.weigh(id);
+    }
+
+    /// The rules will be notified that nothing more comes by this connection, and that nothing new may be sent on it.
+    fn report_end(&mut self, id: Id) {
+        let Some(connection) = self.connections.get(id) else {
+            return;
+        };
+        if let Some((name, call)) = connection.names {
+            let key = (connection.transport, connection.peer, name, call);
+            if self.asked.get(&key) == Some(&id) {
+                self.asked.remove(&key);
+            }
+        }
+        let asked = match connection.names {
+            // Requests may have found it by its address ([`Streams::send`]).
+            None if connection.transport == Transport::Tcp => Some((0, 0)),
+            names => names,
+        };
+        let flow = connection.flow(self.core, id);
+        self.lost.extend(asked.map(|(name, call)| Flow {
+            channel: Channel::Peer { name, call },
+            ..flow
+        }));
+        self.lost.push(flow);
+    }
+
+    fn close(&mut self, id: Id, why: Why) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        connection.say_goodbye(&mut self.buffers);
+        self.log_close(id, &why);
+        self.count_close(id, &why);
+        let Some(connection) = self.connections.get(id) else {
+            return;
+        };
+        let (transport, state, peer) = (connection.transport, connection.state, connection.peer);
+        if state != State::Draining {
+            self.report_end(id);
+        }
+        let key = (transport, peer);
+        if self.accepted.get(&key) == Some(&id) {
+            self.accepted.remove(&key);
+        }
+        self.age_lists[state as usize].remove(&mut self.connections, id);
+        self.unweigh(id);
+        self.holders.leave(id.slot);
+        self.counters.leave(transport, state);
+        self.live.enter(self.core, id.slot, 0);
+        // Closing the socket takes it out of the poll too.
+        self.connections.remove(id);
+    }
+
+    fn count_close(&mut self, id: Id, why: &Why) {
+        let Some(connection) = self.connections.get(id) else {
+            return;
+        };
+        match (why, connection.state) {
+            (_, State::Connecting) => self.counters.failed += 1,
+            (_, State::Accepted | State::Handshaking) => {
+                let side = usize::from(connection.names.is_some());
+                self.counters
+                    .failed_handshake(side, connection.tls.as_deref());
+            }
+            (Why::Overdue(State::Open), _) => self.counters.idle_closed += 1,
+            (Why::Unfinished, _) => self.counters.unfinished += 1,
+            (Why::Displaced, _) => self.counters.displaced += 1,
+            (Why::Blank(_), _) => self.counters.blank += 1,
+            (Why::Crowded(_), _) => self.counters.crowded += 1,
+            _ => {}
+        }
+        match why {
+            Why::Yields(_) => self.counters.yielded += 1,
+            Why::Stalled(_) => self.counters.stalled += 1,
+            _ => {}
+        }
+    }
+
+    fn log_close(&mut self, id: Id, why: &Why) {
+        let Some(connection) = self.connections.get(id) else {
+            return;
+        };
+        let (name, peer) = (connection.transport.name(), connection.peer);
+        let way = match connection.names {
+            Some(_) => "to",
+            None => "from",
+        };
+        if matches!(why, Why::Done | Why::Overdue(State::Open)) {
+            log::debug!("{name} {way} {peer}: closed: {why}");
+            return;
+        }
+        if !self.logs.about(why).may_say() {
+            return;
+        }
+        match (why, connection.state) {
+            (_, State::Connecting) => log::info!("{name} {way} {peer}: not connected: {why}"),
+            (Why::Tls(failure), _) => log::info!("{name} {way} {peer}: {failure}"),
+            (Why::Stalled(_) | Why::Yields(_), _) => {
+                log::warn!("{name} {way} {peer}: closed: {why}")
+            }
+            (_, State::Accepted | State::Handshaking) => {
+                log::info!("{name} {way} {peer}: handshake failed: {why}");
+            }
+            (Why::Blank(_) | Why::Crowded(_), _) => {
+                log::warn!("{name} {way} {peer}: closed: {why}");
+            }
+            _ => log::info!("{name} {way} {peer}: closed: {why}"),
+        }
+    }
+
+    fn log_drain(&mut self, id: Id, why: &Why) {
+        let Some(connection) = self.connections.get(id) else {
+            return;
+        };
+        if !matches!(why, Why::Done) && self.logs.single.may_say() {
+            log::info!("{} {}: {why}", connection.transport.name(), connection.peer);
+        }
+        if let Why::Garbage(_) = why {
+            self.counters.garbage += 1;
+        }
+    }
+
+    // ---- lists of what is to be done -----------------------------------------------------------------------------------
+
+    /// It may hold bytes.
+    pub(super) fn mark_ready(&mut self, id: Id, now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        if connection.read_queue != ReadQueue::Nowhere {
+            return;
+        }
+        connection.read_queue = match connection.state {
+            State::Accepted => {
+                self.holders.step(id.slot, Class::Waiting, now);
+                ReadQueue::Turn
+            }
+            State::Handshaking => {
+                self.handshake_queue.push_back(id);
+                ReadQueue::Handshake
+            }
+            _ => {
+                self.ready.push(id);
+                ReadQueue::Ready
+            }
+        };
+    }
+
+    /// Bytes wait to be sent at the end of this turn.
+    pub(super) fn mark_dirty(&mut self, id: Id) {
+        if let Some(connection) = self.connections.get_mut(id)
+            && !connection.is_dirty
+        {
+            connection.is_dirty = true;
+            self.dirty.push(id);
+        }
+    }
+
+    // ---- bytes held ----------------------------------------------------------------------------------------------------
+
+    /// Counts the memory of what has begun on a connection and is not whole.
+    pub(super) fn weigh(&mut self, id: Id) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            let weight = connection.unfinished_bytes();
+            let before = std::mem::replace(&mut connection.weight, weight);
+            self.unfinished_bytes = self.unfinished_bytes + weight - before;
+        }
+    }
+
+    /// Counts what waits to leave.
+    pub(super) fn count_unsent(&mut self, id: Id) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            let waiting = connection.waiting();
+            let before = std::mem::replace(&mut connection.unsent, waiting);
+            self.unsent_bytes = self.unsent_bytes + waiting - before;
+        }
+    }
+
+    fn unweigh(&mut self, id: Id) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            self.unfinished_bytes -= std::mem::take(&mut connection.weight);
+            self.unsent_bytes -= std::mem::take(&mut connection.unsent);
+        }
+    }
+
+    // ---- times ---------------------------------------------------------------------------------------------------------
+
+    /// How long a connection may stay in a state.
+    pub(super) fn deadline_ms(&self, state: State) -> u64 {
+        match state {
+            State::Connecting => self.limits.rules.connect_timeout,
+            State::Accepted | State::Handshaking => self.limits.rules.handshake_timeout,
+            State::Open => self.limits.rules.idle_timeout,
+            State::Receiving => self.limits.rules.message_timeout,
+            State::Draining => DRAIN_MS,
+        }
+    }
+
+    pub(super) fn fresh_ms(&self) -> u64 {
+        FRESH_MS.min(self.limits.rules.idle_timeout / 10)
+    }
+}

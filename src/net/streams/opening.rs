@@ -1,0 +1,104 @@
+//! How connections of ours are opened, and what comes of it.
+
+use super::life::Streams;
+use crate::base::{Channel, Flow, Id, Instant, Transport};
+use crate::net::connection::Connection;
+use crate::net::counters::Undeliverable;
+use crate::net::listen;
+use crate::net::state::{Event, State, Why};
+use crate::net::tls::Tls;
+use mio::Interest;
+use std::io;
+use std::net::SocketAddr;
+
+impl Streams {
+    /// Begins to connect. `host`: the name that the peer's certificate must prove, and the certificate that it is shown.
+    pub(super) fn open(
+        &mut self,
+        now: Instant,
+        flow: &Flow,
+        from: Option<SocketAddr>,
+        host: Option<(&[u8], u64)>,
+    ) -> Result<Id, Undeliverable> {
+        if !self.has_room(None, now) {
+            self.counters.refused += 1;
+            if self.logs.full.may_say() {
+                log::warn!(
+                    "{}: not connected: {} connections are open, which is the limit ([connections] max)",
+                    flow.peer,
+                    self.limits.connections
+                );
+            }
+            return Err(Undeliverable::NoConnection);
+        }
+        let tls = match flow.transport {
+            Transport::Tls => Some(self.client_tls(flow.peer, host)?),
+            _ => None,
+        };
+        let opened = listen::connect(flow.peer, from).and_then(|stream| {
+            let size = self.limits.message_size;
+            let connection = Connection::new(stream, flow, State::Connecting, tls, size, now);
+            self.admit(connection, Interest::READABLE | Interest::WRITABLE, now)
+        });
+        match opened {
+            Ok(id) => {
+                if let Channel::Peer { name, call } = flow.channel {
+                    self.asked
+                        .insert((flow.transport, flow.peer, name, call), id);
+                }
+                self.counters.connecting += 1;
+                Ok(id)
+            }
+            Err(error) => {
+                if self.logs.single.may_say() {
+                    let (name, peer) = (flow.transport.name(), flow.peer);
+                    log::info!("{name} {peer}: not connected: {error}");
+                }
+                self.counters.failed += 1;
+                Err(Undeliverable::Unreachable)
+            }
+        }
+    }
+
+    fn client_tls(
+        &self,
+        peer: SocketAddr,
+        host: Option<(&[u8], u64)>,
+    ) -> Result<Box<Tls>, Undeliverable> {
+        let (Some(contexts), Some((host, identity))) = (&self.tls, host) else {
+            return Err(Undeliverable::NoConnection);
+        };
+        let host = std::str::from_utf8(host).map_err(|_| Undeliverable::Unreachable)?;
+        contexts
+            .connect_as(peer, host, identity)
+            .map(Box::new)
+            .map_err(|error| {
+                log::error!("TLS {peer}: not connected: {error}");
+                Undeliverable::NoConnection
+            })
+    }
+
+    /// The poll says how connecting went.
+    pub(super) fn connected(&mut self, id: Id, now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        if let Err(error) | Ok(Some(error)) = connection.stream.take_error() {
+            return self.apply(id, Event::Abort(Why::Error(error)), now);
+        }
+        match connection.stream.peer_addr() {
+            Ok(_) => {}
+            // Neither failed nor done: the event was another's.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
+            Err(error) => return self.apply(id, Event::Abort(Why::Error(error)), now),
+        }
+        let started = connection.tls.as_mut().map(|tls| tls.start());
+        let event = match started {
+            Some(Err(failure)) => Event::Abort(Why::Tls(failure)),
+            started => Event::Connected {
+                by_tls: started.is_some(),
+            },
+        };
+        self.apply(id, event, now);
+    }
+}
