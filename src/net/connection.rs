@@ -363,9 +363,14 @@ impl Connection {
                 partial.drain(..done);
             })
         };
-        match partial.is_empty() {
-            true => buffers.give(partial),
-            false => self.partial = partial,
+        if partial.is_empty() {
+            buffers.give(partial);
+        } else if self.framer.is_inside_message() {
+            self.partial = partial;
+        } else {
+            // Half of a line end, which may stay for as long as the connection is open, does not keep a large buffer.
+            self.partial = partial.as_slice().into();
+            buffers.give(partial);
         }
         result
     }

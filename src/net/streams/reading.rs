@@ -142,7 +142,7 @@ impl Streams {
         if connection.speaks() {
             self.mark_dirty(id);
         }
-        if state.is_open() && (is_inside || state == State::Receiving) {
+        if state.is_open() {
             self.weigh(id);
         }
         self.apply(id, read, now);
