@@ -63,7 +63,7 @@ impl AgeList {
 
     /// Adds an entry that begins to wait now; it must be in no list.
     pub fn push<T: Aging>(&mut self, table: &mut Table<T>, id: Id, now: Instant) {
-        if let Some(entry) = table.get_mut(id) {
+        if let Some(entry) = table.known_mut(id) {
             entry.age_mut().since = now;
             self.list.push(table, id.slot);
         }
@@ -71,7 +71,7 @@ impl AgeList {
 
     /// Takes an entry of this list out of it.
     pub fn remove<T: Aging>(&mut self, table: &mut Table<T>, id: Id) {
-        if table.get(id).is_some() {
+        if table.known(id).is_some() {
             self.list.remove(table, id.slot);
         }
     }

@@ -196,6 +196,7 @@ impl Holders {
         }
         self.tried = 0;
         let Some((id, entry)) = self.holders.tenant_mut(holder) else {
+            debug_assert!(false, "no holder {holder}");
             return;
         };
         entry.connections -= 1;
@@ -206,7 +207,7 @@ impl Holders {
         }
     }
 
-    /// The connection has come further, or moved where it is.
+    /// The connection has come further, or moved where it is. Of no effect for one of ours.
     pub fn step(&mut self, slot: u32, class: Class, now: Instant) {
         let Some(Kin {
             holder,
@@ -229,7 +230,7 @@ impl Holders {
         }
     }
 
-    /// It was used: the others of its kin give way first.
+    /// It was used: the others of its kin give way first. Of no effect for one of ours.
     pub fn renew(&mut self, slot: u32, now: Instant) {
         if let Some(Kin { class, .. }) = self.delist(slot) {
             self.enlist(slot, class, now);
@@ -292,6 +293,7 @@ impl Holders {
         for _ in 0..TRIES.min(self.queue.len()) {
             let (id, _) = self.queue.pop_front()?;
             let Some(holder) = self.holders.get(id) else {
+                // It has gone meanwhile.
                 continue;
             };
             let Some((slot, _)) = self.oldest(holder, Class::Waiting) else {

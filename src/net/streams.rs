@@ -35,7 +35,7 @@ impl Streams {
             if is_writable || is_ended {
                 self.connected(id, now);
             }
-            if is_readable {
+            if is_readable && self.connections.get(id).is_some() {
                 self.mark_ready(id, now);
             }
             return;

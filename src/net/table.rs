@@ -64,6 +64,20 @@ impl<T> Table<T> {
         (entry.generation == id.generation).then_some(&mut entry.value)
     }
 
+    /// An entry that its owner knows to be there: that it is not would be our fault.
+    pub fn known(&self, id: Id) -> Option<&T> {
+        let entry = self.get(id);
+        debug_assert!(entry.is_some(), "{id:?} is gone");
+        entry
+    }
+
+    /// The same, to be changed.
+    pub fn known_mut(&mut self, id: Id) -> Option<&mut T> {
+        let entry = self.get_mut(id);
+        debug_assert!(entry.is_some(), "{id:?} is gone");
+        entry
+    }
+
     /// What stands in a slot now, whichever it is: for lists of slots that are kept up to date.
     pub fn tenant(&self, slot: u32) -> Option<(Id, &T)> {
         let entry = self.slots.get(slot as usize)?;

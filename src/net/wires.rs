@@ -152,6 +152,7 @@ impl Wires {
         }
         let Token(number) = event.token();
         let Some(port) = self.ports.get_mut(number) else {
+            debug_assert!(false, "no listener {number}");
             return;
         };
         // An error may have cut a batch short, so the socket is looked at again.
@@ -252,9 +253,11 @@ impl Wires {
     /// Takes one batch from a ready listener of datagrams, and returns it and how many came; one of connections accepts some.
     pub fn receive(&mut self, position: usize, now: Instant) -> (u16, usize) {
         let Some(&listener) = self.ready.get(position) else {
+            debug_assert!(false, "no listener is the {position}th that is ready");
             return (0, 0);
         };
         let Some(port) = self.ports.get_mut(listener as usize) else {
+            debug_assert!(false, "no listener {listener}");
             return (listener, 0);
         };
         let wire = match &mut port.kind {

@@ -45,6 +45,7 @@ impl Streams {
             let receiving = &self.age_lists[State::Receiving as usize];
             let oldest = receiving.iter(&self.connections).take(LOOKED_AT);
             let Some((id, _)) = oldest.max_by_key(|(_, connection)| connection.weight) else {
+                // The rest is held by connections that are draining, and goes with them.
                 return;
             };
             self.apply(id, Event::Abort(Why::Crowded(most)), now);

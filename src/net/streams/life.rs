@@ -188,7 +188,7 @@ impl Streams {
         let (transport, state) = (connection.transport, connection.state);
         connection.flags.asks_room = interest.is_writable();
         let id = self.connections.insert(connection);
-        if let Some(connection) = self.connections.get_mut(id) {
+        if let Some(connection) = self.connections.known_mut(id) {
             let token = Streams::token(id);
             let registered = self
                 .registry
@@ -207,8 +207,7 @@ impl Streams {
 
     /// Takes the step that an event asks for.
     pub(super) fn apply(&mut self, id: Id, event: Event, now: Instant) {
-        let Some(connection) = self.connections.get_mut(id) else {
-            debug_assert!(false, "{event:?} for a connection that is gone");
+        let Some(connection) = self.connections.known(id) else {
             return;
         };
         let before = connection.state;
@@ -239,7 +238,7 @@ impl Streams {
     }
 
     fn change(&mut self, id: Id, to: State, now: Instant) {
-        let Some(connection) = self.connections.get_mut(id) else {
+        let Some(connection) = self.connections.known_mut(id) else {
             return;
         };
         let from = std::mem::replace(&mut connection.state, to);
@@ -252,7 +251,7 @@ impl Streams {
 
     /// It goes to the young end of its list; the others of its source give way before it does.
     pub(super) fn renew(&mut self, id: Id, now: Instant) {
-        let Some(connection) = self.connections.get(id) else {
+        let Some(connection) = self.connections.known(id) else {
             return;
         };
         let list = &mut self.age_lists[connection.state as usize];
@@ -263,7 +262,7 @@ impl Streams {
 
     /// What waits for its turn to shake hands keeps that turn.
     fn renew_holder(&mut self, id: Id, now: Instant) {
-        let connection = self.connections.get(id);
+        let connection = self.connections.known(id);
         if connection.is_some_and(|connection| connection.state.is_open()) {
             self.holders.renew(id.slot, now);
         }
@@ -272,7 +271,7 @@ impl Streams {
     fn begin_to_drain(&mut self, id: Id, now: Instant) {
         self.report_end(id);
         self.live.half_close(self.core, id.slot, id.generation);
-        if let Some(connection) = self.connections.get_mut(id) {
+        if let Some(connection) = self.connections.known_mut(id) {
             connection.drop_partial(&mut self.buffers);
             if connection.read_queue == ReadQueue::Parked {
                 connection.read_queue = ReadQueue::Nowhere;
@@ -284,7 +283,7 @@ impl Streams {
 
     /// The rules will be notified that nothing more comes by this connection, and that nothing new may be sent on it.
     fn report_end(&mut self, id: Id) {
-        let Some(connection) = self.connections.get(id) else {
+        let Some(connection) = self.connections.known(id) else {
             return;
         };
         if let Some((name, call)) = connection.names {
@@ -307,13 +306,13 @@ impl Streams {
     }
 
     fn close(&mut self, id: Id, why: Why) {
-        let Some(connection) = self.connections.get_mut(id) else {
+        let Some(connection) = self.connections.known_mut(id) else {
             return;
         };
         connection.say_goodbye(&mut self.buffers);
         self.log_close(id, &why);
         self.count_close(id, &why);
-        let Some(connection) = self.connections.get(id) else {
+        let Some(connection) = self.connections.known(id) else {
             return;
         };
         let (transport, state, peer) = (connection.transport, connection.state, connection.peer);
@@ -334,7 +333,7 @@ impl Streams {
     }
 
     fn count_close(&mut self, id: Id, why: &Why) {
-        let Some(connection) = self.connections.get(id) else {
+        let Some(connection) = self.connections.known(id) else {
             return;
         };
         match (why, connection.state) {
@@ -359,7 +358,7 @@ impl Streams {
     }
 
     fn log_close(&mut self, id: Id, why: &Why) {
-        let Some(connection) = self.connections.get(id) else {
+        let Some(connection) = self.connections.known(id) else {
             return;
         };
         let (name, peer) = (connection.transport.name(), connection.peer);
@@ -391,7 +390,7 @@ impl Streams {
     }
 
     fn log_drain(&mut self, id: Id, why: &Why) {
-        let Some(connection) = self.connections.get(id) else {
+        let Some(connection) = self.connections.known(id) else {
             return;
         };
         if !matches!(why, Why::Done) && self.logs.single.may_say() {
@@ -406,7 +405,7 @@ impl Streams {
 
     /// It may hold bytes.
     pub(super) fn mark_ready(&mut self, id: Id, now: Instant) {
-        let Some(connection) = self.connections.get_mut(id) else {
+        let Some(connection) = self.connections.known_mut(id) else {
             return;
         };
         if connection.read_queue != ReadQueue::Nowhere {
@@ -430,7 +429,7 @@ impl Streams {
 
     /// Bytes wait to be sent at the end of this turn.
     pub(super) fn mark_dirty(&mut self, id: Id) {
-        if let Some(connection) = self.connections.get_mut(id)
+        if let Some(connection) = self.connections.known_mut(id)
             && !connection.is_dirty
         {
             connection.is_dirty = true;
@@ -442,7 +441,7 @@ impl Streams {
 
     /// Counts the memory of what has begun on a connection and is not whole.
     pub(super) fn weigh(&mut self, id: Id) {
-        if let Some(connection) = self.connections.get_mut(id) {
+        if let Some(connection) = self.connections.known_mut(id) {
             let weight = connection.unfinished_bytes();
             let before = std::mem::replace(&mut connection.weight, weight);
             self.unfinished_bytes = self.unfinished_bytes + weight - before;
@@ -451,7 +450,7 @@ impl Streams {
 
     /// Counts what waits to leave.
     pub(super) fn count_unsent(&mut self, id: Id) {
-        if let Some(connection) = self.connections.get_mut(id) {
+        if let Some(connection) = self.connections.known_mut(id) {
             let waiting = connection.waiting();
             let before = std::mem::replace(&mut connection.unsent, waiting);
             self.unsent_bytes = self.unsent_bytes + waiting - before;
@@ -459,7 +458,7 @@ impl Streams {
     }
 
     fn unweigh(&mut self, id: Id) {
-        if let Some(connection) = self.connections.get_mut(id) {
+        if let Some(connection) = self.connections.known_mut(id) {
             self.unfinished_bytes -= std::mem::take(&mut connection.weight);
             self.unsent_bytes -= std::mem::take(&mut connection.unsent);
         }

@@ -80,7 +80,7 @@ impl Streams {
 
     /// The poll says how connecting went.
     pub(super) fn connected(&mut self, id: Id, now: Instant) {
-        let Some(connection) = self.connections.get_mut(id) else {
+        let Some(connection) = self.connections.known_mut(id) else {
             return;
         };
         if let Err(error) | Ok(Some(error)) = connection.stream.take_error() {

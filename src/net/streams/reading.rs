@@ -126,8 +126,7 @@ impl Streams {
     /// Whatever comes next: what was read may have proved the connection to be of use, or begun a message.
     fn note_read(&mut self, id: Id, is_news: bool, was_proved: bool, now: Instant) {
         let fresh_ms = self.fresh_ms();
-        let Some(connection) = self.connections.get_mut(id) else {
-            debug_assert!(false, "nothing is closed while it is read");
+        let Some(connection) = self.connections.known_mut(id) else {
             return;
         };
         let (state, is_inside) = (connection.state, connection.is_inside());
@@ -152,7 +151,7 @@ impl Streams {
     }
 
     fn note_handshake(&mut self, id: Id, is_established: bool, now: Instant) {
-        let Some(connection) = self.connections.get(id) else {
+        let Some(connection) = self.connections.known(id) else {
             return;
         };
         let Some(tls) = connection.tls.as_deref() else {

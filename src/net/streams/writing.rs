@@ -80,7 +80,7 @@ impl Streams {
     /// A message was not sent because too much waits on all connections together.
     fn note_unsent(&mut self, id: Id) {
         self.counters.unsent += 1;
-        let Some(connection) = self.connections.get(id) else {
+        let Some(connection) = self.connections.known(id) else {
             return;
         };
         if self.logs.unsent.may_say() {
@@ -143,7 +143,7 @@ impl Streams {
 
     /// Interest is derived: WRITABLE only while the kernel has not taken everything.
     fn follow_room(&mut self, id: Id) -> io::Result<()> {
-        let Some(connection) = self.connections.get_mut(id) else {
+        let Some(connection) = self.connections.known_mut(id) else {
             return Ok(());
         };
         let awaits = connection.awaits_room();
@@ -162,7 +162,7 @@ impl Streams {
     }
 
     fn note_written(&mut self, id: Id, now: Instant) {
-        let Some(connection) = self.connections.get(id) else {
+        let Some(connection) = self.connections.known(id) else {
             return;
         };
         if connection.is_silent() {

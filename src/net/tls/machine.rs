@@ -137,6 +137,7 @@ impl Tls {
         self.stream.get_mut().push(ciphertext);
         if self.state == TlsState::Handshaking {
             let Some(handshake) = &mut self.handshake else {
+                debug_assert!(false, "a handshake without its flights");
                 return Ok(());
             };
             let len = handshake.flights.take(self.stream.get_ref().held());
