@@ -100,7 +100,7 @@ impl LiveConnections {
         self.is(flow, |value, generation| value >> 2 == generation)
     }
 
-    /// The names that the peer of this connection has proved: none, where its certificate names nobody. `None`: it has shown no certificate.
+    /// The names that the peer of this connection has proved: none, if its certificate names nobody. `None`: it has shown no certificate.
     pub fn proved(&self, flow: &Flow) -> Option<ProvedNames> {
         let Channel::Connection { slot, generation } = flow.channel else {
             return None;

@@ -153,12 +153,12 @@ pub struct StreamCounters {
     /// Not taken, or closed, because their source is banned.
     pub banned: u64,
     pub accept_errors: u64,
-    /// Times that handshakes waited because so many were in hand already.
+    /// Times that handshakes waited because the limit was reached.
     pub handshakes_held: u64,
-    /// TLS connections closed at once because handshakes waited too long for their beginning.
+    /// TLS connections closed at once because handshakes waited too long before they began.
     pub handshakes_refused: u64,
     pub idle_closed: u64,
-    /// A message had begun and was not whole in its time.
+    /// A message had begun and was not complete in its time.
     pub unfinished: u64,
     /// Connections that only waited for what was owed to them, closed because others needed their places.
     pub displaced: u64,

@@ -1,4 +1,4 @@
-//! What each source holds of one core's connections: who gives way where there is no room for all, and whose handshake is begun next.
+//! What each source holds of one core's connections: which gives way if there is no room for all, and whose handshake begins next.
 //!
 //! Nothing here waits or closes: connections are named by their slots, and every step costs the same however many there are.
 
@@ -10,7 +10,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
-/// A connection that has not moved for so long, milliseconds, may be taken for one that will not: where others need its place, it gives way
+/// A connection that has not moved for so long, milliseconds, may be taken for one that will not: if others need its place, it gives way
 /// even if its source holds no more than theirs.
 pub const STALL_MS: u64 = 1000;
 
@@ -150,7 +150,7 @@ pub struct Holders {
     rankings: [Ranking; RANKINGS],
     /// Sources that have handshakes waiting, and since when each has stood in this queue.
     queue: VecDeque<(Id, Instant)>,
-    /// So many of them have been asked since anything has changed, and none of theirs may begin now.
+    /// This many of them have been asked since anything has changed, and none of theirs may begin now.
     tried: usize,
     overlong: Overlong,
 }
@@ -250,7 +250,7 @@ impl Holders {
 
     // ---- giving way ----------------------------------------------------------------------------------------------------
 
-    /// The connection that gives its place to a new one of `peer`, or to one of ours, where all are taken, and how many its source holds: the
+    /// The connection that gives its place to a new one of `peer`, or to one of ours, if all are taken, and how many its source holds: the
     /// oldest of the source that holds most, if that is more than the new one's own holds. What has not proved to be of use goes first.
     pub fn yields_place(&self, peer: Option<IpAddr>, now: Instant) -> Option<(u32, usize)> {
         let number = peer.and_then(|peer| self.by_source.get(&source(peer)));
@@ -363,7 +363,7 @@ impl Holders {
         self.tried = 0;
     }
 
-    /// How long handshakes wait for their beginning, those of `peer` or those of all sources, where they have waited longer than
+    /// How long handshakes wait before they begin, those of `peer` or those of all sources, if they have waited longer than
     /// `patience_ms` for longer than a burst takes: no more may come then. With a patience of 0 they may always.
     pub fn overlong_ms(&mut self, peer: IpAddr, patience_ms: u64, now: Instant) -> Option<u64> {
         let front = self.queue.front();

@@ -90,7 +90,7 @@ fn open(address: SocketAddr, joins: bool, is_shared: bool) -> io::Result<TcpList
     Ok(TcpListener::from_std(socket.into()))
 }
 
-/// Begins to connect to `peer`. `from`: the address of ours that it must see, where the listener has one.
+/// Begins to connect to `peer`. `from`: the address of ours that it must see, if the listener has one.
 pub fn connect(peer: SocketAddr, from: Option<SocketAddr>) -> io::Result<TcpStream> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new(Domain::for_address(peer), kind, Some(Protocol::TCP))?;

@@ -2,7 +2,7 @@
 
 use crate::base::Instant;
 
-/// How many times the patience the new may wait too long before any are refused: a burst, as when all phones come back at once, is worked
+/// How many times the patience new ones may wait too long before any are refused: a burst, as when all phones come back at once, is worked
 /// off; what lasts longer is overload.
 const BURST: u64 = 10;
 
@@ -16,7 +16,7 @@ pub struct Overlong {
 }
 
 impl Overlong {
-    /// `waited_ms`, how long the next one has waited, where that is too long and has been for longer than a burst. With a patience of 0 it
+    /// `waited_ms`, how long the next one has waited, if that is too long and has been for longer than a burst. With a patience of 0 it
     /// never is.
     pub fn check(&mut self, waited_ms: u64, patience_ms: u64, now: Instant) -> Option<u64> {
         if patience_ms == 0 || waited_ms < patience_ms {

@@ -2,7 +2,7 @@
 
 use crate::base::{Instant, Load};
 
-/// Asking the kernel costs a system call for each socket: it is done once in so many milliseconds, and only while more comes
+/// Asking the kernel costs a system call for each socket: it is done once in this many milliseconds, and only while more comes
 /// than is taken.
 const PERIOD_MS: u64 = 20;
 
@@ -30,7 +30,7 @@ pub struct Pressure {
 }
 
 impl Pressure {
-    /// Told once a turn. `taken_bytes`: all that was ever received; `ask`: what the kernel says.
+    /// Called once a turn. `taken_bytes`: all that was ever received; `ask`: what the kernel says.
     pub fn turn(
         &mut self,
         now: Instant,
@@ -46,7 +46,7 @@ impl Pressure {
         }
         let taken = taken_bytes.saturating_sub(self.taken_bytes);
         (self.since, self.taken_bytes) = (now, taken_bytes);
-        // Only a whole period of work tells how fast work is done.
+        // Only a whole period of work shows how fast work is done.
         if std::mem::replace(&mut self.caught_up, !is_behind) {
             self.load = Load {
                 is_behind,

@@ -3,7 +3,7 @@
 //!
 //! It is classic BPF, which needs no privilege and has no loops, so it looks only as far as [`crate::base::lot`] says, and what it does
 //! not know to be a new INVITE with a low lot passes: the rules refuse those. Requests of other methods pass always. A REGISTER that is
-//! dropped comes again ten times before its client gives up, where one answer would do.
+//! dropped comes again ten times before its client gives up, when one answer would do.
 
 use super::steer::{branch, instruction};
 use crate::base::Shed;
@@ -288,7 +288,7 @@ mod tests {
                 &format!("To: <sip:{}@b>;tag=1\r\n", "x".repeat(long)),
             ));
         }
-        // They pass, because it can't be told what they are.
+        // They pass, because nothing says what they are.
         let plain = "To: <sip:bob@example.com>\r\n";
         for head in [
             "Via: SIP/2.0/UDP 192.0.2.9;branch=z9hG4bKs0000000001\r\n",

@@ -108,18 +108,20 @@ impl std::fmt::Display for Why {
             Why::Tls(failure) => write!(f, "{failure}"),
             Why::Early => f.write_str("closed by the peer before the TLS handshake was done"),
             Why::Garbage(fault) => write!(f, "not SIP: {}", fault.reason()),
-            Why::Overdue(State::Connecting) => f.write_str("no answer in connect_timeout"),
+            Why::Overdue(State::Connecting) => f.write_str("no answer within connect_timeout"),
             Why::Overdue(State::Accepted | State::Handshaking) => {
-                f.write_str("no TLS handshake in handshake_timeout")
+                f.write_str("no TLS handshake within handshake_timeout")
             }
             Why::Overdue(State::Open) => f.write_str("idle for idle_timeout"),
-            Why::Overdue(State::Draining) => f.write_str("the peer does not take what it is sent"),
+            Why::Overdue(State::Draining) => f.write_str("the peer does not read what it is sent"),
             Why::Truncated => f.write_str("ended in the middle of a message"),
             Why::Unfinished | Why::Overdue(State::Receiving) => {
-                f.write_str("a message began and was not whole in message_timeout")
+                f.write_str("a message was not complete within message_timeout")
             }
             Why::Banned => f.write_str("its source is banned ([limits] ban)"),
-            Why::Displaced => f.write_str("it sends no more, and its place is needed"),
+            Why::Displaced => {
+                f.write_str("its peer sends no more, and another connection needs the place")
+            }
             Why::Yields(held) => write!(
                 f,
                 "all places for connections are taken, and its source holds {held} of them ([connections] max; [limits] trusted_sources \
@@ -127,7 +129,7 @@ impl std::fmt::Display for Why {
             ),
             Why::Stalled(most) => write!(
                 f,
-                "its TLS handshake has stalled and others wait: {most} may be in hand ([connections] handshakes)"
+                "its TLS handshake has stalled and others wait: the limit is {most} at a time ([connections] handshakes)"
             ),
             Why::Blank(most) => write!(
                 f,
@@ -135,7 +137,7 @@ impl std::fmt::Display for Why {
             ),
             Why::Crowded(most) => write!(
                 f,
-                "messages that have begun and are not whole hold more than {most} bytes on this core, and its is among the oldest \
+                "incomplete messages hold more than {most} bytes on this core, and the one on this connection is among the oldest \
                  ([connections] unfinished_bytes)"
             ),
         }
@@ -358,12 +360,12 @@ mod tests {
         };
         let overdue = || Event::Overdue { is_excused: false };
         let expected = [
-            "no answer in connect_timeout",
-            "no TLS handshake in handshake_timeout",
-            "no TLS handshake in handshake_timeout",
+            "no answer within connect_timeout",
+            "no TLS handshake within handshake_timeout",
+            "no TLS handshake within handshake_timeout",
             "idle for idle_timeout",
-            "a message began and was not whole in message_timeout",
-            "the peer does not take what it is sent",
+            "a message was not complete within message_timeout",
+            "the peer does not read what it is sent",
         ];
         assert_eq!(State::ALL.map(|state| why(state, overdue())), expected);
         let end = |is_inside| why(State::Receiving, Event::End { is_inside });

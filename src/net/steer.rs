@@ -4,7 +4,7 @@
 //! by chance, and otherwise has to be mailed from core to core. But the response carries our Via branch, and the branch begins
 //! with a fixed mark and the core's number. This filter (classic BPF, which needs no privilege) looks for the mark near the
 //! beginning of a status message and names the socket; for everything else it leaves the choice to the kernel. It is a hint:
-//! who forges it gets his datagram handled by another core, no more.
+//! a sender that forges it gets its datagram handled by another core, no more.
 
 use super::sys::filter;
 use libc::{
@@ -79,7 +79,7 @@ fn program(mark: &Mark) -> Vec<sock_filter> {
     code
 }
 
-/// Makes the lower-case hexadecimal digit in the accumulator a number; what is none becomes some number.
+/// Makes the lower-case hexadecimal digit in the accumulator a number; what is not one becomes some number.
 fn push_digit(code: &mut Vec<sock_filter>) {
     code.push(branch(BPF_JGE, u32::from(b'a'), 0, 1));
     code.push(instruction(

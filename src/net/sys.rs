@@ -105,7 +105,7 @@ pub struct Datagram<'a> {
 }
 
 impl Datagram<'_> {
-    /// The source that the kernel is to be told. An address of link scope needs an interface; where the peer's address does
+    /// The source that the kernel is to use. An address of link scope needs an interface; where the peer's address does
     /// not name one, the kernel would refuse it.
     fn source(&self) -> Option<IpAddr> {
         match (self.local, self.peer) {
@@ -213,7 +213,7 @@ unsafe fn local_address(header: &libc::msghdr) -> Option<IpAddr> {
 }
 
 /// Has the kernel say with each datagram which of our addresses it came to; for a socket bound to a wildcard.
-pub fn tell_local_address(socket: BorrowedFd<'_>, is_ipv4: bool) -> io::Result<()> {
+pub fn ask_local_address(socket: BorrowedFd<'_>, is_ipv4: bool) -> io::Result<()> {
     if is_ipv4 {
         set_option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
     } else {
@@ -230,7 +230,7 @@ pub struct Inbound {
     headers: Vec<libc::mmsghdr>,
     controls: Vec<Control>,
     /// The headers lead to `controls`.
-    tells_local: bool,
+    has_local: bool,
     /// Headers that the last call filled and that must be made good again before the next one.
     used: usize,
 }
@@ -269,7 +269,7 @@ impl Inbound {
             iovecs,
             headers,
             controls: vec![Control::EMPTY; batch],
-            tells_local: false,
+            has_local: false,
             used: 0,
         }
     }
@@ -279,14 +279,14 @@ impl Inbound {
     }
 
     /// Takes what the socket holds, at most [`Inbound::capacity`] datagrams, and returns how many came. Never blocks.
-    /// `tells_local`: the socket is one that was told to [`tell_local_address`].
-    pub fn receive(&mut self, socket: BorrowedFd<'_>, tells_local: bool) -> io::Result<usize> {
+    /// `has_local`: the socket is one that was given to [`ask_local_address`].
+    pub fn receive(&mut self, socket: BorrowedFd<'_>, has_local: bool) -> io::Result<usize> {
         for header in self.headers.iter_mut().take(self.used) {
             header.msg_hdr.msg_namelen = Name::LEN;
         }
-        if tells_local {
+        if has_local {
             // Those that were not used are as they should be, unless a socket of the other kind was served before.
-            let used = match self.tells_local {
+            let used = match self.has_local {
                 true => self.used,
                 false => self.headers.len(),
             };
@@ -295,13 +295,13 @@ impl Inbound {
                 header.msg_hdr.msg_control = ptr::from_mut(control).cast();
                 header.msg_hdr.msg_controllen = Control::LEN as _;
             }
-        } else if self.tells_local {
+        } else if self.has_local {
             for header in &mut self.headers {
                 header.msg_hdr.msg_control = ptr::null_mut();
                 header.msg_hdr.msg_controllen = 0;
             }
         }
-        self.tells_local = tells_local;
+        self.has_local = has_local;
         self.used = 0;
         debug_assert_eq!(self.iovecs.len(), self.headers.len());
         debug_assert_eq!(self.controls.len(), self.headers.len());
@@ -333,7 +333,7 @@ impl Inbound {
         let start = number * STRIDE;
         Some(Datagram {
             peer: self.names.get(number)?.read()?,
-            local: match self.tells_local {
+            local: match self.has_local {
                 // SAFETY: the header is one that the last `receive` led to a control of ours and the kernel filled.
                 true => unsafe { local_address(&header.msg_hdr) },
                 false => None,
@@ -433,7 +433,7 @@ impl Outbound {
 pub struct IcmpError {
     /// Where that datagram went.
     pub peer: SocketAddr,
-    /// True where the transport user has to be told (RFC 3261 §18.4): host, network, port or protocol unreachable, and
+    /// True if the transport user has to be notified (RFC 3261 §18.4): host, network, port or protocol unreachable, and
     /// parameter problem. False for what is to be ignored: time exceeded, source quench, a smaller path MTU.
     pub is_failure: bool,
     /// How much of the datagram the error brought back, from its beginning.
@@ -723,7 +723,7 @@ fn set_option(
     option: libc::c_int,
     value: libc::c_int,
 ) -> io::Result<()> {
-    // SAFETY: the kernel reads one integer, whose size it is told.
+    // SAFETY: the kernel reads one integer, whose size it is given.
     check(unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),

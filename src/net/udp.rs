@@ -77,7 +77,7 @@ pub struct Udp {
     sender: Option<Sender>,
     address: SocketAddr,
     /// Bound to a wildcard: the kernel says with each datagram which of our addresses it came to.
-    tells_local: bool,
+    has_local: bool,
     counters: ListenerCounters,
     backlog: Backlog,
     /// The last reading of the kernel's counter, which wraps.
@@ -155,7 +155,7 @@ impl Udp {
         receiver.set_reuse_port(true)?;
         socket.bind(&address.into())?;
         socket.connect(&nobody.local_addr()?.into())?;
-        // The receiver alone is not one of a group any more: who joins now is refused, and the kernel need not choose.
+        // The receiver alone is not one of a group any more: a socket that joins now is refused, and the kernel need not choose.
         receiver.set_reuse_port(is_shared)?;
         Ok(Some(Sender {
             socket: UdpSocket::from(socket),
@@ -181,9 +181,9 @@ impl Udp {
         socket.set_send_buffer_size(buffers.send)?;
         sys::queue_icmp_errors(socket.as_fd(), address.is_ipv4())?;
         sys::allow_fragments(socket.as_fd(), address.is_ipv4(), false)?;
-        let tells_local = address.ip().is_unspecified();
-        if tells_local {
-            sys::tell_local_address(socket.as_fd(), address.is_ipv4())?;
+        let has_local = address.ip().is_unspecified();
+        if has_local {
+            sys::ask_local_address(socket.as_fd(), address.is_ipv4())?;
         }
         socket.bind(&address.into())?;
         if is_shared && !joins {
@@ -199,7 +199,7 @@ impl Udp {
             address: socket.local_addr()?,
             socket,
             sender: None,
-            tells_local,
+            has_local,
             counters,
             backlog: Backlog::new(buffers.send_queue),
             drops_seen: 0,
@@ -239,7 +239,7 @@ impl Udp {
         self.socket.as_raw_fd()
     }
 
-    /// The socket by which datagrams leave, where it is another one.
+    /// The socket by which datagrams leave, if it is another one.
     pub fn sender_fd(&self) -> Option<RawFd> {
         self.sender.as_ref().map(|sender| sender.socket.as_raw_fd())
     }
@@ -247,7 +247,7 @@ impl Udp {
     /// Fills `inbound` with what is there and returns how many datagrams came. Fewer than it has room for: the socket is
     /// drained.
     pub fn receive(&mut self, inbound: &mut Inbound) -> io::Result<usize> {
-        let count = inbound.receive(self.socket.as_fd(), self.tells_local)?;
+        let count = inbound.receive(self.socket.as_fd(), self.has_local)?;
         if count > 0 {
             self.counters.received.batches += 1;
             for number in 0..count {
@@ -561,7 +561,7 @@ mod tests {
     #[test]
     fn no_error_of_one_datagram_stops_the_others() {
         use libc::{EAGAIN, ECONNREFUSED, EHOSTUNREACH, EINTR, EMSGSIZE, ENOBUFS};
-        let told = |counters: &ListenerCounters, reason: Undeliverable| {
+        let dropped = |counters: &ListenerCounters, reason: Undeliverable| {
             counters.undelivered[reason as usize]
         };
         // A left-over error: offered again, nothing is lost.
@@ -569,16 +569,16 @@ mod tests {
         assert_eq!((done, counters.sent.bytes, lost), (10, 10, 0));
         assert_eq!(counters.undelivered, [0; 6]);
         assert_eq!(counters.sent.batches, 2);
-        // An error of its own: this one is dropped, and told.
+        // An error of its own: this one is dropped, and reported.
         let refused = Err(EHOSTUNREACH);
         let (done, counters, lost) = push(&[Ok(3), refused, refused, refused, Ok(6)], 10);
         assert_eq!((done, counters.sent.bytes, lost), (10, 9, 1));
-        assert_eq!(told(&counters, Undeliverable::Unreachable), 1);
-        // Too large, or thrown away by the kernel: counted, and nobody is told.
+        assert_eq!(dropped(&counters, Undeliverable::Unreachable), 1);
+        // Too large, or thrown away by the kernel: counted, and not reported.
         let (done, counters, lost) = push(&[Err(EMSGSIZE), Err(ENOBUFS), Ok(8)], 10);
         assert_eq!((done, counters.sent.bytes, lost), (10, 8, 0));
-        assert_eq!(told(&counters, Undeliverable::TooLarge), 1);
-        assert_eq!(told(&counters, Undeliverable::NoBuffers), 1);
+        assert_eq!(dropped(&counters, Undeliverable::TooLarge), 1);
+        assert_eq!(dropped(&counters, Undeliverable::NoBuffers), 1);
         // The kernel takes nothing more now: the rest is the caller's to keep.
         let (done, counters, _) = push(&[Ok(4), Err(EAGAIN)], 10);
         assert_eq!((done, counters.sent.bytes), (4, 4));

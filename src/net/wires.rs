@@ -37,8 +37,8 @@ impl Socket {
 pub struct Wires {
     ports: Vec<Port>,
     streams: Streams,
-    /// Listeners that may hold datagrams or new connections, in the order in which they are served. mio tells it once
-    /// (edge-triggered): who is on this list stays there until his socket is seen empty.
+    /// Listeners that may hold datagrams or new connections, in the order in which they are served. The poll says it once
+    /// (edge-triggered): a listener on this list stays there until its socket is seen empty.
     ready: Vec<u16>,
     inbound: Inbound,
     outbound: Outbound,
@@ -47,7 +47,7 @@ pub struct Wires {
     foreign: Vec<u32>,
     log: LogBudget,
     pressure: Pressure,
-    /// What the kernel was last told to drop; and that it could not be.
+    /// What the kernel was last asked to drop, and whether it could not.
     shed: Option<Shed>,
     cannot_shed: bool,
     registry: Registry,
@@ -72,8 +72,8 @@ struct Wire {
     awaits_room: bool,
     /// Which of the outbox's transmits leave here in this turn.
     outgoing: Vec<u32>,
-    /// Datagrams not sent that a line has told of, by [`Undeliverable`].
-    told: [u64; Undeliverable::ALL.len()],
+    /// Datagrams not sent that have been logged, by [`Undeliverable`].
+    logged: [u64; Undeliverable::ALL.len()],
 }
 
 impl Wires {
@@ -95,7 +95,7 @@ impl Wires {
                         has_icmp_errors: false,
                         awaits_room: false,
                         outgoing: Vec::new(),
-                        told: [0; Undeliverable::ALL.len()],
+                        logged: [0; Undeliverable::ALL.len()],
                     }))
                 }
                 Socket::Stream(mut listener) => {
@@ -178,7 +178,7 @@ impl Wires {
         !self.ready.is_empty() || !self.undelivered.is_empty() || self.streams.has_more()
     }
 
-    /// How far this core is behind at the end of a turn. Connections that wait to be accepted, or that shake hands, do not count:
+    /// How far this core is behind at the end of a turn. Connections that wait to be accepted, or whose handshakes go on, do not count:
     /// they wait in an order of their own.
     pub fn load(&mut self, now: Instant) -> Load {
         let holds_datagrams = |listener: &u16| {
@@ -190,7 +190,7 @@ impl Wires {
             PortKind::Datagrams(wire) => wire.udp.received_bytes(),
             PortKind::Connections(_) => 0,
         });
-        // Of connections not only the messages: what is in the midst of one has been taken, too.
+        // Of connections not only the messages: what belongs to one that is not whole has been taken, too.
         let taken_bytes = taken.sum::<u64>() + self.streams.read_bytes();
         let (ports, streams) = (&mut self.ports, &self.streams);
         let load = self.pressure.turn(now, is_behind, taken_bytes, || {
@@ -222,7 +222,7 @@ impl Wires {
             })
     }
 
-    /// Has the kernel drop what `shed` says on all sockets for datagrams, or nothing. Where it cannot, all is received.
+    /// Has the kernel drop what `shed` says on all sockets for datagrams, or nothing. If it cannot, all is received.
     pub fn shed(&mut self, shed: Option<Shed>) {
         if shed == self.shed {
             return;
@@ -239,8 +239,8 @@ impl Wires {
         };
         if !std::mem::replace(&mut self.cannot_shed, true) {
             log::warn!(
-                "udp {address}: the kernel takes no filter that drops new INVITEs while this server is overloaded ({error}; 80 KiB of \
-                 net.core.optmem_max are enough): they are received, and answered 503"
+                "udp {address}: the kernel refuses the filter that drops new INVITEs while this server is overloaded ({error}; a \
+                 net.core.optmem_max of 80 KiB is enough): they are received, and answered 503"
             );
         }
     }
@@ -294,7 +294,7 @@ impl Wires {
         self.inbound.get(number)
     }
 
-    /// Takes those off the list whose socket was seen empty.
+    /// Takes those whose sockets were seen empty off the list.
     pub fn settle(&mut self) {
         let ports = &self.ports;
         self.ready.retain(|listener| {
@@ -304,7 +304,7 @@ impl Wires {
         });
     }
 
-    /// The connections that may hold something, taken off their list: established ones first, then some that shake hands.
+    /// The connections that may hold something, taken off their list: established ones first, then some whose handshakes go on.
     pub fn take_ready_streams(&mut self, list: &mut Vec<Id>, now: Instant) {
         self.streams.take_ready(list, now);
     }
@@ -452,11 +452,11 @@ impl Wires {
         self.streams.take_freed()
     }
 
-    /// Closes the connections that are overdue, and lets those in who had to wait.
+    /// Closes the connections that are overdue, and lets in those that had to wait.
     pub fn sweep(&mut self, now: Instant) {
         self.streams.sweep(now);
         self.log.renew(now);
-        self.tell_undelivered();
+        self.log_undelivered();
         if !self.streams.may_accept(now) {
             return;
         }
@@ -468,23 +468,26 @@ impl Wires {
         }
     }
 
-    /// A line for each reason for which datagrams were not sent since the last one. Who they were for is told by whoever waits for
+    /// Logs a line for each reason for which datagrams were not sent since the last one. Whom they were for is logged by whatever waits for
     /// an answer.
-    fn tell_undelivered(&mut self) {
+    fn log_undelivered(&mut self) {
         for port in &mut self.ports {
             let PortKind::Datagrams(wire) = &mut port.kind else {
                 continue;
             };
             let now = wire.udp.undelivered();
-            if *now == wire.told {
+            if *now == wire.logged {
                 continue;
             }
             for reason in Undeliverable::ALL {
-                let (told, now) = (&mut wire.told[reason as usize], now[reason as usize]);
-                if now > *told && self.log.may_say() {
+                let (logged, now) = (&mut wire.logged[reason as usize], now[reason as usize]);
+                if now > *logged && self.log.may_say() {
                     let (address, label) = (wire.udp.address(), reason.label());
-                    log::info!("UDP {address}: {} datagrams not sent: {label}", now - *told);
-                    *told = now;
+                    log::info!(
+                        "UDP {address}: {} datagrams not sent: {label}",
+                        now - *logged
+                    );
+                    *logged = now;
                 }
             }
         }

@@ -401,7 +401,7 @@ fn streams(list: &mut Families, streams: &StreamCounters) {
         ),
         (
             "strowger_connections_unfinished_total",
-            "Connections closed because a message had begun on them and was not whole in message_timeout.",
+            "Connections closed because a message was not complete within message_timeout.",
             streams.unfinished,
         ),
         (

@@ -230,7 +230,7 @@ fn a_message_has_a_deadline_from_its_first_byte() {
     }
     let unfinished = server.stat(&place, "strowger_connections_unfinished_total");
     assert_eq!(unfinished, 3.0);
-    server.expect_log(&["a message began and was not whole in message_timeout"]);
+    server.expect_log(&["a message was not complete within message_timeout"]);
 }
 
 /// Neither whole messages before it nor what the server sends meanwhile gives half a message more time.

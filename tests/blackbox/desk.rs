@@ -551,7 +551,7 @@ fn a_limit_that_is_hit_has_one_line() {
         .collect();
     server.expect_log(&[
         "WARN",
-        "TLS clients wait: 1 shake hands, 2 may ([connections] handshakes)",
+        "TLS clients wait: handshakes in progress: 1, limit: 2 ([connections] handshakes)",
     ]);
     // At most one in a second, however long the machine let us wait.
     let (log, most) = (server.log(), 1 + began.elapsed().as_secs() as usize);

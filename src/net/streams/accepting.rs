@@ -95,7 +95,7 @@ impl Streams {
                 self.counters.handshakes_refused += 1;
                 if self.logs.overload.may_say() {
                     log::warn!(
-                        "{peer}: TLS connection refused: handshakes wait {waited_ms} ms for their beginning ([limits] overload)"
+                        "{peer}: TLS connection refused: handshakes wait {waited_ms} ms before they begin ([limits] overload)"
                     );
                 }
                 return false;
@@ -152,7 +152,7 @@ impl Streams {
         }
     }
 
-    /// Begins the handshakes of so many clients at most, each source in its turn, and puts them on the list of those to be served.
+    /// Begins the handshakes of at most this many clients, each source in its turn, and puts them on the list of those to be served.
     pub(super) fn begin_handshakes(&mut self, most: usize, list: &mut Vec<Id>, now: Instant) {
         for _ in 0..most {
             let in_hand = self.counters.open(Transport::Tls, State::Handshaking) as usize;
@@ -165,8 +165,8 @@ impl Streams {
                     self.counters.handshakes_held += 1;
                     if self.logs.waiting.may_say() {
                         log::warn!(
-                            "TLS clients wait: {in_hand} shake hands, {limit} may ([connections] handshakes), and of one source no more \
-                             than a quarter of them once half are taken"
+                            "TLS clients wait: handshakes in progress: {in_hand}, limit: {limit} ([connections] handshakes); \
+                             once half are taken, one source may have no more than a quarter"
                         );
                     }
                 }

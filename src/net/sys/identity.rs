@@ -1,4 +1,5 @@
-//! Who this process is: root makes it another user, who may bind low ports for a moment more, and then nothing that others may not.
+//! The user that this process runs as: root makes it another user, which may bind low ports for a moment more, and then nothing that others
+//! may not.
 
 use super::check;
 use std::ffi::{CStr, CString};
@@ -56,32 +57,32 @@ impl Identity {
         if unsafe { libc::geteuid() } != 0 {
             return Err("only root can become another user".to_owned());
         }
-        let told = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+        let failed = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
         // What is kept is narrowed below, at once.
         // SAFETY: numbers alone.
         check(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) })
-            .map_err(told("keepcaps"))?;
+            .map_err(failed("keepcaps"))?;
         // Groups first: without root's rights they cannot be changed any more.
         // SAFETY: the name is a C string that lives longer than the call.
         check(unsafe { libc::initgroups(self.user.as_ptr(), self.gid) })
-            .map_err(told("initgroups"))?;
+            .map_err(failed("initgroups"))?;
         // SAFETY: three numbers.
         check(unsafe { libc::setresgid(self.gid, self.gid, self.gid) })
-            .map_err(told("setresgid"))?;
+            .map_err(failed("setresgid"))?;
         // SAFETY: three numbers.
         check(unsafe { libc::setresuid(self.uid, self.uid, self.uid) })
-            .map_err(told("setresuid"))?;
-        keep_capabilities(NET_BIND_SERVICE).map_err(told("capset"))?;
+            .map_err(failed("setresuid"))?;
+        keep_capabilities(NET_BIND_SERVICE).map_err(failed("capset"))?;
         // SAFETY: numbers alone.
-        check(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 0, 0, 0, 0) }).map_err(told("keepcaps"))
+        check(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 0, 0, 0, 0) }).map_err(failed("keepcaps"))
     }
 
     /// Gives up the last of root's rights, when the sockets are bound. Fails unless the process is this user whole and cannot get
     /// back.
     pub fn seal(&self) -> Result<(), String> {
-        let told = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
-        keep_capabilities(0).map_err(told("capset"))?;
-        gain_nothing().map_err(told("no_new_privs"))?;
+        let failed = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+        keep_capabilities(0).map_err(failed("capset"))?;
+        gain_nothing().map_err(failed("no_new_privs"))?;
         if !self.is_ours() {
             return Err("not all of root's identity was given up".to_owned());
         }
@@ -150,7 +151,7 @@ fn user_of(name: &CStr) -> io::Result<Option<(libc::uid_t, libc::gid_t)>> {
         let mut entry = MaybeUninit::<libc::passwd>::uninit();
         let mut found = ptr::null_mut();
         // SAFETY: the name is a C string; the library writes an entry to the first place, its strings into `buffer`, whose length
-        // it is told, and to `found` either null or the address of the entry. Only numbers are read from it.
+        // it is given, and to `found` either null or the address of the entry. Only numbers are read from it.
         unsafe {
             let failed = libc::getpwnam_r(
                 name.as_ptr(),

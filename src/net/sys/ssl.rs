@@ -14,7 +14,7 @@ use openssl::stack::StackRef;
 use openssl::x509::{X509, X509PurposeId, X509Ref, X509StoreContextRef, X509VerifyResult};
 use openssl_sys as ffi;
 
-/// The length of the name by which a ticket tells its key.
+/// The length of the name by which a ticket names its key.
 pub const TICKET_NAME: usize = 16;
 
 /// What one generation of tickets is sealed with: AES-256-CBC, then HMAC-SHA256 (RFC 5077 §4).
@@ -25,7 +25,7 @@ pub struct TicketKey {
     pub mac: [u8; 32],
 }
 
-/// Who keeps the keys of tickets.
+/// What keeps the keys of tickets.
 pub trait TicketKeys: Send + Sync + 'static {
     /// The key for a new ticket; `None`: no ticket can be issued.
     fn to_seal(&self) -> Option<TicketKey>;
@@ -133,7 +133,7 @@ unsafe extern "C" fn ticket_key(
 }
 
 unsafe fn init_mac(mac: *mut ffi::HMAC_CTX, key: &[u8; 32]) -> bool {
-    // SAFETY: `mac` is live as the caller promises, and the key has the length that is told (size_t or int, by the library).
+    // SAFETY: `mac` is live as the caller promises, and the key has the length that is given (size_t or int, by the library).
     unsafe {
         ffi::HMAC_Init_ex(
             mac,
@@ -165,7 +165,7 @@ pub fn add_chain_certificate(
     if done { Ok(()) } else { Err(ErrorStack::get()) }
 }
 
-/// Who judges the certificates that peers show.
+/// What judges the certificates that peers show.
 pub trait Verify: Send + Sync + 'static {
     /// Whether the chain in `store` is good; if not, the reason is left in it as its error.
     fn verify(&self, store: &mut X509StoreContextRef) -> bool;

@@ -143,7 +143,7 @@ type Fingerprint = [u8; 32];
 impl Contexts {
     /// Reads every file and makes the contexts; nothing takes effect unless all is good.
     ///
-    /// `previous` are the contexts that these replace. Where identities and verification are the same as in them, by what is
+    /// `previous` are the contexts that these replace. If identities and verification are the same as in them, by what is
     /// in the files, sessions of before can be resumed; otherwise none can.
     pub fn load(settings: &Settings, previous: Option<&Contexts>) -> Result<Contexts, LoadError> {
         let material = Material::read(settings)?;
@@ -356,7 +356,7 @@ impl Material {
         })
     }
 
-    /// Who we are, whom we trust, and for how long.
+    /// Our identities, what we trust, and for how long.
     fn trust(&self, settings: &Settings) -> Fingerprint {
         let mut hash = Sha256::new();
         let mut pairs = |pairs: &[LoadedPair]| {
@@ -682,7 +682,7 @@ fn choose_by_name(builder: &mut SslContextBuilder, by_name: HashMap<String, SslC
     });
 }
 
-/// The same before anything else: OpenSSL decides on a session before it tells of the name, and would resume the one of
+/// The same before anything else: OpenSSL decides on a session before it reports the name, and would resume the one of
 /// another identity.
 #[cfg(not(feature = "aws-lc"))]
 fn choose_by_name(builder: &mut SslContextBuilder, by_name: HashMap<String, SslContext>) {
@@ -693,7 +693,7 @@ fn choose_by_name(builder: &mut SslContextBuilder, by_name: HashMap<String, SslC
         }
         Ok(openssl::ssl::ClientHelloResponse::SUCCESS)
     });
-    // Without it the client is not told that its name was understood.
+    // Without it the client does not learn that its name was understood.
     builder.set_servername_callback(|ssl, _| match ssl.servername(NameType::HOST_NAME) {
         Some(_) => Ok(()),
         None => Err(SniError::NOACK),
@@ -785,7 +785,7 @@ fn set_ciphers(builder: &mut SslContextBuilder, list: &str) -> Result<(), LoadEr
         .map_err(|errors| LoadError::new(format!("ciphers: {list}: {}", words_of(&errors))))
 }
 
-/// Secrets of sessions for reading captures, as NSS writes them, where the environment's SSLKEYLOGFILE asks for them.
+/// Secrets of sessions for reading captures, as NSS writes them, if the environment's SSLKEYLOGFILE asks for them.
 #[derive(Clone)]
 struct KeyLog {
     file: Arc<Mutex<std::fs::File>>,

@@ -1,4 +1,4 @@
-//! Why a connection failed, in words for one line of a log: which side refused, and the library's reason. Who the peer is stands
+//! Why a connection failed, in words for one line of a log: which side refused, and the library's reason. The name of the peer stands
 //! before it.
 
 use std::fmt;

@@ -1,7 +1,7 @@
 //! Where records end (RFC 8446 §5.1) and, in a handshake, where the peer's flight does (RFC 5246 §7.3, RFC 8446 §2).
 //!
-//! The library is to be called once for each flight, however the bytes were cut on the way. What is in the clear tells where a
-//! flight ends: a ServerHelloDone ends one and a Certificate does not. What is encrypted does not tell; there the end of a
+//! The library is to be called once for each flight, however the bytes were cut on the way. What is in the clear shows where a
+//! flight ends: a ServerHelloDone ends one and a Certificate does not. What is encrypted does not; there the end of a
 //! record is taken for the end of the flight unless more bytes have come, which then are the beginning of something that the
 //! peer was still sending.
 
@@ -93,7 +93,7 @@ pub struct Flights {
     is_whole: bool,
     /// After the peer's ChangeCipherSpec its handshake messages cannot be read.
     is_encrypted: bool,
-    /// The beginning of a handshake message: type, length, and of a ServerHello what tells a HelloRetryRequest.
+    /// The beginning of a handshake message: type, length, and of a ServerHello what identifies a HelloRetryRequest.
     start: [u8; Flights::START],
     started: usize,
     /// What is still to come of the message, after `start`.

@@ -350,7 +350,7 @@ impl Tls {
         names.unwrap_or_default()
     }
 
-    /// Who the client is by a certificate that was verified, in this handshake or in the one whose session it resumed: nobody (empty)
+    /// The names of the client by a certificate that was verified, in this handshake or in the one whose session it resumed: nobody (empty)
     /// where it has expired since or has no name that counts; `None` where none was shown. Of a server nothing is said here: its name was
     /// asked for.
     pub fn client_names(&self) -> Option<ProvedNames> {

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The library never touches a socket, so it never asks for one to be writable, and it is called when bytes have come and never
-//! otherwise: `flights` holds bytes back until the peer's flight is whole as far as can be told from outside.
+//! otherwise: `flights` holds bytes back until the peer's flight is whole as far as can be seen from outside.
 
 #[cfg(not(any(feature = "aws-lc", feature = "system-openssl")))]
 compile_error!("choose a TLS library: the feature aws-lc (the default) or system-openssl");

@@ -53,8 +53,8 @@ pub fn proves(certificate: &X509Ref, name: &str) -> bool {
 /// More names are nobody's honest certificate.
 const OWNERS_MOST: usize = 64;
 
-/// Who a client is by its certificate, as the certificate writes it: SIP URIs, with a user or without; DNS names only where there are none
-/// (RFC 5922 §7.1), so that who is one user is not its whole domain besides. The common name proves nobody.
+/// The names of a client by its certificate, as the certificate writes them: SIP URIs, with a user or without; DNS names only where there are none
+/// (RFC 5922 §7.1), so that one user is not its whole domain besides. The common name proves nobody.
 pub fn owners(certificate: &X509Ref) -> Vec<Box<str>> {
     let Some(alternatives) = certificate.subject_alt_names() else {
         return Vec::new();

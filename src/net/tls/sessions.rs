@@ -11,7 +11,7 @@ use crate::net::sys::ssl;
 /// How many peers are remembered. Twice as many for a while: see `Recent`.
 const PEERS: usize = 1024;
 
-/// How many tickets of one peer: a server gives one or two with each connection, and so many connections as are in hand at a time
+/// How many tickets of one peer: a server gives one or two with each connection, and as many connections as are open at a time
 /// each need one. With 16, a fifth of the handshakes of 48 calls at a time was full.
 const SESSIONS: usize = 64;
 
