@@ -261,8 +261,7 @@ mod tests {
 
     /// What becomes of a connection in each state, in the order of [`State::ALL`]: its next state's first letter and what is done; "-": this
     /// cannot happen.
-    #[test]
-    fn every_state_and_every_event() {
+    fn expected() -> [(fn() -> Event, [&'static str; 6]); 21] {
         const CLOSED: [&str; 6] = [
             "C close", "A close", "H close", "O close", "R close", "D close",
         ];
@@ -271,7 +270,7 @@ mod tests {
             "C close", "A close", "H close", "D drain", "D drain", "D drain",
         ];
         let still = ["C", "A", "H", "O", "R", "D"];
-        let table: [(fn() -> Event, [&str; 6]); 21] = [
+        [
             (
                 || Event::Connected { by_tls: true },
                 ["H write", "-", "-", "-", "-", "-"],
@@ -331,8 +330,12 @@ mod tests {
                 ],
             ),
             (|| Event::Abort(Why::Displaced), CLOSED),
-        ];
-        for (event, expected) in table {
+        ]
+    }
+
+    #[test]
+    fn every_state_and_every_event() {
+        for (event, expected) in expected() {
             for (state, expected) in State::ALL.into_iter().zip(expected) {
                 let got = match step(state, event()) {
                     Err(_) => "-".to_owned(),

@@ -1,7 +1,8 @@
 //! The connections of one core by their names: a slab with the generation in each entry, so that an old name finds nothing.
 //!
 //! The room for all that there may be is reserved at the start, so that no entry moves while the server serves. What is reserved costs
-//! addresses and no memory until an entry stands in it. Entries are not boxed: the measured reason stands here soon.
+//! addresses and no memory until an entry stands in it. Entries are not boxed, because that measured worse: of 100,000 connections each
+//! cost 382 bytes instead of 358, and was found by its token in 323 ns instead of 196 (`perf/connections`).
 
 use crate::base::Id;
 use slab::Slab;
@@ -121,6 +122,27 @@ mod tests {
         assert_eq!(table.tenant(b.slot), Some((b, &"b")));
         assert_eq!(table.tenant(1), None);
         assert_eq!(table.len(), 1);
+    }
+
+    /// Bytes of this process that are in memory.
+    fn resident() -> usize {
+        let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages = text.split_whitespace().nth(1).unwrap();
+        pages.parse::<usize>().unwrap() * crate::net::sys::page_size()
+    }
+
+    #[test]
+    fn what_is_reserved_costs_no_memory() {
+        const ENTRIES: usize = 1 << 20;
+        let before = resident();
+        let mut table: Table<[u64; 64]> = Table::new(ENTRIES, 1);
+        for _ in 0..100 {
+            table.insert([7; 64]);
+        }
+        assert!(table.slots.capacity() >= ENTRIES);
+        // Other tests run beside this one.
+        let grown = resident().saturating_sub(before);
+        assert!(grown < 64 << 20, "{grown} bytes of 512 MiB are in memory");
     }
 
     #[test]

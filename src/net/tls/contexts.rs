@@ -1,16 +1,14 @@
 //! The two sides' contexts of the library, made from settings as a whole or not at all, and shared by all workers.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use openssl::error::ErrorStack;
-use openssl::pkey::{Id, PKey, Private};
 use openssl::sha::Sha256;
 use openssl::ssl::{
     NameType, SniError, Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions,
@@ -22,10 +20,11 @@ use openssl::x509::store::{X509Store, X509StoreBuilder};
 
 use super::failure::words_of;
 use super::machine::Tls;
+use super::material::{Fingerprint, LoadError, LoadedPair, Material};
 use super::names;
 use super::notes::{ClientNotes, notes_index};
 use super::sessions::{ClientSessions, PeerName};
-use super::settings::{Pair, Settings, Side};
+use super::settings::{Settings, Side, VerifyClient, Version};
 use super::tickets::RotatingKeys;
 use super::verify::{Checks, Verifier};
 use crate::net::sys::ssl;
@@ -75,46 +74,6 @@ const SERVER_SESSIONS: i32 = 20_480;
 /// What a server sends after a full TLS 1.3 handshake.
 const TICKETS: usize = 2;
 
-/// Why settings could not be taken.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LoadError {
-    pub file: Option<PathBuf>,
-    pub reason: String,
-}
-
-impl LoadError {
-    fn file(file: &Path, reason: impl Into<String>) -> LoadError {
-        LoadError {
-            file: Some(file.to_path_buf()),
-            reason: reason.into(),
-        }
-    }
-
-    fn new(reason: impl Into<String>) -> LoadError {
-        LoadError {
-            file: None,
-            reason: reason.into(),
-        }
-    }
-}
-
-impl From<ErrorStack> for LoadError {
-    fn from(errors: ErrorStack) -> LoadError {
-        LoadError::new(words_of(&errors))
-    }
-}
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.file {
-            Some(file) => write!(formatter, "{}: {}", file.display(), self.reason),
-            None => formatter.write_str(&self.reason),
-        }
-    }
-}
-
-impl std::error::Error for LoadError {}
-
 /// Everything that new connections need. Connections keep what they were made from: a reload touches new ones only.
 pub struct Contexts {
     server: Option<SslContext>,
@@ -137,8 +96,6 @@ struct ClientContext {
     sessions: Option<Arc<ClientSessions>>,
     shows_certificate: bool,
 }
-
-type Fingerprint = [u8; 32];
 
 impl Contexts {
     /// Reads every file and makes the contexts; nothing takes effect unless all is good.
@@ -284,220 +241,6 @@ impl Contexts {
 }
 
 // ---- the files ---------------------------------------------------------------------------------------------------------
-
-/// What the files hold.
-struct Material {
-    default_identity: Vec<LoadedPair>,
-    identities: Vec<(String, Vec<LoadedPair>)>,
-    client_identity: Vec<LoadedPair>,
-    client_identities: Vec<(u64, Vec<LoadedPair>)>,
-    authorities: Vec<X509>,
-}
-
-struct LoadedPair {
-    /// The certificate itself, then its chain.
-    chain: Vec<X509>,
-    key: PKey<Private>,
-    digest: Fingerprint,
-}
-
-/// Where Debian, Alpine and others keep all authorities in one file; where Red Hat does.
-const SYSTEM_AUTHORITIES: &[&str] = &[
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-];
-
-impl Material {
-    fn read(settings: &Settings) -> Result<Material, LoadError> {
-        let client_pairs = match settings.rules.show_client_certificate {
-            false => &Vec::new(),
-            true if settings.certificates.client_identity.is_empty() => {
-                &settings.certificates.default_identity
-            }
-            true => &settings.certificates.client_identity,
-        };
-        let identities = settings
-            .certificates
-            .identities
-            .iter()
-            .map(|identity| {
-                let name = names::normal(&identity.name);
-                if !names::is_dns_name(&name) {
-                    return Err(LoadError::new(format!("not a DNS name: {name:?}")));
-                }
-                Ok((name, LoadedPair::read_all(&identity.pairs)?))
-            })
-            .collect::<Result<Vec<_>, LoadError>>()?;
-        let authorities = match &settings.rules.trusted_ca {
-            Some(file) => read_certificates(file)?,
-            None if settings.rules.verify_client != VerifyClient::No => {
-                return Err(LoadError::new(
-                    "clients cannot be verified without trusted_ca",
-                ));
-            }
-            None => SYSTEM_AUTHORITIES
-                .iter()
-                .map(Path::new)
-                .find(|file| settings.rules.verify_server && file.exists())
-                .map_or(Ok(Vec::new()), read_certificates)?,
-        };
-        Ok(Material {
-            default_identity: LoadedPair::read_all(&settings.certificates.default_identity)?,
-            identities,
-            client_identity: LoadedPair::read_all(client_pairs)?,
-            client_identities: settings
-                .certificates
-                .client_identities
-                .iter()
-                .map(|(number, pairs)| Ok((*number, LoadedPair::read_all(pairs)?)))
-                .collect::<Result<_, LoadError>>()?,
-            authorities,
-        })
-    }
-
-    /// Our identities, what we trust, and for how long.
-    fn trust(&self, settings: &Settings) -> Fingerprint {
-        let mut hash = Sha256::new();
-        let mut pairs = |pairs: &[LoadedPair]| {
-            hash.update(&(pairs.len() as u64).to_be_bytes());
-            for pair in pairs {
-                hash.update(&pair.digest);
-            }
-        };
-        pairs(&self.default_identity);
-        pairs(&self.client_identity);
-        for (_, identity) in &self.identities {
-            pairs(identity);
-        }
-        for (_, identity) in &self.client_identities {
-            pairs(identity);
-        }
-        for (number, _) in &self.client_identities {
-            hash.update(&number.to_be_bytes());
-        }
-        for (name, _) in &self.identities {
-            hash.update(name.as_bytes());
-            hash.update(b"\0");
-        }
-        for authority in &self.authorities {
-            hash.update(&authority.to_der().unwrap_or_default());
-        }
-        hash.update(&[
-            settings.rules.verify_client as u8,
-            settings.rules.verify_server.into(),
-        ]);
-        for purpose in &settings.rules.client_purposes {
-            hash.update(&[*purpose as u8]);
-        }
-        hash.update(b"\xff");
-        hash.update(&settings.rules.session_lifetime.to_be_bytes());
-        hash.finish()
-    }
-
-    fn fingerprint(&self, settings: &Settings, trust: &Fingerprint) -> Fingerprint {
-        let mut hash = Sha256::new();
-        hash.update(trust);
-        hash.update(&[
-            settings.rules.min_version as u8,
-            settings.rules.max_version as u8,
-            settings.rules.server_session_reuse.into(),
-            settings.rules.client_session_reuse.into(),
-        ]);
-        hash.update(settings.rules.ciphers.as_bytes());
-        hash.update(b"\0");
-        hash.update(settings.rules.ciphersuites.as_bytes());
-        for group in &settings.rules.groups {
-            hash.update(b"\0");
-            hash.update(group.as_bytes());
-        }
-        hash.finish()
-    }
-}
-
-impl LoadedPair {
-    fn read_all(pairs: &[Pair]) -> Result<Vec<LoadedPair>, LoadError> {
-        let mut loaded: Vec<LoadedPair> = Vec::with_capacity(pairs.len());
-        for pair in pairs {
-            let next = LoadedPair::read(pair)?;
-            if loaded.iter().any(|other| other.key.id() == next.key.id()) {
-                let kind = match next.key.id() {
-                    Id::RSA => "an RSA key",
-                    Id::EC => "an ECDSA key",
-                    _ => "a key of this kind",
-                };
-                let reason = format!("{kind} is given twice for one identity");
-                return Err(LoadError::file(&pair.private_key, reason));
-            }
-            loaded.push(next);
-        }
-        Ok(loaded)
-    }
-
-    fn read(pair: &Pair) -> Result<LoadedPair, LoadError> {
-        let chain = read_certificates(&pair.certificate)?;
-        let text = read(&pair.private_key)?;
-        let mut is_encrypted = false;
-        let key = PKey::private_key_from_pem_callback(&text, |_| {
-            is_encrypted = true;
-            Ok(0)
-        });
-        let key = match key {
-            Ok(key) => key,
-            Err(_) if is_encrypted => {
-                let reason = "the private key is encrypted: store it without a passphrase";
-                return Err(LoadError::file(&pair.private_key, reason));
-            }
-            Err(errors) => {
-                let reason = format!("not a private key in PEM: {}", words_of(&errors));
-                return Err(LoadError::file(&pair.private_key, reason));
-            }
-        };
-        let Some(leaf) = chain.first() else {
-            return Err(LoadError::file(&pair.certificate, "no certificate in it"));
-        };
-        let public = leaf
-            .public_key()
-            .map_err(|errors| LoadError::file(&pair.certificate, words_of(&errors)))?;
-        if !public.public_eq(&key) {
-            let file = pair.certificate.display();
-            let reason = format!("not the private key of the (first) certificate in {file}");
-            return Err(LoadError::file(&pair.private_key, reason));
-        }
-        let mut hash = Sha256::new();
-        for certificate in &chain {
-            hash.update(&certificate.to_der()?);
-        }
-        hash.update(&text);
-        let file = pair.certificate.display();
-        let now = openssl::asn1::Asn1Time::days_from_now(0)?;
-        if leaf.not_after() < now {
-            log::warn!("{file}: expired on {}", leaf.not_after());
-        } else if leaf.not_before() > now {
-            log::warn!("{file}: not valid before {}", leaf.not_before());
-        }
-        Ok(LoadedPair {
-            chain,
-            key,
-            digest: hash.finish(),
-        })
-    }
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, LoadError> {
-    std::fs::read(file).map_err(|error| LoadError::file(file, error.to_string()))
-}
-
-fn read_certificates(file: &Path) -> Result<Vec<X509>, LoadError> {
-    let certificates = X509::stack_from_pem(&read(file)?).map_err(|errors| {
-        let reason = format!("not certificates in PEM: {}", words_of(&errors));
-        LoadError::file(file, reason)
-    })?;
-    if certificates.is_empty() {
-        return Err(LoadError::file(file, "no certificate in it"));
-    }
-    Ok(certificates)
-}
 
 // ---- the contexts ------------------------------------------------------------------------------------------------------
 

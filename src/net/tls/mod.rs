@@ -16,6 +16,7 @@ mod contexts;
 mod failure;
 mod flights;
 mod machine;
+mod material;
 mod names;
 mod notes;
 mod recent;
@@ -28,11 +29,11 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use crate::settings::{Purpose, VerifyClient, Version};
-pub use contexts::{Contexts, LoadError};
+pub use contexts::Contexts;
 pub use failure::{By, Failure};
 pub use machine::{Progress, Tls};
-pub use settings::{Certificates, Identity, Pair, Settings, Side};
+pub use material::LoadError;
+pub use settings::{Identity, Pair, Purpose, Settings, Side, VerifyClient, Version};
 
 /// The TLS library that is linked in and its version, as in "AWS-LC 1.73.0" or "OpenSSL 3.0.19 27 Jan 2026".
 pub fn library_version() -> &'static str {
