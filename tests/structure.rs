@@ -84,6 +84,8 @@ const UNSAFE: &[&str] = &[
     "net/sys/dumps.rs",
     "net/sys/filter.rs",
     "net/sys/identity.rs",
+    "net/sys/name.rs",
+    "net/sys/process.rs",
     "net/sys/ssl.rs",
 ];
 const UNSAFE_ALLOWED_BY: &str = "net/mod.rs";

@@ -4,11 +4,22 @@
 pub mod dumps;
 pub mod filter;
 pub mod identity;
+mod name;
+mod outcome;
+mod process;
 pub mod ssl;
 
+pub use process::{
+    local_addresses, lower_priority, online_cores, open_files_limit, page_size, pin,
+    return_free_memory, thread_cpu_ns,
+};
+
+use name::Name;
+use outcome::check;
+
 use std::io;
-use std::mem::{self, MaybeUninit};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::mem;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
@@ -21,78 +32,6 @@ const STRIDE: usize = 65_536 + 1_024;
 
 /// The most datagrams that the kernel moves in one call (UIO_MAXIOV).
 pub const MAX_BATCH: usize = 1_024;
-
-/// A socket address as the kernel writes it, only as large as the two families that we speak.
-#[repr(C)]
-#[derive(Clone, Copy)]
-union Name {
-    family: libc::sa_family_t,
-    v4: libc::sockaddr_in,
-    v6: libc::sockaddr_in6,
-}
-
-impl Name {
-    const EMPTY: Name = Name {
-        v6: libc::sockaddr_in6 {
-            sin6_family: 0,
-            sin6_port: 0,
-            sin6_flowinfo: 0,
-            sin6_addr: libc::in6_addr { s6_addr: [0; 16] },
-            sin6_scope_id: 0,
-        },
-    };
-    const LEN: libc::socklen_t = mem::size_of::<Name>() as libc::socklen_t;
-
-    fn read(&self) -> Option<SocketAddr> {
-        // SAFETY: `EMPTY` initialised all bytes, both members are plain numbers, and `family` is the first field of both,
-        // so every member may be read whatever the kernel wrote; the family says which of them means something.
-        unsafe {
-            match i32::from(self.family) {
-                libc::AF_INET => {
-                    let ip = Ipv4Addr::from(u32::from_be(self.v4.sin_addr.s_addr));
-                    let port = u16::from_be(self.v4.sin_port);
-                    Some(SocketAddr::V4(SocketAddrV4::new(ip, port)))
-                }
-                libc::AF_INET6 => {
-                    let ip = Ipv6Addr::from(self.v6.sin6_addr.s6_addr);
-                    let port = u16::from_be(self.v6.sin6_port);
-                    let scope = self.v6.sin6_scope_id;
-                    Some(SocketAddr::V6(SocketAddrV6::new(ip, port, 0, scope)))
-                }
-                _ => None,
-            }
-        }
-    }
-
-    /// Writes the address and returns its length.
-    fn write(&mut self, address: SocketAddr) -> libc::socklen_t {
-        match address {
-            SocketAddr::V4(v4) => {
-                self.v4 = libc::sockaddr_in {
-                    sin_family: libc::AF_INET as libc::sa_family_t,
-                    sin_port: v4.port().to_be(),
-                    sin_addr: libc::in_addr {
-                        s_addr: u32::from(*v4.ip()).to_be(),
-                    },
-                    sin_zero: [0; 8],
-                };
-                mem::size_of::<libc::sockaddr_in>() as libc::socklen_t
-            }
-            SocketAddr::V6(v6) => {
-                self.v6 = libc::sockaddr_in6 {
-                    sin6_family: libc::AF_INET6 as libc::sa_family_t,
-                    sin6_port: v6.port().to_be(),
-                    sin6_flowinfo: 0,
-                    sin6_addr: libc::in6_addr {
-                        s6_addr: v6.ip().octets(),
-                    },
-                    sin6_scope_id: v6.scope_id(),
-                };
-                mem::size_of::<libc::sockaddr_in6>() as libc::socklen_t
-            }
-        }
-    }
-}
 
 /// A datagram, on its way in or out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -440,27 +379,6 @@ pub struct IcmpError {
     pub quoted: usize,
 }
 
-/// How many files this process may open; asks for as many as it is allowed to.
-pub fn open_files_limit() -> io::Result<usize> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: the kernel fills the structure, which is ours.
-    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
-    if limit.rlim_cur < limit.rlim_max {
-        let raised = libc::rlimit {
-            rlim_cur: limit.rlim_max,
-            ..limit
-        };
-        // SAFETY: the kernel only reads the structure.
-        if check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raised) }).is_ok() {
-            limit = raised;
-        }
-    }
-    Ok(usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
-}
-
 /// Has a bind to port 0 choose the address only, and leave the port to the connect: a port then serves one connection to each
 /// peer, not one in all.
 pub fn choose_port_when_connecting(socket: BorrowedFd<'_>) -> io::Result<()> {
@@ -619,104 +537,6 @@ pub fn waiting(socket: BorrowedFd<'_>) -> io::Result<Waiting> {
     })
 }
 
-/// Ties the calling thread to one CPU core.
-pub fn pin(core: usize) -> io::Result<()> {
-    if core >= libc::CPU_SETSIZE as usize {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
-    // SAFETY: an all-zero `cpu_set_t` is the empty set, `core` lies inside it, and the kernel only reads it.
-    let result = unsafe {
-        let mut set: libc::cpu_set_t = mem::zeroed();
-        libc::CPU_SET(core, &mut set);
-        libc::sched_setaffinity(0, mem::size_of::<libc::cpu_set_t>(), &set)
-    };
-    check(result)
-}
-
-/// Lets the calling thread give way to others on its core, though not to the point where it gets nothing.
-pub fn lower_priority() -> io::Result<()> {
-    // SAFETY: both take numbers and return one. Linux takes process 0 for the calling thread alone. (What -1 means, an error or that
-    // value, does not matter: from there it goes upwards.)
-    let result = unsafe {
-        let now = libc::getpriority(libc::PRIO_PROCESS, 0);
-        libc::setpriority(libc::PRIO_PROCESS, 0, now + 5)
-    };
-    check(result)
-}
-
-/// CPU cores that are switched on in this machine.
-pub fn online_cores() -> usize {
-    // SAFETY: `sysconf` takes a number and returns one.
-    let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
-    usize::try_from(count).unwrap_or(1).max(1)
-}
-
-/// CPU time that the calling thread has used, in nanoseconds.
-pub fn thread_cpu_ns() -> u64 {
-    let mut time = MaybeUninit::<libc::timespec>::uninit();
-    // SAFETY: the kernel fills `time` when it returns 0, and only then it is read.
-    unsafe {
-        if libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, time.as_mut_ptr()) != 0 {
-            return 0;
-        }
-        let time = time.assume_init();
-        time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-    }
-}
-
-/// Returns to the system what the allocator holds and nobody uses, whole pages. It takes some milliseconds for each hundred megabytes.
-pub fn return_free_memory() {
-    // SAFETY: glibc's `malloc_trim` takes a number and no pointer, and moves nothing that is in use.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
-/// Bytes in a page of memory.
-pub fn page_size() -> usize {
-    // SAFETY: `sysconf` takes a number and returns one.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(size).unwrap_or(4096)
-}
-
-/// The IP addresses of this machine's interfaces that are up, in the kernel's order, each once.
-pub fn local_addresses() -> io::Result<Vec<IpAddr>> {
-    let mut list: *mut libc::ifaddrs = ptr::null_mut();
-    // SAFETY: on success `list` is a list that we own until `freeifaddrs`.
-    check(unsafe { libc::getifaddrs(&mut list) })?;
-    let mut addresses = Vec::new();
-    let mut entry = list;
-    // SAFETY: each entry is valid until the list is freed; an address that is not null is as large as its family says, and
-    // for the two families that are copied that is at most `Name`. Nothing borrowed from the list is kept.
-    unsafe {
-        while !entry.is_null() {
-            let address = (*entry).ifa_addr;
-            let is_up = (*entry).ifa_flags & libc::IFF_UP as libc::c_uint != 0;
-            if is_up && !address.is_null() {
-                let mut name = Name::EMPTY;
-                let len = match i32::from((*address).sa_family) {
-                    libc::AF_INET => mem::size_of::<libc::sockaddr_in>(),
-                    libc::AF_INET6 => mem::size_of::<libc::sockaddr_in6>(),
-                    _ => 0,
-                };
-                ptr::copy_nonoverlapping(
-                    address.cast::<u8>(),
-                    ptr::from_mut(&mut name).cast::<u8>(),
-                    len,
-                );
-                match name.read().map(|found| found.ip()) {
-                    Some(ip) if !addresses.contains(&ip) => addresses.push(ip),
-                    _ => {}
-                }
-            }
-            entry = (*entry).ifa_next;
-        }
-        libc::freeifaddrs(list);
-    }
-    Ok(addresses)
-}
-
 fn set_option(
     socket: BorrowedFd<'_>,
     level: libc::c_int,
@@ -733,14 +553,6 @@ fn set_option(
             mem::size_of_val(&value) as libc::socklen_t,
         )
     })
-}
-
-fn check(result: libc::c_int) -> io::Result<()> {
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }
 
 fn empty_header() -> libc::mmsghdr {

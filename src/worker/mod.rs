@@ -228,6 +228,7 @@ impl<E: Element> Worker<E> {
         let start = self.clock.read(); // time is read once for the rules
         let now = start.instant();
         self.note_events(now);
+        self.check();
         self.receive(now); // a bounded bite from each ready socket
         self.receive_streams(now); // and from each ready connection
         self.element.handle_load(now, self.wires.load(now)); // is it too much?
@@ -241,9 +242,7 @@ impl<E: Element> Worker<E> {
         self.wires.sweep(now); // connections that are overdue: O(expired)
         self.free_held(now); // answers that waited for the disk
         self.flush(now); // one batch for each listener, one write for each connection, one delivery for each core
-        if cfg!(test) {
-            self.wires.check(); // what must hold between two turns
-        }
+        self.check();
         self.take_commands(now); // settings, statistics, the resolver's answers, the end
         self.last = self.clock.read();
         self.pace.turn(start, self.last);
@@ -251,6 +250,13 @@ impl<E: Element> Worker<E> {
         self.long.end(start, self.last);
         self.turns += 1;
         Ok(())
+    }
+
+    /// What must hold before and after the work of a turn, in tests.
+    fn check(&self) {
+        if cfg!(test) {
+            self.wires.check();
+        }
     }
 
     fn wait(&mut self) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! No core dumps: what a process holds of keys and passwords must not end in a file, or with a program that collects crashes.
 
-use super::check;
+use super::outcome::check;
 use std::io;
 
 /// From now on this process leaves no core, neither as a file nor to a program of `kernel.core_pattern`, and no other process of its user

@@ -1,6 +1,6 @@
 //! Classic BPF programs of a socket: they need no privilege.
 
-use super::check;
+use super::outcome::check;
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};

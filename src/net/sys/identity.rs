@@ -1,7 +1,7 @@
 //! The user that this process runs as: root makes it another user, which may bind low ports for a moment more, and then nothing that others
 //! may not.
 
-use super::check;
+use super::outcome::check;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::MaybeUninit;
