@@ -43,6 +43,7 @@ impl LiveConnections {
     }
 
     /// How many connections of a core are alive. It looks at every place.
+    #[cfg(debug_assertions)]
     pub fn connections(&self, core: u8) -> usize {
         let places = self.cores.get(usize::from(core)).into_iter().flatten();
         let is_taken = |place: &&AtomicU64| place.load(Ordering::Acquire) != 0;

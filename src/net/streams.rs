@@ -2,6 +2,7 @@
 //! before it: [`life`], `giving_way`, `opening`, `accepting`, `writing`, `reading`, `deadlines`, `describe` and `check`.
 
 mod accepting;
+#[cfg(debug_assertions)]
 mod check;
 mod deadlines;
 mod describe;

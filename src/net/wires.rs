@@ -535,6 +535,7 @@ impl Wires {
     }
 
     /// Panics if something does not hold that must between two turns.
+    #[cfg(debug_assertions)]
     pub fn check(&self) {
         for (number, port) in self.ports.iter().enumerate() {
             let listed = self

@@ -254,9 +254,8 @@ impl<E: Element> Worker<E> {
 
     /// What must hold before and after the work of a turn, in tests.
     fn check(&self) {
-        if cfg!(test) {
-            self.wires.check();
-        }
+        #[cfg(all(test, debug_assertions))]
+        self.wires.check();
     }
 
     fn wait(&mut self) -> io::Result<()> {

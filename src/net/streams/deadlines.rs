@@ -22,9 +22,8 @@ impl Streams {
         if now < self.next_sweep {
             return;
         }
-        if cfg!(debug_assertions) {
-            self.check();
-        }
+        #[cfg(debug_assertions)]
+        self.check();
         self.next_sweep = Instant::from_ms((now.as_ms() / GRID_MS + 1) * GRID_MS);
         self.logs.renew(now);
         self.holders.look_again();
