@@ -259,9 +259,11 @@ mod tests {
         }
     }
 
+    type Row = (fn() -> Event, [&'static str; 6]);
+
     /// What becomes of a connection in each state, in the order of [`State::ALL`]: its next state's first letter and what is done; "-": this
     /// cannot happen.
-    fn expected() -> [(fn() -> Event, [&'static str; 6]); 21] {
+    fn expected() -> [Row; 21] {
         const CLOSED: [&str; 6] = [
             "C close", "A close", "H close", "O close", "R close", "D close",
         ];
