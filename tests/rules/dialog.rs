@@ -5,7 +5,7 @@ use strowger::base::{Flow, Instant, Question};
 use strowger::stack::counters::Drop;
 
 use crate::bench::*;
-use crate::message::{Request, Wire, param};
+use crate::message::{Request, param};
 
 const INNER: &str = "192.168.7.1:5070";
 

@@ -11,7 +11,7 @@ use strowger::stack::settings::Mode;
 
 use crate::auth::{ALICES, BOBS, Client, bench, challenge, register, said};
 use crate::bench::*;
-use crate::message::{Request, Wire, unique};
+use crate::message::{Request, unique};
 use crate::proxy::route;
 
 /// Asks for passwords, allows ten wrong ones, and has two cores that know the same of sources.

@@ -24,7 +24,7 @@ use super::material::{Fingerprint, LoadError, LoadedPair, Material};
 use super::names;
 use super::notes::{ClientNotes, notes_index};
 use super::sessions::{ClientSessions, PeerName};
-use super::settings::{Settings, Side, VerifyClient, Version};
+use super::settings::{Settings, Side};
 use super::tickets::RotatingKeys;
 use super::verify::{Checks, Verifier};
 use crate::net::sys::ssl;

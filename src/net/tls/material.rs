@@ -10,7 +10,8 @@ use openssl::x509::X509;
 
 use super::failure::words_of;
 use super::names;
-use super::settings::{Pair, Settings, VerifyClient};
+use super::settings::{Pair, Settings};
+use crate::settings::VerifyClient;
 
 /// Why settings could not be taken.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -80,13 +81,13 @@ const SYSTEM_AUTHORITIES: &[&str] = &[
 
 impl Material {
     pub fn read(settings: &Settings) -> Result<Material, LoadError> {
-        let client_pairs = match settings.show_client_certificate {
+        let client_pairs = match settings.rules.show_client_certificate {
             false => &Vec::new(),
-            true if settings.client_identity.is_empty() => &settings.default_identity,
-            true => &settings.client_identity,
+            true if settings.certificates.client_identity.is_empty() => &settings.certificates.default_identity,
+            true => &settings.certificates.client_identity,
         };
         let identities = settings
-            .identities
+            .certificates.identities
             .iter()
             .map(|identity| {
                 let name = names::normal(&identity.name);
@@ -96,9 +97,9 @@ impl Material {
                 Ok((name, LoadedPair::read_all(&identity.pairs)?))
             })
             .collect::<Result<Vec<_>, LoadError>>()?;
-        let authorities = match &settings.trusted_ca {
+        let authorities = match &settings.rules.trusted_ca {
             Some(file) => read_certificates(file)?,
-            None if settings.verify_client != VerifyClient::No => {
+            None if settings.rules.verify_client != VerifyClient::No => {
                 return Err(LoadError::new(
                     "clients cannot be verified without trusted_ca",
                 ));
@@ -106,15 +107,15 @@ impl Material {
             None => SYSTEM_AUTHORITIES
                 .iter()
                 .map(Path::new)
-                .find(|file| settings.verify_server && file.exists())
+                .find(|file| settings.rules.verify_server && file.exists())
                 .map_or(Ok(Vec::new()), read_certificates)?,
         };
         Ok(Material {
-            default_identity: LoadedPair::read_all(&settings.default_identity)?,
+            default_identity: LoadedPair::read_all(&settings.certificates.default_identity)?,
             identities,
             client_identity: LoadedPair::read_all(client_pairs)?,
             client_identities: settings
-                .client_identities
+                .certificates.client_identities
                 .iter()
                 .map(|(number, pairs)| Ok((*number, LoadedPair::read_all(pairs)?)))
                 .collect::<Result<_, LoadError>>()?,
@@ -149,12 +150,12 @@ impl Material {
         for authority in &self.authorities {
             hash.update(&authority.to_der().unwrap_or_default());
         }
-        hash.update(&[settings.verify_client as u8, settings.verify_server.into()]);
-        for purpose in &settings.client_purposes {
+        hash.update(&[settings.rules.verify_client as u8, settings.rules.verify_server.into()]);
+        for purpose in &settings.rules.client_purposes {
             hash.update(&[*purpose as u8]);
         }
         hash.update(b"\xff");
-        hash.update(&settings.session_lifetime.as_nanos().to_be_bytes());
+        hash.update(&settings.rules.session_lifetime.to_be_bytes());
         hash.finish()
     }
 
@@ -162,15 +163,15 @@ impl Material {
         let mut hash = Sha256::new();
         hash.update(trust);
         hash.update(&[
-            settings.min_version as u8,
-            settings.max_version as u8,
-            settings.server_session_reuse.into(),
-            settings.client_session_reuse.into(),
+            settings.rules.min_version as u8,
+            settings.rules.max_version as u8,
+            settings.rules.server_session_reuse.into(),
+            settings.rules.client_session_reuse.into(),
         ]);
-        hash.update(settings.ciphers.as_bytes());
+        hash.update(settings.rules.ciphers.as_bytes());
         hash.update(b"\0");
-        hash.update(settings.ciphersuites.as_bytes());
-        for group in &settings.groups {
+        hash.update(settings.rules.ciphersuites.as_bytes());
+        for group in &settings.rules.groups {
             hash.update(b"\0");
             hash.update(group.as_bytes());
         }

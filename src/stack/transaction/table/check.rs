@@ -83,7 +83,7 @@ mod tests {
         let sources = Arc::new(Sources::new(key, 0));
         let mut table = Transactions::new(
             settings.timers.clone(),
-            &settings.limits,
+            &settings.per_core,
             ways,
             sources,
             key,
