@@ -9,10 +9,10 @@ use strowger::config::Conf;
 use strowger::net::sys;
 use strowger::stack;
 use strowger::stack::location::{Location, RowRules};
-use strowger::store::journal::{Book, Clocks, Hooks, Numbers, Settings};
-use strowger::store::{Door, Journal};
+use strowger::store::journal::{Clocks, Hooks, Numbers, Settings, UnstartedJournal};
+use strowger::store::{Journal, SharedDatabaseFile};
 use strowger::worker::mailbox::PostOffice;
-use strowger::worker::{Clock, Ring};
+use strowger::worker::{Clock, WakeHandle};
 
 /// How long the end of the server waits for answers that wait for the disk.
 const LAST_ROUND: Duration = Duration::from_secs(2);
@@ -26,8 +26,8 @@ fn boot() -> String {
 /// The disk before the workers serve. Without a database it is nothing at all.
 #[derive(Default)]
 pub struct Opened {
-    door: Arc<Door>,
-    book: Option<Book>,
+    door: Arc<SharedDatabaseFile>,
+    book: Option<UnstartedJournal>,
 }
 
 impl Opened {
@@ -54,26 +54,31 @@ impl Opened {
             up_ms: Box::new(sys::identity::up_ms),
             boot: boot(),
         };
-        let door: Arc<Door> = Arc::default();
+        let door: Arc<SharedDatabaseFile> = Arc::default();
         Opened {
-            book: Some(Book::open(location.clone(), settings, clocks, door.clone())),
+            book: Some(UnstartedJournal::open(
+                location.clone(),
+                settings,
+                clocks,
+                door.clone(),
+            )),
             door,
         }
     }
 
     /// Where others must knock who read the same file.
-    pub fn door(&self) -> Arc<Door> {
+    pub fn door(&self) -> Arc<SharedDatabaseFile> {
         self.door.clone()
     }
 
     /// What the workers ring with when an answer waits.
-    pub fn ring(&self) -> Option<Ring> {
+    pub fn ring(&self) -> Option<WakeHandle> {
         let bell = self.book.as_ref()?.bell();
         Some(Arc::new(move || bell.ring()))
     }
 
     /// Writes from now on; wakes the workers when the disk has got further.
-    pub fn start(self, office: Arc<PostOffice>) -> Result<Disk, String> {
+    pub fn start(self, server: Arc<PostOffice>) -> Result<Disk, String> {
         let Some(book) = self.book else {
             return Ok(Disk {
                 door: self.door,
@@ -88,7 +93,7 @@ impl Opened {
         };
         let hooks = Hooks {
             prepare: Box::new(prepare),
-            progress: Box::new(move || office.wake_all()),
+            progress: Box::new(move || server.wake_all()),
         };
         let journal = book.start(hooks);
         let journal = journal.map_err(|error| format!("the journal's thread: {error}"))?;
@@ -102,13 +107,13 @@ impl Opened {
 /// The disk, as the rest of the running server sees it.
 #[derive(Default)]
 pub struct Disk {
-    door: Arc<Door>,
+    door: Arc<SharedDatabaseFile>,
     journal: Mutex<Option<Journal>>,
 }
 
 impl Disk {
     /// Where others must knock who read the same file.
-    pub fn door(&self) -> Arc<Door> {
+    pub fn door(&self) -> Arc<SharedDatabaseFile> {
         self.door.clone()
     }
 

@@ -1,7 +1,7 @@
 //! SIGTERM and `strowger drain`: no new dialogs; what has begun goes on; the server stops when nothing waits for an answer any
 //! more, or when the time is over.
 
-use crate::serve::{Office, lock};
+use crate::serve::{RunningServer, lock};
 use std::time::{Duration, Instant};
 use strowger::control::Draining;
 
@@ -15,7 +15,7 @@ pub(crate) struct Drain {
     quiet_looks: u32,
 }
 
-impl Office {
+impl RunningServer {
     /// Not for longer than the conf says, however long a command has asked for before.
     pub(crate) fn drain_by_signal(&self) {
         let patience = self.current().conf.server.drain_deadline;

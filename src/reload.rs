@@ -2,7 +2,7 @@
 
 use crate::logger;
 use crate::secure;
-use crate::serve::{self, Current, Office, lock};
+use crate::serve::{self, Current, RunningServer, lock};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -12,14 +12,14 @@ use strowger::config::{Conf, Machine, Plan};
 use strowger::net::interfaces;
 use strowger::stack::auth::users::Users;
 use strowger::store::users::Loaded;
-use strowger::store::{Source, keeper};
+use strowger::store::{Source, user_watcher};
 use strowger::worker::Change;
 
 /// How long an operator waits for the users to be read: less than the control socket's client does.
 const PATIENCE: Duration = Duration::from_secs(50);
 
 /// What becomes of the users.
-enum People {
+enum UserChange {
     /// Nobody is challenged, and nobody was.
     None,
     /// The same file or database; its new content is in force already.
@@ -30,17 +30,17 @@ enum People {
     Gone,
 }
 
-impl Office {
+impl RunningServer {
     /// Reloads on a thread of its own, so that signals go on being heard; what came of it is in the log. A reload that has not
     /// begun yet will do for this one too.
-    pub(crate) fn reload_soon(self: &Arc<Office>) {
+    pub(crate) fn reload_soon(self: &Arc<RunningServer>) {
         if self.reload_wanted.swap(true, Ordering::AcqRel) {
             return;
         }
-        let office = self.clone();
+        let server = self.clone();
         let spawned = thread::Builder::new()
             .name("reload".to_owned())
-            .spawn(move || office.reload_now());
+            .spawn(move || server.reload_now());
         if let Err(error) = spawned {
             self.reload_wanted.store(false, Ordering::Release);
             log::error!("reload refused, everything stays as it was: {error}");
@@ -48,7 +48,7 @@ impl Office {
     }
 
     /// The error has a line for each fault. It is in the log too.
-    pub(crate) fn reload_now(self: &Arc<Office>) -> Result<(), String> {
+    pub(crate) fn reload_now(self: &Arc<RunningServer>) -> Result<(), String> {
         let _turn = lock(&self.reloading);
         self.reload_wanted.store(false, Ordering::Release);
         // A server that drains has told the manager that it stops: it will not be ready again.
@@ -68,7 +68,7 @@ impl Office {
         outcome
     }
 
-    fn reload(self: &Arc<Office>) -> Result<(), String> {
+    fn reload(self: &Arc<RunningServer>) -> Result<(), String> {
         let current = self.current();
         let conf = (self.reread)()?.unwrap_or_else(|| current.conf.clone());
         let plan = Plan::new(&current.conf, &conf);
@@ -151,31 +151,31 @@ impl Office {
     }
 
     /// Reads who there is, where somebody is challenged.
-    fn read_people(&self, plan: &Plan, old: &Conf, new: &Conf) -> Result<People, String> {
+    fn read_people(&self, plan: &Plan, old: &Conf, new: &Conf) -> Result<UserChange, String> {
         let same = old.challenges() && !plan.changes("[auth] users");
         match (new.challenges(), self.keeper()) {
             (true, Some(keeper)) if same => {
                 keeper.read_now(PATIENCE)?;
-                Ok(People::Same)
+                Ok(UserChange::Same)
             }
             (true, _) => {
                 let secret: Key = self.start.secret;
                 let both = serve::users(new, secret, self.disk.door())?;
-                Ok(both.map_or(People::None, |both| People::New(Box::new(both))))
+                Ok(both.map_or(UserChange::None, |both| UserChange::New(Box::new(both))))
             }
-            (false, Some(_)) if old.challenges() => Ok(People::Gone),
-            (false, _) => Ok(People::None),
+            (false, Some(_)) if old.challenges() => Ok(UserChange::Gone),
+            (false, _) => Ok(UserChange::None),
         }
     }
 
-    fn switch_people(self: &Arc<Office>, people: People) -> Result<(), String> {
+    fn switch_people(self: &Arc<RunningServer>, people: UserChange) -> Result<(), String> {
         match (people, self.keeper()) {
-            (People::None | People::Same, _) | (People::Gone, None) => {}
-            (People::Gone, Some(keeper)) => keeper.switch(None, PATIENCE),
-            (People::New(both), Some(keeper)) => keeper.switch(Some(*both), PATIENCE),
-            (People::New(both), None) => {
+            (UserChange::None | UserChange::Same, _) | (UserChange::Gone, None) => {}
+            (UserChange::Gone, Some(keeper)) => keeper.switch(None, PATIENCE),
+            (UserChange::New(both), Some(keeper)) => keeper.switch(Some(*both), PATIENCE),
+            (UserChange::New(both), None) => {
                 let (source, loaded) = *both;
-                log::info!("{}", keeper::told(&source, &loaded));
+                log::info!("{}", user_watcher::told(&source, &loaded));
                 let users: Arc<Users> = Arc::new(loaded.users);
                 self.keep_users(source, users.clone())?;
                 self.crew().users(&users);

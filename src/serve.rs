@@ -1,4 +1,4 @@
-//! `strowger run`: the conf becomes settings, sockets and workers; the desk answers operators; signals end it.
+//! `strowger run`: the conf becomes settings, sockets and workers; the control API answers operators; signals end it.
 
 use crate::bindings::{Disk, Opened};
 use crate::drain::Drain;
@@ -24,7 +24,8 @@ use strowger::config::Machine;
 use strowger::config::key::{self, Secret};
 use strowger::control::server::Bounds;
 use strowger::control::{
-    AorEntry, ConnectionEntry, ContactEntry, Desk, Draining, Refusal, Scrape, Server, scrape,
+    AorEntry, ConnectionEntry, ContactEntry, ControlApi, Draining, PrometheusEndpoint, Refusal,
+    Server, prometheus,
 };
 use strowger::net::streams::Description;
 use strowger::net::sys::identity::Identity;
@@ -38,8 +39,8 @@ use strowger::stack::auth::users::Users;
 use strowger::stack::location::{BindingView, Location};
 use strowger::store::clock::STEP_MS;
 use strowger::store::users::Loaded;
-use strowger::store::{Door, Keeper, Source, keeper};
-use strowger::worker::metrics::{self, Beside};
+use strowger::store::{SharedDatabaseFile, Source, UserWatcher, user_watcher};
+use strowger::worker::metrics::{self, ProcessStats};
 use strowger::worker::{self, Clock, Crew, Options};
 
 /// How long the server's start waits for standard output.
@@ -109,7 +110,7 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
     };
     let (source, users) = match users {
         Some((source, loaded)) => {
-            log::info!("{}", keeper::told(&source, &loaded));
+            log::info!("{}", user_watcher::told(&source, &loaded));
             if loaded.users.is_empty() {
                 log::warn!("nobody can answer a challenge: \"strowger user add\" adds users");
             }
@@ -129,7 +130,7 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
         settings,
         contexts,
     };
-    let office = Arc::new_cyclic(|itself| Office {
+    let server = Arc::new_cyclic(|itself| RunningServer {
         itself: itself.clone(),
         disk,
         start,
@@ -146,23 +147,23 @@ pub fn serve(conf: &Conf, reread: Reread) -> Result<ExitCode, String> {
         manager,
     });
     if let Some(source) = source {
-        office.keep_users(source, users)?;
+        server.keep_users(source, users)?;
     }
-    let scrape = office.scrape_at(conf.metrics.address)?;
-    office.set_scrape(scrape);
-    let control = Server::start(&conf.control.socket, office.clone(), Bounds::default())?;
-    office.announce(conf);
-    office.manager.ready("serving");
+    let scrape = server.scrape_at(conf.metrics.address)?;
+    server.set_scrape(scrape);
+    let control = Server::start(&conf.control.socket, server.clone(), Bounds::default())?;
+    server.announce(conf);
+    server.manager.ready("serving");
 
-    let end = office.wait(&mut signals, files);
-    office.manager.stopping("stopping", Duration::ZERO);
+    let end = server.wait(&mut signals, files);
+    server.manager.stopping("stopping", Duration::ZERO);
     drop(control);
-    office.set_scrape(None);
-    office.disk.settle();
-    office.crew().stop();
+    server.set_scrape(None);
+    server.disk.settle();
+    server.crew().stop();
     // The journal closes the database last: what stands beside it then goes into it.
-    office.set_keeper(None);
-    office.disk.close();
+    server.set_keeper(None);
+    server.disk.close();
     match end {
         End::Drained => Ok(ExitCode::SUCCESS),
         End::Signal(signal) => {
@@ -187,8 +188,8 @@ enum End {
 pub type Reread = Box<dyn Fn() -> Result<Option<Conf>, String> + Send + Sync>;
 
 /// What the control socket asks is answered from here.
-pub(crate) struct Office {
-    itself: Weak<Office>,
+pub(crate) struct RunningServer {
+    itself: Weak<RunningServer>,
     pub(crate) disk: Disk,
     pub(crate) start: Start,
     current: Mutex<Arc<Current>>,
@@ -196,9 +197,9 @@ pub(crate) struct Office {
     pub(crate) resolver: Resolver,
     crew: Mutex<Crew>,
     /// Where somebody is challenged.
-    keeper: Mutex<Option<Arc<Keeper>>>,
+    keeper: Mutex<Option<Arc<UserWatcher>>>,
     /// The metrics endpoint.
-    scrape: Mutex<Option<Scrape>>,
+    scrape: Mutex<Option<PrometheusEndpoint>>,
     pub(crate) reread: Reread,
     /// Held by whoever reloads.
     pub(crate) reloading: Mutex<()>,
@@ -238,7 +239,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Office {
+impl RunningServer {
     pub(crate) fn crew(&self) -> MutexGuard<'_, Crew> {
         lock(&self.crew)
     }
@@ -252,46 +253,46 @@ impl Office {
     }
 
     /// The endpoint is dropped outside of the lock: it waits for its thread.
-    pub(crate) fn set_scrape(&self, scrape: Option<Scrape>) {
+    pub(crate) fn set_scrape(&self, scrape: Option<PrometheusEndpoint>) {
         let before = std::mem::replace(&mut *lock(&self.scrape), scrape);
         drop(before);
     }
 
     /// A metrics endpoint that answers, where the conf wants one.
     pub(crate) fn scrape_at(
-        self: &Arc<Office>,
+        self: &Arc<RunningServer>,
         address: Option<SocketAddr>,
-    ) -> Result<Option<Scrape>, String> {
+    ) -> Result<Option<PrometheusEndpoint>, String> {
         let Some(address) = address else {
             return Ok(None);
         };
-        let desk: Arc<dyn Desk> = self.clone();
-        let scrape = Scrape::start(address, desk, scrape::Bounds::default())?;
+        let api: Arc<dyn ControlApi> = self.clone();
+        let scrape = PrometheusEndpoint::start(address, api, prometheus::Bounds::default())?;
         log::info!("metrics at http://{}/metrics", scrape.address());
         Ok(Some(scrape))
     }
 
-    pub(crate) fn keeper(&self) -> Option<Arc<Keeper>> {
+    pub(crate) fn keeper(&self) -> Option<Arc<UserWatcher>> {
         lock(&self.keeper).clone()
     }
 
-    fn set_keeper(&self, keeper: Option<Arc<Keeper>>) {
+    fn set_keeper(&self, keeper: Option<Arc<UserWatcher>>) {
         *lock(&self.keeper) = keeper;
     }
 
     /// Has the users looked after from now on. `users` are those that the workers began with.
     pub(crate) fn keep_users(
-        self: &Arc<Office>,
+        self: &Arc<RunningServer>,
         source: Source,
         users: Arc<Users>,
     ) -> Result<(), String> {
-        let office = Arc::downgrade(self);
+        let server = Arc::downgrade(self);
         let publish = move |users: &Arc<Users>| {
-            if let Some(office) = office.upgrade() {
-                office.crew().users(users);
+            if let Some(server) = server.upgrade() {
+                server.crew().users(users);
             }
         };
-        let keeper = Keeper::start(source, users, Box::new(publish))
+        let keeper = UserWatcher::start(source, users, Box::new(publish))
             .map_err(|error| format!("the store's thread: {error}"))?;
         self.set_keeper(Some(Arc::new(keeper)));
         Ok(())
@@ -327,7 +328,7 @@ impl Office {
     }
 
     /// Waits for a signal and for what follows from it, sweeps expired bindings meanwhile, and notices a worker that has ended.
-    fn wait(self: &Arc<Office>, signals: &mut Signals, mut files: Files) -> End {
+    fn wait(self: &Arc<RunningServer>, signals: &mut Signals, mut files: Files) -> End {
         let clock = self.crew().clock();
         let mut told_to_stop = false;
         loop {
@@ -417,7 +418,7 @@ fn with_user_escaped(uri: Vec<u8>) -> Vec<u8> {
 /// How often the signals are looked at and a part of the location table is swept.
 const PAUSE: Duration = Duration::from_millis(50);
 
-impl Desk for Office {
+impl ControlApi for RunningServer {
     fn version(&self) -> String {
         env!("CARGO_PKG_VERSION").to_owned()
     }
@@ -444,7 +445,7 @@ impl Desk for Office {
 
     fn reload(&self) -> Result<(), Refusal> {
         match self.itself.upgrade() {
-            Some(office) => office.reload_now().map_err(Refusal::Refused),
+            Some(server) => server.reload_now().map_err(Refusal::Refused),
             None => Err(Refusal::Refused("the server is ending".to_owned())),
         }
     }
@@ -469,7 +470,7 @@ impl Desk for Office {
         };
         let now = clock.now();
         let keeper = self.keeper();
-        let beside = Beside {
+        let beside = ProcessStats {
             bindings: self.location.live_bindings(now),
             binding_bytes: self.location.bytes(),
             users: keeper.as_ref().map_or(0, |keeper| keeper.users()),
@@ -629,7 +630,7 @@ pub fn identity(conf: &Conf) -> Result<Option<Identity>, String> {
 pub fn users(
     conf: &Conf,
     secret: Key,
-    door: Arc<Door>,
+    door: Arc<SharedDatabaseFile>,
 ) -> Result<Option<(Source, Loaded)>, String> {
     if !conf.challenges() {
         return Ok(None);

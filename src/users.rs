@@ -264,7 +264,7 @@ impl<'c> Database<'c> {
                 Refused::NotFound => {
                     format!("there is no {who}; \"strowger user list\" shows who is there")
                 }
-                Refused::Trouble(what) => what,
+                Refused::StoreError(what) => what,
             })
         })
     }

@@ -2,7 +2,7 @@
 //! users are, and read again when they have changed and fit each other.
 
 use crate::secure;
-use crate::serve::{Current, Office};
+use crate::serve::{Current, RunningServer};
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -85,10 +85,10 @@ fn stamps(conf: &Conf) -> Stamps {
     paths.map(|path| (path.clone(), Stamp::of(path))).collect()
 }
 
-impl Office {
+impl RunningServer {
     /// Looks at the files where it is time to. Those that do not fit each other change nothing: a certificate and its key are replaced one
     /// after the other.
-    pub(crate) fn look_at_files(self: &Arc<Office>, files: &mut Files) {
+    pub(crate) fn look_at_files(self: &Arc<RunningServer>, files: &mut Files) {
         let now = Instant::now();
         if now < files.next_look {
             return;

@@ -1,4 +1,4 @@
-//! The desk: what an operator asks of a running server, over a Unix socket that speaks JSON-RPC 2.0, one object a line.
+//! The control API: what an operator asks of a running server, over a Unix socket that speaks JSON-RPC 2.0, one object a line.
 //!
 //! | method | params | result |
 //! | --- | --- | --- |
@@ -17,8 +17,8 @@
 
 pub mod client;
 pub mod guests;
+pub mod prometheus;
 pub mod rpc;
-pub mod scrape;
 pub mod server;
 #[cfg(test)]
 mod tests;
@@ -30,12 +30,12 @@ use serde::{Deserialize, Serialize};
 use crate::base::metric::{self, Families};
 
 pub use client::Client;
-pub use scrape::Scrape;
+pub use prometheus::PrometheusEndpoint;
 pub use server::Server;
 
 /// What the server does for those who ask. It is called from threads of the control socket, never from a worker, and
 /// several may call at a time.
-pub trait Desk: Send + Sync {
+pub trait ControlApi: Send + Sync {
     /// The version that runs.
     fn version(&self) -> String;
 

@@ -1,4 +1,4 @@
-//! JSON-RPC 2.0, one object a line: from a line to a call of the desk, and from its outcome to a line.
+//! JSON-RPC 2.0, one object a line: from a line to a call of the API, and from its outcome to a line.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{AorEntry, ConnectionEntry, Desk, Draining, Refusal, Sample, samples};
+use super::{AorEntry, ConnectionEntry, ControlApi, Draining, Refusal, Sample, samples};
 
 pub const PARSE_ERROR: i64 = -32700;
 pub const INVALID_REQUEST: i64 = -32600;
@@ -21,7 +21,7 @@ pub const BUSY: i64 = -32003;
 
 /// Answers one line with one line. A notification (a request without `id`) is performed and not answered, not even
 /// where it fails.
-pub fn answer(line: &[u8], desk: &dyn Desk, out: &mut impl Write) -> io::Result<()> {
+pub fn answer(line: &[u8], api: &dyn ControlApi, out: &mut impl Write) -> io::Result<()> {
     let request = match parse(line) {
         Ok(request) => request,
         Err((id, error)) => {
@@ -29,7 +29,7 @@ pub fn answer(line: &[u8], desk: &dyn Desk, out: &mut impl Write) -> io::Result<
             return write_error(out, &id, error);
         }
     };
-    let outcome = perform(&request.method, request.params, desk);
+    let outcome = perform(&request.method, request.params, api);
     if let Err(error) = &outcome {
         tell(error);
     }
@@ -157,50 +157,50 @@ fn parse(line: &[u8]) -> Result<Request, (Value, Error)> {
     Ok(Request { id, method, params })
 }
 
-fn perform(method: &str, params: Value, desk: &dyn Desk) -> Result<Done, Error> {
+fn perform(method: &str, params: Value, api: &dyn ControlApi) -> Result<Done, Error> {
     let done = match method {
         "version" => {
             params_of(params, [])?;
-            Done::Version(desk.version())
+            Done::Version(api.version())
         }
         "stats" => {
             let [prefix] = params_of(params, ["prefix"])?;
             let prefix = prefix.text()?.unwrap_or_default();
-            Done::Stats(samples(&desk.metrics(), &prefix))
+            Done::Stats(samples(&api.metrics(), &prefix))
         }
         "connections" => {
             params_of(params, [])?;
-            Done::Connections(desk.connections())
+            Done::Connections(api.connections())
         }
         "reload" => {
             params_of(params, [])?;
-            desk.reload()?;
+            api.reload()?;
             Done::Reloaded
         }
         "drain" => {
             let [deadline] = params_of(params, ["deadline"])?;
             let deadline = deadline.seconds_from(0)?;
             let deadline = deadline.map(|seconds| Duration::from_secs(u64::from(seconds)));
-            Done::Draining(desk.drain(deadline)?)
+            Done::Draining(api.drain(deadline)?)
         }
         "log" => {
             let [level] = params_of(params, ["level"])?;
-            Done::Level(desk.log(level.text()?.as_deref())?)
+            Done::Level(api.log(level.text()?.as_deref())?)
         }
         "ul.show" => {
             let [aor] = params_of(params, ["aor"])?;
-            Done::Shown(desk.ul_show(aor.text()?.as_deref())?)
+            Done::Shown(api.ul_show(aor.text()?.as_deref())?)
         }
         "ul.add" => {
             let [aor, contact, expires] = params_of(params, ["aor", "contact", "expires"])?;
             let (aor, contact) = (aor.required()?, contact.required()?);
-            desk.ul_add(&aor, &contact, expires.seconds()?)?;
+            api.ul_add(&aor, &contact, expires.seconds()?)?;
             Done::Added
         }
         "ul.rm" => {
             let [aor, contact] = params_of(params, ["aor", "contact"])?;
             let aor = aor.required()?;
-            Done::Removed(desk.ul_rm(&aor, contact.text()?.as_deref())?)
+            Done::Removed(api.ul_rm(&aor, contact.text()?.as_deref())?)
         }
         _ => {
             let message = format!(

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::guests::{Entered, Guests};
-use super::{Desk, rpc};
+use super::{ControlApi, rpc};
 use crate::base::{Instant as Moment, LogBudget};
 
 /// What the control socket takes and how long it waits.
@@ -42,7 +42,7 @@ impl Default for Bounds {
 
 /// A control socket that answers. Dropping it closes its clients and removes the socket's file.
 pub struct Server {
-    office: Arc<Office>,
+    shared: Arc<Shared>,
     path: PathBuf,
     /// Device and inode of our file: what stands at the path at the end may be another's.
     file: (u64, u64),
@@ -50,8 +50,8 @@ pub struct Server {
 }
 
 /// What the threads share.
-struct Office {
-    desk: Arc<dyn Desk>,
+struct Shared {
+    api: Arc<dyn ControlApi>,
     bounds: Bounds,
     closing: AtomicBool,
     clients: Guests<UnixStream>,
@@ -60,23 +60,23 @@ struct Office {
 impl Server {
     /// Makes the socket at `path`, mode 0600, and answers there. A socket that a dead server left is replaced; one that
     /// somebody answers at is not, and nothing that is not a socket is touched.
-    pub fn start(path: &Path, desk: Arc<dyn Desk>, bounds: Bounds) -> Result<Server, String> {
+    pub fn start(path: &Path, api: Arc<dyn ControlApi>, bounds: Bounds) -> Result<Server, String> {
         let explain = |error: io::Error| format!("control socket {}: {error}", path.display());
         clear(path)?;
         let (listener, file) = bind_private(path).map_err(explain)?;
-        let office = Arc::new(Office {
-            desk,
+        let shared = Arc::new(Shared {
+            api,
             clients: Guests::new(bounds.clients),
             bounds,
             closing: AtomicBool::new(false),
         });
-        let shared = Arc::clone(&office);
+        let served = Arc::clone(&shared);
         let accepting = thread::Builder::new()
             .name("control".to_owned())
-            .spawn(move || shared.accept(&listener))
+            .spawn(move || served.accept(&listener))
             .map_err(explain)?;
         Ok(Server {
-            office,
+            shared,
             path: path.to_owned(),
             file,
             accepting: Some(accepting),
@@ -90,7 +90,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.office.closing.store(true, Ordering::Release);
+        self.shared.closing.store(true, Ordering::Release);
         let ours = identity(&self.path).is_ok_and(|file| file == self.file);
         // A connection of our own wakes the thread that accepts. Where the file is gone nobody can wake it: it is left
         // to end with the process.
@@ -98,7 +98,7 @@ impl Drop for Server {
         if ours {
             let _ = fs::remove_file(&self.path);
         }
-        self.office.clients.hang_up();
+        self.shared.clients.hang_up();
         if let (true, Some(accepting)) = (woken, self.accepting.take()) {
             let _ = accepting.join();
         }
@@ -146,8 +146,8 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
-impl Office {
-    fn accept(self: &Arc<Office>, listener: &UnixListener) {
+impl Shared {
+    fn accept(self: &Arc<Shared>, listener: &UnixListener) {
         let began = Instant::now();
         let mut log = LogBudget::of_limit("clients of the control socket");
         let mut accept_log =
@@ -193,7 +193,7 @@ impl Office {
     }
 
     /// Starts a thread for the client, or turns it away. True: another was closed for it.
-    fn admit(self: &Arc<Office>, stream: UnixStream) -> io::Result<bool> {
+    fn admit(self: &Arc<Shared>, stream: UnixStream) -> io::Result<bool> {
         stream.set_write_timeout(Some(self.bounds.unread))?;
         let stream = Arc::new(stream);
         // Whoever may open the socket is one and the same.
@@ -207,15 +207,15 @@ impl Office {
             rpc::write_error(&mut &*stream, &Value::Null, error)?;
             return Err(io::Error::other(message));
         };
-        // Drop runs even where the desk panics, so that a client's place is never lost.
-        let place = Place {
-            office: Arc::clone(self),
+        // Drop runs even where the API panics, so that a client's place is never lost.
+        let place = ClientSlot {
+            shared: Arc::clone(self),
             number,
         };
         thread::Builder::new()
             .name("control-client".to_owned())
             .spawn(move || {
-                if let Err(error) = place.office.serve(&stream, number) {
+                if let Err(error) = place.shared.serve(&stream, number) {
                     log::debug!("control socket: client {number}: {error}");
                 }
             })
@@ -236,7 +236,7 @@ impl Office {
                     if !self.clients.set_busy(number, true) {
                         return Ok(());
                     }
-                    let answered = rpc::answer(&line, &*self.desk, &mut out);
+                    let answered = rpc::answer(&line, &*self.api, &mut out);
                     self.clients.set_busy(number, false);
                     answered?;
                     out.flush()?;
@@ -303,13 +303,13 @@ enum Line {
 }
 
 /// A client's place among those served.
-struct Place {
-    office: Arc<Office>,
+struct ClientSlot {
+    shared: Arc<Shared>,
     number: u64,
 }
 
-impl Drop for Place {
+impl Drop for ClientSlot {
     fn drop(&mut self) {
-        self.office.clients.leave(self.number);
+        self.shared.clients.leave(self.number);
     }
 }

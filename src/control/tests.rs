@@ -14,13 +14,13 @@ use serde_json::{Value, json};
 use super::server::Bounds;
 use super::*;
 
-/// A desk with a table of its own, so that what was asked of it can be seen.
+/// An API with a table of its own, so that what was asked of it can be seen.
 #[derive(Default)]
 struct Table {
     entries: Mutex<Vec<AorEntry>>,
 }
 
-impl Desk for Table {
+impl ControlApi for Table {
     fn version(&self) -> String {
         "1.2.3".to_owned()
     }
@@ -125,14 +125,14 @@ fn entry(aor: &str, contact: &str, expires_in_s: u64) -> AorEntry {
     }
 }
 
-struct Place {
+struct Folder {
     folder: tempfile::TempDir,
     table: Arc<Table>,
 }
 
-impl Place {
-    fn new() -> Place {
-        Place {
+impl Folder {
+    fn new() -> Folder {
+        Folder {
             folder: tempfile::tempdir().unwrap(),
             table: Arc::default(),
         }
@@ -183,7 +183,7 @@ impl Script {
 
 #[test]
 fn a_client_does_what_the_desk_does() {
-    let place = Place::new();
+    let place = Folder::new();
     let _server = place.start(Bounds::default()).unwrap();
     let mut client = Client::connect(&place.path()).unwrap();
     assert_eq!(client.version().as_deref(), Ok("1.2.3"));
@@ -262,7 +262,7 @@ fn a_client_does_what_the_desk_does() {
 
 #[test]
 fn what_goes_over_the_socket_is_json_rpc() {
-    let place = Place::new();
+    let place = Folder::new();
     let _server = place.start(Bounds::default()).unwrap();
     let mut script = Script::new(&place.path());
     for (line, answer) in [
@@ -302,7 +302,7 @@ fn what_goes_over_the_socket_is_json_rpc() {
 
 #[test]
 fn what_is_wrong_is_answered_with_the_code_for_it() {
-    let place = Place::new();
+    let place = Folder::new();
     let _server = place.start(Bounds::default()).unwrap();
     let mut script = Script::new(&place.path());
     for (line, id, code) in [
@@ -416,7 +416,7 @@ fn what_is_wrong_is_answered_with_the_code_for_it() {
 
 #[test]
 fn notifications_are_performed_and_not_answered() {
-    let place = Place::new();
+    let place = Folder::new();
     let _server = place.start(Bounds::default()).unwrap();
     let mut script = Script::new(&place.path());
     script.say("{\"jsonrpc\":\"2.0\",\"method\":\"ul.add\",\"params\":[\"x\",\"sip:x@a\"]}\n");
@@ -428,7 +428,7 @@ fn notifications_are_performed_and_not_answered() {
 
 #[test]
 fn lines_may_come_in_pieces_and_several_at_once() {
-    let place = Place::new();
+    let place = Folder::new();
     let _server = place.start(Bounds::default()).unwrap();
     let mut script = Script::new(&place.path());
     let line = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"version\"}\n";
@@ -449,7 +449,7 @@ fn lines_may_come_in_pieces_and_several_at_once() {
 
 #[test]
 fn a_line_beyond_the_bound_is_answered_and_the_client_closed() {
-    let place = Place::new();
+    let place = Folder::new();
     let bounds = Bounds {
         line: 1000,
         ..Bounds::default()
@@ -472,7 +472,7 @@ fn a_line_beyond_the_bound_is_answered_and_the_client_closed() {
 
 #[test]
 fn beyond_the_bound_the_oldest_client_that_idles_gives_way() {
-    let place = Place::new();
+    let place = Folder::new();
     let bounds = Bounds {
         clients: 2,
         ..Bounds::default()
@@ -495,7 +495,7 @@ fn beyond_the_bound_the_oldest_client_that_idles_gives_way() {
 
 #[test]
 fn a_client_that_says_nothing_whole_is_closed() {
-    let place = Place::new();
+    let place = Folder::new();
     let bounds = Bounds {
         idle: Duration::from_millis(200),
         ..Bounds::default()
@@ -524,7 +524,7 @@ fn a_client_that_says_nothing_whole_is_closed() {
 
 #[test]
 fn an_answer_that_nobody_reads_does_not_hold_a_thread() {
-    let place = Place::new();
+    let place = Folder::new();
     let bounds = Bounds {
         clients: 1,
         unread: Duration::from_millis(200),
@@ -555,7 +555,7 @@ fn fill(table: &Table, count: usize) {
 
 #[test]
 fn a_hundred_thousand_aors_are_shown() {
-    let place = Place::new();
+    let place = Folder::new();
     let _server = place.start(Bounds::default()).unwrap();
     fill(&place.table, 100_000);
     let mut client = Client::connect(&place.path()).unwrap();
@@ -568,7 +568,7 @@ fn a_hundred_thousand_aors_are_shown() {
 
 #[test]
 fn the_socket_is_private_and_goes_with_its_server() {
-    let place = Place::new();
+    let place = Folder::new();
     let server = place.start(Bounds::default()).unwrap();
     let mode = fs::metadata(place.path()).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o600);
@@ -585,7 +585,7 @@ fn the_socket_is_private_and_goes_with_its_server() {
 
 #[test]
 fn a_socket_that_answers_is_not_taken_and_a_dead_one_is() {
-    let place = Place::new();
+    let place = Folder::new();
     let server = place.start(Bounds::default()).unwrap();
     let refusal = place.start(Bounds::default()).map(|_| ()).unwrap_err();
     assert!(
@@ -604,7 +604,7 @@ fn a_socket_that_answers_is_not_taken_and_a_dead_one_is() {
 
 #[test]
 fn what_is_not_a_socket_is_left_alone() {
-    let place = Place::new();
+    let place = Folder::new();
     fs::write(place.path(), "precious").unwrap();
     let refusal = place.start(Bounds::default()).map(|_| ()).unwrap_err();
     assert!(refusal.contains("not a socket"), "{refusal}");
@@ -622,7 +622,7 @@ fn what_is_not_a_socket_is_left_alone() {
 
 #[test]
 fn a_socket_that_another_put_in_place_stays() {
-    let place = Place::new();
+    let place = Folder::new();
     let server = place.start(Bounds::default()).unwrap();
     fs::remove_file(place.path()).unwrap();
     let other = UnixListener::bind(place.path()).unwrap();

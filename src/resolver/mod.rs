@@ -92,7 +92,7 @@ impl Drop for Resolver {
 }
 
 /// What one question needs.
-struct Desk {
+struct ResolverThread {
     library: Option<TokioResolver>,
     patience: Duration,
     deliver: Deliver,
@@ -104,7 +104,7 @@ async fn serve(dns: Dns, mut orders: mpsc::Receiver<Order>, deliver: Deliver) {
     let places = Arc::new(Semaphore::new(dns.questions.max(1)));
     let is_failing = Arc::new(AtomicBool::new(false));
     let furnish = |dns: &Dns| {
-        Arc::new(Desk {
+        Arc::new(ResolverThread {
             library: library(dns),
             patience: patience(dns),
             deliver: deliver.clone(),
@@ -130,7 +130,7 @@ async fn serve(dns: Dns, mut orders: mpsc::Receiver<Order>, deliver: Deliver) {
     }
 }
 
-impl Desk {
+impl ResolverThread {
     async fn look_up(&self, question: &Question) -> Outcome {
         let (Some(library), Ok(name)) = (
             &self.library,

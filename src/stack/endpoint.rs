@@ -10,11 +10,12 @@ use crate::stack::auth::users::Users;
 use crate::stack::branch::{Branch, Signer};
 use crate::stack::cookie::Cookies;
 use crate::stack::counters::{Drop, Limit, MethodLabel, Registration, Side};
-use crate::stack::identity::{Dialog, Identity, Memory, TAG_LEN};
+use crate::stack::identity::{Dialog, Identity, TAG_LEN, TagKind};
 use crate::stack::location::Progress;
 use crate::stack::names::Names;
 use crate::stack::overload::Overload;
 use crate::stack::passage::Passages;
+use crate::stack::peer_flows::PeerFlows;
 use crate::stack::proxy::context::Context;
 use crate::stack::proxy::guard::Gate;
 use crate::stack::proxy::parked::Parking;
@@ -25,7 +26,6 @@ use crate::stack::proxy::{Extra, Refusal};
 use crate::stack::registrar::Seating;
 use crate::stack::settings::Mode;
 use crate::stack::transaction::{Notice, Server, ServerEvent, Transactions};
-use crate::stack::ways::Ways;
 use crate::stack::{Counters, Location, Occupancy, Settings};
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ const NONCE_WINDOWS: usize = 1 << 19;
 pub struct Endpoint {
     pub(in crate::stack) settings: Arc<Settings>,
     pub(in crate::stack) location: Arc<Location>,
-    pub(in crate::stack) ways: Ways,
+    pub(in crate::stack) ways: PeerFlows,
     pub(in crate::stack) core: u8,
     pub(in crate::stack) signer: Signer,
     pub(in crate::stack) identity: Identity,
@@ -53,7 +53,7 @@ pub struct Endpoint {
     pub(in crate::stack) transactions: Transactions,
     pub(in crate::stack) contexts: Arena<Box<Context>>,
     pub(in crate::stack) counters: Counters,
-    // Memory that is used again for each message.
+    // TagKind that is used again for each message.
     // A context is large, and moves between here and the arena with every request: a box moves as one word.
     #[allow(clippy::vec_box)]
     pub(in crate::stack) spare_contexts: Vec<Box<Context>>,
@@ -117,7 +117,7 @@ impl Endpoint {
         core: u8,
         secret: Key,
     ) -> Endpoint {
-        let ways = Ways::new(live, core, secret);
+        let ways = PeerFlows::new(live, core, secret);
         let sources = Arc::new(Sources::new(secret, 0));
         Endpoint {
             transactions: Transactions::new(
@@ -248,7 +248,7 @@ impl Endpoint {
                 true => "no connection takes it",
                 false => "port unreachable",
             };
-            self.tell_branch(client.server, client.flow, reason);
+            self.log_branch(client.server, client.flow, reason);
             self.handle_notice(now, Notice::ClientFailure(client), outbox);
         }
     }
@@ -301,7 +301,7 @@ impl Endpoint {
         self.transactions.take_unanswered(&flow, &mut ids);
         for id in &ids {
             if let Some(client) = self.transactions.undelivered(now, *id, outbox) {
-                self.tell_branch(client.server, flow, "connection lost");
+                self.log_branch(client.server, flow, "connection lost");
                 self.handle_notice(now, Notice::ClientFailure(client), outbox);
             }
         }
@@ -601,7 +601,7 @@ impl Endpoint {
         self.scratch.clear();
         self.scratch.reserve(TAG_LEN);
         self.identity
-            .write_tag(message, Memory::Stateless, &mut self.scratch);
+            .write_tag(message, TagKind::Stateless, &mut self.scratch);
         let answer = reply::Reply {
             status,
             reason: reason.as_bytes(),
@@ -696,7 +696,7 @@ impl Endpoint {
                 reason => reason,
             };
             let status = refusal.status;
-            self.tell(message, flow, format_args!("answered {status} {reason}"));
+            self.log_event(message, flow, format_args!("answered {status} {reason}"));
         }
         let mut challenges = std::mem::take(&mut self.lines);
         challenges.clear();

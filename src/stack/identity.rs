@@ -16,7 +16,7 @@ const TAG_HALF: usize = 8;
 /// What remembers an answer of our own; the first byte of its To tag.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-pub enum Memory {
+pub enum TagKind {
     /// Nothing: its ACK is absorbed wherever it comes.
     Stateless = b's',
     /// A server transaction, which waits for the ACK.
@@ -104,7 +104,7 @@ impl Identity {
     }
 
     /// The To tag of our own answer to a request: the same for each repetition.
-    pub fn write_tag(&self, message: &Message, memory: Memory, out: &mut Vec<u8>) {
+    pub fn write_tag(&self, message: &Message, memory: TagKind, out: &mut Vec<u8>) {
         let call_id = message.header(Name::CallId);
         let number = self.tags.hash(&[
             // The first one where there are several: such a request is answered too.
@@ -120,11 +120,11 @@ impl Identity {
     /// Whether the To tag is one that this server (any of its cores, in any run with this key) has given, and what remembers the answer.
     /// Its check covers the tag alone: that the ACK which shows it answers an answer of ours, and belongs to nobody else, follows
     /// whatever branch, Call-ID or From it has; of which request does not.
-    pub fn own_tag(&self, message: &Message) -> Option<Memory> {
+    pub fn own_tag(&self, message: &Message) -> Option<TagKind> {
         let tag = message.to_tag().filter(|tag| tag.len() == TAG_LEN)?;
         let memory = match tag.first()? {
-            b's' => Memory::Stateless,
-            b'p' => Memory::Transaction,
+            b's' => TagKind::Stateless,
+            b'p' => TagKind::Transaction,
             _ => return None,
         };
         let number = read_hex(tag.get(1..1 + TAG_HALF)?)? as u32;
@@ -132,7 +132,7 @@ impl Identity {
         (check == self.tag_check(memory, number)).then_some(memory)
     }
 
-    fn tag_check(&self, memory: Memory, number: u32) -> u64 {
+    fn tag_check(&self, memory: TagKind, number: u32) -> u64 {
         let check = self.tags.hash_numbers(memory as u64, u64::from(number), 0);
         check & 0xffff_ffff
     }

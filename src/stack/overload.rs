@@ -133,7 +133,7 @@ impl Overload {
         }
         self.ask(now);
         if self.share == ALL && self.shed.is_none() {
-            self.tell_end(now);
+            self.log_end(now);
         }
     }
 
@@ -189,7 +189,7 @@ impl Overload {
             if now.ms_since(self.shed_since) >= TELLING_MS {
                 self.step = (self.step * 2).max(FIRST_STEP);
                 let fewer = self.kernel_part().saturating_sub(self.step);
-                self.tell_kernel(now, fewer);
+                self.set_shed(now, fewer);
             }
             return;
         }
@@ -205,11 +205,11 @@ impl Overload {
             Some(_) => lowest > self.kernel_part() + 2 * answered,
         };
         if is_more {
-            self.tell_kernel(now, lowest - answered);
+            self.set_shed(now, lowest - answered);
         }
     }
 
-    fn tell_kernel(&mut self, now: Instant, dropped: u32) {
+    fn set_shed(&mut self, now: Instant, dropped: u32) {
         // Nobody loses all of its calls for the lots of one overload.
         let draw = match self.shed {
             Some(shed) => shed.draw,
@@ -291,7 +291,7 @@ impl Overload {
         self.said = Some(now);
     }
 
-    fn tell_end(&mut self, now: Instant) {
+    fn log_end(&mut self, now: Instant) {
         if let Some(began) = self.began.take() {
             log::warn!(
                 "no longer overloaded after {:.1} s: {} new requests were answered 503, {} INVITEs dropped by the kernel ([limits] overload)",
@@ -355,7 +355,7 @@ impl Endpoint {
     }
 
     /// Has the response in the rewriter say so, in the Via below ours.
-    pub(in crate::stack) fn tell_load(&mut self, message: &Message) {
+    pub(in crate::stack) fn notify_load(&mut self, message: &Message) {
         let below = message.values(Name::Via).nth(1);
         if let Some(via) = below.and_then(|value| Via::parse(value).ok()) {
             fill_feedback(&via, self.feedback(), &mut self.rewrite);

@@ -99,7 +99,7 @@ pub fn is_here(token: &[u8]) -> bool {
     token.contains(&HERE)
 }
 
-/// Appends the name of the callee's next hop ([`crate::stack::ways::Ways::name`]), where its address alone does not tell it.
+/// Appends the name of the callee's next hop ([`crate::stack::peer_flows::PeerFlows::name`]), where its address alone does not tell it.
 pub fn write_name(name: u64, out: &mut Vec<u8>) {
     out.push(NAME);
     write_hex_digits(name, 16, out);

@@ -7,7 +7,7 @@ use crate::base::{Channel, Flow, Instant, Transport};
 use crate::stack::location::journal::{Taken, TakenView};
 use crate::stack::location::{BindingText, Location, Reached, Row, RowRules};
 use crate::store::clock::{self, Seen};
-use crate::store::log::Replay;
+use crate::store::round_log::Replay;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{
     CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, ToSql, Transaction,
@@ -71,31 +71,33 @@ const LOG_BYTES: i64 = 64 << 20;
 
 /// What a failure means to the journal. The text is what is wrong, without the name of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum StoreError {
     /// Another program has the database locked.
     Busy(String),
     /// It may be well again by itself: a full disk, a missing folder, a file that may not be written.
-    Sick(String),
+    Transient(String),
     /// Nothing is written into this file any more: it is torn, or it is somebody else's.
-    Foreign(String),
+    NotOurs(String),
 }
 
-impl Trouble {
+impl StoreError {
     pub fn message(&self) -> &str {
         match self {
-            Trouble::Busy(what) | Trouble::Sick(what) | Trouble::Foreign(what) => what,
+            StoreError::Busy(what) | StoreError::Transient(what) | StoreError::NotOurs(what) => {
+                what
+            }
         }
     }
 }
 
-impl From<rusqlite::Error> for Trouble {
-    fn from(error: rusqlite::Error) -> Trouble {
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> StoreError {
         let advice = match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                return Trouble::Busy(format!("another program has it locked ({error})"));
+                return StoreError::Busy(format!("another program has it locked ({error})"));
             }
             Some(ErrorCode::NotADatabase) => {
-                return Trouble::Foreign(format!(
+                return StoreError::NotOurs(format!(
                     "{error}: name another file in [registrar] database, or move this one away"
                 ));
             }
@@ -104,12 +106,12 @@ impl From<rusqlite::Error> for Trouble {
             Some(ErrorCode::ReadOnly) => ": let the server's user write the file and its folder",
             _ => "",
         };
-        Trouble::Sick(format!("{error}{advice}"))
+        StoreError::Transient(format!("{error}{advice}"))
     }
 }
 
-pub(in crate::store) fn torn(what: &str) -> Trouble {
-    Trouble::Foreign(format!(
+pub(in crate::store) fn torn(what: &str) -> StoreError {
+    StoreError::NotOurs(format!(
         "it is torn ({what}): move it away; \"sqlite3 FILE .recover\" shows what is left in it"
     ))
 }
@@ -146,8 +148,8 @@ pub struct Terms<'a> {
 
 impl Table {
     /// Opens the database, or makes it, readable by its owner alone.
-    pub fn open(path: &Path) -> Result<Table, Trouble> {
-        make(path).map_err(|error| Trouble::Sick(error.to_string()))?;
+    pub fn open(path: &Path) -> Result<Table, StoreError> {
+        make(path).map_err(|error| StoreError::Transient(error.to_string()))?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(PATIENCE)?;
@@ -167,7 +169,7 @@ impl Table {
     }
 
     /// What the clocks showed when the table was last written.
-    pub fn seen(&self) -> Result<Option<Seen>, Trouble> {
+    pub fn seen(&self) -> Result<Option<Seen>, StoreError> {
         clock::read(&self.connection)
     }
 
@@ -177,7 +179,7 @@ impl Table {
     }
 
     /// A number that is another one after each change that *another* connection has made.
-    pub fn version(&self) -> Result<i64, Trouble> {
+    pub fn version(&self) -> Result<i64, StoreError> {
         Ok(self
             .connection
             .query_row("PRAGMA data_version", [], |row| row.get(0))?)
@@ -191,7 +193,7 @@ impl Table {
         now: Instant,
         rules: &RowRules,
         terms: Terms,
-    ) -> Result<Restored, Trouble> {
+    ) -> Result<Restored, StoreError> {
         let snapshot = self.connection.unchecked_transaction()?;
         for table in ["strowger_binding", "strowger_binding_log"] {
             let check = format!("PRAGMA quick_check('{table}')");
@@ -204,7 +206,7 @@ impl Table {
         let has_log = !replay.is_empty();
         let mut statement = snapshot.prepare(SELECT)?;
         let mut rows = statement.query([])?;
-        let mut gathering = Gathering::new(location, now, rules, terms, replay);
+        let mut gathering = Restorer::new(location, now, rules, terms, replay);
         while let Some(row) = rows.next()? {
             gathering.take(row)?;
         }
@@ -215,7 +217,7 @@ impl Table {
     }
 
     /// Writes what was taken, all of it or nothing.
-    pub fn write(&mut self, taken: &Taken, terms: Terms) -> Result<(), Trouble> {
+    pub fn write(&mut self, taken: &Taken, terms: Terms) -> Result<(), StoreError> {
         self.rewrite(false, |writing| writing.write(taken.iter(), terms))
     }
 
@@ -223,8 +225,8 @@ impl Table {
     pub fn append<T>(
         &mut self,
         piece: &[u8],
-        more: impl FnOnce(&Writing) -> Result<T, Trouble>,
-    ) -> Result<(i64, T), Trouble> {
+        more: impl FnOnce(&Writing) -> Result<T, StoreError>,
+    ) -> Result<(i64, T), StoreError> {
         self.rewrite(false, |writing| {
             let mut append = writing.change.prepare_cached(LOG)?;
             append.execute([piece])?;
@@ -238,8 +240,8 @@ impl Table {
     pub fn rewrite<T>(
         &mut self,
         clear: bool,
-        work: impl FnOnce(&Writing) -> Result<T, Trouble>,
-    ) -> Result<T, Trouble> {
+        work: impl FnOnce(&Writing) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let change = Transaction::new(&mut self.connection, TransactionBehavior::Immediate)?;
         if clear {
             change
@@ -264,7 +266,7 @@ fn make(path: &Path) -> io::Result<()> {
 }
 
 /// Sees that the database is one that we may write, and has our tables.
-fn prepare(connection: &mut Connection) -> Result<(), Trouble> {
+fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
     let change = Transaction::new(connection, TransactionBehavior::Immediate)?;
     let names: Vec<String> = {
         let mut statement = change.prepare(
@@ -306,7 +308,7 @@ fn prepare(connection: &mut Connection) -> Result<(), Trouble> {
     }
     // Users and bindings may share a database, and the users may stand in Kamailio's.
     if !names.is_empty() && !has("subscriber") {
-        return Err(Trouble::Foreign(format!(
+        return Err(StoreError::NotOurs(format!(
             "it is the database of another program (it has a table {:?}): name another file in [registrar] database",
             names[0]
         )));
@@ -316,8 +318,8 @@ fn prepare(connection: &mut Connection) -> Result<(), Trouble> {
     Ok(change.commit()?)
 }
 
-fn not_ours(what: &str) -> Trouble {
-    Trouble::Foreign(format!(
+fn not_ours(what: &str) -> StoreError {
+    StoreError::NotOurs(format!(
         "its table strowger_binding is not of this program's making ({what}): name another file in [registrar] database, \
          or move this one away"
     ))
@@ -332,7 +334,7 @@ pub struct Writing<'a> {
 
 impl Writing<'_> {
     /// Empties the log up to this piece.
-    pub fn cut_log(&self, last: i64) -> Result<(), Trouble> {
+    pub fn cut_log(&self, last: i64) -> Result<(), StoreError> {
         let mut cut = self
             .change
             .prepare_cached("DELETE FROM strowger_binding_log WHERE id <= ?")?;
@@ -344,10 +346,10 @@ impl Writing<'_> {
         &self,
         views: impl Iterator<Item = TakenView<'t>>,
         terms: Terms,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), StoreError> {
         let mut replace = self.change.prepare_cached(REPLACE)?;
         let mut delete = self.change.prepare_cached(DELETE)?;
-        let mut words = Words::default();
+        let mut words = FlowColumns::default();
         for view in views {
             let rows = view.rows();
             let count = rows.len() as u32;
@@ -368,9 +370,9 @@ fn write_row(
     view: &TakenView,
     place: usize,
     row: &Row,
-    words: &Words,
+    words: &FlowColumns,
     terms: Terms,
-) -> Result<(), Trouble> {
+) -> Result<(), StoreError> {
     let expires = terms.wall_ms.saturating_add(row.expires.as_ms());
     replace.execute(params![
         Text(view.address),
@@ -404,14 +406,14 @@ impl ToSql for Text<'_> {
 
 /// A flow in words; their memory is used again.
 #[derive(Default)]
-struct Words {
+struct FlowColumns {
     transport: Option<&'static str>,
     peer: String,
     local: String,
     listener: String,
 }
 
-impl Words {
+impl FlowColumns {
     fn set(&mut self, row: &Row, terms: Terms) {
         use std::fmt::Write;
         let of = |text: &mut String, words: Option<&dyn std::fmt::Display>| {
@@ -465,11 +467,11 @@ const fn transport(transport: Transport) -> &'static str {
 // ---- reading -----------------------------------------------------------------------------------------------------------
 
 /// Rows of one address-of-record after the other, on their way into the location service.
-struct Gathering<'a> {
+struct Restorer<'a> {
     location: &'a Location,
     restored: Restored,
     aor: Vec<u8>,
-    pile: Pile<'a>,
+    pile: RestoreBatch<'a>,
     /// One more than the highest place that the address has on disk.
     on_disk: u32,
     replay: Replay,
@@ -493,19 +495,19 @@ pub struct Stored<'a> {
     pub listener: Option<SocketAddr>,
 }
 
-impl<'a> Gathering<'a> {
+impl<'a> Restorer<'a> {
     fn new(
         location: &'a Location,
         now: Instant,
         rules: &'a RowRules,
         terms: Terms<'a>,
         replay: Replay,
-    ) -> Gathering<'a> {
-        Gathering {
+    ) -> Restorer<'a> {
+        Restorer {
             location,
             restored: Restored::default(),
             aor: Vec::new(),
-            pile: Pile {
+            pile: RestoreBatch {
                 now,
                 rules,
                 terms,
@@ -517,7 +519,7 @@ impl<'a> Gathering<'a> {
         }
     }
 
-    fn take(&mut self, row: &rusqlite::Row) -> Result<(), Trouble> {
+    fn take(&mut self, row: &rusqlite::Row) -> Result<(), StoreError> {
         let aor = bytes(row, 0)?;
         if aor != self.aor {
             self.finish();
@@ -654,7 +656,7 @@ impl<'a> Gathering<'a> {
 }
 
 /// The rows of one address, on their way into memory.
-struct Pile<'a> {
+struct RestoreBatch<'a> {
     now: Instant,
     rules: &'a RowRules,
     terms: Terms<'a>,
@@ -668,7 +670,7 @@ struct Kept {
     row: Row<'static>,
 }
 
-impl Pile<'_> {
+impl RestoreBatch<'_> {
     /// What is wrong with those that cannot be used.
     fn keep_all(&mut self, aor: &[u8], all: &[Stored]) -> Vec<&'static str> {
         let wrong = all.iter().filter_map(|stored| self.keep(aor, stored).err());
@@ -776,7 +778,7 @@ impl Pile<'_> {
     }
 }
 
-fn bytes<'r>(row: &'r rusqlite::Row, column: usize) -> Result<&'r [u8], Trouble> {
+fn bytes<'r>(row: &'r rusqlite::Row, column: usize) -> Result<&'r [u8], StoreError> {
     match row.get_ref(column)? {
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Ok(bytes),
         _ => Ok(b""),
@@ -1068,7 +1070,7 @@ mod tests {
         assert_eq!(all(&after, 1000), [""; 0]);
     }
 
-    fn refused(path: &Path) -> Trouble {
+    fn refused(path: &Path) -> StoreError {
         match Table::open(path) {
             Ok(_) => panic!("it was opened"),
             Err(trouble) => trouble,
@@ -1081,7 +1083,7 @@ mod tests {
         let is_foreign = |words: &[&str]| {
             let before = std::fs::read(&path).unwrap();
             let trouble = refused(&path);
-            let Trouble::Foreign(what) = &trouble else {
+            let StoreError::NotOurs(what) = &trouble else {
                 panic!("{trouble:?}");
             };
             assert!(words.iter().all(|word| what.contains(word)), "{what}");
@@ -1111,11 +1113,13 @@ mod tests {
     fn what_is_not_there_or_locked_may_be_well_again() {
         let (folder, path) = folder();
         let nowhere = folder.path().join("no/such/folder.db");
-        assert!(matches!(refused(&nowhere), Trouble::Sick(what) if what.contains("No such file")));
+        assert!(
+            matches!(refused(&nowhere), StoreError::Transient(what) if what.contains("No such file"))
+        );
         drop(Table::open(&path).unwrap());
         let locking = Connection::open(&path).unwrap();
         locking.execute_batch("BEGIN EXCLUSIVE").unwrap();
-        assert!(matches!(refused(&path), Trouble::Busy(what) if what.contains("locked")));
+        assert!(matches!(refused(&path), StoreError::Busy(what) if what.contains("locked")));
     }
 
     #[test]
@@ -1143,7 +1147,7 @@ mod tests {
         let outcome =
             Table::open(&path).and_then(|table| table.restore(&after, at(0), &rules(), terms));
         assert!(
-            matches!(&outcome, Err(Trouble::Foreign(what)) if what.contains("torn")),
+            matches!(&outcome, Err(StoreError::NotOurs(what)) if what.contains("torn")),
             "{outcome:?}"
         );
         assert_eq!(after.records(), 0);
@@ -1174,7 +1178,7 @@ mod tests {
         }
         let outcome = table.write(&taken, terms);
         assert!(
-            matches!(&outcome, Err(Trouble::Sick(what)) if what.contains("full") && what.contains("make room")),
+            matches!(&outcome, Err(StoreError::Transient(what)) if what.contains("full") && what.contains("make room")),
             "{outcome:?}"
         );
         table

@@ -4,7 +4,7 @@
 //! disk mean, and nothing in memory. Beside the bindings stands therefore what the clock showed when they were last written, and how long
 //! the machine had been up then, which no stepped clock changes.
 
-use super::bindings::Trouble;
+use super::bindings::StoreError;
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// A clock that moves by more than this, milliseconds, was set. What it is corrected by every day is less.
@@ -84,7 +84,7 @@ CREATE TABLE strowger_binding_clock (
 ";
 
 /// What stands there; `None` where nothing was written yet.
-pub fn read(connection: &Connection) -> Result<Option<Seen>, Trouble> {
+pub fn read(connection: &Connection) -> Result<Option<Seen>, StoreError> {
     let row = connection
         .query_row(
             "SELECT wall, boot, up FROM strowger_binding_clock WHERE id = 0",
@@ -99,7 +99,7 @@ pub fn read(connection: &Connection) -> Result<Option<Seen>, Trouble> {
     }))
 }
 
-pub fn write(connection: &Connection, seen: &Seen) -> Result<(), Trouble> {
+pub fn write(connection: &Connection, seen: &Seen) -> Result<(), StoreError> {
     let number = |ms| i64::try_from(ms).unwrap_or(i64::MAX);
     let mut replace = connection
         .prepare_cached("INSERT OR REPLACE INTO strowger_binding_clock VALUES (0, ?, ?, ?)")?;

@@ -5,10 +5,10 @@
 //! that is torn, or somebody else's, is neither served nor written into; when another one stands in its place, all bindings are
 //! written there.
 
-use super::bindings::{Restored, Table, Terms, Trouble};
+use super::bindings::{Restored, StoreError, Table, Terms};
 use super::clock::{self, Seen};
-use super::door::{Door, Place};
-use super::log::{self as binding_log, Folding, Pending};
+use super::round_log::{self as binding_log, Folding, Pending};
+use super::shared_file::{FileId, SharedDatabaseFile};
 use crate::base::{Instant, Transport};
 use crate::stack::location::journal::{Round, Taken};
 use crate::stack::location::{Durability, Location, RowRules};
@@ -97,12 +97,12 @@ pub struct Hooks {
 
 /// Wakes the journal. To ring costs next to nothing while it is awake.
 #[derive(Default)]
-pub struct Bell {
+pub struct WakeHandle {
     is_rung: AtomicBool,
     thread: OnceLock<Thread>,
 }
 
-impl Bell {
+impl WakeHandle {
     pub fn ring(&self) {
         if !self.is_rung.swap(true, Ordering::SeqCst)
             && let Some(thread) = self.thread.get()
@@ -163,7 +163,7 @@ impl State {
 /// The running journal. Dropping it writes what has changed, and ends the thread.
 pub struct Journal {
     location: Arc<Location>,
-    bell: Arc<Bell>,
+    bell: Arc<WakeHandle>,
     state: Arc<State>,
     thread: Option<JoinHandle<()>>,
 }
@@ -208,18 +208,18 @@ impl Drop for Journal {
 }
 
 /// The journal before its thread runs, with what the disk had read back.
-pub struct Book(Desk);
+pub struct UnstartedJournal(WriterThread);
 
-impl Book {
+impl UnstartedJournal {
     /// Opens the database and reads the bindings back. Where that cannot be done, the reason is in the log, and the journal tries
     /// again and again: calls go on with what memory has.
     pub fn open(
         location: Arc<Location>,
         settings: Settings,
         clocks: Clocks,
-        door: Arc<Door>,
-    ) -> Book {
-        let mut desk = Desk {
+        door: Arc<SharedDatabaseFile>,
+    ) -> UnstartedJournal {
+        let mut desk = WriterThread {
             location,
             settings,
             wall_ms: (clocks.wall_ms)(),
@@ -250,11 +250,11 @@ impl Book {
         if let Err(trouble) = desk.look() {
             desk.suffer(&trouble);
         }
-        Book(desk)
+        UnstartedJournal(desk)
     }
 
     /// Rung by who waits for the disk.
-    pub fn bell(&self) -> Arc<Bell> {
+    pub fn bell(&self) -> Arc<WakeHandle> {
         self.0.bell.clone()
     }
 
@@ -275,7 +275,7 @@ impl Book {
 }
 
 /// What the thread works at.
-struct Desk {
+struct WriterThread {
     location: Arc<Location>,
     settings: Settings,
     clocks: Clocks,
@@ -285,14 +285,14 @@ struct Desk {
     settled: Option<time::Instant>,
     /// When it was last noted on disk what the clock shows.
     seen: Option<time::Instant>,
-    door: Arc<Door>,
-    bell: Arc<Bell>,
+    door: Arc<SharedDatabaseFile>,
+    bell: Arc<WakeHandle>,
     state: Arc<State>,
-    table: Option<(Table, Place)>,
+    table: Option<(Table, FileId)>,
     /// Which file the log beside the database is.
-    log: Option<Place>,
+    log: Option<FileId>,
     /// A file that nothing is written into, and why.
-    refused: Option<(Stamp, Trouble)>,
+    refused: Option<(Stamp, StoreError)>,
     /// Memory has taken in what the disk had.
     is_restored: bool,
     /// The file that was open last is the one to go on with, as far as one knows.
@@ -322,7 +322,7 @@ struct Desk {
 /// A file that is still the same, as far as one can see from outside.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Stamp {
-    place: Place,
+    place: FileId,
     size: u64,
     changed: (i64, i64),
 }
@@ -330,21 +330,21 @@ struct Stamp {
 impl Stamp {
     fn of(file: &Metadata) -> Stamp {
         Stamp {
-            place: Place::of(file),
+            place: FileId::of(file),
             size: file.size(),
             changed: (file.mtime(), file.mtime_nsec()),
         }
     }
 }
 
-impl Desk {
+impl WriterThread {
     fn run(mut self, hooks: Hooks) {
         let Hooks { prepare, progress } = hooks;
         prepare();
         let _ = self.bell.thread.set(thread::current());
         let acknowledged = self.is_acknowledged();
         let mut began = time::Instant::now();
-        let is_stopping = |desk: &Desk| desk.state.is_stopping.load(Ordering::SeqCst);
+        let is_stopping = |desk: &WriterThread| desk.state.is_stopping.load(Ordering::SeqCst);
         while !is_stopping(&self) {
             let now = time::Instant::now();
             let until_retry = |at: time::Instant| at.saturating_duration_since(now);
@@ -389,7 +389,7 @@ impl Desk {
         self.settings.durability == Durability::Acknowledged
     }
 
-    fn work(&mut self) -> Result<(), Trouble> {
+    fn work(&mut self) -> Result<(), StoreError> {
         self.look()?;
         self.watch_clock();
         self.begin_folding(INTERVAL);
@@ -406,7 +406,7 @@ impl Desk {
     }
 
     /// Writes what has changed, and returns the number of the round; `None` where nothing has.
-    fn write_changes(&mut self) -> Result<Option<u64>, Trouble> {
+    fn write_changes(&mut self) -> Result<Option<u64>, StoreError> {
         if self.round.is_none() && !self.location.has_changes() {
             return Ok(None);
         }
@@ -420,7 +420,7 @@ impl Desk {
         outcome.map(|()| Some(number))
     }
 
-    fn write_round(&mut self, round: &mut Round) -> Result<(), Trouble> {
+    fn write_round(&mut self, round: &mut Round) -> Result<(), StoreError> {
         loop {
             let mut in_hand = self.state.in_hand();
             while self.taken.size() < BITE
@@ -450,7 +450,7 @@ impl Desk {
     // ---- the log -------------------------------------------------------------------------------------------------------
 
     /// Appends what was taken to the log, and a bite of what is there already goes into the table.
-    fn append(&mut self) -> Result<(), Trouble> {
+    fn append(&mut self) -> Result<(), StoreError> {
         let terms = terms(&self.settings, self.wall_ms);
         binding_log::write(&self.taken, terms, &mut self.piece);
         let most = match self.pending.size() < PENDING_MOST {
@@ -471,7 +471,7 @@ impl Desk {
     }
 
     /// What the log has goes into the table, so many addresses of it.
-    fn fold(&mut self, most: usize) -> Result<(), Trouble> {
+    fn fold(&mut self, most: usize) -> Result<(), StoreError> {
         let Some(folding) = &self.folding else {
             return Ok(());
         };
@@ -483,7 +483,7 @@ impl Desk {
     }
 
     /// All that has changed is on disk, and there is time for what else is to be done there.
-    fn tidy(&mut self) -> Result<(), Trouble> {
+    fn tidy(&mut self) -> Result<(), StoreError> {
         self.fold(FOLDED_AT_REST)?;
         if self.has_old_log && self.folding.is_none() && self.pending.is_empty() {
             open(&mut self.table)?.rewrite(false, |writing| writing.cut_log(i64::MAX))?;
@@ -531,7 +531,7 @@ impl Desk {
     // ---- all of it -----------------------------------------------------------------------------------------------------
 
     /// Writes all that memory holds into a table that is emptied first, in one change of the database.
-    fn write_all(&mut self) -> Result<u64, Trouble> {
+    fn write_all(&mut self) -> Result<u64, StoreError> {
         let start = time::Instant::now();
         self.note_in_hand();
         let mut round = self.location.begin_round(true);
@@ -573,10 +573,10 @@ impl Desk {
     // ---- the file ------------------------------------------------------------------------------------------------------
 
     /// Sees that the file which is open is the one that stands there; opens it where none is, and reads it where none was read.
-    fn look(&mut self) -> Result<(), Trouble> {
+    fn look(&mut self) -> Result<(), StoreError> {
         let found = fs::metadata(&self.settings.path);
         if let Some((_, open)) = &self.table {
-            let is_same = |file: &Metadata| Place::of(file) == *open;
+            let is_same = |file: &Metadata| FileId::of(file) == *open;
             if found.as_ref().is_ok_and(is_same) {
                 return self.tell_others();
             }
@@ -598,20 +598,20 @@ impl Desk {
         if let Err(trouble) = &restored {
             self.close();
             self.refused = match (trouble, fs::metadata(&self.settings.path)) {
-                (Trouble::Foreign(_), Ok(file)) => Some((Stamp::of(&file), trouble.clone())),
+                (StoreError::NotOurs(_), Ok(file)) => Some((Stamp::of(&file), trouble.clone())),
                 _ => None,
             };
         }
         restored
     }
 
-    fn open_file(&mut self) -> Result<(), Trouble> {
+    fn open_file(&mut self) -> Result<(), StoreError> {
         let path = self.settings.path.clone();
         let path = &path;
-        let stat = |path: &Path| fs::metadata(path).map(|file| Place::of(&file));
-        let opened: Result<_, Trouble> = self.door.open(|| {
+        let stat = |path: &Path| fs::metadata(path).map(|file| FileId::of(&file));
+        let opened: Result<_, StoreError> = self.door.open(|| {
             let table = Table::open(path)?;
-            let place = stat(path).map_err(|error| Trouble::Sick(error.to_string()))?;
+            let place = stat(path).map_err(|error| StoreError::Transient(error.to_string()))?;
             let version = table.version()?;
             Ok(((table, place), place, version))
         });
@@ -628,7 +628,7 @@ impl Desk {
     }
 
     /// Takes in what the disk has, once.
-    fn restore(&mut self) -> Result<(), Trouble> {
+    fn restore(&mut self) -> Result<(), StoreError> {
         if self.is_restored {
             return Ok(());
         }
@@ -693,7 +693,7 @@ impl Desk {
     }
 
     /// Tells who reads the same file, once a second, whether anybody else has changed it.
-    fn tell_others(&mut self) -> Result<(), Trouble> {
+    fn tell_others(&mut self) -> Result<(), StoreError> {
         if let Some((table, _)) = &self.table
             && self.noted.elapsed() >= INTERVAL.mul_f32(0.9)
         {
@@ -709,7 +709,7 @@ impl Desk {
         self.is_home = false;
         // SQLite leaves the log of a file that was moved where it is, and would take it for the new file's.
         let log = beside(&self.settings.path, "-wal");
-        let is_ours = |file: &Metadata| Some(Place::of(file)) == self.log;
+        let is_ours = |file: &Metadata| Some(FileId::of(file)) == self.log;
         if fs::metadata(&log).is_ok_and(|file| is_ours(&file)) {
             for stale in [log, beside(&self.settings.path, "-shm")] {
                 if let Err(error) = fs::remove_file(&stale)
@@ -729,21 +729,21 @@ impl Desk {
 
     // ---- well and ill --------------------------------------------------------------------------------------------------
 
-    fn suffer(&mut self, trouble: &Trouble) {
+    fn suffer(&mut self, trouble: &StoreError) {
         self.note_in_hand();
         self.state.failures.fetch_add(1, Ordering::Relaxed);
         self.troubles += 1;
         let doubled = RETRY_LEAST * 2u32.saturating_pow(self.troubles.min(8) - 1);
         self.retry_at = Some(time::Instant::now() + doubled.min(RETRY_MOST));
         // What was found wrong with an open file is looked at again from the beginning.
-        if let Trouble::Foreign(_) = trouble {
+        if let StoreError::NotOurs(_) = trouble {
             self.close();
             self.is_home = false;
             let file = fs::metadata(&self.settings.path);
             self.refused = file.ok().map(|file| (Stamp::of(&file), trouble.clone()));
         }
         let acknowledged = self.settings.durability == Durability::Acknowledged;
-        let passes = matches!(trouble, Trouble::Busy(_)) && self.troubles < BUSY_TIMES;
+        let passes = matches!(trouble, StoreError::Busy(_)) && self.troubles < BUSY_TIMES;
         if self.is_ill || (passes && !acknowledged) {
             return;
         }
@@ -771,9 +771,9 @@ impl Desk {
 }
 
 /// The table; it is opened before anybody asks.
-fn open(table: &mut Option<(Table, Place)>) -> Result<&mut Table, Trouble> {
+fn open(table: &mut Option<(Table, FileId)>) -> Result<&mut Table, StoreError> {
     let open = table.as_mut().map(|(table, _)| table);
-    open.ok_or_else(|| Trouble::Sick("it is not open".to_owned()))
+    open.ok_or_else(|| StoreError::Transient("it is not open".to_owned()))
 }
 
 fn terms(settings: &Settings, wall_ms: u64) -> Terms<'_> {

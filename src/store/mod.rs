@@ -1,21 +1,21 @@
 //! What the server keeps on disk, by threads of its own: who the users are, read and watched; and the bindings, written and read back. No
 //! worker ever waits for it.
 //!
-//! [`users::Source`] is where the users stand, a [`subscriber`] table or a [`text`] file; the [`keeper::Keeper`] reads it anew when it
+//! [`users::Source`] is where the users stand, a [`subscriber`] table or a [`text`] file; the [`user_watcher::UserWatcher`] reads it anew when it
 //! has changed and hands the whole to whoever serves. The [`journal::Journal`] writes what has changed in the location service into the
 //! table of [`bindings`], round by round, and notices when the [`clock`] was set. Both may use the same file: [`door`].
 
 pub mod bindings;
 pub mod clock;
-pub mod door;
 pub mod journal;
-pub mod keeper;
-pub mod log;
+pub mod round_log;
+pub mod shared_file;
 pub mod subscriber;
 pub mod text;
+pub mod user_watcher;
 pub mod users;
 
-pub use door::Door;
 pub use journal::Journal;
-pub use keeper::Keeper;
+pub use shared_file::SharedDatabaseFile;
+pub use user_watcher::UserWatcher;
 pub use users::Source;

@@ -38,26 +38,26 @@ const COLUMNS: [&str; 4] = ["ha1", "ha1b", "ha1_sha256", "ha1_sha512t256"];
 
 /// What a failure of SQLite means to whoever asked.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum StoreError {
     /// Somebody else has it locked for a while.
     Busy(String),
     Bad(String),
 }
 
-impl Trouble {
+impl StoreError {
     pub fn message(self) -> String {
         match self {
-            Trouble::Busy(message) | Trouble::Bad(message) => message,
+            StoreError::Busy(message) | StoreError::Bad(message) => message,
         }
     }
 }
 
-impl From<rusqlite::Error> for Trouble {
-    fn from(error: rusqlite::Error) -> Trouble {
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> StoreError {
         use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
         match error.sqlite_error_code() {
-            Some(DatabaseBusy | DatabaseLocked) => Trouble::Busy(error.to_string()),
-            _ => Trouble::Bad(error.to_string()),
+            Some(DatabaseBusy | DatabaseLocked) => StoreError::Busy(error.to_string()),
+            _ => StoreError::Bad(error.to_string()),
         }
     }
 }
@@ -65,7 +65,7 @@ impl From<rusqlite::Error> for Trouble {
 // ---- the server's side -------------------------------------------------------------------------------------------------
 
 /// Opens a database to read it; `patience`: how long to wait while it is locked.
-pub fn open_to_read(path: &Path, patience: Duration) -> Result<Connection, Trouble> {
+pub fn open_to_read(path: &Path, patience: Duration) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(patience)?;
@@ -73,12 +73,12 @@ pub fn open_to_read(path: &Path, patience: Duration) -> Result<Connection, Troub
 }
 
 /// A number that is another one after each change that another connection has made.
-pub fn version(connection: &Connection) -> Result<i64, Trouble> {
+pub fn version(connection: &Connection) -> Result<i64, StoreError> {
     Ok(connection.query_row("PRAGMA data_version", [], |row| row.get(0))?)
 }
 
 /// Reads all users. `breathe` is called between two bites of rows.
-pub fn read(connection: &Connection, key: Key, breathe: Breathe) -> Result<Loaded, Trouble> {
+pub fn read(connection: &Connection, key: Key, breathe: Breathe) -> Result<Loaded, StoreError> {
     let columns = Columns::find(connection)?.ok_or_else(no_table)?;
     let hash = |number: usize| match columns.has[number] {
         true => COLUMNS[number],
@@ -125,16 +125,16 @@ pub fn read(connection: &Connection, key: Key, breathe: Breathe) -> Result<Loade
         }
         number += 1;
         if number % BITE == 0 && !breathe() {
-            return Err(Trouble::Busy(INTERRUPTED.to_owned()));
+            return Err(StoreError::Busy(INTERRUPTED.to_owned()));
         }
     }
     Ok(Loaded { users, unusable })
 }
 
-fn no_table() -> Trouble {
+fn no_table() -> StoreError {
     let message = "has no table subscriber with the columns username, domain and ha1: \
                    \"strowger user add\" makes it";
-    Trouble::Bad(message.to_owned())
+    StoreError::Bad(message.to_owned())
 }
 
 fn bytes(value: ValueRef<'_>) -> &[u8] {
@@ -172,7 +172,7 @@ struct Columns {
 
 impl Columns {
     /// `None` where there is no such table, or it lacks what it must have.
-    fn find(connection: &Connection) -> Result<Option<Columns>, Trouble> {
+    fn find(connection: &Connection) -> Result<Option<Columns>, StoreError> {
         let mut statement =
             connection.prepare("SELECT lower(name) FROM pragma_table_info('subscriber')")?;
         let names = statement.query_map([], |row| row.get::<_, String>(0))?;
@@ -255,18 +255,18 @@ pub enum Refused {
     Exists,
     NotFound,
     /// A line about the database.
-    Trouble(String),
+    StoreError(String),
 }
 
-impl From<Trouble> for Refused {
-    fn from(trouble: Trouble) -> Refused {
-        Refused::Trouble(trouble.message())
+impl From<StoreError> for Refused {
+    fn from(trouble: StoreError) -> Refused {
+        Refused::StoreError(trouble.message())
     }
 }
 
 impl From<rusqlite::Error> for Refused {
     fn from(error: rusqlite::Error) -> Refused {
-        Trouble::from(error).into()
+        StoreError::from(error).into()
     }
 }
 
@@ -282,11 +282,11 @@ impl Table {
                 _ => {}
             }
         }
-        let table = Table::open_there(path, make).map_err(Trouble::message)?;
+        let table = Table::open_there(path, make).map_err(StoreError::message)?;
         Ok(table)
     }
 
-    fn open_there(path: &Path, make: bool) -> Result<Table, Trouble> {
+    fn open_there(path: &Path, make: bool) -> Result<Table, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(PATIENCE)?;
@@ -353,7 +353,7 @@ impl Table {
             let lacks = |number: &usize| hashes.list()[*number].is_some() && !columns.has[*number];
             if let Some(number) = (0..COLUMNS.len()).find(lacks) {
                 let column = COLUMNS[number];
-                return Err(Refused::Trouble(format!(
+                return Err(Refused::StoreError(format!(
                     "the table subscriber has no column {column}, which a hash of {name}@{domain} needs: \
                      ALTER TABLE subscriber ADD COLUMN {column} VARCHAR(64) DEFAULT '' NOT NULL"
                 )));
@@ -416,7 +416,7 @@ impl Table {
 }
 
 /// A transaction that nobody else can be in the way of later.
-fn begin(connection: &mut Connection) -> Result<Transaction<'_>, Trouble> {
+fn begin(connection: &mut Connection) -> Result<Transaction<'_>, StoreError> {
     Ok(connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
 }
 
@@ -765,7 +765,7 @@ mod tests {
         assert!(trouble(&place.path()).contains("strowger user add"));
         let connection = open_to_read(&place.path(), Duration::ZERO).unwrap();
         let read = read(&connection, Key::new(1, 2), &mut || true);
-        assert!(matches!(read, Err(Trouble::Bad(what)) if what.contains("no table subscriber")));
+        assert!(matches!(read, Err(StoreError::Bad(what)) if what.contains("no table subscriber")));
         // A table of another make is not touched.
         Connection::open(place.path())
             .unwrap()
@@ -841,7 +841,7 @@ mod tests {
         let mut table = other.made_by(KAMAILIO);
         let refused = table.import(&imports);
         assert!(
-            matches!(&refused, Err(Refused::Trouble(what)) if what.contains("ALTER TABLE subscriber ADD COLUMN ha1_sha256")),
+            matches!(&refused, Err(Refused::StoreError(what)) if what.contains("ALTER TABLE subscriber ADD COLUMN ha1_sha256")),
             "{refused:?}"
         );
         assert_eq!(other.load().users.len(), 0);
@@ -858,7 +858,7 @@ mod tests {
         let before = version(&reader).unwrap();
         let locking = Connection::open(place.path()).unwrap();
         locking.execute_batch("BEGIN EXCLUSIVE").unwrap();
-        assert!(matches!(version(&reader), Err(Trouble::Busy(_))));
+        assert!(matches!(version(&reader), Err(StoreError::Busy(_))));
         locking.execute_batch("ROLLBACK").unwrap();
         assert_eq!(version(&reader), Ok(before));
         table.remove("alice", "example.com").unwrap();
@@ -883,7 +883,7 @@ mod tests {
             breaths += 1;
             breaths < 3
         });
-        assert!(matches!(read, Err(Trouble::Busy(_))));
+        assert!(matches!(read, Err(StoreError::Busy(_))));
         assert_eq!(breaths, 3);
         assert_eq!(place.load().users.len(), 5000);
     }

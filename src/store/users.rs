@@ -4,8 +4,8 @@
 use crate::base::Key;
 use crate::stack::auth::digest::Algorithm;
 use crate::stack::auth::users::{Entry, Users};
-use crate::store::door::{Door, Place, Version};
-use crate::store::subscriber::{self, Trouble};
+use crate::store::shared_file::{FileId, SharedDatabaseFile, Version};
+use crate::store::subscriber::{self, StoreError};
 use crate::store::text::{self, Line};
 use rusqlite::Connection;
 use std::fs::{File, Metadata};
@@ -94,9 +94,9 @@ pub struct Source {
     /// Kept open, because only an open connection can tell that others have changed the database.
     ///
     /// The file must not be opened beside it by other means: to close any descriptor of it takes all locks of the process away.
-    database: Option<(Connection, Place)>,
+    database: Option<(Connection, FileId)>,
     /// The journal may have the same file open.
-    door: Arc<Door>,
+    door: Arc<SharedDatabaseFile>,
     /// What was read last, and why it could not be.
     seen: Option<Stamp>,
     failed: Option<String>,
@@ -109,12 +109,12 @@ pub type Breathe<'b> = &'b mut dyn FnMut() -> bool;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stamp {
     Database {
-        place: Place,
+        place: FileId,
         version: Seen,
     },
     /// The time is that of the last change of the file's content, owner or mode.
     Text {
-        place: Place,
+        place: FileId,
         size: u64,
         changed: (i64, i64),
     },
@@ -142,7 +142,7 @@ impl Source {
 
     /// The same beside a journal, which has its database open behind this door.
     #[must_use]
-    pub fn beside(mut self, door: Arc<Door>) -> Source {
+    pub fn beside(mut self, door: Arc<SharedDatabaseFile>) -> Source {
         self.door = door;
         self
     }
@@ -152,23 +152,23 @@ impl Source {
     }
 
     /// Reads all users, whether anything has changed or not.
-    pub fn read(&mut self, breathe: Breathe) -> Result<Loaded, Trouble> {
+    pub fn read(&mut self, breathe: Breathe) -> Result<Loaded, StoreError> {
         let stamp = self.stamp().map_err(|trouble| self.forget(trouble))?;
         self.read_as(stamp, breathe)
     }
 
     /// Reads all users if anything has changed since the last time. What could not be read and has not changed is not read again.
-    pub fn read_changed(&mut self, breathe: Breathe) -> Result<Option<Loaded>, Trouble> {
+    pub fn read_changed(&mut self, breathe: Breathe) -> Result<Option<Loaded>, StoreError> {
         let stamp = self.stamp().map_err(|trouble| self.forget(trouble))?;
         match (&self.failed, self.seen == Some(stamp)) {
-            (Some(what), true) => Err(Trouble::Bad(what.clone())),
+            (Some(what), true) => Err(StoreError::Bad(what.clone())),
             (None, true) => Ok(None),
             (_, false) => self.read_as(stamp, breathe).map(Some),
         }
     }
 
     /// Reads what had this stamp before.
-    fn read_as(&mut self, stamp: Stamp, breathe: Breathe) -> Result<Loaded, Trouble> {
+    fn read_as(&mut self, stamp: Stamp, breathe: Breathe) -> Result<Loaded, StoreError> {
         let read = match &self.database {
             Some((connection, _)) => subscriber::read(connection, self.key, breathe),
             None => read_text(&self.path, self.key, breathe),
@@ -177,8 +177,8 @@ impl Source {
         (self.seen, self.failed) = match &read {
             Ok(_) => (Some(stamp), None),
             // It waits for its turn.
-            Err(Trouble::Busy(_)) => (None, None),
-            Err(Trouble::Bad(what)) => (Some(stamp), Some(what.clone())),
+            Err(StoreError::Busy(_)) => (None, None),
+            Err(StoreError::Bad(what)) => (Some(stamp), Some(what.clone())),
         };
         read
     }
@@ -189,29 +189,29 @@ impl Source {
     }
 
     /// What cannot be looked at is opened anew the next time, and read whole.
-    fn forget(&mut self, trouble: Trouble) -> Trouble {
-        if let Trouble::Bad(_) = trouble {
+    fn forget(&mut self, trouble: StoreError) -> StoreError {
+        if let StoreError::Bad(_) = trouble {
             (self.database, self.seen, self.failed) = (None, None, None);
         }
         self.named(trouble)
     }
 
-    fn named(&self, trouble: Trouble) -> Trouble {
+    fn named(&self, trouble: StoreError) -> StoreError {
         let name = self.path.display();
         match trouble {
-            Trouble::Busy(what) => Trouble::Busy(format!("{name}: {what}")),
+            StoreError::Busy(what) => StoreError::Busy(format!("{name}: {what}")),
             // A line of a text.
-            Trouble::Bad(what) if what.starts_with(|c: char| c.is_ascii_digit()) => {
-                Trouble::Bad(format!("{name}:{what}"))
+            StoreError::Bad(what) if what.starts_with(|c: char| c.is_ascii_digit()) => {
+                StoreError::Bad(format!("{name}:{what}"))
             }
-            Trouble::Bad(what) => Trouble::Bad(format!("{name}: {what}")),
+            StoreError::Bad(what) => StoreError::Bad(format!("{name}: {what}")),
         }
     }
 
     /// What is there now. Opens a database.
-    fn stamp(&mut self) -> Result<Stamp, Trouble> {
+    fn stamp(&mut self) -> Result<Stamp, StoreError> {
         let file = std::fs::metadata(&self.path).map_err(|error| self.no_file(&error))?;
-        let place = Place::of(&file);
+        let place = FileId::of(&file);
         if self
             .database
             .as_ref()
@@ -238,9 +238,9 @@ impl Source {
         }
     }
 
-    fn no_file(&self, error: &io::Error) -> Trouble {
+    fn no_file(&self, error: &io::Error) -> StoreError {
         let is_missing = error.kind() == io::ErrorKind::NotFound;
-        Trouble::Bad(match is_missing && Kind::is_named_database(&self.path) {
+        StoreError::Bad(match is_missing && Kind::is_named_database(&self.path) {
             true => "there is no such database; \"strowger user add\" makes it".to_owned(),
             false => format!("cannot be read: {error}"),
         })
@@ -249,14 +249,14 @@ impl Source {
 
 fn text_stamp(file: &Metadata) -> Stamp {
     Stamp::Text {
-        place: Place::of(file),
+        place: FileId::of(file),
         size: file.size(),
         changed: (file.ctime(), file.ctime_nsec()),
     }
 }
 
-fn read_text(path: &Path, key: Key, breathe: Breathe) -> Result<Loaded, Trouble> {
-    let unreadable = |error: io::Error| Trouble::Bad(format!("cannot be read: {error}"));
+fn read_text(path: &Path, key: Key, breathe: Breathe) -> Result<Loaded, StoreError> {
+    let unreadable = |error: io::Error| StoreError::Bad(format!("cannot be read: {error}"));
     let file = File::open(path).map_err(unreadable)?;
     let size = file.metadata().map_err(unreadable)?.len();
     let mut users = Users::new(key, usize::try_from(size / LINE).unwrap_or(0));
@@ -271,7 +271,7 @@ fn read_text(path: &Path, key: Key, breathe: Breathe) -> Result<Loaded, Trouble>
             false => Err(subscriber::twice(line)),
         }
     })
-    .map_err(Trouble::Bad)?;
+    .map_err(StoreError::Bad)?;
     Ok(Loaded {
         users,
         unusable: Unusable::default(),
@@ -349,8 +349,8 @@ mod tests {
 
     fn bad(source: &mut Source) -> String {
         match source.read_changed(&mut || true) {
-            Err(Trouble::Bad(what)) => what,
-            Err(Trouble::Busy(what)) => panic!("busy: {what}"),
+            Err(StoreError::Bad(what)) => what,
+            Err(StoreError::Busy(what)) => panic!("busy: {what}"),
             Ok(_) => panic!("it was read"),
         }
     }

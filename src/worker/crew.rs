@@ -4,7 +4,7 @@ use super::clock::Clock;
 use super::delay::Histogram;
 use super::held::HeldCounters;
 use super::mailbox::{Change, Command, MailCounters, Mailbox, PostOffice};
-use super::{Element, Pulse, Report, Ring, WAKER, Worker};
+use super::{Element, Pulse, Report, WAKER, WakeHandle, Worker};
 use crate::base::dns::Answer;
 use crate::base::{Key, LiveConnections, Sources, Transport};
 use crate::net::steer::Mark;
@@ -49,7 +49,7 @@ pub struct Options {
     pub steer: bool,
     /// Bytes of answers that may wait for the disk, of one core.
     pub held: usize,
-    pub ring: Option<Ring>,
+    pub ring: Option<WakeHandle>,
     /// Takes questions about names. Without it every name is one that cannot be resolved.
     pub asker: Option<Asker>,
 }
@@ -145,7 +145,7 @@ impl Bound {
     }
 
     /// What the workers call when an answer waits for the disk.
-    pub fn ring(&mut self, ring: Option<Ring>) {
+    pub fn ring(&mut self, ring: Option<WakeHandle>) {
         self.options.ring = ring;
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// What is counted elsewhere than at the workers.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Beside {
+pub struct ProcessStats {
     /// Contacts in the location service now.
     pub bindings: usize,
     /// Bytes that these and those that have just gone may hold.
@@ -50,7 +50,7 @@ pub struct Store {
 }
 
 /// All metrics of the server.
-pub fn metrics(stats: &Stats, beside: &Beside) -> Families {
+pub fn metrics(stats: &Stats, beside: &ProcessStats) -> Families {
     let mut list = Families::default();
     messages(&mut list, stats);
     rules(&mut list, &stats.counters);
@@ -528,7 +528,7 @@ fn workers(list: &mut Families, stats: &Stats) {
 }
 
 /// Under the names that Prometheus's own libraries use.
-fn process(list: &mut Families, beside: &Beside) {
+fn process(list: &mut Families, beside: &ProcessStats) {
     list.gauge(
         "process_start_time_seconds",
         "When the server started, in seconds since 1970.",

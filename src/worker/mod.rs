@@ -49,7 +49,7 @@ const FLUSH_BYTES: usize = 1 << 20;
 
 /// Held answers that leave in one turn. A batch of the journal frees hundreds at once: the next turn looks first what has come
 /// meanwhile, and nobody's socket is flooded.
-const FREED: usize = 64;
+const FREED_PER_TURN: usize = 64;
 
 /// What a worker turns: the SIP element behind the wires. [`Endpoint`] is the one; a test may have another.
 pub trait Element: Send + 'static {
@@ -141,7 +141,7 @@ pub struct Worker<E: Element = Endpoint> {
     /// A held answer in hand; kept for its memory.
     answer: Vec<u8>,
     /// Tells the journal that somebody waits for it.
-    ring: Option<Ring>,
+    ring: Option<WakeHandle>,
     delay: Histogram,
     turns: u64,
     long: Turns,
@@ -149,7 +149,7 @@ pub struct Worker<E: Element = Endpoint> {
 }
 
 /// Called by a worker when an answer waits for the disk. It must return at once.
-pub type Ring = Arc<dyn Fn() + Send + Sync>;
+pub type WakeHandle = Arc<dyn Fn() + Send + Sync>;
 
 /// Numbers of one worker, as it sends them to whoever asked.
 #[derive(Clone, Debug)]
@@ -426,7 +426,7 @@ impl<E: Element> Worker<E> {
             return;
         }
         let progress = self.element.progress();
-        for _ in 0..FREED {
+        for _ in 0..FREED_PER_TURN {
             let Some((fate, flow, answer)) = self.held.take(now, progress) else {
                 return;
             };

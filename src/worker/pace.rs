@@ -13,7 +13,7 @@ const PERIOD_NS: u64 = 20_000_000;
 
 /// Gathering begins when three messages are expected in twice the time. With fewer, the sleep would often end before the first
 /// of them has come, and cost a wake-up of its own.
-const WORTH: (u64, u64) = (3, 2);
+const GATHER_RATIO: (u64, u64) = (3, 2);
 /// It ends when less than this is expected: one period with fewer messages than the last is no reason.
 const STILL_WORTH: (u64, u64) = (2, 2);
 
@@ -26,7 +26,7 @@ const FLOOD: u64 = 105;
 const NO_FLOOD: u64 = 80;
 
 /// Percent of the time spent in turns from which gathering ends, and below which it may begin.
-const BUSY: u64 = 45;
+const BUSY_PERCENT: u64 = 45;
 const IDLE: u64 = 35;
 
 /// Measures one worker's rate.
@@ -64,10 +64,14 @@ impl Pace {
         let elapsed_ns = now.ns.saturating_sub(self.since.ns);
         if elapsed_ns >= PERIOD_NS {
             let gather_ns = self.gather.as_nanos() as u64;
-            let (messages, times) = if self.is_brisk { STILL_WORTH } else { WORTH };
+            let (messages, times) = if self.is_brisk {
+                STILL_WORTH
+            } else {
+                GATHER_RATIO
+            };
             let comes_fast = self.count * gather_ns * times >= messages * elapsed_ns;
             let (busy, flood) = match self.is_brisk {
-                true => (BUSY, FLOOD),
+                true => (BUSY_PERCENT, FLOOD),
                 false => (IDLE, NO_FLOOD),
             };
             let is_idle = self.busy_ns * 100 < busy * elapsed_ns;

@@ -3,7 +3,7 @@
 mod pulse;
 mod streams;
 
-use super::metrics::Beside;
+use super::metrics::ProcessStats;
 use super::*;
 use crate::base::metric::Families;
 use crate::base::{Errand, Transport};
@@ -344,7 +344,7 @@ fn an_unroutable_peer_is_lost_and_a_missing_listener_is_counted() {
     socket.send(b"nowhere").unwrap();
     socket.send(b"still there").unwrap();
     assert_eq!(receive(&socket), b"still there");
-    let list = metrics::metrics(&crew.stats(), &Beside::default());
+    let list = metrics::metrics(&crew.stats(), &ProcessStats::default());
     assert_eq!(
         value(&list, "strowger_dropped_total{reason=\"unreachable\"}"),
         1.0
@@ -462,7 +462,7 @@ fn metrics_have_their_names_once_and_in_order() {
     let socket = client(address);
     socket.send(b"OPTIONS sip:x SIP/2.0\r\n\r\n").unwrap();
     receive(&socket);
-    let beside = Beside {
+    let beside = ProcessStats {
         store: crate::worker::metrics::Store::default(),
         bindings: 7,
         binding_bytes: 2240,

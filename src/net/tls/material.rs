@@ -83,11 +83,14 @@ impl Material {
     pub fn read(settings: &Settings) -> Result<Material, LoadError> {
         let client_pairs = match settings.rules.show_client_certificate {
             false => &Vec::new(),
-            true if settings.certificates.client_identity.is_empty() => &settings.certificates.default_identity,
+            true if settings.certificates.client_identity.is_empty() => {
+                &settings.certificates.default_identity
+            }
             true => &settings.certificates.client_identity,
         };
         let identities = settings
-            .certificates.identities
+            .certificates
+            .identities
             .iter()
             .map(|identity| {
                 let name = names::normal(&identity.name);
@@ -115,7 +118,8 @@ impl Material {
             identities,
             client_identity: LoadedPair::read_all(client_pairs)?,
             client_identities: settings
-                .certificates.client_identities
+                .certificates
+                .client_identities
                 .iter()
                 .map(|(number, pairs)| Ok((*number, LoadedPair::read_all(pairs)?)))
                 .collect::<Result<_, LoadError>>()?,
@@ -150,7 +154,10 @@ impl Material {
         for authority in &self.authorities {
             hash.update(&authority.to_der().unwrap_or_default());
         }
-        hash.update(&[settings.rules.verify_client as u8, settings.rules.verify_server.into()]);
+        hash.update(&[
+            settings.rules.verify_client as u8,
+            settings.rules.verify_server.into(),
+        ]);
         for purpose in &settings.rules.client_purposes {
             hash.update(&[*purpose as u8]);
         }

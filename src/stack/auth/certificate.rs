@@ -46,7 +46,7 @@ impl Endpoint {
             let shown = names.first().map_or("", |name| name);
             let shown = shown.get(..NAME_SHOWN).unwrap_or(shown);
             let reason = format_args!("certificate of {shown:?}: acts for another user");
-            self.tell(message, flow, reason);
+            self.log_event(message, flow, reason);
             return Err(Refusal::new(403, "Not Your Certificate's Identity").told());
         }
         let is_enough = rule == Certificate::Identity;

@@ -320,7 +320,7 @@ impl Endpoint {
             Err((failure, name)) => {
                 self.counters.auth[failure.outcome() as usize] += 1;
                 if let Some(words) = failure.words() {
-                    self.tell_user(message, incoming.flow, name, words);
+                    self.log_user(message, incoming.flow, name, words);
                 }
                 Err(failure.refusal(claim.who).told())
             }
@@ -574,10 +574,10 @@ impl Endpoint {
         }
     }
 
-    fn tell_user(&mut self, message: &Message, flow: Flow, name: &[u8], what: &str) {
+    fn log_user(&mut self, message: &Message, flow: Flow, name: &[u8], what: &str) {
         let name = name.get(..NAME_SHOWN).unwrap_or(name);
         let name = String::from_utf8_lossy(name);
-        self.tell(message, flow, format_args!("user {name:?}: {what}"));
+        self.log_event(message, flow, format_args!("user {name:?}: {what}"));
     }
 }
 

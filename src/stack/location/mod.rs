@@ -7,12 +7,12 @@ pub mod journal;
 mod record;
 mod rules;
 
-use binding::WEIGHED;
 pub use crate::settings::Durability;
+use binding::WEIGHED;
 pub use binding::{Binding, BindingText, Reached, weight};
 pub use journal::{Progress, Row};
 use record::Counted;
-pub use record::{Memory, Print, Record};
+pub use record::{Print, Recalled, Record};
 pub use rules::RowRules;
 
 use crate::base::{Flow, Instant, Key, ShareHolder, Shares};

@@ -67,7 +67,7 @@ pub struct Print {
 
 /// What a record remembers of a REGISTER.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Memory {
+pub enum Recalled {
     /// Nothing.
     New,
     /// It was carried out.
@@ -97,19 +97,19 @@ impl Record {
     }
 
     /// Whether this REGISTER has changed the record already.
-    pub fn recall(&self, now: Instant, register: Print) -> Memory {
+    pub fn recall(&self, now: Instant, register: Print) -> Recalled {
         let earlier = self.earlier.iter().flat_map(|earlier| &earlier.changes);
-        let mut memory = Memory::New;
+        let mut memory = Recalled::New;
         for change in std::iter::once(&self.latest).chain(earlier) {
             if change.is_over(now) || change.what.order != register.order {
                 continue;
             }
             if change.what == register {
-                return Memory::Repeated;
+                return Recalled::Repeated;
             }
             // In a transaction of its own, by another way or after a while: what stands there decides.
             if change.what.contents != register.contents {
-                memory = Memory::Other;
+                memory = Recalled::Other;
             }
         }
         memory
@@ -205,7 +205,7 @@ mod tests {
         for start in [0, 1, 5_000, u64::from(u32::MAX) - 100, 1 << 32, 3 << 40] {
             let at = |ms| Instant::from_ms(start + ms);
             let mut record = Record::default();
-            assert_eq!(record.recall(at(0), print(1)), Memory::New);
+            assert_eq!(record.recall(at(0), print(1)), Recalled::New);
             record.note_change(at(0), print(1));
             record.note_change(at(10), print(2));
             assert_eq!(record.count(), 1);
@@ -217,15 +217,15 @@ mod tests {
             };
             assert_eq!(
                 recalled(CHANGE_MS - 1),
-                (Memory::Repeated, Memory::Repeated)
+                (Recalled::Repeated, Recalled::Repeated)
             );
-            assert_eq!(recalled(CHANGE_MS + 1), (Memory::New, Memory::Repeated));
-            assert_eq!(recalled(CHANGE_MS + 10), (Memory::New, Memory::New));
+            assert_eq!(recalled(CHANGE_MS + 1), (Recalled::New, Recalled::Repeated));
+            assert_eq!(recalled(CHANGE_MS + 10), (Recalled::New, Recalled::New));
             let other = Print {
                 contents: 2,
                 ..print(2)
             };
-            assert_eq!(record.recall(at(10), other), Memory::Other);
+            assert_eq!(record.recall(at(10), other), Recalled::Other);
             record.sweep(at(CHANGE_MS + 10));
             assert_eq!(record.count(), 0);
         }

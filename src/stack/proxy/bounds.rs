@@ -31,7 +31,7 @@ impl Endpoint {
     pub(in crate::stack) fn drop_by_route(&mut self, message: &Message, flow: Flow) {
         self.counters.drop(Drop::Route);
         self.is_passed_over = true;
-        self.tell(message, flow, format_args!("dropped by a [[route]]"));
+        self.log_event(message, flow, format_args!("dropped by a [[route]]"));
     }
 
     /// Refuses a new request for one of our users beyond those that there may be in a second.
@@ -82,7 +82,7 @@ impl Endpoint {
         let what = format_args!(
             "answered 480: more than {limit} a second for one address ([limits] requests_per_aor)"
         );
-        self.tell(message, flow, what);
+        self.log_event(message, flow, what);
         let refusal = Refusal::new(480, "Too Many Requests For This Address");
         Err(refusal
             .with(Extra::RetryAfter(1))

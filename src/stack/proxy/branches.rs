@@ -2,7 +2,7 @@
 //! target is next when one has failed (RFC 3263 §4.3).
 
 use super::context::Context;
-use super::locate::{Place, Search};
+use super::locate::{Search, ServerAddress};
 use super::next_hop::{LARGEST_BY_UDP, uri_of};
 use super::target::Target;
 use super::{Incoming, Obstacle, Refusal};
@@ -10,8 +10,8 @@ use crate::base::{Id, Instant, Outbox, Transport};
 use crate::sip::{Message, Method};
 use crate::stack::Endpoint;
 use crate::stack::counters::{Drop, Limit};
+use crate::stack::log_event::Shown;
 use crate::stack::settings::Fork;
-use crate::stack::told::Shown;
 use crate::stack::transaction::{Client, ClientKind, Ends};
 
 /// The largest payload of a UDP datagram over IPv4.
@@ -55,7 +55,7 @@ impl Endpoint {
             if allowed < group {
                 self.counters.hit(Limit::MaxBreadth);
                 let what = format_args!("{allowed} of {group} targets at a time: Max-Breadth");
-                self.tell(message, incoming.flow, what);
+                self.log_event(message, incoming.flow, what);
             }
             let mut started = 0;
             for place in 0..allowed {
@@ -221,7 +221,7 @@ impl Endpoint {
         attempt: Attempt,
         target: &Target,
         outbox: &mut Outbox,
-    ) -> Result<(Id, Option<Place>), Obstacle> {
+    ) -> Result<(Id, Option<ServerAddress>), Obstacle> {
         let uri = context.targets.get(target.uri);
         let path = context.targets.get(target.path);
         let hop_uri = target.hop_uri.map(|uri| context.targets.get(uri));
@@ -324,12 +324,12 @@ impl Endpoint {
         let hop = uri_of(incoming, uri, path, hop_uri);
         let (why, uri) = (refusal.reason, Shown(uri));
         match hop == uri.0 {
-            true => self.tell(
+            true => self.log_event(
                 message,
                 incoming.flow,
                 format_args!("branch to {uri} not started: {why}"),
             ),
-            false => self.tell(
+            false => self.log_event(
                 message,
                 incoming.flow,
                 format_args!("branch to {uri} by {} not started: {why}", Shown(hop)),

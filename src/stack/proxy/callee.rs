@@ -27,7 +27,7 @@ enum Likeness {
     Owner,
     /// User and host: the port is that of another connection.
     Host,
-    Place,
+    ServerAddress,
 }
 
 /// A living way by which a binding is reached.
@@ -101,7 +101,7 @@ impl Endpoint {
             living += 1;
             is_own_registered |= own.is_some_and(|own| is_same_way(&own, &flow));
             let likeness = if is_place {
-                Likeness::Place
+                Likeness::ServerAddress
             } else {
                 facts.truncate(end);
                 write_name(binding.uri(), facts);
@@ -125,7 +125,7 @@ impl Endpoint {
         };
         let is_taken = match best.likeness {
             // The phone says of this very place that it is reached by another way now.
-            Likeness::Place => !is_own_registered,
+            Likeness::ServerAddress => !is_own_registered,
             _ if own.is_some() || is_reachable || can_be_called(incoming, &token) => false,
             Likeness::Host => true,
             Likeness::Owner => living == 1,

@@ -1,6 +1,6 @@
 //! The response context (RFC 3261 §16.7): what a stateful proxy remembers of a request until its final response has left.
 
-use super::locate::{Place, Tried};
+use super::locate::{ServerAddress, Tried};
 use super::target::TargetSet;
 use crate::base::{Blob, Flow, Id, ShareHolder};
 use crate::stack::branch::Mark;
@@ -109,14 +109,14 @@ impl Context {
         self.branches.is_empty() && self.parked.is_empty()
     }
 
-    pub fn note_tried(&mut self, target: u16, place: Option<Place>) {
+    pub fn note_tried(&mut self, target: u16, place: Option<ServerAddress>) {
         if let Some(place) = place {
             self.tried.push(Tried { target, place });
         }
     }
 
     /// Where the target's name has led last; `None` where it is no name.
-    pub fn last_tried(&self, target: u16) -> Option<Place> {
+    pub fn last_tried(&self, target: u16) -> Option<ServerAddress> {
         let own = |tried: &&Tried| tried.target == target;
         self.tried.iter().rev().find(own).map(|tried| tried.place)
     }

@@ -2,7 +2,7 @@
 //! such a place as its contact or Path, the other side of a dialog may say that it is there, and a route without targets goes where the
 //! Request-URI says: none of these has proved to be a user who wants to go there.
 
-use super::locate::{Aim, Search};
+use super::locate::{HopQuery, Search};
 use super::next_hop::{aim_of, is_sips};
 use super::target::Target;
 use super::{Incoming, Obstacle, Refusal};
@@ -125,7 +125,7 @@ impl Endpoint {
         let uri = gate.uri.clone();
         let uri = Uri::parse(&uri).ok()?;
         let aim = aim_of(&uri, is_sips(&gate.uri));
-        let by = |transport| Aim {
+        let by = |transport| HopQuery {
             transport: Some(transport),
             ..aim
         };

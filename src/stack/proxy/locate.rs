@@ -12,7 +12,7 @@ use std::ops::ControlFlow::{self, Break, Continue};
 
 /// One server's address, and how to speak to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Place {
+pub struct ServerAddress {
     pub address: SocketAddr,
     pub transport: Transport,
 }
@@ -22,12 +22,12 @@ pub struct Place {
 pub struct Tried {
     /// The target's index in the target set.
     pub target: u16,
-    pub place: Place,
+    pub place: ServerAddress,
 }
 
 /// What a URI says of its next hop.
 #[derive(Clone, Copy, Debug)]
-pub struct Aim<'a> {
+pub struct HopQuery<'a> {
     /// TARGET of §4: a name.
     pub host: &'a [u8],
     pub port: Option<u16>,
@@ -51,7 +51,7 @@ pub struct Search<'a> {
 }
 
 impl Search<'_> {
-    fn is_new(&self, place: Place) -> bool {
+    fn is_new(&self, place: ServerAddress) -> bool {
         let tried = Tried {
             target: self.target,
             place,
@@ -126,7 +126,7 @@ impl Speaks {
 
 /// The end of a walk before all places have been shown.
 enum End {
-    Chosen(Place),
+    Chosen(ServerAddress),
     /// What comes next depends on this question's answer.
     Unknown(u128),
 }
@@ -147,18 +147,18 @@ struct Walk<'n, 'c> {
     unknown: Vec<Question>,
     why: Nowhere,
     /// Told each place in its order; true ends the walk.
-    choose: &'c mut dyn FnMut(Place) -> bool,
+    choose: &'c mut dyn FnMut(ServerAddress) -> bool,
 }
 
 impl Endpoint {
     /// The first place in the order of §4 that has not been tried. What is not known yet is asked for.
     pub(super) fn find_place(
         &mut self,
-        aim: &Aim,
+        aim: &HopQuery,
         call_id: &[u8],
         search: Search,
         outbox: &mut Outbox,
-    ) -> Result<Place, Obstacle> {
+    ) -> Result<ServerAddress, Obstacle> {
         let why = match search.tried.iter().any(|t| t.target == search.target) {
             true => Nowhere::Exhausted,
             false => Nowhere::NoAddress,
@@ -179,12 +179,12 @@ impl Endpoint {
     /// one is on its way.
     pub(super) fn all_places(
         &mut self,
-        aim: &Aim,
+        aim: &HopQuery,
         since: Instant,
         found: &mut dyn FnMut(SocketAddr),
         outbox: &mut Outbox,
     ) -> Result<(), Option<u128>> {
-        let mut choose = |place: Place| {
+        let mut choose = |place: ServerAddress| {
             found(place.address);
             false
         };
@@ -201,10 +201,10 @@ impl Endpoint {
     #[allow(clippy::too_many_arguments)]
     fn walk(
         &mut self,
-        aim: &Aim,
+        aim: &HopQuery,
         seed: u64,
         since: Instant,
-        choose: &mut dyn FnMut(Place) -> bool,
+        choose: &mut dyn FnMut(ServerAddress) -> bool,
         why: Nowhere,
         asker: ShareHolder,
         outbox: &mut Outbox,
@@ -238,7 +238,11 @@ impl Endpoint {
     }
 
     /// Whether the name is known to lead now to a place of which `is` holds. Nothing is asked.
-    pub(super) fn leads_to(&self, aim: &Aim, mut is: impl FnMut(Place) -> bool) -> bool {
+    pub(super) fn leads_to(
+        &self,
+        aim: &HopQuery,
+        mut is: impl FnMut(ServerAddress) -> bool,
+    ) -> bool {
         let mut walk = Walk {
             names: &self.names,
             now: self.now,
@@ -264,7 +268,7 @@ fn nowhere(why: Nowhere) -> Obstacle {
 }
 
 impl<'n> Walk<'n, '_> {
-    fn target(&mut self, aim: &Aim) -> Walked {
+    fn target(&mut self, aim: &HopQuery) -> Walked {
         let Some(host) = DomainName::new(b"", aim.host) else {
             self.why = Nowhere::NotAName;
             return Continue(());
@@ -414,7 +418,7 @@ impl<'n> Walk<'n, '_> {
 
     fn show(&mut self, ip: IpAddr, port: u16, transport: Transport) -> Walked {
         let sendable = !ip.is_unspecified() && !ip.is_multicast() && port != 0;
-        let place = Place {
+        let place = ServerAddress {
             address: SocketAddr::new(ip, port),
             transport,
         };

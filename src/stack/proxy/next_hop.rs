@@ -1,16 +1,16 @@
 //! Where the next hop is and which way leads there (RFC 3261 §16.6 step 7): transport, address, the listener that speaks for us, and
 //! the connection. Names are [`super::locate`]'s.
 
-use super::locate::{Aim, Place, Search};
+use super::locate::{HopQuery, Search, ServerAddress};
 use super::target::{ConfHop, Target};
 use super::{Extra, Incoming, Obstacle, Refusal};
 use crate::base::{Channel, Flow, Outbox, Transport};
 use crate::sip::{Message, NameAddr, Scheme, Uri, same_name};
 use crate::stack::Endpoint;
+use crate::stack::peer_flows::set_host;
 use crate::stack::route::NextHop;
 use crate::stack::settings::Settings;
 use crate::stack::transaction::table::introduce;
-use crate::stack::ways::set_host;
 use std::net::{IpAddr, SocketAddr};
 
 /// The way of one copy.
@@ -22,7 +22,7 @@ pub struct Hop {
     /// The conf says that the request goes there.
     pub by_conf: bool,
     /// Where the next hop's name has led, if it is one.
-    pub place: Option<Place>,
+    pub place: Option<ServerAddress>,
 }
 
 /// The largest request that may go by UDP where the path's MTU is not known (§18.1.1).
@@ -202,7 +202,7 @@ impl Endpoint {
         came_by: u16,
         search: Search,
         outbox: &mut Outbox,
-    ) -> Result<(Flow, Option<Place>), Obstacle> {
+    ) -> Result<(Flow, Option<ServerAddress>), Obstacle> {
         let uri = Uri::parse(uri).map_err(|_| Refusal::new(503, "Next Hop Is Not A URI"))?;
         let secure = secure || uri.scheme == Scheme::Sips;
         let named = transport_of(&uri)?;
@@ -271,7 +271,7 @@ impl Endpoint {
         came_by: u16,
         search: Search,
         outbox: &mut Outbox,
-    ) -> Result<(Flow, Option<Place>), Obstacle> {
+    ) -> Result<(Flow, Option<ServerAddress>), Obstacle> {
         let place = match target.place {
             Some(place) => place,
             None => {
@@ -339,7 +339,7 @@ impl Endpoint {
             Some(address) => conf.transport == transport && address == peer,
             None => {
                 let (uri, address) = (conf.uri.uri(), peer);
-                let place = Place { address, transport };
+                let place = ServerAddress { address, transport };
                 self.leads_to(&aim_of(&uri, uri.scheme == Scheme::Sips), |one| {
                     one == place
                 })
@@ -395,9 +395,9 @@ pub fn uri_of<'a>(
 }
 
 /// What a URI says to who looks for its host (RFC 3263 §4).
-pub fn aim_of<'a>(uri: &Uri<'a>, secure: bool) -> Aim<'a> {
+pub fn aim_of<'a>(uri: &Uri<'a>, secure: bool) -> HopQuery<'a> {
     let transport = transport_of(uri).ok().flatten();
-    Aim {
+    HopQuery {
         host: uri.maddr().unwrap_or(uri.host_text),
         port: uri.port,
         transport: transport.filter(|_| uri.transport().is_some()),

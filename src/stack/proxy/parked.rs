@@ -295,7 +295,7 @@ impl Endpoint {
         if let Some(limit) = refusal.limit {
             self.counters.hit(limit);
         }
-        self.tell(
+        self.log_event(
             message,
             flow,
             format_args!("not forwarded: {}", refusal.reason),

@@ -6,7 +6,7 @@ use super::target::TargetSet;
 use crate::base::{Instant, Outbox};
 use crate::sip::{Message, Method, reply};
 use crate::stack::Endpoint;
-use crate::stack::identity::{Memory, TAG_LEN};
+use crate::stack::identity::{TAG_LEN, TagKind};
 use crate::stack::settings::Mode;
 
 impl Endpoint {
@@ -40,7 +40,7 @@ impl Endpoint {
         self.scratch.clear();
         self.scratch.reserve(TAG_LEN);
         self.identity
-            .write_tag(message, Memory::Transaction, &mut self.scratch);
+            .write_tag(message, TagKind::Transaction, &mut self.scratch);
         let answer = reply::Reply {
             status: 302,
             to_tag: &self.scratch,

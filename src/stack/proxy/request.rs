@@ -701,7 +701,7 @@ pub(super) fn is_end_of(contact: &[u8], flow: &Flow) -> bool {
 /// There is no room for another transaction.
 fn too_much(limit: Limit) -> Refusal {
     let reason = match limit {
-        Limit::TransactionBytes => "Transactions Hold Too Much Memory",
+        Limit::TransactionBytes => "Transactions Hold Too Much TagKind",
         Limit::TransactionsOfSource => "Too Many Transactions Of One Source",
         Limit::TransactionsOfAor => "Too Many Transactions For One Address",
         _ => "Too Many Transactions",

@@ -9,7 +9,7 @@ use crate::base::{Channel, Flow, Id, Instant, Outbox, Transport};
 use crate::sip::{Message, Method, Name, Value, Via, reply};
 use crate::stack::Endpoint;
 use crate::stack::counters::{Drop, Limit};
-use crate::stack::identity::Memory;
+use crate::stack::identity::TagKind;
 use crate::stack::transaction::{Client, ClientKind, Ends, Notice};
 use std::net::SocketAddr;
 
@@ -143,7 +143,7 @@ impl Endpoint {
         if !context.branches.contains(&id) {
             return;
         }
-        self.tell_branch(server, flow, "the only Via of its final response is ours");
+        self.log_branch(server, flow, "the only Via of its final response is ours");
         if let Some(mut context) = self.lend_context(context_id) {
             context.branches.retain(|branch| *branch != id);
             context.reclaim(breadth);
@@ -173,7 +173,7 @@ impl Endpoint {
         };
         self.edit_response(message, source, &receiver);
         if offers {
-            self.tell_load(message);
+            self.notify_load(message);
         }
         let rewrite = &mut self.rewrite;
         self.transactions
@@ -379,7 +379,7 @@ impl Endpoint {
             self.counters.hit(Limit::AnswerSize);
             let what =
                 format_args!("{left_out} challenges of a branch left out: too long together");
-            self.tell_request(server, what);
+            self.log_request(server, what);
         }
         if !is_best {
             return;
@@ -389,7 +389,7 @@ impl Endpoint {
         let offers = server.is_some_and(|server| server.offers_control);
         self.edit_response(message, source, &receiver);
         if offers {
-            self.tell_load(message);
+            self.notify_load(message);
         }
         self.scratch.clear();
         self.rewrite
@@ -629,7 +629,7 @@ impl Endpoint {
         if let Ok(message) = Message::parse(&bytes, &mut index) {
             if status > 100 {
                 self.identity
-                    .write_tag(&message, Memory::Transaction, &mut tag);
+                    .write_tag(&message, TagKind::Transaction, &mut tag);
             }
             let settings = &self.settings;
             let extra = |out: &mut Vec<u8>| {
@@ -673,7 +673,7 @@ impl Endpoint {
             return self.discard(*source, Drop::BadResponse, "more Vias of ours than passes");
         }
         self.edit_response(message, source, &flow);
-        self.tell_load(message);
+        self.notify_load(message);
         let rewrite = &mut self.rewrite;
         outbox.send(flow, |out| {
             rewrite.render(&message.bytes()[..message.end()], out);
@@ -736,7 +736,7 @@ impl Endpoint {
         match notice {
             Notice::ClientTimeout(client) => {
                 if client.kind != ClientKind::Cancel {
-                    self.tell_branch(client.server, client.flow, "no final response");
+                    self.log_branch(client.server, client.flow, "no final response");
                 }
                 self.branch_ended(now, &client, 408, outbox);
             }
@@ -744,7 +744,7 @@ impl Endpoint {
             Notice::TimerC(id) => {
                 if let Some(client) = self.transactions.client(id) {
                     let (server, flow) = (client.server, client.flow);
-                    self.tell_branch(server, flow, "rings for too long (timer C), cancelled");
+                    self.log_branch(server, flow, "rings for too long (timer C), cancelled");
                 }
                 self.cancel_branch(now, id, outbox);
             }

@@ -10,7 +10,7 @@ use crate::sip::{Message, Method};
 use crate::stack::Endpoint;
 use crate::stack::auth::Demand;
 use crate::stack::counters::{Drop, Limit};
-use crate::stack::identity::Memory;
+use crate::stack::identity::TagKind;
 use crate::stack::settings::Mode;
 use crate::stack::transaction::ServerEvent;
 
@@ -108,7 +108,7 @@ impl Endpoint {
     ) {
         // To an answer of our own, which left no memory.
         let own = self.identity.own_tag(message);
-        if own == Some(Memory::Stateless) {
+        if own == Some(TagKind::Stateless) {
             return self.counters.drop(Drop::Absorbed);
         }
         let is_stateful = self.settings.proxy.mode == Mode::Stateful;

@@ -1,6 +1,6 @@
 //! The target set (RFC 3261 §16.5): where one request may go, in the order of q.
 
-use super::locate::Place;
+use super::locate::ServerAddress;
 use crate::base::{Flow, Span, Transport};
 use crate::sip::{Scheme, Uri};
 use crate::stack::route::NextHop;
@@ -23,7 +23,7 @@ pub struct Target {
     /// The certificate that the next hop of the conf is shown ([`NextHop::identity`]).
     pub identity: u64,
     /// Where the next hop's name leads for this copy.
-    pub place: Option<Place>,
+    pub place: Option<ServerAddress>,
     /// The transport where nothing else names one; else it is chosen.
     pub transport: Option<Transport>,
     /// Only TLS may lead there.

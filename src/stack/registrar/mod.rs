@@ -19,13 +19,13 @@ use crate::sip::{Message, Name, NameAddr, Scheme, Value};
 use crate::stack::Endpoint;
 use crate::stack::counters::{Limit, Registration};
 use crate::stack::location::{
-    Binding, BindingText, Memory, Print, REMOVED_MS, Reached, Record, weight,
+    Binding, BindingText, Print, REMOVED_MS, Reached, Recalled, Record, weight,
 };
+use crate::stack::peer_flows::PeerFlows;
 use crate::stack::proxy::next_hop::is_sips;
 use crate::stack::proxy::request::unsupported;
 use crate::stack::proxy::unproved::Whence;
 use crate::stack::proxy::{Extra, Incoming, Refusal, redirect};
-use crate::stack::ways::Ways;
 use contact::{Contact, Contacts, too_long};
 use seating::Seat;
 pub use seating::Seating;
@@ -49,7 +49,7 @@ struct Registering<'a> {
 /// What must be known beside the REGISTER.
 struct Terms<'a> {
     limits: &'a settings::Registrar,
-    ways: &'a Ways,
+    ways: &'a PeerFlows,
     seating: &'a mut Seating,
     /// How much more may be bound.
     room: usize,
@@ -174,7 +174,7 @@ impl Endpoint {
         let (ways, seating) = (&self.ways, &mut self.seating);
         let (outcome, round) = self.location.change(&self.aor, |record, room| {
             let memory = match plan {
-                contact::Plan::Query => Memory::Repeated,
+                contact::Plan::Query => Recalled::Repeated,
                 _ => record.recall(now, registering.print),
             };
             let terms = Terms {
@@ -186,10 +186,10 @@ impl Endpoint {
                 is_share_full,
             };
             let outcome = match (memory, &plan) {
-                (Memory::Repeated, _) | (_, contact::Plan::Query) => Ok(Registration::Queried),
-                (Memory::Other, _) => Err(OUT_OF_ORDER),
-                (Memory::New, contact::Plan::RemoveAll) => remove_all(record, &registering),
-                (Memory::New, contact::Plan::Contacts(contacts)) => {
+                (Recalled::Repeated, _) | (_, contact::Plan::Query) => Ok(Registration::Queried),
+                (Recalled::Other, _) => Err(OUT_OF_ORDER),
+                (Recalled::New, contact::Plan::RemoveAll) => remove_all(record, &registering),
+                (Recalled::New, contact::Plan::Contacts(contacts)) => {
                     update(record, contacts, incoming, &registering, terms)
                 }
             };
@@ -260,7 +260,7 @@ impl Endpoint {
                 let what = format_args!(
                     "contact at {ip} is outside the allowed networks ([registrar] contact_networks): {how}"
                 );
-                self.tell(message, incoming.flow, what);
+                self.log_event(message, incoming.flow, what);
             }
         }
     }
@@ -541,7 +541,7 @@ fn was_asked(binding: &Binding, contact: &Contact, this: &Registering) -> bool {
 fn give_way(
     bindings: &[Binding],
     seating: &mut Seating,
-    ways: &Ways,
+    ways: &PeerFlows,
     now: Instant,
     excess: usize,
 ) -> bool {
@@ -564,7 +564,7 @@ fn give_way(
 }
 
 /// The connection by which it was registered is gone; by a datagram's way a phone can always come back.
-fn is_dead(binding: &Binding, ways: &Ways) -> bool {
+fn is_dead(binding: &Binding, ways: &PeerFlows) -> bool {
     match (binding.reached, binding.source()) {
         // A contact or a Path leads there, whatever became of the connection.
         (Reached::ByContact, _) => false,

@@ -21,8 +21,8 @@ use crate::sip::{Index, Message, sniff};
 use crate::stack::counters::Limit;
 use crate::stack::identity::Dialog;
 use crate::stack::location::NameHasher;
+use crate::stack::peer_flows::PeerFlows;
 use crate::stack::settings::PerCore;
-use crate::stack::ways::Ways;
 pub use room::Holders;
 use room::{UNBOUNDED, UNBOUNDED_REPEATS};
 use std::collections::HashMap;
@@ -157,7 +157,7 @@ pub struct Transactions {
     pub accepted: Refused,
     /// The client transactions that wait on a connection and have heard nothing, as a list for each: its first, by slot.
     unanswered: HashMap<u128, u32, BuildHasherDefault<NameHasher>>,
-    ways: Ways,
+    ways: PeerFlows,
     /// Who holds how many, and how many bytes of requests.
     pub shares: Shares,
     bytes: Shares,
@@ -184,7 +184,7 @@ impl Transactions {
     pub fn new(
         timers: Timers,
         limits: &PerCore,
-        ways: Ways,
+        ways: PeerFlows,
         sources: Arc<Sources>,
         secret: Key,
     ) -> Transactions {

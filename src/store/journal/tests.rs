@@ -50,12 +50,17 @@ impl Place {
         all
     }
 
-    fn book(&self, location: &Arc<Location>) -> Book {
+    fn book(&self, location: &Arc<Location>) -> UnstartedJournal {
         self.book_by(location, Arc::new(AtomicU64::new(1_000_000)), "")
     }
 
     /// The same where the time since 1970 at time 0 is what `wall_ms` says at the moment, on a machine that has been up for 5 s.
-    fn book_by(&self, location: &Arc<Location>, wall_ms: Arc<AtomicU64>, boot: &str) -> Book {
+    fn book_by(
+        &self,
+        location: &Arc<Location>,
+        wall_ms: Arc<AtomicU64>,
+        boot: &str,
+    ) -> UnstartedJournal {
         let settings = Settings {
             path: self.path(),
             durability: location.durability().unwrap_or(Durability::Batched),
@@ -68,7 +73,7 @@ impl Place {
             up_ms: Box::new(|| 5_000),
             boot: boot.to_owned(),
         };
-        Book::open(location.clone(), settings, clocks, Arc::default())
+        UnstartedJournal::open(location.clone(), settings, clocks, Arc::default())
     }
 
     fn journal(&self, location: &Arc<Location>) -> Journal {
@@ -76,7 +81,7 @@ impl Place {
     }
 }
 
-fn start(book: Book) -> Journal {
+fn start(book: UnstartedJournal) -> Journal {
     let hooks = Hooks {
         prepare: Box::new(|| ()),
         progress: Box::new(|| ()),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use strowger::base::metric::Families;
-use strowger::control::{AorEntry, ConnectionEntry, Desk, Draining, Refusal, rpc};
+use strowger::control::{AorEntry, ConnectionEntry, ControlApi, Draining, Refusal, rpc};
 
 fuzz_target!(|bytes: &[u8]| {
     for line in bytes.split(|b| *b == b'\n') {
@@ -35,7 +35,7 @@ fuzz_target!(|bytes: &[u8]| {
 /// Says what it was asked, or refuses it.
 struct Clerk;
 
-impl Desk for Clerk {
+impl ControlApi for Clerk {
     fn version(&self) -> String {
         "1".to_owned()
     }

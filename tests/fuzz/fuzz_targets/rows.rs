@@ -14,7 +14,7 @@ use strowger::base::{Instant, Key, Transport};
 use strowger::stack::location::{Location, RowRules};
 use strowger::stack::{Settings, settings};
 use strowger::store::bindings::{Table, Terms};
-use strowger::store::log::CHECK;
+use strowger::store::round_log::CHECK;
 
 const COLUMNS: usize = 16;
 const NOW: u64 = 1_000_000;

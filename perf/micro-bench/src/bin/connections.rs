@@ -1,6 +1,6 @@
 //! `connections [--json] [--rounds N] [--most N]`: nanoseconds of what a worker does with its table of connections, among a thousand to a
 //! million of them and without a socket: a process has too few descriptors for more than some ten thousand. The table is made of the parts
-//! that [`strowger::net::Streams`] is made of, with entries as large as a [`Connection`]. Beside it what one cache miss costs in memory of
+//! that [`strowger::net::Streams`] is made of, with entries as large as a [`Connection`]. ProcessStats it what one cache miss costs in memory of
 //! that size.
 
 use rustix::time::{ClockId, clock_gettime};

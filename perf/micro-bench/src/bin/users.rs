@@ -1,5 +1,5 @@
 //! `users [--json] [--rounds N] [--most N]`: nanoseconds to find one user among 100, 10 thousand, 1 million and 10 million, as a worker does
-//! when a request brings credentials. Beside it what one cache miss costs in a table of that size, and the whole check of a digest.
+//! when a request brings credentials. ProcessStats it what one cache miss costs in a table of that size, and the whole check of a digest.
 
 use rustix::time::{ClockId, clock_gettime};
 use std::hint::black_box;

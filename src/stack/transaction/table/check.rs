@@ -73,13 +73,13 @@ mod tests {
     use crate::base::tests::assert_panics;
     use crate::base::{Flow, Id, Instant, Key, LiveConnections, Outbox, Sources, Transport};
     use crate::stack::Settings;
-    use crate::stack::ways::Ways;
+    use crate::stack::peer_flows::PeerFlows;
     use std::sync::Arc;
 
     /// Two requests came, and one has left over TCP twice.
     fn caught(what: &str, spoil: impl FnOnce(&mut Transactions, Id, Id)) {
         let (key, settings) = (Key::new(1, 2), Settings::default());
-        let ways = Ways::new(Arc::new(LiveConnections::new(1, 4)), 0, key);
+        let ways = PeerFlows::new(Arc::new(LiveConnections::new(1, 4)), 0, key);
         let sources = Arc::new(Sources::new(key, 0));
         let mut table = Transactions::new(
             settings.timers.clone(),

@@ -1,7 +1,7 @@
 //! The store's thread: looks once a second whether the users have changed, reads them anew and hands them on. What is replaced is dropped
 //! here too, for that takes a while where there are millions.
 
-use super::subscriber::Trouble;
+use super::subscriber::StoreError;
 use super::users::{Loaded, Source};
 use crate::stack::auth::users::Users;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,7 +24,7 @@ const REST_MOST: Duration = Duration::from_millis(20);
 pub type Publish = Box<dyn Fn(&Arc<Users>) + Send>;
 
 /// The thread that keeps the users. Dropping it ends the thread.
-pub struct Keeper {
+pub struct UserWatcher {
     orders: Mutex<Sender<Order>>,
     state: Arc<State>,
     thread: Option<JoinHandle<()>>,
@@ -46,16 +46,16 @@ struct State {
     is_stopping: AtomicBool,
 }
 
-impl Keeper {
+impl UserWatcher {
     /// Starts the thread. `users` are those in force, as `source` gave them; every later set goes to `publish`.
-    pub fn start(source: Source, users: Arc<Users>, publish: Publish) -> io::Result<Keeper> {
+    pub fn start(source: Source, users: Arc<Users>, publish: Publish) -> io::Result<UserWatcher> {
         let (orders, inbox) = mpsc::channel();
         let state = Arc::new(State {
             users: AtomicUsize::new(users.len()),
             is_unreadable: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
         });
-        let desk = Desk {
+        let desk = WatcherThread {
             source: Some(source),
             publish,
             state: state.clone(),
@@ -66,7 +66,7 @@ impl Keeper {
         let thread = thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || desk.run(&inbox))?;
-        Ok(Keeper {
+        Ok(UserWatcher {
             orders: Mutex::new(orders),
             state,
             thread: Some(thread),
@@ -113,7 +113,7 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for UserWatcher {
     fn drop(&mut self) {
         self.state.is_stopping.store(true, Ordering::Relaxed);
         self.order(Order::Stop);
@@ -126,7 +126,7 @@ impl Drop for Keeper {
 }
 
 /// What the thread works at.
-struct Desk {
+struct WatcherThread {
     /// `None`: nobody is challenged any more.
     source: Option<Source>,
     publish: Publish,
@@ -138,7 +138,7 @@ struct Desk {
     busy_looks: u32,
 }
 
-impl Desk {
+impl WatcherThread {
     fn run(mut self, inbox: &Receiver<Order>) {
         loop {
             match inbox.recv_timeout(INTERVAL) {
@@ -171,7 +171,7 @@ impl Desk {
                 self.hand_on(loaded.users);
                 Ok(())
             }
-            Err(Trouble::Busy(what) | Trouble::Bad(what)) => {
+            Err(StoreError::Busy(what) | StoreError::Bad(what)) => {
                 self.complain(&what);
                 Err(format!("users stay what they were: {what}"))
             }
@@ -194,13 +194,13 @@ impl Desk {
                 log::info!("{}", told(source, &loaded));
                 self.hand_on(loaded.users);
             }
-            Err(Trouble::Busy(what)) => {
+            Err(StoreError::Busy(what)) => {
                 self.busy_looks += 1;
                 if self.busy_looks == BUSY_LOOKS {
                     self.complain(&what);
                 }
             }
-            Err(Trouble::Bad(what)) => {
+            Err(StoreError::Bad(what)) => {
                 // Once, until it is good again.
                 if !self.state.is_unreadable.load(Ordering::Relaxed) {
                     self.complain(&what);
@@ -305,11 +305,11 @@ mod tests {
         }
     }
 
-    fn started(path: &Path, worker: &Worker) -> Keeper {
+    fn started(path: &Path, worker: &Worker) -> UserWatcher {
         let mut source = Source::new(path, Key::new(1, 2));
         let loaded = source.read(&mut || true).unwrap();
         let users = Arc::new(loaded.users);
-        Keeper::start(source, users, worker.publish()).unwrap()
+        UserWatcher::start(source, users, worker.publish()).unwrap()
     }
 
     const PATIENCE: Duration = Duration::from_secs(10);

@@ -5,7 +5,7 @@
 //! short, and the table is written at the pace of the batched mode, where refreshes fall together. What is in the log stands there
 //! until it is in the table; at the start the log is read over the table.
 
-use super::bindings::{Stored, Terms, Trouble, Writing, torn};
+use super::bindings::{StoreError, Stored, Terms, Writing, torn};
 use crate::base::{Key, Transport};
 use crate::stack::location::journal::{Taken, TakenView};
 use crate::stack::location::{BindingText, Reached};
@@ -85,7 +85,7 @@ pub struct Replay {
 
 impl Replay {
     /// Reads the whole log.
-    pub fn read(connection: &Connection) -> Result<Replay, Trouble> {
+    pub fn read(connection: &Connection) -> Result<Replay, StoreError> {
         let mut replay = Replay::default();
         let mut statement =
             connection.prepare("SELECT changes FROM strowger_binding_log ORDER BY id")?;
@@ -293,7 +293,7 @@ impl Folding {
 
     /// Writes so many addresses into the table, and returns where to go on when that is on disk ([`Folding::advance`]). With the last of
     /// them the log is cut.
-    pub fn write(&self, writing: &Writing, terms: Terms, most: usize) -> Result<usize, Trouble> {
+    pub fn write(&self, writing: &Writing, terms: Terms, most: usize) -> Result<usize, StoreError> {
         let end = self.next.saturating_add(most).min(self.list.len());
         let entries = self.list.get(self.next..end).unwrap_or(&[]);
         let view = |latest: &Latest| {

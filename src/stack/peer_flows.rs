@@ -1,4 +1,4 @@
-//! Ways over connections, where the rules choose one: by what names the wires know a peer and a call, which connections are
+//! PeerFlows over connections, where the rules choose one: by what names the wires know a peer and a call, which connections are
 //! alive, and where a response goes whose connection is gone (RFC 3261 §18.2.2).
 
 use crate::base::{Channel, Flow, Key, LiveConnections, ProvedNames, Transport};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// One core's view of the connections.
 #[derive(Clone, Debug)]
-pub struct Ways {
+pub struct PeerFlows {
     live: Arc<LiveConnections>,
     core: u8,
     names: Key,
@@ -18,10 +18,10 @@ pub struct Ways {
     flows: Key,
 }
 
-impl Ways {
+impl PeerFlows {
     /// `core` is the one that opens connections under these names.
-    pub fn new(live: Arc<LiveConnections>, core: u8, secret: Key) -> Ways {
-        Ways {
+    pub fn new(live: Arc<LiveConnections>, core: u8, secret: Key) -> PeerFlows {
+        PeerFlows {
             live,
             core,
             names: secret.derive("peer name"),
@@ -139,8 +139,8 @@ pub fn set_host(host: &[u8], out: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
-    fn ways() -> Ways {
-        Ways::new(Arc::default(), 1, Key::new(1, 2))
+    fn ways() -> PeerFlows {
+        PeerFlows::new(Arc::default(), 1, Key::new(1, 2))
     }
 
     fn towards(transport: Transport, peer: &str, host: &str, call: u64) -> Flow {

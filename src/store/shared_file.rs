@@ -10,14 +10,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Which file stands at a path: device and inode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Place {
+pub struct FileId {
     device: u64,
     inode: u64,
 }
 
-impl Place {
-    pub fn of(file: &Metadata) -> Place {
-        Place {
+impl FileId {
+    pub fn of(file: &Metadata) -> FileId {
+        FileId {
             device: file.dev(),
             inode: file.ino(),
         }
@@ -34,19 +34,19 @@ pub struct Version {
 
 /// What the journal has open.
 #[derive(Default)]
-pub struct Door {
+pub struct SharedDatabaseFile {
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     connections: u32,
-    open: Option<(Place, Version)>,
+    open: Option<(FileId, Version)>,
 }
 
-impl Door {
+impl SharedDatabaseFile {
     /// Runs `look`, during which the journal opens and closes nothing; `None` where it has this very file open as a database.
-    pub fn unless_open<T>(&self, place: Place, look: impl FnOnce() -> T) -> Option<T> {
+    pub fn unless_open<T>(&self, place: FileId, look: impl FnOnce() -> T) -> Option<T> {
         let state = self.lock();
         match state.open {
             Some((open, _)) if open == place => None,
@@ -55,7 +55,7 @@ impl Door {
     }
 
     /// What the journal last saw of changes by others; `None` where it does not have this file open.
-    pub fn version(&self, place: Place) -> Option<Version> {
+    pub fn version(&self, place: FileId) -> Option<Version> {
         match self.lock().open {
             Some((open, version)) if open == place => Some(version),
             _ => None,
@@ -65,7 +65,7 @@ impl Door {
     /// The journal opens something: where it is and what the connection says of changes, or nothing.
     pub(in crate::store) fn open<T, E>(
         &self,
-        open: impl FnOnce() -> Result<(T, Place, i64), E>,
+        open: impl FnOnce() -> Result<(T, FileId, i64), E>,
     ) -> Result<T, E> {
         let mut state = self.lock();
         state.open = None;
@@ -108,10 +108,10 @@ mod tests {
         let place = |name: &str| {
             let path = folder.path().join(name);
             std::fs::write(&path, name).unwrap();
-            Place::of(&std::fs::metadata(path).unwrap())
+            FileId::of(&std::fs::metadata(path).unwrap())
         };
         let (one, two) = (place("one"), place("two"));
-        let door = Door::default();
+        let door = SharedDatabaseFile::default();
         assert_eq!(door.unless_open(one, || 7), Some(7));
         assert_eq!(door.version(one), None);
         let opened: Result<(), ()> = door.open(|| Ok(((), one, 4)));

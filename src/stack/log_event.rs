@@ -64,7 +64,7 @@ impl fmt::Display for About<'_, '_> {
 
 impl Endpoint {
     /// A request gets `what` for an answer, or something is wrong with it.
-    pub(in crate::stack) fn tell(
+    pub(in crate::stack) fn log_event(
         &mut self,
         message: &Message,
         flow: Flow,
@@ -96,14 +96,14 @@ impl Endpoint {
     }
 
     /// A branch of what `server` was asked has ended without a final response.
-    pub(in crate::stack) fn tell_branch(&mut self, server: Id, flow: Flow, why: &str) {
+    pub(in crate::stack) fn log_branch(&mut self, server: Id, flow: Flow, why: &str) {
         let (peer, transport) = (flow.peer, flow.transport.name());
         let what = format_args!("branch to {peer} over {transport} failed: {why}");
-        self.tell_request(server, what);
+        self.log_request(server, what);
     }
 
     /// Something is to be said of the request of a server transaction.
-    pub(in crate::stack) fn tell_request(&mut self, server: Id, what: fmt::Arguments<'_>) {
+    pub(in crate::stack) fn log_request(&mut self, server: Id, what: fmt::Arguments<'_>) {
         if !self.log.may_say() {
             return;
         }

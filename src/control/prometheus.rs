@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use super::Desk;
+use super::ControlApi;
 use super::guests::{Entered, Guests};
 use crate::base::metric::{Families, Kind};
 use crate::base::sources::source;
@@ -53,44 +53,44 @@ impl Default for Bounds {
 }
 
 /// A metrics endpoint that answers. Dropping it stops accepting; answers under way are finished.
-pub struct Scrape {
-    office: Arc<Office>,
+pub struct PrometheusEndpoint {
+    shared: Arc<Shared>,
     address: SocketAddr,
     accepting: Option<JoinHandle<()>>,
 }
 
 /// What the threads share.
-struct Office {
-    desk: Arc<dyn Desk>,
+struct Shared {
+    api: Arc<dyn ControlApi>,
     bounds: Bounds,
     listener: TcpListener,
     closing: AtomicBool,
     clients: Guests<TcpStream>,
 }
 
-impl Scrape {
+impl PrometheusEndpoint {
     pub fn start(
         address: SocketAddr,
-        desk: Arc<dyn Desk>,
+        api: Arc<dyn ControlApi>,
         bounds: Bounds,
-    ) -> Result<Scrape, String> {
+    ) -> Result<PrometheusEndpoint, String> {
         let explain = |error: io::Error| format!("[metrics] address {address}: {error}");
         let listener = TcpListener::bind(address).map_err(explain)?;
         let address = listener.local_addr().map_err(explain)?;
-        let office = Arc::new(Office {
-            desk,
+        let shared = Arc::new(Shared {
+            api,
             clients: Guests::new(bounds.clients),
             bounds,
             listener,
             closing: AtomicBool::new(false),
         });
-        let shared = Arc::clone(&office);
+        let served = Arc::clone(&shared);
         let accepting = thread::Builder::new()
             .name("metrics".to_owned())
-            .spawn(move || shared.accept())
+            .spawn(move || served.accept())
             .map_err(explain)?;
-        Ok(Scrape {
-            office,
+        Ok(PrometheusEndpoint {
+            shared,
             address,
             accepting: Some(accepting),
         })
@@ -102,19 +102,19 @@ impl Scrape {
     }
 }
 
-impl Drop for Scrape {
+impl Drop for PrometheusEndpoint {
     fn drop(&mut self) {
-        self.office.closing.store(true, Ordering::Release);
+        self.shared.closing.store(true, Ordering::Release);
         // This wakes the thread that accepts.
-        let woken = SockRef::from(&self.office.listener).shutdown(Shutdown::Both);
+        let woken = SockRef::from(&self.shared.listener).shutdown(Shutdown::Both);
         if let (Ok(()), Some(accepting)) = (woken, self.accepting.take()) {
             let _ = accepting.join();
         }
     }
 }
 
-impl Office {
-    fn accept(self: &Arc<Office>) {
+impl Shared {
+    fn accept(self: &Arc<Shared>) {
         let began = Instant::now();
         let mut log = LogBudget::of_limit("clients of the metrics");
         let mut accept_log = LogBudget::of_limit("clients of the metrics that cannot be accepted");
@@ -153,7 +153,7 @@ impl Office {
     }
 
     /// Starts a thread for the client, or turns it away. True: another was closed for it.
-    fn admit(self: &Arc<Office>, stream: TcpStream, source: u64) -> io::Result<bool> {
+    fn admit(self: &Arc<Shared>, stream: TcpStream, source: u64) -> io::Result<bool> {
         let stream = Arc::new(stream);
         let entered = self.clients.enter(source, &stream);
         let (Entered::Freely(number) | Entered::Instead(number)) = entered else {
@@ -166,14 +166,14 @@ impl Office {
                 self.bounds.clients
             )));
         };
-        let place = Place {
-            office: Arc::clone(self),
+        let place = ClientSlot {
+            shared: Arc::clone(self),
             number,
         };
         thread::Builder::new()
             .name("metrics-client".to_owned())
             .spawn(move || {
-                if let Err(error) = place.office.serve(&stream, place.number) {
+                if let Err(error) = place.shared.serve(&stream, place.number) {
                     log::debug!("metrics: {error}");
                 }
             })
@@ -271,7 +271,7 @@ impl Office {
         Some(match (path(target), method) {
             ("/metrics", "GET" | "HEAD") => {
                 let mut body = String::new();
-                write_text(&self.desk.metrics(), &mut body);
+                write_text(&self.api.metrics(), &mut body);
                 (Answer::new("200 OK", CONTENT_TYPE, body), with_body)
             }
             ("/metrics", _) => {
@@ -306,14 +306,14 @@ fn left(deadline: Instant) -> io::Result<Duration> {
 }
 
 /// A client's place among those served.
-struct Place {
-    office: Arc<Office>,
+struct ClientSlot {
+    shared: Arc<Shared>,
     number: u64,
 }
 
-impl Drop for Place {
+impl Drop for ClientSlot {
     fn drop(&mut self) {
-        self.office.clients.leave(self.number);
+        self.shared.clients.leave(self.number);
     }
 }
 
@@ -383,7 +383,7 @@ mod tests {
 
     struct Table;
 
-    impl Desk for Table {
+    impl ControlApi for Table {
         fn version(&self) -> String {
             unreachable!("a scrape asks for metrics only")
         }
@@ -442,13 +442,13 @@ c_seconds_sum 12.5
 c_seconds_count 2
 "#;
 
-    fn started(bounds: Bounds) -> Scrape {
+    fn started(bounds: Bounds) -> PrometheusEndpoint {
         let any = "127.0.0.1:0".parse().unwrap();
-        Scrape::start(any, Arc::new(Table), bounds).unwrap()
+        PrometheusEndpoint::start(any, Arc::new(Table), bounds).unwrap()
     }
 
     /// The head and the body of what comes back.
-    fn ask(scrape: &Scrape, request: &str) -> (String, String) {
+    fn ask(scrape: &PrometheusEndpoint, request: &str) -> (String, String) {
         let mut stream = TcpStream::connect(scrape.address()).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         hear(stream)
@@ -533,12 +533,12 @@ c_seconds_count 2
         let began = Instant::now();
         let connect = || TcpStream::connect(scrape.address()).unwrap();
         let slow: Vec<TcpStream> = (0..2).map(|_| connect()).collect();
-        while scrape.office.clients.served() < 2 {
+        while scrape.shared.clients.served() < 2 {
             thread::sleep(Duration::from_millis(1));
         }
         let (head, _) = ask(&scrape, "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-        assert_eq!(scrape.office.clients.displaced(), 1);
+        assert_eq!(scrape.shared.clients.displaced(), 1);
         assert!(
             began.elapsed() < Duration::from_millis(390),
             "it had to wait"
@@ -563,9 +563,9 @@ c_seconds_count 2
     fn it_goes_with_its_owner_and_its_address_is_free_again() {
         let scrape = started(Bounds::default());
         let address = scrape.address();
-        assert!(Scrape::start(address, Arc::new(Table), Bounds::default()).is_err());
+        assert!(PrometheusEndpoint::start(address, Arc::new(Table), Bounds::default()).is_err());
         drop(scrape);
         assert!(TcpStream::connect(address).is_err());
-        drop(Scrape::start(address, Arc::new(Table), Bounds::default()).unwrap());
+        drop(PrometheusEndpoint::start(address, Arc::new(Table), Bounds::default()).unwrap());
     }
 }
