@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use libfuzzer_sys::fuzz_target;
 use strowger::base::dns::{Answer, Failure, Outcome};
-use strowger::base::{Channel, Flow, Instant, Key, Outbox, LiveConnections, Sources, Transport};
+use strowger::base::{Channel, Flow, Instant, Key, LiveConnections, Outbox, Sources, Transport};
 use strowger::sip::reply::{self, Reply};
 use strowger::sip::{Fault, Index, Message, Name};
 use strowger::stack::auth::nonce::Nonces;
