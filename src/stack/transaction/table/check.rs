@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn what_is_spoilt_is_found() {
         caught("timers and transactions", |table, _, _| {
-            drop(table.wheel.add(9))
+            table.wheel.add(9);
         });
         caught("server transaction", |table, server, _| {
             table.servers.get_mut(server).unwrap().key ^= 1 << 3;
