@@ -397,12 +397,13 @@ impl Location {
         let number = self.sweep_at.fetch_add(1, Ordering::Relaxed) % SHARDS;
         let mut guard = self.lock(number);
         let Shard { records, changed } = &mut *guard;
-        let (known, mut unlisted) = (records.len(), false);
+        let (mut held, mut kept, mut unlisted) = (0, 0, false);
         records.retain(|name, record| {
             let before = record.counted();
             record.sweep(now);
             let after = record.counted();
             self.account(before, after);
+            (held, kept) = (held + before.weight, kept + after.weight);
             self.rounds.note(number, *name, record, changed);
             let stays = after.weight > 0 || self.is_awaited(record);
             unlisted |= !stays && record.is_listed;
@@ -418,7 +419,7 @@ impl Location {
         if changed.capacity() > SPARE_CHANGES && changed.len() < changed.capacity() / 4 {
             changed.shrink_to(SPARE_CHANGES);
         }
-        2 * records.len() < known
+        2 * kept < held
     }
 
     /// In which shard an address is, and what it is found by there: 76 bits under the server's key in all, so many that nobody makes
@@ -518,10 +519,30 @@ mod tests {
             assert!(parts <= SHARDS / SWEPT_MOST + 8);
         }
         assert_eq!(location.bytes(), 0);
+        // The REGISTERs are remembered longer than their bindings.
+        let uri = [b'x'; 3_200];
+        for number in 0..2 * SHARDS {
+            let aor = format!("sip:u{number}@example.com");
+            location.change(aor.as_bytes(), |record, _| {
+                let text = BindingText {
+                    uri: &uri,
+                    ..BindingText::default()
+                };
+                let mut binding = Binding::new(text, None);
+                binding.expires = at(65_000);
+                record.add(binding);
+                record.note_change(at(60_000), Print::default());
+            });
+        }
+        for _ in 0..SHARDS / SWEPT_MOST + 8 {
+            location.sweep_some(at(66_000));
+        }
+        assert_eq!(location.bytes(), 2 * SHARDS * WEIGHED);
+        (0..SHARDS).for_each(|_| _ = location.sweep(at(100_000)));
         // As long as most stays, a little at a time.
         add(&location, 3600);
         let before = location.sweep_at.load(Ordering::Relaxed);
-        location.sweep_some(at(60_000));
+        location.sweep_some(at(100_000));
         assert_eq!(location.sweep_at.load(Ordering::Relaxed), before + SWEPT);
     }
 }
