@@ -2,20 +2,11 @@
 
 #![forbid(unsafe_code)]
 
-mod bindings;
-mod drain;
-mod log_line;
-mod log_queue;
-mod logger;
-mod notify;
-mod reload;
-mod screen;
-mod secure;
-mod serve;
-mod top;
-mod users;
-mod watch;
+mod cli;
+mod server;
 
+use crate::cli::{top, users};
+use crate::server::{logger, secure, start as serve};
 use std::fmt::Display;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::PathBuf;

@@ -450,11 +450,11 @@ fn the_level_of_the_log_changes_while_it_runs() {
     drop(server);
 
     let server =
-        Conf::new(&place).start_with(&place, &[("RUST_LOG", "warn,strowger::serve=debug")]);
+        Conf::new(&place).start_with(&place, &[("RUST_LOG", "warn,strowger::worker=debug")]);
     let now = server.command(&place, &["log"]);
     assert_eq!(
         now.stdout.trim(),
-        "warn,strowger::serve=debug (by RUST_LOG)"
+        "warn,strowger::worker=debug (by RUST_LOG)"
     );
     reloaded(&place, &server);
     assert!(!server.log().contains("reloaded"), "{}", server.log());

@@ -1,8 +1,8 @@
 //! The log, to standard error: how much is said can be changed while the server runs, no line can pass for several, and nobody who
 //! logs waits for whoever reads.
 
-use crate::log_line;
-use crate::log_queue::Queue;
+use super::log_line;
+use super::log_queue::Queue;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::RefCell;

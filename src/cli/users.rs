@@ -1,6 +1,7 @@
 //! `strowger user`: changes the database of users that the conf names. No server needs to run; one that does sees it within a second.
 
-use super::{Outcome, Places, logger, print, table};
+use crate::server::logger;
+use crate::{Outcome, Places, print, table};
 use clap::{Args, Subcommand};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -15,7 +16,7 @@ use strowger::store::users::Kind;
 const PASSWORD_LONGEST: u64 = 1024;
 
 #[derive(Subcommand)]
-pub(super) enum User {
+pub enum User {
     /// Add a user. The database is made where there is none; it holds hashes, never a password.
     ///
     /// As in: strowger user add alice@example.com --password-stdin
@@ -52,7 +53,7 @@ pub(super) enum User {
 /// Where a password comes from.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
-pub(super) struct Password {
+pub struct Password {
     /// Take the password from the first line of standard input.
     #[arg(long)]
     password_stdin: bool,
@@ -61,7 +62,7 @@ pub(super) struct Password {
     password: Option<String>,
 }
 
-pub(super) fn user(command: &User, places: &Places) -> Outcome {
+pub fn user(command: &User, places: &Places) -> Outcome {
     let conf = places.load()?;
     let database = Database::of(&conf)?;
     match command {

@@ -1,8 +1,8 @@
 //! SIGHUP and `strowger reload`: the conf and the files that it names are read again, and take effect whole or not at all.
 
-use crate::logger;
-use crate::secure;
-use crate::serve::{self, Current, RunningServer, lock};
+use super::logger;
+use super::secure;
+use super::start::{self, Current, RunningServer, lock};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -92,7 +92,7 @@ impl RunningServer {
             tls: contexts.clone(),
         };
         self.crew().reload(&change);
-        serve::limit_sources(&self.start.sources, &conf);
+        start::limit_sources(&self.start.sources, &conf);
         // Its servers may be others even where the conf says the same: /etc/resolv.conf is read again.
         if !self.resolver.configure(conf.dns.clone()) {
             log::warn!("dns: too busy to take other servers: reload again");
@@ -160,7 +160,7 @@ impl RunningServer {
             }
             (true, _) => {
                 let secret: Key = self.start.secret;
-                let both = serve::users(new, secret, self.disk.door())?;
+                let both = start::users(new, secret, self.disk.door())?;
                 Ok(both.map_or(UserChange::None, |both| UserChange::New(Box::new(both))))
             }
             (false, Some(_)) if old.challenges() => Ok(UserChange::Gone),

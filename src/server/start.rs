@@ -1,11 +1,11 @@
 //! `strowger run`: the conf becomes settings, sockets and workers; the control API answers operators; signals end it.
 
-use crate::bindings::{Disk, Opened};
-use crate::drain::Drain;
-use crate::logger;
-use crate::notify::Manager;
-use crate::secure::{contexts, forbid_dumps, warn_of_exposed};
-use crate::watch::Files;
+use super::bindings::{Disk, Opened};
+use super::drain::Drain;
+use super::logger;
+use super::notify::Manager;
+use super::secure::{contexts, forbid_dumps, warn_of_exposed};
+use super::watch::Files;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::fs::File;

@@ -1,7 +1,7 @@
 //! SIGTERM and `strowger drain`: no new dialogs; what has begun goes on; the server stops when nothing waits for an answer any
 //! more, or when the time is over.
 
-use crate::serve::{RunningServer, lock};
+use super::start::{RunningServer, lock};
 use std::time::{Duration, Instant};
 use strowger::control::Draining;
 

@@ -3,7 +3,7 @@
 //! So a reader that has stopped, a full disk or a slow terminal holds nobody up but that thread. What finds no room is counted, and a
 //! line says how many as soon as writing goes again. Lines are never overtaken: what finds no room is always the newest.
 
-use crate::log_line;
+use super::log_line;
 use log::Level;
 use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicU64, Ordering};

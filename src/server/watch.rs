@@ -1,8 +1,8 @@
 //! Certificates, keys and authorities that have been replaced take effect by themselves: the files are looked at once a second, as those of the
 //! users are, and read again when they have changed and fit each other.
 
-use crate::secure;
-use crate::serve::{Current, RunningServer};
+use super::secure;
+use super::start::{Current, RunningServer};
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,6 +1,6 @@
 //! `strowger top`: a live screen of the running server, asked anew each interval over its control socket.
 
-use crate::screen::{self, Line, Look, Moment};
+use super::screen::{self, Line, Look, Moment};
 use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use crossterm::style::{Attribute, Color, Print, ResetColor, SetAttribute, SetForegroundColor};
 use crossterm::terminal::{self, Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen};
