@@ -5,26 +5,14 @@
 mod cli;
 mod server;
 
-use crate::cli::{top, users};
-use crate::server::{logger, secure, start as serve};
-use std::fmt::Display;
-use std::io::{self, BufWriter, ErrorKind, Write};
-use std::path::PathBuf;
+use clap::{Parser, Subcommand};
+use cli::{Outcome, Places, Ul, User};
+use server::logger;
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
-
-use clap::{Args, Parser, Subcommand};
-use strowger::base::{Key, Transport};
-use strowger::config::{self, Conf, Machine, key, load};
-use strowger::control::{AorEntry, Client, Number};
 use strowger::net::sys::dumps;
 use strowger::net::tls::library_version;
-use strowger::settings::Words;
-use strowger::sip::Host;
-use strowger::store::Source;
-use strowger::store::users::Loaded;
-use users::User;
 
 /// A SIP proxy, registrar and redirect server.
 ///
@@ -36,17 +24,6 @@ struct Arguments {
     places: Places,
     #[command(subcommand)]
     command: Command,
-}
-
-/// Where things are. Every command takes these, before or after its name.
-#[derive(Args)]
-struct Places {
-    /// The conf. If not given: conf/strowger.toml, then /etc/strowger/strowger.toml, then built-in defaults.
-    #[arg(short = 'c', long = "conf", value_name = "FILE", global = true)]
-    conf: Option<PathBuf>,
-    /// The control socket, instead of [control] socket of the conf.
-    #[arg(long, value_name = "PATH", global = true)]
-    control: Option<PathBuf>,
 }
 
 /// With the TLS library that is linked in.
@@ -120,70 +97,12 @@ enum Command {
     },
 }
 
-#[derive(Subcommand)]
-enum Ul {
-    /// Show what is bound to an address-of-record, or to all of them.
-    Show {
-        /// 1003, 1003@example.com or sip:1003@example.com; a bare name takes the first domain of the conf.
-        aor: Option<String>,
-    },
-    /// Bind a contact to an address-of-record.
-    ///
-    /// As in: strowger ul add 1003 sip:1003@192.0.2.100:5061
-    Add {
-        /// 1003, 1003@example.com or sip:1003@example.com; a bare name takes the first domain of the conf.
-        aor: String,
-        /// The SIP URI at which it is reached.
-        contact: String,
-        /// For how many seconds; [registrar] default_expires of the conf if not given.
-        #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..))]
-        expires: Option<u32>,
-    },
-    /// Remove one contact of an address-of-record, or all of them.
-    Rm {
-        /// 1003, 1003@example.com or sip:1003@example.com; a bare name takes the first domain of the conf.
-        aor: String,
-        /// The contact's SIP URI as "ul show" prints it.
-        contact: Option<String>,
-    },
-}
-
-impl Places {
-    fn load(&self) -> Result<Conf, String> {
-        let mut conf = config::load(self.conf.as_deref(), &Machine::this())
-            .map_err(|faults| faults.to_string())?;
-        if let Some(path) = &self.control {
-            conf.control.socket = path.clone();
-        }
-        Ok(conf)
-    }
-
-    /// The same file again, wherever another one may have appeared meanwhile.
-    fn reread(&self) -> serve::Reread {
-        let places = load::find(self.conf.as_deref()).map(|path| Places {
-            conf: Some(path),
-            control: self.control.clone(),
-        });
-        Box::new(move || places.as_ref().map(Places::load).transpose())
-    }
-
-    fn conf_name(&self) -> String {
-        match load::find(self.conf.as_deref()) {
-            Some(path) => path.display().to_string(),
-            None => "built-in defaults".to_owned(),
-        }
-    }
-
-    /// Connects to the running server.
-    fn desk(&self) -> Result<Client, String> {
-        Client::connect(&self.control_socket()?)
-    }
-
-    fn control_socket(&self) -> Result<PathBuf, String> {
-        match &self.control {
-            Some(path) => Ok(path.clone()),
-            None => Ok(self.load()?.control.socket),
-        }
+/// Seconds, as `top --interval` takes them.
+fn interval(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    match (0.1..=3600.0).contains(&seconds) {
+        true => Ok(Duration::from_secs_f64(seconds)),
+        false => Err("not between 0.1 and 3600".to_owned()),
     }
 }
 
@@ -196,15 +115,15 @@ fn main() -> ExitCode {
     }
     let outcome = match &arguments.command {
         Command::Run => run(places),
-        Command::Check => check(places),
-        Command::Ul { command } => ul(command, places),
-        Command::User { command } => users::user(command, places),
-        Command::Connections => connections(places),
-        Command::Reload => reload(places),
-        Command::Drain { deadline, wait } => drain(*deadline, *wait, places),
-        Command::Top { interval, once } => top(*interval, *once, places),
-        Command::Log { level } => log_level(level.as_deref(), places),
-        Command::Stats { prefix, json } => stats(prefix.as_deref(), *json, places),
+        Command::Check => cli::check(places),
+        Command::Ul { command } => cli::ul(command, places),
+        Command::User { command } => cli::user(command, places),
+        Command::Connections => cli::connections(places),
+        Command::Reload => cli::reload(places),
+        Command::Drain { deadline, wait } => cli::drain(*deadline, *wait, places),
+        Command::Top { interval, once } => cli::top(*interval, *once, places),
+        Command::Log { level } => cli::log_level(level.as_deref(), places),
+        Command::Stats { prefix, json } => cli::stats(prefix.as_deref(), *json, places),
     };
     let code = outcome.unwrap_or_else(|message| {
         logger::complain(&message);
@@ -214,382 +133,17 @@ fn main() -> ExitCode {
     code
 }
 
-/// What a command came to: its exit code, or the line that says why it was not done.
-type Outcome = Result<ExitCode, String>;
-
 fn run(places: &Places) -> Outcome {
     let conf = places.load()?;
-    logger::start(conf.log.level)?;
-    log::info!(
-        "strowger {}: {}",
-        env!("CARGO_PKG_VERSION"),
-        places.conf_name()
-    );
-    serve::serve(&conf, places.reread())
-}
-
-fn check(places: &Places) -> Outcome {
-    let conf = places.load()?;
-    // Certificates and keys fit each other only if the library says so.
-    let explain = |error: String| format!("{}: {error}", places.conf_name());
-    serve::identity(&conf).map_err(explain)?;
-    secure::contexts(&conf, None).map_err(explain)?;
-    let users = serve::users(&conf, Key::new(0, 0), Arc::default()).map_err(explain)?;
-    print(|out| {
-        writeln!(out, "{}: good", places.conf_name())?;
-        summary(out, &conf, users.as_ref())?;
-        for line in key::exposed_files(&conf) {
-            writeln!(out, "warning    {line}")?;
-        }
-        Ok(())
-    })
-}
-
-/// What the conf comes to, a line for each thing an operator would look for.
-fn summary(out: &mut dyn Write, conf: &Conf, users: Option<&(Source, Loaded)>) -> io::Result<()> {
-    for listen in conf.listen.iter() {
-        let transport = listen.transport.word();
-        write!(out, "listen     {transport} {}", listen.address)?;
-        match &listen.advertise {
-            Some(advertise) => writeln!(out, ", known as {advertise}")?,
-            None => writeln!(out)?,
-        }
-    }
-    streams(out, conf)?;
-    writeln!(out, "cores      {}", words(&conf.server.cores))?;
-    if !conf.server.domains.is_empty() {
-        writeln!(out, "domains    {}", words(&conf.server.domains))?;
-    }
-    let (mode, fork) = (conf.proxy.mode, conf.proxy.fork);
-    let on = |on| if on { "on" } else { "off" };
-    writeln!(
-        out,
-        "proxy      {mode}, fork {fork}, Record-Route {}, redirect {}",
-        on(conf.proxy.record_route),
-        on(conf.proxy.redirect)
-    )?;
-    let registrar = &conf.registrar;
-    if registrar.enabled {
-        writeln!(
-            out,
-            "registrar  {} s to {} s, {} contacts each",
-            registrar.min_expires, registrar.max_expires, registrar.max_contacts
-        )?;
-    } else {
-        writeln!(out, "registrar  off")?;
-    }
-    if let Some((source, loaded)) = users {
-        challenges(out, conf, source, loaded)?;
-    }
-    writeln!(out, "routes     {}", conf.routes.len())?;
-    for route in &conf.routes {
-        for target in route.hops() {
-            match target.address {
-                Some(address) => write!(out, "next hop   {} {address}", target.transport.word())?,
-                None => write!(out, "next hop   by name, {}", target.uri)?,
-            }
-            if target.transport == Transport::Tls && conf.tls.verify_server {
-                write!(out, ", must prove to be {}", Host::of(&target.host))?;
-            }
-            match route.outgoing.filter(|_| target.transport.is_reliable()) {
-                Some(outgoing) => writeln!(out, ", outgoing {outgoing}")?,
-                None => writeln!(out)?,
-            }
-        }
-    }
-    writeln!(out, "control    {}", conf.control.socket.display())
-}
-
-/// Who is challenged, and who there is.
-fn challenges(
-    out: &mut dyn Write,
-    conf: &Conf,
-    source: &Source,
-    loaded: &Loaded,
-) -> io::Result<()> {
-    let auth = &conf.auth;
-    let of_routes = conf
-        .routes
-        .iter()
-        .any(|route| route.challenge == Some(true));
-    let challenged: Vec<&str> = [
-        (auth.challenge_register, "REGISTER"),
-        (auth.challenge_proxy, "calls"),
-        (!auth.challenge_proxy && of_routes, "calls of some routes"),
-        (auth.challenge_bye, "BYE"),
-    ]
-    .into_iter()
-    .filter_map(|(is_so, what)| is_so.then_some(what))
-    .collect();
-    let realm = match auth.realm.as_str() {
-        "" => "the domain of the request".to_owned(),
-        realm => format!("{realm:?}"),
-    };
-    writeln!(
-        out,
-        "challenged {} by {}, realm {realm}",
-        challenged.join(", "),
-        words(&auth.algorithms)
-    )?;
-    let (path, count) = (source.path().display(), loaded.users.len());
-    write!(out, "users      {count} in {path}")?;
-    match loaded.unusable.count {
-        0 => writeln!(out),
-        bad => writeln!(
-            out,
-            ", {bad} of them cannot be used as they are, the first: {}",
-            loaded.unusable.first
-        ),
-    }
-}
-
-/// What the conf says of TCP and TLS: nothing where no listener speaks them, and no next hop then either.
-fn streams(out: &mut dyn Write, conf: &Conf) -> io::Result<()> {
-    if !conf
-        .listen
-        .iter()
-        .any(|listen| listen.transport.is_reliable())
-    {
-        return Ok(());
-    }
-    let connections = &conf.connections;
-    let most = match connections.max {
-        Some(max) => format!("{max} at most"),
-        None => "as many as open files allow".to_owned(),
-    };
-    writeln!(
-        out,
-        "streams    outgoing {}, {most}, closed after {} s idle",
-        connections.outgoing,
-        connections.idle_timeout / 1000
-    )?;
-    let tls = &conf.tls;
-    for pair in &conf.certificates.default_identity {
-        writeln!(out, "identity   {}", pair.certificate.display())?;
-    }
-    for identity in &conf.certificates.identities {
-        for pair in &identity.pairs {
-            let certificate = pair.certificate.display();
-            writeln!(out, "identity   {certificate} for {}", identity.name)?;
-        }
-    }
-    if conf.listens_by(Transport::Tls) {
-        let servers = if tls.verify_server {
-            "verified"
-        } else {
-            "not verified"
-        };
-        writeln!(
-            out,
-            "tls        {} to {}, client certificates {}, servers {servers}",
-            tls.min_version, tls.max_version, tls.verify_client
-        )?;
-    }
-    Ok(())
-}
-
-fn words(things: &[impl Display]) -> String {
-    let words: Vec<String> = things.iter().map(ToString::to_string).collect();
-    words.join(", ")
-}
-
-fn ul(command: &Ul, places: &Places) -> Outcome {
-    let mut desk = places.desk()?;
-    match command {
-        Ul::Show { aor } => {
-            let entries = desk.ul_show(aor.as_deref())?;
-            print(|out| table(out, &rows(&entries)))
-        }
-        Ul::Add {
-            aor,
-            contact,
-            expires,
-        } => {
-            desk.ul_add(aor, contact, *expires)?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Ul::Rm { aor, contact } => {
-            let removed = desk.ul_rm(aor, contact.as_deref())?;
-            print(|out| writeln!(out, "{removed} removed"))
-        }
-    }
-}
-
-fn reload(places: &Places) -> Outcome {
-    places.desk()?.reload()?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn drain(deadline: Option<u32>, wait: bool, places: &Places) -> Outcome {
-    let mut desk = places.desk()?;
-    let draining = desk.drain(deadline)?;
-    print(|out| {
-        writeln!(
-            out,
-            "draining: {} requests wait for their answer; the server stops in {:.1} s at the latest",
-            draining.pending,
-            draining.deadline_ms as f64 / 1000.0
-        )
-    })?;
-    // The socket closes when the server stops.
-    while wait && desk.version().is_ok() {
-        std::thread::sleep(DRAIN_LOOK);
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// How often "drain --wait" looks whether the server is still there.
-const DRAIN_LOOK: Duration = Duration::from_millis(200);
-
-fn top(interval: Duration, once: bool, places: &Places) -> Outcome {
-    let socket = places.control_socket()?;
-    if once || !top::has_terminal() {
-        let lines = top::once(&socket, interval)?;
-        return print(|out| lines.iter().try_for_each(|line| writeln!(out, "{line}")));
-    }
-    top::live(&socket, interval)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Seconds, as `top --interval` takes them.
-fn interval(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    match (0.1..=3600.0).contains(&seconds) {
-        true => Ok(Duration::from_secs_f64(seconds)),
-        false => Err("not between 0.1 and 3600".to_owned()),
-    }
-}
-
-fn log_level(level: Option<&str>, places: &Places) -> Outcome {
-    // What is no level is wrong usage of this command, whether a server runs or not.
-    if let Some(name) = level
-        && let Err(why) = logger::level_named(name)
-    {
-        logger::complain(&why);
-        return Ok(ExitCode::from(2));
-    }
-    let now = places.desk()?.log(level)?;
-    print(|out| writeln!(out, "{now}"))
-}
-
-fn connections(places: &Places) -> Outcome {
-    let entries = places.desk()?.connections()?;
-    let head = [
-        "transport",
-        "peer",
-        "listener",
-        "opened by",
-        "state",
-        "quiet",
-        "waiting",
-    ];
-    let mut rows = vec![head.map(str::to_owned)];
-    for entry in entries {
-        let opened_by = if entry.outgoing { "us" } else { "peer" };
-        rows.push([
-            entry.transport,
-            entry.peer,
-            entry.listener,
-            opened_by.to_owned(),
-            entry.state,
-            format!("{:.1}s", entry.quiet_ms as f64 / 1000.0),
-            entry.waiting_bytes.to_string(),
-        ]);
-    }
-    print(|out| table(out, &rows))
-}
-
-fn stats(prefix: Option<&str>, json: bool, places: &Places) -> Outcome {
-    let prefix = prefix.unwrap_or_default();
-    let samples = places.desk()?.stats(prefix)?;
-    if samples.is_empty() {
-        return Err(format!("no statistics begin with {prefix:?}"));
-    }
-    print(|out| {
-        if json {
-            let values: serde_json::Map<String, serde_json::Value> = samples
-                .into_iter()
-                .map(|sample| match sample.value {
-                    Number::Count(count) => (sample.name, count.into()),
-                    Number::Real(real) => (sample.name, real.into()),
-                })
-                .collect();
-            serde_json::to_writer_pretty(&mut *out, &values)?;
-            return writeln!(out);
-        }
-        for sample in &samples {
-            writeln!(out, "{} {}", sample.name, sample.value)?;
-        }
-        Ok(())
-    })
-}
-
-const HEAD: [&str; 8] = [
-    "AOR", "CONTACT", "Q", "EXPIRES", "CALL-ID", "CSEQ", "PATH", "RECEIVED",
-];
-
-type Row = [String; HEAD.len()];
-
-/// One row for each contact.
-fn rows(entries: &[AorEntry]) -> Vec<Row> {
-    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    let mut rows = vec![HEAD.map(str::to_owned)];
-    for entry in entries {
-        for contact in &entry.contacts {
-            rows.push([
-                entry.aor.clone(),
-                contact.uri.clone(),
-                or_dash(contact.q.map(|q| q.to_string())),
-                format!("{}s", contact.expires_in_s),
-                contact.call_id.clone(),
-                contact.cseq.to_string(),
-                or_dash(Some(contact.path.join(",")).filter(|path| !path.is_empty())),
-                or_dash(contact.received.clone()),
-            ]);
-        }
-    }
-    rows
-}
-
-/// Columns as wide as their widest cell, two blanks between. What phones sent is shown without its control characters.
-fn table<const COLUMNS: usize>(out: &mut dyn Write, rows: &[[String; COLUMNS]]) -> io::Result<()> {
-    let shown = |cell: &String| -> String {
-        let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-        cell.chars().map(visible).collect()
-    };
-    let rows: Vec<_> = rows.iter().map(|row| row.each_ref().map(shown)).collect();
-    let mut widths = [0; COLUMNS];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    for row in &rows {
-        let mut line = String::new();
-        for (width, cell) in widths.iter().zip(row) {
-            line.push_str(&format!("{cell:<width$}  ", width = *width));
-        }
-        writeln!(out, "{}", line.trim_end())?;
-    }
-    Ok(())
-}
-
-/// Prints to standard output. A reader that goes early, as `head` does, is no failure.
-fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Outcome {
-    let mut out = BufWriter::new(io::stdout().lock());
-    match write(&mut out).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(format!("cannot write to standard output: {error}"))
-        }
-        _ => Ok(ExitCode::SUCCESS),
-    }
+    let pinned = places.pinned();
+    let reread = move || pinned.as_ref().map(Places::load).transpose();
+    server::run(&conf, &places.conf_name(), Box::new(reread))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
-    use strowger::control::ContactEntry;
 
     #[test]
     fn the_commands_are_well_formed() {
@@ -673,39 +227,5 @@ mod tests {
                 (Ok(_), false) => panic!("{line} was taken"),
             }
         }
-    }
-
-    #[test]
-    fn contacts_stand_in_columns() {
-        let contact = |uri: &str, q, path: &[&str]| ContactEntry {
-            uri: uri.to_owned(),
-            q,
-            expires_in_s: 3599,
-            call_id: "a\u{1b}[31m".to_owned(),
-            cseq: 7,
-            path: path.iter().map(|hop| (*hop).to_owned()).collect(),
-            received: None,
-        };
-        let entries = [AorEntry {
-            aor: "sip:1003@example.com".to_owned(),
-            contacts: vec![
-                contact(
-                    "sip:1003@192.0.2.100:5061",
-                    Some(0.5),
-                    &["<sip:e;lr>", "<sip:f;lr>"],
-                ),
-                contact("sip:1003@192.0.2.7", None, &[]),
-            ],
-        }];
-        let mut out = Vec::new();
-        table(&mut out, &rows(&entries)).unwrap();
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            "\
-AOR                   CONTACT                    Q    EXPIRES  CALL-ID  CSEQ  PATH                   RECEIVED
-sip:1003@example.com  sip:1003@192.0.2.100:5061  0.5  3599s    a\u{fffd}[31m   7     <sip:e;lr>,<sip:f;lr>  -
-sip:1003@example.com  sip:1003@192.0.2.7         -    3599s    a\u{fffd}[31m   7     -                      -
-"
-        );
     }
 }

@@ -1,5 +1,18 @@
 //! The commands: each does one thing and ends. Of a running server they know the control socket, and nothing else.
 
+mod check;
+mod location;
+mod operate;
+mod output;
+mod places;
 mod screen;
-pub mod top;
-pub mod users;
+mod top;
+mod users;
+
+pub use check::check;
+pub use location::{Ul, ul};
+pub use operate::{connections, drain, log_level, reload, stats};
+pub use output::Outcome;
+pub use places::Places;
+pub use top::top;
+pub use users::{User, user};

@@ -1,5 +1,7 @@
 //! `strowger top`: a live screen of the running server, asked anew each interval over its control socket.
 
+use super::output::{Outcome, print};
+use super::places::Places;
 use super::screen::{self, Line, Look, Moment};
 use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use crossterm::style::{Attribute, Color, Print, ResetColor, SetAttribute, SetForegroundColor};
@@ -9,6 +11,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
@@ -21,6 +24,17 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// The size of the screen that is printed where there is no terminal.
 const PRINTED: (usize, usize) = (80, 24);
+
+/// One screen after one interval, or a live one where there is a terminal.
+pub fn top(interval: Duration, once: bool, places: &Places) -> Outcome {
+    let socket = places.control_socket()?;
+    if once || !io::stdout().is_terminal() {
+        let lines = printed(&socket, interval)?;
+        return print(|out| lines.iter().try_for_each(|line| writeln!(out, "{line}")));
+    }
+    live(&socket, interval)?;
+    Ok(ExitCode::SUCCESS)
+}
 
 /// Asks one server again and again.
 struct Asker {
@@ -77,7 +91,7 @@ impl Asker {
 }
 
 /// One screen after one interval, as text.
-pub fn once(path: &Path, interval: Duration) -> Result<Vec<String>, String> {
+fn printed(path: &Path, interval: Duration) -> Result<Vec<String>, String> {
     let mut asker = Asker::new(path);
     let before = asker.ask()?;
     thread::sleep(interval);
@@ -89,14 +103,9 @@ pub fn once(path: &Path, interval: Duration) -> Result<Vec<String>, String> {
     Ok(lines.into_iter().map(|line| line.text).collect())
 }
 
-/// True where a live screen has a place.
-pub fn has_terminal() -> bool {
-    io::stdout().is_terminal()
-}
-
 /// The live screen, until the operator leaves it. A server that is not there at the beginning is an error; one that goes away is
 /// looked for.
-pub fn live(path: &Path, interval: Duration) -> Result<(), String> {
+fn live(path: &Path, interval: Duration) -> Result<(), String> {
     let explain = |error: io::Error| format!("the terminal: {error}");
     let mut asker = Asker::new(path);
     let first = asker.ask()?;

@@ -1,7 +1,7 @@
 //! `strowger user`: changes the database of users that the conf names. No server needs to run; one that does sees it within a second.
 
-use crate::server::logger;
-use crate::{Outcome, Places, print, table};
+use super::output::{Outcome, complain, print, table};
+use super::places::Places;
 use clap::{Args, Subcommand};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -212,7 +212,7 @@ impl Named {
     fn warn(&self, conf: &Conf) {
         let realm = &conf.auth.realm;
         if !realm.is_empty() && *realm != self.domain {
-            logger::complain(&format_args!(
+            complain(&format_args!(
                 "{self} is added, but no challenge asks for it: all of them have the realm {realm:?} of [auth]"
             ));
         }

@@ -1,8 +1,9 @@
 //! The journal of the bindings as the conf wants it: between the location service, the workers and the disk.
 
+use super::lock::lock;
 use std::fs;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use strowger::base::Transport;
 use strowger::config::Conf;
@@ -25,12 +26,12 @@ fn boot() -> String {
 
 /// The disk before the workers serve. Without a database it is nothing at all.
 #[derive(Default)]
-pub struct Opened {
-    door: Arc<SharedDatabaseFile>,
-    book: Option<UnstartedJournal>,
+pub struct UnstartedDisk {
+    shared_file: Arc<SharedDatabaseFile>,
+    journal: Option<UnstartedJournal>,
 }
 
-impl Opened {
+impl UnstartedDisk {
     /// Reads back what the database has and the rules let in. `listeners` are those of the conf, by position.
     pub fn open(
         conf: &Conf,
@@ -38,9 +39,9 @@ impl Opened {
         listeners: Vec<(Transport, SocketAddr)>,
         rules: Arc<stack::Settings>,
         clock: Clock,
-    ) -> Opened {
+    ) -> UnstartedDisk {
         let Some(path) = &conf.registrar.database else {
-            return Opened::default();
+            return UnstartedDisk::default();
         };
         let settings = Settings {
             path: path.clone(),
@@ -54,34 +55,34 @@ impl Opened {
             up_ms: Box::new(sys::identity::up_ms),
             boot: boot(),
         };
-        let door: Arc<SharedDatabaseFile> = Arc::default();
-        Opened {
-            book: Some(UnstartedJournal::open(
+        let shared_file: Arc<SharedDatabaseFile> = Arc::default();
+        UnstartedDisk {
+            journal: Some(UnstartedJournal::open(
                 location.clone(),
                 settings,
                 clocks,
-                door.clone(),
+                shared_file.clone(),
             )),
-            door,
+            shared_file,
         }
     }
 
-    /// Where others must knock who read the same file.
-    pub fn door(&self) -> Arc<SharedDatabaseFile> {
-        self.door.clone()
+    /// For others that read the same file.
+    pub fn shared_file(&self) -> Arc<SharedDatabaseFile> {
+        self.shared_file.clone()
     }
 
     /// What the workers ring with when an answer waits.
     pub fn ring(&self) -> Option<WakeHandle> {
-        let bell = self.book.as_ref()?.bell();
+        let bell = self.journal.as_ref()?.bell();
         Some(Arc::new(move || bell.ring()))
     }
 
     /// Writes from now on; wakes the workers when the disk has got further.
     pub fn start(self, server: Arc<PostOffice>) -> Result<Disk, String> {
-        let Some(book) = self.book else {
+        let Some(journal) = self.journal else {
             return Ok(Disk {
-                door: self.door,
+                shared_file: self.shared_file,
                 ..Disk::default()
             });
         };
@@ -95,10 +96,10 @@ impl Opened {
             prepare: Box::new(prepare),
             progress: Box::new(move || server.wake_all()),
         };
-        let journal = book.start(hooks);
+        let journal = journal.start(hooks);
         let journal = journal.map_err(|error| format!("the journal's thread: {error}"))?;
         Ok(Disk {
-            door: self.door,
+            shared_file: self.shared_file,
             journal: Mutex::new(Some(journal)),
         })
     }
@@ -107,14 +108,14 @@ impl Opened {
 /// The disk, as the rest of the running server sees it.
 #[derive(Default)]
 pub struct Disk {
-    door: Arc<SharedDatabaseFile>,
+    shared_file: Arc<SharedDatabaseFile>,
     journal: Mutex<Option<Journal>>,
 }
 
 impl Disk {
-    /// Where others must knock who read the same file.
-    pub fn door(&self) -> Arc<SharedDatabaseFile> {
-        self.door.clone()
+    /// For others that read the same file.
+    pub fn shared_file(&self) -> Arc<SharedDatabaseFile> {
+        self.shared_file.clone()
     }
 
     /// While the workers still run: what waits is written, so that its answers leave.
@@ -136,6 +137,6 @@ impl Disk {
     }
 
     fn journal(&self) -> MutexGuard<'_, Option<Journal>> {
-        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.journal)
     }
 }

@@ -1,51 +1,74 @@
 //! SIGTERM and `strowger drain`: no new dialogs; what has begun goes on; the server stops when nothing waits for an answer any
 //! more, or when the time is over.
 
-use super::start::{RunningServer, lock};
+use super::lock::lock;
+use super::notify::Manager;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use strowger::control::Draining;
+use strowger::worker::Crew;
 
 /// So many looks in a row must find nothing: a request may lie in a socket that its worker has not read yet.
 const QUIET_LOOKS: u32 = 2;
 
-/// A server that drains.
-pub(crate) struct Drain {
+/// Whether the server drains, and until when.
+#[derive(Default)]
+pub struct Drain {
+    state: Mutex<Option<State>>,
+}
+
+struct State {
     since: Instant,
     deadline: Instant,
     quiet_looks: u32,
 }
 
-impl RunningServer {
-    /// Not for longer than the conf says, however long a command has asked for before.
-    pub(crate) fn drain_by_signal(&self) {
-        let patience = self.current().conf.server.drain_deadline;
-        let until = Instant::now() + patience;
-        self.drain_until("SIGTERM", |before| before.map_or(until, |b| b.min(until)));
+impl Drain {
+    pub fn is_draining(&self) -> bool {
+        lock(&self.state).is_some()
     }
 
-    pub(crate) fn drain_by_command(&self, deadline: Option<Duration>) -> Draining {
-        let patience = deadline.unwrap_or(self.current().conf.server.drain_deadline);
+    /// Not for longer than `patience`, however long a command has asked for before.
+    pub fn by_signal(&self, patience: Duration, crew: &Mutex<Crew>, manager: &Manager) {
         let until = Instant::now() + patience;
-        self.drain_until("by command", |_| until)
+        let sooner = |before: Option<Instant>| before.map_or(until, |before| before.min(until));
+        self.drain_until("SIGTERM", sooner, crew, manager);
+    }
+
+    /// For `patience` from now on, whatever was in force before.
+    pub fn by_command(
+        &self,
+        patience: Duration,
+        crew: &Mutex<Crew>,
+        manager: &Manager,
+    ) -> Draining {
+        let until = Instant::now() + patience;
+        self.drain_until("by command", |_| until, crew, manager)
     }
 
     /// Begins to drain, or changes until when. `until` gets what was in force before.
-    fn drain_until(&self, why: &str, until: impl FnOnce(Option<Instant>) -> Instant) -> Draining {
+    fn drain_until(
+        &self,
+        why: &str,
+        until: impl FnOnce(Option<Instant>) -> Instant,
+        crew: &Mutex<Crew>,
+        manager: &Manager,
+    ) -> Draining {
         let left = {
-            let mut drain = lock(&self.drain);
-            let deadline = until(drain.as_ref().map(|drain| drain.deadline));
-            let since = drain
+            let mut state = lock(&self.state);
+            let deadline = until(state.as_ref().map(|state| state.deadline));
+            let since = state
                 .as_ref()
-                .map_or_else(Instant::now, |drain| drain.since);
-            *drain = Some(Drain {
+                .map_or_else(Instant::now, |state| state.since);
+            *state = Some(State {
                 since,
                 deadline,
                 quiet_looks: 0,
             });
             deadline.saturating_duration_since(Instant::now())
         };
-        self.manager.stopping("draining", left);
-        let (pending, _) = self.pending();
+        manager.stopping("draining", left);
+        let (pending, _) = pending(crew);
         log::info!(
             "draining, {why}: no new dialogs; {pending} requests wait for their answer, for {:.1} s at most",
             left.as_secs_f64()
@@ -56,40 +79,40 @@ impl RunningServer {
         }
     }
 
-    /// Requests that wait for their answer, after no new dialogs begin; and whether all workers have said so.
-    fn pending(&self) -> (usize, bool) {
-        let crew = self.crew();
-        crew.drain();
-        let stats = crew.stats();
-        let pending = stats.occupancy.pending;
-        (pending, stats.workers.len() == stats.cores.len())
-    }
-
-    /// True when it drains and has come to its end. To be asked now and then.
-    pub(crate) fn is_drained(&self) -> bool {
-        if lock(&self.drain).is_none() {
+    /// True when the server drains and has come to its end. To be asked now and then.
+    pub fn is_over(&self, crew: &Mutex<Crew>) -> bool {
+        if !self.is_draining() {
             return false;
         }
-        let (pending, is_whole) = self.pending();
-        let mut drain = lock(&self.drain);
-        let Some(drain) = drain.as_mut() else {
+        let (pending, is_whole) = pending(crew);
+        let mut state = lock(&self.state);
+        let Some(state) = state.as_mut() else {
             return false;
         };
-        let took = drain.since.elapsed().as_secs_f64();
-        drain.quiet_looks = match pending == 0 && is_whole {
-            true => drain.quiet_looks + 1,
+        let took = state.since.elapsed().as_secs_f64();
+        state.quiet_looks = match pending == 0 && is_whole {
+            true => state.quiet_looks + 1,
             false => 0,
         };
-        let is_over = Instant::now() >= drain.deadline;
-        if drain.quiet_looks >= QUIET_LOOKS || (is_over && drain.quiet_looks > 0) {
+        let is_late = Instant::now() >= state.deadline;
+        if state.quiet_looks >= QUIET_LOOKS || (is_late && state.quiet_looks > 0) {
             log::info!("drained after {took:.1} s: no request waits for its answer any more");
             return true;
         }
-        if is_over {
+        if is_late {
             log::warn!(
                 "drained for {took:.1} s, which is the deadline: {pending} requests still wait for their answer"
             );
         }
-        is_over
+        is_late
     }
+}
+
+/// Has the workers begin no new dialogs. Requests that wait for their answer after that, and whether all workers have counted theirs.
+fn pending(crew: &Mutex<Crew>) -> (usize, bool) {
+    let crew = lock(crew);
+    crew.drain();
+    let stats = crew.stats();
+    let pending = stats.occupancy.pending;
+    (pending, stats.workers.len() == stats.cores.len())
 }

@@ -3,6 +3,7 @@
 //! So a reader that has stopped, a full disk or a slow terminal holds nobody up but that thread. What finds no room is counted, and a
 //! line says how many as soon as writing goes again. Lines are never overtaken: what finds no room is always the newest.
 
+use super::lock::lock;
 use super::log_line;
 use log::Level;
 use std::io::{self, ErrorKind, Write};
@@ -207,7 +208,7 @@ impl Queue {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -151,13 +151,6 @@ pub fn level() -> String {
     }
 }
 
-/// The level of this name, as the conf knows it.
-pub fn level_named(name: &str) -> Result<LevelFilter, String> {
-    LevelFilter::named(&name.to_ascii_lowercase()).ok_or_else(|| {
-        format!("no level {name:?}; there are off, error, warn, info, debug and trace")
-    })
-}
-
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         match &self.directed {
@@ -190,17 +183,5 @@ impl Log for Logger {
 
     fn flush(&self) {
         self.queue.flush(LAST_LINES);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn levels_have_the_names_of_the_conf() {
-        assert_eq!(level_named("debug"), Ok(LevelFilter::Debug));
-        assert_eq!(level_named("off"), Ok(LevelFilter::Off));
-        assert!(level_named("loud").unwrap_err().contains("there are off"));
     }
 }

@@ -1,12 +1,20 @@
 //! The running server: started from a conf, it answers operators, reloads, drains and stops.
 
+mod announce;
+mod api;
 mod bindings;
 mod drain;
+mod lock;
 mod log_line;
 mod log_queue;
 pub mod logger;
 mod notify;
 mod reload;
-pub mod secure;
-pub mod start;
+mod running;
+mod secure;
+mod start;
+mod typed;
+mod wait;
 mod watch;
+
+pub use start::run;

@@ -1,11 +1,12 @@
 //! What the service manager is told, by the protocol of sd_notify(3): that we serve, reload, stop, and are alive. Without one, nothing.
 
+use super::lock::lock;
 use std::env;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use strowger::net::sys;
 use strowger::worker::Pulse;
@@ -136,10 +137,6 @@ fn watchdog(patience_us: Option<String>, of: Option<String>, own: u32) -> Option
         return None;
     }
     Some(Duration::from_micros(patience_us) / 3)
-}
-
-fn lock(heart: &Mutex<Heart>) -> MutexGuard<'_, Heart> {
-    heart.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

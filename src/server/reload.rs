@@ -1,8 +1,9 @@
 //! SIGHUP and `strowger reload`: the conf and the files that it names are read again, and take effect whole or not at all.
 
+use super::lock::lock;
 use super::logger;
+use super::running::{Current, RunningServer, limit_sources};
 use super::secure;
-use super::start::{self, Current, RunningServer, lock};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -52,7 +53,7 @@ impl RunningServer {
         let _turn = lock(&self.reloading);
         self.reload_wanted.store(false, Ordering::Release);
         // A server that drains has told the manager that it stops: it will not be ready again.
-        let is_draining = lock(&self.drain).is_some();
+        let is_draining = self.drain.is_draining();
         if !is_draining {
             self.manager.reloading();
         }
@@ -75,7 +76,7 @@ impl RunningServer {
         self.refuse_fixed(&plan, &conf)?;
 
         // From here to the users everything can fail, and nothing has changed.
-        let contexts = secure::contexts(&conf, current.contexts.as_deref())?;
+        let contexts = conf.contexts(current.contexts.as_deref())?;
         let settings = Arc::new(self.settings_of(&conf)?);
         let new_scrape = match plan.changes("[metrics] address") {
             true => Some(self.scrape_at(conf.metrics.address)?),
@@ -92,7 +93,7 @@ impl RunningServer {
             tls: contexts.clone(),
         };
         self.crew().reload(&change);
-        start::limit_sources(&self.start.sources, &conf);
+        limit_sources(&self.start.sources, &conf);
         // Its servers may be others even where the conf says the same: /etc/resolv.conf is read again.
         if !self.resolver.configure(conf.dns.clone()) {
             log::warn!("dns: too busy to take other servers: reload again");
@@ -153,14 +154,14 @@ impl RunningServer {
     /// Reads who there is, where somebody is challenged.
     fn read_people(&self, plan: &Plan, old: &Conf, new: &Conf) -> Result<UserChange, String> {
         let same = old.challenges() && !plan.changes("[auth] users");
-        match (new.challenges(), self.keeper()) {
-            (true, Some(keeper)) if same => {
-                keeper.read_now(PATIENCE)?;
+        match (new.challenges(), self.user_watcher()) {
+            (true, Some(watcher)) if same => {
+                watcher.read_now(PATIENCE)?;
                 Ok(UserChange::Same)
             }
             (true, _) => {
                 let secret: Key = self.start.secret;
-                let both = start::users(new, secret, self.disk.door())?;
+                let both = new.read_users(secret, self.disk.shared_file())?;
                 Ok(both.map_or(UserChange::None, |both| UserChange::New(Box::new(both))))
             }
             (false, Some(_)) if old.challenges() => Ok(UserChange::Gone),
@@ -169,15 +170,15 @@ impl RunningServer {
     }
 
     fn switch_people(self: &Arc<RunningServer>, people: UserChange) -> Result<(), String> {
-        match (people, self.keeper()) {
+        match (people, self.user_watcher()) {
             (UserChange::None | UserChange::Same, _) | (UserChange::Gone, None) => {}
-            (UserChange::Gone, Some(keeper)) => keeper.switch(None, PATIENCE),
-            (UserChange::New(both), Some(keeper)) => keeper.switch(Some(*both), PATIENCE),
+            (UserChange::Gone, Some(watcher)) => watcher.switch(None, PATIENCE),
+            (UserChange::New(both), Some(watcher)) => watcher.switch(Some(*both), PATIENCE),
             (UserChange::New(both), None) => {
                 let (source, loaded) = *both;
                 log::info!("{}", user_watcher::told(&source, &loaded));
                 let users: Arc<Users> = Arc::new(loaded.users);
-                self.keep_users(source, users.clone())?;
+                self.watch_users(source, users.clone())?;
                 self.crew().users(&users);
             }
         }

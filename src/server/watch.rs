@@ -1,8 +1,8 @@
 //! Certificates, keys and authorities that have been replaced take effect by themselves: the files are looked at once a second, as those of the
 //! users are, and read again when they have changed and fit each other.
 
+use super::running::{Current, RunningServer};
 use super::secure;
-use super::start::{Current, RunningServer};
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -106,7 +106,7 @@ impl RunningServer {
         };
         let current = self.current();
         let before = current.contexts.as_deref();
-        let contexts = match secure::contexts(&current.conf, before) {
+        let contexts = match current.conf.contexts(before) {
             Ok(contexts) => contexts,
             Err(fault) => {
                 files.are_read();

@@ -180,3 +180,22 @@ impl Words for LevelFilter {
         ("trace", LevelFilter::Trace),
     ];
 }
+
+/// The log level of this name, in any case. The error names all of them.
+pub fn level_named(name: &str) -> Result<LevelFilter, String> {
+    LevelFilter::named(&name.to_ascii_lowercase()).ok_or_else(|| {
+        format!("no level {name:?}; there are off, error, warn, info, debug and trace")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_have_the_names_of_the_conf() {
+        assert_eq!(level_named("debug"), Ok(LevelFilter::Debug));
+        assert_eq!(level_named("off"), Ok(LevelFilter::Off));
+        assert!(level_named("loud").unwrap_err().contains("there are off"));
+    }
+}

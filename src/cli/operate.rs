@@ -1,0 +1,98 @@
+//! `strowger reload`, `drain`, `log`, `connections` and `stats`: each asks the running server, and prints what it says.
+
+use super::output::{Outcome, complain, print, table};
+use super::places::Places;
+use std::process::ExitCode;
+use std::time::Duration;
+use strowger::control::Number;
+use strowger::settings::level_named;
+
+pub fn reload(places: &Places) -> Outcome {
+    places.connect()?.reload()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn drain(deadline: Option<u32>, wait: bool, places: &Places) -> Outcome {
+    let mut client = places.connect()?;
+    let draining = client.drain(deadline)?;
+    print(|out| {
+        writeln!(
+            out,
+            "draining: {} requests wait for their answer; the server stops in {:.1} s at the latest",
+            draining.pending,
+            draining.deadline_ms as f64 / 1000.0
+        )
+    })?;
+    // The socket closes when the server stops.
+    while wait && client.version().is_ok() {
+        std::thread::sleep(DRAIN_LOOK);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How often "drain --wait" looks whether the server is still there.
+const DRAIN_LOOK: Duration = Duration::from_millis(200);
+
+pub fn log_level(level: Option<&str>, places: &Places) -> Outcome {
+    // What is no level is wrong usage of this command, whether a server runs or not.
+    if let Some(name) = level
+        && let Err(why) = level_named(name)
+    {
+        complain(&why);
+        return Ok(ExitCode::from(2));
+    }
+    let now = places.connect()?.log(level)?;
+    print(|out| writeln!(out, "{now}"))
+}
+
+pub fn connections(places: &Places) -> Outcome {
+    let entries = places.connect()?.connections()?;
+    let head = [
+        "transport",
+        "peer",
+        "listener",
+        "opened by",
+        "state",
+        "quiet",
+        "waiting",
+    ];
+    let mut rows = vec![head.map(str::to_owned)];
+    for entry in entries {
+        let opened_by = if entry.outgoing { "us" } else { "peer" };
+        rows.push([
+            entry.transport,
+            entry.peer,
+            entry.listener,
+            opened_by.to_owned(),
+            entry.state,
+            format!("{:.1}s", entry.quiet_ms as f64 / 1000.0),
+            entry.waiting_bytes.to_string(),
+        ]);
+    }
+    print(|out| table(out, &rows))
+}
+
+pub fn stats(prefix: Option<&str>, json: bool, places: &Places) -> Outcome {
+    let prefix = prefix.unwrap_or_default();
+    let samples = places.connect()?.stats(prefix)?;
+    if samples.is_empty() {
+        return Err(format!("no statistics begin with {prefix:?}"));
+    }
+    print(|out| {
+        if json {
+            let values: serde_json::Map<String, serde_json::Value> = samples
+                .into_iter()
+                .map(|sample| match sample.value {
+                    Number::Count(count) => (sample.name, count.into()),
+                    Number::Real(real) => (sample.name, real.into()),
+                })
+                .collect();
+            serde_json::to_writer_pretty(&mut *out, &values)?;
+            return writeln!(out);
+        }
+        for sample in &samples {
+            writeln!(out, "{} {}", sample.name, sample.value)?;
+        }
+        Ok(())
+    })
+}

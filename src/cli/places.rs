@@ -1,0 +1,57 @@
+//! Where the conf and the control socket are, as every command takes it.
+
+use clap::Args;
+use std::path::PathBuf;
+use strowger::config::{self, Conf, Machine, load};
+use strowger::control::Client;
+
+/// Where things are. Every command takes these, before or after its name.
+#[derive(Args)]
+pub struct Places {
+    /// The conf. If not given: conf/strowger.toml, then /etc/strowger/strowger.toml, then built-in defaults.
+    #[arg(short = 'c', long = "conf", value_name = "FILE", global = true)]
+    conf: Option<PathBuf>,
+    /// The control socket, instead of [control] socket of the conf.
+    #[arg(long, value_name = "PATH", global = true)]
+    control: Option<PathBuf>,
+}
+
+impl Places {
+    /// The conf as its file says it now. The error has a line for each fault.
+    pub fn load(&self) -> Result<Conf, String> {
+        let mut conf = config::load(self.conf.as_deref(), &Machine::this())
+            .map_err(|faults| faults.to_string())?;
+        if let Some(path) = &self.control {
+            conf.control.socket = path.clone();
+        }
+        Ok(conf)
+    }
+
+    /// The same file again, even if another one that would be found first has appeared meanwhile. `None` if there is no file.
+    pub fn pinned(&self) -> Option<Places> {
+        load::find(self.conf.as_deref()).map(|path| Places {
+            conf: Some(path),
+            control: self.control.clone(),
+        })
+    }
+
+    /// The conf's file, for people.
+    pub fn conf_name(&self) -> String {
+        match load::find(self.conf.as_deref()) {
+            Some(path) => path.display().to_string(),
+            None => "built-in defaults".to_owned(),
+        }
+    }
+
+    /// Connects to the running server.
+    pub fn connect(&self) -> Result<Client, String> {
+        Client::connect(&self.control_socket()?)
+    }
+
+    pub fn control_socket(&self) -> Result<PathBuf, String> {
+        match &self.control {
+            Some(path) => Ok(path.clone()),
+            None => Ok(self.load()?.control.socket),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! What the conf names outside itself, looked up and read: the user that the server becomes, certificates and keys, the users who may call.
+//! `strowger check` reads all of it and throws it away; the server goes on with it.
+
+use super::model::Conf;
+use crate::base::{Key, Transport};
+use crate::net::sys::identity::Identity;
+use crate::net::tls::Contexts;
+use crate::store::users::Loaded;
+use crate::store::{SharedDatabaseFile, Source};
+use std::sync::Arc;
+
+impl Conf {
+    /// The user that the server becomes when it has read its keys. The error is one line.
+    pub fn identity(&self) -> Result<Option<Identity>, String> {
+        let Some(user) = &self.server.user else {
+            return Ok(None);
+        };
+        Identity::find(user, self.server.group.as_deref())
+            .map(Some)
+            .map_err(|error| format!("[server] user: {error}"))
+    }
+
+    /// What handshakes are made from: certificates, keys, sessions. `None` if nothing of the conf needs TLS.
+    pub fn contexts(&self, previous: Option<&Contexts>) -> Result<Option<Arc<Contexts>>, String> {
+        if !self.listens_by(Transport::Tls) {
+            return Ok(None);
+        }
+        let contexts = Contexts::load(&self.tls_settings(), previous);
+        contexts
+            .map(|contexts| Some(Arc::new(contexts)))
+            .map_err(|error| error.to_string())
+    }
+
+    /// The users as they are now, if the conf has anybody challenged. `file` is shared with the journal, which may write to the same database.
+    /// The error is one line.
+    pub fn read_users(
+        &self,
+        secret: Key,
+        file: Arc<SharedDatabaseFile>,
+    ) -> Result<Option<(Source, Loaded)>, String> {
+        if !self.challenges() {
+            return Ok(None);
+        }
+        let mut source = Source::new(&self.auth.users, secret.derive("users")).beside(file);
+        let loaded = source
+            .read(&mut || true)
+            .map_err(|trouble| format!("[auth] users: {}", trouble.message()))?;
+        Ok(Some((source, loaded)))
+    }
+}

@@ -1,0 +1,200 @@
+//! The control API: what the control socket and the metrics endpoint ask is answered here.
+
+use super::bindings::Disk;
+use super::logger;
+use super::running::RunningServer;
+use super::typed;
+use std::time::Duration;
+use strowger::base::metric::Families;
+use strowger::control::{
+    AorEntry, ConnectionEntry, ContactEntry, ControlApi, Draining, Refusal, guests,
+};
+use strowger::net::streams::Description;
+use strowger::settings::{Words, level_named};
+use strowger::sip::{Scheme, Uri};
+use strowger::stack::location::BindingView;
+use strowger::store::clock::STEP_MS;
+use strowger::worker::Clock;
+use strowger::worker::metrics::{self, ProcessStats};
+
+impl ControlApi for RunningServer {
+    fn version(&self) -> String {
+        env!("CARGO_PKG_VERSION").to_owned()
+    }
+
+    fn connections(&self) -> Vec<ConnectionEntry> {
+        let (connections, addresses) = {
+            let crew = self.crew();
+            (crew.connections(), crew.addresses().to_vec())
+        };
+        let entry = |connection: Description| ConnectionEntry {
+            transport: connection.transport.word().to_owned(),
+            peer: connection.peer.to_string(),
+            listener: addresses
+                .get(usize::from(connection.listener))
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            outgoing: connection.is_ours,
+            state: connection.state.label().to_owned(),
+            quiet_ms: connection.quiet_ms,
+            waiting_bytes: connection.waiting,
+        };
+        connections.into_iter().map(entry).collect()
+    }
+
+    fn reload(&self) -> Result<(), Refusal> {
+        match self.itself.upgrade() {
+            Some(server) => server.reload_now().map_err(Refusal::Refused),
+            None => Err(Refusal::Refused("the server is ending".to_owned())),
+        }
+    }
+
+    fn drain(&self, deadline: Option<Duration>) -> Result<Draining, Refusal> {
+        let patience = deadline.unwrap_or(self.current().conf.server.drain_deadline);
+        Ok(self.drain.by_command(patience, &self.crew, &self.manager))
+    }
+
+    fn log(&self, level: Option<&str>) -> Result<String, Refusal> {
+        if let Some(name) = level {
+            let level = level_named(name).map_err(Refusal::Refused)?;
+            logger::set_level(level);
+            log::info!("log level {name}, by command");
+        }
+        Ok(logger::level())
+    }
+
+    fn metrics(&self) -> Families {
+        let (stats, clock) = {
+            let crew = self.crew();
+            (crew.stats(), crew.clock())
+        };
+        let now = clock.now();
+        let watcher = self.user_watcher();
+        let beside = ProcessStats {
+            bindings: self.location.live_bindings(now),
+            binding_bytes: self.location.bytes(),
+            users: watcher.as_ref().map_or(0, |watcher| watcher.users()),
+            users_unreadable: watcher.is_some_and(|watcher| watcher.is_unreadable()),
+            started: self.started(clock),
+            displaced_clients: guests::displaced(),
+            is_draining: self.drain.is_draining(),
+            store: store(&self.disk),
+            log_lines_lost: logger::lost(),
+        };
+        metrics::metrics(&stats, &beside)
+    }
+
+    fn ul_show(&self, aor: Option<&str>) -> Result<Vec<AorEntry>, Refusal> {
+        let wanted = aor.map(|aor| self.address_of_record(aor)).transpose()?;
+        let now = self.crew().clock().now();
+        let mut entries: Vec<AorEntry> = Vec::new();
+        self.location
+            .show(now, wanted.as_deref(), &mut |aor, binding| {
+                let aor = format!("sip:{}", String::from_utf8_lossy(aor));
+                let contact = contact_entry(&binding, now.as_ms());
+                match entries.last_mut().filter(|entry| entry.aor == aor) {
+                    Some(entry) => entry.contacts.push(contact),
+                    None => entries.push(AorEntry {
+                        aor,
+                        contacts: vec![contact],
+                    }),
+                }
+            });
+        entries.sort_by(|a, b| a.aor.cmp(&b.aor));
+        match (aor, entries.is_empty()) {
+            (Some(aor), true) => Err(Refusal::NotFound(format!("{aor}: no bindings"))),
+            _ => Ok(entries),
+        }
+    }
+
+    fn ul_add(&self, aor: &str, contact: &str, expires: Option<u32>) -> Result<(), Refusal> {
+        let key = self.address_of_record(aor)?;
+        let uri = Uri::parse(contact.as_bytes())
+            .map_err(|fault| Refusal::Refused(format!("{contact}: {}", fault.reason())))?;
+        if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
+            return Err(Refusal::Refused(format!("{contact}: not a SIP URI")));
+        }
+        let settings = self.current().settings.clone();
+        let refused = |why: &str| Err(Refusal::Refused(format!("{contact}: {why}")));
+        if contact.len().max(key.len()) > settings.limits.contact_size {
+            return refused("longer than [limits] contact_size");
+        }
+        if settings.leads_back(&uri, &key) {
+            return refused("it names the address itself");
+        }
+        let now = self.crew().clock().now();
+        let mut others = 0;
+        self.location.show(now, Some(&key), &mut |_, binding| {
+            others += usize::from(binding.uri != contact.as_bytes());
+        });
+        if others >= settings.registrar.max_contacts {
+            return refused("[registrar] max_contacts is reached");
+        }
+        let expires_s = expires.unwrap_or(settings.registrar.default_expires);
+        self.location
+            .add(now, &key, contact.as_bytes(), expires_s)
+            .map_err(|_| Refusal::Refused("[limits] bindings is reached".to_owned()))
+    }
+
+    fn ul_rm(&self, aor: &str, contact: Option<&str>) -> Result<usize, Refusal> {
+        let key = self.address_of_record(aor)?;
+        let now = self.crew().clock().now();
+        match self.location.remove(now, &key, contact.map(str::as_bytes)) {
+            0 => Err(Refusal::NotFound(match contact {
+                Some(contact) => format!("{aor}: no contact {contact}"),
+                None => format!("{aor}: no bindings"),
+            })),
+            gone => Ok(gone),
+        }
+    }
+}
+
+impl RunningServer {
+    /// When the server started, by the clock as it is now: it may have been set since.
+    fn started(&self, clock: Clock) -> Duration {
+        let (then_ms, now_ms) = (self.start.wall_ms, clock.wall_ms());
+        let step = Duration::from_millis(now_ms.abs_diff(then_ms));
+        let since_1970 = self.start.since_1970;
+        match now_ms > then_ms {
+            _ if step <= Duration::from_millis(STEP_MS) => since_1970,
+            true => since_1970 + step,
+            false => since_1970.saturating_sub(step),
+        }
+    }
+
+    /// What an operator typed, as the canonical address that bindings are under.
+    fn address_of_record(&self, typed: &str) -> Result<Vec<u8>, Refusal> {
+        typed::address_of_record(typed, &self.current().settings)
+    }
+}
+
+fn store(disk: &Disk) -> metrics::Store {
+    let numbers = disk.numbers();
+    metrics::Store {
+        unstored: numbers.unstored,
+        failures: numbers.failures,
+        batches: numbers.batches,
+        batch_seconds: numbers.batch_seconds,
+        unusable: numbers.unusable,
+    }
+}
+
+fn contact_entry(binding: &BindingView, now_ms: u64) -> ContactEntry {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    ContactEntry {
+        uri: text(&binding.uri),
+        q: (binding.q < 1000).then(|| f32::from(binding.q) / 1000.0),
+        expires_in_s: binding
+            .expires
+            .as_ms()
+            .saturating_sub(now_ms)
+            .div_ceil(1000),
+        call_id: text(&binding.call_id),
+        cseq: binding.cseq,
+        path: match binding.path.is_empty() {
+            true => Vec::new(),
+            false => vec![text(&binding.path)],
+        },
+        received: binding.source.map(|flow| flow.peer.to_string()),
+    }
+}

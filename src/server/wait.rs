@@ -1,0 +1,53 @@
+//! The main thread while the server runs: it hears signals, and looks at what must be looked at now and then.
+
+use super::running::RunningServer;
+use super::watch::Files;
+use signal_hook::consts::{SIGHUP, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+/// How often the signals are looked at and a part of the location table is swept.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Why the server ends.
+pub enum End {
+    /// It was told to stop, and nothing waits for an answer any more, or no longer.
+    Drained,
+    /// Told to stop at once.
+    Signal(i32),
+    /// A worker has ended by itself.
+    Broken,
+}
+
+impl RunningServer {
+    /// Waits for a signal and for what follows from it, sweeps expired bindings meanwhile, and notices a worker that has ended.
+    pub fn wait(self: &Arc<RunningServer>, signals: &mut Signals, mut files: Files) -> End {
+        let clock = self.crew().clock();
+        let mut told_to_stop = false;
+        loop {
+            for signal in signals.pending() {
+                match signal {
+                    SIGHUP => self.reload_soon(),
+                    SIGTERM if !told_to_stop => {
+                        told_to_stop = true;
+                        let patience = self.current().conf.server.drain_deadline;
+                        self.drain.by_signal(patience, &self.crew, &self.manager);
+                    }
+                    signal => return End::Signal(signal),
+                }
+            }
+            if self.drain.is_over(&self.crew) {
+                return End::Drained;
+            }
+            if !self.crew().is_whole() {
+                return End::Broken;
+            }
+            self.manager.alive(|| self.crew().pulse());
+            self.look_at_files(&mut files);
+            self.location.sweep_some(clock.now());
+            thread::sleep(PAUSE);
+        }
+    }
+}
