@@ -47,6 +47,32 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ),
     // What is counted, and the bound on what strangers make us log.
     ("control", &["base"]),
+    // The two rooms of the binary. The commands: of a running server they know the control socket's client and what it returns.
+    (
+        "cli",
+        &[
+            "base",
+            "settings",
+            "sip::Host",
+            "store::Source",
+            "store::subscriber",
+            "store::text",
+            "store::users",
+            "config",
+            "control::AorEntry",
+            "control::Client",
+            "control::ContactEntry",
+            "control::Number",
+        ],
+    ),
+    // The running server: the whole library but the laboratory.
+    (
+        "server",
+        &[
+            "base", "settings", "sip", "stack", "net", "resolver", "worker", "store", "config",
+            "control",
+        ],
+    ),
 ];
 
 /// Rooms without a clock, a socket, a thread or a random source.
@@ -191,7 +217,7 @@ fn check_opening(file: &File, text: &str, faults: &mut Vec<String>) {
 
 fn check_imports(file: &File, faults: &mut Vec<String>) {
     let Some(room) = file.room() else {
-        // The binary (main.rs, serve.rs) ties everything together; lib.rs only names the rooms.
+        // main.rs ties the two rooms of the binary together; lib.rs only names the rooms.
         if file.name == "lib.rs" {
             for path in &file.paths {
                 if path.is_ours {
@@ -831,7 +857,10 @@ fn the_table_of_imports() {
         "store",
         "config",
         "control",
+        "control::Client",
         "sim",
+        "cli",
+        "server",
     ];
     for (from, expected) in [
         ("base", ""),
@@ -856,7 +885,12 @@ fn the_table_of_imports() {
             "config",
             "base settings sip::Uri sip::sniff stack stack::auth net resolver resolver::Asker store config",
         ),
-        ("control", "base control"),
+        ("control", "base control control::Client"),
+        ("cli", "base settings config control::Client cli"),
+        (
+            "server",
+            "base settings sip::Uri sip::sniff stack stack::auth net resolver resolver::Asker worker store config control control::Client server",
+        ),
     ] {
         let allowed: Vec<_> = rooms.into_iter().filter(|room| may(from, room)).collect();
         let expected: Vec<_> = match from {
@@ -868,6 +902,16 @@ fn the_table_of_imports() {
     caught("net/x.rs", "use crate::sip;", "`net` imports `crate::sip`");
     caught("net/x.rs", "use crate::sip::*;", "imports");
     caught("lib.rs", "use stack::Endpoint;", "lib.rs imports");
+    // The binary's own rooms call the library by its name.
+    for source in [
+        "use strowger::control::ControlApi;",
+        "use strowger::worker::Crew;",
+        "use super::super::server::logger;",
+        "fn f() { strowger::net::sys::up() }",
+    ] {
+        caught("cli/x.rs", source, "`cli` imports");
+    }
+    caught("server/x.rs", "use crate::cli::Places;", "`server` imports");
     // What is no import.
     passed(
         "stack/x.rs",
