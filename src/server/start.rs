@@ -45,7 +45,7 @@ pub fn run(conf: &Conf, name: &str, reread: Reread) -> Result<ExitCode, String> 
     let files = Files::look(conf);
     let ground = Ground::look(conf)?;
     step_down(conf, identity.as_ref(), Identity::assume)?;
-    let open = Open::open(conf, &ground)?;
+    let open = Open::all(conf, &ground)?;
     step_down(conf, identity.as_ref(), Identity::seal)?;
     warn_of_exposed(conf);
     let server = launch(conf, ground, open, manager, reread)?;
@@ -122,7 +122,7 @@ struct Open {
 }
 
 impl Open {
-    fn open(conf: &Conf, ground: &Ground) -> Result<Open, String> {
+    fn all(conf: &Conf, ground: &Ground) -> Result<Open, String> {
         let listeners: Vec<_> = conf
             .listen
             .iter()
