@@ -60,10 +60,7 @@ fn allocations(work: impl FnOnce()) -> u64 {
 
 #[test]
 fn the_counter_counts() {
-    assert_eq!(
-        allocations(|| drop(std::hint::black_box(Vec::<u8>::with_capacity(100)))),
-        1
-    );
+    assert_eq!(allocations(|| drop(std::hint::black_box(Vec::<u8>::with_capacity(100)))), 1);
     assert_eq!(allocations(|| ()), 0);
 }
 
@@ -126,11 +123,7 @@ fn lines(message: &str, names: &[&str]) -> String {
 fn answer(request: &str, status: &str, contact: SocketAddr) -> String {
     let copied = lines(request, &["Via", "Record-Route", "From", "Call-ID", "CSeq"]);
     let to = lines(request, &["To"]);
-    let tag = if to.contains("tag=") {
-        ""
-    } else {
-        ";tag=callee"
-    };
+    let tag = if to.contains("tag=") { "" } else { ";tag=callee" };
     format!(
         "SIP/2.0 {status}\r\n{copied}{}{tag}\r\nContact: <sip:bob@{contact}>\r\nContent-Length: 0\r\n\r\n",
         to.trim_end(),
@@ -241,10 +234,7 @@ fn demand_nothing(server: &mut impl Server) {
         call(server, number);
     }
     let allocated = server.allocated() - before;
-    assert_eq!(
-        allocated, 0,
-        "allocations in {STEADY} calls and registrations"
-    );
+    assert_eq!(allocated, 0, "allocations in {STEADY} calls and registrations");
 }
 
 /// Longer than the warm-up takes.
@@ -282,8 +272,7 @@ impl Server for Rules {
         self.allocated += allocations(|| {
             self.outbox.clear();
             self.endpoint.handle_timers(self.now, &mut self.outbox);
-            self.endpoint
-                .handle(self.now, flow, message.as_bytes(), &mut self.outbox);
+            self.endpoint.handle(self.now, flow, message.as_bytes(), &mut self.outbox);
         });
         while let Some(question) = self.outbox.questions.pop() {
             self.answer(question);
@@ -332,8 +321,7 @@ impl Rules {
             ttl_ms: 86_400_000,
         };
         let answer = Answer { question, outcome };
-        self.endpoint
-            .handle_answer(self.now, answer, &mut self.outbox);
+        self.endpoint.handle_answer(self.now, answer, &mut self.outbox);
     }
 }
 
@@ -430,18 +418,13 @@ impl Workers {
     fn core_of(&mut self, phone: usize) -> usize {
         let received = |server: &mut Workers| -> Vec<u64> {
             let reports = server.workers.iter_mut().map(Worker::report);
-            reports
-                .map(|report| report.listeners[0].received.bytes)
-                .collect()
+            reports.map(|report| report.listeners[0].received.bytes).collect()
         };
         let before = received(self);
         self.phones[phone].send(b"\r\n\r\n").unwrap();
         self.turn();
         let after = received(self);
-        let changed = before
-            .iter()
-            .zip(&after)
-            .position(|(before, after)| before != after);
+        let changed = before.iter().zip(&after).position(|(before, after)| before != after);
         changed.expect("one of the cores received it")
     }
 }
@@ -525,13 +508,6 @@ fn answers_that_wait_for_the_disk_allocate_nothing() {
 fn mail_between_two_workers_allocates_nothing() {
     let mut server = Workers::start(2);
     demand_nothing(&mut server);
-    let sent: u64 = server
-        .workers
-        .iter_mut()
-        .map(|worker| worker.report().mail.sent)
-        .sum();
-    assert!(
-        sent >= 1_000 * 3,
-        "180, 200 and 200 of each call crossed: {sent}"
-    );
+    let sent: u64 = server.workers.iter_mut().map(|worker| worker.report().mail.sent).sum();
+    assert!(sent >= 1_000 * 3, "180, 200 and 200 of each call crossed: {sent}");
 }

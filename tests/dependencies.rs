@@ -62,10 +62,7 @@ fn packages(root: &str) -> Vec<Value> {
 
 /// Whether an SPDX expression lets us choose licences that are all allowed. A slash is OR, as packages of old write it.
 fn allows(expression: &str, allowed: &BTreeSet<String>) -> bool {
-    let spaced = expression
-        .replace('/', " OR ")
-        .replace('(', " ( ")
-        .replace(')', " ) ");
+    let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let words: Vec<&str> = spaced.split_whitespace().collect();
     let mut rest = &words[..];
     any(&mut rest, allowed) == Some(true) && rest.is_empty()
@@ -115,9 +112,7 @@ fn one(rest: &mut &[&str], allowed: &BTreeSet<String>) -> Option<bool> {
 
 #[test]
 fn an_expression_is_read_as_spdx_means_it() {
-    let allowed: BTreeSet<String> = ["MIT", "ISC", "Apache-2.0 WITH LLVM-exception"]
-        .map(str::to_owned)
-        .into();
+    let allowed: BTreeSet<String> = ["MIT", "ISC", "Apache-2.0 WITH LLVM-exception"].map(str::to_owned).into();
     for good in [
         "MIT",
         "MIT OR GPL-3.0",

@@ -51,12 +51,7 @@ static ALLOCATOR: Weighing = Weighing;
 
 /// A contact of some 60 bytes, a Call-ID of some 40.
 fn register(number: u32) -> String {
-    let phone = format!(
-        "10.{}.{}.{}:5060",
-        number >> 16 & 255,
-        number >> 8 & 255,
-        number & 255
-    );
+    let phone = format!("10.{}.{}.{}:5060", number >> 16 & 255, number >> 8 & 255, number & 255);
     let contact = format!("sip:user{number:07}@{phone};transport=udp;ob=a1b2c3d4");
     let call_id = format!("{number:08x}-7c9e-4b1d-9f3a-2d5e8a90@10.0.0.1");
     assert!((55..=65).contains(&contact.len()), "{}", contact.len());
@@ -101,11 +96,7 @@ fn a_binding_costs_400_bytes_at_most() {
             let from = Flow::datagram(0, ([10, 1, 2, 3], 5060).into());
             outbox.clear();
             endpoint.handle(now, from, message.as_bytes(), &mut outbox);
-            assert!(
-                outbox
-                    .get(outbox.transmits[0].span)
-                    .starts_with(b"SIP/2.0 200 ")
-            );
+            assert!(outbox.get(outbox.transmits[0].span).starts_with(b"SIP/2.0 200 "));
             number += 1;
         }
         let mut taken = Taken::default();
@@ -125,9 +116,8 @@ fn a_binding_costs_400_bytes_at_most() {
             most = most.max(each);
         }
     }
-    println!(
-        "one binding: {most} bytes at most, of which {} are its record and binding",
-        { size_of::<location::Record>() + size_of::<location::Binding>() }
-    );
+    println!("one binding: {most} bytes at most, of which {} are its record and binding", {
+        size_of::<location::Record>() + size_of::<location::Binding>()
+    });
     assert!(most <= 400, "{most}");
 }

@@ -9,15 +9,13 @@ use strowger::sim::{Failure, Report, Sabotage, Statistics, run, run_traced};
 
 /// Seeds beyond the default ones that have found a fault once, in the server or in the auditor. They run beside those.
 const ONCE_FAILED: &[u64] = &[
-    656, 1109, 1354, 1923, 2323, 2865, 3011, 3292, 3552, 3715, 3876, 4042, 4176, 4412, 9271, 12043,
-    12188,
+    656, 1109, 1354, 1923, 2323, 2865, 3011, 3292, 3552, 3715, 3876, 4042, 4176, 4412, 9271, 12043, 12188,
 ];
 
 fn setting(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| {
-        text.parse()
-            .unwrap_or_else(|_| panic!("{name} is not a number: {text}"))
-    })
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
 }
 
 /// A check that fails says which seed it was.
@@ -36,8 +34,7 @@ fn run_all(seeds: &[u64], steps: u64) -> Vec<(u64, Result<Report, Box<Failure>>)
         for _ in 0..2 {
             scope.spawn(|| {
                 loop {
-                    let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)).copied()
-                    else {
+                    let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)).copied() else {
                         return;
                     };
                     let result = checked(seed, steps);
@@ -101,10 +98,7 @@ fn no_rule_is_broken() {
         );
     }
     if let Some(first) = failures.first() {
-        panic!(
-            "{} of {count} seeds failed; the first:\n{first}",
-            failures.len()
-        );
+        panic!("{} of {count} seeds failed; the first:\n{first}", failures.len());
     }
     assert_it_was_a_test(&sum, count * steps);
 }
@@ -133,16 +127,8 @@ fn assert_it_was_a_test(sum: &Statistics, steps: u64) {
         ("BYEs answered", sum.byes_answered, 15_000),
         ("other requests answered", sum.other_answers, 30_000),
         ("redirections", sum.redirected, 4_000),
-        (
-            "retransmissions of requests",
-            sum.client_retransmissions,
-            150_000,
-        ),
-        (
-            "retransmissions of answers",
-            sum.answer_retransmissions,
-            80_000,
-        ),
+        ("retransmissions of requests", sum.client_retransmissions, 150_000),
+        ("retransmissions of answers", sum.answer_retransmissions, 80_000),
         ("retransmissions absorbed", sum.absorbed, 60_000),
         ("timer C fired", sum.timer_c_cancels, 1_500),
         ("branches after others", sum.sequential_moves, 1_500),
@@ -150,23 +136,11 @@ fn assert_it_was_a_test(sum: &Statistics, steps: u64) {
         ("requests by a Path", sum.by_path, 15_000),
         ("requests by name", sum.by_name, 5_000),
         ("questions about names", sum.questions, 5_000),
-        (
-            "questions that nobody answered",
-            sum.questions_unanswered,
-            50,
-        ),
+        ("questions that nobody answered", sum.questions_unanswered, 50),
         ("requests refused by a full server", sum.full, 50),
-        (
-            "requests forwarded without state",
-            sum.stateless_forwards,
-            15_000,
-        ),
+        ("requests forwarded without state", sum.stateless_forwards, 15_000),
         ("requests between servers", sum.chained_forwards, 30_000),
-        (
-            "requests across address families",
-            sum.cross_family_forwards,
-            30_000,
-        ),
+        ("requests across address families", sum.cross_family_forwards, 30_000),
         ("connections", sum.connections, 4_000),
         ("calls by streams", sum.calls_by_stream, 12_000),
         ("pieces of streams", sum.chunks, 300_000),
@@ -176,11 +150,7 @@ fn assert_it_was_a_test(sum: &Statistics, steps: u64) {
         ("mangled messages", sum.mangled, 8_000),
         ("forged branches", sum.forged_branches, 6_000),
         ("strangers in routes", sum.stranger_routes, 6_000),
-        (
-            "CANCELs for other people's calls",
-            sum.foreign_cancels,
-            1_500,
-        ),
+        ("CANCELs for other people's calls", sum.foreign_cancels, 1_500),
         ("REGISTERs replayed", sum.replayed_registers, 2_000),
         ("spoofed sources", sum.spoofed, 2_000),
         ("altered responses", sum.double_finals, 6_000),
@@ -189,26 +159,14 @@ fn assert_it_was_a_test(sum: &Statistics, steps: u64) {
         ("challenges", sum.challenges, 50_000),
         ("credentials sent", sum.proofs, 120_000),
         ("requests proved", sum.proved, 110_000),
-        (
-            "calls that hostile agents answered",
-            sum.gang_answers,
-            5_000,
-        ),
+        ("calls that hostile agents answered", sum.gang_answers, 5_000),
         ("calls of hostile agents answered", sum.gang_calls, 1_200),
         ("forged spirals", sum.forged_spirals, 3_500),
-        (
-            "cookies used for what they are not",
-            sum.reused_cookies,
-            3_500,
-        ),
+        ("cookies used for what they are not", sum.reused_cookies, 3_500),
         ("names spelled otherwise", sum.misspelled, 3_000),
         ("credentials for another URI", sum.lent, 500),
         ("counts used twice", sum.counted_again, 500),
-        (
-            "REGISTERs for other people",
-            sum.registered_for_others,
-            1_500,
-        ),
+        ("REGISTERs for other people", sum.registered_for_others, 1_500),
         ("replays with changes", sum.replayed_proofs, 7_000),
         ("CANCELs with a branch alone", sum.cancels_by_branch, 1_500),
         ("stray ACKs", sum.stray_acks, 1_500),
@@ -230,10 +188,7 @@ fn assert_it_was_a_test(sum: &Statistics, steps: u64) {
     );
     for (name, happened, per_million) in least {
         let wanted = per_million * steps / 1_000_000;
-        assert!(
-            happened >= wanted,
-            "{name}: {happened}, expected at least {wanted}"
-        );
+        assert!(happened >= wanted, "{name}: {happened}, expected at least {wanted}");
     }
 }
 
@@ -241,11 +196,7 @@ fn assert_it_was_a_test(sum: &Statistics, steps: u64) {
 fn the_same_seed_gives_the_same_run() {
     for seed in [1, 7, 12, 30] {
         let hash = || match run(seed, 600, None) {
-            Ok(report) => (
-                report.trace_hash,
-                report.duration_ms,
-                report.statistics.list(),
-            ),
+            Ok(report) => (report.trace_hash, report.duration_ms, report.statistics.list()),
             Err(failure) => panic!("{failure}"),
         };
         assert_eq!(hash(), hash(), "seed {seed}");

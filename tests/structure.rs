@@ -29,22 +29,11 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ),
     ("resolver", &["base", "settings"]),
     // Of the resolver only how to ask it.
-    (
-        "worker",
-        &["base", "settings", "sip", "stack", "net", "resolver::Asker"],
-    ),
+    ("worker", &["base", "settings", "sip", "stack", "net", "resolver::Asker"]),
     // Whose data it keeps: users, and bindings.
-    (
-        "store",
-        &["base", "settings", "stack::auth", "stack::location"],
-    ),
+    ("store", &["base", "settings", "stack::auth", "stack::location"]),
     // Above those that it sets up.
-    (
-        "config",
-        &[
-            "base", "settings", "sip", "stack", "net", "store", "resolver",
-        ],
-    ),
+    ("config", &["base", "settings", "sip", "stack", "net", "store", "resolver"]),
     // What is counted, and the bound on what strangers make us log.
     ("control", &["base"]),
     // The two rooms of the binary. The commands: of a running server they know the control socket's client and what it returns.
@@ -69,8 +58,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "base", "settings", "sip", "stack", "net", "resolver", "worker", "store", "config",
-            "control",
+            "base", "settings", "sip", "stack", "net", "resolver", "worker", "store", "config", "control",
         ],
     ),
 ];
@@ -197,19 +185,11 @@ fn check(name: &str, text: &str, crates: &BTreeSet<String>) -> Vec<String> {
 }
 
 fn check_opening(file: &File, text: &str, faults: &mut Vec<String>) {
-    let says = text
-        .lines()
-        .next()
-        .and_then(|line| line.strip_prefix("//! "));
+    let says = text.lines().next().and_then(|line| line.strip_prefix("//! "));
     if says.is_none_or(|sentence| sentence.trim().len() < 10) {
         faults.push("1: does not open with a `//!` line that says what the file is".into());
     }
-    let stem = file
-        .name
-        .rsplit('/')
-        .next()
-        .unwrap_or("")
-        .trim_end_matches(".rs");
+    let stem = file.name.rsplit('/').next().unwrap_or("").trim_end_matches(".rs");
     if ["util", "utils", "helper", "helpers", "misc", "common"].contains(&stem) {
         faults.push("1: a name that says nothing".into());
     }
@@ -238,9 +218,7 @@ fn check_imports(file: &File, faults: &mut Vec<String>) {
             None | Some("*") => false,
             Some(first) => allowed.iter().any(|entry| match entry.split_once("::") {
                 None => *entry == first,
-                Some((parent, child)) => {
-                    parent == first && path.segments.get(1).is_some_and(|second| second == child)
-                }
+                Some((parent, child)) => parent == first && path.segments.get(1).is_some_and(|second| second == child),
             }),
         };
         if !fits {
@@ -258,10 +236,7 @@ fn check_imports(file: &File, faults: &mut Vec<String>) {
             _ => false,
         };
         if door {
-            faults.push(format!(
-                "{}: `{}` hides what a file takes in",
-                token.line, token.text
-            ));
+            faults.push(format!("{}: `{}` hides what a file takes in", token.line, token.text));
         }
     }
 }
@@ -290,24 +265,8 @@ fn check_unsafe(file: &File, faults: &mut Vec<String>) {
             faults.push("1: main.rs does not forbid unsafe_code".into());
         }
         UNSAFE_ALLOWED_BY => {
-            let of_sys = [
-                "#",
-                "[",
-                "allow",
-                "(",
-                "unsafe_code",
-                ")",
-                "]",
-                "pub",
-                "mod",
-                "sys",
-                ";",
-            ];
-            let count = file
-                .tokens
-                .iter()
-                .filter(|t| t.text == "unsafe_code")
-                .count();
+            let of_sys = ["#", "[", "allow", "(", "unsafe_code", ")", "]", "pub", "mod", "sys", ";"];
+            let count = file.tokens.iter().filter(|t| t.text == "unsafe_code").count();
             if count > 1 || (count == 1 && !has(&of_sys)) {
                 faults.push("1: unsafe_code is allowed to more than `sys`".into());
             }
@@ -324,8 +283,7 @@ fn check_purity(file: &File, crates: &BTreeSet<String>, faults: &mut Vec<String>
         let first = path.segments.first().map_or("", String::as_str);
         let second = path.segments.get(1).map_or("", String::as_str);
         let third = path.segments.get(2).map_or("", String::as_str);
-        let foreign = (crates.contains(first) || ["rand", "getrandom"].contains(&first))
-            && !PURE_CRATES.contains(&first);
+        let foreign = (crates.contains(first) || ["rand", "getrandom"].contains(&first)) && !PURE_CRATES.contains(&first);
         let impure = first == "std"
             && match PURE_STD.iter().find(|(module, _)| *module == second) {
                 Some((_, ["in tests"])) => !path.in_tests,
@@ -334,25 +292,16 @@ fn check_purity(file: &File, crates: &BTreeSet<String>, faults: &mut Vec<String>
                 None => second.is_empty() || second == "*",
             };
         if foreign || impure {
-            faults.push(format!(
-                "{}: a pure room mentions `{}`",
-                path.line,
-                path.spelled()
-            ));
+            faults.push(format!("{}: a pure room mentions `{}`", path.line, path.spelled()));
         }
     }
     for (at, token) in file.tokens.iter().enumerate() {
         let text = token.text.as_str();
         let next = |ahead: usize| file.tokens.get(at + ahead).map_or("", |t| t.text.as_str());
         let random = text == "RandomState"
-            || (["HashMap", "HashSet"].contains(&text)
-                && next(1) == "::"
-                && ["new", "with_capacity", "from"].contains(&next(2)));
+            || (["HashMap", "HashSet"].contains(&text) && next(1) == "::" && ["new", "with_capacity", "from"].contains(&next(2)));
         if random && !file.in_tests(at) {
-            faults.push(format!(
-                "{}: a pure room takes a random seed by `{text}`",
-                token.line
-            ));
+            faults.push(format!("{}: a pure room takes a random seed by `{text}`", token.line));
         }
         if ["SystemTime", "UdpSocket", "TcpStream", "TcpListener"].contains(&text) {
             faults.push(format!("{}: a pure room mentions `{text}`", token.line));
@@ -438,10 +387,7 @@ impl File {
             Some((room, _)) => Some(room),
             None => {
                 let stem = self.name.trim_end_matches(".rs");
-                IMPORTS
-                    .iter()
-                    .map(|(room, _)| *room)
-                    .find(|room| *room == stem)
+                IMPORTS.iter().map(|(room, _)| *room).find(|room| *room == stem)
             }
         }
     }
@@ -514,11 +460,7 @@ impl File {
                 at += 3;
             } else if text == "use" && before != "::" {
                 at = self.read_tree(at + 1, Vec::new(), &module, &mut found);
-            } else if is_word(text)
-                && next == "::"
-                && !KEYWORDS.contains(&text)
-                && !self.goes_on(at)
-            {
+            } else if is_word(text) && next == "::" && !KEYWORDS.contains(&text) && !self.goes_on(at) {
                 at = self.read_tree(at, Vec::new(), &module, &mut found);
             } else {
                 at += 1;
@@ -534,13 +476,7 @@ impl File {
     }
 
     /// Reads a path or a tree of a `use` behind `prefix`; returns the position behind it.
-    fn read_tree(
-        &self,
-        mut at: usize,
-        mut prefix: Vec<String>,
-        module: &[String],
-        found: &mut Vec<Found>,
-    ) -> usize {
+    fn read_tree(&self, mut at: usize, mut prefix: Vec<String>, module: &[String], found: &mut Vec<Found>) -> usize {
         let text = |at: usize| self.tokens.get(at).map_or("", |t| t.text.as_str());
         let first = at;
         if text(at) == "::" {
@@ -686,10 +622,7 @@ fn tokens(text: &str) -> Vec<Token> {
         line += rest[..length].matches('\n').count();
         at += length;
     }
-    tokens
-        .into_iter()
-        .map(|(text, line)| Token { text, line })
-        .collect()
+    tokens.into_iter().map(|(text, line)| Token { text, line }).collect()
 }
 
 /// The length of a block comment; they nest.
@@ -751,9 +684,7 @@ fn character(text: &str) -> usize {
     match chars.next() {
         Some((_, '\\')) => {
             let after = chars.next().map_or(text.len(), |(at, c)| at + c.len_utf8());
-            text[after..]
-                .find('\'')
-                .map_or(text.len(), |close| after + close + 1)
+            text[after..].find('\'').map_or(text.len(), |close| after + close + 1)
         }
         Some((at, c)) => {
             let after = at + c.len_utf8();
@@ -818,18 +749,10 @@ fn imports_are_seen_in_every_disguise() {
         caught("stack/branch.rs", source, "imports `crate::net");
     }
     // The root under another name, or all of it at once.
-    for source in [
-        "use crate as root;",
-        "use crate::*;",
-        "use crate::{self as r};",
-    ] {
+    for source in ["use crate as root;", "use crate::*;", "use crate::{self as r};"] {
         caught("stack/branch.rs", source, "imports `crate::");
     }
-    caught(
-        "stack/mod.rs",
-        "use super::net;",
-        "`stack` imports `crate::net`",
-    );
+    caught("stack/mod.rs", "use super::net;", "`stack` imports `crate::net`");
     caught("stack/mod.rs", "use super::*;", "`stack` imports `crate::");
     caught("stack/mod.rs", "use super as up;", "imports `crate::");
     caught("stack/a.rs", "extern crate strowger as me;", "hides");
@@ -866,14 +789,8 @@ fn the_table_of_imports() {
         ("base", ""),
         ("sip", "base sip::Uri sip::sniff"),
         ("settings", "base settings"),
-        (
-            "stack",
-            "base settings sip::Uri sip::sniff stack stack::auth",
-        ),
-        (
-            "sim",
-            "base settings sip::Uri sip::sniff stack stack::auth sim",
-        ),
+        ("stack", "base settings sip::Uri sip::sniff stack stack::auth"),
+        ("sim", "base settings sip::Uri sip::sniff stack stack::auth sim"),
         ("net", "base settings sip::sniff net"),
         ("resolver", "base settings resolver resolver::Asker"),
         (
@@ -929,24 +846,11 @@ fn unsafe_has_one_place() {
     caught("net/udp.rs", "#![allow(unsafe_code)]", "`unsafe_code`");
     caught("lib.rs", "pub mod base;", "does not deny");
     caught("main.rs", "fn main() {}", "does not forbid");
-    caught(
-        "net/mod.rs",
-        "#![allow(unsafe_code)] pub mod sys;",
-        "more than",
-    );
-    passed(
-        "net/sys.rs",
-        "/// unsafe\nfn f() { unsafe { libc::close(1) } }",
-    );
-    passed(
-        "net/mod.rs",
-        "#[allow(unsafe_code)]\npub mod sys;\npub mod udp;",
-    );
+    caught("net/mod.rs", "#![allow(unsafe_code)] pub mod sys;", "more than");
+    passed("net/sys.rs", "/// unsafe\nfn f() { unsafe { libc::close(1) } }");
+    passed("net/mod.rs", "#[allow(unsafe_code)]\npub mod sys;\npub mod udp;");
     passed("lib.rs", "#![deny(unsafe_code)]\npub mod base;");
-    passed(
-        "net/udp.rs",
-        "// unsafe\nconst A: &str = \"unsafe\"; fn is_unsafe() {}",
-    );
+    passed("net/udp.rs", "// unsafe\nconst A: &str = \"unsafe\"; fn is_unsafe() {}");
 }
 
 #[test]
@@ -998,10 +902,7 @@ fn openings_leftovers_and_length() {
     let crates = BTreeSet::new();
     for text in ["", "use std::io;\n", "// no\n", "//!\n", "\n//! late\n"] {
         let faults = check("worker/x.rs", text, &crates);
-        assert!(
-            faults.iter().any(|fault| fault.contains("does not open")),
-            "{text}"
-        );
+        assert!(faults.iter().any(|fault| fault.contains("does not open")), "{text}");
     }
     for source in [
         "fn f() { todo!() }",

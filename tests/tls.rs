@@ -61,15 +61,8 @@ struct Outcome {
 
 /// Carries bytes between a socket and the machine until the connection ends, `until` has come, or time is up. A line that is
 /// heard is answered by `answer`, and that is the end.
-fn carry(
-    mut stream: TcpStream,
-    mut tls: Tls,
-    until: Option<&[u8]>,
-    answer: Option<&[u8]>,
-) -> Outcome {
-    stream
-        .set_read_timeout(Some(Duration::from_millis(100)))
-        .unwrap();
+fn carry(mut stream: TcpStream, mut tls: Tls, until: Option<&[u8]>, answer: Option<&[u8]>) -> Outcome {
+    stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     let end = Instant::now() + PATIENCE;
     let mut heard = Vec::new();
     let mut failure = None;
@@ -107,11 +100,7 @@ fn carry(
             Err(_) => break,
         }
     }
-    Outcome {
-        tls,
-        heard,
-        failure,
-    }
+    Outcome { tls, heard, failure }
 }
 
 /// The connection that `child` makes; what it says if it ends without.
@@ -205,19 +194,13 @@ impl Drop for Peer {
     }
 }
 
-const VERSIONS: [(Version, &str, &str); 2] = [
-    (Version::Tls12, "-tls1_2", "TLSv1.2"),
-    (Version::Tls13, "-tls1_3", "TLSv1.3"),
-];
+const VERSIONS: [(Version, &str, &str); 2] = [(Version::Tls12, "-tls1_2", "TLSv1.2"), (Version::Tls13, "-tls1_3", "TLSv1.3")];
 
 #[test]
 fn s_client_connects_and_resumes_with_either_version_and_key() {
     let contexts = server(|_| {});
     for (version, option, name) in VERSIONS {
-        for (key, algorithms) in [
-            ("ecdsa", "ECDSA+SHA256"),
-            ("rsa", "RSA-PSS+SHA256:RSA+SHA256"),
-        ] {
+        for (key, algorithms) in [("ecdsa", "ECDSA+SHA256"), ("rsa", "RSA-PSS+SHA256:RSA+SHA256")] {
             let saved = certs().join(format!("session-{key}-{name}"));
             let saved = saved.to_str().unwrap();
             // The authority signs with ECDSA, so of TLS 1.2 the suite decides and of TLS 1.3 the client's algorithms.
@@ -272,10 +255,7 @@ fn continue_unverified(contexts: &Contexts, arguments: &[&str], key: &str) {
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(outcome.failure, None, "{text}");
-    assert!(
-        text.contains(&format!("strowger development {key}")),
-        "{text}"
-    );
+    assert!(text.contains(&format!("strowger development {key}")), "{text}");
 }
 
 #[test]
@@ -329,8 +309,7 @@ fn s_client_may_not_renegotiate() {
 
 #[test]
 fn the_mandatory_suite_of_sip_and_who_asks_for_it_by_conf() {
-    let contexts =
-        server(|settings| settings.rules.ciphers = "TLS_RSA_WITH_AES_128_CBC_SHA".into());
+    let contexts = server(|settings| settings.rules.ciphers = "TLS_RSA_WITH_AES_128_CBC_SHA".into());
     let arguments = ["-tls1_2", "-cipher", "AES128-SHA"];
     let (text, outcome) = s_client(&contexts, "OPTIONS\n", &arguments);
     assert_eq!(outcome.failure, None, "{text}");
@@ -344,10 +323,7 @@ fn a_client_that_trusts_others_tells_us_so() {
         // The client's own certificate is no authority.
         let (_, outcome) = s_client(&contexts, "", &[option, "-CAfile", &file("client.pem")]);
         let failure = outcome.failure.unwrap();
-        assert_eq!(
-            (failure.by, failure.reason.as_str()),
-            (By::Peer, "unknown ca")
-        );
+        assert_eq!((failure.by, failure.reason.as_str()), (By::Peer, "unknown ca"));
         let line = failure.to_string();
         assert_eq!(line, "handshake failed: peer sent alert: unknown ca");
     }
@@ -372,11 +348,7 @@ fn s_server_is_resumed_by_ticket_and_by_session_id() {
                     assert_eq!(outcome.heard, b"SNOITPO\n");
                     let tls = &outcome.tls;
                     assert_eq!(tls.version(), name);
-                    assert_eq!(
-                        tls.is_resumed(),
-                        round > 0,
-                        "{name} {key} {without_tickets}"
-                    );
+                    assert_eq!(tls.is_resumed(), round > 0, "{name} {key} {without_tickets}");
                     assert_eq!(tls.peer_names(), ["localhost", "example.com"]);
                     let flights = match (version, round) {
                         (Version::Tls12, 0) => 3,
@@ -397,8 +369,7 @@ fn s_server_gets_our_certificate_and_we_resume_with_it() {
     for (_, option, _) in VERSIONS {
         let arguments = [option, "-cert", &certificate, "-key", &key, "-Verify", "2"];
         let peer = Peer::start(&[&arguments[..], &["-verify_return_error"]].concat());
-        let contexts =
-            client(|settings| settings.certificates.client_identity = vec![pair("client")]);
+        let contexts = client(|settings| settings.certificates.client_identity = vec![pair("client")]);
         for round in 0..3 {
             let outcome = peer.talk(&contexts, "127.0.0.1");
             assert_eq!(outcome.failure, None);

@@ -162,10 +162,7 @@ impl<T> Arena<T> {
                 panic!("slot {next} is full and listed as free");
             };
             (next, free) = (*behind, free + 1);
-            assert!(
-                free <= self.slots.len(),
-                "the list of free slots has no end"
-            );
+            assert!(free <= self.slots.len(), "the list of free slots has no end");
         }
         assert_eq!(free + self.len, self.slots.len(), "slots that are free");
     }
@@ -223,11 +220,7 @@ mod tests {
             }
             assert_eq!(arena.len(), model.len());
         }
-        assert!(
-            model
-                .iter()
-                .all(|(id, value)| arena.get(*id) == Some(value))
-        );
+        assert!(model.iter().all(|(id, value)| arena.get(*id) == Some(value)));
         assert_eq!(arena.iter().count(), model.len());
     }
 

@@ -104,8 +104,7 @@ impl Bans {
             return 0;
         }
         let all = self.sure.iter().chain(&self.unsure);
-        all.filter(|entry| entry.load(Ordering::Relaxed) & TIME > now.as_ms())
-            .count()
+        all.filter(|entry| entry.load(Ordering::Relaxed) & TIME > now.as_ms()).count()
     }
 
     fn set(&self, name: u64, sure: Sure) -> &[AtomicU64] {

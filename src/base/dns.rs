@@ -43,10 +43,7 @@ impl DomainName {
             bytes: [0; LONGEST],
             len: u8::try_from(len).ok()?,
         };
-        let (first, rest) = name
-            .bytes
-            .get_mut(..len)?
-            .split_at_mut_checked(prefix.len())?;
+        let (first, rest) = name.bytes.get_mut(..len)?.split_at_mut_checked(prefix.len())?;
         first.copy_from_slice(prefix);
         rest.copy_from_slice(text);
         name.bytes.make_ascii_lowercase();
@@ -181,25 +178,12 @@ mod tests {
     #[test]
     fn names_are_compared_as_the_system_does() {
         assert_eq!(name("", "Example.COM."), Some("example.com".into()));
-        assert_eq!(
-            name("_sip._udp.", "a-1.example"),
-            Some("_sip._udp.a-1.example".into())
-        );
+        assert_eq!(name("_sip._udp.", "a-1.example"), Some("_sip._udp.a-1.example".into()));
     }
 
     #[test]
     fn what_nobody_could_be_asked_for_is_no_name() {
-        for text in [
-            "",
-            ".",
-            "a..b",
-            ".a",
-            "a b",
-            "a\0",
-            "exa%6dple",
-            "[::1]",
-            "ä.example",
-        ] {
+        for text in ["", ".", "a..b", ".a", "a b", "a\0", "exa%6dple", "[::1]", "ä.example"] {
             assert_eq!(name("", text), None, "{text:?}");
         }
         let label = "l".repeat(63);

@@ -85,14 +85,7 @@ impl Flow {
     }
 
     /// The way to a peer by a connection of the transport of `listener`: `core` is our own.
-    pub const fn towards(
-        transport: Transport,
-        listener: u16,
-        core: u8,
-        peer: SocketAddr,
-        name: u64,
-        call: u64,
-    ) -> Flow {
+    pub const fn towards(transport: Transport, listener: u16, core: u8, peer: SocketAddr, name: u64, call: u64) -> Flow {
         Flow {
             peer,
             listener,

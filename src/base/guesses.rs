@@ -150,8 +150,7 @@ impl Guesses {
             }
         };
         if reached.is_some() {
-            self.reached_s
-                .fetch_max(now_s + WINDOW_S, Ordering::Relaxed);
+            self.reached_s.fetch_max(now_s + WINDOW_S, Ordering::Relaxed);
         }
         reached
     }
@@ -358,11 +357,7 @@ mod tests {
         assert_eq!(sum, 100);
         let bound = |from| guesses.bound(at(10), LIMIT, &guess(&guesses, "bob", from));
         assert_eq!(bound(home), None);
-        assert_eq!(
-            bound("198.51.100.1:9"),
-            None,
-            "its address has another port"
-        );
+        assert_eq!(bound("198.51.100.1:9"), None, "its address has another port");
         assert_eq!(bound("198.51.100.2:5060"), Some(Bound::User));
         // Its neighbour behind the same address may not guess on, and does not shut it out.
         assert_eq!(tries(&guesses, 11, "bob", "198.51.100.1:7777").0, 10);
@@ -386,10 +381,7 @@ mod tests {
         for number in 0..300_000u64 {
             let other = Guess {
                 user: number,
-                from: Some(SocketAddr::from((
-                    [10, 0, (number >> 8) as u8, number as u8],
-                    9,
-                ))),
+                from: Some(SocketAddr::from(([10, 0, (number >> 8) as u8, number as u8], 9))),
             };
             guesses.wrong(at(6), LIMIT, &other);
         }

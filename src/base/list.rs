@@ -41,10 +41,7 @@ pub struct List {
 
 impl Default for List {
     fn default() -> Self {
-        List {
-            first: NONE,
-            last: NONE,
-        }
+        List { first: NONE, last: NONE }
     }
 }
 
@@ -73,10 +70,7 @@ impl List {
         };
         debug_assert_eq!(*links, Links::APART, "{place} is in a list already");
         let before = std::mem::replace(&mut self.last, place);
-        *links = Links {
-            before,
-            after: NONE,
-        };
+        *links = Links { before, after: NONE };
         match table.links_mut(before) {
             Some(links) => links.after = place,
             None => self.first = place,

@@ -145,13 +145,7 @@ mod tests {
         assert!(!live.is_alive(&flow(0, 3, 7)));
         live.enter(0, 3, 7);
         assert!(live.is_alive(&flow(0, 3, 7)));
-        for other in [
-            flow(0, 3, 8),
-            flow(1, 3, 7),
-            flow(0, 2, 7),
-            flow(0, 4, 7),
-            flow(2, 3, 7),
-        ] {
+        for other in [flow(0, 3, 8), flow(1, 3, 7), flow(0, 2, 7), flow(0, 4, 7), flow(2, 3, 7)] {
             assert!(!live.is_alive(&other));
         }
         live.half_close(0, 3, 7);

@@ -62,11 +62,7 @@ impl LogBudget {
             return;
         }
         if self.left_out > 0 {
-            log::warn!(
-                "{} more lines about {} were left out",
-                self.left_out,
-                self.about
-            );
+            log::warn!("{} more lines about {} were left out", self.left_out, self.about);
         }
         *self = LogBudget::with(self.about, self.lines);
     }

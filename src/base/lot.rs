@@ -97,10 +97,7 @@ fn is_without_tag(bytes: &[u8], at: usize) -> bool {
         return false;
     };
     let line = line.strip_prefix(b"\n").unwrap_or(line);
-    let is_to = matches!(
-        line,
-        [b't' | b'T', b':', ..] | [b't' | b'T', b'o' | b'O', b':', ..]
-    );
+    let is_to = matches!(line, [b't' | b'T', b':', ..] | [b't' | b'T', b'o' | b'O', b':', ..]);
     let mut name = line.iter().take(SPAN).skip(NAME);
     let ends = name.position(|byte| matches!(byte, b'>' | ..=b'\r'));
     let Some(end) = ends.and_then(|place| line.get(NAME + place..)) else {
@@ -125,9 +122,7 @@ mod tests {
     #[test]
     fn lots_are_spread_evenly_and_those_of_a_repetition_are_the_same() {
         for secret in [0, 1, 0x0123_4567_89ab_cdef, u64::MAX] {
-            let draw = Draw::new(
-                secret.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17) ^ 0xdead_beef_1234_5678,
-            );
+            let draw = Draw::new(secret.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17) ^ 0xdead_beef_1234_5678);
             let mut parts = [0u32; 16];
             for number in 0..16_000 {
                 let message = invite(number, "To: <sip:bob@example.com>");
@@ -135,10 +130,7 @@ mod tests {
                 assert_eq!(draw.of(&message), Some(lot));
                 parts[(lot >> 28) as usize] += 1;
             }
-            assert!(
-                parts.iter().all(|part| (700..1300).contains(part)),
-                "{parts:?}"
-            );
+            assert!(parts.iter().all(|part| (700..1300).contains(part)), "{parts:?}");
         }
     }
 }

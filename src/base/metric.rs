@@ -77,14 +77,7 @@ impl Families {
     }
 
     /// A histogram from its bounds and how many fell into each bucket, which are not cumulative; the last bucket has no bound.
-    pub fn histogram(
-        &mut self,
-        name: &'static str,
-        help: &'static str,
-        bounds: &[f64],
-        buckets: &[u64],
-        sum: f64,
-    ) {
+    pub fn histogram(&mut self, name: &'static str, help: &'static str, bounds: &[f64], buckets: &[u64], sum: f64) {
         debug_assert_eq!(bounds.len() + 1, buckets.len(), "{name}");
         let family = self.family(name, help, Kind::Histogram);
         let mut cumulative = 0;
@@ -112,11 +105,7 @@ impl Families {
             self.all.len() - 1
         });
         let family = &mut self.all[place];
-        debug_assert_eq!(
-            (family.help, family.kind),
-            (help, kind),
-            "{name} is named in two ways"
-        );
+        debug_assert_eq!((family.help, family.kind), (help, kind), "{name} is named in two ways");
         family
     }
 
@@ -127,9 +116,7 @@ impl Families {
     /// The value of a sample by its whole name.
     pub fn value(&self, name: &str) -> Option<f64> {
         let mut samples = self.all.iter().flat_map(|family| &family.samples);
-        samples
-            .find(|sample| sample.name == name)
-            .map(|sample| sample.value)
+        samples.find(|sample| sample.name == name).map(|sample| sample.value)
     }
 }
 
@@ -200,16 +187,10 @@ mod tests {
         assert_eq!(all.len(), 2);
         assert_eq!(
             names(all[0]),
-            [
-                "a_hits_total{limit=\"x\"}",
-                "a_hits_total{limit=\"y\",side=\"2\"}"
-            ]
+            ["a_hits_total{limit=\"x\"}", "a_hits_total{limit=\"y\",side=\"2\"}"]
         );
         assert_eq!(families.value("a_things"), Some(7.0));
-        assert_eq!(
-            families.value("a_hits_total{limit=\"y\",side=\"2\"}"),
-            Some(3.0)
-        );
+        assert_eq!(families.value("a_hits_total{limit=\"y\",side=\"2\"}"), Some(3.0));
         assert_eq!(families.value("a_hits_total"), None);
     }
 

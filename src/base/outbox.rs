@@ -123,24 +123,13 @@ impl Outbox {
         let mut end = 0;
         for span in spans {
             assert!(!span.is_empty(), "an empty message at {}", span.start);
-            assert!(
-                span.start >= end,
-                "a message at {} overlaps the one before it",
-                span.start
-            );
+            assert!(span.start >= end, "a message at {} overlaps the one before it", span.start);
             end = span.end;
         }
-        assert!(
-            end as usize <= self.bytes.len(),
-            "a message ends behind the bytes"
-        );
+        assert!(end as usize <= self.bytes.len(), "a message ends behind the bytes");
         for introduction in &self.introductions {
             let is_inside = introduction.host.range().end <= self.bytes.len();
-            assert!(
-                is_inside,
-                "the host of {:#x} ends behind the bytes",
-                introduction.name
-            );
+            assert!(is_inside, "the host of {:#x} ends behind the bytes", introduction.name);
         }
     }
 
@@ -158,11 +147,7 @@ impl Outbox {
     /// Tells which host `name` stands for, before something is sent to a peer of that name.
     pub fn introduce(&mut self, name: u64, host: &[u8], identity: u64) {
         let host = self.append(|out| out.extend_from_slice(host));
-        self.introductions.push(Introduction {
-            name,
-            host,
-            identity,
-        });
+        self.introductions.push(Introduction { name, host, identity });
     }
 
     /// The host that `name` stands for and the certificate that it is shown, where it was introduced in this turn.
@@ -225,9 +210,7 @@ mod tests {
             crate::base::tests::assert_panics(what, || outbox.check());
         };
         caught("overlaps", &|outbox| outbox.transmits[1].span.start -= 1);
-        caught("an empty message", &|outbox| {
-            outbox.transmits[1].span = Span::new(3, 3)
-        });
+        caught("an empty message", &|outbox| outbox.transmits[1].span = Span::new(3, 3));
         caught("a message ends behind", &|outbox| outbox.bytes.truncate(8));
         caught("the host of", &|outbox| outbox.bytes.truncate(15));
     }

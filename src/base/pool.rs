@@ -159,10 +159,7 @@ impl Pool {
             let out = class.blocks.len() - class.free.len() - class.hollow.len();
             (held, held_bytes) = (held + out, held_bytes + out * size);
             free_bytes += class.free.len() * size;
-            assert!(
-                class.spare <= class.free.len(),
-                "spare blocks of {size} bytes"
-            );
+            assert!(class.spare <= class.free.len(), "spare blocks of {size} bytes");
         }
         assert_eq!(
             (held, held_bytes, free_bytes),
@@ -277,11 +274,7 @@ mod tests {
         let mut c = pool.store(&[3; 400]).unwrap();
         assert_eq!(pool.get(&b), &[2; 512]);
         assert_eq!(pool.get(&c), &[3; 400]);
-        assert_eq!(
-            pool.classes[3].blocks.len(),
-            2,
-            "the freed block was taken again"
-        );
+        assert_eq!(pool.classes[3].blocks.len(), 2, "the freed block was taken again");
         pool.release(&mut b);
         pool.release(&mut c);
         assert_eq!(pool.held(), 0);
@@ -298,9 +291,7 @@ mod tests {
 
     /// Stores `count` blobs of `len` bytes and frees them again.
     fn peak(pool: &mut Pool, count: usize, len: usize) {
-        let blobs: Vec<Blob> = (0..count)
-            .map(|_| pool.store(&vec![7; len]).unwrap())
-            .collect();
+        let blobs: Vec<Blob> = (0..count).map(|_| pool.store(&vec![7; len]).unwrap()).collect();
         for mut blob in blobs {
             pool.release(&mut blob);
         }
@@ -328,11 +319,7 @@ mod tests {
         peak(&mut pool, 1000, 60_000);
         assert_eq!(pool.bytes(), 1001 * 65_536);
         assert_eq!(pool.held_bytes(), 65_536);
-        assert_eq!(
-            rest(&mut pool, 0, SPARE_MS - 1),
-            0,
-            "somebody may come back"
-        );
+        assert_eq!(rest(&mut pool, 0, SPARE_MS - 1), 0, "somebody may come back");
         let gone = rest(&mut pool, SPARE_MS, 3 * SPARE_MS);
         assert!(gone > 998 * 65_536 - KEPT_BYTES, "{gone}");
         assert!(pool.bytes() <= KEPT_BYTES + 65_536, "{}", pool.bytes());

@@ -97,10 +97,7 @@ mod tests {
         assert!(!proved.knows(at(9), peer("[2001:db8::1]:7")));
         proved.note(at(9), peer("[2001:db8::1]:7"));
         assert!(proved.knows(at(9), peer("[2001:db8::1]:7")));
-        assert!(
-            !proved.knows(at(9), peer("[2001:db8::2]:7")),
-            "every bit counts"
-        );
+        assert!(!proved.knows(at(9), peer("[2001:db8::2]:7")), "every bit counts");
     }
 
     #[test]
@@ -110,9 +107,7 @@ mod tests {
         for number in 1..=20_000 {
             proved.note(at(5), from(number));
         }
-        let known = (1..=20_000)
-            .filter(|n| proved.knows(at(5), from(*n)))
-            .count();
+        let known = (1..=20_000).filter(|n| proved.knows(at(5), from(*n))).count();
         assert!(known > 19_000, "{known} of 20,000");
         let strangers = (1 << 20..(1 << 20) + 200_000)
             .filter(|n| proved.knows(at(5), from(*n)))

@@ -53,9 +53,7 @@ impl Shares {
     /// An IPv4 address, or an IPv6 network of 64 bits.
     pub fn of_source(&self, ip: IpAddr) -> ShareHolder {
         // The high bits of a product by a secret factor: universal hashing, for a few instructions.
-        ShareHolder(
-            (source(ip).wrapping_mul(self.factor) >> (64 - ENTRIES.trailing_zeros())) as u16,
-        )
+        ShareHolder((source(ip).wrapping_mul(self.factor) >> (64 - ENTRIES.trailing_zeros())) as u16)
     }
 
     /// Whoever this names: an address-of-record.
@@ -69,8 +67,7 @@ impl Shares {
     }
 
     pub fn held(&self, holder: ShareHolder) -> u32 {
-        self.entry(holder)
-            .map_or(0, |held| held.load(Ordering::Relaxed))
+        self.entry(holder).map_or(0, |held| held.load(Ordering::Relaxed))
     }
 
     pub fn take(&self, holder: ShareHolder, count: u32) {

@@ -123,13 +123,7 @@ impl Sources {
 
     /// Counts a request from `peer`, by a connection or not, and says whether it is read. `look` answers questions about it, which are asked
     /// only of datagrams, and only where the answer matters.
-    pub fn hear(
-        &self,
-        now: Instant,
-        peer: SocketAddr,
-        by_stream: bool,
-        mut look: impl FnMut(Question) -> bool,
-    ) -> Hearing {
+    pub fn hear(&self, now: Instant, peer: SocketAddr, by_stream: bool, mut look: impl FnMut(Question) -> bool) -> Hearing {
         if self.hears_all(now) {
             return Hearing::Heard;
         }
@@ -138,17 +132,11 @@ impl Sources {
             false if self.proved.knows(now, peer) => Way::Proved,
             false => Way::Unproved,
         };
-        if !self.bans.is_empty(now)
-            && self.is_banned_by(now, peer, way)
-            && !self.is_trusted(peer.ip())
-        {
+        if !self.bans.is_empty(now) && self.is_banned_by(now, peer, way) && !self.is_trusted(peer.ip()) {
             let knocks = way == Way::Unproved
                 && !self.is_banned_by(now, peer, Way::Proved)
                 && (self.is_vouched_for(now, peer, &mut look)
-                    || look(Question::IsRegister)
-                        && self
-                            .unproved
-                            .admit(now, self.name(peer, KNOCK, part(peer)), KNOCKS));
+                    || look(Question::IsRegister) && self.unproved.admit(now, self.name(peer, KNOCK, part(peer)), KNOCKS));
             return match knocks {
                 true => Hearing::Heard,
                 false => Hearing::Banned,
@@ -174,16 +162,12 @@ impl Sources {
 
     /// Bans a source that is there. False: it is already, or nobody is, or it is trusted.
     pub fn ban(&self, now: Instant, peer: SocketAddr) -> bool {
-        self.ban_ms() > 0
-            && !self.is_trusted(peer.ip())
-            && self.bans.begin(now, self.name(peer, BAN, 0), Sure::Yes)
+        self.ban_ms() > 0 && !self.is_trusted(peer.ip()) && self.bans.begin(now, self.name(peer, BAN, 0), Sure::Yes)
     }
 
     /// Whether a connection from there is not taken.
     pub fn is_banned(&self, now: Instant, peer: SocketAddr) -> bool {
-        !self.bans.is_empty(now)
-            && self.is_banned_by(now, peer, Way::Stream)
-            && !self.is_trusted(peer.ip())
+        !self.bans.is_empty(now) && self.is_banned_by(now, peer, Way::Stream) && !self.is_trusted(peer.ip())
     }
 
     /// How many sources are banned.
@@ -193,8 +177,7 @@ impl Sources {
 
     fn is_banned_by(&self, now: Instant, peer: SocketAddr, way: Way) -> bool {
         let name = self.name(peer, BAN, 0);
-        self.bans.holds(now, name, Sure::Yes)
-            || (way == Way::Unproved && self.bans.holds(now, name, Sure::No))
+        self.bans.holds(now, name, Sure::Yes) || (way == Way::Unproved && self.bans.holds(now, name, Sure::No))
     }
 
     fn admits(&self, now: Instant, peer: SocketAddr, way: Way) -> bool {
@@ -215,24 +198,13 @@ impl Sources {
 
     /// Whether a datagram that its address alone does not get read shows what a forger of that address does not have. What nonces and what
     /// cookies open is limited too, each apart, as the address itself is: a phone that floods has both.
-    fn is_vouched_for(
-        &self,
-        now: Instant,
-        peer: SocketAddr,
-        look: &mut impl FnMut(Question) -> bool,
-    ) -> bool {
+    fn is_vouched_for(&self, now: Instant, peer: SocketAddr, look: &mut impl FnMut(Question) -> bool) -> bool {
         let limit = self.limit();
-        let shows = [
-            (Question::BearsNonce, NONCE),
-            (Question::BearsCookie, COOKIE),
-        ];
+        let shows = [(Question::BearsNonce, NONCE), (Question::BearsCookie, COOKIE)];
         limit > 0
-            && shows.into_iter().any(|(question, what)| {
-                look(question)
-                    && self
-                        .proved_rates
-                        .admit(now, self.name(peer, what, 0), limit)
-            })
+            && shows
+                .into_iter()
+                .any(|(question, what)| look(question) && self.proved_rates.admit(now, self.name(peer, what, 0), limit))
     }
 
     /// Counts a new request for an address-of-record, of which there may be `limit` a second.
@@ -273,16 +245,9 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn heard(
-        sources: &Sources,
-        now_ms: u64,
-        from: &str,
-        by_stream: bool,
-        requests: usize,
-    ) -> usize {
+    fn heard(sources: &Sources, now_ms: u64, from: &str, by_stream: bool, requests: usize) -> usize {
         let now = Instant::from_ms(now_ms);
-        let hear =
-            |_: &usize| sources.hear(now, peer(from), by_stream, |_| false) == Hearing::Heard;
+        let hear = |_: &usize| sources.hear(now, peer(from), by_stream, |_| false) == Hearing::Heard;
         (0..requests).filter(hear).count()
     }
 
@@ -353,18 +318,12 @@ mod tests {
         let from = peer("192.0.2.1:9");
         let now = Instant::from_ms(1000);
         sources.proved.note(now, peer("192.0.2.1:5060"));
-        let outcomes: Vec<_> = (0..13)
-            .map(|_| sources.hear(now, from, true, |_| false))
-            .collect();
+        let outcomes: Vec<_> = (0..13).map(|_| sources.hear(now, from, true, |_| false)).collect();
         assert_eq!(outcomes[..10], [Hearing::Heard; 10]);
         assert_eq!(outcomes[10], Hearing::BanBegins(Sure::Yes));
         assert_eq!(outcomes[11..], [Hearing::Banned; 2]);
         assert!(sources.is_banned(now, peer("[::ffff:192.0.2.1]:77")));
-        for (way, by_stream) in [
-            ("192.0.2.1:5060", false),
-            ("192.0.2.1:8", false),
-            ("192.0.2.1:8", true),
-        ] {
+        for (way, by_stream) in [("192.0.2.1:5060", false), ("192.0.2.1:8", false), ("192.0.2.1:8", true)] {
             let hear = |ms| sources.hear(Instant::from_ms(ms), peer(way), by_stream, |_| true);
             assert_eq!(hear(60_999), Hearing::Banned, "{way}");
             assert_eq!(hear(61_000), Hearing::Heard, "{way}");
@@ -388,10 +347,7 @@ mod tests {
         }
         assert_eq!(begun, 1);
         let stranger = peer("192.0.2.1:5070");
-        assert_eq!(
-            sources.hear(at(9000), stranger, false, |_| false),
-            Hearing::Banned
-        );
+        assert_eq!(sources.hear(at(9000), stranger, false, |_| false), Hearing::Banned);
         assert_eq!(admitted(&sources, 9000, "192.0.2.1:5060", 10), 10);
         assert_eq!(heard(&sources, 9000, "192.0.2.1:5070", true, 10), 10);
         assert!(!sources.is_banned(at(9000), stranger));
@@ -409,10 +365,7 @@ mod tests {
             assert_eq!(sources.hear(at(ms), stranger, false, registers), hearing);
         }
         sources.proved.note(at(10_000), stranger);
-        assert_eq!(
-            sources.hear(at(10_000), stranger, false, |_| false),
-            Hearing::Heard
-        );
+        assert_eq!(sources.hear(at(10_000), stranger, false, |_| false), Hearing::Heard);
         // A flood from a place that has proved itself, which others may forge, is cut and bans nobody.
         let flood: Vec<_> = (0..100)
             .map(|_| sources.hear(at(20_000), stranger, false, |_| false))
@@ -479,10 +432,7 @@ mod tests {
         let hear = |number| sources.hear(now, from(number), false, |_| false) == Hearing::Heard;
         let taken = |number: u32| (0..4).filter(|_| hear(number)).count();
         let whole = (1..=5_000).filter(|number| taken(*number) == 3).count();
-        assert!(
-            whole > 4_900,
-            "{whole} of 5,000 have their two, and one for the part"
-        );
+        assert!(whole > 4_900, "{whole} of 5,000 have their two, and one for the part");
         // A flood from more addresses than there is room for: bounded by the table, and by nothing else.
         let flood: usize = (1 << 24..(1 << 24) + 400_000).map(taken).sum();
         assert!(flood <= 2 * Rates::NAMES, "{flood}");

@@ -80,9 +80,7 @@ impl Near {
             .find(|(_, bits)| *bits != 0);
         let (part, bits) = found?;
         let word = part * 64 + bits.trailing_zeros() as usize;
-        Some(ahead(
-            word * 64 + self.words[word].trailing_zeros() as usize,
-        ))
+        Some(ahead(word * 64 + self.words[word].trailing_zeros() as usize))
     }
 }
 
@@ -252,17 +250,11 @@ impl Wheel {
                 }
                 prev => {
                     let prev = &self.nodes[prev as usize];
-                    assert!(
-                        prev.next == index && prev.bucket == node.bucket,
-                        "timer {index}"
-                    );
+                    assert!(prev.next == index && prev.bucket == node.bucket, "timer {index}");
                 }
             }
             if node.next != NONE {
-                assert_eq!(
-                    self.nodes[node.next as usize].prev, index,
-                    "behind timer {index}"
-                );
+                assert_eq!(self.nodes[node.next as usize].prev, index, "behind timer {index}");
             }
             assert!(
                 node.deadline >= self.elapsed || node.bucket == DUE,
@@ -271,16 +263,9 @@ impl Wheel {
         }
         assert_eq!(armed, self.armed, "timers that are armed");
         let near: u32 = self.near.words.iter().map(|word| word.count_ones()).sum();
-        let far: u32 = self
-            .levels
-            .iter()
-            .map(|level| level.occupied.count_ones())
-            .sum();
+        let far: u32 = self.levels.iter().map(|level| level.occupied.count_ones()).sum();
         let lists = near + far + u32::from(self.due != NONE);
-        assert_eq!(
-            first, lists,
-            "buckets that are marked, and those that hold timers"
-        );
+        assert_eq!(first, lists, "buckets that are marked, and those that hold timers");
         let mut next = self.free;
         while let Some(node) = self.nodes.get(next as usize) {
             assert_eq!(node.bucket, IDLE, "timer {next} is free and armed");
@@ -466,8 +451,7 @@ mod tests {
                     }
                     2..=4 if !timers.is_empty() => {
                         let index = rng.below(timers.len() as u64) as usize;
-                        let reach =
-                            [3, 100, 5000, 66_000, 400_000, 20_000_000][rng.below(6) as usize];
+                        let reach = [3, 100, 5000, 66_000, 400_000, 20_000_000][rng.below(6) as usize];
                         let deadline = (now + rng.below(reach)).saturating_sub(rng.below(3));
                         wheel.arm(&timers[index].0, at(deadline));
                         timers[index].1 = Some(deadline);
@@ -502,10 +486,7 @@ mod tests {
                     }
                     other => panic!("seed {seed} step {step}: {other:?}"),
                 }
-                assert_eq!(
-                    wheel.armed(),
-                    timers.iter().filter(|(_, d)| d.is_some()).count()
-                );
+                assert_eq!(wheel.armed(), timers.iter().filter(|(_, d)| d.is_some()).count());
             }
             for (timer, _) in timers {
                 wheel.remove(timer);
@@ -529,9 +510,7 @@ mod tests {
         };
         caught("is not marked", &|wheel, _| wheel.vacate(5));
         caught("timers that are armed", &|wheel, _| wheel.armed += 1);
-        caught("timer 0", &|wheel, timer| {
-            wheel.nodes[timer.0 as usize].prev = 2
-        });
+        caught("timer 0", &|wheel, timer| wheel.nodes[timer.0 as usize].prev = 2);
         caught("buckets that are marked", &|wheel, _| wheel.near.set(77));
         caught("timers that are free", &|wheel, _| wheel.added -= 1);
         caught("was passed over", &|wheel, _| wheel.elapsed = 50_000);

@@ -18,9 +18,7 @@ pub fn check(places: &Places) -> Outcome {
     let explain = |error: String| format!("{}: {error}", places.conf_name());
     conf.identity().map_err(explain)?;
     conf.contexts(None).map_err(explain)?;
-    let users = conf
-        .read_users(Key::new(0, 0), Arc::default())
-        .map_err(explain)?;
+    let users = conf.read_users(Key::new(0, 0), Arc::default()).map_err(explain)?;
     print(|out| {
         writeln!(out, "{}: good", places.conf_name())?;
         summary(out, &conf, users.as_ref())?;
@@ -87,17 +85,9 @@ fn summary(out: &mut dyn Write, conf: &Conf, users: Option<&(Source, Loaded)>) -
 }
 
 /// Who is challenged, and who there is.
-fn challenges(
-    out: &mut dyn Write,
-    conf: &Conf,
-    source: &Source,
-    loaded: &Loaded,
-) -> io::Result<()> {
+fn challenges(out: &mut dyn Write, conf: &Conf, source: &Source, loaded: &Loaded) -> io::Result<()> {
     let auth = &conf.auth;
-    let of_routes = conf
-        .routes
-        .iter()
-        .any(|route| route.challenge == Some(true));
+    let of_routes = conf.routes.iter().any(|route| route.challenge == Some(true));
     let challenged: Vec<&str> = [
         (auth.challenge_register, "REGISTER"),
         (auth.challenge_proxy, "calls"),
@@ -131,11 +121,7 @@ fn challenges(
 
 /// What the conf says of TCP and TLS: nothing where no listener speaks them, and no next hop then either.
 fn streams(out: &mut dyn Write, conf: &Conf) -> io::Result<()> {
-    if !conf
-        .listen
-        .iter()
-        .any(|listen| listen.transport.is_reliable())
-    {
+    if !conf.listen.iter().any(|listen| listen.transport.is_reliable()) {
         return Ok(());
     }
     let connections = &conf.connections;
@@ -160,11 +146,7 @@ fn streams(out: &mut dyn Write, conf: &Conf) -> io::Result<()> {
         }
     }
     if conf.listens_by(Transport::Tls) {
-        let servers = if tls.verify_server {
-            "verified"
-        } else {
-            "not verified"
-        };
+        let servers = if tls.verify_server { "verified" } else { "not verified" };
         writeln!(
             out,
             "tls        {} to {}, client certificates {}, servers {servers}",

@@ -41,11 +41,7 @@ pub fn ul(command: &Ul, places: &Places) -> Outcome {
             let entries = client.ul_show(aor.as_deref())?;
             print(|out| table(out, &rows(&entries)))
         }
-        Ul::Add {
-            aor,
-            contact,
-            expires,
-        } => {
+        Ul::Add { aor, contact, expires } => {
             client.ul_add(aor, contact, *expires)?;
             Ok(ExitCode::SUCCESS)
         }
@@ -56,9 +52,7 @@ pub fn ul(command: &Ul, places: &Places) -> Outcome {
     }
 }
 
-const HEAD: [&str; 8] = [
-    "AOR", "CONTACT", "Q", "EXPIRES", "CALL-ID", "CSEQ", "PATH", "RECEIVED",
-];
+const HEAD: [&str; 8] = ["AOR", "CONTACT", "Q", "EXPIRES", "CALL-ID", "CSEQ", "PATH", "RECEIVED"];
 
 type Row = [String; HEAD.len()];
 
@@ -102,11 +96,7 @@ mod tests {
         let entries = [AorEntry {
             aor: "sip:1003@example.com".to_owned(),
             contacts: vec![
-                contact(
-                    "sip:1003@192.0.2.100:5061",
-                    Some(0.5),
-                    &["<sip:e;lr>", "<sip:f;lr>"],
-                ),
+                contact("sip:1003@192.0.2.100:5061", Some(0.5), &["<sip:e;lr>", "<sip:f;lr>"]),
                 contact("sip:1003@192.0.2.7", None, &[]),
             ],
         }];

@@ -47,15 +47,7 @@ pub fn log_level(level: Option<&str>, places: &Places) -> Outcome {
 
 pub fn connections(places: &Places) -> Outcome {
     let entries = places.connect()?.connections()?;
-    let head = [
-        "transport",
-        "peer",
-        "listener",
-        "opened by",
-        "state",
-        "quiet",
-        "waiting",
-    ];
+    let head = ["transport", "peer", "listener", "opened by", "state", "quiet", "waiting"];
     let mut rows = vec![head.map(str::to_owned)];
     for entry in entries {
         let opened_by = if entry.outgoing { "us" } else { "peer" };

@@ -11,9 +11,7 @@ pub type Outcome = Result<ExitCode, String>;
 pub fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Outcome {
     let mut out = BufWriter::new(io::stdout().lock());
     match write(&mut out).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(format!("cannot write to standard output: {error}"))
-        }
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(format!("cannot write to standard output: {error}")),
         _ => Ok(ExitCode::SUCCESS),
     }
 }
@@ -24,10 +22,7 @@ pub fn complain(line: &dyn Display) {
 }
 
 /// Columns as wide as their widest cell, two blanks between. What phones sent is shown without its control characters.
-pub fn table<const COLUMNS: usize>(
-    out: &mut dyn Write,
-    rows: &[[String; COLUMNS]],
-) -> io::Result<()> {
+pub fn table<const COLUMNS: usize>(out: &mut dyn Write, rows: &[[String; COLUMNS]]) -> io::Result<()> {
     let shown = |cell: &String| -> String {
         let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
         cell.chars().map(visible).collect()

@@ -19,8 +19,7 @@ pub struct Places {
 impl Places {
     /// The conf as its file says it now. The error has a line for each fault.
     pub fn load(&self) -> Result<Conf, String> {
-        let mut conf = config::load(self.conf.as_deref(), &Machine::this())
-            .map_err(|faults| faults.to_string())?;
+        let mut conf = config::load(self.conf.as_deref(), &Machine::this()).map_err(|faults| faults.to_string())?;
         if let Some(path) = &self.control {
             conf.control.socket = path.clone();
         }

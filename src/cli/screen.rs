@@ -32,13 +32,7 @@ pub enum Look {
 
 /// The screen for `now`, with rates since `before`; `note` is a word about the asking itself. No line is longer than `width`, and
 /// there are no more than `height`. At 80 by 24 everything has its place.
-pub fn render(
-    before: Option<&Moment>,
-    now: &Moment,
-    note: Option<&str>,
-    width: usize,
-    height: usize,
-) -> Vec<Line> {
+pub fn render(before: Option<&Moment>, now: &Moment, note: Option<&str>, width: usize, height: usize) -> Vec<Line> {
     let view = View::new(before, now);
     let mut lines = Vec::new();
     view.head(&mut lines);
@@ -109,11 +103,7 @@ impl<'m> View<'m> {
         let started = |moment: &Moment| moment.values.get("process_start_time_seconds").copied();
         let before = before.filter(|before| started(before) == started(now) && before.at < now.at);
         let seconds = before.map_or(0.0, |before| (now.at - before.at).as_secs_f64());
-        View {
-            before,
-            now,
-            seconds,
-        }
+        View { before, now, seconds }
     }
 
     /// The value of a gauge, or of a counter now; with labels, the sum of those that have all of these.
@@ -175,11 +165,7 @@ impl<'m> View<'m> {
         ));
         for transport in TRANSPORTS {
             let messages = |direction, kind| {
-                let labels = [
-                    ("transport", transport),
-                    ("direction", direction),
-                    ("kind", kind),
-                ];
+                let labels = [("transport", transport), ("direction", direction), ("kind", kind)];
                 short(self.rate("strowger_messages_total", &labels))
             };
             let of = |direction| [("transport", transport), ("direction", direction)];
@@ -230,13 +216,7 @@ impl<'m> View<'m> {
             self.quantile(0.99),
         )));
         let auth = |outcome| self.rate("strowger_auth_total", &[("outcome", outcome)]);
-        let wrong = [
-            "wrong_response",
-            "unknown_user",
-            "replayed",
-            "malformed",
-            "forbidden",
-        ];
+        let wrong = ["wrong_response", "unknown_user", "replayed", "malformed", "forbidden"];
         let wrong: Option<f64> = wrong.map(auth).into_iter().sum();
         let line = format!(
             "auth/s       challenged {:>6}  accepted {:>6}  stale {:>6}  refused {:>6}",
@@ -282,9 +262,7 @@ impl<'m> View<'m> {
     }
 
     fn connections(&self, lines: &mut Vec<Line>) {
-        lines.push(heading(
-            "connections connecting accepted handshaking   open draining",
-        ));
+        lines.push(heading("connections connecting accepted handshaking   open draining"));
         for transport in ["tcp", "tls"] {
             let count = |state| {
                 let labels = [("transport", transport), ("state", state)];
@@ -479,16 +457,10 @@ mod tests {
             values.insert(name.to_owned(), value);
         };
         for method in ["INVITE", "REGISTER", "BYE"] {
-            put(
-                &format!("strowger_requests_total{{method=\"{method}\"}}"),
-                value,
-            );
+            put(&format!("strowger_requests_total{{method=\"{method}\"}}"), value);
         }
         for side in ["server", "client"] {
-            put(
-                &format!("strowger_retransmissions_total{{side=\"{side}\"}}"),
-                value,
-            );
+            put(&format!("strowger_retransmissions_total{{side=\"{side}\"}}"), value);
             put(&format!("strowger_transactions{{kind=\"{side}\"}}"), value);
             for kind in ["full", "resumed", "mutual", "failed"] {
                 put(
@@ -501,16 +473,10 @@ mod tests {
             for direction in ["in", "out"] {
                 let labels = format!("transport=\"{transport}\",direction=\"{direction}\"");
                 for kind in ["request", "response", "keep_alive", "garbage"] {
-                    put(
-                        &format!("strowger_messages_total{{{labels},kind=\"{kind}\"}}"),
-                        value,
-                    );
+                    put(&format!("strowger_messages_total{{{labels},kind=\"{kind}\"}}"), value);
                 }
                 put(&format!("strowger_message_bytes_total{{{labels}}}"), value);
-                put(
-                    &format!("strowger_message_batches_total{{{labels}}}"),
-                    value,
-                );
+                put(&format!("strowger_message_batches_total{{{labels}}}"), value);
             }
             for state in ["connecting", "accepted", "handshaking", "open", "draining"] {
                 put(
@@ -520,39 +486,16 @@ mod tests {
             }
         }
         for class in 1..=6 {
-            put(
-                &format!("strowger_responses_total{{class=\"{class}xx\"}}"),
-                value,
-            );
+            put(&format!("strowger_responses_total{{class=\"{class}xx\"}}"), value);
         }
-        for outcome in [
-            "challenged",
-            "accepted",
-            "stale",
-            "wrong_response",
-            "unknown_user",
-        ] {
-            put(
-                &format!("strowger_auth_total{{outcome=\"{outcome}\"}}"),
-                value,
-            );
+        for outcome in ["challenged", "accepted", "stale", "wrong_response", "unknown_user"] {
+            put(&format!("strowger_auth_total{{outcome=\"{outcome}\"}}"), value);
         }
-        for reason in [
-            "unreadable",
-            "absorbed",
-            "send_queue_full",
-            "foreign_response",
-        ] {
-            put(
-                &format!("strowger_dropped_total{{reason=\"{reason}\"}}"),
-                value,
-            );
+        for reason in ["unreadable", "absorbed", "send_queue_full", "foreign_response"] {
+            put(&format!("strowger_dropped_total{{reason=\"{reason}\"}}"), value);
         }
         for limit in ["transactions", "connections", "max_breadth"] {
-            put(
-                &format!("strowger_limit_hits_total{{limit=\"{limit}\"}}"),
-                value,
-            );
+            put(&format!("strowger_limit_hits_total{{limit=\"{limit}\"}}"), value);
         }
         for name in [
             "strowger_connections_accepted_total",
@@ -570,16 +513,10 @@ mod tests {
             put(name, value);
         }
         for core in 0..cores {
-            put(
-                &format!("strowger_worker_cpu_seconds_total{{core=\"{core}\"}}"),
-                at_s as f64,
-            );
+            put(&format!("strowger_worker_cpu_seconds_total{{core=\"{core}\"}}"), at_s as f64);
         }
         put("process_start_time_seconds", 1000.0);
-        put(
-            "strowger_loop_delay_seconds_bucket{le=\"0.00001\"}",
-            value / 2.0,
-        );
+        put("strowger_loop_delay_seconds_bucket{le=\"0.00001\"}", value / 2.0);
         put("strowger_loop_delay_seconds_bucket{le=\"0.00025\"}", value);
         put("strowger_loop_delay_seconds_bucket{le=\"1\"}", value);
         put("strowger_loop_delay_seconds_bucket{le=\"+Inf\"}", value);
@@ -613,10 +550,7 @@ mod tests {
                     // Nothing was cut off: what is made for 80 columns is the same on a wider screen.
                     let wide = render(before, &now, None, 500, 100);
                     let same = |(a, b): (&Line, &Line)| {
-                        a == b
-                            || b.text.starts_with("limits")
-                            || b.text.starts_with("dropped")
-                            || b.text.starts_with("state")
+                        a == b || b.text.starts_with("limits") || b.text.starts_with("dropped") || b.text.starts_with("state")
                     };
                     assert!(lines.iter().zip(&wide).all(same), "cut:\n{all}\n{wide:#?}");
                     assert_eq!(lines.len(), wide.len(), "lines are missing:\n{all}");
@@ -671,10 +605,7 @@ mod tests {
     fn a_quiet_server_raises_no_alarm() {
         let (before, now) = (moment(8, 1, 0.0), moment(9, 1, 0.0));
         let lines = render(Some(&before), &now, None, 80, 24);
-        assert!(
-            lines.iter().all(|line| line.look != Look::Alarm),
-            "{lines:#?}"
-        );
+        assert!(lines.iter().all(|line| line.look != Look::Alarm), "{lines:#?}");
         let all = texts(&lines).join("\n");
         assert!(
             all.contains("limits hit/s none") && all.contains("state        serving"),
@@ -686,8 +617,7 @@ mod tests {
     #[test]
     fn another_run_of_the_server_is_not_compared_with_the_one_before() {
         let (before, mut now) = (moment(8, 1, 500.0), moment(9, 1, 3.0));
-        now.values
-            .insert("process_start_time_seconds".to_owned(), 1007.0);
+        now.values.insert("process_start_time_seconds".to_owned(), 1007.0);
         let all = texts(&render(Some(&before), &now, None, 80, 24)).join("\n");
         assert!(all.contains("INVITE      -"), "{all}");
     }

@@ -135,13 +135,8 @@ fn go_on_asking(mut asker: Asker, interval: Duration, sender: &SyncSender<Result
     }
 }
 
-fn watch(
-    first: Moment,
-    answers: &Receiver<Result<Moment, String>>,
-    told_to_end: &AtomicBool,
-) -> io::Result<()> {
-    let (mut before, mut now, mut note): (Option<Moment>, Moment, Option<String>) =
-        (None, first, None);
+fn watch(first: Moment, answers: &Receiver<Result<Moment, String>>, told_to_end: &AtomicBool) -> io::Result<()> {
+    let (mut before, mut now, mut note): (Option<Moment>, Moment, Option<String>) = (None, first, None);
     draw(before.as_ref(), &now, None)?;
     while !told_to_end.load(Ordering::Relaxed) {
         let mut is_stale = false;
@@ -190,11 +185,7 @@ fn draw(before: Option<&Moment>, now: &Moment, note: Option<&str>) -> io::Result
         match look {
             Look::Plain => {}
             Look::Heading => queue!(out, SetAttribute(Attribute::Bold))?,
-            Look::Alarm => queue!(
-                out,
-                SetAttribute(Attribute::Bold),
-                SetForegroundColor(Color::Red)
-            )?,
+            Look::Alarm => queue!(out, SetAttribute(Attribute::Bold), SetForegroundColor(Color::Red))?,
         }
         queue!(
             out,
@@ -220,12 +211,7 @@ impl Terminal {
         }));
         terminal::enable_raw_mode()?;
         let terminal = Terminal;
-        execute!(
-            io::stdout(),
-            EnterAlternateScreen,
-            cursor::Hide,
-            Clear(ClearType::All)
-        )?;
+        execute!(io::stdout(), EnterAlternateScreen, cursor::Hide, Clear(ClearType::All))?;
         Ok(terminal)
     }
 }

@@ -79,9 +79,7 @@ pub fn user(command: &User, places: &Places) -> Outcome {
             let user = Named::read(user, &conf)?;
             let password = password.read(&mut io::stdin().lock())?;
             let hashes = |domain: &str| Hashes::of_password(&user.name, domain, &password);
-            let changed = database
-                .open(false)?
-                .change(&user.name, &user.domain, hashes);
+            let changed = database.open(false)?.change(&user.name, &user.domain, hashes);
             database.outcome(changed, Some(&user))?;
             Ok(ExitCode::SUCCESS)
         }
@@ -150,9 +148,7 @@ impl Password {
         }
         match password.len() {
             0 => Err("the password is empty".to_owned()),
-            len if len as u64 > PASSWORD_LONGEST => Err(format!(
-                "the password is longer than {PASSWORD_LONGEST} bytes"
-            )),
+            len if len as u64 > PASSWORD_LONGEST => Err(format!("the password is longer than {PASSWORD_LONGEST} bytes")),
             _ => Ok(password),
         }
     }
@@ -172,17 +168,13 @@ impl Named {
         let refused = |what: &str| Err(format!("{typed:?}: {what}"));
         let realm = &conf.auth.realm;
         let (name, domain) = match (typed.rsplit_once('@'), conf.server.domains.first()) {
-            (Some((name, domain)), _) if domain.eq_ignore_ascii_case(realm) => {
-                (name, realm.clone())
-            }
+            (Some((name, domain)), _) if domain.eq_ignore_ascii_case(realm) => (name, realm.clone()),
             // A dot at the end of a domain says nothing, and no challenge has it.
             (Some((name, domain)), _) => (name, domain.trim_end_matches('.').to_lowercase()),
             (None, _) if !realm.is_empty() => (typed, realm.clone()),
             (None, Some(first)) => (typed, first.to_string()),
             (None, None) => {
-                return refused(
-                    "the conf names neither a realm in [auth] nor domains in [server]: write NAME@DOMAIN",
-                );
+                return refused("the conf names neither a realm in [auth] nor domains in [server]: write NAME@DOMAIN");
             }
         };
         if name.is_empty() || domain.is_empty() {
@@ -191,9 +183,7 @@ impl Named {
         let bad = |c: char| c.is_control() || ['"', '\\'].contains(&c);
         // A colon ends the name in what is hashed; a domain is a realm, which stands in a challenge as it is.
         if name.contains(|c: char| c.is_control() || c == ':') || domain.contains(bad) {
-            return refused(
-                "a name takes no colon, a domain no quotes and no backslashes, and neither takes control characters",
-            );
+            return refused("a name takes no colon, a domain no quotes and no backslashes, and neither takes control characters");
         }
         // Longer ones cannot be told apart from others once they are quoted.
         if name.len() > NAME_LONGEST {
@@ -310,15 +300,7 @@ mod tests {
 
     #[test]
     fn what_no_challenge_can_hold_is_no_name() {
-        for typed in [
-            "@example.com",
-            "alice@",
-            "",
-            "a:b@c",
-            "a\nb@c",
-            "a@b\"c",
-            "a@b\\c",
-        ] {
+        for typed in ["@example.com", "alice@", "", "a:b@c", "a\nb@c", "a@b\"c", "a@b\\c"] {
             let said = named(typed, "[server]\ndomains = [\"d.example\"]\n");
             assert!(said.starts_with("refused: "), "{typed:?}: {said}");
         }

@@ -33,11 +33,7 @@ impl Conf {
 
     /// The users as they are now, if the conf has anybody challenged. `file` is shared with the journal, which may write to the same database.
     /// The error is one line.
-    pub fn read_users(
-        &self,
-        secret: Key,
-        file: Arc<SharedDatabaseFile>,
-    ) -> Result<Option<(Source, Loaded)>, String> {
+    pub fn read_users(&self, secret: Key, file: Arc<SharedDatabaseFile>) -> Result<Option<(Source, Loaded)>, String> {
         if !self.challenges() {
             return Ok(None);
         }

@@ -32,12 +32,8 @@ fn read(path: &Path) -> io::Result<Secret> {
         return Err(io::Error::other(message));
     }
     let mut text = String::new();
-    Read::by_ref(&mut file)
-        .take(1024)
-        .read_to_string(&mut text)?;
-    parse(text.trim()).ok_or_else(|| {
-        io::Error::other("it must hold 64 hexadecimal digits; remove it to have a new one made")
-    })
+    Read::by_ref(&mut file).take(1024).read_to_string(&mut text)?;
+    parse(text.trim()).ok_or_else(|| io::Error::other("it must hold 64 hexadecimal digits; remove it to have a new one made"))
 }
 
 /// What is wrong with the mode of a file that holds a secret, and what would be right; `None`: it is private.
@@ -74,10 +70,7 @@ pub fn exposed_files(conf: &Conf) -> Vec<String> {
 }
 
 fn parse(text: &str) -> Option<Secret> {
-    let digits: Vec<u32> = text
-        .chars()
-        .map(|c| c.to_digit(16))
-        .collect::<Option<_>>()?;
+    let digits: Vec<u32> = text.chars().map(|c| c.to_digit(16)).collect::<Option<_>>()?;
     let mut secret = Secret::default();
     if digits.len() != 2 * secret.len() {
         return None;
@@ -100,8 +93,7 @@ fn make(path: &Path) -> io::Result<Secret> {
 
     let mut draft = path.as_os_str().to_owned();
     draft.push(format!(".{}", std::process::id()));
-    let written = write_private(Path::new(&draft), line.as_bytes())
-        .and_then(|()| fs::hard_link(&draft, path));
+    let written = write_private(Path::new(&draft), line.as_bytes()).and_then(|()| fs::hard_link(&draft, path));
     let _ = fs::remove_file(&draft);
     written.map(|()| secret)
 }
@@ -145,10 +137,7 @@ mod tests {
         read_or_make(&path).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
         let error = read_or_make(&path).unwrap_err();
-        assert!(
-            error.contains("0640") && error.contains("chmod 600"),
-            "{error}"
-        );
+        assert!(error.contains("0640") && error.contains("chmod 600"), "{error}");
     }
 
     #[test]
@@ -174,9 +163,7 @@ mod tests {
         let said = |conf: &Conf| {
             let folder = format!("{}/", place.path().display());
             let lines = exposed_files(conf).into_iter();
-            lines
-                .map(|line| line.replace(&folder, ""))
-                .collect::<Vec<_>>()
+            lines.map(|line| line.replace(&folder, "")).collect::<Vec<_>>()
         };
         let right = "make it private with chmod 600";
         let key = format!("private key open.key: others may read it (mode 0644); {right}");
@@ -194,10 +181,7 @@ mod tests {
         let path = place.path().join("strowger.key");
         for text in ["", "0123", &"g".repeat(64), &"0".repeat(65)] {
             write_private(&path, text.as_bytes()).unwrap();
-            assert!(
-                read_or_make(&path).unwrap_err().contains("64 hexadecimal"),
-                "{text:?}"
-            );
+            assert!(read_or_make(&path).unwrap_err().contains("64 hexadecimal"), "{text:?}");
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }
     }
@@ -206,10 +190,6 @@ mod tests {
     fn a_folder_that_is_missing_is_named() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("none").join("strowger.key");
-        assert!(
-            read_or_make(&path)
-                .unwrap_err()
-                .contains("none/strowger.key")
-        );
+        assert!(read_or_make(&path).unwrap_err().contains("none/strowger.key"));
     }
 }

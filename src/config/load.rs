@@ -30,10 +30,7 @@ pub const SEARCH: [&str; 2] = ["conf/strowger.toml", "/etc/strowger/strowger.tom
 pub fn find(named: Option<&Path>) -> Option<PathBuf> {
     match named {
         Some(path) => Some(path.to_owned()),
-        None => SEARCH
-            .map(PathBuf::from)
-            .into_iter()
-            .find(|path| path.exists()),
+        None => SEARCH.map(PathBuf::from).into_iter().find(|path| path.exists()),
     }
 }
 

@@ -44,9 +44,7 @@ impl Machine {
 
 /// The cores of `Cpus_allowed_list` in `/proc/self/status`, such as `0-3,8`.
 fn allowed_cores(status: &str) -> Option<Vec<usize>> {
-    let list = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
     let mut cores = Vec::new();
     for range in list.trim().split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -57,18 +55,14 @@ fn allowed_cores(status: &str) -> Option<Vec<usize>> {
 
 /// Bytes of `MemTotal` in `/proc/meminfo`.
 fn total_memory(meminfo: &str) -> Option<u64> {
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
 
 /// The hard limit of `Max open files` in `/proc/self/limits`.
 fn open_files(limits: &str) -> Option<usize> {
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     match line.split_whitespace().nth(1)? {
         "unlimited" => Some(usize::MAX),
         number => number.parse().ok(),
@@ -78,9 +72,7 @@ fn open_files(limits: &str) -> Option<usize> {
 /// The soft limit of `Max address space` in `/proc/self/limits`. Stacks and room that is only reserved count there too, so that about half
 /// of it is memory to work with.
 fn address_space(limits: &str) -> Option<u64> {
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max address space"))?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
@@ -124,19 +116,16 @@ Max processes             31338                31339                processes
 Max open files            1024                 524288               files     
 ";
         assert_eq!(open_files(limits), Some(524_288));
-        let unlimited =
-            "Max open files            1024                 unlimited            files\n";
+        let unlimited = "Max open files            1024                 unlimited            files\n";
         assert_eq!(open_files(unlimited), Some(usize::MAX));
         assert_eq!(open_files("Max open files            1024\n"), None);
     }
 
     #[test]
     fn the_address_space_is_the_soft_limit() {
-        let limited =
-            "Max address space         524288000            unlimited            bytes     \n";
+        let limited = "Max address space         524288000            unlimited            bytes     \n";
         assert_eq!(address_space(limited), Some(524_288_000));
-        let unlimited =
-            "Max address space         unlimited            unlimited            bytes     \n";
+        let unlimited = "Max address space         unlimited            unlimited            bytes     \n";
         assert_eq!(address_space(unlimited), None);
         assert_eq!(address_space(""), None);
     }

@@ -9,12 +9,7 @@ const TIMES: [(&str, u64); 5] = [
     ("m", 60_000_000),
     ("h", 3_600_000_000),
 ];
-const SIZES: [(&str, u64); 4] = [
-    ("B", 1),
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-];
+const SIZES: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
 /// A time of whole microseconds.
 pub fn parse_time(text: &str) -> Option<Duration> {
@@ -49,14 +44,8 @@ fn write(count: u64, units: &[(&str, u64)], zero: &str) -> String {
     if count == 0 {
         return zero.to_owned();
     }
-    let whole = units
-        .iter()
-        .rev()
-        .find(|(_, factor)| count.is_multiple_of(*factor));
-    whole.map_or_else(
-        || count.to_string(),
-        |(name, factor)| format!("{}{name}", count / factor),
-    )
+    let whole = units.iter().rev().find(|(_, factor)| count.is_multiple_of(*factor));
+    whole.map_or_else(|| count.to_string(), |(name, factor)| format!("{}{name}", count / factor))
 }
 
 #[cfg(test)]
@@ -65,12 +54,7 @@ mod tests {
 
     #[test]
     fn times_are_read_and_written_alike() {
-        for (text, ms) in [
-            ("500ms", 500),
-            ("5s", 5000),
-            ("2m", 120_000),
-            ("1h", 3_600_000),
-        ] {
+        for (text, ms) in [("500ms", 500), ("5s", 5000), ("2m", 120_000), ("1h", 3_600_000)] {
             assert_eq!(parse_time(text), Some(Duration::from_millis(ms)));
             assert_eq!(time(Duration::from_millis(ms)), text);
         }
@@ -81,12 +65,7 @@ mod tests {
 
     #[test]
     fn sizes_are_read_and_written_alike() {
-        for (text, bytes) in [
-            ("64KiB", 65_536),
-            ("4MiB", 4 << 20),
-            ("1GiB", 1 << 30),
-            ("77B", 77),
-        ] {
+        for (text, bytes) in [("64KiB", 65_536), ("4MiB", 4 << 20), ("1GiB", 1 << 30), ("77B", 77)] {
             assert_eq!(parse_size(text), Some(bytes));
             assert_eq!(size(bytes), text);
         }
@@ -109,15 +88,7 @@ mod tests {
         ] {
             assert_eq!(parse_time(text), None, "{text:?}");
         }
-        for text in [
-            "",
-            "64",
-            "64K",
-            "64kb",
-            "64 KiB",
-            "KiB",
-            "18446744073709551615GiB",
-        ] {
+        for text in ["", "64", "64K", "64kb", "64 KiB", "KiB", "18446744073709551615GiB"] {
             assert_eq!(parse_size(text), None, "{text:?}");
         }
     }

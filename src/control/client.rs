@@ -91,20 +91,11 @@ impl Client {
     }
 
     /// The result of `method`; `None` where it is null.
-    fn call<T: DeserializeOwned>(
-        &mut self,
-        method: &str,
-        params: Value,
-    ) -> Result<Option<T>, String> {
-        let explain = |error: &dyn std::fmt::Display| {
-            format!("control socket {}: {error}", self.path.display())
-        };
+    fn call<T: DeserializeOwned>(&mut self, method: &str, params: Value) -> Result<Option<T>, String> {
+        let explain = |error: &dyn std::fmt::Display| format!("control socket {}: {error}", self.path.display());
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         // A server that has no place for us says so and closes without reading: what it said is read below.
-        let sent = self
-            .reader
-            .get_mut()
-            .write_all(format!("{request}\n").as_bytes());
+        let sent = self.reader.get_mut().write_all(format!("{request}\n").as_bytes());
         let mut line = Vec::new();
         let received = self.reader.read_until(b'\n', &mut line);
         if line.last() != Some(&b'\n') {
@@ -117,8 +108,7 @@ impl Client {
                 _ => explain(&"the server closed it before it answered"),
             });
         }
-        let response: Response<T> =
-            serde_json::from_slice(&line).map_err(|error| explain(&error))?;
+        let response: Response<T> = serde_json::from_slice(&line).map_err(|error| explain(&error))?;
         match response.error {
             Some(error) => Err(error.message),
             None => Ok(response.result),

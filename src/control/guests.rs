@@ -97,9 +97,7 @@ impl<L: Line> Guests<L> {
         // One that was closed ends at once, as soon as the machine lets it.
         let waited = self
             .ended
-            .wait_timeout_while(self.table(), PATIENCE, |table| {
-                table.threads >= 2 * self.most
-            });
+            .wait_timeout_while(self.table(), PATIENCE, |table| table.threads >= 2 * self.most);
         let (mut table, _) = waited.unwrap_or_else(PoisonError::into_inner);
         let is_full = table.list.len() >= self.most;
         if table.threads >= 2 * self.most || (is_full && !table.displace(source)) {
@@ -155,18 +153,9 @@ impl<L: Line> Guests<L> {
 
 impl<L: Line> Table<L> {
     fn displace(&mut self, source: u64) -> bool {
-        let held = |source: u64| {
-            self.list
-                .iter()
-                .filter(|guest| guest.source == source)
-                .count()
-        };
+        let held = |source: u64| self.list.iter().filter(|guest| guest.source == source).count();
         let own = held(source);
-        let idle = self
-            .list
-            .iter()
-            .enumerate()
-            .filter(|(_, guest)| !guest.is_busy);
+        let idle = self.list.iter().enumerate().filter(|(_, guest)| !guest.is_busy);
         // The last of equals is found, so the oldest has to be that.
         let victim = idle.rev().max_by_key(|(_, guest)| held(guest.source));
         let Some((at, guest)) = victim.filter(|(_, guest)| held(guest.source) >= own) else {

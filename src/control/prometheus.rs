@@ -69,11 +69,7 @@ struct Shared {
 }
 
 impl PrometheusEndpoint {
-    pub fn start(
-        address: SocketAddr,
-        api: Arc<dyn ControlApi>,
-        bounds: Bounds,
-    ) -> Result<PrometheusEndpoint, String> {
+    pub fn start(address: SocketAddr, api: Arc<dyn ControlApi>, bounds: Bounds) -> Result<PrometheusEndpoint, String> {
         let explain = |error: io::Error| format!("[metrics] address {address}: {error}");
         let listener = TcpListener::bind(address).map_err(explain)?;
         let address = listener.local_addr().map_err(explain)?;
@@ -455,9 +451,7 @@ c_seconds_count 2
     }
 
     fn hear(mut stream: TcpStream) -> (String, String) {
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let mut all = String::new();
         stream.read_to_string(&mut all).unwrap();
         let (head, body) = all.split_once("\r\n\r\n").expect("an answer");
@@ -494,19 +488,13 @@ c_seconds_count 2
         for (request, status) in [
             ("GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "404"),
             ("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "404"),
-            (
-                "GET /metrics/x HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
-                "404",
-            ),
+            ("GET /metrics/x HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "404"),
             (
                 "POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc".to_owned(),
                 "405",
             ),
             ("GET /metrics HTTP/1.1\r\n\r\n".to_owned(), "400"),
-            (
-                "GET /metrics HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".to_owned(),
-                "400",
-            ),
+            ("GET /metrics HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".to_owned(), "400"),
             ("OPTIONS sip:a SIP/2.0\r\n\r\n".to_owned(), "400"),
             ("\x16\x03\x01\x02".to_owned(), "400"),
             (format!("GET /metrics HTTP/1.1\r\n{many}\r\n"), "431"),
@@ -515,11 +503,7 @@ c_seconds_count 2
             let (head, _) = ask(&scrape, &request);
             let line = format!("HTTP/1.1 {status} ");
             assert!(head.starts_with(&line), "{request:?}: {head}");
-            assert_eq!(
-                head.contains("\r\nAllow: GET, HEAD\r\n"),
-                status == "405",
-                "{head}"
-            );
+            assert_eq!(head.contains("\r\nAllow: GET, HEAD\r\n"), status == "405", "{head}");
         }
     }
 
@@ -539,16 +523,9 @@ c_seconds_count 2
         let (head, _) = ask(&scrape, "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
         assert_eq!(scrape.shared.clients.displaced(), 1);
-        assert!(
-            began.elapsed() < Duration::from_millis(390),
-            "it had to wait"
-        );
+        assert!(began.elapsed() < Duration::from_millis(390), "it had to wait");
         let mut slow = slow.into_iter();
-        assert_eq!(
-            slow.next().unwrap().read(&mut [0]).unwrap_or(0),
-            0,
-            "the oldest"
-        );
+        assert_eq!(slow.next().unwrap().read(&mut [0]).unwrap_or(0), 0, "the oldest");
         // A byte now and then does not keep the place.
         for mut stream in slow {
             while stream.write_all(b"G").is_ok() {

@@ -141,10 +141,7 @@ fn parse(line: &[u8]) -> Result<Request, (Value, Error)> {
         return Err(invalid(&None, "a request is one JSON object on a line"));
     };
     let id = object.remove("id");
-    if matches!(
-        id,
-        Some(Value::Array(_) | Value::Object(_) | Value::Bool(_))
-    ) {
+    if matches!(id, Some(Value::Array(_) | Value::Object(_) | Value::Bool(_))) {
         return Err(invalid(&None, "id must be a string, a number or null"));
     }
     if object.remove("jsonrpc") != Some(Value::from("2.0")) {
@@ -203,9 +200,8 @@ fn perform(method: &str, params: Value, api: &dyn ControlApi) -> Result<Done, Er
             Done::Removed(api.ul_rm(&aor, contact.text()?.as_deref())?)
         }
         _ => {
-            let message = format!(
-                "no method {method:?}; there are version, stats, connections, reload, drain, log, ul.show, ul.add, ul.rm"
-            );
+            let message =
+                format!("no method {method:?}; there are version, stats, connections, reload, drain, log, ul.show, ul.add, ul.rm");
             return Err(Error::new(METHOD_NOT_FOUND, message));
         }
     };
@@ -223,17 +219,13 @@ impl Param {
         match self.value {
             Value::Null => Ok(None),
             Value::String(text) => Ok(Some(text)),
-            other => Err(invalid_params(format!(
-                "{} must be a string, not {other}",
-                self.name
-            ))),
+            other => Err(invalid_params(format!("{} must be a string, not {other}", self.name))),
         }
     }
 
     fn required(self) -> Result<String, Error> {
         let name = self.name;
-        self.text()?
-            .ok_or_else(|| invalid_params(format!("{name} is missing")))
+        self.text()?.ok_or_else(|| invalid_params(format!("{name} is missing")))
     }
 
     /// A time to live: whole seconds, at least one.
@@ -291,9 +283,7 @@ fn params_of<const N: usize>(params: Value, names: [&'static str; N]) -> Result<
                 None => Ok(params),
             }
         }
-        _ => Err(invalid_params(
-            "params must be an object or a list".to_owned(),
-        )),
+        _ => Err(invalid_params("params must be an object or a list".to_owned())),
     }
 }
 

@@ -150,8 +150,7 @@ impl Shared {
     fn accept(self: &Arc<Shared>, listener: &UnixListener) {
         let began = Instant::now();
         let mut log = LogBudget::of_limit("clients of the control socket");
-        let mut accept_log =
-            LogBudget::of_limit("clients of the control socket that cannot be accepted");
+        let mut accept_log = LogBudget::of_limit("clients of the control socket that cannot be accepted");
         loop {
             let accepted = listener.accept();
             let now = Moment::from_ms(began.elapsed().as_millis() as u64);
@@ -199,10 +198,7 @@ impl Shared {
         // Whoever may open the socket is one and the same.
         let entered = self.clients.enter(0, &stream);
         let (Entered::Freely(number) | Entered::Instead(number)) = entered else {
-            let message = format!(
-                "{} clients are being served already; try again",
-                self.bounds.clients
-            );
+            let message = format!("{} clients are being served already; try again", self.bounds.clients);
             let error = rpc::Error::new(rpc::BUSY, message.clone());
             rpc::write_error(&mut &*stream, &Value::Null, error)?;
             return Err(io::Error::other(message));
@@ -256,11 +252,7 @@ impl Shared {
 
     /// Reads up to and without the end of the line. The whole line has one deadline, so that no client keeps its place
     /// by a byte now and then.
-    fn read_line(
-        &self,
-        reader: &mut BufReader<&UnixStream>,
-        line: &mut Vec<u8>,
-    ) -> io::Result<Line> {
+    fn read_line(&self, reader: &mut BufReader<&UnixStream>, line: &mut Vec<u8>) -> io::Result<Line> {
         let deadline = Instant::now() + self.bounds.idle;
         loop {
             let patience = deadline.saturating_duration_since(Instant::now());

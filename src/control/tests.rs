@@ -30,13 +30,7 @@ impl ControlApi for Table {
         families
             .gauge("strowger_bindings", "Contacts.")
             .is(self.entries.lock().unwrap().len());
-        families.histogram(
-            "strowger_loop_delay_seconds",
-            "Turns.",
-            &[0.5],
-            &[1, 0],
-            0.25,
-        );
+        families.histogram("strowger_loop_delay_seconds", "Turns.", &[0.5], &[1, 0], 0.25);
         families
             .counter("strowger_requests_total", "Requests.")
             .of(&[("method", &"INVITE")], 1u64 << 40);
@@ -100,9 +94,7 @@ impl ControlApi for Table {
     fn ul_rm(&self, aor: &str, contact: Option<&str>) -> Result<usize, Refusal> {
         let mut entries = self.entries.lock().unwrap();
         let before = entries.len();
-        entries.retain(|entry| {
-            entry.aor != aor || contact.is_some_and(|contact| entry.contacts[0].uri != contact)
-        });
+        entries.retain(|entry| entry.aor != aor || contact.is_some_and(|contact| entry.contacts[0].uri != contact));
         match before - entries.len() {
             0 => Err(Refusal::NotFound(format!("{aor} is not registered"))),
             removed => Ok(removed),
@@ -153,9 +145,7 @@ struct Script(BufReader<UnixStream>);
 impl Script {
     fn new(path: &Path) -> Script {
         let stream = UnixStream::connect(path).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         Script(BufReader::new(stream))
     }
 
@@ -191,32 +181,20 @@ fn a_client_does_what_the_desk_does() {
     assert_eq!(client.reload(), Ok(()));
     let connections = client.connections().unwrap();
     assert_eq!((connections.len(), connections[0].waiting_bytes), (1, 7));
-    assert_eq!(
-        client.ul_add("sip:1003@a", "sip:1003@192.0.2.100:5061", Some(60)),
-        Ok(())
-    );
-    assert_eq!(
-        client.ul_add("sip:1004@a", "sip:1004@192.0.2.100:5061", None),
-        Ok(())
-    );
+    assert_eq!(client.ul_add("sip:1003@a", "sip:1003@192.0.2.100:5061", Some(60)), Ok(()));
+    assert_eq!(client.ul_add("sip:1004@a", "sip:1004@192.0.2.100:5061", None), Ok(()));
     assert_eq!(client.reload(), Err("a key that does not fit".to_owned()));
     let first = entry("sip:1003@a", "sip:1003@192.0.2.100:5061", 60);
     let second = entry("sip:1004@a", "sip:1004@192.0.2.100:5061", 3600);
     assert_eq!(client.ul_show(None), Ok(vec![first.clone(), second]));
     assert_eq!(client.ul_show(Some("sip:1003@a")), Ok(vec![first]));
-    assert_eq!(
-        client.ul_show(Some("x")),
-        Err("x is not registered".to_owned())
-    );
+    assert_eq!(client.ul_show(Some("x")), Err("x is not registered".to_owned()));
     assert_eq!(
         client.ul_add("x", "tel:+1", None),
         Err("\"tel:+1\" is not a SIP URI".to_owned())
     );
     assert!(client.ul_rm("sip:1004@a", Some("sip:other")).is_err());
-    assert_eq!(
-        client.ul_rm("sip:1004@a", Some("sip:1004@192.0.2.100:5061")),
-        Ok(1)
-    );
+    assert_eq!(client.ul_rm("sip:1004@a", Some("sip:1004@192.0.2.100:5061")), Ok(1));
     assert_eq!(client.ul_rm("sip:1003@a", None), Ok(1));
     assert!(place.table.entries.lock().unwrap().is_empty());
 
@@ -231,28 +209,16 @@ fn a_client_does_what_the_desk_does() {
         seen,
         [
             ("strowger_bindings", Number::Count(0), Kind::Gauge),
-            delay(
-                "strowger_loop_delay_seconds_bucket{le=\"0.5\"}",
-                Number::Count(1)
-            ),
-            delay(
-                "strowger_loop_delay_seconds_bucket{le=\"+Inf\"}",
-                Number::Count(1)
-            ),
+            delay("strowger_loop_delay_seconds_bucket{le=\"0.5\"}", Number::Count(1)),
+            delay("strowger_loop_delay_seconds_bucket{le=\"+Inf\"}", Number::Count(1)),
             delay("strowger_loop_delay_seconds_sum", Number::Real(0.25)),
             delay("strowger_loop_delay_seconds_count", Number::Count(1)),
-            delay(
-                "strowger_requests_total{method=\"INVITE\"}",
-                Number::Count(1 << 40)
-            ),
+            delay("strowger_requests_total{method=\"INVITE\"}", Number::Count(1 << 40)),
         ]
     );
     assert_eq!(client.stats("strowger_b").unwrap().len(), 1);
 
-    let draining = |deadline_ms| Draining {
-        pending: 0,
-        deadline_ms,
-    };
+    let draining = |deadline_ms| Draining { pending: 0, deadline_ms };
     assert_eq!(client.drain(None), Ok(draining(30_000)));
     assert_eq!(client.drain(Some(0)), Ok(draining(0)));
     assert_eq!(client.log(None).as_deref(), Ok("info"));
@@ -313,28 +279,12 @@ fn what_is_wrong_is_answered_with_the_code_for_it() {
         ("1", json!(null), -32600),
         ("{}", json!(null), -32600),
         (r#"{"id":1,"method":"version"}"#, json!(1), -32600),
-        (
-            r#"{"jsonrpc":"1.0","id":1,"method":"version"}"#,
-            json!(1),
-            -32600,
-        ),
+        (r#"{"jsonrpc":"1.0","id":1,"method":"version"}"#, json!(1), -32600),
         (r#"{"jsonrpc":"2.0","id":1}"#, json!(1), -32600),
         (r#"{"jsonrpc":"2.0","id":1,"method":1}"#, json!(1), -32600),
-        (
-            r#"{"jsonrpc":"2.0","id":{},"method":"version"}"#,
-            json!(null),
-            -32600,
-        ),
-        (
-            r#"{"jsonrpc":"2.0","id":1,"method":"ul.shout"}"#,
-            json!(1),
-            -32601,
-        ),
-        (
-            r#"{"jsonrpc":"2.0","id":1,"method":"version","params":5}"#,
-            json!(1),
-            -32602,
-        ),
+        (r#"{"jsonrpc":"2.0","id":{},"method":"version"}"#, json!(null), -32600),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"ul.shout"}"#, json!(1), -32601),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"version","params":5}"#, json!(1), -32602),
         (
             r#"{"jsonrpc":"2.0","id":1,"method":"version","params":[5]}"#,
             json!(1),
@@ -375,21 +325,13 @@ fn what_is_wrong_is_answered_with_the_code_for_it() {
             json!(1),
             -32602,
         ),
-        (
-            r#"{"jsonrpc":"2.0","id":1,"method":"ul.rm"}"#,
-            json!(1),
-            -32602,
-        ),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"ul.rm"}"#, json!(1), -32602),
         (
             r#"{"jsonrpc":"2.0","id":1,"method":"ul.rm","params":["x"]}"#,
             json!(1),
             rpc::NOT_FOUND,
         ),
-        (
-            r#"{"jsonrpc":"2.0","id":1,"method":"drain","params":[-1]}"#,
-            json!(1),
-            -32602,
-        ),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"drain","params":[-1]}"#, json!(1), -32602),
         (
             r#"{"jsonrpc":"2.0","id":1,"method":"log","params":["loud"]}"#,
             json!(1),
@@ -504,20 +446,13 @@ fn a_client_that_says_nothing_whole_is_closed() {
     let mut silent = Script::new(&place.path());
     let started = Instant::now();
     assert_eq!(silent.hear(), None);
-    assert!(
-        started.elapsed() >= Duration::from_millis(190),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() >= Duration::from_millis(190), "{:?}", started.elapsed());
 
     // A byte now and then does not keep the place.
     let mut slow = UnixStream::connect(place.path()).unwrap();
     let started = Instant::now();
     while slow.write_all(b"x").is_ok() {
-        assert!(
-            started.elapsed() < Duration::from_secs(20),
-            "still connected"
-        );
+        assert!(started.elapsed() < Duration::from_secs(20), "still connected");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -588,10 +523,7 @@ fn a_socket_that_answers_is_not_taken_and_a_dead_one_is() {
     let place = Folder::new();
     let server = place.start(Bounds::default()).unwrap();
     let refusal = place.start(Bounds::default()).map(|_| ()).unwrap_err();
-    assert!(
-        refusal.contains("a server answers there already"),
-        "{refusal}"
-    );
+    assert!(refusal.contains("a server answers there already"), "{refusal}");
     assert!(Client::connect(&place.path()).unwrap().version().is_ok());
     drop(server);
 
@@ -612,12 +544,7 @@ fn what_is_not_a_socket_is_left_alone() {
 
     let elsewhere = place.folder.path().join("none").join("strowger.sock");
     let started = Server::start(&elsewhere, place.table.clone(), Bounds::default());
-    assert!(
-        started
-            .map(|_| ())
-            .unwrap_err()
-            .contains("none/strowger.sock")
-    );
+    assert!(started.map(|_| ()).unwrap_err().contains("none/strowger.sock"));
 }
 
 #[test]

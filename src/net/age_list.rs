@@ -53,10 +53,7 @@ impl AgeList {
     }
 
     /// The entries, those that wait longest first.
-    pub fn iter<'a, T: Aging>(
-        &self,
-        table: &'a Table<T>,
-    ) -> impl Iterator<Item = (Id, &'a T)> + use<'a, T> {
+    pub fn iter<'a, T: Aging>(&self, table: &'a Table<T>) -> impl Iterator<Item = (Id, &'a T)> + use<'a, T> {
         let slots = self.list.iter(table);
         slots.filter_map(|slot| table.tenant(slot))
     }
@@ -125,10 +122,7 @@ mod tests {
                 }
                 _ => {}
             }
-            assert_eq!(
-                list.oldest(&table).map(|(id, _)| id),
-                model.first().copied()
-            );
+            assert_eq!(list.oldest(&table).map(|(id, _)| id), model.first().copied());
             let first = list.iter(&table).map(|(id, _)| id).take(9);
             assert!(first.eq(model.iter().copied().take(9)));
             if step % 100 == 0 {

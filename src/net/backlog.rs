@@ -116,9 +116,7 @@ mod tests {
         for step in 0..20_000u32 {
             if rng.chance(550) {
                 let peer = SocketAddr::from(([127, 0, 0, 1], rng.below(65_536) as u16));
-                let local = rng
-                    .chance(500)
-                    .then(|| IpAddr::from([127, 0, 0, step as u8]));
+                let local = rng.chance(500).then(|| IpAddr::from([127, 0, 0, step as u8]));
                 let bytes = vec![step as u8; rng.below(200) as usize];
                 let waiting: usize = model.iter().map(|(_, _, bytes)| bytes.len()).sum();
                 let fits = waiting + bytes.len() <= 1000;

@@ -267,12 +267,7 @@ impl Connection {
 
     /// Reads once and hands over the messages that are whole. If the client has now proved its names, `prove` gets them before `on` gets what
     /// it says; `on` says of each message whether it will be answered.
-    pub fn read(
-        &mut self,
-        with: ReadBuffers<'_>,
-        prove: impl FnOnce(ProvedNames),
-        on: impl FnMut(Arrival<'_>) -> bool,
-    ) -> Reading {
+    pub fn read(&mut self, with: ReadBuffers<'_>, prove: impl FnOnce(ProvedNames), on: impl FnMut(Arrival<'_>) -> bool) -> Reading {
         let mut reading = Reading {
             count: 0,
             is_news: false,

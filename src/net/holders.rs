@@ -213,9 +213,7 @@ impl Holders {
     /// The connection has come further, or moved where it is. Of no effect for one of ours.
     pub fn step(&mut self, slot: u32, class: Class, now: Instant) {
         let Some(Kin {
-            holder,
-            class: before,
-            ..
+            holder, class: before, ..
         }) = self.delist(slot)
         else {
             return;
@@ -264,9 +262,7 @@ impl Holders {
             let oldest = [Class::Unproved, Class::Waiting, Class::Shaking]
                 .into_iter()
                 .find_map(|class| self.oldest(most, class));
-            let ahead = most
-                .counted(By::Unproved)
-                .saturating_sub(held(By::Unproved));
+            let ahead = most.counted(By::Unproved).saturating_sub(held(By::Unproved));
             if let Some((slot, since)) = oldest
                 && (ahead >= 2 || (ahead == 1 && now.ms_since(since) >= STALL_MS))
             {
@@ -277,12 +273,7 @@ impl Holders {
         if most.counted(By::Places) < held(By::Places) + 2 {
             return None;
         }
-        let all = [
-            Class::Unproved,
-            Class::Waiting,
-            Class::Shaking,
-            Class::Proved,
-        ];
+        let all = [Class::Unproved, Class::Waiting, Class::Shaking, Class::Proved];
         let (slot, _) = all.into_iter().find_map(|class| self.oldest(most, class))?;
         Some((slot, places(most)))
     }

@@ -34,20 +34,11 @@ mod tests {
 
     #[test]
     fn a_wildcard_is_advertised_by_an_address_that_others_reach() {
-        let local: Vec<IpAddr> = [
-            "127.0.0.1",
-            "::1",
-            "169.254.3.4",
-            "fe80::1",
-            "192.0.2.7",
-            "2001:db8::7",
-        ]
-        .iter()
-        .map(|text| text.parse().unwrap())
-        .collect();
-        let says = |listener: &str, local: &[IpAddr]| {
-            advertised(listener.parse().unwrap(), local).to_string()
-        };
+        let local: Vec<IpAddr> = ["127.0.0.1", "::1", "169.254.3.4", "fe80::1", "192.0.2.7", "2001:db8::7"]
+            .iter()
+            .map(|text| text.parse().unwrap())
+            .collect();
+        let says = |listener: &str, local: &[IpAddr]| advertised(listener.parse().unwrap(), local).to_string();
         assert_eq!(says("0.0.0.0:5060", &local), "192.0.2.7:5060");
         assert_eq!(says("[::]:5070", &local), "[2001:db8::7]:5070");
         assert_eq!(says("0.0.0.0:5060", &local[..4]), "127.0.0.1:5060");

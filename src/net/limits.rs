@@ -21,12 +21,7 @@ pub struct Limits {
 
 impl Limits {
     /// Those of one core out of `cores`, where the process may open `files` files.
-    pub fn new(
-        connections: &Connections,
-        limits: &settings::Limits,
-        cores: usize,
-        files: usize,
-    ) -> Limits {
+    pub fn new(connections: &Connections, limits: &settings::Limits, cores: usize, files: usize) -> Limits {
         let cores = cores.max(1);
         Limits {
             connections: (connections.most(files) / cores).max(1),

@@ -24,11 +24,7 @@ impl Listener {
     ///
     /// As with datagrams, the first is bound alone, so that somebody else's socket is an error, and the others join it
     /// (SO_REUSEPORT): the kernel then spreads new connections over the cores.
-    pub fn bind(
-        transport: Transport,
-        address: SocketAddr,
-        cores: usize,
-    ) -> Result<Vec<Listener>, BindError> {
+    pub fn bind(transport: Transport, address: SocketAddr, cores: usize) -> Result<Vec<Listener>, BindError> {
         let mut listeners: Vec<Listener> = Vec::with_capacity(cores);
         let mut bound = address;
         for number in 0..cores.max(1) {

@@ -31,13 +31,7 @@ pub struct Pressure {
 
 impl Pressure {
     /// Called once a turn. `taken_bytes`: all that was ever received; `ask`: what the kernel says.
-    pub fn turn(
-        &mut self,
-        now: Instant,
-        is_behind: bool,
-        taken_bytes: u64,
-        ask: impl FnOnce() -> Backlog,
-    ) -> Load {
+    pub fn turn(&mut self, now: Instant, is_behind: bool, taken_bytes: u64, ask: impl FnOnce() -> Backlog) -> Load {
         self.load.is_behind = is_behind;
         self.caught_up |= !is_behind;
         let elapsed_ms = now.ms_since(self.since);
@@ -76,10 +70,7 @@ mod tests {
     }
 
     fn holding(waiting_bytes: u64, lost: u64) -> impl FnOnce() -> Backlog {
-        move || Backlog {
-            waiting_bytes,
-            lost,
-        }
+        move || Backlog { waiting_bytes, lost }
     }
 
     #[test]

@@ -8,13 +8,12 @@
 use super::steer::{branch, instruction};
 use crate::base::Shed;
 use crate::base::lot::{
-    BLOCK, BLOCKS, FIRST, LINE_T, LOWER, NAME, ODD_LINE_T, ODD_OURS, ODD_OURS_LAST, OURS,
-    OURS_LAST, REST, SPAN, STEPS, STRIDE,
+    BLOCK, BLOCKS, FIRST, LINE_T, LOWER, NAME, ODD_LINE_T, ODD_OURS, ODD_OURS_LAST, OURS, OURS_LAST, REST, SPAN, STEPS, STRIDE,
 };
 use libc::{
-    BPF_ABS, BPF_ADD, BPF_ALU, BPF_AND, BPF_B, BPF_IMM, BPF_IND, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JGT,
-    BPF_JMP, BPF_K, BPF_LD, BPF_LDX, BPF_LEN, BPF_MEM, BPF_MISC, BPF_MUL, BPF_OR, BPF_RET, BPF_RSH,
-    BPF_STX, BPF_SUB, BPF_TAX, BPF_TXA, BPF_W, BPF_X, BPF_XOR, sock_filter,
+    BPF_ABS, BPF_ADD, BPF_ALU, BPF_AND, BPF_B, BPF_IMM, BPF_IND, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JGT, BPF_JMP, BPF_K, BPF_LD,
+    BPF_LDX, BPF_LEN, BPF_MEM, BPF_MISC, BPF_MUL, BPF_OR, BPF_RET, BPF_RSH, BPF_STX, BPF_SUB, BPF_TAX, BPF_TXA, BPF_W, BPF_X,
+    BPF_XOR, sock_filter,
 };
 
 /// The kernel shows the datagram with its UDP header.
@@ -230,12 +229,7 @@ mod tests {
             "T:<tel:1>\r\n",
             "t:\t<sip:bob@example.com>\r\n",
         ] {
-            for head in [
-                "",
-                FROM,
-                "f:<sip:a@b>;tag=x\r\n",
-                "X: 1\r\nFrom: \"x\" <sip:a@b>;tag=x\r\n",
-            ] {
+            for head in ["", FROM, "f:<sip:a@b>;tag=x\r\n", "X: 1\r\nFrom: \"x\" <sip:a@b>;tag=x\r\n"] {
                 all.push(invite(1, head, to));
                 all.push(invite(10, head, to));
             }
@@ -267,13 +261,7 @@ mod tests {
             "To: \"a >\r\n b\" <sip:bob@example.com>;tag=1\r\n",
             "To: <sip:bob@example.com>;x=y;tag=1\r\n",
         ] {
-            for head in [
-                "",
-                FROM,
-                "f:<sip:a@b>;tag=x\r\n",
-                "Timestamp: 1\r\n",
-                "Tox: <sip:a@b>\r\n",
-            ] {
+            for head in ["", FROM, "f:<sip:a@b>;tag=x\r\n", "Timestamp: 1\r\n", "Tox: <sip:a@b>\r\n"] {
                 all.push(invite(1, head, to));
                 all.push(invite(10, head, to));
             }
@@ -282,11 +270,7 @@ mod tests {
         }
         // A name so long that its tag is not seen, and one that ends where it can't be seen whether a folded line follows.
         for long in [70, 76, 77, 78, 79, 80, 81, 82, 83, 84, 85, 90, 300] {
-            all.push(invite(
-                1,
-                FROM,
-                &format!("To: <sip:{}@b>;tag=1\r\n", "x".repeat(long)),
-            ));
+            all.push(invite(1, FROM, &format!("To: <sip:{}@b>;tag=1\r\n", "x".repeat(long))));
         }
         // They pass, because nothing says what they are.
         let plain = "To: <sip:bob@example.com>\r\n";
@@ -301,9 +285,7 @@ mod tests {
         let far = format!("Route: <sip:{}@example.com>\r\n{FROM}", "x".repeat(600));
         all.push(invite(1, &far, plain));
         let whole = String::from_utf8(invite(1, FROM, plain)).unwrap();
-        for method in [
-            "ACK", "BYE", "CANCEL", "REGISTER", "OPTIONS", "INVITEX", "invite", "INVIT",
-        ] {
+        for method in ["ACK", "BYE", "CANCEL", "REGISTER", "OPTIONS", "INVITEX", "invite", "INVIT"] {
             all.push(whole.replacen("INVITE", method, 1).into_bytes());
         }
         all.push(
@@ -313,8 +295,7 @@ mod tests {
         );
         all.push(format!("\r\n{whole}").into_bytes());
         // Whatever is cut off: nothing that is not whole is dropped for it.
-        let tagged =
-            String::from_utf8(invite(1, FROM, "To: <sip:bob@example.com>;tag=1\r\n")).unwrap();
+        let tagged = String::from_utf8(invite(1, FROM, "To: <sip:bob@example.com>;tag=1\r\n")).unwrap();
         for len in 0..tagged.len() {
             all.push(tagged.as_bytes()[..len].to_vec());
         }
@@ -355,11 +336,7 @@ mod tests {
                 }
             }
             udp.shed(None).unwrap();
-            assert!(
-                pass(&mut udp, &client, &sheddable())
-                    .iter()
-                    .all(|came| *came)
-            );
+            assert!(pass(&mut udp, &client, &sheddable()).iter().all(|came| *came));
         }
     }
 

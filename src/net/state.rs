@@ -109,19 +109,13 @@ impl std::fmt::Display for Why {
             Why::Early => f.write_str("closed by the peer before the TLS handshake was done"),
             Why::Garbage(fault) => write!(f, "not SIP: {}", fault.reason()),
             Why::Overdue(State::Connecting) => f.write_str("no answer within connect_timeout"),
-            Why::Overdue(State::Accepted | State::Handshaking) => {
-                f.write_str("no TLS handshake within handshake_timeout")
-            }
+            Why::Overdue(State::Accepted | State::Handshaking) => f.write_str("no TLS handshake within handshake_timeout"),
             Why::Overdue(State::Open) => f.write_str("idle for idle_timeout"),
             Why::Overdue(State::Draining) => f.write_str("the peer does not read what it is sent"),
             Why::Truncated => f.write_str("ended in the middle of a message"),
-            Why::Unfinished | Why::Overdue(State::Receiving) => {
-                f.write_str("a message was not complete within message_timeout")
-            }
+            Why::Unfinished | Why::Overdue(State::Receiving) => f.write_str("a message was not complete within message_timeout"),
             Why::Banned => f.write_str("its source is banned ([limits] ban)"),
-            Why::Displaced => {
-                f.write_str("its peer sends no more, and another connection needs the place")
-            }
+            Why::Displaced => f.write_str("its peer sends no more, and another connection needs the place"),
             Why::Yields(held) => write!(
                 f,
                 "all places for connections are taken, and its source holds {held} of them ([connections] max; [limits] trusted_sources \
@@ -155,11 +149,7 @@ pub enum Event {
     Established,
     /// It was read. `is_inside`: a message or a TLS record has begun and is not whole; `is_news`: something has become whole, or has begun;
     /// `is_old`: the connection has stood in its list for long enough to be given a new place in it.
-    Read {
-        is_inside: bool,
-        is_news: bool,
-        is_old: bool,
-    },
+    Read { is_inside: bool, is_news: bool, is_old: bool },
     /// The peer sends no more. `is_inside`: a message has begun and will not become whole.
     End { is_inside: bool },
     /// Nothing more is to be read from it, for this reason.
@@ -208,19 +198,12 @@ pub fn step(state: State, event: Event) -> Result<(State, Action), Event> {
         (Receiving, Event::Read { is_inside, .. }) if !is_inside => (Open, Renew),
         // A message that has begun has its own time, and so has the next one.
         (Receiving, Event::Read { is_news, .. }) if is_news => (Receiving, Renew),
-        (
-            Open,
-            Event::Read {
-                is_news, is_old, ..
-            },
-        ) if is_news && is_old => (Open, Renew),
+        (Open, Event::Read { is_news, is_old, .. }) if is_news && is_old => (Open, Renew),
         (Open | Receiving, Event::Read { .. }) => (state, Nothing),
         (Open | Receiving, Event::End { is_inside: true }) => (Draining, Drain(Why::Truncated)),
         (Open | Receiving, Event::End { is_inside: false }) => (Draining, Drain(Why::Done)),
         (Open | Receiving | Draining, Event::Unheard(why)) => (Draining, Drain(why)),
-        (Open | Receiving, Event::Silent { is_released, .. }) if is_released => {
-            (state, Close(Why::Done))
-        }
+        (Open | Receiving, Event::Silent { is_released, .. }) if is_released => (state, Close(Why::Done)),
         // Somebody's phone is ringing: quiet, but not idle.
         (Open, Event::Overdue { is_excused: true }) => (Open, Renew),
         (Receiving, Event::Overdue { .. }) => (state, Close(Why::Unfinished)),
@@ -253,10 +236,7 @@ mod tests {
     }
 
     fn silent(is_even: bool, is_released: bool) -> Event {
-        Event::Silent {
-            is_even,
-            is_released,
-        }
+        Event::Silent { is_even, is_released }
     }
 
     type Row = (fn() -> Event, [&'static str; 6]);
@@ -264,72 +244,33 @@ mod tests {
     /// What becomes of a connection in each state, in the order of [`State::ALL`]: its next state's first letter and what is done; "-": this
     /// cannot happen.
     fn expected() -> [Row; 21] {
-        const CLOSED: [&str; 6] = [
-            "C close", "A close", "H close", "O close", "R close", "D close",
-        ];
+        const CLOSED: [&str; 6] = ["C close", "A close", "H close", "O close", "R close", "D close"];
         let ended = ["C close", "A close", "H close", "D drain", "D drain", "-"];
-        let unheard = [
-            "C close", "A close", "H close", "D drain", "D drain", "D drain",
-        ];
+        let unheard = ["C close", "A close", "H close", "D drain", "D drain", "D drain"];
         let still = ["C", "A", "H", "O", "R", "D"];
         [
-            (
-                || Event::Connected { by_tls: true },
-                ["H write", "-", "-", "-", "-", "-"],
-            ),
-            (
-                || Event::Connected { by_tls: false },
-                ["O write", "-", "-", "-", "-", "-"],
-            ),
+            (|| Event::Connected { by_tls: true }, ["H write", "-", "-", "-", "-", "-"]),
+            (|| Event::Connected { by_tls: false }, ["O write", "-", "-", "-", "-", "-"]),
             (|| Event::Turn, ["-", "H", "-", "-", "-", "-"]),
             (|| Event::Established, ["-", "-", "O write", "-", "-", "-"]),
-            (
-                || read(false, false, false),
-                ["C", "-", "H", "O", "O renew", "-"],
-            ),
-            (
-                || read(false, false, true),
-                ["C", "-", "H", "O", "O renew", "-"],
-            ),
-            (
-                || read(false, true, false),
-                ["C", "-", "H", "O", "O renew", "-"],
-            ),
-            (
-                || read(false, true, true),
-                ["C", "-", "H", "O renew", "O renew", "-"],
-            ),
-            (
-                || read(true, false, false),
-                ["C", "-", "H", "R renew", "R", "-"],
-            ),
-            (
-                || read(true, false, true),
-                ["C", "-", "H", "R renew", "R", "-"],
-            ),
-            (
-                || read(true, true, false),
-                ["C", "-", "H", "R renew", "R renew", "-"],
-            ),
-            (
-                || read(true, true, true),
-                ["C", "-", "H", "R renew", "R renew", "-"],
-            ),
+            (|| read(false, false, false), ["C", "-", "H", "O", "O renew", "-"]),
+            (|| read(false, false, true), ["C", "-", "H", "O", "O renew", "-"]),
+            (|| read(false, true, false), ["C", "-", "H", "O", "O renew", "-"]),
+            (|| read(false, true, true), ["C", "-", "H", "O renew", "O renew", "-"]),
+            (|| read(true, false, false), ["C", "-", "H", "R renew", "R", "-"]),
+            (|| read(true, false, true), ["C", "-", "H", "R renew", "R", "-"]),
+            (|| read(true, true, false), ["C", "-", "H", "R renew", "R renew", "-"]),
+            (|| read(true, true, true), ["C", "-", "H", "R renew", "R renew", "-"]),
             (|| Event::End { is_inside: true }, ended),
             (|| Event::End { is_inside: false }, ended),
             (|| Event::Unheard(Why::Banned), unheard),
             (|| silent(false, false), still),
-            (
-                || silent(false, true),
-                ["C", "A", "H", "O close", "R close", "D"],
-            ),
+            (|| silent(false, true), ["C", "A", "H", "O close", "R close", "D"]),
             (|| silent(true, false), ["C", "A", "H", "O", "R", "D close"]),
             (|| Event::Overdue { is_excused: false }, CLOSED),
             (
                 || Event::Overdue { is_excused: true },
-                [
-                    "C close", "A renew", "H close", "O renew", "R close", "D close",
-                ],
+                ["C close", "A renew", "H close", "O renew", "R close", "D close"],
             ),
             (|| Event::Abort(Why::Displaced), CLOSED),
         ]

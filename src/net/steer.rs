@@ -8,9 +8,8 @@
 
 use super::sys::filter;
 use libc::{
-    BPF_A, BPF_ABS, BPF_ADD, BPF_ALU, BPF_B, BPF_IMM, BPF_IND, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JMP,
-    BPF_K, BPF_LD, BPF_LDX, BPF_LEN, BPF_LSH, BPF_MEM, BPF_RET, BPF_ST, BPF_SUB, BPF_W, BPF_X,
-    sock_filter,
+    BPF_A, BPF_ABS, BPF_ADD, BPF_ALU, BPF_B, BPF_IMM, BPF_IND, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_LDX, BPF_LEN,
+    BPF_LSH, BPF_MEM, BPF_RET, BPF_ST, BPF_SUB, BPF_W, BPF_X, sock_filter,
 };
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -82,10 +81,7 @@ fn program(mark: &Mark) -> Vec<sock_filter> {
 /// Makes the lower-case hexadecimal digit in the accumulator a number; what is not one becomes some number.
 fn push_digit(code: &mut Vec<sock_filter>) {
     code.push(branch(BPF_JGE, u32::from(b'a'), 0, 1));
-    code.push(instruction(
-        BPF_ALU | BPF_SUB | BPF_K,
-        u32::from(b'a' - b'0') - 10,
-    ));
+    code.push(instruction(BPF_ALU | BPF_SUB | BPF_K, u32::from(b'a' - b'0') - 10));
     code.push(instruction(BPF_ALU | BPF_SUB | BPF_K, u32::from(b'0')));
 }
 
@@ -154,10 +150,7 @@ mod tests {
                 }
             }
             // All else is the kernel's choice, and always the same for one peer.
-            let long = format!(
-                "SIP/2.0 200 {}\r\nVia: SIP/2.0/UDP a;branch=z9hG4bKs00",
-                "x".repeat(400)
-            );
+            let long = format!("SIP/2.0 200 {}\r\nVia: SIP/2.0/UDP a;branch=z9hG4bKs00", "x".repeat(400));
             for other in [
                 "",
                 "\r\n\r\n",

@@ -10,8 +10,7 @@ mod process;
 pub mod ssl;
 
 pub use process::{
-    local_addresses, lower_priority, online_cores, open_files_limit, page_size, pin,
-    return_free_memory, thread_cpu_ns,
+    local_addresses, lower_priority, online_cores, open_files_limit, page_size, pin, return_free_memory, thread_cpu_ns,
 };
 
 use name::Name;
@@ -48,11 +47,7 @@ impl Datagram<'_> {
     /// not name one, the kernel would refuse it.
     fn source(&self) -> Option<IpAddr> {
         match (self.local, self.peer) {
-            (Some(IpAddr::V6(v6)), SocketAddr::V6(peer))
-                if v6.is_unicast_link_local() && peer.scope_id() == 0 =>
-            {
-                None
-            }
+            (Some(IpAddr::V6(v6)), SocketAddr::V6(peer)) if v6.is_unicast_link_local() && peer.scope_id() == 0 => None,
             (local, _) => local,
         }
     }
@@ -82,9 +77,7 @@ impl Control {
             }
             IpAddr::V6(v6) => {
                 let info = libc::in6_pktinfo {
-                    ipi6_addr: libc::in6_addr {
-                        s6_addr: v6.octets(),
-                    },
+                    ipi6_addr: libc::in6_addr { s6_addr: v6.octets() },
                     ipi6_ifindex: 0,
                 };
                 self.fill(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info)
@@ -123,20 +116,15 @@ unsafe fn local_address(header: &libc::msghdr) -> Option<IpAddr> {
     unsafe {
         let mut message = libc::CMSG_FIRSTHDR(header);
         while !message.is_null() {
-            let holds =
-                |size: usize| (*message).cmsg_len as usize >= libc::CMSG_LEN(size as u32) as usize;
+            let holds = |size: usize| (*message).cmsg_len as usize >= libc::CMSG_LEN(size as u32) as usize;
             let data = libc::CMSG_DATA(message);
             let ip = match ((*message).cmsg_level, (*message).cmsg_type) {
-                (libc::IPPROTO_IP, libc::IP_PKTINFO)
-                    if holds(mem::size_of::<libc::in_pktinfo>()) =>
-                {
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) if holds(mem::size_of::<libc::in_pktinfo>()) => {
                     // Not the header's destination, which may be a broadcast address, but ours on that network.
                     let info = ptr::read_unaligned(data.cast::<libc::in_pktinfo>());
                     IpAddr::from(Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr)))
                 }
-                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO)
-                    if holds(mem::size_of::<libc::in6_pktinfo>()) =>
-                {
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if holds(mem::size_of::<libc::in6_pktinfo>()) => {
                     let info = ptr::read_unaligned(data.cast::<libc::in6_pktinfo>());
                     IpAddr::from(info.ipi6_addr.s6_addr)
                 }
@@ -316,11 +304,7 @@ impl Outbound {
     /// Sends the first datagrams of `datagrams`, at most [`Outbound::capacity`], in one call that never blocks. Returns how
     /// many the kernel took, at least 1 when there was one; an error is about the first of them, or one that was pending on
     /// the socket from an earlier datagram.
-    pub fn send<'a>(
-        &mut self,
-        socket: BorrowedFd<'_>,
-        datagrams: impl Iterator<Item = Datagram<'a>>,
-    ) -> io::Result<usize> {
+    pub fn send<'a>(&mut self, socket: BorrowedFd<'_>, datagrams: impl Iterator<Item = Datagram<'a>>) -> io::Result<usize> {
         let mut count = 0;
         let places = self
             .headers
@@ -400,36 +384,17 @@ pub fn queue_icmp_errors(socket: BorrowedFd<'_>, is_ipv4: bool) -> io::Result<()
 /// MTU discovery, which loses the first long datagram to a peer.
 pub fn allow_fragments(socket: BorrowedFd<'_>, is_ipv4: bool, allow: bool) -> io::Result<()> {
     let (level, option, value) = match (is_ipv4, allow) {
-        (true, true) => (
-            libc::IPPROTO_IP,
-            libc::IP_MTU_DISCOVER,
-            libc::IP_PMTUDISC_DONT,
-        ),
-        (true, false) => (
-            libc::IPPROTO_IP,
-            libc::IP_MTU_DISCOVER,
-            libc::IP_PMTUDISC_PROBE,
-        ),
-        (false, true) => (
-            libc::IPPROTO_IPV6,
-            libc::IPV6_MTU_DISCOVER,
-            libc::IPV6_PMTUDISC_DONT,
-        ),
-        (false, false) => (
-            libc::IPPROTO_IPV6,
-            libc::IPV6_MTU_DISCOVER,
-            libc::IPV6_PMTUDISC_PROBE,
-        ),
+        (true, true) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT),
+        (true, false) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE),
+        (false, true) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT),
+        (false, false) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE),
     };
     set_option(socket, level, option, value)
 }
 
 /// Takes the oldest entry of the socket's error queue; `None` when it is empty. What the error quotes of our datagram goes
 /// into `quote`.
-pub fn take_icmp_error(
-    socket: BorrowedFd<'_>,
-    quote: &mut [u8],
-) -> io::Result<Option<Option<IcmpError>>> {
+pub fn take_icmp_error(socket: BorrowedFd<'_>, quote: &mut [u8]) -> io::Result<Option<Option<IcmpError>>> {
     // Room for the extended error, the offender's address behind it, and other messages an operator may have switched on;
     // of 64-bit words, so that it is aligned as control messages must be.
     let mut control = [0u64; 64];
@@ -446,13 +411,7 @@ pub fn take_icmp_error(
     header.msg_control = control.as_mut_ptr().cast();
     header.msg_controllen = mem::size_of_val(&control) as _;
     // SAFETY: all pointers in `header` lead to local variables or to `quote`, with their true sizes.
-    let count = unsafe {
-        libc::recvmsg(
-            socket.as_raw_fd(),
-            &mut header,
-            libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT,
-        )
-    };
+    let count = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT) };
     if count < 0 {
         let error = io::Error::last_os_error();
         return match error.kind() {
@@ -479,12 +438,10 @@ pub fn take_icmp_error(
         }
         found
     };
-    Ok(Some(extended.zip(name.read()).map(|(error, peer)| {
-        IcmpError {
-            peer,
-            is_failure: is_failure(&error),
-            quoted: (count as usize).min(quote.len()),
-        }
+    Ok(Some(extended.zip(name.read()).map(|(error, peer)| IcmpError {
+        peer,
+        is_failure: is_failure(&error),
+        quoted: (count as usize).min(quote.len()),
     })))
 }
 
@@ -537,12 +494,7 @@ pub fn waiting(socket: BorrowedFd<'_>) -> io::Result<Waiting> {
     })
 }
 
-fn set_option(
-    socket: BorrowedFd<'_>,
-    level: libc::c_int,
-    option: libc::c_int,
-    value: libc::c_int,
-) -> io::Result<()> {
+fn set_option(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     // SAFETY: the kernel reads one integer, whose size it is given.
     check(unsafe {
         libc::setsockopt(

@@ -162,11 +162,7 @@ mod tests {
             }
             assert_eq!(table.len(), model.len() + 1);
         }
-        assert!(
-            model
-                .iter()
-                .all(|(id, value)| table.get(*id) == Some(value))
-        );
+        assert!(model.iter().all(|(id, value)| table.get(*id) == Some(value)));
         assert_eq!(table.iter().count(), table.len());
         let now = std::ptr::from_ref(table.tenant(0).unwrap().1);
         assert_eq!(now, first, "nothing has moved");

@@ -105,20 +105,15 @@ impl Udp {
     ///
     /// With several, they share the address by SO_REUSEPORT. The first is bound without it, so that a socket of somebody else
     /// (another instance of this server, for one) is an error here and never a silent partner; the others join it.
-    pub fn bind(
-        address: SocketAddr,
-        cores: usize,
-        buffers: &Buffers,
-    ) -> Result<Vec<Udp>, BindError> {
+    pub fn bind(address: SocketAddr, cores: usize, buffers: &Buffers) -> Result<Vec<Udp>, BindError> {
         let mut sockets: Vec<Udp> = Vec::with_capacity(cores);
         let mut bound = address;
         for number in 0..cores.max(1) {
-            let udp =
-                Udp::open(bound, number > 0, cores > 1, buffers).map_err(|error| BindError {
-                    transport: Transport::Udp,
-                    address,
-                    error,
-                })?;
+            let udp = Udp::open(bound, number > 0, cores > 1, buffers).map_err(|error| BindError {
+                transport: Transport::Udp,
+                address,
+                error,
+            })?;
             bound = udp.address;
             sockets.push(udp);
         }
@@ -163,12 +158,7 @@ impl Udp {
         }))
     }
 
-    fn open(
-        address: SocketAddr,
-        joins: bool,
-        is_shared: bool,
-        buffers: &Buffers,
-    ) -> io::Result<Udp> {
+    fn open(address: SocketAddr, joins: bool, is_shared: bool, buffers: &Buffers) -> io::Result<Udp> {
         let kind = Type::DGRAM.nonblocking().cloexec();
         let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::UDP))?;
         if address.is_ipv6() {
@@ -218,11 +208,7 @@ impl Udp {
     /// Long datagrams may be fragmented on their way; others need not pay for that.
     fn fragment(&mut self, is_long: bool) {
         if is_long != self.is_fragmenting {
-            let allowed = sys::allow_fragments(
-                outgoing(&self.sender, &self.socket).as_fd(),
-                self.address.is_ipv4(),
-                is_long,
-            );
+            let allowed = sys::allow_fragments(outgoing(&self.sender, &self.socket).as_fd(), self.address.is_ipv4(), is_long);
             match allowed {
                 Ok(()) => self.is_fragmenting = is_long,
                 Err(error) => log::debug!("udp {}: fragmentation: {error}", self.address),
@@ -261,13 +247,7 @@ impl Udp {
 
     /// Sends the datagrams that `get` names by 0 to `count`. What the kernel does not take now waits in the queue; what cannot
     /// be sent at all is counted, and goes to `lost` where the path is at fault.
-    pub fn send<'a>(
-        &mut self,
-        outbound: &mut Outbound,
-        count: usize,
-        get: impl Fn(usize) -> Datagram<'a>,
-        lost: &mut Undelivered,
-    ) {
+    pub fn send<'a>(&mut self, outbound: &mut Outbound, count: usize, get: impl Fn(usize) -> Datagram<'a>, lost: &mut Undelivered) {
         let mut done = 0;
         if self.backlog.is_empty() {
             self.fragment((0..count).any(|number| get(number).bytes.len() > CARRIED_WHOLE));
@@ -534,10 +514,7 @@ mod tests {
         assert_eq!(batches(), Ok(8));
         assert_eq!(batches(), Ok(4));
         assert_eq!(batches(), Err(io::ErrorKind::WouldBlock));
-        assert!(
-            inbound.get(0).is_none(),
-            "nothing is left of the batch before"
-        );
+        assert!(inbound.get(0).is_none(), "nothing is left of the batch before");
     }
 
     /// A kernel that answers each call by the test's script: a number of datagrams taken, or an error.
@@ -561,9 +538,7 @@ mod tests {
     #[test]
     fn no_error_of_one_datagram_stops_the_others() {
         use libc::{EAGAIN, ECONNREFUSED, EHOSTUNREACH, EINTR, EMSGSIZE, ENOBUFS};
-        let dropped = |counters: &ListenerCounters, reason: Undeliverable| {
-            counters.undelivered[reason as usize]
-        };
+        let dropped = |counters: &ListenerCounters, reason: Undeliverable| counters.undelivered[reason as usize];
         // A left-over error: offered again, nothing is lost.
         let (done, counters, lost) = push(&[Ok(2), Err(ECONNREFUSED), Err(EINTR), Ok(8)], 10);
         assert_eq!((done, counters.sent.bytes, lost), (10, 10, 0));
@@ -664,10 +639,7 @@ mod tests {
         let mut buffer = [0; 16];
         assert_eq!(clients[1].recv(&mut buffer).unwrap(), 5);
         let (len, from) = stranger.recv_from(&mut buffer).unwrap();
-        assert_eq!(
-            (&buffer[..len], from.ip()),
-            (&b"unnamed"[..], [127, 0, 0, 1].into())
-        );
+        assert_eq!((&buffer[..len], from.ip()), (&b"unnamed"[..], [127, 0, 0, 1].into()));
         // An address that is not ours (any more) fails this datagram and no other.
         let foreign = to(&stranger, Some([192, 0, 2, 1].into()), b"foreign");
         let batch = [foreign, unnamed];

@@ -78,12 +78,7 @@ struct Wire {
 
 impl Wires {
     /// Registers the sockets, in the order of the listeners, with the poll that `registry` belongs to, under the tokens from 0.
-    pub fn new(
-        sockets: Vec<Socket>,
-        batch: usize,
-        streams: Streams,
-        registry: Registry,
-    ) -> io::Result<Wires> {
+    pub fn new(sockets: Vec<Socket>, batch: usize, streams: Streams, registry: Registry) -> io::Result<Wires> {
         let mut ports = Vec::with_capacity(sockets.len());
         for (number, socket) in sockets.into_iter().enumerate() {
             let token = Token(number);
@@ -214,12 +209,10 @@ impl Wires {
     }
 
     fn datagrams(&mut self) -> impl Iterator<Item = &mut Udp> {
-        self.ports
-            .iter_mut()
-            .filter_map(|port| match &mut port.kind {
-                PortKind::Datagrams(wire) => Some(&mut *wire.udp),
-                PortKind::Connections(_) => None,
-            })
+        self.ports.iter_mut().filter_map(|port| match &mut port.kind {
+            PortKind::Datagrams(wire) => Some(&mut *wire.udp),
+            PortKind::Connections(_) => None,
+        })
     }
 
     /// Has the kernel drop what `shed` says on all sockets for datagrams, or nothing. If it cannot, all is received.
@@ -297,11 +290,8 @@ impl Wires {
     /// Takes those whose sockets were seen empty off the list.
     pub fn settle(&mut self) {
         let ports = &self.ports;
-        self.ready.retain(|listener| {
-            ports
-                .get(*listener as usize)
-                .is_some_and(|port| port.is_ready)
-        });
+        self.ready
+            .retain(|listener| ports.get(*listener as usize).is_some_and(|port| port.is_ready));
     }
 
     /// The connections that may hold something, taken off their list: established ones first, then some whose handshakes go on.
@@ -320,12 +310,7 @@ impl Wires {
     }
 
     /// Reads a bite from one connection; `on` gets the messages in it, and says of each whether it will be answered.
-    pub fn receive_stream(
-        &mut self,
-        id: Id,
-        now: Instant,
-        on: impl FnMut(Flow, Arrival<'_>) -> bool,
-    ) {
+    pub fn receive_stream(&mut self, id: Id, now: Instant, on: impl FnMut(Flow, Arrival<'_>) -> bool) {
         let listener = self.streams.listener_of(id);
         let port = listener.and_then(|listener| self.ports.get_mut(listener as usize));
         if let Some(port) = port {
@@ -407,13 +392,7 @@ impl Wires {
     }
 
     /// Takes one message for a stream of this core.
-    pub fn send_one(
-        &mut self,
-        now: Instant,
-        flow: &Flow,
-        bytes: &[u8],
-        host: Option<(&[u8], u64)>,
-    ) {
+    pub fn send_one(&mut self, now: Instant, flow: &Flow, bytes: &[u8], host: Option<(&[u8], u64)>) {
         let Some(port) = self.ports.get_mut(flow.listener as usize) else {
             return self.misdirected();
         };
@@ -483,10 +462,7 @@ impl Wires {
                 let (logged, now) = (&mut wire.logged[reason as usize], now[reason as usize]);
                 if now > *logged && self.log.may_say() {
                     let (address, label) = (wire.udp.address(), reason.label());
-                    log::info!(
-                        "UDP {address}: {} datagrams not sent: {label}",
-                        now - *logged
-                    );
+                    log::info!("UDP {address}: {} datagrams not sent: {label}", now - *logged);
                     *logged = now;
                 }
             }
@@ -538,16 +514,9 @@ impl Wires {
     #[cfg(debug_assertions)]
     pub fn check(&self) {
         for (number, port) in self.ports.iter().enumerate() {
-            let listed = self
-                .ready
-                .iter()
-                .filter(|ready| usize::from(**ready) == number);
+            let listed = self.ready.iter().filter(|ready| usize::from(**ready) == number);
             let listed = listed.count();
-            assert_eq!(
-                listed,
-                usize::from(port.is_ready),
-                "listener {number} is ready"
-            );
+            assert_eq!(listed, usize::from(port.is_ready), "listener {number} is ready");
         }
         self.streams.check();
     }
@@ -585,9 +554,7 @@ fn follow_interest(registry: &Registry, wire: &mut Wire, listener: usize) {
             let both = Interest::READABLE | Interest::WRITABLE;
             registry.reregister(&mut SourceFd(&wire.udp.fd()), token, both)
         }
-        (None, false) => {
-            registry.reregister(&mut SourceFd(&wire.udp.fd()), token, Interest::READABLE)
-        }
+        (None, false) => registry.reregister(&mut SourceFd(&wire.udp.fd()), token, Interest::READABLE),
     };
     match changed {
         Ok(()) => wire.awaits_room = awaits,

@@ -6,9 +6,7 @@ pub mod records;
 
 use crate::base::dns::{Answer, Failure, Outcome, Question, RecordType};
 use crate::settings::Dns;
-use hickory_resolver::config::{
-    ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts, ServerOrderingStrategy,
-};
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts, ServerOrderingStrategy};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{self, Name};
@@ -132,10 +130,7 @@ async fn serve(dns: Dns, mut orders: mpsc::Receiver<Order>, deliver: Deliver) {
 
 impl ResolverThread {
     async fn look_up(&self, question: &Question) -> Outcome {
-        let (Some(library), Ok(name)) = (
-            &self.library,
-            Name::from_ascii(format!("{}.", question.name)),
-        ) else {
+        let (Some(library), Ok(name)) = (&self.library, Name::from_ascii(format!("{}.", question.name))) else {
             return Outcome::Failed(Failure::Server);
         };
         let kind = match question.kind {
@@ -161,11 +156,7 @@ impl ResolverThread {
             return;
         }
         match trouble.filter(|_| failing) {
-            Some(trouble) => log::warn!(
-                "dns: no answer for {} {}: {trouble}",
-                question.name,
-                question.kind.name()
-            ),
+            Some(trouble) => log::warn!("dns: no answer for {} {}: {trouble}", question.name, question.kind.name()),
             None => log::info!("dns: questions are answered again"),
         }
     }

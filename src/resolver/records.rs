@@ -17,10 +17,7 @@ pub fn found(kind: RecordType, answers: &[Record]) -> Outcome {
     };
     let ttl_ms = u64::from(ttl_s) * 1000;
     match records.is_empty() {
-        true => Outcome::Nothing {
-            exists: true,
-            ttl_ms,
-        },
+        true => Outcome::Nothing { exists: true, ttl_ms },
         false => Outcome::Found { records, ttl_ms },
     }
 }
@@ -36,9 +33,7 @@ pub fn missing(error: &NetError) -> Outcome {
             },
             _ => Outcome::Failed(Failure::Server),
         },
-        NetError::Timeout | NetError::NoConnections | NetError::Io(_) => {
-            Outcome::Failed(Failure::Silence)
-        }
+        NetError::Timeout | NetError::NoConnections | NetError::Io(_) => Outcome::Failed(Failure::Silence),
         NetError::Busy => Outcome::Failed(Failure::Busy),
         _ => Outcome::Failed(Failure::Server),
     }
@@ -108,10 +103,7 @@ mod tests {
         ];
         let records = Records::Addresses(vec!["192.0.2.1".parse().unwrap()]);
         let ttl_ms = 60_000;
-        assert_eq!(
-            found(RecordType::A, &answers),
-            Outcome::Found { records, ttl_ms }
-        );
+        assert_eq!(found(RecordType::A, &answers), Outcome::Found { records, ttl_ms });
         let outcome = found(RecordType::Srv, &answers);
         assert!(matches!(outcome, Outcome::Nothing { exists: true, .. }));
     }
@@ -141,17 +133,11 @@ mod tests {
             missing(&none.into())
         };
         let nothing = |exists, ttl_ms| Outcome::Nothing { exists, ttl_ms };
-        assert_eq!(
-            none(ResponseCode::NXDomain, Some(30)),
-            nothing(false, 30_000)
-        );
+        assert_eq!(none(ResponseCode::NXDomain, Some(30)), nothing(false, 30_000));
         assert_eq!(none(ResponseCode::NoError, None), nothing(true, 0));
         let server = Outcome::Failed(Failure::Server);
         assert_eq!(none(ResponseCode::ServFail, Some(30)), server);
         assert_eq!(none(ResponseCode::Refused, None), server);
-        assert_eq!(
-            missing(&NetError::Timeout),
-            Outcome::Failed(Failure::Silence)
-        );
+        assert_eq!(missing(&NetError::Timeout), Outcome::Failed(Failure::Silence));
     }
 }

@@ -26,9 +26,7 @@ impl RunningServer {
             let stdout = io::stdout().as_fd().try_clone_to_owned();
             let _ = done.send(stdout.and_then(|out| File::from(out).write_all(lines.as_bytes())));
         };
-        let spawned = thread::Builder::new()
-            .name("announce".to_owned())
-            .spawn(write);
+        let spawned = thread::Builder::new().name("announce".to_owned()).spawn(write);
         let outcome = match spawned {
             Ok(_) => outcome.recv_timeout(ANNOUNCEMENT),
             Err(error) => Ok(Err(error)),
@@ -38,8 +36,6 @@ impl RunningServer {
             Ok(Err(error)) => error.to_string(),
             Err(_) => "its reader takes nothing".to_owned(),
         };
-        log::warn!(
-            "standard output did not take the lines that name the listeners ({failure}); they serve all the same"
-        );
+        log::warn!("standard output did not take the lines that name the listeners ({failure}); they serve all the same");
     }
 }

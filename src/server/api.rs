@@ -6,9 +6,7 @@ use super::running::RunningServer;
 use super::typed;
 use std::time::Duration;
 use strowger::base::metric::Families;
-use strowger::control::{
-    AorEntry, ConnectionEntry, ContactEntry, ControlApi, Draining, Refusal, guests,
-};
+use strowger::control::{AorEntry, ConnectionEntry, ContactEntry, ControlApi, Draining, Refusal, guests};
 use strowger::net::streams::Description;
 use strowger::settings::{Words, level_named};
 use strowger::sip::{Scheme, Uri};
@@ -88,18 +86,17 @@ impl ControlApi for RunningServer {
         let wanted = aor.map(|aor| self.address_of_record(aor)).transpose()?;
         let now = self.crew().clock().now();
         let mut entries: Vec<AorEntry> = Vec::new();
-        self.location
-            .show(now, wanted.as_deref(), &mut |aor, binding| {
-                let aor = format!("sip:{}", String::from_utf8_lossy(aor));
-                let contact = contact_entry(&binding, now.as_ms());
-                match entries.last_mut().filter(|entry| entry.aor == aor) {
-                    Some(entry) => entry.contacts.push(contact),
-                    None => entries.push(AorEntry {
-                        aor,
-                        contacts: vec![contact],
-                    }),
-                }
-            });
+        self.location.show(now, wanted.as_deref(), &mut |aor, binding| {
+            let aor = format!("sip:{}", String::from_utf8_lossy(aor));
+            let contact = contact_entry(&binding, now.as_ms());
+            match entries.last_mut().filter(|entry| entry.aor == aor) {
+                Some(entry) => entry.contacts.push(contact),
+                None => entries.push(AorEntry {
+                    aor,
+                    contacts: vec![contact],
+                }),
+            }
+        });
         entries.sort_by(|a, b| a.aor.cmp(&b.aor));
         match (aor, entries.is_empty()) {
             (Some(aor), true) => Err(Refusal::NotFound(format!("{aor}: no bindings"))),
@@ -109,8 +106,7 @@ impl ControlApi for RunningServer {
 
     fn ul_add(&self, aor: &str, contact: &str, expires: Option<u32>) -> Result<(), Refusal> {
         let key = self.address_of_record(aor)?;
-        let uri = Uri::parse(contact.as_bytes())
-            .map_err(|fault| Refusal::Refused(format!("{contact}: {}", fault.reason())))?;
+        let uri = Uri::parse(contact.as_bytes()).map_err(|fault| Refusal::Refused(format!("{contact}: {}", fault.reason())))?;
         if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
             return Err(Refusal::Refused(format!("{contact}: not a SIP URI")));
         }
@@ -184,11 +180,7 @@ fn contact_entry(binding: &BindingView, now_ms: u64) -> ContactEntry {
     ContactEntry {
         uri: text(&binding.uri),
         q: (binding.q < 1000).then(|| f32::from(binding.q) / 1000.0),
-        expires_in_s: binding
-            .expires
-            .as_ms()
-            .saturating_sub(now_ms)
-            .div_ceil(1000),
+        expires_in_s: binding.expires.as_ms().saturating_sub(now_ms).div_ceil(1000),
         call_id: text(&binding.call_id),
         cseq: binding.cseq,
         path: match binding.path.is_empty() {

@@ -36,12 +36,7 @@ impl Drain {
     }
 
     /// For `patience` from now on, whatever was in force before.
-    pub fn by_command(
-        &self,
-        patience: Duration,
-        crew: &Mutex<Crew>,
-        manager: &Manager,
-    ) -> Draining {
+    pub fn by_command(&self, patience: Duration, crew: &Mutex<Crew>, manager: &Manager) -> Draining {
         let until = Instant::now() + patience;
         self.drain_until("by command", |_| until, crew, manager)
     }
@@ -57,9 +52,7 @@ impl Drain {
         let left = {
             let mut state = lock(&self.state);
             let deadline = until(state.as_ref().map(|state| state.deadline));
-            let since = state
-                .as_ref()
-                .map_or_else(Instant::now, |state| state.since);
+            let since = state.as_ref().map_or_else(Instant::now, |state| state.since);
             *state = Some(State {
                 since,
                 deadline,
@@ -100,9 +93,7 @@ impl Drain {
             return true;
         }
         if is_late {
-            log::warn!(
-                "drained for {took:.1} s, which is the deadline: {pending} requests still wait for their answer"
-            );
+            log::warn!("drained for {took:.1} s, which is the deadline: {pending} requests still wait for their answer");
         }
         is_late
     }

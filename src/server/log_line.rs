@@ -8,8 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Appends a line with its line break.
 pub fn line(level: Level, target: &str, text: fmt::Arguments<'_>, out: &mut Vec<u8>) {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
-    let [year, month, day, hour, minute, second] =
-        civil(since_1970.map_or(0, |time| time.as_secs()));
+    let [year, month, day, hour, minute, second] = civil(since_1970.map_or(0, |time| time.as_secs()));
     // Writing into memory does not fail.
     let _ = write!(
         out,
@@ -45,25 +44,13 @@ fn civil(seconds: u64) -> [u64; 6] {
     // In eras of 400 years that begin with a March, so that a leap day is the last of its year.
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 {
-        from_march + 3
-    } else {
-        from_march - 9
-    };
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
-    [
-        year,
-        month,
-        day,
-        second / 3600,
-        second / 60 % 60,
-        second % 60,
-    ]
+    [year, month, day, second / 3600, second / 60 % 60, second % 60]
 }
 
 #[cfg(test)]
@@ -101,19 +88,11 @@ mod tests {
         ] {
             assert_eq!(civil(seconds), date, "{seconds}");
             let asked = std::process::Command::new("date")
-                .args([
-                    "-u",
-                    "-d",
-                    &format!("@{seconds}"),
-                    "+%Y %-m %-d %-H %-M %-S",
-                ])
+                .args(["-u", "-d", &format!("@{seconds}"), "+%Y %-m %-d %-H %-M %-S"])
                 .output()
                 .expect("date");
             let answer = String::from_utf8_lossy(&asked.stdout).into_owned();
-            let answer: Vec<u64> = answer
-                .split_whitespace()
-                .map(|n| n.parse().unwrap())
-                .collect();
+            let answer: Vec<u64> = answer.split_whitespace().map(|n| n.parse().unwrap()).collect();
             assert_eq!(civil(seconds)[..], answer[..], "{seconds}");
         }
     }

@@ -263,11 +263,7 @@ mod tests {
         };
         let writer = queue.clone();
         thread::spawn(move || writer.run(&mut device));
-        Bench {
-            queue,
-            orders,
-            taken,
-        }
+        Bench { queue, orders, taken }
     }
 
     impl Bench {
@@ -296,9 +292,7 @@ mod tests {
         bench.occupy();
         // The device does not return from its first write.
         for number in 0..3 {
-            bench
-                .queue
-                .push(Level::Info, format!("{number}\n").as_bytes());
+            bench.queue.push(Level::Info, format!("{number}\n").as_bytes());
         }
         assert!(!bench.queue.flush(Duration::from_millis(20)));
         bench.order(None);
@@ -344,9 +338,7 @@ mod tests {
             bench.order(Some(ErrorKind::StorageFull));
         }
         for number in 0..20 {
-            bench
-                .queue
-                .push(Level::Error, format!("{number:2}......\n").as_bytes());
+            bench.queue.push(Level::Error, format!("{number:2}......\n").as_bytes());
         }
         bench.order(None);
         bench.order(None);

@@ -48,9 +48,7 @@ pub fn start(level: LevelFilter) -> Result<(), String> {
         let logger = logger.build();
         (directives, logger)
     });
-    let most = directed
-        .as_ref()
-        .map_or(level, |(_, logger)| logger.filter());
+    let most = directed.as_ref().map_or(level, |(_, logger)| logger.filter());
     let logger = LOGGER.get_or_init(|| Logger {
         is_directed: AtomicBool::new(directed.is_some()),
         directed,
@@ -107,9 +105,7 @@ pub fn flush() {
 /// One line to standard error as it is, behind what was logged. That it cannot be written is no failure.
 pub fn complain(line: &dyn fmt::Display) {
     match LOGGER.get() {
-        Some(logger) => logger
-            .queue
-            .push(Level::Error, format!("{line}\n").as_bytes()),
+        Some(logger) => logger.queue.push(Level::Error, format!("{line}\n").as_bytes()),
         None => {
             let _ = writeln!(io::stderr(), "{line}");
         }
@@ -131,9 +127,7 @@ pub fn set_level(level: LevelFilter) {
 
 /// The same because the conf says so: not against the environment.
 pub fn set_level_by_conf(level: LevelFilter) {
-    let directed = LOGGER
-        .get()
-        .is_some_and(|logger| logger.is_directed.load(Ordering::Relaxed));
+    let directed = LOGGER.get().is_some_and(|logger| logger.is_directed.load(Ordering::Relaxed));
     if !directed {
         log::set_max_level(level);
     }
@@ -154,9 +148,7 @@ pub fn level() -> String {
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         match &self.directed {
-            Some((_, logger)) if self.is_directed.load(Ordering::Relaxed) => {
-                logger.enabled(metadata)
-            }
+            Some((_, logger)) if self.is_directed.load(Ordering::Relaxed) => logger.enabled(metadata),
             _ => metadata.level() <= log::max_level(),
         }
     }

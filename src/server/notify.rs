@@ -67,17 +67,13 @@ impl Manager {
     pub fn reloading(&self) {
         // The time lets the manager tell this reload from one before it (`Type=notify-reload`).
         let now_us = sys::identity::monotonic_us();
-        self.tell(&format!(
-            "RELOADING=1\nMONOTONIC_USEC={now_us}\nSTATUS=reloading"
-        ));
+        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={now_us}\nSTATUS=reloading"));
     }
 
     /// It takes `patience`, and then some: a manager that wanted to kill us sooner is asked to wait.
     pub fn stopping(&self, status: &str, patience: Duration) {
         let us = (patience + TO_END).as_micros();
-        self.tell(&format!(
-            "STOPPING=1\nEXTEND_TIMEOUT_USEC={us}\nSTATUS={status}"
-        ));
+        self.tell(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={us}\nSTATUS={status}"));
     }
 
     /// To be called at least ten times a second. `ask` asks all workers for a sign of life.
@@ -145,17 +141,11 @@ mod tests {
 
     #[test]
     fn the_watchdog_is_fed_three_times_in_its_patience() {
-        let of =
-            |us: &str, pid: Option<&str>| watchdog(Some(us.to_owned()), pid.map(str::to_owned), 7);
+        let of = |us: &str, pid: Option<&str>| watchdog(Some(us.to_owned()), pid.map(str::to_owned), 7);
         let ten = Some(Duration::from_secs(10));
         assert_eq!(of("30000000", None), ten);
         assert_eq!(of("30000000", Some("7")), ten);
-        for (us, pid) in [
-            ("30000000", Some("8")),
-            ("0", None),
-            ("", None),
-            ("x", None),
-        ] {
+        for (us, pid) in [("30000000", Some("8")), ("0", None), ("", None), ("x", None)] {
             assert_eq!(of(us, pid), None, "{us} {pid:?}");
         }
         assert_eq!(watchdog(None, None, 7), None);

@@ -144,8 +144,8 @@ impl RunningServer {
     }
 
     fn settings_of(&self, conf: &Conf) -> Result<strowger::stack::Settings, String> {
-        let local = interfaces::local_addresses()
-            .map_err(|error| format!("the addresses of this machine's interfaces: {error}"))?;
+        let local =
+            interfaces::local_addresses().map_err(|error| format!("the addresses of this machine's interfaces: {error}"))?;
         let addresses = self.crew().addresses().to_vec();
         let memory = Machine::this().memory;
         Ok(conf.rules(&addresses, local, memory))

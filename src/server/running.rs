@@ -89,10 +89,7 @@ impl RunningServer {
     }
 
     /// A metrics endpoint that answers, where the conf wants one.
-    pub fn scrape_at(
-        self: &Arc<RunningServer>,
-        address: Option<SocketAddr>,
-    ) -> Result<Option<PrometheusEndpoint>, String> {
+    pub fn scrape_at(self: &Arc<RunningServer>, address: Option<SocketAddr>) -> Result<Option<PrometheusEndpoint>, String> {
         let Some(address) = address else {
             return Ok(None);
         };
@@ -111,19 +108,15 @@ impl RunningServer {
     }
 
     /// Has the users watched from now on. `users` are those that the workers began with.
-    pub fn watch_users(
-        self: &Arc<RunningServer>,
-        source: Source,
-        users: Arc<Users>,
-    ) -> Result<(), String> {
+    pub fn watch_users(self: &Arc<RunningServer>, source: Source, users: Arc<Users>) -> Result<(), String> {
         let server = Arc::downgrade(self);
         let publish = move |users: &Arc<Users>| {
             if let Some(server) = server.upgrade() {
                 server.crew().users(users);
             }
         };
-        let watcher = UserWatcher::start(source, users, Box::new(publish))
-            .map_err(|error| format!("the store's thread: {error}"))?;
+        let watcher =
+            UserWatcher::start(source, users, Box::new(publish)).map_err(|error| format!("the store's thread: {error}"))?;
         self.set_user_watcher(Some(Arc::new(watcher)));
         Ok(())
     }

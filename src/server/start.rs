@@ -80,8 +80,8 @@ struct Ground {
 impl Ground {
     fn look(conf: &Conf) -> Result<Ground, String> {
         let secret = key_of(&key::read_or_make(&conf.server.key_file)?);
-        let local = interfaces::local_addresses()
-            .map_err(|error| format!("the addresses of this machine's interfaces: {error}"))?;
+        let local =
+            interfaces::local_addresses().map_err(|error| format!("the addresses of this machine's interfaces: {error}"))?;
         Ok(Ground {
             secret,
             local,
@@ -123,18 +123,13 @@ struct Open {
 
 impl Open {
     fn all(conf: &Conf, ground: &Ground) -> Result<Open, String> {
-        let listeners: Vec<_> = conf
-            .listen
-            .iter()
-            .map(|listen| (listen.transport, listen.address))
-            .collect();
+        let listeners: Vec<_> = conf.listen.iter().map(|listen| (listen.transport, listen.address)).collect();
         let clock = Clock::start();
         let location = Location::new(ground.secret, conf.max_bindings(ground.memory));
         let location = Arc::new(location.with_journal(conf.durability()));
         let disk = open_disk(conf, ground, &location, &listeners, clock);
         let users = conf.read_users(ground.secret, disk.shared_file())?;
-        let files =
-            sys::open_files_limit().map_err(|error| format!("the limit of open files: {error}"))?;
+        let files = sys::open_files_limit().map_err(|error| format!("the limit of open files: {error}"))?;
         let (asker, inbox) = resolver::open(conf.dns.questions);
         let sources = Arc::new(Sources::new(ground.secret, 0));
         limit_sources(&sources, conf);
@@ -179,13 +174,7 @@ fn open_disk(
 }
 
 /// Starts the threads: workers, resolver, journal, and the one that watches the users.
-fn launch(
-    conf: &Conf,
-    ground: Ground,
-    open: Open,
-    manager: Manager,
-    reread: Reread,
-) -> Result<Arc<RunningServer>, String> {
+fn launch(conf: &Conf, ground: Ground, open: Open, manager: Manager, reread: Reread) -> Result<Arc<RunningServer>, String> {
     let settings = Arc::new(conf.rules(open.bound.addresses(), ground.local, ground.memory));
     let start = Start {
         secret: ground.secret,
@@ -193,9 +182,7 @@ fn launch(
         sources: open.sources,
         connections: open.connections,
         transactions: settings.per_core.transactions,
-        since_1970: SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default(),
+        since_1970: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
         wall_ms: open.clock.wall_ms(),
     };
     let (source, users) = first_users(open.users);

@@ -39,8 +39,7 @@ impl Connections {
     /// Connections of the whole server, where the process may open `files` files: some are left for listeners, polls and
     /// operators.
     pub fn most(&self, files: usize) -> usize {
-        self.max
-            .unwrap_or_else(|| files.saturating_sub(64 + files / 16).max(1))
+        self.max.unwrap_or_else(|| files.saturating_sub(64 + files / 16).max(1))
     }
 }
 

@@ -163,11 +163,7 @@ words! {
 }
 
 impl Words for Transport {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("udp", Transport::Udp),
-        ("tcp", Transport::Tcp),
-        ("tls", Transport::Tls),
-    ];
+    const WORDS: &'static [(&'static str, Self)] = &[("udp", Transport::Udp), ("tcp", Transport::Tcp), ("tls", Transport::Tls)];
 }
 
 impl Words for LevelFilter {
@@ -183,9 +179,8 @@ impl Words for LevelFilter {
 
 /// The log level of this name, in any case. The error names all of them.
 pub fn level_named(name: &str) -> Result<LevelFilter, String> {
-    LevelFilter::named(&name.to_ascii_lowercase()).ok_or_else(|| {
-        format!("no level {name:?}; there are off, error, warn, info, debug and trace")
-    })
+    LevelFilter::named(&name.to_ascii_lowercase())
+        .ok_or_else(|| format!("no level {name:?}; there are off, error, warn, info, debug and trace"))
 }
 
 #[cfg(test)]

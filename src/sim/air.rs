@@ -307,23 +307,12 @@ impl Air {
     }
 
     /// As [`Air::send`], for a message that was read before.
-    pub fn send_again(
-        &mut self,
-        from: SocketAddr,
-        to: SocketAddr,
-        message: Rc<Reading>,
-        intent: Intent,
-    ) {
+    pub fn send_again(&mut self, from: SocketAddr, to: SocketAddr, message: Rc<Reading>, intent: Intent) {
         if intent == Intent::Honest && is_stream(&message) && self.by_stream(from, to, &message) {
             return;
         }
         self.statistics.datagrams += 1;
-        let find = |address: SocketAddr| {
-            self.weather
-                .iter()
-                .find(|(a, _)| *a == address)
-                .map(|(_, weather)| *weather)
-        };
+        let find = |address: SocketAddr| self.weather.iter().find(|(a, _)| *a == address).map(|(_, weather)| *weather);
         let weather = find(from).or_else(|| find(to)).unwrap_or(self.usual);
         // What is mangled already is of no use to anybody.
         if intent != Intent::Mangled {
@@ -370,16 +359,9 @@ impl Air {
     }
 
     /// Remembers a message for the trace, and folds it into the run's hash.
-    pub fn note(
-        &mut self,
-        mark: &'static str,
-        from: SocketAddr,
-        to: SocketAddr,
-        message: &Rc<Reading>,
-    ) {
+    pub fn note(&mut self, mark: &'static str, from: SocketAddr, to: SocketAddr, message: &Rc<Reading>) {
         self.trace.number(self.now.as_ms());
-        self.trace
-            .number(u64::from(from.port()) << 16 | u64::from(to.port()));
+        self.trace.number(u64::from(from.port()) << 16 | u64::from(to.port()));
         self.trace.number(message.digest);
         if self.notes.len() == REMEMBERED {
             self.notes.pop_front();

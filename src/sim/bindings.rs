@@ -90,9 +90,10 @@ impl Bindings {
         let aor = address_of_record(register).ok_or("a 200 without an address-of-record")?;
         let this = Register::new(now, register, source);
         self.removals.retain(|removal| removal.until > now);
-        let remembered = self.removals.iter().any(|removal| {
-            removal.aor == aor && removal.call_id == this.call_id && removal.cseq >= this.cseq
-        });
+        let remembered = self
+            .removals
+            .iter()
+            .any(|removal| removal.aor == aor && removal.call_id == this.call_id && removal.cseq >= this.cseq);
         self.note_removal(now, conf, register);
         let list = self.by_aor.entry(aor).or_default();
         let applied = if this.contacts.contains(&&b"*"[..]) {
@@ -140,13 +141,7 @@ impl Bindings {
 
     /// §10.3 step 8: the 200 lists all current bindings with their remaining seconds.
     /// Over UDP the list may be cut to `asked`, what the request itself has bound, where all of it would be much more than what came.
-    fn compare_answer(
-        now: Instant,
-        list: &[Bound],
-        register: &Reading,
-        asked: &[&[u8]],
-        answer: &Reading,
-    ) -> Result<(), String> {
+    fn compare_answer(now: Instant, list: &[Bound], register: &Reading, asked: &[&[u8]], answer: &Reading) -> Result<(), String> {
         let said = answer.values(Field::Contact);
         let mut live: Vec<&Bound> = list.iter().filter(|b| b.is_live(now)).collect();
         let stream = super::streams::is_stream(register);
@@ -171,9 +166,7 @@ impl Bindings {
                 let left = param(contact, b"expires").and_then(super::reading::number);
                 let due = bound.expires.ms_since(now);
                 same_uri(address_spec(contact), &bound.uri)
-                    && left.is_some_and(|s| {
-                        s * 1000 >= due.saturating_sub(999) && s * 1000 <= due + 999
-                    })
+                    && left.is_some_and(|s| s * 1000 >= due.saturating_sub(999) && s * 1000 <= due + 999)
             });
             if !found {
                 return Err(format!(
@@ -206,9 +199,7 @@ impl Bindings {
             return Ok(());
         }
         let words = |list: &[(Vec<u8>, u16, u64)]| {
-            let each = |(uri, q, at): &(Vec<u8>, u16, u64)| {
-                format!("{} q={q} until {at}", String::from_utf8_lossy(uri))
-            };
+            let each = |(uri, q, at): &(Vec<u8>, u16, u64)| format!("{} q={q} until {at}", String::from_utf8_lossy(uri));
             list.iter().map(each).collect::<Vec<_>>().join(", ")
         };
         Err(format!(
@@ -317,9 +308,7 @@ impl<'a> Register<'a> {
             path: register.values(Field::Path),
             by_stream: super::streams::is_stream(register),
             // A connection leads back whether rport was asked for or not.
-            source: source.filter(|_| {
-                super::streams::is_stream(register) || param(register.via(0), b"rport").is_some()
-            }),
+            source: source.filter(|_| super::streams::is_stream(register) || param(register.via(0), b"rport").is_some()),
         }
     }
 
@@ -376,12 +365,7 @@ impl<'a> Register<'a> {
         Ok(order)
     }
 
-    fn carry_out(
-        &self,
-        conf: &Registrar,
-        list: &mut Vec<Bound>,
-        answer: &Reading,
-    ) -> Result<Applied, String> {
+    fn carry_out(&self, conf: &Registrar, list: &mut Vec<Bound>, answer: &Reading) -> Result<Applied, String> {
         for contact in &self.contacts {
             let uri = address_spec(contact);
             let wanted = self.wanted(contact, conf).unwrap_or(0);

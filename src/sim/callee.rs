@@ -9,14 +9,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 impl Phones {
-    pub fn receive_request(
-        &mut self,
-        air: &mut Air,
-        scenario: &Scenario,
-        phone: usize,
-        from: SocketAddr,
-        message: &Rc<Reading>,
-    ) {
+    pub fn receive_request(&mut self, air: &mut Air, scenario: &Scenario, phone: usize, from: SocketAddr, message: &Rc<Reading>) {
         match message.method() {
             b"INVITE" => self.invited(air, scenario, phone, from, message),
             b"ACK" => self.acknowledged(air, phone, message),
@@ -25,15 +18,7 @@ impl Phones {
         }
     }
 
-    fn respond(
-        &self,
-        air: &mut Air,
-        phone: usize,
-        to: SocketAddr,
-        request: &Reading,
-        status: u16,
-        tag: &[u8],
-    ) -> Rc<Reading> {
+    fn respond(&self, air: &mut Air, phone: usize, to: SocketAddr, request: &Reading, status: u16, tag: &[u8]) -> Rc<Reading> {
         let mut out = response(request, status, "As Said", tag);
         let forms_dialog = request.method() == b"INVITE" && (101..300).contains(&status);
         if forms_dialog {
@@ -65,14 +50,7 @@ impl Phones {
         message
     }
 
-    fn invited(
-        &mut self,
-        air: &mut Air,
-        scenario: &Scenario,
-        phone: usize,
-        from: SocketAddr,
-        message: &Rc<Reading>,
-    ) {
+    fn invited(&mut self, air: &mut Air, scenario: &Scenario, phone: usize, from: SocketAddr, message: &Rc<Reading>) {
         let known = self.incoming_of(phone, message);
         if let Some(incoming) = known {
             let i = &self.incomings[incoming];
@@ -160,11 +138,7 @@ impl Phones {
             };
             let i = &mut self.incomings[incoming];
             i.dialog = made;
-            i.state = if accepted {
-                UasState::Answered
-            } else {
-                UasState::Refused
-            };
+            i.state = if accepted { UasState::Answered } else { UasState::Refused };
             let interval = i.interval_ms;
             self.remind(air, phone, interval, Todo::Repeat { incoming });
             self.remind(air, phone, 64 * self.t1_ms, Todo::Abandon { incoming });
@@ -252,10 +226,7 @@ impl Phones {
     fn asked(&mut self, air: &mut Air, phone: usize, from: SocketAddr, message: &Rc<Reading>) {
         let method = digest(message.method());
         let p = &self.list[phone];
-        let known = p
-            .answered
-            .iter()
-            .find(|(key, m, _)| *key == message.key && *m == method);
+        let known = p.answered.iter().find(|(key, m, _)| *key == message.key && *m == method);
         if let Some((_, _, last)) = known {
             let last = Rc::clone(last);
             air.send_again(p.plan.at, from, last, Intent::Honest);

@@ -124,13 +124,7 @@ impl Phones {
         air.statistics.other_requests += 1;
     }
 
-    pub fn ask_in_dialog(
-        &mut self,
-        air: &mut Air,
-        scenario: &Scenario,
-        dialog: usize,
-        method: &[u8],
-    ) {
+    pub fn ask_in_dialog(&mut self, air: &mut Air, scenario: &Scenario, dialog: usize, method: &[u8]) {
         let cseq = self.dialogs[dialog].cseq + 1;
         let Some((mut out, to)) = self.in_dialog(air, scenario, dialog, method, cseq) else {
             return;
@@ -184,14 +178,7 @@ impl Phones {
         self.start(air, phone, Purpose::Cancel, out, to);
     }
 
-    pub fn invite_answered(
-        &mut self,
-        air: &mut Air,
-        scenario: &Scenario,
-        client: usize,
-        call: usize,
-        message: &Rc<Reading>,
-    ) {
+    pub fn invite_answered(&mut self, air: &mut Air, scenario: &Scenario, client: usize, call: usize, message: &Rc<Reading>) {
         let status = message.status();
         if status < 200 {
             if self.calls[call].cancel_wanted {
@@ -207,10 +194,7 @@ impl Phones {
         }
         let tag = message.tag(Field::To).unwrap_or(b"").to_vec();
         let from = self.list[self.clients[client].phone].plan.at;
-        let known = self.calls[call]
-            .winners
-            .iter()
-            .find(|(winner, _, _)| *winner == tag);
+        let known = self.calls[call].winners.iter().find(|(winner, _, _)| *winner == tag);
         if let Some((_, ack, to)) = known {
             air.send_again(from, *to, Rc::clone(ack), Intent::Honest);
             return;
@@ -218,15 +202,7 @@ impl Phones {
         self.accepted(air, scenario, client, call, message, tag);
     }
 
-    fn refused(
-        &mut self,
-        air: &mut Air,
-        scenario: &Scenario,
-        client: usize,
-        call: usize,
-        message: &Rc<Reading>,
-        first: bool,
-    ) {
+    fn refused(&mut self, air: &mut Air, scenario: &Scenario, client: usize, call: usize, message: &Rc<Reading>, first: bool) {
         let c = &self.clients[client];
         let (phone, to) = (c.phone, c.to);
         let ack = self.reading(phone, ack_for_refusal(&c.message, message));
@@ -251,24 +227,14 @@ impl Phones {
                         .any(|domain| domain == a.host)
                 });
                 if own && air.rng.one_in(2) {
-                    let plan = CallPlan {
-                        cancel_after_ms: None,
-                    };
+                    let plan = CallPlan { cancel_after_ms: None };
                     self.place_call(air, phone, &uri, plan);
                 }
             }
         }
     }
 
-    fn accepted(
-        &mut self,
-        air: &mut Air,
-        scenario: &Scenario,
-        client: usize,
-        call: usize,
-        message: &Rc<Reading>,
-        tag: Vec<u8>,
-    ) {
+    fn accepted(&mut self, air: &mut Air, scenario: &Scenario, client: usize, call: usize, message: &Rc<Reading>, tag: Vec<u8>) {
         let phone = self.clients[client].phone;
         let invite = Rc::clone(&self.clients[client].message);
         let again = !self.calls[call].winners.is_empty();
@@ -300,12 +266,7 @@ impl Phones {
                 interval_ms: 0,
                 attempts: 0,
             });
-            air.send_again(
-                self.list[phone].plan.at,
-                to,
-                Rc::clone(&ack),
-                Intent::Honest,
-            );
+            air.send_again(self.list[phone].plan.at, to, Rc::clone(&ack), Intent::Honest);
             self.calls[call].winners.push((tag, ack, to));
         }
         if self.calls[call].dialog.is_some() {
@@ -343,11 +304,7 @@ impl Phones {
         self.write_via(&mut out, phone, &branch);
         line(&mut out, "Max-Forwards", &[b"70"]);
         let own = format!("<sip:{user}@{domain}>");
-        line(
-            &mut out,
-            "From",
-            &[own.as_bytes(), b";tag=", tag.as_bytes()],
-        );
+        line(&mut out, "From", &[own.as_bytes(), b";tag=", tag.as_bytes()]);
         // The address-of-record ignores parameters and the host's case.
         if air.rng.one_in(6) {
             let odd = format!("\"{user}\" <sip:{user}@{};x=y>", domain.to_uppercase());
@@ -356,11 +313,7 @@ impl Phones {
             line(&mut out, "To", &[own.as_bytes()]);
         }
         line(&mut out, "Call-ID", &[&p.registration_id]);
-        line(
-            &mut out,
-            "CSeq",
-            &[p.registration_cseq.to_string().as_bytes(), b" REGISTER"],
-        );
+        line(&mut out, "CSeq", &[p.registration_cseq.to_string().as_bytes(), b" REGISTER"]);
         if p.plan.path {
             let path = format!("<sip:edge@{};lr>", p.plan.at);
             line(&mut out, "Path", &[path.as_bytes()]);
@@ -377,15 +330,7 @@ impl Phones {
         air.statistics.registers += 1;
     }
 
-    fn write_bindings(
-        &self,
-        air: &mut Air,
-        out: &mut Vec<u8>,
-        phone: usize,
-        what: Registering,
-        expires: u64,
-        domain: &str,
-    ) {
+    fn write_bindings(&self, air: &mut Air, out: &mut Vec<u8>, phone: usize, what: Registering, expires: u64, domain: &str) {
         let p = &self.list[phone];
         let contact = |out: &mut Vec<u8>, uri: &[u8], q: Option<&str>, expires: Option<u64>| {
             put(out, &[b"<", uri, b">"]);
@@ -448,12 +393,7 @@ impl Phones {
 /// RFC 3261 §17.1.1.3.
 pub fn ack_for_refusal(invite: &Reading, refusal: &Reading) -> Vec<u8> {
     let mut out = request(b"ACK", invite.uri());
-    write_hop(
-        &mut out,
-        invite,
-        refusal.value(Field::To).unwrap_or(b""),
-        b"ACK",
-    );
+    write_hop(&mut out, invite, refusal.value(Field::To).unwrap_or(b""), b"ACK");
     finish(&mut out, b"");
     out
 }
@@ -461,12 +401,7 @@ pub fn ack_for_refusal(invite: &Reading, refusal: &Reading) -> Vec<u8> {
 /// RFC 3261 §9.1.
 pub fn cancel_for(invite: &Reading) -> Vec<u8> {
     let mut out = request(b"CANCEL", invite.uri());
-    write_hop(
-        &mut out,
-        invite,
-        invite.value(Field::To).unwrap_or(b""),
-        b"CANCEL",
-    );
+    write_hop(&mut out, invite, invite.value(Field::To).unwrap_or(b""), b"CANCEL");
     finish(&mut out, b"");
     out
 }

@@ -25,11 +25,7 @@ impl Account {
 
     /// What a user database holds (RFC 7616 §3.4.2).
     pub fn ha1(&self, algorithm: Algorithm) -> Vec<u8> {
-        algorithm.hash(&[
-            self.user.as_bytes(),
-            self.realm.as_bytes(),
-            self.password.as_bytes(),
-        ])
+        algorithm.hash(&[self.user.as_bytes(), self.realm.as_bytes(), self.password.as_bytes()])
     }
 }
 
@@ -124,14 +120,7 @@ impl Challenge {
     }
 
     /// The credentials for a request, as [`Challenge::header`]'s value. The count goes up where there is one.
-    pub fn answer(
-        &mut self,
-        account: &Account,
-        method: &[u8],
-        uri: &[u8],
-        body: &[u8],
-        whole: bool,
-    ) -> Vec<u8> {
+    pub fn answer(&mut self, account: &Account, method: &[u8], uri: &[u8], body: &[u8], whole: bool) -> Vec<u8> {
         self.count += 1;
         let credentials = Credentials {
             user: account.user.as_bytes(),
@@ -140,9 +129,7 @@ impl Challenge {
             uri,
             response: b"",
             algorithm: self.algorithm,
-            qop: self
-                .qop
-                .then_some(if whole { &b"auth-int"[..] } else { b"auth" }),
+            qop: self.qop.then_some(if whole { &b"auth-int"[..] } else { b"auth" }),
             cnonce: b"c0ffee",
             nc: self.count,
         };
@@ -158,11 +145,7 @@ impl Challenge {
             self.algorithm.name(),
         );
         if let Some(qop) = credentials.qop {
-            out += &format!(
-                ", qop={}, nc={:08x}, cnonce=\"c0ffee\"",
-                text(qop),
-                self.count
-            );
+            out += &format!(", qop={}, nc={:08x}, cnonce=\"c0ffee\"", text(qop), self.count);
         }
         out.into_bytes()
     }
@@ -222,22 +205,14 @@ impl<'a> Credentials<'a> {
             false => algorithm.hex(&[method, self.uri]),
         };
         let nc = format!("{:08x}", self.nc);
-        algorithm.hex(&[
-            ha1.as_bytes(),
-            self.nonce,
-            nc.as_bytes(),
-            self.cnonce,
-            qop,
-            ha2.as_bytes(),
-        ])
+        algorithm.hex(&[ha1.as_bytes(), self.nonce, nc.as_bytes(), self.cnonce, qop, ha2.as_bytes()])
     }
 
     /// Whether they were made with the account's password, for this method and body.
     pub fn are_of(&self, account: &Account, method: &[u8], body: &[u8]) -> bool {
         let ha1 = account.ha1(self.algorithm);
         let expected = self.expected(&ha1, method, body);
-        self.user == account.user.as_bytes()
-            && self.response.eq_ignore_ascii_case(expected.as_bytes())
+        self.user == account.user.as_bytes() && self.response.eq_ignore_ascii_case(expected.as_bytes())
     }
 }
 
@@ -285,10 +260,7 @@ mod tests {
         };
         for (algorithm, response) in [
             ("MD5", "8ca523f5e9506fed4657c9700eebdbec"),
-            (
-                "SHA-256",
-                "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1",
-            ),
+            ("SHA-256", "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1"),
         ] {
             let text = value(algorithm, response);
             let credentials = Credentials::read(text.as_bytes()).unwrap();

@@ -85,24 +85,13 @@ pub(super) fn with_branch(message: &Reading, branch: &str) -> Vec<u8> {
 
 impl Gang {
     /// Something came to an address of theirs.
-    pub fn receive(
-        &mut self,
-        air: &mut Air,
-        scenario: &Scenario,
-        at: SocketAddr,
-        from: SocketAddr,
-        message: &Rc<Reading>,
-    ) {
+    pub fn receive(&mut self, air: &mut Air, scenario: &Scenario, at: SocketAddr, from: SocketAddr, message: &Rc<Reading>) {
         if message.is_broken() {
             return;
         }
         keep(&mut self.seen, (from, at, Rc::clone(message)));
         let server = scenario.servers.iter();
-        let Some(server) = server
-            .enumerate()
-            .find(|(_, s)| s.addresses.contains(&from))
-            .map(|(n, _)| n)
-        else {
+        let Some(server) = server.enumerate().find(|(_, s)| s.addresses.contains(&from)).map(|(n, _)| n) else {
             return;
         };
         match (message.is_request(), message.method()) {
@@ -117,14 +106,7 @@ impl Gang {
         }
     }
 
-    fn called(
-        &mut self,
-        air: &mut Air,
-        server: usize,
-        at: SocketAddr,
-        from: SocketAddr,
-        message: &Reading,
-    ) {
+    fn called(&mut self, air: &mut Air, server: usize, at: SocketAddr, from: SocketAddr, message: &Reading) {
         let tag = format!("m{:x}", air.rng.below(1 << 32));
         let status = [200, 200, 180, 486][air.rng.below(4) as usize];
         let mut out = response(message, status, "Gladly", tag.as_bytes());
@@ -143,14 +125,8 @@ impl Gang {
                 call_id: message.call_id().to_vec(),
                 local: answer.value(Field::To).unwrap_or(b"").to_vec(),
                 remote: answer.value(Field::From).unwrap_or(b"").to_vec(),
-                target: contacts
-                    .first()
-                    .map_or(Vec::new(), |c| address_spec(c).to_vec()),
-                routes: message
-                    .values(Field::RecordRoute)
-                    .iter()
-                    .map(|r| r.to_vec())
-                    .collect(),
+                target: contacts.first().map_or(Vec::new(), |c| address_spec(c).to_vec()),
+                routes: message.values(Field::RecordRoute).iter().map(|r| r.to_vec()).collect(),
                 cseq: 7000,
             };
             air.statistics.gang_answers += 1;
@@ -159,14 +135,7 @@ impl Gang {
         air.send(at, from, answer.bytes, Intent::Hostile);
     }
 
-    fn answered(
-        &mut self,
-        air: &mut Air,
-        server: usize,
-        at: SocketAddr,
-        from: SocketAddr,
-        message: &Rc<Reading>,
-    ) {
+    fn answered(&mut self, air: &mut Air, server: usize, at: SocketAddr, from: SocketAddr, message: &Rc<Reading>) {
         let own = |asked: &Asked| asked.at == at && asked.message.branch == message.branch;
         let Some(place) = self.asked.iter().rposition(own) else {
             return;
@@ -203,20 +172,9 @@ impl Gang {
     }
 
     /// A call of its own was answered: that gives a dialog, with the cookie of its Record-Route.
-    fn won(
-        &mut self,
-        air: &mut Air,
-        server: usize,
-        at: SocketAddr,
-        invite: &Reading,
-        answer: &Reading,
-    ) {
+    fn won(&mut self, air: &mut Air, server: usize, at: SocketAddr, invite: &Reading, answer: &Reading) {
         let contacts = answer.values(Field::Contact);
-        let mut routes: Vec<Vec<u8>> = answer
-            .values(Field::RecordRoute)
-            .iter()
-            .map(|route| route.to_vec())
-            .collect();
+        let mut routes: Vec<Vec<u8>> = answer.values(Field::RecordRoute).iter().map(|route| route.to_vec()).collect();
         routes.reverse();
         let held = Held {
             at,
@@ -224,22 +182,12 @@ impl Gang {
             call_id: invite.call_id().to_vec(),
             local: answer.value(Field::From).unwrap_or(b"").to_vec(),
             remote: answer.value(Field::To).unwrap_or(b"").to_vec(),
-            target: contacts
-                .first()
-                .map_or(Vec::new(), |c| address_spec(c).to_vec()),
+            target: contacts.first().map_or(Vec::new(), |c| address_spec(c).to_vec()),
             routes,
             cseq: invite.cseq().map_or(1, |(n, _)| n),
         };
         air.statistics.gang_calls += 1;
-        let ack = self.inside(
-            air,
-            &held,
-            b"ACK",
-            held.cseq,
-            &held.target,
-            &held.local,
-            &held.remote,
-        );
+        let ack = self.inside(air, &held, b"ACK", held.cseq, &held.target, &held.local, &held.remote);
         if let Some(to) = next_hop(&held) {
             air.send(at, to, ack, Intent::Hostile);
         }
@@ -258,21 +206,11 @@ impl Gang {
         self.send_proved(air, aim, account, bytes, true);
     }
 
-    fn send_proved(
-        &mut self,
-        air: &mut Air,
-        aim: Aim,
-        account: Account,
-        bytes: Vec<u8>,
-        again: bool,
-    ) {
+    fn send_proved(&mut self, air: &mut Air, aim: Aim, account: Account, bytes: Vec<u8>, again: bool) {
         let message = Reading::new(bytes);
         let proxy = message.method() != b"REGISTER";
         let known = self.challenges.iter_mut().rev().find(|(server, c)| {
-            *server == aim.server
-                && c.proxy == proxy
-                && c.realm == account.realm.as_bytes()
-                && (c.qop || c.count == 0)
+            *server == aim.server && c.proxy == proxy && c.realm == account.realm.as_bytes() && (c.qop || c.count == 0)
         });
         let bytes = match known {
             Some((_, challenge)) => {
@@ -332,8 +270,7 @@ impl Gang {
         let start = air.rng.below(count.max(1)) as usize;
         let found = air.overheard.iter().skip(start).find(|(_, to, message)| {
             let server = scenario.servers.iter().any(|s| s.addresses.contains(to));
-            let proved =
-                message.count(Field::Authorization) + message.count(Field::ProxyAuthorization) > 0;
+            let proved = message.count(Field::Authorization) + message.count(Field::ProxyAuthorization) > 0;
             server && proved && message.is_request() && !message.is_broken()
         });
         if let Some((_, to, message)) = found {
@@ -343,15 +280,7 @@ impl Gang {
     }
 
     /// A request outside of any dialog: start line to CSeq.
-    pub(super) fn begin(
-        &mut self,
-        air: &mut Air,
-        aim: Aim,
-        method: &[u8],
-        uri: &[u8],
-        from: &[u8],
-        to: &[u8],
-    ) -> Vec<u8> {
+    pub(super) fn begin(&mut self, air: &mut Air, aim: Aim, method: &[u8], uri: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
         self.begin_below(air, aim, method, uri, from, to, &[])
     }
 
@@ -395,14 +324,7 @@ impl Gang {
         let own = format!("<sip:{MALLORY}@{domain}>");
         let from = format!("{own};tag=r");
         let uri = format!("sip:{domain}");
-        let mut out = self.begin(
-            air,
-            aim,
-            b"REGISTER",
-            uri.as_bytes(),
-            from.as_bytes(),
-            own.as_bytes(),
-        );
+        let mut out = self.begin(air, aim, b"REGISTER", uri.as_bytes(), from.as_bytes(), own.as_bytes());
         line(&mut out, "Contact", &[&self.contact(aim), b";expires=600"]);
         finish(&mut out, b"");
         let account = mallory(scenario, aim.server, &domain);
@@ -424,14 +346,7 @@ impl Gang {
             callee = format!("sip:{MALLORY}@{domain}");
             to = format!("<sip:{}@{domain}>", victim(air));
         }
-        let mut out = self.begin(
-            air,
-            aim,
-            b"INVITE",
-            callee.as_bytes(),
-            from.as_bytes(),
-            to.as_bytes(),
-        );
+        let mut out = self.begin(air, aim, b"INVITE", callee.as_bytes(), from.as_bytes(), to.as_bytes());
         line(&mut out, "Contact", &[&self.contact(aim)]);
         finish(&mut out, b"");
         let account = mallory(scenario, aim.server, &domain);
@@ -452,11 +367,7 @@ impl Gang {
         let mut out = request(method, uri);
         let at = held.at.to_string();
         let branch = format!(";branch=z9hG4bKm{:x}", air.rng.next_u64());
-        line(
-            &mut out,
-            "Via",
-            &[b"SIP/2.0/UDP ", at.as_bytes(), branch.as_bytes()],
-        );
+        line(&mut out, "Via", &[b"SIP/2.0/UDP ", at.as_bytes(), branch.as_bytes()]);
         for route in &held.routes {
             line(&mut out, "Route", &[route]);
         }
@@ -464,11 +375,7 @@ impl Gang {
         line(&mut out, "From", &[from]);
         line(&mut out, "To", &[to]);
         line(&mut out, "Call-ID", &[&held.call_id]);
-        line(
-            &mut out,
-            "CSeq",
-            &[cseq.to_string().as_bytes(), b" ", method],
-        );
+        line(&mut out, "CSeq", &[cseq.to_string().as_bytes(), b" ", method]);
         finish(&mut out, b"");
         out
     }

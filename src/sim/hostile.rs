@@ -63,38 +63,22 @@ fn overheard(
     (0..count).find_map(|n| {
         let (from, to, message) = &air.overheard[(start + n) % count];
         let server = scenario.servers.iter().any(|s| s.addresses.contains(to));
-        (server && !message.is_broken() && wanted(message))
-            .then(|| (*from, *to, Rc::clone(message)))
+        (server && !message.is_broken() && wanted(message)).then(|| (*from, *to, Rc::clone(message)))
     })
 }
 
-fn start(
-    air: &mut Air,
-    phones: &mut Phones,
-    target: &Target,
-    method: &[u8],
-    uri: &[u8],
-) -> Vec<u8> {
+fn start(air: &mut Air, phones: &mut Phones, target: &Target, method: &[u8], uri: &[u8]) -> Vec<u8> {
     let mut out = request(method, uri);
     let branch = phones.fresh(air);
     let at = target.from.to_string();
-    let via = [
-        b"SIP/2.0/UDP ",
-        at.as_bytes(),
-        b";branch=z9hG4bKh",
-        branch.as_bytes(),
-    ];
+    let via = [b"SIP/2.0/UDP ", at.as_bytes(), b";branch=z9hG4bKh", branch.as_bytes()];
     line(&mut out, "Via", &via);
     out
 }
 
 fn identify(air: &mut Air, phones: &mut Phones, out: &mut Vec<u8>, to: &[u8], method: &[u8]) {
     let (tag, call_id) = (phones.fresh(air), phones.fresh(air));
-    line(
-        out,
-        "From",
-        &[b"<sip:mallory@m.example>;tag=", tag.as_bytes()],
-    );
+    line(out, "From", &[b"<sip:mallory@m.example>;tag=", tag.as_bytes()]);
     line(out, "To", &[to]);
     line(out, "Call-ID", &[call_id.as_bytes(), b"@hostile"]);
     line(out, "CSeq", &[b"1 ", method]);
@@ -106,11 +90,7 @@ fn callee(air: &mut Air, scenario: &Scenario, target: &Target) -> Vec<u8> {
 }
 
 fn forged_branch(air: &mut Air, target: Target) {
-    let branch = format!(
-        "z9hG4bK{:016x}{:08x}",
-        air.rng.next_u64(),
-        air.rng.below(1 << 32)
-    );
+    let branch = format!("z9hG4bK{:016x}{:08x}", air.rng.next_u64(), air.rng.below(1 << 32));
     let status = [100, 180, 200, 404, 487][air.rng.below(5) as usize];
     let out = format!(
         "SIP/2.0 {status} Forged\r\nVia: SIP/2.0/UDP {};branch={branch}\r\nVia: SIP/2.0/UDP {};branch=z9hG4bKx\r\n\
@@ -125,8 +105,7 @@ fn forged_branch(air: &mut Air, target: Target) {
 
 /// A branch that a server really made, with one character changed, and a stranger below it.
 fn flipped_branch(air: &mut Air, scenario: &Scenario, target: Target) {
-    let Some((_, to, message)) = overheard(air, scenario, |m| !m.is_request() && m.vias.len() > 1)
-    else {
+    let Some((_, to, message)) = overheard(air, scenario, |m| !m.is_request() && m.vias.len() > 1) else {
         return;
     };
     let Some(branch) = param(message.via(0), b"branch") else {
@@ -146,10 +125,7 @@ fn flipped_branch(air: &mut Air, scenario: &Scenario, target: Target) {
     };
     let mut bytes = replaced(&message, at..at + 1, &[new]);
     if let Some(below) = message.vias.get(1).filter(|_| air.rng.one_in(2)) {
-        let via = format!(
-            "SIP/2.0/UDP {};branch=z9hG4bKstranger",
-            stranger(target.at.is_ipv6(), 9)
-        );
+        let via = format!("SIP/2.0/UDP {};branch=z9hG4bKstranger", stranger(target.at.is_ipv6(), 9));
         bytes.splice(below.clone(), via.into_bytes());
     }
     air.statistics.forged_branches += 1;
@@ -225,8 +201,7 @@ fn truncate(air: &mut Air, scenario: &Scenario) {
 
 /// Routes and dialogs that lead through the server to somebody who never asked.
 fn stranger_route(air: &mut Air, scenario: &Scenario, phones: &mut Phones, target: Target) {
-    let method =
-        [&b"INVITE"[..], b"MESSAGE", b"BYE", b"ACK", b"OPTIONS"][air.rng.below(5) as usize];
+    let method = [&b"INVITE"[..], b"MESSAGE", b"BYE", b"ACK", b"OPTIONS"][air.rng.below(5) as usize];
     let third = stranger(target.at.is_ipv6(), air.rng.below(50));
     let uri = if air.rng.one_in(2) {
         format!("sip:victim@{third}").into_bytes()
@@ -235,18 +210,10 @@ fn stranger_route(air: &mut Air, scenario: &Scenario, phones: &mut Phones, targe
     };
     let mut out = start(air, phones, &target, method, &uri);
     if air.rng.one_in(2) {
-        line(
-            &mut out,
-            "Route",
-            &[b"<sip:", target.at.to_string().as_bytes(), b";lr>"],
-        );
+        line(&mut out, "Route", &[b"<sip:", target.at.to_string().as_bytes(), b";lr>"]);
     }
     if air.rng.one_in(2) || uri.starts_with(b"sip:u") {
-        line(
-            &mut out,
-            "Route",
-            &[b"<sip:", third.to_string().as_bytes(), b";lr>"],
-        );
+        line(&mut out, "Route", &[b"<sip:", third.to_string().as_bytes(), b";lr>"]);
     }
     line(&mut out, "Max-Forwards", &[b"70"]);
     // A To tag pretends that there is a dialog.
@@ -263,9 +230,7 @@ fn stranger_route(air: &mut Air, scenario: &Scenario, phones: &mut Phones, targe
 
 fn stranger_uri(air: &mut Air, scenario: &Scenario, target: Target) {
     // A real request, turned towards somebody else.
-    let Some((from, to, message)) = overheard(air, scenario, |m| {
-        m.is_request() && !matches!(m.method(), b"REGISTER")
-    }) else {
+    let Some((from, to, message)) = overheard(air, scenario, |m| m.is_request() && !matches!(m.method(), b"REGISTER")) else {
         return;
     };
     let super::reading::Start::Request { uri, .. } = &message.start else {
@@ -291,24 +256,11 @@ fn stranger_uri(air: &mut Air, scenario: &Scenario, target: Target) {
 fn breadth(air: &mut Air, scenario: &Scenario, phones: &mut Phones, target: Target) {
     let uri = callee(air, scenario, &target);
     let mut out = start(air, phones, &target, b"INVITE", &uri);
-    let breadth = [
-        &b"0"[..],
-        b"1",
-        b"4000000000",
-        b"99999999999999",
-        b"-1",
-        b"many",
-    ][air.rng.below(6) as usize];
+    let breadth = [&b"0"[..], b"1", b"4000000000", b"99999999999999", b"-1", b"many"][air.rng.below(6) as usize];
     line(&mut out, "Max-Breadth", &[breadth]);
     let forwards = [&b"0"[..], b"1", b"255", b"256", b"x"][air.rng.below(5) as usize];
     line(&mut out, "Max-Forwards", &[forwards]);
-    identify(
-        air,
-        phones,
-        &mut out,
-        &[b"<", &uri[..], b">"].concat(),
-        b"INVITE",
-    );
+    identify(air, phones, &mut out, &[b"<", &uri[..], b">"].concat(), b"INVITE");
     let at = target.from.to_string();
     line(&mut out, "Contact", &[b"<sip:m@", at.as_bytes(), b">"]);
     finish(&mut out, b"");
@@ -317,9 +269,7 @@ fn breadth(air: &mut Air, scenario: &Scenario, phones: &mut Phones, target: Targ
 
 /// CANCEL for a call that somebody else placed.
 fn foreign_cancel(air: &mut Air, scenario: &Scenario, target: Target) {
-    let Some((_, to, invite)) =
-        overheard(air, scenario, |m| m.is_request() && m.method() == b"INVITE")
-    else {
+    let Some((_, to, invite)) = overheard(air, scenario, |m| m.is_request() && m.method() == b"INVITE") else {
         return;
     };
     if to.is_ipv6() == target.from.is_ipv6() {
@@ -332,13 +282,7 @@ fn stray_cancel(air: &mut Air, phones: &mut Phones, scenario: &Scenario, target:
     let uri = callee(air, scenario, &target);
     let mut out = start(air, phones, &target, b"CANCEL", &uri);
     line(&mut out, "Max-Forwards", &[b"70"]);
-    identify(
-        air,
-        phones,
-        &mut out,
-        &[b"<", &uri[..], b">"].concat(),
-        b"CANCEL",
-    );
+    identify(air, phones, &mut out, &[b"<", &uri[..], b">"].concat(), b"CANCEL");
     finish(&mut out, b"");
     air.send(target.from, target.at, out, Intent::Hostile);
 }
@@ -352,13 +296,7 @@ fn circle(air: &mut Air, phones: &mut Phones, scenario: &Scenario, target: Targe
     let uri = format!("sip:round@{CIRCLE}").into_bytes();
     let mut out = start(air, phones, &target, method, &uri);
     line(&mut out, "Max-Forwards", &[b"70"]);
-    identify(
-        air,
-        phones,
-        &mut out,
-        &[b"<", &uri[..], b">"].concat(),
-        method,
-    );
+    identify(air, phones, &mut out, &[b"<", &uri[..], b">"].concat(), method);
     finish(&mut out, b"");
     air.statistics.loops += 1;
     air.send(target.from, target.at, out, Intent::Hostile);
@@ -397,13 +335,7 @@ fn spoofed(air: &mut Air, scenario: &Scenario, phones: &mut Phones) {
     let method = [&b"OPTIONS"[..], b"INVITE", b"MESSAGE"][air.rng.below(3) as usize];
     let mut out = start(air, phones, &target, method, &uri);
     line(&mut out, "Max-Forwards", &[b"70"]);
-    identify(
-        air,
-        phones,
-        &mut out,
-        &[b"<", &uri[..], b">"].concat(),
-        method,
-    );
+    identify(air, phones, &mut out, &[b"<", &uri[..], b">"].concat(), method);
     finish(&mut out, b"");
     air.statistics.spoofed += 1;
     air.send(target.from, target.at, out, Intent::Hostile);
@@ -420,9 +352,7 @@ fn stray_ack(air: &mut Air, phones: &mut Phones, scenario: &Scenario, target: Ta
 
 /// An ACK for an INVITE that has no final response yet, or that somebody else sent.
 fn early_ack(air: &mut Air, scenario: &Scenario, target: Target) {
-    let Some((from, to, invite)) =
-        overheard(air, scenario, |m| m.is_request() && m.method() == b"INVITE")
-    else {
+    let Some((from, to, invite)) = overheard(air, scenario, |m| m.is_request() && m.method() == b"INVITE") else {
         return;
     };
     let mut out = cancel_for(&invite);
@@ -469,13 +399,7 @@ fn refused(air: &mut Air, phones: &mut Phones, scenario: &Scenario, target: Targ
         _ => {}
     }
     line(&mut out, "Max-Forwards", &[b"70"]);
-    identify(
-        air,
-        phones,
-        &mut out,
-        &[b"<", &uri[..], b">"].concat(),
-        method,
-    );
+    identify(air, phones, &mut out, &[b"<", &uri[..], b">"].concat(), method);
     if air.rng.one_in(2) {
         put(&mut out, &[b"X-Long: ", &vec![b'x'; 2000], b"\r\n"]);
     }
@@ -491,9 +415,7 @@ fn altered_response(air: &mut Air, scenario: &Scenario) {
     let Some(at) = super::reading::find(&message.bytes, 0, b"SIP/2.0 ") else {
         return;
     };
-    let status = [
-        b"100", b"183", b"200", b"302", b"408", b"487", b"503", b"603",
-    ][air.rng.below(8) as usize];
+    let status = [b"100", b"183", b"200", b"302", b"408", b"487", b"503", b"603"][air.rng.below(8) as usize];
     let mut bytes = replaced(&message, at + 8..at + 11, status);
     if let Some(tag) = message.tag(Field::To).filter(|t| !t.is_empty()) {
         let tag = tag.as_ptr() as usize - message.bytes.as_ptr() as usize;

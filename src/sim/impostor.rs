@@ -12,16 +12,11 @@ use std::net::SocketAddr;
 
 impl Gang {
     /// A Via of ours, copied from what came, under a Via of its own.
-    pub(super) fn forge_spiral(
-        &mut self,
-        air: &mut Air,
-        scenario: &Scenario,
-        _: &mut Phones,
-        aim: Aim,
-    ) {
-        let kept = self.seen.iter().filter(|(from, _, m)| {
-            m.is_request() && scenario.servers[aim.server].addresses.contains(from)
-        });
+    pub(super) fn forge_spiral(&mut self, air: &mut Air, scenario: &Scenario, _: &mut Phones, aim: Aim) {
+        let kept = self
+            .seen
+            .iter()
+            .filter(|(from, _, m)| m.is_request() && scenario.servers[aim.server].addresses.contains(from));
         let kept: Vec<_> = kept.cloned().collect();
         if kept.is_empty() {
             return;
@@ -39,15 +34,7 @@ impl Gang {
         let to = format!("<{callee}>");
         let count = 1 + air.rng.below(message.vias.len() as u64) as usize;
         let vias: Vec<&[u8]> = (0..count).map(|n| message.via(n)).collect();
-        let mut out = self.begin_below(
-            air,
-            aim,
-            method,
-            callee.as_bytes(),
-            &from,
-            to.as_bytes(),
-            &vias,
-        );
+        let mut out = self.begin_below(air, aim, method, callee.as_bytes(), &from, to.as_bytes(), &vias);
         line(&mut out, "Contact", &[&self.contact(aim)]);
         finish(&mut out, b"forged");
         air.statistics.forged_spirals += 1;
@@ -57,9 +44,7 @@ impl Gang {
     /// A request that came to it goes on to somebody else, as it is or with changes.
     pub(super) fn pass_on(&mut self, air: &mut Air, scenario: &Scenario, aim: Aim) {
         let kept = self.seen.iter().filter(|(from, _, m)| {
-            m.is_request()
-                && !matches!(m.method(), b"ACK" | b"CANCEL")
-                && scenario.servers[aim.server].addresses.contains(from)
+            m.is_request() && !matches!(m.method(), b"ACK" | b"CANCEL") && scenario.servers[aim.server].addresses.contains(from)
         });
         let kept: Vec<_> = kept.cloned().collect();
         if kept.is_empty() {
@@ -73,18 +58,12 @@ impl Gang {
             bytes = replaced(&of_dialog, place(&of_dialog, to), address_of(to));
         }
         let with_contact = Reading::new(bytes.clone());
-        if let Some(contact) = with_contact
-            .value(Field::Contact)
-            .filter(|_| air.rng.one_in(3))
-        {
+        if let Some(contact) = with_contact.value(Field::Contact).filter(|_| air.rng.one_in(3)) {
             let own = self.contact(aim);
             bytes = replaced(&with_contact, place(&with_contact, contact), &own);
         }
         let branch = air.rng.next_u64();
-        let via = format!(
-            "Via: SIP/2.0/UDP {};branch=z9hG4bKm{branch:x}\r\n",
-            aim.from
-        );
+        let via = format!("Via: SIP/2.0/UDP {};branch=z9hG4bKm{branch:x}\r\n", aim.from);
         let start = bytes.windows(2).position(|end| end == b"\r\n");
         let start = start.map_or(bytes.len(), |end| end + 2);
         bytes.splice(start..start, via.into_bytes());
@@ -156,14 +135,7 @@ impl Gang {
         let from = format!("{display}<{name}>;tag={:x}", air.rng.below(1 << 32));
         let to = format!("<{callee}>");
         let method = [&b"INVITE"[..], b"MESSAGE", b"OPTIONS"][air.rng.below(3) as usize];
-        let mut out = self.begin(
-            air,
-            aim,
-            method,
-            callee.as_bytes(),
-            from.as_bytes(),
-            to.as_bytes(),
-        );
+        let mut out = self.begin(air, aim, method, callee.as_bytes(), from.as_bytes(), to.as_bytes());
         line(&mut out, "Contact", &[&self.contact(aim)]);
         finish(&mut out, b"");
         air.statistics.misspelled += 1;
@@ -199,14 +171,7 @@ impl Gang {
             true => callee(air, scenario, aim.server),
             false => format!("sip:{domain}"),
         };
-        let mut out = self.begin(
-            air,
-            aim,
-            method,
-            uri.as_bytes(),
-            from.as_bytes(),
-            own.as_bytes(),
-        );
+        let mut out = self.begin(air, aim, method, uri.as_bytes(), from.as_bytes(), own.as_bytes());
         line(&mut out, "Contact", &[&self.contact(aim)]);
         line(&mut out, challenge.header(), &[&value]);
         finish(&mut out, b"");
@@ -230,14 +195,7 @@ impl Gang {
         let own = format!("<sip:{MALLORY}@{domain}>;tag={:x}", air.rng.below(1 << 32));
         let uri = callee(air, scenario, aim.server);
         let to = format!("<{uri}>");
-        let mut out = self.begin(
-            air,
-            aim,
-            b"MESSAGE",
-            uri.as_bytes(),
-            own.as_bytes(),
-            to.as_bytes(),
-        );
+        let mut out = self.begin(air, aim, b"MESSAGE", uri.as_bytes(), own.as_bytes(), to.as_bytes());
         let value = challenge.answer(&account, b"MESSAGE", uri.as_bytes(), b"again", false);
         line(&mut out, challenge.header(), &[&value]);
         finish(&mut out, b"again");
@@ -255,14 +213,7 @@ impl Gang {
         };
         let uri = format!("sip:{domain}");
         let to = format!("<{name}>");
-        let mut out = self.begin(
-            air,
-            aim,
-            b"REGISTER",
-            uri.as_bytes(),
-            from.as_bytes(),
-            to.as_bytes(),
-        );
+        let mut out = self.begin(air, aim, b"REGISTER", uri.as_bytes(), from.as_bytes(), to.as_bytes());
         match air.rng.below(3) {
             0 => {
                 line(&mut out, "Contact", &[b"*"]);
@@ -289,13 +240,7 @@ impl Gang {
         }
     }
 
-    pub(super) fn replay_one(
-        &mut self,
-        air: &mut Air,
-        scenario: &Scenario,
-        to: SocketAddr,
-        message: &Reading,
-    ) {
+    pub(super) fn replay_one(&mut self, air: &mut Air, scenario: &Scenario, to: SocketAddr, message: &Reading) {
         let from = scenario.attackers[air.rng.below(scenario.attackers.len() as u64) as usize];
         if from.is_ipv6() != to.is_ipv6() {
             return;
@@ -335,11 +280,11 @@ impl Gang {
     /// The right branch, and nothing else of the INVITE.
     pub(super) fn cancel_by_branch(&mut self, air: &mut Air, scenario: &Scenario, aim: Aim) {
         let servers = &scenario.servers;
-        let found = air.overheard.iter().rev().find(|(_, to, m)| {
-            m.is_request()
-                && m.method() == b"INVITE"
-                && servers.iter().any(|s| s.addresses.contains(to))
-        });
+        let found = air
+            .overheard
+            .iter()
+            .rev()
+            .find(|(_, to, m)| m.is_request() && m.method() == b"INVITE" && servers.iter().any(|s| s.addresses.contains(to)));
         let Some((from, to, invite)) = found.cloned() else {
             return;
         };
@@ -351,11 +296,7 @@ impl Gang {
                 .tag(Field::From)
                 .map(|tag| replaced(&cancel, place(&cancel, tag), b"othertag")),
             2 => line_of(Field::CSeq).map(|l| replaced(&cancel, l.value.clone(), b"99 CANCEL")),
-            _ => Some(replaced(
-                &cancel,
-                place(&cancel, cancel.uri()),
-                b"sip:else@a.example",
-            )),
+            _ => Some(replaced(&cancel, place(&cancel, cancel.uri()), b"sip:else@a.example")),
         };
         // From its own address, or with the caller's.
         let from = match aim.from.is_ipv6() == to.is_ipv6() && air.rng.one_in(2) {
@@ -388,14 +329,7 @@ impl Gang {
         let own = format!("<sip:{MALLORY}@{domain}>");
         let from = format!("{own};tag=b");
         let uri = format!("sip:{domain}");
-        let mut out = self.begin(
-            air,
-            aim,
-            b"REGISTER",
-            uri.as_bytes(),
-            from.as_bytes(),
-            own.as_bytes(),
-        );
+        let mut out = self.begin(air, aim, b"REGISTER", uri.as_bytes(), from.as_bytes(), own.as_bytes());
         let most = if Rule::Copies.is_awaited() { 1 } else { 4 };
         for n in 0..1 + air.rng.below(most) {
             let contact = match air.rng.below(3) {
@@ -417,14 +351,7 @@ impl Gang {
         let own = format!("<sip:{MALLORY}@{domain}>");
         let from = format!("{own};tag=t");
         let uri = format!("sip:{domain}");
-        let out = self.begin(
-            air,
-            aim,
-            b"REGISTER",
-            uri.as_bytes(),
-            from.as_bytes(),
-            own.as_bytes(),
-        );
+        let out = self.begin(air, aim, b"REGISTER", uri.as_bytes(), from.as_bytes(), own.as_bytes());
         for n in 0..2 {
             let mut out = out.clone();
             match (n, air.rng.below(3)) {
@@ -434,11 +361,7 @@ impl Gang {
                     line(&mut out, "Expires", &[b"0"]);
                 }
                 (_, 1) => line(&mut out, "Contact", &[&self.contact(aim), b";expires=0"]),
-                _ => line(
-                    &mut out,
-                    "Contact",
-                    &[b"<sip:second@", aim.from.to_string().as_bytes(), b">"],
-                ),
+                _ => line(&mut out, "Contact", &[b"<sip:second@", aim.from.to_string().as_bytes(), b">"]),
             }
             finish(&mut out, b"");
             let branch = format!("z9hG4bKm{:x}", air.rng.next_u64());
@@ -451,12 +374,7 @@ impl Gang {
 
     /// To a request that came: a response with our Via alone, or with two tags, or nobody's.
     pub(super) fn odd_response(&mut self, air: &mut Air) {
-        let kept: Vec<_> = self
-            .seen
-            .iter()
-            .filter(|(_, _, m)| m.is_request())
-            .cloned()
-            .collect();
+        let kept: Vec<_> = self.seen.iter().filter(|(_, _, m)| m.is_request()).cloned().collect();
         if kept.is_empty() {
             return;
         }

@@ -41,11 +41,7 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "seed {} step {}: {}: {}",
-            self.seed, self.step, self.rule, self.detail
-        )?;
+        writeln!(f, "seed {} step {}: {}: {}", self.seed, self.step, self.rule, self.detail)?;
         writeln!(f, "{}", self.scenario)?;
         write!(f, "{}", self.history)
     }
@@ -74,11 +70,7 @@ pub fn run_taped(seed: u64, tape: &[u8], steps: u64) -> Result<Report, Box<Failu
 }
 
 /// As [`run`]; `listener` is told each message that is handed over or lost, in one line.
-pub fn run_traced(
-    seed: u64,
-    steps: u64,
-    listener: impl FnMut(&str) + 'static,
-) -> Result<Report, Box<Failure>> {
+pub fn run_traced(seed: u64, steps: u64, listener: impl FnMut(&str) + 'static) -> Result<Report, Box<Failure>> {
     let mut laboratory = Laboratory::new(Rng::new(seed), seed, None);
     laboratory.air.listener = Some(Box::new(listener));
     run_with(laboratory, steps)
@@ -215,8 +207,7 @@ impl Laboratory {
             62..70 => self.in_dialog(),
             70..76 => self.cancel(),
             n if self.scenario.hostile && n % 2 == u64::from(self.scenario.guarded) => {
-                self.gang
-                    .attack(&mut self.air, &self.scenario, &mut self.phones);
+                self.gang.attack(&mut self.air, &self.scenario, &mut self.phones);
             }
             _ if self.scenario.hostile => {
                 hostile::attack(&mut self.air, &self.scenario, &mut self.phones);
@@ -244,11 +235,7 @@ impl Laboratory {
         let text = match self.air.rng.below(20) {
             0 => format!("sip:nobody@{domain}"),
             1 => format!("sip:{gateway}{}@{domain}", self.air.rng.below(1000)),
-            2 => format!(
-                "sip:u{}@{};user=ip",
-                self.air.rng.below(7),
-                domain.to_uppercase()
-            ),
+            2 => format!("sip:u{}@{};user=ip", self.air.rng.below(7), domain.to_uppercase()),
             _ => format!("sip:u{}@{domain}", self.air.rng.below(7)),
         };
         if self.scenario.guarded && self.scenario.hostile && self.air.rng.one_in(10) {
@@ -314,8 +301,7 @@ impl Laboratory {
             2 => self.phones.hang_up(&mut self.air, dialog),
             n => {
                 let method = [&b"INFO"[..], b"UPDATE", b"NOTIFY"][n as usize - 3];
-                self.phones
-                    .ask_in_dialog(&mut self.air, &self.scenario, dialog, method);
+                self.phones.ask_in_dialog(&mut self.air, &self.scenario, dialog, method);
             }
         }
     }
@@ -359,10 +345,8 @@ impl Laboratory {
                 if let Some(server) = self.servers.iter_mut().find(|s| s.addresses.contains(&to)) {
                     air.note("in", from, to, &message);
                     server.receive(air, auditor, from, to, &message, intent);
-                } else if let (Some(phone), true) = (self.phones.at(to), intent != Intent::Mangled)
-                {
-                    self.phones
-                        .receive(air, &self.scenario, phone, from, &message);
+                } else if let (Some(phone), true) = (self.phones.at(to), intent != Intent::Mangled) {
+                    self.phones.receive(air, &self.scenario, phone, from, &message);
                 } else if self.scenario.attackers.contains(&to) && intent != Intent::Mangled {
                     self.gang.receive(air, &self.scenario, to, from, &message);
                 }
@@ -375,11 +359,7 @@ impl Laboratory {
                 bytes,
             } => self.servers[server].receive_mail(air, auditor, core, errand, flow, &bytes),
             What::Timers { server, core } => self.servers[server].serve_timers(air, auditor, core),
-            What::Answer {
-                server,
-                core,
-                answer,
-            } => self.servers[server].hear_answer(air, auditor, core, answer),
+            What::Answer { server, core, answer } => self.servers[server].hear_answer(air, auditor, core, answer),
             What::Sweep { server } => {
                 let now = air.now;
                 self.servers[server].sweep(now, SHARDS / 8);
@@ -389,11 +369,7 @@ impl Laboratory {
                     air.later(60_000, What::Sweep { server });
                 }
             }
-            What::Unreachable {
-                server,
-                core,
-                message,
-            } => self.servers[server].hear_undelivered(air, auditor, core, &message),
+            What::Unreachable { server, core, message } => self.servers[server].hear_undelivered(air, auditor, core, &message),
             What::Opened { link } => {
                 let server = air.links[link].server;
                 self.servers[server].opened(air, link);
@@ -416,8 +392,7 @@ impl Laboratory {
         let messages = match air.arrive(link, up, bytes) {
             Ok(messages) => messages,
             Err(Intent::Honest) => {
-                let what =
-                    format!("the stream from {from} to {phone} (up: {up}) has other messages");
+                let what = format!("the stream from {from} to {phone} (up: {up}) has other messages");
                 return auditor.complain(Rule::Framing, server, what, None);
             }
             // What no honest agent wrote may break a stream.
@@ -427,8 +402,7 @@ impl Laboratory {
             if up {
                 self.servers[server].receive_stream(air, auditor, link, &message, intent);
             } else if let (Some(phone), true) = (self.phones.at(phone), intent != Intent::Mangled) {
-                self.phones
-                    .receive(air, &self.scenario, phone, from, &message);
+                self.phones.receive(air, &self.scenario, phone, from, &message);
             }
         }
     }
@@ -436,9 +410,7 @@ impl Laboratory {
     /// One of the connections that are open dies.
     fn reset(&mut self) {
         let open = |link: &super::streams::Link| link.state == super::streams::State::Open;
-        let all: Vec<usize> = (0..self.air.links.len())
-            .filter(|n| open(&self.air.links[*n]))
-            .collect();
+        let all: Vec<usize> = (0..self.air.links.len()).filter(|n| open(&self.air.links[*n])).collect();
         if !all.is_empty() {
             let link = all[self.air.rng.below(all.len() as u64) as usize];
             self.air.later(0, What::LinkLost { link });

@@ -54,10 +54,7 @@ const SHAPES: [Shape; 4] = [Shape::Host, Shape::Hosts, Shape::Spare, Shape::Serv
 impl Zone {
     /// Gives names to some of the phones.
     pub fn new(seed: u64, phones: &mut [PhonePlan]) -> Zone {
-        let mut zone = Zone {
-            seed,
-            ..Zone::default()
-        };
+        let mut zone = Zone { seed, ..Zone::default() };
         let rng = &mut Rng::new(seed ^ 0xd05);
         for (number, phone) in phones.iter_mut().enumerate() {
             if phone.behind_nat || rng.one_in(3) {
@@ -109,10 +106,7 @@ impl Zone {
             !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
         });
         let owner = owner.map(|label| format!("{label}.{DOMAIN}"));
-        let nothing = |exists| Outcome::Nothing {
-            exists,
-            ttl_ms: 5000,
-        };
+        let nothing = |exists| Outcome::Nothing { exists, ttl_ms: 5000 };
         let Some(entry) = owner.and_then(|owner| self.phones.get(&owner)) else {
             // Nobody's name: told at once.
             let answer = Box::new(Answer {

@@ -226,12 +226,7 @@ impl Phones {
 
     /// The branch of the client transaction that will be added next.
     pub fn next_branch(&self, air: &mut Air) -> Vec<u8> {
-        format!(
-            "z9hG4bK-c{}-{:x}",
-            self.clients.len(),
-            air.rng.below(1 << 40)
-        )
-        .into_bytes()
+        format!("z9hG4bK-c{}-{:x}", self.clients.len(), air.rng.below(1 << 40)).into_bytes()
     }
 
     /// Header lines that a proxy must not touch, and a body.
@@ -271,14 +266,7 @@ impl Phones {
     }
 
     /// Begins a client transaction (RFC 3261 §17.1).
-    pub fn start(
-        &mut self,
-        air: &mut Air,
-        phone: usize,
-        purpose: Purpose,
-        bytes: Vec<u8>,
-        to: SocketAddr,
-    ) -> usize {
+    pub fn start(&mut self, air: &mut Air, phone: usize, purpose: Purpose, bytes: Vec<u8>, to: SocketAddr) -> usize {
         let bytes = self.prove_unasked(air, phone, bytes);
         let client = self.clients.len();
         let impatient = self.list[phone].plan.temper == Temper::Impatient;
@@ -289,11 +277,7 @@ impl Phones {
             progress: Progress::Calling,
             message: Rc::clone(&message),
             to,
-            interval_ms: if impatient {
-                self.t1_ms / 20
-            } else {
-                self.t1_ms
-            },
+            interval_ms: if impatient { self.t1_ms / 20 } else { self.t1_ms },
             attempts: 0,
         });
         let from = self.list[phone].plan.at;
@@ -377,14 +361,7 @@ impl Phones {
     }
 
     /// A datagram came.
-    pub fn receive(
-        &mut self,
-        air: &mut Air,
-        scenario: &Scenario,
-        phone: usize,
-        from: SocketAddr,
-        message: &Rc<Reading>,
-    ) {
+    pub fn receive(&mut self, air: &mut Air, scenario: &Scenario, phone: usize, from: SocketAddr, message: &Rc<Reading>) {
         if message.is_broken() {
             return;
         }
@@ -395,13 +372,7 @@ impl Phones {
         }
     }
 
-    fn receive_response(
-        &mut self,
-        air: &mut Air,
-        scenario: &Scenario,
-        phone: usize,
-        message: &Rc<Reading>,
-    ) {
+    fn receive_response(&mut self, air: &mut Air, scenario: &Scenario, phone: usize, message: &Rc<Reading>) {
         let Some(client) = client_of(message) else {
             return;
         };
@@ -475,11 +446,7 @@ impl Phones {
         line(&mut out, "From", &[&d.local]);
         line(&mut out, "To", &[&d.remote]);
         line(&mut out, "Call-ID", &[&d.call_id]);
-        line(
-            &mut out,
-            "CSeq",
-            &[cseq.to_string().as_bytes(), b" ", method],
-        );
+        line(&mut out, "CSeq", &[cseq.to_string().as_bytes(), b" ", method]);
         Some((out, to))
     }
 
@@ -494,35 +461,20 @@ impl Phones {
         let to = scenario.resolve(address.host, address.port, at.is_ipv6());
         let reachable = to.is_some_and(|to| to.is_ipv6() == at.is_ipv6());
         if !reachable && !d.routes.is_empty() {
-            self.lost_route = Some(format!(
-                "{at} cannot reach its first route {}",
-                String::from_utf8_lossy(uri)
-            ));
+            self.lost_route = Some(format!("{at} cannot reach its first route {}", String::from_utf8_lossy(uri)));
         }
         to.filter(|_| reachable)
     }
 
     /// Makes a dialog from a dialog-forming response (RFC 3261 §12.1).
-    pub fn add_dialog(
-        &mut self,
-        phone: usize,
-        request: &Reading,
-        response: &Reading,
-        calling: bool,
-    ) -> usize {
+    pub fn add_dialog(&mut self, phone: usize, request: &Reading, response: &Reading, calling: bool) -> usize {
         let source = if calling { response } else { request };
-        let mut routes: Vec<Vec<u8>> = source
-            .values(Field::RecordRoute)
-            .into_iter()
-            .map(<[u8]>::to_vec)
-            .collect();
+        let mut routes: Vec<Vec<u8>> = source.values(Field::RecordRoute).into_iter().map(<[u8]>::to_vec).collect();
         if calling {
             routes.reverse();
         }
         let contact = source.values(Field::Contact);
-        let target = contact
-            .first()
-            .map_or(&b""[..], |c| super::reading::address_spec(c));
+        let target = contact.first().map_or(&b""[..], |c| super::reading::address_spec(c));
         let value = |field| response.value(field).unwrap_or(b"").to_vec();
         let (local, remote) = if calling {
             (value(Field::From), value(Field::To))
@@ -534,11 +486,7 @@ impl Phones {
             call_id: response.call_id().to_vec(),
             local,
             remote,
-            cseq: if calling {
-                request.cseq().map_or(1, |(n, _)| n)
-            } else {
-                1000
-            },
+            cseq: if calling { request.cseq().map_or(1, |(n, _)| n) } else { 1000 },
             target: target.to_vec(),
             routes,
             alive: true,
@@ -555,9 +503,7 @@ impl Phones {
         let call_id = message.call_id();
         self.list[phone].dialogs.iter().rev().copied().find(|d| {
             let d = &self.dialogs[*d];
-            d.call_id == call_id
-                && param(&d.local, b"tag") == Some(own)
-                && param(&d.remote, b"tag") == Some(other)
+            d.call_id == call_id && param(&d.local, b"tag") == Some(own) && param(&d.remote, b"tag") == Some(other)
         })
     }
 

@@ -37,21 +37,14 @@ impl Phones {
     }
 
     /// Sends the request again with what a 401 or 407 asks for. `None`: it cannot, or has tried enough.
-    pub fn answer_challenge(
-        &mut self,
-        air: &mut Air,
-        client: usize,
-        response: &Reading,
-    ) -> Option<usize> {
+    pub fn answer_challenge(&mut self, air: &mut Air, client: usize, response: &Reading) -> Option<usize> {
         air.statistics.challenges += u64::from(matches!(response.status(), 401 | 407));
         let mut challenge = Challenge::of(response)?;
         let c = &self.clients[client];
         let (phone, to, attempts) = (c.phone, c.to, c.attempts + 1);
         let request = Rc::clone(&c.message);
         let account = self.list[phone].account.clone()?;
-        let mine = challenge
-            .realm
-            .eq_ignore_ascii_case(account.realm.as_bytes());
+        let mine = challenge.realm.eq_ignore_ascii_case(account.realm.as_bytes());
         if !mine || attempts > ATTEMPTS || !air.open {
             return None;
         }
@@ -92,8 +85,7 @@ impl Phones {
         }
         let own = |dialog: &&usize| {
             let dialog = &self.dialogs[**dialog];
-            dialog.call_id == request.call_id()
-                && Some(&dialog.local[..]) == request.value(Field::From)
+            dialog.call_id == request.call_id() && Some(&dialog.local[..]) == request.value(Field::From)
         };
         let dialog = self.list[phone].dialogs.iter().rev().find(own).copied();
         let Some(dialog) = dialog else {

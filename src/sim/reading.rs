@@ -38,10 +38,7 @@ impl Field {
     pub fn is_for_a_hop(self) -> bool {
         matches!(
             self,
-            Field::ContentLength
-                | Field::Authorization
-                | Field::ProxyAuthorization
-                | Field::AssertedIdentity
+            Field::ContentLength | Field::Authorization | Field::ProxyAuthorization | Field::AssertedIdentity
         )
     }
 }
@@ -305,15 +302,10 @@ impl Reading {
 fn read_start(bytes: &[u8], at: usize, end: usize) -> Option<Start> {
     let line = &bytes[at..end];
     let first = line.iter().position(|b| *b == b' ')?;
-    if line
-        .get(..8)
-        .is_some_and(|version| version.eq_ignore_ascii_case(b"SIP/2.0 "))
-    {
+    if line.get(..8).is_some_and(|version| version.eq_ignore_ascii_case(b"SIP/2.0 ")) {
         let code = line.get(8..11)?;
         let status = number(code)? as u16;
-        return (100..700)
-            .contains(&status)
-            .then_some(Start::Response(status));
+        return (100..700).contains(&status).then_some(Start::Response(status));
     }
     let second = first + 1 + line[first + 1..].iter().position(|b| *b == b' ')?;
     if !line[second + 1..].eq_ignore_ascii_case(b"SIP/2.0") || first == 0 || second == first + 1 {
@@ -355,9 +347,7 @@ fn field(name: &[u8]) -> Field {
 
 pub fn find(bytes: &[u8], from: usize, what: &[u8]) -> Option<usize> {
     let rest = bytes.get(from..)?;
-    rest.windows(what.len())
-        .position(|window| window == what)
-        .map(|n| from + n)
+    rest.windows(what.len()).position(|window| window == what).map(|n| from + n)
 }
 
 pub fn trim(text: &[u8]) -> &[u8] {
@@ -470,10 +460,7 @@ impl<'a> Address<'a> {
             Some(at) => (&rest[..at], &rest[at + 1..]),
             None => (&b""[..], rest),
         };
-        let end = rest
-            .iter()
-            .position(|b| matches!(b, b';' | b'?'))
-            .unwrap_or(rest.len());
+        let end = rest.iter().position(|b| matches!(b, b';' | b'?')).unwrap_or(rest.len());
         let (place, params) = rest.split_at(end);
         let colon = match place.iter().position(|b| *b == b']') {
             Some(bracket) => bracket + 1,
@@ -555,8 +542,7 @@ pub fn number(text: &[u8]) -> Option<u64> {
         return None;
     }
     text.iter().try_fold(0u64, |sum, byte| {
-        byte.is_ascii_digit()
-            .then(|| sum * 10 + u64::from(byte - b'0'))
+        byte.is_ascii_digit().then(|| sum * 10 + u64::from(byte - b'0'))
     })
 }
 
@@ -584,9 +570,7 @@ impl Digest {
     }
 
     pub fn number(&mut self, word: u64) {
-        self.0 = (self.0 ^ word)
-            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
-            .rotate_left(29);
+        self.0 = (self.0 ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
     }
 
     pub fn finish(&self) -> u64 {

@@ -192,8 +192,7 @@ impl Saboteur {
     /// True when this turn of the timers is to be left out.
     pub fn swallows_timers(&mut self, core: u8) -> bool {
         self.served += 1;
-        let swallow =
-            self.what == Some(Sabotage::LeakTransaction) && core == 0 && self.served > 200;
+        let swallow = self.what == Some(Sabotage::LeakTransaction) && core == 0 && self.served > 200;
         self.deeds += u64::from(swallow);
         swallow
     }
@@ -233,11 +232,7 @@ impl Saboteur {
                 let (to, invite) = self.invites.get(&message.key)?;
                 (*to, one_more_via(message, invite, b"cancel"))
             }
-            Sabotage::CancelByBranch
-                if status == 0
-                    && method == b"CANCEL"
-                    && !self.invites.contains_key(&message.key) =>
-            {
+            Sabotage::CancelByBranch if status == 0 && method == b"CANCEL" && !self.invites.contains_key(&message.key) => {
                 let (to, invite) = self.by_caller.get(&message.branch)?;
                 (*to, cancel_for(invite))
             }
@@ -292,9 +287,7 @@ impl Saboteur {
             }
         }
         let asked = self.came.get(&message.key).cloned();
-        if let Some((flow, bytes)) =
-            asked.and_then(|asked| self.pass_refused(what, message, &asked))
-        {
+        if let Some((flow, bytes)) = asked.and_then(|asked| self.pass_refused(what, message, &asked)) {
             self.deeds += 1;
             out.push((flow, bytes));
             return true;
@@ -302,13 +295,9 @@ impl Saboteur {
         let swallow = match what {
             Sabotage::SkipAck => method == b"ACK" && status == 0 && !forwarded,
             Sabotage::KeepCancel => method == b"CANCEL" && status == 0,
-            Sabotage::LoseTwoHundred => {
-                invite && status / 100 == 2 && message.key.is_multiple_of(3)
-            }
+            Sabotage::LoseTwoHundred => invite && status / 100 == 2 && message.key.is_multiple_of(3),
             // One that was passed on: the server's own are all that goes back for their requests.
-            Sabotage::LoseRefusal => {
-                invite && status >= 300 && self.invites.contains_key(&message.key)
-            }
+            Sabotage::LoseRefusal => invite && status >= 300 && self.invites.contains_key(&message.key),
             Sabotage::LoseTrying => invite && status == 100,
             Sabotage::LoseRinging => invite && status > 100 && status < 200,
             _ => false,
@@ -321,22 +310,12 @@ impl Saboteur {
         let came = below.and_then(|key| self.came.get(&key));
         let own_answer = status >= 400 && !self.invites.contains_key(&message.key);
         let changed = match what {
-            Sabotage::LeakCredentials => came.and_then(|came| {
-                with_again(
-                    message,
-                    came,
-                    &[Field::Authorization, Field::ProxyAuthorization],
-                )
-            }),
-            Sabotage::LeakIdentity => {
-                came.and_then(|came| with_again(message, came, &[Field::AssertedIdentity]))
+            Sabotage::LeakCredentials => {
+                came.and_then(|came| with_again(message, came, &[Field::Authorization, Field::ProxyAuthorization]))
             }
-            Sabotage::LoseLength if flow.transport.is_reliable() => {
-                Some(without(message, Field::ContentLength))
-            }
-            Sabotage::BindUnproved if status == 401 && method == b"REGISTER" => {
-                Some(replaced(message, 8..11, b"200"))
-            }
+            Sabotage::LeakIdentity => came.and_then(|came| with_again(message, came, &[Field::AssertedIdentity])),
+            Sabotage::LoseLength if flow.transport.is_reliable() => Some(without(message, Field::ContentLength)),
+            Sabotage::BindUnproved if status == 401 && method == b"REGISTER" => Some(replaced(message, 8..11, b"200")),
             Sabotage::LongAnswer if own_answer && !flow.transport.is_reliable() => {
                 Some(with_line(message, "X-Long", &[b'x'; 4000]))
             }
@@ -395,11 +374,7 @@ impl Saboteur {
                 let found = message.lines.iter().find(|l| l.field == Field::MaxForwards);
                 found.and_then(|line| {
                     let number = message.number(Field::MaxForwards)? + 1;
-                    Some(replaced(
-                        message,
-                        line.value.clone(),
-                        number.to_string().as_bytes(),
-                    ))
+                    Some(replaced(message, line.value.clone(), number.to_string().as_bytes()))
                 })
             }
             Sabotage::SmallVersion => {
@@ -407,9 +382,7 @@ impl Saboteur {
                 at.map(|at| replaced(message, at..at + 3, b"sip"))
             }
             Sabotage::DropVia if forwarded => Some(without_second_via(message)),
-            Sabotage::ForgetRetransmission
-                if forwarded && invite && !self.calls.insert(message.digest) =>
-            {
+            Sabotage::ForgetRetransmission if forwarded && invite && !self.calls.insert(message.digest) => {
                 self.served += 1;
                 let fresh = format!("z9hG4bKfresh{}", self.served);
                 Some(with_branch(message, fresh.as_bytes()))
@@ -437,18 +410,11 @@ impl Saboteur {
     }
 
     /// Instead of a refusal of what somebody has not proved: the request, passed on.
-    fn pass_refused(
-        &mut self,
-        what: Sabotage,
-        refusal: &Reading,
-        asked: &Reading,
-    ) -> Option<(Flow, Vec<u8>)> {
+    fn pass_refused(&mut self, what: Sabotage, refusal: &Reading, asked: &Reading) -> Option<(Flow, Vec<u8>)> {
         let challenged = refusal.status() == 407;
         self.asks |= challenged;
         let passes = match what {
-            Sabotage::PassUnproved => {
-                challenged && asked.vias.len() == 1 && asked.count(Field::Route) == 0
-            }
+            Sabotage::PassUnproved => challenged && asked.vias.len() == 1 && asked.count(Field::Route) == 0,
             Sabotage::ForgetSpiral => challenged && asked.vias.len() > 1,
             Sabotage::ForgetDialog => {
                 let from = asked.value(Field::From).unwrap_or(b"");
@@ -472,9 +438,7 @@ fn with_again(left: &Reading, came: &Reading, fields: &[Field]) -> Option<Vec<u8
     let at = left.lines.last()?.whole.end;
     let lines = came.lines.iter();
     let lost = lines.filter(|line| fields.contains(&line.field) && left.count(line.field) == 0);
-    let text: Vec<u8> = lost
-        .flat_map(|line| came.get(&line.whole).to_vec())
-        .collect();
+    let text: Vec<u8> = lost.flat_map(|line| came.get(&line.whole).to_vec()).collect();
     if text.is_empty() {
         return None;
     }
@@ -489,11 +453,7 @@ fn with_branch(message: &Reading, fresh: &[u8]) -> Vec<u8> {
 }
 
 fn another_final(message: &Reading) -> Vec<u8> {
-    let status: &[u8] = if message.status() == 480 {
-        b"404"
-    } else {
-        b"480"
-    };
+    let status: &[u8] = if message.status() == 480 { b"404" } else { b"480" };
     replaced(message, 8..11, status)
 }
 

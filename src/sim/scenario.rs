@@ -183,13 +183,7 @@ impl Scenario {
     pub fn new(seed: u64, rng: &mut Rng) -> Scenario {
         let families = pick(
             rng,
-            &[
-                Families::V4,
-                Families::V4,
-                Families::V6,
-                Families::Both,
-                Families::Both,
-            ],
+            &[Families::V4, Families::V4, Families::V6, Families::Both, Families::Both],
         );
         let chain = rng.one_in(4);
         let t1_ms = pick(rng, &[500, 500, 500, 100]);
@@ -201,13 +195,7 @@ impl Scenario {
         }
         let weather = pick(
             rng,
-            &[
-                Weather::CLEAN,
-                Weather::USUAL,
-                Weather::USUAL,
-                Weather::BAD,
-                Weather::BRUTAL,
-            ],
+            &[Weather::CLEAN, Weather::USUAL, Weather::USUAL, Weather::BAD, Weather::BRUTAL],
         );
         let mut places = Vec::new();
         for phone in &phones {
@@ -285,12 +273,10 @@ impl Scenario {
                 settings.outgoing = Outgoing::PerCall;
             }
             let same = settings.listeners.clone();
-            settings
-                .listeners
-                .extend(same.into_iter().map(|udp| Listener {
-                    transport: Transport::Tcp,
-                    ..udp
-                }));
+            settings.listeners.extend(same.into_iter().map(|udp| Listener {
+                transport: Transport::Tcp,
+                ..udp
+            }));
             each_target(&mut settings.routes, |target| {
                 let by_tcp = |p: &&PhonePlan| p.transport == Transport::Tcp;
                 let mut phones = phones.iter().filter(by_tcp);
@@ -322,13 +308,9 @@ impl Scenario {
                 auth.realm = "everybody".to_owned();
                 realms = vec!["everybody".into()];
             }
-            let users = (0..8)
-                .map(|n| format!("u{n}"))
-                .chain([BOSS.into(), MALLORY.into()]);
+            let users = (0..8).map(|n| format!("u{n}")).chain([BOSS.into(), MALLORY.into()]);
             for user in users {
-                server
-                    .accounts
-                    .extend(realms.iter().map(|realm| Account::new(&user, realm)));
+                server.accounts.extend(realms.iter().map(|realm| Account::new(&user, realm)));
             }
             for phone in phones.iter_mut().filter(|phone| phone.server == number) {
                 phone.domain = pick(rng, &domains);
@@ -415,14 +397,7 @@ impl Scenario {
         phones
     }
 
-    fn plan_server(
-        rng: &mut Rng,
-        n: usize,
-        families: Families,
-        chain: bool,
-        t1_ms: u64,
-        phones: &[PhonePlan],
-    ) -> ServerPlan {
+    fn plan_server(rng: &mut Rng, n: usize, families: Families, chain: bool, t1_ms: u64, phones: &[PhonePlan]) -> ServerPlan {
         let domain = |n: usize| format!("{}.example", ["a", "b"][n % 2]);
         let addresses: Vec<SocketAddr> = match families {
             Families::V4 => vec![server_address(false, n)],
@@ -443,11 +418,7 @@ impl Scenario {
             })
             .collect();
         settings.local_addresses = addresses.iter().map(|a| a.ip()).collect();
-        settings.proxy.mode = if rng.one_in(6) {
-            Mode::Stateless
-        } else {
-            Mode::Stateful
-        };
+        settings.proxy.mode = if rng.one_in(6) { Mode::Stateless } else { Mode::Stateful };
         settings.proxy.record_route = !rng.one_in(4);
         settings.proxy.fork = pick(rng, &[Fork::Parallel, Fork::Parallel, Fork::Sequential]);
         settings.proxy.redirect = rng.one_in(14);
@@ -484,11 +455,7 @@ impl Scenario {
                 targets.push(next_hop(dead(gateway.at.is_ipv6())));
             }
             targets.push(next_hop(gateway.at));
-            routes.push(route(
-                Some(domain(n)),
-                Some(GATEWAY_PREFIX.to_vec()),
-                Action::Relay(targets),
-            ));
+            routes.push(route(Some(domain(n)), Some(GATEWAY_PREFIX.to_vec()), Action::Relay(targets)));
         }
         let refused = Some("refused.example".into());
         routes.push(route(refused, None, Action::Reject(403)));

@@ -60,12 +60,7 @@ fn users_of(plan: &ServerPlan) -> Arc<Users> {
 }
 
 /// The cores of one run of the server.
-fn endpoints_of(
-    plan: &ServerPlan,
-    location: &Arc<Location>,
-    live: &Arc<LiveConnections>,
-    run: u32,
-) -> Vec<Endpoint> {
+fn endpoints_of(plan: &ServerPlan, location: &Arc<Location>, live: &Arc<LiveConnections>, run: u32) -> Vec<Endpoint> {
     let users = users_of(plan);
     let nonces = Arc::new(Nonces::new(plan.key, run, 4096));
     let sources = Arc::new(Sources::new(plan.key, 0));
@@ -82,13 +77,7 @@ fn endpoints_of(
 }
 
 impl Server {
-    pub fn new(
-        number: usize,
-        plan: &ServerPlan,
-        icmp: bool,
-        zone: &Arc<Zone>,
-        saboteur: Saboteur,
-    ) -> Server {
+    pub fn new(number: usize, plan: &ServerPlan, icmp: bool, zone: &Arc<Zone>, saboteur: Saboteur) -> Server {
         let cores = plan.settings.cores;
         let location = Arc::new(Location::new(plan.key.derive("location"), 100_000));
         let live = Arc::new(LiveConnections::new(usize::from(cores), PLACES));
@@ -150,15 +139,7 @@ impl Server {
         }
     }
 
-    pub fn receive_mail(
-        &mut self,
-        air: &mut Air,
-        auditor: &mut Auditor,
-        core: u8,
-        errand: Errand,
-        flow: Flow,
-        bytes: &[u8],
-    ) {
+    pub fn receive_mail(&mut self, air: &mut Air, auditor: &mut Auditor, core: u8, errand: Errand, flow: Flow, bytes: &[u8]) {
         air.statistics.mails += 1;
         let message = Rc::new(Reading::new(bytes.to_vec()));
         air.note("mail", flow.peer, self.addresses[0], &message);
@@ -183,13 +164,7 @@ impl Server {
         self.flush(air, auditor, core);
     }
 
-    pub fn hear_answer(
-        &mut self,
-        air: &mut Air,
-        auditor: &mut Auditor,
-        core: u8,
-        answer: Box<Answer>,
-    ) {
+    pub fn hear_answer(&mut self, air: &mut Air, auditor: &mut Auditor, core: u8, answer: Box<Answer>) {
         auditor.turn(self.number, None);
         let core = core as usize;
         self.endpoints[core].handle_answer(air.now, *answer, &mut self.outbox);
@@ -208,11 +183,7 @@ impl Server {
                 }
                 Reply::Late { ms, answer } => {
                     let (server, core) = (self.number, core as u8);
-                    let what = What::Answer {
-                        server,
-                        core,
-                        answer,
-                    };
+                    let what = What::Answer { server, core, answer };
                     air.later(ms, what);
                 }
                 Reply::Never => air.statistics.questions_unanswered += 1,
@@ -220,13 +191,7 @@ impl Server {
         }
     }
 
-    pub fn hear_undelivered(
-        &mut self,
-        air: &mut Air,
-        auditor: &mut Auditor,
-        core: u8,
-        message: &Reading,
-    ) {
+    pub fn hear_undelivered(&mut self, air: &mut Air, auditor: &mut Auditor, core: u8, message: &Reading) {
         air.statistics.unreachable += 1;
         auditor.turn(self.number, None);
         auditor.undelivered(self.number, message);
@@ -285,11 +250,8 @@ impl Server {
             let link = match flow.channel {
                 Channel::Peer { name, call } if call != 0 => {
                     let wanted = Some((name, call));
-                    let own = |link: &super::streams::Link| {
-                        link.names == wanted
-                            && link.server == self.number
-                            && link.phone == flow.peer
-                    };
+                    let own =
+                        |link: &super::streams::Link| link.names == wanted && link.server == self.number && link.phone == flow.peer;
                     air.links.iter().rposition(own)
                 }
                 _ => number(flow),
@@ -354,9 +316,7 @@ impl Server {
     fn transmit_from(&mut self, air: &mut Air, auditor: &mut Auditor, flow: Flow, bytes: Vec<u8>) {
         let message = Rc::new(Reading::new(bytes));
         let mut instead = Vec::new();
-        let swallowed =
-            self.saboteur
-                .outgoing(air.now, flow, &message, &self.location, &mut instead);
+        let swallowed = self.saboteur.outgoing(air.now, flow, &message, &self.location, &mut instead);
         if !swallowed {
             self.put_on_wire(air, auditor, flow, message);
         }
@@ -370,13 +330,7 @@ impl Server {
         self.put_on_wire(air, auditor, flow, message);
     }
 
-    fn put_on_wire(
-        &mut self,
-        air: &mut Air,
-        auditor: &mut Auditor,
-        flow: Flow,
-        message: Rc<Reading>,
-    ) {
+    fn put_on_wire(&mut self, air: &mut Air, auditor: &mut Auditor, flow: Flow, message: Rc<Reading>) {
         air.statistics.sent_by_servers += 1;
         let place = flow.listener as usize % self.addresses.len();
         let from = self.addresses.get(place).copied();
@@ -410,20 +364,11 @@ impl Server {
     }
 
     /// Writes on a connection what the auditor has seen.
-    fn write(
-        &mut self,
-        air: &mut Air,
-        auditor: &mut Auditor,
-        flow: Flow,
-        message: Rc<Reading>,
-        intent: Intent,
-    ) {
+    fn write(&mut self, air: &mut Air, auditor: &mut Auditor, flow: Flow, message: Rc<Reading>, intent: Intent) {
         let link = match flow.channel {
             Channel::Peer { name, call } => air.towards(self.number, &flow, (name, call)),
             Channel::Back => air.links.iter().rposition(|link| {
-                link.names.is_none()
-                    && (link.server, link.phone) == (self.number, flow.peer)
-                    && link.state == State::Open
+                link.names.is_none() && (link.server, link.phone) == (self.number, flow.peer) && link.state == State::Open
             }),
             _ => {
                 // CANCEL and ACK follow their INVITE (§9.1, §17.1.1.3), whatever became of it.
@@ -468,14 +413,7 @@ impl Server {
         }
         if !open.is_some_and(|link| air.pour(link, false, &message, intent)) {
             let (server, core) = (self.number, flow.core);
-            air.later(
-                1,
-                What::Unreachable {
-                    server,
-                    core,
-                    message,
-                },
-            );
+            air.later(1, What::Unreachable { server, core, message });
         }
     }
 
@@ -492,14 +430,7 @@ impl Server {
     }
 
     /// A whole message came by a connection.
-    pub fn receive_stream(
-        &mut self,
-        air: &mut Air,
-        auditor: &mut Auditor,
-        link: usize,
-        message: &Rc<Reading>,
-        intent: Intent,
-    ) {
+    pub fn receive_stream(&mut self, air: &mut Air, auditor: &mut Auditor, link: usize, message: &Rc<Reading>, intent: Intent) {
         let flow = air.links[link].flow(link);
         let invite = message.is_request() && message.method() == b"INVITE";
         air.statistics.calls_by_stream += u64::from(invite);

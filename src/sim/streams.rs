@@ -81,23 +81,12 @@ impl Link {
     pub fn wanted(&self) -> Option<Flow> {
         let (name, call) = self.names?;
         let (listener, core) = (self.listener, self.core);
-        Some(Flow::towards(
-            Transport::Tcp,
-            listener,
-            core,
-            self.phone,
-            name,
-            call,
-        ))
+        Some(Flow::towards(Transport::Tcp, listener, core, self.phone, name, call))
     }
 
     /// What never reached the phone.
     pub fn unsent(&mut self) -> Vec<Rc<Reading>> {
-        self.down
-            .sent
-            .drain(..)
-            .map(|(message, _)| message)
-            .collect()
+        self.down.sent.drain(..).map(|(message, _)| message).collect()
     }
 
     /// When the server's last byte has arrived.
@@ -117,9 +106,7 @@ pub struct Port {
 /// Which connection a flow names.
 pub fn number(flow: &Flow) -> Option<usize> {
     match flow.channel {
-        Channel::Connection { slot, generation } => {
-            Some((generation as usize).checked_sub(1)? * PLACES + slot as usize)
-        }
+        Channel::Connection { slot, generation } => Some((generation as usize).checked_sub(1)? * PLACES + slot as usize),
         _ => None,
     }
 }
@@ -220,11 +207,7 @@ impl Air {
             true => &self.links[link].up,
             false => &self.links[link].down,
         };
-        let waiting: usize = pipe
-            .sent
-            .iter()
-            .map(|(message, _)| message.bytes.len())
-            .sum();
+        let waiting: usize = pipe.sent.iter().map(|(message, _)| message.bytes.len()).sum();
         if !up && waiting > QUEUE {
             return false;
         }
@@ -252,12 +235,7 @@ impl Air {
     }
 
     /// Bytes arrived: the messages that they complete. An error when they are not those that were sent.
-    pub fn arrive(
-        &mut self,
-        link: usize,
-        up: bool,
-        bytes: &[u8],
-    ) -> Result<Vec<(Rc<Reading>, Intent)>, Intent> {
+    pub fn arrive(&mut self, link: usize, up: bool, bytes: &[u8]) -> Result<Vec<(Rc<Reading>, Intent)>, Intent> {
         let link = &mut self.links[link];
         let mut out = Vec::new();
         if link.state != State::Open {
@@ -266,10 +244,7 @@ impl Air {
         let pipe = if up { &mut link.up } else { &mut link.down };
         pipe.buffer.extend_from_slice(bytes);
         loop {
-            let wrong = pipe
-                .sent
-                .front()
-                .map_or(Intent::Honest, |(_, intent)| *intent);
+            let wrong = pipe.sent.front().map_or(Intent::Honest, |(_, intent)| *intent);
             match pipe.framer.next(&pipe.buffer) {
                 Frame::More => return Ok(out),
                 Frame::Message(length) => {

@@ -33,13 +33,7 @@ pub fn response(request: &Reading, status: u16, reason: &str, tag: &[u8]) -> Vec
     let mut out = Vec::with_capacity(640);
     put(
         &mut out,
-        &[
-            b"SIP/2.0 ",
-            status.to_string().as_bytes(),
-            b" ",
-            reason.as_bytes(),
-            b"\r\n",
-        ],
+        &[b"SIP/2.0 ", status.to_string().as_bytes(), b" ", reason.as_bytes(), b"\r\n"],
     );
     for via in &request.vias {
         line(&mut out, "Via", &[request.get(via)]);
@@ -48,9 +42,7 @@ pub fn response(request: &Reading, status: u16, reason: &str, tag: &[u8]) -> Vec
         let value = request.value(name).unwrap_or(b"");
         match name {
             Field::From => line(&mut out, "From", &[value]),
-            Field::To if !tag.is_empty() && request.tag(Field::To).is_none() => {
-                line(&mut out, "To", &[value, b";tag=", tag])
-            }
+            Field::To if !tag.is_empty() && request.tag(Field::To).is_none() => line(&mut out, "To", &[value, b";tag=", tag]),
             Field::To => line(&mut out, "To", &[value]),
             Field::CallId => line(&mut out, "Call-ID", &[value]),
             _ => line(&mut out, "CSeq", &[value]),
@@ -62,14 +54,7 @@ pub fn response(request: &Reading, status: u16, reason: &str, tag: &[u8]) -> Vec
 /// A copy of `message` in which other bytes stand for a part.
 pub fn replaced(message: &Reading, part: std::ops::Range<usize>, with: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(message.bytes.len() + with.len());
-    put(
-        &mut out,
-        &[
-            &message.bytes[..part.start],
-            with,
-            &message.bytes[part.end..],
-        ],
-    );
+    put(&mut out, &[&message.bytes[..part.start], with, &message.bytes[part.end..]]);
     out
 }
 

@@ -164,20 +164,8 @@ impl<'a> Found<'a> {
     }
 
     fn complete(self) -> Result<Credentials<'a>, Fault> {
-        let [
-            username,
-            realm,
-            nonce,
-            uri,
-            response,
-            algorithm,
-            cnonce,
-            qop,
-            nc,
-        ] = self.0;
-        let (Some(username), Some(realm), Some(nonce), Some(uri), Some(response)) =
-            (username, realm, nonce, uri, response)
-        else {
+        let [username, realm, nonce, uri, response, algorithm, cnonce, qop, nc] = self.0;
+        let (Some(username), Some(realm), Some(nonce), Some(uri), Some(response)) = (username, realm, nonce, uri, response) else {
             return Err(Fault::Credentials);
         };
         Ok(Credentials {
@@ -223,7 +211,8 @@ mod tests {
 
     #[test]
     fn what_phones_write_is_read() {
-        let text = b"digest  Username = \"a\\\"b,c\" ,, realm=\"\",nonce=x,URI=\"sip:b\" , response=0, algorithm=\"MD5\", x=\"y, z\",";
+        let text =
+            b"digest  Username = \"a\\\"b,c\" ,, realm=\"\",nonce=x,URI=\"sip:b\" , response=0, algorithm=\"MD5\", x=\"y, z\",";
         let credentials = Credentials::parse(text).unwrap().unwrap();
         assert_eq!(credentials.username, b"a\\\"b,c");
         assert_eq!(credentials.realm, b"");

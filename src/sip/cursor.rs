@@ -25,12 +25,7 @@ const fn classes() -> [u8; 256] {
     while i < 256 {
         let b = i as u8;
         let mut class = 0;
-        if b.is_ascii_alphanumeric()
-            || matches!(
-                b,
-                b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~'
-            )
-        {
+        if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~') {
             class |= TOKEN;
         }
         if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_') {
@@ -71,9 +66,7 @@ const fn classes() -> [u8; 256] {
         if matches!(b, b' ' | b'\t' | b'\r' | b'\n') {
             class |= SPACE | DISPLAY;
         }
-        if (b.is_ascii_graphic() && !matches!(b, b'"' | b'<' | b'>' | b',' | b';' | b':'))
-            || b >= 0x80
-        {
+        if (b.is_ascii_graphic() && !matches!(b, b'"' | b'<' | b'>' | b',' | b';' | b':')) || b >= 0x80 {
             class |= DISPLAY;
         }
         table[i] = class;
@@ -122,9 +115,7 @@ pub(super) fn trim_end(mut text: &[u8]) -> &[u8] {
 pub(super) fn skip(text: &[u8], mut at: usize, class: u8) -> usize {
     let mut rest = text.get(at..).unwrap_or_default();
     while let Some((eight, behind)) = rest.split_first_chunk::<8>() {
-        let common = eight
-            .iter()
-            .fold(class, |common, &b| common & CLASS[b as usize]);
+        let common = eight.iter().fold(class, |common, &b| common & CLASS[b as usize]);
         if common == 0 {
             break;
         }

@@ -81,14 +81,8 @@ impl Framer {
                     return Frame::Bad(Fault::NotSip);
                 }
                 [b'\r', b'\n', ..] => {
-                    self.state = State::Between {
-                        crlfs: (crlfs + 1) % 2,
-                    };
-                    return if crlfs == 0 {
-                        Frame::KeepAlive
-                    } else {
-                        Frame::Ping
-                    };
+                    self.state = State::Between { crlfs: (crlfs + 1) % 2 };
+                    return if crlfs == 0 { Frame::KeepAlive } else { Frame::Ping };
                 }
                 [b'\r' | b'\n' | 0, ..] => {
                     self.state = State::Between { crlfs: 0 };
@@ -250,17 +244,8 @@ mod tests {
     #[test]
     fn every_pair_of_splits_gives_the_same_frames() {
         let whole = frames(STREAM, &[], 1000);
-        assert_eq!(
-            whole.iter().map(|(frame, _)| *frame).collect::<Vec<_>>(),
-            expected()
-        );
-        assert_eq!(
-            whole
-                .iter()
-                .flat_map(|(_, bytes)| bytes.clone())
-                .collect::<Vec<_>>(),
-            STREAM
-        );
+        assert_eq!(whole.iter().map(|(frame, _)| *frame).collect::<Vec<_>>(), expected());
+        assert_eq!(whole.iter().flat_map(|(_, bytes)| bytes.clone()).collect::<Vec<_>>(), STREAM);
         for a in 0..=STREAM.len() {
             for b in a..=STREAM.len() {
                 assert_eq!(frames(STREAM, &[a, b], 1000), whole, "{a} {b}");
@@ -275,10 +260,7 @@ mod tests {
         let first = |stream: &[u8], limit| frames(stream, &[], limit).pop().map(|(frame, _)| frame);
         for (headers, fault) in [
             ("Subject: x\r\n", Fault::ContentLengthMissing),
-            (
-                "l: 1\r\nContent-Length: 1\r\n",
-                Fault::ContentLengthRepeated,
-            ),
+            ("l: 1\r\nContent-Length: 1\r\n", Fault::ContentLengthRepeated),
             ("l: five\r\n", Fault::ContentLength),
             ("l: -1\r\n", Fault::ContentLength),
             ("l:\r\n", Fault::ContentLength),
@@ -288,11 +270,7 @@ mod tests {
             ("l: 971\r\n", Fault::TooLarge),
         ] {
             let stream = format!("BYE sip:a SIP/2.0\r\n{headers}\r\n");
-            assert_eq!(
-                first(stream.as_bytes(), 999),
-                Some(Frame::Bad(fault)),
-                "{headers:?}"
-            );
+            assert_eq!(first(stream.as_bytes(), 999), Some(Frame::Bad(fault)), "{headers:?}");
         }
         assert_eq!(
             first(b"BYE sip:a SIP/2.0\r\nl: 1\r\n\n", 999),
@@ -300,19 +278,9 @@ mod tests {
         );
         assert_eq!(first(&[b'x'; 99], 99), Some(Frame::Bad(Fault::TooLarge)));
         assert_eq!(first(&[b'x'; 98], 99), None);
-        let exact = [
-            b"BYE sip:a SIP/2.0\r\nl: 970\r\n\r\n".as_slice(),
-            &[b'x'; 970],
-        ]
-        .concat();
-        assert_eq!(
-            first(&exact, exact.len()),
-            Some(Frame::Message(exact.len()))
-        );
-        assert_eq!(
-            first(&exact, exact.len() - 1),
-            Some(Frame::Bad(Fault::TooLarge))
-        );
+        let exact = [b"BYE sip:a SIP/2.0\r\nl: 970\r\n\r\n".as_slice(), &[b'x'; 970]].concat();
+        assert_eq!(first(&exact, exact.len()), Some(Frame::Message(exact.len())));
+        assert_eq!(first(&exact, exact.len() - 1), Some(Frame::Bad(Fault::TooLarge)));
     }
 
     /// The messages and the end of a stream, however it is cut; keep-alives and noise are left out.
@@ -348,10 +316,7 @@ mod tests {
         // It is no ping.
         for noise in [&b"\r\r\n"[..], b"\n\n\r\n", b"\r\n\0\r\n", b"\0\0"] {
             let all = frames(noise, &[], 4096);
-            assert!(
-                all.iter().all(|(frame, _)| *frame != Frame::Ping),
-                "{all:?}"
-            );
+            assert!(all.iter().all(|(frame, _)| *frame != Frame::Ping), "{all:?}");
         }
     }
 
@@ -390,10 +355,7 @@ mod tests {
             b"SIP/2.0 abc\r\nl: 0\r\n\r\n",
             b"sip/7.0\r\nl: 0\r\n\r\n",
         ] {
-            assert_eq!(
-                messages(request, &[]),
-                [(Frame::Message(request.len()), request.to_vec())]
-            );
+            assert_eq!(messages(request, &[]), [(Frame::Message(request.len()), request.to_vec())]);
             assert!(Message::parse(request, &mut Index::default()).is_ok());
         }
     }

@@ -157,8 +157,7 @@ impl Name {
 
     /// The long form as RFCs write it; "" for `Other`.
     pub fn canonical(self) -> &'static str {
-        ALL.get(self as usize)
-            .map_or("", |(_, canonical)| canonical)
+        ALL.get(self as usize).map_or("", |(_, canonical)| canonical)
     }
 }
 

@@ -63,10 +63,7 @@ mod tests {
         let (uri, fresh) = (kept.uri(), Uri::parse(text.as_bytes()).unwrap());
         assert_eq!(uri.host, Host::Name(b"GW.example.org"));
         assert_eq!(format!("{uri:?}"), format!("{fresh:?}"));
-        assert_eq!(
-            (kept.text(), kept.to_string()),
-            (text.as_bytes(), text.to_owned())
-        );
+        assert_eq!((kept.text(), kept.to_string()), (text.as_bytes(), text.to_owned()));
         assert!("sip:".parse::<KeptUri>().is_err());
     }
 }

@@ -127,9 +127,7 @@ impl Index {
     fn push_for_answer(&mut self, line: Line) {
         let is_needed = match line.name {
             Name::Via => true,
-            Name::From | Name::To | Name::CallId | Name::CSeq => {
-                self.first[line.name as usize] == NONE
-            }
+            Name::From | Name::To | Name::CallId | Name::CSeq => self.first[line.name as usize] == NONE,
             _ => false,
         };
         if is_needed && self.lines.len() < usize::from(NONE) {
@@ -233,8 +231,7 @@ impl<'a> Message<'a> {
         if self.is_request() {
             return self.index.method;
         }
-        self.cseq()
-            .map_or(Method::Other, |cseq| Method::parse(cseq.method))
+        self.cseq().map_or(Method::Other, |cseq| Method::parse(cseq.method))
     }
 
     /// The token that [`Message::method`] stands for; empty in a response without a readable CSeq.
@@ -282,10 +279,7 @@ impl<'a> Message<'a> {
     /// All header lines that could be read, in order.
     pub fn headers(&self) -> impl Iterator<Item = Header<'a>> + use<'a> {
         let message = *self;
-        self.index
-            .lines
-            .iter()
-            .map(move |line| message.header_of(line))
+        self.index.lines.iter().map(move |line| message.header_of(line))
     }
 
     /// True when a header line has this name.
@@ -302,8 +296,7 @@ impl<'a> Message<'a> {
     /// All header lines of a name, in order, without a look at the others.
     pub fn all(&self, name: Name) -> impl Iterator<Item = Header<'a>> + use<'a> {
         let message = *self;
-        std::iter::successors(self.first(name), move |line| message.next(line))
-            .map(move |line| message.header_of(line))
+        std::iter::successors(self.first(name), move |line| message.next(line)).map(move |line| message.header_of(line))
     }
 
     /// The comma-separated values of all lines of a name, in order. A comma in quotes or in angle brackets separates nothing. Not for
@@ -319,13 +312,11 @@ impl<'a> Message<'a> {
         let known = self.index.has_unread_lines;
         let lines = known.then(|| self.headers().map(|header| header.line.range()));
         let lines = lines.into_iter().flatten();
-        lines
-            .chain(known.then_some(end..end))
-            .filter_map(move |line| {
-                let gap = done..line.start;
-                done = line.end;
-                (!gap.is_empty()).then_some(gap)
-            })
+        lines.chain(known.then_some(end..end)).filter_map(move |line| {
+            let gap = done..line.start;
+            done = line.end;
+            (!gap.is_empty()).then_some(gap)
+        })
     }
 
     /// Offset of the first header line.
@@ -368,12 +359,7 @@ impl<'a> Message<'a> {
         };
         let mut others = self.all(Name::Via).skip(1);
         let shared = line.value_start + parts.end < line.value_end;
-        others.any(|via| !via.value.is_empty())
-            || (shared
-                && self
-                    .values(Name::Via)
-                    .skip(1)
-                    .any(|via| !via.text.is_empty()))
+        others.any(|via| !via.value.is_empty()) || (shared && self.values(Name::Via).skip(1).any(|via| !via.text.is_empty()))
     }
 
     #[inline]
@@ -448,9 +434,9 @@ impl<'a> Message<'a> {
         let line = self.only(Name::CallId, Fault::CallIdMissing, Fault::CallIdRepeated)?;
         let id = self.value(line);
         // `word [ "@" word ]`: visible ASCII. Without a branch so that the loop becomes vector code.
-        let other = id.iter().fold(0, |other, &b| {
-            other | u8::from(b.wrapping_sub(0x21) > 0x7e - 0x21)
-        });
+        let other = id
+            .iter()
+            .fold(0, |other, &b| other | u8::from(b.wrapping_sub(0x21) > 0x7e - 0x21));
         if id.is_empty() || other != 0 {
             return Err(Fault::CallId);
         }
@@ -488,9 +474,7 @@ impl<'a> Message<'a> {
         if name == Name::RetryAfter {
             text = &text[..text.iter().take_while(|b| b.is_ascii_digit()).count()];
         }
-        cursor::number_saturating(text)
-            .map(Some)
-            .ok_or(Fault::Number)
+        cursor::number_saturating(text).map(Some).ok_or(Fault::Number)
     }
 
     fn slice(&self, span: Span) -> &'a [u8] {
@@ -498,9 +482,7 @@ impl<'a> Message<'a> {
     }
 
     fn first(&self, name: Name) -> Option<&'a Line> {
-        self.index
-            .lines
-            .get(usize::from(self.index.first[name as usize]))
+        self.index.lines.get(usize::from(self.index.first[name as usize]))
     }
 
     pub(super) fn next(&self, line: &Line) -> Option<&'a Line> {
@@ -588,10 +570,7 @@ fn cr_or_lf(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
         // Sixteen at once: this becomes one comparison of a vector. Below 14 are CR and LF, and a tab now and then.
         while let Some((sixteen, behind)) = rest.split_first_chunk::<16>() {
-            if sixteen
-                .iter()
-                .fold(false, |found, &b| found | (b < FIRST_ABOVE))
-            {
+            if sixteen.iter().fold(false, |found, &b| found | (b < FIRST_ABOVE)) {
                 break;
             }
             rest = behind;
@@ -646,10 +625,7 @@ pub(super) fn is_start_line(line: &[u8]) -> bool {
 /// Reads the start line. An error means that this is not SIP at all.
 fn start_line(bytes: &[u8], start: usize, end: usize, index: &mut Index) -> Result<(), Fault> {
     let line = &bytes[start..end];
-    if line
-        .get(..4)
-        .is_some_and(|word| word.eq_ignore_ascii_case(b"SIP/"))
-    {
+    if line.get(..4).is_some_and(|word| word.eq_ignore_ascii_case(b"SIP/")) {
         return status_line(line, start, index);
     }
     let space = cursor::skip(line, 0, TOKEN);
@@ -684,8 +660,7 @@ fn status_line(line: &[u8], start: usize, index: &mut Index) -> Result<(), Fault
     let code_end = memchr::memchr(b' ', rest).unwrap_or(rest.len());
     match rest[..code_end] {
         [a @ b'1'..=b'6', b @ b'0'..=b'9', c @ b'0'..=b'9'] => {
-            index.status =
-                u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0');
+            index.status = u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0');
         }
         _ => index.blame(Fault::StatusCode),
     }
@@ -712,10 +687,7 @@ fn unusual_request_line(line: &[u8], start: usize, index: &mut Index) -> Result<
         index.blame(Fault::Method);
     } else if uri.is_empty() {
         index.blame(Fault::RequestUri);
-    } else if last != method_end + 1 + uri.len()
-        || line[last] != b' '
-        || trimmed.len() != line.len()
-    {
+    } else if last != method_end + 1 + uri.len() || line[last] != b' ' || trimmed.len() != line.len() {
         index.blame(Fault::StartLine);
     }
     // What is left is `sip/2.0` in lower case, which the grammar takes.
@@ -912,10 +884,7 @@ mod tests {
         assert_eq!(message.status(), 0);
         assert_eq!(message.body(), b"body");
         assert_eq!(message.end(), INVITE.len() - 4);
-        assert_eq!(
-            &INVITE[message.headers_end()..message.headers_end() + 2],
-            b"\r\n"
-        );
+        assert_eq!(&INVITE[message.headers_end()..message.headers_end() + 2], b"\r\n");
         assert!(INVITE[message.headers_start()..].starts_with(b"Via:"));
         assert_eq!(message.headers().count(), 11);
         let via = message.top_via().unwrap();
@@ -929,10 +898,7 @@ mod tests {
         assert!(via.value.first && via.value.last);
         assert_eq!(message.from().unwrap().tag(), Some(&b"1928301774"[..]));
         assert_eq!(message.to().unwrap().tag(), None);
-        assert_eq!(
-            message.call_id(),
-            Ok(&b"a84b4c76e66710@pc33.atlanta.example.com"[..])
-        );
+        assert_eq!(message.call_id(), Ok(&b"a84b4c76e66710@pc33.atlanta.example.com"[..]));
         assert_eq!(
             message.cseq(),
             Ok(CSeq {
@@ -957,10 +923,7 @@ mod tests {
         assert_eq!(routes[2].text, b"<sip:p3.example.com;x=\",\">");
         assert_eq!((routes[0].first, routes[0].last), (true, false));
         assert_eq!((routes[2].first, routes[2].last), (false, true));
-        let vias: Vec<_> = message
-            .values(Name::Via)
-            .map(|v| Via::parse(v).unwrap())
-            .collect();
+        let vias: Vec<_> = message.values(Name::Via).map(|v| Via::parse(v).unwrap()).collect();
         assert_eq!(vias.len(), 3);
         assert_eq!(vias[2].host, Host::V6("2001:db8::1".parse().unwrap()));
         assert_eq!(vias[2].port, Some(5061));
@@ -982,9 +945,7 @@ mod tests {
         rewrite.insert(message.headers_start(), |out| {
             out.extend_from_slice(b"Via: SIP/2.0/UDP us\r\n")
         });
-        rewrite.replace(message.request_uri_range(), |out| {
-            out.extend_from_slice(b"sip:x@y")
-        });
+        rewrite.replace(message.request_uri_range(), |out| out.extend_from_slice(b"sip:x@y"));
         let mut out = Vec::new();
         rewrite.render(&INVITE[..message.end()], &mut out);
         let text = String::from_utf8(INVITE[..message.end()].to_vec()).unwrap();
@@ -1007,12 +968,7 @@ mod tests {
             received: Some("192.0.2.9:4444".parse().unwrap()),
             ..Default::default()
         };
-        reply::write(
-            &message,
-            &reply,
-            |out| out.extend_from_slice(b"Server: s\r\n"),
-            &mut out,
-        );
+        reply::write(&message, &reply, |out| out.extend_from_slice(b"Server: s\r\n"), &mut out);
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "SIP/2.0 404 Not Found\r\n\
@@ -1032,7 +988,8 @@ mod tests {
         format!("OPTIONS sip:a@b SIP/2.0\r\n{headers}\r\n").into_bytes()
     }
 
-    const GOOD: &str = "Via: SIP/2.0/UDP h;branch=z9hG4bKa\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:b@c>\r\nCall-ID: x@y\r\nCSeq: 1 OPTIONS\r\n";
+    const GOOD: &str =
+        "Via: SIP/2.0/UDP h;branch=z9hG4bKa\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:b@c>\r\nCall-ID: x@y\r\nCSeq: 1 OPTIONS\r\n";
 
     fn verdict(bytes: &[u8]) -> Result<(), Fault> {
         Message::parse(bytes, &mut Index::default())?.check()
@@ -1056,19 +1013,10 @@ mod tests {
             (added("t: <sip:x@y>"), Fault::ToRepeated),
             (added("i: z"), Fault::CallIdRepeated),
             (added("CSEQ: 1 OPTIONS"), Fault::CSeqRepeated),
-            (
-                added("Max-Forwards: 1\r\nMax-Forwards: 1"),
-                Fault::MaxForwardsRepeated,
-            ),
-            (
-                added("l: 0\r\nContent-Length: 0"),
-                Fault::ContentLengthRepeated,
-            ),
+            (added("Max-Forwards: 1\r\nMax-Forwards: 1"), Fault::MaxForwardsRepeated),
+            (added("l: 0\r\nContent-Length: 0"), Fault::ContentLengthRepeated),
             (added("l: 1"), Fault::ContentLengthTooLong),
-            (
-                added("l: 99999999999999999999"),
-                Fault::ContentLengthTooLong,
-            ),
+            (added("l: 99999999999999999999"), Fault::ContentLengthTooLong),
             (added("l: "), Fault::ContentLength),
             (added("l: +0"), Fault::ContentLength),
             (added("l: 0 0"), Fault::ContentLength),
@@ -1127,12 +1075,7 @@ mod tests {
         ] {
             assert_eq!(verdict(line), Ok(()), "{line}");
         }
-        for line in [
-            "SIP/2.0 200 OK",
-            "SIP/2.0 699 ",
-            "SIP/2.0 100",
-            "sip/2.0 200 a b c",
-        ] {
+        for line in ["SIP/2.0 200 OK", "SIP/2.0 699 ", "SIP/2.0 100", "sip/2.0 200 a b c"] {
             assert_eq!(verdict(line), Ok(()), "{line}");
         }
         for (line, fault) in [
@@ -1206,10 +1149,7 @@ mod tests {
         let bytes = with(&"X: y\r\n".repeat(MAX_HEADER_LINES + 1));
         assert_eq!(verdict(&bytes), Err(Fault::TooManyHeaders));
         let name = "x".repeat(70_000);
-        assert_eq!(
-            verdict(&with(&format!("{name}: y\r\n"))),
-            Err(Fault::HeaderLine)
-        );
+        assert_eq!(verdict(&with(&format!("{name}: y\r\n"))), Err(Fault::HeaderLine));
     }
 
     #[test]
@@ -1220,25 +1160,12 @@ mod tests {
         let mut index = Index::default();
         let message = Message::parse(&bytes, &mut index).unwrap();
         assert_eq!(message.fault(), None);
-        assert_eq!(
-            message.header(Name::Subject).unwrap().value,
-            b"one\r\n\ttwo"
-        );
-        let vias: Vec<_> = message
-            .values(Name::Via)
-            .map(|value| Via::parse(value).unwrap())
-            .collect();
+        assert_eq!(message.header(Name::Subject).unwrap().value, b"one\r\n\ttwo");
+        let vias: Vec<_> = message.values(Name::Via).map(|value| Via::parse(value).unwrap()).collect();
         assert_eq!(vias.len(), 2);
         assert_eq!(vias[0].branch(), Some(&b"a"[..]));
         assert_eq!(vias[1].host_text, b"g");
-        assert_eq!(
-            message
-                .headers()
-                .find(|h| h.raw_name == b"X")
-                .unwrap()
-                .value,
-            b""
-        );
+        assert_eq!(message.headers().find(|h| h.raw_name == b"X").unwrap().value, b"");
         assert_eq!(message.header(Name::Route).unwrap().value, b"<sip:a>");
     }
 
@@ -1246,10 +1173,7 @@ mod tests {
     fn commas_separate_values_only_outside_of_quotes_and_angles() {
         for (list, expected) in [
             ("<sip:a>,<sip:b>", &["<sip:a>", "<sip:b>"][..]),
-            (
-                "\"a, \\\", b\" <sip:a,b;x=\"> , c",
-                &["\"a, \\\", b\" <sip:a,b;x=\">", "c"],
-            ),
+            ("\"a, \\\", b\" <sip:a,b;x=\"> , c", &["\"a, \\\", b\" <sip:a,b;x=\">", "c"]),
             ("a;x=\"1,2\",b", &["a;x=\"1,2\"", "b"]),
             ("*", &["*"]),
             (",", &["", ""]),
@@ -1267,10 +1191,7 @@ mod tests {
             let mut values: Vec<_> = message.values(Name::Contact).collect();
             let last = values.pop().unwrap();
             assert!(last.text == b"last" && last.first && last.last);
-            let texts: Vec<_> = values
-                .iter()
-                .map(|v| std::str::from_utf8(v.text).unwrap())
-                .collect();
+            let texts: Vec<_> = values.iter().map(|v| std::str::from_utf8(v.text).unwrap()).collect();
             assert_eq!(texts, expected, "{list}");
             assert!(values.first().is_none_or(|v| v.first) && values.last().is_none_or(|v| v.last));
             assert!(values.iter().all(|v| &bytes[v.span.range()] == v.text));
@@ -1289,19 +1210,12 @@ mod tests {
         ] {
             let bytes = with(&format!("Expires: {value}\r\n"));
             let mut index = Index::default();
-            assert_eq!(
-                Message::parse(&bytes, &mut index)
-                    .unwrap()
-                    .number(Name::Expires),
-                expected
-            );
+            assert_eq!(Message::parse(&bytes, &mut index).unwrap().number(Name::Expires), expected);
         }
         let bytes = with("Retry-After: 120 (busy);duration=60\r\n");
         let mut index = Index::default();
         assert_eq!(
-            Message::parse(&bytes, &mut index)
-                .unwrap()
-                .number(Name::RetryAfter),
+            Message::parse(&bytes, &mut index).unwrap().number(Name::RetryAfter),
             Ok(Some(120))
         );
     }
@@ -1311,22 +1225,12 @@ mod tests {
         let mut index = Index::default();
         Message::parse(INVITE, &mut index).unwrap();
         let bad = with("Contact: x\r\nCSeq: 1 X\r\nbad\r\n");
-        assert_eq!(
-            Message::parse(&bad, &mut index).unwrap().fault(),
-            Some(Fault::HeaderLine)
-        );
-        let message = Message::parse(
-            b"SIP/2.0 183 Session Progress\r\nTo: <sip:a>\r\n\r\n",
-            &mut index,
-        )
-        .unwrap();
+        assert_eq!(Message::parse(&bad, &mut index).unwrap().fault(), Some(Fault::HeaderLine));
+        let message = Message::parse(b"SIP/2.0 183 Session Progress\r\nTo: <sip:a>\r\n\r\n", &mut index).unwrap();
         assert_eq!(message.fault(), None);
         assert_eq!(message.status(), 183);
         assert_eq!(message.method(), Method::Other);
-        assert_eq!(
-            (message.method_name(), message.request_uri()),
-            (&b""[..], &b""[..])
-        );
+        assert_eq!((message.method_name(), message.request_uri()), (&b""[..], &b""[..]));
         assert_eq!(message.reason_phrase(), b"Session Progress");
         assert_eq!(message.headers().count(), 1);
         assert!(message.header(Name::Contact).is_none() && message.header(Name::CSeq).is_none());

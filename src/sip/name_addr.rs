@@ -298,13 +298,7 @@ mod tests {
 
     #[test]
     fn the_forms_of_an_address() {
-        type Case = (
-            &'static [u8],
-            Option<&'static [u8]>,
-            &'static [u8],
-            &'static [u8],
-            bool,
-        );
+        type Case = (&'static [u8], Option<&'static [u8]>, &'static [u8], &'static [u8], bool);
         let cases: &[Case] = &[
             (b"<sip:a@b>;tag=1", None, b"sip:a@b", b";tag=1", true),
             (b"sip:a@b;tag=1", None, b"sip:a@b", b";tag=1", false),
@@ -349,9 +343,7 @@ mod tests {
             assert_eq!(found.bracketed, bracketed);
         }
         assert_eq!(
-            NameAddr::parse(b"A <sip:a@b>\r\n ;\r\n tag = x")
-                .unwrap()
-                .tag(),
+            NameAddr::parse(b"A <sip:a@b>\r\n ;\r\n tag = x").unwrap().tag(),
             Some(&b"x"[..])
         );
     }
@@ -373,11 +365,7 @@ mod tests {
             b"<sip:a@b> x",
             b"sip:a@b>",
         ] {
-            assert!(
-                NameAddr::parse(bad).is_err(),
-                "{:?}",
-                bad.escape_ascii().to_string()
-            );
+            assert!(NameAddr::parse(bad).is_err(), "{:?}", bad.escape_ascii().to_string());
         }
     }
 
@@ -410,10 +398,7 @@ mod tests {
     fn expires_saturates() {
         let expires = |text: &[u8]| NameAddr::parse(text).unwrap().expires();
         assert_eq!(expires(b"<sip:a@b>;expires=60"), Ok(Some(60)));
-        assert_eq!(
-            expires(b"<sip:a@b>;expires=280297596632815"),
-            Ok(Some(u32::MAX))
-        );
+        assert_eq!(expires(b"<sip:a@b>;expires=280297596632815"), Ok(Some(u32::MAX)));
         assert_eq!(expires(b"<sip:a@b>;expires=-1"), Err(Fault::Expires));
         assert_eq!(expires(b"<sip:a@b>;expires"), Err(Fault::Expires));
         assert_eq!(expires(b"<sip:a@b>"), Ok(None));

@@ -33,11 +33,7 @@ impl<'a> Params<'a> {
     /// The first offset behind the parameters that begin at `at` in `text`, and whether they follow the grammar:
     /// they end at a `,` outside of quotes, or with the text. `each` is called with the ranges of name and value.
     #[inline]
-    pub(super) fn scan(
-        text: &[u8],
-        mut at: usize,
-        mut each: impl FnMut(Scanned) -> Result<(), Fault>,
-    ) -> Result<usize, Fault> {
+    pub(super) fn scan(text: &[u8], mut at: usize, mut each: impl FnMut(Scanned) -> Result<(), Fault>) -> Result<usize, Fault> {
         loop {
             at = cursor::skip_space(text, at);
             match text.get(at) {
@@ -172,16 +168,7 @@ mod tests {
         assert_eq!(scan(b";a;b=c;d=\"e,;\""), Ok(14));
         assert_eq!(scan(b";a , next"), Ok(3));
         assert_eq!(scan(b" ; a = b "), Ok(9));
-        for bad in [
-            &b";;a"[..],
-            b";",
-            b";a b",
-            b";a=\"b",
-            b";a=<b>",
-            b"x",
-            b";=b",
-            b";a=\"b\"c",
-        ] {
+        for bad in [&b";;a"[..], b";", b";a b", b";a=\"b", b";a=<b>", b"x", b";=b", b";a=\"b\"c"] {
             assert_eq!(scan(bad), Err(Fault::Parameter), "{bad:?}");
         }
     }

@@ -54,9 +54,7 @@ impl Uri<'_> {
             if name.len() > 9 && !name.contains(&b'%') {
                 continue;
             }
-            let place = TELLING
-                .iter()
-                .position(|telling| same_folded(telling, name));
+            let place = TELLING.iter().position(|telling| same_folded(telling, name));
             if let Some(place) = place.and_then(|place| found.get_mut(place)) {
                 place.get_or_insert(value);
             }
@@ -188,10 +186,7 @@ pub(super) fn same_headers(a: Option<&[u8]>, b: Option<&[u8]>) -> bool {
         (Some(a), Some(b)) => match (sorted(a), sorted(b)) {
             (Some((a, count)), Some((b, other))) => {
                 let mut pairs = a.iter().zip(&b).take(count);
-                count == other
-                    && pairs.all(|((m, (n, v)), (o, (p, w)))| {
-                        m == o && same_folded(n, p) && same_folded(v, w)
-                    })
+                count == other && pairs.all(|((m, (n, v)), (o, (p, w)))| m == o && same_folded(n, p) && same_folded(v, w))
             }
             _ => false,
         },
@@ -234,10 +229,7 @@ mod tests {
     }
 
     fn equal(a: &str, b: &str) -> bool {
-        let (a, b) = (
-            Uri::parse(a.as_bytes()).unwrap(),
-            Uri::parse(b.as_bytes()).unwrap(),
-        );
+        let (a, b) = (Uri::parse(a.as_bytes()).unwrap(), Uri::parse(b.as_bytes()).unwrap());
         assert_eq!(a.equals(&b), b.equals(&a));
         a.equals(&b)
     }

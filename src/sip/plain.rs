@@ -210,11 +210,7 @@ pub(super) fn via(text: &[u8]) -> Option<Via> {
         if place.is_some() || !sound {
             return None;
         }
-        *place = Some(Param {
-            name,
-            value,
-            end: at,
-        });
+        *place = Some(Param { name, value, end: at });
     }
     Some(via)
 }
@@ -227,7 +223,8 @@ mod tests {
     use proptest::prelude::*;
 
     /// A host with a port, sound or nearly so.
-    const HOST: &str = "(127\\.0\\.0\\.1|h|a-b.example.com|[0-9]{1,4}(\\.[0-9]{1,3}){2,4}|[0-9a-z.-]{0,4}|\\[::1\\])(:[0-9]{0,6}| : 5060)?";
+    const HOST: &str =
+        "(127\\.0\\.0\\.1|h|a-b.example.com|[0-9]{1,4}(\\.[0-9]{1,3}){2,4}|[0-9a-z.-]{0,4}|\\[::1\\])(:[0-9]{0,6}| : 5060)?";
 
     fn host() -> impl Strategy<Value = String> {
         proptest::string::string_regex(HOST).expect("a pattern")

@@ -25,22 +25,12 @@ pub struct Reply<'a> {
 
 /// Appends a response without a body. `extra` writes whole header lines, each with its CRLF. A request with a fault is answered with
 /// what could be read of it.
-pub fn write(
-    request: &Message,
-    reply: &Reply,
-    extra: impl FnOnce(&mut Vec<u8>),
-    out: &mut Vec<u8>,
-) {
+pub fn write(request: &Message, reply: &Reply, extra: impl FnOnce(&mut Vec<u8>), out: &mut Vec<u8>) {
     write_fitting(request, reply, |out, _| extra(out), out);
 }
 
 /// The same; `extra` is told where in `out` its lines begin, and may take some of them back ([`fit_lines`]).
-pub fn write_fitting(
-    request: &Message,
-    reply: &Reply,
-    extra: impl FnOnce(&mut Vec<u8>, usize),
-    out: &mut Vec<u8>,
-) {
+pub fn write_fitting(request: &Message, reply: &Reply, extra: impl FnOnce(&mut Vec<u8>, usize), out: &mut Vec<u8>) {
     out.reserve(request.headers_end() - request.start() + 128);
     out.extend_from_slice(b"SIP/2.0 ");
     cursor::write_number(u32::from(reply.status), out);
@@ -146,17 +136,9 @@ impl<'a> Line<'a> {
         } else {
             out.extend_from_slice(header.name.canonical().as_bytes());
             out.extend_from_slice(b": ");
-            (
-                header.value_span.range().start,
-                header.value_span.range().end,
-            )
+            (header.value_span.range().start, header.value_span.range().end)
         };
-        Line {
-            bytes,
-            exact,
-            done,
-            end,
-        }
+        Line { bytes, exact, done, end }
     }
 
     fn copy_to(&mut self, end: usize, out: &mut Vec<u8>) {
@@ -200,12 +182,7 @@ mod tests {
         let mut index = Index::default();
         let message = Message::parse(request.as_bytes(), &mut index).unwrap();
         let mut out = Vec::new();
-        write(
-            &message,
-            &reply,
-            |out| out.extend_from_slice(b"Server: s\r\n"),
-            &mut out,
-        );
+        write(&message, &reply, |out| out.extend_from_slice(b"Server: s\r\n"), &mut out);
         let mut index = Index::default();
         assert_eq!(Message::parse(&out, &mut index).unwrap().fault(), None);
         String::from_utf8(out).unwrap()
@@ -260,9 +237,7 @@ mod tests {
         let request = "BYE sip:a@b SIP/2.0\nVia: SIP/2.0/UDP h;rport\n ;branch=a\nFrom: <sip:a@b\nTo: \"open <sip:b@c>\nbad\nCall-ID: x\ry\n\n";
         let mut index = Index::default();
         assert_eq!(
-            Message::parse(request.as_bytes(), &mut index)
-                .unwrap()
-                .fault(),
+            Message::parse(request.as_bytes(), &mut index).unwrap().fault(),
             Some(Fault::BareLf)
         );
         let source = "[2001:db8::9]:70".parse().unwrap();

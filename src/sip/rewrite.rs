@@ -96,8 +96,7 @@ impl Rewrite {
         self.ordered.extend_from_slice(&self.edits);
         self.order_removed_values(original);
         if !self.ordered.is_sorted_by_key(|edit| edit.at) {
-            self.ordered
-                .sort_unstable_by_key(|edit| (edit.at, edit.sequence));
+            self.ordered.sort_unstable_by_key(|edit| (edit.at, edit.sequence));
         }
         out.reserve(original.len() + self.texts.len());
         let mut done = 0;
@@ -118,8 +117,7 @@ impl Rewrite {
         if self.removed_values.is_empty() {
             return;
         }
-        self.removed_values
-            .sort_unstable_by_key(|value| (value.start, value.end));
+        self.removed_values.sort_unstable_by_key(|value| (value.start, value.end));
         let mut i = 0;
         while i < self.removed_values.len() {
             let RemovedValue {
@@ -146,10 +144,7 @@ impl Rewrite {
                 let kept = cursor::trim_end(kept);
                 let kept = kept.strip_suffix(b",").unwrap_or(kept);
                 let kept = cursor::trim_end(kept).len().max(list.start as usize);
-                Span {
-                    start: kept as u32,
-                    end,
-                }
+                Span { start: kept as u32, end }
             };
             self.ordered.push(Edit {
                 at: span.start,
@@ -168,8 +163,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn without(lists: &str, removed: &[usize]) -> String {
-        let bytes = format!("OPTIONS sip:a SIP/2.0\r\nTo: x\r\n{lists}Max-Forwards: 7\r\n\r\n")
-            .into_bytes();
+        let bytes = format!("OPTIONS sip:a SIP/2.0\r\nTo: x\r\n{lists}Max-Forwards: 7\r\n\r\n").into_bytes();
         let mut index = Index::default();
         let message = Message::parse(&bytes, &mut index).unwrap();
         let values: Vec<_> = message.values(Name::Route).collect();
@@ -180,54 +174,29 @@ mod tests {
         let mut out = Vec::new();
         rewrite.render(&bytes, &mut out);
         let text = String::from_utf8(out).unwrap();
-        let text = text
-            .strip_prefix("OPTIONS sip:a SIP/2.0\r\nTo: x\r\n")
-            .unwrap();
-        text.strip_suffix("Max-Forwards: 7\r\n\r\n")
-            .unwrap()
-            .to_string()
+        let text = text.strip_prefix("OPTIONS sip:a SIP/2.0\r\nTo: x\r\n").unwrap();
+        text.strip_suffix("Max-Forwards: 7\r\n\r\n").unwrap().to_string()
     }
 
     #[test]
     fn a_value_leaves_with_one_comma_and_the_last_with_its_line() {
         assert_eq!(without("Route: <sip:a>\r\n", &[0]), "");
-        assert_eq!(
-            without("Route: <sip:a>, <sip:b>\r\n", &[0]),
-            "Route: <sip:b>\r\n"
-        );
-        assert_eq!(
-            without("Route: <sip:a> ,  <sip:b>\r\n", &[1]),
-            "Route: <sip:a>\r\n"
-        );
+        assert_eq!(without("Route: <sip:a>, <sip:b>\r\n", &[0]), "Route: <sip:b>\r\n");
+        assert_eq!(without("Route: <sip:a> ,  <sip:b>\r\n", &[1]), "Route: <sip:a>\r\n");
         assert_eq!(
             without("Route: <sip:a>,<sip:b>,<sip:c>\r\n", &[1]),
             "Route: <sip:a>,<sip:c>\r\n"
         );
-        assert_eq!(
-            without("Route: <sip:a>,<sip:b>,<sip:c>\r\n", &[2, 1]),
-            "Route: <sip:a>\r\n"
-        );
-        assert_eq!(
-            without("Route: <sip:a>, <sip:b>, <sip:c>\r\n", &[0, 2]),
-            "Route: <sip:b>\r\n"
-        );
+        assert_eq!(without("Route: <sip:a>,<sip:b>,<sip:c>\r\n", &[2, 1]), "Route: <sip:a>\r\n");
+        assert_eq!(without("Route: <sip:a>, <sip:b>, <sip:c>\r\n", &[0, 2]), "Route: <sip:b>\r\n");
         assert_eq!(without("Route: <sip:a>,\r\n <sip:b>\r\n", &[1, 0]), "");
-        assert_eq!(
-            without("Route: <sip:a>,\r\n <sip:b>\r\n", &[0]),
-            "Route: <sip:b>\r\n"
-        );
-        assert_eq!(
-            without("Route: <sip:a>\r\n ,<sip:b>\r\n", &[1]),
-            "Route: <sip:a>\r\n"
-        );
+        assert_eq!(without("Route: <sip:a>,\r\n <sip:b>\r\n", &[0]), "Route: <sip:b>\r\n");
+        assert_eq!(without("Route: <sip:a>\r\n ,<sip:b>\r\n", &[1]), "Route: <sip:a>\r\n");
         assert_eq!(
             without("Route: <sip:a>\r\nRoute: <sip:b>, <sip:c>\r\n", &[0, 1]),
             "Route: <sip:c>\r\n"
         );
-        assert_eq!(
-            without("Route: <sip:a>, <sip:b>\r\nRoute: <sip:c>\r\n", &[0, 1, 2]),
-            ""
-        );
+        assert_eq!(without("Route: <sip:a>, <sip:b>\r\nRoute: <sip:c>\r\n", &[0, 1, 2]), "");
         assert_eq!(without("Route: <sip:a>, <sip:b>\r\n", &[0, 0, 1, 1]), "");
         assert_eq!(without("Route: ,<sip:b>\r\n", &[1]), "Route: \r\n");
     }
@@ -257,16 +226,11 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         // Some offsets lie beyond the original: they mean its end.
-        (
-            0usize..50,
-            0usize..8,
-            proptest::collection::vec(any::<u8>(), 0..4),
-        )
-            .prop_map(|(start, len, text)| Step {
-                start,
-                end: start + len,
-                text,
-            })
+        (0usize..50, 0usize..8, proptest::collection::vec(any::<u8>(), 0..4)).prop_map(|(start, len, text)| Step {
+            start,
+            end: start + len,
+            text,
+        })
     }
 
     /// Byte by byte: all texts of an offset in order of call, then the byte unless some edit covers it.
@@ -278,11 +242,7 @@ mod tests {
                     out.extend_from_slice(&step.text);
                 }
             }
-            if at < original.len()
-                && !steps
-                    .iter()
-                    .any(|step| (step.start..step.end).contains(&at))
-            {
+            if at < original.len() && !steps.iter().any(|step| (step.start..step.end).contains(&at)) {
                 out.push(original[at]);
             }
         }

@@ -28,9 +28,7 @@ pub fn kind(bytes: &[u8]) -> Kind {
     }
     match bytes.get(..4) {
         Some(word) if word.eq_ignore_ascii_case(b"SIP/") => Kind::Response,
-        _ if bytes.len() <= 64 && bytes.iter().all(|&b| b == 0 || cursor::is(b, SPACE)) => {
-            Kind::KeepAlive
-        }
+        _ if bytes.len() <= 64 && bytes.iter().all(|&b| b == 0 || cursor::is(b, SPACE)) => Kind::KeepAlive,
         // A request line whose method is not a token can still be answered.
         _ if is_request_line(bytes) => Kind::Request,
         _ => Kind::Garbage,
@@ -38,8 +36,7 @@ pub fn kind(bytes: &[u8]) -> Kind {
 }
 
 fn is_request_line(bytes: &[u8]) -> bool {
-    memchr::memchr(b'\n', bytes)
-        .is_some_and(|end| request_line_version(cursor::trim_end(&bytes[..end])).is_some())
+    memchr::memchr(b'\n', bytes).is_some_and(|end| request_line_version(cursor::trim_end(&bytes[..end])).is_some())
 }
 
 /// The method of a request; `Other` for anything else.
@@ -138,10 +135,7 @@ mod tests {
     fn the_branch_is_that_of_the_whole_parse() {
         let mut count = 0;
         for rfc in ["rfc4475", "rfc5118"] {
-            for entry in
-                std::fs::read_dir(format!("{}/tests/data/{rfc}", env!("CARGO_MANIFEST_DIR")))
-                    .unwrap()
-            {
+            for entry in std::fs::read_dir(format!("{}/tests/data/{rfc}", env!("CARGO_MANIFEST_DIR"))).unwrap() {
                 let bytes = std::fs::read(entry.unwrap().path()).unwrap();
                 let mut index = Index::default();
                 let Ok(message) = Message::parse(&bytes, &mut index) else {
@@ -166,10 +160,7 @@ mod tests {
     fn a_request_behind_something_else() {
         for (bytes, expected) in [
             (&b"HELLO\r\nOPTIONS sip:a SIP/2.0\r\n"[..], Some(7)),
-            (
-                b"HELLO\n\nOPTIONS sip:a SIP/2.0\nBYE sip:a SIP/2.0\n",
-                Some(7),
-            ),
+            (b"HELLO\n\nOPTIONS sip:a SIP/2.0\nBYE sip:a SIP/2.0\n", Some(7)),
             (b"OPTIONS sip:a SIP/2.0\r\n", Some(0)),
             (b"x\r\nOPTIONS sip:a SIP/2.0", None),
             (b"x\r\nSIP/2.0 200 OK\r\n", None),

@@ -128,10 +128,7 @@ pub(super) struct HostPort<'a> {
 impl<'a> HostPort<'a> {
     /// Reads it at the start of `text`, and the offset behind it. `spaces`: white space may stand around the colon.
     #[inline]
-    pub(super) fn parse_prefix(
-        text: &'a [u8],
-        spaces: bool,
-    ) -> Result<(HostPort<'a>, usize), Fault> {
+    pub(super) fn parse_prefix(text: &'a [u8], spaces: bool) -> Result<(HostPort<'a>, usize), Fault> {
         let (host, end) = Host::parse_prefix(text)?;
         let name = &text[..end];
         let mut at = end;
@@ -140,14 +137,7 @@ impl<'a> HostPort<'a> {
         }
         if text.get(at) != Some(&b':') {
             let port = None;
-            return Ok((
-                HostPort {
-                    host,
-                    text: name,
-                    port,
-                },
-                end,
-            ));
+            return Ok((HostPort { host, text: name, port }, end));
         }
         at += 1;
         if spaces {
@@ -166,14 +156,7 @@ impl<'a> HostPort<'a> {
         match u16::try_from(port) {
             Ok(port) if port > 0 => {
                 let port = Some(port);
-                Ok((
-                    HostPort {
-                        host,
-                        text: name,
-                        port,
-                    },
-                    at,
-                ))
+                Ok((HostPort { host, text: name, port }, at))
             }
             _ => Err(Fault::Port),
         }
@@ -425,10 +408,7 @@ impl<'a> Uri<'a> {
         if digits.is_empty() || !digits.iter().all(fits) {
             return Err(Fault::Uri);
         }
-        if !digits
-            .iter()
-            .any(|b| !matches!(b, b'-' | b'.' | b'(' | b')'))
-        {
+        if !digits.iter().any(|b| !matches!(b, b'-' | b'.' | b'(' | b')')) {
             return Err(Fault::Uri);
         }
         let params = &rest[end..];
@@ -504,10 +484,7 @@ impl<'a> Uri<'a> {
             Scheme::Other => {
                 // Of an unknown scheme only the scheme's own case is known not to matter.
                 let colon = |text: &[u8]| memchr::memchr(b':', text).unwrap_or(text.len());
-                let (a, b) = (
-                    self.text.split_at(colon(self.text)),
-                    other.text.split_at(colon(other.text)),
-                );
+                let (a, b) = (self.text.split_at(colon(self.text)), other.text.split_at(colon(other.text)));
                 a.0.eq_ignore_ascii_case(b.0) && a.1 == b.1
             }
         }
@@ -534,8 +511,7 @@ impl<'a> Uri<'a> {
                 .filter(|b| !matches!(b, b'-' | b'.' | b'(' | b')'))
                 .map(u8::to_ascii_lowercase)
         }
-        digits(self.user).eq(digits(other.user))
-            && same_params(self.params, other.params, Rule::Tel)
+        digits(self.user).eq(digits(other.user)) && same_params(self.params, other.params, Rule::Tel)
     }
 
     /// Appends the canonical key of §10.3 step 5: `user@host` with no scheme, port, password or parameters, escapes in the user where the
@@ -546,9 +522,7 @@ impl<'a> Uri<'a> {
             Scheme::Other => return out.extend_from_slice(self.text),
             Scheme::Tel => {
                 let number = self.user.unwrap_or_default();
-                let kept = number
-                    .iter()
-                    .filter(|b| !matches!(b, b'-' | b'.' | b'(' | b')'));
+                let kept = number.iter().filter(|b| !matches!(b, b'-' | b'.' | b'(' | b')'));
                 return out.extend(kept.map(u8::to_ascii_lowercase));
             }
             Scheme::Sip | Scheme::Sips => {}
@@ -590,11 +564,7 @@ pub(super) fn characters(text: &[u8]) -> impl Iterator<Item = u16> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let byte = *text.get(at)?;
-        let escaped = if byte == b'%' {
-            cursor::unescape(text, at)
-        } else {
-            None
-        };
+        let escaped = if byte == b'%' { cursor::unescape(text, at) } else { None };
         at += if escaped.is_some() { 3 } else { 1 };
         Some(match escaped {
             Some(byte) if b";/?:@&=+$,".contains(&byte) => 0x100 | u16::from(byte),
@@ -669,10 +639,7 @@ mod tests {
         assert_eq!(u.scheme, Scheme::Tel);
         assert_eq!(u.user, Some(&b"+1-201-555-0123"[..]));
         assert_eq!(u.param(b"ext"), Some(Some(&b"5"[..])));
-        assert_eq!(
-            uri("TEL:7042;phone-context=example.com").scheme,
-            Scheme::Tel
-        );
+        assert_eq!(uri("TEL:7042;phone-context=example.com").scheme, Scheme::Tel);
         assert_eq!(uri("tel:*69#;phone-context=x").user, Some(&b"*69#"[..]));
         for other in [
             "urn:service:sos",
@@ -749,16 +716,10 @@ mod tests {
     fn equal_by_19_1_4() {
         for (a, b) in [
             // The RFC's own.
-            (
-                "sip:%61lice@atlanta.com;transport=TCP",
-                "sip:alice@AtLanTa.CoM;Transport=tcp",
-            ),
+            ("sip:%61lice@atlanta.com;transport=TCP", "sip:alice@AtLanTa.CoM;Transport=tcp"),
             ("sip:carol@chicago.com", "sip:carol@chicago.com;newparam=5"),
             ("sip:carol@chicago.com", "sip:carol@chicago.com;security=on"),
-            (
-                "sip:carol@chicago.com;newparam=5",
-                "sip:carol@chicago.com;security=on",
-            ),
+            ("sip:carol@chicago.com;newparam=5", "sip:carol@chicago.com;security=on"),
             (
                 "sip:biloxi.com;transport=tcp;method=REGISTER?to=sip:bob%40biloxi.com",
                 "sip:biloxi.com;method=REGISTER;transport=tcp?to=sip:bob%40biloxi.com",
@@ -767,10 +728,7 @@ mod tests {
                 "sip:alice@atlanta.com?subject=project%20x&priority=urgent",
                 "sip:alice@atlanta.com?priority=urgent&subject=project%20x",
             ),
-            (
-                "sip:carol@chicago.com",
-                "sip:carol@chicago.com;security=off",
-            ),
+            ("sip:carol@chicago.com", "sip:carol@chicago.com;security=off"),
             // Others.
             ("sip:a@[2001:db8::1]", "SIP:a@[2001:DB8:0::1]"),
             ("sip:a@192.0.2.4", "sip:a@192.0.2.004"),
@@ -794,25 +752,13 @@ mod tests {
     fn not_equal_by_19_1_4() {
         for (a, b) in [
             // The RFC's own.
-            (
-                "SIP:ALICE@AtLanTa.CoM;Transport=udp",
-                "sip:alice@AtLanTa.CoM;Transport=UDP",
-            ),
+            ("SIP:ALICE@AtLanTa.CoM;Transport=udp", "sip:alice@AtLanTa.CoM;Transport=UDP"),
             ("sip:bob@biloxi.com", "sip:bob@biloxi.com:5060"),
             ("sip:bob@biloxi.com", "sip:bob@biloxi.com;transport=udp"),
-            (
-                "sip:bob@biloxi.com",
-                "sip:bob@biloxi.com:6000;transport=tcp",
-            ),
-            (
-                "sip:carol@chicago.com",
-                "sip:carol@chicago.com?Subject=next%20meeting",
-            ),
+            ("sip:bob@biloxi.com", "sip:bob@biloxi.com:6000;transport=tcp"),
+            ("sip:carol@chicago.com", "sip:carol@chicago.com?Subject=next%20meeting"),
             ("sip:bob@phone21.boxesbybob.com", "sip:bob@192.0.2.4"),
-            (
-                "sip:carol@chicago.com;security=on",
-                "sip:carol@chicago.com;security=off",
-            ),
+            ("sip:carol@chicago.com;security=on", "sip:carol@chicago.com;security=off"),
             // Others.
             ("sip:a@b", "sips:a@b"),
             ("sip:a@b", "sip:b"),
@@ -866,10 +812,7 @@ mod tests {
             let once = canonical(text);
             assert_eq!(once, wanted);
             assert_eq!(canonical(&once), once);
-            assert_eq!(
-                Host::of(&once).ip().is_some(),
-                Host::of(text).ip().is_some()
-            );
+            assert_eq!(Host::of(&once).ip().is_some(), Host::of(text).ip().is_some());
         }
     }
 
@@ -913,11 +856,7 @@ mod tests {
             ("example.com", None),
             ("192.0.2", None),
         ] {
-            assert_eq!(
-                parse_ip(text.as_bytes()),
-                expected.map(|ip| ip.parse().unwrap()),
-                "{text}"
-            );
+            assert_eq!(parse_ip(text.as_bytes()), expected.map(|ip| ip.parse().unwrap()), "{text}");
         }
     }
 

@@ -52,9 +52,7 @@ pub fn without_dot(name: &[u8]) -> &[u8] {
 pub fn same_name(a: &[u8], b: &[u8]) -> bool {
     let has_dot = |name: &[u8]| name.last() == Some(&b'.');
     // Nearly always they are written in the same way, or have not even the same length.
-    a == b
-        || a.eq_ignore_ascii_case(b)
-        || ((has_dot(a) || has_dot(b)) && without_dot(a).eq_ignore_ascii_case(without_dot(b)))
+    a == b || a.eq_ignore_ascii_case(b) || ((has_dot(a) || has_dot(b)) && without_dot(a).eq_ignore_ascii_case(without_dot(b)))
 }
 
 #[cfg(test)]
@@ -103,19 +101,7 @@ mod tests {
 
     #[test]
     fn the_short_way_to_the_same_name_changes_nothing() {
-        let names = [
-            &b""[..],
-            b".",
-            b"..",
-            b"a",
-            b"A",
-            b"a.",
-            b"A..",
-            b"b",
-            b".a",
-            b"a.b",
-            b"A.b.",
-        ];
+        let names = [&b""[..], b".", b"..", b"a", b"A", b"a.", b"A..", b"b", b".a", b"a.b", b"A.b."];
         for a in names {
             for b in names {
                 let canonical = |name| without_dot(name).to_ascii_lowercase();

@@ -234,9 +234,7 @@ impl<'a> Via<'a> {
             host: sent_by.host,
             host_text: sent_by.text,
             port: sent_by.port,
-            params: Params::new(cursor::trim_start(
-                &trimmed[params_start.min(trimmed.len())..],
-            )),
+            params: Params::new(cursor::trim_start(&trimmed[params_start.min(trimmed.len())..])),
             text: trimmed,
             value: Value::default(),
             known,
@@ -260,10 +258,7 @@ impl<'a> Via<'a> {
             return None;
         }
         let port = self.known.rport.value(self.text).and_then(cursor::number);
-        Some(
-            port.and_then(|port| u16::try_from(port).ok())
-                .filter(|&port| port != 0),
-        )
+        Some(port.and_then(|port| u16::try_from(port).ok()).filter(|&port| port != 0))
     }
 
     pub fn maddr(&self) -> Option<&'a [u8]> {
@@ -299,10 +294,7 @@ impl<'a> Via<'a> {
     }
 
     /// The edits by which this Via says what its writer is to lose, in order of offset into the message; none where that was not offered.
-    pub(super) fn feedback(
-        &self,
-        feedback: Feedback,
-    ) -> impl Iterator<Item = (Range<usize>, Stamp)> + use<> {
+    pub(super) fn feedback(&self, feedback: Feedback) -> impl Iterator<Item = (Range<usize>, Stamp)> + use<> {
         let end = self.params_end();
         let range = |found: Found| self.span(found).map(Span::range);
         let edits = self.offers_control().then(|| {
@@ -334,10 +326,7 @@ impl<'a> Via<'a> {
     pub(super) fn stamps(&self, source: SocketAddr) -> [Option<(Range<usize>, Stamp)>; 3] {
         let source_ip = source.ip().to_canonical();
         let base = self.value.span.start as usize;
-        let differs = self
-            .host
-            .ip()
-            .is_none_or(|ip| ip.to_canonical() != source_ip);
+        let differs = self.host.ip().is_none_or(|ip| ip.to_canonical() != source_ip);
         let rport = self.known.rport;
         let received = self.known.received;
         let rport_edit = rport.is_present().then(|| {
@@ -348,10 +337,7 @@ impl<'a> Via<'a> {
         let received_edit = if received.is_present() {
             let end = base + received.end as usize;
             Some(if needed {
-                (
-                    base + received.name as usize..end,
-                    Stamp::Received(source_ip),
-                )
+                (base + received.name as usize..end, Stamp::Received(source_ip))
             } else {
                 // The sender has no business in it (§18.2.1 lets only the server add it).
                 (base + received.semicolon as usize..end, Stamp::Nothing)
@@ -359,12 +345,8 @@ impl<'a> Via<'a> {
         } else {
             None
         };
-        let appended = (needed && !received.is_present()).then(|| {
-            (
-                self.params_end()..self.params_end(),
-                Stamp::MoreReceived(source_ip),
-            )
-        });
+        let appended =
+            (needed && !received.is_present()).then(|| (self.params_end()..self.params_end(), Stamp::MoreReceived(source_ip)));
         if received.is_present() && received.name < rport.name {
             [received_edit, rport_edit, appended]
         } else {
@@ -494,7 +476,8 @@ mod tests {
 
     #[test]
     fn the_parts_of_a_via() {
-        let text = "SIP / 2.0 / TLS  [2001:db8::1] : 5061 ; branch = z9hG4bKa ;ttl=16; MAddr=224.2.0.1 ;received=192.0.2.1;rport=77;x";
+        let text =
+            "SIP / 2.0 / TLS  [2001:db8::1] : 5061 ; branch = z9hG4bKa ;ttl=16; MAddr=224.2.0.1 ;received=192.0.2.1;rport=77;x";
         let bytes = message(text);
         let mut index = Index::default();
         let message = Message::parse(&bytes, &mut index).unwrap();
@@ -510,10 +493,7 @@ mod tests {
         assert_eq!(via.rport(), Some(Some(77)));
         assert_eq!(via.params.get(b"x"), Some(None));
         assert_eq!(&bytes[via.rport_span().unwrap().range()], b"rport=77");
-        assert_eq!(
-            &bytes[via.received_span().unwrap().range()],
-            b"received=192.0.2.1"
-        );
+        assert_eq!(&bytes[via.received_span().unwrap().range()], b"received=192.0.2.1");
         assert_eq!(via.params_end(), via.value.span.end as usize);
         assert_eq!(&bytes[via.value.span.range()], text.as_bytes());
         assert_eq!(via.text, text.as_bytes());
@@ -550,8 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_that_stands_twice_is_a_fault_of_a_request_and_the_first_one_counts_in_a_response()
-     {
+    fn a_parameter_that_stands_twice_is_a_fault_of_a_request_and_the_first_one_counts_in_a_response() {
         for twice in [
             "SIP/2.0/UDP h;rport;rport=7",
             "SIP/2.0/UDP h;received=1.2.3.4;branch=x;Received=1.2.3.5",
@@ -564,10 +543,7 @@ mod tests {
             assert_eq!(request.check().unwrap_err(), Fault::Via, "{twice}");
             let via = request.top_via().unwrap();
             assert!(!matches!(via.rport(), Some(Some(_))));
-            assert!(
-                via.received()
-                    .is_none_or(|ip| ip == parse_ip(b"1.2.3.4").unwrap())
-            );
+            assert!(via.received().is_none_or(|ip| ip == parse_ip(b"1.2.3.4").unwrap()));
             // Of the others none may be so: an answer is sent by what they say.
             let value = Value {
                 text: twice.as_bytes(),
@@ -628,27 +604,15 @@ mod tests {
                 "192.0.2.2:80",
                 "SIP/2.0/UDP h;rport=80;received=192.0.2.2  , SIP/2.0/UDP g",
             ),
-            (
-                "SIP/2.0/UDP [2001:db8::1]",
-                "[2001:db8::1]:9",
-                "SIP/2.0/UDP [2001:db8::1]",
-            ),
+            ("SIP/2.0/UDP [2001:db8::1]", "[2001:db8::1]:9", "SIP/2.0/UDP [2001:db8::1]"),
             (
                 "SIP/2.0/UDP [2001:db8::1]",
                 "[2001:db8::2]:9",
                 "SIP/2.0/UDP [2001:db8::1];received=2001:db8::2",
             ),
             // A socket for both families gives IPv4 sources as mapped.
-            (
-                "SIP/2.0/UDP 192.0.2.1",
-                "[::ffff:192.0.2.1]:9",
-                "SIP/2.0/UDP 192.0.2.1",
-            ),
-            (
-                "SIP/2.0/UDP h",
-                "[::ffff:192.0.2.1]:9",
-                "SIP/2.0/UDP h;received=192.0.2.1",
-            ),
+            ("SIP/2.0/UDP 192.0.2.1", "[::ffff:192.0.2.1]:9", "SIP/2.0/UDP 192.0.2.1"),
+            ("SIP/2.0/UDP h", "[::ffff:192.0.2.1]:9", "SIP/2.0/UDP h;received=192.0.2.1"),
             // Only the first value of a line.
             (
                 "SIP/2.0/UDP h ;branch=x , SIP/2.0/UDP g;rport",

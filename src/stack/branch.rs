@@ -121,9 +121,7 @@ impl Signer {
     fn check(&self, core: u64, place: u64, mark: Mark) -> u64 {
         // 16 bits of the core, 48 of the passage.
         let head = core << 48 | mark.passage;
-        let check = self
-            .key
-            .hash_numbers(head, place, u64::from(mark.loop_hash));
+        let check = self.key.hash_numbers(head, place, u64::from(mark.loop_hash));
         check & ((1 << (4 * CHECK)) - 1)
     }
 }
@@ -147,18 +145,11 @@ mod tests {
     #[test]
     fn what_we_made_we_know_and_nothing_else() {
         let signer = Signer::new(Key::new(1, 2));
-        let id = Id {
-            slot: 77,
-            generation: 3,
-        };
+        let id = Id { slot: 77, generation: 3 };
         let mut branch = Vec::new();
         signer.write_stateful(1, id, MARK, &mut branch);
         assert_eq!(branch.len(), STATEFUL_LEN);
-        let made = Branch::Stateful {
-            core: 1,
-            id,
-            mark: MARK,
-        };
+        let made = Branch::Stateful { core: 1, id, mark: MARK };
         assert_eq!(signer.read(&branch), Some(made));
         assert_eq!(Signer::new(Key::new(1, 3)).read(&branch), None);
         // Every single forged byte is noticed.
@@ -179,10 +170,7 @@ mod tests {
     fn the_mark_of_one_branch_is_not_valid_in_another() {
         let signer = Signer::new(Key::new(1, 2));
         let made = |slot: u32, mark: Mark| {
-            let id = Id {
-                slot,
-                generation: 1,
-            };
+            let id = Id { slot, generation: 1 };
             let mut branch = Vec::new();
             signer.write_stateful(0, id, mark, &mut branch);
             branch

@@ -11,33 +11,19 @@ impl Endpoint {
         self.contexts.check();
         self.parking.check();
         let mut blobs = self.transactions.blobs();
-        let mut owned =
-            HashSet::<_, std::hash::BuildHasherDefault<std::hash::DefaultHasher>>::default();
+        let mut owned = HashSet::<_, std::hash::BuildHasherDefault<std::hash::DefaultHasher>>::default();
         for (server, record) in self.transactions.servers() {
             let Some(id) = record.context else {
                 continue;
             };
-            assert!(
-                owned.insert(id),
-                "two server transactions have the context {id:?}"
-            );
-            let context = self
-                .contexts
-                .get(id)
-                .expect("a server transaction's context");
+            assert!(owned.insert(id), "two server transactions have the context {id:?}");
+            let context = self.contexts.get(id).expect("a server transaction's context");
             for branch in &context.branches {
-                let client = self
-                    .transactions
-                    .client(*branch)
-                    .expect("a context's branch");
+                let client = self.transactions.client(*branch).expect("a context's branch");
                 assert_eq!(client.server, server, "whose branch {branch:?} is");
             }
             for wait in &context.parked {
-                assert_eq!(
-                    self.parking.server_of(*wait),
-                    Some(server),
-                    "whose wait {wait:?} is"
-                );
+                assert_eq!(self.parking.server_of(*wait), Some(server), "whose wait {wait:?} is");
             }
             assert!(
                 context.next_target <= context.targets.targets.len(),
@@ -45,16 +31,8 @@ impl Endpoint {
             );
             blobs += usize::from(context.request.is_held()) + usize::from(context.best.is_held());
         }
-        assert_eq!(
-            self.contexts.len(),
-            owned.len(),
-            "contexts and transactions that wait"
-        );
-        assert_eq!(
-            self.transactions.pool.held(),
-            blobs,
-            "blocks of memory and their owners"
-        );
+        assert_eq!(self.contexts.len(), owned.len(), "contexts and transactions that wait");
+        assert_eq!(self.transactions.pool.held(), blobs, "blocks of memory and their owners");
     }
 }
 
@@ -67,7 +45,8 @@ mod tests {
     use crate::stack::{Location, Settings};
     use std::sync::Arc;
 
-    const INVITE: &[u8] = b"INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1;branch=z9hG4bKx\r\nMax-Forwards: 70\r\n\
+    const INVITE: &[u8] =
+        b"INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1;branch=z9hG4bKx\r\nMax-Forwards: 70\r\n\
         From: <sip:a@x>;tag=1\r\nTo: <sip:bob@example.com>\r\nCall-ID: c\r\nCSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n";
 
     /// A call to bob is ringing.
@@ -104,29 +83,16 @@ mod tests {
             endpoint.transactions.server_mut(server).unwrap().context = None;
         });
         caught("a server transaction's context", |endpoint, server, _| {
-            let id = endpoint
-                .transactions
-                .server(server)
-                .unwrap()
-                .context
-                .unwrap();
+            let id = endpoint.transactions.server(server).unwrap().context.unwrap();
             endpoint.contexts.remove(id);
         });
         caught("whose branch", |endpoint, server, client| {
             let generation = server.generation + 1;
             let client = endpoint.transactions.client_mut(client).unwrap();
-            client.server = Id {
-                generation,
-                ..server
-            };
+            client.server = Id { generation, ..server };
         });
         caught("a context's branch", |endpoint, server, client| {
-            let id = endpoint
-                .transactions
-                .server(server)
-                .unwrap()
-                .context
-                .unwrap();
+            let id = endpoint.transactions.server(server).unwrap().context.unwrap();
             let slot = client.slot + 1;
             let gone = Id { slot, ..client };
             endpoint.contexts.get_mut(id).unwrap().branches.push(gone);

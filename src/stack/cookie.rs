@@ -224,12 +224,7 @@ impl Cookies {
 
     /// The caller's cookie, for a response that names the callee's tag, in the place of the callee's; `None` where `text` is no cookie of
     /// this dialog. `draft` gets what it needs from that.
-    pub fn read_callees<'a>(
-        &self,
-        response: &Message,
-        dialog: &Dialog,
-        text: &'a [u8],
-    ) -> Option<CalleesCookie<'a>> {
+    pub fn read_callees<'a>(&self, response: &Message, dialog: &Dialog, text: &'a [u8]) -> Option<CalleesCookie<'a>> {
         let shown = Shown::read(text)?;
         if shown.flags & CALLERS != 0 {
             return None;
@@ -285,8 +280,7 @@ impl Cookies {
             (check, DIALOG),
             (target, TARGET),
         ];
-        let join =
-            |number, (field, places): (u64, usize)| number << (4 * places) | u128::from(field);
+        let join = |number, (field, places): (u64, usize)| number << (4 * places) | u128::from(field);
         let number = fields.into_iter().fold(u128::from(flags), join);
         out.extend_from_slice(&hex_128(number));
         if let Some(route) = draft.route {
@@ -300,13 +294,7 @@ impl Cookies {
 
     /// What a cookie is worth that this request, which has a To tag, shows. A request without one is of no dialog (§12.2.1.1): the
     /// cookie of one call must not open others past the routes.
-    pub fn check<'a>(
-        &self,
-        identity: &Identity,
-        message: &Message,
-        text: &'a [u8],
-        facts: &mut Vec<u8>,
-    ) -> Verdict<'a> {
+    pub fn check<'a>(&self, identity: &Identity, message: &Message, text: &'a [u8], facts: &mut Vec<u8>) -> Verdict<'a> {
         let (Some(shown), Some(to_tag)) = (Shown::read(text), message.to_tag()) else {
             return Verdict::Foreign;
         };
@@ -389,13 +377,7 @@ impl Cookies {
     }
 
     /// Whether the cookie was given to `called`, whom the caller has called by the name `from`.
-    pub fn is_called(
-        &self,
-        recorded: &Recorded,
-        called: &[u8],
-        from: &[u8],
-        facts: &mut Vec<u8>,
-    ) -> bool {
+    pub fn is_called(&self, recorded: &Recorded, called: &[u8], from: &[u8], facts: &mut Vec<u8>) -> bool {
         recorded.shown.flags & CALLED != 0 && self.is_given_to(recorded, [called, from], facts)
     }
 

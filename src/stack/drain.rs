@@ -17,15 +17,8 @@ impl Endpoint {
     /// Refuses the first request of a dialog. All others pass: those in a dialog, or it could not end; REGISTER, or the phone
     /// could not be called when the server is back; OPTIONS and MESSAGE, which are over with their answer; and what has been here
     /// before ([`crate::stack::passage`]), for it has begun already.
-    pub(in crate::stack) fn check_drain(
-        &self,
-        message: &Message,
-        passed: Option<Passed>,
-    ) -> Result<(), Refusal> {
-        let begins = matches!(
-            message.method(),
-            Method::Invite | Method::Subscribe | Method::Refer
-        );
+    pub(in crate::stack) fn check_drain(&self, message: &Message, passed: Option<Passed>) -> Result<(), Refusal> {
+        let begins = matches!(message.method(), Method::Invite | Method::Subscribe | Method::Refer);
         match self.is_draining && begins && passed.is_none() && message.to_tag().is_none() {
             true => {
                 let leaving = Refusal::new(503, "Going Out Of Service");

@@ -1,9 +1,7 @@
 //! The facade of the rules: it reads what came, finds whose it is, and routes it there. The work is done by the transaction
 //! layer, the proxy core and the registrar.
 
-use crate::base::{
-    Arena, Errand, Flow, Id, Instant, Key, LiveConnections, LogBudget, Outbox, Sources,
-};
+use crate::base::{Arena, Errand, Flow, Id, Instant, Key, LiveConnections, LogBudget, Outbox, Sources};
 use crate::sip::{Fault, Index, Message, Method, Name, Rewrite, reply, sniff, status};
 use crate::stack::auth::nonce::Nonces;
 use crate::stack::auth::users::Users;
@@ -110,13 +108,7 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// `secret` is the server's, the same on every core; `core` is this one's number, from 0.
-    pub fn new(
-        settings: Arc<Settings>,
-        location: Arc<Location>,
-        live: Arc<LiveConnections>,
-        core: u8,
-        secret: Key,
-    ) -> Endpoint {
+    pub fn new(settings: Arc<Settings>, location: Arc<Location>, live: Arc<LiveConnections>, core: u8, secret: Key) -> Endpoint {
         let ways = PeerFlows::new(live, core, secret);
         let sources = Arc::new(Sources::new(secret, 0));
         Endpoint {
@@ -215,14 +207,7 @@ impl Endpoint {
     }
 
     /// A message came from another core, with the flow on which that core got it.
-    pub fn handle_mail(
-        &mut self,
-        now: Instant,
-        errand: Errand,
-        flow: Flow,
-        bytes: &[u8],
-        outbox: &mut Outbox,
-    ) {
+    pub fn handle_mail(&mut self, now: Instant, errand: Errand, flow: Flow, bytes: &[u8], outbox: &mut Outbox) {
         self.receive(now, flow, bytes, Some(errand), outbox);
     }
 
@@ -255,14 +240,7 @@ impl Endpoint {
 
     /// What came on a stream cannot be framed any more (§18.3); `bytes` begin at the last boundary, and the connection will be
     /// closed. The request is answered when its head can be read, behind lines that are no SIP too: true then. It is not processed.
-    pub fn handle_unframed(
-        &mut self,
-        now: Instant,
-        flow: Flow,
-        bytes: &[u8],
-        fault: Fault,
-        outbox: &mut Outbox,
-    ) -> bool {
+    pub fn handle_unframed(&mut self, now: Instant, flow: Flow, bytes: &[u8], fault: Fault, outbox: &mut Outbox) -> bool {
         self.now = now;
         let mut index = self.index.take().unwrap_or_default();
         let behind = match fault {
@@ -272,11 +250,7 @@ impl Endpoint {
         let bytes = bytes.get(behind..).unwrap_or_default();
         let mut is_answered = false;
         match Message::parse(bytes, &mut index) {
-            Ok(message)
-                if message.is_request()
-                    && message.method() != Method::Ack
-                    && message.header(Name::Via).is_some() =>
-            {
+            Ok(message) if message.is_request() && message.method() != Method::Ack && message.header(Name::Via).is_some() => {
                 let reason = match fault {
                     Fault::NotSip => "Behind What Is Not SIP",
                     fault => fault.reason(),
@@ -356,8 +330,7 @@ impl Endpoint {
 
     /// New settings, valid for what comes next; transactions under way keep their targets.
     pub fn handle_config(&mut self, settings: Arc<Settings>) {
-        self.transactions
-            .configure(settings.timers.clone(), &settings.per_core);
+        self.transactions.configure(settings.timers.clone(), &settings.per_core);
         self.names.configure(settings.dns.cache);
         self.settings = settings;
         self.forget_gates();
@@ -391,14 +364,7 @@ impl Endpoint {
 
     // ---- routing -------------------------------------------------------------------------------------------------------
 
-    fn receive(
-        &mut self,
-        now: Instant,
-        flow: Flow,
-        bytes: &[u8],
-        errand: Option<Errand>,
-        outbox: &mut Outbox,
-    ) {
+    fn receive(&mut self, now: Instant, flow: Flow, bytes: &[u8], errand: Option<Errand>, outbox: &mut Outbox) {
         self.now = now;
         self.whence = Whence::Unknown;
         let has_neighbours = self.settings.cores > 1;
@@ -429,14 +395,7 @@ impl Endpoint {
         self.index = Some(index);
     }
 
-    fn receive_request(
-        &mut self,
-        now: Instant,
-        flow: Flow,
-        message: &Message,
-        errand: Option<Errand>,
-        outbox: &mut Outbox,
-    ) {
+    fn receive_request(&mut self, now: Instant, flow: Flow, message: &Message, errand: Option<Errand>, outbox: &mut Outbox) {
         let method = message.method();
         if errand.is_none() {
             self.counters.requests[label_of(method) as usize] += 1;
@@ -494,13 +453,7 @@ impl Endpoint {
     }
 
     /// Hands a repeated request to its server transaction. False: there is none, the request is new.
-    fn absorb_repetition(
-        &mut self,
-        now: Instant,
-        key: u128,
-        message: &Message,
-        outbox: &mut Outbox,
-    ) -> bool {
+    fn absorb_repetition(&mut self, now: Instant, key: u128, message: &Message, outbox: &mut Outbox) -> bool {
         if self.settings.proxy.mode == Mode::Stateful
             && let Some(server) = self.transactions.find_server(key)
         {
@@ -520,13 +473,7 @@ impl Endpoint {
         false
     }
 
-    fn receive_response(
-        &mut self,
-        now: Instant,
-        flow: Flow,
-        message: &Message,
-        outbox: &mut Outbox,
-    ) {
+    fn receive_response(&mut self, now: Instant, flow: Flow, message: &Message, outbox: &mut Outbox) {
         let class = (message.status() / 100) as usize;
         if let Some(count) = self.counters.responses.get_mut(class.wrapping_sub(1)) {
             *count += 1;
@@ -547,10 +494,7 @@ impl Endpoint {
                 self.discard(flow, Drop::NoSuchCore, NO_SUCH_CORE);
             }
             // With state, an ACK is all that leaves without: it has no answer, and who was sent one must not write by our Via below it.
-            Some(Branch::Stateless { .. })
-                if self.settings.proxy.mode == Mode::Stateful
-                    || message.method() == Method::Ack =>
-            {
+            Some(Branch::Stateless { .. }) if self.settings.proxy.mode == Mode::Stateful || message.method() == Method::Ack => {
                 self.discard(flow, Drop::StrayResponse, "an answer to an ACK");
             }
             Some(Branch::Stateless { .. }) => {
@@ -562,13 +506,7 @@ impl Endpoint {
     }
 
     /// Hands a message that matched nothing to the next core that has not looked yet. False: all have.
-    pub(in crate::stack) fn pass_on(
-        &mut self,
-        errand: Errand,
-        flow: Flow,
-        message: &Message,
-        outbox: &mut Outbox,
-    ) -> bool {
+    pub(in crate::stack) fn pass_on(&mut self, errand: Errand, flow: Flow, message: &Message, outbox: &mut Outbox) -> bool {
         let tried = match errand {
             Errand::Orphan { tried } => tried + 1,
             Errand::Response => return false,
@@ -600,8 +538,7 @@ impl Endpoint {
         };
         self.scratch.clear();
         self.scratch.reserve(TAG_LEN);
-        self.identity
-            .write_tag(message, TagKind::Stateless, &mut self.scratch);
+        self.identity.write_tag(message, TagKind::Stateless, &mut self.scratch);
         let answer = reply::Reply {
             status,
             reason: reason.as_bytes(),
@@ -642,9 +579,7 @@ impl Endpoint {
             let refusal = Refusal::new(513, "Answer Too Long For UDP");
             return self.refuse(message, flow, refusal.because_of(Limit::AnswerSize), outbox);
         }
-        self.answer(message, flow, status, "", outbox, |out| {
-            out.extend_from_slice(lines)
-        });
+        self.answer(message, flow, status, "", outbox, |out| out.extend_from_slice(lines));
     }
 
     /// Bytes of further lines that an answer may have: those that every answer repeats are no longer than the request.
@@ -653,13 +588,7 @@ impl Endpoint {
         most.saturating_sub(message.bytes().len())
     }
 
-    pub(in crate::stack) fn refuse(
-        &mut self,
-        message: &Message,
-        flow: Flow,
-        refusal: Refusal,
-        outbox: &mut Outbox,
-    ) {
+    pub(in crate::stack) fn refuse(&mut self, message: &Message, flow: Flow, refusal: Refusal, outbox: &mut Outbox) {
         // Who gets no answer gets none either where what it sent is wrong.
         if self.is_dropped(flow, message) {
             return self.drop_by_route(message, flow);
@@ -672,19 +601,14 @@ impl Endpoint {
             self.counters.registrations[Registration::Refused as usize] += 1;
         }
         // The ACK to this answer must not pass for one to a 2xx.
-        if message.method() == Method::Invite
-            && (message.to_tag().is_some() || message.to().is_err())
-        {
+        if message.method() == Method::Invite && (message.to_tag().is_some() || message.to().is_err()) {
             if let Ok(via) = message.top_via() {
                 let key = self.identity.transaction(message, &via, b"INVITE");
                 self.transactions.refused.note(key);
             }
             // By a new branch it must not leave either. But who names a dialog without its cookie does not speak for it: the ACK to the answer
             // of the real INVITE must pass, whatever copy of it somebody has had refused.
-            let speaks = message.to_tag().is_none()
-                || self
-                    .preprocess_route(flow, message)
-                    .is_ok_and(|incoming| incoming.trusted);
+            let speaks = message.to_tag().is_none() || self.preprocess_route(flow, message).is_ok_and(|incoming| incoming.trusted);
             if speaks {
                 let key = self.identity.invite(message);
                 self.transactions.refused.note(key);
@@ -708,21 +632,16 @@ impl Endpoint {
             Some(_) => Name::ProxyRequire,
             None => Name::Require,
         };
-        self.answer(
-            message,
-            flow,
-            refusal.status,
-            refusal.reason,
-            outbox,
-            |out| match refusal.extra {
+        self.answer(message, flow, refusal.status, refusal.reason, outbox, |out| {
+            match refusal.extra {
                 Extra::None => {}
                 Extra::Unsupported => write_unsupported(message, name, out),
                 Extra::SipsNotAllowed => settings.write_sips_not_allowed(flow.listener, out),
                 Extra::MinExpires(seconds) => number_header(b"Min-Expires: ", seconds, out),
                 Extra::RetryAfter(seconds) => number_header(b"Retry-After: ", seconds, out),
                 Extra::Challenge { .. } => out.extend_from_slice(&challenges),
-            },
-        );
+            }
+        });
         self.lines = challenges;
     }
 }
@@ -737,9 +656,7 @@ fn write_unsupported(message: &Message, name: Name, out: &mut Vec<u8>) {
     let mut listed = [&b""[..]; MOST];
     let mut count = 0;
     for option in unsupported(message, name).take(LOOKED_AT) {
-        let is_listed = listed[..count]
-            .iter()
-            .any(|known| known.eq_ignore_ascii_case(option.text));
+        let is_listed = listed[..count].iter().any(|known| known.eq_ignore_ascii_case(option.text));
         if count < MOST && !is_listed {
             out.extend_from_slice(if count == 0 { b"Unsupported: " } else { b", " });
             out.extend_from_slice(option.text);

@@ -156,10 +156,7 @@ fn plain_place(uri: &[u8]) -> Option<(&[u8], u16)> {
 
 /// The port of a URI that names none (RFC 3261 §19.1.2).
 fn default_port(uri: &Uri) -> u16 {
-    let is_tls = || {
-        uri.transport()
-            .is_some_and(|name| name.eq_ignore_ascii_case(b"tls"))
-    };
+    let is_tls = || uri.transport().is_some_and(|name| name.eq_ignore_ascii_case(b"tls"));
     match uri.scheme == Scheme::Sips || is_tls() {
         true => Transport::Tls.default_port(),
         false => Transport::Udp.default_port(),

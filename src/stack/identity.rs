@@ -172,8 +172,7 @@ impl Identity {
     /// The first part of a stateless branch (§16.11): the same for a retransmission, for the CANCEL and for the ACK.
     /// `key` is the transaction's, which those three share.
     pub fn stateless_seed(&self, key: u128, target: usize) -> u64 {
-        self.loops
-            .hash_numbers(key as u64, (key >> 64) as u64, target as u64)
+        self.loops.hash_numbers(key as u64, (key >> 64) as u64, target as u64)
     }
 }
 

@@ -64,12 +64,7 @@ impl fmt::Display for About<'_, '_> {
 
 impl Endpoint {
     /// A request gets `what` for an answer, or something is wrong with it.
-    pub(in crate::stack) fn log_event(
-        &mut self,
-        message: &Message,
-        flow: Flow,
-        what: fmt::Arguments<'_>,
-    ) {
+    pub(in crate::stack) fn log_event(&mut self, message: &Message, flow: Flow, what: fmt::Arguments<'_>) {
         if self.log.may_say() {
             let (peer, transport) = (flow.peer, flow.transport.name());
             log::info!("{} from {peer} over {transport}: {what}", About(message));
@@ -131,15 +126,9 @@ mod tests {
     fn a_uri_is_shown_without_its_password_and_header_fields() {
         for (uri, shown) in [
             (&b"sip:bob@example.com"[..], "sip:bob@example.com"),
-            (
-                b"sip:bob@example.com:5060;lr",
-                "sip:bob@example.com:5060;lr",
-            ),
+            (b"sip:bob@example.com:5060;lr", "sip:bob@example.com:5060;lr"),
             (b"sip:example.com:5060", "sip:example.com:5060"),
-            (
-                b"sips:bob:open@example.com:5061",
-                "sips:bob:***@example.com:5061",
-            ),
+            (b"sips:bob:open@example.com:5061", "sips:bob:***@example.com:5061"),
             (b"sip:bob:a@b@example.com", "sip:bob:***@example.com"),
             (b"sip:bob@a?Authorization=Digest%20x", "sip:bob@a…"),
             (b"sip:bob:pw@a?X=y@z", "sip:bob:***@a…"),

@@ -51,42 +51,19 @@ impl Moved {
     }
 
     /// The party to the message's dialog that has this tag is to be known by this URI from now on, too.
-    pub fn note(
-        &self,
-        now: Instant,
-        message: &Message,
-        tag: &[u8],
-        kind: Kind,
-        uri: &[u8],
-        facts: &mut Vec<u8>,
-    ) {
+    pub fn note(&self, now: Instant, message: &Message, tag: &[u8], kind: Kind, uri: &[u8], facts: &mut Vec<u8>) {
         let name = self.name(message, tag, kind, uri, facts);
         self.lock(name).note(now, name);
     }
 
     /// Whether that was noted.
-    pub fn knows(
-        &self,
-        now: Instant,
-        message: &Message,
-        tag: &[u8],
-        kind: Kind,
-        uri: &[u8],
-        facts: &mut Vec<u8>,
-    ) -> Known {
+    pub fn knows(&self, now: Instant, message: &Message, tag: &[u8], kind: Kind, uri: &[u8], facts: &mut Vec<u8>) -> Known {
         let name = self.name(message, tag, kind, uri, facts);
         self.lock(name).knows(now, name)
     }
 
     /// A keyed hash of 64 bits stands for the fact.
-    fn name(
-        &self,
-        message: &Message,
-        tag: &[u8],
-        kind: Kind,
-        uri: &[u8],
-        facts: &mut Vec<u8>,
-    ) -> u64 {
+    fn name(&self, message: &Message, tag: &[u8], kind: Kind, uri: &[u8], facts: &mut Vec<u8>) -> u64 {
         facts.clear();
         facts.push(kind as u8);
         let call_id = message.call_id().unwrap_or_default();

@@ -130,20 +130,12 @@ impl Names {
 
     /// `since`: when the look began. What has been answered after it is good for it, whatever its time to live: else a chain of
     /// short-lived answers would never come to its end.
-    pub fn look(
-        &self,
-        now: Instant,
-        since: Instant,
-        name: &DomainName,
-        kind: RecordType,
-    ) -> Look<'_> {
+    pub fn look(&self, now: Instant, since: Instant, name: &DomainName, kind: RecordType) -> Look<'_> {
         let key = self.key_of(&Question { name: *name, kind });
         let Some(entry) = self.entries.get(&key) else {
             return Look::Unknown(key);
         };
-        if matches!(entry.known, Known::Unasked)
-            || (now >= entry.expires && entry.answered_at < since)
-        {
+        if matches!(entry.known, Known::Unasked) || (now >= entry.expires && entry.answered_at < since) {
             return Look::Unknown(key);
         }
         entry.is_used.set(true);
@@ -156,12 +148,7 @@ impl Names {
     }
 
     /// True when the question has to be sent: nobody has asked it, or the answer is lost.
-    pub fn ask(
-        &mut self,
-        now: Instant,
-        question: &Question,
-        asker: ShareHolder,
-    ) -> Result<bool, NoRoom> {
+    pub fn ask(&mut self, now: Instant, question: &Question, asker: ShareHolder) -> Result<bool, NoRoom> {
         let key = self.key_of(question);
         let lost = |at: Instant| now.ms_since(at) >= LOST_MS;
         let known = self.entries.get(&key);
@@ -228,10 +215,7 @@ impl Names {
         waiters.append(&mut entry.waiters);
         let ended = entry.asked_at.take().map(|_| entry.asker);
         let lifetime_ms = match answer.outcome {
-            Outcome::Found {
-                mut records,
-                ttl_ms,
-            } => {
+            Outcome::Found { mut records, ttl_ms } => {
                 arrange(&mut records);
                 entry.known = Known::Records(records);
                 let lifetime_ms = ttl_ms.clamp(SHORTEST_MS, LONGEST_MS);
@@ -242,11 +226,7 @@ impl Names {
                 entry.known = Known::Nothing { exists };
                 ttl_ms.clamp(SHORTEST_MS, LONGEST_NEGATIVE_MS)
             }
-            Outcome::Failed(_)
-                if matches!(entry.known, Known::Records(_)) && now < entry.stale_until =>
-            {
-                STALE_AGAIN_MS
-            }
+            Outcome::Failed(_) if matches!(entry.known, Known::Records(_)) && now < entry.stale_until => STALE_AGAIN_MS,
             Outcome::Failed(failure) => {
                 entry.known = Known::Failed(failure);
                 match failure {
@@ -325,10 +305,7 @@ mod tests {
     }
 
     fn id(slot: u32) -> Id {
-        Id {
-            slot,
-            generation: 1,
-        }
+        Id { slot, generation: 1 }
     }
 
     fn addresses(list: &[&str]) -> Records {
@@ -420,10 +397,7 @@ mod tests {
         learn(&mut names, 100, found("a.example", &["192.0.2.1"], 5000));
         assert_eq!(known(&names, 5099, "a.example"), "[192.0.2.1]");
         assert_eq!(known(&names, 5100, "a.example"), "unknown");
-        assert_eq!(
-            names.ask(at(5100), &question("a.example"), ShareHolder::NOBODY),
-            Ok(true)
-        );
+        assert_eq!(names.ask(at(5100), &question("a.example"), ShareHolder::NOBODY), Ok(true));
 
         let nothing = |exists, ttl_ms| Answer {
             question: question("b.example"),
@@ -435,10 +409,7 @@ mod tests {
         assert_eq!(known(&names, 60_000, "b.example"), "unknown");
         // No absence is believed for more than an hour.
         learn(&mut names, 0, nothing(true, u64::MAX));
-        assert_eq!(
-            known(&names, 3_599_999, "b.example"),
-            "nothing, exists true"
-        );
+        assert_eq!(known(&names, 3_599_999, "b.example"), "nothing, exists true");
         assert_eq!(known(&names, 3_600_000, "b.example"), "unknown");
 
         ask(&mut names, at(0), &question("c.example"));
@@ -466,10 +437,7 @@ mod tests {
         let mut names = Names::new(SECRET, 10, 512);
         ask(&mut names, at(0), &question("a.example"));
         learn(&mut names, 0, found("a.example", &["192.0.2.1"], 10_000));
-        assert_eq!(
-            names.ask(at(20_000), &question("a.example"), ShareHolder::NOBODY),
-            Ok(true)
-        );
+        assert_eq!(names.ask(at(20_000), &question("a.example"), ShareHolder::NOBODY), Ok(true));
         learn(&mut names, 22_000, failed("a.example"));
         assert_eq!(known(&names, 22_000, "a.example"), "[192.0.2.1]");
         // Asked for again before long.
@@ -501,10 +469,7 @@ mod tests {
         let mut names = Names::new(SECRET, 10, 512);
         let asked = question("a.example");
         assert_eq!(names.ask(at(0), &asked, ShareHolder::NOBODY), Ok(true));
-        assert_eq!(
-            names.ask(at(59_999), &asked, ShareHolder::NOBODY),
-            Ok(false)
-        );
+        assert_eq!(names.ask(at(59_999), &asked, ShareHolder::NOBODY), Ok(false));
         assert_eq!(names.ask(at(60_000), &asked, ShareHolder::NOBODY), Ok(true));
     }
 
@@ -512,10 +477,7 @@ mod tests {
     fn what_nobody_uses_is_forgotten_first_and_what_is_asked_for_never() {
         let mut names = Names::new(SECRET, 3, 512);
         for text in ["a.example", "b.example", "c.example"] {
-            assert_eq!(
-                names.ask(at(0), &question(text), ShareHolder::NOBODY),
-                Ok(true)
-            );
+            assert_eq!(names.ask(at(0), &question(text), ShareHolder::NOBODY), Ok(true));
         }
         assert_eq!(
             names.ask(at(0), &question("d.example"), ShareHolder::NOBODY),
@@ -526,17 +488,11 @@ mod tests {
             learn(&mut names, 0, found(text, &["192.0.2.1"], 50_000));
         }
         assert_eq!(known(&names, 1, "a.example"), "[192.0.2.1]");
-        assert_eq!(
-            names.ask(at(1), &question("d.example"), ShareHolder::NOBODY),
-            Ok(true)
-        );
+        assert_eq!(names.ask(at(1), &question("d.example"), ShareHolder::NOBODY), Ok(true));
         assert_eq!(names.len(), 3);
         assert_eq!(known(&names, 1, "b.example"), "unknown");
         assert_eq!(known(&names, 1, "a.example"), "[192.0.2.1]");
-        assert_eq!(
-            names.ask(at(1), &question("c.example"), ShareHolder::NOBODY),
-            Ok(false)
-        );
+        assert_eq!(names.ask(at(1), &question("c.example"), ShareHolder::NOBODY), Ok(false));
         // An answer that nobody remembers asking for teaches nothing.
         learn(&mut names, 2, found("b.example", &["192.0.2.1"], 50_000));
         assert_eq!(known(&names, 2, "b.example"), "unknown");

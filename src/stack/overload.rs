@@ -274,10 +274,7 @@ impl Overload {
             self.began = Some(now);
             self.dropped_before = self.dropped;
         }
-        if self
-            .said
-            .is_some_and(|said| now.ms_since(said) < LINE_EVERY_MS)
-        {
+        if self.said.is_some_and(|said| now.ms_since(said) < LINE_EVERY_MS) {
             return;
         }
         log::warn!(
@@ -330,12 +327,8 @@ impl Endpoint {
         passed: Option<Passed>,
         key: u128,
     ) -> Result<(), Refusal> {
-        let is_new =
-            passed.is_none() && message.to_tag().is_none() && message.method() != Method::Bye;
-        if !is_new
-            || self.overload.admits(self.lot(flow, message))
-            || self.has_been_let_in(flow, message)
-        {
+        let is_new = passed.is_none() && message.to_tag().is_none() && message.method() != Method::Bye;
+        if !is_new || self.overload.admits(self.lot(flow, message)) || self.has_been_let_in(flow, message) {
             return Ok(());
         }
         self.overload.refuse(self.now);
@@ -462,14 +455,8 @@ mod tests {
             let (admitted, refused) = run(&mut load, &mut now, 4000, come, 20);
             let (a, r) = (f64::from(admitted) / 4000.0, f64::from(refused) / 4000.0);
             // a + r/4 = 20 is all that the core can do; a + r = come is all that there is to do.
-            assert!(
-                a >= least,
-                "{come}: {a} let in, {r} refused in a millisecond"
-            );
-            assert!(
-                a + r >= 0.9 * f64::from(come),
-                "{come}: {a} and {r} were taken"
-            );
+            assert!(a >= least, "{come}: {a} let in, {r} refused in a millisecond");
+            assert!(a + r >= 0.9 * f64::from(come), "{come}: {a} and {r} were taken");
             // When it is over, it is over soon.
             run(&mut load, &mut now, 3000, 10, 20);
             assert_eq!(load.share(), 1.0);
@@ -578,9 +565,7 @@ mod tests {
                 self.takes = self.usually - self.noise + random;
             }
             let mut arriving = Vec::new();
-            while let Some((_, lot, wait)) =
-                self.again.first().copied().filter(|next| next.0 <= time)
-            {
+            while let Some((_, lot, wait)) = self.again.first().copied().filter(|next| next.0 <= time) {
                 self.again.pop_first();
                 arriving.push((lot, wait * 2));
             }
@@ -616,12 +601,7 @@ mod tests {
     /// Of what the core could do (20 a millisecond), and of what it serves of that, per cent; where its speed changes by a fifth every 30 ms, less.
     #[test]
     fn with_the_kernels_help_little_is_lost_for_refusals() {
-        for (come, noise, least, most_late) in [
-            (40, 0, 92, 1),
-            (60, 0, 88, 2),
-            (100, 0, 80, 4),
-            (60, 4, 88, 2),
-        ] {
+        for (come, noise, least, most_late) in [(40, 0, 92, 1), (60, 0, 88, 2), (100, 0, 80, 4), (60, 4, 88, 2)] {
             let mut model = Model::new(20, noise);
             model.run(3000, come);
             let tally = model.run(5000, come);
@@ -667,9 +647,7 @@ mod tests {
     fn it_ends_in_silence() {
         let mut model = Model::new(20, 0);
         model.run(2000, 60);
-        let Model {
-            mut load, mut now, ..
-        } = model;
+        let Model { mut load, mut now, .. } = model;
         assert!(load.shed.is_some());
         let silence = now;
         while let Some(next) = load.next_timeout() {

@@ -98,14 +98,7 @@ impl Passages {
         possible
     }
 
-    fn value(
-        &self,
-        message: &Message,
-        dialog: u64,
-        Passed { proof, named }: Passed,
-        contents: u64,
-        slot: u64,
-    ) -> u64 {
+    fn value(&self, message: &Message, dialog: u64, Passed { proof, named }: Passed, contents: u64, slot: u64) -> u64 {
         let number = message.cseq().map_or(0, |cseq| cseq.number);
         let method = match message.method() {
             Method::Ack | Method::Cancel if proof == Proof::Shared => Method::Invite,
@@ -175,13 +168,7 @@ fn is_callers(header: &Header) -> bool {
 }
 
 /// What the names begin with of header fields that we know nothing of and proxies add.
-const PROXIES: [&[u8]; 5] = [
-    b"X-",
-    b"P-",
-    b"History-Info",
-    b"Diversion",
-    b"Resource-Priority",
-];
+const PROXIES: [&[u8]; 5] = [b"X-", b"P-", b"History-Info", b"Diversion", b"Resource-Priority"];
 
 /// Passages that one request can have.
 #[derive(Clone, Copy, Debug, Default)]
@@ -193,8 +180,7 @@ impl Possible {
     /// What the request has proved when it passed, if `shown` is a passage of its own.
     pub fn passed(&self, shown: u64) -> Option<Passed> {
         let mut list = self.list.iter().flatten();
-        list.find(|(value, _)| *value == shown)
-            .map(|(_, passed)| *passed)
+        list.find(|(value, _)| *value == shown).map(|(_, passed)| *passed)
     }
 }
 
@@ -264,19 +250,13 @@ mod tests {
         let of = |text: &str, later: u64| {
             with(text, |message| {
                 let proof = Proof::Shared;
-                let passed = Passed {
-                    proof,
-                    named: false,
-                };
+                let passed = Passed { proof, named: false };
                 passages.of(message, DIALOG, passed, NOW + later)
             })
         };
         let invite = request("INVITE", "1 INVITE", "<sip:a@h>", "v=0");
         let value = of(&invite, 0);
-        assert_eq!(
-            of(&request("CANCEL", "1 CANCEL", "", ""), 9 * SLOT_MS),
-            value
-        );
+        assert_eq!(of(&request("CANCEL", "1 CANCEL", "", ""), 9 * SLOT_MS), value);
         assert_eq!(of(&request("ACK", "1 ACK", "", ""), 0), value);
         assert_ne!(of(&request("BYE", "1 BYE", "", ""), 0), value);
         let shown = passed(&invite, Proof::Shared, &invite, DIALOG, 9 * SLOT_MS);
@@ -327,8 +307,7 @@ mod tests {
 
     #[test]
     fn a_dialog_is_shown_on_each_pass_anew() {
-        let made = request("INVITE", "1 INVITE", "<sip:a@h>", "v=0")
-            .replace("<sip:b@h>\r", "<sip:b@h>;tag=2\r");
+        let made = request("INVITE", "1 INVITE", "<sip:a@h>", "v=0").replace("<sip:b@h>\r", "<sip:b@h>;tag=2\r");
         assert_eq!(passed(&made, Proof::Dialog, &made, DIALOG, 0), None);
     }
 }

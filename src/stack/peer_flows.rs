@@ -107,9 +107,7 @@ impl PeerFlows {
     pub fn key(&self, flow: &Flow) -> Option<u128> {
         let (kind, a, b) = match flow.channel {
             Channel::Datagram { .. } | Channel::Back => return None,
-            Channel::Connection { slot, generation } => {
-                (flow.core, u64::from(slot), u64::from(generation))
-            }
+            Channel::Connection { slot, generation } => (flow.core, u64::from(slot), u64::from(generation)),
             Channel::Peer { name, call } => (0, name, call),
         };
         let (a, b) = (a.to_be_bytes(), b.to_be_bytes());
@@ -188,8 +186,7 @@ mod tests {
             towards(Transport::Tcp, "[2001:db8::1]:5060", "", 0),
             towards(Transport::Tcp, "10.0.0.1:5060", "", 1),
         ];
-        let keys: std::collections::BTreeSet<_> =
-            flows.iter().map(|flow| ways().key(flow)).collect();
+        let keys: std::collections::BTreeSet<_> = flows.iter().map(|flow| ways().key(flow)).collect();
         assert_eq!(keys.len(), flows.len());
         assert!(!keys.contains(&None));
         let datagram = Flow::datagram(0, "10.0.0.1:5060".parse().unwrap());

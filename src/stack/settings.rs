@@ -101,10 +101,9 @@ impl Settings {
         let own_domain = || self.domains.iter().any(|domain| same_name(domain, host));
         let own_port = |port: u16| self.listeners.iter().any(|l| l.address.port() == port);
         let by_address = ip.is_some_and(|ip| {
-            self.listeners.iter().any(|l| {
-                l.answers_on(ip, &self.local_addresses)
-                    && port.is_none_or(|port| port == l.address.port())
-            })
+            self.listeners
+                .iter()
+                .any(|l| l.answers_on(ip, &self.local_addresses) && port.is_none_or(|port| port == l.address.port()))
         });
         by_address
             || self.listeners.iter().any(|listener| {
@@ -115,8 +114,7 @@ impl Settings {
                         port == advertised.unwrap_or(listener.transport.default_port())
                     })
             })
-            || (own_domain()
-                && port.is_none_or(|port| own_port(port) || (ip.is_none() && default(port))))
+            || (own_domain() && port.is_none_or(|port| own_port(port) || (ip.is_none() && default(port))))
     }
 
     /// Reads an IP address as SIP writes it, with or without brackets.
@@ -130,20 +128,12 @@ impl Settings {
 
     /// The listener that speaks for us on the way to `peer`, whose Via and Record-Route name it: the one that the request came
     /// in by when transport and family fit, else the first that does. `None` when no listener does.
-    pub fn listener_towards(
-        &self,
-        transport: Transport,
-        peer: SocketAddr,
-        came_by: u16,
-    ) -> Option<u16> {
-        let fits = |listener: &Listener| {
-            listener.transport == transport && listener.address.is_ipv4() == peer.is_ipv4()
-        };
+    pub fn listener_towards(&self, transport: Transport, peer: SocketAddr, came_by: u16) -> Option<u16> {
+        let fits = |listener: &Listener| listener.transport == transport && listener.address.is_ipv4() == peer.is_ipv4();
         // A loopback socket reaches loopback only, and the other way round.
         let near = |listener: &Listener| {
             fits(listener)
-                && (listener.address.ip().is_unspecified()
-                    || listener.address.ip().is_loopback() == peer.ip().is_loopback())
+                && (listener.address.ip().is_unspecified() || listener.address.ip().is_loopback() == peer.ip().is_loopback())
         };
         let came_by = self.listeners.get(usize::from(came_by)).zip(Some(came_by));
         if let Some((listener, number)) = came_by
@@ -151,17 +141,11 @@ impl Settings {
         {
             return Some(number);
         }
-        let first = |test: &dyn Fn(&Listener) -> bool| {
-            self.listeners.iter().position(test).map(|n| n as u16)
-        };
+        let first = |test: &dyn Fn(&Listener) -> bool| self.listeners.iter().position(test).map(|n| n as u16);
         // Several addresses of ours: where one transport came in, the other goes out.
-        let beside = |listener: &Listener| {
-            near(listener)
-                && came_by.is_some_and(|(other, _)| other.address.ip() == listener.address.ip())
-        };
-        first(&beside)
-            .or_else(|| first(&near))
-            .or_else(|| first(&fits))
+        let beside =
+            |listener: &Listener| near(listener) && came_by.is_some_and(|(other, _)| other.address.ip() == listener.address.ip());
+        first(&beside).or_else(|| first(&near)).or_else(|| first(&fits))
     }
 
     /// Appends the Warning of RFC 5630 §5.3, in the name of a listener.
@@ -173,23 +157,15 @@ impl Settings {
     }
 
     /// The listener that advertises `host` and `port`; of several the one of this transport.
-    pub fn listener_named(
-        &self,
-        transport: Transport,
-        host: &[u8],
-        port: Option<u16>,
-    ) -> Option<u16> {
+    pub fn listener_named(&self, transport: Transport, host: &[u8], port: Option<u16>) -> Option<u16> {
         let named = |listener: &Listener| {
             let (name, advertised) = split_host_port(&listener.advertise);
             let default = listener.transport.default_port();
-            name.eq_ignore_ascii_case(host)
-                && port.unwrap_or(default) == advertised.unwrap_or(default)
+            name.eq_ignore_ascii_case(host) && port.unwrap_or(default) == advertised.unwrap_or(default)
         };
         let exactly = |listener: &Listener| listener.transport == transport && named(listener);
         let mut all = self.listeners.iter();
-        let place = all
-            .position(exactly)
-            .or_else(|| self.listeners.iter().position(named))?;
+        let place = all.position(exactly).or_else(|| self.listeners.iter().position(named))?;
         Some(place as u16)
     }
 }

@@ -51,9 +51,7 @@ pub fn write(side: Side, flow: &Flow, out: &mut Vec<u8>) {
     let family = if flow.peer.is_ipv6() { V6 } else { 0 };
     let (place, local) = match flow.channel {
         Channel::Connection { slot, generation } => (Some((slot, generation)), None),
-        Channel::Datagram { local } => {
-            (None, local.filter(|ip| ip.is_ipv6() == flow.peer.is_ipv6()))
-        }
+        Channel::Datagram { local } => (None, local.filter(|ip| ip.is_ipv6() == flow.peer.is_ipv6())),
         Channel::Peer { .. } | Channel::Back => return,
     };
     if place.is_some() != flow.transport.is_reliable() {
@@ -196,8 +194,7 @@ mod tests {
         let flows = [
             datagram,
             datagram.from_local(Some("10.0.0.1".parse().unwrap())),
-            Flow::datagram(0, address("[2001:db8::1]:1"))
-                .from_local(Some("2001:db8::2".parse().unwrap())),
+            Flow::datagram(0, address("[2001:db8::1]:1")).from_local(Some("2001:db8::2".parse().unwrap())),
             connection,
             Flow {
                 transport: Transport::Tcp,
@@ -228,10 +225,7 @@ mod tests {
         let mut token = Vec::new();
         let flow = Flow {
             transport: Transport::Tcp,
-            channel: Channel::Connection {
-                slot: 1,
-                generation: 2,
-            },
+            channel: Channel::Connection { slot: 1, generation: 2 },
             ..Flow::datagram(0, "10.0.0.1:5060".parse().unwrap())
         };
         write(Side::Caller, &flow, &mut token);

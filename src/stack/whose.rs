@@ -19,8 +19,7 @@ impl<'a> Whose<'a> {
     /// The user's name as it is meant: without escapes. Empty where the URI names no user.
     pub fn name(&self) -> impl Iterator<Item = u8> + use<'a> {
         let number = self.number;
-        unescaped(self.user.unwrap_or_default())
-            .filter(move |byte| !(number && is_separator(*byte)))
+        unescaped(self.user.unwrap_or_default()).filter(move |byte| !(number && is_separator(*byte)))
     }
 
     /// Whether this is the user whose name is `name`, byte for byte.
@@ -101,8 +100,7 @@ impl Settings {
     /// The same but for the domains: whether `host` names this machine.
     pub fn is_our_listener(&self, host: Host) -> bool {
         self.listeners.iter().any(|listener| {
-            host.ip()
-                .is_some_and(|ip| listener.answers_on(ip, &self.local_addresses))
+            host.ip().is_some_and(|ip| listener.answers_on(ip, &self.local_addresses))
                 || is_same_text(split_host_port(&listener.advertise).0, host)
         })
     }
@@ -124,10 +122,7 @@ pub fn is_separator(byte: u8) -> bool {
 pub fn is_same_host(a: Host, b: Host) -> bool {
     match (a, b) {
         (Host::Name(a), Host::Name(b)) => same_name(a, b),
-        (a, b) => a
-            .ip()
-            .zip(b.ip())
-            .is_some_and(|(a, b)| a.to_canonical() == b.to_canonical()),
+        (a, b) => a.ip().zip(b.ip()).is_some_and(|(a, b)| a.to_canonical() == b.to_canonical()),
     }
 }
 
@@ -181,11 +176,7 @@ mod tests {
             "im:ceo@example.test",
             "pres:c%65o@example.test.;x",
         ] {
-            assert_eq!(
-                named(spelled).as_deref(),
-                Some("ceo@example.test"),
-                "{spelled}"
-            );
+            assert_eq!(named(spelled).as_deref(), Some("ceo@example.test"), "{spelled}");
         }
         for (spelled, who) in [
             ("sip:ceo@192.0.2.1:9999", "ceo@192.0.2.1"),
@@ -196,10 +187,7 @@ mod tests {
             ("sip:ceo@[2001:DB8:0::7]:1", "ceo@[2001:db8::7]"),
             ("sip:ceo@[2001:db8:0:0::5]", "ceo@[2001:db8::5]"),
             ("sip:ceo@[::1]:1", "ceo@[::1]"),
-            (
-                "tel:1-0(03);phone-context=Example.test",
-                "1003@example.test",
-            ),
+            ("tel:1-0(03);phone-context=Example.test", "1003@example.test"),
             ("sip:CEO@example.test", "CEO@example.test"),
             ("sip:9901%231@example.test", "9901#1@example.test"),
             ("sip:example.test", "@example.test"),

@@ -10,8 +10,7 @@ use crate::store::clock::{self, Seen};
 use crate::store::round_log::Replay;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{
-    CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, ToSql, Transaction,
-    TransactionBehavior, params,
+    CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, ToSql, Transaction, TransactionBehavior, params,
 };
 use std::fs::OpenOptions;
 use std::io;
@@ -83,9 +82,7 @@ pub enum StoreError {
 impl StoreError {
     pub fn message(&self) -> &str {
         match self {
-            StoreError::Busy(what) | StoreError::Transient(what) | StoreError::NotOurs(what) => {
-                what
-            }
+            StoreError::Busy(what) | StoreError::Transient(what) | StoreError::NotOurs(what) => what,
         }
     }
 }
@@ -162,10 +159,7 @@ impl Table {
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         connection.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
-        Ok(Table {
-            connection,
-            seen: None,
-        })
+        Ok(Table { connection, seen: None })
     }
 
     /// What the clocks showed when the table was last written.
@@ -180,20 +174,12 @@ impl Table {
 
     /// A number that is another one after each change that *another* connection has made.
     pub fn version(&self) -> Result<i64, StoreError> {
-        Ok(self
-            .connection
-            .query_row("PRAGMA data_version", [], |row| row.get(0))?)
+        Ok(self.connection.query_row("PRAGMA data_version", [], |row| row.get(0))?)
     }
 
     /// Reads all bindings into the location service, after it is clear that the table is whole. By the `rules` no binding lasts longer from
     /// `now` on than a REGISTER can ask for, whatever the wall clock did meanwhile, and none holds what a REGISTER could not have brought.
-    pub fn restore(
-        &self,
-        location: &Location,
-        now: Instant,
-        rules: &RowRules,
-        terms: Terms,
-    ) -> Result<Restored, StoreError> {
+    pub fn restore(&self, location: &Location, now: Instant, rules: &RowRules, terms: Terms) -> Result<Restored, StoreError> {
         let snapshot = self.connection.unchecked_transaction()?;
         for table in ["strowger_binding", "strowger_binding_log"] {
             let check = format!("PRAGMA quick_check('{table}')");
@@ -237,15 +223,10 @@ impl Table {
 
     /// One change of the database: `work` writes, as often as it likes, and all of it stands there, or nothing. `clear`: the table is
     /// emptied first.
-    pub fn rewrite<T>(
-        &mut self,
-        clear: bool,
-        work: impl FnOnce(&Writing) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    pub fn rewrite<T>(&mut self, clear: bool, work: impl FnOnce(&Writing) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let change = Transaction::new(&mut self.connection, TransactionBehavior::Immediate)?;
         if clear {
-            change
-                .execute_batch("DELETE FROM strowger_binding; DELETE FROM strowger_binding_log")?;
+            change.execute_batch("DELETE FROM strowger_binding; DELETE FROM strowger_binding_log")?;
         }
         if let Some(seen) = &self.seen {
             clock::write(&change, seen)?;
@@ -269,9 +250,8 @@ fn make(path: &Path) -> io::Result<()> {
 fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
     let change = Transaction::new(connection, TransactionBehavior::Immediate)?;
     let names: Vec<String> = {
-        let mut statement = change.prepare(
-            "SELECT lower(name) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",
-        )?;
+        let mut statement =
+            change.prepare("SELECT lower(name) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")?;
         let names = statement.query_map([], |row| row.get(0))?;
         names.collect::<Result<_, _>>()?
     };
@@ -335,18 +315,12 @@ pub struct Writing<'a> {
 impl Writing<'_> {
     /// Empties the log up to this piece.
     pub fn cut_log(&self, last: i64) -> Result<(), StoreError> {
-        let mut cut = self
-            .change
-            .prepare_cached("DELETE FROM strowger_binding_log WHERE id <= ?")?;
+        let mut cut = self.change.prepare_cached("DELETE FROM strowger_binding_log WHERE id <= ?")?;
         cut.execute([last])?;
         Ok(())
     }
 
-    pub fn write<'t>(
-        &self,
-        views: impl Iterator<Item = TakenView<'t>>,
-        terms: Terms,
-    ) -> Result<(), StoreError> {
+    pub fn write<'t>(&self, views: impl Iterator<Item = TakenView<'t>>, terms: Terms) -> Result<(), StoreError> {
         let mut replace = self.change.prepare_cached(REPLACE)?;
         let mut delete = self.change.prepare_cached(DELETE)?;
         let mut words = FlowColumns::default();
@@ -429,10 +403,7 @@ impl FlowColumns {
         of(&mut self.peer, source.as_ref().map(|flow| &flow.peer as _));
         let local = source.and_then(|flow| flow.local());
         of(&mut self.local, local.as_ref().map(|ip| ip as _));
-        of(
-            &mut self.listener,
-            listener.map(|(_, address)| address as _),
-        );
+        of(&mut self.listener, listener.map(|(_, address)| address as _));
     }
 
     fn peer(&self) -> Option<&str> {
@@ -496,13 +467,7 @@ pub struct Stored<'a> {
 }
 
 impl<'a> Restorer<'a> {
-    fn new(
-        location: &'a Location,
-        now: Instant,
-        rules: &'a RowRules,
-        terms: Terms<'a>,
-        replay: Replay,
-    ) -> Restorer<'a> {
+    fn new(location: &'a Location, now: Instant, rules: &'a RowRules, terms: Terms<'a>, replay: Replay) -> Restorer<'a> {
         Restorer {
             location,
             restored: Restored::default(),
@@ -542,9 +507,7 @@ impl<'a> Restorer<'a> {
 
     fn keep(&mut self, row: &rusqlite::Row) -> Result<(), &'static str> {
         let part = |column| bytes(row, column).map_err(|_| "a text is none");
-        let address = |column| -> Result<Option<String>, &'static str> {
-            row.get(column).map_err(|_| "its source is no text")
-        };
+        let address = |column| -> Result<Option<String>, &'static str> { row.get(column).map_err(|_| "its source is no text") };
         let text = BindingText {
             uri: part(2)?,
             call_id: part(5)?,
@@ -638,17 +601,12 @@ impl<'a> Restorer<'a> {
         }
         let rules = self.pile.rules;
         let leads_back = |uri: &[u8]| rules.leads_back(uri, &self.aor);
-        let is_by_contact =
-            |row: &Row| row.reached == Reached::ByContact && row.text.path.is_empty();
-        if rows
-            .iter()
-            .any(|row| is_by_contact(row) && leads_back(row.text.uri))
-        {
+        let is_by_contact = |row: &Row| row.reached == Reached::ByContact && row.text.path.is_empty();
+        if rows.iter().any(|row| is_by_contact(row) && leads_back(row.text.uri)) {
             location.change(&self.aor, |record, _| {
                 for binding in &mut record.bindings {
-                    binding.leads_back = binding.reached == Reached::ByContact
-                        && binding.text().path.is_empty()
-                        && leads_back(binding.uri());
+                    binding.leads_back =
+                        binding.reached == Reached::ByContact && binding.text().path.is_empty() && leads_back(binding.uri());
                 }
             });
         }
@@ -680,9 +638,7 @@ impl RestoreBatch<'_> {
     /// False for what has expired.
     fn keep(&mut self, aor: &[u8], stored: &Stored) -> Result<bool, &'static str> {
         let expires_ms = stored.expires_ms.saturating_sub(self.terms.wall_ms);
-        let longest = self
-            .now
-            .after_ms(u64::from(self.rules.max_expires_s()) * 1000);
+        let longest = self.now.after_ms(u64::from(self.rules.max_expires_s()) * 1000);
         let expires = Instant::from_ms(expires_ms).min(longest);
         if expires <= self.now {
             return Ok(false);
@@ -703,10 +659,7 @@ impl RestoreBatch<'_> {
         {
             return Err("its peer is not an address that a message comes from");
         }
-        let alike = self
-            .rows
-            .iter()
-            .filter(|kept| kept.row.removed == row.removed);
+        let alike = self.rows.iter().filter(|kept| kept.row.removed == row.removed);
         if alike.count() >= self.rules.max_contacts() * (1 + 3 * usize::from(row.removed)) {
             return Err("there are more of its address than [registrar] max_contacts allows");
         }
@@ -716,10 +669,7 @@ impl RestoreBatch<'_> {
         };
         let text = stored.text;
         let mut ends = [0; 4];
-        for (end, part) in ends
-            .iter_mut()
-            .zip([text.uri, text.call_id, text.path, text.instance])
-        {
+        for (end, part) in ends.iter_mut().zip([text.uri, text.call_id, text.path, text.instance]) {
             self.text.extend_from_slice(part);
             *end = self.text.len();
         }
@@ -731,21 +681,14 @@ impl RestoreBatch<'_> {
     /// leads nowhere.
     fn source(&self, stored: &Stored) -> Option<Flow> {
         let (transport, peer) = stored.source?;
-        let same = |(own, bound): &(Transport, SocketAddr)| {
-            *own == transport && Some(*bound) == stored.listener
-        };
+        let same = |(own, bound): &(Transport, SocketAddr)| *own == transport && Some(*bound) == stored.listener;
         let listener = self.terms.listeners.iter().position(same)?;
         Some(Flow {
             transport,
             channel: match transport {
-                Transport::Udp => Channel::Datagram {
-                    local: stored.local,
-                },
+                Transport::Udp => Channel::Datagram { local: stored.local },
                 // Generation 0 is never alive.
-                Transport::Tcp | Transport::Tls => Channel::Connection {
-                    slot: 0,
-                    generation: 0,
-                },
+                Transport::Tcp | Transport::Tls => Channel::Connection { slot: 0, generation: 0 },
             },
             ..Flow::datagram(listener as u16, peer)
         })
@@ -854,10 +797,7 @@ mod tests {
     fn filled(flows: &[Option<Flow>]) -> Location {
         let location = location();
         for (number, flow) in flows.iter().enumerate() {
-            let (aor, uri) = (
-                format!("u{number}@x"),
-                format!("sip:u{number}'(x)@192.0.2.1;a=%22?b=c"),
-            );
+            let (aor, uri) = (format!("u{number}@x"), format!("sip:u{number}'(x)@192.0.2.1;a=%22?b=c"));
             let row = Row {
                 text: BindingText {
                     uri: uri.as_bytes(),
@@ -908,11 +848,7 @@ mod tests {
         let after = location();
         let table = Table::open(&path).unwrap();
         let restored = table.restore(&after, at(1000), &rules(), later).unwrap();
-        assert_eq!(
-            (restored.bindings, restored.unusable),
-            (4, 0),
-            "{restored:?}"
-        );
+        assert_eq!((restored.bindings, restored.unusable), (4, 0), "{restored:?}");
         let expected: Vec<String> = all(&before, 0)
             .into_iter()
             .map(|line| {
@@ -936,10 +872,7 @@ mod tests {
         let connection = Flow {
             transport: Transport::Tls,
             core: 1,
-            channel: Channel::Connection {
-                slot: 5,
-                generation: 9,
-            },
+            channel: Channel::Connection { slot: 5, generation: 9 },
             ..Flow::datagram(1, "192.0.2.7:40123".parse().unwrap())
         };
         let mut table = Table::open(&path).unwrap();
@@ -951,10 +884,7 @@ mod tests {
         write(&mut table, &filled(&[Some(connection)]), terms);
         let source = |listeners: &[(Transport, SocketAddr)]| {
             let (after, mut found) = (location(), None);
-            let terms = Terms {
-                wall_ms: 0,
-                listeners,
-            };
+            let terms = Terms { wall_ms: 0, listeners };
             table.restore(&after, at(0), &rules(), terms).unwrap();
             after.lookup(at(0), b"u0@x", |binding| found = Some(binding.source()));
             found.expect("the binding")
@@ -990,21 +920,12 @@ mod tests {
         before.add(at(0), b"b@x", b"sip:h4", 10).unwrap();
         before.add(at(0), b"c@x", b"sip:h5", 100).unwrap();
         write(&mut table, &before, terms);
-        let five = [
-            "a@x 0 sip:h1",
-            "a@x 1 sip:h2",
-            "a@x 2 sip:h3",
-            "b@x 0 sip:h4",
-            "c@x 0 sip:h5",
-        ];
+        let five = ["a@x 0 sip:h1", "a@x 1 sip:h2", "a@x 2 sip:h3", "b@x 0 sip:h4", "c@x 0 sip:h5"];
         assert_eq!(count(&path), five);
         before.remove(at(0), b"a@x", Some(b"sip:h1"));
         before.remove(at(0), b"c@x", None);
         write(&mut table, &before, terms);
-        assert_eq!(
-            count(&path),
-            ["a@x 0 sip:h2", "a@x 1 sip:h3", "b@x 0 sip:h4"]
-        );
+        assert_eq!(count(&path), ["a@x 0 sip:h2", "a@x 1 sip:h3", "b@x 0 sip:h4"]);
 
         let after = location();
         let restored = table.restore(&after, at(10_000), &rules(), terms).unwrap();
@@ -1021,10 +942,7 @@ mod tests {
         let mut table = Table::open(&path).unwrap();
         let before = location();
         before.add(at(0), b"a@x", b"sip:h1", 60).unwrap();
-        let terms = |wall_ms| Terms {
-            wall_ms,
-            listeners: &[],
-        };
+        let terms = |wall_ms| Terms { wall_ms, listeners: &[] };
         write(&mut table, &before, terms(1_800_000_000_000));
         let after = location();
         table.restore(&after, at(0), &rules(), terms(0)).unwrap();
@@ -1063,9 +981,7 @@ mod tests {
         write(&mut table, &before, terms);
         let after = location();
         table.restore(&after, at(1000), &rules(), terms).unwrap();
-        let (cseq, _) = after.change(b"a@x", |record, _| {
-            record.bindings.first().map(|b| (b.removed, b.cseq))
-        });
+        let (cseq, _) = after.change(b"a@x", |record, _| record.bindings.first().map(|b| (b.removed, b.cseq)));
         assert_eq!(cseq, Some((true, 7)));
         assert_eq!(all(&after, 1000), [""; 0]);
     }
@@ -1113,9 +1029,7 @@ mod tests {
     fn what_is_not_there_or_locked_may_be_well_again() {
         let (folder, path) = folder();
         let nowhere = folder.path().join("no/such/folder.db");
-        assert!(
-            matches!(refused(&nowhere), StoreError::Transient(what) if what.contains("No such file"))
-        );
+        assert!(matches!(refused(&nowhere), StoreError::Transient(what) if what.contains("No such file")));
         drop(Table::open(&path).unwrap());
         let locking = Connection::open(&path).unwrap();
         locking.execute_batch("BEGIN EXCLUSIVE").unwrap();
@@ -1133,9 +1047,7 @@ mod tests {
         let before = location();
         for n in 0..2000 {
             let aor = format!("user{n}@x");
-            before
-                .add(at(0), aor.as_bytes(), b"sip:somewhere", 60)
-                .unwrap();
+            before.add(at(0), aor.as_bytes(), b"sip:somewhere", 60).unwrap();
         }
         write(&mut table, &before, terms);
         drop(table);
@@ -1144,8 +1056,7 @@ mod tests {
         bytes[middle..middle + 8192].fill(0xa5);
         std::fs::write(&path, &bytes).unwrap();
         let after = location();
-        let outcome =
-            Table::open(&path).and_then(|table| table.restore(&after, at(0), &rules(), terms));
+        let outcome = Table::open(&path).and_then(|table| table.restore(&after, at(0), &rules(), terms));
         assert!(
             matches!(&outcome, Err(StoreError::NotOurs(what)) if what.contains("torn")),
             "{outcome:?}"
@@ -1157,10 +1068,7 @@ mod tests {
     fn a_full_disk_takes_nothing_and_loses_nothing() {
         let (_folder, path) = folder();
         let mut table = Table::open(&path).unwrap();
-        table
-            .connection
-            .pragma_update(None, "max_page_count", 20)
-            .unwrap();
+        table.connection.pragma_update(None, "max_page_count", 20).unwrap();
         let terms = Terms {
             wall_ms: 0,
             listeners: &[],
@@ -1168,9 +1076,7 @@ mod tests {
         let location = location();
         for n in 0..2000 {
             let aor = format!("user{n}@x");
-            location
-                .add(at(0), aor.as_bytes(), b"sip:somewhere", 60)
-                .unwrap();
+            location.add(at(0), aor.as_bytes(), b"sip:somewhere", 60).unwrap();
         }
         let (mut taken, mut round) = (Taken::default(), location.begin_round(false));
         while let Some(shard) = round.next_shard() {
@@ -1181,10 +1087,7 @@ mod tests {
             matches!(&outcome, Err(StoreError::Transient(what)) if what.contains("full") && what.contains("make room")),
             "{outcome:?}"
         );
-        table
-            .connection
-            .pragma_update(None, "max_page_count", 100_000)
-            .unwrap();
+        table.connection.pragma_update(None, "max_page_count", 100_000).unwrap();
         table.write(&taken, terms).unwrap();
         let after = super::tests::location();
         let restored = table.restore(&after, at(0), &rules(), terms).unwrap();
@@ -1201,9 +1104,7 @@ mod tests {
         };
         let before = location();
         for aor in ["a@x", "b@x", "c@x", "d@x"] {
-            before
-                .add(at(0), aor.as_bytes(), b"sip:somewhere", 60)
-                .unwrap();
+            before.add(at(0), aor.as_bytes(), b"sip:somewhere", 60).unwrap();
         }
         write(&mut table, &before, terms);
         table

@@ -54,12 +54,7 @@ fn difference(later: u64, earlier: u64) -> i64 {
 /// How far a clock was set, for people: `+56 years`, `-3 hours`.
 pub fn spoken(step_ms: i64) -> String {
     let seconds = step_ms.unsigned_abs() / 1000;
-    let units = [
-        (365 * 86_400, "years"),
-        (86_400, "days"),
-        (3_600, "hours"),
-        (60, "minutes"),
-    ];
+    let units = [(365 * 86_400, "years"), (86_400, "days"), (3_600, "hours"), (60, "minutes")];
     let fits = |unit: &&(u64, &str)| seconds >= 2 * unit.0;
     let (count, unit) = match units.iter().find(fits) {
         Some((length, unit)) => (seconds / length, *unit),
@@ -86,11 +81,9 @@ CREATE TABLE strowger_binding_clock (
 /// What stands there; `None` where nothing was written yet.
 pub fn read(connection: &Connection) -> Result<Option<Seen>, StoreError> {
     let row = connection
-        .query_row(
-            "SELECT wall, boot, up FROM strowger_binding_clock WHERE id = 0",
-            [],
-            |row| Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get::<_, i64>(2)?)),
-        )
+        .query_row("SELECT wall, boot, up FROM strowger_binding_clock WHERE id = 0", [], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get::<_, i64>(2)?))
+        })
         .optional()?;
     Ok(row.map(|(wall, boot, up)| Seen {
         wall_ms: u64::try_from(wall).unwrap_or(0),
@@ -101,8 +94,7 @@ pub fn read(connection: &Connection) -> Result<Option<Seen>, StoreError> {
 
 pub fn write(connection: &Connection, seen: &Seen) -> Result<(), StoreError> {
     let number = |ms| i64::try_from(ms).unwrap_or(i64::MAX);
-    let mut replace = connection
-        .prepare_cached("INSERT OR REPLACE INTO strowger_binding_clock VALUES (0, ?, ?, ?)")?;
+    let mut replace = connection.prepare_cached("INSERT OR REPLACE INTO strowger_binding_clock VALUES (0, ?, ?, ?)")?;
     replace.execute(params![number(seen.wall_ms), seen.boot, number(seen.up_ms)])?;
     Ok(())
 }
@@ -142,10 +134,7 @@ mod tests {
         assert_eq!(from_1970, Some((NOW_MS - 10_000) as i64));
         // What is corrected every day is no step.
         assert_eq!(stepped(before(NOW_MS), now(NOW_MS + 3_000, 6_000)), None);
-        assert_eq!(
-            stepped(before(NOW_MS), now(NOW_MS + 3_001, 6_000)),
-            Some(2_001)
-        );
+        assert_eq!(stepped(before(NOW_MS), now(NOW_MS + 3_001, 6_000)), Some(2_001));
     }
 
     #[test]
@@ -170,10 +159,7 @@ mod tests {
             }
         }
         // The same name with a shorter time is not the same run.
-        assert_eq!(
-            stepped(seen(NOW_MS, "b", 9), seen(NOW_MS + HOUR_MS, "b", 8)),
-            None
-        );
+        assert_eq!(stepped(seen(NOW_MS, "b", 9), seen(NOW_MS + HOUR_MS, "b", 8)), None);
     }
 
     #[test]

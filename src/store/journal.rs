@@ -213,12 +213,7 @@ pub struct UnstartedJournal(WriterThread);
 impl UnstartedJournal {
     /// Opens the database and reads the bindings back. Where that cannot be done, the reason is in the log, and the journal tries
     /// again and again: calls go on with what memory has.
-    pub fn open(
-        location: Arc<Location>,
-        settings: Settings,
-        clocks: Clocks,
-        door: Arc<SharedDatabaseFile>,
-    ) -> UnstartedJournal {
+    pub fn open(location: Arc<Location>, settings: Settings, clocks: Clocks, door: Arc<SharedDatabaseFile>) -> UnstartedJournal {
         let mut desk = WriterThread {
             location,
             settings,

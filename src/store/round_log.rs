@@ -87,14 +87,11 @@ impl Replay {
     /// Reads the whole log.
     pub fn read(connection: &Connection) -> Result<Replay, StoreError> {
         let mut replay = Replay::default();
-        let mut statement =
-            connection.prepare("SELECT changes FROM strowger_binding_log ORDER BY id")?;
+        let mut statement = connection.prepare("SELECT changes FROM strowger_binding_log ORDER BY id")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let piece: Vec<u8> = row.get(0).map_err(|_| torn("the log has no changes"))?;
-            replay
-                .take(piece)
-                .ok_or_else(|| torn("a piece of the log is not whole"))?;
+            replay.take(piece).ok_or_else(|| torn("a piece of the log is not whole"))?;
         }
         Ok(replay)
     }

@@ -63,10 +63,7 @@ impl SharedDatabaseFile {
     }
 
     /// The journal opens something: where it is and what the connection says of changes, or nothing.
-    pub(in crate::store) fn open<T, E>(
-        &self,
-        open: impl FnOnce() -> Result<(T, FileId, i64), E>,
-    ) -> Result<T, E> {
+    pub(in crate::store) fn open<T, E>(&self, open: impl FnOnce() -> Result<(T, FileId, i64), E>) -> Result<T, E> {
         let mut state = self.lock();
         state.open = None;
         let (table, place, changes) = open()?;

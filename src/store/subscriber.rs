@@ -173,17 +173,14 @@ struct Columns {
 impl Columns {
     /// `None` where there is no such table, or it lacks what it must have.
     fn find(connection: &Connection) -> Result<Option<Columns>, StoreError> {
-        let mut statement =
-            connection.prepare("SELECT lower(name) FROM pragma_table_info('subscriber')")?;
+        let mut statement = connection.prepare("SELECT lower(name) FROM pragma_table_info('subscriber')")?;
         let names = statement.query_map([], |row| row.get::<_, String>(0))?;
         let names = names.collect::<Result<Vec<String>, _>>()?;
         let has = |column: &str| names.iter().any(|name| name == column);
         if !has("username") || !has("domain") || !has("ha1") {
             return Ok(None);
         }
-        Ok(Some(Columns {
-            has: COLUMNS.map(has),
-        }))
+        Ok(Some(Columns { has: COLUMNS.map(has) }))
     }
 }
 
@@ -320,12 +317,7 @@ impl Table {
     }
 
     /// Another password for a user who is there. `hashes` makes them for the domain as the table has it.
-    pub fn change(
-        &mut self,
-        name: &str,
-        domain: &str,
-        hashes: impl FnOnce(&str) -> Hashes,
-    ) -> Result<(), Refused> {
+    pub fn change(&mut self, name: &str, domain: &str, hashes: impl FnOnce(&str) -> Hashes) -> Result<(), Refused> {
         let change = begin(&mut self.connection)?;
         let Some((row, domain)) = place(&change, name, domain)? else {
             return Err(Refused::NotFound);
@@ -391,9 +383,8 @@ impl Table {
         let mut rows = statement.query([])?;
         let mut listed = Vec::new();
         while let Some(row) = rows.next()? {
-            let text = |place| -> Result<String, rusqlite::Error> {
-                Ok(String::from_utf8_lossy(bytes(row.get_ref(place)?)).into_owned())
-            };
+            let text =
+                |place| -> Result<String, rusqlite::Error> { Ok(String::from_utf8_lossy(bytes(row.get_ref(place)?)).into_owned()) };
             let mut hashes = [None; COLUMNS.len()];
             for (place, hash) in hashes.iter_mut().enumerate() {
                 *hash = Hash::from_hex(bytes(row.get_ref(place + 2)?));
@@ -421,26 +412,15 @@ fn begin(connection: &mut Connection) -> Result<Transaction<'_>, StoreError> {
 }
 
 /// The row of a user, and the domain as it stands there. Names are compared as they are, domains without case.
-fn place(
-    change: &Transaction,
-    name: &str,
-    domain: &str,
-) -> Result<Option<(i64, String)>, rusqlite::Error> {
-    let mut statement = change.prepare_cached(
-        "SELECT rowid, CAST(domain AS TEXT) FROM subscriber WHERE username = ?1 AND domain = ?2 COLLATE NOCASE",
-    )?;
+fn place(change: &Transaction, name: &str, domain: &str) -> Result<Option<(i64, String)>, rusqlite::Error> {
+    let mut statement = change
+        .prepare_cached("SELECT rowid, CAST(domain AS TEXT) FROM subscriber WHERE username = ?1 AND domain = ?2 COLLATE NOCASE")?;
     statement
         .query_row([name, domain], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()
 }
 
-fn insert(
-    change: &Transaction,
-    columns: Columns,
-    name: &str,
-    domain: &str,
-    hashes: &Hashes,
-) -> Result<(), rusqlite::Error> {
+fn insert(change: &Transaction, columns: Columns, name: &str, domain: &str, hashes: &Hashes) -> Result<(), rusqlite::Error> {
     let mut names = String::from("username, domain");
     let mut values = String::from("?1, ?2");
     for number in (0..COLUMNS.len()).filter(|number| columns.has[*number]) {
@@ -456,20 +436,12 @@ fn insert(
     statement.raw_execute().map(|_| ())
 }
 
-fn update(
-    change: &Transaction,
-    columns: Columns,
-    row: i64,
-    hashes: &Hashes,
-) -> Result<(), rusqlite::Error> {
+fn update(change: &Transaction, columns: Columns, row: i64, hashes: &Hashes) -> Result<(), rusqlite::Error> {
     let settings: Vec<String> = (0..COLUMNS.len())
         .filter(|number| columns.has[*number])
         .map(|number| format!("{} = ?{}", COLUMNS[number], number + 2))
         .collect();
-    let update = format!(
-        "UPDATE subscriber SET {} WHERE rowid = ?1",
-        settings.join(", ")
-    );
+    let update = format!("UPDATE subscriber SET {} WHERE rowid = ?1", settings.join(", "));
     let mut statement = change.prepare_cached(&update)?;
     statement.raw_bind_parameter(1, row)?;
     bind(&mut statement, columns, 2, hashes)?;
@@ -477,17 +449,10 @@ fn update(
 }
 
 /// Gives the hashes to the parameters from `first` on; what is not known is the empty string, as in Kamailio.
-fn bind(
-    statement: &mut rusqlite::Statement,
-    columns: Columns,
-    first: usize,
-    hashes: &Hashes,
-) -> Result<(), rusqlite::Error> {
+fn bind(statement: &mut rusqlite::Statement, columns: Columns, first: usize, hashes: &Hashes) -> Result<(), rusqlite::Error> {
     for (number, hash) in hashes.list().into_iter().enumerate() {
         if columns.has[number] {
-            let digits = hash.map_or(String::new(), |hash| {
-                String::from_utf8_lossy(hash.hex().bytes()).into_owned()
-            });
+            let digits = hash.map_or(String::new(), |hash| String::from_utf8_lossy(hash.hex().bytes()).into_owned());
             statement.raw_bind_parameter(first + number, digits)?;
         }
     }
@@ -591,12 +556,7 @@ mod tests {
     }
 
     fn proves(users: &Users, name: &str, algorithm: Algorithm, password: &str) -> bool {
-        let expected = digest::ha1(
-            algorithm,
-            name.as_bytes(),
-            b"example.com",
-            password.as_bytes(),
-        );
+        let expected = digest::ha1(algorithm, name.as_bytes(), b"example.com", password.as_bytes());
         let user = users.find(name.as_bytes(), b"example.com");
         user.and_then(|user| user.ha1(algorithm))
             .is_some_and(|ha1| ha1.equals(&expected))
@@ -613,12 +573,8 @@ mod tests {
     fn who_is_added_is_known_by_every_hash() {
         let place = Place::new();
         let mut table = Table::open(&place.path(), true).unwrap();
-        table
-            .add("alice", "example.com", &hashes("alice", "a"))
-            .unwrap();
-        table
-            .add("bob", "example.com", &hashes("bob", "b"))
-            .unwrap();
+        table.add("alice", "example.com", &hashes("alice", "a")).unwrap();
+        table.add("bob", "example.com", &hashes("bob", "b")).unwrap();
         let mode = std::fs::metadata(place.path()).unwrap().mode();
         assert_eq!(mode & 0o777, 0o600, "hashes are as good as passwords");
 
@@ -628,18 +584,9 @@ mod tests {
             assert!(proves(&loaded.users, "alice", algorithm, "a"));
             assert!(proves(&loaded.users, "bob", algorithm, "b"));
             assert!(!proves(&loaded.users, "bob", algorithm, "a"));
-            assert!(
-                loaded
-                    .users
-                    .all_have(b"example.com", algorithm, &Algorithm::ALL)
-            );
+            assert!(loaded.users.all_have(b"example.com", algorithm, &Algorithm::ALL));
         }
-        assert!(proves(
-            &loaded.users,
-            "alice@example.com",
-            Algorithm::Md5,
-            "a"
-        ));
+        assert!(proves(&loaded.users, "alice@example.com", Algorithm::Md5, "a"));
         let disk = std::fs::read(place.path()).unwrap();
         let secret = hashes("bob", "b").md5.unwrap();
         let found = |text: &[u8]| disk.windows(text.len()).any(|window| window == text);
@@ -662,9 +609,7 @@ mod tests {
         }
         assert_eq!(table.change("Alice", "example.com", hashes(b"x")), absent);
         // By the domain as the table has it, whatever was typed.
-        table
-            .change("alice", "EXAMPLE.com", hashes(b"second"))
-            .unwrap();
+        table.change("alice", "EXAMPLE.com", hashes(b"second")).unwrap();
         let users = place.load().users;
         for algorithm in Algorithm::ALL {
             assert!(proves(&users, "alice", algorithm, "second"));
@@ -690,24 +635,13 @@ mod tests {
         ));
         let loaded = place.load();
         assert!(proves(&loaded.users, "carol", Algorithm::Md5, "c"));
-        assert!(
-            !loaded
-                .users
-                .all_have(b"example.com", Algorithm::Sha256, &Algorithm::ALL)
-        );
+        assert!(!loaded.users.all_have(b"example.com", Algorithm::Sha256, &Algorithm::ALL));
         assert_eq!((loaded.users.len(), loaded.unusable.count), (1, 3));
-        assert_eq!(
-            loaded.unusable.first,
-            "\"dave\" of \"example.com\" has no hash"
-        );
+        assert_eq!(loaded.unusable.first, "\"dave\" of \"example.com\" has no hash");
 
         // What it has no column for is left out; what is none of ours stays.
-        table
-            .add("alice", "example.com", &hashes("alice", "a"))
-            .unwrap();
-        table
-            .change("carol", "example.com", |_| hashes("carol", "new"))
-            .unwrap();
+        table.add("alice", "example.com", &hashes("alice", "a")).unwrap();
+        table.change("carol", "example.com", |_| hashes("carol", "new")).unwrap();
         let users = place.load().users;
         assert!(proves(&users, "alice", Algorithm::Md5, "a"));
         assert!(proves(&users, "alice@example.com", Algorithm::Md5, "a"));
@@ -718,10 +652,7 @@ mod tests {
             let read = connection.query_row(select, [name], |row| row.get(0));
             read.unwrap()
         };
-        assert_eq!(
-            (password("alice"), password("carol")),
-            (String::new(), "plain".into())
-        );
+        assert_eq!((password("alice"), password("carol")), (String::new(), "plain".into()));
     }
 
     #[test]
@@ -779,9 +710,7 @@ mod tests {
     fn an_import_is_whole_or_not_at_all() {
         let place = Place::new();
         let mut table = Table::open(&place.path(), true).unwrap();
-        table
-            .add("alice", "example.com", &hashes("alice", "old"))
-            .unwrap();
+        table.add("alice", "example.com", &hashes("alice", "old")).unwrap();
         let digits = |name: &str, algorithm| {
             let hash = digest::ha1(algorithm, name.as_bytes(), b"example.com", b"new");
             String::from_utf8(hash.hex().bytes().to_vec()).unwrap()
@@ -798,13 +727,7 @@ mod tests {
         let twice = text::read(lines.as_bytes(), |line| imports.take(line));
         assert!(twice.is_err_and(|what| what.starts_with("1: the user \"alice\"")));
         let imported = table.import(&imports).unwrap();
-        assert_eq!(
-            imported,
-            Imported {
-                added: 1,
-                changed: 1
-            }
-        );
+        assert_eq!(imported, Imported { added: 1, changed: 1 });
         let users = place.load().users;
         assert!(proves(&users, "alice", Algorithm::Md5, "new"));
         assert!(proves(&users, "bob", Algorithm::Sha256, "new"));
@@ -813,21 +736,11 @@ mod tests {
         let alice = users.find(b"alice", b"example.com").unwrap();
         assert!(alice.ha1(Algorithm::Sha256).is_none());
         let listed = table.list().unwrap();
-        let show = |user: &Listed| {
-            (
-                user.name.clone(),
-                user.domain.clone(),
-                user.algorithms.clone(),
-            )
-        };
+        let show = |user: &Listed| (user.name.clone(), user.domain.clone(), user.algorithms.clone());
         assert_eq!(
             listed.iter().map(show).collect::<Vec<_>>(),
             [
-                (
-                    "alice".to_owned(),
-                    "example.com".to_owned(),
-                    vec![Algorithm::Md5]
-                ),
+                ("alice".to_owned(), "example.com".to_owned(), vec![Algorithm::Md5]),
                 (
                     "bob".to_owned(),
                     "example.com".to_owned(),
@@ -851,9 +764,7 @@ mod tests {
     fn a_locked_database_is_told_from_a_bad_one() {
         let place = Place::new();
         let mut table = Table::open(&place.path(), true).unwrap();
-        table
-            .add("alice", "example.com", &hashes("alice", "a"))
-            .unwrap();
+        table.add("alice", "example.com", &hashes("alice", "a")).unwrap();
         let reader = open_to_read(&place.path(), Duration::from_millis(10)).unwrap();
         let before = version(&reader).unwrap();
         let locking = Connection::open(place.path()).unwrap();

@@ -20,10 +20,7 @@ pub struct Line<'l> {
 }
 
 /// Reads all lines; blank ones and those that begin with `#` say nothing. The error tells the number of the line.
-pub fn read(
-    mut file: impl BufRead,
-    mut take: impl FnMut(&Line) -> Result<(), String>,
-) -> Result<(), String> {
+pub fn read(mut file: impl BufRead, mut take: impl FnMut(&Line) -> Result<(), String>) -> Result<(), String> {
     let mut bytes = Vec::new();
     for number in 1.. {
         bytes.clear();
@@ -59,16 +56,13 @@ pub fn parse(line: &[u8]) -> Result<Option<Line<'_>>, &'static str> {
         }
         None => (front, last, None),
     };
-    let ha1 = Hash::from_hex(ha1)
-        .ok_or("HA1 must be 32 hexadecimal digits for MD5, or 64 for SHA-256")?;
+    let ha1 = Hash::from_hex(ha1).ok_or("HA1 must be 32 hexadecimal digits for MD5, or 64 for SHA-256")?;
     let algorithm = named.unwrap_or(match ha1.bytes().len() {
         16 => Algorithm::Md5,
         _ => Algorithm::Sha256,
     });
     if ha1.bytes().len() != algorithm.hash_len() {
-        return Err(
-            "HA1 has not as many digits as its algorithm makes: 32 for MD5, 64 for the others",
-        );
+        return Err("HA1 has not as many digits as its algorithm makes: 32 for MD5, 64 for the others");
     }
     if user.is_empty() || realm.is_empty() {
         return Err("neither the user nor the realm may be empty");
@@ -146,10 +140,7 @@ mod tests {
         assert_eq!((whole.name, whole.whole), (&b"alice"[..], true));
         let text = format!("alice@example.net:example.com:{SHA}");
         let other = line(&text);
-        assert_eq!(
-            (other.name, other.whole),
-            (&b"alice@example.net"[..], false)
-        );
+        assert_eq!((other.name, other.whole), (&b"alice@example.net"[..], false));
     }
 
     #[test]
@@ -189,10 +180,7 @@ mod tests {
             }
         };
         read(text.as_bytes(), &mut take).unwrap();
-        let said = read(
-            format!("{text}\ncarol:a:{MD5}\nnonsense").as_bytes(),
-            &mut take,
-        );
+        let said = read(format!("{text}\ncarol:a:{MD5}\nnonsense").as_bytes(), &mut take);
         assert_eq!(said, Err("5: not her".to_owned()));
         let said = read(format!("{text}\nnonsense\n").as_bytes(), &mut take);
         assert!(said.unwrap_err().starts_with("5: a line must be"));

@@ -274,10 +274,7 @@ mod tests {
     const MD5: &str = "0123456789abcdef0123456789abcdef";
 
     fn write(path: &Path, names: &[&str]) {
-        let lines: String = names
-            .iter()
-            .map(|name| format!("{name}:a:{MD5}\n"))
-            .collect();
+        let lines: String = names.iter().map(|name| format!("{name}:a:{MD5}\n")).collect();
         fs::write(path, lines).unwrap();
     }
 

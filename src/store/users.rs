@@ -76,10 +76,7 @@ pub struct Unusable {
 impl Unusable {
     pub(in crate::store) fn note(&mut self, name: &[u8], domain: &[u8], what: &str) {
         if self.count == 0 {
-            let (name, domain) = (
-                String::from_utf8_lossy(name),
-                String::from_utf8_lossy(domain),
-            );
+            let (name, domain) = (String::from_utf8_lossy(name), String::from_utf8_lossy(domain));
             self.first = format!("{name:?} of {domain:?} {what}");
         }
         self.count += 1;
@@ -201,9 +198,7 @@ impl Source {
         match trouble {
             StoreError::Busy(what) => StoreError::Busy(format!("{name}: {what}")),
             // A line of a text.
-            StoreError::Bad(what) if what.starts_with(|c: char| c.is_ascii_digit()) => {
-                StoreError::Bad(format!("{name}:{what}"))
-            }
+            StoreError::Bad(what) if what.starts_with(|c: char| c.is_ascii_digit()) => StoreError::Bad(format!("{name}:{what}")),
             StoreError::Bad(what) => StoreError::Bad(format!("{name}: {what}")),
         }
     }
@@ -212,11 +207,7 @@ impl Source {
     fn stamp(&mut self) -> Result<Stamp, StoreError> {
         let file = std::fs::metadata(&self.path).map_err(|error| self.no_file(&error))?;
         let place = FileId::of(&file);
-        if self
-            .database
-            .as_ref()
-            .is_none_or(|(_, open)| *open != place)
-        {
+        if self.database.as_ref().is_none_or(|(_, open)| *open != place) {
             self.database = None;
             let kind = self.door.unless_open(place, || Kind::of(&self.path));
             let kind = kind.unwrap_or(Ok(Kind::Database));
@@ -288,9 +279,7 @@ fn take(users: &mut Users, line: &Line) -> bool {
     if let Some(known) = users.find(line.name, line.realm) {
         let whole = [line.name, b"@", line.realm].concat();
         entry.md5 = known.ha1(Algorithm::Md5);
-        entry.md5_whole = users
-            .find(&whole, line.realm)
-            .and_then(|user| user.ha1(Algorithm::Md5));
+        entry.md5_whole = users.find(&whole, line.realm).and_then(|user| user.ha1(Algorithm::Md5));
         entry.sha256 = known.ha1(Algorithm::Sha256);
         entry.sha512_256 = known.ha1(Algorithm::Sha512_256);
     }
@@ -392,17 +381,10 @@ mod tests {
         fs::write(place.path("users"), line("alice", "x") + "bob").unwrap();
         let said = bad(&mut source);
         assert!(said.contains("users:2: a line must be"), "{said}");
-        assert_eq!(
-            bad(&mut source),
-            said,
-            "and is not read again until it has changed"
-        );
+        assert_eq!(bad(&mut source), said, "and is not read again until it has changed");
         fs::write(place.path("users"), line("alice", "x")).unwrap();
         assert_eq!(look(&mut source), Some(1));
-        assert_eq!(
-            source.read(&mut || true).map(|l| l.users.len()).ok(),
-            Some(1)
-        );
+        assert_eq!(source.read(&mut || true).map(|l| l.users.len()).ok(), Some(1));
         fs::remove_file(place.path("users")).unwrap();
         assert!(bad(&mut source).contains("No such file"));
         fs::write(place.path("users"), line("alice", "x")).unwrap();
@@ -428,13 +410,9 @@ mod tests {
         assert_eq!(look(&mut source), Some(1));
         // The table goes, and comes back.
         let other = Connection::open(place.path("users.db")).unwrap();
-        other
-            .execute_batch("ALTER TABLE subscriber RENAME TO gone")
-            .unwrap();
+        other.execute_batch("ALTER TABLE subscriber RENAME TO gone").unwrap();
         assert!(bad(&mut source).contains("no table subscriber"));
-        other
-            .execute_batch("ALTER TABLE gone RENAME TO subscriber")
-            .unwrap();
+        other.execute_batch("ALTER TABLE gone RENAME TO subscriber").unwrap();
         assert_eq!(look(&mut source), Some(1));
         // A text file takes its place.
         fs::write(place.path("users"), line("alice", "x")).unwrap();
@@ -449,9 +427,7 @@ mod tests {
         let place = Place::new();
         add(&place.path("users.db"), "alice");
         let other = Connection::open(place.path("users.db")).unwrap();
-        let mode: String = other
-            .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
-            .unwrap();
+        let mode: String = other.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).unwrap();
         assert_eq!(mode, "wal");
         let mut source = place.source("users.db");
         assert_eq!(look(&mut source), Some(1));
@@ -462,10 +438,7 @@ mod tests {
         // One that is being changed is read as it was before.
         let begun = "BEGIN; DELETE FROM subscriber WHERE username = 'bob'";
         other.execute_batch(begun).unwrap();
-        assert_eq!(
-            source.read(&mut || true).map(|l| l.users.len()).ok(),
-            Some(2)
-        );
+        assert_eq!(source.read(&mut || true).map(|l| l.users.len()).ok(), Some(2));
         other.execute_batch("COMMIT").unwrap();
         assert_eq!(look(&mut source), Some(1));
         drop(other);
@@ -502,10 +475,7 @@ mod tests {
             let twice = format!("{text}{}\n", lines[0]);
             fs::write(place.path("users"), twice).unwrap();
             let said = bad(&mut place.source("users"));
-            assert!(
-                said.contains("users:5: the user \"alice\" of \"a\" has a hash"),
-                "{said}"
-            );
+            assert!(said.contains("users:5: the user \"alice\" of \"a\" has a hash"), "{said}");
         }
     }
 }

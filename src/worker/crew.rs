@@ -10,10 +10,7 @@ use crate::base::{Key, LiveConnections, Sources, Transport};
 use crate::net::steer::Mark;
 use crate::net::streams::Description;
 use crate::net::tls::Contexts;
-use crate::net::{
-    BindError, Buffers, Limits, Listener, ListenerCounters, Socket, StreamCounters, Streams, Udp,
-    Wires, sys,
-};
+use crate::net::{BindError, Buffers, Limits, Listener, ListenerCounters, Socket, StreamCounters, Streams, Udp, Wires, sys};
 use crate::resolver::Asker;
 use crate::settings;
 use crate::stack::auth::nonce::Nonces;
@@ -160,12 +157,8 @@ impl Bound {
         users: &Arc<Users>,
         key: Key,
     ) -> io::Result<Crew> {
-        if usize::from(settings.cores) != self.sockets.len()
-            || settings.listeners.len() != self.addresses.len()
-        {
-            return Err(io::Error::other(
-                "settings name other cores or listeners than were bound",
-            ));
+        if usize::from(settings.cores) != self.sockets.len() || settings.listeners.len() != self.addresses.len() {
+            return Err(io::Error::other("settings name other cores or listeners than were bound"));
         }
         let live = self.live.clone();
         let nonces = Arc::new(Nonces::new(key, run(), NONCE_WINDOWS));
@@ -210,14 +203,8 @@ impl Bound {
     }
 
     /// The workers without threads, and the post office that reaches them: for whoever turns them himself.
-    pub fn workers<E: Element>(
-        self,
-        clock: Clock,
-        mut make: impl FnMut(u8) -> E,
-    ) -> io::Result<(Arc<PostOffice>, Vec<Worker<E>>)> {
-        let polls = (0..self.sockets.len())
-            .map(|_| Poll::new())
-            .collect::<io::Result<Vec<_>>>()?;
+    pub fn workers<E: Element>(self, clock: Clock, mut make: impl FnMut(u8) -> E) -> io::Result<(Arc<PostOffice>, Vec<Worker<E>>)> {
+        let polls = (0..self.sockets.len()).map(|_| Poll::new()).collect::<io::Result<Vec<_>>>()?;
         let wakers = polls
             .iter()
             .map(|poll| Waker::new(poll.registry(), WAKER))
@@ -333,11 +320,7 @@ impl Crew {
             }
         }
         workers.sort_by_key(|report| report.core);
-        let listeners = self
-            .transports
-            .iter()
-            .copied()
-            .zip(self.addresses.iter().copied());
+        let listeners = self.transports.iter().copied().zip(self.addresses.iter().copied());
         Stats::sum(workers, &self.cores, listeners)
     }
 
@@ -349,8 +332,7 @@ impl Crew {
     /// Another conf for all workers, each between two of its turns. Listeners and cores stay what they are.
     pub fn reload(&self, change: &Change) {
         for worker in 0..self.office.cores() {
-            self.office
-                .command(worker, Command::Configure(change.clone()));
+            self.office.command(worker, Command::Configure(change.clone()));
         }
     }
 
@@ -381,8 +363,7 @@ impl Crew {
     pub fn connections(&self) -> Vec<Description> {
         let (reply, lists) = mpsc::channel();
         for worker in 0..self.office.cores() {
-            self.office
-                .command(worker, Command::Connections(reply.clone()));
+            self.office.command(worker, Command::Connections(reply.clone()));
         }
         drop(reply);
         let deadline = Instant::now() + STATS_PATIENCE;
@@ -417,11 +398,7 @@ impl Drop for Crew {
 }
 
 impl Stats {
-    fn sum(
-        workers: Vec<Report>,
-        cores: &[usize],
-        listeners: impl Iterator<Item = (Transport, SocketAddr)>,
-    ) -> Stats {
+    fn sum(workers: Vec<Report>, cores: &[usize], listeners: impl Iterator<Item = (Transport, SocketAddr)>) -> Stats {
         let mut stats = Stats {
             cores: cores.to_vec(),
             listeners: listeners
@@ -466,16 +443,8 @@ mod tests {
     fn the_mark_stands_before_the_core_in_our_branches() {
         for core in [0, 1, 19, 255] {
             let mut branch = Vec::new();
-            let id = Id {
-                slot: 7,
-                generation: 1,
-            };
-            Signer::new(Key::new(1, 2)).write_stateful(
-                core,
-                id,
-                crate::stack::branch::Mark::default(),
-                &mut branch,
-            );
+            let id = Id { slot: 7, generation: 1 };
+            Signer::new(Key::new(1, 2)).write_stateful(core, id, crate::stack::branch::Mark::default(), &mut branch);
             let digits = branch.strip_prefix(CORE_MARK).unwrap();
             assert_eq!(&digits[..2], format!("{core:02x}").as_bytes());
         }

@@ -46,13 +46,7 @@ impl Gate {
 
     /// Whether the message is to be read. A response always is: who asked for it is us. `bears` says of a datagram whether it has what only
     /// the rules can read.
-    pub fn passage(
-        &mut self,
-        now: Instant,
-        flow: &Flow,
-        bytes: &[u8],
-        mut bears: impl FnMut(Question) -> bool,
-    ) -> Passage {
+    pub fn passage(&mut self, now: Instant, flow: &Flow, bytes: &[u8], mut bears: impl FnMut(Question) -> bool) -> Passage {
         if self.sources.hears_all(now) || sniff::kind(bytes) == Kind::Response {
             return Passage::Open;
         }
@@ -109,10 +103,7 @@ impl Gate {
                 "{ip} is not heard for {lasts}{but}: more than {limit} requests a second ([limits] requests_per_source, ban)"
             );
         }
-        if self
-            .said
-            .is_some_and(|said| now.ms_since(said) < LINE_EVERY_MS)
-        {
+        if self.said.is_some_and(|said| now.ms_since(said) < LINE_EVERY_MS) {
             return;
         }
         log::warn!(

@@ -175,34 +175,20 @@ mod tests {
     fn answers_leave_in_order_when_their_round_is_on_disk() {
         let mut held = Held::new(1 << 20);
         for n in 1..=4u16 {
-            assert!(held.put(
-                at(0),
-                u64::from(n / 2 + 1),
-                flow(n),
-                format!("m{n}").as_bytes()
-            ));
+            assert!(held.put(at(0), u64::from(n / 2 + 1), flow(n), format!("m{n}").as_bytes()));
         }
         assert_eq!(take(&mut held, 1, durable(0)), None);
-        assert_eq!(
-            take(&mut held, 1, durable(1)),
-            Some((Fate::Kept, 1, "m1".into()))
-        );
+        assert_eq!(take(&mut held, 1, durable(1)), Some((Fate::Kept, 1, "m1".into())));
         assert_eq!(take(&mut held, 1, durable(1)), None);
         for n in 2..=3u16 {
             let text = format!("m{n}");
             assert_eq!(take(&mut held, 1, durable(2)), Some((Fate::Kept, n, text)));
         }
         assert_eq!(take(&mut held, 1, durable(2)), None);
-        assert_eq!(
-            take(&mut held, 1, durable(3)),
-            Some((Fate::Kept, 4, "m4".into()))
-        );
+        assert_eq!(take(&mut held, 1, durable(3)), Some((Fate::Kept, 4, "m4".into())));
         assert!(held.is_empty() && held.next_timeout().is_none());
         let counters = held.counters();
-        assert_eq!(
-            (counters.kept, counters.refused, counters.waiting),
-            (4, 0, 0)
-        );
+        assert_eq!((counters.kept, counters.refused, counters.waiting), (4, 0, 0));
     }
 
     #[test]
@@ -219,10 +205,7 @@ mod tests {
         assert_eq!(take(&mut held, 1, failing).unwrap().0, Fate::Refused);
         assert_eq!(take(&mut held, PATIENCE_MS - 1, durable(1)), None);
         assert_eq!(held.next_timeout(), Some(at(PATIENCE_MS)));
-        assert_eq!(
-            take(&mut held, PATIENCE_MS, durable(1)).unwrap().0,
-            Fate::Refused
-        );
+        assert_eq!(take(&mut held, PATIENCE_MS, durable(1)).unwrap().0, Fate::Refused);
         assert_eq!(held.counters().refused, 2);
     }
 

@@ -245,11 +245,7 @@ impl Mailbox {
         // First the announcement, then the look; a sender first leaves its mail and then looks for the announcement. In one
         // total order (SeqCst) one of the two sees the other.
         seat.asleep.store(true, Ordering::SeqCst);
-        let has_mail = seat.commanded.load(Ordering::SeqCst)
-            || seat
-                .holes
-                .iter()
-                .any(|hole| hole.filled.load(Ordering::SeqCst));
+        let has_mail = seat.commanded.load(Ordering::SeqCst) || seat.holes.iter().any(|hole| hole.filled.load(Ordering::SeqCst));
         if has_mail {
             self.woke_up();
         }
@@ -266,9 +262,7 @@ impl Mailbox {
     /// Takes the commands that wait.
     pub fn take_commands(&self) -> Vec<Command> {
         match self.office.seats.get(self.core) {
-            Some(seat) if seat.commanded.swap(false, Ordering::AcqRel) => {
-                std::mem::take(&mut *lock(&seat.commands))
-            }
+            Some(seat) if seat.commanded.swap(false, Ordering::AcqRel) => std::mem::take(&mut *lock(&seat.commands)),
             _ => Vec::new(),
         }
     }

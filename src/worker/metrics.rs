@@ -8,9 +8,7 @@ use crate::net::counters::{Handshakes, KINDS, SIDES, Traffic};
 use crate::net::sys;
 use crate::net::{ListenerCounters, State, StreamCounters, Undeliverable};
 use crate::settings::Words;
-use crate::stack::counters::{
-    AuthOutcome, Counters, Drop, Limit, Lookup, MethodLabel, Registration, Side,
-};
+use crate::stack::counters::{AuthOutcome, Counters, Drop, Limit, Lookup, MethodLabel, Registration, Side};
 use std::time::Duration;
 
 /// What is counted elsewhere than at the workers.
@@ -70,16 +68,10 @@ pub fn metrics(stats: &Stats, beside: &ProcessStats) -> Families {
     let occupancy = &stats.occupancy;
     transactions.of(&[("kind", &"server")], occupancy.server_transactions);
     transactions.of(&[("kind", &"client")], occupancy.client_transactions);
-    list.gauge(
-        "strowger_transaction_bytes",
-        "Bytes of the messages that transactions hold.",
-    )
-    .is(occupancy.blob_bytes);
-    list.gauge(
-        "strowger_requests_pending",
-        "Requests that wait for their final response.",
-    )
-    .is(occupancy.pending);
+    list.gauge("strowger_transaction_bytes", "Bytes of the messages that transactions hold.")
+        .is(occupancy.blob_bytes);
+    list.gauge("strowger_requests_pending", "Requests that wait for their final response.")
+        .is(occupancy.pending);
     list.gauge(
         "strowger_requests_parked",
         "Branches, and messages without a transaction, that wait for the name of their next hop.",
@@ -90,8 +82,7 @@ pub fn metrics(stats: &Stats, beside: &ProcessStats) -> Families {
         "Answers of the domain name system that are remembered or awaited.",
     )
     .is(occupancy.names);
-    list.gauge("strowger_timers", "Timers that are set.")
-        .is(occupancy.timers);
+    list.gauge("strowger_timers", "Timers that are set.").is(occupancy.timers);
     list.gauge("strowger_bindings", "Contacts in the location service.")
         .is(beside.bindings);
     list.gauge(
@@ -127,10 +118,7 @@ const TRANSPORTS: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::T
 type Direction = (&'static str, fn(&ListenerCounters) -> &Traffic);
 
 fn messages(list: &mut Families, stats: &Stats) {
-    let directions: [Direction; 2] = [
-        ("in", |listener| &listener.received),
-        ("out", |listener| &listener.sent),
-    ];
+    let directions: [Direction; 2] = [("in", |listener| &listener.received), ("out", |listener| &listener.sent)];
     for transport in TRANSPORTS {
         for (direction, traffic) in directions {
             let name = transport.word();
@@ -138,27 +126,16 @@ fn messages(list: &mut Families, stats: &Stats) {
                 let own = stats.listeners.iter().filter(|(t, _, _)| *t == transport);
                 own.map(|(_, _, l)| pick(traffic(l))).sum()
             };
-            let messages = list.counter(
-                "strowger_messages_total",
-                "Messages received and sent, by what they are.",
-            );
+            let messages = list.counter("strowger_messages_total", "Messages received and sent, by what they are.");
             for (number, kind) in KINDS.iter().enumerate() {
                 messages.of(
-                    &[
-                        ("transport", &name),
-                        ("direction", &direction),
-                        ("kind", kind),
-                    ],
+                    &[("transport", &name), ("direction", &direction), ("kind", kind)],
                     sum(&|traffic| traffic.messages[number]),
                 );
             }
-            let labels: [(&str, &dyn std::fmt::Display); 2] =
-                [("transport", &name), ("direction", &direction)];
-            list.counter(
-                "strowger_message_bytes_total",
-                "Bytes of the messages received and sent.",
-            )
-            .of(&labels, sum(&|traffic| traffic.bytes));
+            let labels: [(&str, &dyn std::fmt::Display); 2] = [("transport", &name), ("direction", &direction)];
+            list.counter("strowger_message_bytes_total", "Bytes of the messages received and sent.")
+                .of(&labels, sum(&|traffic| traffic.bytes));
             list.counter(
                 "strowger_message_batches_total",
                 "System calls that received or sent at least one message.",
@@ -187,10 +164,7 @@ fn rules(list: &mut Families, counters: &Counters) {
     for (method, count) in MethodLabel::ALL.iter().zip(counters.requests) {
         requests.of(&[("method", &method.label())], count);
     }
-    let responses = list.counter(
-        "strowger_responses_total",
-        "Responses received from next hops, by class.",
-    );
+    let responses = list.counter("strowger_responses_total", "Responses received from next hops, by class.");
     for (class, count) in (1..).zip(counters.responses) {
         responses.of(&[("class", &format_args!("{class}xx"))], count);
     }
@@ -201,10 +175,7 @@ fn rules(list: &mut Families, counters: &Counters) {
     for (side, count) in Side::ALL.iter().zip(counters.retransmissions) {
         retransmissions.of(&[("side", &side.label())], count);
     }
-    let registrations = list.counter(
-        "strowger_registrations_total",
-        "REGISTER requests, by what they came to.",
-    );
+    let registrations = list.counter("strowger_registrations_total", "REGISTER requests, by what they came to.");
     for (outcome, count) in Registration::ALL.iter().zip(counters.registrations) {
         registrations.of(&[("outcome", &outcome.label())], count);
     }
@@ -219,10 +190,8 @@ fn rules(list: &mut Families, counters: &Counters) {
     for (limit, count) in Limit::ALL.iter().zip(counters.limit_hits) {
         hits.of(&[("limit", &limit.label())], count);
     }
-    list.counter(SHED.0, SHED.1).of(
-        &[("by", &"answer")],
-        counters.limit_hits[Limit::Overload as usize],
-    );
+    list.counter(SHED.0, SHED.1)
+        .of(&[("by", &"answer")], counters.limit_hits[Limit::Overload as usize]);
     let lookups = list.counter(
         "strowger_dns_queries_total",
         "Questions to the domain name system, by what they came to.",
@@ -287,11 +256,8 @@ fn store(list: &mut Families, stats: &Stats, store: &Store) {
         "Batches of bindings that were written to disk.",
     )
     .is(store.batches);
-    list.counter(
-        "strowger_store_batch_seconds_total",
-        "Time that writing these batches took.",
-    )
-    .is(store.batch_seconds);
+    list.counter("strowger_store_batch_seconds_total", "Time that writing these batches took.")
+        .is(store.batch_seconds);
     let held = &stats.held;
     list.gauge(
         "strowger_registrations_held",
@@ -333,10 +299,7 @@ fn listeners(list: &mut Families, stats: &Stats) {
     for (_, address, listener) in udp() {
         family.of(&[("listener", address)], listener.receive_buffer);
     }
-    let family = list.gauge(
-        "strowger_udp_send_buffer_bytes",
-        "Send buffers that the kernel granted.",
-    );
+    let family = list.gauge("strowger_udp_send_buffer_bytes", "Send buffers that the kernel granted.");
     for (_, address, listener) in udp() {
         family.of(&[("listener", address)], listener.send_buffer);
     }
@@ -360,10 +323,7 @@ fn listeners(list: &mut Families, stats: &Stats) {
 type HandshakeColumn = (&'static str, fn(&Handshakes) -> u64);
 
 fn streams(list: &mut Families, streams: &StreamCounters) {
-    let connections = list.gauge(
-        "strowger_connections",
-        "TCP and TLS connections, by the state they are in.",
-    );
+    let connections = list.gauge("strowger_connections", "TCP and TLS connections, by the state they are in.");
     for transport in [Transport::Tcp, Transport::Tls] {
         let name = transport.word();
         for state in State::SHOWN {
@@ -477,11 +437,7 @@ fn mail(list: &mut Families, stats: &Stats) {
             "Letters from one core to another.",
             stats.mail.sent,
         ),
-        (
-            "strowger_mail_received_total",
-            "Letters that arrived.",
-            stats.mail.received,
-        ),
+        ("strowger_mail_received_total", "Letters that arrived.", stats.mail.received),
         (
             "strowger_mail_deliveries_total",
             "Times that one core handed letters to another, several at a time.",
@@ -501,17 +457,11 @@ fn workers(list: &mut Families, stats: &Stats) {
         seconds(stats.delay.sum_ns),
     );
     let core = |number: usize| stats.cores.get(number).copied().unwrap_or(0);
-    let cpu = list.counter(
-        "strowger_worker_cpu_seconds_total",
-        "CPU time of each worker.",
-    );
+    let cpu = list.counter("strowger_worker_cpu_seconds_total", "CPU time of each worker.");
     for worker in &stats.workers {
         cpu.of(&[("core", &core(worker.core))], seconds(worker.cpu_ns));
     }
-    let turns = list.counter(
-        "strowger_worker_turns_total",
-        "Turns of each worker's loop.",
-    );
+    let turns = list.counter("strowger_worker_turns_total", "Turns of each worker's loop.");
     for worker in &stats.workers {
         turns.of(&[("core", &core(worker.core))], worker.turns);
     }
@@ -539,10 +489,7 @@ fn process(list: &mut Families, beside: &ProcessStats) {
         "Lines of the log that were not written: standard error did not take them in time.",
     )
     .is(beside.log_lines_lost);
-    let memory = list.gauge(
-        "process_resident_memory_bytes",
-        "Memory of the process that is in RAM.",
-    );
+    let memory = list.gauge("process_resident_memory_bytes", "Memory of the process that is in RAM.");
     if let Some(bytes) = resident_bytes() {
         memory.is(bytes);
     }

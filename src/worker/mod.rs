@@ -55,27 +55,13 @@ const FREED_PER_TURN: usize = 64;
 pub trait Element: Send + 'static {
     /// False: nobody will be answered because of this message.
     fn handle(&mut self, now: Instant, flow: Flow, bytes: &[u8], outbox: &mut Outbox) -> bool;
-    fn handle_mail(
-        &mut self,
-        now: Instant,
-        errand: Errand,
-        flow: Flow,
-        bytes: &[u8],
-        outbox: &mut Outbox,
-    );
+    fn handle_mail(&mut self, now: Instant, errand: Errand, flow: Flow, bytes: &[u8], outbox: &mut Outbox);
     /// Whether a datagram bears what is asked for, before it is handled.
     fn bears(&mut self, _now: Instant, _flow: Flow, _bytes: &[u8], _question: Question) -> bool {
         false
     }
     /// A stream brought `bytes`, in which no boundary can be found; it is closed. False: there was nothing to answer.
-    fn handle_unframed(
-        &mut self,
-        now: Instant,
-        flow: Flow,
-        bytes: &[u8],
-        fault: Fault,
-        outbox: &mut Outbox,
-    ) -> bool;
+    fn handle_unframed(&mut self, now: Instant, flow: Flow, bytes: &[u8], fault: Fault, outbox: &mut Outbox) -> bool;
     /// `sent`, or as much of it as came back, was not delivered (RFC 3261 §18.4).
     fn handle_undelivered(&mut self, now: Instant, sent: &[u8], outbox: &mut Outbox);
     /// Nothing can be sent on this flow any more, and nothing will come.
@@ -177,14 +163,7 @@ pub struct Report {
 
 impl<E: Element> Worker<E> {
     /// A worker that has not turned yet. `wires` must be registered with `poll`, and so must this core's waker.
-    pub fn new(
-        poll: Poll,
-        wires: Wires,
-        mailbox: Mailbox,
-        element: E,
-        clock: Clock,
-        options: &Options,
-    ) -> Worker<E> {
+    pub fn new(poll: Poll, wires: Wires, mailbox: Mailbox, element: E, clock: Clock, options: &Options) -> Worker<E> {
         let core = mailbox.core();
         Worker {
             core,
@@ -342,20 +321,18 @@ impl<E: Element> Worker<E> {
                 is_banned |= passage == Passage::Closed;
                 passage == Passage::Open
             };
-            self.wires
-                .receive_stream(*id, now, |flow, arrival| match arrival {
-                    Arrival::Message(bytes) => {
-                        pace.count(1);
-                        long.note(flow.peer, bytes);
-                        is_open(&flow, bytes) && element.handle(now, flow, bytes, outbox)
-                    }
-                    // A ping costs its sender what a request does.
-                    Arrival::KeepAlive => is_open(&flow, b"\r\n\r\n"),
-                    Arrival::Unframed(bytes, fault) => {
-                        is_open(&flow, bytes)
-                            && element.handle_unframed(now, flow, bytes, fault, outbox)
-                    }
-                });
+            self.wires.receive_stream(*id, now, |flow, arrival| match arrival {
+                Arrival::Message(bytes) => {
+                    pace.count(1);
+                    long.note(flow.peer, bytes);
+                    is_open(&flow, bytes) && element.handle(now, flow, bytes, outbox)
+                }
+                // A ping costs its sender what a request does.
+                Arrival::KeepAlive => is_open(&flow, b"\r\n\r\n"),
+                Arrival::Unframed(bytes, fault) => {
+                    is_open(&flow, bytes) && element.handle_unframed(now, flow, bytes, fault, outbox)
+                }
+            });
             if is_banned {
                 self.wires.shut_out(*id, now);
             }
@@ -415,10 +392,7 @@ impl<E: Element> Worker<E> {
     /// Asked of after [`Mailbox::may_sleep`] has announced that we sleep: the journal raises its number first and then looks for
     /// the announcement.
     fn has_due_held(&self) -> bool {
-        !self.held.is_empty()
-            && self
-                .held
-                .has_due(self.last.instant(), self.element.progress())
+        !self.held.is_empty() && self.held.has_due(self.last.instant(), self.element.progress())
     }
 
     fn free_held(&mut self, now: Instant) {
@@ -449,8 +423,7 @@ impl<E: Element> Worker<E> {
                 self.answer.clear();
                 self.answer.extend_from_slice(answer);
                 let answer = &self.answer;
-                self.outbox
-                    .send(held.flow, |out| unstored::refuse(answer, out));
+                self.outbox.send(held.flow, |out| unstored::refuse(answer, out));
             }
         }
         if let Some(ring) = &self.ring {
@@ -557,14 +530,7 @@ impl Element for Endpoint {
         Endpoint::handle(self, now, flow, bytes, outbox)
     }
 
-    fn handle_mail(
-        &mut self,
-        now: Instant,
-        errand: Errand,
-        flow: Flow,
-        bytes: &[u8],
-        outbox: &mut Outbox,
-    ) {
+    fn handle_mail(&mut self, now: Instant, errand: Errand, flow: Flow, bytes: &[u8], outbox: &mut Outbox) {
         Endpoint::handle_mail(self, now, errand, flow, bytes, outbox);
     }
 
@@ -572,14 +538,7 @@ impl Element for Endpoint {
         Endpoint::bears(self, now, flow, bytes, question)
     }
 
-    fn handle_unframed(
-        &mut self,
-        now: Instant,
-        flow: Flow,
-        bytes: &[u8],
-        fault: Fault,
-        outbox: &mut Outbox,
-    ) -> bool {
+    fn handle_unframed(&mut self, now: Instant, flow: Flow, bytes: &[u8], fault: Fault, outbox: &mut Outbox) -> bool {
         Endpoint::handle_unframed(self, now, flow, bytes, fault, outbox)
     }
 

@@ -64,11 +64,7 @@ impl Pace {
         let elapsed_ns = now.ns.saturating_sub(self.since.ns);
         if elapsed_ns >= PERIOD_NS {
             let gather_ns = self.gather.as_nanos() as u64;
-            let (messages, times) = if self.is_brisk {
-                STILL_WORTH
-            } else {
-                GATHER_RATIO
-            };
+            let (messages, times) = if self.is_brisk { STILL_WORTH } else { GATHER_RATIO };
             let comes_fast = self.count * gather_ns * times >= messages * elapsed_ns;
             let (busy, flood) = match self.is_brisk {
                 true => (BUSY_PERCENT, FLOOD),
@@ -114,14 +110,8 @@ mod tests {
         assert!(!run(&mut pace, &mut now, 1, 220, 50), "4,500 a second");
         assert!(run(&mut pace, &mut now, 1, 160, 50), "6,250 a second");
         assert!(run(&mut pace, &mut now, 4, 600, 50), "the same, gathered");
-        assert!(
-            !run(&mut pace, &mut now, 0, 500, 50),
-            "nobody comes any more"
-        );
-        assert!(
-            !run(&mut pace, &mut now, 6, 9_000, 50),
-            "a call now and then"
-        );
+        assert!(!run(&mut pace, &mut now, 0, 500, 50), "nobody comes any more");
+        assert!(!run(&mut pace, &mut now, 6, 9_000, 50), "a call now and then");
     }
 
     #[test]

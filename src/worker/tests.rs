@@ -72,14 +72,7 @@ impl Element for Echo {
         true
     }
 
-    fn handle_mail(
-        &mut self,
-        _now: Instant,
-        errand: Errand,
-        flow: Flow,
-        bytes: &[u8],
-        outbox: &mut Outbox,
-    ) {
+    fn handle_mail(&mut self, _now: Instant, errand: Errand, flow: Flow, bytes: &[u8], outbox: &mut Outbox) {
         assert_eq!(errand, Errand::Orphan { tried: 1 });
         outbox.send(flow, |out| {
             if flow.transport == Transport::Tcp {
@@ -90,14 +83,7 @@ impl Element for Echo {
         });
     }
 
-    fn handle_unframed(
-        &mut self,
-        _now: Instant,
-        flow: Flow,
-        bytes: &[u8],
-        _fault: Fault,
-        outbox: &mut Outbox,
-    ) -> bool {
+    fn handle_unframed(&mut self, _now: Instant, flow: Flow, bytes: &[u8], _fault: Fault, outbox: &mut Outbox) -> bool {
         outbox.send(flow, |out| {
             out.extend_from_slice(b"unframed ");
             out.extend_from_slice(bytes);
@@ -154,10 +140,7 @@ fn crew(cores: usize, listeners: &[&str]) -> (Crew, Arc<Notes>) {
     };
     options.udp.batch = 16;
     let datagrams = |text: &&str| (Transport::Udp, text.parse().unwrap());
-    crew_of(
-        options,
-        &listeners.iter().map(datagrams).collect::<Vec<_>>(),
-    )
+    crew_of(options, &listeners.iter().map(datagrams).collect::<Vec<_>>())
 }
 
 fn crew_of(options: Options, listeners: &[(Transport, SocketAddr)]) -> (Crew, Arc<Notes>) {
@@ -198,10 +181,7 @@ fn receive(socket: &UdpSocket) -> Vec<u8> {
 fn until(what: &str, mut test: impl FnMut() -> bool) {
     let start = time::Instant::now();
     while !test() {
-        assert!(
-            start.elapsed() < time::Duration::from_secs(5),
-            "never: {what}"
-        );
+        assert!(start.elapsed() < time::Duration::from_secs(5), "never: {what}");
         std::thread::sleep(time::Duration::from_millis(2));
     }
 }
@@ -244,13 +224,7 @@ fn batches_of_all_sizes_over_both_families() {
         }
     }
     let stats = crew.stats();
-    let sum = |pick: fn(&ListenerCounters) -> u64| -> u64 {
-        stats
-            .listeners
-            .iter()
-            .map(|(_, _, counters)| pick(counters))
-            .sum()
-    };
+    let sum = |pick: fn(&ListenerCounters) -> u64| -> u64 { stats.listeners.iter().map(|(_, _, counters)| pick(counters)).sum() };
     assert_eq!(sum(|counters| counters.received.messages[0]), sent);
     assert_eq!(sum(|counters| counters.sent.messages[0]), sent);
     assert!(sum(|counters| counters.received.batches) <= sent);
@@ -292,10 +266,7 @@ fn mail_crosses_between_two_workers_and_the_kernel_spreads_the_peers() {
     let stats = crew.stats();
     assert_eq!((stats.mail.sent, stats.mail.received), (640, 640));
     assert!(stats.mail.deliveries <= 640);
-    assert_eq!(
-        (stats.mail.dropped_full, stats.mail.dropped_unknown),
-        (0, 0)
-    );
+    assert_eq!((stats.mail.dropped_full, stats.mail.dropped_unknown), (0, 0));
     assert_eq!(stats.workers.len(), 2);
     for worker in &stats.workers {
         assert!(worker.listeners[0].received.bytes > 0);
@@ -309,9 +280,7 @@ fn what_did_not_arrive_is_told_to_the_element_of_each_core() {
         let socket = client(crew.addresses()[0]);
         // A port where nobody listens: it was ours a moment ago.
         let dead = client(crew.addresses()[0]).local_addr().unwrap();
-        socket
-            .send(format!("to {}", dead.port()).as_bytes())
-            .unwrap();
+        socket.send(format!("to {}", dead.port()).as_bytes()).unwrap();
         let lost = || notes.lost.lock().unwrap().clone();
         until("the element is told", || lost().len() >= cores);
         let mut told: Vec<u8> = lost().iter().map(|(core, _)| *core).collect();
@@ -321,9 +290,7 @@ fn what_did_not_arrive_is_told_to_the_element_of_each_core() {
         // The error of one peer costs the others nothing.
         for number in 0..100 {
             let message = format!("x{number}");
-            socket
-                .send(format!("to {}", dead.port()).as_bytes())
-                .unwrap();
+            socket.send(format!("to {}", dead.port()).as_bytes()).unwrap();
             socket.send(message.as_bytes()).unwrap();
             assert_eq!(receive(&socket), message.as_bytes());
         }
@@ -338,21 +305,13 @@ fn an_unroutable_peer_is_lost_and_a_missing_listener_is_counted() {
     let (crew, notes) = crew(1, &["127.0.0.1:0"]);
     let socket = client(crew.addresses()[0]);
     socket.send(b"to 0").unwrap();
-    until("the element is told", || {
-        notes.lost.lock().unwrap().len() == 1
-    });
+    until("the element is told", || notes.lost.lock().unwrap().len() == 1);
     socket.send(b"nowhere").unwrap();
     socket.send(b"still there").unwrap();
     assert_eq!(receive(&socket), b"still there");
     let list = metrics::metrics(&crew.stats(), &ProcessStats::default());
-    assert_eq!(
-        value(&list, "strowger_dropped_total{reason=\"unreachable\"}"),
-        1.0
-    );
-    assert_eq!(
-        value(&list, "strowger_dropped_total{reason=\"no_socket\"}"),
-        1.0
-    );
+    assert_eq!(value(&list, "strowger_dropped_total{reason=\"unreachable\"}"), 1.0);
+    assert_eq!(value(&list, "strowger_dropped_total{reason=\"no_socket\"}"), 1.0);
 }
 
 fn value(list: &Families, name: &str) -> f64 {
@@ -372,9 +331,7 @@ fn timers_fire_and_nothing_else_wakes_the_worker() {
         let socket = client(crew.addresses()[0]);
         for round in 1..=10 {
             socket.send(b"timer").unwrap();
-            until("it fires", || {
-                notes.fired_at_ms.lock().unwrap().len() == round
-            });
+            until("it fires", || notes.fired_at_ms.lock().unwrap().len() == round);
         }
         let turns = crew.stats().workers[0].turns;
         assert!(turns < 60, "{turns} turns for ten messages and ten timers");
@@ -431,12 +388,8 @@ fn stop_joins_and_the_address_is_free_again() {
         tls: None,
     });
     crew.drain();
-    until("both are configured", || {
-        notes.configured.load(Ordering::SeqCst) == 2
-    });
-    until("both know of the end", || {
-        notes.drained.load(Ordering::SeqCst) == 2
-    });
+    until("both are configured", || notes.configured.load(Ordering::SeqCst) == 2);
+    until("both know of the end", || notes.drained.load(Ordering::SeqCst) == 2);
     crew.stop();
     assert!(UdpSocket::bind(address).is_ok());
     assert!(crew.stats().workers.is_empty(), "nobody answers any more");
@@ -485,9 +438,7 @@ fn metrics_have_their_names_once_and_in_order() {
         assert!(!family.samples.is_empty(), "{}", family.name);
     }
     for direction in ["in", "out"] {
-        let name = format!(
-            "strowger_messages_total{{transport=\"udp\",direction=\"{direction}\",kind=\"request\"}}"
-        );
+        let name = format!("strowger_messages_total{{transport=\"udp\",direction=\"{direction}\",kind=\"request\"}}");
         assert_eq!(value(&first, &name), 1.0);
     }
     assert_eq!(value(&first, "strowger_bindings"), 7.0);

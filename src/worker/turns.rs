@@ -70,10 +70,7 @@ impl Turns {
     pub fn note(&mut self, peer: SocketAddr, bytes: &[u8]) {
         self.messages += 1;
         self.bytes += bytes.len() as u64;
-        if self
-            .largest
-            .is_none_or(|largest| bytes.len() > largest.size)
-        {
+        if self.largest.is_none_or(|largest| bytes.len() > largest.size) {
             self.largest = Some(Largest {
                 size: bytes.len(),
                 peer,

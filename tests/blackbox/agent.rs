@@ -73,13 +73,7 @@ impl Agent {
     }
 
     /// Connects, and shakes hands with who proves to be `name`; `own` is shown where it is asked for.
-    pub fn tls(
-        from: IpAddr,
-        peer: SocketAddr,
-        authority: &Authority,
-        name: &str,
-        own: Option<&Certificate>,
-    ) -> Agent {
+    pub fn tls(from: IpAddr, peer: SocketAddr, authority: &Authority, name: &str, own: Option<&Certificate>) -> Agent {
         Agent::on_line(Line::connect(from, peer).secure(authority, name, own))
     }
 
@@ -100,11 +94,7 @@ impl Agent {
     pub fn uri(&self) -> String {
         match self.transport() {
             "UDP" => format!("sip:agent@{}", self.address),
-            other => format!(
-                "sip:agent@{};transport={}",
-                self.address,
-                other.to_ascii_lowercase()
-            ),
+            other => format!("sip:agent@{};transport={}", self.address, other.to_ascii_lowercase()),
         }
     }
 
@@ -119,10 +109,7 @@ impl Agent {
     /// Waits until the peer has ended the connection; None when it does not in time.
     pub fn end(&self, within: Duration) -> Option<End> {
         let end = Instant::now() + within;
-        while self
-            .receive(end.saturating_duration_since(Instant::now()))
-            .is_some()
-        {}
+        while self.receive(end.saturating_duration_since(Instant::now())).is_some() {}
         match &self.wire {
             Wire::Datagrams(_) => None,
             Wire::Line(line) => line.borrow().end(),
@@ -137,11 +124,7 @@ impl Agent {
         Request {
             method: method.to_owned(),
             uri: uri.to_owned(),
-            via: format!(
-                "SIP/2.0/{} {};branch=z9hG4bKt{unique};rport",
-                self.transport(),
-                self.address
-            ),
+            via: format!("SIP/2.0/{} {};branch=z9hG4bKt{unique};rport", self.transport(), self.address),
             from: format!("<sip:agent@{}>;tag=f{unique}", self.address),
             to: format!("<{uri}>"),
             call_id: format!("c{unique}@{}", self.address.ip()),
@@ -206,12 +189,7 @@ impl Agent {
         self.expect_within(PATIENCE, what, fits)
     }
 
-    pub fn expect_within(
-        &self,
-        within: Duration,
-        what: &str,
-        fits: impl Fn(&Message) -> bool,
-    ) -> Message {
+    pub fn expect_within(&self, within: Duration, what: &str, fits: impl Fn(&Message) -> bool) -> Message {
         let end = Instant::now() + within;
         while let Some(message) = self.receive(end.saturating_duration_since(Instant::now())) {
             if fits(&message) {
@@ -221,13 +199,7 @@ impl Agent {
         let seen: Vec<String> = self
             .log()
             .iter()
-            .map(|message| {
-                format!(
-                    "{} [{}]",
-                    message.start,
-                    message.header("cseq").unwrap_or_default()
-                )
-            })
+            .map(|message| format!("{} [{}]", message.start, message.header("cseq").unwrap_or_default()))
             .collect();
         panic!("{} waited for {what}, and saw {seen:#?}", self.address);
     }
@@ -240,14 +212,9 @@ impl Agent {
 
     /// The final response to a request that was sent before.
     pub fn final_for(&self, request: &Request) -> Message {
-        self.expect(
-            &format!("a final response to {}", request.method),
-            |message| {
-                message.is_final_for(&request.method)
-                    && message.call_id() == request.call_id
-                    && message.cseq() == request.cseq
-            },
-        )
+        self.expect(&format!("a final response to {}", request.method), |message| {
+            message.is_final_for(&request.method) && message.call_id() == request.call_id && message.cseq() == request.cseq
+        })
     }
 
     /// Whatever arrives within the time.
@@ -328,10 +295,7 @@ impl Agent {
 
 impl Request {
     pub fn bytes(&self) -> Vec<u8> {
-        let mut text = format!(
-            "{} {} SIP/2.0\r\nVia: {}\r\n",
-            self.method, self.uri, self.via
-        );
+        let mut text = format!("{} {} SIP/2.0\r\nVia: {}\r\n", self.method, self.uri, self.via);
         if let Some(hops) = self.max_forwards {
             text += &format!("Max-Forwards: {hops}\r\n");
         }
@@ -361,9 +325,7 @@ impl Request {
         let mut cancel = self.clone();
         cancel.method = "CANCEL".to_owned();
         cancel.contact = None;
-        cancel
-            .extra
-            .retain(|line| line.to_ascii_lowercase().starts_with("route:"));
+        cancel.extra.retain(|line| line.to_ascii_lowercase().starts_with("route:"));
         cancel.body.clear();
         cancel
     }
@@ -378,12 +340,8 @@ pub fn response(request: &Message, status: u16, tag: &str, extra: &[&str], body:
     let mut text = format!("SIP/2.0 {status} Said by the test\r\n");
     for (name, value) in &request.headers {
         match name.as_str() {
-            "via" | "record-route" | "from" | "call-id" | "cseq" => {
-                text += &format!("{name}: {value}\r\n")
-            }
-            "to" if status > 100 && parameter(value, "tag").is_none() => {
-                text += &format!("to: {value};tag={tag}\r\n")
-            }
+            "via" | "record-route" | "from" | "call-id" | "cseq" => text += &format!("{name}: {value}\r\n"),
+            "to" if status > 100 && parameter(value, "tag").is_none() => text += &format!("to: {value};tag={tag}\r\n"),
             "to" => text += &format!("to: {value}\r\n"),
             _ => {}
         }
@@ -402,9 +360,7 @@ fn receive_datagram(socket: &UdpSocket, within: Duration) -> Option<Message> {
     let end = Instant::now() + within;
     let mut buffer = [0; 65536];
     loop {
-        let left = end
-            .saturating_duration_since(Instant::now())
-            .max(Duration::from_micros(100));
+        let left = end.saturating_duration_since(Instant::now()).max(Duration::from_micros(100));
         socket.set_read_timeout(Some(left)).expect("a time-out");
         if let Ok((length, from)) = socket.recv_from(&mut buffer)
             && !is_of_another_place(socket, from)
@@ -442,9 +398,5 @@ pub fn bind(address: SocketAddr) -> UdpSocket {
 /// A number that no other request of this run has.
 pub fn unique() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
-    format!(
-        "{:x}x{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    )
+    format!("{:x}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }

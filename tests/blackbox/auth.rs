@@ -29,11 +29,7 @@ pub fn guarded(place: &Place, names: &[&str]) -> Conf {
         .set("auth", "algorithms", r#"["MD5"]"#)
         .set("auth", "challenge_register", "true")
         .set("auth", "challenge_proxy", "true")
-        .set(
-            "auth",
-            "users",
-            &format!("{:?}", users.display().to_string()),
-        )
+        .set("auth", "users", &format!("{:?}", users.display().to_string()))
 }
 
 /// REGISTER, 401, REGISTER, 200 as the studies' clients do it: MD5, no qop, a new nonce for each registration.
@@ -76,22 +72,13 @@ fn the_registration_of_the_studies() {
     const CALLS: u32 = 50;
     let place = Place::new("auth-register");
     let conf = guarded(&place, &["phone"]).set("auth", "qop", "false");
-    let server = conf
-        .set("registrar", "max_expires", r#""1h""#)
-        .start(&place);
-    let scenario = REGISTER
-        .replace("PASSWORD", "open-phone")
-        .replace("STATUS", "200");
-    let report = Sipp::new(
-        &place,
-        "register",
-        place.at(CALLER),
-        Scenario::Text(scenario.leak()),
-    )
-    .calls(CALLS)
-    .with(&["-r", "100"])
-    .call("phone", server.address, server.address)
-    .succeed(CALLS);
+    let server = conf.set("registrar", "max_expires", r#""1h""#).start(&place);
+    let scenario = REGISTER.replace("PASSWORD", "open-phone").replace("STATUS", "200");
+    let report = Sipp::new(&place, "register", place.at(CALLER), Scenario::Text(scenario.leak()))
+        .calls(CALLS)
+        .with(&["-r", "100"])
+        .call("phone", server.address, server.address)
+        .succeed(CALLS);
     let calls = by_call(report.received());
     assert_eq!(calls.len(), CALLS as usize);
     let mut nonces = BTreeMap::new();
@@ -100,14 +87,8 @@ fn the_registration_of_the_studies() {
             panic!("two answers: {answers:#?}");
         };
         let line = one(challenge, "www-authenticate");
-        assert!(
-            line.starts_with(&format!("Digest realm=\"{REALM}\", nonce=\"")),
-            "{line}"
-        );
-        assert!(
-            line.ends_with("\", algorithm=MD5"),
-            "no qop and nothing else: {line}"
-        );
+        assert!(line.starts_with(&format!("Digest realm=\"{REALM}\", nonce=\"")), "{line}");
+        assert!(line.ends_with("\", algorithm=MD5"), "no qop and nothing else: {line}");
         *nonces.entry(line).or_insert(0) += 1;
         assert!(ok.answers("REGISTER", 200));
         let contact = one(ok, "contact");
@@ -127,40 +108,24 @@ fn the_registration_of_the_studies() {
 fn a_wrong_password_registers_nobody_and_is_told_once() {
     let place = Place::new("auth-wrong");
     let server = guarded(&place, &["phone"]).start(&place);
-    let scenario = REGISTER
-        .replace("PASSWORD", "guess")
-        .replace("STATUS", "401");
-    Sipp::new(
-        &place,
-        "register",
-        place.at(CALLER),
-        Scenario::Text(scenario.leak()),
-    )
-    .calls(1)
-    .call("phone", server.address, server.address)
-    .succeed(1);
+    let scenario = REGISTER.replace("PASSWORD", "guess").replace("STATUS", "401");
+    Sipp::new(&place, "register", place.at(CALLER), Scenario::Text(scenario.leak()))
+        .calls(1)
+        .call("phone", server.address, server.address)
+        .succeed(1);
     assert_eq!(server.stat(&place, "strowger_bindings"), 0.0);
     let line = server.expect_log(&["REGISTER", &place.at(CALLER).to_string(), "wrong password"]);
     assert!(line.contains("user \"phone\""), "{line}");
     let log = server.log();
-    assert!(
-        !log.contains("response=") && !log.contains("guess"),
-        "{log}"
-    );
-    assert_eq!(
-        log.matches(&place.at(CALLER).to_string()).count(),
-        1,
-        "{log}"
-    );
+    assert!(!log.contains("response=") && !log.contains("guess"), "{log}");
+    assert_eq!(log.matches(&place.at(CALLER).to_string()).count(), 1, "{log}");
 }
 
 /// Registers with the right password and with a wrong one. Returns what nobody else may see: passwords, and what was made of them.
 pub fn register_and_fail(place: &Place, server: &Server) -> Vec<String> {
     let mut secrets = Vec::new();
     for (name, password, status) in [("right", "open-phone", "200"), ("wrong", "guess", "401")] {
-        let scenario = REGISTER
-            .replace("PASSWORD", password)
-            .replace("STATUS", status);
+        let scenario = REGISTER.replace("PASSWORD", password).replace("STATUS", status);
         let scenario = Scenario::Text(scenario.leak());
         let report = Sipp::new(place, name, place.at(CALLER), scenario)
             .calls(1)
@@ -185,10 +150,7 @@ pub fn register_and_fail(place: &Place, server: &Server) -> Vec<String> {
 fn uac() -> String {
     let from = "<sip:caller@[local_ip]:[local_port]>";
     let ours = "<sip:caller@[remote_ip]:[remote_port]>";
-    let text = UAC.replace(
-        &format!("From: \"Caller\" {from}"),
-        &format!("From: \"Caller\" {ours}"),
-    );
+    let text = UAC.replace(&format!("From: \"Caller\" {from}"), &format!("From: \"Caller\" {ours}"));
     let start = text.find("  <send").expect("the INVITE");
     let end = text.find("  <recv").expect("what follows it");
     let invite = &text[start..end];
@@ -213,19 +175,12 @@ fn a_caller_proves_itself_once_for_each_call() {
     let place = Place::new("auth-call");
     let server = guarded(&place, &["caller"]).start(&place);
     server.bind(&place, "bob", place.at(CALLEE));
-    let callee = callee(&place, "uas", CALLEE, place.at(CALLEE))
+    let callee = callee(&place, "uas", CALLEE, place.at(CALLEE)).calls(CALLS).answer();
+    let caller = Sipp::new(&place, "uac", place.at(CALLER), Scenario::Text(uac().leak()))
         .calls(CALLS)
-        .answer();
-    let caller = Sipp::new(
-        &place,
-        "uac",
-        place.at(CALLER),
-        Scenario::Text(uac().leak()),
-    )
-    .calls(CALLS)
-    .with(&["-r", "20"])
-    .call("bob", server.address, server.address)
-    .succeed(CALLS);
+        .with(&["-r", "20"])
+        .call("bob", server.address, server.address)
+        .succeed(CALLS);
     let callee = callee.succeed(CALLS);
     for messages in by_call(caller.received()).values() {
         let challenges: Vec<&Message> = messages
@@ -240,10 +195,7 @@ fn a_caller_proves_itself_once_for_each_call() {
         assert!(!messages.iter().any(|message| message.answers("BYE", 407)));
     }
     let to_callee = callee.received();
-    assert_eq!(
-        to_callee.iter().filter(|m| m.is("INVITE")).count(),
-        CALLS as usize
-    );
+    assert_eq!(to_callee.iter().filter(|m| m.is("INVITE")).count(), CALLS as usize);
     for message in &to_callee {
         assert!(message.all("proxy-authorization").is_empty(), "{message:?}");
         assert!(

@@ -94,9 +94,7 @@ impl Baresip {
             &arguments,
             &[("HOME", &folder.display().to_string())],
         );
-        let control = wait_for(Duration::from_secs(10), || {
-            TcpStream::connect((ip, 4444)).ok()
-        });
+        let control = wait_for(Duration::from_secs(10), || TcpStream::connect((ip, 4444)).ok());
         let control = control.unwrap_or_else(|| {
             panic!(
                 "baresip does not open its control port: {}{}",
@@ -130,15 +128,9 @@ impl Baresip {
             if let Ok(length) = self.control.read(&mut buffer) {
                 heard += &String::from_utf8_lossy(&buffer[..length]);
             }
-            heard
-                .contains(&format!(r#""type":"{event}""#))
-                .then_some(())
+            heard.contains(&format!(r#""type":"{event}""#)).then_some(())
         });
-        assert!(
-            found.is_some(),
-            "{} waited for {event} and heard {heard}",
-            self.user
-        );
+        assert!(found.is_some(), "{} waited for {event} and heard {heard}", self.user);
     }
 
     /// Every message the phone has sent or received: (sent, message).
@@ -159,18 +151,10 @@ impl Baresip {
 
     fn wait_for_message(&self, what: &str, fits: impl Fn(bool, &Message) -> bool) -> Message {
         let found = wait_for(Duration::from_secs(10), || {
-            self.trace()
-                .into_iter()
-                .find(|(sent, message)| fits(*sent, message))
+            self.trace().into_iter().find(|(sent, message)| fits(*sent, message))
         });
         found
-            .unwrap_or_else(|| {
-                panic!(
-                    "{} has not seen {what}:\n{}",
-                    self.user,
-                    self.process.stdout()
-                )
-            })
+            .unwrap_or_else(|| panic!("{} has not seen {what}:\n{}", self.user, self.process.stdout()))
             .1
     }
 }
@@ -230,14 +214,10 @@ fn two_phones_with_passwords_call_each_other() {
     let server = crate::auth::guarded(&place, &["alice", "bob"]).start(&place);
     call_each_other(&place, &server, &Way::Udp);
     let stats = server.stats(&place);
-    let auth =
-        |outcome: &str| stats[format!("strowger_auth_total{{outcome={outcome:?}}}").as_str()];
+    let auth = |outcome: &str| stats[format!("strowger_auth_total{{outcome={outcome:?}}}").as_str()];
     // Each registers, unregisters and calls.
     assert!(auth("accepted") >= 6.0, "{stats:?}");
-    assert_eq!(
-        auth("wrong_response") + auth("forbidden") + auth("replayed"),
-        0.0
-    );
+    assert_eq!(auth("wrong_response") + auth("forbidden") + auth("replayed"), 0.0);
 }
 
 /// All that passed took one transport.
@@ -255,9 +235,7 @@ fn call_each_other(place: &Place, server: &Server, way: &Way) {
     let mut alice = Baresip::start(place, server, way, "alice", 21);
     let mut bob = Baresip::start(place, server, way, "bob", 22);
     for (phone, ip) in [(&alice, &at_alice), (&bob, &at_bob)] {
-        let registered = phone.wait_for_message("200 to REGISTER", |sent, message| {
-            !sent && message.answers("REGISTER", 200)
-        });
+        let registered = phone.wait_for_message("200 to REGISTER", |sent, message| !sent && message.answers("REGISTER", 200));
         assert_eq!(registered.contacts().len(), 1, "{registered:?}");
         let shown = server.show(place, phone.user);
         assert!(shown.stdout.contains(ip.as_str()), "{shown:?}");
@@ -271,9 +249,7 @@ fn call_each_other(place: &Place, server: &Server, way: &Way) {
     bob.event("CALL_ESTABLISHED");
     alice.command("hangup", "");
     bob.event("CALL_CLOSED");
-    alice.wait_for_message("200 to BYE", |sent, message| {
-        !sent && message.answers("BYE", 200)
-    });
+    alice.wait_for_message("200 to BYE", |sent, message| !sent && message.answers("BYE", 200));
 
     let server_address = match way {
         Way::Tls(_) => server.secure().to_string(),
@@ -293,8 +269,7 @@ fn call_each_other(place: &Place, server: &Server, way: &Way) {
         assert!(arrived.all("route").is_empty(), "{arrived:?}");
         assert_eq!(
             vec![arrived.request_uri().to_owned()],
-            bob.wait_for_message("200", |sent, message| sent
-                && message.answers("INVITE", 200))
+            bob.wait_for_message("200", |sent, message| sent && message.answers("INVITE", 200))
                 .contacts()
         );
     }
@@ -312,13 +287,7 @@ fn call_each_other(place: &Place, server: &Server, way: &Way) {
             .count(),
         1
     );
-    assert_eq!(
-        heard
-            .iter()
-            .filter(|message| message.is_final_for("BYE"))
-            .count(),
-        1
-    );
+    assert_eq!(heard.iter().filter(|message| message.is_final_for("BYE")).count(), 1);
 
     // The other way round, and given up while it rings.
     bob.command("dial", &alice.aor);
@@ -326,9 +295,7 @@ fn call_each_other(place: &Place, server: &Server, way: &Way) {
     bob.event("CALL_RINGING");
     bob.command("hangup", "");
     alice.event("CALL_CLOSED");
-    bob.wait_for_message("487", |sent, message| {
-        !sent && message.answers("INVITE", 487)
-    });
+    bob.wait_for_message("487", |sent, message| !sent && message.answers("INVITE", 487));
     let cancel = alice.wait_for_message("CANCEL", |sent, message| !sent && message.is("CANCEL"));
     assert_eq!(cancel.vias().len(), 1);
 

@@ -112,9 +112,7 @@ fn a_phone_that_registers_anew_from_port_after_port_has_one_binding() {
 #[test]
 fn numbers_that_were_used_are_good_for_the_same_register_alone() {
     let place = Place::new("numbers");
-    let server = Conf::new(&place)
-        .stream("tcp", place.at(SERVER))
-        .start(&place);
+    let server = Conf::new(&place).stream("tcp", place.at(SERVER)).start(&place);
     let domain = server.address.to_string();
     for stream in [false, true] {
         let phone = match stream {
@@ -145,11 +143,7 @@ fn numbers_that_were_used_are_good_for_the_same_register_alone() {
                     (other.via, other.from) = (first.via.clone(), first.from.clone());
                 }
                 let answer = phone.ask(&other);
-                assert_eq!(
-                    answer.status(),
-                    Some(500),
-                    "{contact} {expires}: {answer:?}"
-                );
+                assert_eq!(answer.status(), Some(500), "{contact} {expires}: {answer:?}");
             }
         }
         let bound = phone.ask(&phone.register(&domain, user, "", 600));
@@ -169,18 +163,12 @@ fn register_over_tcp(agent: &Agent, server: &Server, contact: &str) -> Request {
 #[test]
 fn contacts_that_are_too_many_or_too_long_are_refused_and_soon() {
     let place = Place::new("wide");
-    let mut server = Conf::new(&place)
-        .stream("tcp", place.at(SERVER))
-        .start(&place);
+    let mut server = Conf::new(&place).stream("tcp", place.at(SERVER)).start(&place);
     let agent = Agent::tcp(place.ip(CALLEE), server.address);
     let many: String = (0..31).map(|n| format!(";p{n}=v")).collect();
     let wide = |n: usize| format!("<sip:a@192.0.2.1{many};last={n}>");
     for n in 0..40 {
-        let ask = |contact: &str| {
-            agent
-                .ask(&register_over_tcp(&agent, &server, contact))
-                .status()
-        };
+        let ask = |contact: &str| agent.ask(&register_over_tcp(&agent, &server, contact)).status();
         assert_eq!(ask(&wide(n)), Some(200));
         if n < 30 {
             assert_eq!(ask(&format!("{};expires=0", wide(n))), Some(200));
@@ -195,11 +183,7 @@ fn contacts_that_are_too_many_or_too_long_are_refused_and_soon() {
         assert_eq!(agent.ask(&request).status(), Some(403));
     }
     // Each took 0.4 to 1.2 s of the server's time once.
-    assert!(
-        start.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     let long = format!("<sip:{}@192.0.2.1>", "x".repeat(50_000));
     let answer = agent.ask(&register_over_tcp(&agent, &server, &long));
     assert_eq!(answer.status(), Some(400), "{answer:?}");
@@ -213,19 +197,13 @@ fn contacts_that_are_too_many_or_too_long_are_refused_and_soon() {
 #[test]
 fn contact_size_is_what_the_conf_says() {
     let place = Place::new("contact-size");
-    let server = Conf::new(&place)
-        .set("limits", "contact_size", "\"200B\"")
-        .start(&place);
+    let server = Conf::new(&place).set("limits", "contact_size", "\"200B\"").start(&place);
     let agent = Agent::new(place.at(CALLEE), server.address);
     let contact = |length: usize| {
         let rest = "<sip:a@192.0.2.1;x=>".len();
         format!("<sip:a@192.0.2.1;x={}>", "y".repeat(length - rest))
     };
-    let ask = |contact: &str| {
-        agent
-            .ask(&register_over_tcp(&agent, &server, contact))
-            .status()
-    };
+    let ask = |contact: &str| agent.ask(&register_over_tcp(&agent, &server, contact)).status();
     assert_eq!(ask(&contact(200)), Some(200));
     assert_eq!(ask(&contact(201)), Some(400));
 }
@@ -236,9 +214,7 @@ fn ten_contacts_that_name_herself_are_called_by_nobody() {
     let mut server = Conf::new(&place).start(&place);
     let domain = server.address.to_string();
     let agent = Agent::new(place.at(CALLEE), server.address);
-    let ten: Vec<_> = (0..10)
-        .map(|n| format!("<sip:%73elf@{domain};x={n}>"))
-        .collect();
+    let ten: Vec<_> = (0..10).map(|n| format!("<sip:%73elf@{domain};x={n}>")).collect();
     let mut register = agent.register(&domain, "self", &ten.join(","), 600);
     // No symmetric answers: the contact says where it is.
     register.via = register.via.replace(";rport", "");
@@ -256,11 +232,7 @@ fn ten_contacts_that_name_herself_are_called_by_nobody() {
     assert!(more < 20.0, "{more} messages");
     // They count, as any other.
     let phone = agent.register(&domain, "self", &format!("<{}>", agent.uri()), 600);
-    assert_eq!(
-        agent.ask(&phone).status(),
-        Some(403),
-        "ten there are already"
-    );
+    assert_eq!(agent.ask(&phone).status(), Some(403), "ten there are already");
     server.assert_alive(&place, SECOND_CALLEE);
 }
 
@@ -286,13 +258,7 @@ fn rows_that_no_message_could_have_brought_are_not_served() {
                   path = '<sip:p;lr>' || char(13, 10) || 'X-Injected: yes' WHERE aor LIKE 'worse@%';";
     let arguments = ["-batch", file.as_str(), change];
     let patience = Duration::from_secs(20);
-    let outcome = process::run(
-        &place,
-        "sqlite3",
-        Path::new("sqlite3"),
-        &arguments,
-        patience,
-    );
+    let outcome = process::run(&place, "sqlite3", Path::new("sqlite3"), &arguments, patience);
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
 
     let server = conf.start(&place);
@@ -300,10 +266,7 @@ fn rows_that_no_message_could_have_brought_are_not_served() {
     let phone = Agent::new(place.at_port(CALLEE, 5070), server.address);
     for (user, count) in [("good", 1), ("bad", 0), ("worse", 0)] {
         let answer = phone.ask(&phone.register(&domain, user, "", 600));
-        assert_eq!(
-            (answer.status(), answer.contacts().len()),
-            (Some(200), count)
-        );
+        assert_eq!((answer.status(), answer.contacts().len()), (Some(200), count));
         assert_eq!(answer.header("x-injected"), None, "{answer:?}");
     }
     let unusable = wait_for(Duration::from_secs(5), || {

@@ -15,9 +15,7 @@ const NAME: &str = "sip.example.test";
 fn conf(place: &Place) -> (Conf, Authority) {
     let authority = Authority::new(place, "ca");
     let certificate = authority.issue(place, "server", Kind::Ecdsa, &[NAME]);
-    let conf = Conf::new(place)
-        .stream("tcp", place.at(SERVER))
-        .tls(place, &[&certificate]);
+    let conf = Conf::new(place).stream("tcp", place.at(SERVER)).tls(place, &[&certificate]);
     (conf, authority)
 }
 
@@ -74,10 +72,7 @@ fn noise_before_a_request() {
             }
         }
     }
-    assert_eq!(
-        server.stat(&place, "strowger_connections_unframed_total"),
-        0.0
-    );
+    assert_eq!(server.stat(&place, "strowger_connections_unframed_total"), 0.0);
 }
 
 /// What is text and no SIP makes what follows doubtful: the request behind it is answered 400 and not processed, and the connection ends.
@@ -192,9 +187,7 @@ fn what_came_before_the_junk_is_answered() {
 fn a_message_has_a_deadline_from_its_first_byte() {
     let place = Place::new("drip");
     let (conf, authority) = conf(&place);
-    let server = conf
-        .set("connections", "message_timeout", "\"2s\"")
-        .start(&place);
+    let server = conf.set("connections", "message_timeout", "\"2s\"").start(&place);
     let text = b"OPTIONS sip:example.test SIP/2.0\r\nSubject: so slow that it is never whole, and longer than the time allows\r\n";
     let expected = Duration::from_millis(1700)..Duration::from_millis(3200);
     // Over TCP, and over TLS in whole records; and half a record, which is half of anything.
@@ -209,9 +202,7 @@ fn a_message_has_a_deadline_from_its_first_byte() {
     let drips: [(&str, &[u8], Write<'_>); 3] = [
         ("TCP", text, &|byte| tcp.try_send(&[byte])),
         ("TLS", text, &|byte| tls.try_send(&[byte])),
-        ("half a record", &record, &|byte| {
-            (&in_record).write_all(&[byte]).is_ok()
-        }),
+        ("half a record", &record, &|byte| (&in_record).write_all(&[byte]).is_ok()),
     ];
     let began = Instant::now();
     let mut lived = [None; 3];
@@ -238,9 +229,7 @@ fn a_message_has_a_deadline_from_its_first_byte() {
 fn what_is_sent_to_who_has_begun_prolongs_nothing() {
     let place = Place::new("amid");
     let (conf, _) = conf(&place);
-    let server = conf
-        .set("connections", "message_timeout", "\"2s\"")
-        .start(&place);
+    let server = conf.set("connections", "message_timeout", "\"2s\"").start(&place);
     let phone = Agent::tcp(place.ip(CALLEE), server.address);
     let contact = format!("<{}>", phone.uri());
     let register = phone.register(&server.address.to_string(), "bob", &contact, 600);
@@ -256,14 +245,8 @@ fn what_is_sent_to_who_has_begun_prolongs_nothing() {
         }
     }
     let lived = began.elapsed();
-    assert!(
-        lived < Duration::from_millis(3500),
-        "closed after {lived:?}"
-    );
-    assert!(
-        lived > Duration::from_millis(1500),
-        "closed after {lived:?}"
-    );
+    assert!(lived < Duration::from_millis(3500), "closed after {lived:?}");
+    assert!(lived > Duration::from_millis(1500), "closed after {lived:?}");
 }
 
 /// Who is slow and gets there is heard, and pings keep a quiet connection open.
@@ -387,9 +370,7 @@ fn who_waits_for_an_answer_keeps_its_place_while_there_is_room() {
         let stats = server.stats(&place);
         let draining = stats
             .iter()
-            .filter(|(name, _)| {
-                name.starts_with("strowger_connections{") && name.contains("draining")
-            })
+            .filter(|(name, _)| name.starts_with("strowger_connections{") && name.contains("draining"))
             .map(|(_, value)| value)
             .sum::<f64>();
         (draining == 5.0).then_some(())
@@ -402,10 +383,7 @@ fn who_waits_for_an_answer_keeps_its_place_while_there_is_room() {
     for other in &others {
         assert_ok(other, &server);
     }
-    assert_eq!(
-        server.stat(&place, "strowger_connections_displaced_total"),
-        1.0
-    );
+    assert_eq!(server.stat(&place, "strowger_connections_displaced_total"), 1.0);
     for (agent, request, arrived) in &waiting[1..] {
         phone.respond(arrived, 200, &[]);
         assert_eq!(agent.final_for(request).status(), Some(200));
@@ -429,10 +407,7 @@ fn half_a_goodbye_over_tls() {
     agent.send(&request);
     let arrived = phone.expect("MESSAGE", |message| message.is("MESSAGE"));
     agent.say_goodbye();
-    agent
-        .stream()
-        .shutdown(Shutdown::Write)
-        .expect("half a connection");
+    agent.stream().shutdown(Shutdown::Write).expect("half a connection");
     std::thread::sleep(Duration::from_millis(200));
     phone.respond(&arrived, 200, &[]);
     assert_eq!(agent.final_for(&request).status(), Some(200));

@@ -20,9 +20,7 @@ fn short(agent: &Agent, method: &str, uri: &str, user: &str, more: &str) -> Stri
 #[test]
 fn no_answer_is_more_than_three_times_as_long_as_a_question_that_may_be_forged() {
     let place = Place::new("factor");
-    let server = Conf::new(&place)
-        .stream("tcp", place.at(SERVER))
-        .start(&place);
+    let server = Conf::new(&place).stream("tcp", place.at(SERVER)).start(&place);
     let domain = format!("sip:{}", server.address);
     let bob = server.uri("bob");
     // Ten phones of one user, with contacts as long as they may be.
@@ -35,27 +33,14 @@ fn no_answer_is_more_than_three_times_as_long_as_a_question_that_may_be_forged()
     for (what, request) in [
         ("query", short(&stranger, "REGISTER", &domain, &bob, "")),
         ("options", short(&stranger, "OPTIONS", &domain, &bob, "")),
-        (
-            "require",
-            short(&stranger, "REGISTER", &domain, &bob, &many),
-        ),
-        (
-            "nobody",
-            short(&stranger, "INVITE", &server.uri("nobody"), &bob, ""),
-        ),
-        (
-            "hops",
-            short(&stranger, "MESSAGE", &bob, &bob, "Max-Forwards:0\r\n"),
-        ),
+        ("require", short(&stranger, "REGISTER", &domain, &bob, &many)),
+        ("nobody", short(&stranger, "INVITE", &server.uri("nobody"), &bob, "")),
+        ("hops", short(&stranger, "MESSAGE", &bob, &bob, "Max-Forwards:0\r\n")),
     ] {
         stranger.send_bytes(request.as_bytes());
         let answer = stranger.expect(what, |message| message.status().is_some_and(|s| s >= 200));
         let factor = answer.raw.len() as f64 / request.len() as f64;
-        println!(
-            "{what:>8} {:>6} -> {:>6} {factor:.2}",
-            request.len(),
-            answer.raw.len()
-        );
+        println!("{what:>8} {:>6} -> {:>6} {factor:.2}", request.len(), answer.raw.len());
         assert!(factor <= 3.0, "{what}: {factor}: {answer:?}");
     }
     // A phone that registers sees itself, and by a connection everybody sees all.
@@ -107,10 +92,7 @@ fn large_requests_that_wait_take_memory_that_comes_back() {
         (now < before + (peak - before) / 3).then_some(())
     })
     .expect("the memory comes back");
-    println!(
-        "{before} kB, at the peak {peak} kB, then {} kB",
-        server.resident_kib()
-    );
+    println!("{before} kB, at the peak {peak} kB, then {} kB", server.resident_kib());
     assert!(peak > before + 20_000, "{before} kB, {peak} kB");
     server.assert_alive(&place, SERVER + 7);
 }

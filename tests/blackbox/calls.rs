@@ -31,23 +31,13 @@ fn built_in_uac_and_uas() {
     let to_caller = by_call(caller.received());
     assert_eq!(to_caller.len(), CALLS as usize);
     for messages in to_caller.values() {
+        assert!(messages.iter().any(|message| message.answers("INVITE", 100)), "no 100 Trying");
         assert!(
-            messages
-                .iter()
-                .any(|message| message.answers("INVITE", 100)),
-            "no 100 Trying"
-        );
-        assert!(
-            messages
-                .iter()
-                .any(|message| message.answers("INVITE", 180)),
+            messages.iter().any(|message| message.answers("INVITE", 180)),
             "no 180 Ringing"
         );
         for method in ["INVITE", "BYE"] {
-            let finals: Vec<_> = messages
-                .iter()
-                .filter(|message| message.is_final_for(method))
-                .collect();
+            let finals: Vec<_> = messages.iter().filter(|message| message.is_final_for(method)).collect();
             assert_eq!(finals.len(), 1, "final responses to {method}: {finals:#?}");
         }
         for message in messages {
@@ -66,10 +56,7 @@ fn built_in_uac_and_uas() {
         );
         for message in messages {
             assert_relayed(message, &server.address.to_string(), place.at(CALLER));
-            assert_eq!(
-                message.request_uri(),
-                format!("sip:bob@{}", place.at(CALLEE))
-            );
+            assert_eq!(message.request_uri(), format!("sip:bob@{}", place.at(CALLEE)));
         }
         assert_record_routed(&messages[0], &server.address.to_string());
     }
@@ -83,9 +70,7 @@ fn calls_by_record_route() {
     let before = Tap::new(place.at(CALLER_TAP), server.address);
     let behind = Tap::new(place.at(CALLEE_TAP), place.at(CALLEE));
     server.bind(&place, "bob", behind.address);
-    let callee = callee(&place, "uas", CALLEE, behind.address)
-        .calls(CALLS)
-        .answer();
+    let callee = callee(&place, "uas", CALLEE, behind.address).calls(CALLS).answer();
     Sipp::new(&place, "uac", place.at(CALLER), Scenario::Text(UAC))
         .calls(CALLS)
         .with(&["-r", "50"])
@@ -98,10 +83,7 @@ fn calls_by_record_route() {
     assert_eq!((came.len(), left.len()), (CALLS as usize, CALLS as usize));
     for (call, came) in &came {
         let left = &left[call];
-        assert_eq!(
-            left.iter().map(Message::method).collect::<Vec<_>>(),
-            ["INVITE", "ACK", "BYE"]
-        );
+        assert_eq!(left.iter().map(Message::method).collect::<Vec<_>>(), ["INVITE", "ACK", "BYE"]);
         for leaving in left {
             let coming = came
                 .iter()
@@ -109,22 +91,12 @@ fn calls_by_record_route() {
                 .expect("what leaves has come");
             assert_eq!(leaving.vias().len(), coming.vias().len() + 1);
             assert_eq!(leaving.vias()[1].branch, coming.top_via().branch);
-            assert_eq!(
-                leaving.max_forwards(),
-                coming.max_forwards().map(|hops| hops - 1)
-            );
+            assert_eq!(leaving.max_forwards(), coming.max_forwards().map(|hops| hops - 1));
             assert_eq!(leaving.body, coming.body, "a body must leave as it came");
             for name in ["from", "to", "call-id", "cseq", "contact", "content-type"] {
-                assert_eq!(
-                    leaving.header(name),
-                    coming.header(name),
-                    "{name} must leave as it came"
-                );
+                assert_eq!(leaving.header(name), coming.header(name), "{name} must leave as it came");
             }
-            assert!(
-                leaving.all("route").is_empty(),
-                "our own Route must be gone: {leaving:?}"
-            );
+            assert!(leaving.all("route").is_empty(), "our own Route must be gone: {leaving:?}");
             assert_eq!(
                 uri_of(leaving.request_uri()).split(';').next(),
                 Some(format!("sip:bob@{}", behind.address).as_str())
@@ -144,16 +116,9 @@ fn calls_by_record_route() {
         for answer in answered {
             let back: Vec<_> = returned[call]
                 .iter()
-                .filter(|message| {
-                    message.start == answer.start && message.method() == answer.method()
-                })
+                .filter(|message| message.start == answer.start && message.method() == answer.method())
                 .collect();
-            assert_eq!(
-                back.len(),
-                1,
-                "{} once for each time it was said",
-                answer.start
-            );
+            assert_eq!(back.len(), 1, "{} once for each time it was said", answer.start);
             assert_eq!(back[0].vias(), answer.vias()[1..]);
             assert_eq!(back[0].body, answer.body);
             // The caller's own cookie stands in our Record-Route (RFC 3261 §16.7 step 8).
@@ -165,22 +130,14 @@ fn calls_by_record_route() {
             assert_eq!(places(back[0]), places(answer));
         }
         assert_eq!(
-            returned[call]
-                .iter()
-                .filter(|message| message.answers("INVITE", 100))
-                .count(),
+            returned[call].iter().filter(|message| message.answers("INVITE", 100)).count(),
             1
         );
     }
 }
 
 /// The callee's side of a call by Record-Route, with a Contact behind `contact`.
-pub fn callee<'a>(
-    place: &'a Place,
-    name: &str,
-    host: u8,
-    contact: std::net::SocketAddr,
-) -> Sipp<'a> {
+pub fn callee<'a>(place: &'a Place, name: &str, host: u8, contact: std::net::SocketAddr) -> Sipp<'a> {
     Sipp::new(place, name, place.at(host), Scenario::Text(UAS)).with(&[
         "-key",
         "contact_user",
@@ -220,10 +177,7 @@ fn assert_record_routed(invite: &Message, server: &str) {
 pub fn by_call(messages: Vec<Message>) -> BTreeMap<String, Vec<Message>> {
     let mut calls: BTreeMap<String, Vec<Message>> = BTreeMap::new();
     for message in messages {
-        calls
-            .entry(message.call_id().to_owned())
-            .or_default()
-            .push(message);
+        calls.entry(message.call_id().to_owned()).or_default().push(message);
     }
     calls
 }
@@ -247,21 +201,12 @@ fn in_dialog_requests_from_the_callee() {
     assert_eq!(ack.vias().len(), 2);
 
     let routes = arrived.all("record-route");
-    for method in [
-        "INFO", "INVITE", "UPDATE", "NOTIFY", "MESSAGE", "REFER", "STRANGE", "BYE",
-    ] {
+    for method in ["INFO", "INVITE", "UPDATE", "NOTIFY", "MESSAGE", "REFER", "STRANGE", "BYE"] {
         let mut request = callee.request(method, &arrived.contacts()[0]);
-        request.from = format!(
-            "{};tag={}",
-            arrived.header("to").unwrap_or_default(),
-            callee.tag()
-        );
+        request.from = format!("{};tag={}", arrived.header("to").unwrap_or_default(), callee.tag());
         request.to = arrived.header("from").unwrap_or_default().to_owned();
         request.call_id = arrived.call_id().to_owned();
-        request.extra = routes
-            .iter()
-            .map(|route| format!("Route: {route}"))
-            .collect();
+        request.extra = routes.iter().map(|route| format!("Route: {route}")).collect();
         request.body = (0..=255).collect();
         callee.send(&request);
         let came = caller.expect(method, |message| message.is(method));
@@ -269,27 +214,17 @@ fn in_dialog_requests_from_the_callee() {
         assert_eq!(came.request_uri(), format!("sip:agent@{}", caller.address));
         assert_eq!(came.vias().len(), 2);
         assert!(came.all("route").is_empty());
-        caller.respond(
-            &came,
-            200,
-            &[&format!("Contact: <sip:agent@{}>", caller.address)],
-        );
+        caller.respond(&came, 200, &[&format!("Contact: <sip:agent@{}>", caller.address)]);
         let answer = callee.final_for(&request);
         assert_eq!(answer.status(), Some(200));
         assert_eq!(answer.vias().len(), 1);
         if method == "INVITE" {
             let mut ack = request.clone();
             ack.method = "ACK".to_owned();
-            ack.via = format!(
-                "SIP/2.0/UDP {};branch=z9hG4bKack{}",
-                callee.address,
-                crate::agent::unique()
-            );
+            ack.via = format!("SIP/2.0/UDP {};branch=z9hG4bKack{}", callee.address, crate::agent::unique());
             ack.to = answer.header("to").unwrap_or_default().to_owned();
             callee.send(&ack);
-            caller.expect("ACK", |message| {
-                message.is("ACK") && message.cseq() == request.cseq
-            });
+            caller.expect("ACK", |message| message.is("ACK") && message.cseq() == request.cseq);
         }
     }
 }

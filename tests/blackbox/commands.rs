@@ -9,13 +9,7 @@ use crate::process::{self, Outcome, Process};
 use crate::server::{Conf, binary};
 
 fn strowger(place: &Place, arguments: &[&str]) -> Outcome {
-    process::run(
-        place,
-        "strowger-command",
-        binary(),
-        arguments,
-        Duration::from_secs(10),
-    )
+    process::run(place, "strowger-command", binary(), arguments, Duration::from_secs(10))
 }
 
 #[test]
@@ -24,9 +18,7 @@ fn version_and_help() {
     let version = strowger(&place, &["--version"]);
     assert_eq!(version.code, Some(0));
     assert!(
-        version
-            .stdout
-            .starts_with(&format!("strowger {}", env!("CARGO_PKG_VERSION"))),
+        version.stdout.starts_with(&format!("strowger {}", env!("CARGO_PKG_VERSION"))),
         "{version:?}"
     );
     for arguments in [
@@ -69,10 +61,7 @@ fn check_finds_what_is_wrong() {
     let place = Place::new("check");
     let good = Conf::new(&place).write(&place);
     let good = strowger(&place, &["check", "-c", &good.display().to_string()]);
-    assert!(
-        good.code == Some(0) && !good.stdout.trim().is_empty(),
-        "{good:?}"
-    );
+    assert!(good.code == Some(0) && !good.stdout.trim().is_empty(), "{good:?}");
     let by_name = "action = \"relay\"\ntarget = [\"sip:gate.example.net\"]";
     let by_name = Conf::new(&place).route(by_name).write(&place);
     let by_name = strowger(&place, &["check", "-c", &by_name.display().to_string()]);
@@ -88,12 +77,7 @@ fn check_finds_what_is_wrong() {
         ),
         ("[regstrar]\nmax_contacts = 1\n", 1, 2, "registrar"),
         ("[timers]\nt1 = \"half a second\"\n", 2, 6, "500ms"),
-        (
-            "[[listen]]\ntransport = \"udp\"\naddress = \"here\"\n",
-            3,
-            11,
-            "here",
-        ),
+        ("[[listen]]\ntransport = \"udp\"\naddress = \"here\"\n", 3, 11, "here"),
         ("[proxy]\nmode = \"statefull\"\n", 2, 8, "stateful"),
         ("[proxy]\nmode = \"stateful\n", 2, 0, ""),
     ];
@@ -149,10 +133,7 @@ fn a_second_instance_is_refused() {
         (same_port, server.address.to_string()),
         (same_socket, "control.sock".to_owned()),
     ] {
-        let file = place
-            .write("second.toml", &conf.text())
-            .display()
-            .to_string();
+        let file = place.write("second.toml", &conf.text()).display().to_string();
         let second = strowger(&place, &["run", "-c", &file]);
         assert_eq!(second.code, Some(1), "{second:?}");
         assert!(second.stderr.contains(&named), "{second:?}");
@@ -174,9 +155,7 @@ fn nobody_at_the_control_socket() {
         arguments.extend(command);
         let outcome = strowger(&place, &arguments);
         assert!(
-            outcome.code == Some(1)
-                && outcome.stderr.trim().lines().count() == 1
-                && outcome.stderr.contains("nobody.sock"),
+            outcome.code == Some(1) && outcome.stderr.trim().lines().count() == 1 && outcome.stderr.contains("nobody.sock"),
             "{outcome:?}"
         );
     }
@@ -237,15 +216,8 @@ fn counters() {
     assert_eq!(stats.get("strowger_bindings"), Some(&1.0));
     assert!(count("strowger_dropped_total", "") >= 1.0, "{stats:#?}");
     // Of the callee's: to the INVITE and to the BYE.
-    assert_eq!(
-        count("strowger_responses_total", "class=\"2"),
-        2.0,
-        "{stats:#?}"
-    );
-    assert!(
-        count("strowger_messages_total", "transport=\"udp\"") >= 10.0,
-        "{stats:#?}"
-    );
+    assert_eq!(count("strowger_responses_total", "class=\"2"), 2.0, "{stats:#?}");
+    assert!(count("strowger_messages_total", "transport=\"udp\"") >= 10.0, "{stats:#?}");
 
     let some = server.command(&place, &["stats", "strowger_requests"]);
     assert_eq!(some.code, Some(0));

@@ -83,12 +83,7 @@ fn a_reload_changes_what_the_conf_says() {
     };
     assert_eq!(invite(&agent, &server, "911").status(), Some(410));
     assert!(patience(&server) > Duration::from_millis(800));
-    let register = agent.register(
-        &server.address.to_string(),
-        "carol",
-        "<sip:c@192.0.2.1>",
-        600,
-    );
+    let register = agent.register(&server.address.to_string(), "carol", "<sip:c@192.0.2.1>", 600);
     assert_eq!(agent.ask(&register).status(), Some(200));
 
     // This writes the users; the conf is another.
@@ -110,24 +105,14 @@ fn a_reload_changes_what_the_conf_says() {
     let said = server.log().len();
     reloaded(&place, &server);
     let line = server.expect_log_after(said, &["INFO", "reloaded", "[timers] t1"]);
-    for key in [
-        "[[route]]",
-        "[server] domains",
-        "[auth] challenge_register",
-        "[log] level",
-    ] {
+    for key in ["[[route]]", "[server] domains", "[auth] challenge_register", "[log] level"] {
         assert!(line.contains(key), "{key}: {line}");
     }
     assert_eq!(invite(&agent, &server, "911").status(), Some(606));
     let took = patience(&server);
     assert!(took < Duration::from_millis(800), "{took:?}");
     let ask = |expires| {
-        let register = agent.register(
-            &server.address.to_string(),
-            "carol",
-            "<sip:c@192.0.2.1>",
-            expires,
-        );
+        let register = agent.register(&server.address.to_string(), "carol", "<sip:c@192.0.2.1>", expires);
         agent.ask(&register)
     };
     assert_eq!(ask(600).status(), Some(401));
@@ -169,10 +154,7 @@ fn a_conf_that_is_wrong_changes_nothing() {
     let file = place.path("strowger.toml").display().to_string();
     for (text, words) in [
         // One fault, two, and a text that is not TOML.
-        (
-            format!("{other}\n[timers]\nt1 = \"soon\"\n"),
-            vec!["t1 must be a time"],
-        ),
+        (format!("{other}\n[timers]\nt1 = \"soon\"\n"), vec!["t1 must be a time"]),
         (
             format!("{other}\n[timers]\nt1 = \"soon\"\nt9 = 1\n"),
             vec!["t1 must be a time", "unknown key \"t9\""],
@@ -199,11 +181,7 @@ fn a_conf_that_is_wrong_changes_nothing() {
         let said = server.log().len();
         let refused = reload(&place, &server);
         assert_eq!(refused.code, Some(1), "{text}: {refused:?}");
-        assert_eq!(
-            refused.stderr.trim().lines().count(),
-            words.len(),
-            "{refused:?}"
-        );
+        assert_eq!(refused.stderr.trim().lines().count(), words.len(), "{refused:?}");
         for (line, word) in refused.stderr.lines().zip(&words) {
             assert!(line.contains(word), "{refused:?}");
             if word.contains("must be") || word.contains("unknown") {
@@ -260,16 +238,12 @@ fn no_call_is_lost_by_reloads() {
             .set("timers", "t1", t1)
             .set("proxy", "max_breadth", &status.to_string())
             .set("connections", "idle_timeout", &format!("\"{status}s\""))
-            .route(&format!(
-                "to_user_prefix = \"9\"\naction = \"reject\"\nstatus = {status}"
-            ))
+            .route(&format!("to_user_prefix = \"9\"\naction = \"reject\"\nstatus = {status}"))
     };
     let confs = [conf("\"500ms\"", 410), conf("\"300ms\"", 606)];
     let server = confs[0].start(&place);
     server.bind(&place, "bob", place.at(CALLEE));
-    let callee = callee(&place, "uas", CALLEE, place.at(CALLEE))
-        .calls(CALLS)
-        .answer();
+    let callee = callee(&place, "uas", CALLEE, place.at(CALLEE)).calls(CALLS).answer();
     let caller = Sipp::new(&place, "uac", place.at(CALLER), Scenario::Text(UAC))
         .calls(CALLS)
         .with(&["-r", "30", "-d", "1000"])
@@ -300,9 +274,7 @@ fn no_call_is_lost_by_reloads() {
 #[test]
 fn a_server_that_drains_ends_what_it_has_begun_and_begins_nothing() {
     let place = Place::new("desk-drain");
-    let server = Conf::new(&place)
-        .stream("tcp", place.at(SERVER))
-        .start(&place);
+    let server = Conf::new(&place).stream("tcp", place.at(SERVER)).start(&place);
     let agent = Agent::new(place.at(CALLER), server.address);
     let phone = Agent::new(place.at(CALLEE), server.address);
     server.bind(&place, "bob", phone.address);
@@ -355,9 +327,7 @@ fn a_server_that_drains_ends_what_it_has_begun_and_begins_nothing() {
     let outcome = server.finish(Duration::from_secs(5));
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     assert!(
-        outcome
-            .stderr
-            .contains("no request waits for its answer any more"),
+        outcome.stderr.contains("no request waits for its answer any more"),
         "{outcome:?}"
     );
     assert!(!place.path("control.sock").exists());
@@ -368,9 +338,7 @@ fn a_drain_ends_at_its_deadline() {
     let place = Place::new("desk-deadline");
     for by_signal in [true, false] {
         let deadline = if by_signal { "\"1s\"" } else { "\"1h\"" };
-        let server = Conf::new(&place)
-            .set("server", "drain_deadline", deadline)
-            .start(&place);
+        let server = Conf::new(&place).set("server", "drain_deadline", deadline).start(&place);
         let agent = Agent::new(place.at(CALLER), server.address);
         let phone = Agent::new(place.at(CALLEE), server.address);
         server.bind(&place, "bob", phone.address);
@@ -389,19 +357,10 @@ fn a_drain_ends_at_its_deadline() {
         let outcome = server.finish(Duration::from_secs(10));
         let took = began.elapsed();
         assert_eq!(outcome.code, Some(0), "{outcome:?}");
-        assert!(
-            took > Duration::from_millis(900) && took < Duration::from_secs(5),
-            "{took:?}"
-        );
-        let line = outcome
-            .stderr
-            .lines()
-            .find(|line| line.contains("which is the deadline"));
+        assert!(took > Duration::from_millis(900) && took < Duration::from_secs(5), "{took:?}");
+        let line = outcome.stderr.lines().find(|line| line.contains("which is the deadline"));
         let line = line.expect("a line at the end");
-        assert!(
-            line.contains("WARN") && line.contains("1 requests still wait"),
-            "{line}"
-        );
+        assert!(line.contains("WARN") && line.contains("1 requests still wait"), "{line}");
     }
 }
 
@@ -442,26 +401,17 @@ fn the_level_of_the_log_changes_while_it_runs() {
     // A reload leaves it alone unless the conf says something new.
     reloaded(&place, &server);
     assert_eq!(log(&[]), (Some(0), "trace".to_owned()));
-    Conf::new(&place)
-        .set("log", "level", "\"warn\"")
-        .write(&place);
+    Conf::new(&place).set("log", "level", "\"warn\"").write(&place);
     reloaded(&place, &server);
     assert_eq!(log(&[]), (Some(0), "warn".to_owned()));
     drop(server);
 
-    let server =
-        Conf::new(&place).start_with(&place, &[("RUST_LOG", "warn,strowger::worker=debug")]);
+    let server = Conf::new(&place).start_with(&place, &[("RUST_LOG", "warn,strowger::worker=debug")]);
     let now = server.command(&place, &["log"]);
-    assert_eq!(
-        now.stdout.trim(),
-        "warn,strowger::worker=debug (by RUST_LOG)"
-    );
+    assert_eq!(now.stdout.trim(), "warn,strowger::worker=debug (by RUST_LOG)");
     reloaded(&place, &server);
     assert!(!server.log().contains("reloaded"), "{}", server.log());
-    assert_eq!(
-        server.command(&place, &["log", "info"]).stdout.trim(),
-        "info"
-    );
+    assert_eq!(server.command(&place, &["log", "info"]).stdout.trim(), "info");
     let said = server.log().len();
     reloaded(&place, &server);
     server.expect_log_after(said, &["reloaded"]);
@@ -480,23 +430,19 @@ fn no_secret_is_logged() {
     assert_eq!(server.command(&place, &["ul", "show"]).code, Some(0));
     let agent = Agent::new(place.at_port(STRANGER, 0), server.address);
     let mut forged = agent.request("OPTIONS", &format!("sip:{}", server.address));
-    forged
-        .extra
-        .push("Authorization: Digest open-phone".to_owned());
+    forged.extra.push("Authorization: Digest open-phone".to_owned());
     agent.ask(&forged);
     let log = server.log();
     assert!(log.contains("wrong password"), "{log}");
     let key = std::fs::read(place.path("strowger.key")).expect("the server's key");
     let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
     let hashes = std::fs::read_to_string(place.path("users.txt")).expect("the users");
-    let hashes = hashes
-        .lines()
-        .map(|line| line.rsplit(':').next().unwrap().to_owned());
-    for secret in secrets.into_iter().chain(hashes).chain([
-        key,
-        "open-phone".to_owned(),
-        "response=".to_owned(),
-    ]) {
+    let hashes = hashes.lines().map(|line| line.rsplit(':').next().unwrap().to_owned());
+    for secret in secrets
+        .into_iter()
+        .chain(hashes)
+        .chain([key, "open-phone".to_owned(), "response=".to_owned()])
+    {
         assert!(!log.contains(&secret), "{secret} in the log:\n{log}");
     }
 }
@@ -610,11 +556,7 @@ fn a_scrape_is_what_prometheus_reads() {
         Duration::from_secs(30),
     );
     assert_eq!(parsed.code, Some(0), "{parsed:?}");
-    let families: Vec<Vec<&str>> = parsed
-        .stdout
-        .lines()
-        .map(|line| line.splitn(4, ' ').collect())
-        .collect();
+    let families: Vec<Vec<&str>> = parsed.stdout.lines().map(|line| line.splitn(4, ' ').collect()).collect();
     for (name, kind) in NAMES {
         // The parser takes the ending off that every counter has.
         let bare = name.strip_suffix("_total").unwrap_or(name);
@@ -705,22 +647,10 @@ fn top_prints_one_screen_where_there_is_no_terminal() {
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     let lines: Vec<&str> = outcome.stdout.lines().collect();
     assert!((15..=24).contains(&lines.len()), "{}", outcome.stdout);
-    assert!(
-        lines.iter().all(|line| line.chars().count() <= 80),
-        "{}",
-        outcome.stdout
-    );
+    assert!(lines.iter().all(|line| line.chars().count() <= 80), "{}", outcome.stdout);
     assert!(lines[0].starts_with("strowger "), "{}", outcome.stdout);
-    let udp = lines
-        .iter()
-        .find(|line| line.starts_with("udp"))
-        .expect("a line for UDP");
-    let requests: f64 = udp
-        .split_whitespace()
-        .nth(1)
-        .unwrap()
-        .parse()
-        .expect("a rate");
+    let udp = lines.iter().find(|line| line.starts_with("udp")).expect("a line for UDP");
+    let requests: f64 = udp.split_whitespace().nth(1).unwrap().parse().expect("a rate");
     assert!(requests > 10.0, "{udp}");
     drop(server);
     let gone = process::run(
@@ -750,14 +680,8 @@ fn top_lives_in_a_terminal() {
     let arguments = ["-q", "-e", "-f", "-c", &top, "/dev/null"].map(str::to_owned);
     let (process, mut keys) = Process::converse(&place, "top", Path::new("script"), &arguments);
     let shows = |text: &str| {
-        let seen = wait_for(Duration::from_secs(10), || {
-            process.stdout().contains(text).then_some(())
-        });
-        assert!(
-            seen.is_some(),
-            "no {text:?} on the screen:\n{}",
-            process.stdout()
-        );
+        let seen = wait_for(Duration::from_secs(10), || process.stdout().contains(text).then_some(()));
+        assert!(seen.is_some(), "no {text:?} on the screen:\n{}", process.stdout());
     };
     shows("\u{1b}[?1049h");
     shows("q quits");
@@ -775,10 +699,7 @@ fn top_lives_in_a_terminal() {
     keys.write_all(b"q").expect("a key");
     let outcome = process.finish(Duration::from_secs(5));
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
-    assert!(
-        outcome.stdout.contains("\u{1b}[?1049l"),
-        "the screen is given back"
-    );
+    assert!(outcome.stdout.contains("\u{1b}[?1049l"), "the screen is given back");
     assert!(outcome.stdout.contains("\u{1b}[?25h"), "and the cursor");
     drop(server);
 }

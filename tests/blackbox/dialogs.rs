@@ -18,12 +18,7 @@ fn path_is_kept_and_followed() {
     let far = "<sip:far.example.net;lr>";
     let contact = "sip:bob@192.0.2.77:5070";
     let register = edge
-        .register(
-            &server.address.to_string(),
-            "bob",
-            &format!("<{contact}>"),
-            600,
-        )
+        .register(&server.address.to_string(), "bob", &format!("<{contact}>"), 600)
         .with("Supported: path")
         .with(&format!("Path: {path}, {far}"));
     let registered = edge.ask(&register);
@@ -79,11 +74,7 @@ fn a_strict_router_behind_us() {
     call.caller.send(&bye);
     let arrived = router.expect("BYE", |message| message.is("BYE"));
     assert_eq!(arrived.request_uri(), strict);
-    let routes: Vec<String> = arrived
-        .all("route")
-        .iter()
-        .map(|route| uri_of(route))
-        .collect();
+    let routes: Vec<String> = arrived.all("route").iter().map(|route| uri_of(route)).collect();
     assert_eq!(routes, [bye.uri.as_str()]);
 }
 
@@ -96,9 +87,7 @@ fn a_route_set_of_another_dialog_is_not_enough() {
     let victim = Agent::new(place.at(SECOND_CALLEE), server.address);
     // A lawful party of one dialog makes a new one with somebody whom the server does not serve.
     for method in ["INVITE", "MESSAGE"] {
-        let mut request = call
-            .caller
-            .request(method, &format!("sip:victim@{}", victim.address));
+        let mut request = call.caller.request(method, &format!("sip:victim@{}", victim.address));
         request.extra = call
             .accepted
             .all("record-route")
@@ -106,10 +95,7 @@ fn a_route_set_of_another_dialog_is_not_enough() {
             .map(|route| format!("Route: {route}"))
             .collect();
         let refused = call.caller.ask(&request);
-        assert!(
-            refused.status() >= Some(400),
-            "{method} outside a dialog: {refused:?}"
-        );
+        assert!(refused.status() >= Some(400), "{method} outside a dialog: {refused:?}");
         if method == "INVITE" {
             call.caller.acknowledge(&request, &refused);
         }
@@ -122,26 +108,18 @@ fn a_route_set_of_another_dialog_is_not_enough() {
 #[test]
 fn early_dialogs() {
     let place = Place::new("early");
-    let server = Conf::new(&place)
-        .set("limits", "answer_factor", "0")
-        .start(&place);
+    let server = Conf::new(&place).set("limits", "answer_factor", "0").start(&place);
     let caller = Agent::new(place.at(CALLER), server.address);
     let callee = Agent::new(place.at(CALLEE), server.address);
     server.bind(&place, "bob", callee.address);
-    let invite = caller
-        .request("INVITE", &server.uri("bob"))
-        .with("Require: 100rel");
+    let invite = caller.request("INVITE", &server.uri("bob")).with("Require: 100rel");
     caller.send(&invite);
     let arrived = callee.expect("INVITE", |message| message.is("INVITE"));
     assert_eq!(arrived.header("require"), Some("100rel"));
     callee.respond(&arrived, 100, &[]);
     let contact = format!("Contact: <sip:agent@{}>", callee.address);
     for sequence in 1..=3 {
-        callee.respond(
-            &arrived,
-            183,
-            &[&contact, "Require: 100rel", &format!("RSeq: {sequence}")],
-        );
+        callee.respond(&arrived, 183, &[&contact, "Require: 100rel", &format!("RSeq: {sequence}")]);
         let progress = caller.expect("183", |message| message.answers("INVITE", 183));
         assert_eq!(progress.header("rseq"), Some(sequence.to_string().as_str()));
         assert_eq!(progress.vias().len(), 1);
@@ -158,11 +136,7 @@ fn early_dialogs() {
     callee.accept(&arrived);
     assert_eq!(caller.final_for(&invite).status(), Some(200));
     assert_eq!(
-        caller
-            .log()
-            .iter()
-            .filter(|message| message.answers("INVITE", 100))
-            .count(),
+        caller.log().iter().filter(|message| message.answers("INVITE", 100)).count(),
         1,
         "a 100 goes no further than its hop"
     );
@@ -187,11 +161,7 @@ fn an_answer_that_crosses_a_cancel() {
     callee.respond(&cancel, 200, &[]);
     assert_eq!(caller.final_for(&invite).status(), Some(200));
     assert_eq!(
-        caller
-            .log()
-            .iter()
-            .filter(|message| message.answers("CANCEL", 200))
-            .count(),
+        caller.log().iter().filter(|message| message.answers("CANCEL", 200)).count(),
         1
     );
     let accepted = caller
@@ -238,20 +208,13 @@ fn a_finished_transaction_is_remembered_and_then_forgotten() {
     let answer = caller.final_for(&message);
     for _ in 0..3 {
         caller.send(&message);
-        assert_eq!(
-            caller.final_for(&message).raw,
-            answer.raw,
-            "from memory, byte for byte"
-        );
+        assert_eq!(caller.final_for(&message).raw, answer.raw, "from memory, byte for byte");
     }
     assert!(callee.receive(Duration::from_millis(50)).is_none());
     let gone = wait_for(Duration::from_secs(8), || {
         (server.stat(&place, "strowger_transactions") == 0.0).then_some(())
     });
-    assert!(
-        gone.is_some(),
-        "the transaction is forgotten after its time"
-    );
+    assert!(gone.is_some(), "the transaction is forgotten after its time");
     caller.send(&message);
     callee.expect("MESSAGE as a new one", |message| message.is("MESSAGE"));
 }
@@ -290,9 +253,7 @@ fn phones(place: &Place, server: &Server, is_stream: bool) -> [(Agent, String); 
 fn a_callee_that_registers_anew_in_mid_call() {
     for is_stream in [true, false] {
         let place = Place::new("anewcallee");
-        let server = Conf::new(&place)
-            .stream("tcp", place.at(SERVER))
-            .start(&place);
+        let server = Conf::new(&place).stream("tcp", place.at(SERVER)).start(&place);
         let caller = Agent::new(place.at(CALLER), server.address);
         let [(before, contact), (since, new_contact)] = phones(&place, &server, is_stream);
         register_as(&before, &server, "bob", &contact);
@@ -330,9 +291,7 @@ fn a_callee_that_registers_anew_in_mid_call() {
 fn a_caller_that_registers_anew_in_mid_call() {
     for is_stream in [true, false] {
         let place = Place::new("anewcaller");
-        let server = Conf::new(&place)
-            .stream("tcp", place.at(SERVER))
-            .start(&place);
+        let server = Conf::new(&place).stream("tcp", place.at(SERVER)).start(&place);
         let callee = Agent::new(place.at(CALLER), server.address);
         server.bind(&place, "bob", callee.address);
         let [(before, contact), (since, new_contact)] = phones(&place, &server, is_stream);
@@ -384,10 +343,7 @@ impl Call {
         let invite = caller.request("INVITE", &server.uri("bob"));
         caller.send(&invite);
         let mut arrived = callee.expect("INVITE", |message| message.is("INVITE"));
-        assert_eq!(
-            host_of(&uri_of(&arrived.all("record-route")[0])),
-            server.address.to_string()
-        );
+        assert_eq!(host_of(&uri_of(&arrived.all("record-route")[0])), server.address.to_string());
         for line in extra {
             let (name, value) = line.split_once(": ").expect("a header line");
             let first = arrived
@@ -395,9 +351,7 @@ impl Call {
                 .iter()
                 .position(|(name, _)| name == "record-route")
                 .expect("our Record-Route");
-            arrived
-                .headers
-                .insert(first, (name.to_ascii_lowercase(), value.to_owned()));
+            arrived.headers.insert(first, (name.to_ascii_lowercase(), value.to_owned()));
         }
         callee.accept(&arrived);
         let accepted = caller.final_for(&invite);

@@ -37,10 +37,7 @@ fn sqlite3(place: &Place, statements: &str) -> String {
 }
 
 fn until(what: &str, mut test: impl FnMut() -> bool) {
-    assert!(
-        wait_for(PATIENCE, || test().then_some(())).is_some(),
-        "never: {what}"
-    );
+    assert!(wait_for(PATIENCE, || test().then_some(())).is_some(), "never: {what}");
 }
 
 /// Another program that has the database to itself, until it is dropped.
@@ -50,8 +47,7 @@ impl Lock {
     fn new(place: &Place) -> Lock {
         let file = place.path("strowger.db").display().to_string();
         let arguments = ["-batch".to_owned(), file];
-        let (process, mut input) =
-            Process::converse(place, "lock", Path::new("sqlite3"), &arguments);
+        let (process, mut input) = Process::converse(place, "lock", Path::new("sqlite3"), &arguments);
         let wanted = ".timeout 10000\nBEGIN EXCLUSIVE;\nSELECT 'locked';\n";
         input.write_all(wanted.as_bytes()).expect("it listens");
         until("locked", || process.stdout().contains("locked"));
@@ -75,18 +71,12 @@ fn a_restart_keeps_what_was_bound() {
     // A phone behind a NAT: its contact is of no use, only the way on which it came.
     let nat = Agent::new(place.at_port(CALLEE, 40123), server.address);
     let mut register = nat.register(&domain, "nat", "<sip:nat@10.9.9.9:5060>", 600);
-    register.via = format!(
-        "SIP/2.0/UDP 10.9.9.9:5060;branch=z9hG4bKn{};rport",
-        unique()
-    );
+    register.via = format!("SIP/2.0/UDP 10.9.9.9:5060;branch=z9hG4bKn{};rport", unique());
     assert_eq!(nat.ask(&register).status(), Some(200));
 
     // One with everything that a registration can bring.
     let rich = Agent::new(place.at(SECOND_CALLEE), server.address);
-    let contact = format!(
-        "<{}>;q=0.7;+sip.instance=\"<urn:uuid:1>\";reg-id=2",
-        rich.uri()
-    );
+    let contact = format!("<{}>;q=0.7;+sip.instance=\"<urn:uuid:1>\";reg-id=2", rich.uri());
     let first = rich.register(&domain, "rich", &contact, 600);
     let path = format!("Path: <sip:{};lr>", place.at(SECOND_CALLEE));
     assert_eq!(rich.ask(&first.clone().with(&path)).status(), Some(200));
@@ -122,11 +112,8 @@ fn a_restart_keeps_what_was_bound() {
             ip = place.ip(SERVER),
         )
     );
-    let mode = std::os::unix::fs::PermissionsExt::mode(
-        &fs::metadata(place.path("strowger.db"))
-            .expect("it is there")
-            .permissions(),
-    );
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&fs::metadata(place.path("strowger.db")).expect("it is there").permissions());
     assert_eq!(mode & 0o777, 0o600, "nobody else can read it");
 
     let server = with.start(&place);
@@ -242,10 +229,7 @@ impl Crowd {
             let line = &mut self.lines[number];
             let now = Instant::now();
             line.history.push((answer.cseq(), now));
-            if line
-                .acknowledged
-                .is_none_or(|(cseq, _)| cseq < answer.cseq())
-            {
+            if line.acknowledged.is_none_or(|(cseq, _)| cseq < answer.cseq()) {
                 line.acknowledged = Some((answer.cseq(), now));
             }
         }
@@ -419,9 +403,7 @@ fn a_locked_database_is_waited_for() {
     lock.release();
     register_until(&place, &server, "third", 200);
     server.expect_log(&["strowger.db: bindings are stored again"]);
-    until("all stored", || {
-        server.stat(&place, "strowger_bindings_unstored") == 0.0
-    });
+    until("all stored", || server.stat(&place, "strowger_bindings_unstored") == 0.0);
     let complaints = server.log().matches("are not stored").count();
     assert_eq!(complaints, 1, "one line until it is well");
     stop(server);
@@ -491,19 +473,11 @@ fn a_full_disk_hurts_nobody_who_does_not_wait_for_it() {
         // Room is made.
         let pid = server.id().to_string();
         let arguments = ["--pid", pid.as_str(), "--fsize=unlimited"];
-        let made = process::run(
-            &place,
-            "prlimit",
-            Path::new("prlimit"),
-            &arguments,
-            PATIENCE,
-        );
+        let made = process::run(&place, "prlimit", Path::new("prlimit"), &arguments, PATIENCE);
         assert_eq!(made.code, Some(0), "{made:?}");
         server.expect_log_within(PATIENCE, &["bindings are stored again"]);
         register_until(&place, &server, "carol", 200);
-        until("all stored", || {
-            server.stat(&place, "strowger_bindings_unstored") == 0.0
-        });
+        until("all stored", || server.stat(&place, "strowger_bindings_unstored") == 0.0);
         let there = bound_users(&place);
         stop(server);
         let rows = sqlite3(&place, "SELECT aor FROM strowger_binding WHERE NOT removed");

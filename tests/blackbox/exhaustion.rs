@@ -43,11 +43,7 @@ fn lose_lines(place: &Place, server: &Server) {
         }
         (lost() > before).then_some(())
     });
-    assert!(
-        is_lost.is_some(),
-        "no line is lost:\n{:.3000}",
-        server.log()
-    );
+    assert!(is_lost.is_some(), "no line is lost:\n{:.3000}", server.log());
 }
 
 fn descriptor(server: &Server, number: u32) -> String {
@@ -73,9 +69,7 @@ fn a_reader_of_the_log_that_stops_holds_nobody_up() {
         .open(&pipe)
         .expect("the pipe");
     let script = format!("exec \"$@\" 2>{pipe}");
-    let mut server = Conf::new(&place)
-        .set("log", "level", "\"debug\"")
-        .start_by(&place, &script);
+    let mut server = Conf::new(&place).set("log", "level", "\"debug\"").start_by(&place, &script);
     lose_lines(&place, &server);
     server.assert_alive(&place, CALLER);
     assert_call_works(&place, &server, "bob", 5080);
@@ -109,9 +103,7 @@ fn a_reader_of_the_log_that_is_gone_ends_nothing() {
     let fifo = place.path("log").display().to_string();
     command(&place, "mkfifo", &[&fifo]);
     let script = format!("head -n 1 {fifo} >/dev/null & exec \"$@\" 2>{fifo}");
-    let mut server = Conf::new(&place)
-        .set("log", "level", "\"debug\"")
-        .start_by(&place, &script);
+    let mut server = Conf::new(&place).set("log", "level", "\"debug\"").start_by(&place, &script);
     lose_lines(&place, &server);
     server.assert_alive(&place, CALLER);
     assert_call_works(&place, &server, "bob", 5080);
@@ -122,11 +114,7 @@ fn a_reader_of_the_log_that_is_gone_ends_nothing() {
 fn closed_and_full_descriptors_at_the_start_end_nothing() {
     for (script, out, error) in [
         ("exec \"$@\" <&- >&- 2>&-", "/dev/null", "/dev/null"),
-        (
-            "exec \"$@\" >/dev/full 2>/dev/full",
-            "/dev/full",
-            "/dev/full",
-        ),
+        ("exec \"$@\" >/dev/full 2>/dev/full", "/dev/full", "/dev/full"),
         ("exec \"$@\" >&-", "/dev/null", ""),
     ] {
         let place = Place::new("closed");
@@ -242,10 +230,7 @@ impl Clock {
     }
 
     fn start(&self, place: &Place, conf: &Conf) -> Server {
-        let environment = [
-            ("LD_PRELOAD", self.library.as_str()),
-            ("CLOCK_SHIFT", self.file.as_str()),
-        ];
+        let environment = [("LD_PRELOAD", self.library.as_str()), ("CLOCK_SHIFT", self.file.as_str())];
         conf.start_with(place, &environment)
     }
 }
@@ -270,12 +255,7 @@ fn register(place: &Place, server: &Server, user: &str) {
 fn assert_bound(place: &Place, server: &Server, users: &[&str]) {
     for user in users {
         let outcome = server.show(place, user);
-        assert_eq!(
-            outcome.code,
-            Some(0),
-            "{user}: {outcome:?}\n{}",
-            server.log()
-        );
+        assert_eq!(outcome.code, Some(0), "{user}: {outcome:?}\n{}", server.log());
         let left = remaining(place, server, user).unwrap_or_default();
         assert!((500..=600).contains(&left), "{user}: {outcome:?}");
     }
@@ -295,9 +275,7 @@ fn a_clock_that_is_put_right_takes_no_binding() {
             clock.set(0);
             server.expect_log(&["the clock was set by", "years"]);
             register(&place, &server, "after");
-            let now = SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .expect("after 1970");
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
             let started = server.stat(&place, "process_start_time_seconds");
             assert!((now.as_secs_f64() - started).abs() < 60.0, "{started}");
             assert_bound(&place, &server, &["before", "after"]);
@@ -330,22 +308,16 @@ fn without_descriptors_the_server_waits_and_goes_on() {
         .start(&place);
     let open = |to: SocketAddr| {
         let stream = TcpStream::connect(to).expect("the kernel takes it");
-        stream
-            .set_read_timeout(Some(Duration::from_secs(5)))
-            .expect("a time-out");
+        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a time-out");
         stream
     };
     // From now on it may have ten more.
     let pid = server.id().to_string();
-    let held = fs::read_dir(format!("/proc/{pid}/fd"))
-        .expect("its descriptors")
-        .count();
+    let held = fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors").count();
     let limit = format!("--nofile={}:", held + 10);
     command(&place, "prlimit", &["--pid", &pid, &limit]);
     // Of one each from many sources none gives way.
-    let connections: Vec<Agent> = (100..140)
-        .map(|host| Agent::tcp(place.ip(host), address))
-        .collect();
+    let connections: Vec<Agent> = (100..140).map(|host| Agent::tcp(place.ip(host), address)).collect();
     server.expect_log(&["none can be accepted", "Too many open files", "ulimit -n"]);
     let scrapers: Vec<TcpStream> = (0..4).map(|_| open(metrics)).collect();
     server.expect_log(&["metrics: cannot accept", "Too many open files"]);
@@ -377,15 +349,10 @@ fn without_descriptors_the_server_waits_and_goes_on() {
     let options = phone.request("OPTIONS", &format!("sip:{address}"));
     assert_eq!(phone.ask(&options).status(), Some(200));
     let mut scraper = open(metrics);
-    scraper
-        .write_all(b"GET /metrics HTTP/1.0\r\n\r\n")
-        .expect("it listens");
+    scraper.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("it listens");
     let mut text = String::new();
     scraper.read_to_string(&mut text).expect("an answer");
-    assert!(
-        text.contains("strowger_log_lines_lost_total 0"),
-        "{text:.300}"
-    );
+    assert!(text.contains("strowger_log_lines_lost_total 0"), "{text:.300}");
     assert!(server.stat(&place, "strowger_connections_accept_errors_total") > 0.0);
     stop(server);
 }
@@ -393,16 +360,8 @@ fn without_descriptors_the_server_waits_and_goes_on() {
 /// CPU time of the process.
 fn cpu(server: &Server) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{}/stat", server.id())).expect("stat");
-    let fields: Vec<&str> = stat
-        .rsplit(')')
-        .next()
-        .unwrap_or_default()
-        .split_whitespace()
-        .collect();
-    let ticks: u64 = fields[11..13]
-        .iter()
-        .map(|n| n.parse::<u64>().unwrap())
-        .sum();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks: u64 = fields[11..13].iter().map(|n| n.parse::<u64>().unwrap()).sum();
     Duration::from_millis(ticks * 10)
 }
 

@@ -23,14 +23,7 @@ fn cancel_before_an_answer() {
     let behind = Tap::new(place.at(CALLEE_TAP), place.at(CALLEE));
     server.bind(&place, "bob", behind.address);
     let uas = Sipp::new(&place, "uas", place.at(CALLEE), Scenario::Text(UAS_RINGS))
-        .with(&[
-            "-key",
-            "contact_user",
-            "bob",
-            "-key",
-            "contact",
-            &behind.address.to_string(),
-        ])
+        .with(&["-key", "contact_user", "bob", "-key", "contact", &behind.address.to_string()])
         .calls(10)
         .answer();
     Sipp::new(&place, "uac", place.at(CALLER), Scenario::Text(UAC_CANCELS))
@@ -41,23 +34,16 @@ fn cancel_before_an_answer() {
 
     for call in crate::calls::by_call(before.seen(Way::Back)).values() {
         assert_eq!(
-            call.iter()
-                .filter(|message| message.is_final_for("INVITE"))
-                .count(),
+            call.iter().filter(|message| message.is_final_for("INVITE")).count(),
             1,
             "{call:#?}"
         );
         assert_eq!(
-            call.iter()
-                .filter(|message| message.is_final_for("CANCEL"))
-                .count(),
+            call.iter().filter(|message| message.is_final_for("CANCEL")).count(),
             1,
             "{call:#?}"
         );
-        let terminated = call
-            .iter()
-            .find(|message| message.answers("INVITE", 487))
-            .expect("487");
+        let terminated = call.iter().find(|message| message.answers("INVITE", 487)).expect("487");
         assert_eq!(terminated.vias().len(), 1);
     }
     let calls = crate::calls::by_call(behind.seen(Way::Forth));
@@ -103,10 +89,7 @@ fn busy() {
     let calls = crate::calls::by_call(behind.seen(Way::Forth));
     assert_eq!(calls.len(), 20);
     for call in calls.values() {
-        assert_eq!(
-            call.iter().map(Message::method).collect::<Vec<_>>(),
-            ["INVITE", "ACK"]
-        );
+        assert_eq!(call.iter().map(Message::method).collect::<Vec<_>>(), ["INVITE", "ACK"]);
         assert_hop_ack(&call[0], &call[1]);
     }
     assert_eq!(before.requests(Way::Forth, "ACK").len(), 20);
@@ -143,19 +126,11 @@ fn ringing_without_end_is_ended_by_timer_c() {
     honest.respond(&cancel, 200, &[]);
     honest.respond(&rung_honest, 487, &[]);
     let ended = caller_of_honest.final_for(&to_honest);
-    assert!(
-        [408, 487].contains(&ended.status().unwrap_or_default()),
-        "{ended:?}"
-    );
+    assert!([408, 487].contains(&ended.status().unwrap_or_default()), "{ended:?}");
     honest.expect("ACK", |message| message.is("ACK"));
 
-    assert_cancels(
-        &rung_silent,
-        &silent.expect("CANCEL", |message| message.is("CANCEL")),
-    );
-    let ended = caller_of_silent.expect_within(Duration::from_secs(8), "408", |message| {
-        message.is_final_for("INVITE")
-    });
+    assert_cancels(&rung_silent, &silent.expect("CANCEL", |message| message.is("CANCEL")));
+    let ended = caller_of_silent.expect_within(Duration::from_secs(8), "408", |message| message.is_final_for("INVITE"));
     assert_eq!(ended.status(), Some(408), "{ended:?}");
     caller_of_silent.acknowledge(&to_silent, &ended);
 }
@@ -165,9 +140,7 @@ fn ringing_without_end_is_ended_by_timer_c() {
 #[test]
 fn nobody_there_at_all() {
     let place = Place::new("nobody");
-    let server = Conf::new(&place)
-        .set("timers", "t1", r#""80ms""#)
-        .start(&place);
+    let server = Conf::new(&place).set("timers", "t1", r#""80ms""#).start(&place);
     let nobody = Tap::new(place.at(CALLEE_TAP), place.at(CALLEE));
     server.bind(&place, "bob", nobody.address);
     let (caller, invite) = call(&place, &server, 5060, "bob");
@@ -181,23 +154,14 @@ fn nobody_there_at_all() {
     );
     caller.acknowledge(&invite, &ended);
     assert_eq!(
-        caller
-            .log()
-            .iter()
-            .filter(|message| message.answers("INVITE", 100))
-            .count(),
+        caller.log().iter().filter(|message| message.answers("INVITE", 100)).count(),
         1
     );
 
     let tries: Vec<_> = nobody
         .records()
         .into_iter()
-        .filter(|record| {
-            record
-                .message
-                .as_ref()
-                .is_some_and(|message| message.is("INVITE"))
-        })
+        .filter(|record| record.message.as_ref().is_some_and(|message| message.is("INVITE")))
         .collect();
     // The seventh leaves T1 before the end: a machine that is that late sends one less.
     assert_eq!(tries.len(), 7);
@@ -205,10 +169,7 @@ fn nobody_there_at_all() {
         tries.iter().all(|record| record.bytes == tries[0].bytes),
         "a retransmission is the same bytes"
     );
-    let gaps: Vec<u128> = tries
-        .windows(2)
-        .map(|pair| (pair[1].at - pair[0].at).as_millis())
-        .collect();
+    let gaps: Vec<u128> = tries.windows(2).map(|pair| (pair[1].at - pair[0].at).as_millis()).collect();
     for (n, gap) in gaps.iter().enumerate() {
         let right = 80 << n;
         assert!(
@@ -216,10 +177,7 @@ fn nobody_there_at_all() {
             "gap {n} is {gap} ms, not about {right}: {gaps:?}"
         );
     }
-    assert!(
-        nobody.requests(Way::Forth, "ACK").is_empty(),
-        "nobody is acknowledged"
-    );
+    assert!(nobody.requests(Way::Forth, "ACK").is_empty(), "nobody is acknowledged");
     assert!(
         caller
             .collect(Duration::from_millis(300))
@@ -233,25 +191,14 @@ fn nobody_there_at_all() {
 #[test]
 fn a_dead_address_answers_a_message_with_nothing() {
     let place = Place::new("nobodymessage");
-    let server = Conf::new(&place)
-        .set("timers", "t1", r#""30ms""#)
-        .start(&place);
+    let server = Conf::new(&place).set("timers", "t1", r#""30ms""#).start(&place);
     let nobody = Tap::new(place.at(CALLEE_TAP), place.at(CALLEE));
     server.bind(&place, "bob", nobody.address);
     let caller = Agent::new(place.at(CALLER), server.address);
     caller.send(&caller.request("MESSAGE", &server.uri("bob")));
     let heard = caller.collect(Duration::from_millis(2600));
-    assert!(
-        heard.iter().all(|message| message.status() != Some(408)),
-        "{heard:#?}"
-    );
-    assert!(
-        heard
-            .iter()
-            .filter(|message| message.is_final_for("MESSAGE"))
-            .count()
-            <= 1
-    );
+    assert!(heard.iter().all(|message| message.status() != Some(408)), "{heard:#?}");
+    assert!(heard.iter().filter(|message| message.is_final_for("MESSAGE")).count() <= 1);
     let tries = nobody.requests(Way::Forth, "MESSAGE").len();
     assert!(
         (5..=11).contains(&tries),
@@ -268,10 +215,7 @@ fn unknown_and_unregistered_users() {
         let request = caller.request(method, &server.uri("nobody"));
         let refused = caller.ask(&request);
         assert_eq!(refused.status(), Some(404), "{refused:?}");
-        assert!(
-            refused.to_tag().is_some(),
-            "a response of ours has a To tag: {refused:?}"
-        );
+        assert!(refused.to_tag().is_some(), "a response of ours has a To tag: {refused:?}");
         if method == "INVITE" {
             caller.acknowledge(&request, &refused);
         }
@@ -291,10 +235,7 @@ fn unknown_and_unregistered_users() {
     assert_eq!(phone.ask(&register).status(), Some(200));
     let request = caller.request("INVITE", &server.uri("bob"));
     let refused = caller.ask(&request);
-    assert!(
-        [404, 480].contains(&refused.status().unwrap_or_default()),
-        "{refused:?}"
-    );
+    assert!([404, 480].contains(&refused.status().unwrap_or_default()), "{refused:?}");
     caller.acknowledge(&request, &refused);
 }
 
@@ -331,11 +272,7 @@ pub fn assert_cancels(invite: &Message, cancel: &Message) {
     assert_eq!(cancel.request_uri(), invite.request_uri());
     assert_eq!(cancel.cseq(), invite.cseq());
     for name in ["call-id", "from", "to"] {
-        assert_eq!(
-            cancel.header(name),
-            invite.header(name),
-            "{name} of {cancel:?}"
-        );
+        assert_eq!(cancel.header(name), invite.header(name), "{name} of {cancel:?}");
     }
 }
 

@@ -17,9 +17,7 @@ const NAME: &str = "sip.example.test";
 fn conf(place: &Place) -> (Conf, Authority) {
     let authority = Authority::new(place, "ca");
     let certificate = authority.issue(place, "server", Kind::Ecdsa, &[NAME]);
-    let conf = Conf::new(place)
-        .stream("tcp", place.at(SERVER))
-        .tls(place, &[&certificate]);
+    let conf = Conf::new(place).stream("tcp", place.at(SERVER)).tls(place, &[&certificate]);
     (conf, authority)
 }
 
@@ -64,10 +62,7 @@ fn handshakes_of_one_source_that_stall() {
             let other = Agent::tls(from, server.secure(), &authority, NAME, None);
             assert_ok(&other, &server);
             let took = began.elapsed();
-            assert!(
-                took < Duration::from_millis(900),
-                "{number}: after {took:?}"
-            );
+            assert!(took < Duration::from_millis(900), "{number}: after {took:?}");
         }
     }
     let stats = server.stats(&place);
@@ -102,8 +97,7 @@ fn a_burst_behind_one_address_is_worked_off() {
             });
         }
     });
-    let full =
-        server.stats(&place)["strowger_tls_handshakes_total{side=\"server\",kind=\"failed\"}"];
+    let full = server.stats(&place)["strowger_tls_handshakes_total{side=\"server\",kind=\"failed\"}"];
     assert_eq!(full, 0.0);
 }
 
@@ -134,17 +128,11 @@ fn one_source_takes_all_places() {
             _ => Agent::tcp(from, server.address),
         };
         assert_ok(&other, &server);
-        assert!(
-            silent[number].end(Duration::from_secs(2)).is_some(),
-            "the oldest silent one"
-        );
+        assert!(silent[number].end(Duration::from_secs(2)).is_some(), "the oldest silent one");
         others.push(other);
     }
     assert_eq!(limit_hits(&place, &server, "connections_of_source"), 5.0);
-    let line = server.expect_log(&[
-        "closed: all places for connections are taken",
-        "trusted_sources",
-    ]);
+    let line = server.expect_log(&["closed: all places for connections are taken", "trusted_sources"]);
     assert!(line.contains(&place.ip(STRANGER).to_string()), "{line}");
     for agent in others.iter().chain(&useful) {
         assert_ok(agent, &server);
@@ -162,9 +150,7 @@ fn a_trusted_source_gives_way_to_nobody() {
         .set("connections", "max", "4")
         .set("limits", "trusted_sources", &trusted)
         .start(&place);
-    let gateway: Vec<Agent> = (0..4)
-        .map(|_| Agent::tcp(place.ip(STRANGER), server.address))
-        .collect();
+    let gateway: Vec<Agent> = (0..4).map(|_| Agent::tcp(place.ip(STRANGER), server.address)).collect();
     gateway.iter().for_each(|agent| assert_ok(agent, &server));
     let other = Agent::tcp(place.ip(CALLER), server.address);
     assert!(other.end(Duration::from_secs(5)).is_some());
@@ -176,9 +162,7 @@ fn a_trusted_source_gives_way_to_nobody() {
 fn pings_have_a_bound() {
     let place = Place::new("ping-flood");
     let (conf, _) = conf(&place);
-    let server = conf
-        .set("connections", "keep_alive_bytes", "\"256B\"")
-        .start(&place);
+    let server = conf.set("connections", "keep_alive_bytes", "\"256B\"").start(&place);
     for blank in [&b"\r\n\r\n"[..], b"\r\n", b"\n\n\n", b"\0\0"] {
         let agent = Agent::tcp(place.ip(CALLER), server.address);
         for _ in 0..3 {
@@ -197,14 +181,10 @@ fn pings_have_a_bound() {
 
     let place = Place::new("ping-counted");
     let (conf, _) = self::conf(&place);
-    let server = conf
-        .set("limits", "requests_per_source", "40")
-        .start(&place);
+    let server = conf.set("limits", "requests_per_source", "40").start(&place);
     let mut stream = Agent::tcp(place.ip(CALLER), server.address).stream();
     stream.write_all(&b"\r\n\r\n".repeat(100)).expect("pings");
-    stream
-        .set_read_timeout(Some(Duration::from_millis(500)))
-        .expect("a time-out");
+    stream.set_read_timeout(Some(Duration::from_millis(500))).expect("a time-out");
     let (mut pongs, mut some) = (0, [0; 512]);
     while let Ok(count @ 1..) = stream.read(&mut some) {
         pongs += count / 2;
@@ -217,9 +197,7 @@ fn pings_have_a_bound() {
 fn messages_that_are_never_whole_have_a_bound() {
     let place = Place::new("halves");
     let (conf, authority) = conf(&place);
-    let server = conf
-        .set("connections", "unfinished_bytes", "\"1MiB\"")
-        .start(&place);
+    let server = conf.set("connections", "unfinished_bytes", "\"1MiB\"").start(&place);
     let mut half = b"OPTIONS sip:a SIP/2.0\r\nSubject: ".to_vec();
     half.resize(60_000, b'x');
     let held: Vec<Agent> = (0..60)
@@ -297,24 +275,14 @@ fn descriptors(server: &Server) -> usize {
 
 fn cpu_ticks(server: &Server) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{}/stat", server.id())).expect("its times");
-    let fields: Vec<&str> = text
-        .rsplit(')')
-        .next()
-        .unwrap_or_default()
-        .split(' ')
-        .collect();
-    fields[12..14]
-        .iter()
-        .filter_map(|field| field.parse::<u64>().ok())
-        .sum()
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split(' ').collect();
+    fields[12..14].iter().filter_map(|field| field.parse::<u64>().ok()).sum()
 }
 
 fn allow_descriptors(server: &Server, most: usize) {
     let limit = format!("--nofile={most}:");
     let pid = server.id().to_string();
-    let set = Command::new("prlimit")
-        .args(["--pid", &pid, &limit])
-        .status();
+    let set = Command::new("prlimit").args(["--pid", &pid, &limit]).status();
     assert!(set.expect("prlimit (util-linux) is there").success());
 }
 
@@ -341,12 +309,9 @@ fn out_of_descriptors() {
     assert!(ended.count() >= 1, "one of the many has given way");
     // Now nobody has more than he needs.
     allow_descriptors(&server, 1);
-    let many: Vec<Agent> = (0..20)
-        .map(|number| connect(place.ip(100 + number)))
-        .collect();
+    let many: Vec<Agent> = (0..20).map(|number| connect(place.ip(100 + number))).collect();
     let scrape = TcpStream::connect(metrics).expect("the kernel takes it");
-    let control = std::os::unix::net::UnixStream::connect(place.path("control.sock"))
-        .expect("the kernel takes it");
+    let control = std::os::unix::net::UnixStream::connect(place.path("control.sock")).expect("the kernel takes it");
     std::thread::sleep(Duration::from_millis(300));
     let before = cpu_ticks(&server);
     std::thread::sleep(Duration::from_secs(2));

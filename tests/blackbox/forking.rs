@@ -7,9 +7,7 @@ use crate::agent::{Agent, Request};
 use crate::calls::callee;
 use crate::failures::{UAS_RINGS, assert_cancels, assert_hop_ack};
 use crate::message::Message;
-use crate::place::{
-    CALLEE, CALLEE_TAP, CALLER, CALLER_TAP, Place, SECOND_CALLEE, SECOND_CALLEE_TAP,
-};
+use crate::place::{CALLEE, CALLEE_TAP, CALLER, CALLER_TAP, Place, SECOND_CALLEE, SECOND_CALLEE_TAP};
 use crate::server::{Conf, Server};
 use crate::sipp::{Scenario, Sipp};
 use crate::tap::{Tap, Way};
@@ -28,22 +26,10 @@ fn one_answers_and_the_other_is_cancelled() {
         .with(&["-d", "300"])
         .calls(10)
         .answer();
-    let ringing = Sipp::new(
-        &place,
-        "ringing",
-        place.at(SECOND_CALLEE),
-        Scenario::Text(UAS_RINGS),
-    )
-    .with(&[
-        "-key",
-        "contact_user",
-        "bob",
-        "-key",
-        "contact",
-        &loser.address.to_string(),
-    ])
-    .calls(10)
-    .answer();
+    let ringing = Sipp::new(&place, "ringing", place.at(SECOND_CALLEE), Scenario::Text(UAS_RINGS))
+        .with(&["-key", "contact_user", "bob", "-key", "contact", &loser.address.to_string()])
+        .calls(10)
+        .answer();
     Sipp::new(&place, "uac", place.at(CALLER), Scenario::Text(UAC))
         .calls(10)
         .with(&["-d", "100"])
@@ -92,17 +78,14 @@ fn one_answers_and_the_other_is_cancelled() {
 #[test]
 fn sequential_by_q() {
     let place = Place::new("sequential");
-    let server = Conf::new(&place)
-        .set("proxy", "fork", r#""sequential""#)
-        .start(&place);
+    let server = Conf::new(&place).set("proxy", "fork", r#""sequential""#).start(&place);
     let fork = Fork::new(&place, &server, &["0.4", "0.9", "0.4"]);
     let (third, first, second) = (&fork.phones[0], &fork.phones[1], &fork.phones[2]);
     let invite = fork.invite();
     let rung = first.expect("INVITE", |message| message.is("INVITE"));
     first.respond(&rung, 180, &[]);
     assert!(
-        third.receive(Duration::from_millis(300)).is_none()
-            && second.receive(Duration::from_millis(10)).is_none(),
+        third.receive(Duration::from_millis(300)).is_none() && second.receive(Duration::from_millis(10)).is_none(),
         "the next in line do not ring yet"
     );
     first.respond(&rung, 486, &[]);
@@ -113,20 +96,12 @@ fn sequential_by_q() {
     third.respond(&rung_third, 180, &[]);
     second.accept(&rung_second);
     assert_eq!(fork.caller.final_for(&invite).status(), Some(200));
-    assert_cancels(
-        &rung_third,
-        &third.expect("CANCEL", |message| message.is("CANCEL")),
-    );
+    assert_cancels(&rung_third, &third.expect("CANCEL", |message| message.is("CANCEL")));
     assert!(
         first.collect(Duration::from_millis(200)).is_empty(),
         "a branch that has ended is not cancelled"
     );
-    let heard: Vec<_> = fork
-        .caller
-        .log()
-        .iter()
-        .filter_map(Message::status)
-        .collect();
+    let heard: Vec<_> = fork.caller.log().iter().filter_map(Message::status).collect();
     assert!(!heard.contains(&486), "{heard:?}");
 }
 
@@ -150,10 +125,7 @@ fn every_2xx_is_forwarded() {
     assert_ne!(first.to_tag(), second.to_tag());
     // A 2xx that comes late is still forwarded, and so is one that is said again.
     fork.phones[1].accept(&rung[1]);
-    assert_eq!(
-        fork.caller.final_for(&invite).to_tag(),
-        Some(fork.phones[1].tag())
-    );
+    assert_eq!(fork.caller.final_for(&invite).to_tag(), Some(fork.phones[1].tag()));
 }
 
 /// What the caller hears when nobody takes the call (16.7, step 6).
@@ -203,8 +175,7 @@ fn a_6xx_ends_everything() {
     let declining = fork.phones[0].expect("INVITE", |message| message.is("INVITE"));
     let ringing = fork.phones[1].expect("INVITE", |message| message.is("INVITE"));
     fork.phones[1].respond(&ringing, 180, &[]);
-    fork.caller
-        .expect("180", |message| message.answers("INVITE", 180));
+    fork.caller.expect("180", |message| message.answers("INVITE", 180));
     fork.phones[0].respond(&declining, 603, &[]);
     let cancel = fork.phones[1].expect("CANCEL", |message| message.is("CANCEL"));
     assert_cancels(&ringing, &cancel);
@@ -218,9 +189,7 @@ fn a_6xx_ends_everything() {
 #[test]
 fn cancel_reaches_the_pending_branches() {
     let place = Place::new("cancelfork");
-    let server = Conf::new(&place)
-        .set("timers", "t1", r#""100ms""#)
-        .start(&place);
+    let server = Conf::new(&place).set("timers", "t1", r#""100ms""#).start(&place);
     let fork = Fork::new(&place, &server, &["1", "1", "1"]);
     let [ringing, busy, silent] = &fork.phones[..] else {
         panic!("three phones")
@@ -228,8 +197,7 @@ fn cancel_reaches_the_pending_branches() {
     let invite = fork.invite();
     let rung = ringing.expect("INVITE", |message| message.is("INVITE"));
     ringing.respond(&rung, 180, &[]);
-    fork.caller
-        .expect("180", |message| message.answers("INVITE", 180));
+    fork.caller.expect("180", |message| message.answers("INVITE", 180));
     let refused = busy.expect("INVITE", |message| message.is("INVITE"));
     busy.respond(&refused, 486, &[]);
     busy.expect("ACK", |message| message.is("ACK"));
@@ -253,10 +221,7 @@ fn cancel_reaches_the_pending_branches() {
     silent.respond(&cancelled, 200, &[]);
     silent.respond(&unheard, 487, &[]);
     let ended = fork.caller.final_for(&invite);
-    assert!(
-        [486, 487].contains(&ended.status().unwrap_or_default()),
-        "{ended:?}"
-    );
+    assert!([486, 487].contains(&ended.status().unwrap_or_default()), "{ended:?}");
     assert!(
         busy.collect(Duration::from_millis(200))
             .iter()
@@ -270,10 +235,7 @@ fn max_breadth() {
     let place = Place::new("breadth");
     let server = Conf::new(&place).start(&place);
     let fork = Fork::new(&place, &server, &["1", "1"]);
-    let mut invite = fork
-        .caller
-        .request("INVITE", &server.uri("bob"))
-        .with("Max-Breadth: 0");
+    let mut invite = fork.caller.request("INVITE", &server.uri("bob")).with("Max-Breadth: 0");
     let refused = fork.caller.ask(&invite);
     assert_eq!(refused.status(), Some(440), "{refused:?}");
     fork.caller.acknowledge(&invite, &refused);
@@ -284,10 +246,7 @@ fn max_breadth() {
     );
 
     // One for two contacts: refused, or one after the other, but never both at once.
-    invite = fork
-        .caller
-        .request("INVITE", &server.uri("bob"))
-        .with("Max-Breadth: 1");
+    invite = fork.caller.request("INVITE", &server.uri("bob")).with("Max-Breadth: 1");
     fork.caller.send(&invite);
     let rung: Vec<Message> = fork
         .phones
@@ -345,12 +304,7 @@ impl Fork {
             .map(|(q, port)| {
                 let phone = Agent::new(place.at_port(CALLEE, port), server.address);
                 let contact = format!("<sip:bob@{}>;q={q}", phone.address);
-                assert_eq!(
-                    phone
-                        .ask(&phone.register(&domain, "bob", &contact, 600))
-                        .status(),
-                    Some(200)
-                );
+                assert_eq!(phone.ask(&phone.register(&domain, "bob", &contact, 600)).status(), Some(200));
                 phone
             })
             .collect();

@@ -57,9 +57,7 @@ impl Bench {
         let mut request = self.bob.register("example.test", "bob", "<sip:x@x>", 600);
         request.contact = Some(contact.into());
         request = match path {
-            Some(path) => request
-                .with(&format!("Path: {path}"))
-                .with("Supported: path"),
+            Some(path) => request.with(&format!("Path: {path}")).with("Supported: path"),
             None => request,
         };
         let answer = self.bob.ask(&signed(&self.bob, &login("bob"), &request));
@@ -98,17 +96,11 @@ fn a_gateway_for_users_is_reached_by_nobodys_binding() {
     for (contact, path) in [
         (format!("<sip:49900@{gateway}>"), None),
         (format!("<sip:49900@{gateway};x=y>;q=0.5"), None),
-        (
-            format!("<sip:49900@{}>", b.bob.address),
-            Some(format!("<sip:{gateway};lr>")),
-        ),
+        (format!("<sip:49900@{}>", b.bob.address), Some(format!("<sip:{gateway};lr>"))),
         // By the server itself, where the number's route is looked at again.
         (format!("<sip:49900@{server}>"), None),
         (format!("<sip:%349900@{server}>"), None),
-        (
-            "<sip:49900@example.test>".to_string(),
-            Some(format!("<sip:{server};lr>")),
-        ),
+        ("<sip:49900@example.test>".to_string(), Some(format!("<sip:{server};lr>"))),
     ] {
         b.binds(&contact, path.as_deref());
         for agent in b.agents(STRANGER) {
@@ -120,12 +112,7 @@ fn a_gateway_for_users_is_reached_by_nobodys_binding() {
         }
         // Nor does alice pay for whom she calls.
         for agent in b.agents(CALLER) {
-            let request = call(
-                &agent,
-                "INVITE",
-                "sip:bob@example.test",
-                "sip:alice@example.test",
-            );
+            let request = call(&agent, "INVITE", "sip:bob@example.test", "sip:alice@example.test");
             let status = refused(&agent, &signed(&agent, &login("alice"), &request));
             assert!(status >= 400, "{contact} {path:?}: {status}");
         }
@@ -135,24 +122,13 @@ fn a_gateway_for_users_is_reached_by_nobodys_binding() {
     }
     b.server
         .expect_log(&["branch to", "not started: Next Hop Is For Our Users Only"]);
-    b.server
-        .expect_log(&["403 Forwarded To A Route For Our Users Only"]);
+    b.server.expect_log(&["403 Forwarded To A Route For Our Users Only"]);
     let agent = &b.agents(STRANGER)[0];
-    agent.send(&call(
-        agent,
-        "ACK",
-        "sip:4930@example.test",
-        "sip:x@example.org",
-    ));
+    agent.send(&call(agent, "ACK", "sip:4930@example.test", "sip:x@example.org"));
     assert!(b.gateway.collect(SILENCE).is_empty());
     // The way that is meant.
     let agent = &b.agents(CALLER)[1];
-    let request = call(
-        agent,
-        "MESSAGE",
-        "sip:4930@example.test",
-        "sip:alice@example.test",
-    );
+    let request = call(agent, "MESSAGE", "sip:4930@example.test", "sip:alice@example.test");
     agent.send(&signed(agent, &login("alice"), &request));
     b.gateway.expect("the MESSAGE", is("MESSAGE"));
 }
@@ -162,12 +138,7 @@ fn what_alice_says_within_her_call_is_nothing_outside_of_it() {
     let b = bench("guard-passage");
     b.binds(&format!("<sip:bob@{}>", b.bob.address), None);
     for alice in b.agents(CALLER) {
-        let invite = call(
-            &alice,
-            "INVITE",
-            "sip:bob@example.test",
-            "sip:alice@example.test",
-        );
+        let invite = call(&alice, "INVITE", "sip:bob@example.test", "sip:alice@example.test");
         let invite = signed(&alice, &login("alice"), &invite);
         alice.send(&invite);
         let at_bob = b.bob.expect("the INVITE", is("INVITE"));
@@ -193,11 +164,7 @@ fn what_alice_says_within_her_call_is_nothing_outside_of_it() {
                     for via in held.all("via") {
                         forged = forged.with(&format!("Via: {via}"));
                     }
-                    assert_eq!(
-                        refused(stranger, &forged),
-                        407,
-                        "{method} {uri} {keeps_tag}"
-                    );
+                    assert_eq!(refused(stranger, &forged), 407, "{method} {uri} {keeps_tag}");
                 }
             }
         }
@@ -214,16 +181,9 @@ fn who_is_called_by_another_name_proves_itself_before_it_bears_it() {
     b.binds(&format!("<sip:bob@{}>", b.bob.address), None);
     // alice has a password; nobody has one for the desk.
     let cases = b.agents(STRANGER).into_iter().map(std::rc::Rc::new);
-    let cases = cases.flat_map(|stranger| {
-        [("alice", false), ("desk", true)].map(|case| (stranger.clone(), case))
-    });
+    let cases = cases.flat_map(|stranger| [("alice", false), ("desk", true)].map(|case| (stranger.clone(), case)));
     for (stranger, (named, borne)) in cases {
-        let mut invite = call(
-            &stranger,
-            "INVITE",
-            "sip:bob@example.test",
-            "sip:x@example.org",
-        );
+        let mut invite = call(&stranger, "INVITE", "sip:bob@example.test", "sip:x@example.org");
         invite.to = format!("<sip:{named}@example.test>");
         stranger.send(&invite);
         let at_bob = b.bob.expect("the INVITE", is("INVITE"));

@@ -18,7 +18,8 @@ const SILENCE: Duration = Duration::from_millis(300);
 const MODES: [&str; 2] = ["\"stateful\"", "\"stateless\""];
 
 /// Credentials that another server on the way has asked for.
-const THEIRS: &str = "Proxy-Authorization: Digest username=\"alice\", realm=\"partner.test\", nonce=\"n\", uri=\"sip:a@b\", response=\"0\"";
+const THEIRS: &str =
+    "Proxy-Authorization: Digest username=\"alice\", realm=\"partner.test\", nonce=\"n\", uri=\"sip:a@b\", response=\"0\"";
 
 /// The next request of `method` at a phone, which has brought no credentials but those for the other realm.
 #[track_caller]
@@ -57,9 +58,7 @@ fn credentials_for_our_realm_reach_no_phone() {
         assert_eq!(bound.status(), Some(200), "{bound:?}");
     }
     let caller = Agent::new(place.at(CALLER), server.address);
-    let mut invite = caller
-        .request("INVITE", "sip:bob@example.test")
-        .with(THEIRS);
+    let mut invite = caller.request("INVITE", "sip:bob@example.test").with(THEIRS);
     invite.from = invite
         .from
         .replace(&format!("agent@{}", caller.address), "alice@example.test");
@@ -73,10 +72,7 @@ fn credentials_for_our_realm_reach_no_phone() {
     let accepted = caller.final_for(&invite);
     assert_eq!(accepted.status(), Some(200), "{accepted:?}");
     for method in ["ACK", "INFO", "INVITE", "BYE"] {
-        let request = caller
-            .in_dialog(method, &invite, &accepted)
-            .with(&ours)
-            .with(THEIRS);
+        let request = caller.in_dialog(method, &invite, &accepted).with(&ours).with(THEIRS);
         caller.send(&request);
         let arrived = disarmed(&second, method);
         if method != "ACK" {
@@ -179,26 +175,17 @@ fn a_datagram_without_a_length_gets_one_on_a_stream() {
         let place = Place::new("hop-length");
         let (server, authority) = everywhere(&place, mode);
         let caller = Agent::new(place.at(CALLER), server.address);
-        for (user, phone) in ["bob", "carol"]
-            .into_iter()
-            .zip(streams(&place, CALLEE, &server, &authority))
-        {
+        for (user, phone) in ["bob", "carol"].into_iter().zip(streams(&place, CALLEE, &server, &authority)) {
             let contact = format!("<{}>", phone.uri());
             let bound = phone.ask(&phone.register("example.test", user, &contact, 600));
             assert_eq!(bound.status(), Some(200), "{bound:?}");
             // Twice each: what follows on the stream is a message again.
-            for body in [
-                &b"v=0\r\n"[..],
-                b"",
-                b"BYE sip:bob@example.test SIP/2.0\r\n\r\n",
-            ] {
+            for body in [&b"v=0\r\n"[..], b"", b"BYE sip:bob@example.test SIP/2.0\r\n\r\n"] {
                 for method in ["MESSAGE", "OPTIONS", "INVITE", "NOTIFY"] {
                     let mut request = caller.request(method, &format!("sip:{user}@example.test"));
                     request.body = body.to_vec();
                     caller.send_bytes(&bare(&request.bytes()));
-                    let arrived = phone.expect(method, |message| {
-                        message.is(method) && message.call_id() == request.call_id
-                    });
+                    let arrived = phone.expect(method, |message| message.is(method) && message.call_id() == request.call_id);
                     assert_length(&arrived, body);
                     phone.respond(&arrived, 200, &[&format!("Contact: <{}>", phone.uri())]);
                     let accepted = caller.final_for(&request);

@@ -98,9 +98,7 @@ const RFC_5118: &[(&str, Verdict)] = &[
 ];
 
 fn cases(rfc: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data")
-        .join(rfc)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(rfc)
 }
 
 fn bytes(rfc: &str, name: &str) -> Vec<u8> {
@@ -122,13 +120,7 @@ fn rfc_5118() {
 fn every_case(rfc: &str, table: &[(&str, Verdict)]) {
     let mut there: Vec<String> = fs::read_dir(cases(rfc))
         .expect("the messages")
-        .map(|entry| {
-            entry
-                .expect("an entry")
-                .file_name()
-                .to_string_lossy()
-                .into_owned()
-        })
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
         .collect();
     let mut here: Vec<String> = table.iter().map(|(name, _)| (*name).to_owned()).collect();
     there.sort();
@@ -137,9 +129,7 @@ fn every_case(rfc: &str, table: &[(&str, Verdict)]) {
     let place = Place::new(rfc);
     let mut wrong = Vec::new();
     for (name, verdict) in table {
-        let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            judge(&place, &bytes(rfc, name), verdict)
-        }));
+        let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| judge(&place, &bytes(rfc, name), verdict)));
         if let Err(panic) = judged {
             let said = panic.downcast_ref::<String>().cloned().unwrap_or_default();
             wrong.push(format!("{name}: {said}"));
@@ -159,27 +149,18 @@ fn judge(place: &Place, message: &[u8], verdict: &Verdict) {
     let mut server = torture_server(place);
     let callee = Agent::new(place.at(CALLEE), server.address);
     // Without `rport` an answer goes to the port that the topmost Via names (18.2.2): these do.
-    let callers = [5060, 5050, 6050, 19823]
-        .map(|port| Agent::new(place.at_port(CALLER, port), server.address));
+    let callers = [5060, 5050, 6050, 19823].map(|port| Agent::new(place.at_port(CALLER, port), server.address));
     callers[0].send_bytes(message);
     // A liveness probe behind it: what has not come when its answer is here, does not come.
     let alive = Agent::new(place.at_port(STRANGER, 5099), server.address);
     alive.ask(&alive.request("OPTIONS", &format!("sip:{}", server.address)));
     let arrived = callee.receive(Duration::from_millis(100));
     if let Some(arrived) = &arrived {
-        callee.send_bytes(&response(
-            arrived,
-            299,
-            "callee",
-            &["Contact: <sip:callee@192.0.2.1>"],
-            b"",
-        ));
+        callee.send_bytes(&response(arrived, 299, "callee", &["Contact: <sip:callee@192.0.2.1>"], b""));
     }
     let answer = if let Dropped = verdict {
         std::thread::sleep(Duration::from_millis(50));
-        callers
-            .iter()
-            .find_map(|caller| caller.receive(Duration::ZERO))
+        callers.iter().find_map(|caller| caller.receive(Duration::ZERO))
     } else {
         next_final(&callers)
     };
@@ -217,11 +198,9 @@ fn judge(place: &Place, message: &[u8], verdict: &Verdict) {
 /// The first final response that any of the caller's ports hears.
 fn next_final(callers: &[Agent]) -> Option<Message> {
     wait_for(Duration::from_secs(3), || {
-        callers.iter().find_map(|caller| {
-            caller
-                .receive(Duration::ZERO)
-                .filter(|message| message.status() >= Some(200))
-        })
+        callers
+            .iter()
+            .find_map(|caller| caller.receive(Duration::ZERO).filter(|message| message.status() >= Some(200)))
     })
 }
 
@@ -230,17 +209,11 @@ fn torture_server(place: &Place) -> Server {
     let caller = format!("from_source = [\"{}\"]", place.ip(CALLER));
     let callee = place.at(CALLEE);
     Conf::new(place)
-        .set(
-            "server",
-            "domains",
-            r#"["example.com", "services.example.com"]"#,
-        )
+        .set("server", "domains", r#"["example.com", "services.example.com"]"#)
         .route(&format!(
             "{caller}\nmethods = [\"REGISTER\"]\nto_host = \"example.com\"\naction = \"location\""
         ))
-        .route(&format!(
-            "{caller}\naction = \"relay\"\ntarget = [\"sip:{callee}\"]"
-        ))
+        .route(&format!("{caller}\naction = \"relay\"\ntarget = [\"sip:{callee}\"]"))
         .start(place)
 }
 
@@ -259,10 +232,9 @@ fn assert_untouched(original: &[u8], relayed: &Message) {
         }
     }
     for line in lines {
-        let name =
-            String::from_utf8_lossy(line.split(|byte| *byte == b':').next().unwrap_or_default())
-                .trim()
-                .to_ascii_lowercase();
+        let name = String::from_utf8_lossy(line.split(|byte| *byte == b':').next().unwrap_or_default())
+            .trim()
+            .to_ascii_lowercase();
         if !["via", "v", "max-forwards", "route", "content-length", "l"].contains(&name.as_str()) {
             assert!(
                 find(&relayed.raw, line.strip_suffix(b"\r").unwrap_or(&line)).is_some(),
@@ -403,13 +375,7 @@ fn bombard(name: &str, count: usize) {
     const ROOM_KIB: u64 = 4096;
     let place = Place::new(name);
     let mut conf = Conf::new(&place).set("server", "domains", r#"["example.com"]"#);
-    for (key, value) in [
-        ("t1", "20ms"),
-        ("t2", "80ms"),
-        ("t4", "100ms"),
-        ("c", "1s"),
-        ("linger", "1s"),
-    ] {
+    for (key, value) in [("t1", "20ms"), ("t2", "80ms"), ("t4", "100ms"), ("c", "1s"), ("linger", "1s")] {
         conf = conf.set("timers", key, &format!("\"{value}\""));
     }
     for key in ["min_expires", "default_expires", "max_expires"] {
@@ -430,9 +396,7 @@ fn bombard(name: &str, count: usize) {
     let took = began.elapsed();
     calm_down(&place, &server);
     let after = server.resident_kib();
-    println!(
-        "{count} messages in {took:.1?}; resident memory {before} KiB before and {after} KiB after (seed {seed})"
-    );
+    println!("{count} messages in {took:.1?}; resident memory {before} KiB before and {after} KiB after (seed {seed})");
     assert!(
         after <= before + ROOM_KIB,
         "memory stays: {before} KiB before, {after} KiB after"
@@ -440,16 +404,11 @@ fn bombard(name: &str, count: usize) {
     let received = server
         .stats(&place)
         .into_iter()
-        .filter(|(name, _)| {
-            name.starts_with("strowger_messages_total") && name.contains("direction=\"in\"")
-        })
+        .filter(|(name, _)| name.starts_with("strowger_messages_total") && name.contains("direction=\"in\""))
         .map(|(_, value)| value)
         .sum::<f64>()
         + server.stat(&place, "strowger_dropped_total");
-    assert!(
-        received > count as f64 * 0.9,
-        "only {received} messages were read"
-    );
+    assert!(received > count as f64 * 0.9, "only {received} messages were read");
     server.assert_alive(&place, CALLER);
     assert_call_works(&place, &server, "dave", 5080);
 }
@@ -459,11 +418,7 @@ fn calm_down(place: &Place, server: &Server) {
     let quiet = wait_for(Duration::from_secs(30), || {
         (server.stat(place, "strowger_transactions") == 0.0).then_some(())
     });
-    assert!(
-        quiet.is_some(),
-        "transactions stay: {:#?}",
-        server.stats(place)
-    );
+    assert!(quiet.is_some(), "transactions stay: {:#?}", server.stats(place));
 }
 
 /// What shoots: sockets of a stranger, seeds, and dice.
@@ -481,9 +436,7 @@ impl Gun {
             .map(|_| UdpSocket::bind(place.at_port(STRANGER, 0)).expect("a socket"))
             .collect();
         for socket in &sockets {
-            socket
-                .set_nonblocking(true)
-                .expect("a socket that does not wait");
+            socket.set_nonblocking(true).expect("a socket that does not wait");
         }
         let mut seeds: Vec<Vec<u8>> = Vec::new();
         for (rfc, table) in [("rfc4475", RFC_4475), ("rfc5118", RFC_5118)] {
@@ -582,16 +535,11 @@ impl Gun {
 
     /// Does the server answer an OPTIONS? A probe that the kernel lost is sent again.
     fn answered(&self) -> bool {
-        let options = self
-            .probe
-            .request("OPTIONS", &format!("sip:{}", self.target));
+        let options = self.probe.request("OPTIONS", &format!("sip:{}", self.target));
         let answered = (0..4).any(|_| {
             self.probe.send(&options);
             let end = Instant::now() + Duration::from_secs(2);
-            while let Some(answer) = self
-                .probe
-                .receive(end.saturating_duration_since(Instant::now()))
-            {
+            while let Some(answer) = self.probe.receive(end.saturating_duration_since(Instant::now())) {
                 if answer.answers("OPTIONS", 200) && answer.call_id() == options.call_id {
                     return true;
                 }

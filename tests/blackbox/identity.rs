@@ -61,9 +61,7 @@ impl<'l> Login<'l> {
 fn again(request: &Request) -> Request {
     let mut again = request.clone();
     again.cseq += 1;
-    again.via = request
-        .via
-        .replace(&request.branch(), &format!("z9hG4bKt{}", unique()));
+    again.via = request.via.replace(&request.branch(), &format!("z9hG4bKt{}", unique()));
     again
 }
 
@@ -168,12 +166,7 @@ fn nobody_takes_a_name_of_ours_by_spelling_it_otherwise() {
     let bob = Agent::new(place.at(CALLEE), server.address);
     let bound = server.command(
         &place,
-        &[
-            "ul",
-            "add",
-            "bob@example.test",
-            &format!("sip:bob@{}", bob.address),
-        ],
+        &["ul", "add", "bob@example.test", &format!("sip:bob@{}", bob.address)],
     );
     assert_eq!(bound.code, Some(0), "{bound:?}");
     let ip = server.address.ip();
@@ -254,14 +247,10 @@ fn a_trailing_dot_says_nothing() {
         assert_eq!(seen.request_uri(), uri);
     }
 
-    let ul =
-        |arguments: &[&str]| -> Outcome { server.command(&place, &[&["ul"], arguments].concat()) };
+    let ul = |arguments: &[&str]| -> Outcome { server.command(&place, &[&["ul"], arguments].concat()) };
     let shown = ul(&["show", "bob@example.test."]);
     assert!(shown.stdout.contains("sip:bob@example.test"), "{shown:?}");
-    assert_eq!(
-        ul(&["add", "alice@example.test.", "sip:alice@192.0.2.1"]).code,
-        Some(0)
-    );
+    assert_eq!(ul(&["add", "alice@example.test.", "sip:alice@192.0.2.1"]).code, Some(0));
     assert_eq!(ul(&["show", "alice@example.test"]).code, Some(0));
     assert_eq!(ul(&["rm", "alice@Example.test.."]).code, Some(0));
     assert_eq!(status(&register("example.test.", &contact, 0)), 200);
@@ -297,11 +286,7 @@ fn a_gateway_for_users_takes_nobody_else() {
                 // An escape in the number is no way around it.
                 let mut request = agent.request(method, "sip:%34%39301@example.test");
                 request.from = format!("<{from}>;tag=f{}", unique());
-                assert_eq!(
-                    status(&ask(&agent, &request)),
-                    expected,
-                    "{method} from {from}"
-                );
+                assert_eq!(status(&ask(&agent, &request)), expected, "{method} from {from}");
             }
         }
         assert!(gateway.collect(SILENCE).is_empty());
@@ -362,12 +347,7 @@ fn a_name_may_have_any_character() {
         for spelled in [written.to_owned(), written.replace("%C3%A9", "%c3%a9")] {
             let request = phone.register("example.test", &spelled, &contact, 600);
             let answer = ask_as(&phone, &Login::new(name, "pw"), &request);
-            assert_eq!(
-                status(&answer),
-                200,
-                "{name} as {spelled}: {}",
-                answer.start
-            );
+            assert_eq!(status(&answer), 200, "{name} as {spelled}: {}", answer.start);
         }
         for typed in [name, written] {
             let shown = server.command(&place, &["ul", "show", &format!("{typed}@example.test")]);
@@ -425,34 +405,18 @@ fn credentials_are_good_for_one_request() {
         let mut removed = bound.clone();
         removed.contact = Some("*".to_owned());
         removed.extra[0] = "Expires: 0".to_owned();
-        for changed in [
-            bound,
-            removed,
-            asked.clone().with("Path: <sip:192.0.2.66;lr>"),
-        ] {
+        for changed in [bound, removed, asked.clone().with("Path: <sip:192.0.2.66;lr>")] {
             let answer = agent.ask(&changed);
-            assert_eq!(
-                status(&answer),
-                401,
-                "{changed:?}",
-                changed = changed.contact
-            );
+            assert_eq!(status(&answer), 401, "{changed:?}", changed = changed.contact);
             let challenge = Challenge::of(&answer);
             assert!(challenge.stale, "the password is right: {answer:?}");
             let phone_goes_on = bob.answer(&changed, &challenge, "sip:example.test");
             assert!(phone_goes_on.extra.len() > changed.extra.len());
         }
-        assert_eq!(
-            status(&agent.ask(&asked)),
-            200,
-            "the same again is the same"
-        );
+        assert_eq!(status(&agent.ask(&asked)), 200, "the same again is the same");
         bob.count = 2;
         let counted = bob.answer(&query, &challenge, "sip:example.test");
-        assert!(
-            agent.ask(&counted).contacts().is_empty(),
-            "nobody was bound"
-        );
+        assert!(agent.ask(&counted).contacts().is_empty(), "nobody was bound");
 
         // An INVITE that found nobody, sent to somebody.
         let alice = Login::new("alice", "open-alice");
@@ -465,12 +429,7 @@ fn credentials_are_good_for_one_request() {
         other.uri = "sip:bob@example.test".to_owned();
         server.command(
             &place,
-            &[
-                "ul",
-                "add",
-                "bob@example.test",
-                &format!("sip:bob@{}", phone.address),
-            ],
+            &["ul", "add", "bob@example.test", &format!("sip:bob@{}", phone.address)],
         );
         let answer = ask(&agent, &other);
         assert_eq!(status(&answer), 400, "made for another: {}", answer.start);
@@ -489,12 +448,7 @@ fn credentials_for_a_friend_reach_nobody_else() {
         let phone = Agent::new(place.at(CALLEE), server.address);
         server.command(
             &place,
-            &[
-                "ul",
-                "add",
-                "bob@example.test",
-                &format!("sip:bob@{}", phone.address),
-            ],
+            &["ul", "add", "bob@example.test", &format!("sip:bob@{}", phone.address)],
         );
         let agent = Agent::new(place.at(CALLER), server.address);
         let login = Login::new("alice", "open-alice");
@@ -562,11 +516,7 @@ fn a_row_that_nobody_can_use_is_nobody() {
         .set("auth", "challenge_register", "true")
         .set("auth", "users", "\"users.db\"");
     conf.write(&place);
-    let added = user(
-        &place,
-        &["add", "bob@example.test", "--password-stdin"],
-        "pw\n",
-    );
+    let added = user(&place, &["add", "bob@example.test", "--password-stdin"], "pw\n");
     assert_eq!(added.code, Some(0), "{added:?}");
     let database = place.path("users.db").display().to_string();
     // Of the others carol alone can answer for nothing but MD5: that is what all are asked for.
@@ -576,13 +526,7 @@ fn a_row_that_nobody_can_use_is_nobody() {
         md5("carol:example.test:pw")
     );
     let arguments = ["-batch", &database, &rows];
-    let made = process::run(
-        &place,
-        "sqlite3",
-        Path::new("sqlite3"),
-        &arguments,
-        PATIENCE,
-    );
+    let made = process::run(&place, "sqlite3", Path::new("sqlite3"), &arguments, PATIENCE);
     assert_eq!(made.code, Some(0), "{made:?}");
     let server = conf.start(&place);
     let agent = Agent::new(place.at(CALLER), server.address);
@@ -609,8 +553,7 @@ fn sipsak_registers_with_a_password() {
         let (uri, password) = (server.uri(aor), format!("open-{name}"));
         let contact = format!("sip:{aor}@{}", place.at(CALLER));
         let arguments = [
-            "-H", &ip, "-k", &ip, "-U", "-i", "-x", "120", "-C", &contact, "-u", name, "-a",
-            &password, "-s", &uri,
+            "-H", &ip, "-k", &ip, "-U", "-i", "-x", "120", "-C", &contact, "-u", name, "-a", &password, "-s", &uri,
         ];
         let outcome = process::run(&place, "sipsak", Path::new("sipsak"), &arguments, PATIENCE);
         assert_eq!(outcome.code, Some(0), "{name}: {outcome:?}");

@@ -27,12 +27,7 @@ struct Kamailio {
 impl Kamailio {
     /// A proxy on UDP port 5060 and TLS port 5061 that records its route and sends new requests to `next`, and believes only who has a
     /// certificate from `authority`.
-    fn start(
-        place: &Place,
-        next: &str,
-        certificate: &Certificate,
-        authority: &Authority,
-    ) -> Kamailio {
+    fn start(place: &Place, next: &str, certificate: &Certificate, authority: &Authority) -> Kamailio {
         let (clear, secure) = (place.at(NEIGHBOUR), place.at_port(NEIGHBOUR, 5061));
         let tls = |section| {
             format!(
@@ -82,9 +77,7 @@ impl Kamailio {
             (listening(secure) || process.exited().is_some()).then(|| listening(secure))
         });
         assert_eq!(ready, Some(true), "Kamailio: {}", process.stderr());
-        Kamailio {
-            process: Some(process),
-        }
+        Kamailio { process: Some(process) }
     }
 }
 
@@ -148,8 +141,7 @@ impl Scene {
     }
 
     fn shaken(&self, server: &Server, side: &str, kind: &str) -> f64 {
-        server.stats(&self.place)
-            [&format!("strowger_tls_handshakes_total{{side=\"{side}\",kind=\"{kind}\"}}")]
+        server.stats(&self.place)[&format!("strowger_tls_handshakes_total{{side=\"{side}\",kind=\"{kind}\"}}")]
     }
 }
 
@@ -166,19 +158,13 @@ fn assert_passed_both(report: &Report, order: [u8; 2], place: &Place) {
             let vias = message.vias();
             assert_eq!(vias.len(), 3, "{message:?}");
             for (via, host) in vias.iter().zip(order) {
-                assert!(
-                    via.sent_by.starts_with(&format!("{}:", place.ip(host))),
-                    "{message:?}"
-                );
+                assert!(via.sent_by.starts_with(&format!("{}:", place.ip(host))), "{message:?}");
             }
             assert_eq!(vias[1].transport, "TLS", "{message:?}");
         }
         let routes = messages[0].all("record-route");
         let ours = format!("{}:", place.ip(SERVER));
-        assert!(
-            routes.iter().any(|route| uri_of(route).contains(&ours)),
-            "{routes:?}"
-        );
+        assert!(routes.iter().any(|route| uri_of(route).contains(&ours)), "{routes:?}");
         assert!(routes.len() >= 3, "{routes:?}");
     }
 }
@@ -243,10 +229,7 @@ fn a_previous_hop_that_proves_nothing() {
     let phone = crate::agent::Agent::new(place.at(CALLEE), server.address);
     let caller = crate::agent::Agent::new(place.at(CALLER), place.at(NEIGHBOUR));
     caller.send(&caller.request("MESSAGE", &server.uri("bob")));
-    server.expect_log(&[
-        "TLS from",
-        ": handshake failed: we refused: certificate verify failed",
-    ]);
+    server.expect_log(&["TLS from", ": handshake failed: we refused: certificate verify failed"]);
     assert!(phone.receive(Duration::from_millis(300)).is_none());
     assert_eq!(scene.shaken(&server, "server", "full"), 0.0);
 }

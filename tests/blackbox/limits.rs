@@ -52,12 +52,7 @@ fn loops_are_found() {
     for (user, other) in [("tweedledum", "tweedledee"), ("tweedledee", "tweedledum")] {
         let added = server.command(
             &place,
-            &[
-                "ul",
-                "add",
-                &format!("{user}@{}", server.address.ip()),
-                &server.uri(other),
-            ],
+            &["ul", "add", &format!("{user}@{}", server.address.ip()), &server.uri(other)],
         );
         assert_eq!(added.code, Some(0), "{added:?}");
     }
@@ -93,15 +88,7 @@ fn loops_do_not_multiply() {
         for to in users.into_iter().filter(|to| *to != from) {
             for n in 0..5 {
                 let contact = format!("sip:{to}@{};x={n}", server.address);
-                let added = server.command(
-                    &place,
-                    &[
-                        "ul",
-                        "add",
-                        &format!("{from}@{}", server.address.ip()),
-                        &contact,
-                    ],
-                );
+                let added = server.command(&place, &["ul", "add", &format!("{from}@{}", server.address.ip()), &contact]);
                 assert_eq!(added.code, Some(0), "{added:?}");
             }
         }
@@ -114,10 +101,7 @@ fn loops_do_not_multiply() {
     );
     caller.acknowledge(&request, &refused);
     let requests = server.stat(&place, "strowger_requests_total");
-    assert!(
-        requests < 20_000.0,
-        "{requests} requests for one of the caller's"
-    );
+    assert!(requests < 20_000.0, "{requests} requests for one of the caller's");
     server.assert_alive(&place, CALLEE);
 }
 
@@ -129,9 +113,7 @@ fn extensions_that_nobody_has() {
     let phone = Agent::new(place.at(CALLEE), server.address);
     let caller = Agent::new(place.at(CALLER), server.address);
     server.bind(&place, "bob", phone.address);
-    let request = caller
-        .request("INVITE", &server.uri("bob"))
-        .with("Proxy-Require: foo, bar");
+    let request = caller.request("INVITE", &server.uri("bob")).with("Proxy-Require: foo, bar");
     let refused = caller.ask(&request);
     assert_eq!(refused.status(), Some(420), "{refused:?}");
     assert!(
@@ -142,14 +124,10 @@ fn extensions_that_nobody_has() {
     assert!(phone.receive(Duration::from_millis(200)).is_none());
 
     // Require is for the far end: a proxy lets it pass, a registrar does not.
-    let request = caller
-        .request("MESSAGE", &server.uri("bob"))
-        .with("Require: foo");
+    let request = caller.request("MESSAGE", &server.uri("bob")).with("Require: foo");
     caller.send(&request);
     assert_eq!(
-        phone
-            .expect("MESSAGE", |message| message.is("MESSAGE"))
-            .header("require"),
+        phone.expect("MESSAGE", |message| message.is("MESSAGE")).header("require"),
         Some("foo")
     );
     let register = caller
@@ -171,17 +149,11 @@ fn questions_to_the_server() {
     let place = Place::new("options");
     let server = Conf::new(&place).start(&place);
     let caller = Agent::new(place.at(CALLER), server.address);
-    for uri in [
-        format!("sip:{}", server.address),
-        "sip:example.test".to_owned(),
-    ] {
+    for uri in [format!("sip:{}", server.address), "sip:example.test".to_owned()] {
         let answer = caller.ask(&caller.request("OPTIONS", &uri));
         assert_eq!(answer.status(), Some(200), "{answer:?}");
         for method in ["INVITE", "ACK", "CANCEL", "OPTIONS", "REGISTER"] {
-            assert!(
-                answer.lists("allow", method),
-                "{method} is missing in Allow: {answer:?}"
-            );
+            assert!(answer.lists("allow", method), "{method} is missing in Allow: {answer:?}");
         }
         assert!(
             answer.header("accept").is_some() && answer.header("supported").is_some(),
@@ -243,11 +215,7 @@ fn answers_find_the_sender() {
             assert_eq!(answer.status(), Some(200));
             let top = answer.top_via();
             assert_eq!(top.sent_by, claimed, "{answer:?}");
-            assert_eq!(
-                top.received,
-                Some(caller.address.ip().to_string()),
-                "{answer:?}"
-            );
+            assert_eq!(top.received, Some(caller.address.ip().to_string()), "{answer:?}");
             if !rport.is_empty() {
                 assert_eq!(top.rport.as_deref(), Some("4444"), "{answer:?}");
             }
@@ -270,40 +238,24 @@ fn full_is_said_and_not_suffered() {
     let domain = server.address.to_string();
     let mut answers = Vec::new();
     for user in ["bob", "carol", "dave", "eve"] {
-        let register = phone.register(
-            &domain,
-            user,
-            &format!("<sip:{user}@{}>", phone.address),
-            600,
-        );
+        let register = phone.register(&domain, user, &format!("<sip:{user}@{}>", phone.address), 600);
         answers.push(phone.ask(&register).status().unwrap_or_default());
     }
     assert_eq!(answers, [200, 200, 200, 503]);
     std::thread::sleep(Duration::from_millis(700));
 
     // The phone rings and rings: its transactions stay.
-    let invites: Vec<_> = (0..24)
-        .map(|_| caller.request("INVITE", &server.uri("bob")))
-        .collect();
+    let invites: Vec<_> = (0..24).map(|_| caller.request("INVITE", &server.uri("bob"))).collect();
     for invite in &invites {
         caller.send(invite);
     }
     let heard = caller.collect(Duration::from_millis(300));
-    let refused: Vec<_> = heard
-        .iter()
-        .filter(|message| message.is_final_for("INVITE"))
-        .collect();
+    let refused: Vec<_> = heard.iter().filter(|message| message.is_final_for("INVITE")).collect();
     assert!(
         !refused.is_empty() && refused.iter().all(|message| message.status() == Some(503)),
         "{refused:#?}"
     );
-    assert!(
-        heard
-            .iter()
-            .filter(|message| message.answers("INVITE", 100))
-            .count()
-            <= 8
-    );
+    assert!(heard.iter().filter(|message| message.answers("INVITE", 100)).count() <= 8);
     // 64·T1 later nobody has answered, and there is room again.
     std::thread::sleep(Duration::from_millis(2500));
     server.assert_alive(&place, CALLEE);
@@ -316,9 +268,7 @@ fn full_is_said_and_not_suffered() {
 #[test]
 fn a_message_that_is_too_long() {
     let place = Place::new("toolong");
-    let mut server = Conf::new(&place)
-        .set("limits", "message_size", r#""2KiB""#)
-        .start(&place);
+    let mut server = Conf::new(&place).set("limits", "message_size", r#""2KiB""#).start(&place);
     let phone = Agent::new(place.at(CALLEE), server.address);
     let caller = Agent::new(place.at(CALLER), server.address);
     server.bind(&place, "bob", phone.address);
@@ -332,16 +282,10 @@ fn a_message_that_is_too_long() {
     request.body = vec![b'x'; 3000];
     caller.send(&request);
     let answers = caller.collect(Duration::from_millis(300));
-    assert!(
-        answers.iter().all(|answer| answer.status() == Some(513)),
-        "{answers:#?}"
-    );
+    assert!(answers.iter().all(|answer| answer.status() == Some(513)), "{answers:#?}");
     assert!(phone.receive(Duration::from_millis(100)).is_none());
     if answers.is_empty() {
-        assert!(
-            server.stat(&place, "strowger_dropped_total") >= 1.0,
-            "dropped, and counted"
-        );
+        assert!(server.stat(&place, "strowger_dropped_total") >= 1.0, "dropped, and counted");
     }
     server.assert_alive(&place, CALLEE);
 }
@@ -366,14 +310,8 @@ fn a_source_may_send_so_many_requests() {
         (40..=80).contains(&answered),
         "{answered} of 400 requests were answered within a second"
     );
-    let refused = server.stat(
-        &place,
-        "strowger_limit_hits_total{limit=\"requests_per_source\"}",
-    );
-    assert!(
-        (320.0..=360.0).contains(&refused),
-        "{refused} of 400 were counted as dropped"
-    );
+    let refused = server.stat(&place, "strowger_limit_hits_total{limit=\"requests_per_source\"}");
+    assert!((320.0..=360.0).contains(&refused), "{refused} of 400 were counted as dropped");
     server.expect_log(&[
         &flooder.address.ip().to_string(),
         "more than 40 a second",
@@ -400,9 +338,7 @@ fn a_source_may_send_so_many_requests() {
 #[test]
 fn overload_is_said_and_passes() {
     let place = Place::new("overload");
-    let mut server = Conf::new(&place)
-        .set("limits", "shed", "\"kernel\"")
-        .start(&place);
+    let mut server = Conf::new(&place).set("limits", "shed", "\"kernel\"").start(&place);
     // Never answers: each call that is let in costs the server all that a call can cost.
     let phone = Agent::new(place.at(CALLEE), server.address);
     server.bind(&place, "bob", phone.address);
@@ -419,10 +355,7 @@ fn overload_is_said_and_passes() {
     while refused.is_none() && began.elapsed() < Duration::from_secs(20) {
         for _ in 0..2_000 {
             number += 1;
-            flooder.send_bytes(
-                text.replace(&branch, &format!("{branch}f{number}"))
-                    .as_bytes(),
-            );
+            flooder.send_bytes(text.replace(&branch, &format!("{branch}f{number}")).as_bytes());
         }
         while let Some(answer) = flooder.receive(Duration::ZERO) {
             if answer.status() == Some(503) {
@@ -433,11 +366,7 @@ fn overload_is_said_and_passes() {
     }
     let refused = refused.unwrap_or_else(|| panic!("{number} calls, and none was too much"));
     assert!(refused.start.contains("503 Overloaded"), "{refused:?}");
-    let seconds: u32 = refused
-        .header("retry-after")
-        .expect("when")
-        .parse()
-        .expect("a number");
+    let seconds: u32 = refused.header("retry-after").expect("when").parse().expect("a number");
     assert!((1..=5).contains(&seconds), "{refused:?}");
     server.expect_log(&["WARN", "overloaded", "answered 503", "[limits] overload"]);
     let hits = server.stat(&place, "strowger_limit_hits_total{limit=\"overload\"}");

@@ -78,8 +78,7 @@ pub enum End {
 
 impl Line {
     pub fn connect(from: IpAddr, to: SocketAddr) -> Line {
-        let stream = stream_tap::connect(from, to)
-            .unwrap_or_else(|error| panic!("no connection to {to}: {error}"));
+        let stream = stream_tap::connect(from, to).unwrap_or_else(|error| panic!("no connection to {to}: {error}"));
         Line::over(Stream::Tcp(stream))
     }
 
@@ -100,9 +99,7 @@ impl Line {
             end: None,
         };
         let _ = line.socket().set_nodelay(true);
-        line.socket()
-            .set_write_timeout(Some(PATIENCE))
-            .expect("a time-out");
+        line.socket().set_write_timeout(Some(PATIENCE)).expect("a time-out");
         line.wait(PATIENCE);
         line
     }
@@ -113,12 +110,8 @@ impl Line {
         builder.set_ca_file(&authority.file).expect("an authority");
         builder.set_verify(SslVerifyMode::PEER);
         if let Some(own) = own {
-            builder
-                .set_certificate_chain_file(&own.file)
-                .expect("a certificate");
-            builder
-                .set_private_key_file(&own.key, SslFiletype::PEM)
-                .expect("a key");
+            builder.set_certificate_chain_file(&own.file).expect("a certificate");
+            builder.set_private_key_file(&own.key, SslFiletype::PEM).expect("a key");
         }
         let connector = builder.build();
         let stream = connector
@@ -204,9 +197,7 @@ impl Line {
             match read {
                 Ok(0) => self.end = Some(self.how_it_ended()),
                 Ok(length) => self.framer.push(&buffer[..length]),
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
-                {
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                     if Instant::now() >= end {
                         return None;
                     }
@@ -219,9 +210,7 @@ impl Line {
 
     fn wait(&self, within: Duration) {
         let within = within.max(Duration::from_micros(100));
-        self.socket()
-            .set_read_timeout(Some(within))
-            .expect("a time-out");
+        self.socket().set_read_timeout(Some(within)).expect("a time-out");
     }
 
     fn how_it_ended(&mut self) -> End {

@@ -65,9 +65,7 @@ impl Lossy {
         let before = Tap::with_rule(place.at(CALLER_TAP), server.address, rule(Leg::Before));
         let behind = Tap::with_rule(place.at(CALLEE_TAP), place.at(CALLEE), rule(Leg::Behind));
         server.bind(&place, "bob", behind.address);
-        let uas = callee(&place, "uas", CALLEE, behind.address)
-            .with(&["-d", ringing])
-            .answer();
+        let uas = callee(&place, "uas", CALLEE, behind.address).with(&["-d", ringing]).answer();
         Sipp::new(&place, "uac", place.at(CALLER), Scenario::Text(UAC))
             .with(&["-d", "800"])
             .call("bob", server.address, before.address)
@@ -102,11 +100,7 @@ impl Lossy {
             .call("bob", server.address, before.address)
             .succeed(1);
         uas.succeed(1);
-        assert_eq!(
-            before.dropped() + behind.dropped(),
-            1,
-            "the loss that this test is about"
-        );
+        assert_eq!(before.dropped() + behind.dropped(), 1, "the loss that this test is about");
         Lossy { before, behind }
     }
 
@@ -130,9 +124,7 @@ impl Lossy {
 type Rule = Box<dyn FnMut(Way, &Message) -> Fate + Send>;
 
 fn same_bytes(messages: &[Message]) -> bool {
-    messages
-        .iter()
-        .all(|message| message.raw == messages[0].raw)
+    messages.iter().all(|message| message.raw == messages[0].raw)
 }
 
 #[test]
@@ -159,10 +151,7 @@ fn provisional_responses_before_the_server() {
         |leg| {
             let mut left = if leg == Leg::Before { 2 } else { 0 };
             Box::new(move |way, message| {
-                if left > 0
-                    && way == Way::Back
-                    && message.status().is_some_and(|status| status < 200)
-                {
+                if left > 0 && way == Way::Back && message.status().is_some_and(|status| status < 200) {
                     left -= 1;
                     return Fate::Drop;
                 }
@@ -172,11 +161,7 @@ fn provisional_responses_before_the_server() {
         "700",
     );
     assert_eq!(call.before.dropped(), 2);
-    assert_eq!(
-        call.requests("INVITE"),
-        (2, 1),
-        "a retransmission is absorbed"
-    );
+    assert_eq!(call.requests("INVITE"), (2, 1), "a retransmission is absorbed");
     assert_eq!(
         call.responses("INVITE", 180),
         (1, 2),
@@ -186,18 +171,14 @@ fn provisional_responses_before_the_server() {
 
 #[test]
 fn ringing_behind_the_server() {
-    let call = Lossy::once(Leg::Behind, Way::Back, |message| {
-        message.answers("INVITE", 180)
-    });
+    let call = Lossy::once(Leg::Behind, Way::Back, |message| message.answers("INVITE", 180));
     assert_eq!(call.responses("INVITE", 180), (1, 0));
     assert_eq!(call.responses("INVITE", 200), (1, 1));
 }
 
 #[test]
 fn answer_behind_the_server() {
-    let call = Lossy::once(Leg::Behind, Way::Back, |message| {
-        message.answers("INVITE", 200)
-    });
+    let call = Lossy::once(Leg::Behind, Way::Back, |message| message.answers("INVITE", 200));
     assert_eq!(
         call.requests("INVITE"),
         (1, 1),
@@ -208,9 +189,7 @@ fn answer_behind_the_server() {
 
 #[test]
 fn answer_before_the_server() {
-    let call = Lossy::once(Leg::Before, Way::Back, |message| {
-        message.answers("INVITE", 200)
-    });
+    let call = Lossy::once(Leg::Before, Way::Back, |message| message.answers("INVITE", 200));
     assert_eq!(
         call.responses("INVITE", 200),
         (2, 2),
@@ -250,44 +229,29 @@ fn bye_behind_the_server() {
 
 #[test]
 fn answer_to_bye_behind_the_server() {
-    let call = Lossy::once(Leg::Behind, Way::Back, |message| {
-        message.answers("BYE", 200)
-    });
+    let call = Lossy::once(Leg::Behind, Way::Back, |message| message.answers("BYE", 200));
     assert_eq!(call.requests("BYE"), (1, 2));
     assert_eq!(call.responses("BYE", 200), (2, 1));
 }
 
 #[test]
 fn answer_to_bye_before_the_server() {
-    let call = Lossy::once(Leg::Before, Way::Back, |message| {
-        message.answers("BYE", 200)
-    });
-    assert_eq!(
-        call.requests("BYE"),
-        (2, 1),
-        "the repeated BYE is answered from memory"
-    );
+    let call = Lossy::once(Leg::Before, Way::Back, |message| message.answers("BYE", 200));
+    assert_eq!(call.requests("BYE"), (2, 1), "the repeated BYE is answered from memory");
     assert_eq!(call.responses("BYE", 200), (1, 2));
     assert!(same_bytes(&call.before.responses(Way::Back, "BYE", 200)));
 }
 
 #[test]
 fn busy_behind_the_server() {
-    let call = Lossy::refused(Leg::Behind, Way::Back, |message| {
-        message.answers("INVITE", 486)
-    });
+    let call = Lossy::refused(Leg::Behind, Way::Back, |message| message.answers("INVITE", 486));
     let (said, heard) = call.responses("INVITE", 486);
-    assert!(
-        said >= 2 && heard == 1,
-        "said {said} times, heard {heard} times"
-    );
+    assert!(said >= 2 && heard == 1, "said {said} times, heard {heard} times");
 }
 
 #[test]
 fn busy_before_the_server() {
-    let call = Lossy::refused(Leg::Before, Way::Back, |message| {
-        message.answers("INVITE", 486)
-    });
+    let call = Lossy::refused(Leg::Before, Way::Back, |message| message.answers("INVITE", 486));
     assert_eq!(call.responses("INVITE", 486), (1, 2), "Timer G repeats it");
     assert!(same_bytes(&call.before.responses(Way::Back, "INVITE", 486)));
     assert_eq!(call.requests("ACK"), (1, 1));
@@ -303,11 +267,7 @@ fn ack_of_busy_before_the_server() {
 #[test]
 fn ack_of_busy_behind_the_server() {
     let call = Lossy::refused(Leg::Behind, Way::Forth, |message| message.is("ACK"));
-    assert_eq!(
-        call.responses("INVITE", 486),
-        (2, 1),
-        "the repeated 486 ends at the server"
-    );
+    assert_eq!(call.responses("INVITE", 486), (2, 1), "the repeated 486 ends at the server");
     assert_eq!(call.requests("ACK"), (1, 2), "and is acknowledged again");
     assert!(same_bytes(&call.behind.requests(Way::Forth, "ACK")));
 }
@@ -327,10 +287,7 @@ fn everything_twice() {
     assert_eq!(call.requests("BYE"), (1, 1));
     assert_eq!(call.behind.requests(Way::Forth, "CANCEL").len(), 0);
     let (said, heard) = call.responses("INVITE", 180);
-    assert!(
-        heard <= 2 * said + 1,
-        "180 said {said} times and heard {heard} times"
-    );
+    assert!(heard <= 2 * said + 1, "180 said {said} times and heard {heard} times");
 }
 
 /// 180 overtaken by 200: the caller hears no provisional response after the final one.
@@ -355,10 +312,7 @@ fn a_late_ringing() {
         .filter_map(Message::status)
         .collect();
     let answered = heard.iter().position(|status| *status == 200).expect("200");
-    assert!(
-        heard[answered..].iter().all(|status| *status >= 200),
-        "{heard:?}"
-    );
+    assert!(heard[answered..].iter().all(|status| *status >= 200), "{heard:?}");
 }
 
 /// A REGISTER that is lost, and one whose 200 is lost: the repetition has the same CSeq and is not stale.
@@ -386,17 +340,9 @@ fn register_and_its_answer() {
         assert!(phone.receive(Duration::from_millis(200)).is_none());
         phone.send(&register);
         let answer = phone.final_for(&register);
-        assert_eq!(
-            (answer.status(), answer.contacts().len()),
-            (Some(200), 1),
-            "{answer:?}"
-        );
+        assert_eq!((answer.status(), answer.contacts().len()), (Some(200), 1), "{answer:?}");
         phone.send(&register);
-        assert_eq!(
-            phone.final_for(&register).raw,
-            answer.raw,
-            "the same answer again"
-        );
+        assert_eq!(phone.final_for(&register).raw, answer.raw, "the same answer again");
         assert_eq!(tap.dropped(), 1);
     }
 }

@@ -14,9 +14,7 @@ const NAME: &str = "sip.example.test";
 fn start(place: &Place, change: impl FnOnce(Conf) -> Conf) -> (Server, Authority, Agent) {
     let authority = Authority::new(place, "ca");
     let certificate = authority.issue(place, "server", Kind::Ecdsa, &[NAME]);
-    let conf = Conf::new(place)
-        .stream("tcp", place.at(SERVER))
-        .tls(place, &[&certificate]);
+    let conf = Conf::new(place).stream("tcp", place.at(SERVER)).tls(place, &[&certificate]);
     let server = change(conf).start(place);
     let phone = Agent::new(place.at(CALLEE), server.address);
     server.bind(place, "bob", phone.address);
@@ -33,12 +31,7 @@ fn callers(place: &Place, server: &Server, authority: &Authority) -> [Agent; 3] 
 }
 
 /// An INVITE to bob with this Via, as far as it rings; and as it arrived.
-fn ring(
-    caller: &Agent,
-    phone: &Agent,
-    server: &Server,
-    sent_by: Option<&str>,
-) -> (Request, Message) {
+fn ring(caller: &Agent, phone: &Agent, server: &Server, sent_by: Option<&str>) -> (Request, Message) {
     let mut invite = caller.request("INVITE", &server.uri("bob"));
     if let Some(sent_by) = sent_by {
         invite.via = invite.via.replace(&caller.address.to_string(), sent_by);
@@ -70,22 +63,12 @@ fn a_cancel_whose_sent_by_is_written_otherwise() {
     let place = Place::new("sentby");
     let (server, authority, phone) = start(&place, |conf| conf);
     for caller in callers(&place, &server, &authority) {
-        let port = if caller.transport() == "TLS" {
-            5061
-        } else {
-            5060
-        };
+        let port = if caller.transport() == "TLS" { 5061 } else { 5060 };
         for (of_invite, of_cancel) in [
             ("phone.example.test".into(), "PHONE.Example.TEST".into()),
             ("Phone.example.test.".into(), "phone.example.test".into()),
-            (
-                "phone.example.test".into(),
-                format!("phone.example.test:{port}"),
-            ),
-            (
-                format!("{}:{port}", place.ip(CALLER)),
-                place.ip(CALLER).to_string(),
-            ),
+            ("phone.example.test".into(), format!("phone.example.test:{port}")),
+            (format!("{}:{port}", place.ip(CALLER)), place.ip(CALLER).to_string()),
             ("[2001:db8::1]".into(), format!("[2001:DB8:0::1]:{port}")),
         ] {
             let (invite, arrived) = ring(&caller, &phone, &server, Some(&of_invite));
@@ -137,10 +120,7 @@ fn a_cancel_that_is_not_its_invites() {
                 assert_eq!(answer.status(), Some(481), "{number} by {}", by.address);
             }
         }
-        assert!(
-            phone.receive(Duration::from_millis(150)).is_none(),
-            "it goes on ringing"
-        );
+        assert!(phone.receive(Duration::from_millis(150)).is_none(), "it goes on ringing");
         let rebound = Agent::new(place.at_port(CALLER, 0), server.address);
         assert_eq!(rebound.ask(&honest).status(), Some(200));
         assert_cancelled(&caller, &phone, &invite, &arrived);
@@ -176,9 +156,7 @@ fn a_branch_that_is_used_again() {
             for other in [second, third] {
                 caller.send(&other);
                 let arrived = phone.expect(method, |message| {
-                    message.is(method)
-                        && message.call_id() == other.call_id
-                        && message.cseq() == other.cseq
+                    message.is(method) && message.call_id() == other.call_id && message.cseq() == other.cseq
                 });
                 phone.respond(&arrived, 486, &[]);
                 let answer = caller.final_for(&other);

@@ -42,12 +42,7 @@ impl Message {
     }
 
     pub fn status(&self) -> Option<u16> {
-        self.start
-            .strip_prefix("SIP/2.0 ")?
-            .split(' ')
-            .next()?
-            .parse()
-            .ok()
+        self.start.strip_prefix("SIP/2.0 ")?.split(' ').next()?.parse().ok()
     }
 
     pub fn is_request(&self) -> bool {
@@ -84,10 +79,7 @@ impl Message {
 
     /// The first value of a header field.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(n, _)| n == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
     /// Every value of a header field, comma lists taken apart.
@@ -100,10 +92,7 @@ impl Message {
     }
 
     pub fn vias(&self) -> Vec<Via> {
-        self.all("via")
-            .iter()
-            .map(|value| Via::read(value))
-            .collect()
+        self.all("via").iter().map(|value| Via::read(value)).collect()
     }
 
     /// The topmost Via; an empty one where there is none.
@@ -132,17 +121,12 @@ impl Message {
 
     /// The URIs of Contact, without angle brackets and header parameters.
     pub fn contacts(&self) -> Vec<String> {
-        self.all("contact")
-            .iter()
-            .map(|value| uri_of(value))
-            .collect()
+        self.all("contact").iter().map(|value| uri_of(value)).collect()
     }
 
     /// Every option tag or token of a list header, e.g. `Allow`.
     pub fn lists(&self, name: &str, token: &str) -> bool {
-        self.all(name)
-            .iter()
-            .any(|value| value.eq_ignore_ascii_case(token))
+        self.all(name).iter().any(|value| value.eq_ignore_ascii_case(token))
     }
 }
 
@@ -189,10 +173,7 @@ pub struct Via {
 impl Via {
     fn read(value: &str) -> Via {
         let (protocol_and_host, _) = value.split_once(';').unwrap_or((value, ""));
-        let host = protocol_and_host
-            .split_whitespace()
-            .last()
-            .unwrap_or_default();
+        let host = protocol_and_host.split_whitespace().last().unwrap_or_default();
         let transport = protocol_and_host
             .split('/')
             .nth(2)
@@ -214,11 +195,7 @@ pub fn with_port(host: &str) -> String {
         Some(end) => host[end..].contains(':'),
         None => host.contains(':'),
     };
-    if port {
-        host.to_owned()
-    } else {
-        format!("{host}:5060")
-    }
+    if port { host.to_owned() } else { format!("{host}:5060") }
 }
 
 /// Host and port of a SIP URI, without user and parameters.
@@ -246,12 +223,7 @@ pub fn parameter(value: &str, name: &str) -> Option<String> {
 pub fn uri_of(value: &str) -> String {
     match (value.find('<'), value.rfind('>')) {
         (Some(start), Some(end)) if start < end => value[start + 1..end].to_owned(),
-        _ => value
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_owned(),
+        _ => value.split(';').next().unwrap_or_default().trim().to_owned(),
     }
 }
 
@@ -295,9 +267,7 @@ fn long_form(name: &str) -> String {
 }
 
 pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack
-        .windows(needle.len())
-        .position(|window| window == needle)
+    haystack.windows(needle.len()).position(|window| window == needle)
 }
 
 #[test]

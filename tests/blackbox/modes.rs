@@ -16,15 +16,11 @@ use crate::tap::{Tap, Way};
 #[test]
 fn stateless() {
     let place = Place::new("stateless");
-    let server = Conf::new(&place)
-        .set("proxy", "mode", r#""stateless""#)
-        .start(&place);
+    let server = Conf::new(&place).set("proxy", "mode", r#""stateless""#).start(&place);
     let before = Tap::new(place.at(CALLER_TAP), server.address);
     let behind = Tap::new(place.at(CALLEE_TAP), place.at(CALLEE));
     server.bind(&place, "bob", behind.address);
-    let uas = callee(&place, "uas", CALLEE, behind.address)
-        .calls(20)
-        .answer();
+    let uas = callee(&place, "uas", CALLEE, behind.address).calls(20).answer();
     Sipp::new(&place, "uac", place.at(CALLER), Scenario::Text(UAC))
         .calls(20)
         .with(&["-r", "50"])
@@ -55,25 +51,13 @@ fn stateless() {
     let other = caller.request("INVITE", &server.uri("carol"));
     caller.send(&other);
     let branches: Vec<String> = (0..3)
-        .map(|_| {
-            phone
-                .expect("INVITE", |message| message.is("INVITE"))
-                .top_via()
-                .branch
-        })
+        .map(|_| phone.expect("INVITE", |message| message.is("INVITE")).top_via().branch)
         .collect();
-    assert_eq!(
-        branches[0], branches[1],
-        "the same branch for the same transaction"
-    );
+    assert_eq!(branches[0], branches[1], "the same branch for the same transaction");
     assert_ne!(branches[0], branches[2]);
     caller.send(&invite.cancel());
     let cancel = phone.expect("CANCEL", |message| message.is("CANCEL"));
-    assert_eq!(
-        cancel.top_via().branch,
-        branches[0],
-        "a CANCEL matches its INVITE behind us"
-    );
+    assert_eq!(cancel.top_via().branch, branches[0], "a CANCEL matches its INVITE behind us");
     // A refused INVITE: the caller's own ACK has to reach the callee.
     let rung = phone.log()[2].clone();
     phone.respond(&rung, 486, &[]);
@@ -88,9 +72,7 @@ fn stateless() {
 #[test]
 fn redirect() {
     let place = Place::new("redirect");
-    let server = Conf::new(&place)
-        .set("proxy", "redirect", "true")
-        .start(&place);
+    let server = Conf::new(&place).set("proxy", "redirect", "true").start(&place);
     let phones: Vec<Agent> = [(5061, "0.2"), (5062, "0.9"), (5063, "0.5")]
         .iter()
         .map(|(port, q)| {
@@ -121,14 +103,9 @@ fn redirect() {
         .collect();
     assert_eq!(qs, [0.9, 0.5, 0.2]);
     caller.acknowledge(&invite, &moved);
+    assert!(caller.receive(Duration::from_millis(700)).is_none(), "the ACK ends it");
     assert!(
-        caller.receive(Duration::from_millis(700)).is_none(),
-        "the ACK ends it"
-    );
-    assert!(
-        phones
-            .iter()
-            .all(|phone| phone.receive(Duration::from_millis(20)).is_none()),
+        phones.iter().all(|phone| phone.receive(Duration::from_millis(20)).is_none()),
         "nothing is relayed"
     );
     let nobody = caller.request("INVITE", &server.uri("nobody"));
@@ -147,8 +124,12 @@ fn routes() {
     let friend = place.ip(CALLER);
     let server = Conf::new(&place)
         .route("methods = [\"SUBSCRIBE\"]\naction = \"reject\"\nstatus = 489")
-        .route(&format!("to_host = \"example.net\"\nfrom_source = [\"{friend}/32\"]\naction = \"relay\"\ntarget = [\"sip:{gateway}\"]"))
-        .route(&format!("to_user_prefix = \"49\"\nfrom_source = [\"{friend}/32\"]\naction = \"relay\"\ntarget = [\"sip:{spare}\"]"))
+        .route(&format!(
+            "to_host = \"example.net\"\nfrom_source = [\"{friend}/32\"]\naction = \"relay\"\ntarget = [\"sip:{gateway}\"]"
+        ))
+        .route(&format!(
+            "to_user_prefix = \"49\"\nfrom_source = [\"{friend}/32\"]\naction = \"relay\"\ntarget = [\"sip:{spare}\"]"
+        ))
         .route("to_host = \"example.net\"\naction = \"reject\"\nstatus = 403")
         .start(&place);
     let gateway = Agent::new(gateway, server.address);
@@ -169,29 +150,18 @@ fn routes() {
 
     let prefixed = server.uri("4930123");
     friend.send(&friend.request("INVITE", &prefixed));
-    assert_eq!(
-        spare
-            .expect("INVITE", |message| message.is("INVITE"))
-            .request_uri(),
-        prefixed
-    );
+    assert_eq!(spare.expect("INVITE", |message| message.is("INVITE")).request_uri(), prefixed);
 
     assert_eq!(
-        friend
-            .ask(&friend.request("SUBSCRIBE", &server.uri("bob")))
-            .status(),
+        friend.ask(&friend.request("SUBSCRIBE", &server.uri("bob"))).status(),
         Some(489)
     );
     assert_eq!(
-        stranger
-            .ask(&stranger.request("MESSAGE", "sip:bob@example.net"))
-            .status(),
+        stranger.ask(&stranger.request("MESSAGE", "sip:bob@example.net")).status(),
         Some(403)
     );
     assert_eq!(
-        stranger
-            .ask(&stranger.request("MESSAGE", &server.uri("4930123")))
-            .status(),
+        stranger.ask(&stranger.request("MESSAGE", &server.uri("4930123"))).status(),
         Some(404)
     );
     assert!(
@@ -210,7 +180,9 @@ fn a_route_with_a_spare_target() {
     let (first, second) = (place.at(CALLEE), place.at(SECOND_CALLEE));
     let server = Conf::new(&place)
         .set("timers", "t1", r#""20ms""#)
-        .route(&format!("to_host = \"example.net\"\naction = \"relay\"\ntarget = [\"sip:{first}\", \"sip:{second}\"]"))
+        .route(&format!(
+            "to_host = \"example.net\"\naction = \"relay\"\ntarget = [\"sip:{first}\", \"sip:{second}\"]"
+        ))
         .start(&place);
     let first = Agent::new(first, server.address);
     let second = Agent::new(second, server.address);
@@ -223,12 +195,7 @@ fn a_route_with_a_spare_target() {
     let rung = second.expect("INVITE", |message| message.is("INVITE"));
     second.accept(&rung);
     assert_eq!(caller.final_for(&invite).status(), Some(200));
-    assert!(
-        caller
-            .log()
-            .iter()
-            .all(|message| message.status() != Some(503))
-    );
+    assert!(caller.log().iter().all(|message| message.status() != Some(503)));
     // Silence for 64·T1.
     let invite = caller.request("INVITE", "sip:bob@example.net");
     caller.send(&invite);
@@ -255,19 +222,12 @@ fn strangers_are_not_relayed_for() {
         ("a foreign domain by our route", &foreign, vec![&us]),
         ("a route to a third party", &ours, vec![&them]),
         ("our route, then a third party's", &ours, vec![&us, &them]),
-        (
-            "a third party's route, then a foreign domain",
-            &foreign,
-            vec![&them],
-        ),
+        ("a third party's route, then a foreign domain", &foreign, vec![&them]),
     ];
     for method in ["INVITE", "MESSAGE", "OPTIONS", "STRANGE"] {
         for (what, uri, routes) in &cases {
             let mut request = stranger.request(method, uri);
-            request.extra = routes
-                .iter()
-                .map(|route| format!("Route: {route}"))
-                .collect();
+            request.extra = routes.iter().map(|route| format!("Route: {route}")).collect();
             let refused = stranger.ask(&request);
             assert!(
                 [403, 404, 405].contains(&refused.status().unwrap_or_default()),
@@ -283,9 +243,7 @@ fn strangers_are_not_relayed_for() {
         let mut request = stranger.request(method, &foreign);
         request.to += ";tag=forged";
         stranger.send(&request);
-        request = stranger
-            .request(method, &foreign)
-            .with(&format!("Route: {us}"));
+        request = stranger.request(method, &foreign).with(&format!("Route: {us}"));
         request.to += ";tag=forged";
         stranger.send(&request);
     }
@@ -298,12 +256,9 @@ fn strangers_are_not_relayed_for() {
 #[test]
 fn registrar_switched_off() {
     let place = Place::new("noregistrar");
-    let server = Conf::new(&place)
-        .set("registrar", "enabled", "false")
-        .start(&place);
+    let server = Conf::new(&place).set("registrar", "enabled", "false").start(&place);
     let phone = Agent::new(place.at(CALLEE), server.address);
-    let refused =
-        phone.ask(&phone.register(&server.address.to_string(), "a", "<sip:a@192.0.2.1>", 600));
+    let refused = phone.ask(&phone.register(&server.address.to_string(), "a", "<sip:a@192.0.2.1>", 600));
     assert!(refused.status() >= Some(400), "{refused:?}");
     assert_call_works(&place, &server, "bob", 5080);
 }
@@ -311,9 +266,7 @@ fn registrar_switched_off() {
 #[test]
 fn record_route_switched_off() {
     let place = Place::new("norecordroute");
-    let server = Conf::new(&place)
-        .set("proxy", "record_route", "false")
-        .start(&place);
+    let server = Conf::new(&place).set("proxy", "record_route", "false").start(&place);
     let phone = Agent::new(place.at(CALLEE), server.address);
     let caller = Agent::new(place.at(CALLER), server.address);
     server.bind(&place, "bob", phone.address);

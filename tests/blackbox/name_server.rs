@@ -37,14 +37,7 @@ struct Record {
     data: Vec<u8>,
 }
 
-const KINDS: [(&str, u16); 6] = [
-    ("A", 1),
-    ("CNAME", 5),
-    ("SOA", 6),
-    ("AAAA", 28),
-    ("SRV", 33),
-    ("NAPTR", 35),
-];
+const KINDS: [(&str, u16); 6] = [("A", 1), ("CNAME", 5), ("SOA", 6), ("AAAA", 28), ("SRV", 33), ("NAPTR", 35)];
 const CNAME: u16 = 5;
 const SOA: u16 = 6;
 
@@ -145,12 +138,7 @@ fn read(line: &str) -> Option<Record> {
         }
     }
     let ttl = ttl.unwrap_or(TTL);
-    Some(Record {
-        name,
-        ttl,
-        kind,
-        data,
-    })
+    Some(Record { name, ttl, kind, data })
 }
 
 fn write_name(name: &str, out: &mut Vec<u8>) {
@@ -256,8 +244,7 @@ fn answer(query: &[u8], name: &str, kind: u16, zone: &[Record]) -> Vec<u8> {
     };
     let mut answers = of(name, kind);
     if let (true, [alias, ..]) = (answers.is_empty(), of(name, CNAME).as_slice()) {
-        let (target, _, _) = question(&[&[0; 12], alias.data.as_slice(), &[0; 4]].concat())
-            .expect("the name of an alias");
+        let (target, _, _) = question(&[&[0; 12], alias.data.as_slice(), &[0; 4]].concat()).expect("the name of an alias");
         answers.push(alias.clone());
         answers.extend(of(&target, kind));
     }

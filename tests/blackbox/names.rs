@@ -75,11 +75,7 @@ fn a_call_follows_naptr_srv_and_address_records_over_udp() {
     let server = conf(&place, &names).start(&place);
     let (caller, carrier) = (caller(&place, &server), Agent::new(at, server.address));
     call(&caller, &carrier);
-    let asked = [
-        "NAPTR carrier.test",
-        "SRV _sip._udp.core.test",
-        "A gate.core.test",
-    ];
+    let asked = ["NAPTR carrier.test", "SRV _sip._udp.core.test", "A gate.core.test"];
     assert_eq!(names.asked(), asked);
     // Everything is known now.
     for _ in 0..5 {
@@ -102,9 +98,7 @@ fn each_core_asks_for_itself_and_gets_its_own_answers() {
     let at = place.at(CALLEE);
     let names = name_server(&place, &format!("carrier.test A {}", at.ip()));
     names.set_delay(Duration::from_millis(50));
-    let server = conf(&place, &names)
-        .set("server", "cores", "[0, 1]")
-        .start(&place);
+    let server = conf(&place, &names).set("server", "cores", "[0, 1]").start(&place);
     let carrier = Agent::new(at, server.address);
     // The kernel chooses the core by the caller's port.
     for _ in 0..16 {
@@ -203,11 +197,7 @@ fn a_dead_server_is_followed_by_the_next_of_its_name() {
     for _ in 0..3 {
         call(&caller, &carrier);
     }
-    assert!(
-        start.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     // One that answers 503 is passed over, too.
     let busy = Agent::new(SocketAddr::new(dead, 5060), server.address);
     let invite = caller.request("INVITE", "sip:+49301@carrier.test");
@@ -263,10 +253,7 @@ fn a_dead_name_server_slows_nobody_who_needs_no_name() {
     }
     let busy = queries(&server, &place, "busy");
     let silence = queries(&server, &place, "silence");
-    assert!(
-        busy > 0.0 && silence > 0.0,
-        "busy {busy}, silence {silence}"
-    );
+    assert!(busy > 0.0 && silence > 0.0, "busy {busy}, silence {silence}");
     assert!(names.asked().len() < 100, "{}", names.asked().len());
     server.expect_log(&["dns: no answer for"]);
     assert_eq!(server.stat(&place, "strowger_requests_parked"), 0.0);
@@ -299,10 +286,7 @@ fn an_answer_that_is_too_long_for_a_datagram_is_fetched_by_tcp() {
     let server = conf(&place, &names).start(&place);
     call(&caller(&place, &server), &Agent::new(at, server.address));
     let asked = names.asked();
-    assert!(
-        asked.contains(&"TCP A carrier.test".to_owned()),
-        "{asked:?}"
-    );
+    assert!(asked.contains(&"TCP A carrier.test".to_owned()), "{asked:?}");
 }
 
 #[test]
@@ -310,10 +294,7 @@ fn a_reload_takes_other_name_servers() {
     let place = Place::new("by-name-reload");
     let at = place.at(CALLEE);
     let first = name_server(&place, "other.test A 192.0.2.1");
-    let second = NameServer::start(
-        place.at_port(NAMES + 1, 5353),
-        &format!("carrier.test A {}", at.ip()),
-    );
+    let second = NameServer::start(place.at_port(NAMES + 1, 5353), &format!("carrier.test A {}", at.ip()));
     let server = conf(&place, &first).start(&place);
     let (caller, carrier) = (caller(&place, &server), Agent::new(at, server.address));
     let lost = caller.request("MESSAGE", "sip:+49301@carrier.test");
@@ -333,10 +314,7 @@ fn while_a_slow_name_server_thinks_the_caller_has_a_100_and_may_cancel() {
     let names = name_server(&place, &format!("carrier.test A {}", place.ip(CALLEE)));
     names.set_delay(Duration::from_millis(250));
     let server = conf(&place, &names).start(&place);
-    let (caller, carrier) = (
-        caller(&place, &server),
-        Agent::new(place.at(CALLEE), server.address),
-    );
+    let (caller, carrier) = (caller(&place, &server), Agent::new(place.at(CALLEE), server.address));
     let invite = caller.request("INVITE", "sip:+49301@carrier.test");
     caller.send(&invite);
     caller.expect("100", |message| message.answers("INVITE", 100));
@@ -348,18 +326,10 @@ fn while_a_slow_name_server_thinks_the_caller_has_a_100_and_may_cancel() {
     // The SRV records and the address are still to be asked for, one after the other.
     let start = Instant::now();
     call(&caller, &carrier);
-    assert!(
-        start.elapsed() > Duration::from_millis(250),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() > Duration::from_millis(250), "{:?}", start.elapsed());
     let again = Instant::now();
     call(&caller, &carrier);
-    assert!(
-        again.elapsed() < Duration::from_millis(250),
-        "{:?}",
-        again.elapsed()
-    );
+    assert!(again.elapsed() < Duration::from_millis(250), "{:?}", again.elapsed());
     let after = carrier.log();
     let invites = after.iter().filter(|message| message.is("INVITE")).count();
     assert_eq!(invites, 2, "the cancelled one never left");

@@ -31,11 +31,7 @@ impl SClient {
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         let name = format!("s_client-{}", unique());
         let (process, input) = Process::converse(place, &name, Path::new("openssl"), &all);
-        SClient {
-            process,
-            input,
-            server,
-        }
+        SClient { process, input, server }
     }
 
     /// Everything it has printed.
@@ -51,11 +47,7 @@ impl SClient {
 
     pub fn expect(&self, text: &str) {
         let found = wait_for(PATIENCE, || self.output().contains(text).then_some(()));
-        assert!(
-            found.is_some(),
-            "no {text:?} from s_client:\n{}",
-            self.output()
-        );
+        assert!(found.is_some(), "no {text:?} from s_client:\n{}", self.output());
     }
 
     /// Sends an OPTIONS and waits for the server's 200.
@@ -70,10 +62,7 @@ impl SClient {
         let answered = wait_for(PATIENCE, || {
             let output = self.output();
             let answer = output.split("SIP/2.0 200 ").skip(1);
-            answer
-                .into_iter()
-                .find(|rest| rest.contains(&call))
-                .map(drop)
+            answer.into_iter().find(|rest| rest.contains(&call)).map(drop)
         });
         assert!(answered.is_some(), "no 200 to OPTIONS:\n{}", self.output());
     }
@@ -88,11 +77,7 @@ impl SClient {
     /// Waits until the server has ended the connection, or has never let it begin.
     pub fn refused(mut self) -> String {
         let gone = wait_for(PATIENCE, || self.process.exited());
-        assert!(
-            gone.is_some(),
-            "s_client is still there:\n{}",
-            self.output()
-        );
+        assert!(gone.is_some(), "s_client is still there:\n{}", self.output());
         self.output()
     }
 }
@@ -117,12 +102,7 @@ pub struct SServer {
 
 impl SServer {
     /// Accepts connections at `address`, one after the other, and shows `certificate`.
-    pub fn start(
-        place: &Place,
-        address: SocketAddr,
-        certificate: &Certificate,
-        arguments: &[&str],
-    ) -> SServer {
+    pub fn start(place: &Place, address: SocketAddr, certificate: &Certificate, arguments: &[&str]) -> SServer {
         let mut all: Vec<String> = ["s_server", "-accept"].map(str::to_owned).to_vec();
         all.extend([
             address.to_string(),
@@ -173,11 +153,7 @@ impl SServer {
 
     pub fn expect(&self, text: &str) {
         let found = wait_for(PATIENCE, || self.output().contains(text).then_some(()));
-        assert!(
-            found.is_some(),
-            "no {text:?} from s_server:\n{}",
-            self.output()
-        );
+        assert!(found.is_some(), "no {text:?} from s_server:\n{}", self.output());
     }
 }
 

@@ -15,8 +15,7 @@ use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
 use openssl::x509::extension::{
-    AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, SubjectAlternativeName,
-    SubjectKeyIdentifier,
+    AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, SubjectAlternativeName, SubjectKeyIdentifier,
 };
 use openssl::x509::{X509, X509Builder, X509Name, X509NameBuilder};
 
@@ -47,24 +46,16 @@ impl Authority {
         let mut builder = begin(name, &key, 30);
         builder.set_issuer_name(&called(name)).expect("an issuer");
         let basic = BasicConstraints::new().critical().ca().build();
-        builder
-            .append_extension(basic.expect("an extension"))
-            .expect("an extension");
+        builder.append_extension(basic.expect("an extension")).expect("an extension");
         let identifier = SubjectKeyIdentifier::new().build(&builder.x509v3_context(None, None));
         builder
             .append_extension(identifier.expect("an extension"))
             .expect("an extension");
-        builder
-            .sign(&key, MessageDigest::sha256())
-            .expect("a signature");
+        builder.sign(&key, MessageDigest::sha256()).expect("a signature");
         let certificate = builder.build();
         let pem = certificate.to_pem().expect("a certificate");
         let file = place.write(&format!("{name}.pem"), &String::from_utf8_lossy(&pem));
-        Authority {
-            file,
-            certificate,
-            key,
-        }
+        Authority { file, certificate, key }
     }
 
     /// A certificate for these DNS names, addresses and URIs, good for the next day, in `FILE.pem` and `FILE.key`; the first name is the subject's.
@@ -73,33 +64,16 @@ impl Authority {
     }
 
     /// The same with the days it has left: below zero it has expired.
-    pub fn issue_for(
-        &self,
-        place: &Place,
-        file: &str,
-        kind: Kind,
-        names: &[&str],
-        days: i64,
-    ) -> Certificate {
+    pub fn issue_for(&self, place: &Place, file: &str, kind: Kind, names: &[&str], days: i64) -> Certificate {
         let purposes = ["serverAuth", "clientAuth"];
         self.issue_with(place, file, kind, names, days, &purposes)
     }
 
     /// The same with what it is made for.
-    pub fn issue_with(
-        &self,
-        place: &Place,
-        file: &str,
-        kind: Kind,
-        names: &[&str],
-        days: i64,
-        purposes: &[&str],
-    ) -> Certificate {
+    pub fn issue_with(&self, place: &Place, file: &str, kind: Kind, names: &[&str], days: i64, purposes: &[&str]) -> Certificate {
         let key = key(kind);
         let mut builder = begin(names.first().unwrap_or(&file), &key, days);
-        builder
-            .set_issuer_name(self.certificate.subject_name())
-            .expect("an issuer");
+        builder.set_issuer_name(self.certificate.subject_name()).expect("an issuer");
         let mut alternative = SubjectAlternativeName::new();
         for name in names {
             match (name.parse::<IpAddr>(), name.contains(':')) {
@@ -124,9 +98,7 @@ impl Authority {
                 .append_extension(extension.expect("an extension"))
                 .expect("an extension");
         }
-        builder
-            .sign(&self.key, MessageDigest::sha256())
-            .expect("a signature");
+        builder.sign(&self.key, MessageDigest::sha256()).expect("a signature");
         let certificate = builder.build().to_pem().expect("a certificate");
         let key = key.private_key_to_pem_pkcs8().expect("a key");
         let write = |name: String, pem: &[u8]| {
@@ -147,9 +119,7 @@ fn begin(name: &str, key: &PKey<Private>, days: i64) -> X509Builder {
     let mut builder = X509Builder::new().expect("a certificate");
     builder.set_version(2).expect("a version");
     let mut serial = BigNum::new().expect("a number");
-    serial
-        .rand(64, MsbOption::MAYBE_ZERO, false)
-        .expect("a number");
+    serial.rand(64, MsbOption::MAYBE_ZERO, false).expect("a number");
     let serial = serial.to_asn1_integer().expect("a number");
     builder.set_serial_number(&serial).expect("a number");
     builder.set_subject_name(&called(name)).expect("a subject");
@@ -159,18 +129,14 @@ fn begin(name: &str, key: &PKey<Private>, days: i64) -> X509Builder {
         .map_or(0, |now| now.as_secs() as i64);
     let end = now + days * 86_400;
     let at = |time| Asn1Time::from_unix(time).expect("a time");
-    builder
-        .set_not_before(&at(end.min(now) - 86_400))
-        .expect("a time");
+    builder.set_not_before(&at(end.min(now) - 86_400)).expect("a time");
     builder.set_not_after(&at(end)).expect("a time");
     builder
 }
 
 fn called(name: &str) -> X509Name {
     let mut builder = X509NameBuilder::new().expect("a name");
-    builder
-        .append_entry_by_nid(Nid::COMMONNAME, name)
-        .expect("a name");
+    builder.append_entry_by_nid(Nid::COMMONNAME, name).expect("a name");
     builder.build()
 }
 

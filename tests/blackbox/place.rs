@@ -73,10 +73,7 @@ impl Place {
     }
 
     pub fn directory(&self) -> &Path {
-        self.directory
-            .as_ref()
-            .expect("the folder lives as long as the place")
-            .path()
+        self.directory.as_ref().expect("the folder lives as long as the place").path()
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -96,10 +93,7 @@ impl Drop for Place {
         if std::thread::panicking()
             && let Some(directory) = self.directory.take()
         {
-            eprintln!(
-                "the logs of this test stay in {}",
-                directory.keep().display()
-            );
+            eprintln!("the logs of this test stay in {}", directory.keep().display());
         }
     }
 }

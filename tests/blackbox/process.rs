@@ -26,24 +26,13 @@ impl Process {
     /// Starts `command`; its output goes to `NAME.out` and `NAME.err` in the test's folder, which is also its working directory.
     ///
     /// `setpriv` ties the child's life to ours: were the tests killed, nothing would stay behind on the machine.
-    pub fn start(
-        place: &Place,
-        name: &str,
-        program: &Path,
-        arguments: &[String],
-        environment: &[(&str, &str)],
-    ) -> Process {
+    pub fn start(place: &Place, name: &str, program: &Path, arguments: &[String], environment: &[(&str, &str)]) -> Process {
         let stdin = Stdio::null();
         Process::spawn(place, name, program, arguments, environment, stdin)
     }
 
     /// The same for a program that is told on its standard input what to do.
-    pub fn converse(
-        place: &Place,
-        name: &str,
-        program: &Path,
-        arguments: &[String],
-    ) -> (Process, ChildStdin) {
+    pub fn converse(place: &Place, name: &str, program: &Path, arguments: &[String]) -> (Process, ChildStdin) {
         let stdin = Stdio::piped();
         let mut process = Process::spawn(place, name, program, arguments, &[], stdin);
         let input = process.child.stdin.take().expect("a standard input");
@@ -116,11 +105,7 @@ impl Process {
             stdout: self.stdout(),
             stderr: self.stderr(),
         };
-        assert!(
-            status.is_some(),
-            "{} has not ended after {within:?}: {outcome:#?}",
-            self.name
-        );
+        assert!(status.is_some(), "{} has not ended after {within:?}: {outcome:#?}", self.name);
         outcome
     }
 }
@@ -134,28 +119,15 @@ impl Drop for Process {
         if std::thread::panicking() {
             let stderr = self.stderr();
             if !stderr.trim().is_empty() {
-                eprintln!(
-                    "{} wrote on standard error:\n{}",
-                    self.name,
-                    tail(&stderr, 40)
-                );
+                eprintln!("{} wrote on standard error:\n{}", self.name, tail(&stderr, 40));
             }
         }
     }
 }
 
 /// Runs `program` to its end.
-pub fn run(
-    place: &Place,
-    name: &str,
-    program: &Path,
-    arguments: &[&str],
-    within: Duration,
-) -> Outcome {
-    let arguments: Vec<String> = arguments
-        .iter()
-        .map(|argument| (*argument).to_owned())
-        .collect();
+pub fn run(place: &Place, name: &str, program: &Path, arguments: &[&str], within: Duration) -> Outcome {
+    let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
     Process::start(place, name, program, &arguments, &[]).finish(within)
 }
 

@@ -15,15 +15,10 @@ const REGISTER: &str = include_str!("scenarios/register.xml");
 fn the_life_of_a_registration() {
     let place = Place::new("register");
     let server = Conf::new(&place).start(&place);
-    let phones = Sipp::new(
-        &place,
-        "register",
-        place.at(CALLEE),
-        Scenario::Text(REGISTER),
-    )
-    .calls(20)
-    .with(&["-r", "100"])
-    .call("phone", server.address, server.address);
+    let phones = Sipp::new(&place, "register", place.at(CALLEE), Scenario::Text(REGISTER))
+        .calls(20)
+        .with(&["-r", "100"])
+        .call("phone", server.address, server.address);
     let half_way = wait_for(Duration::from_secs(10), || {
         let asked = phones
             .messages()
@@ -37,10 +32,7 @@ fn the_life_of_a_registration() {
     let second = format!("sip:phone7@{}", place.at_port(CALLEE, 5999));
     let shown = server.show(&place, "phone7");
     assert_eq!(shown.code, Some(0), "{shown:?}");
-    assert!(
-        shown.stdout.contains(&first) && shown.stdout.contains(&second),
-        "{shown:?}"
-    );
+    assert!(shown.stdout.contains(&first) && shown.stdout.contains(&second), "{shown:?}");
     assert_eq!(server.stat(&place, "strowger_bindings"), 40.0);
     let report = phones.succeed(20);
 
@@ -52,15 +44,8 @@ fn the_life_of_a_registration() {
             [1, 2, 3, 4, 5, 6, 7, 8],
             "one answer each"
         );
-        let contacts: Vec<usize> = answers
-            .iter()
-            .map(|answer| answer.contacts().len())
-            .collect();
-        assert_eq!(
-            contacts,
-            [1, 1, 2, 2, 1, 1, 0, 0],
-            "every 200 lists all bindings"
-        );
+        let contacts: Vec<usize> = answers.iter().map(|answer| answer.contacts().len()).collect();
+        assert_eq!(contacts, [1, 1, 2, 2, 1, 1, 0, 0], "every 200 lists all bindings");
         assert_left(&answers[0], ":5060", 110, 120);
         assert_left(&answers[1], ":5060", 290, 300);
         assert_left(&answers[2], ":5999", 80, 90);
@@ -69,11 +54,7 @@ fn the_life_of_a_registration() {
             .into_iter()
             .find(|value| value.contains(":5999"))
             .expect("the second contact");
-        assert_eq!(
-            parameter(&second, "q").and_then(|q| q.parse().ok()),
-            Some(0.3),
-            "{second}"
-        );
+        assert_eq!(parameter(&second, "q").and_then(|q| q.parse().ok()), Some(0.3), "{second}");
         for answer in answers {
             assert!(answer.to_tag().is_some(), "{answer:?}");
             assert_eq!(answer.vias().len(), 1);
@@ -81,10 +62,7 @@ fn the_life_of_a_registration() {
         }
     }
     let shown = server.show(&place, "phone7");
-    assert!(
-        !shown.stdout.contains(&first) && !shown.stdout.contains(&second),
-        "{shown:?}"
-    );
+    assert!(!shown.stdout.contains(&first) && !shown.stdout.contains(&second), "{shown:?}");
 }
 
 /// Too short a time is refused with the least that is granted; too long a time is cut (10.3, step 6 and 7).
@@ -101,77 +79,38 @@ fn expires_is_bounded() {
     assert_eq!(brief.status(), Some(423), "{brief:?}");
     assert_eq!(brief.header("min-expires"), Some("60"), "{brief:?}");
     let brief = phone.ask("<sip:a@192.0.2.1>;expires=5", None);
-    assert_eq!(
-        brief.status(),
-        Some(423),
-        "the Contact's own expires counts: {brief:?}"
-    );
-    assert_eq!(
-        phone.ask("", None).contacts().len(),
-        0,
-        "a refused binding is not made"
-    );
-    assert_left(
-        &phone.ask("<sip:a@192.0.2.1>", Some(60)),
-        "192.0.2.1",
-        55,
-        60,
-    );
-    assert_left(
-        &phone.ask("<sip:a@192.0.2.1>", Some(99_999)),
-        "192.0.2.1",
-        1190,
-        1200,
-    );
+    assert_eq!(brief.status(), Some(423), "the Contact's own expires counts: {brief:?}");
+    assert_eq!(phone.ask("", None).contacts().len(), 0, "a refused binding is not made");
+    assert_left(&phone.ask("<sip:a@192.0.2.1>", Some(60)), "192.0.2.1", 55, 60);
+    assert_left(&phone.ask("<sip:a@192.0.2.1>", Some(99_999)), "192.0.2.1", 1190, 1200);
     assert_left(&phone.ask("<sip:b@192.0.2.2>", None), "192.0.2.2", 590, 600);
-    assert_left(
-        &phone.ask("<sip:b@192.0.2.2>;expires=70", Some(900)),
-        "192.0.2.2",
-        65,
-        70,
-    );
+    assert_left(&phone.ask("<sip:b@192.0.2.2>;expires=70", Some(900)), "192.0.2.2", 65, 70);
 }
 
 /// A binding is gone when its time is over, without anybody asking: for phones, for callers and for operators.
 #[test]
 fn a_binding_expires() {
     let place = Place::new("expiry");
-    let server = Conf::new(&place)
-        .set("registrar", "min_expires", r#""1s""#)
-        .start(&place);
+    let server = Conf::new(&place).set("registrar", "min_expires", r#""1s""#).start(&place);
     let phone = Phone::new(&place, &server.address.to_string(), CALLEE);
     let contact = format!("sip:a@{}", place.at(SECOND_CALLEE));
-    assert_eq!(
-        phone.ask(&format!("<{contact}>"), Some(1)).contacts(),
-        [contact.as_str()]
-    );
+    assert_eq!(phone.ask(&format!("<{contact}>"), Some(1)).contacts(), [contact.as_str()]);
     assert!(server.show(&place, "phone").stdout.contains(&contact));
     std::thread::sleep(Duration::from_millis(1300));
     assert_eq!(phone.ask("", None).contacts().len(), 0);
     assert!(!server.show(&place, "phone").stdout.contains(&contact));
     let caller = Agent::new(place.at(CALLER), server.address);
     let answer = caller.ask(&caller.request("MESSAGE", &server.uri("phone")));
-    assert!(
-        [404, 480].contains(&answer.status().unwrap_or_default()),
-        "{answer:?}"
-    );
+    assert!([404, 480].contains(&answer.status().unwrap_or_default()), "{answer:?}");
 }
 
 #[test]
 fn contacts_are_limited() {
     let place = Place::new("limit");
-    let server = Conf::new(&place)
-        .set("registrar", "max_contacts", "2")
-        .start(&place);
+    let server = Conf::new(&place).set("registrar", "max_contacts", "2").start(&place);
     let phone = Phone::new(&place, &server.address.to_string(), CALLEE);
-    assert_eq!(
-        phone.ask("<sip:a@192.0.2.1>", Some(600)).status(),
-        Some(200)
-    );
-    assert_eq!(
-        phone.ask("<sip:a@192.0.2.2>", Some(600)).status(),
-        Some(200)
-    );
+    assert_eq!(phone.ask("<sip:a@192.0.2.1>", Some(600)).status(), Some(200));
+    assert_eq!(phone.ask("<sip:a@192.0.2.2>", Some(600)).status(), Some(200));
     let refused = phone.ask("<sip:a@192.0.2.3>", Some(600));
     assert!(refused.status() >= Some(400), "{refused:?}");
     // Three at once: all or nothing.
@@ -179,10 +118,7 @@ fn contacts_are_limited() {
         user: "other".to_owned(),
         ..Phone::new(&place, &server.address.to_string(), CALLER)
     };
-    let refused = other.ask(
-        "<sip:a@192.0.2.1>, <sip:a@192.0.2.2>, <sip:a@192.0.2.3>",
-        Some(600),
-    );
+    let refused = other.ask("<sip:a@192.0.2.1>, <sip:a@192.0.2.2>, <sip:a@192.0.2.3>", Some(600));
     assert!(refused.status() >= Some(400), "{refused:?}");
     assert_eq!(other.ask("", None).contacts().len(), 0);
     let mut held = phone.ask("", None).contacts();
@@ -232,16 +168,10 @@ fn a_star_has_its_rules() {
     let place = Place::new("star");
     let server = Conf::new(&place).start(&place);
     let phone = Phone::new(&place, &server.address.to_string(), CALLEE);
-    assert_eq!(
-        phone.ask("<sip:a@192.0.2.1>", Some(600)).status(),
-        Some(200)
-    );
+    assert_eq!(phone.ask("<sip:a@192.0.2.1>", Some(600)).status(), Some(200));
     assert_eq!(phone.ask("*", Some(600)).status(), Some(400));
     assert_eq!(phone.ask("*", None).status(), Some(400));
-    assert_eq!(
-        phone.ask("*, <sip:b@192.0.2.2>", Some(0)).status(),
-        Some(400)
-    );
+    assert_eq!(phone.ask("*, <sip:b@192.0.2.2>", Some(0)).status(), Some(400));
     assert_eq!(phone.ask("", None).contacts(), ["sip:a@192.0.2.1"]);
     assert_eq!(phone.ask("*", Some(0)).status(), Some(200));
     assert_eq!(phone.ask("", None).contacts().len(), 0);
@@ -254,15 +184,10 @@ fn contacts_are_compared_as_uris() {
     let server = Conf::new(&place).start(&place);
     let phone = Phone::new(&place, &server.address.to_string(), CALLEE);
     assert_eq!(
-        phone
-            .ask("<sip:a@phone.example.org;transport=udp>", Some(600))
-            .status(),
+        phone.ask("<sip:a@phone.example.org;transport=udp>", Some(600)).status(),
         Some(200)
     );
-    let again = phone.ask(
-        "\"A\" <SIP:%61@PHONE.example.ORG;Transport=UDP>;q=0.2",
-        Some(600),
-    );
+    let again = phone.ask("\"A\" <SIP:%61@PHONE.example.ORG;Transport=UDP>;q=0.2", Some(600));
     assert_eq!(again.contacts().len(), 1, "{again:?}");
     assert_eq!(
         phone
@@ -281,8 +206,7 @@ fn a_foreign_domain_is_not_registered_here() {
     let server = Conf::new(&place).start(&place);
     let victim = Agent::new(place.at(CALLEE), server.address);
     let phone = Agent::new(place.at(CALLER), server.address);
-    let answer =
-        phone.ask(&phone.register(&victim.address.to_string(), "a", "<sip:a@192.0.2.1>", 600));
+    let answer = phone.ask(&phone.register(&victim.address.to_string(), "a", "<sip:a@192.0.2.1>", 600));
     assert!(answer.status() >= Some(400), "{answer:?}");
     assert!(victim.receive(Duration::from_millis(300)).is_none());
     // The right domain in the Request-URI and a wrong one in To.
@@ -320,24 +244,15 @@ fn the_location_table_by_hand() {
     callee.expect("MESSAGE", |message| message.is("MESSAGE"));
 
     assert_eq!(
-        server
-            .command(&place, &["ul", "rm", &aor, "sip:1003@192.0.2.9"])
-            .code,
+        server.command(&place, &["ul", "rm", &aor, "sip:1003@192.0.2.9"]).code,
         Some(1),
         "not there"
     );
-    assert_eq!(
-        server.command(&place, &["ul", "rm", &aor, &contact]).code,
-        Some(0)
-    );
+    assert_eq!(server.command(&place, &["ul", "rm", &aor, &contact]).code, Some(0));
     assert_eq!(phone.ask("", None).contacts().len(), 0);
     let again = server.command(&place, &["ul", "rm", &aor]);
     assert_eq!(again.code, Some(1), "{again:?}");
-    assert_eq!(
-        again.stderr.trim().lines().count(),
-        1,
-        "one line says why: {again:?}"
-    );
+    assert_eq!(again.stderr.trim().lines().count(), 1, "one line says why: {again:?}");
 }
 
 /// A phone that registers by hand: one Call-ID, rising CSeq.
@@ -350,10 +265,7 @@ struct Phone {
 impl Phone {
     fn new(place: &Place, domain: &str, host: u8) -> Phone {
         Phone {
-            agent: Agent::new(
-                place.at(host),
-                domain.parse().expect("the server's address"),
-            ),
+            agent: Agent::new(place.at(host), domain.parse().expect("the server's address")),
             domain: domain.to_owned(),
             user: "phone".to_owned(),
         }
@@ -362,17 +274,12 @@ impl Phone {
     /// A REGISTER with this Contact (none for a query) and this Expires.
     fn ask(&self, contact: &str, expires: Option<u32>) -> Message {
         let mut register = self.agent.register(&self.domain, &self.user, contact, 0);
-        register.extra = expires
-            .map(|seconds| format!("Expires: {seconds}"))
-            .into_iter()
-            .collect();
+        register.extra = expires.map(|seconds| format!("Expires: {seconds}")).into_iter().collect();
         self.agent.ask(&register)
     }
 
     fn numbered(&self, cseq: u32, call_id: &str, contact: &str, expires: u32) -> Message {
-        let register = self
-            .agent
-            .register(&self.domain, &self.user, contact, expires);
+        let register = self.agent.register(&self.domain, &self.user, contact, expires);
         self.agent.ask(&Request {
             cseq,
             call_id: call_id.to_owned(),

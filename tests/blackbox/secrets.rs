@@ -20,18 +20,14 @@ fn shown(place: &Place, server: &Server) -> String {
     let mut client = SClient::connect(place, server.secure(), &[]);
     client.ask();
     let said = client.leave();
-    let subject = said
-        .lines()
-        .find_map(|line| line.strip_prefix("subject=CN = "));
+    let subject = said.lines().find_map(|line| line.strip_prefix("subject=CN = "));
     subject.unwrap_or_else(|| panic!("{said}")).to_owned()
 }
 
 /// Waits until it is this one; for two seconds, and what the machine's other work takes.
 fn wait_until_shown(place: &Place, server: &Server, name: &str) {
     let begun = Instant::now();
-    let found = wait_for(Duration::from_secs(6), || {
-        (shown(place, server) == name).then_some(())
-    });
+    let found = wait_for(Duration::from_secs(6), || (shown(place, server) == name).then_some(()));
     assert!(found.is_some(), "not {name}:\n{}", server.log());
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(4), "{took:?}");
@@ -61,10 +57,7 @@ fn replaced_certificates_take_effect_without_a_signal() {
     let before = server.log().len();
     fs::rename(&next.file, &certificate.file).expect("a file moved");
     let line = server.expect_log_after(before, &[KEPT]);
-    assert!(
-        line.contains("ERROR") && line.contains("server.key"),
-        "{line}"
-    );
+    assert!(line.contains("ERROR") && line.contains("server.key"), "{line}");
     std::thread::sleep(Duration::from_millis(1500));
     let count = server.log()[before..].matches(KEPT).count();
     assert_eq!(count, 1, "{}", server.log());
@@ -74,10 +67,7 @@ fn replaced_certificates_take_effect_without_a_signal() {
     asks(&first);
     // By a link that leads elsewhere, as certificates of some authorities are renewed.
     let fourth = authority.issue(&place, "fourth", Kind::Ecdsa, &["fourth.example.test"]);
-    for (link, to) in [
-        (&certificate.file, &fourth.file),
-        (&certificate.key, &fourth.key),
-    ] {
+    for (link, to) in [(&certificate.file, &fourth.file), (&certificate.key, &fourth.key)] {
         let draft = place.path("draft");
         std::os::unix::fs::symlink(to, &draft).expect("a link");
         fs::rename(&draft, link).expect("a link moved");
@@ -142,24 +132,12 @@ fn with_secrets(place: &Place, users: &str, mode: u32) -> (Conf, Certificate) {
 fn secrets_that_others_may_read_are_named_by_the_server_and_by_check() {
     let place = Place::new("exposed");
     let right = "make it private with chmod 600";
-    for (users, mode) in [
-        ("users.txt", 0o644),
-        ("users.db", 0o640),
-        ("own.txt", 0o600),
-    ] {
+    for (users, mode) in [("users.txt", 0o644), ("users.db", 0o640), ("own.txt", 0o600)] {
         let (conf, own) = with_secrets(&place, users, mode);
         let file = conf.write(&place).display().to_string();
         let path = place.path(users);
         if users.ends_with(".db") {
-            let add = [
-                "user",
-                "add",
-                "alice@example.test",
-                "--password",
-                "a",
-                "-c",
-                &file,
-            ];
+            let add = ["user", "add", "alice@example.test", "--password", "a", "-c", &file];
             let outcome = process::run(&place, "add", binary(), &add, Duration::from_secs(10));
             assert_eq!(outcome.code, Some(0), "{outcome:?}");
             let made = fs::metadata(&path).expect("the database").mode();
@@ -173,19 +151,10 @@ fn secrets_that_others_may_read_are_named_by_the_server_and_by_check() {
                 "private key {}: others may read it (mode {mode:04o}); {right}",
                 own.key.display()
             ),
-            format!(
-                "users {}: others may read it (mode {mode:04o}); {right}",
-                path.display()
-            ),
+            format!("users {}: others may read it (mode {mode:04o}); {right}", path.display()),
         ];
         let arguments = ["check", "-c", &file];
-        let checked = process::run(
-            &place,
-            "check",
-            binary(),
-            &arguments,
-            Duration::from_secs(10),
-        );
+        let checked = process::run(&place, "check", binary(), &arguments, Duration::from_secs(10));
         assert_eq!(checked.code, Some(0), "{checked:?}");
         let server = conf.start(&place);
         for line in &lines {
@@ -217,14 +186,10 @@ fn no_core_is_left_unless_the_conf_wants_it() {
         let mut server = conf.start(&place);
         let proc = format!("/proc/{}", server.id());
         let limits = fs::read_to_string(format!("{proc}/limits")).expect("its limits");
-        let cores = limits
-            .lines()
-            .find(|line| line.starts_with("Max core file size"));
+        let cores = limits.lines().find(|line| line.starts_with("Max core file size"));
         let words: Vec<&str> = cores.expect("a limit").split_whitespace().collect();
         let own = fs::read_to_string("/proc/self/limits").expect("our limits");
-        let own = own
-            .lines()
-            .find(|line| line.starts_with("Max core file size"));
+        let own = own.lines().find(|line| line.starts_with("Max core file size"));
         let own: Vec<&str> = own.expect("a limit").split_whitespace().collect();
         match is_left {
             true => assert_eq!(words[4..6], own[4..6]),

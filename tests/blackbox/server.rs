@@ -81,10 +81,7 @@ impl Conf {
 
     /// `value` is TOML: strings in quotes.
     pub fn set(mut self, table: &'static str, key: &'static str, value: &str) -> Conf {
-        self.tables
-            .entry(table)
-            .or_default()
-            .insert(key, value.to_owned());
+        self.tables.entry(table).or_default().insert(key, value.to_owned());
         self
     }
 
@@ -184,10 +181,7 @@ impl Conf {
     pub fn start_limited(&self, place: &Place, file_kib: u32) -> Server {
         // The limit is a soft one, in blocks of 512 bytes, and the signal that comes with it is ignored.
         let blocks = file_kib * 2;
-        self.start_by(
-            place,
-            &format!("trap '' XFSZ; ulimit -S -f {blocks}; exec \"$@\""),
-        )
+        self.start_by(place, &format!("trap '' XFSZ; ulimit -S -f {blocks}; exec \"$@\""))
     }
 
     /// The same by a line of shell, which gets the command as its arguments.
@@ -214,12 +208,7 @@ pub struct Server {
 }
 
 impl Server {
-    fn start(
-        place: &Place,
-        conf: &Conf,
-        environment: &[(&str, &str)],
-        script: Option<&str>,
-    ) -> Server {
+    fn start(place: &Place, conf: &Conf, environment: &[(&str, &str)], script: Option<&str>) -> Server {
         let file = conf.write(place).display().to_string();
         let own = ["run", "-c", &file];
         let process = match script {
@@ -230,8 +219,7 @@ impl Server {
             Some(script) => {
                 let program = binary().display().to_string();
                 let before = ["-c", script, "sh", &program];
-                let arguments: Vec<String> =
-                    before.into_iter().chain(own).map(str::to_owned).collect();
+                let arguments: Vec<String> = before.into_iter().chain(own).map(str::to_owned).collect();
                 let shell = Path::new("sh");
                 Process::start(place, "strowger", shell, &arguments, environment)
             }
@@ -253,9 +241,7 @@ impl Server {
         let process = &mut self.process;
         let ready = wait_for(Duration::from_secs(15), || {
             let said = process.stdout();
-            let all = wanted
-                .iter()
-                .all(|line| said.lines().any(|said| said.trim() == line));
+            let all = wanted.iter().all(|line| said.lines().any(|said| said.trim() == line));
             (all || process.exited().is_some()).then_some(all)
         });
         assert_eq!(
@@ -299,10 +285,7 @@ impl Server {
     }
 
     pub fn show(&self, place: &Place, user: &str) -> Outcome {
-        self.command(
-            place,
-            &["ul", "show", &format!("{user}@{}", self.address.ip())],
-        )
+        self.command(place, &["ul", "show", &format!("{user}@{}", self.address.ip())])
     }
 
     /// Every counter, by its name with labels.
@@ -325,18 +308,13 @@ impl Server {
             .filter(|(name, _)| *name == metric || name.starts_with(&format!("{metric}{{")))
             .map(|(_, value)| *value)
             .collect();
-        assert!(
-            !values.is_empty(),
-            "no metric {metric} among {:?}",
-            stats.keys()
-        );
+        assert!(!values.is_empty(), "no metric {metric} among {:?}", stats.keys());
         values.iter().sum()
     }
 
     /// The resident memory in KiB.
     pub fn resident_kib(&self) -> u64 {
-        let status =
-            fs::read_to_string(format!("/proc/{}/status", self.id())).expect("the server's status");
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("the server's status");
         status
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:"))
@@ -347,10 +325,7 @@ impl Server {
     /// Fails unless the server runs and answers an OPTIONS to itself.
     pub fn assert_alive(&mut self, place: &Place, host: u8) {
         if let Some(status) = self.process.exited() {
-            panic!(
-                "the server has ended ({status}):\n{}",
-                self.process.stderr()
-            );
+            panic!("the server has ended ({status}):\n{}", self.process.stderr());
         }
         let agent = Agent::new(place.at_port(host, 0), self.address);
         let options = agent.request("OPTIONS", &format!("sip:{}", self.address));

@@ -58,10 +58,7 @@ fn the_service_manager_hears_all_of_a_servers_life() {
     // The server feeds the watchdog three times in this time.
     let patience = Duration::from_millis(900);
     let patience_us = patience.as_micros().to_string();
-    let environment = [
-        ("NOTIFY_SOCKET", path.as_str()),
-        ("WATCHDOG_USEC", &patience_us),
-    ];
+    let environment = [("NOTIFY_SOCKET", path.as_str()), ("WATCHDOG_USEC", &patience_us)];
     let mut server = Conf::new(&place).start_with(&place, &environment);
     manager.expect("READY=1");
     server.assert_alive(&place, CALLER);
@@ -78,9 +75,7 @@ fn the_service_manager_hears_all_of_a_servers_life() {
     let reload = server.command(&place, &["reload"]);
     assert_eq!(reload.code, Some(0), "{reload:?}");
     let word = manager.expect("RELOADING=1");
-    let at_us = word
-        .lines()
-        .find_map(|line| line.strip_prefix("MONOTONIC_USEC="));
+    let at_us = word.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC="));
     assert!(at_us.is_some_and(|us| us.parse::<u64>().is_ok_and(|us| us > 0)));
     manager.expect("READY=1");
     server.signal("HUP");
@@ -90,9 +85,7 @@ fn the_service_manager_hears_all_of_a_servers_life() {
     // It drains for up to 30 s, and asks for that time.
     server.signal("TERM");
     let word = manager.expect("STOPPING=1");
-    let asked_us = word
-        .lines()
-        .find_map(|line| line.strip_prefix("EXTEND_TIMEOUT_USEC="));
+    let asked_us = word.lines().find_map(|line| line.strip_prefix("EXTEND_TIMEOUT_USEC="));
     let asked_us: u64 = asked_us.expect("it").parse().expect("a number");
     assert!((44_000_000..=45_000_000).contains(&asked_us), "{word}");
     assert!(word.ends_with("\nSTATUS=draining"), "{word}");
@@ -144,21 +137,15 @@ fn own_user() -> u32 {
 
 /// The numbers behind a name of a thread's status.
 fn numbers(status: &str, name: &str) -> Vec<u32> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let fields = line.expect("it is there").split_whitespace();
-    fields
-        .map(|field| field.parse().expect("a number"))
-        .collect()
+    fields.map(|field| field.parse().expect("a number")).collect()
 }
 
 /// A number of a user or group, by the file that every system has.
 fn number_of(file: &str, name: &str) -> u32 {
     let text = fs::read_to_string(file).expect("the file");
-    let line = text
-        .lines()
-        .find(|line| line.split(':').next() == Some(name));
+    let line = text.lines().find(|line| line.split(':').next() == Some(name));
     let field = line.and_then(|line| line.split(':').nth(2));
     field.expect("an entry").parse().expect("a number")
 }
@@ -170,10 +157,7 @@ fn root_binds_and_nobody_serves() {
         return;
     }
     let place = Place::new("user");
-    let (nobody, daemon) = (
-        number_of("/etc/passwd", "nobody"),
-        number_of("/etc/group", "daemon"),
-    );
+    let (nobody, daemon) = (number_of("/etc/passwd", "nobody"), number_of("/etc/group", "daemon"));
     chown(place.directory(), Some(nobody), None).expect("nobody's folder");
     // A port that only root can bind, and a database for which it needs nobody's rights.
     let address = place.at_port(SERVER, 843);
@@ -238,11 +222,7 @@ fn who_cannot_be_somebody_else_does_not_serve() {
     let place = Place::new("user-refused");
     for (user, group, why) in [
         ("no-such-user", "", "there is no user \"no-such-user\""),
-        (
-            "nobody",
-            "no-such-group",
-            "there is no group \"no-such-group\"",
-        ),
+        ("nobody", "no-such-group", "there is no group \"no-such-group\""),
         ("root", "", "user \"root\" is root"),
     ] {
         let conf = Conf::new(&place)
@@ -274,9 +254,7 @@ fn the_unit_is_one_that_systemd_understands() {
     let unit = unit.replace(installed, &binary().display().to_string());
     let file = place.write("strowger.service", &unit);
     let file = file.display().to_string();
-    let verify = Command::new("systemd-analyze")
-        .args(["verify", "--man=no", &file])
-        .output();
+    let verify = Command::new("systemd-analyze").args(["verify", "--man=no", &file]).output();
     match verify {
         Err(error) => eprintln!("skipped: no systemd-analyze here ({error})"),
         Ok(output) => {

@@ -50,18 +50,9 @@ impl<'a> Sipp<'a> {
     /// SIPp on `address`, with every socket it opens (media and control too) on that IP address.
     pub fn new(place: &'a Place, name: &str, address: SocketAddr, scenario: Scenario) -> Sipp<'a> {
         let ip = address.ip().to_string();
-        let mut arguments: Vec<String> = [
-            "-i",
-            &ip,
-            "-ci",
-            &ip,
-            "-mi",
-            &ip,
-            "-p",
-            &address.port().to_string(),
-        ]
-        .map(str::to_owned)
-        .to_vec();
+        let mut arguments: Vec<String> = ["-i", &ip, "-ci", &ip, "-mi", &ip, "-p", &address.port().to_string()]
+            .map(str::to_owned)
+            .to_vec();
         match scenario {
             Scenario::BuiltIn(name) => arguments.extend(["-sn".to_owned(), name.to_owned()]),
             Scenario::Text(text) => {
@@ -69,15 +60,8 @@ impl<'a> Sipp<'a> {
                 arguments.extend(["-sf".to_owned(), file.display().to_string()]);
             }
         }
-        for (option, file) in [
-            ("-message_file", "msg"),
-            ("-error_file", "errors"),
-            ("-stf", "csv"),
-        ] {
-            arguments.extend([
-                option.to_owned(),
-                place.path(&format!("{name}.{file}")).display().to_string(),
-            ]);
+        for (option, file) in [("-message_file", "msg"), ("-error_file", "errors"), ("-stf", "csv")] {
+            arguments.extend([option.to_owned(), place.path(&format!("{name}.{file}")).display().to_string()]);
         }
         arguments.extend(
             [
@@ -108,14 +92,7 @@ impl<'a> Sipp<'a> {
     pub fn over(mut self, transport: &'static str) -> Sipp<'a> {
         self.transport = transport;
         // A connection that its peer closes when the call is over is no failure of the call.
-        self.with(&[
-            "-t",
-            transport,
-            "-max_socket",
-            "2000",
-            "-reconnect_close",
-            "false",
-        ])
+        self.with(&["-t", transport, "-max_socket", "2000", "-reconnect_close", "false"])
     }
 
     pub fn calls(mut self, calls: u32) -> Sipp<'a> {
@@ -124,8 +101,7 @@ impl<'a> Sipp<'a> {
     }
 
     pub fn with(mut self, arguments: &[&str]) -> Sipp<'a> {
-        self.arguments
-            .extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         self
     }
 
@@ -140,12 +116,7 @@ impl<'a> Sipp<'a> {
         let open = wait_for(Duration::from_secs(10), || {
             (bound(address) || running.process.exited().is_some()).then(|| bound(address))
         });
-        assert_eq!(
-            open,
-            Some(true),
-            "SIPp does not open {address}: {}",
-            running.process.stderr()
-        );
+        assert_eq!(open, Some(true), "SIPp does not open {address}: {}", running.process.stderr());
         running
     }
 
@@ -160,8 +131,7 @@ impl<'a> Sipp<'a> {
     }
 
     fn start(mut self) -> Running {
-        self.arguments
-            .extend(["-m".to_owned(), self.calls.to_string()]);
+        self.arguments.extend(["-m".to_owned(), self.calls.to_string()]);
         let process = Process::start(
             self.place,
             &self.name,
@@ -197,12 +167,7 @@ impl Running {
             report.successful,
             report.failed,
             report.outcome.stderr,
-            report
-                .errors
-                .lines()
-                .take(60)
-                .collect::<Vec<_>>()
-                .join("\n"),
+            report.errors.lines().take(60).collect::<Vec<_>>().join("\n"),
         );
         report
     }
@@ -307,23 +272,14 @@ fn in_table(table: &str, address: SocketAddr, state: Option<&str>) -> bool {
             let words = ip
                 .octets()
                 .chunks_exact(4)
-                .map(|word| {
-                    format!(
-                        "{:08X}",
-                        u32::from_ne_bytes([word[0], word[1], word[2], word[3]])
-                    )
-                })
+                .map(|word| format!("{:08X}", u32::from_ne_bytes([word[0], word[1], word[2], word[3]])))
                 .collect();
             (format!("/proc/net/{table}6"), words)
         }
     };
     let wanted = format!("{ip}:{:04X}", address.port());
-    fs::read_to_string(table)
-        .unwrap_or_default()
-        .lines()
-        .any(|line| {
-            let columns: Vec<&str> = line.split_whitespace().collect();
-            columns.get(1) == Some(&wanted.as_str())
-                && state.is_none_or(|state| columns.get(3) == Some(&state))
-        })
+    fs::read_to_string(table).unwrap_or_default().lines().any(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        columns.get(1) == Some(&wanted.as_str()) && state.is_none_or(|state| columns.get(3) == Some(&state))
+    })
 }

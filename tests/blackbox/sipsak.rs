@@ -16,13 +16,7 @@ fn sipsak(place: &Place, arguments: &[&str]) -> Outcome {
     let ip = place.ip(CALLER).to_string();
     let mut all = vec!["-H", &ip, "-k", &ip];
     all.extend(arguments);
-    process::run(
-        place,
-        "sipsak",
-        Path::new("sipsak"),
-        &all,
-        Duration::from_secs(15),
-    )
+    process::run(place, "sipsak", Path::new("sipsak"), &all, Duration::from_secs(15))
 }
 
 #[test]
@@ -63,18 +57,7 @@ fn usrloc() {
     for user in ["user1", "user2", "user3", "user4", "user5"] {
         let registered = sipsak(
             &place,
-            &[
-                "-U",
-                "-i",
-                "-p",
-                &proxy,
-                "-x",
-                "120",
-                "-C",
-                &contact,
-                "-s",
-                &server.uri(user),
-            ],
+            &["-U", "-i", "-p", &proxy, "-x", "120", "-C", &contact, "-s", &server.uri(user)],
         );
         assert_eq!(registered.code, Some(0), "{registered:?}");
     }
@@ -82,39 +65,23 @@ fn usrloc() {
     let answers = tap.responses(Way::Back, "REGISTER", 200);
     assert_eq!(answers.len(), 5);
     assert!(
-        answers
-            .iter()
-            .all(|answer| answer.contacts() == [contact.clone()]),
+        answers.iter().all(|answer| answer.contacts() == [contact.clone()]),
         "{answers:#?}"
     );
     let shown = server.show(&place, "user3");
-    assert!(
-        shown.code == Some(0) && shown.stdout.contains(&contact),
-        "{shown:?}"
-    );
+    assert!(shown.code == Some(0) && shown.stdout.contains(&contact), "{shown:?}");
 
     let uas = callee(&place, "uas", CALLEE, place.at(CALLEE)).answer();
-    Sipp::new(
-        &place,
-        "uac",
-        place.at_port(CALLER, 5070),
-        Scenario::Text(UAC),
-    )
-    .call("user3", server.address, server.address)
-    .succeed(1);
+    Sipp::new(&place, "uac", place.at_port(CALLER, 5070), Scenario::Text(UAC))
+        .call("user3", server.address, server.address)
+        .succeed(1);
     uas.succeed(1);
 
-    let removed = sipsak(
-        &place,
-        &["-U", "-i", "-x", "0", "-C", "*", "-s", &server.uri("user3")],
-    );
+    let removed = sipsak(&place, &["-U", "-i", "-x", "0", "-C", "*", "-s", &server.uri("user3")]);
     assert_eq!(removed.code, Some(0), "{removed:?}");
     let shown = server.show(&place, "user3");
     assert!(!shown.stdout.contains(&contact), "{shown:?}");
-    assert!(
-        server.show(&place, "user4").stdout.contains(&contact),
-        "the others stay"
-    );
+    assert!(server.show(&place, "user4").stdout.contains(&contact), "the others stay");
 }
 
 /// `-T`: OPTIONS with 0, 1, … hops, until somebody else than a proxy answers.
@@ -130,11 +97,7 @@ fn traceroute() {
     let outcome = std::thread::scope(|scope| {
         let tracing = scope.spawn(|| sipsak(&place, &["-T", "-p", &proxy, "-s", &uri]));
         let arrived = phone.expect("OPTIONS", |message| message.is("OPTIONS"));
-        assert_eq!(
-            arrived.max_forwards(),
-            Some(0),
-            "the first one that gets through has one hop"
-        );
+        assert_eq!(arrived.max_forwards(), Some(0), "the first one that gets through has one hop");
         phone.respond(&arrived, 200, &["Contact: <sip:end@192.0.2.1>"]);
         tracing.join().expect("sipsak")
     });
@@ -154,29 +117,15 @@ fn traceroute() {
 fn flood() {
     let place = Place::new("sipsakflood");
     let mut server = Conf::new(&place).start(&place);
-    let outcome = sipsak(
-        &place,
-        &["-F", "-e", "300", "-s", &format!("sip:{}", server.address)],
-    );
+    let outcome = sipsak(&place, &["-F", "-e", "300", "-s", &format!("sip:{}", server.address)]);
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
-    let count = |name: &str| {
-        server
-            .stats(&place)
-            .get(name)
-            .copied()
-            .unwrap_or_else(|| panic!("no {name}"))
-    };
+    let count = |name: &str| server.stats(&place).get(name).copied().unwrap_or_else(|| panic!("no {name}"));
     // sipsak does not wait for answers: when it has ended the last questions may still stand in the socket.
     let all = wait_for(Duration::from_secs(10), || {
         let asked = count("strowger_requests_total{method=\"OPTIONS\"}");
-        let answered =
-            count("strowger_messages_total{transport=\"udp\",direction=\"out\",kind=\"response\"}");
+        let answered = count("strowger_messages_total{transport=\"udp\",direction=\"out\",kind=\"response\"}");
         (asked >= 300.0 && answered == asked).then_some(())
     });
-    assert!(
-        all.is_some(),
-        "an answer for each question: {:#?}",
-        server.stats(&place)
-    );
+    assert!(all.is_some(), "an answer for each question: {:#?}", server.stats(&place));
     server.assert_alive(&place, CALLEE);
 }

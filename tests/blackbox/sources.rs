@@ -103,17 +103,11 @@ fn guesses_end_with_a_ban_and_a_line_while_the_user_calls_on() {
     reach(&server, &caller, &login, &victim, "victim");
 
     let answers = attacker.collect(SILENCE);
-    let looked_at = answers
-        .iter()
-        .filter(|answer| answer.status() == Some(401))
-        .count();
+    let looked_at = answers.iter().filter(|answer| answer.status() == Some(401)).count();
     assert_eq!((looked_at, answers.len()), (10, 10), "{answers:#?}");
     let ip = attacker.address.ip().to_string();
     let line = server.expect_log(&[&format!("guesses from {ip} over UDP: 10 wrong passwords")]);
-    assert!(
-        line.ends_with("user \"victim\" of \"strowger.test\""),
-        "{line}"
-    );
+    assert!(line.ends_with("user \"victim\" of \"strowger.test\""), "{line}");
     server.expect_log(&[&format!("{ip} is not heard for 30 seconds: too many wrong")]);
     assert_eq!(server.stat(&place, "strowger_banned_sources"), 1.0);
     let banned = server.stat(&place, "strowger_dropped_total{reason=\"banned\"}");
@@ -126,17 +120,13 @@ fn guesses_end_with_a_ban_and_a_line_while_the_user_calls_on() {
     other.send(&options(&other));
     assert!(other.collect(SILENCE).is_empty());
     let stream = Agent::tcp(place.ip(ATTACKER), server.address);
-    assert!(
-        stream.end(Duration::from_secs(3)).is_some(),
-        "it is closed at once"
-    );
+    assert!(stream.end(Duration::from_secs(3)).is_some(), "it is closed at once");
     let closed = server.stat(&place, "strowger_connections_banned_total");
     assert_eq!(closed, 1.0);
 
     // What a stranger writes is found in the place where strangers write, and nowhere else.
     let forger = Agent::tcp(place.ip(CALLER), server.address);
-    let forged =
-        "x] guesses from 192.0.2.77 over UDP: 10 wrong passwords within a minute for one user; ";
+    let forged = "x] guesses from 192.0.2.77 over UDP: 10 wrong passwords within a minute for one user; ";
     let request = forger.register(&domain(&server), "caller", "", 60);
     let wrong = signed(&forger, &Login::new(forged, "guess"), &request);
     flood(&forger, &wrong, 15);
@@ -261,11 +251,7 @@ fn scanners_hear_nothing() {
     assert!(scanner.collect(SILENCE).is_empty());
     let dropped = server.stat(&place, "strowger_dropped_total{reason=\"route\"}");
     assert_eq!(dropped, 6.0);
-    server.expect_log(&[
-        "INVITE",
-        &scanner.address.to_string(),
-        "dropped by a [[route]]",
-    ]);
+    server.expect_log(&["INVITE", &scanner.address.to_string(), "dropped by a [[route]]"]);
     let plain = scanner.request("OPTIONS", &format!("sip:{}", server.address));
     assert_eq!(scanner.ask(&plain).status(), Some(200));
     server.assert_alive(&place, CALLEE);

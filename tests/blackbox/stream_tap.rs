@@ -69,17 +69,12 @@ pub enum Secure {
 
 impl Secure {
     pub fn clients(certificate: &Certificate) -> Secure {
-        let mut builder =
-            SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server()).expect("a context");
-        builder
-            .set_certificate_chain_file(&certificate.file)
-            .expect("a certificate");
+        let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server()).expect("a context");
+        builder.set_certificate_chain_file(&certificate.file).expect("a certificate");
         builder
             .set_private_key_file(&certificate.key, SslFiletype::PEM)
             .expect("a key");
-        builder
-            .set_session_id_context(b"tap")
-            .expect("a name for the sessions");
+        builder.set_session_id_context(b"tap").expect("a name for the sessions");
         Secure::Clients(builder.build())
     }
 
@@ -93,14 +88,8 @@ impl Secure {
     fn shake(&self, client: TcpStream, server: TcpStream) -> Option<[End; 2]> {
         Some(match self {
             Secure::Neither => [End::Plain(client), End::Plain(server)],
-            Secure::Clients(acceptor) => [
-                End::Secure(acceptor.accept(client).ok()?),
-                End::Plain(server),
-            ],
-            Secure::Target(connector, name) => [
-                End::Plain(client),
-                End::Secure(connector.connect(name, server).ok()?),
-            ],
+            Secure::Clients(acceptor) => [End::Secure(acceptor.accept(client).ok()?), End::Plain(server)],
+            Secure::Target(connector, name) => [End::Plain(client), End::Secure(connector.connect(name, server).ok()?)],
         })
     }
 }

@@ -22,9 +22,7 @@ const NAME: &str = "sip.example.test";
 fn conf(place: &Place) -> (Conf, Authority) {
     let authority = Authority::new(place, "ca");
     let certificate = authority.issue(place, "server", Kind::Ecdsa, &[NAME]);
-    let conf = Conf::new(place)
-        .stream("tcp", place.at(SERVER))
-        .tls(place, &[&certificate]);
+    let conf = Conf::new(place).stream("tcp", place.at(SERVER)).tls(place, &[&certificate]);
     (conf, authority)
 }
 
@@ -97,18 +95,14 @@ fn pings() {
     let (conf, _) = conf(&place);
     let server = conf.start(&place);
     let mut stream = TcpStream::connect(server.address).expect("a connection");
-    stream
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .expect("a time-out");
+    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a time-out");
     for _ in 0..3 {
         stream.write_all(b"\r\n\r\n").expect("a ping");
         let mut pong = [0; 2];
         stream.read_exact(&mut pong).expect("a pong");
         assert_eq!(&pong, b"\r\n");
     }
-    stream
-        .set_read_timeout(Some(Duration::from_millis(200)))
-        .expect("a time-out");
+    stream.set_read_timeout(Some(Duration::from_millis(200))).expect("a time-out");
     assert!(stream.read(&mut [0; 2]).is_err(), "and nothing more");
 }
 
@@ -131,10 +125,7 @@ fn what_cannot_be_framed() {
     let caller = Agent::tcp(place.ip(CALLER), server.address);
     caller.send_bytes(&[b'x'; 9000]);
     assert!(caller.end(Duration::from_secs(5)).is_some(), "it is closed");
-    assert_eq!(
-        server.stat(&place, "strowger_connections_unframed_total"),
-        3.0
-    );
+    assert_eq!(server.stat(&place, "strowger_connections_unframed_total"), 3.0);
     assert_ok(&other, &server);
 }
 
@@ -153,12 +144,7 @@ fn a_slow_reader() {
         .expect("a small buffer");
     let quick = Agent::tcp(place.ip(SECOND_CALLEE), server.address);
     for (phone, user) in [(&slow, "slow"), (&quick, "quick")] {
-        let register = phone.register(
-            &server.address.to_string(),
-            user,
-            &format!("<{}>", phone.uri()),
-            600,
-        );
+        let register = phone.register(&server.address.to_string(), user, &format!("<{}>", phone.uri()), 600);
         assert_eq!(phone.ask(&register).status(), Some(200));
     }
     let caller = Agent::tcp(place.ip(CALLER), server.address);
@@ -171,9 +157,7 @@ fn a_slow_reader() {
         caller.send(&request);
         requests.push(request);
     }
-    let refused = caller.expect("the first refusal", |message| {
-        message.is_final_for("MESSAGE")
-    });
+    let refused = caller.expect("the first refusal", |message| message.is_final_for("MESSAGE"));
     assert!(matches!(refused.status(), Some(500..=599)), "{refused:?}");
     assert!(
         began.elapsed() < Duration::from_millis(50 * 64),
@@ -201,10 +185,7 @@ fn a_half_closed_connection() {
     let request = caller.request("MESSAGE", &server.uri("bob"));
     let options = caller.request("OPTIONS", &format!("sip:{}", server.address));
     caller.send_bytes(&[request.bytes(), options.bytes()].concat());
-    caller
-        .stream()
-        .shutdown(Shutdown::Write)
-        .expect("half a connection");
+    caller.stream().shutdown(Shutdown::Write).expect("half a connection");
     assert_eq!(caller.final_for(&options).status(), Some(200));
     let arrived = phone.expect("MESSAGE", |message| message.is("MESSAGE"));
     std::thread::sleep(Duration::from_millis(200));
@@ -341,10 +322,7 @@ fn a_next_hop_that_refuses() {
     }
     assert!(began.elapsed() < Duration::from_secs(3), "at once");
     server.expect_log(&[&dead.to_string(), "not connected"]);
-    assert_eq!(
-        server.stat(&place, "strowger_connections_failed_total"),
-        3.0
-    );
+    assert_eq!(server.stat(&place, "strowger_connections_failed_total"), 3.0);
 }
 
 /// What is idle is closed after its time, and what is not is left alone.
@@ -352,9 +330,7 @@ fn a_next_hop_that_refuses() {
 fn idle_connections() {
     let place = Place::new("idle");
     let (conf, _) = conf(&place);
-    let server = conf
-        .set("connections", "idle_timeout", "\"1s\"")
-        .start(&place);
+    let server = conf.set("connections", "idle_timeout", "\"1s\"").start(&place);
     let idle = Agent::tcp(place.ip(CALLER), server.address);
     let busy = Agent::tcp(place.ip(CALLER), server.address);
     let began = Instant::now();
@@ -364,10 +340,7 @@ fn idle_connections() {
     }
     assert_eq!(idle.end(Duration::from_millis(50)), Some(End::Goodbye));
     assert_ok(&busy, &server);
-    assert_eq!(
-        server.stat(&place, "strowger_connections_idle_closed_total"),
-        1.0
-    );
+    assert_eq!(server.stat(&place, "strowger_connections_idle_closed_total"), 1.0);
     assert_eq!(server.stat(&place, "strowger_connections"), 1.0);
 }
 
@@ -377,9 +350,7 @@ fn the_limit_of_connections() {
     let place = Place::new("limit");
     let (conf, _) = conf(&place);
     let server = conf.set("connections", "max", "8").start(&place);
-    let mut agents: Vec<Agent> = (0..8)
-        .map(|_| Agent::tcp(place.ip(CALLER), server.address))
-        .collect();
+    let mut agents: Vec<Agent> = (0..8).map(|_| Agent::tcp(place.ip(CALLER), server.address)).collect();
     for agent in &agents {
         assert_ok(agent, &server);
     }
@@ -434,9 +405,7 @@ fn what_is_too_large_for_udp() {
     // What is small still goes by UDP.
     let small = caller.request("MESSAGE", &server.uri("bob"));
     caller.send(&small);
-    let arrived = by_udp.expect("MESSAGE by UDP", |message| {
-        message.call_id() == small.call_id
-    });
+    let arrived = by_udp.expect("MESSAGE by UDP", |message| message.call_id() == small.call_id);
     by_udp.respond(&arrived, 200, &[]);
     assert_eq!(caller.final_for(&small).status(), Some(200));
 }
@@ -468,13 +437,7 @@ fn a_capture_can_be_read() {
     let filter = format!("tcp port {} and host {}", port.port(), port.ip());
     let file = capture.display().to_string();
     let arguments = ["-i", "lo", "-q", "-w", &file, "-f", &filter].map(str::to_owned);
-    let mut dumpcap = Process::start(
-        &place,
-        "dumpcap",
-        std::path::Path::new("dumpcap"),
-        &arguments,
-        &[],
-    );
+    let mut dumpcap = Process::start(&place, "dumpcap", std::path::Path::new("dumpcap"), &arguments, &[]);
     let capturing = wait_for(Duration::from_secs(5), || {
         (capture.exists() || dumpcap.exited().is_some()).then(|| capture.exists())
     });
@@ -535,12 +498,6 @@ fn ten_thousand_idle_connections_cost_one_look_a_tick() {
     let after = server.stat(&place, "strowger_idle_sweep_visited_total");
     let ticks = started.elapsed().as_millis() / TICK.as_millis() + 1;
     let visited = (after - before) as u128;
-    assert!(
-        (10..=ticks).contains(&visited),
-        "{visited} visited in {ticks} ticks"
-    );
-    assert_eq!(
-        server.stat(&place, "strowger_connections"),
-        idle.len() as f64
-    );
+    assert!((10..=ticks).contains(&visited), "{visited} visited in {ticks} ticks");
+    assert_eq!(server.stat(&place, "strowger_connections"), idle.len() as f64);
 }

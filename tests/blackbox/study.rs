@@ -47,13 +47,7 @@ fn outbound_over_tcp() {
 
 #[test]
 fn outbound_over_tls() {
-    run(
-        "outbound-tls",
-        OUTBOUND,
-        "tls",
-        Side::PerCall,
-        Side::Lasting,
-    );
+    run("outbound-tls", OUTBOUND, "tls", Side::PerCall, Side::Lasting);
 }
 
 #[test]
@@ -84,9 +78,7 @@ pub const LOCAL: &str = include_str!("../../conf/local.toml");
 /// The conf for TLS, as its comments say to make it.
 fn secured(conf: &str) -> String {
     let taken = |line: &str| match line.strip_prefix('#') {
-        Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '[') => {
-            rest.to_owned()
-        }
+        Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '[') => rest.to_owned(),
         _ => line.replace("transport=tcp", "transport=tls"),
     };
     conf.lines().map(|line| taken(line) + "\n").collect()
@@ -140,21 +132,14 @@ fn run(mode: &str, conf: &str, transport: &str, left: Side, right: Side) {
 
     let (came, left_by) = (before.conversations(), behind.conversations());
     assert_eq!(came.len(), left.connections(), "connections of the caller");
-    assert_eq!(
-        left_by.len(),
-        right.connections(),
-        "connections to the callee"
-    );
+    assert_eq!(left_by.len(), right.connections(), "connections to the callee");
     assert_calls(&came, &left_by, transport, by);
     for conversation in &came {
         assert_answers_come_back(conversation);
     }
     for conversation in &left_by {
         assert_answers_come_back(conversation);
-        assert_eq!(
-            conversation.calls().len(),
-            CALLS as usize / right.connections()
-        );
+        assert_eq!(conversation.calls().len(), CALLS as usize / right.connections());
         if right == Side::PerCall {
             assert_closed_after_bye(conversation);
         }
@@ -174,9 +159,7 @@ fn run(mode: &str, conf: &str, transport: &str, left: Side, right: Side) {
 /// A handshake for each connection, and of those that we begin all but the first few resume a session.
 fn assert_shaken(place: &Place, server: &Server, left: Side, right: Side) {
     let stats = server.stats(place);
-    let shaken = |side, kind| {
-        stats[&format!("strowger_tls_handshakes_total{{side=\"{side}\",kind=\"{kind}\"}}")] as usize
-    };
+    let shaken = |side, kind| stats[&format!("strowger_tls_handshakes_total{{side=\"{side}\",kind=\"{kind}\"}}")] as usize;
     for (side, connections) in [("server", left), ("client", right)] {
         let all = shaken(side, "full") + shaken(side, "resumed");
         assert_eq!(all, connections.connections(), "{side}");
@@ -199,18 +182,12 @@ fn assert_calls(came: &[Conversation], left: &[Conversation], transport: &str, s
     let left = crate::calls::by_call(all(left));
     assert_eq!((came.len(), left.len()), (CALLS as usize, CALLS as usize));
     for (call, left) in &left {
-        assert_eq!(
-            left.iter().map(Message::method).collect::<Vec<_>>(),
-            ["INVITE", "ACK", "BYE"]
-        );
+        assert_eq!(left.iter().map(Message::method).collect::<Vec<_>>(), ["INVITE", "ACK", "BYE"]);
         for (leaving, coming) in left.iter().zip(&came[call]) {
             assert_eq!(leaving.method(), coming.method());
             let vias = leaving.vias();
             assert_eq!(vias.len(), 2, "{leaving:?}");
-            assert!(
-                vias[0].transport.eq_ignore_ascii_case(transport),
-                "{leaving:?}"
-            );
+            assert!(vias[0].transport.eq_ignore_ascii_case(transport), "{leaving:?}");
             assert_eq!(vias[0].sent_by, server.to_string());
             assert_eq!(vias[1].branch, coming.top_via().branch);
             assert_eq!(leaving.body, coming.body);
@@ -242,8 +219,7 @@ fn assert_answers_come_back(conversation: &Conversation) {
         assert!(response.status().is_some(), "{response:?}");
         assert!(
             requests.iter().any(|request| {
-                request.top_via().branch == response.top_via().branch
-                    && request.call_id() == response.call_id()
+                request.top_via().branch == response.top_via().branch && request.call_id() == response.call_id()
             }),
             "answered on a connection that never asked: {response:?}"
         );
@@ -277,10 +253,7 @@ fn assert_closed_after_bye(conversation: &Conversation) {
 }
 
 fn assert_counted(place: &Place, server: &Server, accepted: usize, right: Side) {
-    assert_eq!(
-        server.stat(place, "strowger_connections_accepted_total") as usize,
-        accepted
-    );
+    assert_eq!(server.stat(place, "strowger_connections_accepted_total") as usize, accepted);
     assert_eq!(
         server.stat(place, "strowger_connections_opened_total") as usize,
         right.connections()
@@ -289,15 +262,8 @@ fn assert_counted(place: &Place, server: &Server, accepted: usize, right: Side) 
     let over = wait_for(Duration::from_secs(5), || {
         (server.stat(place, "strowger_connections") == 0.0).then_some(())
     });
-    assert!(
-        over.is_some(),
-        "connections are left: {:?}",
-        server.stats(place)
-    );
-    for dropped in [
-        "strowger_dropped_total",
-        "strowger_connections_failed_total",
-    ] {
+    assert!(over.is_some(), "connections are left: {:?}", server.stats(place));
+    for dropped in ["strowger_dropped_total", "strowger_connections_failed_total"] {
         assert_eq!(server.stat(place, dropped), 0.0, "{dropped}");
     }
 }

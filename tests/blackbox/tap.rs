@@ -57,15 +57,9 @@ impl Tap {
         Tap::with_rule(address, target, |_, _| Fate::Pass)
     }
 
-    pub fn with_rule(
-        address: SocketAddr,
-        target: SocketAddr,
-        rule: impl FnMut(Way, &Message) -> Fate + Send + 'static,
-    ) -> Tap {
+    pub fn with_rule(address: SocketAddr, target: SocketAddr, rule: impl FnMut(Way, &Message) -> Fate + Send + 'static) -> Tap {
         let front = bind(address);
-        front
-            .set_nonblocking(true)
-            .expect("a socket that does not wait");
+        front.set_nonblocking(true).expect("a socket that does not wait");
         let front = UdpSocket::from_std(front);
         let address = front.local_addr().expect("the tap's address");
         let records = Arc::new(Mutex::new(Vec::new()));
@@ -112,10 +106,7 @@ impl Tap {
     }
 
     pub fn requests(&self, way: Way, method: &str) -> Vec<Message> {
-        self.seen(way)
-            .into_iter()
-            .filter(|message| message.is(method))
-            .collect()
+        self.seen(way).into_iter().filter(|message| message.is(method)).collect()
     }
 
     pub fn responses(&self, way: Way, method: &str, status: u16) -> Vec<Message> {
@@ -127,21 +118,14 @@ impl Tap {
 
     /// The datagrams that the rule did not let pass.
     pub fn dropped(&self) -> usize {
-        self.records()
-            .iter()
-            .filter(|record| record.fate == Fate::Drop)
-            .count()
+        self.records().iter().filter(|record| record.fate == Fate::Drop).count()
     }
 
     /// One line for each datagram: what a person wants to see when a test fails.
     pub fn ladder(&self) -> String {
         let mut text = String::new();
         for record in self.records() {
-            let arrow = if record.way == Way::Forth {
-                "-->"
-            } else {
-                "<--"
-            };
+            let arrow = if record.way == Way::Forth { "-->" } else { "<--" };
             let what = record.message.as_ref().map_or_else(
                 || format!("{} bytes that are not SIP", record.bytes.len()),
                 |message| {
@@ -219,9 +203,7 @@ impl Relay {
                 }
             }
             let now = Instant::now();
-            let (due, late) = std::mem::take(&mut self.late)
-                .into_iter()
-                .partition(|(at, ..)| *at <= now);
+            let (due, late) = std::mem::take(&mut self.late).into_iter().partition(|(at, ..)| *at <= now);
             self.late = late;
             let due: Vec<_> = due;
             for (_, way, client, bytes) in due {
@@ -248,9 +230,7 @@ impl Relay {
 
     fn handle(&mut self, way: Way, client: usize, bytes: &[u8]) {
         let message = Message::read(bytes);
-        let fate = message
-            .as_ref()
-            .map_or(Fate::Pass, |message| (self.rule)(way, message));
+        let fate = message.as_ref().map_or(Fate::Pass, |message| (self.rule)(way, message));
         let record = Record {
             at: self.began.elapsed(),
             way,
@@ -266,9 +246,7 @@ impl Relay {
                 self.send(way, client, bytes);
                 self.send(way, client, bytes);
             }
-            Fate::Delay(by) => self
-                .late
-                .push((Instant::now() + by, way, client, bytes.to_vec())),
+            Fate::Delay(by) => self.late.push((Instant::now() + by, way, client, bytes.to_vec())),
         }
     }
 

@@ -37,9 +37,7 @@ impl Scene {
 
     /// A server that relays to the next hop by its name, with a connection for each call.
     fn conf(&self) -> Conf {
-        let own = self
-            .authority
-            .issue(&self.place, "own", Kind::Ecdsa, &["own.example.test"]);
+        let own = self.authority.issue(&self.place, "own", Kind::Ecdsa, &["own.example.test"]);
         Conf::new(&self.place)
             .tls(&self.place, &[&own])
             .trust(&self.authority, "no")
@@ -94,9 +92,7 @@ fn fail(caller: &Agent) {
     caller.send(&request);
     let refused = caller.final_for(&request);
     assert!(
-        refused
-            .status()
-            .is_some_and(|status| (500..600).contains(&status)),
+        refused.status().is_some_and(|status| (500..600).contains(&status)),
         "{refused:?}"
     );
     caller.acknowledge(&request, &refused);
@@ -119,16 +115,12 @@ fn the_name_and_the_chain_are_verified() {
     let stranger = Authority::new(place, "stranger");
     let wrong = [
         (
-            scene
-                .authority
-                .issue(place, "wrong", Kind::Ecdsa, &["other.example.net"]),
+            scene.authority.issue(place, "wrong", Kind::Ecdsa, &["other.example.net"]),
             "the certificate is for",
         ),
         // RFC 5922 7.2: no wildcards.
         (
-            scene
-                .authority
-                .issue(place, "wild", Kind::Ecdsa, &["*.example.net"]),
+            scene.authority.issue(place, "wild", Kind::Ecdsa, &["*.example.net"]),
             "the certificate is for",
         ),
         (
@@ -136,9 +128,7 @@ fn the_name_and_the_chain_are_verified() {
             "unable to get local issuer certificate",
         ),
         (
-            scene
-                .authority
-                .issue_for(place, "expired", Kind::Rsa, &[NAME], -1),
+            scene.authority.issue_for(place, "expired", Kind::Rsa, &[NAME], -1),
             "certificate has expired",
         ),
     ];
@@ -147,19 +137,13 @@ fn the_name_and_the_chain_are_verified() {
         let before = server.log().len();
         fail(&caller);
         let line = server.expect_log_after(before, &[&scene.next_hop.to_string(), "we refused"]);
-        assert!(
-            line.contains("certificate verify failed"),
-            "{reason}: {line}"
-        );
+        assert!(line.contains("certificate verify failed"), "{reason}: {line}");
         assert!(line.contains(reason), "{reason}: {line}");
         next_hop.expect("SSL alert number");
         assert!(!next_hop.output().contains("INVITE"), "nothing was sent");
         assert_eq!(scene.shaken(&server, "failed"), n as u32 + 1);
     }
-    assert_eq!(
-        scene.shaken(&server, "full") + scene.shaken(&server, "resumed"),
-        verified
-    );
+    assert_eq!(scene.shaken(&server, "full") + scene.shaken(&server, "resumed"), verified);
 }
 
 /// Names of SIP domains in the certificate: a URI is as good as a DNS name (RFC 5922 7.1).
@@ -167,10 +151,9 @@ fn the_name_and_the_chain_are_verified() {
 fn a_certificate_for_a_sip_uri() {
     let scene = Scene::new("uri");
     let server = scene.conf().start(&scene.place);
-    let certificate =
-        scene
-            .authority
-            .issue(&scene.place, "uri", Kind::Ecdsa, &[&format!("sip:{NAME}")]);
+    let certificate = scene
+        .authority
+        .issue(&scene.place, "uri", Kind::Ecdsa, &[&format!("sip:{NAME}")]);
     let mut next_hop = SServer::start(&scene.place, scene.next_hop, &certificate, &[]);
     relay(&scene.caller(&server), &mut next_hop);
 }
@@ -178,10 +161,7 @@ fn a_certificate_for_a_sip_uri() {
 #[test]
 fn nobody_is_verified_where_the_conf_says_so() {
     let scene = Scene::new("unverified");
-    let server = scene
-        .conf()
-        .set("tls", "verify_server", "false")
-        .start(&scene.place);
+    let server = scene.conf().set("tls", "verify_server", "false").start(&scene.place);
     let stranger = Authority::new(&scene.place, "stranger");
     let certificate = stranger.issue(&scene.place, "strange", Kind::Rsa, &["other.example.net"]);
     let mut next_hop = SServer::start(&scene.place, scene.next_hop, &certificate, &[]);
@@ -203,9 +183,7 @@ fn mutual_authentication() {
         next_hop.expect("subject=CN = own.example.test");
         assert_eq!(scene.shaken(&server, "mutual"), 1);
     }
-    let client = scene
-        .authority
-        .issue(place, "client", Kind::Rsa, &["client.example.test"]);
+    let client = scene.authority.issue(place, "client", Kind::Rsa, &["client.example.test"]);
     {
         let server = scene
             .conf()
@@ -243,17 +221,9 @@ fn mutual_authentication() {
 fn sessions_are_resumed() {
     let scene = Scene::new("resuming");
     let trusting = trusting(&scene.authority);
-    let mutual: Vec<&str> = trusting
-        .iter()
-        .map(String::as_str)
-        .chain(["-Verify", "3"])
-        .collect();
+    let mutual: Vec<&str> = trusting.iter().map(String::as_str).chain(["-Verify", "3"]).collect();
     // How often the handshake is called is how many flights it has: ours is the first, and each of the peer's is one more.
-    let ways: [(&[&str], u32, u32); 3] = [
-        (&["-tls1_2"], 3, 2),
-        (&["-tls1_2", "-no_ticket"], 3, 2),
-        (&["-tls1_3"], 2, 2),
-    ];
+    let ways: [(&[&str], u32, u32); 3] = [(&["-tls1_2"], 3, 2), (&["-tls1_2", "-no_ticket"], 3, 2), (&["-tls1_3"], 2, 2)];
     for (way, whole, short) in ways {
         for asking in [&[][..], &mutual] {
             let server = scene.conf().start(&scene.place);
@@ -263,10 +233,7 @@ fn sessions_are_resumed() {
                 relay(&caller, &mut next_hop);
                 scene.wait_for_end(&server);
                 assert_eq!(
-                    (
-                        scene.shaken(&server, "full"),
-                        scene.shaken(&server, "resumed")
-                    ),
+                    (scene.shaken(&server, "full"), scene.shaken(&server, "resumed")),
                     (1, call),
                     "{way:?} {asking:?}"
                 );
@@ -276,11 +243,7 @@ fn sessions_are_resumed() {
             // Who resumes shows nothing again.
             let shown = if asking.is_empty() { 0 } else { 1 };
             assert_eq!(scene.shaken(&server, "mutual"), shown);
-            assert_eq!(
-                scene.calls(&server),
-                whole + 3 * short,
-                "{way:?} {asking:?}"
-            );
+            assert_eq!(scene.calls(&server), whole + 3 * short, "{way:?} {asking:?}");
         }
     }
 }
@@ -289,10 +252,7 @@ fn sessions_are_resumed() {
 fn sessions_are_not_resumed_where_the_conf_says_so() {
     let scene = Scene::new("whole");
     for version in ["-tls1_2", "-tls1_3"] {
-        let server = scene
-            .conf()
-            .set("tls", "client_session_reuse", "false")
-            .start(&scene.place);
+        let server = scene.conf().set("tls", "client_session_reuse", "false").start(&scene.place);
         let caller = scene.caller(&server);
         let mut next_hop = scene.s_server(&[version]);
         for _ in 0..3 {
@@ -323,8 +283,7 @@ fn a_next_hop_that_speaks_no_tls() {
     let before = server.log().len();
     let talker = std::thread::spawn(move || {
         let (mut stream, _) = next_hop.accept().expect("a connection");
-        std::io::Write::write_all(&mut stream, b"SIP/2.0 400 We speak no TLS here\r\n\r\n")
-            .expect("what is not TLS");
+        std::io::Write::write_all(&mut stream, b"SIP/2.0 400 We speak no TLS here\r\n\r\n").expect("what is not TLS");
         stream
     });
     fail(&caller);
@@ -370,10 +329,7 @@ fn sips_is_not_downgraded() {
 fn what_waits_for_a_handshake_does_not_stop_it() {
     let scene = Scene::new("waiting");
     let place = &scene.place;
-    let server = scene
-        .conf()
-        .set("connections", "outgoing", "\"reuse\"")
-        .start(place);
+    let server = scene.conf().set("connections", "outgoing", "\"reuse\"").start(place);
     let slow = listen(scene.next_hop);
     let behind = place.at_port(CALLEE, 5071);
     let next_hop = SServer::start(place, behind, &scene.certificate, &["-quiet"]);

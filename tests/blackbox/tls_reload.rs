@@ -24,9 +24,7 @@ fn shown(place: &Place, server: &Server, arguments: &[&str]) -> String {
     let mut client = SClient::connect(place, server.secure(), arguments);
     client.ask();
     let said = client.leave();
-    let subject = said
-        .lines()
-        .find_map(|line| line.strip_prefix("subject=CN = "));
+    let subject = said.lines().find_map(|line| line.strip_prefix("subject=CN = "));
     subject.unwrap_or_else(|| panic!("{said}")).to_owned()
 }
 
@@ -119,11 +117,7 @@ fn another_authority_without_a_restart() {
     let (old_client, new_client) = (arguments(&old_client), arguments(&new_client));
     let old_client = old_client.each_ref().map(String::as_str);
     let new_client = new_client.each_ref().map(String::as_str);
-    shown(
-        &place,
-        &server,
-        &[&old_client[..], &["-sess_out", &session]].concat(),
-    );
+    shown(&place, &server, &[&old_client[..], &["-sess_out", &session]].concat());
     let said = SClient::connect(&place, server.secure(), &new_client).refused();
     assert!(said.contains("SSL alert number 48"), "unknown ca: {said}");
 
@@ -160,15 +154,7 @@ fn many_reloads() {
         .tls(&place, &[&ecdsa, &rsa])
         .trust(&authority, "optional")
         .start(&place);
-    let connect = || {
-        Agent::tls(
-            place.ip(CALLER),
-            server.secure(),
-            &authority,
-            "sip.example.test",
-            None,
-        )
-    };
+    let connect = || Agent::tls(place.ip(CALLER), server.secure(), &authority, "sip.example.test", None);
     let asks = |agent: &Agent| {
         let options = agent.request("OPTIONS", &format!("sip:{}", server.address));
         assert_eq!(agent.ask(&options).status(), Some(200));
@@ -199,11 +185,7 @@ fn many_reloads() {
         over.store(true, Ordering::Relaxed);
         let handshakes = visitors.join().expect("all were served");
         assert!(handshakes > 100, "{handshakes} handshakes in all that time");
-        assert!(
-            after < before + 512,
-            "{MEASURED} reloads cost {} KiB",
-            after - before
-        );
+        assert!(after < before + 512, "{MEASURED} reloads cost {} KiB", after - before);
     });
     drop(agent);
     let gone = wait_for(std::time::Duration::from_secs(2), || {

@@ -51,10 +51,7 @@ fn versions() {
         let said = visit(&place, &server, &arguments);
         assert!(said.contains(&format!("New, {name}, Cipher is ")), "{said}");
         assert!(said.contains("Verification: OK"), "{said}");
-        assert!(
-            said.contains(&format!("Verified peername: {NAME}")),
-            "{said}"
-        );
+        assert!(said.contains(&format!("Verified peername: {NAME}")), "{said}");
     }
     for option in ["-tls1", "-tls1_1"] {
         let client = SClient::connect(&place, server.secure(), &[option, OLD[0], OLD[1]]);
@@ -121,14 +118,8 @@ fn certificates_by_name_and_kind() {
     let place = Place::new("sni");
     let authority = Authority::new(&place, "ca");
     let issue = |file, kind, name| authority.issue(&place, file, kind, &[name]);
-    let (own_ecdsa, own_rsa) = (
-        issue("own-ecdsa", Kind::Ecdsa, NAME),
-        issue("own-rsa", Kind::Rsa, NAME),
-    );
-    let (other_ecdsa, other_rsa) = (
-        issue("other-ecdsa", Kind::Ecdsa, OTHER),
-        issue("other-rsa", Kind::Rsa, OTHER),
-    );
+    let (own_ecdsa, own_rsa) = (issue("own-ecdsa", Kind::Ecdsa, NAME), issue("own-rsa", Kind::Rsa, NAME));
+    let (other_ecdsa, other_rsa) = (issue("other-ecdsa", Kind::Ecdsa, OTHER), issue("other-rsa", Kind::Rsa, OTHER));
     let server = Conf::new(&place)
         .tls(&place, &[&own_ecdsa, &own_rsa])
         .section(
@@ -144,16 +135,8 @@ fn certificates_by_name_and_kind() {
     let kinds: [(&str, &[&str], &str); 4] = [
         ("1.3", &["-tls1_3", "-sigalgs", "ECDSA+SHA256"], "ECDSA"),
         ("1.3", &["-tls1_3", "-sigalgs", "RSA-PSS+SHA256"], "RSA-PSS"),
-        (
-            "1.2",
-            &["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"],
-            "ECDSA",
-        ),
-        (
-            "1.2",
-            &["-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"],
-            "RSA",
-        ),
+        ("1.2", &["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"], "ECDSA"),
+        ("1.2", &["-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"], "RSA"),
     ];
     for (asked, shown) in [
         (NAME, NAME),
@@ -171,10 +154,7 @@ fn certificates_by_name_and_kind() {
                 said.contains(&format!("Peer signature type: {signature}")),
                 "{asked}, {version}: {said}"
             );
-            assert!(
-                said.contains(&format!("Verified peername: {shown}")),
-                "{said}"
-            );
+            assert!(said.contains(&format!("Verified peername: {shown}")), "{said}");
         }
     }
     let mut arguments = words(&trusting);
@@ -196,30 +176,17 @@ fn certificates_of_clients() {
         };
         let good = authority.issue(&place, "client", Kind::Ecdsa, &["client.example.test"]);
         let rsa = authority.issue(&place, "client-rsa", Kind::Rsa, &["client.example.test"]);
-        let expired =
-            authority.issue_for(&place, "expired", Kind::Ecdsa, &["client.example.test"], -1);
-        let stranger = Authority::new(&place, "stranger").issue(
-            &place,
-            "strange",
-            Kind::Ecdsa,
-            &["client.example.test"],
-        );
+        let expired = authority.issue_for(&place, "expired", Kind::Ecdsa, &["client.example.test"], -1);
+        let stranger = Authority::new(&place, "stranger").issue(&place, "strange", Kind::Ecdsa, &["client.example.test"]);
         for version in ["-tls1_2", "-tls1_3"] {
             for certificate in [&good, &rsa] {
                 let showing = showing(certificate);
                 let mut arguments = words(&showing);
                 arguments.push(version);
                 let said = visit(&place, &server, &arguments);
-                assert_eq!(
-                    said.contains("No client certificate CA names sent"),
-                    verify == "no",
-                    "{said}"
-                );
+                assert_eq!(said.contains("No client certificate CA names sent"), verify == "no", "{said}");
                 if verify != "no" {
-                    assert!(
-                        said.contains("CN = ca"),
-                        "asked by name of authority: {said}"
-                    );
+                    assert!(said.contains("CN = ca"), "asked by name of authority: {said}");
                 }
             }
             let mutual = shaken(&server, &place, "mutual");
@@ -241,10 +208,7 @@ fn certificates_of_clients() {
                 assert!(said.contains("SSL alert number"), "{said}");
                 assert!(!said.contains("SIP/2.0"), "{said}");
                 let line = server.expect_log_after(before, &["we refused", reason]);
-                assert!(
-                    line.contains(&place.ip(CALLER).to_string()),
-                    "who it was: {line}"
-                );
+                assert!(line.contains(&place.ip(CALLER).to_string()), "who it was: {line}");
             }
             assert_eq!(
                 shaken(&server, &place, "mutual"),
@@ -323,9 +287,7 @@ fn sessions_are_resumed() {
 #[test]
 fn sessions_are_not_resumed_where_the_conf_says_so() {
     let place = Place::new("noresumption");
-    let (server, _) = start(&place, |conf| {
-        conf.set("tls", "server_session_reuse", "false")
-    });
+    let (server, _) = start(&place, |conf| conf.set("tls", "server_session_reuse", "false"));
     let session = place.path("session").display().to_string();
     let ways: [&[&str]; 3] = [&["-tls1_2"], &["-tls1_2", "-no_ticket"], &["-tls1_3"]];
     for way in ways {
@@ -356,10 +318,7 @@ fn renegotiation_is_refused() {
     client.say(b"R\n");
     client.expect("RENEGOTIATING");
     let said = client.refused();
-    assert!(
-        said.to_ascii_lowercase().contains("no renegotiation"),
-        "{said}"
-    );
+    assert!(said.to_ascii_lowercase().contains("no renegotiation"), "{said}");
     let line = server.expect_log(&["TLS from", ": closed: "]);
     // AWS-LC ends the connection itself; OpenSSL says no, and this client then does.
     let reasons = ["renegotiation", "peer sent alert: handshake failure"];
@@ -374,16 +333,11 @@ fn renegotiation_is_refused() {
 fn goodbyes() {
     for version in ["-tls1_2", "-tls1_3"] {
         let place = Place::new("goodbye");
-        let (server, _) = start(&place, |conf| {
-            conf.set("connections", "idle_timeout", "\"1s\"")
-        });
+        let (server, _) = start(&place, |conf| conf.set("connections", "idle_timeout", "\"1s\""));
         let mut client = SClient::connect(&place, server.secure(), &[version, "-msg"]);
         client.ask();
         let said = client.leave();
-        let alerts: Vec<&str> = said
-            .lines()
-            .filter(|line| line.contains("close_notify"))
-            .collect();
+        let alerts: Vec<&str> = said.lines().filter(|line| line.contains("close_notify")).collect();
         assert!(alerts.iter().any(|line| line.starts_with(">>>")), "{said}");
         let open = || server.stat(&place, "strowger_connections");
         let gone = wait_for(Duration::from_millis(700), || (open() == 0.0).then_some(()));
@@ -398,10 +352,7 @@ fn goodbyes() {
                 .any(|line| line.starts_with("<<<") && line.contains("close_notify")),
             "{said}"
         );
-        assert_eq!(
-            server.stat(&place, "strowger_connections_idle_closed_total"),
-            1.0
-        );
+        assert_eq!(server.stat(&place, "strowger_connections_idle_closed_total"), 1.0);
     }
 }
 
@@ -415,9 +366,7 @@ pub fn hello(place: &Place) -> Vec<u8> {
     stream.read_exact(&mut record).expect("the record's header");
     let length = usize::from(u16::from_be_bytes([record[3], record[4]]));
     record.resize(5 + length, 0);
-    stream
-        .read_exact(&mut record[5..])
-        .expect("the ClientHello");
+    stream.read_exact(&mut record[5..]).expect("the ClientHello");
     record
 }
 
@@ -464,17 +413,12 @@ fn a_flood_of_handshakes() {
 #[test]
 fn what_is_not_tls() {
     let place = Place::new("garbage");
-    let (mut server, _) = start(&place, |conf| {
-        conf.set("connections", "handshake_timeout", "\"500ms\"")
-    });
+    let (mut server, _) = start(&place, |conf| conf.set("connections", "handshake_timeout", "\"500ms\""));
     let open = || server.stat(&place, "strowger_connections");
     let mut refused = 0;
     let offers: [(&[u8], &str); 4] = [
         (&[0xff; 200], "we refused"),
-        (
-            b"OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/TCP h\r\n\r\n",
-            "we refused",
-        ),
+        (b"OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/TCP h\r\n\r\n", "we refused"),
         // A record that says it is longer than any may be.
         (&[22, 3, 1, 0xff, 0xff, 1, 0, 0, 0, 0], "we refused"),
         // One that never comes to its end.
@@ -484,15 +428,10 @@ fn what_is_not_tls() {
         let mut stream = TcpStream::connect(server.secure()).expect("a connection");
         let us = stream.local_addr().expect("our address").to_string();
         stream.write_all(bytes).expect("what is not TLS");
-        stream
-            .set_read_timeout(Some(Duration::from_secs(5)))
-            .expect("a time-out");
+        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a time-out");
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
-        assert!(
-            !answer.windows(4).any(|window| window == b"SIP/"),
-            "{answer:?}"
-        );
+        assert!(!answer.windows(4).any(|window| window == b"SIP/"), "{answer:?}");
         let line = server.expect_log(&[&us, reason]);
         assert!(line.contains(": handshake failed: "), "{line}");
         let lines = server.log().lines().filter(|l| l.contains(&us)).count();

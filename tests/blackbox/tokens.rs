@@ -105,9 +105,7 @@ fn a_via_of_ours_below_his_own_lets_no_stranger_call_unasked() {
                 // Its ACK stays here, by another branch too.
                 stranger.acknowledge(&forged, &answer);
                 let mut again = forged.clone();
-                again.via = again
-                    .via
-                    .replace(&again.branch(), &format!("z9hG4bK{}", unique()));
+                again.via = again.via.replace(&again.branch(), &format!("z9hG4bK{}", unique()));
                 stranger.acknowledge(&again, &answer);
             }
         }
@@ -145,11 +143,7 @@ fn the_route_of_ones_own_call_is_good_for_that_call_alone() {
                         request.to = format!("<{}>;tag={tag}", b.server.uri("bob"));
                     }
                     let answer = b.alice.ask(&request);
-                    assert_eq!(
-                        answer.status(),
-                        Some(403),
-                        "{method} {what} {target}: {answer:?}"
-                    );
+                    assert_eq!(answer.status(), Some(403), "{method} {what} {target}: {answer:?}");
                     if method == "INVITE" {
                         b.alice.acknowledge(&request, &answer);
                     }
@@ -211,9 +205,7 @@ fn a_request_within_a_dialog_comes_by_our_route_or_as_the_conf_says() {
         for (conf, refused) in [("", false), ("relay", false), ("refuse", true)] {
             let b = bench("tokens-astray", tcp, |place| match conf {
                 "" => open(place),
-                choice => {
-                    open(place).set("proxy", "in_dialog_without_route", &format!("{choice:?}"))
-                }
+                choice => open(place).set("proxy", "in_dialog_without_route", &format!("{choice:?}")),
             });
             for method in ["BYE", "INVITE", "INFO"] {
                 let mut request = b.alice.request(method, &b.server.uri("bob"));
@@ -240,16 +232,11 @@ fn the_ack_to_the_refusal_of_an_invite_with_two_of_what_there_is_one_stays_here(
             let b = bench("tokens-twice", tcp, |place| {
                 open(place).set("proxy", "record_route", record_route)
             });
-            for line in [
-                "Call-ID: second",
-                "From: <sip:second@example.org>;tag=second",
-            ] {
+            for line in ["Call-ID: second", "From: <sip:second@example.org>;tag=second"] {
                 let invite = b.alice.request("INVITE", &b.server.uri("bob"));
                 let broken = invite.clone().with(line);
                 b.alice.send(&broken);
-                let refused = b
-                    .alice
-                    .expect("400", |message| message.answers("INVITE", 400));
+                let refused = b.alice.expect("400", |message| message.answers("INVITE", 400));
                 for new_branch in [false, true] {
                     let mut ack = invite.clone();
                     if new_branch {
@@ -268,11 +255,7 @@ fn the_ack_to_the_refusal_of_an_invite_with_two_of_what_there_is_one_stays_here(
 fn a_call_whose_ends_move_is_ended_by_either_after_a_restart_too() {
     let place = Place::new("tokens-restart");
     let key = place.path("key");
-    let conf = open(&place).set(
-        "server",
-        "key_file",
-        &format!("{:?}", key.display().to_string()),
-    );
+    let conf = open(&place).set("server", "key_file", &format!("{:?}", key.display().to_string()));
     let server = conf.start(&place);
     let alice = Agent::new(place.at(CALLER), server.address);
     let bob = Agent::new(place.at(CALLEE), server.address);
@@ -294,10 +277,7 @@ fn a_call_whose_ends_move_is_ended_by_either_after_a_restart_too() {
         request.call_id.clone_from(&invite.call_id);
         request.cseq = cseq;
         let routes = at_bob.all("record-route");
-        request.extra = routes
-            .iter()
-            .map(|route| format!("Route: {route}"))
-            .collect();
+        request.extra = routes.iter().map(|route| format!("Route: {route}")).collect();
         request.contact = Some(format!("<{target}>"));
         request
     };

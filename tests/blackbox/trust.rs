@@ -36,9 +36,7 @@ impl Gateway {
         let listener = listen(address);
         let seen = Arc::new(Mutex::new(Vec::new()));
         let show = |builder: &mut SslContextBuilder, certificate: &Certificate| {
-            builder
-                .set_certificate_chain_file(&certificate.file)
-                .expect("a certificate");
+            builder.set_certificate_chain_file(&certificate.file).expect("a certificate");
             builder
                 .set_private_key_file(&certificate.key, SslFiletype::PEM)
                 .expect("a key");
@@ -49,18 +47,13 @@ impl Gateway {
             show(&mut builder, certificate);
             contexts.push((name.to_string(), builder.build()));
         }
-        let mut acceptor =
-            SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server()).expect("a context");
+        let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server()).expect("a context");
         show(&mut acceptor, certificates[0].1);
         acceptor.set_servername_callback(move |ssl, _| {
             let asked = ssl.servername(NameType::HOST_NAME).map(str::to_owned);
-            let context = contexts
-                .iter()
-                .find(|(name, _)| Some(name) == asked.as_ref());
+            let context = contexts.iter().find(|(name, _)| Some(name) == asked.as_ref());
             match context {
-                Some((_, context)) => ssl
-                    .set_ssl_context(context)
-                    .map_err(|_| SniError::ALERT_FATAL),
+                Some((_, context)) => ssl.set_ssl_context(context).map_err(|_| SniError::ALERT_FATAL),
                 None => Ok(()),
             }
         });
@@ -127,8 +120,7 @@ impl TwoNames {
     }
 
     fn issue(&self, name: &str) -> Certificate {
-        self.authority
-            .issue(&self.place, name, Kind::Ecdsa, &[name])
+        self.authority.issue(&self.place, name, Kind::Ecdsa, &[name])
     }
 
     fn target(&self, host: &str) -> String {
@@ -159,20 +151,12 @@ impl TwoNames {
 #[test]
 fn two_names_at_one_address_are_two_connections_each_with_its_own_name() {
     let scene = TwoNames::new("two-names");
-    let (gw, other) = (
-        scene.issue("gw.example.test"),
-        scene.issue("other.example.test"),
-    );
+    let (gw, other) = (scene.issue("gw.example.test"), scene.issue("other.example.test"));
     let certificates = [("gw.example.test", &gw), ("other.example.test", &other)];
     let gateway = Gateway::start(scene.address, &certificates);
     let server = scene.conf().start(&scene.place);
     let caller = Agent::new(scene.place.at_port(CALLER, 0), server.address);
-    for uri in [
-        "sip:1@x.test",
-        "sip:2@x.test",
-        "sip:11@x.test",
-        "sip:22@x.test",
-    ] {
+    for uri in ["sip:1@x.test", "sip:2@x.test", "sip:11@x.test", "sip:22@x.test"] {
         assert_eq!(scene.ask(&server, &caller, uri), 200, "{uri}");
     }
     let seen = gateway.seen();
@@ -208,10 +192,7 @@ fn who_proves_one_name_gets_nothing_for_the_other() {
         }
         server.expect_log(&["the certificate is for gw.example.test, not other.example.test"]);
         let seen = gateway.seen();
-        assert!(
-            seen.iter().all(|seen| seen.uri == "sip:1@x.test"),
-            "{seen:?}"
-        );
+        assert!(seen.iter().all(|seen| seen.uri == "sip:1@x.test"), "{seen:?}");
         assert_eq!(seen.len(), 2);
     }
 }
@@ -223,17 +204,11 @@ fn a_target_that_proves_another_name_is_followed_by_the_next_at_its_address() {
     let other = scene.issue("other.example.test");
     let gateway = Gateway::start(scene.address, &[("other.example.test", &other)]);
     let own = scene.issue(NAME);
-    let targets = [
-        scene.target("gw.example.test"),
-        scene.target("other.example.test"),
-    ];
+    let targets = [scene.target("gw.example.test"), scene.target("other.example.test")];
     let server = Conf::new(&scene.place)
         .tls(&scene.place, &[&own])
         .trust(&scene.authority, "no")
-        .route(&format!(
-            "action = \"relay\"\ntarget = [{}]",
-            targets.join(", ")
-        ))
+        .route(&format!("action = \"relay\"\ntarget = [{}]", targets.join(", ")))
         .start(&scene.place);
     let caller = Agent::new(scene.place.at_port(CALLER, 0), server.address);
     assert_eq!(scene.ask(&server, &caller, "sip:1@x.test"), 200);
@@ -248,10 +223,7 @@ fn without_verification_names_are_still_kept_apart() {
     let scene = TwoNames::new("unverified");
     let gw = scene.issue("gw.example.test");
     let gateway = Gateway::start(scene.address, &[("gw.example.test", &gw)]);
-    let server = scene
-        .conf()
-        .set("tls", "verify_server", "false")
-        .start(&scene.place);
+    let server = scene.conf().set("tls", "verify_server", "false").start(&scene.place);
     let caller = Agent::new(scene.place.at_port(CALLER, 0), server.address);
     for uri in ["sip:1@x.test", "sip:2@x.test"] {
         assert_eq!(scene.ask(&server, &caller, uri), 200);
@@ -284,12 +256,7 @@ fn a_certificate_proves_an_identity_and_only_that() {
         ("identity", &["example.test"], "boss", 200),
         ("identity", &["sip:example.test"], "boss", 200),
         ("identity", &["phone7.example.test"], "boss", 403),
-        (
-            "identity",
-            &["sip:alice@example.test", "example.test"],
-            "boss",
-            403,
-        ),
+        ("identity", &["sip:alice@example.test", "example.test"], "boss", 403),
         // It has no name that counts, and a common name that does not.
         ("identity", &["127.0.0.1"], "boss", 403),
         ("off", &["sip:alice@example.test"], "boss", 200),
@@ -320,10 +287,7 @@ fn a_certificate_proves_an_identity_and_only_that() {
         }
         if rule == "identity" {
             let line = server.expect_log(&["acts for another user", "sip:alice@example.test"]);
-            assert!(
-                line.contains("certificate of") && line.contains("127."),
-                "{line}"
-            );
+            assert!(line.contains("certificate of") && line.contains("127."), "{line}");
         }
         assert!(!server.log().contains("panicked"));
         server.signal("KILL");
@@ -377,24 +341,15 @@ fn purposes_of_clients_are_what_the_conf_accepts() {
         let one = [purpose];
         showing(&authority.issue_with(&place, purpose, Kind::Ecdsa, &names, 1, &one))
     };
-    let (of_server, of_client, of_mail) = (
-        issue("serverAuth"),
-        issue("clientAuth"),
-        issue("emailProtection"),
-    );
+    let (of_server, of_client, of_mail) = (issue("serverAuth"), issue("clientAuth"), issue("emailProtection"));
     for (accepted, good) in [
         (None, [false, true, false]),
         (Some("[\"clientAuth\"]"), [false, true, false]),
-        (
-            Some("[\"clientAuth\", \"serverAuth\"]"),
-            [true, true, false],
-        ),
+        (Some("[\"clientAuth\", \"serverAuth\"]"), [true, true, false]),
         (Some("[\"serverAuth\"]"), [true, false, false]),
         (Some("\"any\""), [true, true, true]),
     ] {
-        let mut conf = Conf::new(&place)
-            .tls(&place, &[&own])
-            .trust(&authority, "required");
+        let mut conf = Conf::new(&place).tls(&place, &[&own]).trust(&authority, "required");
         if let Some(accepted) = accepted {
             conf = conf.set("tls", "client_purposes", accepted);
         }
@@ -439,8 +394,7 @@ fn a_server_that_asks_is_shown_nothing_where_the_conf_says_so() {
         caller.send(&request);
         gateway.answer(200);
         assert_eq!(caller.final_for(&request).status(), Some(200));
-        let was_shown =
-            gateway.output().contains("BEGIN CERTIFICATE") && gateway.output().contains(NAME);
+        let was_shown = gateway.output().contains("BEGIN CERTIFICATE") && gateway.output().contains(NAME);
         assert_eq!(was_shown, shows, "{}", gateway.output());
     }
 }
@@ -460,10 +414,7 @@ fn a_route_shows_its_own_certificate() {
         let target = scene.target("gw.example.test");
         format!("to_user_prefix = \"{prefix}\"\naction = \"relay\"\ntarget = [{target}]\n{more}")
     };
-    let shows = format!(
-        "certificate = {:?}\nprivate_key = {:?}",
-        carrier.file, carrier.key
-    );
+    let shows = format!("certificate = {:?}\nprivate_key = {:?}", carrier.file, carrier.key);
     let server = Conf::new(&scene.place)
         .tls(&scene.place, &[&own])
         .trust(&scene.authority, "no")
@@ -474,11 +425,7 @@ fn a_route_shows_its_own_certificate() {
         .start(&scene.place);
     let caller = Agent::new(scene.place.at_port(CALLER, 0), server.address);
     let mut before = 0;
-    for (uri, is_shown) in [
-        ("sip:1@x.test", true),
-        ("sip:2@x.test", false),
-        ("sip:11@x.test", true),
-    ] {
+    for (uri, is_shown) in [("sip:1@x.test", true), ("sip:2@x.test", false), ("sip:11@x.test", true)] {
         let request = caller.request("MESSAGE", uri);
         caller.send(&request);
         gateway.answer(200);
@@ -529,10 +476,7 @@ fn relay(front: &TcpListener, behind: SocketAddr, cut: usize) -> usize {
     let (mut near, _) = front.accept().expect("the server connects");
     let mut far = TcpStream::connect(behind).expect("the gateway");
     far.set_nodelay(true).expect("an option");
-    let (mut from, mut to) = (
-        far.try_clone().expect("a copy"),
-        near.try_clone().expect("a copy"),
-    );
+    let (mut from, mut to) = (far.try_clone().expect("a copy"), near.try_clone().expect("a copy"));
     let back = std::thread::spawn(move || {
         let _ = std::io::copy(&mut from, &mut to);
         let _ = to.shutdown(std::net::Shutdown::Both);
@@ -572,17 +516,12 @@ fn old_clients_are_served_in_their_groups_and_the_conf_can_name_others() {
         let mut client = SClient::connect(&place, server.secure(), &["-groups", groups]);
         client.ask();
         let said = client.leave();
-        assert!(
-            said.contains(&format!("Server Temp Key: {key}")),
-            "{groups}: {said}"
-        );
+        assert!(said.contains(&format!("Server Temp Key: {key}")), "{groups}: {said}");
     }
     let said = SClient::connect(&place, server.secure(), &["-groups", "P-521"]).refused();
     assert!(said.contains("alert"), "{said}");
     drop(server);
-    let server = conf()
-        .set("tls", "groups", "[\"P-384\", \"P-521\"]")
-        .start(&place);
+    let server = conf().set("tls", "groups", "[\"P-384\", \"P-521\"]").start(&place);
     let mut client = SClient::connect(&place, server.secure(), &["-groups", "X25519:P-521"]);
     client.ask();
     let said = client.leave();

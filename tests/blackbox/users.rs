@@ -77,9 +77,7 @@ impl<'p> Desk<'p> {
         let outcome = self.run(arguments);
         let said = outcome.stderr.trim();
         assert!(
-            outcome.code == Some(1)
-                && said.lines().count() == 1
-                && words.iter().all(|word| said.contains(word)),
+            outcome.code == Some(1) && said.lines().count() == 1 && words.iter().all(|word| said.contains(word)),
             "{arguments:?}: {outcome:?}"
         );
     }
@@ -171,10 +169,7 @@ fn the_life_of_a_user() {
     let desk = Desk::new(&place, &Conf::new(&place));
     for command in [vec!["list"], vec!["rm", "alice"]] {
         let arguments = [vec!["user"], command].concat();
-        desk.refused(
-            &arguments,
-            &["strowger.db: there is no such database", "user add"],
-        );
+        desk.refused(&arguments, &["strowger.db: there is no such database", "user add"]);
     }
     assert!(!place.path("strowger.db").exists());
 
@@ -183,31 +178,18 @@ fn the_life_of_a_user() {
     let row = format!("alice|example.test|{MD5}|{MD5_WHOLE}|{SHA256}|{SHA512_256}\n");
     assert_eq!(sqlite3(&place, "strowger.db", all), row);
     let disk = fs::read(place.path("strowger.db")).expect("the database");
-    let says = |text: &str| {
-        disk.windows(text.len())
-            .any(|bytes| bytes == text.as_bytes())
-    };
+    let says = |text: &str| disk.windows(text.len()).any(|bytes| bytes == text.as_bytes());
     assert!(says(MD5) && !says("sesame"), "hashes, and never a password");
 
     desk.refused(
         &["user", "add", "alice@EXAMPLE.test", "--password", "x"],
         &["alice@example.test is there already", "passwd"],
     );
-    desk.refused(
-        &["user", "passwd", "bob", "--password", "x"],
-        &["no bob@example.test"],
-    );
-    desk.refused(
-        &["user", "rm", "bob@example.test"],
-        &["no bob@example.test"],
-    );
+    desk.refused(&["user", "passwd", "bob", "--password", "x"], &["no bob@example.test"]);
+    desk.refused(&["user", "rm", "bob@example.test"], &["no bob@example.test"]);
     desk.refused(&["user", "add", "b:b", "--password", "x"], &["colon"]);
     desk.refused(&["user", "add", "bob", "--password", ""], &["empty"]);
-    assert_eq!(
-        sqlite3(&place, "strowger.db", all),
-        row,
-        "nothing has changed"
-    );
+    assert_eq!(sqlite3(&place, "strowger.db", all), row, "nothing has changed");
 
     let changed = desk.run(&["user", "passwd", "alice", "--password", "other"]);
     assert_eq!(changed.code, Some(0), "{changed:?}");
@@ -239,15 +221,9 @@ fn a_bare_name_needs_a_domain_to_complete_it() {
     let place = Place::new("userdomain");
     let desk = Desk { place: &place };
     place.write("strowger.toml", "[auth]\nusers = \"u.db\"\n");
-    desk.refused(
-        &["user", "add", "alice", "--password", "x"],
-        &["alice", "NAME@DOMAIN"],
-    );
+    desk.refused(&["user", "add", "alice", "--password", "x"], &["alice", "NAME@DOMAIN"]);
     assert!(!place.path("u.db").exists());
-    place.write(
-        "strowger.toml",
-        "[auth]\nusers = \"u.db\"\nrealm = \"My Phones\"\n",
-    );
+    place.write("strowger.toml", "[auth]\nusers = \"u.db\"\nrealm = \"My Phones\"\n");
     desk.add("alice", "x");
     let said = desk.tell(&["user", "add", "bob@example.net", "--password-stdin"], "x");
     assert!(
@@ -272,20 +248,12 @@ fn an_import_is_whole_or_nothing() {
     );
     let imported = desk.run(&["user", "import", "users.txt"]);
     assert_eq!(imported.stdout, "2 added, 0 changed\n", "{imported:?}");
-    assert!(
-        desk.list()
-            .contains("alice  example.test  SHA-512-256,MD5\n")
-    );
+    assert!(desk.list().contains("alice  example.test  SHA-512-256,MD5\n"));
     place.write(
         "more.txt",
-        &format!(
-            "carol:example.test:{MD5}\nalice:example.test:{SHA256}\ndan:example.test:secret\n"
-        ),
+        &format!("carol:example.test:{MD5}\nalice:example.test:{SHA256}\ndan:example.test:secret\n"),
     );
-    desk.refused(
-        &["user", "import", "more.txt"],
-        &["more.txt:3: HA1 must be"],
-    );
+    desk.refused(&["user", "import", "more.txt"], &["more.txt:3: HA1 must be"]);
     assert!(!desk.list().contains("carol"));
     let more = fs::read_to_string(place.path("more.txt")).expect("what was written");
     let more = more.replace("dan:example.test:secret\n", "");
@@ -303,9 +271,7 @@ fn without_users_nobody_is_challenged() {
         let outcome = desk.run(&[command]);
         assert!(
             outcome.code == Some(1)
-                && outcome
-                    .stderr
-                    .contains("[auth] users: users.db: there is no such database")
+                && outcome.stderr.contains("[auth] users: users.db: there is no such database")
                 && outcome.stderr.contains("strowger user add"),
             "{command}: {outcome:?}"
         );
@@ -355,35 +321,17 @@ fn a_running_server_sees_every_change_of_its_database() {
     desk.add("bob", "b");
     until("bob is known", || may_register(&place, &server, "bob", "b"));
     assert_eq!(server.stat(&place, "strowger_users"), 2.0);
-    assert_eq!(
-        desk.run(&["user", "passwd", "bob", "--password", "c"]).code,
-        Some(0)
-    );
-    until("bob's new password", || {
-        may_register(&place, &server, "bob", "c")
-    });
+    assert_eq!(desk.run(&["user", "passwd", "bob", "--password", "c"]).code, Some(0));
+    until("bob's new password", || may_register(&place, &server, "bob", "c"));
     assert!(!may_register(&place, &server, "bob", "b"));
     // By another program.
-    sqlite3(
-        &place,
-        "strowger.db",
-        "DELETE FROM subscriber WHERE username = 'bob'",
-    );
+    sqlite3(&place, "strowger.db", "DELETE FROM subscriber WHERE username = 'bob'");
     until("bob is gone", || !may_register(&place, &server, "bob", "c"));
     assert!(may_register(&place, &server, "alice", "open sesame"));
 
     // The table goes: those of before stay.
-    sqlite3(
-        &place,
-        "strowger.db",
-        "ALTER TABLE subscriber RENAME TO gone",
-    );
-    server.expect_log(&[
-        "ERROR",
-        "users stay what they were",
-        "strowger.db",
-        "subscriber",
-    ]);
+    sqlite3(&place, "strowger.db", "ALTER TABLE subscriber RENAME TO gone");
+    server.expect_log(&["ERROR", "users stay what they were", "strowger.db", "subscriber"]);
     assert!(may_register(&place, &server, "alice", "open sesame"));
     assert_eq!(server.stat(&place, "strowger_users_unreadable"), 1.0);
     let said = server.log().len();
@@ -395,11 +343,7 @@ fn a_running_server_sees_every_change_of_its_database() {
         refused.code == Some(1) && refused.stderr.contains("users stay what they were"),
         "{refused:?}"
     );
-    sqlite3(
-        &place,
-        "strowger.db",
-        "ALTER TABLE gone RENAME TO subscriber",
-    );
+    sqlite3(&place, "strowger.db", "ALTER TABLE gone RENAME TO subscriber");
     server.expect_log_after(said, &["users read from strowger.db: 1"]);
     assert_eq!(server.stat(&place, "strowger_users_unreadable"), 0.0);
     // At once.
@@ -444,10 +388,7 @@ fn a_text_file_of_users() {
 fn a_database_that_kamailio_has_made() {
     let place = Place::new("kamdb");
     let conf = conf(&place, "kamailio.sqlite");
-    let (ha1, ha1b) = (
-        md5("carol:example.test:c"),
-        md5("carol@example.test:example.test:c"),
-    );
+    let (ha1, ha1b) = (md5("carol:example.test:c"), md5("carol@example.test:example.test:c"));
     sqlite3(&place, "kamailio.sqlite", KAMAILIO);
     sqlite3(
         &place,
@@ -472,10 +413,6 @@ fn a_database_that_kamailio_has_made() {
     assert!(may_register(&place, &server, "carol", "c"));
     assert!(!may_register(&place, &server, "carol", "never looked at"));
     assert!(may_register(&place, &server, "alice", "open sesame"));
-    assert_eq!(
-        sqlite3(&place, "kamailio.sqlite", ".schema"),
-        schema,
-        "as it was"
-    );
+    assert_eq!(sqlite3(&place, "kamailio.sqlite", ".schema"), schema, "as it was");
     server.assert_alive(&place, CALLER);
 }

@@ -13,31 +13,18 @@ use crate::sipp::{Scenario, Sipp};
 
 #[test]
 fn a_call_over_ipv6() {
-    let (Some(listen), Some(uac), Some(uas)) = (free_port_v6(), free_port_v6(), free_port_v6())
-    else {
+    let (Some(listen), Some(uac), Some(uas)) = (free_port_v6(), free_port_v6(), free_port_v6()) else {
         println!("skipped: this machine has no ::1");
         return;
     };
     let place = Place::new("ipv6");
     let server = Conf::new(&place).only(listen).start(&place);
     let phone = Agent::new(free_port_v6().expect("::1"), server.address);
-    let register = phone.register(
-        &server.address.to_string(),
-        "bob",
-        &format!("<sip:bob@{uas}>"),
-        600,
-    );
+    let register = phone.register(&server.address.to_string(), "bob", &format!("<sip:bob@{uas}>"), 600);
     let registered = phone.ask(&register);
     assert_eq!(registered.status(), Some(200), "{registered:?}");
     let answering = Sipp::new(&place, "uas", uas, Scenario::Text(crate::UAS))
-        .with(&[
-            "-key",
-            "contact_user",
-            "bob",
-            "-key",
-            "contact",
-            &uas.to_string(),
-        ])
+        .with(&["-key", "contact_user", "bob", "-key", "contact", &uas.to_string()])
         .calls(20)
         .answer();
     let caller = Sipp::new(&place, "uac", uac, Scenario::Text(UAC))
@@ -47,18 +34,11 @@ fn a_call_over_ipv6() {
         .succeed(20);
     let answering = answering.succeed(20);
     for call in by_call(answering.received()).values() {
-        assert_eq!(
-            call.iter().map(Message::method).collect::<Vec<_>>(),
-            ["INVITE", "ACK", "BYE"]
-        );
+        assert_eq!(call.iter().map(Message::method).collect::<Vec<_>>(), ["INVITE", "ACK", "BYE"]);
         let vias = call[0].vias();
         assert_eq!(vias[0].sent_by, listen.to_string());
         let received = vias[1].received.clone().unwrap_or_default();
-        assert_eq!(
-            received.trim_matches(['[', ']']),
-            "::1",
-            "RFC 5118 4.5 allows both forms"
-        );
+        assert_eq!(received.trim_matches(['[', ']']), "::1", "RFC 5118 4.5 allows both forms");
     }
     assert_eq!(
         caller
@@ -93,12 +73,7 @@ fn several_listeners() {
     }
     let domain = "example.test";
     for (user, phone) in &phones {
-        let register = phone.register(
-            domain,
-            user,
-            &format!("<sip:{user}@{}>", phone.address),
-            600,
-        );
+        let register = phone.register(domain, user, &format!("<sip:{user}@{}>", phone.address), 600);
         assert_eq!(phone.ask(&register).status(), Some(200));
     }
     for (n, (from, caller)) in phones.iter().enumerate() {
@@ -120,13 +95,8 @@ fn several_listeners() {
             });
             let bye = caller.in_dialog("BYE", &invite, &accepted);
             caller.send(&bye);
-            let arrived = callee.expect("BYE", |message| {
-                message.is("BYE") && message.call_id() == invite.call_id
-            });
-            assert!(
-                arrived.all("route").is_empty(),
-                "every Route of ours is gone: {arrived:?}"
-            );
+            let arrived = callee.expect("BYE", |message| message.is("BYE") && message.call_id() == invite.call_id);
+            assert!(arrived.all("route").is_empty(), "every Route of ours is gone: {arrived:?}");
             callee.respond(&arrived, 200, &[]);
             assert_eq!(caller.final_for(&bye).status(), Some(200));
         }
@@ -143,9 +113,7 @@ fn two_cores() {
         return;
     }
     let place = Place::new("cores");
-    let mut server = Conf::new(&place)
-        .set("server", "cores", "[0, 1]")
-        .start(&place);
+    let mut server = Conf::new(&place).set("server", "cores", "[0, 1]").start(&place);
     let bob = place.at(CALLEE);
     server.bind(&place, "bob", bob);
     let uas = callee(&place, "uas", CALLEE, bob).calls(200).answer();
@@ -163,19 +131,14 @@ fn two_cores() {
     for call in by_call(report.received()).values() {
         for method in ["INVITE", "BYE"] {
             assert_eq!(
-                call.iter()
-                    .filter(|message| message.is_final_for(method))
-                    .count(),
+                call.iter().filter(|message| message.is_final_for(method)).count(),
                 1,
                 "{call:#?}"
             );
         }
     }
     for call in by_call(answered.received()).values() {
-        assert_eq!(
-            call.iter().map(Message::method).collect::<Vec<_>>(),
-            ["INVITE", "ACK", "BYE"]
-        );
+        assert_eq!(call.iter().map(Message::method).collect::<Vec<_>>(), ["INVITE", "ACK", "BYE"]);
     }
 
     // A CANCEL and an ACK from another port than the INVITE's, as a phone behind a NAT that has forgotten it sends them.
@@ -201,9 +164,7 @@ fn two_cores() {
         phone.respond(&rung, 487, &[]);
         assert_hop_ack(
             &rung,
-            &phone.expect("ACK", |message| {
-                message.is("ACK") && message.call_id() == invite.call_id
-            }),
+            &phone.expect("ACK", |message| message.is("ACK") && message.call_id() == invite.call_id),
         );
         let ended = caller.final_for(&invite);
         assert_eq!(ended.status(), Some(487));
@@ -243,17 +204,8 @@ fn big_datagrams() {
         let arrived = phone.expect(&format!("MESSAGE of {size} bytes"), |message| {
             message.is("MESSAGE") && message.call_id() == request.call_id
         });
-        assert!(
-            arrived.body == request.body,
-            "{size} bytes have changed on the way"
-        );
-        phone.send_bytes(&crate::agent::response(
-            &arrived,
-            200,
-            "big",
-            &[],
-            &request.body,
-        ));
+        assert!(arrived.body == request.body, "{size} bytes have changed on the way");
+        phone.send_bytes(&crate::agent::response(&arrived, 200, "big", &[], &request.body));
         assert!(
             caller.final_for(&request).body == request.body,
             "{size} bytes have changed on the way back"
@@ -294,20 +246,14 @@ fn a_wildcard_listener() {
         .advertise(&advertised.to_string())
         .start(&place);
     let client = std::net::UdpSocket::bind(place.at(CALLER)).expect("a socket");
-    client
-        .connect(advertised)
-        .expect("a socket that hears one peer only");
-    client
-        .set_read_timeout(Some(Duration::from_secs(2)))
-        .expect("a time-out");
+    client.connect(advertised).expect("a socket that hears one peer only");
+    client.set_read_timeout(Some(Duration::from_secs(2))).expect("a time-out");
     let agent = Agent::new(place.at_port(CALLER, 0), advertised);
     let mut options = agent.request("OPTIONS", &format!("sip:{advertised}"));
     options.via = format!("SIP/2.0/UDP {};branch=z9hG4bKwild;rport", place.at(CALLER));
     client.send(&options.bytes()).expect("a question");
     let mut buffer = [0; 4096];
-    let length = client
-        .recv(&mut buffer)
-        .expect("an answer from the address that was asked");
+    let length = client.recv(&mut buffer).expect("an answer from the address that was asked");
     let answer = Message::read(&buffer[..length]).expect("SIP");
     assert_eq!(answer.status(), Some(200));
     // The same socket as a NAT: the phone behind it is called from the address where it registered.

@@ -47,10 +47,7 @@ impl Bench {
                 sha512_256: None,
             });
         }
-        let (known, shared) = (
-            Arc::new(known),
-            Arc::new(Nonces::new(Key::new(5, 6), 1, 1000)),
-        );
+        let (known, shared) = (Arc::new(known), Arc::new(Nonces::new(Key::new(5, 6), 1, 1000)));
         for core in &mut self.cores {
             core.handle_users(known.clone());
             core.share_nonces(shared.clone());
@@ -120,8 +117,7 @@ impl Client {
         let (user, realm_bytes) = (self.user.as_bytes(), realm.as_bytes());
         let secret = ha1(function, user, realm_bytes, self.password.as_bytes());
         let (method, body) = (method.as_bytes(), body.as_bytes());
-        let hash: Hash = response(function, self.session, &secret, &credentials, method, body)
-            .expect("a response");
+        let hash: Hash = response(function, self.session, &secret, &credentials, method, body).expect("a response");
         let response = String::from_utf8(hash.hex().bytes().to_vec()).unwrap();
         let mut text = format!(
             "Digest username=\"{}\", realm=\"{realm}\", nonce=\"{nonce}\", uri=\"{}\", response=\"{response}\", algorithm={algorithm}{}",
@@ -189,11 +185,7 @@ fn a_register_is_asked_and_then_bound() {
     let asked = ask(&mut b);
     let all = challenges(&asked);
     let algorithms: Vec<_> = all.iter().map(|line| said(line, "algorithm")).collect();
-    assert_eq!(
-        algorithms,
-        [Some("SHA-256"), Some("MD5")],
-        "in the order of the conf"
-    );
+    assert_eq!(algorithms, [Some("SHA-256"), Some("MD5")], "in the order of the conf");
     for line in &all {
         assert_eq!(said(line, "realm"), Some(REALM));
         assert_eq!(said(line, "qop"), Some("auth,auth-int"));
@@ -204,10 +196,7 @@ fn a_register_is_asked_and_then_bound() {
     for algorithm in ["SHA-256", "MD5"] {
         let answer = register_with(&mut b, &BOBS, &challenge(&asked, algorithm));
         assert_eq!(answer.status(), 200, "{algorithm}: {answer}");
-        assert_eq!(
-            answer.header("Contact"),
-            Some("<sip:bob@10.0.1.2:5060>;expires=3600")
-        );
+        assert_eq!(answer.header("Contact"), Some("<sip:bob@10.0.1.2:5060>;expires=3600"));
     }
     assert_eq!(b.outcomes(AuthOutcome::Challenged), 1);
     assert_eq!(b.outcomes(AuthOutcome::Accepted), 2);
@@ -239,17 +228,9 @@ fn every_way_to_compute_the_response_is_accepted() {
         for qop in [None, Some("auth"), Some("auth-int")] {
             for session in [false, true] {
                 let asked = challenge(&ask(&mut b), algorithm);
-                let client = Client {
-                    qop,
-                    session,
-                    ..BOBS
-                };
+                let client = Client { qop, session, ..BOBS };
                 let answer = register_with(&mut b, &client, &asked);
-                assert_eq!(
-                    answer.status(),
-                    200,
-                    "{algorithm} {qop:?} {session}: {answer}"
-                );
+                assert_eq!(answer.status(), 200, "{algorithm} {qop:?} {session}: {answer}");
             }
         }
     }
@@ -278,11 +259,7 @@ fn a_nonce_is_kept_and_counted_up_but_no_count_comes_twice() {
         "the password is right: a phone takes the new nonce without a question"
     );
     assert_eq!(b.outcomes(AuthOutcome::Replayed), 1);
-    assert_eq!(
-        b.outcomes(AuthOutcome::Challenged),
-        1,
-        "and no challenge but the first"
-    );
+    assert_eq!(b.outcomes(AuthOutcome::Challenged), 1, "and no challenge but the first");
 }
 
 #[test]
@@ -333,10 +310,7 @@ fn an_old_nonce_is_stale_for_who_knows_the_password_and_only_then() {
     b.tick(300_001);
     let stale = register_with(&mut b, &BOBS, &asked);
     assert_eq!(said(&challenge(&stale, "SHA-256"), "stale"), Some("true"));
-    let wrong = Client {
-        password: "x",
-        ..BOBS
-    };
+    let wrong = Client { password: "x", ..BOBS };
     let refused = register_with(&mut b, &wrong, &asked);
     assert_eq!(said(&challenge(&refused, "SHA-256"), "stale"), None);
     let asked = challenge(&stale, "SHA-256");
@@ -349,27 +323,9 @@ fn what_is_wrong_is_asked_again_and_counted() {
     let mut b = registrar();
     let asked = challenge(&ask(&mut b), "SHA-256");
     let cases = [
-        (
-            Client {
-                password: "x",
-                ..BOBS
-            },
-            AuthOutcome::WrongResponse,
-        ),
-        (
-            Client {
-                user: "carol",
-                ..BOBS
-            },
-            AuthOutcome::UnknownUser,
-        ),
-        (
-            Client {
-                user: "Bob",
-                ..BOBS
-            },
-            AuthOutcome::UnknownUser,
-        ),
+        (Client { password: "x", ..BOBS }, AuthOutcome::WrongResponse),
+        (Client { user: "carol", ..BOBS }, AuthOutcome::UnknownUser),
+        (Client { user: "Bob", ..BOBS }, AuthOutcome::UnknownUser),
         (
             Client {
                 user: "bob@example.net",
@@ -390,26 +346,14 @@ fn what_is_wrong_is_asked_again_and_counted() {
     let good = BOBS.answer(&asked, "REGISTER", "");
     let cases = [
         (good.replace("uri=", "x="), AuthOutcome::Malformed),
-        (
-            good.replace("SHA-256", "SHA-512-256"),
-            AuthOutcome::Malformed,
-        ),
+        (good.replace("SHA-256", "SHA-512-256"), AuthOutcome::Malformed),
         (good.replace("SHA-256", "SHA-1"), AuthOutcome::Malformed),
         (good.replace("SHA-256", "MD5"), AuthOutcome::WrongResponse),
         (good.replace("nc=00000001, ", ""), AuthOutcome::Malformed),
+        (good.replace("qop=auth,", "qop=none,"), AuthOutcome::Malformed),
+        (good.replace(&REALM.to_string(), "example.net"), AuthOutcome::Challenged),
         (
-            good.replace("qop=auth,", "qop=none,"),
-            AuthOutcome::Malformed,
-        ),
-        (
-            good.replace(&REALM.to_string(), "example.net"),
-            AuthOutcome::Challenged,
-        ),
-        (
-            good.replace(
-                said(&asked, "nonce").unwrap(),
-                "0123456789abcdef0123456789abcdef",
-            ),
+            good.replace(said(&asked, "nonce").unwrap(), "0123456789abcdef0123456789abcdef"),
             AuthOutcome::Challenged,
         ),
     ];
@@ -444,11 +388,7 @@ fn a_realm_of_its_own_serves_all_domains() {
         settings.auth.realm = "example.com".to_owned();
         settings.domains.push(b"example.net".to_vec());
     });
-    let request = || {
-        register()
-            .from("<sip:bob@example.net>;tag=b")
-            .to("<sip:bob@example.net>")
-    };
+    let request = || register().from("<sip:bob@example.net>;tag=b").to("<sip:bob@example.net>");
     let asked = challenge(&b.send_for_one(BOB, request()), "SHA-256");
     assert_eq!(said(&asked, "realm"), Some(REALM));
     let line = BOBS.answer(&asked, "REGISTER", "");
@@ -461,11 +401,7 @@ fn a_domain_is_the_same_in_any_case() {
     let mut b = registrar();
     let request = || register().to("<sip:bob@EXAMPLE.com>");
     let asked = challenge(&b.send_for_one(BOB, request()), "SHA-256");
-    assert_eq!(
-        said(&asked, "realm"),
-        Some(REALM),
-        "as the hashes were made"
-    );
+    assert_eq!(said(&asked, "realm"), Some(REALM), "as the hashes were made");
     let line = BOBS.answer(&asked, "REGISTER", "");
     let answer = b.send_for_one(BOB, request().add(&format!("Authorization: {line}")));
     assert_eq!(answer.status(), 200);
@@ -502,23 +438,15 @@ fn a_line_that_cannot_be_read_spoils_no_other() {
         let asked = challenge(&answer, "SHA-256");
         let good = BOBS.answer(&asked, "REGISTER", "");
         let other = format!("Authorization: {}", good.replace(REALM, "example.org"));
-        for request in [
-            register().add(&broken).add(&other),
-            register().add(&other).add(&broken),
-        ] {
+        for request in [register().add(&broken).add(&other), register().add(&other).add(&broken)] {
             let answer = b.send_for_one(BOB, request);
             assert_eq!(answer.status(), 401, "{broken}");
         }
         assert_eq!(b.outcomes(AuthOutcome::Malformed), before + 3, "{broken}");
         // Nor does it help who has the wrong password.
-        let wrong = Client {
-            password: "x",
-            ..BOBS
-        };
+        let wrong = Client { password: "x", ..BOBS };
         let wrong = wrong.answer(&asked, "REGISTER", "");
-        let request = register()
-            .add(&broken)
-            .add(&format!("Authorization: {wrong}"));
+        let request = register().add(&broken).add(&format!("Authorization: {wrong}"));
         let before = b.outcomes(AuthOutcome::WrongResponse);
         assert_eq!(b.send_for_one(BOB, request).status(), 401, "{broken}");
         assert_eq!(b.outcomes(AuthOutcome::WrongResponse), before + 1);
@@ -603,11 +531,7 @@ fn a_caller_of_ours_is_asked_without_a_trace() {
     let mut b = proxy();
     let before = b.server_transactions();
     let asked = call(&mut b);
-    assert_eq!(
-        b.server_transactions(),
-        before,
-        "a challenge costs no state"
-    );
+    assert_eq!(b.server_transactions(), before, "a challenge costs no state");
     let sent = b.send(ALICE, invite_with(&ALICES, &asked));
     let at_bob = the(&sent, BOB);
     assert_eq!(at_bob.method(), "INVITE");
@@ -620,30 +544,20 @@ fn credentials_for_others_go_on() {
     let mut b = proxy();
     let asked = call(&mut b);
     let line = ALICES.answer(&asked, "INVITE", "");
-    let other = format!(
-        "Proxy-Authorization: {}",
-        line.replace(REALM, "example.org")
-    );
+    let other = format!("Proxy-Authorization: {}", line.replace(REALM, "example.org"));
     let sent = b.send(ALICE, invite_with(&ALICES, &asked).add(&other));
     let kept = the(&sent, BOB).all("Proxy-Authorization").join("\n");
-    assert!(
-        kept.contains("realm=\"example.org\"") && !kept.contains(REALM),
-        "{kept}"
-    );
+    assert!(kept.contains("realm=\"example.org\"") && !kept.contains(REALM), "{kept}");
 }
 
 #[test]
 fn nobody_calls_as_another_and_nobody_learns_who_is_there() {
     let mut b = proxy();
     let asked = call(&mut b);
-    let bob = Client {
-        uri: ALICES.uri,
-        ..BOBS
-    };
+    let bob = Client { uri: ALICES.uri, ..BOBS };
     let answer = b.send_for_one(ALICE, invite_with(&bob, &asked));
     assert_eq!(answer.status(), 403);
-    let nobody =
-        Request::new("INVITE", "sip:nobody@example.com").from("<sip:alice@example.com>;tag=a");
+    let nobody = Request::new("INVITE", "sip:nobody@example.com").from("<sip:alice@example.com>;tag=a");
     assert_eq!(b.send_for_one(ALICE, nobody).status(), 407);
 }
 
@@ -709,11 +623,7 @@ pub fn dialog(b: &mut Bench) -> (Vec<String>, String) {
     let at_bob = the(&sent, BOB).clone();
     let answer = at_bob.answer(200).tag("callee");
     let ok = b.send_for_one(BOB, answer.add("Contact: <sip:bob@10.0.1.2:5060>"));
-    let routes = ok
-        .all("Record-Route")
-        .iter()
-        .map(|r| r.to_string())
-        .collect();
+    let routes = ok.all("Record-Route").iter().map(|r| r.to_string()).collect();
     (routes, ok.header("Call-ID").unwrap().to_string())
 }
 

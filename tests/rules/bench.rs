@@ -72,10 +72,7 @@ impl Bench {
     }
 
     /// The same with a journal that the test keeps.
-    pub fn with_journal(
-        durability: impl Into<Option<Durability>>,
-        change: impl FnOnce(&mut Settings),
-    ) -> Bench {
+    pub fn with_journal(durability: impl Into<Option<Durability>>, change: impl FnOnce(&mut Settings)) -> Bench {
         let mut settings = Settings {
             domains: vec![b"example.com".to_vec()],
             listeners: vec![listener(PROXY)],
@@ -88,15 +85,7 @@ impl Bench {
         let location = Arc::new(location);
         let settings = Arc::new(settings);
         let live = Arc::new(LiveConnections::new(settings.cores.into(), 64));
-        let core = |core| {
-            Endpoint::new(
-                settings.clone(),
-                location.clone(),
-                live.clone(),
-                core,
-                secret,
-            )
-        };
+        let core = |core| Endpoint::new(settings.clone(), location.clone(), live.clone(), core, secret);
         Bench {
             cores: (0..settings.cores).map(core).collect(),
             location,
@@ -115,13 +104,7 @@ impl Bench {
     }
 
     /// The same, received by a certain core and listener.
-    pub fn send_by(
-        &mut self,
-        core: usize,
-        listener: u16,
-        from: &str,
-        message: impl Wire,
-    ) -> Vec<Sent> {
+    pub fn send_by(&mut self, core: usize, listener: u16, from: &str, message: impl Wire) -> Vec<Sent> {
         let flow = Flow::datagram(listener, address(from));
         self.send_on(core, flow, message)
     }
@@ -224,13 +207,8 @@ impl Bench {
     pub fn register(&mut self, user: &str, contact: &str) {
         let uri = contact.split_once('<').map_or(contact, |(_, rest)| rest);
         let peer = uri.split_once('@').map_or(uri, |(_, rest)| rest);
-        let peer: String = peer
-            .chars()
-            .take_while(|c| !matches!(c, '>' | ';'))
-            .collect();
-        let peer = peer
-            .parse::<SocketAddr>()
-            .map_or(BOB.into(), |p| p.to_string());
+        let peer: String = peer.chars().take_while(|c| !matches!(c, '>' | ';')).collect();
+        let peer = peer.parse::<SocketAddr>().map_or(BOB.into(), |p| p.to_string());
         let request = Request::new("REGISTER", "sip:example.com")
             .via(&peer, &format!("z9hG4bKreg{}", crate::message::unique()))
             .from(&format!("<sip:{user}@example.com>;tag=r"))
@@ -352,9 +330,7 @@ pub fn listeners() -> Vec<Listener> {
         transport,
         ..listener(&format!("10.0.0.1:{}", transport.default_port()))
     };
-    [Transport::Udp, Transport::Tcp, Transport::Tls]
-        .map(at)
-        .into()
+    [Transport::Udp, Transport::Tcp, Transport::Tls].map(at).into()
 }
 
 pub fn address(text: &str) -> SocketAddr {
@@ -382,9 +358,7 @@ pub fn the<'a>(sent: &'a [Sent], peer: &str) -> &'a Sent {
 }
 
 pub fn show(sent: &[Sent]) -> String {
-    sent.iter()
-        .map(|s| format!("--- {} ms, to {}\n{s}", s.at, s.to))
-        .collect()
+    sent.iter().map(|s| format!("--- {} ms, to {}\n{s}", s.at, s.to)).collect()
 }
 
 /// `(ms, first line up to the status or the method)`, for tests of time.

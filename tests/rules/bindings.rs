@@ -119,25 +119,16 @@ fn a_phone_that_comes_back_from_another_port_has_one_binding() {
     assert_eq!(rung.len(), 1);
     assert_eq!(rung[0].to, "10.0.1.2:40019");
     // Another phone stands beside it, and so does one that names none.
-    assert_eq!(
-        contact(&mut b, &format!("<sip:b@10.0.1.3>;{TWO}")).1.len(),
-        2
-    );
+    assert_eq!(contact(&mut b, &format!("<sip:b@10.0.1.3>;{TWO}")).1.len(), 2);
     assert_eq!(contact(&mut b, "<sip:b@10.0.1.4>").1.len(), 3);
-    assert_eq!(
-        contact(&mut b, &format!("<sip:b@10.0.1.5>;{ONE}")).1.len(),
-        3
-    );
+    assert_eq!(contact(&mut b, &format!("<sip:b@10.0.1.5>;{ONE}")).1.len(), 3);
 }
 
 #[test]
 fn flows_with_reg_ids_stand_side_by_side() {
     let mut b = Bench::new();
     for reg_id in [1, 2] {
-        contact(
-            &mut b,
-            &format!("<sip:b@10.0.1.{reg_id}>;{ONE};reg-id={reg_id}"),
-        );
+        contact(&mut b, &format!("<sip:b@10.0.1.{reg_id}>;{ONE};reg-id={reg_id}"));
     }
     assert_eq!(query(&mut b).len(), 2);
     // What one names no reg-id with is beside them, and is one.
@@ -162,27 +153,17 @@ fn several_contacts_of_one_register_stand_side_by_side_though_they_are_of_one_in
     }
     // The phone has moved: both go.
     let moved = format!("<sip:b@10.0.1.9:1>;{ONE}");
-    assert_eq!(
-        contact(&mut b, &moved).1,
-        [format!("<sip:b@10.0.1.9:1>;expires=3600;{ONE}")]
-    );
+    assert_eq!(contact(&mut b, &moved).1, [format!("<sip:b@10.0.1.9:1>;expires=3600;{ONE}")]);
     // It says by itself where it was; and says so again when it has come back already.
     let back = format!("<sip:b@10.0.1.2:1>;{ONE}, {moved};expires=0");
-    assert_eq!(
-        contact(&mut b, &back).1,
-        [format!("<sip:b@10.0.1.2:1>;expires=3600;{ONE}")]
-    );
+    assert_eq!(contact(&mut b, &back).1, [format!("<sip:b@10.0.1.2:1>;expires=3600;{ONE}")]);
     assert_eq!(contact(&mut b, &format!("{moved};expires=0")).1.len(), 1);
 }
 
 #[test]
 fn dead_connections_give_way_oldest_first_and_living_ones_do_not() {
     // Behind a NAT; and where the contact is the end of the connection.
-    for (host, transport) in [
-        ("192.168.0.5", Tcp),
-        ("198.51.100.7", Tcp),
-        ("h.invalid", Tls),
-    ] {
+    for (host, transport) in [("192.168.0.5", Tcp), ("198.51.100.7", Tcp), ("h.invalid", Tls)] {
         let mut b = streams();
         let mut flows = Vec::new();
         for n in 0..10u32 {
@@ -241,10 +222,7 @@ fn equal_numbers_with_other_contents_are_refused_whole() {
     let others = |n: u32| {
         let base = with_contact(a).call_id("phone").cseq(n);
         [
-            (
-                "removal",
-                register().add("Expires: 0").add(&format!("Contact: {a}")),
-            ),
+            ("removal", register().add("Expires: 0").add(&format!("Contact: {a}"))),
             ("star", register().add("Expires: 0").add("Contact: *")),
             ("new", with_contact("<sip:evil@10.6.6.6>")),
             ("both", with_contact(&format!("{a}, <sip:evil@10.6.6.6>"))),
@@ -292,17 +270,9 @@ fn the_same_register_is_answered_as_often_as_it_comes_and_carried_out_once() {
     let a = "<sip:bob@10.0.1.2:5060>";
     let requests = [
         with_contact(a).call_id("phone").cseq(6),
-        with_contact(&format!("{a};expires=0"))
-            .call_id("phone")
-            .cseq(6),
-        register()
-            .add("Contact: *")
-            .add("Expires: 0")
-            .call_id("phone")
-            .cseq(6),
-        with_contact(&format!("{a}, <sip:b@10.0.1.3>;q=0.5"))
-            .call_id("phone")
-            .cseq(6),
+        with_contact(&format!("{a};expires=0")).call_id("phone").cseq(6),
+        register().add("Contact: *").add("Expires: 0").call_id("phone").cseq(6),
+        with_contact(&format!("{a}, <sip:b@10.0.1.3>;q=0.5")).call_id("phone").cseq(6),
     ];
     for request in requests {
         let mut b = Bench::new();
@@ -329,27 +299,16 @@ fn the_same_register_is_answered_as_often_as_it_comes_and_carried_out_once() {
 #[test]
 fn registers_that_overtake_each_other_leave_the_newer_ones_work() {
     let mut b = Bench::new();
-    let old = with_contact("<sip:bob@10.0.1.2:1>")
-        .call_id("phone")
-        .cseq(1);
+    let old = with_contact("<sip:bob@10.0.1.2:1>").call_id("phone").cseq(1);
     let new = with_contact("<sip:bob@10.0.1.2:1>;expires=0, <sip:bob@10.0.1.2:2>");
     let new = new.call_id("phone").cseq(2);
     // The removal of what is not there leaves nothing behind, so only what both speak of is in order.
-    let refresh = with_contact("<sip:bob@10.0.1.2:2>;expires=60")
-        .call_id("phone")
-        .cseq(1);
+    let refresh = with_contact("<sip:bob@10.0.1.2:2>;expires=60").call_id("phone").cseq(1);
     assert_eq!(send(&mut b, new).0, 200);
     assert_eq!(send(&mut b, refresh).0, 500);
-    assert_eq!(
-        send(&mut b, old).0,
-        200,
-        "another contact, which no newer one speaks of"
-    );
+    assert_eq!(send(&mut b, old).0, 200, "another contact, which no newer one speaks of");
     let all = query(&mut b);
-    assert!(
-        all.contains(&"<sip:bob@10.0.1.2:2>;expires=3600".to_string()),
-        "{all:?}"
-    );
+    assert!(all.contains(&"<sip:bob@10.0.1.2:2>;expires=3600".to_string()), "{all:?}");
 }
 
 // ---- what it costs ---------------------------------------------------------------------------------------------------------
@@ -367,12 +326,7 @@ fn more_contacts_than_allowed_are_refused_before_any_is_compared() {
         assert_eq!(contact(&mut b, &wide(n)).0, 200);
     }
     let compared = b.cores[0].uris_compared();
-    let list = |count: usize| {
-        (0..count)
-            .map(|n| wide(100 + n))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
+    let list = |count: usize| (0..count).map(|n| wide(100 + n)).collect::<Vec<_>>().join(", ");
     for expires in ["Expires: 0", "Expires: 600"] {
         for count in [11, 280] {
             let request = with_contact(&list(count)).add(expires);
@@ -422,16 +376,10 @@ fn what_is_too_long_is_refused_and_binds_nothing() {
         with_contact(&format!("<sip:bob@10.0.1.2>;x={}", long(60_000))),
         with_contact(&format!("\"{}\" <sip:bob@10.0.1.2>", long(1024))),
         with_contact(&format!("<sip:{}@10.0.1.2>", long(60_000))),
-        with_contact(&format!(
-            "<sip:bob@10.0.1.2>;+sip.instance=\"<{}>\"",
-            long(1024)
-        )),
+        with_contact(&format!("<sip:bob@10.0.1.2>;+sip.instance=\"<{}>\"", long(1024))),
         with_contact("<sip:bob@10.0.1.2>").add(&format!("Path: <sip:{}@10.0.9.9;lr>", long(1024))),
         with_contact("<sip:bob@10.0.1.2>").call_id(&long(1025)),
-        register()
-            .add("Contact: *")
-            .add("Expires: 0")
-            .call_id(&long(1025)),
+        register().add("Contact: *").add("Expires: 0").call_id(&long(1025)),
         with_contact("<sip:bob@10.0.1.2>").to(&format!("<sip:{}@example.com>", long(1025))),
     ];
     let count = refused.len() as u64;
@@ -501,10 +449,7 @@ fn who_is_nobody_leaves_nothing_in_memory() {
         let removal = with_contact("<sip:x@10.0.1.2>;expires=0");
         let removal = removal.to(&format!("<sip:nobody{n}@example.com>"));
         assert_eq!(send(&mut b, removal).0, 200);
-        assert_eq!(
-            send(&mut b, register().to("<sip:asked@example.com>")).0,
-            200
-        );
+        assert_eq!(send(&mut b, register().to("<sip:asked@example.com>")).0, 200);
     }
     // That something was removed is remembered for as long as it may come again: another phone may have come meanwhile.
     contact(&mut b, "<sip:bob@10.0.1.2>;expires=60");
@@ -577,10 +522,7 @@ fn a_contact_at_another_name_of_ours_forwards_to_it_and_so_does_one_nearby() {
     // By the way that a phone has opened it is called whatever its contact says.
     let mut b = streams();
     let flow = b.open(Tcp, 0, 3, "198.51.100.7:40000");
-    assert_eq!(
-        by(&mut b, flow, "198.51.100.7", "<sip:bob@example.com>"),
-        200
-    );
+    assert_eq!(by(&mut b, flow, "198.51.100.7", "<sip:bob@example.com>"), 200);
     assert_eq!(rung(&mut b), [flow]);
 }
 
@@ -599,8 +541,7 @@ fn what_would_break_a_line_is_not_bound() {
         assert_eq!(b.location.records(), 0);
     }
     // A fold is white space.
-    let folded = with_contact("<sip:bob@10.0.1.2>")
-        .add("Path: <sip:10.0.2.1;lr>\r\n ,\r\n <sip:10.0.2.2;lr>;x\r\n =y");
+    let folded = with_contact("<sip:bob@10.0.1.2>").add("Path: <sip:10.0.2.1;lr>\r\n ,\r\n <sip:10.0.2.2;lr>;x\r\n =y");
     assert_eq!(send(&mut b, folded).0, 200);
     let sent = b.send(ALICE, Request::invite());
     let route = the(&sent, "10.0.2.1:5060").all("Route").join(", ");

@@ -21,10 +21,7 @@ fn short(method: &str, uri: &str, to: &str, more: &str) -> String {
 fn factor(b: &mut Bench, request: &str) -> (Text, f64) {
     let sent = b.send("10.0.1.9:5060", request.as_bytes());
     let answer = only(sent);
-    (
-        answer.text.clone(),
-        answer.text.bytes.len() as f64 / request.len() as f64,
-    )
+    (answer.text.clone(), answer.text.bytes.len() as f64 / request.len() as f64)
 }
 
 #[test]
@@ -40,14 +37,7 @@ fn no_answer_is_more_than_three_times_its_request() {
     let mut redirecting = Bench::with(|settings| settings.proxy.redirect = true);
     for b in [&mut open, &mut redirecting] {
         for n in 0..10 {
-            b.register(
-                "bob",
-                &format!(
-                    "<sip:bob@10.0.1.2:{};line={n}{}>",
-                    5060 + n,
-                    "x".repeat(900)
-                ),
-            );
+            b.register("bob", &format!("<sip:bob@10.0.1.2:{};line={n}{}>", 5060 + n, "x".repeat(900)));
         }
     }
     let bob = "sip:bob@example.com";
@@ -57,17 +47,9 @@ fn no_answer_is_more_than_three_times_its_request() {
     let folded = format!("Proxy-Require:{}\r\n", vec!["a"; 3000].join(",\r\n "));
     let mut table = String::new();
     for (what, b, request) in [
-        (
-            "challenge, REGISTER",
-            0,
-            short("REGISTER", "sip:example.com", bob, ""),
-        ),
+        ("challenge, REGISTER", 0, short("REGISTER", "sip:example.com", bob, "")),
         ("challenge, INVITE", 0, short("INVITE", bob, bob, "")),
-        (
-            "query of ten long contacts",
-            1,
-            short("REGISTER", "sip:example.com", bob, ""),
-        ),
+        ("query of ten long contacts", 1, short("REGISTER", "sip:example.com", bob, "")),
         ("OPTIONS", 1, short("OPTIONS", "sip:example.com", bob, "")),
         (
             "Require, one option 3,000 times",
@@ -79,21 +61,9 @@ fn no_answer_is_more_than_three_times_its_request() {
             1,
             short("REGISTER", "sip:example.com", bob, &different),
         ),
-        (
-            "Proxy-Require, folded",
-            1,
-            short("INVITE", bob, bob, &folded),
-        ),
-        (
-            "302 with ten long contacts",
-            2,
-            short("INVITE", bob, bob, ""),
-        ),
-        (
-            "404",
-            1,
-            short("MESSAGE", "sip:nobody@example.com", bob, ""),
-        ),
+        ("Proxy-Require, folded", 1, short("INVITE", bob, bob, &folded)),
+        ("302 with ten long contacts", 2, short("INVITE", bob, bob, "")),
+        ("404", 1, short("MESSAGE", "sip:nobody@example.com", bob, "")),
         ("400", 1, short("MESSAGE", bob, bob, "i:2\r\n")),
         ("483", 1, short("MESSAGE", bob, bob, "Max-Forwards:0\r\n")),
         ("416", 1, short("MESSAGE", "x:y", bob, "")),
@@ -105,25 +75,14 @@ fn no_answer_is_more_than_three_times_its_request() {
         };
         let (answer, factor) = factor(b, &request);
         let first = &answer.start_line;
-        writeln!(
-            table,
-            "{what:>32} {:>6} {factor:>5.2}  {first}",
-            request.len()
-        )
-        .unwrap();
+        writeln!(table, "{what:>32} {:>6} {factor:>5.2}  {first}", request.len()).unwrap();
         assert!(factor <= 3.0, "{what}: {factor}\n{answer}");
         if what.starts_with("challenge") {
-            assert!(
-                !answer.all("WWW-Authenticate").is_empty()
-                    || !answer.all("Proxy-Authenticate").is_empty()
-            );
+            assert!(!answer.all("WWW-Authenticate").is_empty() || !answer.all("Proxy-Authenticate").is_empty());
         }
         if what.contains("ten long") {
             // An answer without any would say that there are none.
-            assert_eq!(
-                (answer.status(), answer.reason()),
-                (513, "Answer Too Long For UDP")
-            );
+            assert_eq!((answer.status(), answer.reason()), (513, "Answer Too Long For UDP"));
         }
     }
     println!("{table}");
@@ -142,9 +101,8 @@ fn a_phone_learns_of_itself_whatever_else_there_is_no_room_for() {
     let mut b = Bench::new();
     let mut lists = Vec::new();
     for n in 0..10 {
-        let contact = format!(
-            "<sip:bob@10.0.1.{n}:5060;transport=udp;ob>;+sip.instance=\"<urn:uuid:00000000-0000-1000-8000-{n:012}>\""
-        );
+        let contact =
+            format!("<sip:bob@10.0.1.{n}:5060;transport=udp;ob>;+sip.instance=\"<urn:uuid:00000000-0000-1000-8000-{n:012}>\"");
         let register = Request::new("REGISTER", "sip:example.com")
             .to("<sip:bob@example.com>")
             .add(&format!("Contact: {contact}"))
@@ -219,10 +177,7 @@ fn short_challenges_all_arrive() {
     let mut last = Vec::new();
     for n in 0..10 {
         let peer = format!("10.0.2.{n}:5060");
-        let challenge = format!(
-            "Proxy-Authenticate: Digest realm=\"r{n}\", nonce=\"{}\"",
-            "n".repeat(200)
-        );
+        let challenge = format!("Proxy-Authenticate: Digest realm=\"r{n}\", nonce=\"{}\"", "n".repeat(200));
         last = b.send(&peer, the(&sent, &peer).answer(407).add(&challenge));
     }
     let answer = the(&last, ALICE);
@@ -259,12 +214,7 @@ fn an_answer_to_too_many_lines_can_be_matched() {
         assert_eq!(answer.status(), 513);
         assert!(answer.header("Via").unwrap().contains("branch=z9hG4bKx"));
         assert_eq!(answer.header("From"), Some("<sip:alice@example.com>;tag=1"));
-        assert!(
-            answer
-                .header("To")
-                .unwrap()
-                .starts_with("<sip:bob@example.com>;tag=")
-        );
+        assert!(answer.header("To").unwrap().starts_with("<sip:bob@example.com>;tag="));
         assert_eq!(answer.header("Call-ID"), Some("call"));
         assert!(answer.header("CSeq").unwrap().starts_with('7'));
         assert_eq!(answer.all("Via").len(), request.matches("Via:").count());
@@ -297,10 +247,7 @@ fn transactions_are_counted_by_what_they_hold() {
     let taken = answers.iter().filter(|status| **status == 100).count();
     // The request and the copy that left, 64 KiB each.
     assert_eq!(taken, 8);
-    assert!(
-        answers[8..].iter().all(|status| *status == 503),
-        "{answers:?}"
-    );
+    assert!(answers[8..].iter().all(|status| *status == 503), "{answers:?}");
     assert_eq!(b.limit_hits(Limit::TransactionBytes), 31);
     // What has ended makes room, and nothing is left.
     b.tick(40_000);
@@ -322,10 +269,7 @@ fn the_memory_of_a_peak_is_given_back() {
     b.tick(200_000);
     let rest = b.cores[0].pool_bytes();
     assert!(rest <= 2 << 20, "{rest} of {peak}");
-    assert!(
-        b.cores[0].take_freed(),
-        "the allocator is asked to give it back"
-    );
+    assert!(b.cores[0].take_freed(), "the allocator is asked to give it back");
     assert!(!b.cores[0].take_freed(), "once");
     assert_eq!(b.dropped(Drop::Unreadable), 0);
     b.assert_quiet();

@@ -118,10 +118,7 @@ fn crossing_a_200_it_changes_nothing() {
     let ack = Request::new("ACK", "sip:bob@10.0.1.2:5060")
         .to("<sip:bob@example.com>;tag=callee")
         .call_id(at_bob.header("Call-ID").unwrap())
-        .top(&format!(
-            "Route: {}",
-            at_bob.header("Record-Route").unwrap()
-        ));
+        .top(&format!("Route: {}", at_bob.header("Record-Route").unwrap()));
     assert_eq!(b.send_for_one(ALICE, ack).to, BOB);
     b.assert_quiet();
 }
@@ -137,11 +134,7 @@ fn of_nothing_that_is_known_it_is_answered_481_and_not_forwarded() {
     b.send(BOB, at_bob.answer(180));
     let stranger = request.cancel().via("10.0.1.1:5060", "z9hG4bKother");
     assert_eq!(b.send_for_one(CAROL, stranger).gist(), "481 CANCEL");
-    let branch = request.lines[0]
-        .split("branch=")
-        .nth(1)
-        .unwrap()
-        .to_string();
+    let branch = request.lines[0].split("branch=").nth(1).unwrap().to_string();
     let stranger = request.cancel().via("10.0.1.3:5060", &branch);
     assert_eq!(b.send_for_one(CAROL, stranger).gist(), "481 CANCEL");
     b.assert_quiet();
@@ -169,10 +162,7 @@ fn our_cancel_is_repeated_until_it_is_answered() {
     let sent = b.send(ALICE, request.cancel());
     let cancel = the(&sent, BOB).clone();
     let sent = b.tick(1600);
-    assert_eq!(
-        when(&sent),
-        [(500, "CANCEL".into()), (1500, "CANCEL".into())]
-    );
+    assert_eq!(when(&sent), [(500, "CANCEL".into()), (1500, "CANCEL".into())]);
     assert!(sent.iter().all(|s| s.bytes == cancel.bytes));
     b.send(BOB, cancel.answer(200));
     assert!(b.tick(10_000).is_empty());
@@ -187,9 +177,7 @@ fn it_ends_a_fork_on_all_branches_and_the_best_answer_is_the_487() {
     b.register("bob", "<sip:bob@10.0.1.4:5060>");
     let request = Request::invite();
     let sent = b.send(ALICE, &request);
-    let branches: Vec<Sent> = [BOB, CAROL, DAVE]
-        .map(|peer| the(&sent, peer).clone())
-        .into();
+    let branches: Vec<Sent> = [BOB, CAROL, DAVE].map(|peer| the(&sent, peer).clone()).into();
     b.send(BOB, branches[0].answer(180));
     b.send(CAROL, branches[1].answer(183));
     let sent = b.send(ALICE, request.cancel());
@@ -235,10 +223,7 @@ fn a_non_invite_is_not_cancelled() {
     let request = Request::new("MESSAGE", "sip:bob@example.com");
     let at_bob = only(b.send(ALICE, &request));
     let sent = b.send(ALICE, request.cancel());
-    assert!(matches!(
-        only(sent).gist().as_str(),
-        "200 CANCEL" | "481 CANCEL"
-    ));
+    assert!(matches!(only(sent).gist().as_str(), "200 CANCEL" | "481 CANCEL"));
     assert_eq!(b.send_for_one(BOB, at_bob.answer(200)).to, ALICE);
     b.assert_quiet();
 }
@@ -278,10 +263,7 @@ fn for_a_request_other_than_invite_it_is_answered_200_and_changes_nothing() {
         let request = Request::new(method, "sip:bob@example.com");
         let at_bob = only(b.send(ALICE, &request));
         let answer = only(b.send(ALICE, request.cancel()));
-        assert_eq!(
-            (answer.gist(), answer.to.as_str()),
-            ("200 CANCEL".into(), ALICE)
-        );
+        assert_eq!((answer.gist(), answer.to.as_str()), ("200 CANCEL".into(), ALICE));
         assert_eq!(b.send_for_one(BOB, at_bob.answer(200)).status(), 200);
         b.assert_quiet();
         assert_eq!(only(b.send(ALICE, request.cancel())).gist(), "481 CANCEL");

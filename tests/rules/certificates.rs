@@ -59,10 +59,7 @@ fn next_hops_of_two_names_at_one_address_are_two_connections() {
 
 #[test]
 fn a_target_of_the_other_name_at_the_same_address_is_another_target() {
-    let both = vec![
-        hop(Tls, GATE, "gw.example"),
-        hop(Tls, GATE, "other.example"),
-    ];
+    let both = vec![hop(Tls, GATE, "gw.example"), hop(Tls, GATE, "other.example")];
     let mut b = Bench::with(|settings| {
         settings.listeners = listeners();
         settings.routes = vec![route(Action::Relay(both))].into();
@@ -80,10 +77,7 @@ fn a_target_of_the_other_name_at_the_same_address_is_another_target() {
 
 #[test]
 fn the_name_is_the_targets_even_where_a_reload_has_changed_the_conf() {
-    let both = vec![
-        hop(Tls, GATE, "gw.example"),
-        hop(Tls, GATE, "other.example"),
-    ];
+    let both = vec![hop(Tls, GATE, "gw.example"), hop(Tls, GATE, "other.example")];
     let mut b = Bench::with(|settings| {
         settings.listeners = listeners();
         settings.routes = vec![route(Action::Relay(both))].into();
@@ -118,10 +112,7 @@ fn requests_in_the_dialog_go_to_the_name_that_it_began_with() {
         let contact = format!("Contact: <sip:gate@{GATE};transport=tls>");
         let ok = only(b.send_on(0, copy.flow, copy.answer(200).tag("b").add(&contact)));
         assert_eq!(copy.host.as_deref(), Some(host));
-        let record = copy
-            .header("Record-Route")
-            .expect("Record-Route")
-            .to_owned();
+        let record = copy.header("Record-Route").expect("Record-Route").to_owned();
         // Of two the one for the caller's side stands below; it takes both as its routes, the nearest first.
         let mut routes: Vec<&str> = ok.all("Record-Route");
         routes.reverse();
@@ -130,9 +121,7 @@ fn requests_in_the_dialog_go_to_the_name_that_it_began_with() {
             .to(&format!("<{uri}>;tag=b"))
             .call_id(&format!("two-names-{user}"))
             .cseq(2);
-        let bye = routes
-            .iter()
-            .fold(bye, |bye, route| bye.add(&format!("Route: {route}")));
+        let bye = routes.iter().fold(bye, |bye, route| bye.add(&format!("Route: {route}")));
         let sent = b.send(ALICE, bye);
         let bye = the(&sent, GATE);
         assert_eq!(bye.host.as_deref(), Some(host), "{record}");
@@ -196,9 +185,7 @@ fn a_route_shows_its_own_certificate_on_connections_of_its_own() {
             .to(&format!("<{uri}>;tag=callee"))
             .call_id("own-certificate")
             .cseq(2);
-        let bye = routes
-            .iter()
-            .fold(bye, |bye, route| bye.add(&format!("Route: {route}")));
+        let bye = routes.iter().fold(bye, |bye, route| bye.add(&format!("Route: {route}")));
         let sent = b.send(ALICE, bye);
         let bye = the(&sent, GATE);
         assert_eq!((bye.identity, name_of(bye)), (9, name_of(copy)), "{target}");
@@ -308,8 +295,7 @@ fn who_has_shown_none_and_who_is_none_of_ours_is_asked_as_before() {
     let answer = b.send_for_one(ALICE, register_as("sip:alice@example.com").by(Udp));
     assert_eq!(answer.status(), 401, "{answer}");
     let plain = b.open(Tcp, 0, 2, "10.0.1.1:40002");
-    b.live
-        .prove(0, 2, 7, vec!["sip:alice@example.com".into()].into());
+    b.live.prove(0, 2, 7, vec!["sip:alice@example.com".into()].into());
     let answer = only(b.send_on(0, plain, register_as("sip:alice@example.com").by(Tcp)));
     assert_eq!(answer.status(), 401, "{answer}");
     // A name of others is not ours to give or to refuse.

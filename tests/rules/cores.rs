@@ -69,10 +69,7 @@ fn an_orphan_ack_stops_the_repetitions_of_a_forwarded_failure() {
     let (request, at_bob) = invited(&mut b, 1);
     let sent = b.send_by(1, 0, BOB, at_bob.answer(486));
     let busy = the(&sent, ALICE).clone();
-    assert!(
-        b.send_by(2, 0, "10.0.1.1:6666", request.ack(&busy))
-            .is_empty()
-    );
+    assert!(b.send_by(2, 0, "10.0.1.1:6666", request.ack(&busy)).is_empty());
     let sent = b.tick(10_000);
     assert!(to(&sent, ALICE).is_empty(), "{}", show(&sent));
     b.assert_quiet();
@@ -152,10 +149,6 @@ fn a_loop_through_another_core_is_a_loop() {
     let looped = at_bob
         .to_string()
         .replacen("sip:bob@10.0.1.2:5060 ", "sip:bob@example.com ", 1)
-        .replacen(
-            "Via:",
-            "Via: SIP/2.0/UDP 10.0.1.2:5060;branch=z9hG4bKb\r\nVia:",
-            1,
-        );
+        .replacen("Via:", "Via: SIP/2.0/UDP 10.0.1.2:5060;branch=z9hG4bKb\r\nVia:", 1);
     assert_eq!(only(b.send_by(1, 0, BOB, looped.as_str())).status(), 482);
 }

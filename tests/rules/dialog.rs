@@ -38,12 +38,7 @@ fn dialog(b: &mut Bench) -> Dialog {
     let bare = |route: &str| route.split(";sc=").next().unwrap().to_string();
     let (caller, callee) = (recorded(&ok), recorded(&at_bob));
     assert_ne!(caller, callee);
-    assert!(
-        caller
-            .iter()
-            .map(|r| bare(r))
-            .eq(callee.iter().map(|r| bare(r)))
-    );
+    assert!(caller.iter().map(|r| bare(r)).eq(callee.iter().map(|r| bare(r))));
     Dialog {
         call_id: at_bob.header("Call-ID").unwrap().into(),
         routes: caller,
@@ -67,10 +62,7 @@ impl Dialog {
     #[allow(clippy::wrong_self_convention)]
     fn from_bob(&self, method: &str) -> Request {
         let mut request = Request::new(method, "sip:alice@10.0.1.1:5060")
-            .via(
-                "10.0.1.2:5060",
-                &format!("z9hG4bKbob{}", crate::message::unique()),
-            )
+            .via("10.0.1.2:5060", &format!("z9hG4bKbob{}", crate::message::unique()))
             .from("<sip:bob@example.com>;tag=callee")
             .to("\"Alice\" <sip:alice@example.com>;tag=alice")
             .call_id(&self.call_id)
@@ -99,22 +91,12 @@ fn the_ack_to_a_2xx_follows_its_route_and_loses_it() {
 fn requests_of_both_sides_follow_their_route() {
     let mut b = bench();
     let d = dialog(&mut b);
-    for method in [
-        "BYE", "INFO", "UPDATE", "PRACK", "REFER", "NOTIFY", "MESSAGE",
-    ] {
+    for method in ["BYE", "INFO", "UPDATE", "PRACK", "REFER", "NOTIFY", "MESSAGE"] {
         let at_bob = only(b.send(ALICE, d.from_alice(method)));
-        assert_eq!(
-            (at_bob.to.as_str(), at_bob.all("Route").len()),
-            (BOB, 0),
-            "{method}"
-        );
+        assert_eq!((at_bob.to.as_str(), at_bob.all("Route").len()), (BOB, 0), "{method}");
         assert_eq!(b.send_for_one(BOB, at_bob.answer(200)).to, ALICE);
         let at_alice = only(b.send(BOB, d.from_bob(method)));
-        assert_eq!(
-            (at_alice.to.as_str(), at_alice.all("Route").len()),
-            (ALICE, 0),
-            "{method}"
-        );
+        assert_eq!((at_alice.to.as_str(), at_alice.all("Route").len()), (ALICE, 0), "{method}");
         assert_eq!(b.send_for_one(ALICE, at_alice.answer(200)).to, BOB);
     }
     b.assert_quiet();
@@ -150,10 +132,7 @@ fn a_route_of_several_hops_goes_on_to_the_next() {
     );
     let sent = only(b.send(ALICE, request));
     assert_eq!(sent.to, "10.0.6.6:5066");
-    assert_eq!(
-        sent.all("Route"),
-        ["<sip:10.0.6.6:5066;lr>, <sip:10.0.6.7;lr>"]
-    );
+    assert_eq!(sent.all("Route"), ["<sip:10.0.6.6:5066;lr>, <sip:10.0.6.7;lr>"]);
     assert_eq!(sent.uri(), "sip:bob@10.0.1.2:5060");
 }
 
@@ -166,10 +145,7 @@ fn a_strict_router_before_us_is_understood() {
     let mut request = d.from_alice("BYE").set("Route", "<sip:bob@10.0.1.2:5060>");
     request.uri = ours.to_string();
     let sent = only(b.send(ALICE, request));
-    assert_eq!(
-        (sent.to.as_str(), sent.uri()),
-        (BOB, "sip:bob@10.0.1.2:5060")
-    );
+    assert_eq!((sent.to.as_str(), sent.uri()), (BOB, "sip:bob@10.0.1.2:5060"));
     assert_eq!(sent.all("Route").len(), 0);
     // With a further hop between.
     let mut request = d
@@ -178,10 +154,7 @@ fn a_strict_router_before_us_is_understood() {
         .set("Route", "<sip:10.0.6.6;lr>,<sip:bob@10.0.1.2:5060>");
     request.uri = ours.to_string();
     let sent = only(b.send(ALICE, request));
-    assert_eq!(
-        (sent.to.as_str(), sent.uri()),
-        ("10.0.6.6:5060", "sip:bob@10.0.1.2:5060")
-    );
+    assert_eq!((sent.to.as_str(), sent.uri()), ("10.0.6.6:5060", "sip:bob@10.0.1.2:5060"));
     assert_eq!(sent.all("Route"), ["<sip:10.0.6.6;lr>"]);
 }
 
@@ -190,17 +163,13 @@ fn a_strict_router_behind_us_gets_what_it_expects() {
     // §16.6 step 6: its URI into the Request-URI, the real one as the last Route.
     let mut b = bench();
     let d = dialog(&mut b);
-    let request = d.from_alice("BYE").set(
-        "Route",
-        &format!("{},<sip:10.0.6.6:5066;x=y>,<sip:10.0.6.7;lr>", d.routes[0]),
-    );
+    let request = d
+        .from_alice("BYE")
+        .set("Route", &format!("{},<sip:10.0.6.6:5066;x=y>,<sip:10.0.6.7;lr>", d.routes[0]));
     let sent = only(b.send(ALICE, request));
     assert_eq!(sent.to, "10.0.6.6:5066");
     assert_eq!(sent.uri(), "sip:10.0.6.6:5066;x=y");
-    assert_eq!(
-        sent.all("Route"),
-        ["<sip:10.0.6.7;lr>", "<sip:bob@10.0.1.2:5060>"]
-    );
+    assert_eq!(sent.all("Route"), ["<sip:10.0.6.7;lr>", "<sip:bob@10.0.1.2:5060>"]);
     // Where it is the only one.
     let request = d
         .from_alice("BYE")
@@ -258,9 +227,7 @@ fn a_cookie_is_good_for_its_own_dialog_only() {
     fraud.uri = "sip:victim@10.9.9.9".into();
     assert_eq!(b.send_for_one(ALICE, fraud).status(), 404);
     // One digit changed.
-    let cookie = param(d.routes[0].trim_matches(['<', '>']), "sc")
-        .unwrap()
-        .to_string();
+    let cookie = param(d.routes[0].trim_matches(['<', '>']), "sc").unwrap().to_string();
     let (head, rest) = cookie.split_at(15);
     let digit = if rest.starts_with('0') { "1" } else { "0" };
     let forged = d.routes[0].replace(&cookie, &format!("{head}{digit}{}", &rest[1..]));
@@ -284,20 +251,14 @@ fn the_ack_to_a_2xx_needs_a_cookie_where_routes_are_recorded() {
     let mut b = Bench::with(|settings| settings.proxy.record_route = false);
     b.register("bob", "<sip:bob@10.0.1.2:5060>");
     let sent = b.send_for_one(ALICE, ack());
-    assert_eq!(
-        (sent.to.as_str(), sent.uri()),
-        (BOB, "sip:bob@10.0.1.2:5060")
-    );
+    assert_eq!((sent.to.as_str(), sent.uri()), (BOB, "sip:bob@10.0.1.2:5060"));
 }
 
 #[test]
 fn an_ack_with_max_forwards_of_zero_goes_no_further() {
     let mut b = bench();
     let d = dialog(&mut b);
-    assert!(
-        b.send(ALICE, d.from_alice("ACK").set("Max-Forwards", "0"))
-            .is_empty()
-    );
+    assert!(b.send(ALICE, d.from_alice("ACK").set("Max-Forwards", "0")).is_empty());
     assert_eq!(b.dropped(Drop::StrayAck), 1);
 }
 
@@ -324,12 +285,7 @@ fn two_sides() -> Bench {
         settings.listeners = vec![listener("127.0.0.1:5060"), listener(INNER)];
     });
     b.location
-        .add(
-            Default::default(),
-            b"bob@example.com",
-            b"sip:bob@192.168.7.9:5060",
-            3600,
-        )
+        .add(Default::default(), b"bob@example.com", b"sip:bob@192.168.7.9:5060", 3600)
         .unwrap();
     let _ = &mut b;
     b
@@ -352,12 +308,7 @@ fn between_two_listeners_both_are_recorded_and_both_sides_find_through() {
         "the callee's side on top"
     );
     assert!(records[1].starts_with("<sip:127.0.0.1:5060;lr"));
-    assert!(
-        at_bob
-            .header("Via")
-            .unwrap()
-            .starts_with(&format!("SIP/2.0/UDP {INNER};"))
-    );
+    assert!(at_bob.header("Via").unwrap().starts_with(&format!("SIP/2.0/UDP {INNER};")));
     let sent = b.send_by(0, 1, callee, at_bob.answer(200));
     let ok = the(&sent, caller);
     assert_eq!(ok.listener, 0);
@@ -394,12 +345,7 @@ fn between_ipv4_and_ipv6_each_side_sees_its_own_family() {
         .unwrap();
     let sent = b.send(ALICE, Request::invite());
     let at_bob = the(&sent, phone).clone();
-    assert!(
-        at_bob
-            .header("Via")
-            .unwrap()
-            .starts_with(&format!("SIP/2.0/UDP {six};"))
-    );
+    assert!(at_bob.header("Via").unwrap().starts_with(&format!("SIP/2.0/UDP {six};")));
     let records = at_bob.all("Record-Route");
     assert!(records[0].starts_with(&format!("<sip:{six};lr")));
     assert!(records[1].starts_with("<sip:10.0.0.1:5060;lr"));
@@ -482,14 +428,8 @@ fn a_cookie_speaks_for_requests_of_its_dialog() {
         assert!(bears(&mut b, &d.from_alice(method)), "{method}");
         assert!(bears(&mut b, &d.from_bob(method)), "{method}");
         assert!(!bears(&mut b, &d.from_alice(method).call_id("other")));
-        assert!(!bears(
-            &mut b,
-            &d.from_alice(method).to("<sip:bob@example.com>")
-        ));
+        assert!(!bears(&mut b, &d.from_alice(method).to("<sip:bob@example.com>")));
     }
     assert!(!bears(&mut b, &Request::invite()));
-    assert!(!bears(
-        &mut b,
-        &Request::invite().top("Route: <sip:10.0.0.9;lr;sc=0>")
-    ));
+    assert!(!bears(&mut b, &Request::invite().top("Route: <sip:10.0.0.9;lr;sc=0>")));
 }

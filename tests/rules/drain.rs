@@ -78,15 +78,11 @@ fn what_has_been_here_before_has_begun() {
             .unwrap();
     }
     let sent = b.send(ALICE, Request::invite());
-    let spiral = sent
-        .iter()
-        .find(|sent| sent.to == PROXY)
-        .expect("to itself");
+    let spiral = sent.iter().find(|sent| sent.to == PROXY).expect("to itself");
     draining(&mut b);
     let sent = b.send(PROXY, spiral.bytes.as_slice());
     assert!(
-        sent.iter()
-            .any(|sent| sent.to == CAROL && sent.method() == "INVITE"),
+        sent.iter().any(|sent| sent.to == CAROL && sent.method() == "INVITE"),
         "{:?}",
         sent.iter().map(|sent| sent.gist()).collect::<Vec<_>>()
     );

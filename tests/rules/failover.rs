@@ -99,9 +99,7 @@ fn a_forged_report_of_a_closed_port_ends_nothing() {
     let sent = b.send(ALICE, invite());
     let at_gate = the(&sent, GATE).clone();
     let branch = at_gate.branch().to_string();
-    let forged = at_gate
-        .to_string()
-        .replace(&branch, "z9hG4bKs0000000000000001000");
+    let forged = at_gate.to_string().replace(&branch, "z9hG4bKs0000000000000001000");
     assert!(b.undelivered(forged.as_bytes()).is_empty());
     for cut in 0..at_gate.bytes.len() {
         let report = &at_gate.bytes[..cut];
@@ -152,10 +150,7 @@ fn other_requests_fail_over_too() {
     let sent = b.send(ALICE, Request::new("MESSAGE", "sip:x@carrier.example"));
     let at_gate = only(sent);
     let at_spare = b.send_for_one(GATE, at_gate.answer(503));
-    assert_eq!(
-        (at_spare.to.as_str(), at_spare.method()),
-        (SPARE, "MESSAGE")
-    );
+    assert_eq!((at_spare.to.as_str(), at_spare.method()), (SPARE, "MESSAGE"));
     let answer = b.send_for_one(SPARE, at_spare.answer(202));
     assert_eq!((answer.status(), answer.to.as_str()), (202, ALICE));
     b.assert_quiet();
@@ -203,23 +198,11 @@ fn the_first_route_whose_conditions_all_hold_wins() {
     };
     assert_eq!(where_to(ALICE, "OPTIONS", "sip:1@carrier.example"), GATE);
     assert_eq!(where_to(ALICE, "OPTIONS", "sip:1@CARRIER.example"), GATE);
-    assert_eq!(
-        where_to(ALICE, "OPTIONS", "sip:09001@carrier.example"),
-        "403"
-    );
-    assert_eq!(
-        where_to("10.0.2.1:5060", "OPTIONS", "sip:1@carrier.example"),
-        "404"
-    );
-    assert_eq!(
-        where_to("10.0.2.1:5060", "MESSAGE", "sip:1@carrier.example"),
-        SPARE
-    );
+    assert_eq!(where_to(ALICE, "OPTIONS", "sip:09001@carrier.example"), "403");
+    assert_eq!(where_to("10.0.2.1:5060", "OPTIONS", "sip:1@carrier.example"), "404");
+    assert_eq!(where_to("10.0.2.1:5060", "MESSAGE", "sip:1@carrier.example"), SPARE);
     // The number hidden behind escapes is the same number (§19.1.4).
-    assert_eq!(
-        where_to(ALICE, "OPTIONS", "sip:%30%39%30%30@carrier.example"),
-        "403"
-    );
+    assert_eq!(where_to(ALICE, "OPTIONS", "sip:%30%39%30%30@carrier.example"), "403");
 }
 
 #[test]
@@ -243,10 +226,7 @@ fn a_relay_route_without_hops_follows_the_request_uri() {
     let mut b = bench(&[]);
     let sent = b.send(ALICE, Request::new("INVITE", "sip:x@10.0.7.7:5099"));
     assert_eq!(the(&sent, "10.0.7.7:5099").uri(), "sip:x@10.0.7.7:5099");
-    let sent = b.send(
-        ALICE,
-        Request::new("MESSAGE", "sip:x@far.example;maddr=10.0.7.8"),
-    );
+    let sent = b.send(ALICE, Request::new("MESSAGE", "sip:x@far.example;maddr=10.0.7.8"));
     assert_eq!(only(sent).to, "10.0.7.8:5060");
     // A name that nobody knows anything of in time.
     let sent = b.send(ALICE, Request::new("MESSAGE", "sip:x@name.example"));

@@ -48,10 +48,7 @@ fn dead_flows(b: &Bench) -> u64 {
 fn a_phone_is_called_by_the_connection_on_which_it_registered() {
     for (contact, sent_by) in [
         ("<sip:bob@10.0.1.2:5060;transport=tcp>", "10.0.1.2:5060"),
-        (
-            "<sip:bob@192.168.0.5:5060;transport=tcp>",
-            "192.168.0.5:5060",
-        ),
+        ("<sip:bob@192.168.0.5:5060;transport=tcp>", "192.168.0.5:5060"),
         ("<sip:bob@h5gq.invalid;transport=ws>", "h5gq.invalid"),
         // The contact says UDP; the connection is there.
         ("<sip:bob@10.0.1.2:5060>", "10.0.1.2:5060"),
@@ -63,12 +60,7 @@ fn a_phone_is_called_by_the_connection_on_which_it_registered() {
         let at_bob = sent.iter().find(|s| s.status() == 0).unwrap();
         assert_eq!(at_bob.flow, bob, "{contact}");
         assert_eq!(format!("<{}>", at_bob.uri()), contact);
-        assert!(
-            at_bob
-                .header("Via")
-                .unwrap()
-                .starts_with("SIP/2.0/TCP 10.0.0.1:5060;")
-        );
+        assert!(at_bob.header("Via").unwrap().starts_with("SIP/2.0/TCP 10.0.0.1:5060;"));
         let ok = only(b.send_on(0, bob, at_bob.answer(200)));
         assert_eq!((ok.status(), ok.to.as_str()), (200, ALICE));
         b.assert_quiet();
@@ -79,13 +71,7 @@ fn a_phone_is_called_by_the_connection_on_which_it_registered() {
 fn a_phone_that_registered_with_another_core_is_called_by_its_connection() {
     let mut b = with(|settings| settings.cores = 2);
     let bob = b.open(Tcp, 1, 3, "10.0.1.2:40000");
-    register(
-        &mut b,
-        bob,
-        "10.0.1.2:5060",
-        "<sip:bob@10.0.1.2:5060;transport=tcp>",
-        1,
-    );
+    register(&mut b, bob, "10.0.1.2:5060", "<sip:bob@10.0.1.2:5060;transport=tcp>", 1);
     let sent = b.send_by(0, 0, ALICE, Request::invite());
     let at_bob = sent.iter().find(|s| s.status() == 0).unwrap();
     assert_eq!(at_bob.flow, bob);
@@ -99,13 +85,7 @@ fn a_phone_that_registered_with_another_core_is_called_by_its_connection() {
 fn a_dead_flow_is_skipped_in_a_fork_and_counted() {
     let mut b = bench();
     let bob = b.open(Tcp, 0, 3, NAT);
-    register(
-        &mut b,
-        bob,
-        "192.168.0.5:5060",
-        "<sip:bob@192.168.0.5:5060;transport=tcp>",
-        1,
-    );
+    register(&mut b, bob, "192.168.0.5:5060", "<sip:bob@192.168.0.5:5060;transport=tcp>", 1);
     let desk = b.open(Tcp, 0, 4, OTHER_NAT);
     register(
         &mut b,
@@ -129,25 +109,13 @@ fn a_dead_flow_is_skipped_in_a_fork_and_counted() {
 fn when_every_flow_is_dead_the_user_is_480() {
     let mut b = bench();
     let bob = b.open(Tcp, 0, 3, NAT);
-    register(
-        &mut b,
-        bob,
-        "192.168.0.5:5060",
-        "<sip:bob@192.168.0.5:5060;transport=tcp>",
-        1,
-    );
+    register(&mut b, bob, "192.168.0.5:5060", "<sip:bob@192.168.0.5:5060;transport=tcp>", 1);
     b.lose(bob);
     let answer = b.send_for_one(ALICE, Request::invite());
     assert_eq!(answer.status(), 480);
     // It registers again, and is there again.
     let bob = b.open(Tcp, 0, 3, OTHER_NAT);
-    register(
-        &mut b,
-        bob,
-        "192.168.0.5:5060",
-        "<sip:bob@192.168.0.5:5060;transport=tcp>",
-        2,
-    );
+    register(&mut b, bob, "192.168.0.5:5060", "<sip:bob@192.168.0.5:5060;transport=tcp>", 2);
     let sent = b.send(ALICE, Request::invite());
     assert_eq!(the(&sent, OTHER_NAT).flow, bob);
 }
@@ -156,13 +124,7 @@ fn when_every_flow_is_dead_the_user_is_480() {
 fn a_phone_that_can_be_called_is_called_when_its_connection_is_gone() {
     let mut b = bench();
     let bob = b.open(Tcp, 0, 3, "10.0.1.2:40000");
-    register(
-        &mut b,
-        bob,
-        "10.0.1.2:5060",
-        "<sip:bob@10.0.1.2:5060;transport=tcp>",
-        1,
-    );
+    register(&mut b, bob, "10.0.1.2:5060", "<sip:bob@10.0.1.2:5060;transport=tcp>", 1);
     b.lose(bob);
     let sent = b.send(ALICE, Request::invite());
     let at_bob = the(&sent, BOB);
@@ -174,13 +136,7 @@ fn a_phone_that_can_be_called_is_called_when_its_connection_is_gone() {
 fn a_connection_of_the_same_place_is_not_the_one_that_registered() {
     let mut b = bench();
     let bob = b.open(Tcp, 0, 3, NAT);
-    register(
-        &mut b,
-        bob,
-        "192.168.0.5:5060",
-        "<sip:bob@192.168.0.5:5060;transport=tcp>",
-        1,
-    );
+    register(&mut b, bob, "192.168.0.5:5060", "<sip:bob@192.168.0.5:5060;transport=tcp>", 1);
     b.lose(bob);
     // Somebody else gets the place.
     b.live.enter(0, 3, 8);
@@ -221,23 +177,14 @@ fn a_path_leads_to_the_phone_whatever_became_of_the_connection() {
     assert_eq!(only(b.send_on(0, bob, request)).status(), 200);
     b.lose(bob);
     let sent = b.send(ALICE, Request::invite());
-    assert_eq!(
-        the(&sent, "198.51.100.6:5066").all("Route"),
-        ["<sip:198.51.100.6:5066;lr>"]
-    );
+    assert_eq!(the(&sent, "198.51.100.6:5066").all("Route"), ["<sip:198.51.100.6:5066;lr>"]);
 }
 
 #[test]
 fn the_loss_of_a_phones_connection_fails_its_branch_alone() {
     let mut b = bench();
     let bob = b.open(Tcp, 0, 3, NAT);
-    register(
-        &mut b,
-        bob,
-        "192.168.0.5:5060",
-        "<sip:bob@192.168.0.5:5060;transport=tcp>",
-        1,
-    );
+    register(&mut b, bob, "192.168.0.5:5060", "<sip:bob@192.168.0.5:5060;transport=tcp>", 1);
     let desk = b.open(Tcp, 0, 4, OTHER_NAT);
     register(
         &mut b,
@@ -282,13 +229,7 @@ fn way(b: &mut Bench, transport: Transport, slot: u32, peer: &str) -> Flow {
 
 fn call(b: &mut Bench, by: Transport, to: Transport) -> Call {
     let callee = way(b, to, 3, NAT);
-    register(
-        b,
-        callee,
-        "192.168.0.5:5060;rport",
-        "<sip:bob@192.168.0.5:5060>",
-        1,
-    );
+    register(b, callee, "192.168.0.5:5060;rport", "<sip:bob@192.168.0.5:5060>", 1);
     let caller = way(b, by, 4, OTHER_NAT);
     let invite = Request::invite()
         .via("192.168.0.7:5060;rport", "z9hG4bKcall")
@@ -297,9 +238,7 @@ fn call(b: &mut Bench, by: Transport, to: Transport) -> Call {
     let sent = b.send_on(0, caller, &invite);
     let at_bob = the(&sent, NAT).clone();
     assert_eq!(at_bob.flow, callee);
-    let answer = at_bob
-        .answer(200)
-        .add("Contact: <sip:bob@192.168.0.5:5060>");
+    let answer = at_bob.answer(200).add("Contact: <sip:bob@192.168.0.5:5060>");
     let ok = only(b.send_on(0, callee, answer));
     assert_eq!((ok.status(), ok.flow), (200, caller));
     Call {
@@ -314,10 +253,7 @@ fn call(b: &mut Bench, by: Transport, to: Transport) -> Call {
 impl Call {
     fn by_caller(&self, method: &str) -> Request {
         let mut request = Request::new(method, "sip:bob@192.168.0.5:5060")
-            .via(
-                "192.168.0.7:5060;rport",
-                &format!("z9hG4bKo{}", crate::message::unique()),
-            )
+            .via("192.168.0.7:5060;rport", &format!("z9hG4bKo{}", crate::message::unique()))
             .by(self.caller.transport)
             .call_id(&self.call_id)
             .to("<sip:bob@example.com>;tag=callee");
@@ -329,10 +265,7 @@ impl Call {
 
     fn by_callee(&self, method: &str) -> Request {
         let mut request = Request::new(method, "sip:alice@192.168.0.7:5060")
-            .via(
-                "192.168.0.5:5060;rport",
-                &format!("z9hG4bKt{}", crate::message::unique()),
-            )
+            .via("192.168.0.5:5060;rport", &format!("z9hG4bKt{}", crate::message::unique()))
             .by(self.callee.transport)
             .call_id(&self.call_id)
             .from("<sip:bob@example.com>;tag=callee")
@@ -376,20 +309,12 @@ fn both_ends_of_a_call_are_found_by_the_ways_they_opened() {
 fn without_memory_too() {
     let mut b = with(|settings| settings.proxy.mode = Mode::Stateless);
     let bob = b.open(Tcp, 0, 3, NAT);
-    register(
-        &mut b,
-        bob,
-        "192.168.0.5:5060",
-        "<sip:bob@192.168.0.5:5060>",
-        1,
-    );
+    register(&mut b, bob, "192.168.0.5:5060", "<sip:bob@192.168.0.5:5060>", 1);
     let alice = b.open(Tcp, 0, 4, OTHER_NAT);
     let invite = Request::invite().set("Contact", "<sip:alice@192.168.0.7:5060>");
     let at_bob = only(b.send_on(0, alice, invite.by(Tcp)));
     assert_eq!(at_bob.flow, bob);
-    let answer = at_bob
-        .answer(200)
-        .add("Contact: <sip:bob@192.168.0.5:5060>");
+    let answer = at_bob.answer(200).add("Contact: <sip:bob@192.168.0.5:5060>");
     let ok = only(b.send_on(0, bob, answer));
     let call = Call {
         caller: alice,
@@ -423,14 +348,8 @@ fn the_flow_is_found_by_a_server_that_has_started_again() {
     let mut b = bench();
     let call = call(&mut b, Udp, Udp);
     let mut b = bench();
-    assert_eq!(
-        only(b.send_on(0, call.caller, call.by_caller("ACK"))).flow,
-        call.callee
-    );
-    assert_eq!(
-        only(b.send_on(0, call.callee, call.by_callee("BYE"))).flow,
-        call.caller
-    );
+    assert_eq!(only(b.send_on(0, call.caller, call.by_caller("ACK"))).flow, call.callee);
+    assert_eq!(only(b.send_on(0, call.callee, call.by_callee("BYE"))).flow, call.caller);
 }
 
 #[test]
@@ -438,17 +357,13 @@ fn nobody_can_change_the_flow_in_a_route() {
     let mut b = bench();
     let call = call(&mut b, Udp, Udp);
     let route = call.callers[0].clone();
-    let cookie = param(route.trim_end_matches('>'), "sc")
-        .unwrap()
-        .to_string();
+    let cookie = param(route.trim_end_matches('>'), "sc").unwrap().to_string();
     assert!(cookie.len() > COOKIE_LEN, "{cookie}");
     for at in 0..cookie.len() {
         let mut forged = cookie.clone().into_bytes();
         forged[at] = if forged[at] == b'1' { b'2' } else { b'1' };
         let forged = String::from_utf8(forged).unwrap();
-        let request = call
-            .by_caller("INFO")
-            .set("Route", &route.replace(&cookie, &forged));
+        let request = call.by_caller("INFO").set("Route", &route.replace(&cookie, &forged));
         let answer = only(b.send_on(0, call.caller, request));
         // A stranger's request to a foreign place, or a cookie that is not for this.
         match answer.status() {
@@ -458,9 +373,7 @@ fn nobody_can_change_the_flow_in_a_route() {
         }
     }
     for cut in 0..cookie.len() {
-        let request = call
-            .by_caller("INFO")
-            .set("Route", &route.replace(&cookie, &cookie[..cut]));
+        let request = call.by_caller("INFO").set("Route", &route.replace(&cookie, &cookie[..cut]));
         let answer = only(b.send_on(0, call.caller, request));
         assert!(matches!(answer.status(), 403 | 404), "{cut}: {answer}");
     }
@@ -490,11 +403,7 @@ fn who_is_where_it_says_has_no_flow_in_its_route() {
         let request = Request::invite()
             .via(via, &format!("z9hG4bKpub{}", crate::message::unique()))
             .set("Contact", contact);
-        assert_eq!(
-            cookie_len(&mut b, request, NAT),
-            COOKIE_LEN,
-            "{via} {contact}"
-        );
+        assert_eq!(cookie_len(&mut b, request, NAT), COOKIE_LEN, "{via} {contact}");
     }
     let nat = Request::invite()
         .via("192.168.0.7:5060;rport", "z9hG4bKnat")
@@ -516,10 +425,7 @@ fn a_proxy_that_has_recorded_itself_is_asked_before_the_phone_behind_it() {
     let refused = only(b.send_on(0, call.caller, more("INFO")));
     assert_eq!(refused.status(), 403);
     let sent = only(b.send_on(0, call.caller, more("BYE")));
-    assert_eq!(
-        (sent.to.as_str(), sent.all("Route").len()),
-        ("10.0.6.6:5066", 1)
-    );
+    assert_eq!((sent.to.as_str(), sent.all("Route").len()), ("10.0.6.6:5066", 1));
 }
 
 // ---- dialogs whose phones have registered since ----------------------------------------------------------------------------
@@ -559,10 +465,7 @@ fn a_phone_that_has_lost_its_connection_is_found_by_the_one_on_which_it_register
             ("192.168.0.5:5060", BOBS),
             ("192.168.0.5:41777", "<sip:bob@192.168.0.5:41777>"),
             // It has moved: this is the only way that is left.
-            (
-                "172.16.3.4:39999",
-                "<sip:bob@172.16.3.4:39999;transport=tcp>",
-            ),
+            ("172.16.3.4:39999", "<sip:bob@172.16.3.4:39999;transport=tcp>"),
         ] {
             let mut b = bench();
             let call = call(&mut b, Udp, stream);
@@ -596,10 +499,7 @@ fn a_phone_is_found_by_the_hole_in_its_nat_by_which_it_registered_last() {
     for mode in [Mode::Stateful, Mode::Stateless] {
         let mut b = with(|settings| settings.proxy.mode = mode);
         let call = call(&mut b, Udp, Udp);
-        let (bob, alice) = (
-            Flow::datagram(0, address(NEW_NAT)),
-            Flow::datagram(0, address(OTHERS_NAT)),
-        );
+        let (bob, alice) = (Flow::datagram(0, address(NEW_NAT)), Flow::datagram(0, address(OTHERS_NAT)));
         register(&mut b, bob, "192.168.0.5:5060;rport", BOBS, 2);
         call.is_found_by(&mut b, "callee", bob);
         let sent_by = "192.168.0.7:5060;rport";
@@ -628,13 +528,7 @@ fn a_connection_that_nobody_knows_to_be_dead_gives_way_to_a_new_one() {
     call.is_found_by(&mut b, "callee", way);
     // But not to that of another contact: the phone of the call may be another.
     let other = b.open(Tcp, 0, 10, OTHERS_NAT);
-    register(
-        &mut b,
-        other,
-        "192.168.0.6:5060",
-        "<sip:bob@192.168.0.6:5060>",
-        3,
-    );
+    register(&mut b, other, "192.168.0.6:5060", "<sip:bob@192.168.0.6:5060>", 3);
     call.is_found_by(&mut b, "callee", way);
 }
 
@@ -785,10 +679,7 @@ fn what_is_secure_takes_no_way_that_is_not() {
     register(&mut b, plain, "192.168.0.5:5060", BOBS, 2);
     call.is_found_by(&mut b, "callee", plain);
     let sent = info(&mut b);
-    assert_eq!(
-        (sent.flow.transport, sent.to.as_str()),
-        (Tls, "192.168.0.5:5060")
-    );
+    assert_eq!((sent.flow.transport, sent.to.as_str()), (Tls, "192.168.0.5:5060"));
     let secure = b.open(Tls, 0, 9, NEW_NAT);
     register(&mut b, secure, "192.168.0.5:5060", BOBS, 3);
     assert_eq!(info(&mut b).flow, secure);

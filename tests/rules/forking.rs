@@ -14,11 +14,7 @@ fn bench(fork: Fork, qs: &[&str]) -> Bench {
         settings.limits.answer_factor = 0;
     });
     for (n, q) in qs.iter().enumerate() {
-        let q = if q.is_empty() {
-            String::new()
-        } else {
-            format!(";q={q}")
-        };
+        let q = if q.is_empty() { String::new() } else { format!(";q={q}") };
         b.register("bob", &format!("<sip:bob@{}>{q}", phone(n)));
     }
     b
@@ -32,15 +28,7 @@ fn phone(n: usize) -> String {
 fn rung(sent: &[Sent]) -> Vec<usize> {
     sent.iter()
         .filter(|s| s.method() == "INVITE" || s.method() == "MESSAGE")
-        .map(|s| {
-            s.to["10.0.2.".len()..]
-                .split(':')
-                .next()
-                .unwrap()
-                .parse::<usize>()
-                .unwrap()
-                - 1
-        })
+        .map(|s| s.to["10.0.2.".len()..].split(':').next().unwrap().parse::<usize>().unwrap() - 1)
         .collect()
 }
 
@@ -81,10 +69,7 @@ fn the_first_2xx_passes_and_the_other_branches_are_cancelled() {
     let sent = b.send(&phone(0), at[0].answer(200));
     assert_eq!(statuses(&sent), [200]);
     assert_eq!(the(&sent, &phone(1)).method(), "CANCEL");
-    assert!(
-        to(&sent, &phone(2)).is_empty(),
-        "has said nothing: it waits"
-    );
+    assert!(to(&sent, &phone(2)).is_empty(), "has said nothing: it waits");
     assert!(to(&sent, &phone(0)).is_empty());
     let sent = b.send(&phone(2), at[2].answer(183));
     assert_eq!(the(&sent, &phone(2)).method(), "CANCEL");
@@ -100,10 +85,7 @@ fn the_first_2xx_passes_and_the_other_branches_are_cancelled() {
 fn every_2xx_to_an_invite_passes() {
     let mut b = bench(Fork::Parallel, &["", ""]);
     let at = invite(&mut b, &Request::invite(), 2);
-    assert_eq!(
-        statuses(&b.send(&phone(0), at[0].answer(200).tag("one")),),
-        [200]
-    );
+    assert_eq!(statuses(&b.send(&phone(0), at[0].answer(200).tag("one")),), [200]);
     let sent = b.send(&phone(1), at[1].answer(200).tag("two"));
     let second = the(&sent, ALICE);
     assert!(second.header("To").unwrap().ends_with("two"));
@@ -158,10 +140,7 @@ fn a_6xx_ends_all_and_is_the_answer_when_all_have_ended() {
     b.send(&phone(0), at[0].answer(180));
     b.send(&phone(1), at[1].answer(404));
     let sent = b.send(&phone(2), at[2].answer(603));
-    assert!(
-        statuses(&sent).is_empty(),
-        "not before the others have ended"
-    );
+    assert!(statuses(&sent).is_empty(), "not before the others have ended");
     assert_eq!(the(&sent, &phone(0)).method(), "CANCEL");
     let sent = b.send(&phone(0), at[0].answer(487));
     assert_eq!(statuses(&sent), [603]);
@@ -209,22 +188,13 @@ fn the_best_response_is_the_same_in_whatever_order_they_come() {
         ([420, 404, 486], 420),
         ([415, 404, 603], 603),
     ] {
-        for order in [
-            [0, 1, 2],
-            [0, 2, 1],
-            [1, 0, 2],
-            [1, 2, 0],
-            [2, 0, 1],
-            [2, 1, 0],
-        ] {
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
             let mut b = bench(Fork::Parallel, &["", "", ""]);
             let request = Request::invite();
             let at = invite(&mut b, &request, 3);
             let mut seen = Vec::new();
             for n in order {
-                let answer = at[n]
-                    .answer(answers[n])
-                    .add(&format!("X-From: {}", answers[n]));
+                let answer = at[n].answer(answers[n]).add(&format!("X-From: {}", answers[n]));
                 let sent = b.send(&phone(n), answer);
                 for s in to(&sent, ALICE) {
                     seen.push(s.status());
@@ -256,14 +226,8 @@ fn the_challenges_of_all_branches_go_with_the_best_401_or_407() {
     assert_eq!(answer.status(), 407);
     assert_eq!(answer.body, b"b0");
     let value = |line: String| line.split_once(": ").unwrap().1.to_string();
-    assert_eq!(
-        answer.all("WWW-Authenticate"),
-        [value(www(2)), value(www(22)), value(www(3))]
-    );
-    assert_eq!(
-        answer.all("Proxy-Authenticate"),
-        [value(proxy(0)), value(proxy(3))]
-    );
+    assert_eq!(answer.all("WWW-Authenticate"), [value(www(2)), value(www(22)), value(www(3))]);
+    assert_eq!(answer.all("Proxy-Authenticate"), [value(proxy(0)), value(proxy(3))]);
     b.send(ALICE, request.ack(answer));
     b.assert_quiet();
 }
@@ -292,10 +256,7 @@ fn a_silent_branch_counts_as_408_and_a_dead_one_as_503() {
 
     let mut b = bench(Fork::Parallel, &["", ""]);
     let at = invite(&mut b, &Request::invite(), 2);
-    assert!(
-        b.undelivered(&at[1].bytes).is_empty(),
-        "the other still rings"
-    );
+    assert!(b.undelivered(&at[1].bytes).is_empty(), "the other still rings");
     let sent = b.send(&phone(0), at[0].answer(408));
     assert_eq!(statuses(&sent), [408]);
     b.assert_quiet();
@@ -330,11 +291,7 @@ fn in_sequence_the_next_is_rung_when_the_one_before_has_ended() {
     let second = the(&sent, &phone(0)).clone();
     // Says nothing at all: timer B, and the next.
     let sent = b.tick(32_000);
-    assert!(
-        sent.iter()
-            .filter(|s| s.to == phone(0))
-            .all(|s| s.bytes == second.bytes)
-    );
+    assert!(sent.iter().filter(|s| s.to == phone(0)).all(|s| s.bytes == second.bytes));
     assert_eq!(rung(&sent).last(), Some(&2));
     let third = to(&sent, &phone(2))[0].clone();
     let sent = b.send(&phone(2), third.answer(404));
@@ -382,9 +339,7 @@ fn equal_q_ring_together_and_the_next_q_after_all_of_them() {
 // ---- RFC 5393 §5.3 -----------------------------------------------------------------------------------------------------
 
 fn breadths(sent: &[Sent]) -> Vec<u32> {
-    sent.iter()
-        .filter_map(|s| s.header("Max-Breadth")?.parse().ok())
-        .collect()
+    sent.iter().filter_map(|s| s.header("Max-Breadth")?.parse().ok()).collect()
 }
 
 #[test]
@@ -394,10 +349,7 @@ fn max_breadth_is_60_where_there_is_none_and_shared_without_a_rest() {
     let shares = breadths(&sent);
     assert_eq!(shares.len(), 7);
     assert_eq!(shares.iter().sum::<u32>(), 60);
-    assert!(
-        shares.iter().all(|share| (8..=9).contains(share)),
-        "{shares:?}"
-    );
+    assert!(shares.iter().all(|share| (8..=9).contains(share)), "{shares:?}");
 }
 
 #[test]

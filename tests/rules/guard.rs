@@ -43,10 +43,7 @@ fn no_binding_leads_to_a_next_hop_for_our_users() {
         ("<sip:00900@[::ffff:10.0.1.9]>", None),
         ("<sip:00900@example.org;maddr=10.0.1.9>", None),
         ("<sip:00900@10.0.1.2:5060>", Some("<sip:10.0.1.9;lr>")),
-        (
-            "<sip:00900@10.0.1.2:5060>",
-            Some("<sip:x@10.0.1.9:5060;lr>"),
-        ),
+        ("<sip:00900@10.0.1.2:5060>", Some("<sip:x@10.0.1.9:5060;lr>")),
         ("<sip:00900@10.0.1.2:5060>", Some("<sip:10.0.1.9>")),
     ] {
         let mut b = gateway(|_| ());
@@ -122,11 +119,7 @@ fn by_whatever_transport_its_name_leads_there() {
         binds(&mut b, "mallory", contact, None, BOB);
         let sent = asked(&mut b, &mut zone, "mallory");
         let there = |sent: &&Sent| sent.to.starts_with("10.0.1.9:");
-        assert!(
-            !sent.iter().any(|sent| there(&sent)),
-            "{contact}: {}",
-            show(&sent)
-        );
+        assert!(!sent.iter().any(|sent| there(&sent)), "{contact}: {}", show(&sent));
         assert_eq!(sent.last().unwrap().status(), 403, "{contact}");
         b.tick(40_000);
     }
@@ -187,9 +180,10 @@ fn a_name_that_leads_nowhere_gives_nothing_away() {
 /// What a dialog is known by to one of its ends.
 fn routes(text: &Text, request: Request) -> Request {
     let routes = text.all("Record-Route");
-    routes.iter().rev().fold(request, |request, route| {
-        request.add(&format!("Route: {route}"))
-    })
+    routes
+        .iter()
+        .rev()
+        .fold(request, |request, route| request.add(&format!("Route: {route}")))
 }
 
 #[test]
@@ -254,15 +248,8 @@ fn an_ack_of_no_call_of_our_users_stays_here() {
     b.register("bob", "<sip:bob@10.0.1.2:5060>");
     let invite = Request::invite().from(STRANGER);
     let at_bob = the(&b.send("10.0.9.9:1024", invite), BOB).clone();
-    let ok = b.send_for_one(
-        BOB,
-        at_bob.answer(200).add("Contact: <sip:bob@10.0.1.2:5060>"),
-    );
-    for uri in [
-        OUTSIDE,
-        "sip:4930@10.0.1.9",
-        "sip:4930@example.org;maddr=10.0.1.9",
-    ] {
+    let ok = b.send_for_one(BOB, at_bob.answer(200).add("Contact: <sip:bob@10.0.1.2:5060>"));
+    for uri in [OUTSIDE, "sip:4930@10.0.1.9", "sip:4930@example.org;maddr=10.0.1.9"] {
         let ack = Request::new("ACK", uri)
             .from(STRANGER)
             .to("<sip:bob@example.com>;tag=callee")
@@ -304,9 +291,9 @@ fn within(at_bob: &Text, method: &str) -> Request {
         .call_id(at_bob.header("Call-ID").unwrap())
         .cseq(unique() as u32);
     let routes = at_bob.all("Record-Route");
-    routes.iter().fold(inside, |request, route| {
-        request.add(&format!("Route: {route}"))
-    })
+    routes
+        .iter()
+        .fold(inside, |request, route| request.add(&format!("Route: {route}")))
 }
 
 fn told_to_be(b: &mut Bench, name: &str, extra: &str, uri: &str) -> Sent {
@@ -392,11 +379,7 @@ fn who_is_called_for_another_bears_that_name_once_it_has_proved_its_own() {
     let asked = challenge(&b.send_for_one(BOB, inside()), "SHA-256");
     let line = credentials("bob", "b", "sip:x@10.0.9.9:1024", "INFO", &asked);
     let sent = b.send(BOB, inside().add(&format!("Proxy-Authorization: {line}")));
-    assert!(
-        sent.iter().any(|sent| sent.method() == "INFO"),
-        "{}",
-        show(&sent)
-    );
+    assert!(sent.iter().any(|sent| sent.method() == "INFO"), "{}", show(&sent));
 }
 
 /// Nor does the cookie of a request within that dialog say more than its own.
@@ -437,9 +420,7 @@ fn a_bye_is_asked_of_whom_can_answer() {
             .to("<sip:alice@example.com>;tag=a")
             .call_id(at_gateway.header("Call-ID").unwrap());
         let routes = at_gateway.all("Record-Route");
-        routes
-            .iter()
-            .fold(bye, |bye, route| bye.add(&format!("Route: {route}")))
+        routes.iter().fold(bye, |bye, route| bye.add(&format!("Route: {route}")))
     };
     let sent = b.send(GATEWAY, bye("4930"));
     assert_eq!(the(&sent, ALICE).method(), "BYE");

@@ -20,8 +20,10 @@ const GATE: &str = "10.0.5.1:5070";
 const SPARE: &str = "10.0.5.2:5070";
 
 /// Credentials for the realm of this server, and for another, as one and the same client has them.
-const OURS: &str = "Proxy-Authorization: Digest username=\"alice\", realm=\"example.com\", nonce=\"n\", uri=\"sip:example.com\", response=\"0\"";
-const THEIRS: &str = "Proxy-Authorization: Digest username=\"alice\", realm=\"example.org\", nonce=\"n\", uri=\"sip:example.com\", response=\"0\"";
+const OURS: &str =
+    "Proxy-Authorization: Digest username=\"alice\", realm=\"example.com\", nonce=\"n\", uri=\"sip:example.com\", response=\"0\"";
+const THEIRS: &str =
+    "Proxy-Authorization: Digest username=\"alice\", realm=\"example.org\", nonce=\"n\", uri=\"sip:example.com\", response=\"0\"";
 
 /// Asks its own callers, and nobody that comes from elsewhere.
 fn asks(settings: &mut Settings) {
@@ -83,11 +85,7 @@ fn credentials_that_were_proved_leave_on_no_branch_of_a_serial_fork() {
 fn nor_to_the_next_target_after_503() {
     let mut b = Bench::with(|settings| {
         asks(settings);
-        settings.routes = vec![route(Action::Relay(vec![
-            failover::hop(GATE),
-            failover::hop(SPARE),
-        ]))]
-        .into();
+        settings.routes = vec![route(Action::Relay(vec![failover::hop(GATE), failover::hop(SPARE)]))].into();
     });
     for method in ["INVITE", "MESSAGE"] {
         let sent = b.send(ALICE, armed(method, "sip:1@carrier.example"));
@@ -121,10 +119,7 @@ fn nor_after_a_wait_for_a_name_nor_to_the_next_server_of_it() {
     let sent = zone().serve(&mut b);
     assert_all_disarmed(&sent, &["INVITE"]);
     let ack = only(b.send(GATE, the(&sent, GATE).answer(503)));
-    assert_eq!(
-        (ack.method(), ack.all("Proxy-Authorization").len()),
-        ("ACK", 0)
-    );
+    assert_eq!((ack.method(), ack.all("Proxy-Authorization").len()), ("ACK", 0));
     assert_disarmed(the(&zone().serve(&mut b), SPARE));
 
     // Without a transaction: an ACK to a 2xx, and everything without state.
@@ -134,10 +129,7 @@ fn nor_after_a_wait_for_a_name_nor_to_the_next_server_of_it() {
     assert_all_disarmed(&zone().serve(&mut b), &["ACK"]);
     for method in ["INVITE", "MESSAGE", "ACK", "BYE"] {
         let mut b = bench(Mode::Stateless);
-        assert!(
-            b.send(ALICE, armed(method, "sip:1@carrier.example"))
-                .is_empty()
-        );
+        assert!(b.send(ALICE, armed(method, "sip:1@carrier.example")).is_empty());
         assert_all_disarmed(&zone().serve(&mut b), &[method]);
     }
 }
@@ -162,10 +154,7 @@ fn nor_when_a_large_request_that_no_connection_takes_goes_by_udp() {
 fn nor_with_what_follows_in_the_dialog() {
     let mut b = auth::proxy();
     let (routes, call_id) = auth::dialog(&mut b);
-    for (number, method) in ["ACK", "INFO", "INVITE", "UPDATE", "BYE"]
-        .into_iter()
-        .enumerate()
-    {
+    for (number, method) in ["ACK", "INFO", "INVITE", "UPDATE", "BYE"].into_iter().enumerate() {
         let request = auth::in_dialog(method, &routes, &call_id)
             .cseq(number as u32 + 1)
             .add(OURS)
@@ -190,8 +179,7 @@ fn nor_by_a_route_that_asks_nobody_nor_from_whom_nobody_asks() {
         });
         for method in ["INVITE", "OPTIONS", "MESSAGE", "SUBSCRIBE", "REGISTER"] {
             for from in ["example.com", "elsewhere.example"] {
-                let request = armed(method, "sip:1@carrier.example")
-                    .from(&format!("<sip:alice@{from}>;tag=alice"));
+                let request = armed(method, "sip:1@carrier.example").from(&format!("<sip:alice@{from}>;tag=alice"));
                 let sent = b.send(ALICE, request);
                 assert_disarmed(the(&sent, GATE));
             }
@@ -209,12 +197,7 @@ fn nor_by_a_route_that_asks_nobody_nor_from_whom_nobody_asks() {
 fn a_request_that_comes_back_to_us_has_none_left() {
     let mut b = Bench::with(asks);
     b.location
-        .add(
-            Default::default(),
-            b"bob@example.com",
-            b"sip:carol@10.0.0.1:5060",
-            3600,
-        )
+        .add(Default::default(), b"bob@example.com", b"sip:carol@10.0.0.1:5060", 3600)
         .unwrap();
     let sent = b.send_for_one(ALICE, armed("MESSAGE", "sip:bob@example.com"));
     assert_eq!(sent.to, PROXY);
@@ -236,9 +219,7 @@ fn whatever_names_our_realm_is_ours_and_nothing_else_is() {
         // What cannot be read.
         "Digest username=\"alice\", realm=\"example.com\"".into(),
         format!("Digest realm=\"example.org\", realm=\"example.com\", {rest}"),
-        format!(
-            "Digest username=\"a\", realm=\"example.org\", {rest}, Digest username=\"a\", realm=\"example.com\", {rest}"
-        ),
+        format!("Digest username=\"a\", realm=\"example.org\", {rest}, Digest username=\"a\", realm=\"example.com\", {rest}"),
         "Digest username=\"alice, realm=\"example.com\", response=\"0".into(),
         "Digest realm=\"example.com".into(),
         "realm=\"example.com\"".into(),
@@ -248,9 +229,7 @@ fn whatever_names_our_realm_is_ours_and_nothing_else_is() {
         format!("Digest username=\"alice\", realm=\"example.org\", {rest}"),
         format!("Digest username=\"alice@example.com\", realm=\"sub.example.com\", {rest}"),
         format!("Digest username=\"alice\", realm=\"\", {rest}"),
-        format!(
-            "Digest username=\"alice\", realm=\"example.org\", opaque=\"realm=example.com\", {rest}"
-        ),
+        format!("Digest username=\"alice\", realm=\"example.org\", opaque=\"realm=example.com\", {rest}"),
         "Basic YWxpY2U6YQ==".into(),
         "Bearer example.com".into(),
         "".into(),
@@ -272,8 +251,7 @@ fn whatever_names_our_realm_is_ours_and_nothing_else_is() {
                 }
             }
             // All of them, among others.
-            let mut request = Request::new("MESSAGE", "sip:1@carrier.example")
-                .from("<sip:alice@elsewhere.example>;tag=alice");
+            let mut request = Request::new("MESSAGE", "sip:1@carrier.example").from("<sip:alice@elsewhere.example>;tag=alice");
             for value in ours.iter().chain(&others) {
                 request = request.top(&format!("{spelled}: {value}"));
             }
@@ -404,11 +382,7 @@ fn what_came_as_a_datagram_says_its_length_on_a_stream() {
 fn to_the_next_target_and_by_size_too() {
     let mut b = Bench::with(|settings| {
         settings.listeners = listeners();
-        settings.routes = vec![route(Action::Relay(vec![
-            failover::hop(GATE),
-            hop(Tcp, SPARE, ""),
-        ]))]
-        .into();
+        settings.routes = vec![route(Action::Relay(vec![failover::hop(GATE), hop(Tcp, SPARE, "")]))].into();
     });
     let request = Request::invite();
     let sent = b.send(ALICE, bare(&request));
@@ -478,14 +452,7 @@ fn so_does_the_best_of_several_answers() {
             407 => "Proxy-Authenticate: Digest realm=\"b\", nonce=\"2\"",
             _ => "X-Nothing: 0",
         };
-        let answer = |phone: &str, status| {
-            bare(
-                the(&sent, phone)
-                    .answer(status)
-                    .add(challenge(status))
-                    .body("why"),
-            )
-        };
+        let answer = |phone: &str, status| bare(the(&sent, phone).answer(status).add(challenge(status)).body("why"));
         assert_eq!(to(&b.send(BOB, answer(BOB, first)), ALICE).len(), 0);
         let answers = b.send(CAROL, answer(CAROL, second));
         let answer = the(&answers, ALICE);
@@ -502,9 +469,7 @@ fn a_2xx_that_comes_when_its_transaction_is_over_says_it_too_and_finds_the_conne
         peer: address("10.0.1.1:44444"),
         ..alice
     };
-    let request = Request::invite()
-        .via("10.0.1.1:5060", "z9hG4bKlate")
-        .by(Tcp);
+    let request = Request::invite().via("10.0.1.1:5060", "z9hG4bKlate").by(Tcp);
     let sent = b.send_on(0, alice, request);
     let at_bob = the(&sent, BOB).clone();
     let ok = at_bob.answer(200).body("sdp");
@@ -560,10 +525,7 @@ fn a_length_that_is_wrong_or_said_twice_is_refused_and_noise_is_cut_off() {
     let sent = b.send_on(0, alice, Request::invite().by(Tcp));
     let at_bob = the(&sent, BOB);
     let dropped = b.dropped(Drop::BadResponse);
-    for answer in [
-        at_bob.answer(200).add("Content-Length: 0"),
-        at_bob.answer(200).add("l: 0"),
-    ] {
+    for answer in [at_bob.answer(200).add("Content-Length: 0"), at_bob.answer(200).add("l: 0")] {
         assert!(b.send(BOB, answer).is_empty());
     }
     assert_eq!(b.dropped(Drop::BadResponse), dropped + 2);
@@ -621,8 +583,7 @@ fn what_a_stranger_asserts_reaches_nobody() {
         b.register("bob", "<sip:bob@10.0.1.2:5060>");
         for method in ["INVITE", "MESSAGE", "OPTIONS", "SUBSCRIBE", "ACK"] {
             for privacy in ["none", "id", "user"] {
-                let request = asserting(Request::new(method, "sip:bob@example.com"))
-                    .add(&format!("Privacy: {privacy}"));
+                let request = asserting(Request::new(method, "sip:bob@example.com")).add(&format!("Privacy: {privacy}"));
                 let sent = b.send(ALICE, request);
                 assert_eq!(identities(the(&sent, BOB)), (0, 0), "{method}");
             }
@@ -645,11 +606,7 @@ fn what_a_phone_asserts_in_its_answers_or_in_the_dialog_reaches_nobody() {
             }
             let answer = b.send_for_one(BOB, answer);
             assert_eq!(identities(&answer), (0, 0), "{answer}");
-            routes = answer
-                .all("Record-Route")
-                .iter()
-                .map(|r| r.to_string())
-                .collect();
+            routes = answer.all("Record-Route").iter().map(|r| r.to_string()).collect();
         }
         for method in ["ACK", "INFO", "INVITE", "BYE"] {
             let mut request = asserting(Request::new(method, "sip:bob@10.0.1.2:5060"))
@@ -762,8 +719,8 @@ fn nobody_gets_a_port_that_it_has_not_asked_for() {
                     if transport.is_reliable() {
                         assert_eq!(ok.to, peer, "{ok}");
                     }
-                    let request = Request::new("MESSAGE", "sip:nobody@example.com")
-                        .set("Via", &via.replace("z9hG4bK", "z9hG4bKown"));
+                    let request =
+                        Request::new("MESSAGE", "sip:nobody@example.com").set("Via", &via.replace("z9hG4bK", "z9hG4bKown"));
                     let own = only(b.send_on(0, flow, request));
                     assert_eq!(own.status(), 404);
                     assert_eq!(seen(own.header("Via").unwrap()), right, "{via}");
@@ -782,11 +739,7 @@ fn the_port_that_our_via_keeps_names_a_connection_and_nothing_else() {
     b.register("bob", "<sip:bob@10.0.1.2:5060>");
     let flow = b.open(Tcp, 0, 1, "10.0.1.1:44444");
     let request = |via: &str| Request::new("MESSAGE", "sip:bob@example.com").set("Via", via);
-    let at_bob = only(b.send_on(
-        0,
-        flow,
-        request("SIP/2.0/TCP 10.0.1.1:5070;branch=z9hG4bKa"),
-    ));
+    let at_bob = only(b.send_on(0, flow, request("SIP/2.0/TCP 10.0.1.1:5070;branch=z9hG4bKa")));
     assert_eq!(at_bob.via_param("sp"), Some("44444"));
     let answer = |sp: &str| {
         let text = String::from_utf8(at_bob.answer(200).bytes()).unwrap();
@@ -813,11 +766,7 @@ fn the_port_that_our_via_keeps_names_a_connection_and_nothing_else() {
     let ok = b.send_for_one(BOB, text.replacen(";rport", ";rport;sp=9", 1).as_str());
     assert_eq!(ok.to, "10.0.1.1:5070");
     // Who has asked has it in its own Via.
-    let at_bob = only(b.send_on(
-        0,
-        flow,
-        request("SIP/2.0/TCP 10.0.1.1:5070;rport;branch=z9hG4bKc"),
-    ));
+    let at_bob = only(b.send_on(0, flow, request("SIP/2.0/TCP 10.0.1.1:5070;rport;branch=z9hG4bKc")));
     assert_eq!(at_bob.via_param("sp"), None);
 }
 
@@ -947,12 +896,7 @@ fn plain_dialog(b: &mut Bench, caller: Flow) -> (Vec<String>, String) {
     (routes, ok.header("Call-ID").unwrap().to_string())
 }
 
-fn in_dialog(
-    method: &str,
-    transport: strowger::base::Transport,
-    routes: &[String],
-    call_id: &str,
-) -> Request {
+fn in_dialog(method: &str, transport: strowger::base::Transport, routes: &[String], call_id: &str) -> Request {
     let mut request = Request::new(method, "sips:bob@10.0.1.2")
         .by(transport)
         .to("<sip:bob@example.com>;tag=callee")
@@ -1006,11 +950,7 @@ fn outside_of_one_and_where_tls_was_promised_no_method_passes() {
             .add("Contact: <sips:alice@10.0.1.1>");
         let sent = b.send_on(0, alice, &request);
         let at_bob = the(&sent, "10.0.1.2:5061").clone();
-        let routes: Vec<String> = at_bob
-            .all("Record-Route")
-            .iter()
-            .map(|r| r.to_string())
-            .collect();
+        let routes: Vec<String> = at_bob.all("Record-Route").iter().map(|r| r.to_string()).collect();
         assert!(routes[0].starts_with("<sips:"), "{routes:?}");
         let call_id = at_bob.header("Call-ID").unwrap();
         let tcp = b.open(Tcp, 0, 2, ALICE);

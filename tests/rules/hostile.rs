@@ -41,10 +41,7 @@ fn tear(rng: &mut Rng, bytes: &mut Vec<u8>, other: &[u8]) {
             5 => bytes.truncate(end),
             // A whole header line twice.
             _ => {
-                let line = bytes[at..]
-                    .iter()
-                    .position(|b| *b == b'\n')
-                    .map(|n| at + n + 1);
+                let line = bytes[at..].iter().position(|b| *b == b'\n').map(|n| at + n + 1);
                 let next = line.and_then(|line| {
                     let more = bytes[line..].iter().position(|b| *b == b'\n')?;
                     Some(line..line + more + 1)
@@ -59,15 +56,7 @@ fn tear(rng: &mut Rng, bytes: &mut Vec<u8>, other: &[u8]) {
 }
 
 fn request(rng: &mut Rng) -> Request {
-    let methods = [
-        "INVITE",
-        "INVITE",
-        "MESSAGE",
-        "REGISTER",
-        "OPTIONS",
-        "SUBSCRIBE",
-        "ODD",
-    ];
+    let methods = ["INVITE", "INVITE", "MESSAGE", "REGISTER", "OPTIONS", "SUBSCRIBE", "ODD"];
     let users = ["bob", "carol", "nobody"];
     let method = methods[rng.below(methods.len() as u64) as usize];
     let uri = match method {
@@ -118,9 +107,7 @@ fn run(seed: u64, mode: Mode, fork: Fork, cores: u8) {
             // An answer to something that we sent, and so with a branch that lives.
             3..7 if other.starts_with(b"SIP/2.0") || other.is_empty() => other.clone(),
             3..7 => {
-                let statuses = [
-                    100, 180, 183, 200, 202, 302, 401, 407, 408, 486, 487, 503, 600,
-                ];
+                let statuses = [100, 180, 183, 200, 202, 302, 401, 407, 408, 486, 487, 503, 600];
                 let status = statuses[rng.below(statuses.len() as u64) as usize];
                 let text = crate::message::Text::new(&other);
                 match text.all("Via").is_empty() {
@@ -160,8 +147,7 @@ fn run(seed: u64, mode: Mode, fork: Fork, cores: u8) {
     assert!(mode == Mode::Stateless || repeated > 20, "{repeated}");
     b.assert_quiet();
     // And honest people are served.
-    b.location
-        .remove(Default::default(), b"dave@example.com", None);
+    b.location.remove(Default::default(), b"dave@example.com", None);
     b.register("dave", "<sip:dave@10.0.1.4:5060>");
     let request = Request::new("MESSAGE", "sip:dave@example.com");
     let at_dave = only(b.send(ALICE, request));

@@ -13,8 +13,8 @@ use strowger::stack::route::{Action, NextHop, Route};
 use strowger::stack::settings::{Listener, Mode, Settings};
 
 use crate::auth::{
-    ALICES, BOBS, Client, ask, bench, call, challenge, dialog, in_dialog, invite, invite_with,
-    proxy, register, register_with, registrar, said,
+    ALICES, BOBS, Client, ask, bench, call, challenge, dialog, in_dialog, invite, invite_with, proxy, register, register_with,
+    registrar, said,
 };
 use crate::bench::*;
 use crate::message::{Request, Text, unique};
@@ -50,12 +50,8 @@ fn many_names() -> Bench {
             address: address.parse().unwrap(),
             advertise: advertise.into(),
         };
-        settings
-            .listeners
-            .push(listener("0.0.0.0:5080", "203.0.113.7:5062"));
-        settings
-            .listeners
-            .push(listener("[::]:5080", "gw.example.org:5062"));
+        settings.listeners.push(listener("0.0.0.0:5080", "203.0.113.7:5062"));
+        settings.listeners.push(listener("[::]:5080", "gw.example.org:5062"));
         let local = ["10.0.0.1", "192.0.2.33", "2001:db8::33"];
         settings.local_addresses = local.map(|ip| ip.parse::<IpAddr>().unwrap()).into();
     });
@@ -156,21 +152,13 @@ fn a_user_proves_itself_however_its_name_is_spelled() {
 #[test]
 fn a_trailing_dot_says_nothing() {
     let mut b = registrar();
-    let request = || {
-        register()
-            .from("<sip:bob@example.com.>;tag=b")
-            .to("<sip:bob@example.com.>")
-    };
+    let request = || register().from("<sip:bob@example.com.>;tag=b").to("<sip:bob@example.com.>");
     let asked = challenge(&b.send_for_one(BOB, request()), "SHA-256");
     assert_eq!(said(&asked, "realm"), Some("example.com"));
     let line = BOBS.answer(&asked, "REGISTER", "");
     let ok = b.send_for_one(BOB, request().add(&format!("Authorization: {line}")));
     assert_eq!(ok.status(), 200, "{ok}");
-    for uri in [
-        "sip:bob@example.com",
-        "sip:bob@Example.com.",
-        "sip:bob@example.com.:5060",
-    ] {
+    for uri in ["sip:bob@example.com", "sip:bob@Example.com.", "sip:bob@example.com.:5060"] {
         let call = Request::new("INVITE", uri).from("<sip:x@example.org>;tag=a");
         let sent = b.send(ALICE, call);
         assert_eq!(the(&sent, BOB).method(), "INVITE", "{uri}");
@@ -226,11 +214,7 @@ fn no_spelling_passes_by_a_route() {
         "sip:x@192.0.2.001",
         "sip:x@[::ffff:192.0.2.1]",
     ] {
-        assert_eq!(
-            b.send_for_one(ALICE, Request::new("INVITE", uri)).status(),
-            488,
-            "{uri}"
-        );
+        assert_eq!(b.send_for_one(ALICE, Request::new("INVITE", uri)).status(), 488, "{uri}");
     }
 }
 
@@ -253,35 +237,14 @@ fn register_as(b: &mut Bench, aor: &str, login: &str, password: &str) -> Sent {
 #[test]
 fn a_login_with_an_at_is_itself() {
     let mut b = with_users(&[("bob", "b"), ("bob@partner.example", "p")]);
-    let status = |b: &mut Bench, aor: &str, login: &str, password: &str| {
-        register_as(b, aor, login, password).status()
-    };
+    let status = |b: &mut Bench, aor: &str, login: &str, password: &str| register_as(b, aor, login, password).status();
     let (bob, partner) = ("sip:bob@example.com", "bob@partner.example");
     assert_eq!(status(&mut b, bob, partner, "p"), 403);
-    assert_eq!(
-        status(
-            &mut b,
-            "sip:bob%40partner.example@example.com",
-            partner,
-            "p"
-        ),
-        200
-    );
-    assert_eq!(
-        status(&mut b, "sip:bob%40partner.example@example.com", "bob", "b"),
-        403
-    );
+    assert_eq!(status(&mut b, "sip:bob%40partner.example@example.com", partner, "p"), 200);
+    assert_eq!(status(&mut b, "sip:bob%40partner.example@example.com", "bob", "b"), 403);
     assert_eq!(status(&mut b, bob, "bob", "b"), 200);
-    assert_eq!(
-        status(&mut b, bob, "bob@example.com", "b"),
-        200,
-        "its whole address"
-    );
-    assert_eq!(
-        status(&mut b, bob, "bob@EXAMPLE.com", "b"),
-        401,
-        "another hash"
-    );
+    assert_eq!(status(&mut b, bob, "bob@example.com", "b"), 200, "its whole address");
+    assert_eq!(status(&mut b, bob, "bob@EXAMPLE.com", "b"), 401, "another hash");
     assert_eq!(b.outcomes(AuthOutcome::Forbidden), 2);
 }
 
@@ -296,12 +259,7 @@ fn in_a_realm_of_several_domains_a_login_with_an_at_is_of_its_domain() {
     b.know(&[("bob", "b"), ("eve@partner.example", "e")]);
     for (aor, login, password, status) in [
         ("sip:eve@partner.example", "eve@partner.example", "e", 200),
-        (
-            "sip:eve@Partner.example.:99",
-            "eve@partner.example",
-            "e",
-            200,
-        ),
+        ("sip:eve@Partner.example.:99", "eve@partner.example", "e", 200),
         ("sip:eve@example.com", "eve@partner.example", "e", 403),
         ("sip:bob@example.com", "bob", "b", 200),
         ("sip:bob@partner.example", "bob", "b", 200),
@@ -332,10 +290,7 @@ fn names_with_any_character_are_users() {
     for (name, aor) in users {
         let answer = register_as(&mut b, aor, name, "pw");
         assert_eq!(answer.status(), 200, "{name} as {aor}: {answer}");
-        let sent = b.send(
-            ALICE,
-            Request::new("INVITE", aor).from("<sip:x@example.org>;tag=a"),
-        );
+        let sent = b.send(ALICE, Request::new("INVITE", aor).from("<sip:x@example.org>;tag=a"));
         assert_eq!(the(&sent, BOB).method(), "INVITE", "{aor}");
     }
     for (name, aor) in [
@@ -382,10 +337,7 @@ fn who_has_no_hash_is_as_unknown_as_anybody() {
         b.cores[0].handle_users(users);
         let asked = ask(&mut b);
         assert_eq!(asked.all("WWW-Authenticate").len(), 2, "both algorithms");
-        let bare = Client {
-            user: "bare",
-            ..BOBS
-        };
+        let bare = Client { user: "bare", ..BOBS };
         let before = b.outcomes(AuthOutcome::UnknownUser);
         let answer = register_with(&mut b, &bare, &challenge(&asked, "SHA-256"));
         assert_eq!(answer.status(), 401);
@@ -498,20 +450,11 @@ fn a_caller_who_withholds_its_name_proves_to_be_one_of_ours() {
     let anonymous = dial("INVITE", "sip:anonymous@Anonymous.invalid");
     let asked = b.send_for_one(ALICE, anonymous.clone());
     let asked = challenge(&asked, "SHA-256");
-    assert_eq!(
-        said(&asked, "realm"),
-        Some("example.com"),
-        "the domain it calls in"
-    );
+    assert_eq!(said(&asked, "realm"), Some("example.com"), "the domain it calls in");
     let sent = as_alice(&mut b, &anonymous);
     let at_gateway = the(&sent, GATEWAY);
     assert_eq!(at_gateway.header("Proxy-Authorization"), None);
-    assert!(
-        at_gateway
-            .header("From")
-            .unwrap()
-            .contains("Anonymous.invalid")
-    );
+    assert!(at_gateway.header("From").unwrap().contains("Anonymous.invalid"));
     // A wrong password is no user.
     let line = credentials("alice", "x", OUTSIDE, "INVITE", &asked);
     let wrong = anonymous.add(&format!("Proxy-Authorization: {line}"));
@@ -519,12 +462,9 @@ fn a_caller_who_withholds_its_name_proves_to_be_one_of_ours() {
     // Where no realm is known nobody can prove anything.
     let mut b = gateway(|settings| {
         settings.domains.clear();
-        settings
-            .routes
-            .change(|routes| routes[0].to_user_prefix = None);
+        settings.routes.change(|routes| routes[0].to_user_prefix = None);
     });
-    let elsewhere = Request::new("INVITE", "sip:4930@example.org")
-        .from("<sip:anonymous@anonymous.invalid>;tag=a");
+    let elsewhere = Request::new("INVITE", "sip:4930@example.org").from("<sip:anonymous@anonymous.invalid>;tag=a");
     assert_eq!(b.send_for_one(ALICE, elsewhere).status(), 403);
 }
 
@@ -535,15 +475,9 @@ fn a_call_through_a_route_for_users_can_be_held_and_ended() {
     let invite = dial("INVITE", "sip:alice@example.com").add("Contact: <sip:alice@10.0.1.1:5060>");
     let sent = as_alice(&mut b, &invite);
     let at_gateway = the(&sent, GATEWAY).clone();
-    let answer = at_gateway
-        .answer(200)
-        .add("Contact: <sip:4930@10.0.1.9:5060>");
+    let answer = at_gateway.answer(200).add("Contact: <sip:4930@10.0.1.9:5060>");
     let ok = b.send_for_one(GATEWAY, answer);
-    let routes: Vec<String> = ok
-        .all("Record-Route")
-        .iter()
-        .map(|r| r.to_string())
-        .collect();
+    let routes: Vec<String> = ok.all("Record-Route").iter().map(|r| r.to_string()).collect();
     let call_id = ok.header("Call-ID").unwrap().to_string();
     let inside = |method: &str, cseq| {
         let mut request = Request::new(method, "sip:4930@10.0.1.9:5060")
@@ -640,18 +574,10 @@ fn a_branch_that_comes_again_with_other_contents_is_authorised_by_nothing() {
         assert_eq!(answer.status(), 401, "{changed:?}");
         assert_eq!(said(&challenge(&answer, "SHA-256"), "stale"), Some("true"));
     }
-    assert_eq!(
-        b.send_for_one(DAVE, query.clone()).status(),
-        401,
-        "from another address"
-    );
+    assert_eq!(b.send_for_one(DAVE, query.clone()).status(), 401, "from another address");
     assert_eq!(b.send_for_one(BOB, query).status(), 200, "the same again");
     let call = Request::invite().from("<sip:x@example.org>;tag=a");
-    assert_eq!(
-        b.send_for_one(ALICE, call).status(),
-        404,
-        "nobody was bound"
-    );
+    assert_eq!(b.send_for_one(ALICE, call).status(), 404, "nobody was bound");
 }
 
 #[test]
@@ -731,10 +657,7 @@ fn called_with(b: &mut Bench, uri: &str) -> u16 {
         1 => 0,
         _ => sent.status(),
     };
-    sent.iter()
-        .map(status)
-        .find(|status| *status != 100)
-        .unwrap()
+    sent.iter().map(status).find(|status| *status != 100).unwrap()
 }
 
 #[test]
@@ -816,9 +739,7 @@ fn a_bye_is_signed_for_the_contact_it_goes_to() {
         bye().add(&format!("Proxy-Authorization: {line}"))
     };
     let challenge = asked(&mut b);
-    let refused: Text = b
-        .send_for_one(ALICE, with("sip:carol@10.0.1.3", &challenge))
-        .text;
+    let refused: Text = b.send_for_one(ALICE, with("sip:carol@10.0.1.3", &challenge)).text;
     assert_eq!(refused.status(), 400);
     let challenge = asked(&mut b);
     let sent = b.send(ALICE, with("sip:bob@10.0.1.2:5060", &challenge));

@@ -56,10 +56,9 @@ fn a_cancel_and_an_ack_match_however_their_sent_by_is_written() {
         ("UDP [::ffff:10.0.1.1]", "UDP [::ffff:a00:101]"),
     ] {
         let with = |request: &Request, sent_by: &str| {
-            request.clone().set(
-                "Via",
-                &format!("SIP/2.0/{sent_by};rport;branch=z9hG4bKfixed"),
-            )
+            request
+                .clone()
+                .set("Via", &format!("SIP/2.0/{sent_by};rport;branch=z9hG4bKfixed"))
         };
         let mut b = bench();
         let (request, at_bob) = ringing(&mut b, &format!("SIP/2.0/{of_invite}"));
@@ -74,10 +73,7 @@ fn a_cancel_and_an_ack_match_however_their_sent_by_is_written() {
         let ack = with(&request.ack(answer), of_cancel);
         assert!(b.send(ALICE, ack).is_empty(), "{of_cancel}");
         let later = b.tick(4000);
-        assert!(
-            to(&later, ALICE).is_empty(),
-            "the ACK is known: {of_cancel}"
-        );
+        assert!(to(&later, ALICE).is_empty(), "the ACK is known: {of_cancel}");
         b.assert_quiet();
     }
 }
@@ -98,10 +94,7 @@ fn another_sent_by_is_another_transaction() {
         let cancel = request.cancel().set("Via", &via);
         let sent = b.send(ALICE, cancel);
         let answer = only(sent);
-        assert!(
-            matches!(answer.gist().as_str(), "481 CANCEL" | "400 CANCEL"),
-            "{answer}"
-        );
+        assert!(matches!(answer.gist().as_str(), "481 CANCEL" | "400 CANCEL"), "{answer}");
     }
 }
 
@@ -111,10 +104,7 @@ fn a_name_as_long_as_any_matches_in_any_case() {
         let mut b = bench();
         let name: String = "abcdefghi.".repeat(30)[..len - 1].to_owned() + "x";
         let (request, at_bob) = ringing(&mut b, &format!("SIP/2.0/UDP {name}"));
-        let via = format!(
-            "SIP/2.0/UDP {};rport;branch=z9hG4bKfixed",
-            name.to_uppercase()
-        );
+        let via = format!("SIP/2.0/UDP {};rport;branch=z9hG4bKfixed", name.to_uppercase());
         let sent = b.send(ALICE, request.cancel().set("Via", &via));
         if len > 255 {
             // No name of the domain name system: compared as it stands.
@@ -145,18 +135,9 @@ fn a_cancel_matches_by_all_that_it_shares_with_its_invite() {
         to_carol.uri = "sip:carol@example.com".into();
         for (what, forged) in [
             ("Call-ID", honest.clone().call_id("another")),
-            (
-                "From tag",
-                honest.clone().from("<sip:alice@example.com>;tag=x"),
-            ),
-            (
-                "no From tag",
-                honest.clone().from("<sip:alice@example.com>"),
-            ),
-            (
-                "From",
-                honest.clone().from("<sip:fred@example.com>;tag=alice"),
-            ),
+            ("From tag", honest.clone().from("<sip:alice@example.com>;tag=x")),
+            ("no From tag", honest.clone().from("<sip:alice@example.com>")),
+            ("From", honest.clone().from("<sip:fred@example.com>;tag=alice")),
             ("To", honest.clone().to("<sip:carol@example.com>")),
             ("CSeq", honest.clone().set("CSeq", "2 CANCEL")),
             ("Request-URI", to_carol),
@@ -250,11 +231,7 @@ fn a_branch_that_is_used_again_names_another_request() {
             for (what, other, peer) in [
                 ("Request-URI", to_carol, CAROL),
                 ("Call-ID", request.clone().call_id("another"), BOB),
-                (
-                    "From tag",
-                    request.clone().from("<sip:alice@example.com>;tag=x"),
-                    BOB,
-                ),
+                ("From tag", request.clone().from("<sip:alice@example.com>;tag=x"), BOB),
                 ("CSeq", request.clone().cseq(2), BOB),
             ] {
                 let sent = b.send(ALICE, &other);
@@ -314,9 +291,7 @@ fn without_state_a_branch_that_is_used_again_leaves_with_another_of_ours() {
 fn without_the_callers_via(at_bob: &Sent, status: u16) -> crate::message::Answer {
     let mut answer = at_bob.answer(status);
     let ours = answer.lines[0].clone();
-    answer
-        .lines
-        .retain(|line| !line.starts_with("Via:") || *line == ours);
+    answer.lines.retain(|line| !line.starts_with("Via:") || *line == ours);
     answer
 }
 
@@ -347,10 +322,7 @@ fn a_2xx_whose_only_via_is_ours_ends_its_branch_at_once_and_is_nobodys() {
     let sent = b.send(BOB, without_the_callers_via(&at_bob, 200));
     let answer = only(sent);
     assert_eq!((answer.to.as_str(), answer.status()), (ALICE, 502));
-    assert!(
-        b.send(BOB, without_the_callers_via(&at_bob, 200))
-            .is_empty()
-    );
+    assert!(b.send(BOB, without_the_callers_via(&at_bob, 200)).is_empty());
     b.send(ALICE, request.ack(&answer));
     b.assert_quiet();
 }
@@ -374,15 +346,9 @@ fn a_provisional_response_whose_only_via_is_ours_stops_the_repetitions_and_nothi
         let request = Request::invite();
         let sent = b.send(ALICE, &request);
         let at_bob = the(&sent, BOB).clone();
-        assert!(
-            b.send(BOB, without_the_callers_via(&at_bob, status))
-                .is_empty()
-        );
+        assert!(b.send(BOB, without_the_callers_via(&at_bob, status)).is_empty());
         b.tick(179_000);
-        assert!(
-            b.send(BOB, without_the_callers_via(&at_bob, status))
-                .is_empty()
-        );
+        assert!(b.send(BOB, without_the_callers_via(&at_bob, status)).is_empty());
         // Timer C is not set anew.
         let sent = b.tick(1001);
         assert_eq!(the(&sent, BOB).method(), "CANCEL", "{status}");
@@ -482,51 +448,27 @@ fn what_a_proxy_does_not_need_of_a_response_kills_no_call() {
         (";tag=callee", ";tag=", ";tag="),
         (";tag=callee", ";tag", ";tag"),
         (";tag=callee", "", "To: "),
-        (
-            "To: ",
-            "To: \"Bob <sip:bob@example.com>;tag=callee\r\nX: ",
-            "\"Bob <sip:",
-        ),
+        ("To: ", "To: \"Bob <sip:bob@example.com>;tag=callee\r\nX: ", "\"Bob <sip:"),
         ("To: ", "X: ", "X: "),
         ("To: ", "To: <sip:a@b>;tag=c\r\nTo: ", "To: <sip:a@b>;tag=c"),
         ("From: ", "From: <>\r\nX: ", "From: <>"),
         ("From: ", "X: ", "X: "),
-        (
-            "From: ",
-            "From: <sip:a@b>;tag=c\r\nFrom: ",
-            "From: <sip:a@b>;tag=c",
-        ),
+        ("From: ", "From: <sip:a@b>;tag=c\r\nFrom: ", "From: <sip:a@b>;tag=c"),
         ("Call-ID: ", "X: ", "X: "),
         ("Call-ID: ", "Call-ID: a b\r\nX: ", "Call-ID: a b"),
         ("Call-ID: ", "Call-ID: a\r\nCall-ID: ", "Call-ID: a"),
         (" INVITE\r\n", " invite\r\n", "CSeq: 1 invite"),
         (" INVITE\r\n", " Invite\r\n", "CSeq: 1 Invite"),
         ("CSeq: 1 ", "CSeq: 77 ", "CSeq: 77 INVITE"),
-        (
-            "CSeq: ",
-            "Contact: <<sip:bob@>\r\nCSeq: ",
-            "Contact: <<sip:bob@>",
-        ),
+        ("CSeq: ", "Contact: <<sip:bob@>\r\nCSeq: ", "Contact: <<sip:bob@>"),
         ("CSeq: ", "Contact: *\r\nCSeq: ", "Contact: *"),
         ("CSeq: ", "Content-Type: ???\r\nCSeq: ", "Content-Type: ???"),
-        (
-            "CSeq: ",
-            "Record-Route: <sip:\r\nCSeq: ",
-            "Record-Route: <sip:",
-        ),
-        (
-            "CSeq: ",
-            "Max-Forwards: 7\r\nMax-Forwards: x\r\nCSeq: ",
-            "Max-Forwards: x",
-        ),
+        ("CSeq: ", "Record-Route: <sip:\r\nCSeq: ", "Record-Route: <sip:"),
+        ("CSeq: ", "Max-Forwards: 7\r\nMax-Forwards: x\r\nCSeq: ", "Max-Forwards: x"),
         ("CSeq: ", "Require: ,,,\r\nCSeq: ", "Require: ,,,"),
         ("CSeq: ", "Retry-After: soon\r\nCSeq: ", "Retry-After: soon"),
         (";rport", ";received=10.0.0.1;rport=5060;rport", "486"),
-        (
-            ";rport",
-            ";received=x;received=y;ttl=1;ttl=2;maddr=a;maddr=b",
-            "486",
-        ),
+        (";rport", ";received=x;received=y;ttl=1;ttl=2;maddr=a;maddr=b", "486"),
         ("SIP/2.0 486", "sip/2.0 486", "SIP/2.0 486"),
     ];
     for (from, to_be, arrives) in edits {
@@ -541,10 +483,7 @@ fn what_a_proxy_does_not_need_of_a_response_kills_no_call() {
         assert_eq!(the(&sent, BOB).method(), "ACK", "{to_be}");
         let forwarded = the(&sent, ALICE);
         assert_eq!(forwarded.status(), 486, "{to_be}");
-        assert!(
-            forwarded.to_string().contains(arrives),
-            "{to_be}: {forwarded}"
-        );
+        assert!(forwarded.to_string().contains(arrives), "{to_be}: {forwarded}");
         b.send(ALICE, request.ack(&Text::new(answer.as_bytes())));
         b.assert_quiet();
     }
@@ -566,10 +505,7 @@ fn a_method_that_differs_in_case_alone_is_another_one_and_its_answer_its_own() {
     let sent = b.send(ALICE, request.cancel());
     let cancel = the(&sent, BOB).clone();
     let ok = String::from_utf8(cancel.answer(200).bytes()).unwrap();
-    assert!(
-        b.send(BOB, ok.replace(" CANCEL", " cancel").as_str())
-            .is_empty()
-    );
+    assert!(b.send(BOB, ok.replace(" CANCEL", " cancel").as_str()).is_empty());
     assert!(b.tick(4000).is_empty(), "it is not repeated");
     b.send(BOB, at_bob.answer(487));
     b.assert_quiet();
@@ -597,11 +533,7 @@ fn header_lines_that_nobody_can_read_are_left_out_of_a_response() {
                 let forwarded = the(&sent, ALICE).clone();
                 let sent = b.send(BOB, answer.as_str());
                 if status < 300 {
-                    assert_eq!(
-                        the(&sent, ALICE).to_string(),
-                        forwarded.to_string(),
-                        "{line}"
-                    );
+                    assert_eq!(the(&sent, ALICE).to_string(), forwarded.to_string(), "{line}");
                 } else {
                     assert!(!forwarded.to_string().contains(line), "{forwarded}");
                     assert_eq!(forwarded.all("Via").len(), 1);
@@ -614,10 +546,7 @@ fn header_lines_that_nobody_can_read_are_left_out_of_a_response() {
 #[test]
 fn what_would_be_read_in_two_ways_is_still_refused() {
     for (from, to_be) in [
-        (
-            "Content-Length: 0",
-            "Content-Length: 0\r\nContent-Length: 0",
-        ),
+        ("Content-Length: 0", "Content-Length: 0\r\nContent-Length: 0"),
         ("Content-Length: 0", "l: 4\r\nContent-Length: 0"),
         ("Content-Length: 0", "Content-Length: x"),
         ("Content-Length: 0", "Content-Length: 1"),
@@ -652,10 +581,7 @@ fn without_state_a_response_passes_under_the_same_conditions() {
     let sent = b.send(BOB, text.replace(" INVITE", " invite").as_str());
     assert_eq!(only(sent).to, ALICE);
     // With no Via left there is nowhere to go.
-    assert!(
-        b.send(BOB, without_the_callers_via(&at_bob, 486))
-            .is_empty()
-    );
+    assert!(b.send(BOB, without_the_callers_via(&at_bob, 486)).is_empty());
     assert_eq!(b.dropped(Drop::BadResponse), 1);
 }
 
@@ -675,29 +601,16 @@ fn a_request_behind_what_is_not_sip_is_answered_and_not_processed() {
     ] {
         let sent = b.unframed(alice, &bytes(junk, &request), Fault::NotSip);
         let answer = only(sent);
-        assert_eq!(
-            (answer.gist().as_str(), answer.flow),
-            ("400 MESSAGE", alice)
-        );
+        assert_eq!((answer.gist().as_str(), answer.flow), ("400 MESSAGE", alice));
         assert_eq!(answer.reason(), "Behind What Is Not SIP");
-        assert_eq!(
-            answer.header("Via"),
-            Some(&request.lines[0]["Via: ".len()..])
-        );
+        assert_eq!(answer.header("Via"), Some(&request.lines[0]["Via: ".len()..]));
     }
     // The first one is meant by it; an ACK and what can't be answered get nothing.
     let two = [&bytes("x\r\n", &request)[..], &Request::invite().bytes()].concat();
-    assert_eq!(
-        only(b.unframed(alice, &two, Fault::NotSip)).gist(),
-        "400 MESSAGE"
-    );
+    assert_eq!(only(b.unframed(alice, &two, Fault::NotSip)).gist(), "400 MESSAGE");
     let ack = Request::new("ACK", "sip:bob@example.com");
     let no_via = request.clone().without("Via");
-    for nothing in [
-        bytes("x\r\n", &ack),
-        bytes("x\r\n", &no_via),
-        b"x\r\n\r\n".to_vec(),
-    ] {
+    for nothing in [bytes("x\r\n", &ack), bytes("x\r\n", &no_via), b"x\r\n\r\n".to_vec()] {
         assert!(b.unframed(alice, &nothing, Fault::NotSip).is_empty());
     }
     b.assert_quiet();
@@ -718,12 +631,7 @@ fn what_gets_no_answer_says_so() {
         (lost.bytes(), true),
         (message.clone().without("Call-ID").cseq(2).bytes(), true),
         (message.without("Via").bytes(), false),
-        (
-            Request::new("ACK", "sip:bob@example.com")
-                .without("CSeq")
-                .bytes(),
-            false,
-        ),
+        (Request::new("ACK", "sip:bob@example.com").without("CSeq").bytes(), false),
         (b"HELLO WORLD\r\nContent-Length: 0\r\n\r\n".to_vec(), false),
     ] {
         let mut outbox = Outbox::default();

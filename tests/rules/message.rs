@@ -67,8 +67,7 @@ impl Request {
     }
 
     pub fn without(mut self, name: &str) -> Request {
-        self.lines
-            .retain(|l| l.split(':').next().is_none_or(|n| n != name));
+        self.lines.retain(|l| l.split(':').next().is_none_or(|n| n != name));
         self
     }
 
@@ -130,15 +129,7 @@ impl Request {
     }
 
     fn same_transaction(&self, method: &str) -> Request {
-        let keep = [
-            "Via",
-            "From",
-            "To",
-            "Call-ID",
-            "CSeq",
-            "Max-Forwards",
-            "Route",
-        ];
+        let keep = ["Via", "From", "To", "Call-ID", "CSeq", "Max-Forwards", "Route"];
         let mut request = self.clone();
         request.method = method.into();
         request.body.clear();

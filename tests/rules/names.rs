@@ -1,9 +1,7 @@
 //! Next hops by name (RFC 3263): which records lead where, what waits for them meanwhile, and who is next when a server fails.
 
 use std::collections::BTreeMap;
-use strowger::base::dns::{
-    Answer, DomainName, Failure, Naptr, Outcome, Question, RecordType, Records, Srv,
-};
+use strowger::base::dns::{Answer, DomainName, Failure, Naptr, Outcome, Question, RecordType, Records, Srv};
 use strowger::base::{Channel, Transport};
 use strowger::stack::counters::{Drop, Limit};
 use strowger::stack::route::{Action, NextHop, Route};
@@ -93,9 +91,7 @@ fn records(kind: RecordType, lines: &[String]) -> Records {
             })
             .collect(),
         ),
-        RecordType::A | RecordType::Aaaa => {
-            Records::Addresses(all.map(|f| f[0].parse().expect("an address")).collect())
-        }
+        RecordType::A | RecordType::Aaaa => Records::Addresses(all.map(|f| f[0].parse().expect("an address")).collect()),
     }
 }
 
@@ -162,11 +158,7 @@ fn naptr_records_choose_the_transport_in_their_order() {
     let way = goes_to(&mut b, &mut zone, "sip:x@example.net");
     // The certificate must prove the domain of the URI, not the host of the SRV record (RFC 5922).
     assert_eq!(way, "TLS 10.0.9.1:5071 as example.net");
-    let asked = [
-        "NAPTR example.net",
-        "SRV _sips._tcp.example.net",
-        "A tls.example.net",
-    ];
+    let asked = ["NAPTR example.net", "SRV _sips._tcp.example.net", "A tls.example.net"];
     assert_eq!(zone.answered, asked);
     b.assert_quiet();
 
@@ -220,20 +212,11 @@ fn a_named_transport_asks_for_its_srv_records_and_a_port_for_addresses() {
     for (uri, way) in [
         ("sip:x@example.net;transport=udp", "UDP 10.0.9.3:5073"),
         ("sip:x@example.net;transport=TCP", "TCP 10.0.9.2:5072"),
-        (
-            "sip:x@example.net;transport=tls",
-            "TLS 10.0.9.1:5071 as example.net",
-        ),
-        (
-            "sips:x@example.net;transport=tcp",
-            "TLS 10.0.9.1:5071 as example.net",
-        ),
+        ("sip:x@example.net;transport=tls", "TLS 10.0.9.1:5071 as example.net"),
+        ("sips:x@example.net;transport=tcp", "TLS 10.0.9.1:5071 as example.net"),
         ("sip:x@example.net:5060", "UDP 10.0.9.9:5060"),
         ("sip:x@example.net:5090;transport=tcp", "TCP 10.0.9.9:5090"),
-        (
-            "sips:x@example.net:5090",
-            "TLS 10.0.9.9:5090 as example.net",
-        ),
+        ("sips:x@example.net:5090", "TLS 10.0.9.9:5090 as example.net"),
         // Without SRV records the name is a host's.
         ("sip:x@udp.example.net;transport=tcp", "TCP 10.0.9.3:5060"),
         // TARGET is the maddr; what must be proved is still the host.
@@ -245,10 +228,7 @@ fn a_named_transport_asks_for_its_srv_records_and_a_port_for_addresses() {
         assert_eq!(goes_to(&mut b, &mut zone, uri), way, "{uri}");
     }
     assert!(!zone.answered.iter().any(|asked| asked.starts_with("NAPTR")));
-    assert_eq!(
-        goes_to(&mut b, &mut zone, "sip:x@example.net;transport=sctp"),
-        "500"
-    );
+    assert_eq!(goes_to(&mut b, &mut zone, "sip:x@example.net;transport=sctp"), "500");
 }
 
 #[test]
@@ -259,10 +239,7 @@ fn without_naptr_records_srv_and_without_those_addresses() {
          _sip._tcp.a.example SRV 1 0 5072 h.example.
          h.example A 10.0.9.1",
     );
-    assert_eq!(
-        goes_to(&mut b, &mut zone, "sip:x@a.example"),
-        "TCP 10.0.9.1:5072"
-    );
+    assert_eq!(goes_to(&mut b, &mut zone, "sip:x@a.example"), "TCP 10.0.9.1:5072");
     // SRV records are asked for all at once: the first of our transports that has some is used.
     let asked = [
         "NAPTR a.example",
@@ -272,10 +249,7 @@ fn without_naptr_records_srv_and_without_those_addresses() {
         "A h.example",
     ];
     assert_eq!(zone.answered, asked);
-    assert_eq!(
-        goes_to(&mut b, &mut zone, "sip:x@h.example"),
-        "UDP 10.0.9.1:5060"
-    );
+    assert_eq!(goes_to(&mut b, &mut zone, "sip:x@h.example"), "UDP 10.0.9.1:5060");
 }
 
 #[test]
@@ -297,10 +271,7 @@ fn a_domain_may_say_that_it_has_no_sip() {
         "_sip._udp.a.example SRV 0 0 0 .
          a.example A 10.0.9.1",
     );
-    assert_eq!(
-        goes_to(&mut b, &mut zone, "sip:x@a.example;transport=udp"),
-        "500"
-    );
+    assert_eq!(goes_to(&mut b, &mut zone, "sip:x@a.example;transport=udp"), "500");
     b.assert_quiet();
 }
 
@@ -316,24 +287,15 @@ fn addresses_are_of_the_families_that_we_speak_ipv6_first() {
         )
     };
     let mut b = relaying();
-    assert_eq!(
-        goes_to(&mut b, &mut zone(), "sip:x@h.example:5070"),
-        "UDP 10.0.9.1:5070"
-    );
+    assert_eq!(goes_to(&mut b, &mut zone(), "sip:x@h.example:5070"), "UDP 10.0.9.1:5070");
     assert!(b.asked.is_empty());
     let mut b = Bench::with(|settings| {
         relay_all(settings);
         settings.listeners.push(listener("[2001:db8::1]:5060"));
     });
     let mut both = zone();
-    assert_eq!(
-        goes_to(&mut b, &mut both, "sip:x@h.example:5070"),
-        "UDP [2001:db8::9]:5070"
-    );
-    assert_eq!(
-        goes_to(&mut b, &mut both, "sip:x@four.example:5070"),
-        "UDP 10.0.9.2:5070"
-    );
+    assert_eq!(goes_to(&mut b, &mut both, "sip:x@h.example:5070"), "UDP [2001:db8::9]:5070");
+    assert_eq!(goes_to(&mut b, &mut both, "sip:x@four.example:5070"), "UDP 10.0.9.2:5070");
     // Over TCP we speak IPv4 only.
     let way = goes_to(&mut b, &mut both, "sip:x@h.example:5070;transport=tcp");
     assert_eq!(way, "TCP 10.0.9.1:5070");
@@ -349,10 +311,7 @@ fn addresses_that_nobody_has_are_passed_over() {
          only.example A 0.0.0.0",
     );
     for _ in 0..10 {
-        assert_eq!(
-            goes_to(&mut b, &mut zone, "sip:x@h.example:5070"),
-            "UDP 10.0.9.1:5070"
-        );
+        assert_eq!(goes_to(&mut b, &mut zone, "sip:x@h.example:5070"), "UDP 10.0.9.1:5070");
     }
     assert_eq!(goes_to(&mut b, &mut zone, "sip:x@only.example:5070"), "500");
 }
@@ -415,11 +374,7 @@ fn at_first(b: &mut Bench) -> (Request, Sent, Zone) {
     let mut zone = Zone::new(PAIR);
     let request = invite_pair();
     let trying = b.send_for_one(ALICE, &request);
-    assert_eq!(
-        trying.status(),
-        100,
-        "told at once, whatever has to be asked"
-    );
+    assert_eq!(trying.status(), 100, "told at once, whatever has to be asked");
     let sent = only(zone.serve(b));
     assert_eq!((sent.to.as_str(), sent.method()), (FIRST, "INVITE"));
     (request, sent, zone)
@@ -722,10 +677,7 @@ fn names_that_lead_nowhere_fail_like_targets_that_cannot_be_reached() {
         assert_eq!(goes_to(&mut b, &mut zone, uri), "500", "{uri}");
     }
     let label = "l".repeat(64);
-    assert_eq!(
-        goes_to(&mut b, &mut zone, &format!("sip:x@{label}.example")),
-        "500"
-    );
+    assert_eq!(goes_to(&mut b, &mut zone, &format!("sip:x@{label}.example")), "500");
     b.assert_quiet();
 }
 
@@ -829,10 +781,7 @@ fn the_address_that_a_next_hop_records_has_to_prove_the_name_of_the_conf() {
     });
     let mut zone = Zone::new("safe.example A 10.0.9.2");
     b.send(ALICE, Request::new("INVITE", "sip:+49301@carrier.example"));
-    assert_eq!(
-        only(zone.serve(&mut b)).host.as_deref(),
-        Some("safe.example")
-    );
+    assert_eq!(only(zone.serve(&mut b)).host.as_deref(), Some("safe.example"));
     let way = goes_to(&mut b, &mut zone, "sip:x@10.0.9.2:5061;transport=tls");
     assert_eq!(way, "TLS 10.0.9.2:5061 as safe.example");
     let way = goes_to(&mut b, &mut zone, "sip:x@10.0.9.3:5061;transport=tls");
@@ -846,10 +795,7 @@ fn a_contact_and_a_path_may_be_names() {
     let mut zone = Zone::new("pc.example A 10.0.9.1\nedge.example A 10.0.9.2");
     b.send(ALICE, Request::invite());
     let sent = only(zone.serve(&mut b));
-    assert_eq!(
-        (sent.to.as_str(), sent.uri()),
-        ("10.0.9.1:5070", "sip:bob@pc.example:5070")
-    );
+    assert_eq!((sent.to.as_str(), sent.uri()), ("10.0.9.1:5070", "sip:bob@pc.example:5070"));
 
     let request = Request::new("REGISTER", "sip:example.com")
         .from("<sip:carol@example.com>;tag=r")
@@ -877,10 +823,7 @@ fn what_is_too_large_for_udp_goes_by_tcp_to_the_same_server_and_back() {
     let first = only(zone.serve(&mut b));
     assert_eq!(first.flow.transport, Transport::Tcp);
     let again = only(b.lose(first.flow));
-    assert_eq!(
-        (again.flow.transport, &again.to),
-        (Transport::Udp, &first.to)
-    );
+    assert_eq!((again.flow.transport, &again.to), (Transport::Udp, &first.to));
     // Then the other server, which is asked by TCP again.
     let other = only(b.undelivered(&again.bytes));
     assert_eq!(other.flow.transport, Transport::Tcp);
@@ -988,15 +931,9 @@ fn without_state_a_request_waits_as_it_came_and_is_answered_when_it_cannot_go() 
     let again = only(b.send(ALICE, &request));
     assert_eq!(again.bytes, sent.bytes);
 
-    assert!(
-        b.send(ALICE, Request::new("INVITE", "sip:x@no.example:5070"))
-            .is_empty()
-    );
+    assert!(b.send(ALICE, Request::new("INVITE", "sip:x@no.example:5070")).is_empty());
     assert_eq!(only(b.tick(4000)).status(), 503);
-    assert!(
-        b.send(ALICE, Request::new("INVITE", "sip:x@not.example:5070"))
-            .is_empty()
-    );
+    assert!(b.send(ALICE, Request::new("INVITE", "sip:x@not.example:5070")).is_empty());
     assert_eq!(only(Zone::default().serve(&mut b)).status(), 503);
     b.assert_quiet();
 }
@@ -1023,10 +960,7 @@ fn what_waits_without_state_is_bounded() {
     let sent = Zone::new("h.example A 10.0.9.1").serve(&mut b);
     assert_eq!(sent.len(), held);
     // The room is free again.
-    assert!(
-        b.send(ALICE, Request::new("INVITE", "sip:x@i.example:5070"))
-            .is_empty()
-    );
+    assert!(b.send(ALICE, Request::new("INVITE", "sip:x@i.example:5070")).is_empty());
     b.tick(4000);
     b.assert_quiet();
 }

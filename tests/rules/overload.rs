@@ -28,10 +28,7 @@ fn refused(b: &mut Bench, method: &str) -> usize {
     for _ in 0..100 {
         let request = Request::new(method, "sip:bob@example.com");
         let sent = b.send(ALICE, &request);
-        let Some(answer) = sent
-            .iter()
-            .find(|sent| sent.to == ALICE && sent.status() == 503)
-        else {
+        let Some(answer) = sent.iter().find(|sent| sent.to == ALICE && sent.status() == 503) else {
             continue;
         };
         assert_eq!(sent.len(), 1, "{method}");
@@ -74,14 +71,9 @@ fn what_has_begun_goes_on() {
     assert_eq!(ok.status(), 200);
     for method in ["INFO", "BYE"] {
         for _ in 0..100 {
-            let within =
-                Request::new(method, "sip:bob@10.0.1.2:5060").to("<sip:bob@example.com>;tag=b");
+            let within = Request::new(method, "sip:bob@10.0.1.2:5060").to("<sip:bob@example.com>;tag=b");
             let sent = b.send(ALICE, within);
-            assert!(
-                sent.iter()
-                    .all(|sent| sent.to != ALICE || sent.status() != 503),
-                "{method}"
-            );
+            assert!(sent.iter().all(|sent| sent.to != ALICE || sent.status() != 503), "{method}");
         }
     }
 }
@@ -104,10 +96,7 @@ fn who_was_let_in_and_challenged_is_let_in() {
             let line = client.answer(asked, "INVITE", "");
             let request = Request::invite().add(&format!("Proxy-Authorization: {line}"));
             let sent = b.send(from, request);
-            refused += usize::from(
-                sent.iter()
-                    .any(|sent| sent.to == from && sent.status() == 503),
-            );
+            refused += usize::from(sent.iter().any(|sent| sent.to == from && sent.status() == 503));
         }
         refused
     };
@@ -175,11 +164,7 @@ fn neighbours_that_offer_it_are_told_what_to_lose() {
                 assert_eq!((lost, validity), (None, None), "{response:?}");
                 continue;
             }
-            assert_eq!(
-                response.via_param("oc-algo"),
-                Some("\"loss\""),
-                "{response:?}"
-            );
+            assert_eq!(response.via_param("oc-algo"), Some("\"loss\""), "{response:?}");
             assert!(response.via_param("oc-seq").is_some(), "{response:?}");
             let lost: u32 = lost.expect("a share").parse().expect("a number");
             match is_behind {

@@ -120,10 +120,7 @@ fn a_bye_of_the_callee_gives_back_the_connection_that_it_came_by() {
         bye = bye.add(&format!("Route: {record}"));
     }
     let at_alice = only(b.send_on(0, gate, bye));
-    assert_eq!(
-        (at_alice.to.as_str(), at_alice.flow.transport),
-        (ALICE, Udp)
-    );
+    assert_eq!((at_alice.to.as_str(), at_alice.flow.transport), (ALICE, Udp));
     assert_eq!(b.released, []);
     let ok = b.send_for_one(ALICE, at_alice.answer(200));
     assert_eq!((ok.status(), ok.flow), (200, gate));
@@ -227,10 +224,7 @@ fn the_next_hop_of_the_same_call_has_its_own_and_a_shared_one_is_kept() {
 
 #[test]
 fn a_route_may_differ_from_the_rest_and_its_dialogs_remember() {
-    for (general, special) in [
-        (Outgoing::Reuse, Outgoing::PerCall),
-        (Outgoing::PerCall, Outgoing::Reuse),
-    ] {
+    for (general, special) in [(Outgoing::Reuse, Outgoing::PerCall), (Outgoing::PerCall, Outgoing::Reuse)] {
         let mut b = with(|settings| {
             settings.outgoing = general;
             let special = Route {

@@ -47,10 +47,7 @@ fn the_version_leaves_in_upper_case_however_it_came() {
             let invite = invite.replacen(" SIP/2.0", &format!(" {spelling}"), 1);
             let sent = b.send(ALICE, format!("\r\n{invite}").as_bytes());
             let at_bob = the(&sent, BOB);
-            assert_eq!(
-                at_bob.start_line, "INVITE sip:bob@10.0.1.2:5060 SIP/2.0",
-                "{spelling}"
-            );
+            assert_eq!(at_bob.start_line, "INVITE sip:bob@10.0.1.2:5060 SIP/2.0", "{spelling}");
             // A Status-Line is read with no other spelling of the number.
             if spelling.len() > 7 {
                 continue;
@@ -139,11 +136,7 @@ fn a_request_that_comes_back_unchanged_is_a_loop_and_one_with_another_uri_is_a_s
     let at_bob = the(&sent, BOB).to_string();
     // Bob's side sends it back with the Request-URI that it came in with.
     let looped = at_bob.replacen("sip:bob@10.0.1.2:5060 ", "sip:bob@example.com ", 1);
-    let looped = looped.replacen(
-        "Via:",
-        "Via: SIP/2.0/UDP 10.0.1.2:5060;branch=z9hG4bKloop\r\nVia:",
-        1,
-    );
+    let looped = looped.replacen("Via:", "Via: SIP/2.0/UDP 10.0.1.2:5060;branch=z9hG4bKloop\r\nVia:", 1);
     let answer = b.send_for_one(BOB, looped.as_str());
     assert_eq!((answer.status(), answer.to.as_str()), (482, BOB));
     // And forwards it to another user of ours: that is allowed.
@@ -173,39 +166,26 @@ fn a_spiral_that_only_the_source_tells_from_a_loop_passes_once() {
         settings.routes = vec![from_filter, rest].into();
     });
     b.location
-        .add(
-            Default::default(),
-            b"bob@example.com",
-            b"sip:bob@10.0.1.2:5060",
-            3600,
-        )
+        .add(Default::default(), b"bob@example.com", b"sip:bob@10.0.1.2:5060", 3600)
         .unwrap();
     let sent = b.send(ALICE, Request::invite());
     let at_filter = the(&sent, filter).to_string();
-    let back = at_filter.replacen(
-        "Via:",
-        "Via: SIP/2.0/UDP 10.0.3.1:5060;branch=z9hG4bKfilter\r\nVia:",
-        1,
-    );
+    let back = at_filter.replacen("Via:", "Via: SIP/2.0/UDP 10.0.3.1:5060;branch=z9hG4bKfilter\r\nVia:", 1);
     let sent = b.send(filter, back.as_str());
     let at_bob = the(&sent, BOB).to_string();
     // The same from the same source once more is a loop.
-    let back = at_bob
-        .replacen("sip:bob@10.0.1.2:5060 ", "sip:bob@example.com ", 1)
-        .replacen(
-            "Via:",
-            "Via: SIP/2.0/UDP 10.0.3.1:5060;branch=z9hG4bKagain\r\nVia:",
-            1,
-        );
+    let back = at_bob.replacen("sip:bob@10.0.1.2:5060 ", "sip:bob@example.com ", 1).replacen(
+        "Via:",
+        "Via: SIP/2.0/UDP 10.0.3.1:5060;branch=z9hG4bKagain\r\nVia:",
+        1,
+    );
     assert_eq!(b.send_for_one(filter, back.as_str()).status(), 482);
 }
 
 #[test]
 fn proxy_require_is_answered_420_with_every_unknown_option() {
     let mut b = bench();
-    let invite = Request::invite()
-        .add("Proxy-Require: foo, bar")
-        .add("Proxy-Require: baz");
+    let invite = Request::invite().add("Proxy-Require: foo, bar").add("Proxy-Require: baz");
     let answer = b.send_for_one(ALICE, invite);
     assert_eq!(answer.status(), 420);
     assert_eq!(answer.all("Unsupported"), ["foo, bar, baz"]);
@@ -263,10 +243,7 @@ fn what_is_not_ours_to_edit_leaves_bit_for_bit() {
     let at_bob = the(&sent, BOB);
     let edited = ["Via", "Max-Forwards", "Record-Route", "Max-Breadth"];
     let before = Text::new(&bytes);
-    assert_eq!(
-        lines_without(at_bob, &edited),
-        lines_without(&before, &edited)
-    );
+    assert_eq!(lines_without(at_bob, &edited), lines_without(&before, &edited));
     assert_eq!(at_bob.body, before.body);
     let raw = at_bob.to_string();
     assert!(raw.contains("X-Folded: one\r\n two\r\n\tthree\r\n"));
@@ -325,14 +302,7 @@ fn requests_that_open_no_dialog_get_no_record_route() {
         let sent = b.send(ALICE, Request::new(method, "sip:bob@example.com"));
         assert_eq!(the(&sent, BOB).all("Record-Route").len(), 0, "{method}");
     }
-    for method in [
-        "INVITE",
-        "SUBSCRIBE",
-        "REFER",
-        "UPDATE",
-        "NOTIFY",
-        "NEWDIALOG",
-    ] {
+    for method in ["INVITE", "SUBSCRIBE", "REFER", "UPDATE", "NOTIFY", "NEWDIALOG"] {
         let sent = b.send(ALICE, Request::new(method, "sip:bob@example.com"));
         assert_eq!(the(&sent, BOB).all("Record-Route").len(), 1, "{method}");
     }
@@ -341,10 +311,7 @@ fn requests_that_open_no_dialog_get_no_record_route() {
 #[test]
 fn methods_that_nobody_knows_are_forwarded_as_any_other() {
     let mut b = bench();
-    let sent = b.send(
-        ALICE,
-        Request::new("FROBNICATE", "sip:bob@example.com").body("x"),
-    );
+    let sent = b.send(ALICE, Request::new("FROBNICATE", "sip:bob@example.com").body("x"));
     let at_bob = only(sent);
     assert_eq!(at_bob.method(), "FROBNICATE");
     let answer = b.send_for_one(BOB, at_bob.answer(200));
@@ -358,11 +325,7 @@ fn leading_crlf_and_trailing_noise_are_not_forwarded() {
     let bytes = [b"\r\n\r\n", &Request::invite().bytes()[..], b"INVITE noise"].concat();
     let sent = b.send(ALICE, &bytes);
     let at_bob = the(&sent, BOB);
-    assert!(
-        at_bob
-            .bytes
-            .starts_with(b"INVITE sip:bob@10.0.1.2:5060 SIP/2.0\r\n")
-    );
+    assert!(at_bob.bytes.starts_with(b"INVITE sip:bob@10.0.1.2:5060 SIP/2.0\r\n"));
     assert!(at_bob.bytes.ends_with(b"IN IP4 10.0.1.1\r\n"));
     // Nor those of a response.
     let answer = [b"\r\n", &at_bob.answer(180).bytes()[..], b"x"].concat();
@@ -444,16 +407,8 @@ fn a_domain_that_is_not_ours_is_refused() {
     let answer = b.send_for_one(ALICE, Request::new("INVITE", "sip:bob@elsewhere.example"));
     assert_eq!(answer.status(), 404);
     // Nor does an address of the next machine count, nor a port that is not ours.
-    for uri in [
-        "sip:bob@10.0.1.2",
-        "sip:bob@10.0.0.1:5070",
-        "sip:bob@example.com:99",
-    ] {
-        assert_eq!(
-            b.send_for_one(ALICE, Request::new("INVITE", uri)).status(),
-            404,
-            "{uri}"
-        );
+    for uri in ["sip:bob@10.0.1.2", "sip:bob@10.0.0.1:5070", "sip:bob@example.com:99"] {
+        assert_eq!(b.send_for_one(ALICE, Request::new("INVITE", uri)).status(), 404, "{uri}");
     }
 }
 
@@ -461,18 +416,9 @@ fn a_domain_that_is_not_ours_is_refused() {
 fn the_domain_and_the_servers_own_address_are_one_and_the_host_is_read_without_case() {
     let mut b = bench();
     b.location
-        .add(
-            Default::default(),
-            b"bob@10.0.0.1",
-            b"sip:bob@10.0.1.9:5060",
-            60,
-        )
+        .add(Default::default(), b"bob@10.0.0.1", b"sip:bob@10.0.1.9:5060", 60)
         .unwrap();
-    for uri in [
-        "sip:bob@EXAMPLE.com",
-        "sip:bob@example.com:5060",
-        "sip:%62ob@example.com;x=y",
-    ] {
+    for uri in ["sip:bob@EXAMPLE.com", "sip:bob@example.com:5060", "sip:%62ob@example.com;x=y"] {
         let sent = b.send(ALICE, Request::new("MESSAGE", uri));
         assert_eq!(only(sent).to, BOB, "{uri}");
     }
@@ -511,11 +457,7 @@ fn an_own_maddr_is_stripped_with_its_port_and_transport() {
         ),
     ] {
         let sent = only(b.send(ALICE, Request::new("MESSAGE", uri)));
-        assert_eq!(
-            (sent.uri(), sent.to.as_str()),
-            (left, "10.0.7.7:5060"),
-            "{uri}"
-        );
+        assert_eq!((sent.uri(), sent.to.as_str()), (left, "10.0.7.7:5060"), "{uri}");
     }
     // Another port, transport or place: it stays, and says where to send.
     let uri = "sip:x@10.0.7.7:5070;maddr=10.0.7.8";
@@ -606,10 +548,7 @@ fn a_response_in_which_no_via_is_left_is_not_forwarded() {
 fn a_response_goes_to_the_source_port_when_rport_asked_for_it_and_to_sent_by_without() {
     let mut b = bench();
     let nat = "198.51.100.7:40000";
-    let with = Request::invite().set(
-        "Via",
-        "SIP/2.0/UDP 192.168.0.5:5099;rport;branch=z9hG4bKnat1",
-    );
+    let with = Request::invite().set("Via", "SIP/2.0/UDP 192.168.0.5:5099;rport;branch=z9hG4bKnat1");
     let sent = b.send(nat, with);
     let trying = the(&sent, nat);
     assert_eq!(trying.via_param("rport"), Some("40000"));
@@ -623,14 +562,8 @@ fn a_response_goes_to_the_source_port_when_rport_asked_for_it_and_to_sent_by_wit
     let without = Request::invite().via("192.168.0.5:5099", "z9hG4bKnat2");
     let sent = b.send(nat, without);
     let at_bob = the(&sent, BOB);
-    assert_eq!(
-        param(at_bob.all("Via")[1], "received"),
-        Some("198.51.100.7")
-    );
-    assert_eq!(
-        b.send_for_one(BOB, at_bob.answer(180)).to,
-        "198.51.100.7:5099"
-    );
+    assert_eq!(param(at_bob.all("Via")[1], "received"), Some("198.51.100.7"));
+    assert_eq!(b.send_for_one(BOB, at_bob.answer(180)).to, "198.51.100.7:5099");
 
     let no_port = Request::invite().via("192.168.0.5", "z9hG4bKnat3");
     let sent = b.send(nat, no_port);

@@ -32,14 +32,9 @@ fn the_contacts_are_answered_best_first_with_their_q() {
     assert_eq!(b.send_for_one(ALICE, &request).bytes, answer.bytes);
     assert!(b.send(ALICE, request.ack(&answer)).is_empty());
     // A CANCEL finds nothing under way.
-    assert!(
-        b.send_for_one(ALICE, request.cancel())
-            .gist()
-            .ends_with("CANCEL")
-    );
+    assert!(b.send_for_one(ALICE, request.cancel()).gist().ends_with("CANCEL"));
     assert_eq!(
-        b.send_for_one(ALICE, Request::new("MESSAGE", "sip:bob@example.com"))
-            .status(),
+        b.send_for_one(ALICE, Request::new("MESSAGE", "sip:bob@example.com")).status(),
         302
     );
     b.assert_quiet();
@@ -49,15 +44,9 @@ fn the_contacts_are_answered_best_first_with_their_q() {
 fn nobody_is_redirected_to_whom_he_asked_for() {
     let mut b = bench();
     for contact in ["sip:carol@example.com", "sip:%63arol@EXAMPLE.com"] {
+        b.location.remove(Default::default(), b"carol@example.com", None);
         b.location
-            .remove(Default::default(), b"carol@example.com", None);
-        b.location
-            .add(
-                Default::default(),
-                b"carol@example.com",
-                contact.as_bytes(),
-                3600,
-            )
+            .add(Default::default(), b"carol@example.com", contact.as_bytes(), 3600)
             .unwrap();
         let carol = Request::new("INVITE", "sip:carol@example.com");
         assert_eq!(b.send_for_one(ALICE, carol).status(), 404, "{contact}");
@@ -98,10 +87,7 @@ fn a_redirect_route_answers_its_targets_or_the_registered_contacts() {
     b.register("bob", "<sip:bob@10.0.1.2:5060>");
     let answer = b.send_for_one(ALICE, Request::new("OPTIONS", "sip:x@moved.example"));
     assert_eq!(answer.status(), 302);
-    assert_eq!(
-        answer.all("Contact"),
-        ["<sip:a@other.example>", "<tel:+123>"]
-    );
+    assert_eq!(answer.all("Contact"), ["<sip:a@other.example>", "<tel:+123>"]);
     let answer = b.send_for_one(ALICE, Request::invite());
     assert_eq!(answer.all("Contact"), ["<sip:bob@10.0.1.2:5060>"]);
 }

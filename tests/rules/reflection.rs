@@ -71,10 +71,7 @@ fn what_is_refused_of_a_copy_does_not_stop_the_ack_of_the_call() {
     b.register("bob", "<sip:bob@10.0.1.2:5060>");
     let sent = b.send(ALICE, Request::invite());
     let at_bob = the(&sent, BOB).clone();
-    let answer = at_bob
-        .answer(200)
-        .tag("callee")
-        .add("Contact: <sip:bob@10.0.1.2:5060>");
+    let answer = at_bob.answer(200).tag("callee").add("Contact: <sip:bob@10.0.1.2:5060>");
     let ok = b.send_for_one(BOB, answer);
     let inside = |method: &str, cseq| {
         let mut request = Request::new(method, "sip:bob@10.0.1.2:5060")
@@ -92,10 +89,7 @@ fn what_is_refused_of_a_copy_does_not_stop_the_ack_of_the_call() {
         let copy = inside("INVITE", 2).without("Route").set(name, value);
         assert_eq!(only(b.send(DAVE, copy)).status(), 400, "{name}");
     }
-    b.send_for_one(
-        BOB,
-        again.answer(200).add("Contact: <sip:bob@10.0.1.2:5060>"),
-    );
+    b.send_for_one(BOB, again.answer(200).add("Contact: <sip:bob@10.0.1.2:5060>"));
     let ack = only(b.send(ALICE, inside("ACK", 2)));
     assert_eq!((ack.to.as_str(), ack.method()), (BOB, "ACK"));
 }

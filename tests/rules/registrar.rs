@@ -24,11 +24,7 @@ fn send(b: &mut Bench, request: Request) -> (u16, Vec<String>) {
 }
 
 fn contacts(answer: &Text) -> Vec<String> {
-    answer
-        .all("Contact")
-        .iter()
-        .map(|c| c.to_string())
-        .collect()
+    answer.all("Contact").iter().map(|c| c.to_string()).collect()
 }
 
 fn contact(b: &mut Bench, values: &str) -> (u16, Vec<String>) {
@@ -50,15 +46,8 @@ fn a_binding_is_added_shown_refreshed_and_removed() {
     b.tick(1000);
     assert_eq!(query(&mut b), [format!("{A};expires=3599")]);
     b.tick(499);
-    assert_eq!(
-        query(&mut b),
-        [format!("{A};expires=3599")],
-        "never shorter than it is"
-    );
-    assert_eq!(
-        contact(&mut b, &format!("{A};expires=100")).1,
-        [format!("{A};expires=100")]
-    );
+    assert_eq!(query(&mut b), [format!("{A};expires=3599")], "never shorter than it is");
+    assert_eq!(contact(&mut b, &format!("{A};expires=100")).1, [format!("{A};expires=100")]);
     b.tick(99_999);
     assert_eq!(query(&mut b), [format!("{A};expires=1")]);
     b.tick(1);
@@ -81,9 +70,7 @@ fn several_contacts_stand_side_by_side_with_their_q() {
     assert!(all[1].starts_with("<sip:bob@10.0.1.3:5060;x=y>"));
     assert_eq!(all[2], "<sip:bob@10.0.1.4>;expires=3600;q=0");
     // On several lines too.
-    let request = register()
-        .add(&format!("Contact: {A}"))
-        .add("m: <sip:bob@10.0.1.9>");
+    let request = register().add(&format!("Contact: {A}")).add("m: <sip:bob@10.0.1.9>");
     assert_eq!(send(&mut b, request).1.len(), 4);
 }
 
@@ -98,10 +85,7 @@ fn one_phone_may_serve_several_addresses() {
     }
     assert_eq!(b.location.bindings(), 2);
     for user in ["bob", "robert"] {
-        let sent = b.send(
-            ALICE,
-            Request::new("MESSAGE", &format!("sip:{user}@example.com")),
-        );
+        let sent = b.send(ALICE, Request::new("MESSAGE", &format!("sip:{user}@example.com")));
         assert_eq!(only(sent).to, BOB);
     }
     // To remove one leaves the other.
@@ -117,13 +101,7 @@ fn the_contacts_own_interval_goes_before_the_header_and_that_before_the_default(
         .add("Expires: 600")
         .add("Contact: <sip:a@10.0.1.2>;expires=900, <sip:b@10.0.1.2>");
     let (_, all) = send(&mut b, request);
-    assert_eq!(
-        all,
-        [
-            "<sip:a@10.0.1.2>;expires=900",
-            "<sip:b@10.0.1.2>;expires=600"
-        ]
-    );
+    assert_eq!(all, ["<sip:a@10.0.1.2>;expires=900", "<sip:b@10.0.1.2>;expires=600"]);
     let (_, all) = contact(&mut b, "<sip:c@10.0.1.2>");
     assert!(all.contains(&"<sip:c@10.0.1.2>;expires=1800".to_string()));
     // Expires: 0 removes what has no interval of its own.
@@ -137,8 +115,7 @@ fn the_contacts_own_interval_goes_before_the_header_and_that_before_the_default(
 fn too_brief_an_interval_is_423_and_changes_nothing() {
     let mut b = Bench::new();
     contact(&mut b, A);
-    let request = register()
-        .add("Contact: <sip:x@10.0.1.2>;expires=1000, <sip:bob@10.0.1.2:5060>;expires=59");
+    let request = register().add("Contact: <sip:x@10.0.1.2>;expires=1000, <sip:bob@10.0.1.2:5060>;expires=59");
     let answer = b.send_for_one(BOB, request);
     assert_eq!(answer.status(), 423);
     assert_eq!(answer.header("Min-Expires"), Some("60"));
@@ -149,19 +126,11 @@ fn too_brief_an_interval_is_423_and_changes_nothing() {
 #[test]
 fn too_long_an_interval_is_cut() {
     let mut b = Bench::with(|settings| settings.registrar.max_expires = 1200);
-    for asked in [
-        "1201",
-        "99999",
-        "4294967295",
-        "4294967296",
-        "99999999999999999999",
-    ] {
+    for asked in ["1201", "99999", "4294967295", "4294967296", "99999999999999999999"] {
         let (_, all) = contact(&mut b, &format!("{A};expires={asked}"));
         assert_eq!(all, [format!("{A};expires=1200")], "{asked}");
     }
-    let request = register()
-        .add("Expires: 99999999999999")
-        .add(&format!("Contact: {A}"));
+    let request = register().add("Expires: 99999999999999").add(&format!("Contact: {A}"));
     assert_eq!(send(&mut b, request).1, [format!("{A};expires=1200")]);
     // The default too.
     assert_eq!(contact(&mut b, A).1, [format!("{A};expires=1200")]);
@@ -172,11 +141,7 @@ fn a_malformed_interval_counts_as_an_hour() {
     let mut b = Bench::new();
     for asked in ["\"Thu, 01 Dec 1994 16:00:00 GMT\"", "soon", "-5"] {
         let (status, all) = contact(&mut b, &format!("{A};expires={asked}"));
-        assert_eq!(
-            (status, all),
-            (200, vec![format!("{A};expires=3600")]),
-            "{asked}"
-        );
+        assert_eq!((status, all), (200, vec![format!("{A};expires=3600")]), "{asked}");
     }
     let request = register()
         .add("Expires: Thu, 01 Dec 1994 16:00:00 GMT")
@@ -196,9 +161,7 @@ fn a_star_removes_all_and_only_with_expires_0_and_alone() {
             .add("Contact: *")
             .add("Contact: <sip:a@10.0.1.2>")
             .add("Expires: 0"),
-        register()
-            .add("Contact: <sip:a@10.0.1.2>, *")
-            .add("Expires: 0"),
+        register().add("Contact: <sip:a@10.0.1.2>, *").add("Expires: 0"),
         register().add("Contact: *, *").add("Expires: 0"),
     ] {
         assert_eq!(send(&mut b, request).0, 400);
@@ -219,24 +182,12 @@ fn with_the_same_call_id_cseq_must_rise() {
     let add = format!("Contact: {A};expires=600");
     assert_eq!(send(&mut b, at(10).add(&add)).0, 200);
     // An older one, late.
-    assert_eq!(
-        send(&mut b, at(9).add(&format!("Contact: {A};expires=0"))).0,
-        500
-    );
-    assert_eq!(
-        send(&mut b, at(9).add("Contact: *").add("Expires: 0")).0,
-        500
-    );
+    assert_eq!(send(&mut b, at(9).add(&format!("Contact: {A};expires=0"))).0, 500);
+    assert_eq!(send(&mut b, at(9).add("Contact: *").add("Expires: 0")).0, 500);
     assert_eq!(query(&mut b), [format!("{A};expires=600")]);
     // With another Call-ID the number says nothing: the phone has restarted.
-    assert_eq!(
-        send(&mut b, at(1).call_id("after-restart").add(&add)).0,
-        200
-    );
-    assert_eq!(
-        send(&mut b, at(2).call_id("after-restart").add(&add)).0,
-        200
-    );
+    assert_eq!(send(&mut b, at(1).call_id("after-restart").add(&add)).0, 200);
+    assert_eq!(send(&mut b, at(2).call_id("after-restart").add(&add)).0, 200);
 }
 
 #[test]
@@ -269,24 +220,14 @@ fn a_register_that_comes_after_its_contact_was_removed_does_not_bring_it_back() 
     assert_eq!(send(&mut b, early.clone()), (200, vec![]));
     // Or the phone sends as late in a new transaction.
     assert_eq!(send(&mut b, early.via(BOB, "z9hG4bKlate")).0, 500);
-    assert_eq!(
-        send(&mut b, remove),
-        (200, vec![]),
-        "the removal again is fine"
-    );
+    assert_eq!(send(&mut b, remove), (200, vec![]), "the removal again is fine");
     assert_eq!(query(&mut b), [""; 0]);
     // A new one is welcome at once.
-    assert_eq!(
-        send(&mut b, register().cseq(3).add(&format!("Contact: {A}"))).0,
-        200
-    );
+    assert_eq!(send(&mut b, register().cseq(3).add(&format!("Contact: {A}"))).0, 200);
     // The same after a `*`.
     let star = register().cseq(4).add("Contact: *").add("Expires: 0");
     assert_eq!(send(&mut b, star), (200, vec![]));
-    assert_eq!(
-        send(&mut b, register().cseq(3).add(&format!("Contact: {A}"))).0,
-        500
-    );
+    assert_eq!(send(&mut b, register().cseq(3).add(&format!("Contact: {A}"))).0, 500);
 }
 
 #[test]
@@ -302,10 +243,7 @@ fn what_has_expired_orders_nothing_any_more() {
     );
     assert_eq!(b.location.bindings(), 1);
     // The memory of a removal ends as well.
-    send(
-        &mut b,
-        register().cseq(2).add(&format!("Contact: {A};expires=0")),
-    );
+    send(&mut b, register().cseq(2).add(&format!("Contact: {A};expires=0")));
     b.tick(33_000);
     assert_eq!(send(&mut b, register().cseq(1).add(&add)).0, 200);
 }
@@ -345,10 +283,7 @@ fn more_contacts_than_allowed_are_403_and_change_nothing() {
     assert_eq!(query(&mut b).len(), 2);
     assert_eq!(contact(&mut b, "<sip:c@10.0.1.2>").1.len(), 3);
     // One for another in the same request is allowed, and a refresh of all.
-    assert_eq!(
-        contact(&mut b, "<sip:a@10.0.1.2>;expires=0, <sip:d@10.0.1.2>").0,
-        200
-    );
+    assert_eq!(contact(&mut b, "<sip:a@10.0.1.2>;expires=0, <sip:d@10.0.1.2>").0, 200);
     assert_eq!(query(&mut b).len(), 3);
     let all = "<sip:b@10.0.1.2>, <sip:c@10.0.1.2>, <sip:d@10.0.1.2>";
     assert_eq!(contact(&mut b, all).0, 200);
@@ -365,10 +300,7 @@ fn the_same_contact_twice_in_one_request_is_one_binding() {
     assert_eq!((status, all), (200, vec![format!("{A};expires=100")]));
     let other = "<sip:b@10.0.1.2>;expires=100";
     assert_eq!(contact(&mut b, &format!("{other}, {A};expires=100")).0, 200);
-    assert_eq!(
-        contact(&mut b, &format!("{A};expires=0, {A};expires=0")).1,
-        [other]
-    );
+    assert_eq!(contact(&mut b, &format!("{A};expires=0, {A};expires=0")).1, [other]);
 }
 
 #[test]
@@ -387,9 +319,7 @@ fn changing_contacts_for_ever_does_not_fill_the_memory() {
 fn more_bindings_than_the_server_holds_are_503_with_retry_after() {
     let mut b = Bench::trusting();
     for n in 0..100 {
-        let ten: Vec<_> = (0..10)
-            .map(|c| format!("<sip:u{n}@10.0.1.2:{}>", 1000 + c))
-            .collect();
+        let ten: Vec<_> = (0..10).map(|c| format!("<sip:u{n}@10.0.1.2:{}>", 1000 + c)).collect();
         let request = register()
             .to(&format!("<sip:u{n}@example.com>"))
             .add(&format!("Contact: {}", ten.join(", ")));
@@ -401,9 +331,7 @@ fn more_bindings_than_the_server_holds_are_503_with_retry_after() {
     assert!(answer.header("Retry-After").is_some());
     assert_eq!(b.limit_hits(Limit::Bindings), 1);
     // A refresh needs no room.
-    let request = register()
-        .to("<sip:u7@example.com>")
-        .add("Contact: <sip:u7@10.0.1.2:1003>");
+    let request = register().to("<sip:u7@example.com>").add("Contact: <sip:u7@10.0.1.2:1003>");
     assert_eq!(send(&mut b, request).0, 200);
     assert_eq!(b.location.bindings(), 1000);
 }
@@ -429,11 +357,7 @@ fn one_bad_contact_and_nothing_changes() {
 #[test]
 fn an_address_that_is_not_ours_is_404() {
     let mut b = Bench::new();
-    for to in [
-        "<sip:bob@elsewhere.example>",
-        "<sip:example.com>",
-        "<sip:bob@10.9.9.9>",
-    ] {
+    for to in ["<sip:bob@elsewhere.example>", "<sip:example.com>", "<sip:bob@10.9.9.9>"] {
         let request = register().to(to).add(&format!("Contact: {A}"));
         assert_eq!(send(&mut b, request).0, 404, "{to}");
     }
@@ -458,15 +382,11 @@ fn the_address_is_known_in_whatever_form_it_is_written() {
         "sip:bob@Example.Com;tag=1",
     ];
     for (n, to) in forms.iter().enumerate() {
-        let request = register()
-            .to(to)
-            .add(&format!("Contact: <sip:c{n}@10.0.1.2>"));
+        let request = register().to(to).add(&format!("Contact: <sip:c{n}@10.0.1.2>"));
         assert_eq!(send(&mut b, request).1.len(), n + 1, "{to}");
     }
     // Another user is another address: the user part has case.
-    let request = register()
-        .to("<sip:BOB@example.com>")
-        .add(&format!("Contact: {A}"));
+    let request = register().to("<sip:BOB@example.com>").add(&format!("Contact: {A}"));
     assert_eq!(send(&mut b, request).1.len(), 1);
 }
 
@@ -537,19 +457,14 @@ fn rfc_3327_a_path_of_a_strict_router_is_followed_strictly() {
     let sent = b.send(ALICE, Request::invite());
     let at = the(&sent, "10.0.2.1:5066");
     assert_eq!(at.uri(), "sip:10.0.2.1:5066");
-    assert_eq!(
-        at.all("Route"),
-        ["<sip:10.0.2.2;lr>", "<sip:bob@10.0.1.2:5060>"]
-    );
+    assert_eq!(at.all("Route"), ["<sip:10.0.2.2;lr>", "<sip:bob@10.0.1.2:5060>"]);
 }
 
 #[test]
 fn a_path_longer_than_can_be_stored_is_refused() {
     let mut b = Bench::with(|settings| settings.limits.message_size = 100_000);
     let path = vec!["<sip:a>"; 8300].join(",");
-    let request = register()
-        .add(&format!("Path: {path}"))
-        .add(&format!("Contact: {A}"));
+    let request = register().add(&format!("Path: {path}")).add(&format!("Contact: {A}"));
     assert_eq!(send(&mut b, request).0, 400);
     assert_eq!(b.location.bindings(), 0);
 }
@@ -564,25 +479,10 @@ fn rfc_5626_the_same_instance_and_reg_id_replace_whatever_the_uri() {
     let mut b = Bench::new();
     contact(&mut b, &format!("<sip:bob@10.0.1.2:1111>;{ONE};reg-id=1"));
     let (_, all) = contact(&mut b, &format!("<sip:bob@10.0.1.2:2222>;{ONE};reg-id=1"));
-    assert_eq!(
-        all,
-        [format!(
-            "<sip:bob@10.0.1.2:2222>;expires=3600;{ONE};reg-id=1"
-        )]
-    );
+    assert_eq!(all, [format!("<sip:bob@10.0.1.2:2222>;expires=3600;{ONE};reg-id=1")]);
     // Another flow of the same phone, and another phone, stand beside it.
-    assert_eq!(
-        contact(&mut b, &format!("<sip:bob@10.0.1.2:2222>;{ONE};reg-id=2"))
-            .1
-            .len(),
-        2
-    );
-    assert_eq!(
-        contact(&mut b, &format!("<sip:bob@10.0.1.2:2222>;{TWO};reg-id=1"))
-            .1
-            .len(),
-        3
-    );
+    assert_eq!(contact(&mut b, &format!("<sip:bob@10.0.1.2:2222>;{ONE};reg-id=2")).1.len(), 2);
+    assert_eq!(contact(&mut b, &format!("<sip:bob@10.0.1.2:2222>;{TWO};reg-id=1")).1.len(), 3);
     // The restarted phone with a new Call-ID still replaces its own.
     let request = register()
         .call_id("restarted")
@@ -590,9 +490,7 @@ fn rfc_5626_the_same_instance_and_reg_id_replace_whatever_the_uri() {
         .add(&format!("Contact: <sip:bob@10.0.1.2:3333>;{ONE};reg-id=1"));
     let (_, all) = send(&mut b, request);
     assert_eq!(all.len(), 3);
-    assert!(all.contains(&format!(
-        "<sip:bob@10.0.1.2:3333>;expires=3600;{ONE};reg-id=1"
-    )));
+    assert!(all.contains(&format!("<sip:bob@10.0.1.2:3333>;expires=3600;{ONE};reg-id=1")));
 }
 
 #[test]
@@ -610,10 +508,7 @@ fn an_instance_without_reg_id_is_kept_and_has_one_binding() {
 fn rfc_5626_a_removal_names_the_instance() {
     let mut b = Bench::new();
     contact(&mut b, &format!("<sip:bob@10.0.1.2:1111>;{ONE};reg-id=1"));
-    let (_, all) = contact(
-        &mut b,
-        &format!("<sip:bob@10.0.1.2:9999>;{ONE};reg-id=1;expires=0"),
-    );
+    let (_, all) = contact(&mut b, &format!("<sip:bob@10.0.1.2:9999>;{ONE};reg-id=1;expires=0"));
     assert_eq!(all, [""; 0]);
 }
 
@@ -641,12 +536,7 @@ fn the_answer_lists_all_bindings_and_keeps_no_transaction() {
 fn the_operators_binding_gives_way_to_the_phones_own() {
     let mut b = Bench::new();
     b.location
-        .add(
-            Default::default(),
-            b"bob@example.com",
-            b"sip:bob@10.0.1.2:5060",
-            100,
-        )
+        .add(Default::default(), b"bob@example.com", b"sip:bob@10.0.1.2:5060", 100)
         .unwrap();
     assert_eq!(query(&mut b), [format!("{A};expires=100")]);
     assert_eq!(contact(&mut b, A).1, [format!("{A};expires=3600")]);

@@ -46,10 +46,7 @@ fn one_source_leaves_transactions_for_others() {
     assert!((150..170).contains(&taken), "{taken}");
     assert!(b.limit_hits(Limit::TransactionsOfSource) >= 230);
     let refused = b.send("10.9.9.9:1", call("bob", "10.9.9.9:1"));
-    assert_eq!(
-        only(refused).reason(),
-        "Too Many Transactions Of One Source"
-    );
+    assert_eq!(only(refused).reason(), "Too Many Transactions Of One Source");
     assert_eq!(calls(&mut b, "carol", 10, |_| DAVE.to_owned()), 10);
     // All is given back.
     b.tick(300_000);
@@ -61,9 +58,7 @@ fn one_source_leaves_transactions_for_others() {
 #[test]
 fn many_sources_that_call_one_user_leave_transactions_for_others() {
     let mut b = bench(&[]);
-    let taken = calls(&mut b, "bob", 400, |n| {
-        format!("10.9.{}.{}:5060", n / 200, n % 200 + 1)
-    });
+    let taken = calls(&mut b, "bob", 400, |n| format!("10.9.{}.{}:5060", n / 200, n % 200 + 1));
     assert!((150..170).contains(&taken), "{taken}");
     assert!(b.limit_hits(Limit::TransactionsOfAor) >= 230);
     let of_carol = calls(&mut b, "carol", 20, |n| format!("10.8.0.{n}:5060"));
@@ -76,10 +71,7 @@ fn a_trusted_source_has_no_share() {
     let from = |n: usize| format!("10.9.9.9:{}", 1000 + n);
     let bob = calls(&mut b, "bob", 100, from);
     let carol = calls(&mut b, "carol", 100, from);
-    assert_eq!(
-        bob + carol,
-        200 - b.limit_hits(Limit::TransactionsOfAor) as usize
-    );
+    assert_eq!(bob + carol, 200 - b.limit_hits(Limit::TransactionsOfAor) as usize);
     assert_eq!(b.limit_hits(Limit::TransactionsOfSource), 0);
 }
 

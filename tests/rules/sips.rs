@@ -147,21 +147,14 @@ fn a_sips_request_uri_makes_sips_of_the_route() {
         let sent = only(b.send_on(0, alice, request));
         (sent.status(), sent.flow.transport, sent.to)
     };
-    for route in [
-        "sip:10.0.6.6",
-        "sips:10.0.6.6",
-        "sip:10.0.6.6;transport=tcp",
-    ] {
+    for route in ["sip:10.0.6.6", "sips:10.0.6.6", "sip:10.0.6.6;transport=tcp"] {
         assert_eq!(to(route), (0, Tls, "10.0.6.6:5061".into()), "{route}");
     }
     assert_eq!(to("sip:10.0.6.6;transport=udp").0, 480);
     // The other way round a SIPS route makes the hop secure, and the request stays what it is.
     let request = Request::new("MESSAGE", "sip:bob@far.example").add("Route: <sips:10.0.6.6;lr>");
     let sent = only(b.send(ALICE, request));
-    assert_eq!(
-        (sent.flow.transport, sent.uri()),
-        (Tls, "sip:bob@far.example")
-    );
+    assert_eq!((sent.flow.transport, sent.uri()), (Tls, "sip:bob@far.example"));
 }
 
 #[test]
@@ -169,16 +162,10 @@ fn a_sips_contact_is_bound_only_where_all_is_sips() {
     let (mut b, _) = bench();
     for (uri, lines) in [
         ("sip:example.com", &["Contact: <sips:bob@10.0.1.2>"][..]),
+        ("sips:example.com", &["Contact: <sips:bob@10.0.1.2>, <sip:bob@10.0.1.3>"]),
         (
             "sips:example.com",
-            &["Contact: <sips:bob@10.0.1.2>, <sip:bob@10.0.1.3>"],
-        ),
-        (
-            "sips:example.com",
-            &[
-                "Contact: <sips:bob@10.0.1.2>",
-                "Path: <sips:10.0.6.6;lr>, <sip:10.0.6.7;lr>",
-            ],
+            &["Contact: <sips:bob@10.0.1.2>", "Path: <sips:10.0.6.6;lr>, <sip:10.0.6.7;lr>"],
         ),
     ] {
         let (_, answer) = register(&mut b, uri, lines);
@@ -208,11 +195,7 @@ fn the_sips_version_of_a_contact_replaces_the_sip_version_and_back() {
         assert!(contacts[0].starts_with(&format!("<{contact}>")), "{answer}");
     }
     // And each removes the other.
-    let (_, answer) = register(
-        &mut b,
-        "sips:example.com",
-        &["Contact: <sips:bob@10.0.1.2>;expires=0"],
-    );
+    let (_, answer) = register(&mut b, "sips:example.com", &["Contact: <sips:bob@10.0.1.2>;expires=0"]);
     assert_eq!((answer.status(), answer.all("Contact").len()), (200, 0));
 }
 

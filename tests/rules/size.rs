@@ -32,11 +32,7 @@ fn a_large_request_goes_by_tcp_where_the_uri_names_no_transport() {
         ("sip:x@10.0.7.7:5066;transport=tls", Tls),
     ] {
         let sent = only(b.send(ALICE, large("MESSAGE", uri)));
-        assert_eq!(
-            (sent.flow.transport, sent.to.as_str()),
-            (transport, "10.0.7.7:5066"),
-            "{uri}"
-        );
+        assert_eq!((sent.flow.transport, sent.to.as_str()), (transport, "10.0.7.7:5066"), "{uri}");
         let via = format!("SIP/2.0/{} ", transport.name());
         assert!(sent.header("Via").unwrap().starts_with(&via), "{sent}");
         assert_eq!(sent.uri(), uri);
@@ -96,15 +92,9 @@ fn when_no_connection_comes_about_the_same_target_is_tried_by_udp() {
         assert_eq!(by_udp.body, request.body);
         // It is not tried by TCP again; the spare is the next, by TCP first.
         let at_spare = only(b.undelivered(&by_udp.bytes));
-        assert_eq!(
-            (at_spare.to.as_str(), at_spare.flow.transport),
-            (SPARE, Tcp)
-        );
+        assert_eq!((at_spare.to.as_str(), at_spare.flow.transport), (SPARE, Tcp));
         let at_spare = only(b.undelivered(&at_spare.bytes));
-        assert_eq!(
-            (at_spare.to.as_str(), at_spare.flow.transport),
-            (SPARE, Udp)
-        );
+        assert_eq!((at_spare.to.as_str(), at_spare.flow.transport), (SPARE, Udp));
         let ok = b.send_for_one(SPARE, at_spare.answer(200));
         assert_eq!((ok.status(), ok.to.as_str()), (200, ALICE));
         b.assert_quiet();
@@ -140,10 +130,7 @@ fn the_way_behind_a_nat_is_fixed_whatever_the_size() {
     let mut b = Bench::with(|settings| settings.listeners = listeners());
     let nat = "198.51.100.7:40123";
     let register = Request::new("REGISTER", "sip:example.com")
-        .set(
-            "Via",
-            "SIP/2.0/UDP 192.168.0.5:5060;rport;branch=z9hG4bKnat",
-        )
+        .set("Via", "SIP/2.0/UDP 192.168.0.5:5060;rport;branch=z9hG4bKnat")
         .to("<sip:bob@example.com>")
         .add("Contact: <sip:bob@192.168.0.5:5060>");
     b.send_for_one(nat, register);

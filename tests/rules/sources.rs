@@ -74,11 +74,7 @@ fn beyond_ten_wrong_passwords_a_minute_none_is_looked_at() {
         assert_eq!(statuses(&mut b, BOB, user, 30), ten_and_no_more(), "{user}");
         assert_eq!(b.limit_hits(Limit::Guesses), 20);
         assert_eq!(b.outcomes(AuthOutcome::TooMany), 20);
-        assert_eq!(
-            sources.banned(Instant::from_ms(b.now)),
-            0,
-            "the conf says no ban"
-        );
+        assert_eq!(sources.banned(Instant::from_ms(b.now)), 0, "the conf says no ban");
     }
     let (mut b, _) = guarded(|_| ());
     statuses(&mut b, BOB, "bob", 10);
@@ -88,16 +84,9 @@ fn beyond_ten_wrong_passwords_a_minute_none_is_looked_at() {
         by(b, core, from, try_with(&asked, "bob", "b"))
     };
     let refused = right(&mut b, 0, BOB);
-    assert_eq!(
-        (refused.status(), refused.reason()),
-        (403, "Too Many Wrong Passwords")
-    );
+    assert_eq!((refused.status(), refused.reason()), (403, "Too Many Wrong Passwords"));
     assert_eq!(right(&mut b, 1, BOB).status(), 403, "another core knows it");
-    assert_eq!(
-        right(&mut b, 0, "10.0.1.2:7777").status(),
-        403,
-        "another port"
-    );
+    assert_eq!(right(&mut b, 0, "10.0.1.2:7777").status(), 403, "another port");
     assert_eq!(right(&mut b, 0, "[::ffff:10.0.1.2]:5060").status(), 403);
     let whole = by(&mut b, 0, BOB, try_with(&asked, "bob@example.com", "wrong"));
     assert_eq!(whole.status(), 403, "the same user by another spelling");
@@ -133,10 +122,7 @@ fn whoever_guesses_learns_no_names() {
     assert_eq!(all("bob", false)[29].0, 403);
     assert_eq!(all("bob", true), all("nobody", true));
     // It proves nothing by an old nonce, and is challenged on.
-    assert_eq!(
-        (all("bob", true)[9].2, all("bob", true)[29].2),
-        (false, true)
-    );
+    assert_eq!((all("bob", true)[9].2, all("bob", true)[29].2), (false, true));
 }
 
 #[test]
@@ -170,19 +156,13 @@ fn a_call_counts_as_a_register_does_and_a_stream_as_a_datagram() {
         })
         .collect();
     assert_eq!(all, [vec![407; 10], vec![403; 20]].concat());
-    assert_eq!(
-        statuses(&mut b, ALICE, "alice", 1),
-        [403],
-        "and by REGISTER"
-    );
+    assert_eq!(statuses(&mut b, ALICE, "alice", 1), [403], "and by REGISTER");
 
     let flow = b.open(Transport::Tcp, 0, 3, "10.0.1.9:40000");
     // No nonce need come from there: whoever has a connection is there.
     let asked = nonce(&mut b, CAROL);
     let all: Vec<u16> = (0..30)
-        .map(|_| {
-            only(b.send_on(0, flow, try_with(&asked, "bob", "wrong").by(Transport::Tcp))).status()
-        })
+        .map(|_| only(b.send_on(0, flow, try_with(&asked, "bob", "wrong").by(Transport::Tcp))).status())
         .collect();
     assert_eq!(all, ten_and_no_more());
     let other = b.open(Transport::Tcp, 0, 4, "10.0.1.9:40001");
@@ -207,10 +187,7 @@ fn passwords_in_anothers_name_shut_nobody_out() {
     let answer = by(&mut b, 0, BOB, try_with(&stolen, "bob", "b"));
     let asked = challenge(&answer, "SHA-256");
     assert_eq!(said(&asked, "stale"), Some("true"));
-    assert_eq!(
-        by(&mut b, 0, BOB, try_with(&asked, "bob", "b")).status(),
-        200
-    );
+    assert_eq!(by(&mut b, 0, BOB, try_with(&asked, "bob", "b")).status(), 200);
 }
 
 #[test]
@@ -232,11 +209,7 @@ fn many_sources_guess_at_one_user_who_calls_on() {
     assert_eq!(looked_at, 100);
     assert_eq!(statuses(&mut b, DAVE, "bob", 1), [403]);
     assert_eq!((at_home(&mut b, 5060), at_home(&mut b, 6060)), (200, 200));
-    assert_eq!(
-        statuses(&mut b, DAVE, "alice", 1),
-        [401],
-        "others do not notice"
-    );
+    assert_eq!(statuses(&mut b, DAVE, "alice", 1), [401], "others do not notice");
 }
 
 #[test]
@@ -299,28 +272,16 @@ fn a_user_has_so_many_requests_a_second_from_wherever() {
     let mut all = Vec::new();
     for _ in 0..5 {
         all.push(by(&mut b, 0, BOB, try_with(&home, "bob", "b")));
-        all.push(by(
-            &mut b,
-            1,
-            CAROL,
-            try_with(&away, "bob@example.com", "wrong"),
-        ));
+        all.push(by(&mut b, 1, CAROL, try_with(&away, "bob@example.com", "wrong")));
         all.push(by(&mut b, 1, CAROL, try_with(&away, "bob", "b")));
     }
-    let count = |status| {
-        all.iter()
-            .filter(|answer| answer.status() == status)
-            .count()
-    };
+    let count = |status| all.iter().filter(|answer| answer.status() == status).count();
     assert_eq!((count(200), count(401), count(503)), (5, 5, 5));
     let refused = all.iter().find(|answer| answer.status() == 503).unwrap();
     assert_eq!(refused.header("Retry-After"), Some("1"));
     assert_eq!(b.limit_hits(Limit::PerUser), 5);
     b.now += 1000;
-    assert_eq!(
-        by(&mut b, 0, BOB, try_with(&home, "bob", "b")).status(),
-        200
-    );
+    assert_eq!(by(&mut b, 0, BOB, try_with(&home, "bob", "b")).status(), 200);
 }
 
 #[test]
@@ -344,18 +305,11 @@ fn an_address_of_record_is_called_and_registered_so_often_a_second() {
         }
         assert_eq!(refused, 15, "{mode:?}");
         assert_eq!(b.limit_hits(Limit::PerAor), 15);
-        assert_eq!(
-            by(&mut b, 0, BOB, register()).status(),
-            480,
-            "registered alike"
-        );
+        assert_eq!(by(&mut b, 0, BOB, register()).status(), 480, "registered alike");
         // What is in a dialog goes on, and others do not notice.
         let within = Request::new("BYE", "sip:bob@10.0.1.2:5060").to("<sip:bob@example.com>;tag=b");
         let sent = b.send(ALICE, within);
-        assert!(
-            sent.iter()
-                .all(|sent| sent.to != ALICE || sent.status() != 480)
-        );
+        assert!(sent.iter().all(|sent| sent.to != ALICE || sent.status() != 480));
         let other = b.send_for_one(ALICE, Request::new("MESSAGE", "sip:eve@example.com"));
         assert_eq!(other.status(), 404);
         b.now += 1000;
@@ -387,10 +341,8 @@ fn scanners_are_answered_nothing_whatever_they_send() {
         for agent in ["friendly-scanner", "Friendly-SCANNER/1.8", "(sipvicious)"] {
             let line = format!("User-Agent: {agent}");
             let wrong_via = Request::new("OPTIONS", "sip:example.com").set("CSeq", "x OPTIONS");
-            let within =
-                Request::new("BYE", "sip:bob@example.com").to("<sip:bob@example.com>;tag=x");
-            let route =
-                Request::new("INVITE", "sip:bob@example.net").add("Route: <sip:10.9.9.9;lr>");
+            let within = Request::new("BYE", "sip:bob@example.com").to("<sip:bob@example.com>;tag=x");
+            let route = Request::new("INVITE", "sip:bob@example.net").add("Route: <sip:10.9.9.9;lr>");
             let invite = Request::invite();
             for request in [
                 register(),
@@ -441,10 +393,7 @@ fn the_first_route_that_matches_decides_and_a_dialog_goes_on() {
     let sent = b.send(ALICE, Request::invite());
     let called = the(&sent, BOB);
     let route = called.header("Record-Route").unwrap().to_string();
-    let ok = called
-        .answer(200)
-        .tag("b")
-        .add("Contact: <sip:bob@10.0.1.2:5060>");
+    let ok = called.answer(200).tag("b").add("Contact: <sip:bob@10.0.1.2:5060>");
     let ok = only(b.send(BOB, ok));
     let to = ok.header("To").unwrap().to_string();
     // The caller has another address now: what goes by the dialog's own route is past the table of routes.
@@ -478,17 +427,10 @@ fn a_nonce_speaks_for_the_address_it_was_sent_to_and_for_no_other() {
     let line = BOBS.answer(&asked, "INVITE", "");
     let foreign = line.replace("nonce=\"", "nonce=\"0");
     let invite = |lines: &[&str]| {
-        let add =
-            |request: Request, line: &&str| request.add(&format!("Proxy-Authorization: {line}"));
+        let add = |request: Request, line: &&str| request.add(&format!("Proxy-Authorization: {line}"));
         lines.iter().fold(Request::invite(), add)
     };
     assert!(bears(&mut b, 0, BOB, &invite(&[&foreign, &line]), 0));
     assert!(!bears(&mut b, 0, BOB, &invite(&[&foreign]), 0));
-    assert!(!bears(
-        &mut b,
-        0,
-        BOB,
-        &invite(&["Digest", "Basic x", ""]),
-        0
-    ));
+    assert!(!bears(&mut b, 0, BOB, &invite(&["Digest", "Basic x", ""]), 0));
 }

@@ -18,10 +18,7 @@ fn bench() -> Bench {
 fn a_call_passes_and_nothing_is_remembered() {
     let mut b = bench();
     let at_bob = only(b.send(ALICE, Request::invite()));
-    assert_eq!(
-        (at_bob.to.as_str(), at_bob.uri()),
-        (BOB, "sip:bob@10.0.1.2:5060")
-    );
+    assert_eq!((at_bob.to.as_str(), at_bob.uri()), (BOB, "sip:bob@10.0.1.2:5060"));
     assert_eq!(at_bob.header("Max-Forwards"), Some("69"));
     assert!(b.cores[0].occupancy().is_quiet());
     for status in [100, 180, 200, 200] {
@@ -78,10 +75,7 @@ fn they_take_its_way_where_a_route_names_only_invite() {
     let request = Request::new("INVITE", "sip:1@carrier.example");
     let at_gate = only(b.send(ALICE, &request));
     let cancel = only(b.send(ALICE, request.cancel()));
-    assert_eq!(
-        (cancel.to.as_str(), cancel.branch()),
-        (gate, at_gate.branch())
-    );
+    assert_eq!((cancel.to.as_str(), cancel.branch()), (gate, at_gate.branch()));
     let busy = b.send_for_one(gate, at_gate.answer(486));
     assert_eq!(only(b.send(ALICE, request.ack(&busy))).to, gate);
 }
@@ -140,10 +134,7 @@ fn responses_whose_branch_it_did_not_make_are_dropped() {
     let branch = at_bob.branch();
     for at in 8..branch.len() {
         let digit = if &branch[at..=at] == "0" { "1" } else { "0" };
-        let forged = real.replace(
-            branch,
-            &format!("{}{digit}{}", &branch[..at], &branch[at + 1..]),
-        );
+        let forged = real.replace(branch, &format!("{}{digit}{}", &branch[..at], &branch[at + 1..]));
         assert!(b.send(BOB, forged.as_str()).is_empty(), "digit {at}");
     }
 }
@@ -155,10 +146,6 @@ fn a_loop_is_noticed_without_memory() {
     let looped = at_bob
         .to_string()
         .replacen("sip:bob@10.0.1.2:5060 ", "sip:bob@example.com ", 1)
-        .replacen(
-            "Via:",
-            "Via: SIP/2.0/UDP 10.0.1.2:5060;branch=z9hG4bKb\r\nVia:",
-            1,
-        );
+        .replacen("Via:", "Via: SIP/2.0/UDP 10.0.1.2:5060;branch=z9hG4bKb\r\nVia:", 1);
     assert_eq!(b.send_for_one(BOB, looped.as_str()).status(), 482);
 }

@@ -72,18 +72,10 @@ fn the_uri_says_transport_port_and_address() {
         ("sip:x@10.0.7.7;transport=TCP", Tcp, "10.0.7.7:5060"),
         ("sip:x@10.0.7.7:5099;transport=tcp", Tcp, "10.0.7.7:5099"),
         ("sip:x@10.0.7.7;transport=tls", Tls, "10.0.7.7:5061"),
-        (
-            "sip:x@far.example;maddr=10.0.7.8;transport=tcp",
-            Tcp,
-            "10.0.7.8:5060",
-        ),
+        ("sip:x@far.example;maddr=10.0.7.8;transport=tcp", Tcp, "10.0.7.8:5060"),
     ] {
         let sent = only(b.send(ALICE, Request::new("MESSAGE", uri)));
-        assert_eq!(
-            (sent.flow.transport, sent.to.as_str()),
-            (transport, to),
-            "{uri}"
-        );
+        assert_eq!((sent.flow.transport, sent.to.as_str()), (transport, to), "{uri}");
         assert_eq!(sent.listener, transport as u16, "{uri}");
         let sent_by = format!("10.0.0.1:{}", transport.default_port());
         let via = format!("SIP/2.0/{} {sent_by};branch=", transport.name());
@@ -94,18 +86,12 @@ fn the_uri_says_transport_port_and_address() {
 #[test]
 fn a_transport_that_nobody_speaks_here_fails_the_branch() {
     let mut b = follow();
-    for uri in [
-        "sip:x@10.0.7.7;transport=sctp",
-        "sip:x@10.0.7.7;transport=ws",
-    ] {
+    for uri in ["sip:x@10.0.7.7;transport=sctp", "sip:x@10.0.7.7;transport=ws"] {
         let answer = b.send_for_one(ALICE, Request::new("MESSAGE", uri));
         assert_eq!(answer.status(), 500, "{uri}");
     }
     let mut b = Bench::with(|settings| settings.routes = vec![route(Action::Relay(vec![]))].into());
-    for uri in [
-        "sip:x@10.0.7.7;transport=tcp",
-        "sip:x@10.0.7.7;transport=tls",
-    ] {
+    for uri in ["sip:x@10.0.7.7;transport=tcp", "sip:x@10.0.7.7;transport=tls"] {
         let answer = b.send_for_one(ALICE, Request::new("MESSAGE", uri));
         assert_eq!(answer.status(), 500, "{uri}");
     }
@@ -119,10 +105,7 @@ fn a_server_without_udp_sends_by_what_it_has() {
         settings.routes = vec![route(Action::Relay(vec![]))].into();
     });
     let sent = only(b.send(ALICE, Request::new("MESSAGE", "sip:x@10.0.7.7")));
-    assert_eq!(
-        (sent.flow.transport, sent.to.as_str()),
-        (Tcp, "10.0.7.7:5060")
-    );
+    assert_eq!((sent.flow.transport, sent.to.as_str()), (Tcp, "10.0.7.7:5060"));
     assert_eq!(sent.listener, 0);
 }
 
@@ -138,21 +121,14 @@ fn two_requests_to_one_peer_share_a_connection_and_other_names_do_not() {
     assert_eq!(tls, way("sip:x@ONE.example;maddr=10.0.7.7;transport=tls"));
     let other = way("sip:x@two.example;maddr=10.0.7.7;transport=tls");
     assert_eq!(tls.peer, other.peer);
-    assert_ne!(
-        name_of(&tls),
-        name_of(&other),
-        "each name must be proved by itself"
-    );
+    assert_ne!(name_of(&tls), name_of(&other), "each name must be proved by itself");
 }
 
 #[test]
 fn over_tls_the_peer_must_prove_the_host_of_the_uri_or_the_name_in_the_conf() {
     let mut b = follow();
     for (uri, host) in [
-        (
-            "sip:x@Far.Example;maddr=10.0.7.8;transport=tls",
-            "far.example",
-        ),
+        ("sip:x@Far.Example;maddr=10.0.7.8;transport=tls", "far.example"),
         ("sip:x@10.0.7.7;transport=tls", "10.0.7.7"),
     ] {
         let sent = only(b.send(ALICE, Request::new("MESSAGE", uri)));
@@ -168,10 +144,7 @@ fn over_tls_the_peer_must_prove_the_host_of_the_uri_or_the_name_in_the_conf() {
     let bye = Request::new("BYE", "sip:bob@10.9.9.9")
         .to("<sip:bob@example.com>;tag=callee")
         .call_id(at_gate.header("Call-ID").unwrap())
-        .add(&format!(
-            "Route: {}",
-            at_gate.header("Record-Route").unwrap()
-        ))
+        .add(&format!("Route: {}", at_gate.header("Record-Route").unwrap()))
         .add("Route: <sip:10.0.5.1:5070;transport=tls;lr>");
     let bye = b.send(ALICE, bye);
     let bye = the(&bye, GATE);
@@ -182,13 +155,9 @@ fn over_tls_the_peer_must_prove_the_host_of_the_uri_or_the_name_in_the_conf() {
 #[test]
 fn the_topmost_route_says_the_transport_too() {
     let mut b = follow();
-    let request = Request::new("MESSAGE", "sip:bob@far.example")
-        .add("Route: <sip:10.0.6.6;transport=tcp;lr>");
+    let request = Request::new("MESSAGE", "sip:bob@far.example").add("Route: <sip:10.0.6.6;transport=tcp;lr>");
     let sent = only(b.send(ALICE, request));
-    assert_eq!(
-        (sent.flow.transport, sent.to.as_str()),
-        (Tcp, "10.0.6.6:5060")
-    );
+    assert_eq!((sent.flow.transport, sent.to.as_str()), (Tcp, "10.0.6.6:5060"));
 }
 
 #[test]
@@ -266,11 +235,7 @@ fn a_dialog_between_two_transports_leaves_by_the_side_of_its_receiver() {
     let at_bob = the(&sent, BOB).clone();
     assert_eq!(at_bob.flow.transport, Udp);
     b.send(BOB, at_bob.answer(200));
-    let routes: Vec<String> = at_bob
-        .all("Record-Route")
-        .iter()
-        .map(|r| r.to_string())
-        .collect();
+    let routes: Vec<String> = at_bob.all("Record-Route").iter().map(|r| r.to_string()).collect();
     assert_eq!(routes.len(), 2);
     let in_dialog = |method: &str, uri: &str, routes: &mut dyn Iterator<Item = &String>| {
         let mut request = Request::new(method, uri).call_id(at_bob.header("Call-ID").unwrap());
@@ -283,18 +248,11 @@ fn a_dialog_between_two_transports_leaves_by_the_side_of_its_receiver() {
         .by(Tcp)
         .to("<sip:bob@example.com>;tag=callee");
     let bye = only(b.send_on(0, alice, bye));
-    assert_eq!(
-        (bye.to.as_str(), bye.flow.transport, bye.all("Route").len()),
-        (BOB, Udp, 0)
-    );
-    let bye = in_dialog(
-        "BYE",
-        "sip:alice@10.0.1.1:5060;transport=tcp",
-        &mut routes.iter(),
-    )
-    .via("10.0.1.2:5060", "z9hG4bKbobsbye")
-    .from("<sip:bob@example.com>;tag=callee")
-    .to("<sip:alice@example.com>;tag=alice");
+    assert_eq!((bye.to.as_str(), bye.flow.transport, bye.all("Route").len()), (BOB, Udp, 0));
+    let bye = in_dialog("BYE", "sip:alice@10.0.1.1:5060;transport=tcp", &mut routes.iter())
+        .via("10.0.1.2:5060", "z9hG4bKbobsbye")
+        .from("<sip:bob@example.com>;tag=callee")
+        .to("<sip:alice@example.com>;tag=alice");
     let bye = only(b.send(BOB, bye));
     assert_eq!((bye.flow, bye.all("Route").len()), (alice, 0));
 }
@@ -313,11 +271,7 @@ fn a_response_takes_the_requests_own_connection() {
     let ok = b.send_for_one(BOB, at_bob.answer(200));
     assert_eq!(ok.flow, alice);
     assert_eq!(ok.all("Via").len(), 1);
-    let answer = b.send_on(
-        0,
-        alice,
-        Request::new("OPTIONS", "sip:nobody@10.0.1.2;transport=x").by(Tcp),
-    );
+    let answer = b.send_on(0, alice, Request::new("OPTIONS", "sip:nobody@10.0.1.2;transport=x").by(Tcp));
     assert_eq!(only(answer).flow, alice);
     b.assert_quiet();
 }
@@ -344,11 +298,7 @@ fn a_response_whose_connection_is_gone_goes_to_the_source_at_the_port_of_sent_by
 fn who_has_closed_his_side_still_gets_his_answer_and_no_requests() {
     let mut b = follow();
     let alice = b.open(Tcp, 0, 1, "10.0.1.1:33333");
-    let sent = b.send_on(
-        0,
-        alice,
-        Request::new("INVITE", "sip:bob@10.0.1.2:5060").by(Tcp),
-    );
+    let sent = b.send_on(0, alice, Request::new("INVITE", "sip:bob@10.0.1.2:5060").by(Tcp));
     let at_bob = the(&sent, BOB).clone();
     b.live.half_close(0, 1, 7);
     let ok = b.send_for_one(BOB, at_bob.answer(200));
@@ -358,9 +308,7 @@ fn who_has_closed_his_side_still_gets_his_answer_and_no_requests() {
         .to("<sip:alice@example.com>;tag=alice")
         .call_id(at_bob.header("Call-ID").unwrap());
     let routes = at_bob.all("Record-Route");
-    let bye = routes
-        .iter()
-        .fold(bye, |bye, route| bye.add(&format!("Route: {route}")));
+    let bye = routes.iter().fold(bye, |bye, route| bye.add(&format!("Route: {route}")));
     assert_eq!(b.send_for_one(BOB, bye).to, "10.0.1.9:5060");
 }
 
@@ -368,18 +316,11 @@ fn who_has_closed_his_side_still_gets_his_answer_and_no_requests() {
 fn so_does_an_answer_of_our_own() {
     let mut b = relay(&[hop(Tcp, GATE, "")]);
     let alice = b.open(Tcp, 0, 1, "10.0.1.1:33333");
-    let sent = b.send_on(
-        0,
-        alice,
-        Request::new("INVITE", "sip:x@far.example").by(Tcp),
-    );
+    let sent = b.send_on(0, alice, Request::new("INVITE", "sip:x@far.example").by(Tcp));
     let at_gate = the(&sent, GATE).clone();
     b.lose(alice);
     let answer = only(b.lose(at_gate.flow));
-    assert_eq!(
-        (answer.status(), answer.to.as_str()),
-        (500, "10.0.1.1:5060")
-    );
+    assert_eq!((answer.status(), answer.to.as_str()), (500, "10.0.1.1:5060"));
     b.assert_quiet();
 }
 
@@ -404,10 +345,7 @@ fn a_stateless_response_goes_back_by_the_connection_that_was_opened_from_there()
     let gate = b.open(Tls, 0, 2, GATE);
     let ok = only(b.send_on(0, gate, at_gate.answer(200)));
     assert_eq!((ok.flow.channel, ok.flow.transport), (Channel::Back, Tcp));
-    assert_eq!(
-        (ok.to.as_str(), ok.listener),
-        ("10.0.1.1:33333", Tcp as u16)
-    );
+    assert_eq!((ok.to.as_str(), ok.listener), ("10.0.1.1:33333", Tcp as u16));
 }
 
 // ---- timers over a reliable transport -------------------------------------------------------------------------------------
@@ -425,10 +363,7 @@ fn nothing_is_repeated_over_a_stream() {
             "INVITE" => &[(32_000, "408 INVITE")],
             _ => &[(3500, "100 MESSAGE")],
         };
-        let expected: Vec<_> = expected
-            .iter()
-            .map(|(at, gist)| (*at, gist.to_string()))
-            .collect();
+        let expected: Vec<_> = expected.iter().map(|(at, gist)| (*at, gist.to_string())).collect();
         assert_eq!(sent, expected, "{method}");
         b.assert_quiet();
     }
@@ -460,11 +395,7 @@ fn a_final_answer_is_not_repeated_over_a_stream_and_its_ack_ends_the_transaction
 fn a_non_invite_over_streams_leaves_nothing_behind() {
     let mut b = relay(&[hop(Tcp, GATE, "")]);
     let alice = b.open(Tcp, 0, 1, ALICE);
-    let sent = b.send_on(
-        0,
-        alice,
-        Request::new("MESSAGE", "sip:x@far.example").by(Tcp),
-    );
+    let sent = b.send_on(0, alice, Request::new("MESSAGE", "sip:x@far.example").by(Tcp));
     let at_gate = the(&sent, GATE).clone();
     b.send(GATE, at_gate.answer(200));
     // Timers J and K are 0.
@@ -524,13 +455,8 @@ fn a_lost_connection_harms_nobody_elses_requests() {
     b.send(BOB, lost[2].answer(200));
     b.send(BOB, lost[0].answer(200));
     let failed = b.lose(lost[0].flow);
-    let calls: Vec<_> = failed
-        .iter()
-        .map(|s| (s.status(), s.header("Call-ID").unwrap()))
-        .collect();
-    let expected: Vec<_> = [4, 3, 1]
-        .map(|n: usize| (500, lost[n].header("Call-ID").unwrap()))
-        .into();
+    let calls: Vec<_> = failed.iter().map(|s| (s.status(), s.header("Call-ID").unwrap())).collect();
+    let expected: Vec<_> = [4, 3, 1].map(|n: usize| (500, lost[n].header("Call-ID").unwrap())).into();
     assert_eq!(calls, expected);
     for other in &others {
         assert_eq!(b.send_for_one(BOB, other.answer(200)).status(), 200);
@@ -573,10 +499,7 @@ fn those_that_wait_on_a_connection_are_known_whatever_came_before() {
                 let sent = b.lose(first.flow);
                 let mut told: Vec<_> = sent.iter().map(|s| s.header("Call-ID").unwrap()).collect();
                 told.reverse();
-                let lost: Vec<_> = waiting[way]
-                    .iter()
-                    .map(|s| s.header("Call-ID").unwrap())
-                    .collect();
+                let lost: Vec<_> = waiting[way].iter().map(|s| s.header("Call-ID").unwrap()).collect();
                 assert_eq!(told, lost, "step {step}");
                 assert!(sent.iter().all(|s| s.status() == 500));
                 failed += lost.len();
@@ -594,10 +517,7 @@ fn what_no_connection_takes_is_followed_by_the_next_hop() {
     let sent = b.send(ALICE, Request::new("INVITE", "sip:x@far.example"));
     let at_gate = the(&sent, GATE).clone();
     let at_spare = only(b.undelivered(&at_gate.bytes));
-    assert_eq!(
-        (at_spare.to.as_str(), at_spare.flow.transport),
-        (SPARE, Udp)
-    );
+    assert_eq!((at_spare.to.as_str(), at_spare.flow.transport), (SPARE, Udp));
     // The report of a response ends no transaction, though its topmost Via is ours: the request has been here twice.
     let response = at_spare.answer(200).bytes();
     assert!(b.undelivered(&response).is_empty());
@@ -635,10 +555,7 @@ fn a_request_that_ends_the_framing_is_answered_with_its_fault() {
     }
     // The head is not all there: what can be read is answered.
     let cut = &text[..text.len() - 20];
-    assert_eq!(
-        only(b.unframed(alice, cut.as_bytes(), Fault::TooLarge)).status(),
-        513
-    );
+    assert_eq!(only(b.unframed(alice, cut.as_bytes(), Fault::TooLarge)).status(), 513);
     for nothing in [
         "SIP/2.0 200 OK\r\nVia: SIP/2.0/TCP 10.0.0.1\r\n\r\n".to_string(),
         text.replace("MESSAGE", "ACK"),
@@ -646,11 +563,7 @@ fn a_request_that_ends_the_framing_is_answered_with_its_fault() {
         "\u{16}\u{3}\u{1}".into(),
         String::new(),
     ] {
-        assert!(
-            b.unframed(alice, nothing.as_bytes(), Fault::NotSip)
-                .is_empty(),
-            "{nothing}"
-        );
+        assert!(b.unframed(alice, nothing.as_bytes(), Fault::NotSip).is_empty(), "{nothing}");
     }
     assert_eq!(b.dropped(Drop::Unreadable), 5);
     b.assert_quiet();

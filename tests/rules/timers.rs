@@ -90,12 +90,7 @@ fn a_branch_that_ignores_timer_cs_cancel_ends_64_t1_later_with_408() {
     // The CANCEL is repeated as any non-INVITE request, until its timer F.
     let cancels = times(&sent, BOB, "CANCEL");
     assert_eq!(cancels[..4], [180_000, 180_500, 181_500, 183_500]);
-    assert_eq!(
-        cancels[4..],
-        [
-            187_500, 191_500, 195_500, 199_500, 203_500, 207_500, 211_500
-        ]
-    );
+    assert_eq!(cancels[4..], [187_500, 191_500, 195_500, 199_500, 203_500, 207_500, 211_500]);
     assert_eq!(times(&sent, ALICE, "408 INVITE")[0], 212_000);
     b.send(ALICE, request.ack(to(&sent, ALICE)[0]));
     b.assert_quiet();
@@ -126,12 +121,7 @@ fn timer_g_repeats_a_failure_up_to_t2_and_timer_h_gives_up() {
     let answer = the(&sent, ALICE).clone();
     let sent = b.tick(60_000);
     let again = times(&sent, ALICE, "486 INVITE");
-    assert_eq!(
-        again,
-        [
-            500, 1500, 3500, 7500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500
-        ]
-    );
+    assert_eq!(again, [500, 1500, 3500, 7500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500]);
     assert_eq!(to(&sent, ALICE)[0].bytes, answer.bytes);
     assert_eq!(b.server_transactions(), 0);
     b.send(ALICE, request.ack(&answer));
@@ -164,20 +154,12 @@ fn timer_e_doubles_up_to_t2_and_timer_f_ends_it_in_silence() {
     let sent = b.tick(40_000);
     assert_eq!(
         times(&sent, BOB, "MESSAGE"),
-        [
-            500, 1500, 3500, 7500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500
-        ]
+        [500, 1500, 3500, 7500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500]
     );
     assert_eq!(to(&sent, BOB)[0].bytes, at_bob.bytes);
     // RFC 4320 §4.2: no 408 to a non-INVITE. §4.1: a 100 at T2's time, 3.5 s after the request, and only then.
     assert_eq!(
-        when(
-            &sent
-                .iter()
-                .filter(|s| s.to == ALICE)
-                .cloned()
-                .collect::<Vec<_>>()
-        ),
+        when(&sent.iter().filter(|s| s.to == ALICE).cloned().collect::<Vec<_>>()),
         [(3500, "100 MESSAGE".to_string())]
     );
     assert_eq!(b.server_transactions(), 0);
@@ -203,10 +185,7 @@ fn rfc_4320_a_non_invite_gets_no_provisional_response_but_a_late_100() {
     // §4.1: not even one that the callee sends.
     assert!(b.send(BOB, at_bob.answer(183)).is_empty());
     assert!(b.send(BOB, at_bob.answer(100)).is_empty());
-    assert!(
-        b.send(ALICE, &request).is_empty(),
-        "a repetition is absorbed before"
-    );
+    assert!(b.send(ALICE, &request).is_empty(), "a repetition is absorbed before");
     b.tick(3_499);
     assert!(b.send(ALICE, &request).is_empty());
     let sent = b.tick(1);
@@ -271,10 +250,7 @@ fn rfc_6026_timer_l_absorbs_repeated_invites_after_a_2xx_and_timer_m_passes_repe
     b.send_for_one(BOB, &ok);
     // The proxy does not repeat a 2xx itself.
     assert!(b.tick(10_000).is_empty());
-    assert!(
-        b.send(ALICE, &request).is_empty(),
-        "absorbed, not forwarded as new"
-    );
+    assert!(b.send(ALICE, &request).is_empty(), "absorbed, not forwarded as new");
     assert_eq!(b.send_for_one(BOB, &ok).to, ALICE);
     b.tick(21_999);
     assert!(b.send(ALICE, &request).is_empty());

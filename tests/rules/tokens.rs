@@ -45,10 +45,7 @@ fn sent_on(at_bob: &Sent, uri: &str, change: impl FnOnce(String) -> String) -> S
     let (_, rest) = text.split_once(' ').unwrap();
     let (_, rest) = rest.split_once(' ').unwrap();
     let own = format!("Via: SIP/2.0/UDP {BOB};branch=z9hG4bKbobs{}\r\n", unique());
-    change(format!(
-        "INVITE {uri} {}",
-        rest.replacen("Via:", &format!("{own}Via:"), 1)
-    ))
+    change(format!("INVITE {uri} {}", rest.replacen("Via:", &format!("{own}Via:"), 1)))
 }
 
 const CAROLS: &str = "sip:carol@example.com";
@@ -89,11 +86,7 @@ fn a_via_of_another_request_exempts_from_nothing() {
             ("Call-ID", &call_id, "another"),
             ("From", "sip:alice@example.com", "sip:bob@example.com"),
             ("From tag", ";tag=a", ";tag=another"),
-            (
-                "To",
-                "To: <sip:bob@example.com>",
-                "To: <sip:carol@example.com>",
-            ),
+            ("To", "To: <sip:bob@example.com>", "To: <sip:carol@example.com>"),
             ("CSeq", &cseq, "99 INVITE"),
             (
                 "Contact",
@@ -199,9 +192,7 @@ fn what_passed_within_a_dialog_is_asked_outside_of_it() {
         let mut b = guarded(|settings| settings.proxy.mode = mode);
         let asked = auth::call(&mut b);
         let at_bob = the(&b.send(ALICE, auth::invite_with(&ALICES, &asked)), BOB).clone();
-        let answer = at_bob
-            .answer(200)
-            .add(&format!("Contact: <{BOBS_CONTACT}>"));
+        let answer = at_bob.answer(200).add(&format!("Contact: <{BOBS_CONTACT}>"));
         let ok = b.send_for_one(BOB, answer);
         let call = Call {
             call_id: at_bob.header("Call-ID").unwrap().into(),
@@ -259,9 +250,7 @@ fn call_with(b: &mut Bench, extra: &str) -> Call {
         invite = invite.add(extra);
     }
     let at_bob = the(&b.send(ALICE, invite), BOB).clone();
-    let answer = at_bob
-        .answer(200)
-        .add(&format!("Contact: <{BOBS_CONTACT}>"));
+    let answer = at_bob.answer(200).add(&format!("Contact: <{BOBS_CONTACT}>"));
     let ok = b.send_for_one(BOB, answer);
     Call {
         call_id: at_bob.header("Call-ID").unwrap().into(),
@@ -350,9 +339,7 @@ fn a_cookie_is_its_holders_alone() {
             assert_eq!(answer.status(), 403, "{method}: {answer}");
         }
         for uri in ANYWHERE {
-            let ack = call
-                .by_caller("ACK", uri)
-                .from("<sip:ceo@example.com>;tag=alice");
+            let ack = call.by_caller("ACK", uri).from("<sip:ceo@example.com>;tag=alice");
             assert!(b.send(ALICE, ack).is_empty());
         }
         // Another tag of bob is no tag of his.
@@ -370,11 +357,7 @@ fn a_cookie_leads_where_the_other_side_wants_to_be_reached() {
         let mut b = plain(|settings| settings.proxy.mode = mode);
         let call = call(&mut b);
         for method in ["INVITE", "INFO", "BYE", "MESSAGE"] {
-            for uri in [
-                "sip:victim@10.9.9.9",
-                "sip:bob@10.9.9.9:5071",
-                "sip:gw@10.0.5.1:5080",
-            ] {
+            for uri in ["sip:victim@10.9.9.9", "sip:bob@10.9.9.9:5071", "sip:gw@10.0.5.1:5080"] {
                 let answer = b.send_for_one(ALICE, call.by_caller(method, uri));
                 assert_eq!(answer.status(), 403, "{method} {uri}: {answer}");
                 let answer = b.send_for_one(BOB, call.by_callee(method, uri));
@@ -419,9 +402,7 @@ fn who_leaves_its_dialog_is_asked_as_outside_of_it() {
     let asked = auth::call(&mut b);
     let invite = auth::invite_with(&ALICES, &asked);
     let at_bob = the(&b.send(ALICE, invite), BOB).clone();
-    let answer = at_bob
-        .answer(200)
-        .add(&format!("Contact: <{BOBS_CONTACT}>"));
+    let answer = at_bob.answer(200).add(&format!("Contact: <{BOBS_CONTACT}>"));
     let ok = b.send_for_one(BOB, answer);
     let call = Call {
         call_id: at_bob.header("Call-ID").unwrap().into(),
@@ -458,10 +439,7 @@ fn each_early_and_each_forked_dialog_has_a_cookie_of_its_own() {
             .cseq(unique() as u32);
         by(routes, request)
     };
-    let answer = one
-        .answer(183)
-        .tag("one")
-        .add("Contact: <sip:bob@10.0.7.1:5071>");
+    let answer = one.answer(183).tag("one").add("Contact: <sip:bob@10.0.7.1:5071>");
     let early = recorded(&b.send_for_one(BOB, answer));
     let sent = b.send(ALICE, within(&early, "one", "sip:bob@10.0.7.1:5071"));
     assert_eq!(the(&sent, "10.0.7.1:5071").method(), "PRACK");
@@ -470,29 +448,17 @@ fn each_early_and_each_forked_dialog_has_a_cookie_of_its_own() {
     let answer = b.send_for_one(ALICE, within(&silent, "two", "sip:victim@10.9.9.9"));
     assert_eq!(answer.status(), 403);
     // The cookie of one is not the other's.
-    let answer = other
-        .answer(183)
-        .tag("two")
-        .add("Contact: <sip:bob@10.0.7.2:5071>");
+    let answer = other.answer(183).tag("two").add("Contact: <sip:bob@10.0.7.2:5071>");
     let second = recorded(&b.send_for_one(DAVE, answer));
     assert_ne!(early, second);
     let crossed = within(&early, "two", "sip:bob@10.0.7.2:5071");
     assert_eq!(b.send_for_one(ALICE, crossed).status(), 403);
     // Both answer, and both can be hung up.
-    let answer = one
-        .answer(200)
-        .tag("one")
-        .add("Contact: <sip:bob@10.0.7.3:5071>");
+    let answer = one.answer(200).tag("one").add("Contact: <sip:bob@10.0.7.3:5071>");
     let first = recorded(the(&b.send(BOB, answer), ALICE));
-    let answer = other
-        .answer(200)
-        .tag("two")
-        .add("Contact: <sip:bob@10.0.7.4:5071>");
+    let answer = other.answer(200).tag("two").add("Contact: <sip:bob@10.0.7.4:5071>");
     let second = recorded(the(&b.send(DAVE, answer), ALICE));
-    for (routes, tag, at) in [
-        (first, "one", "10.0.7.3:5071"),
-        (second, "two", "10.0.7.4:5071"),
-    ] {
+    for (routes, tag, at) in [(first, "one", "10.0.7.3:5071"), (second, "two", "10.0.7.4:5071")] {
         for method in ["ACK", "BYE"] {
             let mut request = within(&routes, tag, &format!("sip:bob@{at}"));
             request.method = method.into();
@@ -563,18 +529,9 @@ fn after_a_restart_calls_go_on_and_can_be_ended_wherever_they_have_moved() {
     }
     // What was refreshed before is forgotten, so that nobody knows it; a call must not be one that nobody can end.
     let moved = "sip:bob@10.0.8.8:5072";
-    for (method, passes) in [
-        ("INFO", false),
-        ("INVITE", false),
-        ("BYE", true),
-        ("ACK", true),
-    ] {
+    for (method, passes) in [("INFO", false), ("INVITE", false), ("BYE", true), ("ACK", true)] {
         let sent = b.send(ALICE, call.by_caller(method, moved));
-        assert_eq!(
-            sent.iter().any(|s| s.to == "10.0.8.8:5072"),
-            passes,
-            "{method}"
-        );
+        assert_eq!(sent.iter().any(|s| s.to == "10.0.8.8:5072"), passes, "{method}");
     }
     let from = "<sip:ceo@example.com>;tag=alice";
     let answer = b.send_for_one(ALICE, call.by_caller("BYE", moved).from(from));
@@ -646,9 +603,7 @@ fn names_herself(b: &mut Bench) {
     for aor in [&b"eve@example.com"[..], b"eve@10.0.0.1"] {
         for n in 0..10 {
             let contact = format!("sip:eve@{PROXY};x={n}");
-            b.location
-                .add(Default::default(), aor, contact.as_bytes(), 3600)
-                .unwrap();
+            b.location.add(Default::default(), aor, contact.as_bytes(), 3600).unwrap();
         }
     }
 }
@@ -696,23 +651,16 @@ fn the_ack_of_a_call_that_was_answered_may_leave_out_its_route() {
     for records in [true, false] {
         let invite = Request::invite();
         let at_bob = the(&b.send(ALICE, &invite), BOB).clone();
-        let mut answer = at_bob
-            .answer(200)
-            .add(&format!("Contact: <{BOBS_CONTACT}>"));
+        let mut answer = at_bob.answer(200).add(&format!("Contact: <{BOBS_CONTACT}>"));
         if !records {
-            answer
-                .lines
-                .retain(|line| !line.starts_with("Record-Route"));
+            answer.lines.retain(|line| !line.starts_with("Record-Route"));
         }
         let ok = b.send_for_one(BOB, answer);
         let call_id = ok.header("Call-ID").unwrap();
         let ack = Request::new("ACK", "sip:bob@example.com").to(ok.header("To").unwrap());
         assert!(b.send(ALICE, ack.clone()).is_empty(), "of another call");
         let from = "<sip:alice@example.com>;tag=other";
-        assert!(
-            b.send(ALICE, ack.clone().call_id(call_id).from(from))
-                .is_empty()
-        );
+        assert!(b.send(ALICE, ack.clone().call_id(call_id).from(from)).is_empty());
         assert_eq!(only(b.send(ALICE, ack.call_id(call_id))).to, BOB);
     }
 }

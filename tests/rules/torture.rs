@@ -50,18 +50,13 @@ fn settle(b: &Bench, bytes: &[u8]) {
         let mut aor = Vec::new();
         uri.write_address_of_record(&mut aor);
         let phone = format!("sip:phone@{PHONE}");
-        b.location
-            .add(Default::default(), &aor, phone.as_bytes(), 3600)
-            .unwrap();
+        b.location.add(Default::default(), &aor, phone.as_bytes(), 3600).unwrap();
     }
 }
 
 /// The header lines as they stand, folds kept, without those named.
 fn raw_lines(bytes: &[u8], without: &[&str]) -> Vec<Vec<u8>> {
-    let end = bytes
-        .windows(4)
-        .position(|w| w == b"\r\n\r\n")
-        .expect("an end");
+    let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").expect("an end");
     let mut lines: Vec<Vec<u8>> = Vec::new();
     for line in bytes[..end + 2].split_inclusive(|b| *b == b'\n').skip(1) {
         match (line.first(), lines.last_mut()) {
@@ -92,28 +87,12 @@ fn forwarded(bytes: &[u8], peer: &str) {
         bytes.split(|b| *b == b' ').next()
     );
 
-    let edited = [
-        "via",
-        "v",
-        "max-forwards",
-        "record-route",
-        "route",
-        "max-breadth",
-    ];
-    assert_eq!(
-        raw_lines(&at_phone.bytes, &edited),
-        raw_lines(bytes, &edited),
-        "\n{at_phone}"
-    );
+    let edited = ["via", "v", "max-forwards", "record-route", "route", "max-breadth"];
+    assert_eq!(raw_lines(&at_phone.bytes, &edited), raw_lines(bytes, &edited), "\n{at_phone}");
     let before = Text::new(bytes);
     assert_eq!(at_phone.body, before.body);
-    let hops = before
-        .header("Max-Forwards")
-        .map_or(71, |hops| hops.parse().unwrap());
-    assert_eq!(
-        at_phone.header("Max-Forwards"),
-        Some((hops - 1).to_string().as_str())
-    );
+    let hops = before.header("Max-Forwards").map_or(71, |hops| hops.parse().unwrap());
+    assert_eq!(at_phone.header("Max-Forwards"), Some((hops - 1).to_string().as_str()));
 
     // Our Via on top, the sender's stamped, the others as they were.
     let vias = |text: &Text| text.all("Via").join(" , ");
@@ -125,18 +104,12 @@ fn forwarded(bytes: &[u8], peer: &str) {
     assert_eq!(new_rest, old_rest);
     let top = rest.split(',').next().unwrap();
     let source: std::net::SocketAddr = peer.parse().unwrap();
-    assert_eq!(
-        param(top, "received"),
-        Some(source.ip().to_string().as_str())
-    );
+    assert_eq!(param(top, "received"), Some(source.ip().to_string().as_str()));
 
     // The answer comes back with their Vias and goes to the source's address.
     let status = 486;
     let back = b.send(PHONE, at_phone.answer(status));
-    let answer = back
-        .iter()
-        .find(|s| s.status() == status)
-        .expect("an answer");
+    let answer = back.iter().find(|s| s.status() == status).expect("an answer");
     assert_eq!(vias(answer), rest);
     assert_eq!(address(&answer.to).ip(), source.ip());
     b.assert_quiet();
@@ -312,10 +285,7 @@ fn every_message_of_both_rfcs_has_its_verdict_here() {
         let folder = format!("{}/tests/data/{rfc}", env!("CARGO_MANIFEST_DIR"));
         for entry in std::fs::read_dir(folder).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
-            assert!(
-                FILES.contains(&format!("{rfc}/{name}").as_str()),
-                "{rfc}/{name}"
-            );
+            assert!(FILES.contains(&format!("{rfc}/{name}").as_str()), "{rfc}/{name}");
             count += 1;
         }
     }
@@ -388,10 +358,7 @@ fn unusual_and_empty_reason_phrases_pass_bit_for_bit() {
 fn a_contact_with_escaped_headers_is_called_without_them() {
     // §19.1.1: a Request-URI has no header fields; §19.1.5: a Route of a stranger's making is nothing to honour.
     let mut b = Bench::new();
-    b.register(
-        "bob",
-        "<sip:bob@10.0.1.2:5060?Route=%3Csip:10.9.9.9%3E&Subject=x>",
-    );
+    b.register("bob", "<sip:bob@10.0.1.2:5060?Route=%3Csip:10.9.9.9%3E&Subject=x>");
     let sent = b.send(ALICE, Request::invite());
     let at_bob = the(&sent, BOB);
     assert_eq!(at_bob.uri(), "sip:bob@10.0.1.2:5060");

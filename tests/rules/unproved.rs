@@ -70,10 +70,7 @@ fn contacts_at_machines_that_have_not_registered_them_get_three_times_the_reques
 
 #[test]
 fn whoever_has_answered_once_is_called_as_any_other_for_an_hour() {
-    let contacts = [
-        "<sip:m@203.0.113.9>".to_owned(),
-        "<sip:m@203.0.113.10>".to_owned(),
-    ];
+    let contacts = ["<sip:m@203.0.113.9>".to_owned(), "<sip:m@203.0.113.10>".to_owned()];
     let mut b = bench(&contacts);
     for ip in ["203.0.113.9", "203.0.113.10"] {
         let place = format!("{ip}:5060");
@@ -94,13 +91,7 @@ fn whoever_has_answered_once_is_called_as_any_other_for_an_hour() {
     let sent = b.send(ALICE, call("mallory"));
     assert!(!to(&sent, VICTIM).is_empty() && !to(&sent, "203.0.113.10:5060").is_empty());
     let again = b.tick(40_000);
-    assert_eq!(
-        to(&again, VICTIM)
-            .iter()
-            .filter(|s| s.method() == "INVITE")
-            .count(),
-        6
-    );
+    assert_eq!(to(&again, VICTIM).iter().filter(|s| s.method() == "INVITE").count(), 6);
     b.tick(3_600_000);
     let sent = b.send(ALICE, call("mallory"));
     let again = b.tick(40_000);
@@ -121,10 +112,7 @@ fn a_tree_of_users_makes_no_more_of_it() {
             .add(&format!("Contact: {}", contacts.join(", ")));
         assert_eq!(b.send_for_one(DAVE, register).status(), 200);
     };
-    bind(
-        "mallory",
-        (0..5).map(|n| format!("<sip:m{n}@{PROXY}>")).collect(),
-    );
+    bind("mallory", (0..5).map(|n| format!("<sip:m{n}@{PROXY}>")).collect());
     for n in 0..5 {
         let ports = (0..5).map(|port| format!("<sip:m@203.0.113.9:{}>", 5060 + 10 * n + port));
         bind(&format!("m{n}"), ports.collect());
@@ -170,10 +158,7 @@ fn what_a_request_brings_back_to_a_forged_source_is_bounded() {
         let sent = b.send(VICTIM, &request);
         let mut back = bytes(&sent, VICTIM);
         let at_bob = the(&sent, BOB).clone();
-        let answer = at_bob
-            .answer(status)
-            .tag("b")
-            .add("Contact: <sip:bob@10.0.1.2:5060>");
+        let answer = at_bob.answer(status).tag("b").add("Contact: <sip:bob@10.0.1.2:5060>");
         let sent = b.send(BOB, answer.clone());
         let finals = to(&sent, VICTIM).len();
         assert_eq!(finals, 1, "{status}: the first one leaves");
@@ -297,11 +282,7 @@ fn from_outside_no_private_address_is_reached_and_from_inside_it_is() {
             .to("<sip:mallory@example.com>")
             .add(&format!("Contact: <sip:m@{contact}>"));
         assert_eq!(b.send_for_one(source, register).status(), 200);
-        assert_eq!(
-            called(&mut b),
-            [format!("UDP {place}")],
-            "{contact} from {source}"
-        );
+        assert_eq!(called(&mut b), [format!("UDP {place}")], "{contact} from {source}");
     }
 }
 

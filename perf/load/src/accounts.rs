@@ -117,9 +117,7 @@ impl Accounts {
             names: Rc::new(self.names.part(first, count)),
             passwords: match &self.passwords {
                 Passwords::Prefix(prefix) => Passwords::Prefix(prefix.clone()),
-                Passwords::Listed(listed) => {
-                    Passwords::Listed(listed[first as usize..(first + count) as usize].to_vec())
-                }
+                Passwords::Listed(listed) => Passwords::Listed(listed[first as usize..(first + count) as usize].to_vec()),
             },
         }
     }
@@ -131,9 +129,7 @@ impl Accounts {
                 let password = [prefix.as_bytes(), name].concat();
                 algorithm.hash(&[name, realm, &password])
             }
-            Passwords::Listed(listed) => {
-                algorithm.hash(&[name, realm, listed[user as usize].as_bytes()])
-            }
+            Passwords::Listed(listed) => algorithm.hash(&[name, realm, listed[user as usize].as_bytes()]),
         }
     }
 }
@@ -163,12 +159,7 @@ impl AuthArguments {
     }
 
     /// What the users of one flow answer with; nothing without `--auth`. `targets`: the different Request-URIs that they send to.
-    pub fn credentials(
-        &self,
-        accounts: &Rc<Accounts>,
-        cnonce: &str,
-        targets: u32,
-    ) -> Option<Credentials> {
+    pub fn credentials(&self, accounts: &Rc<Accounts>, cnonce: &str, targets: u32) -> Option<Credentials> {
         let manner = self.auth?;
         let users = accounts.names.count() as usize;
         Some(Credentials {
@@ -246,15 +237,7 @@ impl Credentials {
     }
 
     /// A request of this user was challenged. True where it is to be sent again, with credentials ([`Credentials::write`]).
-    pub fn challenged(
-        &mut self,
-        user: u32,
-        asker: Asker,
-        carried: Carried,
-        raw: &[u8],
-        scan: &Scan,
-        stats: &mut Stats,
-    ) -> bool {
+    pub fn challenged(&mut self, user: u32, asker: Asker, carried: Carried, raw: &[u8], scan: &Scan, stats: &mut Stats) -> bool {
         let lines = scan.challenges.as_slice().iter();
         let found = lines
             .filter(|line| line.whole(raw)[0] | 0x20 == asker.initial())
@@ -275,9 +258,7 @@ impl Credentials {
         }
         let session = &mut self.sessions[user as usize];
         // A kept nonce may have served its time without the server's saying so; the one it has just given may not.
-        if carried == Carried::Fresh
-            || (carried == Carried::Kept && session.nonce == challenge.nonce && !challenge.stale)
-        {
+        if carried == Carried::Fresh || (carried == Carried::Kept && session.nonce == challenge.nonce && !challenge.stale) {
             stats.counts.add(Count::CredentialsRefused);
             stats.wrong("credentials refused", raw);
             return false;
@@ -300,9 +281,9 @@ impl Credentials {
         let algorithm = self.algorithm;
         let (accounts, realm) = (&self.accounts, &self.realm);
         let ha1 = self.ha1.get(user, || accounts.ha1(user, realm, algorithm));
-        let ha2 = self.ha2.get(request.target, || {
-            algorithm.hash(&[request.method.as_bytes(), request.uri])
-        });
+        let ha2 = self
+            .ha2
+            .get(request.target, || algorithm.hash(&[request.method.as_bytes(), request.uri]));
         let session = &self.sessions[user as usize];
         let answer = Answer {
             asker: request.asker,
@@ -369,20 +350,13 @@ mod tests {
     }
 
     fn challenge(lines: &str) -> Vec<u8> {
-        format!("SIP/2.0 401 Unauthorized\r\nVia: x\r\n{lines}Content-Length: 0\r\n\r\n")
-            .into_bytes()
+        format!("SIP/2.0 401 Unauthorized\r\nVia: x\r\n{lines}Content-Length: 0\r\n\r\n").into_bytes()
     }
 
-    const MD5: &str =
-        "WWW-Authenticate: Digest realm=\"r\",nonce=\"n1\",algorithm=MD5,qop=\"auth\"\r\n";
+    const MD5: &str = "WWW-Authenticate: Digest realm=\"r\",nonce=\"n1\",algorithm=MD5,qop=\"auth\"\r\n";
 
     /// What a challenge comes to: whether it is answered, and with what.
-    fn answer(
-        to: &mut Credentials,
-        carried: Carried,
-        lines: &str,
-        stats: &mut Stats,
-    ) -> Option<String> {
+    fn answer(to: &mut Credentials, carried: Carried, lines: &str, stats: &mut Stats) -> Option<String> {
         let raw = challenge(lines);
         let scan = message::scan(&raw).expect("whole");
         to.challenged(1, Asker::Registrar, carried, &raw, &scan, stats)
@@ -403,9 +377,7 @@ mod tests {
 
     fn expected(nonce: &str, count: Option<u32>) -> String {
         let md5 = Algorithm::Md5;
-        let hex = |parts: &[&[u8]]| {
-            String::from_utf8(md5.hex(&md5.hash(parts)).bytes().to_vec()).expect("digits")
-        };
+        let hex = |parts: &[&[u8]]| String::from_utf8(md5.hex(&md5.hash(parts)).bytes().to_vec()).expect("digits");
         let ha1 = hex(&[b"u00001", b"r", b"pwu00001"]);
         let ha2 = hex(&[b"REGISTER", b"sip:h"]);
         let (middle, end) = match count {
@@ -461,11 +433,7 @@ mod tests {
 
     #[test]
     fn who_is_refused_does_not_try_again() {
-        for (carried, refused) in [
-            (Carried::Nothing, false),
-            (Carried::Kept, true),
-            (Carried::Fresh, true),
-        ] {
+        for (carried, refused) in [(Carried::Nothing, false), (Carried::Kept, true), (Carried::Fresh, true)] {
             let mut kept = credentials("--auth kept");
             let mut stats = Stats::new();
             assert!(answer(&mut kept, Carried::Nothing, MD5, &mut stats).is_some());

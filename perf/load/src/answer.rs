@@ -70,11 +70,7 @@ pub fn check(dialect: &Dialect, raw: &[u8], scan: &Scan, tag: &[u8]) -> Result<(
     if message::parameter(scan.from.value(raw), b"tag") != Some(tag) {
         return Err("From tag changed");
     }
-    let (vias, forwards): (_, &[u8]) = if dialect.floor {
-        (1, b"70")
-    } else {
-        (2, b"69")
-    };
+    let (vias, forwards): (_, &[u8]) = if dialect.floor { (1, b"70") } else { (2, b"69") };
     if scan.via.len() != vias {
         return Err("not the Via of one proxy and of the caller");
     }

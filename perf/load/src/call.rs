@@ -99,10 +99,7 @@ impl Calls {
         limit: usize,
         (ring_ns, hold_ns): (u64, u64),
     ) -> Calls {
-        let ends = locals
-            .iter()
-            .map(|local| End::new(local, &dialect, users.width()))
-            .collect();
+        let ends = locals.iter().map(|local| End::new(local, &dialect, users.width())).collect();
         let count = |side| locals.iter().filter(|local| local.side == side).count();
         let (callers, answerers) = (count(Side::Caller), count(Side::Answerer));
         Calls {
@@ -180,9 +177,7 @@ impl Calls {
             sequence: 0,
             host: &[],
         };
-        let length = self.ends[link.end as usize]
-            .invite
-            .render(&fill, out.buffer());
+        let length = self.ends[link.end as usize].invite.render(&fill, out.buffer());
         out.commit(link, length);
     }
 
@@ -194,12 +189,7 @@ impl Calls {
             return;
         };
         self.uri.clear();
-        for part in [
-            b"sip:",
-            self.users.name(call.callee),
-            b"@",
-            self.dialect.domain.as_bytes(),
-        ] {
+        for part in [b"sip:", self.users.name(call.callee), b"@", self.dialect.domain.as_bytes()] {
             self.uri.extend_from_slice(part);
         }
         let request = Request {
@@ -218,14 +208,7 @@ impl Calls {
         (call.generation == identity.generation && call.state != State::Free).then_some(identity)
     }
 
-    fn receive_response(
-        &mut self,
-        link: Link,
-        raw: &[u8],
-        now_ns: u64,
-        out: &mut Outbox,
-        stats: &mut Stats,
-    ) {
+    fn receive_response(&mut self, link: Link, raw: &[u8], now_ns: u64, out: &mut Outbox, stats: &mut Stats) {
         let Some(scan) = message::scan(raw) else {
             return stats.wrong("not a whole message", raw);
         };
@@ -235,9 +218,7 @@ impl Calls {
         let status = message::status(raw);
         let call = &self.calls[identity.slot as usize];
         let (invite, attempt, branch_end) = match read_cseq(scan.cseq.value(raw)) {
-            Some((attempt, b"INVITE")) if attempt <= call.attempt => {
-                (true, attempt, branch_letter(attempt))
-            }
+            Some((attempt, b"INVITE")) if attempt <= call.attempt => (true, attempt, branch_letter(attempt)),
             Some((number, b"BYE")) if number == call.attempt + 1 => (false, call.attempt, b'b'),
             _ => return self.wrong(identity, "CSeq of no request of ours", raw, stats),
         };
@@ -301,13 +282,7 @@ impl Calls {
         stats.wrong(why, raw);
     }
 
-    fn receive_provisional(
-        &mut self,
-        identity: Identity,
-        status: u16,
-        now_ns: u64,
-        stats: &mut Stats,
-    ) {
+    fn receive_provisional(&mut self, identity: Identity, status: u16, now_ns: u64, stats: &mut Stats) {
         let call = &mut self.calls[identity.slot as usize];
         let kind = if status == 100 {
             stats.counts.add(Count::Trying);
@@ -362,36 +337,35 @@ impl Calls {
         }
         let target = message::contact_uri(scan.contact.value(raw));
         let attempt = call.attempt;
-        let write =
-            |method: &[u8], branch_end: u8, number: u8, credentials: &[u8], buffer: &mut [u8]| {
-                let mut writer = Writer::new(buffer);
-                for part in [
-                    method,
-                    b" ",
-                    target,
-                    b" SIP/2.0\r\n",
-                    self.ends[link.end as usize].via.as_bytes(),
-                    token,
-                    &[branch_end],
-                    b";rport\r\n",
-                    &self.route,
-                    b"Max-Forwards: 70\r\n",
-                    scan.from.whole(raw),
-                    scan.to.whole(raw),
-                    scan.call_id.whole(raw),
-                    b"CSeq: ",
-                    &[b'1' + number],
-                    b" ",
-                    method,
-                    b"\r\n",
-                    credentials,
-                    self.dialect.pad.as_bytes(),
-                    b"Content-Length: 0\r\n\r\n",
-                ] {
-                    writer.push(part);
-                }
-                writer.len()
-            };
+        let write = |method: &[u8], branch_end: u8, number: u8, credentials: &[u8], buffer: &mut [u8]| {
+            let mut writer = Writer::new(buffer);
+            for part in [
+                method,
+                b" ",
+                target,
+                b" SIP/2.0\r\n",
+                self.ends[link.end as usize].via.as_bytes(),
+                token,
+                &[branch_end],
+                b";rport\r\n",
+                &self.route,
+                b"Max-Forwards: 70\r\n",
+                scan.from.whole(raw),
+                scan.to.whole(raw),
+                scan.call_id.whole(raw),
+                b"CSeq: ",
+                &[b'1' + number],
+                b" ",
+                method,
+                b"\r\n",
+                credentials,
+                self.dialect.pad.as_bytes(),
+                b"Content-Length: 0\r\n\r\n",
+            ] {
+                writer.push(part);
+            }
+            writer.len()
+        };
         // The ACK has the credentials of its INVITE, since nobody can challenge it (RFC 3261 §22.1).
         let length = write(b"ACK", b'a', attempt, &call.credentials, out.buffer());
         commit_and_keep(&mut call.ack, link, length, out);
@@ -439,9 +413,10 @@ impl Calls {
             return self.wrong(identity, "challenged after it was accepted", raw, stats);
         }
         let (caller, carried) = (call.caller, call.carried);
-        let answers = self.credentials.as_mut().is_some_and(|credentials| {
-            credentials.challenged(caller, Asker::Proxy, carried, raw, scan, stats)
-        });
+        let answers = self
+            .credentials
+            .as_mut()
+            .is_some_and(|credentials| credentials.challenged(caller, Asker::Proxy, carried, raw, scan, stats));
         if !answers {
             return self.receive_refusal(identity, raw, scan, token, now_ns, out, stats);
         }
@@ -483,15 +458,7 @@ impl Calls {
     }
 
     /// A final response that is not a 2xx is acknowledged hop by hop, in the INVITE's own transaction (RFC 3261 §17.1.1.3).
-    fn acknowledge(
-        &self,
-        identity: Identity,
-        attempt: u8,
-        raw: &[u8],
-        scan: &Scan,
-        token: &[u8; TOKEN],
-        out: &mut Outbox,
-    ) {
+    fn acknowledge(&self, identity: Identity, attempt: u8, raw: &[u8], scan: &Scan, token: &[u8; TOKEN], out: &mut Outbox) {
         let call = &self.calls[identity.slot as usize];
         let link = call.link;
         let mut writer = Writer::new(out.buffer());
@@ -518,14 +485,7 @@ impl Calls {
         out.commit(link, length);
     }
 
-    fn receive_request(
-        &mut self,
-        link: Link,
-        raw: &[u8],
-        now_ns: u64,
-        out: &mut Outbox,
-        stats: &mut Stats,
-    ) {
+    fn receive_request(&mut self, link: Link, raw: &[u8], now_ns: u64, out: &mut Outbox, stats: &mut Stats) {
         let Some(scan) = message::scan(raw) else {
             return stats.wrong("not a whole message", raw);
         };
@@ -633,13 +593,7 @@ impl Calls {
         }
     }
 
-    fn check_request(
-        &self,
-        link: Link,
-        raw: &[u8],
-        scan: &Scan,
-        identity: Identity,
-    ) -> Result<(), &'static str> {
+    fn check_request(&self, link: Link, raw: &[u8], scan: &Scan, identity: Identity) -> Result<(), &'static str> {
         answer::check(&self.dialect, raw, scan, tag(&self.run.token(identity)))?;
         if self.dialect.floor && raw[0] == b'I' {
             // The relay does not know where users are.
@@ -650,9 +604,7 @@ impl Calls {
         let spread;
         let address = match &self.ends[link.end as usize] {
             _ if routed => self.dialect.domain.as_bytes(),
-            End {
-                spread: 0, address, ..
-            } => address.as_bytes(),
+            End { spread: 0, address, .. } => address.as_bytes(),
             end => {
                 spread = end.spread_address(call.callee);
                 spread.as_bytes()
@@ -675,10 +627,7 @@ impl Call {
     /// What there is to say of a call that ended well.
     fn record(&self, now_ns: u64, stats: &mut Stats) {
         stats.counts.add(Count::Good);
-        for (span, heard_ns) in [Span::ToTrying, Span::ToRinging, Span::ToOk]
-            .into_iter()
-            .zip(self.heard_ns)
-        {
+        for (span, heard_ns) in [Span::ToTrying, Span::ToRinging, Span::ToOk].into_iter().zip(self.heard_ns) {
             if heard_ns != 0 {
                 stats.record(span, heard_ns - self.scheduled_ns);
             }
@@ -705,44 +654,25 @@ fn commit_and_keep(kept: &mut Vec<u8>, link: Link, length: usize, out: &mut Outb
     out.commit(link, length);
 }
 
-fn check_response(
-    raw: &[u8],
-    scan: &Scan,
-    token: &[u8; TOKEN],
-    branch_end: u8,
-    status: u16,
-) -> Result<(), &'static str> {
+fn check_response(raw: &[u8], scan: &Scan, token: &[u8; TOKEN], branch_end: u8, status: u16) -> Result<(), &'static str> {
     let [via] = scan.via.as_slice() else {
         return Err("not exactly one Via");
     };
     let branch = message::parameter(via.value(raw), b"branch").unwrap_or_default();
-    if branch
-        .strip_prefix(b"z9hG4bK")
-        .and_then(|rest| rest.strip_prefix(token))
-        != Some(&[branch_end])
-    {
+    if branch.strip_prefix(b"z9hG4bK").and_then(|rest| rest.strip_prefix(token)) != Some(&[branch_end]) {
         return Err("top Via is not ours");
     }
     if message::parameter(scan.from.value(raw), b"tag") != Some(&token[8..]) {
         return Err("From tag changed");
     }
-    if status > 100
-        && status < 300
-        && message::parameter(scan.to.value(raw), b"tag") != Some(&token[8..])
-    {
+    if status > 100 && status < 300 && message::parameter(scan.to.value(raw), b"tag") != Some(&token[8..]) {
         return Err("To tag is not the answerer's");
     }
     Ok(())
 }
 
 impl Flow for Calls {
-    fn start(
-        &mut self,
-        scheduled_ns: u64,
-        now_ns: u64,
-        out: &mut Outbox,
-        stats: &mut Stats,
-    ) -> bool {
+    fn start(&mut self, scheduled_ns: u64, now_ns: u64, out: &mut Outbox, stats: &mut Stats) -> bool {
         let end = (self.callers.start + self.next_caller) as u32;
         let Some(slot) = self.claim() else {
             return false;
@@ -785,14 +715,7 @@ impl Flow for Calls {
         true
     }
 
-    fn receive(
-        &mut self,
-        link: Link,
-        raw: &[u8],
-        now_ns: u64,
-        out: &mut Outbox,
-        stats: &mut Stats,
-    ) {
+    fn receive(&mut self, link: Link, raw: &[u8], now_ns: u64, out: &mut Outbox, stats: &mut Stats) {
         if self.answerers.contains(&(link.end as usize)) {
             return self.receive_request(link, raw, now_ns, out, stats);
         }
@@ -801,9 +724,7 @@ impl Flow for Calls {
             let call_id = memchr::memmem::find(raw, b"\r\nCall-ID: ");
             let identity = call_id.and_then(|at| self.run.identity(&raw[at + 11..]));
             return match identity {
-                Some(identity)
-                    if self.calls[identity.slot as usize].generation == identity.generation =>
-                {
+                Some(identity) if self.calls[identity.slot as usize].generation == identity.generation => {
                     self.receive_provisional(identity, 100, now_ns, stats);
                 }
                 _ => stats.counts.add(Count::Stray),
@@ -837,10 +758,7 @@ impl Flow for Calls {
                 continue;
             }
             let awaited = match due.awaited {
-                Awaited::Invite(attempt) => {
-                    attempt == call.attempt
-                        && matches!(call.state, State::Calling | State::Proceeding)
-                }
+                Awaited::Invite(attempt) => attempt == call.attempt && matches!(call.state, State::Calling | State::Proceeding),
                 Awaited::Ok => !call.acknowledged,
                 Awaited::Request => call.state == State::Ending,
             };
@@ -883,14 +801,10 @@ impl Flow for Calls {
     }
 
     fn next_timer_ns(&self) -> Option<u64> {
-        [
-            self.timers.next_ns(),
-            self.ringing.next_ns(),
-            self.holding.next_ns(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        [self.timers.next_ns(), self.ringing.next_ns(), self.holding.next_ns()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn outstanding(&self) -> u32 {

@@ -169,10 +169,7 @@ impl<'a> Iterator for Parameters<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let start = self
-            .0
-            .iter()
-            .position(|byte| !matches!(byte, b' ' | b'\t' | b','))?;
+        let start = self.0.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b','))?;
         let rest = &self.0[start..];
         let equals = memchr::memchr(b'=', rest)?;
         let name = rest[..equals].trim_ascii();
@@ -228,14 +225,7 @@ impl Answer<'_> {
         let (ha1, ha2) = (algorithm.hex(&self.ha1), algorithm.hex(&self.ha2));
         match self.counted {
             None => algorithm.hash(&[ha1.bytes(), self.nonce, ha2.bytes()]),
-            Some((count, cnonce)) => algorithm.hash(&[
-                ha1.bytes(),
-                self.nonce,
-                &count_digits(count),
-                cnonce,
-                b"auth",
-                ha2.bytes(),
-            ]),
+            Some((count, cnonce)) => algorithm.hash(&[ha1.bytes(), self.nonce, &count_digits(count), cnonce, b"auth", ha2.bytes()]),
         }
     }
 
@@ -268,12 +258,7 @@ impl Answer<'_> {
             }
         }
         if let Some((count, cnonce)) = self.counted {
-            for part in [
-                b",cnonce=\"",
-                cnonce,
-                b"\",qop=auth,nc=",
-                &count_digits(count),
-            ] {
+            for part in [b",cnonce=\"", cnonce, b"\",qop=auth,nc=", &count_digits(count)] {
                 out.extend_from_slice(part);
             }
         }
@@ -291,12 +276,7 @@ fn count_digits(count: u32) -> [u8; 8] {
 mod tests {
     use super::*;
 
-    fn mufasa<'a>(
-        algorithm: Algorithm,
-        realm: &'a [u8],
-        nonce: &'a [u8],
-        password: &[u8],
-    ) -> Answer<'a> {
+    fn mufasa<'a>(algorithm: Algorithm, realm: &'a [u8], nonce: &'a [u8], password: &[u8]) -> Answer<'a> {
         Answer {
             asker: Asker::Registrar,
             algorithm,

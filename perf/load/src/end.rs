@@ -77,11 +77,7 @@ impl End {
             spread: local.spread,
             contact_end: format!("{}>\r\n", local.transport.in_uri()),
             invite: invite(local, dialect, user_width),
-            via: format!(
-                "Via: SIP/2.0/{} {};branch=z9hG4bK",
-                local.transport.in_via(),
-                local.address
-            ),
+            via: format!("Via: SIP/2.0/{} {};branch=z9hG4bK", local.transport.in_via(), local.address),
         }
     }
 
@@ -93,9 +89,7 @@ impl End {
 fn invite(local: &Local, dialect: &Dialect, user_width: usize) -> Template {
     let address = local.address;
     let (in_via, in_uri) = (local.transport.in_via(), local.transport.in_uri());
-    let Dialect {
-        domain, pad, body, ..
-    } = dialect;
+    let Dialect { domain, pad, body, .. } = dialect;
     let Body { text, length } = body;
     Template::new(
         &format!(

@@ -41,10 +41,7 @@ impl Share {
     /// Its part of a row of things: from here, so many.
     pub fn range(self, number: u32) -> (u32, u32) {
         let before = (0..self.index).map(|index| Share { index, ..self }.of(u64::from(number)));
-        (
-            before.sum::<u64>() as u32,
-            self.of(u64::from(number)) as u32,
-        )
+        (before.sum::<u64>() as u32, self.of(u64::from(number)) as u32)
     }
 
     /// Waits until all are here.
@@ -155,26 +152,18 @@ fn merge_one(each: &[&Value]) -> Value {
     let mut merged = each[0].clone();
     for name in SUMS {
         if !merged[name].is_null() {
-            merged[name] = each
-                .iter()
-                .fold(Value::Null, |sum, one| add(&sum, &one[name]));
+            merged[name] = each.iter().fold(Value::Null, |sum, one| add(&sum, &one[name]));
         }
     }
     let number = |value: &Value| value.as_f64().unwrap_or_default();
     for name in WORST {
-        let worst = each
-            .iter()
-            .map(|one| number(&one[name]))
-            .fold(0.0, f64::max);
+        let worst = each.iter().map(|one| number(&one[name])).fold(0.0, f64::max);
         merged[name] = json!(worst);
     }
     let completed = |one: &Value| number(&one["counts"]["completed"]);
     let all: f64 = each.iter().map(|one| completed(one)).sum();
     for name in MEANS {
-        let sum: f64 = each
-            .iter()
-            .map(|one| number(&one[name]) * completed(one))
-            .sum();
+        let sum: f64 = each.iter().map(|one| number(&one[name]) * completed(one)).sum();
         merged[name] = json!(sum / all.max(1.0));
     }
     if let Some(busy) = merged["server_busy"].as_f64() {
@@ -216,9 +205,7 @@ fn add(sum: &Value, more: &Value) -> Value {
     match (sum, more) {
         (Value::Null, more) => more.clone(),
         (Value::Object(sum), Value::Object(more)) => {
-            let fields = sum
-                .iter()
-                .map(|(name, value)| (name.clone(), add(value, &more[name])));
+            let fields = sum.iter().map(|(name, value)| (name.clone(), add(value, &more[name])));
             Value::Object(fields.collect::<Map<_, _>>())
         }
         (sum, more) => match (sum.as_u64(), more.as_u64()) {

@@ -6,13 +6,7 @@ use crate::wire::{Link, Outbox};
 
 pub trait Flow {
     /// Begins one call or request that was due at `scheduled_ns`. False when it cannot: too many are outstanding.
-    fn start(
-        &mut self,
-        scheduled_ns: u64,
-        now_ns: u64,
-        out: &mut Outbox,
-        stats: &mut Stats,
-    ) -> bool;
+    fn start(&mut self, scheduled_ns: u64, now_ns: u64, out: &mut Outbox, stats: &mut Stats) -> bool;
     /// Takes a message that came by this link.
     fn receive(&mut self, link: Link, raw: &[u8], now_ns: u64, out: &mut Outbox, stats: &mut Stats);
     /// A connection is gone, and we did not close it.
@@ -39,13 +33,7 @@ pub struct Dialect {
 }
 
 impl Dialect {
-    pub fn new(
-        domain: &str,
-        body: &'static Body,
-        floor: bool,
-        routed: bool,
-        pad: usize,
-    ) -> Dialect {
+    pub fn new(domain: &str, body: &'static Body, floor: bool, routed: bool, pad: usize) -> Dialect {
         // "X-Pad: " and CRLF are part of the size.
         let pad = match pad {
             0 => String::new(),

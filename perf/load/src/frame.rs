@@ -60,9 +60,7 @@ fn content_length(header: &[u8]) -> Result<usize, &'static str> {
         if value.is_empty() || value.len() > 9 || !value.iter().all(u8::is_ascii_digit) {
             return Err("Content-Length is not a number");
         }
-        let number = value
-            .iter()
-            .fold(0, |sum, digit| sum * 10 + usize::from(digit - b'0'));
+        let number = value.iter().fold(0, |sum, digit| sum * 10 + usize::from(digit - b'0'));
         if found.is_some_and(|before| before != number) {
             return Err("two different Content-Lengths");
         }
@@ -98,10 +96,7 @@ mod tests {
     fn every_cut_waits_for_the_rest() {
         let stream = [b"\r\n\r\n", ONE].concat();
         for length in 0..stream.len() {
-            assert!(
-                matches!(next(&stream[..length]), Frame::Partial { .. }),
-                "cut at {length}"
-            );
+            assert!(matches!(next(&stream[..length]), Frame::Partial { .. }), "cut at {length}");
         }
     }
 
@@ -109,14 +104,8 @@ mod tests {
     fn what_cannot_be_framed_is_told() {
         for (bytes, why) in [
             (&b"X\r\nContent-Type: a\r\n\r\n"[..], "no Content-Length"),
-            (
-                b"X\r\nContent-Length: -1\r\n\r\n",
-                "Content-Length is not a number",
-            ),
-            (
-                b"X\r\nContent-Length: 1\r\nl: 2\r\n\r\n",
-                "two different Content-Lengths",
-            ),
+            (b"X\r\nContent-Length: -1\r\n\r\n", "Content-Length is not a number"),
+            (b"X\r\nContent-Length: 1\r\nl: 2\r\n\r\n", "two different Content-Lengths"),
             (
                 b"X\r\nContent-Length: 99999999\r\n\r\n",
                 "Content-Length out of all proportion",
@@ -124,9 +113,6 @@ mod tests {
         ] {
             assert_eq!(next(bytes), Frame::Broken(why));
         }
-        assert_eq!(
-            next(&[b'x'; LONGEST]),
-            Frame::Broken("no end of the header")
-        );
+        assert_eq!(next(&[b'x'; LONGEST]), Frame::Broken("no end of the header"));
     }
 }

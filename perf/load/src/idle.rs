@@ -111,9 +111,7 @@ impl Opened {
         self.out.flush();
         let start = self.start;
         let now_ns = || start.elapsed().as_nanos() as u64;
-        let worked = self
-            .wire
-            .receive(&mut self.answers, &now_ns, &mut self.out, &mut self.stats);
+        let worked = self.wire.receive(&mut self.answers, &now_ns, &mut self.out, &mut self.stats);
         if !worked {
             self.wire.wait(&self.out, 10_000_000);
         }
@@ -141,9 +139,7 @@ pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
         Transport::Tls => Some(std::rc::Rc::new(Endpoint::client(&arguments.tls.caller())?)),
         _ => None,
     };
-    let server = arguments
-        .server
-        .unwrap_or_else(|| default_server(arguments.transport, None));
+    let server = arguments.server.unwrap_or_else(|| default_server(arguments.transport, None));
     let local = arguments.local.unwrap_or(match server.is_ipv6() {
         true => Ipv6Addr::LOCALHOST.into(),
         false => Ipv4Addr::new(127, 0, 0, 2).into(),
@@ -181,13 +177,8 @@ pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
     let mut asked = 0;
     let end = Instant::now() + Duration::from_secs(OPEN_SECONDS);
     while links.len() < arguments.connections as usize {
-        while opening.len() + closing.len() < arguments.at_once
-            && links.len() + opening.len() < arguments.connections as usize
-        {
-            let link = opened
-                .out
-                .begin(0)
-                .ok_or("a connection could not be begun")?;
+        while opening.len() + closing.len() < arguments.at_once && links.len() + opening.len() < arguments.connections as usize {
+            let link = opened.out.begin(0).ok_or("a connection could not be begun")?;
             if arguments.exchange {
                 ask(&mut opened.out, link, asked, &domain);
                 asked += 1;
@@ -213,16 +204,10 @@ pub fn run(arguments: &IdleArguments) -> Result<ExitCode, String> {
             streams.close(link);
         }
         if opened.answers.lost > 0 {
-            return Err(format!(
-                "the server ended a connection after {} were open",
-                links.len()
-            ));
+            return Err(format!("the server ended a connection after {} were open", links.len()));
         }
         if Instant::now() > end {
-            return Err(format!(
-                "only {} connections were open after {OPEN_SECONDS} s",
-                links.len()
-            ));
+            return Err(format!("only {} connections were open after {OPEN_SECONDS} s", links.len()));
         }
     }
     let seconds = opened.start.elapsed().as_secs_f64();

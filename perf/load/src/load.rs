@@ -173,8 +173,7 @@ pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitC
     let stop = Arc::new(AtomicBool::new(false));
     if role == Role::Answerers {
         for signal in [SIGTERM, SIGINT] {
-            signal_hook::flag::register(signal, Arc::clone(&stop))
-                .map_err(|error| format!("signal {signal}: {error}"))?;
+            signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(|error| format!("signal {signal}: {error}"))?;
         }
     }
     let server = arguments.server.unwrap_or_else(|| {
@@ -231,9 +230,7 @@ pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitC
             method,
             dialect.clone(),
             accounts.names.clone(),
-            arguments
-                .auth
-                .credentials(&accounts, &Run::new(number).text(), 1),
+            arguments.auth.credentials(&accounts, &Run::new(number).text(), 1),
             &bench.out.locals,
             match method {
                 Method::Options => Side::Caller,
@@ -241,10 +238,7 @@ pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitC
             },
         )
     };
-    bench.connect(
-        &mut singles(Method::Options, number, &bench),
-        CONNECT_SECONDS,
-    )?;
+    bench.connect(&mut singles(Method::Options, number, &bench), CONNECT_SECONDS)?;
     if arguments.register_first {
         let mut flow = singles(Method::Register, number.wrapping_add(1), &bench);
         // Where nobody is, the others need not be tried.
@@ -261,10 +255,7 @@ pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitC
             _ => bench.run(&mut flow, &all).completed(),
         };
         if registered < others {
-            return Err(format!(
-                "only {} of {users} users could be registered",
-                registered + 1
-            ));
+            return Err(format!("only {} of {users} users could be registered", registered + 1));
         }
     }
     let results = match method {
@@ -285,9 +276,7 @@ pub fn run(mut arguments: LoadArguments, method: Option<Method>) -> Result<ExitC
                 Run::new(number),
                 dialect.clone(),
                 accounts.names.clone(),
-                arguments
-                    .auth
-                    .credentials(&accounts, &Run::new(number).text(), users),
+                arguments.auth.credentials(&accounts, &Run::new(number).text(), users),
                 &bench.out.locals,
                 arguments.max_outstanding,
                 ((arguments.ring * 1e9) as u64, (arguments.hold * 1e9) as u64),
@@ -322,11 +311,7 @@ fn deliver(arguments: &LoadArguments, results: Vec<Value>) -> Result<ExitCode, S
             std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
         }
     }
-    Ok(if clean {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(1)
-    })
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 /// The line of a result that several processes made.
@@ -354,11 +339,7 @@ fn print_merged(result: &Value) {
 }
 
 /// Warm-up, rest, and each load in turn.
-fn measure<F: Flow>(
-    arguments: &LoadArguments,
-    bench: &mut Bench,
-    flow: &mut F,
-) -> Result<Vec<Value>, String> {
+fn measure<F: Flow>(arguments: &LoadArguments, bench: &mut Bench, flow: &mut F) -> Result<Vec<Value>, String> {
     // Processes that share a load begin each of its parts together.
     let meet = || arguments.share.map_or(Ok(()), Share::meet);
     let open = |rate| Load::Open {
@@ -375,24 +356,13 @@ fn measure<F: Flow>(
         bench.run(flow, &Phase::new("warm", load, arguments.warm));
         bench.run(flow, &Phase::new("rest", Load::Rest, arguments.rest));
     }
-    let mut loads: Vec<(Load, Value)> = arguments
-        .rate
-        .iter()
-        .map(|rate| (open(*rate), Value::Null))
-        .collect();
-    loads.extend(
-        arguments
-            .window
-            .map(|window| (Load::Window(window), Value::Null)),
-    );
+    let mut loads: Vec<(Load, Value)> = arguments.rate.iter().map(|rate| (open(*rate), Value::Null)).collect();
+    loads.extend(arguments.window.map(|window| (Load::Window(window), Value::Null)));
     let (settle, drain) = (arguments.settle(), arguments.drain + arguments.hold);
     if arguments.search.wanted() {
-        let (rate, found) = arguments.search.run(
-            bench,
-            flow,
-            arguments.poisson,
-            (settle, drain, arguments.hold),
-        );
+        let (rate, found) = arguments
+            .search
+            .run(bench, flow, arguments.poisson, (settle, drain, arguments.hold));
         loads.push((open(rate), found));
     }
     let mut results = Vec::new();
@@ -401,8 +371,7 @@ fn measure<F: Flow>(
         if settle > 0.0 {
             bench.run(flow, &Phase::new("settle", load, settle));
         }
-        let mut phase =
-            Phase::new("measure", load, arguments.duration.unwrap_or(SECONDS)).measured();
+        let mut phase = Phase::new("measure", load, arguments.duration.unwrap_or(SECONDS)).measured();
         if let Some(count) = arguments.count {
             phase = phase.counted(count);
             phase.duration_ns = u64::MAX / 2;
@@ -454,10 +423,7 @@ impl LoadArguments {
         }
         if self.processes > 1 {
             if role == Role::Answerers || (role == Role::Both && !self.sides.has_own_contacts()) {
-                return Err(
-                    "answerers at one address are one process: --role callers shares the rest"
-                        .into(),
-                );
+                return Err("answerers at one address are one process: --role callers shares the rest".into());
             }
             if self.floor && self.sides.transport.is_reliable() {
                 return Err("without a server between, all would connect to one of them".into());
@@ -522,12 +488,7 @@ const WARM_WINDOW: u32 = 48;
 const CONNECT_SECONDS: u64 = 30;
 
 /// Measures one phase and lets its last answers come in.
-pub fn measure_one<F: Flow>(
-    bench: &mut Bench,
-    flow: &mut F,
-    phase: &Phase,
-    drain: f64,
-) -> (Outcome, Goodput, Value) {
+pub fn measure_one<F: Flow>(bench: &mut Bench, flow: &mut F, phase: &Phase, drain: f64) -> (Outcome, Goodput, Value) {
     let outcome = bench.run(flow, phase);
     let drained = bench.run(flow, &Phase::new("drain", Load::Rest, drain).until_quiet());
     let goodput = Goodput::of(&outcome, &drained);

@@ -128,9 +128,9 @@ pub fn scan(raw: &[u8]) -> Option<Scan> {
 /// Status of a response; 0 for anything else.
 pub fn status(raw: &[u8]) -> u16 {
     match raw.get(..12) {
-        Some(line) if line.starts_with(b"SIP/2.0 ") => line[8..11].iter().fold(0, |sum, digit| {
-            sum * 10 + u16::from(digit.wrapping_sub(b'0').min(9))
-        }),
+        Some(line) if line.starts_with(b"SIP/2.0 ") => line[8..11]
+            .iter()
+            .fold(0, |sum, digit| sum * 10 + u16::from(digit.wrapping_sub(b'0').min(9))),
         _ => 0,
     }
 }
@@ -247,10 +247,7 @@ mod tests {
         assert_eq!(parameter(found.to.value(OK), b"tag"), Some(&b"y2"[..]));
         assert_eq!(found.call_id.value(OK), b"id1");
         assert_eq!(found.cseq.value(OK), b"1 INVITE");
-        assert_eq!(
-            contact_uri(found.contact.value(OK)),
-            b"sip:u2@127.0.0.1:5080"
-        );
+        assert_eq!(contact_uri(found.contact.value(OK)), b"sip:u2@127.0.0.1:5080");
         assert_eq!(
             found.record_route.as_slice()[0].whole(OK),
             b"Record-Route: <sip:127.0.0.1;lr>\r\n"

@@ -111,9 +111,7 @@ impl Outcome {
         if let Load::Open { .. } = self.phase.load {
             let late = self.counts.get(Count::Late);
             if late as f64 > LATE_SHARE * scheduled as f64 {
-                reasons.push(format!(
-                    "{late} of {scheduled} left more than 1 ms after their time"
-                ));
+                reasons.push(format!("{late} of {scheduled} left more than 1 ms after their time"));
             }
             let skipped = self.counts.get(Count::Skipped);
             if skipped > 0 {
@@ -144,14 +142,8 @@ impl Outcome {
         counts.insert("bytes_sent".into(), json!(self.sent_bytes));
         counts.insert("send_errors".into(), json!(self.send_errors));
         let (load, rate) = match self.phase.load {
-            Load::Open {
-                rate,
-                poisson: false,
-            } => ("constant", json!(rate)),
-            Load::Open {
-                rate,
-                poisson: true,
-            } => ("poisson", json!(rate)),
+            Load::Open { rate, poisson: false } => ("constant", json!(rate)),
+            Load::Open { rate, poisson: true } => ("poisson", json!(rate)),
             Load::Window(window) => ("window", json!(window)),
             Load::Rest => ("rest", json!(null)),
         };

@@ -47,11 +47,7 @@ impl Pace {
                 }
                 let scheduled = self.next_ns;
                 let mean = interval_ns(self.load);
-                self.next_ns += if poisson {
-                    self.exponential() * mean
-                } else {
-                    mean
-                };
+                self.next_ns += if poisson { self.exponential() * mean } else { mean };
                 Some(scheduled as u64)
             }
         }
@@ -115,9 +111,7 @@ mod tests {
             poisson: true,
         };
         let mut pace = Pace::new(load, 0, 42, 0.0);
-        let times: Vec<f64> = (0..100_000)
-            .map(|_| pace.due(u64::MAX, 0).expect("due") as f64)
-            .collect();
+        let times: Vec<f64> = (0..100_000).map(|_| pace.due(u64::MAX, 0).expect("due") as f64).collect();
         let gaps: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
         let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;

@@ -46,10 +46,7 @@ struct Asked<'a> {
 impl Reflector {
     pub fn new(dialect: Dialect, users: &Rc<Users>, locals: &[Local], ring_ns: u64) -> Reflector {
         Reflector {
-            ends: locals
-                .iter()
-                .map(|local| End::new(local, &dialect, users.width()))
-                .collect(),
+            ends: locals.iter().map(|local| End::new(local, &dialect, users.width())).collect(),
             dialect,
             waiting: Vec::new(),
             free: Vec::new(),
@@ -77,11 +74,7 @@ impl Reflector {
                 .is_some_and(|rest| rest.ends_with(format!(":{}", end.port).as_bytes())),
         };
         match right {
-            true => Ok(Asked {
-                token,
-                user,
-                address,
-            }),
+            true => Ok(Asked { token, user, address }),
             false => Err("not for the registered contact"),
         }
     }
@@ -114,14 +107,7 @@ impl Reflector {
             },
         };
         let dialog = Some(&dialog);
-        let length = answer::write(
-            end,
-            &self.dialect,
-            RINGING,
-            (raw, scan),
-            dialog,
-            out.buffer(),
-        );
+        let length = answer::write(end, &self.dialect, RINGING, (raw, scan), dialog, out.buffer());
         out.commit(link, length);
         let length = answer::write(end, &self.dialect, OK, (raw, scan), dialog, out.buffer());
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -200,10 +186,7 @@ fn uri_user(uri: &[u8]) -> Option<&[u8]> {
 /// Host and port of a request's URI, where that is this user's.
 fn request_address<'a>(raw: &'a [u8], user: &[u8]) -> Option<&'a [u8]> {
     let uri = &raw[memchr::memchr(b' ', raw)? + 1..];
-    let rest = uri
-        .strip_prefix(b"sip:")?
-        .strip_prefix(user)?
-        .strip_prefix(b"@")?;
+    let rest = uri.strip_prefix(b"sip:")?.strip_prefix(user)?.strip_prefix(b"@")?;
     let end = rest.iter().position(|byte| matches!(byte, b' ' | b';'))?;
     Some(&rest[..end])
 }
@@ -219,14 +202,7 @@ impl Flow for Reflector {
         false
     }
 
-    fn receive(
-        &mut self,
-        link: Link,
-        raw: &[u8],
-        now_ns: u64,
-        out: &mut Outbox,
-        stats: &mut Stats,
-    ) {
+    fn receive(&mut self, link: Link, raw: &[u8], now_ns: u64, out: &mut Outbox, stats: &mut Stats) {
         let Some(scan) = message::scan(raw) else {
             return stats.wrong("not a whole message", raw);
         };
@@ -265,10 +241,7 @@ impl Flow for Reflector {
             if kept.generation != due.identity.generation {
                 continue;
             }
-            if kept
-                .answered_ns
-                .is_none_or(|at_ns| now_ns - at_ns >= GIVE_UP_NS)
-            {
+            if kept.answered_ns.is_none_or(|at_ns| now_ns - at_ns >= GIVE_UP_NS) {
                 stats.counts.add(Count::TimedOut);
                 let token = kept.token;
                 self.forget(&token);

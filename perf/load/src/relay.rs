@@ -28,8 +28,7 @@ impl Sides {
         if (self.caller_port..self.caller_port + self.count).contains(&port) {
             port - self.caller_port + self.answerer_port
         } else {
-            port.wrapping_sub(self.answerer_port)
-                .wrapping_add(self.caller_port)
+            port.wrapping_sub(self.answerer_port).wrapping_add(self.caller_port)
         }
     }
 }
@@ -46,11 +45,7 @@ pub struct Manner {
 
 /// Relays until the process is ended.
 pub fn run(listen: SocketAddr, sides: &Sides, manner: &Manner) -> io::Result<()> {
-    let socket = Socket::new(
-        Domain::for_address(listen),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
+    let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(Protocol::UDP))?;
     sys::enlarge_receive_buffer(socket.as_raw_fd(), 4 << 20);
     socket.bind(&listen.into())?;
     let fd = socket.as_raw_fd();

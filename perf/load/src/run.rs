@@ -194,10 +194,7 @@ impl Bench {
             {
                 break;
             }
-            if phase
-                .count
-                .is_some_and(|_| to_start == 0 && flow.outstanding() == 0)
-            {
+            if phase.count.is_some_and(|_| to_start == 0 && flow.outstanding() == 0) {
                 break;
             }
             let mut worked = false;
@@ -263,10 +260,7 @@ impl Bench {
                 self.wire.wait(&self.out, 10_000_000);
             }
             if self.now_ns() > end_ns {
-                return Err(format!(
-                    "{} connections did not open within {seconds} s",
-                    self.out.unopened()
-                ));
+                return Err(format!("{} connections did not open within {seconds} s", self.out.unopened()));
             }
         }
         Ok(())
@@ -290,8 +284,7 @@ impl Bench {
     fn receive<F: Flow>(&mut self, flow: &mut F) -> bool {
         let epoch = self.epoch;
         let now_ns = || epoch.elapsed().as_nanos() as u64;
-        self.wire
-            .receive(flow, &now_ns, &mut self.out, &mut self.stats)
+        self.wire.receive(flow, &now_ns, &mut self.out, &mut self.stats)
     }
 
     fn print_live<F: Flow>(&self, flow: &F, phase: &Phase, now_ns: u64, idle_ns: u64, from: &Live) {
@@ -323,10 +316,7 @@ impl Bench {
             _ => "server not watched".to_string(),
         };
         let lag = match (outcome.phase.measured, outcome.phase.load) {
-            (true, Load::Open { .. }) => format!(
-                ", lag p99 {:.0} µs",
-                self.stats.quantile_ns(Span::Lag, 0.99) as f64 / 1e3
-            ),
+            (true, Load::Open { .. }) => format!(", lag p99 {:.0} µs", self.stats.quantile_ns(Span::Lag, 0.99) as f64 / 1e3),
             _ => String::new(),
         };
         self.progress.line(&format!(
@@ -340,16 +330,8 @@ impl Bench {
                 Some(because) => format!("; GENERATOR BOUND: {because}"),
                 None => String::new(),
             },
-            if outcome.is_disturbed() {
-                "; disturbed"
-            } else {
-                ""
-            },
-            if outcome.is_clean() {
-                ""
-            } else {
-                "; NOT CLEAN"
-            },
+            if outcome.is_disturbed() { "; disturbed" } else { "" },
+            if outcome.is_clean() { "" } else { "; NOT CLEAN" },
         ));
     }
 }

@@ -44,9 +44,7 @@ impl SearchArguments {
 
     pub fn check(&self) -> Result<(), String> {
         match self.search_failures {
-            Some(share) if !(0.0..1.0).contains(&share) => {
-                Err("--search-failures is a share: 0.04 for 4 %".into())
-            }
+            Some(share) if !(0.0..1.0).contains(&share) => Err("--search-failures is a share: 0.04 for 4 %".into()),
             _ if self.search_resolution <= 0.0 || self.search_step <= 0.0 => {
                 Err("a search needs a step and a resolution of more than 0".into())
             }
@@ -76,9 +74,7 @@ impl SearchArguments {
             let rate = highest_clean_rate(bench, flow, poisson);
             return (rate, json!({ "rule": "nothing lost", "rate": rate }));
         };
-        let start = self
-            .search_from
-            .unwrap_or_else(|| capacity(bench, flow, drain.min(patience)));
+        let start = self.search_from.unwrap_or_else(|| capacity(bench, flow, drain.min(patience)));
         let mut bisection = Bisection::new(start, self.search_resolution);
         let (mut tried, mut generator_bound, mut repeated) = (Vec::new(), false, None);
         while let Some(rate) = bisection.next() {
@@ -93,8 +89,7 @@ impl SearchArguments {
             let passed = failed <= allowed && left_over <= allowed.max(LEFT_OVER);
             let because = outcome.generator_bound();
             // What failed when something else had the core, or our own calls came in a rush, says nothing of the server: once more.
-            let again =
-                !passed && (because.is_some() || outcome.is_disturbed()) && repeated != Some(rate);
+            let again = !passed && (because.is_some() || outcome.is_disturbed()) && repeated != Some(rate);
             if again {
                 repeated = Some(rate);
             } else {
@@ -195,15 +190,9 @@ impl Bisection {
     fn next(&self) -> Option<f64> {
         match (self.passed, self.failed) {
             (None, None) => Some(self.start),
-            (Some(passed), None) => {
-                Some(passed * 1.25).filter(|rate| *rate <= self.start * FURTHEST)
-            }
-            (None, Some(failed)) => {
-                Some(failed * 0.75).filter(|rate| *rate >= self.start / FURTHEST)
-            }
-            (Some(passed), Some(failed)) => {
-                (failed > passed * (1.0 + self.resolution)).then(|| (passed + failed) / 2.0)
-            }
+            (Some(passed), None) => Some(passed * 1.25).filter(|rate| *rate <= self.start * FURTHEST),
+            (None, Some(failed)) => Some(failed * 0.75).filter(|rate| *rate >= self.start / FURTHEST),
+            (Some(passed), Some(failed)) => (failed > passed * (1.0 + self.resolution)).then(|| (passed + failed) / 2.0),
         }
     }
 
@@ -245,10 +234,7 @@ mod tests {
             let (bisection, tried) = search(start, 1_000.0);
             let found = bisection.found();
             assert!(bisection.is_bracketed());
-            assert!(
-                found <= 1_000.0 && found * 1.02 >= 1_000.0,
-                "{start}: {found}"
-            );
+            assert!(found <= 1_000.0 && found * 1.02 >= 1_000.0, "{start}: {found}");
             assert!(tried <= 16, "{start}: {tried}");
         }
     }

@@ -204,12 +204,10 @@ impl SideArguments {
         tls: &TlsArguments,
     ) -> Result<Vec<Opening>, String> {
         let callee = self.callee_transport();
-        let callee_server = self
-            .callee_server
-            .unwrap_or(match callee == self.transport {
-                true => server,
-                false => default_server(callee, Some(server.ip())),
-            });
+        let callee_server = self.callee_server.unwrap_or(match callee == self.transport {
+            true => server,
+            false => default_server(callee, Some(server.ip())),
+        });
         let at = |port| SocketAddr::new(local.ip(), port);
         let client = |transport, settings: Settings| match transport {
             Transport::Tls => Endpoint::client(&settings).map(|end| Some(Rc::new(end))),
@@ -238,9 +236,7 @@ impl SideArguments {
             (Transport::Udp, _, _) => (Manner::Socket, u32::from(sockets)),
             (_, Callee::Flow, Connections::Persistent(number)) => (Manner::Persistent, number),
             (_, Callee::Flow, Connections::PerCall) => {
-                return Err(
-                    "calls come by the answerers' connections: they cannot be per call".into(),
-                );
+                return Err("calls come by the answerers' connections: they cannot be per call".into());
             }
             (_, Callee::Listen, Connections::PerCall) => (Manner::ListeningPerCall, 1),
             (_, Callee::Listen, Connections::Persistent(_)) => (Manner::Listening, 1),
@@ -310,34 +306,24 @@ mod tests {
         let both = Both::parse_from(["x"].into_iter().chain(line.split_whitespace()));
         let server = default_server(both.sides.transport, None);
         let local = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
-        let openings = both
-            .sides
-            .openings(server, local, (15070, 15570), 2, &both.tls)?;
+        let openings = both.sides.openings(server, local, (15070, 15570), 2, &both.tls)?;
         Ok((both.sides, openings))
     }
 
     #[test]
     fn udp_alone_is_two_rows_of_sockets() {
         let (sides, openings) = openings("").expect("options");
-        let kinds: Vec<_> = openings
-            .iter()
-            .map(|o| (o.side, o.manner, o.count))
-            .collect();
+        let kinds: Vec<_> = openings.iter().map(|o| (o.side, o.manner, o.count)).collect();
         assert_eq!(
             kinds,
-            [
-                (Side::Caller, Manner::Socket, 2),
-                (Side::Answerer, Manner::Socket, 2)
-            ]
+            [(Side::Caller, Manner::Socket, 2), (Side::Answerer, Manner::Socket, 2)]
         );
         assert_eq!(sides.registrar(false), Side::Caller);
     }
 
     #[test]
     fn each_side_has_its_transport_and_its_server() {
-        let (sides, openings) =
-            openings("--transport tls --connections per-call --callee-transport tcp")
-                .expect("options");
+        let (sides, openings) = openings("--transport tls --connections per-call --callee-transport tcp").expect("options");
         assert_eq!(openings[0].manner, Manner::PerCall);
         assert_eq!(openings[0].server.port(), 5061);
         assert!(openings[0].tls.is_some());
@@ -352,8 +338,7 @@ mod tests {
 
     #[test]
     fn flows_register_themselves() {
-        let (sides, openings) =
-            openings("--transport tcp --callee flow --callee-connections 8").expect("options");
+        let (sides, openings) = openings("--transport tcp --callee flow --callee-connections 8").expect("options");
         assert_eq!(openings[1].manner, Manner::Persistent);
         assert_eq!(openings[1].count, 8);
         assert_eq!(openings[1].server.port(), 5060);

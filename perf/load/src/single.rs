@@ -185,20 +185,13 @@ impl Singles {
     }
 
     /// The request goes again, with credentials, in a transaction of its own (RFC 3261 §22.2).
-    fn answer(
-        &mut self,
-        number: u32,
-        raw: &[u8],
-        scan: &Scan,
-        now_ns: u64,
-        out: &mut Outbox,
-        stats: &mut Stats,
-    ) {
+    fn answer(&mut self, number: u32, raw: &[u8], scan: &Scan, now_ns: u64, out: &mut Outbox, stats: &mut Stats) {
         let user = &mut self.state[number as usize];
         let (asker, carried) = (Asker::Registrar, user.carried);
-        let answers = self.credentials.as_mut().is_some_and(|credentials| {
-            credentials.challenged(number, asker, carried, raw, scan, stats)
-        });
+        let answers = self
+            .credentials
+            .as_mut()
+            .is_some_and(|credentials| credentials.challenged(number, asker, carried, raw, scan, stats));
         if !answers {
             stats.refused(message::status(raw));
             return self.finish(number, out);
@@ -256,10 +249,7 @@ impl Singles {
         }
         if self.method == Method::Register && status == 200 {
             let uri = message::contact_uri(scan.contact.value(raw));
-            if uri
-                .strip_prefix(b"sip:")
-                .is_none_or(|rest| !rest.starts_with(name))
-            {
+            if uri.strip_prefix(b"sip:").is_none_or(|rest| !rest.starts_with(name)) {
                 return Err("the binding is not in the answer");
             }
         }
@@ -267,14 +257,7 @@ impl Singles {
     }
 }
 
-fn request(
-    run: Run,
-    method: Method,
-    local: &Local,
-    contact: &Local,
-    dialect: &Dialect,
-    user_width: usize,
-) -> Template {
+fn request(run: Run, method: Method, local: &Local, contact: &Local, dialect: &Dialect, user_width: usize) -> Template {
     let Dialect { domain, pad, .. } = dialect;
     let host = match contact.spread {
         0 => uri_host(contact.address.ip()),
@@ -318,13 +301,7 @@ fn request(
 }
 
 impl Flow for Singles {
-    fn start(
-        &mut self,
-        scheduled_ns: u64,
-        now_ns: u64,
-        out: &mut Outbox,
-        stats: &mut Stats,
-    ) -> bool {
+    fn start(&mut self, scheduled_ns: u64, now_ns: u64, out: &mut Outbox, stats: &mut Stats) -> bool {
         let number = self.next;
         if self.state[number as usize].waiting {
             return false;
@@ -357,14 +334,7 @@ impl Flow for Singles {
         true
     }
 
-    fn receive(
-        &mut self,
-        link: Link,
-        raw: &[u8],
-        now_ns: u64,
-        out: &mut Outbox,
-        stats: &mut Stats,
-    ) {
+    fn receive(&mut self, link: Link, raw: &[u8], now_ns: u64, out: &mut Outbox, stats: &mut Stats) {
         let (identity, status, scan) = match self.check(raw, link) {
             Ok(found) => found,
             Err(why) => return stats.wrong(why, raw),

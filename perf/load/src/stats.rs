@@ -176,8 +176,7 @@ pub struct Stats {
 
 impl Stats {
     pub fn new() -> Stats {
-        let histogram =
-            Histogram::new_with_bounds(100, 64_000_000_000, 3).expect("constant bounds");
+        let histogram = Histogram::new_with_bounds(100, 64_000_000_000, 3).expect("constant bounds");
         Stats {
             counts: Counts::default(),
             spans: vec![histogram; SPANS.len()],
@@ -241,10 +240,7 @@ impl Stats {
         self.counts.add(Count::Wrong);
         if self.complaints < 3 {
             self.complaints += 1;
-            eprintln!(
-                "wrong: {why}\n{}\n",
-                String::from_utf8_lossy(raw).trim_end()
-            );
+            eprintln!("wrong: {why}\n{}\n", String::from_utf8_lossy(raw).trim_end());
         }
     }
 

@@ -115,21 +115,12 @@ impl Streams {
     }
 
     /// A listener for this end, on all addresses where `address` is 0.0.0.0 or ::.
-    pub fn listen(
-        &mut self,
-        end: u32,
-        address: SocketAddr,
-        tls: Option<Rc<Endpoint>>,
-    ) -> io::Result<()> {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
+    pub fn listen(&mut self, end: u32, address: SocketAddr, tls: Option<Rc<Endpoint>>) -> io::Result<()> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
-        socket.bind(&address.into()).map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot bind {address}: {error}"))
-        })?;
+        socket
+            .bind(&address.into())
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot bind {address}: {error}")))?;
         socket.listen(4_096)?;
         socket.set_nonblocking(true)?;
         self.poll.registry().register(
@@ -147,13 +138,7 @@ impl Streams {
     }
 
     /// Begins a connection. What is sent on it waits until it is open. Returns it with its own address.
-    pub fn connect(
-        &mut self,
-        end: u32,
-        from: IpAddr,
-        to: SocketAddr,
-        tls: Option<&Endpoint>,
-    ) -> io::Result<(Link, SocketAddr)> {
+    pub fn connect(&mut self, end: u32, from: IpAddr, to: SocketAddr, tls: Option<&Endpoint>) -> io::Result<(Link, SocketAddr)> {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
@@ -178,13 +163,7 @@ impl Streams {
         Ok((link, own))
     }
 
-    fn adopt(
-        &mut self,
-        socket: Socket,
-        end: u32,
-        tls: Option<Tls>,
-        accepted: bool,
-    ) -> io::Result<Link> {
+    fn adopt(&mut self, socket: Socket, end: u32, tls: Option<Tls>, accepted: bool) -> io::Result<Link> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
@@ -245,10 +224,10 @@ impl Streams {
     pub fn is_open(&self, link: Link) -> bool {
         self.slots.get(link.slot as usize).is_some_and(|slot| {
             slot.generation == link.generation
-                && slot.stream.as_ref().is_some_and(|stream| {
-                    stream.tls.as_ref().is_none_or(|tls| !tls.handshaking)
-                        && stream.unsent.is_empty()
-                })
+                && slot
+                    .stream
+                    .as_ref()
+                    .is_some_and(|stream| stream.tls.as_ref().is_none_or(|tls| !tls.handshaking) && stream.unsent.is_empty())
         })
     }
 
@@ -334,8 +313,7 @@ impl Streams {
                 stream.closed = true;
                 let _ = stream.socket.shutdown(std::net::Shutdown::Write);
                 let generation = self.slots[slot as usize].generation;
-                self.lingering
-                    .push_back((Instant::now() + LINGER, slot, generation));
+                self.lingering.push_back((Instant::now() + LINGER, slot, generation));
             }
         }
     }
@@ -465,13 +443,7 @@ impl Streams {
         }
     }
 
-    fn read_tls(
-        &mut self,
-        link: Link,
-        buffer: &mut [u8],
-        start: usize,
-        scratch: &mut [u8],
-    ) -> Result<Reading, String> {
+    fn read_tls(&mut self, link: Link, buffer: &mut [u8], start: usize, scratch: &mut [u8]) -> Result<Reading, String> {
         let Some(stream) = self.stream(link) else {
             return Err("gone".into());
         };
@@ -482,10 +454,7 @@ impl Streams {
             return Err("gone".into());
         };
         tls.pipe().put(&scratch[..raw.length]);
-        let mut reading = Reading {
-            length: start,
-            ..raw
-        };
+        let mut reading = Reading { length: start, ..raw };
         if tls.handshaking {
             if raw.length > 0 {
                 self.handshake(link.slot);
@@ -664,10 +633,7 @@ fn write_all(mut socket: &Socket, bytes: &mut Vec<u8>) -> io::Result<()> {
             Ok(count) => sent += count,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             // Not yet connected, or the peer reads slowly.
-            Err(error)
-                if error.kind() == ErrorKind::WouldBlock
-                    || error.kind() == ErrorKind::NotConnected =>
-            {
+            Err(error) if error.kind() == ErrorKind::WouldBlock || error.kind() == ErrorKind::NotConnected => {
                 break;
             }
             Err(error) => return Err(error),

@@ -23,8 +23,7 @@ impl Inbox {
     pub fn new(capacity: usize) -> Inbox {
         let mut buffers = vec![0u8; capacity * DATAGRAM].into_boxed_slice();
         // SAFETY: all-zero is a valid value of these C structures.
-        let mut names: Box<[libc::sockaddr_in6]> =
-            vec![unsafe { mem::zeroed() }; capacity].into_boxed_slice();
+        let mut names: Box<[libc::sockaddr_in6]> = vec![unsafe { mem::zeroed() }; capacity].into_boxed_slice();
         let mut iovs: Box<[libc::iovec]> = (0..capacity)
             .map(|i| libc::iovec {
                 iov_base: buffers[i * DATAGRAM..].as_mut_ptr().cast(),
@@ -180,14 +179,7 @@ impl Datagrams {
         let mut tried = false;
         while start < end {
             // SAFETY: headers and iovecs point into boxes of `self` that are never reallocated; `iov_len` is within each buffer.
-            let count = unsafe {
-                libc::sendmmsg(
-                    self.fds[socket],
-                    self.headers[start..].as_mut_ptr(),
-                    (end - start) as u32,
-                    0,
-                )
-            };
+            let count = unsafe { libc::sendmmsg(self.fds[socket], self.headers[start..].as_mut_ptr(), (end - start) as u32, 0) };
             if count > 0 {
                 self.sent += count as u64;
                 start += count as usize;
@@ -221,8 +213,7 @@ impl RelayBatch {
             })
             .collect();
         // SAFETY: all-zero is a valid value of these C structures.
-        let mut names: Box<[libc::sockaddr_in6]> =
-            vec![unsafe { mem::zeroed() }; out].into_boxed_slice();
+        let mut names: Box<[libc::sockaddr_in6]> = vec![unsafe { mem::zeroed() }; out].into_boxed_slice();
         let headers = (0..out)
             .map(|i| {
                 // SAFETY: as above.
@@ -272,14 +263,7 @@ impl RelayBatch {
         while start < self.length {
             // SAFETY: headers, names and iovecs live in boxes of `self`; each iovec points into the inbox's buffers, whose content is
             // not written until the next `receive`.
-            let count = unsafe {
-                libc::sendmmsg(
-                    fd,
-                    self.headers[start..].as_mut_ptr(),
-                    (self.length - start) as u32,
-                    0,
-                )
-            };
+            let count = unsafe { libc::sendmmsg(fd, self.headers[start..].as_mut_ptr(), (self.length - start) as u32, 0) };
             // A datagram that cannot leave is lost, as a datagram may be; the generator counts it.
             start += count.max(1) as usize;
         }
@@ -310,12 +294,7 @@ pub fn wait_readable(fds: &[RawFd], nanoseconds: u64) {
     };
     // SAFETY: the array outlives the call and `count` is within it.
     unsafe {
-        libc::ppoll(
-            polls.as_mut_ptr(),
-            count as libc::nfds_t,
-            &time,
-            ptr::null(),
-        );
+        libc::ppoll(polls.as_mut_ptr(), count as libc::nfds_t, &time, ptr::null());
     }
 }
 

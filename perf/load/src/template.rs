@@ -89,11 +89,7 @@ impl Template {
             bytes.push(rest.as_bytes()[0]);
             rest = &rest[1..];
         }
-        Template {
-            bytes,
-            holes,
-            lines_at,
-        }
+        Template { bytes, holes, lines_at }
     }
 
     /// Writes the message to the start of `out` and returns its length.
@@ -102,9 +98,7 @@ impl Template {
             Some(_) => fill.lines,
             None => &[],
         };
-        let (front, back) = self
-            .bytes
-            .split_at(self.lines_at.unwrap_or(self.bytes.len()));
+        let (front, back) = self.bytes.split_at(self.lines_at.unwrap_or(self.bytes.len()));
         let out = &mut out[..self.bytes.len() + lines.len()];
         out[..front.len()].copy_from_slice(front);
         out[front.len()..front.len() + lines.len()].copy_from_slice(lines);
@@ -216,9 +210,8 @@ mod tests {
                 },
                 &mut out,
             );
-            let expected = format!(
-                "u00023<u00001>0123456789abcdef01234567j;89abcdef01234567;2;100000007 X@127.100.101.102\n{shown}end"
-            );
+            let expected =
+                format!("u00023<u00001>0123456789abcdef01234567j;89abcdef01234567;2;100000007 X@127.100.101.102\n{shown}end");
             assert_eq!(String::from_utf8_lossy(&out[..length]), expected);
         }
     }

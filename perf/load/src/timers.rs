@@ -79,12 +79,7 @@ impl Timers {
             Awaited::Invite(_) => QUEUES as u8 - 1,
             Awaited::Ok | Awaited::Request => T2_DOUBLINGS,
         };
-        self.push(
-            now_ns,
-            due.identity,
-            due.awaited,
-            (due.doublings + 1).min(cap),
-        );
+        self.push(now_ns, due.identity, due.awaited, (due.doublings + 1).min(cap));
     }
 
     fn push(&mut self, now_ns: u64, identity: Identity, awaited: Awaited, doublings: u8) {
@@ -120,10 +115,7 @@ mod tests {
     use super::*;
 
     fn intervals(awaited: Awaited) -> Vec<u64> {
-        let identity = Identity {
-            slot: 1,
-            generation: 2,
-        };
+        let identity = Identity { slot: 1, generation: 2 };
         let mut timers = Timers::default();
         timers.arm(0, identity, awaited);
         let mut fired = Vec::new();
@@ -142,10 +134,7 @@ mod tests {
 
     #[test]
     fn a_delay_keeps_the_order() {
-        let identity = |slot| Identity {
-            slot,
-            generation: 0,
-        };
+        let identity = |slot| Identity { slot, generation: 0 };
         let mut delay = Delay::new(10);
         delay.push(100, identity(1));
         delay.push(103, identity(2));
@@ -157,10 +146,7 @@ mod tests {
 
     #[test]
     fn intervals_double_as_the_rfc_says() {
-        assert_eq!(
-            intervals(Awaited::Invite(0)),
-            [500, 1_000, 2_000, 4_000, 8_000, 16_000]
-        );
+        assert_eq!(intervals(Awaited::Invite(0)), [500, 1_000, 2_000, 4_000, 8_000, 16_000]);
         assert_eq!(
             intervals(Awaited::Request),
             [500, 1_000, 2_000, 4_000, 4_000, 4_000, 4_000, 4_000]

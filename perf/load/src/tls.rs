@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use openssl::error::ErrorStack;
 use openssl::ssl::{
-    ErrorCode, ShutdownState, Ssl, SslContext, SslContextBuilder, SslFiletype, SslMethod,
-    SslOptions, SslSession, SslSessionCacheMode, SslStream, SslVerifyMode, SslVersion,
+    ErrorCode, ShutdownState, Ssl, SslContext, SslContextBuilder, SslFiletype, SslMethod, SslOptions, SslSession,
+    SslSessionCacheMode, SslStream, SslVerifyMode, SslVersion,
 };
 
 use crate::sys;
@@ -92,9 +92,7 @@ impl Endpoint {
         if settings.resume {
             let cache = Cache::default();
             sessions = Some(cache.clone());
-            builder.set_session_cache_mode(
-                SslSessionCacheMode::CLIENT | SslSessionCacheMode::NO_INTERNAL,
-            );
+            builder.set_session_cache_mode(SslSessionCacheMode::CLIENT | SslSessionCacheMode::NO_INTERNAL);
             builder.set_new_session_callback(move |ssl, session| {
                 if let Ok(mut cache) = cache.lock() {
                     cache.put(session, ssl.version_str() == "TLSv1.3");
@@ -151,10 +149,7 @@ impl Endpoint {
             if self.checks_name {
                 ssl.param_mut().set_ip(peer)?;
             }
-            let session = self
-                .sessions
-                .as_ref()
-                .and_then(|cache| cache.lock().ok()?.take());
+            let session = self.sessions.as_ref().and_then(|cache| cache.lock().ok()?.take());
             if let Some(session) = session {
                 sys::set_session(&mut ssl, &session)?;
             }
@@ -171,8 +166,7 @@ impl Endpoint {
 
 fn common(method: SslMethod, settings: &Settings) -> Result<SslContextBuilder, String> {
     let mut builder = SslContextBuilder::new(method).map_err(|error| error.to_string())?;
-    let say =
-        |what: &str, path: &Path, error: ErrorStack| format!("{what} {}: {error}", path.display());
+    let say = |what: &str, path: &Path, error: ErrorStack| format!("{what} {}: {error}", path.display());
     let (low, high) = match settings.version {
         Some(Version::Tls12) => (SslVersion::TLS1_2, SslVersion::TLS1_2),
         Some(Version::Tls13) => (SslVersion::TLS1_3, SslVersion::TLS1_3),
@@ -200,9 +194,7 @@ fn common(method: SslMethod, settings: &Settings) -> Result<SslContextBuilder, S
             .map_err(|error| say("private key", key, error))?;
     }
     if let Some(path) = &settings.ca {
-        builder
-            .set_ca_file(path)
-            .map_err(|error| say("CA", path, error))?;
+        builder.set_ca_file(path).map_err(|error| say("CA", path, error))?;
     }
     Ok(builder)
 }
@@ -285,9 +277,7 @@ impl Tls {
         match self.stream.do_handshake() {
             Ok(()) => {
                 self.handshaking = false;
-                Ok(Step::Done {
-                    resumed: self.resumed(),
-                })
+                Ok(Step::Done { resumed: self.resumed() })
             }
             Err(error) if error.code() == ErrorCode::WANT_READ => Ok(Step::Waiting),
             Err(error) => Err(self.explain(&error)),
@@ -316,10 +306,7 @@ impl Tls {
     /// All of `bytes` into records.
     pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), String> {
         while !bytes.is_empty() {
-            let count = self
-                .stream
-                .ssl_write(bytes)
-                .map_err(|error| self.explain(&error))?;
+            let count = self.stream.ssl_write(bytes).map_err(|error| self.explain(&error))?;
             bytes = &bytes[count..];
         }
         Ok(())
@@ -341,10 +328,7 @@ impl Tls {
     }
 
     pub fn cipher(&self) -> &'static str {
-        self.stream
-            .ssl()
-            .current_cipher()
-            .map_or("none", |cipher| cipher.name())
+        self.stream.ssl().current_cipher().map_or("none", |cipher| cipher.name())
     }
 }
 
@@ -352,8 +336,7 @@ impl Drop for Tls {
     fn drop(&mut self) {
         // Without it the library holds the session for broken off, and will not resume it.
         if !self.handshaking {
-            self.stream
-                .set_shutdown(ShutdownState::SENT | ShutdownState::RECEIVED);
+            self.stream.set_shutdown(ShutdownState::SENT | ShutdownState::RECEIVED);
         }
     }
 }

@@ -28,11 +28,7 @@ impl Watched {
             for task in tasks(pids[at]) {
                 let path = format!("/proc/{}/task/{task}/children", pids[at]);
                 let children = fs::read_to_string(path).unwrap_or_default();
-                pids.extend(
-                    children
-                        .split_whitespace()
-                        .filter_map(|pid| pid.parse::<u32>().ok()),
-                );
+                pids.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
             }
             at += 1;
         }
@@ -82,9 +78,7 @@ impl Watched {
 
     /// Whether any of them has gone.
     pub fn lost(&self) -> bool {
-        self.pids
-            .iter()
-            .any(|pid| !crate::sys::process_exists(*pid))
+        self.pids.iter().any(|pid| !crate::sys::process_exists(*pid))
     }
 }
 
@@ -130,10 +124,7 @@ fn tasks(pid: u32) -> Vec<u32> {
 
 /// Datagrams that the kernel dropped at the UDP sockets where this server may listen: at its address, or at any.
 pub fn udp_drops_of(server: SocketAddr) -> u64 {
-    udp_drops(|address| {
-        address.port() == server.port()
-            && (address.ip() == server.ip() || address.ip().is_unspecified())
-    })
+    udp_drops(|address| address.port() == server.port() && (address.ip() == server.ip() || address.ip().is_unspecified()))
 }
 
 /// The same at the sockets of these addresses.

@@ -267,9 +267,7 @@ impl Outbox {
     }
 
     fn is_live(&self, link: Link) -> bool {
-        self.streams
-            .as_ref()
-            .is_some_and(|streams| streams.is_live(link))
+        self.streams.as_ref().is_some_and(|streams| streams.is_live(link))
     }
 
     /// The call on this link is over.
@@ -352,19 +350,13 @@ impl Outbox {
         self.locals
             .iter()
             .zip(&self.place)
-            .filter(|(local, place)| {
-                local.manner == Manner::Persistent && !streams.is_open(self.dials[**place].link)
-            })
+            .filter(|(local, place)| local.manner == Manner::Persistent && !streams.is_open(self.dials[**place].link))
             .count()
     }
 }
 
 fn udp_socket(address: SocketAddr, server: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     sys::enlarge_receive_buffer(socket.as_raw_fd(), RECEIVE_BUFFER);
     socket
         .bind(&address.into())
@@ -404,11 +396,7 @@ pub struct Wire {
 impl Wire {
     pub fn new(out: &Outbox) -> Wire {
         Wire {
-            fds: out
-                .sockets
-                .iter()
-                .map(|socket| socket.as_raw_fd())
-                .collect(),
+            fds: out.sockets.iter().map(|socket| socket.as_raw_fd()).collect(),
             ends: out.socket_end.clone(),
             inbox: Inbox::new(BATCH),
             bytes: match out.streams {
@@ -420,13 +408,7 @@ impl Wire {
 
     /// Gives the flow what has come: a batch from each socket, and all whole messages of each connection that has something. What the flow says
     /// leaves once for each. Returns whether there was anything.
-    pub fn receive<F: Flow>(
-        &mut self,
-        flow: &mut F,
-        now_ns: &dyn Fn() -> u64,
-        out: &mut Outbox,
-        stats: &mut Stats,
-    ) -> bool {
+    pub fn receive<F: Flow>(&mut self, flow: &mut F, now_ns: &dyn Fn() -> u64, out: &mut Outbox, stats: &mut Stats) -> bool {
         let mut worked = false;
         for socket in 0..self.fds.len() {
             let count = match self.inbox.receive(self.fds[socket]) {
@@ -467,14 +449,7 @@ impl Wire {
         worked || found
     }
 
-    fn receive_stream<F: Flow>(
-        &mut self,
-        link: Link,
-        flow: &mut F,
-        now_ns: u64,
-        out: &mut Outbox,
-        stats: &mut Stats,
-    ) {
+    fn receive_stream<F: Flow>(&mut self, link: Link, flow: &mut F, now_ns: u64, out: &mut Outbox, stats: &mut Stats) {
         loop {
             let Some(streams) = &mut out.streams else {
                 return;
@@ -537,14 +512,9 @@ mod tests {
 
     #[test]
     fn spread_hosts_are_of_one_width_and_differ() {
-        let hosts: std::collections::HashSet<String> =
-            (0..10_000).map(|user| spread_host(user, 10_000)).collect();
+        let hosts: std::collections::HashSet<String> = (0..10_000).map(|user| spread_host(user, 10_000)).collect();
         assert_eq!(hosts.len(), 10_000);
-        assert!(
-            hosts
-                .iter()
-                .all(|host| host.len() == "127.100.100.100".len())
-        );
+        assert!(hosts.iter().all(|host| host.len() == "127.100.100.100".len()));
         assert_eq!(spread_host(10_001, 10_000), "127.100.100.101");
     }
 }

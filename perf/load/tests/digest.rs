@@ -154,10 +154,7 @@ impl Seen {
                 hex(format!("{ha1}:{nonce}:{ha2}"))
             }
             true => {
-                let (nc, cnonce) = (
-                    get("nc").expect("a count"),
-                    get("cnonce").expect("a cnonce"),
-                );
+                let (nc, cnonce) = (get("nc").expect("a count"), get("cnonce").expect("a cnonce"));
                 if nc != format!("{uses:08x}") || get("qop") != Some("auth") {
                     self.fault(format!("use {uses} of the nonce: {credentials}"));
                 }
@@ -189,9 +186,8 @@ impl Seen {
             false => "",
         };
         let algorithm = wishes.algorithm;
-        let line = format!(
-            "{asks_in}: Digest realm=\"tests\", nonce=\"{nonce}\", opaque=\"o:p\", algorithm={algorithm}{qop}{stale}\r\n"
-        );
+        let line =
+            format!("{asks_in}: Digest realm=\"tests\", nonce=\"{nonce}\", opaque=\"o:p\", algorithm={algorithm}{qop}{stale}\r\n");
         reply(request, status, &line)
     }
 }
@@ -199,12 +195,7 @@ impl Seen {
 fn reply(request: &str, status: &str, lines: &str) -> String {
     let copied: String = ["Via", "From", "Call-ID", "CSeq"]
         .iter()
-        .map(|name| {
-            format!(
-                "{name}: {}\r\n",
-                header(request, name).expect("it is there")
-            )
-        })
+        .map(|name| format!("{name}: {}\r\n", header(request, name).expect("it is there")))
         .collect();
     let to = header(request, "To").expect("a To");
     format!("SIP/2.0 {status}\r\n{copied}To: {to};tag=t\r\n{lines}Content-Length: 0\r\n\r\n")
@@ -356,8 +347,7 @@ fn load(host: &str, line: &str) -> (Value, Option<i32>, String) {
         .output()
         .expect("generator");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let results: Value =
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
+    let results: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
     (results[0].clone(), output.status.code(), said)
 }
 
@@ -446,11 +436,7 @@ fn digest_goes_over_tcp_too() {
 fn a_wrong_password_is_refused_once_and_told() {
     let host = "127.1.2.8";
     let server = registrar(&format!("{host}:25060"), WISHES);
-    let list = format!(
-        "{}/wrong-{}",
-        env!("CARGO_TARGET_TMPDIR"),
-        std::process::id()
-    );
+    let list = format!("{}/wrong-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
     std::fs::write(&list, "alice:no\nbobby:no\n").expect("a file");
     let output = Command::new(BINARY)
         .args(["register", "--auth", "kept", "--accounts", &list])
@@ -524,10 +510,7 @@ fn users_are_listed_for_the_server() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 6);
     let whole = b"u00002:tests:secretu00002";
-    for (line, digest) in [
-        (lines[4], MessageDigest::md5()),
-        (lines[5], MessageDigest::sha256()),
-    ] {
+    for (line, digest) in [(lines[4], MessageDigest::md5()), (lines[5], MessageDigest::sha256())] {
         let bytes = hash(digest, whole).expect("a hash");
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(line, format!("u00002:tests:{hex}"));

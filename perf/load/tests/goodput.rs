@@ -40,22 +40,16 @@ fn refusal(request: &str, status: &str) -> String {
         .map(|name| format!("{name}: {}\r\n", header(request, name)))
         .collect();
     let to = header(request, "To");
-    format!(
-        "SIP/2.0 {status}\r\n{copied}To: {to};tag=t\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
-    )
+    format!("SIP/2.0 {status}\r\n{copied}To: {to};tag=t\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n")
 }
 
 impl Server {
     /// The judge says with what an INVITE is answered that does not pass. A provisional response comes beside what the answerer says.
-    fn start(
-        host: &str,
-        mut judge: impl FnMut() -> Option<&'static str> + Send + 'static,
-    ) -> Server {
+    fn start(host: &str, mut judge: impl FnMut() -> Option<&'static str> + Send + 'static) -> Server {
         let socket = UdpSocket::bind(format!("{host}:25060")).expect("a free port");
         let patience = Some(Duration::from_millis(50));
         socket.set_read_timeout(patience).expect("a time-out");
-        let at =
-            |port: u16| -> SocketAddr { format!("{host}:{port}").parse().expect("an address") };
+        let at = |port: u16| -> SocketAddr { format!("{host}:{port}").parse().expect("an address") };
         let (caller, answerer) = (at(15070), at(15570));
         let over = Arc::new(AtomicBool::new(false));
         let shared = Arc::clone(&over);
@@ -139,8 +133,7 @@ fn calls_ring_and_stand_open_as_long_as_asked_and_end_well() {
     let shortest = result["latency_us"]["whole"]["min"].as_f64().expect("µs");
     // Three digits of it are kept.
     assert!((998_000.0..1_500_000.0).contains(&shortest), "{shortest}");
-    let [rang, answered] =
-        ["to_180", "to_200"].map(|span| result["latency_us"][span]["p50"].as_f64().expect("µs"));
+    let [rang, answered] = ["to_180", "to_200"].map(|span| result["latency_us"][span]["p50"].as_f64().expect("µs"));
     assert!(rang < 150_000.0, "{rang}");
     assert!((199_000.0..500_000.0).contains(&answered), "{answered}");
 }
@@ -209,7 +202,10 @@ fn where_nobody_answers_the_first_registration_the_others_are_not_tried() {
     let silent = UdpSocket::bind("127.1.3.5:25060").expect("a free port");
     let began = Instant::now();
     let output = Command::new(BINARY)
-        .args("call --server 127.1.3.5:25060 --register-server 127.1.3.5:25060 --local 127.1.3.5:0 --register-first --duration 1".split(' '))
+        .args(
+            "call --server 127.1.3.5:25060 --register-server 127.1.3.5:25060 --local 127.1.3.5:0 --register-first --duration 1"
+                .split(' '),
+        )
         .output()
         .expect("it runs");
     let said = String::from_utf8_lossy(&output.stderr);
@@ -243,9 +239,7 @@ fn a_search_finds_the_rate_at_which_too_many_fail() {
     assert!((190.0..=225.0).contains(&found), "{result:#}");
     assert_eq!(result["rate_or_window"], found);
     assert_eq!(result["search"]["is_bracketed"], true);
-    let tried = result["search"]["tried"]
-        .as_array()
-        .expect("what was tried");
+    let tried = result["search"]["tried"].as_array().expect("what was tried");
     for one in tried {
         let passed = one["failed_share"].as_f64().expect("a share") <= 0.04;
         assert_eq!(one["passed"], passed);
@@ -285,9 +279,7 @@ fn each_rate_has_a_result_of_its_own() {
         .output()
         .expect("generator");
     let results: Value = serde_json::from_slice(&output.stdout).expect("results");
-    let good: Vec<u64> = (0..3)
-        .map(|at| results[at]["good"].as_u64().expect("a number"))
-        .collect();
+    let good: Vec<u64> = (0..3).map(|at| results[at]["good"].as_u64().expect("a number")).collect();
     for (good, rate) in good.iter().zip([50, 100, 200]) {
         assert!(good.abs_diff(rate) <= 1, "{good} of {rate}");
     }

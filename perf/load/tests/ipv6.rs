@@ -26,8 +26,7 @@ fn load(line: &str) -> Value {
         .output()
         .expect("generator");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let results: Value =
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
+    let results: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
     let result = results[0].clone();
     assert_eq!(result["clean"], true, "{result:#}\n{said}");
     assert_eq!(result["good"], 300);
@@ -60,9 +59,7 @@ fn calls_and_registrations_over_udp() {
 
 #[test]
 fn calls_over_tcp() {
-    load(
-        "call --transport tcp --connections per-call --server [::1]:15770 --caller-port 15270 --answerer-port 15770",
-    );
+    load("call --transport tcp --connections per-call --server [::1]:15770 --caller-port 15270 --answerer-port 15770");
 }
 
 #[test]
@@ -71,17 +68,11 @@ fn calls_over_tls_to_a_certificate_for_the_address() {
     std::fs::create_dir_all(&directory).expect("directory");
     let output = Command::new("openssl")
         .current_dir(&directory)
-        .args(
-            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=end".split(' '),
-        )
+        .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=end".split(' '))
         .args("-days 30 -keyout key.pem -out cert.pem -addext subjectAltName=IP:::1".split(' '))
         .output()
         .expect("the openssl command");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let at = directory.to_str().expect("a plain path");
     let result = load(&format!(
         "call --transport tls --server [::1]:15870 --caller-port 15370 --answerer-port 15870 \

@@ -40,8 +40,7 @@ fn run(host: &str, relay: &[&str], load: &[&str]) -> (Value, Option<i32>) {
         .output()
         .expect("generator");
     let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
-    let results: Value = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|error| panic!("{error}: {complaints}"));
+    let results: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {complaints}"));
     (results[0].clone(), output.status.code())
 }
 
@@ -55,12 +54,7 @@ fn a_call_is_six_datagrams_out_and_seven_in() {
     let (result, code) = run("127.1.0.1", &[], &load);
     assert_eq!(result["clean"], true, "{result:#}");
     assert_eq!(code, Some(0));
-    for name in [
-        "started",
-        "completed",
-        "trying_received",
-        "ringing_received",
-    ] {
+    for name in ["started", "completed", "trying_received", "ringing_received"] {
         assert_eq!(count(&result, name), 500, "{name}");
     }
     assert_eq!(count(&result, "messages_sent"), 3_000);
@@ -93,11 +87,7 @@ fn lost_datagrams_are_sent_again_and_counted() {
     assert_eq!(count(&result, "completed"), 2_000, "{result:#}");
     assert_eq!(result["clean"], false);
     assert_eq!(code, Some(1));
-    for name in [
-        "retransmitted_invite",
-        "retransmitted_2xx",
-        "retransmitted_request",
-    ] {
+    for name in ["retransmitted_invite", "retransmitted_2xx", "retransmitted_request"] {
         assert!(count(&result, name) > 0, "{name}: {result:#}");
     }
     for name in ["timed_out", "refused", "wrong", "skipped"] {
@@ -107,9 +97,7 @@ fn lost_datagrams_are_sent_again_and_counted() {
 
 #[test]
 fn registrations_are_one_and_one() {
-    let load = [
-        "register", "--window", "8", "--count", "500", "--users", "100",
-    ];
+    let load = ["register", "--window", "8", "--count", "500", "--users", "100"];
     let (result, _) = run("127.1.0.5", &[], &load);
     assert_eq!(result["clean"], true, "{result:#}");
     assert_eq!(count(&result, "completed"), 500);

@@ -52,9 +52,7 @@ fn shares_make_the_whole_load() {
     let relay = relay("127.1.5.1:25060");
     let server = format!("--server 127.1.5.1:25060 --server-pid {}", relay.0.id());
     // The relay sends to whom it hears from: the three are at 127.1.5.10, .11 and .12.
-    let line = format!(
-        "call --processes 3 {server} --local 127.1.5.10:0 --rate 90,150 --window 7 --duration 1"
-    );
+    let line = format!("call --processes 3 {server} --local 127.1.5.10:0 --rate 90,150 --window 7 --duration 1");
     let output = load(&line);
     let results = results(&output);
     assert_eq!(output.status.code(), Some(0), "{results:#?}");
@@ -93,8 +91,7 @@ fn users_and_counts_are_shared_out() {
 fn a_process_that_cannot_run_ends_them_all() {
     // The second one's port is taken.
     let _taken = UdpSocket::bind("127.1.5.31:15070").expect("a free port");
-    let line =
-        "call --processes 2 --server 127.1.5.3:25060 --local 127.1.5.30:0 --rate 1 --duration 20";
+    let line = "call --processes 2 --server 127.1.5.3:25060 --local 127.1.5.30:0 --rate 1 --duration 20";
     let output = load(line);
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8_lossy(&output.stderr);

@@ -53,9 +53,7 @@ fn answerers(host: &str, line: &str) -> Peer {
 
 /// Asks it to end, and gives its result.
 fn end(mut peer: Peer) -> Value {
-    let killed = Command::new("kill")
-        .args(["-TERM", &peer.0.id().to_string()])
-        .status();
+    let killed = Command::new("kill").args(["-TERM", &peer.0.id().to_string()]).status();
     assert!(killed.expect("kill").success());
     let mut text = String::new();
     let mut output = peer.0.stdout.take().expect("piped");
@@ -188,10 +186,7 @@ fn answerers_alone_see_what_a_server_does_to_a_call() {
 
 #[test]
 fn what_one_side_alone_cannot_do_is_refused() {
-    for line in [
-        "register --role callers",
-        "call --role callers --register-first",
-    ] {
+    for line in ["register --role callers", "call --role callers --register-first"] {
         let output = Command::new(BINARY).args(words(line)).output();
         assert_eq!(output.expect("generator").status.code(), Some(2), "{line}");
     }

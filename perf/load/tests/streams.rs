@@ -27,11 +27,7 @@ fn certificates() -> &'static Path {
                 command.args(["-addext", names]);
             }
             let output = command.output().expect("the openssl command");
-            assert!(
-                output.status.success(),
-                "{}",
-                String::from_utf8_lossy(&output.stderr)
-            );
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         };
         let p256 = "-newkey ec -pkeyopt ec_paramgen_curve:P-256";
         openssl(
@@ -57,9 +53,7 @@ fn certificates() -> &'static Path {
 /// Options with `@` for the directory of certificates.
 fn options(line: &str) -> Vec<String> {
     let directory = certificates().to_str().expect("a plain path");
-    line.split_whitespace()
-        .map(|word| word.replace('@', directory))
-        .collect()
+    line.split_whitespace().map(|word| word.replace('@', directory)).collect()
 }
 
 fn load(host: &str, line: &str) -> (Value, Output) {
@@ -115,10 +109,7 @@ fn a_connection_for_each_call_is_opened_and_closed() {
 
 #[test]
 fn the_answerer_can_close_after_each_call() {
-    let result = direct(
-        3,
-        "--transport tcp --connections per-call --callee-connections per-call",
-    );
+    let result = direct(3, "--transport tcp --connections per-call --callee-connections per-call");
     assert_eq!(count(&result, "connections_accepted"), 300);
 }
 
@@ -134,10 +125,7 @@ fn a_full_handshake_for_each_call_takes_as_many_calls_as_flights() {
         );
         assert_eq!(count(&result, "tls_client_full"), 300);
         assert_eq!(count(&result, "tls_server_full"), 300);
-        assert_eq!(
-            count(&result, "tls_client_handshake_calls"),
-            300 * client_calls
-        );
+        assert_eq!(count(&result, "tls_client_handshake_calls"), 300 * client_calls);
         assert_eq!(count(&result, "tls_server_handshake_calls"), 600);
         assert_eq!(
             result["tls"].as_str().expect("agreed").split(' ').next(),
@@ -208,10 +196,7 @@ fn fails(last: u8, line: &str) -> (Value, String) {
 
 #[test]
 fn a_certificate_for_another_address_is_refused() {
-    let (result, said) = fails(
-        77,
-        "--ca @/ca.pem --callee-cert @/ec.pem --callee-key @/ec.key",
-    );
+    let (result, said) = fails(77, "--ca @/ca.pem --callee-cert @/ec.pem --callee-key @/ec.key");
     assert_eq!(count(&result, "tls_client_failed"), 3);
     assert!(said.contains("IP address mismatch"), "{said}");
 }
@@ -277,16 +262,7 @@ fn openssls_own_server_resumes_our_sessions() {
         // It serves one connection after the other, so each closes before the next.
         let output = Command::new(BINARY)
             .args(["idle", "--transport", "tls", "--server", address])
-            .args([
-                "--close",
-                "0.05",
-                "--connections",
-                "8",
-                "--at-once",
-                "1",
-                "--settle",
-                "0.2",
-            ])
+            .args(["--close", "0.05", "--connections", "8", "--at-once", "1", "--settle", "0.2"])
             .args(["--local", "127.0.0.1", "--sources", "1", "--json", "-"])
             .args(options("--ca @/ca.pem --resume --tls-version"))
             .arg(version)
@@ -313,13 +289,7 @@ fn openssls_own_client_resumes_with_our_listener() {
     let host = "127.1.1.17";
     let mut generator = Command::new(BINARY)
         .args(["call", "--local", "127.1.1.17:0", "--transport", "udp"])
-        .args([
-            "--callee-transport",
-            "tls",
-            "--callee-resume",
-            "--rate",
-            "0.01",
-        ])
+        .args(["--callee-transport", "tls", "--callee-resume", "--rate", "0.01"])
         .args([
             "--duration",
             "20",
@@ -359,10 +329,7 @@ fn openssls_own_client_resumes_with_our_listener() {
             let output = client.wait_with_output().expect("output");
             let said = String::from_utf8_lossy(&output.stdout);
             assert!(said.contains(word), "{version} {option}: {said}");
-            assert!(
-                said.contains("SIP/2.0 200 OK"),
-                "{version} {option}: {said}"
-            );
+            assert!(said.contains("SIP/2.0 200 OK"), "{version} {option}: {said}");
         }
     }
     assert!(matches!(generator.0.try_wait(), Ok(None)));

@@ -34,14 +34,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const OF_A_CALL: [Kind; 6] = [
-        Kind::Invite,
-        Kind::Ringing,
-        Kind::Answer,
-        Kind::Ack,
-        Kind::Bye,
-        Kind::End,
-    ];
+    pub const OF_A_CALL: [Kind; 6] = [Kind::Invite, Kind::Ringing, Kind::Answer, Kind::Ack, Kind::Bye, Kind::End];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -90,9 +83,7 @@ impl Batch {
 
     pub fn iter(&self) -> impl Iterator<Item = (Flow, &[u8])> {
         let bytes = &self.bytes;
-        self.items
-            .iter()
-            .map(move |item| (item.flow, &bytes[item.span.range()]))
+        self.items.iter().map(move |item| (item.flow, &bytes[item.span.range()]))
     }
 
     /// Those of one kind, in order.
@@ -117,8 +108,7 @@ impl Batch {
         for &first in &self.order {
             let rest = &self.items[first as usize..];
             self.mixed.push(rest[0]);
-            self.mixed
-                .extend(rest[1..].iter().take_while(|item| item.follows));
+            self.mixed.extend(rest[1..].iter().take_while(|item| item.follows));
         }
         std::mem::swap(&mut self.items, &mut self.mixed);
     }
@@ -172,8 +162,7 @@ impl Server {
     #[inline(never)]
     pub fn measured_turn(&mut self, batch: &Batch) {
         for (flow, bytes) in batch.iter() {
-            self.endpoint
-                .handle(self.now, flow, bytes, &mut self.outbox);
+            self.endpoint.handle(self.now, flow, bytes, &mut self.outbox);
         }
         self.endpoint.handle_timers(self.now, &mut self.outbox);
     }
@@ -348,9 +337,7 @@ fn answer(request: &Message, status: u16, flow: Flow, replies: &mut Batch) {
             let length = SDP.len();
             write(
                 out,
-                format_args!(
-                    "Content-Type: application/sdp\r\nContent-Length: {length}\r\n\r\n{SDP}"
-                ),
+                format_args!("Content-Type: application/sdp\r\nContent-Length: {length}\r\n\r\n{SDP}"),
             );
         } else {
             out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
@@ -370,10 +357,7 @@ fn follow_up(ok: &Message, kind: Kind, sequence: u32, flow: Flow, replies: &mut 
         let call_id = value(ok, Name::CallId);
         let token = &call_id[..call_id.len() - "@load".len()];
         let end = method.as_bytes()[0].to_ascii_lowercase();
-        write(
-            out,
-            format_args!("Via: SIP/2.0/UDP {CALLER};branch=z9hG4bK"),
-        );
+        write(out, format_args!("Via: SIP/2.0/UDP {CALLER};branch=z9hG4bK"));
         out.extend_from_slice(token);
         out.push(end);
         out.extend_from_slice(b";rport\r\n");
@@ -385,10 +369,7 @@ fn follow_up(ok: &Message, kind: Kind, sequence: u32, flow: Flow, replies: &mut 
         for name in [Name::From, Name::To, Name::CallId] {
             copy(ok, name, out);
         }
-        write(
-            out,
-            format_args!("CSeq: {sequence} {method}\r\nContent-Length: 0\r\n\r\n"),
-        );
+        write(out, format_args!("CSeq: {sequence} {method}\r\nContent-Length: 0\r\n\r\n"));
     });
 }
 

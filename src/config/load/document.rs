@@ -88,9 +88,7 @@ impl<'d> Document<'d> {
             match value.get_ref() {
                 DeValue::Table(found) => table = Some(found),
                 DeValue::Array(_) => {
-                    let message = format!(
-                        "[{name}] stands once only: write it with single brackets, [{name}]"
-                    );
+                    let message = format!("[{name}] stands once only: write it with single brackets, [{name}]");
                     self.wrongs.push(Wrong::new(at, message));
                 }
                 other => {
@@ -114,9 +112,7 @@ impl<'d> Document<'d> {
         let value = self.find(name)?;
         let at = value.span().start;
         let DeValue::Array(array) = value.get_ref() else {
-            let message = format!(
-                "{name} may stand several times: write it with double brackets, [[{name}]]"
-            );
+            let message = format!("{name} may stand several times: write it with double brackets, [[{name}]]");
             self.wrongs.push(Wrong::new(at, message));
             return None;
         };
@@ -140,12 +136,7 @@ impl<'d> Document<'d> {
         (!tables.is_empty()).then_some(tables)
     }
 
-    pub(super) fn open(
-        &mut self,
-        name: &'static str,
-        table: Option<&'d DeTable<'d>>,
-        at: usize,
-    ) -> Section<'_, 'd> {
+    pub(super) fn open(&mut self, name: &'static str, table: Option<&'d DeTable<'d>>, at: usize) -> Section<'_, 'd> {
         self.known.entry(name).or_default();
         Section {
             document: self,
@@ -185,21 +176,12 @@ impl<'d> Document<'d> {
             _ => self.home(word),
         };
         if let Some(home) = home {
-            return format!(
-                "{word:?} stands outside of its section: move it below {}",
-                brackets(home)
-            );
+            return format!("{word:?} stands outside of its section: move it below {}", brackets(home));
         }
         let names: Vec<&str> = self.known.keys().copied().collect();
         match nearest(word, &names) {
-            Some(near) => format!(
-                "unknown section {word:?}; the nearest known one is {}",
-                brackets(near)
-            ),
-            None => format!(
-                "unknown section {word:?}; the sections are {}",
-                names.join(", ")
-            ),
+            Some(near) => format!("unknown section {word:?}; the nearest known one is {}", brackets(near)),
+            None => format!("unknown section {word:?}; the sections are {}", names.join(", ")),
         }
     }
 
@@ -209,14 +191,8 @@ impl<'d> Document<'d> {
             return format!("unknown key {word:?} in {place}; the nearest known one is {near:?}");
         }
         match self.home(word) {
-            Some(home) => format!(
-                "unknown key {word:?} in {place}; it belongs in {}",
-                brackets(home)
-            ),
-            None => format!(
-                "unknown key {word:?} in {place}; the keys there are {}",
-                keys.join(", ")
-            ),
+            Some(home) => format!("unknown key {word:?} in {place}; it belongs in {}", brackets(home)),
+            None => format!("unknown key {word:?} in {place}; the keys there are {}", keys.join(", ")),
         }
     }
 
@@ -237,11 +213,7 @@ pub(super) fn brackets(section: &str) -> String {
 
 impl<'d> Section<'_, 'd> {
     /// The value of `key` as `parse` understands it; `None` where it is absent, or wrong and told so.
-    pub(super) fn read<T>(
-        &mut self,
-        key: &'static str,
-        parse: impl FnOnce(&Value<'d>) -> Parsed<T>,
-    ) -> Option<T> {
+    pub(super) fn read<T>(&mut self, key: &'static str, parse: impl FnOnce(&Value<'d>) -> Parsed<T>) -> Option<T> {
         let known = self.document.known.entry(self.name).or_default();
         if !known.contains(&key) {
             known.push(key);
@@ -270,11 +242,7 @@ impl<'d> Section<'_, 'd> {
 
     /// Where each entry of the list under `key` stands.
     pub(super) fn entry_places(&self, key: &str) -> Vec<usize> {
-        match self
-            .table
-            .and_then(|table| table.get(key))
-            .map(Spanned::get_ref)
-        {
+        match self.table.and_then(|table| table.get(key)).map(Spanned::get_ref) {
             Some(DeValue::Array(array)) => array.iter().map(|entry| entry.span().start).collect(),
             _ => Vec::new(),
         }
@@ -298,11 +266,7 @@ impl<'d> Section<'_, 'd> {
 
     /// Nothing has been found wrong with these keys yet.
     pub(super) fn sound<const N: usize>(&self, keys: [&str; N]) -> bool {
-        let spans = keys.map(|key| {
-            self.table
-                .and_then(|table| table.get(key))
-                .map(Spanned::span)
-        });
+        let spans = keys.map(|key| self.table.and_then(|table| table.get(key)).map(Spanned::span));
         let inside = |at: usize| spans.iter().flatten().any(|span| span.contains(&at));
         !self.document.wrongs.iter().any(|wrong| inside(wrong.at))
     }
@@ -316,11 +280,7 @@ impl<'d> Section<'_, 'd> {
             if low_time > high_time && self.sound([low, high]) {
                 let at = if self.given(low) { low } else { high };
                 let default = |key: &str| {
-                    if self.given(key) {
-                        ""
-                    } else {
-                        " (the default)"
-                    }
+                    if self.given(key) { "" } else { " (the default)" }
                 };
                 let message = format!(
                     "{low} = \"{}\"{} is above {high} = \"{}\"{}: lower the one or raise the other",
@@ -350,9 +310,7 @@ pub(super) fn nearest<'w>(word: &str, known: &[&'w str]) -> Option<&'w str> {
         return None;
     }
     let word = word.to_lowercase().replace('-', "_");
-    let distances = known
-        .iter()
-        .map(|near| (strsim::osa_distance(&word, near), *near));
+    let distances = known.iter().map(|near| (strsim::osa_distance(&word, near), *near));
     let (distance, near) = distances.min()?;
     // Beyond a third of the longer word the two have little in common.
     (distance * 3 <= word.chars().count().max(near.len())).then_some(near)

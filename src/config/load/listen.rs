@@ -36,10 +36,7 @@ impl Document<'_> {
                     );
                     section.wrong(place, message);
                 }
-                let collides = |l: &&Listen| {
-                    l.transport.is_reliable() == transport.is_reliable()
-                        && l.address == listen.address
-                };
+                let collides = |l: &&Listen| l.transport.is_reliable() == transport.is_reliable() && l.address == listen.address;
                 if let Some(other) = listeners.iter().find(collides) {
                     let why = match other.transport == transport {
                         true => String::new(),
@@ -68,8 +65,7 @@ impl Document<'_> {
             let is_open = target.leaves_transport_open();
             let ipv4 = target.address.map(|address| address.is_ipv4());
             let reaches = |l: &Listen| {
-                (l.transport == transport || is_open && ipv4.is_none())
-                    && ipv4.is_none_or(|ipv4| l.address.is_ipv4() == ipv4)
+                (l.transport == transport || is_open && ipv4.is_none()) && ipv4.is_none_or(|ipv4| l.address.is_ipv4() == ipv4)
             };
             if !self.listeners_are_wrong && !conf.listen.iter().any(reaches) {
                 let family = match ipv4 {

@@ -26,9 +26,7 @@ pub(super) fn check(path: &Path, kind: Kind) -> Result<(), String> {
     };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
-    file.take(LARGEST + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
+    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > LARGEST {
         return Err("is too large for a PEM file".to_owned());
     }
@@ -47,16 +45,12 @@ fn check_bytes(bytes: &[u8], kind: Kind) -> Result<(), String> {
         let mut encrypted = label == "ENCRYPTED PRIVATE KEY";
         loop {
             let Some(line) = lines.next() else {
-                return Err(format!(
-                    "is not whole: the line -----END {label}----- is missing"
-                ));
+                return Err(format!("is not whole: the line -----END {label}----- is missing"));
             };
             match boundary(line, "END") {
                 Some(end) if end == label => break,
                 Some(end) => {
-                    return Err(format!(
-                        "is not whole: -----BEGIN {label}----- ends with -----END {end}-----"
-                    ));
+                    return Err(format!("is not whole: -----BEGIN {label}----- ends with -----END {end}-----"));
                 }
                 // Headers are of the old form (RFC 1421), which keys still have.
                 None if line.contains(':') => encrypted |= line.contains("ENCRYPTED"),
@@ -93,8 +87,7 @@ fn check_bytes(bytes: &[u8], kind: Kind) -> Result<(), String> {
         Some(Kind::PrivateKey) => format!("holds a private key, but no {wanted}"),
         Some(Kind::Certificate) => format!("holds a certificate, but no {wanted}"),
         None if bytes.first() == Some(&SEQUENCE) => {
-            "is no PEM file; it looks like DER: convert it with openssl x509 (or pkey) -inform der -in FILE -out NEW"
-                .to_owned()
+            "is no PEM file; it looks like DER: convert it with openssl x509 (or pkey) -inform der -in FILE -out NEW".to_owned()
         }
         None => format!("is no PEM file of a {wanted}: it has no line -----BEGIN {label}-----"),
     })
@@ -151,15 +144,11 @@ jABqLGTln1s=
 
     #[test]
     fn what_is_good_is_taken() {
-        let parameters =
-            "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+        let parameters = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
         let chain = format!("subject=CN = example.com\n{CERTIFICATE}\n{CERTIFICATE}");
         let windows = CERTIFICATE.replace('\n', "\r\n");
         for certificate in [CERTIFICATE, &chain, &windows] {
-            assert_eq!(
-                check_bytes(certificate.as_bytes(), Kind::Certificate),
-                Ok(())
-            );
+            assert_eq!(check_bytes(certificate.as_bytes(), Kind::Certificate), Ok(()));
         }
         for label in ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"] {
             let text = format!("{parameters}{}", key(label, ""));
@@ -173,45 +162,23 @@ jABqLGTln1s=
     #[test]
     fn what_is_wrong_is_said() {
         use Kind::{Certificate, PrivateKey};
-        let cut = CERTIFICATE.replace(
-            "pF4r2VO686YqAbYPHMeOx68JaXVnUVKbtVFSQqNTMFEwHQYDVR0OBBYEFDdBwZBX\n",
-            "",
-        );
+        let cut = CERTIFICATE.replace("pF4r2VO686YqAbYPHMeOx68JaXVnUVKbtVFSQqNTMFEwHQYDVR0OBBYEFDdBwZBX\n", "");
         let (open, _) = CERTIFICATE.split_once("-----END").unwrap();
-        let old = key(
-            "RSA PRIVATE KEY",
-            "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n",
-        );
+        let old = key("RSA PRIVATE KEY", "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n");
         for (text, kind, says) in [
             ("", Certificate, "no line -----BEGIN CERTIFICATE-----"),
             ("hello\n", PrivateKey, "no line -----BEGIN PRIVATE KEY-----"),
-            (
-                CERTIFICATE,
-                PrivateKey,
-                "holds a certificate, but no private key",
-            ),
+            (CERTIFICATE, PrivateKey, "holds a certificate, but no private key"),
             (
                 &key("PRIVATE KEY", ""),
                 Certificate,
                 "holds a private key, but no certificate",
             ),
-            (
-                &key("ENCRYPTED PRIVATE KEY", ""),
-                PrivateKey,
-                "is encrypted",
-            ),
+            (&key("ENCRYPTED PRIVATE KEY", ""), PrivateKey, "is encrypted"),
             (&old, PrivateKey, "is encrypted"),
             (&cut, Certificate, "is not its base64"),
-            (
-                &CERTIFICATE.replace("MIIB", "MI*B"),
-                Certificate,
-                "is not its base64",
-            ),
-            (
-                &CERTIFICATE.replace("n1s=", "n1s"),
-                Certificate,
-                "is not its base64",
-            ),
+            (&CERTIFICATE.replace("MIIB", "MI*B"), Certificate, "is not its base64"),
+            (&CERTIFICATE.replace("n1s=", "n1s"), Certificate, "is not its base64"),
             (open, Certificate, "-----END CERTIFICATE----- is missing"),
             (
                 &CERTIFICATE.replace("-----END CERTIFICATE", "-----END PRIVATE KEY"),
@@ -231,10 +198,7 @@ jABqLGTln1s=
         let check = |path: &Path| check(path, Kind::Certificate).unwrap_err();
         assert!(check(place.path()).contains("cannot be read"));
         let none = check(Path::new("none/such.pem"));
-        assert!(
-            none.contains("No such file") && none.contains("below the folder"),
-            "{none}"
-        );
+        assert!(none.contains("No such file") && none.contains("below the folder"), "{none}");
         let large = place.path().join("large.pem");
         std::fs::write(&large, vec![b'x'; LARGEST as usize + 1]).unwrap();
         assert!(check(&large).contains("too large"));

@@ -40,16 +40,8 @@ const KINDS: [(&str, Kind); 5] = [
 
 /// Keys, the actions that take them, and those as a message names them.
 const TAKEN: &[(&str, &[Kind], &str)] = &[
-    (
-        "target",
-        &[Kind::Relay, Kind::Redirect],
-        "\"relay\" and \"redirect\"",
-    ),
-    (
-        "outgoing",
-        &[Kind::Relay, Kind::Location],
-        "\"relay\" and \"location\"",
-    ),
+    ("target", &[Kind::Relay, Kind::Redirect], "\"relay\" and \"redirect\""),
+    ("outgoing", &[Kind::Relay, Kind::Location], "\"relay\" and \"location\""),
     (
         "challenge",
         &[Kind::Relay, Kind::Location, Kind::Redirect],
@@ -82,13 +74,7 @@ impl Document<'_> {
             if !pairs.is_empty() {
                 certificates.insert(number_of(&pairs), pairs);
             }
-            let conditions = [
-                "methods",
-                "from_source",
-                "to_host",
-                "to_user_prefix",
-                "user_agent",
-            ];
+            let conditions = ["methods", "from_source", "to_host", "to_user_prefix", "user_agent"];
             if !conditions.iter().any(|key| section.given(key)) {
                 all_taken_at = all_taken_at.or(Some(routes.len() + 1));
             }
@@ -129,13 +115,9 @@ impl Section<'_, '_> {
             action: self.certified_action(&pairs),
             methods: methods.unwrap_or_default(),
             from_source: from_source.unwrap_or_default(),
-            to_host: self
-                .read("to_host", host)
-                .map(|host| host.into_bytes().into()),
+            to_host: self.read("to_host", host).map(|host| host.into_bytes().into()),
             to_user_prefix: self.read("to_user_prefix", user_prefix),
-            user_agent: self
-                .read("user_agent", filled(list(AGENTS, agent)))
-                .unwrap_or_default(),
+            user_agent: self.read("user_agent", filled(list(AGENTS, agent))).unwrap_or_default(),
             outgoing: self.read("outgoing", word),
             challenge,
             users_only: from == Callers::Users,
@@ -168,7 +150,8 @@ impl Section<'_, '_> {
         let kind = self.read("action", one_of(&KINDS));
         let kind_is_wrong = self.document.wrongs.len() > wrong_before;
         if kind.is_none() && !kind_is_wrong && self.table.is_some_and(|table| !table.is_empty()) {
-            let message = "this [[route]] has no action: add action = \"relay\", \"location\", \"redirect\", \"reject\" or \"drop\"";
+            let message =
+                "this [[route]] has no action: add action = \"relay\", \"location\", \"redirect\", \"reject\" or \"drop\"";
             self.wrong(self.at, message);
         }
         let (mut hops, mut uris) = (None, None);
@@ -201,9 +184,8 @@ impl Section<'_, '_> {
     fn refuse_untaken(&mut self, kind: Kind) {
         for (key, takers, meaning) in TAKEN {
             if self.given(key) && !takers.contains(&kind) {
-                let message = format!(
-                    "{key} says nothing here: only the actions {meaning} take it; remove it or change the action"
-                );
+                let message =
+                    format!("{key} says nothing here: only the actions {meaning} take it; remove it or change the action");
                 self.wrong(self.place(key), message);
             }
         }

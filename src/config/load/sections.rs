@@ -111,10 +111,7 @@ impl Document<'_> {
         let mut section = self.section("timers");
         let timers = Timers::read(&mut section);
         let (t1, t2) = (timers.t1, timers.t2);
-        section.ascending(&[
-            ("t1", Duration::from_millis(t1)),
-            ("t2", Duration::from_millis(t2)),
-        ]);
+        section.ascending(&[("t1", Duration::from_millis(t1)), ("t2", Duration::from_millis(t2))]);
         timers
     }
 

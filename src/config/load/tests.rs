@@ -96,13 +96,7 @@ fn put_in(conf: &str) -> String {
 
 /// The reference with every key that is left out put in, and the folder of the files that it names.
 fn reference_in_full() -> (Certs, String) {
-    let certs = Certs::new(&[
-        "ecdsa",
-        "rsa",
-        "example.org-ecdsa",
-        "example.org-rsa",
-        "carrier",
-    ]);
+    let certs = Certs::new(&["ecdsa", "rsa", "example.org-ecdsa", "example.org-rsa", "carrier"]);
     let full = certs.settle(&put_in(REFERENCE));
     (certs, full)
 }
@@ -143,13 +137,9 @@ fn the_confs_of_the_proxy_modes_are_what_they_say() {
             continue;
         }
         let text = fs::read_to_string(&path).unwrap();
-        assert!(
-            text.contains(&format!("strowger run -c conf/{name}.toml")),
-            "{name}"
-        );
+        assert!(text.contains(&format!("strowger run -c conf/{name}.toml")), "{name}");
         let plain = load(Some(&path), &machine()).unwrap_or_else(|faults| panic!("{faults}"));
-        let transports =
-            |conf: &Conf| -> Vec<Transport> { conf.listen.iter().map(|l| l.transport).collect() };
+        let transports = |conf: &Conf| -> Vec<Transport> { conf.listen.iter().map(|l| l.transport).collect() };
         use Transport::{Tcp, Tls};
         assert_eq!(transports(&plain), [Transport::Udp, Tcp], "{name}");
         assert!(plain.certificates.default_identity.is_empty(), "{name}");
@@ -244,10 +234,7 @@ fn each_default_told_in_the_reference_is_the_value_beside_it() {
     let active = |line: &&str| line.starts_with(|c: char| c.is_ascii_lowercase());
     let untold = |line: &&str| active(line) && !line.contains("# default: ");
     let second_listener = ["transport = \"tcp\"", "address = \"127.0.0.1:5060\""];
-    assert_eq!(
-        REFERENCE.lines().filter(untold).collect::<Vec<_>>(),
-        second_listener
-    );
+    assert_eq!(REFERENCE.lines().filter(untold).collect::<Vec<_>>(), second_listener);
     assert!(told > 40, "{told}");
     // What is said of the keys left out.
     assert_eq!(Server::default().cores, [0]);
@@ -430,10 +417,7 @@ fn a_conf_with_everything() {
     ));
     let secs = Duration::from_secs;
     assert_eq!(conf.server.cores, [1, 0]);
-    assert_eq!(
-        conf.server.domains,
-        ["example.com", "192.0.2.1", "[2001:db8::1]"]
-    );
+    assert_eq!(conf.server.domains, ["example.com", "192.0.2.1", "[2001:db8::1]"]);
     assert_eq!(conf.server.key_file, Path::new("/var/lib/strowger/key"));
     assert_eq!(conf.server.drain_deadline, secs(90));
     assert_eq!(conf.server.user.as_deref(), Some("strowger"));
@@ -441,15 +425,7 @@ fn a_conf_with_everything() {
     let advertised: Vec<_> = conf.listen.iter().map(|l| l.advertise.as_deref()).collect();
     assert_eq!(advertised, [Some("sip.example.com:5070"), None, None, None]);
     let addresses: Vec<String> = conf.listen.iter().map(|l| l.address.to_string()).collect();
-    assert_eq!(
-        addresses,
-        [
-            "0.0.0.0:5060",
-            "[::1]:5060",
-            "192.0.2.1:5060",
-            "127.0.0.1:5061"
-        ]
-    );
+    assert_eq!(addresses, ["0.0.0.0:5060", "[::1]:5060", "192.0.2.1:5060", "127.0.0.1:5061"]);
     let transports: Vec<Transport> = conf.listen.iter().map(|l| l.transport).collect();
     let (udp, tcp) = (Transport::Udp, Transport::Tcp);
     assert_eq!(transports, [udp, udp, tcp, Transport::Tls]);
@@ -558,10 +534,7 @@ fn a_conf_with_everything() {
     };
     assert_eq!(first.methods, [&b"INVITE"[..], b"X-own"]);
     let networks: Vec<String> = first.from_source.iter().map(Network::to_string).collect();
-    assert_eq!(
-        networks,
-        ["192.0.2.0/24", "198.51.100.7/32", "2001:db8::/32"]
-    );
+    assert_eq!(networks, ["192.0.2.0/24", "198.51.100.7/32", "2001:db8::/32"]);
     assert_eq!(first.to_host, Some(b"example.net".to_vec().into()));
     assert_eq!(first.to_user_prefix.as_deref(), Some(&b"+49"[..]));
     let shown = |identity: u64, uri: &str, address: &str, transport: Transport, host: &str| {
@@ -576,8 +549,7 @@ fn a_conf_with_everything() {
         assert_eq!(hop.leaves_transport_open(), is_open, "{uri}");
         hop
     };
-    let hop =
-        |uri: &str, address: &str, transport, host: &str| shown(0, uri, address, transport, host);
+    let hop = |uri: &str, address: &str, transport, host: &str| shown(0, uri, address, transport, host);
     assert_eq!(
         first.action,
         Action::Relay(vec![
@@ -591,42 +563,20 @@ fn a_conf_with_everything() {
         ])
     );
     let tls = Transport::Tls;
-    let hop = |uri: &str, address: &str, transport, host: &str| {
-        shown(*number, uri, address, transport, host)
-    };
+    let hop = |uri: &str, address: &str, transport, host: &str| shown(*number, uri, address, transport, host);
     assert_eq!(
         streams.action,
         Action::Relay(vec![
-            hop(
-                "sip:192.0.2.10;transport=tcp",
-                "192.0.2.10:5060",
-                tcp,
-                "192.0.2.10"
-            ),
+            hop("sip:192.0.2.10;transport=tcp", "192.0.2.10:5060", tcp, "192.0.2.10"),
             hop(
                 "sips:GW.example.org;maddr=192.0.2.11",
                 "192.0.2.11:5061",
                 tls,
                 "gw.example.org"
             ),
-            hop(
-                "sip:192.0.2.12;transport=TLS",
-                "192.0.2.12:5061",
-                tls,
-                "192.0.2.12"
-            ),
-            hop(
-                "sips:192.0.2.13:5081;transport=tcp",
-                "192.0.2.13:5081",
-                tls,
-                "192.0.2.13"
-            ),
-            hop(
-                "sip:a.example;maddr=192.0.2.14",
-                "192.0.2.14:5060",
-                udp,
-                "a.example"
-            ),
+            hop("sip:192.0.2.12;transport=TLS", "192.0.2.12:5061", tls, "192.0.2.12"),
+            hop("sips:192.0.2.13:5081;transport=tcp", "192.0.2.13:5081", tls, "192.0.2.13"),
+            hop("sip:a.example;maddr=192.0.2.14", "192.0.2.14:5060", udp, "a.example"),
             hop("sip:B.example:5070", "", udp, "b.example"),
             hop("sips:c.example", "", tls, "c.example"),
         ])
@@ -642,21 +592,12 @@ fn a_conf_with_everything() {
         [first, streams, second].map(|route| route.challenge),
         [None, Some(false), Some(true)]
     );
-    assert_eq!(
-        [first, streams, second].map(|route| route.users_only),
-        [false, false, true]
-    );
-    assert_eq!(
-        second.action,
-        Action::Redirect(vec![b"sips:bob@example.org".to_vec()])
-    );
+    assert_eq!([first, streams, second].map(|route| route.users_only), [false, false, true]);
+    assert_eq!(second.action, Action::Redirect(vec![b"sips:bob@example.org".to_vec()]));
     assert_eq!(third.action, Action::Reject(501));
     assert_eq!(fourth.action, Action::Reject(403));
     assert_eq!(dropped.action, Action::Drop);
-    assert_eq!(
-        dropped.user_agent,
-        [&b"friendly-scanner"[..], b"sipvicious"]
-    );
+    assert_eq!(dropped.user_agent, [&b"friendly-scanner"[..], b"sipvicious"]);
     assert_eq!(fifth.action, Action::Redirect(vec![]));
     assert_eq!(sixth.action, Action::Location);
     assert_eq!(
@@ -804,11 +745,7 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
         ("server", "cores = [-1]", "from 0, not the integer -1"),
         ("server", "cores = [0.5]", "the number 0.5"),
         ("server", "domains = \"example.com\"", "a list of hosts"),
-        (
-            "server",
-            "domains = [\"example.com:5060\"]",
-            "without a port",
-        ),
+        ("server", "domains = [\"example.com:5060\"]", "without a port"),
         ("server", "domains = [\"a..b\"]", "a host such as"),
         ("server", "domains = [\"-a.example\"]", "a host such as"),
         ("server", "domains = [\"192.0.2\"]", "a host such as"),
@@ -827,73 +764,25 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
         ("server", "group = \"nogroup\"", "there is no user"),
         ("[listen]", "transport = \"tls\"", "add certificate ="),
         ("[listen]", "transport = \"sctp\"", "must be one of"),
-        (
-            "[listen]",
-            "address = \"127.0.0.1\"",
-            "an address with a port",
-        ),
-        (
-            "[listen]",
-            "address = \"127.0.0.1:0\"",
-            "a port from 1 to 65535",
-        ),
-        (
-            "[listen]",
-            "address = \"127.0.0.1:65536\"",
-            "an address with a port",
-        ),
-        (
-            "[listen]",
-            "address = \"224.0.1.75:5060\"",
-            "of this machine",
-        ),
-        (
-            "[listen]",
-            "address = \"0.0.0.0:5060\"",
-            "add advertise = \"HOST:5060\"",
-        ),
-        (
-            "[listen]",
-            "advertise = \"sip.example.com\"",
-            "a host with a port",
-        ),
-        (
-            "[listen]",
-            "advertise = \"2001:db8::1:5060\"",
-            "a host with a port",
-        ),
-        (
-            "[listen]",
-            "advertise = \"sip.example.com:+5\"",
-            "a host with a port",
-        ),
-        (
-            "[listen]",
-            "advertise = \"0.0.0.0:5060\"",
-            "by which peers reach",
-        ),
-        (
-            "proxy",
-            "record_route = \"yes\"",
-            "true or false, not the string \"yes\"",
-        ),
+        ("[listen]", "address = \"127.0.0.1\"", "an address with a port"),
+        ("[listen]", "address = \"127.0.0.1:0\"", "a port from 1 to 65535"),
+        ("[listen]", "address = \"127.0.0.1:65536\"", "an address with a port"),
+        ("[listen]", "address = \"224.0.1.75:5060\"", "of this machine"),
+        ("[listen]", "address = \"0.0.0.0:5060\"", "add advertise = \"HOST:5060\""),
+        ("[listen]", "advertise = \"sip.example.com\"", "a host with a port"),
+        ("[listen]", "advertise = \"2001:db8::1:5060\"", "a host with a port"),
+        ("[listen]", "advertise = \"sip.example.com:+5\"", "a host with a port"),
+        ("[listen]", "advertise = \"0.0.0.0:5060\"", "by which peers reach"),
+        ("proxy", "record_route = \"yes\"", "true or false, not the string \"yes\""),
         ("proxy", "redirect = 1", "true or false, not the integer 1"),
         ("proxy", "max_breadth = 0", "from 1 to 1000"),
         ("proxy", "max_breadth = true", "the boolean true"),
         ("registrar", "min_expires = 60", "a time such as"),
         ("registrar", "min_expires = \"1500ms\"", "whole seconds"),
-        (
-            "registrar",
-            "min_expires = \"61m\"",
-            "from \"1s\" to \"1h\"",
-        ),
+        ("registrar", "min_expires = \"61m\"", "from \"1s\" to \"1h\""),
         ("registrar", "max_contacts = 1979-05-27", "the date"),
         ("registrar", "database = 1", "the path of a file"),
-        (
-            "registrar",
-            "durability = \"never\"",
-            "one of \"batched\", \"acknowledged\"",
-        ),
+        ("registrar", "durability = \"never\"", "one of \"batched\", \"acknowledged\""),
         ("auth", "realm = 1", "the realm of a challenge"),
         ("auth", "realm = 'a\"b'", "no place in a realm"),
         ("auth", "realm = 'a\\b'", "no place in a realm"),
@@ -902,16 +791,8 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
         ("auth", "challenge_register = 1", "true or false"),
         ("auth", "challenge_proxy = \"yes\"", "true or false"),
         ("auth", "challenge_bye = 0", "true or false"),
-        (
-            "auth",
-            "check_uri = true",
-            "\"strict\", \"address\", \"off\"",
-        ),
-        (
-            "auth",
-            "check_uri = \"lax\"",
-            "\"strict\", \"address\", \"off\"",
-        ),
+        ("auth", "check_uri = true", "\"strict\", \"address\", \"off\""),
+        ("auth", "check_uri = \"lax\"", "\"strict\", \"address\", \"off\""),
         (
             "auth",
             "certificate = true",
@@ -922,11 +803,7 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
             "groups = [\"x25519\"]",
             "one of \"X25519MLKEM768\", \"SecP256r1MLKEM768\"",
         ),
-        (
-            "tls",
-            "groups = \"X25519\"",
-            "a list of key exchange groups",
-        ),
+        ("tls", "groups = \"X25519\"", "a list of key exchange groups"),
         ("tls", "groups = []", "is an empty list"),
         (
             "tls",
@@ -951,33 +828,17 @@ fn each_value_that_is_wrong_is_refused_at_its_place() {
         ("timers", "t1 = \"500\"", "a time such as"),
         ("timers", "c = {}", "a table"),
         ("timers", "linger = []", "a list"),
-        (
-            "limits",
-            "message_size = \"65537B\"",
-            "from \"1KiB\" to \"64KiB\"",
-        ),
+        ("limits", "message_size = \"65537B\"", "from \"1KiB\" to \"64KiB\""),
         ("limits", "message_size = 65536", "a size such as"),
-        (
-            "limits",
-            "transactions = -1",
-            "0 for as many as the memory holds",
-        ),
-        (
-            "limits",
-            "bindings = 99999999999",
-            "0 for as many as the memory holds",
-        ),
+        ("limits", "transactions = -1", "0 for as many as the memory holds"),
+        ("limits", "bindings = 99999999999", "0 for as many as the memory holds"),
         ("limits", "requests_per_source = 100001", "from 0 to 100000"),
         ("limits", "requests_per_user = -1", "from 0 to 100000"),
         ("limits", "requests_per_aor = 100001", "from 0 to 100000"),
         ("limits", "ban = \"25h\"", "from \"0s\" to \"24h\""),
         ("limits", "ban = 600", "a time such as"),
         ("auth", "guesses = 1001", "from 0 to 1000"),
-        (
-            "dns",
-            "servers = [\"ns.example.net\"]",
-            "IP addresses such as",
-        ),
+        ("dns", "servers = [\"ns.example.net\"]", "IP addresses such as"),
         ("dns", "servers = [\"0.0.0.0\"]", "IP addresses such as"),
         ("dns", "servers = [\"192.0.2.1:0\"]", "IP addresses such as"),
         ("dns", "servers = \"192.0.2.1\"", "a list of addresses"),
@@ -1018,69 +879,33 @@ fn nothing_is_acknowledged_that_is_in_memory_only() {
 fn each_route_that_is_wrong_is_refused() {
     for (settings, says) in [
         ("methods = []\naction = \"location\"", "empty list"),
-        (
-            "methods = [\"invite\"]\naction = \"location\"",
-            "write \"INVITE\"",
-        ),
-        (
-            "methods = [\"IN VITE\"]\naction = \"location\"",
-            "methods such as",
-        ),
+        ("methods = [\"invite\"]\naction = \"location\"", "write \"INVITE\""),
+        ("methods = [\"IN VITE\"]\naction = \"location\"", "methods such as"),
         (
             "from_source = [\"192.0.2.1/24\"]\naction = \"location\"",
             "the network is 192.0.2.0/24",
         ),
-        (
-            "from_source = [\"192.0.2.0/33\"]\naction = \"location\"",
-            "networks such as",
-        ),
-        (
-            "from_source = [\"example.com\"]\naction = \"location\"",
-            "networks such as",
-        ),
+        ("from_source = [\"192.0.2.0/33\"]\naction = \"location\"", "networks such as"),
+        ("from_source = [\"example.com\"]\naction = \"location\"", "networks such as"),
         ("to_host = \"a b\"\naction = \"location\"", "a host such as"),
-        (
-            "to_user_prefix = \"\"\naction = \"location\"",
-            "begins with",
-        ),
-        (
-            "to_user_prefix = \"a@b\"\naction = \"location\"",
-            "begins with",
-        ),
+        ("to_user_prefix = \"\"\naction = \"location\"", "begins with"),
+        ("to_user_prefix = \"a@b\"\naction = \"location\"", "begins with"),
         ("methods = [\"INVITE\"]", "has no action"),
         (
             "action = \"ignore\"",
             "one of \"relay\", \"location\", \"redirect\", \"reject\", \"drop\"",
         ),
-        (
-            "action = \"drop\"\nchallenge = true",
-            "challenge says nothing here",
-        ),
-        (
-            "action = \"drop\"\nstatus = 403",
-            "status says nothing here",
-        ),
-        (
-            "user_agent = [\"\"]\naction = \"drop\"",
-            "parts of User-Agents",
-        ),
-        (
-            "action = \"relay\"\ntarget = \"sip:192.0.2.1\"",
-            "a list of SIP URIs",
-        ),
+        ("action = \"drop\"\nchallenge = true", "challenge says nothing here"),
+        ("action = \"drop\"\nstatus = 403", "status says nothing here"),
+        ("user_agent = [\"\"]\naction = \"drop\"", "parts of User-Agents"),
+        ("action = \"relay\"\ntarget = \"sip:192.0.2.1\"", "a list of SIP URIs"),
         ("action = \"relay\"\ntarget = []", "empty list"),
-        (
-            "action = \"relay\"\ntarget = [\"192.0.2.1\"]",
-            "SIP URIs such as",
-        ),
+        ("action = \"relay\"\ntarget = [\"192.0.2.1\"]", "SIP URIs such as"),
         (
             "action = \"relay\"\ntarget = [\"sips:gw.example.net\"]",
             "no [[listen]] speaks tls:",
         ),
-        (
-            "action = \"relay\"\ntarget = [\"sip:gw_1.example.net\"]",
-            "SIP URIs such as",
-        ),
+        ("action = \"relay\"\ntarget = [\"sip:gw_1.example.net\"]", "SIP URIs such as"),
         (
             "action = \"relay\"\ntarget = [\"sips:192.0.2.1\"]",
             "no [[listen]] speaks tls over IPv4",
@@ -1113,54 +938,24 @@ fn each_route_that_is_wrong_is_refused() {
             "action = \"relay\"\ntarget = [\"sip:a.example;maddr=239.1.2.3\"]",
             "239.1.2.3 is the address of no server",
         ),
-        (
-            "action = \"relay\"\ntarget = [\"sip:0.0.0.0\"]",
-            "the address of no server",
-        ),
-        (
-            "action = \"relay\"\noutgoing = \"once\"",
-            "one of \"reuse\", \"per-call\"",
-        ),
+        ("action = \"relay\"\ntarget = [\"sip:0.0.0.0\"]", "the address of no server"),
+        ("action = \"relay\"\noutgoing = \"once\"", "one of \"reuse\", \"per-call\""),
         (
             "action = \"reject\"\noutgoing = \"reuse\"",
             "only the actions \"relay\" and \"location\" take it",
         ),
-        (
-            "action = \"relay\"\ntarget = [\"sip:192.0.2.1:0\"]",
-            "SIP URIs such as",
-        ),
-        (
-            "action = \"relay\"\ntarget = [\"sip:@192.0.2.1\"]",
-            "SIP URIs such as",
-        ),
-        (
-            "action = \"relay\"\ntarget = [\"sip:2001:db8::1\"]",
-            "SIP URIs such as",
-        ),
-        (
-            "action = \"relay\"\ntarget = [\"sip:192.0.2.1>\"]",
-            "SIP URIs such as",
-        ),
-        (
-            "action = \"relay\"\ntarget = [\"sip:192.0.2.1?a=b\"]",
-            "SIP URIs such as",
-        ),
-        (
-            "action = \"relay\"\ntarget = [\"sip:192.0.2.1\", \"sip:192.0.2.1\"]",
-            "twice",
-        ),
-        (
-            "action = \"relay\"\nstatus = 403",
-            "only the actions \"reject\" take it",
-        ),
+        ("action = \"relay\"\ntarget = [\"sip:192.0.2.1:0\"]", "SIP URIs such as"),
+        ("action = \"relay\"\ntarget = [\"sip:@192.0.2.1\"]", "SIP URIs such as"),
+        ("action = \"relay\"\ntarget = [\"sip:2001:db8::1\"]", "SIP URIs such as"),
+        ("action = \"relay\"\ntarget = [\"sip:192.0.2.1>\"]", "SIP URIs such as"),
+        ("action = \"relay\"\ntarget = [\"sip:192.0.2.1?a=b\"]", "SIP URIs such as"),
+        ("action = \"relay\"\ntarget = [\"sip:192.0.2.1\", \"sip:192.0.2.1\"]", "twice"),
+        ("action = \"relay\"\nstatus = 403", "only the actions \"reject\" take it"),
         (
             "action = \"location\"\ntarget = [\"sip:192.0.2.1\"]",
             "only the actions \"relay\" and \"redirect\" take it",
         ),
-        (
-            "action = \"redirect\"\ntarget = [\"tel:+1\"]",
-            "SIP URIs such as",
-        ),
+        ("action = \"redirect\"\ntarget = [\"tel:+1\"]", "SIP URIs such as"),
         ("action = \"reject\"\nstatus = 302", "from 400 to 699"),
         (
             "action = \"reject\"\nfrom = \"users\"",
@@ -1212,9 +1007,7 @@ fn what_contradicts_itself_is_refused() {
          add challenge_proxy = true, or challenge = true or from = \"users\" to a [[route]]"
     );
     good(&format!("{bye}challenge_proxy = true\n"));
-    good(&format!(
-        "{bye}[[route]]\naction = \"location\"\nfrom = \"users\"\n"
-    ));
+    good(&format!("{bye}[[route]]\naction = \"location\"\nfrom = \"users\"\n"));
     let certificate = "[auth]\ncertificate = \"identity\"\n";
     assert_eq!(
         fault_of(certificate),
@@ -1233,9 +1026,7 @@ fn what_contradicts_itself_is_refused() {
         fault_of(&format!("{listen}{listen}")),
         "t:4:11: another [[listen]] has udp 127.0.0.1:5060 already; remove one or change its address"
     );
-    let stream = |transport: &str| {
-        format!("[[listen]]\ntransport = \"{transport}\"\naddress = \"127.0.0.1:5060\"\n")
-    };
+    let stream = |transport: &str| format!("[[listen]]\ntransport = \"{transport}\"\naddress = \"127.0.0.1:5060\"\n");
     good(&format!("{listen}{}", stream("tcp")));
     assert_eq!(
         fault_of(&format!("{0}{0}", stream("tcp"))),
@@ -1249,10 +1040,7 @@ fn what_contradicts_itself_is_refused() {
          remove one or change its address"
     );
     let location = "[[route]]\naction = \"location\"\n";
-    assert!(
-        fault_of(&format!("{location}{location}"))
-            .starts_with("t:3:1: this [[route]] is never reached"),
-    );
+    assert!(fault_of(&format!("{location}{location}")).starts_with("t:3:1: this [[route]] is never reached"),);
     let many = Machine {
         cores: (0..300).collect(),
         memory: 0,
@@ -1262,12 +1050,7 @@ fn what_contradicts_itself_is_refused() {
         let cores: Vec<usize> = (0..count).collect();
         parse("t", &format!("[server]\ncores = {cores:?}\n"), &many)
     };
-    assert!(
-        cores(256)
-            .unwrap_err()
-            .to_string()
-            .contains("has 255 at most")
-    );
+    assert!(cores(256).unwrap_err().to_string().contains("has 255 at most"));
     assert_eq!(cores(255).unwrap().server.cores.len(), 255);
     // A time that is refused already is not compared as well.
     assert!(fault_of("[registrar]\nmin_expires = \"2h\"\n").contains("from \"1s\" to \"1h\""));
@@ -1303,27 +1086,15 @@ fn each_setting_of_tls_that_is_wrong_is_refused() {
             2,
             "none.pem\", which cannot be read: No such file",
         ),
-        (
-            "certificate = \"certs/a.key\"",
-            2,
-            "holds a private key, but no certificate",
-        ),
+        ("certificate = \"certs/a.key\"", 2, "holds a private key, but no certificate"),
         (
             "certificate = \"certs/a.pem\"\nprivate_key = \"certs/a.pem\"",
             3,
             "holds a certificate, but no private key",
         ),
-        (
-            "certificate = 5",
-            2,
-            "must be the path of a file, not the integer 5",
-        ),
+        ("certificate = 5", 2, "must be the path of a file, not the integer 5"),
         ("certificate = [\"\"]", 2, "must be the path of a file"),
-        (
-            "certificate = [\"certs/a.pem\", \"certs/a.pem\"]",
-            2,
-            "twice",
-        ),
+        ("certificate = [\"certs/a.pem\", \"certs/a.pem\"]", 2, "twice"),
         (
             "certificate = [\"certs/a.pem\", \"certs/b.pem\", \"certs/a.pem\"]",
             2,
@@ -1345,11 +1116,7 @@ fn each_setting_of_tls_that_is_wrong_is_refused() {
             2,
             "name the key's file in client_private_key",
         ),
-        (
-            "client_private_key = \"certs/a.key\"",
-            2,
-            "add to client_certificate",
-        ),
+        ("client_private_key = \"certs/a.key\"", 2, "add to client_certificate"),
         (
             "client_certificate = \"certs/a.pem\"\nclient_private_key = \"certs/a.key\"\nshow_client_certificate = false",
             2,
@@ -1378,21 +1145,9 @@ fn each_setting_of_tls_that_is_wrong_is_refused() {
             2,
             "verify_client = \"required\" needs trusted_ca",
         ),
-        (
-            "verify_client = \"optional\"\ntrusted_ca = \"\"",
-            2,
-            "needs trusted_ca",
-        ),
-        (
-            "verify_client = true",
-            2,
-            "one of \"no\", \"optional\", \"required\"",
-        ),
-        (
-            "verify_client = \"required\"\ntrusted_ca = 5",
-            3,
-            "the path of a file",
-        ),
+        ("verify_client = \"optional\"\ntrusted_ca = \"\"", 2, "needs trusted_ca"),
+        ("verify_client = true", 2, "one of \"no\", \"optional\", \"required\""),
+        ("verify_client = \"required\"\ntrusted_ca = 5", 3, "the path of a file"),
         ("verify_server = \"no\"", 2, "true or false"),
         ("min_version = \"1.1\"", 2, "one of \"1.2\", \"1.3\""),
         ("max_version = 1.3", 2, "not the number 1.3"),
@@ -1402,11 +1157,7 @@ fn each_setting_of_tls_that_is_wrong_is_refused() {
             "min_version = \"1.3\" is above max_version = \"1.2\"",
         ),
         ("ciphers = \"AES128-SHA;RC4\"", 2, "an OpenSSL cipher list"),
-        (
-            "ciphers = \"TLS_AES_128_GCM_SHA256\"",
-            2,
-            "name it in ciphersuites",
-        ),
+        ("ciphers = \"TLS_AES_128_GCM_SHA256\"", 2, "name it in ciphersuites"),
         (
             "min_version = \"1.3\"\nciphers = \"AES128-SHA\"",
             3,
@@ -1424,32 +1175,16 @@ fn each_setting_of_tls_that_is_wrong_is_refused() {
         ),
         ("session_lifetime = \"0s\"", 2, "from \"1s\" to \"168h\""),
         ("session_lifetime = \"1500ms\"", 2, "whole seconds"),
-        (
-            "trusted_cas = \"\"",
-            2,
-            "the nearest known one is \"trusted_ca\"",
-        ),
+        ("trusted_cas = \"\"", 2, "the nearest known one is \"trusted_ca\""),
         ("identity = {}", 2, "double brackets, [[tls.identity]]"),
         (
             "[[tls.identity]]\nname = \"a.example\"\ncertificate = \"certs/a.pem\"\nprivate_key = \"certs/a.key\"",
             2,
             "a further identity needs a first",
         ),
-        (
-            &identity.replace("a.example", "192.0.2.1"),
-            5,
-            "a client asks for no address",
-        ),
-        (
-            &identity.replace("a.example", "*.example"),
-            5,
-            "a host such as",
-        ),
-        (
-            &identity.replace("name =", "nam ="),
-            4,
-            "has no name: add name = \"HOST\"",
-        ),
+        (&identity.replace("a.example", "192.0.2.1"), 5, "a client asks for no address"),
+        (&identity.replace("a.example", "*.example"), 5, "a host such as"),
+        (&identity.replace("name =", "nam ="), 4, "has no name: add name = \"HOST\""),
         (
             &format!("{pair}\n[[tls.identity]]\nname = \"a.example\""),
             4,
@@ -1468,16 +1203,10 @@ fn each_setting_of_tls_that_is_wrong_is_refused() {
     ] {
         let faults = faults(&certs.settle(&format!("[tls]\n{settings}\n")));
         let first = &faults[0];
-        assert!(
-            first.starts_with(&format!("t:{line}:")),
-            "{settings}: {faults:#?}"
-        );
+        assert!(first.starts_with(&format!("t:{line}:")), "{settings}: {faults:#?}");
         assert!(first.contains(says), "{settings}: {faults:#?}");
         // The misspelt name is told as well.
-        assert!(
-            faults.len() == 1 || settings.contains("nam ="),
-            "{settings}: {faults:#?}"
-        );
+        assert!(faults.len() == 1 || settings.contains("nam ="), "{settings}: {faults:#?}");
     }
     assert!(fault("[\"tls.identity\"]\n").contains("unknown section"));
 }
@@ -1491,20 +1220,14 @@ fn each_setting_of_connections_that_is_wrong_is_refused() {
         ("connect_timeout = \"3m\"", "from \"100ms\" to \"2m\""),
         ("handshake_timeout = \"10ms\"", "from \"100ms\" to \"2m\""),
         ("max = -1", "or 0 for as many as the process may open files"),
-        (
-            "max = 1048576",
-            "may open 1048576 files in all: raise that limit",
-        ),
+        ("max = 1048576", "may open 1048576 files in all: raise that limit"),
         ("handshakes = 0", "from 1 to 1000000"),
         ("send_queue = \"1KiB\"", "from \"4KiB\" to \"64MiB\""),
         ("message_timeout = \"500ms\"", "from \"1s\" to \"1h\""),
         ("unsent_bytes = \"64KiB\"", "from \"1MiB\" to"),
         ("unfinished_bytes = \"64KiB\"", "from \"1MiB\" to"),
         ("keep_alive_bytes = \"4B\"", "from \"64B\" to \"64MiB\""),
-        (
-            "idle_time = \"1s\"",
-            "the nearest known one is \"idle_timeout\"",
-        ),
+        ("idle_time = \"1s\"", "the nearest known one is \"idle_timeout\""),
     ] {
         let fault = fault(&format!("[connections]\n{setting}\n"));
         assert!(fault.contains(says), "{setting}: {fault}");
@@ -1523,9 +1246,7 @@ fn each_setting_of_connections_that_is_wrong_is_refused() {
 
 #[test]
 fn next_hops_need_a_listener_of_their_transport() {
-    let relay = |target: &str| {
-        format!("[[route]]\naction = \"relay\"\ntarget = [\"sip:192.0.2.1\", \"{target}\"]\n")
-    };
+    let relay = |target: &str| format!("[[route]]\naction = \"relay\"\ntarget = [\"sip:192.0.2.1\", \"{target}\"]\n");
     // Without any [[listen]] there is UDP and TCP.
     good(&relay("sip:192.0.2.1;transport=tcp"));
     assert_eq!(
@@ -1536,8 +1257,7 @@ fn next_hops_need_a_listener_of_their_transport() {
     let udp = "[[listen]]\ntransport = \"udp\"\n";
     assert!(fault(&(relay("sip:192.0.2.1;transport=tcp") + udp)).contains("speaks tcp over IPv4"));
     // A listener that is wrong might be the one.
-    let wrong =
-        fault(&(relay("sip:192.0.2.1;transport=tcp") + "[[listen]]\ntransport = \"tpc\"\n"));
+    let wrong = fault(&(relay("sip:192.0.2.1;transport=tcp") + "[[listen]]\ntransport = \"tpc\"\n"));
     assert!(wrong.contains("not the string \"tpc\""), "{wrong}");
     // A redirection goes anywhere.
     good("[[route]]\naction = \"redirect\"\ntarget = [\"sips:[2001:db8::1]\"]\n");
@@ -1555,21 +1275,12 @@ fn sections_in_the_wrong_brackets_are_told_so() {
 #[test]
 fn what_is_not_toml_is_told_with_its_place_and_alone() {
     let lines = faults("[proxy]\nmode = stateful\nzzz = 1\n");
-    assert!(
-        lines[0].starts_with("t:2:8: this is not TOML: "),
-        "{lines:#?}"
-    );
+    assert!(lines[0].starts_with("t:2:8: this is not TOML: "), "{lines:#?}");
     assert!(lines.iter().all(|line| !line.contains("zzz")), "{lines:#?}");
 
     let lines = faults("[proxy]\nmode = \"stateful\"\nmode = \"stateless\"\n[udp\n");
-    assert!(
-        lines.iter().any(|line| line.starts_with("t:3:1: ")),
-        "{lines:#?}"
-    );
-    assert!(
-        lines.iter().any(|line| line.starts_with("t:4:")),
-        "{lines:#?}"
-    );
+    assert!(lines.iter().any(|line| line.starts_with("t:3:1: ")), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.starts_with("t:4:")), "{lines:#?}");
 }
 
 #[test]
@@ -1592,10 +1303,7 @@ fn a_file_that_cannot_be_read_is_named() {
 
     fs::write(&path, b"[proxy]\n# \xff\n").unwrap();
     let faults = load(Some(&path), &machine()).unwrap_err().to_string();
-    assert!(
-        faults.ends_with("none.toml:2:3: this is not UTF-8 text"),
-        "{faults}"
-    );
+    assert!(faults.ends_with("none.toml:2:3: this is not UTF-8 text"), "{faults}");
 
     fs::write(&path, REFERENCE).unwrap();
     assert_eq!(load(Some(&path), &machine()), Ok(Conf::default()));
@@ -1604,11 +1312,7 @@ fn a_file_that_cannot_be_read_is_named() {
 #[test]
 fn a_slip_is_near_to_what_was_meant() {
     for slip in ["acbdef", "abcdeff", "xbcdef", "abcde"] {
-        assert_eq!(
-            nearest(slip, &["abcdef", "uvwxyz"]),
-            Some("abcdef"),
-            "{slip}"
-        );
+        assert_eq!(nearest(slip, &["abcdef", "uvwxyz"]), Some("abcdef"), "{slip}");
     }
     assert_eq!(nearest("adres", &["address", "advertise"]), Some("address"));
     assert_eq!(nearest("x", &["t1", "t2", "c"]), None);

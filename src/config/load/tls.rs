@@ -33,7 +33,8 @@ impl Document<'_> {
         if own.is_empty() && section.sound(["certificate", "private_key"]) {
             for (listen, at) in listen.iter().zip(listen_places) {
                 if listen.transport == Transport::Tls {
-                    let message = "transport = \"tls\" needs a certificate: add certificate = \"FILE\" and private_key = \"FILE\" in [tls]";
+                    let message =
+                        "transport = \"tls\" needs a certificate: add certificate = \"FILE\" and private_key = \"FILE\" in [tls]";
                     section.wrong(at, message);
                 }
             }
@@ -74,8 +75,7 @@ impl Document<'_> {
             }
             let name = name.unwrap_or_default();
             if !name.is_empty() && identities.iter().any(|identity| identity.name == name) {
-                let message =
-                    format!("another [[tls.identity]] has the name {name:?} already; remove one");
+                let message = format!("another [[tls.identity]] has the name {name:?} already; remove one");
                 let place = section.place("name");
                 section.wrong(place, message);
             }
@@ -97,7 +97,8 @@ const GROUPS: [&str; 8] = [
     "P-521",
 ];
 
-pub(super) const GROUPS_MEANT: &str = "a list of key exchange groups such as [\"X25519MLKEM768\", \"X25519\"], the one offered first at the beginning";
+pub(super) const GROUPS_MEANT: &str =
+    "a list of key exchange groups such as [\"X25519MLKEM768\", \"X25519\"], the one offered first at the beginning";
 
 /// What a certificate means whose private key is not named.
 #[derive(Clone, Copy, PartialEq)]
@@ -108,12 +109,7 @@ pub(super) enum Alone {
 
 impl Section<'_, '_> {
     /// Certificates and their keys, each key one path or a list of as many. Empty where something is wrong.
-    pub(super) fn pairs(
-        &mut self,
-        certificate: &'static str,
-        private_key: &'static str,
-        alone: Alone,
-    ) -> Vec<Pair> {
+    pub(super) fn pairs(&mut self, certificate: &'static str, private_key: &'static str, alone: Alone) -> Vec<Pair> {
         let files = |kind| one_or_more(PAIRS_MOST, pem_file(kind));
         let certificates = self.read(certificate, files(Kind::Certificate));
         let keys = self.read(private_key, files(Kind::PrivateKey));
@@ -129,9 +125,7 @@ impl Section<'_, '_> {
                 match paths.iter().find(|path| !holds(path)) {
                     None => Ok(paths),
                     Some(path) => {
-                        let phrase = format!(
-                            "names {path:?}, which holds no private key: name the key's file in {private_key}"
-                        );
+                        let phrase = format!("names {path:?}, which holds no private key: name the key's file in {private_key}");
                         Err(wrong(value, phrase))
                     }
                 }
@@ -184,8 +178,7 @@ impl Section<'_, '_> {
             self.wrong(place, message);
         }
         if tls.client_purposes.contains(&Purpose::Any) && tls.client_purposes.len() > 1 {
-            let message =
-                "client_purposes has \"any\" beside others, which it includes: remove them, or it";
+            let message = "client_purposes has \"any\" beside others, which it includes: remove them, or it";
             let place = self.place("client_purposes");
             self.wrong(place, message);
         }
@@ -198,9 +191,7 @@ impl Section<'_, '_> {
         }
         let (min, max) = (tls.min_version, tls.max_version);
         if min > max {
-            let message = format!(
-                "min_version = \"{min}\" is above max_version = \"{max}\": lower the one or raise the other"
-            );
+            let message = format!("min_version = \"{min}\" is above max_version = \"{max}\": lower the one or raise the other");
             let given = match self.given("min_version") {
                 true => "min_version",
                 false => "max_version",
@@ -271,10 +262,7 @@ pub(super) fn ciphersuites(value: &Value<'_>) -> Parsed<String> {
     match text.split(':').find(|word| !CIPHERSUITES.contains(word)) {
         None => Ok(text.to_owned()),
         Some(word) => {
-            let phrase = format!(
-                "has {word:?}; the suites of TLS 1.3 are {}",
-                CIPHERSUITES.join(", ")
-            );
+            let phrase = format!("has {word:?}; the suites of TLS 1.3 are {}", CIPHERSUITES.join(", "));
             Err(wrong(value, phrase))
         }
     }

@@ -18,9 +18,7 @@ fn is_known_to_dns(host: &Host) -> bool {
     };
     let name = name.strip_suffix(b".").unwrap_or(name);
     let good_label = |label: &[u8]| {
-        label
-            .iter()
-            .all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+        label.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
             && (1..=63).contains(&label.len())
             && !label.starts_with(b"-")
             && !label.ends_with(b"-")
@@ -44,9 +42,7 @@ fn canonical_text(host: &Host) -> String {
 /// A SIP or SIPS URI without headers, which would have no place in a Request-URI or a Contact.
 pub(super) fn read_uri(text: &str) -> Option<Uri<'_>> {
     let uri = Uri::parse(text.as_bytes()).ok()?;
-    let is_good = matches!(uri.scheme, Scheme::Sip | Scheme::Sips)
-        && uri.headers.is_none()
-        && is_known_to_dns(&uri.host);
+    let is_good = matches!(uri.scheme, Scheme::Sip | Scheme::Sips) && uri.headers.is_none() && is_known_to_dns(&uri.host);
     is_good.then_some(uri)
 }
 
@@ -71,10 +67,7 @@ pub(super) fn dns_name(value: &Value<'_>) -> Parsed<String> {
     let name = host(value)?;
     match Host::of(name.as_bytes()) {
         Host::Name(_) => Ok(name),
-        _ => Err(must_be(
-            value,
-            "a host name, because a client asks for no address",
-        )),
+        _ => Err(must_be(value, "a host name, because a client asks for no address")),
     }
 }
 

@@ -19,10 +19,7 @@ pub(super) fn wrong(value: &Value<'_>, phrase: impl Into<String>) -> Vec<Wrong> 
 }
 
 pub(super) fn must_be(value: &Value<'_>, what: &str) -> Vec<Wrong> {
-    wrong(
-        value,
-        format!("must be {what}, not {}", found(value.get_ref())),
-    )
+    wrong(value, format!("must be {what}, not {}", found(value.get_ref())))
 }
 
 /// What stands there, as an error names it.
@@ -88,9 +85,7 @@ pub(super) fn connections(value: &Value<'_>) -> Parsed<Option<usize>> {
         Ok(0) => Ok(None),
         Ok(count) => Ok(Some(count)),
         Err(_) => {
-            let what = format!(
-                "an integer from 1 to {max}, or 0 for as many as the process may open files"
-            );
+            let what = format!("an integer from 1 to {max}, or 0 for as many as the process may open files");
             Err(must_be(value, &what))
         }
     }
@@ -104,11 +99,7 @@ pub(super) fn time(min: Duration, max: Duration) -> impl Fn(&Value<'_>) -> Parse
         if (min..=max).contains(&time) {
             return Ok(time);
         }
-        let what = format!(
-            "a time from \"{}\" to \"{}\"",
-            units::time(min),
-            units::time(max)
-        );
+        let what = format!("a time from \"{}\" to \"{}\"", units::time(min), units::time(max));
         Err(must_be(value, &what))
     }
 }
@@ -121,9 +112,7 @@ pub(super) fn millis(min: Duration, max: Duration) -> impl Fn(&Value<'_>) -> Par
 /// A time that a SIP header can say: `Expires` and `expires` count in seconds.
 pub(super) fn seconds(min: Duration, max: Duration) -> impl Fn(&Value<'_>) -> Parsed<Seconds> {
     move |value| match time(min, max)(value)? {
-        time if time.subsec_micros() == 0 => {
-            Ok(Seconds::try_from(time.as_secs()).unwrap_or(Seconds::MAX))
-        }
+        time if time.subsec_micros() == 0 => Ok(Seconds::try_from(time.as_secs()).unwrap_or(Seconds::MAX)),
         _ => Err(must_be(value, "a time of whole seconds such as \"60s\"")),
     }
 }
@@ -136,11 +125,7 @@ pub(super) fn size(min: usize, max: usize) -> impl Fn(&Value<'_>) -> Parsed<usiz
         if (min..=max).contains(&size) {
             return Ok(size);
         }
-        let what = format!(
-            "a size from \"{}\" to \"{}\"",
-            units::size(min),
-            units::size(max)
-        );
+        let what = format!("a size from \"{}\" to \"{}\"", units::size(min), units::size(max));
         Err(must_be(value, &what))
     }
 }
@@ -167,16 +152,11 @@ pub(super) fn word<T: Words>(value: &Value<'_>) -> Parsed<T> {
 
 pub(super) fn one_of<T: Copy>(choices: &[(&str, T)]) -> impl Fn(&Value<'_>) -> Parsed<T> {
     move |value| {
-        let words: Vec<String> = choices
-            .iter()
-            .map(|(word, _)| format!("{word:?}"))
-            .collect();
+        let words: Vec<String> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
         let what = format!("one of {}", words.join(", "));
         let text = string(value, &what)?;
         let choice = choices.iter().find(|(word, _)| *word == text);
-        choice
-            .map(|(_, choice)| *choice)
-            .ok_or_else(|| must_be(value, &what))
+        choice.map(|(_, choice)| *choice).ok_or_else(|| must_be(value, &what))
     }
 }
 
@@ -189,10 +169,7 @@ pub(super) fn path(value: &Value<'_>) -> Parsed<PathBuf> {
 }
 
 /// A list whose entries differ. The faults of all its entries are told together.
-pub(super) fn list<'d, T: PartialEq>(
-    what: &str,
-    parse: impl Fn(&Value<'d>) -> Parsed<T>,
-) -> impl Fn(&Value<'d>) -> Parsed<Vec<T>> {
+pub(super) fn list<'d, T: PartialEq>(what: &str, parse: impl Fn(&Value<'d>) -> Parsed<T>) -> impl Fn(&Value<'d>) -> Parsed<Vec<T>> {
     move |value| {
         let DeValue::Array(array) = value.get_ref() else {
             return Err(must_be(value, what));
@@ -209,25 +186,16 @@ pub(super) fn list<'d, T: PartialEq>(
                 Err(more) => wrongs.extend(more),
             }
         }
-        if wrongs.is_empty() {
-            Ok(entries)
-        } else {
-            Err(wrongs)
-        }
+        if wrongs.is_empty() { Ok(entries) } else { Err(wrongs) }
     }
 }
 
 /// A list that says nothing where it is empty.
-pub(super) fn filled<'d, T>(
-    parse: impl Fn(&Value<'d>) -> Parsed<Vec<T>>,
-) -> impl Fn(&Value<'d>) -> Parsed<Vec<T>> {
+pub(super) fn filled<'d, T>(parse: impl Fn(&Value<'d>) -> Parsed<Vec<T>>) -> impl Fn(&Value<'d>) -> Parsed<Vec<T>> {
     move |value| {
         let entries = parse(value)?;
         if entries.is_empty() {
-            return Err(wrong(
-                value,
-                "is an empty list: name at least one, or leave the key out",
-            ));
+            return Err(wrong(value, "is an empty list: name at least one, or leave the key out"));
         }
         Ok(entries)
     }
@@ -238,9 +206,7 @@ const CORES_MOST: usize = 255;
 
 /// CPU cores; which of them there are, the machine says.
 pub(super) fn cores(value: &Value<'_>) -> Parsed<Vec<usize>> {
-    let core = |value: &Value<'_>| {
-        number(0, u64::MAX)(value).map_err(|_| must_be(value, "the numbers of CPU cores, from 0"))
-    };
+    let core = |value: &Value<'_>| number(0, u64::MAX)(value).map_err(|_| must_be(value, "the numbers of CPU cores, from 0"));
     let cores = filled(list("a list of CPU cores such as [0] or [0, 1]", core))(value)?;
     if cores.len() > CORES_MOST {
         let count = cores.len();
@@ -281,9 +247,7 @@ pub(super) fn network(value: &Value<'_>) -> Parsed<Network> {
         // Either the address or the prefix is not what was meant, and a rule of access is no place to guess.
         return Err(wrong(
             value,
-            format!(
-                "has {text}, which sets bits after the prefix; the network is {network}, the one host {address}"
-            ),
+            format!("has {text}, which sets bits after the prefix; the network is {network}, the one host {address}"),
         ));
     }
     Ok(network)
@@ -340,9 +304,7 @@ pub(super) fn account(value: &Value<'_>) -> Parsed<String> {
 }
 
 /// A value that stands for nothing where it is the empty string.
-pub(super) fn optional<T>(
-    parse: impl Fn(&Value<'_>) -> Parsed<T>,
-) -> impl Fn(&Value<'_>) -> Parsed<Option<T>> {
+pub(super) fn optional<T>(parse: impl Fn(&Value<'_>) -> Parsed<T>) -> impl Fn(&Value<'_>) -> Parsed<Option<T>> {
     move |value| match value.get_ref() {
         DeValue::String(text) if text.is_empty() => Ok(None),
         _ => parse(value).map(Some),
@@ -378,8 +340,7 @@ pub(super) fn socket(value: &Value<'_>) -> Parsed<PathBuf> {
     Ok(path)
 }
 
-pub(super) const ALGORITHMS: &str =
-    "a list of \"SHA-256\", \"SHA-512-256\" and \"MD5\", the one offered first at the beginning";
+pub(super) const ALGORITHMS: &str = "a list of \"SHA-256\", \"SHA-512-256\" and \"MD5\", the one offered first at the beginning";
 
 /// The longest realm, bytes.
 const REALM_LONGEST: usize = 255;
@@ -392,10 +353,7 @@ pub(super) fn realm(value: &Value<'_>) -> Parsed<String> {
         let phrase = format!("must be of at most {REALM_LONGEST} bytes");
         return Err(wrong(value, phrase));
     }
-    if let Some(bad) = text
-        .chars()
-        .find(|c| c.is_control() || ['"', '\\'].contains(c))
-    {
+    if let Some(bad) = text.chars().find(|c| c.is_control() || ['"', '\\'].contains(c)) {
         let phrase = format!("has {text:?}, but {bad:?} has no place in a realm: remove it");
         return Err(wrong(value, phrase));
     }

@@ -59,10 +59,7 @@ impl Holders {
         let queued = self.queue.iter().filter(|(other, _)| *other == id).count();
         let waiting = lengths[Class::Waiting as usize];
         match holder.is_exempt {
-            true => assert!(
-                queued >= waiting,
-                "{waiting} of {id:?} wait, {queued} turns"
-            ),
+            true => assert!(queued >= waiting, "{waiting} of {id:?} wait, {queued} turns"),
             false => {
                 assert_eq!(queued, usize::from(holder.is_queued), "{id:?} in the queue");
                 assert!(waiting == 0 || holder.is_queued, "{id:?} has no turn");
@@ -74,21 +71,13 @@ impl Holders {
         let Ranking { lists, most } = &self.rankings[by as usize];
         let counts = self.holders.iter().map(|(_, holder)| holder.counted(by));
         let counts: Vec<usize> = counts.collect();
-        assert_eq!(
-            counts.iter().copied().max().unwrap_or(0),
-            *most,
-            "the highest count"
-        );
+        assert_eq!(counts.iter().copied().max().unwrap_or(0), *most, "the highest count");
         let holders = &Ranked(&self.holders, by);
         for (count, list) in lists.iter().enumerate().skip(1) {
             for number in list.iter(holders) {
                 let found = self.holders.tenant(number);
                 let found = found.map(|(_, holder)| holder.counted(by));
-                assert_eq!(
-                    found,
-                    Some(count),
-                    "{number} stands among those with {count}"
-                );
+                assert_eq!(found, Some(count), "{number} stands among those with {count}");
             }
             let expected = counts.iter().filter(|other| **other == count).count();
             assert_eq!(list.check(holders), expected, "those with {count}");

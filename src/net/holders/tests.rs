@@ -92,8 +92,7 @@ fn the_one_that_gives_way_against_a_naive_model() {
             Some(one) => {
                 yielded += 1;
                 assert!(!exempt(one.from));
-                let by_unproved = held(one.from, false) == most(false)
-                    && held(one.from, false) > held(peer, false);
+                let by_unproved = held(one.from, false) == most(false) && held(one.from, false) > held(peer, false);
                 assert!(by_unproved || held(one.from, true) >= held(peer, true) + 2);
                 let mut kin = model
                     .iter()
@@ -194,16 +193,8 @@ fn a_source_has_its_share_and_stalled_ones_give_way() {
     let instead_of = other.and_then(|turn| turn.instead_of);
     assert!(instead_of.is_some_and(|slot| slot < 50), "{turns:?}");
     let own = turns.iter().filter(|turn| turn.slot < 500);
-    assert!(
-        own.clone().count() >= 40
-            && own
-                .clone()
-                .all(|turn| turn.instead_of.is_some_and(|slot| slot < 500))
-    );
-    assert!(
-        !turns.iter().any(|turn| turn.instead_of == Some(0)),
-        "it has moved"
-    );
+    assert!(own.clone().count() >= 40 && own.clone().all(|turn| turn.instead_of.is_some_and(|slot| slot < 500)));
+    assert!(!turns.iter().any(|turn| turn.instead_of == Some(0)), "it has moved");
     assert!(holders.is_stuck());
     // One that ends makes room.
     holders.leave(0);
@@ -221,10 +212,7 @@ fn what_is_exempt_has_no_share_and_its_clients_stand_for_themselves() {
     holders.leave(3);
     let turns = begun(&mut holders, 0, 100, at(2));
     assert_eq!(turns.len(), 92);
-    assert_eq!(
-        turns[89].slot, 90,
-        "the others after those that came before"
-    );
+    assert_eq!(turns[89].slot, 90, "the others after those that came before");
     assert!(turns.iter().all(|turn| turn.instead_of.is_none()));
 }
 

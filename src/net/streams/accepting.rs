@@ -63,9 +63,7 @@ impl Streams {
                 remedy(error)
             );
         }
-        if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
-            && self.displace(None, now)
-        {
+        if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) && self.displace(None, now) {
             self.accepts_again = now;
         }
     }
@@ -115,14 +113,7 @@ impl Streams {
         true
     }
 
-    fn come_in(
-        &mut self,
-        stream: TcpStream,
-        peer: SocketAddr,
-        transport: Transport,
-        number: u16,
-        now: Instant,
-    ) {
+    fn come_in(&mut self, stream: TcpStream, peer: SocketAddr, transport: Transport, number: u16, now: Instant) {
         let flow = Flow {
             peer,
             listener: number,
@@ -172,9 +163,7 @@ impl Streams {
                 }
                 continue;
             };
-            let stalled = turn
-                .instead_of
-                .and_then(|slot| self.connections.tenant(slot));
+            let stalled = turn.instead_of.and_then(|slot| self.connections.tenant(slot));
             if let Some((id, _)) = stalled {
                 self.apply(id, Event::Abort(Why::Stalled(limit)), now);
             }
@@ -205,9 +194,7 @@ impl Streams {
 /// What an operator can do so that connections are accepted.
 fn remedy(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
-        Some(libc::EMFILE) => {
-            "; raise the process's limit of open files (ulimit -n, LimitNOFILE) or lower [connections] max"
-        }
+        Some(libc::EMFILE) => "; raise the process's limit of open files (ulimit -n, LimitNOFILE) or lower [connections] max",
         Some(libc::ENFILE) => "; the machine's limit of open files is reached (fs.file-max)",
         _ => "",
     }

@@ -43,18 +43,17 @@ impl Streams {
     }
 
     fn check_read_queues(&self) {
-        let named =
-            |ids: &mut dyn Iterator<Item = &Id>, is_in: &dyn Fn(&Connection) -> bool, what| {
-                let mut seen = HashSet::new();
-                for id in ids {
-                    // The names of those that were closed are taken off when their turn comes.
-                    if let Some(connection) = self.connections.get(*id) {
-                        assert!(is_in(connection), "{id:?} does not know that it is {what}");
-                        assert!(seen.insert(*id), "{id:?} is {what} twice");
-                    }
+        let named = |ids: &mut dyn Iterator<Item = &Id>, is_in: &dyn Fn(&Connection) -> bool, what| {
+            let mut seen = HashSet::new();
+            for id in ids {
+                // The names of those that were closed are taken off when their turn comes.
+                if let Some(connection) = self.connections.get(*id) {
+                    assert!(is_in(connection), "{id:?} does not know that it is {what}");
+                    assert!(seen.insert(*id), "{id:?} is {what} twice");
                 }
-                assert_eq!(seen.len(), self.count(is_in), "connections that are {what}");
-            };
+            }
+            assert_eq!(seen.len(), self.count(is_in), "connections that are {what}");
+        };
         let (ready, hungry) = (&mut self.ready.iter(), &mut self.hungry.iter());
         let handshakes = &mut self.handshake_queue.iter();
         named(ready, &|one| one.read_queue == ReadQueue::Ready, "ready");
@@ -84,8 +83,7 @@ impl Streams {
     fn check_counters(&self) {
         for transport in [Transport::Tcp, Transport::Tls] {
             for state in State::SHOWN {
-                let is_meant =
-                    |one: &Connection| one.transport == transport && one.state.shown() == state;
+                let is_meant = |one: &Connection| one.transport == transport && one.state.shown() == state;
                 let counted = self.counters.open(transport, state) as usize;
                 assert_eq!(counted, self.count(is_meant), "{transport:?}, {state:?}");
             }
@@ -143,23 +141,16 @@ impl Streams {
 
 /// What must hold of one connection by itself.
 fn check_state(id: Id, connection: &Connection) {
-    let Connection {
-        state, read_queue, ..
-    } = *connection;
+    let Connection { state, read_queue, .. } = *connection;
     let is_tls = connection.transport == Transport::Tls;
     let is_established = connection.tls.as_ref().map(|tls| tls.is_established());
     let fits = match state {
         State::Connecting => is_established.is_some() == is_tls && connection.names.is_some(),
         State::Accepted => is_tls && is_established.is_none() && connection.names.is_none(),
         State::Handshaking => is_established == Some(false),
-        State::Open | State::Receiving | State::Draining => {
-            is_established == is_tls.then_some(true)
-        }
+        State::Open | State::Receiving | State::Draining => is_established == is_tls.then_some(true),
     };
-    assert!(
-        fits,
-        "{id:?} is {state:?}, TLS established: {is_established:?}"
-    );
+    assert!(fits, "{id:?} is {state:?}, TLS established: {is_established:?}");
     let fits = match read_queue {
         ReadQueue::Nowhere | ReadQueue::Ready => true,
         ReadQueue::Turn => state == State::Accepted,
@@ -174,10 +165,6 @@ fn check_state(id: Id, connection: &Connection) {
     }
     if !connection.is_dirty {
         let asks = connection.flags.asks_room;
-        assert_eq!(
-            asks,
-            connection.awaits_room(),
-            "{id:?}: interest in writing"
-        );
+        assert_eq!(asks, connection.awaits_room(), "{id:?}: interest in writing");
     }
 }

@@ -85,23 +85,14 @@ pub struct Streams {
 
 impl Streams {
     /// `live` limits how many connections there can be.
-    pub fn new(
-        core: u8,
-        limits: Limits,
-        live: Arc<LiveConnections>,
-        tls: Option<Arc<Contexts>>,
-        registry: Registry,
-    ) -> Streams {
+    pub fn new(core: u8, limits: Limits, live: Arc<LiveConnections>, tls: Option<Arc<Contexts>>, registry: Registry) -> Streams {
         let places = live.places();
         let connections = limits.connections.min(places);
         // The name of a connection outlives us, in the Route of a dialog: no connection after a restart may inherit it.
         let first = RandomState::new().hash_one(core) as u32;
         Streams {
             core,
-            limits: Limits {
-                connections,
-                ..limits
-            },
+            limits: Limits { connections, ..limits },
             live,
             sources: None,
             tls,
@@ -179,20 +170,13 @@ impl Streams {
     // ---- in, on, out ---------------------------------------------------------------------------------------------------
 
     /// Gives a connection its place in the table, in the poll and in the list of its state.
-    pub(super) fn admit(
-        &mut self,
-        mut connection: Connection,
-        interest: Interest,
-        now: Instant,
-    ) -> io::Result<Id> {
+    pub(super) fn admit(&mut self, mut connection: Connection, interest: Interest, now: Instant) -> io::Result<Id> {
         let (transport, state) = (connection.transport, connection.state);
         connection.flags.asks_room = interest.is_writable();
         let id = self.connections.insert(connection);
         if let Some(connection) = self.connections.known_mut(id) {
             let token = Streams::token(id);
-            let registered = self
-                .registry
-                .register(&mut connection.stream, token, interest);
+            let registered = self.registry.register(&mut connection.stream, token, interest);
             if let Err(error) = registered {
                 self.connections.remove(id);
                 return Err(error);
@@ -340,8 +324,7 @@ impl Streams {
             (_, State::Connecting) => self.counters.failed += 1,
             (_, State::Accepted | State::Handshaking) => {
                 let side = usize::from(connection.names.is_some());
-                self.counters
-                    .failed_handshake(side, connection.tls.as_deref());
+                self.counters.failed_handshake(side, connection.tls.as_deref());
             }
             (Why::Overdue(State::Open), _) => self.counters.idle_closed += 1,
             (Why::Unfinished, _) => self.counters.unfinished += 1,

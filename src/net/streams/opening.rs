@@ -43,8 +43,7 @@ impl Streams {
         match opened {
             Ok(id) => {
                 if let Channel::Peer { name, call } = flow.channel {
-                    self.asked
-                        .insert((flow.transport, flow.peer, name, call), id);
+                    self.asked.insert((flow.transport, flow.peer, name, call), id);
                 }
                 self.counters.connecting += 1;
                 Ok(id)
@@ -60,22 +59,15 @@ impl Streams {
         }
     }
 
-    fn client_tls(
-        &self,
-        peer: SocketAddr,
-        host: Option<(&[u8], u64)>,
-    ) -> Result<Box<Tls>, Undeliverable> {
+    fn client_tls(&self, peer: SocketAddr, host: Option<(&[u8], u64)>) -> Result<Box<Tls>, Undeliverable> {
         let (Some(contexts), Some((host, identity))) = (&self.tls, host) else {
             return Err(Undeliverable::NoConnection);
         };
         let host = std::str::from_utf8(host).map_err(|_| Undeliverable::Unreachable)?;
-        contexts
-            .connect_as(peer, host, identity)
-            .map(Box::new)
-            .map_err(|error| {
-                log::error!("TLS {peer}: not connected: {error}");
-                Undeliverable::NoConnection
-            })
+        contexts.connect_as(peer, host, identity).map(Box::new).map_err(|error| {
+            log::error!("TLS {peer}: not connected: {error}");
+            Undeliverable::NoConnection
+        })
     }
 
     /// The poll says how connecting went.

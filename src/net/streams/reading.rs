@@ -74,13 +74,7 @@ impl Streams {
     }
 
     /// Reads a bite from one connection, and hands over what is whole in it; `on` says whether that will be answered.
-    pub fn serve(
-        &mut self,
-        id: Id,
-        now: Instant,
-        traffic: &mut Traffic,
-        mut on: impl FnMut(Flow, Arrival<'_>) -> bool,
-    ) {
+    pub fn serve(&mut self, id: Id, now: Instant, traffic: &mut Traffic, mut on: impl FnMut(Flow, Arrival<'_>) -> bool) {
         let (core, live, most_unsent) = (self.core, &self.live, self.send_queue());
         let Some(connection) = self.connections.get_mut(id) else {
             // It was closed after it had been listed.
@@ -203,9 +197,7 @@ impl Streams {
     /// It holds more than was taken.
     fn mark_hungry(&mut self, id: Id, now: Instant) {
         match self.connections.get_mut(id) {
-            Some(connection)
-                if connection.state.is_open() && connection.read_queue == ReadQueue::Nowhere =>
-            {
+            Some(connection) if connection.state.is_open() && connection.read_queue == ReadQueue::Nowhere => {
                 connection.read_queue = ReadQueue::Hungry;
                 self.hungry.push_back(id);
             }

@@ -51,10 +51,7 @@ impl Streams {
 
     fn find_accepted(&self, flow: &Flow) -> Result<Id, Undeliverable> {
         let key = (flow.transport, flow.peer);
-        self.accepted
-            .get(&key)
-            .copied()
-            .ok_or(Undeliverable::NoConnection)
+        self.accepted.get(&key).copied().ok_or(Undeliverable::NoConnection)
     }
 
     fn find_asked(&self, flow: &Flow, name: u64, call: u64) -> Option<Id> {
@@ -155,8 +152,7 @@ impl Streams {
             false => Interest::READABLE,
         };
         let token = Streams::token(id);
-        self.registry
-            .reregister(&mut connection.stream, token, interest)?;
+        self.registry.reregister(&mut connection.stream, token, interest)?;
         connection.flags.asks_room = awaits;
         Ok(())
     }

@@ -32,11 +32,7 @@ pub fn detach(socket: BorrowedFd<'_>) -> io::Result<()> {
     })
 }
 
-fn attach_as(
-    socket: BorrowedFd<'_>,
-    program: &[libc::sock_filter],
-    option: libc::c_int,
-) -> io::Result<()> {
+fn attach_as(socket: BorrowedFd<'_>, program: &[libc::sock_filter], option: libc::c_int) -> io::Result<()> {
     let Ok(len) = u16::try_from(program.len()) else {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     };

@@ -39,11 +39,7 @@ impl Identity {
         if uid == 0 {
             return Err(format!("user {user:?} is root, who can do everything"));
         }
-        Ok(Identity {
-            user: name,
-            uid,
-            gid,
-        })
+        Ok(Identity { user: name, uid, gid })
     }
 
     /// Makes this process that user: its group, the further groups that the system gives it. Of root's rights it keeps that to bind
@@ -60,18 +56,14 @@ impl Identity {
         let failed = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
         // What is kept is narrowed below, at once.
         // SAFETY: numbers alone.
-        check(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) })
-            .map_err(failed("keepcaps"))?;
+        check(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) }).map_err(failed("keepcaps"))?;
         // Groups first: without root's rights they cannot be changed any more.
         // SAFETY: the name is a C string that lives longer than the call.
-        check(unsafe { libc::initgroups(self.user.as_ptr(), self.gid) })
-            .map_err(failed("initgroups"))?;
+        check(unsafe { libc::initgroups(self.user.as_ptr(), self.gid) }).map_err(failed("initgroups"))?;
         // SAFETY: three numbers.
-        check(unsafe { libc::setresgid(self.gid, self.gid, self.gid) })
-            .map_err(failed("setresgid"))?;
+        check(unsafe { libc::setresgid(self.gid, self.gid, self.gid) }).map_err(failed("setresgid"))?;
         // SAFETY: three numbers.
-        check(unsafe { libc::setresuid(self.uid, self.uid, self.uid) })
-            .map_err(failed("setresuid"))?;
+        check(unsafe { libc::setresuid(self.uid, self.uid, self.uid) }).map_err(failed("setresuid"))?;
         keep_capabilities(NET_BIND_SERVICE).map_err(failed("capset"))?;
         // SAFETY: numbers alone.
         check(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 0, 0, 0, 0) }).map_err(failed("keepcaps"))
@@ -97,12 +89,10 @@ impl Identity {
     /// Whether real, effective and saved user and group are these.
     fn is_ours(&self) -> bool {
         let (mut users, mut groups) = ([0; 3], [0; 3]);
-        let ([user, effective_user, saved_user], [group, effective_group, saved_group]) =
-            (&mut users, &mut groups);
+        let ([user, effective_user, saved_user], [group, effective_group, saved_group]) = (&mut users, &mut groups);
         // SAFETY: the kernel writes one number to each of the six places, which are ours and differ.
         let read = unsafe {
-            libc::getresuid(user, effective_user, saved_user) == 0
-                && libc::getresgid(group, effective_group, saved_group) == 0
+            libc::getresuid(user, effective_user, saved_user) == 0 && libc::getresgid(group, effective_group, saved_group) == 0
         };
         read && users == [self.uid; 3] && groups == [self.gid; 3]
     }

@@ -109,11 +109,7 @@ pub fn local_addresses() -> io::Result<Vec<IpAddr>> {
                     libc::AF_INET6 => mem::size_of::<libc::sockaddr_in6>(),
                     _ => 0,
                 };
-                ptr::copy_nonoverlapping(
-                    address.cast::<u8>(),
-                    ptr::from_mut(&mut name).cast::<u8>(),
-                    len,
-                );
+                ptr::copy_nonoverlapping(address.cast::<u8>(), ptr::from_mut(&mut name).cast::<u8>(), len);
                 match name.read().map(|found| found.ip()) {
                     Some(ip) if !addresses.contains(&ip) => addresses.push(ip),
                     _ => {}

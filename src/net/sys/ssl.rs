@@ -74,8 +74,7 @@ unsafe fn set_ticket_callback(context: *mut ffi::SSL_CTX) -> bool {
     // SAFETY: SSL_CTX_callback_ctrl takes every callback as `void (*)(void)` and casts this one back, by its number.
     unsafe {
         let callback = std::mem::transmute::<Callback, unsafe extern "C" fn()>(ticket_key);
-        ffi::SSL_CTX_callback_ctrl__fixed_rust(context, SET_TICKET_KEY_CALLBACK, Some(callback))
-            == 1
+        ffi::SSL_CTX_callback_ctrl__fixed_rust(context, SET_TICKET_KEY_CALLBACK, Some(callback)) == 1
     }
 }
 
@@ -92,9 +91,7 @@ unsafe extern "C" fn ticket_key(
     const IV: usize = 16;
     // SAFETY: the library calls with a live SSL, which outlives the call.
     let ssl = unsafe { SslRef::from_ptr(ssl) };
-    let keys = keys_index()
-        .ok()
-        .and_then(|index| ssl.ssl_context().ex_data(index));
+    let keys = keys_index().ok().and_then(|index| ssl.ssl_context().ex_data(index));
     let Some(keys) = keys else { return 0 };
     // SAFETY: `name` has 16 bytes and `iv` EVP_MAX_IV_LENGTH (16), to be filled when sealing and to be read when opening; the
     // two contexts are live and initialised, and the keys are as long as the algorithms want them.
@@ -108,9 +105,7 @@ unsafe extern "C" fn ticket_key(
             slice::from_raw_parts_mut(name, TICKET_NAME).copy_from_slice(&key.name);
             let engine = ptr::null_mut();
             let aes = ffi::EVP_aes_256_cbc();
-            if ffi::EVP_EncryptInit_ex(cipher, aes, engine, key.cipher.as_ptr(), iv) != 1
-                || !init_mac(mac, &key.mac)
-            {
+            if ffi::EVP_EncryptInit_ex(cipher, aes, engine, key.cipher.as_ptr(), iv) != 1 || !init_mac(mac, &key.mac) {
                 return -1;
             }
             1
@@ -120,9 +115,7 @@ unsafe extern "C" fn ticket_key(
             };
             let engine = ptr::null_mut();
             let aes = ffi::EVP_aes_256_cbc();
-            if ffi::EVP_DecryptInit_ex(cipher, aes, engine, key.cipher.as_ptr(), iv) != 1
-                || !init_mac(mac, &key.mac)
-            {
+            if ffi::EVP_DecryptInit_ex(cipher, aes, engine, key.cipher.as_ptr(), iv) != 1 || !init_mac(mac, &key.mac) {
                 return -1;
             }
             // A ticket of TLS 1.3 is for one use (RFC 8446 §C.4): its owner needs the next one.
@@ -146,10 +139,7 @@ unsafe fn init_mac(mac: *mut ffi::HMAC_CTX, key: &[u8; 32]) -> bool {
 }
 
 /// Adds to the chain of the certificate that was set last. (`add_extra_chain_cert` has one chain for all certificates.)
-pub fn add_chain_certificate(
-    builder: &mut SslContextBuilder,
-    certificate: &X509Ref,
-) -> Result<(), ErrorStack> {
+pub fn add_chain_certificate(builder: &mut SslContextBuilder, certificate: &X509Ref) -> Result<(), ErrorStack> {
     // SAFETY: both pointers are live; the library takes a reference of its own ("add1").
     let done = unsafe {
         #[cfg(feature = "aws-lc")]
@@ -172,10 +162,7 @@ pub trait Verify: Send + Sync + 'static {
 }
 
 /// Has `verifier` called for each chain, in place of the library's own check.
-pub fn set_verifier(
-    builder: &mut SslContextBuilder,
-    verifier: Box<dyn Verify>,
-) -> Result<(), ErrorStack> {
+pub fn set_verifier(builder: &mut SslContextBuilder, verifier: Box<dyn Verify>) -> Result<(), ErrorStack> {
     /// The address of this is the argument of the callback; the context owns it, and outlives every call.
     struct Owned(Box<dyn Verify>);
 
@@ -198,12 +185,7 @@ pub fn set_verifier(
         unsafe extern "C" {
             pub fn SSL_CTX_set_cert_verify_callback(
                 context: *mut openssl_sys::SSL_CTX,
-                callback: Option<
-                    unsafe extern "C" fn(
-                        *mut openssl_sys::X509_STORE_CTX,
-                        *mut libc::c_void,
-                    ) -> libc::c_int,
-                >,
+                callback: Option<unsafe extern "C" fn(*mut openssl_sys::X509_STORE_CTX, *mut libc::c_void) -> libc::c_int>,
                 argument: *mut libc::c_void,
             );
         }
@@ -234,12 +216,8 @@ pub fn presented(store: &X509StoreContextRef) -> (Option<&X509Ref>, Option<&Stac
     #[cfg(not(feature = "aws-lc"))]
     mod declared {
         unsafe extern "C" {
-            pub fn X509_STORE_CTX_get0_cert(
-                store: *const openssl_sys::X509_STORE_CTX,
-            ) -> *mut openssl_sys::X509;
-            pub fn X509_STORE_CTX_get0_untrusted(
-                store: *const openssl_sys::X509_STORE_CTX,
-            ) -> *mut openssl_sys::stack_st_X509;
+            pub fn X509_STORE_CTX_get0_cert(store: *const openssl_sys::X509_STORE_CTX) -> *mut openssl_sys::X509;
+            pub fn X509_STORE_CTX_get0_untrusted(store: *const openssl_sys::X509_STORE_CTX) -> *mut openssl_sys::stack_st_X509;
         }
     }
     // SAFETY: the pointer is live; what is returned belongs to the store context, and so lives as long as the borrow.
@@ -262,13 +240,8 @@ pub fn take_any_purpose(store: &mut X509StoreContextRef) {
     #[cfg(not(feature = "aws-lc"))]
     mod declared {
         unsafe extern "C" {
-            pub fn X509_STORE_CTX_get0_param(
-                store: *mut openssl_sys::X509_STORE_CTX,
-            ) -> *mut openssl_sys::X509_VERIFY_PARAM;
-            pub fn X509_VERIFY_PARAM_set_purpose(
-                param: *mut openssl_sys::X509_VERIFY_PARAM,
-                purpose: libc::c_int,
-            ) -> libc::c_int;
+            pub fn X509_STORE_CTX_get0_param(store: *mut openssl_sys::X509_STORE_CTX) -> *mut openssl_sys::X509_VERIFY_PARAM;
+            pub fn X509_VERIFY_PARAM_set_purpose(param: *mut openssl_sys::X509_VERIFY_PARAM, purpose: libc::c_int) -> libc::c_int;
         }
     }
     // SAFETY: the pointer is live; the parameters belong to the store context, and the call only sets a number in them.
@@ -297,13 +270,7 @@ pub fn is_made_for(certificate: &X509Ref, purpose: X509PurposeId, is_authority: 
         }
     }
     // SAFETY: the pointer is live; the library may note in the certificate what it has read of it, under a lock of its own.
-    unsafe {
-        X509_check_purpose(
-            certificate.as_ptr(),
-            purpose.as_raw(),
-            c_int::from(is_authority),
-        ) == 1
-    }
+    unsafe { X509_check_purpose(certificate.as_ptr(), purpose.as_raw(), c_int::from(is_authority)) == 1 }
 }
 
 /// The verdict that a certificate is made for something else.
@@ -326,10 +293,7 @@ pub fn set_session_timeout(builder: &mut SslContextBuilder, seconds: u32) {
         #[cfg(not(feature = "aws-lc"))]
         {
             unsafe extern "C" {
-                fn SSL_CTX_set_timeout(
-                    context: *mut ffi::SSL_CTX,
-                    seconds: libc::c_long,
-                ) -> libc::c_long;
+                fn SSL_CTX_set_timeout(context: *mut ffi::SSL_CTX, seconds: libc::c_long) -> libc::c_long;
             }
             SSL_CTX_set_timeout(builder.as_ptr(), libc::c_long::from(seconds));
         }
@@ -340,11 +304,7 @@ pub fn set_session_timeout(builder: &mut SslContextBuilder, seconds: u32) {
 pub fn set_ticket_count(builder: &mut SslContextBuilder, count: usize) -> Result<(), ErrorStack> {
     // SAFETY: the pointer is live, and the call only sets a number.
     let done = unsafe { ffi::SSL_CTX_set_num_tickets(builder.as_ptr(), count) };
-    if done == 1 {
-        Ok(())
-    } else {
-        Err(ErrorStack::get())
-    }
+    if done == 1 { Ok(()) } else { Err(ErrorStack::get()) }
 }
 
 /// The suites of TLS 1.3, by their names and divided by colons. (The crate offers it for OpenSSL only.)
@@ -354,11 +314,7 @@ pub fn set_ciphersuites(builder: &mut SslContextBuilder, list: &str) -> Result<(
     };
     // SAFETY: both pointers are live, and the library copies what it needs of the string.
     let done = unsafe { ffi::SSL_CTX_set_ciphersuites(builder.as_ptr(), list.as_ptr()) };
-    if done == 1 {
-        Ok(())
-    } else {
-        Err(ErrorStack::get())
-    }
+    if done == 1 { Ok(()) } else { Err(ErrorStack::get()) }
 }
 
 /// Has `callback` called on a client when the server asks for a certificate. (A server has it called in each handshake.)
@@ -381,9 +337,7 @@ pub fn set_certificate_callback(builder: &mut SslContextBuilder, callback: fn(&m
         unsafe extern "C" {
             pub fn SSL_CTX_set_cert_cb(
                 context: *mut openssl_sys::SSL_CTX,
-                callback: Option<
-                    unsafe extern "C" fn(*mut openssl_sys::SSL, *mut libc::c_void) -> libc::c_int,
-                >,
+                callback: Option<unsafe extern "C" fn(*mut openssl_sys::SSL, *mut libc::c_void) -> libc::c_int>,
                 argument: *mut libc::c_void,
             );
         }

@@ -11,8 +11,8 @@ use std::time::Instant;
 use openssl::error::ErrorStack;
 use openssl::sha::Sha256;
 use openssl::ssl::{
-    NameType, SniError, Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions,
-    SslSessionCacheMode, SslVerifyMode, SslVersion,
+    NameType, SniError, Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslSessionCacheMode, SslVerifyMode,
+    SslVersion,
 };
 use openssl::stack::Stack;
 use openssl::x509::X509;
@@ -34,8 +34,7 @@ use crate::settings::{self, VerifyClient, Version};
 const CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
     ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:\
     ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
-const CIPHERSUITES: &str =
-    "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
+const CIPHERSUITES: &str = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
 
 /// Standard names of suites, which SIP's own documents use, and the library's.
 const STANDARD_NAMES: &[(&str, &str)] = &[
@@ -45,28 +44,14 @@ const STANDARD_NAMES: &[(&str, &str)] = &[
     ("TLS_RSA_WITH_AES_256_GCM_SHA384", "AES256-GCM-SHA384"),
     ("TLS_RSA_WITH_3DES_EDE_CBC_SHA", "DES-CBC3-SHA"),
     ("TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA", "ECDHE-RSA-AES128-SHA"),
-    (
-        "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
-        "ECDHE-RSA-AES128-GCM-SHA256",
-    ),
-    (
-        "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
-        "ECDHE-RSA-AES256-GCM-SHA384",
-    ),
-    (
-        "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
-        "ECDHE-ECDSA-AES128-GCM-SHA256",
-    ),
-    (
-        "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
-        "ECDHE-ECDSA-AES256-GCM-SHA384",
-    ),
+    ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "ECDHE-RSA-AES128-GCM-SHA256"),
+    ("TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", "ECDHE-RSA-AES256-GCM-SHA384"),
+    ("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "ECDHE-ECDSA-AES128-GCM-SHA256"),
+    ("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "ECDHE-ECDSA-AES256-GCM-SHA384"),
 ];
 
 /// What suites of old are spelled with. A list that names one is refused, except 3DES in a build for measuring it.
-const OLD: &[&str] = &[
-    "3DES", "DES-CBC3", "NULL", "RC4", "EXP", "ADH", "AECDH", "MD5", "ALL",
-];
+const OLD: &[&str] = &["3DES", "DES-CBC3", "NULL", "RC4", "EXP", "ADH", "AECDH", "MD5", "ALL"];
 
 /// Sessions of clients that have no tickets, in the memory of the server.
 const SERVER_SESSIONS: i32 = 20_480;
@@ -154,13 +139,7 @@ impl Contexts {
         let mut ssl = Ssl::new(context)?;
         ssl.set_accept_state();
         ssl::shed_handshake(&mut ssl);
-        Ok(Tls::new(
-            ssl,
-            peer,
-            Side::Server,
-            self.verifies_client,
-            None,
-        )?)
+        Ok(Tls::new(ssl, peer, Side::Server, self.verifies_client, None)?)
     }
 
     /// The machine for a connection that we made to `peer`, which must prove to be `name`: the domain that was asked for in
@@ -170,17 +149,13 @@ impl Contexts {
     }
 
     /// The same, showing the certificate of this number if it is asked for; 0: the one that all are shown.
-    pub fn connect_as(
-        &self,
-        peer: SocketAddr,
-        name: &str,
-        identity: u64,
-    ) -> Result<Tls, LoadError> {
+    pub fn connect_as(&self, peer: SocketAddr, name: &str, identity: u64) -> Result<Tls, LoadError> {
         let client = match identity {
             0 => &self.client,
-            _ => self.clients.get(&identity).ok_or_else(|| {
-                LoadError::new("the certificate of its [[route]] is in the conf no more")
-            })?,
+            _ => self
+                .clients
+                .get(&identity)
+                .ok_or_else(|| LoadError::new("the certificate of its [[route]] is in the conf no more"))?,
         };
         let mut ssl = Ssl::new(&client.context)?;
         ssl.set_connect_state();
@@ -191,10 +166,7 @@ impl Contexts {
         } else if names::address(&name).is_none() {
             return Err(LoadError::new(format!("not a name: {name:?}")));
         }
-        let peer_name = Arc::new(PeerName {
-            name,
-            address: peer,
-        });
+        let peer_name = Arc::new(PeerName { name, address: peer });
         let mut offered = None;
         if let Some(sessions) = &client.sessions
             && let Some(session) = sessions.take(&peer_name)
@@ -233,10 +205,7 @@ impl Contexts {
 
     /// How many sessions with servers are kept.
     pub fn client_sessions(&self) -> usize {
-        self.client
-            .sessions
-            .as_ref()
-            .map_or(0, |sessions| sessions.len())
+        self.client.sessions.as_ref().map_or(0, |sessions| sessions.len())
     }
 }
 
@@ -258,9 +227,7 @@ impl Maker<'_> {
             if self.material.identities.is_empty() {
                 return Ok(None);
             }
-            return Err(LoadError::new(
-                "identities by name need a default certificate beside them",
-            ));
+            return Err(LoadError::new("identities by name need a default certificate beside them"));
         }
         let mut by_name = HashMap::new();
         for (name, pairs) in &self.material.identities {
@@ -286,9 +253,7 @@ impl Maker<'_> {
         match self.settings.rules.verify_client {
             VerifyClient::No => builder.set_verify(SslVerifyMode::NONE),
             VerifyClient::Optional => builder.set_verify(SslVerifyMode::PEER),
-            VerifyClient::Required => {
-                builder.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT)
-            }
+            VerifyClient::Required => builder.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT),
         }
         let purposes = self.settings.rules.client_purposes.clone();
         self.set_verifier(&mut builder, Checks::Chain(purposes))?;
@@ -342,9 +307,7 @@ impl Maker<'_> {
         let sessions = if self.settings.rules.client_session_reuse {
             let sessions = Arc::new(ClientSessions::default());
             let cache = sessions.clone();
-            builder.set_session_cache_mode(
-                SslSessionCacheMode::CLIENT | SslSessionCacheMode::NO_INTERNAL,
-            );
+            builder.set_session_cache_mode(SslSessionCacheMode::CLIENT | SslSessionCacheMode::NO_INTERNAL);
             // The library has a session ready only after the handshake, so what comes here has passed the checks that are set.
             builder.set_new_session_callback(move |ssl, session| {
                 if let Ok(index) = notes_index()
@@ -367,11 +330,7 @@ impl Maker<'_> {
         })
     }
 
-    fn set_verifier(
-        &self,
-        builder: &mut SslContextBuilder,
-        checks: Checks,
-    ) -> Result<(), ErrorStack> {
+    fn set_verifier(&self, builder: &mut SslContextBuilder, checks: Checks) -> Result<(), ErrorStack> {
         let verifier = Verifier::new(checks, self.settings.rules.lifetime());
         ssl::set_verifier(builder, Box::new(verifier))
     }
@@ -383,9 +342,7 @@ impl Maker<'_> {
         }
         builder.set_min_proto_version(Some(number(settings.rules.min_version)))?;
         builder.set_max_proto_version(Some(number(settings.rules.max_version)))?;
-        builder.set_mode(
-            SslMode::RELEASE_BUFFERS | SslMode::ACCEPT_MOVING_WRITE_BUFFER | SslMode::AUTO_RETRY,
-        );
+        builder.set_mode(SslMode::RELEASE_BUFFERS | SslMode::ACCEPT_MOVING_WRITE_BUFFER | SslMode::AUTO_RETRY);
         // The chain is what its file holds: OpenSSL would add the authority's certificate if it is trusted.
         builder.set_mode(SslMode::NO_AUTO_CHAIN);
         builder.set_options(SslOptions::NO_RENEGOTIATION);
@@ -397,8 +354,7 @@ impl Maker<'_> {
             "" => CIPHERSUITES,
             chosen => chosen,
         };
-        ssl::set_ciphersuites(builder, suites)
-            .map_err(|_| LoadError::new(format!("ciphersuites: none known in {suites:?}")))?;
+        ssl::set_ciphersuites(builder, suites).map_err(|_| LoadError::new(format!("ciphersuites: none known in {suites:?}")))?;
         ssl::set_session_timeout(builder, settings.rules.session_lifetime);
         builder.set_cert_store(store(&self.material.authorities)?);
         if let Some(log) = self.key_log {
@@ -417,9 +373,7 @@ fn choose_by_name(builder: &mut SslContextBuilder, by_name: HashMap<String, SslC
             return Err(SniError::NOACK);
         };
         match by_name.get(&names::normal(name)) {
-            Some(context) => ssl
-                .set_ssl_context(context)
-                .map_err(|_| SniError::ALERT_FATAL),
+            Some(context) => ssl.set_ssl_context(context).map_err(|_| SniError::ALERT_FATAL),
             None => Err(SniError::NOACK),
         }
     });

@@ -26,11 +26,7 @@ pub enum By {
 
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = if self.in_handshake {
-            "handshake failed"
-        } else {
-            "closed"
-        };
+        let what = if self.in_handshake { "handshake failed" } else { "closed" };
         write!(formatter, "{what}: ")?;
         match self.by {
             By::Us => write!(formatter, "we refused: {}", self.reason),

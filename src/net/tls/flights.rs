@@ -35,8 +35,8 @@ const CERTIFICATE_STATUS: u8 = 22;
 
 /// The random of a ServerHello that is a HelloRetryRequest (RFC 8446 §4.1.3).
 const RETRY: [u8; 32] = [
-    0xCF, 0x21, 0xAD, 0x74, 0xE5, 0x9A, 0x61, 0x11, 0xBE, 0x1D, 0x8C, 0x02, 0x1E, 0x65, 0xB8, 0x91,
-    0xC2, 0xA2, 0x11, 0x16, 0x7A, 0xBB, 0x8C, 0x5E, 0x07, 0x9E, 0x09, 0xE2, 0xC8, 0xA8, 0x33, 0x9C,
+    0xCF, 0x21, 0xAD, 0x74, 0xE5, 0x9A, 0x61, 0x11, 0xBE, 0x1D, 0x8C, 0x02, 0x1E, 0x65, 0xB8, 0x91, 0xC2, 0xA2, 0x11, 0x16, 0x7A,
+    0xBB, 0x8C, 0x5E, 0x07, 0x9E, 0x09, 0xE2, 0xC8, 0xA8, 0x33, 0x9C,
 ];
 
 /// The length of the whole records at the start of `bytes`. What cannot be a record counts as whole, to be refused at once.
@@ -216,11 +216,9 @@ impl Flights {
     fn ends_flight(&self) -> bool {
         match (self.side, self.start[0]) {
             (Side::Client, SERVER_HELLO) => self.start[6..Flights::START] == RETRY,
-            (
-                Side::Client,
-                NEW_SESSION_TICKET | CERTIFICATE | SERVER_KEY_EXCHANGE | CERTIFICATE_REQUEST
-                | CERTIFICATE_STATUS,
-            ) => false,
+            (Side::Client, NEW_SESSION_TICKET | CERTIFICATE | SERVER_KEY_EXCHANGE | CERTIFICATE_REQUEST | CERTIFICATE_STATUS) => {
+                false
+            }
             (Side::Server, CERTIFICATE | CERTIFICATE_VERIFY | CLIENT_KEY_EXCHANGE) => false,
             // ServerHelloDone and ClientHello do; what does not belong here is the library's to refuse.
             (Side::Server, CLIENT_HELLO) | (_, _) => true,

@@ -105,11 +105,7 @@ impl Tls {
     /// Takes ciphertext as it came and appends to `plaintext` what it says.
     ///
     /// Look at `output` afterwards, also on failure: there is an alert in it for the peer. After a failure nothing is received.
-    pub fn receive(
-        &mut self,
-        ciphertext: &[u8],
-        plaintext: &mut Vec<u8>,
-    ) -> Result<Progress, Failure> {
+    pub fn receive(&mut self, ciphertext: &[u8], plaintext: &mut Vec<u8>) -> Result<Progress, Failure> {
         let mut progress = Progress::default();
         match self.state {
             TlsState::Handshaking | TlsState::Open => {}
@@ -128,12 +124,7 @@ impl Tls {
         result.map(|()| progress)
     }
 
-    fn digest(
-        &mut self,
-        ciphertext: &[u8],
-        plaintext: &mut Vec<u8>,
-        progress: &mut Progress,
-    ) -> Result<(), Failure> {
+    fn digest(&mut self, ciphertext: &[u8], plaintext: &mut Vec<u8>, progress: &mut Progress) -> Result<(), Failure> {
         self.stream.get_mut().push(ciphertext);
         if self.state == TlsState::Handshaking {
             let Some(handshake) = &mut self.handshake else {
@@ -182,11 +173,7 @@ impl Tls {
                 return Ok(());
             }
             // No record says more than it has bytes.
-            let room = if pending > 0 {
-                pending
-            } else {
-                unread.min(RECORD)
-            };
+            let room = if pending > 0 { pending } else { unread.min(RECORD) };
             let len = plaintext.len();
             plaintext.resize(len + room, 0);
             // What another connection left in the library's queue of errors would be taken for this one's.
@@ -311,9 +298,7 @@ impl Tls {
         match self.side {
             Side::Server => self.ssl().peer_certificate().is_some(),
             Side::Client => {
-                let notes = notes_index()
-                    .ok()
-                    .and_then(|index| self.ssl().ex_data(index));
+                let notes = notes_index().ok().and_then(|index| self.ssl().ex_data(index));
                 notes.is_some_and(|notes| notes.was_asked && notes.has_certificate)
             }
         }
@@ -338,8 +323,7 @@ impl Tls {
     /// certificate was verified. A connection may be reused for these (RFC 5923 §5).
     pub fn peer_names(&self) -> Vec<String> {
         let was_established = !matches!(self.state, TlsState::Handshaking | TlsState::Failed);
-        if !self.verifies || !was_established || self.ssl().verify_result() != X509VerifyResult::OK
-        {
+        if !self.verifies || !was_established || self.ssl().verify_result() != X509VerifyResult::OK {
             return Vec::new();
         }
         let names = self
@@ -389,12 +373,8 @@ impl Tls {
 impl Drop for Tls {
     fn drop(&mut self) {
         // A connection that goes without having been shut down takes its session with it: the library would not resume it.
-        if matches!(
-            self.state,
-            TlsState::Open | TlsState::PeerClosed | TlsState::Closed
-        ) {
-            self.stream
-                .set_shutdown(ShutdownState::SENT | ShutdownState::RECEIVED);
+        if matches!(self.state, TlsState::Open | TlsState::PeerClosed | TlsState::Closed) {
+            self.stream.set_shutdown(ShutdownState::SENT | ShutdownState::RECEIVED);
         }
     }
 }

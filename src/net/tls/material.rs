@@ -83,9 +83,7 @@ impl Material {
     pub fn read(settings: &Settings) -> Result<Material, LoadError> {
         let client_pairs = match settings.rules.show_client_certificate {
             false => &Vec::new(),
-            true if settings.certificates.client_identity.is_empty() => {
-                &settings.certificates.default_identity
-            }
+            true if settings.certificates.client_identity.is_empty() => &settings.certificates.default_identity,
             true => &settings.certificates.client_identity,
         };
         let identities = settings
@@ -103,9 +101,7 @@ impl Material {
         let authorities = match &settings.rules.trusted_ca {
             Some(file) => read_certificates(file)?,
             None if settings.rules.verify_client != VerifyClient::No => {
-                return Err(LoadError::new(
-                    "clients cannot be verified without trusted_ca",
-                ));
+                return Err(LoadError::new("clients cannot be verified without trusted_ca"));
             }
             None => SYSTEM_AUTHORITIES
                 .iter()
@@ -154,10 +150,7 @@ impl Material {
         for authority in &self.authorities {
             hash.update(&authority.to_der().unwrap_or_default());
         }
-        hash.update(&[
-            settings.rules.verify_client as u8,
-            settings.rules.verify_server.into(),
-        ]);
+        hash.update(&[settings.rules.verify_client as u8, settings.rules.verify_server.into()]);
         for purpose in &settings.rules.client_purposes {
             hash.update(&[*purpose as u8]);
         }

@@ -17,16 +17,9 @@ pub fn identities(certificate: &X509Ref) -> Vec<String> {
             .map(|name| normal(&name))
             .collect();
     };
-    let mut names: Vec<String> = alternatives
-        .iter()
-        .filter_map(|name| sip_domain(name.uri()?))
-        .collect();
+    let mut names: Vec<String> = alternatives.iter().filter_map(|name| sip_domain(name.uri()?)).collect();
     if names.is_empty() {
-        names = alternatives
-            .iter()
-            .filter_map(|name| name.dnsname())
-            .map(normal)
-            .collect();
+        names = alternatives.iter().filter_map(|name| name.dnsname()).map(normal).collect();
     }
     names
 }
@@ -63,9 +56,7 @@ pub fn owners(certificate: &X509Ref) -> Vec<Box<str>> {
         let scheme = uri.split_once(':').map(|(scheme, _)| scheme);
         scheme.is_some_and(|it| it.eq_ignore_ascii_case("sip") || it.eq_ignore_ascii_case("sips"))
     };
-    let uris = alternatives
-        .iter()
-        .filter_map(|name| name.uri().filter(is_sip));
+    let uris = alternatives.iter().filter_map(|name| name.uri().filter(is_sip));
     let mut owners: Vec<Box<str>> = uris.take(OWNERS_MOST).map(Into::into).collect();
     if owners.is_empty() {
         let names = alternatives.iter().filter_map(|name| name.dnsname());
@@ -77,10 +68,7 @@ pub fn owners(certificate: &X509Ref) -> Vec<Box<str>> {
 
 /// The address that a name is in truth, with or without the brackets of a URI.
 pub fn address(name: &str) -> Option<IpAddr> {
-    let bare = name
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(name);
+    let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
     bare.parse().ok()
 }
 
@@ -96,9 +84,7 @@ fn sip_domain(uri: &str) -> Option<String> {
         return None;
     }
     let end = rest.find([':', ';', '?']).unwrap_or(rest.len());
-    Some(&rest[..end])
-        .filter(|host| is_dns_name(host))
-        .map(normal)
+    Some(&rest[..end]).filter(|host| is_dns_name(host)).map(normal)
 }
 
 pub fn is_dns_name(text: &str) -> bool {

@@ -11,9 +11,7 @@ use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::sha::Sha256;
 use openssl::ssl::SslRef;
-use openssl::x509::{
-    X509PurposeId, X509Ref, X509StoreContext, X509StoreContextRef, X509VerifyResult,
-};
+use openssl::x509::{X509PurposeId, X509Ref, X509StoreContext, X509StoreContextRef, X509VerifyResult};
 
 use super::names;
 use super::notes::notes_index;
@@ -54,10 +52,7 @@ impl Verifier {
         let digest = digest(store);
         if let Some(digest) = &digest {
             let mut good = self.good.lock().unwrap_or_else(|fault| fault.into_inner());
-            if good
-                .get(digest)
-                .is_some_and(|until| Instant::now() < *until)
-            {
+            if good.get(digest).is_some_and(|until| Instant::now() < *until) {
                 store.set_error(X509VerifyResult::OK);
                 return true;
             }
@@ -157,9 +152,7 @@ fn validity(store: &X509StoreContextRef) -> Option<Duration> {
 
 /// Whether the certificate proves the name that the connection was made for.
 fn check_name(store: &mut X509StoreContextRef) -> bool {
-    let connection: Option<&SslRef> = X509StoreContext::ssl_idx()
-        .ok()
-        .and_then(|index| store.ex_data(index));
+    let connection: Option<&SslRef> = X509StoreContext::ssl_idx().ok().and_then(|index| store.ex_data(index));
     let notes = connection.and_then(|ssl| ssl.ex_data(notes_index().ok()?));
     if let (Some(notes), (Some(certificate), _)) = (notes, ssl::presented(store)) {
         let name = &notes.peer.name;

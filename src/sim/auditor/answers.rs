@@ -65,15 +65,7 @@ impl Auditor {
         }
     }
 
-    fn registered(
-        &mut self,
-        air: &mut Air,
-        server: usize,
-        number: usize,
-        to: SocketAddr,
-        message: &Reading,
-        location: &Location,
-    ) {
+    fn registered(&mut self, air: &mut Air, server: usize, number: usize, to: SocketAddr, message: &Reading, location: &Location) {
         let now = air.now;
         let hop = &mut self.hops[server];
         let tx = &hop.transactions[number];
@@ -123,8 +115,7 @@ impl Auditor {
             hop.bindings.adopt(now, location);
         } else if matches!(done, Some(Registered::At(at)) if now.ms_since(at) < REMEMBERED_MS) {
             result = hop.bindings.repeat(now, &request, message);
-        } else if matches!(done, Some(Registered::At(at)) if now.ms_since(at) < REMEMBERED_MS + 1000)
-        {
+        } else if matches!(done, Some(Registered::At(at)) if now.ms_since(at) < REMEMBERED_MS + 1000) {
             // A server may count in whole seconds.
             hop.bindings.adopt(now, location);
         } else {
@@ -189,20 +180,16 @@ impl Hop {
     fn may_answer(&self, branch: u64, to: SocketAddr) -> bool {
         let stateless = self.is_stateless();
         let any = self.mangled.contains(&branch);
-        any || self.branches.iter().rev().any(|b| {
-            b.request.branch == branch
-                && (stateless || self.transactions[b.tx].sources.contains(&to))
-        })
+        any || self
+            .branches
+            .iter()
+            .rev()
+            .any(|b| b.request.branch == branch && (stateless || self.transactions[b.tx].sources.contains(&to)))
     }
 
     /// The transaction that a response answers, and whether it is its first final; `None` when it answers what nobody can
     /// read.
-    fn answer(
-        &mut self,
-        now: Instant,
-        to: SocketAddr,
-        message: &Rc<Reading>,
-    ) -> Result<Option<(usize, bool, Intent)>, Broken> {
+    fn answer(&mut self, now: Instant, to: SocketAddr, message: &Rc<Reading>) -> Result<Option<(usize, bool, Intent)>, Broken> {
         let class = Class::of(message.method());
         let newest = self.find(message.key, class);
         // What nobody can read for certain may be refused in any words, and no rule counts that.
@@ -210,9 +197,7 @@ impl Hop {
             let all: Vec<usize> = self.generations(newest).collect();
             let own = |tx: &usize| self.copied_from(*tx, message).is_none();
             let newest = newest.map(|tx| &self.transactions[tx]);
-            let due = newest.is_some_and(|tx| {
-                self.suspect.is_none() && tx.intent == Intent::Honest && !tx.answered
-            });
+            let due = newest.is_some_and(|tx| self.suspect.is_none() && tx.intent == Intent::Honest && !tx.answered);
             if !due && all.iter().all(own) {
                 self.refusals.insert(message.digest);
                 return Ok(None);
@@ -227,10 +212,7 @@ impl Hop {
                 self.refusals.insert(message.digest);
                 return Ok(None);
             }
-            return Err((
-                Rule::NothingInvented,
-                format!("{} to {to} answers nothing", message.title()),
-            ));
+            return Err((Rule::NothingInvented, format!("{} to {to} answers nothing", message.title())));
         };
         match self.goes_back(newest, to, message) {
             Err(_) if self.is_stateless() && self.is_foreign(to, message) => return Ok(None),
@@ -264,25 +246,14 @@ impl Hop {
         let askers = self.askers.get(&message.branch);
         let via = tx.request.via(0);
         let place = [b"sip:", &sent_by(via).unwrap_or_default()[..]].concat();
-        let port =
-            crate::sim::reading::Address::of(&place).map_or(5060, |a| a.port.unwrap_or(5060));
-        let fits =
-            |source: &SocketAddr| *source == to || (source.ip() == to.ip() && to.port() == port);
-        if tx
-            .sources
-            .iter()
-            .chain(askers.into_iter().flatten())
-            .any(fits)
-        {
+        let port = crate::sim::reading::Address::of(&place).map_or(5060, |a| a.port.unwrap_or(5060));
+        let fits = |source: &SocketAddr| *source == to || (source.ip() == to.ip() && to.port() == port);
+        if tx.sources.iter().chain(askers.into_iter().flatten()).any(fits) {
             return Ok(());
         }
         Err((
             Rule::Misdirected,
-            format!(
-                "{} went to {to}, the request came from {:?}",
-                message.title(),
-                tx.sources
-            ),
+            format!("{} went to {to}, the request came from {:?}", message.title(), tx.sources),
         ))
     }
 
@@ -358,22 +329,13 @@ impl Hop {
     }
 
     /// The server's own response.
-    fn invented(
-        &mut self,
-        now: Instant,
-        newest: usize,
-        to: SocketAddr,
-        message: &Rc<Reading>,
-    ) -> Result<(usize, bool), Broken> {
+    fn invented(&mut self, now: Instant, newest: usize, to: SocketAddr, message: &Rc<Reading>) -> Result<(usize, bool), Broken> {
         let status = message.status();
         let wrong = |what: String| Err((Rule::NothingInvented, what));
         let tx = &self.transactions[newest];
         let (class, method) = (tx.class, message.method());
         if status / 100 == 2 && !matches!(method, b"CANCEL" | b"REGISTER" | b"OPTIONS") {
-            return Err((
-                Rule::BitForBit,
-                format!("{} is no copy of what came", message.title()),
-            ));
+            return Err((Rule::BitForBit, format!("{} is no copy of what came", message.title())));
         }
         self.reflects(newest, message)?;
         self.small_answer(newest, message)?;
@@ -462,8 +424,7 @@ impl Hop {
             let new = self.renew(newest, now);
             return self.final_out(now, new, message, false).map(|f| (new, f));
         }
-        self.final_out(now, newest, message, false)
-            .map(|first| (newest, first))
+        self.final_out(now, newest, message, false).map(|first| (newest, first))
     }
 
     /// Who forges a source must not make a server write much more than he does.
@@ -482,9 +443,7 @@ impl Hop {
         let by_stream = crate::sim::streams::is_stream(message);
         let is_there = || {
             let sources = &self.transactions[newest].sources;
-            sources
-                .iter()
-                .any(|source| self.heard.contains(&source.ip()))
+            sources.iter().any(|source| self.heard.contains(&source.ip()))
         };
         if by_stream || Rule::AnswerSize.is_awaited() || is_there() || copies.any(enough) {
             return Ok(());
@@ -503,11 +462,7 @@ impl Hop {
             if request.vias.len() != message.vias.len() {
                 last = Err((
                     Rule::ViaStack,
-                    format!(
-                        "{} Via came, {} went back",
-                        request.vias.len(),
-                        message.vias.len()
-                    ),
+                    format!("{} Via came, {} went back", request.vias.len(), message.vias.len()),
                 ));
                 continue;
             }
@@ -520,10 +475,7 @@ impl Hop {
             last = last.and(compare::received(request.via(0), message.via(0), &sources));
             let vias = (1..request.vias.len()).all(|n| request.via(n) == message.via(n));
             if !compare::same_via(request.via(0), message.via(0)) || !vias {
-                last = Err((
-                    Rule::ViaStack,
-                    "the Via values that went back are others".into(),
-                ));
+                last = Err((Rule::ViaStack, "the Via values that went back are others".into()));
             }
             for field in [Field::From, Field::CallId, Field::CSeq] {
                 if request.value(field) != message.value(field) {
@@ -552,19 +504,10 @@ impl Hop {
         if tx.finals.is_empty() || tx.reopen {
             return Ok(());
         }
-        Err((
-            Rule::OneFinal,
-            format!("{} after {:?}", message.title(), tx.finals),
-        ))
+        Err((Rule::OneFinal, format!("{} after {:?}", message.title(), tx.finals)))
     }
 
-    fn final_out(
-        &mut self,
-        now: Instant,
-        number: usize,
-        message: &Reading,
-        copy: bool,
-    ) -> Result<bool, Broken> {
+    fn final_out(&mut self, now: Instant, number: usize, message: &Reading, copy: bool) -> Result<bool, Broken> {
         let entry = entry(message);
         let tx = &mut self.transactions[number];
         if tx.finals.contains(&entry) {
@@ -573,10 +516,7 @@ impl Hop {
         let accepted = tx.finals.iter().all(|(status, ..)| status / 100 == 2);
         let more = tx.class == Class::Invite && copy && entry.0 / 100 == 2 && accepted;
         if !tx.finals.is_empty() && !more && !tx.reopen {
-            return Err((
-                Rule::OneFinal,
-                format!("{} after {:?}", message.title(), tx.finals),
-            ));
+            return Err((Rule::OneFinal, format!("{} after {:?}", message.title(), tx.finals)));
         }
         let first = tx.finals.is_empty();
         tx.finals.push(entry);
@@ -605,10 +545,7 @@ impl Hop {
         let sixth = known.iter().any(|s| *s >= 600);
         let lowest = known.iter().min().map_or(6, |s| s / 100);
         if status < 600 && (sixth || status / 100 > lowest) {
-            return Err((
-                Rule::BestResponse,
-                format!("{status} was chosen of {known:?}"),
-            ));
+            return Err((Rule::BestResponse, format!("{status} was chosen of {known:?}")));
         }
         self.no_branch_left(now, number, status)
     }
@@ -623,10 +560,7 @@ impl Hop {
         match waiting {
             Some(branch) => Err((
                 Rule::BestResponse,
-                format!(
-                    "{status} went back while {} may still answer",
-                    self.branches[*branch].to
-                ),
+                format!("{status} went back while {} may still answer", self.branches[*branch].to),
             )),
             None => Ok(()),
         }

@@ -43,10 +43,7 @@ fn content_length(came: &Reading, left: &Reading) -> Verdict {
     if a == b || (a.is_empty() && b.len() == 1 && right) {
         return Ok(());
     }
-    Err((
-        Rule::BitForBit,
-        format!("{} Content-Length came, {} left", a.len(), b.len()),
-    ))
+    Err((Rule::BitForBit, format!("{} Content-Length came, {} left", a.len(), b.len())))
 }
 
 /// Credentials and asserted identities: what leaves has come, in its order, and only what `may_go` does not leave.
@@ -54,9 +51,7 @@ fn taken_away(came: &Reading, left: &Reading, may_go: impl Fn(&Line) -> bool) ->
     let own = |line: &&Line| line.field.is_for_a_hop() && line.field != Field::ContentLength;
     let mut leaves = left.lines.iter().filter(own).peekable();
     for line in came.lines.iter().filter(own) {
-        let same = leaves
-            .peek()
-            .is_some_and(|l| left.get(&l.whole) == came.get(&line.whole));
+        let same = leaves.peek().is_some_and(|l| left.get(&l.whole) == came.get(&line.whole));
         if same {
             leaves.next();
         } else if !may_go(line) {
@@ -76,11 +71,7 @@ fn taken_away(came: &Reading, left: &Reading, may_go: impl Fn(&Line) -> bool) ->
 fn vias(hop: &Hop, came: &Reading, sources: &[SocketAddr], left: &Reading) -> Verdict {
     let wrong = |what: String| Err((Rule::ViaStack, what));
     if left.vias.len() != came.vias.len() + 1 {
-        return wrong(format!(
-            "{} Via came, {} left",
-            came.vias.len(),
-            left.vias.len()
-        ));
+        return wrong(format!("{} Via came, {} left", came.vias.len(), left.vias.len()));
     }
     let own = sent_by(left.via(0)).unwrap_or_default();
     if !hop.is_own_place(&own) {
@@ -90,20 +81,12 @@ fn vias(hop: &Hop, came: &Reading, sources: &[SocketAddr], left: &Reading) -> Ve
         return wrong("no magic cookie in our branch".into());
     }
     if !same_via(came.via(0), left.via(1)) {
-        return wrong(format!(
-            "came {} left {}",
-            text(came.via(0)),
-            text(left.via(1))
-        ));
+        return wrong(format!("came {} left {}", text(came.via(0)), text(left.via(1))));
     }
     received(came.via(0), left.via(1), sources)?;
     for n in 1..came.vias.len() {
         if came.via(n) != left.via(n + 1) {
-            return wrong(format!(
-                "came {} left {}",
-                text(came.via(n)),
-                text(left.via(n + 1))
-            ));
+            return wrong(format!("came {} left {}", text(came.via(n)), text(left.via(n + 1))));
         }
     }
     Ok(())
@@ -141,8 +124,7 @@ pub fn received(came: &[u8], left: &[u8], sources: &[SocketAddr]) -> Verdict {
             host == ip
                 || host == format!("[{ip}]")
                 || host == s.to_string()
-                || Address::of(format!("sip:{host}").as_bytes()).and_then(|a| a.ip())
-                    == Some(s.ip())
+                || Address::of(format!("sip:{host}").as_bytes()).and_then(|a| a.ip()) == Some(s.ip())
         });
         if !named {
             return wrong(format!("{host} is not the source and there is no received"));
@@ -196,10 +178,7 @@ fn max_breadth(hop: &Hop, came: &Reading, left: &Reading) -> Verdict {
 
 fn record_route(hop: &Hop, came: &Reading, left: &Reading) -> Verdict {
     let wrong = |what: String| Err((Rule::RecordRoute, what));
-    let (came_values, left_values) = (
-        came.values(Field::RecordRoute),
-        left.values(Field::RecordRoute),
-    );
+    let (came_values, left_values) = (came.values(Field::RecordRoute), left.values(Field::RecordRoute));
     let added = left_values.len().checked_sub(came_values.len());
     let Some(added) = added.filter(|n| *n <= 2 && left_values[*n..] == came_values[..]) else {
         return wrong("the values that came did not leave as they were".into());
@@ -229,9 +208,7 @@ pub fn routes_beyond<'a>(hop: &Hop, came: &'a Reading) -> (usize, Vec<&'a [u8]>)
     let own = values
         .iter()
         .take(OWN_ROUTES)
-        .take_while(|value| {
-            Address::of(address_spec(value)).is_some_and(|a| hop.is_own(a.host, a.port))
-        })
+        .take_while(|value| Address::of(address_spec(value)).is_some_and(|a| hop.is_own(a.host, a.port)))
         .count();
     (own, values[own..].to_vec())
 }
@@ -242,8 +219,7 @@ fn route(hop: &Hop, came: &Reading, left: &Reading) -> Verdict {
     let added = routes.len().saturating_sub(beyond.len());
     // The Path of the binding that was chosen goes on top (RFC 3327 §5.2).
     let path = routes.ends_with(&beyond) && hop.has_path(left.uri(), &routes[..added]);
-    let strict = strictly(&beyond, came, left, &routes)
-        || from_strict_router(hop, &beyond, came, left, &routes);
+    let strict = strictly(&beyond, came, left, &routes) || from_strict_router(hop, &beyond, came, left, &routes);
     if routes != beyond && !path && !strict {
         return Err((
             Rule::Route,
@@ -259,25 +235,15 @@ fn route(hop: &Hop, came: &Reading, left: &Reading) -> Verdict {
 
 /// True when the first of the routes beyond is a strict router, and has become the Request-URI (§16.6 step 6).
 fn strictly(beyond: &[&[u8]], came: &Reading, left: &Reading, routes: &[&[u8]]) -> bool {
-    let (Some((first, rest)), Some((last, before))) = (beyond.split_first(), routes.split_last())
-    else {
+    let (Some((first, rest)), Some((last, before))) = (beyond.split_first(), routes.split_last()) else {
         return false;
     };
     let loose = Address::of(address_spec(first)).is_some_and(|a| a.param(b"lr").is_some());
-    !loose
-        && left.uri() == address_spec(first)
-        && *before == *rest
-        && address_spec(last) == came.uri()
+    !loose && left.uri() == address_spec(first) && *before == *rest && address_spec(last) == came.uri()
 }
 
 /// True when a strict router has made us the Request-URI, and the last Route value has become it again (§16.4).
-fn from_strict_router(
-    hop: &Hop,
-    beyond: &[&[u8]],
-    came: &Reading,
-    left: &Reading,
-    routes: &[&[u8]],
-) -> bool {
+fn from_strict_router(hop: &Hop, beyond: &[&[u8]], came: &Reading, left: &Reading, routes: &[&[u8]]) -> bool {
     let own = Address::of(came.uri()).is_some_and(|a| hop.is_own(a.host, a.port));
     beyond
         .split_last()
@@ -293,11 +259,7 @@ pub fn difference(came: &Reading, left: &Reading) -> String {
                 !line.field.is_for_a_hop()
                     && !matches!(
                         line.field,
-                        Field::Via
-                            | Field::Route
-                            | Field::RecordRoute
-                            | Field::MaxForwards
-                            | Field::MaxBreadth
+                        Field::Via | Field::Route | Field::RecordRoute | Field::MaxForwards | Field::MaxBreadth
                     )
             })
             .map(|line| m.get(&line.whole).to_vec())
@@ -321,8 +283,7 @@ pub fn difference(came: &Reading, left: &Reading) -> String {
 
 /// True when `left` is `came` without its top Via.
 pub fn is_copy(came: &Reading, left: &Reading) -> bool {
-    let same_status =
-        came.status() == left.status() || (came.status() == 503 && left.status() == 500);
+    let same_status = came.status() == left.status() || (came.status() == 503 && left.status() == 500);
     came.trunk == left.trunk
         && content_length(came, left).is_ok()
         && taken_away(came, left, |line| line.field == Field::AssertedIdentity).is_ok()

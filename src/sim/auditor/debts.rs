@@ -157,8 +157,7 @@ impl Auditor {
                 let t = &hop.transactions[tx];
                 // A branch that ended since has a debt of its own.
                 let ended = |b: &usize| hop.branches[*b].outcome.map(|(_, at)| at);
-                let done =
-                    |b: &usize| ended(b).is_some_and(|ended| ended.after_ms(hop.soon_ms) <= at);
+                let done = |b: &usize| ended(b).is_some_and(|ended| ended.after_ms(hop.soon_ms) <= at);
                 let meddled = t.branches.iter().any(|b| hop.branches[*b].tainted);
                 let nothing = t.final_at.is_none() && t.branches.iter().all(done) && !meddled;
                 // RFC 4320 §4.2: a late response to a non-INVITE is not passed on, a 408 never.
@@ -177,10 +176,7 @@ impl Auditor {
                 if !nothing || !may || waits || t.reopen || t.intent != Intent::Honest {
                     return None;
                 }
-                let what = format!(
-                    "all branches are done, nothing goes back for {}",
-                    t.request.title()
-                );
+                let what = format!("all branches are done, nothing goes back for {}", t.request.title());
                 Some((Rule::FinalInTime, what, tx))
             }
             Debt::Copy {
@@ -272,20 +268,14 @@ impl Auditor {
         let bound = hop.bound_since(t.request.uri(), t.arrived);
         let live: Vec<_> = bound.iter().filter(|b| b.was_live(t.arrived)).collect();
         // What changed in the very millisecond may have been before or after.
-        if bound
-            .iter()
-            .any(|b| b.begun == t.arrived || b.ended == Some(t.arrived))
-        {
+        if bound.iter().any(|b| b.begun == t.arrived || b.ended == Some(t.arrived)) {
             return None;
         }
         let reachable = |b: &Bound| {
             // By its Path, when it has one.
             let path = b.path.first().map(|first| address_spec(first));
             let socket = Address::of(path.unwrap_or(&b.uri)).and_then(|a| a.socket());
-            socket.is_some_and(|s| {
-                !hop.addresses.contains(&s)
-                    && hop.addresses.iter().any(|a| a.is_ipv6() == s.is_ipv6())
-            })
+            socket.is_some_and(|s| !hop.addresses.contains(&s) && hop.addresses.iter().any(|a| a.is_ipv6() == s.is_ipv6()))
         };
         let expected: Vec<_> = live.iter().filter(|b| reachable(b)).collect();
         // Loops, and more targets than the breadth allows, have other answers.
@@ -301,17 +291,11 @@ impl Auditor {
             return None;
         }
         if expected.is_empty() {
-            let found = t
-                .finals
-                .iter()
-                .any(|(status, ..)| matches!(status, 404 | 480 | 405 | 200));
+            let found = t.finals.iter().any(|(status, ..)| matches!(status, 404 | 480 | 405 | 200));
             return (!found && bound.is_empty()).then(|| {
                 (
                     Rule::TargetSet,
-                    format!(
-                        "nobody is bound, and no 404 or 480 for {}",
-                        t.request.title()
-                    ),
+                    format!("nobody is bound, and no 404 or 480 for {}", t.request.title()),
                     tx,
                 )
             });
@@ -321,13 +305,13 @@ impl Auditor {
             if conf.proxy.fork == Fork::Sequential && Some(contact.q) != best {
                 continue;
             }
-            let tried = t.branches.iter().any(|b| {
-                crate::sim::reading::same_uri(hop.branches[*b].request.uri(), &contact.uri)
-            });
+            let tried = t
+                .branches
+                .iter()
+                .any(|b| crate::sim::reading::same_uri(hop.branches[*b].request.uri(), &contact.uri));
             // A place that has never shown that it hears the server may be left out.
             let may_be_left_out = conf.limits.answer_factor != 0
-                && crate::sip::Uri::parse(&contact.uri)
-                    .is_ok_and(|uri| uri.host.ip().is_none_or(|ip| !hop.heard.contains(&ip)));
+                && crate::sip::Uri::parse(&contact.uri).is_ok_and(|uri| uri.host.ip().is_none_or(|ip| !hop.heard.contains(&ip)));
             if !tried && !may_be_left_out {
                 let what = format!(
                     "of {:?} {:?} was not tried",

@@ -105,9 +105,7 @@ impl Guard {
     pub fn may_be_for_us(&self, credentials: &[u8]) -> bool {
         let lower = credentials.to_ascii_lowercase();
         let mut realms = self.domains.iter().chain([&self.realm]);
-        let names = |realm: &Vec<u8>| {
-            !realm.is_empty() && crate::sim::reading::find(&lower, 0, realm).is_some()
-        };
+        let names = |realm: &Vec<u8>| !realm.is_empty() && crate::sim::reading::find(&lower, 0, realm).is_some();
         self.asks() && (self.is_for_us(credentials) || realms.any(names))
     }
 
@@ -145,15 +143,13 @@ impl Guard {
                 continue;
             };
             let fresh = now.ms_since(*since) <= self.lifetime_ms;
-            let realm = realm.eq_ignore_ascii_case(credentials.realm)
-                && realm.eq_ignore_ascii_case(realm_asked);
+            let realm = realm.eq_ignore_ascii_case(credentials.realm) && realm.eq_ignore_ascii_case(realm_asked);
             if !fresh || !realm || !self.is_made_for(credentials.uri, message.uri()) {
                 continue;
             }
             let right = |account: &Account| {
                 let realm = account.realm.as_bytes();
-                realm.eq_ignore_ascii_case(credentials.realm)
-                    && credentials.are_of(account, method, message.body())
+                realm.eq_ignore_ascii_case(credentials.realm) && credentials.are_of(account, method, message.body())
             };
             let Some(account) = self.accounts.iter().position(right) else {
                 continue;
@@ -221,8 +217,7 @@ impl Guard {
         accounts.into_iter().flatten().any(|account| {
             let account = &self.accounts[*account];
             let domain = self.domains.contains(&name.host) && self.realm.is_empty();
-            account.user.as_bytes() == name.user
-                && (!domain || account.realm.as_bytes() == name.host)
+            account.user.as_bytes() == name.user && (!domain || account.realm.as_bytes() == name.host)
         })
     }
 
@@ -257,12 +252,7 @@ impl Guard {
 
     /// Who asks for the bindings of an address-of-record must have proved to be its owner, and so must have all whose contacts
     /// are bound there.
-    pub fn bound(
-        &self,
-        now: Instant,
-        copies: &[&Reading],
-        location: &Location,
-    ) -> Result<(), String> {
+    pub fn bound(&self, now: Instant, copies: &[&Reading], location: &Location) -> Result<(), String> {
         if !self.asks_registrants {
             return Ok(());
         }
@@ -306,12 +296,7 @@ impl Guard {
         let calls = self.calls.entry(digest(message.call_id())).or_default();
         let known = |p: &Parties| p.tag == tag && p.from == from && p.to == to && p.named == named;
         if !calls.iter().any(known) {
-            calls.push(Parties {
-                tag,
-                from,
-                to,
-                named,
-            });
+            calls.push(Parties { tag, from, to, named });
         }
     }
 
@@ -319,9 +304,10 @@ impl Guard {
     fn bears_another_name(&self, message: &Reading, name: &Name) -> bool {
         let calls = self.calls.get(&digest(message.call_id()));
         let other = message.tag(Field::To);
-        calls.into_iter().flatten().any(|parties| {
-            Some(&parties.tag[..]) == other && parties.named == *name && parties.to != *name
-        })
+        calls
+            .into_iter()
+            .flatten()
+            .any(|parties| Some(&parties.tag[..]) == other && parties.named == *name && parties.to != *name)
     }
 
     /// True when the one who sends belongs to a dialog that this server let begin.
@@ -354,13 +340,7 @@ fn facts(message: &Reading) -> u64 {
 
 impl Hop {
     /// A request that leaves acts for the user in its From, who is one of ours: whoever sent it has proved that.
-    pub(super) fn acts_rightly(
-        &self,
-        newest: usize,
-        class: Class,
-        to: SocketAddr,
-        message: &Reading,
-    ) -> Verdict {
+    pub(super) fn acts_rightly(&self, newest: usize, class: Class, to: SocketAddr, message: &Reading) -> Verdict {
         if !self.guard.asks_callers || matches!(class, Class::Ack | Class::Cancel) {
             return Ok(());
         }
@@ -368,10 +348,7 @@ impl Hop {
         let Some(name) = name.filter(|name| self.guard.is_ours(name)) else {
             return Ok(());
         };
-        let all: Vec<&Tx> = self
-            .generations(Some(newest))
-            .map(|tx| &self.transactions[tx])
-            .collect();
+        let all: Vec<&Tx> = self.generations(Some(newest)).map(|tx| &self.transactions[tx]).collect();
         if all.iter().any(|tx| tx.mangled) {
             return Ok(());
         }
@@ -380,8 +357,7 @@ impl Hop {
             .iter()
             .flat_map(|tx| std::iter::once(&tx.request).chain(&tx.variants))
             .filter(|came| came.core == message.core);
-        let (there, elsewhere): (Vec<_>, Vec<_>) =
-            copies.partition(|came| self.is_expected(came, arrived, to, message));
+        let (there, elsewhere): (Vec<_>, Vec<_>) = copies.partition(|came| self.is_expected(came, arrived, to, message));
         let copies = match there.is_empty() {
             true => elsewhere,
             false => there,
@@ -412,16 +388,9 @@ impl Hop {
             // That it belonged to a dialog it has to show anew.
             let tx = &self.transactions[branch.tx];
             let mut asked = std::iter::once(&tx.request).chain(&tx.variants);
-            let holds = came.tag(Field::To).is_none()
-                || asked.any(|asked| self.guard.proved.contains_key(&asked.digest));
+            let holds = came.tag(Field::To).is_none() || asked.any(|asked| self.guard.proved.contains_key(&asked.digest));
             let equal = |field| before.value(field) == came.value(field);
-            let is_same = [
-                Field::From,
-                Field::To,
-                Field::CallId,
-                Field::CSeq,
-                Field::Contact,
-            ];
+            let is_same = [Field::From, Field::To, Field::CallId, Field::CSeq, Field::Contact];
             holds && is_same.into_iter().all(equal) && before.body() == came.body()
         };
         if ours.iter().any(same) {
@@ -430,23 +399,16 @@ impl Hop {
         let before = self.guard.used_before(came);
         let what = format!("{} left for {}{before}", came.title(), name.in_words());
         match ours.is_empty() {
-            true if genuine => Err((
-                Rule::Dialog,
-                format!("{what}, with the cookie of a dialog of others"),
-            )),
+            true if genuine => Err((Rule::Dialog, format!("{what}, with the cookie of a dialog of others"))),
             true => Err((Rule::Identity, format!("{what}, who has not proved that"))),
-            false => Err((
-                Rule::Spiral,
-                format!("{what}, with a Via of another request of ours"),
-            )),
+            false => Err((Rule::Spiral, format!("{what}, with a Via of another request of ours"))),
         }
     }
 
     /// What must not leave with any message, whoever sent it.
     pub(super) fn nothing_leaks(&self, message: &Reading, intent: Intent) -> Verdict {
         let ours = |line: &&crate::sim::reading::Line| {
-            matches!(line.field, Field::Authorization | Field::ProxyAuthorization)
-                && self.guard.is_for_us(message.get(&line.value))
+            matches!(line.field, Field::Authorization | Field::ProxyAuthorization) && self.guard.is_for_us(message.get(&line.value))
         };
         let looks = self.guard.asks() && intent != Intent::Mangled && message.is_request();
         if let Some(line) = message.lines.iter().filter(|_| looks).find(ours) {

@@ -204,8 +204,7 @@ impl Hop {
     fn is_suspect(&self, address: SocketAddr, message: &Reading, now: Instant) -> bool {
         let cancel = message.is_broken() || message.method() == b"CANCEL";
         let last = self.suspects.get(&address.ip()).filter(|_| cancel);
-        self.suspect == Some(address.ip())
-            || last.is_some_and(|at| now.ms_since(*at) <= self.soon_ms)
+        self.suspect == Some(address.ip()) || last.is_some_and(|at| now.ms_since(*at) <= self.soon_ms)
     }
 
     /// True when somebody hostile has used the branch before, for another request.
@@ -225,11 +224,7 @@ impl Hop {
         };
         match address.socket() {
             Some(socket) => self.addresses.contains(&socket),
-            None => self
-                .settings
-                .domains
-                .iter()
-                .any(|d| d.eq_ignore_ascii_case(host)),
+            None => self.settings.domains.iter().any(|d| d.eq_ignore_ascii_case(host)),
         }
     }
 
@@ -272,10 +267,7 @@ impl Hop {
         }
         match tx.final_at {
             Some(at) => now.ms_since(at) + self.slack_ms() >= kept,
-            None => {
-                tx.class != Class::Invite
-                    && now.ms_since(tx.arrived) + self.slack_ms() >= self.patience_ms().min(kept)
-            }
+            None => tx.class != Class::Invite && now.ms_since(tx.arrived) + self.slack_ms() >= self.patience_ms().min(kept),
         }
     }
 
@@ -291,28 +283,15 @@ impl Hop {
         if brief && !within(tx.arrived, self.patience_ms()) {
             return false;
         }
-        if tx
-            .final_at
-            .is_some_and(|at| !within(at, self.settings.timers.linger))
-        {
+        if tx.final_at.is_some_and(|at| !within(at, self.settings.timers.linger)) {
             return false;
         }
-        if branch
-            .cancel
-            .as_ref()
-            .is_some_and(|(_, at)| !within(*at, self.patience_ms()))
-        {
+        if branch.cancel.as_ref().is_some_and(|(_, at)| !within(*at, self.patience_ms())) {
             return false;
         }
         match (branch.outcome, branch.provisional) {
-            (Some((status, at)), _) => {
-                status / 100 == 2
-                    && tx.class == Class::Invite
-                    && within(at, self.settings.timers.linger)
-            }
-            (None, Some(_)) if tx.class == Class::Invite => {
-                within(branch.last_sign(), self.settings.timers.c)
-            }
+            (Some((status, at)), _) => status / 100 == 2 && tx.class == Class::Invite && within(at, self.settings.timers.linger),
+            (None, Some(_)) if tx.class == Class::Invite => within(branch.last_sign(), self.settings.timers.c),
             _ => within(branch.sent, self.patience_ms()),
         }
     }
@@ -395,14 +374,7 @@ impl Auditor {
     }
 
     /// A datagram is about to be handed to a server.
-    pub fn ingress(
-        &mut self,
-        air: &mut Air,
-        server: usize,
-        from: SocketAddr,
-        message: &Rc<Reading>,
-        intent: Intent,
-    ) {
+    pub fn ingress(&mut self, air: &mut Air, server: usize, from: SocketAddr, message: &Rc<Reading>, intent: Intent) {
         self.settle(air, false);
         let hop = &mut self.hops[server];
         hop.suspect = None;
@@ -438,14 +410,7 @@ impl Auditor {
         }
     }
 
-    fn request_in(
-        &mut self,
-        air: &mut Air,
-        server: usize,
-        from: SocketAddr,
-        message: &Rc<Reading>,
-        intent: Intent,
-    ) {
+    fn request_in(&mut self, air: &mut Air, server: usize, from: SocketAddr, message: &Rc<Reading>, intent: Intent) {
         let now = air.now;
         let hop = &mut self.hops[server];
         // What somebody has mangled on its way is mostly refused before anybody asks what it proves.
@@ -455,10 +420,7 @@ impl Auditor {
         if proves {
             hop.heard.insert(from.ip());
         }
-        if message
-            .cseq()
-            .is_none_or(|(_, method)| method != message.method())
-        {
+        if message.cseq().is_none_or(|(_, method)| method != message.method()) {
             hop.suspect = Some(from.ip());
             hop.suspects.insert(from.ip(), now);
         }
@@ -484,8 +446,7 @@ impl Auditor {
                 tx.sources.push(from);
                 tx.reopen = true;
             }
-            let other = tx.request.digest != message.digest
-                && tx.variants.iter().all(|v| v.digest != message.digest);
+            let other = tx.request.digest != message.digest && tx.variants.iter().all(|v| v.digest != message.digest);
             if other {
                 // Those that came last are those that leave next.
                 if tx.variants.len() == VARIANTS {
@@ -568,11 +529,7 @@ impl Auditor {
         let soon = now.after_ms(hop.soon_ms);
         let tx = &mut hop.transactions[tx_number];
         let branch = &mut hop.branches[number];
-        if branch
-            .responses
-            .iter()
-            .all(|(r, _)| r.digest != message.digest)
-        {
+        if branch.responses.iter().all(|(r, _)| r.digest != message.digest) {
             branch.responses.push((Rc::clone(message), intent));
         }
         let answers = alive && tx.intent == Intent::Honest && intent == Intent::Honest;
@@ -597,12 +554,9 @@ impl Auditor {
                     };
                     self.debts.push(soon, server, debt);
                 }
-                let end = tx.cancel_taken.is_some()
-                    || tx.accepted_in.is_some()
-                    || tx.declined_in.is_some();
+                let end = tx.cancel_taken.is_some() || tx.accepted_in.is_some() || tx.declined_in.is_some();
                 if alive && end && !stateless {
-                    self.debts
-                        .push(soon, server, Debt::Cancel { branch: number });
+                    self.debts.push(soon, server, Debt::Cancel { branch: number });
                 }
             }
             return;
@@ -669,18 +623,13 @@ impl Auditor {
         let others = hop.transactions[tx_number].branches.clone();
         if ends {
             for other in &others {
-                if *other != number
-                    && hop.branches[*other].provisional.is_some()
-                    && hop.is_pending(*other, now)
-                {
-                    self.debts
-                        .push(soon, server, Debt::Cancel { branch: *other });
+                if *other != number && hop.branches[*other].provisional.is_some() && hop.is_pending(*other, now) {
+                    self.debts.push(soon, server, Debt::Cancel { branch: *other });
                 }
             }
         }
         if others.iter().all(|b| hop.branches[*b].outcome.is_some()) {
-            self.debts
-                .push(soon, server, Debt::Settled { tx: tx_number });
+            self.debts.push(soon, server, Debt::Settled { tx: tx_number });
         }
     }
 
@@ -715,14 +664,7 @@ impl Auditor {
     }
 
     /// A datagram is about to leave a server. Returns what the next hop may expect of it.
-    pub fn egress(
-        &mut self,
-        air: &mut Air,
-        server: usize,
-        to: SocketAddr,
-        message: &Rc<Reading>,
-        location: &Location,
-    ) -> Intent {
+    pub fn egress(&mut self, air: &mut Air, server: usize, to: SocketAddr, message: &Rc<Reading>, location: &Location) -> Intent {
         air.statistics.checks += 1;
         let status = message.status();
         air.statistics.looped_answers += u64::from(matches!(status, 482 | 483));
@@ -745,16 +687,9 @@ impl Auditor {
             // What a server writes from what nobody can read is not readable either, as long as it goes back.
             let hop = &self.hops[server];
             let passed = |came: &Rc<Reading>| came.trunk == message.trunk;
-            let known = hop.suspects.contains_key(&to.ip())
-                || hop.suspect.is_some()
-                || hop.foreign_responses.iter().any(passed);
+            let known = hop.suspects.contains_key(&to.ip()) || hop.suspect.is_some() || hop.foreign_responses.iter().any(passed);
             if !known {
-                self.complain(
-                    Rule::BitForBit,
-                    server,
-                    format!("nobody can read {}", message.title()),
-                    None,
-                );
+                self.complain(Rule::BitForBit, server, format!("nobody can read {}", message.title()), None);
             }
             let hop = &mut self.hops[server];
             if super::reading::find(&message.bytes, 0, b"REGISTER").is_some() {
@@ -828,8 +763,7 @@ impl Hop {
         let tx = &self.transactions[old];
         let request = tx.variants.last().unwrap_or(&tx.request);
         let (class, request, mangled) = (tx.class, Rc::clone(request), tx.mangled);
-        let (sources, cancel, mut variants) =
-            (tx.sources.clone(), tx.cancel_asked, tx.variants.clone());
+        let (sources, cancel, mut variants) = (tx.sources.clone(), tx.cancel_asked, tx.variants.clone());
         if tx.request.digest != request.digest {
             variants.retain(|variant| variant.digest != request.digest);
             variants.push(Rc::clone(&tx.request));
@@ -864,9 +798,7 @@ impl Hop {
             let uri = Address::of(came.uri());
             let gateway = uri.is_some_and(|uri| uri.user.starts_with(GATEWAY_PREFIX));
             let named = |b: &&super::bindings::Bound| self.zone.has_name(&b.uri);
-            gateway
-                || self.zone.has_name(came.uri())
-                || self.bound_since(came.uri(), tx.arrived).iter().any(named)
+            gateway || self.zone.has_name(came.uri()) || self.bound_since(came.uri(), tx.arrived).iter().any(named)
         })
     }
 

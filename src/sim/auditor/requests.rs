@@ -41,13 +41,7 @@ const COPIES: u32 = 120;
 const ACK_COPIES: u32 = 60;
 
 impl Auditor {
-    pub(super) fn request_out(
-        &mut self,
-        air: &mut Air,
-        server: usize,
-        to: SocketAddr,
-        message: &Rc<Reading>,
-    ) -> Intent {
+    pub(super) fn request_out(&mut self, air: &mut Air, server: usize, to: SocketAddr, message: &Rc<Reading>) -> Intent {
         let hop = &mut self.hops[server];
         let class = Class::of(message.method());
         let own = message.vias.len() == 1;
@@ -73,13 +67,7 @@ impl Auditor {
 }
 
 impl Hop {
-    fn forward(
-        &mut self,
-        air: &mut Air,
-        class: Class,
-        to: SocketAddr,
-        message: &Rc<Reading>,
-    ) -> Result<Intent, (Rule, String)> {
+    fn forward(&mut self, air: &mut Air, class: Class, to: SocketAddr, message: &Rc<Reading>) -> Result<Intent, (Rule, String)> {
         let now = air.now;
         if let Some(known) = self.by_branch.get(&class.with(message.branch)).copied() {
             // A branch that is made of the one that came may be made again: for a copy with other bytes, and to another place
@@ -97,30 +85,16 @@ impl Hop {
             let below = digest(message.via(1));
             // One that nobody can read for certain may have waited for its name.
             let patience = self.settings.dns.timeout + self.slack_ms();
-            let late = self.zone.has_name(message.uri())
-                && self
-                    .suspects
-                    .values()
-                    .any(|at| now.ms_since(*at) <= patience);
-            if self.suspect.is_some()
-                || late
-                || self.mangled.contains(&message.branch)
-                || self.mangled.contains(&below)
-            {
+            let late = self.zone.has_name(message.uri()) && self.suspects.values().any(|at| now.ms_since(*at) <= patience);
+            if self.suspect.is_some() || late || self.mangled.contains(&message.branch) || self.mangled.contains(&below) {
                 self.mangled.insert(message.branch);
                 self.mangled.insert(below);
                 return Ok(Intent::Mangled);
             }
             if message.vias.len() == 1 {
-                return Err((
-                    Rule::ViaStack,
-                    format!("{} left with one Via", message.title()),
-                ));
+                return Err((Rule::ViaStack, format!("{} left with one Via", message.title())));
             }
-            return Err((
-                Rule::ViaStack,
-                format!("nobody sent what left as {}", message.title()),
-            ));
+            return Err((Rule::ViaStack, format!("nobody sent what left as {}", message.title())));
         };
         match self.acts_rightly(newest, class, to, message) {
             Err((rule, _)) if rule.is_awaited() => {}
@@ -138,39 +112,22 @@ impl Hop {
     }
 
     /// A request on a branch that is known: a retransmission.
-    fn sent_again(
-        &mut self,
-        known: usize,
-        to: SocketAddr,
-        message: &Reading,
-    ) -> Result<Intent, (Rule, String)> {
+    fn sent_again(&mut self, known: usize, to: SocketAddr, message: &Reading) -> Result<Intent, (Rule, String)> {
         let branch = &self.branches[known];
         if branch.request.digest != message.digest {
             return Err((
                 Rule::OneBranch,
-                format!(
-                    "other bytes on one branch: {}",
-                    compare::difference(&branch.request, message)
-                ),
+                format!("other bytes on one branch: {}", compare::difference(&branch.request, message)),
             ));
         }
         if branch.to != to {
-            return Err((
-                Rule::OneBranch,
-                format!("first to {}, then to {to}", branch.to),
-            ));
+            return Err((Rule::OneBranch, format!("first to {}, then to {to}", branch.to)));
         }
         Ok(branch.intent)
     }
 
     /// An ACK that belongs to an INVITE of the same branch is for a refusal: it ends here.
-    fn ack_may_leave(
-        &self,
-        class: Class,
-        below: Option<u64>,
-        message: &Reading,
-        now: Instant,
-    ) -> Verdict {
+    fn ack_may_leave(&self, class: Class, below: Option<u64>, message: &Reading, now: Instant) -> Verdict {
         if class != Class::Ack {
             return Ok(());
         }
@@ -202,10 +159,7 @@ impl Hop {
             .iter()
             .any(|(status, _, to_tag)| *status >= 300 && (!own || *to_tag == tag));
         if refused && !tx.reopen && !self.may_be_gone(tx, now) {
-            return Err((
-                Rule::AckStaysOnHop,
-                format!("the ACK for {:?} left the hop", tx.finals),
-            ));
+            return Err((Rule::AckStaysOnHop, format!("the ACK for {:?} left the hop", tx.finals)));
         }
         Ok(())
     }
@@ -221,13 +175,7 @@ impl Hop {
     }
 
     /// Which generation left as `message`.
-    fn generation_for(
-        &mut self,
-        newest: usize,
-        message: &Reading,
-        to: SocketAddr,
-        now: Instant,
-    ) -> Result<usize, (Rule, String)> {
+    fn generation_for(&mut self, newest: usize, message: &Reading, to: SocketAddr, now: Instant) -> Result<usize, (Rule, String)> {
         // Two cores may each have one of the copies.
         let fits = self.generations(Some(newest)).find(|number| {
             let tx = &self.transactions[*number];
@@ -260,15 +208,9 @@ impl Hop {
                 return Ok(self.renew(newest, now));
             }
             return Err(if twice {
-                (
-                    Rule::OneBranch,
-                    format!("a second branch to {}", message.title()),
-                )
+                (Rule::OneBranch, format!("a second branch to {}", message.title()))
             } else {
-                (
-                    Rule::NoForkAfterEnd,
-                    format!("{} began after the end", message.title()),
-                )
+                (Rule::NoForkAfterEnd, format!("{} began after the end", message.title()))
             });
         }
         Ok(newest)
@@ -335,21 +277,13 @@ impl Hop {
         air.statistics.to_nat += u64::from(!added && q.is_some() && uri.is_some_and(|u| u != to));
         air.statistics.sequential_moves += u64::from(tx_moves);
         air.statistics.stateless_forwards += u64::from(self.is_stateless());
-        let chained = self
-            .settings
-            .routes
-            .iter()
-            .any(|route| match &route.action {
-                Action::Relay(targets) => {
-                    route.to_host.is_some()
-                        && targets.iter().any(|target| target.address == Some(to))
-                }
-                _ => false,
-            });
+        let chained = self.settings.routes.iter().any(|route| match &route.action {
+            Action::Relay(targets) => route.to_host.is_some() && targets.iter().any(|target| target.address == Some(to)),
+            _ => false,
+        });
         air.statistics.chained_forwards += u64::from(chained);
         let sources = &self.transactions[number].sources;
-        air.statistics.cross_family_forwards +=
-            u64::from(sources.iter().any(|s| s.is_ipv6() != to.is_ipv6()));
+        air.statistics.cross_family_forwards += u64::from(sources.iter().any(|s| s.is_ipv6() != to.is_ipv6()));
         let added = message.values(Field::RecordRoute);
         let before = came.values(Field::RecordRoute).len();
         for value in added.iter().take(added.len().saturating_sub(before)) {
@@ -405,10 +339,7 @@ impl Hop {
             return Ok(());
         };
         if ip.is_ipv6() != to.is_ipv6() {
-            return Err((
-                Rule::RecordRoute,
-                format!("{to} cannot reach {ip}, which is on top"),
-            ));
+            return Err((Rule::RecordRoute, format!("{to} cannot reach {ip}, which is on top")));
         }
         Ok(())
     }
@@ -430,9 +361,7 @@ impl Hop {
         }
         let bound = self.bound_since(tx.request.uri(), tx.arrived).len();
         // When the contacts changed in between, another may be chosen now.
-        if tx.reopen && (bound > 1 || tx.variants.len() + tx.sources.len() > 1)
-            || tx.branches.is_empty()
-        {
+        if tx.reopen && (bound > 1 || tx.variants.len() + tx.sources.len() > 1) || tx.branches.is_empty() {
             return Ok(());
         }
         let same = |b: &usize| self.branches[*b].request.branch == message.branch;
@@ -458,10 +387,7 @@ impl Hop {
             .sum();
         let allowed = self.breadth(&tx.request);
         if sum > allowed && tx.variants.is_empty() {
-            return Err((
-                Rule::MaxBreadth,
-                format!("{sum} on pending branches, {allowed} came"),
-            ));
+            return Err((Rule::MaxBreadth, format!("{sum} on pending branches, {allowed} came")));
         }
         Ok(())
     }
@@ -477,14 +403,9 @@ impl Hop {
         }
         for other in &tx.branches {
             let branch = &self.branches[*other];
-            let waiting = branch.q.is_some_and(|other| other > q)
-                && self.is_pending(*other, now)
-                && branch.cancel.is_none();
+            let waiting = branch.q.is_some_and(|other| other > q) && self.is_pending(*other, now) && branch.cancel.is_none();
             if waiting {
-                return Err((
-                    Rule::TargetSet,
-                    format!("q={q} began while {:?} is pending", branch.q),
-                ));
+                return Err((Rule::TargetSet, format!("q={q} began while {:?} is pending", branch.q)));
             }
             if branch.q.is_some_and(|other| other < q) && branch.sent < now {
                 return Err((Rule::TargetSet, format!("q={q} began after {:?}", branch.q)));
@@ -508,9 +429,7 @@ impl Hop {
             .map(|tx| self.transactions[tx].arrived)
             .min()
             .unwrap_or(tx.arrived);
-        let ok = copies
-            .iter()
-            .any(|came| self.is_expected(came, arrived, to, message));
+        let ok = copies.iter().any(|came| self.is_expected(came, arrived, to, message));
         if ok {
             return Ok(());
         }
@@ -524,19 +443,10 @@ impl Hop {
         ))
     }
 
-    pub(super) fn is_expected(
-        &self,
-        came: &Reading,
-        arrived: Instant,
-        to: SocketAddr,
-        message: &Reading,
-    ) -> bool {
+    pub(super) fn is_expected(&self, came: &Reading, arrived: Instant, to: SocketAddr, message: &Reading) -> bool {
         let (own, beyond) = compare::routes_beyond(self, came);
         let routes = came.values(Field::Route);
-        let genuine = own > 0
-            && routes[..own]
-                .iter()
-                .all(|r| self.issued.contains(&digest(address_spec(r))));
+        let genuine = own > 0 && routes[..own].iter().all(|r| self.issued.contains(&digest(address_spec(r))));
         let Some(uri) = Address::of(came.uri()) else {
             return self.by_conf(came, to);
         };
@@ -547,9 +457,8 @@ impl Hop {
         if !self.is_own(uri.host, uri.port) {
             // The flow token of a Record-Route leads to the dialog's other side, whatever the target says.
             let ends = self.ends.get(&digest(came.call_id()));
-            let there = uri.socket() == Some(to)
-                || ends.is_some_and(|ends| ends.contains(&to))
-                || self.has_registered(came, arrived, to);
+            let there =
+                uri.socket() == Some(to) || ends.is_some_and(|ends| ends.contains(&to)) || self.has_registered(came, arrived, to);
             return (genuine && there && message.uri() == came.uri()) || self.by_conf(came, to);
         }
         let bound = self.bound_since(came.uri(), arrived);
@@ -563,9 +472,7 @@ impl Hop {
                     || (self.is_own(a.host, a.port) && self.addresses.contains(&to))
             });
         // A phone behind a NAT is reached by the way its REGISTER came.
-        let flow = bound
-            .iter()
-            .any(|b| b.source == Some(to) && same_uri(&b.uri, message.uri()));
+        let flow = bound.iter().any(|b| b.source == Some(to) && same_uri(&b.uri, message.uri()));
         let first = message.values(Field::Route).first().copied();
         let path = first
             .filter(|first| self.has_path(message.uri(), &[first]))
@@ -597,9 +504,7 @@ impl Hop {
             debug_assert!(prefix.is_none_or(|p| p == GATEWAY_PREFIX) || circle);
             match &route.action {
                 Action::Relay(targets) => {
-                    let leads = |target: &NextHop| {
-                        target.address == Some(to) || self.zone.leads_to(&target.host, to)
-                    };
+                    let leads = |target: &NextHop| target.address == Some(to) || self.zone.leads_to(&target.host, to);
                     host && user && targets.iter().any(leads)
                 }
                 _ => false,
@@ -634,11 +539,7 @@ impl Hop {
         if branch.provisional.is_none() {
             return wrong("a CANCEL before any provisional response");
         }
-        if !branch.tainted
-            && branch
-                .outcome
-                .is_some_and(|(_, at)| now.ms_since(at) > soon)
-        {
+        if !branch.tainted && branch.outcome.is_some_and(|(_, at)| now.ms_since(at) > soon) {
             return wrong("a CANCEL for a branch that has its final response");
         }
         // A provisional response of this moment may still be in the mail when timer C fires.

@@ -13,13 +13,7 @@ impl Endpoint {
     /// True where the connection's certificate has proved who acts here, and no password is asked for. Refuses who acts for another than
     /// its certificate names: of our users and domains, for others' names are not ours to give. Who has shown no certificate has proved
     /// nothing, and is asked as anybody.
-    pub(super) fn certify(
-        &mut self,
-        message: &Message,
-        flow: Flow,
-        who: Challenger,
-        demand: Demand,
-    ) -> Result<bool, Refusal> {
+    pub(super) fn certify(&mut self, message: &Message, flow: Flow, who: Challenger, demand: Demand) -> Result<bool, Refusal> {
         let rule = self.settings.auth.certificate;
         if rule == Certificate::Off {
             return Ok(false);
@@ -29,9 +23,7 @@ impl Endpoint {
         };
         let claim = Claim::of(who, message, &self.settings);
         let is_proved = match claim.whose {
-            Some(whose) => names
-                .iter()
-                .any(|name| whose.is_certified_by(name.as_bytes())),
+            Some(whose) => names.iter().any(|name| whose.is_certified_by(name.as_bytes())),
             // The caller withholds its name, and is to be any of our users.
             None if demand == Demand::Users && claim.is_anonymous() => {
                 if !names.iter().any(|name| self.is_of_ours(name.as_bytes())) {

@@ -82,15 +82,9 @@ impl Hash {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut text = [0; 64];
         for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(self.bytes()) {
-            *pair = [
-                DIGITS[usize::from(byte >> 4)],
-                DIGITS[usize::from(byte & 15)],
-            ];
+            *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
         }
-        Hex {
-            text,
-            len: self.len * 2,
-        }
+        Hex { text, len: self.len * 2 }
     }
 
     /// Compares in a time that depends on the lengths alone.
@@ -169,10 +163,7 @@ pub fn response(
     };
     let Some(qop) = credentials.qop else {
         let ha2 = hash(algorithm, &[method, credentials.uri]).hex();
-        return Some(hash(
-            algorithm,
-            &[ha1.bytes(), credentials.nonce, ha2.bytes()],
-        ));
+        return Some(hash(algorithm, &[ha1.bytes(), credentials.nonce, ha2.bytes()]));
     };
     let ha2 = if qop.eq_ignore_ascii_case(b"auth") {
         hash(algorithm, &[method, credentials.uri])
@@ -202,13 +193,7 @@ mod tests {
         String::from_utf8(hash.hex().bytes().to_vec()).unwrap()
     }
 
-    fn answer(
-        algorithm: &str,
-        credentials: &Credentials,
-        password: &[u8],
-        method: &[u8],
-        body: &[u8],
-    ) -> String {
+    fn answer(algorithm: &str, credentials: &Credentials, password: &[u8], method: &[u8], body: &[u8]) -> String {
         let (algorithm, session) = Algorithm::parse(algorithm.as_bytes()).unwrap();
         let ha1 = ha1(algorithm, credentials.username, credentials.realm, password);
         hex(&response(algorithm, session, &ha1, credentials, method, body).unwrap())
@@ -239,10 +224,7 @@ mod tests {
         let md5 = answer("MD5", &new, b"Circle of Life", b"GET", b"");
         assert_eq!(md5, "8ca523f5e9506fed4657c9700eebdbec");
         let sha256 = answer("SHA-256", &new, b"Circle of Life", b"GET", b"");
-        assert_eq!(
-            sha256,
-            "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1"
-        );
+        assert_eq!(sha256, "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1");
     }
 
     /// RFC 7616 §3.9.2, with the corrected values of its erratum 4897: a user of whom the challenge knows only a hash.
@@ -250,10 +232,7 @@ mod tests {
     fn sha_512_256_is_the_truncated_one_with_its_own_start() {
         // FIPS 180-4's example for SHA-512/256: "abc".
         let abc = hash(Algorithm::Sha512_256, &[b"abc"]);
-        assert_eq!(
-            hex(&abc),
-            "53048e2681941ef99b2e29b76b4c7dabe4c2d0c634fc6d46e0e2f13107e7af23"
-        );
+        assert_eq!(hex(&abc), "53048e2681941ef99b2e29b76b4c7dabe4c2d0c634fc6d46e0e2f13107e7af23");
     }
 
     /// RFC 2069 §2.4 as corrected: no qop, as the studies' clients send.
@@ -305,18 +284,11 @@ mod tests {
             cnonce: Some(b"c"),
             ..Credentials::default()
         };
-        let is_some = |credentials: &Credentials, session| {
-            response(Algorithm::Md5, session, &ha1, credentials, b"INVITE", b"").is_some()
-        };
+        let is_some =
+            |credentials: &Credentials, session| response(Algorithm::Md5, session, &ha1, credentials, b"INVITE", b"").is_some();
         assert!(is_some(&full, false));
         assert!(!is_some(&Credentials { nc: None, ..full }, false));
-        assert!(!is_some(
-            &Credentials {
-                cnonce: None,
-                ..full
-            },
-            false
-        ));
+        assert!(!is_some(&Credentials { cnonce: None, ..full }, false));
         let other = Credentials {
             qop: Some(b"auth-conf"),
             ..full
@@ -332,10 +304,7 @@ mod tests {
             let name = algorithm.name().to_ascii_lowercase();
             assert_eq!(Algorithm::parse(name.as_bytes()), Some((algorithm, false)));
             let session = format!("{name}-SESS");
-            assert_eq!(
-                Algorithm::parse(session.as_bytes()),
-                Some((algorithm, true))
-            );
+            assert_eq!(Algorithm::parse(session.as_bytes()), Some((algorithm, true)));
         }
         for other in [&b""[..], b"-sess", b"MD4", b"SHA-512"] {
             assert_eq!(Algorithm::parse(other), None);

@@ -11,19 +11,12 @@ use crate::stack::proxy::{Extra, Refusal};
 
 impl Endpoint {
     /// Who tries a password now, and whose; `None` where nobody counts.
-    pub(super) fn guess(
-        &self,
-        login: &[u8],
-        realm: &[u8],
-        flow: Flow,
-        read: &Verdict,
-    ) -> Option<Guess> {
+    pub(super) fn guess(&self, login: &[u8], realm: &[u8], flow: Flow, read: &Verdict) -> Option<Guess> {
         if self.settings.auth.guesses == 0 {
             return None;
         }
         let sent_there = |nonce: Nonce| self.nonces.is_from(nonce, flow.peer.ip());
-        let is_there = flow.transport.is_reliable()
-            || matches!(read, Verdict::Good(nonce) if sent_there(*nonce));
+        let is_there = flow.transport.is_reliable() || matches!(read, Verdict::Good(nonce) if sent_there(*nonce));
         Some(Guess {
             user: self.sources.guesses.user(login, realm),
             from: is_there.then_some(flow.peer),
@@ -47,14 +40,7 @@ impl Endpoint {
     }
 
     /// A password was wrong, or there is no such user.
-    pub(super) fn count_guess(
-        &mut self,
-        now: Instant,
-        guess: &Guess,
-        flow: Flow,
-        login: &[u8],
-        realm: &[u8],
-    ) {
+    pub(super) fn count_guess(&mut self, now: Instant, guess: &Guess, flow: Flow, login: &[u8], realm: &[u8]) {
         if self.is_exempt(Some(guess)) {
             return;
         }
@@ -65,9 +51,7 @@ impl Endpoint {
         };
         let (ip, transport) = (flow.peer.ip().to_canonical(), flow.transport.name());
         if self.guess_log.may_say() {
-            let shown = |text: &[u8]| {
-                String::from_utf8_lossy(text.get(..NAME_SHOWN).unwrap_or(text)).into_owned()
-            };
+            let shown = |text: &[u8]| String::from_utf8_lossy(text.get(..NAME_SHOWN).unwrap_or(text)).into_owned();
             let (user, realm) = (shown(login), shown(realm));
             let many = limit.saturating_mul(MANY);
             // The filter of conf/fail2ban reads the first two: the address comes before whatever a stranger has written.
@@ -93,9 +77,7 @@ impl Endpoint {
         let is_of_one = matches!(bound, Bound::Pair | Bound::Source);
         if is_of_one && self.sources.ban(now, flow.peer) && self.guess_log.may_say() {
             let lasts = Lasting(self.sources.ban_ms());
-            log::warn!(
-                "{ip} is not heard for {lasts}: too many wrong passwords ([auth] guesses, [limits] ban)"
-            );
+            log::warn!("{ip} is not heard for {lasts}: too many wrong passwords ([auth] guesses, [limits] ban)");
         }
     }
 
@@ -108,11 +90,7 @@ impl Endpoint {
         login: &[u8],
         realm: &[u8],
     ) -> Result<(), Refusal> {
-        if let Some(Guess {
-            user,
-            from: Some(peer),
-        }) = guess
-        {
+        if let Some(Guess { user, from: Some(peer) }) = guess {
             self.sources.guesses.right(now, *user, *peer);
         }
         let limit = self.settings.limits.requests_per_user;
@@ -128,9 +106,7 @@ impl Endpoint {
             true => Ok(()),
             false => {
                 let refusal = Refusal::new(503, "Too Many Requests By This User");
-                Err(refusal
-                    .with(Extra::RetryAfter(1))
-                    .because_of(Limit::PerUser))
+                Err(refusal.with(Extra::RetryAfter(1)).because_of(Limit::PerUser))
             }
         }
     }

@@ -89,10 +89,7 @@ impl<'a> Claim<'a> {
 
     /// Whether the caller withholds its name as RFC 3323 §4.1.1.3 has it.
     fn is_anonymous(&self) -> bool {
-        self.who == Challenger::Proxy
-            && self
-                .address
-                .is_some_and(|uri| same_name(uri.host_text, b"anonymous.invalid"))
+        self.who == Challenger::Proxy && self.address.is_some_and(|uri| same_name(uri.host_text, b"anonymous.invalid"))
     }
 }
 
@@ -222,8 +219,7 @@ impl Endpoint {
         let ends = message.method() == Method::Bye;
         // Whoever may send within the dialog, and bears the name by which it was called, may end it.
         let bears = |shown| !self.cookies.lets_names_change(&shown);
-        let is_trusted =
-            incoming.trusted && (!incoming.renamed || ends && incoming.shown.is_some_and(bears));
+        let is_trusted = incoming.trusted && (!incoming.renamed || ends && incoming.shown.is_some_and(bears));
         if (demand == Demand::Users || !(has_proved || is_trusted))
             && self.certify(message, incoming.flow, Challenger::Proxy, demand)?
         {
@@ -233,10 +229,7 @@ impl Endpoint {
         let auth = &self.settings.auth;
         let exempt = match demand {
             Demand::Nothing => true,
-            Demand::Ours => {
-                has_proved
-                    || (is_trusted && !(auth.challenge_bye && ends && self.claims_a_user(message)))
-            }
+            Demand::Ours => has_proved || (is_trusted && !(auth.challenge_bye && ends && self.claims_a_user(message))),
             Demand::Users => false,
         };
         if exempt {
@@ -262,9 +255,7 @@ impl Endpoint {
     /// Whether the request has been asked on a pass before this one, and has proved what it was asked ([`crate::stack::passage`]). Its
     /// credentials went no further than there. Of one that has passed without a transaction that is not known.
     fn has_proved(&self, incoming: &Incoming) -> bool {
-        incoming
-            .passed
-            .is_some_and(|passed| passed.proof == Proof::Credentials)
+        incoming.passed.is_some_and(|passed| passed.proof == Proof::Credentials)
     }
 
     /// What the route that this request takes demands, or else the conf in general.
@@ -273,10 +264,7 @@ impl Endpoint {
         let general = settings.auth.challenge_proxy;
         let mut route = None;
         if settings.routes.have_a_say() {
-            route = settings
-                .routes
-                .iter()
-                .find(|route| matches(route, message, incoming));
+            route = settings.routes.iter().find(|route| matches(route, message, incoming));
         }
         let (asks, users_only) = match route {
             Some(route) => (
@@ -299,13 +287,7 @@ impl Endpoint {
     }
 
     /// Asks for credentials, and whether they are those of the user that is claimed to be here.
-    fn authenticate(
-        &mut self,
-        now: Instant,
-        message: &Message,
-        incoming: &Incoming,
-        claim: &Claim,
-    ) -> Result<(), Refusal> {
+    fn authenticate(&mut self, now: Instant, message: &Message, incoming: &Incoming, claim: &Claim) -> Result<(), Refusal> {
         match self.prove(now, message, incoming, claim) {
             Ok(nonce) => {
                 let peer = incoming.flow.peer;
@@ -346,9 +328,7 @@ impl Endpoint {
         for header in message.all(claim.who.answer_in()) {
             match Credentials::parse(header.value) {
                 Ok(Some(credentials)) if credentials.realm.eq_ignore_ascii_case(realm) => {
-                    let read = self
-                        .nonces
-                        .read(now_ms, lifetime_ms, realm, credentials.nonce);
+                    let read = self.nonces.read(now_ms, lifetime_ms, realm, credentials.nonce);
                     let holds = matches!(read, Verdict::Good(_));
                     if found.is_none() || holds {
                         found = Some((credentials, read));
@@ -427,9 +407,7 @@ impl Endpoint {
         if let Err(refusal) = self.note_user(now, guess.as_ref(), incoming.flow, login, realm) {
             return fail(Failure::Limited(refusal));
         }
-        let is_itself = |whose: Whose| {
-            whose.is_login(name) || self.is_called_within(message, incoming, name, whose.domain())
-        };
+        let is_itself = |whose: Whose| whose.is_login(name) || self.is_called_within(message, incoming, name, whose.domain());
         match claim.whose.is_none_or(is_itself) {
             true => Ok(nonce),
             false => fail(Failure::OtherUser),
@@ -459,13 +437,7 @@ impl Endpoint {
 
     /// Whether a user has been called into the dialog to which the request belongs, by a caller who has written another name in To: then it
     /// answers by that name.
-    fn is_called_within(
-        &mut self,
-        message: &Message,
-        incoming: &Incoming,
-        login: &[u8],
-        domain: Host,
-    ) -> bool {
+    fn is_called_within(&mut self, message: &Message, incoming: &Incoming, login: &[u8], domain: Host) -> bool {
         let shown = incoming.shown.filter(|_| incoming.trusted);
         let (Some(shown), Ok(from)) = (shown, message.from()) else {
             return false;
@@ -486,23 +458,16 @@ impl Endpoint {
             false => &settings.domains[..],
         };
         let domains = everywhere.iter().map(|domain| Host::of(domain));
-        let addresses = settings
-            .listeners
-            .iter()
-            .map(|listener| match listener.address.ip() {
-                IpAddr::V4(ip) => Host::V4(ip),
-                IpAddr::V6(ip) => Host::V6(ip),
-            });
+        let addresses = settings.listeners.iter().map(|listener| match listener.address.ip() {
+            IpAddr::V4(ip) => Host::V4(ip),
+            IpAddr::V6(ip) => Host::V6(ip),
+        });
         let len = uri.len();
-        std::iter::once(domain)
-            .chain(domains)
-            .chain(addresses)
-            .any(|host| {
-                uri.truncate(len);
-                host.write_canonical(&mut uri);
-                self.cookies
-                    .is_called(&shown, &uri, from.uri, &mut self.facts)
-            })
+        std::iter::once(domain).chain(domains).chain(addresses).any(|host| {
+            uri.truncate(len);
+            host.write_canonical(&mut uri);
+            self.cookies.is_called(&shown, &uri, from.uri, &mut self.facts)
+        })
     }
 
     /// Whether the request bears the name of one of our users who has a password: nobody else could answer a challenge.
@@ -554,14 +519,8 @@ impl Endpoint {
             out.extend_from_slice(b"Digest realm=\"");
             out.extend_from_slice(realm);
             out.extend_from_slice(b"\", nonce=\"");
-            self.nonces.write(
-                self.now.as_ms(),
-                self.core,
-                self.nonce_count,
-                realm,
-                to,
-                out,
-            );
+            self.nonces
+                .write(self.now.as_ms(), self.core, self.nonce_count, realm, to, out);
             out.extend_from_slice(b"\", algorithm=");
             out.extend_from_slice(algorithm.name().as_bytes());
             if auth.qop {
@@ -584,12 +543,7 @@ impl Endpoint {
 /// The realm of a challenge: the conf's, or the domain of the address-of-record as users' hashes are made with it, however the phone writes
 /// it. Who withholds its name is most likely of the domain that it calls in, else of the first that there is. `room` holds it; empty where
 /// there is none.
-fn realm<'a>(
-    settings: &'a settings::Settings,
-    message: &Message,
-    claim: &Claim,
-    room: &'a mut Room,
-) -> &'a [u8] {
+fn realm<'a>(settings: &'a settings::Settings, message: &Message, claim: &Claim, room: &'a mut Room) -> &'a [u8] {
     if !settings.auth.realm.is_empty() {
         return settings.auth.realm.as_bytes();
     }
@@ -680,14 +634,7 @@ mod tests {
     fn counts_are_eight_digits() {
         assert_eq!(count(b"00000001"), Some(1));
         assert_eq!(count(b"fFfFfFfF"), Some(u32::MAX));
-        for bad in [
-            &b"00000000"[..],
-            b"1",
-            b"000000001",
-            b"0000000g",
-            b"+0000001",
-            b"",
-        ] {
+        for bad in [&b"00000000"[..], b"1", b"000000001", b"0000000g", b"+0000001", b""] {
             assert_eq!(count(bad), None);
         }
     }

@@ -100,17 +100,8 @@ impl Nonces {
 
     /// Writes a new nonce. `now_ms` is the time since the start; `count` differs from the core's last ones.
     /// `to` is whom it is sent to.
-    pub fn write(
-        &self,
-        now_ms: u64,
-        core: u8,
-        count: u32,
-        realm: &[u8],
-        to: IpAddr,
-        out: &mut Vec<u8>,
-    ) {
-        let serial =
-            u64::from(core & 63) << COUNT_BITS | u64::from(count) & ((1 << COUNT_BITS) - 1);
+    pub fn write(&self, now_ms: u64, core: u8, count: u32, realm: &[u8], to: IpAddr, out: &mut Vec<u8>) {
+        let serial = u64::from(core & 63) << COUNT_BITS | u64::from(count) & ((1 << COUNT_BITS) - 1);
         let number = now_ms << SERIAL_BITS | serial;
         let nonce = Nonce {
             number,
@@ -138,9 +129,7 @@ impl Nonces {
             let (number, rest) = text.split_at_checked(NUMBER_LEN)?;
             let (run, rest) = rest.split_at_checked(RUN_LEN)?;
             let (place, check) = rest.split_at_checked(PLACE_LEN)?;
-            let check = check
-                .get(..CHECK_LEN)
-                .filter(|_| check.len() == CHECK_LEN)?;
+            let check = check.get(..CHECK_LEN).filter(|_| check.len() == CHECK_LEN)?;
             let nonce = Nonce {
                 number: read_hex(number)?,
                 place: read_hex(place)? as u32,
@@ -180,15 +169,7 @@ impl Nonces {
 
     /// Notes that a request with this count has come whose digest was right. `count` is 0 where there is none: then the nonce is
     /// good for one request. `request` is its [`Nonces::request`]: the same again within `repeats_ms` is a retransmission, later it is none.
-    pub fn note(
-        &self,
-        now_ms: u64,
-        lifetime_ms: u64,
-        nonce: Nonce,
-        count: u32,
-        request: u32,
-        repeats_ms: u64,
-    ) -> Use {
+    pub fn note(&self, now_ms: u64, lifetime_ms: u64, nonce: Nonce, count: u32, request: u32, repeats_ms: u64) -> Use {
         let place = self.key.hash_numbers(nonce.number, 0, 0);
         let shard = &self.shards[place as usize % SHARDS];
         let this = Request {
@@ -201,9 +182,7 @@ impl Nonces {
 }
 
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
+    shard.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// A part of the windows, in two generations: what is not used for the life of one is gone with the next.
@@ -233,14 +212,7 @@ impl Shard {
         }
     }
 
-    fn note(
-        &mut self,
-        now_ms: u64,
-        lifetime_ms: u64,
-        nonce: Nonce,
-        this: Request,
-        repeats_ms: u64,
-    ) -> Use {
+    fn note(&mut self, now_ms: u64, lifetime_ms: u64, nonce: Nonce, this: Request, repeats_ms: u64) -> Use {
         if self.young.len() >= self.room || now_ms > self.young_since_ms + lifetime_ms {
             self.age(now_ms, lifetime_ms);
         }
@@ -252,10 +224,7 @@ impl Shard {
             self.young.insert(nonce.number, window);
             return verdict;
         }
-        if self
-            .forgotten_ms
-            .is_some_and(|until| nonce.made_ms() <= until)
-        {
+        if self.forgotten_ms.is_some_and(|until| nonce.made_ms() <= until) {
             return Use::Forgotten;
         }
         self.young.insert(nonce.number, Window::new(this));
@@ -487,10 +456,7 @@ mod tests {
         assert_eq!(late(REPEATS + 1), Use::Replayed, "nobody repeats that late");
         for count in 2..=4 {
             let request = 70 + count;
-            assert_eq!(
-                nonces.note(NOW, LIFE, nonce, count, request, REPEATS),
-                Use::First
-            );
+            assert_eq!(nonces.note(NOW, LIFE, nonce, count, request, REPEATS), Use::First);
         }
         assert_eq!(nonces.note(NOW, LIFE, nonce, 1, 71, REPEATS), Use::Again);
         assert_eq!(nonces.note(NOW, LIFE, nonce, 5, 75, REPEATS), Use::First);
@@ -515,11 +481,7 @@ mod tests {
         for n in 1..100_000u32 {
             let at = NOW + u64::from(n);
             let nonce = good(&nonces, at, n);
-            assert_eq!(
-                nonces.note(at, LIFE, nonce, 1, 1, REPEATS),
-                Use::First,
-                "{n}"
-            );
+            assert_eq!(nonces.note(at, LIFE, nonce, 1, 1, REPEATS), Use::First, "{n}");
         }
         let held: usize = nonces
             .shards
@@ -529,10 +491,7 @@ mod tests {
             .sum();
         assert!(held <= 20 * SHARDS, "{held}");
         let late = NOW + 100_000;
-        assert_eq!(
-            nonces.note(late, LIFE, first, 1, 2, REPEATS),
-            Use::Forgotten
-        );
+        assert_eq!(nonces.note(late, LIFE, first, 1, 2, REPEATS), Use::Forgotten);
         let last = good(&nonces, NOW + 99_999, 99_999);
         assert_eq!(nonces.note(late, LIFE, last, 1, 2, REPEATS), Use::Replayed);
     }
@@ -543,10 +502,7 @@ mod tests {
         let nonce = good(&nonces, NOW, 1);
         assert_eq!(nonces.note(NOW, LIFE, nonce, 1, 1, REPEATS), Use::First);
         for (count, at) in [(2, NOW + LIFE / 2), (3, NOW + LIFE - 1), (4, NOW + LIFE)] {
-            assert_eq!(
-                nonces.note(at, LIFE, nonce, count, count, REPEATS),
-                Use::First
-            );
+            assert_eq!(nonces.note(at, LIFE, nonce, count, count, REPEATS), Use::First);
             assert_eq!(nonces.note(at, LIFE, nonce, 1, 99, REPEATS), Use::Replayed);
         }
         // Another one, made late in that time, is not forgotten with it.

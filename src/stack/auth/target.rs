@@ -23,8 +23,7 @@ impl Settings {
         if check == UriCheck::Strict {
             return asked.any(|asked| asked.equals(&said));
         }
-        let names_server =
-            said.user.is_none() && said.scheme != Scheme::Other && self.is_our_domain(said.host);
+        let names_server = said.user.is_none() && said.scheme != Scheme::Other && self.is_our_domain(said.host);
         names_server
             || asked.any(|asked| self.is_same_address(asked, &said))
             || (message.method() == Method::Register
@@ -41,8 +40,7 @@ impl Settings {
             return false;
         }
         let is_tel = a.scheme == Scheme::Tel || b.scheme == Scheme::Tel;
-        let characters =
-            |user| unescaped(user).filter(move |byte| !(is_tel && is_separator(*byte)));
+        let characters = |user| unescaped(user).filter(move |byte| !(is_tel && is_separator(*byte)));
         let same_user = match (a.user, b.user) {
             (Some(a), Some(b)) => characters(a).eq(characters(b)),
             (None, None) => true,
@@ -50,9 +48,6 @@ impl Settings {
         };
         let ours = |uri: &Uri| self.is_our_domain(uri.host);
         let by_address = |uri: &Uri| self.is_our_listener(uri.host);
-        same_user
-            && (is_tel
-                || is_same_host(a.host, b.host)
-                || (ours(a) && ours(b) && (by_address(a) || by_address(b))))
+        same_user && (is_tel || is_same_host(a.host, b.host) || (ours(a) && ours(b) && (by_address(a) || by_address(b))))
     }
 }

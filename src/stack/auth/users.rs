@@ -107,10 +107,7 @@ impl Users {
     /// Adds a user, or replaces what was known of it. An entry without a hash says nothing of anybody.
     pub fn insert(&mut self, entry: &Entry) {
         let hashes = [entry.md5, entry.md5_whole, entry.sha256, entry.sha512_256];
-        let places = (
-            self.place(entry.name, entry.domain),
-            self.place(b"", entry.domain),
-        );
+        let places = (self.place(entry.name, entry.domain), self.place(b"", entry.domain));
         let (Some(place), Some(realm)) = places else {
             return;
         };
@@ -134,13 +131,8 @@ impl Users {
 
     /// The algorithms that a user can answer a challenge for, a bit for each in the order of [`Algorithm::ALL`].
     fn has(&self, row: u32) -> usize {
-        let user = |whole| User {
-            users: self,
-            row,
-            whole,
-        };
-        let knows =
-            |algorithm| user(false).ha1(algorithm).is_some() || user(true).ha1(algorithm).is_some();
+        let user = |whole| User { users: self, row, whole };
+        let knows = |algorithm| user(false).ha1(algorithm).is_some() || user(true).ha1(algorithm).is_some();
         bits(knows)
     }
 
@@ -148,11 +140,7 @@ impl Users {
     pub fn find(&self, name: &[u8], realm: &[u8]) -> Option<User<'_>> {
         let found = |name: &[u8], whole| {
             let row = *self.rows.get(&self.place(name, realm)?)?;
-            Some(User {
-                users: self,
-                row,
-                whole,
-            })
+            Some(User { users: self, row, whole })
         };
         found(name, false).or_else(|| {
             let at = memchr::memrchr(b'@', name)?;
@@ -197,9 +185,7 @@ impl Users {
 /// A bit for each algorithm, in the order of [`Algorithm::ALL`].
 fn bits(holds: impl Fn(Algorithm) -> bool) -> usize {
     let algorithms = Algorithm::ALL.into_iter().enumerate();
-    algorithms.fold(0, |bits, (place, algorithm)| {
-        bits | usize::from(holds(algorithm)) << place
-    })
+    algorithms.fold(0, |bits, (place, algorithm)| bits | usize::from(holds(algorithm)) << place)
 }
 
 /// The places are hashes already.
@@ -314,14 +300,8 @@ mod tests {
         use Algorithm::{Md5, Sha256, Sha512_256};
         let offered = [Sha256, Md5];
         let mut users = Users::new(Key::new(1, 2), 0);
-        let have = |users: &Users, realm: &[u8]| {
-            Algorithm::ALL.map(|algorithm| users.all_have(realm, algorithm, &offered))
-        };
-        assert_eq!(
-            have(&users, b"d"),
-            [true; 3],
-            "nobody is in the way of anything"
-        );
+        let have = |users: &Users, realm: &[u8]| Algorithm::ALL.map(|algorithm| users.all_have(realm, algorithm, &offered));
+        assert_eq!(have(&users, b"d"), [true; 3], "nobody is in the way of anything");
         users.insert(&entry(b"full", b"d", b"p"));
         assert_eq!(have(&users, b"D"), [true, true, false]);
         // Of another realm, of no use here, or no user at all.

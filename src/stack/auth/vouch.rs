@@ -36,23 +36,14 @@ impl Endpoint {
 
     /// Whether its credentials answer a challenge that was sent to this very address, so long ago at most. Not whether they are right: that costs
     /// more, and proves no more of where it comes from.
-    fn answers(
-        &self,
-        now: Instant,
-        flow: Flow,
-        message: &Message,
-        lifetime_ms: u64,
-        fits: impl Fn(&Credentials) -> bool,
-    ) -> bool {
+    fn answers(&self, now: Instant, flow: Flow, message: &Message, lifetime_ms: u64, fits: impl Fn(&Credentials) -> bool) -> bool {
         let lines = [Name::Authorization, Name::ProxyAuthorization];
         let lines = lines.into_iter().flat_map(|name| message.all(name));
         lines
             .filter_map(|line| Credentials::parse(line.value).ok().flatten())
             .filter(fits)
             .any(|line| {
-                let read = self
-                    .nonces
-                    .read(now.as_ms(), lifetime_ms, line.realm, line.nonce);
+                let read = self.nonces.read(now.as_ms(), lifetime_ms, line.realm, line.nonce);
                 matches!(read, Verdict::Good(nonce) if self.nonces.is_from(nonce, flow.peer.ip()))
             })
     }

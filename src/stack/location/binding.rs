@@ -101,9 +101,7 @@ impl Binding {
 
     /// Where the REGISTER came from.
     pub fn source(&self) -> Option<Flow> {
-        let (_, source) = self
-            .text
-            .split_at(self.text.len() - usize::from(self.source_len));
+        let (_, source) = self.text.split_at(self.text.len() - usize::from(self.source_len));
         read_source(source)
     }
 

@@ -63,13 +63,7 @@ impl Round {
 
 impl Rounds {
     /// Puts a record that has changed on its shard's list.
-    pub(super) fn note(
-        &self,
-        shard: usize,
-        name: u64,
-        record: &mut Record,
-        changed: &mut Vec<u64>,
-    ) {
+    pub(super) fn note(&self, shard: usize, name: u64, record: &mut Record, changed: &mut Vec<u64>) {
         let is_changed = std::mem::take(&mut record.is_changed);
         let counts = is_changed && !record.is_listed && record.concerns_disk();
         if !counts || self.durability.is_none() {
@@ -115,8 +109,7 @@ impl Location {
 
     /// True where a change could not be answered, because the disk takes nothing.
     pub fn refuses_changes(&self) -> bool {
-        self.rounds.durability == Some(Durability::Acknowledged)
-            && self.rounds.is_failing.load(Ordering::Relaxed)
+        self.rounds.durability == Some(Durability::Acknowledged) && self.rounds.is_failing.load(Ordering::Relaxed)
     }
 
     /// True when a round would take something.
@@ -185,9 +178,7 @@ impl Location {
 
     /// Records that have changed and were not taken yet. Looks at every shard: for those who ask now and then.
     pub fn untaken(&self) -> usize {
-        (0..SHARDS)
-            .map(|number| self.lock(number).changed.len())
-            .sum()
+        (0..SHARDS).map(|number| self.lock(number).changed.len()).sum()
     }
 
     /// Takes in what the disk has of an address: `rows` are good, `on_disk` stand there, and they are the same where `is_same`. What
@@ -213,8 +204,7 @@ impl Location {
         }
         // What has expired there is to go.
         record.is_changed = !is_same || rows.len() != on_disk as usize;
-        self.rounds
-            .note(number, name, &mut record, &mut shard.changed);
+        self.rounds.note(number, name, &mut record, &mut shard.changed);
         if record.is_remembered() || record.is_listed {
             self.account(Counted::default(), record.counted());
             shard.records.insert(name, record);
@@ -347,9 +337,7 @@ impl Taken {
 
     /// Bytes of memory that are in use.
     pub fn size(&self) -> usize {
-        self.bytes.len()
-            + self.rows.len() * size_of::<TakenRow>()
-            + self.records.len() * size_of::<TakenRecord>()
+        self.bytes.len() + self.rows.len() * size_of::<TakenRow>() + self.records.len() * size_of::<TakenRecord>()
     }
 
     pub fn clear(&mut self) {
@@ -427,17 +415,11 @@ mod tests {
         location.add(at(1), b"b@x", &uri(2), 90).unwrap();
         assert!(location.has_changes());
         assert_eq!(location.untaken(), 2);
-        assert_eq!(
-            round(&location),
-            ["a@x: sip:u@192.0.2.1 (0)", "b@x: sip:u@192.0.2.2 (0)"]
-        );
+        assert_eq!(round(&location), ["a@x: sip:u@192.0.2.1 (0)", "b@x: sip:u@192.0.2.2 (0)"]);
         assert!(!location.has_changes());
         assert_eq!(round(&location), [""; 0]);
         location.add(at(2), b"a@x", &uri(3), 60).unwrap();
-        assert_eq!(
-            round(&location),
-            ["a@x: sip:u@192.0.2.1 sip:u@192.0.2.3 (1)"]
-        );
+        assert_eq!(round(&location), ["a@x: sip:u@192.0.2.1 sip:u@192.0.2.3 (1)"]);
     }
 
     #[test]
@@ -469,10 +451,7 @@ mod tests {
             location.add(at(0), aor.as_bytes(), &uri(1), 60).unwrap();
         }
         for n in 0..50 {
-            assert_eq!(
-                location.remove(at(1), format!("u{n}@x").as_bytes(), None),
-                1
-            );
+            assert_eq!(location.remove(at(1), format!("u{n}@x").as_bytes(), None), 1);
         }
         assert_eq!((location.records(), location.untaken()), (50, 50));
         // The disk is dead; what has expired takes no memory any more.
@@ -519,9 +498,7 @@ mod tests {
         assert_eq!((look(), location.progress().durable), (2, 2));
         // Where nobody waits, nobody is told to.
         let batched = super::tests::location(Durability::Batched);
-        let (_, round) = batched.change(b"a@x", |record, _| {
-            record.note_change(at(1), Print::default())
-        });
+        let (_, round) = batched.change(b"a@x", |record, _| record.note_change(at(1), Print::default()));
         assert_eq!(round, 0);
     }
 

@@ -136,9 +136,7 @@ impl Location {
 
     /// Addresses-of-record of which anything is remembered. Looks at every shard.
     pub fn records(&self) -> usize {
-        (0..SHARDS)
-            .map(|number| self.lock(number).records.len())
-            .sum()
+        (0..SHARDS).map(|number| self.lock(number).records.len()).sum()
     }
 
     /// How much more may be bound, in the units of [`Binding::weight`].
@@ -200,16 +198,9 @@ impl Location {
                 (bindings, weight) = (bindings + counted.bindings, weight + counted.weight);
             }
             let listed = shard.records.values().filter(|record| record.is_listed);
-            assert_eq!(
-                listed.count(),
-                shard.changed.len(),
-                "what shard {number} has for the disk"
-            );
+            assert_eq!(listed.count(), shard.changed.len(), "what shard {number} has for the disk");
             for name in &shard.changed {
-                let is_listed = shard
-                    .records
-                    .get(name)
-                    .is_some_and(|record| record.is_listed);
+                let is_listed = shard.records.get(name).is_some_and(|record| record.is_listed);
                 assert!(is_listed, "shard {number} has {name:#x} for the disk");
             }
         }
@@ -265,8 +256,7 @@ impl Location {
             if is_kept {
                 self.account(Counted::default(), record.counted());
                 record.address = aor.into();
-                self.rounds
-                    .note(number, name, &mut record, &mut shard.changed);
+                self.rounds.note(number, name, &mut record, &mut shard.changed);
             }
             let round = self.rounds.round_of(&record);
             if is_kept {
@@ -334,13 +324,7 @@ impl Location {
     }
 
     /// An operator's binding: replaces one with the same URI, whatever its Call-ID.
-    pub fn add(
-        &self,
-        now: Instant,
-        aor: &[u8],
-        uri: &[u8],
-        expires_s: u32,
-    ) -> Result<(), LocationFull> {
+    pub fn add(&self, now: Instant, aor: &[u8], uri: &[u8], expires_s: u32) -> Result<(), LocationFull> {
         let place = self.place_of(uri);
         let add = |record: &mut Record, room: usize| {
             let text = BindingText {
@@ -431,9 +415,7 @@ impl Location {
 
     /// A shard is never left half changed, so a poisoned lock is as good as any.
     fn lock(&self, number: usize) -> MutexGuard<'_, Shard> {
-        self.shards[number]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shards[number].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

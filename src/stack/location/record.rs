@@ -142,9 +142,7 @@ impl Record {
 
     /// Bindings in it; 1 where only a change is remembered, 0 when there is nothing left to remember.
     pub(super) fn count(&self) -> usize {
-        self.bindings
-            .len()
-            .max(usize::from(self.latest.until_ms > 0))
+        self.bindings.len().max(usize::from(self.latest.until_ms > 0))
     }
 
     /// What it counts for under `[limits] bindings`; 0 when there is nothing left to remember.
@@ -209,22 +207,11 @@ mod tests {
             record.note_change(at(0), print(1));
             record.note_change(at(10), print(2));
             assert_eq!(record.count(), 1);
-            let recalled = |ms| {
-                (
-                    record.recall(at(ms), print(1)),
-                    record.recall(at(ms), print(2)),
-                )
-            };
-            assert_eq!(
-                recalled(CHANGE_MS - 1),
-                (Recalled::Repeated, Recalled::Repeated)
-            );
+            let recalled = |ms| (record.recall(at(ms), print(1)), record.recall(at(ms), print(2)));
+            assert_eq!(recalled(CHANGE_MS - 1), (Recalled::Repeated, Recalled::Repeated));
             assert_eq!(recalled(CHANGE_MS + 1), (Recalled::New, Recalled::Repeated));
             assert_eq!(recalled(CHANGE_MS + 10), (Recalled::New, Recalled::New));
-            let other = Print {
-                contents: 2,
-                ..print(2)
-            };
+            let other = Print { contents: 2, ..print(2) };
             assert_eq!(record.recall(at(10), other), Recalled::Other);
             record.sweep(at(CHANGE_MS + 10));
             assert_eq!(record.count(), 0);

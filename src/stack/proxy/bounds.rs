@@ -35,12 +35,7 @@ impl Endpoint {
     }
 
     /// Refuses a new request for one of our users beyond those that there may be in a second.
-    pub(super) fn check_callee(
-        &mut self,
-        now: Instant,
-        message: &Message,
-        incoming: &Incoming,
-    ) -> Result<(), Refusal> {
+    pub(super) fn check_callee(&mut self, now: Instant, message: &Message, incoming: &Incoming) -> Result<(), Refusal> {
         let uri = &incoming.parsed;
         let is_user = uri.user.is_some_and(|user| !user.is_empty()) && self.is_own_uri(uri);
         match is_user && message.to_tag().is_none() && message.method() != Method::Register {
@@ -50,12 +45,7 @@ impl Endpoint {
     }
 
     /// The same for a REGISTER.
-    pub(super) fn check_registered(
-        &mut self,
-        now: Instant,
-        message: &Message,
-        flow: Flow,
-    ) -> Result<(), Refusal> {
+    pub(super) fn check_registered(&mut self, now: Instant, message: &Message, flow: Flow) -> Result<(), Refusal> {
         if self.settings.limits.requests_per_aor == 0 {
             return Ok(());
         }
@@ -66,27 +56,16 @@ impl Endpoint {
         }
     }
 
-    fn check_aor(
-        &mut self,
-        now: Instant,
-        message: &Message,
-        flow: Flow,
-        uri: &Uri,
-    ) -> Result<(), Refusal> {
+    fn check_aor(&mut self, now: Instant, message: &Message, flow: Flow, uri: &Uri) -> Result<(), Refusal> {
         let limit = self.settings.limits.requests_per_aor;
         self.aor.clear();
         uri.write_address_of_record(&mut self.aor);
         if self.sources.admits_for(now, &self.aor, limit) {
             return Ok(());
         }
-        let what = format_args!(
-            "answered 480: more than {limit} a second for one address ([limits] requests_per_aor)"
-        );
+        let what = format_args!("answered 480: more than {limit} a second for one address ([limits] requests_per_aor)");
         self.log_event(message, flow, what);
         let refusal = Refusal::new(480, "Too Many Requests For This Address");
-        Err(refusal
-            .with(Extra::RetryAfter(1))
-            .because_of(Limit::PerAor)
-            .told())
+        Err(refusal.with(Extra::RetryAfter(1)).because_of(Limit::PerAor).told())
     }
 }

@@ -123,9 +123,7 @@ impl Endpoint {
             debug_assert!(false, "a branch has a target");
             return false;
         };
-        let branch = self.forward(
-            now, server, context, message, incoming, attempt, &target, outbox,
-        );
+        let branch = self.forward(now, server, context, message, incoming, attempt, &target, outbox);
         match branch {
             Ok((id, place)) => {
                 context.branches.push(id);
@@ -195,9 +193,7 @@ impl Endpoint {
             return self.note_failure(context, 503);
         }
         let server = client.server;
-        match self.forward(
-            now, server, context, message, incoming, attempt, &target, outbox,
-        ) {
+        match self.forward(now, server, context, message, incoming, attempt, &target, outbox) {
             Ok((id, _)) => {
                 context.branches.push(id);
                 context.breadth -= attempt.breadth;
@@ -231,9 +227,7 @@ impl Endpoint {
             tried: &context.tried,
             asked_by: None,
         };
-        let mut hop = self.next_hop(
-            message, incoming, target, uri, path, hop_uri, search, outbox,
-        )?;
+        let mut hop = self.next_hop(message, incoming, target, uri, path, hop_uri, search, outbox)?;
         let client = self.transactions.next_client_id();
         let (signer, core) = (self.signer, self.core);
         let mark = incoming.mark;
@@ -246,9 +240,7 @@ impl Endpoint {
         let mut by_size = false;
         if span.len() > LARGEST_BY_UDP
             && hop.flow.transport == Transport::Udp
-            && let Some(tcp) = self.by_size(
-                message, incoming, target, uri, path, hop_uri, &hop, search, outbox,
-            )
+            && let Some(tcp) = self.by_size(message, incoming, target, uri, path, hop_uri, &hop, search, outbox)
         {
             outbox.unsend();
             (hop, by_size) = (tcp, true);
@@ -273,9 +265,7 @@ impl Endpoint {
             Method::Invite => ClientKind::Invite,
             _ => ClientKind::NonInvite,
         };
-        let id = self
-            .transactions
-            .open_client(now, kind, server, flow, span, outbox);
+        let id = self.transactions.open_client(now, kind, server, flow, span, outbox);
         if let Some(client) = self.transactions.client_mut(id) {
             client.breadth = breadth;
             if flow.transport.is_reliable() || incoming.flow.transport.is_reliable() {
@@ -294,9 +284,7 @@ impl Endpoint {
 
     /// Bytes that a branch may send to a place that has proved nothing.
     fn unproved_of(&self, id: Id) -> u32 {
-        self.transactions
-            .client(id)
-            .map_or(0, |client| client.unproved)
+        self.transactions.client(id).map_or(0, |client| client.unproved)
     }
 
     /// A copy could not be sent: one line says who wanted what, where it was to go, and why it cannot.
@@ -316,19 +304,12 @@ impl Endpoint {
         if refusal.is_told {
             return;
         }
-        let (uri, path) = (
-            context.targets.get(target.uri),
-            context.targets.get(target.path),
-        );
+        let (uri, path) = (context.targets.get(target.uri), context.targets.get(target.path));
         let hop_uri = target.hop_uri.map(|uri| context.targets.get(uri));
         let hop = uri_of(incoming, uri, path, hop_uri);
         let (why, uri) = (refusal.reason, Shown(uri));
         match hop == uri.0 {
-            true => self.log_event(
-                message,
-                incoming.flow,
-                format_args!("branch to {uri} not started: {why}"),
-            ),
+            true => self.log_event(message, incoming.flow, format_args!("branch to {uri} not started: {why}")),
             false => self.log_event(
                 message,
                 incoming.flow,

@@ -41,11 +41,7 @@ struct Candidate {
 
 impl Endpoint {
     /// The way that the dialog's receiver has opened, as it is now. Nothing is looked up for a dialog without a flow token.
-    pub(super) fn flow_of_dialog(
-        &mut self,
-        message: &Message,
-        incoming: &Incoming,
-    ) -> Option<Flow> {
+    pub(super) fn flow_of_dialog(&mut self, message: &Message, incoming: &Incoming) -> Option<Flow> {
         let flow = incoming.dialog.flow?;
         match incoming.dialog.is_current || !incoming.dialog.is_named {
             true => Some(flow).filter(|flow| self.ways.is_alive(flow)),
@@ -92,9 +88,7 @@ impl Endpoint {
                 return;
             }
             is_reachable |= is_place && binding.reached == Reached::ByContact;
-            let flow = opened(binding).filter(|flow| {
-                ways.is_alive(flow) && (!secure || flow.transport == Transport::Tls)
-            });
+            let flow = opened(binding).filter(|flow| ways.is_alive(flow) && (!secure || flow.transport == Transport::Tls));
             let Some(flow) = flow else {
                 return;
             };
@@ -148,8 +142,7 @@ fn opened(binding: &Binding) -> Option<Flow> {
 /// Two names of one way. Which of our addresses a datagram leaves from may differ.
 fn is_same_way(a: &Flow, b: &Flow) -> bool {
     let is_datagram = matches!(a.channel, Channel::Datagram { .. });
-    (a.transport, a.peer) == (b.transport, b.peer)
-        && (is_datagram || (a.core, a.channel) == (b.core, b.channel))
+    (a.transport, a.peer) == (b.transport, b.peer) && (is_datagram || (a.core, a.channel) == (b.core, b.channel))
 }
 
 /// Whether somebody may listen at the Request-URI, now that the dialog's own way is gone: at the host that had opened it, but not at the end of

@@ -67,9 +67,8 @@ impl Endpoint {
             return true;
         };
         let bytes = self.transactions.pool.get(&context.request);
-        Message::parse(bytes, &mut self.second_index).is_ok_and(|invite| {
-            same_address(invite.from(), message.from()) && same_address(invite.to(), message.to())
-        })
+        Message::parse(bytes, &mut self.second_index)
+            .is_ok_and(|invite| same_address(invite.from(), message.from()) && same_address(invite.to(), message.to()))
     }
 
     /// True when the CANCEL is for a request other than INVITE that has a transaction here.
@@ -96,12 +95,7 @@ impl Endpoint {
     }
 
     /// CANCEL for every branch that is still pending.
-    pub(in crate::stack) fn cancel_branches(
-        &mut self,
-        now: Instant,
-        context: &Context,
-        outbox: &mut Outbox,
-    ) {
+    pub(in crate::stack) fn cancel_branches(&mut self, now: Instant, context: &Context, outbox: &mut Outbox) {
         for branch in &context.branches {
             self.cancel_branch(now, *branch, outbox);
         }
@@ -133,9 +127,9 @@ impl Endpoint {
         let request = self.transactions.sent(client);
         let index = &mut self.second_index;
         let span = outbox.send(flow, |out| ack::write_cancel(request, index, out));
-        let cancel =
-            self.transactions
-                .open_client(now, ClientKind::Cancel, server, flow, span, outbox);
+        let cancel = self
+            .transactions
+            .open_client(now, ClientKind::Cancel, server, flow, span, outbox);
         if let Some(client) = self.transactions.client_mut(id) {
             client.cancel = Some(cancel);
         }
@@ -144,11 +138,7 @@ impl Endpoint {
 
     /// A provisional response has come for a branch that was to be cancelled.
     pub(in crate::stack) fn cancel_if_wanted(&mut self, now: Instant, id: Id, outbox: &mut Outbox) {
-        if self
-            .transactions
-            .client(id)
-            .is_some_and(|client| client.cancel_wanted)
-        {
+        if self.transactions.client(id).is_some_and(|client| client.cancel_wanted) {
             self.cancel_branch(now, id, outbox);
         }
     }
@@ -159,6 +149,5 @@ fn same_address(one: Result<NameAddr<'_>, Fault>, other: Result<NameAddr<'_>, Fa
     let (Ok(one), Ok(other)) = (one, other) else {
         return false;
     };
-    one.uri == other.uri
-        || matches!((Uri::parse(one.uri), Uri::parse(other.uri)), (Ok(one), Ok(other)) if one.equals(&other))
+    one.uri == other.uri || matches!((Uri::parse(one.uri), Uri::parse(other.uri)), (Ok(one), Ok(other)) if one.equals(&other))
 }

@@ -16,14 +16,9 @@ pub fn meets(route: &Route, message: &Message, flow: &Flow, uri: Option<&Uri>) -
     let any = |list: &[Vec<u8>], item: &[u8]| list.is_empty() || list.iter().any(|m| m == item);
     // An ACK and a CANCEL take the way of their INVITE (§9.1, §16.10).
     let methods = any(&route.methods, message.method_name())
-        || (matches!(message.method(), Method::Ack | Method::Cancel)
-            && any(&route.methods, b"INVITE"));
+        || (matches!(message.method(), Method::Ack | Method::Cancel) && any(&route.methods, b"INVITE"));
     methods
-        && (route.from_source.is_empty()
-            || route
-                .from_source
-                .iter()
-                .any(|network| network.contains(flow.peer.ip())))
+        && (route.from_source.is_empty() || route.from_source.iter().any(|network| network.contains(flow.peer.ip())))
         && route
             .to_host
             .as_ref()
@@ -54,7 +49,6 @@ fn user_starts_with(uri: &Uri, prefix: &[u8]) -> bool {
             .param(b"user")
             .flatten()
             .is_some_and(|user| user.eq_ignore_ascii_case(b"phone"));
-    let mut plain =
-        unescaped(uri.user.unwrap_or_default()).filter(|byte| !(number && is_separator(*byte)));
+    let mut plain = unescaped(uri.user.unwrap_or_default()).filter(|byte| !(number && is_separator(*byte)));
     prefix.iter().all(|byte| plain.next() == Some(*byte))
 }

@@ -58,11 +58,7 @@ const LONGEST: usize = 64_000;
 impl Context {
     /// Keeps the challenges of a 401 or 407 (§16.7 step 7) of `len` bytes, whole lines. Those of the first are kept in any case: they came in
     /// a message that fits, and leave in it. Of the others what fits beside it; returns how many lines did not.
-    pub fn add_challenges<'l>(
-        &mut self,
-        len: usize,
-        lines: impl Iterator<Item = &'l [u8]>,
-    ) -> usize {
+    pub fn add_challenges<'l>(&mut self, len: usize, lines: impl Iterator<Item = &'l [u8]>) -> usize {
         let is_first = self.challenged == 0;
         self.challenged += 1;
         if is_first {

@@ -21,12 +21,7 @@ const SOURCE_PORT: &[u8] = b"sp";
 
 impl Endpoint {
     /// The request as [`Endpoint::edit`] has changed it, to its next hop.
-    pub(in crate::stack) fn send_copy(
-        &mut self,
-        message: &Message,
-        hop: &Hop,
-        outbox: &mut Outbox,
-    ) -> Span {
+    pub(in crate::stack) fn send_copy(&mut self, message: &Message, hop: &Hop, outbox: &mut Outbox) -> Span {
         self.introduce(hop, outbox);
         let rewrite = &mut self.rewrite;
         outbox.send(hop.flow, |out| {
@@ -157,12 +152,7 @@ impl Endpoint {
 
     /// A response without our Via, for the one that it goes to (§16.7 steps 3 and 9), into the rewriter. `source` is where it came from.
     /// Lines that nobody can read go, and the SIP-Version is written as §7.1 wants it sent.
-    pub(in crate::stack) fn edit_response(
-        &mut self,
-        message: &Message,
-        source: &Flow,
-        receiver: &Flow,
-    ) {
+    pub(in crate::stack) fn edit_response(&mut self, message: &Message, source: &Flow, receiver: &Flow) {
         let rewrite = &mut self.rewrite;
         rewrite.clear();
         if message.start() > 0 {
@@ -215,11 +205,7 @@ impl Endpoint {
     }
 
     /// What the request is known by as one of whoever opens a dialog.
-    pub(in crate::stack) fn opening(
-        &mut self,
-        message: &Message,
-        incoming: &mut Incoming,
-    ) -> Dialog {
+    pub(in crate::stack) fn opening(&mut self, message: &Message, incoming: &mut Incoming) -> Dialog {
         let (identity, facts) = (self.identity, &mut self.facts);
         let find = || identity.dialog(message, Side::Caller, facts);
         *incoming.opening.get_or_insert_with(find)
@@ -228,8 +214,7 @@ impl Endpoint {
     /// The hash over all that decides the way: of the source too, where a route asks for it.
     pub(in crate::stack) fn loop_hash(&self, flow: Flow, message: &Message) -> u32 {
         let source = self.settings.routes.look_at_source();
-        self.identity
-            .loop_hash(message, source.then(|| flow.peer.ip()))
+        self.identity.loop_hash(message, source.then(|| flow.peer.ip()))
     }
 
     /// Max-Breadth of the request: what it says, at most our own maximum, which is also the default.
@@ -246,19 +231,12 @@ impl Endpoint {
 fn opens_dialog(method: Method) -> bool {
     matches!(
         method,
-        Method::Invite
-            | Method::Subscribe
-            | Method::Notify
-            | Method::Refer
-            | Method::Update
-            | Method::Other
+        Method::Invite | Method::Subscribe | Method::Notify | Method::Refer | Method::Update | Method::Other
     )
 }
 
 fn after_first_value(list: &[u8]) -> &[u8] {
-    list.get(first_value_len(list) + 1..)
-        .unwrap_or_default()
-        .trim_ascii_start()
+    list.get(first_value_len(list) + 1..).unwrap_or_default().trim_ascii_start()
 }
 
 /// A contact may carry header fields, a Request-URI may not (§16.6 step 2, §19.1.1 table 1).

@@ -48,10 +48,7 @@ impl Endpoint {
             return Ok(());
         }
         // Our own listeners are none of them, whatever their names turn out to be.
-        if self
-            .settings
-            .is_own(b"", Some(peer.ip()), Some(peer.port()))
-        {
+        if self.settings.is_own(b"", Some(peer.ip()), Some(peer.port())) {
             return Ok(());
         }
         // Where a phone has registered from is no secret place, and neither is where a dialog leads.
@@ -107,11 +104,7 @@ impl Endpoint {
 
     /// A copy leaves for a next hop of the conf that is given by this URI, and its name has led there.
     pub(super) fn note_place(&mut self, uri: &[u8], peer: SocketAddr) {
-        if !self
-            .settings
-            .guarded_hops()
-            .any(|hop| hop.uri.text() == uri)
-        {
+        if !self.settings.guarded_hops().any(|hop| hop.uri.text() == uri) {
             return;
         }
         let mut gate = self.take_gate(uri);
@@ -129,12 +122,7 @@ impl Endpoint {
             transport: Some(transport),
             ..aim
         };
-        let aims = [
-            aim,
-            by(Transport::Udp),
-            by(Transport::Tcp),
-            by(Transport::Tls),
-        ];
+        let aims = [aim, by(Transport::Udp), by(Transport::Tcp), by(Transport::Tls)];
         // Behind a port there is one set of addresses.
         let count = if aim.port.is_some() { 1 } else { aims.len() };
         let (mut is_complete, mut unknown) = (true, None);
@@ -156,8 +144,7 @@ impl Endpoint {
     /// A gateway need not send from the port at which it listens.
     pub(super) fn is_guarded_dialog(&self, incoming: &Incoming, towards: SocketAddr) -> bool {
         let source = incoming.flow.peer.ip().to_canonical();
-        let is_end =
-            |one: SocketAddr| is_same_door(one, towards) || one.ip().to_canonical() == source;
+        let is_end = |one: SocketAddr| is_same_door(one, towards) || one.ip().to_canonical() == source;
         (incoming.trusted && incoming.dialog.guarded) || self.is_guarded(is_end)
     }
 
@@ -173,8 +160,7 @@ impl Endpoint {
                 let (text, uri) = (hop.uri.text(), hop.uri.uri());
                 let aim = aim_of(&uri, is_sips(text));
                 let mut gates = self.gates.iter().filter(|gate| gate.uri == text);
-                gates.any(|gate| gate.places.iter().any(|place| is(*place)))
-                    || self.leads_to(&aim, |place| is(place.address))
+                gates.any(|gate| gate.places.iter().any(|place| is(*place))) || self.leads_to(&aim, |place| is(place.address))
             }
         };
         self.settings.guarded_hops().any(is_known)
@@ -183,11 +169,7 @@ impl Endpoint {
     /// What is no next hop of the conf any more is forgotten.
     pub(in crate::stack) fn forget_gates(&mut self) {
         let settings = self.settings.clone();
-        let is_in_conf = |gate: &Gate| {
-            settings
-                .guarded_hops()
-                .any(|hop| hop.uri.text() == gate.uri)
-        };
+        let is_in_conf = |gate: &Gate| settings.guarded_hops().any(|hop| hop.uri.text() == gate.uri);
         self.gates.retain(is_in_conf);
     }
 }
@@ -220,6 +202,5 @@ impl Settings {
 /// Whether it is the same server: by its port, or, where that is a default one, by the default of another transport.
 fn is_same_door(a: SocketAddr, b: SocketAddr) -> bool {
     let is_default = |port: u16| matches!(port, 5060 | 5061);
-    a.ip().to_canonical() == b.ip().to_canonical()
-        && (a.port() == b.port() || is_default(a.port()) && is_default(b.port()))
+    a.ip().to_canonical() == b.ip().to_canonical() && (a.port() == b.port() || is_default(a.port()) && is_default(b.port()))
 }

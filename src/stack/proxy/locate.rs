@@ -165,9 +165,7 @@ impl Endpoint {
         };
         let mut is_new = |place| search.is_new(place);
         let call = self.names.seed(call_id);
-        let asker = search
-            .asked_by
-            .map_or(ShareHolder::NOBODY, |ip| self.names.asker(ip));
+        let asker = search.asked_by.map_or(ShareHolder::NOBODY, |ip| self.names.asker(ip));
         match self.walk(aim, call, search.since, &mut is_new, why, asker, outbox) {
             (Break(End::Chosen(place)), _) => Ok(place),
             (Break(End::Unknown(question)), _) => Err(Obstacle::Unknown(question)),
@@ -238,11 +236,7 @@ impl Endpoint {
     }
 
     /// Whether the name is known to lead now to a place of which `is` holds. Nothing is asked.
-    pub(super) fn leads_to(
-        &self,
-        aim: &HopQuery,
-        mut is: impl FnMut(ServerAddress) -> bool,
-    ) -> bool {
+    pub(super) fn leads_to(&self, aim: &HopQuery, mut is: impl FnMut(ServerAddress) -> bool) -> bool {
         let mut walk = Walk {
             names: &self.names,
             now: self.now,
@@ -493,10 +487,7 @@ fn by_weight(list: &[Srv], rng: &mut Rng) -> ([u8; MOST_RECORDS], usize) {
     for (place, slot) in (0..).zip(order.iter_mut()) {
         *slot = place;
     }
-    let weight = |place: u8| {
-        list.get(usize::from(place))
-            .map_or(0, |one| u64::from(one.weight))
-    };
+    let weight = |place: u8| list.get(usize::from(place)).map_or(0, |one| u64::from(one.weight));
     let priority = |place: u8| list.get(usize::from(place)).map(|one| one.priority);
     for next in 0..count {
         let rest = &mut order[next..count];

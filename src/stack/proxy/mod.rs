@@ -76,10 +76,7 @@ impl Refusal {
 
     /// No line of the log is wanted for it any more.
     pub const fn told(self) -> Refusal {
-        Refusal {
-            is_told: true,
-            ..self
-        }
+        Refusal { is_told: true, ..self }
     }
 
     pub const fn because_of(self, limit: Limit) -> Refusal {

@@ -68,10 +68,7 @@ impl Endpoint {
             };
         }
         // The listener where a phone registered, or which the dialog's route names, is the one that reaches it.
-        let came_by = target
-            .listener
-            .or(incoming.listener)
-            .unwrap_or(incoming.flow.listener);
+        let came_by = target.listener.or(incoming.listener).unwrap_or(incoming.flow.listener);
         let search = Search {
             asked_by: self.asked_by(incoming, target),
             ..search
@@ -147,9 +144,7 @@ impl Endpoint {
             ..*target
         };
         let hop = self
-            .next_hop(
-                message, incoming, &by_tcp, uri, path, hop_uri, search, outbox,
-            )
+            .next_hop(message, incoming, &by_tcp, uri, path, hop_uri, search, outbox)
             .ok()?;
         (hop.flow.transport == Transport::Tcp).then_some(hop)
     }
@@ -303,18 +298,11 @@ impl Endpoint {
     /// The certificate that a host is shown which the conf knows as a next hop, by its name as in the Route of a dialog. Of several the one
     /// that the dialog has begun with.
     fn identity_for(&self, host: &[u8], name: Option<u64>) -> u64 {
-        let mut named = self
-            .settings
-            .routes
-            .hops()
-            .filter(|conf| same_name(&conf.host, host));
+        let mut named = self.settings.routes.hops().filter(|conf| same_name(&conf.host, host));
         let begun = |conf: &NextHop| Some(self.ways.name(&mut conf.host.clone(), conf.identity));
         let first = named.next();
         let chosen = match name {
-            Some(_) => first
-                .into_iter()
-                .chain(named)
-                .find(|conf| begun(conf) == name),
+            Some(_) => first.into_iter().chain(named).find(|conf| begun(conf) == name),
             None => None,
         };
         chosen.or(first).map_or(0, |conf| conf.identity)
@@ -340,21 +328,12 @@ impl Endpoint {
             None => {
                 let (uri, address) = (conf.uri.uri(), peer);
                 let place = ServerAddress { address, transport };
-                self.leads_to(&aim_of(&uri, uri.scheme == Scheme::Sips), |one| {
-                    one == place
-                })
+                self.leads_to(&aim_of(&uri, uri.scheme == Scheme::Sips), |one| one == place)
             }
         }
     }
 
-    fn way(
-        &mut self,
-        message: &Message,
-        target: &Target,
-        transport: Transport,
-        listener: u16,
-        peer: SocketAddr,
-    ) -> Flow {
+    fn way(&mut self, message: &Message, target: &Target, transport: Transport, listener: u16, peer: SocketAddr) -> Flow {
         if transport == Transport::Udp {
             return Flow::datagram(listener, peer);
         }
@@ -363,8 +342,7 @@ impl Endpoint {
             false => 0,
         };
         let (host, identity) = (&mut self.peer_host, self.peer_identity);
-        self.ways
-            .towards(transport, listener, peer, host, identity, call)
+        self.ways.towards(transport, listener, peer, host, identity, call)
     }
 }
 
@@ -374,17 +352,11 @@ pub fn is_per_call(flow: &Flow) -> bool {
 }
 
 pub fn is_sips(uri: &[u8]) -> bool {
-    uri.get(..5)
-        .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"sips:"))
+    uri.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"sips:"))
 }
 
 /// The URI that names the next hop: the conf's, the topmost Route's, or the new Request-URI.
-pub fn uri_of<'a>(
-    incoming: &Incoming<'a>,
-    uri: &'a [u8],
-    path: &'a [u8],
-    hop_uri: Option<&'a [u8]>,
-) -> &'a [u8] {
+pub fn uri_of<'a>(incoming: &Incoming<'a>, uri: &'a [u8], path: &'a [u8], hop_uri: Option<&'a [u8]>) -> &'a [u8] {
     if let Some(uri) = hop_uri {
         return uri;
     }

@@ -83,10 +83,7 @@ impl Parking {
                 bytes += held.weight();
             }
         }
-        assert_eq!(
-            bytes, self.held_bytes,
-            "bytes of messages that wait for names"
-        );
+        assert_eq!(bytes, self.held_bytes, "bytes of messages that wait for names");
     }
 
     /// Whose branch waits under this name.
@@ -172,14 +169,7 @@ impl Endpoint {
     }
 
     /// `in_time`: more is known than before.
-    fn end_wait(
-        &mut self,
-        now: Instant,
-        id: Id,
-        parked: Parked,
-        in_time: bool,
-        outbox: &mut Outbox,
-    ) {
+    fn end_wait(&mut self, now: Instant, id: Id, parked: Parked, in_time: bool, outbox: &mut Outbox) {
         match parked {
             Parked::Branch { server, attempt } => {
                 self.end_branch_wait(now, server, id, attempt, in_time, outbox);
@@ -192,9 +182,7 @@ impl Endpoint {
 
     pub(super) fn park_branch(&mut self, server: Id, attempt: Attempt, question: u128) -> Id {
         let deadline = attempt.since.after_ms(self.settings.dns.timeout);
-        let id = self
-            .parking
-            .put(Parked::Branch { server, attempt }, deadline);
+        let id = self.parking.put(Parked::Branch { server, attempt }, deadline);
         self.names.wait(question, id);
         id
     }
@@ -224,9 +212,7 @@ impl Endpoint {
         since: Instant,
         outbox: &mut Outbox,
     ) -> Result<(), Refusal> {
-        let sent = self.forward_copy(
-            message, incoming, targets, target, number, breadth, key, since, outbox,
-        );
+        let sent = self.forward_copy(message, incoming, targets, target, number, breadth, key, since, outbox);
         let question = match sent {
             Ok(()) => return Ok(()),
             Err(Obstacle::Refused(refusal)) => return Err(refusal),
@@ -281,13 +267,7 @@ impl Endpoint {
     }
 
     /// A message without a transaction does not leave. An ACK is answered by nobody.
-    pub(super) fn refuse_copy(
-        &mut self,
-        message: &Message,
-        flow: Flow,
-        refusal: Refusal,
-        outbox: &mut Outbox,
-    ) {
+    pub(super) fn refuse_copy(&mut self, message: &Message, flow: Flow, refusal: Refusal, outbox: &mut Outbox) {
         if message.method() != Method::Ack {
             return self.refuse(message, flow, refusal, outbox);
         }
@@ -295,10 +275,6 @@ impl Endpoint {
         if let Some(limit) = refusal.limit {
             self.counters.hit(limit);
         }
-        self.log_event(
-            message,
-            flow,
-            format_args!("not forwarded: {}", refusal.reason),
-        );
+        self.log_event(message, flow, format_args!("not forwarded: {}", refusal.reason));
     }
 }

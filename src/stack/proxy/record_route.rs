@@ -18,14 +18,7 @@ use std::ops::Range;
 
 impl Endpoint {
     /// Step 4, into the rewriter. `uri` and `path` are the Request-URI and the Route that the copy will have.
-    pub(in crate::stack) fn record_route(
-        &mut self,
-        message: &Message,
-        incoming: &Incoming,
-        uri: &[u8],
-        path: &[u8],
-        hop: &Hop,
-    ) {
+    pub(in crate::stack) fn record_route(&mut self, message: &Message, incoming: &Incoming, uri: &[u8], path: &[u8], hop: &Hop) {
         let dialog = match incoming.opening {
             Some(dialog) => dialog,
             None => self.identity.dialog(message, Side::Caller, &mut self.facts),
@@ -145,9 +138,7 @@ impl Endpoint {
         let Ok(to) = message.to() else {
             return false;
         };
-        to.uri == incoming.uri
-            || Uri::parse(to.uri)
-                .is_ok_and(|to| self.settings.is_same_address(&incoming.parsed, &to))
+        to.uri == incoming.uri || Uri::parse(to.uri).is_ok_and(|to| self.settings.is_same_address(&incoming.parsed, &to))
     }
 
     /// The Record-Route of the proxy that the callee's requests go to behind us.
@@ -163,10 +154,7 @@ impl Endpoint {
     /// in one. Whatever does not bear the check of this dialog stays as it is.
     pub(in crate::stack) fn hand_over_route(&mut self, message: &Message, source: SocketAddr) {
         let status = message.status();
-        if !(101..300).contains(&status)
-            || message.header(Name::RecordRoute).is_none()
-            || message.to_tag().is_none()
-        {
+        if !(101..300).contains(&status) || message.header(Name::RecordRoute).is_none() || message.to_tag().is_none() {
             if (200..300).contains(&status) && message.method() == Method::Invite {
                 let dialog = self.dialog_of_answer(message);
                 self.note_accepted(&dialog, source);
@@ -202,10 +190,9 @@ impl Endpoint {
                 token: callees.token(),
             };
             let start = value.span.start as usize;
-            self.rewrite
-                .replace(start + found.start..start + found.end, |out| {
-                    cookies.write_callers(message, &callees, &dialog, &draft, facts, out);
-                });
+            self.rewrite.replace(start + found.start..start + found.end, |out| {
+                cookies.write_callers(message, &callees, &dialog, &draft, facts, out);
+            });
         }
         if is_within {
             self.note_answer(message, status);
@@ -241,10 +228,7 @@ impl Endpoint {
 
     /// A response within a dialog says where its sender wants to be reached from now on.
     fn note_answer(&mut self, message: &Message, status: u16) {
-        if !refreshes_target(message.method())
-            || !(200..300).contains(&status)
-            || !self.settings.proxy.record_route
-        {
+        if !refreshes_target(message.method()) || !(200..300).contains(&status) || !self.settings.proxy.record_route {
             return;
         }
         if let (Some(tag), Some(contact)) = (message.to_tag(), contact(message)) {
@@ -257,11 +241,7 @@ impl Endpoint {
     // ---- the request within a dialog -------------------------------------------------------------------------------------
 
     /// What the cookie is worth that one of our own URIs shows.
-    pub(in crate::stack) fn read_cookie<'a>(
-        &mut self,
-        message: &Message,
-        uri: &Uri<'a>,
-    ) -> Verdict<'a> {
+    pub(in crate::stack) fn read_cookie<'a>(&mut self, message: &Message, uri: &Uri<'a>) -> Verdict<'a> {
         match uri.param(cookie::PARAM).flatten() {
             Some(text) => {
                 let (identity, facts) = (&self.identity, &mut self.facts);
@@ -273,12 +253,7 @@ impl Endpoint {
 
     /// The request belongs to a dialog that we let pass. Whether it goes where the other side is, and whether its sender bears the name that
     /// it had, is in the cookie, or was noted since.
-    pub(in crate::stack) fn judge_dialog<'a>(
-        &mut self,
-        message: &Message,
-        recorded: &Recorded<'a>,
-        incoming: &mut Incoming<'a>,
-    ) {
+    pub(in crate::stack) fn judge_dialog<'a>(&mut self, message: &Message, recorded: &Recorded<'a>, incoming: &mut Incoming<'a>) {
         incoming.shown = Some(*recorded);
         // Of what has changed in a dialog that another run has begun, nothing may be known: then at least it can be ended.
         let ends = matches!(message.method(), Method::Bye | Method::Ack);
@@ -317,12 +292,7 @@ impl Endpoint {
     }
 
     /// A request within a dialog says where its sender wants to be reached from now on, and by what name.
-    pub(in crate::stack) fn note_refresh(
-        &mut self,
-        now: Instant,
-        message: &Message,
-        incoming: &Incoming,
-    ) {
+    pub(in crate::stack) fn note_refresh(&mut self, now: Instant, message: &Message, incoming: &Incoming) {
         if !incoming.trusted {
             return;
         }
@@ -394,8 +364,7 @@ fn cookie_in(value: &[u8]) -> Option<Range<usize>> {
 /// True when the request comes from where it was made: no proxy has touched it.
 fn is_first_hop(message: &Message, incoming: &Incoming) -> bool {
     // A proxy that is one more hop away leaves its Via; looking for it costs more than the other question.
-    (incoming.flow.transport.is_reliable() || !names_source(incoming))
-        && message.values(Name::Via).nth(1).is_none()
+    (incoming.flow.transport.is_reliable() || !names_source(incoming)) && message.values(Name::Via).nth(1).is_none()
 }
 
 /// True when the sender cannot be reached by what it says of itself: it came by a connection, or from behind a NAT.

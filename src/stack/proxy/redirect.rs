@@ -39,8 +39,7 @@ impl Endpoint {
         }
         self.scratch.clear();
         self.scratch.reserve(TAG_LEN);
-        self.identity
-            .write_tag(message, TagKind::Transaction, &mut self.scratch);
+        self.identity.write_tag(message, TagKind::Transaction, &mut self.scratch);
         let answer = reply::Reply {
             status: 302,
             to_tag: &self.scratch,
@@ -95,13 +94,7 @@ mod tests {
 
     #[test]
     fn q_is_written_short() {
-        for (q, text) in [
-            (1000, ""),
-            (0, ";q=0"),
-            (5, ";q=0.005"),
-            (500, ";q=0.5"),
-            (250, ";q=0.25"),
-        ] {
+        for (q, text) in [(1000, ""), (0, ";q=0"), (5, ";q=0.005"), (500, ";q=0.5"), (250, ";q=0.25")] {
             let mut out = Vec::new();
             write_q(q, &mut out);
             assert_eq!(out, text.as_bytes(), "{q}");

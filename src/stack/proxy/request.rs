@@ -63,9 +63,7 @@ impl Endpoint {
         // Who is not known learns nothing of who is there.
         let demand = self.demand(message, &incoming);
         if !matches!(decision, Ok(Decision::Register)) {
-            decision = self
-                .authenticate_calling(now, message, &mut incoming, demand)
-                .and(decision);
+            decision = self.authenticate_calling(now, message, &mut incoming, demand).and(decision);
         }
         if !matches!(decision, Ok(Decision::Options | Decision::Register)) {
             decision = self.check_max_forwards(message).and(decision);
@@ -86,13 +84,9 @@ impl Endpoint {
                 self.forward_stateless(message, &incoming, &targets, key, outbox);
                 Ok(())
             }
-            Ok(Decision::Forward) => {
-                self.forward_stateful(now, message, &incoming, key, &mut targets, outbox)
-            }
+            Ok(Decision::Forward) => self.forward_stateful(now, message, &incoming, key, &mut targets, outbox),
             // §8.3: never to the place that was asked for.
-            Ok(Decision::Redirect) if !targets.keep_other_than(&incoming.parsed) => {
-                Err(Refusal::new(404, "Redirected To Itself"))
-            }
+            Ok(Decision::Redirect) if !targets.keep_other_than(&incoming.parsed) => Err(Refusal::new(404, "Redirected To Itself")),
             Ok(Decision::Redirect) => {
                 self.redirect(now, message, &incoming, key, &targets, outbox);
                 Ok(())
@@ -113,12 +107,7 @@ impl Endpoint {
     // ---- §16.3 Request validation (step 1, the syntax, is `Message::check`) --------------------------------------------
 
     /// What [`Endpoint::check_loop`] says.
-    fn validate(
-        &mut self,
-        flow: Flow,
-        message: &Message,
-        key: u128,
-    ) -> Result<(bool, Option<Passed>), Refusal> {
+    fn validate(&mut self, flow: Flow, message: &Message, key: u128) -> Result<(bool, Option<Passed>), Refusal> {
         self.check_uri_scheme(message)?;
         let (spiral, passed) = self.check_loop(flow, message)?;
         self.check_drain(message, passed)?;
@@ -146,11 +135,7 @@ impl Endpoint {
 
     /// Step 4, as RFC 5393 §4.2.2 has it: a Via of ours whose second part says that nothing has changed since. Returned: whether there is
     /// a Via of ours at all, as in a spiral, and what the request had proved if it is the one for which that was written.
-    pub(in crate::stack) fn check_loop(
-        &mut self,
-        flow: Flow,
-        message: &Message,
-    ) -> Result<(bool, Option<Passed>), Refusal> {
+    pub(in crate::stack) fn check_loop(&mut self, flow: Flow, message: &Message) -> Result<(bool, Option<Passed>), Refusal> {
         let mut loop_hash = None;
         let mut possible = None;
         let mut passed: Option<Passed> = None;
@@ -185,8 +170,7 @@ impl Endpoint {
     /// What our Via would say of this request if it has passed here. In a dialog either side may have opened that.
     fn possible_passages(&mut self, message: &Message) -> Possible {
         let (identity, facts) = (self.identity, &mut self.facts);
-        let dialogs = [Side::Caller, Side::Callee]
-            .map(|opener| identity.dialog(message, opener, facts).whole);
+        let dialogs = [Side::Caller, Side::Callee].map(|opener| identity.dialog(message, opener, facts).whole);
         let count = if message.to_tag().is_some() { 2 } else { 1 };
         let wall_ms = self.wall_ms + self.now.as_ms();
         self.passages.possible(message, &dialogs[..count], wall_ms)
@@ -199,9 +183,7 @@ impl Endpoint {
         let is_refused = proxy.record_route
             && proxy.in_dialog_without_route == InDialog::Refuse
             && incoming.proof == Proof::None
-            && incoming
-                .passed
-                .is_none_or(|passed| passed.proof != Proof::Credentials);
+            && incoming.passed.is_none_or(|passed| passed.proof != Proof::Credentials);
         match is_refused {
             true => Err(ASTRAY),
             false => Ok(Decision::Forward),
@@ -218,11 +200,7 @@ impl Endpoint {
 
     // ---- §16.4 Route information preprocessing -------------------------------------------------------------------------
 
-    pub(in crate::stack) fn preprocess_route<'a>(
-        &mut self,
-        flow: Flow,
-        message: &Message<'a>,
-    ) -> Result<Incoming<'a>, Refusal> {
+    pub(in crate::stack) fn preprocess_route<'a>(&mut self, flow: Flow, message: &Message<'a>) -> Result<Incoming<'a>, Refusal> {
         let bad = |fault: crate::sip::Fault| Refusal::new(400, fault.reason());
         let via = message.top_via().map_err(bad)?;
         let uri = message.request_uri();
@@ -290,11 +268,9 @@ impl Endpoint {
                 if incoming.own_routes > 0 {
                     // RFC 5658 §3: the second of two is the side on which the request leaves.
                     let transport = transport_of(&uri).ok().flatten();
-                    incoming.listener = self.settings.listener_named(
-                        transport.unwrap_or(Transport::Udp),
-                        uri.host_text,
-                        uri.port,
-                    );
+                    incoming.listener = self
+                        .settings
+                        .listener_named(transport.unwrap_or(Transport::Udp), uri.host_text, uri.port);
                 }
                 incoming.dialog.secure |= uri.scheme == Scheme::Sips;
                 self.read_token(&recorded, &mut incoming.dialog);
@@ -318,9 +294,7 @@ impl Endpoint {
         let own = |host: &[u8], ip| self.settings.is_own(host, ip, uri.port);
         matches!(uri.scheme, Scheme::Sip | Scheme::Sips)
             && own(uri.host_text, uri.host.ip())
-            && uri
-                .maddr()
-                .is_none_or(|maddr| own(maddr, Settings::ip(maddr)))
+            && uri.maddr().is_none_or(|maddr| own(maddr, Settings::ip(maddr)))
     }
 
     /// Whether the request is inside a dialog that we let pass, and for another place than this: no route is looked at for it.
@@ -352,10 +326,7 @@ impl Endpoint {
             return Ok(Decision::Forward);
         }
         let settings = self.settings.clone();
-        let route = settings
-            .routes
-            .iter()
-            .find(|route| matches(route, message, incoming));
+        let route = settings.routes.iter().find(|route| matches(route, message, incoming));
         if let Some(route) = route {
             let decision = self.follow_route(route, now, message, incoming, targets);
             let outgoing = route.outgoing.unwrap_or(settings.outgoing);
@@ -477,10 +448,7 @@ impl Endpoint {
             target.secure = sips;
             target.flow = flow;
             target.flow_only = binding.reached == Reached::ByFlow && !redirect;
-            (target.listener, target.source) = (
-                source.map(|flow| flow.listener),
-                source.map(|flow| flow.peer),
-            );
+            (target.listener, target.source) = (source.map(|flow| flow.listener), source.map(|flow| flow.peer));
             target.by_operator = source.is_none();
             target.is_unsure = binding.is_unsure;
         });
@@ -489,8 +457,7 @@ impl Endpoint {
             let mut position = 0u32;
             targets.targets.retain(|_| {
                 position += 1;
-                1u64.checked_shl(position - 1)
-                    .is_none_or(|bit| doubtful & bit == 0)
+                1u64.checked_shl(position - 1).is_none_or(|bit| doubtful & bit == 0)
             });
             dead += u64::from(doubtful.count_ones());
         }
@@ -546,8 +513,7 @@ impl Endpoint {
         let mut context = self.spare_contexts.pop().unwrap_or_default();
         context.request = request;
         (context.holder, context.held_bytes) = (holders.source, span_of(message).len());
-        self.transactions
-            .hold_bytes(holders.source, context.held_bytes);
+        self.transactions.hold_bytes(holders.source, context.held_bytes);
         context.source = Some(incoming.flow);
         context.breadth = breadth;
         context.spiral = incoming.spiral;
@@ -607,14 +573,7 @@ impl Endpoint {
     }
 
     /// §16.2, §17.2.1: 100 at once.
-    pub(in crate::stack) fn send_trying(
-        &mut self,
-        now: Instant,
-        server: Id,
-        message: &Message,
-        source: Flow,
-        outbox: &mut Outbox,
-    ) {
+    pub(in crate::stack) fn send_trying(&mut self, now: Instant, server: Id, message: &Message, source: Flow, outbox: &mut Outbox) {
         let trying = reply::Reply {
             status: 100,
             received: Some(source.peer),
@@ -628,15 +587,9 @@ impl Endpoint {
 
     /// The Request-URI as a target. Where `maddr` names us, and the request came by the port and transport that the URI names,
     /// those three are no more than our own address, and go (§16.4).
-    fn push_request_uri<'t>(
-        &self,
-        incoming: &Incoming,
-        targets: &'t mut TargetSet,
-    ) -> &'t mut Target {
+    fn push_request_uri<'t>(&self, incoming: &Incoming, targets: &'t mut TargetSet) -> &'t mut Target {
         let uri = &incoming.parsed;
-        let strip = uri
-            .maddr()
-            .is_some_and(|maddr| self.is_own_maddr(maddr, incoming));
+        let strip = uri.maddr().is_some_and(|maddr| self.is_own_maddr(maddr, incoming));
         match strip {
             true => targets.push_without_maddr(uri),
             false => targets.push(incoming.uri, b"", 1000),
@@ -646,22 +599,14 @@ impl Endpoint {
     fn is_own_maddr(&self, maddr: &[u8], incoming: &Incoming) -> bool {
         let uri = &incoming.parsed;
         let by = incoming.flow.transport;
-        let listener = self
-            .settings
-            .listeners
-            .get(usize::from(incoming.flow.listener));
+        let listener = self.settings.listeners.get(usize::from(incoming.flow.listener));
         let port = uri.port.unwrap_or(by.default_port());
         transport_of(uri).is_ok_and(|named| named.unwrap_or(Transport::Udp) == by)
             && listener.is_some_and(|listener| listener.address.port() == port)
             && self.settings.is_own(maddr, Settings::ip(maddr), None)
     }
 
-    fn answer_options(
-        &mut self,
-        message: &Message,
-        flow: Flow,
-        outbox: &mut Outbox,
-    ) -> Result<(), Refusal> {
+    fn answer_options(&mut self, message: &Message, flow: Flow, outbox: &mut Outbox) -> Result<(), Refusal> {
         if unsupported(message, Name::Require).next().is_some() {
             return Err(Refusal::new(420, "").with(Extra::Unsupported));
         }
@@ -683,9 +628,7 @@ pub(super) fn check_secure(incoming: &Incoming) -> Result<(), Refusal> {
     let is_plain = incoming.flow.transport != Transport::Tls;
     let in_plain_dialog = incoming.trusted && !incoming.dialog.secure;
     match incoming.parsed.scheme {
-        Scheme::Sips if is_plain && !in_plain_dialog => {
-            Err(Refusal::new(400, "SIPS Request Not Over TLS"))
-        }
+        Scheme::Sips if is_plain && !in_plain_dialog => Err(Refusal::new(400, "SIPS Request Not Over TLS")),
         _ => Ok(()),
     }
 }
@@ -694,8 +637,7 @@ pub(super) fn check_secure(incoming: &Incoming) -> Result<(), Refusal> {
 pub(super) fn is_end_of(contact: &[u8], flow: &Flow) -> bool {
     let end = flow.peer;
     end.port() != flow.transport.default_port()
-        && Uri::parse(contact)
-            .is_ok_and(|uri| uri.host.ip() == Some(end.ip()) && uri.port == Some(end.port()))
+        && Uri::parse(contact).is_ok_and(|uri| uri.host.ip() == Some(end.ip()) && uri.port == Some(end.port()))
 }
 
 /// There is no room for another transaction.
@@ -727,10 +669,7 @@ pub(in crate::stack) fn reply_flow(flow: Flow, via: &crate::sip::Via) -> Flow {
 }
 
 /// Options of Require or Proxy-Require that we do not know.
-pub(in crate::stack) fn unsupported<'a>(
-    message: &Message<'a>,
-    name: Name,
-) -> impl Iterator<Item = Value<'a>> + use<'a> {
+pub(in crate::stack) fn unsupported<'a>(message: &Message<'a>, name: Name) -> impl Iterator<Item = Value<'a>> + use<'a> {
     let known = move |option: &[u8]| name == Name::Require && option.eq_ignore_ascii_case(b"path");
     message
         .values(name)

@@ -25,23 +25,12 @@ enum More<'c> {
     /// One server of a target has failed.
     Elsewhere(Attempt),
     /// A branch has waited for a name; `in_time`: more is known than before.
-    Parked {
-        id: Id,
-        attempt: Attempt,
-        in_time: bool,
-    },
+    Parked { id: Id, attempt: Attempt, in_time: bool },
 }
 
 impl Endpoint {
     /// A response whose topmost Via names the client transaction `id` of this core, by a branch whose check is right.
-    pub(in crate::stack) fn process_response(
-        &mut self,
-        now: Instant,
-        id: Id,
-        flow: Flow,
-        message: &Message,
-        outbox: &mut Outbox,
-    ) {
+    pub(in crate::stack) fn process_response(&mut self, now: Instant, id: Id, flow: Flow, message: &Message, outbox: &mut Outbox) {
         // Step 1: the context.
         let Some(client) = self.transactions.client(id) else {
             return self.counters.drop(Drop::StrayResponse);
@@ -59,8 +48,7 @@ impl Endpoint {
                 // Our CANCEL shares the branch of the INVITE (§9.1).
                 match cancel {
                     Some(cancel) => {
-                        self.transactions
-                            .client_response(now, cancel, message, outbox);
+                        self.transactions.client_response(now, cancel, message, outbox);
                     }
                     None => self.counters.drop(Drop::StrayResponse),
                 }
@@ -72,10 +60,7 @@ impl Endpoint {
             }
             // Once a final response has come, nothing is left to compare.
             _ => {
-                let sent = self
-                    .transactions
-                    .client(id)
-                    .map(|client| self.transactions.sent(client));
+                let sent = self.transactions.client(id).map(|client| self.transactions.sent(client));
                 if !begins_with(sent.unwrap_or_default(), method) {
                     return self.counters.drop(Drop::BadResponse);
                 }
@@ -103,8 +88,7 @@ impl Endpoint {
             200..300 => {
                 // The first of each callee passes (step 5), whoever the caller is.
                 if is_first {
-                    self.transactions
-                        .allow_another_success(server, message.bytes().len());
+                    self.transactions.allow_another_success(server, message.bytes().len());
                 }
                 self.forward_success(now, id, server, kind, flow, message, outbox);
             }
@@ -115,14 +99,7 @@ impl Endpoint {
     /// A response whose only Via is ours: its transaction has done what is done hop by hop, the ACK to a non-2xx too (§17.1.1.2). Who
     /// was meant it doesn't say, so a final one ends the branch as an invalid answer does (§21.5.3), whatever its status: the caller hears
     /// at once that this next hop is of no use. A provisional one says nothing, of timer C neither.
-    fn process_addressed_to_us(
-        &mut self,
-        now: Instant,
-        id: Id,
-        server: Id,
-        status: u16,
-        outbox: &mut Outbox,
-    ) {
+    fn process_addressed_to_us(&mut self, now: Instant, id: Id, server: Id, status: u16, outbox: &mut Outbox) {
         self.counters.drop(Drop::BadResponse);
         if status < 200 {
             return self.cancel_if_wanted(now, id, outbox);
@@ -158,17 +135,9 @@ impl Endpoint {
     }
 
     /// Steps 3, 5 and 9: without our Via, to the server transaction.
-    fn forward_at_once(
-        &mut self,
-        now: Instant,
-        server: Id,
-        source: &Flow,
-        message: &Message,
-        outbox: &mut Outbox,
-    ) -> bool {
+    fn forward_at_once(&mut self, now: Instant, server: Id, source: &Flow, message: &Message, outbox: &mut Outbox) -> bool {
         let server_of = self.transactions.server(server);
-        let Some((receiver, offers)) = server_of.map(|server| (server.flow, server.offers_control))
-        else {
+        let Some((receiver, offers)) = server_of.map(|server| (server.flow, server.offers_control)) else {
             return false;
         };
         self.edit_response(message, source, &receiver);
@@ -176,10 +145,9 @@ impl Endpoint {
             self.notify_load(message);
         }
         let rewrite = &mut self.rewrite;
-        self.transactions
-            .respond(now, server, message.status(), outbox, |out| {
-                rewrite.render(&message.bytes()[..message.end()], out);
-            })
+        self.transactions.respond(now, server, message.status(), outbox, |out| {
+            rewrite.render(&message.bytes()[..message.end()], out);
+        })
     }
 
     /// Step 5: every 2xx to an INVITE passes, the first 2xx to anything else; then step 10, CANCEL for the branches that are left.
@@ -220,24 +188,11 @@ impl Endpoint {
     }
 
     /// Steps 4 and 6: a final response other than 2xx joins the context; when it was the last, the best one leaves.
-    fn add_final(
-        &mut self,
-        now: Instant,
-        id: Id,
-        server: Id,
-        flow: Flow,
-        message: &Message,
-        outbox: &mut Outbox,
-    ) {
+    fn add_final(&mut self, now: Instant, id: Id, server: Id, flow: Flow, message: &Message, outbox: &mut Outbox) {
         let status = message.status();
         let branch = self.transactions.client(id);
-        let (breadth, target, unproved) = branch.map_or((0, 0, 0), |branch| {
-            (branch.breadth, branch.target, branch.unproved)
-        });
-        let invite = self
-            .transactions
-            .server(server)
-            .is_some_and(|server| server.is_invite());
+        let (breadth, target, unproved) = branch.map_or((0, 0, 0), |branch| (branch.breadth, branch.target, branch.unproved));
+        let invite = self.transactions.server(server).is_some_and(|server| server.is_invite());
         let Some(context_id) = self.transactions.server(server).and_then(|s| s.context) else {
             return;
         };
@@ -304,15 +259,9 @@ impl Endpoint {
             return;
         }
         let server = self.transactions.server(server);
-        let context = server
-            .and_then(|server| server.context)
-            .and_then(|id| self.contexts.get(id));
+        let context = server.and_then(|server| server.context).and_then(|id| self.contexts.get(id));
         let branches = context.map_or(&[][..], |context| &context.branches);
-        let uses = |branch: &Id| {
-            self.transactions
-                .client(*branch)
-                .is_some_and(|client| client.flow == flow)
-        };
+        let uses = |branch: &Id| self.transactions.client(*branch).is_some_and(|client| client.flow == flow);
         if flow.transport.is_reliable() && !branches.iter().any(uses) {
             outbox.release(flow);
         }
@@ -337,12 +286,7 @@ impl Endpoint {
     }
 
     /// Without memory: a response that ends what its connection may have been opened for has passed.
-    pub(in crate::stack) fn release_by_response(
-        &mut self,
-        flow: Flow,
-        message: &Message,
-        outbox: &mut Outbox,
-    ) {
+    pub(in crate::stack) fn release_by_response(&mut self, flow: Flow, message: &Message, outbox: &mut Outbox) {
         // INVITE is not among them: whether its ACK has passed is not known. Nor is what may have been sent within a dialog.
         let ends = matches!(
             message.method(),
@@ -377,8 +321,7 @@ impl Endpoint {
         }
         if left_out > 0 {
             self.counters.hit(Limit::AnswerSize);
-            let what =
-                format_args!("{left_out} challenges of a branch left out: too long together");
+            let what = format_args!("{left_out} challenges of a branch left out: too long together");
             self.log_request(server, what);
         }
         if !is_best {
@@ -392,15 +335,10 @@ impl Endpoint {
             self.notify_load(message);
         }
         self.scratch.clear();
-        self.rewrite
-            .render(&message.bytes()[..message.end()], &mut self.scratch);
+        self.rewrite.render(&message.bytes()[..message.end()], &mut self.scratch);
         if let Some(context) = self.contexts.get_mut(context_id) {
             self.transactions.pool.release(&mut context.best);
-            context.best = self
-                .transactions
-                .pool
-                .store(&self.scratch)
-                .unwrap_or_default();
+            context.best = self.transactions.pool.store(&self.scratch).unwrap_or_default();
         }
     }
 
@@ -424,25 +362,13 @@ impl Endpoint {
         if !context.closed && context.next_target < context.targets.targets.len() {
             self.start_more(now, server, context_id, More::Targets, outbox);
         }
-        if self
-            .contexts
-            .get(context_id)
-            .is_some_and(|context| context.is_idle())
-        {
+        if self.contexts.get(context_id).is_some_and(|context| context.is_idle()) {
             self.finish(now, server, outbox);
         }
     }
 
     /// RFC 3263 §4.3: one server of a target has failed, where a name has led to it: the next one, if there is.
-    fn try_elsewhere(
-        &mut self,
-        now: Instant,
-        server: Id,
-        context_id: Id,
-        target: u16,
-        breadth: u32,
-        outbox: &mut Outbox,
-    ) {
+    fn try_elsewhere(&mut self, now: Instant, server: Id, context_id: Id, target: u16, breadth: u32, outbox: &mut Outbox) {
         let Some(context) = self.contexts.get(context_id) else {
             debug_assert!(false, "a transaction that waits has a context");
             return;
@@ -459,14 +385,7 @@ impl Endpoint {
     }
 
     /// Reads the stored request again and starts what `more` says.
-    fn start_more(
-        &mut self,
-        now: Instant,
-        server: Id,
-        context_id: Id,
-        more: More,
-        outbox: &mut Outbox,
-    ) {
+    fn start_more(&mut self, now: Instant, server: Id, context_id: Id, more: More, outbox: &mut Outbox) {
         let Some(mut context) = self.lend_context(context_id) else {
             debug_assert!(false, "a transaction that waits has a context");
             return;
@@ -493,9 +412,7 @@ impl Endpoint {
                     self.try_next_place(now, server, c, message, incoming, attempt, outbox);
                 }
                 More::Parked {
-                    attempt,
-                    in_time: true,
-                    ..
+                    attempt, in_time: true, ..
                 } => {
                     self.start_branch(now, server, c, message, incoming, attempt, outbox);
                 }
@@ -522,11 +439,7 @@ impl Endpoint {
         let Some(context_id) = self.transactions.server(server).and_then(|s| s.context) else {
             return;
         };
-        let more = More::Parked {
-            id,
-            attempt,
-            in_time,
-        };
+        let more = More::Parked { id, attempt, in_time };
         self.start_more(now, server, context_id, more, outbox);
         self.go_on(now, server, outbox);
     }
@@ -536,21 +449,14 @@ impl Endpoint {
         let Some(mut context) = self.take_context(server) else {
             return;
         };
-        let invite = self
-            .transactions
-            .server(server)
-            .is_some_and(|server| server.is_invite());
+        let invite = self.transactions.server(server).is_some_and(|server| server.is_invite());
         let best = std::mem::take(&mut context.best);
         match context.best_status {
             // RFC 4320 §4.2: no 408 and no late answer to a non-INVITE.
             0 | 408 if !invite => {}
             // Nothing was heard after a CANCEL: the caller is told that it worked.
-            0 | 408 | 503 if context.cancelled => {
-                self.respond_own(now, server, &context, 487, "", outbox)
-            }
-            INVALID_RESPONSE if context.cancelled && best.is_empty() => {
-                self.respond_own(now, server, &context, 487, "", outbox)
-            }
+            0 | 408 | 503 if context.cancelled => self.respond_own(now, server, &context, 487, "", outbox),
+            INVALID_RESPONSE if context.cancelled && best.is_empty() => self.respond_own(now, server, &context, 487, "", outbox),
             // A 503 says something of one next hop, not of us (step 6); nor did a dead next hop say anything.
             0 | 503 => {
                 self.respond_own(now, server, &context, 500, "No Next Hop Reached", outbox);
@@ -565,10 +471,9 @@ impl Endpoint {
                 let mut bytes = std::mem::take(&mut self.scratch);
                 bytes.clear();
                 bytes.extend_from_slice(self.transactions.pool.get(&best));
-                self.transactions
-                    .respond(now, server, status, outbox, |out| {
-                        out.extend_from_slice(&bytes);
-                    });
+                self.transactions.respond(now, server, status, outbox, |out| {
+                    out.extend_from_slice(&bytes);
+                });
                 self.scratch = bytes;
             }
         }
@@ -601,25 +506,16 @@ impl Endpoint {
                 out.extend_from_slice(&context.challenges);
             });
             let rewrite = &mut self.rewrite;
-            self.transactions
-                .respond(now, server, status, outbox, |out| {
-                    rewrite.render(&bytes, out);
-                });
+            self.transactions.respond(now, server, status, outbox, |out| {
+                rewrite.render(&bytes, out);
+            });
         }
         self.second_index = index;
         self.scratch = bytes;
     }
 
     /// A final (or 100) answer of our own to a request that was forwarded.
-    fn respond_own(
-        &mut self,
-        now: Instant,
-        server: Id,
-        context: &Context,
-        status: u16,
-        reason: &str,
-        outbox: &mut Outbox,
-    ) {
+    fn respond_own(&mut self, now: Instant, server: Id, context: &Context, status: u16, reason: &str, outbox: &mut Outbox) {
         let mut bytes = std::mem::take(&mut self.request_copy);
         bytes.clear();
         bytes.extend_from_slice(self.transactions.pool.get(&context.request));
@@ -628,8 +524,7 @@ impl Endpoint {
         tag.clear();
         if let Ok(message) = Message::parse(&bytes, &mut index) {
             if status > 100 {
-                self.identity
-                    .write_tag(&message, TagKind::Transaction, &mut tag);
+                self.identity.write_tag(&message, TagKind::Transaction, &mut tag);
             }
             let settings = &self.settings;
             let extra = |out: &mut Vec<u8>| {
@@ -646,10 +541,9 @@ impl Endpoint {
                 received: context.source.map(|flow| flow.peer),
                 feedback: Some(feedback),
             };
-            self.transactions
-                .respond(now, server, status, outbox, |out| {
-                    reply::write(&message, &answer, extra, out);
-                });
+            self.transactions.respond(now, server, status, outbox, |out| {
+                reply::write(&message, &answer, extra, out);
+            });
         }
         self.scratch = tag;
         self.second_index = index;
@@ -657,16 +551,10 @@ impl Endpoint {
     }
 
     /// A response without a transaction goes where the Via below ours says (§16.11).
-    pub(in crate::stack) fn forward_by_via(
-        &mut self,
-        source: &Flow,
-        message: &Message,
-        outbox: &mut Outbox,
-    ) {
+    pub(in crate::stack) fn forward_by_via(&mut self, source: &Flow, message: &Message, outbox: &mut Outbox) {
         let next = message.values(Name::Via).nth(1);
         let port = source_port(message);
-        let Some(flow) = next.and_then(|value| self.via_flow(&Via::parse(value).ok()?, port))
-        else {
+        let Some(flow) = next.and_then(|value| self.via_flow(&Via::parse(value).ok()?, port)) else {
             return self.counters.drop(Drop::BadResponse);
         };
         if self.goes_round(message, &flow) {
@@ -686,8 +574,7 @@ impl Endpoint {
         const MOST_PASSES: usize = 10;
         let settings = &self.settings;
         let is_here = settings.listeners.iter().any(|listener| {
-            listener.address.port() == to.peer.port()
-                && listener.answers_on(to.peer.ip(), &settings.local_addresses)
+            listener.address.port() == to.peer.port() && listener.answers_on(to.peer.ip(), &settings.local_addresses)
         });
         let is_ours = |value: &Value| {
             let via = Via::parse(*value).ok();
@@ -701,10 +588,7 @@ impl Endpoint {
     fn via_flow(&self, via: &Via, port: Option<u16>) -> Option<Flow> {
         let transport = [Transport::Udp, Transport::Tcp, Transport::Tls]
             .into_iter()
-            .find(|transport| {
-                via.transport
-                    .eq_ignore_ascii_case(transport.name().as_bytes())
-            })
+            .find(|transport| via.transport.eq_ignore_ascii_case(transport.name().as_bytes()))
             .unwrap_or(Transport::Udp);
         let ip = via.received().or_else(|| via.host.ip())?;
         let port = match via.rport() {
@@ -727,12 +611,7 @@ impl Endpoint {
 
     // ---- §16.8 and §16.9: what timers and the transport report ---------------------------------------------------------
 
-    pub(in crate::stack) fn handle_notice(
-        &mut self,
-        now: Instant,
-        notice: Notice,
-        outbox: &mut Outbox,
-    ) {
+    pub(in crate::stack) fn handle_notice(&mut self, now: Instant, notice: Notice, outbox: &mut Outbox) {
         match notice {
             Notice::ClientTimeout(client) => {
                 if client.kind != ClientKind::Cancel {
@@ -780,11 +659,7 @@ impl Endpoint {
         if client.kind == ClientKind::Cancel {
             return;
         }
-        let Some(id) = self
-            .transactions
-            .server(client.server)
-            .and_then(|server| server.context)
-        else {
+        let Some(id) = self.transactions.server(client.server).and_then(|server| server.context) else {
             return;
         };
         let Some(mut context) = self.lend_context(id) else {
@@ -793,9 +668,7 @@ impl Endpoint {
         };
         // The record is gone, and with it the name: what no longer lives is no branch.
         let transactions = &self.transactions;
-        context
-            .branches
-            .retain(|branch| transactions.client(*branch).is_some());
+        context.branches.retain(|branch| transactions.client(*branch).is_some());
         context.reclaim(client.breadth);
         if status == 503 {
             context.refund(client.unproved);
@@ -843,8 +716,7 @@ impl Endpoint {
     /// Gives a context's bytes back and keeps its memory for the next.
     fn retire_context(&mut self, mut context: Box<Context>) {
         self.forget_parked(&mut context);
-        self.transactions
-            .give_back_bytes(context.holder, context.held_bytes);
+        self.transactions.give_back_bytes(context.holder, context.held_bytes);
         self.transactions.pool.release(&mut context.request);
         self.transactions.pool.release(&mut context.best);
         context.clear();

@@ -38,17 +38,7 @@ impl Endpoint {
         for (number, target) in targets.targets.iter().take(count).enumerate() {
             let since = self.now;
             let share = (breadth as usize + number) / count;
-            let sent = self.forward_or_hold(
-                message,
-                incoming,
-                targets,
-                target,
-                number,
-                share as u32,
-                key,
-                since,
-                outbox,
-            );
+            let sent = self.forward_or_hold(message, incoming, targets, target, number, share as u32, key, since, outbox);
             match sent {
                 Ok(()) => {}
                 Err(refusal) if message.method() == Method::Ack => {
@@ -82,9 +72,7 @@ impl Endpoint {
             tried: &[],
             asked_by: None,
         };
-        let hop = self.next_hop(
-            message, incoming, target, uri, path, hop_uri, search, outbox,
-        )?;
+        let hop = self.next_hop(message, incoming, target, uri, path, hop_uri, search, outbox)?;
         let (signer, mark) = (self.signer, incoming.mark);
         let seed = self.identity.stateless_seed(key, number);
         self.edit(message, incoming, uri, path, &hop, breadth, |out| {
@@ -134,11 +122,7 @@ impl Endpoint {
             return self.counters.drop(Drop::Absorbed);
         }
         let Ok(mut incoming) = self.preprocess_route(flow, message) else {
-            return self.discard(
-                flow,
-                Drop::StrayAck,
-                "it shows the cookie of another dialog",
-            );
+            return self.discard(flow, Drop::StrayAck, "it shows the cookie of another dialog");
         };
         if message.max_forwards().is_ok_and(|hops| hops == Some(0)) {
             return self.counters.drop(Drop::StrayAck);
@@ -182,8 +166,7 @@ impl Endpoint {
     fn was_refused(&self, message: &Message, key: u128) -> bool {
         let transactions = &self.transactions;
         !transactions.refused.is_empty()
-            && (transactions.refused.knows(key)
-                || transactions.refused.knows(self.identity.invite(message)))
+            && (transactions.refused.knows(key) || transactions.refused.knows(self.identity.invite(message)))
     }
 
     /// An ACK that another core may wait for: one that does not come by a route which we recorded in a dialog. Those are the
@@ -194,9 +177,7 @@ impl Endpoint {
             && self.preprocess_route(flow, message).is_ok_and(|incoming| {
                 let sender = incoming.dialog.sender;
                 !incoming.trusted
-                    || sender.is_some_and(|way| {
-                        (way.peer, way.core, way.channel) != (flow.peer, flow.core, flow.channel)
-                    })
+                    || sender.is_some_and(|way| (way.peer, way.core, way.channel) != (flow.peer, flow.core, flow.channel))
             })
     }
 

@@ -125,11 +125,7 @@ impl TargetSet {
         self.text.extend_from_slice(b"sip:");
         let rest = self.append(uri.get(5..).unwrap_or_default());
         let path = self.append(path);
-        self.add(
-            Span::new(rest.start as usize - 4, rest.end as usize),
-            path,
-            q,
-        )
+        self.add(Span::new(rest.start as usize - 4, rest.end as usize), path, q)
     }
 
     /// A URI without its port, `maddr` and `transport`.
@@ -167,9 +163,7 @@ impl TargetSet {
 
     pub fn set_per_call(&mut self, per_call: bool) {
         if per_call {
-            self.targets
-                .iter_mut()
-                .for_each(|target| target.per_call = true);
+            self.targets.iter_mut().for_each(|target| target.per_call = true);
         }
     }
 
@@ -200,8 +194,7 @@ impl TargetSet {
 
     /// Highest q first; equal q keep their order.
     pub fn sort_by_q(&mut self) {
-        self.targets
-            .sort_by_key(|target| std::cmp::Reverse(target.q));
+        self.targets.sort_by_key(|target| std::cmp::Reverse(target.q));
     }
 
     /// Drops the targets that equal `uri`. False when none is left.

@@ -15,12 +15,8 @@ use crate::stack::route::Network;
 use crate::stack::{Endpoint, Settings};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-const NOT_ALLOWED: Refusal = Refusal::new(
-    403,
-    "Contact Outside The Allowed Networks ([registrar] contact_networks)",
-);
-const NOT_PROVED: Refusal =
-    Refusal::new(480, "Contact Has Never Answered").because_of(Limit::AnswerSize);
+const NOT_ALLOWED: Refusal = Refusal::new(403, "Contact Outside The Allowed Networks ([registrar] contact_networks)");
+const NOT_PROVED: Refusal = Refusal::new(480, "Contact Has Never Answered").because_of(Limit::AnswerSize);
 
 /// What a sender has shown of where it is, beside the address that its packet bears.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -39,9 +35,7 @@ impl Endpoint {
     /// asked when they are used up.
     pub(in crate::stack) fn room_for_answers(&self, message: &Message, flow: &Flow) -> Option<u32> {
         let most = self.bound_towards(message)?;
-        let is_there = flow.transport.is_reliable()
-            || self.whence == Whence::Here
-            || self.settings.is_trusted(flow.peer.ip());
+        let is_there = flow.transport.is_reliable() || self.whence == Whence::Here || self.settings.is_trusted(flow.peer.ip());
         (!is_there).then(|| u32::try_from(most).unwrap_or(u32::MAX - 1))
     }
 
@@ -64,12 +58,7 @@ impl Endpoint {
 
     /// What copies of this request may have towards such places. Of one that has come back to us, as when one user forwards to another, each
     /// branch has its part, as it has of Max-Breadth (RFC 5393): no tree of users makes more of it.
-    pub(super) fn room_for_strangers(
-        &self,
-        message: &Message,
-        incoming: &Incoming,
-        breadth: u32,
-    ) -> Option<usize> {
+    pub(super) fn room_for_strangers(&self, message: &Message, incoming: &Incoming, breadth: u32) -> Option<usize> {
         let bound = self.bound_towards(message)?;
         let whole = self.settings.proxy.max_breadth.max(1) as usize;
         Some(match incoming.spiral {
@@ -93,11 +82,7 @@ impl Endpoint {
         if hop.flow.transport.is_reliable() || !self.is_third_place(incoming, target, hop) {
             return Ok(None);
         }
-        let others = context
-            .targets
-            .targets
-            .len()
-            .saturating_sub(context.next_target);
+        let others = context.targets.targets.len().saturating_sub(context.next_target);
         match room / len.max(1) {
             0 => Err(NOT_PROVED),
             copies => Ok(Some((copies / (1 + others)).max(1))),
@@ -111,8 +96,7 @@ impl Endpoint {
         let named_by = target.source.unwrap_or(incoming.flow.peer).ip();
         let is_own = || {
             let peer = hop.flow.peer;
-            self.settings
-                .is_own(b"", Some(peer.ip()), Some(peer.port()))
+            self.settings.is_own(b"", Some(peer.ip()), Some(peer.port()))
         };
         !(hop.fixed
             || hop.by_conf
@@ -126,12 +110,7 @@ impl Endpoint {
 
     /// Whether a request may leave for this place: who registers or calls from elsewhere does not reach, by what it writes into its Contact,
     /// the services of this machine and of the networks behind it.
-    pub(super) fn check_reach(
-        &self,
-        incoming: &Incoming,
-        target: &Target,
-        peer: SocketAddr,
-    ) -> Result<(), Refusal> {
+    pub(super) fn check_reach(&self, incoming: &Incoming, target: &Target, peer: SocketAddr) -> Result<(), Refusal> {
         if target.source.is_some_and(|source| source.ip() == peer.ip()) {
             return Ok(());
         }
@@ -159,8 +138,7 @@ impl Endpoint {
     /// may reach the other anyway.
     pub(super) fn has_an_end_here(&self, incoming: &Incoming, towards: SocketAddr) -> bool {
         let is_here = |peer: SocketAddr| self.settings.is_this_host(peer.ip());
-        (incoming.trusted && incoming.dialog.is_here)
-            || is_here(incoming.flow.peer) != is_here(towards)
+        (incoming.trusted && incoming.dialog.is_here) || is_here(incoming.flow.peer) != is_here(towards)
     }
 }
 
@@ -185,18 +163,13 @@ impl Settings {
         let is_listener = |own: IpAddr| !own.is_unspecified() && own.to_canonical() == ip;
         ip.is_loopback()
             || self.local_addresses.contains(&ip)
-            || self
-                .listeners
-                .iter()
-                .any(|listener| is_listener(listener.address.ip()))
+            || self.listeners.iter().any(|listener| is_listener(listener.address.ip()))
     }
 
     /// Whether this is one of `[limits] trusted_sources`.
     pub fn is_trusted(&self, ip: IpAddr) -> bool {
         let networks = &self.limits.trusted_sources;
-        networks
-            .iter()
-            .any(|network: &Network| network.contains(ip))
+        networks.iter().any(|network: &Network| network.contains(ip))
     }
 }
 
@@ -275,8 +248,7 @@ mod tests {
             address: address.parse().unwrap(),
             prefix,
         };
-        settings.registrar.contact_networks =
-            vec![network("192.0.2.0", 24), network("127.0.0.0", 8)];
+        settings.registrar.contact_networks = vec![network("192.0.2.0", 24), network("127.0.0.0", 8)];
         assert!(may(&settings, "192.0.2.9", outside) && may(&settings, "127.0.0.1", outside));
         assert!(!may(&settings, "198.51.100.8", outside) && may(&settings, outside, outside));
         settings.limits.trusted_sources = vec![network("198.51.100.0", 24)];

@@ -65,9 +65,7 @@ impl Endpoint {
 impl Settings {
     fn is_for_us(&self, method: Method, header: &Header) -> bool {
         // Somebody else is the registrar where we ask nobody who registers, in a realm that may have our name.
-        let ours = header.name != Name::Authorization
-            || method != Method::Register
-            || self.auth.challenge_register;
+        let ours = header.name != Name::Authorization || method != Method::Register || self.auth.challenge_register;
         ours && Credentials::name_realm(header.value, |realm| self.is_our_realm(realm))
     }
 

@@ -118,11 +118,7 @@ pub fn plan<'a>(
         (None, false) => Ok(Plan::Query),
         (None, true) if count == 1 && default_expires == Some(0) => Ok(Plan::RemoveAll),
         (_, true) => Err(Refusal::new(400, "Contact * Needs Expires 0 And No Other")),
-        (Some(first), false) => Ok(Plan::Contacts(Contacts {
-            first,
-            others,
-            length,
-        })),
+        (Some(first), false) => Ok(Plan::Contacts(Contacts { first, others, length })),
     }
 }
 
@@ -135,16 +131,11 @@ pub fn too_long(what: &'static str) -> Refusal {
 const MALFORMED_EXPIRES_S: u32 = 3600;
 
 pub fn expires_header(message: &Message) -> Option<u32> {
-    message
-        .number(Name::Expires)
-        .unwrap_or(Some(MALFORMED_EXPIRES_S))
+    message.number(Name::Expires).unwrap_or(Some(MALFORMED_EXPIRES_S))
 }
 
 fn asked_expires(address: &NameAddr, default: Option<u32>) -> Option<u32> {
-    address
-        .expires()
-        .unwrap_or(Some(MALFORMED_EXPIRES_S))
-        .or(default)
+    address.expires().unwrap_or(Some(MALFORMED_EXPIRES_S)).or(default)
 }
 
 impl<'a> Contact<'a> {
@@ -193,15 +184,11 @@ impl<'a> Contact<'a> {
             Transport::Udp if self.is_behind_nat(incoming) => Reached::ByFlow,
             Transport::Udp => Reached::ByContact,
             // Who registers another machine's contact does not speak for it.
-            Transport::Tcp | Transport::Tls if !direct || self.is_elsewhere(incoming) => {
-                Reached::ByContact
-            }
-            Transport::Tcp | Transport::Tls => {
-                match self.parsed.host.ip() == Some(incoming.flow.peer.ip()) {
-                    true => Reached::ByFlowFirst,
-                    false => Reached::ByFlow,
-                }
-            }
+            Transport::Tcp | Transport::Tls if !direct || self.is_elsewhere(incoming) => Reached::ByContact,
+            Transport::Tcp | Transport::Tls => match self.parsed.host.ip() == Some(incoming.flow.peer.ip()) {
+                true => Reached::ByFlowFirst,
+                false => Reached::ByFlow,
+            },
         }
     }
 

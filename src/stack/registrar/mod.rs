@@ -18,9 +18,7 @@ use crate::settings;
 use crate::sip::{Message, Name, NameAddr, Scheme, Value};
 use crate::stack::Endpoint;
 use crate::stack::counters::{Limit, Registration};
-use crate::stack::location::{
-    Binding, BindingText, Print, REMOVED_MS, Reached, Recalled, Record, weight,
-};
+use crate::stack::location::{Binding, BindingText, Print, REMOVED_MS, Reached, Recalled, Record, weight};
 use crate::stack::peer_flows::PeerFlows;
 use crate::stack::proxy::next_hop::is_sips;
 use crate::stack::proxy::request::unsupported;
@@ -189,9 +187,7 @@ impl Endpoint {
                 (Recalled::Repeated, _) | (_, contact::Plan::Query) => Ok(Registration::Queried),
                 (Recalled::Other, _) => Err(OUT_OF_ORDER),
                 (Recalled::New, contact::Plan::RemoveAll) => remove_all(record, &registering),
-                (Recalled::New, contact::Plan::Contacts(contacts)) => {
-                    update(record, contacts, incoming, &registering, terms)
-                }
+                (Recalled::New, contact::Plan::Contacts(contacts)) => update(record, contacts, incoming, &registering, terms),
             };
             // Where there was nothing too: when it comes again, another phone may have come.
             if !matches!(outcome, Ok(Registration::Queried) | Err(_)) {
@@ -238,28 +234,19 @@ impl Endpoint {
 
     /// A contact whose address means something on this machine or in the networks behind it only, from a phone elsewhere: as a phone behind
     /// a NAT writes it that does not know its own address, or somebody who would like to reach what is there.
-    fn mark_the_misplaced(
-        &mut self,
-        message: &Message,
-        contacts: &mut Contacts,
-        incoming: &Incoming,
-        direct: bool,
-    ) {
+    fn mark_the_misplaced(&mut self, message: &Message, contacts: &mut Contacts, incoming: &Incoming, direct: bool) {
         let source = incoming.flow.peer.ip();
         for contact in contacts.iter_mut().filter(|contact| contact.expires_s > 0) {
             let Some(ip) = contact.parsed.host.ip() else {
                 continue;
             };
-            contact.is_misplaced =
-                !self.settings.may_lie_at(ip, source) && !self.settings.leads_here(&contact.parsed);
+            contact.is_misplaced = !self.settings.may_lie_at(ip, source) && !self.settings.leads_here(&contact.parsed);
             if contact.is_misplaced {
                 let how = match direct {
                     true => "called by the way it came",
                     false => "not called",
                 };
-                let what = format_args!(
-                    "contact at {ip} is outside the allowed networks ([registrar] contact_networks): {how}"
-                );
+                let what = format_args!("contact at {ip} is outside the allowed networks ([registrar] contact_networks): {how}");
                 self.log_event(message, incoming.flow, what);
             }
         }
@@ -268,16 +255,11 @@ impl Endpoint {
     /// A contact that leads back to the address-of-record that it is registered for, or to this server and to no user, leads nowhere, and
     /// ten of them make a tree of forks that nobody answers. It is bound, as any other (RFC 4475 §3.1.2.10 has one), and not called. One that
     /// names another user of ours forwards to that one.
-    fn mark_those_that_lead_back(
-        &self,
-        contacts: &mut Contacts,
-        incoming: &Incoming,
-        direct: bool,
-    ) {
+    fn mark_those_that_lead_back(&self, contacts: &mut Contacts, incoming: &Incoming, direct: bool) {
         for contact in contacts.iter_mut() {
             // By the way that the phone has opened it is called whatever its contact says.
-            contact.leads_back = self.settings.leads_back(&contact.parsed, &self.aor)
-                && contact.reached(incoming, direct) != Reached::ByFlow;
+            contact.leads_back =
+                self.settings.leads_back(&contact.parsed, &self.aor) && contact.reached(incoming, direct) != Reached::ByFlow;
         }
     }
 
@@ -362,8 +344,7 @@ fn update(
     // How many there would be, and what more they would take.
     let will_live = &mut seating.will_live;
     will_live.clear();
-    let lives =
-        |(binding, is_replaced): (&Binding, &bool)| binding.is_live(this.now) && !is_replaced;
+    let lives = |(binding, is_replaced): (&Binding, &bool)| binding.is_live(this.now) && !is_replaced;
     will_live.extend(record.bindings.iter().zip(&seating.is_replaced).map(lives));
     let others = record.bindings.len();
     will_live.resize(others + contacts.len(), false);
@@ -382,11 +363,7 @@ fn update(
             continue;
         }
         added += usize::from(!was_live);
-        let text = contact.uri.len()
-            + contact.instance.len()
-            + this.call_id.len()
-            + this.path.len()
-            + SOURCE;
+        let text = contact.uri.len() + contact.instance.len() + this.call_id.len() + this.path.len() + SOURCE;
         needed += weight(text).saturating_sub(binding.map_or(0, Binding::weight));
         told += line_length(contact.uri, contact.instance);
     }
@@ -477,12 +454,7 @@ fn carry_out(
 
 /// §10.3 step 7: with the same Call-ID, CSeq must rise for every binding that is spoken of. True when this very REGISTER has made them what they
 /// are, as far as they tell: it was carried out before the server was started.
-fn is_repeated(
-    record: &Record,
-    contacts: &Contacts,
-    seating: &Seating,
-    this: &Registering,
-) -> Result<bool, Refusal> {
+fn is_repeated(record: &Record, contacts: &Contacts, seating: &Seating, this: &Registering) -> Result<bool, Refusal> {
     let (mut newer, mut repeated) = (false, false);
     for (contact, seat) in contacts.iter().zip(&seating.seats) {
         let Seat::Binding(position) = seat else {
@@ -538,13 +510,7 @@ fn was_asked(binding: &Binding, contact: &Contact, this: &Registering) -> bool {
 
 /// Bindings whose connection is gone make room for those that live, and those that expire first do before others. False where they are not
 /// enough: then none goes.
-fn give_way(
-    bindings: &[Binding],
-    seating: &mut Seating,
-    ways: &PeerFlows,
-    now: Instant,
-    excess: usize,
-) -> bool {
+fn give_way(bindings: &[Binding], seating: &mut Seating, ways: &PeerFlows, now: Instant, excess: usize) -> bool {
     for _ in 0..excess {
         let is_dead = |(position, binding): &(usize, &Binding)| {
             binding.is_live(now)
@@ -568,9 +534,7 @@ fn is_dead(binding: &Binding, ways: &PeerFlows) -> bool {
     match (binding.reached, binding.source()) {
         // A contact or a Path leads there, whatever became of the connection.
         (Reached::ByContact, _) => false,
-        (_, Some(flow)) => {
-            matches!(flow.channel, Channel::Connection { .. }) && !ways.is_alive(&flow)
-        }
+        (_, Some(flow)) => matches!(flow.channel, Channel::Connection { .. }) && !ways.is_alive(&flow),
         // Its listener is gone.
         (reached, None) => reached == Reached::ByFlow,
     }
@@ -597,11 +561,7 @@ fn store(binding: &mut Binding, contact: &Contact, incoming: &Incoming, this: &R
 fn remove(binding: &mut Binding, this: &Registering) {
     let text = binding.text();
     if text.call_id != this.call_id {
-        let (uri, path, instance) = (
-            text.uri.to_vec(),
-            text.path.to_vec(),
-            text.instance.to_vec(),
-        );
+        let (uri, path, instance) = (text.uri.to_vec(), text.path.to_vec(), text.instance.to_vec());
         let text = BindingText {
             uri: &uri,
             call_id: this.call_id,
@@ -635,10 +595,7 @@ enum Order {
 /// §10.3 step 7: with the same Call-ID, CSeq must rise.
 fn check_order(binding: &Binding, this: &Registering) -> Result<Order, Refusal> {
     // What has expired is gone, though the sweep may not have come by.
-    if this.cseq > binding.cseq
-        || binding.expires <= this.now
-        || binding.text().call_id != this.call_id
-    {
+    if this.cseq > binding.cseq || binding.expires <= this.now || binding.text().call_id != this.call_id {
         return Ok(Order::Newer);
     }
     match this.cseq == binding.cseq {
@@ -652,8 +609,7 @@ const SOURCE: usize = 10;
 
 /// Bytes of a Contact line of ours, at most.
 fn line_length(uri: &[u8], instance: &[u8]) -> usize {
-    const REST: &str =
-        "Contact: <>;expires=4294967295;q=0.000;+sip.instance=;reg-id=4294967295\r\n";
+    const REST: &str = "Contact: <>;expires=4294967295;q=0.000;+sip.instance=;reg-id=4294967295\r\n";
     uri.len() + instance.len() + REST.len()
 }
 

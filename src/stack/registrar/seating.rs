@@ -61,8 +61,7 @@ impl Seating {
             let found = match contact.reg_id {
                 0 => None,
                 _ => bindings.iter().position(|binding| {
-                    binding.reg_id == contact.reg_id
-                        && is_same_instance(binding.text().instance, contact.instance)
+                    binding.reg_id == contact.reg_id && is_same_instance(binding.text().instance, contact.instance)
                 }),
             };
             let found = found.or_else(|| match is_alone {
@@ -72,8 +71,7 @@ impl Seating {
                     let end = self.places.partition_point(|(p, _)| *p <= contact.place);
                     let places = std::mem::take(&mut self.places);
                     let these = places.get(start..end).unwrap_or(&[]).iter();
-                    let found =
-                        self.find_by_uri(contact, bindings, these.map(|(_, p)| *p as usize));
+                    let found = self.find_by_uri(contact, bindings, these.map(|(_, p)| *p as usize));
                     self.places = places;
                     found
                 }
@@ -158,8 +156,7 @@ impl Seating {
         let mut compared = 0;
         let same = contacts.iter().take(number).position(|before| {
             if contact.reg_id != 0 && before.reg_id != 0 {
-                return contact.reg_id == before.reg_id
-                    && is_same_instance(contact.instance, before.instance);
+                return contact.reg_id == before.reg_id && is_same_instance(contact.instance, before.instance);
             }
             if contact.place != before.place {
                 return false;
@@ -183,10 +180,7 @@ impl Seating {
 fn is_same_place(a: &Uri, b: &Uri) -> bool {
     match (a.scheme, b.scheme) {
         (Scheme::Sip, Scheme::Sips) | (Scheme::Sips, Scheme::Sip) => {
-            let b = Uri {
-                scheme: a.scheme,
-                ..*b
-            };
+            let b = Uri { scheme: a.scheme, ..*b };
             a.equals(&b)
         }
         _ => a.equals(b),
@@ -201,9 +195,7 @@ pub fn is_same_instance(a: &[u8], b: &[u8]) -> bool {
     }
     // In pieces, each as a whole: what two that are nearly the same cost is an eighth of that.
     a.chunks(32).zip(b.chunks(32)).all(|(a, b)| {
-        let differ = |differ: u8, (a, b): (&u8, &u8)| {
-            differ | (a.to_ascii_lowercase() ^ b.to_ascii_lowercase())
-        };
+        let differ = |differ: u8, (a, b): (&u8, &u8)| differ | (a.to_ascii_lowercase() ^ b.to_ascii_lowercase());
         a.iter().zip(b).fold(0, differ) == 0
     })
 }

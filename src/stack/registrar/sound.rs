@@ -44,8 +44,7 @@ impl Settings {
         // As an answer has it.
         let contact = [b"<", text.uri, b">;+sip.instance=", text.instance].concat();
         let is_read = NameAddr::parse(&contact).is_ok_and(|contact| {
-            contact.params.get(b"+sip.instance") == Some(Some(text.instance))
-                && contact.params.into_iter().count() == 1
+            contact.params.get(b"+sip.instance") == Some(Some(text.instance)) && contact.params.into_iter().count() == 1
         });
         match is_read && text.instance.iter().all(is_printable) {
             true => Ok(()),
@@ -69,10 +68,7 @@ impl Settings {
             let default = by.map_or(5060, |transport| transport.default_port());
             self.is_own(host, ip, uri.port.or(ip.map(|_| default)))
         };
-        own(uri.host_text, uri.host.ip())
-            && uri
-                .maddr()
-                .is_none_or(|maddr| own(maddr, Settings::ip(maddr)))
+        own(uri.host_text, uri.host.ip()) && uri.maddr().is_none_or(|maddr| own(maddr, Settings::ip(maddr)))
     }
 
     /// Whether a contact that leads here names the user of this address-of-record, or nobody. Each of our domains has users of its own; an
@@ -86,8 +82,7 @@ impl Settings {
         };
         let (name, domain) = (&aor[..at], Host::of(&aor[at + 1..]));
         let is_domain = |own: &Vec<u8>| is_same_host(contact.host, Host::of(own));
-        unescaped(user).eq(unescaped(name))
-            && (is_same_host(contact.host, domain) || !self.domains.iter().any(is_domain))
+        unescaped(user).eq(unescaped(name)) && (is_same_host(contact.host, domain) || !self.domains.iter().any(is_domain))
     }
 }
 
@@ -98,10 +93,8 @@ pub fn is_printable(byte: &u8) -> bool {
 
 /// A list of addresses on one line, or nothing.
 pub fn is_sound_path(path: &[u8]) -> bool {
-    let is_address = |value: &[u8]| {
-        NameAddr::parse(value)
-            .is_ok_and(|address| address.bracketed && Uri::parse(address.uri).is_ok())
-    };
+    let is_address =
+        |value: &[u8]| NameAddr::parse(value).is_ok_and(|address| address.bracketed && Uri::parse(address.uri).is_ok());
     path.is_empty() || (path.iter().all(is_printable) && listed(path).all(is_address))
 }
 
@@ -228,11 +221,7 @@ mod tests {
         ] {
             let mut row = row();
             row.text.instance = instance;
-            assert!(
-                check(b"a@x", &row).is_err(),
-                "{:?}",
-                instance.escape_ascii()
-            );
+            assert!(check(b"a@x", &row).is_err(), "{:?}", instance.escape_ascii());
         }
         for peer in ["192.0.2.1:0", "0.0.0.0:5060", "224.0.1.75:5060", "[::]:1"] {
             let mut row = row();
@@ -240,9 +229,7 @@ mod tests {
             assert!(check(b"a@x", &row).is_err(), "{peer}");
         }
         let mut row = row();
-        row.source = row
-            .source
-            .map(|flow| flow.from_local(Some("0.0.0.0".parse().unwrap())));
+        row.source = row.source.map(|flow| flow.from_local(Some("0.0.0.0".parse().unwrap())));
         assert!(check(b"a@x", &row).is_err());
     }
 

@@ -31,9 +31,7 @@ pub fn refuse(answer: &[u8], out: &mut Vec<u8>) {
 fn is_of_success(line: &[u8]) -> bool {
     let name = line.split(|byte| *byte == b':').next().unwrap_or(line);
     let name = name.trim_ascii_end();
-    [&b"Contact"[..], b"Path"]
-        .iter()
-        .any(|own| name.eq_ignore_ascii_case(own))
+    [&b"Contact"[..], b"Path"].iter().any(|own| name.eq_ignore_ascii_case(own))
 }
 
 #[cfg(test)]

@@ -14,13 +14,7 @@ pub fn write_cancel(request: &[u8], index: &mut Index, out: &mut Vec<u8>) {
     write(request, b"CANCEL", None, index, out);
 }
 
-fn write(
-    request: &[u8],
-    method: &[u8],
-    response: Option<&Message>,
-    index: &mut Index,
-    out: &mut Vec<u8>,
-) {
+fn write(request: &[u8], method: &[u8], response: Option<&Message>, index: &mut Index, out: &mut Vec<u8>) {
     let Ok(request) = Message::parse(request, index) else {
         return;
     };

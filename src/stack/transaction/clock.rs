@@ -27,14 +27,7 @@ impl Clock {
     }
 
     /// `at_t2`: the interval jumps to its ceiling instead of doubling.
-    pub(super) fn start(
-        &mut self,
-        timer: Timer,
-        now: Instant,
-        timers: &Timers,
-        flow: &Flow,
-        at_t2: bool,
-    ) {
+    pub(super) fn start(&mut self, timer: Timer, now: Instant, timers: &Timers, flow: &Flow, at_t2: bool) {
         let Some(duration) = timer.duration_ms(timers, flow.transport) else {
             return;
         };

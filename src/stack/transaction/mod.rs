@@ -75,12 +75,8 @@ pub enum Action {
 /// Walks every pair of state and event and compares with a table of `State Event -> State Action…` lines; a pair without a
 /// line must change nothing.
 #[cfg(test)]
-fn walk<S, E>(
-    states: &[S],
-    events: Vec<E>,
-    step: impl Fn(S, E) -> (S, &'static [Action]),
-    table: &str,
-) where
+fn walk<S, E>(states: &[S], events: Vec<E>, step: impl Fn(S, E) -> (S, &'static [Action]), table: &str)
+where
     S: Copy + PartialEq + std::fmt::Debug,
     E: Copy + std::fmt::Debug,
 {

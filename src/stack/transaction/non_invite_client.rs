@@ -27,9 +27,7 @@ pub fn step(state: State, event: Event) -> (State, &'static [Action]) {
         (Proceeding, Fired(F)) => (Terminated, &[ReportTimeout]),
         (Proceeding, TransportError) => (Terminated, &[ReportFailure]),
         (Proceeding, Provisional) => (Proceeding, &[Deliver]),
-        (Proceeding, Success | Failure) => {
-            (Completed, &[Stop(E), Stop(F), Forget, Start(K), Deliver])
-        }
+        (Proceeding, Success | Failure) => (Completed, &[Stop(E), Stop(F), Forget, Start(K), Deliver]),
 
         // Repetitions of the response are absorbed.
         (Completed, Fired(K)) => (Terminated, &[]),

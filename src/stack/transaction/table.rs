@@ -8,14 +8,8 @@ use super::clock::Clock;
 use super::directory::{Directory, Link, Look};
 use super::refused::Refused;
 use super::timer::Timer;
-use super::{
-    Action, ClientEvent, ServerEvent, ack, invite_client, invite_server, non_invite_client,
-    non_invite_server,
-};
-use crate::base::{
-    Arena, Blob, Channel, Flow, Id, Instant, Key, Outbox, Pool, Shares, Sources, Span, TimerId,
-    Wheel,
-};
+use super::{Action, ClientEvent, ServerEvent, ack, invite_client, invite_server, non_invite_client, non_invite_server};
+use crate::base::{Arena, Blob, Channel, Flow, Id, Instant, Key, Outbox, Pool, Shares, Sources, Span, TimerId, Wheel};
 use crate::settings::Timers;
 use crate::sip::{Index, Message, sniff};
 use crate::stack::counters::Limit;
@@ -181,13 +175,7 @@ pub struct Transactions {
 
 impl Transactions {
     /// How many server transactions there may be is a limit for which the directory is sized once.
-    pub fn new(
-        timers: Timers,
-        limits: &PerCore,
-        ways: PeerFlows,
-        sources: Arc<Sources>,
-        secret: Key,
-    ) -> Transactions {
+    pub fn new(timers: Timers, limits: &PerCore, ways: PeerFlows, sources: Arc<Sources>, secret: Key) -> Transactions {
         let mut transactions = Transactions {
             limit: 0,
             limit_bytes: 0,
@@ -297,25 +285,12 @@ impl Transactions {
     }
 
     /// The request or its ACK came again. True: the message is the transaction user's.
-    pub fn server_request(
-        &mut self,
-        now: Instant,
-        id: Id,
-        event: ServerEvent,
-        outbox: &mut Outbox,
-    ) -> bool {
+    pub fn server_request(&mut self, now: Instant, id: Id, event: ServerEvent, outbox: &mut Outbox) -> bool {
         self.step_server(now, id, event, None, outbox).0
     }
 
     /// Sends a response of the transaction user, where the machine allows it; `write` appends its bytes. True: it was sent.
-    pub fn respond(
-        &mut self,
-        now: Instant,
-        id: Id,
-        status: u16,
-        outbox: &mut Outbox,
-        write: impl FnOnce(&mut Vec<u8>),
-    ) -> bool {
+    pub fn respond(&mut self, now: Instant, id: Id, status: u16, outbox: &mut Outbox, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         let event = match status {
             ..200 => ServerEvent::Provisional,
             200..300 => ServerEvent::Success,
@@ -344,14 +319,7 @@ impl Transactions {
     }
 
     /// Carries out one step. Returns (deliver, late).
-    fn step_server(
-        &mut self,
-        now: Instant,
-        id: Id,
-        event: ServerEvent,
-        given: Option<Span>,
-        outbox: &mut Outbox,
-    ) -> (bool, bool) {
+    fn step_server(&mut self, now: Instant, id: Id, event: ServerEvent, given: Option<Span>, outbox: &mut Outbox) -> (bool, bool) {
         let Some(server) = self.servers.get_mut(id) else {
             return (false, false);
         };
@@ -391,9 +359,7 @@ impl Transactions {
                     }
                 }
                 Action::Start(timer) => {
-                    server
-                        .clock
-                        .start(timer, now, &self.timers, &server.flow, false);
+                    server.clock.start(timer, now, &self.timers, &server.flow, false);
                     timed = true;
                 }
                 Action::Stop(timer) => {
@@ -404,10 +370,7 @@ impl Transactions {
                 // A lost ACK or an unreachable caller changes nothing for the branches: they end by themselves.
                 Action::ReportFailure => {}
                 Action::ReportTimeout => self.refused.note(server.key),
-                Action::SendAck
-                | Action::ResendAck
-                | Action::StartAtT2(_)
-                | Action::ReportTimerC => {}
+                Action::SendAck | Action::ResendAck | Action::StartAtT2(_) | Action::ReportTimerC => {}
             }
         }
         if over {
@@ -445,10 +408,7 @@ impl Transactions {
         self.pool.release(&mut server.response);
         self.give_back(server.holders);
         self.wheel.remove(server.clock.node);
-        if self
-            .directory
-            .remove_first(server.key, id.slot, server.next)
-        {
+        if self.directory.remove_first(server.key, id.slot, server.next) {
             return;
         }
         let mut link = self.directory.head(server.key);
@@ -483,15 +443,7 @@ impl Transactions {
     }
 
     /// A request has just been written to the outbox at `span` for `flow`.
-    pub fn open_client(
-        &mut self,
-        now: Instant,
-        kind: ClientKind,
-        server: Id,
-        flow: Flow,
-        span: Span,
-        outbox: &Outbox,
-    ) -> Id {
+    pub fn open_client(&mut self, now: Instant, kind: ClientKind, server: Id, flow: Flow, span: Span, outbox: &Outbox) -> Id {
         let slot = self.clients.next_id().slot;
         let mut clock = Clock::new(self.wheel.add(slot | CLIENT_TOKEN));
         let mut c_at = Instant::NEVER;
@@ -597,26 +549,18 @@ impl Transactions {
 
     /// True while the branch waits for its final response.
     pub fn is_pending(&self, id: Id) -> bool {
-        self.clients
-            .get(id)
-            .is_some_and(|client| client.state.is_pending())
+        self.clients.get(id).is_some_and(|client| client.state.is_pending())
     }
 
     /// True when a provisional response has come and no final one: a CANCEL may be sent (§9.1).
     pub fn is_proceeding(&self, id: Id) -> bool {
-        self.clients.get(id).is_some_and(|client| {
-            client.state == ClientState::Invite(invite_client::State::Proceeding)
-        })
+        self.clients
+            .get(id)
+            .is_some_and(|client| client.state == ClientState::Invite(invite_client::State::Proceeding))
     }
 
     /// A response for this transaction. True: it is the transaction user's.
-    pub fn client_response(
-        &mut self,
-        now: Instant,
-        id: Id,
-        message: &Message,
-        outbox: &mut Outbox,
-    ) -> bool {
+    pub fn client_response(&mut self, now: Instant, id: Id, message: &Message, outbox: &mut Outbox) -> bool {
         let event = match message.status() {
             ..200 => ClientEvent::Provisional,
             200..300 => ClientEvent::Success,
@@ -649,10 +593,7 @@ impl Transactions {
 
     /// Ends a branch that nobody waits for any longer.
     pub fn abandon_client(&mut self, now: Instant, id: Id, outbox: &mut Outbox) -> Option<Client> {
-        match self
-            .step_client(now, id, ClientEvent::Abandon, None, outbox)
-            .1
-        {
+        match self.step_client(now, id, ClientEvent::Abandon, None, outbox).1 {
             Some(Notice::ClientTimeout(client)) => Some(client),
             _ => None,
         }
@@ -722,9 +663,7 @@ impl Transactions {
                 }
                 Action::Start(timer) | Action::StartAtT2(timer) => {
                     let at_t2 = matches!(action, Action::StartAtT2(_));
-                    client
-                        .clock
-                        .start(timer, now, &self.timers, &client.flow, at_t2);
+                    client.clock.start(timer, now, &self.timers, &client.flow, at_t2);
                     timed = true;
                 }
                 Action::Stop(timer) => {
@@ -733,10 +672,7 @@ impl Transactions {
                 }
                 Action::ReportTimerC => timer_c = true,
                 Action::ReportFailure => failed = true,
-                Action::ReportTimeout
-                | Action::ReportLate
-                | Action::Transmit
-                | Action::Remember => {}
+                Action::ReportTimeout | Action::ReportLate | Action::Transmit | Action::Remember => {}
             }
         }
         let heard = client.listed && !client.state.is_unanswered();
@@ -858,10 +794,7 @@ impl Server {
 pub fn introduce(flow: &Flow, host: &[u8], identity: u64, outbox: &mut Outbox) {
     if let Channel::Peer { name, .. } = flow.channel
         && name != 0
-        && outbox
-            .introductions
-            .last()
-            .is_none_or(|last| last.name != name)
+        && outbox.introductions.last().is_none_or(|last| last.name != name)
     {
         outbox.introduce(name, host, identity);
     }
@@ -872,8 +805,7 @@ impl ClientState {
     fn is_unanswered(self) -> bool {
         matches!(
             self,
-            ClientState::Invite(invite_client::State::Calling)
-                | ClientState::NonInvite(non_invite_client::State::Trying)
+            ClientState::Invite(invite_client::State::Calling) | ClientState::NonInvite(non_invite_client::State::Trying)
         )
     }
 
@@ -882,8 +814,7 @@ impl ClientState {
         use non_invite_client::State as N;
         matches!(
             self,
-            ClientState::Invite(I::Calling | I::Proceeding)
-                | ClientState::NonInvite(N::Trying | N::Proceeding)
+            ClientState::Invite(I::Calling | I::Proceeding) | ClientState::NonInvite(N::Trying | N::Proceeding)
         )
     }
 }

@@ -66,11 +66,7 @@ impl Timer {
             Timer::B | Timer::F | Timer::H => Some(64 * timers.t1),
             Timer::C => Some(timers.c),
             Timer::D | Timer::J => Some(if reliable { 0 } else { timers.linger }),
-            Timer::I | Timer::K => Some(if reliable {
-                0
-            } else {
-                timers.t4.min(timers.linger)
-            }),
+            Timer::I | Timer::K => Some(if reliable { 0 } else { timers.t4.min(timers.linger) }),
             // L and M do not depend on the transport (RFC 6026 §8.7).
             Timer::L | Timer::M => Some(timers.linger),
             Timer::Late => Some(late_ms(timers)),

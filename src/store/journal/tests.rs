@@ -38,9 +38,7 @@ impl Place {
             listeners: &[],
         };
         let now = Instant::default();
-        table
-            .restore(&found, now, &RowRules::default(), terms)
-            .unwrap();
+        table.restore(&found, now, &RowRules::default(), terms).unwrap();
         let mut all = Vec::new();
         found.show(now, None, &mut |aor, view| {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -55,12 +53,7 @@ impl Place {
     }
 
     /// The same where the time since 1970 at time 0 is what `wall_ms` says at the moment, on a machine that has been up for 5 s.
-    fn book_by(
-        &self,
-        location: &Arc<Location>,
-        wall_ms: Arc<AtomicU64>,
-        boot: &str,
-    ) -> UnstartedJournal {
+    fn book_by(&self, location: &Arc<Location>, wall_ms: Arc<AtomicU64>, boot: &str) -> UnstartedJournal {
         let settings = Settings {
             path: self.path(),
             durability: location.durability().unwrap_or(Durability::Batched),
@@ -120,10 +113,7 @@ fn what_changes_is_on_disk_within_a_second_and_comes_back() {
     assert!(journal.flush(PATIENCE));
     assert_eq!(place.rows(), ["b@x sip:h2"]);
     let numbers = journal.numbers();
-    assert!(
-        numbers.batches >= 2 && numbers.batch_seconds > 0.0,
-        "{numbers:?}"
-    );
+    assert!(numbers.batches >= 2 && numbers.batch_seconds > 0.0, "{numbers:?}");
     assert_eq!(numbers.failures, 0);
     // The last changes are written when it ends.
     add(&before, "c@x", "sip:h3");
@@ -239,10 +229,7 @@ fn a_file_that_goes_or_is_replaced_is_written_again_whole() {
 
 #[test]
 fn a_torn_or_foreign_file_is_left_alone_until_another_stands_there() {
-    for content in [
-        "SQLite format 3\0 and then nothing of the kind",
-        "alice:realm:hash\n",
-    ] {
+    for content in ["SQLite format 3\0 and then nothing of the kind", "alice:realm:hash\n"] {
         let place = Place::new();
         let text = content.repeat(100);
         fs::write(place.path(), &text).unwrap();
@@ -251,10 +238,7 @@ fn a_torn_or_foreign_file_is_left_alone_until_another_stands_there() {
         add(&location, "a@x", "sip:h1");
         assert!(location.progress().is_failing);
         assert!(!journal.flush(PATIENCE));
-        assert!(
-            !location.refuses_changes(),
-            "nobody is refused in this mode"
-        );
+        assert!(!location.refuses_changes(), "nobody is refused in this mode");
         thread::sleep(Duration::from_millis(1500));
         assert_eq!(fs::read_to_string(place.path()).unwrap(), text);
         assert_eq!(journal.numbers().unstored, 1);
@@ -326,9 +310,7 @@ fn what_is_in_the_log_alone_is_found_and_goes_into_the_table() {
         let after = location(next);
         let journal = place.journal(&after);
         assert_eq!(after.bindings(), 2);
-        until("in the table", || {
-            place.rows() == ["a@x sip:new", "b@x sip:h2"]
-        });
+        until("in the table", || place.rows() == ["a@x sip:new", "b@x sip:h2"]);
         let connection = Connection::open(place.path()).unwrap();
         until("cut", || {
             let count = "SELECT count(*) FROM strowger_binding_log";
@@ -370,10 +352,7 @@ fn a_file_that_breaks_under_way_is_left_and_all_is_written_elsewhere() {
     drop(journal);
     let journal = place.journal(&location);
     let size = fs::metadata(place.path()).unwrap().len() as usize;
-    let file = fs::OpenOptions::new()
-        .write(true)
-        .open(place.path())
-        .unwrap();
+    let file = fs::OpenOptions::new().write(true).open(place.path()).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, &vec![0x5a; size], 0).unwrap();
     // To close it takes the locks of this process away, but nobody else is there.
     drop(file);
@@ -421,11 +400,7 @@ impl Place {
     /// What a server finds that starts when the clock shows this: addresses, and for how many seconds more.
     fn found_by(&self, wall_ms: u64, boot: &str, durability: Durability) -> Vec<String> {
         let found = location(durability);
-        drop(start(self.book_by(
-            &found,
-            Arc::new(AtomicU64::new(wall_ms)),
-            boot,
-        )));
+        drop(start(self.book_by(&found, Arc::new(AtomicU64::new(wall_ms)), boot)));
         let mut all = Vec::new();
         found.show(Instant::default(), None, &mut |aor, view| {
             let aor = String::from_utf8_lossy(aor);

@@ -18,9 +18,7 @@ fn streams(cores: usize, limits: Limits) -> (Crew, Arc<Notes>) {
 fn phone(crew: &Crew) -> TcpStream {
     let phone = TcpStream::connect(crew.addresses()[0]).unwrap();
     phone.set_nodelay(true).unwrap();
-    phone
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
+    phone.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     phone
 }
 
@@ -32,10 +30,7 @@ fn message(start: &str, body: &str) -> Vec<u8> {
 fn expect(phone: &mut TcpStream, bytes: &[u8]) {
     let mut got = vec![0; bytes.len()];
     phone.read_exact(&mut got).unwrap();
-    assert_eq!(
-        String::from_utf8_lossy(&got),
-        String::from_utf8_lossy(bytes)
-    );
+    assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(bytes));
 }
 
 /// What still comes until the other side ends the connection, or `Err` when it is reset.
@@ -56,10 +51,7 @@ use crate::net::State;
 #[test]
 fn messages_come_whole_however_the_stream_is_cut() {
     let (crew, _) = streams(1, Limits::default());
-    let (a, b) = (
-        message("INFO a", "one"),
-        message("INFO b", &"x".repeat(5000)),
-    );
+    let (a, b) = (message("INFO a", "one"), message("INFO b", &"x".repeat(5000)));
     // A ping, a message, a stray CRLF, a message.
     let stream = [&b"\r\n\r\n"[..], &a, b"\r\n", &b].concat();
     let answer = [&b"\r\n"[..], &a, &b].concat();
@@ -98,8 +90,7 @@ fn many_messages_of_one_turn_leave_in_one_write() {
 fn what_cannot_be_framed_is_answered_and_closed() {
     let (crew, notes) = streams(1, Limits::default());
     let (mut bad, mut good) = (phone(&crew), phone(&crew));
-    bad.write_all(b"INFO a SIP/2.0\r\nX: no length\r\n\r\n")
-        .unwrap();
+    bad.write_all(b"INFO a SIP/2.0\r\nX: no length\r\n\r\n").unwrap();
     let answer = rest(&mut bad).unwrap();
     assert_eq!(answer, b"unframed INFO a SIP/2.0\r\nX: no length\r\n\r\n");
     until("the rules are told", || {
@@ -128,10 +119,7 @@ fn who_only_listens_any_more_gets_what_is_owed_to_him() {
     });
     let ended = notes.ended.lock().unwrap().clone();
     let is_connection = |flow: &Flow| matches!(flow.channel, Channel::Connection { .. });
-    let ended: Vec<_> = ended
-        .iter()
-        .filter(|(_, flow)| is_connection(flow))
-        .collect();
+    let ended: Vec<_> = ended.iter().filter(|(_, flow)| is_connection(flow)).collect();
     let by_core = |core: u8| ended.iter().filter(|(told, _)| *told == core).count();
     assert_eq!((by_core(0), by_core(1)), (1, 1), "both cores are told");
     assert_eq!(ended[0].1, ended[1].1);
@@ -142,9 +130,7 @@ fn a_reset_harms_nobody_else() {
     let (crew, notes) = streams(1, Limits::default());
     let (reset, mut good) = (phone(&crew), phone(&crew));
     until("both are open", || open(&crew, State::Open) == 2);
-    socket2::SockRef::from(&reset)
-        .set_linger(Some(Duration::ZERO))
-        .unwrap();
+    socket2::SockRef::from(&reset).set_linger(Some(Duration::ZERO)).unwrap();
     let address = reset.local_addr().unwrap();
     drop(reset);
     until("it is noticed", || open(&crew, State::Open) == 1);
@@ -177,10 +163,7 @@ fn the_idle_are_closed_and_looked_for_at_the_old_end_only() {
     let stats = crew.stats();
     let visited = stats.streams.sweep_visited - before;
     let ticks = started.elapsed().as_millis() as u64 / 100;
-    assert!(
-        (1..=ticks + 2).contains(&visited),
-        "{visited} visited in {ticks} ticks"
-    );
+    assert!((1..=ticks + 2).contains(&visited), "{visited} visited in {ticks} ticks");
     assert_eq!(stats.streams.open(Transport::Tcp, State::Open), IDLE + 1);
     let used = time::Instant::now();
     while used.elapsed() < Duration::from_millis(5000) {
@@ -218,9 +201,7 @@ fn connections_are_reused_or_belong_to_one_call() {
     caller.write_all(&dial(0, "d")).unwrap();
     expect(&mut first, &dial(0, "d"));
     assert_eq!(crew.stats().streams.connecting, 2);
-    until("the rules are told of both names", || {
-        notes.ended.lock().unwrap().len() == 2
-    });
+    until("the rules are told of both names", || notes.ended.lock().unwrap().len() == 2);
     let asked = notes.ended.lock().unwrap()[0].1;
     assert_eq!(asked.channel, Channel::Peer { name: 0, call: 7 });
 }
@@ -228,18 +209,10 @@ fn connections_are_reused_or_belong_to_one_call() {
 #[test]
 fn who_does_not_answer_is_reported_once_for_each_name() {
     let (crew, notes) = streams(1, Limits::default());
-    let dead = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut caller = phone(&crew);
-    caller
-        .write_all(&message(&format!("DIAL {dead} 0 a"), ""))
-        .unwrap();
-    until("the rules are told", || {
-        !notes.ended.lock().unwrap().is_empty()
-    });
+    caller.write_all(&message(&format!("DIAL {dead} 0 a"), "")).unwrap();
+    until("the rules are told", || !notes.ended.lock().unwrap().is_empty());
     let asked = notes.ended.lock().unwrap()[0].1;
     assert_eq!(asked.channel, Channel::Peer { name: 0, call: 0 });
     assert_eq!(crew.stats().streams.failed, 1);
@@ -259,16 +232,13 @@ fn a_peer_that_does_not_read_harms_only_itself() {
     for _ in 0..sends {
         caller.write_all(&big).unwrap();
     }
-    until("the queue is full", || {
-        !notes.lost.lock().unwrap().is_empty()
-    });
+    until("the queue is full", || !notes.lost.lock().unwrap().is_empty());
     let one = message("INFO a", "");
     other.write_all(&one).unwrap();
     expect(&mut other, &one);
     // It wakes up: what was taken comes, whole and in order, and it can be sent to again.
     let (mut slow, _) = callee.accept().unwrap();
-    slow.set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
+    slow.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let lost = || notes.lost.lock().unwrap().len();
     until("all are accounted for", || {
         crew.stats().listeners[0].2.sent.messages[0] + lost() as u64 == sends + 1
@@ -308,10 +278,7 @@ fn no_more_connections_than_the_limit() {
     let phones: Vec<TcpStream> = (0..3).map(|_| phone(&crew)).collect();
     until("three are open", || open(&crew, State::Open) == 3);
     let mut fourth = phone(&crew);
-    assert!(
-        matches!(rest(&mut fourth), Ok(bytes) if bytes.is_empty())
-            || crew.stats().streams.refused == 1
-    );
+    assert!(matches!(rest(&mut fourth), Ok(bytes) if bytes.is_empty()) || crew.stats().streams.refused == 1);
     drop(phones);
     until("there is room again", || open(&crew, State::Open) == 0);
     let mut fifth = phone(&crew);

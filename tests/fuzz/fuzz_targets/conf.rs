@@ -10,10 +10,7 @@ fuzz_target!(|bytes: &[u8]| -> Corpus {
         return Corpus::Reject;
     };
     // A file that a conf names is read as it is: a device would be read for ever.
-    if ["/dev", "/proc", "/sys"]
-        .iter()
-        .any(|path| text.contains(path))
-    {
+    if ["/dev", "/proc", "/sys"].iter().any(|path| text.contains(path)) {
         return Corpus::Reject;
     }
     let machine = Machine {
@@ -39,10 +36,7 @@ fuzz_target!(|bytes: &[u8]| -> Corpus {
                 assert!(!fault.message.trim().is_empty());
             }
             let shown = faults.to_string();
-            assert!(
-                shown.lines().all(|line| line.starts_with("x.toml")),
-                "{shown:?}"
-            );
+            assert!(shown.lines().all(|line| line.starts_with("x.toml")), "{shown:?}");
         }
     }
     Corpus::Keep

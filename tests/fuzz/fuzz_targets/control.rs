@@ -54,10 +54,7 @@ impl ControlApi for Clerk {
 
     fn drain(&self, deadline: Option<Duration>) -> Result<Draining, Refusal> {
         let deadline_ms = deadline.map_or(0, |deadline| deadline.as_millis() as u64);
-        Ok(Draining {
-            pending: 1,
-            deadline_ms,
-        })
+        Ok(Draining { pending: 1, deadline_ms })
     }
 
     fn log(&self, level: Option<&str>) -> Result<String, Refusal> {

@@ -9,12 +9,7 @@ use strowger::base::{Instant, Key, ShareHolder};
 use strowger::resolver::records::found;
 use strowger::stack::names::{Look, Names};
 
-const KINDS: [RecordType; 4] = [
-    RecordType::Naptr,
-    RecordType::Srv,
-    RecordType::A,
-    RecordType::Aaaa,
-];
+const KINDS: [RecordType; 4] = [RecordType::Naptr, RecordType::Srv, RecordType::A, RecordType::Aaaa];
 
 fuzz_target!(|bytes: &[u8]| {
     name(bytes);
@@ -54,10 +49,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Some(asked) = DomainName::new(b"", b"asked.example") else {
         return;
     };
-    assert!(matches!(
-        names.look(late, late, &asked, RecordType::A),
-        Look::Unknown(_)
-    ));
+    assert!(matches!(names.look(late, late, &asked, RecordType::A), Look::Unknown(_)));
 });
 
 fn is_of(kind: RecordType, records: &Records) -> bool {

@@ -62,16 +62,11 @@ impl Bench {
         static SHARED: OnceLock<(Arc<Settings>, Arc<Nonces>, Arc<Sources>)> = OnceLock::new();
         let (settings, nonces, sources) = SHARED.get_or_init(|| {
             let nonces = Arc::new(Nonces::new(SECRET, 0, 16));
-            (
-                Arc::new(settings()),
-                nonces,
-                Arc::new(Sources::new(SECRET, 0)),
-            )
+            (Arc::new(settings()), nonces, Arc::new(Sources::new(SECRET, 0)))
         });
         let location = Arc::new(Location::new(SECRET, 100));
         let live = Arc::new(LiveConnections::new(1, 8));
-        let mut endpoint =
-            Endpoint::new(settings.clone(), location.clone(), live.clone(), 0, SECRET);
+        let mut endpoint = Endpoint::new(settings.clone(), location.clone(), live.clone(), 0, SECRET);
         endpoint.share_nonces(nonces.clone());
         endpoint.share_sources(sources.clone());
         Bench {
@@ -124,20 +119,17 @@ impl Bench {
             }
             (b'w', _) => self.handle(who, &text),
             (b'u', Some((_, sent))) => {
-                self.endpoint
-                    .handle_undelivered(self.now, &sent, &mut self.outbox);
+                self.endpoint.handle_undelivered(self.now, &sent, &mut self.outbox);
                 self.collect();
             }
             (b'l', _) => {
                 let flow = self.flow(5 + who % 3);
                 if what % 2 == 0 {
                     let (now, outbox) = (self.now, &mut self.outbox);
-                    self.endpoint
-                        .handle_unframed(now, flow, &text, Fault::BareLf, outbox);
+                    self.endpoint.handle_unframed(now, flow, &text, Fault::BareLf, outbox);
                 } else {
                     self.live.enter(0, (who % 3) as u32, 0);
-                    self.endpoint
-                        .handle_flow_lost(self.now, flow, &mut self.outbox);
+                    self.endpoint.handle_flow_lost(self.now, flow, &mut self.outbox);
                 }
                 self.collect();
             }
@@ -155,10 +147,7 @@ impl Bench {
         let slot = (who % 10 - 5) as u32 % 3;
         Flow {
             transport: Transport::Tcp,
-            channel: Channel::Connection {
-                slot,
-                generation: 7,
-            },
+            channel: Channel::Connection { slot, generation: 7 },
             ..Flow::datagram(1, peer)
         }
     }
@@ -169,8 +158,7 @@ impl Bench {
             self.live.enter(0, slot, generation);
         }
         self.came.push(bytes.to_vec());
-        self.endpoint
-            .handle(self.now, flow, bytes, &mut self.outbox);
+        self.endpoint.handle(self.now, flow, bytes, &mut self.outbox);
         self.collect();
     }
 
@@ -189,15 +177,9 @@ impl Bench {
             ..Reply::default()
         };
         let mut bytes = Vec::new();
-        reply::write(
-            &request,
-            &answer,
-            |out| out.extend_from_slice(lines),
-            &mut bytes,
-        );
+        reply::write(&request, &answer, |out| out.extend_from_slice(lines), &mut bytes);
         self.came.push(bytes.clone());
-        self.endpoint
-            .handle(self.now, flow, &bytes, &mut self.outbox);
+        self.endpoint.handle(self.now, flow, &bytes, &mut self.outbox);
         self.collect();
     }
 
@@ -234,8 +216,7 @@ impl Bench {
             for question in asked {
                 let outcome = Outcome::Failed(Failure::Silence);
                 let answer = Answer { question, outcome };
-                self.endpoint
-                    .handle_answer(self.now, answer, &mut self.outbox);
+                self.endpoint.handle_answer(self.now, answer, &mut self.outbox);
             }
         }
     }

@@ -12,9 +12,7 @@ fuzz_target!(|bytes: &[u8]| {
     let whole = frames(stream, &[]);
     let cuts: Vec<usize> = cuts
         .chunks(2)
-        .map(|pair| {
-            (usize::from(pair[0]) << 8 | usize::from(*pair.last().unwrap())) % (stream.len() + 1)
-        })
+        .map(|pair| (usize::from(pair[0]) << 8 | usize::from(*pair.last().unwrap())) % (stream.len() + 1))
         .collect();
     assert_eq!(frames(stream, &cuts), whole);
     let each: Vec<usize> = (0..stream.len().min(600)).collect();

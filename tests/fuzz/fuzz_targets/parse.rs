@@ -5,9 +5,7 @@ use std::net::SocketAddr;
 
 use libfuzzer_sys::{Corpus, fuzz_target};
 use strowger::sip::reply::{self, Reply};
-use strowger::sip::{
-    Frame, Framer, Index, Message, Name, NameAddr, Params, Uri, Value, Via, sniff,
-};
+use strowger::sip::{Frame, Framer, Index, Message, Name, NameAddr, Params, Uri, Value, Via, sniff};
 
 fuzz_target!(|bytes: &[u8]| -> Corpus {
     let mut index = Index::default();
@@ -29,8 +27,7 @@ fuzz_target!(|bytes: &[u8]| -> Corpus {
     }
     // An index that served another message before serves this one no differently.
     let mut used = Index::default();
-    let other =
-        b"SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP h\r\nVia: x\r\nTo: x\r\nl: 7\r\nl: 8\r\nbad\r\n\r\n";
+    let other = b"SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP h\r\nVia: x\r\nTo: x\r\nl: 7\r\nl: 8\r\nbad\r\n\r\n";
     assert!(Message::parse(other, &mut used).is_ok());
     let again = Message::parse(bytes, &mut used).unwrap();
     assert_eq!(again.fault(), message.fault());
@@ -65,10 +62,7 @@ fn lies_where_it_says(message: &Message) {
     }
     if message.fault().is_none() {
         assert!(bytes[message.headers_end()..].starts_with(b"\r\n"));
-        assert_eq!(
-            message.end() - message.body().len(),
-            message.headers_end() + 2
-        );
+        assert_eq!(message.end() - message.body().len(), message.headers_end() + 2);
     }
     let mut at = message.headers_start();
     let mut gaps = Vec::new();
@@ -80,29 +74,15 @@ fn lies_where_it_says(message: &Message) {
         }
         at = line.end;
         assert_eq!(&bytes[header.value_span.range()], header.value);
-        assert!(
-            line.start <= header.value_span.range().start
-                && header.value_span.range().end <= line.end
-        );
+        assert!(line.start <= header.value_span.range().start && header.value_span.range().end <= line.end);
         assert!(bytes[line].starts_with(header.raw_name));
         assert_eq!(Name::parse(header.raw_name), header.name);
-        assert_eq!(
-            header.value.trim_ascii(),
-            header.value.trim_ascii_start().trim_ascii_end()
-        );
+        assert_eq!(header.value.trim_ascii(), header.value.trim_ascii_start().trim_ascii_end());
         let by_name = message.all(header.name).map(|h| h.line);
-        assert!(
-            by_name.eq(message
-                .headers()
-                .filter(|h| h.name == header.name)
-                .map(|h| h.line))
-        );
+        assert!(by_name.eq(message.headers().filter(|h| h.name == header.name).map(|h| h.line)));
         assert_eq!(
             message.header(header.name).map(|h| h.line),
-            message
-                .headers()
-                .find(|h| h.name == header.name)
-                .map(|h| h.line)
+            message.headers().find(|h| h.name == header.name).map(|h| h.line)
         );
     }
     if at < message.headers_end() {
@@ -116,13 +96,7 @@ fn lies_where_it_says(message: &Message) {
 }
 
 fn values_are_in_order(message: &Message) {
-    for name in [
-        Name::Via,
-        Name::Contact,
-        Name::Route,
-        Name::Supported,
-        Name::Other,
-    ] {
+    for name in [Name::Via, Name::Contact, Name::Route, Name::Supported, Name::Other] {
         let values: Vec<Value> = message.values(name).collect();
         for value in &values {
             assert_eq!(&message.bytes()[value.span.range()], value.text);
@@ -135,8 +109,7 @@ fn values_are_in_order(message: &Message) {
             assert_eq!(same_line, !pair[0].last);
             assert_eq!(same_line, !pair[1].first);
             if same_line {
-                let between =
-                    &message.bytes()[pair[0].span.range().end..pair[1].span.range().start];
+                let between = &message.bytes()[pair[0].span.range().end..pair[1].span.range().start];
                 assert_eq!(between.trim_ascii(), b",");
             }
         }
@@ -164,22 +137,12 @@ fn values_can_be_read(message: &Message) {
         assert_eq!(via.text, value.text);
         assert_eq!(via.branch(), via.params.get(b"branch").flatten());
         assert_eq!(via.rport().is_some(), via.params.get(b"rport").is_some());
-        assert_eq!(
-            via.received_span().is_some(),
-            via.params.get(b"received").is_some()
-        );
+        assert_eq!(via.received_span().is_some(), via.params.get(b"received").is_some());
         params_lie_within(value.text, via.params);
     }
-    let uris: Vec<Uri> = uris
-        .into_iter()
-        .take(24)
-        .filter_map(|text| Uri::parse(text).ok())
-        .collect();
+    let uris: Vec<Uri> = uris.into_iter().take(24).filter_map(|text| Uri::parse(text).ok()).collect();
     for a in &uris {
-        for part in [a.user, a.password, Some(a.host_text), a.headers]
-            .into_iter()
-            .flatten()
-        {
+        for part in [a.user, a.password, Some(a.host_text), a.headers].into_iter().flatten() {
             within(a.text, part);
         }
         params_lie_within(a.text, a.params);
@@ -220,17 +183,11 @@ fn raw_readers_agree(message: &Message) {
         }
         let branch = message.top_via().ok().and_then(|via| via.branch());
         assert_eq!(sniff::top_via_branch(bytes), branch);
-        let first = message
-            .values(Name::Via)
-            .next()
-            .and_then(|value| Via::parse(value).ok());
+        let first = message.values(Name::Via).next().and_then(|value| Via::parse(value).ok());
         if let (Ok(top), Some(first)) = (message.top_via(), first) {
             assert_eq!(top.text, first.text);
             assert_eq!(top.value.span, first.value.span);
-            assert_eq!(
-                (top.value.first, top.value.last),
-                (first.value.first, first.value.last)
-            );
+            assert_eq!((top.value.first, top.value.last), (first.value.first, first.value.last));
         }
     }
 }
@@ -268,12 +225,7 @@ fn reply_is_a_message(request: &Message) {
             ..Default::default()
         };
         let mut bytes = Vec::new();
-        reply::write(
-            request,
-            &answer,
-            |out| out.extend_from_slice(b"Server: s\r\n"),
-            &mut bytes,
-        );
+        reply::write(request, &answer, |out| out.extend_from_slice(b"Server: s\r\n"), &mut bytes);
         let mut index = Index::default();
         let reply = Message::parse(&bytes, &mut index).unwrap();
         assert_eq!(reply.fault(), None);
@@ -282,10 +234,7 @@ fn reply_is_a_message(request: &Message) {
         assert_eq!(reply.all(Name::Via).count(), request.all(Name::Via).count());
         if request.fault().is_none() {
             for name in [Name::From, Name::CallId, Name::CSeq] {
-                assert_eq!(
-                    reply.header(name).map(|h| h.value),
-                    request.header(name).map(|h| h.value)
-                );
+                assert_eq!(reply.header(name).map(|h| h.value), request.header(name).map(|h| h.value));
             }
             assert!(
                 reply

@@ -56,11 +56,7 @@ impl Model {
     }
 
     fn remove_values(&mut self, original: &[u8], values: &[Value], removed: &BTreeSet<usize>) {
-        for (i, value) in values
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| removed.contains(i))
-        {
+        for (i, value) in values.iter().enumerate().filter(|(i, _)| removed.contains(i)) {
             let line: Vec<usize> = (0..values.len())
                 .filter(|&j| values[j].header.line == value.header.line)
                 .collect();
@@ -92,10 +88,7 @@ fn remove_values(message: &Message, program: &[u8], rewrite: &mut Rewrite) {
         if values.is_empty() || message.values(name).count() > 64 {
             continue;
         }
-        let removed: BTreeSet<usize> = program
-            .iter()
-            .map(|&b| usize::from(b) % values.len())
-            .collect();
+        let removed: BTreeSet<usize> = program.iter().map(|&b| usize::from(b) % values.len()).collect();
         rewrite.clear();
         // In the program's order, repeats included.
         for &b in program {
@@ -114,9 +107,7 @@ fn remove_values(message: &Message, program: &[u8], rewrite: &mut Rewrite) {
             let mut index = Index::default();
             let left = Message::parse(&rendered, &mut index).unwrap();
             assert_eq!(left.fault(), None);
-            let expected = (0..values.len())
-                .filter(|i| !removed.contains(i))
-                .map(|i| values[i].text);
+            let expected = (0..values.len()).filter(|i| !removed.contains(i)).map(|i| values[i].text);
             assert!(left.values(name).map(|value| value.text).eq(expected));
             assert_eq!(left.body(), message.body());
         }
@@ -162,19 +153,14 @@ fn mix(message: &Message, program: &[u8], rewrite: &mut Rewrite) {
     if program
         .chunks(4)
         .filter(|step| step.len() == 4)
-        .any(|step| {
-            (usize::from(step[1]) << 8 | usize::from(step[2])) % (original.len() + 3)
-                > original.len()
-        })
+        .any(|step| (usize::from(step[1]) << 8 | usize::from(step[2])) % (original.len() + 3) > original.len())
     {
         let mut rendered = Vec::new();
         rewrite.render(original, &mut rendered);
         return;
     }
     // Values beyond the first 64 of a line would count as kept: leave those messages to the other half.
-    if message.values(Name::Route).count() <= 64
-        && values.iter().all(|value| !value.text.is_empty())
-    {
+    if message.values(Name::Route).count() <= 64 && values.iter().all(|value| !value.text.is_empty()) {
         model.remove_values(original, &values, &removed);
         let mut rendered = b"front".to_vec();
         rewrite.render(original, &mut rendered);

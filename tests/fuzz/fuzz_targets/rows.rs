@@ -52,11 +52,7 @@ fuzz_target!(|bytes: &[u8]| {
         let restored = match table.restore(&location, now, &rules, terms) {
             Ok(restored) => restored,
             Err(trouble) => {
-                assert!(
-                    piece.is_some(),
-                    "rows alone tear nothing: {}",
-                    trouble.message()
-                );
+                assert!(piece.is_some(), "rows alone tear nothing: {}", trouble.message());
                 return;
             }
         };

@@ -17,10 +17,7 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     };
     let contexts = contexts();
-    let (us, them) = (
-        "127.0.0.1:5061".parse().unwrap(),
-        "127.0.0.1:50000".parse().unwrap(),
-    );
+    let (us, them) = ("127.0.0.1:5061".parse().unwrap(), "127.0.0.1:50000".parse().unwrap());
     let mut server = contexts.accept(them).unwrap();
     let mut client = contexts.connect(us, "sip.example.com").unwrap();
     client.start().unwrap();

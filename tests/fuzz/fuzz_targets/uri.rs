@@ -3,9 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use strowger::sip::{
-    Host, Index, Message, Name, NameAddr, Scheme, Uri, Via, same_name, unescaped, write_escaped,
-};
+use strowger::sip::{Host, Index, Message, Name, NameAddr, Scheme, Uri, Via, same_name, unescaped, write_escaped};
 
 fuzz_target!(|bytes: &[u8]| {
     let lines: Vec<&[u8]> = bytes.split(|b| *b == b'\n').take(8).collect();

@@ -14,9 +14,7 @@ fuzz_target!(|bytes: &[u8]| {
         lines += 1;
         assert!(!line.name.is_empty() && !line.realm.is_empty());
         assert_eq!(line.ha1.bytes().len(), line.algorithm.hash_len());
-        let is = |algorithm, whole| {
-            (line.algorithm == algorithm && line.whole == whole).then_some(line.ha1)
-        };
+        let is = |algorithm, whole| (line.algorithm == algorithm && line.whole == whole).then_some(line.ha1);
         users.insert(&Entry {
             name: line.name,
             domain: line.realm,

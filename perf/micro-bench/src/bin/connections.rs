@@ -30,11 +30,7 @@ fn main() {
         match argument.as_str() {
             "--json" => as_json = true,
             "--rounds" => rounds = number().filter(|n| *n > 0).unwrap_or_else(|| usage()),
-            "--most" => {
-                most = number()
-                    .filter(|n| *n >= SIZES[0])
-                    .unwrap_or_else(|| usage())
-            }
+            "--most" => most = number().filter(|n| *n >= SIZES[0]).unwrap_or_else(|| usage()),
             _ => usage(),
         }
     }
@@ -65,12 +61,9 @@ struct Entry {
     _rest: [u64; REST],
 }
 
-const REST: usize =
-    (size_of::<Connection>() - size_of::<(Age, State, SocketAddr)>()) / size_of::<u64>();
-const _: () = assert!(
-    size_of::<Entry>().abs_diff(size_of::<Connection>()) <= LINE / 4
-        && align_of::<Entry>() == align_of::<Connection>()
-);
+const REST: usize = (size_of::<Connection>() - size_of::<(Age, State, SocketAddr)>()) / size_of::<u64>();
+const _: () =
+    assert!(size_of::<Entry>().abs_diff(size_of::<Connection>()) <= LINE / 4 && align_of::<Entry>() == align_of::<Connection>());
 
 impl Aging for Entry {
     fn age(&self) -> &Age {
@@ -200,13 +193,7 @@ impl Bench {
 
     fn round(&mut self) {
         self.draw();
-        let steps: [fn(&mut Bench); STEPS] = [
-            Bench::find,
-            Bench::address,
-            Bench::renew,
-            Bench::sweep,
-            Bench::turnover,
-        ];
+        let steps: [fn(&mut Bench); STEPS] = [Bench::find, Bench::address, Bench::renew, Bench::sweep, Bench::turnover];
         for (number, step) in steps.into_iter().enumerate() {
             let start = CpuTime::now();
             step(self);
@@ -343,10 +330,7 @@ impl CpuTime {
 /// What the process holds in memory now (`statm`, second field).
 fn resident_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = text
-        .split_whitespace()
-        .nth(1)
-        .and_then(|pages| pages.parse::<u64>().ok());
+    let pages = text.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
     pages.unwrap_or(0) * 4096
 }
 
@@ -395,8 +379,5 @@ fn print_json(tables: &[Bench]) {
             )
         })
         .collect();
-    println!(
-        "{{\"unit\": \"ns\", \"rows\": [\n  {}\n]}}",
-        rows.join(",\n  ")
-    );
+    println!("{{\"unit\": \"ns\", \"rows\": [\n  {}\n]}}", rows.join(",\n  "));
 }

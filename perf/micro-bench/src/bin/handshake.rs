@@ -126,11 +126,7 @@ impl Case {
         if is_mutual {
             of_server.rules.verify_client = VerifyClient::Required;
         }
-        let client_file = if file == "rsa" {
-            "client-rsa"
-        } else {
-            "client"
-        };
+        let client_file = if file == "rsa" { "client-rsa" } else { "client" };
         let mut of_client = settings(folder, is_mutual.then_some(client_file));
         of_client.rules.client_session_reuse = is_resumed;
         Case {
@@ -265,10 +261,7 @@ impl Line {
 
 /// What idle connections cost: one side is kept, the other let go.
 fn memory(folder: &Path, connections: u32) {
-    println!(
-        "{}: {connections} idle connections each, bytes for one",
-        library_version()
-    );
+    println!("{}: {connections} idle connections each, bytes for one", library_version());
     println!("| key, version | server | server, mutual | client | client, mutual |");
     println!("| --- | --- | --- | --- | --- |");
     for (key, file) in KEYS {
@@ -300,24 +293,14 @@ fn memory(folder: &Path, connections: u32) {
 /// Prints the bytes for one connection of the kind `cell`: "rsa,1.2,server,full".
 fn memory_of(folder: &Path, connections: u32, cell: &str) {
     let parts: Vec<&str> = cell.split(',').collect();
-    let [file, version, side, kind] = parts[..] else {
-        usage()
-    };
+    let [file, version, side, kind] = parts[..] else { usage() };
     let version = Version::named(version).unwrap_or_else(|| usage());
-    let kind = if kind == "mutual" {
-        Kind::Mutual
-    } else {
-        Kind::Full
-    };
+    let kind = if kind == "mutual" { Kind::Mutual } else { Kind::Full };
     let case = Case::new(folder, "", file, kind, version);
     let one = || {
         let mut line = Line::new(&case.server, &case.client);
         line.run();
-        if side == "server" {
-            line.server
-        } else {
-            line.client
-        }
+        if side == "server" { line.server } else { line.client }
     };
     let mut kept: Vec<Tls> = Vec::with_capacity(connections as usize + WARM_UP);
     kept.extend((0..WARM_UP).map(|_| one()));
@@ -331,10 +314,7 @@ fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
     let figure = line.and_then(|line| line.split_whitespace().nth(1));
-    figure
-        .and_then(|figure| figure.parse::<u64>().ok())
-        .expect("a figure")
-        * 1024
+    figure.and_then(|figure| figure.parse::<u64>().ok()).expect("a figure") * 1024
 }
 
 fn print(cases: &[Case], rounds: u32) {
@@ -375,9 +355,5 @@ fn print_json(cases: &[Case]) {
             )
         })
         .collect();
-    println!(
-        "{{\"library\":\"{}\",\"rows\":[{}]}}",
-        library_version(),
-        rows.join(",")
-    );
+    println!("{{\"library\":\"{}\",\"rows\":[{}]}}", library_version(), rows.join(","));
 }

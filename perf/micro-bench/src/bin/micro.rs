@@ -104,29 +104,21 @@ impl Words {
             });
         }
         let message = Message::parse(invite, index).expect("a message");
-        table.time(
-            "rewrite, INVITE as it is forwarded".into(),
-            REPETITIONS,
-            || {
-                out.clear();
-                forward(black_box(&message), *flow, rewrite, out);
-                black_box(out.len());
-            },
-        );
+        table.time("rewrite, INVITE as it is forwarded".into(), REPETITIONS, || {
+            out.clear();
+            forward(black_box(&message), *flow, rewrite, out);
+            black_box(out.len());
+        });
         let message = Message::parse(ok, index).expect("a message");
-        table.time(
-            "rewrite, 200 without its top Via".into(),
-            REPETITIONS,
-            || {
-                out.clear();
-                rewrite.clear();
-                if let Some(top) = black_box(&message).values(Name::Via).next() {
-                    rewrite.remove_value(&top);
-                }
-                rewrite.render(message.bytes(), out);
-                black_box(out.len());
-            },
-        );
+        table.time("rewrite, 200 without its top Via".into(), REPETITIONS, || {
+            out.clear();
+            rewrite.clear();
+            if let Some(top) = black_box(&message).values(Name::Via).next() {
+                rewrite.remove_value(&top);
+            }
+            rewrite.render(message.bytes(), out);
+            black_box(out.len());
+        });
     }
 }
 
@@ -149,9 +141,7 @@ fn forward(message: &Message, source: Flow, rewrite: &mut Rewrite, out: &mut Vec
         out.extend_from_slice(b"Record-Route: <sip:127.0.0.1:5060;lr;sc=0123456789abcdef>\r\n");
     });
     if let Some(header) = message.header(Name::MaxForwards) {
-        rewrite.replace(header.value_span.range(), |out| {
-            out.extend_from_slice(b"69")
-        });
+        rewrite.replace(header.value_span.range(), |out| out.extend_from_slice(b"69"));
     }
     rewrite.insert(head, |out| out.extend_from_slice(b"Max-Breadth: 60\r\n"));
     rewrite.render(message.bytes(), out);
@@ -160,10 +150,7 @@ fn forward(message: &Message, source: Flow, rewrite: &mut Rewrite, out: &mut Vec
 /// The message with a header that nobody reads in front of its Content-Type, `length` bytes long in all.
 fn padded(message: &[u8], length: usize) -> Vec<u8> {
     let mark = b"Content-Type:";
-    let at = message
-        .windows(mark.len())
-        .position(|window| window == mark)
-        .expect("a body");
+    let at = message.windows(mark.len()).position(|window| window == mark).expect("a body");
     let (head, tail) = message.split_at(at);
     let missing = length.saturating_sub(message.len() + "X-Pad: \r\n".len());
     let pad = format!("X-Pad: {}\r\n", "p".repeat(missing));
@@ -231,10 +218,7 @@ impl Steady {
         let calls = seen.ended - before.ended;
         assert_eq!(seen.wrong, 0, "{seen:?}");
         assert_eq!(calls, u64::from(CALLS_PER_MS) * 1000, "{seen:?}");
-        table.add(
-            "one call, 6 in 7 out".into(),
-            elapsed_ns as f64 / calls as f64,
-        );
+        table.add("one call, 6 in 7 out".into(), elapsed_ns as f64 / calls as f64);
     }
 
     /// The same with the messages of one kind behind one another, so that each kind has its own time.
@@ -256,9 +240,7 @@ impl Steady {
                     elapsed_ns[number] += start.elapsed_ns();
                 }
                 let start = CpuTime::now();
-                server
-                    .endpoint
-                    .handle_timers(server.now, &mut server.outbox);
+                server.endpoint.handle_timers(server.now, &mut server.outbox);
                 timers_ns += start.elapsed_ns();
                 turns += CALLS_PER_MS;
             });
@@ -295,10 +277,7 @@ impl Steady {
         let seen = agents.seen;
         assert_eq!(seen.registered - before, u64::from(USERS));
         assert_eq!(seen.wrong, 0);
-        table.add(
-            "one REGISTER refresh".into(),
-            elapsed_ns as f64 / f64::from(USERS),
-        );
+        table.add("one REGISTER refresh".into(), elapsed_ns as f64 / f64::from(USERS));
     }
 }
 
@@ -319,10 +298,7 @@ impl CpuTime {
 /// What the process holds in memory now (`statm`, second field).
 fn resident_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = text
-        .split_whitespace()
-        .nth(1)
-        .and_then(|pages| pages.parse::<u64>().ok());
+    let pages = text.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
     pages.unwrap_or(0) * 4096
 }
 
@@ -361,17 +337,11 @@ impl Table {
     }
 
     fn print(&self, rounds: u32) {
-        println!(
-            "{:44} {:>9}   {:>9} … {:>9}",
-            "ns", "median", "least", "most"
-        );
+        println!("{:44} {:>9}   {:>9} … {:>9}", "ns", "median", "least", "most");
         for (name, values) in &self.rows {
             let sorted = Table::sorted(values);
             let (least, most) = (sorted[0], sorted[sorted.len() - 1]);
-            println!(
-                "{name:44} {:9.1}   {least:9.1} … {most:9.1}",
-                sorted[sorted.len() / 2]
-            );
+            println!("{name:44} {:9.1}   {least:9.1} … {most:9.1}", sorted[sorted.len() / 2]);
         }
         println!(
             "{rounds} rounds, alternating; {USERS} users, {} calls/s, {} s linger",
@@ -389,11 +359,7 @@ impl Table {
         println!("{{\"rounds\": {rounds}, \"unit\": \"ns\", \"rows\": [");
         for (number, (name, values)) in self.rows.iter().enumerate() {
             let sorted = Table::sorted(values);
-            let comma = if number + 1 < self.rows.len() {
-                ","
-            } else {
-                ""
-            };
+            let comma = if number + 1 < self.rows.len() { "," } else { "" };
             println!(
                 "  {{\"name\": {:?}, \"median\": {:.1}, \"least\": {:.1}, \"most\": {:.1}}}{comma}",
                 name.trim(),

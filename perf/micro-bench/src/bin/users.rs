@@ -24,11 +24,7 @@ fn main() {
         match argument.as_str() {
             "--json" => as_json = true,
             "--rounds" => rounds = number().filter(|n| *n > 0).unwrap_or_else(|| usage()),
-            "--most" => {
-                most = number()
-                    .filter(|n| *n >= SIZES[0])
-                    .unwrap_or_else(|| usage())
-            }
+            "--most" => most = number().filter(|n| *n >= SIZES[0]).unwrap_or_else(|| usage()),
             _ => usage(),
         }
     }
@@ -209,10 +205,7 @@ impl CpuTime {
 /// What the process holds in memory now (`statm`, second field).
 fn resident_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = text
-        .split_whitespace()
-        .nth(1)
-        .and_then(|pages| pages.parse::<u64>().ok());
+    let pages = text.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
     pages.unwrap_or(0) * 4096
 }
 
@@ -260,8 +253,5 @@ fn print_json(tables: &[Table]) {
             )
         })
         .collect();
-    println!(
-        "{{\"unit\": \"ns\", \"rows\": [\n  {}\n]}}",
-        rows.join(",\n  ")
-    );
+    println!("{{\"unit\": \"ns\", \"rows\": [\n  {}\n]}}", rows.join(",\n  "));
 }

@@ -16,14 +16,10 @@ fn main() {
         format!("<sip:u@192.0.2.1{many};last={n}>")
     };
     let long = |n: usize| {
-        let many: String = (0..30)
-            .map(|p| format!(";{}{p}=v", "n".repeat(24)))
-            .collect();
+        let many: String = (0..30).map(|p| format!(";{}{p}=v", "n".repeat(24))).collect();
         format!("<sip:u@192.0.2.1{many};last={n}>")
     };
-    let list = |of: &dyn Fn(usize) -> String, range: std::ops::Range<usize>| {
-        range.map(of).collect::<Vec<_>>().join(",")
-    };
+    let list = |of: &dyn Fn(usize) -> String, range: std::ops::Range<usize>| range.map(of).collect::<Vec<_>>().join(",");
     let short = |n: usize| format!("<sip:{n}@h>");
     // Ten that live and thirty that are remembered, which nothing but the last parameter tells apart.
     for n in 0..40 {
@@ -35,25 +31,10 @@ fn main() {
         }
     }
     let inputs = [
-        (
-            "REGISTER, usual",
-            "usual",
-            "<sip:u@192.0.2.1:5060>".to_owned(),
-            600,
-        ),
+        ("REGISTER, usual", "usual", "<sip:u@192.0.2.1:5060>".to_owned(), 600),
         ("refresh beside 40 wide", "wide", wide(39), 600),
-        (
-            "one contact, 40 wide",
-            "wide",
-            "<sip:u@192.0.2.1;last=x>".to_owned(),
-            0,
-        ),
-        (
-            "one contact, 40 long",
-            "long",
-            "<sip:u@192.0.2.1;last=x>".to_owned(),
-            0,
-        ),
+        ("one contact, 40 wide", "wide", "<sip:u@192.0.2.1;last=x>".to_owned(), 0),
+        ("one contact, 40 long", "long", "<sip:u@192.0.2.1;last=x>".to_owned(), 0),
         ("10 wide, 40 wide", "wide", list(&wide, 100..110), 0),
         ("10 long, 40 long", "long", list(&long, 100..110), 0),
         (
@@ -125,13 +106,7 @@ impl Bench {
         let secret = Key::new(7, 7);
         let location = Arc::new(Location::new(secret, 1_000_000));
         Bench {
-            endpoint: Endpoint::new(
-                Arc::new(settings),
-                location,
-                Arc::new(LiveConnections::new(1, 1)),
-                0,
-                secret,
-            ),
+            endpoint: Endpoint::new(Arc::new(settings), location, Arc::new(LiveConnections::new(1, 1)), 0, secret),
             outbox: Outbox::default(),
             flow: Flow::datagram(0, "10.0.1.2:5060".parse().expect("an address")),
             number: 0,
@@ -159,21 +134,14 @@ impl Bench {
     fn handle(&mut self, message: &[u8]) -> u16 {
         let now = Instant::from_ms(1000);
         self.outbox.clear();
-        self.endpoint
-            .handle(now, self.flow, message, &mut self.outbox);
-        let answer = self
-            .outbox
-            .transmits
-            .first()
-            .map(|sent| self.outbox.get(sent.span));
+        self.endpoint.handle(now, self.flow, message, &mut self.outbox);
+        let answer = self.outbox.transmits.first().map(|sent| self.outbox.get(sent.span));
         let status = answer.and_then(|answer| std::str::from_utf8(answer.get(8..11)?).ok());
         status.and_then(|status| status.parse().ok()).unwrap_or(0)
     }
 
     fn measure(&mut self, user: &str, contacts: &str, expires: u32) -> Cost {
-        let messages: Vec<_> = (0..ROUNDS)
-            .map(|_| self.register(user, contacts, expires))
-            .collect();
+        let messages: Vec<_> = (0..ROUNDS).map(|_| self.register(user, contacts, expires)).collect();
         let mut ns: Vec<f64> = Vec::new();
         let mut status = 0;
         for message in &messages {

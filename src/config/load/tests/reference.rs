@@ -64,12 +64,7 @@ fn reference() -> String {
             text += &format!("{piece}\n");
         }
         text += &format!("{}[{}]\n", comment(section.about), section.name);
-        for Row {
-            about,
-            key,
-            default,
-        } in section.rows
-        {
+        for Row { about, key, default } in section.rows {
             text += by_hand(section.name, key).unwrap_or_default();
             text += &comment(about);
             // A default that words say is no value that could stand there.
@@ -102,9 +97,7 @@ fn the_reference_is_what_the_table_says() {
     }
     let mut lines = made.lines().zip(there.lines()).enumerate();
     let first = lines.find(|(_, (made, there))| made != there);
-    panic!(
-        "{WRITE}=1 writes conf/strowger.toml anew from the table; the first line that differs: {first:#?}"
-    );
+    panic!("{WRITE}=1 writes conf/strowger.toml anew from the table; the first line that differs: {first:#?}");
 }
 
 /// How the file begins.

@@ -27,8 +27,7 @@ fn every_combination_is_established_and_resumed_with_a_call_for_each_flight() {
                     }
                 });
                 let client = bench.client(|settings| {
-                    settings.certificates.client_identity =
-                        vec![bench.pair("client", &Wish::new(&["client.example.com"], kind))];
+                    settings.certificates.client_identity = vec![bench.pair("client", &Wish::new(&["client.example.com"], kind))];
                 });
                 for (turn, cut) in Cut::ALL.into_iter().enumerate() {
                     let mut line = Line::new(&server, &client, NAME, cut);
@@ -102,10 +101,7 @@ fn the_kind_of_certificate_is_chosen_by_what_the_client_can_check() {
     let server = bench.server(&[Kind::Rsa, Kind::Ecdsa], |_| {});
     for (ciphers, suite) in [
         ("ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256"),
-        (
-            "ECDHE-ECDSA-AES128-GCM-SHA256",
-            "ECDHE-ECDSA-AES128-GCM-SHA256",
-        ),
+        ("ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES128-GCM-SHA256"),
         // The cheaper one for a client that can do both.
         ("", "ECDHE-ECDSA-AES128-GCM-SHA256"),
     ] {
@@ -147,10 +143,7 @@ fn chains_lead_to_the_authority_whatever_their_length() {
                     only(version)(settings);
                     settings.certificates.default_identity = pairs.to_vec();
                 });
-                for ciphers in [
-                    "ECDHE-ECDSA-AES128-GCM-SHA256",
-                    "ECDHE-RSA-AES128-GCM-SHA256",
-                ] {
+                for ciphers in ["ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256"] {
                     let client = bench.client(|settings| settings.rules.ciphers = ciphers.into());
                     let mut line = Line::new(&server, &client, NAME, cut);
                     line.assert_open();

@@ -56,12 +56,7 @@ impl Bench {
         let mut settings = Settings::default();
         settings.certificates.default_identity = kinds
             .iter()
-            .map(|kind| {
-                self.pair(
-                    &format!("server-{kind:?}"),
-                    &Wish::new(&[NAME, ADDRESS], *kind),
-                )
-            })
+            .map(|kind| self.pair(&format!("server-{kind:?}"), &Wish::new(&[NAME, ADDRESS], *kind)))
             .collect();
         settings.rules.trusted_ca = Some(self.folder.path().join("ca.pem"));
         settings
@@ -110,9 +105,7 @@ impl Cut {
             Cut::Whole => rest,
             Cut::OneByOne => 1,
             Cut::Random(state) => {
-                *state = state
-                    .wrapping_mul(6364136223846793005)
-                    .wrapping_add(1442695040888963407);
+                *state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
                 let random = (*state >> 33) as usize;
                 // Sizes of all magnitudes.
                 (random >> 8) % (1 << (random % 12)).min(rest) + 1

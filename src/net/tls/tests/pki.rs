@@ -12,8 +12,7 @@ use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
 use openssl::x509::extension::{
-    AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName,
-    SubjectKeyIdentifier,
+    AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName, SubjectKeyIdentifier,
 };
 use openssl::x509::{X509, X509Builder, X509NameBuilder};
 
@@ -92,9 +91,7 @@ impl Authority {
     }
 
     fn sign(&self, mut builder: X509Builder) -> X509 {
-        builder
-            .set_issuer_name(self.certificate.subject_name())
-            .unwrap();
+        builder.set_issuer_name(self.certificate.subject_name()).unwrap();
         let identifier = AuthorityKeyIdentifier::new()
             .keyid(true)
             .build(&builder.x509v3_context(Some(&self.certificate), None))
@@ -116,9 +113,7 @@ fn start(name: &str, key: &PKey<Private>, days: i64) -> X509Builder {
     builder.set_version(2).unwrap();
     let mut serial = BigNum::new().unwrap();
     serial.rand(64, MsbOption::MAYBE_ZERO, false).unwrap();
-    builder
-        .set_serial_number(&serial.to_asn1_integer().unwrap())
-        .unwrap();
+    builder.set_serial_number(&serial.to_asn1_integer().unwrap()).unwrap();
     builder.set_subject_name(&subject(name)).unwrap();
     builder.set_pubkey(key).unwrap();
     let now = std::time::SystemTime::now()
@@ -127,24 +122,15 @@ fn start(name: &str, key: &PKey<Private>, days: i64) -> X509Builder {
         .as_secs() as i64;
     let end = now + days * 86_400;
     let begin = end.min(now) - 86_400;
-    builder
-        .set_not_before(&Asn1Time::from_unix(begin).unwrap())
-        .unwrap();
-    builder
-        .set_not_after(&Asn1Time::from_unix(end).unwrap())
-        .unwrap();
+    builder.set_not_before(&Asn1Time::from_unix(begin).unwrap()).unwrap();
+    builder.set_not_after(&Asn1Time::from_unix(end).unwrap()).unwrap();
     builder
 }
 
 fn mark_authority(builder: &mut X509Builder) {
     let basic = BasicConstraints::new().critical().ca().build().unwrap();
     builder.append_extension(basic).unwrap();
-    let usage = KeyUsage::new()
-        .critical()
-        .key_cert_sign()
-        .crl_sign()
-        .build()
-        .unwrap();
+    let usage = KeyUsage::new().critical().key_cert_sign().crl_sign().build().unwrap();
     builder.append_extension(usage).unwrap();
     let identifier = SubjectKeyIdentifier::new()
         .build(&builder.x509v3_context(None, None))

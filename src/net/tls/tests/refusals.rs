@@ -63,35 +63,15 @@ fn a_server_that_does_not_prove_its_name_is_refused() {
         (&["*.example.com"], "x", "sip.example.com", false),
         (&["sip:example.com"], "x", "example.com", true),
         (&["SIP:example.com"], "x", "example.com", true),
-        (
-            &["sip:example.com:5061;transport=tls"],
-            "x",
-            "example.com",
-            true,
-        ),
+        (&["sip:example.com:5061;transport=tls"], "x", "example.com", true),
         // Where a sip URI is, DNS names do not count; a URI of a user or of another scheme is none.
-        (
-            &["sip:example.com", "sip.example.com"],
-            "x",
-            "sip.example.com",
-            false,
-        ),
+        (&["sip:example.com", "sip.example.com"], "x", "sip.example.com", false),
         (&["sip:alice@example.com"], "x", "example.com", false),
-        (
-            &["https://example.com", "sip.example.com"],
-            "x",
-            "sip.example.com",
-            true,
-        ),
+        (&["https://example.com", "sip.example.com"], "x", "sip.example.com", true),
         (&["sips:example.com"], "x", "example.com", false),
         // The common name counts only where there is no alternative.
         (&[], "sip.example.com", "sip.example.com", true),
-        (
-            &["other.example.com"],
-            "sip.example.com",
-            "sip.example.com",
-            false,
-        ),
+        (&["other.example.com"], "sip.example.com", "sip.example.com", false),
         (&["127.0.0.1"], "sip.example.com", "sip.example.com", false),
         (&[], "Strowger Inc", "strowger inc", false),
         (&["127.0.0.1"], "x", "127.0.0.1", true),
@@ -144,24 +124,10 @@ fn a_server_that_does_not_prove_its_name_is_refused() {
 fn names_that_cannot_be_are_an_error_and_no_panic() {
     let bench = Bench::new();
     let client = bench.client(|_| {});
-    for name in [
-        "",
-        "a b",
-        "a\0b",
-        "ä.example",
-        "[::1",
-        "a/b",
-        &"a".repeat(300),
-    ] {
+    for name in ["", "a b", "a\0b", "ä.example", "[::1", "a/b", &"a".repeat(300)] {
         assert!(client.connect(server_address(), name).is_err(), "{name:?}");
     }
-    for name in [
-        "a",
-        "under_score.example",
-        "192.0.2.1",
-        "[2001:db8::1]",
-        "2001:db8::1",
-    ] {
+    for name in ["a", "under_score.example", "192.0.2.1", "[2001:db8::1]", "2001:db8::1"] {
         assert!(client.connect(server_address(), name).is_ok(), "{name:?}");
     }
 }
@@ -195,12 +161,7 @@ fn clients_prove_themselves_as_the_settings_want() {
         let good = || vec![bench.pair("good", &Wish::new(&["client.test"], Kind::Ecdsa))];
         let bad = || {
             let certificate = issue(&stranger, &Wish::new(&["client.test"], Kind::Ecdsa));
-            vec![write(
-                bench.folder.path(),
-                "bad",
-                Kind::Ecdsa,
-                &[&certificate],
-            )]
+            vec![write(bench.folder.path(), "bad", Kind::Ecdsa, &[&certificate])]
         };
         let none = Vec::new;
         let shake = |verify: VerifyClient, shown: Vec<Pair>| {
@@ -417,10 +378,7 @@ fn every_bit_of_a_handshake_matters() {
             line.run();
             // It fails, or it waits for bytes that will not come, but data is never exchanged.
             let both = line.server.tls.is_established() && line.client.tls.is_established();
-            assert!(
-                !both || versions.contains(&at),
-                "bit of byte {at} of {bytes:?}"
-            );
+            assert!(!both || versions.contains(&at), "bit of byte {at} of {bytes:?}");
         }
     }
 }
@@ -437,10 +395,7 @@ fn settings_are_taken_whole_or_not_at_all() {
     let good = bench.settings(&[Kind::Ecdsa, Kind::Rsa]);
     assert!(Contexts::load(&good, None).is_ok());
     let empty = write_file("empty.pem", b"");
-    let torn = write_file(
-        "torn.pem",
-        b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
-    );
+    let torn = write_file("torn.pem", b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n");
     let locked = {
         let group = openssl::ec::EcGroup::from_curve_name(openssl::nid::Nid::X9_62_PRIME256V1);
         let key = openssl::ec::EcKey::generate(&group.unwrap()).unwrap();

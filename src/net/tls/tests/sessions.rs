@@ -60,10 +60,7 @@ fn a_ticket_of_tls_13_is_used_once_and_a_session_of_tls_12_again() {
         .map(|end| {
             let mut line = Line {
                 server: End::new(server.accept(client_address()).unwrap()),
-                client: std::mem::replace(
-                    end,
-                    End::new(client.connect(server_address(), "other").unwrap()),
-                ),
+                client: std::mem::replace(end, End::new(client.connect(server_address(), "other").unwrap())),
                 cut: Cut::Whole,
             };
             line.run();
@@ -95,8 +92,7 @@ fn a_ticket_of_tls_13_is_used_once_and_a_session_of_tls_12_again() {
 fn sessions_are_kept_for_each_name_address_and_port() {
     let bench = Bench::new();
     let server = bench.server(&[], |settings| {
-        settings.certificates.default_identity =
-            vec![bench.pair("two", &Wish::new(&[NAME, "b.example.com"], Kind::Ecdsa))];
+        settings.certificates.default_identity = vec![bench.pair("two", &Wish::new(&[NAME, "b.example.com"], Kind::Ecdsa))];
     });
     let client = bench.client(|_| {});
     assert!(!resumed(&server, &client, NAME));
@@ -134,17 +130,9 @@ fn a_client_without_tickets_resumes_from_the_servers_memory() {
         ssl.set_connect_state();
         if let Some(session) = kept.lock().unwrap().take() {
             assert!(!session.id().is_empty());
-            assert!(crate::net::sys::ssl::offer_session(
-                &mut ssl, &session, &context
-            ));
+            assert!(crate::net::sys::ssl::offer_session(&mut ssl, &session, &context));
         }
-        let tls = Tls::new(
-            ssl,
-            server_address(),
-            super::super::Side::Client,
-            false,
-            None,
-        );
+        let tls = Tls::new(ssl, server_address(), super::super::Side::Client, false, None);
         let mut line = Line {
             server: End::new(server.accept(client_address()).unwrap()),
             client: End::new(tls.unwrap()),
@@ -199,11 +187,7 @@ fn sessions_outlive_a_reload_that_changes_no_identity_and_no_check() {
         let third = Contexts::load(&other, Some(&second)).unwrap();
         assert!(resumed(&third, &client, NAME), "{version:?}");
         // As a restart would.
-        assert!(!resumed(
-            &Contexts::load(&other, None).unwrap(),
-            &client,
-            NAME
-        ));
+        assert!(!resumed(&Contexts::load(&other, None).unwrap(), &client, NAME));
     }
 }
 
@@ -300,8 +284,7 @@ fn a_chain_that_was_good_is_not_good_for_another_name_authority_or_purpose() {
     let other = write_authorities(bench.folder.path(), "other", &[&stranger]);
     let mut settings = bench.settings(&[]);
     settings.rules.client_session_reuse = false;
-    settings.certificates.default_identity =
-        vec![bench.pair("two", &Wish::new(&[NAME, "b.example.com"], Kind::Ecdsa))];
+    settings.certificates.default_identity = vec![bench.pair("two", &Wish::new(&[NAME, "b.example.com"], Kind::Ecdsa))];
     settings.rules.verify_client = VerifyClient::Required;
     let both = Contexts::load(&settings, None).unwrap();
     for _ in 0..3 {
@@ -313,26 +296,11 @@ fn a_chain_that_was_good_is_not_good_for_another_name_authority_or_purpose() {
     let mut changed = settings.clone();
     changed.rules.trusted_ca = Some(other);
     let after = Contexts::load(&changed, Some(&both)).unwrap();
-    assert!(
-        Line::new(&both, &after, NAME, Cut::Whole)
-            .client
-            .failure
-            .is_some()
-    );
-    assert!(
-        Line::new(&after, &both, NAME, Cut::Whole)
-            .server
-            .failure
-            .is_some()
-    );
+    assert!(Line::new(&both, &after, NAME, Cut::Whole).client.failure.is_some());
+    assert!(Line::new(&after, &both, NAME, Cut::Whole).server.failure.is_some());
     // And a failure is not remembered as good.
     for _ in 0..3 {
-        assert!(
-            Line::new(&both, &after, NAME, Cut::Whole)
-                .client
-                .failure
-                .is_some()
-        );
+        assert!(Line::new(&both, &after, NAME, Cut::Whole).client.failure.is_some());
     }
 }
 
@@ -351,8 +319,7 @@ fn a_thousand_reloads_leave_memory_where_it_was() {
         settings
     };
     let client = bench.client(|settings| {
-        settings.certificates.client_identity =
-            vec![bench.pair("client", &Wish::new(&["c.test"], Kind::Ecdsa))];
+        settings.certificates.client_identity = vec![bench.pair("client", &Wish::new(&["c.test"], Kind::Ecdsa))];
     });
     let mut contexts = Contexts::load(&settings, None).unwrap();
     let mut reload = |round: usize| {
@@ -377,10 +344,7 @@ fn a_thousand_reloads_leave_memory_where_it_was() {
     }
     // Other tests run beside this one and take their own; a thousand contexts that stayed would be far more.
     let after = resident();
-    assert!(
-        after < before + 24 * 1024,
-        "{before} KiB before, {after} KiB after"
-    );
+    assert!(after < before + 24 * 1024, "{before} KiB before, {after} KiB after");
 }
 
 /// The memory of the process, KiB.

@@ -25,32 +25,16 @@ fn names(line: &Line) -> Option<Vec<String>> {
 fn a_clients_names_are_those_of_its_certificate_in_resumed_sessions_too() {
     let bench = Bench::new();
     let cases: &[(&[&str], &str, &[&str])] = &[
-        (
-            &["sip:alice@example.test"],
-            "x",
-            &["sip:alice@example.test"],
-        ),
-        (
-            &["SIPS:Alice@Example.Test"],
-            "x",
-            &["SIPS:Alice@Example.Test"],
-        ),
+        (&["sip:alice@example.test"], "x", &["sip:alice@example.test"]),
+        (&["SIPS:Alice@Example.Test"], "x", &["SIPS:Alice@Example.Test"]),
         (
             &["sip:example.test", "sip:a@b.test"],
             "x",
             &["sip:example.test", "sip:a@b.test"],
         ),
-        (
-            &["example.test", "phone.test"],
-            "x",
-            &["example.test", "phone.test"],
-        ),
+        (&["example.test", "phone.test"], "x", &["example.test", "phone.test"]),
         // Who is one user is not its whole domain besides.
-        (
-            &["sip:alice@example.test", "example.test"],
-            "x",
-            &["sip:alice@example.test"],
-        ),
+        (&["sip:alice@example.test", "example.test"], "x", &["sip:alice@example.test"]),
         (&["urn:uuid:1", "example.test"], "x", &["example.test"]),
         (&["192.0.2.1"], "boss.example.test", &[]),
         // The common name proves nobody.
@@ -179,8 +163,7 @@ fn an_authority_that_issues_for_servers_only_makes_no_clients() {
             settings.rules.verify_client = VerifyClient::Required;
             settings.rules.client_purposes = accepted.clone();
         });
-        let client =
-            bench.client(|settings| settings.certificates.client_identity = vec![pair.clone()]);
+        let client = bench.client(|settings| settings.certificates.client_identity = vec![pair.clone()]);
         let line = Line::new(&server, &client, NAME, Cut::Whole);
         let failure = line.server.failure.as_ref().map(ToString::to_string);
         assert_eq!(failure.is_none(), is_good, "{accepted:?}: {failure:?}");
@@ -217,9 +200,7 @@ fn a_server_must_be_made_for_a_server_whatever_is_accepted_of_clients() {
         ..Wish::new(&[NAME], Kind::Ecdsa)
     };
     let pair = bench.pair("no-server", &wish);
-    let server = bench.server(&[], |settings| {
-        settings.certificates.default_identity = vec![pair]
-    });
+    let server = bench.server(&[], |settings| settings.certificates.default_identity = vec![pair]);
     let client = bench.client(|settings| settings.rules.client_purposes = vec![Purpose::Any]);
     let line = Line::new(&server, &client, NAME, Cut::Whole);
     let failure = line.client.failure.expect("a refusal").to_string();
@@ -245,11 +226,7 @@ fn a_client_can_be_told_to_show_nothing() {
             });
             assert_eq!(client.shows_client_certificate(), shows);
             let line = Line::new(&server, &client, NAME, Cut::Whole);
-            assert_eq!(
-                line.server.failure.is_none(),
-                is_good,
-                "{version:?} {shows}"
-            );
+            assert_eq!(line.server.failure.is_none(), is_good, "{version:?} {shows}");
             if is_good {
                 assert_eq!(line.server.tls.is_mutual(), shows);
                 assert_eq!(line.client.tls.is_mutual(), shows);
@@ -327,11 +304,7 @@ fn the_group_that_stands_first_and_both_have_is_taken_without_a_second_hello() {
             line.assert_open();
             assert_eq!(group, Some(wanted), "case {number}, {cut:?}");
             // One call for each flight: two of the server, and no third for a second hello.
-            assert_eq!(
-                line.server.tls.handshake_calls(),
-                2,
-                "case {number}, {cut:?}"
-            );
+            assert_eq!(line.server.tls.handshake_calls(), 2, "case {number}, {cut:?}");
             if number == 0 && hybrid.is_some() && !line.client.tls.is_resumed() {
                 assert!(len > 1300, "a hello of more than one segment: {len}");
             }

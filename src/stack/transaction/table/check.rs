@@ -16,11 +16,7 @@ impl Transactions {
             "timers and transactions"
         );
         for (id, server) in self.servers.iter() {
-            assert_eq!(
-                self.find_server(server.key),
-                Some(id),
-                "server transaction {id:?}"
-            );
+            assert_eq!(self.find_server(server.key), Some(id), "server transaction {id:?}");
         }
         let mut listed = 0;
         for (id, client) in self.clients.iter().filter(|(_, client)| client.listed) {
@@ -33,21 +29,14 @@ impl Transactions {
             let (mut before, mut slot) = (NONE, *first);
             while slot != NONE {
                 let (id, client) = self.clients.tenant(slot).expect("a list leads to a record");
-                assert_eq!(
-                    self.ways.key(&client.flow),
-                    Some(*key),
-                    "client transaction {id:?}"
-                );
+                assert_eq!(self.ways.key(&client.flow), Some(*key), "client transaction {id:?}");
                 assert!(client.listed, "client transaction {id:?} is not listed");
                 assert_eq!(client.before, before, "before client transaction {id:?}");
                 (before, slot, in_lists) = (slot, client.after, in_lists + 1);
                 assert!(in_lists <= listed, "a list of those that wait has no end");
             }
         }
-        assert_eq!(
-            listed, in_lists,
-            "client transactions that wait on connections"
-        );
+        assert_eq!(listed, in_lists, "client transactions that wait on connections");
     }
 
     /// Server transactions with their names.
@@ -81,13 +70,7 @@ mod tests {
         let (key, settings) = (Key::new(1, 2), Settings::default());
         let ways = PeerFlows::new(Arc::new(LiveConnections::new(1, 4)), 0, key);
         let sources = Arc::new(Sources::new(key, 0));
-        let mut table = Transactions::new(
-            settings.timers.clone(),
-            &settings.per_core,
-            ways,
-            sources,
-            key,
-        );
+        let mut table = Transactions::new(settings.timers.clone(), &settings.per_core, ways, sources, key);
         let (now, mut outbox) = (Instant::from_ms(1000), Outbox::default());
         let peer = "192.0.2.1:5060".parse().unwrap();
         let flow = Flow::datagram(0, peer);
@@ -112,13 +95,9 @@ mod tests {
         });
         caught("server transaction", |table, server, _| {
             let record = table.servers.get(server).unwrap();
-            table
-                .directory
-                .remove_first(record.key, server.slot, record.next);
+            table.directory.remove_first(record.key, server.slot, record.next);
         });
-        caught("client transactions that wait", |table, _, _| {
-            table.unanswered.clear()
-        });
+        caught("client transactions that wait", |table, _, _| table.unanswered.clear());
         caught("is not listed", |table, _, client| {
             table.clients.get_mut(client).unwrap().listed = false;
         });

@@ -72,11 +72,7 @@ impl Transactions {
 
     /// Another callee has answered with a 2xx of so many bytes: the first always leaves, and so does this one.
     pub fn allow_another_success(&mut self, id: Id, len: usize) {
-        if self
-            .servers
-            .get(id)
-            .is_some_and(|server| !server.is_unanswered())
-        {
+        if self.servers.get(id).is_some_and(|server| !server.is_unanswered()) {
             // With our Record-Route it may be longer when it leaves.
             self.extend_answers(id, 2 * len);
         }
@@ -102,10 +98,7 @@ impl Transactions {
         }
         let is_awaited = status >= 200 && server.is_unanswered();
         if len > server.room as usize && !is_awaited {
-            let is_there = self
-                .sources
-                .proved
-                .knows_address(now, server.flow.peer.ip());
+            let is_there = self.sources.proved.knows_address(now, server.flow.peer.ip());
             self.answers_kept_back += u64::from(!is_there);
             return is_there;
         }
@@ -136,9 +129,7 @@ impl Server {
         matches!(
             self.state,
             ServerState::Invite(invite_server::State::Proceeding)
-                | ServerState::NonInvite(
-                    non_invite_server::State::Trying | non_invite_server::State::Proceeding
-                )
+                | ServerState::NonInvite(non_invite_server::State::Trying | non_invite_server::State::Proceeding)
         )
     }
 }
@@ -146,9 +137,7 @@ impl Server {
 impl Client {
     /// After the first copy it leaves so often at most: where it goes somebody may be who has nothing to do with it.
     pub fn bound_repeats(&mut self, repeats: usize) {
-        self.repeats = u8::try_from(repeats).map_or(UNBOUNDED_REPEATS - 1, |repeats| {
-            repeats.min(UNBOUNDED_REPEATS - 1)
-        });
+        self.repeats = u8::try_from(repeats).map_or(UNBOUNDED_REPEATS - 1, |repeats| repeats.min(UNBOUNDED_REPEATS - 1));
     }
 
     /// Whether it is repeated once more.
