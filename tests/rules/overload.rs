@@ -103,6 +103,15 @@ fn who_was_let_in_and_challenged_is_let_in() {
     assert_eq!(refused(&mut b, ALICE, 1), 0);
     assert!(refused(&mut b, ALICE, 2) > 25, "another request");
     assert!(refused(&mut b, CAROL, 1) > 25, "of somebody else");
+    let line = auth::ALICES.answer(&nonces[0], "INVITE", "");
+    let unasked = || {
+        let request = Request::invite()
+            .from("<sip:a@elsewhere.test>;tag=x")
+            .call_id(&format!("u{}", unique()));
+        request.add(&format!("Proxy-Authorization: {line}"))
+    };
+    let passed = (0..30).filter(|_| !b.send(ALICE, unasked()).iter().any(|sent| sent.status() == 503));
+    assert!(passed.count() < 5, "nobody looks at these credentials");
     behind(&mut b, 4000);
     assert!(refused(&mut b, ALICE, 1) > 25, "later");
 }

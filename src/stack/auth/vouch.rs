@@ -1,6 +1,7 @@
 //! What a datagram shows that whoever forges its source address cannot show. Looked for where that address has used up its share of requests.
 
 use super::nonce::Verdict;
+use super::{Challenger, Claim};
 use crate::base::hash::read_hex;
 use crate::base::{Flow, Instant, Question};
 use crate::sip::{Credentials, Message, Method, Name, NameAddr, Uri};
@@ -12,6 +13,15 @@ const AT_ONCE_MS: u64 = 5_000;
 impl Endpoint {
     /// Whether a request bears what is asked for. Nothing is counted, and nothing changes.
     pub fn bears(&mut self, now: Instant, flow: Flow, bytes: &[u8], question: Question) -> bool {
+        // A flood that bears neither is not read for it.
+        let word: &[u8] = match question {
+            Question::IsRegister => b"REGISTER",
+            Question::BearsNonce => b"nonce",
+            Question::BearsCookie => b";sc=",
+        };
+        if memchr::memmem::find(bytes, word).is_none() {
+            return false;
+        }
         let mut index = self.index.take().unwrap_or_default();
         let bears = Message::parse(bytes, &mut index).is_ok_and(|message| match question {
             Question::IsRegister => message.method() == Method::Register,
@@ -28,8 +38,16 @@ impl Endpoint {
     }
 
     /// Whether a request comes back at once with the answer to a challenge, and has been let in before: then. Later requests by the same nonce
-    /// count on, and are others.
+    /// count on, and are others. Nothing is concluded for a request that will not be asked for its credentials: they may be anything there.
     pub(in crate::stack) fn has_been_let_in(&self, flow: Flow, message: &Message) -> bool {
+        let (auth, routes) = (&self.settings.auth, &self.settings.routes);
+        let (who, asks) = match message.method() {
+            Method::Register => (Challenger::Registrar, auth.challenge_register),
+            _ => (Challenger::Proxy, auth.challenge_proxy),
+        };
+        if !asks || routes.have_a_say() || Claim::of(who, message, &self.settings).whose.is_none() {
+            return false;
+        }
         let counts_one = |line: &Credentials| line.nc.is_none_or(|nc| read_hex(nc) == Some(1));
         self.answers(self.now, flow, message, AT_ONCE_MS, counts_one)
     }
