@@ -1,4 +1,5 @@
-"""perf/attack: the attack laboratory. One scenario for each known attack, against the real server, while legitimate phones call and register beside it."""
+"""perf/attack: the attack laboratory. One scenario for each known attack, against the real server, while legitimate phones call and
+register beside it."""
 
 import argparse
 import importlib
@@ -23,10 +24,14 @@ QUICK, FULL = (2.5, 5.0, 2.5), (5.0, 20.0, 10.0)
 
 
 class AttackReport(Report):
-    legend = (f"Legitimate calls and registrations: done of those tried, before / during / after the attack; goes on means {verdicts.GOES_ON:.0%} of them within "
-              f"4 s. ms: from when it was due to the 200, median and 99th percentile. CPU: of the server's core. Not to be told: it was not well "
-              "before, the legitimate side or the attacker was itself the limit, or the server waited for its core for more than "
-              f"{verdicts.DISTURBED:.0%} of the time, which something else on the machine had.")
+    legend = (
+        f"Legitimate calls and registrations: done of those tried, before / during / after the attack; goes on means "
+        f"{verdicts.GOES_ON:.0%} of them within "
+        f"4 s. ms: from when it was due to the 200, median and 99th percentile. CPU: of the server's core. Not to be told: it was "
+        f"not well "
+        "before, the legitimate side or the attacker was itself the limit, or the server waited for its core for more than "
+        f"{verdicts.DISTURBED:.0%} of the time, which something else on the machine had."
+    )
 
 
 def options():
@@ -80,7 +85,13 @@ def percent(value):
 
 
 def figure(value):
-    return f"{value:,.0f}" if isinstance(value, (int, float)) and abs(value) >= 10 else f"{value:.2f}" if isinstance(value, float) else str(value)
+    return (
+        f"{value:,.0f}"
+        if isinstance(value, (int, float)) and abs(value) >= 10
+        else f"{value:.2f}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 def cells(result):
@@ -88,14 +99,36 @@ def cells(result):
     registrations, _ = parts(result, ["refreshed", "new"])
     connections, connection_ms = parts(result, ["tcp", "tls"])
     machines = result["machine"]
-    return [result["scenario"], verdicts.WORDS[result["verdict"]], calls, call_ms, registrations, connections, connection_ms,
-            " · ".join([megabytes(machines["before"]["rss"]), megabytes(machines["during"]["peak"]), megabytes(machines["after"]["rss"])]),
-            " · ".join(percent(phase["cpu"]) for phase in machines.values()), " · ".join(percent(phase["waited"]) for phase in machines.values()),
-            "; ".join(f"{name} {figure(value)}" for name, value in result["attack"].items())]
+    return [
+        result["scenario"],
+        verdicts.WORDS[result["verdict"]],
+        calls,
+        call_ms,
+        registrations,
+        connections,
+        connection_ms,
+        " · ".join(
+            [megabytes(machines["before"]["rss"]), megabytes(machines["during"]["peak"]), megabytes(machines["after"]["rss"])]
+        ),
+        " · ".join(percent(phase["cpu"]) for phase in machines.values()),
+        " · ".join(percent(phase["waited"]) for phase in machines.values()),
+        "; ".join(f"{name} {figure(value)}" for name, value in result["attack"].items()),
+    ]
 
 
-HEAD = ["scenario", "verdict", "calls", "ms", "registrations", "new connections", "ms", "MB before · most · after", "CPU % before · during · after",
-        "waited for the core, %", "the attack"]
+HEAD = [
+    "scenario",
+    "verdict",
+    "calls",
+    "ms",
+    "registrations",
+    "new connections",
+    "ms",
+    "MB before · most · after",
+    "CPU % before · during · after",
+    "waited for the core, %",
+    "the attack",
+]
 
 
 def say(result):
@@ -105,7 +138,7 @@ def say(result):
         if cell != "—" and cell:
             print(f"    {title}: {cell}")
     for check in result["checks"]:
-        print(f"    [{ {True: 'yes', False: 'NO', None: '—'}[check['held']]}] {check['what']}: {check['seen']}")
+        print(f"    [{ {True: 'yes', False: 'NO', None: '—'}[check['held']] }] {check['what']}: {check['seen']}")
     for line in counters(result):
         print(f"    {line}")
     for line in result["log"]:
@@ -121,12 +154,27 @@ def report(results, failures, settings, name):
     found = AttackReport("The attack laboratory", machine.describe(), settings)
     found.raw = results
     found.table("What became of both", HEAD, [cells(result) for result in results])
-    found.table("What must hold", ["scenario", "the attack", "of", "check", "seen", "held"],
-                [[result["scenario"], result["what"], result["source"], check["what"], check["seen"], verdicts.WORDS[check["held"]]]
-                 for result in results for check in result["checks"]])
-    found.table("What the operator sees", ["scenario", "counters", "log"],
-                [[result["scenario"], "<br>".join(f"`{line}`" for line in counters(result)) or "—",
-                  "<br>".join(line.replace("|", "\\|") for line in result["log"]) or "—"] for result in results])
+    found.table(
+        "What must hold",
+        ["scenario", "the attack", "of", "check", "seen", "held"],
+        [
+            [result["scenario"], result["what"], result["source"], check["what"], check["seen"], verdicts.WORDS[check["held"]]]
+            for result in results
+            for check in result["checks"]
+        ],
+    )
+    found.table(
+        "What the operator sees",
+        ["scenario", "counters", "log"],
+        [
+            [
+                result["scenario"],
+                "<br>".join(f"`{line}`" for line in counters(result)) or "—",
+                "<br>".join(line.replace("|", "\\|") for line in result["log"]) or "—",
+            ]
+            for result in results
+        ],
+    )
     if failures:
         found.table("What could not be run", ["scenario", "why"], failures)
     return found.write(PERF, name)
@@ -135,8 +183,11 @@ def report(results, failures, settings, name):
 def run(arguments, names):
     server = binary(arguments)
     certificates.make()
-    settings = (f"{server if arguments.binary else 'the release build'}; {'/'.join(f'{each:g}' for each in (QUICK if arguments.quick else FULL))} s "
-                f"before, during and after each attack; load average at the start {machine.load_average():.2f}")
+    settings = (
+        f"{server if arguments.binary else 'the release build'}; "
+        f"{'/'.join(f'{each:g}' for each in (QUICK if arguments.quick else FULL))} s "
+        f"before, during and after each attack; load average at the start {machine.load_average():.2f}"
+    )
     net.enter()
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[-1]})
     results, failures, began = [], [], time.monotonic()
@@ -153,7 +204,10 @@ def run(arguments, names):
             shutil.rmtree(directory, ignore_errors=True)
     path = report(results, failures, settings, arguments.name)
     bad = [result["scenario"] for result in results if result["verdict"] is False]
-    print(f"{len(results)} scenarios in {(time.monotonic() - began) / 60:.1f} min; does not hold: {', '.join(bad) or 'none'}; {path}.md")
+    print(
+        f"{len(results)} scenarios in {(time.monotonic() - began) / 60:.1f} min; does not hold: {', '.join(bad) or 'none'}; "
+        f"{path}.md"
+    )
     return bool(failures)
 
 

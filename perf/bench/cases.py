@@ -1,4 +1,5 @@
-"""How a server is connected to, and what its conf and the generator's options are for that: the configurations of both studies among them."""
+"""How a server is connected to, and what its conf and the generator's options are for that: the configurations of both studies
+among them."""
 
 import os
 
@@ -12,7 +13,8 @@ CIPHERS = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256"
 # What RFC 3261 made mandatory and both studies measured, and what one of them measured beside it.
 STUDY_CIPHERS = "AES128-SHA"
 OLD_CIPHERS = "DES-CBC3-SHA"
-# The contacts of as many users are at addresses of their own: Kamailio, which keeps one connection for each address, then opens one for each call.
+# The contacts of as many users are at addresses of their own: Kamailio, which keeps one connection for each address, then opens one
+# for each call.
 SPREAD = 10_000
 REALM = "bench"
 USERS = 10_000
@@ -29,11 +31,14 @@ KAMAILIO_CHALLENGES = {True: ["AUTH_INVITE"], "register": ["AUTH_REG"]}
 
 
 class Case:
-    """One way of connecting. `left` is the callers' side and `right` the answerers': udp, tcp or tls, with /call for a connection for each
-    call. `routed`: calls go to a next hop, as in a chain of proxies; otherwise to the contacts of registered users. `auth`: each INVITE is
-    challenged; "register": each REGISTER, answered without qop, as the clients of the studies do. `ciphers` are those of TLS 1.2."""
+    """One way of connecting. `left` is the callers' side and `right` the answerers': udp, tcp or tls, with /call for a connection
+    for each call. `routed`: calls go to a next hop, as in a chain of proxies; otherwise to the contacts of registered users.
+    `auth`: each INVITE is challenged; "register": each REGISTER, answered without qop, as the clients of the studies do. `ciphers`
+    are those of TLS 1.2."""
 
-    def __init__(self, label, left, right, routed=False, version="1.2", key="rsa", mutual=False, reuse=False, auth=False, ciphers=CIPHERS):
+    def __init__(
+        self, label, left, right, routed=False, version="1.2", key="rsa", mutual=False, reuse=False, auth=False, ciphers=CIPHERS
+    ):
         self.label, self.routed, self.version, self.key = label, routed, version, key
         self.mutual, self.reuse, self.auth, self.ciphers = mutual, reuse, auth, ciphers
         # Connections that the server may have; 0: its default.
@@ -84,7 +89,9 @@ class Case:
     def kamailio(self, directory):
         values = self.values(directory)
         values["VERIFY_CLIENT"] = "yes" if self.mutual else "no"
-        return contestants.kamailio_streams(directory, values, self.next_hop() if self.routed else None, KAMAILIO_CHALLENGES.get(self.auth, []))
+        return contestants.kamailio_streams(
+            directory, values, self.next_hop() if self.routed else None, KAMAILIO_CHALLENGES.get(self.auth, [])
+        )
 
     def tls_options(self):
         ours = ["--cert", certificates.path(f"{self.key}.pem"), "--key", certificates.path(f"{self.key}.key")]
@@ -112,7 +119,8 @@ class Case:
         return options
 
     def complaint(self, result, contestant):
-        """Whether what was meant is what happened: so many connections, handshakes and challenges for each call, and of the kind meant."""
+        """Whether what was meant is what happened: so many connections, handshakes and challenges for each call, and of the kind
+        meant."""
         counts, calls = result["counts"], max(result["counts"]["completed"], 1)
         # Those in flight at either end of the measured time belong half to it.
         near = WINDOW + 0.02 * calls
@@ -133,7 +141,10 @@ class Case:
             expected = calls if is_per_call else 0
             if abs(counts[name] - expected) > near:
                 return f"{counts[name]} {name} in {calls} calls"
-        for side, transport, is_per_call in [("client", self.left, self.left_per_call), ("server", self.right, self.right_per_call)]:
+        for side, transport, is_per_call in [
+            ("client", self.left, self.left_per_call),
+            ("server", self.right, self.right_per_call),
+        ]:
             if transport != "tls" or not is_per_call:
                 continue
             # Kamailio resumes nothing as a client.
@@ -150,8 +161,9 @@ SIDES = {"chain": ("", ""), "outbound": ("/call", ""), "inbound": ("", "/call"),
 
 
 class Configuration(Case):
-    """One of the report's. `mode` is one of the four, `transport` udp, tcp or tls, `variant` full, mutual, reuse or 3des; the suite is the
-    study's, so that its ratios and ours are of the same thing. `suite="today"` takes what clients negotiate today with this version."""
+    """One of the report's. `mode` is one of the four, `transport` udp, tcp or tls, `variant` full, mutual, reuse or 3des; the suite
+    is the study's, so that its ratios and ours are of the same thing. `suite="today"` takes what clients negotiate today with this
+    version."""
 
     def __init__(self, mode, transport, auth=False, variant="full", version="1.2", key="rsa", suite="study"):
         self.mode, self.transport, self.variant, self.suite = mode, transport, variant, suite
@@ -160,11 +172,19 @@ class Configuration(Case):
         if transport == "tls":
             name = {"full": "TLS", "mutual": "TLS mutual", "reuse": "TLS reuse", "3des": "TLS 3DES"}[variant]
         ciphers = {"study": STUDY_CIPHERS, "today": CIPHERS}[suite]
-        super().__init__(f"{mode}, {name}{', auth' if auth else ''}", transport + left, transport + right,
-                         # Registered users' contacts are where inbound calls and local ones go.
-                         routed=mode in ("chain", "outbound"), version=version, key=key, auth=auth,
-                         mutual=variant == "mutual", reuse=variant == "reuse",
-                         ciphers=OLD_CIPHERS if variant == "3des" else ciphers)
+        super().__init__(
+            f"{mode}, {name}{', auth' if auth else ''}",
+            transport + left,
+            transport + right,
+            # Registered users' contacts are where inbound calls and local ones go.
+            routed=mode in ("chain", "outbound"),
+            version=version,
+            key=key,
+            auth=auth,
+            mutual=variant == "mutual",
+            reuse=variant == "reuse",
+            ciphers=OLD_CIPHERS if variant == "3des" else ciphers,
+        )
 
     @property
     def name(self):
@@ -182,8 +202,11 @@ def report_configurations(**how):
     chain = [("udp", "full"), ("tcp", "full"), ("tls", "full"), ("tls", "3des")]
     others = [("tcp", "full"), ("tls", "full"), ("tls", "mutual"), ("tls", "reuse")]
     found = [Configuration("chain", transport, auth, variant, **how) for auth in (False, True) for transport, variant in chain]
-    return found + [Configuration(mode, transport, mode != "inbound", variant, **how)
-                    for mode in ("outbound", "inbound", "local") for transport, variant in others]
+    return found + [
+        Configuration(mode, transport, mode != "inbound", variant, **how)
+        for mode in ("outbound", "inbound", "local")
+        for transport, variant in others
+    ]
 
 
 # The thesis' six, by the names of its tables: local mode throughout, without digest.

@@ -1,5 +1,5 @@
-"""perf/compare: strowger beside Kamailio, in turn in one run: CPU of a call, the highest rate, latency and memory, with the same load, certificates,
-number of workers and cores."""
+"""perf/compare: strowger beside Kamailio, in turn in one run: CPU of a call, the highest rate, latency and memory, with the same
+load, certificates, number of workers and cores."""
 
 import math
 import os
@@ -106,8 +106,20 @@ class Compare(Study):
         case, mode = CASES[key], MODES[key]
         self.progress.step(f"{name}: {case.label}: saturation" + (" and peak" if self.peaks(key) else ""))
         with self.server(case, name) as (contestant, process):
-            result = self.run_load(case, contestant, process, "--window", WINDOW, "--settle", self.warm, "--duration", self.duration,
-                                   mode=mode, what="saturation", key=key)[0]
+            result = self.run_load(
+                case,
+                contestant,
+                process,
+                "--window",
+                WINDOW,
+                "--settle",
+                self.warm,
+                "--duration",
+                self.duration,
+                mode=mode,
+                what="saturation",
+                key=key,
+            )[0]
             found = rate(result)
             result["memory"] = memory(process.pid)
             if self.peaks(key):
@@ -125,8 +137,21 @@ class Compare(Study):
         case, mode = CASES[key], MODES[key]
         self.progress.step(f"{name}: {case.label}: latency at {at:,.0f}/s")
         with self.server(case, name) as (contestant, process):
-            result = self.run_load(case, contestant, process, "--rate", f"{at:.0f}", "--poisson", "--settle", self.warm, "--duration",
-                                   self.latency_duration, mode=mode, what="latency", key=key)[0]
+            result = self.run_load(
+                case,
+                contestant,
+                process,
+                "--rate",
+                f"{at:.0f}",
+                "--poisson",
+                "--settle",
+                self.warm,
+                "--duration",
+                self.latency_duration,
+                mode=mode,
+                what="latency",
+                key=key,
+            )[0]
             result["memory"] = memory(process.pid)
 
     def added(self, key, at):
@@ -145,8 +170,11 @@ class Compare(Study):
             self.report.raw.append(result)
 
     def of(self, key, name, what, value):
-        found = [result for result in self.results
-                 if result.get("key") == key and result["contestant"] == name and result["what"] == what]
+        found = [
+            result
+            for result in self.results
+            if result.get("key") == key and result["contestant"] == name and result["what"] == what
+        ]
         return Series(found, value)
 
     # What it says.
@@ -157,17 +185,38 @@ class Compare(Study):
         self.tell_quantity("Server CPU, µs for each call or registration, at saturation", both, "saturation", cpu, 1, False)
         self.tell_quantity(f"Calls or registrations a second in a closed window of {WINDOW}", both, "saturation", rate, 0, True)
         if self.with_peaks:
-            self.tell_quantity("Peak: the highest open-loop rate at which at most 4 % of the calls fail, calls/s", both, "peak found",
-                               lambda result: result["rate_or_window"], 0, True)
+            self.tell_quantity(
+                "Peak: the highest open-loop rate at which at most 4 % of the calls fail, calls/s",
+                both,
+                "peak found",
+                lambda result: result["rate_or_window"],
+                0,
+                True,
+            )
         for quantile in ["p50", "p99"]:
-            self.tell_quantity(f"Latency at half of what the slower one can, {quantile}, µs from the schedule to the 200 of the INVITE or REGISTER",
-                               both, "latency", lambda result, q=quantile: result["latency_us"]["to_200"][q], 0, False)
+            self.tell_quantity(
+                f"Latency at half of what the slower one can, {quantile}, µs from the schedule to the 200 of the INVITE or "
+                f"REGISTER",
+                both,
+                "latency",
+                lambda result, q=quantile: result["latency_us"]["to_200"][q],
+                0,
+                False,
+            )
         # Who carries more remembers more: beside each other only after the same load.
-        for what, when in [("latency", "the run for latency, which is the same for both"),
-                           ("saturation", "the run at saturation, each at its own rate")]:
+        for what, when in [
+            ("latency", "the run for latency, which is the same for both"),
+            ("saturation", "the run at saturation, each at its own rate"),
+        ]:
             for name, title in [("Pss", "proportional"), ("Rss", "resident")]:
-                self.tell_quantity(f"Memory after {when}: {title} set size of all processes, MB", both, what,
-                                   lambda result, name=name: result["memory"][name] / 1e6, 1, False)
+                self.tell_quantity(
+                    f"Memory after {when}: {title} set size of all processes, MB",
+                    both,
+                    what,
+                    lambda result, name=name: result["memory"][name] / 1e6,
+                    1,
+                    False,
+                )
         self.tell_generator(both)
         self.tell_added()
         self.draw(both)
@@ -175,11 +224,21 @@ class Compare(Study):
     def tell_who(self):
         lines = [["strowger", version([self.strowger, "--version"]), "as conf/streams.toml.in, one worker on core 0"]]
         if "kamailio" in self.arguments.only:
-            lines.append(["Kamailio", version([shutil.which("kamailio") or "/usr/sbin/kamailio", "-v"]),
-                          "as peers/kamailio.cfg, one UDP worker and one TCP worker, all processes on core 0"])
+            lines.append(
+                [
+                    "Kamailio",
+                    version([shutil.which("kamailio") or "/usr/sbin/kamailio", "-v"]),
+                    "as peers/kamailio.cfg, one UDP worker and one TCP worker, all processes on core 0",
+                ]
+            )
         opensips = shutil.which("opensips") or (os.path.exists("/usr/sbin/opensips") and "/usr/sbin/opensips")
-        lines.append(["OpenSIPS", version([opensips, "-V"]) if opensips else "not installed",
-                      "not measured" + (": no conf of it is here" if opensips else "")])
+        lines.append(
+            [
+                "OpenSIPS",
+                version([opensips, "-V"]) if opensips else "not installed",
+                "not measured" + (": no conf of it is here" if opensips else ""),
+            ]
+        )
         self.report.table("Who", ["", "version", "how"], lines)
 
     def tell_quantity(self, title, keys, what, value, digits, more_is_better):
@@ -193,8 +252,14 @@ class Compare(Study):
             if ours and theirs and ours.median and theirs.median:
                 ratio = f"{ours.median / theirs.median if more_is_better else theirs.median / ours.median:.2f}"
             at = self.of(key, "strowger", "latency", lambda result: result["rate_or_window"]) if what == "latency" else None
-            lines.append([CASES[key].label, *([f"{at.median:,.0f}/s"] if at else ["—"] if what == "latency" else []),
-                          *(found.text(digits) for found in series), ratio])
+            lines.append(
+                [
+                    CASES[key].label,
+                    *([f"{at.median:,.0f}/s"] if at else ["—"] if what == "latency" else []),
+                    *(found.text(digits) for found in series),
+                    ratio,
+                ]
+            )
         how = "strowger ÷ Kamailio" if more_is_better else "Kamailio ÷ strowger"
         self.report.table(title, ["case", *(["at"] if what == "latency" else []), "strowger", "Kamailio", how], lines)
 
@@ -202,22 +267,36 @@ class Compare(Study):
         lines = []
         for key in keys:
             for name in self.arguments.only:
-                busy, server, each = (self.of(key, name, "saturation", value) for value in (
-                    lambda result: 100 * result["generator_busy"], lambda result: 100 * result["server_busy"],
-                    lambda result: result["generator_us_each"]))
+                busy, server, each = (
+                    self.of(key, name, "saturation", value)
+                    for value in (
+                        lambda result: 100 * result["generator_busy"],
+                        lambda result: 100 * result["server_busy"],
+                        lambda result: result["generator_us_each"],
+                    )
+                )
                 if busy:
-                    tls = [result.get("tls") for result in self.results if result.get("key") == key and result["contestant"] == name]
-                    lines.append([CASES[key].label, PEERS[name], each.text(), busy.text(0), server.text(0), next(filter(None, tls), "—")])
-        self.report.table("The generator at saturation",
-                          ["case", "against", "its µs each", "its core, % busy", "server's core, % busy", "TLS agreed"], lines)
+                    tls = [
+                        result.get("tls") for result in self.results if result.get("key") == key and result["contestant"] == name
+                    ]
+                    lines.append(
+                        [CASES[key].label, PEERS[name], each.text(), busy.text(0), server.text(0), next(filter(None, tls), "—")]
+                    )
+        self.report.table(
+            "The generator at saturation",
+            ["case", "against", "its µs each", "its core, % busy", "server's core, % busy", "TLS agreed"],
+            lines,
+        )
 
     def tell_added(self):
         lines, worst = [], None
         ours = theirs = None
         for span in ADDED_SPANS:
             for quantile in ["p50", "p99"]:
-                ours, theirs = (self.of(ADDED, name, "added", lambda result: result["latency_us"].get(span, {}).get(quantile))
-                                for name in ("strowger", FLOOR))
+                ours, theirs = (
+                    self.of(ADDED, name, "added", lambda result: result["latency_us"].get(span, {}).get(quantile))
+                    for name in ("strowger", FLOOR)
+                )
                 if not ours or not theirs:
                     continue
                 added = ours.median - theirs.median
@@ -227,31 +306,67 @@ class Compare(Study):
         if worst is None:
             return
         at = self.of(ADDED, "strowger", "added", lambda result: result["rate_or_window"]).median
-        self.report.table(f"Latency that strowger adds over TLS 1.3, one connection each side, at {at:,.0f} calls/s (half of its peak, Poisson), µs",
-                          ["", "generator connected to itself", "through strowger", "added"], lines)
+        self.report.table(
+            f"Latency that strowger adds over TLS 1.3, one connection each side, at {at:,.0f} calls/s (half of its peak, "
+            f"Poisson), µs",
+            ["", "generator connected to itself", "through strowger", "added"],
+            lines,
+        )
         met = worst[0] <= ADDED_TARGET_US if ours.is_sound and theirs.is_sound else None
-        self.report.row("L1", f"added latency over TLS 1.3 that stays connected at {at:,.0f}/s, p99, worst of {len(ADDED_SPANS)}",
-                        f"≤ {ADDED_TARGET_US:,} µs", f"{worst[0]:.0f} µs", met,
-                        " ".join(filter(None, ["".join(sorted(set(ours.marks + theirs.marks))), f"without it: {worst[1]:.0f} µs"])))
+        self.report.row(
+            "L1",
+            f"added latency over TLS 1.3 that stays connected at {at:,.0f}/s, p99, worst of {len(ADDED_SPANS)}",
+            f"≤ {ADDED_TARGET_US:,} µs",
+            f"{worst[0]:.0f} µs",
+            met,
+            " ".join(filter(None, ["".join(sorted(set(ours.marks + theirs.marks))), f"without it: {worst[1]:.0f} µs"])),
+        )
 
     # What it draws.
 
     def draw(self, keys):
         each = "call or registration"
-        self.bars("compare-cpu", keys, "saturation", cpu, f"Server CPU for each {each}, µs", f"Server CPU for each {each} at saturation")
-        self.bars("compare-rate", keys, "saturation", rate, "Calls or registrations a second",
-                  f"Highest rate on one core, closed window of {WINDOW}")
-        self.bars("compare-peak", keys, "peak found", lambda result: result["rate_or_window"], "Calls a second",
-                  "Peak: at most 4 % of the calls fail")
-        self.bars("compare-latency", keys, "latency", lambda result: result["latency_us"]["to_200"]["p99"] / 1000,
-                  "Schedule to 200, 99th percentile, ms", "Latency at half of what the slower one can, 99th percentile")
-        self.bars("compare-memory", keys, "latency", lambda result: result["memory"]["Pss"] / 1e6, "Proportional set size, MB",
-                  "Memory of all processes after the same load")
+        self.bars(
+            "compare-cpu", keys, "saturation", cpu, f"Server CPU for each {each}, µs", f"Server CPU for each {each} at saturation"
+        )
+        self.bars(
+            "compare-rate",
+            keys,
+            "saturation",
+            rate,
+            "Calls or registrations a second",
+            f"Highest rate on one core, closed window of {WINDOW}",
+        )
+        self.bars(
+            "compare-peak",
+            keys,
+            "peak found",
+            lambda result: result["rate_or_window"],
+            "Calls a second",
+            "Peak: at most 4 % of the calls fail",
+        )
+        self.bars(
+            "compare-latency",
+            keys,
+            "latency",
+            lambda result: result["latency_us"]["to_200"]["p99"] / 1000,
+            "Schedule to 200, 99th percentile, ms",
+            "Latency at half of what the slower one can, 99th percentile",
+        )
+        self.bars(
+            "compare-memory",
+            keys,
+            "latency",
+            lambda result: result["memory"]["Pss"] / 1e6,
+            "Proportional set size, MB",
+            "Memory of all processes after the same load",
+        )
 
     def bars(self, name, keys, what, value, axis, title):
         """A pair of bars for each case, on a logarithmic axis, each with its value, and what the peer's is of ours."""
         # Loaded late: what is measured does not need it, nor do the tests.
         import plots
+
         names = [each for each in PEERS if each in self.arguments.only]
         found = [(key, [self.of(key, each, what, value) for each in names]) for key in keys]
         found = [(key, series) for key, series in found if any(series)]
@@ -260,12 +375,23 @@ class Compare(Study):
         chart, axes = plots.figure(height=1.3 + 0.52 * len(found))
         width = 0.8 / len(names)
         for number, each in enumerate(names):
-            places = [(row + (number - (len(names) - 1) / 2) * width, series[number].median, series[number].marks)
-                      for row, (_, series) in enumerate(found) if series[number] and series[number].median > 0]
+            places = [
+                (row + (number - (len(names) - 1) / 2) * width, series[number].median, series[number].marks)
+                for row, (_, series) in enumerate(found)
+                if series[number] and series[number].median > 0
+            ]
             if not places:
                 continue
-            axes.barh([y for y, _, _ in places], [height for _, height, _ in places], 0.92 * width, color=plots.COLOURS[number], label=PEERS[each])
-            for (y, length, mark), (_, series) in zip(places, [row for row in found if row[1][number] and row[1][number].median > 0]):
+            axes.barh(
+                [y for y, _, _ in places],
+                [height for _, height, _ in places],
+                0.92 * width,
+                color=plots.COLOURS[number],
+                label=PEERS[each],
+            )
+            for (y, length, mark), (_, series) in zip(
+                places, [row for row in found if row[1][number] and row[1][number].median > 0]
+            ):
                 first = series[0].median if number and series[0] else None
                 ratio = f"   ({text(length / first)} ×)" if first else ""
                 axes.annotate(f" {text(length)}{' ' + mark if mark else ''}{ratio}", (length, y), va="center", fontsize=8.5)

@@ -23,8 +23,7 @@ class Contestant:
         for port in self.tcp_ports:
             if tcp_port_listens(port):
                 raise RuntimeError(f"TCP port {port} is taken by another process")
-        process = Process(self.command, self.core, directory,
-                          os.path.join(directory, f"{self.name}.log"))
+        process = Process(self.command, self.core, directory, os.path.join(directory, f"{self.name}.log"))
         process.wait_ready(PORT, self.tcp_ports)
         return process
 
@@ -37,7 +36,7 @@ def floor(generator, sockets=1, stateless=False):
 
 
 def strowger(binary, conf="udp.toml", cores=1):
-    name = "strowger" if conf == "udp.toml" else "strowger-" + conf[len("udp-"):-len(".toml")]
+    name = "strowger" if conf == "udp.toml" else "strowger-" + conf[len("udp-") : -len(".toml")]
     command = [binary, "run", "-c", os.path.join(PERF, "conf", conf)]
     return Contestant(name, command, core=0 if cores == 1 else None)
 
@@ -47,8 +46,22 @@ def kamailio(directory, defines=(), tcp_ports=()):
     modules = glob.glob("/usr/lib/*/kamailio/modules")
     if not os.path.exists(binary) or not modules:
         raise RuntimeError("Kamailio is not installed")
-    command = [binary, "-f", os.path.join(PERF, "peers", "kamailio.cfg"), "-L", modules[0],
-               "-DD", "-m", "2048", "-M", "64", "-w", directory, "-Y", directory]
+    command = [
+        binary,
+        "-f",
+        os.path.join(PERF, "peers", "kamailio.cfg"),
+        "-L",
+        modules[0],
+        "-DD",
+        "-m",
+        "2048",
+        "-M",
+        "64",
+        "-w",
+        directory,
+        "-Y",
+        directory,
+    ]
     for define in defines:
         command += ["-A", define]
     return Contestant("kamailio", command, tcp_ports=tcp_ports)

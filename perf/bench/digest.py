@@ -16,8 +16,8 @@ REALM = "bench"
 USERS = 10_000
 # Row A2, through the server.
 FEW, MANY = 100, 1_000_000
-# Row A3: so many registrations outstanding that one commit serves thousands. They fit the receive buffer that strowger asks for, if the
-# kernel grants it (net.core.rmem_max).
+# Row A3: so many registrations outstanding that one commit serves thousands. They fit the receive buffer that strowger asks for, if
+# the kernel grants it (net.core.rmem_max).
 GROUP = 4_096
 # Cache lines that a lookup touches.
 MISSES = 3
@@ -114,16 +114,27 @@ class Digest:
         for _ in range(bench.rounds):
             for number in [FEW, MANY]:
                 write_users(bench.relay, bench.directory, number)
-                for contestant, auth in [(contestants.strowger(bench.strowger), []),
-                                         (contestants.strowger(bench.strowger, "udp-auth.toml"), ["--auth", "new"])]:
+                for contestant, auth in [
+                    (contestants.strowger(bench.strowger), []),
+                    (contestants.strowger(bench.strowger, "udp-auth.toml"), ["--auth", "new"]),
+                ]:
                     kind = "new" if auth else "none"
-                    options = [*auth, "--users", number, "--register-first", *bench.warm,
-                               "--window", bench.window, "--duration", bench.duration]
+                    options = [
+                        *auth,
+                        "--users",
+                        number,
+                        "--register-first",
+                        *bench.warm,
+                        "--window",
+                        bench.window,
+                        "--duration",
+                        bench.duration,
+                    ]
                     self.measure(contestant, (f"{number} users, {kind}", "register", options))
 
     def run_durable(self):
-        """Beside the results, since a temporary directory may be in memory. The worker is on core 0; what writes to disk may share core 1 with
-        the generator, which then sleeps when it is idle."""
+        """Beside the results, since a temporary directory may be in memory. The worker is on core 0; what writes to disk may share
+        core 1 with the generator, which then sleeps when it is idle."""
         bench = self.bench
         load = ["--users", 2 * USERS, "--window", GROUP, "--wait", "sleep", "--duration", bench.duration]
         os.makedirs(os.path.join(PERF, "results"), exist_ok=True)
@@ -168,13 +179,17 @@ class Digest:
                 if any(cell != "—" for cell in cells):
                     lines.append([title, kind, *cells, own.text()])
         bench.report.table(
-            "Digest (MD5, qop=auth) at saturation: server CPU, µs for each call or registration. *new*: each request is challenged; "
+            "Digest (MD5, qop=auth) at saturation: server CPU, µs for each call or registration. *new*: each request is "
+            "challenged; "
             "*kept*: a nonce is used again and again",
-            ["", "challenge", "strowger", "÷ none", "each s", "Kamailio", "÷ none", "each s", "generator's µs against strowger"], lines)
+            ["", "challenge", "strowger", "÷ none", "each s", "Kamailio", "÷ none", "each s", "generator's µs against strowger"],
+            lines,
+        )
         for row, mode, kind, title, target in [
-                ("R2", "register", "new", "REGISTER, new challenge each time ÷ none", 2.1),
-                ("R2", "register", "kept", "REGISTER, kept nonce ÷ none", 1.2),
-                ("A1", "call", "new", "call with INVITE digest ÷ without", 1.35)]:
+            ("R2", "register", "new", "REGISTER, new challenge each time ÷ none", 2.1),
+            ("R2", "register", "kept", "REGISTER, kept nonce ÷ none", 1.2),
+            ("A1", "call", "new", "call with INVITE digest ÷ without", 1.35),
+        ]:
             if bench.wants(row):
                 ours, none = self.of_kind(mode, kind, "strowger"), self.of_kind(mode, "none", "strowger")
                 bench.ratio_row(row, title, target, ours, none)
@@ -184,41 +199,70 @@ class Digest:
         bench.report.table(
             "A user's lookup in memory, ns (perf/users)",
             ["users", "one lookup", "one cache miss in a table of that size", "lookup and check of a digest"],
-            [[f"{row['users']:,}", f"{row['lookup_ns']:.0f}", f"{row['miss_ns']:.0f}", f"{row['check_ns']:.0f}"] for row in self.lookups])
+            [
+                [f"{row['users']:,}", f"{row['lookup_ns']:.0f}", f"{row['miss_ns']:.0f}", f"{row['check_ns']:.0f}"]
+                for row in self.lookups
+            ],
+        )
         few, many = self.lookups[0], self.lookups[-1]
         # The hash table's marks, its entry, and the user's hash each lie in a cache line of their own.
         missing = few["lookup_ns"] + MISSES * many["miss_ns"]
         ratio = many["lookup_ns"] / missing
-        bench.report.row("A2", f"a lookup among {many['users']:,} users ÷ (among {few['users']:,}, and {MISSES} cache misses)", "≤ 2",
-                         f"{ratio:.2f} ({many['lookup_ns']:.0f} ÷ {missing:.0f} ns)", ratio <= 2,
-                         f"a miss: {many['miss_ns']:.0f} ns; ÷ among {few['users']:,} alone: {many['lookup_ns'] / few['lookup_ns']:.1f}")
+        bench.report.row(
+            "A2",
+            f"a lookup among {many['users']:,} users ÷ (among {few['users']:,}, and {MISSES} cache misses)",
+            "≤ 2",
+            f"{ratio:.2f} ({many['lookup_ns']:.0f} ÷ {missing:.0f} ns)",
+            ratio <= 2,
+            f"a miss: {many['miss_ns']:.0f} ns; ÷ among {few['users']:,} alone: {many['lookup_ns'] / few['lookup_ns']:.1f}",
+        )
         lines = []
         for number in [FEW, MANY]:
-            none, new = (self.series(f"{number} users, {kind}", name)
-                         for kind, name in [("none", "strowger"), ("new", "strowger-auth")])
+            none, new = (
+                self.series(f"{number} users, {kind}", name) for kind, name in [("none", "strowger"), ("new", "strowger-auth")]
+            )
             speed = self.series(f"{number} users, new", "strowger-auth", rate)
             lines.append([f"{number:,}", none.text(), new.text(), speed.text(0)])
-        bench.report.table("REGISTER of all users in turn, server CPU, µs",
-                           ["users", "no challenge", "new challenge each time", "the latter, each s"], lines)
-        bench.ratio_row("A2", f"REGISTER with digest, {MANY:,} users ÷ {FEW:,}", 2,
-                        *(self.series(f"{number} users, new", "strowger-auth") for number in [MANY, FEW]))
+        bench.report.table(
+            "REGISTER of all users in turn, server CPU, µs",
+            ["users", "no challenge", "new challenge each time", "the latter, each s"],
+            lines,
+        )
+        bench.ratio_row(
+            "A2",
+            f"REGISTER with digest, {MANY:,} users ÷ {FEW:,}",
+            2,
+            *(self.series(f"{number} users, new", "strowger-auth") for number in [MANY, FEW]),
+        )
 
     def tell_durable(self):
         bench, lines = self.bench, []
         name = {durability: f"strowger-{durability}" for durability in ["batched", "acknowledged"]}
         for durability, contestant in name.items():
-            lines.append([durability, self.series(durability, contestant, rate).text(0), self.series(durability, contestant).text()]
-                         + [self.series(durability, contestant,
-                                        lambda result, q=quantile: result["latency_us"]["to_200"][q] / 1000).text()
-                            for quantile in ["p50", "p99", "max"]])
-        bench.report.table(f"Registrations on disk, {GROUP:,} outstanding; writing 4 KiB through to this disk takes {self.sync_us:.0f} µs",
-                           ["durability", "each s", "server CPU, µs each", "answered after ms, p50", "p99", "max"], lines)
+            lines.append(
+                [durability, self.series(durability, contestant, rate).text(0), self.series(durability, contestant).text()]
+                + [
+                    self.series(durability, contestant, lambda result, q=quantile: result["latency_us"]["to_200"][q] / 1000).text()
+                    for quantile in ["p50", "p99", "max"]
+                ]
+            )
+        bench.report.table(
+            f"Registrations on disk, {GROUP:,} outstanding; writing 4 KiB through to this disk takes {self.sync_us:.0f} µs",
+            ["durability", "each s", "server CPU, µs each", "answered after ms, p50", "p99", "max"],
+            lines,
+        )
         ours, theirs = (self.series(durability, name[durability], rate) for durability in ["acknowledged", "batched"])
         if ours and theirs:
             ratio = ours.median / theirs.median
             met = ratio >= 0.8 if ours.is_sound and theirs.is_sound else None
-            bench.report.row("A3", "registrations/s, acknowledged ÷ batched", "≥ 0.8",
-                             f"{ratio:.3f} ({ours.median:,.0f} ÷ {theirs.median:,.0f})", met, "".join(sorted(set(ours.marks + theirs.marks))))
+            bench.report.row(
+                "A3",
+                "registrations/s, acknowledged ÷ batched",
+                "≥ 0.8",
+                f"{ratio:.3f} ({ours.median:,.0f} ÷ {theirs.median:,.0f})",
+                met,
+                "".join(sorted(set(ours.marks + theirs.marks))),
+            )
 
 
 def complaint(result):

@@ -1,5 +1,5 @@
-"""A flame graph as one SVG file: the width of a box is the share of the CPU in a function and what it calls. Boxes tell more under the mouse, and
-a click on one makes it as wide as the picture; both work in a browser and are not needed to read it."""
+"""A flame graph as one SVG file: the width of a box is the share of the CPU in a function and what it calls. Boxes tell more under
+the mouse, and a click on one makes it as wide as the picture; both work in a browser and are not needed to read it."""
 
 import re
 from xml.sax.saxutils import escape, quoteattr
@@ -47,15 +47,19 @@ def svg(stacks, title, subtitle, colours):
     shown = [kind for kind in colours if kind in used]
     top = 74
     height = top + depth * ROW + 16
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
-           f'font-family="DejaVu Sans Mono, Menlo, Consolas, monospace" font-size="11">',
-           f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
-           f'<text x="{MARGIN}" y="22" font-size="16" font-family="DejaVu Sans, sans-serif" font-weight="bold">{escape(title)}</text>',
-           f'<text x="{MARGIN}" y="40" font-size="12" font-family="DejaVu Sans, sans-serif" fill="#444444">{escape(subtitle)}</text>']
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
+        f'font-family="DejaVu Sans Mono, Menlo, Consolas, monospace" font-size="11">',
+        f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
+        f'<text x="{MARGIN}" y="22" font-size="16" font-family="DejaVu Sans, sans-serif" font-weight="bold">{escape(title)}</text>',
+        f'<text x="{MARGIN}" y="40" font-size="12" font-family="DejaVu Sans, sans-serif" fill="#444444">{escape(subtitle)}</text>',
+    ]
     x = MARGIN
     for kind in shown:
-        out.append(f'<rect x="{x}" y="49" width="12" height="12" fill="{colours[kind]}"/>'
-                   f'<text x="{x + 16}" y="59" font-family="DejaVu Sans, sans-serif">{escape(kind)}</text>')
+        out.append(
+            f'<rect x="{x}" y="49" width="12" height="12" fill="{colours[kind]}"/>'
+            f'<text x="{x + 16}" y="59" font-family="DejaVu Sans, sans-serif">{escape(kind)}</text>'
+        )
         x += 34 + 6.1 * len(kind)
     out.append('<g id="boxes">')
 
@@ -65,9 +69,11 @@ def svg(stacks, title, subtitle, colours):
         share = 100 * box.count / root.count
         colour = colours.get(box.kind, "#eeeeee")
         told = f"{box.name} ({box.kind or 'everything'}): {share:.2f} %, {box.count:,} samples"
-        out.append(f'<g class="box" data-x="{x:.2f}" data-w="{width:.2f}" data-name={quoteattr(box.name)}><title>{escape(told)}</title>'
-                   f'<rect x="{x:.2f}" y="{y}" width="{max(width - 0.4, 0.2):.2f}" height="{ROW - 1}" rx="1" fill="{colour}"/>'
-                   f'<text x="{x + 3:.2f}" y="{y + 12}" fill="{ink(colour)}">{escape(fitted(box.name, width))}</text></g>')
+        out.append(
+            f'<g class="box" data-x="{x:.2f}" data-w="{width:.2f}" data-name={quoteattr(box.name)}><title>{escape(told)}</title>'
+            f'<rect x="{x:.2f}" y="{y}" width="{max(width - 0.4, 0.2):.2f}" height="{ROW - 1}" rx="1" fill="{colour}"/>'
+            f'<text x="{x + 3:.2f}" y="{y + 12}" fill="{ink(colour)}">{escape(fitted(box.name, width))}</text></g>'
+        )
         for inner in sorted(box.boxes.values(), key=lambda inner: inner.name):
             if inner.count >= narrowest:
                 draw(inner, x, level + 1)
@@ -93,12 +99,12 @@ def fitted(name, width):
         return ""
     while len(name) > letters and re.match(r"[\w&<]+::", name):
         name = name.split("::", 1)[1]
-    return name if len(name) <= letters else name[:letters - 1] + "…"
+    return name if len(name) <= letters else name[: letters - 1] + "…"
 
 
 def ink(colour):
     """Black or white, whichever is read more easily on it."""
-    red, green, blue = (int(colour[at:at + 2], 16) for at in (1, 3, 5))
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
     return "#ffffff" if 0.299 * red + 0.587 * green + 0.114 * blue < 125 else "#000000"
 
 

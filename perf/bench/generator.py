@@ -18,8 +18,18 @@ class Generator:
         output = os.path.join(self.directory, "load.json")
         if os.path.exists(output):
             os.unlink(output)
-        command = ["taskset", "-c", str(CORE), self.binary, mode,
-                   "--server-pid", str(process.pid), "--json", output, *map(str, options)]
+        command = [
+            "taskset",
+            "-c",
+            str(CORE),
+            self.binary,
+            mode,
+            "--server-pid",
+            str(process.pid),
+            "--json",
+            output,
+            *map(str, options),
+        ]
         if contestant.floor:
             command += ["--floor", "--pad", str(FLOOR_PAD[mode])]
         done = subprocess.run(command, stderr=None if self.verbose else subprocess.PIPE, text=True)

@@ -60,8 +60,8 @@ class Process:
         self.log = open(log, "wb")
         # A session of its own: what it leaves behind is in its group and in no other.
         self.child = subprocess.Popen(
-            command, cwd=directory, stdin=subprocess.DEVNULL, stdout=self.log,
-            stderr=subprocess.STDOUT, start_new_session=True)
+            command, cwd=directory, stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True
+        )
         self.pid = self.child.pid
 
     def wait_ready(self, port, tcp_ports=(), seconds=15):
@@ -82,7 +82,7 @@ class Process:
         total = 0
         for path in glob.glob("/proc/[0-9]*"):
             try:
-                if os.getpgid(int(path[len("/proc/"):])) != self.pid:
+                if os.getpgid(int(path[len("/proc/") :])) != self.pid:
                     continue
                 for task in glob.glob(path + "/task/*/schedstat"):
                     with open(task) as text:

@@ -29,10 +29,13 @@ class Bench:
         self.strowger, self.load = build(arguments)
         self.rounds = 1 if arguments.quick else 3
         self.report = Report(
-            "Memory of idle connections", machine.describe(),
+            "Memory of idle connections",
+            machine.describe(),
             f"{self.rounds} round(s), {arguments.connections:,} connections of which each has carried one OPTIONS and its 200, "
-            f"after {FIRST} others came and went. Growth of the server's own memory (proportional set size of all its processes) for each "
-            "connection. The kernel's socket and its buffers are not in it: they are the same for every server")
+            f"after {FIRST} others came and went. Growth of the server's own memory (proportional set size of all its processes) "
+            f"for each "
+            "connection. The kernel's socket and its buffers are not in it: they are the same for every server",
+        )
         self.results = []
 
     def measure(self, row, name):
@@ -41,11 +44,26 @@ class Bench:
         contestant = case.strowger(self.strowger, self.directory) if name == "strowger" else case.kamailio(self.directory)
         process = contestant.start(self.directory)
         try:
-            common = ["taskset", "-c", str(CORE), self.load, "idle", "--transport", transport, "--exchange",
-                      "--server-pid", str(process.pid), "--json", "-"]
+            common = [
+                "taskset",
+                "-c",
+                str(CORE),
+                self.load,
+                "idle",
+                "--transport",
+                transport,
+                "--exchange",
+                "--server-pid",
+                str(process.pid),
+                "--json",
+                "-",
+            ]
             if transport == "tls":
                 common += case.tls_options()
-            for options in (["--connections", FIRST, "--close", 0.05, "--settle", 1], ["--connections", self.arguments.connections]):
+            for options in (
+                ["--connections", FIRST, "--close", 0.05, "--settle", 1],
+                ["--connections", self.arguments.connections],
+            ):
                 done = subprocess.run([*common, *map(str, options)], capture_output=True, text=True)
                 if done.returncode not in (0, 1):
                     raise RuntimeError(f"the generator failed against {name}:\n{done.stderr}")
@@ -57,8 +75,10 @@ class Bench:
             process.stop()
 
     def series(self, row, name):
-        return Series([result for result in self.results if result["row"] == row and result["contestant"] == name],
-                      lambda result: result["bytes_each"])
+        return Series(
+            [result for result in self.results if result["row"] == row and result["contestant"] == name],
+            lambda result: result["bytes_each"],
+        )
 
     def run(self):
         for number in range(self.rounds):
@@ -83,7 +103,9 @@ def main():
     parser.add_argument("--quick", action="store_true", help="one round")
     parser.add_argument("--connections", type=int, default=CONNECTIONS)
     parser.add_argument("--rows", type=words(KINDS), default=list(KINDS), help=f"some of {','.join(KINDS)}")
-    parser.add_argument("--only", type=words(["strowger", "kamailio"]), default=["strowger", "kamailio"], help="leave a contestant out")
+    parser.add_argument(
+        "--only", type=words(["strowger", "kamailio"]), default=["strowger", "kamailio"], help="leave a contestant out"
+    )
     parser.add_argument("--strowger", help="this binary instead of the release build")
     parser.add_argument("--no-build", action="store_true")
     run(parser, Bench)

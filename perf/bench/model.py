@@ -1,12 +1,14 @@
 """The cost model: what a call and a registration are made of, the fit of the parts to measurements, and what they foretell.
 
-A call's CPU at saturation is a sum of the report's components. Those of a configuration follow from its name alone (`components`); their values are
-fitted to the chain, outbound and inbound runs by least squares on the relative error. Local mode is never fitted: it is what the model is tested on.
+A call's CPU at saturation is a sum of the report's components. Those of a configuration follow from its name alone (`components`);
+their values are fitted to the chain, outbound and inbound runs by least squares on the relative error. Local mode is never fitted:
+it is what the model is tested on.
 
-Where both sides have one connection for all calls, several messages share a read and a write, and TCP may be cheaper than UDP: `TCP data` is then
-less than zero. A side with a connection for each call breaks that up for both sides, messages come one by one, and the side with one connection
-costs something else again: `BESIDE`. Local mode has neither. What a connection for each call costs by itself is therefore told by runs with UDP,
-which shares nothing, on the other side (outbound-tcp-udp, inbound-udp-tcp); without such runs `BESIDE` is taken as zero.
+Where both sides have one connection for all calls, several messages share a read and a write, and TCP may be cheaper than UDP: `TCP
+data` is then less than zero. A side with a connection for each call breaks that up for both sides, messages come one by one, and
+the side with one connection costs something else again: `BESIDE`. Local mode has neither. What a connection for each call costs by
+itself is therefore told by runs with UDP, which shares nothing, on the other side (outbound-tcp-udp, inbound-udp-tcp); without such
+runs `BESIDE` is taken as zero.
 
 Below saturation the server sleeps, and is woken by what comes: `Waking`. Nothing here starts a process or reads a file."""
 
@@ -41,8 +43,8 @@ class Refused(Exception):
 
 
 class Shape:
-    """What a configuration is, from its name: chain-udp, local-tls-mutual-auth; outbound-tls-udp-auth has TLS on the callers' side and UDP on the
-    other."""
+    """What a configuration is, from its name: chain-udp, local-tls-mutual-auth; outbound-tls-udp-auth has TLS on the callers' side
+    and UDP on the other."""
 
     def __init__(self, mode, left, right=None, variant="full", auth=False):
         self.mode, self.left, self.right, self.variant, self.auth = mode, left, right or left, variant, auth
@@ -56,7 +58,7 @@ class Shape:
         auth = rest[-1:] == ["auth"]
         rest = rest[:-1] if auth else rest
         sides = [part for part in rest[:2] if part in TRANSPORTS]
-        variant = rest[len(sides):]
+        variant = rest[len(sides) :]
         if mode not in MODES or not sides or len(variant) > 1 or (variant and variant[0] not in [*VARIANTS, *SUITES]):
             return None
         return cls(mode, sides[0], sides[-1], *(variant or ["full"]), auth)
@@ -78,8 +80,11 @@ class Shape:
 
         def add(name, count=1):
             found[name] = found.get(name, 0) + count
-        for transport, per_call, side, other in [(self.left, self.left_per_call, "server", self.right_per_call),
-                                                 (self.right, self.right_per_call, "client", self.left_per_call)]:
+
+        for transport, per_call, side, other in [
+            (self.left, self.left_per_call, "server", self.right_per_call),
+            (self.right, self.right_per_call, "client", self.left_per_call),
+        ]:
             if transport == "tls":
                 add(SUITES.get(self.variant, BULK), 0.5)
             if per_call:
@@ -93,8 +98,9 @@ class Shape:
         return found
 
     def wakings(self):
-        """How often something comes to a server that may be asleep: the INVITE, 180 and 200, ACK and BYE, the 200; the ACK of the 407 and the next
-        INVITE; the flights of a handshake that are not another's answer. What opens and closes a connection comes with a message."""
+        """How often something comes to a server that may be asleep: the INVITE, 180 and 200, ACK and BYE, the 200; the ACK of the
+        407 and the next INVITE; the flights of a handshake that are not another's answer. What opens and closes a connection comes
+        with a message."""
         found = 4 + (1 if self.auth else 0)
         for transport, per_call in [(self.left, self.left_per_call), (self.right, self.right_per_call)]:
             if per_call:
@@ -103,21 +109,35 @@ class Shape:
 
 
 # In the order of the report.
-ORDER = [UDP, TCP, BULK, SUITES["3des"], "digest, UDP", "digest, TCP", "digest, TLS", "TCP handshake as server", "TCP handshake as client",
-         *[f"TLS handshake as {side}, {variant}" for side in ("server", "client") for variant in VARIANTS], *BESIDE.values()]
+ORDER = [
+    UDP,
+    TCP,
+    BULK,
+    SUITES["3des"],
+    "digest, UDP",
+    "digest, TCP",
+    "digest, TLS",
+    "TCP handshake as server",
+    "TCP handshake as client",
+    *[f"TLS handshake as {side}, {variant}" for side in ("server", "client") for variant in VARIANTS],
+    *BESIDE.values(),
+]
 
 
 # The fit.
 
+
 def solve(rows):
-    """Values of the components, from rows of (how often each, measured): the least sum of squared relative errors. Components that no row has are
-    left out; those that the rows cannot tell apart are an error."""
+    """Values of the components, from rows of (how often each, measured): the least sum of squared relative errors. Components that
+    no row has are left out; those that the rows cannot tell apart are an error."""
     names = [name for name in ORDER if any(name in parts for parts, _ in rows)]
     counts = numpy.array([[parts.get(name, 0) for name in names] for parts, _ in rows], dtype=float)
     measured = numpy.array([value for _, value in rows], dtype=float)
     weighted = counts / measured[:, None]
     if len(rows) == 0 or numpy.linalg.matrix_rank(weighted) < len(names):
-        raise ModelError("the measurements do not tell these components apart: " + ", ".join(entangled(weighted, names) or ["there are none"]))
+        raise ModelError(
+            "the measurements do not tell these components apart: " + ", ".join(entangled(weighted, names) or ["there are none"])
+        )
     found = numpy.linalg.lstsq(weighted, numpy.ones(len(rows)), rcond=None)[0]
     return dict(zip(names, map(float, found)))
 
@@ -133,10 +153,17 @@ def entangled(weighted, names):
 
 def fit(measured):
     """Components from {configuration: [µs of each round]}; local mode is left out here, and nowhere else has it a way in."""
-    shapes = [(shape, statistics.median(values)) for name, values in measured.items() if values and (shape := Shape.parse(name)) and shape.is_fitted]
+    shapes = [
+        (shape, statistics.median(values))
+        for name, values in measured.items()
+        if values and (shape := Shape.parse(name)) and shape.is_fitted
+    ]
     # Only against UDP on the other side does a side with a connection for each call show what it costs by itself.
-    alone = {shape.left if shape.left_per_call else shape.right for shape, _ in shapes
-             if shape.left != shape.right and shape.left_per_call != shape.right_per_call}
+    alone = {
+        shape.left if shape.left_per_call else shape.right
+        for shape, _ in shapes
+        if shape.left != shape.right and shape.left_per_call != shape.right_per_call
+    }
     untold = [name for transport, name in BESIDE.items() if transport not in alone]
     rows = [({name: count for name, count in shape.components().items() if name not in untold}, value) for shape, value in shapes]
     return {**solve(rows), **dict.fromkeys(untold, 0.0)}
@@ -188,13 +215,14 @@ def worst(found):
 
 
 def across_rounds(measured):
-    """Mean error when each round is predicted from the others: what the fit owes to chance is then against it. None with fewer than two rounds."""
+    """Mean error when each round is predicted from the others: what the fit owes to chance is then against it. None with fewer than
+    two rounds."""
     rounds = min((len(values) for values in measured.values()), default=0)
     if rounds < 2:
         return None
     found = []
     for number in range(rounds):
-        others = {name: values[:number] + values[number + 1:] for name, values in measured.items()}
+        others = {name: values[:number] + values[number + 1 :] for name, values in measured.items()}
         found += errors(fit(others), {name: [values[number]] for name, values in measured.items()}).values()
     return statistics.fmean(abs(error) for _, _, error in found)
 
@@ -210,8 +238,8 @@ def registration_name(transport, digest):
 
 
 def registration(registrations, values, transport, digest):
-    """µs of parts of a registration; None where one has no value. `transport` is udp, tcp, tcp-many, tls or tls-many. TLS is as measured, or the
-    bulk of so many messages of a call."""
+    """µs of parts of a registration; None where one has no value. `transport` is udp, tcp, tcp-many, tls or tls-many. TLS is as
+    measured, or the bulk of so many messages of a call."""
     base = transport.replace("tls", "tcp")
     plain, challenged = (registrations.get(registration_name(base, each)) for each in ("none", digest))
     if plain is None or challenged is None:
@@ -223,15 +251,18 @@ def registration(registrations, values, transport, digest):
         measured = registrations.get(registration_name(transport, digest))
         if measured is None and BULK not in values:
             return None
-        parts["TLS bulk of REGISTER"] = values[BULK] * REGISTER_MESSAGES[digest] / CALL_MESSAGES if measured is None else measured - challenged
+        parts["TLS bulk of REGISTER"] = (
+            values[BULK] * REGISTER_MESSAGES[digest] / CALL_MESSAGES if measured is None else measured - challenged
+        )
     return parts
 
 
 # Waking.
 
+
 def waking(points):
-    """µs of one waking, from points of (µs at saturation, wakings, rate, µs measured at that rate), all of about one rate: the least squares of the
-    relative error of `saturated + µs × wakings × (1 − busy)`, since a server that is busy is not woken."""
+    """µs of one waking, from points of (µs at saturation, wakings, rate, µs measured at that rate), all of about one rate: the
+    least squares of the relative error of `saturated + µs × wakings × (1 − busy)`, since a server that is busy is not woken."""
     over = under = 0
     for saturated, wakings, rate, measured in points:
         part = wakings * (1 - min(1, rate * measured / 1e6)) / measured
@@ -241,7 +272,8 @@ def waking(points):
 
 
 class Waking:
-    """µs of one waking by wakings each second. It falls as they come closer together: the core does not sleep as deeply, and caches are warm."""
+    """µs of one waking by wakings each second. It falls as they come closer together: the core does not sleep as deeply, and caches
+    are warm."""
 
     def __init__(self, points):
         self.points = sorted(tuple(point) for point in points)
@@ -262,12 +294,29 @@ class Waking:
 
 # What an operator asks.
 
+
 class Load:
     """Calls and registrations each second and how they come."""
 
-    def __init__(self, calls=0, registrations=0, transport="udp", mode="local", auth="no", mutual=False, reuse=0.0, hold=0.0, connections=0,
-                 registration_auth=None, version=None, key=None, suite=None, use=0.7, left=None,
-                 right=None):
+    def __init__(
+        self,
+        calls=0,
+        registrations=0,
+        transport="udp",
+        mode="local",
+        auth="no",
+        mutual=False,
+        reuse=0.0,
+        hold=0.0,
+        connections=0,
+        registration_auth=None,
+        version=None,
+        key=None,
+        suite=None,
+        use=0.7,
+        left=None,
+        right=None,
+    ):
         self.calls, self.registrations, self.transport, self.mode = calls, registrations, transport, mode
         self.auth, self.mutual, self.reuse, self.hold, self.connections = auth, mutual, reuse, hold, connections
         self.registration_auth = registration_auth or ("new" if auth == "yes" else "none")
@@ -294,16 +343,26 @@ class Load:
         if not 0 <= self.reuse <= 1:
             raise Refused(f"--reuse is the share of handshakes that resume a session: from 0 to 1, not {self.reuse:g}")
         if not 0.05 <= self.use <= 0.95:
-            raise Refused(f"--cores-use is the share of each core's capacity that may be used: from 0.05 to 0.95, not {self.use:g}. "
-                          "Above that waiting grows without bound")
+            raise Refused(
+                f"--cores-use is the share of each core's capacity that may be used: from 0.05 to 0.95, not {self.use:g}. "
+                "Above that waiting grows without bound"
+            )
         if not self.is_tls:
-            for name, value in [("--mutual", self.mutual), ("--reuse", self.reuse), ("--tls-version", self.version), ("--key", self.key),
-                                ("--suite", self.suite)]:
+            for name, value in [
+                ("--mutual", self.mutual),
+                ("--reuse", self.reuse),
+                ("--tls-version", self.version),
+                ("--key", self.key),
+                ("--suite", self.suite),
+            ]:
                 if value:
                     raise Refused(f"{name} is of TLS, and neither side has it")
         if self.is_tls and not self.has_handshakes and (self.reuse or self.mutual):
-            raise Refused(f"in {self.mode} mode the side with TLS keeps its connection: there is no handshake for each call to resume or to make "
-                          "mutual. What a handshake costs once is not in the model")
+            raise Refused(
+                f"in {self.mode} mode the side with TLS keeps its connection: there is no handshake for each call to resume or to "
+                f"make "
+                "mutual. What a handshake costs once is not in the model"
+            )
 
     def shapes(self):
         """Kinds of calls, and their share."""
@@ -312,7 +371,9 @@ class Load:
             kinds = [("reuse", self.reuse), (other, 1 - self.reuse)]
         else:
             kinds = [("mutual" if self.mutual else "full", 1.0)]
-        return [(Shape(self.mode, self.left, self.right, variant, self.auth == "yes"), share) for variant, share in kinds if share > 0]
+        return [
+            (Shape(self.mode, self.left, self.right, variant, self.auth == "yes"), share) for variant, share in kinds if share > 0
+        ]
 
     def registration_transport(self):
         """Phones have connections of their own in outbound and local mode; a chain and inbound calls come by one."""
@@ -336,8 +397,10 @@ class Model:
 
     def check_machine(self, cpu):
         if cpu != self.data["cpu"]:
-            raise Refused(f"the model was fitted on another machine ({self.data['cpu']}; this is {cpu}): run perf/model fit here, or say "
-                          "--any-machine if the answer is meant for that one")
+            raise Refused(
+                f"the model was fitted on another machine ({self.data['cpu']}; this is {cpu}): run perf/model fit here, or say "
+                "--any-machine if the answer is meant for that one"
+            )
 
     def check(self, load):
         """Where there is no ground, and what would be one."""
@@ -355,23 +418,33 @@ class Model:
             if value and lowest is None:
                 continue
             if value and value < lowest:
-                raise Refused(f"{value:g} {name} a second are fewer than the fewest measured ({lowest:g}/s). CPU of a {kind} rises as the load "
-                              f"falls, since the server is woken for each message: at {lowest:g}/s and below this core is nearly idle. "
-                              f"perf/model fit --rates {value:g} measures it")
+                raise Refused(
+                    f"{value:g} {name} a second are fewer than the fewest measured ({lowest:g}/s). CPU of a {kind} rises as the "
+                    f"load "
+                    f"falls, since the server is woken for each message: at {lowest:g}/s and below this core is nearly idle. "
+                    f"perf/model fit --rates {value:g} measures it"
+                )
         open_connections, known = load.open_connections(), ranges["connections"]
         if open_connections > known:
-            raise Refused(f"{open_connections:,.0f} connections would be open at a time, and no more than {known:,} were measured: "
-                          "perf/scale measures more; perf/model fit --connections N says that it has")
+            raise Refused(
+                f"{open_connections:,.0f} connections would be open at a time, and no more than {known:,} were measured: "
+                "perf/scale measures more; perf/model fit --connections N says that it has"
+            )
 
     def check_rates(self, load, workers):
         """No more than a run has reached: beyond that even the order of what fills up first is unknown."""
         highest = self.data["ranges"]["highest_per_second"]
-        for name, rate, group in [("calls", load.calls, f"{load.mode}-{load.left}" if load.left != "udp" else "chain-udp"),
-                                  ("registrations", load.registrations, f"register-{load.left}")]:
+        for name, rate, group in [
+            ("calls", load.calls, f"{load.mode}-{load.left}" if load.left != "udp" else "chain-udp"),
+            ("registrations", load.registrations, f"register-{load.left}"),
+        ]:
             known = highest.get(group)
             if known is not None and rate / workers > known:
-                raise Refused(f"{rate / workers:,.0f} {name} a second and core are more than any run reached ({known:,.0f}/s, {group}), "
-                              "since the generator or the machine was at its end first: a generator on other cores or machines would be a ground")
+                raise Refused(
+                    f"{rate / workers:,.0f} {name} a second and core are more than any run reached ({known:,.0f}/s, {group}), "
+                    "since the generator or the machine was at its end first: a generator on other cores or machines would be a "
+                    "ground"
+                )
 
     def check_sides(self, load):
         """Sides with different transports: only what a run has shown to add up."""
@@ -380,14 +453,20 @@ class Model:
             shape = Shape.parse(name)
             if (shape.mode, shape.left, shape.right) == (wanted.mode, wanted.left, wanted.right):
                 return
-        raise Refused(f"no run had {load.left} on the callers' side and {load.right} on the answerers' in {load.mode} mode: "
-                      "perf/model fit measures outbound mode to UDP and inbound mode from UDP")
+        raise Refused(
+            f"no run had {load.left} on the callers' side and {load.right} on the answerers' in {load.mode} mode: "
+            "perf/model fit measures outbound mode to UDP and inbound mode from UDP"
+        )
 
     def check_tls(self, load):
         tls = self.data["tls"]
         if tls is None:
             raise Refused("no run over TLS is in the model: perf/model fit measures it")
-        for name, wanted, has in [("TLS version", load.version, tls["version"]), ("key", load.key, tls["key"]), ("suite", load.suite, tls["suite"])]:
+        for name, wanted, has in [
+            ("TLS version", load.version, tls["version"]),
+            ("key", load.key, tls["key"]),
+            ("suite", load.suite, tls["suite"]),
+        ]:
             if wanted and wanted.lower() != has.lower():
                 hint = {"TLS version": f"--tls-version {wanted}", "key": f"--key {wanted}", "suite": "--suite today"}[name]
                 raise Refused(f"the model was fitted with {name} {has}, not {wanted}: perf/model fit {hint} measures others")
@@ -399,7 +478,9 @@ class Model:
             for name, count in shape.components().items():
                 if load.calls:
                     if name not in self.values:
-                        raise Refused(f"the model has no “{name}”: perf/model fit with a run that has it ({self.wants(name)}) measures it")
+                        raise Refused(
+                            f"the model has no “{name}”: perf/model fit with a run that has it ({self.wants(name)}) measures it"
+                        )
                     found[name] = found.get(name, 0) + load.calls * share * count * self.values[name]
         if load.registrations:
             parts = registration(self.registrations, self.values, load.registration_transport(), load.registration_auth)
@@ -413,15 +494,22 @@ class Model:
     @staticmethod
     def wants(component):
         """The simplest runs that have it."""
-        shapes = [Shape(mode, transport, None, variant, auth) for transport in TRANSPORTS for mode in FITTED_MODES for auth in (False, True)
-                  for variant in [*VARIANTS, *SUITES]]
+        shapes = [
+            Shape(mode, transport, None, variant, auth)
+            for transport in TRANSPORTS
+            for mode in FITTED_MODES
+            for auth in (False, True)
+            for variant in [*VARIANTS, *SUITES]
+        ]
         return next(shape.name for shape in shapes if component in shape.components())
 
     def busy(self, load, scale=1.0):
         """Share of a core with `scale` × the load, and what of it is waking: busy = work + waking × (1 − busy)."""
         work = scale * sum(self.parts(load).values()) / 1e6
-        rates = [("call", scale * load.calls * sum(share * shape.wakings() for shape, share in load.shapes())),
-                 ("registration", scale * load.registrations * (2 if load.registration_auth == "new" else 1))]
+        rates = [
+            ("call", scale * load.calls * sum(share * shape.wakings() for shape, share in load.shapes())),
+            ("registration", scale * load.registrations * (2 if load.registration_auth == "new" else 1)),
+        ]
         total = sum(rate for _, rate in rates)
         full = sum(rate * curve.at(total) for kind, rate in rates if rate and (curve := self.waking.get(kind))) / 1e6
         if work >= 1:
@@ -433,10 +521,17 @@ class Model:
         """The answer: what a core is busy with, how many cores, what dominates, what is left."""
         self.check(load)
         work = sum(self.parts(load).values()) / 1e6
-        unmeasured = [kind for kind, rate in [("call", load.calls), ("registration", load.registrations)] if rate and not self.waking.get(kind)]
+        unmeasured = [
+            kind
+            for kind, rate in [("call", load.calls), ("registration", load.registrations)]
+            if rate and not self.waking.get(kind)
+        ]
         if unmeasured and work < WITHOUT_WAKING:
-            raise Refused(f"the load fills {100 * work:.1f} % of a core by what a {unmeasured[0]} costs at saturation, and what waking adds at so "
-                          "low a load was not measured: perf/model fit measures it at fixed rates")
+            raise Refused(
+                f"the load fills {100 * work:.1f} % of a core by what a {unmeasured[0]} costs at saturation, and what waking adds "
+                f"at so "
+                "low a load was not measured: perf/model fit measures it at fixed rates"
+            )
         workers, factor = self.workers(load, work)
         self.check_rates(load, workers)
         scale = factor / workers
@@ -445,29 +540,44 @@ class Model:
         parts = {name: value / 1e6 for name, value in self.parts(load).items()}
         if one_woken:
             parts["waking"] = one_woken
-        return {"one_core": one, "work": work, "workers": workers, "factor": factor, "each_core_busy": busy, "use": load.use, "parts": parts,
-                "us_per_call": 1e6 * one / load.calls if load.calls and not load.registrations else None,
-                "headroom": load.use / (scale * work), "full_core_calls": load.calls / work if load.calls else None,
-                "full_core_registrations": load.registrations / work if load.registrations else None}
+        return {
+            "one_core": one,
+            "work": work,
+            "workers": workers,
+            "factor": factor,
+            "each_core_busy": busy,
+            "use": load.use,
+            "parts": parts,
+            "us_per_call": 1e6 * one / load.calls if load.calls and not load.registrations else None,
+            "headroom": load.use / (scale * work),
+            "full_core_calls": load.calls / work if load.calls else None,
+            "full_core_registrations": load.registrations / work if load.registrations else None,
+        }
 
     def workers(self, load, work):
-        """How many, and what a call costs on as many ÷ on one. Counted by the work: waking is given back when the core has more to do."""
+        """How many, and what a call costs on as many ÷ on one. Counted by the work: waking is given back when the core has more to
+        do."""
         if work <= load.use:
             return 1, 1.0
         known = {int(number): factor for number, factor in self.data["workers"].items()}
         asked = f"the load is {work:.2f} cores' worth of work, of which a core is to have no more than {load.use:.2f}"
         if not known:
-            raise Refused(f"{asked}: it needs more than one, and what a second worker costs was not measured: "
-                          "perf/udp --rows K1 measures it, and perf/model fit takes it from there")
+            raise Refused(
+                f"{asked}: it needs more than one, and what a second worker costs was not measured: "
+                "perf/udp --rows K1 measures it, and perf/model fit takes it from there"
+            )
         for number, factor in sorted(known.items()):
             if work * factor / number <= load.use:
                 return number, factor
-        raise Refused(f"{asked}: that is more than {max(known)} workers carry, and what more of them cost each was not measured, "
-                      "since the machine of the model has not the cores for it")
+        raise Refused(
+            f"{asked}: that is more than {max(known)} workers carry, and what more of them cost each was not measured, "
+            "since the machine of the model has not the cores for it"
+        )
 
 
 def in_words(load, answer):
     """What dominates, and what would help."""
+
     def greatest(parts):
         name, value = max(parts.items(), key=lambda item: item[1])
         return name, 100 * value / sum(parts.values())
@@ -476,8 +586,10 @@ def in_words(load, answer):
     text = f"{name} dominates: {share:.0f} % of the CPU"
     if name == "waking":
         other = greatest({part: value for part, value in answer["parts"].items() if part != name})
-        return text + (", since the core is mostly idle; each call costs less as the load rises. "
-                       f"Of the work itself {other[0]} has most: {other[1]:.0f} %")
+        return text + (
+            ", since the core is mostly idle; each call costs less as the load rises. "
+            f"Of the work itself {other[0]} has most: {other[1]:.0f} %"
+        )
     if name.startswith("TLS handshake") and ", reuse" not in name and load.reuse < 1 and not load.mutual:
         return text + ". Resumed sessions (--reuse) take most of that away"
     return text

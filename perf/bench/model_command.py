@@ -1,5 +1,5 @@
-"""perf/model fit|predict: fits the cost model to measurements, which it takes from files of perf/reproduce and makes itself where they lack some, and
-tells an operator what a load costs. Exit status: 2 where there is no ground for an answer."""
+"""perf/model fit|predict: fits the cost model to measurements, which it takes from files of perf/reproduce and makes itself where
+they lack some, and tells an operator what a load costs. Exit status: 2 where there is no ground for an answer."""
 
 import argparse
 import glob
@@ -25,16 +25,36 @@ def rates(text):
 
 def fit_parser():
     parser = study.options("perf/model fit", "Measures what the cost model wants, and fits it.")
-    parser.add_argument("--from", dest="files", metavar="FILE.json", action="append", default=[],
-                        help="take the runs of this JSON of perf/reproduce (modes, registrar), and measure what is missing; may be repeated")
-    parser.add_argument("--no-measure", action="store_true", help="with --from: measure nothing; the model has then no component that the files lack")
-    parser.add_argument("--peaks", action=argparse.BooleanOptionalAction, help="search for the peak of each configuration too [yes; quick: no]")
-    parser.add_argument("--rates", type=rates, default=RATES,
-                        help="calls and registrations a second at which waking is measured [200,1000,4000,16000]")
+    parser.add_argument(
+        "--from",
+        dest="files",
+        metavar="FILE.json",
+        action="append",
+        default=[],
+        help="take the runs of this JSON of perf/reproduce (modes, registrar), and measure what is missing; may be repeated",
+    )
+    parser.add_argument(
+        "--no-measure",
+        action="store_true",
+        help="with --from: measure nothing; the model has then no component that the files lack",
+    )
+    parser.add_argument(
+        "--peaks", action=argparse.BooleanOptionalAction, help="search for the peak of each configuration too [yes; quick: no]"
+    )
+    parser.add_argument(
+        "--rates",
+        type=rates,
+        default=RATES,
+        help="calls and registrations a second at which waking is measured [200,1000,4000,16000]",
+    )
     parser.add_argument("--tls-version", choices=["1.2", "1.3"], default="1.2")
     parser.add_argument("--key", choices=["rsa", "ec"], default="rsa")
-    parser.add_argument("--suite", choices=["study", "today"], default="study", help="TLS 1.2: the report's AES128-SHA, or what is negotiated today")
-    parser.add_argument("--connections", type=int, help="beside so many open connections a call has been seen to cost the same [from row I1]")
+    parser.add_argument(
+        "--suite", choices=["study", "today"], default="study", help="TLS 1.2: the report's AES128-SHA, or what is negotiated today"
+    )
+    parser.add_argument(
+        "--connections", type=int, help="beside so many open connections a call has been seen to cost the same [from row I1]"
+    )
     parser.add_argument("--write", metavar="FILE.json", help="write the model here too, without its measurements")
     return parser
 
@@ -66,34 +86,49 @@ def fit_command():
             Fit(arguments, sources, text, settings).run()
             return
         if text is not None and text != machine.describe():
-            raise ModelError(f"the files are of another machine ({text}), and some runs are missing: --no-measure fits what there is")
+            raise ModelError(
+                f"the files are of another machine ({text}), and some runs are missing: --no-measure fits what there is"
+            )
 
         def measuring(again, directory):
             again.peaks = arguments.peaks
             found = Measuring(again, directory, sources, lambda *all_of_it: Fit(again, *all_of_it).run())
             found.report.settings += settings and f"; {settings}"
             return found
+
         study.run(parser, measuring)
     except ModelError as why:
         sys.exit(f"perf/model fit: {why}")
 
 
 def predict_parser():
-    parser = argparse.ArgumentParser(prog="perf/model predict",
-                                     description="What a load costs: how much of a core, how many cores, which component dominates.")
+    parser = argparse.ArgumentParser(
+        prog="perf/model predict", description="What a load costs: how much of a core, how many cores, which component dominates."
+    )
     parser.add_argument("--calls", type=float, default=0, help="calls a second")
     parser.add_argument("--registrations", type=float, default=0, help="registrations a second")
     parser.add_argument("--transport", choices=model.TRANSPORTS, default="udp", help="of both sides [udp]")
     parser.add_argument("--left", choices=model.TRANSPORTS, help="the callers' side, if another")
     parser.add_argument("--right", choices=model.TRANSPORTS, help="the answerers' side, if another")
-    parser.add_argument("--mode", choices=model.MODES, default="local",
-                        help="who has a connection for each call: chain nobody, outbound the callers, inbound the callees, local both [local]")
+    parser.add_argument(
+        "--mode",
+        choices=model.MODES,
+        default="local",
+        help="who has a connection for each call: chain nobody, outbound the callers, inbound the callees, local both [local]",
+    )
     parser.add_argument("--auth", choices=["yes", "no"], default="no", help="whether each INVITE is challenged")
-    parser.add_argument("--registration-auth", choices=DIGESTS,
-                        help="digest of REGISTER: a new challenge each time, or a nonce that is kept [as --auth: new or none]")
+    parser.add_argument(
+        "--registration-auth",
+        choices=DIGESTS,
+        help="digest of REGISTER: a new challenge each time, or a nonce that is kept [as --auth: new or none]",
+    )
     parser.add_argument("--mutual", action="store_true", help="both sides of each TLS handshake show certificates")
-    parser.add_argument("--reuse", type=float, default=0, metavar="SHARE", help="share of the handshakes that resume a session, 0 to 1")
-    parser.add_argument("--hold", type=float, default=0, metavar="SECONDS", help="how long a call lasts: its connections are open meanwhile")
+    parser.add_argument(
+        "--reuse", type=float, default=0, metavar="SHARE", help="share of the handshakes that resume a session, 0 to 1"
+    )
+    parser.add_argument(
+        "--hold", type=float, default=0, metavar="SECONDS", help="how long a call lasts: its connections are open meanwhile"
+    )
     parser.add_argument("--connections", type=float, default=0, help="connections open beside those of the calls")
     parser.add_argument("--cores-use", type=float, default=0.7, help="share of a core that may be busy [0.7]")
     parser.add_argument("--tls-version")
@@ -127,14 +162,24 @@ def read_model(path):
 
 def answer_text(load, answer, data, path):
     """For people."""
+
     def percent(share):
         return f"{100 * share:.1f} %"
+
     lines = [f"{data['contestant']} on {data['machine']}; model of {data['date']} ({os.path.relpath(path)})", ""]
     waking = answer["one_core"] - answer["work"]
-    lines.append(f"one core      {percent(answer['work'])} of its capacity" +
-                 (f"; busy {percent(answer['one_core'])}, {percent(waking)} of it waking, which it gives back under load" if waking > 0 else ""))
-    lines.append(f"cores         {answer['workers']} at no more than {percent(answer['use'])} of their capacity" +
-                 (f"; each {percent(answer['work'] * answer['factor'] / answer['workers'])}" if answer["workers"] > 1 else ""))
+    lines.append(
+        f"one core      {percent(answer['work'])} of its capacity"
+        + (
+            f"; busy {percent(answer['one_core'])}, {percent(waking)} of it waking, which it gives back under load"
+            if waking > 0
+            else ""
+        )
+    )
+    lines.append(
+        f"cores         {answer['workers']} at no more than {percent(answer['use'])} of their capacity"
+        + (f"; each {percent(answer['work'] * answer['factor'] / answer['workers'])}" if answer["workers"] > 1 else "")
+    )
     if answer["us_per_call"]:
         lines.append(f"a call        {answer['us_per_call']:.1f} µs at this load")
     lines.append(f"headroom      {answer['headroom']:.2f} times this load before {percent(answer['use'])} is used")
@@ -149,9 +194,24 @@ def answer_text(load, answer, data, path):
 
 def predict_command():
     arguments = predict_parser().parse_args()
-    load = Load(arguments.calls, arguments.registrations, arguments.transport, arguments.mode, arguments.auth, arguments.mutual, arguments.reuse,
-                arguments.hold, arguments.connections, arguments.registration_auth, arguments.tls_version, arguments.key, arguments.suite,
-                arguments.cores_use, arguments.left, arguments.right)
+    load = Load(
+        arguments.calls,
+        arguments.registrations,
+        arguments.transport,
+        arguments.mode,
+        arguments.auth,
+        arguments.mutual,
+        arguments.reuse,
+        arguments.hold,
+        arguments.connections,
+        arguments.registration_auth,
+        arguments.tls_version,
+        arguments.key,
+        arguments.suite,
+        arguments.cores_use,
+        arguments.left,
+        arguments.right,
+    )
     try:
         load.check()
         path = arguments.model or newest_model()
@@ -165,7 +225,13 @@ def predict_command():
     if arguments.json != "-":
         print(answer_text(load, answer, found.data, path))
     if arguments.json:
-        whole = {"load": vars(load), "machine": found.data["machine"], "model": path, **answer, "dominating": model.in_words(load, answer)}
+        whole = {
+            "load": vars(load),
+            "machine": found.data["machine"],
+            "model": path,
+            **answer,
+            "dominating": model.in_words(load, answer),
+        }
         text = json.dumps(whole, indent=1)
         if arguments.json == "-":
             print(text)

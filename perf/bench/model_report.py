@@ -38,11 +38,15 @@ class Fit:
         self.tell()
         # Loaded late: what is told does not need it, nor do the tests.
         import plots
+
         folder = Report.directory(PERF)
         draw_predicted(plots, folder, self)
         draw_components(plots, folder, self)
-        self.report.figure("model-predicted", "Left: predicted against measured CPU of a call at saturation, with a band of ±8 %. Right: the "
-                           "error of each configuration. Local mode is not in the fit.")
+        self.report.figure(
+            "model-predicted",
+            "Left: predicted against measured CPU of a call at saturation, with a band of ±8 %. Right: the "
+            "error of each configuration. Local mode is not in the fit.",
+        )
         self.report.figure("model-components", "What a call is made of, predicted; the circle is the measured sum.")
         print(self.report.markdown())
         path = self.report.write(PERF, "model")
@@ -72,7 +76,11 @@ class Fit:
             by_rate = {}
             for each in self.found.of(name, "fixed rate"):
                 by_rate.setdefault(each["rate_or_window"], []).append(each[CPU])
-            found += [(name, saturated, wakings, rate, statistics.median(values)) for rate, values in by_rate.items() if saturated is not None]
+            found += [
+                (name, saturated, wakings, rate, statistics.median(values))
+                for rate, values in by_rate.items()
+                if saturated is not None
+            ]
         return found
 
     def waking_of(self, points):
@@ -101,17 +109,34 @@ class Fit:
                 highest[group] = max(highest.get(group, 0), each[RATE])
         text = self.report.machine
         return {
-            "kind": "strowger cost model", "version": 1, "date": time.strftime("%Y-%m-%d"), "machine": text, "cpu": cpu_of(text),
-            "settings": self.report.settings, "contestant": self.arguments.only[0], "tls": self.tls(),
-            "components": {name: {"us": value, "of_a_udp_call": value / self.values[UDP], "low": self.intervals.get(name, (None, None))[0],
-                                  "high": self.intervals.get(name, (None, None))[1]} for name, value in self.values.items()},
+            "kind": "strowger cost model",
+            "version": 1,
+            "date": time.strftime("%Y-%m-%d"),
+            "machine": text,
+            "cpu": cpu_of(text),
+            "settings": self.report.settings,
+            "contestant": self.arguments.only[0],
+            "tls": self.tls(),
+            "components": {
+                name: {
+                    "us": value,
+                    "of_a_udp_call": value / self.values[UDP],
+                    "low": self.intervals.get(name, (None, None))[0],
+                    "high": self.intervals.get(name, (None, None))[1],
+                }
+                for name, value in self.values.items()
+            },
             "registrations": {name: {"us": value} for name, value in self.registrations.items()},
             "waking": self.waking,
             "workers": workers_of(text),
-            "ranges": {"lowest_calls_per_second": min(rates["call"], default=None),
-                       "lowest_registrations_per_second": min(rates["registration"], default=None),
-                       "highest_per_second": highest, "connections": self.arguments.connections or connections_of(text),
-                       "outstanding": cases.WINDOW, "configurations": sorted(self.measured)},
+            "ranges": {
+                "lowest_calls_per_second": min(rates["call"], default=None),
+                "lowest_registrations_per_second": min(rates["registration"], default=None),
+                "highest_per_second": highest,
+                "connections": self.arguments.connections or connections_of(text),
+                "outstanding": cases.WINDOW,
+                "configurations": sorted(self.measured),
+            },
             "errors": {name: error for name, (_, _, error) in self.errors.items()},
         }
 
@@ -142,11 +167,29 @@ class Fit:
         for name, value in self.values.items():
             low, high = self.intervals.get(name, (None, None))
             theirs, fixed = published_of(name)
-            lines.append((name, f"{value:.1f}", "—" if low is None else f"{low:.1f}–{high:.1f}", f"{value / self.values[UDP]:.2f}", theirs, fixed))
-        self.report.table("Components of a call: CPU at saturation. The unit is a call over UDP in chain mode. TCP data: both sides with one "
-                          "connection, in addition to UDP data",
-                          ["component", "µs", "90 % of the rounds drawn anew" if self.intervals else "interval (three rounds or more)", "units",
-                           "the report, units", "with its fix of the client"], lines)
+            lines.append(
+                (
+                    name,
+                    f"{value:.1f}",
+                    "—" if low is None else f"{low:.1f}–{high:.1f}",
+                    f"{value / self.values[UDP]:.2f}",
+                    theirs,
+                    fixed,
+                )
+            )
+        self.report.table(
+            "Components of a call: CPU at saturation. The unit is a call over UDP in chain mode. TCP data: both sides with one "
+            "connection, in addition to UDP data",
+            [
+                "component",
+                "µs",
+                "90 % of the rounds drawn anew" if self.intervals else "interval (three rounds or more)",
+                "units",
+                "the report, units",
+                "with its fix of the client",
+            ],
+            lines,
+        )
 
     def reported(self):
         """Errors of the report's 20."""
@@ -159,15 +202,26 @@ class Fit:
         lines = []
         for name in names:
             predicted, _, error = self.errors[name]
-            lines.append((name, "fitted" if model.fitted(name) else "**predicted only**", f"{predicted:.1f}",
-                          self.series(name, "saturation", lambda each: each[CPU]).text(), f"{100 * error:+.1f} %"))
-        self.report.table("CPU of a call at saturation, µs", ["configuration", "in the fit", "predicted", "measured", "error"], lines)
+            lines.append(
+                (
+                    name,
+                    "fitted" if model.fitted(name) else "**predicted only**",
+                    f"{predicted:.1f}",
+                    self.series(name, "saturation", lambda each: each[CPU]).text(),
+                    f"{100 * error:+.1f} %",
+                )
+            )
+        self.report.table(
+            "CPU of a call at saturation, µs", ["configuration", "in the fit", "predicted", "measured", "error"], lines
+        )
         local = {name: each for name, each in self.errors.items() if not model.fitted(name)}
         reported = self.reported()
-        groups = [("the report's 20 configurations", reported),
-                  ("of them those fitted", {name: each for name, each in reported.items() if model.fitted(name)}),
-                  ("local mode, never fitted", local),
-                  ("configurations that the report has not", {name: each for name, each in self.errors.items() if name not in reported})]
+        groups = [
+            ("the report's 20 configurations", reported),
+            ("of them those fitted", {name: each for name, each in reported.items() if model.fitted(name)}),
+            ("local mode, never fitted", local),
+            ("configurations that the report has not", {name: each for name, each in self.errors.items() if name not in reported}),
+        ]
         lines = []
         for title, found in groups:
             if found:
@@ -175,7 +229,9 @@ class Fit:
                 lines.append((title, len(found), f"{100 * model.mean_error(found):.1f} %", f"{worst}, {100 * error:+.1f} %"))
         across = model.across_rounds({name: values for name, values in self.measured.items() if Shape.parse(name)})
         if across is not None:
-            lines.append(("each round predicted from the others, all configurations", len(self.errors), f"{100 * across:.1f} %", "—"))
+            lines.append(
+                ("each round predicted from the others, all configurations", len(self.errors), f"{100 * across:.1f} %", "—")
+            )
         lines.append(("the report", 18, f"{100 * published.MODEL_ERROR:.0f} %", "—"))
         self.report.table("Errors", ["of", "configurations", "mean of the absolute errors", "worst"], lines)
 
@@ -189,14 +245,34 @@ class Fit:
             error = 1e6 / predicted / measured.median - 1
             if busy >= FULL:
                 found[name] = (1e6 / predicted, measured.median, error)
-            lines.append((name, f"{1e6 / predicted:,.0f}", f"{measured.median:,.0f}", what_of[what],
-                          f"{100 * busy:.0f} %", f"{100 * error:+.1f} %" if busy >= FULL else f"({100 * error:+.1f} %)"))
+            lines.append(
+                (
+                    name,
+                    f"{1e6 / predicted:,.0f}",
+                    f"{measured.median:,.0f}",
+                    what_of[what],
+                    f"{100 * busy:.0f} %",
+                    f"{100 * error:+.1f} %" if busy >= FULL else f"({100 * error:+.1f} %)",
+                )
+            )
         if found:
             worst, (_, _, error) = model.worst(found)
-            lines.append((f"**mean of {len(found)}**", "", "", "", "", f"{100 * model.mean_error(found):.1f} %, worst {worst} {100 * error:+.1f} %"))
-        self.report.table("Peaks, calls/s: 10⁶ ÷ predicted CPU. Errors in brackets are not counted: the server's core was less than "
-                          f"{100 * FULL:.0f} % busy, so that something else set the rate",
-                          ["configuration", "predicted", "measured", "as", "server's core busy", "error"], lines)
+            lines.append(
+                (
+                    f"**mean of {len(found)}**",
+                    "",
+                    "",
+                    "",
+                    "",
+                    f"{100 * model.mean_error(found):.1f} %, worst {worst} {100 * error:+.1f} %",
+                )
+            )
+        self.report.table(
+            "Peaks, calls/s: 10⁶ ÷ predicted CPU. Errors in brackets are not counted: the server's core was less than "
+            f"{100 * FULL:.0f} % busy, so that something else set the rate",
+            ["configuration", "predicted", "measured", "as", "server's core busy", "error"],
+            lines,
+        )
 
     def tell_registrations(self):
         lines = []
@@ -210,8 +286,13 @@ class Fit:
                 predicted = f"{sum(parts.values()):.1f}" if parts else "—"
                 error = f"{100 * (sum(parts.values()) / self.registrations[name] - 1):+.1f} %" if parts else "—"
                 lines.append((name, self.series(name, "saturation", lambda each: each[CPU]).text(), predicted, error))
-        self.report.table("CPU of a registration at saturation, µs (many: over 1,000 connections; TLS is predicted as TCP and the bulk of so many "
-                          "messages)", ["registration", "measured", "predicted", "error"], lines)
+        self.report.table(
+            "CPU of a registration at saturation, µs (many: over 1,000 connections; TLS is predicted as TCP and the bulk of so "
+            "many "
+            "messages)",
+            ["registration", "measured", "predicted", "error"],
+            lines,
+        )
 
     def tell_fixed_rates(self):
         lines, found = [], {}
@@ -225,12 +306,24 @@ class Fit:
                 predicted = 1e6 * (work + full) / (1 + full) / rate
                 found[(name, rate)] = (predicted, measured, predicted / measured - 1)
                 how = "fitted" if model.fitted(name) or kind == "registration" else "**predicted only**"
-                lines.append((name, f"{rate:,.0f}/s", how, f"{saturated:.1f}", f"{predicted:.1f}", f"{measured:.1f}",
-                              f"{100 * (predicted / measured - 1):+.1f} %"))
+                lines.append(
+                    (
+                        name,
+                        f"{rate:,.0f}/s",
+                        how,
+                        f"{saturated:.1f}",
+                        f"{predicted:.1f}",
+                        f"{measured:.1f}",
+                        f"{100 * (predicted / measured - 1):+.1f} %",
+                    )
+                )
         if found:
             lines.append(("**mean of the absolute errors**", "", "", "", "", "", f"{100 * model.mean_error(found):.1f} %"))
-        self.report.table("CPU at fixed rates, µs each: at saturation and with waking",
-                          ["configuration", "rate", "in the fit", "at saturation", "predicted", "measured", "error"], lines)
+        self.report.table(
+            "CPU at fixed rates, µs each: at saturation and with waking",
+            ["configuration", "rate", "in the fit", "at saturation", "predicted", "measured", "error"],
+            lines,
+        )
         lines = [(kind, f"{each_second:,.0f}", f"{us:.1f}") for kind in self.waking for each_second, us in self.waking[kind]]
         self.report.table("Waking", ["of", "wakings/s, if the core always slept", "µs each"], lines)
 
@@ -247,8 +340,14 @@ class Fit:
             notes += [] if sound else ["not all of it clean and undisturbed"]
             if self.found.left_out:
                 notes.append(f"{self.found.left_out} run(s) left out that were not what was meant")
-            self.report.row("C1", f"cost model, mean error over {what}", f"≤ {100 * TARGET:.0f} %", f"{100 * error:.1f} %",
-                            error <= TARGET if sound and len(found) == number else None, "; ".join(notes))
+            self.report.row(
+                "C1",
+                f"cost model, mean error over {what}",
+                f"≤ {100 * TARGET:.0f} %",
+                f"{100 * error:.1f} %",
+                error <= TARGET if sound and len(found) == number else None,
+                "; ".join(notes),
+            )
 
 
 def group_of(name):
@@ -293,19 +392,27 @@ def workers_of(machine_text):
 
 def connections_of(machine_text):
     """The most connections beside which a call has been seen to cost the same (row I1); otherwise those of the fit."""
-    numbers = [int(number.replace(",", "")) for _, what, _, _, met, _ in rows_of(machine_text, "I1") if met == "yes"
-               for number in re.findall(r"([\d,]+) idle", what)]
+    numbers = [
+        int(number.replace(",", ""))
+        for _, what, _, _, met, _ in rows_of(machine_text, "I1")
+        if met == "yes"
+        for number in re.findall(r"([\d,]+) idle", what)
+    ]
     return max([PHONES, *numbers])
 
 
 # The plots.
 
 # What is drawn as one, and its colour.
-GROUPS = [("data", ["UDP data", "TCP data", *model.BESIDE.values()]), ("TLS bulk", ["TLS bulk", "TLS bulk, 3DES"]),
-          ("digest", ["digest, UDP", "digest, TCP", "digest, TLS"]),
-          ("TCP handshake as server", ["TCP handshake as server"]), ("TCP handshake as client", ["TCP handshake as client"]),
-          ("TLS handshake as server", [f"TLS handshake as server, {variant}" for variant in model.VARIANTS]),
-          ("TLS handshake as client", [f"TLS handshake as client, {variant}" for variant in model.VARIANTS])]
+GROUPS = [
+    ("data", ["UDP data", "TCP data", *model.BESIDE.values()]),
+    ("TLS bulk", ["TLS bulk", "TLS bulk, 3DES"]),
+    ("digest", ["digest, UDP", "digest, TCP", "digest, TLS"]),
+    ("TCP handshake as server", ["TCP handshake as server"]),
+    ("TCP handshake as client", ["TCP handshake as client"]),
+    ("TLS handshake as server", [f"TLS handshake as server, {variant}" for variant in model.VARIANTS]),
+    ("TLS handshake as client", [f"TLS handshake as client, {variant}" for variant in model.VARIANTS]),
+]
 
 
 def words_of(name):
@@ -319,14 +426,29 @@ def draw_predicted(plots, folder, fit):
     chart, (left, right) = plots.figure(11, 5.6, columns=2, gridspec_kw={"width_ratios": [1, 1.1]})
     values = [value for name in names for value in fit.errors[name][:2]]
     low, high = 0.8 * min(values), 1.25 * max(values)
-    left.fill_between([low, high], [low * (1 - TARGET), high * (1 - TARGET)], [low * (1 + TARGET), high * (1 + TARGET)], color="#dddddd",
-                      label="±8 %", zorder=0)
+    left.fill_between(
+        [low, high],
+        [low * (1 - TARGET), high * (1 - TARGET)],
+        [low * (1 + TARGET), high * (1 + TARGET)],
+        color="#dddddd",
+        label="±8 %",
+        zorder=0,
+    )
     left.plot([low, high], [low, high], color=plots.GREY, linewidth=1, zorder=1)
-    kinds = [("fitted: chain, outbound, inbound", [name for name in names if model.fitted(name)], plots.BLUE, "o"),
-             ("predicted only: local", [name for name in names if not model.fitted(name)], plots.VERMILION, "D")]
+    kinds = [
+        ("fitted: chain, outbound, inbound", [name for name in names if model.fitted(name)], plots.BLUE, "o"),
+        ("predicted only: local", [name for name in names if not model.fitted(name)], plots.VERMILION, "D"),
+    ]
     for title, group, colour, marker in kinds:
-        left.plot([fit.errors[name][1] for name in group], [fit.errors[name][0] for name in group], marker, color=colour, label=title, markersize=7,
-                  markeredgecolor="white")
+        left.plot(
+            [fit.errors[name][1] for name in group],
+            [fit.errors[name][0] for name in group],
+            marker,
+            color=colour,
+            label=title,
+            markersize=7,
+            markeredgecolor="white",
+        )
     left.set_xscale("log")
     left.set_yscale("log")
     left.set_xlim(low, high)
@@ -356,12 +478,17 @@ def draw_components(plots, folder, fit):
     dear = [name for name in names if any(part.startswith("TLS handshake") for part in Shape.parse(name).components())]
     panels = [[name for name in names if name not in dear], dear]
     panels = [panel for panel in panels if panel]
-    chart, grid = plots.figure(9.5, 1.6 + 0.34 * len(names), rows=len(panels), squeeze=False,
-                               gridspec_kw={"height_ratios": [len(panel) for panel in panels]})
+    chart, grid = plots.figure(
+        9.5,
+        1.6 + 0.34 * len(names),
+        rows=len(panels),
+        squeeze=False,
+        gridspec_kw={"height_ratios": [len(panel) for panel in panels]},
+    )
     for (axes,), panel in zip(grid, panels):
         for place, name in enumerate(panel):
             parts, start = Shape.parse(name).components(), 0
-            for number, (title, members) in enumerate(GROUPS):
+            for number, (_, members) in enumerate(GROUPS):
                 width = sum(fit.values[member] * parts.get(member, 0) for member in members if member in fit.values)
                 axes.barh(place, width, left=start, height=0.68, color=shades[number], edgecolor="white", linewidth=0.6)
                 start += width
@@ -373,6 +500,7 @@ def draw_components(plots, folder, fit):
     grid[-1][0].set_xlabel("µs CPU of a call at saturation")
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
+
     handles = [Patch(color=shades[number], label=title) for number, (title, _) in enumerate(GROUPS)]
     handles.append(Line2D([], [], linestyle="none", marker="o", markerfacecolor="white", markeredgecolor="black", label="measured"))
     grid[0][0].legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1.01), ncols=3)

@@ -1,4 +1,5 @@
-"""The runs that the cost model is fitted to: what is wanted beside the report's configurations, and the measuring of what is missing."""
+"""The runs that the cost model is fitted to: what is wanted beside the report's configurations, and the measuring of what is
+missing."""
 
 import time
 
@@ -13,8 +14,17 @@ from study import Progress, Study, rounds_of
 # Calls and registrations each second at which waking is measured, and how full a core may be then.
 RATES = [200, 1000, 4000, 16000]
 NEAR_IDLE = 0.5
-WAKING = ["chain-udp", "chain-tcp", "outbound-tcp-auth", "inbound-tcp", "outbound-tls-reuse-auth", "inbound-tls-reuse", "local-tls-reuse-auth",
-          "register-udp", "register-tcp-many"]
+WAKING = [
+    "chain-udp",
+    "chain-tcp",
+    "outbound-tcp-auth",
+    "inbound-tcp",
+    "outbound-tls-reuse-auth",
+    "inbound-tls-reuse",
+    "local-tls-reuse-auth",
+    "register-udp",
+    "register-tcp-many",
+]
 # Each of so many phones has a connection of its own.
 PHONES = 1000
 CPU, RATE = "server_cpu_us_each", "completed_per_second"
@@ -28,15 +38,22 @@ class Registrations(Case):
         transport, _, many = kind.partition("-")
         self.many = bool(many)
         ciphers = {"study": cases.STUDY_CIPHERS, "today": cases.CIPHERS}[suite]
-        super().__init__(registration_name(kind, digest), transport, transport, auth=False if digest == "none" else "register", version=version,
-                         key=key, ciphers=ciphers)
+        super().__init__(
+            registration_name(kind, digest),
+            transport,
+            transport,
+            auth=False if digest == "none" else "register",
+            version=version,
+            key=key,
+            ciphers=ciphers,
+        )
 
     def options(self, contestant):
         options = super().options(contestant)
         if self.digest == "kept":
             # A nonce is counted with a qop only.
             place = options.index("--auth")
-            options[place:place + 4] = ["--auth", "kept"]
+            options[place : place + 4] = ["--auth", "kept"]
         return options + (["--connections", PHONES] if self.many else [])
 
     def complaint(self, result, contestant):
@@ -54,8 +71,18 @@ class ToUdp(Case):
         self.shape = Shape(mode, *sides, variant, auth)
         left, right = (side + ("/call" if side != "udp" else "") for side in sides)
         ciphers = {"study": cases.STUDY_CIPHERS, "today": cases.CIPHERS}[suite]
-        super().__init__(self.shape.name, left, right, routed=mode == "outbound", version=version, key=key, auth=auth, mutual=variant == "mutual",
-                         reuse=variant == "reuse", ciphers=ciphers)
+        super().__init__(
+            self.shape.name,
+            left,
+            right,
+            routed=mode == "outbound",
+            version=version,
+            key=key,
+            auth=auth,
+            mutual=variant == "mutual",
+            reuse=variant == "reuse",
+            ciphers=ciphers,
+        )
 
     needs_old_suites = False
 
@@ -63,7 +90,11 @@ class ToUdp(Case):
 def to_udp(**how):
     """With digest where the report has it."""
     variants = [("tcp", "full"), ("tls", "full"), ("tls", "mutual"), ("tls", "reuse")]
-    return [ToUdp(mode, transport, mode == "outbound", variant, **how) for mode in ("outbound", "inbound") for transport, variant in variants]
+    return [
+        ToUdp(mode, transport, mode == "outbound", variant, **how)
+        for mode in ("outbound", "inbound")
+        for transport, variant in variants
+    ]
 
 
 def registrations(**how):
@@ -79,8 +110,8 @@ def beyond_the_report(**how):
 
 
 class Measurements:
-    """Results by configuration, in the shape of perf/reproduce: `configuration`, `what`, the generator's figures. Those that a complaint says were
-    of something else than meant are left out, and counted."""
+    """Results by configuration, in the shape of perf/reproduce: `configuration`, `what`, the generator's figures. Those that a
+    complaint says were of something else than meant are left out, and counted."""
 
     def __init__(self, results, contestant):
         mine = [each for each in results if each.get("contestant") == contestant and each.get("configuration")]
@@ -98,7 +129,11 @@ class Measurements:
         return {name: [each[CPU] for each in self.of(name, "saturation")] for name in self.names("saturation") if Shape.parse(name)}
 
     def registered(self):
-        return {name: [each[CPU] for each in self.of(name, "saturation")] for name in self.names("saturation") if name.startswith("register-")}
+        return {
+            name: [each[CPU] for each in self.of(name, "saturation")]
+            for name in self.names("saturation")
+            if name.startswith("register-")
+        }
 
     def tls(self):
         """What was agreed, without 3DES."""
@@ -113,9 +148,12 @@ class Measuring(Study):
         self.sources, self.then = sources, then
 
     def run(self):
-        steps = [(case, mode, number < missing, rates, self.rounds - missing + number if missing else number)
-                 for number in range(self.rounds)
-                 for case, mode, missing, rates in wanted(self.arguments, self.sources) if number < missing or rates]
+        steps = [
+            (case, mode, number < missing, rates, self.rounds - missing + number if missing else number)
+            for number in range(self.rounds)
+            for case, mode, missing, rates in wanted(self.arguments, self.sources)
+            if number < missing or rates
+        ]
         self.progress = Progress(len(steps))
         for case, mode, is_missing, rates, number in steps:
             self.progress.step(f"{case.name}, round {number + 1}")
@@ -127,15 +165,41 @@ class Measuring(Study):
         """Saturation, which also warms the server up where it is known already, and the rates at which waking is measured."""
         settle = self.warm + (3 if getattr(case, "digest", None) == "kept" else 0)
         with self.server(case, self.arguments.only[0]) as (contestant, process):
-            full = self.run_load(case, contestant, process, "--window", cases.WINDOW, "--settle", settle, "--duration", self.duration, mode=mode,
-                                 what="saturation" if is_missing else "warm", round=number)[0]
+            full = self.run_load(
+                case,
+                contestant,
+                process,
+                "--window",
+                cases.WINDOW,
+                "--settle",
+                settle,
+                "--duration",
+                self.duration,
+                mode=mode,
+                what="saturation" if is_missing else "warm",
+                round=number,
+            )[0]
             if rates:
                 # What saturation has left to be forgotten must not be counted here.
                 time.sleep(FORGET)
             for rate in rates:
                 if rate < NEAR_IDLE * full[RATE]:
-                    self.run_load(case, contestant, process, "--rate", f"{rate:g}", "--settle", 1, "--duration", self.duration, "--drain", 8,
-                                  mode=mode, what="fixed rate", round=number)
+                    self.run_load(
+                        case,
+                        contestant,
+                        process,
+                        "--rate",
+                        f"{rate:g}",
+                        "--settle",
+                        1,
+                        "--duration",
+                        self.duration,
+                        "--drain",
+                        8,
+                        mode=mode,
+                        what="fixed rate",
+                        round=number,
+                    )
             if is_missing and mode == "call" and self.arguments.peaks:
                 self.peak(case, contestant, process, full[RATE], round=number)
 

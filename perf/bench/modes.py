@@ -1,6 +1,8 @@
-"""perf/reproduce modes: the report's 20 configurations. Peak throughput, capacity, and CPU of a call at saturation and at a fixed rate.
+"""perf/reproduce modes: the report's 20 configurations. Peak throughput, capacity, and CPU of a call at saturation and at a fixed
+rate.
 
-Digest is on in outbound and local mode and off in inbound mode, as the report has it; each configuration is drawn against UDP with the same setting."""
+Digest is on in outbound and local mode and off in inbound mode, as the report has it; each configuration is drawn against UDP with
+the same setting."""
 
 import published
 from cases import Configuration, report_configurations
@@ -15,7 +17,11 @@ EXTRA = [Configuration("local", "udp"), Configuration("local", "udp", auth=True)
 def for_model():
     """Where the report has a configuration only without digest or only with it, the other."""
     variants = [("tcp", "full"), ("tls", "full"), ("tls", "mutual"), ("tls", "reuse")]
-    return [Configuration(mode, transport, mode == "inbound", variant) for mode in ("outbound", "inbound", "local") for transport, variant in variants]
+    return [
+        Configuration(mode, transport, mode == "inbound", variant)
+        for mode in ("outbound", "inbound", "local")
+        for transport, variant in variants
+    ]
 
 
 class Modes(Reproduction):
@@ -57,7 +63,9 @@ class Modes(Reproduction):
         return self.of(name, contestant, what, cpu)
 
     def fixed_rate(self):
-        return next((result["rate_or_window"] for result in self.results if result["what"] == "fixed rate"), self.arguments.fixed_rate)
+        return next(
+            (result["rate_or_window"] for result in self.results if result["what"] == "fixed rate"), self.arguments.fixed_rate
+        )
 
     def tell(self, plots):
         for contestant in self.contestants:
@@ -75,14 +83,27 @@ class Modes(Reproduction):
     def tell_configurations(self, contestant):
         lines = []
         for name in self.names():
-            values = [self.peak_of(name, contestant), self.of(name, contestant, "peak found", lambda result: 100 * failed_share(result)),
-                      self.of(name, contestant, "saturation", completed), self.cpu_of(name, contestant, "saturation"),
-                      self.cpu_of(name, contestant, "fixed rate")]
+            values = [
+                self.peak_of(name, contestant),
+                self.of(name, contestant, "peak found", lambda result: 100 * failed_share(result)),
+                self.of(name, contestant, "saturation", completed),
+                self.cpu_of(name, contestant, "saturation"),
+                self.cpu_of(name, contestant, "fixed rate"),
+            ]
             if any(values):
                 lines.append((name, *(value.text(digits) for value, digits in zip(values, (0, 1, 0, 1, 1)))))
-        self.report.table(f"Configurations, {contestant}",
-                          ["configuration", "peak, calls/s", "failed %", f"capacity, calls/s ({at_saturation()})", "µs CPU of a call, at that",
-                           f"µs CPU of a call, at {self.fixed_rate():.0f}/s"], lines)
+        self.report.table(
+            f"Configurations, {contestant}",
+            [
+                "configuration",
+                "peak, calls/s",
+                "failed %",
+                f"capacity, calls/s ({at_saturation()})",
+                "µs CPU of a call, at that",
+                f"µs CPU of a call, at {self.fixed_rate():.0f}/s",
+            ],
+            lines,
+        )
 
     def names(self):
         """In the report's order, and what else there is after it."""
@@ -96,27 +117,47 @@ class Modes(Reproduction):
             windows = [self.of(each, contestant, "saturation", completed) for each in (name, divisor)]
             each = [self.cpu_of(which, contestant, "saturation") for which in (divisor, name)]
             lines.append((f"{name} ÷ {divisor}", f"{theirs:.2f}", ratio(*peaks), ratio(*windows), ratio(*each)))
-        self.report.table(f"Ratios of peaks, {contestant} (inbound and local: the report's fixed server)",
-                          ["configurations", "the report", "peak", "capacity in a closed window", "CPU of a call at saturation, inverse"], lines)
+        self.report.table(
+            f"Ratios of peaks, {contestant} (inbound and local: the report's fixed server)",
+            ["configurations", "the report", "peak", "capacity in a closed window", "CPU of a call at saturation, inverse"],
+            lines,
+        )
 
     def tell_cpu(self, contestant):
         lines = []
         fixed, full = (self.cpu_of("chain-udp", contestant, what) for what in ("fixed rate", "saturation"))
         for name in self.names():
             theirs = f"{published.CYCLES[name] / published.CYCLES['chain-udp']:.1f}" if name in published.CYCLES else "—"
-            lines.append((name, theirs, ratio(self.cpu_of(name, contestant, "fixed rate"), fixed),
-                          ratio(self.cpu_of(name, contestant, "saturation"), full)))
-        self.report.table(f"CPU of a call ÷ that over UDP in chain mode without digest, {contestant} (the report: before its fix of the client)",
-                          ["configuration", "the report, 50/s", f"{self.fixed_rate():.0f}/s", "saturation"], lines)
+            lines.append(
+                (
+                    name,
+                    theirs,
+                    ratio(self.cpu_of(name, contestant, "fixed rate"), fixed),
+                    ratio(self.cpu_of(name, contestant, "saturation"), full),
+                )
+            )
+        self.report.table(
+            f"CPU of a call ÷ that over UDP in chain mode without digest, {contestant} (the report: before its fix of the client)",
+            ["configuration", "the report, 50/s", f"{self.fixed_rate():.0f}/s", "saturation"],
+            lines,
+        )
 
     def tell_worst_case(self):
         lines = []
         for contestant in self.contestants:
-            lines.append((contestant, f"~{published.WORST_CASE}",
-                          ratio(self.peak_of("chain-udp", contestant), self.peak_of("local-tls-mutual-auth", contestant), 1),
-                          ratio(*(self.cpu_of(name, contestant, "saturation") for name in ("local-tls-mutual-auth", "chain-udp")), 1)))
-        self.report.table("Worst case: UDP in chain mode ÷ local TLS mutual with digest",
-                          ["who", "the report", "peaks", "CPU of a call at saturation, inverse"], lines)
+            lines.append(
+                (
+                    contestant,
+                    f"~{published.WORST_CASE}",
+                    ratio(self.peak_of("chain-udp", contestant), self.peak_of("local-tls-mutual-auth", contestant), 1),
+                    ratio(*(self.cpu_of(name, contestant, "saturation") for name in ("local-tls-mutual-auth", "chain-udp")), 1),
+                )
+            )
+        self.report.table(
+            "Worst case: UDP in chain mode ÷ local TLS mutual with digest",
+            ["who", "the report", "peaks", "CPU of a call at saturation, inverse"],
+            lines,
+        )
 
     # What is drawn.
 
@@ -151,37 +192,71 @@ class Modes(Reproduction):
 
         chart, grid = self.panels(plots, groups, "peak ÷ own peak over UDP")
         if any("g" in self.peak_of(name, contestant).marks for name in self.names() for contestant in self.contestants):
-            grid[0][1].bar([0], [0], fill=False, edgecolor=plots.COLOURS[0], linestyle=(0, (2, 2)), label="a full core at that CPU of a call,\n"
-                           "where the generator was the limit")
+            grid[0][1].bar(
+                [0],
+                [0],
+                fill=False,
+                edgecolor=plots.COLOURS[0],
+                linestyle=(0, (2, 2)),
+                label="a full core at that CPU of a call,\nwhere the generator was the limit",
+            )
         for axes in grid.flat:
             axes.axhline(1, color=plots.GREY, linewidth=1)
         # Where the bars are lowest.
         grid[0][1].legend(loc="upper right")
-        udp = "; ".join(f"{contestant} {self.peak_of('chain-udp', contestant).median:,.0f} and "
-                        f"{self.peak_of('chain-udp-auth', contestant).median:,.0f} calls/s" for contestant in self.contestants)
-        self.figure(plots, chart, "peaks", "Peak throughput ÷ own peak over UDP in chain mode with the same setting of digest "
-                    f"(the line; without and with digest: {udp}).")
+        udp = "; ".join(
+            f"{contestant} {self.peak_of('chain-udp', contestant).median:,.0f} and "
+            f"{self.peak_of('chain-udp-auth', contestant).median:,.0f} calls/s"
+            for contestant in self.contestants
+        )
+        self.figure(
+            plots,
+            chart,
+            "peaks",
+            "Peak throughput ÷ own peak over UDP in chain mode with the same setting of digest "
+            f"(the line; without and with digest: {udp}).",
+        )
 
     def draw_cpu(self, plots):
         unit = published.CYCLES["chain-udp"]
 
         def groups(names):
-            found = [("report, 50 calls/s", [published.CYCLES[name] / unit if name in published.CYCLES else None for name in names], plots.PUBLISHED)]
+            found = [
+                (
+                    "report, 50 calls/s",
+                    [published.CYCLES[name] / unit if name in published.CYCLES else None for name in names],
+                    plots.PUBLISHED,
+                )
+            ]
             for number, contestant in enumerate(self.contestants):
-                for index, (what, text) in enumerate([("fixed rate", f"{self.fixed_rate():.0f} calls/s"), ("saturation", "saturation")]):
+                for index, (what, text) in enumerate(
+                    [("fixed rate", f"{self.fixed_rate():.0f} calls/s"), ("saturation", "saturation")]
+                ):
                     base = self.cpu_of("chain-udp", contestant, what)
-                    values = [each.median / base.median if each and base else None for each in (self.cpu_of(name, contestant, what) for name in names)]
+                    values = [
+                        each.median / base.median if each and base else None
+                        for each in (self.cpu_of(name, contestant, what) for name in names)
+                    ]
                     found.append((f"{NAMES[contestant]}, {text}", values, {"color": plots.COLOURS[2 * number + index]}))
             return found
 
         chart, grid = self.panels(plots, groups, "CPU of a call ÷ own over UDP,\nchain mode, without digest", digits=1)
         grid[0][0].legend(loc="upper left")
-        self.figure(plots, chart, "cpu", "CPU of a call ÷ own CPU of a call over UDP in chain mode without digest. The report's are before its fix of the client.")
+        self.figure(
+            plots,
+            chart,
+            "cpu",
+            "CPU of a call ÷ own CPU of a call over UDP in chain mode without digest. The report's are before its fix of the "
+            "client.",
+        )
 
     def draw_ratios(self, plots):
         """Each published ratio of peaks and ours on one line."""
-        lines = [(name, divisor, theirs) for name, divisor, theirs in published.RATIOS
-                 if any(self.peak_of(name, contestant) and self.peak_of(divisor, contestant) for contestant in self.contestants)]
+        lines = [
+            (name, divisor, theirs)
+            for name, divisor, theirs in published.RATIOS
+            if any(self.peak_of(name, contestant) and self.peak_of(divisor, contestant) for contestant in self.contestants)
+        ]
         if not lines:
             return
         chart, axes = plots.figure(8.6, 1.7 + 0.33 * len(lines))
@@ -199,17 +274,40 @@ class Modes(Reproduction):
                 each = [self.cpu_of(which, contestant, "saturation") for which in (divisor, name)]
                 if all(each):
                     by_cpu.append((each[0].median / each[1].median, place))
-            axes.plot(*zip(*points), linestyle="none", marker=plots.MARKERS[contestant_number], markersize=7,
-                      color=plots.COLOURS[contestant_number], label=NAMES[contestant])
+            axes.plot(
+                *zip(*points),
+                linestyle="none",
+                marker=plots.MARKERS[contestant_number],
+                markersize=7,
+                color=plots.COLOURS[contestant_number],
+                label=NAMES[contestant],
+            )
             if by_cpu:
-                axes.plot(*zip(*by_cpu), linestyle="none", marker="|", markersize=11, markeredgewidth=1.8, color=plots.COLOURS[contestant_number],
-                          label=f"{NAMES[contestant]}, from CPU of a call")
-        axes.plot([theirs for _, _, theirs in lines], range(len(lines)), linestyle="none", marker="D", markersize=6.5, markerfacecolor="white",
-                  markeredgecolor="black", label="report (OpenSIPS 1.4)")
+                axes.plot(
+                    *zip(*by_cpu),
+                    linestyle="none",
+                    marker="|",
+                    markersize=11,
+                    markeredgewidth=1.8,
+                    color=plots.COLOURS[contestant_number],
+                    label=f"{NAMES[contestant]}, from CPU of a call",
+                )
+        axes.plot(
+            [theirs for _, _, theirs in lines],
+            range(len(lines)),
+            linestyle="none",
+            marker="D",
+            markersize=6.5,
+            markerfacecolor="white",
+            markeredgecolor="black",
+            label="report (OpenSIPS 1.4)",
+        )
         if bound:
             plots.ring(axes, bound, "bound by the generator, or not clean")
         axes.axvline(1, color=plots.GREY, linewidth=1)
-        axes.set_yticks(range(len(lines)), [f"{words_of(name)} ÷ {words_of(divisor, name)}" for name, divisor, _ in lines], fontsize=9.5)
+        axes.set_yticks(
+            range(len(lines)), [f"{words_of(name)} ÷ {words_of(divisor, name)}" for name, divisor, _ in lines], fontsize=9.5
+        )
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.set_xlim(0, None)

@@ -1,4 +1,5 @@
-"""perf/page: makes perf/RESULTS.md of the reports of one folder. It says nothing in figures that they do not say: their tables are taken as they stand."""
+"""perf/page: makes perf/RESULTS.md of the reports of one folder. It says nothing in figures that they do not say: their tables are
+taken as they stand."""
 
 import argparse
 import os
@@ -13,30 +14,75 @@ FIGURES = os.path.join(PERF, "figures")
 
 # Heading, what to know before reading it, [(report, beginning of a section's title)], [(figure, caption)].
 PARTS = [
-    ("The studies' ratios beside ours",
-     "Peak: the highest rate at which at most 4 % of the calls fail. Capacity: that of a closed window of 48 calls. A handshake costs what the TLS library makes of it, then as now; the rest of a call "
-     "costs strowger a small part of what it cost then. So a configuration with a handshake for each call looks worse here beside its own UDP figure than in the report, and one with lasting connections "
-     "better: cryptography is what is left. At 200 calls/s a server mostly pays for being woken.",
-     [("reproduce-modes", "Ratios of peaks"), ("reproduce-modes", "Worst case"), ("reproduce-modes", "Configurations, strowger")],
-     [("reproduce-modes-peaks", "Peaks of the report's 20 configurations"), ("reproduce-modes-cpu", "CPU of a call, in calls over UDP")]),
-    ("The thesis' proxy and registrar", "Local mode throughout; six ways of connecting.",
-     [("reproduce-proxy", "Peaks"), ("reproduce-registrar", "Full core")],
-     [("reproduce-proxy-cpu", "CPU by calls a second, with the thesis' curves"), ("reproduce-registrar-degradation", "What digest costs a registration"),
-      ("reproduce-registrar-udp", "CPU by registrations a second, over UDP"), ("reproduce-registrar-tcp", "The same over TCP")]),
-    ("The peers beside us", "One worker each, pinned to the same core, the same load, the same certificates, in turn in one run.",
-     [("compare", "Who"), ("compare", "Server CPU"), ("compare", "Calls or registrations"), ("compare", "Latency at half of what the slower one can, p99"), ("compare", "Memory after")],
-     [("compare-cpu", "Server CPU of a call or registration")]),
-    ("Where the CPU goes", "Shares of CPU samples. The studies' profiles had the server and libcrypto where ours has the kernel.",
-     [("profile", "strowger: share of the CPU by component"), ("profile", "strowger: CPU for each call"), ("profile", "Beside the thesis' profile at 90")],
-     [("profile-costs", "CPU of a call by component"), ("profile-thesis", "Shares beside the thesis'")]),
+    (
+        "The studies' ratios beside ours",
+        "Peak: the highest rate at which at most 4 % of the calls fail. Capacity: that of a closed window of 48 calls. A handshake "
+        "costs what the TLS library makes of it, then as now; the rest of a call "
+        "costs strowger a small part of what it cost then. So a configuration with a handshake for each call looks worse here "
+        "beside its own UDP figure than in the report, and one with lasting connections "
+        "better: cryptography is what is left. At 200 calls/s a server mostly pays for being woken.",
+        [
+            ("reproduce-modes", "Ratios of peaks"),
+            ("reproduce-modes", "Worst case"),
+            ("reproduce-modes", "Configurations, strowger"),
+        ],
+        [
+            ("reproduce-modes-peaks", "Peaks of the report's 20 configurations"),
+            ("reproduce-modes-cpu", "CPU of a call, in calls over UDP"),
+        ],
+    ),
+    (
+        "The thesis' proxy and registrar",
+        "Local mode throughout; six ways of connecting.",
+        [("reproduce-proxy", "Peaks"), ("reproduce-registrar", "Full core")],
+        [
+            ("reproduce-proxy-cpu", "CPU by calls a second, with the thesis' curves"),
+            ("reproduce-registrar-degradation", "What digest costs a registration"),
+            ("reproduce-registrar-udp", "CPU by registrations a second, over UDP"),
+            ("reproduce-registrar-tcp", "The same over TCP"),
+        ],
+    ),
+    (
+        "The peers beside us",
+        "One worker each, pinned to the same core, the same load, the same certificates, in turn in one run.",
+        [
+            ("compare", "Who"),
+            ("compare", "Server CPU"),
+            ("compare", "Calls or registrations"),
+            ("compare", "Latency at half of what the slower one can, p99"),
+            ("compare", "Memory after"),
+        ],
+        [("compare-cpu", "Server CPU of a call or registration")],
+    ),
+    (
+        "Where the CPU goes",
+        "Shares of CPU samples. The studies' profiles had the server and libcrypto where ours has the kernel.",
+        [
+            ("profile", "strowger: share of the CPU by component"),
+            ("profile", "strowger: CPU for each call"),
+            ("profile", "Beside the thesis' profile at 90"),
+        ],
+        [("profile-costs", "CPU of a call by component"), ("profile-thesis", "Shares beside the thesis'")],
+    ),
     ("The six faults of the measured servers, and the evidence that each is absent", None, [], []),
-    ("Many of everything", "Costs that must not grow with a table.",
-     [("scale", "Server CPU"), ("scale", "REGISTER and calls"), ("scale", "Bytes"), ("scale", "The table of connections")],
-     [("scale-table", "The connection table, to a million entries")]),
-    ("Beyond the peak", "What is left of the peak when more is asked, on a schedule that nothing moves.",
-     [("overload", "")], [("overload-goodput", "Goodput by what was offered"), ("overload-latency", "Latency of the calls that were served")]),
-    ("The cost model", "Fitted to chain, outbound and inbound mode; local mode is foretold.",
-     [("model", "Components of a call"), ("model", "Errors"), ("model", "CPU of a call at saturation")], [("model-predicted", "Foretold and measured")]),
+    (
+        "Many of everything",
+        "Costs that must not grow with a table.",
+        [("scale", "Server CPU"), ("scale", "REGISTER and calls"), ("scale", "Bytes"), ("scale", "The table of connections")],
+        [("scale-table", "The connection table, to a million entries")],
+    ),
+    (
+        "Beyond the peak",
+        "What is left of the peak when more is asked, on a schedule that nothing moves.",
+        [("overload", "")],
+        [("overload-goodput", "Goodput by what was offered"), ("overload-latency", "Latency of the calls that were served")],
+    ),
+    (
+        "The cost model",
+        "Fitted to chain, outbound and inbound mode; local mode is foretold.",
+        [("model", "Components of a call"), ("model", "Errors"), ("model", "CPU of a call at saturation")],
+        [("model-predicted", "Foretold and measured")],
+    ),
     ("Is the generator to be believed", "The same server under SIPp.", [("second-opinion", "")], []),
     ("Every target", None, [("targets", "")], []),
 ]
@@ -85,6 +131,7 @@ class Reports:
 
 def faults(reports):
     """Each of the report's faults, and where the evidence stands. What was not measured is said to be so."""
+
     def evidence(name, row):
         lines = reports.rows(name, row)
         if not lines:
@@ -97,13 +144,28 @@ def faults(reports):
         return found[0].split("\n", 1)[0].lstrip("# ") if found else None
 
     lines = ["| fault | here |", "| --- | --- |"]
-    lines.append(f"| The idle sweep walked the whole connection table on every wake-up: half of TCP's CPU | once a tick, only what has expired. {evidence('streams', 'I1')}; {evidence('scale', 'I1')} |")
+    lines.append(
+        f"| The idle sweep walked the whole connection table on every wake-up: half of TCP's CPU | once a tick, only what has "
+        f"expired. {evidence('streams', 'I1')}; {evidence('scale', 'I1')} |"
+    )
     lines.append(f"| `SSL_connect` called on the wrong event, 44 times for one connection | {evidence('streams', 'S6')} |")
-    lines.append("| A nonce index that ran out after 100,000 entries | there is no index: a nonce is a time, a realm and a keyed MAC. Ten million challenges in one run without one refusal are a test "
-                 "(`cargo test --profile checked --lib ten_million`) |")
-    lines.append(f"| A database query for each authentication | users are in memory, the database is read by a thread of its own. {evidence('udp', 'A2')}; the component *database* in `perf/profile registrar-digest` |")
-    lines.append(f"| As a client neither session reuse nor mutual authentication, nor a connection for each call | all three are configurations above: outbound, inbound and local, reuse and mutual. {evidence('streams', 'S4')} |")
-    lines.append(f"| More worker processes than cores, more instructions for the same work | one pinned worker for each core of the conf, none else in the path. {evidence('udp', 'K1')} |")
+    lines.append(
+        "| A nonce index that ran out after 100,000 entries | there is no index: a nonce is a time, a realm and a keyed MAC. Ten "
+        "million challenges in one run without one refusal are a test "
+        "(`cargo test --profile checked --lib ten_million`) |"
+    )
+    lines.append(
+        f"| A database query for each authentication | users are in memory, the database is read by a thread of its own. "
+        f"{evidence('udp', 'A2')}; the component *database* in `perf/profile registrar-digest` |"
+    )
+    lines.append(
+        f"| As a client neither session reuse nor mutual authentication, nor a connection for each call | all three are "
+        f"configurations above: outbound, inbound and local, reuse and mutual. {evidence('streams', 'S4')} |"
+    )
+    lines.append(
+        f"| More worker processes than cores, more instructions for the same work | one pinned worker for each core of the conf, "
+        f"none else in the path. {evidence('udp', 'K1')} |"
+    )
     return lines
 
 
@@ -116,8 +178,16 @@ def page(reports):
     if machine is None:
         raise RuntimeError(f"there are no reports in {reports.directory}")
     folder = os.path.basename(os.path.abspath(reports.directory))
-    out += [f"Made by `perf/page` of the reports in `{folder}`. Ratios are what can be carried to another machine; the absolute figures are this one's: {machine.split('. ')[0]}. "
-            "How everything is measured is in [README.md](README.md).", "", LEGEND, "", "| report | rounds and times |", "| --- | --- |"]
+    out += [
+        f"Made by `perf/page` of the reports in `{folder}`. Ratios are what can be carried to another machine; the absolute "
+        f"figures are this one's: {machine.split('. ')[0]}. "
+        "How everything is measured is in [README.md](README.md).",
+        "",
+        LEGEND,
+        "",
+        "| report | rounds and times |",
+        "| --- | --- |",
+    ]
     for name, text in seen.items():
         said = text.split(". ", 1)[1] if text and ". " in text else "not measured"
         out.append(f"| `{name}` | {said} |")

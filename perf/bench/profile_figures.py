@@ -5,14 +5,26 @@ import plots
 
 # One hue for all of libcrypto.
 COLOURS = {
-    components.KERNEL: "#9a9a9a", components.CORE: plots.BLUE, components.MODULES: plots.SKY, components.PUBLIC_KEY: "#a63a00",
-    components.SYMMETRIC: "#e06a1b", components.MAC: "#f5a25d", components.CRYPTO: "#fbd3ad", components.UNNAMED: "#c9a68f",
+    components.KERNEL: "#9a9a9a",
+    components.CORE: plots.BLUE,
+    components.MODULES: plots.SKY,
+    components.PUBLIC_KEY: "#a63a00",
+    components.SYMMETRIC: "#e06a1b",
+    components.MAC: "#f5a25d",
+    components.CRYPTO: "#fbd3ad",
+    components.UNNAMED: "#c9a68f",
     components.SSL: plots.PURPLE,
-    components.LIBC: plots.GREEN, components.DATABASE: plots.BLACK, components.OTHER: plots.YELLOW,
+    components.LIBC: plots.GREEN,
+    components.DATABASE: plots.BLACK,
+    components.OTHER: plots.YELLOW,
 }
 THESIS_COLOURS = {
-    "kernel and the rest": COLOURS[components.KERNEL], "server": COLOURS[components.CORE], "transaction module": COLOURS[components.MODULES],
-    "libcrypto": COLOURS[components.SYMMETRIC], "libssl": COLOURS[components.SSL], "libc": COLOURS[components.LIBC],
+    "kernel and the rest": COLOURS[components.KERNEL],
+    "server": COLOURS[components.CORE],
+    "transaction module": COLOURS[components.MODULES],
+    "libcrypto": COLOURS[components.SYMMETRIC],
+    "libssl": COLOURS[components.SSL],
+    "libc": COLOURS[components.LIBC],
 }
 THESIS_NAMES = {"kernel": "kernel and the rest", "transaction_module": "transaction module"}
 # Narrower than this share of the axis, a part has no room for a number.
@@ -57,7 +69,7 @@ def beside_thesis(pairs, name, directory, file):
     """`pairs`: (label, the thesis' shares by its components, ours by the report's)."""
     chart, axes = plots.figure(9.4, 1.7 + 0.78 * len(pairs))
     order = ["kernel and the rest", "server", "transaction module", "libcrypto", "libssl", "libc"]
-    for number, (label, theirs, ours) in enumerate(reversed(pairs)):
+    for number, (_, theirs, ours) in enumerate(reversed(pairs)):
         theirs = {THESIS_NAMES.get(one, one): share for one, share in theirs.items()}
         mine = dict.fromkeys(order, 0.0)
         for one, share in ours.items():
@@ -68,8 +80,15 @@ def beside_thesis(pairs, name, directory, file):
                 size = 100 * shares.get(one, 0.0)
                 axes.barh(place, size, 0.37, left=at, color=THESIS_COLOURS[one], alpha=alpha, linewidth=0)
                 if size >= 5:
-                    axes.text(at + size / 2, place, f"{size:.0f}", ha="center", va="center", fontsize=9.5,
-                              color="#000000" if alpha < 1 else ink(THESIS_COLOURS[one]))
+                    axes.text(
+                        at + size / 2,
+                        place,
+                        f"{size:.0f}",
+                        ha="center",
+                        va="center",
+                        fontsize=9.5,
+                        color="#000000" if alpha < 1 else ink(THESIS_COLOURS[one]),
+                    )
                 at += size
             axes.text(101, place, "thesis, 90 calls/s" if alpha < 1 else name, va="center", fontsize=10)
     axes.set_yticks(range(len(pairs)), [label for label, _, _ in reversed(pairs)])
@@ -79,7 +98,14 @@ def beside_thesis(pairs, name, directory, file):
     axes.set_xlabel("share of the CPU, %")
     axes.set_title(f"Share of the CPU by component: the thesis' OpenSIPS 1.6 (pale) and {name}")
     handles = [plots.pyplot.Rectangle((0, 0), 1, 1, color=THESIS_COLOURS[one]) for one in order]
-    words = ["kernel and what is not named", "server (core)", "transaction module (ours: all modules)", "libcrypto", "libssl", "libc"]
+    words = [
+        "kernel and what is not named",
+        "server (core)",
+        "transaction module (ours: all modules)",
+        "libcrypto",
+        "libssl",
+        "libc",
+    ]
     legend_below(chart, handles, words, columns=3)
     return plots.save(chart, directory, file)
 
@@ -89,9 +115,11 @@ def legend_below(chart, handles, words, columns):
     lines = -(-len(words) // columns)
     room = (0.15 + 0.21 * lines) / chart.get_figheight()
     chart.get_layout_engine().set(rect=(0, room, 1, 1 - room))
-    chart.legend(handles, words, loc="lower center", ncols=columns, fontsize=10, borderaxespad=0.2, columnspacing=1.4, handlelength=1.3)
+    chart.legend(
+        handles, words, loc="lower center", ncols=columns, fontsize=10, borderaxespad=0.2, columnspacing=1.4, handlelength=1.3
+    )
 
 
 def ink(colour):
-    red, green, blue = (int(colour[at:at + 2], 16) for at in (1, 3, 5))
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
     return "#ffffff" if 0.299 * red + 0.587 * green + 0.114 * blue < 125 else "#000000"

@@ -13,7 +13,7 @@ import machine
 import published
 import sampling
 import study
-from cases import Case, Configuration
+from cases import Case
 from components import COMPONENTS
 from contestants import PERF
 
@@ -25,16 +25,35 @@ BARE = 10
 UNKNOWN = 0.01
 REGISTRAR = "registrar-digest"
 # Of the report, one of each kind: digest, and connections and handshakes on either side.
-OF_THE_REPORT = ["chain-udp", "chain-udp-auth", "chain-tcp", "chain-tcp-auth", "chain-tls", "outbound-tls-auth", "inbound-tls", "inbound-tls-mutual",
-                 "local-tls-reuse-auth", "local-tls-mutual-auth"]
+OF_THE_REPORT = [
+    "chain-udp",
+    "chain-udp-auth",
+    "chain-tcp",
+    "chain-tcp-auth",
+    "chain-tls",
+    "outbound-tls-auth",
+    "inbound-tls",
+    "inbound-tls-mutual",
+    "local-tls-reuse-auth",
+    "local-tls-mutual-auth",
+]
 # To what the thesis' cases are compared, by its names.
-OF_THE_THESIS = {"udp": "local-udp", "tcp_mono": "local-tcp-one-socket", "tcp_multi": "local-tcp", "tls_local_client": "local-tls",
-                 "tls_local_client_session_reuse": "local-tls-reuse", "tls_local_mutual": "local-tls-mutual"}
+OF_THE_THESIS = {
+    "udp": "local-udp",
+    "tcp_mono": "local-tcp-one-socket",
+    "tcp_multi": "local-tcp",
+    "tls_local_client": "local-tls",
+    "tls_local_client_session_reuse": "local-tls-reuse",
+    "tls_local_mutual": "local-tls-mutual",
+}
 UNIT = "chain-udp"
 # Two cases that differ by one of the report's components.
 DIFFERENCES = {
-    "TCP data": ("chain-tcp", "chain-udp"), "TLS bulk": ("chain-tls", "chain-tcp"), "digest, UDP": ("chain-udp-auth", "chain-udp"),
-    "digest, TCP": ("chain-tcp-auth", "chain-tcp"), "digest, TLS": ("chain-tls-auth", "chain-tls"),
+    "TCP data": ("chain-tcp", "chain-udp"),
+    "TLS bulk": ("chain-tls", "chain-tcp"),
+    "digest, UDP": ("chain-udp-auth", "chain-udp"),
+    "digest, TCP": ("chain-tcp-auth", "chain-tcp"),
+    "digest, TLS": ("chain-tls-auth", "chain-tls"),
 }
 
 
@@ -95,7 +114,9 @@ class Profile(study.Study):
 
     def load_once(self, label, case, contestant, process, settle, duration, what):
         mode = "register" if case.auth == "register" else "call"
-        result = self.run_load(case, contestant, process, *self.load_options, "--settle", settle, "--duration", duration, mode=mode, what=what)[0]
+        result = self.run_load(
+            case, contestant, process, *self.load_options, "--settle", settle, "--duration", duration, mode=mode, what=what
+        )[0]
         # The label of a case is of the study's; two of the studies' may have one in common.
         result["label"] = label
         return result
@@ -112,7 +133,9 @@ class Profile(study.Study):
         program.learn(samples)
         counts, unknown = sampling.profile(samples, program)
         if not counts[components.KERNEL]:
-            raise RuntimeError(f"{label}: no sample is of the kernel; perf may not see it (sysctl kernel.perf_event_paranoid=1, or be root)")
+            raise RuntimeError(
+                f"{label}: no sample is of the kernel; perf may not see it (sysctl kernel.perf_event_paranoid=1, or be root)"
+            )
         total = sum(counts.values())
         seconds = self.duration - 1
         result["samples"] = total
@@ -123,7 +146,8 @@ class Profile(study.Study):
         self.counts.setdefault((label, name), collections.Counter()).update(counts)
         self.unknown.setdefault((label, name), collections.Counter()).update(unknown)
         self.statistics.setdefault((label, name), collections.Counter()).update(
-            {**result["statistics"], "completed": result["counts"]["completed"]})
+            {**result["statistics"], "completed": result["counts"]["completed"]}
+        )
 
     def read_statistics(self, name):
         """The server's own counters of what the report found at fault."""
@@ -176,25 +200,52 @@ class Profile(study.Study):
             shares, cost = self.shares(label, name), self.cost(label, name)
             relative = f"{cost.median / unit.median:.2f}" if unit and label != REGISTRAR else "—"
             lines.append([label, cost.text(), relative, *(f"{cost.median * shares[one]:.1f}" for one in columns)])
-        self.report.table(f"{name}: CPU for each call (registration) by component, µs", ["case", "all", f"÷ {UNIT}", *columns], lines)
+        self.report.table(
+            f"{name}: CPU for each call (registration) by component, µs", ["case", "all", f"÷ {UNIT}", *columns], lines
+        )
 
     def tell_trust(self, name):
         lines = []
         for label in self.measured(name):
             bare, cost = self.cost(label, name, "bare"), self.cost(label, name)
-            results = [result for result in self.results if (result["label"], result["contestant"], result["what"]) == (label, name, "profiled")]
+            results = [
+                result
+                for result in self.results
+                if (result["label"], result["contestant"], result["what"]) == (label, name, "profiled")
+            ]
             sampled = sum(result["sampled_busy"] for result in results) / len(results)
             busy = sum(result["server_busy"] for result in results) / len(results)
             total = sum(self.counts[label, name].values())
-            unknown = [f"{symbol} {100 * count / total:.1f} %" for symbol, count in self.unknown[label, name].most_common()
-                       if count > UNKNOWN * total]
+            unknown = [
+                f"{symbol} {100 * count / total:.1f} %"
+                for symbol, count in self.unknown[label, name].most_common()
+                if count > UNKNOWN * total
+            ]
             stacks, cut = self.stacks.get((label, name), ({}, 0))
-            lines.append([label, self.series(label, name, lambda result: result["completed_per_second"], what="profiled").text(0), bare.text(),
-                          f"{100 * (cost.median / bare.median - 1):+.0f} %" if bare else "—", f"{100 * busy:.0f} · {100 * sampled:.0f}",
-                          f"{100 * cut / max(sum(stacks.values()), 1):.1f} %", ", ".join(unknown) or "none"])
-        self.report.table(f"{name}: how far to trust it",
-                          ["case", "each s", "µs without the profiler", "with it", "core busy, %: scheduler · samples", "stacks cut off",
-                           f"no rule knows, more than {100 * UNKNOWN:.0f} %"], lines)
+            lines.append(
+                [
+                    label,
+                    self.series(label, name, lambda result: result["completed_per_second"], what="profiled").text(0),
+                    bare.text(),
+                    f"{100 * (cost.median / bare.median - 1):+.0f} %" if bare else "—",
+                    f"{100 * busy:.0f} · {100 * sampled:.0f}",
+                    f"{100 * cut / max(sum(stacks.values()), 1):.1f} %",
+                    ", ".join(unknown) or "none",
+                ]
+            )
+        self.report.table(
+            f"{name}: how far to trust it",
+            [
+                "case",
+                "each s",
+                "µs without the profiler",
+                "with it",
+                "core busy, %: scheduler · samples",
+                "stacks cut off",
+                f"no rule knows, more than {100 * UNKNOWN:.0f} %",
+            ],
+            lines,
+        )
 
     def tell_report(self):
         """Beside the report's cycles for a call."""
@@ -209,8 +260,11 @@ class Profile(study.Study):
                 cost, unit = self.cost(label, name), self.cost(UNIT, name)
                 cells.append(f"{cost.median / unit.median:.1f}" if cost and unit else "—")
             lines.append(cells)
-        self.report.table("The report: CPU for a call at 50 calls/s, ÷ the same over UDP in chain mode, beside ours",
-                          ["case", "report", *self.arguments.only], lines)
+        self.report.table(
+            "The report: CPU for a call at 50 calls/s, ÷ the same over UDP in chain mode, beside ours",
+            ["case", "report", *self.arguments.only],
+            lines,
+        )
         lines = []
         for component, value in published.COMPONENTS.items():
             cells = [component, f"{value:g}"]
@@ -219,9 +273,12 @@ class Profile(study.Study):
                 cost, without, unit = (self.cost(label, name) for label in (more, less, UNIT))
                 cells.append(f"{(cost.median - without.median) / unit.median:.2f}" if cost and without and unit else "—")
             lines.append(cells)
-        self.report.table("The report's components of a call, in calls over UDP in chain mode, beside the difference of the two cases here that "
-                          "differ by each (it printed its profiles as figures only; perf/model takes handshakes apart)",
-                          ["component", "report", *self.arguments.only], lines)
+        self.report.table(
+            "The report's components of a call, in calls over UDP in chain mode, beside the difference of the two cases here that "
+            "differ by each (it printed its profiles as figures only; perf/model takes handshakes apart)",
+            ["component", "report", *self.arguments.only],
+            lines,
+        )
 
     def thesis(self):
         """(label, its name in the thesis) of those measured."""
@@ -237,9 +294,13 @@ class Profile(study.Study):
             for name in self.arguments.only:
                 if (label, name) in self.counts:
                     lines.append([name, label, *self.as_thesis(self.shares(label, name), components.OURS_AS_THESIS)])
-        self.report.table("Beside the thesis' profile at 90 calls/s (its table 15), share of the CPU, %; its transaction module is in its server, "
-                          "and what it does not name is in its kernel",
-                          ["", "case", *components.THESIS_COMPONENTS], lines)
+        self.report.table(
+            "Beside the thesis' profile at 90 calls/s (its table 15), share of the CPU, %; its transaction module is in its "
+            "server, "
+            "and what it does not name is in its kernel",
+            ["", "case", *components.THESIS_COMPONENTS],
+            lines,
+        )
         if not self.thesis():
             return
         wanted = {theirs for _, theirs in self.thesis()}
@@ -248,10 +309,20 @@ class Profile(study.Study):
             if row["case"] in wanted:
                 cells.setdefault((row["case"], int(row["cps"])), {})[row["component"]] = row["share_percent"]
         names = ["server", "transaction_module", "libcrypto", "libssl", "libc"]
-        lines = [[OF_THE_THESIS[case], cps, *(f"{found[one]:.1f}" if one in found else "—" for one in names), f"{100 - sum(found.values()):.1f}"]
-                 for (case, cps), found in cells.items()]
-        self.report.table("The thesis' profiles at other rates (its tables 3 to 14), share of the CPU, %",
-                          ["case", "calls/s", *names, "the rest"], lines)
+        lines = [
+            [
+                OF_THE_THESIS[case],
+                cps,
+                *(f"{found[one]:.1f}" if one in found else "—" for one in names),
+                f"{100 - sum(found.values()):.1f}",
+            ]
+            for (case, cps), found in cells.items()
+        ]
+        self.report.table(
+            "The thesis' profiles at other rates (its tables 3 to 14), share of the CPU, %",
+            ["case", "calls/s", *names, "the rest"],
+            lines,
+        )
 
     @staticmethod
     def as_thesis(shares, mapping):
@@ -264,21 +335,41 @@ class Profile(study.Study):
         for label in self.measured("strowger"):
             found, (stacks, _) = self.statistics[label, "strowger"], self.stacks.get((label, "strowger"), ({}, 0))
             calls = max(found["completed"], 1)
-            lines.append([label, f"{100 * sampling.inclusive(stacks, SWEEP):.2f} %", f"{found['strowger_idle_sweep_visited_total'] / calls:.4f}",
-                          f"{100 * sampling.inclusive(stacks, '^SSL_do_handshake$'):.1f} %",
-                          *(handshakes(found, side) for side in ("server", "client")),
-                          f"{100 * self.shares(label, 'strowger')[components.DATABASE]:.2f} %", f"{100 * sampling.inclusive(stacks, USERS):.2f} %"])
-        self.report.table("The report's faults, in strowger: 1, the sweep for idle connections (50 % of the CPU of TCP, 20 % of TLS); 2, handshakes "
-                          "tried again on the wrong event (up to 44 calls for one); 4, a database asked for each authentication (two thirds of "
-                          "its cost)",
-                          ["case", "1: sweep, with what it calls", "connections looked at for each call", "2: SSL_do_handshake, with what it calls",
-                           "calls for each handshake as server", "as client", "4: database", "lookup of the user, in memory"], lines)
+            lines.append(
+                [
+                    label,
+                    f"{100 * sampling.inclusive(stacks, SWEEP):.2f} %",
+                    f"{found['strowger_idle_sweep_visited_total'] / calls:.4f}",
+                    f"{100 * sampling.inclusive(stacks, '^SSL_do_handshake$'):.1f} %",
+                    *(handshakes(found, side) for side in ("server", "client")),
+                    f"{100 * self.shares(label, 'strowger')[components.DATABASE]:.2f} %",
+                    f"{100 * sampling.inclusive(stacks, USERS):.2f} %",
+                ]
+            )
+        self.report.table(
+            "The report's faults, in strowger: 1, the sweep for idle connections (50 % of the CPU of TCP, 20 % of TLS); 2, "
+            "handshakes "
+            "tried again on the wrong event (up to 44 calls for one); 4, a database asked for each authentication (two thirds of "
+            "its cost)",
+            [
+                "case",
+                "1: sweep, with what it calls",
+                "connections looked at for each call",
+                "2: SSL_do_handshake, with what it calls",
+                "calls for each handshake as server",
+                "as client",
+                "4: database",
+                "lookup of the user, in memory",
+            ],
+            lines,
+        )
 
     # What it draws.
 
     def draw(self):
         # Plots are a package of their own, which the pure parts and their tests do without.
         import profile_figures
+
         directory = self.report.directory(PERF)
         for name in self.arguments.only:
             labels = self.measured(name)
@@ -290,12 +381,16 @@ class Profile(study.Study):
             profile_figures.costs(bars, unit, name, directory, f"profile-costs{suffix}")
             self.report.figure(f"profile-costs{suffix}", f"{name}: CPU for each call (registration) by component, and shares")
         self.draw_thesis(profile_figures, directory)
-        for (label, name), (stacks, cut) in self.stacks.items():
+        for (label, name), (stacks, _) in self.stacks.items():
             suffix = "" if name == "strowger" else f"-{name}"
             path = f"flame-{label}{suffix}"
             total = sum(stacks.values())
-            text = flamegraph.svg(stacks, f"{name}: {label}", f"{total:,} samples of the CPU, one each millisecond; {machine.describe()}",
-                                  profile_figures.COLOURS)
+            text = flamegraph.svg(
+                stacks,
+                f"{name}: {label}",
+                f"{total:,} samples of the CPU, one each millisecond; {machine.describe()}",
+                profile_figures.COLOURS,
+            )
             with open(os.path.join(directory, path + ".svg"), "w") as file:
                 file.write(text)
             with open(os.path.join(directory, path + ".folded"), "w") as file:
@@ -306,10 +401,14 @@ class Profile(study.Study):
         rows, pairs = published.profile_at_90(), []
         for label, theirs in self.thesis():
             total = sum(row[theirs] for row in rows)
-            pairs.append((label, {row["component"]: row[theirs] / total for row in rows}, self.shares(label, self.arguments.only[0])))
+            pairs.append(
+                (label, {row["component"]: row[theirs] / total for row in rows}, self.shares(label, self.arguments.only[0]))
+            )
         if pairs:
             figures.beside_thesis(pairs, self.arguments.only[0], directory, "profile-thesis")
-            self.report.figure("profile-thesis", f"Share of the CPU by component: the thesis at 90 calls/s, and {self.arguments.only[0]}")
+            self.report.figure(
+                "profile-thesis", f"Share of the CPU by component: the thesis at 90 calls/s, and {self.arguments.only[0]}"
+            )
 
 
 SWEEP = r"^strowger::net::(streams|wires)::\w+::sweep$"
@@ -318,10 +417,17 @@ USERS = r"^strowger::stack::auth::users::Users::find$"
 
 def handshakes(found, side):
     """Calls of SSL_do_handshake for each handshake, by the server's counters."""
-    calls = sum(value for name, value in found.items() if name.startswith("strowger_tls_handshake_calls_total") and f'side="{side}"' in name)
+    calls = sum(
+        value for name, value in found.items() if name.startswith("strowger_tls_handshake_calls_total") and f'side="{side}"' in name
+    )
     # A mutual one is a full or a resumed one too.
-    number = sum(value for name, value in found.items() if name.startswith("strowger_tls_handshakes_total") and f'side="{side}"' in name
-                 and ('kind="full"' in name or 'kind="resumed"' in name))
+    number = sum(
+        value
+        for name, value in found.items()
+        if name.startswith("strowger_tls_handshakes_total")
+        and f'side="{side}"' in name
+        and ('kind="full"' in name or 'kind="resumed"' in name)
+    )
     return f"{calls / number:.2f}" if number else "—"
 
 
@@ -351,12 +457,18 @@ class Recording:
 
 def main():
     parser = study.options("perf/profile", __doc__)
-    parser.add_argument("cases", nargs="*", metavar="CASE",
-                        help="cases by name, or list; without any, the thesis' six, ten of the report's and the registrar")
+    parser.add_argument(
+        "cases",
+        nargs="*",
+        metavar="CASE",
+        help="cases by name, or list; without any, the thesis' six, ten of the report's and the registrar",
+    )
     parser.add_argument("--rate", type=float, help="calls each second, open loop [as many as it takes: 48 outstanding]")
     parser.add_argument("--tls-version", choices=["1.2", "1.3"], default="1.2", help="[1.2]")
     parser.add_argument("--key", choices=["rsa", "ec"], default="rsa", help="RSA-2048 or P-256 [rsa]")
-    parser.add_argument("--suite", choices=["study", "today"], default="study", help="AES128-SHA, or ECDHE with AES-128-GCM [study]")
+    parser.add_argument(
+        "--suite", choices=["study", "today"], default="study", help="AES128-SHA, or ECDHE with AES-128-GCM [study]"
+    )
     if "list" in sys.argv[1:]:
         for name, case in known().items():
             print(f"{name:32} {case.label}")

@@ -1,7 +1,9 @@
-"""What both studies published: their tables, read from perf/published, and the ratios and components that the report gives in figures and text.
+"""What both studies published: their tables, read from perf/published, and the ratios and components that the report gives in
+figures and text.
 
-The report: C. Shen, E. Nahum, H. Schulzrinne, C. Wright, "The Impact of TLS on SIP Server Performance" (2010), OpenSIPS 1.4.2. The thesis: S. Maguluri,
-"Performance Evaluation of SIP Authentication and TLS" (2012), OpenSIPS 1.6.0. Absolute rates of a core of 2004 say nothing today: ratios do."""
+The report: C. Shen, E. Nahum, H. Schulzrinne, C. Wright, "The Impact of TLS on SIP Server Performance" (2010), OpenSIPS 1.4.2. The
+thesis: S. Maguluri, "Performance Evaluation of SIP Authentication and TLS" (2012), OpenSIPS 1.6.0. Absolute rates of a core of 2004
+say nothing today: ratios do."""
 
 import csv
 import os
@@ -13,11 +15,13 @@ DIRECTORY = os.path.join(PERF, "published")
 
 def table(name):
     """The rows of a CSV file, numbers as numbers."""
+
     def value(text):
         try:
             return float(text)
         except ValueError:
             return text or None
+
     with open(os.path.join(DIRECTORY, name), newline="") as text:
         return [{key: value(cell) for key, cell in row.items()} for row in csv.DictReader(text)]
 
@@ -55,40 +59,76 @@ def curve(rows, x, y):
 
 
 # The thesis: calls/s and registrations/s at 100 % CPU.
-PROXY_PEAKS = {"udp": 1810, "tcp_mono": 1130, "tcp_multi": 865, "tls_local_client_session_reuse": 320, "tls_local_client": 135, "tls_local_mutual": 95}
+PROXY_PEAKS = {
+    "udp": 1810,
+    "tcp_mono": 1130,
+    "tcp_multi": 865,
+    "tls_local_client_session_reuse": 320,
+    "tls_local_client": 135,
+    "tls_local_mutual": 95,
+}
 REGISTRAR_PEAKS = {"udp_auth": 5750, "tcp_auth": 4500}
 REGISTRAR_DEGRADATION = 5.0
 
 # The report: ratios of peak throughput, by the names of configurations; the second is the divisor.
 RATIOS = [
-    ("chain-tcp", "chain-udp", 0.47), ("chain-tcp-auth", "chain-udp-auth", 0.78),
-    ("chain-tls", "chain-tcp", 0.60), ("chain-tls-auth", "chain-tcp-auth", 0.76),
-    ("chain-tls-3des", "chain-tcp", 0.47), ("chain-tls-3des-auth", "chain-tcp-auth", 0.68),
-    ("outbound-tcp-auth", "chain-udp-auth", 0.58), ("outbound-tls-auth", "outbound-tcp-auth", 0.56),
-    ("outbound-tls-mutual-auth", "outbound-tls-auth", 0.80), ("outbound-tls-reuse-auth", "outbound-tls-auth", 1.20),
-    ("inbound-tcp", "chain-udp", 0.24), ("inbound-tls", "inbound-tcp", 0.28),
-    ("inbound-tls-mutual", "inbound-tls", 0.71), ("inbound-tls-reuse", "inbound-tls", 2.00),
-    ("local-tcp-auth", "chain-udp-auth", 0.53), ("local-tls-auth", "local-tcp-auth", 0.37),
-    ("local-tls-mutual-auth", "local-tls-auth", 0.67), ("local-tls-reuse-auth", "local-tls-auth", 1.66),
+    ("chain-tcp", "chain-udp", 0.47),
+    ("chain-tcp-auth", "chain-udp-auth", 0.78),
+    ("chain-tls", "chain-tcp", 0.60),
+    ("chain-tls-auth", "chain-tcp-auth", 0.76),
+    ("chain-tls-3des", "chain-tcp", 0.47),
+    ("chain-tls-3des-auth", "chain-tcp-auth", 0.68),
+    ("outbound-tcp-auth", "chain-udp-auth", 0.58),
+    ("outbound-tls-auth", "outbound-tcp-auth", 0.56),
+    ("outbound-tls-mutual-auth", "outbound-tls-auth", 0.80),
+    ("outbound-tls-reuse-auth", "outbound-tls-auth", 1.20),
+    ("inbound-tcp", "chain-udp", 0.24),
+    ("inbound-tls", "inbound-tcp", 0.28),
+    ("inbound-tls-mutual", "inbound-tls", 0.71),
+    ("inbound-tls-reuse", "inbound-tls", 2.00),
+    ("local-tcp-auth", "chain-udp-auth", 0.53),
+    ("local-tls-auth", "local-tcp-auth", 0.37),
+    ("local-tls-mutual-auth", "local-tls-auth", 0.67),
+    ("local-tls-reuse-auth", "local-tls-auth", 1.66),
 ]
 # UDP ÷ local TLS mutual.
 WORST_CASE = 20
 
 # The report: thousands of CPU cycles for a call at 50 calls/s. The chain's without digest; its outbound and local with.
 CYCLES = {
-    "chain-udp": 144, "chain-tcp": 300, "chain-tls": 450, "chain-tls-3des": 525,
-    "outbound-tcp-auth": 840, "outbound-tls-auth": 1470, "outbound-tls-mutual-auth": 1790, "outbound-tls-reuse-auth": 1250,
-    "inbound-tcp": 394, "inbound-tls": 1315, "inbound-tls-mutual": 1865, "inbound-tls-reuse": 710,
-    "local-tcp-auth": 900, "local-tls-auth": 2400, "local-tls-mutual-auth": 3170, "local-tls-reuse-auth": 1500,
+    "chain-udp": 144,
+    "chain-tcp": 300,
+    "chain-tls": 450,
+    "chain-tls-3des": 525,
+    "outbound-tcp-auth": 840,
+    "outbound-tls-auth": 1470,
+    "outbound-tls-mutual-auth": 1790,
+    "outbound-tls-reuse-auth": 1250,
+    "inbound-tcp": 394,
+    "inbound-tls": 1315,
+    "inbound-tls-mutual": 1865,
+    "inbound-tls-reuse": 710,
+    "local-tcp-auth": 900,
+    "local-tls-auth": 2400,
+    "local-tls-mutual-auth": 3170,
+    "local-tls-reuse-auth": 1500,
 }
 
 # The report's cost model; the unit is a call over UDP in chain mode. Client-side figures are those before its fix of the server.
 COMPONENTS = {
-    "UDP data": 1.0, "TCP data": 1.1, "TLS bulk": 1.1,
-    "digest, UDP": 3.0, "digest, TCP": 3.2, "digest, TLS": 3.6,
+    "UDP data": 1.0,
+    "TCP data": 1.1,
+    "TLS bulk": 1.1,
+    "digest, UDP": 3.0,
+    "digest, TCP": 3.2,
+    "digest, TLS": 3.6,
     "TCP handshake": 0.65,
-    "TLS handshake as client, full": 5.3, "TLS handshake as client, mutual": 9.2, "TLS handshake as client, reuse": 1.1,
-    "TLS handshake as server, full": 2.8, "TLS handshake as server, mutual": 5.1, "TLS handshake as server, reuse": 1.4,
+    "TLS handshake as client, full": 5.3,
+    "TLS handshake as client, mutual": 9.2,
+    "TLS handshake as client, reuse": 1.1,
+    "TLS handshake as server, full": 2.8,
+    "TLS handshake as server, mutual": 5.1,
+    "TLS handshake as server, reuse": 1.4,
 }
 # The share that its fix took from the client's side.
 CLIENT_FIX = {"full": 0.50, "mutual": 0.55, "reuse": 0.73}
@@ -96,7 +136,8 @@ MODEL_ERROR = 0.15
 
 
 def relative_peaks():
-    """The report's peaks ÷ the peak over UDP in chain mode with the same setting of digest, by configuration: the products of its ratios."""
+    """The report's peaks ÷ the peak over UDP in chain mode with the same setting of digest, by configuration: the products of its
+    ratios."""
     found = {}
     bases = {"chain-udp": 1.0, "chain-udp-auth": 1.0}
     waiting = list(RATIOS)
@@ -123,7 +164,13 @@ def interpolate(points, x):
     return None
 
 
-REGISTRAR, PROXY, MODES, PROFILE, MODEL = "perf/reproduce registrar", "perf/reproduce proxy", "perf/reproduce modes", "perf/profile", "perf/model"
+REGISTRAR, PROXY, MODES, PROFILE, MODEL = (
+    "perf/reproduce registrar",
+    "perf/reproduce proxy",
+    "perf/reproduce modes",
+    "perf/profile",
+    "perf/model",
+)
 # Every table and figure of the two studies: its name, the study, the command that reproduces it. Row G3 counts them.
 TABLES_AND_FIGURES = [
     ("Table 1: CPU by registrations/s, UDP and TCP, without and with digest", "thesis", REGISTRAR),
@@ -135,14 +182,19 @@ TABLES_AND_FIGURES = [
     ("Table 2: CPU by calls/s, six cases", "thesis", PROXY),
     ("figure: CPU by calls/s, six cases", "thesis", PROXY),
     ("peaks of the six cases", "thesis", PROXY),
-    *[(f"Tables 3 to 14: component shares by calls/s, {case}", "thesis", PROFILE)
-      for case in ("UDP", "TCP one socket", "TCP socket per call", "TLS", "TLS session reuse", "TLS mutual")],
+    *[
+        (f"Tables 3 to 14: component shares by calls/s, {case}", "thesis", PROFILE)
+        for case in ("UDP", "TCP one socket", "TCP socket per call", "TLS", "TLS session reuse", "TLS mutual")
+    ],
     ("Table 15: components × CPU at 90 calls/s", "thesis", PROFILE),
     *[(f"figure: peak throughput, {mode}", "report", MODES) for mode in ("proxy chain", "outbound", "inbound", "local")],
     *[(f"figure: CPU of a call, {mode}, totals", "report", MODES) for mode in ("proxy chain", "outbound", "inbound", "local")],
     ("ratios of peaks", "report", MODES),
     ("worst case: UDP ÷ local TLS mutual", "report", MODES),
-    *[(f"figure: CPU of a call, {mode}, components", "report", PROFILE) for mode in ("proxy chain", "outbound", "inbound", "local")],
+    *[
+        (f"figure: CPU of a call, {mode}, components", "report", PROFILE)
+        for mode in ("proxy chain", "outbound", "inbound", "local")
+    ],
     ("component costs of the cost model", "report", MODEL),
     ("predicted against measured", "report", MODEL),
 ]

@@ -1,8 +1,9 @@
-"""perf/reproduce registrar: the thesis' registrar table and its five figures. CPU against registrations/s, UDP and TCP, without and with digest.
+"""perf/reproduce registrar: the thesis' registrar table and its five figures. CPU against registrations/s, UDP and TCP, without and
+with digest.
 
-Each REGISTER is challenged anew, MD5 without qop, as the thesis' clients do: REGISTER, 401, REGISTER, 200. The rates are the same in all four cases, as
-in its table: fractions of what the server carries over UDP with digest, which is also the unit of the x axes, there and here, since it is a rate that the
-thesis publishes (5,750/s)."""
+Each REGISTER is challenged anew, MD5 without qop, as the thesis' clients do: REGISTER, 401, REGISTER, 200. The rates are the same
+in all four cases, as in its table: fractions of what the server carries over UDP with digest, which is also the unit of the x axes,
+there and here, since it is a rate that the thesis publishes (5,750/s)."""
 
 import published
 from cases import Case
@@ -31,7 +32,12 @@ class Registration(Case):
 BASE = Registration("udp", True)
 CASES = [BASE, Registration("udp", False), Registration("tcp", True), Registration("tcp", False)]
 FOR_MODEL = [Registration("tls", True), Registration("tls", False)]
-COLUMNS = {"udp_noauth": "register-udp", "tcp_noauth": "register-tcp", "udp_auth": "register-udp-auth", "tcp_auth": "register-tcp-auth"}
+COLUMNS = {
+    "udp_noauth": "register-udp",
+    "tcp_noauth": "register-tcp",
+    "udp_auth": "register-udp-auth",
+    "tcp_auth": "register-tcp-auth",
+}
 LABELS = {case.name: case.label for case in CASES}
 TRANSPORTS = ["udp", "tcp"]
 
@@ -87,14 +93,18 @@ class Registrar(Reproduction):
         """The degradation factor: CPU with digest ÷ CPU without, at each common rate."""
         base, points = self.base(contestant), []
         for fraction in self.fractions(contestant):
-            pair = [self.of(f"register-{transport}{auth}", contestant, "rate", cpu_percent, fraction=fraction) for auth in ("-auth", "")]
+            pair = [
+                self.of(f"register-{transport}{auth}", contestant, "rate", cpu_percent, fraction=fraction) for auth in ("-auth", "")
+            ]
             if all(pair):
                 rate = self.of(f"register-{transport}-auth", contestant, "rate", offered, fraction=fraction).median
                 points.append((rate / base, pair[0].median / pair[1].median, is_bound(pair[0]) or is_bound(pair[1])))
         return points
 
     def fractions(self, contestant):
-        return sorted({result["fraction"] for result in self.results if result["what"] == "rate" and result["contestant"] == contestant})
+        return sorted(
+            {result["fraction"] for result in self.results if result["what"] == "rate" and result["contestant"] == contestant}
+        )
 
     def tell(self, plots):
         for contestant in self.contestants:
@@ -118,15 +128,33 @@ class Registrar(Reproduction):
                 column = next((column for column, configuration in COLUMNS.items() if configuration == name), None)
                 theirs = f"{peaks[column] / peaks['udp_auth']:.2f}" if column in peaks else "—"
                 each = self.of(name, contestant, "saturation", cpu)
-                factor = ratio(each, self.of(name.removesuffix("-auth"), contestant, "saturation", cpu)) if name.endswith("-auth") else "—"
+                factor = (
+                    ratio(each, self.of(name.removesuffix("-auth"), contestant, "saturation", cpu))
+                    if name.endswith("-auth")
+                    else "—"
+                )
                 published_factor = f"{published.REGISTRAR_DEGRADATION:.0f}" if column in peaks else "—"
                 lines.append((contestant, name, rate.text(0), ratio(rate, base), theirs, each.text(2), factor, published_factor))
-        self.report.table(f"Full core ({at_saturation()})", ["who", "case", "registrations/s", "÷ UDP with digest", "the thesis",
-                                                              "µs CPU each", "with digest ÷ without", "the thesis, about"], lines)
+        self.report.table(
+            f"Full core ({at_saturation()})",
+            [
+                "who",
+                "case",
+                "registrations/s",
+                "÷ UDP with digest",
+                "the thesis",
+                "µs CPU each",
+                "with digest ÷ without",
+                "the thesis, about",
+            ],
+            lines,
+        )
 
     def tell_table(self, contestant):
         base, lines = self.base(contestant), []
-        factors = {transport: {round(x, 2): factor for x, factor, _ in self.factors(transport, contestant)} for transport in TRANSPORTS}
+        factors = {
+            transport: {round(x, 2): factor for x, factor, _ in self.factors(transport, contestant)} for transport in TRANSPORTS
+        }
         for fraction in self.fractions(contestant):
             cells = []
             for name in COLUMNS.values():
@@ -138,9 +166,20 @@ class Registrar(Reproduction):
                 near = [factor for x, factor in factors[transport].items() if abs(x - fraction) < 0.02]
                 cells.append(f"{near[0]:.2f}" if near else "—")
             lines.append((f"{fraction * base:.0f}", f"{fraction:.2f}", *cells))
-        self.report.table(f"CPU % by registrations/s, {contestant} (open loop)",
-                          ["registrations/s", "÷ full core, UDP with digest", "UDP", "TCP", "UDP, digest", "TCP, digest",
-                           "factor of digest, UDP", "factor, TCP"], lines)
+        self.report.table(
+            f"CPU % by registrations/s, {contestant} (open loop)",
+            [
+                "registrations/s",
+                "÷ full core, UDP with digest",
+                "UDP",
+                "TCP",
+                "UDP, digest",
+                "TCP, digest",
+                "factor of digest, UDP",
+                "factor, TCP",
+            ],
+            lines,
+        )
 
     def tell_published(self):
         """The thesis at the relative rates of strowger's table."""
@@ -150,22 +189,40 @@ class Registrar(Reproduction):
         for fraction in self.fractions(self.contestants[0]):
             at = {column: published.interpolate(points, fraction * unit) for column, points in curves.items()}
             # Beyond its own end a case with digest fills the core; those without end at 8,000.
-            cells = [f"{at[column]:.1f}" if at[column] is not None else "100 (full)" if column in published.REGISTRAR_PEAKS
-                     and fraction * unit > published.REGISTRAR_PEAKS[column] else "—" for column in COLUMNS]
+            cells = [
+                f"{at[column]:.1f}"
+                if at[column] is not None
+                else "100 (full)"
+                if column in published.REGISTRAR_PEAKS and fraction * unit > published.REGISTRAR_PEAKS[column]
+                else "—"
+                for column in COLUMNS
+            ]
             for transport in TRANSPORTS:
                 both = at[f"{transport}_auth"], at[f"{transport}_noauth"]
                 cells.append(f"{both[0] / both[1]:.2f}" if all(both) else "—")
             lines.append((f"{fraction * unit:.0f}", f"{fraction:.2f}", *cells))
-        self.report.table("The same, the thesis (between its rows)",
-                          ["registrations/s", "÷ full core, UDP with digest", "UDP", "TCP", "UDP, digest", "TCP, digest",
-                           "factor of digest, UDP", "factor, TCP"], lines)
+        self.report.table(
+            "The same, the thesis (between its rows)",
+            [
+                "registrations/s",
+                "÷ full core, UDP with digest",
+                "UDP",
+                "TCP",
+                "UDP, digest",
+                "TCP, digest",
+                "factor of digest, UDP",
+                "factor, TCP",
+            ],
+            lines,
+        )
 
     def draw(self, plots):
         for name, columns, title in [
-                ("udp", ["udp_noauth", "udp_auth"], "Registrar over UDP, without and with digest authentication"),
-                ("tcp", ["tcp_noauth", "tcp_auth"], "Registrar over TCP, without and with digest authentication"),
-                ("without-digest", ["udp_noauth", "tcp_noauth"], "Registrar without digest authentication, UDP and TCP"),
-                ("with-digest", ["udp_auth", "tcp_auth"], "Registrar with digest authentication, UDP and TCP")]:
+            ("udp", ["udp_noauth", "udp_auth"], "Registrar over UDP, without and with digest authentication"),
+            ("tcp", ["tcp_noauth", "tcp_auth"], "Registrar over TCP, without and with digest authentication"),
+            ("without-digest", ["udp_noauth", "tcp_noauth"], "Registrar without digest authentication, UDP and TCP"),
+            ("with-digest", ["udp_auth", "tcp_auth"], "Registrar with digest authentication, UDP and TCP"),
+        ]:
             self.draw_cpu(plots, name, columns, title)
         self.draw_factors(plots)
 
@@ -178,7 +235,9 @@ class Registrar(Reproduction):
                 points = self.points(COLUMNS[column], contestant)
                 if points:
                     how = {} if contestant == "strowger" else {"linestyle": ":"}
-                    plots.ours(axes, number, [(x, y) for x, y, _ in points], f"{LABELS[COLUMNS[column]]}: {NAMES[contestant]}", **how)
+                    plots.ours(
+                        axes, number, [(x, y) for x, y, _ in points], f"{LABELS[COLUMNS[column]]}: {NAMES[contestant]}", **how
+                    )
                     bound += [(x, y) for x, y, series in points if is_bound(series)]
         for column in columns:
             points = [(rps / unit, percent) for rps, percent in published.curve(rows, "rps", column)]
@@ -220,4 +279,5 @@ class Registrar(Reproduction):
     def units(self):
         """What 1.0 on the x axis is, for each."""
         ours = ", ".join(f"{name} {self.base(name):,.0f}/s" for name in self.contestants)
-        return f"1.0 on the x axis is the rate that fills one core over UDP with digest: {ours}, thesis {published.REGISTRAR_PEAKS['udp_auth']:,}/s."
+        theirs = f"thesis {published.REGISTRAR_PEAKS['udp_auth']:,}/s"
+        return f"1.0 on the x axis is the rate that fills one core over UDP with digest: {ours}, {theirs}."

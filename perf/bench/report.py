@@ -45,11 +45,13 @@ class Series:
         return f"{self.median:.{digits}f}{spread}{' ' + self.marks if self.marks else ''}"
 
 
-LEGEND = ("Median (lowest–highest). g: the generator was the limit (its core was full while the server's was not, calls left late, "
-          "or it lost datagrams; the JSON says which). "
-          "d: something else had one of the cores for more than 5 % of the time. "
-          "!: something was lost, sent again, refused or wrong; the JSON says what. "
-          "A row is met or not only where everything was clean and most of it undisturbed.")
+LEGEND = (
+    "Median (lowest–highest). g: the generator was the limit (its core was full while the server's was not, calls left late, "
+    "or it lost datagrams; the JSON says which). "
+    "d: something else had one of the cores for more than 5 % of the time. "
+    "!: something was lost, sent again, refused or wrong; the JSON says what. "
+    "A row is met or not only where everything was clean and most of it undisturbed."
+)
 
 
 class Report:
@@ -68,8 +70,7 @@ class Report:
 
     def row(self, name, what, target, measured, met, note=""):
         """`met` is True, False or None where it could not be told."""
-        self.rows.append((name, what, target, measured,
-                          {True: "yes", False: "NO", None: "—"}[met], note))
+        self.rows.append((name, what, target, measured, {True: "yes", False: "NO", None: "—"}[met], note))
 
     def markdown(self):
         out = [f"# {self.title}", "", f"{self.machine}. {self.settings}", ""]
@@ -78,16 +79,15 @@ class Report:
                 continue
             out += [f"## {title}", "", *_table(head, lines), ""]
         if self.rows:
-            out += ["## Rows", "",
-                    *_table(["row", "what", "target", "measured", "met", "note"], self.rows), ""]
+            out += ["## Rows", "", *_table(["row", "what", "target", "measured", "met", "note"], self.rows), ""]
         for name, title in self.figures:
             out += [f"![{title}]({name}.svg)", "", f"*{title}*", ""]
         return "\n".join(out + [self.legend, ""])
 
     @staticmethod
     def directory(perf):
-        """Where a report and its plots go: the folder that RESULTS names, or that of the day on which this run began. It is one for all of a run and
-        for what that starts, so that a run over midnight lies in one folder."""
+        """Where a report and its plots go: the folder that RESULTS names, or that of the day on which this run began. It is one for
+        all of a run and for what that starts, so that a run over midnight lies in one folder."""
         named = os.environ.get(RESULTS) or os.path.join(perf, "results", f"{time.strftime('%Y-%m-%d')}-{platform.node()}")
         directory = os.environ[RESULTS] = os.path.abspath(named)
         os.makedirs(directory, exist_ok=True)
@@ -105,8 +105,9 @@ class Report:
         with open(path + ".md", "w") as text:
             text.write(self.markdown())
         with open(path + ".json", "w") as text:
-            json.dump({"machine": self.machine, "settings": self.settings,
-                       "rows": self.rows, "measurements": self.raw}, text, indent=1)
+            json.dump(
+                {"machine": self.machine, "settings": self.settings, "rows": self.rows, "measurements": self.raw}, text, indent=1
+            )
         return path
 
 

@@ -1,4 +1,5 @@
-"""What the sub-commands of perf/reproduce have in common: measured, or drawn again from a report's JSON; what of the studies each one reproduces."""
+"""What the sub-commands of perf/reproduce have in common: measured, or drawn again from a report's JSON; what of the studies each
+one reproduces."""
 
 import json
 import time
@@ -6,7 +7,7 @@ import time
 import published
 from contestants import PERF
 from report import Report, Series
-from study import Study, WINDOW
+from study import WINDOW, Study
 
 # The server forgets a transaction 5 s after its end: what a fuller load has left behind must not be counted with the next.
 FORGET = 5.5
@@ -15,7 +16,8 @@ NAMES = {"strowger": "strowger", "kamailio": "Kamailio"}
 
 
 class Reproduction(Study):
-    """One sub-command. `name` is its own and its files'; `ours` says where each published table or figure is to be found in the report."""
+    """One sub-command. `name` is its own and its files'; `ours` says where each published table or figure is to be found in the
+    report."""
 
     name, title, ours = "", "", {}
 
@@ -57,10 +59,17 @@ class Reproduction(Study):
             raise RuntimeError("nothing could be measured; the first failure: " + str((self.failures or ["none"])[0]))
         # Loaded late: what is measured does not need it, nor do the tests.
         import plots
+
         self.tell(plots)
-        self.report.table("What of the studies this reproduces", ["published", "by", "here"],
-                          [(name, study, self.ours[name]) for name, study, command in published.TABLES_AND_FIGURES
-                           if command == f"perf/reproduce {self.name}"])
+        self.report.table(
+            "What of the studies this reproduces",
+            ["published", "by", "here"],
+            [
+                (name, study, self.ours[name])
+                for name, study, command in published.TABLES_AND_FIGURES
+                if command == f"perf/reproduce {self.name}"
+            ],
+        )
         if self.arguments.redraw:
             print(self.report.markdown())
             self.report.write(PERF, f"reproduce-{self.name}")
@@ -85,12 +94,32 @@ class Reproduction(Study):
     def at_rate(self, case, contestant, process, rate, **fields):
         """An open loop at this rate, long enough below it first that as many transactions are forgotten as are begun."""
         settle = 1 if self.arguments.quick else FORGET
-        return self.run_load(case, contestant, process, "--rate", f"{rate:.0f}", "--settle", settle, "--duration", self.duration,
-                             "--drain", 8, "--max-outstanding", 40_000, **fields)[0]
+        return self.run_load(
+            case,
+            contestant,
+            process,
+            "--rate",
+            f"{rate:.0f}",
+            "--settle",
+            settle,
+            "--duration",
+            self.duration,
+            "--drain",
+            8,
+            "--max-outstanding",
+            40_000,
+            **fields,
+        )[0]
 
     def found(self, configuration, contestant, what, **fields):
-        return [result for result in self.results if result["configuration"] == configuration and result["contestant"] == contestant
-                and result["what"] == what and all(result.get(key) == wanted for key, wanted in fields.items())]
+        return [
+            result
+            for result in self.results
+            if result["configuration"] == configuration
+            and result["contestant"] == contestant
+            and result["what"] == what
+            and all(result.get(key) == wanted for key, wanted in fields.items())
+        ]
 
     def of(self, configuration, contestant, what, value, **fields):
         """Median and marks of one quantity. A peak is allowed failures by its definition and is not marked for them."""
@@ -100,10 +129,16 @@ class Reproduction(Study):
         return Series(found, value)
 
     def curve(self, configuration, contestant, tag):
-        """CPU % by rate: (rate, CPU, the Series of it), one for each value of the field `tag`, and what filled the core at the end."""
+        """CPU % by rate: (rate, CPU, the Series of it), one for each value of the field `tag`, and what filled the core at the
+        end."""
         points = []
-        for value in sorted({result[tag] for result in self.results if result["configuration"] == configuration
-                             and result["contestant"] == contestant and result["what"] == "rate"}):
+        for value in sorted(
+            {
+                result[tag]
+                for result in self.results
+                if result["configuration"] == configuration and result["contestant"] == contestant and result["what"] == "rate"
+            }
+        ):
             cpu = self.of(configuration, contestant, "rate", cpu_percent, **{tag: value})
             rate = self.of(configuration, contestant, "rate", offered, **{tag: value})
             points.append((rate.median, cpu.median, cpu))

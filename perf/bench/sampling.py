@@ -1,8 +1,9 @@
-"""Samples of the server's CPU with `perf record`, and what they say: the function of each, the functions inlined there, and the stack.
+"""Samples of the server's CPU with `perf record`, and what they say: the function of each, the functions inlined there, and the
+stack.
 
-A sample is taken for each millisecond of CPU that the server uses (cpu-clock: these machines have no hardware counters). Shares are counted from
-a recording without stacks, which costs the server least; the flame graph is drawn from another, shorter one with 8 KiB of the stack copied into each
-sample and unwound by the DWARF tables afterwards, since the release build keeps no frame pointers."""
+A sample is taken for each millisecond of CPU that the server uses (cpu-clock: these machines have no hardware counters). Shares are
+counted from a recording without stacks, which costs the server least; the flame graph is drawn from another, shorter one with 8 KiB
+of the stack copied into each sample and unwound by the DWARF tables afterwards, since the release build keeps no frame pointers."""
 
 import collections
 import os
@@ -42,9 +43,27 @@ def family(pid):
 
 def record(pid, seconds, path, stacks=False):
     """Samples a process and its children for so long. perf itself runs beside the generator."""
-    command = ["taskset", "-c", str(CORE), "perf", "record", "--quiet", "--no-buildid-cache", "-e", "cpu-clock", "-F", str(FREQUENCY),
-               *(["--call-graph", f"dwarf,{STACK_BYTES}"] if stacks else []), "-p", ",".join(map(str, family(pid))), "-o", path,
-               "--", "sleep", f"{seconds:.2f}"]
+    command = [
+        "taskset",
+        "-c",
+        str(CORE),
+        "perf",
+        "record",
+        "--quiet",
+        "--no-buildid-cache",
+        "-e",
+        "cpu-clock",
+        "-F",
+        str(FREQUENCY),
+        *(["--call-graph", f"dwarf,{STACK_BYTES}"] if stacks else []),
+        "-p",
+        ",".join(map(str, family(pid))),
+        "-o",
+        path,
+        "--",
+        "sleep",
+        f"{seconds:.2f}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"perf record failed: {done.stderr.strip()[-500:]}")
@@ -52,8 +71,9 @@ def record(pid, seconds, path, stacks=False):
 
 def read(path):
     """The samples of a recording."""
-    done = subprocess.run(["perf", "script", "--no-inline", "--show-mmap-events", "-i", path, "-F", "comm,ip,sym,dso"],
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        ["perf", "script", "--no-inline", "--show-mmap-events", "-i", path, "-F", "comm,ip,sym,dso"], capture_output=True, text=True
+    )
     if done.returncode:
         raise RuntimeError(f"perf script failed: {done.stderr.strip()[-500:]}")
     return parse(done.stdout)
@@ -66,8 +86,8 @@ MAPPED = re.compile(r".*PERF_RECORD_MMAP2? -?\d+/\d+: \[0x([0-9a-f]+)\(0x([0-9a-
 
 
 def parse(text):
-    """What `perf script -F comm,ip,sym,dso` prints: without stacks a line for each sample, with them a block of lines that begins with the
-    thread's name."""
+    """What `perf script -F comm,ip,sym,dso` prints: without stacks a line for each sample, with them a block of lines that begins
+    with the thread's name."""
     samples, thread, frames, mapped = [], None, [], []
 
     def end():
@@ -136,8 +156,12 @@ class Program:
                     wanted[self.address(place)] = place, symbol
         if not wanted:
             return
-        done = subprocess.run(["addr2line", "-a", "-f", "-i", "-C", "-e", self.path], capture_output=True, text=True,
-                              input="\n".join(f"{address:x}" for address in sorted(wanted)))
+        done = subprocess.run(
+            ["addr2line", "-a", "-f", "-i", "-C", "-e", self.path],
+            capture_output=True,
+            text=True,
+            input="\n".join(f"{address:x}" for address in sorted(wanted)),
+        )
         if done.returncode:
             return
         for address, chain in chains(done.stdout).items():
@@ -224,7 +248,7 @@ def fold(samples, program):
     stacks, cut = collections.Counter(), 0
     for sample in samples:
         frames = []
-        for number, one in enumerate(sample.frames):
+        for one in sample.frames:
             chain = program.expand(one)
             # The innermost functions of a place count where they are; those around them by their own names.
             for at, name in enumerate(chain):

@@ -1,5 +1,5 @@
-"""perf/scale: what a call costs beside more and more idle connections, bindings and users, with one worker and two, and how many bytes each
-thing takes."""
+"""perf/scale: what a call costs beside more and more idle connections, bindings and users, with one worker and two, and how many
+bytes each thing takes."""
 
 import argparse
 import json
@@ -31,15 +31,22 @@ CASES = {
 }
 for each in CASES.values():
     each.connections = IDLE_MOST
-# Row I1, the table alone: a step among the most ÷ (the step among the fewest and as many cache misses as it has lines to fetch); the sweep ÷ itself.
+# Row I1, the table alone: a step among the most ÷ (the step among the fewest and as many cache misses as it has lines to fetch);
+# the sweep ÷ itself.
 FLAT, SWEEP_FLAT = 2.0, 1.03
-# Bindings by whose coming the memory of one is measured, in both servers. Their numbers have as many digits, so that the first are among the others.
+# Bindings by whose coming the memory of one is measured, in both servers. Their numbers have as many digits, so that the first are
+# among the others.
 BINDINGS = [110_000, 310_000]
 PEERS = {"strowger": "strowger", "kamailio": "Kamailio"}
 # Every binding is there a few times over while it is measured.
 AUTHS = {"none": ("udp.toml", []), "new": ("udp-auth.toml", ["--auth", "new"])}
-STEP_NAMES = {"find": "found by its token", "address": "found by its address", "renew": "renewed: to the young end of the idle",
-              "sweep": "one sweep in which none is overdue", "turnover": "closed, and another opened"}
+STEP_NAMES = {
+    "find": "found by its token",
+    "address": "found by its address",
+    "renew": "renewed: to the young end of the idle",
+    "sweep": "one sweep in which none is overdue",
+    "turnover": "closed, and another opened",
+}
 
 
 def cpu(result):
@@ -47,15 +54,15 @@ def cpu(result):
 
 
 def sweeps(table):
-    """A sweep among the most ÷ among the fewest, and both, ns. It is the same few instructions, which wait for nothing: whatever else ran can only
-    have added to them, so the least of the rounds counts."""
+    """A sweep among the most ÷ among the fewest, and both, ns. It is the same few instructions, which wait for nothing: whatever
+    else ran can only have added to them, so the least of the rounds counts."""
     least = [row["steps"]["sweep"]["least_ns"] for row in (table[0], table[-1])]
     return least[1] / least[0], least
 
 
 def worst_step(table):
-    """The step that is dearest among the most, measured by what it costs among the fewest and the cache misses that it cannot avoid: how many
-    times that, its name, what it costs and that bound, ns."""
+    """The step that is dearest among the most, measured by what it costs among the fewest and the cache misses that it cannot
+    avoid: how many times that, its name, what it costs and that bound, ns."""
     few, many = table[0], table[-1]
     found = []
     for step, cost in many["steps"].items():
@@ -70,22 +77,29 @@ class Scale(Study):
         super().__init__(arguments, directory, "How costs scale")
         self.parts = arguments.parts or PARTS
         quick = arguments.quick
-        # There are many points, and what is measured here settles in seconds: as many as a transaction is remembered (5), for then as many are
-        # forgotten as begin, and none of the load before.
+        # There are many points, and what is measured here settles in seconds: as many as a transaction is remembered (5), for then
+        # as many are forgotten as begin, and none of the load before.
         self.short = min(self.duration, 3 if quick else 10)
         self.settle = 6 if quick else 8
         self.warming = ["--warm", 3 if quick else 8, "--rest", 2 if quick else 6]
         self.numbers = NUMBERS[::3] if quick else NUMBERS
         self.idle = [0, IDLE[-1]] if quick else IDLE
-        self.report = Report(self.report.title, self.report.machine,
-                             f"{self.rounds} round(s), {self.short:g} s for each measurement after {self.settle} s of the same load")
+        self.report = Report(
+            self.report.title,
+            self.report.machine,
+            f"{self.rounds} round(s), {self.short:g} s for each measurement after {self.settle} s of the same load",
+        )
         self.table, self.lookups, self.bytes = None, None, []
         once = {"table": 1, "users": 1, "bytes": 8}
         self.progress = Progress(self.rounds * self.steps_of_a_round() + sum(once.get(part, 0) for part in self.parts))
 
     def steps_of_a_round(self):
-        each = {"idle": len(CASES) * len(self.arguments.only) * len(self.idle), "bindings": len(self.numbers), "users": len(self.numbers),
-                "workers": 2}
+        each = {
+            "idle": len(CASES) * len(self.arguments.only) * len(self.idle),
+            "bindings": len(self.numbers),
+            "users": len(self.numbers),
+            "workers": 2,
+        }
         return sum(each.get(part, 0) for part in self.parts)
 
     def run(self):
@@ -126,8 +140,22 @@ class Scale(Study):
                         idle.append(open_idle(self.load, self.directory, process, number - opened, len(idle), key, options))
                         opened = number
                     before = memory(process.pid)["Pss"]
-                    for result in self.run_load(case, contestant, process, "--rate", RATE, "--window", WINDOW, "--settle", self.settle,
-                                                "--duration", self.short, what="idle", key=key, number=number):
+                    for result in self.run_load(
+                        case,
+                        contestant,
+                        process,
+                        "--rate",
+                        RATE,
+                        "--window",
+                        WINDOW,
+                        "--settle",
+                        self.settle,
+                        "--duration",
+                        self.short,
+                        what="idle",
+                        key=key,
+                        number=number,
+                    ):
                         result["memory"] = before
             finally:
                 for child in idle:
@@ -151,25 +179,47 @@ class Scale(Study):
             process.stop()
 
     def run_users(self, number, kind):
-        """As many users are registered, with the contacts at which they are then called; they refresh in turn, and are called in turn."""
+        """As many users are registered, with the contacts at which they are then called; they refresh in turn, and are called in
+        turn."""
         conf, auth = AUTHS[kind]
         self.progress.step(f"strowger: {number:,} users, {'each request challenged' if auth else 'no challenge'}")
         if auth:
             digest.write_users(self.load, self.directory, number)
         load = ["--users", number, "--window", WINDOW, "--settle", self.settle, "--duration", self.short]
-        self.start(contestants.strowger(self.strowger, conf),
-                   ({"what": "register", "number": number, "kind": kind, "label": f"REGISTER, {kind}"}, "register",
-                    [*auth, *load, "--register-first", *self.warming]),
-                   ({"what": "call", "number": number, "kind": kind, "label": f"call, {kind}"}, "call", [*auth, *load]))
+        self.start(
+            contestants.strowger(self.strowger, conf),
+            (
+                {"what": "register", "number": number, "kind": kind, "label": f"REGISTER, {kind}"},
+                "register",
+                [*auth, *load, "--register-first", *self.warming],
+            ),
+            ({"what": "call", "number": number, "kind": kind, "label": f"call, {kind}"}, "call", [*auth, *load]),
+        )
 
     def run_workers(self):
         """Core 1 is the generator's and the second worker's: it sleeps when idle, in both cases."""
-        load = ["--register-first", "--sockets", udp.K1_SOCKETS, "--wait", "sleep", *self.warming, "--rate", f"{RATE},{udp.K1_RATE}",
-                "--window", 2 * WINDOW, "--settle", self.settle, "--duration", self.short]
+        load = [
+            "--register-first",
+            "--sockets",
+            udp.K1_SOCKETS,
+            "--wait",
+            "sleep",
+            *self.warming,
+            "--rate",
+            f"{RATE},{udp.K1_RATE}",
+            "--window",
+            2 * WINDOW,
+            "--settle",
+            self.settle,
+            "--duration",
+            self.short,
+        ]
         for workers, conf in [(1, "udp.toml"), (2, "udp-two-cores.toml")]:
             self.progress.step(f"strowger: {workers} worker(s)")
-            self.start(contestants.strowger(self.strowger, conf, cores=workers),
-                       ({"what": "workers", "number": workers, "label": f"{workers} workers"}, "call", load))
+            self.start(
+                contestants.strowger(self.strowger, conf, cores=workers),
+                ({"what": "workers", "number": workers, "label": f"{workers} workers"}, "call", load),
+            )
 
     def micro(self, name):
         """perf/connections and perf/users: what is measured without a socket."""
@@ -184,12 +234,22 @@ class Scale(Study):
 
     def bench(self, kind, **more):
         """Another command's measurements, for ours."""
-        given = {**vars(self.arguments), "strowger": self.strowger, "load": self.load, "no_build": True, "only": list(PEERS),
-                 "rounds": None, "duration": None, **more}
+        given = {
+            **vars(self.arguments),
+            "strowger": self.strowger,
+            "load": self.load,
+            "no_build": True,
+            "only": list(PEERS),
+            "rounds": None,
+            "duration": None,
+            **more,
+        }
         return kind(argparse.Namespace(**given), self.directory)
 
     def run_connection_bytes(self):
-        bench = self.bench(connections_memory.Bench, connections=connections_memory.CONNECTIONS, rows=list(connections_memory.KINDS))
+        bench = self.bench(
+            connections_memory.Bench, connections=connections_memory.CONNECTIONS, rows=list(connections_memory.KINDS)
+        )
         for row, (_, _, case) in connections_memory.KINDS.items():
             for name in PEERS:
                 self.progress.step(f"{name}: memory of an {case.label} connection")
@@ -200,7 +260,10 @@ class Scale(Study):
     def run_binding_bytes(self):
         """Growth of both servers' memory with 200,000 registrations that come."""
         found = {}
-        for name, contestant in [("strowger", contestants.strowger(self.strowger)), ("kamailio", contestants.kamailio(self.directory))]:
+        for name, contestant in [
+            ("strowger", contestants.strowger(self.strowger)),
+            ("kamailio", contestants.kamailio(self.directory)),
+        ]:
             self.progress.step(f"{name}: memory of a binding")
             process = contestant.start(self.directory)
             try:
@@ -239,14 +302,21 @@ class Scale(Study):
 
     def of(self, what, value=cpu, load=None, name=None, **fields):
         """`load`: "window", or a rate."""
+
         def is_at(result):
             if load is None:
                 return True
             is_window = result["load"] == "window"
             return is_window if load == "window" else not is_window and result["rate_or_window"] == load
-        found = [result for result in self.results
-                 if result.get("what") == what and all(result.get(key) == wanted for key, wanted in fields.items())
-                 and name in (None, result["contestant"]) and is_at(result)]
+
+        found = [
+            result
+            for result in self.results
+            if result.get("what") == what
+            and all(result.get(key) == wanted for key, wanted in fields.items())
+            and name in (None, result["contestant"])
+            and is_at(result)
+        ]
         return Series(found, value)
 
     # What it says.
@@ -258,6 +328,7 @@ class Scale(Study):
     def draw(self, name, title, how):
         # Loaded late: what is measured does not need it, nor do the tests.
         import plots
+
         chart, axes = plots.figure()
         how(axes, plots)
         plots.save(chart, Report.directory(PERF), name)
@@ -276,27 +347,46 @@ class Scale(Study):
                     if not found:
                         continue
                     first = found[0][1]
-                    lines += [[case.label, PEERS[name], f"{number:,}", each.text(), f"{each.median / first.median:.3f}",
-                               self.of("idle", lambda result: 100 * result["generator_busy"], load, name, key=key, number=number).text(0)]
-                              for number, each in found]
+                    lines += [
+                        [
+                            case.label,
+                            PEERS[name],
+                            f"{number:,}",
+                            each.text(),
+                            f"{each.median / first.median:.3f}",
+                            self.of("idle", lambda result: 100 * result["generator_busy"], load, name, key=key, number=number).text(
+                                0
+                            ),
+                        ]
+                        for number, each in found
+                    ]
                     who = "" if name == "strowger" else "Kamailio, "
                     curves.append((f"{who}{case.label}, {at}", [(number / 1000, each.median) for number, each in found], name))
                     if name == "strowger" and load == RATE and found[-1][0] == IDLE[-1]:
                         most, beside = found[-1]
                         ratio = beside.median / first.median
-                        self.report.row("I1", f"call {at} beside {most:,} {case.label} ÷ beside none", "≤ 1.03",
-                                        f"{ratio:.3f} ({beside.median:.1f} ÷ {first.median:.1f} µs)",
-                                        ratio <= 1.03 if beside.is_sound and first.is_sound else None,
-                                        "".join(sorted(set(beside.marks + first.marks))))
-            self.report.table(f"Server CPU, µs for each TCP call {at}, beside idle connections",
-                              ["beside", "server", "how many", "CPU of a call", "÷ none", "generator's core, % busy"], lines)
+                        self.report.row(
+                            "I1",
+                            f"call {at} beside {most:,} {case.label} ÷ beside none",
+                            "≤ 1.03",
+                            f"{ratio:.3f} ({beside.median:.1f} ÷ {first.median:.1f} µs)",
+                            ratio <= 1.03 if beside.is_sound and first.is_sound else None,
+                            "".join(sorted(set(beside.marks + first.marks))),
+                        )
+            self.report.table(
+                f"Server CPU, µs for each TCP call {at}, beside idle connections",
+                ["beside", "server", "how many", "CPU of a call", "÷ none", "generator's core, % busy"],
+                lines,
+            )
         if curves:
+
             def how(axes, plots):
                 for number, (label, points, name) in enumerate(curves):
                     (plots.ours if name == "strowger" else plots.theirs)(axes, number, points, label)
                 axes.set_ylim(0, 1.15 * max(y for _, points, _ in curves for _, y in points))
                 plots.label(axes, "Idle connections, thousands", "Server CPU for each call, µs")
                 axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=9)
+
             self.draw("scale-idle", "Server CPU for each TCP call beside idle connections in the same server", how)
 
     def tell_table(self):
@@ -308,27 +398,48 @@ class Scale(Study):
             lines.append([words, *(f"{row['steps'][step]['ns']:.1f}" for row in self.table)])
         lines.append(["one cache miss in as much memory", *(f"{row['miss_ns']:.1f}" for row in self.table)])
         lines.append(["bytes each, with both indices", *(f"{row['bytes_each']:.0f}" for row in self.table)])
-        self.report.table("The table of connections without sockets, ns (perf/connections)",
-                          ["", *(f"{row['connections']:,}" for row in self.table)], lines)
+        self.report.table(
+            "The table of connections without sockets, ns (perf/connections)",
+            ["", *(f"{row['connections']:,}" for row in self.table)],
+            lines,
+        )
         sweep, swept = sweeps(self.table)
-        self.report.row("I1", f"sweep of the table alone among {many['connections']:,} connections ÷ among {few['connections']:,}", f"≤ {SWEEP_FLAT}",
-                        f"{sweep:.3f} ({swept[1]:.2f} ÷ {swept[0]:.2f} ns)", sweep <= SWEEP_FLAT, "without sockets; the least of the rounds")
+        self.report.row(
+            "I1",
+            f"sweep of the table alone among {many['connections']:,} connections ÷ among {few['connections']:,}",
+            f"≤ {SWEEP_FLAT}",
+            f"{sweep:.3f} ({swept[1]:.2f} ÷ {swept[0]:.2f} ns)",
+            sweep <= SWEEP_FLAT,
+            "without sockets; the least of the rounds",
+        )
         ratio, step, cost, bound = worst_step(self.table)
         misses = f"{many['steps'][step]['lines']} misses of {many['miss_ns']:.0f} ns"
         what = f"worst step in the table alone among {many['connections']:,} ÷ (among {few['connections']:,}, and its cache misses)"
-        self.report.row("I1", what, f"≤ {FLAT:g}", f"{ratio:.2f} ({cost:.0f} ÷ {bound:.0f} ns)", ratio <= FLAT,
-                        f"{STEP_NAMES[step]}; {misses}; without sockets")
+        self.report.row(
+            "I1",
+            what,
+            f"≤ {FLAT:g}",
+            f"{ratio:.2f} ({cost:.0f} ÷ {bound:.0f} ns)",
+            ratio <= FLAT,
+            f"{STEP_NAMES[step]}; {misses}; without sockets",
+        )
 
         def how(axes, plots):
             for number, (step, words) in enumerate(STEP_NAMES.items()):
                 plots.ours(axes, number, [(row["connections"], row["steps"][step]["ns"]) for row in self.table], words)
-            axes.plot([row["connections"] for row in self.table], [row["miss_ns"] for row in self.table],
-                      color=plots.GREY, linestyle=":", label="one cache miss")
+            axes.plot(
+                [row["connections"] for row in self.table],
+                [row["miss_ns"] for row in self.table],
+                color=plots.GREY,
+                linestyle=":",
+                label="one cache miss",
+            )
             axes.set_xscale("log")
             axes.set_yscale("log")
             thousands(axes, "x", "y")
             plots.label(axes, "Connections in the table", "Time, ns")
             axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=9)
+
         self.draw("scale-table", "Steps in the table of connections, without sockets", how)
 
     def tell_users(self):
@@ -341,14 +452,34 @@ class Scale(Study):
                     continue
                 curves.append((f"{title}, {words}", [(number, each.median) for number, each in found]))
                 for number, each in found:
-                    lines.append([title, words, f"{number:,}", each.text(), f"{each.median / found[0][1].median:.2f}",
-                                  self.of(what, lambda result: result["completed_per_second"], number=number, kind=kind).text(0),
-                                  self.of(what, lambda result: result["memory"] / 1e6, number=number, kind=kind).text(0),
-                                  self.of(what, lambda result: 100 * result["generator_busy"], number=number, kind=kind).text(0)])
-        self.report.table("REGISTER and calls of all users in turn, at saturation over UDP",
-                          ["", "", "users and bindings", "server CPU, µs", "÷ the fewest", "each s", "server's memory, MB",
-                           "generator's core, % busy"], lines)
+                    lines.append(
+                        [
+                            title,
+                            words,
+                            f"{number:,}",
+                            each.text(),
+                            f"{each.median / found[0][1].median:.2f}",
+                            self.of(what, lambda result: result["completed_per_second"], number=number, kind=kind).text(0),
+                            self.of(what, lambda result: result["memory"] / 1e6, number=number, kind=kind).text(0),
+                            self.of(what, lambda result: 100 * result["generator_busy"], number=number, kind=kind).text(0),
+                        ]
+                    )
+        self.report.table(
+            "REGISTER and calls of all users in turn, at saturation over UDP",
+            [
+                "",
+                "",
+                "users and bindings",
+                "server CPU, µs",
+                "÷ the fewest",
+                "each s",
+                "server's memory, MB",
+                "generator's core, % busy",
+            ],
+            lines,
+        )
         if curves:
+
             def how(axes, plots):
                 for number, (label, points) in enumerate(curves):
                     plots.ours(axes, number, points, label)
@@ -357,40 +488,56 @@ class Scale(Study):
                 axes.set_ylim(0, 1.15 * max(y for _, points in curves for _, y in points))
                 plots.label(axes, "Users, each with one binding", "Server CPU, µs")
                 axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+
             self.draw("scale-users", "Server CPU for each registration and call against users and bindings", how)
 
     def tell_lookups(self):
         if not self.lookups:
             return
         keys = ("lookup_ns", "miss_ns", "check_ns", "bytes_each")
-        self.report.table("A user's lookup in memory, ns (perf/users)",
-                          ["users", "one lookup", "one cache miss in a table of that size", "lookup and check of a digest", "bytes each"],
-                          [[f"{row['users']:,}", *(f"{row[key]:.0f}" for key in keys)] for row in self.lookups])
+        self.report.table(
+            "A user's lookup in memory, ns (perf/users)",
+            ["users", "one lookup", "one cache miss in a table of that size", "lookup and check of a digest", "bytes each"],
+            [[f"{row['users']:,}", *(f"{row[key]:.0f}" for key in keys)] for row in self.lookups],
+        )
 
     def tell_workers(self):
         lines = []
         for load, title in [(float(RATE), f"{RATE:,}/s"), (float(udp.K1_RATE), f"{udp.K1_RATE:,}/s"), ("window", "saturation")]:
             one, two = (self.of("workers", load=load, number=number) for number in (1, 2))
             if one and two:
-                speeds = [self.of("workers", lambda result: result["completed_per_second"], load, number=number).text(0) for number in (1, 2)]
+                speeds = [
+                    self.of("workers", lambda result: result["completed_per_second"], load, number=number).text(0)
+                    for number in (1, 2)
+                ]
                 lines.append([title, one.text(), two.text(), f"{two.median / one.median:.3f}", *speeds])
-        self.report.table("Server CPU, µs for each UDP call, all workers together; the second worker shares its core with the generator",
-                          ["load", "one worker", "two workers", "÷", "one, calls/s", "two, calls/s"], lines)
+        self.report.table(
+            "Server CPU, µs for each UDP call, all workers together; the second worker shares its core with the generator",
+            ["load", "one worker", "two workers", "÷", "one, calls/s", "two, calls/s"],
+            lines,
+        )
 
     def tell_bytes(self):
         if not self.bytes:
             return
-        self.report.table("Bytes for each", ["", "strowger", "Kamailio"],
-                          [[what, *(f"{sizes[name]:,.0f}" if name in sizes else "—" for name in PEERS)] for what, sizes in self.bytes])
+        self.report.table(
+            "Bytes for each",
+            ["", "strowger", "Kamailio"],
+            [[what, *(f"{sizes[name]:,.0f}" if name in sizes else "—" for name in PEERS)] for what, sizes in self.bytes],
+        )
 
         def how(axes, plots):
             names = [what.replace(", ", ",\n", 1) for what, _ in self.bytes]
             height = 0.4
             for number, name in enumerate(PEERS):
-                rows = [(place + (number - 0.5) * height, sizes[name]) for place, (_, sizes) in enumerate(self.bytes) if name in sizes]
+                rows = [
+                    (place + (number - 0.5) * height, sizes[name]) for place, (_, sizes) in enumerate(self.bytes) if name in sizes
+                ]
                 if not rows:
                     continue
-                axes.barh([y for y, _ in rows], [size for _, size in rows], 0.92 * height, color=plots.COLOURS[number], label=PEERS[name])
+                axes.barh(
+                    [y for y, _ in rows], [size for _, size in rows], 0.92 * height, color=plots.COLOURS[number], label=PEERS[name]
+                )
                 for y, size in rows:
                     axes.annotate(f" {size:,.0f}", (size, y), va="center", fontsize=9)
             axes.set_xscale("log")
@@ -401,6 +548,7 @@ class Scale(Study):
             axes.set_xlim(100, 3 * max(size for _, sizes in self.bytes for size in sizes.values()))
             plots.label(axes, "Bytes for each", None)
             axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+
         self.draw("scale-bytes", "Memory of the server for each connection, binding and transaction", how)
 
 

@@ -25,7 +25,13 @@ WITHIN = 0.10
 
 # SIPp sends one message of a call in each turn of its clock: the 200 follows the 180, and the BYE the ACK, a millisecond later.
 TURN = "0.001"
-IN_TIME, TWO, AT_ONCE, SPIN, SIPP = "ours, in SIPp's time", "ours, the same, two processes", "ours, at once", "ours, at once, spinning", "SIPp"
+IN_TIME, TWO, AT_ONCE, SPIN, SIPP = (
+    "ours, in SIPp's time",
+    "ours, the same, two processes",
+    "ours, at once",
+    "ours, at once, spinning",
+    "SIPp",
+)
 
 
 class Stats:
@@ -80,7 +86,8 @@ def cpu_ns(pids):
 
 
 def loopback():
-    """(packets, bytes) that the loopback has carried: every datagram once, with its IP and UDP headers and 14 bytes of Ethernet's."""
+    """(packets, bytes) that the loopback has carried: every datagram once, with its IP and UDP headers and 14 bytes of
+    Ethernet's."""
     with open("/proc/net/dev") as table:
         for line in table:
             name, _, rest = line.partition(":")
@@ -122,11 +129,40 @@ class Sipp:
 
     def start(self, scenario, port, stats, *options):
         log = open(os.path.join(self.directory, f"sipp-{scenario}.log"), "wb")
-        command = ["taskset", "-c", str(CORE), self.binary, "127.0.0.1:5060", "-sf", os.path.join(PERF, "peers", "sipp", f"{scenario}.xml"),
-                   "-i", "127.0.0.1", "-p", str(port), "-t", "u1", "-nostdin", "-buff_size", str(4 << 20), "-timer_resol", "1",
-                   "-trace_stat", "-stf", stats, "-fd", "1", *map(str, options)]
-        return subprocess.Popen(command, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                                env={**os.environ, "TERM": "dumb"})
+        command = [
+            "taskset",
+            "-c",
+            str(CORE),
+            self.binary,
+            "127.0.0.1:5060",
+            "-sf",
+            os.path.join(PERF, "peers", "sipp", f"{scenario}.xml"),
+            "-i",
+            "127.0.0.1",
+            "-p",
+            str(port),
+            "-t",
+            "u1",
+            "-nostdin",
+            "-buff_size",
+            str(4 << 20),
+            "-timer_resol",
+            "1",
+            "-trace_stat",
+            "-stf",
+            stats,
+            "-fd",
+            "1",
+            *map(str, options),
+        ]
+        return subprocess.Popen(
+            command,
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "TERM": "dumb"},
+        )
 
     def run(self, process, rate, duration):
         """One measurement: the server's CPU between two lines of the caller's statistics, which come each second."""
@@ -156,7 +192,7 @@ class Sipp:
             caller.wait(timeout=seconds + 30)
             answerer.wait(timeout=40)
         except subprocess.TimeoutExpired:
-            raise RuntimeError("SIPp did not end by itself")
+            raise RuntimeError("SIPp did not end by itself") from None
         finally:
             for child in [caller, answerer]:
                 if child is not None and child.poll() is None:
@@ -172,15 +208,26 @@ class Sipp:
                 run, wait = cpu_ns(pids)
                 own = cpu_ns([child.pid for child in generators])
                 packets, carried = loopback()
-                return {"figures": figures, "line": lines, "at": time.monotonic(), "run": run, "wait": wait, "own": own,
-                        "packets": packets, "bytes": carried}
+                return {
+                    "figures": figures,
+                    "line": lines,
+                    "at": time.monotonic(),
+                    "run": run,
+                    "wait": wait,
+                    "own": own,
+                    "packets": packets,
+                    "bytes": carried,
+                }
             if caller.poll() is not None:
                 raise RuntimeError("SIPp's caller ended too early; see its log")
             time.sleep(0.01)
 
     def result(self, rate, before, after, dropped, stats):
         seconds = after["at"] - before["at"]
-        count = lambda name: after["figures"][name] - before["figures"][name]
+
+        def count(name):
+            return after["figures"][name] - before["figures"][name]
+
         calls = count("SuccessfulCall")
         # Over the whole run, and on both sides: an answerer's call that has not ended is a caller's BYE that never came.
         finals = {side: Stats(path).last()[0] or {} for side, path in stats.items()}
@@ -189,11 +236,20 @@ class Sipp:
         run, wait = after["run"] - before["run"], after["wait"] - before["wait"]
         own_run, own_wait = (late - early for late, early in zip(after["own"], before["own"]))
         return {
-            "contestant": SIPP, "rate_or_window": float(rate), "seconds": seconds, "completed": calls,
-            "completed_per_second": calls / seconds, "server_cpu_us_each": run / 1e3 / max(calls, 1),
-            "server_busy": run / 1e9 / seconds, "server_waited": wait / 1e9 / seconds,
-            "generator_us_each": own_run / 1e3 / max(calls, 1), "generator_waited": own_wait / 1e9 / seconds,
-            "failed": failed, "retransmissions": again, "server_drops": dropped[0], "generator_drops": dropped[1],
+            "contestant": SIPP,
+            "rate_or_window": float(rate),
+            "seconds": seconds,
+            "completed": calls,
+            "completed_per_second": calls / seconds,
+            "server_cpu_us_each": run / 1e3 / max(calls, 1),
+            "server_busy": run / 1e9 / seconds,
+            "server_waited": wait / 1e9 / seconds,
+            "generator_us_each": own_run / 1e3 / max(calls, 1),
+            "generator_waited": own_wait / 1e9 / seconds,
+            "failed": failed,
+            "retransmissions": again,
+            "server_drops": dropped[0],
+            "generator_drops": dropped[1],
             "datagrams_each": (after["packets"] - before["packets"]) / max(calls, 1),
             "bytes_each_datagram": (after["bytes"] - before["bytes"]) / max(after["packets"] - before["packets"], 1) - HEADERS,
             "statistics": finals,
@@ -214,8 +270,11 @@ class SecondOpinion:
         self.rounds = arguments.rounds or (1 if quick else 3)
         self.duration = arguments.duration or (4 if quick else 10)
         self.warm = 4 if quick else 8
-        settings = (f"{self.rounds} round(s), {self.duration} s measured after {SETTLE} s of the same load, warm-up {self.warm} s at saturation, "
-                    f"load average at the start {machine.load_average():.2f}")
+        settings = (
+            f"{self.rounds} round(s), {self.duration} s measured after {SETTLE} s of the same load, warm-up {self.warm} s at "
+            f"saturation, "
+            f"load average at the start {machine.load_average():.2f}"
+        )
         self.report = Report("The second opinion: strowger under our generator and under SIPp", machine.describe(), settings)
         self.results = []
 
@@ -223,8 +282,10 @@ class SecondOpinion:
         print(text, file=sys.stderr, flush=True)
 
     def ours(self, contestant, process, rate, name, *options):
-        before, started = loopback(), time.monotonic()
-        result = self.generator.run("call", contestant, process, "--rate", rate, "--settle", SETTLE, "--duration", self.duration, *options)[0]
+        before = loopback()
+        result = self.generator.run(
+            "call", contestant, process, "--rate", rate, "--settle", SETTLE, "--duration", self.duration, *options
+        )[0]
         packets, carried = (late - early for late, early in zip(loopback(), before))
         calls = rate * (SETTLE + self.duration)
         result.update(contestant=name, datagrams_each=packets / calls, bytes_each_datagram=carried / packets - HEADERS)
@@ -232,8 +293,24 @@ class SecondOpinion:
 
     def two(self, contestant, process, rate):
         """Callers and answerers as SIPp has them: two processes on one core."""
-        command = ["taskset", "-c", str(CORE), self.load, "call", "--role", "answerers", "--wait", "sleep", "--ring", TURN, "--quiet",
-                   "--duration", str(SETTLE + self.duration + 60), "--json", os.path.join(self.directory, "answerers.json")]
+        command = [
+            "taskset",
+            "-c",
+            str(CORE),
+            self.load,
+            "call",
+            "--role",
+            "answerers",
+            "--wait",
+            "sleep",
+            "--ring",
+            TURN,
+            "--quiet",
+            "--duration",
+            str(SETTLE + self.duration + 60),
+            "--json",
+            os.path.join(self.directory, "answerers.json"),
+        ]
         answerers = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         try:
             if "ready" not in answerers.stderr.readline():
@@ -248,61 +325,105 @@ class SecondOpinion:
         process = contestant.start(self.directory)
         try:
             # The users' contacts name the port at which every answerer listens in turn.
-            self.generator.run("call", contestant, process, "--register-first", "--window", 48, "--settle", 0,
-                               "--duration", self.warm)
+            self.generator.run(
+                "call", contestant, process, "--register-first", "--window", 48, "--settle", 0, "--duration", self.warm
+            )
             time.sleep(SETTLE)
             sipp = Sipp(self.directory)
             for number in range(self.rounds):
                 for rate in self.arguments.rates:
                     asleep = ["--wait", "sleep"]
-                    runs = [(IN_TIME, lambda: self.ours(contestant, process, rate, IN_TIME, *asleep, "--ring", TURN, "--hold", TURN)),
-                            (SIPP, lambda: sipp.run(process, rate, self.duration)),
-                            (TWO, lambda: self.two(contestant, process, rate)),
-                            (AT_ONCE, lambda: self.ours(contestant, process, rate, AT_ONCE, *asleep)),
-                            (SPIN, lambda: self.ours(contestant, process, rate, SPIN))]
+                    runs = [
+                        (IN_TIME, lambda: self.ours(contestant, process, rate, IN_TIME, *asleep, "--ring", TURN, "--hold", TURN)),
+                        (SIPP, lambda: sipp.run(process, rate, self.duration)),
+                        (TWO, lambda: self.two(contestant, process, rate)),
+                        (AT_ONCE, lambda: self.ours(contestant, process, rate, AT_ONCE, *asleep)),
+                        (SPIN, lambda: self.ours(contestant, process, rate, SPIN)),
+                    ]
                     for name, run in runs:
                         result = run()
                         result["label"] = "second opinion"
                         self.results.append(result)
                         self.report.raw.append(result)
-                        self.say(f"round {number + 1} of {self.rounds}, {rate:,}/s, {name}: "
-                                 f"{result['server_cpu_us_each']:.1f} µs{'' if result['clean'] else ', not clean'}")
+                        self.say(
+                            f"round {number + 1} of {self.rounds}, {rate:,}/s, {name}: "
+                            f"{result['server_cpu_us_each']:.1f} µs{'' if result['clean'] else ', not clean'}"
+                        )
         finally:
             process.stop()
 
     def series(self, name, rate, value=lambda result: result["server_cpu_us_each"]):
-        return Series([result for result in self.results
-                       if result["contestant"] == name and result["rate_or_window"] == float(rate)], value)
+        return Series(
+            [result for result in self.results if result["contestant"] == name and result["rate_or_window"] == float(rate)], value
+        )
 
     def tell(self):
         lines = []
         for rate in self.arguments.rates:
             for name in [SIPP, IN_TIME, TWO, AT_ONCE, SPIN]:
-                cell = lambda key, digits=1, scale=1: self.series(name, rate, lambda result: scale * result[key]).text(digits)
+
+                def cell(key, digits=1, scale=1, name=name, rate=rate):
+                    return self.series(name, rate, lambda result: scale * result[key]).text(digits)
+
                 ratio = self.series(name, rate).median / self.series(SIPP, rate).median
-                lines.append([f"{rate:,}/s", name, cell("server_cpu_us_each"), f"{ratio:.2f}", cell("server_busy", 1, 100),
-                              cell("generator_us_each"), cell("completed_per_second", 0), cell("datagrams_each", 2),
-                              cell("bytes_each_datagram", 0)])
-        self.report.table("Server CPU for a call, by who calls",
-                          ["rate", "generator", "server, µs a call", "÷ SIPp", "server's core, % busy", "generator's µs a call", "calls/s",
-                           "datagrams a call", "bytes a datagram"], lines)
+                lines.append(
+                    [
+                        f"{rate:,}/s",
+                        name,
+                        cell("server_cpu_us_each"),
+                        f"{ratio:.2f}",
+                        cell("server_busy", 1, 100),
+                        cell("generator_us_each"),
+                        cell("completed_per_second", 0),
+                        cell("datagrams_each", 2),
+                        cell("bytes_each_datagram", 0),
+                    ]
+                )
+        self.report.table(
+            "Server CPU for a call, by who calls",
+            [
+                "rate",
+                "generator",
+                "server, µs a call",
+                "÷ SIPp",
+                "server's core, % busy",
+                "generator's µs a call",
+                "calls/s",
+                "datagrams a call",
+                "bytes a datagram",
+            ],
+            lines,
+        )
         for rate in self.arguments.rates:
             ours, theirs = self.series(IN_TIME, rate), self.series(SIPP, rate)
             ratio = ours.median / theirs.median
             met = abs(ratio - 1) <= WITHIN if ours.is_sound and theirs.is_sound else None
-            self.report.row("G2", f"call at {rate:,}/s, our generator in SIPp's time ÷ SIPp", f"{1 - WITHIN:.2f}–{1 + WITHIN:.2f}",
-                            f"{ratio:.3f} ({ours.median:.1f} ÷ {theirs.median:.1f} µs)", met, "".join(sorted(set(ours.marks + theirs.marks))))
+            self.report.row(
+                "G2",
+                f"call at {rate:,}/s, our generator in SIPp's time ÷ SIPp",
+                f"{1 - WITHIN:.2f}–{1 + WITHIN:.2f}",
+                f"{ratio:.3f} ({ours.median:.1f} ÷ {theirs.median:.1f} µs)",
+                met,
+                "".join(sorted(set(ours.marks + theirs.marks))),
+            )
         return self.report
 
 
 DIFFERENCES = """## What differs
-- **A call's time.** SIPp does one thing for a call in each millisecond: its 200 follows the 180, and its BYE the ACK, a millisecond later. Our generator sends both at once, in one system call, so that the
-  server wakes up once for the two. *In SIPp's time* it waits as SIPp does (`--ring 0.001 --hold 0.001`): that is the same load, and what the row compares. *At once* is what all other commands here measure.
-- **Waking.** SIPp sleeps between two turns, and so does our generator here (`--wait sleep`); spinning, as everywhere else, it need not be woken at the server's expense.
-- **Two processes.** SIPp's caller and answerer are two, so that a datagram may have to wait for the other to leave the core, or wakes one that sleeps where the other runs.
-- **Bursts.** SIPp sends what has become due since its last turn; our calls leave at the constant interval. Datagrams that come together share the server's wake-ups.
-- **Datagrams.** Headers and body are the same but for the lengths of tags, Call-ID and branch. SIPp sends and receives each datagram by a system call of its own, ours a batch of those that are there.
-- **What is counted.** In both cases the scheduler's account of all threads of the server between two moments, ÷ the calls that ended between them. SIPp tells those moments by the
+- **A call's time.** SIPp does one thing for a call in each millisecond: its 200 follows the 180, and its BYE the ACK, a millisecond
+  later. Our generator sends both at once, in one system call, so that the
+  server wakes up once for the two. *In SIPp's time* it waits as SIPp does (`--ring 0.001 --hold 0.001`): that is the same load, and
+  what the row compares. *At once* is what all other commands here measure.
+- **Waking.** SIPp sleeps between two turns, and so does our generator here (`--wait sleep`); spinning, as everywhere else, it need
+  not be woken at the server's expense.
+- **Two processes.** SIPp's caller and answerer are two, so that a datagram may have to wait for the other to leave the core, or
+  wakes one that sleeps where the other runs.
+- **Bursts.** SIPp sends what has become due since its last turn; our calls leave at the constant interval. Datagrams that come
+  together share the server's wake-ups.
+- **Datagrams.** Headers and body are the same but for the lengths of tags, Call-ID and branch. SIPp sends and receives each
+  datagram by a system call of its own, ours a batch of those that are there.
+- **What is counted.** In both cases the scheduler's account of all threads of the server between two moments, ÷ the calls that
+  ended between them. SIPp tells those moments by the
   lines of its statistics, one a second; it counts a call when its last 200 has come, as we do.
 """
 

@@ -32,19 +32,32 @@ RELOAD_EVERY, USERS_EVERY, SAMPLE_EVERY = 5.0, 2.0, 1.0
 KNOWN_WITHIN = 4.0
 # Linger, expiry, and the sweep, which takes a minute and more.
 REST = 150
-# A second in which the phones or the server waited for a core for so long says nothing of the server, nor do those that come before what was due ends.
+# A second in which the phones or the server waited for a core for so long says nothing of the server, nor do those that come before
+# what was due ends.
 DISTURBED = 0.25
-# A second, before they are multiplied: as many as bring the phones or the server, whichever is busier, to the share that was asked for.
+# A second, before they are multiplied: as many as bring the phones or the server, whichever is busier, to the share that was asked
+# for.
 RATES = {"calls": 20, "refreshed": 5, "new": 5, "tcp": 3, "tls": 3}
 MEASURED_S = 5
 # What must be as it was before the first message. Where a gauge has a label for each listener or side, all of them.
-LEFT_OVER = ["strowger_transactions", "strowger_requests_pending", "strowger_requests_parked", "strowger_timers", "strowger_connections",
-             "strowger_bindings", "strowger_registrations_held", "strowger_udp_send_queue_bytes", "strowger_users"]
+LEFT_OVER = [
+    "strowger_transactions",
+    "strowger_requests_pending",
+    "strowger_requests_parked",
+    "strowger_timers",
+    "strowger_connections",
+    "strowger_bindings",
+    "strowger_registrations_held",
+    "strowger_udp_send_queue_bytes",
+    "strowger_users",
+]
 # Each worker that has said what it has has one.
 WORKER = "strowger_worker_cpu_seconds_total{"
 # What must not rise at all.
-NEVER = re.compile(r"strowger_(limit_hits|connections_(failed|banned|unfinished|displaced|unframed|accept_errors)|udp_kernel_drops|"
-                   r"store_failures|bindings_unusable|log_lines_lost|registrations_unstored)_total")
+NEVER = re.compile(
+    r"strowger_(limit_hits|connections_(failed|banned|unfinished|displaced|unframed|accept_errors)|udp_kernel_drops|"
+    r"store_failures|bindings_unusable|log_lines_lost|registrations_unstored)_total"
+)
 
 
 # Where somebody else has the core, the server says so, and cannot tell it from too many messages.
@@ -73,11 +86,19 @@ class Soak(legit.Background):
     # The server.
 
     def conf(self, contacts=10):
-        more = {"registrar": {"database": "strowger.db", "min_expires": "5s", "default_expires": f"{EXPIRES}s", "max_expires": f"{EXPIRES}s", "max_contacts": contacts},
-                # Nonces that were used are remembered for two lifetimes: that is when memory is level.
-                "auth": {"users": "strowger.db", "nonce_lifetime": f"{NONCES}s"},
-                "tls": {"certificate": "server.pem", "private_key": "server.key"},
-                "server": {"drain_deadline": "5s"}}
+        more = {
+            "registrar": {
+                "database": "strowger.db",
+                "min_expires": "5s",
+                "default_expires": f"{EXPIRES}s",
+                "max_expires": f"{EXPIRES}s",
+                "max_contacts": contacts,
+            },
+            # Nonces that were used are remembered for two lifetimes: that is when memory is level.
+            "auth": {"users": "strowger.db", "nonce_lifetime": f"{NONCES}s"},
+            "tls": {"certificate": "server.pem", "private_key": "server.key"},
+            "server": {"drain_deadline": "5s"},
+        }
         with open(self.path("next.toml"), "w") as text:
             text.write(toml(merged(base(), more)))
         os.replace(self.path("next.toml"), self.path("strowger.toml"))
@@ -91,8 +112,16 @@ class Soak(legit.Background):
             os.replace(self.path(f"next.{end}"), self.path(f"server.{end}"))
 
     async def command(self, *words, text=""):
-        child = await asyncio.create_subprocess_exec(self.program, *words, "-c", "strowger.toml", cwd=self.directory, stdin=asyncio.subprocess.PIPE,
-                                                     stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT)
+        child = await asyncio.create_subprocess_exec(
+            self.program,
+            *words,
+            "-c",
+            "strowger.toml",
+            cwd=self.directory,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
         said, _ = await child.communicate(text.encode())
         if child.returncode:
             raise RuntimeError(f"strowger {' '.join(words)}: {said.decode()}")
@@ -148,7 +177,8 @@ class Soak(legit.Background):
         self.records.append((kind, due, 0.0, None if why else time.monotonic() - due, why))
 
     async def one(self, kind, due):
-        """Where its own time and that of a retransmission end in one turn of a loop that is late, Python's timeouts cancel the whole task."""
+        """Where its own time and that of a retransmission end in one turn of a loop that is late, Python's timeouts cancel the
+        whole task."""
         try:
             await super().one(kind, due)
         except asyncio.CancelledError:
@@ -202,9 +232,21 @@ class Soak(legit.Background):
                 try:
                     for _ in range(3):
                         cseq += 1
-                        writer.write(sip.request("REGISTER", uri, mine, sip.aor(user), sip.aor(user), f"Expires: {EXPIRES}",
-                                                 *credentials.lines("REGISTER", uri), call_id=call_id, cseq=cseq, transport=kind.upper(),
-                                                 contact=f"<sip:{user}@{mine[0]}:{mine[1]};transport={kind}>"))
+                        writer.write(
+                            sip.request(
+                                "REGISTER",
+                                uri,
+                                mine,
+                                sip.aor(user),
+                                sip.aor(user),
+                                f"Expires: {EXPIRES}",
+                                *credentials.lines("REGISTER", uri),
+                                call_id=call_id,
+                                cseq=cseq,
+                                transport=kind.upper(),
+                                contact=f"<sip:{user}@{mine[0]}:{mine[1]};transport={kind}>",
+                            )
+                        )
                         async with asyncio.timeout(legit.PATIENCE):
                             answer = sip.Message(await reader.readuntil(b"\r\n\r\n"))
                         status = answer.status
@@ -230,13 +272,16 @@ class Soak(legit.Background):
             await asyncio.sleep(SAMPLE_EVERY)
 
     async def serial(self):
-        _, writer = await asyncio.open_connection(sip.SERVER[0], sip.TLS_PORT, ssl=self.contexts["tls"], server_hostname=sip.SERVER[0])
+        _, writer = await asyncio.open_connection(
+            sip.SERVER[0], sip.TLS_PORT, ssl=self.contexts["tls"], server_hostname=sip.SERVER[0]
+        )
         shown = ssl.DER_cert_to_PEM_cert(writer.get_extra_info("ssl_object").getpeercert(True))
         writer.transport.abort()
         return hash(shown)
 
     async def find_rate(self):
-        """The factor by which whoever is busiest, the phones (one thread) or the server (one core), is busy for the share of its core."""
+        """The factor by which whoever is busiest, the phones (one thread) or the server (one core), is busy for the share of its
+        core."""
         own, server, began = legit.cpu_seconds(os.getpid()), legit.cpu_seconds(self.pid), time.monotonic()
         await asyncio.sleep(MEASURED_S)
         took = time.monotonic() - began
@@ -254,7 +299,10 @@ class Soak(legit.Background):
         paced = [asyncio.create_task(self.pace(kind, rate)) for kind, rate in self.rates.items()]
         await self.find_rate()
         cpu, began = (legit.cpu_seconds(os.getpid()), legit.cpu_seconds(self.pid)), time.monotonic()
-        beside = [asyncio.create_task(one) for one in [self.users(), self.reload(), self.watch(), self.lasting("tcp"), self.lasting("tls")]]
+        beside = [
+            asyncio.create_task(one)
+            for one in [self.users(), self.reload(), self.watch(), self.lasting("tcp"), self.lasting("tls")]
+        ]
         try:
             done, _ = await asyncio.wait(beside, timeout=self.arguments.minutes * 60, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
@@ -290,35 +338,67 @@ class Soak(legit.Background):
 
     def disturbed(self):
         """The times in which the phones or the server waited for a core."""
-        return [(at, until) for (at, before), (until, after) in itertools.pairwise(self.waits)
-                if max(b - a for a, b in zip(before, after)) > DISTURBED * (until - at)]
+        return [
+            (at, until)
+            for (at, before), (until, after) in itertools.pairwise(self.waits)
+            if max(b - a for a, b in zip(before, after)) > DISTURBED * (until - at)
+        ]
 
     def checks(self):
         kinds = sorted({record[0] for record in self.records})
         waited = self.disturbed()
         share = sum(until - at for at, until in waited) / max(1.0, self.waits[-1][0] - self.waits[0][0])
-        yield "the machine was ours", f"the phones or the server waited for a core in {share:.0%} of the time", None if waited else True
+        yield (
+            "the machine was ours",
+            f"the phones or the server waited for a core in {share:.0%} of the time",
+            None if waited else True,
+        )
         for kind in kinds:
             mine = [record for record in self.records if record[0] == kind]
-            failed = [record for record in mine if record[3] is None
-                      and not any(until > record[1] - 1 and at < record[1] + legit.PATIENCE + 1 for at, until in waited)]
+            failed = [
+                record
+                for record in mine
+                if record[3] is None
+                and not any(until > record[1] - 1 and at < record[1] + legit.PATIENCE + 1 for at, until in waited)
+            ]
             disturbed = len([record for record in mine if record[3] is None]) - len(failed)
             times = sorted(1000 * record[3] for record in mine if record[3] is not None) or [0.0]
             beside = f", {disturbed} not to be told (no core)" if disturbed else ""
-            shown = f"{len(mine) - len(failed) - disturbed} of {len(mine)}{beside}; ms: median {statistics.median(times):.1f}, 99th {times[int(0.99 * (len(times) - 1))]:.0f}, most {times[-1]:.0f}"
+            shown = (
+                f"{len(mine) - len(failed) - disturbed} of {len(mine)}{beside}; ms: median {statistics.median(times):.1f}, 99th "
+                f"{times[int(0.99 * (len(times) - 1))]:.0f}, most {times[-1]:.0f}"
+            )
             whys = ", ".join(sorted({record[4] for record in failed}))
             yield f"{kind} go well", shown + (f" ({whys})" if whys else ""), not failed and len(mine) > 0
         yield from self.memory_checks()
         left = self.left_over()
-        shown = "; ".join(f"{name} {before:g} → {after:g}" for name, before, after in left) or f"nothing, {self.rested:.0f} s after the last call"
+        shown = (
+            "; ".join(f"{name} {before:g} → {after:g}" for name, before, after in left)
+            or f"nothing, {self.rested:.0f} s after the last call"
+        )
         yield "nothing is left over", shown, not left
-        risen = {name: value - self.first.get(name, 0) for name, value in self.last.items() if NEVER.match(name) and value > self.first.get(name, 0)
-                 and not (waited and 'limit="overload"' in name)}
-        yield "nothing refused, lost or displaced", "; ".join(f"{name} +{value:g}" for name, value in risen.items()) or "none of it", not risen
+        risen = {
+            name: value - self.first.get(name, 0)
+            for name, value in self.last.items()
+            if NEVER.match(name) and value > self.first.get(name, 0) and not (waited and 'limit="overload"' in name)
+        }
+        yield (
+            "nothing refused, lost or displaced",
+            "; ".join(f"{name} +{value:g}" for name, value in risen.items()) or "none of it",
+            not risen,
+        )
         with open(self.path("log"), errors="replace") as text:
             log = text.read()
-        wrong = [line for line in log.splitlines() if re.search(r"\b(WARN|ERROR)\b|panicked", line) and not (waited and OTHERS.search(line))]
-        yield "the log has no warning", wrong[0][:200] + f" ({len(wrong)} lines)" if wrong else f"{len(log.splitlines())} lines", not wrong
+        wrong = [
+            line
+            for line in log.splitlines()
+            if re.search(r"\b(WARN|ERROR)\b|panicked", line) and not (waited and OTHERS.search(line))
+        ]
+        yield (
+            "the log has no warning",
+            wrong[0][:200] + f" ({len(wrong)} lines)" if wrong else f"{len(log.splitlines())} lines",
+            not wrong,
+        )
         yield "the certificate was replaced", f"{len(self.serials)} were shown; {self.reloads} reloads", len(self.serials) == 2
         yield "the server ends well", str(self.ended), self.ended == 0
 
@@ -328,8 +408,11 @@ class Soak(legit.Background):
         fifth = max(1, len(warm) // 5)
         first, last = statistics.median(warm[:fifth]), statistics.median(warm[-fifth:])
         bound = max(GROWTH, GROWTH_SHARE * first)
-        shown = (f"{first / MEGABYTE:.1f} MB → {last / MEGABYTE:.1f} MB (most {max(warm) / MEGABYTE:.1f}, at the start {self.memory[0][1] / MEGABYTE:.1f}, "
-                 f"at rest {legit_or(self.rest_memory)}); bound +{bound / MEGABYTE:.1f}")
+        shown = (
+            f"{first / MEGABYTE:.1f} MB → {last / MEGABYTE:.1f} MB (most {max(warm) / MEGABYTE:.1f}, at the start "
+            f"{self.memory[0][1] / MEGABYTE:.1f}, "
+            f"at rest {legit_or(self.rest_memory)}); bound +{bound / MEGABYTE:.1f}"
+        )
         yield "memory is flat", shown, last - first <= bound
         for name in ["strowger_transactions", "strowger_timers", "strowger_bindings"]:
             values = [gauges[name] for at, gauges in self.gauges if at >= start]
@@ -349,8 +432,12 @@ def legit_or(size):
 
 def main():
     parser = argparse.ArgumentParser(prog="perf/soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=60, help="of calls; the rest after them takes up to two and a half more [60]")
-    parser.add_argument("--share", type=float, default=0.7, help="of its core, for the phones or the server, whichever is busier [0.7]")
+    parser.add_argument(
+        "--minutes", type=float, default=60, help="of calls; the rest after them takes up to two and a half more [60]"
+    )
+    parser.add_argument(
+        "--share", type=float, default=0.7, help="of its core, for the phones or the server, whichever is busier [0.7]"
+    )
     parser.add_argument("--binary", type=os.path.abspath, help="this server instead of the release build")
     parser.add_argument("--no-build", action="store_true", help="take the binary that there is")
     arguments = parser.parse_args()
@@ -366,9 +453,12 @@ def main():
             soak.end()
             held = True
             rates = ", ".join(f"{kind} {rate * soak.factor:.0f}" for kind, rate in RATES.items())
-            print(f"{arguments.minutes:g} minutes; a second: {rates}; CPU: phones {soak.cpu[0]:.0%}, server {soak.cpu[1]:.0%} of a core")
+            print(
+                f"{arguments.minutes:g} minutes; a second: {rates}; CPU: phones {soak.cpu[0]:.0%}, server {soak.cpu[1]:.0%} of a "
+                f"core"
+            )
             for what, seen, well in soak.checks():
-                print(f"    [{ {True: 'yes', False: 'NO', None: '—'}[well]}] {what}: {seen}")
+                print(f"    [{ {True: 'yes', False: 'NO', None: '—'}[well] }] {what}: {seen}")
                 held &= well is not False
         finally:
             if getattr(soak, "process", None):

@@ -78,8 +78,10 @@ class Bench:
         if arguments.cases:
             wanted = {case.label for case in CASES if any(part in case.label for part in arguments.cases)}
         self.cases = [case for case in CASES if case.label in wanted]
-        settings = (f"{self.rounds} round(s), {self.duration} s each after {self.settle} s of the same load, {WINDOW} calls outstanding, "
-                    f"load average at the start {machine.load_average():.2f}")
+        settings = (
+            f"{self.rounds} round(s), {self.duration} s each after {self.settle} s of the same load, {WINDOW} calls outstanding, "
+            f"load average at the start {machine.load_average():.2f}"
+        )
         self.report = Report("strowger over TCP and TLS", machine.describe(), settings)
         left = [name for name in arguments.only if len(arguments.only) < len(CONTESTANTS)]
         self.name = Report.name("streams", arguments.rows, usual, ["cases"] if arguments.cases else left)
@@ -119,7 +121,11 @@ class Bench:
         """Row I1: the same calls beside more and more idle connections, in one server."""
         case = Case("idle", "tcp", "tcp", routed=True)
         case.connections = IDLE_MOST
-        print(f"  {name}: {IDLE_RATE} calls/s beside {', '.join(f'{number:,}' for number in IDLE)} idle connections", file=sys.stderr, flush=True)
+        print(
+            f"  {name}: {IDLE_RATE} calls/s beside {', '.join(f'{number:,}' for number in IDLE)} idle connections",
+            file=sys.stderr,
+            flush=True,
+        )
         contestant = self.contestant(case, name)
         process = contestant.start(self.directory)
         opened, idle = 0, []
@@ -151,23 +157,37 @@ class Bench:
         found = {}
         samples = json.loads(done.stdout)
         for side in ["server", "client"]:
-            calls = sum(value for name, value in samples.items()
-                        if name.startswith("strowger_tls_handshake_calls_total") and f'side="{side}"' in name)
+            calls = sum(
+                value
+                for name, value in samples.items()
+                if name.startswith("strowger_tls_handshake_calls_total") and f'side="{side}"' in name
+            )
             # A mutual one is a full or a resumed one too.
-            number = sum(value for name, value in samples.items()
-                         if name.startswith("strowger_tls_handshakes_total") and f'side="{side}"' in name
-                         and ('kind="full"' in name or 'kind="resumed"' in name))
+            number = sum(
+                value
+                for name, value in samples.items()
+                if name.startswith("strowger_tls_handshakes_total")
+                and f'side="{side}"' in name
+                and ('kind="full"' in name or 'kind="resumed"' in name)
+            )
             if number:
                 found[side] = calls / number
         return found
 
     def measure_handshakes(self):
-        """What the handshakes of row S2 cost in memory, in the library that the generator is built with, which must be the server's."""
+        """What the handshakes of row S2 cost in memory, in the library that the generator is built with, which must be the
+        server's."""
         for version in ["1.2", "1.3"]:
             case = Case("", "tls/call", "udp", version=version)
-            done = subprocess.run(["taskset", "-c", str(CORE), self.load, "handshake", *case.tls_options()],
-                                  capture_output=True, text=True, check=True)
-            self.handshakes.setdefault(version, []).append(beside(json.loads(done.stdout), subprocess.check_output([self.strowger, "--version"], text=True)))
+            done = subprocess.run(
+                ["taskset", "-c", str(CORE), self.load, "handshake", *case.tls_options()],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            self.handshakes.setdefault(version, []).append(
+                beside(json.loads(done.stdout), subprocess.check_output([self.strowger, "--version"], text=True))
+            )
 
     def series(self, label, contestant="strowger", value=cpu):
         found = [result for result in self.results if result["label"] == label and result["contestant"] == contestant]
@@ -211,43 +231,78 @@ class Bench:
         lines = []
         for case in self.cases:
             ours, peer = self.series(case.label), self.series(case.label, "kamailio")
-            rates = [self.series(case.label, name, lambda result: result["completed_per_second"]) for name in ["strowger", "kamailio"]]
+            rates = [
+                self.series(case.label, name, lambda result: result["completed_per_second"]) for name in ["strowger", "kamailio"]
+            ]
             lines.append([case.label, ours.text(), peer.text(), ratio_text(ours, peer), *(rate.text(0) for rate in rates)])
-        self.report.table("Server CPU, µs for each call, at saturation; and calls/s",
-                          ["case", "strowger", "Kamailio", "÷ Kamailio", "strowger, calls/s", "Kamailio, calls/s"], lines)
+        self.report.table(
+            "Server CPU, µs for each call, at saturation; and calls/s",
+            ["case", "strowger", "Kamailio", "÷ Kamailio", "strowger, calls/s", "Kamailio, calls/s"],
+            lines,
+        )
         lines = []
         for case in self.cases:
             for name in [*self.arguments.only, SYSTEM]:
                 found = [result for result in self.results if result["label"] == case.label and result["contestant"] == name]
                 if found:
                     lines.append(self.generator_line(case, name, found))
-        self.report.table("The generator, and what happened for each call",
-                          ["case", "against", "its µs a call", "its core, % busy", "server's core, % busy", "connections opened · accepted",
-                           "handshakes as client: full · resumed", "as server: full · resumed", "TLS agreed by the callers"], lines)
+        self.report.table(
+            "The generator, and what happened for each call",
+            [
+                "case",
+                "against",
+                "its µs a call",
+                "its core, % busy",
+                "server's core, % busy",
+                "connections opened · accepted",
+                "handshakes as client: full · resumed",
+                "as server: full · resumed",
+                "TLS agreed by the callers",
+            ],
+            lines,
+        )
         for row in self.arguments.rows:
             if not self.arguments.cases:
                 getattr(self, f"tell_{row.lower()}")()
 
     def generator_line(self, case, name, found):
         def each(*names):
-            return " · ".join(f"{Series(found, lambda r, key=key: r['counts'][key] / max(r['counts']['completed'], 1)).median:.2f}" for key in names)
-        return [case.label, name,
-                Series(found, lambda result: result["generator_us_each"]).text(0),
-                *(Series(found, lambda result, key=key: 100 * result[key]).text(0) for key in ["generator_busy", "server_busy"]),
-                each("connections_opened", "connections_accepted"), each("tls_client_full", "tls_client_resumed"),
-                each("tls_server_full", "tls_server_resumed"), found[-1].get("tls") or "—"]
+            return " · ".join(
+                f"{Series(found, lambda r, key=key: r['counts'][key] / max(r['counts']['completed'], 1)).median:.2f}"
+                for key in names
+            )
+
+        return [
+            case.label,
+            name,
+            Series(found, lambda result: result["generator_us_each"]).text(0),
+            *(Series(found, lambda result, key=key: 100 * result[key]).text(0) for key in ["generator_busy", "server_busy"]),
+            each("connections_opened", "connections_accepted"),
+            each("tls_client_full", "tls_client_resumed"),
+            each("tls_server_full", "tls_server_resumed"),
+            found[-1].get("tls") or "—",
+        ]
 
     def ratio(self, row, what, target, over, under, contestant="strowger"):
         ours, theirs = self.series(over), self.series(under, contestant)
-        self.verdict(row, what, target, ours, theirs, lambda: ours.median / theirs.median,
-                     lambda: f"({ours.median:.1f} ÷ {theirs.median:.1f} µs)")
+        self.verdict(
+            row,
+            what,
+            target,
+            ours,
+            theirs,
+            lambda: ours.median / theirs.median,
+            lambda: f"({ours.median:.1f} ÷ {theirs.median:.1f} µs)",
+        )
 
     def verdict(self, row, what, target, ours, theirs, value, how):
         if not ours or not theirs:
             return self.report.row(row, what, f"≤ {target}", "—", None)
         found = value()
         met = found <= target if ours.is_sound and theirs.is_sound else None
-        return self.report.row(row, what, f"≤ {target}", f"{found:.3f} {how()}", met, "".join(sorted(set(ours.marks + theirs.marks))))
+        return self.report.row(
+            row, what, f"≤ {target}", f"{found:.3f} {how()}", met, "".join(sorted(set(ours.marks + theirs.marks)))
+        )
 
     def tell_t1(self):
         self.ratio("T1", "TCP, one connection each side ÷ UDP", 1.0, "TCP persistent both", "UDP, next hop")
@@ -268,20 +323,31 @@ class Bench:
             full, memory = self.series(f"TLS {version} full left"), self.handshakes.get(version, [])
             floor = Series(memory, lambda found: found["server_us"])
             library = memory[0]["library"] if memory else "?"
-            self.verdict("S2", f"(TLS {version} full, callers' side − TCP) ÷ handshake in memory, {library}", 1.25, full,
-                         floor if plain else plain, lambda: (full.median - plain.median) / floor.median,
-                         lambda: f"(({full.median:.1f} − {plain.median:.1f}) ÷ {floor.median:.1f} µs)")
+            self.verdict(
+                "S2",
+                f"(TLS {version} full, callers' side − TCP) ÷ handshake in memory, {library}",
+                1.25,
+                full,
+                floor if plain else plain,
+                lambda: (full.median - plain.median) / floor.median,
+                lambda: f"(({full.median:.1f} − {plain.median:.1f}) ÷ {floor.median:.1f} µs)",
+            )
 
     def tell_s3(self):
         for version, target in [("1.2", 1.5), ("1.3", 2.5)]:
-            self.ratio("S3", f"TLS {version} resumed, callers' side ÷ TCP", target, f"TLS {version} resumed left", "TCP per call left")
+            self.ratio(
+                "S3", f"TLS {version} resumed, callers' side ÷ TCP", target, f"TLS {version} resumed left", "TCP per call left"
+            )
 
     def tell_s4(self):
         self.ratio("S4", "local, TLS 1.2: reuse on both sides ÷ full on both", 0.35, "TLS 1.2 resumed both", "TLS 1.2 full both")
 
     def tell_s5(self):
-        for what, target, label in [("P-256", 9, "TLS 1.2 mutual both, P-256"), ("RSA-2048", 20, "TLS 1.2 mutual both"),
-                                    ("P-256, reuse on both sides", 4, "TLS 1.2 mutual resumed both, P-256")]:
+        for what, target, label in [
+            ("P-256", 9, "TLS 1.2 mutual both, P-256"),
+            ("RSA-2048", 20, "TLS 1.2 mutual both"),
+            ("P-256, reuse on both sides", 4, "TLS 1.2 mutual resumed both, P-256"),
+        ]:
             self.ratio("S5", f"local mutual, {what} ÷ UDP", target, label, "UDP, registered")
 
     def tell_s6(self):
@@ -290,33 +356,65 @@ class Bench:
             for side in ["server", "client"]:
                 calls = self.flights.get(label, {}).get(side)
                 text = "—" if calls is None else f"{calls:.2f}"
-                self.report.row("S6", f"calls of SSL_do_handshake for each handshake, {label}, as {side}", f"≤ {target}", text,
-                                None if calls is None else calls <= target + 0.01)
-
+                self.report.row(
+                    "S6",
+                    f"calls of SSL_do_handshake for each handshake, {label}, as {side}",
+                    f"≤ {target}",
+                    text,
+                    None if calls is None else calls <= target + 0.01,
+                )
 
     def tell_s7(self):
         label = NEEDS["S7"][0]
         ours, theirs = self.series(label), self.series(label, SYSTEM)
-        self.verdict("S7", "local mutual, P-256: default build ÷ built with the system's OpenSSL", 0.45, ours, theirs,
-                     lambda: ours.median / theirs.median, lambda: f"({ours.median:.1f} ÷ {theirs.median:.1f} µs)")
+        self.verdict(
+            "S7",
+            "local mutual, P-256: default build ÷ built with the system's OpenSSL",
+            0.45,
+            ours,
+            theirs,
+            lambda: ours.median / theirs.median,
+            lambda: f"({ours.median:.1f} ÷ {theirs.median:.1f} µs)",
+        )
 
     def tell_i1(self):
-        lines = [[f"{number:,}", *(self.series(f"idle {number}", name).text() for name in ["strowger", "kamailio"])] for number in IDLE]
-        self.report.table(f"Server CPU, µs for each call at {IDLE_RATE} calls/s, beside idle TCP connections",
-                          ["idle connections", "strowger", "Kamailio"], lines)
+        lines = [
+            [f"{number:,}", *(self.series(f"idle {number}", name).text() for name in ["strowger", "kamailio"])] for number in IDLE
+        ]
+        self.report.table(
+            f"Server CPU, µs for each call at {IDLE_RATE} calls/s, beside idle TCP connections",
+            ["idle connections", "strowger", "Kamailio"],
+            lines,
+        )
         alone = self.series(f"idle {IDLE[0]}")
         for number in IDLE[1:]:
             beside = self.series(f"idle {number}")
-            self.verdict("I1", f"call at {IDLE_RATE}/s beside {number:,} idle connections ÷ beside none", 1.03, beside, alone,
-                         lambda: beside.median / alone.median, lambda: f"({beside.median:.1f} ÷ {alone.median:.1f} µs)")
+            self.verdict(
+                "I1",
+                f"call at {IDLE_RATE}/s beside {number:,} idle connections ÷ beside none",
+                1.03,
+                beside,
+                alone,
+                lambda: beside.median / alone.median,
+                lambda: f"({beside.median:.1f} ÷ {alone.median:.1f} µs)",
+            )
 
 
 def beside(found, server):
-    """What handshakes in memory cost, beside a server of this version: no floor of its, where it is built with another TLS library."""
+    """What handshakes in memory cost, beside a server of this version: no floor of its, where it is built with another TLS
+    library."""
     is_same = found["library"] in server
     if not is_same:
-        print(f"perf/streams: the generator is built with {found['library']}, the server is {server.strip()}: no verdict for S2", file=sys.stderr)
-    return {**found, "server": server.strip(), "clean": is_same, "complaint": None if is_same else "the server has another TLS library"}
+        print(
+            f"perf/streams: the generator is built with {found['library']}, the server is {server.strip()}: no verdict for S2",
+            file=sys.stderr,
+        )
+    return {
+        **found,
+        "server": server.strip(),
+        "clean": is_same,
+        "complaint": None if is_same else "the server has another TLS library",
+    }
 
 
 def open_idle(load, directory, process, number, index, transport="tcp", options=()):
@@ -324,8 +422,28 @@ def open_idle(load, directory, process, number, index, transport="tcp", options=
     done = os.path.join(directory, f"idle-{index}.json")
     if os.path.exists(done):
         os.unlink(done)
-    command = ["taskset", "-c", str(CORE), load, "idle", "--transport", transport, "--connections", str(number), "--settle", "1",
-               "--local", f"127.0.{index + 1}.1", "--hold", "3600", "--server-pid", str(process.pid), "--json", done, *options]
+    command = [
+        "taskset",
+        "-c",
+        str(CORE),
+        load,
+        "idle",
+        "--transport",
+        transport,
+        "--connections",
+        str(number),
+        "--settle",
+        "1",
+        "--local",
+        f"127.0.{index + 1}.1",
+        "--hold",
+        "3600",
+        "--server-pid",
+        str(process.pid),
+        "--json",
+        done,
+        *options,
+    ]
     child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while not os.path.exists(done):
         if child.poll() is not None:
@@ -341,8 +459,23 @@ def build_with_system_openssl():
     """A second release build, in a folder of its own so that the two do not chase each other out."""
     top = os.path.dirname(PERF)
     target = os.path.join(PERF, "results", "system-openssl")
-    subprocess.run(["cargo", "build", "--release", "--quiet", "--no-default-features", "--features", "system-openssl", "--bin", "strowger",
-                    "--target-dir", target], cwd=top, check=True)
+    subprocess.run(
+        [
+            "cargo",
+            "build",
+            "--release",
+            "--quiet",
+            "--no-default-features",
+            "--features",
+            "system-openssl",
+            "--bin",
+            "strowger",
+            "--target-dir",
+            target,
+        ],
+        cwd=top,
+        check=True,
+    )
     return os.path.join(target, "release", "strowger")
 
 
@@ -352,10 +485,16 @@ def main():
     parser.add_argument("--rounds", type=int, help="how often each case is measured")
     parser.add_argument("--duration", type=float, help="seconds of each measurement")
     parser.add_argument("--rows", type=words(ROWS), help=f"some of {','.join(ROWS)}; with --quick all but S7 and I1")
-    parser.add_argument("--cases", type=lambda text: text.split("|"), help="only cases whose name has one of these parts in it, divided by |; no rows")
+    parser.add_argument(
+        "--cases",
+        type=lambda text: text.split("|"),
+        help="only cases whose name has one of these parts in it, divided by |; no rows",
+    )
     parser.add_argument("--only", type=words(CONTESTANTS), default=CONTESTANTS, help="leave a contestant out")
     parser.add_argument("--strowger", help="this binary instead of the release build")
-    parser.add_argument("--system-openssl", type=os.path.abspath, help="this binary as the one built with the system's OpenSSL (row S7)")
+    parser.add_argument(
+        "--system-openssl", type=os.path.abspath, help="this binary as the one built with the system's OpenSSL (row S7)"
+    )
     parser.add_argument("--no-build", action="store_true")
     parser.add_argument("--verbose", action="store_true", help="show the generator's live lines")
     run(parser, Bench)

@@ -1,4 +1,5 @@
-"""What the commands for the studies have in common: their options and forms, servers started for a case, loads run against them, the peak."""
+"""What the commands for the studies have in common: their options and forms, servers started for a case, loads run against them,
+the peak."""
 
 import argparse
 import contextlib
@@ -8,14 +9,14 @@ import subprocess
 import sys
 import time
 
-import certificates
 import cases
+import certificates
 import machine
 from cases import WINDOW
 from contestants import PERF
 from generator import Generator
 from report import Report, Series
-from udp import build, run, words
+from udp import build, words
 
 NAMES = ["strowger", "kamailio"]
 # The studies' rule: the peak is the highest rate at which no more than this share of the calls fails.
@@ -44,7 +45,12 @@ class Progress:
         about = "" if left is None else f", about {left / 60:.0f} min left"
         if sys.stderr.isatty():
             filled = 30 * (self.done - 1) // total
-            print(f"\r\x1b[K[{'█' * filled}{'·' * (30 - filled)}] {self.done}/{total}{about}: {text}", end="", file=sys.stderr, flush=True)
+            print(
+                f"\r\x1b[K[{'█' * filled}{'·' * (30 - filled)}] {self.done}/{total}{about}: {text}",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
         else:
             print(f"  {self.done}/{total}{about}: {text}", file=sys.stderr, flush=True)
 
@@ -68,8 +74,10 @@ class Study:
         # Steps of a search for the peak are shorter: there are ten of them.
         self.step = min(self.duration, 2 if quick else 10)
         self.precision = QUICK_PRECISION if quick else PRECISION
-        settings = (f"{self.rounds} round(s), {self.warm} s of load, then {self.duration} s measured; "
-                    f"load average at the start {machine.load_average():.2f}")
+        settings = (
+            f"{self.rounds} round(s), {self.warm} s of load, then {self.duration} s measured; "
+            f"load average at the start {machine.load_average():.2f}"
+        )
         self.report = Report(title, machine.describe(), settings)
         self.results, self.failures = [], []
         self.progress = Progress(0)
@@ -99,8 +107,8 @@ class Study:
             process.stop()
 
     def run_load(self, case, contestant, process, *options, mode="call", **fields):
-        """One run of the generator: a result for each load in `options`. Each gets `fields`, and a complaint where what happened is not what the
-        case means."""
+        """One run of the generator: a result for each load in `options`. Each gets `fields`, and a complaint where what happened is
+        not what the case means."""
         found = self.generator.run(mode, contestant, process, *case.options(contestant.name), *options)
         for result in found:
             result.update(fields, label=case.label, configuration=case.name)
@@ -113,21 +121,47 @@ class Study:
 
     def saturate(self, case, contestant, process, warm=None, **fields):
         """CPU of a call and capacity, with WINDOW calls outstanding."""
-        result = self.run_load(case, contestant, process, "--window", WINDOW, "--settle", self.warm if warm is None else warm,
-                               "--duration", self.duration, what="saturation", **fields)[0]
+        result = self.run_load(
+            case,
+            contestant,
+            process,
+            "--window",
+            WINDOW,
+            "--settle",
+            self.warm if warm is None else warm,
+            "--duration",
+            self.duration,
+            what="saturation",
+            **fields,
+        )[0]
         # What is outstanding and not at the server is at the generator.
         if result["server_busy"] + result["server_waited"] < FULL:
             result["generator_bound"] = True
         return result
 
     def peak(self, case, contestant, process, capacity, **fields):
-        """The highest open-loop rate at which at most FAILURES of the calls fail or are left over, around the capacity of a closed window. Where the
-        generator could not offer more, the result is marked as bounded by it."""
+        """The highest open-loop rate at which at most FAILURES of the calls fail or are left over, around the capacity of a closed
+        window. Where the generator could not offer more, the result is marked as bounded by it."""
         tried = {}
 
         def passes(rate):
-            result = self.run_load(case, contestant, process, "--rate", f"{rate:.0f}", "--settle", 1, "--duration", self.step,
-                                   "--drain", PATIENCE, "--max-outstanding", 40_000, what="peak", **fields)[0]
+            result = self.run_load(
+                case,
+                contestant,
+                process,
+                "--rate",
+                f"{rate:.0f}",
+                "--settle",
+                1,
+                "--duration",
+                self.step,
+                "--drain",
+                PATIENCE,
+                "--max-outstanding",
+                40_000,
+                what="peak",
+                **fields,
+            )[0]
             tried[rate] = result
             if failed_share(result) <= FAILURES and not fell_behind(result) and not fell_short(result):
                 return True
@@ -155,8 +189,13 @@ class Study:
 
     def series(self, label, contestant="strowger", value=None, **fields):
         value = value or (lambda result: result["server_cpu_us_each"])
-        found = [result for result in self.results if result["label"] == label and result["contestant"] == contestant
-                 and all(result.get(key) == wanted for key, wanted in fields.items())]
+        found = [
+            result
+            for result in self.results
+            if result["label"] == label
+            and result["contestant"] == contestant
+            and all(result.get(key) == wanted for key, wanted in fields.items())
+        ]
         return Series(found, value)
 
     def finish(self, name):
@@ -169,8 +208,8 @@ class Study:
 
 
 def highest(passes, capacity, precision):
-    """The highest rate that passes and the lowest that does not, as near each other as `precision`; either is None if there is none. From below
-    the capacity upwards, since a load far above it leaves a server with much to work off."""
+    """The highest rate that passes and the lowest that does not, as near each other as `precision`; either is None if there is
+    none. From below the capacity upwards, since a load far above it leaves a server with much to work off."""
     low, high = None, None
     rate = 0.8 * capacity
     while True:
@@ -198,15 +237,16 @@ def fell_short(result):
 
 
 def fell_behind(result):
-    """Fewer calls ended in the measured time than were due in it. A few seconds above the peak leave no more of them than are worked off while the last
-    answers are awaited, and so none that fails."""
+    """Fewer calls ended in the measured time than were due in it. A few seconds above the peak leave no more of them than are
+    worked off while the last answers are awaited, and so none that fails."""
     return result["counts"]["completed"] < (1 - FAILURES) * result["counts"]["scheduled"]
 
 
 def generator_was_full(result):
     """With what others had of its core; and the server was not, with what others had of its."""
-    return fell_short(result) or (result["generator_busy"] + result["generator_waited"] > FULL
-                                  and result["server_busy"] + result["server_waited"] < FULL)
+    return fell_short(result) or (
+        result["generator_busy"] + result["generator_waited"] > FULL and result["server_busy"] + result["server_waited"] < FULL
+    )
 
 
 def failed_share(result):
@@ -236,8 +276,11 @@ def build_with_old_suites():
     """A second release build, in a folder of its own so that the two do not chase each other out."""
     top = os.path.dirname(PERF)
     target = os.path.join(PERF, "results", "old-suites")
-    subprocess.run(["cargo", "build", "--release", "--quiet", "--features", "old-suites", "--bin", "strowger", "--target-dir", target],
-                   cwd=top, check=True)
+    subprocess.run(
+        ["cargo", "build", "--release", "--quiet", "--features", "old-suites", "--bin", "strowger", "--target-dir", target],
+        cwd=top,
+        check=True,
+    )
     return os.path.join(target, "release", "strowger")
 
 
@@ -255,7 +298,9 @@ def options(prog, description):
     parser.add_argument("--only", type=words(NAMES), default=["strowger"], help="who is measured: strowger, kamailio or both")
     parser.add_argument("--strowger", type=os.path.abspath, help="this binary instead of the release build")
     parser.add_argument("--load", type=os.path.abspath, help="this load generator instead of the release build")
-    parser.add_argument("--old-suites", type=os.path.abspath, help="this binary as the one built with the feature old-suites (TLS 3DES)")
+    parser.add_argument(
+        "--old-suites", type=os.path.abspath, help="this binary as the one built with the feature old-suites (TLS 3DES)"
+    )
     parser.add_argument("--no-build", action="store_true", help="take the binaries that there are")
     parser.add_argument("--verbose", action="store_true", help="show the generator's live lines")
     return parser

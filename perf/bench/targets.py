@@ -1,4 +1,5 @@
-"""perf/targets: every performance target in one table: what it asks, what was measured, by which command and when, and whether it is met."""
+"""perf/targets: every performance target in one table: what it asks, what was measured, by which command and when, and whether it
+is met."""
 
 import argparse
 import json
@@ -29,7 +30,8 @@ COMMANDS = {
     "second-opinion": (["perf/second-opinion"], ["--quick"]),
     "reproduce": (["perf/reproduce", "all", "--for-model"], ["--quick"]),
     "profile": (["perf/profile"], ["--quick"]),
-    # It takes what perf/reproduce has just measured, and measures the rest: two rounds more, since a fit to single ones is told by chance.
+    # It takes what perf/reproduce has just measured, and measures the rest: two rounds more, since a fit to single ones is told by
+    # chance.
     "model": (["perf/model", "fit"], ["--quick", "--rounds", "3"]),
     "footprint": (None, []),
 }
@@ -39,8 +41,8 @@ WITHOUT_LOAD = ["udp", "streams", "memory"]
 
 
 class Target:
-    """One row of the page of targets. `parts` are what must stand in the rows that were measured, each at least once, or the row is not all measured:
-    (how it is called here, a pattern of the row's text)."""
+    """One row of the page of targets. `parts` are what must stand in the rows that were measured, each at least once, or the row is
+    not all measured: (how it is called here, a pattern of the row's text)."""
 
     def __init__(self, row, what, target, command, *parts):
         self.row, self.what, self.target, self.command = row, what, target, command
@@ -54,31 +56,81 @@ TARGETS = [
     Target("U1b", "the same at 1,000 and 2,000 calls/s, warm", "≤ 1.35 × floor, ≤ 0.36 × Kamailio", "udp", *FLOOR_AND_PEER),
     Target("U2", "UDP stateless call", "≤ 1.35 × floor", "udp"),
     Target("R1", "REGISTER over UDP, no digest, saturation", "≤ 2 × floor", "udp"),
-    Target("R2", "REGISTER with digest ÷ none", "≤ 2.1 new, ≤ 1.2 kept", "udp", ("new challenge", "new challenge"), ("kept nonce", "kept nonce")),
+    Target(
+        "R2",
+        "REGISTER with digest ÷ none",
+        "≤ 2.1 new, ≤ 1.2 kept",
+        "udp",
+        ("new challenge", "new challenge"),
+        ("kept nonce", "kept nonce"),
+    ),
     Target("A1", "UDP call with INVITE digest ÷ without", "≤ 1.35", "udp"),
-    Target("A2", "a user lookup from 100 to 10,000,000 users", "≤ 2 × (cache misses only)", "udp", ("in memory", "lookup"), ("REGISTER", "REGISTER")),
+    Target(
+        "A2",
+        "a user lookup from 100 to 10,000,000 users",
+        "≤ 2 × (cache misses only)",
+        "udp",
+        ("in memory", "lookup"),
+        ("REGISTER", "REGISTER"),
+    ),
     Target("A3", "registrations/s, acknowledged ÷ batched", "≥ 0.8", "udp"),
     Target("T1", "TCP, one connection each side ÷ UDP", "≤ 1.0", "streams"),
-    Target("T2", "TCP per call, callers' side", "≤ 2.2 × UDP, ≤ 0.30 × Kamailio", "streams", ("÷ UDP", "÷ UDP"), ("÷ Kamailio", "÷ Kamailio")),
+    Target(
+        "T2",
+        "TCP per call, callers' side",
+        "≤ 2.2 × UDP, ≤ 0.30 × Kamailio",
+        "streams",
+        ("÷ UDP", "÷ UDP"),
+        ("÷ Kamailio", "÷ Kamailio"),
+    ),
     Target("T3", "TCP per call, both sides ÷ UDP", "≤ 3", "streams"),
     Target("S1", "TLS 1.3 persistent both sides ÷ TCP", "≤ 1.5", "streams"),
     Target("S2", "(TLS full handshake per call − TCP) ÷ handshake in memory", "≤ 1.25", "streams", *VERSIONS),
     Target("S3", "TLS resumed per call, callers' side ÷ TCP", "≤ 1.5 (1.2), ≤ 2.5 (1.3)", "streams", *VERSIONS),
     Target("S4", "local, TLS 1.2: reuse on both sides ÷ full on both", "≤ 0.35", "streams"),
-    Target("S5", "local mutual ÷ UDP", "≤ 9 P-256, ≤ 20 RSA-2048, ≤ 4 with reuse", "streams",
-           ("P-256", "P-256 ÷"), ("RSA-2048", "RSA-2048"), ("reuse", "reuse")),
-    Target("S6", "calls of SSL_do_handshake per handshake, each side", "3 (1.2), 2 (1.3)", "streams",
-           *[(f"{version} as {side}", rf"{re.escape(version)}.*as {side}") for version in ("TLS 1.2", "TLS 1.3") for side in ("server", "client")]),
+    Target(
+        "S5",
+        "local mutual ÷ UDP",
+        "≤ 9 P-256, ≤ 20 RSA-2048, ≤ 4 with reuse",
+        "streams",
+        ("P-256", "P-256 ÷"),
+        ("RSA-2048", "RSA-2048"),
+        ("reuse", "reuse"),
+    ),
+    Target(
+        "S6",
+        "calls of SSL_do_handshake per handshake, each side",
+        "3 (1.2), 2 (1.3)",
+        "streams",
+        *[
+            (f"{version} as {side}", rf"{re.escape(version)}.*as {side}")
+            for version in ("TLS 1.2", "TLS 1.3")
+            for side in ("server", "client")
+        ],
+    ),
     Target("S7", "local mutual P-256, default build ÷ built with the system's OpenSSL", "≤ 0.45", "streams"),
-    Target("I1", "a call beside 0 to 19,000 idle connections; the table to 1,000,000", "≤ 1.03; flat", "streams, scale",
-           *[(f"{number} connections", rf"{number} idle") for number in ("2,000", "19,000")], ("table to 1,000,000", "1,000,000")),
+    Target(
+        "I1",
+        "a call beside 0 to 19,000 idle connections; the table to 1,000,000",
+        "≤ 1.03; flat",
+        "streams, scale",
+        *[(f"{number} connections", rf"{number} idle") for number in ("2,000", "19,000")],
+        ("table to 1,000,000", "1,000,000"),
+    ),
     Target("M1", "idle TCP connection, our memory", "≤ 512 B", "memory"),
     Target("M2", "idle TLS connection, our memory", "≤ 12 kB", "memory"),
     Target("M3", "one binding, all told", "≤ 400 B", "footprint"),
     Target("M4", "one completed transaction in its linger time", "≤ 800 B", "udp"),
     Target("O1", "goodput at 2 × and 3 × the peak ÷ the peak", "≥ 0.95", "overload", ("2 ×", r"at 2 ×"), ("3 ×", r"at 3 ×")),
     Target("K1", "CPU per call with two workers ÷ one", "≤ 1.1", "udp"),
-    Target("L1", "added latency at half the peak, p99", "≤ 1 ms UDP, ≤ 2 ms TLS persistent", "udp, compare", ("UDP", "^(?!.*TLS)"), ("TLS", "TLS")),
+    Target(
+        "L1",
+        "added latency at half the peak, p99",
+        "≤ 1 ms UDP, ≤ 2 ms TLS persistent",
+        "udp, compare",
+        ("UDP", "^(?!.*TLS)"),
+        ("TLS", "TLS"),
+    ),
     Target("G1", "load generator's CPU per UDP call ÷ server's", "≤ 0.8", "udp"),
     Target("G2", "CPU per call measured with our generator and with SIPp", "within 10 %", "second-opinion"),
     Target("G3", "share of the studies' tables and figures reproduced by one command", "all", "reproduce, profile, model"),
@@ -88,9 +140,10 @@ TARGETS = [
 
 # What is collected.
 
+
 def read(directory):
-    """The rows of all reports in a folder: (name, what, target, measured, met, note), with the file's name and its date. The newest of the same name
-    and text wins, and hides none of another text."""
+    """The rows of all reports in a folder: (name, what, target, measured, met, note), with the file's name and its date. The newest
+    of the same name and text wins, and hides none of another text."""
     found = {}
     for name in sorted(os.listdir(directory)):
         if not name.endswith(".json") or name == "targets.json":
@@ -155,21 +208,44 @@ def collect(directory):
         for each in rows:
             name, what, wanted, measured, met, note = each["row"]
             told = measured not in ("—", "", "— B")
-            lines.append({"row": name, "what": what, "target": wanted, "measured": measured if told else NOT_MEASURED, "met": met, "note": note,
-                          "file": each["file"], "date": time.strftime("%Y-%m-%d %H:%M", time.localtime(each["written"])), "told": told,
-                          "quick": "quick" if each["settings"].startswith("1 round") else ""})
+            lines.append(
+                {
+                    "row": name,
+                    "what": what,
+                    "target": wanted,
+                    "measured": measured if told else NOT_MEASURED,
+                    "met": met,
+                    "note": note,
+                    "file": each["file"],
+                    "date": time.strftime("%Y-%m-%d %H:%M", time.localtime(each["written"])),
+                    "told": told,
+                    "quick": "quick" if each["settings"].startswith("1 round") else "",
+                }
+            )
         mine = [line for line in lines if line["row"] == target.row]
         for name, pattern in target.parts:
             if not any(re.search(pattern, line["what"]) for line in mine):
                 what = target.what + (f": {name}" if name else "")
-                lines.append({"row": target.row, "what": what, "target": target.target, "measured": NOT_MEASURED, "met": "—",
-                              "note": f"perf/targets --run {target.command.replace(' ', '')}", "file": "—", "date": "—", "told": False, "quick": ""})
+                lines.append(
+                    {
+                        "row": target.row,
+                        "what": what,
+                        "target": target.target,
+                        "measured": NOT_MEASURED,
+                        "met": "—",
+                        "note": f"perf/targets --run {target.command.replace(' ', '')}",
+                        "file": "—",
+                        "date": "—",
+                        "told": False,
+                        "quick": "",
+                    }
+                )
     return lines
 
 
 def summary(lines):
-    """Which rows are met, not met, not to be told, and not all measured. Met is only a row each line of which is; one that is not met may have parts
-    that are missing as well, and then stands in both."""
+    """Which rows are met, not met, not to be told, and not all measured. Met is only a row each line of which is; one that is not
+    met may have parts that are missing as well, and then stands in both."""
     met, missed, unsure, missing = [], [], [], []
     for target in TARGETS:
         mine = [line for line in lines if line["row"] == target.row]
@@ -192,10 +268,16 @@ def shown(directory):
 
 # What is run.
 
+
 def footprint(report):
     """Row M3: what the allocator holds for a binding, from the test that is bound by it. Returns the bytes, or None."""
-    done = subprocess.run(["cargo", "test", "--profile", "checked", "--test", "footprint", "--", "--nocapture"],
-                          cwd=os.path.dirname(PERF), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        ["cargo", "test", "--profile", "checked", "--test", "footprint", "--", "--nocapture"],
+        cwd=os.path.dirname(PERF),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     size, sizes = weighed(done.stdout)
     if done.returncode or size is None:
         print(done.stdout[-2000:], file=sys.stderr)
@@ -210,7 +292,9 @@ def footprint(report):
 def weighed(text):
     """What the footprint test prints: the most bytes of a binding, or None, and the bytes by number of bindings."""
     found = re.search(r"one binding: (\d+) bytes at most", text)
-    sizes = [{"bindings": int(number), "bytes_each": int(each)} for number, each in re.findall(r"(\d+) bindings: (\d+) bytes each", text)]
+    sizes = [
+        {"bindings": int(number), "bytes_each": int(each)} for number, each in re.findall(r"(\d+) bindings: (\d+) bytes each", text)
+    ]
     return (int(found[1]) if found else None), sizes
 
 
@@ -236,13 +320,18 @@ def command_of(name, arguments):
     if name == "model":
         # Of this very run: what an earlier one left may be another server's.
         found = [os.path.join(Report.directory(PERF), file) for file in FOR_MODEL]
-        command += [word for path in found if os.path.exists(path) and os.path.getmtime(path) >= arguments.began for word in ("--from", path)]
+        command += [
+            word
+            for path in found
+            if os.path.exists(path) and os.path.getmtime(path) >= arguments.began
+            for word in ("--from", path)
+        ]
     return command
 
 
 def ended(command):
-    """The exit status of the command. Who is told to end tells the command, and waits for the report of what it has measured by then; Ctrl-C
-    reaches it without that."""
+    """The exit status of the command. Who is told to end tells the command, and waits for the report of what it has measured by
+    then; Ctrl-C reaches it without that."""
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as child:
         try:
             return child.wait()
@@ -270,7 +359,11 @@ def run(names, arguments):
                 failed.append(name)
                 continue
             well = ended(command) == 0
-        print(f"perf/targets: {name} {'done' if well else 'FAILED'} after {(time.monotonic() - began) / 60:.1f} min", file=sys.stderr, flush=True)
+        print(
+            f"perf/targets: {name} {'done' if well else 'FAILED'} after {(time.monotonic() - began) / 60:.1f} min",
+            file=sys.stderr,
+            flush=True,
+        )
         if not well:
             failed.append(name)
     return failed
@@ -287,11 +380,19 @@ def names(text):
 def main():
     parser = argparse.ArgumentParser(prog="perf/targets", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the quick form of each command")
-    parser.add_argument("--from", dest="folder", nargs="?", const="", metavar="DIR",
-                        help="measure nothing: collect what the commands have left in this folder [that of today]")
+    parser.add_argument(
+        "--from",
+        dest="folder",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="measure nothing: collect what the commands have left in this folder [that of today]",
+    )
     parser.add_argument("--run", type=names, metavar="NAME,…", help=f"run only some of {','.join(COMMANDS)}, then collect")
     parser.add_argument("--strowger", type=os.path.abspath, help="this binary instead of the release build")
-    parser.add_argument("--load", type=os.path.abspath, help="this load generator instead of the release build, where the command knows that option")
+    parser.add_argument(
+        "--load", type=os.path.abspath, help="this load generator instead of the release build, where the command knows that option"
+    )
     parser.add_argument("--no-build", action="store_true", help="take the binaries that there are")
     arguments = parser.parse_args()
     arguments.began = time.time()
@@ -304,12 +405,28 @@ def main():
     if not os.path.isdir(directory):
         sys.exit(f"perf/targets: there is no folder {directory}")
     lines = collect(directory)
-    report = Report("Performance targets", machine.describe(), f"Collected {time.strftime('%Y-%m-%d %H:%M')} from {shown(directory)}")
-    report.table("Every target", ["row", "what", "target", "measured", "met", "note", "from", "when", ""],
-                 [[line[key] for key in ("row", "what", "target", "measured", "met", "note", "file", "date", "quick")] for line in lines])
+    report = Report(
+        "Performance targets", machine.describe(), f"Collected {time.strftime('%Y-%m-%d %H:%M')} from {shown(directory)}"
+    )
+    report.table(
+        "Every target",
+        ["row", "what", "target", "measured", "met", "note", "from", "when", ""],
+        [[line[key] for key in ("row", "what", "target", "measured", "met", "note", "file", "date", "quick")] for line in lines],
+    )
     met, missed, unsure, missing = summary(lines)
-    report.table("Together", ["", "rows", ""], [[title, str(len(rows)), " ".join(rows)] for title, rows in [
-        ("met", met), ("not met", missed), ("measured, and not to be told", unsure), (NOT_MEASURED + ", or not all of it", missing)]])
+    report.table(
+        "Together",
+        ["", "rows", ""],
+        [
+            [title, str(len(rows)), " ".join(rows)]
+            for title, rows in [
+                ("met", met),
+                ("not met", missed),
+                ("measured, and not to be told", unsure),
+                (NOT_MEASURED + ", or not all of it", missing),
+            ]
+        ],
+    )
     report.raw = lines
     print(report.markdown())
     data = {"machine": report.machine, "settings": report.settings, "lines": lines}

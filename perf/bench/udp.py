@@ -43,8 +43,10 @@ class Bench:
         self.rounds = arguments.rounds or (1 if quick else 3)
         self.duration = arguments.duration or (3 if quick else 10)
         self.warm = ["--warm", 5 if quick else 8, "--rest", 6]
-        settings = (f"{self.rounds} round(s), {self.duration} s each, warm-up {self.warm[1]} s, "
-                    f"load average at the start {machine.load_average():.2f}")
+        settings = (
+            f"{self.rounds} round(s), {self.duration} s each, warm-up {self.warm[1]} s, "
+            f"load average at the start {machine.load_average():.2f}"
+        )
         self.report = Report("strowger over UDP", machine.describe(), settings)
         self.results = []
 
@@ -71,9 +73,11 @@ class Bench:
             process.stop()
 
     def find(self, label, contestant, load=None):
-        return [result for result in self.results
-                if result["label"] == label and result["contestant"] == contestant
-                and load in (None, result["rate_or_window"])]
+        return [
+            result
+            for result in self.results
+            if result["label"] == label and result["contestant"] == contestant and load in (None, result["rate_or_window"])
+        ]
 
     def series(self, label, contestant, load=None, value=cpu):
         return Series(self.find(label, contestant, load), value)
@@ -94,8 +98,7 @@ class Bench:
                 if not self.has(name):
                     continue
                 contestant = self.contestant(name)
-                runs = [("call", "call", [*self.users(contestant), *self.warm, *loads]),
-                        ("register", "register", registers)]
+                runs = [("call", "call", [*self.users(contestant), *self.warm, *loads]), ("register", "register", registers)]
                 if not self.arguments.quick and not contestant.floor:
                     runs.append(("search", "call", [*self.users(contestant), "--search", "--duration", self.duration]))
                 self.measure(contestant, *runs)
@@ -110,17 +113,32 @@ class Bench:
     def run_stateless(self):
         loads = [*self.warm, "--rate", RATES[-1], "--window", WINDOW, "--duration", self.duration]
         for _ in range(self.rounds):
-            for contestant in [contestants.floor(self.relay, stateless=True),
-                               contestants.strowger(self.strowger, "udp-stateless.toml")]:
+            for contestant in [
+                contestants.floor(self.relay, stateless=True),
+                contestants.strowger(self.strowger, "udp-stateless.toml"),
+            ]:
                 self.measure(contestant, ("stateless", "call", [*self.users(contestant), *loads]))
 
     def run_two_cores(self):
         """Core 1 is the generator's and the second worker's: it sleeps when idle, in both cases."""
-        loads = ["--sockets", K1_SOCKETS, "--wait", "sleep", *self.warm,
-                 "--rate", K1_RATE, "--window", 2 * WINDOW, "--duration", self.duration]
+        loads = [
+            "--sockets",
+            K1_SOCKETS,
+            "--wait",
+            "sleep",
+            *self.warm,
+            "--rate",
+            K1_RATE,
+            "--window",
+            2 * WINDOW,
+            "--duration",
+            self.duration,
+        ]
         for _ in range(self.rounds):
-            for contestant in [contestants.strowger(self.strowger),
-                               contestants.strowger(self.strowger, "udp-two-cores.toml", cores=2)]:
+            for contestant in [
+                contestants.strowger(self.strowger),
+                contestants.strowger(self.strowger, "udp-two-cores.toml", cores=2),
+            ]:
                 self.measure(contestant, ("two cores", "call", [*self.users(contestant), *loads]))
 
     def run_latency(self, rate):
@@ -140,34 +158,56 @@ class Bench:
 
     def tell_main(self):
         lines = []
-        for title, label, load in [("call, 1,000/s", "call", 1000.0), ("call, 2,000/s", "call", 2000.0),
-                                   ("call, saturation", "call", WINDOW),
-                                   ("REGISTER, 4,000/s", "register", float(REGISTER_RATE)),
-                                   ("REGISTER, saturation", "register", WINDOW)]:
+        for title, label, load in [
+            ("call, 1,000/s", "call", 1000.0),
+            ("call, 2,000/s", "call", 2000.0),
+            ("call, saturation", "call", WINDOW),
+            ("REGISTER, 4,000/s", "register", float(REGISTER_RATE)),
+            ("REGISTER, saturation", "register", WINDOW),
+        ]:
             floor, ours, peer = (self.series(label, name, load) for name in ["floor", "strowger", "kamailio"])
-            lines.append([title, floor.text(), ours.text(), peer.text(),
-                          ratio_text(ours, floor), ratio_text(ours, peer)])
-        self.report.table("Server CPU, µs for each call or registration",
-                          ["load", "floor", "strowger", "Kamailio", "÷ floor", "÷ Kamailio"], lines)
+            lines.append([title, floor.text(), ours.text(), peer.text(), ratio_text(ours, floor), ratio_text(ours, peer)])
+        self.report.table(
+            "Server CPU, µs for each call or registration",
+            ["load", "floor", "strowger", "Kamailio", "÷ floor", "÷ Kamailio"],
+            lines,
+        )
         lines = []
-        for title, label in [("calls/s in a closed window of 48", "call"), ("REGISTER/s in the same", "register"),
-                             ("calls/s, highest open-loop rate without loss", "search")]:
-            cells = [self.series(label, name, WINDOW if label != "search" else None,
-                                 lambda result: result["completed_per_second"]).text(0)
-                     for name in ["floor", "strowger", "kamailio"]]
+        for title, label in [
+            ("calls/s in a closed window of 48", "call"),
+            ("REGISTER/s in the same", "register"),
+            ("calls/s, highest open-loop rate without loss", "search"),
+        ]:
+            cells = [
+                self.series(label, name, WINDOW if label != "search" else None, lambda result: result["completed_per_second"]).text(
+                    0
+                )
+                for name in ["floor", "strowger", "kamailio"]
+            ]
             if any(cell != "—" for cell in cells):
                 lines.append([title, *cells])
         self.report.table("Highest rates", ["", "floor", "strowger", "Kamailio"], lines)
         lines = []
         for name in ["floor", "strowger", "kamailio"]:
             found = self.find("call", name, WINDOW)
-            lines.append([name] + [Series(found, lambda result, key=key: scale * result[key]).text(digits)
-                                   for key, scale, digits in [
-                                       ("generator_us_each", 1, 1), ("generator_busy", 100, 0),
-                                       ("server_busy", 100, 0), ("bytes_in_each", 1, 0), ("bytes_out_each", 1, 0)]])
-        self.report.table("The generator at saturation",
-                          ["against", "its µs a call", "its core, % busy", "server's core, % busy",
-                           "bytes received a call", "bytes sent a call"], lines)
+            lines.append(
+                [name]
+                + [
+                    Series(found, lambda result, key=key: scale * result[key]).text(digits)
+                    for key, scale, digits in [
+                        ("generator_us_each", 1, 1),
+                        ("generator_busy", 100, 0),
+                        ("server_busy", 100, 0),
+                        ("bytes_in_each", 1, 0),
+                        ("bytes_out_each", 1, 0),
+                    ]
+                ]
+            )
+        self.report.table(
+            "The generator at saturation",
+            ["against", "its µs a call", "its core, % busy", "server's core, % busy", "bytes received a call", "bytes sent a call"],
+            lines,
+        )
         if self.wants("U1"):
             ours, floor, peer = (self.series("call", name, WINDOW) for name in ["strowger", "floor", "kamailio"])
             self.ratio_row("U1", "call at saturation ÷ floor", 1.6, ours, floor)
@@ -202,22 +242,31 @@ class Bench:
         lines, worst = [], None
         for span in spans:
             for quantile in quantiles:
-                floor, ours = (self.series("latency", name, None,
-                                           lambda result: result["latency_us"].get(span, {}).get(quantile))
-                               for name in ["floor", "strowger"])
+                floor, ours = (
+                    self.series("latency", name, None, lambda result: result["latency_us"].get(span, {}).get(quantile))
+                    for name in ["floor", "strowger"]
+                )
                 if not floor or not ours:
                     continue
                 added = ours.median - floor.median
                 lines.append([f"{span} {quantile}", floor.text(), ours.text(), f"{added:.1f}"])
                 if quantile == "p99" and (worst is None or added > worst[0]):
                     worst = added, floor.median
-        self.report.table(f"Latency at {rate:,.0f} calls/s (half the peak, Poisson), µs from the scheduled time",
-                          ["", "floor", "strowger", "added"], lines)
+        self.report.table(
+            f"Latency at {rate:,.0f} calls/s (half the peak, Poisson), µs from the scheduled time",
+            ["", "floor", "strowger", "added"],
+            lines,
+        )
         floor, ours = (self.series("latency", name) for name in ["floor", "strowger"])
         if worst is not None:
-            self.report.row("L1", f"added latency at {rate:,.0f}/s, p99, worst of {len(spans)}", "≤ 1,000 µs",
-                            f"{worst[0]:.0f} µs", worst[0] <= 1000 if floor.is_sound and ours.is_sound else None,
-                            " ".join(filter(None, ["".join(sorted(set(floor.marks + ours.marks))), f"the floor's: {worst[1]:.0f} µs"])))
+            self.report.row(
+                "L1",
+                f"added latency at {rate:,.0f}/s, p99, worst of {len(spans)}",
+                "≤ 1,000 µs",
+                f"{worst[0]:.0f} µs",
+                worst[0] <= 1000 if floor.is_sound and ours.is_sound else None,
+                " ".join(filter(None, ["".join(sorted(set(floor.marks + ours.marks))), f"the floor's: {worst[1]:.0f} µs"])),
+            )
 
     def tell_linger(self):
         steps = self.find("linger", "strowger-long-linger")
@@ -232,8 +281,14 @@ class Bench:
             sizes.append((step["server_resident_bytes"][1] - start) / (2 * calls))
         clean = all(step["clean"] for step in steps)
         text = ", ".join(f"{size:.0f}" for size in sizes)
-        self.report.row("M4", f"resident memory of a completed transaction, after {LINGER_CALLS:,} to {calls:,} calls",
-                        "≤ 800 B", f"{text} B", sizes[-1] <= 800 if clean else None, "" if clean else "!")
+        self.report.row(
+            "M4",
+            f"resident memory of a completed transaction, after {LINGER_CALLS:,} to {calls:,} calls",
+            "≤ 800 B",
+            f"{text} B",
+            sizes[-1] <= 800 if clean else None,
+            "" if clean else "!",
+        )
 
     def ratio_row(self, row, what, target, ours, theirs):
         if not ours or not theirs:
@@ -241,8 +296,14 @@ class Bench:
             return
         ratio = ours.median / theirs.median
         met = ratio <= target if ours.is_sound and theirs.is_sound else None
-        self.report.row(row, what, f"≤ {target}", f"{ratio:.3f} ({ours.median:.1f} ÷ {theirs.median:.1f} µs)", met,
-                        "".join(sorted(set(ours.marks + theirs.marks))))
+        self.report.row(
+            row,
+            what,
+            f"≤ {target}",
+            f"{ratio:.3f} ({ours.median:.1f} ÷ {theirs.median:.1f} µs)",
+            met,
+            "".join(sorted(set(ours.marks + theirs.marks))),
+        )
 
     def peak(self):
         found = self.series("call", "strowger", WINDOW, lambda result: result["completed_per_second"])
@@ -301,11 +362,13 @@ def words(known):
             if word not in known:
                 raise argparse.ArgumentTypeError(f"{word} is none of {', '.join(known)}")
         return found
+
     return split
 
 
 def run(parser, bench):
-    """Runs `bench(arguments, directory).run()` with a temporary directory; an error is said in words, with the ends of the servers' logs."""
+    """Runs `bench(arguments, directory).run()` with a temporary directory; an error is said in words, with the ends of the servers'
+    logs."""
     arguments = parser.parse_args()
     if len(os.sched_getaffinity(0)) < 2:
         sys.exit(f"{parser.prog}: two cores are needed, one for the server and one for the generator")

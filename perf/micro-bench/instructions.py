@@ -140,8 +140,7 @@ def main():
             for name, cost in counter.items():
                 merged[spell(name)] += cost
             results[what][key] = [
-                {"name": name, "per_operation": round(cost / operations, 1)}
-                for name, cost in merged.most_common(options.top)
+                {"name": name, "per_operation": round(cost / operations, 1)} for name, cost in merged.most_common(options.top)
             ]
     if options.json:
         print(json.dumps(results, indent=2))

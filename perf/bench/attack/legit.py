@@ -1,5 +1,5 @@
-"""The legitimate traffic beside an attack, in a process of its own: calls, registrations and connections on a schedule that nothing received can
-move, with retransmissions as RFC 3261 asks; and what the server takes meanwhile of memory and CPU."""
+"""The legitimate traffic beside an attack, in a process of its own: calls, registrations and connections on a schedule that nothing
+received can move, with retransmissions as RFC 3261 asks; and what the server takes meanwhile of memory and CPU."""
 
 import asyncio
 import contextlib
@@ -80,8 +80,19 @@ class Phone(asyncio.DatagramProtocol):
         lines = more.pop("lines", [])
         for cseq in [1, 2, 3]:
             branch = sip.MAGIC + sip.unique()
-            data = sip.request(method, uri, self.place, frm, to, *lines, *credentials.lines(method, uri), call_id=call_id, cseq=cseq,
-                               branch=branch, **more)
+            data = sip.request(
+                method,
+                uri,
+                self.place,
+                frm,
+                to,
+                *lines,
+                *credentials.lines(method, uri),
+                call_id=call_id,
+                cseq=cseq,
+                branch=branch,
+                **more,
+            )
             answer = await self.transact(data, method, branch)
             if method == "INVITE" and answer.status >= 300:
                 self.send(sip.request("ACK", uri, self.place, frm, answer.get("to"), call_id=call_id, cseq=cseq, branch=branch))
@@ -102,7 +113,9 @@ class Phone(asyncio.DatagramProtocol):
         self.send(sip.request("ACK", target, self.place, answer.get("from"), answer.get("to"), *routes, cseq=number, **dialog))
         await asyncio.sleep(HOLD)
         branch = sip.MAGIC + sip.unique()
-        data = sip.request("BYE", target, self.place, answer.get("from"), answer.get("to"), *routes, cseq=number + 1, branch=branch, **dialog)
+        data = sip.request(
+            "BYE", target, self.place, answer.get("from"), answer.get("to"), *routes, cseq=number + 1, branch=branch, **dialog
+        )
         answer = await self.transact(data, "BYE", branch)
         if answer.status != 200:
             raise Failed(f"BYE {answer.status}")
@@ -112,8 +125,14 @@ class Phone(asyncio.DatagramProtocol):
         began = time.monotonic()
         credentials = Credentials(user) if user else self.credentials
         name = credentials.name
-        await self.ask("REGISTER", f"sip:{sip.DOMAIN}", sip.aor(name), credentials, lines=[f"Expires: {expires}"],
-                       contact=f"<sip:{name}@{self.place[0]}:{self.place[1]}>")
+        await self.ask(
+            "REGISTER",
+            f"sip:{sip.DOMAIN}",
+            sip.aor(name),
+            credentials,
+            lines=[f"Expires: {expires}"],
+            contact=f"<sip:{name}@{self.place[0]}:{self.place[1]}>",
+        )
         return time.monotonic() - began
 
     # As a server.
@@ -169,8 +188,21 @@ async def stream_registration(user, place, context):
         kind = "TLS" if context else "TCP"
         for cseq in [1, 2]:
             uri = f"sip:{sip.DOMAIN}"
-            writer.write(sip.request("REGISTER", uri, mine, sip.aor(user), sip.aor(user), "Expires: 300", *credentials.lines("REGISTER", uri),
-                                     call_id=call_id, cseq=cseq, transport=kind, contact=f"<sip:{user}@{mine[0]}:{mine[1]};transport={kind.lower()}>"))
+            writer.write(
+                sip.request(
+                    "REGISTER",
+                    uri,
+                    mine,
+                    sip.aor(user),
+                    sip.aor(user),
+                    "Expires: 300",
+                    *credentials.lines("REGISTER", uri),
+                    call_id=call_id,
+                    cseq=cseq,
+                    transport=kind,
+                    contact=f"<sip:{user}@{mine[0]}:{mine[1]};transport={kind.lower()}>",
+                )
+            )
             head = await reader.readuntil(b"\r\n\r\n")
             answer = Message(head)
             if answer.status != 401 or not credentials.take(answer):
@@ -189,7 +221,8 @@ def client_context(authority):
 
 
 class Background:
-    """`rates` are a second, by kind: calls, refreshed and new registrations over UDP, new connections over TCP and TLS, calls to fresh names."""
+    """`rates` are a second, by kind: calls, refreshed and new registrations over UDP, new connections over TCP and TLS, calls to
+    fresh names."""
 
     def __init__(self, rates, pid, authority):
         self.rates, self.pid = rates, pid
@@ -289,4 +322,5 @@ def main(pipe, rates, pid, authority):
 
     async def run():
         await Background(rates, pid, authority).run(pipe)
+
     asyncio.run(run())

@@ -29,9 +29,9 @@ def asked(query):
     """(name, kind, end of the question)."""
     labels, at = [], 12
     while query[at]:
-        labels.append(query[at + 1:at + 1 + query[at]].decode("latin-1").lower())
+        labels.append(query[at + 1 : at + 1 + query[at]].decode("latin-1").lower())
         at += 1 + query[at]
-    return ".".join(labels), struct.unpack("!H", query[at + 1:at + 3])[0], at + 5
+    return ".".join(labels), struct.unpack("!H", query[at + 1 : at + 3])[0], at + 5
 
 
 def reply(query, end, answers, flags=0x8180, code=0):
@@ -44,7 +44,9 @@ def hostile(query, name, kind, end, number):
         lambda: os.urandom(2) + reply(query, end, [record(A, socket.inet_aton(net.THIRD))])[2:],
         lambda: reply(query, end, [], flags=0x8380),
         lambda: reply(query, end, [record(CNAME, encoded(name))]),
-        lambda: reply(query, end, [record(SRV, struct.pack("!HHH", each, 1, 5060) + encoded(f"t{each}.{name}")) for each in range(300)]),
+        lambda: reply(
+            query, end, [record(SRV, struct.pack("!HHH", each, 1, 5060) + encoded(f"t{each}.{name}")) for each in range(300)]
+        ),
         lambda: reply(query, end, [record(A, socket.inet_aton(PLACES[number // 9 % len(PLACES)]), 0)]),
         lambda: reply(query, end, [record(NAPTR, struct.pack("!HH", 1, 1) + b"\x01s\x07SIP+D2U\x00" + encoded(name))]),
         lambda: query[:2] + os.urandom(400),
@@ -85,7 +87,11 @@ class Names(Scenario):
 
     def invite(self, uri):
         phone = self.phone
-        return phone.send(sip.request("INVITE", uri, phone.place, sip.aor("mallory"), uri, *phone.credentials.lines("INVITE", uri), contact=phone.contact))
+        return phone.send(
+            sip.request(
+                "INVITE", uri, phone.place, sip.aor("mallory"), uri, *phone.credentials.lines("INVITE", uri), contact=phone.contact
+            )
+        )
 
     def send(self, number):
         raise NotImplementedError
@@ -94,12 +100,12 @@ class Names(Scenario):
         def send(number):
             net.drain(self.phone.socket)
             return self.send(number)
+
         lab.flood(self.rate, send)
 
     def end(self, lab):
         self.server.kill()
         self.server.join()
-
 
 
 class Silent(Names):
@@ -119,8 +125,20 @@ class SilentContacts(Names):
 
     def send(self, number):
         phone, uri = self.phone, f"sip:{sip.DOMAIN}"
-        size = phone.send(sip.request("REGISTER", uri, phone.place, sip.aor("mallory"), sip.aor("mallory"), "Expires: 300", "Supported: path",
-                                      f"Path: <sip:{sip.unique('p')}.silent.test;lr>", register(phone, uri), contact=f"<sip:m{number % 10}@198.18.9.9>"))
+        size = phone.send(
+            sip.request(
+                "REGISTER",
+                uri,
+                phone.place,
+                sip.aor("mallory"),
+                sip.aor("mallory"),
+                "Expires: 300",
+                "Supported: path",
+                f"Path: <sip:{sip.unique('p')}.silent.test;lr>",
+                register(phone, uri),
+                contact=f"<sip:m{number % 10}@198.18.9.9>",
+            )
+        )
         return size + self.invite(sip.aor("mallory"))
 
 
@@ -131,7 +149,10 @@ def register(phone, uri):
 
 class Hostile(Names):
     name = "dns-hostile"
-    what = "one user calls 100 names a second whose server forges, truncates, loops, floods, breaks its answers, or points at this server and inside"
+    what = (
+        "one user calls 100 names a second whose server forges, truncates, loops, floods, breaks its answers, or points at this "
+        "server and inside"
+    )
     source = "hostile DNS answers"
     rate = 100
 

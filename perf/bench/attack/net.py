@@ -1,4 +1,5 @@
-"""The network of the laboratory: addresses of its own in a name space of its own, forged sources, floods, streams, phones that are not asynchronous."""
+"""The network of the laboratory: addresses of its own in a name space of its own, forged sources, floods, streams, phones that are
+not asynchronous."""
 
 import contextlib
 import ctypes
@@ -23,7 +24,8 @@ CLONE_NEWNET = 0x40000000
 
 
 def enter():
-    """A network of this process and its children alone, which ends with them: nothing leaves it, and no port is taken. Needs root."""
+    """A network of this process and its children alone, which ends with them: nothing leaves it, and no port is taken. Needs
+    root."""
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
         raise RuntimeError(f"a network name space of its own: {os.strerror(ctypes.get_errno())} (perf/attack needs root)")
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
@@ -169,9 +171,17 @@ class Agent:
         for cseq in [1, 2, 3]:
             branch = sip.MAGIC + sip.unique()
             proof = self.credentials.lines(method, uri) if digest and self.credentials else []
-            self.asked = sip.request(method, uri, self.place, frm, to, *lines, *proof, call_id=call_id, cseq=cseq, branch=branch, **more)
+            self.asked = sip.request(
+                method, uri, self.place, frm, to, *lines, *proof, call_id=call_id, cseq=cseq, branch=branch, **more
+            )
             answer = self.final(branch, self.asked, seconds)
-            if not answer or answer.status not in (401, 407) or not digest or not self.credentials or not self.credentials.take(answer):
+            if (
+                not answer
+                or answer.status not in (401, 407)
+                or not digest
+                or not self.credentials
+                or not self.credentials.take(answer)
+            ):
                 break
             if method == "INVITE":
                 self.send(sip.request("ACK", uri, self.place, frm, answer.get("to"), call_id=call_id, cseq=cseq, branch=branch))

@@ -38,7 +38,13 @@ class StalledLog(Scenario):
 
     def checks(self, lab):
         # None are lost where a queue holds all that the log's own limits let through.
-        return [Check("a metric of lines lost", ", ".join(f"{name} {value:,.0f}" for name, value in self.lost.items()) or "none", bool(self.lost))]
+        return [
+            Check(
+                "a metric of lines lost",
+                ", ".join(f"{name} {value:,.0f}" for name, value in self.lost.items()) or "none",
+                bool(self.lost),
+            )
+        ]
 
 
 class MetricsHeld(Scenario):
@@ -64,16 +70,28 @@ class MetricsHeld(Scenario):
         lab.seen.update({"held": len(streams), "scrapes": tried, "answered": done})
 
     def checks(self, lab):
-        return [Check("scrapes answered", f"{self.done} of {self.tried}", self.done >= verdicts.GOES_ON * self.tried if self.tried else None)]
+        return [
+            Check(
+                "scrapes answered",
+                f"{self.done} of {self.tried}",
+                self.done >= verdicts.GOES_ON * self.tried if self.tried else None,
+            )
+        ]
 
 
 def faketime():
     library = next(iter(glob.glob("/usr/lib/*/faketime/libfaketime.so.1")), "libfaketime.so.1")
-    return {"LD_PRELOAD": library, "FAKETIME_TIMESTAMP_FILE": "clock", "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    return {
+        "LD_PRELOAD": library,
+        "FAKETIME_TIMESTAMP_FILE": "clock",
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
 
 
 class Clock(Scenario):
     """libfaketime stands between the server and the clock."""
+
     source = "clock wrong at start, put right, restarted (bindings lost)"
     must = "bindings are kept, or a line of the log says that the clock was wrong"
     conf = {"registrar": {"database": "bindings.db"}}
@@ -113,8 +131,13 @@ class Clock(Scenario):
     def checks(self, lab):
         own, after = self.kept
         told = next((line for line in lab.log.splitlines() if re.search("(?i)clock|time (of|went|jump)|back in time", line)), "")
-        return [Check("the victim's bindings, or a line about the clock", f"{own} → {after}; {told[-160:] or 'no such line'}",
-                      None if not own or after is None else own == after or bool(told))]
+        return [
+            Check(
+                "the victim's bindings, or a line about the clock",
+                f"{own} → {after}; {told[-160:] or 'no such line'}",
+                None if not own or after is None else own == after or bool(told),
+            )
+        ]
 
 
 class Database(Scenario):
@@ -144,8 +167,10 @@ class Database(Scenario):
             self.told = [line for line in text if "bindings.db" in line]
 
     def checks(self, lab):
-        return [Check("the file", f"{self.before} → {self.after}", self.before == self.after),
-                Check("the log says what is wrong", self.told[0].strip()[-200:] if self.told else "nothing", bool(self.told))]
+        return [
+            Check("the file", f"{self.before} → {self.after}", self.before == self.after),
+            Check("the log says what is wrong", self.told[0].strip()[-200:] if self.told else "nothing", bool(self.told)),
+        ]
 
 
 def torn(path):
@@ -180,6 +205,7 @@ class Hangups(Scenario):
         def send(_):
             os.kill(lab.server.pid, signal.SIGHUP)
             return 0
+
         lab.flood(2000, send)
 
 

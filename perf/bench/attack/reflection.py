@@ -1,4 +1,5 @@
-"""Reflection and amplification: bytes out, towards whoever has not proved to be there, for bytes in; forking, loops, Route, maddr."""
+"""Reflection and amplification: bytes out, towards whoever has not proved to be there, for bytes in; forking, loops, Route,
+maddr."""
 
 import time
 
@@ -14,7 +15,9 @@ BUSY = "198.18.5.3"
 
 
 class Reflection(Scenario):
-    """Each request is sent as often as it takes, by a source that never answers; all that then comes to the third machine is counted."""
+    """Each request is sent as often as it takes, by a source that never answers; all that then comes to the third machine is
+    counted."""
+
     must = f"at most {verdicts.REFLECTED:g} bytes out for each byte in"
     rates = {"calls": 10, "refreshed": 3}
     conf = TIMERS
@@ -46,8 +49,15 @@ class Reflection(Scenario):
         while lab.left() > 0:
             self.count(lab)
             time.sleep(0.02)
-        lab.seen.update({"requests": self.most, "bytes in": sent, "datagrams out": self.got[0], "bytes out": self.got[1],
-                         "bytes out / in": verdicts.factor(self.got[1], sent)})
+        lab.seen.update(
+            {
+                "requests": self.most,
+                "bytes in": sent,
+                "datagrams out": self.got[0],
+                "bytes out": self.got[1],
+                "bytes out / in": verdicts.factor(self.got[1], sent),
+            }
+        )
 
     def count(self, lab):
         self.idle(lab)
@@ -57,7 +67,13 @@ class Reflection(Scenario):
 
     def checks(self, lab):
         factor = lab.seen["bytes out / in"]
-        return [Check(f"bytes out for bytes in (at most {verdicts.REFLECTED:g})", f"{factor:.1f}", verdicts.at_most(factor, verdicts.REFLECTED))]
+        return [
+            Check(
+                f"bytes out for bytes in (at most {verdicts.REFLECTED:g})",
+                f"{factor:.1f}",
+                verdicts.at_most(factor, verdicts.REFLECTED),
+            )
+        ]
 
 
 def from_third(method, uri, *more, body=b""):
@@ -82,7 +98,9 @@ class Contacts(Reflection):
         if not self.phone.credentials.nonce or number == 0:
             challenge = self.phone.ask("INVITE", uri, uri, digest=False)
             self.phone.credentials.take(challenge)
-        data = sip.request("INVITE", uri, self.phone.place, uri, uri, *self.phone.credentials.lines("INVITE", uri), contact=self.phone.contact)
+        data = sip.request(
+            "INVITE", uri, self.phone.place, uri, uri, *self.phone.credentials.lines("INVITE", uri), contact=self.phone.contact
+        )
         return self.phone.send(data)
 
     def checks(self, lab):
@@ -105,8 +123,12 @@ class Short(Reflection):
     def request(self, lab, number):
         name = sip.aor("victim")
         uri, contact = (f"sip:{sip.DOMAIN}", "") if self.method == "REGISTER" else (name, "m: <sip:a@b>\r\n")
-        return self.third.sendto(f"{self.method} {uri} SIP/2.0\r\nv: SIP/2.0/UDP {net.THIRD};branch={sip.MAGIC}{number}\r\nf: {name};tag=1\r\nt: {name}\r\n"
-                                 f"i: {number}\r\nCSeq: 1 {self.method}\r\nMax-Forwards: 70\r\n{contact}\r\n".encode(), sip.SERVER)
+        return self.third.sendto(
+            f"{self.method} {uri} SIP/2.0\r\nv: SIP/2.0/UDP {net.THIRD};branch={sip.MAGIC}{number}\r\nf: {name};tag=1\r\nt: "
+            f"{name}\r\n"
+            f"i: {number}\r\nCSeq: 1 {self.method}\r\nMax-Forwards: 70\r\n{contact}\r\n".encode(),
+            sip.SERVER,
+        )
 
 
 class Answered(Reflection):
@@ -114,7 +136,10 @@ class Answered(Reflection):
 
     def __init__(self, status):
         self.status = status
-        super().__init__(name=f"reflect-{status}", what=f"a stranger's INVITEs to a phone that answers {status}, by a source that never sends an ACK")
+        super().__init__(
+            name=f"reflect-{status}",
+            what=f"a stranger's INVITEs to a phone that answers {status}, by a source that never sends an ACK",
+        )
 
     def arrange(self, lab):
         self.phone = lab.phone("friend", BUSY)
@@ -128,9 +153,16 @@ class Answered(Reflection):
     def idle(self, lab):
         """A phone repeats its 2xx by T1, 2·T1 … up to T2 until the ACK comes, for 64·T1; other answers the proxy acknowledges."""
         now = time.monotonic()
-        while (message := self.phone.receive(0.001)):
+        while message := self.phone.receive(0.001):
             if message.method == "INVITE":
-                sip_answer = sip.response(message, self.status, "Answer", to_tag="callee", contact=self.phone.contact, body=sip.SDP if self.status == 200 else b"")
+                sip_answer = sip.response(
+                    message,
+                    self.status,
+                    "Answer",
+                    to_tag="callee",
+                    contact=self.phone.contact,
+                    body=sip.SDP if self.status == 200 else b"",
+                )
                 self.phone.send(sip_answer)
                 if self.status == 200:
                     self.again.append([now + 0.1, 0.1, now + 6.4, sip_answer])
@@ -143,6 +175,7 @@ class Answered(Reflection):
 
 class Relayed(Reflection):
     """Nothing may come to the third machine at all."""
+
     must = "not one datagram comes to the third machine"
     most = 200
     rate = 40
@@ -168,13 +201,29 @@ class Relayed(Reflection):
 
 ROUTE = f"Route: <sip:{net.THIRD};lr>"
 OWN = f"sip:{sip.SERVER[0]}"
-ROUTES = [(method, uri, None, lines) for method in ["INVITE", "OPTIONS", "BYE", "ACK", "CANCEL"] for uri, lines in [
-    (f"sip:x@{net.THIRD}", []), (sip.aor("nobody"), [ROUTE]), (OWN, [ROUTE, f"Route: <{OWN};lr>"]), (sip.aor("nobody"), [f"Route: <{OWN};lr>", ROUTE]),
-    (f"{sip.aor('nobody')};maddr={net.THIRD}", []), (f"sip:nobody@{sip.SERVER[0]};maddr={net.THIRD};transport=udp", []),
-    (sip.aor("nobody"), [f"Record-Route: <sip:{net.THIRD};lr>"]), (sip.aor("nobody"), [f"Route: <{OWN};maddr={net.THIRD};lr>"])]]
-VIAS = [("OPTIONS", OWN, via, []) for via in [
-    f"Via: SIP/2.0/UDP {net.THIRD}:5060;", f"Via: SIP/2.0/UDP 198.18.9.1:5060;maddr={net.THIRD};", f"Via: SIP/2.0/UDP 198.18.9.1:5060;received={net.THIRD};",
-    f"Via: SIP/2.0/UDP 198.18.9.1:5060;maddr={net.THIRD};ttl=255;received={net.THIRD};rport=5060;"]]
+ROUTES = [
+    (method, uri, None, lines)
+    for method in ["INVITE", "OPTIONS", "BYE", "ACK", "CANCEL"]
+    for uri, lines in [
+        (f"sip:x@{net.THIRD}", []),
+        (sip.aor("nobody"), [ROUTE]),
+        (OWN, [ROUTE, f"Route: <{OWN};lr>"]),
+        (sip.aor("nobody"), [f"Route: <{OWN};lr>", ROUTE]),
+        (f"{sip.aor('nobody')};maddr={net.THIRD}", []),
+        (f"sip:nobody@{sip.SERVER[0]};maddr={net.THIRD};transport=udp", []),
+        (sip.aor("nobody"), [f"Record-Route: <sip:{net.THIRD};lr>"]),
+        (sip.aor("nobody"), [f"Route: <{OWN};maddr={net.THIRD};lr>"]),
+    ]
+]
+VIAS = [
+    ("OPTIONS", OWN, via, [])
+    for via in [
+        f"Via: SIP/2.0/UDP {net.THIRD}:5060;",
+        f"Via: SIP/2.0/UDP 198.18.9.1:5060;maddr={net.THIRD};",
+        f"Via: SIP/2.0/UDP 198.18.9.1:5060;received={net.THIRD};",
+        f"Via: SIP/2.0/UDP 198.18.9.1:5060;maddr={net.THIRD};ttl=255;received={net.THIRD};rport=5060;",
+    ]
+]
 
 
 def aor(number):
@@ -206,7 +255,9 @@ class Forks(Scenario):
         caller, uri = self.phones[0], aor(0)
         challenge = caller.ask("INVITE", uri, uri, frm=f"<{uri}>;tag=z", digest=False)
         caller.credentials.take(challenge)
-        sent = caller.send(sip.request("INVITE", uri, caller.place, uri, uri, *caller.credentials.lines("INVITE", uri), contact=caller.contact))
+        sent = caller.send(
+            sip.request("INVITE", uri, caller.place, uri, uri, *caller.credentials.lines("INVITE", uri), contact=caller.contact)
+        )
         most = 0
         while lab.left() > 0.2:
             most = max(most, of(lab.server.scrape(), "strowger_transactions"))
@@ -218,24 +269,57 @@ class Forks(Scenario):
         # What others cause meanwhile is what they cause afterwards.
         extra = times[1] - times[0] - (times[2] - times[1]) * lab.during_s / (lab.after_s + SETTLE)
         lab.seen["messages sent for it"] = extra
-        return [Check(f"messages sent for one INVITE (at most {self.most_sent:,})", f"{extra:,.0f}", verdicts.at_most(extra, self.most_sent))]
+        return [
+            Check(
+                f"messages sent for one INVITE (at most {self.most_sent:,})",
+                f"{extra:,.0f}",
+                verdicts.at_most(extra, self.most_sent),
+            )
+        ]
 
 
 def messages(metrics):
     return sum(value for name, value in metrics.items() if name.startswith("strowger_messages_total") and 'direction="out"' in name)
 
 
-Contacts("reflect-contacts", "INVITEs to a user's own address-of-record with 10 contacts at a third machine, which never answers", "", {})
-Contacts("reflect-contacts-long", "the same under contact_size = 60KiB, with contacts of 6 kB", f";x={'y' * 6000}", {"limits": {"contact_size": "60KiB"}})
-Short("reflect-query", "queries of an address-of-record with 10 contacts, where no password is asked", "REGISTER query (×202)", "REGISTER",
-      {"challenge_register": False}, 10)
+Contacts(
+    "reflect-contacts", "INVITEs to a user's own address-of-record with 10 contacts at a third machine, which never answers", "", {}
+)
+Contacts(
+    "reflect-contacts-long",
+    "the same under contact_size = 60KiB, with contacts of 6 kB",
+    f";x={'y' * 6000}",
+    {"limits": {"contact_size": "60KiB"}},
+)
+Short(
+    "reflect-query",
+    "queries of an address-of-record with 10 contacts, where no password is asked",
+    "REGISTER query (×202)",
+    "REGISTER",
+    {"challenge_register": False},
+    10,
+)
 for status, method in [(401, "REGISTER"), (407, "INVITE")]:
-    Short(f"reflect-{status}", f"short {method}s of a user without credentials", "401/407 (×3)", method, {"algorithms": ["SHA-256", "MD5"]})
+    Short(
+        f"reflect-{status}",
+        f"short {method}s of a user without credentials",
+        "401/407 (×3)",
+        method,
+        {"algorithms": ["SHA-256", "MD5"]},
+    )
 for each in [486, 200]:
     Answered(each)
 Relayed("route-third", "a stranger's requests with Route, maddr, Record-Route or Request-URI of a third machine", ROUTES)
 Relayed("via-third", "requests whose Via names a third machine by sent-by, maddr and received", VIAS)
-Forks("fork-loops", "ten users who each forward to two others, in circles; one INVITE",
-      lambda number: [f"<{aor((number + step) % 10)}>" for step in [1, 2]])
-Forks("fork-wide", "a user who forwards to five others, who each have ten contacts at a machine that never answers; one INVITE",
-      lambda number: [f"<{aor(other)}>" for other in range(1, 6)] if number == 0 else [f"<sip:z{other}@{net.THIRD}:5060>" for other in range(10)])
+Forks(
+    "fork-loops",
+    "ten users who each forward to two others, in circles; one INVITE",
+    lambda number: [f"<{aor((number + step) % 10)}>" for step in [1, 2]],
+)
+Forks(
+    "fork-wide",
+    "a user who forwards to five others, who each have ten contacts at a machine that never answers; one INVITE",
+    lambda number: (
+        [f"<{aor(other)}>" for other in range(1, 6)] if number == 0 else [f"<sip:z{other}@{net.THIRD}:5060>" for other in range(10)]
+    ),
+)

@@ -76,12 +76,21 @@ def tag(value):
     return found.group(1) if found else ""
 
 
-def request(method, uri, place, frm, to, *more, call_id=None, cseq=1, branch=None, contact=None, body=b"", transport="UDP", hops=70):
+def request(
+    method, uri, place, frm, to, *more, call_id=None, cseq=1, branch=None, contact=None, body=b"", transport="UDP", hops=70
+):
     """`place` is the sender's (address, port), `frm` and `to` are whole header values or URIs, `more` further lines."""
     frm = frm if "tag=" in frm else f"<{frm}>;tag={unique('f')}"
     to = to if "<" in to else f"<{to}>"
-    lines = [f"{method} {uri} SIP/2.0", f"Via: SIP/2.0/{transport} {place[0]}:{place[1]};branch={branch or MAGIC + unique()};rport",
-             f"Max-Forwards: {hops}", f"From: {frm}", f"To: {to}", f"Call-ID: {call_id or unique()}", f"CSeq: {cseq} {method}"]
+    lines = [
+        f"{method} {uri} SIP/2.0",
+        f"Via: SIP/2.0/{transport} {place[0]}:{place[1]};branch={branch or MAGIC + unique()};rport",
+        f"Max-Forwards: {hops}",
+        f"From: {frm}",
+        f"To: {to}",
+        f"Call-ID: {call_id or unique()}",
+        f"CSeq: {cseq} {method}",
+    ]
     if contact:
         lines.append(f"Contact: {contact}")
     lines += more
@@ -96,9 +105,15 @@ def response(asked, status, reason, *more, to_tag=None, contact=None, body=b""):
     to = asked.get("to")
     if to_tag and "tag=" not in to:
         to += f";tag={to_tag}"
-    lines = [f"SIP/2.0 {status} {reason}", *(f"Via: {value}" for value in asked.all("via")),
-             *(f"Record-Route: {value}" for value in asked.all("record-route")),
-             f"From: {asked.get('from')}", f"To: {to}", f"Call-ID: {asked.get('call-id')}", f"CSeq: {asked.get('cseq')}"]
+    lines = [
+        f"SIP/2.0 {status} {reason}",
+        *(f"Via: {value}" for value in asked.all("via")),
+        *(f"Record-Route: {value}" for value in asked.all("record-route")),
+        f"From: {asked.get('from')}",
+        f"To: {to}",
+        f"Call-ID: {asked.get('call-id')}",
+        f"CSeq: {asked.get('cseq')}",
+    ]
     if contact:
         lines.append(f"Contact: {contact}")
     lines += [*more, *(["Content-Type: application/sdp"] if body else []), f"Content-Length: {len(body)}"]
@@ -131,8 +146,10 @@ class Credentials:
         self.count += 1
         nc, cnonce = f"{self.count:08x}", unique("c")
         digest = md5(f"{self.ha1}:{self.nonce}:{nc}:{cnonce}:auth:{md5(f'{method}:{uri}')}")
-        return (f'{self.header}: Digest username="{self.name}", realm="{self.realm}", nonce="{self.nonce}", uri="{uri}", '
-                f'response="{digest}", algorithm=MD5, qop=auth, nc={nc}, cnonce="{cnonce}"')
+        return (
+            f'{self.header}: Digest username="{self.name}", realm="{self.realm}", nonce="{self.nonce}", uri="{uri}", '
+            f'response="{digest}", algorithm=MD5, qop=auth, nc={nc}, cnonce="{cnonce}"'
+        )
 
     def lines(self, method, uri):
         return [self.line(method, uri)] if self.nonce else []

@@ -1,4 +1,5 @@
-"""What fills tables and memory: bindings of one address-of-record and of many, transactions, large messages, one REGISTER that costs much."""
+"""What fills tables and memory: bindings of one address-of-record and of many, transactions, large messages, one REGISTER that
+costs much."""
 
 import re
 import socket
@@ -29,14 +30,27 @@ class Removal(Scenario):
     name = "register-removals"
     what = "REGISTERs of 57 kB that remove 7,200 short contacts, of an address-of-record with 10 long ones"
     source = "REGISTER of 57 kB removing 7,200 short contacts (29.7 s of CPU)"
-    must = "the CPU of a message is linear in its bytes (8 times as many: at most 16 times the CPU); no message holds the others up; turns longer than 100 ms are counted"
+    must = (
+        "the CPU of a message is linear in its bytes (8 times as many: at most 16 times the CPU); no message holds the others up; "
+        "turns longer than 100 ms are counted"
+    )
     quick_kinds = ("calls",)
 
     def register(self, phone, count):
         contacts = ",".join(f"s:x{number:x}" for number in range(count))
         uri = f"sip:{sip.DOMAIN}"
-        return sip.request("REGISTER", uri, phone.place, sip.aor("mallory"), sip.aor("mallory"), "Expires: 0", f"m: {contacts}",
-                           *phone.credentials.lines("REGISTER", uri), call_id=sip.unique(), cseq=2)
+        return sip.request(
+            "REGISTER",
+            uri,
+            phone.place,
+            sip.aor("mallory"),
+            sip.aor("mallory"),
+            "Expires: 0",
+            f"m: {contacts}",
+            *phone.credentials.lines("REGISTER", uri),
+            call_id=sip.unique(),
+            cseq=2,
+        )
 
     def prepare(self, lab):
         self.phone = lab.phone("mallory", net.ATTACKER)
@@ -62,14 +76,28 @@ class Removal(Scenario):
         (small, small_bytes), (large, large_bytes) = self.cpu(lab, 900, times), self.cpu(lab, 7200, times)
         self.growth = (large / small) / (large_bytes / small_bytes)
         answers = [message.status for message in self.phone.received(0.1) if message.status]
-        lab.seen.update({"bytes": large_bytes, "sent": 2 * times, "ms of CPU each": large, "of an eighth": small, "answers": dict.fromkeys(answers)})
+        lab.seen.update(
+            {
+                "bytes": large_bytes,
+                "sent": 2 * times,
+                "ms of CPU each": large,
+                "of an eighth": small,
+                "answers": dict.fromkeys(answers),
+            }
+        )
         self.large = large
 
     def checks(self, lab):
-        return [Check("long contacts bound", f"{self.bound}", True if self.bound >= 5 else None),
-                Check("CPU for a byte, of the large ÷ of an eighth of it (at most 2)", f"{self.growth:.2f}", verdicts.at_most(self.growth, 2)),
-                Check("a counter of turns longer than 100 ms", ", ".join(long_turns(lab)) or "none", bool(long_turns(lab))),
-                Check("CPU of one message (at most 20 ms)", f"{self.large:.2f} ms", verdicts.at_most(self.large, 20))]
+        return [
+            Check("long contacts bound", f"{self.bound}", True if self.bound >= 5 else None),
+            Check(
+                "CPU for a byte, of the large ÷ of an eighth of it (at most 2)",
+                f"{self.growth:.2f}",
+                verdicts.at_most(self.growth, 2),
+            ),
+            Check("a counter of turns longer than 100 ms", ", ".join(long_turns(lab)) or "none", bool(long_turns(lab))),
+            Check("CPU of one message (at most 20 ms)", f"{self.large:.2f} ms", verdicts.at_most(self.large, 20)),
+        ]
 
 
 class OneAor(Scenario):
@@ -86,8 +114,18 @@ class OneAor(Scenario):
         uri, phone = f"sip:{sip.DOMAIN}", self.phone
 
         def send(number):
-            return phone.send(sip.request("REGISTER", uri, phone.place, sip.aor("mallory"), sip.aor("mallory"), *phone.credentials.lines("REGISTER", uri),
-                                          contact=f"<sip:m{number}@198.18.9.1:5060>"))
+            return phone.send(
+                sip.request(
+                    "REGISTER",
+                    uri,
+                    phone.place,
+                    sip.aor("mallory"),
+                    sip.aor("mallory"),
+                    *phone.credentials.lines("REGISTER", uri),
+                    contact=f"<sip:m{number}@198.18.9.1:5060>",
+                )
+            )
+
         lab.flood(300, send)
         net.drain(phone.socket)
 
@@ -100,7 +138,10 @@ class OneAor(Scenario):
 
 class ManyAors(Scenario):
     name = "bindings-many-aors"
-    what = "one source, of which no password is asked, binds a contact to each of 15,000 addresses-of-record; the table has 3,000 places"
+    what = (
+        "one source, of which no password is asked, binds a contact to each of 15,000 addresses-of-record; the table has 3,000 "
+        "places"
+    )
     source = "one source fills the binding table (new phones 503)"
     must = "new phones at other places still register"
     conf = {"auth": OPEN, "limits": {"bindings": SMALL}}
@@ -108,8 +149,20 @@ class ManyAors(Scenario):
     def attack(self, lab):
         where = lab.keep(net.udp(net.ATTACKER))
         place = where.getsockname()
-        lab.flood(min(5000, 5 * SMALL / lab.during_s), lambda number: where.sendto(sip.request(
-            "REGISTER", f"sip:{sip.DOMAIN}", place, sip.aor(f"m{number}"), sip.aor(f"m{number}"), contact=f"<sip:m{number}@198.18.9.1>"), sip.SERVER))
+        lab.flood(
+            min(5000, 5 * SMALL / lab.during_s),
+            lambda number: where.sendto(
+                sip.request(
+                    "REGISTER",
+                    f"sip:{sip.DOMAIN}",
+                    place,
+                    sip.aor(f"m{number}"),
+                    sip.aor(f"m{number}"),
+                    contact=f"<sip:m{number}@198.18.9.1>",
+                ),
+                sip.SERVER,
+            ),
+        )
 
     def checks(self, lab):
         bindings = of(lab.metrics["during"], "strowger_bindings")
@@ -137,19 +190,29 @@ class SilentPhone(Scenario):
     def attack(self, lab):
         uri, phone = sip.aor("mallory"), self.phone
         phone.socket.setblocking(False)
-        counts = {"most bytes held": 0}
 
         def send(number):
             net.drain(phone.socket)
             if number >= self.most:
                 return 0
-            return phone.send(sip.request("INVITE", uri, phone.place, sip.aor("mallory"), uri, *phone.credentials.lines("INVITE", uri),
-                                          contact=phone.contact, body=self.body))
+            return phone.send(
+                sip.request(
+                    "INVITE",
+                    uri,
+                    phone.place,
+                    sip.aor("mallory"),
+                    uri,
+                    *phone.credentials.lines("INVITE", uri),
+                    contact=phone.contact,
+                    body=self.body,
+                )
+            )
+
         lab.flood(self.rate, send)
         lab.seen["sent"] = min(lab.seen["sent"], self.most)
         lab.seen["asked"] = min(lab.seen["asked"], self.most)
 
-    most = 10 ** 9
+    most = 10**9
 
     def checks(self, lab):
         held = of(lab.metrics["during"], "strowger_transactions")
@@ -191,8 +254,19 @@ class LargeBindings(Scenario):
         def send(number):
             if number >= self.most:
                 return 0
-            return where.sendto(sip.request("REGISTER", f"sip:{sip.DOMAIN}", place, sip.aor(f"m{number}"), sip.aor(f"m{number}"), "Expires: 5",
-                                            contact=f"<sip:m{number}@198.18.9.1;x={padding}>"), sip.SERVER)
+            return where.sendto(
+                sip.request(
+                    "REGISTER",
+                    f"sip:{sip.DOMAIN}",
+                    place,
+                    sip.aor(f"m{number}"),
+                    sip.aor(f"m{number}"),
+                    "Expires: 5",
+                    contact=f"<sip:m{number}@198.18.9.1;x={padding}>",
+                ),
+                sip.SERVER,
+            )
+
         lab.flood(self.most / (0.8 * lab.during_s), send)
         self.bound = lab.server.scrape().get("strowger_bindings", 0)
         lab.seen.update({"sent": min(lab.seen["sent"], self.most), "asked": min(lab.seen["asked"], self.most), "bound": self.bound})
@@ -200,8 +274,11 @@ class LargeBindings(Scenario):
     def checks(self, lab):
         counted = gauges(lab, "binding")
         left = of(lab.metrics["after"], "strowger_bindings")
-        return [lab.memory_check(), Check("bindings at the end", f"{self.bound:,.0f} → {left:,.0f}", left <= self.bound / 2 if self.bound > 1000 else None),
-                Check("a metric of the bytes held", ", ".join(counted) or "none", bool(counted))]
+        return [
+            lab.memory_check(),
+            Check("bindings at the end", f"{self.bound:,.0f} → {left:,.0f}", left <= self.bound / 2 if self.bound > 1000 else None),
+            Check("a metric of the bytes held", ", ".join(counted) or "none", bool(counted)),
+        ]
 
 
 Removal()

@@ -9,7 +9,8 @@ GOES_ON, USUAL = 0.95, 0.98
 PATIENT, NOISE_MS = 2.0, 25.0
 # A legitimate side of which one in ten begins so late or an attack that sends so little of what it should is itself the limit.
 LATE_MS, OFFERED = 100.0, 0.9
-# Of the time, for how long the server was ready to run and something else had its core: beyond that a failure is not told from the machine's.
+# Of the time, for how long the server was ready to run and something else had its core: beyond that a failure is not told from the
+# machine's.
 DISTURBED = 0.25
 # Answers and what is relayed, towards whoever has not proved to be there: bytes out for bytes in.
 REFLECTED = 3.0
@@ -40,9 +41,14 @@ def phase(records, begin, end):
     for kind in dict.fromkeys(record[0] for record in records):
         mine = [record for record in records if record[0] == kind and begin <= record[1] < end]
         took = [1000 * record[3] for record in mine if record[3] is not None]
-        found[kind] = {"tried": len(mine), "done": len(took), "p50_ms": statistics.median(took) if took else None, "p99_ms": quantile(took, 0.99),
-                       "late_ms": quantile([1000 * record[2] for record in mine], 0.9),
-                       "failed": dict(collections.Counter(record[4] for record in mine if record[3] is None))}
+        found[kind] = {
+            "tried": len(mine),
+            "done": len(took),
+            "p50_ms": statistics.median(took) if took else None,
+            "p99_ms": quantile(took, 0.99),
+            "late_ms": quantile([1000 * record[2] for record in mine], 0.9),
+            "failed": dict(collections.Counter(record[4] for record in mine if record[3] is None)),
+        }
     return found
 
 

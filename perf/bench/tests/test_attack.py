@@ -37,7 +37,6 @@ class GoesOn(unittest.TestCase):
         self.assertIsNone(verdicts.goes_on(part(), part(done=50, late=101)))
         self.assertIs(verdicts.goes_on(part(), part(late=101)), True)
 
-
     def test_a_core_that_was_somebody_elses_is_not_the_attacks_doing(self):
         self.assertIsNone(verdicts.told_apart(False, 0.26))
         self.assertIs(verdicts.told_apart(False, 0.25), False)
@@ -66,7 +65,12 @@ class Figures(unittest.TestCase):
         self.assertIsNone(verdicts.quantile([], 0.5))
 
     def test_a_record_belongs_to_the_time_in_which_it_was_due(self):
-        records = [("calls", 1.0, 0.0, 0.01, ""), ("calls", 2.0, 0.0, None, "no answer"), ("calls", 2.5, 0.2, 0.03, ""), ("new", 0.5, 0.0, 0.01, "")]
+        records = [
+            ("calls", 1.0, 0.0, 0.01, ""),
+            ("calls", 2.0, 0.0, None, "no answer"),
+            ("calls", 2.5, 0.2, 0.03, ""),
+            ("new", 0.5, 0.0, 0.01, ""),
+        ]
         found = verdicts.phase(records, 2.0, 3.0)
         self.assertEqual((found["calls"]["tried"], found["calls"]["done"], found["calls"]["failed"]), (2, 1, {"no answer": 1}))
         self.assertEqual(found["calls"]["p50_ms"], 30)
@@ -103,7 +107,10 @@ class Told(unittest.TestCase):
         self.assertEqual(lab.of(after, "strowger_a_total"), 4)
 
     def test_lines_of_one_kind_are_one(self):
-        found = lab.told("[2026-11-29T10:00:00Z INFO  a] from 1.2.3.4: no\n[2026-11-29T10:00:01Z INFO  a] from 1.2.3.5: no\n[2026-11-29T10:00:01Z WARN  b] bad\n")
+        found = lab.told(
+            "[2026-11-29T10:00:00Z INFO  a] from 1.2.3.4: no\n[2026-11-29T10:00:01Z INFO  a] from 1.2.3.5: "
+            "no\n[2026-11-29T10:00:01Z WARN  b] bad\n"
+        )
         self.assertEqual(found, ["WARN  b] bad", "INFO  a] from 1.2.3.4: no (and 1 like it)"])
 
     def test_conf(self):
@@ -115,15 +122,31 @@ class Spoken(unittest.TestCase):
     def test_digest(self):
         """RFC 2617, section 3.5, but for the client's own nonce."""
         credentials = sip.Credentials("Mufasa", "Circle Of Life")
-        challenge = sip.Message(b'SIP/2.0 401 No\r\nWWW-Authenticate: Digest realm="testrealm@host.com", qop="auth", nonce="dcd98b7102dd2f0e8b11d0f600bfb0c093"\r\n\r\n')
+        challenge = sip.Message(
+            b'SIP/2.0 401 No\r\nWWW-Authenticate: Digest realm="testrealm@host.com", qop="auth", '
+            b'nonce="dcd98b7102dd2f0e8b11d0f600bfb0c093"\r\n\r\n'
+        )
         self.assertTrue(credentials.take(challenge))
         self.assertEqual(credentials.ha1, "939e7578ed9e3c518a452acee763bce9")
         self.assertIn("nc=00000001", credentials.line("GET", "/dir/index.html"))
 
     def test_messages(self):
-        found = sip.Message(sip.request("INVITE", "sip:b@h", ("1.2.3.4", 5060), "sip:a@h", "sip:b@h", branch="z9hG4bK1", contact="<sip:a@1.2.3.4>", body=b"v=0"))
-        self.assertEqual((found.method, found.uri, found.branch, found.cseq, found.contacts, found.body),
-                         ("INVITE", "sip:b@h", "z9hG4bK1", (1, "INVITE"), ["sip:a@1.2.3.4"], b"v=0"))
+        found = sip.Message(
+            sip.request(
+                "INVITE",
+                "sip:b@h",
+                ("1.2.3.4", 5060),
+                "sip:a@h",
+                "sip:b@h",
+                branch="z9hG4bK1",
+                contact="<sip:a@1.2.3.4>",
+                body=b"v=0",
+            )
+        )
+        self.assertEqual(
+            (found.method, found.uri, found.branch, found.cseq, found.contacts, found.body),
+            ("INVITE", "sip:b@h", "z9hG4bK1", (1, "INVITE"), ["sip:a@1.2.3.4"], b"v=0"),
+        )
         answer = sip.Message(sip.response(found, 200, "OK", to_tag="t"))
         self.assertEqual((answer.status, answer.tag("to"), answer.branch), (200, "t", "z9hG4bK1"))
 

@@ -1,4 +1,5 @@
-"""The cost model: what the fit finds again, what local mode is kept out of, what an operator is refused, and the arithmetic of the answers."""
+"""The cost model: what the fit finds again, what local mode is kept out of, what an operator is refused, and the arithmetic of the
+answers."""
 
 import contextlib
 import random
@@ -14,11 +15,23 @@ from model import BESIDE, BULK, TCP, UDP, Load, Model, ModelError, Refused, Shap
 from report import Report
 
 TRUE = {
-    UDP: 20.0, TCP: -6.0, BULK: 8.0, "TLS bulk, 3DES": 60.0, "digest, UDP": 6.0, "digest, TCP": 5.0, "digest, TLS": 7.0,
-    "TCP handshake as server": 30.0, "TCP handshake as client": 25.0,
-    "TLS handshake as server, full": 380.0, "TLS handshake as server, mutual": 450.0, "TLS handshake as server, reuse": 40.0,
-    "TLS handshake as client, full": 150.0, "TLS handshake as client, mutual": 470.0, "TLS handshake as client, reuse": 30.0,
-    BESIDE["tcp"]: 12.0, BESIDE["tls"]: 4.0,
+    UDP: 20.0,
+    TCP: -6.0,
+    BULK: 8.0,
+    "TLS bulk, 3DES": 60.0,
+    "digest, UDP": 6.0,
+    "digest, TCP": 5.0,
+    "digest, TLS": 7.0,
+    "TCP handshake as server": 30.0,
+    "TCP handshake as client": 25.0,
+    "TLS handshake as server, full": 380.0,
+    "TLS handshake as server, mutual": 450.0,
+    "TLS handshake as server, reuse": 40.0,
+    "TLS handshake as client, full": 150.0,
+    "TLS handshake as client, mutual": 470.0,
+    "TLS handshake as client, reuse": 30.0,
+    BESIDE["tcp"]: 12.0,
+    BESIDE["tls"]: 4.0,
 }
 NAMES = [case.name for case in report_configurations()]
 TO_UDP = [case.name for case in model_runs.to_udp()]
@@ -26,20 +39,41 @@ TO_UDP = [case.name for case in model_runs.to_udp()]
 
 def synthetic(names, noise=0.0, rounds=3, seed=7):
     dice = random.Random(seed)
-    return {name: [model.cost(TRUE, Shape.parse(name).components()) * (1 + dice.gauss(0, noise)) for _ in range(rounds)] for name in names}
+    return {
+        name: [model.cost(TRUE, Shape.parse(name).components()) * (1 + dice.gauss(0, noise)) for _ in range(rounds)]
+        for name in names
+    }
 
 
 def a_model(**changes):
     data = {
-        "kind": "strowger cost model", "version": 1, "date": "2026-01-01", "machine": "A CPU, 2 cores, Linux 6", "cpu": "A CPU", "settings": "",
-        "contestant": "strowger", "tls": {"version": "1.2", "key": "rsa", "suite": "AES128-SHA"},
+        "kind": "strowger cost model",
+        "version": 1,
+        "date": "2026-01-01",
+        "machine": "A CPU, 2 cores, Linux 6",
+        "cpu": "A CPU",
+        "settings": "",
+        "contestant": "strowger",
+        "tls": {"version": "1.2", "key": "rsa", "suite": "AES128-SHA"},
         "components": {name: {"us": value} for name, value in TRUE.items() if "3DES" not in name},
-        "registrations": {"register-udp": {"us": 4.0}, "register-udp-auth": {"us": 9.0}, "register-udp-auth-kept": {"us": 5.0},
-                          "register-tcp": {"us": 3.0}, "register-tcp-many": {"us": 7.0}, "register-tcp-many-auth": {"us": 15.0}},
+        "registrations": {
+            "register-udp": {"us": 4.0},
+            "register-udp-auth": {"us": 9.0},
+            "register-udp-auth-kept": {"us": 5.0},
+            "register-tcp": {"us": 3.0},
+            "register-tcp-many": {"us": 7.0},
+            "register-tcp-many-auth": {"us": 15.0},
+        },
         "waking": {"call": [[1000, 40.0], [10000, 20.0]], "registration": [[1000, 50.0]]},
         "workers": {"2": 1.1},
-        "ranges": {"lowest_calls_per_second": 200, "lowest_registrations_per_second": 200, "connections": 1000, "outstanding": 48,
-                   "highest_per_second": {}, "configurations": sorted(NAMES + TO_UDP)},
+        "ranges": {
+            "lowest_calls_per_second": 200,
+            "lowest_registrations_per_second": 200,
+            "connections": 1000,
+            "outstanding": 48,
+            "highest_per_second": {},
+            "configurations": sorted(NAMES + TO_UDP),
+        },
         "errors": {},
     }
     return Model({**data, **changes})
@@ -52,12 +86,24 @@ class Shapes(unittest.TestCase):
             self.assertEqual((shape.name, shape.mode, shape.variant, shape.auth), (case.name, case.mode, case.variant, case.auth))
             self.assertEqual((shape.left_per_call, shape.right_per_call), (case.left_per_call, case.right_per_call))
         self.assertEqual(Shape.parse("chain-tls-3des-auth").components(), {UDP: 1, TCP: 1, "TLS bulk, 3DES": 1, "digest, TLS": 1})
-        self.assertEqual(Shape.parse("inbound-tls-reuse").components(),
-                         {UDP: 1, BULK: 1, BESIDE["tls"]: 1, "TCP handshake as client": 1, "TLS handshake as client, reuse": 1})
-        self.assertEqual(Shape.parse("outbound-tcp-udp-auth").components(), {UDP: 1, "TCP handshake as server": 1, "digest, TCP": 1})
-        self.assertEqual(Shape.parse("local-tls-mutual").components(),
-                         {UDP: 1, BULK: 1, "TCP handshake as client": 1, "TCP handshake as server": 1,
-                          "TLS handshake as client, mutual": 1, "TLS handshake as server, mutual": 1})
+        self.assertEqual(
+            Shape.parse("inbound-tls-reuse").components(),
+            {UDP: 1, BULK: 1, BESIDE["tls"]: 1, "TCP handshake as client": 1, "TLS handshake as client, reuse": 1},
+        )
+        self.assertEqual(
+            Shape.parse("outbound-tcp-udp-auth").components(), {UDP: 1, "TCP handshake as server": 1, "digest, TCP": 1}
+        )
+        self.assertEqual(
+            Shape.parse("local-tls-mutual").components(),
+            {
+                UDP: 1,
+                BULK: 1,
+                "TCP handshake as client": 1,
+                "TCP handshake as server": 1,
+                "TLS handshake as client, mutual": 1,
+                "TLS handshake as server, mutual": 1,
+            },
+        )
 
     def test_runs_against_udp_are_what_their_names_say(self):
         for case in model_runs.to_udp():
@@ -94,7 +140,9 @@ class TheFit(unittest.TestCase):
 
     def test_local_runs_change_nothing_but_the_errors(self):
         measured = synthetic(NAMES + TO_UDP, noise=0.02)
-        changed = {name: [3 * value for value in values] if name.startswith("local") else values for name, values in measured.items()}
+        changed = {
+            name: [3 * value for value in values] if name.startswith("local") else values for name, values in measured.items()
+        }
         without = {name: values for name, values in measured.items() if not name.startswith("local")}
         self.assertEqual(model.fit(measured), model.fit(changed))
         self.assertEqual(model.fit(measured), model.fit(without))
@@ -194,11 +242,19 @@ class Refusals(unittest.TestCase):
 
     def test_nonsense(self):
         self.refused("no load", Load())
-        for load, text in [(Load(-1), "--calls"), (Load(1000, -5), "--registrations"), (Load(float("nan")), "--calls"),
-                           (Load(1000, hold=-1), "--hold"), (Load(1000, transport="tls", reuse=1.2), "--reuse"),
-                           (Load(1000, use=0), "--cores-use"), (Load(1000, use=1.0), "--cores-use"),
-                           (Load(1000, mutual=True), "--mutual is of TLS"), (Load(1000, transport="tcp", reuse=0.5), "--reuse is of TLS"),
-                           (Load(1000, key="ec"), "--key is of TLS"), (Load(1000, transport="tls", mode="chain", reuse=0.5), "keeps its connection")]:
+        for load, text in [
+            (Load(-1), "--calls"),
+            (Load(1000, -5), "--registrations"),
+            (Load(float("nan")), "--calls"),
+            (Load(1000, hold=-1), "--hold"),
+            (Load(1000, transport="tls", reuse=1.2), "--reuse"),
+            (Load(1000, use=0), "--cores-use"),
+            (Load(1000, use=1.0), "--cores-use"),
+            (Load(1000, mutual=True), "--mutual is of TLS"),
+            (Load(1000, transport="tcp", reuse=0.5), "--reuse is of TLS"),
+            (Load(1000, key="ec"), "--key is of TLS"),
+            (Load(1000, transport="tls", mode="chain", reuse=0.5), "keeps its connection"),
+        ]:
             self.refused(text, load)
 
     def test_another_machine(self):
@@ -217,7 +273,9 @@ class Refusals(unittest.TestCase):
 
     def test_components_that_were_not_measured(self):
         components = {name: {"us": value} for name, value in TRUE.items() if name != "TLS handshake as client, mutual"}
-        self.refused("“TLS handshake as client, mutual”.*inbound-tls-mutual", Load(500, transport="tls", mutual=True), components=components)
+        self.refused(
+            "“TLS handshake as client, mutual”.*inbound-tls-mutual", Load(500, transport="tls", mutual=True), components=components
+        )
         self.refused("register-tcp-many-auth-kept", Load(0, 1000, "tcp", registration_auth="kept"))
 
     def test_sides_that_no_run_had(self):
@@ -251,16 +309,34 @@ def runs(names, disturbed=False, scale=lambda name: 1.0):
     for name in names:
         each = scale(name) * model.cost(TRUE, Shape.parse(name).components())
         for number in range(3):
-            found.append({"configuration": name, "contestant": "strowger", "what": "saturation", "round": number, "server_cpu_us_each": each,
-                          "completed_per_second": 0.99e6 / each, "server_busy": 0.99, "clean": True, "disturbed": disturbed, "complaint": None,
-                          "generator_bound": False, "rate_or_window": 48, "tls": "TLSv1.2 AES128-SHA" if "tls" in name else None})
+            found.append(
+                {
+                    "configuration": name,
+                    "contestant": "strowger",
+                    "what": "saturation",
+                    "round": number,
+                    "server_cpu_us_each": each,
+                    "completed_per_second": 0.99e6 / each,
+                    "server_busy": 0.99,
+                    "clean": True,
+                    "disturbed": disturbed,
+                    "complaint": None,
+                    "generator_bound": False,
+                    "rate_or_window": 48,
+                    "tls": "TLSv1.2 AES128-SHA" if "tls" in name else None,
+                }
+            )
     for rate, each in [(200, 300.0), (2000, 90.0)]:
-        found.append({**found[0], "configuration": "chain-udp", "what": "fixed rate", "rate_or_window": rate, "server_cpu_us_each": each})
+        found.append(
+            {**found[0], "configuration": "chain-udp", "what": "fixed rate", "rate_or_window": rate, "server_cpu_us_each": each}
+        )
     return found
 
 
 def a_fit(results):
-    found = model_report.Fit(model_command.fit_parser().parse_args(["--connections", "19000"]), results, "A CPU, 2 cores, Linux 6", "")
+    found = model_report.Fit(
+        model_command.fit_parser().parse_args(["--connections", "19000"]), results, "A CPU, 2 cores, Linux 6", ""
+    )
     found.tell()
     return found
 
@@ -275,7 +351,9 @@ class TheReport(unittest.TestCase):
         self.assertEqual(wrong, [("4.0 %", "yes"), ("20.0 %", "NO")])
 
     def test_no_verdict_where_something_is_missing_or_disturbed(self):
-        self.assertEqual([met for _, met in self.verdicts(runs([name for name in NAMES if "3des" not in name] + TO_UDP))], ["—", "yes"])
+        self.assertEqual(
+            [met for _, met in self.verdicts(runs([name for name in NAMES if "3des" not in name] + TO_UDP))], ["—", "yes"]
+        )
         self.assertEqual([met for _, met in self.verdicts(runs(NAMES + TO_UDP, disturbed=True))], ["—", "—"])
 
     def test_what_is_saved_answers(self):
@@ -295,7 +373,10 @@ class TheReport(unittest.TestCase):
 
     def test_runs_of_two_tls_versions_are_not_fitted_together(self):
         results = runs(NAMES)
-        results[-3] = {**next(each for each in results if each["configuration"] == "chain-tls"), "tls": "TLSv1.3 TLS_AES_128_GCM_SHA256"}
+        results[-3] = {
+            **next(each for each in results if each["configuration"] == "chain-tls"),
+            "tls": "TLSv1.3 TLS_AES_128_GCM_SHA256",
+        }
         with self.assertRaisesRegex(ModelError, "different TLS versions"):
             a_fit(results).data()
 
@@ -326,9 +407,22 @@ class WithoutServers(model_runs.Measuring):
         each = model.cost(TRUE, shape.components()) if shape else 5.0
         rate = float(options[1])
         slept = 60 if fields["what"] == "fixed rate" else 0
-        self.results.append({"configuration": case.name, "contestant": "strowger", "server_cpu_us_each": each + slept,
-                             "completed_per_second": 0.99e6 / each, "server_busy": 0.99, "clean": True, "disturbed": False, "complaint": None,
-                             "generator_bound": False, "rate_or_window": rate, "tls": "TLSv1.2 AES128-SHA" if "tls" in case.name else None, **fields})
+        self.results.append(
+            {
+                "configuration": case.name,
+                "contestant": "strowger",
+                "server_cpu_us_each": each + slept,
+                "completed_per_second": 0.99e6 / each,
+                "server_busy": 0.99,
+                "clean": True,
+                "disturbed": False,
+                "complaint": None,
+                "generator_bound": False,
+                "rate_or_window": rate,
+                "tls": "TLSv1.2 AES128-SHA" if "tls" in case.name else None,
+                **fields,
+            }
+        )
         return [self.results[-1]]
 
 
@@ -358,7 +452,9 @@ class TheMeasuring(unittest.TestCase):
         _, (results, *_) = self.measure([])
         run, (again, *_) = self.measure([each for each in results if each["what"] != "fixed rate"])
         self.assertEqual({what for _, _, what in run.asked}, {"warm", "fixed rate"})
-        self.assertEqual(model_runs.Measurements(again, "strowger").saturated(), model_runs.Measurements(results, "strowger").saturated())
+        self.assertEqual(
+            model_runs.Measurements(again, "strowger").saturated(), model_runs.Measurements(results, "strowger").saturated()
+        )
 
     def test_rounds_that_the_sources_lack_are_measured_and_the_others_kept(self):
         _, (results, *_) = self.measure([])
@@ -379,9 +475,22 @@ class Command(unittest.TestCase):
         self.assertEqual(model_report.published_of("TLS bulk, 3DES"), ("—", "—"))
 
     def test_runs_that_were_of_something_else_are_left_out(self):
-        run = {"contestant": "strowger", "configuration": "chain-udp", "what": "saturation", "server_cpu_us_each": 20.0, "complaint": None}
-        found = model_runs.Measurements([run, {**run, "server_cpu_us_each": 90.0, "complaint": "3 challenges"}, {**run, "contestant": "kamailio"},
-                                            {**run, "configuration": "register-udp"}], "strowger")
+        run = {
+            "contestant": "strowger",
+            "configuration": "chain-udp",
+            "what": "saturation",
+            "server_cpu_us_each": 20.0,
+            "complaint": None,
+        }
+        found = model_runs.Measurements(
+            [
+                run,
+                {**run, "server_cpu_us_each": 90.0, "complaint": "3 challenges"},
+                {**run, "contestant": "kamailio"},
+                {**run, "configuration": "register-udp"},
+            ],
+            "strowger",
+        )
         self.assertEqual(found.saturated(), {"chain-udp": [20.0]})
         self.assertEqual((found.left_out, list(found.registered())), (1, ["register-udp"]))
 
@@ -391,16 +500,28 @@ class Command(unittest.TestCase):
         names = [case.name for case, _, _, _ in every]
         self.assertNotIn("chain-tls-3des", names)
         self.assertLessEqual({"register-tcp-many-auth-kept", "outbound-tcp-udp-auth", "local-tls-auth"}, set(names))
-        sources = [{"configuration": name, "contestant": "strowger", "what": "saturation", "complaint": None, "completed_per_second": 5000.0}
-                   for name in names]
+        sources = [
+            {
+                "configuration": name,
+                "contestant": "strowger",
+                "what": "saturation",
+                "complaint": None,
+                "completed_per_second": 5000.0,
+            }
+            for name in names
+        ]
         others = [{**each, "contestant": "kamailio"} for each in sources]
         self.assertEqual([case.name for case, _, _, _ in model_runs.wanted(arguments, others)], names)
         # Saturation is there; the rates at which a core of 5,000/s is mostly idle are not.
-        self.assertEqual({(case.name, mode, missing, tuple(rates)) for case, mode, missing, rates in model_runs.wanted(arguments, sources)},
-                         {(name, "register" if "register" in name else "call", 0, (200, 1000)) for name in model_runs.WAKING})
+        self.assertEqual(
+            {(case.name, mode, missing, tuple(rates)) for case, mode, missing, rates in model_runs.wanted(arguments, sources)},
+            {(name, "register" if "register" in name else "call", 0, (200, 1000)) for name in model_runs.WAKING},
+        )
         rates = [{**each, "what": "fixed rate", "rate_or_window": rate} for each in sources for rate in (200, 1000)]
         self.assertEqual(model_runs.wanted(arguments, sources + rates), [])
-        self.assertEqual([(case.name, missing) for case, _, missing, _ in model_runs.wanted(arguments, sources[1:] + rates)], [(names[0], 1)])
+        self.assertEqual(
+            [(case.name, missing) for case, _, missing, _ in model_runs.wanted(arguments, sources[1:] + rates)], [(names[0], 1)]
+        )
         arguments.no_measure = True
         self.assertEqual(model_runs.wanted(arguments, []), [])
 

@@ -8,8 +8,17 @@ from report import Series
 
 def result(**more):
     counts = {"scheduled": 20_000, "started": 20_000, "skipped": 0, "wrong": 0, **more.pop("counts", {})}
-    return {"rate_or_window": 2_000, "seconds": 10.0, "generator_busy": 0.5, "generator_bound": False, "latency_us": {"generator_lag": {"p99": 50.0}},
-            "completed_per_second": 1_000.0, "clean": False, "counts": counts, **more}
+    return {
+        "rate_or_window": 2_000,
+        "seconds": 10.0,
+        "generator_busy": 0.5,
+        "generator_bound": False,
+        "latency_us": {"generator_lag": {"p99": 50.0}},
+        "completed_per_second": 1_000.0,
+        "clean": False,
+        "counts": counts,
+        **more,
+    }
 
 
 def goodput(*results):
@@ -21,8 +30,13 @@ class Bound(unittest.TestCase):
         self.assertFalse(overload.is_generator_bound(result()))
 
     def test_each_sign_is_seen(self):
-        for sign in [{"generator_bound": True}, {"generator_busy": 0.96}, {"latency_us": {"generator_lag": {"p99": 20_000.0}}},
-                     {"counts": {"started": 19_000}}, {"counts": {"skipped": 1}}]:
+        for sign in [
+            {"generator_bound": True},
+            {"generator_busy": 0.96},
+            {"latency_us": {"generator_lag": {"p99": 20_000.0}}},
+            {"counts": {"started": 19_000}},
+            {"counts": {"skipped": 1}},
+        ]:
             self.assertTrue(overload.is_generator_bound(result(**sign)), sign)
 
 

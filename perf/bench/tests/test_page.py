@@ -27,7 +27,10 @@ class Page(unittest.TestCase):
         return page.Reports(self.folder.name)
 
     def test_a_table_is_taken_as_it_stands_and_what_is_missing_is_said(self):
-        self.write("reproduce-modes", tables=[("Worst case, and more", ["what", "ours"], [["local", "7.25"]]), ("Another", ["a"], [["unseen"]])])
+        self.write(
+            "reproduce-modes",
+            tables=[("Worst case, and more", ["what", "ours"], [["local", "7.25"]]), ("Another", ["a"], [["unseen"]])],
+        )
         with mock.patch.object(page, "FIGURES", os.path.join(self.folder.name, "figures")):
             text = page.page(self.reports())
         self.assertIn("### Worst case, and more\n\n| what | ours |\n| --- | --- |\n| local | 7.25 |", text)

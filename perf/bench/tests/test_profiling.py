@@ -11,79 +11,160 @@ import components  # noqa: E402
 import flamegraph  # noqa: E402
 import sampling  # noqa: E402
 from components import (  # noqa: E402
-    CORE, CRYPTO, DATABASE, KERNEL, LIBC, MAC, MODULES, OTHER, PUBLIC_KEY, SSL, SYMMETRIC, UNNAMED)
+    CORE,
+    CRYPTO,
+    DATABASE,
+    KERNEL,
+    LIBC,
+    MAC,
+    MODULES,
+    OTHER,
+    PUBLIC_KEY,
+    SSL,
+    SYMMETRIC,
+    UNNAMED,
+)
 
 BINARY = "/usr/bin/strowger"
 # As `perf script` names them in a release build.
 IN_THE_BINARY = {
     CORE: [
-        "strowger::worker::Worker<E>::tick", "strowger::worker::Worker<E>::flush", "strowger::sip::message::Message::parse",
+        "strowger::worker::Worker<E>::tick",
+        "strowger::worker::Worker<E>::flush",
+        "strowger::sip::message::Message::parse",
         "strowger::sip::via::Stamp::write",
-        "<strowger::sip::params::Params as core::iter::traits::iterator::Iterator>::next", "strowger::base::wheel::Wheel::place",
-        "strowger::net::tls::machine::Tls::receive", "core::cell::once::OnceCell<T>::try_init",
+        "<strowger::sip::params::Params as core::iter::traits::iterator::Iterator>::next",
+        "strowger::base::wheel::Wheel::place",
+        "strowger::net::tls::machine::Tls::receive",
+        "core::cell::once::OnceCell<T>::try_init",
         "core::ptr::drop_in_place<strowger::worker::mailbox::Letters>",
-        "memchr::arch::x86_64::avx2::memchr::One::find_raw_avx2", "alloc::raw_vec::RawVec<T,A>::grow_one",
+        "memchr::arch::x86_64::avx2::memchr::One::find_raw_avx2",
+        "alloc::raw_vec::RawVec<T,A>::grow_one",
         "<std::sys::sync::condvar::futex::Condvar>::wait_timeout",
     ],
     MODULES: [
-        "strowger::stack::endpoint::Endpoint::receive_request", "strowger::stack::transaction::table::Transactions::step_server",
-        "strowger::stack::proxy::branches::<impl strowger::stack::endpoint::Endpoint>::start_branch", "strowger::stack::auth::users::Users::find",
-        "strowger::stack::registrar::<impl strowger::stack::endpoint::Endpoint>::register::{{closure}}", "strowger::stack::location::Location::sweep",
+        "strowger::stack::endpoint::Endpoint::receive_request",
+        "strowger::stack::transaction::table::Transactions::step_server",
+        "strowger::stack::proxy::branches::<impl strowger::stack::endpoint::Endpoint>::start_branch",
+        "strowger::stack::auth::users::Users::find",
+        "strowger::stack::registrar::<impl strowger::stack::endpoint::Endpoint>::register::{{closure}}",
+        "strowger::stack::location::Location::sweep",
         "core::ptr::drop_in_place<strowger::stack::auth::users::Users>",
     ],
     PUBLIC_KEY: [
-        "aws_lc_0_41_0_rsaz_amm52x20_x2_ifma256", "aws_lc_0_41_0_bn_sqrx8x_internal", "aws_lc_0_41_0_extract_multiplier_2x20_win5",
-        "aws_lc_0_41_0_bn_mulx4x_mont", "aws_lc_0_41_0_BN_div", "bn_cmp_words_consttime", "aws_lc_0_41_0_rsa_invalidate_key", "__bn_sqrx8x_reduction",
-        "aws_lc_0_41_0_p256_montjscalarmul", "Lp256_montjscalarmul_mainloop", "ecp_nistz256_point_addx", "__ecp_nistz256_mul_montx",
-        "aws_lc_0_41_0_ECDSA_do_sign", "Lcurve25519_x25519_scalarloop", "aws_lc_0_41_0_X25519", "ec_GFp_nistp384_point_mul",
+        "aws_lc_0_41_0_rsaz_amm52x20_x2_ifma256",
+        "aws_lc_0_41_0_bn_sqrx8x_internal",
+        "aws_lc_0_41_0_extract_multiplier_2x20_win5",
+        "aws_lc_0_41_0_bn_mulx4x_mont",
+        "aws_lc_0_41_0_BN_div",
+        "bn_cmp_words_consttime",
+        "aws_lc_0_41_0_rsa_invalidate_key",
+        "__bn_sqrx8x_reduction",
+        "aws_lc_0_41_0_p256_montjscalarmul",
+        "Lp256_montjscalarmul_mainloop",
+        "ecp_nistz256_point_addx",
+        "__ecp_nistz256_mul_montx",
+        "aws_lc_0_41_0_ECDSA_do_sign",
+        "Lcurve25519_x25519_scalarloop",
+        "aws_lc_0_41_0_X25519",
+        "ec_GFp_nistp384_point_mul",
         "aws_lc_0_41_0_EVP_PKEY_sign",
-        "aws_lc_0_41_0_bignum_montinv_p256", "aws_lc_0_41_0_EVP_DigestVerify",
+        "aws_lc_0_41_0_bignum_montinv_p256",
+        "aws_lc_0_41_0_EVP_DigestVerify",
     ],
     SYMMETRIC: [
-        "aws_lc_0_41_0_aes_hw_cbc_encrypt", "aws_lc_0_41_0_aes_hw_set_encrypt_key", "aes_cbc_cipher", "_aesni_ctr32_ghash_6x",
+        "aws_lc_0_41_0_aes_hw_cbc_encrypt",
+        "aws_lc_0_41_0_aes_hw_set_encrypt_key",
+        "aes_cbc_cipher",
+        "_aesni_ctr32_ghash_6x",
         "aead_tls_seal_scatter",
-        "aws_lc_0_41_0_EVP_AEAD_CTX_open", "aws_lc_0_41_0_gcm_ghash_clmul", "aws_lc_0_41_0_aes_gcm_decrypt_avx512", "aws_lc_0_41_0_DES_encrypt3",
-        "aws_lc_0_41_0_EVP_tls_cbc_remove_padding", "chacha20_poly1305_seal_avx2", "aws_lc_0_41_0_CRYPTO_gcm128_encrypt_ctr32",
+        "aws_lc_0_41_0_EVP_AEAD_CTX_open",
+        "aws_lc_0_41_0_gcm_ghash_clmul",
+        "aws_lc_0_41_0_aes_gcm_decrypt_avx512",
+        "aws_lc_0_41_0_DES_encrypt3",
+        "aws_lc_0_41_0_EVP_tls_cbc_remove_padding",
+        "chacha20_poly1305_seal_avx2",
+        "aws_lc_0_41_0_CRYPTO_gcm128_encrypt_ctr32",
     ],
     MAC: [
-        "aws_lc_0_41_0_sha256_block_data_order_hw", "aws_lc_0_41_0_sha1_block_data_order_hw", "aws_lc_0_41_0_HMAC_Init_ex",
+        "aws_lc_0_41_0_sha256_block_data_order_hw",
+        "aws_lc_0_41_0_sha1_block_data_order_hw",
+        "aws_lc_0_41_0_HMAC_Init_ex",
         "aws_lc_0_41_0_EVP_tls_cbc_copy_mac",
-        "aws_lc_0_41_0_EVP_tls_cbc_digest_record", "aws_lc_0_41_0_EVP_final_with_secret_suffix_sha1", "aws_lc_0_41_0_CRYPTO_tls1_prf",
-        "aws_lc_0_41_0_EVP_DigestUpdate", "aws_lc_0_41_0_HKDF_expand", "md5::compress::soft::compress",
+        "aws_lc_0_41_0_EVP_tls_cbc_digest_record",
+        "aws_lc_0_41_0_EVP_final_with_secret_suffix_sha1",
+        "aws_lc_0_41_0_CRYPTO_tls1_prf",
+        "aws_lc_0_41_0_EVP_DigestUpdate",
+        "aws_lc_0_41_0_HKDF_expand",
+        "md5::compress::soft::compress",
         "sha2::sha512::x86::sha512_compress_x86_64_avx2",
     ],
     CRYPTO: [
-        "aws_lc_0_41_0_OPENSSL_free", "aws_lc_0_41_0_OPENSSL_sk_pop_free_ex", "aws_lc_0_41_0_CBB_flush", "aws_lc_0_41_0_CRYPTO_refcount_inc",
-        "aws_lc_0_41_0_X509_verify_cert", "aws_lc_0_41_0_CRYPTO_rdrand_multiple8", "aws_lc_0_41_0_CTR_DRBG_generate",
+        "aws_lc_0_41_0_OPENSSL_free",
+        "aws_lc_0_41_0_OPENSSL_sk_pop_free_ex",
+        "aws_lc_0_41_0_CBB_flush",
+        "aws_lc_0_41_0_CRYPTO_refcount_inc",
+        "aws_lc_0_41_0_X509_verify_cert",
+        "aws_lc_0_41_0_CRYPTO_rdrand_multiple8",
+        "aws_lc_0_41_0_CTR_DRBG_generate",
         "aws_lc_0_41_0_ASN1_STRING_free",
     ],
     SSL: [
-        "SSL_in_init", "SSL_do_handshake", "bssl::aws_lc_0_41_0::SSLAEADContext::MaxOverhead", "bssl::aws_lc_0_41_0::ssl_run_handshake",
-        "bssl::aws_lc_0_41_0::(anonymous namespace)::X25519KeyShare::~X25519KeyShare()", "TLS_method", "openssl::ssl::bio::bread",
+        "SSL_in_init",
+        "SSL_do_handshake",
+        "bssl::aws_lc_0_41_0::SSLAEADContext::MaxOverhead",
+        "bssl::aws_lc_0_41_0::ssl_run_handshake",
+        "bssl::aws_lc_0_41_0::(anonymous namespace)::X25519KeyShare::~X25519KeyShare()",
+        "TLS_method",
+        "openssl::ssl::bio::bread",
     ],
-    DATABASE: ["sqlite3_step", "sqlite3VdbeExec", "fts5WriteFinish", "strowger::store::journal::Book::open", "rusqlite::statement::Statement::step"],
+    DATABASE: [
+        "sqlite3_step",
+        "sqlite3VdbeExec",
+        "fts5WriteFinish",
+        "strowger::store::journal::Book::open",
+        "rusqlite::statement::Statement::step",
+    ],
     LIBC: ["memcpy", "__rust_alloc", "__rustc::__rdl_alloc"],
     OTHER: ["[unknown]", "", "nobody_knows_this", "clap_builder::parser::parser::Parser::parse"],
 }
 # In files of their own: (symbol, file).
 IN_FILES = {
-    KERNEL: [("_copy_to_iter", "[kernel.kallsyms]"), ("nft_do_chain", "[nf_tables]"), ("bpf_prog_6deef7357e7b4530", "bpf_prog_6deef7357e7b4530")],
-    LIBC: [("_int_malloc", "/usr/lib/x86_64-linux-gnu/libc.so.6"), ("__vdso_clock_gettime", "[vdso]"),
-           ("_dl_relocate", "/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"),
-           ("floor", "/usr/lib/x86_64-linux-gnu/libm.so.6")],
-    PUBLIC_KEY: [("RSA_sign", "/usr/lib/x86_64-linux-gnu/libcrypto.so.3"), ("bn_mul_mont", "/usr/lib/x86_64-linux-gnu/libcrypto.so.3"),
-                 ("ossl_ec_key_simple_oct2priv", "/usr/lib/x86_64-linux-gnu/libcrypto.so.3")],
+    KERNEL: [
+        ("_copy_to_iter", "[kernel.kallsyms]"),
+        ("nft_do_chain", "[nf_tables]"),
+        ("bpf_prog_6deef7357e7b4530", "bpf_prog_6deef7357e7b4530"),
+    ],
+    LIBC: [
+        ("_int_malloc", "/usr/lib/x86_64-linux-gnu/libc.so.6"),
+        ("__vdso_clock_gettime", "[vdso]"),
+        ("_dl_relocate", "/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"),
+        ("floor", "/usr/lib/x86_64-linux-gnu/libm.so.6"),
+    ],
+    PUBLIC_KEY: [
+        ("RSA_sign", "/usr/lib/x86_64-linux-gnu/libcrypto.so.3"),
+        ("bn_mul_mont", "/usr/lib/x86_64-linux-gnu/libcrypto.so.3"),
+        ("ossl_ec_key_simple_oct2priv", "/usr/lib/x86_64-linux-gnu/libcrypto.so.3"),
+    ],
     MAC: [("sha256_block_data_order_shaext", "/usr/lib/x86_64-linux-gnu/libcrypto.so.3"), ("MD5Transform", "/usr/sbin/kamailio")],
     SYMMETRIC: [("aesni_cbc_encrypt", "/usr/lib/x86_64-linux-gnu/libcrypto.so.3")],
     UNNAMED: [("[unknown]", "/usr/lib/x86_64-linux-gnu/libcrypto.so.3")],
     CRYPTO: [("CRYPTO_free", "/usr/lib/x86_64-linux-gnu/libcrypto.so.3")],
     SSL: [("SSL_read", "/usr/lib/x86_64-linux-gnu/libssl.so.3")],
-    CORE: [("qm_malloc", "/usr/sbin/kamailio"), ("parse_msg", "/usr/sbin/kamailio"),
-           ("trim", "/usr/lib/x86_64-linux-gnu/kamailio/libsrutils.so.1.0")],
-    MODULES: [("t_newtran", "/usr/lib/x86_64-linux-gnu/kamailio/modules/tm.so"), ("tls_read_f", "/usr/lib/x86_64-linux-gnu/kamailio/modules/tls.so")],
-    DATABASE: [("db_mysql_query", "/usr/lib/x86_64-linux-gnu/kamailio/modules/db_mysql.so"),
-               ("sqlite3_step", "/usr/lib/x86_64-linux-gnu/libsqlite3.so.0"),
-               ("db_fetch", "/usr/lib/x86_64-linux-gnu/kamailio/libsrdb1.so.1")],
+    CORE: [
+        ("qm_malloc", "/usr/sbin/kamailio"),
+        ("parse_msg", "/usr/sbin/kamailio"),
+        ("trim", "/usr/lib/x86_64-linux-gnu/kamailio/libsrutils.so.1.0"),
+    ],
+    MODULES: [
+        ("t_newtran", "/usr/lib/x86_64-linux-gnu/kamailio/modules/tm.so"),
+        ("tls_read_f", "/usr/lib/x86_64-linux-gnu/kamailio/modules/tls.so"),
+    ],
+    DATABASE: [
+        ("db_mysql_query", "/usr/lib/x86_64-linux-gnu/kamailio/modules/db_mysql.so"),
+        ("sqlite3_step", "/usr/lib/x86_64-linux-gnu/libsqlite3.so.0"),
+        ("db_fetch", "/usr/lib/x86_64-linux-gnu/kamailio/libsrdb1.so.1"),
+    ],
     OTHER: [("[unknown]", "[unknown]"), ("x", "//anon")],
 }
 
@@ -106,8 +187,11 @@ class Components(unittest.TestCase):
 
     def test_a_local_c_function_is_told_by_its_source(self):
         for symbol, source, wanted in [
-            ("accessPayload", "sqlite3.c", DATABASE), ("asn1_item_ex_d2i", "tasn_dec.c", CRYPTO), ("mod_mul_consttime", "bcm.c", PUBLIC_KEY),
-            ("sk_call_free_func", "ssl_x509.cc", SSL), ("__floattidf", "compiler_builtins.4e30281dd23088d2-cgu.109", LIBC),
+            ("accessPayload", "sqlite3.c", DATABASE),
+            ("asn1_item_ex_d2i", "tasn_dec.c", CRYPTO),
+            ("mod_mul_consttime", "bcm.c", PUBLIC_KEY),
+            ("sk_call_free_func", "ssl_x509.cc", SSL),
+            ("__floattidf", "compiler_builtins.4e30281dd23088d2-cgu.109", LIBC),
         ]:
             with self.subTest(symbol=symbol):
                 self.assertEqual(components.component(symbol, BINARY, 0x1000, source), wanted)
@@ -116,9 +200,22 @@ class Components(unittest.TestCase):
         tick = "strowger::worker::Worker<E>::tick"
         for chain, wanted in [
             (["strowger::stack::transaction::table::Transactions::foresee_due", tick], MODULES),
-            (["core::slice::iter::Iter<T>::next", "strowger::sip::message::cr_or_lf", "strowger::stack::endpoint::Endpoint::receive"], CORE),
-            (["<core::slice::iter::Iter<T> as core::iter::traits::iterator::Iterator>::fold", "md5::consume",
-              "strowger::stack::auth::digest::hash"], MAC),
+            (
+                [
+                    "core::slice::iter::Iter<T>::next",
+                    "strowger::sip::message::cr_or_lf",
+                    "strowger::stack::endpoint::Endpoint::receive",
+                ],
+                CORE,
+            ),
+            (
+                [
+                    "<core::slice::iter::Iter<T> as core::iter::traits::iterator::Iterator>::fold",
+                    "md5::consume",
+                    "strowger::stack::auth::digest::hash",
+                ],
+                MAC,
+            ),
             (["memchr::memchr::memchr", "strowger::stack::proxy::locate::Walk::target"], MODULES),
             (["core::mem::replace", "core::cell::once::OnceCell<T>::try_init"], CORE),
         ]:
@@ -198,8 +295,10 @@ class Samples(unittest.TestCase):
         self.assertEqual(sampling.sources(SYMBOLS), {"accessPayload": "sqlite3.c", "bn_cmp_words_consttime": "bcm.c"})
 
     def test_inlined_functions_by_address(self):
-        self.assertEqual(sampling.chains(CHAINS), {
-            0x37A4FB: ["strowger::stack::transaction::table::Transactions::foresee_due", "strowger::worker::Worker<E>::tick"]})
+        self.assertEqual(
+            sampling.chains(CHAINS),
+            {0x37A4FB: ["strowger::stack::transaction::table::Transactions::foresee_due", "strowger::worker::Worker<E>::tick"]},
+        )
 
     def program(self):
         program = sampling.Program(None)
@@ -221,12 +320,16 @@ class Samples(unittest.TestCase):
         stacks, cut = sampling.fold(sampling.parse(STACKS), self.program())
         # The third has no loop in it.
         self.assertEqual(cut, 1)
-        self.assertEqual(sampling.folded(stacks).splitlines(), [
-            "worker-0;strowger::worker::Worker<E>::tick;strowger::stack::transaction::table::Transactions::foresee_due;"
-            "strowger::stack::proxy::branches::Endpoint::forward 1",
-            "worker-0;strowger::worker::Worker<E>::tick;strowger::stack::transaction::table::Transactions::foresee_due;"
-            "strowger::stack::transaction::table::Clock::arm;handle_softirqs 1",
-            "worker-0;sysmalloc 1"])
+        self.assertEqual(
+            sampling.folded(stacks).splitlines(),
+            [
+                "worker-0;strowger::worker::Worker<E>::tick;strowger::stack::transaction::table::Transactions::foresee_due;"
+                "strowger::stack::proxy::branches::Endpoint::forward 1",
+                "worker-0;strowger::worker::Worker<E>::tick;strowger::stack::transaction::table::Transactions::foresee_due;"
+                "strowger::stack::transaction::table::Clock::arm;handle_softirqs 1",
+                "worker-0;sysmalloc 1",
+            ],
+        )
         self.assertAlmostEqual(sampling.inclusive(stacks, r"::tick$"), 2 / 3)
         self.assertEqual(sampling.inclusive(stacks, r"^SSL_do_handshake$"), 0)
 

@@ -1,4 +1,5 @@
-"""The arithmetic of perf/reproduce and of the published figures. Run from perf: python3 -B -m unittest discover -s bench/tests -t bench"""
+"""The arithmetic of perf/reproduce and of the published figures. Run from perf: python3 -B -m unittest discover -s bench/tests -t
+bench"""
 
 import argparse
 import unittest
@@ -16,9 +17,20 @@ from reproduction import completed, is_bound
 
 def result(configuration, what, rate, cpu, **fields):
     """As the generator writes it, of a run in which everything that was begun ended."""
-    return {"configuration": configuration, "what": what, "rate_or_window": rate, "completed_per_second": rate, "server_cpu_us_each": cpu,
-            "server_busy": rate * cpu / 1e6, "contestant": "strowger", "clean": True, "disturbed": False, "generator_bound": False,
-            "counts": {"scheduled": 1000, "started": 1000, "completed": 1000}, **fields}
+    return {
+        "configuration": configuration,
+        "what": what,
+        "rate_or_window": rate,
+        "completed_per_second": rate,
+        "server_cpu_us_each": cpu,
+        "server_busy": rate * cpu / 1e6,
+        "contestant": "strowger",
+        "clean": True,
+        "disturbed": False,
+        "generator_bound": False,
+        "counts": {"scheduled": 1000, "started": 1000, "completed": 1000},
+        **fields,
+    }
 
 
 def of_results(command, results):
@@ -56,7 +68,11 @@ class Together(unittest.TestCase):
         one = of_results(reproduce.COMMANDS["proxy"], [])
         one.rounds, one.is_interrupted, one.failures = 1, False, []
         one.progress = mock.Mock()
-        with mock.patch.object(one, "measure", side_effect=SystemExit), mock.patch.object(one, "tell") as tell, mock.patch.dict("sys.modules", plots=mock.Mock()):
+        with (
+            mock.patch.object(one, "measure", side_effect=SystemExit),
+            mock.patch.object(one, "tell") as tell,
+            mock.patch.dict("sys.modules", plots=mock.Mock()),
+        ):
             one.arguments.redraw = None
             with self.assertRaisesRegex(RuntimeError, "interrupted"):
                 one.run()
@@ -92,8 +108,10 @@ class Published(unittest.TestCase):
         for name, command in reproduce.COMMANDS.items():
             wanted = {what for what, _, by in published.TABLES_AND_FIGURES if by == f"perf/reproduce {name}"}
             self.assertEqual(wanted, set(command.ours), name)
-        self.assertEqual({by for _, _, by in published.TABLES_AND_FIGURES} - {f"perf/reproduce {name}" for name in reproduce.COMMANDS},
-                         {published.PROFILE, published.MODEL})
+        self.assertEqual(
+            {by for _, _, by in published.TABLES_AND_FIGURES} - {f"perf/reproduce {name}" for name in reproduce.COMMANDS},
+            {published.PROFILE, published.MODEL},
+        )
 
 
 class Peaks(unittest.TestCase):
@@ -138,11 +156,18 @@ class Peaks(unittest.TestCase):
 class Registrations(unittest.TestCase):
     def setUp(self):
         results = []
-        for name, full, cpu in [("register-udp-auth", 1000, 1000), ("register-udp", 2000, 500), ("register-tcp-auth", 800, 1250),
-                                ("register-tcp", 1600, 500)]:
+        for name, full, cpu in [
+            ("register-udp-auth", 1000, 1000),
+            ("register-udp", 2000, 500),
+            ("register-tcp-auth", 800, 1250),
+            ("register-tcp", 1600, 500),
+        ]:
             results.append(result(name, "saturation", full, cpu, round=0))
-            results += [result(name, "rate", 1000 * fraction, cpu, fraction=fraction, round=number)
-                        for fraction in (0.1, 0.5) for number in (0, 1)]
+            results += [
+                result(name, "rate", 1000 * fraction, cpu, fraction=fraction, round=number)
+                for fraction in (0.1, 0.5)
+                for number in (0, 1)
+            ]
         self.registrar = of_results(Registrar, results)
 
     def test_rates_are_in_units_of_udp_with_digest(self):
@@ -186,8 +211,17 @@ class Cases(unittest.TestCase):
     def test_challenges_that_should_not_be_and_those_that_are_missing_are_complained_of(self):
         counts = {"completed": 10_000, "challenges_received": 10_000}
         by_name = {case.name: case for case in CASES}
-        said = [by_name[name].complaint({"mode": "register", "server_cpu_us_each": 5, "counts": {**counts, "challenges_received": challenges}}, "strowger")
-                for name, challenges in [("register-udp-auth", 10_000), ("register-udp-auth", 0), ("register-udp", 0), ("register-udp", 10_000)]]
+        said = [
+            by_name[name].complaint(
+                {"mode": "register", "server_cpu_us_each": 5, "counts": {**counts, "challenges_received": challenges}}, "strowger"
+            )
+            for name, challenges in [
+                ("register-udp-auth", 10_000),
+                ("register-udp-auth", 0),
+                ("register-udp", 0),
+                ("register-udp", 10_000),
+            ]
+        ]
         self.assertEqual([bool(each) for each in said], [False, True, False, True])
 
     def test_the_model_gets_both_settings_of_digest(self):

@@ -6,9 +6,16 @@ import scale
 
 
 def row(connections, miss_ns, find_ns, sweep_ns):
-    return {"connections": connections, "bytes_each": 350.0, "miss_ns": miss_ns,
-            "steps": {"find": {"ns": find_ns, "least_ns": find_ns, "lines": 1}, "renew": {"ns": 10.0, "least_ns": 9.0, "lines": 4},
-                      "sweep": {"ns": 2 * sweep_ns, "least_ns": sweep_ns, "lines": 0}}}
+    return {
+        "connections": connections,
+        "bytes_each": 350.0,
+        "miss_ns": miss_ns,
+        "steps": {
+            "find": {"ns": find_ns, "least_ns": find_ns, "lines": 1},
+            "renew": {"ns": 10.0, "least_ns": 9.0, "lines": 4},
+            "sweep": {"ns": 2 * sweep_ns, "least_ns": sweep_ns, "lines": 0},
+        },
+    }
 
 
 class Flat(unittest.TestCase):

@@ -5,7 +5,10 @@ import unittest
 import second_opinion
 from second_opinion import Sipp, parse_stats
 
-HEAD = "StartTime;LastResetTime;TargetRate;SuccessfulCall(P);SuccessfulCall(C);FailedCall(P);FailedCall(C);Retransmissions(P);Retransmissions(C);"
+HEAD = (
+    "StartTime;LastResetTime;TargetRate;SuccessfulCall(P);SuccessfulCall(C);FailedCall(P);FailedCall(C);"
+    "Retransmissions(P);Retransmissions(C);"
+)
 
 
 def line(successful, failed=0, again=0):
@@ -26,13 +29,28 @@ class Statistics(unittest.TestCase):
 class Result(unittest.TestCase):
     def moment(self, at, calls, run_us):
         figures = {"SuccessfulCall": calls}
-        return {"figures": figures, "at": at, "run": run_us * 1000, "wait": 0, "own": (0, 0), "packets": calls * 13, "bytes": calls * 13 * 642}
+        return {
+            "figures": figures,
+            "at": at,
+            "run": run_us * 1000,
+            "wait": 0,
+            "own": (0, 0),
+            "packets": calls * 13,
+            "bytes": calls * 13 * 642,
+        }
 
     def result(self, calls, dropped=(0, 0), finals=None):
         original = second_opinion.Stats
         second_opinion.Stats = lambda path: type("Stats", (), {"last": lambda _: (finals or {}, 9)})()
         try:
-            return Sipp.result(None, 1000, self.moment(10.0, 500, 1_000), self.moment(20.0, 500 + calls, 601_000), dropped, {"uac": "a", "uas": "b"})
+            return Sipp.result(
+                None,
+                1000,
+                self.moment(10.0, 500, 1_000),
+                self.moment(20.0, 500 + calls, 601_000),
+                dropped,
+                {"uac": "a", "uas": "b"},
+            )
         finally:
             second_opinion.Stats = original
 

@@ -46,7 +46,11 @@ class LeftOver(unittest.TestCase):
         self.assertEqual([name for name, _, _ in found.left_over()], ["strowger_connections", "/proc/…/fd"])
 
     def test_what_may_not_rise_is_named_as_the_server_names_it(self):
-        for name in ['strowger_limit_hits_total{limit="bindings"}', 'strowger_connections_failed_total{listener="a"}', "strowger_store_failures_total"]:
+        for name in [
+            'strowger_limit_hits_total{limit="bindings"}',
+            'strowger_connections_failed_total{listener="a"}',
+            "strowger_store_failures_total",
+        ]:
             self.assertTrue(soak_command.NEVER.match(name), name)
         self.assertFalse(soak_command.NEVER.match("strowger_requests_total"))
 

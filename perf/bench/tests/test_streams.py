@@ -17,7 +17,9 @@ class Handshakes(unittest.TestCase):
 
     def test_those_of_another_library_bear_no_verdict(self):
         with contextlib.redirect_stderr(io.StringIO()) as said:
-            found = streams.beside({"library": "OpenSSL 3.0.19 27 Jan 2026", "server_us": 506.1}, "strowger 0.1.0 (AWS-LC 1.73.0)\n")
+            found = streams.beside(
+                {"library": "OpenSSL 3.0.19 27 Jan 2026", "server_us": 506.1}, "strowger 0.1.0 (AWS-LC 1.73.0)\n"
+            )
         self.assertIn("no verdict for S2", said.getvalue())
         self.assertFalse(Series([found], lambda each: each["server_us"]).is_sound)
 

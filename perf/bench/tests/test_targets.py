@@ -51,8 +51,13 @@ class Collecting(unittest.TestCase):
         self.assertEqual(line["measured"], targets.NOT_MEASURED)
 
     def test_one_line_that_is_not_met_makes_the_row_not_met(self):
-        self.write("overload.json", [["O1", "goodput at 2 × the peak ÷ the peak, UDP", "≥ 0.95", "0.99", "yes", ""],
-                                     ["O1", "goodput at 3 × the peak ÷ the peak, UDP", "≥ 0.95", "0.50", "NO", ""]])
+        self.write(
+            "overload.json",
+            [
+                ["O1", "goodput at 2 × the peak ÷ the peak, UDP", "≥ 0.95", "0.99", "yes", ""],
+                ["O1", "goodput at 3 × the peak ÷ the peak, UDP", "≥ 0.95", "0.50", "NO", ""],
+            ],
+        )
         self.assertIn("O1", targets.summary(targets.collect(self.folder.name))[1])
 
     def test_a_row_that_is_not_met_is_no_less_so_where_a_part_is_missing(self):
@@ -62,8 +67,13 @@ class Collecting(unittest.TestCase):
         self.assertIn("O1", missing)
 
     def test_what_cannot_be_told_is_not_met(self):
-        self.write("overload.json", [["O1", "goodput at 2 × the peak ÷ the peak, UDP", "≥ 0.95", "0.99", "yes", ""],
-                                     ["O1", "goodput at 3 × the peak ÷ the peak, UDP", "≥ 0.95", "0.96", "—", "g"]])
+        self.write(
+            "overload.json",
+            [
+                ["O1", "goodput at 2 × the peak ÷ the peak, UDP", "≥ 0.95", "0.99", "yes", ""],
+                ["O1", "goodput at 3 × the peak ÷ the peak, UDP", "≥ 0.95", "0.96", "—", "g"],
+            ],
+        )
         met, missed, unsure, _ = targets.summary(targets.collect(self.folder.name))
         self.assertEqual((met, missed, unsure), ([], [], ["O1"]))
 
@@ -83,8 +93,11 @@ class Collecting(unittest.TestCase):
         self.assertTrue(targets.collect(self.folder.name))
 
     def test_tables_and_figures_count_by_their_reports(self):
-        wanted = [("Table 1", "thesis", "perf/reproduce registrar"), ("Table 2", "thesis", "perf/reproduce proxy"),
-                  ("shares", "report", "perf/profile")]
+        wanted = [
+            ("Table 1", "thesis", "perf/reproduce registrar"),
+            ("Table 2", "thesis", "perf/reproduce proxy"),
+            ("shares", "report", "perf/profile"),
+        ]
         with mock.patch.object(published, "TABLES_AND_FIGURES", wanted, create=True):
             self.write("reproduce-registrar.json", [], measurements=[{}])
             # Nothing was measured in it.
@@ -105,9 +118,13 @@ class Collecting(unittest.TestCase):
 
 class Footprint(unittest.TestCase):
     def test_its_lines_are_read(self):
-        text = ("running 1 test\n  10000 bindings: 391 bytes each\n 240000 bindings: 352 bytes each\n"
-                "one binding: 371 bytes at most, of which 144 are its record and binding\ntest ... ok\n")
-        self.assertEqual(targets.weighed(text), (371, [{"bindings": 10_000, "bytes_each": 391}, {"bindings": 240_000, "bytes_each": 352}]))
+        text = (
+            "running 1 test\n  10000 bindings: 391 bytes each\n 240000 bindings: 352 bytes each\n"
+            "one binding: 371 bytes at most, of which 144 are its record and binding\ntest ... ok\n"
+        )
+        self.assertEqual(
+            targets.weighed(text), (371, [{"bindings": 10_000, "bytes_each": 391}, {"bindings": 240_000, "bytes_each": 352}])
+        )
 
     def test_a_test_that_did_not_run_weighs_nothing(self):
         self.assertEqual(targets.weighed("error: could not compile"), (None, []))
@@ -115,7 +132,9 @@ class Footprint(unittest.TestCase):
 
 class Commands(unittest.TestCase):
     def arguments(self, **more):
-        return argparse.Namespace(**{"quick": False, "strowger": None, "load": None, "no_build": False, "began": 1_000_000.0, **more})
+        return argparse.Namespace(
+            **{"quick": False, "strowger": None, "load": None, "no_build": False, "began": 1_000_000.0, **more}
+        )
 
     def test_all_are_there(self):
         for name, (command, _) in targets.COMMANDS.items():
@@ -133,7 +152,11 @@ class Commands(unittest.TestCase):
             self.assertEqual(command[1:], ["fit", "--quick", "--rounds", "3", "--from", os.path.join(folder, targets.FOR_MODEL[0])])
 
     def test_a_run_over_midnight_writes_to_one_folder(self):
-        with tempfile.TemporaryDirectory() as perf, mock.patch.dict(os.environ, clear=False), mock.patch.object(report.time, "strftime") as today:
+        with (
+            tempfile.TemporaryDirectory() as perf,
+            mock.patch.dict(os.environ, clear=False),
+            mock.patch.object(report.time, "strftime") as today,
+        ):
             os.environ.pop(report.RESULTS, None)
             today.return_value = "2026-11-21"
             evening = report.Report.directory(perf)
@@ -153,10 +176,17 @@ class Commands(unittest.TestCase):
             told.append(os.environ[report.RESULTS])
             return []
 
-        with tempfile.TemporaryDirectory() as perf, mock.patch.dict(os.environ, clear=False), mock.patch.object(targets, "PERF", perf), \
-                mock.patch.object(targets, "run", run), mock.patch.object(targets.signal, "signal"), \
-                mock.patch.object(targets.machine, "describe", return_value="here"), \
-                mock.patch("sys.argv", ["targets"]), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            tempfile.TemporaryDirectory() as perf,
+            mock.patch.dict(os.environ, clear=False),
+            mock.patch.object(targets, "PERF", perf),
+            mock.patch.object(targets, "run", run),
+            mock.patch.object(targets.signal, "signal"),
+            mock.patch.object(targets.machine, "describe", return_value="here"),
+            mock.patch("sys.argv", ["targets"]),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             os.environ.pop(report.RESULTS, None)
             with self.assertRaises(SystemExit):
                 targets.main()
