@@ -158,7 +158,7 @@ impl Queue {
                 "{} lines of the log are lost here: standard error did not take them ({why})",
                 state.unreported
             );
-            log_line::line(Level::Warn, module_path!(), lost, &mut chunk.text);
+            log_line::own_line(log_line::format(), Level::Warn, "log", lost, &mut chunk.text);
             chunk.reported = std::mem::take(&mut state.unreported);
         }
     }

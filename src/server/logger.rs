@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 use strowger::net::sys::identity;
-use strowger::settings::Words;
+use strowger::settings::{LogFormat, Words};
 
 /// What the environment's variable of this name says goes before the conf.
 const VARIABLE: &str = "RUST_LOG";
@@ -40,7 +40,7 @@ thread_local! {
 
 /// Begins to log, at this level where the environment does not want another. From here on the process writes to standard error by a
 /// thread that nobody waits for.
-pub fn start(level: LevelFilter) -> Result<(), String> {
+pub fn start(level: LevelFilter, format: LogFormat) -> Result<(), String> {
     let directives = std::env::var(VARIABLE).unwrap_or_default();
     let directed = (!directives.trim().is_empty()).then(|| {
         let mut builder = env_logger::Builder::new();
@@ -54,6 +54,7 @@ pub fn start(level: LevelFilter) -> Result<(), String> {
         directed,
         queue: Queue::new(),
     });
+    set_format(format);
     let failed = |error: io::Error| format!("the log's thread: {error}");
     // A descriptor of its own: what else writes to standard error does not wait for the thread's lock.
     let stderr = io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;
@@ -133,6 +134,11 @@ pub fn set_level_by_conf(level: LevelFilter) {
     }
 }
 
+/// How lines are written from now on.
+pub fn set_format(format: LogFormat) {
+    log_line::set_format(format);
+}
+
 /// What is in force, as an operator reads it.
 pub fn level() -> String {
     match LOGGER.get() {
@@ -148,14 +154,20 @@ pub fn level() -> String {
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         match &self.directed {
-            Some((_, logger)) if self.is_directed.load(Ordering::Relaxed) => logger.enabled(metadata),
+            Some((_, logger)) if self.is_directed.load(Ordering::Relaxed) => {
+                let subject = log_line::subject(metadata.target());
+                logger.enabled(&Metadata::builder().level(metadata.level()).target(subject).build())
+            }
             _ => metadata.level() <= log::max_level(),
         }
     }
 
     fn log(&self, record: &Record<'_>) {
         let is_wanted = match &self.directed {
-            Some((_, logger)) if self.is_directed.load(Ordering::Relaxed) => logger.matches(record),
+            Some((_, logger)) if self.is_directed.load(Ordering::Relaxed) => {
+                let subject = log_line::subject(record.target());
+                logger.matches(&record.to_builder().target(subject).build())
+            }
             _ => record.level() <= log::max_level(),
         };
         if !is_wanted {
@@ -163,7 +175,7 @@ impl Log for Logger {
         }
         let write = |line: &mut Vec<u8>| {
             line.clear();
-            log_line::line(record.level(), record.target(), *record.args(), line);
+            log_line::line(log_line::format(), record, line);
             self.queue.push(record.level(), line);
         };
         // What is logged while a line is in the making, or at the very end of a thread, gets a line of its own.

@@ -104,6 +104,7 @@ impl RunningServer {
         if plan.changes("[log] level") {
             logger::set_level_by_conf(conf.log.level);
         }
+        logger::set_format(conf.log.format);
         let certificates = match contexts {
             Some(_) => "; certificates and keys read again",
             None => "",

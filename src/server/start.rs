@@ -36,7 +36,7 @@ use strowger::worker::{self, Bound, Clock, Options};
 
 /// Serves until it is told to stop. `name` is the conf's, for the log; `reread` is asked for the conf at each reload.
 pub fn run(conf: &Conf, name: &str, reread: Reread) -> Result<ExitCode, String> {
-    logger::start(conf.log.level)?;
+    logger::start(conf.log.level, conf.log.format)?;
     log::info!("strowger {}: {name}", env!("CARGO_PKG_VERSION"));
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| error.to_string())?;
     let manager = Manager::from_environment();

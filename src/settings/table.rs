@@ -317,7 +317,13 @@ macro_rules! table { ($expand:ident) => { $expand! {
         /// "off", "error", "warn", "info", "debug" or "trace", to standard error. The environment's RUST_LOG goes before it, and so does
         /// "strowger log LEVEL" until this key changes. Nobody waits for whoever reads it: up to 1 MiB of lines wait, then the newest are lost,
         /// counted (strowger_log_lines_lost_total) and said.
+        /// RUST_LOG and the lines name what they are about by its subject: auth, control, conf, database, dns, location, log, metrics, network,
+        /// overload, registrar, routing, server, tls, worker. RUST_LOG="info,tls=debug" is an example.
         live level: LevelFilter = LevelFilter::Info, "\"info\"", word;
+        /// "text": time (UTC, milliseconds), level, subject and what happened, with the Call-ID where a message is meant. "json": the same as one
+        /// object a line, with the keys time, level, subject, message and call_id. "journald": for a service of systemd, whose journal reads the
+        /// priority in front of each line and has the time already.
+        live format: LogFormat = LogFormat::Text, "\"text\"", word;
     }
 } }; }
 pub(crate) use table;

@@ -153,6 +153,16 @@ words! {
         Tls13 = "1.3",
     }
 
+    /// How a line of the log is written.
+    pub enum LogFormat {
+        /// For people: time, level, subject, message, Call-ID.
+        Text = "text",
+        /// An object for each line: time, level, subject, message, call_id.
+        Json = "json",
+        /// For systemd's journal, which has the time already: a priority, subject, message, Call-ID.
+        Journald = "journald",
+    }
+
     /// Who refuses new requests in an overload.
     pub enum Shed {
         /// The server, by an answer to each.

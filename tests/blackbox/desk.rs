@@ -406,9 +406,9 @@ fn the_level_of_the_log_changes_while_it_runs() {
     assert_eq!(log(&[]), (Some(0), "warn".to_owned()));
     drop(server);
 
-    let server = Conf::new(&place).start_with(&place, &[("RUST_LOG", "warn,strowger::worker=debug")]);
+    let server = Conf::new(&place).start_with(&place, &[("RUST_LOG", "warn,worker=debug")]);
     let now = server.command(&place, &["log"]);
-    assert_eq!(now.stdout.trim(), "warn,strowger::worker=debug (by RUST_LOG)");
+    assert_eq!(now.stdout.trim(), "warn,worker=debug (by RUST_LOG)");
     reloaded(&place, &server);
     assert!(!server.log().contains("reloaded"), "{}", server.log());
     assert_eq!(server.command(&place, &["log", "info"]).stdout.trim(), "info");
