@@ -9,6 +9,7 @@ pub mod counters;
 pub mod drain;
 pub mod endpoint;
 pub mod facts;
+pub mod health;
 pub mod identity;
 pub mod location;
 mod log_event;
