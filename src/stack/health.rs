@@ -293,7 +293,11 @@ mod tests {
         let due = at(1000 + for_ms);
         assert_eq!(health.standing(due, &gateway), Standing::Good);
         health.note_attempt(due, &gateway);
-        assert_eq!(health.standing(due, &gateway), Standing::Failed(at(1000)), "one request tries it, no more");
+        assert_eq!(
+            health.standing(due, &gateway),
+            Standing::Failed(at(1000)),
+            "one request tries it, no more"
+        );
         assert!(health.note_answer(due, &gateway));
         assert_eq!(health.standing(due, &gateway), Standing::Good);
         assert!(health.is_all_well());
@@ -315,7 +319,10 @@ mod tests {
             assert_eq!((failure.failures, failure.since), (count + 1, at(0)));
             let expected = RETRY_MS << count.min(DOUBLINGS);
             longest = failure.until.ms_since(now);
-            assert!((expected * 9 / 10..=expected * 11 / 10).contains(&longest), "{count}: {longest}");
+            assert!(
+                (expected * 9 / 10..=expected * 11 / 10).contains(&longest),
+                "{count}: {longest}"
+            );
             now = failure.until;
             health.note_attempt(now, &gateway);
         }
@@ -339,11 +346,21 @@ mod tests {
         let health = health();
         let by_conf = neighbour(NamedBy::Conf, "192.0.2.1:5060");
         for named_by in [NamedBy::Contact, NamedBy::Message] {
-            health.note_failure(at(0), neighbour(named_by, "192.0.2.1:5060"), Cause::NoResponse, RETRY_MS, None);
+            health.note_failure(
+                at(0),
+                neighbour(named_by, "192.0.2.1:5060"),
+                Cause::NoResponse,
+                RETRY_MS,
+                None,
+            );
         }
         assert_eq!(health.standing(at(1), &by_conf), Standing::Good);
         let elsewhere = neighbour(NamedBy::Contact, "192.0.2.1:5061");
-        assert_eq!(health.standing(at(1), &elsewhere), Standing::Good, "another port is another next hop");
+        assert_eq!(
+            health.standing(at(1), &elsewhere),
+            Standing::Good,
+            "another port is another next hop"
+        );
     }
 
     #[test]
@@ -369,7 +386,11 @@ mod tests {
             health.note_failure(at(0), stranger(number), Cause::Unreachable, RETRY_MS, None);
         }
         assert_eq!(health.list().len(), MOST);
-        assert!(health.note_failure(at(0), gateway, Cause::NoConnection, RETRY_MS, None).is_some());
+        assert!(
+            health
+                .note_failure(at(0), gateway, Cause::NoConnection, RETRY_MS, None)
+                .is_some()
+        );
         assert_eq!(health.standing(at(1), &gateway), Standing::Failed(at(0)));
         // What nobody has asked about for long makes room.
         let later = at(2 * FORGOTTEN_MS);

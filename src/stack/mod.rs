@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod branch;
+pub mod calls;
 #[cfg(debug_assertions)]
 mod check;
 pub mod cookie;

@@ -1,0 +1,522 @@
+//! The calls in progress, and the record that each leaves when it is over: who called whom, which next hops were tried with what result, when it
+//! rang, when it was answered and when it ended, and by whom. One table for all cores, as a BYE may come to another core than its INVITE.
+//!
+//! A call is known by the keyed hash over its Call-ID and the tag of who opened it ([`crate::stack::identity::Dialog::call`]); so another attempt after
+//! a challenge, and a copy that comes round again, belong to the call that they continue. Records are for people and programs: nothing in the rules
+//! depends on them, and without `[records]` there is no table.
+
+use crate::base::time::Timestamp;
+use crate::base::{Flow, Instant, Transport};
+use crate::stack::health::Cause;
+use serde::Serialize;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+const SHARDS: usize = 1024;
+
+/// Shards that are searched for lost calls at a time.
+const SWEPT: usize = 4;
+
+/// Bytes that are kept of a Call-ID and of each URI: more of them than that are nobody's name.
+const TEXT: usize = 96;
+
+/// Next hops that a record names; of further ones only how many there were.
+const ATTEMPTS: usize = 8;
+
+/// Who has ended a call, or why it is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum End {
+    /// A BYE of who has called.
+    Caller,
+    /// A BYE of who was called.
+    Callee,
+    /// No next hop has taken it.
+    Refused,
+    /// The caller has given up before an answer.
+    Cancelled,
+    /// It was answered, and nothing has been heard of it for too long.
+    Lost,
+    /// It was answered, and goes on without us: `record_route` is false.
+    Unseen,
+}
+
+/// What came of one next hop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Nothing as yet.
+    Open,
+    Status(u16),
+    Failed(Cause),
+}
+
+/// What a call begins with.
+#[derive(Clone, Copy, Debug)]
+pub struct Beginning<'a> {
+    pub call_id: &'a [u8],
+    /// The URIs in From and To.
+    pub from: &'a [u8],
+    pub to: &'a [u8],
+    /// The name that the caller has proved with its password, if any.
+    pub user: &'a [u8],
+    pub source: Flow,
+    /// By position in the conf.
+    pub route: Option<u16>,
+}
+
+/// One call in progress. Times are milliseconds after its beginning, plus one; 0: not yet.
+#[derive(Debug)]
+struct Call {
+    begun: Instant,
+    /// When something of it was last heard.
+    heard: Instant,
+    ringing: u32,
+    answered: u32,
+    /// The final status, once there is one.
+    status: u16,
+    route: u16,
+    source: Hop,
+    /// Call-ID, From, To and user, one behind the other.
+    text: Box<[u8]>,
+    lengths: [u8; 4],
+    /// Attempts beyond those that are kept.
+    more: u16,
+    attempts: Vec<(Hop, Outcome)>,
+}
+
+/// The other end of a flow, packed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Hop {
+    ip: [u8; 16],
+    port: u16,
+    transport: Transport,
+}
+
+impl From<&Flow> for Hop {
+    fn from(flow: &Flow) -> Hop {
+        let ip = match flow.peer.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        Hop {
+            ip: ip.octets(),
+            port: flow.peer.port(),
+            transport: flow.transport,
+        }
+    }
+}
+
+impl Hop {
+    fn address(&self) -> SocketAddr {
+        SocketAddr::new(Ipv6Addr::from(self.ip).to_canonical(), self.port)
+    }
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Calls {
+    shards: Box<[Mutex<HashMap<u64, Box<Call>>>]>,
+    count: AtomicUsize,
+    answered: AtomicUsize,
+    /// Calls at a time, at most; further ones leave no record.
+    most: usize,
+    unrecorded: AtomicU64,
+    sweep_at: AtomicUsize,
+}
+
+/// A record, as one line of JSON has it.
+#[derive(Serialize)]
+struct Record<'a> {
+    start: String,
+    call_id: &'a str,
+    from: &'a str,
+    to: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    user: &'a str,
+    source: String,
+    transport: &'static str,
+    /// Which `[[route]]` it took, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    route: Option<u16>,
+    tried: Vec<Tried>,
+    #[serde(skip_serializing_if = "is_zero")]
+    tried_more: u16,
+    #[serde(skip_serializing_if = "is_zero")]
+    status: u16,
+    /// Milliseconds from the beginning to the first 180 or 183, to the 200, and to the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ringing_ms: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answered_ms: Option<u32>,
+    ended_ms: u64,
+    end: End,
+}
+
+#[derive(Serialize)]
+struct Tried {
+    to: String,
+    transport: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<&'static str>,
+}
+
+fn is_zero(number: &u16) -> bool {
+    *number == 0
+}
+
+impl Calls {
+    pub fn new(most: usize) -> Calls {
+        Calls {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            count: AtomicUsize::new(0),
+            answered: AtomicUsize::new(0),
+            most,
+            unrecorded: AtomicU64::new(0),
+            sweep_at: AtomicUsize::new(0),
+        }
+    }
+
+    /// Calls that have begun and are not over.
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Those of them that were answered.
+    pub fn answered(&self) -> usize {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Calls without a record, because there were too many at a time.
+    pub fn unrecorded(&self) -> u64 {
+        self.unrecorded.load(Ordering::Relaxed)
+    }
+
+    /// An INVITE that opens a call is forwarded. One that was there already goes on: it has come round, or is tried again with a password.
+    pub fn begin(&self, now: Instant, call: u64, beginning: &Beginning) {
+        let mut shard = self.shard(call);
+        if let Some(known) = shard.get_mut(&call) {
+            known.heard = now;
+            return;
+        }
+        if self.len() >= self.most {
+            self.unrecorded.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let texts = [beginning.call_id, beginning.from, beginning.to, beginning.user].map(|text| text.get(..TEXT).unwrap_or(text));
+        shard.insert(
+            call,
+            Box::new(Call {
+                begun: now,
+                heard: now,
+                ringing: 0,
+                answered: 0,
+                status: 0,
+                route: beginning.route.unwrap_or(u16::MAX),
+                source: Hop::from(&beginning.source),
+                lengths: texts.map(|text| text.len() as u8),
+                text: texts.concat().into(),
+                more: 0,
+                attempts: Vec::new(),
+            }),
+        );
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A copy of the INVITE leaves for a next hop.
+    pub fn attempt(&self, call: u64, to: &Flow) {
+        self.with(call, |call| match call.attempts.len() < ATTEMPTS {
+            true => call.attempts.push((Hop::from(to), Outcome::Open)),
+            false => call.more = call.more.saturating_add(1),
+        });
+    }
+
+    /// What came of the last copy for this next hop.
+    pub fn outcome(&self, call: u64, to: &Flow, outcome: Outcome) {
+        let hop = Hop::from(to);
+        self.with(call, |call| {
+            let mut attempts = call.attempts.iter_mut().rev();
+            if let Some(attempt) = attempts.find(|(other, before)| *other == hop && *before == Outcome::Open) {
+                attempt.1 = outcome;
+            }
+        });
+    }
+
+    /// It rings (180) or is about to (183).
+    pub fn ringing(&self, now: Instant, call: u64) {
+        self.with(call, |call| {
+            if call.ringing == 0 {
+                call.ringing = after(now, call.begun);
+            }
+        });
+    }
+
+    /// It is answered by a 2xx. How long that took is returned, milliseconds, the first time.
+    pub fn answered_now(&self, now: Instant, call: u64, status: u16) -> Option<u64> {
+        self.with(call, |call| {
+            call.heard = now;
+            if call.answered != 0 {
+                return None;
+            }
+            (call.answered, call.status) = (after(now, call.begun), status);
+            self.answered.fetch_add(1, Ordering::Relaxed);
+            Some(now.ms_since(call.begun))
+        })
+        .flatten()
+    }
+
+    /// Something of an answered call has passed: it is not lost.
+    pub fn heard(&self, now: Instant, call: u64) {
+        self.with(call, |call| call.heard = now);
+    }
+
+    /// It got a final answer that is no 2xx. A challenge ends nothing: the caller comes again.
+    pub fn refused(&self, now: Instant, call: u64, status: u16, wall_ms: u64, out: &mut Vec<u8>) {
+        let Some(mut gone) = self.take(call, |call| call.answered == 0) else {
+            return;
+        };
+        if matches!(status, 401 | 407) {
+            return;
+        }
+        gone.status = status;
+        let end = if status == 487 { End::Cancelled } else { End::Refused };
+        gone.write(now, end, wall_ms, out);
+    }
+
+    /// It is over.
+    pub fn ended(&self, now: Instant, call: u64, end: End, wall_ms: u64, out: &mut Vec<u8>) {
+        if let Some(gone) = self.take(call, |call| call.answered != 0) {
+            gone.write(now, end, wall_ms, out);
+        }
+    }
+
+    /// Looks for calls of which nothing was heard for so long, in a part of the table; a whole round is [`SHARDS`] ÷ [`SWEPT`] times.
+    pub fn sweep(&self, now: Instant, lost_after_ms: u64, wall_ms: u64, out: &mut Vec<u8>) {
+        for _ in 0..SWEPT {
+            let at = self.sweep_at.fetch_add(1, Ordering::Relaxed) % SHARDS;
+            let mut shard = lock(&self.shards[at]);
+            let lost = |call: &Call| now.ms_since(call.heard) >= lost_after_ms;
+            for (_, call) in shard.extract_if(|_, call| lost(call)) {
+                self.forget(&call);
+                let end = if call.answered == 0 { End::Refused } else { End::Lost };
+                call.write(now, end, wall_ms, out);
+            }
+        }
+    }
+
+    fn take(&self, call: u64, is_due: impl FnOnce(&Call) -> bool) -> Option<Box<Call>> {
+        let mut shard = self.shard(call);
+        if !is_due(shard.get(&call)?) {
+            return None;
+        }
+        let gone = shard.remove(&call)?;
+        self.forget(&gone);
+        Some(gone)
+    }
+
+    fn forget(&self, call: &Call) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        if call.answered != 0 {
+            self.answered.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn with<R>(&self, call: u64, work: impl FnOnce(&mut Call) -> R) -> Option<R> {
+        self.shard(call).get_mut(&call).map(|call| work(call))
+    }
+
+    fn shard(&self, call: u64) -> MutexGuard<'_, HashMap<u64, Box<Call>>> {
+        lock(&self.shards[call as usize % SHARDS])
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn after(now: Instant, begun: Instant) -> u32 {
+    u32::try_from(now.ms_since(begun) + 1).unwrap_or(u32::MAX)
+}
+
+impl Call {
+    /// `wall_ms` is the time since 1970 at [`Instant`] zero, milliseconds.
+    fn write(&self, now: Instant, end: End, wall_ms: u64, out: &mut Vec<u8>) {
+        let mut rest = &self.text[..];
+        let texts = self.lengths.map(|len| {
+            let (text, after) = rest.split_at_checked(usize::from(len)).unwrap_or((rest, &[]));
+            rest = after;
+            String::from_utf8_lossy(text)
+        });
+        let tried = self.attempts.iter().map(|(hop, outcome)| Tried {
+            to: hop.address().to_string(),
+            transport: hop.transport.name(),
+            status: match outcome {
+                Outcome::Status(status) => Some(*status),
+                _ => None,
+            },
+            failure: match outcome {
+                Outcome::Failed(cause) => Some(cause.words()),
+                _ => None,
+            },
+        });
+        let time = |ms: u32| (ms > 0).then(|| ms - 1);
+        let record = Record {
+            start: Timestamp(wall_ms.saturating_add(self.begun.as_ms())).to_string(),
+            call_id: &texts[0],
+            from: &texts[1],
+            to: &texts[2],
+            user: &texts[3],
+            source: self.source.address().to_string(),
+            transport: self.source.transport.name(),
+            route: self.route.checked_add(1),
+            tried: tried.collect(),
+            tried_more: self.more,
+            status: self.status,
+            ringing_ms: time(self.ringing),
+            answered_ms: time(self.answered),
+            ended_ms: now.ms_since(self.begun),
+            end,
+        };
+        // Writing into memory does not fail, nor does making text of this.
+        let written = serde_json::to_writer(&mut *out, &record);
+        debug_assert!(written.is_ok(), "{written:?}");
+        out.push(b'\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    const WALL_MS: u64 = 1_764_410_400_000;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_ms(ms)
+    }
+
+    fn to(address: &str) -> Flow {
+        Flow::datagram(0, address.parse().unwrap())
+    }
+
+    fn begin(calls: &Calls, now: u64, call: u64) {
+        let beginning = Beginning {
+            call_id: b"a84b4c76@h",
+            from: b"sip:alice@example.com",
+            to: b"sip:bob@example.com",
+            user: b"alice",
+            source: to("192.0.2.7:5060"),
+            route: Some(0),
+        };
+        calls.begin(at(now), call, &beginning);
+    }
+
+    fn lines(out: &[u8]) -> Vec<Value> {
+        let text = std::str::from_utf8(out).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_call_leaves_one_record() {
+        let (calls, mut out) = (Calls::new(10), Vec::new());
+        begin(&calls, 1000, 7);
+        for (address, outcome) in [
+            ("192.0.2.1:5060", Outcome::Failed(Cause::NoResponse)),
+            ("[2001:db8::1]:5070", Outcome::Status(200)),
+        ] {
+            calls.attempt(7, &to(address));
+            calls.outcome(7, &to(address), outcome);
+        }
+        calls.ringing(at(5100), 7);
+        calls.ringing(at(5300), 7);
+        assert_eq!(calls.answered_now(at(9000), 7, 200), Some(8000));
+        assert_eq!(calls.answered_now(at(9500), 7, 200), None, "its 200 comes again");
+        assert_eq!((calls.len(), calls.answered()), (1, 1));
+        calls.ended(at(69_000), 7, End::Callee, WALL_MS, &mut out);
+        calls.ended(at(69_500), 7, End::Callee, WALL_MS, &mut out);
+        assert_eq!((calls.len(), calls.answered()), (0, 0));
+        let expected = serde_json::json!({
+            "start": "2025-11-29T10:00:01.000Z", "call_id": "a84b4c76@h", "from": "sip:alice@example.com", "to": "sip:bob@example.com",
+            "user": "alice", "source": "192.0.2.7:5060", "transport": "UDP", "route": 1, "status": 200,
+            "tried": [{"to": "192.0.2.1:5060", "transport": "UDP", "failure": "no response"},
+                      {"to": "[2001:db8::1]:5070", "transport": "UDP", "status": 200}],
+            "ringing_ms": 4100, "answered_ms": 8000, "ended_ms": 68_000, "end": "callee",
+        });
+        assert_eq!(lines(&out), [expected]);
+    }
+
+    #[test]
+    fn a_challenge_is_no_call_and_a_cancelled_one_says_so() {
+        let (calls, mut out) = (Calls::new(10), Vec::new());
+        begin(&calls, 0, 7);
+        calls.refused(at(5), 7, 407, WALL_MS, &mut out);
+        assert!(out.is_empty() && calls.is_empty());
+        begin(&calls, 10, 7);
+        calls.refused(at(500), 7, 487, WALL_MS, &mut out);
+        begin(&calls, 1000, 8);
+        calls.refused(at(1001), 8, 486, WALL_MS, &mut out);
+        let ends: Vec<_> = lines(&out)
+            .iter()
+            .map(|line| (line["end"].clone(), line["status"].clone()))
+            .collect();
+        assert_eq!(ends, [("cancelled".into(), 487.into()), ("refused".into(), 486.into())]);
+        // A late refusal of a second branch does not end a call that was answered.
+        begin(&calls, 2000, 9);
+        calls.answered_now(at(2001), 9, 200);
+        calls.refused(at(2002), 9, 486, WALL_MS, &mut out);
+        assert_eq!(calls.answered(), 1);
+    }
+
+    #[test]
+    fn what_is_never_heard_of_again_is_lost_in_the_end() {
+        let (calls, mut out) = (Calls::new(10), Vec::new());
+        for call in [1, 2, 1025] {
+            begin(&calls, 0, call);
+            calls.answered_now(at(0), call, 200);
+        }
+        calls.heard(at(5000), 2);
+        let mut round = |now| {
+            out.clear();
+            for _ in 0..SHARDS / SWEPT {
+                calls.sweep(at(now), 10_000, WALL_MS, &mut out);
+            }
+            lines(&out).iter().filter(|line| line["end"] == "lost").count()
+        };
+        assert_eq!(round(9_999), 0);
+        assert_eq!(round(10_000), 2);
+        assert_eq!(round(15_000), 1);
+        assert!(calls.is_empty());
+    }
+
+    #[test]
+    fn memory_has_an_end() {
+        let calls = Calls::new(3);
+        for call in 0..5 {
+            begin(&calls, 0, call);
+        }
+        assert_eq!((calls.len(), calls.unrecorded()), (3, 2));
+        for number in 0..20 {
+            calls.attempt(1, &to(&format!("192.0.2.{number}:5060")));
+        }
+        let mut out = Vec::new();
+        calls.answered_now(at(1), 1, 200);
+        calls.ended(at(2), 1, End::Caller, WALL_MS, &mut out);
+        let line = &lines(&out)[0];
+        assert_eq!(
+            (line["tried"].as_array().unwrap().len(), &line["tried_more"]),
+            (ATTEMPTS, &12.into())
+        );
+        // A usual call with two attempts: the box, its text, two attempts, and its entry in the table.
+        let bytes = size_of::<Call>() + 10 + 21 + 19 + 5 + 2 * size_of::<(Hop, Outcome)>() + 24;
+        assert!(bytes <= 300, "{bytes}");
+        let longest = size_of::<Call>() + 4 * TEXT + 24;
+        assert!(longest <= 600, "{longest}");
+    }
+}
