@@ -36,6 +36,7 @@ impl Conf {
             proxy: self.proxy.clone(),
             registrar: self.registrar.clone(),
             auth: self.auth.clone(),
+            next_hop: self.next_hop.clone(),
             timers: self.timers.clone(),
             limits: self.limits.clone(),
             dns: self.dns.clone(),

@@ -1,6 +1,7 @@
 //! From TOML to a [`Conf`]: every fault of the file is found and told with its place, and what would be right.
 
 mod document;
+mod edits;
 mod listen;
 mod pem;
 mod routes;
@@ -163,6 +164,7 @@ impl Document<'_> {
             proxy: self.plain(),
             registrar: self.registrar(),
             auth: self.auth(),
+            next_hop: self.plain(),
             timers: self.timers(),
             limits: self.plain(),
             udp: self.plain(),

@@ -23,6 +23,7 @@ pub struct Conf {
     pub auth: Auth,
     /// In the order of the file: the first that matches wins.
     pub routes: Routes,
+    pub next_hop: NextHops,
     pub timers: Timers,
     pub limits: Limits,
     pub udp: Udp,

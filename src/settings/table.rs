@@ -206,6 +206,17 @@ macro_rules! table { ($expand:ident) => { $expand! {
         /// when the server starts and whenever it has changed; needed where something above or a [[route]] challenges.
         live users: PathBuf = "strowger.db".into(), "\"strowger.db\"", path;
     }
+    /// When a next hop, a target of a [[route]] or a server of a domain, counts as failed: no connection, no answer, a 503, a port unreachable.
+    /// "strowger targets" shows them. A failed one is passed over, as long as there is another.
+    [next_hop] NextHops {
+        /// How long a next hop may say nothing at all to a request, not even 100 Trying, "100ms" to "2m". Then the next target is tried, and this one
+        /// counts as failed unless it answers others meanwhile. Where there is no other, the request is sent again until it times out (64 times
+        /// t1). A [[route]] may say otherwise.
+        live patience: Millis = 4000, "\"4s\"", millis(100 * MS, 2 * MINUTE);
+        /// For how long a failed next hop is passed over, "1s" to "1h"; then one request tries it again, and each failure doubles the time, up to 16
+        /// times. A 503 with Retry-After says for how long itself, up to 10 minutes.
+        live retry: Millis = 30_000, "\"30s\"", millis(SECOND, HOUR);
+    }
     [timers] Timers {
         /// RFC 3261, table 4: the round trip time assumed, the longest interval between two retransmissions of a request that is
         /// not an INVITE, and how long a message stays in the network.

@@ -551,5 +551,6 @@ fn route(to_host: Option<String>, prefix: Option<Vec<u8>>, action: Action) -> Ro
         outgoing: None,
         challenge: None,
         users_only: false,
+        ..Route::default()
     }
 }

@@ -2,7 +2,7 @@
 
 pub use crate::base::Network;
 use crate::base::Transport;
-use crate::settings::Outgoing;
+use crate::settings::{Millis, Outgoing};
 use crate::sip::{Host, KeptUri, Scheme};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
@@ -90,7 +90,7 @@ impl Routes {
 }
 
 /// One `[[route]]`. Every condition that is given must hold.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Route {
     /// Upper-case method names; empty: any.
     pub methods: Vec<Vec<u8>>,
@@ -108,6 +108,58 @@ pub struct Route {
     pub challenge: Option<bool>,
     /// Whether nobody but our own users, proved, may take this route.
     pub users_only: bool,
+    /// How much of the requests each target gets, by position; empty: the first gets all, as long as it is well.
+    pub weights: Vec<u16>,
+    /// Final responses of a target after which the next one is tried; silence and a lost connection always are.
+    pub failover: Statuses,
+    /// How long a target may say nothing before the next one is tried; `None`: as `[next_hop]` says.
+    pub patience: Option<Millis>,
+    /// How often each target is asked by an OPTIONS whether it is there; `None`: never.
+    pub probe: Option<Millis>,
+    /// What is changed in the requests that take this route.
+    pub edits: Edits,
+}
+
+/// A set of final responses other than 2xx.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statuses(Vec<(u16, u16)>);
+
+impl Default for Statuses {
+    fn default() -> Statuses {
+        Statuses(vec![(503, 503)])
+    }
+}
+
+impl Statuses {
+    /// Of ranges, their ends included.
+    pub fn new(ranges: Vec<(u16, u16)>) -> Statuses {
+        Statuses(ranges)
+    }
+
+    pub fn have(&self, status: u16) -> bool {
+        self.0.iter().any(|(first, last)| (*first..=*last).contains(&status))
+    }
+}
+
+/// What a relaying route changes in a request, beyond what every proxy does.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Edits {
+    /// Characters that the user part of the Request-URI loses at its beginning, and what it gains there then.
+    pub strip: usize,
+    pub prefix: Vec<u8>,
+    /// What stands for the host of the Request-URI and its port.
+    pub set_host: Option<Vec<u8>>,
+    /// Header lines with their ends, as they are sent.
+    pub add_header: Vec<u8>,
+    /// Names of header fields, lower-case.
+    pub remove_header: Vec<Vec<u8>>,
+}
+
+impl Edits {
+    /// Whether the Request-URI stays as it is.
+    pub fn keep_uri(&self) -> bool {
+        self.strip == 0 && self.prefix.is_empty() && self.set_host.is_none()
+    }
 }
 
 /// The host of a condition, read once.
@@ -148,11 +200,12 @@ impl Route {
     }
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Action {
     /// Send to the first target; the others are tried in order when it fails. Without targets: to where the Request-URI says.
     Relay(Vec<NextHop>),
     /// Look the Request-URI up in the location service.
+    #[default]
     Location,
     /// Answer 302 with these URIs, or with the registered contacts when there are none.
     Redirect(Vec<Vec<u8>>),

@@ -1,7 +1,7 @@
 //! What the rules need to know, as plain data: made from the conf, immutable, swapped whole.
 
 use crate::base::Transport;
-use crate::settings::{Auth, Dns, Limits, Proxy, Registrar, Timers};
+use crate::settings::{Auth, Dns, Limits, NextHops, Proxy, Registrar, Timers};
 pub use crate::settings::{Fork, InDialog, Mode, Outgoing};
 use crate::sip::same_name;
 use crate::stack::route::Routes;
@@ -22,6 +22,7 @@ pub struct Settings {
     pub proxy: Proxy,
     pub registrar: Registrar,
     pub auth: Auth,
+    pub next_hop: NextHops,
     pub timers: Timers,
     pub limits: Limits,
     pub dns: Dns,
@@ -63,6 +64,7 @@ impl Default for Settings {
             proxy: Proxy::default(),
             registrar: Registrar::default(),
             auth: Auth::default(),
+            next_hop: NextHops::default(),
             timers: Timers::default(),
             limits: Limits::default(),
             dns: Dns::default(),

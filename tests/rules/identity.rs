@@ -358,6 +358,7 @@ pub fn route(action: Action) -> Route {
         outgoing: None,
         challenge: None,
         users_only: false,
+        ..Route::default()
     }
 }
 

@@ -25,6 +25,7 @@ pub fn route(action: Action) -> Route {
         outgoing: None,
         challenge: None,
         users_only: false,
+        ..Route::default()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::document::{Document, Section, Value};
 use super::tls::Alone;
@@ -53,6 +54,15 @@ const TAKEN: &[(&str, &[Kind], &str)] = &[
         "\"relay\", \"location\" and \"redirect\"",
     ),
     ("status", &[Kind::Reject], "\"reject\""),
+    ("weight", &[Kind::Relay], "\"relay\""),
+    ("failover", &[Kind::Relay], "\"relay\""),
+    ("patience", &[Kind::Relay, Kind::Location], "\"relay\" and \"location\""),
+    ("probe", &[Kind::Relay], "\"relay\""),
+    ("strip", &[Kind::Relay], "\"relay\""),
+    ("prefix", &[Kind::Relay], "\"relay\""),
+    ("set_host", &[Kind::Relay], "\"relay\""),
+    ("add_header", &[Kind::Relay], "\"relay\""),
+    ("remove_header", &[Kind::Relay], "\"relay\""),
 ];
 
 impl Document<'_> {
@@ -111,8 +121,18 @@ impl Section<'_, '_> {
             self.wrong(self.place("challenge"), message);
         }
         let pairs = self.pairs("certificate", "private_key", Alone::HoldsItsKey);
+        let action = self.certified_action(&pairs);
+        let targets = match &action {
+            Action::Relay(hops) => hops.len(),
+            _ => 0,
+        };
         let route = Route {
-            action: self.certified_action(&pairs),
+            action,
+            weights: self.weights(targets),
+            failover: self.failover(targets),
+            patience: self.read("patience", millis(Duration::from_millis(100), Duration::from_secs(120))),
+            probe: self.probe(targets),
+            edits: self.edits(),
             methods: methods.unwrap_or_default(),
             from_source: from_source.unwrap_or_default(),
             to_host: self.read("to_host", host).map(|host| host.into_bytes().into()),

@@ -10,7 +10,7 @@ use crate::base::{Network, Transport};
 use crate::config::model::{Listen, Listeners, default_address};
 use crate::net::tls::{Certificates, Identity, Pair};
 use crate::settings::*;
-use crate::stack::route::{Action, NextHop, Route};
+use crate::stack::route::{Action, Edits, NextHop, Route};
 use std::time::Duration;
 
 fn machine() -> Machine {
@@ -729,7 +729,7 @@ address = \"localhost:5060\"
             "t:5:1: unknown key \"domain\" in [server]; the nearest known one is \"domains\"",
             "t:7:8: mode must be one of \"stateful\", \"stateless\", not the integer 1",
             "t:8:8: fork must be one of \"parallel\", \"sequential\", not the string \"serial\"",
-            "t:9:2: unknown section \"nonsense\"; the sections are auth, connections, control, dns, limits, listen, log, metrics, proxy, registrar, route, server, timers, tls, tls.identity, udp",
+            "t:9:2: unknown section \"nonsense\"; the sections are auth, connections, control, dns, limits, listen, log, metrics, next_hop, proxy, registrar, route, server, timers, tls, tls.identity, udp",
             "t:11:13: transport must be one of \"udp\", \"tcp\", \"tls\", not the string \"sctp\"",
             "t:12:11: address must be an address with a port such as \"127.0.0.1:5060\" or \"[::1]:5060\", not the string \"localhost:5060\"",
         ]
@@ -971,6 +971,75 @@ fn each_route_that_is_wrong_is_refused() {
             "only the actions \"relay\", \"location\" and \"redirect\" take it",
         ),
         ("action = \"relay\"\nchallenge = \"yes\"", "true or false"),
+    ] {
+        let fault = fault(&format!("[[route]]\n{settings}\n"));
+        assert!(fault.contains(says), "{settings}: {fault}");
+    }
+}
+
+#[test]
+fn what_a_route_says_of_its_targets_and_requests_is_read_or_refused() {
+    let relay = "[[route]]\naction = \"relay\"\ntarget = [\"sip:192.0.2.1\", \"sip:192.0.2.2\"]\n";
+    let conf = good(&format!(
+        "{relay}weight = [70, 70]\nfailover = [408, \"5XX\"]\npatience = \"2s\"\nprobe = \"10s\"\nstrip = 1\nprefix = \"+49\"\n\
+         set_host = \"Carrier.example:5070\"\nadd_header = [\"X-Account : 42 \", \"P-Asserted-Identity: <sip:+1@h>\"]\nremove_header = [\"X-Internal\"]\n"
+    ));
+    let route = &conf.routes[0];
+    assert_eq!(
+        (&route.weights[..], route.patience, route.probe),
+        (&[70, 70][..], Some(2000), Some(10_000))
+    );
+    let tried_again: Vec<u16> = (300..700).filter(|status| route.failover.have(*status)).collect();
+    assert_eq!(tried_again, [vec![408], (500..600).collect()].concat());
+    let edits = Edits {
+        strip: 1,
+        prefix: b"+49".to_vec(),
+        set_host: Some(b"carrier.example:5070".to_vec()),
+        add_header: b"X-Account: 42\r\nP-Asserted-Identity: <sip:+1@h>\r\n".to_vec(),
+        remove_header: vec![b"x-internal".to_vec()],
+    };
+    assert_eq!(route.edits, edits);
+    let plain = &good(relay).routes[0];
+    assert!(plain.failover.have(503) && !plain.failover.have(500) && plain.edits.keep_uri());
+    for (setting, says) in [
+        ("weight = [1]", "has 1 numbers for 2 targets"),
+        ("weight = [0, 0]", "one must be above 0"),
+        ("weight = [1, 65536]", "from 0 to 65535"),
+        ("weight = 5", "one for each target"),
+        ("failover = []", "empty list"),
+        ("failover = [200]", "final responses such as"),
+        ("failover = [\"2xx\"]", "final responses such as"),
+        ("failover = [\"503\"]", "final responses such as"),
+        ("failover = [503, 503]", "twice"),
+        ("patience = \"1ms\"", "from \"100ms\" to \"2m\""),
+        ("probe = \"10ms\"", "from \"1s\" to \"1h\""),
+        ("strip = 33", "from 0 to 32"),
+        ("prefix = \"a b\"", "user part may begin with"),
+        ("prefix = \"a@b\"", "user part may begin with"),
+        ("prefix = \"a:b\"", "user part may begin with"),
+        ("set_host = \"a b\"", "a host, with a port"),
+        ("set_host = \"user@a.example\"", "a host, with a port"),
+        ("set_host = \"a.example;lr\"", "a host, with a port"),
+        ("add_header = [\"X-Account\"]", "header lines such as"),
+        ("add_header = [\"X-A: b\\r\\nVia: c\"]", "header lines such as"),
+        ("add_header = [\"X A: b\"]", "header lines such as"),
+        ("add_header = [\"via: SIP/2.0/UDP h\"]", "adds via"),
+        ("add_header = [\"l: 0\"]", "adds l"),
+        ("remove_header = [\"Record-Route\"]", "removes Record-Route"),
+        ("remove_header = [\"I\"]", "removes I"),
+        ("remove_header = [\"X:\"]", "names of header fields"),
+    ] {
+        let fault = fault(&format!("{relay}{setting}\n"));
+        assert!(fault.contains(says), "{setting}: {fault}");
+    }
+    for (settings, says) in [
+        ("action = \"relay\"\nfailover = [503]", "there is no second target"),
+        ("action = \"relay\"\nprobe = \"5s\"", "there is no target to ask"),
+        ("action = \"reject\"\nstrip = 1", "only the actions \"relay\" take it"),
+        (
+            "action = \"location\"\nadd_header = [\"A: b\"]",
+            "only the actions \"relay\" take it",
+        ),
     ] {
         let fault = fault(&format!("[[route]]\n{settings}\n"));
         assert!(fault.contains(says), "{settings}: {fault}");

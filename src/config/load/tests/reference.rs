@@ -196,6 +196,24 @@ const ROUTE: &str = r##"# Where requests go, before the location service is aske
 # passed and goes by its own route. This is what a way that costs money wants: the targets of such a route are reached by no
 # binding, no contact of a dialog and no call that a user or a proxy forwards (docs/security/identity.md).
 #from = "anyone"                 # default: "anyone"
+# For "relay" with several targets: how much of the requests each gets, as the weights of DNS are (RFC 2782), all requests of a call the
+# same; 0: only when the others have failed. Without it the first target gets all, and the others are for when it fails.
+#weight = [70, 30]
+# For "relay": the final responses of a target after which the next one is tried: numbers, or classes from "3xx" to "6xx". A target without a
+# connection, or that says nothing for as long as patience, always is followed by the next one.
+#failover = [503]                # default: [503]
+# For "relay" and "location": instead of patience in [next_hop].
+#patience = "4s"
+# For "relay": each target is asked by an OPTIONS so often, "1s" to "1h", whether it is there: a failed one is known before a call meets it.
+#probe = "10s"
+# For "relay": what is changed in the requests. The user part of the Request-URI loses so many characters at its beginning, 0 to 32, and gains
+# the prefix; a shorter one is answered 484. set_host stands for its host and port.
+#strip = 1
+#prefix = "0049"
+#set_host = "carrier.example.net"
+# Header lines that are added, and header fields that are removed, all of that name. Those by which requests find their way are this server's.
+#add_header = ["X-Account: 42"]
+#remove_header = ["X-Internal"]
 # Scanners look for what answers: these say who they are. Such a route stands best before all others.
 #[[route]]
 #user_agent = ["friendly-scanner", "sipvicious", "sipcli", "sip-scan", "sipsak", "sundayddr", "iwar", "pplsip"]
