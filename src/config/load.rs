@@ -171,6 +171,7 @@ impl Document<'_> {
             dns: self.plain(),
             control: self.plain(),
             metrics: self.plain(),
+            records: self.plain(),
             log: self.plain(),
             routes: Routes::default(),
         };

@@ -30,6 +30,7 @@ pub struct Conf {
     pub dns: Dns,
     pub control: Control,
     pub metrics: Metrics,
+    pub records: Records,
     pub log: Log,
 }
 

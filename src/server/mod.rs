@@ -9,6 +9,7 @@ mod log_line;
 mod log_queue;
 pub mod logger;
 mod notify;
+mod records;
 mod reload;
 mod running;
 mod secure;

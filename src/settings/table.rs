@@ -324,6 +324,18 @@ macro_rules! table { ($expand:ident) => { $expand! {
         /// "": nowhere.
         live address: Option<SocketAddr> = None, "\"\"", optional(listen_address);
     }
+    /// One line of JSON for each call when it is over: Call-ID, from, to, authenticated user, source, route, the next hops tried and what came of
+    /// each, final status, milliseconds to the first ringing, to the answer and to the end, and who ended it.
+    [records] Records {
+        /// A file, to which lines are appended, opened again by SIGHUP; or "unixgram:/run/…", the socket of a program that takes a datagram for each.
+        /// "": no records, and no count of calls. Nobody waits for it: up to 4 MiB of lines do, then they are lost and counted
+        /// (strowger_records_lost_total).
+        fixed file: Option<RecordsTo> = None, "\"\"", optional(records);
+        /// A call that was answered and of which nothing was heard for so long, no BYE and no refresh, "1m" to "168h", leaves a record that says "lost".
+        live lost_after: Millis = 43_200_000, "\"12h\"", millis(MINUTE, 168 * HOUR);
+        /// Calls at a time that leave one, 1 to 100000000: each takes some 400 bytes.
+        fixed most: usize = 1_000_000, "1000000", number(1, 100_000_000);
+    }
     [log] Log {
         /// "off", "error", "warn", "info", "debug" or "trace", to standard error. The environment's RUST_LOG goes before it, and so does
         /// "strowger log LEVEL" until this key changes. Nobody waits for whoever reads it: up to 1 MiB of lines wait, then the newest are lost,

@@ -3,6 +3,7 @@
 use crate::base::Transport;
 use log::LevelFilter;
 use std::fmt;
+use std::path::PathBuf;
 
 /// What the conf writes as a word.
 pub trait Words: Copy + PartialEq + 'static {
@@ -169,6 +170,24 @@ words! {
         Answer = "answer",
         /// Where most must be refused, the kernel drops some of the INVITEs that come by UDP.
         Kernel = "kernel",
+    }
+}
+
+/// Where the records of calls go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordsTo {
+    /// They are appended, a line each.
+    File(PathBuf),
+    /// A datagram each to the Unix socket of whoever reads them.
+    Socket(PathBuf),
+}
+
+impl fmt::Display for RecordsTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RecordsTo::File(path) => path.display().fmt(f),
+            RecordsTo::Socket(path) => write!(f, "unixgram:{}", path.display()),
+        }
     }
 }
 

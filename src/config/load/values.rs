@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::document::{Value, Wrong};
 use crate::base::Network;
 use crate::config::units;
-use crate::settings::{Capacity, Millis, Seconds, Words};
+use crate::settings::{Capacity, Millis, RecordsTo, Seconds, Words};
 
 /// A value, or the faults found in it: phrases that follow the key's name.
 pub(super) type Parsed<T> = Result<T, Vec<Wrong>>;
@@ -346,6 +346,18 @@ pub(super) const ALGORITHMS: &str = "a list of \"SHA-256\", \"SHA-512-256\" and 
 const REALM_LONGEST: usize = 255;
 
 /// `realm-value` (RFC 3261 §25.1) without its quotes, and without what would have to be escaped: not every phone can.
+/// Where records go: a file, or a socket behind the word unixgram.
+pub(super) fn records(value: &Value<'_>) -> Parsed<RecordsTo> {
+    let what = "the path of a file such as \"/var/log/strowger/calls.json\", or of a socket such as \"unixgram:/run/calls.sock\"";
+    let text = string(value, what)?;
+    match text.strip_prefix("unixgram:") {
+        // A socket's address has 108 bytes, and ends with a zero.
+        Some(path) if !path.is_empty() && path.len() < 108 && !path.contains('\0') => Ok(RecordsTo::Socket(path.into())),
+        None if !text.is_empty() && !text.contains('\0') => Ok(RecordsTo::File(text.into())),
+        _ => Err(must_be(value, what)),
+    }
+}
+
 pub(super) fn realm(value: &Value<'_>) -> Parsed<String> {
     let what = "the realm of a challenge such as \"example.com\"";
     let text = string(value, what)?;

@@ -1,0 +1,278 @@
+//! The records of calls on their way out: workers leave lines in a bounded buffer, and a thread writes them to a file, or to a Unix datagram socket.
+//!
+//! No worker waits: what finds no room is counted. A file is opened again when it is told so (SIGHUP), so that it can be moved away. While
+//! nothing can be written the lines wait, as many as there is room for, and the log says why, once for each trouble.
+
+use super::lock::lock;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+use strowger::settings::RecordsTo;
+
+/// Bytes of lines that may wait.
+const ROOM: usize = 4 << 20;
+
+/// How long after a failure the next attempt is made.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How long the end of the process waits for the last lines.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// How long a socket may take no line before that is a failure.
+const SEND: Duration = Duration::from_millis(500);
+
+/// See the module's text.
+pub struct Records {
+    to: RecordsTo,
+    state: Mutex<State>,
+    /// There is something to write.
+    work: Condvar,
+    /// All is written.
+    rest: Condvar,
+    reopen: AtomicBool,
+    written: AtomicU64,
+    lost: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    lines: Vec<u8>,
+    is_writing: bool,
+}
+
+/// Where the lines go.
+enum Sink {
+    File(File),
+    Socket(UnixDatagram),
+}
+
+impl Records {
+    /// Opens what the records go to and starts the thread.
+    pub fn start(to: RecordsTo) -> Result<Arc<Records>, String> {
+        let records = Arc::new(Records {
+            state: Mutex::default(),
+            work: Condvar::new(),
+            rest: Condvar::new(),
+            reopen: AtomicBool::new(false),
+            written: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            to,
+        });
+        let sink = match (Sink::open(&records.to), &records.to) {
+            (Ok(sink), _) => Some(sink),
+            (Err(error), RecordsTo::File(path)) => return Err(format!("[records] file: {}: {error}", path.display())),
+            // Whoever listens there may come later.
+            (Err(error), RecordsTo::Socket(path)) => {
+                log::warn!(
+                    "[records] file: nobody listens at {} as yet ({error}): records wait",
+                    path.display()
+                );
+                None
+            }
+        };
+        let running = records.clone();
+        thread::Builder::new()
+            .name("records".to_owned())
+            .spawn(move || running.run(sink))
+            .map_err(|error| format!("the thread of the records: {error}"))?;
+        Ok(records)
+    }
+
+    /// Takes whole lines. It returns at once.
+    pub fn push(&self, lines: &[u8]) {
+        let mut state = lock(&self.state);
+        if state.lines.len() + lines.len() > ROOM {
+            self.lost.fetch_add(count(lines), Ordering::Relaxed);
+            return;
+        }
+        state.lines.extend_from_slice(lines);
+        drop(state);
+        self.work.notify_one();
+    }
+
+    /// The file may have been moved away: the next line goes to one of its name.
+    pub fn reopen(&self) {
+        self.reopen.store(true, Ordering::Release);
+        self.work.notify_one();
+    }
+
+    /// Records that were written, and that were lost.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.written.load(Ordering::Relaxed), self.lost.load(Ordering::Relaxed))
+    }
+
+    /// Waits until what has come is written, but not for long.
+    pub fn flush(&self) {
+        let deadline = Instant::now() + LAST_LINES;
+        let mut state = lock(&self.state);
+        while !state.lines.is_empty() || state.is_writing {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let lost = count(&state.lines);
+                log::warn!("records: {lost} of calls are lost at the end: {} did not take them", self.to);
+                return;
+            }
+            state = self.rest.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn run(&self, mut sink: Option<Sink>) {
+        let mut lines = Vec::new();
+        let mut is_in_trouble = sink.is_none();
+        loop {
+            self.wait(&mut lines);
+            if self.reopen.swap(false, Ordering::Acquire) {
+                sink = None;
+            }
+            let mut rest = &lines[..];
+            while !rest.is_empty() {
+                let written = match &mut sink {
+                    Some(sink) => sink.write(rest),
+                    None => Sink::open(&self.to).map(|opened| {
+                        sink = Some(opened);
+                        0
+                    }),
+                };
+                match written {
+                    Ok(0) => {}
+                    Ok(taken) => {
+                        if std::mem::take(&mut is_in_trouble) {
+                            log::info!("records: {} takes them again", self.to);
+                        }
+                        self.written.fetch_add(count(&rest[..taken]), Ordering::Relaxed);
+                        rest = &rest[taken..];
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => {
+                        if !std::mem::replace(&mut is_in_trouble, true) {
+                            log::error!(
+                                "records: {} does not take them: {error}; they wait, up to 4 MiB of them",
+                                self.to
+                            );
+                        }
+                        sink = None;
+                        thread::sleep(RETRY);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what there is, or sleeps until there is something.
+    fn wait(&self, lines: &mut Vec<u8>) {
+        lines.clear();
+        let mut state = lock(&self.state);
+        state.is_writing = false;
+        self.rest.notify_all();
+        while state.lines.is_empty() && !self.reopen.load(Ordering::Acquire) {
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        std::mem::swap(lines, &mut state.lines);
+        state.is_writing = !lines.is_empty();
+    }
+}
+
+impl Sink {
+    fn open(to: &RecordsTo) -> io::Result<Sink> {
+        match to {
+            RecordsTo::File(path) => open_file(path).map(Sink::File),
+            RecordsTo::Socket(path) => {
+                let socket = UnixDatagram::unbound()?;
+                socket.connect(path)?;
+                socket.set_write_timeout(Some(SEND))?;
+                Ok(Sink::Socket(socket))
+            }
+        }
+    }
+
+    /// Writes what the device takes at once: whole lines to a socket, a datagram each.
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        match self {
+            Sink::File(file) => file.write(lines),
+            Sink::Socket(socket) => {
+                let end = memchr::memchr(b'\n', lines).map_or(lines.len(), |end| end + 1);
+                socket.send(lines.get(..end).unwrap_or(lines))?;
+                Ok(end)
+            }
+        }
+    }
+}
+
+/// It holds who calls whom: its owner and its group may read it.
+fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).mode(0o640).open(path)
+}
+
+fn count(lines: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', lines).count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(name: &str) -> PathBuf {
+        let place = std::env::temp_dir().join(format!("strowger-records-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_file(&place);
+        place
+    }
+
+    #[test]
+    fn lines_are_appended_and_a_file_that_was_moved_away_is_made_anew() {
+        let (path, moved) = (place("file"), place("moved"));
+        let records = Records::start(RecordsTo::File(path.clone())).unwrap();
+        records.push(b"1\n2\n");
+        records.flush();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n2\n");
+        std::fs::rename(&path, &moved).unwrap();
+        records.reopen();
+        // What came before the thread has seen that may go to the old one.
+        while records.reopen.load(Ordering::Acquire) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        records.push(b"3\n");
+        records.flush();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "3\n");
+        assert_eq!(records.counts(), (3, 0));
+        for path in [path, moved] {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_socket_gets_a_datagram_for_each_line_and_nobody_waits_for_its_reader() {
+        let path = place("socket");
+        let reader = UnixDatagram::bind(&path).unwrap();
+        let records = Records::start(RecordsTo::Socket(path.clone())).unwrap();
+        records.push(b"first\nsecond\n");
+        let mut line = [0; 64];
+        for expected in ["first\n", "second\n"] {
+            let len = reader.recv(&mut line).unwrap();
+            assert_eq!(&line[..len], expected.as_bytes());
+        }
+        // It stops reading: the room fills, and what is beyond it is counted.
+        let began = Instant::now();
+        let many = b"x\n".repeat(1 << 18);
+        for _ in 0..40 {
+            records.push(&many);
+        }
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        let (_, lost) = records.counts();
+        assert!(lost >= 30 << 18, "{lost}");
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_an_error_at_the_start() {
+        let error = Records::start(RecordsTo::File("/nonexistent/calls.json".into()))
+            .err()
+            .unwrap();
+        assert!(error.contains("/nonexistent/calls.json"), "{error}");
+    }
+}
