@@ -31,7 +31,7 @@ pub struct Connection {
     pub transport: Transport,
     pub state: State,
     /// For one that we opened: the names under which the rules know it ([`Channel::Peer`]).
-    pub names: Option<(u64, u64)>,
+    names: Option<Box<(u64, u64)>>,
     pub age: Age,
     pub tls: Option<Box<Tls>>,
     framer: Framer,
@@ -39,17 +39,18 @@ pub struct Connection {
     partial: Vec<u8>,
     /// Messages of this turn; in a connection that is not open yet, all that came before.
     pub plain: Vec<u8>,
+    // Sizes of what one connection holds have 32 bits: limits of the conf keep them far below that.
     /// Bytes that the kernel has not taken, from `written` on.
     queue: Vec<u8>,
-    written: usize,
+    written: u32,
     /// Bytes of messages not whole that were counted for it.
-    pub weight: usize,
+    pub weight: u32,
     /// Bytes that wait to leave, as far as they were counted for it.
-    pub unsent: usize,
+    pub unsent: u32,
     /// Bytes between messages since the last one, or since this time; and how many may come.
-    blanks: usize,
+    blanks: u32,
     blanks_since: Instant,
-    blanks_most: usize,
+    blanks_most: u32,
     /// Requests that came and have not had their final response from us.
     owed: u32,
     /// Requests of ours that have not had their final response.
@@ -173,7 +174,7 @@ impl Connection {
             transport: flow.transport,
             state,
             names: match flow.channel {
-                Channel::Peer { name, call } => Some((name, call)),
+                Channel::Peer { name, call } => Some(Box::new((name, call))),
                 _ => None,
             },
             age: Age::new(now),
@@ -187,13 +188,18 @@ impl Connection {
             unsent: 0,
             blanks: 0,
             blanks_since: now,
-            blanks_most: usize::MAX,
+            blanks_most: u32::MAX,
             owed: 0,
             awaited: 0,
             read_queue: ReadQueue::Nowhere,
             is_dirty: false,
             flags: Flags::default(),
         }
+    }
+
+    /// For one that we opened: the names under which the rules know it ([`Channel::Peer`]).
+    pub fn names(&self) -> Option<(u64, u64)> {
+        self.names.as_deref().copied()
     }
 
     /// How messages that come on it are named.
@@ -212,12 +218,12 @@ impl Connection {
 
     /// True for one that a single call has to itself.
     pub fn is_private(&self) -> bool {
-        self.names.is_some_and(|(_, call)| call != 0)
+        self.names().is_some_and(|(_, call)| call != 0)
     }
 
     /// Bytes that wait to leave.
     pub fn waiting(&self) -> usize {
-        self.plain.len() + self.queue.len() - self.written
+        self.plain.len() + self.queue.len() - self.written as usize
     }
 
     pub fn owes_nothing(&self) -> bool {
@@ -252,7 +258,7 @@ impl Connection {
 
     /// `most`: how many bytes may come between two messages, or within a minute.
     pub fn allow_blanks(&mut self, most: usize, now: Instant) {
-        self.blanks_most = most;
+        self.blanks_most = u32::try_from(most).unwrap_or(u32::MAX);
         if now.ms_since(self.blanks_since) >= BLANKS_MS {
             self.blanks = 0;
             self.blanks_since = now;
@@ -422,9 +428,9 @@ impl Connection {
 
     /// Counts what stands between two messages.
     fn count_blanks(&mut self, length: usize) -> Result<usize, Why> {
-        self.blanks = self.blanks.saturating_add(length);
+        self.blanks = self.blanks.saturating_add(length as u32);
         match self.blanks > self.blanks_most {
-            true => Err(Why::Blank(self.blanks_most)),
+            true => Err(Why::Blank(self.blanks_most as usize)),
             false => Ok(length),
         }
     }
@@ -487,22 +493,23 @@ impl Connection {
             return Ok(());
         }
         self.seal(buffers)?;
-        while self.written < self.queue.len() {
-            match (&self.stream).write(&self.queue[self.written..]) {
+        while (self.written as usize) < self.queue.len() {
+            match (&self.stream).write(&self.queue[self.written as usize..]) {
                 Ok(0) => return Err(Why::Error(io::ErrorKind::WriteZero.into())),
-                Ok(count) => self.written += count,
+                Ok(count) => self.written += count as u32,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Why::Error(error)),
             }
         }
-        if self.written == self.queue.len() {
+        let written = self.written as usize;
+        if written == self.queue.len() {
             self.written = 0;
             let mut queue = std::mem::take(&mut self.queue);
             queue.clear();
             buffers.give(queue);
-        } else if self.written > self.queue.len() / 2 {
-            self.queue.drain(..self.written);
+        } else if written > self.queue.len() / 2 {
+            self.queue.drain(..written);
             self.written = 0;
         }
         Ok(())
@@ -510,7 +517,7 @@ impl Connection {
 
     /// True while the kernel has not taken everything: the only time when writability is of interest.
     pub fn awaits_room(&self) -> bool {
-        self.state == State::Connecting || self.written < self.queue.len()
+        self.state == State::Connecting || (self.written as usize) < self.queue.len()
     }
 
     /// True when nothing waits to leave.

@@ -26,16 +26,18 @@ pub enum Frame {
 ///
 /// The caller keeps the bytes from the last boundary on, calls [`Framer::next`] when more have come, and drops as many as the frame says
 /// (two for `KeepAlive` and `Ping`) before it calls again. After `Bad` the framer is of no more use.
+///
+/// Every connection has one, so it is small: places in the buffer have 32 bits.
 #[derive(Debug)]
 pub struct Framer {
     /// A message that is larger is refused.
-    limit: usize,
+    limit: u32,
     state: State,
     /// Where the line that is being read starts, and how far it was searched for its end.
-    line: usize,
-    scanned: usize,
-    /// Where the value of the Content-Length line starts.
-    content_length: Option<usize>,
+    line: u32,
+    scanned: u32,
+    /// Where the value of the Content-Length line starts; 0: there was none.
+    content_length: u32,
     /// A fault for the end of the headers, so that what comes before the end can still be answered.
     fault: Option<Fault>,
 }
@@ -49,7 +51,7 @@ enum State {
     Headers,
     /// The whole length is known.
     Body {
-        length: usize,
+        length: u32,
     },
 }
 
@@ -57,11 +59,11 @@ impl Framer {
     /// `limit`: the largest message, in bytes.
     pub fn new(limit: usize) -> Framer {
         Framer {
-            limit,
+            limit: u32::try_from(limit).unwrap_or(u32::MAX),
             state: State::Between { crlfs: 0 },
             line: 0,
             scanned: 0,
-            content_length: None,
+            content_length: 0,
             fault: None,
         }
     }
@@ -92,24 +94,25 @@ impl Framer {
                     self.state = State::Headers;
                     self.line = 0;
                     self.scanned = 0;
-                    self.content_length = None;
+                    self.content_length = 0;
                     self.fault = None;
                 }
             }
         }
         if let State::Headers = self.state {
+            let limit = self.limit as usize;
             match self.headers(buffer) {
-                Ok(Some(length)) if length > self.limit => return Frame::Bad(Fault::TooLarge),
-                Ok(Some(length)) => self.state = State::Body { length },
-                Ok(None) if buffer.len() >= self.limit => return Frame::Bad(Fault::TooLarge),
+                Ok(Some(length)) if length > limit => return Frame::Bad(Fault::TooLarge),
+                Ok(Some(length)) => self.state = State::Body { length: length as u32 },
+                Ok(None) if buffer.len() >= limit => return Frame::Bad(Fault::TooLarge),
                 Ok(None) => return Frame::More,
                 Err(fault) => return Frame::Bad(fault),
             }
         }
         match self.state {
-            State::Body { length } if buffer.len() >= length => {
+            State::Body { length } if buffer.len() >= length as usize => {
                 self.state = State::Between { crlfs: 0 };
-                Frame::Message(length)
+                Frame::Message(length as usize)
             }
             _ => Frame::More,
         }
@@ -117,9 +120,9 @@ impl Framer {
 
     /// Walks the header lines that have come; the length of the message once the empty line has.
     fn headers(&mut self, buffer: &[u8]) -> Result<Option<usize>, Fault> {
-        while let Some(found) = memchr::memchr(b'\n', &buffer[self.scanned..]) {
-            let end = self.scanned + found;
-            let line = &buffer[self.line..end];
+        while let Some(found) = memchr::memchr(b'\n', &buffer[self.scanned as usize..]) {
+            let end = self.scanned as usize + found;
+            let line = &buffer[self.line as usize..end];
             // Where the next message would begin, nobody can say. It isn't looked for: a page in a browser could make its visitor send one
             // in the middle of something else. But the head is waited for, as there may be a request in it that can be answered.
             if self.line == 0 && !is_start_line(line) {
@@ -136,10 +139,10 @@ impl Framer {
             if self.line > 0 && matches!(line[0], b'c' | b'C' | b'l' | b'L') {
                 self.note_content_length(line);
             }
-            self.line = end + 1;
-            self.scanned = end + 1;
+            self.line = end as u32 + 1;
+            self.scanned = self.line;
         }
-        self.scanned = buffer.len();
+        self.scanned = buffer.len() as u32;
         Ok(None)
     }
 
@@ -150,7 +153,8 @@ impl Framer {
         if Name::parse(cursor::trim_end(&line[..colon])) != Name::ContentLength {
             return;
         }
-        if self.content_length.replace(self.line + colon + 1).is_some() {
+        let value = self.line + colon as u32 + 1;
+        if std::mem::replace(&mut self.content_length, value) != 0 {
             self.fault = self.fault.or(Some(Fault::ContentLengthRepeated));
         }
     }
@@ -160,7 +164,10 @@ impl Framer {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
-        let start = self.content_length.ok_or(Fault::ContentLengthMissing)?;
+        let start = match self.content_length {
+            0 => return Err(Fault::ContentLengthMissing),
+            start => start as usize,
+        };
         // The value may be folded: it ends where a line starts that no white space opens.
         let mut end = start;
         while let Some(found) = memchr::memchr(b'\n', &buffer[end..body]) {

@@ -68,13 +68,13 @@ impl Streams {
         for (id, connection) in self.connections.iter() {
             if connection.state.may_speak() {
                 let held = connection.unfinished_bytes();
-                assert_eq!(connection.weight, held, "unfinished bytes of {id:?}");
+                assert_eq!(connection.weight as usize, held, "unfinished bytes of {id:?}");
             }
             if !connection.is_dirty {
-                assert_eq!(connection.unsent, connection.waiting(), "unsent, {id:?}");
+                assert_eq!(connection.unsent as usize, connection.waiting(), "unsent, {id:?}");
             }
-            unfinished += connection.weight;
-            unsent += connection.unsent;
+            unfinished += connection.weight as usize;
+            unsent += connection.unsent as usize;
         }
         assert_eq!(self.unfinished_bytes, unfinished, "unfinished bytes");
         assert_eq!(self.unsent_bytes, unsent, "unsent bytes");
@@ -92,12 +92,12 @@ impl Streams {
 
     fn check_holders(&self) {
         self.holders.check();
-        let theirs = self.count(|connection| connection.names.is_none());
+        let theirs = self.count(|connection| connection.names().is_none());
         assert_eq!(self.holders.connections(), theirs, "connections of sources");
         for (id, connection) in self.connections.iter() {
             let class = self.holders.class(id.slot);
             let expected = match connection.state {
-                _ if connection.names.is_some() => None,
+                _ if connection.names().is_some() => None,
                 State::Accepted if connection.read_queue == ReadQueue::Turn => Some(Class::Waiting),
                 State::Handshaking => Some(Class::Shaking),
                 _ if connection.flags.is_proved => Some(Class::Proved),
@@ -122,7 +122,7 @@ impl Streams {
         for (key, id) in &self.asked {
             let connection = self.connections.get(*id);
             let found = connection.and_then(|connection| {
-                let (name, call) = connection.names?;
+                let (name, call) = connection.names()?;
                 let is_usable = connection.state != State::Draining;
                 is_usable.then_some((connection.transport, connection.peer, name, call))
             });
@@ -130,11 +130,11 @@ impl Streams {
         }
         for (key, id) in &self.accepted {
             let connection = self.connections.get(*id);
-            let theirs = connection.filter(|connection| connection.names.is_none());
+            let theirs = connection.filter(|connection| connection.names().is_none());
             let found = theirs.map(|connection| (connection.transport, connection.peer));
             assert_eq!(found.as_ref(), Some(key), "{id:?} was accepted");
         }
-        let is_asked = |one: &Connection| one.names.is_some() && one.state != State::Draining;
+        let is_asked = |one: &Connection| one.names().is_some() && one.state != State::Draining;
         assert_eq!(self.asked.len(), self.count(is_asked), "asked for");
     }
 }
@@ -145,8 +145,8 @@ fn check_state(id: Id, connection: &Connection) {
     let is_tls = connection.transport == Transport::Tls;
     let is_established = connection.tls.as_ref().map(|tls| tls.is_established());
     let fits = match state {
-        State::Connecting => is_established.is_some() == is_tls && connection.names.is_some(),
-        State::Accepted => is_tls && is_established.is_none() && connection.names.is_none(),
+        State::Connecting => is_established.is_some() == is_tls && connection.names().is_some(),
+        State::Accepted => is_tls && is_established.is_none() && connection.names().is_none(),
         State::Handshaking => is_established == Some(false),
         State::Open | State::Receiving | State::Draining => is_established == is_tls.then_some(true),
     };

@@ -13,7 +13,7 @@ impl Streams {
             transport: connection.transport,
             peer: connection.peer,
             listener: connection.listener,
-            is_ours: connection.names.is_some(),
+            is_ours: connection.names().is_some(),
             state: connection.state,
             quiet_ms: now.ms_since(connection.age.since),
             waiting: connection.waiting(),

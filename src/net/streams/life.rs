@@ -270,13 +270,13 @@ impl Streams {
         let Some(connection) = self.connections.known(id) else {
             return;
         };
-        if let Some((name, call)) = connection.names {
+        if let Some((name, call)) = connection.names() {
             let key = (connection.transport, connection.peer, name, call);
             if self.asked.get(&key) == Some(&id) {
                 self.asked.remove(&key);
             }
         }
-        let asked = match connection.names {
+        let asked = match connection.names() {
             // Requests may have found it by its address ([`Streams::send`]).
             None if connection.transport == Transport::Tcp => Some((0, 0)),
             names => names,
@@ -323,7 +323,7 @@ impl Streams {
         match (why, connection.state) {
             (_, State::Connecting) => self.counters.failed += 1,
             (_, State::Accepted | State::Handshaking) => {
-                let side = usize::from(connection.names.is_some());
+                let side = usize::from(connection.names().is_some());
                 self.counters.failed_handshake(side, connection.tls.as_deref());
             }
             (Why::Overdue(State::Open), _) => self.counters.idle_closed += 1,
@@ -345,7 +345,7 @@ impl Streams {
             return;
         };
         let (name, peer) = (connection.transport.name(), connection.peer);
-        let way = match connection.names {
+        let way = match connection.names() {
             Some(_) => "to",
             None => "from",
         };
@@ -426,8 +426,8 @@ impl Streams {
     pub(super) fn weigh(&mut self, id: Id) {
         if let Some(connection) = self.connections.known_mut(id) {
             let weight = connection.unfinished_bytes();
-            let before = std::mem::replace(&mut connection.weight, weight);
-            self.unfinished_bytes = self.unfinished_bytes + weight - before;
+            let before = std::mem::replace(&mut connection.weight, weight as u32);
+            self.unfinished_bytes = self.unfinished_bytes + weight - before as usize;
         }
     }
 
@@ -435,15 +435,15 @@ impl Streams {
     pub(super) fn count_unsent(&mut self, id: Id) {
         if let Some(connection) = self.connections.known_mut(id) {
             let waiting = connection.waiting();
-            let before = std::mem::replace(&mut connection.unsent, waiting);
-            self.unsent_bytes = self.unsent_bytes + waiting - before;
+            let before = std::mem::replace(&mut connection.unsent, waiting as u32);
+            self.unsent_bytes = self.unsent_bytes + waiting - before as usize;
         }
     }
 
     fn unweigh(&mut self, id: Id) {
         if let Some(connection) = self.connections.known_mut(id) {
-            self.unfinished_bytes -= std::mem::take(&mut connection.weight);
-            self.unsent_bytes -= std::mem::take(&mut connection.unsent);
+            self.unfinished_bytes -= std::mem::take(&mut connection.weight) as usize;
+            self.unsent_bytes -= std::mem::take(&mut connection.unsent) as usize;
         }
     }
 

@@ -158,7 +158,7 @@ impl Streams {
             self.holders.renew(id.slot, now);
             return;
         }
-        let side = usize::from(connection.names.is_some());
+        let side = usize::from(connection.names().is_some());
         self.counters.shaken(side, tls);
         log::debug!(
             "{}: {} {}, {}",
@@ -208,7 +208,7 @@ impl Streams {
     /// The source of this connection is banned: it is closed, unless we have opened it.
     pub fn shut_out(&mut self, id: Id, now: Instant) {
         let connection = self.connections.get(id);
-        if connection.is_some_and(|connection| connection.names.is_none()) {
+        if connection.is_some_and(|connection| connection.names().is_none()) {
             self.counters.banned += 1;
             self.apply(id, Event::Unheard(Why::Banned), now);
         }
@@ -226,7 +226,7 @@ impl Streams {
         let step = waiting.div_ceil(ASKED).max(1);
         let bytes = |id: &Id| {
             let connection = self.connections.get(*id)?;
-            let waiting = match connection.flags.is_proved || connection.names.is_some() {
+            let waiting = match connection.flags.is_proved || connection.names().is_some() {
                 true => sys::waiting(connection.stream.as_fd()).ok()?,
                 false => return None,
             };
