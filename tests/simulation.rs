@@ -5,7 +5,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use strowger::sim::{Failure, Report, Sabotage, Statistics, run, run_traced};
+use strowger_sim::{Failure, Report, Sabotage, Statistics, run, run_traced};
 
 /// Seeds beyond the default ones that have found a fault once, in the server or in the auditor. They run beside those.
 const ONCE_FAILED: &[u64] = &[

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use strowger::sim::run_taped;
+use strowger_sim::run_taped;
 
 const STEPS: u64 = 40;
 

@@ -4,14 +4,14 @@
 use super::reading::{Digest, Reading};
 use super::statistics::Statistics;
 use super::streams::{Link, Port, is_stream};
-use crate::base::dns::Answer;
-use crate::base::{Errand, Flow, Instant, Rng};
 use std::collections::BTreeMap;
 use std::collections::BinaryHeap;
 use std::collections::VecDeque;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use strowger::base::dns::Answer;
+use strowger::base::{Errand, Flow, Instant, Rng};
 
 /// Who wrote a message, and so what may be expected of the server that gets it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

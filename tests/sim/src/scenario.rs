@@ -3,13 +3,13 @@
 use super::air::Weather;
 use super::digest::Account;
 use super::names::Zone;
-use crate::base::{Key, Rng, Transport};
-use crate::sip::KeptUri;
-use crate::stack::Settings;
-use crate::stack::route::{Action, Network, NextHop, Route, Routes};
-use crate::stack::settings::{Fork, Listener, Mode, Outgoing};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use strowger::base::{Key, Rng, Transport};
+use strowger::sip::KeptUri;
+use strowger::stack::Settings;
+use strowger::stack::route::{Action, Network, NextHop, Route, Routes};
+use strowger::stack::settings::{Fork, Listener, Mode, Outgoing};
 
 /// A user part that starts with this goes to the gateway phones by a `[[route]]`.
 pub const GATEWAY_PREFIX: &[u8] = b"77";

@@ -9,18 +9,18 @@ use super::rule::Rule;
 use super::sabotage::Saboteur;
 use super::scenario::{ServerPlan, dead, nobody};
 use super::streams::{PLACES, State, number};
-use crate::base::dns::Answer;
-use crate::base::{Channel, Errand, Flow, Instant, LiveConnections, Outbox, Sources};
-use crate::sip::sniff;
-use crate::stack::auth::digest::Hash;
-use crate::stack::auth::nonce::Nonces;
-use crate::stack::auth::users::{Entry, Users};
-use crate::stack::counters::Drop;
-use crate::stack::{Endpoint, Location, Occupancy};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use strowger::base::dns::Answer;
+use strowger::base::{Channel, Errand, Flow, Instant, LiveConnections, Outbox, Sources};
+use strowger::sip::sniff;
+use strowger::stack::auth::digest::Hash;
+use strowger::stack::auth::nonce::Nonces;
+use strowger::stack::auth::users::{Entry, Users};
+use strowger::stack::counters::Drop;
+use strowger::stack::{Endpoint, Location, Occupancy};
 
 pub struct Server {
     pub number: usize,

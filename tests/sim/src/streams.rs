@@ -3,11 +3,11 @@
 
 use super::air::{Air, Intent, What};
 use super::reading::Reading;
-use crate::base::{Channel, Flow, Instant, Transport};
-use crate::sip::{Frame, Framer};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use strowger::base::{Channel, Flow, Instant, Transport};
+use strowger::sip::{Frame, Framer};
 
 /// Connections of one core that can be named at a time.
 pub const PLACES: usize = 8192;

@@ -2,11 +2,11 @@
 
 use super::bearer::Name;
 use super::reading::{Field, Reading, address_spec, param, same_uri};
-use crate::base::Instant;
-use crate::settings::Registrar;
-use crate::stack::Location;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use strowger::base::Instant;
+use strowger::settings::Registrar;
+use strowger::stack::Location;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bound {

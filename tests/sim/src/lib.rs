@@ -4,6 +4,8 @@
 //! [`run`] takes a seed and a number of steps. A failure names the rule, the server, the step and the last messages; the same
 //! seed gives the same run. [`Sabotage`] breaks a rule on purpose, to see that the auditor notices.
 
+#![forbid(unsafe_code)]
+
 mod air;
 mod auditor;
 mod bearer;

@@ -2,16 +2,16 @@
 
 use super::compare::{self, Verdict};
 use super::{Auditor, Branch, Class, Hop, Tx};
-use crate::base::Instant;
-use crate::sim::air::{Air, Intent};
-use crate::sim::bearer::without_dot;
-use crate::sim::reading::{Address, Digest, Field, Reading, address_spec, digest, same_uri};
-use crate::sim::rule::Rule;
-use crate::sim::scenario::{CIRCLE, GATEWAY_PREFIX};
-use crate::stack::route::{Action, NextHop};
-use crate::stack::settings::Fork;
+use crate::air::{Air, Intent};
+use crate::bearer::without_dot;
+use crate::reading::{Address, Digest, Field, Reading, address_spec, digest, same_uri};
+use crate::rule::Rule;
+use crate::scenario::{CIRCLE, GATEWAY_PREFIX};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use strowger::base::Instant;
+use strowger::stack::route::{Action, NextHop};
+use strowger::stack::settings::Fork;
 
 /// What a CANCEL has from its INVITE (§9.1): Request-URI, Call-ID, To, From with its tag, the number of CSeq, and the branch.
 pub(super) fn names_of_invite(message: &Reading) -> u64 {
@@ -142,7 +142,7 @@ impl Hop {
             return Ok(());
         }
         // So it may by a new connection.
-        let by_stream = crate::sim::streams::is_stream(&tx.request);
+        let by_stream = crate::streams::is_stream(&tx.request);
         if by_stream && self.settings.cores > 1 && tx.request.tag(Field::To).is_some() {
             return Ok(());
         }

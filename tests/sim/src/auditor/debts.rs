@@ -1,14 +1,14 @@
 //! What a server owes after something reached it, each debt with the moment at which it must be paid.
 
 use super::{Auditor, Class};
-use crate::base::Instant;
-use crate::sim::air::{Air, Intent};
-use crate::sim::bindings::Bound;
-use crate::sim::reading::{Address, Field, address_spec, digest};
-use crate::sim::rule::Rule;
-use crate::sim::scenario::GATEWAY_PREFIX;
-use crate::stack::settings::Fork;
+use crate::air::{Air, Intent};
+use crate::bindings::Bound;
+use crate::reading::{Address, Field, address_spec, digest};
+use crate::rule::Rule;
+use crate::scenario::GATEWAY_PREFIX;
 use std::collections::BinaryHeap;
+use strowger::base::Instant;
+use strowger::stack::settings::Fork;
 
 #[derive(Clone, Copy, Debug)]
 pub enum Debt {
@@ -221,7 +221,7 @@ impl Auditor {
             Debt::OwnAck { branch, count } => {
                 let b = &hop.branches[branch];
                 // Timer D is zero over a reliable transport: a second refusal meets nobody.
-                if count > 1 && crate::sim::streams::is_stream(&b.request) {
+                if count > 1 && crate::streams::is_stream(&b.request) {
                     return None;
                 }
                 if b.acks >= count || b.tainted || b.lost || hop.transactions[b.tx].reopen {
@@ -308,10 +308,10 @@ impl Auditor {
             let tried = t
                 .branches
                 .iter()
-                .any(|b| crate::sim::reading::same_uri(hop.branches[*b].request.uri(), &contact.uri));
+                .any(|b| crate::reading::same_uri(hop.branches[*b].request.uri(), &contact.uri));
             // A place that has never shown that it hears the server may be left out.
             let may_be_left_out = conf.limits.answer_factor != 0
-                && crate::sip::Uri::parse(&contact.uri).is_ok_and(|uri| uri.host.ip().is_none_or(|ip| !hop.heard.contains(&ip)));
+                && strowger::sip::Uri::parse(&contact.uri).is_ok_and(|uri| uri.host.ip().is_none_or(|ip| !hop.heard.contains(&ip)));
             if !tried && !may_be_left_out {
                 let what = format!(
                     "of {:?} {:?} was not tried",

@@ -13,9 +13,9 @@ use super::scenario::{Families, GATEWAY_PREFIX, MALLORY, Scenario};
 use super::server::Server;
 use super::statistics::Statistics;
 use super::streams::Port;
-use crate::base::{Instant, Rng};
-use crate::stack::location::SHARDS;
 use std::fmt;
+use strowger::base::{Instant, Rng};
+use strowger::stack::location::SHARDS;
 
 /// What a run came to when no rule was broken.
 #[derive(Clone, Debug)]

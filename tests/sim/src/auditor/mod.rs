@@ -14,9 +14,6 @@ use super::names::Zone;
 use super::reading::{Address, Digest, Field, Reading, address_spec, digest};
 use super::rule::{Rule, Violation};
 use super::scenario::{GATEWAY_PREFIX, Scenario};
-use crate::base::Instant;
-use crate::stack::Location;
-use crate::stack::settings::{Mode, Settings};
 use debts::{Debt, Debts};
 use identity::Guard;
 use requests::{names_of_invite, same_request};
@@ -24,6 +21,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use strowger::base::Instant;
+use strowger::stack::Location;
+use strowger::stack::settings::{Mode, Settings};
 
 /// Which machine of §17 a request runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -3,10 +3,10 @@
 
 use super::reading::{Address, digest};
 use super::scenario::{PhonePlan, nobody};
-use crate::base::dns::{Answer, Failure, Naptr, Outcome, Question, RecordType, Records, Srv};
-use crate::base::{Instant, Rng, Transport};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use strowger::base::dns::{Answer, Failure, Naptr, Outcome, Question, RecordType, Records, Srv};
+use strowger::base::{Instant, Rng, Transport};
 
 /// All names end with this; those that do not are none.
 const DOMAIN: &str = "phones.example";

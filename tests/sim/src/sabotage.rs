@@ -6,10 +6,10 @@ use super::reading::{Field, Reading, address_spec, digest, param};
 use super::rule::Rule;
 use super::scenario::stranger;
 use super::writing::{line, put, replaced, request, response, with_line, without};
-use crate::base::{Channel, Flow, Instant};
-use crate::stack::Location;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use strowger::base::{Channel, Flow, Instant};
+use strowger::stack::Location;
 
 /// One rule to break.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -3,17 +3,17 @@
 
 use super::compare::Verdict;
 use super::{Class, Hop, Tx};
-use crate::base::Instant;
-use crate::sim::air::Intent;
-use crate::sim::bearer::{Name, without_dot};
-use crate::sim::bindings::address_of_record;
-use crate::sim::digest::{Account, Challenge, Credentials, field_of};
-use crate::sim::reading::{Address, Field, Reading, address_spec, digest, param};
-use crate::sim::rule::Rule;
-use crate::sim::scenario::ServerPlan;
-use crate::stack::Location;
+use crate::air::Intent;
+use crate::bearer::{Name, without_dot};
+use crate::bindings::address_of_record;
+use crate::digest::{Account, Challenge, Credentials, field_of};
+use crate::reading::{Address, Field, Reading, address_spec, digest, param};
+use crate::rule::Rule;
+use crate::scenario::ServerPlan;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use strowger::base::Instant;
+use strowger::stack::Location;
 
 /// The two sides of a dialog that a request of theirs may open.
 struct Parties {
@@ -105,7 +105,7 @@ impl Guard {
     pub fn may_be_for_us(&self, credentials: &[u8]) -> bool {
         let lower = credentials.to_ascii_lowercase();
         let mut realms = self.domains.iter().chain([&self.realm]);
-        let names = |realm: &Vec<u8>| !realm.is_empty() && crate::sim::reading::find(&lower, 0, realm).is_some();
+        let names = |realm: &Vec<u8>| !realm.is_empty() && crate::reading::find(&lower, 0, realm).is_some();
         self.asks() && (self.is_for_us(credentials) || realms.any(names))
     }
 
@@ -407,7 +407,7 @@ impl Hop {
 
     /// What must not leave with any message, whoever sent it.
     pub(super) fn nothing_leaks(&self, message: &Reading, intent: Intent) -> Verdict {
-        let ours = |line: &&crate::sim::reading::Line| {
+        let ours = |line: &&crate::reading::Line| {
             matches!(line.field, Field::Authorization | Field::ProxyAuthorization) && self.guard.is_for_us(message.get(&line.value))
         };
         let looks = self.guard.asks() && intent != Intent::Mangled && message.is_request();

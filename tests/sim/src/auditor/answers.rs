@@ -3,14 +3,14 @@
 use super::compare;
 use super::debts::Debt;
 use super::{Auditor, Class, Hop, Registered};
-use crate::base::Instant;
-use crate::sim::air::{Air, Intent};
-use crate::sim::bindings::{Applied, REMEMBERED_MS, address_of_record};
-use crate::sim::reading::{Field, Reading, address_spec, digest, sent_by};
-use crate::sim::rule::Rule;
-use crate::stack::Location;
+use crate::air::{Air, Intent};
+use crate::bindings::{Applied, REMEMBERED_MS, address_of_record};
+use crate::reading::{Field, Reading, address_spec, digest, sent_by};
+use crate::rule::Rule;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use strowger::base::Instant;
+use strowger::stack::Location;
 
 type Broken = (Rule, String);
 
@@ -246,7 +246,7 @@ impl Hop {
         let askers = self.askers.get(&message.branch);
         let via = tx.request.via(0);
         let place = [b"sip:", &sent_by(via).unwrap_or_default()[..]].concat();
-        let port = crate::sim::reading::Address::of(&place).map_or(5060, |a| a.port.unwrap_or(5060));
+        let port = crate::reading::Address::of(&place).map_or(5060, |a| a.port.unwrap_or(5060));
         let fits = |source: &SocketAddr| *source == to || (source.ip() == to.ip() && to.port() == port);
         if tx.sources.iter().chain(askers.into_iter().flatten()).any(fits) {
             return Ok(());
@@ -440,7 +440,7 @@ impl Hop {
             let proved = self.guard.knows(came);
             proved || message.bytes.len() <= factor * came.bytes.len()
         };
-        let by_stream = crate::sim::streams::is_stream(message);
+        let by_stream = crate::streams::is_stream(message);
         let is_there = || {
             let sources = &self.transactions[newest].sources;
             sources.iter().any(|source| self.heard.contains(&source.ip()))

@@ -2,8 +2,8 @@
 //! what left.
 
 use super::Hop;
-use crate::sim::reading::{Address, Field, Line, Reading, address_spec, param, sent_by};
-use crate::sim::rule::Rule;
+use crate::reading::{Address, Field, Line, Reading, address_spec, param, sent_by};
+use crate::rule::Rule;
 use std::net::SocketAddr;
 
 pub type Verdict = Result<(), (Rule, String)>;
