@@ -24,10 +24,6 @@ impl<T> Chunks<T> {
         self.len
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Appends and returns the index.
     pub fn push(&mut self, value: T) -> usize {
         if self.len.is_multiple_of(CHUNK) {

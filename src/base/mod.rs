@@ -1,51 +1,51 @@
 //! The cupboard: what every other room may use and what knows nothing of SIP. Pure: no clock, no socket, no thread, no
 //! random source; time and randomness come in as numbers.
 
-pub mod arena;
-pub mod bans;
-pub mod chunks;
+mod arena;
+pub(crate) mod bans;
+mod chunks;
 pub mod dns;
-pub mod flow;
-pub mod guesses;
-pub mod hash;
-pub mod list;
-pub mod live_connections;
-pub mod load;
-pub mod log_budget;
-pub mod lot;
-pub mod marks;
+mod flow;
+pub(crate) mod guesses;
+pub(crate) mod hash;
+pub(crate) mod list;
+mod live_connections;
+mod load;
+mod log_budget;
+pub(crate) mod lot;
+mod marks;
 pub mod metric;
-pub mod network;
-pub mod outbox;
-pub mod pool;
-pub mod proved;
-pub mod rates;
-pub mod rng;
-pub mod shares;
-pub mod sources;
-pub mod time;
-pub mod wheel;
+mod network;
+mod outbox;
+mod pool;
+pub(crate) mod proved;
+mod rates;
+mod rng;
+mod shares;
+pub(crate) mod sources;
+mod time;
+mod wheel;
 
 pub use arena::{Arena, Id};
-pub use bans::{Bans, Lasting};
+pub(crate) use bans::{Bans, Lasting};
 pub use flow::{Channel, Flow, Transport};
-pub use guesses::{Guess, Guesses};
+pub(crate) use guesses::Guesses;
 pub use hash::Key;
 pub use live_connections::{LiveConnections, ProvedNames};
 pub use load::Load;
-pub use log_budget::LogBudget;
-pub use lot::{Draw, Shed};
-pub use marks::Marks;
+pub(crate) use log_budget::LogBudget;
+pub(crate) use lot::{Draw, Shed};
+pub(crate) use marks::Marks;
 pub use network::Network;
 pub use outbox::{Errand, Held, Introduction, Outbox, Parcel, Span, Transmit};
-pub use pool::{Blob, Pool};
-pub use proved::Proved;
-pub use rates::Rates;
+pub(crate) use pool::{Blob, Pool};
+pub(crate) use proved::Proved;
+pub(crate) use rates::Rates;
 pub use rng::Rng;
 pub use shares::{ShareHolder, Shares};
 pub use sources::{Hearing, Question, Sources};
 pub use time::Instant;
-pub use wheel::{TimerId, Wheel};
+pub(crate) use wheel::{TimerId, Wheel};
 
 #[cfg(all(test, debug_assertions))]
 pub(crate) mod tests {

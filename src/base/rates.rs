@@ -36,7 +36,8 @@ impl Default for Rates {
 
 impl Rates {
     /// How many names are counted apart at a time.
-    pub const NAMES: usize = SETS * WAYS;
+    #[cfg(test)]
+    pub(crate) const NAMES: usize = SETS * WAYS;
 
     /// Counts one more for `name`, a keyed hash, of which there may be `limit` in a second. False: it is one too many.
     pub fn admit(&self, now: Instant, name: u64, limit: u32) -> bool {

@@ -215,7 +215,8 @@ impl Wheel {
     }
 
     /// Timers that will fire.
-    pub fn armed(&self) -> usize {
+    #[cfg(test)]
+    fn armed(&self) -> usize {
         self.armed
     }
 

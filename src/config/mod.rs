@@ -7,9 +7,9 @@ mod compile;
 mod external;
 pub mod key;
 pub mod load;
-pub mod machine;
-pub mod model;
-pub mod reload;
+mod machine;
+mod model;
+mod reload;
 mod units;
 
 pub use load::{Faults, load};

@@ -141,12 +141,14 @@ impl<L: Line> Guests<L> {
     }
 
     /// How many are being served.
-    pub fn served(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn served(&self) -> usize {
         self.table().list.len()
     }
 
     /// How many were closed for others.
-    pub fn displaced(&self) -> u64 {
+    #[cfg(test)]
+    pub(super) fn displaced(&self) -> u64 {
         self.table().displaced
     }
 }

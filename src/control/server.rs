@@ -82,10 +82,6 @@ impl Server {
             accepting: Some(accepting),
         })
     }
-
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
 impl Drop for Server {

@@ -2,12 +2,12 @@
 //! the `openssl` crate does not wrap.
 
 pub mod dumps;
-pub mod filter;
+pub(crate) mod filter;
 pub mod identity;
 mod name;
 mod outcome;
 mod process;
-pub mod ssl;
+pub(crate) mod ssl;
 
 pub use process::{
     local_addresses, lower_priority, online_cores, open_files_limit, page_size, pin, return_free_memory, thread_cpu_ns,
@@ -297,11 +297,7 @@ impl Outbound {
         }
     }
 
-    pub fn capacity(&self) -> usize {
-        self.headers.len()
-    }
-
-    /// Sends the first datagrams of `datagrams`, at most [`Outbound::capacity`], in one call that never blocks. Returns how
+    /// Sends the first datagrams of `datagrams`, at most as many as it has room for, in one call that never blocks. Returns how
     /// many the kernel took, at least 1 when there was one; an error is about the first of them, or one that was pending on
     /// the socket from an earlier datagram.
     pub fn send<'a>(&mut self, socket: BorrowedFd<'_>, datagrams: impl Iterator<Item = Datagram<'a>>) -> io::Result<usize> {

@@ -121,15 +121,6 @@ impl Wires {
         })
     }
 
-    pub fn listeners(&self) -> usize {
-        self.ports.len()
-    }
-
-    /// Where a listener is bound.
-    pub fn address(&self, listener: usize) -> Option<SocketAddr> {
-        Some(self.ports.get(listener)?.address())
-    }
-
     /// Other limits for the connections.
     pub fn set_limits(&mut self, limits: Limits) {
         self.streams.set_limits(limits);

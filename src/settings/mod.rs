@@ -1,8 +1,8 @@
 //! What the conf says, as plain data: a row for each key ([`table`]) and the words that some keys take ([`words`]). All rooms that do what the
 //! conf says stand above, and take a section as it is.
 
-pub mod table;
-pub mod words;
+pub(crate) mod table;
+mod words;
 
 use std::time::Duration;
 pub use table::*;

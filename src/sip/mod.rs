@@ -20,7 +20,7 @@ mod plain;
 pub mod reply;
 mod rewrite;
 pub mod sniff;
-pub mod status;
+pub(crate) mod status;
 #[cfg(test)]
 mod torture;
 mod uri;
@@ -40,5 +40,5 @@ pub use params::Params;
 pub use rewrite::Rewrite;
 pub use uri::{Host, Scheme, Uri};
 pub use user::{same_name, unescaped, without_dot, write_escaped};
-pub use values::{Value, Values, listed};
+pub use values::{Value, listed};
 pub use via::{Feedback, Via, fill_feedback, fill_received};

@@ -9,7 +9,7 @@ pub mod bindings;
 pub mod clock;
 pub mod journal;
 pub mod round_log;
-pub mod shared_file;
+mod shared_file;
 pub mod subscriber;
 pub mod text;
 pub mod user_watcher;

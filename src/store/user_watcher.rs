@@ -84,7 +84,8 @@ impl UserWatcher {
     }
 
     /// Has the users read at once.
-    pub fn read_soon(&self) {
+    #[cfg(test)]
+    fn read_soon(&self) {
         self.order(Order::Read(None));
     }
 

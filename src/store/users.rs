@@ -181,7 +181,8 @@ impl Source {
     }
 
     /// After it was read: whether it is a database.
-    pub fn is_database(&self) -> bool {
+    #[cfg(test)]
+    fn is_database(&self) -> bool {
         self.database.is_some()
     }
 

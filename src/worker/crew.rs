@@ -176,7 +176,8 @@ impl Bound {
     }
 
     /// Starts workers that turn other elements than an [`Endpoint`]: `make` gets the worker's number.
-    pub fn spawn_elements<E: Element>(self, make: impl FnMut(u8) -> E) -> io::Result<Crew> {
+    #[cfg(test)]
+    pub(super) fn spawn_elements<E: Element>(self, make: impl FnMut(u8) -> E) -> io::Result<Crew> {
         self.start(Clock::start(), make)
     }
 

@@ -34,7 +34,8 @@ impl Histogram {
         self.sum_ns += ns;
     }
 
-    pub fn count(&self) -> u64 {
+    #[cfg(test)]
+    pub(super) fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 

@@ -1,17 +1,17 @@
 //! The loop: one worker on each core, and everything that happens on that core happens in its [`Worker::tick`].
 
-pub mod clock;
-pub mod crew;
-pub mod delay;
+mod clock;
+mod crew;
+mod delay;
 mod gate;
-pub mod held;
+mod held;
 pub mod mailbox;
 pub mod metrics;
-pub mod pace;
-pub mod pulse;
+mod pace;
+mod pulse;
 #[cfg(test)]
 mod tests;
-pub mod turns;
+mod turns;
 
 pub use clock::{Clock, Reading};
 pub use crew::{Bound, Crew, Options, Stats, bind};

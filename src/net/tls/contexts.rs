@@ -192,7 +192,8 @@ impl Contexts {
     }
 
     /// Whether we have something to show to servers that ask.
-    pub fn shows_client_certificate(&self) -> bool {
+    #[cfg(test)]
+    pub(super) fn shows_client_certificate(&self) -> bool {
         self.client.shows_certificate
     }
 
@@ -204,7 +205,8 @@ impl Contexts {
     }
 
     /// How many sessions with servers are kept.
-    pub fn client_sessions(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn client_sessions(&self) -> usize {
         self.client.sessions.as_ref().map_or(0, |sessions| sessions.len())
     }
 }

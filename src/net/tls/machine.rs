@@ -277,10 +277,6 @@ impl Tls {
         self.peer
     }
 
-    pub fn side(&self) -> Side {
-        self.side
-    }
-
     /// Whether data can be exchanged.
     pub fn is_established(&self) -> bool {
         matches!(self.state, TlsState::Open | TlsState::PeerClosed)

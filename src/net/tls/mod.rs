@@ -33,7 +33,6 @@ pub use crate::settings::{Purpose, VerifyClient, Version};
 pub use contexts::Contexts;
 pub use failure::{By, Failure};
 pub use machine::{Progress, Tls};
-pub use material::LoadError;
 pub use settings::{Certificates, Identity, Pair, Settings, Side};
 
 /// The TLS library that is linked in and its version, as in "AWS-LC 1.73.0" or "OpenSSL 3.0.19 27 Jan 2026".

@@ -53,6 +53,7 @@ impl<K: Eq + Hash + Clone, V, const CAPACITY: usize> Recent<K, V, CAPACITY> {
         self.old.remove(key);
     }
 
+    #[cfg(test)]
     pub fn values(&self) -> impl Iterator<Item = &V> {
         self.young.values().chain(self.old.values())
     }

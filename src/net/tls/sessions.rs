@@ -75,6 +75,7 @@ impl ClientSessions {
     }
 
     /// How many sessions are kept.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.lock().values().map(Vec::len).sum()
     }
