@@ -1,9 +1,11 @@
 //! The laboratory's network and clock: datagrams in flight and things to do later, in one queue ordered by time. Loss,
 //! duplication, reordering and delay come from the seed.
 
-use super::reading::{Digest, Reading};
+use super::hashing::Digest;
+use super::intent::Intent;
+use super::link::{Link, Port, is_stream};
+use super::reading::Reading;
 use super::statistics::Statistics;
-use super::streams::{Link, Port, is_stream};
 use std::collections::BTreeMap;
 use std::collections::BinaryHeap;
 use std::collections::VecDeque;
@@ -12,17 +14,6 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use strowger::base::dns::Answer;
 use strowger::base::{Errand, Flow, Instant, Rng};
-
-/// Who wrote a message, and so what may be expected of the server that gets it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Intent {
-    /// A message that every rule protects.
-    Honest,
-    /// Well-formed, but nobody owes it anything.
-    Hostile,
-    /// Bytes that two readers may read differently.
-    Mangled,
-}
 
 /// Something that will happen.
 pub enum What {
@@ -196,7 +187,7 @@ impl Note {
         let text = |part: &[u8]| String::from_utf8_lossy(part).into_owned();
         let message = &self.message;
         let cseq = message.cseq();
-        let branch = super::reading::param(message.via(0), b"branch");
+        let branch = super::text::param(message.via(0), b"branch");
         format!(
             "{:>9} {:4} {} > {}  {}  cseq {}  call {}  vias {}  top {}",
             self.at,

@@ -1,7 +1,8 @@
 //! Whose name a URI bears, naively: a user and a domain, whatever port, transport, escape, case or dot it is written with (RFC 3261
 //! §19.1.1, §19.1.4).
 
-use super::reading::{Address, address_spec};
+use super::address::Address;
+use super::text::address_spec;
 
 /// Whose name a URI bears.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]

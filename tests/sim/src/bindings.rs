@@ -1,7 +1,9 @@
 //! The auditor's own registrar: a naive model of RFC 3261 §10.3, fed with the REGISTERs that the server answered 200.
 
+use super::address::same_uri;
 use super::bearer::Name;
-use super::reading::{Field, Reading, address_spec, param, same_uri};
+use super::reading::{Field, Reading};
+use super::text::{address_spec, param};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use strowger::base::Instant;
@@ -144,7 +146,7 @@ impl Bindings {
     fn compare_answer(now: Instant, list: &[Bound], register: &Reading, asked: &[&[u8]], answer: &Reading) -> Result<(), String> {
         let said = answer.values(Field::Contact);
         let mut live: Vec<&Bound> = list.iter().filter(|b| b.is_live(now)).collect();
-        let stream = super::streams::is_stream(register);
+        let stream = super::link::is_stream(register);
         let missing = live.len().saturating_sub(said.len());
         let whole = answer.bytes.len() + missing * LONGEST_CONTACT_LINE;
         if missing > 0 && !stream && whole > 3 * register.bytes.len() {
@@ -163,7 +165,7 @@ impl Bindings {
         }
         for bound in live {
             let found = said.iter().any(|contact| {
-                let left = param(contact, b"expires").and_then(super::reading::number);
+                let left = param(contact, b"expires").and_then(super::text::number);
                 let due = bound.expires.ms_since(now);
                 same_uri(address_spec(contact), &bound.uri)
                     && left.is_some_and(|s| s * 1000 >= due.saturating_sub(999) && s * 1000 <= due + 999)
@@ -306,16 +308,16 @@ impl<'a> Register<'a> {
             contacts: register.values(Field::Contact),
             expires: register.number(Field::Expires),
             path: register.values(Field::Path),
-            by_stream: super::streams::is_stream(register),
+            by_stream: super::link::is_stream(register),
             // A connection leads back whether rport was asked for or not.
-            source: source.filter(|_| super::streams::is_stream(register) || param(register.via(0), b"rport").is_some()),
+            source: source.filter(|_| super::link::is_stream(register) || param(register.via(0), b"rport").is_some()),
         }
     }
 
     /// The seconds that a contact asks for; `None` when only the server knows how it reads them.
     fn wanted(&self, contact: &[u8], conf: &Registrar) -> Option<u64> {
         match param(contact, b"expires") {
-            Some(text) => super::reading::number(text),
+            Some(text) => super::text::number(text),
             None => Some(self.expires.unwrap_or(u64::from(conf.default_expires))),
         }
     }

@@ -1,9 +1,12 @@
 //! The called side of a phone (RFC 3261 §8.2, §9.2, §13.3, §15.1.2): what it says to a request, and when.
 
-use super::air::{Air, Intent, Todo};
+use super::air::{Air, Todo};
+use super::hashing::digest;
+use super::intent::Intent;
 use super::phone::{Incoming, Phones, UasState};
-use super::reading::{Field, Reading, digest};
-use super::scenario::{Scenario, Temper};
+use super::plan::Temper;
+use super::reading::{Field, Reading};
+use super::scenario::Scenario;
 use super::writing::{finish, line, put, response};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -31,8 +34,8 @@ impl Phones {
             let user = air.rng.below(6);
             let domain = request
                 .value(Field::To)
-                .map(super::reading::address_spec)
-                .and_then(super::reading::Address::of)
+                .map(super::text::address_spec)
+                .and_then(super::address::Address::of)
                 .map_or(b"a.example".to_vec(), |a| a.host.to_vec());
             let mut value = format!("<sip:u{user}@").into_bytes();
             put(&mut value, &[&domain, b">"]);
@@ -153,7 +156,7 @@ impl Phones {
             return;
         }
         // Timer G does not run over a reliable transport; a 2xx is repeated end to end (§13.3.1.4).
-        if i.state == UasState::Refused && super::streams::is_stream(&i.request) {
+        if i.state == UasState::Refused && super::link::is_stream(&i.request) {
             return;
         }
         i.interval_ms = (i.interval_ms * 2).min(self.t2_ms);

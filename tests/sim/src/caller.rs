@@ -1,9 +1,11 @@
 //! The calling side of a phone (RFC 3261 §8.1, §9.1, §10.2, §13.2): REGISTER, INVITE, ACK, CANCEL, BYE and the rest.
 
-use super::air::{Air, Intent, Todo};
+use super::air::{Air, Todo};
+use super::intent::Intent;
 use super::phone::{Call, Phones, Progress, Purpose};
-use super::reading::{Field, Line, Reading, address_spec};
+use super::reading::{Field, Line, Reading};
 use super::scenario::Scenario;
+use super::text::address_spec;
 use super::writing::{finish, line, put, request};
 use std::rc::Rc;
 
@@ -219,7 +221,7 @@ impl Phones {
             if let Some(contact) = contacts.first() {
                 let uri = address_spec(contact).to_vec();
                 // Through the server: only for its own domain, anything else it would rightly refuse.
-                let own = super::reading::Address::of(&uri).is_some_and(|a| {
+                let own = super::address::Address::of(&uri).is_some_and(|a| {
                     scenario
                         .servers
                         .iter()
@@ -356,7 +358,7 @@ impl Phones {
                 0
             }
             Registering::Dead => {
-                let address = super::scenario::dead(p.plan.at.is_ipv6());
+                let address = super::addresses::dead(p.plan.at.is_ipv6());
                 let uri = format!("sip:{}@{address}", p.plan.user);
                 contact(&mut value, uri.as_bytes(), Some("0.7"), Some(300));
                 0

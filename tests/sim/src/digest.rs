@@ -1,7 +1,8 @@
 //! Digest authentication as the laboratory's agents and its auditor compute it (RFC 7616 §3.4, RFC 3261 §22): by hand, sharing
 //! nothing with the server's own.
 
-use super::reading::{Field, Reading, trim};
+use super::reading::{Field, Reading};
+use super::text::trim;
 use md5::Md5;
 use sha2::{Digest as _, Sha256};
 

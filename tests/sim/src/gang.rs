@@ -1,13 +1,16 @@
 //! Hostile agents with a name of their own: they register, call and are called like anybody, keep what they are told in that
 //! way (Vias, Record-Route cookies, nonces), and use it as somebody else. One of them listens to the air besides.
 
-use super::air::{Air, Intent};
+use super::address::Address;
+use super::air::Air;
 use super::caller::ack_for_refusal;
 use super::digest::{Account, Challenge};
-use super::impostor::victim;
+use super::intent::Intent;
 use super::phone::Phones;
-use super::reading::{Address, Field, Reading, address_spec, param};
-use super::scenario::{GATEWAY_PREFIX, MALLORY, Scenario};
+use super::plan::{BOSS, GATEWAY_PREFIX, MALLORY};
+use super::reading::{Field, Reading};
+use super::scenario::Scenario;
+use super::text::{address_spec, param};
 use super::writing::{finish, line, replaced, request, response, with_line, without};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -393,6 +396,13 @@ pub(super) fn domain(air: &mut Air, scenario: &Scenario, server: usize) -> Strin
     let domains = &scenario.servers[server].settings.domains;
     let domain = &domains[air.rng.below(domains.len() as u64) as usize];
     String::from_utf8_lossy(domain).into_owned()
+}
+
+pub(super) fn victim(air: &mut Air) -> String {
+    match air.rng.below(4) {
+        0 => BOSS.to_string(),
+        _ => format!("u{}", air.rng.below(6)),
+    }
 }
 
 pub(super) fn mallory(scenario: &Scenario, server: usize, domain: &str) -> Account {

@@ -1,10 +1,14 @@
 //! Hostile agents: what a stranger with open ears can send to a server to make it misroute, amplify, leak or fall.
 
-use super::air::{Air, Intent};
+use super::addresses::stranger;
+use super::air::Air;
 use super::caller::cancel_for;
+use super::intent::Intent;
 use super::phone::Phones;
-use super::reading::{Field, Reading, param};
-use super::scenario::{CIRCLE, Scenario, stranger};
+use super::plan::CIRCLE;
+use super::reading::{Field, Reading};
+use super::scenario::Scenario;
+use super::text::param;
 use super::writing::{finish, line, put, replaced, request};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -412,7 +416,7 @@ fn altered_response(air: &mut Air, scenario: &Scenario) {
     let Some((from, to, message)) = overheard(air, scenario, |m| !m.is_request()) else {
         return;
     };
-    let Some(at) = super::reading::find(&message.bytes, 0, b"SIP/2.0 ") else {
+    let Some(at) = super::text::find(&message.bytes, 0, b"SIP/2.0 ") else {
         return;
     };
     let status = [b"100", b"183", b"200", b"302", b"408", b"487", b"503", b"603"][air.rng.below(8) as usize];

@@ -1,12 +1,16 @@
 //! What the gang does with what it has learnt: it acts as somebody else, and breaks what binds others.
 
-use super::air::{Air, Intent};
+use super::addresses::stranger;
+use super::air::Air;
 use super::caller::cancel_for;
-use super::gang::{Aim, Gang, any, callee, domain, keep, mallory, next_hop, place, with_branch};
+use super::gang::{Aim, Gang, any, callee, domain, keep, mallory, next_hop, place, victim, with_branch};
+use super::intent::Intent;
 use super::phone::Phones;
-use super::reading::{Field, Reading, param};
+use super::plan::{BOSS, GATEWAY_PREFIX, MALLORY};
+use super::reading::{Field, Reading};
 use super::rule::Rule;
-use super::scenario::{BOSS, GATEWAY_PREFIX, MALLORY, Scenario, stranger};
+use super::scenario::Scenario;
+use super::text::param;
 use super::writing::{finish, line, put, replaced, response, with_line, without};
 use std::net::SocketAddr;
 
@@ -450,13 +454,6 @@ impl Gang {
         finish(&mut out, b"");
         air.statistics.long_lists += 1;
         air.send(aim.from, aim.at, out, Intent::Hostile);
-    }
-}
-
-pub(super) fn victim(air: &mut Air) -> String {
-    match air.rng.below(4) {
-        0 => BOSS.to_string(),
-        _ => format!("u{}", air.rng.below(6)),
     }
 }
 

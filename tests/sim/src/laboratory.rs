@@ -1,18 +1,20 @@
 //! One run: the grammar of actions, the clock, and the silence at the end.
 
-use super::air::{Air, Intent, What};
+use super::air::{Air, What};
 use super::auditor::Auditor;
 use super::caller::{CallPlan, Registering};
 use super::digest::Account;
 use super::gang::Gang;
 use super::hostile;
+use super::intent::Intent;
+use super::link::Port;
 use super::phone::Phones;
+use super::plan::{GATEWAY_PREFIX, MALLORY};
 use super::rule::{Rule, Violation};
 use super::sabotage::{Sabotage, Saboteur};
-use super::scenario::{Families, GATEWAY_PREFIX, MALLORY, Scenario};
+use super::scenario::{Families, Scenario};
 use super::server::Server;
 use super::statistics::Statistics;
-use super::streams::Port;
 use std::fmt;
 use strowger::base::{Instant, Rng};
 use strowger::stack::location::SHARDS;
@@ -324,7 +326,7 @@ impl Laboratory {
         }
         self.air.now = self.air.now.max(until);
         self.auditor.settle(&mut self.air, false);
-        let recorded = |s: &super::scenario::ServerPlan| s.settings.proxy.record_route;
+        let recorded = |s: &super::plan::ServerPlan| s.settings.proxy.record_route;
         let all = self.scenario.servers.iter().all(recorded);
         if let (true, Some(detail)) = (all, self.phones.lost_route.take()) {
             self.auditor.complain(Rule::RecordRoute, 0, detail, None);
@@ -409,7 +411,7 @@ impl Laboratory {
 
     /// One of the connections that are open dies.
     fn reset(&mut self) {
-        let open = |link: &super::streams::Link| link.state == super::streams::State::Open;
+        let open = |link: &super::link::Link| link.state == super::link::State::Open;
         let all: Vec<usize> = (0..self.air.links.len()).filter(|n| open(&self.air.links[*n])).collect();
         if !all.is_empty() {
             let link = all[self.air.rng.below(all.len() as u64) as usize];

@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+mod address;
+mod addresses;
 mod air;
 mod auditor;
 mod bearer;
@@ -14,11 +16,15 @@ mod callee;
 mod caller;
 mod digest;
 mod gang;
+mod hashing;
 mod hostile;
 mod impostor;
+mod intent;
 mod laboratory;
+mod link;
 mod names;
 mod phone;
+mod plan;
 mod proving;
 mod reading;
 mod rule;
@@ -27,6 +33,7 @@ mod scenario;
 mod server;
 mod statistics;
 mod streams;
+mod text;
 mod writing;
 
 pub use laboratory::{Failure, Report, run, run_taped, run_traced};

@@ -1,8 +1,10 @@
 //! The laboratory's name servers: where the names of phones lead, and how well they are told (RFC 3263). Answers come late, change,
 //! fail, or never come; some of the servers that they name are dead.
 
-use super::reading::{Address, digest};
-use super::scenario::{PhonePlan, nobody};
+use super::address::Address;
+use super::addresses::nobody;
+use super::hashing::digest;
+use super::plan::PhonePlan;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use strowger::base::dns::{Answer, Failure, Naptr, Outcome, Question, RecordType, Records, Srv};

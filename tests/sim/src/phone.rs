@@ -1,9 +1,13 @@
 //! The phones: user agents of RFC 3261 §8, §10, §12 and §13, honest within the temper that the scenario gave them.
 
-use super::air::{Air, Intent, Todo, What};
+use super::address::Address;
+use super::air::{Air, Todo, What};
 use super::digest::{Account, Challenge};
-use super::reading::{Address, Field, Reading, param};
-use super::scenario::{PhonePlan, Scenario, Temper};
+use super::intent::Intent;
+use super::plan::{PhonePlan, Temper};
+use super::reading::{Field, Reading};
+use super::scenario::Scenario;
+use super::text::param;
 use super::writing::{line, put, request, without};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -291,7 +295,7 @@ impl Phones {
     /// What a phone sends, as it sends it.
     pub fn reading(&self, phone: usize, bytes: Vec<u8>) -> Rc<Reading> {
         let message = Reading::new(bytes);
-        let terse = self.list[phone].plan.terse && !super::streams::is_stream(&message);
+        let terse = self.list[phone].plan.terse && !super::link::is_stream(&message);
         Rc::new(match terse {
             true => Reading::new(without(&message, Field::ContentLength)),
             false => message,
@@ -321,7 +325,7 @@ impl Phones {
         if c.progress == Progress::Done || (invite && c.progress == Progress::Proceeding) {
             return;
         }
-        if super::streams::is_stream(&c.message) {
+        if super::link::is_stream(&c.message) {
             return;
         }
         c.interval_ms *= 2;
@@ -454,7 +458,7 @@ impl Phones {
         let d = &self.dialogs[dialog];
         let at = self.list[d.phone].plan.at;
         let uri = match d.routes.first() {
-            Some(route) => super::reading::address_spec(route),
+            Some(route) => super::text::address_spec(route),
             None => &d.target,
         };
         let address = Address::of(uri)?;
@@ -474,7 +478,7 @@ impl Phones {
             routes.reverse();
         }
         let contact = source.values(Field::Contact);
-        let target = contact.first().map_or(&b""[..], |c| super::reading::address_spec(c));
+        let target = contact.first().map_or(&b""[..], |c| super::text::address_spec(c));
         let value = |field| response.value(field).unwrap_or(b"").to_vec();
         let (local, remote) = if calling {
             (value(Field::From), value(Field::To))

@@ -3,7 +3,8 @@
 use super::air::Air;
 use super::digest::Challenge;
 use super::phone::{Phones, Purpose};
-use super::reading::{Field, Reading, param};
+use super::reading::{Field, Reading};
+use super::text::param;
 use super::writing::with_line;
 use std::rc::Rc;
 

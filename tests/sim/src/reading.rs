@@ -1,10 +1,8 @@
 //! The laboratory's own reading of a message (RFC 3261 §7): naive, allocating, and sharing nothing with the server's parser,
 //! so that a mistake in one is seen by the other.
 
-use std::net::{IpAddr, SocketAddr};
-
-/// A part of a message's bytes.
-pub type Part = std::ops::Range<usize>;
+use super::hashing::{Digest, digest, without_cookies};
+use super::text::{Part, find, is_name, number, param, sent_by, split, trim, trim_end, trim_part};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Field {
@@ -118,29 +116,12 @@ impl Reading {
         let mut length = None;
         let (mut trunk, mut core) = (Digest::new(), Digest::new());
         loop {
-            let mut end = find(bytes, at, b"\r\n")?;
-            if end == at {
-                at = end + 2;
-                break;
-            }
-            let first_end = end;
-            while matches!(bytes.get(end + 2), Some(b' ' | b'\t')) {
-                end = find(bytes, end + 2, b"\r\n")?;
-            }
-            let colon = bytes[at..first_end].iter().position(|b| *b == b':');
-            let colon = match colon.map(|colon| at + colon) {
-                Some(colon) if !is_response || is_name(trim_end(&bytes[at..colon])) => colon,
-                // A line that nobody can read makes no response worse: it is left out of what is passed on.
-                _ if is_response => {
-                    at = end + 2;
-                    continue;
-                }
-                _ => at + bytes[at..end].iter().position(|b| *b == b':')?,
-            };
-            let line = Line {
-                field: field(trim(&bytes[at..colon])),
-                whole: at..end + 2,
-                value: trim_part(bytes, colon + 1..end),
+            let (next, end) = next_line(bytes, at, is_response)?;
+            at = end;
+            let line = match next {
+                Next::Line(line) => line,
+                Next::Unreadable => continue,
+                Next::End => break,
             };
             match line.field {
                 Field::Via => {
@@ -164,7 +145,6 @@ impl Reading {
                 }
             }
             self.lines.push(line);
-            at = end + 2;
         }
         let rest = bytes.len() - at;
         let length = length.unwrap_or(rest);
@@ -176,6 +156,12 @@ impl Reading {
         core.add(&bytes[self.body.clone()]);
         self.trunk = trunk.finish();
         self.core = core.finish();
+        self.read_key(is_response)?;
+        (is_response || self.value(Field::To).is_some()).then_some(())
+    }
+
+    fn read_key(&mut self, is_response: bool) -> Option<()> {
+        let bytes = &self.bytes[..];
         let via = self.vias.first()?.clone();
         let branch = param(&bytes[via.clone()], b"branch")?;
         self.branch = digest(branch);
@@ -190,7 +176,7 @@ impl Reading {
         key.add(self.cseq()?.0.to_string().as_bytes());
         key.add(self.tag(Field::From).unwrap_or(b""));
         self.key = key.finish();
-        (is_response || self.value(Field::To).is_some()).then_some(())
+        Some(())
     }
 
     pub fn is_broken(&self) -> bool {
@@ -285,6 +271,27 @@ impl Reading {
         Some(key.finish())
     }
 
+    /// What a CANCEL has from its INVITE (§9.1): Request-URI, Call-ID, To, From with its tag, the number of CSeq, and the branch.
+    pub fn names_of_invite(&self) -> u64 {
+        let mut names = Digest::new();
+        names.add(self.uri());
+        for field in [Field::CallId, Field::To, Field::From] {
+            names.add(self.value(field).unwrap_or(b""));
+        }
+        names.number(self.cseq().map_or(0, |(n, _)| n));
+        names.number(self.branch);
+        names.finish()
+    }
+
+    /// The same for all copies of a request, wherever they are on their way.
+    pub fn same_request(&self) -> u64 {
+        let mut name = Digest::new();
+        name.add(self.call_id());
+        name.add(self.method());
+        name.number(self.cseq().map_or(0, |(n, _)| n));
+        name.finish()
+    }
+
     /// True when the SIP-Version is written as it must be sent (§7.1).
     pub fn is_version_as_sent(&self) -> bool {
         let end = find(&self.bytes, 0, b"\r\n").unwrap_or(self.bytes.len());
@@ -297,6 +304,39 @@ impl Reading {
         let end = find(&self.bytes, 0, b"\r\n").unwrap_or(self.bytes.len());
         String::from_utf8_lossy(&self.bytes[..end.min(120)]).into_owned()
     }
+}
+
+/// What stands between a place and the end of its line.
+enum Next {
+    Line(Line),
+    /// In a response: it makes it no worse, and is left out of what is passed on.
+    Unreadable,
+    /// The empty line, behind which the body begins.
+    End,
+}
+
+/// The header line at `at`, with its folds, and where the next one begins.
+fn next_line(bytes: &[u8], at: usize, is_response: bool) -> Option<(Next, usize)> {
+    let mut end = find(bytes, at, b"\r\n")?;
+    if end == at {
+        return Some((Next::End, end + 2));
+    }
+    let first_end = end;
+    while matches!(bytes.get(end + 2), Some(b' ' | b'\t')) {
+        end = find(bytes, end + 2, b"\r\n")?;
+    }
+    let colon = bytes[at..first_end].iter().position(|b| *b == b':');
+    let colon = match colon.map(|colon| at + colon) {
+        Some(colon) if !is_response || is_name(trim_end(&bytes[at..colon])) => colon,
+        _ if is_response => return Some((Next::Unreadable, end + 2)),
+        _ => at + bytes[at..end].iter().position(|b| *b == b':')?,
+    };
+    let line = Line {
+        field: field(trim(&bytes[at..colon])),
+        whole: at..end + 2,
+        value: trim_part(bytes, colon + 1..end),
+    };
+    Some((Next::Line(line), end + 2))
 }
 
 fn read_start(bytes: &[u8], at: usize, end: usize) -> Option<Start> {
@@ -343,269 +383,6 @@ fn field(name: &[u8]) -> Field {
         b"p-asserted-identity" | b"p-preferred-identity" => Field::AssertedIdentity,
         _ => Field::Other,
     }
-}
-
-pub fn find(bytes: &[u8], from: usize, what: &[u8]) -> Option<usize> {
-    let rest = bytes.get(from..)?;
-    rest.windows(what.len()).position(|window| window == what).map(|n| from + n)
-}
-
-pub fn trim(text: &[u8]) -> &[u8] {
-    text.trim_ascii()
-}
-
-fn trim_end(name: &[u8]) -> &[u8] {
-    let end = name.iter().rposition(|b| !matches!(b, b' ' | b'\t'));
-    &name[..end.map_or(0, |end| end + 1)]
-}
-
-/// A token, as the name of a header field is one (§25.1).
-fn is_name(name: &[u8]) -> bool {
-    let in_token = |b: &u8| b.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(b);
-    !name.is_empty() && name.iter().all(in_token)
-}
-
-fn trim_part(bytes: &[u8], part: Part) -> Part {
-    let text = &bytes[part.clone()];
-    let start = part.start + (text.len() - text.trim_ascii_start().len());
-    start..start + text.trim_ascii().len()
-}
-
-/// Splits at a separator that stands outside quotes and angle brackets.
-fn split(bytes: &[u8], part: Part, separator: u8, out: &mut Vec<Part>) {
-    let (mut quoted, mut angle, mut escaped) = (false, false, false);
-    let mut from = part.start;
-    for at in part.clone() {
-        let byte = bytes[at];
-        if escaped {
-            escaped = false;
-        } else if quoted {
-            match byte {
-                b'\\' => escaped = true,
-                b'"' => quoted = false,
-                _ => {}
-            }
-        } else if byte == b'"' {
-            quoted = true;
-        } else if byte == b'<' {
-            angle = true;
-        } else if byte == b'>' {
-            angle = false;
-        } else if byte == separator && !angle {
-            out.push(trim_part(bytes, from..at));
-            from = at + 1;
-        }
-    }
-    out.push(trim_part(bytes, from..part.end));
-}
-
-/// A header parameter's value (empty when it has none): behind the closing bracket when there is one.
-pub fn param<'a>(value: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let mut parts = Vec::new();
-    split(value, 0..value.len(), b';', &mut parts);
-    parts.iter().skip(1).find_map(|part| {
-        let text = &value[part.clone()];
-        let equals = text.iter().position(|b| *b == b'=').unwrap_or(text.len());
-        let (found, rest) = text.split_at(equals);
-        trim(found)
-            .eq_ignore_ascii_case(name)
-            .then(|| trim(rest.strip_prefix(b"=").unwrap_or(rest)))
-    })
-}
-
-/// The address of a name-addr or addr-spec, without brackets and display name.
-pub fn address_spec(value: &[u8]) -> &[u8] {
-    match value.iter().position(|b| *b == b'<') {
-        Some(open) => {
-            let rest = &value[open + 1..];
-            let close = rest.iter().position(|b| *b == b'>').unwrap_or(rest.len());
-            &rest[..close]
-        }
-        None => {
-            let end = value.iter().position(|b| *b == b';').unwrap_or(value.len());
-            trim(&value[..end])
-        }
-    }
-}
-
-/// A Via's sent-by, without the white space that may stand around its colon (§25.1).
-pub fn sent_by(via: &[u8]) -> Option<Vec<u8>> {
-    let end = via.iter().position(|b| *b == b';').unwrap_or(via.len());
-    let head = trim(&via[..end]);
-    // Behind the transport, before which the last slash stands, with or without white space.
-    let slash = head.iter().rposition(|b| *b == b'/').map_or(0, |n| n + 1);
-    let rest = head[slash..].trim_ascii_start();
-    let space = rest.iter().position(|b| b.is_ascii_whitespace())?;
-    let place = rest[space..].iter().copied();
-    Some(place.filter(|b| !b.is_ascii_whitespace()).collect())
-}
-
-/// A sip: URI taken apart, naively.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Address<'a> {
-    pub user: &'a [u8],
-    pub host: &'a [u8],
-    pub port: Option<u16>,
-    /// Behind the host and port, with its first `;`.
-    pub params: &'a [u8],
-}
-
-impl<'a> Address<'a> {
-    pub fn of(uri: &'a [u8]) -> Option<Address<'a>> {
-        if uri.len() < 5 || !uri[..4].eq_ignore_ascii_case(b"sip:") {
-            return None;
-        }
-        let rest = &uri[4..];
-        let (user, rest) = match rest.iter().position(|b| *b == b'@') {
-            Some(at) => (&rest[..at], &rest[at + 1..]),
-            None => (&b""[..], rest),
-        };
-        let end = rest.iter().position(|b| matches!(b, b';' | b'?')).unwrap_or(rest.len());
-        let (place, params) = rest.split_at(end);
-        let colon = match place.iter().position(|b| *b == b']') {
-            Some(bracket) => bracket + 1,
-            None => place.iter().position(|b| *b == b':').unwrap_or(place.len()),
-        };
-        let (host, port) = place.split_at(colon);
-        let port = match port.strip_prefix(b":") {
-            Some(digits) => Some(u16::try_from(number(digits)?).ok()?),
-            None if port.is_empty() => None,
-            None => return None,
-        };
-        Some(Address {
-            user,
-            host,
-            port,
-            params,
-        })
-    }
-
-    pub fn ip(&self) -> Option<IpAddr> {
-        let text = std::str::from_utf8(self.host).ok()?;
-        let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
-        match bare {
-            Some(v6) => v6.parse().map(IpAddr::V6).ok(),
-            // §25.1: one to three digits each, so that 01 is 1.
-            None => {
-                let mut octets = [0; 4];
-                let mut parts = text.split('.');
-                for octet in &mut octets {
-                    let part = parts.next().filter(|p| p.len() <= 3)?;
-                    *octet = u8::try_from(number(part.as_bytes())?).ok()?;
-                }
-                let over = parts.next().is_none();
-                over.then(|| IpAddr::from(octets))
-            }
-        }
-    }
-
-    /// Where a datagram for it would go, when it names a number and no name.
-    pub fn socket(&self) -> Option<SocketAddr> {
-        Some(SocketAddr::new(self.ip()?, self.port.unwrap_or(5060)))
-    }
-
-    pub fn param(&self, name: &[u8]) -> Option<&'a [u8]> {
-        param(self.params, name)
-    }
-
-    /// RFC 3261 §19.1.4, in the parts that can differ here.
-    pub fn equals(&self, other: &Address) -> bool {
-        let must = [&b"transport"[..], b"user", b"ttl", b"method", b"maddr"];
-        let same = |name: &[u8]| match (self.param(name), other.param(name)) {
-            (Some(a), Some(b)) => a.eq_ignore_ascii_case(b),
-            (None, None) => true,
-            _ => !must.contains(&name),
-        };
-        let mut names = Vec::new();
-        for params in [self.params, other.params] {
-            for part in params.split(|b| *b == b';').skip(1) {
-                let end = part.iter().position(|b| *b == b'=').unwrap_or(part.len());
-                names.push(part[..end].to_ascii_lowercase());
-            }
-        }
-        self.user == other.user
-            && self.host.eq_ignore_ascii_case(other.host)
-            && self.port == other.port
-            && names.iter().all(|name| same(name))
-    }
-}
-
-pub fn same_uri(a: &[u8], b: &[u8]) -> bool {
-    match (Address::of(a), Address::of(b)) {
-        (Some(a), Some(b)) => a.equals(&b),
-        _ => a == b,
-    }
-}
-
-pub fn number(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || text.len() > 18 {
-        return None;
-    }
-    text.iter().try_fold(0u64, |sum, byte| {
-        byte.is_ascii_digit().then(|| sum * 10 + u64::from(byte - b'0'))
-    })
-}
-
-/// A running hash; not for secrets, only to compare.
-pub struct Digest(u64);
-
-impl Digest {
-    pub fn new() -> Digest {
-        Digest(0x5157_4f57_4745_5231)
-    }
-
-    pub fn add(&mut self, text: &[u8]) {
-        let mut chunks = text.chunks_exact(8);
-        for chunk in &mut chunks {
-            let mut word = [0; 8];
-            word.copy_from_slice(chunk);
-            self.number(u64::from_le_bytes(word));
-        }
-        let mut word = [0; 8];
-        for (place, byte) in word.iter_mut().zip(chunks.remainder()) {
-            *place = *byte;
-        }
-        self.number(u64::from_le_bytes(word));
-        self.number(text.len() as u64);
-    }
-
-    pub fn number(&mut self, word: u64) {
-        self.0 = (self.0 ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
-    }
-
-    pub fn finish(&self) -> u64 {
-        let x = (self.0 ^ (self.0 >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
-        x ^ (x >> 32)
-    }
-}
-
-impl Default for Digest {
-    fn default() -> Self {
-        Digest::new()
-    }
-}
-
-pub fn digest(text: &[u8]) -> u64 {
-    let mut digest = Digest::new();
-    digest.add(text);
-    digest.finish()
-}
-
-/// A line in pieces, the values of `sc` parameters left out.
-fn without_cookies(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    const NAME: &[u8] = b";sc=";
-    let mut rest = Some(line);
-    std::iter::from_fn(move || {
-        let text = rest.take()?;
-        let found = text.windows(NAME.len()).position(|window| window == NAME);
-        let Some(end) = found.map(|at| at + NAME.len()) else {
-            return Some(text);
-        };
-        let (piece, value) = text.split_at(end);
-        let len = value.iter().take_while(|b| b.is_ascii_alphanumeric());
-        rest = value.get(len.count()..);
-        Some(piece)
-    })
 }
 
 #[cfg(test)]
@@ -677,18 +454,5 @@ mod tests {
             assert!(!without(name).is_broken(), "{name}");
         }
         assert!(without("CSeq:").is_broken() && without("Via:").is_broken());
-    }
-
-    #[test]
-    fn uris_compare() {
-        let a = b"sip:u@H.example:5060;transport=udp;x=1";
-        assert!(same_uri(a, b"sip:u@h.example:5060;transport=udp"));
-        assert!(!same_uri(a, b"sip:u@h.example:5060"));
-        assert!(!same_uri(a, b"sip:u@h.example;transport=udp"));
-        assert!(!same_uri(a, b"sip:u@h.example:5060;transport=udp;x=2"));
-        assert_eq!(
-            Address::of(b"sip:u@[2001:db8::1]:70;lr").unwrap().socket(),
-            Some("[2001:db8::1]:70".parse().unwrap())
-        );
     }
 }

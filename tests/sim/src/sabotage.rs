@@ -1,10 +1,13 @@
 //! Rules broken on purpose, at the server's door: what comes in and what goes out is tampered with, so that the auditor can
 //! be seen to notice. The rules themselves are not touched.
 
+use super::addresses::stranger;
+use super::bindings::address_of_record;
 use super::caller::cancel_for;
-use super::reading::{Field, Reading, address_spec, digest, param};
+use super::hashing::digest;
+use super::reading::{Field, Reading};
 use super::rule::Rule;
-use super::scenario::stranger;
+use super::text::{address_spec, find, param};
 use super::writing::{line, put, replaced, request, response, with_line, without};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -274,26 +277,52 @@ impl Saboteur {
         if message.is_broken() {
             return false;
         }
-        let (method, status) = (message.method(), message.status());
-        let invite = method == b"INVITE";
-        let forwarded = status == 0 && message.vias.len() > 1;
-        if invite && forwarded {
-            let entry = (flow, Rc::clone(message));
-            self.invites.insert(message.branch, entry.clone());
-            let caller = param(message.via(1), b"branch").map_or(0, digest);
-            self.by_caller.insert(caller, entry.clone());
-            if let Some(key) = message.key_below() {
-                self.invites.insert(key, entry);
-            }
-        }
+        self.remember(flow, message);
         let asked = self.came.get(&message.key).cloned();
         if let Some((flow, bytes)) = asked.and_then(|asked| self.pass_refused(what, message, &asked)) {
             self.deeds += 1;
             out.push((flow, bytes));
             return true;
         }
-        let swallow = match what {
-            Sabotage::SkipAck => method == b"ACK" && status == 0 && !forwarded,
+        if self.swallows(what, message) {
+            self.deeds += 1;
+            return true;
+        }
+        if what == Sabotage::ForgetBinding {
+            self.forget_binding(now, message, location);
+            return false;
+        }
+        if self.adds(what, flow, message, out) {
+            self.deeds += 1;
+            return matches!(what, Sabotage::SecondFinal | Sabotage::DeadFlow);
+        }
+        let Some(bytes) = self.changed(what, flow, message) else {
+            return false;
+        };
+        self.deeds += 1;
+        out.push((flow, bytes));
+        true
+    }
+
+    /// INVITEs that are passed on.
+    fn remember(&mut self, flow: Flow, message: &Rc<Reading>) {
+        if !is_forwarded(message) || message.method() != b"INVITE" {
+            return;
+        }
+        let entry = (flow, Rc::clone(message));
+        self.invites.insert(message.branch, entry.clone());
+        let caller = param(message.via(1), b"branch").map_or(0, digest);
+        self.by_caller.insert(caller, entry.clone());
+        if let Some(key) = message.key_below() {
+            self.invites.insert(key, entry);
+        }
+    }
+
+    fn swallows(&self, what: Sabotage, message: &Reading) -> bool {
+        let (method, status) = (message.method(), message.status());
+        let invite = method == b"INVITE";
+        match what {
+            Sabotage::SkipAck => method == b"ACK" && status == 0 && !is_forwarded(message),
             Sabotage::KeepCancel => method == b"CANCEL" && status == 0,
             Sabotage::LoseTwoHundred => invite && status / 100 == 2 && message.key.is_multiple_of(3),
             // One that was passed on: the server's own are all that goes back for their requests.
@@ -301,69 +330,68 @@ impl Saboteur {
             Sabotage::LoseTrying => invite && status == 100,
             Sabotage::LoseRinging => invite && status > 100 && status < 200,
             _ => false,
-        };
-        if swallow {
-            self.deeds += 1;
-            return true;
         }
-        let below = message.key_below().filter(|_| forwarded);
-        let came = below.and_then(|key| self.came.get(&key));
-        let own_answer = status >= 400 && !self.invites.contains_key(&message.key);
-        let changed = match what {
-            Sabotage::LeakCredentials => {
-                came.and_then(|came| with_again(message, came, &[Field::Authorization, Field::ProxyAuthorization]))
-            }
-            Sabotage::LeakIdentity => came.and_then(|came| with_again(message, came, &[Field::AssertedIdentity])),
-            Sabotage::LoseLength if flow.transport.is_reliable() => Some(without(message, Field::ContentLength)),
-            Sabotage::BindUnproved if status == 401 && method == b"REGISTER" => Some(replaced(message, 8..11, b"200")),
-            Sabotage::LongAnswer if own_answer && !flow.transport.is_reliable() => {
-                Some(with_line(message, "X-Long", &[b'x'; 4000]))
-            }
+    }
+
+    fn forget_binding(&mut self, now: Instant, message: &Reading, location: &Location) {
+        if message.status() != 200 || message.method() != b"REGISTER" {
+            return;
+        }
+        let contacts = message.values(Field::Contact);
+        if let (Some(contact), Some(aor)) = (contacts.first(), address_of_record(message)) {
+            location.remove(now, &aor, Some(address_spec(contact)));
+            self.deeds += 1;
+        }
+    }
+
+    /// Other messages besides it, or in its place. True if there are any.
+    fn adds(&mut self, what: Sabotage, flow: Flow, message: &Reading, out: &mut Vec<(Flow, Vec<u8>)>) -> bool {
+        let (method, status, forwarded) = (message.method(), message.status(), is_forwarded(message));
+        let (invite, by_stream) = (method == b"INVITE", flow.transport.is_reliable());
+        match what {
             Sabotage::ManyCopies if forwarded && method == b"ACK" => {
                 for _ in 0..70 {
                     self.served += 1;
                     let fresh = format!("z9hG4bKcopy{}", self.served);
                     out.push((flow, with_branch(message, fresh.as_bytes())));
                 }
-                self.deeds += 1;
-                return false;
             }
             Sabotage::SecondFinal if invite && status >= 300 => {
                 out.push((flow, message.bytes.clone()));
-                self.deeds += 1;
                 out.push((flow, another_final(message)));
-                return true;
             }
-            Sabotage::RepeatByStream if invite && forwarded && flow.transport.is_reliable() => {
+            Sabotage::RepeatByStream if invite && forwarded && by_stream => {
                 out.push((flow, message.bytes.clone()));
-                self.deeds += 1;
-                return false;
             }
-            Sabotage::DeadFlow if status >= 200 && flow.transport.is_reliable() => {
+            Sabotage::DeadFlow if status >= 200 && by_stream => {
                 let channel = Channel::Connection {
                     slot: 8000,
                     generation: 1,
                 };
                 out.push((Flow { channel, ..flow }, message.bytes.clone()));
-                self.deeds += 1;
-                return true;
             }
             Sabotage::RelayToStranger if forwarded => {
                 let peer = stranger(flow.peer.is_ipv6(), 21);
                 out.push((Flow { peer, ..flow }, message.bytes.clone()));
-                self.deeds += 1;
-                return false;
             }
-            Sabotage::ForgetBinding if status == 200 && method == b"REGISTER" => {
-                if let (Some(contact), Some(aor)) = (
-                    message.values(Field::Contact).first(),
-                    super::bindings::address_of_record(message),
-                ) {
-                    location.remove(now, &aor, Some(address_spec(contact)));
-                    self.deeds += 1;
-                }
-                return false;
-            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Other bytes in its place.
+    fn changed(&mut self, what: Sabotage, flow: Flow, message: &Reading) -> Option<Vec<u8>> {
+        let (method, status, forwarded) = (message.method(), message.status(), is_forwarded(message));
+        let (invite, by_stream) = (method == b"INVITE", flow.transport.is_reliable());
+        let below = message.key_below().filter(|_| forwarded);
+        let came = below.and_then(|key| self.came.get(&key));
+        let own_answer = status >= 400 && !self.invites.contains_key(&message.key);
+        match what {
+            Sabotage::LeakCredentials => with_again(message, came?, &[Field::Authorization, Field::ProxyAuthorization]),
+            Sabotage::LeakIdentity => with_again(message, came?, &[Field::AssertedIdentity]),
+            Sabotage::LoseLength if by_stream => Some(without(message, Field::ContentLength)),
+            Sabotage::BindUnproved if status == 401 && method == b"REGISTER" => Some(replaced(message, 8..11, b"200")),
+            Sabotage::LongAnswer if own_answer && !by_stream => Some(with_line(message, "X-Long", &[b'x'; 4000])),
             Sabotage::ChangeBody if !message.body().is_empty() => {
                 let mut bytes = message.bytes.clone();
                 let last = message.body.end - 1;
@@ -371,15 +399,13 @@ impl Saboteur {
                 Some(bytes)
             }
             Sabotage::KeepMaxForwards if forwarded => {
-                let found = message.lines.iter().find(|l| l.field == Field::MaxForwards);
-                found.and_then(|line| {
-                    let number = message.number(Field::MaxForwards)? + 1;
-                    Some(replaced(message, line.value.clone(), number.to_string().as_bytes()))
-                })
+                let line = message.lines.iter().find(|l| l.field == Field::MaxForwards)?;
+                let number = message.number(Field::MaxForwards)? + 1;
+                Some(replaced(message, line.value.clone(), number.to_string().as_bytes()))
             }
             Sabotage::SmallVersion => {
-                let at = super::reading::find(&message.bytes, 0, b"SIP/2.0");
-                at.map(|at| replaced(message, at..at + 3, b"sip"))
+                let at = find(&message.bytes, 0, b"SIP/2.0")?;
+                Some(replaced(message, at..at + 3, b"sip"))
             }
             Sabotage::DropVia if forwarded => Some(without_second_via(message)),
             Sabotage::ForgetRetransmission if forwarded && invite && !self.calls.insert(message.digest) => {
@@ -388,19 +414,9 @@ impl Saboteur {
                 Some(with_branch(message, fresh.as_bytes()))
             }
             _ => None,
-        };
-        match changed {
-            Some(bytes) => {
-                self.deeds += 1;
-                out.push((flow, bytes));
-                true
-            }
-            None => false,
         }
     }
-}
 
-impl Saboteur {
     /// The request as it would leave by the way of some call.
     fn passed_on(&mut self, request: &Reading) -> Option<(Flow, Vec<u8>)> {
         let (to, invite) = self.invites.values().next()?;
@@ -419,7 +435,7 @@ impl Saboteur {
             Sabotage::ForgetDialog => {
                 let from = asked.value(Field::From).unwrap_or(b"");
                 let route = asked.value(Field::Route).unwrap_or(b"");
-                let has = |text, what| super::reading::find(text, 0, what).is_some();
+                let has = |text, what| find(text, 0, what).is_some();
                 self.asks
                     && matches!(refusal.status(), 403 | 407)
                     && asked.vias.len() == 1
@@ -430,6 +446,10 @@ impl Saboteur {
         };
         passes.then(|| self.passed_on(asked)).flatten()
     }
+}
+
+fn is_forwarded(message: &Reading) -> bool {
+    message.is_request() && message.vias.len() > 1
 }
 
 /// `left` with those header lines of `came` that it has not.

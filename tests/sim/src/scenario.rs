@@ -1,9 +1,11 @@
 //! From a seed to a network: servers, phones, settings and weather.
 
+use super::addresses::{dead, phone_address, server_address};
 use super::air::Weather;
 use super::digest::Account;
 use super::names::Zone;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use super::plan::{BOSS, CIRCLE, GATEWAY_PREFIX, MALLORY, PhonePlan, ServerPlan, Temper};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use strowger::base::{Key, Rng, Transport};
 use strowger::sip::KeptUri;
@@ -11,99 +13,14 @@ use strowger::stack::Settings;
 use strowger::stack::route::{Action, Network, NextHop, Route, Routes};
 use strowger::stack::settings::{Fork, Listener, Mode, Outgoing};
 
-/// A user part that starts with this goes to the gateway phones by a `[[route]]`.
-pub const GATEWAY_PREFIX: &[u8] = b"77";
-
-/// A user whom only hostile agents claim to be, and one that they are.
-pub const BOSS: &str = "boss";
-pub const MALLORY: &str = "mallory";
-
 /// Longer than any run.
 pub const LONG_MS: u64 = 30 * 24 * 3600 * 1000;
-
-/// A name that the chain's servers send to each other in a circle.
-pub const CIRCLE: &str = "circle.example";
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Families {
     V4,
     V6,
     Both,
-}
-
-/// How a phone behaves when it is called, and when it calls.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Temper {
-    /// Rings, answers, hangs up; whatever the dice say.
-    Honest,
-    /// Answers everything, after seconds.
-    Slow,
-    /// Answers nothing.
-    Silent,
-    Busy,
-    Decline,
-    /// 302 to another address-of-record.
-    Redirect,
-    /// 180 again and again, never a final.
-    RingForever,
-    /// Answers 200 to an INVITE that was cancelled a moment ago.
-    LateAnswer,
-    /// Sends two different finals to one request.
-    DoubleFinal,
-    /// Retransmits far faster than T1.
-    Impatient,
-}
-
-pub struct ServerPlan {
-    pub settings: Arc<Settings>,
-    pub key: Key,
-    pub domain: String,
-    /// Its users, where it asks them who they are.
-    pub accounts: Vec<Account>,
-    /// By listener.
-    pub addresses: Vec<SocketAddr>,
-    /// Delay of mail between cores, at most, in milliseconds.
-    pub mail_ms: u64,
-    /// Timers are served up to this late, in milliseconds.
-    pub tick_ms: u64,
-}
-
-pub struct PhonePlan {
-    pub at: SocketAddr,
-    pub server: usize,
-    /// The server's address that it sends to.
-    pub server_at: SocketAddr,
-    pub user: String,
-    pub temper: Temper,
-    /// Asks for rport (RFC 3581) and names a host in Via that nobody can reach.
-    pub behind_nat: bool,
-    pub rport: bool,
-    /// Registers an address that only its NAT knows.
-    pub private_contact: bool,
-    /// Registers with a Path that leads to itself.
-    pub path: bool,
-    /// Writes compact header names.
-    pub compact: bool,
-    /// What its own requests take, and its contacts ask for.
-    pub transport: Transport,
-    /// By this name it registers, instead of its address; with a port, or without.
-    pub host: Option<String>,
-    /// Its contacts say by which transport, even UDP.
-    pub names_transport: bool,
-    /// Over UDP it writes no Content-Length (§20.14 allows that).
-    pub terse: bool,
-    /// The domain of its user, one of its server's.
-    pub domain: String,
-}
-
-impl PhonePlan {
-    pub fn uri_param(&self) -> &'static str {
-        match self.transport {
-            Transport::Tcp => ";transport=tcp",
-            _ if self.names_transport => ";transport=udp",
-            _ => "",
-        }
-    }
 }
 
 pub struct Scenario {
@@ -129,50 +46,9 @@ pub struct Scenario {
     pub zone: Arc<Zone>,
 }
 
-/// Addresses at which nobody ever asked for anything: no server may send there.
-pub fn is_stranger(address: SocketAddr) -> bool {
-    match address.ip() {
-        IpAddr::V4(ip) => ip.octets()[..3] == [203, 0, 113],
-        IpAddr::V6(ip) => ip.segments()[2] == 0xdead,
-    }
-}
-
-pub fn stranger(v6: bool, n: u64) -> SocketAddr {
-    if v6 {
-        let ip = Ipv6Addr::new(0x2001, 0xdb8, 0xdead, 0, 0, 0, 0, n as u16 + 1);
-        SocketAddr::new(ip.into(), 5060)
-    } else {
-        let ip = Ipv4Addr::new(203, 0, 113, n as u8 | 1);
-        SocketAddr::new(ip.into(), 5060)
-    }
-}
-
-/// An address that registers and calls like any other, but where no port is open.
-pub fn dead(v6: bool) -> SocketAddr {
-    phone_address(v6, 240)
-}
-
-/// Another such, to which names lead.
-pub fn nobody(v6: bool) -> SocketAddr {
-    phone_address(v6, 241)
-}
-
-fn server_address(v6: bool, n: usize) -> SocketAddr {
-    let ip: IpAddr = if v6 {
-        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n as u16 + 1).into()
-    } else {
-        Ipv4Addr::new(192, 0, 2, n as u8 + 1).into()
-    };
-    SocketAddr::new(ip, 5060)
-}
-
-fn phone_address(v6: bool, n: usize) -> SocketAddr {
-    let ip: IpAddr = if v6 {
-        Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, n as u16 + 10).into()
-    } else {
-        Ipv4Addr::new(198, 51, 100, n as u8 + 10).into()
-    };
-    SocketAddr::new(ip, 5060)
+/// The domain of one of the servers.
+fn domain(n: usize) -> String {
+    format!("{}.example", ["a", "b"][n % 2])
 }
 
 fn pick<T: Clone>(rng: &mut Rng, choices: &[T]) -> T {
@@ -222,19 +98,7 @@ impl Scenario {
                 Arc::make_mut(&mut server.settings).limits.answer_factor = 0;
             }
         }
-        let rng_of_phones = &mut Rng::new(seed ^ 0x1e5);
-        for phone in phones.iter_mut() {
-            phone.terse = rng_of_phones.one_in(4);
-        }
-        if rng_of_phones.one_in(3) {
-            // Who is believed what it asserts.
-            let address = phones[0].at.ip();
-            let prefix = if address.is_ipv6() { 128 } else { 32 };
-            for server in &mut servers {
-                let limits = &mut Arc::make_mut(&mut server.settings).limits;
-                limits.trusted_sources = vec![Network { address, prefix }];
-            }
-        }
+        Self::add_habits(&mut Rng::new(seed ^ 0x1e5), &mut servers, &mut phones);
         let mut zone = Zone::default();
         if seed % 4 == 1 {
             zone = Zone::new(seed, &mut phones);
@@ -255,6 +119,21 @@ impl Scenario {
             icmp: rng.one_in(2),
             t1_ms,
             t2_ms,
+        }
+    }
+
+    /// Phones that write no length, and one that is believed what it asserts.
+    fn add_habits(rng: &mut Rng, servers: &mut [ServerPlan], phones: &mut [PhonePlan]) {
+        for phone in phones.iter_mut() {
+            phone.terse = rng.one_in(4);
+        }
+        if rng.one_in(3) {
+            let address = phones[0].at.ip();
+            let prefix = if address.is_ipv6() { 128 } else { 32 };
+            for server in servers {
+                let limits = &mut Arc::make_mut(&mut server.settings).limits;
+                limits.trusted_sources = vec![Network { address, prefix }];
+            }
         }
     }
 
@@ -391,14 +270,13 @@ impl Scenario {
                 host: None,
                 names_transport: false,
                 terse: false,
-                domain: format!("{}.example", ["a", "b"][server % 2]),
+                domain: domain(server),
             });
         }
         phones
     }
 
     fn plan_server(rng: &mut Rng, n: usize, families: Families, chain: bool, t1_ms: u64, phones: &[PhonePlan]) -> ServerPlan {
-        let domain = |n: usize| format!("{}.example", ["a", "b"][n % 2]);
         let addresses: Vec<SocketAddr> = match families {
             Families::V4 => vec![server_address(false, n)],
             Families::V6 => vec![server_address(true, n)],
@@ -435,6 +313,19 @@ impl Scenario {
         if rng.one_in(10) {
             settings.per_core.transactions = 12;
         }
+        settings.routes = Self::plan_routes(rng, n, &addresses, chain, phones);
+        ServerPlan {
+            settings: Arc::new(settings),
+            key: Key::new(rng.next_u64(), rng.next_u64()),
+            domain: domain(n),
+            accounts: Vec::new(),
+            addresses,
+            mail_ms: pick(rng, &[0, 1, 15]),
+            tick_ms: pick(rng, &[0, 1, 10]),
+        }
+    }
+
+    fn plan_routes(rng: &mut Rng, n: usize, addresses: &[SocketAddr], chain: bool, phones: &[PhonePlan]) -> Routes {
         let mut routes = Vec::new();
         if chain {
             let other = (n + 1) % 2;
@@ -459,21 +350,12 @@ impl Scenario {
         }
         let refused = Some("refused.example".into());
         routes.push(route(refused, None, Action::Reject(403)));
-        settings.routes = routes.into();
-        ServerPlan {
-            settings: Arc::new(settings),
-            key: Key::new(rng.next_u64(), rng.next_u64()),
-            domain: domain(n),
-            accounts: Vec::new(),
-            addresses,
-            mail_ms: pick(rng, &[0, 1, 15]),
-            tick_ms: pick(rng, &[0, 1, 10]),
-        }
+        routes.into()
     }
 
     /// Where a name or number leads for somebody of the given family, as DNS would say it.
     pub fn resolve(&self, host: &[u8], port: Option<u16>, v6: bool) -> Option<SocketAddr> {
-        let ip = super::reading::Address {
+        let ip = super::address::Address {
             user: b"",
             host,
             port,

@@ -1,14 +1,17 @@
 //! A server in the laboratory: its cores, the kernel's choice among them, the mail between them, and its timers.
 
-use super::air::{Air, Intent, What};
+use super::addresses::{dead, nobody};
+use super::air::{Air, What};
 use super::auditor::Auditor;
 use super::digest::Algorithm;
+use super::hashing::digest;
+use super::intent::Intent;
+use super::link::{PLACES, State, number};
 use super::names::{Reply, Zone};
-use super::reading::{Field, Reading, digest};
+use super::plan::ServerPlan;
+use super::reading::{Field, Reading};
 use super::rule::Rule;
 use super::sabotage::Saboteur;
-use super::scenario::{ServerPlan, dead, nobody};
-use super::streams::{PLACES, State, number};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -251,7 +254,7 @@ impl Server {
                 Channel::Peer { name, call } if call != 0 => {
                     let wanted = Some((name, call));
                     let own =
-                        |link: &super::streams::Link| link.names == wanted && link.server == self.number && link.phone == flow.peer;
+                        |link: &super::link::Link| link.names == wanted && link.server == self.number && link.phone == flow.peer;
                     air.links.iter().rposition(own)
                 }
                 _ => number(flow),
@@ -383,7 +386,7 @@ impl Server {
             }
         };
         let request = message.is_request();
-        if request && intent == Intent::Honest && !super::streams::is_stream(&message) {
+        if request && intent == Intent::Honest && !super::link::is_stream(&message) {
             let what = format!("{} left by TCP", message.title());
             auditor.complain(Rule::ViaTransport, self.number, what, Some(&message));
         }

@@ -1,12 +1,15 @@
 //! Responses that leave a server: copies of what came, and its own (RFC 3261 §16.7, §17.2, RFC 4320).
 
-use super::compare;
 use super::debts::Debt;
-use super::{Auditor, Class, Hop, Registered};
-use crate::air::{Air, Intent};
+use super::hop::{Class, Hop, Registered};
+use super::{Auditor, compare};
+use crate::air::Air;
 use crate::bindings::{Applied, REMEMBERED_MS, address_of_record};
-use crate::reading::{Field, Reading, address_spec, digest, sent_by};
+use crate::hashing::digest;
+use crate::intent::Intent;
+use crate::reading::{Field, Reading};
 use crate::rule::Rule;
+use crate::text::{address_spec, sent_by};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use strowger::base::Instant;
@@ -70,8 +73,6 @@ impl Auditor {
         let hop = &mut self.hops[server];
         let tx = &hop.transactions[number];
         let request = Rc::clone(&tx.request);
-        // Of several copies from several places it is the one answered now; where the source matters, it is asked to answer there.
-        let source = Some(to);
         let bound = match (message.status(), tx.mangled) {
             (200, true) => {
                 hop.guard.adopt(now, location);
@@ -106,34 +107,11 @@ impl Auditor {
             hop.registered.insert(key, Registered::Unknown);
             return;
         }
-        let mut result = Ok(());
-        let key = Class::of(b"REGISTER").with(request.key);
-        let done = hop.registered.get(&key).copied();
-        if message.status() != 200 {
+        let mut result = match message.status() {
+            200 => hop.carried_out(now, &request, to, message, location),
             // Nothing has changed.
-        } else if let Some(Registered::Unknown) = done {
-            hop.bindings.adopt(now, location);
-        } else if matches!(done, Some(Registered::At(at)) if now.ms_since(at) < REMEMBERED_MS) {
-            result = hop.bindings.repeat(now, &request, message);
-        } else if matches!(done, Some(Registered::At(at)) if now.ms_since(at) < REMEMBERED_MS + 1000) {
-            // A server may count in whole seconds.
-            hop.bindings.adopt(now, location);
-        } else {
-            let conf = &hop.settings.registrar;
-            result = match hop.bindings.apply(now, conf, &request, source, message) {
-                Ok(Applied::Unchanged) => Ok(()),
-                Ok(Applied::Changed) => {
-                    hop.registered.insert(key, Registered::At(now));
-                    Ok(())
-                }
-                Ok(Applied::Unknown) => {
-                    hop.registered.insert(key, Registered::Unknown);
-                    hop.bindings.adopt(now, location);
-                    Ok(())
-                }
-                Err(detail) => Err(detail),
-            };
-        }
+            _ => Ok(()),
+        };
         if let (Ok(()), Some(aor)) = (&result, address_of_record(&request)) {
             air.statistics.bindings_checked += 1;
             result = hop.bindings.compare(now, location, &aor);
@@ -151,6 +129,46 @@ fn entry(message: &Reading) -> (u16, u64, u64) {
 }
 
 impl Hop {
+    /// A REGISTER was answered 200: what has become of its bindings.
+    fn carried_out(
+        &mut self,
+        now: Instant,
+        request: &Reading,
+        to: SocketAddr,
+        message: &Reading,
+        location: &Location,
+    ) -> Result<(), String> {
+        let key = Class::of(b"REGISTER").with(request.key);
+        match self.registered.get(&key).copied() {
+            Some(Registered::At(at)) if now.ms_since(at) < REMEMBERED_MS => {
+                return self.bindings.repeat(now, request, message);
+            }
+            // A server may count in whole seconds.
+            Some(Registered::At(at)) if now.ms_since(at) < REMEMBERED_MS + 1000 => {
+                self.bindings.adopt(now, location);
+                return Ok(());
+            }
+            Some(Registered::Unknown) => {
+                self.bindings.adopt(now, location);
+                return Ok(());
+            }
+            _ => {}
+        }
+        // Of several copies from several places it is the one answered now; where the source matters, it is asked to answer there.
+        let conf = &self.settings.registrar;
+        match self.bindings.apply(now, conf, request, Some(to), message)? {
+            Applied::Unchanged => {}
+            Applied::Changed => {
+                self.registered.insert(key, Registered::At(now));
+            }
+            Applied::Unknown => {
+                self.registered.insert(key, Registered::Unknown);
+                self.bindings.adopt(now, location);
+            }
+        }
+        Ok(())
+    }
+
     /// True when somebody hostile wrote it: a response is told by its branch, the rest is passed on as it is, and a
     /// stateless proxy goes by the Via below its own, whatever was made of that.
     pub(super) fn is_foreign(&self, to: SocketAddr, message: &Reading) -> bool {
@@ -231,7 +249,7 @@ impl Hop {
         if self.is_stateless() && self.is_foreign(to, message) {
             return Ok(None);
         }
-        let (number, first) = self.invented(now, newest, to, message)?;
+        let (number, first) = self.invented(now, newest, message)?;
         let tx = &self.transactions[number];
         let intent = match tx.mangled {
             true => Intent::Mangled,
@@ -246,7 +264,7 @@ impl Hop {
         let askers = self.askers.get(&message.branch);
         let via = tx.request.via(0);
         let place = [b"sip:", &sent_by(via).unwrap_or_default()[..]].concat();
-        let port = crate::reading::Address::of(&place).map_or(5060, |a| a.port.unwrap_or(5060));
+        let port = crate::address::Address::of(&place).map_or(5060, |a| a.port.unwrap_or(5060));
         let fits = |source: &SocketAddr| *source == to || (source.ip() == to.ip() && to.port() == port);
         if tx.sources.iter().chain(askers.into_iter().flatten()).any(fits) {
             return Ok(());
@@ -329,7 +347,7 @@ impl Hop {
     }
 
     /// The server's own response.
-    fn invented(&mut self, now: Instant, newest: usize, to: SocketAddr, message: &Rc<Reading>) -> Result<(usize, bool), Broken> {
+    fn invented(&mut self, now: Instant, newest: usize, message: &Rc<Reading>) -> Result<(usize, bool), Broken> {
         let status = message.status();
         let wrong = |what: String| Err((Rule::NothingInvented, what));
         let tx = &self.transactions[newest];
@@ -343,50 +361,15 @@ impl Hop {
         if status > 100 && own_tag.is_none() {
             return wrong(format!("{} without a To tag", message.title()));
         }
-        // A response with the tag of one that came is that one, altered.
-        let altered = self.generations(Some(newest)).find_map(|tx| {
-            let branches = &self.transactions[tx].branches;
-            let all = branches.iter().flat_map(|b| &self.branches[*b].responses);
-            all.map(|(r, _)| r).find(|r| {
-                own_tag.is_some()
-                    && self.transactions[tx].request.tag(Field::To).is_none()
-                    && r.tag(Field::To) == own_tag
-                    && r.status() == status
-            })
-        });
-        if let Some(came) = altered {
-            let what = if came.vias.len() == message.vias.len() + 1 {
-                (Rule::BitForBit, compare::difference(came, message))
-            } else {
-                (
-                    Rule::ViaStack,
-                    format!("{} Via came, {} left", came.vias.len(), message.vias.len()),
-                )
-            };
-            return Err(what);
-        }
+        self.altered(newest, message)?;
         let body = message.body().is_empty() || method == b"OPTIONS";
         if !body {
             return wrong(format!("{} has a body", message.title()));
         }
         let stateless = self.is_stateless();
-        let timers = &self.settings.timers;
         if class != Class::Invite && !stateless {
-            if status == 408 {
-                return Err((Rule::NonInvite, "408 of its own".into()));
-            }
-            let mut early = 0;
-            let mut interval = timers.t1;
-            while interval < timers.t2 {
-                early += interval;
-                interval *= 2;
-            }
-            let late = |tx: usize| now.ms_since(self.transactions[tx].arrived) + 10 >= early;
-            if status == 100 && !self.generations(Some(newest)).any(late) {
-                return Err((Rule::NonInvite, "100 before Timer E reached T2".into()));
-            }
+            self.not_too_early(now, newest, status)?;
         }
-        let _ = to;
         let tx = &mut self.transactions[newest];
         tx.answered = true;
         if stateless {
@@ -427,6 +410,48 @@ impl Hop {
         self.final_out(now, newest, message, false).map(|first| (newest, first))
     }
 
+    /// A response with the tag of one that came is that one, altered.
+    fn altered(&self, newest: usize, message: &Reading) -> Result<(), Broken> {
+        let own_tag = message.tag(Field::To);
+        let came = self.generations(Some(newest)).find_map(|tx| {
+            let branches = &self.transactions[tx].branches;
+            let all = branches.iter().flat_map(|b| &self.branches[*b].responses);
+            all.map(|(r, _)| r).find(|r| {
+                own_tag.is_some()
+                    && self.transactions[tx].request.tag(Field::To).is_none()
+                    && r.tag(Field::To) == own_tag
+                    && r.status() == message.status()
+            })
+        });
+        let Some(came) = came else {
+            return Ok(());
+        };
+        if came.vias.len() == message.vias.len() + 1 {
+            return Err((Rule::BitForBit, compare::difference(came, message)));
+        }
+        let what = format!("{} Via came, {} left", came.vias.len(), message.vias.len());
+        Err((Rule::ViaStack, what))
+    }
+
+    /// RFC 4320 §4.1: a non-INVITE gets no 408, and a 100 only once Timer E has reached T2.
+    fn not_too_early(&self, now: Instant, newest: usize, status: u16) -> Result<(), Broken> {
+        if status == 408 {
+            return Err((Rule::NonInvite, "408 of its own".into()));
+        }
+        let timers = &self.settings.timers;
+        let mut early = 0;
+        let mut interval = timers.t1;
+        while interval < timers.t2 {
+            early += interval;
+            interval *= 2;
+        }
+        let late = |tx: usize| now.ms_since(self.transactions[tx].arrived) + 10 >= early;
+        if status == 100 && !self.generations(Some(newest)).any(late) {
+            return Err((Rule::NonInvite, "100 before Timer E reached T2".into()));
+        }
+        Ok(())
+    }
+
     /// Who forges a source must not make a server write much more than he does.
     fn small_answer(&self, newest: usize, message: &Reading) -> Result<(), Broken> {
         let factor = match self.settings.limits.answer_factor {
@@ -440,7 +465,7 @@ impl Hop {
             let proved = self.guard.knows(came);
             proved || message.bytes.len() <= factor * came.bytes.len()
         };
-        let by_stream = crate::streams::is_stream(message);
+        let by_stream = crate::link::is_stream(message);
         let is_there = || {
             let sources = &self.transactions[newest].sources;
             sources.iter().any(|source| self.heard.contains(&source.ip()))

@@ -1,9 +1,11 @@
 //! What a proxy may change in a request and what it must (RFC 3261 §16.4, §16.6, §16.7), as comparisons of what came with
 //! what left.
 
-use super::Hop;
-use crate::reading::{Address, Field, Line, Reading, address_spec, param, sent_by};
+use super::hop::Hop;
+use crate::address::Address;
+use crate::reading::{Field, Line, Reading};
 use crate::rule::Rule;
+use crate::text::{address_spec, param, sent_by};
 use std::net::SocketAddr;
 
 pub type Verdict = Result<(), (Rule, String)>;

@@ -1,38 +1,22 @@
-//! Requests that leave a server: forwarded ones, its own CANCEL, its own ACK (RFC 3261 §16.6, §16.10, §17.1.1.3).
+//! Requests that leave a server: those that it forwards (RFC 3261 §16.6).
 
+use super::Auditor;
 use super::compare::{self, Verdict};
-use super::{Auditor, Branch, Class, Hop, Tx};
-use crate::air::{Air, Intent};
+use super::hop::{Branch, Class, Hop, Tx};
+use crate::address::{Address, same_uri};
+use crate::air::Air;
 use crate::bearer::without_dot;
-use crate::reading::{Address, Digest, Field, Reading, address_spec, digest, same_uri};
+use crate::hashing::digest;
+use crate::intent::Intent;
+use crate::plan::{CIRCLE, GATEWAY_PREFIX};
+use crate::reading::{Field, Reading};
 use crate::rule::Rule;
-use crate::scenario::{CIRCLE, GATEWAY_PREFIX};
+use crate::text::address_spec;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use strowger::base::Instant;
 use strowger::stack::route::{Action, NextHop};
 use strowger::stack::settings::Fork;
-
-/// What a CANCEL has from its INVITE (§9.1): Request-URI, Call-ID, To, From with its tag, the number of CSeq, and the branch.
-pub(super) fn names_of_invite(message: &Reading) -> u64 {
-    let mut names = Digest::new();
-    names.add(message.uri());
-    for field in [Field::CallId, Field::To, Field::From] {
-        names.add(message.value(field).unwrap_or(b""));
-    }
-    names.number(message.cseq().map_or(0, |(n, _)| n));
-    names.number(message.branch);
-    names.finish()
-}
-
-/// The same for all copies of a request, wherever they are on their way.
-pub(super) fn same_request(message: &Reading) -> u64 {
-    let mut name = Digest::new();
-    name.add(message.call_id());
-    name.add(message.method());
-    name.number(message.cseq().map_or(0, |(n, _)| n));
-    name.finish()
-}
 
 /// Branches that leave for one datagram that came, at most: Max-Breadth (RFC 5393 §5.3.3), and some that are tried after others.
 const COPIES: u32 = 120;
@@ -142,7 +126,7 @@ impl Hop {
             return Ok(());
         }
         // So it may by a new connection.
-        let by_stream = crate::streams::is_stream(&tx.request);
+        let by_stream = crate::link::is_stream(&tx.request);
         if by_stream && self.settings.cores > 1 && tx.request.tag(Field::To).is_some() {
             return Ok(());
         }
@@ -245,22 +229,9 @@ impl Hop {
             (false, true) => tx.intent,
         };
         self.branches.push(Branch {
-            tx: number,
-            intent,
-            request: Rc::clone(message),
-            to,
-            sent: now,
-            provisional: None,
-            signs: vec![now],
-            outcome: None,
-            responses: Vec::new(),
-            cancel: None,
-            refusals: 0,
-            acks: 0,
-            tainted: false,
-            lost: false,
             q,
             older: self.by_branch.get(&class.with(message.branch)).copied(),
+            ..Branch::begun(number, intent, message, to, now)
         });
         let branch = self.branches.len() - 1;
         self.by_branch.insert(class.with(message.branch), branch);
@@ -270,20 +241,8 @@ impl Hop {
         let tx_moves = sequential && !tx.branches.is_empty() && tx.activity < now;
         tx.branches.push(branch);
         tx.activity = now;
-        air.statistics.by_name += u64::from(self.zone.has_name(message.uri()));
-        let uri = Address::of(message.uri()).and_then(|a| a.socket());
-        let added = message.count(Field::Route) > came.count(Field::Route);
-        air.statistics.by_path += u64::from(added);
-        air.statistics.to_nat += u64::from(!added && q.is_some() && uri.is_some_and(|u| u != to));
         air.statistics.sequential_moves += u64::from(tx_moves);
-        air.statistics.stateless_forwards += u64::from(self.is_stateless());
-        let chained = self.settings.routes.iter().any(|route| match &route.action {
-            Action::Relay(targets) => route.to_host.is_some() && targets.iter().any(|target| target.address == Some(to)),
-            _ => false,
-        });
-        air.statistics.chained_forwards += u64::from(chained);
-        let sources = &self.transactions[number].sources;
-        air.statistics.cross_family_forwards += u64::from(sources.iter().any(|s| s.is_ipv6() != to.is_ipv6()));
+        self.count_branch(air, branch, &came);
         let added = message.values(Field::RecordRoute);
         let before = came.values(Field::RecordRoute).len();
         for value in added.iter().take(added.len().saturating_sub(before)) {
@@ -298,6 +257,26 @@ impl Hop {
         self.reachable_route(&added, before, to)?;
         self.same_branch_for_cancel(class, number, message)?;
         Ok(intent)
+    }
+
+    /// What kind of branch it is, for the statistics.
+    fn count_branch(&self, air: &mut Air, branch: usize, came: &Reading) {
+        let branch = &self.branches[branch];
+        let (message, to) = (&branch.request, branch.to);
+        let statistics = &mut air.statistics;
+        statistics.by_name += u64::from(self.zone.has_name(message.uri()));
+        let uri = Address::of(message.uri()).and_then(|a| a.socket());
+        let added = message.count(Field::Route) > came.count(Field::Route);
+        statistics.by_path += u64::from(added);
+        statistics.to_nat += u64::from(!added && branch.q.is_some() && uri.is_some_and(|u| u != to));
+        statistics.stateless_forwards += u64::from(self.is_stateless());
+        let chained = self.settings.routes.iter().any(|route| match &route.action {
+            Action::Relay(targets) => route.to_host.is_some() && targets.iter().any(|target| target.address == Some(to)),
+            _ => false,
+        });
+        statistics.chained_forwards += u64::from(chained);
+        let sources = &self.transactions[branch.tx].sources;
+        statistics.cross_family_forwards += u64::from(sources.iter().any(|s| s.is_ipv6() != to.is_ipv6()));
     }
 
     /// An ACK of no call that passed here goes nowhere, where every ACK of a call shows the way that we recorded; but a `[[route]]`
@@ -317,7 +296,7 @@ impl Hop {
 
     /// One datagram must not make many.
     fn few_copies(&mut self, class: Class, message: &Reading) -> Verdict {
-        let (came, left) = self.copies.entry(same_request(message)).or_default();
+        let (came, left) = self.copies.entry(message.same_request()).or_default();
         *left += 1;
         let each = match class {
             Class::Ack => ACK_COPIES,
@@ -355,7 +334,7 @@ impl Hop {
         };
         let tx = &self.transactions[invite];
         let cancel = &self.transactions[number];
-        let other = |copy: &Rc<Reading>| names_of_invite(copy) != names_of_invite(&tx.request);
+        let other = |copy: &Rc<Reading>| copy.names_of_invite() != tx.request.names_of_invite();
         if std::iter::once(came).chain(&cancel.variants).any(other) {
             return Ok(());
         }
@@ -510,106 +489,5 @@ impl Hop {
                 _ => false,
             }
         })
-    }
-
-    fn own_cancel(&mut self, air: &mut Air, to: SocketAddr, message: &Rc<Reading>) -> Verdict {
-        let now = air.now;
-        let wrong = |what: &str| Err((Rule::CancelReach, what.to_string()));
-        let key = Class::Invite.with(message.branch);
-        let Some(number) = self.by_branch.get(&key).copied() else {
-            return wrong("a CANCEL for a branch that does not exist");
-        };
-        let (soon, slack) = (self.soon_ms, self.slack_ms());
-        let branch = &self.branches[number];
-        let tx = &self.transactions[branch.tx];
-        if let Some((first, _)) = &branch.cancel {
-            return if first.digest == message.digest {
-                Ok(())
-            } else {
-                wrong("a second CANCEL that is not the first")
-            };
-        }
-        if branch.to != to || branch.request.uri() != message.uri() {
-            return wrong("a CANCEL that does not follow its INVITE");
-        }
-        same_hop(&branch.request, message).map_err(|what| (Rule::CancelReach, what))?;
-        if branch.request.value(Field::To) != message.value(Field::To) {
-            return wrong("a CANCEL with another To than its INVITE");
-        }
-        if branch.provisional.is_none() {
-            return wrong("a CANCEL before any provisional response");
-        }
-        if !branch.tainted && branch.outcome.is_some_and(|(_, at)| now.ms_since(at) > soon) {
-            return wrong("a CANCEL for a branch that has its final response");
-        }
-        // A provisional response of this moment may still be in the mail when timer C fires.
-        let since = branch.heard_sign(now, soon);
-        let timer_c = now.ms_since(since) + slack >= self.settings.timers.c;
-        // Two cores may each have one of the copies: which of them began which branch cannot be told.
-        let newest = self.find(tx.request.key, tx.class);
-        let aside: Vec<usize> = match tx.reopen {
-            true => self.generations(newest).collect(),
-            false => vec![branch.tx],
-        };
-        let others = || {
-            let mut branches = aside.iter().flat_map(|tx| &self.transactions[*tx].branches);
-            branches.any(|b| {
-                *b != number
-                    && self.branches[*b]
-                        .responses
-                        .iter()
-                        .any(|(r, _)| r.status() / 100 == 2 || r.status() >= 600)
-            })
-        };
-        let named = |copy: &Rc<Reading>| self.cancels.contains(&names_of_invite(copy));
-        let mut copies = std::iter::once(&tx.request).chain(&tx.variants);
-        let asked = self.cancelled.contains(&tx.request.branch) || copies.any(named);
-        if !asked && !timer_c && !others() {
-            return wrong("a CANCEL for no reason");
-        }
-        let lost_fork = tx.accepted_in.is_some();
-        air.statistics.timer_c_cancels += u64::from(timer_c && !asked);
-        air.statistics.forks_with_losers += u64::from(lost_fork);
-        self.branches[number].cancel = Some((Rc::clone(message), now));
-        Ok(())
-    }
-
-    fn own_ack(&mut self, to: SocketAddr, message: &Reading) -> Verdict {
-        let wrong = |what: &str| Err((Rule::OwnAck, what.to_string()));
-        let key = Class::Invite.with(message.branch);
-        let Some(number) = self.by_branch.get(&key).copied() else {
-            return wrong("an ACK of its own for a branch that does not exist");
-        };
-        let branch = &mut self.branches[number];
-        branch.acks += 1;
-        if branch.to != to || branch.request.uri() != message.uri() {
-            return wrong("an ACK that does not follow its INVITE");
-        }
-        let to_value = message.value(Field::To);
-        let answered = branch
-            .responses
-            .iter()
-            .any(|(r, _)| r.status() >= 300 && r.value(Field::To) == to_value);
-        if !answered {
-            return wrong("an ACK for a refusal that did not come");
-        }
-        same_hop(&branch.request, message).map_err(|what| (Rule::OwnAck, what))
-    }
-}
-
-/// §9.1 and §17.1.1.3: the top Via, From, Call-ID, CSeq number and Route are the INVITE's.
-fn same_hop(invite: &Reading, message: &Reading) -> Result<(), String> {
-    let same = invite.via(0) == message.via(0)
-        && invite.call_id() == message.call_id()
-        && invite.value(Field::From) == message.value(Field::From)
-        && invite.cseq().map(|c| c.0) == message.cseq().map(|c| c.0)
-        && invite.values(Field::Route) == message.values(Field::Route);
-    if same {
-        Ok(())
-    } else {
-        Err(format!(
-            "Via, Call-ID, From, CSeq or Route differ from the INVITE's in {}",
-            message.title()
-        ))
     }
 }
