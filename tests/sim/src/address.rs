@@ -62,7 +62,7 @@ impl<'a> Address<'a> {
         }
     }
 
-    /// Where a datagram for it would go, when it names a number and no name.
+    /// Where a datagram for it would go, if it names a number and no name.
     pub fn socket(&self) -> Option<SocketAddr> {
         Some(SocketAddr::new(self.ip()?, self.port.unwrap_or(5060)))
     }

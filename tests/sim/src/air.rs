@@ -396,7 +396,7 @@ impl Air {
         out
     }
 
-    /// The last `count` messages in words; those of `call_id` only when it is given.
+    /// The last `count` messages in words; those of `call_id` only if it is given.
     pub fn history(&self, count: usize, call_id: Option<&[u8]>) -> String {
         let mut out = String::new();
         let wanted: Vec<&Note> = self

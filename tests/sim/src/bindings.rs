@@ -21,7 +21,7 @@ pub struct Bound {
     pub path: Vec<Vec<u8>>,
     /// It came over a connection, which may be gone by now.
     pub by_stream: bool,
-    /// Where the REGISTER came from, when it asked for answers there (RFC 3581).
+    /// Where the REGISTER came from, if it asked for answers there (RFC 3581).
     pub source: Option<SocketAddr>,
     pub expires: Instant,
     /// When it was removed or replaced; a request that came before may still use it.
@@ -31,7 +31,7 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// True when it was a binding at some moment since `since`.
+    /// True if it was a binding at some moment since `since`.
     pub fn since(&self, since: Instant) -> bool {
         self.expires > since && self.ended.is_none_or(|ended| ended >= since)
     }
@@ -41,7 +41,7 @@ impl Bound {
         format!("{uri} q={} until {}", self.q, self.expires.as_ms())
     }
 
-    /// True when it was there before `at` and not yet gone.
+    /// True if it was there before `at` and not yet gone.
     pub fn was_live(&self, at: Instant) -> bool {
         self.begun < at && self.expires > at && self.ended.is_none_or(|ended| ended > at)
     }
@@ -72,14 +72,14 @@ impl Bindings {
         self.by_aor.get(aor).map_or(&[], Vec::as_slice)
     }
 
-    /// True when a binding of this contact, of whatever address-of-record, has or had that Path.
+    /// True if a binding of this contact, of whatever address-of-record, has or had that Path.
     pub fn has_path(&self, contact: &[u8], path: &[&[u8]]) -> bool {
         let same = |b: &Bound| b.path.join(&b", "[..]) == path.join(&b", "[..]);
         let mut all = self.by_aor.values().flatten();
         all.any(|b| !b.path.is_empty() && same(b) && same_uri(&b.uri, contact))
     }
 
-    /// What the 200 to `register` did; an error when it should not have been a 200, or lists other bindings. `Unknown`: the
+    /// What the 200 to `register` did; an error if it should not have been a 200, or lists other bindings. `Unknown`: the
     /// model cannot know, because a server may have forgotten what it knew of an old binding.
     pub fn apply(
         &mut self,
@@ -314,7 +314,7 @@ impl<'a> Register<'a> {
         }
     }
 
-    /// The seconds that a contact asks for; `None` when only the server knows how it reads them.
+    /// The seconds that a contact asks for; `None` if only the server knows how it reads them.
     fn wanted(&self, contact: &[u8], conf: &Registrar) -> Option<u64> {
         match param(contact, b"expires") {
             Some(text) => super::text::number(text),

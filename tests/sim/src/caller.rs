@@ -12,7 +12,7 @@ use std::rc::Rc;
 /// What becomes of a call that is placed.
 #[derive(Clone, Copy, Debug)]
 pub struct CallPlan {
-    /// Cancel after so many milliseconds when nothing final came.
+    /// Cancel after so many milliseconds if nothing final has come.
     pub cancel_after_ms: Option<u64>,
 }
 

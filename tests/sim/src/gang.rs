@@ -197,7 +197,7 @@ impl Gang {
         keep(&mut self.held, held);
     }
 
-    /// Sends a request with its own credentials, when it has been asked before; else it waits to be asked.
+    /// Sends a request with its own credentials if it has been asked before; else it waits to be asked.
     pub(super) fn prove(&mut self, air: &mut Air, aim: Aim, account: Account, bytes: Vec<u8>) {
         self.send_proved(air, aim, account, bytes, false);
     }
@@ -419,7 +419,7 @@ pub(super) fn callee(air: &mut Air, scenario: &Scenario, server: usize) -> Strin
     }
 }
 
-/// Where a request inside of a dialog goes: to the first route, when its family is right.
+/// Where a request inside of a dialog goes: to the first route, if its family is right.
 pub(super) fn next_hop(held: &Held) -> Option<SocketAddr> {
     let uri = match held.routes.first() {
         Some(route) => address_spec(route),

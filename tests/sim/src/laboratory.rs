@@ -19,7 +19,7 @@ use std::fmt;
 use strowger::base::{Instant, Rng};
 use strowger::stack::location::SHARDS;
 
-/// What a run came to when no rule was broken.
+/// What a run came to if no rule was broken.
 #[derive(Clone, Debug)]
 pub struct Report {
     pub statistics: Statistics,

@@ -46,7 +46,7 @@ pub struct Link {
     pub server: usize,
     pub core: u8,
     pub listener: u16,
-    /// The server's two names for it when the server has opened it.
+    /// The server's two names for it if the server has opened it.
     pub names: Option<(u64, u64)>,
     /// The call that has it to itself.
     pub call_id: Option<Vec<u8>>,

@@ -82,7 +82,7 @@ impl Zone {
         zone
     }
 
-    /// True when a request for this host may be sent there.
+    /// True if a request for this host may be sent there.
     pub fn leads_to(&self, host: &[u8], to: SocketAddr) -> bool {
         let entry = std::str::from_utf8(host).ok();
         let entry = entry.and_then(|host| self.phones.get(host.to_ascii_lowercase().as_str()));
@@ -92,7 +92,7 @@ impl Zone {
         })
     }
 
-    /// True when the host of this URI has to be asked for.
+    /// True if the host of this URI has to be asked for.
     pub fn has_name(&self, uri: &[u8]) -> bool {
         let host = Address::of(uri).map(|address| address.host.to_ascii_lowercase());
         host.is_some_and(|host| host.ends_with(DOMAIN.as_bytes()))

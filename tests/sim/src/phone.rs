@@ -51,7 +51,7 @@ pub struct Call {
     pub cancelled: bool,
     /// To tags that answered, each with the ACK that it got.
     pub winners: Vec<(Vec<u8>, Rc<Reading>, SocketAddr)>,
-    /// Set when this is a re-INVITE.
+    /// Set if this is a re-INVITE.
     pub dialog: Option<usize>,
     pub over: bool,
 }
@@ -428,7 +428,7 @@ impl Phones {
         }
     }
 
-    /// An in-dialog request, unfinished, and where it goes (RFC 3261 §12.2.1.1). `None` when the route leads nowhere.
+    /// An in-dialog request, unfinished, and where it goes (RFC 3261 §12.2.1.1). `None` if the route leads nowhere.
     pub fn in_dialog(
         &mut self,
         air: &mut Air,

@@ -73,7 +73,7 @@ impl Phones {
         Some(new)
     }
 
-    /// The number of the next request like this one (§12.2.1.1, §10.2, §22.2); `None` when it is not worth another.
+    /// The number of the next request like this one (§12.2.1.1, §10.2, §22.2); `None` if it is not worth another.
     fn next_cseq(&mut self, phone: usize, request: &Reading) -> Option<u64> {
         let next = request.cseq()?.0 + 1;
         if request.method() == b"REGISTER" {

@@ -187,7 +187,7 @@ impl Reading {
         matches!(self.start, Start::Request { .. })
     }
 
-    /// 0 when it is no response.
+    /// 0 if it is no response.
     pub fn status(&self) -> u16 {
         match self.start {
             Start::Response(status) => status,
@@ -292,7 +292,7 @@ impl Reading {
         name.finish()
     }
 
-    /// True when the SIP-Version is written as it must be sent (§7.1).
+    /// True if the SIP-Version is written as it must be sent (§7.1).
     pub fn is_version_as_sent(&self) -> bool {
         let end = find(&self.bytes, 0, b"\r\n").unwrap_or(self.bytes.len());
         let line = &self.bytes[..end];

@@ -31,7 +31,7 @@ pub enum Rule {
     BitForBit,
     /// The SIP-Version leaves in upper case, however it came (§7.1).
     Version,
-    /// Record-Route is added when the conf says so, above those that are there, and can be reached.
+    /// Record-Route is added if the conf says so, above those that are there, and can be reached.
     RecordRoute,
     /// Route loses the server's own values and nothing else (§16.4, §16.12).
     Route,
@@ -118,6 +118,6 @@ pub struct Violation {
     pub rule: Rule,
     pub server: usize,
     pub detail: String,
-    /// The call that it is about, when it is about one.
+    /// The call that it is about, if it is about one.
     pub call_id: Vec<u8>,
 }

@@ -192,7 +192,7 @@ impl Saboteur {
         }
     }
 
-    /// True when this turn of the timers is to be left out.
+    /// True if this turn of the timers is to be left out.
     pub fn swallows_timers(&mut self, core: u8) -> bool {
         self.served += 1;
         let swallow = self.what == Some(Sabotage::LeakTransaction) && core == 0 && self.served > 200;
@@ -262,7 +262,7 @@ impl Saboteur {
         Some((to, out))
     }
 
-    /// Instead of one message that leaves: those in `out`, in order. True when it does not leave itself.
+    /// Instead of one message that leaves: those in `out`, in order. True if it does not leave itself.
     pub fn outgoing(
         &mut self,
         now: Instant,

@@ -130,7 +130,7 @@ impl Air {
         true
     }
 
-    /// Bytes arrived: the messages that they complete. An error when they are not those that were sent.
+    /// Bytes arrived: the messages that they complete. An error if they are not those that were sent.
     pub fn arrive(&mut self, link: usize, up: bool, bytes: &[u8]) -> Result<Vec<(Rc<Reading>, Intent)>, Intent> {
         let link = &mut self.links[link];
         let mut out = Vec::new();

@@ -57,7 +57,7 @@ pub fn split(bytes: &[u8], part: Part, separator: u8, out: &mut Vec<Part>) {
     out.push(trim_part(bytes, from..part.end));
 }
 
-/// A header parameter's value (empty when it has none): behind the closing bracket when there is one.
+/// A header parameter's value (empty if it has none): behind the closing bracket if there is one.
 pub fn param<'a>(value: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let mut parts = Vec::new();
     split(value, 0..value.len(), b';', &mut parts);

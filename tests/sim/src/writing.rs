@@ -28,7 +28,7 @@ pub fn finish(out: &mut Vec<u8>, body: &[u8]) {
     put(out, &[b"\r\n", body]);
 }
 
-/// A response to `request`, unfinished: RFC 3261 §8.2.6. `tag` is added to To when it has none.
+/// A response to `request`, unfinished: RFC 3261 §8.2.6. `tag` is added to To if it has none.
 pub fn response(request: &Reading, status: u16, reason: &str, tag: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(640);
     put(

@@ -169,7 +169,7 @@ impl Hop {
         Ok(())
     }
 
-    /// True when somebody hostile wrote it: a response is told by its branch, the rest is passed on as it is, and a
+    /// True if somebody hostile wrote it: a response is told by its branch, the rest is passed on as it is, and a
     /// stateless proxy goes by the Via below its own, whatever was made of that.
     pub(super) fn is_foreign(&self, to: SocketAddr, message: &Reading) -> bool {
         self.foreign_responses
@@ -194,7 +194,7 @@ impl Hop {
         }
     }
 
-    /// True when the branch is one that this server made, for a request that came from `to`.
+    /// True if the branch is one that this server made, for a request that came from `to`.
     fn may_answer(&self, branch: u64, to: SocketAddr) -> bool {
         let stateless = self.is_stateless();
         let any = self.mangled.contains(&branch);
@@ -205,7 +205,7 @@ impl Hop {
             .any(|b| b.request.branch == branch && (stateless || self.transactions[b.tx].sources.contains(&to)))
     }
 
-    /// The transaction that a response answers, and whether it is its first final; `None` when it answers what nobody can
+    /// The transaction that a response answers, and whether it is its first final; `None` if it answers what nobody can
     /// read.
     fn answer(&mut self, now: Instant, to: SocketAddr, message: &Rc<Reading>) -> Result<Option<(usize, bool, Intent)>, Broken> {
         let class = Class::of(message.method());
@@ -575,7 +575,7 @@ impl Hop {
         self.no_branch_left(now, number, status)
     }
 
-    /// A refusal goes back only when no branch can still answer (§16.7 step 5).
+    /// A refusal goes back only if no branch can still answer (§16.7 step 5).
     fn no_branch_left(&self, now: Instant, number: usize, status: u16) -> Result<(), Broken> {
         let tx = &self.transactions[number];
         if tx.class != Class::Invite || tx.intent != Intent::Honest || tx.final_at.is_some() {

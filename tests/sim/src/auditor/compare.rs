@@ -235,7 +235,7 @@ fn route(hop: &Hop, came: &Reading, left: &Reading) -> Verdict {
     Ok(())
 }
 
-/// True when the first of the routes beyond is a strict router, and has become the Request-URI (§16.6 step 6).
+/// True if the first of the routes beyond is a strict router, and has become the Request-URI (§16.6 step 6).
 fn strictly(beyond: &[&[u8]], came: &Reading, left: &Reading, routes: &[&[u8]]) -> bool {
     let (Some((first, rest)), Some((last, before))) = (beyond.split_first(), routes.split_last()) else {
         return false;
@@ -244,7 +244,7 @@ fn strictly(beyond: &[&[u8]], came: &Reading, left: &Reading, routes: &[&[u8]]) 
     !loose && left.uri() == address_spec(first) && *before == *rest && address_spec(last) == came.uri()
 }
 
-/// True when a strict router has made us the Request-URI, and the last Route value has become it again (§16.4).
+/// True if a strict router has made us the Request-URI, and the last Route value has become it again (§16.4).
 fn from_strict_router(hop: &Hop, beyond: &[&[u8]], came: &Reading, left: &Reading, routes: &[&[u8]]) -> bool {
     let own = Address::of(came.uri()).is_some_and(|a| hop.is_own(a.host, a.port));
     beyond
@@ -283,7 +283,7 @@ pub fn difference(came: &Reading, left: &Reading) -> String {
     )
 }
 
-/// True when `left` is `came` without its top Via.
+/// True if `left` is `came` without its top Via.
 pub fn is_copy(came: &Reading, left: &Reading) -> bool {
     let same_status = came.status() == left.status() || (came.status() == 503 && left.status() == 500);
     came.trunk == left.trunk

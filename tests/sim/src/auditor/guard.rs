@@ -108,7 +108,7 @@ impl Guard {
         self.asks() && (self.is_for_us(credentials) || realms.any(names))
     }
 
-    /// A message reaches the server. True when it proves somebody. `is_exempt`: it comes by a route that the server gave out.
+    /// A message reaches the server. True if it proves somebody. `is_exempt`: it comes by a route that the server gave out.
     pub fn hear(&mut self, now: Instant, message: &Reading, is_exempt: bool) -> bool {
         let method = message.method();
         let field = match method {
@@ -205,7 +205,7 @@ impl Guard {
         self.proved.contains_key(&message.digest)
     }
 
-    /// True when the To tag is one that went back in this call.
+    /// True if the To tag is one that went back in this call.
     pub fn has_told_tag(&self, message: &Reading) -> bool {
         let tag = message.tag(Field::To);
         tag.is_some_and(|tag| self.tags.contains(&tag_in_call(message, tag)))
@@ -299,7 +299,7 @@ impl Guard {
         }
     }
 
-    /// True when it is sent by one who was called by a name that is not its own.
+    /// True if it is sent by one who was called by a name that is not its own.
     fn bears_another_name(&self, message: &Reading, name: &Name) -> bool {
         let calls = self.calls.get(&digest(message.call_id()));
         let other = message.tag(Field::To);
@@ -309,7 +309,7 @@ impl Guard {
             .any(|parties| Some(&parties.tag[..]) == other && parties.named == *name && parties.to != *name)
     }
 
-    /// True when the one who sends belongs to a dialog that this server let begin.
+    /// True if the one who sends belongs to a dialog that this server let begin.
     pub fn is_party(&self, message: &Reading, name: &Name) -> bool {
         let (Some(own), Some(other)) = (message.tag(Field::From), message.tag(Field::To)) else {
             return false;

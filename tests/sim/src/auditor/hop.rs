@@ -167,7 +167,7 @@ pub(super) struct Hop {
     pub(super) by_branch: BTreeMap<u64, usize>,
     /// The same without the method.
     pub(super) by_branch_alone: BTreeMap<u64, usize>,
-    /// Who sent the datagram of this turn, when nobody can read it for certain: a refusal may go there.
+    /// Who sent the datagram of this turn, if nobody can read it for certain: a refusal may go there.
     pub(super) suspect: Option<IpAddr>,
     /// The same for a CANCEL, which may have to ask other cores.
     pub(super) suspects: BTreeMap<IpAddr, Instant>,
@@ -242,20 +242,20 @@ impl Hop {
         self.settings.proxy.mode == Mode::Stateless
     }
 
-    /// True when a message has just come from there that two readers may read differently.
+    /// True if a message has just come from there that two readers may read differently.
     pub(super) fn is_suspect(&self, address: SocketAddr, message: &Reading, now: Instant) -> bool {
         let cancel = message.is_broken() || message.method() == b"CANCEL";
         let last = self.suspects.get(&address.ip()).filter(|_| cancel);
         self.suspect == Some(address.ip()) || last.is_some_and(|at| now.ms_since(*at) <= self.soon_ms)
     }
 
-    /// True when somebody hostile has used the branch before, for another request.
+    /// True if somebody hostile has used the branch before, for another request.
     pub(super) fn is_meddled(&self, class: Class, message: &Reading) -> bool {
         let first = self.meddled.get(&class.with(message.branch));
         first.is_some_and(|key| *key != message.key)
     }
 
-    /// True when a URI's host and port name this server.
+    /// True if a URI's host and port name this server.
     pub(super) fn is_own(&self, host: &[u8], port: Option<u16>) -> bool {
         let host = without_dot(host);
         let address = Address {
@@ -300,7 +300,7 @@ impl Hop {
         std::iter::successors(newest, |tx| self.transactions[*tx].previous)
     }
 
-    /// True when the server may have forgotten the transaction.
+    /// True if the server may have forgotten the transaction.
     pub(super) fn may_be_gone(&self, tx: &Tx, now: Instant) -> bool {
         let t = &self.settings.timers;
         let kept = t.linger.min(t.t4);
@@ -313,7 +313,7 @@ impl Hop {
         }
     }
 
-    /// True when the server must still know the branch.
+    /// True if the server must still know the branch.
     pub(super) fn is_alive(&self, branch: &Branch, now: Instant) -> bool {
         let tx = &self.transactions[branch.tx];
         let slack = self.slack_ms();
@@ -410,7 +410,7 @@ impl Hop {
         self.transactions[tx].activity.after_ms(wait)
     }
 
-    /// True when the next hop of the request may be a name: it need not leave at once.
+    /// True if the next hop of the request may be a name: it need not leave at once.
     pub(super) fn may_wait_for_name(&self, tx: usize) -> bool {
         let tx = &self.transactions[tx];
         let mut copies = std::iter::once(&tx.request).chain(&tx.variants);
@@ -422,7 +422,7 @@ impl Hop {
         })
     }
 
-    /// True when a request belongs to a dialog that was recorded through this server: its first Route is one we gave out.
+    /// True if a request belongs to a dialog that was recorded through this server: its first Route is one we gave out.
     pub(super) fn is_inside(&self, message: &Reading) -> bool {
         message
             .values(Field::Route)
@@ -430,7 +430,7 @@ impl Hop {
             .is_some_and(|route| self.issued.contains(&digest(address_spec(route))))
     }
 
-    /// True when some binding of this contact has that Path.
+    /// True if some binding of this contact has that Path.
     pub(super) fn has_path(&self, contact: &[u8], path: &[&[u8]]) -> bool {
         self.bindings.has_path(contact, path)
     }

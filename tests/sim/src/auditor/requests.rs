@@ -148,7 +148,7 @@ impl Hop {
         Ok(())
     }
 
-    /// True when one of the copies that came left as `message`.
+    /// True if one of the copies that came left as `message`.
     fn left_as(&self, tx: &Tx, message: &Reading) -> Verdict {
         let compare = |came: &Reading| compare::forwarded(self, came, &tx.sources, message);
         let verdict = compare(&tx.request);
