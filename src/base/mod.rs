@@ -44,7 +44,7 @@ pub(crate) use rates::Rates;
 pub use rng::Rng;
 pub use shares::{ShareHolder, Shares};
 pub use sources::{Hearing, Question, Sources};
-pub use time::Instant;
+pub use time::{Instant, Timestamp};
 pub(crate) use wheel::{TimerId, Wheel};
 
 #[cfg(all(test, debug_assertions))]

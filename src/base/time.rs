@@ -75,13 +75,6 @@ mod tests {
             (4_107_542_400, [2100, 3, 1, 0, 0, 0]),
         ] {
             assert_eq!(civil(seconds), date, "{seconds}");
-            let asked = std::process::Command::new("date")
-                .args(["-u", "-d", &format!("@{seconds}"), "+%Y %-m %-d %-H %-M %-S"])
-                .output()
-                .expect("date");
-            let answer = String::from_utf8_lossy(&asked.stdout).into_owned();
-            let answer: Vec<u64> = answer.split_whitespace().map(|n| n.parse().unwrap()).collect();
-            assert_eq!(civil(seconds)[..], answer[..], "{seconds}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
-use strowger::base::time::Timestamp;
+use strowger::base::Timestamp;
 use strowger::settings::{LogFormat, Words as _};
 
 /// The key under which a line has the Call-ID of the message that it is about.

@@ -5,8 +5,7 @@
 //! a challenge, and a copy that comes round again, belong to the call that they continue. Records are for people and programs: nothing in the rules
 //! depends on them, and without `[records]` there is no table.
 
-use crate::base::time::Timestamp;
-use crate::base::{Flow, Instant, Transport};
+use crate::base::{Flow, Instant, Timestamp, Transport};
 use crate::stack::health::Cause;
 use serde::Serialize;
 use std::collections::HashMap;
