@@ -3,7 +3,7 @@
 use crate::sip::{Message, Method};
 use crate::stack::Endpoint;
 use crate::stack::passage::Passed;
-use crate::stack::proxy::{Extra, Refusal};
+use crate::stack::refusal::{Extra, Refusal};
 
 /// When the caller may ask again: by then another server, or the next run of this one, is there. Seconds.
 const RETRY_AFTER_S: u32 = 10;

@@ -14,15 +14,16 @@ use crate::stack::names::Names;
 use crate::stack::overload::Overload;
 use crate::stack::passage::Passages;
 use crate::stack::peer_flows::PeerFlows;
+use crate::stack::peer_flows::reply_flow;
 use crate::stack::proxy::context::Context;
 use crate::stack::proxy::guard::Gate;
 use crate::stack::proxy::parked::Parking;
-use crate::stack::proxy::request::{reply_flow, unsupported};
 use crate::stack::proxy::target::TargetSet;
-use crate::stack::proxy::unproved::Whence;
-use crate::stack::proxy::{Extra, Refusal};
+use crate::stack::refusal::{Extra, Refusal};
 use crate::stack::registrar::Seating;
+use crate::stack::request::unsupported;
 use crate::stack::settings::Mode;
+use crate::stack::source_proof::SourceProof;
 use crate::stack::transaction::{Notice, Server, ServerEvent, Transactions};
 use crate::stack::{Counters, Location, Occupancy, Settings};
 use std::sync::Arc;
@@ -98,7 +99,7 @@ pub struct Endpoint {
     pub(in crate::stack) is_passed_over: bool,
     pub(in crate::stack) overload: Overload,
     /// What the sender of the message at hand has shown of where it is.
-    pub(in crate::stack) whence: Whence,
+    pub(in crate::stack) whence: SourceProof,
     /// Bytes of memory that were given back since somebody asked.
     freed: usize,
     /// Lent to the message at hand. A box moves as one word.
@@ -158,7 +159,7 @@ impl Endpoint {
             is_draining: false,
             is_passed_over: false,
             overload: Overload::new(secret.derive("overload")),
-            whence: Whence::Unknown,
+            whence: SourceProof::Unknown,
             freed: 0,
             index: None,
             second_index: Index::default(),
@@ -285,7 +286,7 @@ impl Endpoint {
     /// Fires what is due.
     pub fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox) {
         self.now = now;
-        self.whence = Whence::Unknown;
+        self.whence = SourceProof::Unknown;
         self.log.renew(now);
         self.guess_log.renew(now);
         self.end_overdue_waits(now, outbox);
@@ -366,7 +367,7 @@ impl Endpoint {
 
     fn receive(&mut self, now: Instant, flow: Flow, bytes: &[u8], errand: Option<Errand>, outbox: &mut Outbox) {
         self.now = now;
-        self.whence = Whence::Unknown;
+        self.whence = SourceProof::Unknown;
         let has_neighbours = self.settings.cores > 1;
         if has_neighbours && errand.is_none() && sniff::kind(bytes) == sniff::Kind::Response {
             // A response for another core goes there unread; only its branch is checked.
@@ -614,7 +615,7 @@ impl Endpoint {
                 self.transactions.refused.note(key);
             }
         }
-        if !refusal.is_told {
+        if !refusal.is_logged {
             let reason = match refusal.reason {
                 "" => status::reason(refusal.status),
                 reason => reason,

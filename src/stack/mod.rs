@@ -1,28 +1,36 @@
 //! The rules. Time, randomness and bytes come in; transmits and timers go out. Pure: no clock, no socket, no thread.
 
 pub mod auth;
+mod bounds;
 pub mod branch;
 pub mod calls;
+mod callee;
 #[cfg(debug_assertions)]
 mod check;
+mod condition;
 pub mod cookie;
 pub mod counters;
 pub mod drain;
 pub mod endpoint;
 pub mod facts;
 pub mod health;
+mod hop_uri;
 pub mod identity;
 pub mod location;
 mod log_event;
 pub mod moved;
+mod name_hasher;
 pub mod names;
 pub mod overload;
 pub mod passage;
 pub mod peer_flows;
 pub mod proxy;
+pub mod refusal;
 pub mod registrar;
+mod request;
 pub mod route;
 pub mod settings;
+mod source_proof;
 pub mod token;
 pub mod transaction;
 pub mod whose;

@@ -4,11 +4,10 @@
 use crate::base::{Instant, Key};
 use crate::sip::Message;
 use crate::stack::facts::{fact, write_name, write_place};
+use crate::stack::name_hasher::NameHasher;
 use std::collections::HashSet;
 use std::hash::BuildHasherDefault;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use super::location::NameHasher;
 
 const SHARDS: usize = 64;
 /// Facts in one generation of a shard: a quarter of a million of all, some 10 bytes each.

@@ -3,7 +3,7 @@
 
 use crate::base::dns::{Answer, DomainName, Failure, Outcome, Question, RecordType, Records};
 use crate::base::{Id, Instant, Key, ShareHolder, Shares};
-use crate::stack::location::NameHasher;
+use crate::stack::name_hasher::NameHasher;
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasherDefault;

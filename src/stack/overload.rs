@@ -17,7 +17,7 @@ use crate::sip::{Feedback, Message, Method, Name, Via, fill_feedback};
 use crate::stack::Endpoint;
 use crate::stack::counters::Limit;
 use crate::stack::passage::Passed;
-use crate::stack::proxy::{Extra, Refusal};
+use crate::stack::refusal::{Extra, Refusal};
 
 /// The share is settled once in so many milliseconds.
 const WINDOW_MS: u64 = 20;
@@ -334,7 +334,7 @@ impl Endpoint {
         self.overload.refuse(self.now);
         let later = 1 + (key % u128::from(RETRY_AFTER_S)) as u32;
         let busy = Refusal::new(503, "Overloaded").with(Extra::RetryAfter(later));
-        Err(busy.because_of(Limit::Overload).told())
+        Err(busy.because_of(Limit::Overload).logged())
     }
 
     /// What the element before us is told of our load, if it wants to know (RFC 7339 §5.2).

@@ -2,7 +2,7 @@
 //! alive, and where a response goes whose connection is gone (RFC 3261 §18.2.2).
 
 use crate::base::{Channel, Flow, Key, LiveConnections, ProvedNames, Transport};
-use crate::sip::Via;
+use crate::sip::{Uri, Via};
 use crate::stack::settings::Settings;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -121,6 +121,24 @@ impl PeerFlows {
             IpAddr::V6(ip) => self.flows.wide(&[&transport, &ip.octets(), &port, &a, &b]),
         })
     }
+}
+
+/// Where the response to a request goes (§18.2.2 with RFC 3581 §4): the source address; its port when the client asked
+/// for that with `rport`, else the port of sent-by. `maddr` is not followed: it would let a stranger aim our answers.
+pub(in crate::stack) fn reply_flow(flow: Flow, via: &Via) -> Flow {
+    if flow.transport.is_reliable() || via.rport().is_some() {
+        return flow;
+    }
+    let mut flow = flow;
+    flow.peer.set_port(via.port.unwrap_or(5060));
+    flow
+}
+
+/// Whether a contact is the far end of this connection, by address and port, and the port is no server's.
+pub(in crate::stack) fn is_end_of(contact: &[u8], flow: &Flow) -> bool {
+    let end = flow.peer;
+    end.port() != flow.transport.default_port()
+        && Uri::parse(contact).is_ok_and(|uri| uri.host.ip() == Some(end.ip()) && uri.port == Some(end.port()))
 }
 
 /// Makes `out` the host as a certificate names it: an address without brackets.

@@ -1,13 +1,14 @@
 //! What a client's certificate proves: an identity, and that one only (RFC 5922 §7). A user's certificate stands for that user, a domain's
 //! for all of its users; the connection on which it was shown stands for nobody else.
 
-use super::{Challenger, Claim, Demand};
+use super::Claim;
 use crate::base::Flow;
 use crate::settings::Certificate;
 use crate::sip::{Host, Message, Uri};
 use crate::stack::Endpoint;
+use crate::stack::auth::demand::{Challenger, Demand};
 use crate::stack::counters::AuthOutcome;
-use crate::stack::proxy::Refusal;
+use crate::stack::refusal::Refusal;
 
 impl Endpoint {
     /// True where the connection's certificate has proved who acts here, and no password is asked for. Refuses who acts for another than
@@ -39,7 +40,7 @@ impl Endpoint {
             let shown = shown.get(..NAME_SHOWN).unwrap_or(shown);
             let reason = format_args!("certificate of {shown:?}: acts for another user");
             self.log_event(message, flow, reason);
-            return Err(Refusal::new(403, "Not Your Certificate's Identity").told());
+            return Err(Refusal::new(403, "Not Your Certificate's Identity").logged());
         }
         let is_enough = rule == Certificate::Identity;
         if is_enough {

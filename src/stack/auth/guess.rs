@@ -7,7 +7,7 @@ use crate::base::guesses::{Bound, Guess, MANY};
 use crate::base::{Flow, Instant, Lasting};
 use crate::stack::Endpoint;
 use crate::stack::counters::Limit;
-use crate::stack::proxy::{Extra, Refusal};
+use crate::stack::refusal::{Extra, Refusal};
 
 impl Endpoint {
     /// Who tries a password now, and whose; `None` where nobody counts.

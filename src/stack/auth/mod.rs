@@ -3,6 +3,7 @@
 //! A request that is challenged leaves nothing behind: the nonce needs no memory, and the answer no transaction.
 
 pub mod certificate;
+pub mod demand;
 pub mod digest;
 mod guess;
 pub mod nonce;
@@ -12,60 +13,20 @@ mod vouch;
 
 use crate::base::guesses::Bound;
 use crate::base::{Flow, Instant};
-use crate::sip::{Credentials, Host, Message, Method, Name, NameAddr, Uri, same_name, without_dot};
+use crate::sip::{Credentials, Host, Message, Method, Uri, same_name, without_dot};
+use crate::stack::auth::demand::{Challenger, Demand};
+use crate::stack::condition::matches;
 use crate::stack::counters::AuthOutcome;
 use crate::stack::passage::Proof;
-use crate::stack::proxy::condition::matches;
-use crate::stack::proxy::request::span_of;
-use crate::stack::proxy::unproved::Whence;
-use crate::stack::proxy::{Extra, Incoming, Refusal};
+use crate::stack::refusal::{Extra, Refusal};
+use crate::stack::request::{Request, span_of};
+use crate::stack::source_proof::SourceProof;
 use crate::stack::whose::Whose;
 use crate::stack::{Endpoint, settings};
 use digest::{Algorithm, Hash};
 use nonce::{Nonce, Use, Verdict};
 use std::io::Write as _;
 use std::net::IpAddr;
-
-/// Who asks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Challenger {
-    /// 401, WWW-Authenticate, Authorization (§22.2).
-    Registrar,
-    /// 407, Proxy-Authenticate, Proxy-Authorization (§22.3).
-    Proxy,
-}
-
-impl Challenger {
-    fn status(self) -> u16 {
-        match self {
-            Challenger::Registrar => 401,
-            Challenger::Proxy => 407,
-        }
-    }
-
-    fn answer_in(self) -> Name {
-        match self {
-            Challenger::Registrar => Name::Authorization,
-            Challenger::Proxy => Name::ProxyAuthorization,
-        }
-    }
-
-    fn challenge_in(self) -> &'static [u8] {
-        match self {
-            Challenger::Registrar => b"WWW-Authenticate: ",
-            Challenger::Proxy => b"Proxy-Authenticate: ",
-        }
-    }
-
-    /// The address-of-record that the user must own: of the To of a REGISTER, else of the From.
-    fn address<'a>(self, message: &Message<'a>) -> Option<Uri<'a>> {
-        let address: NameAddr<'a> = match self {
-            Challenger::Registrar => message.to().ok()?,
-            Challenger::Proxy => message.from().ok()?,
-        };
-        Uri::parse(address.uri).ok()
-    }
-}
 
 /// Who must answer a challenge.
 #[derive(Clone, Copy)]
@@ -91,16 +52,6 @@ impl<'a> Claim<'a> {
     fn is_anonymous(&self) -> bool {
         self.who == Challenger::Proxy && self.address.is_some_and(|uri| same_name(uri.host_text, b"anonymous.invalid"))
     }
-}
-
-/// What a request must prove to take its way.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Demand {
-    Nothing,
-    /// Whoever bears the name of one of our users must be that user; others are not asked.
-    Ours,
-    /// Nobody but one of our users, proved.
-    Users,
 }
 
 /// Why a request is challenged or refused.
@@ -188,7 +139,7 @@ impl Endpoint {
         &mut self,
         now: Instant,
         message: &Message,
-        incoming: &Incoming,
+        incoming: &Request,
         demand: Demand,
     ) -> Result<(), Refusal> {
         let who = Challenger::Registrar;
@@ -212,7 +163,7 @@ impl Endpoint {
         &mut self,
         now: Instant,
         message: &Message,
-        incoming: &mut Incoming,
+        incoming: &mut Request,
         demand: Demand,
     ) -> Result<(), Refusal> {
         let has_proved = self.has_proved(incoming);
@@ -254,12 +205,12 @@ impl Endpoint {
 
     /// Whether the request has been asked on a pass before this one, and has proved what it was asked ([`crate::stack::passage`]). Its
     /// credentials went no further than there. Of one that has passed without a transaction that is not known.
-    fn has_proved(&self, incoming: &Incoming) -> bool {
+    fn has_proved(&self, incoming: &Request) -> bool {
         incoming.passed.is_some_and(|passed| passed.proof == Proof::Credentials)
     }
 
     /// What the route that this request takes demands, or else the conf in general.
-    pub(in crate::stack) fn demand(&self, message: &Message, incoming: &Incoming) -> Demand {
+    pub(in crate::stack) fn demand(&self, message: &Message, incoming: &Request) -> Demand {
         let settings = &self.settings;
         let general = settings.auth.challenge_proxy;
         let mut route = None;
@@ -287,13 +238,13 @@ impl Endpoint {
     }
 
     /// Asks for credentials, and whether they are those of the user that is claimed to be here.
-    fn authenticate(&mut self, now: Instant, message: &Message, incoming: &Incoming, claim: &Claim) -> Result<(), Refusal> {
+    fn authenticate(&mut self, now: Instant, message: &Message, incoming: &Request, claim: &Claim) -> Result<(), Refusal> {
         match self.prove(now, message, incoming, claim) {
             Ok(nonce) => {
                 let peer = incoming.flow.peer;
-                self.whence = Whence::Elsewhere;
+                self.whence = SourceProof::Elsewhere;
                 if self.nonces.is_from(nonce, peer.ip()) {
-                    self.whence = Whence::Here;
+                    self.whence = SourceProof::Here;
                     self.sources.proved.note(now, peer);
                 }
                 self.counters.auth[AuthOutcome::Accepted as usize] += 1;
@@ -304,7 +255,7 @@ impl Endpoint {
                 if let Some(words) = failure.words() {
                     self.log_user(message, incoming.flow, name, words);
                 }
-                Err(failure.refusal(claim.who).told())
+                Err(failure.refusal(claim.who).logged())
             }
         }
     }
@@ -314,7 +265,7 @@ impl Endpoint {
         &mut self,
         now: Instant,
         message: &Message<'a>,
-        incoming: &Incoming<'a>,
+        incoming: &Request<'a>,
         claim: &Claim<'a>,
     ) -> Result<Nonce, (Failure, &'a [u8])> {
         let settings = self.settings.clone();
@@ -437,7 +388,7 @@ impl Endpoint {
 
     /// Whether a user has been called into the dialog to which the request belongs, by a caller who has written another name in To: then it
     /// answers by that name.
-    fn is_called_within(&mut self, message: &Message, incoming: &Incoming, login: &[u8], domain: Host) -> bool {
+    fn is_called_within(&mut self, message: &Message, incoming: &Request, login: &[u8], domain: Host) -> bool {
         let shown = incoming.shown.filter(|_| incoming.trusted);
         let (Some(shown), Ok(from)) = (shown, message.from()) else {
             return false;

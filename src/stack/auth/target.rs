@@ -4,11 +4,11 @@
 use crate::settings::UriCheck;
 use crate::sip::{Message, Method, Scheme, Uri, unescaped};
 use crate::stack::Settings;
-use crate::stack::proxy::Incoming;
+use crate::stack::request::Request;
 use crate::stack::whose::{is_same_host, is_separator};
 
 impl Settings {
-    pub(super) fn is_made_for(&self, said: &[u8], message: &Message, incoming: &Incoming) -> bool {
+    pub(super) fn is_made_for(&self, said: &[u8], message: &Message, incoming: &Request) -> bool {
         let check = self.auth.check_uri;
         // Behind a strict router the one that the client has asked for is the last Route.
         let is_text = said == message.request_uri() || said == incoming.uri;

@@ -1,10 +1,11 @@
 //! What a datagram shows that whoever forges its source address cannot show. Looked for where that address has used up its share of requests.
 
+use super::Claim;
 use super::nonce::Verdict;
-use super::{Challenger, Claim};
 use crate::base::hash::read_hex;
 use crate::base::{Flow, Instant, Question};
 use crate::sip::{Credentials, Message, Method, Name, NameAddr, Uri};
+use crate::stack::auth::demand::Challenger;
 use crate::stack::{Endpoint, cookie};
 
 /// A challenge is answered within so many milliseconds, when its first answer is lost too.

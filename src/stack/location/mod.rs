@@ -8,6 +8,7 @@ mod record;
 mod rules;
 
 pub use crate::settings::Durability;
+use crate::stack::name_hasher::NameHasher;
 use binding::WEIGHED;
 pub use binding::{Binding, BindingText, Reached, weight};
 pub use journal::{Progress, Row};
@@ -20,7 +21,7 @@ use crate::sip::Uri;
 use crate::stack::moved::Moved;
 use journal::Rounds;
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -416,30 +417,6 @@ impl Location {
     /// A shard is never left half changed, so a poisoned lock is as good as any.
     fn lock(&self, number: usize) -> MutexGuard<'_, Shard> {
         self.shards[number].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A name is a hash already: its lower half is as good as any.
-#[derive(Default)]
-pub(in crate::stack) struct NameHasher(u64);
-
-impl Hasher for NameHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
-        }
-    }
-
-    fn write_u64(&mut self, name: u64) {
-        self.0 = name;
-    }
-
-    fn write_u128(&mut self, name: u128) {
-        self.0 = name as u64;
     }
 }
 

@@ -5,12 +5,13 @@ use super::context::Context;
 use super::locate::{Search, ServerAddress};
 use super::next_hop::{LARGEST_BY_UDP, uri_of};
 use super::target::Target;
-use super::{Incoming, Obstacle, Refusal};
 use crate::base::{Id, Instant, Outbox, Transport};
 use crate::sip::{Message, Method};
 use crate::stack::Endpoint;
 use crate::stack::counters::{Drop, Limit};
 use crate::stack::log_event::Shown;
+use crate::stack::refusal::{Obstacle, Refusal};
+use crate::stack::request::Request;
 use crate::stack::settings::Fork;
 use crate::stack::transaction::{Client, ClientKind, Ends};
 
@@ -43,7 +44,7 @@ impl Endpoint {
         server: Id,
         context: &mut Context,
         message: &Message,
-        incoming: &Incoming,
+        incoming: &Request,
         outbox: &mut Outbox,
     ) {
         while !context.closed && context.next_target < context.targets.targets.len() {
@@ -115,7 +116,7 @@ impl Endpoint {
         server: Id,
         context: &mut Context,
         message: &Message,
-        incoming: &Incoming,
+        incoming: &Request,
         attempt: Attempt,
         outbox: &mut Outbox,
     ) -> bool {
@@ -154,7 +155,7 @@ impl Endpoint {
         server: Id,
         context: &mut Context,
         message: &Message,
-        incoming: &Incoming,
+        incoming: &Request,
         mut attempt: Attempt,
         outbox: &mut Outbox,
     ) {
@@ -171,7 +172,7 @@ impl Endpoint {
         client: &Client,
         context: &mut Context,
         message: &Message,
-        incoming: &Incoming,
+        incoming: &Request,
         outbox: &mut Outbox,
     ) {
         let number = client.target;
@@ -213,7 +214,7 @@ impl Endpoint {
         server: Id,
         context: &Context,
         message: &Message,
-        incoming: &Incoming,
+        incoming: &Request,
         attempt: Attempt,
         target: &Target,
         outbox: &mut Outbox,
@@ -292,7 +293,7 @@ impl Endpoint {
         &mut self,
         context: &mut Context,
         message: &Message,
-        incoming: &Incoming,
+        incoming: &Request,
         target: usize,
         refusal: &Refusal,
     ) {
@@ -301,7 +302,7 @@ impl Endpoint {
             debug_assert!(false, "a branch has a target");
             return;
         };
-        if refusal.is_told {
+        if refusal.is_logged {
             return;
         }
         let (uri, path) = (context.targets.get(target.uri), context.targets.get(target.path));

@@ -1,7 +1,6 @@
 //! The one step that prepares a message for its next hop (RFC 3261 §16.6 steps 2 to 9, §16.7 steps 3 and 9): the received bytes with edits. It
 //! is the same for every pass: the first copy, the next branch, the next target, after a wait, in a dialog, an ACK, without state.
 
-use super::Incoming;
 use super::next_hop::{Hop, first_route, first_value_len};
 use super::withhold::has_secrets;
 use crate::base::hash::write_decimal;
@@ -11,6 +10,7 @@ use crate::stack::Endpoint;
 use crate::stack::branch::Mark;
 use crate::stack::identity::Dialog;
 use crate::stack::passage::{Passed, Proof};
+use crate::stack::request::Request;
 use crate::stack::settings::Mode;
 use crate::stack::token::Side;
 
@@ -34,7 +34,7 @@ impl Endpoint {
     pub(in crate::stack) fn edit(
         &mut self,
         message: &Message,
-        incoming: &Incoming,
+        incoming: &Request,
         uri: &[u8],
         path: &[u8],
         hop: &Hop,
@@ -175,7 +175,7 @@ impl Endpoint {
     }
 
     /// Works out what our Via will say of the request, in every copy of it.
-    pub(in crate::stack) fn mark(&mut self, message: &Message, incoming: &mut Incoming) {
+    pub(in crate::stack) fn mark(&mut self, message: &Message, incoming: &mut Request) {
         let proof = match (self.settings.proxy.mode, incoming.proof) {
             (Mode::Stateless, _) => Proof::Shared,
             // A dialog is shown anew on each pass; of another mode's passage nothing is known.
@@ -193,7 +193,7 @@ impl Endpoint {
         };
     }
 
-    fn passage(&mut self, message: &Message, incoming: &mut Incoming, proof: Proof) -> u64 {
+    fn passage(&mut self, message: &Message, incoming: &mut Request, proof: Proof) -> u64 {
         let dialog = match incoming.shown {
             Some(shown) => shown.dialog,
             None => self.opening(message, incoming),
@@ -205,7 +205,7 @@ impl Endpoint {
     }
 
     /// What the request is known by as one of whoever opens a dialog.
-    pub(in crate::stack) fn opening(&mut self, message: &Message, incoming: &mut Incoming) -> Dialog {
+    pub(in crate::stack) fn opening(&mut self, message: &Message, incoming: &mut Request) -> Dialog {
         let (identity, facts) = (self.identity, &mut self.facts);
         let find = || identity.dialog(message, Side::Caller, facts);
         *incoming.opening.get_or_insert_with(find)

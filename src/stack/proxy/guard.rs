@@ -2,12 +2,13 @@
 //! such a place as its contact or Path, the other side of a dialog may say that it is there, and a route without targets goes where the
 //! Request-URI says: none of these has proved to be a user who wants to go there.
 
-use super::locate::{HopQuery, Search};
-use super::next_hop::{aim_of, is_sips};
+use super::locate::Search;
 use super::target::Target;
-use super::{Incoming, Obstacle, Refusal};
 use crate::base::{Instant, Outbox, Transport};
 use crate::sip::Uri;
+use crate::stack::hop_uri::{HopQuery, hop_query_of, is_sips};
+use crate::stack::refusal::{Obstacle, Refusal};
+use crate::stack::request::Request;
 use crate::stack::route::{NextHop, Route};
 use crate::stack::{Endpoint, Settings};
 use std::net::SocketAddr;
@@ -36,7 +37,7 @@ impl Endpoint {
     /// Whether this target of the request may lead to `peer`. Asks for the names of guarded next hops where they are not known.
     pub(super) fn check_guard(
         &mut self,
-        incoming: &Incoming,
+        incoming: &Request,
         target: &Target,
         peer: SocketAddr,
         search: Search,
@@ -117,7 +118,7 @@ impl Endpoint {
         gate.looked_at = self.now;
         let uri = gate.uri.clone();
         let uri = Uri::parse(&uri).ok()?;
-        let aim = aim_of(&uri, is_sips(&gate.uri));
+        let aim = hop_query_of(&uri, is_sips(&gate.uri));
         let by = |transport| HopQuery {
             transport: Some(transport),
             ..aim
@@ -142,7 +143,7 @@ impl Endpoint {
 
     /// Whether a dialog that begins now has one of these next hops at one of its ends: the other side may then send its requests there.
     /// A gateway need not send from the port at which it listens.
-    pub(super) fn is_guarded_dialog(&self, incoming: &Incoming, towards: SocketAddr) -> bool {
+    pub(super) fn is_guarded_dialog(&self, incoming: &Request, towards: SocketAddr) -> bool {
         let source = incoming.flow.peer.ip().to_canonical();
         let is_end = |one: SocketAddr| is_same_door(one, towards) || one.ip().to_canonical() == source;
         (incoming.trusted && incoming.dialog.guarded) || self.is_guarded(is_end)
@@ -158,7 +159,7 @@ impl Endpoint {
             Some(address) => is(address),
             None => {
                 let (text, uri) = (hop.uri.text(), hop.uri.uri());
-                let aim = aim_of(&uri, is_sips(text));
+                let aim = hop_query_of(&uri, is_sips(text));
                 let mut gates = self.gates.iter().filter(|gate| gate.uri == text);
                 gates.any(|gate| gate.places.iter().any(|place| is(*place))) || self.leads_to(&aim, |place| is(place.address))
             }

@@ -1,11 +1,12 @@
 //! Where a name leads (RFC 3263 §4): NAPTR, SRV and addresses as far as they are known, in the order in which they are to be tried.
 
-use super::{Obstacle, Refusal};
 use crate::base::dns::{DomainName, Failure, Naptr, Question, RecordType, Records, Srv};
 use crate::base::{Instant, Outbox, Rng, ShareHolder, Transport};
 use crate::stack::Endpoint;
 use crate::stack::counters::Limit;
+use crate::stack::hop_uri::HopQuery;
 use crate::stack::names::{Look, MOST_RECORDS, Names, NoRoom};
+use crate::stack::refusal::{Obstacle, Refusal};
 use crate::stack::settings::Settings;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow::{self, Break, Continue};
@@ -23,18 +24,6 @@ pub struct Tried {
     /// The target's index in the target set.
     pub target: u16,
     pub place: ServerAddress,
-}
-
-/// What a URI says of its next hop.
-#[derive(Clone, Copy, Debug)]
-pub struct HopQuery<'a> {
-    /// TARGET of §4: a name.
-    pub host: &'a [u8],
-    pub port: Option<u16>,
-    /// What the URI says; TLS for SIPS.
-    pub transport: Option<Transport>,
-    /// Only TLS will do.
-    pub secure: bool,
 }
 
 /// Which place is looked for.
@@ -256,7 +245,7 @@ fn nowhere(why: Nowhere) -> Obstacle {
     let refusal = Refusal::new(503, why.reason());
     match why {
         // What became of its servers has been told.
-        Nowhere::Exhausted => refusal.told().into(),
+        Nowhere::Exhausted => refusal.logged().into(),
         _ => refusal.into(),
     }
 }

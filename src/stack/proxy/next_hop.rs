@@ -1,15 +1,16 @@
 //! Where the next hop is and which way leads there (RFC 3261 §16.6 step 7): transport, address, the listener that speaks for us, and
 //! the connection. Names are [`super::locate`]'s.
 
-use super::locate::{HopQuery, Search, ServerAddress};
+use super::locate::{Search, ServerAddress};
 use super::target::{ConfHop, Target};
-use super::{Extra, Incoming, Obstacle, Refusal};
 use crate::base::{Channel, Flow, Outbox, Transport};
 use crate::sip::{Message, NameAddr, Scheme, Uri, same_name};
 use crate::stack::Endpoint;
+use crate::stack::hop_uri::{hop_query_of, is_sips, numeric, transport_of};
 use crate::stack::peer_flows::set_host;
+use crate::stack::refusal::{Extra, Obstacle, Refusal};
+use crate::stack::request::Request;
 use crate::stack::route::NextHop;
-use crate::stack::settings::Settings;
 use crate::stack::transaction::table::introduce;
 use std::net::{IpAddr, SocketAddr};
 
@@ -38,7 +39,7 @@ impl Endpoint {
     pub(in crate::stack) fn next_hop(
         &mut self,
         message: &Message,
-        incoming: &Incoming,
+        incoming: &Request,
         target: &Target,
         uri: &[u8],
         path: &[u8],
@@ -98,7 +99,7 @@ impl Endpoint {
     }
 
     /// Because of whom the target's name is asked for: of where a binding was registered from, or of whoever sent the request.
-    fn asked_by(&self, incoming: &Incoming, target: &Target) -> Option<IpAddr> {
+    fn asked_by(&self, incoming: &Request, target: &Target) -> Option<IpAddr> {
         let by = target.source.unwrap_or(incoming.flow.peer).ip();
         let is_free = target.is_by_conf() || target.by_operator || self.settings.is_trusted(by);
         (!is_free).then_some(by)
@@ -126,7 +127,7 @@ impl Endpoint {
     pub(in crate::stack) fn by_size(
         &mut self,
         message: &Message,
-        incoming: &Incoming,
+        incoming: &Request,
         target: &Target,
         uri: &[u8],
         path: &[u8],
@@ -271,7 +272,7 @@ impl Endpoint {
             Some(place) => place,
             None => {
                 let call_id = message.call_id().unwrap_or_default();
-                self.find_place(&aim_of(uri, secure), call_id, search, outbox)?
+                self.find_place(&hop_query_of(uri, secure), call_id, search, outbox)?
             }
         };
         // Where nothing else chooses, the message's size does (§18.1.1).
@@ -328,7 +329,7 @@ impl Endpoint {
             None => {
                 let (uri, address) = (conf.uri.uri(), peer);
                 let place = ServerAddress { address, transport };
-                self.leads_to(&aim_of(&uri, uri.scheme == Scheme::Sips), |one| one == place)
+                self.leads_to(&hop_query_of(&uri, uri.scheme == Scheme::Sips), |one| one == place)
             }
         }
     }
@@ -351,12 +352,8 @@ pub fn is_per_call(flow: &Flow) -> bool {
     matches!(flow.channel, Channel::Peer { call, .. } if call != 0)
 }
 
-pub fn is_sips(uri: &[u8]) -> bool {
-    uri.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"sips:"))
-}
-
 /// The URI that names the next hop: the conf's, the topmost Route's, or the new Request-URI.
-pub fn uri_of<'a>(incoming: &Incoming<'a>, uri: &'a [u8], path: &'a [u8], hop_uri: Option<&'a [u8]>) -> &'a [u8] {
+pub fn uri_of<'a>(incoming: &Request<'a>, uri: &'a [u8], path: &'a [u8], hop_uri: Option<&'a [u8]>) -> &'a [u8] {
     if let Some(uri) = hop_uri {
         return uri;
     }
@@ -366,19 +363,8 @@ pub fn uri_of<'a>(incoming: &Incoming<'a>, uri: &'a [u8], path: &'a [u8], hop_ur
     }
 }
 
-/// What a URI says to who looks for its host (RFC 3263 §4).
-pub fn aim_of<'a>(uri: &Uri<'a>, secure: bool) -> HopQuery<'a> {
-    let transport = transport_of(uri).ok().flatten();
-    HopQuery {
-        host: uri.maddr().unwrap_or(uri.host_text),
-        port: uri.port,
-        transport: transport.filter(|_| uri.transport().is_some()),
-        secure,
-    }
-}
-
 /// The Route value that the forwarded request will have on top.
-pub fn first_route<'a>(incoming: &Incoming<'a>, path: &'a [u8]) -> Option<&'a [u8]> {
+pub fn first_route<'a>(incoming: &Request<'a>, path: &'a [u8]) -> Option<&'a [u8]> {
     if path.is_empty() {
         return incoming.next_route.map(|value| value.text);
     }
@@ -400,38 +386,6 @@ pub fn first_value_len(list: &[u8]) -> usize {
         }
     }
     list.len()
-}
-
-/// The transport that a URI names, if it does; `sips` says TLS over whatever it names (RFC 3261 §26.2.2).
-pub fn transport_of(uri: &Uri) -> Result<Option<Transport>, Refusal> {
-    let Some(text) = uri.transport() else {
-        return Ok((uri.scheme == Scheme::Sips).then_some(Transport::Tls));
-    };
-    let named = [Transport::Udp, Transport::Tcp, Transport::Tls]
-        .into_iter()
-        .find(|transport| text.eq_ignore_ascii_case(transport.name().as_bytes()));
-    match (named, uri.scheme) {
-        (Some(Transport::Tcp), Scheme::Sips) => Ok(Some(Transport::Tls)),
-        (Some(transport), _) => Ok(Some(transport)),
-        (None, _) => Err(Refusal::new(503, "No Such Transport To The Next Hop")),
-    }
-}
-
-/// The address of a next hop: of its `maddr` or its host. `None`: it is a name.
-fn numeric(uri: &Uri) -> Result<Option<IpAddr>, Refusal> {
-    if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
-        return Err(Refusal::new(503, "Next Hop Has No Host"));
-    }
-    let ip = match uri.maddr() {
-        Some(maddr) => Settings::ip(maddr),
-        None => uri.host.ip(),
-    };
-    match ip {
-        Some(ip) if ip.is_unspecified() || ip.is_multicast() || uri.port == Some(0) => {
-            Err(Refusal::new(503, "Next Hop Is Not A Unicast Address"))
-        }
-        ip => Ok(ip),
-    }
 }
 
 fn no_listener(transport: Transport) -> Refusal {

@@ -4,14 +4,15 @@
 use super::branches::Attempt;
 use super::context::Context;
 use super::target::{Target, TargetSet};
-use super::unproved::Whence;
-use super::{Incoming, Obstacle, Refusal};
 use crate::base::dns::{Answer, Failure, Outcome};
 use crate::base::{Arena, Flow, Id, Instant, Outbox};
 use crate::sip::{Message, Method};
 use crate::stack::Endpoint;
 use crate::stack::branch::Mark;
 use crate::stack::counters::{Drop, Limit, Lookup};
+use crate::stack::refusal::{Obstacle, Refusal};
+use crate::stack::request::Request;
+use crate::stack::source_proof::SourceProof;
 use std::collections::VecDeque;
 
 /// The deadline has passed.
@@ -137,7 +138,7 @@ impl Endpoint {
     /// The resolver's answer to a question of the outbox. Those who have waited for it go on.
     pub fn handle_answer(&mut self, now: Instant, answer: Answer, outbox: &mut Outbox) {
         self.now = now;
-        self.whence = Whence::Unknown;
+        self.whence = SourceProof::Unknown;
         let outcome = match answer.outcome {
             Outcome::Found { .. } => Lookup::Found,
             Outcome::Nothing { .. } => Lookup::Nothing,
@@ -203,7 +204,7 @@ impl Endpoint {
     pub(super) fn forward_or_hold(
         &mut self,
         message: &Message,
-        incoming: &Incoming,
+        incoming: &Request,
         targets: &TargetSet,
         target: &Target,
         number: usize,

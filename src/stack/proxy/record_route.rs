@@ -1,24 +1,26 @@
 //! Our Record-Route (RFC 3261 §16.6 step 4): two of them where the sides differ (RFC 5658 §3), SIPS where the request is (RFC 5630),
 //! and the flow token in it (RFC 5626 §5.3).
 
-use super::next_hop::{Hop, first_route, is_per_call, is_sips};
+use super::next_hop::{Hop, first_route, is_per_call};
 use super::request::MAX_OWN_ROUTES;
-use super::{Dialog, Incoming};
 use crate::base::{Channel, Instant, Transport};
 use crate::sip::{Message, Method, Name, NameAddr, Uri};
 use crate::stack::Endpoint;
 use crate::stack::cookie::{self, Draft, Holder, Recorded, Target, Verdict};
 use crate::stack::facts::contact;
+use crate::stack::hop_uri::is_sips;
 use crate::stack::identity::Dialog as Call;
 use crate::stack::moved::{Kind, Known};
 use crate::stack::passage::Proof;
+use crate::stack::request::{DialogRoute, Request};
+use crate::stack::source_proof::is_private;
 use crate::stack::token::{self, Side};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 
 impl Endpoint {
     /// Step 4, into the rewriter. `uri` and `path` are the Request-URI and the Route that the copy will have.
-    pub(in crate::stack) fn record_route(&mut self, message: &Message, incoming: &Incoming, uri: &[u8], path: &[u8], hop: &Hop) {
+    pub(in crate::stack) fn record_route(&mut self, message: &Message, incoming: &Request, uri: &[u8], path: &[u8], hop: &Hop) {
         let dialog = match incoming.opening {
             Some(dialog) => dialog,
             None => self.identity.dialog(message, Side::Caller, &mut self.facts),
@@ -76,7 +78,7 @@ impl Endpoint {
 
     /// The flow token of this request's Record-Route, into `self.token`: how to reach the caller, who may have come from behind a
     /// NAT or by a connection, and the phone that has opened the way on which it is called. Where the second part begins.
-    fn write_token(&mut self, message: &Message, incoming: &Incoming, hop: &Hop) -> usize {
+    fn write_token(&mut self, message: &Message, incoming: &Request, hop: &Hop) -> usize {
         let token = &mut self.token;
         token.clear();
         if is_first_hop(message, incoming) && needs_flow(message, incoming) {
@@ -106,7 +108,7 @@ impl Endpoint {
 
     /// Who may use the callee's cookie: the name in To is the caller's word, and no proof that it belongs to whoever gets the request. A next hop
     /// of the conf answers for the names that it is called by.
-    fn holder<'a>(&self, message: &Message, incoming: &Incoming<'a>, hop: &Hop) -> Holder<'a> {
+    fn holder<'a>(&self, message: &Message, incoming: &Request<'a>, hop: &Hop) -> Holder<'a> {
         let Ok(to) = message.to() else {
             return Holder::Named;
         };
@@ -134,7 +136,7 @@ impl Endpoint {
     }
 
     /// Whether the Request-URI is for the one whom To names.
-    pub(super) fn is_for_whom_it_names(&self, message: &Message, incoming: &Incoming) -> bool {
+    pub(super) fn is_for_whom_it_names(&self, message: &Message, incoming: &Request) -> bool {
         let Ok(to) = message.to() else {
             return false;
         };
@@ -253,7 +255,7 @@ impl Endpoint {
 
     /// The request belongs to a dialog that we let pass. Whether it goes where the other side is, and whether its sender bears the name that
     /// it had, is in the cookie, or was noted since.
-    pub(in crate::stack) fn judge_dialog<'a>(&mut self, message: &Message, recorded: &Recorded<'a>, incoming: &mut Incoming<'a>) {
+    pub(in crate::stack) fn judge_dialog<'a>(&mut self, message: &Message, recorded: &Recorded<'a>, incoming: &mut Request<'a>) {
         incoming.shown = Some(*recorded);
         // Of what has changed in a dialog that another run has begun, nothing may be known: then at least it can be ended.
         let ends = matches!(message.method(), Method::Bye | Method::Ack);
@@ -284,7 +286,7 @@ impl Endpoint {
 
     /// The other side is one of our users, and has registered this contact: whoever may call the user may reach it. The way there is known
     /// by that, too.
-    fn is_contact_of_callee(&mut self, message: &Message, incoming: &mut Incoming) -> bool {
+    fn is_contact_of_callee(&mut self, message: &Message, incoming: &mut Request) -> bool {
         let callee = self.find_callee(message, incoming);
         incoming.dialog.flow = callee.flow;
         incoming.dialog.is_current = true;
@@ -292,7 +294,7 @@ impl Endpoint {
     }
 
     /// A request within a dialog says where its sender wants to be reached from now on, and by what name.
-    pub(in crate::stack) fn note_refresh(&mut self, now: Instant, message: &Message, incoming: &Incoming) {
+    pub(in crate::stack) fn note_refresh(&mut self, now: Instant, message: &Message, incoming: &Request) {
         if !incoming.trusted {
             return;
         }
@@ -312,7 +314,7 @@ impl Endpoint {
     }
 
     /// What one of our Record-Routes says of the way to the receiver. Each of two says it of its own side (RFC 5658 §3).
-    pub(in crate::stack) fn read_token(&self, recorded: &Recorded, dialog: &mut Dialog) {
+    pub(in crate::stack) fn read_token(&self, recorded: &Recorded, dialog: &mut DialogRoute) {
         if recorded.towards == Side::Callee {
             let per_call = dialog.per_call.unwrap_or_default();
             dialog.per_call = Some(per_call || token::is_per_call(recorded.token));
@@ -362,13 +364,13 @@ fn cookie_in(value: &[u8]) -> Option<Range<usize>> {
 }
 
 /// True when the request comes from where it was made: no proxy has touched it.
-fn is_first_hop(message: &Message, incoming: &Incoming) -> bool {
+fn is_first_hop(message: &Message, incoming: &Request) -> bool {
     // A proxy that is one more hop away leaves its Via; looking for it costs more than the other question.
     (incoming.flow.transport.is_reliable() || !names_source(incoming)) && message.values(Name::Via).nth(1).is_none()
 }
 
 /// True when the sender cannot be reached by what it says of itself: it came by a connection, or from behind a NAT.
-fn needs_flow(message: &Message, incoming: &Incoming) -> bool {
+fn needs_flow(message: &Message, incoming: &Request) -> bool {
     if incoming.flow.transport.is_reliable() {
         return true;
     }
@@ -390,19 +392,8 @@ fn needs_flow(message: &Message, incoming: &Incoming) -> bool {
     }
 }
 
-/// An address that means nothing on the other side of a NAT (RFC 1918, RFC 6598, RFC 3927, RFC 4193, RFC 4291).
-pub(super) fn is_private(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            let shared = u32::from(ip) >> 22 == u32::from_be_bytes([100, 64, 0, 0]) >> 22;
-            ip.is_private() || ip.is_link_local() || shared
-        }
-        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
-    }
-}
-
 /// True when the topmost Via names the address from which the request came.
-fn names_source(incoming: &Incoming) -> bool {
+fn names_source(incoming: &Request) -> bool {
     let (via, peer) = (&incoming.via, incoming.flow.peer);
     via.host.ip() == Some(peer.ip()) && via.port.unwrap_or(5060) == peer.port()
 }

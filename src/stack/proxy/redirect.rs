@@ -1,12 +1,12 @@
 //! The redirect server (RFC 3261 §8.3): the targets as Contact values of a 302, best first.
 
-use super::Incoming;
-use super::request::reply_flow;
 use super::target::TargetSet;
 use crate::base::{Instant, Outbox};
 use crate::sip::{Message, Method, reply};
 use crate::stack::Endpoint;
 use crate::stack::identity::{TAG_LEN, TagKind};
+use crate::stack::peer_flows::reply_flow;
+use crate::stack::request::Request;
 use crate::stack::settings::Mode;
 
 impl Endpoint {
@@ -17,7 +17,7 @@ impl Endpoint {
         &mut self,
         now: Instant,
         message: &Message,
-        incoming: &Incoming,
+        incoming: &Request,
         key: u128,
         targets: &TargetSet,
         outbox: &mut Outbox,

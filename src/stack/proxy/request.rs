@@ -1,18 +1,20 @@
 //! Request processing (RFC 3261 §16.3 to §16.6): one function for each step, in the order of the text.
 
-use super::condition::matches;
-use super::next_hop::{is_sips, transport_of};
 use super::target::{Target, TargetSet};
-use super::{Dialog, Extra, Incoming, Refusal};
 use crate::base::{Flow, Id, Instant, Outbox, Pool, ShareHolder, Transport};
-use crate::sip::{Message, Method, Name, NameAddr, Scheme, Uri, Value, Via, reply};
+use crate::sip::{Message, Method, Name, NameAddr, Scheme, Uri, Via, reply};
 use crate::stack::Endpoint;
 use crate::stack::branch;
 use crate::stack::branch::Mark;
+use crate::stack::condition::matches;
 use crate::stack::cookie::{self, Verdict};
 use crate::stack::counters::Limit;
+use crate::stack::hop_uri::{is_sips, transport_of};
 use crate::stack::location::Reached;
 use crate::stack::passage::{Passed, Possible, Proof};
+use crate::stack::peer_flows::{is_end_of, reply_flow};
+use crate::stack::refusal::{Extra, Refusal};
+use crate::stack::request::{DialogRoute, Request, span_of, unsupported};
 use crate::stack::route::{Action, Route};
 use crate::stack::settings::{InDialog, Mode, Outgoing, Settings};
 use crate::stack::token::Side;
@@ -178,7 +180,7 @@ impl Endpoint {
 
     /// A request within a dialog for one of our users that shows none of our routes: the conf says whether it is relayed where we stay on
     /// the path of dialogs. Whoever has proved its name may call that user anyway.
-    pub(super) fn check_astray(&self, incoming: &Incoming) -> Result<Decision, Refusal> {
+    pub(super) fn check_astray(&self, incoming: &Request) -> Result<Decision, Refusal> {
         let proxy = &self.settings.proxy;
         let is_refused = proxy.record_route
             && proxy.in_dialog_without_route == InDialog::Refuse
@@ -200,12 +202,12 @@ impl Endpoint {
 
     // ---- §16.4 Route information preprocessing -------------------------------------------------------------------------
 
-    pub(in crate::stack) fn preprocess_route<'a>(&mut self, flow: Flow, message: &Message<'a>) -> Result<Incoming<'a>, Refusal> {
+    pub(in crate::stack) fn preprocess_route<'a>(&mut self, flow: Flow, message: &Message<'a>) -> Result<Request<'a>, Refusal> {
         let bad = |fault: crate::sip::Fault| Refusal::new(400, fault.reason());
         let via = message.top_via().map_err(bad)?;
         let uri = message.request_uri();
         let parsed = message.uri().map_err(bad)?;
-        let mut incoming = Incoming {
+        let mut incoming = Request {
             flow,
             via,
             uri,
@@ -214,7 +216,7 @@ impl Endpoint {
             own_routes: 0,
             next_route: None,
             listener: None,
-            dialog: Dialog::default(),
+            dialog: DialogRoute::default(),
             spiral: false,
             passed: None,
             proof: Proof::None,
@@ -298,7 +300,7 @@ impl Endpoint {
     }
 
     /// Whether the request is inside a dialog that we let pass, and for another place than this: no route is looked at for it.
-    pub(in crate::stack) fn is_past_routes(&self, incoming: &Incoming) -> bool {
+    pub(in crate::stack) fn is_past_routes(&self, incoming: &Request) -> bool {
         incoming.trusted && (incoming.next_route.is_some() || !self.is_own_uri(&incoming.parsed))
     }
 
@@ -308,7 +310,7 @@ impl Endpoint {
         &mut self,
         now: Instant,
         message: &Message,
-        incoming: &Incoming,
+        incoming: &Request,
         targets: &mut TargetSet,
     ) -> Result<Decision, Refusal> {
         let own = self.is_own_uri(&incoming.parsed);
@@ -354,7 +356,7 @@ impl Endpoint {
         route: &Route,
         now: Instant,
         message: &Message,
-        incoming: &Incoming,
+        incoming: &Request,
         targets: &mut TargetSet,
     ) -> Result<Decision, Refusal> {
         match &route.action {
@@ -391,7 +393,7 @@ impl Endpoint {
         &mut self,
         now: Instant,
         message: &Message,
-        incoming: &Incoming,
+        incoming: &Request,
         redirect: bool,
         targets: &mut TargetSet,
     ) -> Result<Decision, Refusal> {
@@ -486,7 +488,7 @@ impl Endpoint {
         &mut self,
         now: Instant,
         message: &Message,
-        incoming: &Incoming,
+        incoming: &Request,
         key: u128,
         targets: &mut TargetSet,
         outbox: &mut Outbox,
@@ -553,7 +555,7 @@ impl Endpoint {
     }
 
     /// Whose share this request takes: that of where it came from, and where a user's bindings are called, that user's.
-    pub(super) fn holders(&self, incoming: &Incoming, targets: &TargetSet) -> Holders {
+    pub(super) fn holders(&self, incoming: &Request, targets: &TargetSet) -> Holders {
         let ip = incoming.flow.peer.ip();
         let shares = &self.transactions.shares;
         let is_bound = targets
@@ -587,7 +589,7 @@ impl Endpoint {
 
     /// The Request-URI as a target. Where `maddr` names us, and the request came by the port and transport that the URI names,
     /// those three are no more than our own address, and go (§16.4).
-    fn push_request_uri<'t>(&self, incoming: &Incoming, targets: &'t mut TargetSet) -> &'t mut Target {
+    fn push_request_uri<'t>(&self, incoming: &Request, targets: &'t mut TargetSet) -> &'t mut Target {
         let uri = &incoming.parsed;
         let strip = uri.maddr().is_some_and(|maddr| self.is_own_maddr(maddr, incoming));
         match strip {
@@ -596,7 +598,7 @@ impl Endpoint {
         }
     }
 
-    fn is_own_maddr(&self, maddr: &[u8], incoming: &Incoming) -> bool {
+    fn is_own_maddr(&self, maddr: &[u8], incoming: &Request) -> bool {
         let uri = &incoming.parsed;
         let by = incoming.flow.transport;
         let listener = self.settings.listeners.get(usize::from(incoming.flow.listener));
@@ -624,20 +626,13 @@ impl Endpoint {
 /// CANCEL without a transaction too. But for a dialog in which our own Route says `sip:`. It began with a SIP request, so nobody was promised TLS
 /// on this side of us; the other side has given a SIPS contact all the same, and who talks to it must be able to hang up. From here on the request
 /// goes by TLS.
-pub(super) fn check_secure(incoming: &Incoming) -> Result<(), Refusal> {
+pub(super) fn check_secure(incoming: &Request) -> Result<(), Refusal> {
     let is_plain = incoming.flow.transport != Transport::Tls;
     let in_plain_dialog = incoming.trusted && !incoming.dialog.secure;
     match incoming.parsed.scheme {
         Scheme::Sips if is_plain && !in_plain_dialog => Err(Refusal::new(400, "SIPS Request Not Over TLS")),
         _ => Ok(()),
     }
-}
-
-/// Whether a contact is the far end of this connection, by address and port, and the port is no server's.
-pub(super) fn is_end_of(contact: &[u8], flow: &Flow) -> bool {
-    let end = flow.peer;
-    end.port() != flow.transport.default_port()
-        && Uri::parse(contact).is_ok_and(|uri| uri.host.ip() == Some(end.ip()) && uri.port == Some(end.port()))
 }
 
 /// There is no room for another transaction.
@@ -650,28 +645,4 @@ fn too_much(limit: Limit) -> Refusal {
     };
     let refusal = Refusal::new(503, reason).with(Extra::RetryAfter(5));
     refusal.because_of(limit)
-}
-
-/// The message from its start line to the end of its body.
-pub(in crate::stack) fn span_of<'a>(message: &Message<'a>) -> &'a [u8] {
-    &message.bytes()[message.start()..message.end()]
-}
-
-/// Where the response to a request goes (§18.2.2 with RFC 3581 §4): the source address; its port when the client asked
-/// for that with `rport`, else the port of sent-by. `maddr` is not followed: it would let a stranger aim our answers.
-pub(in crate::stack) fn reply_flow(flow: Flow, via: &crate::sip::Via) -> Flow {
-    if flow.transport.is_reliable() || via.rport().is_some() {
-        return flow;
-    }
-    let mut flow = flow;
-    flow.peer.set_port(via.port.unwrap_or(5060));
-    flow
-}
-
-/// Options of Require or Proxy-Require that we do not know.
-pub(in crate::stack) fn unsupported<'a>(message: &Message<'a>, name: Name) -> impl Iterator<Item = Value<'a>> + use<'a> {
-    let known = move |option: &[u8]| name == Name::Require && option.eq_ignore_ascii_case(b"path");
-    message
-        .values(name)
-        .filter(move |value| !value.text.is_empty() && !known(value.text))
 }

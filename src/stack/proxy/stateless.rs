@@ -4,13 +4,14 @@
 use super::locate::Search;
 use super::request::{Decision, check_secure};
 use super::target::{Target, TargetSet};
-use super::{Incoming, Obstacle, Refusal};
 use crate::base::{Errand, Flow, Instant, Outbox};
 use crate::sip::{Message, Method};
 use crate::stack::Endpoint;
-use crate::stack::auth::Demand;
+use crate::stack::auth::demand::Demand;
 use crate::stack::counters::{Drop, Limit};
 use crate::stack::identity::TagKind;
+use crate::stack::refusal::{Obstacle, Refusal};
+use crate::stack::request::Request;
 use crate::stack::settings::Mode;
 use crate::stack::transaction::ServerEvent;
 
@@ -21,7 +22,7 @@ impl Endpoint {
     pub(in crate::stack) fn forward_stateless(
         &mut self,
         message: &Message,
-        incoming: &Incoming,
+        incoming: &Request,
         targets: &TargetSet,
         key: u128,
         outbox: &mut Outbox,
@@ -55,7 +56,7 @@ impl Endpoint {
     pub(super) fn forward_copy(
         &mut self,
         message: &Message,
-        incoming: &Incoming,
+        incoming: &Request,
         targets: &TargetSet,
         target: &Target,
         number: usize,

@@ -6,7 +6,8 @@ use crate::settings::Registrar;
 use crate::sip::{Message, Name, NameAddr, Scheme, Uri};
 use crate::stack::counters::Limit;
 use crate::stack::location::{BindingText, Location, Reached};
-use crate::stack::proxy::{Extra, Incoming, Refusal};
+use crate::stack::refusal::{Extra, Refusal};
+use crate::stack::request::Request;
 use std::net::SocketAddr;
 
 /// What a REGISTER asks for. It lives for one request; a box would be an allocation.
@@ -177,7 +178,7 @@ impl<'a> Contact<'a> {
     }
 
     /// Which way leads to this contact. `direct`: the REGISTER has come from the phone itself, through no proxy.
-    pub fn reached(&self, incoming: &Incoming, direct: bool) -> Reached {
+    pub fn reached(&self, incoming: &Request, direct: bool) -> Reached {
         match incoming.flow.transport {
             // The phone is called where it is, whatever it says.
             _ if direct && self.is_misplaced => Reached::ByFlow,
@@ -193,7 +194,7 @@ impl<'a> Contact<'a> {
     }
 
     /// True when the contact is an address that is neither the sender's nor what the sender takes for its own.
-    fn is_elsewhere(&self, incoming: &Incoming) -> bool {
+    fn is_elsewhere(&self, incoming: &Request) -> bool {
         self.parsed
             .host
             .ip()
@@ -202,7 +203,7 @@ impl<'a> Contact<'a> {
 
     /// True when the contact can only be reached by the way the REGISTER came: the client asks for symmetric answers
     /// (`rport`), names in its contact the host of its Via, and the request came from elsewhere.
-    fn is_behind_nat(&self, incoming: &Incoming) -> bool {
+    fn is_behind_nat(&self, incoming: &Request) -> bool {
         let via = &incoming.via;
         if via.rport().is_none() {
             return false;

@@ -18,12 +18,13 @@ use crate::settings;
 use crate::sip::{Message, Name, NameAddr, Scheme, Value};
 use crate::stack::Endpoint;
 use crate::stack::counters::{Limit, Registration};
+use crate::stack::hop_uri::is_sips;
 use crate::stack::location::{Binding, BindingText, Print, REMOVED_MS, Reached, Recalled, Record, weight};
 use crate::stack::peer_flows::PeerFlows;
-use crate::stack::proxy::next_hop::is_sips;
-use crate::stack::proxy::request::unsupported;
-use crate::stack::proxy::unproved::Whence;
-use crate::stack::proxy::{Extra, Incoming, Refusal, redirect};
+use crate::stack::proxy::redirect;
+use crate::stack::refusal::{Extra, Refusal};
+use crate::stack::request::{Request, unsupported};
+use crate::stack::source_proof::SourceProof;
 use contact::{Contact, Contacts, too_long};
 use seating::Seat;
 pub use seating::Seating;
@@ -67,7 +68,7 @@ impl Endpoint {
         &mut self,
         now: Instant,
         message: &Message,
-        incoming: &Incoming,
+        incoming: &Request,
         key: u128,
         outbox: &mut Outbox,
     ) -> Result<(), Refusal> {
@@ -102,7 +103,7 @@ impl Endpoint {
         &mut self,
         now: Instant,
         message: &Message,
-        incoming: &Incoming,
+        incoming: &Request,
         key: u128,
         path: &mut Vec<u8>,
     ) -> Result<(Registration, u64), Refusal> {
@@ -147,7 +148,7 @@ impl Endpoint {
             path,
             source: incoming.flow,
             direct: message.values(Name::Via).nth(1).is_none(),
-            is_unsure: self.whence == Whence::Elsewhere && !incoming.flow.transport.is_reliable(),
+            is_unsure: self.whence == SourceProof::Elsewhere && !incoming.flow.transport.is_reliable(),
             print: match asks_for_change {
                 true => Print {
                     transaction: key as u32,
@@ -234,7 +235,7 @@ impl Endpoint {
 
     /// A contact whose address means something on this machine or in the networks behind it only, from a phone elsewhere: as a phone behind
     /// a NAT writes it that does not know its own address, or somebody who would like to reach what is there.
-    fn mark_the_misplaced(&mut self, message: &Message, contacts: &mut Contacts, incoming: &Incoming, direct: bool) {
+    fn mark_the_misplaced(&mut self, message: &Message, contacts: &mut Contacts, incoming: &Request, direct: bool) {
         let source = incoming.flow.peer.ip();
         for contact in contacts.iter_mut().filter(|contact| contact.expires_s > 0) {
             let Some(ip) = contact.parsed.host.ip() else {
@@ -255,7 +256,7 @@ impl Endpoint {
     /// A contact that leads back to the address-of-record that it is registered for, or to this server and to no user, leads nowhere, and
     /// ten of them make a tree of forks that nobody answers. It is bound, as any other (RFC 4475 §3.1.2.10 has one), and not called. One that
     /// names another user of ours forwards to that one.
-    fn mark_those_that_lead_back(&self, contacts: &mut Contacts, incoming: &Incoming, direct: bool) {
+    fn mark_those_that_lead_back(&self, contacts: &mut Contacts, incoming: &Request, direct: bool) {
         for contact in contacts.iter_mut() {
             // By the way that the phone has opened it is called whatever its contact says.
             contact.leads_back =
@@ -282,7 +283,7 @@ impl Endpoint {
 }
 
 /// RFC 5630 §5.2: a SIPS contact is bound only where everything on the way to it is SIPS.
-fn check_sips(message: &Message, incoming: &Incoming, contacts: &Contacts) -> Result<(), Refusal> {
+fn check_sips(message: &Message, incoming: &Request, contacts: &Contacts) -> Result<(), Refusal> {
     let bound = || contacts.iter().filter(|contact| contact.expires_s > 0);
     if !bound().any(|contact| contact.is_sips()) {
         return Ok(());
@@ -325,7 +326,7 @@ fn remove_all(record: &mut Record, this: &Registering) -> Result<Registration, R
 fn update(
     record: &mut Record,
     contacts: &Contacts,
-    incoming: &Incoming,
+    incoming: &Request,
     this: &Registering,
     terms: Terms,
 ) -> Result<Registration, Refusal> {
@@ -400,7 +401,7 @@ fn update(
 fn carry_out(
     record: &mut Record,
     contacts: &Contacts,
-    incoming: &Incoming,
+    incoming: &Request,
     this: &Registering,
     limits: &settings::Registrar,
     seating: &mut Seating,
@@ -540,7 +541,7 @@ fn is_dead(binding: &Binding, ways: &PeerFlows) -> bool {
     }
 }
 
-fn store(binding: &mut Binding, contact: &Contact, incoming: &Incoming, this: &Registering) {
+fn store(binding: &mut Binding, contact: &Contact, incoming: &Request, this: &Registering) {
     binding.set_text(contact.text(this.call_id, this.path), Some(&this.source));
     binding.reg_id = contact.reg_id;
     binding.place = contact.place;

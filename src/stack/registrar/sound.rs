@@ -3,8 +3,8 @@
 
 use crate::base::Transport;
 use crate::sip::{Host, NameAddr, Scheme, Uri, listed, unescaped};
+use crate::stack::hop_uri::transport_of;
 use crate::stack::location::{BindingText, Row};
-use crate::stack::proxy::next_hop::transport_of;
 use crate::stack::settings::Settings;
 use crate::stack::whose::is_same_host;
 use std::net::{IpAddr, SocketAddr};

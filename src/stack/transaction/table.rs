@@ -14,7 +14,7 @@ use crate::settings::Timers;
 use crate::sip::{Index, Message, sniff};
 use crate::stack::counters::Limit;
 use crate::stack::identity::Dialog;
-use crate::stack::location::NameHasher;
+use crate::stack::name_hasher::NameHasher;
 use crate::stack::peer_flows::PeerFlows;
 use crate::stack::settings::PerCore;
 pub use room::Holders;

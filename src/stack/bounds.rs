@@ -1,11 +1,12 @@
 //! What a request meets beside the rules of the RFC: routes that drop it, and how many there may be for one address-of-record.
 
 use super::condition::meets;
-use super::{Extra, Incoming, Refusal};
 use crate::base::{Flow, Instant};
 use crate::sip::{Message, Method, Uri};
 use crate::stack::Endpoint;
 use crate::stack::counters::{Drop, Limit};
+use crate::stack::refusal::{Extra, Refusal};
+use crate::stack::request::Request;
 use crate::stack::route::Action;
 
 impl Endpoint {
@@ -35,7 +36,7 @@ impl Endpoint {
     }
 
     /// Refuses a new request for one of our users beyond those that there may be in a second.
-    pub(super) fn check_callee(&mut self, now: Instant, message: &Message, incoming: &Incoming) -> Result<(), Refusal> {
+    pub(super) fn check_callee(&mut self, now: Instant, message: &Message, incoming: &Request) -> Result<(), Refusal> {
         let uri = &incoming.parsed;
         let is_user = uri.user.is_some_and(|user| !user.is_empty()) && self.is_own_uri(uri);
         match is_user && message.to_tag().is_none() && message.method() != Method::Register {
@@ -66,6 +67,6 @@ impl Endpoint {
         let what = format_args!("answered 480: more than {limit} a second for one address ([limits] requests_per_aor)");
         self.log_event(message, flow, what);
         let refusal = Refusal::new(480, "Too Many Requests For This Address");
-        Err(refusal.with(Extra::RetryAfter(1)).because_of(Limit::PerAor).told())
+        Err(refusal.with(Extra::RetryAfter(1)).because_of(Limit::PerAor).logged())
     }
 }

@@ -1,15 +1,15 @@
 //! Where the receiver of a request within a dialog is by now. The flow token of the dialog says by which way it was reached when the dialog
 //! began; a phone that has registered since, by another connection or through another hole in its NAT, is reached by that (RFC 5626 §5.3).
 
-use super::Incoming;
-use super::next_hop::is_sips;
-use super::record_route::is_private;
-use super::request::is_end_of;
 use crate::base::{Channel, Flow, Instant, Transport};
 use crate::sip::{Message, Uri};
 use crate::stack::Endpoint;
 use crate::stack::facts::{write_name, write_place};
+use crate::stack::hop_uri::is_sips;
 use crate::stack::location::{Binding, Reached};
+use crate::stack::peer_flows::is_end_of;
+use crate::stack::request::Request;
+use crate::stack::source_proof::is_private;
 
 /// What the living bindings of the name in To say of a request within a dialog.
 #[derive(Clone, Copy)]
@@ -41,7 +41,7 @@ struct Candidate {
 
 impl Endpoint {
     /// The way that the dialog's receiver has opened, as it is now. Nothing is looked up for a dialog without a flow token.
-    pub(super) fn flow_of_dialog(&mut self, message: &Message, incoming: &Incoming) -> Option<Flow> {
+    pub(super) fn flow_of_dialog(&mut self, message: &Message, incoming: &Request) -> Option<Flow> {
         let flow = incoming.dialog.flow?;
         match incoming.dialog.is_current || !incoming.dialog.is_named {
             true => Some(flow).filter(|flow| self.ways.is_alive(flow)),
@@ -50,7 +50,7 @@ impl Endpoint {
     }
 
     /// Asks the bindings of the name in To. None of another address-of-record counts, whatever its contact is.
-    pub(super) fn find_callee(&mut self, message: &Message, incoming: &Incoming) -> Callee {
+    pub(super) fn find_callee(&mut self, message: &Message, incoming: &Request) -> Callee {
         let token = incoming.dialog.flow;
         let own = token.filter(|flow| self.ways.is_alive(flow));
         let mut callee = Callee {
@@ -147,7 +147,7 @@ fn is_same_way(a: &Flow, b: &Flow) -> bool {
 
 /// Whether somebody may listen at the Request-URI, now that the dialog's own way is gone: at the host that had opened it, but not at the end of
 /// that connection; or at an address that means something everywhere.
-fn can_be_called(incoming: &Incoming, gone: &Flow) -> bool {
+fn can_be_called(incoming: &Request, gone: &Flow) -> bool {
     match incoming.parsed.host.ip() {
         Some(ip) if ip == gone.peer.ip() => !is_end_of(incoming.uri, gone),
         Some(ip) => !is_private(ip),

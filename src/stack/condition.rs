@@ -1,13 +1,13 @@
 //! Whether the conditions of a route hold for a request.
 
-use super::Incoming;
 use crate::base::Flow;
 use crate::sip::{Message, Method, Name, Scheme, Uri, unescaped};
+use crate::stack::request::Request;
 use crate::stack::route::Route;
 use crate::stack::whose::{is_same_host, is_separator};
 
 /// True when every condition that the route names holds.
-pub fn matches(route: &Route, message: &Message, incoming: &Incoming) -> bool {
+pub fn matches(route: &Route, message: &Message, incoming: &Request) -> bool {
     meets(route, message, &incoming.flow, Some(&incoming.parsed))
 }
 

@@ -1,0 +1,77 @@
+//! Why a request is not forwarded, and what its answer says of that.
+
+use crate::stack::auth::demand::Challenger;
+use crate::stack::counters::Limit;
+
+/// Why a request is answered with an error instead of being forwarded.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusal {
+    pub status: u16,
+    /// Empty for the default phrase of the status.
+    pub reason: &'static str,
+    pub extra: Extra,
+    /// The limit that was hit, where one was.
+    pub limit: Option<Limit>,
+    /// The log has it already, or need not have it.
+    pub is_logged: bool,
+}
+
+/// A header that goes with a refusal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Extra {
+    None,
+    /// Unsupported: the options of Require or Proxy-Require that we do not know (§8.2.2.3).
+    Unsupported,
+    /// Warning 380 (RFC 5630 §5.3).
+    SipsNotAllowed,
+    MinExpires(u32),
+    /// WWW-Authenticate or Proxy-Authenticate (§22).
+    Challenge {
+        who: Challenger,
+        stale: bool,
+    },
+    RetryAfter(u32),
+}
+
+impl Refusal {
+    pub const fn new(status: u16, reason: &'static str) -> Refusal {
+        Refusal {
+            status,
+            reason,
+            extra: Extra::None,
+            limit: None,
+            is_logged: false,
+        }
+    }
+
+    pub const fn with(self, extra: Extra) -> Refusal {
+        Refusal { extra, ..self }
+    }
+
+    /// No line of the log is wanted for it any more.
+    pub const fn logged(self) -> Refusal {
+        Refusal { is_logged: true, ..self }
+    }
+
+    pub const fn because_of(self, limit: Limit) -> Refusal {
+        Refusal {
+            limit: Some(limit),
+            ..self
+        }
+    }
+}
+
+/// Why a request does not leave for a target now.
+#[derive(Clone, Copy, Debug)]
+pub enum Obstacle {
+    /// It never will.
+    Refused(Refusal),
+    /// The next hop's name is not known yet; the number is that of the question whose answer says more.
+    Unknown(u128),
+}
+
+impl From<Refusal> for Obstacle {
+    fn from(refusal: Refusal) -> Obstacle {
+        Obstacle::Refused(refusal)
+    }
+}

@@ -1,0 +1,159 @@
+//! What a sender has shown of where it is, and what follows: how much may be answered to it, and where its contacts may lie. The source of a
+//! datagram can be forged: without a bound, a few bytes from a stranger become many at somebody else's door (RFC 3261 §26.1.5).
+
+use crate::base::Flow;
+use crate::sip::Message;
+use crate::stack::route::Network;
+use crate::stack::{Endpoint, Settings};
+use std::net::IpAddr;
+
+/// What a sender has shown of where it is, beside the address that its packet bears.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SourceProof {
+    /// It was asked for nothing.
+    #[default]
+    Unknown,
+    /// It has the right password, for a challenge that was sent to another address.
+    Elsewhere,
+    /// It has answered a challenge that was sent there.
+    Here,
+}
+
+impl Endpoint {
+    /// Bytes that all answers to this request may have together; `None`: as many as they like. Whether the sender has proved to be there is
+    /// asked when they are used up.
+    pub(in crate::stack) fn room_for_answers(&self, message: &Message, flow: &Flow) -> Option<u32> {
+        let most = self.bound_towards(message)?;
+        let is_there = flow.transport.is_reliable() || self.whence == SourceProof::Here || self.settings.is_trusted(flow.peer.ip());
+        (!is_there).then(|| u32::try_from(most).unwrap_or(u32::MAX - 1))
+    }
+
+    /// How long one answer of ours may be.
+    pub(in crate::stack) fn longest_answer(&self, message: &Message, flow: Flow) -> usize {
+        match self.room_for_answers(message, &flow) {
+            Some(_) if self.sources.proved.knows_address(self.now, flow.peer.ip()) => usize::MAX,
+            Some(room) => room as usize,
+            None => usize::MAX,
+        }
+    }
+
+    /// Bytes that one request may cause towards places that have proved nothing.
+    pub(in crate::stack) fn bound_towards(&self, message: &Message) -> Option<usize> {
+        match self.settings.limits.answer_factor {
+            0 => None,
+            factor => Some(factor * message.bytes().len()),
+        }
+    }
+}
+
+impl Settings {
+    /// Whether a phone that has registered from `source` may say that it is at `ip`.
+    pub fn may_lie_at(&self, ip: IpAddr, source: IpAddr) -> bool {
+        if ip.to_canonical() == source.to_canonical() || self.is_trusted(source) {
+            return true;
+        }
+        let networks = &self.registrar.contact_networks;
+        if !networks.is_empty() {
+            return networks.iter().any(|network| network.contains(ip));
+        }
+        if self.is_this_host(ip) {
+            return self.is_this_host(source);
+        }
+        !is_private(ip) || is_private(source) || self.is_this_host(source)
+    }
+
+    pub fn is_this_host(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        let is_listener = |own: IpAddr| !own.is_unspecified() && own.to_canonical() == ip;
+        ip.is_loopback()
+            || self.local_addresses.contains(&ip)
+            || self.listeners.iter().any(|listener| is_listener(listener.address.ip()))
+    }
+
+    /// Whether this is one of `[limits] trusted_sources`.
+    pub fn is_trusted(&self, ip: IpAddr) -> bool {
+        let networks = &self.limits.trusted_sources;
+        networks.iter().any(|network: &Network| network.contains(ip))
+    }
+}
+
+/// An address that means nothing on the other side of a NAT (RFC 1918, RFC 6598, RFC 3927, RFC 4193, RFC 4291).
+pub(in crate::stack) fn is_private(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            let shared = u32::from(ip) >> 22 == u32::from_be_bytes([100, 64, 0, 0]) >> 22;
+            ip.is_private() || ip.is_link_local() || shared
+        }
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Transport;
+    use crate::stack::settings::Listener;
+
+    fn settings() -> Settings {
+        let mut settings = Settings::default();
+        settings.listeners.push(Listener {
+            transport: Transport::Udp,
+            address: "203.0.113.5:5060".parse().unwrap(),
+            advertise: b"203.0.113.5:5060".to_vec(),
+        });
+        settings.local_addresses.push("10.0.0.5".parse().unwrap());
+        settings
+    }
+
+    #[test]
+    fn a_contact_may_be_where_its_phone_could_be() {
+        let mut settings = settings();
+        let may = |settings: &Settings, contact: &str, source: &str| {
+            settings.may_lie_at(contact.parse().unwrap(), source.parse().unwrap())
+        };
+        let outside = "198.51.100.7";
+        for contact in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "::1",
+            "::ffff:127.0.0.1",
+            "203.0.113.5",
+            "10.0.0.5",
+            "10.1.1.1",
+            "192.168.1.9",
+            "172.16.0.1",
+            "169.254.1.1",
+            "100.64.0.1",
+            "fd00::1",
+            "fe80::1",
+        ] {
+            assert!(!may(&settings, contact, outside), "{contact}");
+            assert!(!may(&settings, contact, "2001:db8::9"), "{contact}");
+            assert!(may(&settings, contact, "127.0.0.1"), "{contact}");
+        }
+        for contact in [
+            "198.51.100.7",
+            "::ffff:198.51.100.7",
+            "198.51.100.8",
+            "2001:db8::1",
+            "172.32.0.1",
+            "100.128.0.1",
+        ] {
+            assert!(may(&settings, contact, outside), "{contact}");
+        }
+        // In one's own network one may be anywhere but on this machine.
+        assert!(may(&settings, "10.1.1.1", "192.168.1.9"));
+        assert!(!may(&settings, "10.0.0.5", "192.168.1.9"));
+        assert!(!may(&settings, "127.0.0.1", "192.168.1.9"));
+
+        let network = |address: &str, prefix| Network {
+            address: address.parse().unwrap(),
+            prefix,
+        };
+        settings.registrar.contact_networks = vec![network("192.0.2.0", 24), network("127.0.0.0", 8)];
+        assert!(may(&settings, "192.0.2.9", outside) && may(&settings, "127.0.0.1", outside));
+        assert!(!may(&settings, "198.51.100.8", outside) && may(&settings, outside, outside));
+        settings.limits.trusted_sources = vec![network("198.51.100.0", 24)];
+        assert!(may(&settings, "198.51.100.8", outside) && may(&settings, "10.0.0.5", outside));
+    }
+}
