@@ -1,27 +1,27 @@
 //! What a request meets beside the rules of the RFC: routes that drop it, and how many there may be for one address-of-record.
 
-use super::condition::meets;
-use crate::base::{Flow, Instant};
+use crate::base::Flow;
 use crate::sip::{Message, Method, Uri};
-use crate::stack::Endpoint;
+use crate::stack::condition::meets;
 use crate::stack::counters::{Drop, Limit};
 use crate::stack::refusal::{Extra, Refusal};
 use crate::stack::request::Request;
 use crate::stack::route::Action;
+use crate::stack::turn::Turn;
 
-impl Endpoint {
+impl Turn<'_> {
     /// Whether the route that this request would take answers nothing. Asked before something else is answered: so that nobody learns by
     /// a mistake what it does not learn by none.
-    pub(in crate::stack) fn is_dropped(&mut self, flow: Flow, message: &Message) -> bool {
-        if !self.settings.routes.drop_some() {
+    pub fn is_dropped(&mut self, flow: Flow, message: &Message) -> bool {
+        if !self.core.settings.routes.drop_some() {
             return false;
         }
-        let settings = self.settings.clone();
-        let incoming = self.preprocess_route(flow, message).ok();
-        if incoming.is_some_and(|incoming| self.is_past_routes(&incoming)) {
+        let settings = self.core.settings.clone();
+        let request = self.preprocess_route(flow, message).ok();
+        if request.is_some_and(|request| self.core.is_past_routes(&request)) {
             return false;
         }
-        let uri = incoming.map(|incoming| incoming.parsed);
+        let uri = request.map(|request| request.parsed);
         let uri = uri.or_else(|| message.uri().ok());
         let mut routes = settings.routes.iter();
         let route = routes.find(|route| meets(route, message, &flow, uri.as_ref()));
@@ -29,43 +29,43 @@ impl Endpoint {
     }
 
     /// The request is not answered.
-    pub(in crate::stack) fn drop_by_route(&mut self, message: &Message, flow: Flow) {
-        self.counters.drop(Drop::Route);
+    pub fn drop_by_route(&mut self, message: &Message, flow: Flow) {
+        self.core.counters.drop(Drop::Route);
         self.is_passed_over = true;
-        self.log_event(message, flow, format_args!("dropped by a [[route]]"));
+        self.core.log_event(message, flow, format_args!("dropped by a [[route]]"));
     }
 
     /// Refuses a new request for one of our users beyond those that there may be in a second.
-    pub(super) fn check_callee(&mut self, now: Instant, message: &Message, incoming: &Request) -> Result<(), Refusal> {
-        let uri = &incoming.parsed;
-        let is_user = uri.user.is_some_and(|user| !user.is_empty()) && self.is_own_uri(uri);
-        match is_user && message.to_tag().is_none() && message.method() != Method::Register {
-            true => self.check_aor(now, message, incoming.flow, uri),
+    pub fn check_callee(&mut self, request: &Request) -> Result<(), Refusal> {
+        let uri = &request.parsed;
+        let is_user = uri.user.is_some_and(|user| !user.is_empty()) && self.core.is_own_uri(uri);
+        match is_user && request.message.to_tag().is_none() && request.message.method() != Method::Register {
+            true => self.check_aor(&request.message, request.flow, uri),
             false => Ok(()),
         }
     }
 
     /// The same for a REGISTER.
-    pub(super) fn check_registered(&mut self, now: Instant, message: &Message, flow: Flow) -> Result<(), Refusal> {
-        if self.settings.limits.requests_per_aor == 0 {
+    pub fn check_registered(&mut self, message: &Message, flow: Flow) -> Result<(), Refusal> {
+        if self.core.settings.limits.requests_per_aor == 0 {
             return Ok(());
         }
         let to = message.to().and_then(|to| Uri::parse(to.uri));
         match to {
-            Ok(uri) => self.check_aor(now, message, flow, &uri),
+            Ok(uri) => self.check_aor(message, flow, &uri),
             Err(_) => Ok(()),
         }
     }
 
-    fn check_aor(&mut self, now: Instant, message: &Message, flow: Flow, uri: &Uri) -> Result<(), Refusal> {
-        let limit = self.settings.limits.requests_per_aor;
-        self.aor.clear();
-        uri.write_address_of_record(&mut self.aor);
-        if self.sources.admits_for(now, &self.aor, limit) {
+    fn check_aor(&mut self, message: &Message, flow: Flow, uri: &Uri) -> Result<(), Refusal> {
+        let limit = self.core.settings.limits.requests_per_aor;
+        self.core.aor.clear();
+        uri.write_address_of_record(&mut self.core.aor);
+        if self.core.sources.admits_for(self.now, &self.core.aor, limit) {
             return Ok(());
         }
         let what = format_args!("answered 480: more than {limit} a second for one address ([limits] requests_per_aor)");
-        self.log_event(message, flow, what);
+        self.core.log_event(message, flow, what);
         let refusal = Refusal::new(480, "Too Many Requests For This Address");
         Err(refusal.with(Extra::RetryAfter(1)).because_of(Limit::PerAor).logged())
     }

@@ -2,14 +2,14 @@
 //! began; a phone that has registered since, by another connection or through another hole in its NAT, is reached by that (RFC 5626 §5.3).
 
 use crate::base::{Channel, Flow, Instant, Transport};
-use crate::sip::{Message, Uri};
-use crate::stack::Endpoint;
+use crate::sip::Uri;
 use crate::stack::facts::{write_name, write_place};
 use crate::stack::hop_uri::is_sips;
 use crate::stack::location::{Binding, Reached};
 use crate::stack::peer_flows::is_end_of;
 use crate::stack::request::Request;
 use crate::stack::source_proof::is_private;
+use crate::stack::turn::Turn;
 
 /// What the living bindings of the name in To say of a request within a dialog.
 #[derive(Clone, Copy)]
@@ -39,47 +39,47 @@ struct Candidate {
     flow: Flow,
 }
 
-impl Endpoint {
+impl Turn<'_> {
     /// The way that the dialog's receiver has opened, as it is now. Nothing is looked up for a dialog without a flow token.
-    pub(super) fn flow_of_dialog(&mut self, message: &Message, incoming: &Request) -> Option<Flow> {
-        let flow = incoming.dialog.flow?;
-        match incoming.dialog.is_current || !incoming.dialog.is_named {
-            true => Some(flow).filter(|flow| self.ways.is_alive(flow)),
-            false => self.find_callee(message, incoming).flow,
+    pub fn flow_of_dialog(&mut self, request: &Request) -> Option<Flow> {
+        let flow = request.dialog.flow?;
+        match request.dialog.is_current || !request.dialog.is_named {
+            true => Some(flow).filter(|flow| self.core.peer_flows.is_alive(flow)),
+            false => self.find_callee(request).flow,
         }
     }
 
     /// Asks the bindings of the name in To. None of another address-of-record counts, whatever its contact is.
-    pub(super) fn find_callee(&mut self, message: &Message, incoming: &Request) -> Callee {
-        let token = incoming.dialog.flow;
-        let own = token.filter(|flow| self.ways.is_alive(flow));
+    pub fn find_callee(&mut self, request: &Request) -> Callee {
+        let token = request.dialog.flow;
+        let own = token.filter(|flow| self.core.peer_flows.is_alive(flow));
         let mut callee = Callee {
             is_contact: false,
             flow: own,
         };
-        let Ok(to) = message.to().and_then(|to| Uri::parse(to.uri)) else {
+        let Ok(to) = request.message.to().and_then(|to| Uri::parse(to.uri)) else {
             return callee;
         };
-        if self.settings.whose(&to).is_none() {
+        if self.core.settings.whose(&to).is_none() {
             return callee;
         }
-        self.aor.clear();
-        to.write_address_of_record(&mut self.aor);
-        self.facts.clear();
-        write_place(incoming.uri, &mut self.facts);
-        let place_end = self.facts.len();
+        self.core.aor.clear();
+        to.write_address_of_record(&mut self.core.aor);
+        self.core.facts.clear();
+        write_place(request.uri, &mut self.core.facts);
+        let place_end = self.core.facts.len();
         // While the dialog's own way is open, nothing counts but what is registered for this very place.
         if own.is_none() {
-            write_name(incoming.uri, &mut self.facts);
+            write_name(request.uri, &mut self.core.facts);
         }
-        let end = self.facts.len();
-        let (ways, facts) = (&self.ways, &mut self.facts);
-        let secure = is_sips(incoming.uri);
-        let may_move = token.is_some() && incoming.dialog.is_named;
+        let end = self.core.facts.len();
+        let (ways, facts) = (&self.core.peer_flows, &mut self.core.facts);
+        let secure = is_sips(request.uri);
+        let may_move = token.is_some() && request.dialog.is_named;
         let (mut is_own_registered, mut is_reachable) = (false, false);
         let mut best: Option<Candidate> = None;
         let mut living = 0;
-        self.location.lookup(self.now, &self.aor, |binding| {
+        self.core.location.lookup(self.now, &self.core.aor, |binding| {
             facts.truncate(end);
             write_place(binding.uri(), facts);
             let is_place = facts[..place_end] == facts[end..];
@@ -120,7 +120,7 @@ impl Endpoint {
         let is_taken = match best.likeness {
             // The phone says of this very place that it is reached by another way now.
             Likeness::ServerAddress => !is_own_registered,
-            _ if own.is_some() || is_reachable || can_be_called(incoming, &token) => false,
+            _ if own.is_some() || is_reachable || can_be_called(request, &token) => false,
             Likeness::Host => true,
             Likeness::Owner => living == 1,
         };
@@ -147,9 +147,9 @@ fn is_same_way(a: &Flow, b: &Flow) -> bool {
 
 /// Whether somebody may listen at the Request-URI, now that the dialog's own way is gone: at the host that had opened it, but not at the end of
 /// that connection; or at an address that means something everywhere.
-fn can_be_called(incoming: &Request, gone: &Flow) -> bool {
-    match incoming.parsed.host.ip() {
-        Some(ip) if ip == gone.peer.ip() => !is_end_of(incoming.uri, gone),
+fn can_be_called(request: &Request, gone: &Flow) -> bool {
+    match request.parsed.host.ip() {
+        Some(ip) if ip == gone.peer.ip() => !is_end_of(request.uri, gone),
         Some(ip) => !is_private(ip),
         None => false,
     }

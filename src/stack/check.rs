@@ -8,8 +8,8 @@ impl Endpoint {
     /// an owner.
     pub fn check(&self) {
         self.transactions.check();
-        self.contexts.check();
-        self.parking.check();
+        self.proxy.contexts.check();
+        self.proxy.parking.check();
         let mut blobs = self.transactions.blobs();
         let mut owned = HashSet::<_, std::hash::BuildHasherDefault<std::hash::DefaultHasher>>::default();
         for (server, record) in self.transactions.servers() {
@@ -17,13 +17,13 @@ impl Endpoint {
                 continue;
             };
             assert!(owned.insert(id), "two server transactions have the context {id:?}");
-            let context = self.contexts.get(id).expect("a server transaction's context");
+            let context = self.proxy.contexts.get(id).expect("a server transaction's context");
             for branch in &context.branches {
                 let client = self.transactions.client(*branch).expect("a context's branch");
                 assert_eq!(client.server, server, "whose branch {branch:?} is");
             }
             for wait in &context.parked {
-                assert_eq!(self.parking.server_of(*wait), Some(server), "whose wait {wait:?} is");
+                assert_eq!(self.proxy.parking.server_of(*wait), Some(server), "whose wait {wait:?} is");
             }
             assert!(
                 context.next_target <= context.targets.targets.len(),
@@ -31,7 +31,7 @@ impl Endpoint {
             );
             blobs += usize::from(context.request.is_held()) + usize::from(context.best.is_held());
         }
-        assert_eq!(self.contexts.len(), owned.len(), "contexts and transactions that wait");
+        assert_eq!(self.proxy.contexts.len(), owned.len(), "contexts and transactions that wait");
         assert_eq!(self.transactions.pool.held(), blobs, "blocks of memory and their owners");
     }
 }
@@ -84,7 +84,7 @@ mod tests {
         });
         caught("a server transaction's context", |endpoint, server, _| {
             let id = endpoint.transactions.server(server).unwrap().context.unwrap();
-            endpoint.contexts.remove(id);
+            endpoint.proxy.contexts.remove(id);
         });
         caught("whose branch", |endpoint, server, client| {
             let generation = server.generation + 1;
@@ -95,7 +95,7 @@ mod tests {
             let id = endpoint.transactions.server(server).unwrap().context.unwrap();
             let slot = client.slot + 1;
             let gone = Id { slot, ..client };
-            endpoint.contexts.get_mut(id).unwrap().branches.push(gone);
+            endpoint.proxy.contexts.get_mut(id).unwrap().branches.push(gone);
         });
         caught("blocks of memory", |endpoint, _, _| {
             endpoint.transactions.pool.store(b"nobody's").unwrap();

@@ -7,8 +7,8 @@ use crate::stack::route::Route;
 use crate::stack::whose::{is_same_host, is_separator};
 
 /// True when every condition that the route names holds.
-pub fn matches(route: &Route, message: &Message, incoming: &Request) -> bool {
-    meets(route, message, &incoming.flow, Some(&incoming.parsed))
+pub fn matches(route: &Route, request: &Request) -> bool {
+    meets(route, &request.message, &request.flow, Some(&request.parsed))
 }
 
 /// The same where nobody may be able to say what the Request-URI is: then it meets no condition.

@@ -255,7 +255,6 @@ impl Cookies {
         self.write(flags, run, dialog, tag, names, draft, facts, out);
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn write(
         &self,
         flags: u8,

@@ -1,10 +1,11 @@
 //! What the log says of messages that are refused or dropped and of branches that fail: one line each, with peer, user and reason, as far as
 //! the core's budget goes. Never what could be a password.
 
-use super::Endpoint;
 use super::counters::Drop;
-use crate::base::{Flow, Id};
+use crate::base::Flow;
 use crate::sip::{Message, Method, NameAddr};
+use crate::stack::core::Core;
+use crate::stack::turn::Turn;
 use std::fmt;
 
 /// Bytes of a URI that a line shows at most.
@@ -42,7 +43,7 @@ impl fmt::Display for Shown<'_> {
 }
 
 /// `INVITE sip:bob@example.com by sip:alice@example.com`. Who registers stands in To, who asks for anything else in From.
-struct About<'m, 'b>(&'m Message<'b>);
+pub(in crate::stack) struct About<'m, 'b>(pub(in crate::stack) &'m Message<'b>);
 
 impl fmt::Display for About<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,19 +63,11 @@ impl fmt::Display for About<'_, '_> {
     }
 }
 
-impl Endpoint {
-    /// A request gets `what` for an answer, or something is wrong with it.
-    pub(in crate::stack) fn log_event(&mut self, message: &Message, flow: Flow, what: fmt::Arguments<'_>) {
-        if self.log.may_say() {
-            let (peer, transport) = (flow.peer, flow.transport.name());
-            log::info!("{} from {peer} over {transport}: {what}", About(message));
-        }
-    }
-
+impl Turn<'_> {
     /// Counts a message that is neither processed nor answered. What comes too late, as it does on every network, is told to
     /// those only who want to know everything.
-    pub(in crate::stack) fn discard(&mut self, flow: Flow, reason: Drop, why: &str) {
-        self.counters.drop(reason);
+    pub fn discard(&mut self, flow: Flow, reason: Drop, why: &str) {
+        self.core.counters.drop(reason);
         self.is_passed_over = true;
         let (peer, transport, label) = (flow.peer, flow.transport.name(), reason.label());
         match reason {
@@ -83,38 +76,21 @@ impl Endpoint {
                 log::debug!("dropped from {peer} over {transport}: {label}");
             }
             _ => {
-                if self.log.may_say() {
+                if self.core.log.may_say() {
                     log::info!("dropped from {peer} over {transport}: {label}: {why}");
                 }
             }
         }
     }
+}
 
-    /// A branch of what `server` was asked has ended without a final response.
-    pub(in crate::stack) fn log_branch(&mut self, server: Id, flow: Flow, why: &str) {
-        let (peer, transport) = (flow.peer, flow.transport.name());
-        let what = format_args!("branch to {peer} over {transport} failed: {why}");
-        self.log_request(server, what);
-    }
-
-    /// Something is to be said of the request of a server transaction.
-    pub(in crate::stack) fn log_request(&mut self, server: Id, what: fmt::Arguments<'_>) {
-        if !self.log.may_say() {
-            return;
+impl Core {
+    /// A request gets `what` for an answer, or something is wrong with it.
+    pub fn log_event(&mut self, message: &Message, flow: Flow, what: fmt::Arguments<'_>) {
+        if self.log.may_say() {
+            let (peer, transport) = (flow.peer, flow.transport.name());
+            log::info!("{} from {peer} over {transport}: {what}", About(message));
         }
-        let mut index = std::mem::take(&mut self.second_index);
-        let request = self
-            .transactions
-            .server(server)
-            .and_then(|server| self.contexts.get(server.context?))
-            .map(|context| self.transactions.pool.get(&context.request));
-        match request.and_then(|bytes| Message::parse(bytes, &mut index).ok()) {
-            Some(request) => {
-                log::info!("{}: {what}", About(&request));
-            }
-            None => log::info!("{what}"),
-        }
-        self.second_index = index;
     }
 }
 

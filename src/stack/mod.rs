@@ -1,5 +1,7 @@
 //! The rules. Time, randomness and bytes come in; transmits and timers go out. Pure: no clock, no socket, no thread.
 
+mod admission;
+mod answer;
 pub mod auth;
 mod bounds;
 pub mod branch;
@@ -9,11 +11,13 @@ mod callee;
 mod check;
 mod condition;
 pub mod cookie;
+mod core;
 pub mod counters;
-pub mod drain;
+mod dialog;
 pub mod endpoint;
 pub mod facts;
 pub mod health;
+mod gates;
 mod hop_uri;
 pub mod identity;
 pub mod location;
@@ -24,6 +28,7 @@ pub mod names;
 pub mod overload;
 pub mod passage;
 pub mod peer_flows;
+mod preprocess;
 pub mod proxy;
 pub mod refusal;
 pub mod registrar;
@@ -33,6 +38,7 @@ pub mod settings;
 mod source_proof;
 pub mod token;
 pub mod transaction;
+mod turn;
 pub mod whose;
 
 pub use counters::{Counters, Occupancy};

@@ -12,12 +12,8 @@
 //! lot, and six times more: served then, it would be served late. So the bound of the dropped rises only to where the share has been all through
 //! half a second, and falls only when there has been room for a while; the share moves among those that are answered, and is held back by it.
 
-use crate::base::{Draw, Flow, Instant, Key, Load, Shed, Transport};
-use crate::sip::{Feedback, Message, Method, Name, Via, fill_feedback};
-use crate::stack::Endpoint;
-use crate::stack::counters::Limit;
-use crate::stack::passage::Passed;
-use crate::stack::refusal::{Extra, Refusal};
+use crate::base::{Draw, Instant, Key, Load, Shed};
+use crate::sip::Feedback;
 
 /// The share is settled once in so many milliseconds.
 const WINDOW_MS: u64 = 20;
@@ -28,8 +24,7 @@ const FEWEST: u32 = ALL / 64;
 /// What a window takes away, and gives: a part of the share, and when it gives this at least.
 const PART: u32 = 16;
 const GIVEN: u32 = ALL / 128;
-/// The refused come again after 1 to this many seconds, not all at once (RFC 3261 §20.33).
-const RETRY_AFTER_S: u32 = 5;
+
 /// While the kernel drops some, so many are answered 503: a part of those that are let in, and this at least, twice as many before the kernel
 /// is told again. Answering costs about a quarter of a call at most, so it takes a thirtieth of what the core can do, or two. Among them the
 /// share may move without late service.
@@ -70,7 +65,7 @@ pub struct Overload {
     /// How long messages waited at the end of the last one.
     waited_ms: u64,
     /// The conf wants the kernel to drop some.
-    may_shed: bool,
+    pub may_shed: bool,
     /// What the kernel drops, since when.
     shed: Option<Shed>,
     shed_since: Instant,
@@ -209,6 +204,20 @@ impl Overload {
         }
     }
 
+    /// What the kernel is to drop before it is received.
+    pub fn shed(&self) -> Option<Shed> {
+        self.shed
+    }
+
+    /// What those before us are told of our load (RFC 7339 §5.2).
+    pub fn feedback(&self, wall_ms: u64) -> Feedback {
+        Feedback {
+            percent: (self.asked * 100).div_ceil(ALL) as u8,
+            validity_ms: if self.asked > 0 { 2 * ASKING_MS as u32 } else { 0 },
+            wall_ms,
+        }
+    }
+
     fn set_shed(&mut self, now: Instant, dropped: u32) {
         // Nobody loses all of its calls for the lots of one overload.
         let draw = match self.shed {
@@ -240,13 +249,13 @@ impl Overload {
     }
 
     /// When [`Overload::turn`] must be called at the latest, though nothing comes: what the kernel drops wakes nobody.
-    fn next_timeout(&self) -> Option<Instant> {
+    pub fn next_timeout(&self) -> Option<Instant> {
         let is_calm = self.share == ALL && self.shed.is_none() && self.asked == 0;
         (!is_calm).then_some(self.until)
     }
 
     /// Whether a call is let in by its lot; without one, the next new request: evenly, so many of so many.
-    fn admits(&mut self, lot: Option<u32>) -> bool {
+    pub fn admits(&mut self, lot: Option<u32>) -> bool {
         if self.share == ALL {
             return true;
         }
@@ -267,7 +276,7 @@ impl Overload {
     }
 
     /// Counts one refused, and says it now and then.
-    fn refuse(&mut self, now: Instant) {
+    pub fn refuse(&mut self, now: Instant) {
         self.untold += 1;
         self.refused += 1;
         if self.began.is_none() {
@@ -297,68 +306,6 @@ impl Overload {
                 self.dropped.saturating_sub(self.dropped_before)
             );
         }
-    }
-}
-
-impl Endpoint {
-    /// Told once a turn.
-    pub fn handle_load(&mut self, now: Instant, load: Load) {
-        let patience_ms = self.settings.limits.overload;
-        self.overload.may_shed = self.settings.limits.shed == crate::settings::Shed::Kernel;
-        self.overload.turn(now, load, patience_ms);
-    }
-
-    /// What the kernel is to drop before it is received; asked once a turn, behind [`Endpoint::handle_load`].
-    pub fn shed(&self) -> Option<Shed> {
-        self.overload.shed
-    }
-
-    /// When [`Endpoint::handle_load`] wants to be called at the latest.
-    pub fn next_load(&self) -> Option<Instant> {
-        self.overload.next_timeout()
-    }
-
-    /// Refuses a share of the new requests while there is overload. All others pass: those in a dialog, or the call could not end;
-    /// and what has passed here before, or has been challenged, for it has begun already.
-    pub(in crate::stack) fn check_overload(
-        &mut self,
-        flow: Flow,
-        message: &Message,
-        passed: Option<Passed>,
-        key: u128,
-    ) -> Result<(), Refusal> {
-        let is_new = passed.is_none() && message.to_tag().is_none() && message.method() != Method::Bye;
-        if !is_new || self.overload.admits(self.lot(flow, message)) || self.has_been_let_in(flow, message) {
-            return Ok(());
-        }
-        self.overload.refuse(self.now);
-        let later = 1 + (key % u128::from(RETRY_AFTER_S)) as u32;
-        let busy = Refusal::new(503, "Overloaded").with(Extra::RetryAfter(later));
-        Err(busy.because_of(Limit::Overload).logged())
-    }
-
-    /// What the element before us is told of our load, if it wants to know (RFC 7339 §5.2).
-    pub(in crate::stack) fn feedback(&self) -> Feedback {
-        let asked = self.overload.asked;
-        Feedback {
-            percent: (asked * 100).div_ceil(ALL) as u8,
-            validity_ms: if asked > 0 { 2 * ASKING_MS as u32 } else { 0 },
-            wall_ms: self.wall_ms + self.now.as_ms(),
-        }
-    }
-
-    /// Has the response in the rewriter say so, in the Via below ours.
-    pub(in crate::stack) fn notify_load(&mut self, message: &Message) {
-        let below = message.values(Name::Via).nth(1);
-        if let Some(via) = below.and_then(|value| Via::parse(value).ok()) {
-            fill_feedback(&via, self.feedback(), &mut self.rewrite);
-        }
-    }
-
-    /// The lot of a call while the kernel drops some.
-    fn lot(&self, flow: Flow, message: &Message) -> Option<u32> {
-        let shed = self.overload.shed?;
-        (flow.transport == Transport::Udp).then(|| shed.draw.of(message.bytes()))?
     }
 }
 

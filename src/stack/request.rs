@@ -2,6 +2,7 @@
 
 use crate::base::Flow;
 use crate::sip::{Message, Name, Uri, Value, Via};
+use crate::stack::auth::demand::Demand;
 use crate::stack::branch::Mark;
 use crate::stack::cookie::Recorded;
 use crate::stack::identity::Dialog;
@@ -10,6 +11,9 @@ use crate::stack::passage::{Passed, Proof};
 /// A request after Route preprocessing (§16.4).
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
+    pub message: Message<'a>,
+    /// Its server transaction, if it has one or gets one (§17.2.3); 0 before that is known.
+    pub key: u128,
     /// By which way it came.
     pub flow: Flow,
     pub via: Via<'a>,
@@ -43,6 +47,8 @@ pub struct Request<'a> {
     pub shown: Option<Recorded<'a>>,
     /// What it is known by as a request of whoever opens a dialog; worked out once for all copies.
     pub opening: Option<Dialog>,
+    /// What it must prove to take its way.
+    pub demand: Demand,
     /// What our Via says of it; worked out once for all copies.
     pub mark: Mark,
 }

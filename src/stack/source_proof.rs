@@ -3,8 +3,10 @@
 
 use crate::base::Flow;
 use crate::sip::Message;
+use crate::stack::Settings;
+use crate::stack::core::Core;
 use crate::stack::route::Network;
-use crate::stack::{Endpoint, Settings};
+use crate::stack::turn::Turn;
 use std::net::IpAddr;
 
 /// What a sender has shown of where it is, beside the address that its packet bears.
@@ -19,26 +21,29 @@ pub enum SourceProof {
     Here,
 }
 
-impl Endpoint {
+impl Turn<'_> {
     /// Bytes that all answers to this request may have together; `None`: as many as they like. Whether the sender has proved to be there is
     /// asked when they are used up.
-    pub(in crate::stack) fn room_for_answers(&self, message: &Message, flow: &Flow) -> Option<u32> {
-        let most = self.bound_towards(message)?;
-        let is_there = flow.transport.is_reliable() || self.whence == SourceProof::Here || self.settings.is_trusted(flow.peer.ip());
+    pub fn room_for_answers(&self, message: &Message, flow: &Flow) -> Option<u32> {
+        let most = self.core.bound_towards(message)?;
+        let is_there =
+            flow.transport.is_reliable() || self.source_proof == SourceProof::Here || self.core.settings.is_trusted(flow.peer.ip());
         (!is_there).then(|| u32::try_from(most).unwrap_or(u32::MAX - 1))
     }
 
     /// How long one answer of ours may be.
-    pub(in crate::stack) fn longest_answer(&self, message: &Message, flow: Flow) -> usize {
+    pub fn longest_answer(&self, message: &Message, flow: Flow) -> usize {
         match self.room_for_answers(message, &flow) {
-            Some(_) if self.sources.proved.knows_address(self.now, flow.peer.ip()) => usize::MAX,
+            Some(_) if self.core.sources.proved.knows_address(self.now, flow.peer.ip()) => usize::MAX,
             Some(room) => room as usize,
             None => usize::MAX,
         }
     }
+}
 
+impl Core {
     /// Bytes that one request may cause towards places that have proved nothing.
-    pub(in crate::stack) fn bound_towards(&self, message: &Message) -> Option<usize> {
+    pub fn bound_towards(&self, message: &Message) -> Option<usize> {
         match self.settings.limits.answer_factor {
             0 => None,
             factor => Some(factor * message.bytes().len()),

@@ -1,32 +1,32 @@
 //! What a client's certificate proves: an identity, and that one only (RFC 5922 §7). A user's certificate stands for that user, a domain's
 //! for all of its users; the connection on which it was shown stands for nobody else.
 
-use super::Claim;
-use crate::base::Flow;
 use crate::settings::Certificate;
-use crate::sip::{Host, Message, Uri};
-use crate::stack::Endpoint;
+use crate::sip::{Host, Uri};
+use crate::stack::auth::Claim;
 use crate::stack::auth::demand::{Challenger, Demand};
 use crate::stack::counters::AuthOutcome;
 use crate::stack::refusal::Refusal;
+use crate::stack::request::Request;
+use crate::stack::turn::Turn;
 
-impl Endpoint {
+impl Turn<'_> {
     /// True where the connection's certificate has proved who acts here, and no password is asked for. Refuses who acts for another than
     /// its certificate names: of our users and domains, for others' names are not ours to give. Who has shown no certificate has proved
     /// nothing, and is asked as anybody.
-    pub(super) fn certify(&mut self, message: &Message, flow: Flow, who: Challenger, demand: Demand) -> Result<bool, Refusal> {
-        let rule = self.settings.auth.certificate;
+    pub fn certify(&mut self, request: &Request, who: Challenger) -> Result<bool, Refusal> {
+        let rule = self.core.settings.auth.certificate;
         if rule == Certificate::Off {
             return Ok(false);
         }
-        let Some(names) = self.ways.proved(&flow) else {
+        let Some(names) = self.core.peer_flows.proved(&request.flow) else {
             return Ok(false);
         };
-        let claim = Claim::of(who, message, &self.settings);
+        let claim = Claim::of(who, &request.message, &self.core.settings);
         let is_proved = match claim.whose {
             Some(whose) => names.iter().any(|name| whose.is_certified_by(name.as_bytes())),
             // The caller withholds its name, and is to be any of our users.
-            None if demand == Demand::Users && claim.is_anonymous() => {
+            None if request.demand == Demand::Users && claim.is_anonymous() => {
                 if !names.iter().any(|name| self.is_of_ours(name.as_bytes())) {
                     return Ok(false);
                 }
@@ -35,16 +35,16 @@ impl Endpoint {
             None => return Ok(false),
         };
         if !is_proved {
-            self.counters.auth[AuthOutcome::Forbidden as usize] += 1;
+            self.core.counters.auth[AuthOutcome::Forbidden as usize] += 1;
             let shown = names.first().map_or("", |name| name);
             let shown = shown.get(..NAME_SHOWN).unwrap_or(shown);
             let reason = format_args!("certificate of {shown:?}: acts for another user");
-            self.log_event(message, flow, reason);
+            self.core.log_event(&request.message, request.flow, reason);
             return Err(Refusal::new(403, "Not Your Certificate's Identity").logged());
         }
         let is_enough = rule == Certificate::Identity;
         if is_enough {
-            self.counters.auth[AuthOutcome::Accepted as usize] += 1;
+            self.core.counters.auth[AuthOutcome::Accepted as usize] += 1;
         }
         Ok(is_enough)
     }
@@ -52,8 +52,8 @@ impl Endpoint {
     /// Whether a name of a certificate is that of one of our users, or of one of our domains.
     fn is_of_ours(&self, name: &[u8]) -> bool {
         match Uri::parse(name) {
-            Ok(uri) => self.settings.whose(&uri).is_some(),
-            Err(_) => self.settings.is_our_domain(Host::of(name)),
+            Ok(uri) => self.core.settings.whose(&uri).is_some(),
+            Err(_) => self.core.settings.is_our_domain(Host::of(name)),
         }
     }
 }

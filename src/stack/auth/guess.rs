@@ -4,29 +4,29 @@
 use super::nonce::{Nonce, Verdict};
 use super::{Failure, NAME_SHOWN};
 use crate::base::guesses::{Bound, Guess, MANY};
-use crate::base::{Flow, Instant, Lasting};
-use crate::stack::Endpoint;
+use crate::base::{Flow, Lasting};
 use crate::stack::counters::Limit;
 use crate::stack::refusal::{Extra, Refusal};
+use crate::stack::turn::Turn;
 
-impl Endpoint {
+impl Turn<'_> {
     /// Who tries a password now, and whose; `None` where nobody counts.
-    pub(super) fn guess(&self, login: &[u8], realm: &[u8], flow: Flow, read: &Verdict) -> Option<Guess> {
-        if self.settings.auth.guesses == 0 {
+    pub fn guess(&self, login: &[u8], realm: &[u8], flow: Flow, read: &Verdict) -> Option<Guess> {
+        if self.core.settings.auth.guesses == 0 {
             return None;
         }
-        let sent_there = |nonce: Nonce| self.nonces.is_from(nonce, flow.peer.ip());
+        let sent_there = |nonce: Nonce| self.core.nonces.is_from(nonce, flow.peer.ip());
         let is_there = flow.transport.is_reliable() || matches!(read, Verdict::Good(nonce) if sent_there(*nonce));
         Some(Guess {
-            user: self.sources.guesses.user(login, realm),
+            user: self.core.sources.guesses.user(login, realm),
             from: is_there.then_some(flow.peer),
         })
     }
 
     /// Refuses to look at a password where too many have been wrong.
-    pub(super) fn check_guess(&self, now: Instant, guess: Option<&Guess>) -> Result<(), Failure> {
-        let limit = self.settings.auth.guesses;
-        let bound = guess.and_then(|guess| self.sources.guesses.bound(now, limit, guess));
+    pub(super) fn check_guess(&self, guess: Option<&Guess>) -> Result<(), Failure> {
+        let limit = self.core.settings.auth.guesses;
+        let bound = guess.and_then(|guess| self.core.sources.guesses.bound(self.now, limit, guess));
         match bound {
             Some(bound) if !self.is_exempt(guess) => Err(Failure::TooMany(bound)),
             _ => Ok(()),
@@ -36,21 +36,21 @@ impl Endpoint {
     /// Whether nobody counts what comes from there. Asked for last: it takes a lock.
     fn is_exempt(&self, guess: Option<&Guess>) -> bool {
         let from = guess.and_then(|guess| guess.from);
-        from.is_some_and(|peer| self.sources.is_trusted(peer.ip()))
+        from.is_some_and(|peer| self.core.sources.is_trusted(peer.ip()))
     }
 
     /// A password was wrong, or there is no such user.
-    pub(super) fn count_guess(&mut self, now: Instant, guess: &Guess, flow: Flow, login: &[u8], realm: &[u8]) {
+    pub fn count_guess(&mut self, guess: &Guess, flow: Flow, login: &[u8], realm: &[u8]) {
         if self.is_exempt(Some(guess)) {
             return;
         }
-        let limit = self.settings.auth.guesses;
-        self.guess_log.renew(now);
-        let Some(bound) = self.sources.guesses.wrong(now, limit, guess) else {
+        let limit = self.core.settings.auth.guesses;
+        self.core.guess_log.renew(self.now);
+        let Some(bound) = self.core.sources.guesses.wrong(self.now, limit, guess) else {
             return;
         };
         let (ip, transport) = (flow.peer.ip().to_canonical(), flow.transport.name());
-        if self.guess_log.may_say() {
+        if self.core.guess_log.may_say() {
             let shown = |text: &[u8]| String::from_utf8_lossy(text.get(..NAME_SHOWN).unwrap_or(text)).into_owned();
             let (user, realm) = (shown(login), shown(realm));
             let many = limit.saturating_mul(MANY);
@@ -75,34 +75,27 @@ impl Endpoint {
             }
         }
         let is_of_one = matches!(bound, Bound::Pair | Bound::Source);
-        if is_of_one && self.sources.ban(now, flow.peer) && self.guess_log.may_say() {
-            let lasts = Lasting(self.sources.ban_ms());
+        if is_of_one && self.core.sources.ban(self.now, flow.peer) && self.core.guess_log.may_say() {
+            let lasts = Lasting(self.core.sources.ban_ms());
             log::warn!("{ip} is not heard for {lasts}: too many wrong passwords ([auth] guesses, [limits] ban)");
         }
     }
 
     /// A password was right: it is looked at from there on, whatever others do. Refuses what is beyond the user's share of requests.
-    pub(super) fn note_user(
-        &mut self,
-        now: Instant,
-        guess: Option<&Guess>,
-        flow: Flow,
-        login: &[u8],
-        realm: &[u8],
-    ) -> Result<(), Refusal> {
+    pub fn note_user(&mut self, guess: Option<&Guess>, flow: Flow, login: &[u8], realm: &[u8]) -> Result<(), Refusal> {
         if let Some(Guess { user, from: Some(peer) }) = guess {
-            self.sources.guesses.right(now, *user, *peer);
+            self.core.sources.guesses.right(self.now, *user, *peer);
         }
-        let limit = self.settings.limits.requests_per_user;
+        let limit = self.core.settings.limits.requests_per_user;
         if limit == 0 {
             return Ok(());
         }
         let user = match guess {
             Some(guess) => guess.user,
-            None => self.sources.guesses.user(login, realm),
+            None => self.core.sources.guesses.user(login, realm),
         };
-        let is_in = self.sources.users.admit(now, user, limit);
-        match is_in || self.sources.is_trusted(flow.peer.ip()) {
+        let is_in = self.core.sources.users.admit(self.now, user, limit);
+        match is_in || self.core.sources.is_trusted(flow.peer.ip()) {
             true => Ok(()),
             false => {
                 let refusal = Refusal::new(503, "Too Many Requests By This User");

@@ -11,18 +11,20 @@ mod target;
 pub mod users;
 mod vouch;
 
+use crate::base::Flow;
 use crate::base::guesses::Bound;
-use crate::base::{Flow, Instant};
 use crate::sip::{Credentials, Host, Message, Method, Uri, same_name, without_dot};
 use crate::stack::auth::demand::{Challenger, Demand};
 use crate::stack::condition::matches;
+use crate::stack::core::Core;
 use crate::stack::counters::AuthOutcome;
 use crate::stack::passage::Proof;
 use crate::stack::refusal::{Extra, Refusal};
 use crate::stack::request::{Request, span_of};
+use crate::stack::settings;
 use crate::stack::source_proof::SourceProof;
+use crate::stack::turn::Turn;
 use crate::stack::whose::Whose;
-use crate::stack::{Endpoint, settings};
 use digest::{Algorithm, Hash};
 use nonce::{Nonce, Use, Verdict};
 use std::io::Write as _;
@@ -132,26 +134,20 @@ impl Failure {
     }
 }
 
-impl Endpoint {
+impl Turn<'_> {
     /// §22.2. A REGISTER passes when its user has proved to own the address-of-record. One for an address that is not ours is not asked: the
     /// registrar has nothing for it.
-    pub(in crate::stack) fn authenticate_registering(
-        &mut self,
-        now: Instant,
-        message: &Message,
-        incoming: &Request,
-        demand: Demand,
-    ) -> Result<(), Refusal> {
+    pub fn authenticate_registering(&mut self, request: &Request) -> Result<(), Refusal> {
         let who = Challenger::Registrar;
-        if self.certify(message, incoming.flow, who, demand)? {
+        if self.certify(request, who)? {
             return Ok(());
         }
-        if !self.settings.auth.challenge_register && demand != Demand::Users {
+        if !self.core.settings.auth.challenge_register && request.demand != Demand::Users {
             return Ok(());
         }
-        let claim = Claim::of(who, message, &self.settings);
+        let claim = Claim::of(who, &request.message, &self.core.settings);
         match claim.whose {
-            Some(_) => self.authenticate(now, message, incoming, &claim),
+            Some(_) => self.authenticate(request, &claim),
             None => Ok(()),
         }
     }
@@ -159,34 +155,27 @@ impl Endpoint {
     /// §22.3. A request in the name of one of our users passes when that user has proved to be itself. What our own route let pass is not
     /// asked, and what comes from elsewhere is only where the way is for our users alone: it is refused there, but for the caller who
     /// withholds its name (RFC 3323 §4.1.1.3) and proves to be any of them.
-    pub(in crate::stack) fn authenticate_calling(
-        &mut self,
-        now: Instant,
-        message: &Message,
-        incoming: &mut Request,
-        demand: Demand,
-    ) -> Result<(), Refusal> {
-        let has_proved = self.has_proved(incoming);
-        let ends = message.method() == Method::Bye;
+    pub fn authenticate_calling(&mut self, request: &mut Request) -> Result<(), Refusal> {
+        let has_proved = self.has_proved(request);
+        let ends = request.message.method() == Method::Bye;
         // Whoever may send within the dialog, and bears the name by which it was called, may end it.
-        let bears = |shown| !self.cookies.lets_names_change(&shown);
-        let is_trusted = incoming.trusted && (!incoming.renamed || ends && incoming.shown.is_some_and(bears));
-        if (demand == Demand::Users || !(has_proved || is_trusted))
-            && self.certify(message, incoming.flow, Challenger::Proxy, demand)?
-        {
-            incoming.proof = Proof::Credentials;
+        let bears = |shown| !self.core.cookies.lets_names_change(&shown);
+        let is_trusted = request.trusted && (!request.renamed || ends && request.shown.is_some_and(bears));
+        let demand = request.demand;
+        if (demand == Demand::Users || !(has_proved || is_trusted)) && self.certify(request, Challenger::Proxy)? {
+            request.proof = Proof::Credentials;
             return Ok(());
         }
-        let auth = &self.settings.auth;
+        let auth = &self.core.settings.auth;
         let exempt = match demand {
             Demand::Nothing => true,
-            Demand::Ours => has_proved || (is_trusted && !(auth.challenge_bye && ends && self.claims_a_user(message))),
+            Demand::Ours => has_proved || (is_trusted && !(auth.challenge_bye && ends && self.claims_a_user(&request.message))),
             Demand::Users => false,
         };
         if exempt {
             return Ok(());
         }
-        let claim = Claim::of(Challenger::Proxy, message, &self.settings);
+        let claim = Claim::of(Challenger::Proxy, &request.message, &self.core.settings);
         match (demand, claim.whose) {
             // It was asked when it came here first, and has said then whom it wants to call. Whom it has reached may forward it to others,
             // and to nobody whom the caller would have to pay for.
@@ -194,33 +183,33 @@ impl Endpoint {
                 return Err(Refusal::new(403, "Forwarded To A Route For Our Users Only"));
             }
             (_, Some(_)) => {}
-            (Demand::Users, None) if self.may_withhold_its_name(message, &claim) => {}
+            (Demand::Users, None) if self.may_withhold_its_name(&request.message, &claim) => {}
             (Demand::Users, None) => return Err(Refusal::new(403, "For Our Users Only")),
             (_, None) => return Ok(()),
         }
-        self.authenticate(now, message, incoming, &claim)?;
-        incoming.proof = Proof::Credentials;
+        self.authenticate(request, &claim)?;
+        request.proof = Proof::Credentials;
         Ok(())
     }
 
     /// Whether the request has been asked on a pass before this one, and has proved what it was asked ([`crate::stack::passage`]). Its
     /// credentials went no further than there. Of one that has passed without a transaction that is not known.
-    fn has_proved(&self, incoming: &Request) -> bool {
-        incoming.passed.is_some_and(|passed| passed.proof == Proof::Credentials)
+    fn has_proved(&self, request: &Request) -> bool {
+        request.passed.is_some_and(|passed| passed.proof == Proof::Credentials)
     }
 
     /// What the route that this request takes demands, or else the conf in general.
-    pub(in crate::stack) fn demand(&self, message: &Message, incoming: &Request) -> Demand {
-        let settings = &self.settings;
+    pub fn demand(&self, request: &Request) -> Demand {
+        let settings = &self.core.settings;
         let general = settings.auth.challenge_proxy;
         let mut route = None;
         if settings.routes.have_a_say() {
-            route = settings.routes.iter().find(|route| matches(route, message, incoming));
+            route = settings.routes.iter().find(|route| matches(route, request));
         }
         let (asks, users_only) = match route {
             Some(route) => (
                 route.challenge.unwrap_or(general),
-                route.users_only && !self.is_past_routes(incoming),
+                route.users_only && !self.core.is_past_routes(request),
             ),
             None => (general, false),
         };
@@ -234,26 +223,26 @@ impl Endpoint {
     /// Whether the From is an anonymous one, and it is known which users may stand behind it.
     fn may_withhold_its_name(&self, message: &Message, claim: &Claim) -> bool {
         let mut room = [0; 256];
-        claim.is_anonymous() && !realm(&self.settings, message, claim, &mut room).is_empty()
+        claim.is_anonymous() && !realm(&self.core.settings, message, claim, &mut room).is_empty()
     }
 
     /// Asks for credentials, and whether they are those of the user that is claimed to be here.
-    fn authenticate(&mut self, now: Instant, message: &Message, incoming: &Request, claim: &Claim) -> Result<(), Refusal> {
-        match self.prove(now, message, incoming, claim) {
+    fn authenticate(&mut self, request: &Request, claim: &Claim) -> Result<(), Refusal> {
+        match self.prove(request, claim) {
             Ok(nonce) => {
-                let peer = incoming.flow.peer;
-                self.whence = SourceProof::Elsewhere;
-                if self.nonces.is_from(nonce, peer.ip()) {
-                    self.whence = SourceProof::Here;
-                    self.sources.proved.note(now, peer);
+                let peer = request.flow.peer;
+                self.source_proof = SourceProof::Elsewhere;
+                if self.core.nonces.is_from(nonce, peer.ip()) {
+                    self.source_proof = SourceProof::Here;
+                    self.core.sources.proved.note(self.now, peer);
                 }
-                self.counters.auth[AuthOutcome::Accepted as usize] += 1;
+                self.core.counters.auth[AuthOutcome::Accepted as usize] += 1;
                 Ok(())
             }
             Err((failure, name)) => {
-                self.counters.auth[failure.outcome() as usize] += 1;
+                self.core.counters.auth[failure.outcome() as usize] += 1;
                 if let Some(words) = failure.words() {
-                    self.log_user(message, incoming.flow, name, words);
+                    self.log_user(&request.message, request.flow, name, words);
                 }
                 Err(failure.refusal(claim.who).logged())
             }
@@ -261,25 +250,19 @@ impl Endpoint {
     }
 
     /// Finds the credentials that answer a challenge of ours, and checks them. An error comes with the name that was claimed.
-    fn prove<'a>(
-        &mut self,
-        now: Instant,
-        message: &Message<'a>,
-        incoming: &Request<'a>,
-        claim: &Claim<'a>,
-    ) -> Result<Nonce, (Failure, &'a [u8])> {
-        let settings = self.settings.clone();
+    fn prove<'a>(&mut self, request: &Request<'a>, claim: &Claim<'a>) -> Result<Nonce, (Failure, &'a [u8])> {
+        let settings = self.core.settings.clone();
         let auth = &settings.auth;
         let mut room = [0; 256];
-        let realm = realm(&settings, message, claim, &mut room);
-        let (now_ms, lifetime_ms) = (now.as_ms(), auth.nonce_lifetime);
+        let realm = realm(&settings, &request.message, claim, &mut room);
+        let (now_ms, lifetime_ms) = (self.now.as_ms(), auth.nonce_lifetime);
         let (mut found, mut failure) = (None, Failure::None);
         // Others on the way may have asked too, each in its own realm. A line that can't be read may be theirs. Of several for ours the
         // first one counts that answers a challenge which still holds.
-        for header in message.all(claim.who.answer_in()) {
+        for header in request.message.all(claim.who.answer_in()) {
             match Credentials::parse(header.value) {
                 Ok(Some(credentials)) if credentials.realm.eq_ignore_ascii_case(realm) => {
-                    let read = self.nonces.read(now_ms, lifetime_ms, realm, credentials.nonce);
+                    let read = self.core.nonces.read(now_ms, lifetime_ms, realm, credentials.nonce);
                     let holds = matches!(read, Verdict::Good(_));
                     if found.is_none() || holds {
                         found = Some((credentials, read));
@@ -321,44 +304,44 @@ impl Endpoint {
         };
         let mut name_room = [0; 256];
         let login = unquoted(credentials.username, &mut name_room);
-        let guess = self.guess(login, realm, incoming.flow, &read);
-        if let Err(failure) = self.check_guess(now, guess.as_ref()) {
+        let guess = self.guess(login, realm, request.flow, &read);
+        if let Err(failure) = self.check_guess(guess.as_ref()) {
             return fail(failure);
         }
-        let checked = self.check_password(message, &credentials, (algorithm, session), login);
+        let checked = self.check_password(&request.message, &credentials, (algorithm, session), login);
         let name = match checked {
             Ok(name) => name,
             Err(failure) => {
                 if let Some(guess) = &guess {
-                    self.count_guess(now, guess, incoming.flow, login, realm);
+                    self.count_guess(guess, request.flow, login, realm);
                 }
                 return fail(failure);
             }
         };
         let mut uri_room = [0; 256];
         let uri = unquoted(credentials.uri, &mut uri_room);
-        if !settings.is_made_for(uri, message, incoming) {
+        if !settings.is_made_for(uri, request) {
             return fail(Failure::OtherUri);
         }
         // Only who knows the password learns that the nonce alone was the fault (RFC 7616 §3.3).
         let Some(nonce) = nonce.filter(|_| !stale) else {
             return fail(Failure::Stale);
         };
-        let request = span_of(message);
-        let request = self.nonces.request(request, incoming.flow.peer.ip());
+        let text = span_of(&request.message);
+        let print = self.core.nonces.request(text, request.flow.peer.ip());
         let repeats_ms = settings.timers.linger;
-        let nonces = &self.nonces;
-        match nonces.note(now_ms, lifetime_ms, nonce, count, request, repeats_ms) {
+        let nonces = &self.core.nonces;
+        match nonces.note(now_ms, lifetime_ms, nonce, count, print, repeats_ms) {
             Use::First | Use::Again => {}
             // A client without a count may not know that a nonce serves once: it has expired.
             Use::Replayed if count == 0 => return fail(Failure::Stale),
             Use::Replayed => return fail(Failure::Replayed),
             Use::Forgotten => return fail(Failure::Stale),
         }
-        if let Err(refusal) = self.note_user(now, guess.as_ref(), incoming.flow, login, realm) {
+        if let Err(refusal) = self.note_user(guess.as_ref(), request.flow, login, realm) {
             return fail(Failure::Limited(refusal));
         }
-        let is_itself = |whose: Whose| whose.is_login(name) || self.is_called_within(message, incoming, name, whose.domain());
+        let is_itself = |whose: Whose| whose.is_login(name) || self.is_called_within(request, name, whose.domain());
         match claim.whose.is_none_or(is_itself) {
             true => Ok(nonce),
             false => fail(Failure::OtherUser),
@@ -373,7 +356,7 @@ impl Endpoint {
         (algorithm, session): (Algorithm, bool),
         login: &'l [u8],
     ) -> Result<&'l [u8], Failure> {
-        let user = self.users.find(login, credentials.realm);
+        let user = self.core.users.find(login, credentials.realm);
         let user = user.ok_or(Failure::UnknownUser)?;
         let ha1 = user.ha1(algorithm).ok_or(Failure::NoHash)?;
         let (method, body) = (message.method_name(), message.body());
@@ -388,9 +371,9 @@ impl Endpoint {
 
     /// Whether a user has been called into the dialog to which the request belongs, by a caller who has written another name in To: then it
     /// answers by that name.
-    fn is_called_within(&mut self, message: &Message, incoming: &Request, login: &[u8], domain: Host) -> bool {
-        let shown = incoming.shown.filter(|_| incoming.trusted);
-        let (Some(shown), Ok(from)) = (shown, message.from()) else {
+    fn is_called_within(&mut self, request: &Request, login: &[u8], domain: Host) -> bool {
+        let shown = request.shown.filter(|_| request.trusted);
+        let (Some(shown), Ok(from)) = (shown, request.message.from()) else {
             return false;
         };
         let mut uri = b"sip:".to_vec();
@@ -402,7 +385,7 @@ impl Endpoint {
             }
         }
         uri.push(b'@');
-        let settings = self.settings.clone();
+        let settings = self.core.settings.clone();
         // In a realm of the conf's own a user has its name at each of our domains, and at our addresses.
         let everywhere = match settings.auth.realm.is_empty() {
             true => &[][..],
@@ -417,18 +400,57 @@ impl Endpoint {
         std::iter::once(domain).chain(domains).chain(addresses).any(|host| {
             uri.truncate(len);
             host.write_canonical(&mut uri);
-            self.cookies.is_called(&shown, &uri, from.uri, &mut self.facts)
+            self.core.cookies.is_called(&shown, &uri, from.uri, &mut self.core.facts)
         })
     }
 
     /// Whether the request bears the name of one of our users who has a password: nobody else could answer a challenge.
     fn claims_a_user(&self, message: &Message) -> bool {
         let from = message.from().and_then(|from| Uri::parse(from.uri));
-        from.is_ok_and(|from| self.has_password(&from))
+        from.is_ok_and(|from| self.core.has_password(&from))
     }
 
+    /// The challenges of a 401 or 407, one line for each algorithm (RFC 8760 §2.3).
+    pub fn write_challenges(&mut self, message: &Message, who: Challenger, stale: bool, to: IpAddr, out: &mut Vec<u8>) {
+        let settings = self.core.settings.clone();
+        let auth = &settings.auth;
+        let mut room = [0; 256];
+        let claim = Claim::of(who, message, &settings);
+        let realm = realm(&settings, message, &claim, &mut room);
+        let users = self.core.users.clone();
+        let usable = |algorithm: &&Algorithm| users.all_have(realm, **algorithm, &auth.algorithms);
+        let some = auth.algorithms.iter().any(|algorithm| usable(&algorithm));
+        for algorithm in auth.algorithms.iter().filter(|a| !some || usable(a)) {
+            self.core.nonce_count = self.core.nonce_count.wrapping_add(1);
+            out.extend_from_slice(who.challenge_in());
+            out.extend_from_slice(b"Digest realm=\"");
+            out.extend_from_slice(realm);
+            out.extend_from_slice(b"\", nonce=\"");
+            self.core
+                .nonces
+                .write(self.now.as_ms(), self.core.number, self.core.nonce_count, realm, to, out);
+            out.extend_from_slice(b"\", algorithm=");
+            out.extend_from_slice(algorithm.name().as_bytes());
+            if auth.qop {
+                out.extend_from_slice(b", qop=\"auth,auth-int\"");
+            }
+            if stale {
+                out.extend_from_slice(b", stale=true");
+            }
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    fn log_user(&mut self, message: &Message, flow: Flow, name: &[u8], what: &str) {
+        let name = name.get(..NAME_SHOWN).unwrap_or(name);
+        let name = String::from_utf8_lossy(name);
+        self.core.log_event(message, flow, format_args!("user {name:?}: {what}"));
+    }
+}
+
+impl Core {
     /// Whether this names one of our users who has a password.
-    pub(in crate::stack) fn has_password(&self, uri: &Uri) -> bool {
+    pub fn has_password(&self, uri: &Uri) -> bool {
         let Some(whose) = self.settings.whose(uri) else {
             return false;
         };
@@ -445,49 +467,6 @@ impl Endpoint {
         name.push(b'@');
         name.extend_from_slice(&domain);
         self.users.find(&name, realm).is_some()
-    }
-
-    /// The challenges of a 401 or 407, one line for each algorithm (RFC 8760 §2.3).
-    pub(in crate::stack) fn write_challenges(
-        &mut self,
-        message: &Message,
-        who: Challenger,
-        stale: bool,
-        to: IpAddr,
-        out: &mut Vec<u8>,
-    ) {
-        let settings = self.settings.clone();
-        let auth = &settings.auth;
-        let mut room = [0; 256];
-        let claim = Claim::of(who, message, &settings);
-        let realm = realm(&settings, message, &claim, &mut room);
-        let users = self.users.clone();
-        let usable = |algorithm: &&Algorithm| users.all_have(realm, **algorithm, &auth.algorithms);
-        let some = auth.algorithms.iter().any(|algorithm| usable(&algorithm));
-        for algorithm in auth.algorithms.iter().filter(|a| !some || usable(a)) {
-            self.nonce_count = self.nonce_count.wrapping_add(1);
-            out.extend_from_slice(who.challenge_in());
-            out.extend_from_slice(b"Digest realm=\"");
-            out.extend_from_slice(realm);
-            out.extend_from_slice(b"\", nonce=\"");
-            self.nonces
-                .write(self.now.as_ms(), self.core, self.nonce_count, realm, to, out);
-            out.extend_from_slice(b"\", algorithm=");
-            out.extend_from_slice(algorithm.name().as_bytes());
-            if auth.qop {
-                out.extend_from_slice(b", qop=\"auth,auth-int\"");
-            }
-            if stale {
-                out.extend_from_slice(b", stale=true");
-            }
-            out.extend_from_slice(b"\r\n");
-        }
-    }
-
-    fn log_user(&mut self, message: &Message, flow: Flow, name: &[u8], what: &str) {
-        let name = name.get(..NAME_SHOWN).unwrap_or(name);
-        let name = String::from_utf8_lossy(name);
-        self.log_event(message, flow, format_args!("user {name:?}: {what}"));
     }
 }
 

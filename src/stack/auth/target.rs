@@ -2,33 +2,34 @@
 //! `uri` and nothing else of where the request goes.
 
 use crate::settings::UriCheck;
-use crate::sip::{Message, Method, Scheme, Uri, unescaped};
+use crate::sip::{Method, Scheme, Uri, unescaped};
 use crate::stack::Settings;
 use crate::stack::request::Request;
 use crate::stack::whose::{is_same_host, is_separator};
 
 impl Settings {
-    pub(super) fn is_made_for(&self, said: &[u8], message: &Message, incoming: &Request) -> bool {
+    pub(super) fn is_made_for(&self, said: &[u8], request: &Request) -> bool {
         let check = self.auth.check_uri;
         // Behind a strict router the one that the client has asked for is the last Route.
-        let is_text = said == message.request_uri() || said == incoming.uri;
+        let is_text = said == request.message.request_uri() || said == request.uri;
         if is_text || check == UriCheck::Off {
             return true;
         }
         let Ok(said) = Uri::parse(said) else {
             return false;
         };
-        let received = message.uri().ok();
-        let mut asked = received.iter().chain([&incoming.parsed]);
+        let received = request.message.uri().ok();
+        let mut asked = received.iter().chain([&request.parsed]);
         if check == UriCheck::Strict {
             return asked.any(|asked| asked.equals(&said));
         }
         let names_server = said.user.is_none() && said.scheme != Scheme::Other && self.is_our_domain(said.host);
         names_server
             || asked.any(|asked| self.is_same_address(asked, &said))
-            || (message.method() == Method::Register
-                && incoming.parsed.user.is_none()
-                && message
+            || (request.message.method() == Method::Register
+                && request.parsed.user.is_none()
+                && request
+                    .message
                     .to()
                     .and_then(|to| Uri::parse(to.uri))
                     .is_ok_and(|to| self.is_same_address(&to, &said)))

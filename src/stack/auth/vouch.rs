@@ -4,16 +4,35 @@ use super::Claim;
 use super::nonce::Verdict;
 use crate::base::hash::read_hex;
 use crate::base::{Flow, Instant, Question};
-use crate::sip::{Credentials, Message, Method, Name, NameAddr, Uri};
+use crate::sip::{Credentials, Index, Message, Method, Name, NameAddr, Uri};
 use crate::stack::auth::demand::Challenger;
-use crate::stack::{Endpoint, cookie};
+use crate::stack::cookie;
+use crate::stack::core::Core;
+use crate::stack::turn::Turn;
 
 /// A challenge is answered within so many milliseconds, when its first answer is lost too.
 const AT_ONCE_MS: u64 = 5_000;
 
-impl Endpoint {
+impl Turn<'_> {
+    /// Whether a request comes back at once with the answer to a challenge, and has been let in before: then. Later requests by the same nonce
+    /// count on, and are others. Nothing is concluded for a request that will not be asked for its credentials: they may be anything there.
+    pub fn has_been_let_in(&self, flow: Flow, message: &Message) -> bool {
+        let (auth, routes) = (&self.core.settings.auth, &self.core.settings.routes);
+        let (who, asks) = match message.method() {
+            Method::Register => (Challenger::Registrar, auth.challenge_register),
+            _ => (Challenger::Proxy, auth.challenge_proxy),
+        };
+        if !asks || routes.have_a_say() || Claim::of(who, message, &self.core.settings).whose.is_none() {
+            return false;
+        }
+        let counts_one = |line: &Credentials| line.nc.is_none_or(|nc| read_hex(nc) == Some(1));
+        self.core.answers(self.now, flow, message, AT_ONCE_MS, counts_one)
+    }
+}
+
+impl Core {
     /// Whether a request bears what is asked for. Nothing is counted, and nothing changes.
-    pub fn bears(&mut self, now: Instant, flow: Flow, bytes: &[u8], question: Question) -> bool {
+    pub fn bears(&mut self, now: Instant, flow: Flow, bytes: &[u8], question: Question, index: &mut Index) -> bool {
         // A flood that bears neither is not read for it.
         let word: &[u8] = match question {
             Question::IsRegister => b"REGISTER",
@@ -23,34 +42,16 @@ impl Endpoint {
         if memchr::memmem::find(bytes, word).is_none() {
             return false;
         }
-        let mut index = self.index.take().unwrap_or_default();
-        let bears = Message::parse(bytes, &mut index).is_ok_and(|message| match question {
+        Message::parse(bytes, index).is_ok_and(|message| match question {
             Question::IsRegister => message.method() == Method::Register,
             Question::BearsNonce => self.bears_nonce(now, flow, &message),
             Question::BearsCookie => self.bears_cookie(&message),
-        });
-        self.index = Some(index);
-        bears
+        })
     }
 
     fn bears_nonce(&self, now: Instant, flow: Flow, message: &Message) -> bool {
         let lifetime_ms = self.settings.auth.nonce_lifetime;
         self.answers(now, flow, message, lifetime_ms, |_| true)
-    }
-
-    /// Whether a request comes back at once with the answer to a challenge, and has been let in before: then. Later requests by the same nonce
-    /// count on, and are others. Nothing is concluded for a request that will not be asked for its credentials: they may be anything there.
-    pub(in crate::stack) fn has_been_let_in(&self, flow: Flow, message: &Message) -> bool {
-        let (auth, routes) = (&self.settings.auth, &self.settings.routes);
-        let (who, asks) = match message.method() {
-            Method::Register => (Challenger::Registrar, auth.challenge_register),
-            _ => (Challenger::Proxy, auth.challenge_proxy),
-        };
-        if !asks || routes.have_a_say() || Claim::of(who, message, &self.settings).whose.is_none() {
-            return false;
-        }
-        let counts_one = |line: &Credentials| line.nc.is_none_or(|nc| read_hex(nc) == Some(1));
-        self.answers(self.now, flow, message, AT_ONCE_MS, counts_one)
     }
 
     /// Whether its credentials answer a challenge that was sent to this very address, so long ago at most. Not whether they are right: that costs

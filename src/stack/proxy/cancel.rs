@@ -1,76 +1,71 @@
 //! CANCEL (RFC 3261 §9, §16.10): what came from the caller, and what goes to the branches.
 
-use super::context::Context;
-use crate::base::{Errand, Flow, Id, Instant, Outbox};
+use crate::base::{Errand, Flow, Id};
 use crate::sip::{Fault, Message, NameAddr, Uri};
-use crate::stack::Endpoint;
+use crate::stack::proxy::Proxy;
+use crate::stack::proxy::targets::Decision;
+use crate::stack::proxy::validate::check_secure;
 use crate::stack::settings::Mode;
-use crate::stack::transaction::{ClientKind, ack};
+use crate::stack::turn::Turn;
 
-impl Endpoint {
+impl Proxy {
     /// A CANCEL from upstream. `tried`: how many other cores have looked for its INVITE already.
-    pub(in crate::stack) fn process_cancel(
-        &mut self,
-        now: Instant,
-        flow: Flow,
-        message: &Message,
-        key: u128,
-        tried: u8,
-        outbox: &mut Outbox,
-    ) {
-        if self.settings.proxy.mode == Mode::Stateless {
-            return self.forward_cancel_stateless(now, flow, message, key, outbox);
+    pub fn process_cancel(&mut self, turn: &mut Turn, flow: Flow, message: &Message, key: u128, tried: u8) {
+        if turn.core.settings.proxy.mode == Mode::Stateless {
+            return self.forward_cancel_stateless(turn, flow, message, key);
         }
-        let server = self.transactions.find_server(key);
-        let Some(server) = server.filter(|server| self.is_cancelled_by(*server, message)) else {
+        let server = turn.transactions.find_server(key);
+        let Some(server) = server.filter(|server| self.is_cancelled_by(turn, *server, message)) else {
             // To a request other than INVITE it makes no difference (§9.2).
-            if self.is_under_way(message) {
-                return self.answer(message, flow, 200, "", outbox, |_| ());
+            if turn.is_under_way(message) {
+                return turn.answer(message, flow, 200, "", |_| ());
             }
-            if self.pass_on(Errand::Orphan { tried }, flow, message, outbox) {
+            if turn.pass_on(Errand::Orphan { tried }, flow, message) {
                 return;
             }
-            if self.is_dropped(flow, message) {
-                return self.drop_by_route(message, flow);
+            if turn.is_dropped(flow, message) {
+                return turn.drop_by_route(message, flow);
             }
             // §16.10 would have it forwarded, in case the INVITE was forwarded without state. In this mode none ever is, and
             // forwarding would let a stranger cancel other people's calls.
-            return self.answer(message, flow, 481, "", outbox, |_| ());
+            return turn.answer(message, flow, 481, "", |_| ());
         };
-        self.answer(message, flow, 200, "", outbox, |_| ());
-        let Some(id) = self.transactions.server(server).and_then(|s| s.context) else {
+        turn.answer(message, flow, 200, "", |_| ());
+        let Some(id) = turn.transactions.server(server).and_then(|s| s.context) else {
             return;
         };
-        let Some(mut context) = self.lend_context(id) else {
+        let Some(mut context) = self.contexts.lend(id) else {
             debug_assert!(false, "a transaction that waits has a context");
             return;
         };
         if !context.cancelled {
             (context.cancelled, context.closed) = (true, true);
-            self.cancel_branches(now, &context, outbox);
-            self.forget_parked(&mut context);
+            turn.cancel_branches(&context);
+            self.parking.forget(&mut context);
         }
         let idle = context.is_idle();
-        self.return_context(id, context);
+        self.contexts.put_back(id, context);
         // All of it waited for names: nothing has left, and nothing will.
         if idle {
-            self.finish(now, server, outbox);
+            self.finish(turn, server);
         }
     }
 
     /// True when the CANCEL names in From and To whom its INVITE names (§9.1); the key covers all else. One that has its final
     /// response is not cancelled by anybody. Where from the CANCEL comes says nothing: a NAT or a new connection gives an honest caller
     /// another address.
-    fn is_cancelled_by(&mut self, server: Id, message: &Message) -> bool {
-        let server = self.transactions.server(server);
+    fn is_cancelled_by(&mut self, turn: &mut Turn, server: Id, message: &Message) -> bool {
+        let server = turn.transactions.server(server);
         let Some(context) = server.and_then(|server| self.contexts.get(server.context?)) else {
             return true;
         };
-        let bytes = self.transactions.pool.get(&context.request);
-        Message::parse(bytes, &mut self.second_index)
+        let bytes = turn.transactions.pool.get(&context.request);
+        Message::parse(bytes, &mut turn.core.second_index)
             .is_ok_and(|invite| same_address(invite.from(), message.from()) && same_address(invite.to(), message.to()))
     }
+}
 
+impl Turn<'_> {
     /// True when the CANCEL is for a request other than INVITE that has a transaction here.
     fn is_under_way(&self, message: &Message) -> bool {
         const METHODS: [&[u8]; 10] = [
@@ -89,58 +84,9 @@ impl Endpoint {
             return false;
         };
         METHODS.iter().any(|method| {
-            let key = self.identity.transaction(message, &via, method);
+            let key = self.core.identity.transaction(message, &via, method);
             self.transactions.find_server(key).is_some()
         })
-    }
-
-    /// CANCEL for every branch that is still pending.
-    pub(in crate::stack) fn cancel_branches(&mut self, now: Instant, context: &Context, outbox: &mut Outbox) {
-        for branch in &context.branches {
-            self.cancel_branch(now, *branch, outbox);
-        }
-    }
-
-    /// CANCEL for one branch: now, if a provisional response has come, else as soon as one comes (§9.1). A non-INVITE is
-    /// never cancelled.
-    pub(in crate::stack) fn cancel_branch(&mut self, now: Instant, id: Id, outbox: &mut Outbox) {
-        if !self.transactions.is_pending(id) {
-            return;
-        }
-        let proceeding = self.transactions.is_proceeding(id);
-        let Some(client) = self.transactions.client_mut(id) else {
-            debug_assert!(false, "a branch that is pending is there");
-            return;
-        };
-        if client.kind != ClientKind::Invite || client.cancel.is_some() {
-            return;
-        }
-        client.cancel_wanted = !proceeding;
-        if !proceeding {
-            return;
-        }
-        let (flow, server) = (client.flow, client.server);
-        let Some(client) = self.transactions.client(id) else {
-            debug_assert!(false, "a branch that is pending is there");
-            return;
-        };
-        let request = self.transactions.sent(client);
-        let index = &mut self.second_index;
-        let span = outbox.send(flow, |out| ack::write_cancel(request, index, out));
-        let cancel = self
-            .transactions
-            .open_client(now, ClientKind::Cancel, server, flow, span, outbox);
-        if let Some(client) = self.transactions.client_mut(id) {
-            client.cancel = Some(cancel);
-        }
-        self.transactions.limit_to_64_t1(now, id);
-    }
-
-    /// A provisional response has come for a branch that was to be cancelled.
-    pub(in crate::stack) fn cancel_if_wanted(&mut self, now: Instant, id: Id, outbox: &mut Outbox) {
-        if self.transactions.client(id).is_some_and(|client| client.cancel_wanted) {
-            self.cancel_branch(now, id, outbox);
-        }
     }
 }
 
@@ -150,4 +96,38 @@ fn same_address(one: Result<NameAddr<'_>, Fault>, other: Result<NameAddr<'_>, Fa
         return false;
     };
     one.uri == other.uri || matches!((Uri::parse(one.uri), Uri::parse(other.uri)), (Ok(one), Ok(other)) if one.equals(&other))
+}
+
+impl Proxy {
+    /// A CANCEL without an INVITE of its own goes where the INVITE went (§16.10).
+    pub fn forward_cancel_stateless(&mut self, turn: &mut Turn, flow: Flow, message: &Message, key: u128) {
+        let checked = turn.check_max_forwards(message);
+        let looped = checked.and_then(|()| turn.check_loop(flow, message));
+        let routed = looped.and_then(|(spiral, passed)| {
+            let mut request = turn.preprocess_route(flow, message)?;
+            (request.key, request.spiral, request.passed) = (key, spiral, passed);
+            check_secure(&request)?;
+            Ok(request)
+        });
+        let refused = match routed {
+            Ok(mut request) => {
+                let mut decision = turn.determine_targets(&request, &mut self.targets);
+                if let Ok(Decision::Astray) = decision {
+                    decision = turn.check_astray(&request);
+                }
+                if let Ok(Decision::Forward) = decision {
+                    turn.mark(&mut request);
+                    self.forward_stateless(turn, &request);
+                }
+                if let Ok(Decision::Drop) = decision {
+                    turn.drop_by_route(message, flow);
+                }
+                decision.err()
+            }
+            Err(refusal) => Some(refusal),
+        };
+        if let Some(refusal) = refused {
+            turn.refuse(message, flow, refusal);
+        }
+    }
 }

@@ -1,10 +1,11 @@
 //! The response context (RFC 3261 §16.7): what a stateful proxy remembers of a request until its final response has left.
 
-use super::locate::{ServerAddress, Tried};
-use super::target::TargetSet;
-use crate::base::{Blob, Flow, Id, ShareHolder};
+use crate::base::{Arena, Blob, Flow, Id, Pool, ShareHolder};
 use crate::stack::branch::Mark;
 use crate::stack::identity::Dialog;
+use crate::stack::proxy::locate::{ServerAddress, Tried};
+use crate::stack::proxy::target::TargetSet;
+use crate::stack::transaction::Transactions;
 
 /// One request that waits for its final response. Its memory is reused.
 #[derive(Default)]
@@ -46,6 +47,90 @@ pub struct Context {
     pub closed: bool,
     /// The caller has cancelled.
     pub cancelled: bool,
+}
+
+/// What a final response counts for that is no answer to the request (§21.5.3).
+pub const INVALID_RESPONSE: u16 = 502;
+
+/// Contexts that are kept for the next requests in any case, and that go at a time after a peak.
+const KEPT: usize = 256;
+const GIVEN_BACK_AT_ONCE: usize = 256;
+
+/// The contexts of one core's requests, and those that are kept for the next. A context is large, and moves between here and whoever works
+/// with it for every request: a box moves as one word.
+#[derive(Default)]
+pub struct Contexts {
+    list: Arena<Box<Context>>,
+    #[allow(clippy::vec_box)]
+    spare: Vec<Box<Context>>,
+}
+
+impl Contexts {
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    pub fn get(&self, id: Id) -> Option<&Context> {
+        self.list.get(id).map(|context| &**context)
+    }
+
+    pub fn get_mut(&mut self, id: Id) -> Option<&mut Context> {
+        self.list.get_mut(id).map(|context| &mut **context)
+    }
+
+    /// A context as new, outside the list.
+    pub fn begin(&mut self) -> Box<Context> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    pub fn insert(&mut self, context: Box<Context>) -> Id {
+        self.list.insert(context)
+    }
+
+    pub fn remove(&mut self, id: Id) -> Option<Box<Context>> {
+        self.list.remove(id)
+    }
+
+    /// Takes the context out of its server transaction, which then waits for nothing.
+    pub fn take(&mut self, server: Id, transactions: &mut Transactions) -> Option<Box<Context>> {
+        let id = transactions.server_mut(server)?.context.take()?;
+        self.list.remove(id)
+    }
+
+    /// Takes the context out for a while; a spare one keeps its place until [`Contexts::put_back`].
+    pub fn lend(&mut self, id: Id) -> Option<Box<Context>> {
+        let slot = self.list.get_mut(id)?;
+        let spare = self.spare.pop().unwrap_or_default();
+        Some(std::mem::replace(slot, spare))
+    }
+
+    pub fn put_back(&mut self, id: Id, context: Box<Context>) {
+        debug_assert!(self.list.get(id).is_some(), "a context that was lent has its place");
+        if let Some(slot) = self.list.get_mut(id) {
+            let spare = std::mem::replace(slot, context);
+            self.spare.push(spare);
+        }
+    }
+
+    /// Gives the bytes of a context that has ended back and keeps its memory for the next. Nothing of it may wait for a name.
+    pub fn recycle(&mut self, mut context: Box<Context>, transactions: &mut Transactions) {
+        transactions.give_back_bytes(context.holder, context.held_bytes);
+        transactions.pool.release(&mut context.request);
+        transactions.pool.release(&mut context.best);
+        context.clear();
+        self.spare.push(context);
+    }
+
+    /// After a peak: some of what is kept goes.
+    pub fn trim(&mut self) {
+        let kept = self.spare.len().saturating_sub(GIVEN_BACK_AT_ONCE);
+        self.spare.truncate(kept.max(KEPT));
+    }
+
+    #[cfg(debug_assertions)]
+    pub fn check(&self) {
+        self.list.check();
+    }
 }
 
 /// Capacity in bytes that a context keeps for the next request.
@@ -97,6 +182,14 @@ impl Context {
     pub fn reclaim(&mut self, breadth: u32) {
         if !self.spiral {
             self.breadth += breadth;
+        }
+    }
+
+    /// A branch that failed without a response counts as one with `status` (§16.8: 408, §16.9: 503).
+    pub fn note_failure(&mut self, status: u16, pool: &mut Pool) {
+        if is_better(status, self.best_status) {
+            self.best_status = status;
+            pool.release(&mut self.best);
         }
     }
 

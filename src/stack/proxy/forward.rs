@@ -1,58 +1,52 @@
 //! The one step that prepares a message for its next hop (RFC 3261 §16.6 steps 2 to 9, §16.7 steps 3 and 9): the received bytes with edits. It
 //! is the same for every pass: the first copy, the next branch, the next target, after a wait, in a dialog, an ACK, without state.
 
-use super::next_hop::{Hop, first_route, first_value_len};
-use super::withhold::has_secrets;
 use crate::base::hash::write_decimal;
-use crate::base::{Flow, Outbox, Span, Transport};
-use crate::sip::{Message, Method, Name, NameAddr, Rewrite, Uri, fill_received};
-use crate::stack::Endpoint;
+use crate::base::{Flow, Span, Transport};
+use crate::sip::{Message, Method, Name, NameAddr, Rewrite, Uri, Via, fill_feedback, fill_received};
 use crate::stack::branch::Mark;
-use crate::stack::identity::Dialog;
 use crate::stack::passage::{Passed, Proof};
+use crate::stack::proxy::Proxy;
+use crate::stack::proxy::hop::{Hop, RequestCopy, first_value_len};
+use crate::stack::proxy::withhold::has_secrets;
 use crate::stack::request::Request;
 use crate::stack::settings::Mode;
-use crate::stack::token::Side;
+use crate::stack::turn::Turn;
 
 /// The parameter of our own Via that keeps the port from which the request came over a stream, where the Via below has no `rport` to keep it:
 /// only who asks gets it back there (RFC 3581 §4). No check covers it. It says which of the connections from the Via's address takes a response
 /// that has no transaction any more, and nothing else.
 const SOURCE_PORT: &[u8] = b"sp";
 
-impl Endpoint {
-    /// The request as [`Endpoint::edit`] has changed it, to its next hop.
-    pub(in crate::stack) fn send_copy(&mut self, message: &Message, hop: &Hop, outbox: &mut Outbox) -> Span {
-        self.introduce(hop, outbox);
-        let rewrite = &mut self.rewrite;
-        outbox.send(hop.flow, |out| {
+impl Proxy {
+    /// The copy, as its next hop gets it, into the outbox.
+    pub fn send_copy(
+        &mut self,
+        turn: &mut Turn,
+        request: &Request,
+        copy: &RequestCopy,
+        hop: &Hop,
+        write_branch: impl FnOnce(&mut Vec<u8>),
+    ) -> Span {
+        self.edit(turn, request, copy, hop, write_branch);
+        self.introduce(turn, hop);
+        let (message, rewrite) = (&request.message, &mut self.rewrite);
+        turn.outbox.send(hop.flow, |out| {
             rewrite.render(&message.bytes()[..message.end()], out);
         })
     }
 
     /// Steps 2 to 9, and what must not leave: the edits that make the forwarded request, into the rewriter.
-    #[allow(clippy::too_many_arguments)]
-    pub(in crate::stack) fn edit(
-        &mut self,
-        message: &Message,
-        incoming: &Request,
-        uri: &[u8],
-        path: &[u8],
-        hop: &Hop,
-        breadth: u32,
-        write_branch: impl FnOnce(&mut Vec<u8>),
-    ) {
-        let flow = hop.flow;
-        let uri = without_headers(uri);
+    fn edit(&mut self, turn: &mut Turn, request: &Request, copy: &RequestCopy, hop: &Hop, write_branch: impl FnOnce(&mut Vec<u8>)) {
+        let message = &request.message;
         let rewrite = &mut self.rewrite;
         rewrite.clear();
         if message.start() > 0 {
             rewrite.remove(0..message.start());
         }
+        let uri = without_headers(copy.uri);
         // Step 6 looks ahead: a strict router as next hop takes the Request-URI, and the real one goes last.
-        let strict = first_route(incoming, path).filter(|route| !is_loose(route));
-        let head = incoming.via.value.header.line.start as usize;
-        // Record-Route and Route must stand above those that came, which may stand above the Via.
-        let top = message.headers_start();
+        let strict = copy.first_route(request).filter(|route| !is_loose(route));
 
         // Step 2: the Request-URI.
         let new_uri = match strict {
@@ -69,90 +63,47 @@ impl Endpoint {
         }
 
         // Step 8: our Via on top, and what RFC 3581 §4 wants to be known of the one below.
-        let listener = self.settings.listeners.get(usize::from(flow.listener));
+        let head = request.via.value.header.line.start as usize;
+        let listener = turn.core.settings.listeners.get(usize::from(hop.flow.listener));
+        let advertised = listener.map_or(&[][..], |listener| &listener.advertise);
         rewrite.insert(head, |out| {
-            out.extend_from_slice(b"Via: SIP/2.0/");
-            out.extend_from_slice(flow.transport.name().as_bytes());
-            out.push(b' ');
-            out.extend_from_slice(listener.map_or(&[][..], |listener| &listener.advertise));
-            // The branch first: it then stands at the same place in every response, whatever the peer makes of `rport`.
-            out.extend_from_slice(b";branch=");
-            write_branch(out);
-            out.extend_from_slice(b";rport");
-            if incoming.flow.transport.is_reliable() && incoming.via.rport().is_none() {
-                out.push(b';');
-                out.extend_from_slice(SOURCE_PORT);
-                out.push(b'=');
-                write_decimal(u64::from(incoming.flow.peer.port()), out);
-            }
-            out.extend_from_slice(b"\r\n");
+            write_via(request, hop.flow.transport, advertised, write_branch, out)
         });
-        fill_received(&incoming.via, incoming.flow.peer, rewrite);
+        fill_received(&request.via, request.flow.peer, rewrite);
 
         // Step 4.
-        if self.settings.proxy.record_route && opens_dialog(message.method()) {
-            self.record_route(message, incoming, uri, path, hop);
+        if turn.core.settings.proxy.record_route && opens_dialog(message.method()) {
+            self.record_route(turn, request, copy, hop);
         }
         let rewrite = &mut self.rewrite;
-
-        // §16.4 and step 6: Route values that named us go; those of the binding's Path come.
-        for value in message.values(Name::Route).take(incoming.own_routes) {
-            rewrite.remove_value(&value);
-        }
-        if incoming.from_strict_router
-            && let Some(value) = message.values(Name::Route).last()
-        {
-            rewrite.remove_value(&value);
-        }
-        let mut path = path;
-        if strict.is_some() {
-            match path.is_empty() {
-                true => {
-                    if let Some(value) = incoming.next_route {
-                        rewrite.remove_value(&value);
-                    }
-                }
-                false => path = after_first_value(path),
-            }
-        }
-        if !path.is_empty() {
-            rewrite.insert(top, |out| {
-                out.extend_from_slice(b"Route: ");
-                out.extend_from_slice(path);
-                out.extend_from_slice(b"\r\n");
-            });
-        }
-        if strict.is_some() {
-            rewrite.insert(message.headers_end(), |out| {
-                out.extend_from_slice(b"Route: <");
-                out.extend_from_slice(uri);
-                out.extend_from_slice(b">\r\n");
-            });
-        }
+        edit_route(rewrite, request, copy, strict.is_some(), uri);
 
         // Step 3: Max-Forwards, and Max-Breadth (RFC 5393 §5.3.3).
-        number_line(
-            rewrite,
-            message,
-            Name::MaxForwards,
-            head,
-            match message.max_forwards() {
-                Ok(Some(hops)) => u32::from(hops.saturating_sub(1)),
-                _ => 70,
-            },
-        );
-        number_line(rewrite, message, Name::MaxBreadth, head, breadth);
+        let left = match message.max_forwards() {
+            Ok(Some(hops)) => u32::from(hops.saturating_sub(1)),
+            _ => 70,
+        };
+        number_line(rewrite, message, Name::MaxForwards, head, left);
+        number_line(rewrite, message, Name::MaxBreadth, head, copy.breadth);
 
         // Step 9, and what stays here.
-        add_length(rewrite, message, flow.transport);
+        add_length(rewrite, message, hop.flow.transport);
         if has_secrets(message) {
-            self.withhold(message, &incoming.flow, &flow);
+            self.withhold(turn, message, &request.flow, &hop.flow);
+        }
+    }
+
+    /// Has the response in the rewriter say so, in the Via below ours.
+    pub fn notify_load(&mut self, turn: &mut Turn, message: &Message) {
+        let below = message.values(Name::Via).nth(1);
+        if let Some(via) = below.and_then(|value| Via::parse(value).ok()) {
+            fill_feedback(&via, turn.feedback(), &mut self.rewrite);
         }
     }
 
     /// A response without our Via, for the one that it goes to (§16.7 steps 3 and 9), into the rewriter. `source` is where it came from.
     /// Lines that nobody can read go, and the SIP-Version is written as §7.1 wants it sent.
-    pub(in crate::stack) fn edit_response(&mut self, message: &Message, source: &Flow, receiver: &Flow) {
+    pub fn edit_response(&mut self, turn: &mut Turn, message: &Message, source: &Flow, receiver: &Flow) {
         let rewrite = &mut self.rewrite;
         rewrite.clear();
         if message.start() > 0 {
@@ -168,62 +119,108 @@ impl Endpoint {
             rewrite.remove(line);
         }
         add_length(rewrite, message, receiver.transport);
-        self.hand_over_route(message, source.peer);
+        self.hand_over_route(turn, message, source.peer);
         if has_secrets(message) {
-            self.withhold(message, source, receiver);
+            self.withhold(turn, message, source, receiver);
         }
     }
+}
 
+impl Turn<'_> {
     /// Works out what our Via will say of the request, in every copy of it.
-    pub(in crate::stack) fn mark(&mut self, message: &Message, incoming: &mut Request) {
-        let proof = match (self.settings.proxy.mode, incoming.proof) {
+    pub fn mark(&mut self, request: &mut Request) {
+        let proof = match (self.core.settings.proxy.mode, request.proof) {
             (Mode::Stateless, _) => Proof::Shared,
             // A dialog is shown anew on each pass; of another mode's passage nothing is known.
             (Mode::Stateful, Proof::Shared | Proof::Dialog) => Proof::None,
             (Mode::Stateful, proof) => proof,
         };
         // Within a dialog only credentials are worth remembering: nothing else is refused what has passed.
-        let passage = match proof == Proof::None && message.to_tag().is_some() {
+        let passage = match proof == Proof::None && request.message.to_tag().is_some() {
             true => 0,
-            false => self.passage(message, incoming, proof),
+            false => self.passage(request, proof),
         };
-        incoming.mark = Mark {
-            loop_hash: self.loop_hash(incoming.flow, message),
+        request.mark = Mark {
+            loop_hash: self.core.loop_hash(request.flow, &request.message),
             passage,
         };
     }
 
-    fn passage(&mut self, message: &Message, incoming: &mut Request, proof: Proof) -> u64 {
-        let dialog = match incoming.shown {
+    fn passage(&mut self, request: &mut Request, proof: Proof) -> u64 {
+        let dialog = match request.shown {
             Some(shown) => shown.dialog,
-            None => self.opening(message, incoming),
+            None => self.core.opening(request),
         };
-        let named = proof != Proof::Shared && self.is_for_whom_it_names(message, incoming);
+        let named = proof != Proof::Shared && self.core.is_for_whom_it_names(request);
         let passed = Passed { proof, named };
-        let wall_ms = self.wall_ms + self.now.as_ms();
-        self.passages.of(message, dialog.whole, passed, wall_ms)
+        let wall_ms = self.core.wall_ms + self.now.as_ms();
+        self.core.passages.of(&request.message, dialog.whole, passed, wall_ms)
     }
+}
 
-    /// What the request is known by as one of whoever opens a dialog.
-    pub(in crate::stack) fn opening(&mut self, message: &Message, incoming: &mut Request) -> Dialog {
-        let (identity, facts) = (self.identity, &mut self.facts);
-        let find = || identity.dialog(message, Side::Caller, facts);
-        *incoming.opening.get_or_insert_with(find)
+/// Our Via. The branch stands first: it is then at the same place in every response, whatever the peer makes of `rport`.
+#[inline]
+fn write_via(
+    request: &Request,
+    transport: Transport,
+    advertised: &[u8],
+    write_branch: impl FnOnce(&mut Vec<u8>),
+    out: &mut Vec<u8>,
+) {
+    out.extend_from_slice(b"Via: SIP/2.0/");
+    out.extend_from_slice(transport.name().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(advertised);
+    out.extend_from_slice(b";branch=");
+    write_branch(out);
+    out.extend_from_slice(b";rport");
+    if request.flow.transport.is_reliable() && request.via.rport().is_none() {
+        out.push(b';');
+        out.extend_from_slice(SOURCE_PORT);
+        out.push(b'=');
+        write_decimal(u64::from(request.flow.peer.port()), out);
     }
+    out.extend_from_slice(b"\r\n");
+}
 
-    /// The hash over all that decides the way: of the source too, where a route asks for it.
-    pub(in crate::stack) fn loop_hash(&self, flow: Flow, message: &Message) -> u32 {
-        let source = self.settings.routes.look_at_source();
-        self.identity.loop_hash(message, source.then(|| flow.peer.ip()))
+/// §16.4 and step 6: Route values that named us go; those of the binding's Path come. Behind a strict router (`is_strict`) the first one has
+/// become the Request-URI, and `uri` goes last.
+#[inline]
+fn edit_route(rewrite: &mut Rewrite, request: &Request, copy: &RequestCopy, is_strict: bool, uri: &[u8]) {
+    let message = &request.message;
+    for value in message.values(Name::Route).take(request.own_routes) {
+        rewrite.remove_value(&value);
     }
-
-    /// Max-Breadth of the request: what it says, at most our own maximum, which is also the default.
-    pub(in crate::stack) fn incoming_breadth(&self, message: &Message) -> u32 {
-        let maximum = self.settings.proxy.max_breadth;
-        match message.number(Name::MaxBreadth) {
-            Ok(Some(breadth)) => breadth.min(maximum),
-            _ => maximum,
+    if request.from_strict_router
+        && let Some(value) = message.values(Name::Route).last()
+    {
+        rewrite.remove_value(&value);
+    }
+    let mut path = copy.path;
+    if is_strict {
+        match path.is_empty() {
+            true => {
+                if let Some(value) = request.next_route {
+                    rewrite.remove_value(&value);
+                }
+            }
+            false => path = after_first_value(path),
         }
+    }
+    if !path.is_empty() {
+        // Above those that came, which may stand above the Via.
+        rewrite.insert(message.headers_start(), |out| {
+            out.extend_from_slice(b"Route: ");
+            out.extend_from_slice(path);
+            out.extend_from_slice(b"\r\n");
+        });
+    }
+    if is_strict {
+        rewrite.insert(message.headers_end(), |out| {
+            out.extend_from_slice(b"Route: <");
+            out.extend_from_slice(uri);
+            out.extend_from_slice(b">\r\n");
+        });
     }
 }
 

@@ -2,15 +2,15 @@
 //! such a place as its contact or Path, the other side of a dialog may say that it is there, and a route without targets goes where the
 //! Request-URI says: none of these has proved to be a user who wants to go there.
 
-use super::locate::Search;
-use super::target::Target;
-use crate::base::{Instant, Outbox, Transport};
+use crate::base::{Instant, Transport};
 use crate::sip::Uri;
+use crate::stack::gates::Gate;
 use crate::stack::hop_uri::{HopQuery, hop_query_of, is_sips};
+use crate::stack::proxy::target::Target;
 use crate::stack::refusal::{Obstacle, Refusal};
 use crate::stack::request::Request;
-use crate::stack::route::{NextHop, Route};
-use crate::stack::{Endpoint, Settings};
+use crate::stack::route::NextHop;
+use crate::stack::turn::Turn;
 use std::net::SocketAddr;
 
 const FOR_USERS: Refusal = Refusal::new(403, "Next Hop Is For Our Users Only");
@@ -19,68 +19,41 @@ const NOT_KNOWN: Refusal = Refusal::new(503, "Next Hop For Our Users Only Has No
 
 /// How long what is known of a name is not looked at again.
 const LOOK_MS: u64 = 1000;
-/// Places of one name that are remembered.
-const PLACES: usize = 64;
 
-/// A next hop for our users only that the conf gives by name. Where it has led is remembered: what the domain name system says later, or
-/// does not say, gives none of it away.
-pub(in crate::stack) struct Gate {
-    /// As the conf has it.
-    uri: Vec<u8>,
-    places: Vec<SocketAddr>,
-    /// All that the name leads to has been known at one time.
-    is_known: bool,
-    looked_at: Instant,
-}
-
-impl Endpoint {
+impl Turn<'_> {
     /// Whether this target of the request may lead to `peer`. Asks for the names of guarded next hops where they are not known.
-    pub(super) fn check_guard(
-        &mut self,
-        incoming: &Request,
-        target: &Target,
-        peer: SocketAddr,
-        search: Search,
-        outbox: &mut Outbox,
-    ) -> Result<(), Obstacle> {
+    pub fn check_guard(&mut self, request: &Request, target: &Target, peer: SocketAddr, since: Instant) -> Result<(), Obstacle> {
         let is_free = target.is_by_conf() || target.for_users;
-        let is_within = incoming.trusted && incoming.dialog.guarded;
-        if is_free || is_within || !self.settings.guards() {
+        let is_within = request.trusted && request.dialog.guarded;
+        if is_free || is_within || !self.core.settings.guards() {
             return Ok(());
         }
         // Our own listeners are none of them, whatever their names turn out to be.
-        if self.settings.is_own(b"", Some(peer.ip()), Some(peer.port())) {
+        if self.core.settings.is_own(b"", Some(peer.ip()), Some(peer.port())) {
             return Ok(());
         }
         // Where a phone has registered from is no secret place, and neither is where a dialog leads.
-        let is_plain = incoming.trusted || target.source == Some(peer);
-        let settings = self.settings.clone();
+        let is_plain = request.trusted || target.source == Some(peer);
+        let settings = self.core.settings.clone();
         for hop in settings.guarded_hops() {
             match hop.address {
                 Some(address) if is_same_door(address, peer) => return Err(FOR_USERS.into()),
                 Some(_) => {}
-                None => self.check_gate(hop, peer, is_plain, search.since, outbox)?,
+                None => self.check_gate(hop, peer, is_plain, since)?,
             }
         }
         Ok(())
     }
 
-    fn check_gate(
-        &mut self,
-        hop: &NextHop,
-        peer: SocketAddr,
-        is_plain: bool,
-        since: Instant,
-        outbox: &mut Outbox,
-    ) -> Result<(), Obstacle> {
-        let mut gate = self.take_gate(hop.uri.text());
+    fn check_gate(&mut self, hop: &NextHop, peer: SocketAddr, is_plain: bool, since: Instant) -> Result<(), Obstacle> {
+        let mut gate = self.core.gates.take(hop.uri.text());
         let mut unknown = None;
         if !gate.is_known || self.now.ms_since(gate.looked_at) >= LOOK_MS {
-            unknown = self.look_at(&mut gate, since, outbox);
+            unknown = self.look_at(&mut gate, since);
         }
         let is_there = gate.places.iter().any(|place| is_same_door(*place, peer));
         let is_known = gate.is_known;
-        self.gates.push(gate);
+        self.core.gates.put(gate);
         match (is_there, is_known, unknown) {
             (true, _, _) => Err(FOR_USERS.into()),
             (false, true, _) => Ok(()),
@@ -90,46 +63,33 @@ impl Endpoint {
         }
     }
 
-    fn take_gate(&mut self, uri: &[u8]) -> Gate {
-        let known = self.gates.iter().position(|gate| gate.uri == uri);
-        match known {
-            Some(place) => self.gates.swap_remove(place),
-            None => Gate {
-                uri: uri.to_vec(),
-                places: Vec::new(),
-                is_known: false,
-                looked_at: Instant::default(),
-            },
-        }
-    }
-
     /// A copy leaves for a next hop of the conf that is given by this URI, and its name has led there.
-    pub(super) fn note_place(&mut self, uri: &[u8], peer: SocketAddr) {
-        if !self.settings.guarded_hops().any(|hop| hop.uri.text() == uri) {
+    pub fn note_place(&mut self, uri: &[u8], peer: SocketAddr) {
+        if !self.core.settings.guarded_hops().any(|hop| hop.uri.text() == uri) {
             return;
         }
-        let mut gate = self.take_gate(uri);
+        let mut gate = self.core.gates.take(uri);
         gate.note(peer);
-        self.gates.push(gate);
+        self.core.gates.put(gate);
     }
 
     /// Adds where the name leads now, by whatever transport. Returned: the question whose answer says more.
-    fn look_at(&mut self, gate: &mut Gate, since: Instant, outbox: &mut Outbox) -> Option<u128> {
+    fn look_at(&mut self, gate: &mut Gate, since: Instant) -> Option<u128> {
         gate.looked_at = self.now;
         let uri = gate.uri.clone();
         let uri = Uri::parse(&uri).ok()?;
-        let aim = hop_query_of(&uri, is_sips(&gate.uri));
+        let query = hop_query_of(&uri, is_sips(&gate.uri));
         let by = |transport| HopQuery {
             transport: Some(transport),
-            ..aim
+            ..query
         };
-        let aims = [aim, by(Transport::Udp), by(Transport::Tcp), by(Transport::Tls)];
+        let queries = [query, by(Transport::Udp), by(Transport::Tcp), by(Transport::Tls)];
         // Behind a port there is one set of addresses.
-        let count = if aim.port.is_some() { 1 } else { aims.len() };
+        let count = if query.port.is_some() { 1 } else { queries.len() };
         let (mut is_complete, mut unknown) = (true, None);
-        for aim in &aims[..count] {
+        for query in &queries[..count] {
             let mut found = |address| gate.note(address);
-            match self.all_places(aim, since, &mut found, outbox) {
+            match self.all_places(query, since, &mut found) {
                 Ok(()) => {}
                 Err(question) => {
                     is_complete = false;
@@ -143,14 +103,14 @@ impl Endpoint {
 
     /// Whether a dialog that begins now has one of these next hops at one of its ends: the other side may then send its requests there.
     /// A gateway need not send from the port at which it listens.
-    pub(super) fn is_guarded_dialog(&self, incoming: &Request, towards: SocketAddr) -> bool {
-        let source = incoming.flow.peer.ip().to_canonical();
+    pub fn is_guarded_dialog(&self, request: &Request, towards: SocketAddr) -> bool {
+        let source = request.flow.peer.ip().to_canonical();
         let is_end = |one: SocketAddr| is_same_door(one, towards) || one.ip().to_canonical() == source;
-        (incoming.trusted && incoming.dialog.guarded) || self.is_guarded(is_end)
+        (request.trusted && request.dialog.guarded) || self.is_guarded(is_end)
     }
 
     /// Whether this is one of these next hops, as far as is known.
-    pub(super) fn is_guarded_place(&self, peer: SocketAddr) -> bool {
+    pub fn is_guarded_place(&self, peer: SocketAddr) -> bool {
         self.is_guarded(|one| is_same_door(one, peer))
     }
 
@@ -159,44 +119,11 @@ impl Endpoint {
             Some(address) => is(address),
             None => {
                 let (text, uri) = (hop.uri.text(), hop.uri.uri());
-                let aim = hop_query_of(&uri, is_sips(text));
-                let mut gates = self.gates.iter().filter(|gate| gate.uri == text);
-                gates.any(|gate| gate.places.iter().any(|place| is(*place))) || self.leads_to(&aim, |place| is(place.address))
+                let query = hop_query_of(&uri, is_sips(text));
+                self.core.gates.has_led(text, &is) || self.leads_to(&query, |place| is(place.address))
             }
         };
-        self.settings.guarded_hops().any(is_known)
-    }
-
-    /// What is no next hop of the conf any more is forgotten.
-    pub(in crate::stack) fn forget_gates(&mut self) {
-        let settings = self.settings.clone();
-        let is_in_conf = |gate: &Gate| settings.guarded_hops().any(|hop| hop.uri.text() == gate.uri);
-        self.gates.retain(is_in_conf);
-    }
-}
-
-impl Gate {
-    /// The name has led there. Of too many the first ones are forgotten.
-    fn note(&mut self, place: SocketAddr) {
-        if self.places.contains(&place) {
-            return;
-        }
-        if self.places.len() == PLACES {
-            self.places.remove(0);
-        }
-        self.places.push(place);
-    }
-}
-
-impl Settings {
-    /// Whether there are next hops that are for our users only.
-    pub(super) fn guards(&self) -> bool {
-        self.routes.guard_some()
-    }
-
-    fn guarded_hops(&self) -> impl Iterator<Item = &NextHop> {
-        let routes = self.routes.iter().filter(|route| route.users_only);
-        routes.flat_map(Route::hops)
+        self.core.settings.guarded_hops().any(is_known)
     }
 }
 

@@ -1,13 +1,13 @@
 //! Where a name leads (RFC 3263 §4): NAPTR, SRV and addresses as far as they are known, in the order in which they are to be tried.
 
 use crate::base::dns::{DomainName, Failure, Naptr, Question, RecordType, Records, Srv};
-use crate::base::{Instant, Outbox, Rng, ShareHolder, Transport};
-use crate::stack::Endpoint;
+use crate::base::{Instant, Rng, ShareHolder, Transport};
 use crate::stack::counters::Limit;
 use crate::stack::hop_uri::HopQuery;
 use crate::stack::names::{Look, MOST_RECORDS, Names, NoRoom};
 use crate::stack::refusal::{Obstacle, Refusal};
 use crate::stack::settings::Settings;
+use crate::stack::turn::Turn;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow::{self, Break, Continue};
 
@@ -35,8 +35,6 @@ pub struct Search<'a> {
     pub target: u16,
     /// The places that have been tried already.
     pub tried: &'a [Tried],
-    /// Because of whom names are asked for; `None`: because of the conf.
-    pub asked_by: Option<IpAddr>,
 }
 
 impl Search<'_> {
@@ -125,6 +123,18 @@ type Walked<T = ()> = ControlFlow<End, T>;
 /// Our order among transports that the other side leaves to us (§4.1): UDP, which everybody speaks, first.
 const PREFERENCE: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::Tls];
 
+/// What a walk is for.
+struct Lookup {
+    /// Answers that have come since are good for it.
+    since: Instant,
+    /// The order among equals follows from it.
+    seed: u64,
+    /// Whose share of questions it takes.
+    asker: ShareHolder,
+    /// What it means if there is no place.
+    nowhere: Nowhere,
+}
+
 /// A walk over all places that a name leads to, as far as is known.
 struct Walk<'n, 'c> {
     names: &'n Names,
@@ -139,23 +149,27 @@ struct Walk<'n, 'c> {
     choose: &'c mut dyn FnMut(ServerAddress) -> bool,
 }
 
-impl Endpoint {
-    /// The first place in the order of §4 that has not been tried. What is not known yet is asked for.
-    pub(super) fn find_place(
+impl Turn<'_> {
+    /// The first place in the order of §4 that has not been tried. What is not known yet is asked for, because of `asked_by`, or of the conf.
+    pub fn find_place(
         &mut self,
-        aim: &HopQuery,
+        query: &HopQuery,
         call_id: &[u8],
         search: Search,
-        outbox: &mut Outbox,
+        asked_by: Option<IpAddr>,
     ) -> Result<ServerAddress, Obstacle> {
-        let why = match search.tried.iter().any(|t| t.target == search.target) {
-            true => Nowhere::Exhausted,
-            false => Nowhere::NoAddress,
+        let names = &self.core.names;
+        let lookup = Lookup {
+            since: search.since,
+            seed: names.seed(call_id),
+            asker: asked_by.map_or(ShareHolder::NOBODY, |ip| names.asker(ip)),
+            nowhere: match search.tried.iter().any(|t| t.target == search.target) {
+                true => Nowhere::Exhausted,
+                false => Nowhere::NoAddress,
+            },
         };
         let mut is_new = |place| search.is_new(place);
-        let call = self.names.seed(call_id);
-        let asker = search.asked_by.map_or(ShareHolder::NOBODY, |ip| self.names.asker(ip));
-        match self.walk(aim, call, search.since, &mut is_new, why, asker, outbox) {
+        match self.walk(query, &lookup, &mut is_new) {
             (Break(End::Chosen(place)), _) => Ok(place),
             (Break(End::Unknown(question)), _) => Err(Obstacle::Unknown(question)),
             (Continue(()), why) => Err(nowhere(why)),
@@ -164,20 +178,18 @@ impl Endpoint {
 
     /// Tells `found` each address to which the name leads. An error where not all is known; with the question whose answer says more, if
     /// one is on its way.
-    pub(super) fn all_places(
-        &mut self,
-        aim: &HopQuery,
-        since: Instant,
-        found: &mut dyn FnMut(SocketAddr),
-        outbox: &mut Outbox,
-    ) -> Result<(), Option<u128>> {
+    pub fn all_places(&mut self, query: &HopQuery, since: Instant, found: &mut dyn FnMut(SocketAddr)) -> Result<(), Option<u128>> {
         let mut choose = |place: ServerAddress| {
             found(place.address);
             false
         };
-        let why = Nowhere::NoAddress;
-        let asker = ShareHolder::NOBODY;
-        match self.walk(aim, 0, since, &mut choose, why, asker, outbox) {
+        let lookup = Lookup {
+            since,
+            seed: 0,
+            asker: ShareHolder::NOBODY,
+            nowhere: Nowhere::NoAddress,
+        };
+        match self.walk(query, &lookup, &mut choose) {
             (Break(End::Unknown(question)), _) => Err(Some(question)),
             (_, Nowhere::Failed(_)) => Err(None),
             _ => Ok(()),
@@ -185,35 +197,25 @@ impl Endpoint {
     }
 
     /// The walk's end, and why it has led nowhere if it has. What is not known yet is asked for.
-    #[allow(clippy::too_many_arguments)]
-    fn walk(
-        &mut self,
-        aim: &HopQuery,
-        seed: u64,
-        since: Instant,
-        choose: &mut dyn FnMut(ServerAddress) -> bool,
-        why: Nowhere,
-        asker: ShareHolder,
-        outbox: &mut Outbox,
-    ) -> (Walked, Nowhere) {
+    fn walk(&mut self, query: &HopQuery, lookup: &Lookup, choose: &mut dyn FnMut(ServerAddress) -> bool) -> (Walked, Nowhere) {
         let mut walk = Walk {
-            names: &self.names,
+            names: &self.core.names,
             now: self.now,
-            since,
-            speaks: Speaks::new(&self.settings),
-            seed,
+            since: lookup.since,
+            speaks: Speaks::new(&self.core.settings),
+            seed: lookup.seed,
             unknown: Vec::new(),
-            why,
+            why: lookup.nowhere,
             choose,
         };
-        let end = walk.target(aim);
+        let end = walk.target(query);
         let (unknown, why) = (walk.unknown, walk.why);
         for question in &unknown {
-            match self.names.ask(self.now, question, asker) {
-                Ok(true) => outbox.questions.push(*question),
+            match self.core.names.ask(self.now, question, lookup.asker) {
+                Ok(true) => self.outbox.questions.push(*question),
                 Ok(false) => {}
                 Err(no_room) => {
-                    self.counters.hit(match no_room {
+                    self.core.counters.hit(match no_room {
                         NoRoom::OfAll => Limit::Questions,
                         NoRoom::OfAsker => Limit::QuestionsOfAsker,
                     });
@@ -225,18 +227,18 @@ impl Endpoint {
     }
 
     /// Whether the name is known to lead now to a place of which `is` holds. Nothing is asked.
-    pub(super) fn leads_to(&self, aim: &HopQuery, mut is: impl FnMut(ServerAddress) -> bool) -> bool {
+    pub fn leads_to(&self, query: &HopQuery, mut is: impl FnMut(ServerAddress) -> bool) -> bool {
         let mut walk = Walk {
-            names: &self.names,
+            names: &self.core.names,
             now: self.now,
             since: self.now,
-            speaks: Speaks::new(&self.settings),
+            speaks: Speaks::new(&self.core.settings),
             seed: 0,
             unknown: Vec::new(),
             why: Nowhere::NoAddress,
             choose: &mut is,
         };
-        matches!(walk.target(aim), Break(End::Chosen(_)))
+        matches!(walk.target(query), Break(End::Chosen(_)))
     }
 }
 
@@ -251,12 +253,12 @@ fn nowhere(why: Nowhere) -> Obstacle {
 }
 
 impl<'n> Walk<'n, '_> {
-    fn target(&mut self, aim: &HopQuery) -> Walked {
-        let Some(host) = DomainName::new(b"", aim.host) else {
+    fn target(&mut self, query: &HopQuery) -> Walked {
+        let Some(host) = DomainName::new(b"", query.host) else {
             self.why = Nowhere::NotAName;
             return Continue(());
         };
-        let transport = match (aim.secure, aim.transport) {
+        let transport = match (query.secure, query.transport) {
             (true, _) => Some(Transport::Tls),
             (false, transport) => transport,
         };
@@ -264,16 +266,16 @@ impl<'n> Walk<'n, '_> {
             self.why = Nowhere::NoTransport;
             return Continue(());
         }
-        match (aim.port, transport) {
+        match (query.port, transport) {
             (Some(port), _) => match transport.or(self.preferred()) {
                 Some(transport) => self.addresses(&host, port, transport),
                 None => Continue(()),
             },
-            (None, Some(transport)) if aim.transport.is_some() => {
+            (None, Some(transport)) if query.transport.is_some() => {
                 let found = self.services(service(transport), &host, transport)?;
                 self.without_services(found, &host, transport)
             }
-            (None, _) => self.by_naptr(&host, aim.secure),
+            (None, _) => self.by_naptr(&host, query.secure),
         }
     }
 

@@ -1,22 +1,12 @@
 //! What waits for a name (RFC 3263): branches of requests that have a transaction, and messages without one, as they came. An answer
 //! or the deadline ends the wait.
 
-use super::branches::Attempt;
-use super::context::Context;
-use super::target::{Target, TargetSet};
-use crate::base::dns::{Answer, Failure, Outcome};
-use crate::base::{Arena, Flow, Id, Instant, Outbox};
-use crate::sip::{Message, Method};
-use crate::stack::Endpoint;
+use crate::base::{Arena, Flow, Id, Instant};
 use crate::stack::branch::Mark;
-use crate::stack::counters::{Drop, Limit, Lookup};
-use crate::stack::refusal::{Obstacle, Refusal};
-use crate::stack::request::Request;
-use crate::stack::source_proof::SourceProof;
+use crate::stack::proxy::branches::Attempt;
+use crate::stack::proxy::context::Context;
+use crate::stack::proxy::target::TargetSet;
 use std::collections::VecDeque;
-
-/// The deadline has passed.
-pub(super) const TOO_LATE: Refusal = Refusal::new(503, "Next Hop Name Not Answered In Time");
 
 /// Everything of one core that waits for a name.
 #[derive(Default)]
@@ -28,7 +18,7 @@ pub struct Parking {
     held_bytes: usize,
 }
 
-enum Parked {
+pub(super) enum Parked {
     /// A branch of the request of this server transaction.
     Branch {
         server: Id,
@@ -38,19 +28,19 @@ enum Parked {
 }
 
 /// A message that goes on without a transaction: an ACK to a 2xx, or any in the stateless mode.
-struct Held {
-    flow: Flow,
+pub(super) struct Held {
+    pub flow: Flow,
     /// As it came.
-    bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
     /// Its server transaction, if it had one (§17.2.3).
-    key: u128,
+    pub key: u128,
     /// The number among its targets, and this one alone.
-    number: usize,
-    target: TargetSet,
+    pub number: usize,
+    pub target: TargetSet,
     /// Its share of Max-Breadth.
-    breadth: u32,
-    mark: Mark,
-    since: Instant,
+    pub breadth: u32,
+    pub mark: Mark,
+    pub since: Instant,
 }
 
 impl Held {
@@ -63,10 +53,6 @@ impl Parking {
     /// Branches and messages that wait.
     pub fn len(&self) -> usize {
         self.list.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
     }
 
     /// Whatever waits has a deadline, in order, and the bytes that wait are counted.
@@ -100,6 +86,26 @@ impl Parking {
         self.deadlines.front().map(|(deadline, _)| *deadline)
     }
 
+    /// The branch waits until the deadline.
+    pub(super) fn park(&mut self, server: Id, attempt: Attempt, deadline: Instant) -> Id {
+        self.put(Parked::Branch { server, attempt }, deadline)
+    }
+
+    /// The message waits until the deadline; `None` where those that wait would be more than `most` bytes.
+    pub(super) fn hold(&mut self, held: Box<Held>, most: usize, deadline: Instant) -> Option<Id> {
+        let fits = self.held_bytes + held.weight() <= most;
+        fits.then(|| self.put(Parked::Message(held), deadline))
+    }
+
+    /// Nobody waits for the branches of this context any longer.
+    pub(super) fn forget(&mut self, context: &mut Context) {
+        for id in context.parked.drain(..) {
+            if let Some(Parked::Branch { attempt, .. }) = self.take(id) {
+                context.breadth += attempt.breadth;
+            }
+        }
+    }
+
     fn put(&mut self, parked: Parked, deadline: Instant) -> Id {
         if let Parked::Message(held) = &parked {
             self.held_bytes += held.weight();
@@ -112,7 +118,7 @@ impl Parking {
     }
 
     /// Takes out what waits under this name, if it still does.
-    fn take(&mut self, id: Id) -> Option<Parked> {
+    pub(super) fn take(&mut self, id: Id) -> Option<Parked> {
         let parked = self.list.remove(id)?;
         if let Parked::Message(held) = &parked {
             self.held_bytes -= held.weight();
@@ -125,157 +131,12 @@ impl Parking {
         Some(parked)
     }
 
-    fn overdue(&mut self, now: Instant) -> Option<Parked> {
+    /// The first that has waited too long, taken out.
+    pub(super) fn take_overdue(&mut self, now: Instant) -> Option<(Id, Parked)> {
         let (deadline, id) = *self.deadlines.front()?;
         match deadline <= now {
-            true => self.take(id),
+            true => Some((id, self.take(id)?)),
             false => None,
         }
-    }
-}
-
-impl Endpoint {
-    /// The resolver's answer to a question of the outbox. Those who have waited for it go on.
-    pub fn handle_answer(&mut self, now: Instant, answer: Answer, outbox: &mut Outbox) {
-        self.now = now;
-        self.whence = SourceProof::Unknown;
-        let outcome = match answer.outcome {
-            Outcome::Found { .. } => Lookup::Found,
-            Outcome::Nothing { .. } => Lookup::Nothing,
-            Outcome::Failed(Failure::Silence) => Lookup::Silence,
-            Outcome::Failed(Failure::Server) => Lookup::Refused,
-            Outcome::Failed(Failure::Busy) => {
-                self.counters.hit(Limit::Questions);
-                Lookup::Busy
-            }
-        };
-        self.counters.lookups[outcome as usize] += 1;
-        let mut waiters = std::mem::take(&mut self.waiters);
-        self.names.learn(now, answer, &mut waiters);
-        for id in waiters.drain(..) {
-            if let Some(parked) = self.parking.take(id) {
-                self.end_wait(now, id, parked, true, outbox);
-            }
-        }
-        self.waiters = waiters;
-    }
-
-    /// Ends the waits that have lasted too long.
-    pub(in crate::stack) fn end_overdue_waits(&mut self, now: Instant, outbox: &mut Outbox) {
-        while let Some((_, id)) = self.parking.deadlines.front().copied()
-            && let Some(parked) = self.parking.overdue(now)
-        {
-            self.end_wait(now, id, parked, false, outbox);
-        }
-    }
-
-    /// `in_time`: more is known than before.
-    fn end_wait(&mut self, now: Instant, id: Id, parked: Parked, in_time: bool, outbox: &mut Outbox) {
-        match parked {
-            Parked::Branch { server, attempt } => {
-                self.end_branch_wait(now, server, id, attempt, in_time, outbox);
-            }
-            Parked::Message(held) => self.end_message_wait(*held, in_time, outbox),
-        }
-    }
-
-    // ---- branches ------------------------------------------------------------------------------------------------------
-
-    pub(super) fn park_branch(&mut self, server: Id, attempt: Attempt, question: u128) -> Id {
-        let deadline = attempt.since.after_ms(self.settings.dns.timeout);
-        let id = self.parking.put(Parked::Branch { server, attempt }, deadline);
-        self.names.wait(question, id);
-        id
-    }
-
-    /// Nobody waits for these branches any longer.
-    pub(in crate::stack) fn forget_parked(&mut self, context: &mut Context) {
-        for id in context.parked.drain(..) {
-            if let Some(Parked::Branch { attempt, .. }) = self.parking.take(id) {
-                context.breadth += attempt.breadth;
-            }
-        }
-    }
-
-    // ---- messages without a transaction --------------------------------------------------------------------------------
-
-    /// Sends a copy to one target, or keeps the message until the next hop's name is known.
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn forward_or_hold(
-        &mut self,
-        message: &Message,
-        incoming: &Request,
-        targets: &TargetSet,
-        target: &Target,
-        number: usize,
-        breadth: u32,
-        key: u128,
-        since: Instant,
-        outbox: &mut Outbox,
-    ) -> Result<(), Refusal> {
-        let sent = self.forward_copy(message, incoming, targets, target, number, breadth, key, since, outbox);
-        let question = match sent {
-            Ok(()) => return Ok(()),
-            Err(Obstacle::Refused(refusal)) => return Err(refusal),
-            Err(Obstacle::Unknown(question)) => question,
-        };
-        let mut held = Box::new(Held {
-            flow: incoming.flow,
-            bytes: message.bytes().to_vec(),
-            key,
-            number,
-            breadth,
-            mark: incoming.mark,
-            target: TargetSet::default(),
-            since,
-        });
-        held.target.copy_one(targets, target);
-        if self.parking.held_bytes + held.weight() > self.settings.dns.held {
-            return Err(Refusal::new(503, "Too Many Requests Wait For DNS").because_of(Limit::Held));
-        }
-        let deadline = since.after_ms(self.settings.dns.timeout);
-        let id = self.parking.put(Parked::Message(held), deadline);
-        self.names.wait(question, id);
-        Ok(())
-    }
-
-    fn end_message_wait(&mut self, held: Held, in_time: bool, outbox: &mut Outbox) {
-        let mut index = std::mem::take(&mut self.second_index);
-        if let Ok(message) = Message::parse(&held.bytes, &mut index)
-            && let Ok(mut incoming) = self.preprocess_route(held.flow, &message)
-            && let Some(target) = held.target.targets.first()
-        {
-            incoming.mark = held.mark;
-            let sent = match in_time {
-                false => Err(TOO_LATE),
-                true => self.forward_or_hold(
-                    &message,
-                    &incoming,
-                    &held.target,
-                    target,
-                    held.number,
-                    held.breadth,
-                    held.key,
-                    held.since,
-                    outbox,
-                ),
-            };
-            if let Err(refusal) = sent {
-                self.refuse_copy(&message, held.flow, refusal, outbox);
-            }
-        }
-        self.second_index = index;
-    }
-
-    /// A message without a transaction does not leave. An ACK is answered by nobody.
-    pub(super) fn refuse_copy(&mut self, message: &Message, flow: Flow, refusal: Refusal, outbox: &mut Outbox) {
-        if message.method() != Method::Ack {
-            return self.refuse(message, flow, refusal, outbox);
-        }
-        self.counters.drop(Drop::StrayAck);
-        if let Some(limit) = refusal.limit {
-            self.counters.hit(limit);
-        }
-        self.log_event(message, flow, format_args!("not forwarded: {}", refusal.reason));
     }
 }

@@ -1,63 +1,56 @@
 //! The redirect server (RFC 3261 §8.3): the targets as Contact values of a 302, best first.
 
-use super::target::TargetSet;
-use crate::base::{Instant, Outbox};
-use crate::sip::{Message, Method, reply};
-use crate::stack::Endpoint;
+use crate::sip::{Method, reply};
 use crate::stack::identity::{TAG_LEN, TagKind};
 use crate::stack::peer_flows::reply_flow;
+use crate::stack::proxy::target::TargetSet;
 use crate::stack::request::Request;
 use crate::stack::settings::Mode;
+use crate::stack::turn::Turn;
 
-impl Endpoint {
+impl Turn<'_> {
     /// Answers 302 with the targets. A redirect server keeps its transaction (§8.3): the answer to an INVITE is repeated by timer G until its ACK
     /// comes (§17.2.1), and the INVITE is not looked up again. Where there are as many transactions as there may be, the answer leaves without
     /// one, as all of our refusals do (§8.2.7): the INVITE that comes again gets it again, and who is a stranger takes no memory.
-    pub(super) fn redirect(
-        &mut self,
-        now: Instant,
-        message: &Message,
-        incoming: &Request,
-        key: u128,
-        targets: &TargetSet,
-        outbox: &mut Outbox,
-    ) {
-        let flow = incoming.flow;
-        let mut lines = std::mem::take(&mut self.lines);
+    pub fn redirect(&mut self, request: &Request, targets: &TargetSet) {
+        let flow = request.flow;
+        let mut lines = std::mem::take(&mut self.core.lines);
         lines.clear();
         write_contacts(targets, &mut lines);
-        let holders = self.holders(incoming, targets);
-        let kept = message.method() == Method::Invite
-            && self.settings.proxy.mode == Mode::Stateful
+        let holders = self.holders(request, targets);
+        let kept = request.message.method() == Method::Invite
+            && self.core.settings.proxy.mode == Mode::Stateful
             && self.transactions.is_full_for(holders).is_none()
             // What doesn't fit whole is not repeated.
-            && lines.len() <= self.room_for_list(message, flow);
+            && lines.len() <= self.room_for_list(&request.message, flow);
         if !kept {
-            self.answer_listing(message, flow, 302, outbox, &lines);
-            self.lines = lines;
+            self.answer_listing(&request.message, flow, 302, &lines);
+            self.core.lines = lines;
             return;
         }
-        self.scratch.clear();
-        self.scratch.reserve(TAG_LEN);
-        self.identity.write_tag(message, TagKind::Transaction, &mut self.scratch);
+        self.core.scratch.clear();
+        self.core.scratch.reserve(TAG_LEN);
+        self.core
+            .identity
+            .write_tag(&request.message, TagKind::Transaction, &mut self.core.scratch);
         let answer = reply::Reply {
             status: 302,
-            to_tag: &self.scratch,
+            to_tag: &self.core.scratch,
             received: Some(flow.peer),
             feedback: Some(self.feedback()),
             ..reply::Reply::default()
         };
-        let upstream = reply_flow(flow, &incoming.via);
-        let server = self.transactions.open_server(now, true, key, upstream);
+        let upstream = reply_flow(flow, &request.via);
+        let server = self.transactions.open_server(self.now, true, request.key, upstream);
         self.transactions.hold(server, holders);
-        if let Some(room) = self.room_for_answers(message, &upstream) {
+        if let Some(room) = self.room_for_answers(&request.message, &upstream) {
             self.transactions.bound_answers(server, room);
         }
         let write = |out: &mut Vec<u8>| {
-            reply::write(message, &answer, |out| out.extend_from_slice(&lines), out);
+            reply::write(&request.message, &answer, |out| out.extend_from_slice(&lines), out);
         };
-        self.transactions.respond(now, server, 302, outbox, write);
-        self.lines = lines;
+        self.transactions.respond(self.now, server, 302, self.outbox, write);
+        self.core.lines = lines;
     }
 }
 

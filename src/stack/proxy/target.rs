@@ -1,8 +1,8 @@
 //! The target set (RFC 3261 §16.5): where one request may go, in the order of q.
 
-use super::locate::ServerAddress;
 use crate::base::{Flow, Span, Transport};
 use crate::sip::{Scheme, Uri};
+use crate::stack::proxy::locate::ServerAddress;
 use crate::stack::route::NextHop;
 use std::net::SocketAddr;
 

@@ -4,36 +4,35 @@
 //!
 //! A place has shown it by answering a challenge that was sent there, or a request of ours ([`crate::base::Proved`]), or by having a connection.
 
-use super::context::Context;
-use super::next_hop::Hop;
-use super::target::Target;
-use crate::sip::Message;
-use crate::stack::Endpoint;
 use crate::stack::counters::Limit;
+use crate::stack::proxy::context::Context;
+use crate::stack::proxy::hop::Hop;
+use crate::stack::proxy::target::Target;
 use crate::stack::refusal::Refusal;
 use crate::stack::request::Request;
+use crate::stack::turn::Turn;
 use std::net::SocketAddr;
 
 const NOT_ALLOWED: Refusal = Refusal::new(403, "Contact Outside The Allowed Networks ([registrar] contact_networks)");
 const NOT_PROVED: Refusal = Refusal::new(480, "Contact Has Never Answered").because_of(Limit::AnswerSize);
 
-impl Endpoint {
+impl Turn<'_> {
     /// What copies of this request may have towards such places. Of one that has come back to us, as when one user forwards to another, each
     /// branch has its part, as it has of Max-Breadth (RFC 5393): no tree of users makes more of it.
-    pub(super) fn room_for_strangers(&self, message: &Message, incoming: &Request, breadth: u32) -> Option<usize> {
-        let bound = self.bound_towards(message)?;
-        let whole = self.settings.proxy.max_breadth.max(1) as usize;
-        Some(match incoming.spiral {
+    pub fn room_for_strangers(&self, request: &Request, breadth: u32) -> Option<usize> {
+        let bound = self.core.bound_towards(&request.message)?;
+        let whole = self.core.settings.proxy.max_breadth.max(1) as usize;
+        Some(match request.spiral {
             true => bound * whole.min(breadth as usize) / whole,
             false => bound,
         })
     }
 
     /// Of how many copies of `len` bytes a branch may consist; `None`: of as many as its timers send.
-    pub(super) fn copies(
+    pub fn copies(
         &self,
         context: &Context,
-        incoming: &Request,
+        request: &Request,
         target: &Target,
         hop: &Hop,
         len: usize,
@@ -41,7 +40,7 @@ impl Endpoint {
         let Some(room) = context.unproved_room else {
             return Ok(None);
         };
-        if hop.flow.transport.is_reliable() || !self.is_third_place(incoming, target, hop) {
+        if hop.flow.transport.is_reliable() || !self.is_third_place(request, target, hop) {
             return Ok(None);
         }
         let others = context.targets.targets.len().saturating_sub(context.next_target);
@@ -52,31 +51,31 @@ impl Endpoint {
     }
 
     /// Whether nothing but what somebody has written speaks for this place.
-    fn is_third_place(&self, incoming: &Request, target: &Target, hop: &Hop) -> bool {
+    fn is_third_place(&self, request: &Request, target: &Target, hop: &Hop) -> bool {
         let ip = hop.flow.peer.ip();
         let is_source = |source: SocketAddr| source.ip().to_canonical() == ip.to_canonical();
-        let named_by = target.source.unwrap_or(incoming.flow.peer).ip();
+        let named_by = target.source.unwrap_or(request.flow.peer).ip();
         let is_own = || {
             let peer = hop.flow.peer;
-            self.settings.is_own(b"", Some(peer.ip()), Some(peer.port()))
+            self.core.settings.is_own(b"", Some(peer.ip()), Some(peer.port()))
         };
         !(hop.fixed
             || hop.by_conf
             || target.by_operator
             || !target.is_unsure && target.source.is_some_and(is_source)
-            || self.settings.is_trusted(ip)
-            || self.settings.is_trusted(named_by)
+            || self.core.settings.is_trusted(ip)
+            || self.core.settings.is_trusted(named_by)
             || is_own()
-            || self.sources.proved.knows_address(self.now, ip))
+            || self.core.sources.proved.knows_address(self.now, ip))
     }
 
     /// Whether a request may leave for this place: who registers or calls from elsewhere does not reach, by what it writes into its Contact,
     /// the services of this machine and of the networks behind it.
-    pub(super) fn check_reach(&self, incoming: &Request, target: &Target, peer: SocketAddr) -> Result<(), Refusal> {
+    pub fn check_reach(&self, request: &Request, target: &Target, peer: SocketAddr) -> Result<(), Refusal> {
         if target.source.is_some_and(|source| source.ip() == peer.ip()) {
             return Ok(());
         }
-        let settings = &self.settings;
+        let settings = &self.core.settings;
         let is_own = || settings.is_own(b"", Some(peer.ip()), Some(peer.port()));
         if target.is_by_conf() || target.by_operator || target.for_users || is_own() {
             return Ok(());
@@ -86,8 +85,8 @@ impl Endpoint {
             // Within a dialog the other side has said where it is.
             None => {
                 !settings.is_this_host(peer.ip())
-                    || settings.is_this_host(incoming.flow.peer.ip())
-                    || (incoming.trusted && incoming.dialog.is_here)
+                    || settings.is_this_host(request.flow.peer.ip())
+                    || (request.trusted && request.dialog.is_here)
             }
         };
         match is_allowed {
@@ -98,8 +97,8 @@ impl Endpoint {
 
     /// Whether one end of the dialog that this request opens or belongs to is on this machine and the other is not. Where both are, each
     /// may reach the other anyway.
-    pub(super) fn has_an_end_here(&self, incoming: &Request, towards: SocketAddr) -> bool {
-        let is_here = |peer: SocketAddr| self.settings.is_this_host(peer.ip());
-        (incoming.trusted && incoming.dialog.is_here) || is_here(incoming.flow.peer) != is_here(towards)
+    pub fn has_an_end_here(&self, request: &Request, towards: SocketAddr) -> bool {
+        let is_here = |peer: SocketAddr| self.core.settings.is_this_host(peer.ip());
+        (request.trusted && request.dialog.is_here) || is_here(request.flow.peer) != is_here(towards)
     }
 }

@@ -3,7 +3,9 @@
 
 use crate::base::Flow;
 use crate::sip::{Credentials, Header, Host, Message, Method, Name};
-use crate::stack::{Endpoint, Settings};
+use crate::stack::Settings;
+use crate::stack::proxy::Proxy;
+use crate::stack::turn::Turn;
 use std::net::IpAddr;
 
 /// What most messages have none of.
@@ -19,19 +21,19 @@ pub(super) fn has_secrets(message: &Message) -> bool {
     SECRETS.iter().any(|name| message.has(*name))
 }
 
-impl Endpoint {
+impl Proxy {
     /// Removes what the receiver may not get, by the rewriter. Apart from [`has_secrets`], which is all that is asked of other messages.
     #[cold]
-    pub(super) fn withhold(&mut self, message: &Message, source: &Flow, receiver: &Flow) {
-        self.withhold_credentials(message);
-        self.withhold_identity(message, source.peer.ip(), receiver.peer.ip());
+    pub fn withhold(&mut self, turn: &mut Turn, message: &Message, source: &Flow, receiver: &Flow) {
+        self.withhold_credentials(turn, message);
+        self.withhold_identity(turn, message, source.peer.ip(), receiver.peer.ip());
     }
 
     /// Removes the credentials that are for us. What others have asked for goes on, each in its own realm.
-    fn withhold_credentials(&mut self, message: &Message) {
+    fn withhold_credentials(&mut self, turn: &mut Turn, message: &Message) {
         for name in [Name::ProxyAuthorization, Name::Authorization] {
             for header in message.all(name) {
-                if self.settings.is_for_us(message.method(), &header) {
+                if turn.core.settings.is_for_us(message.method(), &header) {
                     self.rewrite.remove(header.line.range());
                 }
             }
@@ -39,23 +41,23 @@ impl Endpoint {
     }
 
     /// Removes what the sender may not assert, or what its user wants hidden from this receiver.
-    fn withhold_identity(&mut self, message: &Message, source: IpAddr, receiver: IpAddr) {
+    fn withhold_identity(&mut self, turn: &mut Turn, message: &Message, source: IpAddr, receiver: IpAddr) {
         if !message.has(Name::PAssertedIdentity) && !message.has(Name::PPreferredIdentity) {
             return;
         }
-        let knows_source = self.settings.is_trusted(source);
-        let knows_receiver = self.settings.is_trusted(receiver);
+        let knows_source = turn.core.settings.is_trusted(source);
+        let knows_receiver = turn.core.settings.is_trusted(receiver);
         // Asserted is what one whom we trust has said. It goes to anybody, unless its user wants it to stay among the trusted.
         if !knows_source || !knows_receiver && asks_privacy(message) {
-            self.remove_all(message, Name::PAssertedIdentity);
+            self.remove_all(turn, message, Name::PAssertedIdentity);
         }
         // A wish of the user is between it and the proxies that it trusts.
         if !knows_source || !knows_receiver {
-            self.remove_all(message, Name::PPreferredIdentity);
+            self.remove_all(turn, message, Name::PPreferredIdentity);
         }
     }
 
-    fn remove_all(&mut self, message: &Message, name: Name) {
+    fn remove_all(&mut self, _turn: &mut Turn, message: &Message, name: Name) {
         for header in message.all(name) {
             self.rewrite.remove(header.line.range());
         }

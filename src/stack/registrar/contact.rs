@@ -178,15 +178,15 @@ impl<'a> Contact<'a> {
     }
 
     /// Which way leads to this contact. `direct`: the REGISTER has come from the phone itself, through no proxy.
-    pub fn reached(&self, incoming: &Request, direct: bool) -> Reached {
-        match incoming.flow.transport {
+    pub fn reached(&self, request: &Request, direct: bool) -> Reached {
+        match request.flow.transport {
             // The phone is called where it is, whatever it says.
             _ if direct && self.is_misplaced => Reached::ByFlow,
-            Transport::Udp if self.is_behind_nat(incoming) => Reached::ByFlow,
+            Transport::Udp if self.is_behind_nat(request) => Reached::ByFlow,
             Transport::Udp => Reached::ByContact,
             // Who registers another machine's contact does not speak for it.
-            Transport::Tcp | Transport::Tls if !direct || self.is_elsewhere(incoming) => Reached::ByContact,
-            Transport::Tcp | Transport::Tls => match self.parsed.host.ip() == Some(incoming.flow.peer.ip()) {
+            Transport::Tcp | Transport::Tls if !direct || self.is_elsewhere(request) => Reached::ByContact,
+            Transport::Tcp | Transport::Tls => match self.parsed.host.ip() == Some(request.flow.peer.ip()) {
                 true => Reached::ByFlowFirst,
                 false => Reached::ByFlow,
             },
@@ -194,17 +194,17 @@ impl<'a> Contact<'a> {
     }
 
     /// True when the contact is an address that is neither the sender's nor what the sender takes for its own.
-    fn is_elsewhere(&self, incoming: &Request) -> bool {
+    fn is_elsewhere(&self, request: &Request) -> bool {
         self.parsed
             .host
             .ip()
-            .is_some_and(|ip| ip != incoming.flow.peer.ip() && Some(ip) != incoming.via.host.ip())
+            .is_some_and(|ip| ip != request.flow.peer.ip() && Some(ip) != request.via.host.ip())
     }
 
     /// True when the contact can only be reached by the way the REGISTER came: the client asks for symmetric answers
     /// (`rport`), names in its contact the host of its Via, and the request came from elsewhere.
-    fn is_behind_nat(&self, incoming: &Request) -> bool {
-        let via = &incoming.via;
+    fn is_behind_nat(&self, request: &Request) -> bool {
+        let via = &request.via;
         if via.rport().is_none() {
             return false;
         }
@@ -212,8 +212,6 @@ impl<'a> Contact<'a> {
         let Some(ip) = self.parsed.host.ip() else {
             return true;
         };
-        SocketAddr::new(ip, port) != incoming.flow.peer
-            && self.parsed.host_text == via.host_text
-            && port == via.port.unwrap_or(5060)
+        SocketAddr::new(ip, port) != request.flow.peer && self.parsed.host_text == via.host_text && port == via.port.unwrap_or(5060)
     }
 }

@@ -1,0 +1,149 @@
+//! What every part of a core's element reads and none owns: the settings, the location service, the users, the secrets' keys, what is known of
+//! peers, names and load; and what it counts and logs.
+
+use crate::base::{Flow, Instant, Key, LiveConnections, Load, LogBudget, Sources};
+use crate::settings::Shed;
+use crate::sip::{Index, Message, Name, Scheme, Uri};
+use crate::stack::auth::nonce::Nonces;
+use crate::stack::auth::users::Users;
+use crate::stack::branch::Signer;
+use crate::stack::cookie::Cookies;
+use crate::stack::gates::Gates;
+use crate::stack::identity::{Dialog, Identity};
+use crate::stack::names::Names;
+use crate::stack::overload::Overload;
+use crate::stack::passage::Passages;
+use crate::stack::peer_flows::PeerFlows;
+use crate::stack::request::Request;
+use crate::stack::token::Side;
+use crate::stack::{Counters, Location, Settings};
+use std::sync::Arc;
+
+/// Nonces in use whose counts are remembered, at least: some 64 bytes each.
+const NONCE_WINDOWS: usize = 1 << 19;
+
+pub(in crate::stack) struct Core {
+    pub settings: Arc<Settings>,
+    pub location: Arc<Location>,
+    pub peer_flows: PeerFlows,
+    /// This core's number, from 0.
+    pub number: u8,
+    /// No dialog begins here any more.
+    pub is_draining: bool,
+    pub signer: Signer,
+    pub identity: Identity,
+    pub passages: Passages,
+    pub cookies: Cookies,
+    pub counters: Counters,
+    /// Used again for each message: an address-of-record, whatever is written before it is known where it goes, and header lines.
+    pub aor: Vec<u8>,
+    pub scratch: Vec<u8>,
+    pub lines: Vec<u8>,
+    /// The facts that the keyed value at hand covers.
+    pub facts: Vec<u8>,
+    /// For a message that is read while another one is at hand.
+    pub second_index: Index,
+    pub names: Names,
+    pub gates: Gates,
+    pub users: Arc<Users>,
+    pub nonces: Arc<Nonces>,
+    /// What all cores know of those who send to us.
+    pub sources: Arc<Sources>,
+    /// Makes the core's nonces of one millisecond differ.
+    pub nonce_count: u32,
+    /// The time since 1970 at [`crate::base::Instant`] zero, milliseconds.
+    pub wall_ms: u64,
+    pub log: LogBudget,
+    /// Lines of its own, so that nothing else that a stranger has logged can be in their way.
+    pub guess_log: LogBudget,
+    pub overload: Overload,
+}
+
+impl Core {
+    pub fn new(settings: Arc<Settings>, location: Arc<Location>, live: Arc<LiveConnections>, number: u8, secret: Key) -> Core {
+        Core {
+            names: Names::new(secret, settings.dns.cache, settings.per_core.questions),
+            gates: Gates::default(),
+            settings,
+            location,
+            peer_flows: PeerFlows::new(live, number, secret),
+            number,
+            is_draining: false,
+            signer: Signer::new(secret),
+            identity: Identity::new(secret),
+            passages: Passages::new(secret),
+            cookies: Cookies::new(secret),
+            counters: Counters::default(),
+            aor: Vec::new(),
+            scratch: Vec::new(),
+            lines: Vec::new(),
+            facts: Vec::new(),
+            second_index: Index::default(),
+            users: Arc::default(),
+            nonces: Arc::new(Nonces::new(secret, 0, NONCE_WINDOWS)),
+            sources: Arc::new(Sources::new(secret, 0)),
+            nonce_count: 0,
+            wall_ms: 0,
+            log: LogBudget::new("refused messages and failed branches"),
+            guess_log: LogBudget::new("guessed passwords"),
+            overload: Overload::new(secret.derive("overload")),
+        }
+    }
+
+    /// How far this core is behind.
+    pub fn note_load(&mut self, now: Instant, load: Load) {
+        let limits = &self.settings.limits;
+        self.overload.may_shed = limits.shed == Shed::Kernel;
+        self.overload.turn(now, load, limits.overload);
+    }
+
+    /// New settings, valid for what comes next.
+    pub fn configure(&mut self, settings: Arc<Settings>) {
+        self.names.configure(settings.dns.cache);
+        self.gates.keep_those_of(&settings);
+        self.settings = settings;
+    }
+
+    /// What the request is known by as one of whoever opens a dialog.
+    pub fn opening(&mut self, request: &mut Request) -> Dialog {
+        let (identity, facts) = (self.identity, &mut self.facts);
+        let find = || identity.dialog(&request.message, Side::Caller, facts);
+        *request.opening.get_or_insert_with(find)
+    }
+
+    /// The hash over all that decides the way: of the source too, where a route asks for it.
+    pub fn loop_hash(&self, flow: Flow, message: &Message) -> u32 {
+        let source = self.settings.routes.look_at_source();
+        self.identity.loop_hash(message, source.then(|| flow.peer.ip()))
+    }
+
+    /// Max-Breadth of the request: what it says, at most our own maximum, which is also the default.
+    pub fn incoming_breadth(&self, message: &Message) -> u32 {
+        let maximum = self.settings.proxy.max_breadth;
+        match message.number(Name::MaxBreadth) {
+            Ok(Some(breadth)) => breadth.min(maximum),
+            _ => maximum,
+        }
+    }
+
+    /// True when the URI names this server or one of its domains. One with a foreign `maddr` names that other place (§16.5).
+    pub fn is_own_uri(&self, uri: &Uri) -> bool {
+        let own = |host: &[u8], ip| self.settings.is_own(host, ip, uri.port);
+        matches!(uri.scheme, Scheme::Sip | Scheme::Sips)
+            && own(uri.host_text, uri.host.ip())
+            && uri.maddr().is_none_or(|maddr| own(maddr, Settings::ip(maddr)))
+    }
+
+    /// Whether the request is inside a dialog that we let pass, and for another place than this: no route is looked at for it.
+    pub fn is_past_routes(&self, request: &Request) -> bool {
+        request.trusted && (request.next_route.is_some() || !self.is_own_uri(&request.parsed))
+    }
+
+    /// Whether the Request-URI is for the one whom To names.
+    pub fn is_for_whom_it_names(&self, request: &Request) -> bool {
+        let Ok(to) = request.message.to() else {
+            return false;
+        };
+        to.uri == request.uri || Uri::parse(to.uri).is_ok_and(|to| self.settings.is_same_address(&request.parsed, &to))
+    }
+}

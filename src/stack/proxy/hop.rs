@@ -1,0 +1,84 @@
+//! One copy of a request that is to leave (RFC 3261 §16.6), and the way that it takes.
+
+use crate::base::Flow;
+use crate::sip::NameAddr;
+use crate::stack::proxy::locate::{Search, ServerAddress};
+use crate::stack::proxy::target::{Target, TargetSet};
+use crate::stack::request::Request;
+
+/// One copy, as it was decided on.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestCopy<'a> {
+    pub target: &'a Target,
+    /// The new Request-URI.
+    pub uri: &'a [u8],
+    /// Path of the target's binding (RFC 3327); empty without.
+    pub path: &'a [u8],
+    /// The URI of the target's own next hop, where the conf gives it by name.
+    pub hop_uri: Option<&'a [u8]>,
+    /// Its share of Max-Breadth (RFC 5393 §5.3.3).
+    pub breadth: u32,
+    pub search: Search<'a>,
+}
+
+impl<'a> RequestCopy<'a> {
+    #[inline]
+    pub fn new(targets: &'a TargetSet, target: &'a Target, breadth: u32, search: Search<'a>) -> RequestCopy<'a> {
+        RequestCopy {
+            target,
+            uri: targets.get(target.uri),
+            path: targets.get(target.path),
+            hop_uri: target.hop_uri.map(|uri| targets.get(uri)),
+            breadth,
+            search,
+        }
+    }
+
+    /// The URI that names the next hop: the conf's, the topmost Route's, or the new Request-URI.
+    pub fn next_uri<'b>(&'b self, request: &'b Request<'b>) -> &'b [u8] {
+        if let Some(uri) = self.hop_uri {
+            return uri;
+        }
+        match self.first_route(request) {
+            Some(route) => NameAddr::parse(route).map_or(route, |address| address.uri),
+            None => self.uri,
+        }
+    }
+
+    /// The Route value that it will have on top.
+    pub fn first_route<'b>(&'b self, request: &'b Request<'b>) -> Option<&'b [u8]> {
+        if self.path.is_empty() {
+            return request.next_route.map(|value| value.text);
+        }
+        Some(&self.path[..first_value_len(self.path)])
+    }
+}
+
+/// The way of one copy.
+#[derive(Clone, Copy, Debug)]
+pub struct Hop {
+    pub flow: Flow,
+    /// The phone itself has opened this way, and no other may lead to it: the requests of the dialog must take it too.
+    pub fixed: bool,
+    /// The conf says that the request goes there.
+    pub by_conf: bool,
+    /// Where the next hop's name has led, if it is one.
+    pub place: Option<ServerAddress>,
+}
+
+/// Where the first value of a comma list ends.
+pub fn first_value_len(list: &[u8]) -> usize {
+    let (mut quoted, mut angle, mut escaped) = (false, false, false);
+    for (at, byte) in list.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'<' if !quoted => angle = true,
+            b'>' if !quoted => angle = false,
+            b',' if !quoted && !angle => return at,
+            _ => {}
+        }
+    }
+    list.len()
+}

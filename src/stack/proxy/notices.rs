@@ -1,0 +1,87 @@
+//! What timers and the transport report of branches (RFC 3261 §16.8, §16.9).
+
+use crate::stack::proxy::Proxy;
+use crate::stack::proxy::proceed::More;
+use crate::stack::transaction::{Client, ClientKind, Ends, Notice};
+use crate::stack::turn::Turn;
+
+impl Proxy {
+    pub fn handle_notice(&mut self, turn: &mut Turn, notice: Notice) {
+        match notice {
+            Notice::ClientTimeout(client) => {
+                if client.kind != ClientKind::Cancel {
+                    self.log_branch(turn, client.server, client.flow, "no final response");
+                }
+                self.branch_ended(turn, &client, 408);
+            }
+            Notice::ClientFailure(client) => self.branch_ended(turn, &client, 503),
+            Notice::TimerC(id) => {
+                if let Some(client) = turn.transactions.client(id) {
+                    let (server, flow) = (client.server, client.flow);
+                    self.log_branch(turn, server, flow, "rings for too long (timer C), cancelled");
+                }
+                turn.cancel_branch(id);
+            }
+            Notice::Expired(id) => {
+                let Some(context) = self.contexts.remove(id) else {
+                    debug_assert!(false, "a transaction that waited had a context");
+                    return;
+                };
+                for branch in &context.branches {
+                    if let Some(client) = turn.transactions.abandon_client(turn.now, *branch, turn.outbox)
+                        && client.flow.transport.is_reliable()
+                        && client.ends != Ends::Nothing
+                    {
+                        turn.outbox.release(client.flow);
+                    }
+                }
+                self.retire(turn, context);
+            }
+            Notice::Late(server) => {
+                let Some(id) = turn.transactions.server(server).and_then(|s| s.context) else {
+                    return;
+                };
+                if let Some(context) = self.contexts.lend(id) {
+                    self.respond_own(turn, server, &context, 100, "");
+                    self.contexts.put_back(id, context);
+                }
+            }
+        }
+    }
+
+    /// A branch has ended without a final response.
+    fn branch_ended(&mut self, turn: &mut Turn, client: &Client, status: u16) {
+        if client.kind == ClientKind::Cancel {
+            return;
+        }
+        let Some(id) = turn.transactions.server(client.server).and_then(|server| server.context) else {
+            return;
+        };
+        let Some(mut context) = self.contexts.lend(id) else {
+            debug_assert!(false, "a transaction that waits has a context");
+            return;
+        };
+        // The record is gone, and with it the name: what no longer lives is no branch.
+        let transactions = &turn.transactions;
+        context.branches.retain(|branch| transactions.client(*branch).is_some());
+        context.reclaim(client.breadth);
+        if status == 503 {
+            context.refund(client.unproved);
+        }
+        let again = status == 503 && client.by_size && !context.closed;
+        if !again {
+            context.note_failure(status, &mut turn.transactions.pool);
+        }
+        self.contexts.put_back(id, context);
+        if again {
+            self.start_more(turn, client.server, id, More::ByUdp(client));
+        } else if client.cancel.is_none() && !client.cancel_wanted {
+            let (server, target, breadth) = (client.server, client.target, client.breadth);
+            self.try_elsewhere(turn, server, id, target, breadth);
+        }
+        self.go_on(turn, client.server);
+        if status != 503 {
+            self.release(turn, client.server, client.flow, client.ends);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Connections of one call, given back when what they were opened for is over.
+
+use crate::base::{Flow, Id};
+use crate::sip::{Message, Method};
+use crate::stack::proxy::Proxy;
+use crate::stack::proxy::context::Context;
+use crate::stack::transaction::Ends;
+use crate::stack::turn::Turn;
+
+impl Proxy {
+    /// A branch has ended otherwise than by a 2xx, and with it what it had a connection for.
+    pub fn release_branch(&mut self, turn: &mut Turn, server: Id, id: Id) {
+        if let Some(client) = turn.transactions.client(id) {
+            let (flow, ends) = (client.flow, client.ends);
+            self.release(turn, server, flow, ends);
+        }
+    }
+
+    /// Gives back the connection of a branch that has ended, if it had one, unless another one of the same request uses it; after a BYE also
+    /// the one that the BYE came by. Of those that serve more than one call the wires know better.
+    pub fn release(&mut self, turn: &mut Turn, server: Id, flow: Flow, ends: Ends) {
+        if ends == Ends::Nothing {
+            return;
+        }
+        let server = turn.transactions.server(server);
+        let context = server.and_then(|server| server.context).and_then(|id| self.contexts.get(id));
+        let branches = context.map_or(&[][..], |context| &context.branches);
+        let uses = |branch: &Id| turn.transactions.client(*branch).is_some_and(|client| client.flow == flow);
+        if flow.transport.is_reliable() && !branches.iter().any(uses) {
+            turn.outbox.release(flow);
+        }
+        if let Some(server) = server
+            && ends == Ends::Call
+            && context.is_none()
+            && server.flow.transport.is_reliable()
+        {
+            turn.outbox.release(server.flow);
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// The call is held by `flow`: none of the branches that are cancelled now may give it back.
+    pub fn keep(&mut self, flow: &Flow, context: &Context) {
+        for branch in &context.branches {
+            if let Some(client) = self.transactions.client_mut(*branch)
+                && client.flow == *flow
+            {
+                client.ends = Ends::Nothing;
+            }
+        }
+    }
+
+    /// Without memory: a response that ends what its connection may have been opened for has passed.
+    pub fn release_by_response(&mut self, flow: Flow, message: &Message) {
+        // INVITE is not among them: whether its ACK has passed is not known. Nor is what may have been sent within a dialog.
+        let ends = matches!(
+            message.method(),
+            Method::Bye | Method::Register | Method::Publish | Method::Message
+        );
+        if ends && message.status() >= 200 && flow.transport.is_reliable() {
+            self.outbox.release(flow);
+        }
+    }
+}

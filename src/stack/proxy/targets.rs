@@ -1,0 +1,209 @@
+//! Which targets a request has (RFC 3261 §16.5).
+
+use crate::base::Transport;
+use crate::sip::{Method, Scheme};
+use crate::stack::condition::matches;
+use crate::stack::hop_uri::{is_sips, transport_of};
+use crate::stack::location::Reached;
+use crate::stack::peer_flows::is_end_of;
+use crate::stack::proxy::target::{Target, TargetSet};
+use crate::stack::refusal::{Extra, Refusal};
+use crate::stack::request::Request;
+use crate::stack::route::{Action, Route};
+use crate::stack::settings::{Outgoing, Settings};
+use crate::stack::turn::Turn;
+
+/// What §16.5 comes to.
+pub(in crate::stack) enum Decision {
+    /// Relay to the targets collected.
+    Forward,
+    /// The same, for a request within a dialog that shows none of ours.
+    Astray,
+    /// Answer with 302 and the targets collected.
+    Redirect,
+    /// The request is for this server itself.
+    Options,
+    Register,
+    /// A route says that it gets no answer.
+    Drop,
+}
+
+impl Turn<'_> {
+    pub fn determine_targets(&mut self, request: &Request, targets: &mut TargetSet) -> Result<Decision, Refusal> {
+        targets.clear();
+        let own = self.core.is_own_uri(&request.parsed);
+        // Inside a dialog that we let pass: the remote target, by the route that is left.
+        if request.trusted && (request.next_route.is_some() || !own) {
+            let per_call = request.dialog.per_call;
+            // Who opened the way is asked by it, unless another proxy stands between (RFC 5626 §5.3).
+            let flow = match request.next_route {
+                None => self.flow_of_dialog(request),
+                Some(_) => None,
+            };
+            let target = self.push_request_uri(request, targets);
+            target.per_call = per_call.unwrap_or(self.core.settings.outgoing == Outgoing::PerCall);
+            target.flow = flow;
+            return Ok(Decision::Forward);
+        }
+        let settings = self.core.settings.clone();
+        let route = settings.routes.iter().find(|route| matches(route, request));
+        if let Some(route) = route {
+            let decision = self.follow_route(route, request, targets);
+            let outgoing = route.outgoing.unwrap_or(settings.outgoing);
+            targets.set_per_call(outgoing == Outgoing::PerCall);
+            return decision;
+        }
+        if request.stranded && (request.next_route.is_some() || !own) {
+            return Err(Refusal::new(403, "Not The Target Of The Dialog"));
+        }
+        // A Route set that is not ours would make us relay for a stranger.
+        if request.next_route.is_some() {
+            return Err(Refusal::new(403, "Route Not Permitted"));
+        }
+        if !own {
+            return Err(Refusal::new(404, "Not Our Domain"));
+        }
+        let redirect = settings.proxy.redirect;
+        let decision = self.locate(request, redirect, targets);
+        targets.set_per_call(settings.outgoing == Outgoing::PerCall);
+        decision
+    }
+
+    fn follow_route(&mut self, route: &Route, request: &Request, targets: &mut TargetSet) -> Result<Decision, Refusal> {
+        match &route.action {
+            Action::Relay(hops) => {
+                if hops.is_empty() {
+                    self.push_request_uri(request, targets).for_users = route.users_only;
+                }
+                for (number, hop) in hops.iter().enumerate() {
+                    self.push_request_uri(request, targets).spare = number > 0;
+                    targets.lead_to(hop);
+                }
+                Ok(Decision::Forward)
+            }
+            Action::Location => {
+                let redirect = self.core.settings.proxy.redirect;
+                self.locate(request, redirect, targets)
+            }
+            Action::Redirect(uris) => {
+                for uri in uris {
+                    targets.push(uri, b"", 1000);
+                }
+                if targets.targets.is_empty() {
+                    self.locate(request, true, targets)?;
+                }
+                Ok(Decision::Redirect)
+            }
+            Action::Reject(status) => Err(Refusal::new(*status, "")),
+            Action::Drop => Ok(Decision::Drop),
+        }
+    }
+
+    /// The request is for our domain: for the server itself, for the registrar, or for one of its users.
+    fn locate(&mut self, request: &Request, redirect: bool, targets: &mut TargetSet) -> Result<Decision, Refusal> {
+        let named = request.parsed.user.is_some_and(|user| !user.is_empty());
+        match request.message.method() {
+            Method::Register if self.core.settings.registrar.enabled => return Ok(Decision::Register),
+            Method::Register => return Err(Refusal::new(403, "No Registrar Here")),
+            Method::Options if !named => return Ok(Decision::Options),
+            // For the server itself, which is no more than proxy and registrar.
+            Method::Other if !named => return Err(Refusal::new(501, "")),
+            _ if !named => return Err(Refusal::new(404, "No User In Request-URI")),
+            _ => {}
+        }
+        self.core.aor.clear();
+        request.parsed.write_address_of_record(&mut self.core.aor);
+        // A SIPS request must not leave for a SIP contact (RFC 5630 §5.3).
+        let secure = request.parsed.scheme == Scheme::Sips;
+        let (mut insecure, mut dead, mut back) = (0, 0, 0);
+        // Targets, by position, whose connection is gone and whose contact is the end that the phone had of it.
+        let mut doubtful = 0u64;
+        let known = self.core.location.lookup(self.now, &self.core.aor, |binding| {
+            if binding.leads_back {
+                back += 1;
+                return;
+            }
+            let text = binding.text();
+            let sips = is_sips(text.uri);
+            if secure && !sips {
+                insecure += 1;
+                return;
+            }
+            let source = binding.source();
+            let alive = source.filter(|flow| self.core.peer_flows.is_alive(flow));
+            let flow = match binding.reached {
+                Reached::ByContact => None,
+                Reached::ByFlowFirst => {
+                    if alive.is_none() && source.is_some_and(|flow| is_end_of(text.uri, &flow)) {
+                        doubtful |= 1u64.checked_shl(targets.targets.len() as u32).unwrap_or(0);
+                    }
+                    alive
+                }
+                // The phone can be called again when it has registered by another connection.
+                Reached::ByFlow if alive.is_none() && !redirect => {
+                    dead += 1;
+                    return;
+                }
+                Reached::ByFlow => alive,
+            };
+            // A SIP request stays one, but what has registered as secure is called by TLS (RFC 5630 §5.3).
+            let target = match sips && !secure && !redirect {
+                true => targets.push_sip(text.uri, text.path, binding.q),
+                false => targets.push(text.uri, text.path, binding.q),
+            };
+            target.secure = sips;
+            target.flow = flow;
+            target.flow_only = binding.reached == Reached::ByFlow && !redirect;
+            (target.listener, target.source) = (source.map(|flow| flow.listener), source.map(|flow| flow.peer));
+            target.by_operator = source.is_none();
+            target.is_unsure = binding.is_unsure;
+        });
+        // Nobody listens there, unless the phone has bound its port for both. Where another can be called, it is not tried.
+        if doubtful != 0 && !redirect && (doubtful.count_ones() as usize) < targets.targets.len() {
+            let mut position = 0u32;
+            targets.targets.retain(|_| {
+                position += 1;
+                1u64.checked_shl(position - 1).is_none_or(|bit| doubtful & bit == 0)
+            });
+            dead += u64::from(doubtful.count_ones());
+        }
+        self.core.counters.dead_flows += dead;
+        match (known, targets.targets.is_empty()) {
+            (false, _) => Err(Refusal::new(404, "")),
+            (true, true) if insecure > 0 => Err(Refusal::new(480, "").with(Extra::SipsNotAllowed)),
+            (true, true) if back > 0 => Err(Refusal::new(480, "Contact Leads Back To Itself")),
+            (true, true) => Err(Refusal::new(480, "")),
+            (true, false) => {
+                targets.sort_by_q();
+                let is_within = request.message.to_tag().is_some() || request.message.method() == Method::Ack;
+                let shows_dialog = request.trusted || request.stranded;
+                Ok(match redirect {
+                    _ if is_within && !shows_dialog => Decision::Astray,
+                    true => Decision::Redirect,
+                    false => Decision::Forward,
+                })
+            }
+        }
+    }
+
+    /// The Request-URI as a target. Where `maddr` names us, and the request came by the port and transport that the URI names,
+    /// those three are no more than our own address, and go (§16.4).
+    fn push_request_uri<'t>(&self, request: &Request, targets: &'t mut TargetSet) -> &'t mut Target {
+        let uri = &request.parsed;
+        let strip = uri.maddr().is_some_and(|maddr| self.is_own_maddr(maddr, request));
+        match strip {
+            true => targets.push_without_maddr(uri),
+            false => targets.push(request.uri, b"", 1000),
+        }
+    }
+
+    fn is_own_maddr(&self, maddr: &[u8], request: &Request) -> bool {
+        let uri = &request.parsed;
+        let by = request.flow.transport;
+        let listener = self.core.settings.listeners.get(usize::from(request.flow.listener));
+        let port = uri.port.unwrap_or(by.default_port());
+        transport_of(uri).is_ok_and(|named| named.unwrap_or(Transport::Udp) == by)
+            && listener.is_some_and(|listener| listener.address.port() == port)
+            && self.core.settings.is_own(maddr, Settings::ip(maddr), None)
+    }
+}

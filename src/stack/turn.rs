@@ -1,0 +1,65 @@
+//! All that the message at hand may touch, and what is known of it alone.
+
+use crate::base::{Errand, Flow, Instant, Outbox};
+use crate::sip::{Feedback, Message};
+use crate::stack::core::Core;
+use crate::stack::identity::Dialog;
+use crate::stack::source_proof::SourceProof;
+use crate::stack::transaction::Transactions;
+
+/// One message, or one call of the timers.
+pub(in crate::stack) struct Turn<'a> {
+    /// When the message came.
+    pub now: Instant,
+    pub core: &'a mut Core,
+    pub transactions: &'a mut Transactions,
+    pub outbox: &'a mut Outbox,
+    /// What the sender has shown of where it is.
+    pub source_proof: SourceProof,
+    /// What the request is known by that this response answers.
+    pub answered: Option<Dialog>,
+    /// The message gets no answer.
+    pub is_passed_over: bool,
+}
+
+impl<'a> Turn<'a> {
+    #[inline]
+    pub fn new(now: Instant, core: &'a mut Core, transactions: &'a mut Transactions, outbox: &'a mut Outbox) -> Turn<'a> {
+        Turn {
+            now,
+            core,
+            transactions,
+            outbox,
+            source_proof: SourceProof::Unknown,
+            answered: None,
+            is_passed_over: false,
+        }
+    }
+
+    /// Milliseconds since 1970: servers with one secret recognise each other's passages.
+    #[inline]
+    pub fn wall_ms(&self) -> u64 {
+        self.core.wall_ms + self.now.as_ms()
+    }
+
+    /// What the element before us is told of our load, if it wants to know (RFC 7339 §5.2).
+    #[inline]
+    pub fn feedback(&self) -> Feedback {
+        self.core.overload.feedback(self.wall_ms())
+    }
+
+    /// Hands a message that matched nothing to the next core that has not looked yet. False: all have.
+    pub fn pass_on(&mut self, errand: Errand, flow: Flow, message: &Message) -> bool {
+        let tried = match errand {
+            Errand::Orphan { tried } => tried + 1,
+            Errand::Response => return false,
+        };
+        let cores = self.core.settings.cores;
+        if tried >= cores {
+            return false;
+        }
+        let next = (self.core.number + 1) % cores;
+        self.outbox.mail(next, Errand::Orphan { tried }, flow, message.bytes());
+        true
+    }
+}
