@@ -6,20 +6,8 @@ use crate::sip::Message;
 use crate::stack::Settings;
 use crate::stack::core::Core;
 use crate::stack::route::Network;
-use crate::stack::turn::Turn;
+use crate::stack::turn::{SourceProof, Turn};
 use std::net::IpAddr;
-
-/// What a sender has shown of where it is, beside the address that its packet bears.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum SourceProof {
-    /// It was asked for nothing.
-    #[default]
-    Unknown,
-    /// It has the right password, for a challenge that was sent to another address.
-    Elsewhere,
-    /// It has answered a challenge that was sent there.
-    Here,
-}
 
 impl Turn<'_> {
     /// Bytes that all answers to this request may have together; `None`: as many as they like. Whether the sender has proved to be there is

@@ -4,8 +4,19 @@ use crate::base::{Errand, Flow, Instant, Outbox};
 use crate::sip::{Feedback, Message};
 use crate::stack::core::Core;
 use crate::stack::identity::Dialog;
-use crate::stack::source_proof::SourceProof;
 use crate::stack::transaction::Transactions;
+
+/// What a sender has shown of where it is, beside the address that its packet bears.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SourceProof {
+    /// It was asked for nothing.
+    #[default]
+    Unknown,
+    /// It has the right password, for a challenge that was sent to another address.
+    Elsewhere,
+    /// It has answered a challenge that was sent there.
+    Here,
+}
 
 /// One message, or one call of the timers.
 pub(in crate::stack) struct Turn<'a> {

@@ -22,7 +22,7 @@ use crate::stack::passage::Proof;
 use crate::stack::refusal::{Extra, Refusal};
 use crate::stack::request::{Request, span_of};
 use crate::stack::settings;
-use crate::stack::source_proof::SourceProof;
+use crate::stack::turn::SourceProof;
 use crate::stack::turn::Turn;
 use crate::stack::whose::Whose;
 use digest::{Algorithm, Hash};

@@ -1,16 +1,15 @@
 //! The branches of a request (RFC 3261 §16.6): which targets are tried now, what waits for a name meanwhile, and which server of a
 //! target is next when one has failed (RFC 3263 §4.3).
 
-use crate::base::{Id, Instant, Transport};
+use crate::base::{Id, Transport};
 use crate::sip::{Message, Method};
 use crate::stack::counters::{Drop, Limit};
 use crate::stack::log_event::Shown;
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::context::Context;
-use crate::stack::proxy::hop::RequestCopy;
+use crate::stack::proxy::hop::{Attempt, RequestCopy};
 use crate::stack::proxy::locate::{Search, ServerAddress};
 use crate::stack::proxy::next_hop::LARGEST_BY_UDP;
-use crate::stack::proxy::stateless::only_place;
 use crate::stack::proxy::target::Target;
 use crate::stack::refusal::{Obstacle, Refusal};
 use crate::stack::request::Request;
@@ -20,23 +19,6 @@ use crate::stack::turn::Turn;
 
 /// The largest payload of a UDP datagram over IPv4.
 const MAX_DATAGRAM: usize = 65_507;
-
-/// One copy of a request that is to leave.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::stack) struct Attempt {
-    /// The target's index in the context's set.
-    pub target: usize,
-    /// Its share of Max-Breadth (RFC 5393).
-    pub breadth: u32,
-    /// Since when it wants to leave: answers about its name that have come later are good for it.
-    pub since: Instant,
-}
-
-impl Attempt {
-    pub(in crate::stack) fn place(&self) -> u16 {
-        u16::try_from(self.target).unwrap_or(u16::MAX)
-    }
-}
 
 impl Proxy {
     /// Starts what may run now: in parallel mode all targets, in sequential mode those of the next q, a spare next hop only
@@ -272,7 +254,7 @@ impl Turn<'_> {
         if refusal.is_logged {
             return;
         }
-        let copy = RequestCopy::new(&context.targets, target, 0, only_place(self.now));
+        let copy = RequestCopy::new(&context.targets, target, 0, Search::without_memory(self.now));
         let (hop, why, uri) = (copy.next_uri(request), refusal.reason, Shown(copy.uri));
         match hop == uri.0 {
             true => self.core.log_event(

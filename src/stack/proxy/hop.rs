@@ -1,10 +1,27 @@
 //! One copy of a request that is to leave (RFC 3261 §16.6), and the way that it takes.
 
-use crate::base::Flow;
+use crate::base::{Flow, Instant};
 use crate::sip::NameAddr;
 use crate::stack::proxy::locate::{Search, ServerAddress};
 use crate::stack::proxy::target::{Target, TargetSet};
 use crate::stack::request::Request;
+
+/// One copy that is to leave for a target of its context.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt {
+    /// The target's index in the context's set.
+    pub target: usize,
+    /// Its share of Max-Breadth (RFC 5393).
+    pub breadth: u32,
+    /// Since when it wants to leave: answers about its name that have come later are good for it.
+    pub since: Instant,
+}
+
+impl Attempt {
+    pub fn place(&self) -> u16 {
+        u16::try_from(self.target).unwrap_or(u16::MAX)
+    }
+}
 
 /// One copy, as it was decided on.
 #[derive(Clone, Copy, Debug)]

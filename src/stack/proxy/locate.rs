@@ -38,6 +38,16 @@ pub struct Search<'a> {
 }
 
 impl Search<'_> {
+    /// Where the next hop's name leads to several servers it is the same one for all that shares the Call-ID, as RFC 3263 §4.4 wants it;
+    /// whether that one answers is not known.
+    pub fn without_memory(since: Instant) -> Search<'static> {
+        Search {
+            since,
+            target: 0,
+            tried: &[],
+        }
+    }
+
     fn is_new(&self, place: ServerAddress) -> bool {
         let tried = Tried {
             target: self.target,

@@ -3,8 +3,8 @@
 
 use crate::base::{Arena, Flow, Id, Instant};
 use crate::stack::branch::Mark;
-use crate::stack::proxy::branches::Attempt;
 use crate::stack::proxy::context::Context;
+use crate::stack::proxy::hop::Attempt;
 use crate::stack::proxy::target::TargetSet;
 use std::collections::VecDeque;
 

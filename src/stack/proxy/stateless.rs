@@ -1,7 +1,7 @@
 //! The stateless proxy (RFC 3261 §16.11): a retransmission, a CANCEL and an ACK take the same way with the same branch, and
 //! nothing is remembered. The ACK to a 2xx takes this way in the stateful mode too (§16.7 step 5).
 
-use crate::base::{Flow, Instant};
+use crate::base::Flow;
 use crate::sip::{Message, Method};
 use crate::stack::counters::{Drop, Limit};
 use crate::stack::proxy::Proxy;
@@ -32,7 +32,7 @@ impl Proxy {
         let targets = std::mem::take(&mut self.targets);
         for (number, target) in targets.targets.iter().take(count).enumerate() {
             let share = (breadth as usize + number) / count;
-            let copy = RequestCopy::new(&targets, target, share as u32, only_place(turn.now));
+            let copy = RequestCopy::new(&targets, target, share as u32, Search::without_memory(turn.now));
             match self.forward_or_hold(turn, request, &targets, &copy, number) {
                 Ok(()) => {}
                 Err(refusal) if message.method() == Method::Ack => {
@@ -90,16 +90,6 @@ impl Proxy {
         });
         turn.core.counters.stateless += 1;
         Ok(())
-    }
-}
-
-/// Where the next hop's name leads to several servers it is the same one for all that shares the Call-ID, as RFC 3263 §4.4 wants it; whether
-/// that one answers is not known here.
-pub(super) fn only_place(since: Instant) -> Search<'static> {
-    Search {
-        since,
-        target: 0,
-        tried: &[],
     }
 }
 

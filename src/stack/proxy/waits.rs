@@ -5,16 +5,11 @@ use crate::base::dns::{Answer, Failure, Outcome};
 use crate::sip::Message;
 use crate::stack::counters::{Limit, Lookup};
 use crate::stack::proxy::Proxy;
-use crate::stack::proxy::branches::Attempt;
-use crate::stack::proxy::hop::RequestCopy;
+use crate::stack::proxy::hop::{Attempt, RequestCopy};
+use crate::stack::proxy::locate::Search;
 use crate::stack::proxy::parked::{Held, Parked};
-use crate::stack::proxy::proceed::More;
-use crate::stack::proxy::stateless::only_place;
-use crate::stack::refusal::Refusal;
+use crate::stack::proxy::proceed::{More, TOO_LATE};
 use crate::stack::turn::Turn;
-
-/// The deadline has passed.
-pub(super) const TOO_LATE: Refusal = Refusal::new(503, "Next Hop Name Not Answered In Time");
 
 impl Proxy {
     /// The resolver's answer to a question of the outbox. Those who have waited for it go on.
@@ -64,7 +59,7 @@ impl Proxy {
             && let Some(target) = held.target.targets.first()
         {
             (request.key, request.mark) = (held.key, held.mark);
-            let copy = RequestCopy::new(&held.target, target, held.breadth, only_place(held.since));
+            let copy = RequestCopy::new(&held.target, target, held.breadth, Search::without_memory(held.since));
             let sent = match in_time {
                 false => Err(TOO_LATE),
                 true => self.forward_or_hold(turn, &request, &held.target, &copy, held.number),

@@ -24,7 +24,7 @@ use crate::stack::peer_flows::PeerFlows;
 use crate::stack::proxy::redirect;
 use crate::stack::refusal::{Extra, Refusal};
 use crate::stack::request::{Request, unsupported};
-use crate::stack::source_proof::SourceProof;
+use crate::stack::turn::SourceProof;
 use crate::stack::turn::Turn;
 use contact::{Contacts, Plan, too_long};
 use seating::Seating;
