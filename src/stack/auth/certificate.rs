@@ -3,7 +3,7 @@
 
 use crate::settings::Certificate;
 use crate::sip::{Host, Uri};
-use crate::stack::auth::Claim;
+use crate::stack::auth::claim::{Claim, NAME_SHOWN};
 use crate::stack::auth::demand::{Challenger, Demand};
 use crate::stack::counters::AuthOutcome;
 use crate::stack::refusal::Refusal;
@@ -57,6 +57,3 @@ impl Turn<'_> {
         }
     }
 }
-
-/// Bytes of a name that a line of the log shows at most.
-const NAME_SHOWN: usize = 100;

@@ -1,10 +1,11 @@
 //! How many passwords may be guessed ([`crate::base::guesses`]): beyond the bound none is looked at, and whether there is such a user makes
 //! no difference to what is answered.
 
-use super::nonce::{Nonce, Verdict};
-use super::{Failure, NAME_SHOWN};
-use crate::base::guesses::{Bound, Guess, MANY};
 use crate::base::{Flow, Lasting};
+use crate::base::guesses::{Bound, Guess, MANY};
+use crate::stack::auth::claim::NAME_SHOWN;
+use crate::stack::auth::failure::Failure;
+use crate::stack::auth::nonce::{Nonce, Verdict};
 use crate::stack::counters::Limit;
 use crate::stack::refusal::{Extra, Refusal};
 use crate::stack::turn::Turn;
@@ -103,14 +104,4 @@ impl Turn<'_> {
             }
         }
     }
-}
-
-/// What is answered where no password is looked at. Who has not proved to be there is asked to: the true user answers at once, from where
-/// it is.
-pub(super) fn refusal(bound: Bound, challenge: impl FnOnce() -> Refusal) -> Refusal {
-    let refusal = match bound {
-        Bound::Unproved => challenge(),
-        _ => Refusal::new(403, "Too Many Wrong Passwords"),
-    };
-    refusal.because_of(Limit::Guesses)
 }

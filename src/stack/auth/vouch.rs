@@ -1,11 +1,11 @@
 //! What a datagram shows that whoever forges its source address cannot show. Looked for where that address has used up its share of requests.
 
-use super::Claim;
-use super::nonce::Verdict;
 use crate::base::hash::read_hex;
 use crate::base::{Flow, Instant, Question};
 use crate::sip::{Credentials, Index, Message, Method, Name, NameAddr, Uri};
+use crate::stack::auth::claim::Claim;
 use crate::stack::auth::demand::Challenger;
+use crate::stack::auth::nonce::Verdict;
 use crate::stack::cookie;
 use crate::stack::core::Core;
 use crate::stack::turn::Turn;

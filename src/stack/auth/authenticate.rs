@@ -1,0 +1,173 @@
+//! Whether a request may pass as its sender (RFC 3261 §22.2, §22.3): what it must prove, and the challenge where it has not.
+
+use crate::base::Flow;
+use crate::sip::{Message, Method, Uri};
+use crate::stack::auth::claim::{Claim, NAME_SHOWN, realm};
+use crate::stack::auth::demand::{Challenger, Demand};
+use crate::stack::condition::matches;
+use crate::stack::counters::AuthOutcome;
+use crate::stack::passage::Proof;
+use crate::stack::refusal::Refusal;
+use crate::stack::request::Request;
+use crate::stack::turn::{SourceProof, Turn};
+use crate::stack::auth::digest::Algorithm;
+use std::net::IpAddr;
+
+impl Turn<'_> {
+    /// §22.2. A REGISTER passes when its user has proved to own the address-of-record. One for an address that is not ours is not asked: the
+    /// registrar has nothing for it.
+    pub fn authenticate_registering(&mut self, request: &Request) -> Result<(), Refusal> {
+        let who = Challenger::Registrar;
+        if self.certify(request, who)? {
+            return Ok(());
+        }
+        if !self.core.settings.auth.challenge_register && request.demand != Demand::Users {
+            return Ok(());
+        }
+        let claim = Claim::of(who, &request.message, &self.core.settings);
+        match claim.whose {
+            Some(_) => self.authenticate(request, &claim),
+            None => Ok(()),
+        }
+    }
+
+    /// §22.3. A request in the name of one of our users passes when that user has proved to be itself. What our own route let pass is not
+    /// asked, and what comes from elsewhere is only where the way is for our users alone: it is refused there, but for the caller who
+    /// withholds its name (RFC 3323 §4.1.1.3) and proves to be any of them.
+    pub fn authenticate_calling(&mut self, request: &mut Request) -> Result<(), Refusal> {
+        let has_proved = self.has_proved(request);
+        let ends = request.message.method() == Method::Bye;
+        // Whoever may send within the dialog, and bears the name by which it was called, may end it.
+        let bears = |shown| !self.core.cookies.lets_names_change(&shown);
+        let is_trusted = request.trusted && (!request.renamed || ends && request.shown.is_some_and(bears));
+        let demand = request.demand;
+        if (demand == Demand::Users || !(has_proved || is_trusted)) && self.certify(request, Challenger::Proxy)? {
+            request.proof = Proof::Credentials;
+            return Ok(());
+        }
+        let auth = &self.core.settings.auth;
+        let exempt = match demand {
+            Demand::Nothing => true,
+            Demand::Ours => has_proved || (is_trusted && !(auth.challenge_bye && ends && self.claims_a_user(&request.message))),
+            Demand::Users => false,
+        };
+        if exempt {
+            return Ok(());
+        }
+        let claim = Claim::of(Challenger::Proxy, &request.message, &self.core.settings);
+        match (demand, claim.whose) {
+            // It was asked when it came here first, and has said then whom it wants to call. Whom it has reached may forward it to others,
+            // and to nobody whom the caller would have to pay for.
+            (Demand::Users, Some(_)) if has_proved => {
+                return Err(Refusal::new(403, "Forwarded To A Route For Our Users Only"));
+            }
+            (_, Some(_)) => {}
+            (Demand::Users, None) if self.may_withhold_its_name(&request.message, &claim) => {}
+            (Demand::Users, None) => return Err(Refusal::new(403, "For Our Users Only")),
+            (_, None) => return Ok(()),
+        }
+        self.authenticate(request, &claim)?;
+        request.proof = Proof::Credentials;
+        Ok(())
+    }
+
+    /// Whether the request has been asked on a pass before this one, and has proved what it was asked ([`crate::stack::passage`]). Its
+    /// credentials went no further than there. Of one that has passed without a transaction that is not known.
+    fn has_proved(&self, request: &Request) -> bool {
+        request.passed.is_some_and(|passed| passed.proof == Proof::Credentials)
+    }
+
+    /// What the route that this request takes demands, or else the conf in general.
+    pub fn demand(&self, request: &Request) -> Demand {
+        let settings = &self.core.settings;
+        let general = settings.auth.challenge_proxy;
+        let mut route = None;
+        if settings.routes.have_a_say() {
+            route = settings.routes.iter().find(|route| matches(route, request));
+        }
+        let (asks, users_only) = match route {
+            Some(route) => (
+                route.challenge.unwrap_or(general),
+                route.users_only && !self.core.is_past_routes(request),
+            ),
+            None => (general, false),
+        };
+        match (users_only, asks) {
+            (true, _) => Demand::Users,
+            (false, true) => Demand::Ours,
+            (false, false) => Demand::Nothing,
+        }
+    }
+
+    /// Whether the From is an anonymous one, and it is known which users may stand behind it.
+    fn may_withhold_its_name(&self, message: &Message, claim: &Claim) -> bool {
+        let mut room = [0; 256];
+        claim.is_anonymous() && !realm(&self.core.settings, message, claim, &mut room).is_empty()
+    }
+
+    /// Asks for credentials, and whether they are those of the user that is claimed to be here.
+    fn authenticate(&mut self, request: &Request, claim: &Claim) -> Result<(), Refusal> {
+        match self.prove(request, claim) {
+            Ok(nonce) => {
+                let peer = request.flow.peer;
+                self.source_proof = SourceProof::Elsewhere;
+                if self.core.nonces.is_from(nonce, peer.ip()) {
+                    self.source_proof = SourceProof::Here;
+                    self.core.sources.proved.note(self.now, peer);
+                }
+                self.core.counters.auth[AuthOutcome::Accepted as usize] += 1;
+                Ok(())
+            }
+            Err((failure, name)) => {
+                self.core.counters.auth[failure.outcome() as usize] += 1;
+                if let Some(words) = failure.words() {
+                    self.log_user(&request.message, request.flow, name, words);
+                }
+                Err(failure.refusal(claim.who).logged())
+            }
+        }
+    }
+
+    /// Whether the request bears the name of one of our users who has a password: nobody else could answer a challenge.
+    fn claims_a_user(&self, message: &Message) -> bool {
+        let from = message.from().and_then(|from| Uri::parse(from.uri));
+        from.is_ok_and(|from| self.core.has_password(&from))
+    }
+
+    /// The challenges of a 401 or 407, one line for each algorithm (RFC 8760 §2.3).
+    pub fn write_challenges(&mut self, message: &Message, who: Challenger, stale: bool, to: IpAddr, out: &mut Vec<u8>) {
+        let settings = self.core.settings.clone();
+        let auth = &settings.auth;
+        let mut room = [0; 256];
+        let claim = Claim::of(who, message, &settings);
+        let realm = realm(&settings, message, &claim, &mut room);
+        let users = self.core.users.clone();
+        let usable = |algorithm: &&Algorithm| users.all_have(realm, **algorithm, &auth.algorithms);
+        let some = auth.algorithms.iter().any(|algorithm| usable(&algorithm));
+        for algorithm in auth.algorithms.iter().filter(|a| !some || usable(a)) {
+            self.core.nonce_count = self.core.nonce_count.wrapping_add(1);
+            out.extend_from_slice(who.challenge_in());
+            out.extend_from_slice(b"Digest realm=\"");
+            out.extend_from_slice(realm);
+            out.extend_from_slice(b"\", nonce=\"");
+            self.core
+                .nonces
+                .write(self.now.as_ms(), self.core.number, self.core.nonce_count, realm, to, out);
+            out.extend_from_slice(b"\", algorithm=");
+            out.extend_from_slice(algorithm.name().as_bytes());
+            if auth.qop {
+                out.extend_from_slice(b", qop=\"auth,auth-int\"");
+            }
+            if stale {
+                out.extend_from_slice(b", stale=true");
+            }
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    fn log_user(&mut self, message: &Message, flow: Flow, name: &[u8], what: &str) {
+        let name = name.get(..NAME_SHOWN).unwrap_or(name);
+        let name = String::from_utf8_lossy(name);
+        self.core.log_event(message, flow, format_args!("user {name:?}: {what}"));
+    }
+}

@@ -1,0 +1,103 @@
+//! Who must answer a challenge, and in which realm.
+
+use crate::sip::{Host, Message, Uri, same_name, without_dot};
+use crate::stack::auth::demand::Challenger;
+use crate::stack::core::Core;
+use crate::stack::settings;
+use crate::stack::whose::Whose;
+use std::io::Write as _;
+
+/// Who must answer a challenge.
+#[derive(Clone, Copy)]
+pub(super) struct Claim<'a> {
+    pub who: Challenger,
+    /// See [`Challenger::address`].
+    pub address: Option<Uri<'a>>,
+    /// The one of our users that it names; `None`: any may answer.
+    pub whose: Option<Whose<'a>>,
+}
+
+impl<'a> Claim<'a> {
+    pub fn of(who: Challenger, message: &Message<'a>, settings: &settings::Settings) -> Claim<'a> {
+        let address = who.address(message);
+        Claim {
+            who,
+            address,
+            whose: address.and_then(|uri| settings.whose(&uri)),
+        }
+    }
+
+    /// Whether the caller withholds its name as RFC 3323 §4.1.1.3 has it.
+    pub fn is_anonymous(&self) -> bool {
+        self.who == Challenger::Proxy && self.address.is_some_and(|uri| same_name(uri.host_text, b"anonymous.invalid"))
+    }
+}
+
+/// The realm of a challenge: the conf's, or the domain of the address-of-record as users' hashes are made with it, however the phone writes
+/// it. Who withholds its name is most likely of the domain that it calls in, else of the first that there is. `room` holds it; empty where
+/// there is none.
+pub(super) fn realm<'a>(settings: &'a settings::Settings, message: &Message, claim: &Claim, room: &'a mut Room) -> &'a [u8] {
+    if !settings.auth.realm.is_empty() {
+        return settings.auth.realm.as_bytes();
+    }
+    let host = match claim.is_anonymous() {
+        false => claim.whose.map(|whose| whose.domain()),
+        true => {
+            let called = message.uri().ok().map(|uri| uri.host);
+            match called.filter(|host| settings.is_our_domain(*host)) {
+                None => settings.domains.first().map(|domain| Host::of(domain)),
+                called => called,
+            }
+        }
+    };
+    let len = match host {
+        None => 0,
+        Some(Host::Name(name)) => {
+            let name = without_dot(name);
+            match room.get_mut(..name.len()) {
+                // A longer one is nobody's domain.
+                None => 0,
+                Some(room) => {
+                    room.copy_from_slice(name);
+                    room.make_ascii_lowercase();
+                    name.len()
+                }
+            }
+        }
+        Some(address) => {
+            let mut rest = &mut room[..];
+            // The room is larger than any address.
+            let _ = write!(rest, "{address}");
+            256 - rest.len()
+        }
+    };
+    &room[..len]
+}
+
+impl Core {
+    /// Whether this names one of our users who has a password.
+    pub fn has_password(&self, uri: &Uri) -> bool {
+        let Some(whose) = self.settings.whose(uri) else {
+            return false;
+        };
+        let mut domain = Vec::new();
+        whose.domain().write_canonical(&mut domain);
+        let realm = match self.settings.auth.realm.is_empty() {
+            true => &domain[..],
+            false => self.settings.auth.realm.as_bytes(),
+        };
+        let mut name: Vec<u8> = whose.name().collect();
+        if self.users.find(&name, realm).is_some() {
+            return true;
+        }
+        name.push(b'@');
+        name.extend_from_slice(&domain);
+        self.users.find(&name, realm).is_some()
+    }
+}
+
+/// A name that is no longer than any of ours.
+pub(super) type Room = [u8; 256];
+
+/// Bytes of a name that a line of the log shows at most.
+pub(super) const NAME_SHOWN: usize = 100;

@@ -1,0 +1,94 @@
+//! Why a request is challenged or refused, and what it is answered.
+
+use crate::base::guesses::Bound;
+use crate::stack::auth::demand::Challenger;
+use crate::stack::counters::{AuthOutcome, Limit};
+use crate::stack::refusal::{Extra, Refusal};
+
+/// Why a request is challenged or refused.
+pub(super) enum Failure {
+    /// It brings no credentials for us.
+    None,
+    Malformed,
+    /// The nonce is none of ours, or is for another realm.
+    ForeignNonce,
+    Stale,
+    /// An algorithm or a qop that was not offered, or the hash that it needs is not known.
+    NotOffered,
+    UnknownUser,
+    /// The user has no hash for the algorithm.
+    NoHash,
+    WrongResponse,
+    /// It was not looked at: too many had been wrong.
+    TooMany(Bound),
+    /// The user's requests are too many.
+    Limited(Refusal),
+    Replayed,
+    /// The right password, for another Request-URI.
+    OtherUri,
+    /// The right password of another user.
+    OtherUser,
+}
+
+impl Failure {
+    pub fn outcome(&self) -> AuthOutcome {
+        match self {
+            Failure::None | Failure::ForeignNonce => AuthOutcome::Challenged,
+            Failure::Malformed | Failure::NotOffered | Failure::NoHash => AuthOutcome::Malformed,
+            Failure::Stale => AuthOutcome::Stale,
+            Failure::UnknownUser => AuthOutcome::UnknownUser,
+            Failure::TooMany(_) => AuthOutcome::TooMany,
+            Failure::Limited(_) => AuthOutcome::Accepted,
+            Failure::WrongResponse => AuthOutcome::WrongResponse,
+            Failure::Replayed => AuthOutcome::Replayed,
+            Failure::OtherUri => AuthOutcome::OtherUri,
+            Failure::OtherUser => AuthOutcome::Forbidden,
+        }
+    }
+
+    /// For the log; `None` for what happens to every honest client.
+    pub fn words(&self) -> Option<&'static str> {
+        match self {
+            Failure::None | Failure::ForeignNonce | Failure::Stale => None,
+            Failure::TooMany(_) => Some("too many wrong passwords ([auth] guesses)"),
+            Failure::Limited(_) => Some("too many requests ([limits] requests_per_user)"),
+            Failure::Malformed => Some("malformed credentials"),
+            Failure::NotOffered => Some("an algorithm or qop that was not offered"),
+            Failure::NoHash => Some("an algorithm that no hash is known of"),
+            Failure::UnknownUser => Some("unknown user"),
+            Failure::WrongResponse => Some("wrong password"),
+            Failure::Replayed => Some("credentials used before"),
+            Failure::OtherUri => Some("credentials for another Request-URI"),
+            Failure::OtherUser => Some("acts for another user"),
+        }
+    }
+
+    pub fn refusal(&self, who: Challenger) -> Refusal {
+        match self {
+            Failure::OtherUri => Refusal::new(400, "Credentials For Another URI"),
+            Failure::OtherUser => Refusal::new(403, "Not Your Address-Of-Record"),
+            Failure::Limited(refusal) => *refusal,
+            Failure::TooMany(bound) => too_many(*bound, || {
+                // Nothing was looked at: with a nonce of its own the same answer may be right.
+                let stale = true;
+                Refusal::new(who.status(), "").with(Extra::Challenge { who, stale })
+            }),
+            _ => {
+                // Who gets here with a count that has come before knows the password: with another nonce it is let in, unasked by its user
+                // (RFC 7616 §3.3).
+                let stale = matches!(self, Failure::Stale | Failure::Replayed);
+                Refusal::new(who.status(), "").with(Extra::Challenge { who, stale })
+            }
+        }
+    }
+}
+
+/// What is answered where no password is looked at. Who has not proved to be there is asked to: the true user answers at once, from where
+/// it is.
+fn too_many(bound: Bound, challenge: impl FnOnce() -> Refusal) -> Refusal {
+    let refusal = match bound {
+        Bound::Unproved => challenge(),
+        _ => Refusal::new(403, "Too Many Wrong Passwords"),
+    };
+    refusal.because_of(Limit::Guesses)
+}
