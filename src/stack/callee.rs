@@ -27,7 +27,8 @@ enum Likeness {
     Owner,
     /// User and host: the port is that of another connection.
     Host,
-    ServerAddress,
+    /// The same place.
+    Place,
 }
 
 /// A living way by which a binding is reached.
@@ -37,6 +38,28 @@ struct Candidate {
     /// Of two alike, the one that expires later has most likely been registered later.
     expires: Instant,
     flow: Flow,
+}
+
+/// What the bindings of the callee say.
+#[derive(Default)]
+struct Found {
+    is_contact: bool,
+    /// One of the ways is the dialog's own.
+    is_own_registered: bool,
+    /// The Request-URI is a contact that is called where it says it is.
+    is_reachable: bool,
+    /// Bindings with a way that is open.
+    living: usize,
+    best: Option<Candidate>,
+}
+
+impl Found {
+    fn consider(&mut self, candidate: Candidate) {
+        let rank = |candidate: &Candidate| (candidate.likeness, candidate.expires);
+        if self.best.is_none_or(|best| rank(&best) < rank(&candidate)) {
+            self.best = Some(candidate);
+        }
+    }
 }
 
 impl Turn<'_> {
@@ -65,37 +88,56 @@ impl Turn<'_> {
         }
         self.core.aor.clear();
         to.write_address_of_record(&mut self.core.aor);
-        self.core.facts.clear();
-        write_place(request.uri, &mut self.core.facts);
-        let place_end = self.core.facts.len();
+        let found = self.ask_bindings(request, own);
+        callee.is_contact = found.is_contact;
+        let (Some(token), Some(best)) = (token, found.best) else {
+            return callee;
+        };
+        let is_taken = match best.likeness {
+            // The phone says of this very place that it is reached by another way now.
+            Likeness::Place => !found.is_own_registered,
+            _ if own.is_some() || found.is_reachable || can_be_called(request, &token) => false,
+            Likeness::Host => true,
+            Likeness::Owner => found.living == 1,
+        };
+        if is_taken {
+            callee.flow = Some(best.flow);
+        }
+        callee
+    }
+
+    /// What the bindings of the core's `aor` say of the Request-URI; `own` is the dialog's own way, if it is open.
+    fn ask_bindings(&mut self, request: &Request, own: Option<Flow>) -> Found {
+        let core = &mut *self.core;
+        let (peer_flows, facts) = (&core.peer_flows, &mut core.facts);
+        facts.clear();
+        write_place(request.uri, facts);
+        let place_end = facts.len();
         // While the dialog's own way is open, nothing counts but what is registered for this very place.
         if own.is_none() {
-            write_name(request.uri, &mut self.core.facts);
+            write_name(request.uri, facts);
         }
-        let end = self.core.facts.len();
-        let (ways, facts) = (&self.core.peer_flows, &mut self.core.facts);
+        let end = facts.len();
         let secure = is_sips(request.uri);
-        let may_move = token.is_some() && request.dialog.is_named;
-        let (mut is_own_registered, mut is_reachable) = (false, false);
-        let mut best: Option<Candidate> = None;
-        let mut living = 0;
-        self.core.location.lookup(self.now, &self.core.aor, |binding| {
+        let may_move = request.dialog.flow.is_some() && request.dialog.is_named;
+        let mut found = Found::default();
+        core.location.lookup(self.now, &core.aor, |binding| {
             facts.truncate(end);
             write_place(binding.uri(), facts);
             let is_place = facts[..place_end] == facts[end..];
-            callee.is_contact |= is_place;
+            found.is_contact |= is_place;
             if !may_move || (own.is_some() && !is_place) {
                 return;
             }
-            is_reachable |= is_place && binding.reached == Reached::ByContact;
-            let flow = opened(binding).filter(|flow| ways.is_alive(flow) && (!secure || flow.transport == Transport::Tls));
-            let Some(flow) = flow else {
+            found.is_reachable |= is_place && binding.reached == Reached::ByContact;
+            let is_usable = |flow: &Flow| peer_flows.is_alive(flow) && (!secure || flow.transport == Transport::Tls);
+            let Some(flow) = opened(binding).filter(is_usable) else {
                 return;
             };
-            living += 1;
-            is_own_registered |= own.is_some_and(|own| is_same_way(&own, &flow));
+            found.living += 1;
+            found.is_own_registered |= own.is_some_and(|own| is_same_way(&own, &flow));
             let likeness = if is_place {
-                Likeness::ServerAddress
+                Likeness::Place
             } else {
                 facts.truncate(end);
                 write_name(binding.uri(), facts);
@@ -104,30 +146,13 @@ impl Turn<'_> {
                     false => Likeness::Owner,
                 }
             };
-            let candidate = Candidate {
+            found.consider(Candidate {
                 likeness,
                 expires: binding.expires,
                 flow,
-            };
-            let rank = |candidate: &Candidate| (candidate.likeness, candidate.expires);
-            if best.is_none_or(|best| rank(&best) < rank(&candidate)) {
-                best = Some(candidate);
-            }
+            });
         });
-        let (Some(token), Some(best)) = (token, best) else {
-            return callee;
-        };
-        let is_taken = match best.likeness {
-            // The phone says of this very place that it is reached by another way now.
-            Likeness::ServerAddress => !is_own_registered,
-            _ if own.is_some() || is_reachable || can_be_called(request, &token) => false,
-            Likeness::Host => true,
-            Likeness::Owner => living == 1,
-        };
-        if is_taken {
-            callee.flow = Some(best.flow);
-        }
-        callee
+        found
     }
 }
 

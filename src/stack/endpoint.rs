@@ -12,6 +12,7 @@ use crate::stack::counters::{Drop, Limit, MethodLabel, Side};
 use crate::stack::location::Progress;
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::targets::Decision;
+use crate::stack::proxy::validate::check_secure;
 use crate::stack::refusal::Refusal;
 use crate::stack::registrar::Registrar;
 use crate::stack::settings::Mode;
@@ -398,7 +399,10 @@ fn process_request(
     message: &Message,
     key: u128,
 ) -> Result<(), Refusal> {
-    let mut request = turn.begin_request(flow, message, key)?;
+    let (spiral, passed) = turn.validate(flow, message, key)?;
+    let mut request = turn.preprocess_route(flow, message)?;
+    (request.key, request.spiral, request.passed) = (key, spiral, passed);
+    check_secure(&request)?;
     match proxy.decide(turn, &mut request)? {
         Decision::Register => registrar.register(turn, &request),
         decision => proxy.carry_out(turn, &request, decision),

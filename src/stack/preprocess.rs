@@ -1,73 +1,79 @@
 //! Route information preprocessing (RFC 3261 §16.4): what the Request-URI and the Route values that name us say of a request.
 
 use crate::base::{Flow, Transport};
-use crate::sip::{Message, Name, NameAddr, Scheme, Uri};
-use crate::stack::auth::demand::Demand;
-use crate::stack::branch::Mark;
-use crate::stack::cookie::{self, Verdict};
+use crate::sip::{Fault, Message, Name, NameAddr, Scheme, Uri, Value};
+use crate::stack::cookie::{self, Recorded, Verdict};
 use crate::stack::hop_uri::transport_of;
-use crate::stack::passage::Proof;
 use crate::stack::refusal::Refusal;
-use crate::stack::request::{DialogRoute, Request};
+use crate::stack::request::Request;
 use crate::stack::turn::Turn;
 
 /// Consecutive own Route values that are taken off; more than two are nobody's honest work.
 pub(super) const MAX_OWN_ROUTES: usize = 4;
 
+/// What the URIs of ours in a request have shown.
+#[derive(Default)]
+struct OwnUris<'a> {
+    cookie: Option<Recorded<'a>>,
+    /// One of them bears the cookie of another dialog or another side.
+    is_misused: bool,
+}
+
 impl Turn<'_> {
     pub fn preprocess_route<'a>(&mut self, flow: Flow, message: &Message<'a>) -> Result<Request<'a>, Refusal> {
-        let bad = |fault: crate::sip::Fault| Refusal::new(400, fault.reason());
         let via = message.top_via().map_err(bad)?;
-        let uri = message.request_uri();
         let parsed = message.uri().map_err(bad)?;
-        let mut request = Request {
-            message: *message,
-            key: 0,
-            flow,
-            via,
-            uri,
-            parsed,
-            from_strict_router: false,
-            own_routes: 0,
-            next_route: None,
-            listener: None,
-            dialog: DialogRoute::default(),
-            spiral: false,
-            passed: None,
-            proof: Proof::None,
-            trusted: false,
-            stranded: false,
-            renamed: false,
-            shown: None,
-            opening: None,
-            demand: Demand::Nothing,
-            mark: Mark::default(),
-        };
+        let mut request = Request::new(flow, *message, via, parsed);
         if message.header(Name::Route).is_none() {
             return Ok(request);
         }
-        let mut last = None;
-        let mut shown = None;
-        let mut misused = false;
-        // A strict router has put us into the Request-URI: the real one is the last Route.
-        if parsed.param(cookie::PARAM).is_some() && self.core.is_own_uri(&parsed) {
-            last = message.values(Name::Route).last();
-            if let Some(value) = last {
-                let address = NameAddr::parse(value.text).map_err(bad)?;
-                match self.core.read_cookie(message, &parsed) {
-                    Verdict::Ours(recorded) => {
-                        request.dialog.secure |= parsed.scheme == Scheme::Sips;
-                        self.read_token(&recorded, &mut request.dialog);
-                        shown = Some(recorded);
-                    }
-                    Verdict::Misused => misused = true,
-                    Verdict::Foreign => {}
-                }
-                request.uri = address.uri;
-                request.parsed = Uri::parse(address.uri).map_err(bad)?;
-                request.from_strict_router = true;
+        let mut own = OwnUris::default();
+        let last = self.take_strict_route(&mut request, &mut own)?;
+        self.take_own_routes(&mut request, last, &mut own)?;
+        match own.cookie {
+            Some(recorded) => self.judge_dialog(&recorded, &mut request),
+            // Who can prove its name is heard as one who shows no cookie.
+            None if own.is_misused && message.header(Name::ProxyAuthorization).is_none() => {
+                return Err(Refusal::new(403, "Not Your Dialog"));
             }
+            None => {}
         }
+        Ok(request)
+    }
+
+    /// A strict router has put us into the Request-URI: the real one is the last Route, which is returned.
+    fn take_strict_route<'a>(&mut self, request: &mut Request<'a>, own: &mut OwnUris<'a>) -> Result<Option<Value<'a>>, Refusal> {
+        let parsed = request.parsed;
+        if parsed.param(cookie::PARAM).is_none() || !self.core.is_own_uri(&parsed) {
+            return Ok(None);
+        }
+        let Some(last) = request.message.values(Name::Route).last() else {
+            return Ok(None);
+        };
+        let address = NameAddr::parse(last.text).map_err(bad)?;
+        match self.core.read_cookie(&request.message, &parsed) {
+            Verdict::Ours(recorded) => {
+                request.dialog.secure |= parsed.scheme == Scheme::Sips;
+                self.read_token(&recorded, &mut request.dialog);
+                own.cookie = Some(recorded);
+            }
+            Verdict::Misused => own.is_misused = true,
+            Verdict::Foreign => {}
+        }
+        request.uri = address.uri;
+        request.parsed = Uri::parse(address.uri).map_err(bad)?;
+        request.from_strict_router = true;
+        Ok(Some(last))
+    }
+
+    /// The Route values in front that name us, up to the one that has become the Request-URI.
+    fn take_own_routes<'a>(
+        &mut self,
+        request: &mut Request<'a>,
+        last: Option<Value<'a>>,
+        own: &mut OwnUris<'a>,
+    ) -> Result<(), Refusal> {
+        let message = request.message;
         for value in message.values(Name::Route) {
             if last.is_some_and(|last| last.span == value.span) {
                 break;
@@ -78,33 +84,27 @@ impl Turn<'_> {
                 request.next_route = Some(value);
                 break;
             }
-            let verdict = self.core.read_cookie(message, &uri);
-            if let Verdict::Misused = verdict {
-                misused = true;
-            }
-            if let Verdict::Ours(recorded) = verdict {
-                if request.own_routes > 0 {
-                    // RFC 5658 §3: the second of two is the side on which the request leaves.
-                    let transport = transport_of(&uri).ok().flatten();
-                    request.listener =
-                        self.core
-                            .settings
-                            .listener_named(transport.unwrap_or(Transport::Udp), uri.host_text, uri.port);
+            match self.core.read_cookie(&message, &uri) {
+                Verdict::Ours(recorded) => {
+                    if request.own_routes > 0 {
+                        // RFC 5658 §3: the second of two is the side on which the request leaves.
+                        let transport = transport_of(&uri).ok().flatten().unwrap_or(Transport::Udp);
+                        let settings = &self.core.settings;
+                        request.listener = settings.listener_named(transport, uri.host_text, uri.port);
+                    }
+                    request.dialog.secure |= uri.scheme == Scheme::Sips;
+                    self.read_token(&recorded, &mut request.dialog);
+                    own.cookie = own.cookie.or(Some(recorded));
                 }
-                request.dialog.secure |= uri.scheme == Scheme::Sips;
-                self.read_token(&recorded, &mut request.dialog);
-                shown = shown.or(Some(recorded));
+                Verdict::Misused => own.is_misused = true,
+                Verdict::Foreign => {}
             }
             request.own_routes += 1;
         }
-        match shown {
-            Some(recorded) => self.judge_dialog(&recorded, &mut request),
-            // Who can prove its name is heard as one who shows no cookie.
-            None if misused && message.header(Name::ProxyAuthorization).is_none() => {
-                return Err(Refusal::new(403, "Not Your Dialog"));
-            }
-            None => {}
-        }
-        Ok(request)
+        Ok(())
     }
+}
+
+fn bad(fault: Fault) -> Refusal {
+    Refusal::new(400, fault.reason())
 }

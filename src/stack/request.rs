@@ -53,6 +53,36 @@ pub struct Request<'a> {
     pub mark: Mark,
 }
 
+impl<'a> Request<'a> {
+    /// As it came by `flow`: nothing has been found out.
+    #[inline]
+    pub fn new(flow: Flow, message: Message<'a>, via: Via<'a>, parsed: Uri<'a>) -> Request<'a> {
+        Request {
+            message,
+            key: 0,
+            flow,
+            via,
+            uri: message.request_uri(),
+            parsed,
+            from_strict_router: false,
+            own_routes: 0,
+            next_route: None,
+            listener: None,
+            dialog: DialogRoute::default(),
+            spiral: false,
+            passed: None,
+            proof: Proof::None,
+            trusted: false,
+            stranded: false,
+            renamed: false,
+            shown: None,
+            opening: None,
+            demand: Demand::Nothing,
+            mark: Mark::default(),
+        }
+    }
+}
+
 /// What our Record-Route has kept of a dialog (RFC 5626 §5.3).
 #[derive(Clone, Copy, Default)]
 pub struct DialogRoute {

@@ -4,13 +4,13 @@ use crate::base::Flow;
 use crate::sip::{Message, Method, Uri};
 use crate::stack::auth::claim::{Claim, NAME_SHOWN, realm};
 use crate::stack::auth::demand::{Challenger, Demand};
+use crate::stack::auth::digest::Algorithm;
 use crate::stack::condition::matches;
 use crate::stack::counters::AuthOutcome;
 use crate::stack::passage::Proof;
 use crate::stack::refusal::Refusal;
 use crate::stack::request::Request;
 use crate::stack::turn::{SourceProof, Turn};
-use crate::stack::auth::digest::Algorithm;
 use std::net::IpAddr;
 
 impl Turn<'_> {

@@ -1,8 +1,8 @@
 //! How many passwords may be guessed ([`crate::base::guesses`]): beyond the bound none is looked at, and whether there is such a user makes
 //! no difference to what is answered.
 
-use crate::base::{Flow, Lasting};
 use crate::base::guesses::{Bound, Guess, MANY};
+use crate::base::{Flow, Lasting};
 use crate::stack::auth::claim::NAME_SHOWN;
 use crate::stack::auth::failure::Failure;
 use crate::stack::auth::nonce::{Nonce, Verdict};

@@ -2,12 +2,12 @@
 
 use crate::sip::{Credentials, Host, Message};
 use crate::stack::auth::claim::{Claim, Room, realm};
+use crate::stack::auth::digest::{self, Algorithm, Hash};
 use crate::stack::auth::failure::Failure;
+use crate::stack::auth::nonce::{Nonce, Use, Verdict};
 use crate::stack::request::{Request, span_of};
 use crate::stack::turn::Turn;
 use crate::stack::whose::Whose;
-use crate::stack::auth::digest::{self, Algorithm, Hash};
-use crate::stack::auth::nonce::{Nonce, Use, Verdict};
 use std::net::IpAddr;
 
 /// What stands in a quoted string: a backslash makes the byte behind it stand for itself (RFC 3261 §25.1). `room` holds it where there is one;

@@ -25,7 +25,7 @@ mod stateless;
 mod target;
 pub mod targets;
 mod unproved;
-mod validate;
+pub mod validate;
 mod waits;
 mod withhold;
 

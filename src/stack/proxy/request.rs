@@ -4,22 +4,11 @@ use crate::base::Flow;
 use crate::sip::{Message, Name};
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::targets::Decision;
-use crate::stack::proxy::validate::{ASTRAY, check_secure};
+use crate::stack::proxy::validate::ASTRAY;
 use crate::stack::refusal::{Extra, Refusal};
 use crate::stack::request::{Request, unsupported};
 use crate::stack::settings::Mode;
 use crate::stack::turn::Turn;
-
-impl Turn<'_> {
-    /// Steps of §16.3 and §16.4 for a request other than ACK and CANCEL that belongs to no transaction yet.
-    pub fn begin_request<'a>(&mut self, flow: Flow, message: &Message<'a>, key: u128) -> Result<Request<'a>, Refusal> {
-        let (spiral, passed) = self.validate(flow, message, key)?;
-        let mut request = self.preprocess_route(flow, message)?;
-        (request.key, request.spiral, request.passed) = (key, spiral, passed);
-        check_secure(&request)?;
-        Ok(request)
-    }
-}
 
 impl Proxy {
     /// §16.5, and whether the request may have its way. The targets are kept for [`Proxy::carry_out`].

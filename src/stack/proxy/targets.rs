@@ -28,6 +28,17 @@ pub(in crate::stack) enum Decision {
     Drop,
 }
 
+/// What the location service says, beside the targets.
+#[derive(Default)]
+struct Located {
+    /// There is such an address-of-record.
+    is_known: bool,
+    /// Bindings that a SIPS request does not go to.
+    insecure: usize,
+    /// Bindings that name the address-of-record itself.
+    lead_back: usize,
+}
+
 impl Turn<'_> {
     pub fn determine_targets(&mut self, request: &Request, targets: &mut TargetSet) -> Result<Decision, Refusal> {
         targets.clear();
@@ -111,26 +122,49 @@ impl Turn<'_> {
             _ if !named => return Err(Refusal::new(404, "No User In Request-URI")),
             _ => {}
         }
-        self.core.aor.clear();
-        request.parsed.write_address_of_record(&mut self.core.aor);
+        let located = self.look_up(request, redirect, targets);
+        match (located.is_known, targets.targets.is_empty()) {
+            (false, _) => Err(Refusal::new(404, "")),
+            (true, true) if located.insecure > 0 => Err(Refusal::new(480, "").with(Extra::SipsNotAllowed)),
+            (true, true) if located.lead_back > 0 => Err(Refusal::new(480, "Contact Leads Back To Itself")),
+            (true, true) => Err(Refusal::new(480, "")),
+            (true, false) => {
+                targets.sort_by_q();
+                let is_within = request.message.to_tag().is_some() || request.message.method() == Method::Ack;
+                let shows_dialog = request.trusted || request.stranded;
+                Ok(match redirect {
+                    _ if is_within && !shows_dialog => Decision::Astray,
+                    true => Decision::Redirect,
+                    false => Decision::Forward,
+                })
+            }
+        }
+    }
+
+    /// The bindings of the Request-URI's address-of-record as targets.
+    fn look_up(&mut self, request: &Request, redirect: bool, targets: &mut TargetSet) -> Located {
+        let core = &mut *self.core;
+        core.aor.clear();
+        request.parsed.write_address_of_record(&mut core.aor);
         // A SIPS request must not leave for a SIP contact (RFC 5630 §5.3).
         let secure = request.parsed.scheme == Scheme::Sips;
-        let (mut insecure, mut dead, mut back) = (0, 0, 0);
+        let mut located = Located::default();
+        let mut dead = 0;
         // Targets, by position, whose connection is gone and whose contact is the end that the phone had of it.
         let mut doubtful = 0u64;
-        let known = self.core.location.lookup(self.now, &self.core.aor, |binding| {
+        located.is_known = core.location.lookup(self.now, &core.aor, |binding| {
             if binding.leads_back {
-                back += 1;
+                located.lead_back += 1;
                 return;
             }
             let text = binding.text();
             let sips = is_sips(text.uri);
             if secure && !sips {
-                insecure += 1;
+                located.insecure += 1;
                 return;
             }
             let source = binding.source();
-            let alive = source.filter(|flow| self.core.peer_flows.is_alive(flow));
+            let alive = source.filter(|flow| core.peer_flows.is_alive(flow));
             let flow = match binding.reached {
                 Reached::ByContact => None,
                 Reached::ByFlowFirst => {
@@ -158,34 +192,12 @@ impl Turn<'_> {
             target.by_operator = source.is_none();
             target.is_unsure = binding.is_unsure;
         });
-        // Nobody listens there, unless the phone has bound its port for both. Where another can be called, it is not tried.
-        if doubtful != 0 && !redirect && (doubtful.count_ones() as usize) < targets.targets.len() {
-            let mut position = 0u32;
-            targets.targets.retain(|_| {
-                position += 1;
-                1u64.checked_shl(position - 1).is_none_or(|bit| doubtful & bit == 0)
-            });
-            dead += u64::from(doubtful.count_ones());
+        if doubtful != 0 && !redirect {
+            dead += drop_doubtful(doubtful, targets);
         }
-        self.core.counters.dead_flows += dead;
-        match (known, targets.targets.is_empty()) {
-            (false, _) => Err(Refusal::new(404, "")),
-            (true, true) if insecure > 0 => Err(Refusal::new(480, "").with(Extra::SipsNotAllowed)),
-            (true, true) if back > 0 => Err(Refusal::new(480, "Contact Leads Back To Itself")),
-            (true, true) => Err(Refusal::new(480, "")),
-            (true, false) => {
-                targets.sort_by_q();
-                let is_within = request.message.to_tag().is_some() || request.message.method() == Method::Ack;
-                let shows_dialog = request.trusted || request.stranded;
-                Ok(match redirect {
-                    _ if is_within && !shows_dialog => Decision::Astray,
-                    true => Decision::Redirect,
-                    false => Decision::Forward,
-                })
-            }
-        }
+        core.counters.dead_flows += dead;
+        located
     }
-
     /// The Request-URI as a target. Where `maddr` names us, and the request came by the port and transport that the URI names,
     /// those three are no more than our own address, and go (§16.4).
     fn push_request_uri<'t>(&self, request: &Request, targets: &'t mut TargetSet) -> &'t mut Target {
@@ -206,4 +218,18 @@ impl Turn<'_> {
             && listener.is_some_and(|listener| listener.address.port() == port)
             && self.core.settings.is_own(maddr, Settings::ip(maddr), None)
     }
+}
+
+/// Takes out the targets whose bits are set, where others are left, and says how many: nobody listens there, unless the phone has bound its
+/// port for both.
+fn drop_doubtful(doubtful: u64, targets: &mut TargetSet) -> u64 {
+    if doubtful.count_ones() as usize >= targets.targets.len() {
+        return 0;
+    }
+    let mut position = 0u32;
+    targets.targets.retain(|_| {
+        position += 1;
+        1u64.checked_shl(position - 1).is_none_or(|bit| doubtful & bit == 0)
+    });
+    u64::from(doubtful.count_ones())
 }

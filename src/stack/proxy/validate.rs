@@ -18,7 +18,7 @@ pub(super) const ASTRAY: Refusal = Refusal::new(403, "Not On The Route Of The Di
 /// CANCEL without a transaction too. But for a dialog in which our own Route says `sip:`. It began with a SIP request, so nobody was promised TLS
 /// on this side of us; the other side has given a SIPS contact all the same, and who talks to it must be able to hang up. From here on the request
 /// goes by TLS.
-pub(super) fn check_secure(request: &Request) -> Result<(), Refusal> {
+pub(in crate::stack) fn check_secure(request: &Request) -> Result<(), Refusal> {
     let is_plain = request.flow.transport != Transport::Tls;
     let in_plain_dialog = request.trusted && !request.dialog.secure;
     match request.parsed.scheme {

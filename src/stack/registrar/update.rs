@@ -56,14 +56,50 @@ pub(super) fn update(
     if is_repeated(record, contacts, seating, this)? {
         return Ok(Registration::Queried);
     }
-    // How many there would be, and what more they would take.
+    let change = reckon(record, contacts, seating, this);
+    if change.added > 0 && change.live > limits.max_contacts {
+        let excess = change.live - limits.max_contacts;
+        if !give_way(&record.bindings, seating, peer_flows, this.now, excess) {
+            return Err(Refusal::new(403, "Too Many Contacts").because_of(Limit::Contacts));
+        }
+    }
+    if change.needed > room {
+        let full = Refusal::new(503, "Too Many Bindings").with(Extra::RetryAfter(60));
+        return Err(full.because_of(Limit::Bindings));
+    }
+    if change.needed > 0 && is_share_full {
+        let full = Refusal::new(503, "Too Many Bindings From One Source");
+        let full = full.with(Extra::RetryAfter(60));
+        return Err(full.because_of(Limit::BindingsOfSource));
+    }
+    let kept = kept_length(record, seating, this);
+    if change.answered + kept > this.room {
+        return Err(too_long("Contacts Too Long For One Answer"));
+    }
+    record.holder = holder;
+    Ok(set_bindings(record, contacts, request, this, limits, seating))
+}
+
+/// What the contacts of a REGISTER would change.
+struct Change {
+    /// Bindings that would be added, and how many would live then.
+    added: usize,
+    live: usize,
+    /// Bytes that the table would have to hold more.
+    needed: usize,
+    /// Bytes of the answer that the contacts would take.
+    answered: usize,
+}
+
+/// How many there would be, and what more they would take.
+fn reckon(record: &Record, contacts: &Contacts, seating: &mut Seating, this: &Registering) -> Change {
     let will_live = &mut seating.will_live;
     will_live.clear();
     let lives = |(binding, is_replaced): (&Binding, &bool)| binding.is_live(this.now) && !is_replaced;
     will_live.extend(record.bindings.iter().zip(&seating.is_replaced).map(lives));
     let others = record.bindings.len();
     will_live.resize(others + contacts.len(), false);
-    let (mut added, mut needed, mut told) = (0, 0, 0);
+    let (mut added, mut needed, mut answered) = (0, 0, 0);
     for (number, (contact, seat)) in contacts.iter().zip(&seating.seats).enumerate() {
         let (place, binding) = match seat {
             Seat::Binding(position) => (*position, record.bindings.get(*position)),
@@ -80,35 +116,26 @@ pub(super) fn update(
         added += usize::from(!was_live);
         let text = contact.uri.len() + contact.instance.len() + this.call_id.len() + this.path.len() + SOURCE;
         needed += weight(text).saturating_sub(binding.map_or(0, Binding::weight));
-        told += line_length(contact.uri, contact.instance);
+        answered += line_length(contact.uri, contact.instance);
     }
     let live = will_live.iter().filter(|lives| **lives).count();
-    if added > 0 && live > limits.max_contacts {
-        let excess = live - limits.max_contacts;
-        if !give_way(&record.bindings, seating, peer_flows, this.now, excess) {
-            return Err(Refusal::new(403, "Too Many Contacts").because_of(Limit::Contacts));
-        }
+    Change {
+        added,
+        live,
+        needed,
+        answered,
     }
-    if needed > room {
-        let full = Refusal::new(503, "Too Many Bindings").with(Extra::RetryAfter(60));
-        return Err(full.because_of(Limit::Bindings));
-    }
-    if needed > 0 && is_share_full {
-        let full = Refusal::new(503, "Too Many Bindings From One Source");
-        let full = full.with(Extra::RetryAfter(60));
-        return Err(full.because_of(Limit::BindingsOfSource));
-    }
-    for (position, binding) in record.bindings.iter().enumerate() {
-        let is = |list: &[bool]| list.get(position) == Some(&true);
-        if binding.is_live(this.now) && !is(&seating.is_replaced) && !is(&seating.is_taken) {
-            told += line_length(binding.uri(), binding.text().instance);
-        }
-    }
-    if told > this.room {
-        return Err(too_long("Contacts Too Long For One Answer"));
-    }
-    record.holder = holder;
-    Ok(set_bindings(record, contacts, request, this, limits, seating))
+}
+
+/// Bytes of the answer that are taken by what lives and is not spoken of.
+fn kept_length(record: &Record, seating: &Seating, this: &Registering) -> usize {
+    let is = |list: &[bool], position: usize| list.get(position) == Some(&true);
+    let bindings = record.bindings.iter().enumerate();
+    let kept = bindings.filter(|(position, binding)| {
+        binding.is_live(this.now) && !is(&seating.is_replaced, *position) && !is(&seating.is_taken, *position)
+    });
+    kept.map(|(_, binding)| line_length(binding.uri(), binding.text().instance))
+        .sum()
 }
 
 /// Nothing stands in the way any more.

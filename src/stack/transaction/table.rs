@@ -2,23 +2,25 @@
 
 #[cfg(debug_assertions)]
 mod check;
+mod client;
 mod room;
+mod server;
+mod unanswered;
 
 use super::clock::Clock;
-use super::directory::{Directory, Link, Look};
+use super::directory::{Directory, Link};
 use super::refused::Refused;
 use super::timer::Timer;
-use super::{Action, ClientEvent, ServerEvent, ack, invite_client, invite_server, non_invite_client, non_invite_server};
-use crate::base::{Arena, Blob, Channel, Flow, Id, Instant, Key, Outbox, Pool, Shares, Sources, Span, TimerId, Wheel};
+use super::{ClientEvent, ServerEvent, invite_client, invite_server, non_invite_client, non_invite_server};
+use crate::base::{Arena, Blob, Channel, Flow, Id, Instant, Key, Outbox, Pool, Shares, Sources, Wheel};
 use crate::settings::Timers;
-use crate::sip::{Index, Message, sniff};
+use crate::sip::Index;
 use crate::stack::counters::Limit;
 use crate::stack::identity::Dialog;
 use crate::stack::name_hasher::NameHasher;
 use crate::stack::peer_flows::PeerFlows;
 use crate::stack::settings::PerCore;
 pub use room::Holders;
-use room::{UNBOUNDED, UNBOUNDED_REPEATS};
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::hint::black_box;
@@ -103,9 +105,6 @@ pub enum Ends {
     Call,
 }
 
-/// The end of a list.
-const NONE: u32 = u32::MAX;
-
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ClientKind {
     Invite,
@@ -151,7 +150,7 @@ pub struct Transactions {
     pub accepted: Refused,
     /// The client transactions that wait on a connection and have heard nothing, as a list for each: its first, by slot.
     unanswered: HashMap<u128, u32, BuildHasherDefault<NameHasher>>,
-    ways: PeerFlows,
+    peer_flows: PeerFlows,
     /// Who holds how many, and how many bytes of requests.
     pub shares: Shares,
     bytes: Shares,
@@ -175,7 +174,7 @@ pub struct Transactions {
 
 impl Transactions {
     /// How many server transactions there may be is a limit for which the directory is sized once.
-    pub fn new(timers: Timers, limits: &PerCore, ways: PeerFlows, sources: Arc<Sources>, secret: Key) -> Transactions {
+    pub fn new(timers: Timers, limits: &PerCore, peer_flows: PeerFlows, sources: Arc<Sources>, secret: Key) -> Transactions {
         let mut transactions = Transactions {
             limit: 0,
             limit_bytes: 0,
@@ -183,7 +182,7 @@ impl Transactions {
             refused: Refused::default(),
             accepted: Refused::with_places(ACCEPTED),
             unanswered: HashMap::default(),
-            ways,
+            peer_flows,
             shares: Shares::new(secret),
             bytes: Shares::new(secret),
             sources,
@@ -235,473 +234,6 @@ impl Transactions {
         self.wheel.next_timeout()
     }
 
-    // ---- server side -------------------------------------------------------------------------------------------------
-
-    pub fn find_server(&self, key: u128) -> Option<Id> {
-        let mut link = self.directory.head(key);
-        while let Look::Record(slot) = self.directory.look(link, key) {
-            let (id, server) = self.servers.tenant(slot)?;
-            if server.key == key {
-                return Some(id);
-            }
-            link = server.next;
-        }
-        None
-    }
-
-    pub fn server(&self, id: Id) -> Option<&Server> {
-        self.servers.get(id)
-    }
-
-    pub fn server_mut(&mut self, id: Id) -> Option<&mut Server> {
-        self.servers.get_mut(id)
-    }
-
-    /// A new request; `flow` is where its responses go.
-    pub fn open_server(&mut self, now: Instant, invite: bool, key: u128, flow: Flow) -> Id {
-        let slot = self.servers.next_id().slot;
-        let mut clock = Clock::new(self.wheel.add(slot));
-        let state = if invite {
-            ServerState::Invite(invite_server::State::Proceeding)
-        } else {
-            clock.start(Timer::Late, now, &self.timers, &flow, false);
-            clock.start(Timer::F, now, &self.timers, &flow, false);
-            clock.arm(&mut self.wheel);
-            ServerState::NonInvite(non_invite_server::State::Trying)
-        };
-        let next = self.directory.insert(key, slot);
-        self.servers.insert(Server {
-            key,
-            flow,
-            context: None,
-            offers_control: false,
-            response: Blob::EMPTY,
-            clock,
-            state,
-            room: UNBOUNDED,
-            holders: Holders::default(),
-            next,
-        })
-    }
-
-    /// The request or its ACK came again. True: the message is the transaction user's.
-    pub fn server_request(&mut self, now: Instant, id: Id, event: ServerEvent, outbox: &mut Outbox) -> bool {
-        self.step_server(now, id, event, None, outbox).0
-    }
-
-    /// Sends a response of the transaction user, where the machine allows it; `write` appends its bytes. True: it was sent.
-    pub fn respond(&mut self, now: Instant, id: Id, status: u16, outbox: &mut Outbox, write: impl FnOnce(&mut Vec<u8>)) -> bool {
-        let event = match status {
-            ..200 => ServerEvent::Provisional,
-            200..300 => ServerEvent::Success,
-            _ => ServerEvent::Failure,
-        };
-        let Some(server) = self.servers.get(id) else {
-            return false;
-        };
-        let allowed = match server.state {
-            ServerState::Invite(state) => invite_server::step(state, event).1,
-            ServerState::NonInvite(state) => non_invite_server::step(state, event).1,
-        };
-        if !allowed.contains(&Action::Transmit) {
-            return false;
-        }
-        let flow = server.flow;
-        let span = outbox.send(flow, write);
-        if !self.may_answer(now, id, status, span.len()) {
-            // Nobody has to know: the next one may be sent.
-            outbox.unsend();
-            return true;
-        }
-        self.send_back(&flow, span, outbox);
-        self.step_server(now, id, event, Some(span), outbox);
-        true
-    }
-
-    /// Carries out one step. Returns (deliver, late).
-    fn step_server(&mut self, now: Instant, id: Id, event: ServerEvent, given: Option<Span>, outbox: &mut Outbox) -> (bool, bool) {
-        let Some(server) = self.servers.get_mut(id) else {
-            return (false, false);
-        };
-        let (actions, over) = match &mut server.state {
-            ServerState::Invite(state) => {
-                let (next, actions) = invite_server::step(*state, event);
-                *state = next;
-                (actions, next == invite_server::State::Terminated)
-            }
-            ServerState::NonInvite(state) => {
-                let (next, actions) = non_invite_server::step(*state, event);
-                *state = next;
-                (actions, next == non_invite_server::State::Terminated)
-            }
-        };
-        let (mut deliver, mut late, mut timed, mut resent) = (false, false, false, None);
-        for action in actions {
-            match *action {
-                Action::Deliver => deliver = true,
-                // `respond` has put the bytes into the outbox before the step.
-                Action::Transmit => {}
-                Action::Remember => {
-                    if let Some(span) = given {
-                        self.pool.release(&mut server.response);
-                        server.response = self.pool.store(outbox.get(span)).unwrap_or(Blob::EMPTY);
-                    }
-                }
-                Action::Forget => self.pool.release(&mut server.response),
-                Action::Resend => {
-                    let bytes = self.pool.get(&server.response);
-                    if !server.may_repeat(now, bytes.len(), &self.sources) {
-                        self.answers_kept_back += 1;
-                    } else if !bytes.is_empty() {
-                        let span = outbox.send(server.flow, |out| out.extend_from_slice(bytes));
-                        self.server_retransmissions += 1;
-                        resent = Some((server.flow, span));
-                    }
-                }
-                Action::Start(timer) => {
-                    server.clock.start(timer, now, &self.timers, &server.flow, false);
-                    timed = true;
-                }
-                Action::Stop(timer) => {
-                    server.clock.stop(timer);
-                    timed = true;
-                }
-                Action::ReportLate => late = true,
-                // A lost ACK or an unreachable caller changes nothing for the branches: they end by themselves.
-                Action::ReportFailure => {}
-                Action::ReportTimeout => self.refused.note(server.key),
-                Action::SendAck | Action::ResendAck | Action::StartAtT2(_) | Action::ReportTimerC => {}
-            }
-        }
-        if over {
-            self.remove_server(id);
-        } else if timed {
-            server.clock.arm(&mut self.wheel);
-        }
-        if let Some((flow, span)) = resent {
-            self.send_back(&flow, span, outbox);
-        }
-        (deliver, late)
-    }
-
-    /// §18.2.2: the response that was put into the outbox last goes by the request's own connection; where that is gone, by a
-    /// new one to the source's address and the port of sent-by.
-    fn send_back(&mut self, flow: &Flow, span: Span, outbox: &mut Outbox) {
-        if !flow.transport.is_reliable() || self.ways.takes_answers(flow) {
-            return;
-        }
-        let Some(via) = sniff::top_via(outbox.get(span)) else {
-            return;
-        };
-        let back = self.ways.back(flow, &via, &mut self.host);
-        if let Some(last) = outbox.transmits.last_mut() {
-            last.flow = back;
-        }
-        introduce(&back, &self.host, 0, outbox);
-    }
-
-    fn remove_server(&mut self, id: Id) {
-        let Some(mut server) = self.servers.remove(id) else {
-            debug_assert!(false, "a transaction that ends is there");
-            return;
-        };
-        self.pool.release(&mut server.response);
-        self.give_back(server.holders);
-        self.wheel.remove(server.clock.node);
-        if self.directory.remove_first(server.key, id.slot, server.next) {
-            return;
-        }
-        let mut link = self.directory.head(server.key);
-        while let Some(slot) = self.directory.slot(link) {
-            let Some((before, record)) = self.servers.tenant(slot) else {
-                debug_assert!(false, "a chain leads to a record");
-                return;
-            };
-            link = record.next;
-            if self.directory.leads_to(link, id.slot) {
-                if let Some(record) = self.servers.get_mut(before) {
-                    record.next = server.next;
-                }
-                return;
-            }
-        }
-    }
-
-    // ---- client side -------------------------------------------------------------------------------------------------
-
-    /// The name that the next client transaction will have: its branch must say it before the request is written.
-    pub fn next_client_id(&self) -> Id {
-        self.clients.next_id()
-    }
-
-    pub fn client(&self, id: Id) -> Option<&Client> {
-        self.clients.get(id)
-    }
-
-    pub fn client_mut(&mut self, id: Id) -> Option<&mut Client> {
-        self.clients.get_mut(id)
-    }
-
-    /// A request has just been written to the outbox at `span` for `flow`.
-    pub fn open_client(&mut self, now: Instant, kind: ClientKind, server: Id, flow: Flow, span: Span, outbox: &Outbox) -> Id {
-        let slot = self.clients.next_id().slot;
-        let mut clock = Clock::new(self.wheel.add(slot | CLIENT_TOKEN));
-        let mut c_at = Instant::NEVER;
-        let (state, repeat, end) = if kind == ClientKind::Invite {
-            c_at = now.after_ms(self.timers.c);
-            let calling = ClientState::Invite(invite_client::State::Calling);
-            (calling, Timer::A, Timer::B)
-        } else {
-            let trying = ClientState::NonInvite(non_invite_client::State::Trying);
-            (trying, Timer::E, Timer::F)
-        };
-        clock.start(repeat, now, &self.timers, &flow, false);
-        clock.start(end, now, &self.timers, &flow, false);
-        if c_at < clock.end_at {
-            (clock.end, clock.end_at) = (Timer::C, c_at);
-        }
-        clock.arm(&mut self.wheel);
-        let sent = self.pool.store(outbox.get(span)).unwrap_or(Blob::EMPTY);
-        let id = self.clients.insert(Client {
-            kind,
-            target: 0,
-            by_size: false,
-            opening: None,
-            ends: Ends::Nothing,
-            listed: false,
-            before: NONE,
-            after: NONE,
-            flow,
-            server,
-            breadth: 0,
-            cancel_wanted: false,
-            repeats: UNBOUNDED_REPEATS,
-            unproved: 0,
-            cancel: None,
-            sent,
-            clock,
-            c_at,
-            state,
-        });
-        if flow.transport.is_reliable() {
-            self.list(id, &flow);
-        }
-        id
-    }
-
-    /// Puts a client transaction in front of those that wait on the same connection.
-    fn list(&mut self, id: Id, flow: &Flow) {
-        let Some(key) = self.ways.key(flow) else {
-            return;
-        };
-        let after = self.unanswered.insert(key, id.slot).unwrap_or(NONE);
-        if let Some(client) = self.clients.get_mut(id) {
-            (client.listed, client.before, client.after) = (true, NONE, after);
-        }
-        self.relink(after, |next| next.before = id.slot);
-    }
-
-    fn unlist(&mut self, id: Id) {
-        let Some(client) = self.clients.get_mut(id) else {
-            debug_assert!(false, "a transaction that stands in a list is there");
-            return;
-        };
-        if !std::mem::take(&mut client.listed) {
-            return;
-        }
-        let (before, after, flow) = (client.before, client.after, client.flow);
-        self.relink(after, |next| next.before = before);
-        if before != NONE {
-            return self.relink(before, |previous| previous.after = after);
-        }
-        if let Some(key) = self.ways.key(&flow) {
-            match after {
-                NONE => self.unanswered.remove(&key),
-                first => self.unanswered.insert(key, first),
-            };
-        }
-    }
-
-    fn relink(&mut self, slot: u32, change: impl FnOnce(&mut Client)) {
-        let id = self.clients.tenant(slot).map(|(id, _)| id);
-        if let Some(client) = id.and_then(|id| self.clients.get_mut(id)) {
-            change(client);
-        }
-    }
-
-    /// Those that wait on a connection and have heard nothing, into `ids`, the youngest first; they stand in no list then.
-    pub fn take_unanswered(&mut self, flow: &Flow, ids: &mut Vec<Id>) {
-        let first = self.ways.key(flow);
-        let mut slot = first.and_then(|key| self.unanswered.remove(&key));
-        while let Some(id) = slot.and_then(|slot| Some(self.clients.tenant(slot)?.0)) {
-            ids.push(id);
-            slot = self.clients.get_mut(id).map(|client| {
-                client.listed = false;
-                client.after
-            });
-        }
-    }
-
-    /// The request as it was sent, while it is kept.
-    pub fn sent(&self, client: &Client) -> &[u8] {
-        self.pool.get(&client.sent)
-    }
-
-    /// True while the branch waits for its final response.
-    pub fn is_pending(&self, id: Id) -> bool {
-        self.clients.get(id).is_some_and(|client| client.state.is_pending())
-    }
-
-    /// True when a provisional response has come and no final one: a CANCEL may be sent (§9.1).
-    pub fn is_proceeding(&self, id: Id) -> bool {
-        self.clients
-            .get(id)
-            .is_some_and(|client| client.state == ClientState::Invite(invite_client::State::Proceeding))
-    }
-
-    /// A response for this transaction. True: it is the transaction user's.
-    pub fn client_response(&mut self, now: Instant, id: Id, message: &Message, outbox: &mut Outbox) -> bool {
-        let event = match message.status() {
-            ..200 => ClientEvent::Provisional,
-            200..300 => ClientEvent::Success,
-            _ => ClientEvent::Failure,
-        };
-        self.step_client(now, id, event, Some(message), outbox).0
-    }
-
-    /// §16.7 step 2: a provisional response other than 100 sets timer C anew.
-    pub fn reset_timer_c(&mut self, now: Instant, id: Id) {
-        let c_ms = self.timers.c;
-        if let Some(client) = self.clients.get_mut(id) {
-            client.c_at = now.after_ms(c_ms);
-            if client.clock.end == Timer::C && client.cancel.is_none() {
-                client.clock.end_at = client.c_at;
-                client.clock.arm(&mut self.wheel);
-            }
-        }
-    }
-
-    /// The branch was cancelled: it has 64·T1 left to end by itself (§9.1).
-    pub fn limit_to_64_t1(&mut self, now: Instant, id: Id) {
-        let limit = now.after_ms(64 * self.timers.t1);
-        if let Some(client) = self.clients.get_mut(id) {
-            client.clock.end = Timer::C;
-            client.clock.end_at = limit;
-            client.clock.arm(&mut self.wheel);
-        }
-    }
-
-    /// Ends a branch that nobody waits for any longer.
-    pub fn abandon_client(&mut self, now: Instant, id: Id, outbox: &mut Outbox) -> Option<Client> {
-        match self.step_client(now, id, ClientEvent::Abandon, None, outbox).1 {
-            Some(Notice::ClientTimeout(client)) => Some(client),
-            _ => None,
-        }
-    }
-
-    /// The transport says that this branch's request did not arrive (§16.9). Brings the record when that ends it.
-    pub fn undelivered(&mut self, now: Instant, id: Id, outbox: &mut Outbox) -> Option<Client> {
-        let event = ClientEvent::TransportError;
-        match self.step_client(now, id, event, None, outbox).1 {
-            Some(Notice::ClientFailure(client)) => Some(client),
-            _ => None,
-        }
-    }
-
-    /// Carries out one step. Returns (deliver, notice); a notice brings the record when the transaction ended.
-    fn step_client(
-        &mut self,
-        now: Instant,
-        id: Id,
-        event: ClientEvent,
-        message: Option<&Message>,
-        outbox: &mut Outbox,
-    ) -> (bool, Option<Notice>) {
-        let Some(client) = self.clients.get_mut(id) else {
-            return (false, None);
-        };
-        let (actions, over) = match &mut client.state {
-            ClientState::Invite(state) => {
-                let (next, actions) = invite_client::step(*state, event);
-                *state = next;
-                (actions, next == invite_client::State::Terminated)
-            }
-            ClientState::NonInvite(state) => {
-                let (next, actions) = non_invite_client::step(*state, event);
-                *state = next;
-                (actions, next == non_invite_client::State::Terminated)
-            }
-        };
-        let (mut deliver, mut failed, mut timer_c, mut timed) = (false, false, false, false);
-        for action in actions {
-            match *action {
-                Action::Deliver => deliver = true,
-                Action::Resend | Action::ResendAck => {
-                    let bytes = self.pool.get(&client.sent);
-                    if !client.may_repeat(now, &self.sources) {
-                        self.answers_kept_back += 1;
-                    } else if !bytes.is_empty() {
-                        outbox.send(client.flow, |out| out.extend_from_slice(bytes));
-                        self.client_retransmissions += 1;
-                    }
-                }
-                Action::SendAck => {
-                    if let Some(response) = message {
-                        let (pool, index) = (&self.pool, &mut self.index);
-                        let request = pool.get(&client.sent);
-                        let span = outbox.send(client.flow, |out| {
-                            ack::write_ack(request, response, index, out);
-                        });
-                        self.pool.release(&mut client.sent);
-                        client.sent = self.pool.store(outbox.get(span)).unwrap_or(Blob::EMPTY);
-                    }
-                }
-                Action::Forget => self.pool.release(&mut client.sent),
-                Action::Start(Timer::C) => {
-                    (client.clock.end, client.clock.end_at) = (Timer::C, client.c_at);
-                    timed = true;
-                }
-                Action::Start(timer) | Action::StartAtT2(timer) => {
-                    let at_t2 = matches!(action, Action::StartAtT2(_));
-                    client.clock.start(timer, now, &self.timers, &client.flow, at_t2);
-                    timed = true;
-                }
-                Action::Stop(timer) => {
-                    client.clock.stop(timer);
-                    timed = true;
-                }
-                Action::ReportTimerC => timer_c = true,
-                Action::ReportFailure => failed = true,
-                Action::ReportTimeout | Action::ReportLate | Action::Transmit | Action::Remember => {}
-            }
-        }
-        let heard = client.listed && !client.state.is_unanswered();
-        if over {
-            let client = self.remove_client(id);
-            let notice = client.map(|client| match failed {
-                true => Notice::ClientFailure(client),
-                false => Notice::ClientTimeout(client),
-            });
-            return (deliver, notice);
-        }
-        if timed {
-            client.clock.arm(&mut self.wheel);
-        }
-        if heard {
-            self.unlist(id);
-        }
-        (deliver, timer_c.then_some(Notice::TimerC(id)))
-    }
-
-    fn remove_client(&mut self, id: Id) -> Option<Client> {
-        self.unlist(id);
-        let mut client = self.clients.remove(id)?;
-        self.pool.release(&mut client.sent);
-        let node = std::mem::replace(&mut client.clock.node, TimerId::GONE);
-        self.wheel.remove(node);
-        Some(client)
-    }
-
     // ---- time --------------------------------------------------------------------------------------------------------
 
     /// Carries out what is due until something concerns the transaction user; to be called until `None`.
@@ -743,11 +275,6 @@ impl Transactions {
             }
             None => {}
         }
-    }
-
-    /// The request with this key is being read, and will be looked for: asks the memory for its place.
-    pub fn foresee_server(&self, key: u128) {
-        black_box(self.directory.head(key));
     }
 
     fn client_timer(&mut self, now: Instant, slot: u32, outbox: &mut Outbox) -> Option<Notice> {

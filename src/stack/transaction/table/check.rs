@@ -1,6 +1,7 @@
 //! What must hold of the table between two calls. Built with debug assertions only.
 
-use super::{Client, NONE, Server, Transactions};
+use super::unanswered::NONE;
+use super::{Client, Server, Transactions};
 use crate::base::Id;
 
 impl Transactions {
@@ -29,7 +30,7 @@ impl Transactions {
             let (mut before, mut slot) = (NONE, *first);
             while slot != NONE {
                 let (id, client) = self.clients.tenant(slot).expect("a list leads to a record");
-                assert_eq!(self.ways.key(&client.flow), Some(*key), "client transaction {id:?}");
+                assert_eq!(self.peer_flows.key(&client.flow), Some(*key), "client transaction {id:?}");
                 assert!(client.listed, "client transaction {id:?} is not listed");
                 assert_eq!(client.before, before, "before client transaction {id:?}");
                 (before, slot, in_lists) = (slot, client.after, in_lists + 1);
@@ -68,9 +69,9 @@ mod tests {
     /// Two requests came, and one has left over TCP twice.
     fn caught(what: &str, spoil: impl FnOnce(&mut Transactions, Id, Id)) {
         let (key, settings) = (Key::new(1, 2), Settings::default());
-        let ways = PeerFlows::new(Arc::new(LiveConnections::new(1, 4)), 0, key);
+        let peer_flows = PeerFlows::new(Arc::new(LiveConnections::new(1, 4)), 0, key);
         let sources = Arc::new(Sources::new(key, 0));
-        let mut table = Transactions::new(settings.timers.clone(), &settings.per_core, ways, sources, key);
+        let mut table = Transactions::new(settings.timers.clone(), &settings.per_core, peer_flows, sources, key);
         let (now, mut outbox) = (Instant::from_ms(1000), Outbox::default());
         let peer = "192.0.2.1:5060".parse().unwrap();
         let flow = Flow::datagram(0, peer);
