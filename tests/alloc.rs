@@ -12,7 +12,7 @@ use strowger::net::Limits;
 use strowger::stack::location::Durability;
 use strowger::stack::location::journal::Taken;
 use strowger::stack::settings::{Listener, Settings};
-use strowger::stack::{Endpoint, Location};
+use strowger::stack::{Element, Endpoint, Location};
 use strowger::worker::mailbox::{Change, Command, PostOffice};
 use strowger::worker::{Clock, Options, Worker, bind};
 

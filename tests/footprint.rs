@@ -11,7 +11,7 @@ use strowger::base::{Flow, Instant, Key, Outbox, Transport};
 use strowger::stack::location::journal::Taken;
 use strowger::stack::location::{Durability, Location};
 use strowger::stack::settings::{Listener, Settings};
-use strowger::stack::{Endpoint, location};
+use strowger::stack::{Element, Endpoint, location};
 
 struct Weighing;
 

@@ -31,7 +31,11 @@ impl Endpoint {
             );
             blobs += usize::from(context.request.is_held()) + usize::from(context.best.is_held());
         }
-        assert_eq!(self.proxy.contexts.len(), owned.len(), "contexts and transactions that wait");
+        assert_eq!(
+            self.proxy.contexts.count(),
+            owned.len(),
+            "contexts and transactions that wait"
+        );
         assert_eq!(self.transactions.pool.held(), blobs, "blocks of memory and their owners");
     }
 }
@@ -42,7 +46,7 @@ mod tests {
     use crate::base::tests::assert_panics;
     use crate::base::{Flow, Id, Instant, Key, LiveConnections, Outbox, Transport};
     use crate::stack::settings::Listener;
-    use crate::stack::{Location, Settings};
+    use crate::stack::{Element, Location, Settings};
     use std::sync::Arc;
 
     const INVITE: &[u8] =

@@ -175,6 +175,16 @@ pub struct Cookies {
     run: u16,
 }
 
+/// Whose cookie it is to be.
+struct Bearer<'a> {
+    flags: u8,
+    run: u16,
+    /// The tag of the side that has not opened the dialog; empty before it is known.
+    tag: &'a [u8],
+    /// The names by which it may be shown.
+    names: [&'a [u8]; 2],
+}
+
 impl Cookies {
     pub fn new(secret: Key) -> Cookies {
         Cookies {
@@ -219,7 +229,13 @@ impl Cookies {
             Holder::Called(uri) => [uri, to],
             Holder::Unknown => [&[][..]; 2],
         };
-        self.write(flags, self.run, dialog, tag, names, draft, facts, out);
+        let bearer = Bearer {
+            flags,
+            run: self.run,
+            tag,
+            names,
+        };
+        self.write(&bearer, dialog, draft, facts, out);
     }
 
     /// The caller's cookie, for a response that names the callee's tag, in the place of the callee's; `None` where `text` is no cookie of
@@ -250,22 +266,18 @@ impl Cookies {
         let flags = CALLERS | cookie.shown.flags & (CHANGES | CALLED | BOTH);
         let tag = response.to_tag().unwrap_or_default();
         let holder = response.from().map_or(&[][..], |from| from.uri);
-        let run = cookie.shown.run;
-        let names = [holder, &[]];
-        self.write(flags, run, dialog, tag, names, draft, facts, out);
+        let bearer = Bearer {
+            flags,
+            run: cookie.shown.run,
+            tag,
+            names: [holder, &[]],
+        };
+        self.write(&bearer, dialog, draft, facts, out);
     }
 
-    fn write(
-        &self,
-        flags: u8,
-        run: u16,
-        dialog: &Dialog,
-        tag: &[u8],
-        names: [&[u8]; 2],
-        draft: &Draft,
-        facts: &mut Vec<u8>,
-        out: &mut Vec<u8>,
-    ) {
+    #[inline]
+    fn write(&self, bearer: &Bearer, dialog: &Dialog, draft: &Draft, facts: &mut Vec<u8>, out: &mut Vec<u8>) {
+        let &Bearer { flags, run, tag, names } = bearer;
         let flags = match draft.route {
             Some(_) => flags | ROUTE,
             None => flags,

@@ -9,6 +9,7 @@ use crate::stack::auth::users::Users;
 use crate::stack::branch::Branch;
 use crate::stack::core::Core;
 use crate::stack::counters::{Drop, Limit, MethodLabel, Side};
+use crate::stack::element::Element;
 use crate::stack::location::Progress;
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::targets::Decision;
@@ -82,211 +83,15 @@ impl Endpoint {
         self.core.sources = sources;
     }
 
-    /// Other users, valid for what comes next. Returns those of before: to drop millions of them takes a while.
-    pub fn handle_users(&mut self, users: Arc<Users>) -> Arc<Users> {
-        std::mem::replace(&mut self.core.users, users)
-    }
-
     /// URIs that REGISTERs have had compared as texts: what they cost beyond their own length.
     pub fn uris_compared(&self) -> u64 {
         self.registrar.uris_compared()
-    }
-
-    /// How far the disk is that answers may wait for ([`Outbox::hold`]).
-    pub fn progress(&self) -> Progress {
-        self.core.location.progress()
-    }
-
-    /// A message came from a peer: one datagram, or one framed message of a stream. False: it was thrown away, or is the repetition of
-    /// what will be answered; nobody need wait for an answer to it.
-    pub fn handle(&mut self, now: Instant, flow: Flow, bytes: &[u8], outbox: &mut Outbox) -> bool {
-        self.receive(now, flow, bytes, None, outbox)
-    }
-
-    /// A message came from another core, with the flow on which that core got it.
-    pub fn handle_mail(&mut self, now: Instant, errand: Errand, flow: Flow, bytes: &[u8], outbox: &mut Outbox) {
-        self.receive(now, flow, bytes, Some(errand), outbox);
-    }
-
-    /// Whether a request bears what is asked for. Nothing is counted, and nothing changes.
-    pub fn bears(&mut self, now: Instant, flow: Flow, bytes: &[u8], question: Question) -> bool {
-        let index = self.index.get_or_insert_default();
-        self.core.bears(now, flow, bytes, question, index)
-    }
-
-    /// The transport says that `sent`, a datagram of ours (or as much of it as came back), was not delivered: a port
-    /// unreachable. Only a branch whose check is right names a transaction, so nobody can end one by a forged report (§16.9,
-    /// §18.4).
-    pub fn handle_undelivered(&mut self, now: Instant, sent: &[u8], outbox: &mut Outbox) {
-        // A response of ours carries a branch of ours too, where a request has been here twice.
-        if sniff::kind(sent) != sniff::Kind::Request {
-            return;
-        }
-        let branch = sniff::top_via_branch(sent).and_then(|text| self.core.signer.read(text));
-        let Some(Branch::Stateful { core, id, .. }) = branch else {
-            return;
-        };
-        // Our own CANCEL and ACK carry the INVITE's branch; their loss says nothing that its timers would not.
-        if core != self.core.number || matches!(sniff::method(sent), Method::Ack | Method::Cancel) {
-            return;
-        }
-        let (mut turn, proxy, _) = self.turn(now, outbox);
-        if let Some(client) = turn.transactions.undelivered(now, id, turn.outbox) {
-            let reason = match client.flow.transport.is_reliable() {
-                true => "no connection takes it",
-                false => "port unreachable",
-            };
-            proxy.log_branch(&mut turn, client.server, client.flow, reason);
-            proxy.handle_notice(&mut turn, Notice::ClientFailure(client));
-        }
-    }
-
-    /// What came on a stream cannot be framed any more (§18.3); `bytes` begin at the last boundary, and the connection will be
-    /// closed. The request is answered when its head can be read, behind lines that are no SIP too: true then. It is not processed.
-    pub fn handle_unframed(&mut self, now: Instant, flow: Flow, bytes: &[u8], fault: Fault, outbox: &mut Outbox) -> bool {
-        let mut index = self.index.take().unwrap_or_default();
-        let (mut turn, ..) = self.turn(now, outbox);
-        let behind = match fault {
-            Fault::NotSip => sniff::request_behind(bytes).unwrap_or(0),
-            _ => 0,
-        };
-        let bytes = bytes.get(behind..).unwrap_or_default();
-        let mut is_answered = false;
-        match Message::parse(bytes, &mut index) {
-            Ok(message) if message.is_request() && message.method() != Method::Ack && message.header(Name::Via).is_some() => {
-                let reason = match fault {
-                    Fault::NotSip => "Behind What Is Not SIP",
-                    fault => fault.reason(),
-                };
-                turn.refuse(&message, flow, Refusal::new(fault.status(), reason));
-                is_answered = true;
-            }
-            _ => turn.core.counters.drop(Drop::Unreadable),
-        }
-        self.index = Some(index);
-        is_answered
-    }
-
-    /// A connection is gone, or could not be opened: `flow` as it was named when it was wanted
-    /// ([`crate::base::Channel::Peer`]), or as it is named since it is open.
-    pub fn handle_flow_lost(&mut self, now: Instant, flow: Flow, outbox: &mut Outbox) {
-        // What has been answered by a 1xx may be answered over another connection (§18.2.2): its timers decide. A binding's flow
-        // is not among the live ones.
-        let mut ids = std::mem::take(&mut self.ids);
-        ids.clear();
-        self.transactions.take_unanswered(&flow, &mut ids);
-        let (mut turn, proxy, _) = self.turn(now, outbox);
-        for id in &ids {
-            if let Some(client) = turn.transactions.undelivered(now, *id, turn.outbox) {
-                proxy.log_branch(&mut turn, client.server, flow, "connection lost");
-                proxy.handle_notice(&mut turn, Notice::ClientFailure(client));
-            }
-        }
-        self.ids = ids;
-    }
-
-    /// The resolver's answer to a question of the outbox. Those who have waited for it go on.
-    pub fn handle_answer(&mut self, now: Instant, answer: Answer, outbox: &mut Outbox) {
-        let (mut turn, proxy, _) = self.turn(now, outbox);
-        proxy.handle_answer(&mut turn, answer);
-    }
-
-    /// Fires what is due.
-    pub fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox) {
-        self.core.log.renew(now);
-        self.core.guess_log.renew(now);
-        let gone = {
-            let (mut turn, proxy, _) = self.turn(now, outbox);
-            proxy.end_overdue_waits(&mut turn);
-            // After a peak: what nobody has needed for a while goes, a bounded part in each turn.
-            let gone = turn.transactions.pool.trim(now);
-            if gone > 0 {
-                proxy.contexts.trim();
-            }
-            while let Some(notice) = turn.transactions.poll(now, turn.outbox) {
-                proxy.handle_notice(&mut turn, notice);
-            }
-            gone
-        };
-        self.freed += gone;
-    }
-
-    /// When [`Endpoint::handle_timers`] wants to be called next.
-    pub fn next_timeout(&self) -> Option<Instant> {
-        let due = [
-            self.transactions.next_timeout(),
-            self.proxy.parking.next_timeout(),
-            self.transactions.pool.next_trim(),
-        ];
-        due.into_iter().flatten().min()
-    }
-
-    /// Whether so much memory was freed that it pays to return it to the system; said once.
-    pub fn take_freed(&mut self) -> bool {
-        let enough = match self.transactions.pool.is_trimming() {
-            true => FREED_MEANWHILE,
-            false => FREED_AT_LAST,
-        };
-        if self.freed < enough {
-            return self.core.location.take_freed();
-        }
-        self.freed = 0;
-        true
-    }
-
-    /// New settings, valid for what comes next; transactions under way keep their targets.
-    pub fn handle_config(&mut self, settings: Arc<Settings>) {
-        self.transactions.configure(settings.timers.clone(), &settings.per_core);
-        self.core.configure(settings);
-    }
-
-    /// From now on no dialog begins here.
-    pub fn handle_drain(&mut self) {
-        self.core.is_draining = true;
-    }
-
-    /// Told once a turn of the worker.
-    pub fn handle_load(&mut self, now: Instant, load: Load) {
-        self.core.note_load(now, load);
-    }
-
-    /// What the kernel is to drop before it is received; asked once a turn, behind [`Endpoint::handle_load`].
-    pub fn shed(&self) -> Option<Shed> {
-        self.core.overload.shed()
-    }
-
-    /// When [`Endpoint::handle_load`] wants to be called at the latest.
-    pub fn next_load(&self) -> Option<Instant> {
-        self.core.overload.next_timeout()
-    }
-
-    pub fn counters(&self) -> Counters {
-        let mut counters = self.core.counters.clone();
-        counters.retransmissions[Side::Client as usize] += self.transactions.client_retransmissions;
-        counters.retransmissions[Side::Server as usize] += self.transactions.server_retransmissions;
-        counters.limit_hits[Limit::AnswerSize as usize] += self.transactions.answers_kept_back;
-        counters
     }
 
     /// Bytes of memory for messages that outlive a turn, those that are free among them.
     pub fn pool_bytes(&self) -> usize {
         self.transactions.pool.bytes()
     }
-
-    pub fn occupancy(&self) -> Occupancy {
-        Occupancy {
-            server_transactions: self.transactions.server_count(),
-            client_transactions: self.transactions.client_count(),
-            pending: self.proxy.contexts.len(),
-            timers: self.transactions.timer_count(),
-            blobs: self.transactions.pool.held(),
-            blob_bytes: self.transactions.pool.held_bytes(),
-            parked: self.proxy.parking.len(),
-            names: self.core.names.len(),
-        }
-    }
-
-    // ---- routing -------------------------------------------------------------------------------------------------------
 
     #[inline]
     fn turn<'a>(&'a mut self, now: Instant, outbox: &'a mut Outbox) -> (Turn<'a>, &'a mut Proxy, &'a mut Registrar) {
@@ -316,6 +121,202 @@ impl Endpoint {
         let is_heard = !turn.is_passed_over;
         self.index = Some(index);
         is_heard
+    }
+}
+
+impl Element for Endpoint {
+    /// A message came from a peer: one datagram, or one framed message of a stream. False: it was thrown away, or is the repetition of
+    /// what will be answered; nobody need wait for an answer to it.
+    fn handle(&mut self, now: Instant, flow: Flow, bytes: &[u8], outbox: &mut Outbox) -> bool {
+        self.receive(now, flow, bytes, None, outbox)
+    }
+
+    /// A message came from another core, with the flow on which that core got it.
+    fn handle_mail(&mut self, now: Instant, errand: Errand, flow: Flow, bytes: &[u8], outbox: &mut Outbox) {
+        self.receive(now, flow, bytes, Some(errand), outbox);
+    }
+
+    /// Whether a request bears what is asked for. Nothing is counted, and nothing changes.
+    fn bears(&mut self, now: Instant, flow: Flow, bytes: &[u8], question: Question) -> bool {
+        let index = self.index.get_or_insert_default();
+        self.core.bears(now, flow, bytes, question, index)
+    }
+
+    /// What came on a stream cannot be framed any more (§18.3); `bytes` begin at the last boundary, and the connection will be
+    /// closed. The request is answered when its head can be read, behind lines that are no SIP too: true then. It is not processed.
+    fn handle_unframed(&mut self, now: Instant, flow: Flow, bytes: &[u8], fault: Fault, outbox: &mut Outbox) -> bool {
+        let mut index = self.index.take().unwrap_or_default();
+        let (mut turn, ..) = self.turn(now, outbox);
+        let behind = match fault {
+            Fault::NotSip => sniff::request_behind(bytes).unwrap_or(0),
+            _ => 0,
+        };
+        let bytes = bytes.get(behind..).unwrap_or_default();
+        let mut is_answered = false;
+        match Message::parse(bytes, &mut index) {
+            Ok(message) if message.is_request() && message.method() != Method::Ack && message.header(Name::Via).is_some() => {
+                let reason = match fault {
+                    Fault::NotSip => "Behind What Is Not SIP",
+                    fault => fault.reason(),
+                };
+                turn.refuse(&message, flow, Refusal::new(fault.status(), reason));
+                is_answered = true;
+            }
+            _ => turn.core.counters.drop(Drop::Unreadable),
+        }
+        self.index = Some(index);
+        is_answered
+    }
+
+    /// The transport says that `sent`, a datagram of ours (or as much of it as came back), was not delivered: a port
+    /// unreachable. Only a branch whose check is right names a transaction, so nobody can end one by a forged report (§16.9,
+    /// §18.4).
+    fn handle_undelivered(&mut self, now: Instant, sent: &[u8], outbox: &mut Outbox) {
+        // A response of ours carries a branch of ours too, where a request has been here twice.
+        if sniff::kind(sent) != sniff::Kind::Request {
+            return;
+        }
+        let branch = sniff::top_via_branch(sent).and_then(|text| self.core.signer.read(text));
+        let Some(Branch::Stateful { core, id, .. }) = branch else {
+            return;
+        };
+        // Our own CANCEL and ACK carry the INVITE's branch; their loss says nothing that its timers would not.
+        if core != self.core.number || matches!(sniff::method(sent), Method::Ack | Method::Cancel) {
+            return;
+        }
+        let (mut turn, proxy, _) = self.turn(now, outbox);
+        if let Some(client) = turn.transactions.undelivered(now, id, turn.outbox) {
+            let reason = match client.flow.transport.is_reliable() {
+                true => "no connection takes it",
+                false => "port unreachable",
+            };
+            proxy.log_branch(&mut turn, client.server, client.flow, reason);
+            proxy.handle_notice(&mut turn, Notice::ClientFailure(client));
+        }
+    }
+
+    /// A connection is gone, or could not be opened: `flow` as it was named when it was wanted
+    /// ([`crate::base::Channel::Peer`]), or as it is named since it is open.
+    fn handle_flow_lost(&mut self, now: Instant, flow: Flow, outbox: &mut Outbox) {
+        // What has been answered by a 1xx may be answered over another connection (§18.2.2): its timers decide. A binding's flow
+        // is not among the live ones.
+        let mut ids = std::mem::take(&mut self.ids);
+        ids.clear();
+        self.transactions.take_unanswered(&flow, &mut ids);
+        let (mut turn, proxy, _) = self.turn(now, outbox);
+        for id in &ids {
+            if let Some(client) = turn.transactions.undelivered(now, *id, turn.outbox) {
+                proxy.log_branch(&mut turn, client.server, flow, "connection lost");
+                proxy.handle_notice(&mut turn, Notice::ClientFailure(client));
+            }
+        }
+        self.ids = ids;
+    }
+
+    /// The resolver's answer to a question of the outbox. Those who have waited for it go on.
+    fn handle_answer(&mut self, now: Instant, answer: Answer, outbox: &mut Outbox) {
+        let (mut turn, proxy, _) = self.turn(now, outbox);
+        proxy.handle_answer(&mut turn, answer);
+    }
+
+    /// Fires what is due.
+    fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox) {
+        self.core.log.renew(now);
+        self.core.guess_log.renew(now);
+        let gone = {
+            let (mut turn, proxy, _) = self.turn(now, outbox);
+            proxy.end_overdue_waits(&mut turn);
+            // After a peak: what nobody has needed for a while goes, a bounded part in each turn.
+            let gone = turn.transactions.pool.trim(now);
+            if gone > 0 {
+                proxy.contexts.trim();
+            }
+            while let Some(notice) = turn.transactions.poll(now, turn.outbox) {
+                proxy.handle_notice(&mut turn, notice);
+            }
+            gone
+        };
+        self.freed += gone;
+    }
+
+    /// Whether so much memory was freed that it pays to return it to the system; said once.
+    fn take_freed(&mut self) -> bool {
+        let enough = match self.transactions.pool.is_trimming() {
+            true => FREED_MEANWHILE,
+            false => FREED_AT_LAST,
+        };
+        if self.freed < enough {
+            return self.core.location.take_freed();
+        }
+        self.freed = 0;
+        true
+    }
+
+    /// When [`Endpoint::handle_timers`] wants to be called next.
+    fn next_timeout(&self) -> Option<Instant> {
+        let due = [
+            self.transactions.next_timeout(),
+            self.proxy.parking.next_timeout(),
+            self.transactions.pool.next_trim(),
+        ];
+        due.into_iter().flatten().min()
+    }
+
+    /// New settings, valid for what comes next; transactions under way keep their targets.
+    fn handle_config(&mut self, settings: Arc<Settings>) {
+        self.transactions.configure(settings.timers.clone(), &settings.per_core);
+        self.core.configure(settings);
+    }
+
+    /// From now on no dialog begins here.
+    fn handle_drain(&mut self) {
+        self.core.is_draining = true;
+    }
+
+    /// Told once a turn of the worker.
+    fn handle_load(&mut self, now: Instant, load: Load) {
+        self.core.note_load(now, load);
+    }
+
+    /// When [`Element::handle_load`] wants to be called at the latest.
+    fn next_load(&self) -> Option<Instant> {
+        self.core.overload.next_timeout()
+    }
+
+    /// What the kernel is to drop before it is received; asked once a turn, behind [`Element::handle_load`].
+    fn shed(&self) -> Option<Shed> {
+        self.core.overload.shed()
+    }
+
+    /// Other users, valid for what comes next. Returns those of before: to drop millions of them takes a while.
+    fn handle_users(&mut self, users: Arc<Users>) -> Arc<Users> {
+        std::mem::replace(&mut self.core.users, users)
+    }
+
+    /// How far the disk is that answers may wait for ([`Outbox::hold`]).
+    fn progress(&self) -> Progress {
+        self.core.location.progress()
+    }
+
+    fn counters(&self) -> Counters {
+        let mut counters = self.core.counters.clone();
+        counters.retransmissions[Side::Client as usize] += self.transactions.client_retransmissions;
+        counters.retransmissions[Side::Server as usize] += self.transactions.server_retransmissions;
+        counters.limit_hits[Limit::AnswerSize as usize] += self.transactions.answers_kept_back;
+        counters
+    }
+
+    fn occupancy(&self) -> Occupancy {
+        Occupancy {
+            server_transactions: self.transactions.server_count(),
+            client_transactions: self.transactions.client_count(),
+            pending: self.proxy.contexts.count(),
+            timers: self.transactions.timer_count(),
+            blobs: self.transactions.pool.held(),
+            blob_bytes: self.transactions.pool.held_bytes(),
+            parked: self.proxy.parking.count(),
+            names: self.core.names.len(),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ pub mod cookie;
 mod core;
 pub mod counters;
 mod dialog;
+pub mod element;
 pub mod endpoint;
 pub mod facts;
 pub mod health;
@@ -42,6 +43,7 @@ mod turn;
 pub mod whose;
 
 pub use counters::{Counters, Occupancy};
+pub use element::Element;
 pub use endpoint::Endpoint;
 pub use location::Location;
 pub use settings::Settings;

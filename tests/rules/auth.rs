@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use strowger::base::Key;
 use strowger::sip::Credentials;
+use strowger::stack::Element;
 use strowger::stack::Settings;
 use strowger::stack::auth::digest::{Algorithm, Hash, ha1, response};
 use strowger::stack::auth::nonce::Nonces;

@@ -9,7 +9,7 @@ use strowger::sip::Fault;
 use strowger::stack::counters::{Drop, Limit};
 use strowger::stack::location::Durability;
 use strowger::stack::settings::Listener;
-use strowger::stack::{Endpoint, Location, Settings};
+use strowger::stack::{Element, Endpoint, Location, Settings};
 
 use crate::message::{Request, Text, Wire};
 

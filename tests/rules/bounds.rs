@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 use strowger::base::Transport;
+use strowger::stack::Element;
 use strowger::stack::counters::{Drop, Limit};
 
 use crate::bench::*;

@@ -3,6 +3,7 @@
 
 use strowger::base::{Channel, Flow, Transport::*};
 use strowger::settings::Certificate;
+use strowger::stack::Element;
 use strowger::stack::Settings;
 use strowger::stack::route::{Action, NextHop};
 use strowger::stack::settings::{Mode, Outgoing};

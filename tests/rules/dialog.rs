@@ -2,6 +2,7 @@
 //! (RFC 5658), and who may not use a route.
 
 use strowger::base::{Flow, Instant, Question};
+use strowger::stack::Element;
 use strowger::stack::counters::Drop;
 
 use crate::bench::*;

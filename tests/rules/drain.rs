@@ -2,6 +2,7 @@
 
 use crate::bench::*;
 use crate::message::Request;
+use strowger::stack::Element;
 
 fn draining(b: &mut Bench) {
     for core in &mut b.cores {

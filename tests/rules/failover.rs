@@ -1,6 +1,7 @@
 //! Relay routes with several next hops: the others are spares, tried in order when the one before has failed.
 
 use strowger::base::Transport;
+use strowger::stack::Element;
 use strowger::stack::route::{Action, Network, NextHop, Route};
 
 use crate::bench::*;

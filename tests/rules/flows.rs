@@ -2,6 +2,7 @@
 //! Record-Route (§5.3), by which the requests of a dialog find back.
 
 use strowger::base::{Flow, Transport, Transport::*};
+use strowger::stack::Element;
 use strowger::stack::Settings;
 use strowger::stack::settings::Mode;
 

@@ -2,6 +2,7 @@
 //! panics, honest calls go on, and in the end nothing is left.
 
 use strowger::base::Rng;
+use strowger::stack::Element;
 use strowger::stack::settings::{Fork, Mode};
 
 use crate::bench::*;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use strowger::base::{Key, Transport};
 use strowger::settings::UriCheck;
+use strowger::stack::Element;
 use strowger::stack::auth::digest::{Algorithm, ha1};
 use strowger::stack::auth::nonce::Nonces;
 use strowger::stack::auth::users::{Entry, Users};

@@ -2,6 +2,7 @@
 
 use strowger::base::Transport;
 use strowger::sip::Fault;
+use strowger::stack::Element;
 use strowger::stack::counters::Drop;
 use strowger::stack::settings::Mode;
 

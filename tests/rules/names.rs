@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use strowger::base::dns::{Answer, DomainName, Failure, Naptr, Outcome, Question, RecordType, Records, Srv};
 use strowger::base::{Channel, Transport};
+use strowger::stack::Element;
 use strowger::stack::counters::{Drop, Limit};
 use strowger::stack::route::{Action, NextHop, Route};
 use strowger::stack::settings::{Fork, Mode, Settings};

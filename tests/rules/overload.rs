@@ -4,6 +4,7 @@ use crate::auth;
 use crate::bench::*;
 use crate::message::{Request, unique};
 use strowger::base::Load;
+use strowger::stack::Element;
 
 const TOO_MUCH: Load = Load {
     is_behind: true,

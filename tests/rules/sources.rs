@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use strowger::base::{Flow, Instant, Key, Question, Sources, Transport};
+use strowger::stack::Element;
 use strowger::stack::Settings;
 use strowger::stack::auth::digest::Algorithm;
 use strowger::stack::counters::{AuthOutcome, Drop, Limit};

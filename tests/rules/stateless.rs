@@ -1,5 +1,6 @@
 //! The stateless proxy (RFC 3261 §16.11).
 
+use strowger::stack::Element;
 use strowger::stack::settings::Mode;
 
 use crate::bench::*;

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use strowger::base::Key;
+use strowger::stack::Element;
 use strowger::stack::Settings;
 use strowger::stack::auth::nonce::Nonces;
 use strowger::stack::counters::Drop;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use strowger::base::{Flow, Instant, Key, Outbox, Rng, Span, Transport};
 use strowger::sip::{Index, Message, Method, Name};
 use strowger::stack::settings::{Listener, Settings};
-use strowger::stack::{Endpoint, Location};
+use strowger::stack::{Element, Endpoint, Location};
 
 const SERVER: &str = "127.0.0.1:5060";
 const CALLER: &str = "127.0.0.1:5070";

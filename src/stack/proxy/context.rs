@@ -66,7 +66,8 @@ pub struct Contexts {
 }
 
 impl Contexts {
-    pub fn len(&self) -> usize {
+    /// Requests that wait for their final response.
+    pub fn count(&self) -> usize {
         self.list.len()
     }
 

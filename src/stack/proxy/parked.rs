@@ -51,7 +51,7 @@ impl Held {
 
 impl Parking {
     /// Branches and messages that wait.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.list.len()
     }
 

@@ -5,14 +5,14 @@ mod check;
 mod client;
 mod room;
 mod server;
+mod time;
 mod unanswered;
 
 use super::clock::Clock;
 use super::directory::{Directory, Link};
 use super::refused::Refused;
-use super::timer::Timer;
-use super::{ClientEvent, ServerEvent, invite_client, invite_server, non_invite_client, non_invite_server};
-use crate::base::{Arena, Blob, Channel, Flow, Id, Instant, Key, Outbox, Pool, Shares, Sources, Wheel};
+use super::{invite_client, invite_server, non_invite_client, non_invite_server};
+use crate::base::{Arena, Blob, Channel, Flow, Id, Instant, Key, Outbox, Pool, ShareHolder, Shares, Sources, Wheel};
 use crate::settings::Timers;
 use crate::sip::Index;
 use crate::stack::counters::Limit;
@@ -20,11 +20,22 @@ use crate::stack::identity::Dialog;
 use crate::stack::name_hasher::NameHasher;
 use crate::stack::peer_flows::PeerFlows;
 use crate::stack::settings::PerCore;
-pub use room::Holders;
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
-use std::hint::black_box;
 use std::sync::Arc;
+
+const UNBOUNDED: u32 = u32::MAX;
+
+const UNBOUNDED_REPEATS: u8 = u8::MAX;
+
+/// Who holds a transaction, and the bytes of its request.
+#[derive(Clone, Copy, Default)]
+pub struct Holders {
+    /// Where the request came from.
+    pub source: ShareHolder,
+    /// The address-of-record that it is for.
+    pub aor: ShareHolder,
+}
 
 /// A server transaction: one request that came, its answers, and where they go.
 pub struct Server {
@@ -232,82 +243,6 @@ impl Transactions {
 
     pub fn next_timeout(&self) -> Option<Instant> {
         self.wheel.next_timeout()
-    }
-
-    // ---- time --------------------------------------------------------------------------------------------------------
-
-    /// Carries out what is due until something concerns the transaction user; to be called until `None`.
-    pub fn poll(&mut self, now: Instant, outbox: &mut Outbox) -> Option<Notice> {
-        while let Some(token) = self.wheel.poll(now) {
-            self.foresee_due();
-            let slot = token & !CLIENT_TOKEN;
-            let notice = if token & CLIENT_TOKEN != 0 {
-                self.client_timer(now, slot, outbox)
-            } else {
-                self.server_timer(now, slot, outbox)
-            };
-            if notice.is_some() {
-                return notice;
-            }
-        }
-        None
-    }
-
-    /// Asks the memory for what the next timers will need. A finished transaction has not been looked at for its whole linger
-    /// time; a value that nobody waits for is loaded while the one at hand is dealt with.
-    fn foresee_due(&self) {
-        let mut due = self.wheel.due();
-        // Its record was asked for one timer ago: now its place in the directory.
-        if let Some(token) = due.next()
-            && token & CLIENT_TOKEN == 0
-            && let Some((_, server)) = self.servers.tenant(token)
-        {
-            black_box(self.directory.head(server.key));
-        }
-        match due.next() {
-            Some(token) if token & CLIENT_TOKEN != 0 => {
-                let client = self.clients.tenant(token & !CLIENT_TOKEN);
-                black_box(client.map(|(_, client)| (client.clock.end_at, client.state)));
-            }
-            Some(token) => {
-                let server = self.servers.tenant(token);
-                black_box(server.map(|(_, server)| (server.key, server.state)));
-            }
-            None => {}
-        }
-    }
-
-    fn client_timer(&mut self, now: Instant, slot: u32, outbox: &mut Outbox) -> Option<Notice> {
-        let id = self.clients.tenant(slot)?.0;
-        let client = self.clients.get_mut(id)?;
-        let due = client.clock.due(now);
-        client.clock.arm(&mut self.wheel);
-        let lingering = !client.state.is_pending();
-        // A second timer C, 64·T1 after the CANCEL, is the branch's end.
-        let event = match due? {
-            Timer::C if client.cancel.is_some() => ClientEvent::Abandon,
-            timer => ClientEvent::Fired(timer),
-        };
-        match self.step_client(now, id, event, None, outbox).1 {
-            // The quiet end of a finished transaction is nobody's business.
-            Some(Notice::ClientTimeout(_)) if lingering => None,
-            notice => notice,
-        }
-    }
-
-    fn server_timer(&mut self, now: Instant, slot: u32, outbox: &mut Outbox) -> Option<Notice> {
-        let id = self.servers.tenant(slot)?.0;
-        let server = self.servers.get_mut(id)?;
-        let due = server.clock.due(now);
-        server.clock.arm(&mut self.wheel);
-        let event = ServerEvent::Fired(due?);
-        let context = server.context;
-        let late = self.step_server(now, id, event, None, outbox).1;
-        match (late, self.servers.get(id)) {
-            (true, _) => Some(Notice::Late(id)),
-            (false, None) => context.map(Notice::Expired),
-            (false, Some(_)) => None,
-        }
     }
 }
 

@@ -17,7 +17,7 @@ use strowger::sip::reply::{self, Reply};
 use strowger::sip::{Fault, Index, Message, Name};
 use strowger::stack::auth::nonce::Nonces;
 use strowger::stack::settings::Listener;
-use strowger::stack::{Endpoint, Location, Settings};
+use strowger::stack::{Element, Endpoint, Location, Settings};
 
 const STEPS: usize = 48;
 const TRANSACTIONS: usize = 32;

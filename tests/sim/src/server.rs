@@ -23,7 +23,7 @@ use strowger::stack::auth::digest::Hash;
 use strowger::stack::auth::nonce::Nonces;
 use strowger::stack::auth::users::{Entry, Users};
 use strowger::stack::counters::Drop;
-use strowger::stack::{Endpoint, Location, Occupancy};
+use strowger::stack::{Element, Endpoint, Location, Occupancy};
 
 pub struct Server {
     pub number: usize,

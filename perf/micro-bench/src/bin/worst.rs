@@ -5,7 +5,7 @@ use rustix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
 use strowger::base::{Flow, Instant, Key, LiveConnections, Outbox, Transport};
 use strowger::stack::settings::Listener;
-use strowger::stack::{Endpoint, Location, Settings};
+use strowger::stack::{Element, Endpoint, Location, Settings};
 
 const ROUNDS: u32 = 200;
 

@@ -3,7 +3,7 @@
 use super::super::clock::Clock;
 use super::super::timer::Timer;
 use super::super::{Action, ClientEvent, ack, invite_client, non_invite_client};
-use super::room::UNBOUNDED_REPEATS;
+use super::UNBOUNDED_REPEATS;
 use super::unanswered::NONE;
 use super::{CLIENT_TOKEN, Client, ClientKind, ClientState, Ends, Notice, Transactions};
 use crate::base::{Blob, Flow, Id, Instant, Outbox, Span, TimerId};

@@ -2,21 +2,9 @@
 //! or one address-of-record that is called, may hold of them.
 
 use super::super::{invite_server, non_invite_server};
-use super::{Client, Server, ServerState, Transactions};
+use super::{Client, Holders, Server, ServerState, Transactions, UNBOUNDED, UNBOUNDED_REPEATS};
 use crate::base::{Id, Instant, ShareHolder, Sources};
 use crate::stack::counters::Limit;
-
-pub const UNBOUNDED: u32 = u32::MAX;
-pub const UNBOUNDED_REPEATS: u8 = u8::MAX;
-
-/// Who holds a transaction, and the bytes of its request.
-#[derive(Clone, Copy, Default)]
-pub struct Holders {
-    /// Where the request came from.
-    pub source: ShareHolder,
-    /// The address-of-record that it is for.
-    pub aor: ShareHolder,
-}
 
 /// Shares of memory are counted in pieces of so many bytes.
 const PIECE: usize = 64;
