@@ -113,10 +113,13 @@ impl Hop {
     }
 }
 
+type ShardMap = HashMap<u64, Box<Call>>;
+type Shard = Mutex<ShardMap>;
+
 /// See the module's text.
 #[derive(Debug)]
 pub struct Calls {
-    shards: Box<[Mutex<HashMap<u64, Box<Call>>>]>,
+    shards: Box<[Shard]>,
     count: AtomicUsize,
     answered: AtomicUsize,
     /// Calls at a time, at most; further ones leave no record.
@@ -331,7 +334,7 @@ impl Calls {
         self.shard(call).get_mut(&call).map(|call| work(call))
     }
 
-    fn shard(&self, call: u64) -> MutexGuard<'_, HashMap<u64, Box<Call>>> {
+    fn shard(&self, call: u64) -> MutexGuard<'_, ShardMap> {
         lock(&self.shards[call as usize % SHARDS])
     }
 }
