@@ -16,8 +16,8 @@
 //!
 //! Imports run one way: `base ← settings, sip ← stack ← worker ← server`; `net` takes only `base`, `settings` and the two readers of raw
 //! bytes in `sip`. `stack` and `net` never see each other. `store` takes those two and what `stack` says of users and bindings, `resolver`
-//! takes those two; no worker waits for them. `config` stands above all that it sets up, and none of them knows it. `base`, `settings`, `sip`
-//! and `stack` are pure: no clock, no socket, no thread.
+//! takes those two; no worker waits for them. `trace` takes those two and `sip`; `worker` and `control` take it. `config` stands above all that
+//! it sets up, and none of them knows it. `base`, `settings`, `sip` and `stack` are pure: no clock, no socket, no thread.
 //! The binary (`src/main.rs`) has two rooms of its own: `cli`, the commands, and `server`, which makes a running server of all this.
 //! The modules below stand in the order of dependency.
 
@@ -32,4 +32,5 @@ pub mod settings;
 pub mod sip;
 pub mod stack;
 pub mod store;
+pub mod trace;
 pub mod worker;

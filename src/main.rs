@@ -6,7 +6,7 @@ mod cli;
 mod server;
 
 use clap::{Parser, Subcommand};
-use cli::{Outcome, Places, Ul, User};
+use cli::{Outcome, Places, Trace, Ul, User};
 use server::logger;
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -87,6 +87,12 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
+    /// Follow calls through the running server: each message that comes and leaves, and what was decided between, over every
+    /// transport, what comes by TLS in the clear. Passwords' hashes and media keys are masked.
+    ///
+    /// A message that fits all that is named begins to follow its call: from then on everything with its Call-ID is shown, on both
+    /// sides of the server. Where nothing is named, all calls are shown. On a terminal it is a ladder, into a pipe text.
+    Trace(Trace),
     /// Print the running server's counters and gauges, by their Prometheus names.
     Stats {
         /// Only names that begin with this.
@@ -122,6 +128,7 @@ fn main() -> ExitCode {
         Command::Reload => cli::reload(places),
         Command::Drain { deadline, wait } => cli::drain(*deadline, *wait, places),
         Command::Top { interval, once } => cli::top(*interval, *once, places),
+        Command::Trace(wanted) => cli::trace(wanted, places),
         Command::Log { level } => cli::log_level(level.as_deref(), places),
         Command::Stats { prefix, json } => cli::stats(prefix.as_deref(), *json, places),
     };
@@ -161,7 +168,7 @@ mod tests {
             }
             command.get_subcommands().map(walk).sum::<usize>() + 1
         }
-        assert_eq!(walk(&Arguments::command()), 19);
+        assert_eq!(walk(&Arguments::command()), 20);
     }
 
     #[test]
@@ -184,6 +191,21 @@ mod tests {
             ("strowger drain --deadline soon", false),
             ("strowger log", true),
             ("strowger log debug", true),
+            ("strowger trace", true),
+            ("strowger trace --call a@b --seconds 5 --count 10 --json", true),
+            (
+                "strowger trace --user sip:1003@example.com --peer 192.0.2.1:5060 --brief",
+                true,
+            ),
+            ("strowger trace --pcap calls.pcap --seconds 3600", true),
+            ("strowger trace --seconds 0", false),
+            ("strowger trace --seconds 3601", false),
+            ("strowger trace --count 0", false),
+            ("strowger trace --peer example.com", false),
+            ("strowger trace --user sip:", false),
+            ("strowger trace --json --pcap calls.pcap", false),
+            ("strowger trace --json --brief", false),
+            ("strowger trace 1003", false),
             ("strowger top", true),
             ("strowger top --once --interval 0.5", true),
             ("strowger top --interval 0", false),

@@ -3,6 +3,7 @@
 
 mod arena;
 pub(crate) mod bans;
+pub mod calendar;
 mod chunks;
 pub mod dns;
 mod flow;
@@ -16,6 +17,7 @@ pub(crate) mod lot;
 mod marks;
 pub mod metric;
 mod network;
+mod notes;
 mod outbox;
 mod pool;
 pub(crate) mod proved;
@@ -37,6 +39,7 @@ pub(crate) use log_budget::LogBudget;
 pub(crate) use lot::{Draw, Shed};
 pub(crate) use marks::Marks;
 pub use network::Network;
+pub use notes::{NoteKind, Notes};
 pub use outbox::{Errand, Held, Introduction, Outbox, Parcel, Span, Transmit};
 pub(crate) use pool::{Blob, Pool};
 pub(crate) use proved::Proved;

@@ -2,6 +2,8 @@
 
 use super::dns::Question;
 use super::flow::Flow;
+use super::notes::{NoteKind, Notes};
+use std::fmt;
 use std::ops::Range;
 
 /// A part of a run of bytes, as offsets of 32 bits.
@@ -88,6 +90,10 @@ pub struct Outbox {
     pub releases: Vec<Flow>,
     /// For the resolver; its answers come back as events.
     pub questions: Vec<Question>,
+    /// Somebody follows calls: set by who owns the outbox, and kept when it is cleared.
+    pub is_traced: bool,
+    /// What the rules say of the calls meanwhile.
+    pub notes: Notes,
 }
 
 impl Outbox {
@@ -157,6 +163,22 @@ impl Outbox {
         Some((self.get(found.host), found.identity))
     }
 
+    /// Says to whoever follows the call what was decided, and why. While nobody does, it costs a comparison: `what` is not formatted.
+    #[inline]
+    pub fn note(&mut self, call_id: &[u8], what: fmt::Arguments<'_>) {
+        if self.is_traced {
+            self.notes.push(NoteKind::Decision, call_id, what);
+        }
+    }
+
+    /// The same of a timer that fired.
+    #[inline]
+    pub fn note_timer(&mut self, call_id: &[u8], what: fmt::Arguments<'_>) {
+        if self.is_traced {
+            self.notes.push(NoteKind::Timer, call_id, what);
+        }
+    }
+
     /// The call that used this flow is over.
     pub fn release(&mut self, flow: Flow) {
         self.releases.push(flow);
@@ -182,6 +204,7 @@ impl Outbox {
         self.introductions.clear();
         self.releases.clear();
         self.questions.clear();
+        self.notes.clear();
     }
 
     fn append(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Span {

@@ -7,6 +7,7 @@ mod output;
 mod places;
 mod screen;
 mod top;
+mod trace;
 mod users;
 
 pub use check::check;
@@ -15,4 +16,5 @@ pub use operate::{connections, drain, log_level, reload, stats};
 pub use output::Outcome;
 pub use places::Places;
 pub use top::top;
+pub use trace::{Trace, trace};
 pub use users::{User, user};

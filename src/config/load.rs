@@ -7,6 +7,7 @@ mod pem;
 mod routes;
 mod sections;
 mod tls;
+mod trace;
 mod uri;
 mod values;
 
@@ -172,6 +173,7 @@ impl Document<'_> {
             control: self.plain(),
             metrics: self.plain(),
             records: self.plain(),
+            trace: self.plain(),
             log: self.plain(),
             routes: Routes::default(),
         };

@@ -31,6 +31,7 @@ pub struct Conf {
     pub control: Control,
     pub metrics: Metrics,
     pub records: Records,
+    pub trace: Trace,
     pub log: Log,
 }
 

@@ -1,6 +1,6 @@
 //! The control socket's client: what the commands that ask a running server speak through.
 
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{AorEntry, ConnectionEntry, Draining, Sample};
+use super::{AorEntry, ConnectionEntry, Draining, Sample, TraceEvent, TraceQuery, Traced};
 
 /// How long the server may be silent. It sends nothing while it collects a large answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -90,29 +90,66 @@ impl Client {
         self.call("ul.rm", params).and_then(result)
     }
 
+    /// Follows calls: `on` gets each event until the trace ends, or until it returns false, in which case there is no result.
+    pub fn trace(&mut self, query: &TraceQuery, mut on: impl FnMut(TraceEvent) -> bool) -> Result<Option<Traced>, String> {
+        // Nothing comes while no call does.
+        let patience = query.time().saturating_add(PATIENCE);
+        let set = self.reader.get_ref().set_read_timeout(Some(patience));
+        set.map_err(|error| self.explain(&error))?;
+        let sent = self.ask("trace", json!(query));
+        loop {
+            let line = self.read_line(&sent, patience)?;
+            let Response::<Traced> {
+                result, error, params, ..
+            } = serde_json::from_slice(&line).map_err(|error| self.explain(&error))?;
+            match (error, params) {
+                (Some(error), _) => return Err(error.message),
+                (None, Some(event)) => {
+                    if !on(event) {
+                        return Ok(None);
+                    }
+                }
+                (None, None) => return Ok(result),
+            }
+        }
+    }
+
     /// The result of `method`; `None` where it is null.
     fn call<T: DeserializeOwned>(&mut self, method: &str, params: Value) -> Result<Option<T>, String> {
-        let explain = |error: &dyn std::fmt::Display| format!("control socket {}: {error}", self.path.display());
-        let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-        // A server that has no place for us says so and closes without reading: what it said is read below.
-        let sent = self.reader.get_mut().write_all(format!("{request}\n").as_bytes());
-        let mut line = Vec::new();
-        let received = self.reader.read_until(b'\n', &mut line);
-        if line.last() != Some(&b'\n') {
-            return Err(match (sent, received) {
-                (Err(error), _) => explain(&error),
-                (_, Err(error)) if error.kind() == ErrorKind::WouldBlock => {
-                    explain(&format!("no answer within {} s", PATIENCE.as_secs()))
-                }
-                (_, Err(error)) => explain(&error),
-                _ => explain(&"the server closed it before it answered"),
-            });
-        }
-        let response: Response<T> = serde_json::from_slice(&line).map_err(|error| explain(&error))?;
+        let sent = self.ask(method, params);
+        let line = self.read_line(&sent, PATIENCE)?;
+        let response: Response<T> = serde_json::from_slice(&line).map_err(|error| self.explain(&error))?;
         match response.error {
             Some(error) => Err(error.message),
             None => Ok(response.result),
         }
+    }
+
+    /// A server that has no place for us says so and closes without reading: what it said is read in any case.
+    fn ask(&mut self, method: &str, params: Value) -> io::Result<()> {
+        let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        self.reader.get_mut().write_all(format!("{request}\n").as_bytes())
+    }
+
+    /// A whole line. `sent`: what came of asking.
+    fn read_line(&mut self, sent: &io::Result<()>, patience: Duration) -> Result<Vec<u8>, String> {
+        let mut line = Vec::new();
+        let received = self.reader.read_until(b'\n', &mut line);
+        if line.last() == Some(&b'\n') {
+            return Ok(line);
+        }
+        Err(match (sent, received) {
+            (Err(error), _) => self.explain(error),
+            (_, Err(error)) if error.kind() == ErrorKind::WouldBlock => {
+                self.explain(&format!("no answer within {} s", patience.as_secs()))
+            }
+            (_, Err(error)) => self.explain(&error),
+            _ => self.explain(&"the server closed it before it answered"),
+        })
+    }
+
+    fn explain(&self, error: &dyn std::fmt::Display) -> String {
+        format!("control socket {}: {error}", self.path.display())
     }
 }
 
@@ -124,6 +161,8 @@ fn result<T>(result: Option<T>) -> Result<T, String> {
 struct Response<T> {
     result: Option<T>,
     error: Option<Error>,
+    /// Of a notification.
+    params: Option<TraceEvent>,
 }
 
 #[derive(Deserialize)]

@@ -8,6 +8,7 @@
 //! | `reload` | | null |
 //! | `drain` | `deadline` (seconds, optional) | a [`Draining`] |
 //! | `log` | `level` (optional) | the level in force |
+//! | `trace` | `call`, `user`, `peer`, `seconds`, `count` (all optional) | a [`Traced`], behind a notification for each [`TraceEvent`] |
 //! | `ul.show` | `aor` (optional) | a list of [`AorEntry`] |
 //! | `ul.add` | `aor`, `contact`, `expires` (seconds, optional) | null |
 //! | `ul.rm` | `aor`, `contact` (optional) | how many bindings were removed |
@@ -16,22 +17,27 @@
 //! [`rpc::REFUSED`] and [`rpc::BUSY`].
 
 mod client;
+mod follow;
 pub mod guests;
 pub mod prometheus;
 pub mod rpc;
 pub mod server;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::metric::{self, Families};
+use crate::trace::Taps;
 
 pub use client::Client;
 pub use prometheus::PrometheusEndpoint;
 pub use server::Server;
+pub use trace::{TraceEvent, TraceQuery, Traced};
 
 /// What the server does for those who ask. It is called from threads of the control socket, never from a worker, and
 /// several may call at a time.
@@ -64,6 +70,11 @@ pub trait ControlApi: Send + Sync {
 
     /// Removes one binding of the AOR, or all of them; says how many went.
     fn ul_rm(&self, aor: &str, contact: Option<&str>) -> Result<usize, Refusal>;
+
+    /// Through which calls can be followed; `None` where there are no workers.
+    fn taps(&self) -> Option<Arc<Taps>> {
+        None
+    }
 }
 
 /// What a server that drains still has to do.

@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{AorEntry, ConnectionEntry, ControlApi, Draining, Refusal, Sample, samples};
+use super::{AorEntry, ConnectionEntry, ControlApi, Draining, Refusal, Sample, Traced, samples};
+use crate::trace::session::Query;
+use crate::trace::{Tap, Wanted};
 
 pub const PARSE_ERROR: i64 = -32700;
 pub const INVALID_REQUEST: i64 = -32600;
@@ -20,13 +22,13 @@ pub const REFUSED: i64 = -32002;
 pub const BUSY: i64 = -32003;
 
 /// Answers one line with one line. A notification (a request without `id`) is performed and not answered, not even
-/// where it fails.
-pub fn answer(line: &[u8], api: &dyn ControlApi, out: &mut impl Write) -> io::Result<()> {
+/// where it fails. A trace has begun then: what it shows, and its answer, are for the caller to write.
+pub fn answer(line: &[u8], api: &dyn ControlApi, out: &mut impl Write) -> io::Result<Option<Began>> {
     let request = match parse(line) {
         Ok(request) => request,
         Err((id, error)) => {
             tell(&error);
-            return write_error(out, &id, error);
+            return write_error(out, &id, error).map(|()| None);
         }
     };
     let outcome = perform(&request.method, request.params, api);
@@ -34,18 +36,36 @@ pub fn answer(line: &[u8], api: &dyn ControlApi, out: &mut impl Write) -> io::Re
         tell(error);
     }
     match (request.id, outcome) {
-        (None, _) => Ok(()),
-        (Some(id), Ok(result)) => write_line(
-            out,
-            &Response {
-                jsonrpc: "2.0",
-                id: &id,
-                result: Some(result),
-                error: None,
-            },
-        ),
-        (Some(id), Err(error)) => write_error(out, &id, error),
+        (id, Ok(Done::Tracing(tap))) => return Ok(Some(Began { id, tap })),
+        (None, _) => {}
+        (Some(id), Ok(result)) => write_result(out, &id, result)?,
+        (Some(id), Err(error)) => write_error(out, &id, error)?,
     }
+    Ok(None)
+}
+
+/// A trace that has begun.
+pub struct Began {
+    /// `None`: nobody waits for the answer.
+    pub id: Option<Value>,
+    pub tap: Tap,
+}
+
+/// The answer of a trace that has ended.
+pub fn write_traced(out: &mut impl Write, id: &Value, traced: Traced) -> io::Result<()> {
+    write_result(out, id, Done::Traced(traced))
+}
+
+fn write_result(out: &mut impl Write, id: &Value, result: Done) -> io::Result<()> {
+    write_line(
+        out,
+        &Response {
+            jsonrpc: "2.0",
+            id,
+            result: Some(result),
+            error: None,
+        },
+    )
 }
 
 /// One line of the log for what was asked in vain. Only the socket's owner can ask, so they need no bound.
@@ -114,6 +134,9 @@ enum Done {
     Shown(Vec<AorEntry>),
     Added,
     Removed(usize),
+    #[serde(skip)]
+    Tracing(Tap),
+    Traced(Traced),
 }
 
 fn write_line(out: &mut impl Write, response: &Response<'_>) -> io::Result<()> {
@@ -199,13 +222,31 @@ fn perform(method: &str, params: Value, api: &dyn ControlApi) -> Result<Done, Er
             let aor = aor.required()?;
             Done::Removed(api.ul_rm(&aor, contact.text()?.as_deref())?)
         }
+        "trace" => Done::Tracing(trace(params, api)?),
         _ => {
-            let message =
-                format!("no method {method:?}; there are version, stats, connections, reload, drain, log, ul.show, ul.add, ul.rm");
+            let message = format!(
+                "no method {method:?}; there are version, stats, connections, reload, drain, log, trace, ul.show, ul.add, ul.rm"
+            );
             return Err(Error::new(METHOD_NOT_FOUND, message));
         }
     };
     Ok(done)
+}
+
+fn trace(params: Value, api: &dyn ControlApi) -> Result<Tap, Error> {
+    let [call, user, peer, seconds, count] = params_of(params, ["call", "user", "peer", "seconds", "count"])?;
+    let (call, user, peer) = (call.text()?, user.text()?, peer.text()?);
+    let wanted = Wanted::new(call.as_deref(), user.as_deref(), peer.as_deref()).map_err(invalid_params)?;
+    let seconds = seconds.number(Query::MOST_SECONDS)?.unwrap_or(Query::DEFAULT_SECONDS);
+    let query = Query {
+        wanted,
+        time: Duration::from_secs(seconds.into()),
+        count: count.number(Query::MOST_COUNT)?.unwrap_or(Query::DEFAULT_COUNT).into(),
+    };
+    let Some(taps) = api.taps() else {
+        return Err(Error::new(REFUSED, "this server cannot be traced"));
+    };
+    taps.open(query).map_err(|why| Error::new(REFUSED, why))
 }
 
 /// A parameter and what the request gives for it; null stands for nothing.
@@ -231,6 +272,21 @@ impl Param {
     /// A time to live: whole seconds, at least one.
     fn seconds(self) -> Result<Option<u32>, Error> {
         self.seconds_from(1)
+    }
+
+    /// A whole number from 1 on.
+    fn number(self, most: u32) -> Result<Option<u32>, Error> {
+        if self.value.is_null() {
+            return Ok(None);
+        }
+        let number = self.value.as_u64().and_then(|number| u32::try_from(number).ok());
+        match number {
+            Some(number) if (1..=most).contains(&number) => Ok(Some(number)),
+            _ => Err(invalid_params(format!(
+                "{} must be a whole number from 1 to {most}, not {}",
+                self.name, self.value
+            ))),
+        }
     }
 
     fn seconds_from(self, least: u32) -> Result<Option<u32>, Error> {

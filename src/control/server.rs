@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::guests::{Entered, Guests};
-use super::{ControlApi, rpc};
+use super::{ControlApi, follow, rpc};
 use crate::base::{Instant as Moment, LogBudget};
 
 /// What the control socket takes and how long it waits.
@@ -228,7 +228,10 @@ impl Shared {
                     if !self.clients.set_busy(number, true) {
                         return Ok(());
                     }
-                    let answered = rpc::answer(&line, &*self.api, &mut out);
+                    let answered = match rpc::answer(&line, &*self.api, &mut out) {
+                        Ok(Some(trace)) => follow::serve(trace, stream, &mut out),
+                        other => other.map(drop),
+                    };
                     self.clients.set_busy(number, false);
                     answered?;
                     out.flush()?;

@@ -300,6 +300,20 @@ impl Wires {
         self.streams.put_back(list);
     }
 
+    /// Our address on a flow of this core, as far as it is known: a datagram's is the listener's, with the IP address that the flow has.
+    pub fn own_address(&self, flow: &Flow) -> Option<SocketAddr> {
+        if let Some(own) = self.streams.local_address(flow) {
+            return Some(own);
+        }
+        let listener = self.ports.get(usize::from(flow.listener))?.address();
+        Some(SocketAddr::new(flow.local().unwrap_or(listener.ip()), listener.port()))
+    }
+
+    /// The same of one connection.
+    pub fn address_of_stream(&self, id: Id) -> Option<SocketAddr> {
+        self.streams.address_of(id)
+    }
+
     /// Reads a bite from one connection; `on` gets the messages in it, and says of each whether it will be answered.
     pub fn receive_stream(&mut self, id: Id, now: Instant, on: impl FnMut(Flow, Arrival<'_>) -> bool) {
         let listener = self.streams.listener_of(id);

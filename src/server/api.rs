@@ -4,6 +4,7 @@ use super::bindings::Disk;
 use super::logger;
 use super::running::RunningServer;
 use super::typed;
+use std::sync::Arc;
 use std::time::Duration;
 use strowger::base::metric::Families;
 use strowger::control::{AorEntry, ConnectionEntry, ContactEntry, ControlApi, Draining, Refusal, guests};
@@ -12,6 +13,7 @@ use strowger::settings::{Words, level_named};
 use strowger::sip::{Scheme, Uri};
 use strowger::stack::location::BindingView;
 use strowger::store::clock::STEP_MS;
+use strowger::trace::Taps;
 use strowger::worker::Clock;
 use strowger::worker::metrics::{self, ProcessStats};
 
@@ -78,8 +80,13 @@ impl ControlApi for RunningServer {
             is_draining: self.drain.is_draining(),
             store: store(&self.disk),
             log_lines_lost: logger::lost(),
+            trace: self.taps.counters(),
         };
         metrics::metrics(&stats, &beside)
+    }
+
+    fn taps(&self) -> Option<Arc<Taps>> {
+        Some(self.taps.clone())
     }
 
     fn ul_show(&self, aor: Option<&str>) -> Result<Vec<AorEntry>, Refusal> {

@@ -101,6 +101,12 @@ impl RunningServer {
         if let Some(scrape) = new_scrape {
             self.set_scrape(scrape);
         }
+        let changes_trace = ["hep", "hep_id", "share"]
+            .iter()
+            .any(|key| plan.changes(&format!("[trace] {key}")));
+        if changes_trace && let Err(error) = self.taps.configure(&conf.trace) {
+            log::error!("[trace]: {error}: copies go where they went: reload again");
+        }
         if plan.changes("[log] level") {
             logger::set_level_by_conf(conf.log.level);
         }

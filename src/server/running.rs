@@ -17,6 +17,7 @@ use strowger::stack::Settings;
 use strowger::stack::auth::users::Users;
 use strowger::stack::location::Location;
 use strowger::store::{Source, UserWatcher};
+use strowger::trace::Taps;
 use strowger::worker::Crew;
 
 /// Gives the conf as its file stands now; `None` where the server runs without a file. The errors are lines.
@@ -29,6 +30,7 @@ pub struct RunningServer {
     pub start: Start,
     pub current: Mutex<Arc<Current>>,
     pub location: Arc<Location>,
+    pub taps: Arc<Taps>,
     pub resolver: Resolver,
     pub crew: Mutex<Crew>,
     /// If anybody is challenged.

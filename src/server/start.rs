@@ -32,6 +32,7 @@ use strowger::stack::auth::users::Users;
 use strowger::stack::location::Location;
 use strowger::store::users::Loaded;
 use strowger::store::{Source, user_watcher};
+use strowger::trace::Taps;
 use strowger::worker::{self, Bound, Clock, Options};
 
 /// Serves until it is told to stop. `name` is the conf's, for the log; `reread` is asked for the conf at each reload.
@@ -115,6 +116,7 @@ struct Open {
     asker: Asker,
     inbox: Inbox,
     sources: Arc<Sources>,
+    taps: Arc<Taps>,
     /// How many files the process may open.
     files: usize,
     /// Connections of one core that there are places for.
@@ -133,7 +135,10 @@ impl Open {
         let (asker, inbox) = resolver::open(conf.dns.questions);
         let sources = Arc::new(Sources::new(ground.secret, 0));
         limit_sources(&sources, conf);
+        let taps: Arc<Taps> = Arc::default();
+        taps.configure(&conf.trace)?;
         let options = Options {
+            taps: taps.clone(),
             connections: conf.connection_limits(files),
             sources: sources.clone(),
             tls: ground.contexts.clone(),
@@ -154,6 +159,7 @@ impl Open {
             asker,
             inbox,
             sources,
+            taps,
             files,
             connections,
         })
@@ -201,6 +207,7 @@ fn launch(conf: &Conf, ground: Ground, open: Open, manager: Manager, reread: Rer
         start,
         current: Mutex::new(Arc::new(current(conf, settings, ground.contexts))),
         location,
+        taps: open.taps,
         resolver,
         crew: Mutex::new(crew),
         user_watcher: Mutex::new(None),
@@ -237,9 +244,13 @@ fn first_users(read: Option<(Source, Loaded)>) -> (Option<Source>, Arc<Users>) {
     (Some(source), Arc::new(loaded.users))
 }
 
+/// How long the end waits for those who follow calls to be told of it.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// What operators ask for ends first, and what was promised to phones is written last.
 fn stop(server: &RunningServer, control: Server) {
     server.manager.stopping("stopping", Duration::ZERO);
+    server.taps.close(LAST_WORDS);
     drop(control);
     server.set_scrape(None);
     server.disk.settle();

@@ -1,9 +1,11 @@
 //! What the conf says, as plain data: a row for each key ([`table`]) and the words that some keys take ([`words`]). All rooms that do what the
 //! conf says stand above, and take a section as it is.
 
+mod collector;
 pub(crate) mod table;
 mod words;
 
+pub use collector::Collector;
 use std::time::Duration;
 pub use table::*;
 pub use words::*;

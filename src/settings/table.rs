@@ -8,7 +8,7 @@
 //! two confs and the reference; only there does the last column mean anything.
 
 use super::words::*;
-use super::{Capacity, Millis, Seconds};
+use super::{Capacity, Collector, Millis, Seconds};
 use crate::base::Network;
 use log::LevelFilter;
 use std::net::SocketAddr;
@@ -335,6 +335,18 @@ macro_rules! table { ($expand:ident) => { $expand! {
         live lost_after: Millis = 43_200_000, "\"12h\"", millis(MINUTE, 168 * HOUR);
         /// Calls at a time that leave one, 1 to 100000000: each takes some 400 bytes.
         fixed most: usize = 1_000_000, "1000000", number(1, 100_000_000);
+    }
+    /// Copies of messages for a collector of calls such as Homer, by HEP version 3. "strowger trace" needs none of this.
+    [trace] Trace {
+        /// Where the copies go, as in "udp:192.0.2.9:9060". They are not encrypted, what came over TLS neither: credentials and media keys are
+        /// masked, names and texts are not. A collector that is dead, slow or unknown holds up no call: what it does not take is lost, and
+        /// counted (strowger_hep_lost_total). Its name is looked up when the server starts, and again when nothing can be sent. "": nowhere.
+        live hep: Option<Collector> = None, "\"\"", optional(collector);
+        /// What this server is called there: the capture agent's number, 0 to 4294967295.
+        live hep_id: u32 = 0, "0", number(0, u64::from(u32::MAX));
+        /// Of how many calls, 0.0 to 1.0. A hash of the Call-ID picks them: all of a call goes, or nothing, and servers with the same share pick
+        /// the same calls.
+        live share: f64 = 1.0, "1.0", share;
     }
     [log] Log {
         /// "off", "error", "warn", "info", "debug" or "trace", to standard error. The environment's RUST_LOG goes before it, and so does

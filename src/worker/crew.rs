@@ -16,6 +16,7 @@ use crate::settings;
 use crate::stack::auth::nonce::Nonces;
 use crate::stack::auth::users::Users;
 use crate::stack::{Counters, Element, Endpoint, Location, Occupancy, Settings};
+use crate::trace::Taps;
 use mio::{Poll, Waker};
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -49,6 +50,8 @@ pub struct Options {
     pub ring: Option<WakeHandle>,
     /// Takes questions about names. Without it every name is one that cannot be resolved.
     pub asker: Option<Asker>,
+    /// Who follows calls.
+    pub taps: Arc<Taps>,
 }
 
 impl Default for Options {
@@ -66,6 +69,7 @@ impl Default for Options {
             held: 64 << 20,
             ring: None,
             asker: None,
+            taps: Arc::default(),
         }
     }
 }

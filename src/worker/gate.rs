@@ -32,6 +32,20 @@ pub enum Passage {
     Closed,
 }
 
+impl Passage {
+    /// For whoever follows the call.
+    pub fn why(self) -> Option<&'static str> {
+        match self {
+            Passage::Open => None,
+            Passage::Shut => Some(
+                "not read: its source has sent too many requests ([limits] requests_per_source), or is banned for that or for \
+                 wrong passwords ([limits] ban)",
+            ),
+            Passage::Closed => Some("not read, and its connection closed: its source is banned ([limits] ban)"),
+        }
+    }
+}
+
 impl Gate {
     pub fn new(sources: Arc<Sources>) -> Gate {
         Gate {

@@ -9,6 +9,7 @@ use crate::net::sys;
 use crate::net::{ListenerCounters, State, StreamCounters, Undeliverable};
 use crate::settings::Words;
 use crate::stack::counters::{AuthOutcome, Counters, Drop, Limit, Lookup, MethodLabel, Registration, Side};
+use crate::trace::TraceCounters;
 use std::time::Duration;
 
 /// What is counted elsewhere than at the workers.
@@ -31,6 +32,7 @@ pub struct ProcessStats {
     pub store: Store,
     /// Lines of the log that standard error did not take.
     pub log_lines_lost: u64,
+    pub trace: TraceCounters,
 }
 
 /// What the journal of the bindings counts.
@@ -108,6 +110,7 @@ pub fn metrics(stats: &Stats, beside: &ProcessStats) -> Families {
     streams(&mut list, &stats.streams);
     mail(&mut list, stats);
     workers(&mut list, stats);
+    traces(&mut list, &beside.trace);
     process(&mut list, beside);
     list
 }
@@ -474,6 +477,35 @@ fn workers(list: &mut Families, stats: &Stats) {
         for (cause, count) in [("work", turns.working), ("halted", turns.halted)] {
             long.of(&[("core", &core), ("cause", &cause)], count);
         }
+    }
+}
+
+fn traces(list: &mut Families, trace: &TraceCounters) {
+    list.gauge("strowger_traces", "Clients that follow calls now (strowger trace).")
+        .is(trace.sessions);
+    for (name, help, count) in [
+        (
+            "strowger_trace_events_total",
+            "Messages, decisions and timers that were copied for those who follow calls.",
+            trace.shown,
+        ),
+        (
+            "strowger_trace_lost_total",
+            "The same that were not copied, because whoever follows calls reads too slowly.",
+            trace.lost,
+        ),
+        (
+            "strowger_hep_sent_total",
+            "Copies of messages that were sent to the collector ([trace] hep).",
+            trace.hep_sent,
+        ),
+        (
+            "strowger_hep_lost_total",
+            "Copies of messages that could not be sent to it.",
+            trace.hep_lost,
+        ),
+    ] {
+        list.counter(name, help).is(count);
     }
 }
 

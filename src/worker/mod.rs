@@ -9,6 +9,7 @@ pub mod mailbox;
 pub mod metrics;
 mod pace;
 mod pulse;
+mod tapping;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -24,6 +25,7 @@ use crate::net::{Arrival, ListenerCounters, StreamCounters, Undelivered, Wires, 
 use crate::resolver::Asker;
 use crate::stack::registrar::unstored;
 use crate::stack::{Counters, Element, Endpoint, Occupancy};
+use crate::trace::Taps;
 use delay::Histogram;
 use gate::{Gate, Passage};
 use held::{Fate, Held, HeldCounters};
@@ -62,6 +64,7 @@ pub struct Worker<E: Element = Endpoint> {
     pace: Pace,
     wires: Wires,
     gate: Gate,
+    taps: Arc<Taps>,
     mailbox: Mailbox,
     /// Takes questions about names.
     asker: Option<Asker>,
@@ -126,6 +129,7 @@ impl<E: Element> Worker<E> {
             pace: Pace::new(options.udp.gather),
             wires,
             gate: Gate::new(options.sources.clone()),
+            taps: options.taps.clone(),
             mailbox,
             asker: options.asker.clone(),
             letters: Letters::default(),
@@ -157,6 +161,7 @@ impl<E: Element> Worker<E> {
         self.wait()?; // the only place where we sleep
         let start = self.clock.read(); // time is read once for the rules
         let now = start.instant();
+        self.outbox.is_traced = self.taps.is_open(); // does somebody follow calls?
         self.note_events(now);
         self.check();
         self.receive(now); // a bounded bite from each ready socket
@@ -244,11 +249,17 @@ impl<E: Element> Worker<E> {
                     let flow = Flow::datagram(listener, datagram.peer).from_local(datagram.local);
                     let (bytes, element) = (datagram.bytes, &mut self.element);
                     let bears = |question| element.bears(now, flow, bytes, question);
-                    if self.gate.passage(now, &flow, bytes, bears) != Passage::Open {
+                    let passage = self.gate.passage(now, &flow, bytes, bears);
+                    let outbox = &mut self.outbox;
+                    if outbox.is_traced {
+                        let own = self.wires.own_address(&flow);
+                        tapping::received(&self.taps, self.core, &flow, own, bytes, passage);
+                    }
+                    if passage != Passage::Open {
                         continue;
                     }
-                    let outbox = &mut self.outbox;
                     self.element.handle(now, flow, bytes, outbox);
+                    tapping::words(&self.taps, self.core, outbox);
                 }
                 self.flush_if_heavy(now);
             }
@@ -267,9 +278,14 @@ impl<E: Element> Worker<E> {
             served += 1;
             let (element, outbox, pace) = (&mut self.element, &mut self.outbox, &mut self.pace);
             let (gate, long, mut is_banned) = (&mut self.gate, &mut self.long, false);
+            let (taps, core, is_traced) = (&self.taps, self.core, outbox.is_traced);
+            let own = is_traced.then(|| self.wires.address_of_stream(*id)).flatten();
             let mut is_open = |flow: &Flow, bytes: &[u8]| {
                 let passage = gate.passage(now, flow, bytes, |_| false);
                 is_banned |= passage == Passage::Closed;
+                if is_traced {
+                    tapping::received(taps, core, flow, own, bytes, passage);
+                }
                 passage == Passage::Open
             };
             self.wires.receive_stream(*id, now, |flow, arrival| match arrival {
@@ -287,6 +303,7 @@ impl<E: Element> Worker<E> {
             if is_banned {
                 self.wires.shut_out(*id, now);
             }
+            tapping::words(&self.taps, self.core, &mut self.outbox);
             self.flush_if_heavy(now);
         }
         streams.drain(..served);
@@ -299,6 +316,9 @@ impl<E: Element> Worker<E> {
         if self.wires.has_undelivered() {
             self.wires.take_undelivered(&mut self.undelivered);
             for sent in self.undelivered.iter() {
+                if self.outbox.is_traced {
+                    tapping::undelivered(&self.taps, self.core, sent);
+                }
                 self.element.handle_undelivered(now, sent, &mut self.outbox);
                 self.mailbox.write_undelivered(sent);
             }
@@ -331,7 +351,13 @@ impl<E: Element> Worker<E> {
                         self.element.handle_mail(now, errand, flow, bytes, outbox);
                     }
                     Matter::Undelivered => self.element.handle_undelivered(now, bytes, outbox),
-                    Matter::Transmit(flow) => self.wires.send_one(now, &flow, bytes, None),
+                    Matter::Transmit(flow) => {
+                        self.wires.send_one(now, &flow, bytes, None);
+                        if outbox.is_traced {
+                            let own = self.wires.own_address(&flow);
+                            tapping::sent(&self.taps, self.core, &flow, own, bytes);
+                        }
+                    }
                     Matter::Lost(flow) => self.element.handle_flow_lost(now, flow, outbox),
                 }
                 self.flush_if_heavy(now);
@@ -407,9 +433,13 @@ impl<E: Element> Worker<E> {
 
     fn flush(&mut self, now: Instant) {
         self.ask(now);
+        tapping::words(&self.taps, self.core, &mut self.outbox);
         if !self.outbox.is_empty() {
             self.hold(now);
             self.wires.send(&self.outbox, now);
+            if self.outbox.is_traced {
+                tapping::outbox(&self.taps, self.core, &self.outbox, &self.wires);
+            }
             self.mailbox.write(&self.outbox);
             for number in self.wires.foreign() {
                 let transmit = &self.outbox.transmits[number as usize];

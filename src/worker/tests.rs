@@ -428,6 +428,7 @@ fn metrics_have_their_names_once_and_in_order() {
         displaced_clients: 3,
         is_draining: true,
         log_lines_lost: 0,
+        trace: crate::trace::TraceCounters::default(),
     };
     let first = metrics::metrics(&crew.stats(), &beside);
     let second = metrics::metrics(&crew.stats(), &beside);

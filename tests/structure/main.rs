@@ -35,14 +35,19 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("resolver", &["base", "settings"]),
+    // Copies of what passes, for those who look on.
+    ("trace", &["base", "settings", "sip"]),
     // Of the resolver only how to ask it.
-    ("worker", &["base", "settings", "sip", "stack", "net", "resolver::Asker"]),
+    (
+        "worker",
+        &["base", "settings", "sip", "stack", "net", "resolver::Asker", "trace"],
+    ),
     // Whose data it keeps: users, and bindings.
     ("store", &["base", "settings", "stack::auth", "stack::location"]),
     // Above those that it sets up.
     ("config", &["base", "settings", "sip", "stack", "net", "store", "resolver"]),
     // What is counted, and the bound on what strangers make us log.
-    ("control", &["base"]),
+    ("control", &["base", "settings::Words", "trace"]),
     // The two rooms of the binary. The commands: of a running server they know the control socket's client and what it returns.
     (
         "cli",
@@ -59,13 +64,17 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
             "control::Client",
             "control::ContactEntry",
             "control::Number",
+            "control::TraceEvent",
+            "trace::Wanted",
+            "control::TraceQuery",
+            "control::Traced",
         ],
     ),
     // The running server: the whole library but the laboratory.
     (
         "server",
         &[
-            "base", "settings", "sip", "stack", "net", "resolver", "worker", "store", "config", "control",
+            "base", "settings", "sip", "stack", "net", "resolver", "trace", "worker", "store", "config", "control",
         ],
     ),
 ];

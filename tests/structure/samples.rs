@@ -96,6 +96,7 @@ fn the_table_of_imports() {
         "net",
         "resolver",
         "resolver::Asker",
+        "trace",
         "worker",
         "store",
         "config",
@@ -113,20 +114,21 @@ fn the_table_of_imports() {
         ("sim", "base settings sip::Uri sip::sniff stack stack::auth sim"),
         ("net", "base settings sip::sniff net"),
         ("resolver", "base settings resolver resolver::Asker"),
+        ("trace", "base settings sip::Uri sip::sniff trace"),
         (
             "worker",
-            "base settings sip::Uri sip::sniff stack stack::auth net resolver::Asker worker",
+            "base settings sip::Uri sip::sniff stack stack::auth net resolver::Asker trace worker",
         ),
         ("store", "base settings stack::auth store"),
         (
             "config",
             "base settings sip::Uri sip::sniff stack stack::auth net resolver resolver::Asker store config",
         ),
-        ("control", "base control control::Client"),
+        ("control", "base trace control control::Client"),
         ("cli", "base settings config control::Client cli"),
         (
             "server",
-            "base settings sip::Uri sip::sniff stack stack::auth net resolver resolver::Asker worker store config control control::Client server",
+            "base settings sip::Uri sip::sniff stack stack::auth net resolver resolver::Asker trace worker store config control control::Client server",
         ),
     ] {
         let allowed: Vec<_> = rooms.into_iter().filter(|room| may(from, room)).collect();

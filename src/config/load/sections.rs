@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::document::{Document, Section, Wrong};
 use super::pem::Kind;
 use super::tls::*;
+use super::trace::*;
 use super::uri::host;
 use super::values::*;
 use crate::config::model::Conf;

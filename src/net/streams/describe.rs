@@ -1,7 +1,7 @@
 //! What an operator sees of the connections.
 
 use super::life::Streams;
-use crate::base::{Id, Instant, Transport};
+use crate::base::{Channel, Flow, Id, Instant, Transport};
 use crate::net::connection::Connection;
 use crate::net::state::State;
 use std::net::SocketAddr;
@@ -19,6 +19,22 @@ impl Streams {
             waiting: connection.waiting(),
         };
         self.connections.iter().map(describe).collect()
+    }
+
+    /// Our end of a connection; asks the kernel.
+    pub fn address_of(&self, id: Id) -> Option<SocketAddr> {
+        self.connections.get(id)?.stream.local_addr().ok()
+    }
+
+    /// Our end of the connection that a flow names, if there is one.
+    pub fn local_address(&self, flow: &Flow) -> Option<SocketAddr> {
+        let id = match flow.channel {
+            Channel::Connection { slot, generation } => Id { slot, generation },
+            Channel::Back => self.find_accepted(flow).ok()?,
+            Channel::Peer { name, call } => self.find_asked(flow, name, call)?,
+            Channel::Datagram { .. } => return None,
+        };
+        self.address_of(id)
     }
 }
 

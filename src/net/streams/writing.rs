@@ -49,12 +49,12 @@ impl Streams {
         Ok(())
     }
 
-    fn find_accepted(&self, flow: &Flow) -> Result<Id, Undeliverable> {
+    pub(super) fn find_accepted(&self, flow: &Flow) -> Result<Id, Undeliverable> {
         let key = (flow.transport, flow.peer);
         self.accepted.get(&key).copied().ok_or(Undeliverable::NoConnection)
     }
 
-    fn find_asked(&self, flow: &Flow, name: u64, call: u64) -> Option<Id> {
+    pub(super) fn find_asked(&self, flow: &Flow, name: u64, call: u64) -> Option<Id> {
         let key = (flow.transport, flow.peer, name, call);
         let found = self.asked.get(&key).copied();
         // A phone whose contact is the very address from which it has connected is reached by that connection. Not over TLS:

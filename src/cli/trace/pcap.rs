@@ -1,0 +1,143 @@
+//! A trace as a capture file. Each packet says by itself that it is SIP, and between which addresses it went, so that Wireshark shows as SIP what came
+//! by TLS, whatever the port.
+//!
+//! The format is that of libpcap with link type 252 (exported PDUs): tags of 16 bits each for type and length, big-endian, then the message.
+
+use super::Show;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use strowger::control::TraceEvent;
+
+/// `LINKTYPE_WIRESHARK_UPPER_PDU`.
+const EXPORTED_PDU: u32 = 252;
+
+/// Longest packet that a reader has to expect.
+const LONGEST: u32 = 262_144;
+
+const END: u16 = 0;
+const DISSECTOR: u16 = 12;
+const SOURCE_V4: u16 = 20;
+const DESTINATION_V4: u16 = 21;
+const SOURCE_V6: u16 = 22;
+const DESTINATION_V6: u16 = 23;
+const PORT_KIND: u16 = 24;
+const SOURCE_PORT: u16 = 25;
+const DESTINATION_PORT: u16 = 26;
+
+/// What kinds of ports there are.
+const TCP: u32 = 2;
+const UDP: u32 = 3;
+
+pub struct Pcap {
+    out: Box<dyn Write>,
+}
+
+/// A file that only its owner can read: it shows who calls whom.
+pub fn create(path: &Path) -> io::Result<Pcap> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    Pcap::new(Box::new(options.open(path)?))
+}
+
+impl Pcap {
+    /// Writes the head of the file. Each packet is one write, so that the file is whole whenever it ends.
+    pub fn new(mut out: Box<dyn Write>) -> io::Result<Pcap> {
+        let mut head = Vec::new();
+        head.extend(0xa1b2_c3d4u32.to_le_bytes());
+        head.extend([2u16, 4].map(u16::to_le_bytes).concat());
+        head.extend([0, 0, LONGEST, EXPORTED_PDU].map(u32::to_le_bytes).concat());
+        out.write_all(&head)?;
+        out.flush()?;
+        Ok(Pcap { out })
+    }
+}
+
+impl Show for Pcap {
+    fn show(&mut self, event: &TraceEvent) -> io::Result<()> {
+        // Decisions are no packets.
+        let Some(packet) = packet(event) else {
+            return Ok(());
+        };
+        self.out.write_all(&packet)?;
+        self.out.flush()
+    }
+}
+
+/// A message with the head of its packet.
+fn packet(event: &TraceEvent) -> Option<Vec<u8>> {
+    let message = event.bytes()?;
+    let address = |text: &Option<String>| -> Option<SocketAddr> { text.as_ref()?.parse().ok() };
+    let (from, to) = (address(&event.from)?, address(&event.to)?);
+    let mut tags = Vec::new();
+    tag(DISSECTOR, b"sip\0", &mut tags);
+    host([SOURCE_V4, SOURCE_V6], from.ip(), &mut tags);
+    host([DESTINATION_V4, DESTINATION_V6], to.ip(), &mut tags);
+    let kind = match event.transport.as_deref() {
+        Some("udp") => UDP,
+        _ => TCP,
+    };
+    tag(PORT_KIND, &kind.to_be_bytes(), &mut tags);
+    tag(SOURCE_PORT, &u32::from(from.port()).to_be_bytes(), &mut tags);
+    tag(DESTINATION_PORT, &u32::from(to.port()).to_be_bytes(), &mut tags);
+    tag(END, b"", &mut tags);
+    let length = (tags.len() + message.len()) as u32;
+    let (seconds, us) = (event.time_us / 1_000_000, event.time_us % 1_000_000);
+    let mut packet = [seconds as u32, us as u32, length, length].map(u32::to_le_bytes).concat();
+    packet.extend(tags);
+    packet.extend(message);
+    Some(packet)
+}
+
+/// `value` is a multiple of four bytes long.
+fn tag(kind: u16, value: &[u8], out: &mut Vec<u8>) {
+    out.extend(kind.to_be_bytes());
+    out.extend((value.len() as u16).to_be_bytes());
+    out.extend(value);
+}
+
+fn host([v4, v6]: [u16; 2], ip: IpAddr, out: &mut Vec<u8>) {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => tag(v4, &ip.octets(), out),
+        IpAddr::V6(ip) => tag(v6, &ip.octets(), out),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::trace::ladder::tests::{decision, message};
+
+    #[test]
+    fn bytes_of_a_packet() {
+        let event = message(17, true, "1", "OPTIONS");
+        let expected: [&[u8]; 9] = [
+            b"\x80\x58\x44\x6a\x68\x42\0\0\x3b\0\0\0\x3b\0\0\0",
+            b"\0\x0c\0\x04sip\0",
+            b"\0\x14\0\x04\xc0\0\x02\x01",
+            b"\0\x15\0\x04\xc0\0\x02\x09",
+            b"\0\x18\0\x04\0\0\0\x03",
+            b"\0\x19\0\x04\0\0\x13\xc4",
+            b"\0\x1a\0\x04\0\0\x13\xc4",
+            b"\0\0\0\0",
+            b"OPTIONS",
+        ];
+        assert_eq!(packet(&event), Some(expected.concat()));
+        assert_eq!(packet(&decision(0, "chosen")), None);
+    }
+
+    #[test]
+    fn the_file_is_its_owner_s() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.pcap");
+        create(&path).unwrap().show(&message(0, true, "1", "x")).unwrap();
+        let metadata = std::fs::metadata(&path).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(bytes[..4], [0xd4, 0xc3, 0xb2, 0xa1]);
+        assert_eq!(bytes[20..24], [252, 0, 0, 0]);
+    }
+}

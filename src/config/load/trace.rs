@@ -1,0 +1,126 @@
+//! The values of `[trace]`.
+
+use toml::de::DeValue;
+
+use super::document::Value;
+use super::values::{Parsed, must_be, string};
+use crate::settings::Collector;
+
+/// `udp:HOST:PORT`; an IPv6 address stands in brackets.
+pub(super) fn collector(value: &Value<'_>) -> Parsed<Collector> {
+    let what = "a collector such as \"udp:192.0.2.9:9060\", \"udp:[2001:db8::9]:9060\" or \"udp:homer.example.com:9060\"";
+    let text = string(value, what)?;
+    let parse = || {
+        let (name, port) = text.strip_prefix("udp:")?.rsplit_once(':')?;
+        let port: u16 = port.parse().ok().filter(|port| *port != 0)?;
+        let bare = name.strip_prefix('[').map_or(Some(name), |rest| rest.strip_suffix(']'))?;
+        // A colon in what has no brackets is a port too many, or an IPv6 address whose end nobody can tell.
+        let is_bracketed = bare.len() != name.len();
+        let fits = match is_bracketed {
+            true => bare.parse::<std::net::Ipv6Addr>().is_ok(),
+            false => is_host(bare),
+        };
+        fits.then(|| Collector {
+            host: bare.to_owned(),
+            port,
+        })
+    };
+    parse().ok_or_else(|| must_be(value, what))
+}
+
+/// An IPv4 address or the name of a host.
+fn is_host(text: &str) -> bool {
+    let is_label = |label: &str| {
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        (1..=63).contains(&label.len()) && label.chars().all(fits)
+    };
+    let name = text.strip_suffix('.').unwrap_or(text);
+    if name.chars().all(|c| c.is_ascii_digit() || c == '.') {
+        return name.parse::<std::net::Ipv4Addr>().is_ok();
+    }
+    name.len() <= 253 && name.split('.').all(is_label)
+}
+
+/// A part of the whole.
+pub(super) fn share(value: &Value<'_>) -> Parsed<f64> {
+    let number = match value.get_ref() {
+        DeValue::Float(float) => float.as_str().parse::<f64>().ok(),
+        DeValue::Integer(integer) => integer.as_str().parse::<f64>().ok(),
+        _ => None,
+    };
+    number
+        .filter(|number| (0.0..=1.0).contains(number))
+        .ok_or_else(|| must_be(value, "a number from 0.0 to 1.0"))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::load::parse;
+    use crate::config::machine::Machine;
+    use crate::settings::Trace;
+
+    fn trace(key: &str, value: &str) -> Result<Trace, String> {
+        let machine = Machine {
+            cores: vec![0],
+            memory: 1 << 30,
+            files: 1 << 20,
+        };
+        let conf = parse("t", &format!("[trace]\n{key} = {value}\n"), &machine);
+        conf.map(|conf| conf.trace).map_err(|faults| faults.to_string())
+    }
+
+    #[test]
+    fn collectors() {
+        for text in [
+            "udp:192.0.2.9:9060",
+            "udp:[2001:db8::9]:9060",
+            "udp:homer.example.com:1",
+            "udp:homer_1.:65535",
+        ] {
+            let read = trace("hep", &format!("{text:?}")).unwrap().hep;
+            assert_eq!(read.unwrap().to_string(), text);
+        }
+        assert_eq!(trace("hep", "\"\"").unwrap().hep, None);
+        for text in [
+            "192.0.2.9:9060",
+            "tcp:192.0.2.9:9060",
+            "udp:192.0.2.9",
+            "udp:192.0.2.9:0",
+            "udp:192.0.2.9:65536",
+            "udp:192.0.2.999:9060",
+            "udp::9060",
+            "udp:2001:db8::9:9060",
+            "udp:[2001:db8::9:9060",
+            "udp:[192.0.2.9]:9060",
+            "udp:a b:9060",
+            "udp:a..b:9060",
+        ] {
+            let why = trace("hep", &format!("{text:?}")).unwrap_err();
+            assert!(
+                why.starts_with("t:2:7: hep must be a collector such as \"udp:192.0.2.9:9060\""),
+                "{text}: {why}"
+            );
+        }
+        assert!(trace("hep", "9060").unwrap_err().contains("not the integer 9060"));
+    }
+
+    #[test]
+    fn shares_and_numbers() {
+        for (text, share) in [
+            ("0.0", 0.0),
+            ("0.25", 0.25),
+            ("1.0", 1.0),
+            ("1", 1.0),
+            ("0", 0.0),
+            ("1e-3", 0.001),
+        ] {
+            assert_eq!(trace("share", text).unwrap().share, share, "{text}");
+        }
+        for text in ["1.01", "-0.1", "2", "nan", "inf", "\"0.5\"", "true"] {
+            let why = trace("share", text).unwrap_err();
+            assert!(why.contains("share must be a number from 0.0 to 1.0, not"), "{text}: {why}");
+        }
+        assert_eq!(trace("hep_id", "4294967295").unwrap().hep_id, u32::MAX);
+        assert!(trace("hep_id", "4294967296").is_err());
+    }
+}

@@ -1,0 +1,19 @@
+//! Calls that can be followed: copies of messages and of what was decided about them, for operators who look on and for a collector (HEP).
+//!
+//! Off by itself. While it is, a worker reads one flag in each turn ([`Taps::is_open`]). Every queue that leaves a worker is bounded, and what
+//! does not fit is counted. Credentials and media keys are masked in the copy, before it leaves the worker ([`mask`]).
+
+pub mod event;
+pub mod exporter;
+pub mod filter;
+pub mod hep;
+pub mod mask;
+pub mod queue;
+pub mod reading;
+pub mod session;
+pub mod taps;
+
+pub use event::{Event, Kind, Way};
+pub use filter::Wanted;
+pub use session::{Batch, End, Query, Session};
+pub use taps::{Tap, Taps, TraceCounters};
