@@ -204,7 +204,9 @@ impl Outbox {
         self.introductions.clear();
         self.releases.clear();
         self.questions.clear();
-        self.notes.clear();
+        if !self.notes.is_empty() {
+            self.notes.clear();
+        }
     }
 
     fn append(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Span {

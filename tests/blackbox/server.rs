@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -270,6 +271,19 @@ impl Server {
         let mut all = vec!["--control", control.as_str()];
         all.extend(arguments);
         process::run(place, "command", binary(), &all, Duration::from_secs(5))
+    }
+
+    /// Starts a control command that runs for a while.
+    pub fn begin(&self, place: &Place, name: &str, arguments: &[&str]) -> Process {
+        let control = self.control.display().to_string();
+        let all = ["--control", control.as_str()].into_iter().chain(arguments.iter().copied());
+        let all: Vec<String> = all.map(str::to_owned).collect();
+        Process::start(place, name, binary(), &all, &[])
+    }
+
+    /// A client of the control socket, for a test that speaks JSON-RPC itself.
+    pub fn control(&self) -> UnixStream {
+        UnixStream::connect(&self.control).expect("the control socket")
     }
 
     /// A binding by hand, as an operator makes it.
