@@ -35,6 +35,9 @@ const COLUMNS: &str = "date micro_ts method reply_reason ruri ruri_user ruri_dom
     source_ip source_port destination_ip destination_port contact_ip contact_port originator_ip originator_port correlation_id proto family \
     rtp_stat type node msg custom_field1 custom_field2 custom_field3 id";
 
+/// What it logs of each message that it has stored.
+const STORED: &str = "a copy is stored";
+
 /// Kamailio as a collector, which writes what it decodes into a table of text.
 struct Kamailio {
     process: Option<Process>,
@@ -55,10 +58,11 @@ impl Kamailio {
         fs::write(folder.join("version"), "table_name(string) table_version(int)\n").expect("the table of versions");
         let script = format!(
             "#!KAMAILIO\ndebug=1\nlog_stderror=yes\nchildren=1\nauto_aliases=no\ndns=no\nrev_dns=no\ndisable_tcp=yes\n\
-             listen=udp:{}\nloadmodule \"pv.so\"\nloadmodule \"db_text.so\"\nloadmodule \"sipcapture.so\"\n\
-             modparam(\"db_text\", \"db_mode\", 1)\nmodparam(\"sipcapture\", \"db_url\", \"text://{}\")\n\
+             listen=udp:{}\nloadmodule \"pv.so\"\nloadmodule \"xlog.so\"\nloadmodule \"db_text.so\"\n\
+             loadmodule \"sipcapture.so\"\nmodparam(\"sipcapture\", \"db_url\", \"text://{}\")\n\
              modparam(\"sipcapture\", \"capture_on\", 1)\nmodparam(\"sipcapture\", \"hep_capture_on\", 1)\n\
-             request_route {{ sip_capture(); drop; }}\nonreply_route {{ sip_capture(); drop; }}\n",
+             request_route {{ route(COPY); }}\nonreply_route {{ route(COPY); }}\n\
+             route[COPY] {{ sip_capture(); xlog(\"L_ALERT\", \"{STORED}\\n\"); drop; }}\n",
             place.at_port(COLLECTOR, PORT),
             folder.display()
         );
@@ -82,9 +86,16 @@ impl Kamailio {
         }
     }
 
-    /// Of each row: method or status, both ends, correlation, node, and the message. The newest stand first in the file.
-    fn rows(&self) -> Vec<[String; 5]> {
-        let text = fs::read_to_string(&self.table).unwrap_or_default();
+    /// Waits for so many messages. Of each: method or status, both ends, correlation, node, and the message, the oldest first.
+    fn collect(mut self, count: usize) -> Vec<[String; 5]> {
+        let process = self.process.take().expect("a collector that runs");
+        wait_for(Duration::from_secs(10), || {
+            (process.stderr().matches(STORED).count() >= count).then_some(())
+        });
+        // It writes the table when it ends.
+        process.signal("TERM");
+        process.finish(Duration::from_secs(10));
+        let text = fs::read_to_string(&self.table).expect("the table");
         let place = |name: &str| COLUMNS.split_whitespace().position(|column| column == name).expect(name);
         let row = |line: &str| {
             let cells = cells(line);
@@ -94,6 +105,7 @@ impl Kamailio {
             [cell("method"), ends, cell("correlation_id"), cell("node"), cell("msg")]
         };
         let mut rows: Vec<_> = text.lines().skip(1).map(row).collect();
+        // The newest stand first in the file.
         rows.reverse();
         rows
     }
@@ -160,23 +172,16 @@ fn kamailio_decodes_what_it_is_sent() {
     server.bind(&place, "bob", phone.address);
     let caller = Agent::tls(place.ip(CALLER), server.secure(), &authority, NAME, None);
     let call_id = call(&server, &caller, &phone);
-    let rows = wait_for(Duration::from_secs(10), || {
-        let rows = collector.rows();
-        (rows.len() == 4).then_some(rows)
-    });
-    let rows = rows.unwrap_or_else(|| panic!("{:#?}", collector.rows()));
+    let rows = collector.collect(4);
     let (there, here, phone, ours) = (caller.address, caller.peer, phone.address, server.address);
     let heads: Vec<String> = rows.iter().map(|row| row[..4].join(" ")).collect();
-    let mut expected = [
+    let expected = [
         format!("MESSAGE {there} {here} {call_id} homer01:77"),
         format!("MESSAGE {ours} {phone} {call_id} homer01:77"),
         format!("200 {phone} {ours} {call_id} homer01:77"),
         format!("200 {here} {there} {call_id} homer01:77"),
     ];
-    let mut sorted = heads.clone();
-    sorted.sort();
-    expected.sort();
-    assert_eq!(sorted, expected, "{heads:#?}");
+    assert_eq!(heads, expected);
     let text = format!("{rows:?}");
     assert!(text.contains("Digest *****") && !text.contains("SECRET"), "{text}");
     assert_eq!(server.stat(&place, "strowger_hep_sent_total"), 4.0);
