@@ -3,7 +3,7 @@
 //! `syn` says what is an item, a path or a `use`; comments and strings say nothing. Into macros it does not look: their paths are taken from
 //! their tokens.
 
-use proc_macro2::{Delimiter, LexError, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, LexError, Span, TokenStream, TokenTree};
 use std::ops::RangeInclusive;
 use syn::visit::{self, Visit};
 
@@ -59,16 +59,11 @@ pub struct Function {
 
 impl File {
     pub fn read(name: &str, text: &str) -> Result<File, String> {
-        let fault = |line: usize, what: String| format!("{line}: cannot be read: {what}");
+        let fault = |at: Span, what: String| format!("{}: cannot be read: {what}", at.start().line);
         let lexed: Result<TokenStream, LexError> = text.parse();
-        let tokens = lexed.map_err(|error| fault(error.span().start().line, error.to_string()))?;
+        let tokens = lexed.map_err(|error| fault(error.span(), error.to_string()))?;
         let mut module: Segments = name.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
-        if module
-            .last()
-            .is_some_and(|last| ["mod", "lib", "main"].contains(&last.as_str()))
-        {
-            module.pop();
-        }
+        module.pop_if(|last| ["mod", "lib", "main"].contains(&last.as_str()));
         let mut file = File {
             name: name.to_owned(),
             module: module.clone(),
@@ -82,7 +77,7 @@ impl File {
         };
         file.take_words(tokens.clone());
         file.find_tests(tokens.clone());
-        let tree: syn::File = syn::parse2(tokens).map_err(|error| fault(error.span().start().line, error.to_string()))?;
+        let tree: syn::File = syn::parse2(tokens).map_err(|error| fault(error.span(), error.to_string()))?;
         let mut reader = Reader {
             file: &mut file,
             module,
@@ -153,28 +148,23 @@ fn is_for_tests(token: &TokenTree) -> bool {
 
 /// Where the item ends that these tokens begin with: at its braces, a semicolon, or a comma outside generic parameters.
 fn last_line(tokens: &mut impl Iterator<Item = TokenTree>) -> usize {
-    let (mut angles, mut is_arrow, mut line) = (0, false, 0);
+    let (mut angles, mut before, mut line) = (0, ' ', 0);
     for token in tokens {
         line = token.span().end().line;
-        let is_end = match &token {
-            TokenTree::Group(group) => group.delimiter() == Delimiter::Brace,
-            TokenTree::Punct(punct) => match punct.as_char() {
-                '<' => {
-                    angles += 1;
-                    false
-                }
-                '>' if !is_arrow => {
-                    angles -= 1;
-                    false
-                }
-                mark => mark == ';' || (mark == ',' && angles == 0),
-            },
-            _ => false,
+        let mark = match &token {
+            TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => break,
+            TokenTree::Punct(punct) => punct.as_char(),
+            _ => ' ',
         };
-        if is_end {
-            break;
+        match mark {
+            ';' => break,
+            ',' if angles == 0 => break,
+            '<' => angles += 1,
+            // No arrow.
+            '>' if !['-', '='].contains(&before) => angles -= 1,
+            _ => {}
         }
-        is_arrow = is_mark(&token, '-') || is_mark(&token, '=');
+        before = mark;
     }
     line
 }
@@ -201,33 +191,29 @@ impl Reader<'_> {
     }
 
     fn resolve(self) {
-        // The laboratory's root is a room of its own for us.
-        let root = if self.file.name.starts_with("sim/") {
-            &["sim".to_owned()][..]
-        } else {
-            &[]
-        };
         for (mut found, module) in self.written {
-            let mut resolved = match found.segments[0].as_str() {
+            let first = found.segments[0].clone();
+            let child = [&module[..], std::slice::from_ref(&first)].concat();
+            let mut resolved = match first.as_str() {
                 "strowger" => Vec::new(),
-                "crate" => root.to_vec(),
+                // The laboratory's root is a room of its own for us.
+                "crate" if self.file.name.starts_with("sim/") => vec!["sim".to_owned()],
+                "crate" => Vec::new(),
                 "self" | "super" => module,
-                first if self.modules.contains(&[&module[..], &[first.to_owned()]].concat()) => {
-                    [&module[..], &[first.to_owned()]].concat()
-                }
+                _ if self.modules.contains(&child) => child,
                 _ => {
                     self.file.paths.push(found);
                     continue;
                 }
             };
-            for (at, segment) in found.segments.iter().enumerate() {
-                match segment.as_str() {
-                    "super" => drop(resolved.pop()),
-                    "self" => {}
-                    name if at > 0 => resolved.push(name.to_owned()),
-                    _ => {}
-                }
-            }
+            let ups = found.segments.iter().filter(|segment| *segment == "super").count();
+            resolved.truncate(resolved.len().saturating_sub(ups));
+            let names = found
+                .segments
+                .iter()
+                .skip(1)
+                .filter(|segment| !["self", "super"].contains(&segment.as_str()));
+            resolved.extend(names.cloned());
             (found.segments, found.is_ours) = (resolved, true);
             self.file.paths.push(found);
         }
@@ -235,36 +221,25 @@ impl Reader<'_> {
 
     /// One branch after the other of what a `use` names.
     fn read_use(&mut self, tree: &syn::UseTree, mut path: Segments, is_public: bool) {
-        let (ident, name) = match tree {
+        let (at, last, name) = match tree {
             syn::UseTree::Path(step) => {
                 path.push(plain(&step.ident));
                 return self.read_use(&step.tree, path, is_public);
             }
             syn::UseTree::Group(group) => {
-                for tree in &group.items {
-                    self.read_use(tree, path.clone(), is_public);
-                }
-                return;
+                let branches = group.items.iter();
+                return branches.for_each(|tree| self.read_use(tree, path.clone(), is_public));
             }
-            syn::UseTree::Name(name) => (plain(&name.ident), plain(&name.ident)),
-            syn::UseTree::Rename(renamed) => (plain(&renamed.ident), plain(&renamed.rename)),
-            syn::UseTree::Glob(_) => ("*".to_owned(), "*".to_owned()),
+            syn::UseTree::Name(name) => (name.ident.span(), plain(&name.ident), None),
+            syn::UseTree::Rename(renamed) => (renamed.ident.span(), plain(&renamed.ident), Some(plain(&renamed.rename))),
+            syn::UseTree::Glob(glob) => (glob.star_token.span, "*".to_owned(), None),
         };
-        let line = match tree {
-            syn::UseTree::Name(name) => name.ident.span(),
-            syn::UseTree::Rename(renamed) => renamed.ident.span(),
-            syn::UseTree::Glob(glob) => glob.star_token.span,
-            _ => return,
-        };
-        let line = line.start().line;
         // `a::{self}` is `a`.
-        let name = match (ident.as_str(), path.last()) {
-            ("self", Some(last)) if name == "self" => last.clone(),
-            _ => name,
-        };
-        if ident != "self" || path.is_empty() {
-            path.push(ident);
+        if last != "self" || path.is_empty() {
+            path.push(last);
         }
+        let name = name.or_else(|| path.last().cloned()).unwrap_or_default();
+        let line = at.start().line;
         let module = self.module.clone();
         self.find(line, path, By::Use { module, name, is_public });
     }
