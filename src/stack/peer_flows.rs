@@ -1,4 +1,4 @@
-//! PeerFlows over connections, where the rules choose one: by what names the wires know a peer and a call, which connections are
+//! Flows to peers, where the rules choose one: by what names the wires know a peer and a call, which connections are
 //! alive, and where a response goes whose connection is gone (RFC 3261 §18.2.2).
 
 use crate::base::{Channel, Flow, Key, LiveConnections, ProvedNames, Transport};
@@ -155,13 +155,13 @@ pub fn set_host(host: &[u8], out: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
-    fn ways() -> PeerFlows {
+    fn peer_flows() -> PeerFlows {
         PeerFlows::new(Arc::default(), 1, Key::new(1, 2))
     }
 
     fn towards(transport: Transport, peer: &str, host: &str, call: u64) -> Flow {
         let mut host = host.as_bytes().to_vec();
-        ways().towards(transport, 0, peer.parse().unwrap(), &mut host, 0, call)
+        peer_flows().towards(transport, 0, peer.parse().unwrap(), &mut host, 0, call)
     }
 
     #[test]
@@ -174,7 +174,7 @@ mod tests {
         assert_ne!(flow, towards(Transport::Tls, at, "10.0.0.1", 0));
         let mut host = b"example.com".to_vec();
         let peer = at.parse().unwrap();
-        let other = ways().towards(Transport::Tls, 0, peer, &mut host, 7, 0);
+        let other = peer_flows().towards(Transport::Tls, 0, peer, &mut host, 7, 0);
         assert_ne!(flow, other, "it is shown another certificate");
         let six = towards(Transport::Tls, at, "2001:db8::1", 0);
         assert_eq!(six, towards(Transport::Tls, at, "2001:0DB8:0:0::1", 0));
@@ -204,11 +204,11 @@ mod tests {
             towards(Transport::Tcp, "[2001:db8::1]:5060", "", 0),
             towards(Transport::Tcp, "10.0.0.1:5060", "", 1),
         ];
-        let keys: std::collections::BTreeSet<_> = flows.iter().map(|flow| ways().key(flow)).collect();
+        let keys: std::collections::BTreeSet<_> = flows.iter().map(|flow| peer_flows().key(flow)).collect();
         assert_eq!(keys.len(), flows.len());
         assert!(!keys.contains(&None));
         let datagram = Flow::datagram(0, "10.0.0.1:5060".parse().unwrap());
-        assert_eq!(ways().key(&datagram), None);
+        assert_eq!(peer_flows().key(&datagram), None);
     }
 
     #[test]

@@ -36,12 +36,12 @@ impl Proxy {
                 turn.core.log_event(&request.message, request.flow, what);
             }
             let mut started = 0;
-            for place in 0..allowed {
+            for number in 0..allowed {
                 let target = context.next_target;
                 context.next_target += 1;
                 let sharers = match context.spiral {
                     true => context.targets.targets.len() + 1 - context.next_target,
-                    false => allowed - place,
+                    false => allowed - number,
                 };
                 let attempt = Attempt {
                     target,
@@ -73,11 +73,11 @@ impl Proxy {
         };
         let branch = self.forward(turn, server, context, request, attempt, &target);
         match branch {
-            Ok((id, place)) => {
+            Ok((id, server_address)) => {
                 context.branches.push(id);
                 context.breadth -= attempt.breadth;
                 context.spend(turn.unproved_of(id));
-                context.note_tried(attempt.place(), place);
+                context.note_tried(attempt.number(), server_address);
                 true
             }
             Err(Obstacle::Unknown(question)) => {
@@ -102,7 +102,7 @@ impl Proxy {
     }
 
     /// One server of a target has failed: the copy goes to the next that the target's name leads to, if there is one.
-    pub fn try_next_place(&mut self, turn: &mut Turn, server: Id, context: &mut Context, request: &Request, mut attempt: Attempt) {
+    pub fn try_next_server(&mut self, turn: &mut Turn, server: Id, context: &mut Context, request: &Request, mut attempt: Attempt) {
         attempt.breadth = attempt.breadth.min(context.breadth);
         if attempt.breadth > 0 && !context.closed {
             self.start_branch(turn, server, context, request, attempt);
@@ -118,7 +118,7 @@ impl Proxy {
         };
         let target = Target {
             transport: Some(Transport::Udp),
-            place: context.last_tried(number),
+            server_address: context.last_tried(number),
             ..*target
         };
         let attempt = Attempt {
@@ -154,7 +154,7 @@ impl Proxy {
     ) -> Result<(Id, Option<ServerAddress>), Obstacle> {
         let search = Search {
             since: attempt.since,
-            target: attempt.place(),
+            target: attempt.number(),
             tried: &context.tried,
         };
         let copy = RequestCopy::new(&context.targets, target, attempt.breadth, search);
@@ -199,7 +199,7 @@ impl Proxy {
             if flow.transport.is_reliable() || request.flow.transport.is_reliable() {
                 client.ends = ends(&request.message);
             }
-            client.target = attempt.place();
+            client.target = attempt.number();
             client.by_size = by_size;
             client.opening = request.opening;
             if let Some(copies) = copies {
@@ -207,7 +207,7 @@ impl Proxy {
                 client.unproved = (copies * span.len()) as u32;
             }
         }
-        Ok((id, hop.place))
+        Ok((id, hop.server_address))
     }
 }
 

@@ -199,16 +199,16 @@ impl Context {
         self.branches.is_empty() && self.parked.is_empty()
     }
 
-    pub fn note_tried(&mut self, target: u16, place: Option<ServerAddress>) {
-        if let Some(place) = place {
-            self.tried.push(Tried { target, place });
+    pub fn note_tried(&mut self, target: u16, server_address: Option<ServerAddress>) {
+        if let Some(server_address) = server_address {
+            self.tried.push(Tried { target, server_address });
         }
     }
 
     /// Where the target's name has led last; `None` where it is no name.
     pub fn last_tried(&self, target: u16) -> Option<ServerAddress> {
         let own = |tried: &&Tried| tried.target == target;
-        self.tried.iter().rev().find(own).map(|tried| tried.place)
+        self.tried.iter().rev().find(own).map(|tried| tried.server_address)
     }
 
     /// Forgets the spare next hops: one has answered.

@@ -64,7 +64,7 @@ impl Turn<'_> {
     }
 
     /// A copy leaves for a next hop of the conf that is given by this URI, and its name has led there.
-    pub fn note_place(&mut self, uri: &[u8], peer: SocketAddr) {
+    pub fn note_guarded_address(&mut self, uri: &[u8], peer: SocketAddr) {
         if !self.core.settings.guarded_hops().any(|hop| hop.uri.text() == uri) {
             return;
         }
@@ -89,7 +89,7 @@ impl Turn<'_> {
         let (mut is_complete, mut unknown) = (true, None);
         for query in &queries[..count] {
             let mut found = |address| gate.note(address);
-            match self.all_places(query, since, &mut found) {
+            match self.all_addresses(query, since, &mut found) {
                 Ok(()) => {}
                 Err(question) => {
                     is_complete = false;
@@ -110,7 +110,7 @@ impl Turn<'_> {
     }
 
     /// Whether this is one of these next hops, as far as is known.
-    pub fn is_guarded_place(&self, peer: SocketAddr) -> bool {
+    pub fn is_guarded_address(&self, peer: SocketAddr) -> bool {
         self.is_guarded(|one| is_same_door(one, peer))
     }
 

@@ -18,7 +18,7 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    pub fn place(&self) -> u16 {
+    pub fn number(&self) -> u16 {
         u16::try_from(self.target).unwrap_or(u16::MAX)
     }
 }
@@ -80,7 +80,7 @@ pub struct Hop {
     /// The conf says that the request goes there.
     pub by_conf: bool,
     /// Where the next hop's name has led, if it is one.
-    pub place: Option<ServerAddress>,
+    pub server_address: Option<ServerAddress>,
 }
 
 /// Where the first value of a comma list ends.

@@ -23,7 +23,7 @@ pub struct ServerAddress {
 pub struct Tried {
     /// The target's index in the target set.
     pub target: u16,
-    pub place: ServerAddress,
+    pub server_address: ServerAddress,
 }
 
 /// Which place is looked for.
@@ -48,10 +48,10 @@ impl Search<'_> {
         }
     }
 
-    fn is_new(&self, place: ServerAddress) -> bool {
+    fn is_new(&self, server_address: ServerAddress) -> bool {
         let tried = Tried {
             target: self.target,
-            place,
+            server_address,
         };
         !self.tried.contains(&tried)
     }
@@ -161,7 +161,7 @@ struct Walk<'n, 'c> {
 
 impl Turn<'_> {
     /// The first place in the order of §4 that has not been tried. What is not known yet is asked for, because of `asked_by`, or of the conf.
-    pub fn find_place(
+    pub fn find_server_address(
         &mut self,
         query: &HopQuery,
         call_id: &[u8],
@@ -178,9 +178,9 @@ impl Turn<'_> {
                 false => Nowhere::NoAddress,
             },
         };
-        let mut is_new = |place| search.is_new(place);
+        let mut is_new = |server_address| search.is_new(server_address);
         match self.walk(query, &lookup, &mut is_new) {
-            (Break(End::Chosen(place)), _) => Ok(place),
+            (Break(End::Chosen(server_address)), _) => Ok(server_address),
             (Break(End::Unknown(question)), _) => Err(Obstacle::Unknown(question)),
             (Continue(()), why) => Err(nowhere(why)),
         }
@@ -188,9 +188,14 @@ impl Turn<'_> {
 
     /// Tells `found` each address to which the name leads. An error where not all is known; with the question whose answer says more, if
     /// one is on its way.
-    pub fn all_places(&mut self, query: &HopQuery, since: Instant, found: &mut dyn FnMut(SocketAddr)) -> Result<(), Option<u128>> {
-        let mut choose = |place: ServerAddress| {
-            found(place.address);
+    pub fn all_addresses(
+        &mut self,
+        query: &HopQuery,
+        since: Instant,
+        found: &mut dyn FnMut(SocketAddr),
+    ) -> Result<(), Option<u128>> {
+        let mut choose = |server_address: ServerAddress| {
+            found(server_address.address);
             false
         };
         let lookup = Lookup {
@@ -363,8 +368,8 @@ impl<'n> Walk<'n, '_> {
         };
         let mut rng = Rng::new(self.names.seed_for(self.seed, name));
         let (order, count) = by_weight(list, &mut rng);
-        for place in order.iter().take(count) {
-            let Some(server) = list.get(usize::from(*place)) else {
+        for position in order.iter().take(count) {
+            let Some(server) = list.get(usize::from(*position)) else {
                 continue;
             };
             if server.target.is_empty() {
@@ -413,12 +418,12 @@ impl<'n> Walk<'n, '_> {
 
     fn show(&mut self, ip: IpAddr, port: u16, transport: Transport) -> Walked {
         let sendable = !ip.is_unspecified() && !ip.is_multicast() && port != 0;
-        let place = ServerAddress {
+        let server_address = ServerAddress {
             address: SocketAddr::new(ip, port),
             transport,
         };
-        if sendable && self.speaks.takes(transport, ip) && (self.choose)(place) {
-            return Break(End::Chosen(place));
+        if sendable && self.speaks.takes(transport, ip) && (self.choose)(server_address) {
+            return Break(End::Chosen(server_address));
         }
         Continue(())
     }
@@ -485,26 +490,26 @@ fn transport_of(rule: &Naptr, secure: bool) -> Option<Transport> {
 fn by_weight(list: &[Srv], rng: &mut Rng) -> ([u8; MOST_RECORDS], usize) {
     let mut order = [0; MOST_RECORDS];
     let count = list.len().min(MOST_RECORDS);
-    for (place, slot) in (0..).zip(order.iter_mut()) {
-        *slot = place;
+    for (position, slot) in (0..).zip(order.iter_mut()) {
+        *slot = position;
     }
-    let weight = |place: u8| list.get(usize::from(place)).map_or(0, |one| u64::from(one.weight));
-    let priority = |place: u8| list.get(usize::from(place)).map(|one| one.priority);
+    let weight = |position: u8| list.get(usize::from(position)).map_or(0, |one| u64::from(one.weight));
+    let priority = |position: u8| list.get(usize::from(position)).map(|one| one.priority);
     for next in 0..count {
         let rest = &mut order[next..count];
-        let Some(first) = rest.first().map(|place| priority(*place)) else {
+        let Some(first) = rest.first().map(|position| priority(*position)) else {
             break;
         };
-        let same = rest.iter().take_while(|place| priority(**place) == first);
-        let sum: u64 = same.clone().map(|place| weight(*place)).sum();
+        let same = rest.iter().take_while(|position| priority(**position) == first);
+        let sum: u64 = same.clone().map(|position| weight(*position)).sum();
         let chosen = match sum {
             // Nothing is said of their shares: they are equal.
             0 => Some(rng.below(same.count() as u64) as usize),
             _ => {
                 let drawn = rng.below(sum + 1);
                 let mut running = 0;
-                rest.iter().position(|place| {
-                    running += weight(*place);
+                rest.iter().position(|position| {
+                    running += weight(*position);
                     running >= drawn
                 })
             }

@@ -53,33 +53,33 @@ impl Proxy {
                     flow,
                     fixed: true,
                     by_conf: false,
-                    place: None,
+                    server_address: None,
                 }),
             };
         }
         // The listener where a phone registered, or which the dialog's route names, is the one that reaches it.
         let came_by = target.listener.or(request.listener).unwrap_or(request.flow.listener);
         let course = Course { secure, came_by };
-        let (flow, place) = match target.hop {
+        let (flow, server_address) = match target.hop {
             Some(hop) => {
-                let flow = self.way_to_conf_hop(turn, request, copy, &hop, course)?;
+                let flow = self.flow_to_conf_hop(turn, request, copy, &hop, course)?;
                 (flow, None)
             }
             None => {
                 let uri = copy.next_uri(request);
-                self.way_to_uri(turn, request, copy, uri, course)?
+                self.flow_to_uri(turn, request, copy, uri, course)?
             }
         };
         turn.check_reach(request, target, flow.peer)?;
         turn.check_guard(request, target, flow.peer, copy.search.since)?;
-        if let (Some(uri), true) = (copy.hop_uri, place.is_some()) {
-            turn.note_place(uri, flow.peer);
+        if let (Some(uri), true) = (copy.hop_uri, server_address.is_some()) {
+            turn.note_guarded_address(uri, flow.peer);
         }
         Ok(Hop {
             flow,
             fixed: false,
             by_conf: target.is_by_conf(),
-            place,
+            server_address,
         })
     }
 
@@ -95,7 +95,7 @@ impl Proxy {
         }
         let by_tcp = Target {
             transport: Some(Transport::Tcp),
-            place: hop.place,
+            server_address: hop.server_address,
             ..*copy.target
         };
         let copy = RequestCopy {
@@ -106,7 +106,7 @@ impl Proxy {
         (hop.flow.transport == Transport::Tcp).then_some(hop)
     }
 
-    fn way_to_conf_hop(
+    fn flow_to_conf_hop(
         &mut self,
         turn: &mut Turn,
         request: &Request,
@@ -134,10 +134,10 @@ impl Proxy {
             .settings
             .listener_towards(transport, hop.address, course.came_by)
             .ok_or(no_listener(transport))?;
-        Ok(self.way(turn, request, copy.target, transport, listener, hop.address))
+        Ok(self.flow_to(turn, request, copy.target, transport, listener, hop.address))
     }
 
-    fn way_to_uri(
+    fn flow_to_uri(
         &mut self,
         turn: &mut Turn,
         request: &Request,
@@ -155,26 +155,26 @@ impl Proxy {
             (false, named) => named,
         };
         let Some(peer) = numeric(&uri)? else {
-            return self.way_to_name(turn, request, copy, &uri, Course { secure, ..course });
+            return self.flow_to_name(turn, request, copy, &uri, Course { secure, ..course });
         };
         let settings = &turn.core.settings;
-        let way = |transport: Transport| {
+        let found_by = |transport: Transport| {
             let peer = SocketAddr::new(peer, uri.port.unwrap_or(transport.default_port()));
             let listener = settings.listener_towards(transport, peer, course.came_by)?;
             Some((transport, listener, peer))
         };
         let (transport, listener, peer) = match transport {
-            Some(transport) => way(transport).ok_or(no_listener(transport))?,
+            Some(transport) => found_by(transport).ok_or(no_listener(transport))?,
             // Who speaks no UDP has another choice.
-            None => way(Transport::Udp)
-                .or_else(|| way(Transport::Tcp))
-                .or_else(|| way(Transport::Tls))
+            None => found_by(Transport::Udp)
+                .or_else(|| found_by(Transport::Tcp))
+                .or_else(|| found_by(Transport::Tls))
                 .ok_or(no_listener(Transport::Udp))?,
         };
         if transport == Transport::Tls {
             self.expect_host_at(turn, request, copy, &uri, peer);
         }
-        let flow = self.way(turn, request, copy.target, transport, listener, peer);
+        let flow = self.flow_to(turn, request, copy.target, transport, listener, peer);
         Ok((flow, None))
     }
 
@@ -208,7 +208,7 @@ impl Proxy {
     }
 
     /// RFC 3263: the host is a name. Its certificate must prove this name, not those that the records lead to (RFC 5922 §4).
-    fn way_to_name(
+    fn flow_to_name(
         &mut self,
         turn: &mut Turn,
         request: &Request,
@@ -217,20 +217,20 @@ impl Proxy {
         course: Course,
     ) -> Result<(Flow, Option<ServerAddress>), Obstacle> {
         let target = copy.target;
-        let place = match target.place {
-            Some(place) => place,
+        let server_address = match target.server_address {
+            Some(server_address) => server_address,
             None => {
                 let call_id = request.message.call_id().unwrap_or_default();
                 let asked_by = turn.asked_by(request, target);
-                turn.find_place(&hop_query_of(uri, course.secure), call_id, copy.search, asked_by)?
+                turn.find_server_address(&hop_query_of(uri, course.secure), call_id, copy.search, asked_by)?
             }
         };
         // Where nothing else chooses, the message's size does (§18.1.1).
         let transport = match target.transport {
             Some(transport) if !course.secure && uri.transport().is_none() => transport,
-            _ => place.transport,
+            _ => server_address.transport,
         };
-        let peer = place.address;
+        let peer = server_address.address;
         let listener = turn
             .core
             .settings
@@ -243,11 +243,11 @@ impl Proxy {
                 self.peer_identity = turn.identity_for(host, request.dialog.name);
             }
         }
-        let flow = self.way(turn, request, target, transport, listener, peer);
-        Ok((flow, Some(place)))
+        let flow = self.flow_to(turn, request, target, transport, listener, peer);
+        Ok((flow, Some(server_address)))
     }
 
-    fn way(
+    fn flow_to(
         &mut self,
         turn: &mut Turn,
         request: &Request,
@@ -327,8 +327,8 @@ impl Turn<'_> {
             Some(address) => conf.transport == transport && address == peer,
             None => {
                 let (uri, address) = (conf.uri.uri(), peer);
-                let place = ServerAddress { address, transport };
-                self.leads_to(&hop_query_of(&uri, uri.scheme == Scheme::Sips), |one| one == place)
+                let server_address = ServerAddress { address, transport };
+                self.leads_to(&hop_query_of(&uri, uri.scheme == Scheme::Sips), |one| one == server_address)
             }
         }
     }

@@ -83,7 +83,7 @@ impl Proxy {
                     self.try_by_udp(turn, client, c, request);
                 }
                 More::Elsewhere(attempt) => {
-                    self.try_next_place(turn, server, c, request, attempt);
+                    self.try_next_server(turn, server, c, request, attempt);
                 }
                 More::Parked {
                     attempt, in_time: true, ..

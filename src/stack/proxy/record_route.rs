@@ -204,7 +204,7 @@ impl Turn<'_> {
 
     fn note_accepted(&mut self, dialog: &Call, source: SocketAddr) {
         self.transactions.accepted.note(accepted(dialog));
-        if self.core.settings.guards() && self.is_guarded_place(source) {
+        if self.core.settings.guards() && self.is_guarded_address(source) {
             self.transactions.accepted.note(!accepted(dialog));
         }
     }

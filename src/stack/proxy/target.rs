@@ -23,7 +23,7 @@ pub struct Target {
     /// The certificate that the next hop of the conf is shown ([`NextHop::identity`]).
     pub identity: u64,
     /// Where the next hop's name leads for this copy.
-    pub place: Option<ServerAddress>,
+    pub server_address: Option<ServerAddress>,
     /// The transport where nothing else names one; else it is chosen.
     pub transport: Option<Transport>,
     /// Only TLS may lead there.
@@ -103,7 +103,7 @@ impl TargetSet {
             hop: None,
             hop_uri: None,
             identity: 0,
-            place: None,
+            server_address: None,
             transport: None,
             secure: false,
             per_call: false,

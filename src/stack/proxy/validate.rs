@@ -28,7 +28,7 @@ pub(in crate::stack) fn check_secure(request: &Request) -> Result<(), Refusal> {
 }
 
 impl Turn<'_> {
-    /// What [`Endpoint::check_loop`] says.
+    /// What [`Turn::check_loop`] says.
     pub fn validate(&mut self, flow: Flow, message: &Message, key: u128) -> Result<(bool, Option<Passed>), Refusal> {
         self.check_uri_scheme(message)?;
         let (spiral, passed) = self.check_loop(flow, message)?;
