@@ -18,6 +18,8 @@
 //! bytes in `sip`. `stack` and `net` never see each other. `store` takes those two and what `stack` says of users and bindings, `resolver`
 //! takes those two; no worker waits for them. `trace` takes those two and `sip`; `worker` and `control` take it. `config` stands above all that
 //! it sets up, and none of them knows it. `base`, `settings`, `sip` and `stack` are pure: no clock, no socket, no thread.
+//! Within `stack` an `Endpoint` routes; behind it `Proxy` and `Registrar` work with a `Turn`, which has all that one message may touch: the
+//! `Transactions` and the `Core`. Calls go down only.
 //! The binary (`src/main.rs`) has two rooms of its own: `cli`, the commands, and `server`, which makes a running server of all this.
 //! The modules below stand in the order of dependency.
 

@@ -30,7 +30,7 @@ impl Turn<'_> {
             feedback: Some(self.feedback()),
         };
         let most = self.longest_answer(message, upstream);
-        // Somebody who is challenged and not told how to answer would be shut out.
+        // A challenge without a single WWW- or Proxy-Authenticate line would shut the client out.
         let least = usize::from(matches!(status, 401 | 407));
         let mut left_out = 0;
         self.outbox.send(upstream, |out| {
@@ -47,8 +47,8 @@ impl Turn<'_> {
         }
     }
 
-    /// Answers with a list of contacts, or as many of them as the answer may hold, the first ones. Where there is room for none, that is
-    /// said: an answer without any would say that there are none.
+    /// Answers with a list of contacts, or as many of them as the answer may hold, the first ones. If there is room for none, it is a
+    /// refusal: an answer without any would say that there are none.
     pub fn answer_listing(&mut self, message: &Message, flow: Flow, status: u16, lines: &[u8]) {
         let first = reply::end_of_lines(lines, 0, 1);
         if first > self.room_for_list(message, flow) {
@@ -65,7 +65,7 @@ impl Turn<'_> {
     }
 
     pub fn refuse(&mut self, message: &Message, flow: Flow, refusal: Refusal) {
-        // Who gets no answer gets none either where what it sent is wrong.
+        // A sender that gets no answers gets none to a malformed request either.
         if self.is_dropped(flow, message) {
             return self.drop_by_route(message, flow);
         }
@@ -82,7 +82,7 @@ impl Turn<'_> {
                 let key = self.core.identity.transaction(message, &via, b"INVITE");
                 self.transactions.refused.note(key);
             }
-            // By a new branch it must not leave either. But who names a dialog without its cookie does not speak for it: the ACK to the answer
+            // By a new branch it must not leave either. But a sender that names a dialog without its cookie does not speak for it: the ACK to the answer
             // of the real INVITE must pass, whatever copy of it somebody has had refused.
             let speaks = message.to_tag().is_none() || self.preprocess_route(flow, message).is_ok_and(|request| request.trusted);
             if speaks {

@@ -10,8 +10,8 @@ use crate::stack::route::Action;
 use crate::stack::turn::Turn;
 
 impl Turn<'_> {
-    /// Whether the route that this request would take answers nothing. Asked before something else is answered: so that nobody learns by
-    /// a mistake what it does not learn by none.
+    /// Whether the route that this request would take answers nothing. Checked before anything else is answered: a malformed
+    /// request must not learn more than a sound one.
     pub fn is_dropped(&mut self, flow: Flow, message: &Message) -> bool {
         if !self.core.settings.routes.drop_some() {
             return false;

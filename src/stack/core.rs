@@ -104,7 +104,7 @@ impl Core {
         self.settings = settings;
     }
 
-    /// What the request is known by as one of whoever opens a dialog.
+    /// What the request is known by as one of the side that opens a dialog.
     pub fn opening(&mut self, request: &mut Request) -> Dialog {
         let (identity, facts) = (self.identity, &mut self.facts);
         let find = || identity.dialog(&request.message, Side::Caller, facts);

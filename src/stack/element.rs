@@ -23,7 +23,7 @@ pub trait Element: Send + 'static {
     fn handle_undelivered(&mut self, now: Instant, sent: &[u8], outbox: &mut Outbox);
     /// Nothing can be sent on this flow any more, and nothing will come.
     fn handle_flow_lost(&mut self, now: Instant, flow: Flow, outbox: &mut Outbox);
-    /// What came of a question that the outbox had. Who asks nothing gets no answer.
+    /// The answer to a question that was in the outbox. An element that asks nothing gets none.
     fn handle_answer(&mut self, _now: Instant, _answer: Answer, _outbox: &mut Outbox) {}
     fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox);
     /// Whether so much memory was freed since the last time that it pays to return it to the system.

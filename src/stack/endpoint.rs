@@ -466,7 +466,7 @@ fn receive_response(turn: &mut Turn, proxy: &mut Proxy, flow: Flow, message: &Me
         Some(Branch::Stateful { .. }) => {
             turn.discard(flow, Drop::NoSuchCore, NO_SUCH_CORE);
         }
-        // With state, an ACK is all that leaves without: it has no answer, and who was sent one must not write by our Via below it.
+        // In the stateful mode only ACKs leave without state: an ACK has no answer, and and its receiver must not be able to send through our Via below it.
         Some(Branch::Stateless { .. }) if turn.core.settings.proxy.mode == Mode::Stateful || message.method() == Method::Ack => {
             turn.discard(flow, Drop::StrayResponse, "an answer to an ACK");
         }

@@ -32,7 +32,7 @@ impl Turn<'_> {
         self.take_own_routes(&mut request, last, &mut own)?;
         match own.cookie {
             Some(recorded) => self.judge_dialog(&recorded, &mut request),
-            // Who can prove its name is heard as one who shows no cookie.
+            // A sender that can prove its name is treated as one that shows no cookie.
             None if own.is_misused && message.header(Name::ProxyAuthorization).is_none() => {
                 return Err(Refusal::new(403, "Not Your Dialog"));
             }

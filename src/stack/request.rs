@@ -30,7 +30,7 @@ pub struct Request<'a> {
     pub listener: Option<u16>,
     /// What the dialog's Route says of the way to its other side.
     pub dialog: DialogRoute,
-    /// A Via of ours is in it: it comes from whom a request of ours has reached, and may have been here before, with another
+    /// A Via of ours is in it: its sender has got a request from us, and it may have been here before, with another
     /// Request-URI or Route (RFC 5393 §4.2).
     pub spiral: bool,
     /// It has been here before, and this is what it had proved then.
@@ -45,7 +45,7 @@ pub struct Request<'a> {
     pub renamed: bool,
     /// The cookie of its dialog, where it shows one of ours.
     pub shown: Option<Recorded<'a>>,
-    /// What it is known by as a request of whoever opens a dialog; worked out once for all copies.
+    /// What it is known by as a request of the side that opens a dialog; worked out once for all copies.
     pub opening: Option<Dialog>,
     /// What it must prove to take its way.
     pub demand: Demand,
@@ -94,7 +94,7 @@ pub struct DialogRoute {
     pub is_named: bool,
     /// The way that the sender had opened when the dialog began.
     pub sender: Option<Flow>,
-    /// The call has its connections to itself; `None` where nothing is known of that.
+    /// The call has its connections to itself; `None` if nothing is known of that.
     pub per_call: Option<bool>,
     /// What stands for the name of the next hop that the dialog began with, where others are at its address.
     pub name: Option<u64>,

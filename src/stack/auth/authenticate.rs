@@ -37,7 +37,7 @@ impl Turn<'_> {
     pub fn authenticate_calling(&mut self, request: &mut Request) -> Result<(), Refusal> {
         let has_proved = self.has_proved(request);
         let ends = request.message.method() == Method::Bye;
-        // Whoever may send within the dialog, and bears the name by which it was called, may end it.
+        // A party to the dialog that bears the name by which it was called may end it.
         let bears = |shown| !self.core.cookies.lets_names_change(&shown);
         let is_trusted = request.trusted && (!request.renamed || ends && request.shown.is_some_and(bears));
         let demand = request.demand;
@@ -56,8 +56,8 @@ impl Turn<'_> {
         }
         let claim = Claim::of(Challenger::Proxy, &request.message, &self.core.settings);
         match (demand, claim.whose) {
-            // It was asked when it came here first, and has said then whom it wants to call. Whom it has reached may forward it to others,
-            // and to nobody whom the caller would have to pay for.
+            // It was challenged on its first pass, for the callee that it named then. That callee may forward it to others, but not to a
+            // next hop that the caller would have to pay for.
             (Demand::Users, Some(_)) if has_proved => {
                 return Err(Refusal::new(403, "Forwarded To A Route For Our Users Only"));
             }

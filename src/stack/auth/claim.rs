@@ -34,8 +34,8 @@ impl<'a> Claim<'a> {
 }
 
 /// The realm of a challenge: the conf's, or the domain of the address-of-record as users' hashes are made with it, however the phone writes
-/// it. Who withholds its name is most likely of the domain that it calls in, else of the first that there is. `room` holds it; empty where
-/// there is none.
+/// it. An anonymous caller is most likely of the domain that it calls in, else of the first that there is. `room` holds it; empty if there is
+/// none.
 pub(super) fn realm<'a>(settings: &'a settings::Settings, message: &Message, claim: &Claim, room: &'a mut Room) -> &'a [u8] {
     if !settings.auth.realm.is_empty() {
         return settings.auth.realm.as_bytes();

@@ -10,7 +10,7 @@ pub(super) enum Failure {
     /// It brings no credentials for us.
     None,
     Malformed,
-    /// The nonce is none of ours, or is for another realm.
+    /// The nonce is not one of ours, or is for another realm.
     ForeignNonce,
     Stale,
     /// An algorithm or a qop that was not offered, or the hash that it needs is not known.
@@ -74,7 +74,7 @@ impl Failure {
                 Refusal::new(who.status(), "").with(Extra::Challenge { who, stale })
             }),
             _ => {
-                // Who gets here with a count that has come before knows the password: with another nonce it is let in, unasked by its user
+                // A client that gets here with a count that has come before knows the password: with another nonce it is let in, without asking its user
                 // (RFC 7616 §3.3).
                 let stale = matches!(self, Failure::Stale | Failure::Replayed);
                 Refusal::new(who.status(), "").with(Extra::Challenge { who, stale })
@@ -83,7 +83,7 @@ impl Failure {
     }
 }
 
-/// What is answered where no password is looked at. Who has not proved to be there is asked to: the true user answers at once, from where
+/// What is answered if no password is looked at. A sender that has not proved its address is challenged: the true user answers at once, from where
 /// it is.
 fn too_many(bound: Bound, challenge: impl FnOnce() -> Refusal) -> Refusal {
     let refusal = match bound {

@@ -11,7 +11,7 @@ use crate::stack::refusal::{Extra, Refusal};
 use crate::stack::turn::Turn;
 
 impl Turn<'_> {
-    /// Who tries a password now, and whose; `None` where nobody counts.
+    /// Who tries a password now, and whose; `None` if guesses are not counted.
     pub fn guess(&self, login: &[u8], realm: &[u8], flow: Flow, read: &Verdict) -> Option<Guess> {
         if self.core.settings.auth.guesses == 0 {
             return None;

@@ -127,7 +127,7 @@ impl Turn<'_> {
         if !settings.is_made_for(uri, request) {
             return Err(Failure::OtherUri);
         }
-        // Only who knows the password learns that the nonce alone was the fault (RFC 7616 §3.3).
+        // Only a client that knows the password learns that nothing but the nonce was wrong (RFC 7616 §3.3).
         let nonce = nonce.filter(|_| !stale).ok_or(Failure::Stale)?;
         self.note_use(request, nonce, count)?;
         let limited = self.note_user(guess.as_ref(), request.flow, login, realm);

@@ -60,8 +60,8 @@ impl Proxy {
                 Err(_) => return turn.discard(flow, Drop::StrayAck, "it goes round"),
             }
         }
-        // Of a dialog that we stay on the path of every ACK shows that, or belongs to a transaction: any other is nobody's call, and who
-        // sends it could have as many copies of it made as a user has contacts.
+        // If we stay on the path of dialogs, an ACK shows our route or belongs to a transaction. Any other is of no call, and its sender
+        // could have as many copies of it made as a user has contacts.
         let is_known = has_transaction || !is_stateful || !turn.core.settings.proxy.record_route;
         // A way for our users only is for the ACKs of their calls.
         let is_for_users = !request.trusted && turn.demand(&request) == Demand::Users;
@@ -92,8 +92,8 @@ impl Turn<'_> {
     }
 
     /// An ACK that another core may wait for: one that does not come by a route which we recorded in a dialog. Those are the
-    /// ACKs to 2xx, and there is no need to ask around for each of them. But who has lost the connection of before may have
-    /// come to another core than its INVITE.
+    /// ACKs to 2xx, and there is no need to ask around for each of them. But after a lost connection a client may have
+    /// come to another core than with its INVITE.
     fn may_be_orphan(&mut self, flow: Flow, message: &Message) -> bool {
         self.core.settings.cores > 1
             && self.preprocess_route(flow, message).is_ok_and(|request| {

@@ -244,7 +244,7 @@ impl Turn<'_> {
         self.transactions.client(id).map_or(0, |client| client.unproved)
     }
 
-    /// A copy could not be sent: one line says who wanted what, where it was to go, and why it cannot.
+    /// A copy could not be sent: one line says who wanted what, where it was to go, and why it did not.
     pub fn fail_branch(&mut self, context: &mut Context, request: &Request, target: usize, refusal: &Refusal) {
         context.note_failure(refusal.status, &mut self.transactions.pool);
         let Some(target) = context.targets.targets.get(target) else {

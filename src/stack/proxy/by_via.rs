@@ -29,7 +29,7 @@ impl Proxy {
 }
 
 impl Turn<'_> {
-    /// Whether a response comes back to this very server more often than any request passes here. Whoever holds one Via of ours can
+    /// Whether a response comes back to this very server more often than any request passes here. A peer that has one Via of ours can
     /// write it down a thousand times.
     fn goes_round(&self, message: &Message, to: &Flow) -> bool {
         const MOST_PASSES: usize = 10;

@@ -14,7 +14,7 @@ use crate::stack::turn::Turn;
 use std::net::SocketAddr;
 
 const FOR_USERS: Refusal = Refusal::new(403, "Next Hop Is For Our Users Only");
-/// Whoever asks for a place that may be one of these waits until that is known.
+/// A request for a place that may be one of these waits until that is known.
 const NOT_KNOWN: Refusal = Refusal::new(503, "Next Hop For Our Users Only Has No Known Address");
 
 /// How long what is known of a name is not looked at again.

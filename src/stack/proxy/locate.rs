@@ -64,7 +64,7 @@ pub enum Nowhere {
     NoSuchName,
     /// No record that says where the server is.
     NoAddress,
-    /// Its servers speak what none of our listeners does.
+    /// Its servers speak only transports that none of our listeners does.
     NoTransport,
     /// The domain says that it has no such service (RFC 2782: target ".").
     NoService,
@@ -155,7 +155,7 @@ struct Walk<'n, 'c> {
     /// Questions that the walk stumbled over: those whose answers it needs next.
     unknown: Vec<Question>,
     why: Nowhere,
-    /// Told each place in its order; true ends the walk.
+    /// Called with each address in order; true ends the walk.
     choose: &'c mut dyn FnMut(ServerAddress) -> bool,
 }
 
@@ -261,7 +261,7 @@ impl Turn<'_> {
 fn nowhere(why: Nowhere) -> Obstacle {
     let refusal = Refusal::new(503, why.reason());
     match why {
-        // What became of its servers has been told.
+        // What became of its servers is in the log already.
         Nowhere::Exhausted => refusal.logged().into(),
         _ => refusal.into(),
     }

@@ -83,7 +83,7 @@ impl Proxy {
         })
     }
 
-    /// Tells the wires who the peer is that [`Proxy::next_hop`] has found, before something is sent there.
+    /// Tells the wires the name of the peer that [`Proxy::next_hop`] has found, before anything is sent to it.
     pub fn introduce(&self, turn: &mut Turn, hop: &Hop) {
         introduce(&hop.flow, &self.peer_host, self.peer_identity, turn.outbox);
     }
@@ -165,7 +165,7 @@ impl Proxy {
         };
         let (transport, listener, peer) = match transport {
             Some(transport) => found_by(transport).ok_or(no_listener(transport))?,
-            // Who speaks no UDP has another choice.
+            // Without a UDP listener another transport is chosen.
             None => found_by(Transport::Udp)
                 .or_else(|| found_by(Transport::Tcp))
                 .or_else(|| found_by(Transport::Tls))
@@ -269,7 +269,7 @@ impl Proxy {
 }
 
 impl Turn<'_> {
-    /// Because of whom the target's name is asked for: of where a binding was registered from, or of whoever sent the request.
+    /// On whose account the target's name is looked up: the address that a binding was registered from, or the sender of the request.
     fn asked_by(&self, request: &Request, target: &Target) -> Option<IpAddr> {
         let by = target.source.unwrap_or(request.flow.peer).ip();
         let is_free = target.is_by_conf() || target.by_operator || self.core.settings.is_trusted(by);

@@ -83,7 +83,7 @@ impl Proxy {
         }
     }
 
-    /// The flow token of this request's Record-Route, into `self.token`: how to reach the caller, who may have come from behind a
+    /// The flow token of this request's Record-Route, into the proxy's `token`: how to reach the caller, which may have come from behind a
     /// NAT or by a connection, and the phone that has opened the way on which it is called. Where the second part begins.
     fn write_token(&mut self, turn: &mut Turn, request: &Request, hop: &Hop) -> usize {
         let token = &mut self.token;
@@ -187,7 +187,7 @@ impl Turn<'_> {
         if self.core.settings.whose(&to).is_none() {
             return Holder::Named;
         }
-        // By the name of a user with a password nobody else goes but who was asked for by that user: its calls are forwarded.
+        // Under the name of a user with a password nobody else passes, unless that user forwards its calls.
         let is_forwarded = request.passed.is_some_and(|passed| passed.named);
         match is_forwarded || !self.core.has_password(&to) {
             true => Holder::Called(request.uri),
@@ -256,7 +256,7 @@ fn needs_flow(request: &Request) -> bool {
     if request.flow.transport.is_reliable() {
         return true;
     }
-    // Who does not ask for answers by the way of the request need not listen there (RFC 3581 §3).
+    // A client that does not ask for answers by the way of the request need not listen there (RFC 3581 §3).
     if request.via.rport().is_none() {
         return false;
     }
@@ -266,7 +266,7 @@ fn needs_flow(request: &Request) -> bool {
         return false;
     };
     // A public address of a host with several is reached as any other: to follow the source instead would hand the dialog to
-    // whoever repeats a stranger's request. So is who knows the address that the NAT gives, and says so.
+    // whoever repeats a stranger's request. The same goes for a client that knows, and names, the address that the NAT gives it.
     let port = uri.port.unwrap_or(Transport::Udp.default_port());
     match uri.host.ip() {
         Some(ip) => is_private(ip) && SocketAddr::new(ip, port) != request.flow.peer,

@@ -11,7 +11,7 @@ use crate::stack::turn::Turn;
 impl Turn<'_> {
     /// Answers 302 with the targets. A redirect server keeps its transaction (§8.3): the answer to an INVITE is repeated by timer G until its ACK
     /// comes (§17.2.1), and the INVITE is not looked up again. Where there are as many transactions as there may be, the answer leaves without
-    /// one, as all of our refusals do (§8.2.7): the INVITE that comes again gets it again, and who is a stranger takes no memory.
+    /// one, as all of our refusals do (§8.2.7): the INVITE that comes again gets it again, and a stranger takes no memory.
     pub fn redirect(&mut self, request: &Request, targets: &TargetSet) {
         let flow = request.flow;
         let mut lines = std::mem::take(&mut self.core.lines);

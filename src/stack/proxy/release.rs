@@ -16,8 +16,8 @@ impl Proxy {
         }
     }
 
-    /// Gives back the connection of a branch that has ended, if it had one, unless another one of the same request uses it; after a BYE also
-    /// the one that the BYE came by. Of those that serve more than one call the wires know better.
+    /// Gives back the connection of a branch that has ended, if it had one, unless another branch of the same request uses it; after a BYE also
+    /// the one that the BYE came by. The wires keep those that serve more than one call.
     pub fn release(&mut self, turn: &mut Turn, server: Id, flow: Flow, ends: Ends) {
         if ends == Ends::Nothing {
             return;

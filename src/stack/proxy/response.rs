@@ -18,11 +18,11 @@ impl Proxy {
         };
         let (kind, server, cancel) = (client.kind, client.server, client.cancel);
         turn.answered = client.opening;
-        // Nobody knows the branch but who hears what is sent there.
+        // Only a host that hears what is sent there knows the branch.
         if client.flow.peer == flow.peer && message.status() >= 200 {
             turn.core.sources.proved.note(turn.now, flow.peer);
         }
-        // §17.1.3: the method in CSeq is that of the request. Who answers in lower case has answered.
+        // §17.1.3: the method in CSeq is that of the request. An answer in lower case is an answer.
         let method = message.method_name();
         match (message.method(), kind) {
             (_, ClientKind::Invite) if method.eq_ignore_ascii_case(b"CANCEL") => {

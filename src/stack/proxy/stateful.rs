@@ -88,7 +88,7 @@ impl Proxy {
 }
 
 impl Turn<'_> {
-    /// Whose share this request takes: that of where it came from, and where a user's bindings are called, that user's.
+    /// Whose share this request takes: its source's, and if a user's bindings are called, that user's.
     pub fn holders(&self, request: &Request, targets: &TargetSet) -> Holders {
         let ip = request.flow.peer.ip();
         let shares = &self.transactions.shares;

@@ -17,7 +17,7 @@ use crate::stack::turn::Turn;
 pub(in crate::stack) enum Decision {
     /// Relay to the targets collected.
     Forward,
-    /// The same, for a request within a dialog that shows none of ours.
+    /// The same, for a request within a dialog that shows no route of ours.
     Astray,
     /// Answer with 302 and the targets collected.
     Redirect,
@@ -46,7 +46,7 @@ impl Turn<'_> {
         // Inside a dialog that we let pass: the remote target, by the route that is left.
         if request.trusted && (request.next_route.is_some() || !own) {
             let per_call = request.dialog.per_call;
-            // Who opened the way is asked by it, unless another proxy stands between (RFC 5626 §5.3).
+            // A phone that has opened a flow is reached by it, unless another proxy stands between (RFC 5626 §5.3).
             let flow = match request.next_route {
                 None => self.flow_of_dialog(request),
                 Some(_) => None,

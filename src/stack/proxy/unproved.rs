@@ -28,7 +28,7 @@ impl Turn<'_> {
         })
     }
 
-    /// Of how many copies of `len` bytes a branch may consist; `None`: of as many as its timers send.
+    /// How many copies of `len` bytes a branch may send; `None`: as many as its timers do.
     pub fn copies(
         &self,
         context: &Context,
@@ -69,7 +69,7 @@ impl Turn<'_> {
             || self.core.sources.proved.knows_address(self.now, ip))
     }
 
-    /// Whether a request may leave for this place: who registers or calls from elsewhere does not reach, by what it writes into its Contact,
+    /// Whether a request may leave for this place: a phone that registers or calls from elsewhere must not reach, by what it writes into its Contact,
     /// the services of this machine and of the networks behind it.
     pub fn check_reach(&self, request: &Request, target: &Target, peer: SocketAddr) -> Result<(), Refusal> {
         if target.source.is_some_and(|source| source.ip() == peer.ip()) {

@@ -14,9 +14,9 @@ use crate::stack::turn::Turn;
 
 pub(super) const ASTRAY: Refusal = Refusal::new(403, "Not On The Route Of The Dialog");
 
-/// A SIPS request has come over TLS on every hop, or it is none (RFC 5630 §3.1.3, §5.3): the rule is the same for every method, an ACK and a
+/// A SIPS request must have come over TLS on every hop (RFC 5630 §3.1.3, §5.3): the rule is the same for every method, an ACK and a
 /// CANCEL without a transaction too. But for a dialog in which our own Route says `sip:`. It began with a SIP request, so nobody was promised TLS
-/// on this side of us; the other side has given a SIPS contact all the same, and who talks to it must be able to hang up. From here on the request
+/// on this side of us; the other side has given a SIPS contact all the same, and its peer must be able to hang up. From here on the request
 /// goes by TLS.
 pub(in crate::stack) fn check_secure(request: &Request) -> Result<(), Refusal> {
     let is_plain = request.flow.transport != Transport::Tls;

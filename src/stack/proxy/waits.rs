@@ -12,7 +12,7 @@ use crate::stack::proxy::proceed::{More, TOO_LATE};
 use crate::stack::turn::Turn;
 
 impl Proxy {
-    /// The resolver's answer to a question of the outbox. Those who have waited for it go on.
+    /// The resolver's answer to a question of the outbox. What has waited for it goes on.
     pub fn handle_answer(&mut self, turn: &mut Turn, answer: Answer) {
         let outcome = match answer.outcome {
             Outcome::Found { .. } => Lookup::Found,

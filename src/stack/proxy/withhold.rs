@@ -8,7 +8,7 @@ use crate::stack::proxy::Proxy;
 use crate::stack::turn::Turn;
 use std::net::IpAddr;
 
-/// What most messages have none of.
+/// Header fields that most messages do not have.
 const SECRETS: [Name; 4] = [
     Name::ProxyAuthorization,
     Name::Authorization,
@@ -47,7 +47,7 @@ impl Proxy {
         }
         let knows_source = turn.core.settings.is_trusted(source);
         let knows_receiver = turn.core.settings.is_trusted(receiver);
-        // Asserted is what one whom we trust has said. It goes to anybody, unless its user wants it to stay among the trusted.
+        // What a trusted peer has asserted goes to anybody, unless its user wants it to stay within the trust domain.
         if !knows_source || !knows_receiver && asks_privacy(message) {
             self.remove_all(turn, message, Name::PAssertedIdentity);
         }
@@ -66,12 +66,12 @@ impl Proxy {
 
 impl Settings {
     fn is_for_us(&self, method: Method, header: &Header) -> bool {
-        // Somebody else is the registrar where we ask nobody who registers, in a realm that may have our name.
+        // If we challenge no REGISTER, somebody else is the registrar, in a realm that may have our name.
         let ours = header.name != Name::Authorization || method != Method::Register || self.auth.challenge_register;
         ours && Credentials::name_realm(header.value, |realm| self.is_our_realm(realm))
     }
 
-    /// Whether we may have asked for credentials in this realm. Where this server asks nobody, whoever asks is another.
+    /// Whether we may have asked for credentials in this realm. If this server challenges nobody, another one has.
     fn is_our_realm(&self, realm: &[u8]) -> bool {
         let (register, calls) = (self.auth.challenge_register, self.auth.challenge_proxy);
         let asks = register || calls || self.routes.challenge_some();
