@@ -1,6 +1,6 @@
 //! All that the message at hand may touch, and what is known of it alone.
 
-use crate::base::{Errand, Flow, Instant, Outbox};
+use crate::base::{Errand, Flow, Id, Instant, Outbox};
 use crate::sip::{Feedback, Message};
 use crate::stack::core::Core;
 use crate::stack::identity::Dialog;
@@ -57,6 +57,12 @@ impl<'a> Turn<'a> {
     #[inline]
     pub fn feedback(&self) -> Feedback {
         self.core.overload.feedback(self.wall_ms())
+    }
+
+    /// Sends a response in a server transaction, if the transaction allows it; `write` appends its bytes. True: it was sent.
+    #[inline]
+    pub fn respond(&mut self, server: Id, status: u16, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        self.transactions.respond(self.now, server, status, self.outbox, write)
     }
 
     /// Hands a message that matched nothing to the next core that has not looked yet. False: all have.

@@ -35,7 +35,7 @@ impl Proxy {
                 let mut bytes = std::mem::take(&mut turn.core.scratch);
                 bytes.clear();
                 bytes.extend_from_slice(turn.transactions.pool.get(&best));
-                turn.transactions.respond(turn.now, server, status, turn.outbox, |out| {
+                turn.respond(server, status, |out| {
                     out.extend_from_slice(&bytes);
                 });
                 turn.core.scratch = bytes;
@@ -62,7 +62,7 @@ impl Proxy {
                 out.extend_from_slice(&context.challenges);
             });
             let rewrite = &mut self.rewrite;
-            turn.transactions.respond(turn.now, server, status, turn.outbox, |out| {
+            turn.respond(server, status, |out| {
                 rewrite.render(&bytes, out);
             });
         }

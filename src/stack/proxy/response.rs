@@ -1,5 +1,4 @@
-//! Response processing (RFC 3261 §16.7): one function for each step, in the order of the text; and what §16.8 and §16.9 make
-//! of a branch that brings no response at all.
+//! Response processing (RFC 3261 §16.7): one function for each step, in the order of the text. The end of a request is [`super::finish`].
 
 use crate::base::{Flow, Id};
 use crate::sip::{Message, Method, Name};
@@ -22,11 +21,10 @@ impl Proxy {
         if client.flow.peer == flow.peer && message.status() >= 200 {
             turn.core.sources.proved.note(turn.now, flow.peer);
         }
-        // §17.1.3: the method in CSeq is that of the request. An answer in lower case is an answer.
-        let method = message.method_name();
-        match (message.method(), kind) {
-            (_, ClientKind::Invite) if method.eq_ignore_ascii_case(b"CANCEL") => {
-                // Our CANCEL shares the branch of the INVITE (§9.1).
+        match turn.answered_by(id, kind, message) {
+            Answered::Request => {}
+            // Our CANCEL shares the branch of the INVITE (§9.1).
+            Answered::Cancel => {
                 match cancel {
                     Some(cancel) => {
                         turn.transactions.client_response(turn.now, cancel, message, turn.outbox);
@@ -35,17 +33,7 @@ impl Proxy {
                 }
                 return;
             }
-            (_, ClientKind::Invite) if method.eq_ignore_ascii_case(b"INVITE") => {}
-            (Method::Invite | Method::Ack | Method::Cancel, _) | (_, ClientKind::Invite) => {
-                return turn.core.counters.drop(Drop::BadResponse);
-            }
-            // Once a final response has come, nothing is left to compare.
-            _ => {
-                let sent = turn.transactions.client(id).map(|client| turn.transactions.sent(client));
-                if !begins_with(sent.unwrap_or_default(), method) {
-                    return turn.core.counters.drop(Drop::BadResponse);
-                }
-            }
+            Answered::Nothing => return turn.core.counters.drop(Drop::BadResponse),
         }
         let is_first = kind == ClientKind::Invite && turn.transactions.is_pending(id);
         let deliver = turn.transactions.client_response(turn.now, id, message, turn.outbox);
@@ -77,8 +65,8 @@ impl Proxy {
         }
     }
 
-    /// A response whose only Via is ours: its transaction has done what is done hop by hop, the ACK to a non-2xx too (§17.1.1.2). Who
-    /// was meant it doesn't say, so a final one ends the branch as an invalid answer does (§21.5.3), whatever its status: the caller hears
+    /// A response whose only Via is ours: its transaction has done what is done hop by hop, the ACK to a non-2xx too (§17.1.1.2). Whose
+    /// answer it was meant to be it does not say, so a final one ends the branch as an invalid answer does (§21.5.3), whatever its status: the caller hears
     /// at once that this next hop is of no use. A provisional one says nothing, of timer C neither.
     fn process_addressed_to_us(&mut self, turn: &mut Turn, id: Id, server: Id, status: u16) {
         turn.core.counters.drop(Drop::BadResponse);
@@ -126,10 +114,9 @@ impl Proxy {
             self.notify_load(turn, message);
         }
         let rewrite = &mut self.rewrite;
-        turn.transactions
-            .respond(turn.now, server, message.status(), turn.outbox, |out| {
-                rewrite.render(&message.bytes()[..message.end()], out);
-            })
+        turn.respond(server, message.status(), |out| {
+            rewrite.render(&message.bytes()[..message.end()], out);
+        })
     }
 
     /// Step 5: every 2xx to an INVITE passes, the first 2xx to anything else; then step 10, CANCEL for the branches that are left.
@@ -256,6 +243,34 @@ impl Proxy {
         if let Some(context) = self.contexts.get_mut(context_id) {
             turn.transactions.pool.release(&mut context.best);
             context.best = turn.transactions.pool.store(&turn.core.scratch).unwrap_or_default();
+        }
+    }
+}
+
+/// What of ours a response answers.
+enum Answered {
+    Request,
+    Cancel,
+    Nothing,
+}
+
+impl Turn<'_> {
+    /// §17.1.3: the method in CSeq is that of the request. An answer in lower case is an answer.
+    #[inline]
+    fn answered_by(&self, id: Id, kind: ClientKind, message: &Message) -> Answered {
+        let method = message.method_name();
+        match (message.method(), kind) {
+            (_, ClientKind::Invite) if method.eq_ignore_ascii_case(b"CANCEL") => Answered::Cancel,
+            (_, ClientKind::Invite) if method.eq_ignore_ascii_case(b"INVITE") => Answered::Request,
+            (Method::Invite | Method::Ack | Method::Cancel, _) | (_, ClientKind::Invite) => Answered::Nothing,
+            // Once a final response has come, nothing is left to compare.
+            _ => {
+                let sent = self.transactions.client(id).map(|client| self.transactions.sent(client));
+                match begins_with(sent.unwrap_or_default(), method) {
+                    true => Answered::Request,
+                    false => Answered::Nothing,
+                }
+            }
         }
     }
 }

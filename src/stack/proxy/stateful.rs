@@ -116,7 +116,7 @@ impl Turn<'_> {
             feedback: Some(self.feedback()),
             ..reply::Reply::default()
         };
-        self.transactions.respond(self.now, server, 100, self.outbox, |out| {
+        self.respond(server, 100, |out| {
             reply::write(message, &trying, |_| (), out);
         });
     }

@@ -9,6 +9,25 @@ use crate::base::{Blob, Flow, Id, Instant, Outbox, Span};
 use crate::sip::sniff;
 use std::hint::black_box;
 
+impl ServerState {
+    /// What is to be done, and whether the transaction is over with that.
+    #[inline]
+    fn step(&mut self, event: ServerEvent) -> (&'static [Action], bool) {
+        match self {
+            ServerState::Invite(state) => {
+                let (next, actions) = invite_server::step(*state, event);
+                *state = next;
+                (actions, next == invite_server::State::Terminated)
+            }
+            ServerState::NonInvite(state) => {
+                let (next, actions) = non_invite_server::step(*state, event);
+                *state = next;
+                (actions, next == non_invite_server::State::Terminated)
+            }
+        }
+    }
+}
+
 impl Transactions {
     pub fn find_server(&self, key: u128) -> Option<Id> {
         let mut link = self.directory.head(key);
@@ -103,18 +122,7 @@ impl Transactions {
         let Some(server) = self.servers.get_mut(id) else {
             return (false, false);
         };
-        let (actions, over) = match &mut server.state {
-            ServerState::Invite(state) => {
-                let (next, actions) = invite_server::step(*state, event);
-                *state = next;
-                (actions, next == invite_server::State::Terminated)
-            }
-            ServerState::NonInvite(state) => {
-                let (next, actions) = non_invite_server::step(*state, event);
-                *state = next;
-                (actions, next == non_invite_server::State::Terminated)
-            }
-        };
+        let (actions, over) = server.state.step(event);
         let (mut deliver, mut late, mut timed, mut resent) = (false, false, false, None);
         for action in actions {
             match *action {
