@@ -12,19 +12,6 @@ use crate::stack::token;
 use crate::stack::token::Side;
 use crate::stack::turn::Turn;
 
-/// What a call is remembered by until its ACK has come.
-pub(in crate::stack) fn accepted(dialog: &Call) -> u128 {
-    u128::from(dialog.whole) << 64 | u128::from(dialog.call)
-}
-
-/// Requests that say anew where their sender is to be reached (RFC 3261 §12.2, RFC 3311, RFC 6665).
-pub(in crate::stack) fn refreshes_target(method: Method) -> bool {
-    matches!(
-        method,
-        Method::Invite | Method::Update | Method::Subscribe | Method::Notify | Method::Refer
-    )
-}
-
 impl Core {
     /// What the cookie is worth that one of our own URIs shows.
     pub fn read_cookie<'a>(&mut self, message: &Message, uri: &Uri<'a>) -> Verdict<'a> {
@@ -131,4 +118,17 @@ impl Turn<'_> {
         let dialog = self.core.identity.dialog(message, Side::Caller, &mut self.core.facts);
         self.transactions.accepted.knows(accepted(&dialog))
     }
+}
+
+/// What a call is remembered by until its ACK has come.
+pub(in crate::stack) fn accepted(dialog: &Call) -> u128 {
+    u128::from(dialog.whole) << 64 | u128::from(dialog.call)
+}
+
+/// Requests that say anew where their sender is to be reached (RFC 3261 §12.2, RFC 3311, RFC 6665).
+pub(in crate::stack) fn refreshes_target(method: Method) -> bool {
+    matches!(
+        method,
+        Method::Invite | Method::Update | Method::Subscribe | Method::Notify | Method::Refer
+    )
 }

@@ -10,36 +10,6 @@ use crate::stack::turn::Turn;
 use crate::stack::whose::Whose;
 use std::net::IpAddr;
 
-/// What stands in a quoted string: a backslash makes the byte behind it stand for itself (RFC 3261 §25.1). `room` holds it where there is one;
-/// what does not fit there is the name of nobody.
-fn unquoted<'a>(text: &'a [u8], room: &'a mut Room) -> &'a [u8] {
-    if memchr::memchr(b'\\', text).is_none() {
-        return text;
-    }
-    let mut len = 0;
-    let mut bytes = text.iter();
-    while let Some(byte) = bytes.next() {
-        let byte = match byte {
-            b'\\' => bytes.next().unwrap_or(byte),
-            byte => byte,
-        };
-        let Some(place) = room.get_mut(len) else {
-            return b"";
-        };
-        *place = *byte;
-        len += 1;
-    }
-    &room[..len]
-}
-
-/// `nc-value`: eight hexadecimal digits, and not zero.
-fn count(digits: &[u8]) -> Option<u32> {
-    let text = std::str::from_utf8(digits).ok()?;
-    let is_hex = text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let count = u32::from_str_radix(text, 16).ok().filter(|_| is_hex)?;
-    (count > 0).then_some(count)
-}
-
 impl Turn<'_> {
     /// Finds the credentials that answer a challenge of ours, and checks them. An error comes with the name that was claimed.
     pub(super) fn prove<'a>(&mut self, request: &Request<'a>, claim: &Claim<'a>) -> Result<Nonce, (Failure, &'a [u8])> {
@@ -209,6 +179,36 @@ impl Turn<'_> {
             self.core.cookies.is_called(&shown, &uri, from.uri, &mut self.core.facts)
         })
     }
+}
+
+/// What stands in a quoted string: a backslash makes the byte behind it stand for itself (RFC 3261 §25.1). `room` holds it where there is one;
+/// what does not fit there is the name of nobody.
+fn unquoted<'a>(text: &'a [u8], room: &'a mut Room) -> &'a [u8] {
+    if memchr::memchr(b'\\', text).is_none() {
+        return text;
+    }
+    let mut len = 0;
+    let mut bytes = text.iter();
+    while let Some(byte) = bytes.next() {
+        let byte = match byte {
+            b'\\' => bytes.next().unwrap_or(byte),
+            byte => byte,
+        };
+        let Some(place) = room.get_mut(len) else {
+            return b"";
+        };
+        *place = *byte;
+        len += 1;
+    }
+    &room[..len]
+}
+
+/// `nc-value`: eight hexadecimal digits, and not zero.
+fn count(digits: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(digits).ok()?;
+    let is_hex = text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let count = u32::from_str_radix(text, 16).ok().filter(|_| is_hex)?;
+    (count > 0).then_some(count)
 }
 
 #[cfg(test)]

@@ -63,6 +63,38 @@ impl Proxy {
         Message::parse(bytes, &mut turn.core.second_index)
             .is_ok_and(|invite| same_address(invite.from(), message.from()) && same_address(invite.to(), message.to()))
     }
+
+    /// A CANCEL without an INVITE of its own goes where the INVITE went (§16.10).
+    pub fn forward_cancel_stateless(&mut self, turn: &mut Turn, flow: Flow, message: &Message, key: u128) {
+        let checked = turn.check_max_forwards(message);
+        let looped = checked.and_then(|()| turn.check_loop(flow, message));
+        let routed = looped.and_then(|(spiral, passed)| {
+            let mut request = turn.preprocess_route(flow, message)?;
+            (request.key, request.spiral, request.passed) = (key, spiral, passed);
+            check_secure(&request)?;
+            Ok(request)
+        });
+        let refused = match routed {
+            Ok(mut request) => {
+                let mut decision = turn.determine_targets(&request, &mut self.targets);
+                if let Ok(Decision::Astray) = decision {
+                    decision = turn.check_astray(&request);
+                }
+                if let Ok(Decision::Forward) = decision {
+                    turn.mark(&mut request);
+                    self.forward_stateless(turn, &request);
+                }
+                if let Ok(Decision::Drop) = decision {
+                    turn.drop_by_route(message, flow);
+                }
+                decision.err()
+            }
+            Err(refusal) => Some(refusal),
+        };
+        if let Some(refusal) = refused {
+            turn.refuse(message, flow, refusal);
+        }
+    }
 }
 
 impl Turn<'_> {
@@ -96,38 +128,4 @@ fn same_address(one: Result<NameAddr<'_>, Fault>, other: Result<NameAddr<'_>, Fa
         return false;
     };
     one.uri == other.uri || matches!((Uri::parse(one.uri), Uri::parse(other.uri)), (Ok(one), Ok(other)) if one.equals(&other))
-}
-
-impl Proxy {
-    /// A CANCEL without an INVITE of its own goes where the INVITE went (§16.10).
-    pub fn forward_cancel_stateless(&mut self, turn: &mut Turn, flow: Flow, message: &Message, key: u128) {
-        let checked = turn.check_max_forwards(message);
-        let looped = checked.and_then(|()| turn.check_loop(flow, message));
-        let routed = looped.and_then(|(spiral, passed)| {
-            let mut request = turn.preprocess_route(flow, message)?;
-            (request.key, request.spiral, request.passed) = (key, spiral, passed);
-            check_secure(&request)?;
-            Ok(request)
-        });
-        let refused = match routed {
-            Ok(mut request) => {
-                let mut decision = turn.determine_targets(&request, &mut self.targets);
-                if let Ok(Decision::Astray) = decision {
-                    decision = turn.check_astray(&request);
-                }
-                if let Ok(Decision::Forward) = decision {
-                    turn.mark(&mut request);
-                    self.forward_stateless(turn, &request);
-                }
-                if let Ok(Decision::Drop) = decision {
-                    turn.drop_by_route(message, flow);
-                }
-                decision.err()
-            }
-            Err(refusal) => Some(refusal),
-        };
-        if let Some(refusal) = refused {
-            turn.refuse(message, flow, refusal);
-        }
-    }
 }

@@ -153,8 +153,7 @@ impl Turn<'_> {
         };
         let named = proof != Proof::Shared && self.core.is_for_whom_it_names(request);
         let passed = Passed { proof, named };
-        let wall_ms = self.core.wall_ms + self.now.as_ms();
-        self.core.passages.of(&request.message, dialog.whole, passed, wall_ms)
+        self.core.passages.of(&request.message, dialog.whole, passed, self.wall_ms())
     }
 }
 

@@ -201,8 +201,6 @@ impl Proxy {
         self.release_branch(turn, server, id);
     }
 
-    // ---- the end of a request --------------------------------------------------------------------------------------------
-
     /// Steps 6 and 7: keeps the response if it is the best so far, ready to be sent, and every challenge.
     fn keep_if_best(&mut self, turn: &mut Turn, context_id: Id, server: Id, source: &Flow, message: &Message) {
         let status = message.status();

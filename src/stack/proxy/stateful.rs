@@ -11,18 +11,6 @@ use crate::stack::request::{Request, span_of};
 use crate::stack::transaction::Holders;
 use crate::stack::turn::Turn;
 
-/// There is no room for another transaction.
-fn too_much(limit: Limit) -> Refusal {
-    let reason = match limit {
-        Limit::TransactionBytes => "Transactions Hold Too Much Memory",
-        Limit::TransactionsOfSource => "Too Many Transactions Of One Source",
-        Limit::TransactionsOfAor => "Too Many Transactions For One Address",
-        _ => "Too Many Transactions",
-    };
-    let refusal = Refusal::new(503, reason).with(Extra::RetryAfter(5));
-    refusal.because_of(limit)
-}
-
 impl Proxy {
     pub fn forward_stateful(&mut self, turn: &mut Turn, request: &Request) -> Result<(), Refusal> {
         let breadth = turn.core.incoming_breadth(&request.message);
@@ -120,4 +108,16 @@ impl Turn<'_> {
             reply::write(message, &trying, |_| (), out);
         });
     }
+}
+
+/// There is no room for another transaction.
+fn too_much(limit: Limit) -> Refusal {
+    let reason = match limit {
+        Limit::TransactionBytes => "Transactions Hold Too Much Memory",
+        Limit::TransactionsOfSource => "Too Many Transactions Of One Source",
+        Limit::TransactionsOfAor => "Too Many Transactions For One Address",
+        _ => "Too Many Transactions",
+    };
+    let refusal = Refusal::new(503, reason).with(Extra::RetryAfter(5));
+    refusal.because_of(limit)
 }

@@ -14,19 +14,6 @@ use crate::stack::turn::Turn;
 
 pub(super) const ASTRAY: Refusal = Refusal::new(403, "Not On The Route Of The Dialog");
 
-/// A SIPS request must have come over TLS on every hop (RFC 5630 §3.1.3, §5.3): the rule is the same for every method, an ACK and a
-/// CANCEL without a transaction too. But for a dialog in which our own Route says `sip:`. It began with a SIP request, so nobody was promised TLS
-/// on this side of us; the other side has given a SIPS contact all the same, and its peer must be able to hang up. From here on the request
-/// goes by TLS.
-pub(in crate::stack) fn check_secure(request: &Request) -> Result<(), Refusal> {
-    let is_plain = request.flow.transport != Transport::Tls;
-    let in_plain_dialog = request.trusted && !request.dialog.secure;
-    match request.parsed.scheme {
-        Scheme::Sips if is_plain && !in_plain_dialog => Err(Refusal::new(400, "SIPS Request Not Over TLS")),
-        _ => Ok(()),
-    }
-}
-
 impl Turn<'_> {
     /// What [`Turn::check_loop`] says.
     pub fn validate(&mut self, flow: Flow, message: &Message, key: u128) -> Result<(bool, Option<Passed>), Refusal> {
@@ -94,8 +81,7 @@ impl Turn<'_> {
         let (identity, facts) = (self.core.identity, &mut self.core.facts);
         let dialogs = [Side::Caller, Side::Callee].map(|opener| identity.dialog(message, opener, facts).whole);
         let count = if message.to_tag().is_some() { 2 } else { 1 };
-        let wall_ms = self.core.wall_ms + self.now.as_ms();
-        self.core.passages.possible(message, &dialogs[..count], wall_ms)
+        self.core.passages.possible(message, &dialogs[..count], self.wall_ms())
     }
 
     /// A request within a dialog for one of our users that shows none of our routes: the conf says whether it is relayed where we stay on
@@ -118,5 +104,18 @@ impl Turn<'_> {
             return Err(Refusal::new(420, "").with(Extra::Unsupported));
         }
         Ok(())
+    }
+}
+
+/// A SIPS request must have come over TLS on every hop (RFC 5630 §3.1.3, §5.3): the rule is the same for every method, an ACK and a
+/// CANCEL without a transaction too. But for a dialog in which our own Route says `sip:`. It began with a SIP request, so nobody was promised TLS
+/// on this side of us; the other side has given a SIPS contact all the same, and its peer must be able to hang up. From here on the request
+/// goes by TLS.
+pub(in crate::stack) fn check_secure(request: &Request) -> Result<(), Refusal> {
+    let is_plain = request.flow.transport != Transport::Tls;
+    let in_plain_dialog = request.trusted && !request.dialog.secure;
+    match request.parsed.scheme {
+        Scheme::Sips if is_plain && !in_plain_dialog => Err(Refusal::new(400, "SIPS Request Not Over TLS")),
+        _ => Ok(()),
     }
 }

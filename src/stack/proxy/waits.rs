@@ -70,11 +70,9 @@ impl Proxy {
         }
         turn.core.second_index = index;
     }
-}
 
-impl Proxy {
     /// A branch has waited for a name: it goes on, or its time is over.
-    pub fn end_branch_wait(&mut self, turn: &mut Turn, server: Id, id: Id, attempt: Attempt, in_time: bool) {
+    fn end_branch_wait(&mut self, turn: &mut Turn, server: Id, id: Id, attempt: Attempt, in_time: bool) {
         let Some(context_id) = turn.transactions.server(server).and_then(|s| s.context) else {
             return;
         };
