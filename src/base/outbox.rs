@@ -216,6 +216,33 @@ impl Outbox {
     }
 }
 
+#[cfg(test)]
+mod note_tests {
+    use super::*;
+
+    /// Formatted only by mistake.
+    struct Never;
+
+    impl fmt::Display for Never {
+        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+            panic!("nobody looks on");
+        }
+    }
+
+    #[test]
+    fn nothing_is_formatted_while_nobody_looks_on() {
+        let mut outbox = Outbox::default();
+        outbox.note(b"1", format_args!("{Never}"));
+        outbox.note_timer(b"1", format_args!("{Never}"));
+        assert!(outbox.notes.is_empty());
+        outbox.is_traced = true;
+        outbox.note_timer(b"1", format_args!("timer {}", "C"));
+        assert_eq!(outbox.notes.iter().next(), Some((NoteKind::Timer, &b"1"[..], "timer C")));
+        outbox.clear();
+        assert!(outbox.notes.is_empty() && outbox.is_traced);
+    }
+}
+
 #[cfg(all(test, debug_assertions))]
 mod tests {
     use super::*;

@@ -136,7 +136,6 @@ impl Open {
         let sources = Arc::new(Sources::new(ground.secret, 0));
         limit_sources(&sources, conf);
         let taps: Arc<Taps> = Arc::default();
-        taps.configure(&conf.trace)?;
         let options = Options {
             taps: taps.clone(),
             connections: conf.connection_limits(files),
@@ -193,6 +192,8 @@ fn launch(conf: &Conf, ground: Ground, open: Open, manager: Manager, reread: Rer
     };
     let (source, users) = first_users(open.users);
     let (clock, location, secret) = (open.clock, open.location, ground.secret);
+    // Its thread must not have the rights that have been given up by now.
+    open.taps.configure(&conf.trace)?;
     let crew = open
         .bound
         .spawn(clock, settings.clone(), location.clone(), &users, secret)

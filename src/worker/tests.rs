@@ -2,6 +2,7 @@
 
 mod pulse;
 mod streams;
+mod tapping;
 
 use super::metrics::ProcessStats;
 use super::*;
@@ -52,6 +53,7 @@ fn dialled(flow: Flow, text: &[u8]) -> Flow {
 
 impl Element for Echo {
     fn handle(&mut self, now: Instant, flow: Flow, bytes: &[u8], outbox: &mut Outbox) -> bool {
+        outbox.note(b"1@a", format_args!("it is {}", "echoed"));
         if bytes.starts_with(b"mail") {
             let other = (self.core + 1) % self.cores;
             outbox.mail(other, Errand::Orphan { tried: 1 }, flow, bytes);
