@@ -256,6 +256,7 @@ fn stop(server: &RunningServer, control: Server) {
     server.set_scrape(None);
     server.disk.settle();
     server.crew().stop();
+    server.taps.end_export();
     // The journal closes the database last: what stands beside it then goes into it.
     server.set_user_watcher(None);
     server.disk.close();

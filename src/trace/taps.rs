@@ -149,6 +149,17 @@ impl Taps {
         Ok(())
     }
 
+    /// Nothing is copied to the collector any more; what waits is sent, or a moment is over.
+    pub fn end_export(&self) {
+        let before = {
+            let mut readers = self.readers_mut();
+            let before = readers.export.take();
+            self.tell(&readers);
+            before
+        };
+        drop(before);
+    }
+
     /// Ends all sessions, and waits so long at most until they have been told.
     pub fn close(&self, patience: Duration) {
         {
