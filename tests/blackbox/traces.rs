@@ -456,7 +456,10 @@ fn a_reader_that_does_not_read_holds_up_nobody() {
     }
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
     assert!(server.stat(&place, "strowger_trace_lost_total") > 0.0);
-    let let_go = wait_for(PATIENCE, || (server.stat(&place, "strowger_traces") == 0.0).then_some(()));
+    // Ten seconds for a write that brought a part away, and ten for the next, which brought nothing.
+    let let_go = wait_for(Duration::from_secs(45), || {
+        (server.stat(&place, "strowger_traces") == 0.0).then_some(())
+    });
     assert!(let_go.is_some(), "the server still waits for it");
     trace.signal("CONT");
     let outcome = trace.finish(PATIENCE);
