@@ -273,7 +273,6 @@ impl Element for Endpoint {
         self.core.is_draining = true;
     }
 
-    /// Told once a turn of the worker.
     fn handle_load(&mut self, now: Instant, load: Load) {
         self.core.note_load(now, load);
     }
