@@ -15,6 +15,7 @@
 //! Params go by name (an object) or by place (a list). Beside the errors of JSON-RPC there are [`rpc::NOT_FOUND`],
 //! [`rpc::REFUSED`] and [`rpc::BUSY`].
 
+pub mod acceptor;
 pub mod client;
 pub mod guests;
 pub mod prometheus;
