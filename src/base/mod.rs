@@ -4,6 +4,7 @@
 pub mod arena;
 pub mod bans;
 pub mod chunks;
+pub mod counters;
 pub mod dns;
 pub mod flow;
 pub mod guesses;
@@ -28,6 +29,8 @@ pub mod wheel;
 
 pub use arena::{Arena, Id};
 pub use bans::{Bans, Lasting};
+pub use counters::Counted;
+pub(crate) use counters::counters;
 pub use flow::{Channel, Flow, Transport};
 pub use guesses::{Guess, Guesses};
 pub use hash::Key;

@@ -6,7 +6,7 @@ use super::held::HeldCounters;
 use super::mailbox::{Change, Command, MailCounters, Mailbox, PostOffice};
 use super::{Element, Pulse, Report, WAKER, WakeHandle, Worker};
 use crate::base::dns::Answer;
-use crate::base::{Key, LiveConnections, Sources, Transport};
+use crate::base::{Counted, Key, LiveConnections, Sources, Transport};
 use crate::net::steer::Mark;
 use crate::net::streams::Description;
 use crate::net::tls::Contexts;

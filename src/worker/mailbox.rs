@@ -2,7 +2,7 @@
 
 use super::Report;
 use crate::base::dns::Answer;
-use crate::base::{Errand, Flow, Instant, LogBudget, Outbox, Span};
+use crate::base::{Errand, Flow, Instant, LogBudget, Outbox, Span, counters};
 use crate::net::Limits;
 use crate::net::streams::Description;
 use crate::net::tls::Contexts;
@@ -181,26 +181,18 @@ pub struct Mailbox {
     told: u64,
 }
 
-/// What one core counts about mail.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MailCounters {
-    pub sent: u64,
-    pub received: u64,
-    /// The recipient's pigeonhole was full.
-    pub dropped_full: u64,
-    /// There is no such core.
-    pub dropped_unknown: u64,
-    /// Locks taken: at most one for each recipient and turn.
-    pub deliveries: u64,
-}
-
-impl MailCounters {
-    pub fn add(&mut self, other: &MailCounters) {
-        self.sent += other.sent;
-        self.received += other.received;
-        self.dropped_full += other.dropped_full;
-        self.dropped_unknown += other.dropped_unknown;
-        self.deliveries += other.deliveries;
+counters! {
+    /// What one core counts about mail.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct MailCounters {
+        pub sent: u64,
+        pub received: u64,
+        /// The recipient's pigeonhole was full.
+        pub dropped_full: u64,
+        /// There is no such core.
+        pub dropped_unknown: u64,
+        /// Locks taken: at most one for each recipient and turn.
+        pub deliveries: u64,
     }
 }
 
