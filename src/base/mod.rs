@@ -33,7 +33,7 @@ pub use counters::Counted;
 pub(crate) use counters::counters;
 pub use flow::{Channel, Flow, Transport};
 pub use guesses::{Guess, Guesses};
-pub use hash::Key;
+pub use hash::{BuildPrehashed, Key};
 pub use live_connections::{LiveConnections, ProvedNames};
 pub use load::Load;
 pub use log_budget::LogBudget;

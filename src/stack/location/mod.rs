@@ -15,12 +15,11 @@ use record::Counted;
 pub use record::{Print, Recalled, Record};
 pub use rules::RowRules;
 
-use crate::base::{Flow, Instant, Key, ShareHolder, Shares};
+use crate::base::{BuildPrehashed, Flow, Instant, Key, ShareHolder, Shares};
 use crate::sip::Uri;
 use crate::stack::moved::Moved;
 use journal::Rounds;
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -51,7 +50,7 @@ pub struct Location {
 #[derive(Default)]
 struct Shard {
     /// By the name that [`Location::name`] gives their address. A record is large, and the table half empty: a box is not.
-    records: HashMap<u64, Box<Record>, BuildHasherDefault<NameHasher>>,
+    records: HashMap<u64, Box<Record>, BuildPrehashed>,
     /// The names of the records that have changed since the journal last took them, each once.
     changed: Vec<u64>,
 }
@@ -416,30 +415,6 @@ impl Location {
     /// A shard is never left half changed, so a poisoned lock is as good as any.
     fn lock(&self, number: usize) -> MutexGuard<'_, Shard> {
         self.shards[number].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A name is a hash already: its lower half is as good as any.
-#[derive(Default)]
-pub(in crate::stack) struct NameHasher(u64);
-
-impl Hasher for NameHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
-        }
-    }
-
-    fn write_u64(&mut self, name: u64) {
-        self.0 = name;
-    }
-
-    fn write_u128(&mut self, name: u128) {
-        self.0 = name as u64;
     }
 }
 

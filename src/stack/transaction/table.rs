@@ -9,18 +9,18 @@ use super::directory::{Directory, Link, Look};
 use super::refused::Refused;
 use super::timer::Timer;
 use super::{Action, ClientEvent, ServerEvent, ack, invite_client, invite_server, non_invite_client, non_invite_server};
-use crate::base::{Arena, Blob, Channel, Flow, Id, Instant, Key, Outbox, Pool, Shares, Sources, Span, TimerId, Wheel};
+use crate::base::{
+    Arena, Blob, BuildPrehashed, Channel, Flow, Id, Instant, Key, Outbox, Pool, Shares, Sources, Span, TimerId, Wheel,
+};
 use crate::settings::Timers;
 use crate::sip::{Index, Message, sniff};
 use crate::stack::counters::Limit;
 use crate::stack::identity::Dialog;
-use crate::stack::location::NameHasher;
 use crate::stack::peer_flows::PeerFlows;
 use crate::stack::settings::PerCore;
 pub use room::Holders;
 use room::{UNBOUNDED, UNBOUNDED_REPEATS};
 use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -150,7 +150,7 @@ pub struct Transactions {
     /// Calls that were answered by a 2xx of late, by Call-ID and the caller's tag: what their ACK is known by where it shows no route.
     pub accepted: Refused,
     /// The client transactions that wait on a connection and have heard nothing, as a list for each: its first, by slot.
-    unanswered: HashMap<u128, u32, BuildHasherDefault<NameHasher>>,
+    unanswered: HashMap<u128, u32, BuildPrehashed>,
     ways: PeerFlows,
     /// Who holds how many, and how many bytes of requests.
     pub shares: Shares,
