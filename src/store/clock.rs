@@ -4,7 +4,7 @@
 //! disk mean, and nothing in memory. Beside the bindings stands therefore what the clock showed when they were last written, and how long
 //! the machine had been up then, which no stepped clock changes.
 
-use super::bindings::StoreError;
+use super::error::StoreError;
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// A clock that moves by more than this, milliseconds, was set. What it is corrected by every day is less.

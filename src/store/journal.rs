@@ -5,10 +5,13 @@
 //! that is torn, or somebody else's, is neither served nor written into; when another one stands in its place, all bindings are
 //! written there.
 
-use super::bindings::{Restored, StoreError, Table, Terms};
+use super::bindings::Table;
 use super::clock::{self, Seen};
+use super::error::StoreError;
+use super::restore::Restored;
 use super::round_log::{self as binding_log, Folding, Pending};
 use super::shared_file::{FileId, SharedDatabaseFile};
+use super::stored::Terms;
 use crate::base::{Instant, Transport};
 use crate::stack::location::journal::{Round, Taken};
 use crate::stack::location::{Durability, Location, RowRules};
