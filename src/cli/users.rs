@@ -255,7 +255,7 @@ impl<'c> Database<'c> {
                 Refused::NotFound => {
                     format!("there is no {who}; \"strowger user list\" shows who is there")
                 }
-                Refused::StoreError(what) => what,
+                Refused::Database(what) => what,
             })
         })
     }

@@ -8,6 +8,7 @@ mod sections;
 mod tls;
 mod uri;
 mod values;
+mod wrong;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,8 +21,9 @@ use toml::de::DeTable;
 use super::machine::Machine;
 use super::model::Conf;
 use crate::stack::route::Routes;
-use document::{Document, Wrong};
+use document::Document;
 pub use routes::DEFAULT_REJECTION;
+use wrong::Wrong;
 
 /// Where a conf is looked for when none is named.
 pub const SEARCH: [&str; 2] = ["conf/strowger.toml", "/etc/strowger/strowger.toml"];

@@ -6,6 +6,7 @@
 
 mod auth;
 mod cursor;
+mod equality;
 mod error;
 mod frame;
 mod header;
@@ -15,7 +16,6 @@ mod message;
 mod method;
 mod name_addr;
 mod params;
-mod place;
 mod plain;
 pub mod reply;
 mod rewrite;

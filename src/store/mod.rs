@@ -10,6 +10,7 @@ pub mod bindings;
 pub mod clock;
 pub mod error;
 pub mod journal;
+pub mod loaded;
 pub mod restore;
 pub mod round_log;
 pub mod shared_file;

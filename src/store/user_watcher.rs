@@ -1,7 +1,7 @@
 //! The store's thread: looks once a second whether the users have changed, reads them anew and hands them on. What is replaced is dropped
 //! here too, for that takes a while where there are millions.
 
-use super::subscriber::StoreError;
+use super::loaded::UsersError;
 use super::users::{Loaded, Source};
 use crate::stack::auth::users::Users;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -171,7 +171,7 @@ impl WatcherThread {
                 self.hand_on(loaded.users);
                 Ok(())
             }
-            Err(StoreError::Busy(what) | StoreError::Bad(what)) => {
+            Err(UsersError::Busy(what) | UsersError::Bad(what)) => {
                 self.complain(&what);
                 Err(format!("users stay what they were: {what}"))
             }
@@ -194,13 +194,13 @@ impl WatcherThread {
                 log::info!("{}", told(source, &loaded));
                 self.hand_on(loaded.users);
             }
-            Err(StoreError::Busy(what)) => {
+            Err(UsersError::Busy(what)) => {
                 self.busy_looks += 1;
                 if self.busy_looks == BUSY_LOOKS {
                     self.complain(&what);
                 }
             }
-            Err(StoreError::Bad(what)) => {
+            Err(UsersError::Bad(what)) => {
                 // Once, until it is good again.
                 if !self.state.is_unreadable.load(Ordering::Relaxed) {
                     self.complain(&what);

@@ -6,25 +6,9 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::values::{Parsed, found, integer};
+use super::wrong::{Parsed, Value, Wrong, found, integer};
 use crate::config::machine::Machine;
 use crate::config::units;
-
-/// A fault at a byte of the text.
-#[derive(Debug)]
-pub(super) struct Wrong {
-    pub(super) at: usize,
-    pub(super) message: String,
-}
-
-impl Wrong {
-    pub(super) fn new(at: usize, message: impl Into<String>) -> Wrong {
-        Wrong {
-            at,
-            message: message.into(),
-        }
-    }
-}
 
 /// The text as TOML read it, what was asked of it, and what was wrong with it.
 pub(super) struct Document<'d> {
@@ -44,8 +28,6 @@ pub(super) struct Document<'d> {
     pub(super) auth_certificate_at: usize,
 }
 
-pub(super) type Value<'d> = Spanned<DeValue<'d>>;
-
 /// One table of the document.
 pub(super) struct Section<'s, 'd> {
     pub(super) document: &'s mut Document<'d>,
@@ -54,6 +36,13 @@ pub(super) struct Section<'s, 'd> {
     pub(super) table: Option<&'d DeTable<'d>>,
     /// Where the table begins.
     pub(super) at: usize,
+}
+
+/// A section that is read key by key.
+pub(super) trait Plain: Default {
+    const NAME: &'static str;
+
+    fn read(section: &mut Section<'_, '_>) -> Self;
 }
 
 impl<'d> Document<'d> {

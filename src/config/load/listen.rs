@@ -1,8 +1,9 @@
 //! `[[listen]]`, and whether there is one for each next hop.
 
-use super::document::{Document, Wrong};
+use super::document::Document;
 use super::uri::host_port;
 use super::values::{listen_address, word};
+use super::wrong::Wrong;
 use crate::base::Transport;
 use crate::config::model::{Conf, Listen, Listeners, default_address};
 use crate::settings::Words;

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use super::document::{Document, Section, Value};
+use super::document::{Document, Section};
 use super::tls::Alone;
 use super::uri::*;
 use super::values::*;
+use super::wrong::*;
 use crate::base::{Key, Transport};
 use crate::net::tls::Pair;
 use crate::settings::Callers;

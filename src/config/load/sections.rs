@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::document::{Document, Section, Wrong};
+use super::document::{Document, Plain, Section};
 use super::pem::Kind;
 use super::tls::*;
 use super::uri::host;
 use super::values::*;
+use super::wrong::Wrong;
 use crate::config::model::Conf;
 use crate::settings::table::table;
 use crate::settings::*;
@@ -17,13 +18,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 // RFC 3261 §10.3 lets no registrar call an interval too brief that is an hour or more. RFC 8446 §4.6.1 lets no ticket live longer than
 // seven days.
 const HOUR: Duration = Duration::from_secs(3600);
-
-/// A section that is read key by key.
-pub(super) trait Plain: Default {
-    const NAME: &'static str;
-
-    fn read(section: &mut Section<'_, '_>) -> Self;
-}
 
 macro_rules! readers {
     ($($(#[doc = $about:literal])* [$section:ident] $name:ident {

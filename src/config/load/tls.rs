@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::document::{Document, Section, Value, Wrong};
+use super::document::{Document, Plain, Section};
 use super::pem::{self, Kind};
-use super::sections::Plain;
 use super::uri::dns_name;
 use super::values::*;
+use super::wrong::*;
 use crate::base::Transport;
 use crate::config::model::Listeners;
 use crate::net::tls::{Certificates, Identity, Pair};
