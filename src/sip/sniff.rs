@@ -2,8 +2,8 @@
 
 use super::cursor::{self, SPACE, TOKEN};
 use super::header::Name;
-use super::message::request_line_version;
 use super::method::Method;
+use super::start_line::request_line_version;
 use super::via::Via;
 
 /// What bytes seem to be.
