@@ -24,6 +24,7 @@ pub mod rates;
 pub mod rng;
 pub mod shares;
 pub mod sources;
+pub mod span;
 pub mod time;
 pub mod wheel;
 
@@ -40,13 +41,14 @@ pub use log_budget::LogBudget;
 pub use lot::{Draw, Shed};
 pub use marks::Marks;
 pub use network::Network;
-pub use outbox::{Errand, Held, Introduction, Outbox, Parcel, Span, Transmit};
+pub use outbox::{Errand, Held, Introduction, Outbox, Parcel, Transmit};
 pub use pool::{Blob, Pool};
 pub use proved::Proved;
 pub use rates::Rates;
 pub use rng::Rng;
 pub use shares::{ShareHolder, Shares};
 pub use sources::{Hearing, Question, Sources};
+pub use span::Span;
 pub use time::Instant;
 pub use wheel::{TimerId, Wheel};
 

@@ -2,13 +2,14 @@
 
 use super::cursor;
 use super::error::Fault;
-use super::header::{Name, Span};
+use super::header::Name;
 use super::lines::{Lines, blame, header_line, line_end};
 use super::memo::Memo;
 use super::name_addr::AddressParts;
 use super::start_line::StartLine;
 use super::uri::UriParts;
 use super::via::ViaParts;
+use crate::base::Span;
 
 /// More header lines than this in one message are a fault. Real messages have some twenty; the bound keeps an index small.
 pub const MAX_HEADER_LINES: usize = 1024;

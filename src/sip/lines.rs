@@ -2,7 +2,8 @@
 
 use super::cursor::{self, TOKEN};
 use super::error::Fault;
-use super::header::{Header, Name, Span};
+use super::header::{Header, Name};
+use crate::base::Span;
 
 /// No header line; also the end of a chain.
 const NONE: u16 = u16::MAX;

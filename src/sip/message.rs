@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::cursor::{self, TOKEN};
 use super::error::Fault;
-use super::header::{Header, Name, Span};
+use super::header::{Header, Name};
 use super::index::Index;
 use super::lines::Line;
 use super::method::Method;
@@ -12,6 +12,7 @@ use super::name_addr::{AddressParts, NameAddr};
 use super::uri::{Uri, UriParts};
 use super::values::{Value, Values};
 use super::via::{Via, ViaParts};
+use crate::base::Span;
 
 /// A received message and its index.
 #[derive(Clone, Copy, Debug)]
@@ -342,7 +343,7 @@ impl<'a> Message<'a> {
     }
 
     fn slice(&self, span: Span) -> &'a [u8] {
-        self.bytes.get(span.range()).unwrap_or_default()
+        span.in_text(self.bytes)
     }
 
     fn first(&self, name: Name) -> Option<&'a Line> {

@@ -34,7 +34,7 @@ mod via;
 pub use auth::Credentials;
 pub use error::Fault;
 pub use frame::{Frame, Framer};
-pub use header::{Header, Name, Span};
+pub use header::{Header, Name};
 pub use index::{Index, MAX_HEADER_LINES};
 pub use kept::KeptUri;
 pub use message::{CSeq, Message};

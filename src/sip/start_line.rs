@@ -2,9 +2,9 @@
 
 use super::cursor::{self, SPACE, TOKEN};
 use super::error::Fault;
-use super::header::Span;
 use super::lines::blame;
 use super::method::Method;
+use crate::base::Span;
 
 /// What a start line says, and where.
 #[derive(Clone, Copy, Debug, Default)]

@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::cursor::{self, HOST, URI, URI_PARAM};
 use super::error::Fault;
-use super::header::Span;
 use super::params::Params;
 use super::plain;
 use super::user::{without_dot, write_canonical};
+use crate::base::Span;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scheme {

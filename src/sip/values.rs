@@ -1,8 +1,9 @@
 //! The comma-separated values of a header field, over all of its lines (RFC 3261 §7.3.1).
 
 use super::cursor;
-use super::header::{Header, Name, Span};
+use super::header::{Header, Name};
 use super::lines::{Line, Lines};
+use crate::base::Span;
 
 /// One value of a comma-separated header field.
 #[derive(Clone, Copy, Debug, Default)]

@@ -4,7 +4,7 @@ use super::binding_rows::{bytes, read_row};
 use super::error::StoreError;
 use super::round_log::Replay;
 use super::stored::{Stored, Terms};
-use crate::base::Instant;
+use crate::base::{Instant, Span};
 use crate::stack::location::{BindingText, Location, Reached, Row, RowRules};
 
 /// What was read, and what could not be used.
@@ -142,8 +142,8 @@ struct RestoreBatch<'a> {
 }
 
 struct Kept {
-    /// Where URI, Call-ID, Path and instance end in the text.
-    ends: [usize; 4],
+    /// URI, Call-ID, Path and instance.
+    parts: [Span; 4],
     row: Row<'static>,
 }
 
@@ -187,23 +187,15 @@ impl RestoreBatch<'_> {
             ..row
         };
         let text = stored.text;
-        let mut ends = [0; 4];
-        for (end, part) in ends.iter_mut().zip([text.uri, text.call_id, text.path, text.instance]) {
-            self.text.extend_from_slice(part);
-            *end = self.text.len();
-        }
-        self.rows.push(Kept { ends, row });
+        let parts = [text.uri, text.call_id, text.path, text.instance];
+        let parts = parts.map(|part| Span::append(part, &mut self.text));
+        self.rows.push(Kept { parts, row });
         Ok(true)
     }
 
     fn rows(&self) -> Vec<Row<'_>> {
-        let mut start = 0;
         let row = |kept: &Kept| {
-            let [uri, call_id, path, instance] = kept.ends.map(|end| {
-                let part = self.text.get(start..end).unwrap_or(&[]);
-                start = end;
-                part
-            });
+            let [uri, call_id, path, instance] = kept.parts.map(|part| part.in_text(&self.text));
             Row {
                 text: BindingText {
                     uri,

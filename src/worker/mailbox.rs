@@ -42,7 +42,7 @@ pub struct Letters {
 
 impl Letters {
     pub fn get(&self, span: Span) -> &[u8] {
-        self.bytes.get(span.range()).unwrap_or(&[])
+        span.in_text(&self.bytes)
     }
 
     pub fn clear(&mut self) {
@@ -55,9 +55,7 @@ impl Letters {
         if self.weight() + bytes.len() + size_of::<Letter>() > limit {
             return false;
         }
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(bytes);
-        let span = Span::new(start, self.bytes.len());
+        let span = Span::append(bytes, &mut self.bytes);
         self.list.push(Letter { matter, span });
         true
     }
