@@ -229,7 +229,7 @@ impl Mailbox {
 
     /// Announces that the owner is about to sleep. False when there is mail, and it must not.
     pub fn may_sleep(&self) -> bool {
-        let Some(seat) = self.office.seats.get(self.core) else {
+        let Some(seat) = self.seat() else {
             return true;
         };
         // First the announcement, then the look; a sender first leaves its mail and then looks for the announcement. In one
@@ -244,14 +244,14 @@ impl Mailbox {
 
     /// The owner is up: nobody has to wake it.
     pub fn woke_up(&self) {
-        if let Some(seat) = self.office.seats.get(self.core) {
+        if let Some(seat) = self.seat() {
             seat.asleep.store(false, Ordering::Relaxed);
         }
     }
 
     /// Takes the commands that wait.
     pub fn take_commands(&self) -> Vec<Command> {
-        match self.office.seats.get(self.core) {
+        match self.seat() {
             Some(seat) if seat.commanded.swap(false, Ordering::AcqRel) => std::mem::take(&mut *lock(&seat.commands)),
             _ => Vec::new(),
         }
@@ -260,9 +260,8 @@ impl Mailbox {
     /// Takes what core `from` has left since the last call into `letters`, whose own contents are thrown away. False when there
     /// is nothing.
     pub fn collect(&mut self, from: usize, letters: &mut Letters) -> bool {
-        let seat = self.office.seats.get(self.core);
-        let Some(hole) = seat.and_then(|seat| seat.holes.get(from)) else {
-            debug_assert!(false, "there is such a core");
+        let Some(hole) = self.seat().and_then(|seat| seat.holes.get(from)) else {
+            debug_assert!(false, "there is no core {from}");
             return false;
         };
         if !hole.filled.load(Ordering::Relaxed) || !hole.filled.swap(false, Ordering::AcqRel) {
@@ -272,6 +271,12 @@ impl Mailbox {
         std::mem::swap(letters, &mut *lock(&hole.letters));
         self.counters.received += letters.list.len() as u64;
         true
+    }
+
+    fn seat(&self) -> Option<&Seat> {
+        let seat = self.office.seats.get(self.core);
+        debug_assert!(seat.is_some(), "worker {} has no seat", self.core);
+        seat
     }
 
     /// Whose mailbox this is.
@@ -332,6 +337,7 @@ impl Mailbox {
                 continue;
             }
             let Some(hole) = seat.holes.get(self.core) else {
+                debug_assert!(false, "worker {} has no pigeonhole", self.core);
                 continue;
             };
             {

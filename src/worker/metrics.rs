@@ -319,9 +319,6 @@ fn listeners(list: &mut Families, stats: &Stats) {
     }
 }
 
-/// A column of the handshakes' table.
-type HandshakeColumn = (&'static str, fn(&Handshakes) -> u64);
-
 fn streams(list: &mut Families, streams: &StreamCounters) {
     let connections = list.gauge("strowger_connections", "TCP and TLS connections, by the state they are in.");
     for transport in [Transport::Tcp, Transport::Tls] {
@@ -387,6 +384,11 @@ fn streams(list: &mut Families, streams: &StreamCounters) {
     ] {
         list.counter(name, help).is(count);
     }
+    stream_limits(list, streams);
+    handshakes(list, streams);
+}
+
+fn stream_limits(list: &mut Families, streams: &StreamCounters) {
     let hits = list.counter(LIMIT_HITS.0, LIMIT_HITS.1);
     hits.of(&[("limit", &"connections")], streams.refused);
     hits.of(&[("limit", &"tls_handshakes")], streams.handshakes_held);
@@ -406,6 +408,12 @@ fn streams(list: &mut Families, streams: &StreamCounters) {
         "Memory of messages that have begun on connections and are not whole.",
     )
     .is(streams.unfinished_bytes);
+}
+
+/// A column of the handshakes' table.
+type HandshakeColumn = (&'static str, fn(&Handshakes) -> u64);
+
+fn handshakes(list: &mut Families, streams: &StreamCounters) {
     let kinds: [HandshakeColumn; 4] = [
         ("full", |handshakes| handshakes.full),
         ("resumed", |handshakes| handshakes.resumed),
