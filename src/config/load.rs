@@ -1,4 +1,4 @@
-//! From TOML to a [`Conf`]: every fault of the file is found and told with its place, and what would be right.
+//! From TOML to a [`Conf`]: every fault of the file is found and reported with its place, and what would be right.
 
 mod document;
 mod listen;
@@ -65,7 +65,7 @@ pub fn parse(file: &str, text: &str, machine: &Machine) -> Result<Conf, Faults> 
     let wrongs = if errors.is_empty() {
         document.wrongs
     } else {
-        // What was made of a text that is not TOML would be told wrongly: its own faults come first, alone.
+        // What was made of a text that is not TOML would be described wrongly: its own faults come first, alone.
         let whole = |error: &toml::de::Error| {
             let at = error.span().map_or(0, |span| span.start);
             Wrong::new(at, format!("this is not TOML: {}", error.message()))

@@ -89,7 +89,7 @@ fn clear(path: &Path) -> Result<(), String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(format!("control socket {name}: {error}")),
         Ok(file) if !file.file_type().is_socket() => Err(format!(
-            "control socket {name}: something that is not a socket stands there; remove it or name another path"
+            "control socket {name}: there is something that is not a socket; remove it or name another path"
         )),
         Ok(_) => match UnixStream::connect(path) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -97,7 +97,7 @@ fn clear(path: &Path) -> Result<(), String> {
             }
             Err(error) => Err(format!("control socket {name}: {error}")),
             Ok(_) => Err(format!(
-                "control socket {name}: a server answers there already; stop it or name another path"
+                "control socket {name}: a server already answers there; stop it or name another path"
             )),
         },
     }

@@ -41,7 +41,7 @@ pub fn step(before: &Seen, now: &Seen) -> Option<(i64, &'static str)> {
     match (is_behind, was_wrong, is_far_ahead) {
         (true, ..) => Some((gone_ms, "time does not go back")),
         (_, true, _) => Some((gone_ms, "it showed a time before this program was made")),
-        (.., true) => Some((gone_ms, "nobody is down for so long")),
+        (.., true) => Some((gone_ms, "no server is down for that long")),
         _ => None,
     }
 }

@@ -117,7 +117,7 @@ impl Replay {
         self.pieces.is_empty()
     }
 
-    /// Takes an address out: its rows as they should be on disk. `None` where the log does not speak of it.
+    /// Takes an address out: its rows as they should be on disk. `None` if the log does not mention it.
     pub fn remove(&mut self, address: &[u8]) -> Option<Vec<Stored<'_>>> {
         let (piece, at) = self.latest.remove(address)?;
         self.rows(piece, at)
@@ -287,7 +287,7 @@ impl Folding {
         }
     }
 
-    /// Writes so many addresses into the table, and returns where to go on when that is on disk ([`Folding::advance`]). With the last of
+    /// Writes at most `most` addresses into the table, and returns where to go on when that is on disk ([`Folding::advance`]). With the last of
     /// them the log is cut.
     pub fn write(&self, writing: &Writing, terms: Terms, most: usize) -> Result<usize, StoreError> {
         let end = self.next.saturating_add(most).min(self.list.len());

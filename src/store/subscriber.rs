@@ -86,8 +86,8 @@ pub fn read(connection: &Connection, key: Key, breathe: Breathe) -> Result<Loade
         let entry = entry(name, domain, hashes);
         match (name.is_empty() || domain.is_empty(), bad) {
             (true, _) => unusable.note(name, domain, "has no name or no domain"),
-            (_, Some("ha1")) => unusable.note(name, domain, "has an ha1 that is no hash"),
-            (_, Some(_)) => unusable.note(name, domain, "has a hash that is none"),
+            (_, Some("ha1")) => unusable.note(name, domain, "has an ha1 that is not a hash"),
+            (_, Some(_)) => unusable.note(name, domain, "has a hash column that is not a hash"),
             _ if is_bare(&entry) => unusable.note(name, domain, "has no hash"),
             _ => {}
         }
@@ -115,7 +115,7 @@ fn bytes(value: ValueRef<'_>) -> &[u8] {
     }
 }
 
-/// Kamailio writes SHA-256 into the same columns where it is told to use that: the length tells.
+/// Kamailio writes SHA-256 into the same columns if it is set to use that: the length tells which.
 fn entry<'e>(name: &'e [u8], domain: &'e [u8], hashes: [Option<Hash>; 4]) -> Entry<'e> {
     let of = |hash: Option<Hash>, len: usize| hash.filter(|hash| hash.bytes().len() == len);
     let (short, long) = (Algorithm::Md5.hash_len(), Algorithm::Sha256.hash_len());
@@ -239,7 +239,7 @@ impl From<rusqlite::Error> for Refused {
 }
 
 impl Table {
-    /// Opens the database. Where there is none it is made, with the table, if `make`; its owner alone can read it.
+    /// Opens the database. If there is none and `make` is set, it is made, with the table; its owner alone can read it.
     pub fn open(path: &Path, make: bool) -> Result<Table, String> {
         if make {
             let mut file = OpenOptions::new();

@@ -20,7 +20,7 @@ const BUSY_LOOKS: u32 = 10;
 /// The longest rest between two bites of reading.
 const REST_MOST: Duration = Duration::from_millis(20);
 
-/// Who is told of new users. It must not wait for long.
+/// Called with new users. It must not wait for long.
 pub type Publish = Box<dyn Fn(&Arc<Users>) + Send>;
 
 /// The thread that keeps the users. Dropping it ends the thread.
@@ -33,7 +33,7 @@ pub struct UserWatcher {
 enum Order {
     /// Read now, changed or not; say what came of it to whoever waits.
     Read(Option<Sender<Result<(), String>>>),
-    /// Look after others from now on, which were read already; after nobody, where there is none.
+    /// Watch another source from now on, whose users were read already; or none.
     Switch(Option<Box<(Source, Loaded)>>, Sender<()>),
     Stop,
 }
@@ -167,13 +167,13 @@ impl WatcherThread {
         let read = source.read(&mut rest(&self.state));
         match read {
             Ok(loaded) => {
-                log::info!("{}", told(source, &loaded));
+                log::info!("{}", summary(source, &loaded));
                 self.hand_on(loaded.users);
                 Ok(())
             }
             Err(UsersError::Busy(what) | UsersError::Bad(what)) => {
                 self.complain(&what);
-                Err(format!("users stay what they were: {what}"))
+                Err(format!("users are unchanged: {what}"))
             }
         }
     }
@@ -191,7 +191,7 @@ impl WatcherThread {
                 }
             }
             Ok(Some(loaded)) => {
-                log::info!("{}", told(source, &loaded));
+                log::info!("{}", summary(source, &loaded));
                 self.hand_on(loaded.users);
             }
             Err(UsersError::Busy(what)) => {
@@ -214,14 +214,14 @@ impl WatcherThread {
             return;
         }
         self.state.is_unreadable.store(true, Ordering::Relaxed);
-        log::error!("users stay what they were: {what}");
+        log::error!("users are unchanged: {what}");
     }
 
     fn switch(&mut self, users: Option<Box<(Source, Loaded)>>) {
         let (source, users) = match users {
             Some(both) => {
                 let (source, loaded) = *both;
-                log::info!("{}", told(&source, &loaded));
+                log::info!("{}", summary(&source, &loaded));
                 (Some(source), loaded.users)
             }
             None => (None, Users::default()),
@@ -242,7 +242,7 @@ impl WatcherThread {
 }
 
 /// A line that says how many users were read, and what is wrong with some.
-pub fn told(source: &Source, loaded: &Loaded) -> String {
+pub fn summary(source: &Source, loaded: &Loaded) -> String {
     let (path, users, unusable) = (source.path(), loaded.users.len(), &loaded.unusable);
     let mut line = format!("users read from {}: {users}", path.display());
     if unusable.count > 0 {

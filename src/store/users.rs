@@ -37,7 +37,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// By how the file begins; by its extension where there is none, or nothing in it.
+    /// By how the file begins; by its extension if there is no file, or nothing in it.
     pub fn of(path: &Path) -> io::Result<Kind> {
         let mut start = Vec::new();
         match File::open(path) {

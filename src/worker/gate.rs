@@ -92,9 +92,7 @@ impl Gate {
                 Sure::Yes => "",
                 Sure::No => " over UDP, but for places there that have proved to be its own",
             };
-            log::warn!(
-                "{ip} is not heard for {lasts}{but}: more than {limit} requests a second ([limits] requests_per_source, ban)"
-            );
+            log::warn!("{ip} is banned for {lasts}{but}: more than {limit} requests a second ([limits] requests_per_source, ban)");
         }
         if self.drops.may_say() {
             log::warn!("requests from {ip} are dropped: more than {limit} a second ([limits] requests_per_source)");

@@ -175,8 +175,8 @@ pub struct Mailbox {
     outgoing: Vec<Letters>,
     counters: MailCounters,
     log: LogBudget,
-    /// Letters dropped that a line has told of.
-    told: u64,
+    /// Dropped letters that the log has reported.
+    reported: u64,
 }
 
 counters! {
@@ -202,24 +202,24 @@ impl Mailbox {
             core,
             counters: MailCounters::default(),
             log: LogBudget::of_limit("full mailboxes"),
-            told: 0,
+            reported: 0,
         }
     }
 
     /// A line, now and then, when letters were dropped because a recipient does not keep up.
     pub fn tell_losses(&mut self, now: Instant) {
         let dropped = self.counters.dropped_full;
-        if dropped == self.told {
+        if dropped == self.reported {
             return;
         }
         self.log.renew(now);
         if self.log.may_say() {
             log::warn!(
-                "{} letters from worker {} to others were dropped: more wait already than may",
-                dropped - self.told,
+                "{} letters from worker {} to others were dropped: too many are waiting already",
+                dropped - self.reported,
                 self.core
             );
-            self.told = dropped;
+            self.reported = dropped;
         }
     }
 

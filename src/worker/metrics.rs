@@ -422,7 +422,7 @@ fn handshakes(list: &mut Families, streams: &StreamCounters) {
     ];
     let handshakes = list.counter(
         "strowger_tls_handshakes_total",
-        "TLS handshakes that ended: full or resumed or failed, and of the first two the mutual ones once more.",
+        "TLS handshakes that ended: full, resumed or failed; a mutual one counts as full or resumed too.",
     );
     for (side, counters) in SIDES.iter().zip(&streams.handshakes) {
         for (kind, pick) in kinds {

@@ -19,7 +19,7 @@ pub(super) struct Document<'d> {
     pub(super) wrongs: Vec<Wrong>,
     /// Where the transport of each `[[listen]]` stands, or else its section.
     pub(super) listen_places: Vec<usize>,
-    /// Something is wrong with a `[[listen]]`: what depends on them is not told as well.
+    /// Something is wrong with a `[[listen]]`: what depends on them is not reported as well.
     pub(super) listeners_are_wrong: bool,
     /// Where each target of each relaying `[[route]]` stands.
     pub(super) target_places: Vec<usize>,
@@ -77,7 +77,7 @@ impl<'d> Document<'d> {
             match value.get_ref() {
                 DeValue::Table(found) => table = Some(found),
                 DeValue::Array(_) => {
-                    let message = format!("[{name}] stands once only: write it with single brackets, [{name}]");
+                    let message = format!("[{name}] may appear only once: write it with single brackets, [{name}]");
                     self.wrongs.push(Wrong::new(at, message));
                 }
                 other => {
@@ -101,7 +101,7 @@ impl<'d> Document<'d> {
         let value = self.find(name)?;
         let at = value.span().start;
         let DeValue::Array(array) = value.get_ref() else {
-            let message = format!("{name} may stand several times: write it with double brackets, [[{name}]]");
+            let message = format!("{name} may appear several times: write it with double brackets, [[{name}]]");
             self.wrongs.push(Wrong::new(at, message));
             return None;
         };
@@ -165,7 +165,7 @@ impl<'d> Document<'d> {
             _ => self.home(word),
         };
         if let Some(home) = home {
-            return format!("{word:?} stands outside of its section: move it below {}", brackets(home));
+            return format!("{word:?} is outside of its section: move it below {}", brackets(home));
         }
         let names: Vec<&str> = self.known.keys().copied().collect();
         match nearest(word, &names) {
@@ -201,7 +201,7 @@ pub(super) fn brackets(section: &str) -> String {
 }
 
 impl<'d> Section<'_, 'd> {
-    /// The value of `key` as `parse` understands it; `None` where it is absent, or wrong and told so.
+    /// The value of `key` as `parse` understands it; `None` if it is absent, or wrong and reported.
     pub(super) fn read<T>(&mut self, key: &'static str, parse: impl FnOnce(&Value<'d>) -> Parsed<T>) -> Option<T> {
         let known = self.document.known.entry(self.name).or_default();
         if !known.contains(&key) {

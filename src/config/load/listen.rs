@@ -31,7 +31,7 @@ impl Document<'_> {
             if section.sound(["transport", "address", "advertise"]) {
                 if listen.address.ip().is_unspecified() && listen.advertise.is_none() {
                     let message = format!(
-                        "address {} is none that a peer can answer to: add advertise = \"HOST:{}\", by which peers reach this server",
+                        "address {} is not one that a peer can answer to: add advertise = \"HOST:{}\", by which peers reach this server",
                         listen.address.ip(),
                         listen.address.port()
                     );

@@ -138,7 +138,7 @@ impl Section<'_, '_> {
             }
         }
         if !certificate.is_empty() && !is_shown && self.sound(["action", "target"]) {
-            let message = "certificate says nothing here: only targets over TLS are shown it, such as \"sips:gw.example.net\"; \
+            let message = "certificate has no effect here: only targets over TLS are shown it, such as \"sips:gw.example.net\"; \
                            remove it, or add one";
             self.wrong(self.place("certificate"), message);
         }
@@ -186,7 +186,7 @@ impl Section<'_, '_> {
         for (key, takers, meaning) in TAKEN {
             if self.given(key) && !takers.contains(&kind) {
                 let message =
-                    format!("{key} says nothing here: only the actions {meaning} take it; remove it or change the action");
+                    format!("{key} has no effect here: only the actions {meaning} take it; remove it or change the action");
                 self.wrong(self.place(key), message);
             }
         }
@@ -209,7 +209,7 @@ fn target(value: &Value<'_>) -> Parsed<NextHop> {
     let has = |phrase: String| wrong(value, format!("has {text:?}, but {phrase}"));
     let uri = read_uri(text).ok_or_else(|| must_be(value, what))?;
     if let Some(name) = repeated_param(&uri) {
-        return Err(has(format!("{name} stands there twice: remove one")));
+        return Err(has(format!("{name} appears twice: remove one")));
     }
     let secure = uri.scheme == Scheme::Sips;
     let param = |name: &[u8]| uri.param(name).map(Option::unwrap_or_default);
@@ -231,7 +231,7 @@ fn target(value: &Value<'_>) -> Parsed<NextHop> {
     };
     let address = match (uri.host.ip(), param(b"maddr")) {
         (Some(_), Some(_)) => {
-            let phrase = "maddr stands beside a host name only: write the address as the host";
+            let phrase = "maddr is allowed beside a host name only: write the address as the host";
             return Err(has(phrase.to_owned()));
         }
         (None, Some(maddr)) => match Host::of(maddr).ip() {

@@ -65,7 +65,7 @@ impl Document<'_> {
             }
         }
         if server.group.is_some() && server.user.is_none() {
-            let message = "group says nothing here, because there is no user: add user = \"…\"";
+            let message = "group has no effect here, because there is no user: add user = \"…\"";
             section.wrong(section.place("group"), message);
         }
         server
@@ -121,7 +121,7 @@ impl Document<'_> {
     pub(super) fn refuse_idle_certificate(&mut self, conf: &Conf) {
         let is_idle = conf.tls.verify_client == VerifyClient::No;
         if conf.auth.certificate != Certificate::Off && is_idle {
-            let message = "certificate says nothing here, because no client is asked for one: \
+            let message = "certificate has no effect here, because no client is asked for one: \
                            add verify_client = \"optional\" or \"required\" in [tls]";
             let wrong = Wrong::new(self.auth_certificate_at, message);
             self.wrongs.push(wrong);
@@ -131,7 +131,7 @@ impl Document<'_> {
     /// A BYE is only challenged where other requests are.
     pub(super) fn refuse_idle_challenge(&mut self, conf: &Conf) {
         if conf.auth.challenge_bye && !conf.challenges_calls() {
-            let message = "challenge_bye says nothing here, because no calls are challenged: \
+            let message = "challenge_bye has no effect here, because no calls are challenged: \
                            add challenge_proxy = true, or challenge = true or from = \"users\" to a [[route]]";
             self.wrongs.push(Wrong::new(self.challenge_bye_at, message));
         }

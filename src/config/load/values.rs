@@ -99,7 +99,7 @@ pub(super) fn size(min: usize, max: usize) -> impl Fn(&Value<'_>) -> Parsed<usiz
     }
 }
 
-/// A list of networks, as a wrong value is told.
+/// A list of networks, as faults describe it.
 pub(super) const NETWORKS: &str = "a list of networks such as [\"192.0.2.0/24\"]";
 
 /// An address, with or without a port; 53 is the default.
@@ -137,7 +137,7 @@ pub(super) fn path(value: &Value<'_>) -> Parsed<PathBuf> {
     }
 }
 
-/// A list whose entries differ. The faults of all its entries are told together.
+/// A list whose entries differ. The faults of all its entries are reported together.
 pub(super) fn list<'d, T: PartialEq>(what: &str, parse: impl Fn(&Value<'d>) -> Parsed<T>) -> impl Fn(&Value<'d>) -> Parsed<Vec<T>> {
     move |value| {
         let DeValue::Array(array) = value.get_ref() else {

@@ -77,7 +77,7 @@ impl Endpoint {
         let is_of_one = matches!(bound, Bound::Pair | Bound::Source);
         if is_of_one && self.sources.ban(now, flow.peer) && self.guess_log.may_say() {
             let lasts = Lasting(self.sources.ban_ms());
-            log::warn!("{ip} is not heard for {lasts}: too many wrong passwords ([auth] guesses, [limits] ban)");
+            log::warn!("{ip} is banned for {lasts}: too many wrong passwords ([auth] guesses, [limits] ban)");
         }
     }
 

@@ -15,12 +15,12 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{self, Duration};
 
-/// How often a round begins where nobody waits for one: what a crash may take. Phones refresh minutes apart, so a longer time would
+/// How often a round begins if nobody waits for one: what a crash may take. Phones refresh minutes apart, so a longer time would
 /// hardly make fewer rows of more changes.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where answers wait for the disk, the least time from the beginning of one round to that of the next. A phone that registers alone waits
-/// for nothing but the disk; where many do, they gather while the round before them is written, and for so long at the least,
+/// If answers wait for the disk, the least time from the beginning of one round to that of the next. A phone that registers alone waits
+/// for nothing but the disk; if many do, they gather while the round before them is written, and for so long at the least,
 /// far below the half second after which a phone asks again (T1).
 const SPACING: Duration = Duration::from_millis(5);
 
@@ -28,7 +28,7 @@ const SPACING: Duration = Duration::from_millis(5);
 const RETRY_LEAST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(8);
 
-/// So many times in a row another program may have the database locked before it is worth a line, where nobody waits.
+/// How many times in a row another program may have the database locked before it is worth a line, if nobody waits.
 const BUSY_TIMES: u32 = 3;
 
 /// Bytes of memory for what a round copies at a time.
@@ -40,7 +40,7 @@ const FOLDED: usize = 1000;
 /// The same while nobody waits: whoever comes meanwhile waits for some tens of milliseconds.
 const FOLDED_AT_REST: usize = 10_000;
 
-/// From so many bytes of memory on, what is in the log alone goes into the table at once.
+/// Once what is in the log alone takes more memory than this, bytes, it goes into the table at once.
 const PENDING_MOST: usize = 64 << 20;
 
 /// What the thread works at.
@@ -79,12 +79,12 @@ pub(super) struct WriterThread {
     pub(super) pending: Pending,
     pub(super) folding: Option<Folding>,
     pub(super) folded: time::Instant,
-    /// When others were last told of changes by others.
+    /// When readers of the same file were last told of changes by other programs.
     pub(super) noted: time::Instant,
     pub(super) retry_at: Option<time::Instant>,
     /// Failures in a row.
     pub(super) troubles: u32,
-    /// The failure was told, and is not over.
+    /// The failure was logged, and is not over.
     pub(super) is_ill: bool,
 }
 
@@ -270,7 +270,7 @@ impl WriterThread {
         Ok(())
     }
 
-    /// What the log has goes into the table, so many addresses of it.
+    /// What the log has goes into the table, at most `most` addresses of it.
     fn fold(&mut self, most: usize) -> Result<(), StoreError> {
         let Some(folding) = &self.folding else {
             return Ok(());
