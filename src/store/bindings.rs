@@ -243,6 +243,12 @@ mod tests {
         RowRules::default()
     }
 
+    /// Memory's time is the wall's, and there is no listener.
+    const TERMS: Terms = Terms {
+        wall_ms: 0,
+        listeners: &[],
+    };
+
     const UDP: (Transport, &str) = (Transport::Udp, "127.0.0.1:5060");
     const TLS: (Transport, &str) = (Transport::Tls, "0.0.0.0:5061");
 
@@ -461,10 +467,6 @@ mod tests {
     fn a_removed_binding_is_remembered_over_a_restart() {
         let (_folder, path) = folder();
         let mut table = Table::open(&path).unwrap();
-        let terms = Terms {
-            wall_ms: 0,
-            listeners: &[],
-        };
         let before = location();
         let row = Row {
             text: BindingText {
@@ -481,9 +483,9 @@ mod tests {
             reached: Reached::ByContact,
         };
         before.restore(b"a@x", &[row], 0, false);
-        write(&mut table, &before, terms);
+        write(&mut table, &before, TERMS);
         let after = location();
-        table.restore(&after, at(1000), &rules(), terms).unwrap();
+        table.restore(&after, at(1000), &rules(), TERMS).unwrap();
         let (cseq, _) = after.change(b"a@x", |record, _| record.bindings.first().map(|b| (b.removed, b.cseq)));
         assert_eq!(cseq, Some((true, 7)));
         assert_eq!(all(&after, 1000), [""; 0]);
@@ -543,23 +545,19 @@ mod tests {
     fn a_torn_table_is_never_served() {
         let (_folder, path) = folder();
         let mut table = Table::open(&path).unwrap();
-        let terms = Terms {
-            wall_ms: 0,
-            listeners: &[],
-        };
         let before = location();
         for n in 0..2000 {
             let aor = format!("user{n}@x");
             before.add(at(0), aor.as_bytes(), b"sip:somewhere", 60).unwrap();
         }
-        write(&mut table, &before, terms);
+        write(&mut table, &before, TERMS);
         drop(table);
         let mut bytes = std::fs::read(&path).unwrap();
         let middle = bytes.len() / 2;
         bytes[middle..middle + 8192].fill(0xa5);
         std::fs::write(&path, &bytes).unwrap();
         let after = location();
-        let outcome = Table::open(&path).and_then(|table| table.restore(&after, at(0), &rules(), terms));
+        let outcome = Table::open(&path).and_then(|table| table.restore(&after, at(0), &rules(), TERMS));
         assert!(
             matches!(&outcome, Err(StoreError::NotOurs(what)) if what.contains("torn")),
             "{outcome:?}"
@@ -572,10 +570,6 @@ mod tests {
         let (_folder, path) = folder();
         let mut table = Table::open(&path).unwrap();
         table.connection.pragma_update(None, "max_page_count", 20).unwrap();
-        let terms = Terms {
-            wall_ms: 0,
-            listeners: &[],
-        };
         let location = location();
         for n in 0..2000 {
             let aor = format!("user{n}@x");
@@ -585,15 +579,15 @@ mod tests {
         while let Some(shard) = round.next_shard() {
             location.take_changed(shard, false, &mut taken);
         }
-        let outcome = table.write(&taken, terms);
+        let outcome = table.write(&taken, TERMS);
         assert!(
             matches!(&outcome, Err(StoreError::Transient(what)) if what.contains("full") && what.contains("make room")),
             "{outcome:?}"
         );
         table.connection.pragma_update(None, "max_page_count", 100_000).unwrap();
-        table.write(&taken, terms).unwrap();
+        table.write(&taken, TERMS).unwrap();
         let after = super::tests::location();
-        let restored = table.restore(&after, at(0), &rules(), terms).unwrap();
+        let restored = table.restore(&after, at(0), &rules(), TERMS).unwrap();
         assert_eq!(restored.bindings, 2000);
     }
 
@@ -601,15 +595,11 @@ mod tests {
     fn rows_that_somebody_changed_by_hand_are_left_out() {
         let (_folder, path) = folder();
         let mut table = Table::open(&path).unwrap();
-        let terms = Terms {
-            wall_ms: 0,
-            listeners: &[],
-        };
         let before = location();
         for aor in ["a@x", "b@x", "c@x", "d@x"] {
             before.add(at(0), aor.as_bytes(), b"sip:somewhere", 60).unwrap();
         }
-        write(&mut table, &before, terms);
+        write(&mut table, &before, TERMS);
         table
             .connection
             .execute_batch(
@@ -619,7 +609,7 @@ mod tests {
             )
             .unwrap();
         let after = location();
-        let restored = table.restore(&after, at(0), &rules(), terms).unwrap();
+        let restored = table.restore(&after, at(0), &rules(), TERMS).unwrap();
         assert_eq!((restored.bindings, restored.unusable), (1, 3));
         assert!(restored.first.contains("a@x") && restored.first.contains("expires"));
     }
@@ -689,18 +679,14 @@ mod tests {
     fn of_one_address_no_more_rows_are_taken_than_contacts_may_be_bound() {
         let (_folder, path) = folder();
         let mut table = Table::open(&path).unwrap();
-        let terms = Terms {
-            wall_ms: 0,
-            listeners: &[],
-        };
         let before = location();
         for n in 0..50 {
             let uri = format!("sip:h{n}");
             before.add(at(0), b"a@x", uri.as_bytes(), 60).unwrap();
         }
-        write(&mut table, &before, terms);
+        write(&mut table, &before, TERMS);
         let after = location();
-        let restored = table.restore(&after, at(0), &rules(), terms).unwrap();
+        let restored = table.restore(&after, at(0), &rules(), TERMS).unwrap();
         assert_eq!((restored.bindings, restored.unusable), (10, 40));
     }
 
@@ -708,17 +694,13 @@ mod tests {
     fn a_row_that_names_its_own_address_is_not_called() {
         let (_folder, path) = folder();
         let mut table = Table::open(&path).unwrap();
-        let terms = Terms {
-            wall_ms: 0,
-            listeners: &[],
-        };
         let before = location();
         before.add(at(0), b"a@x", b"sip:%61@X;y=1", 60).unwrap();
         before.add(at(0), b"a@x", b"sip:b@x", 60).unwrap();
-        write(&mut table, &before, terms);
+        write(&mut table, &before, TERMS);
         let rules = RowRules::of_domain(b"x");
         let after = location();
-        table.restore(&after, at(0), &rules, terms).unwrap();
+        table.restore(&after, at(0), &rules, TERMS).unwrap();
         let mut back = Vec::new();
         after.lookup(at(0), b"a@x", |binding| back.push(binding.leads_back));
         assert_eq!(back, [true, false]);
