@@ -12,6 +12,12 @@ impl Counted for u64 {
     }
 }
 
+impl Counted for usize {
+    fn add(&mut self, other: &usize) {
+        *self += other;
+    }
+}
+
 impl<T: Counted, const LEN: usize> Counted for [T; LEN] {
     fn add(&mut self, other: &Self) {
         for (mine, theirs) in self.iter_mut().zip(other) {

@@ -189,21 +189,23 @@ impl Counters {
     }
 }
 
-/// Entries alive now on one core.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Occupancy {
-    pub server_transactions: usize,
-    pub client_transactions: usize,
-    /// Requests still waiting for their final response.
-    pub pending: usize,
-    pub timers: usize,
-    pub blobs: usize,
-    /// What these take.
-    pub blob_bytes: usize,
-    /// Branches and messages that wait for a name.
-    pub parked: usize,
-    /// Names known or asked for; they stay when all is quiet.
-    pub names: usize,
+counters! {
+    /// Entries alive now on one core.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Occupancy {
+        pub server_transactions: usize,
+        pub client_transactions: usize,
+        /// Requests still waiting for their final response.
+        pub pending: usize,
+        pub timers: usize,
+        pub blobs: usize,
+        /// What these take.
+        pub blob_bytes: usize,
+        /// Branches and messages that wait for a name.
+        pub parked: usize,
+        /// Names known or asked for; they stay when all is quiet.
+        pub names: usize,
+    }
 }
 
 impl Occupancy {

@@ -68,17 +68,17 @@ macro_rules! by_label {
 pub fn metrics(stats: &Stats, beside: &ProcessStats) -> Families {
     let mut list = Families::default();
     messages(&mut list, stats);
-    rules(&mut list, &stats.counters);
-    hit(&mut list, "requests_per_source", stats.shut_out);
+    rules(&mut list, &stats.numbers.counters);
+    hit(&mut list, "requests_per_source", stats.numbers.shut_out);
     hit(&mut list, "desk_clients", beside.displaced_clients);
     families! { list;
-        gauge "strowger_banned_sources", "Sources that are banned now ([limits] ban)." = stats.banned_sources;
+        gauge "strowger_banned_sources", "Sources that are banned now ([limits] ban)." = stats.numbers.banned_sources;
     }
     let transactions = list.gauge(
         "strowger_transactions",
         "Transactions in memory, those that only answer retransmissions included.",
     );
-    let occupancy = &stats.occupancy;
+    let occupancy = &stats.numbers.occupancy;
     transactions.of(&[("kind", &"server")], occupancy.server_transactions);
     transactions.of(&[("kind", &"client")], occupancy.client_transactions);
     families! { list;
@@ -99,7 +99,7 @@ pub fn metrics(stats: &Stats, beside: &ProcessStats) -> Families {
     store(&mut list, stats, &beside.store);
     dropped(&mut list, stats);
     listeners(&mut list, stats);
-    streams(&mut list, &stats.streams);
+    streams(&mut list, &stats.numbers.streams);
     mail(&mut list, stats);
     workers(&mut list, stats);
     process(&mut list, beside);
@@ -209,7 +209,7 @@ fn dropped(list: &mut Families, stats: &Stats) {
         "strowger_dropped_total",
         "Messages that were neither processed nor answered, or could not be sent.",
     );
-    for (reason, count) in Drop::ALL.iter().zip(stats.counters.dropped) {
+    for (reason, count) in Drop::ALL.iter().zip(stats.numbers.counters.dropped) {
         dropped.of(&[("reason", &reason.label())], count);
     }
     for reason in Undeliverable::ALL {
@@ -217,9 +217,9 @@ fn dropped(list: &mut Families, stats: &Stats) {
         let count = each.map(|(_, _, listener)| listener.undelivered[reason as usize]);
         dropped.of(&[("reason", &reason.label())], count.sum::<u64>());
     }
-    dropped.of(&[("reason", &"banned")], stats.banned);
-    dropped.of(&[("reason", &"mail_full")], stats.mail.dropped_full);
-    let unknown = stats.mail.dropped_unknown;
+    dropped.of(&[("reason", &"banned")], stats.numbers.banned);
+    dropped.of(&[("reason", &"mail_full")], stats.numbers.mail.dropped_full);
+    let unknown = stats.numbers.mail.dropped_unknown;
     dropped.of(&[("reason", &"mail_unknown_core")], unknown);
 }
 
@@ -233,7 +233,7 @@ fn store(list: &mut Families, stats: &Stats, store: &Store) {
         counter "strowger_store_batches_total", "Batches of bindings that were written to disk." = store.batches;
         counter "strowger_store_batch_seconds_total", "Time that writing these batches took." = store.batch_seconds;
     }
-    let held = &stats.held;
+    let held = &stats.numbers.held;
     families! { list;
         gauge "strowger_registrations_held", "Answers to registrations that wait for the disk." = held.waiting;
         counter "strowger_registrations_held_total", "Answers to registrations that have waited for the disk." = held.kept;
@@ -346,10 +346,10 @@ fn handshakes(list: &mut Families, streams: &StreamCounters) {
 
 fn mail(list: &mut Families, stats: &Stats) {
     families! { list;
-        counter "strowger_mail_sent_total", "Letters from one core to another." = stats.mail.sent;
-        counter "strowger_mail_received_total", "Letters that arrived." = stats.mail.received;
+        counter "strowger_mail_sent_total", "Letters from one core to another." = stats.numbers.mail.sent;
+        counter "strowger_mail_received_total", "Letters that arrived." = stats.numbers.mail.received;
         counter "strowger_mail_deliveries_total",
-            "Times that one core handed letters to another, several at a time." = stats.mail.deliveries;
+            "Times that one core handed letters to another, several at a time." = stats.numbers.mail.deliveries;
     }
 }
 
@@ -358,8 +358,8 @@ fn workers(list: &mut Families, stats: &Stats) {
         "strowger_loop_delay_seconds",
         "What the turns of the loops took: for so long whatever came next had to wait.",
         &BOUNDS_NS.map(seconds),
-        &stats.delay.buckets,
-        seconds(stats.delay.sum_ns),
+        &stats.numbers.delay.buckets,
+        seconds(stats.numbers.delay.sum_ns),
     );
     let core = |number: usize| stats.cores.get(number).copied().unwrap_or(0);
     let cpu = list.counter("strowger_worker_cpu_seconds_total", "CPU time of each worker.");
