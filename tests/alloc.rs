@@ -508,6 +508,10 @@ fn answers_that_wait_for_the_disk_allocate_nothing() {
 fn mail_between_two_workers_allocates_nothing() {
     let mut server = Workers::start(2);
     demand_nothing(&mut server);
-    let sent: u64 = server.workers.iter_mut().map(|worker| worker.report().numbers.mail.sent).sum();
+    let sent: u64 = server
+        .workers
+        .iter_mut()
+        .map(|worker| worker.report().numbers.mail.sent)
+        .sum();
     assert!(sent >= 1_000 * 3, "180, 200 and 200 of each call crossed: {sent}");
 }
