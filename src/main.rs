@@ -37,9 +37,9 @@ enum Command {
     /// Start the server in the foreground. It prints one line for each listener when it is ready to serve.
     ///
     /// SIGHUP reloads as "strowger reload" does. SIGTERM drains as "strowger drain" does, and a second one stops at once; so does
-    /// SIGINT. The environment's RUST_LOG goes before [log] level of the conf.
+    /// SIGINT. The environment's RUST_LOG takes precedence over [log] level of the conf.
     Run,
-    /// Check a conf: a summary where it is good, else FILE:LINE:COLUMN and what is wrong for each fault, and exit 1.
+    /// Check a conf: a summary if it is valid, else FILE:LINE:COLUMN and what is wrong for each fault, and exit 1.
     Check,
     /// Show or change the location table of the running server.
     Ul {
@@ -54,16 +54,16 @@ enum Command {
     },
     /// Show the TCP and TLS connections of the running server.
     Connections,
-    /// Have the running server read its conf again, and the certificates, keys and users that it names: whole, or, where
-    /// anything is wrong, not at all. Calls and connections go on. SIGHUP does the same.
+    /// Have the running server read its conf again, and the certificates, keys and users that it names: all of it or, if
+    /// anything is wrong, nothing. Calls and connections go on. SIGHUP does the same.
     ///
-    /// Where a key has changed that cannot take effect while the server runs (listeners, cores, [udp] and some more), the
+    /// If a key has changed that cannot take effect while the server runs (listeners, cores, [udp] and some more), the
     /// reload is refused and names it. A server that runs without a conf reads its users again.
     Reload,
-    /// Have the running server begin no new dialogs (503 with Retry-After), and stop when no request waits for its answer any
-    /// more. Registrations, requests in a dialog and new connections go on until then. SIGTERM does the same.
+    /// Have the running server begin no new dialogs (503 with Retry-After), and stop once no request waits for its answer
+    /// any more. Registrations, requests in a dialog and new connections go on until then. SIGTERM does the same.
     Drain {
-        /// Stop after so many seconds in any case; [server] drain_deadline of the conf if not given. Asked again, it sets
+        /// Stop after this many seconds in any case; [server] drain_deadline of the conf if not given. A second command sets
         /// another time.
         #[arg(long, value_name = "S")]
         deadline: Option<u32>,
@@ -76,9 +76,9 @@ enum Command {
         /// off, error, warn, info, debug or trace.
         level: Option<String>,
     },
-    /// Watch the running server: a live screen of rates, latency, connections, CPU and the limits being hit. q leaves it.
+    /// Watch the running server: a live screen of rates, latency, connections, CPU and the limits being hit. q quits.
     ///
-    /// Where the output is no terminal, it prints one screen and ends.
+    /// If the output is not a terminal, it prints one screen and ends.
     Top {
         /// Seconds from one look at the server to the next, 0.1 to 3600.
         #[arg(long, value_name = "S", default_value = "1", value_parser = interval)]

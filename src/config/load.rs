@@ -1,4 +1,4 @@
-//! From TOML to a [`Conf`]: every fault of the file is found and told with its place, and what would be right.
+//! From TOML to a [`Conf`]: every fault of the file is found and reported with its place, and what would be right.
 
 mod document;
 mod edits;
@@ -10,6 +10,7 @@ mod tls;
 mod trace;
 mod uri;
 mod values;
+mod wrong;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,8 +23,9 @@ use toml::de::DeTable;
 use super::machine::Machine;
 use super::model::Conf;
 use crate::stack::route::Routes;
-use document::{Document, Wrong};
+use document::Document;
 pub use routes::DEFAULT_REJECTION;
+use wrong::Wrong;
 
 /// Where a conf is looked for when none is named.
 pub const SEARCH: [&str; 2] = ["conf/strowger.toml", "/etc/strowger/strowger.toml"];
@@ -65,7 +67,7 @@ pub fn parse(file: &str, text: &str, machine: &Machine) -> Result<Conf, Faults> 
     let wrongs = if errors.is_empty() {
         document.wrongs
     } else {
-        // What was made of a text that is not TOML would be told wrongly: its own faults come first, alone.
+        // What was made of a text that is not TOML would be described wrongly: its own faults come first, alone.
         let whole = |error: &toml::de::Error| {
             let at = error.span().map_or(0, |span| span.start);
             Wrong::new(at, format!("this is not TOML: {}", error.message()))

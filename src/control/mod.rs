@@ -16,6 +16,7 @@
 //! Params go by name (an object) or by place (a list). Beside the errors of JSON-RPC there are [`rpc::NOT_FOUND`],
 //! [`rpc::REFUSED`] and [`rpc::BUSY`].
 
+mod acceptor;
 mod client;
 mod follow;
 pub mod guests;

@@ -183,7 +183,7 @@ impl RunningServer {
             (UserChange::New(both), Some(watcher)) => watcher.switch(Some(*both), PATIENCE),
             (UserChange::New(both), None) => {
                 let (source, loaded) = *both;
-                log::info!("{}", user_watcher::told(&source, &loaded));
+                log::info!("{}", user_watcher::summary(&source, &loaded));
                 let users: Arc<Users> = Arc::new(loaded.users);
                 self.watch_users(source, users.clone())?;
                 self.crew().users(&users);

@@ -238,7 +238,7 @@ fn first_users(read: Option<(Source, Loaded)>) -> (Option<Source>, Arc<Users>) {
     let Some((source, loaded)) = read else {
         return (None, Arc::default());
     };
-    log::info!("{}", user_watcher::told(&source, &loaded));
+    log::info!("{}", user_watcher::summary(&source, &loaded));
     if loaded.users.is_empty() {
         log::warn!("nobody can answer a challenge: \"strowger user add\" adds users");
     }

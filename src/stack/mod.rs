@@ -24,7 +24,6 @@ pub mod identity;
 pub mod location;
 mod log_event;
 pub mod moved;
-mod name_hasher;
 pub mod names;
 pub mod overload;
 pub mod passage;

@@ -1,21 +1,19 @@
 //! The workers as one: opens all sockets, starts one pinned thread for each core, adds up their numbers, stops them.
 
 use super::clock::Clock;
-use super::delay::Histogram;
-use super::held::HeldCounters;
-use super::mailbox::{Change, Command, MailCounters, Mailbox, PostOffice};
-use super::{Pulse, Report, WAKER, WakeHandle, Worker};
+use super::mailbox::{Change, Command, Mailbox, PostOffice};
+use super::{Numbers, Pulse, Report, WAKER, WakeHandle, Worker};
 use crate::base::dns::Answer;
-use crate::base::{Key, LiveConnections, Sources, Transport};
+use crate::base::{Counted, Key, LiveConnections, Sources, Transport};
 use crate::net::steer::Mark;
 use crate::net::streams::Description;
 use crate::net::tls::Contexts;
-use crate::net::{BindError, Buffers, Limits, Listener, ListenerCounters, Socket, StreamCounters, Streams, Udp, Wires, sys};
+use crate::net::{BindError, Buffers, Limits, Listener, ListenerCounters, Socket, Streams, Udp, Wires, sys};
 use crate::resolver::Asker;
 use crate::settings;
 use crate::stack::auth::nonce::Nonces;
 use crate::stack::auth::users::Users;
-use crate::stack::{Counters, Element, Endpoint, Location, Occupancy, Settings};
+use crate::stack::{Element, Endpoint, Location, Settings};
 use crate::trace::Taps;
 use mio::{Poll, Waker};
 use std::collections::hash_map::RandomState;
@@ -268,20 +266,9 @@ pub struct Stats {
     /// CPU cores, by worker.
     pub cores: Vec<usize>,
     /// The sums over the workers.
-    pub counters: Counters,
-    pub occupancy: Occupancy,
+    pub numbers: Numbers,
     /// By listener.
     pub listeners: Vec<(Transport, SocketAddr, ListenerCounters)>,
-    pub streams: StreamCounters,
-    pub delay: Histogram,
-    pub mail: MailCounters,
-    pub held: HeldCounters,
-    /// Requests that were not read, because their source sends too many.
-    pub shut_out: u64,
-    /// Requests that were not read, because their source is banned.
-    pub banned: u64,
-    /// Sources that are banned.
-    pub banned_sources: usize,
 }
 
 /// How long [`Crew::stats`] waits for its workers. A turn takes milliseconds at most.
@@ -412,26 +399,10 @@ impl Stats {
             ..Stats::default()
         };
         for report in &workers {
-            stats.counters.add(&report.counters);
-            stats.delay.add(&report.delay);
-            stats.mail.add(&report.mail);
-            stats.held.add(&report.held);
-            stats.shut_out += report.shut_out;
-            stats.banned += report.banned;
-            stats.banned_sources += report.banned_sources;
-            stats.streams.add(&report.streams);
+            stats.numbers.add(&report.numbers);
             for ((_, _, sum), own) in stats.listeners.iter_mut().zip(&report.listeners) {
                 sum.add(own);
             }
-            let (sum, own) = (&mut stats.occupancy, &report.occupancy);
-            sum.server_transactions += own.server_transactions;
-            sum.client_transactions += own.client_transactions;
-            sum.pending += own.pending;
-            sum.timers += own.timers;
-            sum.blobs += own.blobs;
-            sum.blob_bytes += own.blob_bytes;
-            sum.parked += own.parked;
-            sum.names += own.names;
         }
         stats.workers = workers;
         stats

@@ -233,7 +233,7 @@ fn batches_of_all_sizes_over_both_families() {
     assert_eq!(sum(|counters| counters.received.messages[0]), sent);
     assert_eq!(sum(|counters| counters.sent.messages[0]), sent);
     assert!(sum(|counters| counters.received.batches) <= sent);
-    assert!(stats.delay.count() > 0 && stats.workers[0].cpu_ns > 0);
+    assert!(stats.numbers.delay.count() > 0 && stats.workers[0].cpu_ns > 0);
 }
 
 #[test]
@@ -269,9 +269,9 @@ fn mail_crosses_between_two_workers_and_the_kernel_spreads_the_peers() {
     }
     assert!(seen[0] > 0 && seen[1] > 0, "both cores took part: {seen:?}");
     let stats = crew.stats();
-    assert_eq!((stats.mail.sent, stats.mail.received), (640, 640));
-    assert!(stats.mail.deliveries <= 640);
-    assert_eq!((stats.mail.dropped_full, stats.mail.dropped_unknown), (0, 0));
+    assert_eq!((stats.numbers.mail.sent, stats.numbers.mail.received), (640, 640));
+    assert!(stats.numbers.mail.deliveries <= 640);
+    assert_eq!((stats.numbers.mail.dropped_full, stats.numbers.mail.dropped_unknown), (0, 0));
     assert_eq!(stats.workers.len(), 2);
     for worker in &stats.workers {
         assert!(worker.listeners[0].received.bytes > 0);

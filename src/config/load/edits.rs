@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::document::{Section, Value};
+use super::document::Section;
 use super::values::*;
+use super::wrong::*;
 use crate::settings::Millis;
 use crate::stack::route::{Edits, Statuses};
 

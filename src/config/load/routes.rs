@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::document::{Document, Section, Value};
+use super::document::{Document, Section};
 use super::tls::Alone;
 use super::uri::*;
 use super::values::*;
+use super::wrong::*;
 use crate::base::{Key, Transport};
 use crate::net::tls::Pair;
 use crate::settings::Callers;
@@ -157,7 +158,7 @@ impl Section<'_, '_> {
             }
         }
         if !certificate.is_empty() && !is_shown && self.sound(["action", "target"]) {
-            let message = "certificate says nothing here: only targets over TLS are shown it, such as \"sips:gw.example.net\"; \
+            let message = "certificate has no effect here: only targets over TLS are shown it, such as \"sips:gw.example.net\"; \
                            remove it, or add one";
             self.wrong(self.place("certificate"), message);
         }
@@ -205,7 +206,7 @@ impl Section<'_, '_> {
         for (key, takers, meaning) in TAKEN {
             if self.given(key) && !takers.contains(&kind) {
                 let message =
-                    format!("{key} says nothing here: only the actions {meaning} take it; remove it or change the action");
+                    format!("{key} has no effect here: only the actions {meaning} take it; remove it or change the action");
                 self.wrong(self.place(key), message);
             }
         }
@@ -228,7 +229,7 @@ fn target(value: &Value<'_>) -> Parsed<NextHop> {
     let has = |phrase: String| wrong(value, format!("has {text:?}, but {phrase}"));
     let uri = read_uri(text).ok_or_else(|| must_be(value, what))?;
     if let Some(name) = repeated_param(&uri) {
-        return Err(has(format!("{name} stands there twice: remove one")));
+        return Err(has(format!("{name} appears twice: remove one")));
     }
     let secure = uri.scheme == Scheme::Sips;
     let param = |name: &[u8]| uri.param(name).map(Option::unwrap_or_default);
@@ -250,7 +251,7 @@ fn target(value: &Value<'_>) -> Parsed<NextHop> {
     };
     let address = match (uri.host.ip(), param(b"maddr")) {
         (Some(_), Some(_)) => {
-            let phrase = "maddr stands beside a host name only: write the address as the host";
+            let phrase = "maddr is allowed beside a host name only: write the address as the host";
             return Err(has(phrase.to_owned()));
         }
         (None, Some(maddr)) => match Host::of(maddr).ip() {

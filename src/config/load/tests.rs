@@ -687,7 +687,7 @@ fn a_misspelt_key_is_told_with_its_place_and_the_nearest_known_one() {
         ),
         (
             "max_contacts = 5\n",
-            "t:1:1: \"max_contacts\" stands outside of its section: move it below [registrar]",
+            "t:1:1: \"max_contacts\" is outside of its section: move it below [registrar]",
         ),
         (
             "[control]\nzzzz = 1\n",
@@ -895,8 +895,8 @@ fn each_route_that_is_wrong_is_refused() {
             "action = \"ignore\"",
             "one of \"relay\", \"location\", \"redirect\", \"reject\", \"drop\"",
         ),
-        ("action = \"drop\"\nchallenge = true", "challenge says nothing here"),
-        ("action = \"drop\"\nstatus = 403", "status says nothing here"),
+        ("action = \"drop\"\nchallenge = true", "challenge has no effect here"),
+        ("action = \"drop\"\nstatus = 403", "status has no effect here"),
         ("user_agent = [\"\"]\naction = \"drop\"", "parts of User-Agents"),
         ("action = \"relay\"\ntarget = \"sip:192.0.2.1\"", "a list of SIP URIs"),
         ("action = \"relay\"\ntarget = []", "empty list"),
@@ -924,7 +924,7 @@ fn each_route_that_is_wrong_is_refused() {
         ),
         (
             "action = \"relay\"\ntarget = [\"sip:192.0.2.1;transport=tcp;Transport=udp\"]",
-            "Transport stands there twice",
+            "Transport appears twice",
         ),
         (
             "action = \"relay\"\ntarget = [\"sip:192.0.2.1;maddr=192.0.2.2\"]",
@@ -959,7 +959,7 @@ fn each_route_that_is_wrong_is_refused() {
         ("action = \"reject\"\nstatus = 302", "from 400 to 699"),
         (
             "action = \"reject\"\nfrom = \"users\"",
-            "from says nothing here: only the actions \"relay\", \"location\" and \"redirect\" take it",
+            "from has no effect here: only the actions \"relay\", \"location\" and \"redirect\" take it",
         ),
         (
             "action = \"relay\"\nfrom = \"users\"\nchallenge = false",
@@ -1072,7 +1072,7 @@ fn what_contradicts_itself_is_refused() {
     let bye = "[auth]\nchallenge_bye = true\n";
     assert_eq!(
         fault_of(bye),
-        "t:2:17: challenge_bye says nothing here, because no calls are challenged: \
+        "t:2:17: challenge_bye has no effect here, because no calls are challenged: \
          add challenge_proxy = true, or challenge = true or from = \"users\" to a [[route]]"
     );
     good(&format!("{bye}challenge_proxy = true\n"));
@@ -1080,7 +1080,7 @@ fn what_contradicts_itself_is_refused() {
     let certificate = "[auth]\ncertificate = \"identity\"\n";
     assert_eq!(
         fault_of(certificate),
-        "t:2:15: certificate says nothing here, because no client is asked for one: \
+        "t:2:15: certificate has no effect here, because no client is asked for one: \
          add verify_client = \"optional\" or \"required\" in [tls]"
     );
     assert_eq!(
@@ -1189,7 +1189,7 @@ fn each_setting_of_tls_that_is_wrong_is_refused() {
         (
             "client_certificate = \"certs/a.pem\"\nclient_private_key = \"certs/a.key\"\nshow_client_certificate = false",
             2,
-            "show_client_certificate = false has none shown",
+            "show_client_certificate = false shows none",
         ),
         (
             "[[route]]\naction = \"reject\"\ncertificate = \"certs/a.pem\"\nprivate_key = \"certs/a.key\"",

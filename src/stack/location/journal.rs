@@ -317,13 +317,11 @@ impl Taken {
     }
 
     fn append(&mut self, bytes: &[u8]) -> Span {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(bytes);
-        Span::new(start, self.bytes.len())
+        Span::append(bytes, &mut self.bytes)
     }
 
     fn get(&self, span: Span) -> &[u8] {
-        self.bytes.get(span.range()).unwrap_or(&[])
+        span.in_text(&self.bytes)
     }
 
     /// Records in it.

@@ -8,7 +8,6 @@ mod record;
 mod rules;
 
 pub use crate::settings::Durability;
-use crate::stack::name_hasher::NameHasher;
 use binding::WEIGHED;
 pub use binding::{Binding, BindingText, Reached, weight};
 pub use journal::{Progress, Row};
@@ -16,12 +15,11 @@ use record::Counted;
 pub use record::{Print, Recalled, Record};
 pub use rules::RowRules;
 
-use crate::base::{Flow, Instant, Key, ShareHolder, Shares};
+use crate::base::{BuildPrehashed, Flow, Instant, Key, ShareHolder, Shares};
 use crate::sip::Uri;
 use crate::stack::moved::Moved;
 use journal::Rounds;
 use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -52,7 +50,7 @@ pub struct Location {
 #[derive(Default)]
 struct Shard {
     /// By the name that [`Location::name`] gives their address. A record is large, and the table half empty: a box is not.
-    records: HashMap<u64, Box<Record>, BuildHasherDefault<NameHasher>>,
+    records: HashMap<u64, Box<Record>, BuildPrehashed>,
     /// The names of the records that have changed since the journal last took them, each once.
     changed: Vec<u64>,
 }

@@ -12,16 +12,16 @@ use super::clock::Clock;
 use super::directory::{Directory, Link};
 use super::refused::Refused;
 use super::{invite_client, invite_server, non_invite_client, non_invite_server};
-use crate::base::{Arena, Blob, Channel, Flow, Id, Instant, Key, Outbox, Pool, ShareHolder, Shares, Sources, Wheel};
+use crate::base::{
+    Arena, Blob, BuildPrehashed, Channel, Flow, Id, Instant, Key, Outbox, Pool, ShareHolder, Shares, Sources, Wheel,
+};
 use crate::settings::Timers;
 use crate::sip::Index;
 use crate::stack::counters::Limit;
 use crate::stack::identity::Dialog;
-use crate::stack::name_hasher::NameHasher;
 use crate::stack::peer_flows::PeerFlows;
 use crate::stack::settings::PerCore;
 use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 const UNBOUNDED: u32 = u32::MAX;
@@ -160,7 +160,7 @@ pub struct Transactions {
     /// Calls that were answered by a 2xx of late, by Call-ID and the caller's tag: what their ACK is known by where it shows no route.
     pub accepted: Refused,
     /// The client transactions that wait on a connection and have heard nothing, as a list for each: its first, by slot.
-    unanswered: HashMap<u128, u32, BuildHasherDefault<NameHasher>>,
+    unanswered: HashMap<u128, u32, BuildPrehashed>,
     peer_flows: PeerFlows,
     /// Who holds how many, and how many bytes of requests.
     pub shares: Shares,
