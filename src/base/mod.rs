@@ -25,6 +25,7 @@ pub(crate) mod proved;
 mod rates;
 mod rng;
 mod shares;
+pub(crate) mod source;
 pub(crate) mod sources;
 mod span;
 mod time;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use super::guests::{Guests, Line, Place};
-use crate::base::sources::source;
+use crate::base::source::source;
 use crate::base::{Instant as Moment, LogBudget};
 
 /// A socket that clients connect to.

@@ -2,7 +2,7 @@
 
 use super::contact::{Contact, Contacts, too_long};
 use super::seating::{Seat, Seating};
-use super::{Registering, Terms};
+use super::terms::{Registering, Terms};
 use crate::base::{Channel, Instant};
 use crate::settings;
 use crate::stack::counters::{Limit, Registration};

@@ -1,7 +1,8 @@
 //! The journal's thread: it writes round after round, and tries again when it fails.
 
 use super::shared::{Bell, Clocks, Hooks, Settings, State};
-use crate::stack::location::journal::{Round, Taken};
+use crate::stack::location::Round;
+use crate::stack::location::journal::Taken;
 use crate::stack::location::{Durability, Location};
 use crate::store::bindings::Table;
 use crate::store::error::StoreError;
