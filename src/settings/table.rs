@@ -2,7 +2,7 @@
 //! default, the same as the file writes it, and what reads it. `[[listen]]`, `[[route]]`, `[[tls.identity]]` and certificates are not plain:
 //! [`crate::config`] has those.
 //!
-//! A new key is a row here, and its use: `STROWGER_WRITE_REFERENCE=1 cargo test --lib the_reference` then writes `conf/strowger.toml`.
+//! A new key is a row here, and its use: `STROWGER_WRITE_REFERENCE=1 cargo test --profile checked --lib the_reference_is` then writes `conf/strowger.toml`.
 //!
 //! The rows are read twice. Here they become the structs with their defaults. In [`crate::config`] they become the reader, the comparison of
 //! two confs and the reference; only there does the last column mean anything.
