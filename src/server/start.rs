@@ -7,6 +7,7 @@ use super::bindings::UnstartedDisk;
 use super::drain::Drain;
 use super::logger;
 use super::notify::Manager;
+use super::records::Recorder;
 use super::running::{Current, Reread, RunningServer, Start, limit_sources};
 use super::secure::{forbid_dumps, warn_of_exposed};
 use super::wait::End;
@@ -117,6 +118,7 @@ struct Open {
     inbox: Inbox,
     sources: Arc<Sources>,
     taps: Arc<Taps>,
+    recorder: Option<Recorder>,
     /// How many files the process may open.
     files: usize,
     /// Connections of one core that there are places for.
@@ -137,6 +139,7 @@ impl Open {
         limit_sources(&sources, conf);
         let taps: Arc<Taps> = Arc::default();
         taps.configure(&conf.trace)?;
+        let recorder = Recorder::open(&conf.records)?;
         let options = Options {
             taps: taps.clone(),
             connections: conf.connection_limits(files),
@@ -145,6 +148,7 @@ impl Open {
             cores: conf.server.cores.clone(),
             udp: conf.udp.clone(),
             asker: Some(asker.clone()),
+            recording: recorder.as_ref().map(Recorder::recording),
             ..Options::default()
         };
         let connections = options.connections.connections;
@@ -160,6 +164,7 @@ impl Open {
             inbox,
             sources,
             taps,
+            recorder,
             files,
             connections,
         })
@@ -208,6 +213,7 @@ fn launch(conf: &Conf, ground: Ground, open: Open, manager: Manager, reread: Rer
         current: Mutex::new(Arc::new(current(conf, settings, ground.contexts))),
         location,
         taps: open.taps,
+        recorder: open.recorder,
         resolver,
         crew: Mutex::new(crew),
         user_watcher: Mutex::new(None),
@@ -254,7 +260,11 @@ fn stop(server: &RunningServer, control: Server) {
     drop(control);
     server.set_scrape(None);
     server.disk.settle();
+    let clock = server.crew().clock();
     server.crew().stop();
+    if let Some(recorder) = &server.recorder {
+        recorder.close(clock);
+    }
     // The journal closes the database last: what stands beside it then goes into it.
     server.set_user_watcher(None);
     server.disk.close();

@@ -7,6 +7,7 @@ use crate::sip::{Index, Message, Name, Scheme, Uri};
 use crate::stack::auth::nonce::Nonces;
 use crate::stack::auth::users::Users;
 use crate::stack::branch::Signer;
+use crate::stack::calls::Calls;
 use crate::stack::cookie::Cookies;
 use crate::stack::gates::Gates;
 use crate::stack::identity::{Dialog, Identity};
@@ -57,6 +58,10 @@ pub(in crate::stack) struct Core {
     /// Lines of its own, so that nothing else that a stranger has logged can be in their way.
     pub guess_log: LogBudget,
     pub overload: Overload,
+    /// The calls that all cores have in progress; without it none leaves a record.
+    pub calls: Option<Arc<Calls>>,
+    /// When the next part of them is searched for lost ones.
+    pub sweep_calls_at: Instant,
 }
 
 impl Core {
@@ -87,6 +92,8 @@ impl Core {
             log: LogBudget::new("refused messages and failed branches"),
             guess_log: LogBudget::new("guessed passwords"),
             overload: Overload::new(secret.derive("overload")),
+            calls: None,
+            sweep_calls_at: Instant::from_ms(0),
         }
     }
 

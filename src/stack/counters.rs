@@ -220,6 +220,8 @@ pub struct Occupancy {
     pub parked: usize,
     /// Names known or asked for; they stay when all is quiet.
     pub names: usize,
+    /// Calls in progress that will leave a record, on all cores; said by the first one.
+    pub calls: usize,
 }
 
 impl Occupancy {

@@ -7,6 +7,7 @@ use crate::sip::{Fault, Index, Message, Method, Name, sniff};
 use crate::stack::auth::nonce::Nonces;
 use crate::stack::auth::users::Users;
 use crate::stack::branch::Branch;
+use crate::stack::calls::Calls;
 use crate::stack::core::Core;
 use crate::stack::counters::{Drop, Limit, MethodLabel, Side};
 use crate::stack::element::Element;
@@ -81,6 +82,11 @@ impl Endpoint {
     pub fn share_sources(&mut self, sources: Arc<Sources>) {
         self.transactions.sources = sources.clone();
         self.core.sources = sources;
+    }
+
+    /// Takes part in the table of calls that leave records. Without it none does.
+    pub fn share_calls(&mut self, calls: Option<Arc<Calls>>) {
+        self.core.calls = calls;
     }
 
     /// URIs that REGISTERs have had compared as texts: what they cost beyond their own length.
@@ -234,6 +240,7 @@ impl Element for Endpoint {
             while let Some(notice) = turn.transactions.poll(now, turn.outbox) {
                 proxy.handle_notice(&mut turn, notice);
             }
+            turn.sweep_calls();
             gone
         };
         self.freed += gone;
@@ -258,6 +265,7 @@ impl Element for Endpoint {
             self.transactions.next_timeout(),
             self.proxy.parking.next_timeout(),
             self.transactions.pool.next_trim(),
+            self.core.next_sweep_of_calls(),
         ];
         due.into_iter().flatten().min()
     }
@@ -316,6 +324,10 @@ impl Element for Endpoint {
             blob_bytes: self.transactions.pool.held_bytes(),
             parked: self.proxy.parking.count(),
             names: self.core.names.len(),
+            calls: match (&self.core.calls, self.core.number) {
+                (Some(calls), 0) => calls.len(),
+                _ => 0,
+            },
         }
     }
 }

@@ -4,7 +4,7 @@ use super::clock::Clock;
 use super::delay::Histogram;
 use super::held::HeldCounters;
 use super::mailbox::{Change, Command, MailCounters, Mailbox, PostOffice};
-use super::{Pulse, Report, WAKER, WakeHandle, Worker};
+use super::{Pulse, RecordSink, Report, WAKER, WakeHandle, Worker};
 use crate::base::dns::Answer;
 use crate::base::{Key, LiveConnections, Sources, Transport};
 use crate::net::steer::Mark;
@@ -15,6 +15,7 @@ use crate::resolver::Asker;
 use crate::settings;
 use crate::stack::auth::nonce::Nonces;
 use crate::stack::auth::users::Users;
+use crate::stack::calls::Calls;
 use crate::stack::{Counters, Element, Endpoint, Location, Occupancy, Settings};
 use crate::trace::Taps;
 use mio::{Poll, Waker};
@@ -48,10 +49,19 @@ pub struct Options {
     /// Bytes of answers that may wait for the disk, of one core.
     pub held: usize,
     pub ring: Option<WakeHandle>,
+    /// Where the records of calls are made, if any are wanted.
+    pub recording: Option<Recording>,
     /// Takes questions about names. Without it every name is one that cannot be resolved.
     pub asker: Option<Asker>,
     /// Who follows calls.
     pub taps: Arc<Taps>,
+}
+
+/// The calls in progress, and what takes their records.
+#[derive(Clone)]
+pub struct Recording {
+    pub calls: Arc<Calls>,
+    pub sink: RecordSink,
 }
 
 impl Default for Options {
@@ -68,6 +78,7 @@ impl Default for Options {
             // A second of registrations at full speed.
             held: 64 << 20,
             ring: None,
+            recording: None,
             asker: None,
             taps: Arc::default(),
         }
@@ -167,6 +178,7 @@ impl Bound {
         let live = self.live.clone();
         let nonces = Arc::new(Nonces::new(key, run(), NONCE_WINDOWS));
         let sources = self.options.sources.clone();
+        let calls = self.options.recording.as_ref().map(|recording| recording.calls.clone());
         let wall_ms = clock.wall_ms();
         self.start(clock, |core| {
             let (settings, location, live) = (settings.clone(), location.clone(), live.clone());
@@ -174,6 +186,7 @@ impl Bound {
             endpoint.set_clock(wall_ms);
             endpoint.share_nonces(nonces.clone());
             endpoint.share_sources(sources.clone());
+            endpoint.share_calls(calls.clone());
             endpoint.handle_users(users.clone());
             endpoint
         })
@@ -432,6 +445,7 @@ impl Stats {
             sum.blob_bytes += own.blob_bytes;
             sum.parked += own.parked;
             sum.names += own.names;
+            sum.calls += own.calls;
         }
         stats.workers = workers;
         stats

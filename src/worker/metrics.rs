@@ -33,6 +33,20 @@ pub struct ProcessStats {
     /// Lines of the log that standard error did not take.
     pub log_lines_lost: u64,
     pub trace: TraceCounters,
+    /// If calls leave records.
+    pub records: Option<RecordNumbers>,
+}
+
+/// What is known of the calls in progress and of their records.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RecordNumbers {
+    /// Calls that were answered and are not over.
+    pub dialogs: usize,
+    pub written: u64,
+    /// Records that found no room, because nothing could be written.
+    pub lost: u64,
+    /// Calls without a record, because there were too many at a time.
+    pub unrecorded: u64,
 }
 
 /// What the journal of the bindings counts.
@@ -111,6 +125,9 @@ pub fn metrics(stats: &Stats, beside: &ProcessStats) -> Families {
     mail(&mut list, stats);
     workers(&mut list, stats);
     traces(&mut list, &beside.trace);
+    if let Some(numbers) = &beside.records {
+        records(&mut list, numbers);
+    }
     process(&mut list, beside);
     list
 }
@@ -503,6 +520,30 @@ fn traces(list: &mut Families, trace: &TraceCounters) {
             "strowger_hep_lost_total",
             "Copies of messages that could not be sent to it.",
             trace.hep_lost,
+        ),
+    ] {
+        list.counter(name, help).is(count);
+    }
+}
+
+fn records(list: &mut Families, numbers: &RecordNumbers) {
+    list.gauge("strowger_dialogs", "Calls that were answered and are not over.")
+        .is(numbers.dialogs);
+    for (name, help, count) in [
+        (
+            "strowger_records_written_total",
+            "Records of calls that were written ([records] file).",
+            numbers.written,
+        ),
+        (
+            "strowger_records_lost_total",
+            "Records of calls that were lost: what they go to did not take them in time.",
+            numbers.lost,
+        ),
+        (
+            "strowger_calls_unrecorded_total",
+            "Calls that leave no record, because [records] most was reached when they began.",
+            numbers.unrecorded,
         ),
     ] {
         list.counter(name, help).is(count);

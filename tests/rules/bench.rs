@@ -58,6 +58,8 @@ pub struct Bench {
     pub asked: Vec<Question>,
     /// What waits for the disk, each with the round it waits for, in order.
     pub held: Vec<(u64, Sent)>,
+    /// Records of calls that are over, a line each, in order.
+    pub records: Vec<u8>,
     outbox: Outbox,
 }
 
@@ -94,6 +96,7 @@ impl Bench {
             released: Vec::new(),
             asked: Vec::new(),
             held: Vec::new(),
+            records: Vec::new(),
             outbox: Outbox::default(),
         }
     }
@@ -263,6 +266,7 @@ impl Bench {
             let outbox = std::mem::take(&mut self.outbox);
             self.released.extend(&outbox.releases);
             self.asked.extend(&outbox.questions);
+            self.records.extend(&outbox.records);
             for held in &outbox.held {
                 let sent = Sent {
                     at: self.now,

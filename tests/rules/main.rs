@@ -25,6 +25,7 @@ mod names;
 mod overload;
 mod per_call;
 mod proxy;
+mod records;
 mod redirect;
 mod reflection;
 mod registrar;

@@ -194,6 +194,7 @@ impl Proxy {
             _ => ClientKind::NonInvite,
         };
         let id = turn.transactions.open_client(turn.now, kind, server, flow, span, turn.outbox);
+        turn.record_attempt(context.call, &flow);
         if let Some(client) = turn.transactions.client_mut(id) {
             client.breadth = attempt.breadth;
             if flow.transport.is_reliable() || request.flow.transport.is_reliable() {

@@ -29,6 +29,8 @@ pub struct Context {
     /// What our Via says of the request, and what it is known by: the same for every copy.
     pub mark: Mark,
     pub opening: Option<Dialog>,
+    /// The call that the request opens, where calls leave records.
+    pub call: Option<u64>,
     /// What is left of the request's Max-Breadth (RFC 5393 §5.3.3).
     pub breadth: u32,
     /// Bytes that may still be sent to places that have proved nothing; `None`: as many as there are.
@@ -237,6 +239,7 @@ impl Context {
         self.next_target = 0;
         self.mark = Mark::default();
         self.opening = None;
+        self.call = None;
         self.breadth = 0;
         self.unproved_room = None;
         self.spiral = false;

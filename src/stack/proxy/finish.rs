@@ -15,19 +15,20 @@ impl Proxy {
         };
         let invite = turn.transactions.server(server).is_some_and(|server| server.is_invite());
         let best = std::mem::take(&mut context.best);
-        match context.best_status {
+        let (own, reason) = match context.best_status {
             // RFC 4320 §4.2: no 408 and no late answer to a non-INVITE.
-            0 | 408 if !invite => {}
+            0 | 408 if !invite => (0, ""),
             // Nothing was heard after a CANCEL: the caller is told that it worked.
-            0 | 408 | 503 if context.cancelled => self.respond_own(turn, server, &context, 487, ""),
-            INVALID_RESPONSE if context.cancelled && best.is_empty() => self.respond_own(turn, server, &context, 487, ""),
+            0 | 408 | 503 if context.cancelled => (487, ""),
+            INVALID_RESPONSE if context.cancelled && best.is_empty() => (487, ""),
             // A 503 says something of one next hop, not of us (step 6); nor did a dead next hop say anything.
-            0 | 503 => {
-                self.respond_own(turn, server, &context, 500, "No Next Hop Reached");
-            }
-            status if best.is_empty() => {
-                self.respond_own(turn, server, &context, status, "");
-            }
+            0 | 503 => (500, "No Next Hop Reached"),
+            status if best.is_empty() => (status, ""),
+            _ => (0, ""),
+        };
+        match context.best_status {
+            _ if own > 0 => self.respond_own(turn, server, &context, own, reason),
+            0 | 408 if !invite => {}
             status @ (401 | 407) if context.challenged > 1 => {
                 self.respond_aggregated(turn, server, &context, status, &best);
             }
@@ -41,8 +42,9 @@ impl Proxy {
                 turn.core.scratch = bytes;
             }
         }
+        let status = if own > 0 { own } else { context.best_status };
         context.best = best;
-        self.retire(turn, context);
+        self.retire(turn, context, status);
     }
 
     /// Step 7: the challenges of all branches in the best 401 or 407.

@@ -16,6 +16,7 @@ mod notices;
 mod parked;
 mod proceed;
 mod record_route;
+mod recording;
 pub mod redirect;
 mod release;
 pub mod request;
@@ -57,8 +58,9 @@ pub(in crate::stack) struct Proxy {
 }
 
 impl Proxy {
-    /// The request of this context has its final response.
-    fn retire(&mut self, turn: &mut Turn, mut context: Box<Context>) {
+    /// The request of this context has its final response, or will have none: 0.
+    fn retire(&mut self, turn: &mut Turn, mut context: Box<Context>, status: u16) {
+        turn.record_final(&context, status);
         self.parking.forget(&mut context);
         self.contexts.recycle(context, turn.transactions);
     }

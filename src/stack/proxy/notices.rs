@@ -35,7 +35,7 @@ impl Proxy {
                         turn.outbox.release(client.flow);
                     }
                 }
-                self.retire(turn, context);
+                self.retire(turn, context, 0);
             }
             Notice::Late(server) => {
                 let Some(id) = turn.transactions.server(server).and_then(|s| s.context) else {
@@ -54,6 +54,7 @@ impl Proxy {
         if client.kind == ClientKind::Cancel {
             return;
         }
+        turn.record_silence(client, status);
         let Some(id) = turn.transactions.server(client.server).and_then(|server| server.context) else {
             return;
         };

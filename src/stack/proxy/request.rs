@@ -34,6 +34,7 @@ impl Proxy {
         if let Ok(Decision::Forward) = decision {
             request.proof = request.proof.max(request.passed.unwrap_or_default().proof);
             turn.mark(request);
+            turn.foresee_record(request);
             turn.note_refresh(request);
         }
         decision

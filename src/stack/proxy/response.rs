@@ -44,6 +44,7 @@ impl Proxy {
         if !message.has_second_via() {
             return self.process_addressed_to_us(turn, id, server, message.status());
         }
+        turn.record_response(id, message);
         match message.status() {
             100 => turn.cancel_if_wanted(id),
             // RFC 4320 §4.1: no provisional response but 100 to a non-INVITE, and that one is ours.
@@ -81,6 +82,7 @@ impl Proxy {
         };
         let (flow, target, breadth) = (client.flow, client.target, client.breadth);
         let is_wanted = client.cancel.is_none() && !client.cancel_wanted;
+        turn.record_outcome(id, status);
         let Some(context) = self.contexts.get(context_id) else {
             debug_assert!(false, "a transaction that waits has a context");
             return;
@@ -143,7 +145,7 @@ impl Proxy {
             (Some(flow), Some(Ends::Attempt)) => turn.keep(&flow, &context),
             _ => {}
         }
-        self.retire(turn, context);
+        self.retire(turn, context, message.status());
     }
 
     /// Steps 4 and 6: a final response other than 2xx joins the context; when it was the last, the best one leaves.
@@ -171,7 +173,7 @@ impl Proxy {
             if only && status != 503 && (invite || status != 408) {
                 self.forward_at_once(turn, server, &flow, message);
                 if let Some(context) = self.contexts.take(server, turn.transactions) {
-                    self.retire(turn, context);
+                    self.retire(turn, context, status);
                 }
                 self.release_branch(turn, server, id);
                 return;

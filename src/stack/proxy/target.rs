@@ -81,12 +81,15 @@ impl ConfHop {
 pub struct TargetSet {
     pub text: Vec<u8>,
     pub targets: Vec<Target>,
+    /// The `[[route]]` that has led to them, by position.
+    pub route: Option<u16>,
 }
 
 impl TargetSet {
     pub fn clear(&mut self) {
         self.text.clear();
         self.targets.clear();
+        self.route = None;
     }
 
     pub fn push(&mut self, uri: &[u8], path: &[u8], q: u16) -> &mut Target {

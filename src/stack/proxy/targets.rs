@@ -57,8 +57,9 @@ impl Turn<'_> {
             return Ok(Decision::Forward);
         }
         let settings = self.core.settings.clone();
-        let route = settings.routes.iter().find(|route| matches(route, request));
-        if let Some(route) = route {
+        let mut routes = settings.routes.iter().zip(0..);
+        if let Some((route, number)) = routes.find(|(route, _)| matches(route, request)) {
+            targets.route = Some(number);
             let decision = self.follow_route(route, request, targets);
             let outgoing = route.outgoing.unwrap_or(settings.outgoing);
             targets.set_per_call(outgoing == Outgoing::PerCall);
