@@ -384,7 +384,7 @@ fn receive_request(
         return refuse_broken(turn, flow, message, key, fault);
     }
     let Some(key) = key else {
-        return turn.discard(flow, Drop::Unreadable, "no Via that can be read");
+        return turn.discard_message(message, flow, Drop::Unreadable, "no Via that can be read");
     };
     let tried = match errand {
         Some(Errand::Orphan { tried }) => tried,
@@ -426,7 +426,7 @@ fn process_request(
 fn refuse_broken(turn: &mut Turn, flow: Flow, message: &Message, key: Option<u128>, fault: Fault) {
     let method = message.method();
     if method == Method::Ack || message.header(Name::Via).is_none() {
-        return turn.discard(flow, Drop::Unreadable, fault.reason());
+        return turn.discard_message(message, flow, Drop::Unreadable, fault.reason());
     }
     // A broken copy of a request under way is a repetition of it (§17.2.3 comes first), not a request of its own.
     if let Some(key) = key
@@ -465,10 +465,10 @@ fn receive_response(turn: &mut Turn, proxy: &mut Proxy, flow: Flow, message: &Me
         *count += 1;
     }
     if message.bytes().len() > turn.core.settings.limits.message_size {
-        return turn.discard(flow, Drop::TooLong, "[limits] message_size");
+        return turn.discard_message(message, flow, Drop::TooLong, "[limits] message_size");
     }
     if let Err(fault) = message.check() {
-        return turn.discard(flow, Drop::BadResponse, fault.reason());
+        return turn.discard_message(message, flow, Drop::BadResponse, fault.reason());
     }
     let branch = message.top_branch();
     match branch.and_then(|text| turn.core.signer.read(text)) {
@@ -476,17 +476,17 @@ fn receive_response(turn: &mut Turn, proxy: &mut Proxy, flow: Flow, message: &Me
             proxy.process_response(turn, id, flow, message);
         }
         Some(Branch::Stateful { .. }) => {
-            turn.discard(flow, Drop::NoSuchCore, NO_SUCH_CORE);
+            turn.discard_message(message, flow, Drop::NoSuchCore, NO_SUCH_CORE);
         }
         // In the stateful mode only ACKs leave without state: an ACK has no answer, and and its receiver must not be able to send through our Via below it.
         Some(Branch::Stateless { .. }) if turn.core.settings.proxy.mode == Mode::Stateful || message.method() == Method::Ack => {
-            turn.discard(flow, Drop::StrayResponse, "an answer to an ACK");
+            turn.discard_message(message, flow, Drop::StrayResponse, "an answer to an ACK");
         }
         Some(Branch::Stateless { .. }) => {
             proxy.forward_by_via(turn, &flow, message);
             turn.release_by_response(flow, message);
         }
-        None => turn.discard(flow, Drop::ForeignResponse, "the Via is not ours"),
+        None => turn.discard_message(message, flow, Drop::ForeignResponse, "the Via is not ours"),
     }
 }
 

@@ -19,6 +19,7 @@ mod guard;
 mod hop;
 mod hostile;
 mod identity;
+mod log_lines;
 mod matching;
 mod message;
 mod names;

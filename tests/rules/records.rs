@@ -386,7 +386,11 @@ fn a_redirection_and_a_cancelled_call_leave_theirs() {
 #[test]
 fn a_call_that_comes_round_through_ourselves_is_one() {
     let (mut b, calls) = bench();
-    b.register("carol", "<sip:bob@10.0.0.1:5060>");
+    b.register("carol", &format!("<sip:bob@{PROXY}>"));
+    for aor in [&b"bob@10.0.0.1"[..], b"bob@10.0.0.1:5060"] {
+        let added = b.location.add(Default::default(), aor, b"sip:bob@10.0.1.2:5060", 3600);
+        assert!(added.is_ok());
+    }
     b.register("carol", "<sip:carol@10.0.1.3:5060>");
     let invite = Request::new("INVITE", "sip:carol@example.com").add("Contact: <sip:alice@10.0.1.1:5060>");
     let sent = b.send(ALICE, &invite);

@@ -1,8 +1,9 @@
 //! The end of a request (RFC 3261 §16.7 steps 6, 7 and 9): no branch is left; the best response leaves, or one of our own.
 
 use crate::base::Id;
-use crate::sip::{Message, Name, reply};
+use crate::sip::{Message, Name, reply, status};
 use crate::stack::identity::TagKind;
+use crate::stack::log_event::Subject;
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::context::{Context, INVALID_RESPONSE};
 use crate::stack::turn::Turn;
@@ -81,6 +82,11 @@ impl Proxy {
         let mut tag = std::mem::take(&mut turn.core.scratch);
         tag.clear();
         if let Ok(message) = Message::parse(&bytes, &mut index) {
+            if let (300.., Some(source)) = (status, context.source) {
+                let phrase = if reason.is_empty() { status::reason(status) } else { reason };
+                let what = format_args!("no branch is left, answered {status} {phrase}");
+                turn.log_event(Subject::Routing, &message, source, what);
+            }
             if status > 100 {
                 turn.core.identity.write_tag(&message, TagKind::Transaction, &mut tag);
             }

@@ -32,7 +32,7 @@ mod withhold;
 
 use crate::base::{Flow, Id};
 use crate::sip::{Message, Rewrite};
-use crate::stack::log_event::About;
+use crate::stack::log_event::{About, ShownId, Subject, call_id};
 use crate::stack::turn::Turn;
 use context::{Context, Contexts};
 use parked::Parking;
@@ -74,16 +74,40 @@ impl Proxy {
 
     /// Something is to be said of the request of a server transaction.
     fn log_request(&self, turn: &mut Turn, server: Id, what: std::fmt::Arguments<'_>) {
-        if !turn.core.log.may_say() {
+        let may_say = turn.core.log.may_say();
+        if !may_say && !turn.outbox.is_traced {
             return;
         }
         let server = turn.transactions.server(server);
         let context = server.and_then(|server| self.contexts.get(server.context?));
         let request = context.map(|context| turn.transactions.pool.get(&context.request));
         let index = &mut turn.core.second_index;
-        match request.and_then(|bytes| Message::parse(bytes, index).ok()) {
-            Some(request) => log::info!("{}: {what}", About(&request)),
-            None => log::info!("{what}"),
+        let Some(request) = request.and_then(|bytes| Message::parse(bytes, index).ok()) else {
+            if may_say {
+                log::info!(target: Subject::Routing.word(), "{what}");
+            }
+            return;
+        };
+        turn.outbox.note(call_id(&request), what);
+        if may_say {
+            log::info!(
+                target: Subject::Routing.word(), call_id:% = ShownId(call_id(&request));
+                "{}: {what}", About(&request)
+            );
+        }
+    }
+
+    /// A timer of a request has fired; told to whoever follows the call.
+    fn note_timer(&self, turn: &mut Turn, server: Id, what: std::fmt::Arguments<'_>) {
+        if !turn.outbox.is_traced {
+            return;
+        }
+        let server = turn.transactions.server(server);
+        let context = server.and_then(|server| self.contexts.get(server.context?));
+        let request = context.map(|context| turn.transactions.pool.get(&context.request));
+        let index = &mut turn.core.second_index;
+        if let Some(request) = request.and_then(|bytes| Message::parse(bytes, index).ok()) {
+            turn.outbox.note_timer(call_id(&request), what);
         }
     }
 }

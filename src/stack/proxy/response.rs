@@ -33,7 +33,10 @@ impl Proxy {
                 }
                 return;
             }
-            Answered::Nothing => return turn.core.counters.drop(Drop::BadResponse),
+            Answered::Nothing => {
+                let why = "the method in CSeq is not that of the request";
+                return turn.discard_message(message, flow, Drop::BadResponse, why);
+            }
         }
         let is_first = kind == ClientKind::Invite && turn.transactions.is_pending(id);
         let deliver = turn.transactions.client_response(turn.now, id, message, turn.outbox);
@@ -42,6 +45,7 @@ impl Proxy {
         }
         // Step 3 looks ahead: with no Via left the response is for this element, which asked nothing. It is not forwarded.
         if !message.has_second_via() {
+            turn.tell_dropped(Some(message), flow, Drop::BadResponse, "its only Via is ours");
             return self.process_addressed_to_us(turn, id, server, message.status());
         }
         turn.record_response(id, message);
@@ -197,6 +201,7 @@ impl Proxy {
             }
         }
         if status == 503 {
+            self.log_branch(turn, server, flow, "answered 503 Service Unavailable");
             self.try_elsewhere(turn, server, context_id, target, breadth);
         }
         self.go_on(turn, server);
