@@ -16,6 +16,7 @@ use crate::stack::overload::Overload;
 use crate::stack::passage::Passages;
 use crate::stack::peer_flows::PeerFlows;
 use crate::stack::request::Request;
+use crate::stack::route_counters::RouteCounters;
 use crate::stack::token::Side;
 use crate::stack::{Counters, Location, Settings};
 use std::sync::Arc;
@@ -66,6 +67,10 @@ pub(in crate::stack) struct Core {
 
 impl Core {
     pub fn new(settings: Arc<Settings>, location: Arc<Location>, live: Arc<LiveConnections>, number: u8, secret: Key) -> Core {
+        let counters = Counters {
+            calls: RouteCounters::new(&settings.routes),
+            ..Counters::default()
+        };
         Core {
             names: Names::new(secret, settings.dns.cache, settings.per_core.questions),
             gates: Gates::default(),
@@ -78,7 +83,7 @@ impl Core {
             identity: Identity::new(secret),
             passages: Passages::new(secret),
             cookies: Cookies::new(secret),
-            counters: Counters::default(),
+            counters,
             aor: Vec::new(),
             scratch: Vec::new(),
             lines: Vec::new(),
@@ -108,6 +113,7 @@ impl Core {
     pub fn configure(&mut self, settings: Arc<Settings>) {
         self.names.configure(settings.dns.cache);
         self.gates.keep_those_of(&settings);
+        self.counters.calls.configure(&settings.routes);
         self.settings = settings;
     }
 

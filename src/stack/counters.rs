@@ -1,5 +1,7 @@
 //! What the rules count: plain numbers of one core, added up over the cores when somebody asks.
 
+use crate::stack::route_counters::RouteCounters;
+
 /// Declares counter groups once: the enum, its label text and the number of entries.
 macro_rules! labels {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
@@ -173,6 +175,8 @@ pub struct Counters {
     pub stateless: u64,
     /// Bindings left out of a target set because the connection that leads to their phone is gone.
     pub dead_flows: u64,
+    /// What becomes of calls, by route and next hop.
+    pub calls: RouteCounters,
 }
 
 impl Counters {
@@ -202,6 +206,7 @@ impl Counters {
         self.refused += other.refused;
         self.stateless += other.stateless;
         self.dead_flows += other.dead_flows;
+        self.calls.add(&other.calls);
     }
 }
 

@@ -35,6 +35,7 @@ pub mod refusal;
 pub mod registrar;
 mod request;
 pub mod route;
+pub mod route_counters;
 pub mod settings;
 mod source_proof;
 pub mod token;

@@ -494,3 +494,52 @@ fn a_connection_that_breaks_is_named_as_what_it_is() {
     assert_eq!((&line["tried"], &line["status"]), (&tried, &500.into()));
     b.assert_quiet();
 }
+
+/// What was counted of one next hop: copies that left, and their ends by code.
+fn counted(b: &Bench, route: u16, target: &str) -> (u64, Vec<(u16, u64)>) {
+    let counters = b.cores[0].counters().calls;
+    let row = counters
+        .rows
+        .into_iter()
+        .find(|row| row.route == route && &*row.target == target);
+    row.map(|row| (row.attempts, row.codes)).unwrap_or_default()
+}
+
+#[test]
+fn calls_are_counted_by_route_and_next_hop_with_or_without_records() {
+    let (mut b, _) = gated(&[GATE, SPARE]);
+    b.cores[0].share_calls(None);
+    let mut at_spare = None;
+    for _ in 0..2 {
+        let sent = b.send(ALICE, Request::new("INVITE", "sip:+4930123@carrier.example"));
+        let at_gate = the(&sent, GATE).clone();
+        let sent = b.send(GATE, at_gate.answer(503));
+        at_spare = Some(the(&sent, SPARE).clone());
+    }
+    b.now = 1500;
+    let at_spare = at_spare.unwrap();
+    b.send(SPARE, at_spare.answer(200).add(CONTACT));
+    b.send(SPARE, at_spare.answer(200).add(CONTACT));
+    b.tick(40_000);
+    assert_eq!(counted(&b, 2, &format!("sip:{GATE}")), (2, vec![(503, 2)]));
+    let (attempts, codes) = counted(&b, 2, &format!("sip:{SPARE}"));
+    assert_eq!((attempts, codes), (2, vec![(200, 1), (0, 1)]), "an answer, and a time-out");
+    let setups = b.cores[0].counters().calls.setups;
+    let setup = setups.iter().find(|setup| setup.route == 2).unwrap();
+    assert_eq!((setup.sum_ms, setup.buckets[4], setup.buckets.iter().sum()), (1500, 1, 1));
+    // By the location table: two phones, and what is no call is not counted.
+    let (mut b, _) = bench();
+    b.register("bob", "<sip:bob@10.0.1.3:5060>");
+    let invite = Request::invite();
+    let sent = b.send(ALICE, &invite);
+    let (at_bob, at_carol) = (the(&sent, BOB).clone(), the(&sent, CAROL).clone());
+    let ok = b.send(BOB, at_bob.answer(200).add(CONTACT));
+    b.undelivered(&at_carol.bytes);
+    let call = Call::of(&invite, &at_bob, the(&ok, ALICE), "callee");
+    let sent = b.send(ALICE, call.by_caller("INVITE").add("Contact: <sip:alice@10.0.1.1:5060>"));
+    b.send(BOB, the(&sent, BOB).answer(488));
+    b.send(ALICE, Request::new("MESSAGE", "sip:bob@example.com"));
+    assert_eq!(counted(&b, 0, "location"), (2, vec![(200, 1), (1, 1)]));
+    b.send(ALICE, call.by_caller("BYE"));
+    b.assert_quiet();
+}

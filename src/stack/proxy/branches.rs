@@ -198,6 +198,7 @@ impl Proxy {
         };
         let id = turn.transactions.open_client(turn.now, kind, server, flow, span, turn.outbox);
         turn.record_attempt(context.call, &flow);
+        let row = turn.count_attempt(request, context.targets.route, target.number);
         turn.outbox.note(
             call_id(&request.message),
             format_args!(
@@ -215,6 +216,7 @@ impl Proxy {
             client.target = attempt.number();
             client.by_size = by_size;
             client.opening = request.opening;
+            client.row = row;
             if let Some(copies) = copies {
                 client.bound_repeats(copies - 1);
                 client.unproved = (copies * span.len()) as u32;

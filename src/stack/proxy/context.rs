@@ -1,6 +1,6 @@
 //! The response context (RFC 3261 §16.7): what a stateful proxy remembers of a request until its final response has left.
 
-use crate::base::{Arena, Blob, Flow, Id, Pool, ShareHolder};
+use crate::base::{Arena, Blob, Flow, Id, Instant, Pool, ShareHolder};
 use crate::stack::branch::Mark;
 use crate::stack::identity::Dialog;
 use crate::stack::proxy::locate::{ServerAddress, Tried};
@@ -31,6 +31,8 @@ pub struct Context {
     pub opening: Option<Dialog>,
     /// The call that the request opens, where calls leave records.
     pub call: Option<u64>,
+    /// When the request came.
+    pub begun: Instant,
     /// What is left of the request's Max-Breadth (RFC 5393 §5.3.3).
     pub breadth: u32,
     /// Bytes that may still be sent to places that have proved nothing; `None`: as many as there are.

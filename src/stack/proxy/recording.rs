@@ -1,5 +1,5 @@
 //! What the proxy says of a call to the table of calls ([`crate::stack::calls`]), from which its record is made. Where no records are wanted,
-//! each of these is one comparison.
+//! each of these is one comparison. And what it counts of calls by route and next hop, always.
 
 use crate::base::{Flow, Id, Instant};
 use crate::sip::{Credentials, Message, Method, Name};
@@ -11,6 +11,7 @@ use crate::stack::health::Cause;
 use crate::stack::passage::Proof;
 use crate::stack::proxy::context::Context;
 use crate::stack::request::Request;
+use crate::stack::route_counters::{RowId, TIMED_OUT, UNREACHABLE};
 use crate::stack::token::Side;
 use crate::stack::transaction::{Client, ClientKind};
 use crate::stack::turn::Turn;
@@ -154,6 +155,8 @@ impl Turn<'_> {
     /// A branch has ended without a final response: `status` says how.
     #[inline]
     pub fn record_silence(&mut self, client: &Client, status: u16) {
+        let how = if status == 408 { TIMED_OUT } else { UNREACHABLE };
+        self.core.counters.calls.end(client.row, how);
         let Some(calls) = &self.core.calls else {
             return;
         };
@@ -176,6 +179,35 @@ impl Turn<'_> {
                 false => End::Refused,
             };
             calls.refused(self.now, call, status, end, self.core.wall_ms, &mut self.outbox.records);
+        }
+    }
+
+    /// A copy of a request has left for the next hop with this number of its route. Returns where its end is to be counted.
+    #[inline]
+    pub fn count_attempt(&mut self, request: &Request, route: Option<u16>, number: u16) -> RowId {
+        if !opens_call(request) {
+            return RowId::NONE;
+        }
+        let counters = &mut self.core.counters.calls;
+        let row = counters.of(route, number);
+        counters.attempt(row);
+        row
+    }
+
+    /// A branch has its first final response.
+    #[inline]
+    pub fn count_end(&mut self, id: Id, status: u16) {
+        if let Some(client) = self.transactions.client(id) {
+            self.core.counters.calls.end(client.row, status);
+        }
+    }
+
+    /// The first 2xx to a request that came at `begun`.
+    #[inline]
+    pub fn count_answered(&mut self, id: Id, begun: Instant) {
+        if let Some(client) = self.transactions.client(id) {
+            let setup_ms = self.now.ms_since(begun);
+            self.core.counters.calls.answered(client.row, setup_ms);
         }
     }
 

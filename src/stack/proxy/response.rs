@@ -48,6 +48,9 @@ impl Proxy {
             turn.tell_dropped(Some(message), flow, Drop::BadResponse, "its only Via is ours");
             return self.process_addressed_to_us(turn, id, server, message.status());
         }
+        if is_first && message.status() >= 200 {
+            turn.count_end(id, message.status());
+        }
         turn.record_response(id, message);
         match message.status() {
             100 => turn.cancel_if_wanted(id),
@@ -87,6 +90,7 @@ impl Proxy {
         let (flow, target, breadth) = (client.flow, client.target, client.breadth);
         let is_wanted = client.cancel.is_none() && !client.cancel_wanted;
         turn.record_outcome(id, status);
+        turn.count_end(id, INVALID_RESPONSE);
         let Some(context) = self.contexts.get(context_id) else {
             debug_assert!(false, "a transaction that waits has a context");
             return;
@@ -140,6 +144,7 @@ impl Proxy {
             return;
         };
         context.branches.retain(|branch| *branch != id);
+        turn.count_answered(id, context.begun);
         turn.cancel_branches(&context);
         match (used, ends) {
             (Some(flow), Some(ends @ (Ends::Request | Ends::Call))) => {

@@ -46,6 +46,8 @@ pub struct Target {
     pub flow_only: bool,
     /// Tried only when the one before it failed: a next hop of the conf behind another.
     pub spare: bool,
+    /// Its position among the next hops of its `[[route]]`.
+    pub number: u16,
 }
 
 impl Target {
@@ -118,6 +120,7 @@ impl TargetSet {
             flow: None,
             flow_only: false,
             spare: false,
+            number: 0,
         });
         let last = self.targets.len() - 1;
         &mut self.targets[last]

@@ -87,8 +87,9 @@ impl Turn<'_> {
                 if hops.is_empty() {
                     self.push_request_uri(request, targets).for_users = route.users_only;
                 }
-                for (number, hop) in hops.iter().enumerate() {
-                    self.push_request_uri(request, targets).spare = number > 0;
+                for (number, hop) in (0..).zip(hops) {
+                    let target = self.push_request_uri(request, targets);
+                    (target.spare, target.number) = (number > 0, number);
                     targets.lead_to(hop);
                 }
                 Ok(Decision::Forward)

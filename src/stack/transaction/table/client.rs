@@ -9,6 +9,7 @@ use super::{CLIENT_TOKEN, Client, ClientKind, ClientState, Ends, Notice, Transac
 use crate::base::{Blob, Flow, Id, Instant, Outbox, Span, TimerId};
 use crate::settings::Timers;
 use crate::sip::{Index, Message};
+use crate::stack::route_counters::RowId;
 
 /// What the actions of one step came to.
 #[derive(Default)]
@@ -89,6 +90,7 @@ impl Transactions {
         let id = self.clients.insert(Client {
             kind,
             target: 0,
+            row: RowId::NONE,
             by_size: false,
             opening: None,
             ends: Ends::Nothing,
