@@ -39,6 +39,8 @@ pub struct Records {
     /// All is written.
     rest: Condvar,
     reopen: AtomicBool,
+    /// Records that were taken; those of them that were written; and those that found no room.
+    taken: AtomicU64,
     written: AtomicU64,
     lost: AtomicU64,
 }
@@ -63,6 +65,7 @@ impl Records {
             work: Condvar::new(),
             rest: Condvar::new(),
             reopen: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
             written: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             to,
@@ -95,6 +98,7 @@ impl Records {
             return;
         }
         state.lines.extend_from_slice(lines);
+        self.taken.fetch_add(count(lines), Ordering::Relaxed);
         drop(state);
         self.work.notify_one();
     }
@@ -117,8 +121,9 @@ impl Records {
         while !state.lines.is_empty() || state.is_writing {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let lost = count(&state.lines);
-                log::warn!("records: {lost} of calls are lost at the end: {} did not take them", self.to);
+                let written = self.written.load(Ordering::Relaxed);
+                let left = self.taken.load(Ordering::Relaxed).saturating_sub(written);
+                log::warn!("records of calls: {left} are lost at the end: {} did not take them", self.to);
                 return false;
             }
             state = self.rest.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;

@@ -74,18 +74,18 @@ impl Proxy {
 
     /// Something is to be said of the request of a server transaction.
     fn log_request(&self, turn: &mut Turn, server: Id, what: std::fmt::Arguments<'_>) {
+        let server = turn.transactions.server(server);
+        let Some(context) = server.and_then(|server| self.contexts.get(server.context?)) else {
+            // The request has its final response already: what becomes of its other branches makes no difference.
+            return log::debug!(target: Subject::Routing.word(), "{what}");
+        };
         let may_say = turn.core.log.may_say();
         if !may_say && !turn.outbox.is_traced {
             return;
         }
-        let server = turn.transactions.server(server);
-        let context = server.and_then(|server| self.contexts.get(server.context?));
-        let request = context.map(|context| turn.transactions.pool.get(&context.request));
-        let index = &mut turn.core.second_index;
-        let Some(request) = request.and_then(|bytes| Message::parse(bytes, index).ok()) else {
-            if may_say {
-                log::info!(target: Subject::Routing.word(), "{what}");
-            }
+        let request = turn.transactions.pool.get(&context.request);
+        let Ok(request) = Message::parse(request, &mut turn.core.second_index) else {
+            debug_assert!(false, "a request that was kept can be read again");
             return;
         };
         turn.outbox.note(call_id(&request), what);
