@@ -205,6 +205,7 @@ impl Outbox {
         self.parcels.clear();
         self.introductions.clear();
         self.releases.clear();
+        self.records.clear();
         self.questions.clear();
         if !self.notes.is_empty() {
             self.notes.clear();

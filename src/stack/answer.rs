@@ -1,7 +1,7 @@
 //! Answers of our own to requests that are not forwarded, without memory (RFC 3261 §8.2.7).
 
 use crate::base::Flow;
-use crate::sip::{Message, Method, Name, reply, status};
+use crate::sip::{Message, Method, Name, reply};
 use crate::stack::counters::{Limit, Registration};
 use crate::stack::identity::{TAG_LEN, TagKind};
 use crate::stack::log_event::{Subject, call_id};
@@ -116,11 +116,7 @@ impl Turn<'_> {
 
 impl Turn<'_> {
     fn tell_refused(&mut self, message: &Message, flow: Flow, refusal: &Refusal) {
-        let reason = match refusal.reason {
-            "" => status::reason(refusal.status),
-            reason => reason,
-        };
-        let status = refusal.status;
+        let (status, reason) = (refusal.status, refusal.phrase());
         let what = format_args!("answered {status} {reason}");
         match refusal.is_logged {
             true => self.outbox.note(call_id(message), what),

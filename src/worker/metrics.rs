@@ -1,5 +1,9 @@
 //! The server's numbers under the names that operators know: Prometheus names with labels, in a stable order.
 
+mod calls;
+
+pub use calls::RecordNumbers;
+
 use super::crew::Stats;
 use super::delay::BOUNDS_NS;
 use crate::base::Transport;
@@ -9,9 +13,7 @@ use crate::net::sys;
 use crate::net::{ListenerCounters, State, StreamCounters, Undeliverable};
 use crate::settings::Words;
 use crate::stack::counters::{AuthOutcome, Counters, Drop, Limit, Lookup, MethodLabel, Registration, Side};
-use crate::stack::route_counters::{OTHER, RouteCounters, SETUP_BOUNDS_MS, TIMED_OUT, UNREACHABLE};
 use crate::trace::TraceCounters;
-use std::fmt::Display;
 use std::time::Duration;
 
 /// What is counted elsewhere than at the workers.
@@ -39,18 +41,6 @@ pub struct ProcessStats {
     pub records: Option<RecordNumbers>,
 }
 
-/// What is known of the calls in progress and of their records.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RecordNumbers {
-    /// Calls that were answered and are not over.
-    pub dialogs: usize,
-    pub written: u64,
-    /// Records that found no room, because nothing could be written.
-    pub lost: u64,
-    /// Calls without a record, because there were too many at a time.
-    pub unrecorded: u64,
-}
-
 /// What the journal of the bindings counts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Store {
@@ -70,7 +60,7 @@ pub fn metrics(stats: &Stats, beside: &ProcessStats) -> Families {
     let mut list = Families::default();
     messages(&mut list, stats);
     rules(&mut list, &stats.counters);
-    calls(&mut list, &stats.counters.calls);
+    calls::outcomes(&mut list, &stats.counters.calls);
     list.counter(LIMIT_HITS.0, LIMIT_HITS.1)
         .of(&[("limit", &"requests_per_source")], stats.shut_out);
     list.counter(LIMIT_HITS.0, LIMIT_HITS.1)
@@ -129,7 +119,7 @@ pub fn metrics(stats: &Stats, beside: &ProcessStats) -> Families {
     workers(&mut list, stats);
     traces(&mut list, &beside.trace);
     if let Some(numbers) = &beside.records {
-        records(&mut list, numbers);
+        calls::records(&mut list, numbers);
     }
     process(&mut list, beside);
     list
@@ -237,52 +227,6 @@ fn rules(list: &mut Families, counters: &Counters) {
         "Requests forwarded without a transaction.",
     )
     .is(counters.stateless);
-}
-
-/// What became of calls, by route and next hop.
-fn calls(list: &mut Families, counters: &RouteCounters) {
-    let route = |number: u16| match number {
-        0 => "none".to_owned(),
-        number => number.to_string(),
-    };
-    let attempts = list.counter(
-        "strowger_route_attempts_total",
-        "Copies of INVITEs that open a call, by the [[route]] that they took (from 1) and its target.",
-    );
-    for row in &counters.rows {
-        attempts.of(&[("route", &route(row.route)), ("target", &row.target)], row.attempts);
-    }
-    let responses = list.counter(
-        "strowger_route_responses_total",
-        "What became of these: the final response's code, or a word where none came.",
-    );
-    for row in &counters.rows {
-        // A family has a sample before the first call too.
-        let answered = row.codes.iter().any(|(code, _)| *code == 200);
-        let none = [(200, 0)];
-        let codes = none.iter().filter(|_| !answered).chain(&row.codes);
-        for (code, count) in codes {
-            let code = match *code {
-                TIMED_OUT => "timeout".to_owned(),
-                UNREACHABLE => "unreachable".to_owned(),
-                OTHER => "other".to_owned(),
-                code => code.to_string(),
-            };
-            let labels: [(&str, &dyn Display); 3] = [("route", &route(row.route)), ("target", &row.target), ("code", &code)];
-            responses.of(&labels, *count);
-        }
-    }
-    let bounds = SETUP_BOUNDS_MS.map(|ms| ms as f64 / 1e3);
-    for setup in &counters.setups {
-        list.histogram_of(
-            "strowger_call_setup_seconds",
-            "How long calls took from their INVITE to the first 2xx, by the [[route]] that they took.",
-            &[("route", &route(setup.route))],
-            &bounds,
-            &setup.buckets,
-            setup.sum_ms as f64 / 1e3,
-        );
-    }
 }
 
 fn dropped(list: &mut Families, stats: &Stats) {
@@ -569,30 +513,6 @@ fn traces(list: &mut Families, trace: &TraceCounters) {
             "strowger_hep_lost_total",
             "Copies of messages that could not be sent to it.",
             trace.hep_lost,
-        ),
-    ] {
-        list.counter(name, help).is(count);
-    }
-}
-
-fn records(list: &mut Families, numbers: &RecordNumbers) {
-    list.gauge("strowger_dialogs", "Calls that were answered and are not over.")
-        .is(numbers.dialogs);
-    for (name, help, count) in [
-        (
-            "strowger_records_written_total",
-            "Records of calls that were written ([records] file).",
-            numbers.written,
-        ),
-        (
-            "strowger_records_lost_total",
-            "Records of calls that were lost: what they go to did not take them in time.",
-            numbers.lost,
-        ),
-        (
-            "strowger_calls_unrecorded_total",
-            "Calls that leave no record, because [records] most was reached when they began.",
-            numbers.unrecorded,
         ),
     ] {
         list.counter(name, help).is(count);

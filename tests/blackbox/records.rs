@@ -179,7 +179,10 @@ fn a_full_disk_stops_no_call() {
     server.signal("TERM");
     let outcome = server.finish(Duration::from_secs(10));
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
-    assert!(outcome.stderr.contains("records of calls: 2 are lost at the end: /dev/full"), "{outcome:?}");
+    assert!(
+        outcome.stderr.contains("records of calls: 2 are lost at the end: /dev/full"),
+        "{outcome:?}"
+    );
 }
 
 /// The server stops: a call that goes on without it leaves its record.

@@ -1,7 +1,7 @@
 //! ACK (RFC 3261 §16.7 step 5, §17.2.1): one to a non-2xx ends here, one to a 2xx goes on like any request.
 
 use crate::base::{Errand, Flow};
-use crate::sip::{Message, Name, status};
+use crate::sip::Message;
 use crate::stack::auth::demand::Demand;
 use crate::stack::counters::Drop;
 use crate::stack::identity::TagKind;
@@ -78,17 +78,8 @@ impl Proxy {
                 self.forward_stateless(turn, &request);
             }
             Ok(Decision::Drop) => turn.drop_by_route(message, flow),
-            Err(refusal) => {
-                let why = match refusal.reason {
-                    "" => status::reason(refusal.status),
-                    reason => reason,
-                };
-                turn.discard_message(message, flow, Drop::StrayAck, why);
-            }
-            Ok(_) if message.header(Name::Route).is_none() => {
-                turn.discard_message(message, flow, Drop::StrayAck, "without a Route, for this server itself");
-            }
             Ok(_) => turn.discard_message(message, flow, Drop::StrayAck, "for this server itself"),
+            Err(refusal) => turn.discard_message(message, flow, Drop::StrayAck, refusal.phrase()),
         }
     }
 }

@@ -197,17 +197,7 @@ impl Proxy {
             _ => ClientKind::NonInvite,
         };
         let id = turn.transactions.open_client(turn.now, kind, server, flow, span, turn.outbox);
-        turn.record_attempt(context.call, &flow);
-        let row = turn.count_attempt(request, context.targets.route, target.number);
-        turn.outbox.note(
-            call_id(&request.message),
-            format_args!(
-                "branch to {}: sent to {} over {}",
-                Shown(copy.uri),
-                flow.peer,
-                flow.transport.name()
-            ),
-        );
+        let row = turn.branch_sent(context, request, target, &flow);
         if let Some(client) = turn.transactions.client_mut(id) {
             client.breadth = attempt.breadth;
             if flow.transport.is_reliable() || request.flow.transport.is_reliable() {

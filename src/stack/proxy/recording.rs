@@ -8,8 +8,10 @@ use crate::stack::auth::prove::unquoted;
 use crate::stack::calls::{Beginning, Calls, End, Outcome};
 use crate::stack::core::Core;
 use crate::stack::health::Cause;
+use crate::stack::log_event::{Shown, call_id};
 use crate::stack::passage::Proof;
 use crate::stack::proxy::context::Context;
+use crate::stack::proxy::target::Target;
 use crate::stack::request::Request;
 use crate::stack::route_counters::{RowId, TIMED_OUT, UNREACHABLE};
 use crate::stack::token::Side;
@@ -93,14 +95,6 @@ impl Turn<'_> {
         name.or_else(certificate).unwrap_or_default()
     }
 
-    /// A copy of its INVITE has left.
-    #[inline]
-    pub fn record_attempt(&mut self, call: Option<u64>, to: &Flow) {
-        if let (Some(calls), Some(call)) = (&self.core.calls, call) {
-            calls.attempt(call, to);
-        }
-    }
-
     /// A response came for this branch, and is forwarded, or may be.
     #[inline]
     pub fn record_response(&mut self, id: Id, message: &Message) {
@@ -182,14 +176,22 @@ impl Turn<'_> {
         }
     }
 
-    /// A copy of a request has left for the next hop with this number of its route. Returns where its end is to be counted.
+    /// A copy of a request has left for a target: recorded, counted, and said to whoever follows the call. Returns where its end is to be counted.
     #[inline]
-    pub fn count_attempt(&mut self, request: &Request, route: Option<u16>, number: u16) -> RowId {
+    pub fn branch_sent(&mut self, context: &Context, request: &Request, target: &Target, to: &Flow) -> RowId {
+        if let (Some(calls), Some(call)) = (&self.core.calls, context.call) {
+            calls.attempt(call, to);
+        }
+        if self.outbox.is_traced {
+            let uri = Shown(context.targets.get(target.uri));
+            let what = format_args!("branch to {uri}: sent to {} over {}", to.peer, to.transport.name());
+            self.outbox.note(call_id(&request.message), what);
+        }
         if !opens_call(request) {
             return RowId::NONE;
         }
         let counters = &mut self.core.counters.calls;
-        let row = counters.of(route, number);
+        let row = counters.of(context.targets.route, target.number);
         counters.attempt(row);
         row
     }
