@@ -10,7 +10,8 @@ import sys
 import tempfile
 
 COUNTED = "*counted_turn*"
-SIZES = {"calls": 2000, "registrations": 2000}
+SIZES = {"calls": 2000, "recorded": 2000, "registrations": 2000}
+SINGULAR = {"calls": "call", "recorded": "call that leaves a record", "registrations": "registration"}
 
 
 def run(program, what, out):
@@ -146,10 +147,10 @@ def main():
         print(json.dumps(results, indent=2))
         return
     for what, result in results.items():
-        singular = what[:-1]
+        singular = SINGULAR[what]
         print(
             f"{what}: {result['per_operation']} instructions for each {singular}, {result['per_message']} for each "
-            f"message in ({result['count']} {what}, {result['instructions']} instructions, twice the same)"
+            f"message in ({result['count']} of them, {result['instructions']} instructions, twice the same)"
         )
         for key, title in (
             ("own", "in the function alone"),

@@ -78,6 +78,19 @@ impl Families {
 
     /// A histogram from its bounds and how many fell into each bucket, which are not cumulative; the last bucket has no bound.
     pub fn histogram(&mut self, name: &'static str, help: &'static str, bounds: &[f64], buckets: &[u64], sum: f64) {
+        self.histogram_of(name, help, &[], bounds, buckets, sum);
+    }
+
+    /// The same for one set of labels among several.
+    pub fn histogram_of(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&str, &dyn Display)],
+        bounds: &[f64],
+        buckets: &[u64],
+        sum: f64,
+    ) {
         debug_assert_eq!(bounds.len() + 1, buckets.len(), "{name}");
         let family = self.family(name, help, Kind::Histogram);
         let mut cumulative = 0;
@@ -87,10 +100,11 @@ impl Families {
                 Some(bound) => bound,
                 None => &"+Inf",
             };
-            family.push("_bucket", &[("le", bound)], cumulative.amount());
+            let labels: Vec<_> = labels.iter().copied().chain([("le", bound)]).collect();
+            family.push("_bucket", &labels, cumulative.amount());
         }
-        family.push("_sum", &[], sum);
-        family.push("_count", &[], cumulative.amount());
+        family.push("_sum", labels, sum);
+        family.push("_count", labels, cumulative.amount());
     }
 
     fn family(&mut self, name: &'static str, help: &'static str, kind: Kind) -> &mut Family {

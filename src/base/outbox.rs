@@ -60,6 +60,8 @@ pub struct Outbox {
     pub introductions: Vec<Introduction>,
     /// A call is over on these flows: a connection that served nothing else closes when all is sent.
     pub releases: Vec<Flow>,
+    /// Records of calls that are over, a line each.
+    pub records: Vec<u8>,
     /// For the resolver; its answers come back as events.
     pub questions: Vec<Question>,
     /// Somebody follows calls: set by who owns the outbox, and kept when it is cleared.
@@ -175,6 +177,7 @@ impl Outbox {
         self.parcels.clear();
         self.introductions.clear();
         self.releases.clear();
+        self.records.clear();
         self.questions.clear();
         if !self.notes.is_empty() {
             self.notes.clear();

@@ -40,6 +40,7 @@ impl Conf {
             timers: self.timers.clone(),
             limits: self.limits.clone(),
             dns: self.dns.clone(),
+            records: self.records.clone(),
             outgoing: self.connections.outgoing,
             routes: self.routes.clone(),
         }

@@ -2,6 +2,7 @@
 
 use super::bindings::Disk;
 use super::logger;
+use super::records::Recorder;
 use super::running::RunningServer;
 use super::typed;
 use std::sync::Arc;
@@ -81,6 +82,7 @@ impl ControlApi for RunningServer {
             store: store(&self.disk),
             log_lines_lost: logger::lost(),
             trace: self.taps.counters(),
+            records: self.recorder.as_ref().map(Recorder::numbers),
         };
         metrics::metrics(&stats, &beside)
     }

@@ -13,7 +13,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
-use strowger::settings::RecordsTo;
+use strowger::settings::{self, RecordsTo};
+use strowger::stack::calls::Calls;
+use strowger::worker::metrics::RecordNumbers;
+use strowger::worker::{Clock, Recording};
 
 /// Bytes of lines that may wait.
 const ROOM: usize = 4 << 20;
@@ -36,6 +39,8 @@ pub struct Records {
     /// All is written.
     rest: Condvar,
     reopen: AtomicBool,
+    /// Records that were taken; those of them that were written; and those that found no room.
+    taken: AtomicU64,
     written: AtomicU64,
     lost: AtomicU64,
 }
@@ -60,6 +65,7 @@ impl Records {
             work: Condvar::new(),
             rest: Condvar::new(),
             reopen: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
             written: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             to,
@@ -92,6 +98,7 @@ impl Records {
             return;
         }
         state.lines.extend_from_slice(lines);
+        self.taken.fetch_add(count(lines), Ordering::Relaxed);
         drop(state);
         self.work.notify_one();
     }
@@ -107,19 +114,21 @@ impl Records {
         (self.written.load(Ordering::Relaxed), self.lost.load(Ordering::Relaxed))
     }
 
-    /// Waits until what has come is written, but not for long.
-    pub fn flush(&self) {
+    /// Waits until what has come is written, but not for long. False: it was too long.
+    pub fn flush(&self) -> bool {
         let deadline = Instant::now() + LAST_LINES;
         let mut state = lock(&self.state);
         while !state.lines.is_empty() || state.is_writing {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let lost = count(&state.lines);
-                log::warn!("records: {lost} of calls are lost at the end: {} did not take them", self.to);
-                return;
+                let written = self.written.load(Ordering::Relaxed);
+                let left = self.taken.load(Ordering::Relaxed).saturating_sub(written);
+                log::warn!("records of calls: {left} are lost at the end: {} did not take them", self.to);
+                return false;
             }
             state = self.rest.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+        true
     }
 
     fn run(&self, mut sink: Option<Sink>) {
@@ -178,6 +187,57 @@ impl Records {
     }
 }
 
+/// The calls in progress and the writer of their records.
+pub struct Recorder {
+    calls: Arc<Calls>,
+    records: Arc<Records>,
+}
+
+impl Recorder {
+    /// `None` where the conf wants no records.
+    pub fn open(conf: &settings::Records) -> Result<Option<Recorder>, String> {
+        let Some(to) = conf.file.clone() else {
+            return Ok(None);
+        };
+        Ok(Some(Recorder {
+            calls: Arc::new(Calls::new(conf.most)),
+            records: Records::start(to)?,
+        }))
+    }
+
+    /// What the workers need.
+    pub fn recording(&self) -> Recording {
+        let records = self.records.clone();
+        Recording {
+            calls: self.calls.clone(),
+            sink: Arc::new(move |lines| records.push(lines)),
+        }
+    }
+
+    pub fn reopen(&self) {
+        self.records.reopen();
+    }
+
+    pub fn numbers(&self) -> RecordNumbers {
+        let (written, lost) = self.records.counts();
+        RecordNumbers {
+            dialogs: self.calls.answered(),
+            written,
+            lost,
+            unrecorded: self.calls.unrecorded(),
+        }
+    }
+
+    /// Writes what is left, when no worker runs any more: the calls that are not over as well.
+    pub fn close(&self, clock: Clock) {
+        self.calls.close(clock.now(), clock.wall_ms(), |lines| {
+            self.records.push(lines);
+            self.records.flush()
+        });
+        self.records.flush();
+    }
+}
+
 impl Sink {
     fn open(to: &RecordsTo) -> io::Result<Sink> {
         match to {
@@ -229,7 +289,7 @@ mod tests {
         let (path, moved) = (place("file"), place("moved"));
         let records = Records::start(RecordsTo::File(path.clone())).unwrap();
         records.push(b"1\n2\n");
-        records.flush();
+        assert!(records.flush());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n2\n");
         std::fs::rename(&path, &moved).unwrap();
         records.reopen();
@@ -238,7 +298,7 @@ mod tests {
             thread::sleep(Duration::from_millis(1));
         }
         records.push(b"3\n");
-        records.flush();
+        assert!(records.flush());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "3\n");
         assert_eq!(records.counts(), (3, 0));
         for path in [path, moved] {

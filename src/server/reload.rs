@@ -52,6 +52,10 @@ impl RunningServer {
     pub(crate) fn reload_now(self: &Arc<RunningServer>) -> Result<(), String> {
         let _turn = lock(&self.reloading);
         self.reload_wanted.store(false, Ordering::Release);
+        // Whatever is wrong with the conf: the file may have been moved away.
+        if let Some(recorder) = &self.recorder {
+            recorder.reopen();
+        }
         // A server that drains has told the manager that it stops: it will not be ready again.
         let is_draining = self.drain.is_draining();
         if !is_draining {

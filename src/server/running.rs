@@ -4,6 +4,7 @@ use super::bindings::Disk;
 use super::drain::Drain;
 use super::lock::lock;
 use super::notify::Manager;
+use super::records::Recorder;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -31,6 +32,8 @@ pub struct RunningServer {
     pub current: Mutex<Arc<Current>>,
     pub location: Arc<Location>,
     pub taps: Arc<Taps>,
+    /// If calls are to leave records.
+    pub recorder: Option<Recorder>,
     pub resolver: Resolver,
     pub crew: Mutex<Crew>,
     /// If anybody is challenged.

@@ -7,6 +7,7 @@ use super::bindings::UnstartedDisk;
 use super::drain::Drain;
 use super::logger;
 use super::notify::Manager;
+use super::records::Recorder;
 use super::running::{Current, Reread, RunningServer, Start, limit_sources};
 use super::secure::{forbid_dumps, warn_of_exposed};
 use super::wait::End;
@@ -117,6 +118,7 @@ struct Open {
     inbox: Inbox,
     sources: Arc<Sources>,
     taps: Arc<Taps>,
+    recorder: Option<Recorder>,
     /// How many files the process may open.
     files: usize,
     /// Connections of one core that there are places for.
@@ -136,6 +138,7 @@ impl Open {
         let sources = Arc::new(Sources::new(ground.secret, 0));
         limit_sources(&sources, conf);
         let taps: Arc<Taps> = Arc::default();
+        let recorder = Recorder::open(&conf.records)?;
         let options = Options {
             taps: taps.clone(),
             connections: conf.connection_limits(files),
@@ -144,6 +147,7 @@ impl Open {
             cores: conf.server.cores.clone(),
             udp: conf.udp.clone(),
             asker: Some(asker.clone()),
+            recording: recorder.as_ref().map(Recorder::recording),
             ..Options::default()
         };
         let connections = options.connections.connections;
@@ -159,6 +163,7 @@ impl Open {
             inbox,
             sources,
             taps,
+            recorder,
             files,
             connections,
         })
@@ -209,6 +214,7 @@ fn launch(conf: &Conf, ground: Ground, open: Open, manager: Manager, reread: Rer
         current: Mutex::new(Arc::new(current(conf, settings, ground.contexts))),
         location,
         taps: open.taps,
+        recorder: open.recorder,
         resolver,
         crew: Mutex::new(crew),
         user_watcher: Mutex::new(None),
@@ -255,8 +261,12 @@ fn stop(server: &RunningServer, control: Server) {
     drop(control);
     server.set_scrape(None);
     server.disk.settle();
+    let clock = server.crew().clock();
     server.crew().stop();
     server.taps.end_export();
+    if let Some(recorder) = &server.recorder {
+        recorder.close(clock);
+    }
     // The journal closes the database last: what stands beside it then goes into it.
     server.set_user_watcher(None);
     server.disk.close();

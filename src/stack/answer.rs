@@ -1,9 +1,10 @@
 //! Answers of our own to requests that are not forwarded, without memory (RFC 3261 §8.2.7).
 
 use crate::base::Flow;
-use crate::sip::{Message, Method, Name, reply, status};
+use crate::sip::{Message, Method, Name, reply};
 use crate::stack::counters::{Limit, Registration};
 use crate::stack::identity::{TAG_LEN, TagKind};
+use crate::stack::log_event::{Subject, call_id};
 use crate::stack::peer_flows::reply_flow;
 use crate::stack::refusal::{Extra, Refusal};
 use crate::stack::request::unsupported;
@@ -90,14 +91,7 @@ impl Turn<'_> {
                 self.transactions.refused.note(key);
             }
         }
-        if !refusal.is_logged {
-            let reason = match refusal.reason {
-                "" => status::reason(refusal.status),
-                reason => reason,
-            };
-            let status = refusal.status;
-            self.core.log_event(message, flow, format_args!("answered {status} {reason}"));
-        }
+        self.tell_refused(message, flow, &refusal);
         let mut challenges = std::mem::take(&mut self.core.lines);
         challenges.clear();
         if let Extra::Challenge { who, stale } = refusal.extra {
@@ -117,6 +111,17 @@ impl Turn<'_> {
             Extra::Challenge { .. } => out.extend_from_slice(&challenges),
         });
         self.core.lines = challenges;
+    }
+}
+
+impl Turn<'_> {
+    fn tell_refused(&mut self, message: &Message, flow: Flow, refusal: &Refusal) {
+        let (status, reason) = (refusal.status, refusal.phrase());
+        let what = format_args!("answered {status} {reason}");
+        match refusal.is_logged {
+            true => self.outbox.note(call_id(message), what),
+            false => self.log_event(Subject::of_answer(message, status), message, flow, what),
+        }
     }
 }
 

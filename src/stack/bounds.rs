@@ -4,6 +4,7 @@ use crate::base::Flow;
 use crate::sip::{Message, Method, Uri};
 use crate::stack::condition::meets;
 use crate::stack::counters::{Drop, Limit};
+use crate::stack::log_event::Subject;
 use crate::stack::refusal::{Extra, Refusal};
 use crate::stack::request::Request;
 use crate::stack::route::Action;
@@ -32,7 +33,7 @@ impl Turn<'_> {
     pub fn drop_by_route(&mut self, message: &Message, flow: Flow) {
         self.core.counters.drop(Drop::Route);
         self.is_passed_over = true;
-        self.core.log_event(message, flow, format_args!("dropped by a [[route]]"));
+        self.log_event(Subject::of(message), message, flow, format_args!("dropped by a [[route]]"));
     }
 
     /// Refuses a new request for one of our users beyond those that there may be in a second.
@@ -65,7 +66,7 @@ impl Turn<'_> {
             return Ok(());
         }
         let what = format_args!("answered 480: more than {limit} a second for one address ([limits] requests_per_aor)");
-        self.core.log_event(message, flow, what);
+        self.log_event(Subject::of(message), message, flow, what);
         let refusal = Refusal::new(480, "Too Many Requests For This Address");
         Err(refusal.with(Extra::RetryAfter(1)).because_of(Limit::PerAor).logged())
     }

@@ -24,6 +24,9 @@ const TEXT: usize = 96;
 /// Next hops that a record names; of further ones only how many there were.
 const ATTEMPTS: usize = 8;
 
+/// Dialogs that a call may be answered with: two phones that pick up at once make two, and one of them ends at once.
+const DIALOGS: usize = 3;
+
 /// Who has ended a call, or why it is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -38,7 +41,7 @@ pub enum End {
     Cancelled,
     /// It was answered, and nothing has been heard of it for too long.
     Lost,
-    /// It was answered, and goes on without us: `record_route` is false.
+    /// It goes on without us: `record_route` is false, or the server has stopped.
     Unseen,
 }
 
@@ -76,6 +79,10 @@ struct Call {
     /// The final status, once there is one.
     status: u16,
     route: u16,
+    /// Copies of its INVITE that are here and wait for their final response: it may have come round, or by two ways.
+    legs: u8,
+    /// The dialogs that it consists of, by the hash of the callee's tag; 0 is none.
+    dialogs: [u32; DIALOGS],
     source: Hop,
     /// Call-ID, From, To and user, one behind the other.
     text: Box<[u8]>,
@@ -206,6 +213,7 @@ impl Calls {
         let mut shard = self.shard(call);
         if let Some(known) = shard.get_mut(&call) {
             known.heard = now;
+            known.legs = known.legs.saturating_add(1);
             return;
         }
         if self.len() >= self.most {
@@ -222,6 +230,8 @@ impl Calls {
                 answered: 0,
                 status: 0,
                 route: beginning.route.unwrap_or(u16::MAX),
+                legs: 1,
+                dialogs: [0; DIALOGS],
                 source: Hop::from(&beginning.source),
                 lengths: texts.map(|text| text.len() as u8),
                 text: texts.concat().into(),
@@ -254,24 +264,26 @@ impl Calls {
     /// It rings (180) or is about to (183).
     pub fn ringing(&self, now: Instant, call: u64) {
         self.with(call, |call| {
-            if call.ringing == 0 {
+            if call.ringing == 0 && call.answered == 0 {
                 call.ringing = after(now, call.begun);
             }
         });
     }
 
-    /// It is answered by a 2xx. How long that took is returned, milliseconds, the first time.
-    pub fn answered_now(&self, now: Instant, call: u64, status: u16) -> Option<u64> {
+    /// It is answered by a 2xx, in the dialog that is known by `dialog`, the hash of the callee's tag.
+    pub fn answered_now(&self, now: Instant, call: u64, status: u16, dialog: u32) {
         self.with(call, |call| {
             call.heard = now;
-            if call.answered != 0 {
-                return None;
+            if call.answered == 0 {
+                (call.answered, call.status) = (after(now, call.begun), status);
+                self.answered.fetch_add(1, Ordering::Relaxed);
             }
-            (call.answered, call.status) = (after(now, call.begun), status);
-            self.answered.fetch_add(1, Ordering::Relaxed);
-            Some(now.ms_since(call.begun))
-        })
-        .flatten()
+            if !call.dialogs.contains(&dialog)
+                && let Some(free) = call.dialogs.iter_mut().find(|known| **known == 0)
+            {
+                *free = dialog;
+            }
+        });
     }
 
     /// Something of an answered call has passed: it is not lost.
@@ -279,24 +291,67 @@ impl Calls {
         self.with(call, |call| call.heard = now);
     }
 
-    /// It got a final answer that is no 2xx. A challenge ends nothing: the caller comes again.
-    pub fn refused(&self, now: Instant, call: u64, status: u16, wall_ms: u64, out: &mut Vec<u8>) {
-        let Some(mut gone) = self.take(call, |call| call.answered == 0) else {
+    /// A copy of its INVITE got a final answer that is no 2xx; the last one ends the call, if none was answered. A challenge ends nothing: the
+    /// caller comes again.
+    pub fn refused(&self, now: Instant, call: u64, status: u16, end: End, wall_ms: u64, out: &mut Vec<u8>) {
+        let is_last = |call: &mut Call| {
+            call.legs = call.legs.saturating_sub(1);
+            call.answered == 0 && call.legs == 0
+        };
+        let Some(mut gone) = self.take(call, is_last) else {
             return;
         };
         if matches!(status, 401 | 407) {
             return;
         }
         gone.status = status;
-        let end = if status == 487 { End::Cancelled } else { End::Refused };
         gone.write(now, end, wall_ms, out);
     }
 
-    /// It is over.
-    pub fn ended(&self, now: Instant, call: u64, end: End, wall_ms: u64, out: &mut Vec<u8>) {
-        if let Some(gone) = self.take(call, |call| call.answered != 0) {
+    /// One of its dialogs is over; with the last one, the call is.
+    pub fn ended(&self, now: Instant, call: u64, dialog: u32, end: End, wall_ms: u64, out: &mut Vec<u8>) {
+        let is_last = |call: &mut Call| {
+            call.heard = now;
+            let known = call.dialogs.iter_mut().find(|known| **known == dialog);
+            let is_known = known.map(|known| *known = 0).is_some();
+            is_known && call.dialogs.iter().all(|dialog| *dialog == 0)
+        };
+        if let Some(gone) = self.take(call, is_last) {
             gone.write(now, end, wall_ms, out);
         }
+    }
+
+    /// It was answered, and nothing more of it will pass here.
+    pub fn unseen(&self, now: Instant, call: u64, wall_ms: u64, out: &mut Vec<u8>) {
+        if let Some(gone) = self.take(call, |call| call.answered != 0) {
+            gone.write(now, End::Unseen, wall_ms, out);
+        }
+    }
+
+    /// How often [`Calls::sweep`] is to be called, milliseconds: so that a lost call is found not much later than it should be.
+    pub const fn sweep_every_ms(lost_after_ms: u64) -> u64 {
+        let often = lost_after_ms / 4 / (SHARDS / SWEPT) as u64;
+        match often {
+            0..20 => 20,
+            1001.. => 1000,
+            often => often,
+        }
+    }
+
+    /// As many calls are there as were counted.
+    #[cfg(debug_assertions)]
+    pub fn check(&self) {
+        let (mut calls, mut answered) = (0, 0);
+        for shard in &self.shards {
+            let shard = lock(shard);
+            calls += shard.len();
+            answered += shard.values().filter(|call| call.answered != 0).count();
+        }
+        assert_eq!(
+            (calls, answered),
+            (self.len(), self.answered()),
+            "calls in progress, and those of them that were answered"
+        );
     }
 
     /// Looks for calls of which nothing was heard for so long, in a part of the table; a whole round is [`SHARDS`] ÷ [`SWEPT`] times.
@@ -313,9 +368,24 @@ impl Calls {
         }
     }
 
-    fn take(&self, call: u64, is_due: impl FnOnce(&Call) -> bool) -> Option<Box<Call>> {
+    /// The end of the server: takes all calls, and hands their records to `take` in parts, until that returns false.
+    pub fn close(&self, now: Instant, wall_ms: u64, mut take: impl FnMut(&[u8]) -> bool) {
+        let mut lines = Vec::new();
+        for shard in &self.shards {
+            for (_, call) in lock(shard).drain() {
+                self.forget(&call);
+                call.write(now, End::Unseen, wall_ms, &mut lines);
+            }
+            if !lines.is_empty() && !take(&lines) {
+                return;
+            }
+            lines.clear();
+        }
+    }
+
+    fn take(&self, call: u64, is_due: impl FnOnce(&mut Call) -> bool) -> Option<Box<Call>> {
         let mut shard = self.shard(call);
-        if !is_due(shard.get(&call)?) {
+        if !is_due(shard.get_mut(&call)?) {
             return None;
         }
         let gone = shard.remove(&call)?;
@@ -438,11 +508,14 @@ mod tests {
         }
         calls.ringing(at(5100), 7);
         calls.ringing(at(5300), 7);
-        assert_eq!(calls.answered_now(at(9000), 7, 200), Some(8000));
-        assert_eq!(calls.answered_now(at(9500), 7, 200), None, "its 200 comes again");
+        calls.answered_now(at(9000), 7, 200, 70);
+        calls.answered_now(at(9500), 7, 200, 70);
         assert_eq!((calls.len(), calls.answered()), (1, 1));
-        calls.ended(at(69_000), 7, End::Callee, WALL_MS, &mut out);
-        calls.ended(at(69_500), 7, End::Callee, WALL_MS, &mut out);
+        calls.ended(at(60_000), 7, 71, End::Callee, WALL_MS, &mut out);
+        assert!(out.is_empty(), "of no dialog of this call");
+        calls.ended(at(69_000), 7, 70, End::Callee, WALL_MS, &mut out);
+        calls.ended(at(69_500), 7, 70, End::Callee, WALL_MS, &mut out);
+        calls.check();
         assert_eq!((calls.len(), calls.answered()), (0, 0));
         let expected = serde_json::json!({
             "start": "2025-11-29T10:00:01.000Z", "call_id": "a84b4c76@h", "from": "sip:alice@example.com", "to": "sip:bob@example.com",
@@ -458,12 +531,12 @@ mod tests {
     fn a_challenge_is_no_call_and_a_cancelled_one_says_so() {
         let (calls, mut out) = (Calls::new(10), Vec::new());
         begin(&calls, 0, 7);
-        calls.refused(at(5), 7, 407, WALL_MS, &mut out);
+        calls.refused(at(5), 7, 407, End::Refused, WALL_MS, &mut out);
         assert!(out.is_empty() && calls.is_empty());
         begin(&calls, 10, 7);
-        calls.refused(at(500), 7, 487, WALL_MS, &mut out);
+        calls.refused(at(500), 7, 487, End::Cancelled, WALL_MS, &mut out);
         begin(&calls, 1000, 8);
-        calls.refused(at(1001), 8, 486, WALL_MS, &mut out);
+        calls.refused(at(1001), 8, 486, End::Refused, WALL_MS, &mut out);
         let ends: Vec<_> = lines(&out)
             .iter()
             .map(|line| (line["end"].clone(), line["status"].clone()))
@@ -471,9 +544,61 @@ mod tests {
         assert_eq!(ends, [("cancelled".into(), 487.into()), ("refused".into(), 486.into())]);
         // A late refusal of a second branch does not end a call that was answered.
         begin(&calls, 2000, 9);
-        calls.answered_now(at(2001), 9, 200);
-        calls.refused(at(2002), 9, 486, WALL_MS, &mut out);
+        calls.answered_now(at(2001), 9, 200, 90);
+        calls.refused(at(2002), 9, 486, End::Refused, WALL_MS, &mut out);
         assert_eq!(calls.answered(), 1);
+        calls.check();
+    }
+
+    #[test]
+    fn a_call_that_came_by_two_ways_is_refused_when_both_are() {
+        let (calls, mut out) = (Calls::new(10), Vec::new());
+        begin(&calls, 0, 7);
+        begin(&calls, 5, 7);
+        calls.refused(at(10), 7, 486, End::Refused, WALL_MS, &mut out);
+        assert!(out.is_empty() && calls.len() == 1);
+        calls.refused(at(20), 7, 404, End::Refused, WALL_MS, &mut out);
+        let line = &lines(&out)[0];
+        assert_eq!((&line["status"], &line["ended_ms"]), (&404.into(), &20.into()));
+        assert!(calls.is_empty());
+    }
+
+    #[test]
+    fn a_call_that_two_phones_have_answered_ends_with_the_second_dialog() {
+        let (calls, mut out) = (Calls::new(10), Vec::new());
+        begin(&calls, 0, 7);
+        calls.answered_now(at(10), 7, 200, 70);
+        calls.answered_now(at(11), 7, 200, 71);
+        calls.ended(at(20), 7, 71, End::Caller, WALL_MS, &mut out);
+        assert!(out.is_empty());
+        calls.ended(at(90), 7, 70, End::Callee, WALL_MS, &mut out);
+        assert_eq!(lines(&out)[0]["end"], "callee");
+        assert_eq!(lines(&out)[0]["answered_ms"], 10);
+    }
+
+    #[test]
+    fn at_the_end_of_the_server_all_calls_leave_their_records() {
+        let calls = Calls::new(10);
+        for call in [1, 2, 1025] {
+            begin(&calls, 0, call);
+        }
+        calls.answered_now(at(0), 1, 200, 1);
+        let mut out = Vec::new();
+        calls.close(at(70), WALL_MS, |lines| {
+            out.extend_from_slice(lines);
+            true
+        });
+        assert_eq!(lines(&out).iter().filter(|line| line["end"] == "unseen").count(), 3);
+        assert!(calls.is_empty());
+        calls.check();
+    }
+
+    #[test]
+    fn a_round_of_the_sweep_is_short_beside_what_it_looks_for() {
+        for lost_after_ms in [60_000, 3_600_000, 43_200_000] {
+            let round = Calls::sweep_every_ms(lost_after_ms) * (SHARDS / SWEPT) as u64;
+            assert!(round <= lost_after_ms / 4 && round <= 300_000, "{round}");
+        }
     }
 
     #[test]
@@ -481,7 +606,7 @@ mod tests {
         let (calls, mut out) = (Calls::new(10), Vec::new());
         for call in [1, 2, 1025] {
             begin(&calls, 0, call);
-            calls.answered_now(at(0), call, 200);
+            calls.answered_now(at(0), call, 200, 1);
         }
         calls.heard(at(5000), 2);
         let mut round = |now| {
@@ -508,8 +633,8 @@ mod tests {
             calls.attempt(1, &to(&format!("192.0.2.{number}:5060")));
         }
         let mut out = Vec::new();
-        calls.answered_now(at(1), 1, 200);
-        calls.ended(at(2), 1, End::Caller, WALL_MS, &mut out);
+        calls.answered_now(at(1), 1, 200, 1);
+        calls.ended(at(2), 1, 1, End::Caller, WALL_MS, &mut out);
         let line = &lines(&out)[0];
         assert_eq!(
             (line["tried"].as_array().unwrap().len(), &line["tried_more"]),

@@ -10,6 +10,9 @@ impl Endpoint {
         self.transactions.check();
         self.proxy.contexts.check();
         self.proxy.parking.check();
+        if let Some(calls) = &self.core.calls {
+            calls.check();
+        }
         let mut blobs = self.transactions.blobs();
         let mut owned = HashSet::<_, std::hash::BuildHasherDefault<std::hash::DefaultHasher>>::default();
         for (server, record) in self.transactions.servers() {

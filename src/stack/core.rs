@@ -7,6 +7,7 @@ use crate::sip::{Index, Message, Name, Scheme, Uri};
 use crate::stack::auth::nonce::Nonces;
 use crate::stack::auth::users::Users;
 use crate::stack::branch::Signer;
+use crate::stack::calls::Calls;
 use crate::stack::cookie::Cookies;
 use crate::stack::gates::Gates;
 use crate::stack::identity::{Dialog, Identity};
@@ -15,6 +16,7 @@ use crate::stack::overload::Overload;
 use crate::stack::passage::Passages;
 use crate::stack::peer_flows::PeerFlows;
 use crate::stack::request::Request;
+use crate::stack::route_counters::RouteCounters;
 use crate::stack::token::Side;
 use crate::stack::{Counters, Location, Settings};
 use std::sync::Arc;
@@ -57,10 +59,18 @@ pub(in crate::stack) struct Core {
     /// Lines of its own, so that nothing else that a stranger has logged can be in their way.
     pub guess_log: LogBudget,
     pub overload: Overload,
+    /// The calls that all cores have in progress; without it none leaves a record.
+    pub calls: Option<Arc<Calls>>,
+    /// When the next part of them is searched for lost ones.
+    pub sweep_calls_at: Instant,
 }
 
 impl Core {
     pub fn new(settings: Arc<Settings>, location: Arc<Location>, live: Arc<LiveConnections>, number: u8, secret: Key) -> Core {
+        let counters = Counters {
+            calls: RouteCounters::new(&settings.routes),
+            ..Counters::default()
+        };
         Core {
             names: Names::new(secret, settings.dns.cache, settings.per_core.questions),
             gates: Gates::default(),
@@ -73,7 +83,7 @@ impl Core {
             identity: Identity::new(secret),
             passages: Passages::new(secret),
             cookies: Cookies::new(secret),
-            counters: Counters::default(),
+            counters,
             aor: Vec::new(),
             scratch: Vec::new(),
             lines: Vec::new(),
@@ -87,6 +97,8 @@ impl Core {
             log: LogBudget::new("refused messages and failed branches"),
             guess_log: LogBudget::new("guessed passwords"),
             overload: Overload::new(secret.derive("overload")),
+            calls: None,
+            sweep_calls_at: Instant::from_ms(0),
         }
     }
 
@@ -101,6 +113,7 @@ impl Core {
     pub fn configure(&mut self, settings: Arc<Settings>) {
         self.names.configure(settings.dns.cache);
         self.gates.keep_those_of(&settings);
+        self.counters.calls.configure(&settings.routes);
         self.settings = settings;
     }
 

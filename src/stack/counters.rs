@@ -1,6 +1,7 @@
 //! What the rules count: plain numbers of one core, added up over the cores when somebody asks.
 
 use crate::base::counters;
+use crate::stack::route_counters::RouteCounters;
 
 /// Declares counter groups once: the enum, its label text and the number of entries.
 macro_rules! labels {
@@ -176,6 +177,8 @@ counters! {
         pub stateless: u64,
         /// Bindings left out of a target set because the connection that leads to their phone is gone.
         pub dead_flows: u64,
+        /// What becomes of calls, by route and next hop.
+        pub calls: RouteCounters,
     }
 }
 
@@ -205,6 +208,8 @@ counters! {
         pub parked: usize,
         /// Names known or asked for; they stay when all is quiet.
         pub names: usize,
+        /// Calls in progress that will leave a record, on all cores; said by the first one.
+        pub calls: usize,
     }
 }
 

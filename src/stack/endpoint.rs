@@ -7,6 +7,7 @@ use crate::sip::{Fault, Index, Message, Method, Name, sniff};
 use crate::stack::auth::nonce::Nonces;
 use crate::stack::auth::users::Users;
 use crate::stack::branch::Branch;
+use crate::stack::calls::Calls;
 use crate::stack::core::Core;
 use crate::stack::counters::{Drop, Limit, MethodLabel, Side};
 use crate::stack::element::Element;
@@ -81,6 +82,11 @@ impl Endpoint {
     pub fn share_sources(&mut self, sources: Arc<Sources>) {
         self.transactions.sources = sources.clone();
         self.core.sources = sources;
+    }
+
+    /// Takes part in the table of calls that leave records. Without it none does.
+    pub fn share_calls(&mut self, calls: Option<Arc<Calls>>) {
+        self.core.calls = calls;
     }
 
     /// URIs that REGISTERs have had compared as texts: what they cost beyond their own length.
@@ -234,6 +240,7 @@ impl Element for Endpoint {
             while let Some(notice) = turn.transactions.poll(now, turn.outbox) {
                 proxy.handle_notice(&mut turn, notice);
             }
+            turn.sweep_calls();
             gone
         };
         self.freed += gone;
@@ -258,6 +265,7 @@ impl Element for Endpoint {
             self.transactions.next_timeout(),
             self.proxy.parking.next_timeout(),
             self.transactions.pool.next_trim(),
+            self.core.next_sweep_of_calls(),
         ];
         due.into_iter().flatten().min()
     }
@@ -315,6 +323,10 @@ impl Element for Endpoint {
             blob_bytes: self.transactions.pool.held_bytes(),
             parked: self.proxy.parking.count(),
             names: self.core.names.len(),
+            calls: match (&self.core.calls, self.core.number) {
+                (Some(calls), 0) => calls.len(),
+                _ => 0,
+            },
         }
     }
 }
@@ -371,7 +383,7 @@ fn receive_request(
         return refuse_broken(turn, flow, message, key, fault);
     }
     let Some(key) = key else {
-        return turn.discard(flow, Drop::Unreadable, "no Via that can be read");
+        return turn.discard_message(message, flow, Drop::Unreadable, "no Via that can be read");
     };
     let tried = match errand {
         Some(Errand::Orphan { tried }) => tried,
@@ -413,7 +425,7 @@ fn process_request(
 fn refuse_broken(turn: &mut Turn, flow: Flow, message: &Message, key: Option<u128>, fault: Fault) {
     let method = message.method();
     if method == Method::Ack || message.header(Name::Via).is_none() {
-        return turn.discard(flow, Drop::Unreadable, fault.reason());
+        return turn.discard_message(message, flow, Drop::Unreadable, fault.reason());
     }
     // A broken copy of a request under way is a repetition of it (§17.2.3 comes first), not a request of its own.
     if let Some(key) = key
@@ -452,10 +464,10 @@ fn receive_response(turn: &mut Turn, proxy: &mut Proxy, flow: Flow, message: &Me
         *count += 1;
     }
     if message.bytes().len() > turn.core.settings.limits.message_size {
-        return turn.discard(flow, Drop::TooLong, "[limits] message_size");
+        return turn.discard_message(message, flow, Drop::TooLong, "[limits] message_size");
     }
     if let Err(fault) = message.check() {
-        return turn.discard(flow, Drop::BadResponse, fault.reason());
+        return turn.discard_message(message, flow, Drop::BadResponse, fault.reason());
     }
     let branch = message.top_branch();
     match branch.and_then(|text| turn.core.signer.read(text)) {
@@ -463,17 +475,17 @@ fn receive_response(turn: &mut Turn, proxy: &mut Proxy, flow: Flow, message: &Me
             proxy.process_response(turn, id, flow, message);
         }
         Some(Branch::Stateful { .. }) => {
-            turn.discard(flow, Drop::NoSuchCore, NO_SUCH_CORE);
+            turn.discard_message(message, flow, Drop::NoSuchCore, NO_SUCH_CORE);
         }
         // In the stateful mode only ACKs leave without state: an ACK has no answer, and and its receiver must not be able to send through our Via below it.
         Some(Branch::Stateless { .. }) if turn.core.settings.proxy.mode == Mode::Stateful || message.method() == Method::Ack => {
-            turn.discard(flow, Drop::StrayResponse, "an answer to an ACK");
+            turn.discard_message(message, flow, Drop::StrayResponse, "an answer to an ACK");
         }
         Some(Branch::Stateless { .. }) => {
             proxy.forward_by_via(turn, &flow, message);
             turn.release_by_response(flow, message);
         }
-        None => turn.discard(flow, Drop::ForeignResponse, "the Via is not ours"),
+        None => turn.discard_message(message, flow, Drop::ForeignResponse, "the Via is not ours"),
     }
 }
 

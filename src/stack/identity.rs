@@ -155,6 +155,11 @@ impl Identity {
         Dialog { call, whole }
     }
 
+    /// What a tag is known by among those of one call; never 0.
+    pub fn tag_hash(&self, tag: Option<&[u8]>) -> u32 {
+        (self.dialogs.hash(&[tag.unwrap_or_default()]) as u32).max(1)
+    }
+
     /// Everything that decides where a request goes, for loop detection (RFC 5393 §4.2.1): the same again is a loop.
     /// `source` where the way depends on it.
     pub fn loop_hash(&self, message: &Message, source: Option<IpAddr>) -> u32 {

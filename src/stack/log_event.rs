@@ -3,8 +3,7 @@
 
 use super::counters::Drop;
 use crate::base::Flow;
-use crate::sip::{Message, Method, NameAddr};
-use crate::stack::core::Core;
+use crate::sip::{Message, Method, Name, NameAddr};
 use crate::stack::turn::Turn;
 use std::fmt;
 
@@ -63,33 +62,113 @@ impl fmt::Display for About<'_, '_> {
     }
 }
 
-impl Turn<'_> {
-    /// Counts a message that is neither processed nor answered. What comes too late, as it does on every network, is told to
-    /// those only who want to know everything.
-    pub fn discard(&mut self, flow: Flow, reason: Drop, why: &str) {
-        self.core.counters.drop(reason);
-        self.is_passed_over = true;
-        let (peer, transport, label) = (flow.peer, flow.transport.name(), reason.label());
-        match reason {
-            Drop::KeepAlive => {}
-            Drop::StrayResponse | Drop::StrayAck | Drop::Absorbed => {
-                log::debug!("dropped from {peer} over {transport}: {label}");
-            }
-            _ => {
-                if self.core.log.may_say() {
-                    log::info!("dropped from {peer} over {transport}: {label}: {why}");
-                }
-            }
+/// What a line is about, as the log names it: a word that operators filter by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::stack) enum Subject {
+    Auth,
+    Registrar,
+    Routing,
+}
+
+impl Subject {
+    pub const fn word(self) -> &'static str {
+        match self {
+            Subject::Auth => "auth",
+            Subject::Registrar => "registrar",
+            Subject::Routing => "routing",
+        }
+    }
+
+    /// Of what is said about a request, unless it is about who sends it.
+    pub fn of(message: &Message) -> Subject {
+        match message.method() {
+            Method::Register => Subject::Registrar,
+            _ => Subject::Routing,
+        }
+    }
+
+    /// Of an answer of our own.
+    pub fn of_answer(message: &Message, status: u16) -> Subject {
+        match status {
+            401 | 407 => Subject::Auth,
+            _ => Subject::of(message),
         }
     }
 }
 
-impl Core {
-    /// A request gets `what` for an answer, or something is wrong with it.
-    pub fn log_event(&mut self, message: &Message, flow: Flow, what: fmt::Arguments<'_>) {
-        if self.log.may_say() {
+/// The Call-ID that a message bears, the first where there are several; empty where there is none.
+pub(in crate::stack) fn call_id<'b>(message: &Message<'b>) -> &'b [u8] {
+    message.header(Name::CallId).map_or(&[], |call_id| call_id.value)
+}
+
+/// A Call-ID as a line shows it, under the key `call_id`.
+pub(in crate::stack) struct ShownId<'b>(pub(in crate::stack) &'b [u8]);
+
+impl fmt::Display for ShownId<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let short = self.0.get(..SHOWN).unwrap_or(self.0);
+        f.write_str(&String::from_utf8_lossy(short))?;
+        match short.len() < self.0.len() {
+            true => f.write_str("…"),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// Counts what is neither processed nor answered and cannot be read as a message.
+    pub fn discard(&mut self, flow: Flow, reason: Drop, why: &str) {
+        self.core.counters.drop(reason);
+        self.is_passed_over = true;
+        self.tell_dropped(None, flow, reason, why);
+    }
+
+    /// Counts a message that is neither processed nor answered.
+    pub fn discard_message(&mut self, message: &Message, flow: Flow, reason: Drop, why: &str) {
+        self.core.counters.drop(reason);
+        self.is_passed_over = true;
+        self.tell_dropped(Some(message), flow, reason, why);
+    }
+
+    /// Says why something was dropped. What comes too late, as it does on every network, is told to those only who want to know everything.
+    pub fn tell_dropped(&mut self, message: Option<&Message>, flow: Flow, reason: Drop, why: &str) {
+        let (peer, transport, label) = (flow.peer, flow.transport.name(), reason.label());
+        let is_late = match reason {
+            Drop::KeepAlive => return,
+            Drop::StrayResponse | Drop::Absorbed => true,
+            _ => false,
+        };
+        if let Some(message) = message {
+            self.outbox.note(
+                call_id(message),
+                format_args!("dropped, from {peer} over {transport}: {label}: {why}"),
+            );
+        }
+        if is_late {
+            log::debug!(target: Subject::Routing.word(), "dropped from {peer} over {transport}: {label}");
+            return;
+        }
+        if !self.core.log.may_say() {
+            return;
+        }
+        match message {
+            Some(message) => log::info!(
+                target: Subject::Routing.word(), call_id:% = ShownId(call_id(message));
+                "dropped from {peer} over {transport}: {label}: {why}"
+            ),
+            None => log::info!(target: Subject::Routing.word(), "dropped from {peer} over {transport}: {label}: {why}"),
+        }
+    }
+
+    /// A request gets `what` for an answer, or something is wrong with it. Whoever follows the call learns it in any case.
+    pub fn log_event(&mut self, subject: Subject, message: &Message, flow: Flow, what: fmt::Arguments<'_>) {
+        self.outbox.note(call_id(message), what);
+        if self.core.log.may_say() {
             let (peer, transport) = (flow.peer, flow.transport.name());
-            log::info!("{} from {peer} over {transport}: {what}", About(message));
+            log::info!(
+                target: subject.word(), call_id:% = ShownId(call_id(message));
+                "{} from {peer} over {transport}: {what}", About(message)
+            );
         }
     }
 }
@@ -97,6 +176,13 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_call_id_is_shown_as_it_came_and_not_for_ever() {
+        assert_eq!(ShownId(b"a84b4c76e66710@h").to_string(), "a84b4c76e66710@h");
+        assert_eq!(ShownId(b"\xff").to_string(), "\u{fffd}");
+        assert_eq!(ShownId(&[b'x'; 5000]).to_string().chars().count(), SHOWN + 1);
+    }
 
     #[test]
     fn a_uri_is_shown_without_its_password_and_header_fields() {

@@ -34,6 +34,7 @@ pub mod refusal;
 pub mod registrar;
 mod request;
 pub mod route;
+pub mod route_counters;
 pub mod settings;
 mod source_proof;
 pub mod token;

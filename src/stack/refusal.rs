@@ -1,5 +1,6 @@
 //! Why a request is not forwarded, and what its answer says of that.
 
+use crate::sip::status;
 use crate::stack::auth::demand::Challenger;
 use crate::stack::counters::Limit;
 
@@ -41,6 +42,14 @@ impl Refusal {
             extra: Extra::None,
             limit: None,
             is_logged: false,
+        }
+    }
+
+    /// The words of its answer.
+    pub fn phrase(&self) -> &'static str {
+        match self.reason {
+            "" => status::reason(self.status),
+            reason => reason,
         }
     }
 

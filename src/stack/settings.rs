@@ -1,7 +1,7 @@
 //! What the rules need to know, as plain data: made from the conf, immutable, swapped whole.
 
 use crate::base::Transport;
-use crate::settings::{Auth, Dns, Limits, NextHops, Proxy, Registrar, Timers};
+use crate::settings::{Auth, Dns, Limits, NextHops, Proxy, Records, Registrar, Timers};
 pub use crate::settings::{Fork, InDialog, Mode, Outgoing};
 use crate::sip::same_name;
 use crate::stack::route::Routes;
@@ -26,6 +26,7 @@ pub struct Settings {
     pub timers: Timers,
     pub limits: Limits,
     pub dns: Dns,
+    pub records: Records,
     /// How connections to next hops are made, where a route says nothing else.
     pub outgoing: Outgoing,
     /// First match wins.
@@ -68,6 +69,7 @@ impl Default for Settings {
             timers: Timers::default(),
             limits: Limits::default(),
             dns: Dns::default(),
+            records: Records::default(),
             outgoing: Outgoing::default(),
             routes: Routes::default(),
         }

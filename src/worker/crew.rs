@@ -2,7 +2,7 @@
 
 use super::clock::Clock;
 use super::mailbox::{Change, Command, Mailbox, PostOffice};
-use super::{Numbers, Pulse, Report, WAKER, WakeHandle, Worker};
+use super::{Numbers, Pulse, RecordSink, Report, WAKER, WakeHandle, Worker};
 use crate::base::dns::Answer;
 use crate::base::{Counted, Key, LiveConnections, Sources, Transport};
 use crate::net::steer::Mark;
@@ -13,6 +13,7 @@ use crate::resolver::Asker;
 use crate::settings;
 use crate::stack::auth::nonce::Nonces;
 use crate::stack::auth::users::Users;
+use crate::stack::calls::Calls;
 use crate::stack::{Element, Endpoint, Location, Settings};
 use crate::trace::Taps;
 use mio::{Poll, Waker};
@@ -46,10 +47,19 @@ pub struct Options {
     /// Bytes of answers that may wait for the disk, of one core.
     pub held: usize,
     pub ring: Option<WakeHandle>,
+    /// Where the records of calls are made, if any are wanted.
+    pub recording: Option<Recording>,
     /// Takes questions about names. Without it every name is one that cannot be resolved.
     pub asker: Option<Asker>,
     /// Who follows calls.
     pub taps: Arc<Taps>,
+}
+
+/// The calls in progress, and what takes their records.
+#[derive(Clone)]
+pub struct Recording {
+    pub calls: Arc<Calls>,
+    pub sink: RecordSink,
 }
 
 impl Default for Options {
@@ -66,6 +76,7 @@ impl Default for Options {
             // A second of registrations at full speed.
             held: 64 << 20,
             ring: None,
+            recording: None,
             asker: None,
             taps: Arc::default(),
         }
@@ -165,6 +176,7 @@ impl Bound {
         let live = self.live.clone();
         let nonces = Arc::new(Nonces::new(key, run(), NONCE_WINDOWS));
         let sources = self.options.sources.clone();
+        let calls = self.options.recording.as_ref().map(|recording| recording.calls.clone());
         let wall_ms = clock.wall_ms();
         self.start(clock, |core| {
             let (settings, location, live) = (settings.clone(), location.clone(), live.clone());
@@ -172,6 +184,7 @@ impl Bound {
             endpoint.set_clock(wall_ms);
             endpoint.share_nonces(nonces.clone());
             endpoint.share_sources(sources.clone());
+            endpoint.share_calls(calls.clone());
             endpoint.handle_users(users.clone());
             endpoint
         })

@@ -1,5 +1,9 @@
 //! The server's numbers under the names that operators know: Prometheus names with labels, in a stable order.
 
+mod calls;
+
+pub use calls::RecordNumbers;
+
 use super::crew::Stats;
 use super::delay::BOUNDS_NS;
 use crate::base::Transport;
@@ -33,6 +37,8 @@ pub struct ProcessStats {
     /// Lines of the log that standard error did not take.
     pub log_lines_lost: u64,
     pub trace: TraceCounters,
+    /// If calls leave records.
+    pub records: Option<RecordNumbers>,
 }
 
 /// What the journal of the bindings counts.
@@ -71,6 +77,7 @@ pub fn metrics(stats: &Stats, beside: &ProcessStats) -> Families {
     let mut list = Families::default();
     messages(&mut list, stats);
     rules(&mut list, &stats.numbers.counters);
+    calls::outcomes(&mut list, &stats.numbers.counters.calls);
     hit(&mut list, "requests_per_source", stats.numbers.shut_out);
     hit(&mut list, "desk_clients", beside.displaced_clients);
     families! { list;
@@ -105,6 +112,9 @@ pub fn metrics(stats: &Stats, beside: &ProcessStats) -> Families {
     mail(&mut list, stats);
     workers(&mut list, stats);
     traces(&mut list, &beside.trace);
+    if let Some(numbers) = &beside.records {
+        calls::records(&mut list, numbers);
+    }
     process(&mut list, beside);
     list
 }

@@ -15,7 +15,7 @@ mod tests;
 mod turns;
 
 pub use clock::{Clock, Reading};
-pub use crew::{Bound, Crew, Options, Stats, bind};
+pub use crew::{Bound, Crew, Options, Recording, Stats, bind};
 pub use mailbox::Change;
 pub use pulse::Pulse;
 
@@ -82,6 +82,8 @@ pub struct Worker<E: Element = Endpoint> {
     answer: Vec<u8>,
     /// Tells the journal that somebody waits for it.
     ring: Option<WakeHandle>,
+    /// Takes the records of calls.
+    records: Option<RecordSink>,
     delay: Histogram,
     turns: u64,
     long: Turns,
@@ -90,6 +92,9 @@ pub struct Worker<E: Element = Endpoint> {
 
 /// Called by a worker when an answer waits for the disk. It must return at once.
 pub type WakeHandle = Arc<dyn Fn() + Send + Sync>;
+
+/// Called by a worker with the records of calls that are over, whole lines. It must return at once.
+pub type RecordSink = Arc<dyn Fn(&[u8]) + Send + Sync>;
 
 counters! {
     /// What each worker counts, or the sums over all of them.
@@ -149,6 +154,7 @@ impl<E: Element> Worker<E> {
             held: Held::new(options.held),
             answer: Vec::new(),
             ring: options.ring.clone(),
+            records: options.recording.as_ref().map(|recording| recording.sink.clone()),
             delay: Histogram::default(),
             turns: 0,
             long: Turns::new(core),
@@ -439,9 +445,20 @@ impl<E: Element> Worker<E> {
         self.outbox.questions.clear();
     }
 
+    fn hand_over_records(&mut self) {
+        if self.outbox.records.is_empty() {
+            return;
+        }
+        if let Some(sink) = &self.records {
+            sink(&self.outbox.records);
+        }
+        self.outbox.records.clear();
+    }
+
     fn flush(&mut self, now: Instant) {
         self.ask(now);
         tapping::words(&self.taps, self.core, &mut self.outbox);
+        self.hand_over_records();
         if !self.outbox.is_empty() {
             self.hold(now);
             self.wires.send(&self.outbox, now);

@@ -431,6 +431,12 @@ fn metrics_have_their_names_once_and_in_order() {
         is_draining: true,
         log_lines_lost: 0,
         trace: crate::trace::TraceCounters::default(),
+        records: Some(metrics::RecordNumbers {
+            dialogs: 4,
+            written: 9,
+            lost: 2,
+            unrecorded: 1,
+        }),
     };
     let first = metrics::metrics(&crew.stats(), &beside);
     let second = metrics::metrics(&crew.stats(), &beside);
@@ -451,6 +457,12 @@ fn metrics_have_their_names_once_and_in_order() {
     assert_eq!(value(&first, "strowger_users"), 5.0);
     assert_eq!(value(&first, "strowger_users_unreadable"), 1.0);
     assert_eq!(value(&first, "process_start_time_seconds"), 1.5);
+    assert_eq!(value(&first, "strowger_dialogs"), 4.0);
+    assert_eq!(value(&first, "strowger_records_written_total"), 9.0);
+    assert_eq!(value(&first, "strowger_records_lost_total"), 2.0);
+    assert_eq!(value(&first, "strowger_calls_unrecorded_total"), 1.0);
+    let without = ProcessStats { records: None, ..beside };
+    assert_eq!(metrics::metrics(&crew.stats(), &without).value("strowger_dialogs"), None);
     assert_eq!(value(&first, "strowger_draining"), 1.0);
     assert_eq!(value(&first, "strowger_auth_total{outcome=\"stale\"}"), 0.0);
     let buffer = format!("strowger_udp_receive_buffer_bytes{{listener=\"{address}\"}}");

@@ -38,6 +38,7 @@ mod losses;
 mod matching;
 mod modes;
 mod names;
+mod records;
 mod registrations;
 mod secrets;
 mod service;

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use strowger::base::NoteKind;
 use strowger::base::dns::{Answer, Question};
 use strowger::base::{Channel, Flow, Instant, Key, LiveConnections, Outbox, Transport};
 use strowger::sip::Fault;
@@ -58,6 +59,10 @@ pub struct Bench {
     pub asked: Vec<Question>,
     /// What waits for the disk, each with the round it waits for, in order.
     pub held: Vec<(u64, Sent)>,
+    /// Records of calls that are over, a line each, in order.
+    pub records: Vec<u8>,
+    /// What was said of calls to whoever follows them, in order, each with its kind and Call-ID.
+    pub notes: Vec<(NoteKind, String, String)>,
     outbox: Outbox,
 }
 
@@ -94,6 +99,8 @@ impl Bench {
             released: Vec::new(),
             asked: Vec::new(),
             held: Vec::new(),
+            records: Vec::new(),
+            notes: Vec::new(),
             outbox: Outbox::default(),
         }
     }
@@ -219,6 +226,11 @@ impl Bench {
         assert_eq!(answer.status(), 200, "{answer}");
     }
 
+    /// Somebody follows calls from now on.
+    pub fn follow_calls(&mut self) {
+        self.outbox.is_traced = true;
+    }
+
     pub fn dropped(&self, reason: Drop) -> u64 {
         let count = |endpoint: &Endpoint| endpoint.counters().dropped[reason as usize];
         self.cores.iter().map(count).sum()
@@ -261,8 +273,14 @@ impl Bench {
         let mut rounds = 0;
         loop {
             let outbox = std::mem::take(&mut self.outbox);
+            self.outbox.is_traced = outbox.is_traced;
+            for (kind, call_id, text) in outbox.notes.iter() {
+                let call_id = String::from_utf8_lossy(call_id).into_owned();
+                self.notes.push((kind, call_id, text.to_owned()));
+            }
             self.released.extend(&outbox.releases);
             self.asked.extend(&outbox.questions);
+            self.records.extend(&outbox.records);
             for held in &outbox.held {
                 let sent = Sent {
                     at: self.now,

@@ -7,6 +7,7 @@ use crate::stack::auth::demand::{Challenger, Demand};
 use crate::stack::auth::digest::Algorithm;
 use crate::stack::condition::matches;
 use crate::stack::counters::AuthOutcome;
+use crate::stack::log_event::{Subject, call_id};
 use crate::stack::passage::Proof;
 use crate::stack::refusal::Refusal;
 use crate::stack::request::Request;
@@ -116,6 +117,8 @@ impl Turn<'_> {
                     self.core.sources.proved.note(self.now, peer);
                 }
                 self.core.counters.auth[AuthOutcome::Accepted as usize] += 1;
+                self.outbox
+                    .note(call_id(&request.message), format_args!("the password is right"));
                 Ok(())
             }
             Err((failure, name)) => {
@@ -168,6 +171,6 @@ impl Turn<'_> {
     fn log_user(&mut self, message: &Message, flow: Flow, name: &[u8], what: &str) {
         let name = name.get(..NAME_SHOWN).unwrap_or(name);
         let name = String::from_utf8_lossy(name);
-        self.core.log_event(message, flow, format_args!("user {name:?}: {what}"));
+        self.log_event(Subject::Auth, message, flow, format_args!("user {name:?}: {what}"));
     }
 }

@@ -6,6 +6,7 @@ use crate::sip::{Host, Uri};
 use crate::stack::auth::claim::{Claim, NAME_SHOWN};
 use crate::stack::auth::demand::{Challenger, Demand};
 use crate::stack::counters::AuthOutcome;
+use crate::stack::log_event::{Subject, call_id};
 use crate::stack::refusal::Refusal;
 use crate::stack::request::Request;
 use crate::stack::turn::Turn;
@@ -39,12 +40,14 @@ impl Turn<'_> {
             let shown = names.first().map_or("", |name| name);
             let shown = shown.get(..NAME_SHOWN).unwrap_or(shown);
             let reason = format_args!("certificate of {shown:?}: acts for another user");
-            self.core.log_event(&request.message, request.flow, reason);
+            self.log_event(Subject::Auth, &request.message, request.flow, reason);
             return Err(Refusal::new(403, "Not Your Certificate's Identity").logged());
         }
         let is_enough = rule == Certificate::Identity;
         if is_enough {
             self.core.counters.auth[AuthOutcome::Accepted as usize] += 1;
+            let what = format_args!("the certificate of the connection proves who sends it");
+            self.outbox.note(call_id(&request.message), what);
         }
         Ok(is_enough)
     }

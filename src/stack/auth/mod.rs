@@ -10,7 +10,7 @@ pub mod digest;
 mod failure;
 mod guess;
 pub mod nonce;
-mod prove;
+pub(in crate::stack) mod prove;
 mod target;
 pub mod users;
 mod vouch;

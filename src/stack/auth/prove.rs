@@ -183,7 +183,7 @@ impl Turn<'_> {
 
 /// What stands in a quoted string: a backslash makes the byte behind it stand for itself (RFC 3261 §25.1). `room` holds it where there is one;
 /// what does not fit there is the name of nobody.
-fn unquoted<'a>(text: &'a [u8], room: &'a mut Room) -> &'a [u8] {
+pub(in crate::stack) fn unquoted<'a>(text: &'a [u8], room: &'a mut Room) -> &'a [u8] {
     if memchr::memchr(b'\\', text).is_none() {
         return text;
     }

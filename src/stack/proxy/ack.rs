@@ -44,11 +44,11 @@ impl Proxy {
             return turn.core.counters.drop(Drop::Absorbed);
         }
         let Ok(mut request) = turn.preprocess_route(flow, message) else {
-            return turn.discard(flow, Drop::StrayAck, "it shows the cookie of another dialog");
+            return turn.discard_message(message, flow, Drop::StrayAck, "it shows the cookie of another dialog");
         };
         request.key = key;
         if message.max_forwards().is_ok_and(|hops| hops == Some(0)) {
-            return turn.core.counters.drop(Drop::StrayAck);
+            return turn.discard_message(message, flow, Drop::StrayAck, "its Max-Forwards is 0");
         }
         if let Err(refusal) = check_secure(&request) {
             return turn.refuse_copy(message, flow, refusal);
@@ -57,7 +57,7 @@ impl Proxy {
         if !request.trusted || turn.core.is_own_uri(&request.parsed) {
             match turn.check_loop(flow, message) {
                 Ok((spiral, _)) => request.spiral = spiral,
-                Err(_) => return turn.discard(flow, Drop::StrayAck, "it goes round"),
+                Err(_) => return turn.discard_message(message, flow, Drop::StrayAck, "it goes round"),
             }
         }
         // If we stay on the path of dialogs, an ACK shows our route or belongs to a transaction. Any other is of no call, and its sender
@@ -68,17 +68,18 @@ impl Proxy {
         let must_be_known = is_for_users && !has_transaction;
         match turn.determine_targets(&request, &mut self.targets) {
             Ok(Decision::Forward) if must_be_known && !turn.was_accepted_there(message) => {
-                turn.discard(flow, Drop::StrayAck, "of no call of our users");
+                turn.discard_message(message, flow, Drop::StrayAck, "of no call of our users");
             }
             Ok(Decision::Astray) if !is_known && !turn.was_accepted(message) => {
-                turn.discard(flow, Drop::StrayAck, "of no transaction and no dialog");
+                turn.discard_message(message, flow, Drop::StrayAck, "of no transaction and no dialog");
             }
             Ok(Decision::Forward | Decision::Astray) => {
                 turn.mark(&mut request);
                 self.forward_stateless(turn, &request);
             }
             Ok(Decision::Drop) => turn.drop_by_route(message, flow),
-            _ => turn.core.counters.drop(Drop::StrayAck),
+            Ok(_) => turn.discard_message(message, flow, Drop::StrayAck, "for this server itself"),
+            Err(refusal) => turn.discard_message(message, flow, Drop::StrayAck, refusal.phrase()),
         }
     }
 }

@@ -4,7 +4,7 @@
 use crate::base::{Id, Transport};
 use crate::sip::{Message, Method};
 use crate::stack::counters::{Drop, Limit};
-use crate::stack::log_event::Shown;
+use crate::stack::log_event::{Shown, Subject, call_id};
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::context::Context;
 use crate::stack::proxy::hop::{Attempt, RequestCopy};
@@ -33,7 +33,7 @@ impl Proxy {
             if allowed < group {
                 turn.core.counters.hit(Limit::MaxBreadth);
                 let what = format_args!("{allowed} of {group} targets at a time: Max-Breadth");
-                turn.core.log_event(&request.message, request.flow, what);
+                turn.log_event(Subject::Routing, &request.message, request.flow, what);
             }
             let mut started = 0;
             for number in 0..allowed {
@@ -81,6 +81,9 @@ impl Proxy {
                 true
             }
             Err(Obstacle::Unknown(question)) => {
+                let uri = Shown(context.targets.get(target.uri));
+                let what = format_args!("branch to {uri}: waits for the name of its next hop");
+                turn.outbox.note(call_id(&request.message), what);
                 let id = self.park_branch(turn, server, attempt, question);
                 context.parked.push(id);
                 context.breadth -= attempt.breadth;
@@ -194,6 +197,7 @@ impl Proxy {
             _ => ClientKind::NonInvite,
         };
         let id = turn.transactions.open_client(turn.now, kind, server, flow, span, turn.outbox);
+        let row = turn.branch_sent(context, request, target, &flow);
         if let Some(client) = turn.transactions.client_mut(id) {
             client.breadth = attempt.breadth;
             if flow.transport.is_reliable() || request.flow.transport.is_reliable() {
@@ -202,6 +206,7 @@ impl Proxy {
             client.target = attempt.number();
             client.by_size = by_size;
             client.opening = request.opening;
+            client.row = row;
             if let Some(copies) = copies {
                 client.bound_repeats(copies - 1);
                 client.unproved = (copies * span.len()) as u32;
@@ -257,12 +262,14 @@ impl Turn<'_> {
         let copy = RequestCopy::new(&context.targets, target, 0, Search::without_memory(self.now));
         let (hop, why, uri) = (copy.next_uri(request), refusal.reason, Shown(copy.uri));
         match hop == uri.0 {
-            true => self.core.log_event(
+            true => self.log_event(
+                Subject::Routing,
                 &request.message,
                 request.flow,
                 format_args!("branch to {uri} not started: {why}"),
             ),
-            false => self.core.log_event(
+            false => self.log_event(
+                Subject::Routing,
                 &request.message,
                 request.flow,
                 format_args!("branch to {uri} by {} not started: {why}", Shown(hop)),

@@ -14,10 +14,15 @@ impl Proxy {
         let next = message.values(Name::Via).nth(1);
         let port = source_port(message);
         let Some(flow) = next.and_then(|value| turn.via_flow(&Via::parse(value).ok()?, port)) else {
-            return turn.core.counters.drop(Drop::BadResponse);
+            return turn.discard_message(
+                message,
+                *source,
+                Drop::BadResponse,
+                "below our Via is none that leads anywhere",
+            );
         };
         if turn.goes_round(message, &flow) {
-            return turn.discard(*source, Drop::BadResponse, "more Vias of ours than passes");
+            return turn.discard_message(message, *source, Drop::BadResponse, "more Vias of ours than passes");
         }
         self.edit_response(turn, message, source, &flow);
         self.notify_load(turn, message);

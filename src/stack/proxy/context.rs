@@ -1,6 +1,6 @@
 //! The response context (RFC 3261 §16.7): what a stateful proxy remembers of a request until its final response has left.
 
-use crate::base::{Arena, Blob, Flow, Id, Pool, ShareHolder};
+use crate::base::{Arena, Blob, Flow, Id, Instant, Pool, ShareHolder};
 use crate::stack::branch::Mark;
 use crate::stack::identity::Dialog;
 use crate::stack::proxy::locate::{ServerAddress, Tried};
@@ -29,6 +29,10 @@ pub struct Context {
     /// What our Via says of the request, and what it is known by: the same for every copy.
     pub mark: Mark,
     pub opening: Option<Dialog>,
+    /// The call that the request opens, where calls leave records.
+    pub call: Option<u64>,
+    /// When the request came.
+    pub begun: Instant,
     /// What is left of the request's Max-Breadth (RFC 5393 §5.3.3).
     pub breadth: u32,
     /// Bytes that may still be sent to places that have proved nothing; `None`: as many as there are.
@@ -237,6 +241,7 @@ impl Context {
         self.next_target = 0;
         self.mark = Mark::default();
         self.opening = None;
+        self.call = None;
         self.breadth = 0;
         self.unproved_room = None;
         self.spiral = false;

@@ -1,8 +1,9 @@
 //! The end of a request (RFC 3261 §16.7 steps 6, 7 and 9): no branch is left; the best response leaves, or one of our own.
 
 use crate::base::Id;
-use crate::sip::{Message, Name, reply};
+use crate::sip::{Message, Name, reply, status};
 use crate::stack::identity::TagKind;
+use crate::stack::log_event::Subject;
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::context::{Context, INVALID_RESPONSE};
 use crate::stack::turn::Turn;
@@ -15,19 +16,20 @@ impl Proxy {
         };
         let invite = turn.transactions.server(server).is_some_and(|server| server.is_invite());
         let best = std::mem::take(&mut context.best);
-        match context.best_status {
+        let (own, reason) = match context.best_status {
             // RFC 4320 §4.2: no 408 and no late answer to a non-INVITE.
-            0 | 408 if !invite => {}
+            0 | 408 if !invite => (0, ""),
             // Nothing was heard after a CANCEL: the caller is told that it worked.
-            0 | 408 | 503 if context.cancelled => self.respond_own(turn, server, &context, 487, ""),
-            INVALID_RESPONSE if context.cancelled && best.is_empty() => self.respond_own(turn, server, &context, 487, ""),
+            0 | 408 | 503 if context.cancelled => (487, ""),
+            INVALID_RESPONSE if context.cancelled && best.is_empty() => (487, ""),
             // A 503 says something of one next hop, not of us (step 6); nor did a dead next hop say anything.
-            0 | 503 => {
-                self.respond_own(turn, server, &context, 500, "No Next Hop Reached");
-            }
-            status if best.is_empty() => {
-                self.respond_own(turn, server, &context, status, "");
-            }
+            0 | 503 => (500, "No Next Hop Reached"),
+            status if best.is_empty() => (status, ""),
+            _ => (0, ""),
+        };
+        match context.best_status {
+            _ if own > 0 => self.respond_own(turn, server, &context, own, reason),
+            0 | 408 if !invite => {}
             status @ (401 | 407) if context.challenged > 1 => {
                 self.respond_aggregated(turn, server, &context, status, &best);
             }
@@ -41,8 +43,9 @@ impl Proxy {
                 turn.core.scratch = bytes;
             }
         }
+        let status = if own > 0 { own } else { context.best_status };
         context.best = best;
-        self.retire(turn, context);
+        self.retire(turn, context, status);
     }
 
     /// Step 7: the challenges of all branches in the best 401 or 407.
@@ -79,6 +82,11 @@ impl Proxy {
         let mut tag = std::mem::take(&mut turn.core.scratch);
         tag.clear();
         if let Ok(message) = Message::parse(&bytes, &mut index) {
+            if let (300.., Some(source)) = (status, context.source) {
+                let phrase = if reason.is_empty() { status::reason(status) } else { reason };
+                let what = format_args!("no branch is left, answered {status} {phrase}");
+                turn.log_event(Subject::Routing, &message, source, what);
+            }
             if status > 100 {
                 turn.core.identity.write_tag(&message, TagKind::Transaction, &mut tag);
             }

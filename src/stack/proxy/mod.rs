@@ -16,6 +16,7 @@ mod notices;
 mod parked;
 mod proceed;
 mod record_route;
+mod recording;
 pub mod redirect;
 mod release;
 pub mod request;
@@ -31,7 +32,7 @@ mod withhold;
 
 use crate::base::{Flow, Id};
 use crate::sip::{Message, Rewrite};
-use crate::stack::log_event::About;
+use crate::stack::log_event::{About, ShownId, Subject, call_id};
 use crate::stack::turn::Turn;
 use context::{Context, Contexts};
 use parked::Parking;
@@ -57,8 +58,9 @@ pub(in crate::stack) struct Proxy {
 }
 
 impl Proxy {
-    /// The request of this context has its final response.
-    fn retire(&mut self, turn: &mut Turn, mut context: Box<Context>) {
+    /// The request of this context has its final response, or will have none: 0.
+    fn retire(&mut self, turn: &mut Turn, mut context: Box<Context>, status: u16) {
+        turn.record_final(&context, status);
         self.parking.forget(&mut context);
         self.contexts.recycle(context, turn.transactions);
     }
@@ -72,16 +74,40 @@ impl Proxy {
 
     /// Something is to be said of the request of a server transaction.
     fn log_request(&self, turn: &mut Turn, server: Id, what: std::fmt::Arguments<'_>) {
-        if !turn.core.log.may_say() {
+        let server = turn.transactions.server(server);
+        let Some(context) = server.and_then(|server| self.contexts.get(server.context?)) else {
+            // The request has its final response already: what becomes of its other branches makes no difference.
+            return log::debug!(target: Subject::Routing.word(), "{what}");
+        };
+        let may_say = turn.core.log.may_say();
+        if !may_say && !turn.outbox.is_traced {
+            return;
+        }
+        let request = turn.transactions.pool.get(&context.request);
+        let Ok(request) = Message::parse(request, &mut turn.core.second_index) else {
+            debug_assert!(false, "a request that was kept can be read again");
+            return;
+        };
+        turn.outbox.note(call_id(&request), what);
+        if may_say {
+            log::info!(
+                target: Subject::Routing.word(), call_id:% = ShownId(call_id(&request));
+                "{}: {what}", About(&request)
+            );
+        }
+    }
+
+    /// A timer of a request has fired; told to whoever follows the call.
+    fn note_timer(&self, turn: &mut Turn, server: Id, what: std::fmt::Arguments<'_>) {
+        if !turn.outbox.is_traced {
             return;
         }
         let server = turn.transactions.server(server);
         let context = server.and_then(|server| self.contexts.get(server.context?));
         let request = context.map(|context| turn.transactions.pool.get(&context.request));
         let index = &mut turn.core.second_index;
-        match request.and_then(|bytes| Message::parse(bytes, index).ok()) {
-            Some(request) => log::info!("{}: {what}", About(&request)),
-            None => log::info!("{what}"),
+        if let Some(request) = request.and_then(|bytes| Message::parse(bytes, index).ok()) {
+            turn.outbox.note_timer(call_id(&request), what);
         }
     }
 }

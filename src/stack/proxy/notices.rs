@@ -10,6 +10,9 @@ impl Proxy {
         match notice {
             Notice::ClientTimeout(client) => {
                 if client.kind != ClientKind::Cancel {
+                    let timer = if client.kind == ClientKind::Invite { "B" } else { "F" };
+                    let peer = client.flow.peer;
+                    self.note_timer(turn, client.server, format_args!("timer {timer}: nothing final from {peer}"));
                     self.log_branch(turn, client.server, client.flow, "no final response");
                 }
                 self.branch_ended(turn, &client, 408);
@@ -18,6 +21,7 @@ impl Proxy {
             Notice::TimerC(id) => {
                 if let Some(client) = turn.transactions.client(id) {
                     let (server, flow) = (client.server, client.flow);
+                    self.note_timer(turn, server, format_args!("timer C: {} rings for too long", flow.peer));
                     self.log_branch(turn, server, flow, "rings for too long (timer C), cancelled");
                 }
                 turn.cancel_branch(id);
@@ -35,7 +39,7 @@ impl Proxy {
                         turn.outbox.release(client.flow);
                     }
                 }
-                self.retire(turn, context);
+                self.retire(turn, context, 0);
             }
             Notice::Late(server) => {
                 let Some(id) = turn.transactions.server(server).and_then(|s| s.context) else {
@@ -54,6 +58,7 @@ impl Proxy {
         if client.kind == ClientKind::Cancel {
             return;
         }
+        turn.record_silence(client, status);
         let Some(id) = turn.transactions.server(client.server).and_then(|server| server.context) else {
             return;
         };

@@ -2,6 +2,7 @@
 
 use crate::base::Flow;
 use crate::sip::{Message, Name};
+use crate::stack::log_event::{Shown, call_id};
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::targets::Decision;
 use crate::stack::proxy::validate::ASTRAY;
@@ -34,7 +35,11 @@ impl Proxy {
         if let Ok(Decision::Forward) = decision {
             request.proof = request.proof.max(request.passed.unwrap_or_default().proof);
             turn.mark(request);
+            turn.foresee_record(request);
             turn.note_refresh(request);
+        }
+        if turn.outbox.is_traced {
+            self.note_decision(turn, request, &decision);
         }
         decision
     }
@@ -63,6 +68,38 @@ impl Proxy {
                 debug_assert!(false, "a REGISTER is the registrar's");
                 Ok(())
             }
+        }
+    }
+}
+
+impl Proxy {
+    /// Says to whoever follows the call where the request goes, and by what rule. Why one is refused is said with its answer.
+    fn note_decision(&self, turn: &mut Turn, request: &Request, decision: &Result<Decision, Refusal>) {
+        let Ok(decision) = decision else {
+            return;
+        };
+        let count = self.targets.targets.len();
+        let what = match decision {
+            Decision::Forward => "forwarded",
+            Decision::Redirect => "redirected",
+            Decision::Astray => "of no dialog that passed here",
+            Decision::Options | Decision::Register => "for this server itself",
+            Decision::Drop => "dropped",
+        };
+        let id = call_id(&request.message);
+        let uri = Shown(request.uri);
+        match self.targets.route {
+            Some(route) => {
+                let number = route + 1;
+                turn.outbox
+                    .note(id, format_args!("{uri}: [[route]] {number}: {what}, targets: {count}"));
+            }
+            None if turn.core.is_past_routes(request) => {
+                turn.outbox.note(id, format_args!("{uri}: within its dialog: {what}"));
+            }
+            None => turn
+                .outbox
+                .note(id, format_args!("{uri}: no [[route]]: {what}, targets: {count}")),
         }
     }
 }

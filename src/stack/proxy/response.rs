@@ -33,7 +33,10 @@ impl Proxy {
                 }
                 return;
             }
-            Answered::Nothing => return turn.core.counters.drop(Drop::BadResponse),
+            Answered::Nothing => {
+                let why = "the method in CSeq is not that of the request";
+                return turn.discard_message(message, flow, Drop::BadResponse, why);
+            }
         }
         let is_first = kind == ClientKind::Invite && turn.transactions.is_pending(id);
         let deliver = turn.transactions.client_response(turn.now, id, message, turn.outbox);
@@ -42,8 +45,13 @@ impl Proxy {
         }
         // Step 3 looks ahead: with no Via left the response is for this element, which asked nothing. It is not forwarded.
         if !message.has_second_via() {
+            turn.tell_dropped(Some(message), flow, Drop::BadResponse, "its only Via is ours");
             return self.process_addressed_to_us(turn, id, server, message.status());
         }
+        if is_first && message.status() >= 200 {
+            turn.count_end(id, message.status());
+        }
+        turn.record_response(id, message);
         match message.status() {
             100 => turn.cancel_if_wanted(id),
             // RFC 4320 §4.1: no provisional response but 100 to a non-INVITE, and that one is ours.
@@ -81,6 +89,8 @@ impl Proxy {
         };
         let (flow, target, breadth) = (client.flow, client.target, client.breadth);
         let is_wanted = client.cancel.is_none() && !client.cancel_wanted;
+        turn.record_outcome(id, status);
+        turn.count_end(id, INVALID_RESPONSE);
         let Some(context) = self.contexts.get(context_id) else {
             debug_assert!(false, "a transaction that waits has a context");
             return;
@@ -134,6 +144,7 @@ impl Proxy {
             return;
         };
         context.branches.retain(|branch| *branch != id);
+        turn.count_answered(id, context.begun);
         turn.cancel_branches(&context);
         match (used, ends) {
             (Some(flow), Some(ends @ (Ends::Request | Ends::Call))) => {
@@ -143,7 +154,7 @@ impl Proxy {
             (Some(flow), Some(Ends::Attempt)) => turn.keep(&flow, &context),
             _ => {}
         }
-        self.retire(turn, context);
+        self.retire(turn, context, message.status());
     }
 
     /// Steps 4 and 6: a final response other than 2xx joins the context; when it was the last, the best one leaves.
@@ -171,7 +182,7 @@ impl Proxy {
             if only && status != 503 && (invite || status != 408) {
                 self.forward_at_once(turn, server, &flow, message);
                 if let Some(context) = self.contexts.take(server, turn.transactions) {
-                    self.retire(turn, context);
+                    self.retire(turn, context, status);
                 }
                 self.release_branch(turn, server, id);
                 return;
@@ -195,6 +206,7 @@ impl Proxy {
             }
         }
         if status == 503 {
+            self.log_branch(turn, server, flow, "answered 503 Service Unavailable");
             self.try_elsewhere(turn, server, context_id, target, breadth);
         }
         self.go_on(turn, server);

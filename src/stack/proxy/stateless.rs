@@ -4,6 +4,7 @@
 use crate::base::Flow;
 use crate::sip::{Message, Method};
 use crate::stack::counters::{Drop, Limit};
+use crate::stack::log_event::Subject;
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::hop::RequestCopy;
 use crate::stack::proxy::locate::Search;
@@ -103,7 +104,7 @@ impl Turn<'_> {
         if let Some(limit) = refusal.limit {
             self.core.counters.hit(limit);
         }
-        self.core
-            .log_event(message, flow, format_args!("not forwarded: {}", refusal.reason));
+        let what = format_args!("not forwarded: {}", refusal.reason);
+        self.log_event(Subject::Routing, message, flow, what);
     }
 }

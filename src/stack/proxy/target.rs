@@ -46,6 +46,8 @@ pub struct Target {
     pub flow_only: bool,
     /// Tried only when the one before it failed: a next hop of the conf behind another.
     pub spare: bool,
+    /// Its position among the next hops of its `[[route]]`.
+    pub number: u16,
 }
 
 impl Target {
@@ -81,12 +83,15 @@ impl ConfHop {
 pub struct TargetSet {
     pub text: Vec<u8>,
     pub targets: Vec<Target>,
+    /// The `[[route]]` that has led to them, by position.
+    pub route: Option<u16>,
 }
 
 impl TargetSet {
     pub fn clear(&mut self) {
         self.text.clear();
         self.targets.clear();
+        self.route = None;
     }
 
     pub fn push(&mut self, uri: &[u8], path: &[u8], q: u16) -> &mut Target {
@@ -115,6 +120,7 @@ impl TargetSet {
             flow: None,
             flow_only: false,
             spare: false,
+            number: 0,
         });
         let last = self.targets.len() - 1;
         &mut self.targets[last]

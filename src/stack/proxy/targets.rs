@@ -57,8 +57,9 @@ impl Turn<'_> {
             return Ok(Decision::Forward);
         }
         let settings = self.core.settings.clone();
-        let route = settings.routes.iter().find(|route| matches(route, request));
-        if let Some(route) = route {
+        let mut routes = settings.routes.iter().zip(0..);
+        if let Some((route, number)) = routes.find(|(route, _)| matches(route, request)) {
+            targets.route = Some(number);
             let decision = self.follow_route(route, request, targets);
             let outgoing = route.outgoing.unwrap_or(settings.outgoing);
             targets.set_per_call(outgoing == Outgoing::PerCall);
@@ -86,8 +87,9 @@ impl Turn<'_> {
                 if hops.is_empty() {
                     self.push_request_uri(request, targets).for_users = route.users_only;
                 }
-                for (number, hop) in hops.iter().enumerate() {
-                    self.push_request_uri(request, targets).spare = number > 0;
+                for (number, hop) in (0..).zip(hops) {
+                    let target = self.push_request_uri(request, targets);
+                    (target.spare, target.number) = (number > 0, number);
                     targets.lead_to(hop);
                 }
                 Ok(Decision::Forward)

@@ -20,6 +20,7 @@ use crate::sip::{Message, Name, NameAddr, Scheme, Value};
 use crate::stack::counters::Registration;
 use crate::stack::hop_uri::is_sips;
 use crate::stack::location::{Binding, Location, Print, Reached, Recalled, Record};
+use crate::stack::log_event::Subject;
 use crate::stack::proxy::redirect;
 use crate::stack::refusal::{Extra, Refusal};
 use crate::stack::request::{Request, unsupported};
@@ -243,7 +244,7 @@ fn mark_the_misplaced(turn: &mut Turn, contacts: &mut Contacts, request: &Reques
                 false => "not called",
             };
             let what = format_args!("contact at {ip} is outside the allowed networks ([registrar] contact_networks): {how}");
-            turn.core.log_event(&request.message, request.flow, what);
+            turn.log_event(Subject::Registrar, &request.message, request.flow, what);
         }
     }
 }

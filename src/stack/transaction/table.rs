@@ -20,6 +20,7 @@ use crate::sip::Index;
 use crate::stack::counters::Limit;
 use crate::stack::identity::Dialog;
 use crate::stack::peer_flows::PeerFlows;
+use crate::stack::route_counters::RowId;
 use crate::stack::settings::PerCore;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -78,6 +79,8 @@ pub struct Client {
     pub cancel_wanted: bool,
     /// The index of its target.
     pub target: u16,
+    /// Where its end is counted.
+    pub row: RowId,
     /// To be tried again by UDP where no connection comes about (§18.1.1).
     pub by_size: bool,
     /// What the request is known by as one of whoever opens a dialog, where that was worked out: its responses have it in common.

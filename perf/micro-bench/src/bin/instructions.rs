@@ -1,6 +1,6 @@
 //! One fixed run of calls or of registrations through the endpoint, for `perf/instructions`: no clock, no socket, one seed.
 //!
-//! `instructions calls|registrations COUNT`. Everything before the part to be counted is done outside of
+//! `instructions calls|recorded|registrations COUNT`. Everything before the part to be counted is done outside of
 //! [`strowger_micro::traffic::Server::measured_turn`]'s counted name: see [`counted_turn`].
 
 use strowger_micro::traffic::{Agents, Batch, Calls, Server, register_all};
@@ -15,10 +15,11 @@ fn main() {
     let what = arguments.next().unwrap_or_default();
     let count = arguments.next().and_then(|count| count.parse().ok());
     match (what.as_str(), count) {
-        ("calls", Some(count)) => calls(count),
+        ("calls", Some(count)) => calls(count, false),
+        ("recorded", Some(count)) => calls(count, true),
         ("registrations", Some(count)) => registrations(count),
         _ => {
-            eprintln!("usage: instructions calls|registrations COUNT");
+            eprintln!("usage: instructions calls|recorded|registrations COUNT");
             std::process::exit(2);
         }
     }
@@ -30,9 +31,12 @@ fn counted_turn(server: &mut Server, batch: &Batch) {
     server.measured_turn(batch);
 }
 
-/// `count` calls in the steady state: as many transactions end as begin.
-fn calls(count: u64) {
+/// `count` calls in the steady state: as many transactions end as begin. `recorded`: each leaves a record.
+fn calls(count: u64, recorded: bool) {
     let mut server = Server::new(LINGER_MS, 1 << 14);
+    if recorded {
+        server.record_calls();
+    }
     let mut agents = Agents::new(USERS);
     register_all(&mut server, &mut agents, 0);
     let mut calls = Calls::new(agents, CALLS_PER_MS, SEED);

@@ -8,7 +8,8 @@ use super::unanswered::NONE;
 use super::{CLIENT_TOKEN, Client, ClientKind, ClientState, Ends, Notice, Transactions};
 use crate::base::{Blob, Flow, Id, Instant, Outbox, Span, TimerId};
 use crate::settings::Timers;
-use crate::sip::Message;
+use crate::sip::{Index, Message};
+use crate::stack::route_counters::RowId;
 
 /// What the actions of one step came to.
 #[derive(Default)]
@@ -89,6 +90,7 @@ impl Transactions {
         let id = self.clients.insert(Client {
             kind,
             target: 0,
+            row: RowId::NONE,
             by_size: false,
             opening: None,
             ends: Ends::Nothing,
@@ -202,6 +204,9 @@ impl Transactions {
                         self.answers_kept_back += 1;
                     } else if !bytes.is_empty() {
                         outbox.send(client.flow, |out| out.extend_from_slice(bytes));
+                        if outbox.is_traced {
+                            note_repeat(event, bytes, &client.flow, &mut self.index, outbox);
+                        }
                         self.client_retransmissions += 1;
                     }
                 }
@@ -250,5 +255,14 @@ impl Transactions {
         let node = std::mem::replace(&mut client.clock.node, TimerId::GONE);
         self.wheel.remove(node);
         Some(client)
+    }
+}
+
+/// Says to whoever follows the call that a timer has sent something again.
+fn note_repeat(event: ClientEvent, bytes: &[u8], to: &Flow, index: &mut Index, outbox: &mut Outbox) {
+    if let (ClientEvent::Fired(timer), Ok(message)) = (event, Message::parse(bytes, index)) {
+        let method = String::from_utf8_lossy(message.method_name());
+        let what = format_args!("timer {timer:?}: {method} sent again to {}", to.peer);
+        outbox.note_timer(message.call_id().unwrap_or_default(), what);
     }
 }
