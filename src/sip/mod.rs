@@ -6,6 +6,7 @@
 
 mod auth;
 mod cursor;
+mod dialled;
 mod error;
 mod frame;
 mod header;
@@ -29,6 +30,7 @@ mod values;
 mod via;
 
 pub use auth::Credentials;
+pub use dialled::Dialling;
 pub use error::Fault;
 pub use frame::{Frame, Framer};
 pub use header::{Header, Name, Span};

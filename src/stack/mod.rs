@@ -40,6 +40,7 @@ mod source_proof;
 pub mod token;
 pub mod transaction;
 mod turn;
+mod weights;
 pub mod whose;
 
 pub use counters::{Counters, Occupancy};

@@ -3,10 +3,11 @@
 pub use crate::base::Network;
 use crate::base::Transport;
 use crate::settings::{Millis, Outgoing};
-use crate::sip::{Host, KeptUri, Scheme};
+use crate::sip::{Dialling, Header, Host, KeptUri, Name, Scheme};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::slice;
+use std::sync::Arc;
 
 /// All routes in the order of the conf, with what a message asks of them as a whole worked out once.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -117,7 +118,7 @@ pub struct Route {
     /// How often each target is asked by an OPTIONS whether it is there; `None`: never.
     pub probe: Option<Millis>,
     /// What is changed in the requests that take this route.
-    pub edits: Edits,
+    pub edits: Arc<Edits>,
 }
 
 /// A set of final responses other than 2xx.
@@ -159,6 +160,28 @@ impl Edits {
     /// Whether the Request-URI stays as it is.
     pub fn keep_uri(&self) -> bool {
         self.strip == 0 && self.prefix.is_empty() && self.set_host.is_none()
+    }
+
+    /// Whether the header fields stay as they are.
+    pub fn keep_headers(&self) -> bool {
+        self.add_header.is_empty() && self.remove_header.is_empty()
+    }
+
+    /// What becomes of the Request-URI.
+    pub fn dialling(&self) -> Dialling<'_> {
+        Dialling {
+            strip: self.strip,
+            prefix: &self.prefix,
+            host: self.set_host.as_deref(),
+        }
+    }
+
+    /// Whether this header field goes, in whatever form its name is written.
+    pub fn removes(&self, header: &Header) -> bool {
+        self.remove_header.iter().any(|name| match header.name {
+            Name::Other => name.eq_ignore_ascii_case(header.raw_name),
+            known => Name::parse(name) == known,
+        })
     }
 }
 

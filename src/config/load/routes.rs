@@ -132,7 +132,7 @@ impl Section<'_, '_> {
             failover: self.failover(targets),
             patience: self.read("patience", millis(Duration::from_millis(100), Duration::from_secs(120))),
             probe: self.probe(targets),
-            edits: self.edits(),
+            edits: self.edits().into(),
             methods: methods.unwrap_or_default(),
             from_source: from_source.unwrap_or_default(),
             to_host: self.read("to_host", host).map(|host| host.into_bytes().into()),

@@ -10,6 +10,7 @@ use crate::stack::proxy::Proxy;
 use crate::stack::proxy::hop::{Hop, RequestCopy, first_value_len};
 use crate::stack::proxy::withhold::has_secrets;
 use crate::stack::request::Request;
+use crate::stack::route::Edits;
 use crate::stack::settings::Mode;
 use crate::stack::turn::Turn;
 
@@ -85,6 +86,10 @@ impl Proxy {
         };
         number_line(rewrite, message, Name::MaxForwards, head, left);
         number_line(rewrite, message, Name::MaxBreadth, head, copy.breadth);
+
+        if let Some(edits) = copy.edits {
+            edit_headers(rewrite, message, edits);
+        }
 
         // Step 9, and what stays here.
         add_length(rewrite, message, hop.flow.transport);
@@ -221,6 +226,16 @@ fn edit_route(rewrite: &mut Rewrite, request: &Request, copy: &RequestCopy, is_s
             out.extend_from_slice(b">\r\n");
         });
     }
+}
+
+/// What the route says of header fields: those that go, and those that come behind all others.
+fn edit_headers(rewrite: &mut Rewrite, message: &Message, edits: &Edits) {
+    if !edits.remove_header.is_empty() {
+        for header in message.headers().filter(|header| edits.removes(header)) {
+            rewrite.remove(header.line.range());
+        }
+    }
+    rewrite.insert(message.headers_end(), |out| out.extend_from_slice(&edits.add_header));
 }
 
 /// Requests that may open a dialog or refresh its target.

@@ -5,6 +5,7 @@ use crate::sip::NameAddr;
 use crate::stack::proxy::locate::{Search, ServerAddress};
 use crate::stack::proxy::target::{Target, TargetSet};
 use crate::stack::request::Request;
+use crate::stack::route::Edits;
 
 /// One copy that is to leave for a target of its context.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +37,8 @@ pub struct RequestCopy<'a> {
     /// Its share of Max-Breadth (RFC 5393 §5.3.3).
     pub breadth: u32,
     pub search: Search<'a>,
+    /// What its route changes in the header fields.
+    pub edits: Option<&'a Edits>,
 }
 
 impl<'a> RequestCopy<'a> {
@@ -48,6 +51,7 @@ impl<'a> RequestCopy<'a> {
             hop_uri: target.hop_uri.map(|uri| targets.get(uri)),
             breadth,
             search,
+            edits: targets.edits.as_deref(),
         }
     }
 
