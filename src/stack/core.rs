@@ -39,6 +39,8 @@ pub(in crate::stack) struct Core {
     pub aor: Vec<u8>,
     pub scratch: Vec<u8>,
     pub lines: Vec<u8>,
+    /// The URI of the user that the request at hand has proved to be; empty where it has proved nothing.
+    pub proved_user: Vec<u8>,
     /// The facts that the keyed value at hand covers.
     pub facts: Vec<u8>,
     /// For a message that is read while another one is at hand.
@@ -77,6 +79,7 @@ impl Core {
             aor: Vec::new(),
             scratch: Vec::new(),
             lines: Vec::new(),
+            proved_user: Vec::new(),
             facts: Vec::new(),
             second_index: Index::default(),
             users: Arc::default(),

@@ -2,6 +2,7 @@
 //! Each test is named by what must be true.
 
 mod addresses;
+mod asserted;
 mod auth;
 mod bench;
 mod bindings;

@@ -96,6 +96,9 @@ impl Proxy {
         if has_secrets(message) {
             self.withhold(turn, message, &request.flow, &hop.flow);
         }
+        if !copy.asserted.is_empty() {
+            self.assert(turn, message, copy.asserted, &request.flow, &hop.flow);
+        }
     }
 
     /// Has the response in the rewriter say so, in the Via below ours.

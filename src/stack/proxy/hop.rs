@@ -39,6 +39,8 @@ pub struct RequestCopy<'a> {
     pub search: Search<'a>,
     /// What its route changes in the header fields.
     pub edits: Option<&'a Edits>,
+    /// The URI of the user that the request has proved to be, for those who are trusted; empty: of nobody.
+    pub asserted: &'a [u8],
 }
 
 impl<'a> RequestCopy<'a> {
@@ -52,6 +54,7 @@ impl<'a> RequestCopy<'a> {
             breadth,
             search,
             edits: targets.edits.as_deref(),
+            asserted: targets.asserted(),
         }
     }
 

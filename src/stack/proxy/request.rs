@@ -19,6 +19,7 @@ impl Proxy {
         }
         // Who is not known learns nothing of who is there.
         request.demand = turn.demand(request);
+        turn.core.proved_user.clear();
         if !matches!(decision, Ok(Decision::Register)) {
             decision = turn.authenticate_calling(request).and(decision);
         }
@@ -35,6 +36,7 @@ impl Proxy {
             request.proof = request.proof.max(request.passed.unwrap_or_default().proof);
             turn.mark(request);
             turn.note_refresh(request);
+            self.targets.assert(&turn.core.proved_user);
         }
         decision
     }

@@ -87,6 +87,8 @@ pub struct TargetSet {
     pub targets: Vec<Target>,
     /// What the route changes in the header fields of every copy.
     pub edits: Option<Arc<Edits>>,
+    /// The URI of the user that the request has proved to be on this pass; empty: of nobody.
+    asserted: Span,
 }
 
 impl TargetSet {
@@ -94,6 +96,19 @@ impl TargetSet {
         self.text.clear();
         self.targets.clear();
         self.edits = None;
+        self.asserted = Span::default();
+    }
+
+    /// Keeps whom the request has proved to come from, for every copy of it.
+    pub fn assert(&mut self, user: &[u8]) {
+        self.asserted = match user.is_empty() {
+            true => Span::default(),
+            false => self.append(user),
+        };
+    }
+
+    pub fn asserted(&self) -> &[u8] {
+        self.get(self.asserted)
     }
 
     pub fn push(&mut self, uri: &[u8], path: &[u8], q: u16) -> &mut Target {
@@ -227,6 +242,7 @@ impl TargetSet {
     pub fn copy_one(&mut self, other: &TargetSet, target: &Target) {
         self.clear();
         self.edits = other.edits.clone();
+        self.assert(other.asserted());
         let hop_uri = target.hop_uri.map(|uri| self.append(other.get(uri)));
         let copy = Target { hop_uri, ..*target };
         let own = self.push(other.get(target.uri), other.get(target.path), target.q);
