@@ -42,6 +42,7 @@ impl Conf {
             dns: self.dns.clone(),
             outgoing: self.connections.outgoing,
             routes: self.routes.clone(),
+            trunks: self.trunks.clone(),
         }
     }
 

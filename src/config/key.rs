@@ -46,7 +46,7 @@ fn exposed(mode: u32) -> Option<String> {
     })
 }
 
-/// The files of a conf whose secrets others may read: private keys, and the users with what SQLite keeps beside them. A line for each. They are
+/// The files of a conf whose secrets others may read: private keys, passwords of trunks, and the users with what SQLite keeps beside them. A line for each. They are
 /// used all the same, for they are not ours: some are made by other programs, which this server must not stop.
 pub fn exposed_files(conf: &Conf) -> Vec<String> {
     let mut files: Vec<(&str, PathBuf)> = Vec::new();
@@ -59,6 +59,9 @@ pub fn exposed_files(conf: &Conf) -> Vec<String> {
             path.push(beside);
             files.push(("users", path.into()));
         }
+    }
+    for path in &conf.password_files {
+        files.push(("password of a [[trunk]]", path.clone()));
     }
     files.sort();
     files.dedup();

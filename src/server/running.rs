@@ -16,6 +16,7 @@ use strowger::resolver::Resolver;
 use strowger::stack::Settings;
 use strowger::stack::auth::users::Users;
 use strowger::stack::location::Location;
+use strowger::stack::trunk_table::TrunkTable;
 use strowger::store::{Source, UserWatcher};
 use strowger::trace::Taps;
 use strowger::worker::Crew;
@@ -31,6 +32,7 @@ pub struct RunningServer {
     pub current: Mutex<Arc<Current>>,
     pub location: Arc<Location>,
     pub taps: Arc<Taps>,
+    pub trunks: Arc<TrunkTable>,
     pub resolver: Resolver,
     pub crew: Mutex<Crew>,
     /// If anybody is challenged.

@@ -30,6 +30,7 @@ use strowger::resolver::{self, Asker, Inbox, Resolver};
 use strowger::stack::Settings;
 use strowger::stack::auth::users::Users;
 use strowger::stack::location::Location;
+use strowger::stack::trunk_table::TrunkTable;
 use strowger::store::users::Loaded;
 use strowger::store::{Source, user_watcher};
 use strowger::trace::Taps;
@@ -117,6 +118,7 @@ struct Open {
     inbox: Inbox,
     sources: Arc<Sources>,
     taps: Arc<Taps>,
+    trunks: Arc<TrunkTable>,
     /// How many files the process may open.
     files: usize,
     /// Connections of one core that there are places for.
@@ -137,8 +139,11 @@ impl Open {
         limit_sources(&sources, conf);
         let taps: Arc<Taps> = Arc::default();
         taps.configure(&conf.trace)?;
+        let trunks: Arc<TrunkTable> = Arc::default();
+        trunks.keep(conf.trunks.iter().map(|trunk| &**trunk));
         let options = Options {
             taps: taps.clone(),
+            trunks: trunks.clone(),
             connections: conf.connection_limits(files),
             sources: sources.clone(),
             tls: ground.contexts.clone(),
@@ -160,6 +165,7 @@ impl Open {
             inbox,
             sources,
             taps,
+            trunks,
             files,
             connections,
         })
@@ -208,6 +214,7 @@ fn launch(conf: &Conf, ground: Ground, open: Open, manager: Manager, reread: Rer
         current: Mutex::new(Arc::new(current(conf, settings, ground.contexts))),
         location,
         taps: open.taps,
+        trunks: open.trunks,
         resolver,
         crew: Mutex::new(crew),
         user_watcher: Mutex::new(None),

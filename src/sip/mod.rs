@@ -29,7 +29,7 @@ mod user;
 mod values;
 mod via;
 
-pub use auth::Credentials;
+pub use auth::{Challenge, Credentials};
 pub use dialled::Dialling;
 pub use error::Fault;
 pub use frame::{Frame, Framer};

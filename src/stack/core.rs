@@ -4,11 +4,13 @@
 use crate::base::{Flow, Instant, Key, LiveConnections, Load, LogBudget, Sources};
 use crate::settings::Shed;
 use crate::sip::{Index, Message, Name, Scheme, Uri};
+use crate::stack::auth::answering::Answering;
 use crate::stack::auth::nonce::Nonces;
 use crate::stack::auth::users::Users;
 use crate::stack::branch::Signer;
 use crate::stack::cookie::Cookies;
 use crate::stack::gates::Gates;
+use crate::stack::health::Health;
 use crate::stack::identity::{Dialog, Identity};
 use crate::stack::names::Names;
 use crate::stack::overload::Overload;
@@ -16,6 +18,7 @@ use crate::stack::passage::Passages;
 use crate::stack::peer_flows::PeerFlows;
 use crate::stack::request::Request;
 use crate::stack::token::Side;
+use crate::stack::trunk_table::TrunkTable;
 use crate::stack::{Counters, Location, Settings};
 use std::sync::Arc;
 
@@ -59,6 +62,11 @@ pub(in crate::stack) struct Core {
     /// Lines of its own, so that nothing else that a stranger has logged can be in their way.
     pub guess_log: LogBudget,
     pub overload: Overload,
+    /// Which next hops have failed: the same for all cores.
+    pub health: Arc<Health>,
+    /// How the trunks' registrations stand: the same for all cores.
+    pub trunks: Arc<TrunkTable>,
+    pub answering: Answering,
 }
 
 impl Core {
@@ -90,6 +98,9 @@ impl Core {
             log: LogBudget::new("refused messages and failed branches"),
             guess_log: LogBudget::new("guessed passwords"),
             overload: Overload::new(secret.derive("overload")),
+            health: Arc::new(Health::new(secret)),
+            trunks: Arc::default(),
+            answering: Answering::new(secret),
         }
     }
 

@@ -19,6 +19,7 @@ pub mod endpoint;
 pub mod facts;
 mod gates;
 pub mod health;
+mod hop_of_conf;
 mod hop_uri;
 pub mod identity;
 pub mod location;
@@ -39,7 +40,10 @@ pub mod settings;
 mod source_proof;
 pub mod token;
 pub mod transaction;
+pub mod trunk;
+pub mod trunk_table;
 mod turn;
+mod uac;
 mod weights;
 pub mod whose;
 

@@ -1,10 +1,11 @@
 //! Where a request goes: the compiled `[[route]]` table.
 
 pub use crate::base::Network;
-use crate::base::Transport;
 use crate::settings::{Millis, Outgoing};
-use crate::sip::{Dialling, Header, Host, KeptUri, Name, Scheme};
-use std::net::{IpAddr, SocketAddr};
+use crate::sip::{Dialling, Header, Host, Name};
+pub use crate::stack::hop_of_conf::NextHop;
+use crate::stack::trunk::Trunk;
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::slice;
 use std::sync::Arc;
@@ -119,6 +120,8 @@ pub struct Route {
     pub probe: Option<Millis>,
     /// What is changed in the requests that take this route.
     pub edits: Arc<Edits>,
+    /// The account with the carrier to which it leads.
+    pub trunk: Option<Arc<Trunk>>,
 }
 
 /// A set of final responses other than 2xx.
@@ -236,27 +239,4 @@ pub enum Action {
     Reject(u16),
     /// Answer nothing.
     Drop,
-}
-
-/// A `target` of a relay route.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NextHop {
-    /// The URI as the conf gives it.
-    pub uri: KeptUri,
-    /// `None`: the host of `uri` is a name, which is looked up for each request (RFC 3263).
-    pub address: Option<SocketAddr>,
-    /// What `uri` says, or its scheme's default. A name's records may say otherwise where it says nothing.
-    pub transport: Transport,
-    /// What the peer's certificate must prove over TLS (RFC 5922): the host of `uri`, lower-case, an address without brackets.
-    pub host: Vec<u8>,
-    /// Which certificate of ours it is shown over TLS if it asks; 0: the one that all are.
-    pub identity: u64,
-}
-
-impl NextHop {
-    /// Whether its URI says nothing of a transport, so that the records of a name may.
-    pub fn leaves_transport_open(&self) -> bool {
-        let uri = self.uri.uri();
-        uri.scheme != Scheme::Sips && uri.transport().is_none()
-    }
 }

@@ -15,6 +15,8 @@ use crate::resolver::Asker;
 use crate::settings;
 use crate::stack::auth::nonce::Nonces;
 use crate::stack::auth::users::Users;
+use crate::stack::health::Health;
+use crate::stack::trunk_table::TrunkTable;
 use crate::stack::{Counters, Element, Endpoint, Location, Occupancy, Settings};
 use crate::trace::Taps;
 use mio::{Poll, Waker};
@@ -52,6 +54,8 @@ pub struct Options {
     pub asker: Option<Asker>,
     /// Who follows calls.
     pub taps: Arc<Taps>,
+    /// How the trunks stand.
+    pub trunks: Arc<TrunkTable>,
 }
 
 impl Default for Options {
@@ -70,6 +74,7 @@ impl Default for Options {
             ring: None,
             asker: None,
             taps: Arc::default(),
+            trunks: Arc::default(),
         }
     }
 }
@@ -167,6 +172,7 @@ impl Bound {
         let live = self.live.clone();
         let nonces = Arc::new(Nonces::new(key, run(), NONCE_WINDOWS));
         let sources = self.options.sources.clone();
+        let (health, trunks) = (Arc::new(Health::new(key)), self.options.trunks.clone());
         let wall_ms = clock.wall_ms();
         self.start(clock, |core| {
             let (settings, location, live) = (settings.clone(), location.clone(), live.clone());
@@ -174,6 +180,8 @@ impl Bound {
             endpoint.set_clock(wall_ms);
             endpoint.share_nonces(nonces.clone());
             endpoint.share_sources(sources.clone());
+            endpoint.share_health(health.clone());
+            endpoint.share_trunks(trunks.clone());
             endpoint.handle_users(users.clone());
             endpoint
         })

@@ -13,7 +13,7 @@ use crate::trace::TraceCounters;
 use std::time::Duration;
 
 /// What is counted elsewhere than at the workers.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ProcessStats {
     /// Contacts in the location service now.
     pub bindings: usize,
@@ -33,6 +33,8 @@ pub struct ProcessStats {
     /// Lines of the log that standard error did not take.
     pub log_lines_lost: u64,
     pub trace: TraceCounters,
+    /// Trunks, and whether each is registered.
+    pub trunks: Vec<(String, bool)>,
 }
 
 /// What the journal of the bindings counts.
@@ -111,8 +113,19 @@ pub fn metrics(stats: &Stats, beside: &ProcessStats) -> Families {
     mail(&mut list, stats);
     workers(&mut list, stats);
     traces(&mut list, &beside.trace);
+    trunks(&mut list, &beside.trunks);
     process(&mut list, beside);
     list
+}
+
+fn trunks(list: &mut Families, trunks: &[(String, bool)]) {
+    let family = list.gauge(
+        "strowger_trunk_registered",
+        "Whether the registration with the carrier of a [[trunk]] holds: 1 or 0.",
+    );
+    for (name, is_registered) in trunks {
+        family.of(&[("trunk", name)], *is_registered);
+    }
 }
 
 const TRANSPORTS: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::Tls];

@@ -39,5 +39,6 @@ mod streams;
 mod timers;
 mod tokens;
 mod torture;
+mod trunks;
 mod unproved;
 mod weights;

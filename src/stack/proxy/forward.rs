@@ -96,6 +96,10 @@ impl Proxy {
         if has_secrets(message) {
             self.withhold(turn, message, &request.flow, &hop.flow);
         }
+        if !copy.credentials.is_empty() {
+            self.rewrite
+                .insert(message.headers_end(), |out| out.extend_from_slice(copy.credentials));
+        }
         if !copy.asserted.is_empty() {
             self.assert(turn, message, copy.asserted, &request.flow, &hop.flow);
         }
@@ -254,7 +258,7 @@ fn after_first_value(list: &[u8]) -> &[u8] {
 }
 
 /// A contact may carry header fields, a Request-URI may not (§16.6 step 2, §19.1.1 table 1).
-fn without_headers(uri: &[u8]) -> &[u8] {
+pub(super) fn without_headers(uri: &[u8]) -> &[u8] {
     if memchr::memchr(b'?', uri).is_none() {
         return uri;
     }

@@ -41,6 +41,8 @@ pub struct RequestCopy<'a> {
     pub edits: Option<&'a Edits>,
     /// The URI of the user that the request has proved to be, for those who are trusted; empty: of nobody.
     pub asserted: &'a [u8],
+    /// The header line that answers the next hop's challenge for one of our trunks; empty without.
+    pub credentials: &'a [u8],
 }
 
 impl<'a> RequestCopy<'a> {
@@ -55,6 +57,7 @@ impl<'a> RequestCopy<'a> {
             search,
             edits: targets.edits.as_deref(),
             asserted: targets.asserted(),
+            credentials: &targets.credentials,
         }
     }
 

@@ -4,6 +4,7 @@ use crate::base::{Flow, Rng, Span, Transport};
 use crate::sip::{Fault, Scheme, Uri};
 use crate::stack::proxy::locate::ServerAddress;
 use crate::stack::route::{Edits, NextHop};
+use crate::stack::trunk::Trunk;
 use crate::stack::weights::by_weight;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -89,6 +90,10 @@ pub struct TargetSet {
     pub edits: Option<Arc<Edits>>,
     /// The URI of the user that the request has proved to be on this pass; empty: of nobody.
     asserted: Span,
+    /// Whose challenges are answered with which password.
+    pub trunk: Option<Arc<Trunk>>,
+    /// The header line that answers the challenge to the copy at hand; empty: none does.
+    pub credentials: Vec<u8>,
 }
 
 impl TargetSet {
@@ -97,6 +102,8 @@ impl TargetSet {
         self.targets.clear();
         self.edits = None;
         self.asserted = Span::default();
+        self.trunk = None;
+        self.credentials.clear();
     }
 
     /// Keeps whom the request has proved to come from, for every copy of it.

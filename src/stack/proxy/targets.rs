@@ -100,6 +100,7 @@ impl Turn<'_> {
                     let call_id = request.message.call_id().unwrap_or_default();
                     targets.order_by_weight(self.core.names.seed(call_id));
                 }
+                targets.trunk = route.trunk.clone();
                 targets.edit(&route.edits).map_err(|_| TOO_SHORT)?;
                 if route.edits.set_host.is_some() && request.next_route.is_none() && request.parsed.maddr().is_none() {
                     targets.lead_where_the_uri_says();

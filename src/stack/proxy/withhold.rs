@@ -84,7 +84,7 @@ impl Proxy {
 }
 
 impl Settings {
-    fn is_for_us(&self, method: Method, header: &Header) -> bool {
+    pub(super) fn is_for_us(&self, method: Method, header: &Header) -> bool {
         // If we challenge no REGISTER, somebody else is the registrar, in a realm that may have our name.
         let ours = header.name != Name::Authorization || method != Method::Register || self.auth.challenge_register;
         ours && Credentials::name_realm(header.value, |realm| self.is_our_realm(realm))

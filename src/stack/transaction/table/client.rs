@@ -91,6 +91,7 @@ impl Transactions {
             target: 0,
             by_size: false,
             opening: None,
+            answered: 0,
             ends: Ends::Nothing,
             listed: false,
             before: NONE,
