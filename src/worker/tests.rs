@@ -429,6 +429,7 @@ fn metrics_have_their_names_once_and_in_order() {
         is_draining: true,
         log_lines_lost: 0,
         trace: crate::trace::TraceCounters::default(),
+        trunks: vec![("carrier".to_owned(), true)],
     };
     let first = metrics::metrics(&crew.stats(), &beside);
     let second = metrics::metrics(&crew.stats(), &beside);
