@@ -25,7 +25,9 @@ fn with_trunk(place: &Place, carrier: SocketAddr, phone: SocketAddr, password: &
         "name = \"carrier\"\nregistrar = \"sip:{carrier}\"\nuser = \"{USER}\"\nexpires = \"60s\"\npassword_file = {:?}",
         file.display().to_string()
     );
-    let out = format!("to_user_prefix = \"0\"\naction = \"relay\"\ntarget = [\"sip:{carrier}\"]\ntrunk = \"carrier\"");
+    let out = format!(
+        "to_user_prefix = \"0\"\naction = \"relay\"\ntarget = [\"sip:{carrier}\"]\nset_host = \"{carrier}\"\ntrunk = \"carrier\""
+    );
     let back = format!(
         "from_source = [\"{}/32\"]\nto_user_prefix = \"{USER}\"\naction = \"relay\"\ntarget = [\"sip:{phone}\"]",
         carrier.ip()
