@@ -549,7 +549,7 @@ fn a_closed_port_shows_at_once_and_all_servers_of_a_name_are_asked() {
     assert_ne!(first.to, second.to);
     assert!(b.send(&second.to, second.answer(200)).is_empty());
     let failed: Vec<_> = health.list().iter().map(|(who, _)| who.address.to_string()).collect();
-    assert_eq!(failed, [first.to.clone()]);
+    assert_eq!(failed, std::slice::from_ref(&first.to));
     let again = b.tick(12_000);
     assert!(!again.is_empty(), "and all over again");
 }
