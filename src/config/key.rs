@@ -175,7 +175,10 @@ mod tests {
         conf.auth.challenge_register = true;
         let users = format!("users users.db: others may read it (mode 0640); {right}");
         let wal = format!("users users.db-wal: others may read it (mode 0666); {right}");
-        assert_eq!(said(&conf), [key, users, wal]);
+        assert_eq!(said(&conf), [&key[..], &users, &wal]);
+        conf.password_files = vec![file("carrier.password", 0o644), file("other.password", 0o600)];
+        let password = format!("password of a [[trunk]] carrier.password: others may read it (mode 0644); {right}");
+        assert_eq!(said(&conf), [password, key, users, wal]);
     }
 
     #[test]

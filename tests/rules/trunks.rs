@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use strowger::base::{Instant, Key};
+use strowger::base::{Instant, Key, Transport};
 use strowger::sip::Credentials;
 use strowger::stack::Element;
 use strowger::stack::Settings;
 use strowger::stack::auth::digest::{Algorithm, ha1, response};
-use strowger::stack::health::Health;
+use strowger::stack::health::{Health, NamedBy, Neighbour, Standing};
 use strowger::stack::route::{Action, NextHop, Route};
 use strowger::stack::settings::Mode;
 use strowger::stack::trunk::Trunk;
@@ -284,6 +284,31 @@ fn the_registrars_name_leads_to_the_next_server_when_one_is_silent() {
 }
 
 #[test]
+fn a_registrar_over_tcp_is_reached_by_a_connection_and_told_of_it() {
+    let by_tcp = NextHop {
+        transport: Transport::Tcp,
+        uri: format!("sip:{CARRIER};transport=tcp").parse().unwrap(),
+        ..hop(CARRIER)
+    };
+    let mut line = Line::new(trunk(by_tcp), |settings| settings.listeners = listeners());
+    let first = next(&mut line.b);
+    assert_eq!(first.flow.transport, Transport::Tcp);
+    assert!(
+        first.header("Via").unwrap().starts_with("SIP/2.0/TCP 10.0.0.1:5060;"),
+        "{first}"
+    );
+    assert_eq!(first.header("Contact"), Some("<sip:4930@10.0.0.1:5060;transport=tcp>"));
+    line.b.lose(first.flow);
+    assert_eq!(line.state(), State::Failed(format!("no connection from {CARRIER}")));
+    let second = next(&mut line.b);
+    line.b.send_on(0, second.flow, second.answer(200));
+    assert_eq!(line.state(), State::Registered);
+    // A connection that ends later says nothing of the registration.
+    line.b.lose(second.flow);
+    assert_eq!(line.state(), State::Registered);
+}
+
+#[test]
 fn a_server_that_stops_gives_its_registration_back() {
     let (mut line, first) = Line::asked();
     line.answer(first.answer(200));
@@ -295,6 +320,12 @@ fn a_server_that_stops_gives_its_registration_back() {
     line.b.tick(0);
     assert_eq!(line.b.cores[0].occupancy().pending, 0);
     line.b.assert_quiet();
+    // A carrier that is not there keeps nobody.
+    let (mut line, first) = Line::asked();
+    line.answer(first.answer(200));
+    line.b.cores[0].handle_drain();
+    line.b.tick(4000);
+    assert_eq!(line.b.cores[0].occupancy().pending, 0);
     // What was never granted need not be given back.
     let (mut line, _) = Line::asked();
     line.b.cores[0].handle_drain();
@@ -525,16 +556,13 @@ fn each_target_is_asked_so_often_and_any_answer_makes_it_well() {
     b.send(SPARE, asked.answer(200));
     let failed: Vec<_> = health.list().iter().map(|(who, _)| who.address.to_string()).collect();
     assert!(!failed.contains(&SPARE.to_owned()), "{failed:?}");
-    assert_eq!(
-        health.standing(Instant::from_ms(b.now), &health_of(SPARE)),
-        strowger::stack::health::Standing::Good
-    );
+    assert_eq!(health.standing(Instant::from_ms(b.now), &health_of(SPARE)), Standing::Good);
 }
 
-fn health_of(at: &str) -> strowger::stack::health::Neighbour {
-    strowger::stack::health::Neighbour {
-        named_by: strowger::stack::health::NamedBy::Conf,
-        transport: strowger::base::Transport::Udp,
+fn health_of(at: &str) -> Neighbour {
+    Neighbour {
+        named_by: NamedBy::Conf,
+        transport: Transport::Udp,
         address: address(at),
     }
 }

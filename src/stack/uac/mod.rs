@@ -210,7 +210,7 @@ impl Uac {
     fn act(&mut self, turn: &mut Turn, proxy: &mut Proxy, place: usize) {
         let duty = &mut self.duties[place];
         if let Some(under_way) = duty.under_way {
-            // A probe has waited for its answer as long as any request would.
+            // It has waited for its answer long enough.
             turn.transactions.abandon_client(turn.now, under_way.client, turn.outbox);
             return self.fail(turn, proxy, place, Cause::NoResponse);
         }
@@ -279,11 +279,16 @@ impl Uac {
         let client = turn
             .transactions
             .open_client(turn.now, ClientKind::Own, NO_SERVER, flow, span, turn.outbox);
-        duty.due = Instant::NEVER;
-        if let What::Probe { .. } = duty.what {
-            duty.due = turn.now.after_ms(turn.core.settings.next_hop.patience);
-            turn.core.health.note_attempt(turn.now, &neighbour(flow));
-        }
+        let patience = turn.core.settings.next_hop.patience;
+        duty.due = match &duty.what {
+            What::Probe { .. } => {
+                turn.core.health.note_attempt(turn.now, &neighbour(flow));
+                turn.now.after_ms(patience)
+            }
+            // A server that stops does not wait long for a carrier that is not there.
+            What::Registration(registration) if registration.is_leaving => turn.now.after_ms(patience),
+            What::Registration(_) => Instant::NEVER,
+        };
         duty.under_way = Some(UnderWay { client, flow });
         if let Some(server_address) = hop.server_address {
             duty.tried.push(Tried {
@@ -403,8 +408,13 @@ impl Uac {
                 }
                 (state, turn.now.after_ms(wait))
             }
-            Next::Gone | Next::Again => {
+            Next::Gone { is_answered: true } => {
                 log::info!("trunk {name:?}: the registration of {address} is given back");
+                registration.until = Instant::default();
+                (State::Unused, Instant::NEVER)
+            }
+            Next::Gone { is_answered: false } | Next::Again => {
+                log::warn!("trunk {name:?}: {address} stays registered until it expires: nobody has taken that back");
                 registration.until = Instant::default();
                 (State::Unused, Instant::NEVER)
             }

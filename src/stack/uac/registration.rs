@@ -26,8 +26,8 @@ pub enum Next {
     Granted(u64),
     /// It has failed, and is tried again after so many milliseconds.
     Failed(u64, String),
-    /// It has been given back.
-    Gone,
+    /// It has been given back, or nobody has answered that.
+    Gone { is_answered: bool },
 }
 
 /// One trunk's registration.
@@ -97,7 +97,7 @@ impl Registration {
     /// A final response to a REGISTER for `uri`. `chance` is a random number.
     pub fn answered(&mut self, now: Instant, message: &Message, answering: &mut Answering, uri: &[u8], chance: u64) -> Next {
         match message.status() {
-            200..300 if self.is_leaving => return Next::Gone,
+            200..300 if self.is_leaving => return Next::Gone { is_answered: true },
             200..300 => {
                 (self.failures, self.answered, self.is_raised) = (0, 0, false);
                 let granted_ms = u64::from(self.granted(message)) * 1000;
@@ -124,7 +124,7 @@ impl Registration {
     /// No answer has come, or none that ends it.
     pub fn fail(&mut self, why: String, asked_ms: Option<u64>, chance: u64) -> Next {
         if self.is_leaving {
-            return Next::Gone;
+            return Next::Gone { is_answered: false };
         }
         (self.answered, self.is_raised) = (0, false);
         let plain = FIRST_WAIT_MS << self.failures.min(8);
