@@ -54,6 +54,12 @@ enum Command {
     },
     /// Show the TCP and TLS connections of the running server.
     Connections,
+    /// Show the running server's accounts with carriers ([[trunk]]), and how their registrations stand.
+    Trunks {
+        /// Print a JSON list.
+        #[arg(long)]
+        json: bool,
+    },
     /// Have the running server read its conf again, and the certificates, keys and users that it names: all of it or, if
     /// anything is wrong, nothing. Calls and connections go on. SIGHUP does the same.
     ///
@@ -125,6 +131,7 @@ fn main() -> ExitCode {
         Command::Ul { command } => cli::ul(command, places),
         Command::User { command } => cli::user(command, places),
         Command::Connections => cli::connections(places),
+        Command::Trunks { json } => cli::trunks(*json, places),
         Command::Reload => cli::reload(places),
         Command::Drain { deadline, wait } => cli::drain(*deadline, *wait, places),
         Command::Top { interval, once } => cli::top(*interval, *once, places),
@@ -168,7 +175,7 @@ mod tests {
             }
             command.get_subcommands().map(walk).sum::<usize>() + 1
         }
-        assert_eq!(walk(&Arguments::command()), 20);
+        assert_eq!(walk(&Arguments::command()), 21);
     }
 
     #[test]
@@ -206,6 +213,9 @@ mod tests {
             ("strowger trace --json --pcap calls.pcap", false),
             ("strowger trace --json --brief", false),
             ("strowger trace 1003", false),
+            ("strowger trunks", true),
+            ("strowger trunks --json", true),
+            ("strowger trunks carrier", false),
             ("strowger top", true),
             ("strowger top --once --interval 0.5", true),
             ("strowger top --interval 0", false),

@@ -8,6 +8,7 @@ mod routes;
 mod sections;
 mod tls;
 mod trace;
+mod trunks;
 mod uri;
 mod values;
 mod wrong;
@@ -89,7 +90,7 @@ pub fn known_keys() -> BTreeMap<&'static str, Vec<&'static str>> {
         files: 0,
     };
     // One of each, because the keys of a table that may be repeated are only asked for where one stands.
-    let root = DeTable::parse_recoverable("[[listen]]\n[[route]]\n[[tls.identity]]\n").0;
+    let root = DeTable::parse_recoverable("[[listen]]\n[[route]]\n[[trunk]]\n[[tls.identity]]\n").0;
     let mut document = Document::new(root.get_ref(), &machine);
     document.conf();
     document.known
@@ -178,8 +179,11 @@ impl Document<'_> {
             trace: self.plain(),
             log: self.plain(),
             routes: Routes::default(),
+            trunks: Vec::new(),
+            password_files: Vec::new(),
         };
-        (conf.routes, conf.certificates.client_identities) = self.routes();
+        (conf.trunks, conf.password_files) = self.trunks();
+        (conf.routes, conf.certificates.client_identities) = self.routes(&conf.trunks, conf.proxy.mode);
         self.refuse_unreachable(&conf);
         self.refuse_idle_challenge(&conf);
         self.refuse_idle_certificate(&conf);

@@ -5,6 +5,7 @@
 //! | `version` | | a string |
 //! | `stats` | `prefix` (optional) | a list of [`Sample`] |
 //! | `connections` | | a list of [`ConnectionEntry`] |
+//! | `trunks` | | a list of [`TrunkEntry`] |
 //! | `reload` | | null |
 //! | `drain` | `deadline` (seconds, optional) | a [`Draining`] |
 //! | `log` | `level` (optional) | the level in force |
@@ -51,6 +52,11 @@ pub trait ControlApi: Send + Sync {
 
     /// The TCP and TLS connections that are open now.
     fn connections(&self) -> Vec<ConnectionEntry>;
+
+    /// The accounts with carriers, and how their registrations stand.
+    fn trunks(&self) -> Vec<TrunkEntry> {
+        Vec::new()
+    }
 
     /// Reads the conf and the files that it names again, whole or not at all; calls and connections stay.
     fn reload(&self) -> Result<(), Refusal>;
@@ -165,6 +171,22 @@ pub struct ConnectionEntry {
     pub quiet_ms: u64,
     /// Bytes that wait to be sent.
     pub waiting_bytes: usize,
+}
+
+/// One `[[trunk]]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrunkEntry {
+    pub trunk: String,
+    pub registrar: String,
+    pub user: String,
+    /// `unused` (it registers nowhere), `trying`, `registered` or `failed`.
+    pub state: String,
+    /// Why it has failed last.
+    pub why: Option<String>,
+    /// For so long the carrier has granted the registration; 0: it has not.
+    pub granted_for_s: u64,
+    /// After so long it is registered anew, or tried again.
+    pub next_in_s: Option<u64>,
 }
 
 /// An address-of-record and what is bound to it.

@@ -17,6 +17,7 @@ use strowger::resolver::Resolver;
 use strowger::stack::Settings;
 use strowger::stack::auth::users::Users;
 use strowger::stack::location::Location;
+use strowger::stack::trunk_table::TrunkTable;
 use strowger::store::{Source, UserWatcher};
 use strowger::trace::Taps;
 use strowger::worker::Crew;
@@ -34,6 +35,7 @@ pub struct RunningServer {
     pub taps: Arc<Taps>,
     /// If calls are to leave records.
     pub recorder: Option<Recorder>,
+    pub trunks: Arc<TrunkTable>,
     pub resolver: Resolver,
     pub crew: Mutex<Crew>,
     /// If anybody is challenged.

@@ -31,6 +31,7 @@ use strowger::resolver::{self, Asker, Inbox, Resolver};
 use strowger::stack::Settings;
 use strowger::stack::auth::users::Users;
 use strowger::stack::location::Location;
+use strowger::stack::trunk_table::TrunkTable;
 use strowger::store::users::Loaded;
 use strowger::store::{Source, user_watcher};
 use strowger::trace::Taps;
@@ -119,6 +120,7 @@ struct Open {
     sources: Arc<Sources>,
     taps: Arc<Taps>,
     recorder: Option<Recorder>,
+    trunks: Arc<TrunkTable>,
     /// How many files the process may open.
     files: usize,
     /// Connections of one core that there are places for.
@@ -139,8 +141,11 @@ impl Open {
         limit_sources(&sources, conf);
         let taps: Arc<Taps> = Arc::default();
         let recorder = Recorder::open(&conf.records)?;
+        let trunks: Arc<TrunkTable> = Arc::default();
+        trunks.keep(conf.trunks.iter().map(|trunk| &**trunk));
         let options = Options {
             taps: taps.clone(),
+            trunks: trunks.clone(),
             connections: conf.connection_limits(files),
             sources: sources.clone(),
             tls: ground.contexts.clone(),
@@ -164,6 +169,7 @@ impl Open {
             sources,
             taps,
             recorder,
+            trunks,
             files,
             connections,
         })
@@ -215,6 +221,7 @@ fn launch(conf: &Conf, ground: Ground, open: Open, manager: Manager, reread: Rer
         location,
         taps: open.taps,
         recorder: open.recorder,
+        trunks: open.trunks,
         resolver,
         crew: Mutex::new(crew),
         user_watcher: Mutex::new(None),

@@ -6,6 +6,7 @@
 
 mod auth;
 mod cursor;
+mod dialled;
 mod equality;
 mod error;
 mod frame;
@@ -31,7 +32,8 @@ mod user;
 mod values;
 mod via;
 
-pub use auth::Credentials;
+pub use auth::{Challenge, Credentials};
+pub use dialled::Dialling;
 pub use error::Fault;
 pub use frame::{Frame, Framer};
 pub use header::{Header, Name};

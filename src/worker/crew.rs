@@ -14,6 +14,8 @@ use crate::settings;
 use crate::stack::auth::nonce::Nonces;
 use crate::stack::auth::users::Users;
 use crate::stack::calls::Calls;
+use crate::stack::health::Health;
+use crate::stack::trunk_table::TrunkTable;
 use crate::stack::{Element, Endpoint, Location, Settings};
 use crate::trace::Taps;
 use mio::{Poll, Waker};
@@ -53,6 +55,8 @@ pub struct Options {
     pub asker: Option<Asker>,
     /// Who follows calls.
     pub taps: Arc<Taps>,
+    /// How the trunks stand.
+    pub trunks: Arc<TrunkTable>,
 }
 
 /// The calls in progress, and what takes their records.
@@ -79,6 +83,7 @@ impl Default for Options {
             recording: None,
             asker: None,
             taps: Arc::default(),
+            trunks: Arc::default(),
         }
     }
 }
@@ -177,6 +182,7 @@ impl Bound {
         let nonces = Arc::new(Nonces::new(key, run(), NONCE_WINDOWS));
         let sources = self.options.sources.clone();
         let calls = self.options.recording.as_ref().map(|recording| recording.calls.clone());
+        let (health, trunks) = (Arc::new(Health::new(key)), self.options.trunks.clone());
         let wall_ms = clock.wall_ms();
         self.start(clock, |core| {
             let (settings, location, live) = (settings.clone(), location.clone(), live.clone());
@@ -185,6 +191,8 @@ impl Bound {
             endpoint.share_nonces(nonces.clone());
             endpoint.share_sources(sources.clone());
             endpoint.share_calls(calls.clone());
+            endpoint.share_health(health.clone());
+            endpoint.share_trunks(trunks.clone());
             endpoint.handle_users(users.clone());
             endpoint
         })

@@ -17,7 +17,7 @@ use crate::trace::TraceCounters;
 use std::time::Duration;
 
 /// What is counted elsewhere than at the workers.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ProcessStats {
     /// Contacts in the location service now.
     pub bindings: usize,
@@ -39,6 +39,8 @@ pub struct ProcessStats {
     pub trace: TraceCounters,
     /// If calls leave records.
     pub records: Option<RecordNumbers>,
+    /// Trunks, and whether each is registered.
+    pub trunks: Vec<(String, bool)>,
 }
 
 /// What the journal of the bindings counts.
@@ -115,8 +117,19 @@ pub fn metrics(stats: &Stats, beside: &ProcessStats) -> Families {
     if let Some(numbers) = &beside.records {
         calls::records(&mut list, numbers);
     }
+    trunks(&mut list, &beside.trunks);
     process(&mut list, beside);
     list
+}
+
+fn trunks(list: &mut Families, trunks: &[(String, bool)]) {
+    let family = list.gauge(
+        "strowger_trunk_registered",
+        "Whether the registration with the carrier of a [[trunk]] holds: 1 or 0.",
+    );
+    for (name, is_registered) in trunks {
+        family.of(&[("trunk", name)], *is_registered);
+    }
 }
 
 /// One of the two directions.

@@ -437,6 +437,7 @@ fn metrics_have_their_names_once_and_in_order() {
             lost: 2,
             unrecorded: 1,
         }),
+        trunks: vec![("carrier".to_owned(), true)],
     };
     let first = metrics::metrics(&crew.stats(), &beside);
     let second = metrics::metrics(&crew.stats(), &beside);

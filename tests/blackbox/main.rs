@@ -51,6 +51,7 @@ mod tls_reload;
 mod tls_server;
 mod tokens;
 mod traces;
+mod trunks;
 mod trust;
 mod users;
 mod wires;

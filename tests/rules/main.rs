@@ -2,6 +2,7 @@
 //! Each test is named by what must be true.
 
 mod addresses;
+mod asserted;
 mod auth;
 mod bench;
 mod bindings;
@@ -12,6 +13,7 @@ mod cores;
 mod dialog;
 mod drain;
 mod durability;
+mod edits;
 mod failover;
 mod flows;
 mod forking;
@@ -39,4 +41,6 @@ mod streams;
 mod timers;
 mod tokens;
 mod torture;
+mod trunks;
 mod unproved;
+mod weights;

@@ -195,7 +195,7 @@ impl<'d> Document<'d> {
 /// The section's name as the file has it.
 pub(super) fn brackets(section: &str) -> String {
     match section {
-        "listen" | "route" | "tls.identity" => format!("[[{section}]]"),
+        "listen" | "route" | "trunk" | "tls.identity" => format!("[[{section}]]"),
         _ => format!("[{section}]"),
     }
 }

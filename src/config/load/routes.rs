@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::document::{Document, Section};
@@ -11,9 +12,10 @@ use super::values::*;
 use super::wrong::*;
 use crate::base::{Key, Transport};
 use crate::net::tls::Pair;
-use crate::settings::Callers;
+use crate::settings::{Callers, Mode};
 use crate::sip::{Host, Scheme};
 use crate::stack::route::{Action, NextHop, Route, Routes};
+use crate::stack::trunk::Trunk;
 
 /// What a `[[route]]` rejects with where it names no status: 403 Forbidden.
 pub const DEFAULT_REJECTION: u16 = 403;
@@ -64,11 +66,12 @@ const TAKEN: &[(&str, &[Kind], &str)] = &[
     ("set_host", &[Kind::Relay], "\"relay\""),
     ("add_header", &[Kind::Relay], "\"relay\""),
     ("remove_header", &[Kind::Relay], "\"relay\""),
+    ("trunk", &[Kind::Relay], "\"relay\""),
 ];
 
 impl Document<'_> {
     /// The routes, and by number the certificates that their next hops are shown.
-    pub(super) fn routes(&mut self) -> (Routes, Vec<(u64, Vec<Pair>)>) {
+    pub(super) fn routes(&mut self, trunks: &[Arc<Trunk>], mode: Mode) -> (Routes, Vec<(u64, Vec<Pair>)>) {
         let mut routes = Vec::new();
         let mut certificates = BTreeMap::new();
         let mut all_taken_at = None;
@@ -81,7 +84,7 @@ impl Document<'_> {
                 );
                 section.wrong(at, message);
             }
-            let (route, pairs) = section.route();
+            let (route, pairs) = section.route(trunks, mode);
             if !pairs.is_empty() {
                 certificates.insert(number_of(&pairs), pairs);
             }
@@ -110,7 +113,7 @@ fn number_of(pairs: &[Pair]) -> u64 {
 
 impl Section<'_, '_> {
     /// A route, and the certificates that it shows.
-    fn route(&mut self) -> (Route, Vec<Pair>) {
+    fn route(&mut self, trunks: &[Arc<Trunk>], mode: Mode) -> (Route, Vec<Pair>) {
         let methods = list("a list of methods such as [\"INVITE\"]", method);
         let methods = self.read("methods", filled(methods));
         let from_source = self.read("from_source", filled(list(NETWORKS, network)));
@@ -133,7 +136,8 @@ impl Section<'_, '_> {
             failover: self.failover(targets),
             patience: self.read("patience", millis(Duration::from_millis(100), Duration::from_secs(120))),
             probe: self.probe(targets),
-            edits: self.edits(),
+            edits: self.edits().into(),
+            trunk: self.trunk(trunks, targets, mode),
             methods: methods.unwrap_or_default(),
             from_source: from_source.unwrap_or_default(),
             to_host: self.read("to_host", host).map(|host| host.into_bytes().into()),
@@ -223,7 +227,7 @@ fn agent(value: &Value<'_>) -> Parsed<Vec<u8>> {
 }
 
 /// The SIP URI of a next hop: with an address as its host or beside it, or with a name that is looked up (RFC 3263).
-fn target(value: &Value<'_>) -> Parsed<NextHop> {
+pub(super) fn target(value: &Value<'_>) -> Parsed<NextHop> {
     let what = "SIP URIs such as \"sip:192.0.2.10:5060\" or \"sip:sip.example.net\"";
     let text = string(value, what)?;
     let has = |phrase: String| wrong(value, format!("has {text:?}, but {phrase}"));

@@ -146,7 +146,7 @@ impl Proxy {
 
     /// Steps 1 to 10 for one target: the copy is the received bytes with edits, rendered into the outbox. Returns the branch, and
     /// where the next hop's name has led, if it is one.
-    fn forward(
+    pub(super) fn forward(
         &mut self,
         turn: &mut Turn,
         server: Id,

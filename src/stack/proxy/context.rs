@@ -51,6 +51,8 @@ pub struct Context {
     pub closed: bool,
     /// The caller has cancelled.
     pub cancelled: bool,
+    /// A carrier has refused the password of the trunk.
+    pub is_trunk_refused: bool,
 }
 
 /// What a final response counts for that is no answer to the request (§21.5.3).
@@ -251,6 +253,7 @@ impl Context {
         self.challenge_room = 0;
         self.closed = false;
         self.cancelled = false;
+        self.is_trunk_refused = false;
     }
 }
 

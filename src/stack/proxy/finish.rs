@@ -22,6 +22,7 @@ impl Proxy {
             // Nothing was heard after a CANCEL: the caller is told that it worked.
             0 | 408 | 503 if context.cancelled => (487, ""),
             INVALID_RESPONSE if context.cancelled && best.is_empty() => (487, ""),
+            INVALID_RESPONSE if context.is_trunk_refused && best.is_empty() => (INVALID_RESPONSE, "Trunk Password Refused"),
             // A 503 says something of one next hop, not of us (step 6); nor did a dead next hop say anything.
             0 | 503 => (500, "No Next Hop Reached"),
             status if best.is_empty() => (status, ""),

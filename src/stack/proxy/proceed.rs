@@ -4,6 +4,7 @@ use crate::base::Id;
 use crate::sip::Message;
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::hop::Attempt;
+use crate::stack::proxy::trunk_answer::Answer;
 use crate::stack::refusal::Refusal;
 use crate::stack::transaction::Client;
 use crate::stack::turn::Turn;
@@ -19,6 +20,8 @@ pub(super) enum More<'c> {
     ByUdp(&'c Client),
     /// One server of a target has failed.
     Elsewhere(Attempt),
+    /// A challenge of the next hop is answered for a trunk.
+    ForTrunk(&'c Answer<'c>),
     /// A branch has waited for a name; `in_time`: more is known than before.
     Parked { id: Id, attempt: Attempt, in_time: bool },
 }
@@ -82,6 +85,7 @@ impl Proxy {
                 More::ByUdp(client) => {
                     self.try_by_udp(turn, client, c, request);
                 }
+                More::ForTrunk(answer) => self.try_with_password(turn, server, c, request, answer),
                 More::Elsewhere(attempt) => {
                     self.try_next_server(turn, server, c, request, attempt);
                 }

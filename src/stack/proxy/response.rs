@@ -166,6 +166,9 @@ impl Proxy {
         let Some(context_id) = turn.transactions.server(server).and_then(|s| s.context) else {
             return;
         };
+        if matches!(status, 401 | 407) && self.meets_trunk(turn, id, server, context_id, message) {
+            return;
+        }
         // A next hop that answers of the request itself has not failed: no spare is asked.
         if status != 503
             && let Some(context) = self.contexts.get_mut(context_id)

@@ -28,6 +28,9 @@ pub(in crate::stack) enum Decision {
     Drop,
 }
 
+/// A route takes more from the Request-URI than there is.
+const TOO_SHORT: Refusal = Refusal::new(484, "Too Short For The Route's Edits");
+
 /// What the location service says, beside the targets.
 #[derive(Default)]
 struct Located {
@@ -90,7 +93,18 @@ impl Turn<'_> {
                 for (number, hop) in (0..).zip(hops) {
                     let target = self.push_request_uri(request, targets);
                     (target.spare, target.number) = (number > 0, number);
+                    target.weight = route.weights.get(usize::from(number)).copied().unwrap_or_default();
                     targets.lead_to(hop);
+                }
+                if !route.weights.is_empty() {
+                    // All requests of a call have the same order, on whatever core.
+                    let call_id = request.message.call_id().unwrap_or_default();
+                    targets.order_by_weight(self.core.names.seed(call_id));
+                }
+                targets.trunk = route.trunk.clone();
+                targets.edit(&route.edits).map_err(|_| TOO_SHORT)?;
+                if route.edits.set_host.is_some() && request.next_route.is_none() && request.parsed.maddr().is_none() {
+                    targets.lead_where_the_uri_says();
                 }
                 Ok(Decision::Forward)
             }

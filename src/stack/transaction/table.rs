@@ -85,6 +85,8 @@ pub struct Client {
     pub by_size: bool,
     /// What the request is known by as one of whoever opens a dialog, where that was worked out: its responses have it in common.
     pub opening: Option<Dialog>,
+    /// Challenges of the next hop that were answered with a trunk's password on the way to this branch.
+    pub answered: u8,
     /// What is over with this branch.
     pub ends: Ends,
     /// True while it stands in the list of those that wait on a connection and have heard nothing.
@@ -125,6 +127,8 @@ pub enum ClientKind {
     NonInvite,
     /// Our own CANCEL of another branch; nobody waits for its outcome.
     Cancel,
+    /// A request of our own, which is no INVITE: no server transaction stands behind it.
+    Own,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -93,6 +93,7 @@ impl Transactions {
             row: RowId::NONE,
             by_size: false,
             opening: None,
+            answered: 0,
             ends: Ends::Nothing,
             listed: false,
             before: NONE,
