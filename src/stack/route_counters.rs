@@ -52,12 +52,24 @@ pub struct Setup {
 }
 
 /// See the module's text.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RouteCounters {
     pub rows: Vec<Row>,
     pub setups: Vec<Setup>,
     /// The rows of each next hop of each route of the conf; one for a route that names none.
     of_routes: Vec<Vec<RowId>>,
+}
+
+impl Default for RouteCounters {
+    fn default() -> RouteCounters {
+        let mut counters = RouteCounters {
+            rows: Vec::new(),
+            setups: Vec::new(),
+            of_routes: Vec::new(),
+        };
+        counters.row(0, "location");
+        counters
+    }
 }
 
 impl RouteCounters {
@@ -69,7 +81,6 @@ impl RouteCounters {
 
     /// Other routes, for what comes next. What was counted stays.
     pub fn configure(&mut self, routes: &[Route]) {
-        self.row(0, "location");
         self.of_routes = (1..)
             .zip(routes)
             .map(|(number, route)| match &route.action {
@@ -240,7 +251,7 @@ mod tests {
     fn neither_reloads_nor_strange_codes_take_memory_without_end() {
         let mut counters = RouteCounters::default();
         for reload in 0..MOST_ROWS + 10 {
-            counters.configure(&[relay(&[&format!("sip:{reload}")])]);
+            counters.configure(&[relay(&[&format!("sip:h{reload}.example.com")])]);
         }
         assert_eq!(counters.rows.len(), MOST_ROWS);
         assert_eq!(counters.of(Some(0), 0), RowId::LOCATION);

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use strowger::base::{Flow, Instant, Key, Outbox, Rng, Span, Transport};
 use strowger::sip::{Index, Message, Method, Name};
-use strowger::stack::calls::Calls;
 use strowger::stack::settings::{Listener, Settings};
 use strowger::stack::{Element, Endpoint, Location};
 
@@ -160,7 +159,8 @@ impl Server {
 
     /// Calls leave records from now on: lines in the outbox.
     pub fn record_calls(&mut self) {
-        self.endpoint.share_calls(Some(Arc::new(Calls::new(usize::MAX))));
+        self.endpoint
+            .share_calls(Some(Arc::new(strowger::stack::calls::Calls::new(usize::MAX))));
     }
 
     /// Hands every message to the endpoint, and fires what is due: what one turn of the loop does between its sockets. The
