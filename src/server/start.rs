@@ -29,6 +29,7 @@ use strowger::net::{interfaces, sys};
 use strowger::resolver::{self, Asker, Inbox, Resolver};
 use strowger::stack::Settings;
 use strowger::stack::auth::users::Users;
+use strowger::stack::health::Health;
 use strowger::stack::location::Location;
 use strowger::store::users::Loaded;
 use strowger::store::{Source, user_watcher};
@@ -116,6 +117,7 @@ struct Open {
     asker: Asker,
     inbox: Inbox,
     sources: Arc<Sources>,
+    health: Arc<Health>,
     taps: Arc<Taps>,
     /// How many files the process may open.
     files: usize,
@@ -135,12 +137,14 @@ impl Open {
         let (asker, inbox) = resolver::open(conf.dns.questions);
         let sources = Arc::new(Sources::new(ground.secret, 0));
         limit_sources(&sources, conf);
+        let health = Arc::new(Health::new(ground.secret));
         let taps: Arc<Taps> = Arc::default();
         taps.configure(&conf.trace)?;
         let options = Options {
             taps: taps.clone(),
             connections: conf.connection_limits(files),
             sources: sources.clone(),
+            health: health.clone(),
             tls: ground.contexts.clone(),
             cores: conf.server.cores.clone(),
             udp: conf.udp.clone(),
@@ -159,6 +163,7 @@ impl Open {
             asker,
             inbox,
             sources,
+            health,
             taps,
             files,
             connections,
@@ -186,6 +191,7 @@ fn launch(conf: &Conf, ground: Ground, open: Open, manager: Manager, reread: Rer
         secret: ground.secret,
         files: open.files,
         sources: open.sources,
+        health: open.health,
         connections: open.connections,
         transactions: settings.per_core.transactions,
         since_1970: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),

@@ -9,6 +9,7 @@ use crate::stack::auth::users::Users;
 use crate::stack::branch::Signer;
 use crate::stack::cookie::Cookies;
 use crate::stack::gates::Gates;
+use crate::stack::health::Health;
 use crate::stack::identity::{Dialog, Identity};
 use crate::stack::names::Names;
 use crate::stack::overload::Overload;
@@ -49,6 +50,8 @@ pub(in crate::stack) struct Core {
     pub nonces: Arc<Nonces>,
     /// What all cores know of those who send to us.
     pub sources: Arc<Sources>,
+    /// What all cores know of next hops that have failed.
+    pub health: Arc<Health>,
     /// Makes the core's nonces of one millisecond differ.
     pub nonce_count: u32,
     /// The time since 1970 at [`crate::base::Instant`] zero, milliseconds.
@@ -56,6 +59,8 @@ pub(in crate::stack) struct Core {
     pub log: LogBudget,
     /// Lines of its own, so that nothing else that a stranger has logged can be in their way.
     pub guess_log: LogBudget,
+    /// Lines about next hops that fail and come back.
+    pub health_log: LogBudget,
     pub overload: Overload,
 }
 
@@ -82,10 +87,12 @@ impl Core {
             users: Arc::default(),
             nonces: Arc::new(Nonces::new(secret, 0, NONCE_WINDOWS)),
             sources: Arc::new(Sources::new(secret, 0)),
+            health: Arc::new(Health::new(secret)),
             nonce_count: 0,
             wall_ms: 0,
             log: LogBudget::new("refused messages and failed branches"),
             guess_log: LogBudget::new("guessed passwords"),
+            health_log: LogBudget::new("next hops that have failed or answer again"),
             overload: Overload::new(secret.derive("overload")),
         }
     }

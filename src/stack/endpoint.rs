@@ -10,6 +10,7 @@ use crate::stack::branch::Branch;
 use crate::stack::core::Core;
 use crate::stack::counters::{Drop, Limit, MethodLabel, Side};
 use crate::stack::element::Element;
+use crate::stack::health::Health;
 use crate::stack::location::Progress;
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::targets::Decision;
@@ -81,6 +82,11 @@ impl Endpoint {
     pub fn share_sources(&mut self, sources: Arc<Sources>) {
         self.transactions.sources = sources.clone();
         self.core.sources = sources;
+    }
+
+    /// Takes part in what the other cores know of next hops.
+    pub fn share_health(&mut self, health: Arc<Health>) {
+        self.core.health = health;
     }
 
     /// URIs that REGISTERs have had compared as texts: what they cost beyond their own length.
@@ -223,6 +229,7 @@ impl Element for Endpoint {
     fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox) {
         self.core.log.renew(now);
         self.core.guess_log.renew(now);
+        self.core.health_log.renew(now);
         let gone = {
             let (mut turn, proxy, _) = self.turn(now, outbox);
             proxy.end_overdue_waits(&mut turn);

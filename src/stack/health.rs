@@ -129,20 +129,20 @@ impl Health {
         self.count.load(Ordering::Relaxed) == 0
     }
 
-    /// An answer has come from there, which nobody else could have given. True: it had failed before.
-    pub fn note_answer(&self, now: Instant, neighbour: &Neighbour) -> bool {
+    /// An answer has come from there, which nobody else could have given. Returned is its failure, if it had failed before.
+    pub fn note_answer(&self, now: Instant, neighbour: &Neighbour) -> Option<Failure> {
         let (entry, tag) = self.heard(neighbour);
         let heard = tag | step(now);
         if entry.load(Ordering::Relaxed) != heard {
             entry.store(heard, Ordering::Relaxed);
         }
         if self.is_all_well() {
-            return false;
+            return None;
         }
         let mut failures = self.failures();
-        let was_failed = failures.remove(neighbour).is_some();
+        let failure = failures.remove(neighbour);
         self.count.store(failures.len(), Ordering::Relaxed);
-        was_failed
+        failure
     }
 
     /// Whether an answer has come from there since this moment, to whatever request.
@@ -298,10 +298,10 @@ mod tests {
             Standing::Failed(at(1000)),
             "one request tries it, no more"
         );
-        assert!(health.note_answer(due, &gateway));
+        assert!(health.note_answer(due, &gateway).is_some());
         assert_eq!(health.standing(due, &gateway), Standing::Good);
         assert!(health.is_all_well());
-        assert!(!health.note_answer(due, &gateway), "it is well already");
+        assert!(health.note_answer(due, &gateway).is_none(), "it is well already");
     }
 
     #[test]

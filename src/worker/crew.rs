@@ -15,6 +15,7 @@ use crate::resolver::Asker;
 use crate::settings;
 use crate::stack::auth::nonce::Nonces;
 use crate::stack::auth::users::Users;
+use crate::stack::health::Health;
 use crate::stack::{Counters, Element, Endpoint, Location, Occupancy, Settings};
 use crate::trace::Taps;
 use mio::{Poll, Waker};
@@ -36,6 +37,8 @@ pub struct Options {
     pub connections: Limits,
     /// How many requests a source may send to the whole server.
     pub sources: Arc<Sources>,
+    /// What is known of next hops that have failed.
+    pub health: Arc<Health>,
     /// For TLS listeners, and for connections to TLS servers.
     pub tls: Option<Arc<Contexts>>,
     /// Bytes of mail that may wait from one core to another.
@@ -61,6 +64,7 @@ impl Default for Options {
             udp: settings::Udp::default(),
             connections: Limits::default(),
             sources: Arc::new(Sources::new(Key::new(0, 0), 0)),
+            health: Arc::new(Health::new(Key::new(0, 0))),
             tls: None,
             mail: 1 << 20,
             timer_grid_ms: 10,
@@ -166,7 +170,7 @@ impl Bound {
         }
         let live = self.live.clone();
         let nonces = Arc::new(Nonces::new(key, run(), NONCE_WINDOWS));
-        let sources = self.options.sources.clone();
+        let (sources, health) = (self.options.sources.clone(), self.options.health.clone());
         let wall_ms = clock.wall_ms();
         self.start(clock, |core| {
             let (settings, location, live) = (settings.clone(), location.clone(), live.clone());
@@ -174,6 +178,7 @@ impl Bound {
             endpoint.set_clock(wall_ms);
             endpoint.share_nonces(nonces.clone());
             endpoint.share_sources(sources.clone());
+            endpoint.share_health(health.clone());
             endpoint.handle_users(users.clone());
             endpoint
         })

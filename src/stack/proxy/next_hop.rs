@@ -222,7 +222,13 @@ impl Proxy {
             None => {
                 let call_id = request.message.call_id().unwrap_or_default();
                 let asked_by = turn.asked_by(request, target);
-                turn.find_server_address(&hop_query_of(uri, course.secure), call_id, copy.search, asked_by)?
+                turn.find_server_address(
+                    &hop_query_of(uri, course.secure),
+                    call_id,
+                    copy.search,
+                    target.named_by(),
+                    asked_by,
+                )?
             }
         };
         // Where nothing else chooses, the message's size does (§18.1.1).

@@ -5,7 +5,7 @@ use crate::sip::{Message, Method, Name};
 use crate::stack::counters::{Drop, Limit};
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::context::{INVALID_RESPONSE, is_better};
-use crate::stack::transaction::{ClientKind, Ends};
+use crate::stack::transaction::{ClientKind, Ends, Hope};
 use crate::stack::turn::Turn;
 
 impl Proxy {
@@ -15,11 +15,15 @@ impl Proxy {
         let Some(client) = turn.transactions.client(id) else {
             return turn.core.counters.drop(Drop::StrayResponse);
         };
-        let (kind, server, cancel) = (client.kind, client.server, client.cancel);
+        let (kind, server, cancel, hope) = (client.kind, client.server, client.cancel, client.hope);
         turn.answered = client.opening;
         // Only a host that hears what is sent there knows the branch.
-        if client.flow.peer == flow.peer && message.status() >= 200 {
-            turn.core.sources.proved.note(turn.now, flow.peer);
+        if client.flow.peer == flow.peer {
+            let neighbour = client.neighbour();
+            if message.status() >= 200 {
+                turn.core.sources.proved.note(turn.now, flow.peer);
+            }
+            turn.note_response(neighbour, message);
         }
         match turn.answered_by(id, kind, message) {
             Answered::Request => {}
@@ -44,8 +48,13 @@ impl Proxy {
         if !message.has_second_via() {
             return self.process_addressed_to_us(turn, id, server, message.status());
         }
+        if message.status() < 200 && hope == Hope::Silent {
+            self.hear(turn, id);
+        }
         match message.status() {
             100 => turn.cancel_if_wanted(id),
+            // Another next hop is tried in its place.
+            ..200 if hope == Hope::GivenUp => turn.cancel_if_wanted(id),
             // RFC 4320 §4.1: no provisional response but 100 to a non-INVITE, and that one is ours.
             ..200 if kind == ClientKind::NonInvite => turn.core.counters.drop(Drop::Absorbed),
             ..200 => {
@@ -86,12 +95,12 @@ impl Proxy {
             return;
         };
         // A 2xx comes again until somebody acknowledges it.
-        if !context.branches.contains(&id) {
+        if !context.all_branches().any(|branch| branch == id) {
             return;
         }
         self.log_branch(turn, server, flow, "the only Via of its final response is ours");
         if let Some(mut context) = self.contexts.lend(context_id) {
-            context.branches.retain(|branch| *branch != id);
+            context.take_out(id);
             context.reclaim(breadth);
             context.note_failure(INVALID_RESPONSE, &mut turn.transactions.pool);
             self.contexts.put_back(context_id, context);
@@ -133,7 +142,7 @@ impl Proxy {
         let Some(mut context) = self.contexts.take(server, turn.transactions) else {
             return;
         };
-        context.branches.retain(|branch| *branch != id);
+        context.take_out(id);
         turn.cancel_branches(&context);
         match (used, ends) {
             (Some(flow), Some(ends @ (Ends::Request | Ends::Call))) => {
@@ -151,24 +160,29 @@ impl Proxy {
         let status = message.status();
         let branch = turn.transactions.client(id);
         let (breadth, target, unproved) = branch.map_or((0, 0, 0), |branch| (branch.breadth, branch.target, branch.unproved));
+        let is_given_up = branch.is_some_and(|branch| branch.hope == Hope::GivenUp);
         let invite = turn.transactions.server(server).is_some_and(|server| server.is_invite());
         let Some(context_id) = turn.transactions.server(server).and_then(|s| s.context) else {
             return;
         };
-        // A next hop that answers of the request itself has not failed: no spare is asked.
-        if status != 503
-            && let Some(context) = self.contexts.get_mut(context_id)
-        {
+        let Some(context) = self.contexts.get_mut(context_id) else {
+            debug_assert!(false, "a transaction that waits has a context");
+            return;
+        };
+        let is_failure = context.is_failure(target, status);
+        // A next hop that answers of the request itself has not failed: no spare is asked, unless one is under way in its place.
+        if !is_failure && !is_given_up {
             context.drop_spares();
         }
         // The usual case needs no memory: the only branch there ever was has its answer.
         if let Some(context) = self.contexts.get(context_id) {
             let only = context.branches == [id]
                 && context.parked.is_empty()
+                && context.silent.is_empty()
                 && context.next_target >= context.targets.targets.len()
                 && context.best_status == 0
                 && context.challenged == 0;
-            if only && status != 503 && (invite || status != 408) {
+            if only && !is_failure && status != 503 && (invite || status != 408) {
                 self.forward_at_once(turn, server, &flow, message);
                 if let Some(context) = self.contexts.take(server, turn.transactions) {
                     self.retire(turn, context);
@@ -182,11 +196,11 @@ impl Proxy {
             debug_assert!(false, "a transaction that waits has a context");
             return;
         };
-        context.branches.retain(|branch| *branch != id);
+        context.take_out(id);
         context.reclaim(breadth);
         context.refund(unproved);
-        // 6xx: nobody else is to be asked (§16.7 step 5).
-        if status >= 600 && !context.closed {
+        // 6xx: nobody else is to be asked (§16.7 step 5), unless the conf says otherwise.
+        if status >= 600 && !is_failure && !context.closed {
             context.closed = true;
             if let Some(mut context) = self.contexts.lend(context_id) {
                 turn.cancel_branches(&context);
@@ -194,7 +208,7 @@ impl Proxy {
                 self.contexts.put_back(context_id, context);
             }
         }
-        if status == 503 {
+        if is_failure && !is_given_up {
             self.try_elsewhere(turn, server, context_id, target, breadth);
         }
         self.go_on(turn, server);

@@ -1,9 +1,11 @@
 //! The target set (RFC 3261 §16.5): where one request may go, in the order of q.
 
 use crate::base::{Flow, Span, Transport};
+use crate::settings::Millis;
 use crate::sip::{Scheme, Uri};
+use crate::stack::health::NamedBy;
 use crate::stack::proxy::locate::ServerAddress;
-use crate::stack::route::NextHop;
+use crate::stack::route::{NextHop, Statuses};
 use std::net::SocketAddr;
 
 /// One place to send a request to.
@@ -53,6 +55,15 @@ impl Target {
     pub fn is_by_conf(&self) -> bool {
         self.hop.is_some() || self.hop_uri.is_some()
     }
+
+    /// Who says where it leads.
+    pub fn named_by(&self) -> NamedBy {
+        match (self.is_by_conf(), self.source.is_some() || self.by_operator) {
+            (true, _) => NamedBy::Conf,
+            (false, true) => NamedBy::Contact,
+            (false, false) => NamedBy::Message,
+        }
+    }
 }
 
 /// A next hop of the conf, as far as it must be remembered when the conf changes.
@@ -81,12 +92,18 @@ impl ConfHop {
 pub struct TargetSet {
     pub text: Vec<u8>,
     pub targets: Vec<Target>,
+    /// What the route says of its targets: after which final responses the next one is tried, and how long one may say nothing, milliseconds,
+    /// if not as long as `[next_hop]` says.
+    pub failover: Statuses,
+    pub patience: Option<Millis>,
 }
 
 impl TargetSet {
     pub fn clear(&mut self) {
         self.text.clear();
         self.targets.clear();
+        self.failover = Statuses::default();
+        self.patience = None;
     }
 
     pub fn push(&mut self, uri: &[u8], path: &[u8], q: u16) -> &mut Target {

@@ -59,6 +59,8 @@ impl Turn<'_> {
         let settings = self.core.settings.clone();
         let route = settings.routes.iter().find(|route| matches(route, request));
         if let Some(route) = route {
+            targets.failover = route.failover.clone();
+            targets.patience = route.patience;
             let decision = self.follow_route(route, request, targets);
             let outgoing = route.outgoing.unwrap_or(settings.outgoing);
             targets.set_per_call(outgoing == Outgoing::PerCall);
@@ -86,10 +88,7 @@ impl Turn<'_> {
                 if hops.is_empty() {
                     self.push_request_uri(request, targets).for_users = route.users_only;
                 }
-                for (number, hop) in hops.iter().enumerate() {
-                    self.push_request_uri(request, targets).spare = number > 0;
-                    targets.lead_to(hop);
-                }
+                self.push_hops(hops, request, targets);
                 Ok(Decision::Forward)
             }
             Action::Location => {
@@ -200,7 +199,7 @@ impl Turn<'_> {
     }
     /// The Request-URI as a target. Where `maddr` names us, and the request came by the port and transport that the URI names,
     /// those three are no more than our own address, and go (§16.4).
-    fn push_request_uri<'t>(&self, request: &Request, targets: &'t mut TargetSet) -> &'t mut Target {
+    pub fn push_request_uri<'t>(&self, request: &Request, targets: &'t mut TargetSet) -> &'t mut Target {
         let uri = &request.parsed;
         let strip = uri.maddr().is_some_and(|maddr| self.is_own_maddr(maddr, request));
         match strip {

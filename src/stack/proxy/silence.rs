@@ -1,0 +1,89 @@
+//! Branches that say nothing: another next hop is tried in place of one, if there is another, and nobody who has answered is kept waiting for it.
+
+use crate::base::Id;
+use crate::stack::proxy::Proxy;
+use crate::stack::proxy::context::Context;
+use crate::stack::proxy::hop::Attempt;
+use crate::stack::proxy::proceed::More;
+use crate::stack::transaction::Hope;
+use crate::stack::turn::Turn;
+
+impl Proxy {
+    /// Nothing has been heard of a branch for as long as patience lasts. Its transaction goes on.
+    pub fn branch_is_silent(&mut self, turn: &mut Turn, id: Id) {
+        let Some(client) = turn.transactions.client_mut(id) else {
+            debug_assert!(false, "a branch that is silent is there");
+            return;
+        };
+        // A CANCEL has been asked for, or the caller has its answer: nobody waits.
+        if client.hope != Hope::Awaited {
+            return;
+        }
+        let (server, target, breadth) = (client.server, client.target, client.breadth);
+        let (neighbour, sent_at) = (client.neighbour(), client.sent_at);
+        // One request without an answer shows nothing while the next hop answers others.
+        if !turn.core.health.has_answered_since(sent_at, &neighbour) {
+            turn.note_silence(neighbour, sent_at);
+        }
+        let Some(context_id) = turn.transactions.server(server).and_then(|server| server.context) else {
+            return;
+        };
+        let Some(context) = self.contexts.get_mut(context_id) else {
+            debug_assert!(false, "a transaction that waits has a context");
+            return;
+        };
+        if !context.take_out(id) {
+            return;
+        }
+        context.silent.push(id);
+        if let Some(client) = turn.transactions.client_mut(id) {
+            client.hope = Hope::Silent;
+        }
+        if !context.closed && context.last_tried(target).is_some() {
+            let attempt = Attempt {
+                target: usize::from(target),
+                breadth,
+                since: turn.now,
+                is_late: false,
+            };
+            self.start_more(turn, server, context_id, More::Silent { id, attempt });
+        }
+        self.go_on(turn, server);
+    }
+
+    /// A provisional response has come of a branch that had said nothing: it is waited for again, if no other is tried in its place.
+    pub fn hear(&mut self, turn: &mut Turn, id: Id) {
+        let Some(client) = turn.transactions.client_mut(id) else {
+            return;
+        };
+        if client.hope != Hope::Silent {
+            return;
+        }
+        client.hope = Hope::Awaited;
+        let server = client.server;
+        let context = turn.transactions.server(server).and_then(|server| server.context);
+        if let Some(context) = context.and_then(|context| self.contexts.get_mut(context)) {
+            context.silent.retain(|branch| *branch != id);
+            context.branches.push(id);
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// Nobody waits for the branches that say nothing: something else is tried, or the answer of another leaves.
+    pub fn give_up_silent(&mut self, context: &mut Context) {
+        while let Some(id) = context.silent.last().copied() {
+            self.give_up_branch(context, id);
+        }
+    }
+
+    /// Its request is not repeated any more, and cancelled as soon as a provisional response comes (§9.1). For the best response it counts as
+    /// one that has timed out (§16.8).
+    pub fn give_up_branch(&mut self, context: &mut Context, id: Id) {
+        context.take_out(id);
+        context.note_failure(408, &mut self.transactions.pool);
+        let breadth = self.transactions.give_up(id);
+        context.reclaim(breadth);
+        self.cancel_branch(id);
+    }
+}
