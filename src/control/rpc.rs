@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{AorEntry, ConnectionEntry, ControlApi, Draining, Refusal, Sample, Traced, samples};
+use super::{AorEntry, ConnectionEntry, ControlApi, Draining, Refusal, Sample, Targets, Traced, samples};
 use crate::trace::session::Query;
 use crate::trace::{Tap, Wanted};
 
@@ -128,6 +128,7 @@ enum Done {
     Version(String),
     Stats(Vec<Sample>),
     Connections(Vec<ConnectionEntry>),
+    Targets(Targets),
     Reloaded,
     Draining(Draining),
     Level(String),
@@ -192,6 +193,10 @@ fn perform(method: &str, params: Value, api: &dyn ControlApi) -> Result<Done, Er
             params_of(params, [])?;
             Done::Connections(api.connections())
         }
+        "targets" => {
+            params_of(params, [])?;
+            Done::Targets(api.targets())
+        }
         "reload" => {
             params_of(params, [])?;
             api.reload()?;
@@ -225,7 +230,7 @@ fn perform(method: &str, params: Value, api: &dyn ControlApi) -> Result<Done, Er
         "trace" => Done::Tracing(trace(params, api)?),
         _ => {
             let message = format!(
-                "no method {method:?}; there are version, stats, connections, reload, drain, log, trace, ul.show, ul.add, ul.rm"
+                "no method {method:?}; there are version, stats, connections, targets, reload, drain, log, trace, ul.show, ul.add, ul.rm"
             );
             return Err(Error::new(METHOD_NOT_FOUND, message));
         }

@@ -3,11 +3,11 @@
 use super::bindings::Disk;
 use super::logger;
 use super::running::RunningServer;
-use super::typed;
+use super::{targets, typed};
 use std::sync::Arc;
 use std::time::Duration;
 use strowger::base::metric::Families;
-use strowger::control::{AorEntry, ConnectionEntry, ContactEntry, ControlApi, Draining, Refusal, guests};
+use strowger::control::{AorEntry, ConnectionEntry, ContactEntry, ControlApi, Draining, Refusal, Targets, guests};
 use strowger::net::streams::Description;
 use strowger::settings::{Words, level_named};
 use strowger::sip::{Scheme, Uri};
@@ -40,6 +40,11 @@ impl ControlApi for RunningServer {
             waiting_bytes: connection.waiting,
         };
         connections.into_iter().map(entry).collect()
+    }
+
+    fn targets(&self) -> Targets {
+        let now = self.crew().clock().now();
+        targets::targets(&self.current().settings, &self.start.health, now)
     }
 
     fn reload(&self) -> Result<(), Refusal> {
@@ -82,7 +87,9 @@ impl ControlApi for RunningServer {
             log_lines_lost: logger::lost(),
             trace: self.taps.counters(),
         };
-        metrics::metrics(&stats, &beside)
+        let mut families = metrics::metrics(&stats, &beside);
+        targets::count(&mut families, &self.current().settings, &self.start.health);
+        families
     }
 
     fn taps(&self) -> Option<Arc<Taps>> {

@@ -9,6 +9,7 @@
 
 use crate::base::proved::words;
 use crate::base::{Instant, Key, Transport};
+use crate::stack::name_servers::NameServers;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -110,6 +111,8 @@ pub struct Health {
     /// How many there are in `failures`: whoever finds none asks no further.
     count: AtomicUsize,
     failures: Mutex<HashMap<Neighbour, Failure>>,
+    /// Where the names among the conf's targets have led.
+    pub name_servers: NameServers,
     /// In the low half the step in which the last answer came, in the high one from whom.
     heard: Box<[AtomicU64]>,
 }
@@ -120,6 +123,7 @@ impl Health {
             key: key.derive("health"),
             count: AtomicUsize::new(0),
             failures: Mutex::default(),
+            name_servers: NameServers::new(key),
             heard: (0..HEARD).map(|_| AtomicU64::new(0)).collect(),
         }
     }

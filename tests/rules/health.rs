@@ -68,6 +68,16 @@ fn goes_first_to(b: &mut Bench, hop: &str) {
     assert_eq!(first_copy(b, "MESSAGE").to, hop);
 }
 
+/// The first of two targets says nothing to a request, and the second one takes it.
+#[track_caller]
+fn first_has_failed(b: &mut Bench) {
+    assert_eq!(first_copy(b, "MESSAGE").to, GATE);
+    let sent = b.tick(PATIENCE);
+    let at_spare = the(&sent, SPARE).clone();
+    b.send(SPARE, at_spare.answer(200));
+    one_has_failed(b, GATE, Cause::NoResponse);
+}
+
 fn failed(b: &Bench) -> Vec<(String, Failure)> {
     let list = b.health.list();
     list.into_iter()
@@ -193,8 +203,7 @@ fn when_all_have_failed_each_request_is_tried_at_the_one_whose_failure_is_longes
 #[test]
 fn one_request_tries_a_failed_target_again_and_its_answer_makes_it_well_for_all() {
     let mut b = bench(relay(&[GATE, SPARE]));
-    first_copy(&mut b, "MESSAGE");
-    b.tick(PATIENCE);
+    first_has_failed(&mut b);
     b.tick(PASSED_OVER);
     let trial = first_copy(&mut b, "MESSAGE");
     assert_eq!(trial.to, GATE);
@@ -205,8 +214,8 @@ fn one_request_tries_a_failed_target_again_and_its_answer_makes_it_well_for_all(
     goes_first_to(&mut b, GATE);
     // A trial without an answer lets it be passed over for longer.
     let mut b = bench(relay(&[GATE, SPARE]));
-    first_copy(&mut b, "MESSAGE");
-    b.tick(PATIENCE + PASSED_OVER);
+    first_has_failed(&mut b);
+    b.tick(PASSED_OVER);
     assert_eq!(first_copy(&mut b, "MESSAGE").to, GATE);
     b.tick(PATIENCE);
     let (_, failure) = failed(&b)[0].clone();
@@ -385,6 +394,41 @@ fn of_a_name_with_two_servers_the_other_one_is_tried_in_time_and_then_first() {
         for _ in 0..20 {
             goes_first_to(&mut b, good);
         }
+        b.assert_quiet();
+    }
+}
+
+#[test]
+fn a_silent_server_is_not_given_up_for_one_that_dns_does_not_know() {
+    let mut zone = Zone::new(
+        "_sip._udp.gates.example SRV 1 0 5080 one.example.
+         _sip._udp.gates.example SRV 2 0 5080 two.example.
+         one.example A 10.0.5.1",
+    );
+    for answers_meanwhile in [false, true] {
+        let mut b = bench(route(Action::Relay(vec![by_name("sip:gates.example;transport=udp")])));
+        b.send(ALICE, request("INVITE"));
+        let mut sent = Vec::new();
+        while b
+            .asked
+            .first()
+            .is_some_and(|question| !question.name.to_string().starts_with("two"))
+        {
+            sent.extend(zone.serve_one(&mut b));
+        }
+        let at_gate = only(sent);
+        b.tick(PATIENCE);
+        if answers_meanwhile {
+            b.send(GATE, at_gate.answer(100));
+        }
+        zone.serve(&mut b);
+        let sent = b.tick(12_000);
+        assert!(to(&sent, ALICE).is_empty(), "{}", show(&sent));
+        assert_eq!(to(&sent, GATE).is_empty(), answers_meanwhile, "{}", show(&sent));
+        let sent = b.send(GATE, at_gate.answer(180));
+        assert_eq!(only(sent).to, ALICE);
+        let sent = b.send(GATE, at_gate.answer(486));
+        assert_eq!(the(&sent, ALICE).status(), 486);
         b.assert_quiet();
     }
 }

@@ -136,7 +136,16 @@ impl Proxy {
         if let Some(client) = turn.transactions.client_mut(silent) {
             client.breadth = 0;
         }
-        turn.give_up_branch(context, silent);
+        turn.give_up_replaced(context, attempt.number());
+    }
+
+    /// A branch has waited for its name, and may go on. If it was to take the place of one that has been heard meanwhile, it does not start.
+    pub fn start_parked(&mut self, turn: &mut Turn, server: Id, context: &mut Context, request: &Request, attempt: Attempt) {
+        if turn.is_awaited(context, attempt.number()) {
+            return;
+        }
+        self.start_branch(turn, server, context, request, attempt);
+        turn.give_up_replaced(context, attempt.number());
     }
 
     fn park_branch(&mut self, turn: &mut Turn, server: Id, attempt: Attempt, question: u128) -> Id {

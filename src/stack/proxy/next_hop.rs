@@ -74,6 +74,7 @@ impl Proxy {
         turn.check_guard(request, target, flow.peer, copy.search.since)?;
         if let (Some(uri), true) = (copy.hop_uri, server_address.is_some()) {
             turn.note_guarded_address(uri, flow.peer);
+            turn.core.health.name_servers.note(uri, flow.transport, flow.peer);
         }
         Ok(Hop {
             flow,

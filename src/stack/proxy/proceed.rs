@@ -96,7 +96,7 @@ impl Proxy {
                 More::Parked {
                     attempt, in_time: true, ..
                 } => {
-                    self.start_branch(turn, server, c, request, attempt);
+                    self.start_parked(turn, server, c, request, attempt);
                 }
                 // A server that has failed, and is known, is better than none.
                 More::Parked { attempt, .. } if !turn.core.health.is_all_well() => {
@@ -104,7 +104,7 @@ impl Proxy {
                         is_late: true,
                         ..attempt
                     };
-                    self.start_branch(turn, server, c, request, attempt);
+                    self.start_parked(turn, server, c, request, attempt);
                 }
                 More::Parked { attempt, .. } => {
                     turn.fail_branch(c, request, attempt.target, &TOO_LATE);

@@ -77,9 +77,28 @@ impl Turn<'_> {
         }
     }
 
+    /// Whether a branch to this target is under way whose answer is waited for.
+    pub fn is_awaited(&self, context: &Context, target: u16) -> bool {
+        context.branches.iter().any(|branch| self.is_branch_to(*branch, target))
+    }
+
+    /// A branch that says nothing is given up when another one to the same target has left, and not while that waits for a name.
+    pub fn give_up_replaced(&mut self, context: &mut Context, target: u16) {
+        if !self.is_awaited(context, target) {
+            return;
+        }
+        while let Some(id) = context.silent.iter().copied().find(|id| self.is_branch_to(*id, target)) {
+            self.give_up_branch(context, id);
+        }
+    }
+
+    fn is_branch_to(&self, branch: Id, target: u16) -> bool {
+        self.transactions.client(branch).is_some_and(|client| client.target == target)
+    }
+
     /// Its request is not repeated any more, and cancelled as soon as a provisional response comes (§9.1). For the best response it counts as
     /// one that has timed out (§16.8).
-    pub fn give_up_branch(&mut self, context: &mut Context, id: Id) {
+    fn give_up_branch(&mut self, context: &mut Context, id: Id) {
         context.take_out(id);
         context.note_failure(408, &mut self.transactions.pool);
         let breadth = self.transactions.give_up(id);
