@@ -27,8 +27,10 @@ const LONGEST_RETRY_AFTER_MS: u64 = 10 * 60_000;
 /// How long the one request that tries a failed next hop has for it, milliseconds; then another may try.
 const TRIAL_MS: u64 = 10_000;
 
-/// A failure that nobody has asked about for so long after it could be tried again is forgotten, milliseconds.
-const FORGOTTEN_MS: u64 = 3_600_000;
+/// A next hop that the conf does not name and that nobody has tried again for so long after it could be is forgotten, milliseconds; and how
+/// often those are looked for.
+const FORGOTTEN_MS: u64 = 600_000;
+const SWEEP_MS: u64 = 60_000;
 
 /// Next hops whose last answer is remembered: the power of two of them.
 const HEARD: usize = 1024;
@@ -111,6 +113,8 @@ pub struct Health {
     /// How many there are in `failures`: whoever finds none asks no further.
     count: AtomicUsize,
     failures: Mutex<HashMap<Neighbour, Failure>>,
+    /// When those that nobody has tried again were looked for last, milliseconds.
+    swept_ms: AtomicU64,
     /// Where the names among the conf's targets have led.
     pub name_servers: NameServers,
     /// In the low half the step in which the last answer came, in the high one from whom.
@@ -123,6 +127,7 @@ impl Health {
             key: key.derive("health"),
             count: AtomicUsize::new(0),
             failures: Mutex::default(),
+            swept_ms: AtomicU64::new(0),
             name_servers: NameServers::new(key),
             heard: (0..HEARD).map(|_| AtomicU64::new(0)).collect(),
         }
@@ -175,8 +180,11 @@ impl Health {
             Some(_) if asked_ms.is_none() => return None,
             Some(known) => known.failures,
         };
-        if known.is_none() && !make_room(&mut failures, now, neighbour.named_by) {
-            return None;
+        if known.is_none() {
+            self.sweep(&mut failures, now);
+            if failures.len() >= MOST && neighbour.named_by != NamedBy::Conf {
+                return None;
+            }
         }
         let for_ms = match asked_ms {
             Some(asked) => asked.min(LONGEST_RETRY_AFTER_MS),
@@ -193,6 +201,15 @@ impl Health {
         failures.insert(neighbour, failure);
         self.count.store(failures.len(), Ordering::Relaxed);
         known.is_none().then_some(for_ms)
+    }
+
+    /// Now and then: forgets those that nobody has tried again. What the conf names is always remembered.
+    fn sweep(&self, failures: &mut HashMap<Neighbour, Failure>, now: Instant) {
+        let swept_ms = self.swept_ms.load(Ordering::Relaxed);
+        if now.as_ms().saturating_sub(swept_ms) >= SWEEP_MS {
+            self.swept_ms.store(now.as_ms(), Ordering::Relaxed);
+            failures.retain(|neighbour, failure| neighbour.named_by == NamedBy::Conf || failure.until.after_ms(FORGOTTEN_MS) > now);
+        }
     }
 
     /// Whether a request should go there.
@@ -249,14 +266,6 @@ impl Health {
     fn failures(&self) -> MutexGuard<'_, HashMap<Neighbour, Failure>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether there is room for one more. What the conf names is always remembered.
-fn make_room(failures: &mut HashMap<Neighbour, Failure>, now: Instant, named_by: NamedBy) -> bool {
-    if failures.len() >= MOST {
-        failures.retain(|_, failure| failure.until.after_ms(FORGOTTEN_MS) > now);
-    }
-    failures.len() < MOST || named_by == NamedBy::Conf
 }
 
 /// Never 0.
@@ -399,6 +408,7 @@ mod tests {
         // What nobody has asked about for long makes room.
         let later = at(2 * FORGOTTEN_MS);
         health.note_failure(later, stranger(u32::MAX), Cause::Unreachable, RETRY_MS, None);
-        assert_eq!(health.list().len(), 1);
+        let left: Vec<_> = health.list().into_iter().map(|(neighbour, _)| neighbour).collect();
+        assert_eq!(left, [gateway, stranger(u32::MAX)], "what the conf names is remembered");
     }
 }

@@ -156,7 +156,8 @@ fn an_answer_that_the_route_lists_leads_to_the_second_gateway() {
         let expected = if status == 486 { 486 } else { 404 };
         assert_eq!(refused.status(), Some(expected), "{refused:?}");
         caller.acknowledge(&request, &refused);
-        (first.forget(), second.forget());
+        first.forget();
+        second.forget();
     }
     sees(&place, &server, true, "-");
 }

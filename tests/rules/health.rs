@@ -526,6 +526,30 @@ fn a_dead_phone_does_not_keep_the_answer_of_a_busy_one() {
 }
 
 #[test]
+fn a_server_error_is_an_answer_too_though_another_next_hop_is_silent() {
+    for method in ["INVITE", "MESSAGE"] {
+        let mut b = phones(2, Fork::Parallel, &[]);
+        let sent = b.send(ALICE, Request::new(method, "sip:bob@example.com"));
+        let at_second = the(&sent, &phone(1)).clone();
+        b.send(&phone(1), at_second.answer(500));
+        let sent = b.tick(PATIENCE);
+        assert!(
+            to(&sent, ALICE).iter().any(|s| s.status() == 500),
+            "{method}: {}",
+            show(&sent)
+        );
+        b.assert_quiet();
+    }
+    let mut b = bench(relay(&[GATE, SPARE]));
+    first_copy(&mut b, "MESSAGE");
+    let sent = b.tick(PATIENCE);
+    let at_spare = the(&sent, SPARE).clone();
+    let sent = b.send(SPARE, at_spare.answer(500));
+    assert_eq!(the(&sent, ALICE).status(), 500);
+    b.assert_quiet();
+}
+
+#[test]
 fn a_phone_that_rings_late_rings_and_is_waited_for_as_long_as_others_do() {
     let mut b = phones(2, Fork::Parallel, &[]);
     let sent = b.send(ALICE, Request::invite());
@@ -611,7 +635,8 @@ fn a_route_says_after_which_answers_the_next_target_is_tried() {
         failover: Statuses::new(ranges.to_vec()),
         ..relay(&[GATE, SPARE])
     };
-    let lists: [(&[(u16, u16)], &[u16]); 4] = [
+    type List = (&'static [(u16, u16)], &'static [u16]);
+    let lists: [List; 4] = [
         (&[(503, 503)], &[503]),
         (&[(408, 408), (500, 599)], &[408, 500, 503]),
         (&[(404, 404), (486, 486)], &[404, 486]),

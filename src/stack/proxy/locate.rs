@@ -52,8 +52,8 @@ pub struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Where the next hop's name leads to several servers it is the same one for all that shares the Call-ID, as RFC 3263 §4.4 wants it;
-    /// whether that one answers is not known.
+    /// Where the next hop's name leads to several servers it is the same one for all that shares the Call-ID, as RFC 3263 §4.4 wants it,
+    /// as long as it has not failed; whether it answers this one is not known.
     pub fn without_memory(since: Instant) -> Search<'static> {
         Search {
             since,

@@ -158,7 +158,7 @@ impl Turn<'_> {
 const MOST_ORDERED: usize = 32;
 
 /// `4 s`, `0.5 s`.
-struct Seconds(u64);
+pub struct Seconds(pub u64);
 
 impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

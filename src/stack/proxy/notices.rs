@@ -59,7 +59,10 @@ impl Proxy {
             return;
         }
         if client.hope == Hope::GivenUp {
-            return self.release(turn, client.server, client.flow, client.ends);
+            if status != 503 {
+                self.release(turn, client.server, client.flow, client.ends);
+            }
+            return;
         }
         let Some(id) = turn.transactions.server(client.server).and_then(|server| server.context) else {
             return;

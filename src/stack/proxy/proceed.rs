@@ -38,7 +38,7 @@ impl Proxy {
         if !context.closed && context.next_target < context.targets.targets.len() {
             // What is left is tried in place of those that say nothing.
             if context.is_idle() {
-                turn.give_up_silent(context);
+                turn.replace_silent(context);
             }
             self.start_more(turn, server, context_id, More::Targets);
         }

@@ -343,6 +343,13 @@ impl Hop {
         branch.outcome.is_none() && self.is_alive(branch, now)
     }
 
+    /// True if nothing has been heard of the branch for as long as `[next_hop] patience`: nobody need wait for it.
+    pub(super) fn is_silent(&self, branch: usize, now: Instant) -> bool {
+        let branch = &self.branches[branch];
+        let waited_ms = now.ms_since(branch.sent) + self.slack_ms();
+        branch.outcome.is_none() && branch.provisional.is_none() && waited_ms >= self.settings.next_hop.patience
+    }
+
     pub(super) fn add(
         &mut self,
         class: Class,
