@@ -110,6 +110,8 @@ pub enum Standing {
 #[derive(Debug)]
 pub struct Health {
     key: Key,
+    /// For a hash that costs little: nobody gains by making two next hops share an entry of `heard`.
+    salt: [u64; 3],
     /// How many there are in `failures`: whoever finds none asks no further.
     count: AtomicUsize,
     failures: Mutex<HashMap<Neighbour, Failure>>,
@@ -123,8 +125,10 @@ pub struct Health {
 
 impl Health {
     pub fn new(key: Key) -> Health {
+        let own = key.derive("health");
         Health {
-            key: key.derive("health"),
+            key: own,
+            salt: [1, 2, 3].map(|number| own.hash_numbers(number, 0, 0)),
             count: AtomicUsize::new(0),
             failures: Mutex::default(),
             swept_ms: AtomicU64::new(0),
@@ -259,13 +263,20 @@ impl Health {
 
     fn heard(&self, neighbour: &Neighbour) -> (&AtomicU64, u64) {
         let (high, low) = words(neighbour.address.ip());
-        let hash = self.key.hash_numbers(high, low, self.number(neighbour));
+        let [first, second, third] = self.salt;
+        let hash = mix(mix(high ^ first, low ^ second) ^ self.number(neighbour), third);
         (&self.heard[hash as usize % HEARD], hash & !u64::from(u32::MAX))
     }
 
     fn failures(&self) -> MutexGuard<'_, HashMap<Neighbour, Failure>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Both halves of the product: every bit of the numbers counts in each half.
+fn mix(one: u64, other: u64) -> u64 {
+    let product = u128::from(one) * u128::from(other);
+    product as u64 ^ (product >> 64) as u64
 }
 
 /// Never 0.
@@ -384,6 +395,28 @@ mod tests {
         assert!(health.has_answered_since(at(1000), &gateway));
         assert!(!health.has_answered_since(at(5000), &gateway), "not since then");
         assert!(!health.has_answered_since(at(1000), &neighbour(NamedBy::Message, "192.0.2.1:5060")));
+    }
+
+    #[test]
+    fn next_hops_are_told_apart_by_address_port_transport_and_who_names_them() {
+        let health = health();
+        let mut seen = std::collections::BTreeSet::new();
+        let mut count = 0;
+        for address in (0..64u32).map(|n| std::net::Ipv4Addr::from(0xc000_0200 + n * 0x0101)) {
+            for (port, named_by) in [(5060, NamedBy::Conf), (5061, NamedBy::Conf), (5060, NamedBy::Contact)] {
+                for transport in [Transport::Udp, Transport::Tcp] {
+                    let address = SocketAddr::new(address.into(), port);
+                    let (_, tag) = health.heard(&Neighbour {
+                        named_by,
+                        transport,
+                        address,
+                    });
+                    seen.insert(tag);
+                    count += 1;
+                }
+            }
+        }
+        assert_eq!(seen.len(), count);
     }
 
     #[test]

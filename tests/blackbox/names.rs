@@ -1,7 +1,6 @@
 //! Next hops by name (RFC 3263), with a name server on loopback: over UDP, TCP and TLS, past servers that are dead, and while the
 //! name server itself is slow, dead, or knows nothing.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::agent::Agent;

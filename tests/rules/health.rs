@@ -155,6 +155,7 @@ fn a_route_has_a_patience_of_its_own_and_timer_b_goes_before_a_longer_one() {
             // Its time-out is §16.8's: the next target follows then.
             let sent = b.tick(1);
             assert_eq!(the(&sent, SPARE).method(), "INVITE");
+            one_has_failed(&b, GATE, Cause::NoResponse);
         }
         b.assert_quiet();
     }
@@ -330,6 +331,23 @@ fn late_answers_of_a_silent_target_still_count() {
         } else {
             assert_eq!(the(&sent, ALICE).status(), 603);
         }
+        b.assert_quiet();
+    }
+}
+
+#[test]
+fn a_2xx_after_the_caller_has_another_final_answer_does_not_reach_it() {
+    for wait in [0, 10_000] {
+        let mut b = bench(relay(&[GATE, SPARE]));
+        let invite = request("INVITE");
+        let sent = b.send(ALICE, &invite);
+        let at_gate = the(&sent, GATE).clone();
+        let sent = b.tick(PATIENCE);
+        let at_spare = the(&sent, SPARE).clone();
+        let sent = b.send(SPARE, at_spare.answer(486));
+        b.send(ALICE, invite.ack(the(&sent, ALICE)));
+        b.tick(wait);
+        assert!(to(&b.send(GATE, at_gate.answer(200)), ALICE).is_empty(), "after {wait} ms");
         b.assert_quiet();
     }
 }

@@ -175,7 +175,8 @@ struct Walk<'n, 'c> {
 }
 
 impl Turn<'_> {
-    /// The first place in the order of §4 that has not been tried, and has not failed; if all have failed, the one whose failure is longest ago. What is not known yet is asked for, because of `asked_by`, or of the conf.
+    /// The first place in the order of §4 that has not been tried, and has not failed; if all have failed, the one whose failure is longest ago.
+    /// What is not known yet is asked for, because of `asked_by`, or of the conf.
     pub fn find_server_address(
         &mut self,
         query: &HopQuery,

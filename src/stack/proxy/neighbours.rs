@@ -8,7 +8,7 @@ use crate::stack::proxy::locate::ServerAddress;
 use crate::stack::proxy::target::TargetSet;
 use crate::stack::request::Request;
 use crate::stack::route::NextHop;
-use crate::stack::transaction::{Client, ClientKind};
+use crate::stack::transaction::{Client, ClientKind, Hope};
 use crate::stack::turn::Turn;
 use std::fmt;
 
@@ -46,6 +46,15 @@ impl Turn<'_> {
         }
     }
 
+    /// A branch has timed out (§16.8). If patience has not ended before, nothing may have been heard of its next hop at all.
+    pub fn note_time_out(&mut self, client: &Client) {
+        let neighbour = client.neighbour();
+        let is_cancelled = client.cancel.is_some();
+        if client.hope == Hope::Awaited && !is_cancelled && !self.core.health.has_answered_since(client.sent_at, &neighbour) {
+            self.note_silence(neighbour, client.sent_at);
+        }
+    }
+
     /// Nothing has come from a next hop since `sent_at`, when a request left for it.
     pub fn note_silence(&mut self, neighbour: Neighbour, sent_at: Instant) {
         let retry_ms = self.core.settings.next_hop.retry;
@@ -59,7 +68,12 @@ impl Turn<'_> {
     fn log_failure(&mut self, neighbour: &Neighbour, why: fmt::Arguments<'_>, for_ms: u64) {
         if self.core.health_log.may_say() {
             let hop = self.describe(neighbour);
-            log::warn!("{hop} has failed: {why}; passed over for {}", Seconds(for_ms));
+            // A phone that is switched off is nothing to be warned of.
+            let level = match neighbour.named_by {
+                NamedBy::Conf => log::Level::Warn,
+                NamedBy::Contact | NamedBy::Message => log::Level::Info,
+            };
+            log::log!(level, "{hop} has failed: {why}; passed over for {}", Seconds(for_ms));
         }
     }
 

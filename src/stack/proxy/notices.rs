@@ -11,6 +11,7 @@ impl Proxy {
             Notice::ClientTimeout(client) => {
                 if client.kind != ClientKind::Cancel && client.hope != Hope::GivenUp {
                     self.log_branch(turn, client.server, client.flow, "no final response");
+                    turn.note_time_out(&client);
                 }
                 self.branch_ended(turn, &client, 408);
             }

@@ -36,8 +36,8 @@ impl Proxy {
             return;
         };
         if !context.closed && context.next_target < context.targets.targets.len() {
-            // What is left is tried in place of those that say nothing.
-            if context.is_idle() {
+            // What is left is tried in place of those that say nothing, if Max-Breadth has room for it then.
+            if context.is_idle() && (context.breadth > 0 || !context.spiral) {
                 turn.replace_silent(context);
             }
             self.start_more(turn, server, context_id, More::Targets);

@@ -23,7 +23,9 @@ impl Proxy {
             if message.status() >= 200 {
                 turn.core.sources.proved.note(turn.now, flow.peer);
             }
-            turn.note_response(neighbour, message);
+            if neighbour.transport == flow.transport {
+                turn.note_response(neighbour, message);
+            }
         }
         match turn.answered_by(id, kind, message) {
             Answered::Request => {}
@@ -133,6 +135,13 @@ impl Proxy {
         let alive = turn.transactions.server(server).is_some();
         if alive {
             self.forward_at_once(turn, server, &flow, message);
+        } else if turn
+            .transactions
+            .client(id)
+            .is_some_and(|client| client.hope == Hope::GivenUp)
+        {
+            // The caller has had another answer for long.
+            turn.core.counters.drop(Drop::StrayResponse);
         } else if kind == ClientKind::Invite {
             // The server transaction is over and the branch was not: the Via below ours knows the way (RFC 6026 §8.4).
             self.forward_by_via(turn, &flow, message);
