@@ -54,6 +54,13 @@ enum Command {
     },
     /// Show the TCP and TLS connections of the running server.
     Connections,
+    /// Show the targets of the running server's routes: which are up, and of those that have failed why, since when, and for how long they
+    /// are passed over; and which other next hops have failed.
+    Targets {
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Show the running server's accounts with carriers ([[trunk]]), and how their registrations stand.
     Trunks {
         /// Print a JSON list.
@@ -132,6 +139,7 @@ fn main() -> ExitCode {
         Command::User { command } => cli::user(command, places),
         Command::Connections => cli::connections(places),
         Command::Trunks { json } => cli::trunks(*json, places),
+        Command::Targets { json } => cli::targets(*json, places),
         Command::Reload => cli::reload(places),
         Command::Drain { deadline, wait } => cli::drain(*deadline, *wait, places),
         Command::Top { interval, once } => cli::top(*interval, *once, places),
@@ -193,6 +201,9 @@ mod tests {
             ("strowger ul rm 1003", true),
             ("strowger ul rm 1003 sip:1003@192.0.2.100:5061", true),
             ("strowger stats strowger_messages --json", true),
+            ("strowger targets", true),
+            ("strowger targets --json", true),
+            ("strowger targets sip:192.0.2.1", false),
             ("strowger drain", true),
             ("strowger drain --deadline 0 --wait", true),
             ("strowger drain --deadline soon", false),

@@ -4,12 +4,12 @@ use super::bindings::Disk;
 use super::logger;
 use super::records::Recorder;
 use super::running::RunningServer;
-use super::typed;
+use super::{targets, typed};
 use std::sync::Arc;
 use std::time::Duration;
 use strowger::base::Instant;
 use strowger::base::metric::Families;
-use strowger::control::{AorEntry, ConnectionEntry, ContactEntry, ControlApi, Draining, Refusal, TrunkEntry, guests};
+use strowger::control::{AorEntry, ConnectionEntry, ContactEntry, ControlApi, Draining, Refusal, Targets, TrunkEntry, guests};
 use strowger::net::streams::Description;
 use strowger::settings::{Words, level_named};
 use strowger::sip::{Scheme, Uri};
@@ -43,6 +43,11 @@ impl ControlApi for RunningServer {
             waiting_bytes: connection.waiting,
         };
         connections.into_iter().map(entry).collect()
+    }
+
+    fn targets(&self) -> Targets {
+        let now = self.crew().clock().now();
+        targets::targets(&self.current().settings, &self.start.health, now)
     }
 
     fn reload(&self) -> Result<(), Refusal> {
@@ -92,7 +97,9 @@ impl ControlApi for RunningServer {
                 .map(|(name, standing)| (name, standing.until > now))
                 .collect(),
         };
-        metrics::metrics(&stats, &beside)
+        let mut families = metrics::metrics(&stats, &beside);
+        targets::count(&mut families, &self.current().settings, &self.start.health);
+        families
     }
 
     fn trunks(&self) -> Vec<TrunkEntry> {

@@ -123,6 +123,8 @@ impl RunningServer {
             true => "the conf says what it said before".to_owned(),
             false => format!("changed: {}", plan.live.join(", ")),
         };
+        let is_target = |uri: &[u8]| settings.routes.hops().any(|hop| hop.uri.text() == uri);
+        self.start.health.name_servers.keep(is_target);
         self.set_current(Current {
             conf,
             settings,

@@ -30,6 +30,7 @@ use strowger::net::{interfaces, sys};
 use strowger::resolver::{self, Asker, Inbox, Resolver};
 use strowger::stack::Settings;
 use strowger::stack::auth::users::Users;
+use strowger::stack::health::Health;
 use strowger::stack::location::Location;
 use strowger::stack::trunk_table::TrunkTable;
 use strowger::store::users::Loaded;
@@ -118,6 +119,7 @@ struct Open {
     asker: Asker,
     inbox: Inbox,
     sources: Arc<Sources>,
+    health: Arc<Health>,
     taps: Arc<Taps>,
     recorder: Option<Recorder>,
     trunks: Arc<TrunkTable>,
@@ -139,6 +141,7 @@ impl Open {
         let (asker, inbox) = resolver::open(conf.dns.questions);
         let sources = Arc::new(Sources::new(ground.secret, 0));
         limit_sources(&sources, conf);
+        let health = Arc::new(Health::new(ground.secret));
         let taps: Arc<Taps> = Arc::default();
         let recorder = Recorder::open(&conf.records)?;
         let trunks: Arc<TrunkTable> = Arc::default();
@@ -148,6 +151,7 @@ impl Open {
             trunks: trunks.clone(),
             connections: conf.connection_limits(files),
             sources: sources.clone(),
+            health: health.clone(),
             tls: ground.contexts.clone(),
             cores: conf.server.cores.clone(),
             udp: conf.udp.clone(),
@@ -167,6 +171,7 @@ impl Open {
             asker,
             inbox,
             sources,
+            health,
             taps,
             recorder,
             trunks,
@@ -196,6 +201,7 @@ fn launch(conf: &Conf, ground: Ground, open: Open, manager: Manager, reread: Rer
         secret: ground.secret,
         files: open.files,
         sources: open.sources,
+        health: open.health,
         connections: open.connections,
         transactions: settings.per_core.transactions,
         since_1970: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),

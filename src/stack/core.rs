@@ -56,6 +56,8 @@ pub(in crate::stack) struct Core {
     pub nonces: Arc<Nonces>,
     /// What all cores know of those who send to us.
     pub sources: Arc<Sources>,
+    /// What all cores know of next hops that have failed.
+    pub health: Arc<Health>,
     /// Makes the core's nonces of one millisecond differ.
     pub nonce_count: u32,
     /// The time since 1970 at [`crate::base::Instant`] zero, milliseconds.
@@ -63,13 +65,13 @@ pub(in crate::stack) struct Core {
     pub log: LogBudget,
     /// Lines of its own, so that nothing else that a stranger has logged can be in their way.
     pub guess_log: LogBudget,
+    /// Lines about next hops that fail and come back.
+    pub health_log: LogBudget,
     pub overload: Overload,
     /// The calls that all cores have in progress; without it none leaves a record.
     pub calls: Option<Arc<Calls>>,
     /// When the next part of them is searched for lost ones.
     pub sweep_calls_at: Instant,
-    /// Which next hops have failed: the same for all cores.
-    pub health: Arc<Health>,
     /// How the trunks' registrations stand: the same for all cores.
     pub trunks: Arc<TrunkTable>,
     pub answering: Answering,
@@ -103,14 +105,15 @@ impl Core {
             users: Arc::default(),
             nonces: Arc::new(Nonces::new(secret, 0, NONCE_WINDOWS)),
             sources: Arc::new(Sources::new(secret, 0)),
+            health: Arc::new(Health::new(secret)),
             nonce_count: 0,
             wall_ms: 0,
             log: LogBudget::new("refused messages and failed branches"),
             guess_log: LogBudget::new("guessed passwords"),
+            health_log: LogBudget::new("next hops that have failed or answer again"),
             overload: Overload::new(secret.derive("overload")),
             calls: None,
             sweep_calls_at: Instant::from_ms(0),
-            health: Arc::new(Health::new(secret)),
             trunks: Arc::default(),
             answering: Answering::new(secret),
         }

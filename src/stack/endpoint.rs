@@ -249,6 +249,7 @@ impl Element for Endpoint {
     fn handle_timers(&mut self, now: Instant, outbox: &mut Outbox) {
         self.core.log.renew(now);
         self.core.guess_log.renew(now);
+        self.core.health_log.renew(now);
         let gone = {
             let (mut turn, proxy, _, uac) = self.turn(now, outbox);
             proxy.end_overdue_waits(&mut turn);

@@ -25,6 +25,7 @@ pub mod identity;
 pub mod location;
 mod log_event;
 pub mod moved;
+mod name_servers;
 pub mod names;
 pub mod overload;
 pub mod passage;

@@ -124,24 +124,21 @@ pub struct Route {
     pub trunk: Option<Arc<Trunk>>,
 }
 
-/// A set of final responses other than 2xx.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Statuses(Vec<(u16, u16)>);
-
-impl Default for Statuses {
-    fn default() -> Statuses {
-        Statuses(vec![(503, 503)])
-    }
-}
+/// A set of final responses other than 2xx; by default 503 alone. A request under way keeps that of its route when the conf changes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Statuses(Option<Arc<[(u16, u16)]>>);
 
 impl Statuses {
     /// Of ranges, their ends included.
     pub fn new(ranges: Vec<(u16, u16)>) -> Statuses {
-        Statuses(ranges)
+        Statuses(Some(ranges.into()))
     }
 
     pub fn have(&self, status: u16) -> bool {
-        self.0.iter().any(|(first, last)| (*first..=*last).contains(&status))
+        match &self.0 {
+            None => status == 503,
+            Some(ranges) => ranges.iter().any(|(first, last)| (*first..=*last).contains(&status)),
+        }
     }
 }
 

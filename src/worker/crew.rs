@@ -37,6 +37,8 @@ pub struct Options {
     pub connections: Limits,
     /// How many requests a source may send to the whole server.
     pub sources: Arc<Sources>,
+    /// What is known of next hops that have failed.
+    pub health: Arc<Health>,
     /// For TLS listeners, and for connections to TLS servers.
     pub tls: Option<Arc<Contexts>>,
     /// Bytes of mail that may wait from one core to another.
@@ -73,6 +75,7 @@ impl Default for Options {
             udp: settings::Udp::default(),
             connections: Limits::default(),
             sources: Arc::new(Sources::new(Key::new(0, 0), 0)),
+            health: Arc::new(Health::new(Key::new(0, 0))),
             tls: None,
             mail: 1 << 20,
             timer_grid_ms: 10,
@@ -182,7 +185,7 @@ impl Bound {
         let nonces = Arc::new(Nonces::new(key, run(), NONCE_WINDOWS));
         let sources = self.options.sources.clone();
         let calls = self.options.recording.as_ref().map(|recording| recording.calls.clone());
-        let (health, trunks) = (Arc::new(Health::new(key)), self.options.trunks.clone());
+        let (health, trunks) = (self.options.health.clone(), self.options.trunks.clone());
         let wall_ms = clock.wall_ms();
         self.start(clock, |core| {
             let (settings, location, live) = (settings.clone(), location.clone(), live.clone());

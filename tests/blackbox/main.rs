@@ -29,6 +29,7 @@ mod failures;
 mod floods;
 mod forking;
 mod guard;
+mod health;
 mod hop;
 mod hostile;
 mod identity;

@@ -18,6 +18,7 @@ mod failover;
 mod flows;
 mod forking;
 mod guard;
+mod health;
 mod hop;
 mod hostile;
 mod identity;

@@ -1465,7 +1465,7 @@ fn trunks_that_cannot_work_are_told() {
         (with("good") + &with("good"), "name is \"a\", as another [[trunk]] has it"),
         (
             with("good") + "register = false\nexpires = \"1h\"\n",
-            "expires says nothing here",
+            "expires has no effect here",
         ),
         (with("good") + "auth_user = \"a\\\"b\"\n", "auth_user must be"),
         (with("good") + &route("trunk = \"b\""), "there is no such [[trunk]]"),
@@ -1476,7 +1476,7 @@ fn trunks_that_cannot_work_are_told() {
         ),
         (
             with("good") + "[[route]]\naction = \"location\"\ntrunk = \"a\"\n",
-            "trunk says nothing here",
+            "trunk has no effect here",
         ),
         (
             "[proxy]\nmode = \"stateless\"\n".to_owned() + &with("good") + &route("trunk = \"a\""),

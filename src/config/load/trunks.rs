@@ -60,7 +60,7 @@ impl Section<'_, '_> {
         if expires.is_some() && !register {
             self.wrong(
                 self.place("expires"),
-                "expires says nothing here: register is false; remove one of the two",
+                "expires has no effect here: register is false; remove one of the two",
             );
         }
         let password = file.as_ref().and_then(|file| match read_password(file) {

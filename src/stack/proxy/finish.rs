@@ -14,6 +14,7 @@ impl Proxy {
         let Some(mut context) = self.contexts.take(server, turn.transactions) else {
             return;
         };
+        turn.give_up_silent(&mut context);
         let invite = turn.transactions.server(server).is_some_and(|server| server.is_invite());
         let best = std::mem::take(&mut context.best);
         let (own, reason) = match context.best_status {

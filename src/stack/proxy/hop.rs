@@ -16,6 +16,8 @@ pub struct Attempt {
     pub breadth: u32,
     /// Since when it wants to leave: answers about its name that have come later are good for it.
     pub since: Instant,
+    /// It has waited for its name for as long as it may.
+    pub is_late: bool,
 }
 
 impl Attempt {

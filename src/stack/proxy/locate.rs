@@ -3,8 +3,10 @@
 use crate::base::dns::{DomainName, Failure, Naptr, Question, RecordType, Records};
 use crate::base::{Instant, Rng, ShareHolder, Transport};
 use crate::stack::counters::Limit;
+use crate::stack::health::{NamedBy, Neighbour, Standing};
 use crate::stack::hop_uri::HopQuery;
 use crate::stack::names::{Look, MOST_RECORDS, Names, NoRoom};
+use crate::stack::proxy::proceed::TOO_LATE;
 use crate::stack::refusal::{Obstacle, Refusal};
 use crate::stack::settings::Settings;
 use crate::stack::turn::Turn;
@@ -17,6 +19,16 @@ use std::ops::ControlFlow::{self, Break, Continue};
 pub struct ServerAddress {
     pub address: SocketAddr,
     pub transport: Transport,
+}
+
+impl ServerAddress {
+    pub fn named_by(self, named_by: NamedBy) -> Neighbour {
+        Neighbour {
+            named_by,
+            transport: self.transport,
+            address: self.address,
+        }
+    }
 }
 
 /// A place that a target of this request has been sent to.
@@ -36,16 +48,19 @@ pub struct Search<'a> {
     pub target: u16,
     /// The places that have been tried already.
     pub tried: &'a [Tried],
+    /// There is no time to wait for answers.
+    pub is_late: bool,
 }
 
 impl Search<'_> {
-    /// Where the next hop's name leads to several servers it is the same one for all that shares the Call-ID, as RFC 3263 §4.4 wants it;
-    /// whether that one answers is not known.
+    /// Where the next hop's name leads to several servers it is the same one for all that shares the Call-ID, as RFC 3263 §4.4 wants it,
+    /// as long as it has not failed; whether it answers this one is not known.
     pub fn without_memory(since: Instant) -> Search<'static> {
         Search {
             since,
             target: 0,
             tried: &[],
+            is_late: false,
         }
     }
 
@@ -161,12 +176,14 @@ struct Walk<'n, 'c> {
 }
 
 impl Turn<'_> {
-    /// The first place in the order of §4 that has not been tried. What is not known yet is asked for, because of `asked_by`, or of the conf.
+    /// The first place in the order of §4 that has not been tried, and has not failed; if all have failed, the one whose failure is longest ago.
+    /// What is not known yet is asked for, because of `asked_by`, or of the conf.
     pub fn find_server_address(
         &mut self,
         query: &HopQuery,
         call_id: &[u8],
         search: Search,
+        named_by: NamedBy,
         asked_by: Option<IpAddr>,
     ) -> Result<ServerAddress, Obstacle> {
         let names = &self.core.names;
@@ -179,11 +196,29 @@ impl Turn<'_> {
                 false => Nowhere::NoAddress,
             },
         };
-        let mut is_new = |server_address| search.is_new(server_address);
-        match self.walk(query, &lookup, &mut is_new) {
+        let health = (!self.core.health.is_all_well()).then(|| self.core.health.clone());
+        let now = self.now;
+        let mut failed: Option<(Instant, ServerAddress)> = None;
+        let mut choose = |server_address: ServerAddress| {
+            let is_new = search.is_new(server_address);
+            let Some(health) = health.as_ref().filter(|_| is_new) else {
+                return is_new;
+            };
+            let standing = health.standing(now, &server_address.named_by(named_by));
+            if let Standing::Failed(last) = standing
+                && failed.is_none_or(|(earliest, _)| last < earliest)
+            {
+                failed = Some((last, server_address));
+            }
+            standing == Standing::Good
+        };
+        let (walked, why) = self.walk(query, &lookup, &mut choose);
+        match (walked, failed) {
             (Break(End::Chosen(server_address)), _) => Ok(server_address),
-            (Break(End::Unknown(question)), _) => Err(Obstacle::Unknown(question)),
-            (Continue(()), why) => Err(nowhere(why)),
+            (Break(End::Unknown(question)), _) if !search.is_late => Err(Obstacle::Unknown(question)),
+            (_, Some((_, server_address))) => Ok(server_address),
+            (Break(End::Unknown(_)), None) => Err(TOO_LATE.into()),
+            (Continue(()), None) => Err(nowhere(why)),
         }
     }
 

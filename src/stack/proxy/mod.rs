@@ -11,6 +11,7 @@ mod forward;
 mod guard;
 pub mod hop;
 pub mod locate;
+mod neighbours;
 mod next_hop;
 mod notices;
 mod parked;
@@ -21,6 +22,7 @@ pub mod redirect;
 mod release;
 pub mod request;
 mod response;
+mod silence;
 mod stateful;
 mod stateless;
 pub mod target;
@@ -68,7 +70,7 @@ impl Proxy {
     }
 
     /// A branch of what `server` was asked has ended without a final response.
-    pub fn log_branch(&self, turn: &mut Turn, server: Id, flow: Flow, why: &str) {
+    pub fn log_branch(&self, turn: &mut Turn, server: Id, flow: Flow, why: impl std::fmt::Display) {
         let (peer, transport) = (flow.peer, flow.transport.name());
         let what = format_args!("branch to {peer} over {transport} failed: {why}");
         self.log_request(turn, server, what);

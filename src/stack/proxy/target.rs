@@ -1,9 +1,11 @@
 //! The target set (RFC 3261 §16.5): where one request may go, in the order of q.
 
 use crate::base::{Flow, Rng, Span, Transport};
+use crate::settings::Millis;
 use crate::sip::{Fault, Scheme, Uri};
+use crate::stack::health::NamedBy;
 use crate::stack::proxy::locate::ServerAddress;
-use crate::stack::route::{Edits, NextHop};
+use crate::stack::route::{Edits, NextHop, Statuses};
 use crate::stack::trunk::Trunk;
 use crate::stack::weights::by_weight;
 use std::net::SocketAddr;
@@ -60,6 +62,15 @@ impl Target {
     pub fn is_by_conf(&self) -> bool {
         self.hop.is_some() || self.hop_uri.is_some()
     }
+
+    /// Who says where it leads.
+    pub fn named_by(&self) -> NamedBy {
+        match (self.is_by_conf(), self.source.is_some() || self.by_operator) {
+            (true, _) => NamedBy::Conf,
+            (false, true) => NamedBy::Contact,
+            (false, false) => NamedBy::Message,
+        }
+    }
 }
 
 /// A next hop of the conf, as far as it must be remembered when the conf changes.
@@ -98,6 +109,10 @@ pub struct TargetSet {
     pub trunk: Option<Arc<Trunk>>,
     /// The header line that answers the challenge to the copy at hand; empty: none does.
     pub credentials: Vec<u8>,
+    /// What the route says of its targets: after which final responses the next one is tried, and how long one may say nothing, milliseconds,
+    /// if not as long as `[next_hop]` says.
+    pub failover: Statuses,
+    pub patience: Option<Millis>,
 }
 
 impl TargetSet {
@@ -109,6 +124,8 @@ impl TargetSet {
         self.asserted = Span::default();
         self.trunk = None;
         self.credentials.clear();
+        self.failover = Statuses::default();
+        self.patience = None;
     }
 
     /// Keeps whom the request has proved to come from, for every copy of it.
@@ -246,6 +263,11 @@ impl TargetSet {
         self.targets.sort_by_key(|target| target.weight == 0);
         let group = |target: &Target| (u16::from(target.weight == 0), target.weight);
         by_weight(&mut self.targets, &mut Rng::new(seed), group);
+        self.mark_spares();
+    }
+
+    /// All but the first are for when the one before has failed.
+    pub fn mark_spares(&mut self) {
         for (number, target) in self.targets.iter_mut().enumerate() {
             target.spare = number > 0;
         }

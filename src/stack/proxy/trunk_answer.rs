@@ -47,6 +47,7 @@ impl Proxy {
             target: number,
             breadth: answer.breadth,
             since: turn.now,
+            is_late: false,
         };
         let mut line = Vec::new();
         let asked = Asked {

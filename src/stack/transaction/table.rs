@@ -18,6 +18,7 @@ use crate::base::{
 use crate::settings::Timers;
 use crate::sip::Index;
 use crate::stack::counters::Limit;
+use crate::stack::health::{NamedBy, Neighbour};
 use crate::stack::identity::Dialog;
 use crate::stack::peer_flows::PeerFlows;
 use crate::stack::route_counters::RowId;
@@ -89,6 +90,11 @@ pub struct Client {
     pub answered: u8,
     /// What is over with this branch.
     pub ends: Ends,
+    /// Who has named its next hop, and when the request left for it.
+    pub named_by: NamedBy,
+    pub sent_at: Instant,
+    /// Whether its request's context waits for it.
+    pub hope: Hope,
     /// True while it stands in the list of those that wait on a connection and have heard nothing.
     listed: bool,
     /// Its neighbours in that list, by slot.
@@ -121,6 +127,17 @@ pub enum Ends {
     Call,
 }
 
+/// What is expected of a branch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hope {
+    /// Its answer is waited for.
+    Awaited,
+    /// It has said nothing for as long as patience lasts: it may answer, but others are not kept waiting for it.
+    Silent,
+    /// Another next hop is tried in its place.
+    GivenUp,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ClientKind {
     Invite,
@@ -145,6 +162,8 @@ pub enum Notice {
     ClientFailure(Client),
     /// Timer C fired with a provisional response seen (§16.8): cancel the branch.
     TimerC(Id),
+    /// Nothing has been heard of this branch for as long as its patience lasts.
+    Silent(Id),
     /// A non-INVITE has waited as long as RFC 4320 allows without a 100.
     Late(Id),
     /// A non-INVITE was never answered, and its client has given up; this is its response context.
@@ -250,6 +269,17 @@ impl Transactions {
 
     pub fn next_timeout(&self) -> Option<Instant> {
         self.wheel.next_timeout()
+    }
+}
+
+impl Client {
+    /// Where the request went, as health knows it.
+    pub fn neighbour(&self) -> Neighbour {
+        Neighbour {
+            named_by: self.named_by,
+            transport: self.flow.transport,
+            address: self.flow.peer,
+        }
     }
 }
 

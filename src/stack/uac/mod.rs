@@ -138,7 +138,7 @@ impl Uac {
         write_domain(&duty.hop().uri.uri(), &mut uri);
         let next = match &mut duty.what {
             What::Probe { .. } => {
-                turn.note_well(under_way.flow);
+                turn.note_alive(neighbour(under_way.flow));
                 return self.probe_next(turn, proxy, place);
             }
             What::Registration(registration) => registration.answered(turn.now, message, &mut turn.core.answering, &uri, chance),
@@ -307,7 +307,7 @@ impl Uac {
         };
         match &mut duty.what {
             What::Probe { .. } => {
-                turn.note_failed(under_way.flow, cause);
+                turn.note_failure(neighbour(under_way.flow), cause, None);
                 self.probe_next(turn, proxy, place);
             }
             What::Registration(registration) if !duty.tried.is_empty() && !registration.is_leaving => {
@@ -447,28 +447,6 @@ impl What {
     }
 }
 
-impl Turn<'_> {
-    fn note_well(&mut self, flow: Flow) {
-        if self.core.health.note_answer(self.now, &neighbour(flow)) && self.core.log.may_say() {
-            log::info!("target {} over {} answers again", flow.peer, flow.transport.name());
-        }
-    }
-
-    fn note_failed(&mut self, flow: Flow, cause: Cause) {
-        let retry = self.core.settings.next_hop.retry;
-        let passed_over = self.core.health.note_failure(self.now, neighbour(flow), cause, retry, None);
-        if let Some(for_ms) = passed_over
-            && self.core.log.may_say()
-        {
-            let (peer, transport, why) = (flow.peer, flow.transport.name(), cause.words());
-            log::warn!(
-                "target {peer} over {transport} has failed: {why} to an OPTIONS of ours ([[route]] probe); passed over for {} s",
-                for_ms / 1000
-            );
-        }
-    }
-}
-
 fn has_duties(settings: &Settings) -> bool {
     !settings.trunks.is_empty() || settings.routes.iter().any(|route| route.probe.is_some())
 }
@@ -524,6 +502,7 @@ fn find_way(
         since: duty.since,
         target: 0,
         tried: &duty.tried,
+        is_late: false,
     };
     let copy = RequestCopy::new(targets, target, 1, search);
     proxy.next_hop(turn, &request, &copy)
