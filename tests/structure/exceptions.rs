@@ -15,7 +15,6 @@ pub const EXCEPTIONS: Exceptions = Exceptions {
     ],
     functions: &[
         ("sip/status.rs", "reason", 87, A_TABLE),
-        ("stack/transaction/table/server.rs", "step_server", 71, TO_SPLIT),
         ("worker/metrics.rs", "streams", 107, A_TABLE),
     ],
     circles: &[
