@@ -268,11 +268,8 @@ impl Proxy {
                 client.bound_repeats(copies - 1);
                 client.unproved = (copies * span.len()) as u32;
             }
-            let neighbour = client.neighbour();
-            turn.core.health.note_attempt(turn.now, &neighbour);
         }
-        let patience_ms = context.targets.patience.unwrap_or(turn.core.settings.next_hop.patience);
-        turn.transactions.start_patience(turn.now, id, patience_ms);
+        turn.expect_response(id, context.targets.patience);
         Ok((id, hop.server_address))
     }
 }

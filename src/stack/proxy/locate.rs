@@ -6,13 +6,15 @@ use crate::stack::counters::Limit;
 use crate::stack::health::{NamedBy, Neighbour, Standing};
 use crate::stack::hop_uri::HopQuery;
 use crate::stack::names::{Look, MOST_RECORDS, Names, NoRoom};
-use crate::stack::proxy::proceed::TOO_LATE;
 use crate::stack::refusal::{Obstacle, Refusal};
 use crate::stack::settings::Settings;
 use crate::stack::turn::Turn;
 use crate::stack::weights::by_weight;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow::{self, Break, Continue};
+
+/// The deadline has passed.
+pub const TOO_LATE: Refusal = Refusal::new(503, "Next Hop Name Not Answered In Time");
 
 /// One server's address, and how to speak to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

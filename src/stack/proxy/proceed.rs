@@ -4,13 +4,11 @@ use crate::base::Id;
 use crate::sip::Message;
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::hop::Attempt;
+use crate::stack::proxy::locate::TOO_LATE;
 use crate::stack::proxy::trunk_answer::Answer;
 use crate::stack::refusal::Refusal;
 use crate::stack::transaction::Client;
 use crate::stack::turn::Turn;
-
-/// The deadline has passed.
-pub const TOO_LATE: Refusal = Refusal::new(503, "Next Hop Name Not Answered In Time");
 
 /// Why the stored request of a context is read again.
 pub(super) enum More<'c> {

@@ -1,6 +1,7 @@
 //! Branches that say nothing: another next hop is tried in place of one, if there is another, and nobody who has answered is kept waiting for it.
 
 use crate::base::{Flow, Id, Instant};
+use crate::settings::Millis;
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::context::Context;
 use crate::stack::proxy::hop::Attempt;
@@ -83,6 +84,18 @@ impl Proxy {
 }
 
 impl Turn<'_> {
+    /// A copy has left: its next hop may say nothing for so long, if not for as long as the conf says for all.
+    #[inline]
+    pub fn expect_response(&mut self, id: Id, patience: Option<Millis>) {
+        let Some(client) = self.transactions.client(id) else {
+            return;
+        };
+        let neighbour = client.neighbour();
+        self.core.health.note_attempt(self.now, &neighbour);
+        let patience_ms = patience.unwrap_or(self.core.settings.next_hop.patience);
+        self.transactions.start_patience(self.now, id, patience_ms);
+    }
+
     /// Nobody waits for the branches that say nothing: the answer of another leaves.
     pub fn give_up_silent(&mut self, context: &mut Context) {
         while let Some(id) = context.silent.last().copied() {

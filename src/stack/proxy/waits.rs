@@ -6,9 +6,9 @@ use crate::sip::Message;
 use crate::stack::counters::{Limit, Lookup};
 use crate::stack::proxy::Proxy;
 use crate::stack::proxy::hop::{Attempt, RequestCopy};
-use crate::stack::proxy::locate::Search;
+use crate::stack::proxy::locate::{Search, TOO_LATE};
 use crate::stack::proxy::parked::{Held, Parked};
-use crate::stack::proxy::proceed::{More, TOO_LATE};
+use crate::stack::proxy::proceed::More;
 use crate::stack::turn::Turn;
 
 impl Proxy {

@@ -480,7 +480,11 @@ fn another_final(message: &Reading) -> Vec<u8> {
 /// `message` as a proxy would pass it on, with the Via of the INVITE's branch.
 fn one_more_via(message: &Reading, invite: &Reading, mark: &[u8]) -> Vec<u8> {
     let mut out = request(message.method(), invite.uri());
-    line(&mut out, "Via", &[invite.via(0), mark]);
+    // The mark belongs to the branch, behind which parameters may stand.
+    let via = invite.via(0);
+    let branch = find(via, 0, b"branch=").unwrap_or(via.len());
+    let end = find(via, branch, b";").unwrap_or(via.len());
+    line(&mut out, "Via", &[&via[..end], mark, &via[end..]]);
     let start = message.lines.first().map_or(0, |l| l.whole.start);
     put(&mut out, &[&message.bytes[start..]]);
     out

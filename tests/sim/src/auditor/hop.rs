@@ -346,11 +346,12 @@ impl Hop {
         branch.outcome.is_none() && self.is_alive(branch, now)
     }
 
-    /// True if nothing has been heard of the branch for as long as `[next_hop] patience`: nobody need wait for it.
+    /// True if nothing was heard of the branch for as long as `[next_hop] patience`: nobody need have waited for it, whatever came then.
     pub(super) fn is_silent(&self, branch: usize, now: Instant) -> bool {
         let branch = &self.branches[branch];
         let waited_ms = now.ms_since(branch.sent) + self.slack_ms();
-        branch.outcome.is_none() && branch.provisional.is_none() && waited_ms >= self.settings.next_hop.patience
+        let is_unheard = branch.heard_at.is_none() && waited_ms >= self.settings.next_hop.patience;
+        branch.outcome.is_none() && (is_unheard || self.came_late(branch))
     }
 
     /// True if the first that was heard of the branch came when patience was over: another target may have been tried in its place, or the answer
